@@ -1,0 +1,1 @@
+//! The SDK: sessions, guards, retries, multiplexed streams.

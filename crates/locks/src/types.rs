@@ -1,0 +1,268 @@
+//! The nouns of locking, and the rules that their values obey.
+
+use std::fmt;
+
+/// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. Outside is refused, not clamped.
+pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
+/// Longest resource name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Longest owner, in bytes.
+pub const OWNER_BYTES_MAX: usize = 256;
+/// Longest session id, in bytes.
+pub const SESSION_BYTES_MAX: usize = 64;
+/// Longest metadata, reason or breaker, in bytes.
+pub const METADATA_BYTES_MAX: usize = 1024;
+/// How long an ended grant is remembered, in milliseconds of shard time, so that a late retry of its acquire or
+/// release gets the old answer.
+pub const REQUEST_MEMORY_MS: u64 = 30_000;
+
+/// Raised by one with each new grant of a shard, never reused. Stays below 2^53, so that JSON keeps it exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Identifies one acquire through all its retries. Chosen at random by the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+/// Shard-local number of a lease: of a session's presence on this shard, or of one grant's private lease. Never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
+/// What may be held together with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Alone.
+    Exclusive,
+    /// With any number of other shared holders.
+    Shared,
+    /// With other permits of a semaphore of the same `limit`, as long as they add up to at most `limit`.
+    Permits {
+        /// Taken by this grant; 1..=limit.
+        count: u32,
+        /// There are this many.
+        limit: u32,
+    },
+}
+
+/// When a batch was proposed, as its leader saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Unix time in milliseconds. For display and history only: no decision reads it.
+    pub wall_ms: u64,
+    /// Shard time in milliseconds: runs with the leader's monotonic clock, carried on from the last applied stamp when
+    /// leadership changes, so it never goes back. Decides only how long ended requests are remembered and how
+    /// long waiters have waited, never when a lease ends.
+    pub shard_ms: u64,
+}
+
+/// One current hold, as shown to its holder and to those who check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The resource.
+    pub name: String,
+    /// Who holds it.
+    pub owner: String,
+    /// The fencing token.
+    pub token: Token,
+    /// How it is held.
+    pub mode: Mode,
+    /// The session it hangs on; empty for a private lease.
+    pub session: String,
+    /// Of the session or of the acquire.
+    pub metadata: String,
+    /// The lease's time to live.
+    pub ttl_ms: u32,
+    /// Unix, by the leader's wall clock.
+    pub acquired_wall_ms: u64,
+    /// Unix, of the last renewal (or the grant) plus TTL: for display.
+    pub expires_wall_ms: u64,
+    /// Renewals since the grant.
+    pub renewals: u64,
+    /// Time spent in the queue, in shard time.
+    pub waited_ms: u64,
+    /// What asked for it.
+    pub request_id: RequestId,
+    /// The lease it hangs on.
+    pub lease: LeaseId,
+}
+
+/// How a grant ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndKind {
+    /// Its owner let go.
+    Released,
+    /// Its lease ran out.
+    Expired,
+    /// Somebody else ended it, by [`Command::Break`](crate::Command::Break).
+    Broken,
+}
+
+/// One grant from its start to its end: the unit of history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The grant as it was at its end.
+    pub grant: Grant,
+    /// Unix, by the wall clock of the leader that proposed the end.
+    pub ended_wall_ms: u64,
+    /// How it ended.
+    pub end: EndKind,
+    /// Who broke it and why; both empty unless `end` is `Broken`.
+    pub broken_by: String,
+    /// See `broken_by`.
+    pub break_reason: String,
+}
+
+impl Tenure {
+    /// The bytes kept in history.
+    pub fn encode(&self) -> Vec<u8> {
+        todo!()
+    }
+
+    /// Back from [`encode`](Self::encode); never panics.
+    pub fn decode(_bytes: &[u8]) -> Result<Tenure, crate::DecodeError> {
+        todo!()
+    }
+}
+
+/// What a command came to. Errors here are answers: the same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acquire: held, now or already (a retry of the same request id).
+    Granted(Grant),
+    /// Acquire: in the queue (again, at its old place, for a retry). A [`Effects::granted`] or [`Effects::dropped`] with
+    /// its request id follows some day.
+    Queued {
+        /// 1 for the next in line.
+        position: u32,
+    },
+    /// Renew: alive for another TTL.
+    Renewed {
+        /// TTL of the lease.
+        ttl_ms: u32,
+        /// Unix, display.
+        expires_wall_ms: u64,
+        /// Renewals since the grant, this one included.
+        renewals: u64,
+    },
+    /// Release: let go now, or before (`already`).
+    Released {
+        /// This token had been released earlier: a retry.
+        already: bool,
+    },
+    /// Heartbeat: the session's lease here lives another TTL.
+    HeartbeatOk,
+    /// CloseSession: so many grants were released (0 if the session was not known: closing is idempotent).
+    Closed {
+        /// Grants ended.
+        released: u32,
+    },
+    /// CancelWait: it was waiting and no longer is.
+    Cancelled,
+    /// CancelWait: nothing of this id waits or holds.
+    NotWaiting,
+    /// Break: ended.
+    Broken(Box<Tenure>),
+    /// Expire: the lease ended (`true`), or had been renewed or was gone already (`false`).
+    Expired(bool),
+
+    /// Acquire without waiting, or break of a stale token: another holds it.
+    Held {
+        /// Of one current holder.
+        token: Token,
+        /// Of the same holder.
+        owner: String,
+    },
+    /// Renew, release, break: this token does not hold the name (any more). Also for a token that never was.
+    NotOwner {
+        /// What holds it now; 0 if it is free.
+        current: Token,
+    },
+    /// Renew, release: this token was the name's, and its lease ran out (remembered for [`REQUEST_MEMORY_MS`]).
+    LeaseExpired {
+        /// What holds it now; 0 if it is free.
+        current: Token,
+    },
+    /// Acquire or heartbeat with a session that is not known here, because it was closed or its lease ran out.
+    SessionLost,
+    /// Acquire: this request id was granted and that grant has ended since.
+    AlreadyEnded {
+        /// The grant it got.
+        token: Token,
+        /// How that ended.
+        end: EndKind,
+    },
+    /// Acquire: conflicts with how the name is in use (a semaphore with another limit), or the request id is in use for
+    /// another name.
+    Conflict(&'static str),
+    /// A bound of the table is reached (waiters per name, …).
+    Full(&'static str),
+}
+
+/// Why a waiter left the queue without a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// By [`Command::CancelWait`](crate::Command::CancelWait).
+    Cancelled,
+    /// The session it waited with ended.
+    SessionEnded,
+}
+
+/// A change of a lease's life, for whoever keeps the deadlines (the leader).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseEvent {
+    /// Began or was renewed: lives for `ttl_ms` from now, and dies only by an `ExpireLease` naming this `renewal_seq`.
+    Alive {
+        /// Which.
+        lease: LeaseId,
+        /// From now on the leader's monotonic clock.
+        ttl_ms: u32,
+        /// Names this life.
+        renewal_seq: u64,
+    },
+    /// Is no more.
+    Gone {
+        /// Which.
+        lease: LeaseId,
+    },
+}
+
+/// What one applied command did beside its own outcome. Reused between commands; the caller clears it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Waiters that were handed a lock, in order.
+    pub granted: Vec<Grant>,
+    /// Waiters that left without.
+    pub dropped: Vec<(RequestId, DropReason)>,
+    /// Leases that began, were renewed, or ended.
+    pub leases: Vec<LeaseEvent>,
+    /// Grants that ended.
+    pub tenures: Vec<Tenure>,
+}
+
+/// Counts for metrics and capacity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Names with at least one holder.
+    pub locks: u64,
+    /// Grants in force.
+    pub grants: u64,
+    /// Acquires in queues.
+    pub waiters: u64,
+    /// Sessions with a record here.
+    pub sessions: u64,
+}
+
+/// A durable change: set or, without a value, delete. Keys are unique within a shard and order records by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// At most 600 bytes; the first byte is the record's kind.
+    pub key: Vec<u8>,
+    /// `None` deletes.
+    pub value: Option<Vec<u8>>,
+}

@@ -1,0 +1,1 @@
+//! One node: threads, log writer, transport and services for many shards.

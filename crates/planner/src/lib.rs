@@ -1,0 +1,1 @@
+//! The capacity model: from a workload to shard counts.

@@ -1,0 +1,142 @@
+//! `cluster.yaml`: what a cluster is made of, checked before anything starts.
+
+use crate::ids::*;
+use crate::map::*;
+use serde::{Deserialize, Serialize};
+
+/// The cluster file. Unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// Name of the cluster: frozen.
+    pub cluster: String,
+    /// All nodes.
+    pub nodes: Vec<NodeConfig>,
+    /// Gateways, for `cluster start` and for people; clients are told their endpoints.
+    #[serde(default)]
+    pub gateways: Vec<GatewayConfig>,
+    /// How many shards: frozen.
+    pub shards: u32,
+    /// Replicas of each shard: frozen.
+    pub replicas: u32,
+    /// Explicit placement; without it shards are spread over zones and leaders balanced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placement: Vec<PlacementConfig>,
+    /// Timing and limits of each process; may differ between nodes.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// From 1, unique.
+    pub id: NodeId,
+    /// `host:port` that it listens on and that peers and gateways dial.
+    pub address: String,
+    /// `host:port` of its `/metrics`; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    /// Failure zone; nodes without one are each their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// One gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// `host:port`.
+    pub address: String,
+    /// `host:port` of its `/metrics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+}
+
+/// Where one shard lives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacementConfig {
+    /// Which.
+    pub shard: ShardId,
+    /// Its replicas; the first is the preferred leader.
+    pub nodes: Vec<NodeId>,
+}
+
+/// Per-process settings, all with defaults. Units are in the names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// One Raft tick.
+    pub tick_ms: u64,
+    /// Leader heartbeat, in ticks.
+    pub heartbeat_ticks: usize,
+    /// Election timeout at least, in ticks; at most twice that.
+    pub election_ticks: usize,
+    /// Threads that run shards; 0: one per core, at most the number of shards.
+    pub shard_threads: usize,
+    /// Log entry fills up to this many bytes of commands.
+    pub entry_bytes_max: usize,
+    /// Entries proposed and not yet applied, per shard.
+    pub entries_in_flight_max: usize,
+    /// Operations queued per shard before it answers BUSY.
+    pub queue_ops_max: usize,
+    /// Checkpoint the lock table at least every so many applied entries' bytes.
+    pub checkpoint_log_bytes: u64,
+    /// Entries kept after a checkpoint for followers that lag, per shard, in bytes.
+    pub log_keep_bytes: u64,
+    /// Days of history.
+    pub history_days: u32,
+    /// How long a waiter whose stream is gone keeps its place.
+    pub waiter_grace_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            tick_ms: 50,
+            heartbeat_ticks: 2,
+            election_ticks: 8,
+            shard_threads: 0,
+            entry_bytes_max: 128 << 10,
+            entries_in_flight_max: 4,
+            queue_ops_max: 65_536,
+            checkpoint_log_bytes: 16 << 20,
+            log_keep_bytes: 16 << 20,
+            history_days: 30,
+            waiter_grace_ms: 5_000,
+        }
+    }
+}
+
+/// Hash of the cluster-frozen part: name, shards, replicas, placement, node ids, slot count. Not of addresses or settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 16]);
+
+/// A cluster file that cannot be used, and what to change.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl ClusterConfig {
+    /// Parses and validates; warnings are for people (an even replica count, a wide address without TLS, …).
+    pub fn parse(_yaml: &str) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
+        todo!()
+    }
+
+    /// The map of version 1 that this file describes.
+    pub fn shard_map(&self) -> ShardMap {
+        todo!()
+    }
+
+    /// See [`Fingerprint`].
+    pub fn fingerprint(&self) -> Fingerprint {
+        todo!()
+    }
+
+    /// The node with this id.
+    pub fn node(&self, id: NodeId) -> Option<&NodeConfig> {
+        self.nodes.iter().find(|n| n.id == id)
+    }
+}

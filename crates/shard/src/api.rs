@@ -1,0 +1,317 @@
+//! What goes into a replica, and what comes out.
+
+use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure};
+use routing::{NodeId, ShardId};
+use storage::ShardWrite;
+
+/// The host's clocks at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, in milliseconds, from any fixed start in this process. All deadlines are on this clock.
+    pub mono_ms: u64,
+    /// Unix time in milliseconds: display and history only.
+    pub wall_ms: u64,
+}
+
+/// Names one operation between the host and its replica: chosen by the host, never reused while unanswered. 0 is reserved.
+pub type Ticket = u64;
+
+/// What a replica is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// One Raft tick has passed.
+    Tick,
+    /// An encoded Raft message from a peer.
+    Peer(Vec<u8>),
+    /// An operation for the log, as encoded by [`locks::Command::encode`]. Answered once.
+    Propose {
+        /// For the reply.
+        ticket: Ticket,
+        /// Encoded.
+        command: Vec<u8>,
+        /// For an acquire that may wait: its id and for how long.
+        wait: Option<Wait>,
+    },
+    /// A read. Answered once.
+    Read {
+        /// For the reply.
+        ticket: Ticket,
+        /// What.
+        query: Query,
+        /// `false`: from this replica's own state, at once. `true`: after a ReadIndex round, on any replica.
+        linearizable: bool,
+    },
+    /// Whoever waits for this ticket is gone. A waiting acquire keeps its place for the grace period.
+    Detach {
+        /// Of the operation.
+        ticket: Ticket,
+    },
+    /// The write of this number (and all before) is on disk.
+    Persisted {
+        /// Of [`Write::number`].
+        number: u64,
+    },
+    /// Messages to this peer are not getting through.
+    Unreachable {
+        /// The peer.
+        node: NodeId,
+    },
+    /// A snapshot message was delivered, or could not be.
+    SnapshotSent {
+        /// The peer.
+        node: NodeId,
+        /// Delivered.
+        ok: bool,
+    },
+    /// Try to become leader now.
+    Campaign,
+    /// If leading, hand leadership to this replica.
+    Transfer {
+        /// The replica.
+        to: NodeId,
+    },
+}
+
+/// How long an acquire waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Of the acquire.
+    pub request_id: RequestId,
+    /// From now.
+    pub wait_ms: u32,
+}
+
+/// A question to the lock table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Who holds this name?
+    Check {
+        /// The resource.
+        name: String,
+    },
+    /// Grants by name prefix.
+    List {
+        /// May be empty.
+        prefix: String,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Ended grants of a name that are not yet in the engine's history, and the current ones. The host adds
+    /// [`storage::Engine::history`], read after this answer, and drops duplicates by token.
+    History {
+        /// The resource.
+        name: String,
+    },
+    /// This replica's [`Status`], state hash included.
+    Status,
+}
+
+/// What an operation came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Applied. (For a waiting acquire only ever `Granted` or a refusal, never `Queued`.)
+    Done(Outcome),
+    /// The wait's time ran out. Nothing is held.
+    WaitTimeout,
+    /// Cancelled by command, or its session ended.
+    WaitCancelled,
+    /// A newer attempt of the same request took over this wait.
+    Superseded,
+    /// The answer to a read, as of `applied_index`.
+    Read {
+        /// The answer.
+        answer: Answer,
+        /// The table's position.
+        applied_index: u64,
+        /// How long ago this replica last heard from a leader; 0 for a linearizable read or on the leader.
+        stale_by_ms: u64,
+    },
+    /// Not done: this replica does not lead.
+    NotLeader {
+        /// Who does, if known.
+        hint: Option<NodeId>,
+        /// By this term.
+        term: u64,
+    },
+    /// Not done: no leader is known, or it has no quorum.
+    NoLeader,
+    /// Not done: too much is queued.
+    Busy,
+    /// It may or may not have been done, or may yet be.
+    Unknown,
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To `Check`.
+    Check {
+        /// Oldest first; empty: free.
+        holders: Vec<Grant>,
+        /// In the queue.
+        waiters: u32,
+        /// Highest issued by the shard.
+        last_token: u64,
+    },
+    /// To `List`.
+    List {
+        /// By name, then token.
+        grants: Vec<Grant>,
+        /// There are more.
+        more: bool,
+    },
+    /// To `History`.
+    History {
+        /// Not yet in the engine; any order.
+        ended: Vec<Tenure>,
+        /// Still held.
+        current: Vec<Grant>,
+    },
+    /// To `Status`.
+    Status(Box<Status>),
+}
+
+/// Raft roles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Follows.
+    #[default]
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// A replica's state, for people, metrics and placement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Which replica.
+    pub node: NodeId,
+    /// Its role.
+    pub role: Role,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Raft commit index.
+    pub committed_index: u64,
+    /// Applied to the table.
+    pub applied_index: u64,
+    /// First log index kept.
+    pub first_index: u64,
+    /// Last log index.
+    pub last_index: u64,
+    /// Where the last durable checkpoint stands.
+    pub checkpoint_index: u64,
+    /// Of the table; 0 unless asked for by [`Query::Status`].
+    pub state_hash: u64,
+    /// Highest token issued.
+    pub last_token: u64,
+    /// Table counts.
+    pub counts: Counts,
+    /// Since start.
+    pub snapshots_installed: u64,
+    /// Since start: how often the leader changed, as seen here.
+    pub leader_changes: u64,
+    /// Since start: entries applied, and the commands in them.
+    pub entries_applied: u64,
+    /// See `entries_applied`.
+    pub commands_applied: u64,
+    /// Leader only: replicas whose log matches up to the commit index (itself included).
+    pub caught_up: Vec<NodeId>,
+}
+
+/// A message for a peer's replica of the same shard.
+#[derive(Clone, Debug)]
+pub struct PeerMessage {
+    /// The peer.
+    pub to: NodeId,
+    /// Encoded.
+    pub bytes: Vec<u8>,
+    /// It carries a snapshot: send it apart, in chunks ([`split_snapshot`](crate::split_snapshot)), and report
+    /// [`Input::SnapshotSent`].
+    pub is_snapshot: bool,
+}
+
+/// Something to make durable, with all that queued up before it.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Report with [`Input::Persisted`]. Rises.
+    pub number: u64,
+    /// What.
+    pub write: ShardWrite,
+    /// Must be synced before it is reported. (`false`: nobody waits for it; it may ride along with the next.)
+    pub sync: bool,
+}
+
+/// What a step came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// Send now. Loss is tolerated.
+    pub messages: Vec<PeerMessage>,
+    /// Hand to the log writer, in order.
+    pub write: Option<Write>,
+    /// Answers.
+    pub replies: Vec<(Ticket, Reply)>,
+    /// The leader or term known here changed.
+    pub leadership: Option<Leadership>,
+    /// How grants ended in this step, for metrics: released, expired, broken.
+    pub ended: Vec<EndKind>,
+}
+
+/// Who leads, as known here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// If known.
+    pub leader: Option<NodeId>,
+    /// In this term.
+    pub term: u64,
+    /// This replica is the leader.
+    pub is_me: bool,
+}
+
+/// A replica that cannot go on: its bytes are damaged, or its state would part from the others'. The process stops.
+#[derive(Debug, thiserror::Error)]
+#[error("shard {shard}: {what}")]
+pub struct Fatal {
+    /// Which.
+    pub shard: ShardId,
+    /// What happened.
+    pub what: String,
+}
+
+/// How a replica is set up.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Which replica: the node's id.
+    pub node: NodeId,
+    /// All replicas at the shard's first start.
+    pub voters: Vec<NodeId>,
+    /// Who should lead, all else equal: campaigns a little earlier.
+    pub preferred_leader: NodeId,
+    /// A number no other run of this node has had.
+    pub boot: u64,
+    /// Leader heartbeat, in ticks.
+    pub heartbeat_ticks: usize,
+    /// Election timeout at least, in ticks; at most twice that.
+    pub election_ticks: usize,
+    /// Bytes of commands per entry.
+    pub entry_bytes_max: usize,
+    /// Entries proposed and not applied.
+    pub entries_in_flight_max: usize,
+    /// Operations queued before Busy.
+    pub queue_ops_max: usize,
+    /// Log bytes applied between checkpoints.
+    pub checkpoint_log_bytes: u64,
+    /// Log bytes kept below a checkpoint for followers that lag.
+    pub log_keep_bytes: u64,
+    /// Grace of a waiter whose stream is gone.
+    pub waiter_grace_ms: u64,
+    /// Deterministic election timeouts, for simulation.
+    pub election_seed: Option<u64>,
+}

@@ -1,0 +1,116 @@
+//! What an engine promises.
+
+use routing::ShardId;
+
+/// What one shard wants written. Everything in it, and in the other shards' parts of the same call, happens or none does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardWrite {
+    /// Whose.
+    pub shard: ShardId,
+    /// First wipe the shard's log, hard state, applied record and table (not its history): a snapshot replaces them.
+    pub reset: bool,
+    /// Log entries (index, bytes), consecutive. Replaces what was stored at these indexes.
+    pub entries: Vec<(u64, Vec<u8>)>,
+    /// Delete all entries after this index: the tail that a new leader's entries replaced.
+    pub delete_after: Option<u64>,
+    /// Delete all entries up to and including this index: they are below a durable checkpoint.
+    pub truncate_to: Option<u64>,
+    /// Raft's term, vote and commit, encoded by the shard.
+    pub hard_state: Option<Vec<u8>>,
+    /// How far the table below has been applied, and the membership there; encoded by the shard. Goes with `table`.
+    pub applied: Option<Vec<u8>>,
+    /// Records of the lock table to set, or to delete.
+    pub table: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Ended grants.
+    pub history: Vec<HistoryRecord>,
+}
+
+/// One ended grant, on its way to or from history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRecord {
+    /// Days since 1970-01-01 UTC at its end: retention drops whole days.
+    pub day: u32,
+    /// Of the resource.
+    pub name: String,
+    /// Of the grant: (shard, name, token) is unique.
+    pub token: u64,
+    /// Of the log entry that ended it.
+    pub index: u64,
+    /// The encoded tenure.
+    pub tenure: Vec<u8>,
+}
+
+/// What was found of a shard at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Consecutive by index.
+    pub entries: Vec<(u64, Vec<u8>)>,
+    /// As last written.
+    pub hard_state: Option<Vec<u8>>,
+    /// As last written.
+    pub applied: Option<Vec<u8>>,
+    /// By key.
+    pub table: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Whether a write must be on disk when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Survives power loss from the return on.
+    Synced,
+    /// Survives whenever a later synced write does: writes reach the disk in order.
+    Buffered,
+}
+
+/// Nothing here is retryable: the process stops on any of these but `NotFound`-like emptiness, which is no error.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The disk or RocksDB refused. After a failed sync the state of the file is unknown; never retry it.
+    #[error("storage failed: {0}; the process must stop, and its data directory be checked before it starts again")]
+    Io(String),
+    /// Bytes that were acknowledged are gone or changed.
+    #[error("storage is damaged: {0}; re-seed this replica from its peers (see `palisade node --help`)")]
+    Damaged(String),
+    /// The directory belongs to another cluster, node or format.
+    #[error("{0}")]
+    Identity(String),
+}
+
+/// Who a data directory belongs to. Written once, compared at each start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Of the cluster-frozen settings.
+    pub fingerprint: [u8; 16],
+    /// Of the node.
+    pub node: u64,
+}
+
+/// A node's durable store.
+pub trait Engine: Send + Sync + 'static {
+    /// Claims the store for `identity`, or checks that it is the owner's. Returns the boot count, from 1, already durable:
+    /// a nonce that no other run of this node has had.
+    fn claim(&self, identity: &Identity) -> Result<u64, StorageError>;
+
+    /// All of `writes`, atomically, in one append (and one sync).
+    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError>;
+
+    /// What a shard left. Every entry's checksum is verified, and that they are consecutive.
+    fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError>;
+
+    /// The newest `limit` ended grants of a name, newest first by token.
+    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError>;
+
+    /// Ended grants of a shard whose entry index is above `after_index`, in key order, resumable: starts after `cursor` (from
+    /// the former call), returns at most `limit` and the next cursor, `None` at the end.
+    #[allow(clippy::type_complexity)]
+    fn history_since(
+        &self,
+        shard: ShardId,
+        after_index: u64,
+        cursor: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError>;
+
+    /// Drops all history of days before `day`.
+    fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError>;
+}
