@@ -6,7 +6,18 @@
 //! time comes in as [`Now`].
 
 mod api;
+mod apply;
+mod checkpoint;
+mod lead;
+mod log_store;
+mod logger;
+mod proposals;
+mod reads;
+mod ready;
 mod replica;
+mod snapshot_message;
+mod timers;
 
 pub use api::*;
-pub use replica::{Replica, join_snapshot, split_snapshot};
+pub use replica::Replica;
+pub use snapshot_message::{join_snapshot, split_snapshot};

@@ -1,47 +1,374 @@
-//! The replica.
+//! The replica: inputs in, outputs out.
 
 use crate::api::*;
+use crate::checkpoint::Checkpointing;
+use crate::lead::Lead;
+use crate::log_store::LogStore;
+use crate::logger::logger;
+use crate::proposals::{Asked, Proposals};
+use crate::reads::{Read, Reads};
+use crate::ready::{Pending, UnpersistedQueue};
+use locks::{Effects, LockTable, Stamp};
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
+use raft::{RawNode, ReadOnlyOption, SnapshotStatus};
+use raft_prost::Message as _;
+use routing::{NodeId, ShardId};
+use std::collections::VecDeque;
 use storage::Recovered;
 
+/// One append message carries entries of up to this many bytes.
+const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// A leader takes no more proposals while this many bytes are uncommitted.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Ticks after start at which a preferred leader asks for votes, if nobody leads.
+const FIRST_CAMPAIGN_TICKS: u64 = 3;
+
+#[derive(Default)]
+pub(crate) struct Stats {
+    pub snapshots_installed: u64,
+    pub leader_changes: u64,
+    pub entries_applied: u64,
+    pub commands_applied: u64,
+    ticks: u64,
+}
+
 /// One replica of one shard.
-pub struct Replica {}
+///
+/// * `applied_index` is the table's position: the table holds exactly the committed entries up to it.
+/// * `lead` is there exactly while this replica leads; deadlines and attached waiters live and die with it.
+/// * Nothing is answered "done" but from [`apply`](crate::apply), which sees only entries that a quorum has on disk.
+pub struct Replica {
+    pub(crate) config: ReplicaConfig,
+    pub(crate) raw: RawNode<LogStore>,
+    pub(crate) table: LockTable,
+    pub(crate) now: Now,
+    pub(crate) applied_index: u64,
+    pub(crate) applied_term: u64,
+    pub(crate) proposals: Proposals,
+    pub(crate) lead: Option<Lead>,
+    pub(crate) leadership: Leadership,
+    pub(crate) reads: Reads,
+    pub(crate) retry_reads: bool,
+    pub(crate) unpersisted: UnpersistedQueue,
+    pub(crate) pending: Pending,
+    pub(crate) checkpointing: Checkpointing,
+    pub(crate) incoming: Option<(u64, LockTable)>,
+    pub(crate) effects: Effects,
+    pub(crate) out: Outputs,
+    pub(crate) stats: Stats,
+    heard_from_leader_ms: u64,
+}
 
 impl Replica {
     /// Takes up where the last run stopped, or starts empty if there was none.
     ///
     /// # Errors
     /// [`Fatal`] if what was recovered cannot be this shard's.
-    pub fn open(_config: ReplicaConfig, _recovered: Recovered, _now: Now) -> Result<Replica, Fatal> {
-        todo!()
+    pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
+        let (shard, id) = (config.shard, config.node.0);
+        let fatal = |what: String| Fatal { shard, what };
+        let (store, applied) = open_log(&config, &recovered)?;
+        let table = LockTable::load(recovered.table).map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
+        let stored_last = store.last();
+        let is_preferred = config.preferred_leader == config.node;
+        let raft_config = raft::Config {
+            id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            min_election_tick: config.election_ticks,
+            max_election_tick: if is_preferred && config.election_seed.is_none() {
+                config.election_ticks + config.election_ticks.div_ceil(4)
+            } else {
+                2 * config.election_ticks
+            },
+            applied: applied.index,
+            max_size_per_msg: APPEND_BYTES_MAX,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            batch_append: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: 4 << 20,
+            ..Default::default()
+        };
+        let raw = RawNode::new(&raft_config, store, &logger(shard, config.node))
+            .map_err(|e| fatal(format!("starting Raft: {e}")))?;
+        let mut replica = Replica {
+            proposals: Proposals::new(config.queue_ops_max, config.entry_bytes_max, config.entries_in_flight_max),
+            reads: Reads::new(
+                id,
+                config.boot,
+                config.queue_ops_max,
+                2 * config.heartbeat_ticks,
+                3 * config.election_ticks,
+            ),
+            checkpointing: Checkpointing::new(applied.index, now.mono_ms),
+            pending: Pending { stored_last, ..Default::default() },
+            raw,
+            table,
+            now,
+            applied_index: applied.index,
+            applied_term: applied.term,
+            lead: None,
+            leadership: Leadership::default(),
+            retry_reads: false,
+            unpersisted: VecDeque::new(),
+            incoming: None,
+            effects: Effects::default(),
+            out: Outputs::default(),
+            stats: Stats::default(),
+            heard_from_leader_ms: now.mono_ms,
+            config,
+        };
+        replica.seed_election_timeout();
+        Ok(replica)
     }
 
     /// Takes `inputs` in order and returns everything that follows from them.
     ///
     /// # Errors
     /// [`Fatal`]: stop the process without answering anything more.
-    pub fn step(&mut self, _now: Now, _inputs: impl IntoIterator<Item = Input>) -> Result<Outputs, Fatal> {
-        todo!()
+    pub fn step(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Result<Outputs, Fatal> {
+        debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
+        self.now = now;
+        for input in inputs {
+            self.take(input);
+        }
+        if let Some(lead) = &mut self.lead {
+            lead.propose_due(now.mono_ms, &mut self.proposals);
+        }
+        loop {
+            self.drain_ready()?;
+            self.propose();
+            self.read_rounds();
+            if !self.raw.has_ready() {
+                break;
+            }
+        }
+        self.note_leadership();
+        self.serve_reads();
+        self.checkpoint_if_due();
+        self.build_snapshot_if_wanted();
+        self.out.write = self.take_write();
+        Ok(std::mem::take(&mut self.out))
     }
 
     /// The state without its hash (cheap).
     pub fn status(&self) -> Status {
-        todo!()
+        let raft = &self.raw.raft;
+        let is_leader = self.role() == Role::Leader;
+        let caught_up = |(id, progress): (&u64, &raft::Progress)| {
+            let close = progress.matched >= raft.raft_log.committed && (progress.recent_active || *id == raft.id);
+            (is_leader && close).then_some(NodeId(*id))
+        };
+        let mut caught_up: Vec<NodeId> = raft.prs().iter().filter_map(caught_up).collect();
+        caught_up.sort_unstable();
+        Status {
+            shard: self.config.shard,
+            node: self.config.node,
+            role: self.role(),
+            leader: self.leadership.leader,
+            term: raft.term,
+            committed_index: raft.raft_log.committed,
+            applied_index: self.applied_index,
+            first_index: self.raw.store().first(),
+            last_index: raft.raft_log.last_index(),
+            checkpoint_index: self.checkpointing.index,
+            state_hash: 0,
+            last_token: self.table.last_token().0,
+            counts: self.table.counts(),
+            snapshots_installed: self.stats.snapshots_installed,
+            leader_changes: self.stats.leader_changes,
+            entries_applied: self.stats.entries_applied,
+            commands_applied: self.stats.commands_applied,
+            caught_up,
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Tick => self.tick(),
+            Input::Peer(bytes) => self.hear(&bytes),
+            Input::Propose { ticket, command, wait } => {
+                let reply = if self.lead.is_none() {
+                    self.not_leading()
+                } else if self.proposals.push(Asked { ticket, wait }, command) {
+                    return;
+                } else {
+                    Reply::Busy
+                };
+                self.out.replies.push((ticket, reply));
+            }
+            Input::Read { ticket, query, linearizable } => self.read(ticket, query, linearizable),
+            Input::Detach { ticket } => {
+                self.proposals.detach(ticket);
+                if let Some(lead) = &mut self.lead {
+                    lead.detach(ticket, self.now.mono_ms);
+                }
+            }
+            Input::Persisted { number } => self.release_persisted(number),
+            Input::Unreachable { node } => self.raw.report_unreachable(node.0),
+            Input::SnapshotSent { node, ok } => {
+                let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(node.0, status);
+            }
+            Input::Campaign => self.campaign(),
+            Input::Transfer { to } => {
+                if self.lead.is_some() {
+                    self.raw.transfer_leader(to.0);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.stats.ticks += 1;
+        self.raw.tick();
+        self.seed_election_timeout();
+        if self.stats.ticks == FIRST_CAMPAIGN_TICKS
+            && self.config.preferred_leader == self.config.node
+            && self.leadership.leader.is_none()
+        {
+            self.campaign();
+        }
+        if let Some(context) = self.reads.tick(&mut self.out.replies) {
+            self.raw.read_index(context);
+        }
+    }
+
+    fn campaign(&mut self) {
+        if let Err(error) = self.raw.campaign() {
+            tracing::debug!(shard = self.config.shard.0, node = self.config.node.0, "not campaigning: {error}");
+        }
+    }
+
+    /// A peer's bytes. Whatever is not for this replica, or only a local caller may say, is dropped: Raft tolerates loss.
+    fn hear(&mut self, bytes: &[u8]) {
+        let (shard, node) = (self.config.shard.0, self.config.node.0);
+        let message = match Message::decode(bytes) {
+            Ok(message) => message,
+            Err(error) => return tracing::warn!(shard, node, "dropped a peer's message: {error}"),
+        };
+        if message.to != node || message.from == node || !self.raw.raft.prs().conf().voters().contains(message.from) {
+            return tracing::warn!(shard, node, from = message.from, to = message.to, "dropped a stray peer message");
+        }
+        // Followers do not forward proposals here: a gateway asks the leader itself.
+        if message.msg_type() == MessageType::MsgPropose {
+            return;
+        }
+        if message.msg_type() == MessageType::MsgSnapshot && !self.check_snapshot(&message) {
+            return;
+        }
+        let from = message.from;
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(shard, node, from, "Raft refused a message: {error}");
+        }
+        if self.raw.raft.leader_id == from {
+            self.heard_from_leader_ms = self.now.mono_ms;
+        }
+        self.seed_election_timeout();
+    }
+
+    fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
+        let reply = if !linearizable {
+            let answer = self.answer(query);
+            let stale_by_ms =
+                if self.lead.is_some() { 0 } else { self.now.mono_ms.saturating_sub(self.heard_from_leader_ms) };
+            Reply::Read { answer, applied_index: self.applied_index, stale_by_ms }
+        } else if self.leadership.leader.is_none() {
+            Reply::NoLeader
+        } else if self.reads.push(Read { ticket, query }) {
+            return;
+        } else {
+            Reply::Busy
+        };
+        self.out.replies.push((ticket, reply));
+    }
+
+    /// Fills entries from the queue while more may be in flight.
+    fn propose(&mut self) {
+        while self.proposals.can_propose() {
+            let Some(lead) = &self.lead else { return };
+            let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms: lead.shard_ms(self.now.mono_ms) };
+            let (entry, count) = self.proposals.next_entry(stamp);
+            // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
+            if self.raw.propose(Vec::new(), entry).is_err() {
+                return;
+            }
+            self.proposals.proposed(self.raw.raft.raft_log.last_index(), self.raw.raft.term, count);
+        }
+    }
+
+    fn read_rounds(&mut self) {
+        if std::mem::take(&mut self.retry_reads)
+            && let Some(context) = self.reads.retry()
+        {
+            self.raw.read_index(context);
+        }
+        if let Some(context) = self.reads.start_round() {
+            self.raw.read_index(context);
+        }
+    }
+
+    /// In simulation, election timeouts come from the seed and not from raft-rs's thread-local generator.
+    fn seed_election_timeout(&mut self) {
+        let Some(seed) = self.config.election_seed else { return };
+        let parts = [seed, self.config.node.0, u64::from(self.config.shard.0), self.raw.raft.term];
+        let mixed = parts.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |hash, part| {
+            let hash = (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            hash ^ (hash >> 33)
+        });
+        let ticks = self.config.election_ticks;
+        self.raw.raft.set_randomized_election_timeout(ticks + (mixed % ticks as u64) as usize);
+    }
+
+    pub(crate) fn fatal(&self, what: String) -> Fatal {
+        Fatal { shard: self.config.shard, what }
     }
 }
 
-/// Takes the snapshot data out of an encoded snapshot message, so that the two can be sent apart. The third is the
-/// log index that the snapshot stands at.
-///
-/// # Errors
-/// [`Fatal`]-free: a description if the bytes are no snapshot message.
-pub fn split_snapshot(_message: &[u8]) -> Result<(Vec<u8>, Vec<u8>, u64), String> {
-    todo!()
-}
-
-/// Puts the data back. The inverse of [`split_snapshot`].
-///
-/// # Errors
-/// A description if the bytes are no snapshot message.
-pub fn join_snapshot(_message: &[u8], _data: Vec<u8>) -> Result<Vec<u8>, String> {
-    todo!()
+/// The log and the position of the table, checked against each other.
+fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, SnapshotMetadata), Fatal> {
+    let shard: ShardId = config.shard;
+    let fatal = |what: String| Fatal { shard, what };
+    let mut voters: Vec<u64> = config.voters.iter().map(|node| node.0).collect();
+    voters.sort_unstable();
+    let applied = match &recovered.applied {
+        Some(bytes) => {
+            SnapshotMetadata::decode(bytes.as_slice()).map_err(|e| fatal(format!("the applied record: {e}")))?
+        }
+        None => SnapshotMetadata { conf_state: Some(ConfState { voters, ..Default::default() }), index: 0, term: 0 },
+    };
+    let mut entries = VecDeque::with_capacity(recovered.entries.len());
+    for (index, bytes) in &recovered.entries {
+        let entry = Entry::decode(bytes.as_slice()).map_err(|e| fatal(format!("log entry {index}: {e}")))?;
+        if entry.index != *index {
+            return Err(fatal(format!("log entry {index} says it is entry {}", entry.index)));
+        }
+        entries.push_back(entry);
+    }
+    let (mut truncated_index, mut truncated_term) = (applied.index, applied.term);
+    if let Some(first) = entries.front()
+        && first.index <= applied.index
+    {
+        (truncated_index, truncated_term) = (first.index, first.term);
+        entries.pop_front();
+    }
+    if entries.front().is_some_and(|first| first.index != truncated_index + 1) {
+        return Err(fatal(format!("the log starts at {} after {truncated_index}", entries[0].index)));
+    }
+    let last = truncated_index + entries.len() as u64;
+    let mut hard_state = match &recovered.hard_state {
+        Some(bytes) => HardState::decode(bytes.as_slice()).map_err(|e| fatal(format!("the hard state: {e}")))?,
+        None => HardState::default(),
+    };
+    if last < applied.index || hard_state.commit > last {
+        let (applied, commit) = (applied.index, hard_state.commit);
+        return Err(fatal(format!("the log ends at {last}, before applied {applied} or committed {commit}")));
+    }
+    // The commit index is not written when it moves alone; what was applied was committed.
+    hard_state.commit = hard_state.commit.max(applied.index);
+    let conf_state = applied.get_conf_state().clone();
+    Ok((LogStore::new(shard, hard_state, conf_state, truncated_index, truncated_term, entries), applied))
 }

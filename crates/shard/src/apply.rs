@@ -1,0 +1,127 @@
+//! Committed entries into the lock table, and what follows from them.
+
+use crate::api::{Answer, Fatal, Query, Reply};
+use crate::lead::Lead;
+use crate::log_store::entry_bytes;
+use crate::proposals::Asked;
+use crate::reads::Read;
+use crate::replica::Replica;
+use locks::{Batch, Command, Effects, Outcome};
+use raft::eraftpb::{Entry, EntryType};
+
+impl Replica {
+    /// Applies committed entries in order. All replicas run the same code on the same bytes; an entry that cannot be
+    /// applied stops every replica in the same place.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        for entry in entries {
+            if entry.index != self.applied_index + 1 {
+                return Err(self.fatal(format!("entry {} committed after {}", entry.index, self.applied_index)));
+            }
+            if entry.entry_type() != EntryType::EntryNormal {
+                return Err(self.fatal(format!("entry {} is of a kind this version does not know", entry.index)));
+            }
+            let asked = self.proposals.take_applied(entry.index, entry.term, &mut self.out.replies);
+            if !entry.data.is_empty() {
+                self.apply_batch(entry, asked)?;
+            }
+            (self.applied_index, self.applied_term) = (entry.index, entry.term);
+            self.checkpointing.log_bytes += entry_bytes(entry);
+            self.stats.entries_applied += 1;
+        }
+        Ok(())
+    }
+
+    fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Asked>>) -> Result<(), Fatal> {
+        let batch = Batch::decode(&entry.data).map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
+        self.stats.commands_applied += batch.commands.len() as u64;
+        let mut asked = asked.into_iter().flatten();
+        let mut effects = std::mem::take(&mut self.effects);
+        for command in &batch.commands {
+            let outcome = self.table.apply(batch.stamp, command, &mut effects);
+            for tenure in &effects.tenures {
+                self.checkpointing.record(tenure, entry.index);
+            }
+            if let Some(lead) = &mut self.lead {
+                self.out.ended.extend(effects.tenures.iter().map(|tenure| tenure.end));
+                let now_ms = self.now.mono_ms;
+                let asked = asked.next();
+                self.out.replies.extend(follow_up(lead, command, outcome, asked, &effects, now_ms));
+            }
+            effects.granted.clear();
+            effects.dropped.clear();
+            effects.leases.clear();
+            effects.tenures.clear();
+        }
+        self.effects = effects;
+        Ok(())
+    }
+
+    /// Answers all reads that may be answered at this applied index.
+    pub(crate) fn serve_reads(&mut self) {
+        while let Some(reads) = self.reads.take_servable(self.applied_index) {
+            for Read { ticket, query } in reads {
+                let answer = self.answer(query);
+                let reply = Reply::Read { answer, applied_index: self.applied_index, stale_by_ms: 0 };
+                self.out.replies.push((ticket, reply));
+            }
+        }
+    }
+
+    pub(crate) fn answer(&self, query: Query) -> Answer {
+        match query {
+            Query::Check { name } => Answer::Check {
+                holders: self.table.holders(&name),
+                waiters: self.table.queue_len(&name),
+                last_token: self.table.last_token().0,
+            },
+            Query::List { prefix, limit } => {
+                let (grants, more) = self.table.list(&prefix, limit);
+                Answer::List { grants, more }
+            }
+            Query::History { name } => Answer::History {
+                ended: self
+                    .checkpointing
+                    .history
+                    .iter()
+                    .filter(|record| record.name == name)
+                    .filter_map(|record| locks::Tenure::decode(&record.tenure).ok())
+                    .collect(),
+                current: self.table.holders(&name),
+            },
+            Query::Status => {
+                let mut status = self.status();
+                status.state_hash = self.table.state_hash();
+                Answer::Status(Box::new(status))
+            }
+        }
+    }
+}
+
+/// Deadlines, waiters and answers that follow from one applied command, on the leader.
+fn follow_up(
+    lead: &mut Lead,
+    command: &Command<'_>,
+    outcome: Outcome,
+    asked: Option<Asked>,
+    effects: &Effects,
+    now_ms: u64,
+) -> Vec<(crate::Ticket, Reply)> {
+    let mut replies = Vec::new();
+    for event in &effects.leases {
+        lead.on_lease(*event, now_ms);
+    }
+    for grant in &effects.granted {
+        lead.on_granted(grant, &mut replies);
+    }
+    for (request_id, reason) in &effects.dropped {
+        lead.on_dropped(*request_id, *reason, &mut replies);
+    }
+    if let (Outcome::Queued { .. }, Command::Acquire { request_id, name, .. }) = (&outcome, command) {
+        lead.on_queued(*request_id, name, asked.as_ref(), now_ms, &mut replies);
+    } else if let Some(asked) = asked
+        && asked.ticket != 0
+    {
+        replies.push((asked.ticket, Reply::Done(outcome)));
+    }
+    replies
+}

@@ -1,0 +1,136 @@
+//! Checkpoints of the lock table, log truncation below them, and snapshots for replicas that fell behind.
+//!
+//! A checkpoint's changes, history and applied record go in one write; the log is cut only up to the index that they
+//! stand at, in the same write or a later one. So at any crash the durable table plus the durable log give the whole state.
+
+use crate::api::Fatal;
+use crate::replica::Replica;
+use locks::LockTable;
+use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
+use raft_prost::Message as _;
+use storage::HistoryRecord;
+
+/// A table that has changed is checkpointed at least this often, in milliseconds, however little was logged.
+const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
+/// A snapshot kept for a lagging replica is dropped after this long, in milliseconds: it is built again if asked for.
+const SNAPSHOT_KEEP_MS: u64 = 30_000;
+const DAY_MS: u64 = 86_400_000;
+
+/// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above it.
+/// * `history` holds the tenures of applied entries above `index`, in order.
+#[derive(Default)]
+pub(crate) struct Checkpointing {
+    pub index: u64,
+    pub history: Vec<HistoryRecord>,
+    pub log_bytes: u64,
+    at_ms: u64,
+    snapshot_at_ms: Option<u64>,
+}
+
+impl Checkpointing {
+    pub(crate) fn new(index: u64, now_ms: u64) -> Self {
+        Checkpointing { index, at_ms: now_ms, ..Default::default() }
+    }
+
+    pub(crate) fn record(&mut self, tenure: &locks::Tenure, index: u64) {
+        self.history.push(HistoryRecord {
+            day: u32::try_from(tenure.ended_wall_ms / DAY_MS).unwrap_or(u32::MAX),
+            name: tenure.grant.name.clone(),
+            token: tenure.grant.token.0,
+            index,
+            tenure: tenure.encode(),
+        });
+    }
+}
+
+impl Replica {
+    /// Writes a checkpoint if enough was logged, or long enough ago.
+    pub(crate) fn checkpoint_if_due(&mut self) {
+        let checkpointing = &self.checkpointing;
+        let idle_due = self.now.mono_ms.saturating_sub(checkpointing.at_ms) >= CHECKPOINT_INTERVAL_MS
+            && self.applied_index > checkpointing.index;
+        if checkpointing.log_bytes >= self.config.checkpoint_log_bytes || idle_due {
+            self.checkpoint();
+        }
+        if self.checkpointing.snapshot_at_ms.is_some_and(|at| self.now.mono_ms.saturating_sub(at) >= SNAPSHOT_KEEP_MS) {
+            self.checkpointing.snapshot_at_ms = None;
+            self.raw.mut_store().set_snapshot(None);
+        }
+    }
+
+    /// Builds the snapshot that raft-rs asked for. The checkpoint before it puts all history up to its index on the way
+    /// to the engine, where the sender reads it.
+    pub(crate) fn build_snapshot_if_wanted(&mut self) {
+        if !self.raw.store().take_snapshot_wanted() || self.applied_index == 0 {
+            return;
+        }
+        self.checkpoint();
+        let snapshot = Snapshot { data: self.table.snapshot(), metadata: Some(self.metadata()) };
+        self.raw.mut_store().set_snapshot(Some(snapshot));
+        self.checkpointing.snapshot_at_ms = Some(self.now.mono_ms);
+    }
+
+    fn checkpoint(&mut self) {
+        let metadata = self.metadata().encode_to_vec();
+        let keep_bytes = self.config.log_keep_bytes;
+        let write = &mut self.pending.write;
+        write.table.extend(self.table.checkpoint().into_iter().map(|change| (change.key, change.value)));
+        write.applied = Some(metadata);
+        write.history.append(&mut self.checkpointing.history);
+        self.pending.dirty = true;
+        self.checkpointing.index = self.applied_index;
+        self.checkpointing.log_bytes = 0;
+        self.checkpointing.at_ms = self.now.mono_ms;
+        if let Some(index) = self.raw.mut_store().truncate(self.applied_index, keep_bytes) {
+            write.truncate_to = Some(index);
+        }
+    }
+
+    fn metadata(&self) -> SnapshotMetadata {
+        SnapshotMetadata {
+            conf_state: Some(self.raw.store().conf_state().clone()),
+            index: self.applied_index,
+            term: self.applied_term,
+        }
+    }
+
+    /// A peer's snapshot is checked before Raft hears of it; a damaged one is dropped and will be sent again.
+    pub(crate) fn check_snapshot(&mut self, message: &Message) -> bool {
+        let snapshot = message.get_snapshot();
+        match LockTable::restore(&snapshot.data) {
+            Ok(table) => {
+                self.incoming = Some((snapshot.get_metadata().index, table));
+                true
+            }
+            Err(error) => {
+                let (shard, node, from) = (self.config.shard.0, self.config.node.0, message.from);
+                tracing::warn!(shard, node, from, "refused a snapshot: {error}");
+                false
+            }
+        }
+    }
+
+    /// Raft accepted a snapshot: it replaces table and log, durably with this step's write. History of this replica's own
+    /// goes with it; the sender has put what was missing into the engine before.
+    pub(crate) fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
+        let meta = snapshot.get_metadata();
+        let table = match self.incoming.take() {
+            Some((index, table)) if index == meta.index => table,
+            _ => LockTable::restore(&snapshot.data).map_err(|e| self.fatal(format!("installing a snapshot: {e}")))?,
+        };
+        self.table = table;
+        (self.applied_index, self.applied_term) = (meta.index, meta.term);
+        self.raw.mut_store().reset_to(snapshot);
+        let write = &mut self.pending.write;
+        (write.reset, write.entries, write.truncate_to) = (true, Vec::new(), None);
+        write.table = self.table.checkpoint().into_iter().map(|change| (change.key, change.value)).collect();
+        write.applied = Some(meta.encode_to_vec());
+        // The reset wipes the stored one, and this `Ready` may not carry another.
+        write.hard_state = Some(self.raw.raft.hard_state().encode_to_vec());
+        write.history.append(&mut self.checkpointing.history);
+        self.pending.stored_last = meta.index;
+        self.checkpointing = Checkpointing::new(meta.index, self.now.mono_ms);
+        self.stats.snapshots_installed += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! What only a leader keeps, in memory and on its own monotonic clock: lease deadlines and attached waiters.
+//!
+//! A lease ends early nowhere: a new leader starts every lease at its full TTL, and what comes due here is only *proposed* to
+//! end, under the name of the life that was timed (`renewal_seq`); a renewal that is applied first wins.
+
+use crate::api::{Reply, Ticket, Wait};
+use crate::proposals::{Asked, Proposals};
+use crate::timers::Timers;
+use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
+use std::collections::BTreeMap;
+
+/// A proposed expiry or cancellation that has not taken effect is proposed again after this long.
+const REPROPOSE_MS: u64 = 1_000;
+/// Expiries (and cancellations) proposed per step at most: mass expiry comes in bounded entries.
+const DUE_PER_STEP_MAX: usize = 1_024;
+
+struct Waiter {
+    name: String,
+    /// 0: its stream is gone, or was another leader's.
+    ticket: Ticket,
+    timed_out: bool,
+}
+
+/// * `by_ticket` holds exactly the waiters whose ticket is not 0.
+pub(crate) struct Lead {
+    pub term: u64,
+    since_mono_ms: u64,
+    base_shard_ms: u64,
+    grace_ms: u64,
+    leases: Timers<LeaseId, u64>,
+    waiters: Timers<RequestId, Waiter>,
+    by_ticket: BTreeMap<Ticket, RequestId>,
+}
+
+impl Lead {
+    /// Takes over a table: every lease gets its full TTL from now, every waiter the grace period to be heard of.
+    pub(crate) fn new(term: u64, now_ms: u64, grace_ms: u64, table: &LockTable) -> Lead {
+        let mut lead = Lead {
+            term,
+            since_mono_ms: now_ms,
+            base_shard_ms: table.shard_ms(),
+            grace_ms,
+            leases: Timers::new(),
+            waiters: Timers::new(),
+            by_ticket: BTreeMap::new(),
+        };
+        for event in table.leases() {
+            lead.on_lease(event, now_ms);
+        }
+        for (name, request_id) in table.waiters() {
+            lead.attach(request_id, name, 0, now_ms + grace_ms);
+        }
+        lead
+    }
+
+    /// Shard time runs with this leader's monotonic clock from where the table stood.
+    pub(crate) fn shard_ms(&self, now_ms: u64) -> u64 {
+        self.base_shard_ms + now_ms.saturating_sub(self.since_mono_ms)
+    }
+
+    pub(crate) fn on_lease(&mut self, event: LeaseEvent, now_ms: u64) {
+        match event {
+            LeaseEvent::Alive { lease, ttl_ms, renewal_seq } => {
+                self.leases.set(lease, now_ms + u64::from(ttl_ms), renewal_seq);
+            }
+            LeaseEvent::Gone { lease } => {
+                self.leases.remove(lease);
+            }
+        }
+    }
+
+    /// An acquire was queued (again). Whoever waited for an earlier attempt is told so.
+    pub(crate) fn on_queued(
+        &mut self,
+        request_id: RequestId,
+        name: &str,
+        asked: Option<&Asked>,
+        now_ms: u64,
+        replies: &mut Vec<(Ticket, Reply)>,
+    ) {
+        if let Some(old) = self.remove_waiter(request_id)
+            && old.ticket != 0
+        {
+            replies.push((old.ticket, Reply::Superseded));
+        }
+        match asked {
+            Some(Asked { ticket, wait: Some(Wait { wait_ms, .. }) }) if *ticket != 0 => {
+                self.attach(request_id, name, *ticket, now_ms + u64::from(*wait_ms));
+            }
+            _ => self.attach(request_id, name, 0, now_ms + self.grace_ms),
+        }
+    }
+
+    pub(crate) fn on_granted(&mut self, grant: &Grant, replies: &mut Vec<(Ticket, Reply)>) {
+        if let Some(waiter) = self.remove_waiter(grant.request_id)
+            && waiter.ticket != 0
+        {
+            replies.push((waiter.ticket, Reply::Done(locks::Outcome::Granted(grant.clone()))));
+        }
+    }
+
+    pub(crate) fn on_dropped(&mut self, id: RequestId, reason: DropReason, replies: &mut Vec<(Ticket, Reply)>) {
+        if let Some(waiter) = self.remove_waiter(id)
+            && waiter.ticket != 0
+        {
+            let reply = match reason {
+                DropReason::Cancelled if waiter.timed_out => Reply::WaitTimeout,
+                DropReason::Cancelled => Reply::WaitCancelled,
+                DropReason::SessionEnded => Reply::Done(locks::Outcome::SessionLost),
+            };
+            replies.push((waiter.ticket, reply));
+        }
+    }
+
+    /// The stream behind a waiting acquire is gone: it keeps its place for the grace period.
+    pub(crate) fn detach(&mut self, ticket: Ticket, now_ms: u64) {
+        if let Some(request_id) = self.by_ticket.remove(&ticket)
+            && let Some(mut waiter) = self.waiters.remove(request_id)
+        {
+            waiter.ticket = 0;
+            self.waiters.set(request_id, now_ms + self.grace_ms, waiter);
+        }
+    }
+
+    /// Queues the ends of leases and waits that have come due.
+    pub(crate) fn propose_due(&mut self, now_ms: u64, proposals: &mut Proposals) {
+        for _ in 0..DUE_PER_STEP_MAX {
+            if !proposals.has_room() {
+                return;
+            }
+            let Some((lease, renewal_seq)) = self.leases.pop_due(now_ms) else { break };
+            self.leases.set(lease, now_ms + REPROPOSE_MS, renewal_seq);
+            push(proposals, &Command::ExpireLease { lease, renewal_seq });
+        }
+        for _ in 0..DUE_PER_STEP_MAX {
+            if !proposals.has_room() {
+                return;
+            }
+            let Some((request_id, mut waiter)) = self.waiters.pop_due(now_ms) else { break };
+            waiter.timed_out = true;
+            push(proposals, &Command::CancelWait { name: &waiter.name, request_id });
+            self.waiters.set(request_id, now_ms + REPROPOSE_MS, waiter);
+        }
+    }
+
+    /// Leadership is gone: all attached waiters are told to go elsewhere. They keep their places.
+    pub(crate) fn end(mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
+        let waiters = self.waiters.drain_sorted();
+        replies.extend(waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, reply.clone())));
+    }
+
+    fn attach(&mut self, request_id: RequestId, name: &str, ticket: Ticket, deadline_ms: u64) {
+        if ticket != 0 {
+            self.by_ticket.insert(ticket, request_id);
+        }
+        self.waiters.set(request_id, deadline_ms, Waiter { name: name.to_owned(), ticket, timed_out: false });
+    }
+
+    fn remove_waiter(&mut self, request_id: RequestId) -> Option<Waiter> {
+        let waiter = self.waiters.remove(request_id)?;
+        if waiter.ticket != 0 {
+            self.by_ticket.remove(&waiter.ticket);
+        }
+        Some(waiter)
+    }
+}
+
+fn push(proposals: &mut Proposals, command: &Command<'_>) {
+    let mut bytes = Vec::with_capacity(32);
+    command.encode(&mut bytes);
+    proposals.push(Asked { ticket: 0, wait: None }, bytes);
+}

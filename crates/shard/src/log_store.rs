@@ -1,0 +1,200 @@
+//! The Raft log as raft-rs reads it: everything since the last truncation, in memory.
+//!
+//! The same entries are durable through the log writer; recovery is the only reader of that copy. The size is bounded by
+//! truncation after checkpoints.
+
+use crate::api::Fatal;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use routing::ShardId;
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+/// * Entries are consecutive, the first at `truncated_index + 1`.
+/// * `bytes` is the sum of [`entry_bytes`] over the entries.
+pub(crate) struct LogStore {
+    shard: ShardId,
+    hard_state: HardState,
+    conf_state: ConfState,
+    truncated_index: u64,
+    truncated_term: u64,
+    entries: VecDeque<Entry>,
+    bytes: u64,
+    /// Built when raft-rs asks for one; see `checkpoint.rs`.
+    snapshot: Option<Snapshot>,
+    snapshot_wanted: Cell<bool>,
+}
+
+/// What an entry counts for, in bytes: its data and a little for its frame.
+pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + 32
+}
+
+impl LogStore {
+    pub(crate) fn new(
+        shard: ShardId,
+        hard_state: HardState,
+        conf_state: ConfState,
+        truncated_index: u64,
+        truncated_term: u64,
+        entries: VecDeque<Entry>,
+    ) -> LogStore {
+        let bytes = entries.iter().map(entry_bytes).sum();
+        let store = LogStore {
+            shard,
+            hard_state,
+            conf_state,
+            truncated_index,
+            truncated_term,
+            entries,
+            bytes,
+            snapshot: None,
+            snapshot_wanted: Cell::new(false),
+        };
+        debug_assert!(store.entries.front().is_none_or(|e| e.index == truncated_index + 1));
+        store
+    }
+
+    pub(crate) fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.truncated_index + 1
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.truncated_index + self.entries.len() as u64
+    }
+
+    /// Adds entries, replacing what stood at their indexes and after.
+    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        if first.index <= self.truncated_index || first.index > self.last() + 1 {
+            let (have_first, have_last) = (self.first(), self.last());
+            return Err(self.fatal(format!("entry {} does not join the log {have_first}..={have_last}", first.index)));
+        }
+        while self.last() >= first.index {
+            let gone = self.entries.pop_back().expect("the log reaches to the entry to be replaced");
+            self.bytes -= entry_bytes(&gone);
+        }
+        for entry in entries {
+            debug_assert_eq!(entry.index, self.last() + 1);
+            self.bytes += entry_bytes(entry);
+            self.entries.push_back(entry.clone());
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest entries, none above `durable_index`, while at least `keep_bytes` remain. Returns the new truncated
+    /// index if it moved.
+    pub(crate) fn truncate(&mut self, durable_index: u64, keep_bytes: u64) -> Option<u64> {
+        let before = self.truncated_index;
+        while let Some(front) = self.entries.front() {
+            if front.index > durable_index || self.bytes - entry_bytes(front) < keep_bytes {
+                break;
+            }
+            self.bytes -= entry_bytes(front);
+            (self.truncated_index, self.truncated_term) = (front.index, front.term);
+            self.entries.pop_front();
+        }
+        if self.snapshot.as_ref().is_some_and(|s| s.get_metadata().index < self.truncated_index) {
+            self.snapshot = None;
+        }
+        (self.truncated_index > before).then_some(self.truncated_index)
+    }
+
+    /// A snapshot takes the place of the whole log.
+    pub(crate) fn reset_to(&mut self, snapshot: &Snapshot) {
+        let meta = snapshot.get_metadata();
+        (self.truncated_index, self.truncated_term) = (meta.index, meta.term);
+        self.conf_state = meta.get_conf_state().clone();
+        self.entries.clear();
+        self.bytes = 0;
+        self.snapshot = None;
+    }
+
+    /// Whether raft-rs asked for a snapshot since the last call.
+    pub(crate) fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
+    }
+
+    pub(crate) fn set_snapshot(&mut self, snapshot: Option<Snapshot>) {
+        self.snapshot = snapshot;
+    }
+
+    /// The term of an entry or of the truncation point, if the log reaches there.
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.truncated_index {
+            return Some(self.truncated_term);
+        }
+        let offset = index.checked_sub(self.first())?;
+        self.entries.get(usize::try_from(offset).ok()?).map(|e| e.term)
+    }
+
+    fn fatal(&self, what: String) -> Fatal {
+        Fatal { shard: self.shard, what }
+    }
+}
+
+impl Storage for LogStore {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        if high > self.last() + 1 {
+            return Err(raft::Error::Store(StorageError::Unavailable));
+        }
+        let max_bytes = max_size.into().unwrap_or(u64::MAX);
+        let mut taken_bytes = 0;
+        let (from, to) = ((low - self.first()) as usize, (high - self.first()) as usize);
+        Ok(self
+            .entries
+            .range(from..to)
+            .enumerate()
+            .take_while(|(i, entry)| {
+                taken_bytes += entry_bytes(entry);
+                *i == 0 || taken_bytes <= max_bytes
+            })
+            .map(|(_, entry)| entry.clone())
+            .collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.term_at(index).ok_or(raft::Error::Store(if index < self.truncated_index {
+            StorageError::Compacted
+        } else {
+            StorageError::Unavailable
+        }))
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        match &self.snapshot {
+            Some(snapshot) if snapshot.get_metadata().index >= request_index.max(self.truncated_index) => {
+                Ok(snapshot.clone())
+            }
+            _ => {
+                self.snapshot_wanted.set(true);
+                Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Operations on their way into the log: queued, then in flight in entries, then answered at apply.
+
+use crate::api::{Reply, Ticket, Wait};
+use locks::{BatchBuilder, Stamp};
+use std::collections::VecDeque;
+
+/// One operation that is to be answered. Ticket 0: nobody waits for it.
+pub(crate) struct Asked {
+    pub ticket: Ticket,
+    pub wait: Option<Wait>,
+}
+
+struct Queued {
+    asked: Asked,
+    command: Vec<u8>,
+}
+
+struct InFlight {
+    index: u64,
+    term: u64,
+    asked: Vec<Asked>,
+}
+
+/// * An operation is in the queue or in one entry in flight, never in both.
+/// * Entries in flight rise by index. All are of this leadership: losing it empties both lists.
+/// * Whatever leaves without having been in an entry was not done; whatever leaves an entry unapplied is unknown.
+pub(crate) struct Proposals {
+    queue: VecDeque<Queued>,
+    in_flight: VecDeque<InFlight>,
+    queue_ops_max: usize,
+    entry_bytes_max: usize,
+    entries_in_flight_max: usize,
+}
+
+impl Proposals {
+    pub(crate) fn new(queue_ops_max: usize, entry_bytes_max: usize, entries_in_flight_max: usize) -> Self {
+        assert!(entries_in_flight_max > 0 && entry_bytes_max > 0 && queue_ops_max > 0);
+        let (queue, in_flight) = (VecDeque::new(), VecDeque::new());
+        Proposals { queue, in_flight, queue_ops_max, entry_bytes_max, entries_in_flight_max }
+    }
+
+    /// Queues an operation; false if there is no room.
+    pub(crate) fn push(&mut self, asked: Asked, command: Vec<u8>) -> bool {
+        let room = self.has_room();
+        if room {
+            self.queue.push_back(Queued { asked, command });
+        }
+        room
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < self.queue_ops_max
+    }
+
+    /// Something waits and another entry may go.
+    pub(crate) fn can_propose(&self) -> bool {
+        !self.queue.is_empty() && self.in_flight.len() < self.entries_in_flight_max
+    }
+
+    /// The next entry's bytes and how many operations of the queue's front are in it; at least one.
+    pub(crate) fn next_entry(&self, stamp: Stamp) -> (Vec<u8>, usize) {
+        let mut batch = BatchBuilder::new(stamp);
+        for queued in &self.queue {
+            if !batch.is_empty() && batch.size_bytes() + queued.command.len() + 8 > self.entry_bytes_max {
+                break;
+            }
+            batch.push(&queued.command);
+        }
+        let count = batch.len();
+        (batch.finish(), count)
+    }
+
+    /// The front `count` operations are now in the entry at (index, term).
+    pub(crate) fn proposed(&mut self, index: u64, term: u64, count: usize) {
+        debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
+        let asked = self.queue.drain(..count).map(|queued| queued.asked).collect();
+        self.in_flight.push_back(InFlight { index, term, asked });
+    }
+
+    /// The entry at (index, term) is being applied: who asked for its operations, if it was proposed here. Entries
+    /// that were overtaken are answered into `replies`.
+    pub(crate) fn take_applied(
+        &mut self,
+        index: u64,
+        term: u64,
+        replies: &mut Vec<(Ticket, Reply)>,
+    ) -> Option<Vec<Asked>> {
+        while let Some(front) = self.in_flight.front() {
+            if front.index > index {
+                return None;
+            }
+            let front = self.in_flight.pop_front().expect("just seen");
+            if front.index == index && front.term == term {
+                return Some(front.asked);
+            }
+            replies.extend(front.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
+        }
+        None
+    }
+
+    /// Leadership is gone: `not_done` for what only queued, unknown for the rest.
+    pub(crate) fn fail_all(&mut self, not_done: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
+        for entry in self.in_flight.drain(..) {
+            replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
+        }
+        for queued in self.queue.drain(..) {
+            if queued.asked.ticket != 0 {
+                replies.push((queued.asked.ticket, not_done.clone()));
+            }
+        }
+    }
+
+    /// Nobody waits for this ticket any more. Out of the queue it is simply dropped; in flight it goes on unanswered.
+    pub(crate) fn detach(&mut self, ticket: Ticket) {
+        if let Some(at) = self.queue.iter().position(|queued| queued.asked.ticket == ticket) {
+            self.queue.remove(at);
+            return;
+        }
+        for asked in self.in_flight.iter_mut().flat_map(|entry| entry.asked.iter_mut()) {
+            if asked.ticket == ticket {
+                *asked = Asked { ticket: 0, wait: None };
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A few replicas of one shard in one thread, with hand-moved messages, disks and clocks.
+
+#![allow(dead_code)]
+
+use locks::{Command, Mode, Outcome, RequestId};
+use routing::{NodeId, ShardId};
+use shard::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use storage::{Durability, Engine, MemoryEngine};
+
+pub const SHARD: ShardId = ShardId(0);
+
+pub struct Peer {
+    pub engine: Arc<MemoryEngine>,
+    pub replica: Option<Replica>,
+    pub inbox: Vec<Input>,
+    /// Writes handed out and not yet on disk.
+    pub unwritten: Vec<Write>,
+    /// While false, writes pile up.
+    pub disk_works: bool,
+    pub boots: u64,
+    pub replies: Vec<(Ticket, Reply)>,
+}
+
+pub struct Cluster {
+    pub peers: BTreeMap<u64, Peer>,
+    pub now_ms: u64,
+    /// Pairs (from, to) between which nothing passes.
+    pub cut: Vec<(u64, u64)>,
+    pub log_keep_bytes: u64,
+    next_ticket: Ticket,
+    next_request: u128,
+}
+
+impl Cluster {
+    pub fn new(size: u64) -> Cluster {
+        let mut cluster = Cluster {
+            peers: BTreeMap::new(),
+            now_ms: 1_000,
+            cut: Vec::new(),
+            log_keep_bytes: 1 << 20,
+            next_ticket: 1,
+            next_request: 1,
+        };
+        for id in 1..=size {
+            let engine = Arc::new(MemoryEngine::new());
+            let peer = Peer {
+                engine,
+                replica: None,
+                inbox: Vec::new(),
+                unwritten: Vec::new(),
+                disk_works: true,
+                boots: 0,
+                replies: Vec::new(),
+            };
+            cluster.peers.insert(id, peer);
+        }
+        for id in 1..=size {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    pub fn now(&self) -> Now {
+        Now { mono_ms: self.now_ms, wall_ms: 1_700_000_000_000 + self.now_ms }
+    }
+
+    pub fn start(&mut self, id: u64) {
+        let now = self.now();
+        let voters: Vec<NodeId> = self.peers.keys().copied().map(NodeId).collect();
+        let log_keep_bytes = self.log_keep_bytes;
+        let peer = self.peers.get_mut(&id).expect("a peer");
+        peer.boots += 1;
+        let config = ReplicaConfig {
+            shard: SHARD,
+            node: NodeId(id),
+            voters,
+            preferred_leader: NodeId(1),
+            boot: peer.boots,
+            heartbeat_ticks: 2,
+            election_ticks: 8,
+            entry_bytes_max: 4 << 10,
+            entries_in_flight_max: 4,
+            queue_ops_max: 1_000,
+            checkpoint_log_bytes: 16 << 10,
+            log_keep_bytes,
+            waiter_grace_ms: 1_000,
+            election_seed: Some(7),
+        };
+        let recovered = peer.engine.recover(SHARD).expect("recovers");
+        peer.replica = Some(Replica::open(config, recovered, now).expect("opens"));
+    }
+
+    /// SIGKILL and power cut: what was not synced is gone.
+    pub fn crash(&mut self, id: u64) {
+        let peer = self.peers.get_mut(&id).expect("a peer");
+        peer.replica = None;
+        peer.inbox.clear();
+        peer.unwritten.clear();
+        peer.replies.clear();
+        peer.engine.crash();
+    }
+
+    fn passes(&self, from: u64, to: u64) -> bool {
+        !self.cut.contains(&(from, to)) && self.peers[&to].replica.is_some()
+    }
+
+    pub fn isolate(&mut self, id: u64) {
+        for other in self.peers.keys().filter(|other| **other != id) {
+            self.cut.extend([(id, *other), (*other, id)]);
+        }
+    }
+
+    /// One round: every replica takes its inbox, messages travel, disks that work write.
+    pub fn round(&mut self) -> bool {
+        let now = self.now();
+        let mut sent = Vec::new();
+        let mut busy = false;
+        for (id, peer) in &mut self.peers {
+            let Some(replica) = &mut peer.replica else { continue };
+            let inputs = std::mem::take(&mut peer.inbox);
+            busy |= !inputs.is_empty();
+            let outputs = replica.step(now, inputs).expect("no fatal error");
+            sent.extend(outputs.messages.into_iter().map(|m| (*id, m)));
+            peer.unwritten.extend(outputs.write);
+            peer.replies.extend(outputs.replies);
+            if peer.disk_works {
+                for write in std::mem::take(&mut peer.unwritten) {
+                    let durability = if write.sync { Durability::Synced } else { Durability::Buffered };
+                    peer.engine.write(&[write.write], durability).expect("writes");
+                    peer.inbox.push(Input::Persisted { number: write.number });
+                }
+            }
+        }
+        for (from, message) in sent {
+            busy = true;
+            let passes = self.passes(from, message.to.0);
+            if message.is_snapshot {
+                let (head, data, _) = split_snapshot(&message.bytes).expect("a snapshot message");
+                assert_eq!(join_snapshot(&head, data).expect("joins"), message.bytes);
+                let sender = self.peers.get_mut(&from).expect("a peer");
+                sender.inbox.push(Input::SnapshotSent { node: message.to, ok: passes });
+            }
+            if passes {
+                self.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(message.bytes));
+            }
+        }
+        busy
+    }
+
+    pub fn settle(&mut self) {
+        for _ in 0..200 {
+            if !self.round() {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    /// Ticks of 50 ms, everything settled after each.
+    pub fn run_ms(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(50) {
+            self.now_ms += 50;
+            for peer in self.peers.values_mut().filter(|p| p.replica.is_some()) {
+                peer.inbox.push(Input::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    pub fn status(&self, id: u64) -> Status {
+        self.peers[&id].replica.as_ref().expect("runs").status()
+    }
+
+    /// The one leader of the highest term.
+    pub fn leader(&self) -> Option<u64> {
+        let running = self.peers.iter().filter(|(_, p)| p.replica.is_some()).map(|(id, _)| *id);
+        running
+            .map(|id| (self.status(id), id))
+            .filter(|(s, _)| s.role == Role::Leader)
+            .max_by_key(|(s, _)| s.term)
+            .map(|(_, id)| id)
+    }
+
+    pub fn elect(&mut self) -> u64 {
+        for _ in 0..100 {
+            self.run_ms(50);
+            if let Some(id) = self.leader() {
+                self.run_ms(200);
+                if self.leader() == Some(id) {
+                    return id;
+                }
+            }
+        }
+        panic!("no leader within five seconds");
+    }
+
+    pub fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    pub fn request_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    /// Queues a command at a replica without letting time or messages pass.
+    pub fn submit(&mut self, id: u64, command: &Command<'_>, wait: Option<Wait>) -> Ticket {
+        let ticket = self.ticket();
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        let peer = self.peers.get_mut(&id).expect("a peer");
+        peer.inbox.push(Input::Propose { ticket, command: bytes, wait });
+        ticket
+    }
+
+    pub fn reply(&mut self, id: u64, ticket: Ticket) -> Option<Reply> {
+        let replies = &mut self.peers.get_mut(&id).expect("a peer").replies;
+        let at = replies.iter().position(|(t, _)| *t == ticket)?;
+        Some(replies.remove(at).1)
+    }
+
+    pub fn acquire(&mut self, id: u64, name: &str, ttl_ms: u32) -> Reply {
+        let request_id = self.request_id();
+        let ticket = self.submit(id, &acquire(request_id, name, ttl_ms, false), None);
+        self.settle();
+        self.reply(id, ticket).expect("an answer")
+    }
+
+    pub fn read(&mut self, id: u64, name: &str, linearizable: bool) -> Ticket {
+        let ticket = self.ticket();
+        let query = Query::Check { name: name.to_owned() };
+        let peer = self.peers.get_mut(&id).expect("a peer");
+        peer.inbox.push(Input::Read { ticket, query, linearizable });
+        ticket
+    }
+
+    pub fn hash(&mut self, id: u64) -> (u64, u64) {
+        let ticket = self.ticket();
+        let peer = self.peers.get_mut(&id).expect("a peer");
+        peer.inbox.push(Input::Read { ticket, query: Query::Status, linearizable: false });
+        self.settle();
+        match self.reply(id, ticket) {
+            Some(Reply::Read { answer: Answer::Status(status), .. }) => (status.applied_index, status.state_hash),
+            other => panic!("no status: {other:?}"),
+        }
+    }
+}
+
+pub fn acquire(request_id: RequestId, name: &str, ttl_ms: u32, wait: bool) -> Command<'_> {
+    Command::Acquire {
+        request_id,
+        name,
+        owner: "tester",
+        ttl_ms,
+        mode: Mode::Exclusive,
+        wait,
+        session: "",
+        metadata: "",
+    }
+}
+
+pub fn token(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Done(Outcome::Granted(grant)) => grant.token.0,
+        other => panic!("not granted: {other:?}"),
+    }
+}

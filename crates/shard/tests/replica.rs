@@ -1,0 +1,397 @@
+//! Whole replicas, three to a group: replication, failover, expiry, waiting, reads, checkpoints and snapshots.
+
+mod cluster;
+
+use cluster::*;
+use locks::{Command, EndKind, Outcome, Token};
+use shard::*;
+
+fn holders(reply: Option<Reply>) -> Vec<u64> {
+    match reply {
+        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => holders.iter().map(|g| g.token.0).collect(),
+        other => panic!("no answer to check: {other:?}"),
+    }
+}
+
+#[test]
+fn the_preferred_replica_leads_and_serves() {
+    let mut c = Cluster::new(3);
+    assert_eq!(c.elect(), 1);
+    let first = token(&c.acquire(1, "a", 30_000));
+    let second = token(&c.acquire(1, "b", 30_000));
+    assert!(second > first);
+    assert!(matches!(c.acquire(1, "a", 30_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == first));
+    assert!(matches!(c.acquire(2, "c", 30_000), Reply::NotLeader { hint: Some(n), .. } if n.0 == 1));
+    c.run_ms(200);
+    let hashes = [c.hash(1), c.hash(2), c.hash(3)];
+    assert!(hashes.iter().all(|h| *h == hashes[0]), "{hashes:?}");
+}
+
+#[test]
+fn nothing_is_answered_before_a_quorum_has_it_on_disk() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    for id in [2, 3] {
+        c.peers.get_mut(&id).unwrap().disk_works = false;
+    }
+    let request_id = c.request_id();
+    let ticket = c.submit(1, &acquire(request_id, "a", 30_000, false), None);
+    c.settle();
+    assert_eq!(c.reply(1, ticket), None, "only the leader's own disk has it");
+    c.peers.get_mut(&2).unwrap().disk_works = true;
+    c.settle();
+    assert!(c.reply(1, ticket).is_some());
+
+    c.peers.get_mut(&1).unwrap().disk_works = false;
+    c.peers.get_mut(&3).unwrap().disk_works = true;
+    let request_id = c.request_id();
+    let ticket = c.submit(1, &acquire(request_id, "b", 30_000, false), None);
+    c.settle();
+    assert_eq!(c.reply(1, ticket), None, "the leader answers from its own log only when that is on disk");
+    c.peers.get_mut(&1).unwrap().disk_works = true;
+    c.settle();
+    assert!(c.reply(1, ticket).is_some());
+}
+
+#[test]
+fn a_follower_acknowledges_only_what_is_on_its_disk() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    c.isolate(3);
+    c.peers.get_mut(&2).unwrap().disk_works = false;
+    let request_id = c.request_id();
+    let ticket = c.submit(1, &acquire(request_id, "a", 30_000, false), None);
+    c.settle();
+    assert_eq!(c.reply(1, ticket), None);
+    // Power cut: had it acknowledged, the leader would now count on bytes that are gone.
+    c.crash(2);
+    c.peers.get_mut(&2).unwrap().disk_works = true;
+    c.start(2);
+    c.run_ms(500);
+    assert!(token(&c.reply(1, ticket).expect("committed with the copy sent again")) > 0);
+}
+
+#[test]
+fn failover_keeps_grants_and_raises_tokens() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 30_000));
+    c.crash(1);
+    let leader = c.elect();
+    assert_ne!(leader, 1);
+    assert!(matches!(c.acquire(leader, "a", 30_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
+    let renew = c.submit(leader, &Command::Renew { name: "a", token: Token(held) }, None);
+    c.settle();
+    assert!(matches!(c.reply(leader, renew), Some(Reply::Done(Outcome::Renewed { .. }))));
+    assert!(token(&c.acquire(leader, "b", 30_000)) > held);
+    c.start(1);
+    c.run_ms(500);
+    assert_eq!(c.hash(1), c.hash(leader));
+}
+
+#[test]
+fn all_down_and_up_again_loses_nothing() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held: Vec<u64> = (0..50).map(|i| token(&c.acquire(1, &format!("n{i}"), 60_000))).collect();
+    for id in 1..=3 {
+        c.crash(id);
+    }
+    for id in 1..=3 {
+        c.start(id);
+    }
+    let leader = c.elect();
+    for (i, expected) in held.iter().enumerate() {
+        let ticket = c.read(leader, &format!("n{i}"), true);
+        c.settle();
+        assert_eq!(holders(c.reply(leader, ticket)), [*expected]);
+    }
+    assert!(token(&c.acquire(leader, "new", 30_000)) > held[49]);
+}
+
+#[test]
+fn a_lease_ends_after_its_ttl_and_not_before() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let first = token(&c.acquire(1, "a", 1_000));
+    let request_id = c.request_id();
+    let wait = Wait { request_id, wait_ms: 60_000 };
+    let ticket = c.submit(1, &acquire(request_id, "a", 1_000, true), Some(wait));
+    c.settle();
+    c.run_ms(950);
+    assert_eq!(c.reply(1, ticket), None, "950 ms into a TTL of 1,000 ms");
+    c.run_ms(100);
+    assert!(token(&c.reply(1, ticket).expect("granted to the waiter")) > first);
+}
+
+#[test]
+fn a_new_leader_restarts_leases_at_their_full_ttl() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 10_000));
+    c.run_ms(9_000);
+    c.crash(1);
+    let leader = c.elect();
+    c.run_ms(8_000);
+    assert!(matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
+    c.run_ms(3_000);
+    assert!(token(&c.acquire(leader, "a", 1_000)) > held);
+}
+
+#[test]
+fn a_deposed_leader_expires_nothing_and_answers_nothing_as_done() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 2_000));
+    c.isolate(1);
+    let request_id = c.request_id();
+    let stale = c.submit(1, &acquire(request_id, "b", 30_000, false), None);
+    let read = c.read(1, "a", true);
+    for _ in 0..10 {
+        c.run_ms(1_000);
+        let leader = [2, 3].into_iter().find(|id| c.status(*id).role == Role::Leader);
+        if let Some(leader) = leader {
+            c.submit(leader, &Command::Renew { name: "a", token: Token(held) }, None);
+            c.settle();
+        }
+    }
+    assert!(matches!(c.reply(1, stale), Some(Reply::Unknown)), "it may yet commit elsewhere");
+    assert!(matches!(c.reply(1, read), Some(Reply::NoLeader)));
+    c.cut.clear();
+    c.run_ms(1_000);
+    let leader = c.leader().expect("a leader");
+    let ticket = c.read(leader, "a", true);
+    c.settle();
+    assert_eq!(holders(c.reply(leader, ticket)), [held], "renewed all along by the majority's leader");
+}
+
+#[test]
+fn waiters_are_served_in_order_and_keep_their_place_through_failover() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 60_000));
+    let waits: Vec<Wait> = (0..5).map(|_| Wait { request_id: c.request_id(), wait_ms: 60_000 }).collect();
+    for wait in &waits {
+        c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(*wait));
+        c.settle();
+    }
+    c.crash(1);
+    let leader = c.elect();
+    // They come again in another order; places do not change.
+    let mut tickets: Vec<_> = waits
+        .iter()
+        .rev()
+        .map(|w| c.submit(leader, &acquire(w.request_id, "a", 60_000, true), Some(*w)))
+        .collect();
+    tickets.reverse();
+    c.settle();
+    let mut current = held;
+    for ticket in tickets {
+        assert_eq!(c.reply(leader, ticket), None);
+        c.submit(leader, &Command::Release { name: "a", token: Token(current) }, None);
+        c.settle();
+        current = token(&c.reply(leader, ticket).expect("next in line"));
+    }
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_and_a_silent_waiter_after_the_grace() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 60_000));
+    let short = Wait { request_id: c.request_id(), wait_ms: 500 };
+    let gone = Wait { request_id: c.request_id(), wait_ms: 60_000 };
+    let short_ticket = c.submit(1, &acquire(short.request_id, "a", 60_000, true), Some(short));
+    let gone_ticket = c.submit(1, &acquire(gone.request_id, "a", 60_000, true), Some(gone));
+    c.settle();
+    c.run_ms(600);
+    assert_eq!(c.reply(1, short_ticket), Some(Reply::WaitTimeout));
+    c.peers.get_mut(&1).unwrap().inbox.push(Input::Detach { ticket: gone_ticket });
+    c.run_ms(1_200);
+    assert_eq!(c.status(1).counts.waiters, 0);
+    c.submit(1, &Command::Release { name: "a", token: Token(held) }, None);
+    c.settle();
+    assert!(token(&c.acquire(1, "a", 1_000)) > held);
+}
+
+#[test]
+fn a_retry_takes_over_the_wait_of_the_attempt_before() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 60_000));
+    let wait = Wait { request_id: c.request_id(), wait_ms: 60_000 };
+    let first = c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(wait));
+    c.settle();
+    let second = c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(wait));
+    c.settle();
+    assert_eq!(c.reply(1, first), Some(Reply::Superseded));
+    c.submit(1, &Command::Release { name: "a", token: Token(held) }, None);
+    c.settle();
+    let granted = token(&c.reply(1, second).expect("granted"));
+    let third = c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(wait));
+    c.settle();
+    assert_eq!(token(&c.reply(1, third).expect("answered")), granted, "one request id, one token");
+}
+
+#[test]
+fn linearizable_reads_on_followers_see_what_was_acknowledged() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    for i in 0..20 {
+        let name = format!("n{i}");
+        let held = token(&c.acquire(1, &name, 60_000));
+        let ticket = c.read(2 + i % 2, &name, true);
+        c.settle();
+        assert_eq!(holders(c.reply(2 + i % 2, ticket)), [held]);
+    }
+}
+
+#[test]
+fn with_the_leader_gone_stale_reads_are_answered_and_linearizable_ones_are_not() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 60_000));
+    c.run_ms(200);
+    c.crash(1);
+    c.crash(3);
+    c.run_ms(5_000);
+    let stale = c.read(2, "a", false);
+    let strict = c.read(2, "a", true);
+    c.settle();
+    match c.reply(2, stale) {
+        Some(Reply::Read { answer: Answer::Check { holders, .. }, stale_by_ms, .. }) => {
+            assert_eq!(holders[0].token.0, held);
+            assert!(stale_by_ms >= 5_000, "{stale_by_ms}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(c.reply(2, strict), Some(Reply::NoLeader));
+}
+
+#[test]
+fn a_replica_that_fell_behind_a_truncated_log_comes_back_by_snapshot() {
+    let mut c = Cluster::new(3);
+    c.log_keep_bytes = 4 << 10;
+    for id in 1..=3 {
+        c.crash(id);
+        c.start(id);
+    }
+    c.elect();
+    c.crash(3);
+    for i in 0..1_000 {
+        let held = token(&c.acquire(1, &format!("lock:{i}"), 600_000));
+        if i % 2 == 0 {
+            c.submit(1, &Command::Release { name: &format!("lock:{i}"), token: Token(held) }, None);
+        }
+    }
+    c.settle();
+    assert!(c.status(1).first_index > 1, "the log was cut");
+    c.start(3);
+    c.run_ms(2_000);
+    assert_eq!(c.status(3).snapshots_installed, 1);
+    assert_eq!(c.hash(3), c.hash(1));
+    // And it is durable there: down and up again, alone with one other.
+    c.crash(3);
+    c.start(3);
+    c.run_ms(500);
+    assert_eq!(c.status(3).snapshots_installed, 0);
+    assert_eq!(c.hash(3), c.hash(1));
+    c.crash(1);
+    let leader = c.elect();
+    assert!(matches!(c.acquire(leader, "lock:1", 1_000), Reply::Done(Outcome::Held { .. })));
+}
+
+#[test]
+fn history_is_in_memory_or_in_the_engine_and_never_lost_or_doubled() {
+    use storage::Engine;
+    let mut c = Cluster::new(3);
+    c.elect();
+    let mut tokens = Vec::new();
+    for _ in 0..300 {
+        let held = token(&c.acquire(1, "a", 60_000));
+        tokens.push(held);
+        c.submit(1, &Command::Release { name: "a", token: Token(held) }, None);
+        c.settle();
+    }
+    for id in 1..=3 {
+        c.crash(id);
+    }
+    for id in 1..=3 {
+        c.start(id);
+    }
+    let leader = c.elect();
+    let ticket = c.ticket();
+    let query = Query::History { name: "a".into() };
+    c.peers.get_mut(&leader).unwrap().inbox.push(Input::Read { ticket, query, linearizable: true });
+    c.settle();
+    let Some(Reply::Read { answer: Answer::History { ended, current }, .. }) = c.reply(leader, ticket) else {
+        panic!("no answer");
+    };
+    assert!(current.is_empty());
+    let stored = c.peers[&leader].engine.history(SHARD, "a", 1_000).expect("history");
+    assert!(!stored.is_empty() && !ended.is_empty(), "{} stored, {} in memory", stored.len(), ended.len());
+    let mut found: Vec<u64> = stored.iter().map(|r| r.token).chain(ended.iter().map(|t| t.grant.token.0)).collect();
+    found.sort_unstable();
+    assert_eq!(found, tokens);
+    assert!(ended.iter().all(|t| t.end == EndKind::Released));
+}
+
+#[test]
+fn many_operations_share_an_entry() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let before = c.status(1);
+    let tickets: Vec<_> = (0..200)
+        .map(|i| {
+            let request_id = c.request_id();
+            c.submit(1, &acquire(request_id, &format!("n{i}"), 60_000, false), None)
+        })
+        .collect();
+    c.settle();
+    for ticket in tickets {
+        assert!(token(&c.reply(1, ticket).expect("answered")) > 0);
+    }
+    let after = c.status(1);
+    assert_eq!(after.commands_applied - before.commands_applied, 200);
+    assert!(after.entries_applied - before.entries_applied <= 10, "{before:?} {after:?}");
+}
+
+#[test]
+fn a_full_queue_answers_busy_and_does_nothing() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let tickets: Vec<_> = (0..1_001)
+        .map(|i| {
+            let request_id = c.request_id();
+            c.submit(1, &acquire(request_id, &format!("n{i}"), 60_000, false), None)
+        })
+        .collect();
+    c.settle();
+    assert_eq!(c.reply(1, tickets[1_000]), Some(Reply::Busy));
+    let ticket = c.read(1, "n1000", true);
+    c.settle();
+    assert!(holders(c.reply(1, ticket)).is_empty());
+}
+
+#[test]
+fn leadership_is_handed_on_request() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    c.peers.get_mut(&1).unwrap().inbox.push(Input::Transfer { to: routing::NodeId(3) });
+    c.run_ms(300);
+    assert_eq!(c.leader(), Some(3));
+}
+
+#[test]
+fn stray_and_damaged_peer_bytes_are_dropped() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 60_000));
+    for bytes in [vec![], vec![0xff; 40], vec![8, 2, 16, 9, 24, 9], (0..255).collect()] {
+        c.peers.get_mut(&1).unwrap().inbox.push(Input::Peer(bytes));
+    }
+    c.settle();
+    let ticket = c.read(1, "a", true);
+    c.settle();
+    assert_eq!(holders(c.reply(1, ticket)), [held]);
+}
