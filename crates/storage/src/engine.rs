@@ -114,3 +114,37 @@ pub trait Engine: Send + Sync + 'static {
     /// Drops all history of days before `day`.
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError>;
 }
+
+impl ShardWrite {
+    /// Panics on a write that no shard may ask for: it would leave a log that cannot be recovered.
+    ///
+    /// * Its entries are consecutive.
+    /// * A tail is deleted up to the new entries, or after them, never leaving a gap between.
+    pub(crate) fn assert_well_formed(&self) {
+        for pair in self.entries.windows(2) {
+            let (first, second) = (pair[0].0, pair[1].0);
+            assert!(
+                first.checked_add(1) == Some(second),
+                "shard {}: entries {first} and {second} of one write",
+                self.shard
+            );
+        }
+        if let (Some(after), Some((first, _))) = (self.delete_after, self.entries.first()) {
+            assert!(
+                after.saturating_add(1) >= *first,
+                "shard {}: deleting after {after}, writing from {first}",
+                self.shard
+            );
+        }
+    }
+}
+
+/// Each entry follows the one before it.
+pub(crate) fn check_consecutive(shard: ShardId, last: u64, next: u64) -> Result<(), StorageError> {
+    if last.checked_add(1) == Some(next) {
+        return Ok(());
+    }
+    Err(StorageError::Damaged(format!(
+        "shard {shard}: log entry {next} follows entry {last}, what stood between is gone"
+    )))
+}

@@ -4,5 +4,11 @@
 //! history record are *for*, but nothing of their contents.
 
 mod engine;
+mod identity;
+mod keys;
+mod memory;
+mod rocks;
 
 pub use engine::*;
+pub use memory::MemoryEngine;
+pub use rocks::RocksEngine;

@@ -1,0 +1,58 @@
+//! Who a store belongs to, as bytes, and how a stranger is turned away. The same for every engine.
+//!
+//! It knows nothing of where the bytes are kept.
+
+use crate::{Identity, StorageError};
+
+/// Of everything in a data directory. Raised when older code could misread what newer code wrote.
+const FORMAT: u32 = 1;
+
+/// `format u32 LE | node u64 LE | fingerprint [16]`
+const IDENTITY_BYTES: usize = 4 + 8 + 16;
+
+pub(crate) fn encode(identity: &Identity) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&identity.node.to_le_bytes());
+    bytes.extend_from_slice(&identity.fingerprint);
+    bytes
+}
+
+/// Whether the store with this identity record may be used by `claimant`. `place` is where it is, for people.
+pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(), StorageError> {
+    let Some((format, rest)) = stored.split_first_chunk::<4>() else {
+        return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));
+    };
+    let format = u32::from_le_bytes(*format);
+    if format != FORMAT {
+        return Err(StorageError::Identity(format!(
+            "{place} has format version {format}, and this build reads version {FORMAT}: start it with a build of that \
+             version, or give this node an empty data directory and let it be re-seeded from its peers"
+        )));
+    }
+    let Some((node, fingerprint)) = rest.split_first_chunk::<8>() else {
+        return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));
+    };
+    if fingerprint != claimant.fingerprint {
+        return Err(StorageError::Identity(format!(
+            "{place} belongs to a cluster with fingerprint {}, but the cluster file has fingerprint {}: the data directory \
+             is another cluster's, or a frozen setting (cluster name, shards, replicas, placement, node ids) was changed. \
+             Restore the cluster file, or choose another data directory",
+            hex(fingerprint),
+            hex(&claimant.fingerprint)
+        )));
+    }
+    let node = u64::from_le_bytes(*node);
+    if node != claimant.node {
+        return Err(StorageError::Identity(format!(
+            "{place} belongs to node {node}, and this is node {}: two nodes may not share a data directory. \
+             Start it with `--id {node}`, or choose another data directory",
+            claimant.node
+        )));
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

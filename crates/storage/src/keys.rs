@@ -1,0 +1,217 @@
+//! The persisted layout: column families, keys and sealed values, all in one place.
+//!
+//! It promises that a key begins with its shard (so that no range of one shard reaches into another's), that keys sort as
+//! their contents do, and that every value carries a CRC-32C over its own key and its bytes: a flipped bit, and a value
+//! that landed under another key, are both found. It knows nothing of RocksDB.
+//!
+//! Tags and names here are for ever: a retired one is never used again.
+
+use crate::StorageError;
+use routing::ShardId;
+
+/// `shard u32 BE | index u64 BE` -> sealed entry.
+pub(crate) const CF_LOG: &str = "log";
+/// `shard u32 BE | tag | …` -> sealed record of the lock table, or the applied record.
+pub(crate) const CF_STATE: &str = "state";
+/// `shard u32 BE | day u32 BE | name | 0 | token u64 BE` -> sealed `index u64 LE | tenure`.
+pub(crate) const CF_HISTORY: &str = "history";
+/// `shard u32 BE | tag` -> sealed hard state; under [`NODE`], what concerns the whole node.
+pub(crate) const CF_META: &str = "meta";
+
+/// In `state`: a record of the lock table; its key follows.
+const TAG_TABLE: u8 = 1;
+/// In `state`: the applied record.
+const TAG_APPLIED: u8 = 2;
+/// In `meta`: the hard state of a shard.
+const TAG_HARD_STATE: u8 = 1;
+/// In `meta` under [`NODE`]: who the store belongs to.
+const TAG_IDENTITY: u8 = 2;
+/// In `meta` under [`NODE`]: how often it was opened.
+const TAG_BOOT: u8 = 3;
+
+/// Stands where a shard id would: records of the whole node. No shard has this number.
+const NODE: ShardId = ShardId(u32::MAX);
+
+const SHARD_BYTES: usize = 4;
+const CRC_BYTES: usize = 4;
+
+/// The first key of a shard, in any column family.
+pub(crate) fn shard_start(shard: ShardId) -> Vec<u8> {
+    assert!(shard < NODE, "shard {shard} is reserved for the node's own records");
+    shard.0.to_be_bytes().to_vec()
+}
+
+/// Just past the last key of a shard, in any column family.
+pub(crate) fn shard_end(shard: ShardId) -> Vec<u8> {
+    assert!(shard < NODE, "shard {shard} is reserved for the node's own records");
+    (shard.0 + 1).to_be_bytes().to_vec()
+}
+
+fn tagged(shard: ShardId, tag: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(SHARD_BYTES + 1 + rest.len());
+    key.extend_from_slice(&shard.0.to_be_bytes());
+    key.push(tag);
+    key.extend_from_slice(rest);
+    key
+}
+
+pub(crate) fn log(shard: ShardId, index: u64) -> Vec<u8> {
+    let mut key = shard_start(shard);
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// The index in a log key.
+pub(crate) fn log_index(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(SHARD_BYTES..)?.try_into().ok()?))
+}
+
+pub(crate) fn table(shard: ShardId, record: &[u8]) -> Vec<u8> {
+    tagged(shard, TAG_TABLE, record)
+}
+
+/// First and just-past-last key of a shard's table.
+pub(crate) fn table_range(shard: ShardId) -> (Vec<u8>, Vec<u8>) {
+    (tagged(shard, TAG_TABLE, &[]), tagged(shard, TAG_TABLE + 1, &[]))
+}
+
+/// The record's own key in a table key.
+pub(crate) fn table_record(key: &[u8]) -> Option<&[u8]> {
+    key.get(SHARD_BYTES + 1..)
+}
+
+pub(crate) fn applied(shard: ShardId) -> Vec<u8> {
+    tagged(shard, TAG_APPLIED, &[])
+}
+
+pub(crate) fn hard_state(shard: ShardId) -> Vec<u8> {
+    tagged(shard, TAG_HARD_STATE, &[])
+}
+
+pub(crate) fn identity() -> Vec<u8> {
+    tagged(NODE, TAG_IDENTITY, &[])
+}
+
+pub(crate) fn boot() -> Vec<u8> {
+    tagged(NODE, TAG_BOOT, &[])
+}
+
+/// The first history key of a day.
+pub(crate) fn history_day(shard: ShardId, day: u32) -> Vec<u8> {
+    let mut key = shard_start(shard);
+    key.extend_from_slice(&day.to_be_bytes());
+    key
+}
+
+/// What all history keys of a name on a day begin with; a token follows.
+pub(crate) fn history_name(shard: ShardId, day: u32, name: &str) -> Vec<u8> {
+    // Names have no control characters; with one, a name could be read as the beginning of another's key.
+    assert!(!name.as_bytes().contains(&0), "a resource name may not contain NUL: {name:?}");
+    let mut key = history_day(shard, day);
+    key.extend_from_slice(name.as_bytes());
+    key.push(0);
+    key
+}
+
+/// Just past the last key that begins with this result of [`history_name`].
+pub(crate) fn history_name_end(prefix: &[u8]) -> Vec<u8> {
+    // The separator is 0, so the next prefix of the same length is one more; no name has a character below it.
+    let mut end = prefix.to_vec();
+    if let Some(separator) = end.last_mut() {
+        *separator = 1;
+    }
+    end
+}
+
+pub(crate) fn history(shard: ShardId, day: u32, name: &str, token: u64) -> Vec<u8> {
+    let mut key = history_name(shard, day, name);
+    key.extend_from_slice(&token.to_be_bytes());
+    key
+}
+
+/// What a history key says.
+pub(crate) struct HistoryKey<'a> {
+    pub(crate) day: u32,
+    pub(crate) name: &'a str,
+    pub(crate) token: u64,
+}
+
+/// The parts of a history key.
+pub(crate) fn parse_history(key: &[u8]) -> Option<HistoryKey<'_>> {
+    let day = u32::from_be_bytes(key.get(SHARD_BYTES..SHARD_BYTES + 4)?.try_into().ok()?);
+    let (rest, token) = key.get(SHARD_BYTES + 4..)?.split_last_chunk::<8>()?;
+    let (&separator, name) = rest.split_last()?;
+    let name = std::str::from_utf8(name).ok()?;
+    (separator == 0).then_some(HistoryKey { day, name, token: u64::from_be_bytes(*token) })
+}
+
+/// A value as stored: `crc32c(key, bytes) u32 LE | bytes`.
+pub(crate) fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(CRC_BYTES + bytes.len());
+    value.extend_from_slice(&crc(key, bytes).to_le_bytes());
+    value.extend_from_slice(bytes);
+    value
+}
+
+/// The bytes of a sealed value. `what` names it in the error: "shard 3, log entry 17".
+pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8], what: impl FnOnce() -> String) -> Result<&'a [u8], StorageError> {
+    match value.split_first_chunk::<CRC_BYTES>() {
+        None => Err(StorageError::Damaged(format!("{}: {} bytes are too few for a checksum", what(), value.len()))),
+        Some((stored, bytes)) => match (u32::from_le_bytes(*stored), crc(key, bytes)) {
+            (stored, computed) if stored == computed => Ok(bytes),
+            (stored, computed) => Err(StorageError::Damaged(format!(
+                "{}: its checksum is {computed:08x} where {stored:08x} was written",
+                what()
+            ))),
+        },
+    }
+}
+
+fn crc(key: &[u8], bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes on disk outlive the code: a change here needs a new format version and a way to read the old one.
+    #[test]
+    fn persisted_bytes_stay_as_they_are() {
+        let shard = ShardId(0x01020304);
+        assert_eq!(log(shard, 0x1122), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0x11, 0x22]);
+        assert_eq!(table(shard, b"k"), [1, 2, 3, 4, 1, b'k']);
+        assert_eq!(applied(shard), [1, 2, 3, 4, 2]);
+        assert_eq!(hard_state(shard), [1, 2, 3, 4, 1]);
+        assert_eq!(identity(), [255, 255, 255, 255, 2]);
+        assert_eq!(boot(), [255, 255, 255, 255, 3]);
+        assert_eq!(history(shard, 7, "ab", 9), [1, 2, 3, 4, 0, 0, 0, 7, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        // CRC-32C of "123456789" is the well-known check value 0xE3069283.
+        assert_eq!(seal(b"1234", b"56789"), [0x83, 0x92, 0x06, 0xe3, b'5', b'6', b'7', b'8', b'9']);
+    }
+
+    #[test]
+    fn a_history_key_parses_back_and_nonsense_does_not() {
+        let key = history(ShardId(3), 20_000, "a/ü", u64::MAX);
+        let parsed = parse_history(&key).expect("own key");
+        assert_eq!((parsed.day, parsed.name, parsed.token), (20_000, "a/ü", u64::MAX));
+        for cut in 0..history(ShardId(3), 20_000, "", 0).len() {
+            assert!(parse_history(&key[..cut]).is_none(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_value_opens_only_under_its_key_and_whole() {
+        let sealed = seal(b"key", b"bytes");
+        assert_eq!(unseal(b"key", &sealed, String::new).expect("intact"), b"bytes");
+        assert!(unseal(b"kex", &sealed, String::new).is_err());
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal(b"key", &flipped, String::new).is_err(), "bit {bit}");
+        }
+        for cut in 0..sealed.len() {
+            assert!(unseal(b"key", &sealed[..cut], String::new).is_err(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The in-memory twin, for the simulator: the same promises as on RocksDB, and a crash on demand.
+//!
+//! It promises to be deterministic, and that [`MemoryEngine::crash`] loses exactly what no later synced write covered. It
+//! keeps no checksums: nothing here can flip a bit.
+
+use crate::{Durability, Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, identity, keys};
+use routing::ShardId;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A store in memory.
+///
+/// * `current` is `synced` with `unsynced` applied in order.
+/// * Reads see `current`; a crash leaves `synced`.
+#[derive(Debug, Default)]
+pub struct MemoryEngine {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    synced: Tables,
+    unsynced: Vec<ShardWrite>,
+    current: Tables,
+    fail_next: bool,
+    failed: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tables {
+    identity: Option<Vec<u8>>,
+    boot: u64,
+    shards: BTreeMap<ShardId, ShardTables>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ShardTables {
+    log: BTreeMap<u64, Vec<u8>>,
+    hard_state: Option<Vec<u8>>,
+    applied: Option<Vec<u8>>,
+    table: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// By the key that it would have on disk, so that both engines page in the same order.
+    history: BTreeMap<Vec<u8>, HistoryRecord>,
+}
+
+impl MemoryEngine {
+    /// Empty.
+    pub fn new() -> MemoryEngine {
+        MemoryEngine::default()
+    }
+
+    /// The process dies and the machine loses power: all that no synced write covered is gone. Afterwards the engine is as
+    /// if opened anew, a failure included.
+    pub fn crash(&self) {
+        let mut inner = self.lock();
+        inner.current = inner.synced.clone();
+        inner.unsynced.clear();
+        inner.fail_next = false;
+        inner.failed = false;
+    }
+
+    /// The next write fails, and with it all that follow, until a crash: a disk whose sync failed.
+    pub fn fail_next_write(&self) {
+        self.lock().fail_next = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic inside leaves the tables half-written; the twin's users are tests, which fail by that panic already.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn check_writable(&mut self) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.fail_next) {
+            self.failed = true;
+            return Err(StorageError::Io("the write failed, as was asked for".into()));
+        }
+        if self.failed {
+            return Err(StorageError::Io("an earlier write failed, so this one is refused".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Tables {
+    fn apply(&mut self, write: &ShardWrite) {
+        let shard = write.shard;
+        let tables = self.shards.entry(shard).or_default();
+        if write.reset {
+            *tables = ShardTables { history: std::mem::take(&mut tables.history), ..ShardTables::default() };
+        }
+        if let Some(after) = write.delete_after {
+            tables.log.retain(|index, _| *index <= after);
+        }
+        tables.log.extend(write.entries.iter().cloned());
+        if let Some(to) = write.truncate_to {
+            tables.log.retain(|index, _| *index > to);
+        }
+        if let Some(hard_state) = &write.hard_state {
+            tables.hard_state = Some(hard_state.clone());
+        }
+        if let Some(applied) = &write.applied {
+            tables.applied = Some(applied.clone());
+        }
+        for (key, value) in &write.table {
+            match value {
+                Some(value) => tables.table.insert(key.clone(), value.clone()),
+                None => tables.table.remove(key),
+            };
+        }
+        for record in &write.history {
+            let key = keys::history(shard, record.day, &record.name, record.token);
+            tables.history.insert(key, record.clone());
+        }
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
+        let mut inner = self.lock();
+        inner.check_writable()?;
+        match &inner.current.identity {
+            Some(stored) => identity::check(stored, identity, "this in-memory store")?,
+            None => inner.current.identity = Some(identity::encode(identity)),
+        }
+        inner.current.boot += 1;
+        // Durable at once, and with it all that was written before.
+        inner.synced = inner.current.clone();
+        inner.unsynced.clear();
+        Ok(inner.current.boot)
+    }
+
+    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.check_writable()?;
+        for write in writes {
+            write.assert_well_formed();
+            inner.current.apply(write);
+        }
+        inner.unsynced.extend_from_slice(writes);
+        if durability == Durability::Synced {
+            for write in inner.unsynced.drain(..) {
+                inner.synced.apply(&write);
+            }
+        }
+        Ok(())
+    }
+
+    fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+        let inner = self.lock();
+        let Some(tables) = inner.current.shards.get(&shard) else {
+            return Ok(Recovered::default());
+        };
+        let mut entries: Vec<(u64, Vec<u8>)> = Vec::with_capacity(tables.log.len());
+        for (index, bytes) in &tables.log {
+            if let Some((last, _)) = entries.last() {
+                crate::engine::check_consecutive(shard, *last, *index)?;
+            }
+            entries.push((*index, bytes.clone()));
+        }
+        Ok(Recovered {
+            entries,
+            hard_state: tables.hard_state.clone(),
+            applied: tables.applied.clone(),
+            table: tables.table.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        })
+    }
+
+    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+        let inner = self.lock();
+        let records = inner.current.shards.get(&shard).into_iter().flat_map(|tables| tables.history.values());
+        let mut found: Vec<HistoryRecord> = records.filter(|record| record.name == name).cloned().collect();
+        found.sort_by_key(|record| std::cmp::Reverse(record.token));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn history_since(
+        &self,
+        shard: ShardId,
+        after_index: u64,
+        cursor: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
+        let inner = self.lock();
+        let records = inner.current.shards.get(&shard).into_iter().flat_map(|tables| tables.history.iter());
+        let mut rest = records
+            .filter(|(key, record)| cursor.as_ref().is_none_or(|at| *key > at) && record.index > after_index)
+            .peekable();
+        let (mut page, mut last) = (Vec::new(), cursor.clone());
+        while page.len() < limit
+            && let Some((key, record)) = rest.next()
+        {
+            page.push(record.clone());
+            last = Some(key.clone());
+        }
+        let next = rest.peek().is_some().then(|| last.unwrap_or_default());
+        Ok((page, next))
+    }
+
+    fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.check_writable()?;
+        // Retention needs no sync and no order: what a crash brings back is dropped again.
+        for tables in [&mut inner.current, &mut inner.synced] {
+            if let Some(tables) = tables.shards.get_mut(&shard) {
+                tables.history.retain(|_, record| record.day >= day);
+            }
+        }
+        inner.unsynced.iter_mut().filter(|write| write.shard == shard).for_each(|write| {
+            write.history.retain(|record| record.day >= day);
+        });
+        Ok(())
+    }
+}

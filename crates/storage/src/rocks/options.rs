@@ -1,0 +1,79 @@
+//! RocksDB's options, each with its reason.
+//!
+//! The workload: many small appends to the logs, each deleted soon after by a range; a lock table written in checkpoints;
+//! history that is written once and hardly read. Reads happen at start. Several nodes may live in one process, so each
+//! database stays small in memory.
+
+use crate::StorageError;
+use crate::keys::{CF_HISTORY, CF_LOG, CF_META, CF_STATE};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME,
+    LogLevel, Options,
+};
+
+const MIB: usize = 1 << 20;
+
+/// Of the whole database.
+pub(super) fn database() -> Result<Options, StorageError> {
+    // `track_and_verify_wals` has no setter in this binding. Each log names its predecessor, so that one whose end was lost,
+    // or that is missing, is an error as soon as a later one exists.
+    let mut options = Options::default()
+        .get_options_from_string("track_and_verify_wals=true")
+        .map_err(|error| StorageError::Io(format!("this build's RocksDB does not know an option: {error}")))?;
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+
+    // RocksDB's default here, point-in-time, stops at the first bad record and opens with what came before: acknowledged
+    // writes would be gone without a word. `AbsoluteConsistency` refuses any bad record, but a kill or a power loss in the
+    // middle of an append leaves a torn one at the end, which is legal to drop, since nobody was told that it is on disk: a
+    // node would need re-seeding after an ordinary crash. This mode drops a record that the end of the file cuts off and
+    // refuses any other bad one. What it lets through, an end that was cut off or a damaged length near it, the mark
+    // (see `mark.rs`) and the check above find.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_paranoid_checks(true);
+    // Recycling would leave old records behind the end of a log; it is ignored with this recovery mode anyway.
+    options.set_recycle_log_file_num(0);
+    // A log is kept for the least recently flushed column family in it: without a bound `meta` would hold all of them.
+    options.set_max_total_wal_size(128 * MIB as u64);
+
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(256);
+    // Writes to the tables in steps, so that their flush does not stall the log's sync.
+    options.set_bytes_per_sync(MIB as u64);
+    // One writer at a time; the machinery for many costs and gains nothing.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
+
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(3);
+    options.set_max_log_file_size(4 * MIB);
+    Ok(options)
+}
+
+/// All column families; RocksDB refuses a database that has others.
+pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(8 * MIB);
+    // The log's tables hold little for long: what is truncated before it is flushed is never written to them.
+    [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 32), (CF_STATE, 8), (CF_HISTORY, 4), (CF_META, 1)]
+        .map(|(name, buffer_mib)| ColumnFamilyDescriptor::new(name, column_family(buffer_mib * MIB, &cache)))
+        .into()
+}
+
+fn column_family(write_buffer_bytes: usize, cache: &Cache) -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(write_buffer_bytes);
+    options.set_max_write_buffer_number(3);
+    options.set_target_file_size_base(16 * MIB as u64);
+    options.set_max_bytes_for_level_base(64 * MIB as u64);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    // Fast where data is young; dense at the bottom, where history spends its days.
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_size(16 << 10);
+    table.set_block_cache(cache);
+    options.set_block_based_table_factory(&table);
+    options
+}
