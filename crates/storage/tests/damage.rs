@@ -101,6 +101,21 @@ fn a_flipped_bit_anywhere_in_the_log_is_found() {
     assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 400);
 }
 
+/// After a power loss the mark may be behind; a bad record that others follow is damage all the same.
+#[test]
+fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    drop(open(dir.path()).expect("new store"));
+    let early_mark = fs::read(dir.path().join("SYNCED")).expect("mark");
+    filled(dir.path(), 400);
+    fs::write(dir.path().join("SYNCED"), early_mark).expect("write");
+    change(&wal(dir.path()), |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    assert_damaged(open(dir.path()), &["checksum"]);
+}
+
 fn copy_store(from: &Path, to: &Path) {
     fs::create_dir(to.join("rocksdb")).expect("directory");
     for dir in ["", "rocksdb"] {
