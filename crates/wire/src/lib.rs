@@ -1,6 +1,17 @@
 //! Generated gRPC types (package `palisade.v1`) and their conversions.
 //!
-//! It knows nothing of any other crate.
+//! Beside the generated code: typed errors and their way through a gRPC status ([`ErrorClass`], [`v1::Error`]), and what
+//! may be asked at all ([`limits`], [`check_operation`]), so that every front door refuses the same input with the same
+//! words. It knows nothing of any other crate, and nothing here does I/O.
+
+mod error;
+pub mod limits;
+mod operation;
+mod validate;
+
+pub use error::ErrorClass;
+pub use operation::{OperationKind, encoded_bytes};
+pub use validate::{check_name, check_operation, check_session_options, fill_defaults};
 
 /// The generated code: messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::disallowed_types, clippy::disallowed_methods)]

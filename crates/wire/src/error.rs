@@ -1,0 +1,142 @@
+//! Typed errors: what the caller should do, and the way through a gRPC status and back.
+
+use crate::v1::{Error, ErrorCode};
+use prost::Message;
+use tonic::{Code, Status};
+
+/// What the caller of a failed operation should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The same request will never succeed.
+    FixInput,
+    /// The lock is another's: wait for it, or try later.
+    TryLater,
+    /// Stop acting on this lock at once.
+    Fenced,
+    /// Nothing was done: retry, perhaps elsewhere.
+    Retry,
+    /// It may or may not have been done: retry with the same ids, or look.
+    Unknown,
+    /// A defect of the service.
+    Internal,
+}
+
+impl ErrorCode {
+    /// What the caller should do.
+    pub fn class(self) -> ErrorClass {
+        match self {
+            ErrorCode::InvalidArgument => ErrorClass::FixInput,
+            ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => ErrorClass::TryLater,
+            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => ErrorClass::Fenced,
+            ErrorCode::Busy
+            | ErrorCode::NoLeader
+            | ErrorCode::NotLeader
+            | ErrorCode::StaleRoute
+            | ErrorCode::ShuttingDown => ErrorClass::Retry,
+            ErrorCode::OutcomeUnknown => ErrorClass::Unknown,
+            ErrorCode::Unspecified | ErrorCode::Internal => ErrorClass::Internal,
+        }
+    }
+
+    /// The gRPC code that stands for it in a status.
+    pub fn status_code(self) -> Code {
+        match self {
+            ErrorCode::InvalidArgument => Code::InvalidArgument,
+            ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => Code::Aborted,
+            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => Code::FailedPrecondition,
+            ErrorCode::Busy => Code::ResourceExhausted,
+            ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown => {
+                Code::Unavailable
+            }
+            ErrorCode::OutcomeUnknown => Code::Unknown,
+            ErrorCode::Unspecified | ErrorCode::Internal => Code::Internal,
+        }
+    }
+}
+
+impl Error {
+    /// An error with no more than a code and a message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Error {
+        Error { code: code.into(), message: message.into(), ..Error::default() }
+    }
+
+    /// The input can never succeed; `message` says what to change.
+    pub fn invalid(message: impl Into<String>) -> Error {
+        Error::new(ErrorCode::InvalidArgument, message)
+    }
+
+    /// Another holds the name.
+    pub fn held(message: impl Into<String>, current_token: u64, holder: impl Into<String>) -> Error {
+        Error { current_token, holder: holder.into(), ..Error::new(ErrorCode::Held, message) }
+    }
+
+    /// The token does not hold the name; `current_token` does (0: nobody).
+    pub fn not_owner(message: impl Into<String>, current_token: u64) -> Error {
+        Error { current_token, ..Error::new(ErrorCode::NotOwner, message) }
+    }
+
+    /// A queue or cap is full, and nothing was done.
+    pub fn busy(message: impl Into<String>, retry_after_ms: u32) -> Error {
+        Error { retry_after_ms, ..Error::new(ErrorCode::Busy, message) }
+    }
+
+    /// The shard has no leader, or no quorum, right now.
+    pub fn no_leader(message: impl Into<String>) -> Error {
+        Error::new(ErrorCode::NoLeader, message)
+    }
+
+    /// Asked of a replica that does not lead. `leader_hint` 0: it knows of none.
+    pub fn not_leader(message: impl Into<String>, leader_hint: u64, term: u64) -> Error {
+        Error { leader_hint, term, ..Error::new(ErrorCode::NotLeader, message) }
+    }
+
+    /// Sent by a map older than `map_version`.
+    pub fn stale_route(message: impl Into<String>, map_version: u64) -> Error {
+        Error { map_version, ..Error::new(ErrorCode::StaleRoute, message) }
+    }
+
+    /// It may or may not have been done.
+    pub fn outcome_unknown(message: impl Into<String>) -> Error {
+        Error::new(ErrorCode::OutcomeUnknown, message)
+    }
+
+    /// A defect.
+    pub fn internal(message: impl Into<String>) -> Error {
+        Error::new(ErrorCode::Internal, message)
+    }
+
+    /// What the caller should do. Codes of a later version count as [`ErrorClass::Internal`].
+    pub fn class(&self) -> ErrorClass {
+        self.code().class()
+    }
+
+    /// Worth sending again as it is: nothing was done, or it may have been and the operation carries the ids that make a
+    /// second time harmless.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.class(), ErrorClass::Retry | ErrorClass::Unknown)
+    }
+
+    /// The typed error in a status' details. `None` for statuses that are gRPC's own: a lost connection, an unknown
+    /// method, a message over the size limit.
+    pub fn from_status(status: &Status) -> Option<Error> {
+        if status.details().is_empty() {
+            return None;
+        }
+        Error::decode(status.details()).ok().filter(|e| e.code() != ErrorCode::Unspecified)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code().as_str_name(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let details = error.encode_to_vec();
+        Status::with_details(error.code().status_code(), error.message, details.into())
+    }
+}

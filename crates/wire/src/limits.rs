@@ -1,0 +1,38 @@
+//! What the public surface accepts, in one place: sizes, TTLs, defaults.
+//!
+//! These are the lock table's own limits (crate `locks`), stated again for those who may not depend on it.
+
+/// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. Outside is refused, not clamped.
+pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
+/// TTL of an acquire or session that names none, in milliseconds.
+pub const DEFAULT_TTL_MS: u32 = 30_000;
+/// Longest wait of an acquire, in milliseconds: 24 h.
+pub const WAIT_MS_MAX: u32 = 86_400_000;
+/// How long an operation may take that does not say, in milliseconds.
+pub const DEFAULT_TIMEOUT_MS: u32 = 5_000;
+/// Longest time that an operation may ask for, in milliseconds (a wait comes on top).
+pub const TIMEOUT_MS_MAX: u32 = 60_000;
+/// Longest resource name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Longest owner, in bytes.
+pub const OWNER_BYTES_MAX: usize = 256;
+/// Longest session id, in bytes.
+pub const SESSION_BYTES_MAX: usize = 64;
+/// Longest metadata, break reason or breaker, in bytes.
+pub const METADATA_BYTES_MAX: usize = 1024;
+/// Size of a request id, in bytes.
+pub const REQUEST_ID_BYTES: usize = 16;
+/// Most shards that one heartbeat or close may name.
+pub const SESSION_SHARDS_MAX: usize = 4_096;
+/// Tenures in one history answer, and grants in one list, at most.
+pub const ROWS_MAX: u32 = 1_000;
+/// Tenures in a history answer that names no limit.
+pub const HISTORY_ROWS_DEFAULT: u32 = 20;
+/// Grants in a list that names no limit.
+pub const LIST_ROWS_DEFAULT: u32 = 100;
+/// Largest single operation, encoded, in bytes.
+pub const OPERATION_BYTES_MAX: usize = 64 << 10;
+/// Largest frame of operations, encoded, in bytes.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Largest frame of results, encoded, in bytes: one list of [`ROWS_MAX`] grants of the largest size fits.
+pub const RESULT_FRAME_BYTES_MAX: usize = 8 << 20;

@@ -1,0 +1,159 @@
+//! What may be asked: early, typed refusals of input that can never succeed. Each says what to change.
+
+use crate::limits::*;
+use crate::v1::{AcquireRequest, Consistency, Error, Mode, Operation, operation::Op};
+
+/// Refuses names that are empty, over-long, or hold control characters.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(Error::invalid("the name is empty: name the resource to lock"));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "the name has {} bytes: use at most {NAME_BYTES_MAX}, a digest for longer ones",
+            name.len()
+        )));
+    }
+    if let Some(at) = name.char_indices().find(|(_, c)| c.is_control()).map(|(at, _)| at) {
+        return Err(Error::invalid(format!("the name has a control character at byte {at}: take it out")));
+    }
+    Ok(())
+}
+
+/// Refuses what a session cannot be opened with. TTL 0 stands for the default.
+pub fn check_session_options(owner: &str, ttl_ms: u32, metadata: &str) -> Result<(), Error> {
+    at_most("owner", owner, OWNER_BYTES_MAX)?;
+    at_most("metadata", metadata, METADATA_BYTES_MAX)?;
+    check_ttl(ttl_ms)
+}
+
+/// Refuses an operation that no shard would accept. Zero values that stand for a default pass.
+pub fn check_operation(operation: &Operation) -> Result<(), Error> {
+    let Some(op) = &operation.op else {
+        return Err(Error::invalid("the operation is empty, or of a kind that this version does not know"));
+    };
+    if let Some(name) = op.name() {
+        check_name(name)?;
+    }
+    match op {
+        Op::Acquire(r) => check_acquire(r),
+        Op::Renew(r) => check_token(r.fencing_token),
+        Op::Release(r) => check_token(r.fencing_token),
+        Op::Check(r) => match Consistency::try_from(r.consistency) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::invalid("unknown consistency: use linearizable or stale")),
+        },
+        Op::Heartbeat(r) => check_session(&r.session_id, &r.shards),
+        Op::CloseSession(r) => check_session(&r.session_id, &r.shards),
+        Op::CancelWait(r) => check_request_id(&r.request_id, false),
+        Op::Break(r) => {
+            check_token(r.fencing_token)?;
+            if r.reason.trim().is_empty() {
+                return Err(Error::invalid(
+                    "the reason is empty: say why the lock is broken, it is kept in its history",
+                ));
+            }
+            at_most("reason", &r.reason, METADATA_BYTES_MAX)?;
+            at_most("breaker", &r.broken_by, METADATA_BYTES_MAX)
+        }
+        Op::History(r) => check_rows(r.limit),
+        Op::List(r) => {
+            at_most("prefix", &r.prefix, NAME_BYTES_MAX)?;
+            check_rows(r.limit)
+        }
+        Op::ShardStatus(_) => Ok(()),
+    }
+}
+
+/// Puts the defaults in the place of zero values. `fresh_id` gives the request id of an acquire that has none.
+pub fn fill_defaults(op: &mut Op, fresh_id: impl FnOnce() -> [u8; REQUEST_ID_BYTES]) {
+    match op {
+        Op::Acquire(r) => {
+            if r.ttl_ms == 0 {
+                r.ttl_ms = DEFAULT_TTL_MS;
+            }
+            if r.request_id.is_empty() {
+                r.request_id = fresh_id().to_vec();
+            }
+            if r.mode() == Mode::Semaphore && r.permits == 0 {
+                r.permits = 1;
+            }
+        }
+        Op::History(r) if r.limit == 0 => r.limit = HISTORY_ROWS_DEFAULT,
+        Op::List(r) if r.limit == 0 => r.limit = LIST_ROWS_DEFAULT,
+        _ => {}
+    }
+}
+
+fn check_acquire(r: &AcquireRequest) -> Result<(), Error> {
+    at_most("owner", &r.owner, OWNER_BYTES_MAX)?;
+    at_most("session id", &r.session_id, SESSION_BYTES_MAX)?;
+    at_most("metadata", &r.metadata, METADATA_BYTES_MAX)?;
+    check_ttl(r.ttl_ms)?;
+    check_request_id(&r.request_id, true)?;
+    if r.wait_ms > WAIT_MS_MAX {
+        return Err(Error::invalid(format!("the wait is {} ms: at most {WAIT_MS_MAX} (24 h)", r.wait_ms)));
+    }
+    match Mode::try_from(r.mode) {
+        Ok(Mode::Semaphore) if r.permit_limit == 0 || r.permits > r.permit_limit => Err(Error::invalid(format!(
+            "{} permits of a semaphore of {}: take at least 1 and at most its limit",
+            r.permits.max(1),
+            r.permit_limit
+        ))),
+        Ok(Mode::Exclusive | Mode::Shared) if r.permits > 0 || r.permit_limit > 0 => {
+            Err(Error::invalid("permits are for mode semaphore only: leave them out, or change the mode"))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::invalid("unknown mode: use exclusive, shared or semaphore")),
+    }
+}
+
+fn check_ttl(ttl_ms: u32) -> Result<(), Error> {
+    if ttl_ms == 0 || TTL_MS.contains(&ttl_ms) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the TTL is {ttl_ms} ms: use {} ms (100 ms) to {} ms (24 h)",
+        TTL_MS.start(),
+        TTL_MS.end()
+    )))
+}
+
+fn check_token(token: u64) -> Result<(), Error> {
+    if token == 0 {
+        return Err(Error::invalid("the fencing token is 0: give the one that the acquire answered"));
+    }
+    Ok(())
+}
+
+fn check_request_id(id: &[u8], may_be_empty: bool) -> Result<(), Error> {
+    if id.len() == REQUEST_ID_BYTES || (may_be_empty && id.is_empty()) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the request id has {} bytes: it is {REQUEST_ID_BYTES} random bytes", id.len())))
+}
+
+fn check_session(id: &str, shards: &[u32]) -> Result<(), Error> {
+    if id.is_empty() {
+        return Err(Error::invalid("the session id is empty: open a session first"));
+    }
+    at_most("session id", id, SESSION_BYTES_MAX)?;
+    if shards.len() > SESSION_SHARDS_MAX {
+        return Err(Error::invalid(format!("{} shards named: at most {SESSION_SHARDS_MAX}", shards.len())));
+    }
+    Ok(())
+}
+
+fn check_rows(limit: u32) -> Result<(), Error> {
+    if limit > ROWS_MAX {
+        return Err(Error::invalid(format!("the limit is {limit}: at most {ROWS_MAX}")));
+    }
+    Ok(())
+}
+
+fn at_most(what: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
+    if value.len() > bytes_max {
+        return Err(Error::invalid(format!("the {what} has {} bytes: use at most {bytes_max}", value.len())));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Errors keep everything on their way through a status; input is refused with the right words, and only bad input.
+
+use palisade_wire::v1::{operation::Op, *};
+use palisade_wire::{ErrorClass, check_name, check_operation, fill_defaults};
+use tonic::{Code, Status};
+
+const CODES: [(ErrorCode, Code, ErrorClass); 15] = [
+    (ErrorCode::InvalidArgument, Code::InvalidArgument, ErrorClass::FixInput),
+    (ErrorCode::Held, Code::Aborted, ErrorClass::TryLater),
+    (ErrorCode::WaitTimeout, Code::Aborted, ErrorClass::TryLater),
+    (ErrorCode::WaitCancelled, Code::Aborted, ErrorClass::TryLater),
+    (ErrorCode::NotOwner, Code::FailedPrecondition, ErrorClass::Fenced),
+    (ErrorCode::Expired, Code::FailedPrecondition, ErrorClass::Fenced),
+    (ErrorCode::SessionLost, Code::FailedPrecondition, ErrorClass::Fenced),
+    (ErrorCode::Busy, Code::ResourceExhausted, ErrorClass::Retry),
+    (ErrorCode::NoLeader, Code::Unavailable, ErrorClass::Retry),
+    (ErrorCode::NotLeader, Code::Unavailable, ErrorClass::Retry),
+    (ErrorCode::StaleRoute, Code::Unavailable, ErrorClass::Retry),
+    (ErrorCode::ShuttingDown, Code::Unavailable, ErrorClass::Retry),
+    (ErrorCode::OutcomeUnknown, Code::Unknown, ErrorClass::Unknown),
+    (ErrorCode::Internal, Code::Internal, ErrorClass::Internal),
+    (ErrorCode::Unspecified, Code::Internal, ErrorClass::Internal),
+];
+
+#[test]
+fn every_code_has_its_class_and_survives_a_status() {
+    for (code, status_code, class) in CODES {
+        let error = Error {
+            current_token: 7,
+            holder: "alice".into(),
+            leader_hint: 3,
+            term: 9,
+            map_version: 2,
+            retry_after_ms: 40,
+            ..Error::new(code, "what to do")
+        };
+        assert_eq!(error.class(), class, "{code:?}");
+        let status = Status::from(error.clone());
+        assert_eq!(status.code(), status_code, "{code:?}");
+        assert_eq!(status.message(), "what to do");
+        let back = Error::from_status(&status);
+        assert_eq!(back, (code != ErrorCode::Unspecified).then_some(error), "{code:?}");
+    }
+    // Every code of the proto stands in the table above.
+    let listed = (0..=60).filter(|n| ErrorCode::try_from(*n).is_ok()).count();
+    assert_eq!(listed, CODES.len());
+}
+
+#[test]
+fn statuses_of_grpc_itself_hold_no_typed_error() {
+    assert_eq!(Error::from_status(&Status::unavailable("connection reset")), None);
+    let garbage = Status::with_details(Code::Unknown, "x", vec![0xff; 9].into());
+    assert_eq!(Error::from_status(&garbage), None);
+}
+
+#[test]
+fn retryable_is_what_was_not_done_or_may_have_been() {
+    assert!(Error::busy("full", 10).is_retryable());
+    assert!(Error::outcome_unknown("?").is_retryable());
+    assert!(!Error::invalid("no").is_retryable());
+    assert!(!Error::held("no", 1, "bob").is_retryable());
+    assert!(!Error::not_owner("no", 1).is_retryable());
+}
+
+#[test]
+fn names() {
+    for good in ["a", "jobs/nightly", "käse", "{tag}x", &"x".repeat(512)] {
+        assert_eq!(check_name(good), Ok(()), "{good}");
+    }
+    for bad in ["", &"x".repeat(513), "a\nb", "a\0", "\u{85}"] {
+        assert_eq!(check_name(bad).map_err(|e| e.code()), Err(ErrorCode::InvalidArgument), "{bad:?}");
+    }
+}
+
+fn acquire(change: impl FnOnce(&mut AcquireRequest)) -> Operation {
+    let mut request = AcquireRequest { name: "n".into(), ..Default::default() };
+    change(&mut request);
+    Operation::of(Op::Acquire(request))
+}
+
+#[test]
+fn operations() {
+    let good = [
+        acquire(|_| ()),
+        acquire(|r| r.ttl_ms = 100),
+        acquire(|r| r.ttl_ms = 86_400_000),
+        acquire(|r| r.request_id = vec![1; 16]),
+        acquire(|r| (r.mode, r.permit_limit) = (Mode::Semaphore.into(), 3)),
+        Operation::of(Op::List(ListRequest { prefix: String::new(), limit: 1000 })),
+    ];
+    for operation in &good {
+        assert_eq!(check_operation(operation), Ok(()), "{operation:?}");
+    }
+    let bad = [
+        Operation::default(),
+        acquire(|r| r.name.clear()),
+        acquire(|r| r.ttl_ms = 99),
+        acquire(|r| r.ttl_ms = 86_400_001),
+        acquire(|r| r.request_id = vec![1; 15]),
+        acquire(|r| r.wait_ms = 86_400_001),
+        acquire(|r| r.owner = "o".repeat(257)),
+        acquire(|r| r.mode = 77),
+        acquire(|r| r.permits = 1),
+        acquire(|r| r.mode = Mode::Semaphore.into()),
+        acquire(|r| (r.mode, r.permits, r.permit_limit) = (Mode::Semaphore.into(), 4, 3)),
+        Operation::of(Op::Renew(RenewRequest { name: "n".into(), fencing_token: 0 })),
+        Operation::of(Op::Check(CheckRequest { name: "n".into(), consistency: 9 })),
+        Operation::of(Op::Heartbeat(HeartbeatRequest::default())),
+        Operation::of(Op::CancelWait(CancelWaitRequest { name: "n".into(), request_id: vec![] })),
+        Operation::of(Op::Break(BreakRequest { name: "n".into(), fencing_token: 1, ..Default::default() })),
+        Operation::of(Op::History(HistoryRequest { name: "n".into(), limit: 1001 })),
+    ];
+    for operation in &bad {
+        let refused = check_operation(operation).expect_err(&format!("{operation:?}"));
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{operation:?}");
+        assert!(refused.message.contains(':') || refused.message.contains(','), "says what to do: {}", refused.message);
+    }
+}
+
+#[test]
+fn defaults_fill_only_what_was_left_out() {
+    let mut op = acquire(|r| r.mode = Mode::Semaphore.into()).op.unwrap();
+    fill_defaults(&mut op, || [9; 16]);
+    let Op::Acquire(filled) = op else { unreachable!() };
+    assert_eq!((filled.ttl_ms, filled.permits, filled.request_id), (30_000, 1, vec![9; 16]));
+
+    let mut op = acquire(|r| (r.ttl_ms, r.request_id) = (500, vec![1; 16])).op.unwrap();
+    fill_defaults(&mut op, || unreachable!("it has one"));
+    let Op::Acquire(kept) = op else { unreachable!() };
+    assert_eq!((kept.ttl_ms, kept.permits, kept.request_id), (500, 0, vec![1; 16]));
+}
