@@ -4,7 +4,7 @@ mod cluster;
 
 use cluster::*;
 use locks::{Command, EndKind, Outcome, Token};
-use shard::*;
+use palisade_shard::*;
 
 fn holders(reply: Option<Reply>) -> Vec<u64> {
     match reply {

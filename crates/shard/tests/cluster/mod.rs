@@ -4,7 +4,7 @@
 
 use locks::{Command, Mode, Outcome, RequestId};
 use routing::{NodeId, ShardId};
-use shard::*;
+use palisade_shard::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Durability, Engine, MemoryEngine};
@@ -130,6 +130,7 @@ impl Cluster {
                     let durability = if write.sync { Durability::Synced } else { Durability::Buffered };
                     peer.engine.write(&[write.write], durability).expect("writes");
                     peer.inbox.push(Input::Persisted { number: write.number });
+                    busy = true;
                 }
             }
         }
