@@ -1,7 +1,12 @@
 //! The versioned map: slot -> shard -> replicas.
+//!
+//! It promises an owner for every slot, and knows nothing of where the map came from.
 
 use crate::ids::*;
 use std::collections::BTreeMap;
+
+/// How many shards a cluster may have.
+pub const SHARDS_MAX: u32 = 4_096;
 
 /// Where a shard lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,7 @@ impl ShardMap {
     /// Slots spread evenly, in contiguous ranges, over `shards`. Panics if `shards` is empty: configs are validated first.
     pub fn even(version: MapVersion, shards: BTreeMap<ShardId, Replicas>) -> ShardMap {
         assert!(!shards.is_empty(), "a map needs at least one shard");
+        assert!(shards.len() <= SHARDS_MAX as usize, "{} shards are more than {SHARDS_MAX}", shards.len());
         let ids: Vec<ShardId> = shards.keys().copied().collect();
         let owners = (0..usize::from(SLOTS)).map(|slot| ids[slot * ids.len() / usize::from(SLOTS)]).collect();
         ShardMap { version, owners, shards }

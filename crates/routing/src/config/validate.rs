@@ -1,0 +1,298 @@
+//! What a cluster file must fulfil, and what is worth a warning.
+//!
+//! All problems are reported at once, each with what to change. Relations between settings are checked here, so that the
+//! crates which use them need not.
+
+use super::*;
+use crate::map::SHARDS_MAX;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A log entry travels with its envelope in a message of at most 1 MiB.
+const ENTRY_BYTES_LIMIT: usize = (1 << 20) - (16 << 10);
+/// Any single command fits.
+const ENTRY_BYTES_LEAST: usize = 16 << 10;
+/// A follower misses two heartbeats before it may stand for election.
+const HEARTBEATS_PER_ELECTION: usize = 3;
+
+impl ClusterConfig {
+    /// Checks everything that [`parse`](ClusterConfig::parse) does, for a configuration made otherwise. The warnings are for
+    /// people.
+    pub fn validate(&self) -> Result<Vec<String>, ConfigError> {
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        if self.cluster.trim().is_empty() {
+            problems.push("`cluster` is empty: give the cluster a name".to_owned());
+        }
+        self.check_nodes(&mut problems);
+        self.check_sizes(&mut problems, &mut warnings);
+        self.check_addresses(&mut problems, &mut warnings);
+        self.check_placement(&mut problems);
+        self.settings.check(&mut problems);
+        if !problems.is_empty() {
+            return Err(ConfigError(problems.join("\n")));
+        }
+        self.warn_of_zones(&mut warnings);
+        Ok(warnings)
+    }
+
+    fn check_nodes(&self, problems: &mut Vec<String>) {
+        let mut ids = BTreeSet::new();
+        for node in &self.nodes {
+            if node.id.0 == 0 {
+                problems.push("a node has id 0: ids start at 1".to_owned());
+            } else if !ids.insert(node.id) {
+                problems.push(format!("two nodes have id {}: give each its own", node.id));
+            }
+            if node.zone.as_deref().is_some_and(|zone| zone.trim().is_empty()) {
+                problems.push(format!("node {} has an empty `zone`: name it, or leave it out", node.id));
+            }
+        }
+    }
+
+    fn check_sizes(&self, problems: &mut Vec<String>, warnings: &mut Vec<String>) {
+        if self.shards == 0 || self.shards > SHARDS_MAX {
+            problems.push(format!("`shards` is {}: choose 1 to {SHARDS_MAX}", self.shards));
+        }
+        if self.replicas == 0 {
+            problems.push("`replicas` is 0: choose 3 or 5 (1 survives no failure)".to_owned());
+        } else if self.replicas as usize > self.nodes.len() {
+            problems.push(format!(
+                "too few nodes: replicas {} but {} nodes; add nodes or lower `replicas`",
+                self.replicas,
+                self.nodes.len()
+            ));
+        } else if self.replicas.is_multiple_of(2) {
+            warnings.push(format!(
+                "replicas {} is even: it survives no more failures than {} and needs one more vote; choose an odd number",
+                self.replicas,
+                self.replicas - 1
+            ));
+        }
+    }
+
+    fn check_addresses(&self, problems: &mut Vec<String>, warnings: &mut Vec<String>) {
+        let mut all: Vec<Listener<'_>> = Vec::new();
+        for (process, node) in self.nodes.iter().enumerate() {
+            let who = format!("node {}", node.id);
+            all.push(Listener { process, what: format!("{who} (`address`)"), dialled: true, address: &node.address });
+            let metrics = node.metrics.iter();
+            all.extend(metrics.map(|address| Listener {
+                process,
+                what: format!("{who} (`metrics`)"),
+                dialled: false,
+                address,
+            }));
+        }
+        for (at, gateway) in self.gateways.iter().enumerate() {
+            let (process, who) = (self.nodes.len() + at, format!("gateway {}", at + 1));
+            all.push(Listener {
+                process,
+                what: format!("{who} (`address`)"),
+                dialled: false,
+                address: &gateway.address,
+            });
+            let metrics = gateway.metrics.iter();
+            all.extend(metrics.map(|address| Listener {
+                process,
+                what: format!("{who} (`metrics`)"),
+                dialled: false,
+                address,
+            }));
+        }
+        let mut users: BTreeMap<(String, u16), Vec<(usize, &str)>> = BTreeMap::new();
+        let mut wide = Vec::new();
+        for listener in &all {
+            let (host, port) = match host_and_port(listener.address) {
+                Ok(parsed) => parsed,
+                Err(why) => {
+                    problems.push(format!("{} has the address {:?}: {why}", listener.what, listener.address));
+                    continue;
+                }
+            };
+            let any = is_any(&host);
+            if any && listener.dialled {
+                problems.push(format!(
+                    "{} has the address {:?}, which others cannot dial: name the host or its address",
+                    listener.what, listener.address
+                ));
+            }
+            if !is_loopback(&host) {
+                wide.push(listener.what.as_str());
+            }
+            // Every host has addresses that mean "all of mine", so these only collide within one process.
+            let host = if any { format!("all of {}", listener.process) } else { host };
+            users.entry((host, port)).or_default().push((listener.process, &listener.what));
+        }
+        let collide = |address: &str, users: &[(usize, &str)]| {
+            let names: Vec<&str> = users.iter().map(|(_, what)| *what).collect();
+            format!("{} share the address {address}: give each its own port", names.join(" and "))
+        };
+        for ((host, port), sharing) in &users {
+            if sharing.len() > 1 {
+                problems.push(collide(&format!("{host}:{port}"), sharing));
+            }
+            let (process, _) = sharing[0];
+            let own = users.get(&(format!("all of {process}"), *port));
+            if let Some(own) = own.filter(|_| !host.starts_with("all of ")) {
+                problems.push(collide(&format!("{host}:{port}"), &[&sharing[..1], own].concat()));
+            }
+        }
+        if let Some(first) = wide.first() {
+            let others = if wide.len() == 1 { String::new() } else { format!(" and {} more", wide.len() - 1) };
+            warnings.push(format!(
+                "{first}{others} listen beyond this machine without TLS or access control: whoever reaches the port can take \
+                 and break locks; keep it inside a trusted network"
+            ));
+        }
+    }
+
+    fn check_placement(&self, problems: &mut Vec<String>) {
+        if self.placement.is_empty() {
+            return;
+        }
+        let mut placed = BTreeSet::new();
+        for PlacementConfig { shard, nodes } in &self.placement {
+            if shard.0 >= self.shards {
+                problems.push(format!(
+                    "`placement` names shard {shard}, but `shards` is {}: they are numbered from 0",
+                    self.shards
+                ));
+            }
+            if !placed.insert(*shard) {
+                problems.push(format!("`placement` has shard {shard} twice: keep one"));
+            }
+            if nodes.len() != self.replicas as usize {
+                problems.push(format!(
+                    "`placement` of shard {shard} has {} nodes, but `replicas` is {}: list as many",
+                    nodes.len(),
+                    self.replicas
+                ));
+            }
+            let mut seen = BTreeSet::new();
+            for node in nodes {
+                if self.node(*node).is_none() {
+                    problems.push(format!("`placement` of shard {shard} names node {node}, which is not in `nodes`"));
+                }
+                if !seen.insert(*node) {
+                    problems.push(format!("`placement` of shard {shard} names node {node} twice: replicas live apart"));
+                }
+            }
+        }
+        let missing: Vec<String> = (0..self.shards.min(SHARDS_MAX))
+            .filter(|s| !placed.contains(&ShardId(*s)))
+            .map(|s| s.to_string())
+            .collect();
+        if !missing.is_empty() {
+            problems.push(format!(
+                "`placement` lacks shard {}: place every shard, or leave `placement` out",
+                missing.join(", ")
+            ));
+        }
+    }
+
+    /// The configuration is valid but for this.
+    fn warn_of_zones(&self, warnings: &mut Vec<String>) {
+        let zone_of: BTreeMap<NodeId, _> = self.nodes.iter().map(|node| (node.id, node.zone())).collect();
+        if zone_of.values().collect::<BTreeSet<_>>().len() < 2 {
+            return;
+        }
+        let mut exposed: Vec<(ShardId, String)> = Vec::new();
+        for (shard, replicas) in self.shard_map().shards() {
+            let mut of_zone: BTreeMap<_, usize> = BTreeMap::new();
+            for node in &replicas.nodes {
+                *of_zone.entry(&zone_of[node]).or_default() += 1;
+            }
+            for (zone, count) in of_zone {
+                // A zone without a name is a single node: it goes down as one whatever we do.
+                if let placement::Zone::Named(name) = zone
+                    && replicas.nodes.len() > 1
+                    && count > replicas.nodes.len() / 2
+                {
+                    exposed.push((shard, format!("zone {name} holds {count} of {} replicas", replicas.nodes.len())));
+                }
+            }
+        }
+        if let Some((shard, what)) = exposed.first() {
+            let others =
+                if exposed.len() == 1 { String::new() } else { format!(" (and {} more shards)", exposed.len() - 1) };
+            warnings.push(format!(
+                "shard {shard}: {what}{others}, so it stops when that zone does: spread the nodes over three zones or more, or \
+                 give a `placement`"
+            ));
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self, problems: &mut Vec<String>) {
+        let mut range = |name: &str, value: u64, least: u64, most: u64| {
+            if value < least || value > most {
+                problems.push(format!("`settings.{name}` is {value}: choose {least} to {most}"));
+            }
+        };
+        range("tick_ms", self.tick_ms, 5, 1_000);
+        range("heartbeat_ticks", self.heartbeat_ticks as u64, 1, 100);
+        range("election_ticks", self.election_ticks as u64, 3, 1_000);
+        range("shard_threads", self.shard_threads as u64, 0, 1_024);
+        range("entry_bytes_max", self.entry_bytes_max as u64, ENTRY_BYTES_LEAST as u64, ENTRY_BYTES_LIMIT as u64);
+        range("entries_in_flight_max", self.entries_in_flight_max as u64, 1, 64);
+        range("queue_ops_max", self.queue_ops_max as u64, 16, 10_000_000);
+        range("checkpoint_log_bytes", self.checkpoint_log_bytes, 1 << 20, 1 << 30);
+        range("log_keep_bytes", self.log_keep_bytes, 0, 4 << 30);
+        range("history_days", u64::from(self.history_days), 1, 3_650);
+        range("waiter_grace_ms", self.waiter_grace_ms, 0, 600_000);
+        if self.election_ticks < self.heartbeat_ticks.saturating_mul(HEARTBEATS_PER_ELECTION) {
+            problems.push(format!(
+                "`settings.election_ticks` is {} with `heartbeat_ticks` {}: make it at least {HEARTBEATS_PER_ELECTION} times \
+                 that, or one late heartbeat costs a leader",
+                self.election_ticks, self.heartbeat_ticks
+            ));
+        }
+        let in_flight_bytes = (self.entry_bytes_max as u64).saturating_mul(self.entries_in_flight_max as u64);
+        if self.checkpoint_log_bytes < in_flight_bytes {
+            problems.push(format!(
+                "`settings.checkpoint_log_bytes` is {}: make it at least `entry_bytes_max` × `entries_in_flight_max` \
+                 ({in_flight_bytes}), or every entry brings a checkpoint",
+                self.checkpoint_log_bytes
+            ));
+        }
+    }
+}
+
+/// Something that a process of the cluster listens on.
+struct Listener<'a> {
+    /// Same for all of one process.
+    process: usize,
+    /// For people.
+    what: String,
+    /// Other nodes connect to exactly this address.
+    dialled: bool,
+    address: &'a str,
+}
+
+/// Splits `host:port`, with the host in one spelling.
+fn host_and_port(address: &str) -> Result<(String, u16), String> {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Err("write it as host:port".to_owned());
+    };
+    let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or("its port must be a number from 1 to 65535")?;
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let ip: std::net::Ipv6Addr = inner.parse().map_err(|_| "what stands in [] must be an IPv6 address")?;
+        return Ok((ip.to_string(), port));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if host.is_empty() || !host.chars().all(allowed) {
+        return Err("write it as host:port, without a scheme or path; an IPv6 address goes in [ ]".to_owned());
+    }
+    let host = host.to_ascii_lowercase();
+    Ok((if host == "localhost" { "127.0.0.1".to_owned() } else { host }, port))
+}
+
+fn is_any(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
