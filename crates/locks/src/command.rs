@@ -1,6 +1,23 @@
 //! Commands and their bytes in the log.
+//!
+//! A command is a tag byte, never reused, and its fields in a fixed order. Decoding borrows from the entry, and promises
+//! that what it returns is within the limits of [`validate`]. It knows nothing of batches or of the table.
 
+use crate::codec::{Reader, put_mode, put_request, put_str, put_varint};
+use crate::limits::validate;
 use crate::types::*;
+
+/// The first byte of each command. Retired, never reused.
+mod tag {
+    pub(super) const ACQUIRE: u8 = 1;
+    pub(super) const RENEW: u8 = 2;
+    pub(super) const RELEASE: u8 = 3;
+    pub(super) const HEARTBEAT: u8 = 4;
+    pub(super) const CLOSE_SESSION: u8 = 5;
+    pub(super) const CANCEL_WAIT: u8 = 6;
+    pub(super) const EXPIRE_LEASE: u8 = 7;
+    pub(super) const BREAK: u8 = 8;
+}
 
 /// What can be asked of the table. Borrows from the entry that it was decoded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,66 +92,86 @@ pub enum Command<'a> {
     },
 }
 
-/// Bytes that are not a batch or command of this version.
+/// Bytes that are not what they should be (command, batch, tenure, record, snapshot), or not of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a valid batch of lock commands: {0}")]
+#[error("not valid bytes of the lock table: {0}")]
 pub struct DecodeError(pub &'static str);
 
 impl<'a> Command<'a> {
     /// Appends this command's bytes (tag, then fields; lengths are bounded by the limits of the crate).
-    pub fn encode(&self, _into: &mut Vec<u8>) {
-        todo!()
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        match *self {
+            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata } => {
+                into.reserve(48 + name.len() + owner.len() + session.len() + metadata.len());
+                into.push(tag::ACQUIRE);
+                put_request(into, request_id);
+                put_str(into, name);
+                put_str(into, owner);
+                put_varint(into, ttl_ms.into());
+                put_mode(into, mode);
+                into.push(wait.into());
+                put_str(into, session);
+                put_str(into, metadata);
+            }
+            Command::Renew { name, token } => put_named(into, tag::RENEW, name, token),
+            Command::Release { name, token } => put_named(into, tag::RELEASE, name, token),
+            Command::Heartbeat { session } => {
+                into.push(tag::HEARTBEAT);
+                put_str(into, session);
+            }
+            Command::CloseSession { session } => {
+                into.push(tag::CLOSE_SESSION);
+                put_str(into, session);
+            }
+            Command::CancelWait { name, request_id } => {
+                into.push(tag::CANCEL_WAIT);
+                put_request(into, request_id);
+                put_str(into, name);
+            }
+            Command::ExpireLease { lease, renewal_seq } => {
+                into.push(tag::EXPIRE_LEASE);
+                put_varint(into, lease.0);
+                put_varint(into, renewal_seq);
+            }
+            Command::Break { name, token, by, reason } => {
+                put_named(into, tag::BREAK, name, token);
+                put_str(into, by);
+                put_str(into, reason);
+            }
+        }
     }
 
     /// Reads one command that takes up all of `bytes`. Checks the limits of names, TTLs and sizes.
-    pub fn decode(_bytes: &'a [u8]) -> Result<Command<'a>, DecodeError> {
-        todo!()
+    pub fn decode(bytes: &'a [u8]) -> Result<Command<'a>, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let command = match r.byte()? {
+            tag::ACQUIRE => Command::Acquire {
+                request_id: r.request()?,
+                name: r.str()?,
+                owner: r.str()?,
+                ttl_ms: r.varint_u32()?,
+                mode: r.mode()?,
+                wait: r.flag()?,
+                session: r.str()?,
+                metadata: r.str()?,
+            },
+            tag::RENEW => Command::Renew { token: Token(r.varint()?), name: r.str()? },
+            tag::RELEASE => Command::Release { token: Token(r.varint()?), name: r.str()? },
+            tag::HEARTBEAT => Command::Heartbeat { session: r.str()? },
+            tag::CLOSE_SESSION => Command::CloseSession { session: r.str()? },
+            tag::CANCEL_WAIT => Command::CancelWait { request_id: r.request()?, name: r.str()? },
+            tag::EXPIRE_LEASE => Command::ExpireLease { lease: LeaseId(r.varint()?), renewal_seq: r.varint()? },
+            tag::BREAK => Command::Break { token: Token(r.varint()?), name: r.str()?, by: r.str()?, reason: r.str()? },
+            _ => return Err(DecodeError("an unknown command")),
+        };
+        r.end()?;
+        validate(&command).map_err(|invalid| invalid.in_log())?;
+        Ok(command)
     }
 }
 
-/// Builds the bytes of one log entry out of encoded commands.
-#[derive(Debug, Default)]
-pub struct BatchBuilder {}
-
-impl BatchBuilder {
-    /// Starts an entry.
-    pub fn new(_stamp: Stamp) -> Self {
-        todo!()
-    }
-    /// Adds one command, as encoded by [`Command::encode`].
-    pub fn push(&mut self, _encoded: &[u8]) {
-        todo!()
-    }
-    /// How many so far.
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    /// None so far.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Bytes so far.
-    pub fn size_bytes(&self) -> usize {
-        todo!()
-    }
-    /// The entry's bytes: version, CRC-32C, stamp, count, commands each with its length.
-    pub fn finish(self) -> Vec<u8> {
-        todo!()
-    }
-}
-
-/// One decoded log entry.
-#[derive(Clone, Debug)]
-pub struct Batch<'a> {
-    /// When it was proposed.
-    pub stamp: Stamp,
-    /// In order.
-    pub commands: Vec<Command<'a>>,
-}
-
-impl<'a> Batch<'a> {
-    /// Length cap, then CRC, then the fields. Never panics, never allocates more than the input's size warrants.
-    pub fn decode(_bytes: &'a [u8]) -> Result<Batch<'a>, DecodeError> {
-        todo!()
-    }
+fn put_named(into: &mut Vec<u8>, tag: u8, name: &str, token: Token) {
+    into.push(tag);
+    put_varint(into, token.0);
+    put_str(into, name);
 }

@@ -4,10 +4,20 @@
 //! way, state hash included. It knows nothing of clocks, randomness, Raft, disks or the network: time comes in as a
 //! [`Stamp`] on each batch, and what the outside must do comes out as [`Effects`].
 
+mod batch;
+mod codec;
 mod command;
+mod hash;
+mod limits;
 mod table;
+mod tenure;
 mod types;
 
-pub use command::{Batch, BatchBuilder, Command, DecodeError};
+pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder};
+pub use command::{Command, DecodeError};
+pub use limits::{
+    InvalidInput, validate, validate_mode, validate_name, validate_owner, validate_session, validate_token,
+    validate_ttl,
+};
 pub use table::LockTable;
 pub use types::*;

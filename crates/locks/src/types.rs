@@ -15,6 +15,12 @@ pub const METADATA_BYTES_MAX: usize = 1024;
 /// How long an ended grant is remembered, in milliseconds of shard time, so that a late retry of its acquire or
 /// release gets the old answer.
 pub const REQUEST_MEMORY_MS: u64 = 30_000;
+/// Ended grants remembered at most, and ended sessions likewise; the oldest are forgotten first.
+pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
+/// Waiters in one name's queue at most.
+pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
+/// The highest token there can be: the highest integer that JSON keeps exact.
+pub const TOKEN_MAX: u64 = (1 << 53) - 1;
 
 /// Raised by one with each new grant of a shard, never reused. Stays below 2^53, so that JSON keeps it exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,18 +122,6 @@ pub struct Tenure {
     pub broken_by: String,
     /// See `broken_by`.
     pub break_reason: String,
-}
-
-impl Tenure {
-    /// The bytes kept in history.
-    pub fn encode(&self) -> Vec<u8> {
-        todo!()
-    }
-
-    /// Back from [`encode`](Self::encode); never panics.
-    pub fn decode(_bytes: &[u8]) -> Result<Tenure, crate::DecodeError> {
-        todo!()
-    }
 }
 
 /// What a command came to. Errors here are answers: the same on every replica.

@@ -1,0 +1,187 @@
+//! Which records are written when: checkpoints, snapshots, and the hash over all records.
+//!
+//! A checkpoint holds the records that differ from the last one; what came and went in between has none. A snapshot
+//! holds all, with a checksum. It knows nothing of what is in a record.
+
+use super::LockTable;
+use super::recent::Ended;
+use super::records::{Key, Loader, key, kind};
+use crate::codec::{Reader, put_bytes};
+use crate::command::DecodeError;
+use crate::hash::hash_bytes;
+use crate::types::Change;
+
+const SNAPSHOT_VERSION: u8 = 1;
+const CRC_AT: usize = 1;
+const RECORDS_AT: usize = CRC_AT + 4;
+
+impl LockTable {
+    /// Covers everything that decides future outcomes. Equal tables have equal hashes however they came to be (by log, or
+    /// by snapshot and then log). Reads the whole table.
+    pub fn state_hash(&self) -> u64 {
+        let mut sum = 0u64;
+        let mut bytes = Vec::new();
+        // A sum, so that no order is needed.
+        let mut add = |kind: u8, number: u64, encode: &dyn Fn(&mut Vec<u8>)| {
+            bytes.clear();
+            bytes.extend_from_slice(&key(kind, number));
+            encode(&mut bytes);
+            sum = sum.wrapping_add(hash_bytes(&bytes));
+        };
+        add(kind::HEADER, 0, &|into| self.header().encode(into));
+        for (at, row) in self.sessions.iter() {
+            if let Some(lease) = row.lease {
+                add(kind::SESSION, lease.get(), &|into| self.encode_session(at, into));
+            }
+        }
+        for (at, row) in self.grants.iter() {
+            add(kind::GRANT, row.token.get(), &|into| self.encode_grant(at, into));
+        }
+        for (at, row) in self.waiters.iter() {
+            add(kind::WAITER, row.number, &|into| self.encode_waiter(at, into));
+        }
+        for (number, ended) in self.ended_grants.iter() {
+            add(kind::ENDED_GRANTS, number, &|into| ended.encode(into));
+        }
+        for (number, ended) in self.ended_sessions.iter() {
+            add(kind::ENDED_SESSIONS, number, &|into| ended.encode(into));
+        }
+        sum
+    }
+
+    /// What changed since the last call, in any order, each key once: applied to the records of the earlier calls it gives
+    /// the records of the whole table.
+    pub fn checkpoint(&mut self) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(self.dirty_len());
+        let header = self.header();
+        if self.saved_header.as_ref() != Some(&header) {
+            put(&mut changes, key(kind::HEADER, 0), |into| header.encode(into));
+        }
+        let (gone, changed) = self.sessions.take_changes(self.last_token);
+        changes.extend(gone.into_iter().map(|number| delete(kind::SESSION, number)));
+        for at in changed {
+            let lease = self.sessions[at].lease.expect("a changed session has a lease");
+            put(&mut changes, key(kind::SESSION, lease.get()), |into| self.encode_session(at, into));
+        }
+        let (gone, changed) = self.grants.take_changes(self.last_token);
+        changes.extend(gone.into_iter().map(|number| delete(kind::GRANT, number)));
+        for at in changed {
+            put(&mut changes, key(kind::GRANT, self.grants[at].token.get()), |into| self.encode_grant(at, into));
+        }
+        let (gone, changed) = self.waiters.take_changes(self.last_waiter);
+        changes.extend(gone.into_iter().map(|number| delete(kind::WAITER, number)));
+        for at in changed {
+            put(&mut changes, key(kind::WAITER, self.waiters[at].number), |into| self.encode_waiter(at, into));
+        }
+        let (gone, changed) = self.ended_grants.take_changes();
+        changes.extend(gone.map(|block| delete(kind::ENDED_GRANTS, block)));
+        for block in changed {
+            put(&mut changes, key(kind::ENDED_GRANTS, block), |into| self.ended_grants.encode_block(block, into));
+        }
+        let (gone, changed) = self.ended_sessions.take_changes();
+        changes.extend(gone.map(|block| delete(kind::ENDED_SESSIONS, block)));
+        for block in changed {
+            put(&mut changes, key(kind::ENDED_SESSIONS, block), |into| self.ended_sessions.encode_block(block, into));
+        }
+        self.saved_header = Some(header);
+        changes
+    }
+
+    /// How many records the next [`checkpoint`](Self::checkpoint) will hold at most. O(1).
+    pub fn dirty_len(&self) -> usize {
+        let header = usize::from(self.saved_header.as_ref() != Some(&self.header()));
+        let rows = self.sessions.changes() + self.grants.changes() + self.waiters.changes();
+        header + rows + self.ended_grants.changes() + self.ended_sessions.changes()
+    }
+
+    /// Back from the records of all checkpoints so far, in any order (by key is fastest).
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn load(records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Self, DecodeError> {
+        let mut records: Vec<_> = records.into_iter().collect();
+        if !records.is_sorted_by(|a, b| a.0 < b.0) {
+            records.sort_unstable();
+        }
+        let mut loader = Loader::new();
+        for (key, value) in &records {
+            loader.add(key, value)?;
+        }
+        let mut table = loader.finish()?;
+        if !records.is_empty() {
+            table.mark_saved();
+        }
+        Ok(table)
+    }
+
+    /// The whole table as one byte string with a version and CRC-32C. Equal tables give equal bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = vec![SNAPSHOT_VERSION, 0, 0, 0, 0];
+        let mut value = Vec::new();
+        let mut add = |kind: u8, number: u64, encode: &dyn Fn(&mut Vec<u8>)| {
+            value.clear();
+            encode(&mut value);
+            put_bytes(&mut bytes, &key(kind, number));
+            put_bytes(&mut bytes, &value);
+        };
+        add(kind::HEADER, 0, &|into| self.header().encode(into));
+        for at in self.sessions.by_number() {
+            let lease = self.sessions[at].lease.expect("numbered sessions have a lease");
+            add(kind::SESSION, lease.get(), &|into| self.encode_session(at, into));
+        }
+        for at in self.grants.by_number() {
+            add(kind::GRANT, self.grants[at].token.get(), &|into| self.encode_grant(at, into));
+        }
+        for at in self.waiters.by_number() {
+            add(kind::WAITER, self.waiters[at].number, &|into| self.encode_waiter(at, into));
+        }
+        for block in self.ended_grants.block_span() {
+            add(kind::ENDED_GRANTS, block, &|into| self.ended_grants.encode_block(block, into));
+        }
+        for block in self.ended_sessions.block_span() {
+            add(kind::ENDED_SESSIONS, block, &|into| self.ended_sessions.encode_block(block, into));
+        }
+        let crc = crc32c::crc32c(&bytes[RECORDS_AT..]);
+        bytes[CRC_AT..RECORDS_AT].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Back from [`snapshot`](Self::snapshot). The result has everything marked as changed, so its next checkpoint is complete.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn restore(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        r.version(SNAPSHOT_VERSION)?;
+        let crc = u32::from_le_bytes(r.fixed()?);
+        if crc != crc32c::crc32c(&bytes[RECORDS_AT..]) {
+            return Err(DecodeError("a snapshot whose checksum does not match"));
+        }
+        let mut loader = Loader::new();
+        while r.remaining() > 0 {
+            let (key, value) = (r.bytes()?, r.bytes()?);
+            loader.add(key, value)?;
+        }
+        loader.finish()
+    }
+
+    /// Everything stands in durable records as it is.
+    fn mark_saved(&mut self) {
+        self.sessions.take_changes(self.last_token);
+        self.grants.take_changes(self.last_token);
+        self.waiters.take_changes(self.last_waiter);
+        self.ended_grants.mark_saved();
+        self.ended_sessions.mark_saved();
+        self.saved_header = Some(self.header());
+    }
+}
+
+fn put(changes: &mut Vec<Change>, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut value = Vec::new();
+    encode(&mut value);
+    changes.push(Change { key: key.to_vec(), value: Some(value) });
+}
+
+fn delete(kind: u8, number: u64) -> Change {
+    Change { key: key(kind, number).to_vec(), value: None }
+}

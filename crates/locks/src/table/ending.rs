@@ -1,0 +1,158 @@
+//! Letting go, by will or by force, and what is remembered of it.
+//!
+//! An ended grant is remembered by request id and token, an ended session by its id, for [`REQUEST_MEMORY_MS`], so that late
+//! retries get their answer. It knows nothing of who is next in line.
+
+use super::LockTable;
+use super::index::Ref;
+use super::recent::{EndedGrant, EndedSession};
+use super::rows::{GrantRow, Lease};
+use crate::hash::{hash_number, hash_request, hash_str};
+use crate::types::*;
+
+/// Items of each kind forgotten per command at most, so that no command pays for a busy half minute. More than a
+/// command usually adds; what is left over is ignored when looked up.
+const FORGET_PER_COMMAND: usize = 4;
+
+impl LockTable {
+    pub(super) fn release(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
+        let Some(grant) = self.find_grant(name, token) else {
+            return match self.ended(name, token) {
+                Some(EndKind::Released) => Outcome::Released { already: true },
+                _ => self.fenced(name, token),
+            };
+        };
+        let lock = self.end_grant(at, grant, EndKind::Released, "", "", effects);
+        self.settle(at, lock, effects);
+        Outcome::Released { already: false }
+    }
+
+    pub(super) fn break_hold(
+        &mut self,
+        at: Stamp,
+        name: &str,
+        token: Token,
+        by: &str,
+        reason: &str,
+        effects: &mut Effects,
+    ) -> Outcome {
+        let Some(grant) = self.find_grant(name, token) else {
+            return match self.current(name) {
+                Token(0) => Outcome::NotOwner { current: Token(0) },
+                _ => self.held_by_another(name),
+            };
+        };
+        let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
+        let tenure = effects.tenures.last().expect("it was just recorded").clone();
+        self.settle(at, lock, effects);
+        Outcome::Broken(Box::new(tenure))
+    }
+
+    /// The answer to a token that does not hold the name.
+    pub(super) fn fenced(&self, name: &str, token: Token) -> Outcome {
+        let current = self.current(name);
+        match self.ended(name, token) {
+            Some(EndKind::Expired) => Outcome::LeaseExpired { current },
+            _ => Outcome::NotOwner { current },
+        }
+    }
+
+    /// How this token of this name ended, if that is remembered.
+    fn ended(&self, name: &str, token: Token) -> Option<EndKind> {
+        match self.find_token(token.0)? {
+            Ref::Ended(ended) => {
+                let ended = self.ended_grants.get(ended);
+                (ended.name_hash == hash_str(name)).then_some(ended.end)
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends a grant and records its tenure. Returns its lock, which the caller settles.
+    pub(super) fn end_grant(
+        &mut self,
+        at: Stamp,
+        grant: u32,
+        end: EndKind,
+        by: &str,
+        reason: &str,
+        effects: &mut Effects,
+    ) -> u32 {
+        effects.tenures.push(Tenure {
+            grant: self.show(grant),
+            ended_wall_ms: at.wall_ms,
+            end,
+            broken_by: by.to_owned(),
+            break_reason: reason.to_owned(),
+        });
+        let row = &self.grants[grant];
+        let (token, request, lock, permits) = (row.token.get(), row.request(), row.lock, row.permits());
+        match row.lease {
+            Lease::Private { .. } => effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) }),
+            Lease::Session { session, .. } => {
+                self.sessions[session].grants.unlink(&mut self.grants, grant, GrantRow::session_links_mut);
+            }
+        }
+        let row = &mut self.locks[lock];
+        row.grants.unlink(&mut self.grants, grant, GrantRow::links_mut);
+        row.grant_count -= 1;
+        row.permits_used -= permits;
+        if row.grant_count == 0 {
+            self.held -= 1;
+        }
+
+        // The indexes go on to name the same request and token, now as ended.
+        self.make_room_for_ended_grant();
+        let ended = EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
+        let ended = self.ended_grants.push(ended).pack();
+        self.tokens.replace(hash_number(token), Ref::Live(grant).pack(), ended);
+        self.requests.replace(hash_request(request), Ref::Live(grant).pack(), ended);
+        self.grants.remove(grant);
+        lock
+    }
+
+    pub(super) fn remember_session(&mut self, id: Box<str>, ended_ms: u64) {
+        if self.ended_sessions.len() >= REQUEST_MEMORY_MAX {
+            self.forget_oldest_session();
+        }
+        let ended = self.ended_sessions.push(EndedSession { id: id.clone(), ended_ms });
+        self.index_session(&id, ended);
+    }
+
+    /// Drops what was remembered long enough, a little at a time.
+    pub(super) fn forget_some(&mut self) {
+        for _ in 0..FORGET_PER_COMMAND {
+            match self.ended_grants.oldest() {
+                Some((_, ended)) if !self.remembers(ended.ended_ms) => self.forget_oldest_grant(),
+                _ => break,
+            }
+        }
+        for _ in 0..FORGET_PER_COMMAND {
+            match self.ended_sessions.oldest() {
+                Some((_, ended)) if !self.remembers(ended.ended_ms) => self.forget_oldest_session(),
+                _ => break,
+            }
+        }
+    }
+
+    fn make_room_for_ended_grant(&mut self) {
+        if self.ended_grants.len() >= REQUEST_MEMORY_MAX {
+            self.forget_oldest_grant();
+        }
+    }
+
+    fn forget_oldest_grant(&mut self) {
+        if let Some((name, ended)) = self.ended_grants.oldest() {
+            self.tokens.remove(hash_number(ended.token), name.pack());
+            self.requests.remove(hash_request(ended.request()), name.pack());
+            self.ended_grants.pop();
+        }
+    }
+
+    fn forget_oldest_session(&mut self) {
+        if let Some((name, ended)) = self.ended_sessions.oldest() {
+            self.session_ids.remove(hash_str(&ended.id), name.pack());
+            self.ended_sessions.pop();
+        }
+    }
+}

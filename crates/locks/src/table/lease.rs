@@ -1,0 +1,127 @@
+//! Keeping alive: renewals, heartbeats, and leases that end with all they keep.
+//!
+//! It knows nothing of deadlines: those are the leader's, who is told of each life of a lease by its renewal number, and
+//! can only end the life that it names.
+
+use super::LockTable;
+use super::index::Ref;
+use super::rows::{Lease, Life};
+use crate::hash::{hash_number, hash_str};
+use crate::types::*;
+
+impl LockTable {
+    pub(super) fn renew(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
+        let Some(grant) = self.find_grant(name, token) else { return self.fenced(name, token) };
+        match &mut self.grants[grant].lease {
+            Lease::Private { life, .. } => {
+                life.renew(at.wall_ms);
+                effects.leases.push(alive(LeaseId(token.0), life));
+                self.grants.touch(grant);
+            }
+            &mut Lease::Session { session, .. } => self.renew_session(at, session, effects),
+        }
+        let (life, before) = match self.grants[grant].lease {
+            Lease::Private { life, .. } => (life, 0),
+            Lease::Session { session, renewals_before, .. } => (self.sessions[session].life, renewals_before),
+        };
+        Outcome::Renewed {
+            ttl_ms: life.ttl_ms,
+            expires_wall_ms: life.expires_wall_ms(),
+            renewals: life.renewal_seq - before,
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, at: Stamp, id: &str, effects: &mut Effects) -> Outcome {
+        match self.find_session(id) {
+            Some(Ref::Live(session)) if self.sessions[session].lease.is_some() => {
+                self.renew_session(at, session, effects);
+                Outcome::HeartbeatOk
+            }
+            _ => Outcome::SessionLost,
+        }
+    }
+
+    fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {
+        let row = &mut self.sessions[session];
+        row.life.renew(at.wall_ms);
+        let lease = row.lease_id().expect("only a session with a lease is renewed");
+        effects.leases.push(alive(lease, &row.life));
+        self.sessions.touch(session);
+    }
+
+    pub(super) fn expire(&mut self, at: Stamp, lease: LeaseId, renewal_seq: u64, effects: &mut Effects) -> Outcome {
+        let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
+        if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
+            let same_life = self.sessions[session].life.renewal_seq == renewal_seq;
+            if same_life {
+                self.end_session(at, session, EndKind::Expired, effects);
+            }
+            return Outcome::Expired(same_life);
+        }
+        // A private lease has the number of its grant's token.
+        if let Some(Ref::Live(grant)) = self.find_token(lease.0)
+            && let Lease::Private { life, .. } = &self.grants[grant].lease
+            && life.renewal_seq == renewal_seq
+        {
+            let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
+            self.settle(at, lock, effects);
+            return Outcome::Expired(true);
+        }
+        Outcome::Expired(false)
+    }
+
+    pub(super) fn close_session(&mut self, at: Stamp, id: &str, effects: &mut Effects) -> Outcome {
+        let released = match self.find_session(id) {
+            Some(Ref::Live(session)) => self.end_session(at, session, EndKind::Released, effects),
+            Some(_) => 0,
+            None => {
+                // An acquire of this session may still be on its way: it must not bring the session to life.
+                self.remember_session(id.into(), at.shard_ms);
+                0
+            }
+        };
+        Outcome::Closed { released }
+    }
+
+    /// Ends a session with its grants, by token, and its waiters, first come first. Returns how many grants it had.
+    fn end_session(&mut self, at: Stamp, session: u32, end: EndKind, effects: &mut Effects) -> u32 {
+        // Nothing is handed over before all is gone, or the session's own waiters might be handed its locks.
+        let mut touched = Vec::new();
+        let row = &self.sessions[session];
+        let waiters: Vec<u32> = row.waiters.walk(&self.waiters, |waiter| waiter.session_links).collect();
+        let grants: Vec<u32> = row.grants.walk(&self.grants, |grant| grant.session_links()).collect();
+        for &grant in &grants {
+            touched.push(self.end_grant(at, grant, end, "", "", effects));
+        }
+        for waiter in waiters {
+            let row = self.unqueue(waiter);
+            effects.dropped.push((row.request, DropReason::SessionEnded));
+            touched.push(row.lock);
+        }
+        if let Some(lease) = self.sessions[session].lease_id() {
+            effects.leases.push(LeaseEvent::Gone { lease });
+        }
+        let id = self.forget_session(session);
+        self.remember_session(id, at.shard_ms);
+        for lock in touched {
+            self.settle(at, lock, effects);
+        }
+        grants.len() as u32
+    }
+
+    /// Takes a session without grants and waiters out of the table.
+    pub(super) fn forget_session(&mut self, session: u32) -> Box<str> {
+        let row = &self.sessions[session];
+        assert!(row.grants.is_empty() && row.waiters.is_empty(), "session {:?} still has grants or waiters", row.id);
+        self.session_ids.remove(hash_str(&row.id), Ref::Live(session).pack());
+        if let Some(lease) = row.lease_id() {
+            self.session_leases.remove(hash_number(lease.0), session);
+            self.begun -= 1;
+        }
+        self.sessions.remove(session).id
+    }
+}
+
+fn alive(lease: LeaseId, life: &Life) -> LeaseEvent {
+    LeaseEvent::Alive { lease, ttl_ms: life.ttl_ms, renewal_seq: life.renewal_seq }
+}

@@ -1,0 +1,341 @@
+//! The table of one shard.
+//!
+//! This file has its shape, dispatches commands, and answers questions. How a command works is in the modules below:
+//! `acquire` and `queue` give, `lease` keeps alive, `ending` takes away; `durable` and `records` are its bytes. It knows
+//! nothing of the log that its commands come from.
+
+mod acquire;
+mod chain;
+mod durable;
+mod ending;
+mod index;
+mod lease;
+mod queue;
+mod recent;
+mod records;
+mod rows;
+mod slab;
+
+use crate::command::Command;
+use crate::hash::{hash_number, hash_request, hash_str};
+use crate::types::*;
+use index::{Index, Ref};
+use recent::{EndedGrant, EndedSession, Ring};
+use records::Header;
+use rows::{GrantRow, Lease, LockRow, SessionRow, WaiterRow};
+use slab::{NONE, Slab, Tracked};
+use std::collections::BinaryHeap;
+
+/// All locks, leases, queues and recent requests of one shard.
+///
+/// - Tokens and waiter numbers rise and are never reused. A lease is named by the token of the grant that began it.
+/// - The grants of a name are compatible with each other. Only the head of a queue is ever granted, and after each
+///   command no head could be.
+/// - A session is either known here or remembered as ended, never both; so no waiter's session is remembered as ended.
+/// - Places in slabs and hash order decide nothing that can be seen from outside.
+#[derive(Debug)]
+pub struct LockTable {
+    locks: Slab<LockRow>,
+    grants: Tracked<GrantRow>,
+    waiters: Tracked<WaiterRow>,
+    sessions: Tracked<SessionRow>,
+    ended_grants: Ring<EndedGrant>,
+    ended_sessions: Ring<EndedSession>,
+
+    /// Name to lock.
+    names: Index,
+    /// Token to grant, in force or ended.
+    tokens: Index,
+    /// Request id to waiter or grant, in force or ended.
+    requests: Index,
+    /// Session id to session, known or ended.
+    session_ids: Index,
+    /// Lease to session.
+    session_leases: Index,
+
+    last_token: u64,
+    last_waiter: u64,
+    shard_ms: u64,
+    /// Locks with a grant; the others only have waiters.
+    held: u64,
+    /// Sessions with a lease.
+    begun: u64,
+    saved_header: Option<Header>,
+}
+
+impl LockTable {
+    /// An empty table.
+    pub fn new() -> Self {
+        LockTable {
+            locks: Slab::new(),
+            grants: Tracked::new(),
+            waiters: Tracked::new(),
+            sessions: Tracked::new(),
+            ended_grants: Ring::new(),
+            ended_sessions: Ring::new(),
+            names: Index::new(),
+            tokens: Index::new(),
+            requests: Index::new(),
+            session_ids: Index::new(),
+            session_leases: Index::new(),
+            last_token: 0,
+            last_waiter: 0,
+            shard_ms: 0,
+            held: 0,
+            begun: 0,
+            saved_header: None,
+        }
+    }
+
+    /// Applies one command of the log. `effects` is appended to. The command is within its limits
+    /// ([`validate`](crate::validate)), as every decoded one is.
+    pub fn apply(&mut self, stamp: Stamp, command: &Command<'_>, effects: &mut Effects) -> Outcome {
+        debug_assert!(crate::validate(command).is_ok(), "{command:?} was never validated");
+        self.shard_ms = self.shard_ms.max(stamp.shard_ms);
+        self.forget_some();
+        let at = Stamp { wall_ms: stamp.wall_ms, shard_ms: self.shard_ms };
+        match *command {
+            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata } => {
+                let ask = acquire::Ask { request: request_id, name, owner, ttl_ms, mode, wait, session, metadata };
+                self.acquire(at, &ask, effects)
+            }
+            Command::Renew { name, token } => self.renew(at, name, token, effects),
+            Command::Release { name, token } => self.release(at, name, token, effects),
+            Command::Heartbeat { session } => self.heartbeat(at, session, effects),
+            Command::CloseSession { session } => self.close_session(at, session, effects),
+            Command::CancelWait { name, request_id } => self.cancel_wait(at, name, request_id, effects),
+            Command::ExpireLease { lease, renewal_seq } => self.expire(at, lease, renewal_seq, effects),
+            Command::Break { name, token, by, reason } => self.break_hold(at, name, token, by, reason, effects),
+        }
+    }
+
+    /// The holders of a name, oldest grant first.
+    pub fn holders(&self, name: &str) -> Vec<Grant> {
+        self.find_lock(name)
+            .map(|lock| self.grants_of(lock).map(|grant| self.show(grant)).collect())
+            .unwrap_or_default()
+    }
+
+    /// How many wait for a name.
+    pub fn queue_len(&self, name: &str) -> u32 {
+        self.find_lock(name).map_or(0, |lock| self.locks[lock].queue_len)
+    }
+
+    /// Grants of names that start with `prefix`, by name then token, at most `limit`, and whether there are more.
+    ///
+    /// Reads every name of the table: for people, not for programs.
+    pub fn list(&self, prefix: &str, limit: usize) -> (Vec<Grant>, bool) {
+        // The first limit + 1 names, whatever the table's size; each has at least one grant.
+        let mut first = BinaryHeap::new();
+        for (at, lock) in self.locks.iter() {
+            if lock.name.starts_with(prefix) && lock.grant_count > 0 {
+                let this = (&*lock.name, at);
+                if first.len() <= limit {
+                    first.push(this);
+                } else if first.peek().is_some_and(|last| this < *last) {
+                    first.pop();
+                    first.push(this);
+                }
+            }
+        }
+        let mut grants = first.into_sorted_vec().into_iter().flat_map(|(_, lock)| self.grants_of(lock));
+        let shown = grants.by_ref().take(limit).map(|grant| self.show(grant)).collect();
+        (shown, grants.next().is_some())
+    }
+
+    /// All live leases, by id: for a new leader, which restarts each at its full TTL.
+    pub fn leases(&self) -> impl Iterator<Item = LeaseEvent> + '_ {
+        let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
+            Lease::Private { life, .. } => Some((LeaseId(grant.token.get()), life)),
+            Lease::Session { .. } => None,
+        });
+        let of_sessions = self.sessions.iter().filter_map(|(_, session)| Some((session.lease_id()?, &session.life)));
+        let mut leases: Vec<_> =
+            private.chain(of_sessions).map(|(lease, life)| (lease, life.ttl_ms, life.renewal_seq)).collect();
+        leases.sort_unstable();
+        leases.into_iter().map(|(lease, ttl_ms, renewal_seq)| LeaseEvent::Alive { lease, ttl_ms, renewal_seq })
+    }
+
+    /// All waiters (name, request id), longest waiting first: for a new leader, which gives each a while to be heard of
+    /// again.
+    pub fn waiters(&self) -> impl Iterator<Item = (&str, RequestId)> + '_ {
+        self.waiters.by_number().into_iter().map(|at| {
+            let waiter = &self.waiters[at];
+            (&*self.locks[waiter.lock].name, waiter.request)
+        })
+    }
+
+    /// The highest token issued.
+    pub fn last_token(&self) -> Token {
+        Token(self.last_token)
+    }
+
+    /// The last stamp's shard time: a new leader carries on from here.
+    pub fn shard_ms(&self) -> u64 {
+        self.shard_ms
+    }
+
+    /// For metrics. O(1).
+    pub fn counts(&self) -> Counts {
+        Counts {
+            locks: self.held,
+            grants: self.grants.len() as u64,
+            waiters: self.waiters.len() as u64,
+            sessions: self.begun,
+        }
+    }
+
+    // ---- finding -------------------------------------------------------------------------------------------------
+
+    fn find_lock(&self, name: &str) -> Option<u32> {
+        self.names.get(hash_str(name), |lock| &*self.locks[lock].name == name)
+    }
+
+    /// A name comes into use. Whoever calls this adds a grant or a waiter to it.
+    fn new_lock(&mut self, name: &str) -> u32 {
+        let lock = self.locks.insert(LockRow::new(name));
+        self.names.insert(hash_str(name), lock, |lock| hash_str(&self.locks[lock].name));
+        lock
+    }
+
+    /// What a request id stands for, unless it ended too long ago.
+    fn find_request(&self, request: RequestId) -> Option<Ref> {
+        let found = self.requests.get(hash_request(request), |entry| match Ref::unpack(entry) {
+            Ref::Live(grant) => self.grants[grant].request() == request,
+            Ref::Waiting(waiter) => self.waiters[waiter].request == request,
+            Ref::Ended(ended) => {
+                let ended = self.ended_grants.get(ended);
+                ended.request() == request && self.remembers(ended.ended_ms)
+            }
+        });
+        found.map(Ref::unpack)
+    }
+
+    fn index_request(&mut self, request: RequestId, to: Ref) {
+        self.requests.insert(hash_request(request), to.pack(), |entry| {
+            hash_request(match Ref::unpack(entry) {
+                Ref::Live(grant) => self.grants[grant].request(),
+                Ref::Waiting(waiter) => self.waiters[waiter].request,
+                Ref::Ended(ended) => self.ended_grants.get(ended).request(),
+            })
+        });
+    }
+
+    /// What a token stands for, unless it ended too long ago.
+    fn find_token(&self, token: u64) -> Option<Ref> {
+        let found = self.tokens.get(hash_number(token), |entry| match Ref::unpack(entry) {
+            Ref::Live(grant) => self.grants[grant].token.get() == token,
+            Ref::Ended(ended) => {
+                let ended = self.ended_grants.get(ended);
+                ended.token == token && self.remembers(ended.ended_ms)
+            }
+            Ref::Waiting(_) => unreachable!("waiters have no tokens"),
+        });
+        found.map(Ref::unpack)
+    }
+
+    fn index_token(&mut self, token: u64, to: Ref) {
+        self.tokens.insert(hash_number(token), to.pack(), |entry| {
+            hash_number(match Ref::unpack(entry) {
+                Ref::Live(grant) => self.grants[grant].token.get(),
+                Ref::Ended(ended) => self.ended_grants.get(ended).token,
+                Ref::Waiting(_) => unreachable!("waiters have no tokens"),
+            })
+        });
+    }
+
+    /// The grant of that name and token, if it is in force.
+    fn find_grant(&self, name: &str, token: Token) -> Option<u32> {
+        match self.find_token(token.0)? {
+            Ref::Live(grant) => (&*self.locks[self.grants[grant].lock].name == name).then_some(grant),
+            _ => None,
+        }
+    }
+
+    /// What a session id stands for, unless it ended too long ago.
+    fn find_session(&self, id: &str) -> Option<Ref> {
+        let found = self.session_ids.get(hash_str(id), |entry| match Ref::unpack(entry) {
+            Ref::Live(session) => &*self.sessions[session].id == id,
+            Ref::Ended(ended) => {
+                let ended = self.ended_sessions.get(ended);
+                &*ended.id == id && self.remembers(ended.ended_ms)
+            }
+            Ref::Waiting(_) => unreachable!("sessions do not wait"),
+        });
+        found.map(Ref::unpack)
+    }
+
+    fn index_session(&mut self, id: &str, to: Ref) {
+        self.session_ids.insert(hash_str(id), to.pack(), |entry| {
+            hash_str(match Ref::unpack(entry) {
+                Ref::Live(session) => &self.sessions[session].id,
+                Ref::Ended(ended) => &self.ended_sessions.get(ended).id,
+                Ref::Waiting(_) => unreachable!("sessions do not wait"),
+            })
+        });
+    }
+
+    fn remembers(&self, ended_ms: u64) -> bool {
+        self.shard_ms < ended_ms.saturating_add(REQUEST_MEMORY_MS)
+    }
+
+    // ---- showing -------------------------------------------------------------------------------------------------
+
+    fn grants_of(&self, lock: u32) -> impl Iterator<Item = u32> {
+        self.locks[lock].grants.walk(&self.grants, |grant| grant.links)
+    }
+
+    fn show(&self, grant: u32) -> Grant {
+        let row = &self.grants[grant];
+        let (session, lease, life, texts, renewals_before) = match &row.lease {
+            Lease::Private { life, texts } => ("", LeaseId(row.token.get()), life, texts, 0),
+            Lease::Session { session, renewals_before, .. } => {
+                let session = &self.sessions[*session];
+                let lease = session.lease_id().expect("a session with grants has a lease");
+                (&*session.id, lease, &session.life, &session.texts, *renewals_before)
+            }
+        };
+        Grant {
+            name: self.locks[row.lock].name.to_string(),
+            owner: texts.owner().to_owned(),
+            token: Token(row.token.get()),
+            mode: row.mode,
+            session: session.to_owned(),
+            metadata: texts.metadata().to_owned(),
+            ttl_ms: life.ttl_ms,
+            acquired_wall_ms: row.acquired_wall_ms,
+            expires_wall_ms: life.expires_wall_ms(),
+            renewals: life.renewal_seq - renewals_before,
+            waited_ms: row.waited_ms.into(),
+            request_id: row.request(),
+            lease,
+        }
+    }
+
+    /// The oldest holder's token, for those who are not holders; 0 if the name is free.
+    fn current(&self, name: &str) -> Token {
+        let first = self.find_lock(name).map_or(NONE, |lock| self.locks[lock].grants.first);
+        Token(self.grants.get(first).map_or(0, |grant| grant.token.get()))
+    }
+
+    /// The answer to those who will not wait.
+    fn held_by_another(&self, name: &str) -> Outcome {
+        match self.find_lock(name).and_then(|lock| self.grants_of(lock).next()) {
+            Some(grant) => {
+                let row = &self.grants[grant];
+                let texts = match &row.lease {
+                    Lease::Private { texts, .. } => texts,
+                    Lease::Session { session, .. } => &self.sessions[*session].texts,
+                };
+                Outcome::Held { token: Token(row.token.get()), owner: texts.owner().to_owned() }
+            }
+            None => Outcome::Held { token: Token(0), owner: String::new() },
+        }
+    }
+}
+
+impl Default for LockTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}

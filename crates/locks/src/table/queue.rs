@@ -1,0 +1,101 @@
+//! Waiting: first come, first granted.
+//!
+//! Only the head of a queue can be granted, so nobody overtakes. It knows nothing of time but how long a waiter has
+//! waited: who waits too long is cancelled from outside.
+
+use super::LockTable;
+use super::acquire::Terms;
+use super::index::Ref;
+use super::rows::WaiterRow;
+use super::slab::NONE;
+use crate::hash::{hash_request, hash_str};
+use crate::types::*;
+
+impl LockTable {
+    /// Puts a waiter, newer than all others, at the end of its lock's queue.
+    pub(super) fn enqueue(&mut self, row: WaiterRow) {
+        let (request, lock, session) = (row.request, row.lock, row.session);
+        let waiter = self.waiters.insert(row);
+        self.locks[lock].queue.append(&mut self.waiters, waiter, WaiterRow::links_mut);
+        self.locks[lock].queue_len += 1;
+        if session != NONE {
+            self.sessions[session].waiters.append(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+        }
+        self.index_request(request, Ref::Waiting(waiter));
+    }
+
+    /// Takes a waiter out of its queue. Its lock and session may be left without purpose: the caller sees to them.
+    pub(super) fn unqueue(&mut self, waiter: u32) -> WaiterRow {
+        let &WaiterRow { request, lock, session, .. } = &self.waiters[waiter];
+        self.requests.remove(hash_request(request), Ref::Waiting(waiter).pack());
+        self.locks[lock].queue.unlink(&mut self.waiters, waiter, WaiterRow::links_mut);
+        self.locks[lock].queue_len -= 1;
+        if session != NONE {
+            self.sessions[session].waiters.unlink(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+        }
+        self.waiters.remove(waiter)
+    }
+
+    /// A waiter leaves without a grant. The caller settles its lock.
+    pub(super) fn drop_waiter(&mut self, waiter: u32, why: DropReason, effects: &mut Effects) {
+        let row = self.unqueue(waiter);
+        effects.dropped.push((row.request, why));
+        if row.session != NONE {
+            let session = &self.sessions[row.session];
+            if session.lease.is_none() && session.waiters.is_empty() {
+                self.forget_session(row.session);
+            }
+        }
+    }
+
+    pub(super) fn cancel_wait(&mut self, at: Stamp, name: &str, request: RequestId, effects: &mut Effects) -> Outcome {
+        match self.find_request(request) {
+            Some(Ref::Waiting(waiter)) if &*self.locks[self.waiters[waiter].lock].name == name => {
+                let lock = self.waiters[waiter].lock;
+                self.drop_waiter(waiter, DropReason::Cancelled, effects);
+                self.settle(at, lock, effects);
+                Outcome::Cancelled
+            }
+            // Too late: the caller holds it, and must know.
+            Some(Ref::Live(grant)) if &*self.locks[self.grants[grant].lock].name == name => {
+                Outcome::Granted(self.show(grant))
+            }
+            _ => Outcome::NotWaiting,
+        }
+    }
+
+    /// 1 for the head. Walks the queue: only retries ask.
+    pub(super) fn position(&self, waiter: u32) -> u32 {
+        let queue = self.locks[self.waiters[waiter].lock].queue;
+        1 + queue.walk(&self.waiters, |row| row.links).take_while(|&other| other != waiter).count() as u32
+    }
+
+    /// Hands a lock to as many heads of its queue as fit, and drops it if nobody is left. To be called whenever a grant or
+    /// a waiter has gone; harmless if the lock is gone already.
+    pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
+        while let Some(row) = self.locks.get(lock) {
+            let head = row.queue.first;
+            let Some(waiter) = self.waiters.get(head) else {
+                if row.grants.is_empty() {
+                    let row = self.locks.remove(lock);
+                    self.names.remove(hash_str(&row.name), lock);
+                }
+                return;
+            };
+            if !self.fits(lock, waiter.mode) || self.last_token >= TOKEN_MAX {
+                return;
+            }
+            let row = self.unqueue(head);
+            let terms = Terms {
+                request: row.request,
+                mode: row.mode,
+                ttl_ms: row.ttl_ms,
+                texts: row.texts,
+                session: row.session,
+                waited_ms: at.shard_ms.saturating_sub(row.since_ms),
+            };
+            let grant = self.grant(at, lock, terms, effects);
+            effects.granted.push(self.show(grant));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What ended not long ago, in the order in which it ended.
+//!
+//! A [`Ring`] gives each item the next number, keeps items in blocks, and drops them from the front. Its durable form is one
+//! record per block, so a shard that ends grants all the time writes few records, and none for items that came and went
+//! between two checkpoints. It knows nothing of when an item is to be forgotten, nor of who looks it up.
+
+use super::index::Ref;
+use crate::codec::{Reader, Result, put_end, put_request, put_str, put_varint};
+use crate::command::DecodeError;
+use crate::types::{EndKind, RequestId};
+use std::collections::VecDeque;
+
+/// Items per block, and so per durable record. Frozen: records depend on it.
+const BLOCK: u64 = 128;
+/// Of a block's record.
+const VERSION: u8 = 1;
+
+/// Something that ended. The default fills places that are never read.
+pub(super) trait Ended: Default {
+    fn encode(&self, into: &mut Vec<u8>);
+    fn decode(r: &mut Reader<'_>) -> Result<Self>;
+}
+
+/// A grant that ended.
+#[derive(Debug)]
+pub(super) struct EndedGrant {
+    pub(super) token: u64,
+    pub(super) ended_ms: u64,
+    /// Of the resource. A hash is enough: the token or request id has matched already, and is unique.
+    pub(super) name_hash: u64,
+    request: [u64; 2],
+    pub(super) end: EndKind,
+}
+
+impl EndedGrant {
+    pub(super) fn new(request: RequestId, token: u64, name_hash: u64, end: EndKind, ended_ms: u64) -> Self {
+        EndedGrant { token, ended_ms, name_hash, request: [request.0 as u64, (request.0 >> 64) as u64], end }
+    }
+
+    pub(super) fn request(&self) -> RequestId {
+        RequestId(u128::from(self.request[0]) | u128::from(self.request[1]) << 64)
+    }
+}
+
+impl Default for EndedGrant {
+    fn default() -> Self {
+        EndedGrant::new(RequestId(0), 0, 0, EndKind::Released, 0)
+    }
+}
+
+impl Ended for EndedGrant {
+    fn encode(&self, into: &mut Vec<u8>) {
+        put_request(into, self.request());
+        put_varint(into, self.token);
+        into.extend_from_slice(&self.name_hash.to_le_bytes());
+        put_end(into, self.end);
+        put_varint(into, self.ended_ms);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let request = r.request()?;
+        let token = r.varint()?;
+        let name_hash = u64::from_le_bytes(r.fixed()?);
+        let end = r.end_kind()?;
+        Ok(EndedGrant::new(request, token, name_hash, end, r.varint()?))
+    }
+}
+
+/// A session that was closed or expired.
+#[derive(Debug, Default)]
+pub(super) struct EndedSession {
+    pub(super) id: Box<str>,
+    pub(super) ended_ms: u64,
+}
+
+impl Ended for EndedSession {
+    fn encode(&self, into: &mut Vec<u8>) {
+        put_str(into, &self.id);
+        put_varint(into, self.ended_ms);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        Ok(EndedSession { id: r.str()?.into(), ended_ms: r.varint()? })
+    }
+}
+
+/// Items numbered from 0 in the order of their arrival.
+///
+/// - `first..next` are the items; all are in `blocks`, where item `n` is in block `n / BLOCK` at `n % BLOCK`.
+/// - The front of `blocks` holds `first` (or nothing if there are no items); blocks are consecutive.
+/// - Durable records hold the blocks of `saved`, complete up to its end.
+#[derive(Debug)]
+pub(super) struct Ring<T> {
+    blocks: VecDeque<Vec<T>>,
+    first: u64,
+    next: u64,
+    saved: std::ops::Range<u64>,
+}
+
+impl<T: Ended> Ring<T> {
+    pub(super) const fn new() -> Self {
+        Ring { blocks: VecDeque::new(), first: 0, next: 0, saved: 0..0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        (self.next - self.first) as usize
+    }
+
+    /// Numbers of the items.
+    pub(super) fn span(&self) -> std::ops::Range<u64> {
+        self.first..self.next
+    }
+
+    /// Adds an item and names it, for [`get`](Self::get).
+    pub(super) fn push(&mut self, item: T) -> Ref {
+        if self.next.is_multiple_of(BLOCK) {
+            self.blocks.push_back(Vec::new());
+        } else if self.blocks.is_empty() {
+            // The front of the first block was forgotten before the table was loaded; its places stay.
+            self.blocks.push_back(std::iter::repeat_with(T::default).take((self.next % BLOCK) as usize).collect());
+        }
+        let name = short(self.next);
+        self.blocks.back_mut().expect("a block was just seen to").push(item);
+        self.next += 1;
+        name
+    }
+
+    /// The oldest item and its name.
+    pub(super) fn oldest(&self) -> Option<(Ref, &T)> {
+        (self.first < self.next).then(|| (short(self.first), self.at(self.first)))
+    }
+
+    /// Drops the oldest item.
+    pub(super) fn pop(&mut self) {
+        assert!(self.first < self.next, "nothing to forget");
+        self.first += 1;
+        if self.first.is_multiple_of(BLOCK) {
+            self.blocks.pop_front();
+        }
+    }
+
+    /// By the name that it got.
+    pub(super) fn get(&self, name: u32) -> &T {
+        let offset = name.wrapping_sub(self.first as u32) & Ref::MASK;
+        self.at(self.first + u64::from(offset))
+    }
+
+    fn at(&self, number: u64) -> &T {
+        let block = number / BLOCK - self.first / BLOCK;
+        &self.blocks[block as usize][(number % BLOCK) as usize]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.span().map(|number| (number, self.at(number)))
+    }
+
+    /// Numbers of the blocks that hold items.
+    pub(super) fn block_span(&self) -> std::ops::Range<u64> {
+        blocks_with(&self.span())
+    }
+
+    /// One block's record: the number of its first item, how many, and the items.
+    pub(super) fn encode_block(&self, block: u64, into: &mut Vec<u8>) {
+        let items = (block * BLOCK).max(self.first)..((block + 1) * BLOCK).min(self.next);
+        into.push(VERSION);
+        put_varint(into, items.start);
+        put_varint(into, items.end - items.start);
+        for number in items {
+            self.at(number).encode(into);
+        }
+    }
+
+    /// How many records [`take_changes`](Self::take_changes) will name.
+    pub(super) fn changes(&self) -> usize {
+        let (gone, changed) = self.differences();
+        (gone.end.saturating_sub(gone.start) + changed.end.saturating_sub(changed.start)) as usize
+    }
+
+    /// The block records to delete and those to write.
+    pub(super) fn take_changes(&mut self) -> (std::ops::Range<u64>, std::ops::Range<u64>) {
+        let differences = self.differences();
+        self.saved = self.span();
+        differences
+    }
+
+    fn differences(&self) -> (std::ops::Range<u64>, std::ops::Range<u64>) {
+        // A block whose items are all gone keeps its record until the next block begins.
+        let saved = self.saved.start / BLOCK..self.saved.end.div_ceil(BLOCK);
+        let gone = saved.start..saved.end.min(self.first / BLOCK).max(saved.start);
+        // Items since the last checkpoint start at `saved.end`; what stands before them in their block is written again.
+        let new = self.saved.end.max(self.first)..self.next;
+        (gone, blocks_with(&new))
+    }
+
+    /// Starts from what a header says. [`load_block`](Self::load_block) fills it.
+    pub(super) fn load(&mut self, span: std::ops::Range<u64>, max: usize) -> Result<()> {
+        if span.start > span.end || span.end - span.start > max as u64 {
+            return Err(DecodeError("an impossible span of recent memory"));
+        }
+        (self.first, self.next) = (span.start, span.start);
+        Ok(())
+    }
+
+    /// Reads one record. Items below the first were forgotten since it was written. Returns the items' names.
+    pub(super) fn load_block(&mut self, block: u64, r: &mut Reader<'_>) -> Result<Vec<Ref>> {
+        let (start, count) = (r.varint()?, r.varint()?);
+        let end = start.checked_add(count).ok_or(DecodeError("an impossible block of recent memory"))?;
+        if count == 0 || start / BLOCK != block || (end - 1) / BLOCK != block {
+            return Err(DecodeError("an impossible block of recent memory"));
+        }
+        let mut names = Vec::new();
+        for number in start..end {
+            let item = T::decode(r)?;
+            if number < self.first {
+                continue;
+            }
+            if number != self.next {
+                return Err(DecodeError("a gap in recent memory"));
+            }
+            names.push(self.push(item));
+        }
+        Ok(names)
+    }
+
+    /// All that was loaded stands in durable records.
+    pub(super) fn mark_saved(&mut self) {
+        self.saved = self.span();
+    }
+}
+
+fn short(number: u64) -> Ref {
+    Ref::Ended(number as u32 & Ref::MASK)
+}
+
+/// The blocks that these items are in.
+fn blocks_with(items: &std::ops::Range<u64>) -> std::ops::Range<u64> {
+    if items.is_empty() { 0..0 } else { items.start / BLOCK..items.end.div_ceil(BLOCK) }
+}

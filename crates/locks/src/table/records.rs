@@ -1,0 +1,375 @@
+//! The records that a table is made of, and their bytes.
+//!
+//! They are canonical: equal tables have equal records, whatever their history, so places and other accidents of layout
+//! have no part in them. Each has a key of a kind byte and a number that is never reused, and a value that begins with a
+//! version. Kinds, and versions within a kind, are retired, never reused. Reading promises never to panic and to refuse what
+//! no table can have written. It knows nothing of which records are to be written when.
+
+use super::index::Ref;
+use super::rows::{GrantRow, Lease, Life, Texts, WaiterRow};
+use super::slab::NONE;
+use super::{LockTable, chain::Links};
+use crate::codec::{Reader, Result, put_mode, put_request, put_str, put_varint};
+use crate::command::DecodeError;
+use crate::hash::hash_number;
+use crate::limits::{
+    InvalidInput, validate_metadata, validate_mode, validate_name, validate_owner, validate_session, validate_ttl,
+};
+use crate::types::*;
+use std::num::NonZeroU64;
+use std::ops::Range;
+
+/// The first byte of each key. Records are read by rising key, so each kind may refer to those before it.
+pub(super) mod kind {
+    pub(in super::super) const HEADER: u8 = 1;
+    pub(in super::super) const SESSION: u8 = 2;
+    pub(in super::super) const GRANT: u8 = 3;
+    pub(in super::super) const WAITER: u8 = 4;
+    pub(in super::super) const ENDED_GRANTS: u8 = 5;
+    pub(in super::super) const ENDED_SESSIONS: u8 = 6;
+}
+
+const VERSION: u8 = 1;
+const PRIVATE: u8 = 0;
+const OF_SESSION: u8 = 1;
+/// Counters beyond this are not believed, so that counting on cannot overflow.
+const COUNTER_MAX: u64 = 1 << 62;
+
+pub(super) type Key = [u8; 9];
+
+pub(super) fn key(kind: u8, number: u64) -> Key {
+    let mut key = [kind; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The counters of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    last_token: u64,
+    last_waiter: u64,
+    shard_ms: u64,
+    ended_grants: Range<u64>,
+    ended_sessions: Range<u64>,
+}
+
+impl Header {
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
+        into.push(VERSION);
+        let (grants, sessions) = (&self.ended_grants, &self.ended_sessions);
+        for number in [self.last_token, self.last_waiter, self.shard_ms, grants.start, grants.end] {
+            put_varint(into, number);
+        }
+        put_varint(into, sessions.start);
+        put_varint(into, sessions.end);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Header> {
+        let header = Header {
+            last_token: counter(r)?,
+            last_waiter: counter(r)?,
+            shard_ms: r.varint()?,
+            ended_grants: counter(r)?..counter(r)?,
+            ended_sessions: counter(r)?..counter(r)?,
+        };
+        if header.last_token > TOKEN_MAX {
+            return Err(DecodeError("a token counter past 2^53"));
+        }
+        Ok(header)
+    }
+}
+
+impl LockTable {
+    pub(super) fn header(&self) -> Header {
+        Header {
+            last_token: self.last_token,
+            last_waiter: self.last_waiter,
+            shard_ms: self.shard_ms,
+            ended_grants: self.ended_grants.span(),
+            ended_sessions: self.ended_sessions.span(),
+        }
+    }
+
+    pub(super) fn encode_session(&self, session: u32, into: &mut Vec<u8>) {
+        let row = &self.sessions[session];
+        into.push(VERSION);
+        put_str(into, &row.id);
+        put_life(into, &row.life, &row.texts);
+    }
+
+    pub(super) fn encode_grant(&self, grant: u32, into: &mut Vec<u8>) {
+        let row = &self.grants[grant];
+        into.push(VERSION);
+        put_str(into, &self.locks[row.lock].name);
+        put_request(into, row.request());
+        put_mode(into, row.mode);
+        put_varint(into, row.acquired_wall_ms);
+        put_varint(into, row.waited_ms.into());
+        match &row.lease {
+            Lease::Private { life, texts } => {
+                into.push(PRIVATE);
+                put_life(into, life, texts);
+            }
+            Lease::Session { session, renewals_before, .. } => {
+                into.push(OF_SESSION);
+                let lease = self.sessions[*session].lease_id().expect("a session with grants has a lease");
+                put_varint(into, lease.0);
+                put_varint(into, *renewals_before);
+            }
+        }
+    }
+
+    pub(super) fn encode_waiter(&self, waiter: u32, into: &mut Vec<u8>) {
+        let row = &self.waiters[waiter];
+        into.push(VERSION);
+        put_str(into, &self.locks[row.lock].name);
+        put_request(into, row.request);
+        put_mode(into, row.mode);
+        put_varint(into, row.ttl_ms.into());
+        put_varint(into, row.since_ms);
+        put_str(into, if row.session == NONE { "" } else { &self.sessions[row.session].id });
+        put_str(into, row.texts.owner());
+        put_str(into, row.texts.metadata());
+    }
+}
+
+/// Puts a table together out of its records, which come by rising key.
+pub(super) struct Loader {
+    table: LockTable,
+    header: Option<Header>,
+    last_key: Option<Key>,
+}
+
+impl Loader {
+    pub(super) fn new() -> Self {
+        Loader { table: LockTable::new(), header: None, last_key: None }
+    }
+
+    pub(super) fn add(&mut self, bytes: &[u8], value: &[u8]) -> Result<()> {
+        let key = Key::try_from(bytes).map_err(|_| DecodeError("a record key of the wrong length"))?;
+        if self.last_key.is_some_and(|last| last >= key) {
+            return Err(DecodeError("records out of order"));
+        }
+        self.last_key = Some(key);
+        let [kind, number @ ..] = key;
+        let number = u64::from_be_bytes(number);
+        let mut r = Reader::new(value);
+        r.version(VERSION)?;
+        match kind {
+            kind::HEADER if number == 0 => self.add_header(&mut r)?,
+            _ if self.header.is_none() => return Err(DecodeError("records without a header")),
+            kind::SESSION => self.add_session(number, &mut r)?,
+            kind::GRANT => self.add_grant(number, &mut r)?,
+            kind::WAITER => self.add_waiter(number, &mut r)?,
+            kind::ENDED_GRANTS => self.add_ended_grants(number, &mut r)?,
+            kind::ENDED_SESSIONS => self.add_ended_sessions(number, &mut r)?,
+            _ => return Err(DecodeError("an unknown kind of record")),
+        }
+        r.end()
+    }
+
+    /// The table, in which everything counts as changed since the last checkpoint. No records at all make an empty table.
+    pub(super) fn finish(self) -> Result<LockTable> {
+        let expected = self.header.unwrap_or_else(|| LockTable::new().header());
+        if self.table.header() != expected {
+            return Err(DecodeError("recent memory is incomplete"));
+        }
+        Ok(self.table)
+    }
+
+    fn add_header(&mut self, r: &mut Reader<'_>) -> Result<()> {
+        let header = Header::decode(r)?;
+        let table = &mut self.table;
+        (table.last_token, table.last_waiter, table.shard_ms) =
+            (header.last_token, header.last_waiter, header.shard_ms);
+        table.ended_grants.load(header.ended_grants.clone(), REQUEST_MEMORY_MAX)?;
+        table.ended_sessions.load(header.ended_sessions.clone(), REQUEST_MEMORY_MAX)?;
+        self.header = Some(header);
+        Ok(())
+    }
+
+    fn add_session(&mut self, lease: u64, r: &mut Reader<'_>) -> Result<()> {
+        let lease = self.token(lease)?;
+        let id = r.str()?;
+        check(validate_session(id))?;
+        let (life, texts) = read_life(r)?;
+        if self.table.find_session(id).is_some() {
+            return Err(DecodeError("two sessions of one id"));
+        }
+        let session = self.table.unknown_session(id);
+        let row = &mut self.table.sessions[session];
+        (row.life, row.texts) = (life, texts);
+        self.table.begin_session(session, lease);
+        Ok(())
+    }
+
+    fn add_grant(&mut self, token: u64, r: &mut Reader<'_>) -> Result<()> {
+        let token = self.token(token)?;
+        let name = r.str()?;
+        check(validate_name(name))?;
+        let request = self.request(r)?;
+        let mode = r.mode()?;
+        check(validate_mode(mode))?;
+        let acquired_wall_ms = r.varint()?;
+        let waited_ms = r.varint_u32()?;
+        let session_of = |lease: u64| {
+            let is_it = |session: u32| self.table.sessions[session].lease_id() == Some(LeaseId(lease));
+            self.table.session_leases.get(hash_number(lease), is_it)
+        };
+        let lease = match r.byte()? {
+            PRIVATE if session_of(token.get()).is_none() => {
+                let (life, texts) = read_life(r)?;
+                Lease::Private { life, texts }
+            }
+            OF_SESSION => {
+                let session = session_of(r.varint()?).ok_or(DecodeError("a grant of an unknown session"))?;
+                let renewals_before = r.varint()?;
+                if renewals_before > self.table.sessions[session].life.renewal_seq {
+                    return Err(DecodeError("a grant that is ahead of its lease"));
+                }
+                Lease::Session { session, links: Links::LOOSE, renewals_before }
+            }
+            _ => return Err(DecodeError("a grant on an impossible lease")),
+        };
+        let lock = self.lock(name);
+        if !self.table.fits(lock, mode) {
+            return Err(DecodeError("grants of one name that exclude each other"));
+        }
+        let mut row = GrantRow::new(token, request, lock, mode, lease);
+        (row.acquired_wall_ms, row.waited_ms) = (acquired_wall_ms, waited_ms);
+        self.table.link_grant(row);
+        Ok(())
+    }
+
+    fn add_waiter(&mut self, number: u64, r: &mut Reader<'_>) -> Result<()> {
+        if number == 0 || number > self.table.last_waiter {
+            return Err(DecodeError("a waiter past the waiter counter"));
+        }
+        let name = r.str()?;
+        check(validate_name(name))?;
+        let request = self.request(r)?;
+        let mode = r.mode()?;
+        check(validate_mode(mode))?;
+        let ttl_ms = r.varint_u32()?;
+        check(validate_ttl(ttl_ms))?;
+        let since_ms = r.varint()?;
+        let session = match r.str()? {
+            "" => NONE,
+            id => {
+                check(validate_session(id))?;
+                match self.table.find_session(id) {
+                    Some(Ref::Live(session)) => session,
+                    _ => self.table.unknown_session(id),
+                }
+            }
+        };
+        let texts = read_texts(r)?;
+        let lock = self.lock(name);
+        self.table.enqueue(WaiterRow {
+            number,
+            request,
+            since_ms,
+            texts,
+            ttl_ms,
+            mode,
+            lock,
+            links: Links::LOOSE,
+            session,
+            session_links: Links::LOOSE,
+            changed_at: NONE,
+        });
+        Ok(())
+    }
+
+    fn add_ended_grants(&mut self, block: u64, r: &mut Reader<'_>) -> Result<()> {
+        for name in self.table.ended_grants.load_block(block, r)? {
+            let Ref::Ended(at) = name else { continue };
+            let (token, request) = (self.table.ended_grants.get(at).token, self.table.ended_grants.get(at).request());
+            self.token(token)?;
+            // An id may have been taken up again after it was forgotten, but a token comes once.
+            let known = |entry| match Ref::unpack(entry) {
+                Ref::Live(grant) => self.table.grants[grant].token.get() == token,
+                Ref::Ended(other) => self.table.ended_grants.get(other).token == token,
+                Ref::Waiting(_) => false,
+            };
+            if self.table.tokens.get(hash_number(token), known).is_some() {
+                return Err(DecodeError("two grants of one token"));
+            }
+            if self.table.remembers(self.table.ended_grants.get(at).ended_ms)
+                && self.table.find_request(request).is_some()
+            {
+                return Err(DecodeError("a request id in two uses"));
+            }
+            self.table.index_token(token, name);
+            self.table.index_request(request, name);
+        }
+        Ok(())
+    }
+
+    fn add_ended_sessions(&mut self, block: u64, r: &mut Reader<'_>) -> Result<()> {
+        for name in self.table.ended_sessions.load_block(block, r)? {
+            let Ref::Ended(at) = name else { continue };
+            let (id, ended_ms) = {
+                let ended = self.table.ended_sessions.get(at);
+                (ended.id.clone(), ended.ended_ms)
+            };
+            check(validate_session(&id))?;
+            if self.table.remembers(ended_ms) && self.table.find_session(&id).is_some() {
+                return Err(DecodeError("a session that is known and ended"));
+            }
+            self.table.index_session(&id, name);
+        }
+        Ok(())
+    }
+
+    fn token(&self, token: u64) -> Result<NonZeroU64> {
+        NonZeroU64::new(token)
+            .filter(|token| token.get() <= self.table.last_token)
+            .ok_or(DecodeError("a token past the token counter"))
+    }
+
+    fn request(&self, r: &mut Reader<'_>) -> Result<RequestId> {
+        let request = r.request()?;
+        match self.table.find_request(request) {
+            Some(_) => Err(DecodeError("a request id in two uses")),
+            None => Ok(request),
+        }
+    }
+
+    fn lock(&mut self, name: &str) -> u32 {
+        self.table.find_lock(name).unwrap_or_else(|| self.table.new_lock(name))
+    }
+}
+
+fn put_life(into: &mut Vec<u8>, life: &Life, texts: &Texts) {
+    put_varint(into, life.ttl_ms.into());
+    put_varint(into, life.renewal_seq);
+    put_varint(into, life.renewed_wall_ms);
+    put_str(into, texts.owner());
+    put_str(into, texts.metadata());
+}
+
+fn read_life(r: &mut Reader<'_>) -> Result<(Life, Texts)> {
+    let ttl_ms = r.varint_u32()?;
+    check(validate_ttl(ttl_ms))?;
+    let life = Life { ttl_ms, renewal_seq: counter(r)?, renewed_wall_ms: r.varint()? };
+    Ok((life, read_texts(r)?))
+}
+
+fn read_texts(r: &mut Reader<'_>) -> Result<Texts> {
+    let (owner, metadata) = (r.str()?, r.str()?);
+    check(validate_owner(owner))?;
+    check(validate_metadata(metadata))?;
+    Ok(Texts::new(owner, metadata))
+}
+
+fn counter(r: &mut Reader<'_>) -> Result<u64> {
+    match r.varint()? {
+        count if count <= COUNTER_MAX => Ok(count),
+        _ => Err(DecodeError("an impossible counter")),
+    }
+}
+
+fn check(valid: std::result::Result<(), InvalidInput>) -> Result<()> {
+    valid.map_err(InvalidInput::in_log)
+}

@@ -1,0 +1,209 @@
+//! Rows in a vector, named by their place; and the same with a note of which rows changed since the last checkpoint.
+//!
+//! A place is reused when its row is gone, so it means nothing outside of the table, and differs between replicas that hold
+//! the same rows: whatever leaves the table is ordered by something else. It knows nothing of what the rows are.
+
+use std::ops::{Index, IndexMut};
+
+/// No place.
+pub(super) const NONE: u32 = u32::MAX;
+/// So that two bits of a packed reference are free.
+const ROWS_MAX: usize = 1 << 30;
+
+#[derive(Debug)]
+enum Slot<T> {
+    Full(T),
+    /// Names the next free slot.
+    Free(u32),
+}
+
+/// Rows by place.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: u32,
+    len: usize,
+}
+
+impl<T> Slab<T> {
+    pub(super) const fn new() -> Self {
+        Slab { slots: Vec::new(), free: NONE, len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, row: T) -> u32 {
+        self.len += 1;
+        if self.free == NONE {
+            assert!(self.slots.len() < ROWS_MAX, "a table holds at most {ROWS_MAX} rows of a kind");
+            self.slots.push(Slot::Full(row));
+            return (self.slots.len() - 1) as u32;
+        }
+        let at = self.free;
+        match std::mem::replace(&mut self.slots[at as usize], Slot::Full(row)) {
+            Slot::Free(next) => self.free = next,
+            Slot::Full(_) => unreachable!("the free list names a full slot, {at}"),
+        }
+        at
+    }
+
+    pub(super) fn remove(&mut self, at: u32) -> T {
+        match std::mem::replace(&mut self.slots[at as usize], Slot::Free(self.free)) {
+            Slot::Full(row) => {
+                self.free = at;
+                self.len -= 1;
+                row
+            }
+            Slot::Free(_) => unreachable!("no row at {at}"),
+        }
+    }
+
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
+        match self.slots.get(at as usize) {
+            Some(Slot::Full(row)) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// By place: sort before anything of it leaves the table.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.slots.iter().enumerate().filter_map(|(at, slot)| match slot {
+            Slot::Full(row) => Some((at as u32, row)),
+            Slot::Free(_) => None,
+        })
+    }
+}
+
+impl<T> Index<u32> for Slab<T> {
+    type Output = T;
+    fn index(&self, at: u32) -> &T {
+        match &self.slots[at as usize] {
+            Slot::Full(row) => row,
+            Slot::Free(_) => unreachable!("no row at {at}"),
+        }
+    }
+}
+
+impl<T> IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, at: u32) -> &mut T {
+        match &mut self.slots[at as usize] {
+            Slot::Full(row) => row,
+            Slot::Free(_) => unreachable!("no row at {at}"),
+        }
+    }
+}
+
+/// A row that has a durable record.
+pub(super) trait Durable {
+    /// Names the record: from a counter that only rises, so it is never reused. 0: has no record (yet).
+    fn number(&self) -> u64;
+    /// Where the row stands in the list of changed rows; [`NONE`] if it does not. Kept by [`Tracked`].
+    fn changed_at(&mut self) -> &mut u32;
+}
+
+/// Rows, and which records differ from the last checkpoint.
+///
+/// - A row with a number above `saved` has no durable record: it came after the last checkpoint. If it goes before the next,
+///   no trace of it is left.
+/// - Every such row, and every older one that was touched, is in `changed` exactly once; `changed_at` says where.
+/// - `gone` names each durable record whose row is no more, once.
+#[derive(Debug)]
+pub(super) struct Tracked<T> {
+    rows: Slab<T>,
+    changed: Vec<u32>,
+    gone: Vec<u64>,
+    saved: u64,
+}
+
+impl<T: Durable> Tracked<T> {
+    pub(super) const fn new() -> Self {
+        Tracked { rows: Slab::new(), changed: Vec::new(), gone: Vec::new(), saved: 0 }
+    }
+
+    /// With a number that is 0 or above all earlier ones. A row numbered later is [`touch`](Self::touch)ed then.
+    pub(super) fn insert(&mut self, row: T) -> u32 {
+        let numbered = row.number() != 0;
+        let at = self.rows.insert(row);
+        if numbered {
+            self.touch(at);
+        }
+        at
+    }
+
+    /// The row differs from its record.
+    pub(super) fn touch(&mut self, at: u32) {
+        let place = self.changed.len() as u32;
+        let changed_at = self.rows[at].changed_at();
+        if *changed_at == NONE {
+            *changed_at = place;
+            self.changed.push(at);
+        }
+    }
+
+    pub(super) fn remove(&mut self, at: u32) -> T {
+        let mut row = self.rows.remove(at);
+        let place = *row.changed_at();
+        if place != NONE {
+            assert_eq!(self.changed.swap_remove(place as usize), at, "the list of changed rows names another row");
+            if let Some(&moved) = self.changed.get(place as usize) {
+                *self.rows[moved].changed_at() = place;
+            }
+        }
+        if (1..=self.saved).contains(&row.number()) {
+            self.gone.push(row.number());
+        }
+        row
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn get(&self, at: u32) -> Option<&T> {
+        self.rows.get(at)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.rows.iter()
+    }
+
+    /// The places of all rows with a record, by number.
+    pub(super) fn by_number(&self) -> Vec<u32> {
+        let mut rows: Vec<(u64, u32)> =
+            self.rows.iter().map(|(at, row)| (row.number(), at)).filter(|row| row.0 != 0).collect();
+        rows.sort_unstable();
+        rows.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// How many records differ from the last checkpoint.
+    pub(super) fn changes(&self) -> usize {
+        self.changed.len() + self.gone.len()
+    }
+
+    /// Hands out what differs: the numbers of records to delete and the places of rows to write. All numbers so far are
+    /// at most `highest`, and count as saved from now on.
+    pub(super) fn take_changes(&mut self, highest: u64) -> (Vec<u64>, Vec<u32>) {
+        let (gone, changed) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.changed));
+        for &at in &changed {
+            *self.rows[at].changed_at() = NONE;
+        }
+        self.saved = highest;
+        (gone, changed)
+    }
+}
+
+impl<T> Index<u32> for Tracked<T> {
+    type Output = T;
+    fn index(&self, at: u32) -> &T {
+        &self.rows[at]
+    }
+}
+
+/// Does not touch: only links and other things that no record holds may change without.
+impl<T> IndexMut<u32> for Tracked<T> {
+    fn index_mut(&mut self, at: u32) -> &mut T {
+        &mut self.rows[at]
+    }
+}

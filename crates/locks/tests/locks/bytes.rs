@@ -1,0 +1,267 @@
+//! Commands, batches and tenures as bytes, and what is refused.
+
+use crate::driver::{Ask, ask};
+use palisade_locks::*;
+use proptest::prelude::*;
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        Just(Mode::Exclusive),
+        Just(Mode::Shared),
+        (1..=u32::MAX).prop_flat_map(|limit| (1..=limit).prop_map(move |count| Mode::Permits { count, limit })),
+    ]
+}
+
+fn with_command(check: impl Fn(Command<'_>)) -> impl Fn(Parts) {
+    move |(name, owner, session, request, token, ttl_ms, mode, wait, which)| {
+        let (name, request_id, token) = (name.as_str(), RequestId(request), Token(token));
+        check(match which {
+            0 => {
+                let (owner, session, metadata) = (owner.as_str(), session.as_str(), owner.as_str());
+                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata }
+            }
+            1 => Command::Renew { name, token },
+            2 => Command::Release { name, token },
+            3 => Command::Heartbeat { session: name },
+            4 => Command::CloseSession { session: name },
+            5 => Command::CancelWait { name, request_id },
+            6 => Command::ExpireLease { lease: LeaseId(request as u64), renewal_seq: (request >> 64) as u64 },
+            _ => Command::Break { name, token, by: &owner, reason: name },
+        });
+    }
+}
+
+type Parts = (String, String, String, u128, u64, u32, Mode, bool, u8);
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let text = || "[a-zä€ /]{0,20}";
+    ("[a-zä€ /]{1,15}", text(), text(), any::<u128>(), 0..1u64 << 53, TTL_MS, mode(), any::<bool>(), 0..8u8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn commands_come_back_as_they_were(parts in parts()) {
+        with_command(|command| {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(Command::decode(&bytes), Ok(command.clone()));
+            for len in 0..bytes.len() {
+                assert!(Command::decode(&bytes[..len]).is_err(), "cut short at {len}");
+            }
+            bytes.push(0);
+            assert!(Command::decode(&bytes).is_err(), "a byte too many");
+        })(parts);
+    }
+
+    #[test]
+    fn damaged_commands_never_panic(parts in parts(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        with_command(|command| {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            if let Ok(decoded) = Command::decode(&bytes) {
+                assert_eq!(validate(&decoded), Ok(()));
+            }
+        })(parts);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Command::decode(&bytes);
+        let _ = Tenure::decode(&bytes);
+        prop_assert!(Batch::decode(&bytes).is_err());
+        prop_assert!(LockTable::restore(&bytes).is_err());
+    }
+
+    #[test]
+    fn batches_come_back_and_damage_is_found(
+        all in prop::collection::vec(parts(), 0..20), wall_ms in any::<u64>(), shard_ms in any::<u64>(),
+        at in any::<prop::sample::Index>(), bit in 0..8u8,
+    ) {
+        let stamp = Stamp { wall_ms, shard_ms };
+        let mut builder = BatchBuilder::new(stamp);
+        prop_assert!(builder.is_empty());
+        for parts in &all {
+            let builder = std::cell::RefCell::new(&mut builder);
+            with_command(|command| {
+                let mut bytes = Vec::new();
+                command.encode(&mut bytes);
+                builder.borrow_mut().push(&bytes);
+            })(parts.clone());
+        }
+        prop_assert_eq!(builder.len(), all.len());
+        let size = builder.size_bytes();
+        let mut bytes = builder.finish();
+        prop_assert_eq!(bytes.len(), size);
+        let batch = Batch::decode(&bytes).unwrap();
+        prop_assert_eq!(batch.stamp, stamp);
+        for (parts, decoded) in all.into_iter().zip(&batch.commands) {
+            with_command(|command| assert_eq!(*decoded, command))(parts);
+        }
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        prop_assert!(Batch::decode(&bytes).is_err());
+        prop_assert!(Batch::decode(&bytes[..at]).is_err());
+    }
+
+    #[test]
+    fn tenures_come_back_as_they_were(
+        texts in prop::collection::vec("[a-zä€]{0,12}", 6), numbers in prop::collection::vec(any::<u64>(), 8),
+        request in any::<u128>(), ttl_ms in any::<u32>(), mode in mode(), end in 0..3usize,
+        at in any::<prop::sample::Index>(), to in any::<u8>(),
+    ) {
+        let tenure = Tenure {
+            grant: Grant {
+                name: texts[0].clone(),
+                owner: texts[1].clone(),
+                token: Token(numbers[0]),
+                mode,
+                session: texts[2].clone(),
+                metadata: texts[3].clone(),
+                ttl_ms,
+                acquired_wall_ms: numbers[1],
+                expires_wall_ms: numbers[2],
+                renewals: numbers[3],
+                waited_ms: numbers[4],
+                request_id: RequestId(request),
+                lease: LeaseId(numbers[5]),
+            },
+            ended_wall_ms: numbers[6],
+            end: [EndKind::Released, EndKind::Expired, EndKind::Broken][end],
+            broken_by: texts[4].clone(),
+            break_reason: texts[5].clone(),
+        };
+        let mut bytes = tenure.encode();
+        prop_assert_eq!(Tenure::decode(&bytes), Ok(tenure));
+        for len in 0..bytes.len() {
+            prop_assert!(Tenure::decode(&bytes[..len]).is_err());
+        }
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        let _ = Tenure::decode(&bytes);
+    }
+}
+
+#[test]
+fn the_bytes_of_commands_and_batches_never_change() {
+    let mut bytes = Vec::new();
+    ask(0x0102, "ab").wait().permits(2, 300).session("s").command().encode(&mut bytes);
+    let mut expected = vec![1, 2, 1];
+    expected.extend([0; 14]);
+    expected.extend(b"\x02ab\x03ann\x88\x27\x02\x02\xac\x02\x01\x01s\x00");
+    assert_eq!(bytes, expected);
+    for (command, expected) in [
+        (Command::Renew { name: "n", token: Token(300) }, &b"\x02\xac\x02\x01n"[..]),
+        (Command::Release { name: "n", token: Token(3) }, b"\x03\x03\x01n"),
+        (Command::Heartbeat { session: "s" }, b"\x04\x01s"),
+        (Command::CloseSession { session: "s" }, b"\x05\x01s"),
+        (Command::CancelWait { name: "n", request_id: RequestId(1) }, b"\x06\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n"),
+        (Command::ExpireLease { lease: LeaseId(7), renewal_seq: 128 }, b"\x07\x07\x80\x01"),
+        (Command::Break { name: "n", token: Token(3), by: "b", reason: "r" }, b"\x08\x03\x01n\x01b\x01r"),
+    ] {
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        assert_eq!(bytes, expected, "{command:?}");
+    }
+    let mut builder = BatchBuilder::new(Stamp { wall_ms: 1, shard_ms: 2 });
+    builder.push(b"\x04\x01s");
+    let bytes = builder.finish();
+    assert_eq!(bytes[0], 1);
+    assert_eq!(bytes[5..], *b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\x03\x04\x01s");
+}
+
+#[test]
+fn a_count_that_is_not_there_is_refused() {
+    let mut bytes = BatchBuilder::new(Stamp::default()).finish();
+    bytes[21..25].copy_from_slice(&u32::MAX.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[5..]);
+    bytes[1..5].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Batch::decode(&bytes).unwrap_err(), DecodeError("cut short"));
+}
+
+#[test]
+fn an_oversize_batch_is_refused_and_cannot_be_built() {
+    assert!(Batch::decode(&vec![1; BATCH_BYTES_MAX + 1]).is_err());
+    let mut builder = BatchBuilder::default();
+    let command = [0; 1_000];
+    while builder.has_room(command.len()) {
+        builder.push(&command);
+    }
+    assert!(builder.size_bytes() <= BATCH_BYTES_MAX);
+    assert!(builder.size_bytes() > BATCH_BYTES_MAX - 1_010);
+}
+
+/// What is said to whoever sends this. The log refuses it too.
+fn refusal(command: &Command<'_>) -> String {
+    let mut bytes = Vec::new();
+    command.encode(&mut bytes);
+    assert!(Command::decode(&bytes).is_err(), "it decodes: {command:?}");
+    validate(command).expect_err("out of bounds").to_string()
+}
+
+#[test]
+fn input_out_of_bounds_is_refused_with_what_to_do() {
+    let long = "x".repeat(2_000);
+    let of = |ask: Ask<'_>| refusal(&ask.command());
+    let fine = ask(1, "n");
+    assert_eq!(of(ask(1, "")), "the resource name is empty: give a name of 1 to 512 bytes");
+    assert_eq!(of(ask(1, &long[..513])), "the resource name is 513 bytes long: shorten it to at most 512 bytes");
+    assert_eq!(
+        of(ask(1, "tab\there")),
+        "the resource name has the control character U+0009 at byte 3: remove or encode it"
+    );
+    for name in ["\u{7f}", "x\u{85}", "\0"] {
+        assert!(of(ask(1, name)).contains("control character"));
+    }
+    assert!(of(fine.owner(&long[..257])).contains("257 bytes"));
+    assert!(of(fine.session(&long[..65])).contains("65 bytes"));
+    for ttl_ms in [0, 99, 86_400_001] {
+        assert!(
+            of(fine.ttl(ttl_ms)).starts_with(&format!("a TTL of {ttl_ms} ms is out of range: choose 100 ms to 24 h"))
+        );
+    }
+    for (count, limit) in [(0, 0), (0, 3), (4, 3)] {
+        assert!(of(fine.permits(count, limit)).starts_with(&format!("{count} of {limit} permits cannot be taken")));
+    }
+    let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, .. } = fine.command() else {
+        panic!("no acquire")
+    };
+    let metadata = &long[..1_025];
+    let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata };
+    assert!(refusal(&command).contains("1025 bytes"));
+
+    let token = Token(1 << 53);
+    assert!(refusal(&Command::Renew { name, token }).contains("below 2^53"));
+    assert!(refusal(&Command::Release { name, token }).contains("below 2^53"));
+    assert!(refusal(&Command::Heartbeat { session: "" }).contains("session id is empty"));
+    assert!(refusal(&Command::CloseSession { session: &long[..65] }).contains("65 bytes"));
+    assert!(refusal(&Command::CancelWait { name: "", request_id }).contains("name is empty"));
+    let token = Token(1);
+    assert!(refusal(&Command::Break { name, token, by: "", reason: "" }).contains("say why"));
+    assert!(refusal(&Command::Break { name, token, by: "", reason: metadata }).contains("the reason is 1025 bytes"));
+    assert!(refusal(&Command::Break { name, token, by: metadata, reason: "r" }).contains("1025 bytes"));
+}
+
+#[test]
+fn input_at_its_bounds_is_accepted() {
+    let long = "x".repeat(1_024);
+    for ttl_ms in [*TTL_MS.start(), *TTL_MS.end()] {
+        let command = Command::Acquire {
+            request_id: RequestId(u128::MAX),
+            name: &long[..NAME_BYTES_MAX],
+            owner: &long[..OWNER_BYTES_MAX],
+            ttl_ms,
+            mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
+            wait: true,
+            session: &long[..SESSION_BYTES_MAX],
+            metadata: &long[..METADATA_BYTES_MAX],
+        };
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        assert_eq!(Command::decode(&bytes), Ok(command));
+    }
+    assert_eq!(validate_name("Â is U+00C2, whose first byte is that of control characters too"), Ok(()));
+}

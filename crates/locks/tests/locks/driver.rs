@@ -1,0 +1,137 @@
+//! A table with a clock and short ways to say things.
+
+use palisade_locks::*;
+
+pub struct Driver {
+    pub table: LockTable,
+    pub at: Stamp,
+    /// Of the last command.
+    pub effects: Effects,
+}
+
+/// An acquire: exclusive, private lease, not waiting, unless said otherwise.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub id: u128,
+    pub name: &'a str,
+    pub owner: &'a str,
+    pub ttl_ms: u32,
+    pub mode: Mode,
+    pub wait: bool,
+    pub session: &'a str,
+}
+
+pub fn ask(id: u128, name: &str) -> Ask<'_> {
+    Ask { id, name, owner: "ann", ttl_ms: 5_000, mode: Mode::Exclusive, wait: false, session: "" }
+}
+
+impl<'a> Ask<'a> {
+    pub fn wait(self) -> Self {
+        Ask { wait: true, ..self }
+    }
+    pub fn shared(self) -> Self {
+        Ask { mode: Mode::Shared, ..self }
+    }
+    pub fn permits(self, count: u32, limit: u32) -> Self {
+        Ask { mode: Mode::Permits { count, limit }, ..self }
+    }
+    pub fn session(self, session: &'a str) -> Self {
+        Ask { session, ..self }
+    }
+    pub fn owner(self, owner: &'a str) -> Self {
+        Ask { owner, ..self }
+    }
+    pub fn ttl(self, ttl_ms: u32) -> Self {
+        Ask { ttl_ms, ..self }
+    }
+    pub fn command(self) -> Command<'a> {
+        Command::Acquire {
+            request_id: RequestId(self.id),
+            name: self.name,
+            owner: self.owner,
+            ttl_ms: self.ttl_ms,
+            mode: self.mode,
+            wait: self.wait,
+            session: self.session,
+            metadata: "",
+        }
+    }
+}
+
+impl Driver {
+    pub fn new() -> Self {
+        let at = Stamp { wall_ms: 1_700_000_000_000, shard_ms: 1_000 };
+        Driver { table: LockTable::new(), at, effects: Effects::default() }
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.at.wall_ms += ms;
+        self.at.shard_ms += ms;
+    }
+
+    pub fn apply(&mut self, command: Command<'_>) -> Outcome {
+        self.effects = Effects::default();
+        self.table.apply(self.at, &command, &mut self.effects)
+    }
+
+    pub fn acquire(&mut self, ask: Ask<'_>) -> Outcome {
+        self.apply(ask.command())
+    }
+
+    /// Acquires what must be free.
+    pub fn hold(&mut self, ask: Ask<'_>) -> Grant {
+        match self.acquire(ask) {
+            Outcome::Granted(grant) => grant,
+            other => panic!("{} was to be free: {other:?}", ask.name),
+        }
+    }
+
+    /// Waits for what must be held.
+    pub fn queue(&mut self, ask: Ask<'_>) -> u32 {
+        match self.acquire(ask.wait()) {
+            Outcome::Queued { position } => position,
+            other => panic!("{} was to be held: {other:?}", ask.name),
+        }
+    }
+
+    pub fn release(&mut self, name: &str, token: u64) -> Outcome {
+        self.apply(Command::Release { name, token: Token(token) })
+    }
+
+    pub fn renew(&mut self, name: &str, token: u64) -> Outcome {
+        self.apply(Command::Renew { name, token: Token(token) })
+    }
+
+    pub fn expire(&mut self, lease: LeaseId, renewal_seq: u64) -> Outcome {
+        self.apply(Command::ExpireLease { lease, renewal_seq })
+    }
+
+    pub fn close(&mut self, session: &str) -> Outcome {
+        self.apply(Command::CloseSession { session })
+    }
+
+    pub fn heartbeat(&mut self, session: &str) -> Outcome {
+        self.apply(Command::Heartbeat { session })
+    }
+
+    pub fn cancel(&mut self, id: u128, name: &str) -> Outcome {
+        self.apply(Command::CancelWait { name, request_id: RequestId(id) })
+    }
+
+    pub fn break_hold(&mut self, name: &str, token: u64) -> Outcome {
+        self.apply(Command::Break { name, token: Token(token), by: "root", reason: "stuck" })
+    }
+
+    /// Request ids of the last command's handovers.
+    pub fn handed(&self) -> Vec<u128> {
+        self.effects.granted.iter().map(|grant| grant.request_id.0).collect()
+    }
+
+    pub fn dropped(&self) -> Vec<(u128, DropReason)> {
+        self.effects.dropped.iter().map(|(id, why)| (id.0, *why)).collect()
+    }
+
+    pub fn tokens(&self, name: &str) -> Vec<u64> {
+        self.table.holders(name).iter().map(|grant| grant.token.0).collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! Rules of leases and sessions.
+
+use crate::driver::{Driver, ask};
+use palisade_locks::*;
+
+#[test]
+fn a_renewal_gives_another_ttl_and_keeps_the_token() {
+    let mut d = Driver::new();
+    let grant = d.hold(ask(1, "a"));
+    d.pass(1_000);
+    let expires_wall_ms = d.at.wall_ms + 5_000;
+    assert_eq!(d.renew("a", 1), Outcome::Renewed { ttl_ms: 5_000, expires_wall_ms, renewals: 1 });
+    assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease: grant.lease, ttl_ms: 5_000, renewal_seq: 1 }]);
+    assert_eq!(d.table.holders("a"), [Grant { renewals: 1, expires_wall_ms, ..grant }]);
+}
+
+#[test]
+fn a_renewal_by_the_wrong_token_or_name_is_refused() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.hold(ask(2, "b"));
+    assert_eq!(d.renew("a", 2), Outcome::NotOwner { current: Token(1) });
+    assert_eq!(d.renew("a", 77), Outcome::NotOwner { current: Token(1) });
+    assert_eq!(d.renew("free", 1), Outcome::NotOwner { current: Token(0) });
+    assert_eq!(d.renew("a", 0), Outcome::NotOwner { current: Token(1) });
+    assert_eq!(d.effects, Effects::default());
+}
+
+#[test]
+fn a_lease_dies_only_by_the_life_that_is_named() {
+    let mut d = Driver::new();
+    let grant = d.hold(ask(1, "a"));
+    d.renew("a", 1);
+    assert_eq!(d.expire(grant.lease, 0), Outcome::Expired(false), "renewed since");
+    assert_eq!(d.expire(grant.lease, 2), Outcome::Expired(false), "not there yet");
+    assert_eq!(d.tokens("a"), [1]);
+    assert_eq!(d.expire(grant.lease, 1), Outcome::Expired(true));
+    assert_eq!(d.effects.leases, [LeaseEvent::Gone { lease: grant.lease }]);
+    assert_eq!(d.effects.tenures[0].end, EndKind::Expired);
+    assert_eq!(d.expire(grant.lease, 1), Outcome::Expired(false), "gone already");
+    assert_eq!(d.table.counts(), Counts::default());
+}
+
+#[test]
+fn an_expired_lock_goes_to_the_next_waiter() {
+    let mut d = Driver::new();
+    let grant = d.hold(ask(1, "a"));
+    d.queue(ask(2, "a"));
+    d.expire(grant.lease, 0);
+    assert_eq!(d.handed(), [2]);
+    assert_eq!(d.renew("a", 1), Outcome::LeaseExpired { current: Token(2) });
+    assert_eq!(d.release("a", 1), Outcome::LeaseExpired { current: Token(2) });
+    assert_eq!(d.tokens("a"), [2]);
+}
+
+#[test]
+fn a_session_begins_with_its_first_grant_and_keeps_its_terms() {
+    let mut d = Driver::new();
+    let first = d.hold(ask(1, "a").session("s").owner("bob").ttl(2_000));
+    let second = d.hold(ask(2, "b").session("s").owner("eve").ttl(9_000));
+    assert_eq!(d.effects.leases, [], "the lease is there already");
+    assert_eq!((first.lease, first.session.as_str()), (second.lease, "s"));
+    assert_eq!((second.owner.as_str(), second.ttl_ms), ("bob", 2_000));
+    assert_eq!(d.table.counts(), Counts { locks: 2, grants: 2, waiters: 0, sessions: 1 });
+    assert_eq!(d.table.leases().count(), 1);
+}
+
+#[test]
+fn one_heartbeat_renews_all_that_a_session_holds() {
+    let mut d = Driver::new();
+    let lease = d.hold(ask(1, "a").session("s")).lease;
+    d.heartbeat("s");
+    d.hold(ask(2, "b").session("s"));
+    d.pass(10);
+    assert_eq!(d.heartbeat("s"), Outcome::HeartbeatOk);
+    assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease, ttl_ms: 5_000, renewal_seq: 2 }]);
+    let renewals = |d: &Driver, name| d.table.holders(name)[0].renewals;
+    assert_eq!((renewals(&d, "a"), renewals(&d, "b")), (2, 1), "since each grant");
+    assert_eq!(d.table.holders("b")[0].expires_wall_ms, d.at.wall_ms + 5_000);
+}
+
+#[test]
+fn renewing_one_grant_renews_its_session() {
+    let mut d = Driver::new();
+    let lease = d.hold(ask(1, "a").session("s")).lease;
+    d.hold(ask(2, "b").session("s"));
+    assert!(matches!(d.renew("b", 2), Outcome::Renewed { renewals: 1, .. }));
+    assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease, ttl_ms: 5_000, renewal_seq: 1 }]);
+    assert_eq!(d.expire(lease, 0), Outcome::Expired(false));
+    assert_eq!(d.table.holders("a")[0].renewals, 1);
+}
+
+#[test]
+fn a_session_outlives_its_last_grant_by_heartbeats() {
+    let mut d = Driver::new();
+    let lease = d.hold(ask(1, "a").session("s")).lease;
+    d.release("a", 1);
+    assert_eq!(d.effects.leases, [], "the session's lease is not the grant's");
+    assert_eq!(d.table.counts().sessions, 1);
+    assert_eq!(d.heartbeat("s"), Outcome::HeartbeatOk);
+    assert_eq!(d.hold(ask(2, "b").session("s")).lease, lease);
+    d.release("b", 2);
+    assert_eq!(d.expire(lease, 1), Outcome::Expired(true));
+    assert_eq!(d.table.counts().sessions, 0);
+}
+
+#[test]
+fn breaking_a_grant_does_not_end_its_session() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a").session("s"));
+    d.hold(ask(2, "b").session("s"));
+    assert!(matches!(d.break_hold("a", 1), Outcome::Broken(_)));
+    assert_eq!(d.heartbeat("s"), Outcome::HeartbeatOk);
+    assert_eq!(d.tokens("b"), [2]);
+}
+
+#[test]
+fn an_expired_session_loses_all_it_holds_by_token_and_its_waiters() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "z").session("s"));
+    d.hold(ask(2, "m").session("other"));
+    d.hold(ask(3, "a").session("s"));
+    d.queue(ask(4, "z"));
+    d.queue(ask(5, "m").session("s"));
+    d.queue(ask(6, "m"));
+    d.queue(ask(7, "z").session("s"));
+    assert_eq!(d.expire(LeaseId(1), 0), Outcome::Expired(true));
+    let ended: Vec<_> = d.effects.tenures.iter().map(|tenure| (tenure.grant.token.0, tenure.end)).collect();
+    assert_eq!(ended, [(1, EndKind::Expired), (3, EndKind::Expired)]);
+    assert_eq!(d.dropped(), [(5, DropReason::SessionEnded), (7, DropReason::SessionEnded)]);
+    assert_eq!(d.handed(), [4]);
+    assert_eq!(d.effects.leases[0], LeaseEvent::Gone { lease: LeaseId(1) });
+    assert_eq!(d.heartbeat("s"), Outcome::SessionLost);
+    assert_eq!(d.acquire(ask(8, "new").session("s")), Outcome::SessionLost);
+    d.release("m", 2);
+    assert_eq!(d.handed(), [6]);
+}
+
+#[test]
+fn a_session_never_hands_a_lock_to_its_own_waiter_as_it_ends() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a").session("s"));
+    d.queue(ask(2, "a").session("s"));
+    d.queue(ask(3, "a").session("s"));
+    assert_eq!(d.close("s"), Outcome::Closed { released: 1 });
+    assert_eq!((d.handed(), d.table.counts()), (vec![], Counts::default()));
+}
+
+#[test]
+fn closing_releases_all_and_is_idempotent() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a").session("s"));
+    d.hold(ask(2, "b").session("s"));
+    assert_eq!(d.close("s"), Outcome::Closed { released: 2 });
+    assert!(d.effects.tenures.iter().all(|tenure| tenure.end == EndKind::Released));
+    assert_eq!(d.close("s"), Outcome::Closed { released: 0 });
+    assert_eq!(d.effects, Effects::default());
+    assert_eq!(d.release("a", 1), Outcome::Released { already: true });
+    assert_eq!(d.acquire(ask(3, "c").session("s")), Outcome::SessionLost);
+}
+
+#[test]
+fn closing_comes_before_an_acquire_that_was_on_its_way() {
+    let mut d = Driver::new();
+    assert_eq!(d.close("s"), Outcome::Closed { released: 0 });
+    assert_eq!(d.acquire(ask(1, "a").session("s")), Outcome::SessionLost);
+}
+
+#[test]
+fn a_heartbeat_of_an_unknown_session_is_lost() {
+    let mut d = Driver::new();
+    assert_eq!(d.heartbeat("s"), Outcome::SessionLost);
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a").session("s"));
+    assert_eq!(d.heartbeat("s"), Outcome::SessionLost, "it waits, but has nothing to keep alive");
+}
+
+#[test]
+fn a_queued_acquire_begins_its_session_only_when_granted() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a").session("s").owner("bob").ttl(800));
+    assert_eq!((d.table.counts().sessions, d.table.leases().count()), (0, 1));
+    d.release("a", 1);
+    assert_eq!(d.effects.granted[0].owner, "bob");
+    let alive = LeaseEvent::Alive { lease: LeaseId(2), ttl_ms: 800, renewal_seq: 0 };
+    assert_eq!(d.effects.leases[1], alive);
+    assert_eq!(d.table.counts().sessions, 1);
+}
+
+#[test]
+fn closing_an_unbegun_session_drops_its_waiters() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a").shared());
+    d.queue(ask(2, "a").session("s"));
+    d.queue(ask(3, "a").shared());
+    assert_eq!(d.close("s"), Outcome::Closed { released: 0 });
+    assert_eq!(d.dropped(), [(2, DropReason::SessionEnded)]);
+    assert_eq!(d.handed(), [3]);
+    assert_eq!(d.acquire(ask(2, "a").session("s")), Outcome::SessionLost);
+}
+
+#[test]
+fn a_session_without_waiters_or_lease_leaves_nothing() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a").session("s"));
+    d.cancel(2, "a");
+    assert_eq!(d.hold(ask(3, "b").session("s")).token, Token(2), "it was never known, so it is not lost");
+}
+
+#[test]
+fn leases_are_listed_by_id() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "c"));
+    d.hold(ask(2, "a").session("s"));
+    d.hold(ask(3, "b"));
+    d.release("c", 1);
+    d.hold(ask(4, "c"));
+    d.renew("c", 4);
+    let lives: Vec<_> = d
+        .table
+        .leases()
+        .map(|event| match event {
+            LeaseEvent::Alive { lease, renewal_seq, .. } => (lease.0, renewal_seq),
+            LeaseEvent::Gone { .. } => panic!("a dead lease is listed"),
+        })
+        .collect();
+    assert_eq!(lives, [(2, 0), (3, 0), (4, 1)]);
+}

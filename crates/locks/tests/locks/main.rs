@@ -1,0 +1,12 @@
+//! The lock table from outside: each rule by name, its bytes, and random histories against a plain twin.
+
+mod acquire;
+mod bytes;
+mod driver;
+mod durable;
+mod ending;
+mod lease;
+mod memory;
+mod model;
+mod queue;
+mod twin;

@@ -1,0 +1,418 @@
+//! The plain twin: the rules of locking written down with vectors and linear searches, for comparison.
+
+use palisade_locks::*;
+
+#[derive(Clone)]
+struct Lease {
+    id: u64,
+    session: String,
+    owner: String,
+    metadata: String,
+    ttl_ms: u32,
+    seq: u64,
+    renewed_wall_ms: u64,
+}
+
+#[derive(Clone)]
+struct Hold {
+    name: String,
+    token: u64,
+    request: RequestId,
+    mode: Mode,
+    lease: u64,
+    seq_before: u64,
+    acquired_wall_ms: u64,
+    waited_ms: u64,
+}
+
+#[derive(Clone)]
+struct Waiter {
+    name: String,
+    request: RequestId,
+    mode: Mode,
+    session: String,
+    owner: String,
+    metadata: String,
+    ttl_ms: u32,
+    since_ms: u64,
+}
+
+struct Ended {
+    name: String,
+    token: u64,
+    request: RequestId,
+    end: EndKind,
+    at_ms: u64,
+}
+
+#[derive(Default)]
+pub struct Model {
+    leases: Vec<Lease>,
+    holds: Vec<Hold>,
+    waiters: Vec<Waiter>,
+    ended: Vec<Ended>,
+    ended_sessions: Vec<(String, u64)>,
+    pub last_token: u64,
+    pub shard_ms: u64,
+    wall_ms: u64,
+    fx: Effects,
+}
+
+impl Model {
+    pub fn apply(&mut self, stamp: Stamp, command: &Command<'_>) -> (Outcome, Effects) {
+        self.wall_ms = stamp.wall_ms;
+        self.shard_ms = self.shard_ms.max(stamp.shard_ms);
+        let (now, memory) = (self.shard_ms, REQUEST_MEMORY_MS);
+        self.ended.retain(|ended| now - ended.at_ms < memory);
+        self.ended_sessions.retain(|(_, at_ms)| now - at_ms < memory);
+        let outcome = self.run(command);
+        (outcome, std::mem::take(&mut self.fx))
+    }
+
+    fn run(&mut self, command: &Command<'_>) -> Outcome {
+        match *command {
+            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata } => {
+                let waiter = Waiter {
+                    name: name.into(),
+                    request: request_id,
+                    mode,
+                    session: session.into(),
+                    owner: owner.into(),
+                    metadata: metadata.into(),
+                    ttl_ms,
+                    since_ms: self.shard_ms,
+                };
+                self.acquire(waiter, wait)
+            }
+            Command::Renew { name, token } => {
+                let Some(hold) = self.hold(name, token) else { return self.fenced(name, token) };
+                self.renew_lease(hold.lease);
+                let grant = self.show(&hold);
+                Outcome::Renewed {
+                    ttl_ms: grant.ttl_ms,
+                    expires_wall_ms: grant.expires_wall_ms,
+                    renewals: grant.renewals,
+                }
+            }
+            Command::Release { name, token } => {
+                if let Some(hold) = self.hold(name, token) {
+                    self.end(&hold, EndKind::Released, "", "");
+                    self.settle(name);
+                    return Outcome::Released { already: false };
+                }
+                match self.how_ended(name, token) {
+                    Some(EndKind::Released) => Outcome::Released { already: true },
+                    _ => self.fenced(name, token),
+                }
+            }
+            Command::Heartbeat { session } => match self.session_lease(session) {
+                Some(lease) => {
+                    self.renew_lease(lease);
+                    Outcome::HeartbeatOk
+                }
+                None => Outcome::SessionLost,
+            },
+            Command::CloseSession { session } => {
+                Outcome::Closed { released: self.end_session(session, EndKind::Released) }
+            }
+            Command::CancelWait { name, request_id } => {
+                let held = self.holds.iter().find(|hold| hold.request == request_id && hold.name == name);
+                if let Some(hold) = held {
+                    return Outcome::Granted(self.show(hold));
+                }
+                let before = self.waiters.len();
+                self.waiters.retain(|waiter| waiter.request != request_id || waiter.name != name);
+                if self.waiters.len() == before {
+                    return Outcome::NotWaiting;
+                }
+                self.fx.dropped.push((request_id, DropReason::Cancelled));
+                self.settle(name);
+                Outcome::Cancelled
+            }
+            Command::ExpireLease { lease, renewal_seq } => {
+                let found = self.leases.iter().find(|l| l.id == lease.0 && l.seq == renewal_seq).cloned();
+                let Some(lease) = found else { return Outcome::Expired(false) };
+                if lease.session.is_empty() {
+                    let hold = self.holds.iter().find(|hold| hold.lease == lease.id).expect("private").clone();
+                    self.end(&hold, EndKind::Expired, "", "");
+                    self.settle(&hold.name);
+                } else {
+                    self.end_session(&lease.session, EndKind::Expired);
+                }
+                Outcome::Expired(true)
+            }
+            Command::Break { name, token, by, reason } => {
+                let Some(hold) = self.hold(name, token) else {
+                    return match self.oldest(name) {
+                        Some(_) => self.held(name),
+                        None => Outcome::NotOwner { current: Token(0) },
+                    };
+                };
+                let tenure = self.end(&hold, EndKind::Broken, by, reason);
+                self.settle(name);
+                Outcome::Broken(Box::new(tenure))
+            }
+        }
+    }
+
+    fn acquire(&mut self, ask: Waiter, wait: bool) -> Outcome {
+        if let Some(hold) = self.holds.iter().find(|hold| hold.request == ask.request) {
+            return if hold.name == ask.name { Outcome::Granted(self.show(hold)) } else { Outcome::Conflict("") };
+        }
+        if let Some(waiter) = self.waiters.iter().find(|waiter| waiter.request == ask.request) {
+            if waiter.name != ask.name {
+                return Outcome::Conflict("");
+            }
+            if wait {
+                let mut queue = self.waiters.iter().filter(|waiter| waiter.name == ask.name);
+                let ahead = queue.position(|waiter| waiter.request == ask.request).expect("it waits");
+                return Outcome::Queued { position: ahead as u32 + 1 };
+            }
+            self.waiters.retain(|waiter| waiter.request != ask.request);
+            self.fx.dropped.push((ask.request, DropReason::Cancelled));
+            self.settle(&ask.name);
+            return self.held(&ask.name);
+        }
+        if let Some(ended) = self.ended.iter().find(|ended| ended.request == ask.request) {
+            if ended.name != ask.name {
+                return Outcome::Conflict("");
+            }
+            return Outcome::AlreadyEnded { token: Token(ended.token), end: ended.end };
+        }
+        if !ask.session.is_empty() && self.ended_sessions.iter().any(|(id, _)| *id == ask.session) {
+            return Outcome::SessionLost;
+        }
+        if let (Some(Mode::Permits { limit, .. }), Mode::Permits { limit: asked, .. }) =
+            (self.oldest(&ask.name).map(|hold| hold.mode), ask.mode)
+            && limit != asked
+        {
+            return Outcome::Conflict("");
+        }
+        if self.queue_len(&ask.name) == 0 && self.fits(&ask.name, ask.mode) {
+            return Outcome::Granted(self.grant(&ask));
+        }
+        if !wait {
+            return self.held(&ask.name);
+        }
+        let name = ask.name.clone();
+        self.waiters.push(ask);
+        Outcome::Queued { position: self.queue_len(&name) }
+    }
+
+    fn fits(&self, name: &str, mode: Mode) -> bool {
+        let modes = || self.holds.iter().filter(|hold| hold.name == name).map(|hold| hold.mode);
+        match mode {
+            Mode::Exclusive => modes().next().is_none(),
+            Mode::Shared => modes().all(|held| held == Mode::Shared),
+            Mode::Permits { count, limit } => {
+                let mut left = i64::from(limit) - i64::from(count);
+                for held in modes() {
+                    match held {
+                        Mode::Permits { count, limit: l } if l == limit => left -= i64::from(count),
+                        _ => return false,
+                    }
+                }
+                left >= 0
+            }
+        }
+    }
+
+    fn grant(&mut self, ask: &Waiter) -> Grant {
+        self.last_token += 1;
+        let lease = self.session_lease(&ask.session).unwrap_or(self.last_token);
+        if lease == self.last_token {
+            self.leases.push(Lease {
+                id: lease,
+                session: ask.session.clone(),
+                owner: ask.owner.clone(),
+                metadata: ask.metadata.clone(),
+                ttl_ms: ask.ttl_ms,
+                seq: 0,
+                renewed_wall_ms: self.wall_ms,
+            });
+            let (lease, ttl_ms) = (LeaseId(lease), ask.ttl_ms);
+            self.fx.leases.push(LeaseEvent::Alive { lease, ttl_ms, renewal_seq: 0 });
+        }
+        let hold = Hold {
+            name: ask.name.clone(),
+            token: self.last_token,
+            request: ask.request,
+            mode: ask.mode,
+            lease,
+            seq_before: self.lease(lease).seq,
+            acquired_wall_ms: self.wall_ms,
+            waited_ms: self.shard_ms - ask.since_ms,
+        };
+        self.holds.push(hold.clone());
+        self.show(&hold)
+    }
+
+    fn settle(&mut self, name: &str) {
+        while let Some(at) = self.waiters.iter().position(|waiter| waiter.name == name) {
+            if !self.fits(name, self.waiters[at].mode) {
+                return;
+            }
+            let waiter = self.waiters.remove(at);
+            let grant = self.grant(&waiter);
+            self.fx.granted.push(grant);
+        }
+    }
+
+    fn end(&mut self, hold: &Hold, end: EndKind, by: &str, reason: &str) -> Tenure {
+        let tenure = Tenure {
+            grant: self.show(hold),
+            ended_wall_ms: self.wall_ms,
+            end,
+            broken_by: by.into(),
+            break_reason: reason.into(),
+        };
+        self.fx.tenures.push(tenure.clone());
+        self.holds.retain(|other| other.token != hold.token);
+        if self.lease(hold.lease).session.is_empty() {
+            self.end_lease(hold.lease);
+        }
+        let (name, token, request) = (hold.name.clone(), hold.token, hold.request);
+        self.ended.push(Ended { name, token, request, end, at_ms: self.shard_ms });
+        tenure
+    }
+
+    fn end_session(&mut self, session: &str, end: EndKind) -> u32 {
+        if self.ended_sessions.iter().any(|(id, _)| id == session) {
+            return 0;
+        }
+        self.ended_sessions.push((session.into(), self.shard_ms));
+        let (mut released, mut names) = (0, Vec::new());
+        let lease = self.session_lease(session);
+        for hold in self.holds.clone().into_iter().filter(|hold| Some(hold.lease) == lease) {
+            self.end(&hold, end, "", "");
+            released += 1;
+            names.push(hold.name);
+        }
+        let (dropped, kept) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.session == session);
+        self.waiters = kept;
+        let dropped: Vec<Waiter> = dropped;
+        for waiter in dropped {
+            self.fx.dropped.push((waiter.request, DropReason::SessionEnded));
+            names.push(waiter.name);
+        }
+        if let Some(lease) = lease {
+            self.end_lease(lease);
+        }
+        for name in names {
+            self.settle(&name);
+        }
+        released
+    }
+
+    fn end_lease(&mut self, lease: u64) {
+        self.leases.retain(|other| other.id != lease);
+        self.fx.leases.push(LeaseEvent::Gone { lease: LeaseId(lease) });
+    }
+
+    fn renew_lease(&mut self, lease: u64) {
+        let wall_ms = self.wall_ms;
+        let lease = self.leases.iter_mut().find(|other| other.id == lease).expect("it is alive");
+        lease.seq += 1;
+        lease.renewed_wall_ms = wall_ms;
+        let alive = LeaseEvent::Alive { lease: LeaseId(lease.id), ttl_ms: lease.ttl_ms, renewal_seq: lease.seq };
+        self.fx.leases.push(alive);
+    }
+
+    fn lease(&self, id: u64) -> &Lease {
+        self.leases.iter().find(|lease| lease.id == id).expect("it is alive")
+    }
+
+    fn session_lease(&self, session: &str) -> Option<u64> {
+        self.leases.iter().find(|lease| !session.is_empty() && lease.session == session).map(|lease| lease.id)
+    }
+
+    fn hold(&self, name: &str, token: Token) -> Option<Hold> {
+        self.holds.iter().find(|hold| hold.name == name && hold.token == token.0).cloned()
+    }
+
+    fn oldest(&self, name: &str) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.name == name)
+    }
+
+    fn held(&self, name: &str) -> Outcome {
+        match self.oldest(name) {
+            Some(hold) => Outcome::Held { token: Token(hold.token), owner: self.lease(hold.lease).owner.clone() },
+            None => Outcome::Held { token: Token(0), owner: String::new() },
+        }
+    }
+
+    fn how_ended(&self, name: &str, token: Token) -> Option<EndKind> {
+        self.ended.iter().find(|ended| ended.name == name && ended.token == token.0).map(|ended| ended.end)
+    }
+
+    fn fenced(&self, name: &str, token: Token) -> Outcome {
+        let current = Token(self.oldest(name).map_or(0, |hold| hold.token));
+        match self.how_ended(name, token) {
+            Some(EndKind::Expired) => Outcome::LeaseExpired { current },
+            _ => Outcome::NotOwner { current },
+        }
+    }
+
+    fn show(&self, hold: &Hold) -> Grant {
+        let lease = self.lease(hold.lease);
+        Grant {
+            name: hold.name.clone(),
+            owner: lease.owner.clone(),
+            token: Token(hold.token),
+            mode: hold.mode,
+            session: lease.session.clone(),
+            metadata: lease.metadata.clone(),
+            ttl_ms: lease.ttl_ms,
+            acquired_wall_ms: hold.acquired_wall_ms,
+            expires_wall_ms: lease.renewed_wall_ms + u64::from(lease.ttl_ms),
+            renewals: lease.seq - hold.seq_before,
+            waited_ms: hold.waited_ms,
+            request_id: hold.request,
+            lease: LeaseId(hold.lease),
+        }
+    }
+
+    // ---- what can be asked ---------------------------------------------------------------------------------------
+
+    pub fn holders(&self, name: &str) -> Vec<Grant> {
+        self.holds.iter().filter(|hold| hold.name == name).map(|hold| self.show(hold)).collect()
+    }
+
+    pub fn queue_len(&self, name: &str) -> u32 {
+        self.waiters.iter().filter(|waiter| waiter.name == name).count() as u32
+    }
+
+    pub fn list(&self, prefix: &str, limit: usize) -> (Vec<Grant>, bool) {
+        let mut grants: Vec<_> =
+            self.holds.iter().filter(|hold| hold.name.starts_with(prefix)).map(|hold| self.show(hold)).collect();
+        grants.sort_by(|a, b| (&a.name, a.token).cmp(&(&b.name, b.token)));
+        let more = grants.len() > limit;
+        grants.truncate(limit);
+        (grants, more)
+    }
+
+    pub fn waiters(&self) -> Vec<(&str, RequestId)> {
+        self.waiters.iter().map(|waiter| (waiter.name.as_str(), waiter.request)).collect()
+    }
+
+    pub fn leases(&self) -> Vec<LeaseEvent> {
+        let alive = |lease: &Lease| LeaseEvent::Alive {
+            lease: LeaseId(lease.id),
+            ttl_ms: lease.ttl_ms,
+            renewal_seq: lease.seq,
+        };
+        self.leases.iter().map(alive).collect()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut names: Vec<_> = self.holds.iter().map(|hold| &hold.name).collect();
+        names.sort();
+        names.dedup();
+        Counts {
+            locks: names.len() as u64,
+            grants: self.holds.len() as u64,
+            waiters: self.waiters.len() as u64,
+            sessions: self.leases.iter().filter(|lease| !lease.session.is_empty()).count() as u64,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Random histories, run by two replicas and the plain twin. One replica is restarted in all ways in between.
+
+use crate::model::Model;
+use palisade_locks::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const NAMES: [&str; 4] = ["a", "a/b", "c", "ü"];
+const SESSIONS: [&str; 5] = ["", "", "s1", "s2", "s3"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// `again`: with the request id of an earlier acquire.
+    Acquire {
+        again: Option<usize>,
+        name: usize,
+        mode: u8,
+        wait: bool,
+        session: usize,
+        ttl_ms: u32,
+    },
+    Renew {
+        grant: usize,
+        name: Option<usize>,
+    },
+    Release {
+        grant: usize,
+        name: Option<usize>,
+    },
+    Heartbeat {
+        session: usize,
+    },
+    CloseSession {
+        session: usize,
+    },
+    CancelWait {
+        request: usize,
+        name: Option<usize>,
+    },
+    /// `stale`: naming an earlier or later life.
+    Expire {
+        lease: usize,
+        stale: i64,
+    },
+    Break {
+        grant: usize,
+        name: Option<usize>,
+    },
+    /// Of the second replica: through its snapshot.
+    Restore,
+    /// Of the second replica.
+    Checkpoint,
+    /// Of the second replica: from its checkpoints, then the log since.
+    Crash,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let name = || 0..NAMES.len();
+    let other_name = || prop::option::weighted(0.1, 0..NAMES.len());
+    let session = || 2..SESSIONS.len();
+    let recent = || 0..8usize;
+    prop_oneof![
+        10 => (prop::option::weighted(0.2, recent()), name(), 0..6u8, any::<bool>(), 0..SESSIONS.len(), 100..50_000u32)
+            .prop_map(|(again, name, mode, wait, session, ttl_ms)| {
+                Op::Acquire { again, name, mode, wait, session, ttl_ms }
+            }),
+        2 => (recent(), other_name()).prop_map(|(grant, name)| Op::Renew { grant, name }),
+        6 => (recent(), other_name()).prop_map(|(grant, name)| Op::Release { grant, name }),
+        2 => session().prop_map(|session| Op::Heartbeat { session }),
+        1 => session().prop_map(|session| Op::CloseSession { session }),
+        2 => (recent(), other_name()).prop_map(|(request, name)| Op::CancelWait { request, name }),
+        3 => (recent(), prop_oneof![3 => Just(0i64), 1 => -1..=1i64]).prop_map(|(lease, stale)| Op::Expire { lease, stale }),
+        1 => (recent(), other_name()).prop_map(|(grant, name)| Op::Break { grant, name }),
+        1 => Just(Op::Restore),
+        2 => Just(Op::Checkpoint),
+        1 => Just(Op::Crash),
+    ]
+}
+
+/// The replica that is restarted, with its disk and the log since its last checkpoint.
+#[derive(Default)]
+struct Restarted {
+    table: LockTable,
+    disk: BTreeMap<Vec<u8>, Vec<u8>>,
+    log: Vec<Vec<u8>>,
+}
+
+impl Restarted {
+    fn apply(&mut self, entry: &[u8]) -> (Outcome, Effects) {
+        let batch = Batch::decode(entry).expect("it was built by the builder");
+        let mut effects = Effects::default();
+        let outcome = self.table.apply(batch.stamp, &batch.commands[0], &mut effects);
+        (outcome, effects)
+    }
+
+    fn checkpoint(&mut self) {
+        let announced = self.table.dirty_len();
+        let changes = self.table.checkpoint();
+        assert!(changes.len() <= announced, "{} changes, {announced} announced", changes.len());
+        let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), changes.len(), "a key comes twice");
+        for Change { key, value } in changes {
+            match value {
+                Some(value) => drop(self.disk.insert(key, value)),
+                None => assert!(self.disk.remove(&key).is_some() || key[0] >= 5, "{key:?} was never written"),
+            }
+        }
+        self.log.clear();
+        assert_eq!((self.table.dirty_len(), self.table.checkpoint()), (0, vec![]), "nothing is left to write");
+    }
+
+    fn restore(&mut self) {
+        self.table = LockTable::restore(&self.table.snapshot()).expect("restores");
+        self.disk.clear();
+        self.checkpoint();
+    }
+
+    fn crash(&mut self) {
+        self.table = LockTable::load(self.disk.clone()).expect("loads");
+        assert_eq!(self.table.dirty_len(), usize::from(self.disk.is_empty()), "at most the first header");
+        for entry in self.log.clone() {
+            self.apply(&entry);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Run {
+    plain: LockTable,
+    restarted: Restarted,
+    model: Model,
+    requests: Vec<(RequestId, &'static str)>,
+    grants: Vec<(String, Token)>,
+    leases: Vec<(LeaseId, u64)>,
+}
+
+/// Counted from the newest.
+fn recent<T: Clone>(all: &[T], back: usize) -> Option<T> {
+    all.len().checked_sub(1 + back).map(|at| all[at].clone())
+}
+
+impl Run {
+    fn step(&mut self, stamp: Stamp, op: &Op) {
+        let held;
+        let command = match *op {
+            Op::Acquire { again, name, mode, wait, session, ttl_ms } => {
+                let fresh = (RequestId(self.requests.len() as u128 + 1), NAMES[name]);
+                let (request_id, name) = again.and_then(|back| recent(&self.requests, back)).unwrap_or(fresh);
+                // Now and then an id is used again for another name.
+                let name = if again.is_some() && ttl_ms % 5 == 0 { fresh.1 } else { name };
+                self.requests.push((request_id, name));
+                let mode = match mode {
+                    0 | 1 => Mode::Exclusive,
+                    2 | 3 => Mode::Shared,
+                    4 => Mode::Permits { count: 1 + ttl_ms % 3, limit: 3 },
+                    _ => Mode::Permits { count: 1, limit: 2 + ttl_ms % 2 },
+                };
+                let (owner, metadata) = (["ann", "bob"][ttl_ms as usize % 2], ["", "m"][ttl_ms as usize / 2 % 2]);
+                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session: SESSIONS[session], metadata }
+            }
+            Op::Renew { grant, name } | Op::Release { grant, name } | Op::Break { grant, name } => {
+                held = recent(&self.grants, grant).unwrap_or((NAMES[0].into(), Token(3)));
+                let (name, token) = (name.map_or(held.0.as_str(), |name| NAMES[name]), held.1);
+                match op {
+                    Op::Renew { .. } => Command::Renew { name, token },
+                    Op::Release { .. } => Command::Release { name, token },
+                    _ => Command::Break { name, token, by: "root", reason: "stuck" },
+                }
+            }
+            Op::Heartbeat { session } => Command::Heartbeat { session: SESSIONS[session] },
+            Op::CloseSession { session } => Command::CloseSession { session: SESSIONS[session] },
+            Op::CancelWait { request, name } => {
+                let (request_id, asked) = recent(&self.requests, request).unwrap_or((RequestId(1), NAMES[0]));
+                Command::CancelWait { name: name.map_or(asked, |name| NAMES[name]), request_id }
+            }
+            Op::Expire { lease, stale } => {
+                let (lease, seq) = recent(&self.leases, lease).unwrap_or((LeaseId(1), 0));
+                Command::ExpireLease { lease, renewal_seq: seq.saturating_add_signed(stale) }
+            }
+            Op::Restore => return self.restarted.restore(),
+            Op::Checkpoint => return self.restarted.checkpoint(),
+            Op::Crash => return self.restarted.crash(),
+        };
+
+        let mut encoded = Vec::new();
+        command.encode(&mut encoded);
+        let mut builder = BatchBuilder::new(stamp);
+        builder.push(&encoded);
+        let entry = builder.finish();
+
+        let mut effects = Effects::default();
+        let outcome = self.plain.apply(stamp, &command, &mut effects);
+        self.restarted.log.push(entry.clone());
+        assert_eq!(self.restarted.apply(&entry), (outcome.clone(), effects.clone()), "replicas part at {command:?}");
+        let (expected, expected_effects) = self.model.apply(stamp, &command);
+        let blank = |outcome| if let Outcome::Conflict(_) = outcome { Outcome::Conflict("") } else { outcome };
+        assert_eq!(blank(outcome.clone()), expected, "{command:?}");
+        assert_eq!(effects, expected_effects, "{command:?}");
+
+        if let Outcome::Granted(grant) = outcome {
+            self.grants.push((grant.name, grant.token));
+        }
+        self.grants.extend(effects.granted.into_iter().map(|grant| (grant.name, grant.token)));
+        for event in effects.leases {
+            if let LeaseEvent::Alive { lease, renewal_seq, .. } = event {
+                self.leases.push((lease, renewal_seq));
+            }
+        }
+    }
+
+    fn compare(&self) {
+        for table in [&self.plain, &self.restarted.table] {
+            for name in NAMES {
+                assert_eq!(table.holders(name), self.model.holders(name), "holders of {name}");
+                assert_eq!(table.queue_len(name), self.model.queue_len(name), "queue of {name}");
+            }
+            for (prefix, limit) in [("", 3), ("a", 9), ("a/", 1)] {
+                assert_eq!(table.list(prefix, limit), self.model.list(prefix, limit));
+            }
+            assert_eq!(table.leases().collect::<Vec<_>>(), self.model.leases());
+            assert_eq!(table.waiters().collect::<Vec<_>>(), self.model.waiters());
+            assert_eq!(table.counts(), self.model.counts());
+            assert_eq!((table.last_token().0, table.shard_ms()), (self.model.last_token, self.model.shard_ms));
+        }
+        assert_eq!(self.plain.state_hash(), self.restarted.table.state_hash());
+        assert_eq!(self.plain.snapshot(), self.restarted.table.snapshot());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replicas_and_the_plain_twin_agree(
+        ops in prop::collection::vec((any_op(), prop_oneof![8 => 0..400i64, 1 => -500..0i64, 1 => 8_000..32_000i64]), 1..160),
+    ) {
+        let mut run = Run::default();
+        let mut stamp = Stamp { wall_ms: 1_700_000_000_000, shard_ms: 5_000 };
+        for (op, pass_ms) in &ops {
+            stamp.shard_ms = stamp.shard_ms.saturating_add_signed(*pass_ms);
+            stamp.wall_ms = stamp.wall_ms.saturating_add_signed(*pass_ms);
+            run.step(stamp, op);
+            run.compare();
+        }
+    }
+}
