@@ -3,7 +3,7 @@
 //! It knows nothing of how a grant ends, nor of how waiters are handed locks; it only appends to the queue.
 
 use super::index::Ref;
-use super::rows::{GrantRow, Lease, Life, SessionRow, Texts, WaiterRow};
+use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
@@ -23,12 +23,11 @@ pub(super) struct Ask<'a> {
 }
 
 /// What a grant is made of, whether its acquire waited or not.
-pub(super) struct Terms {
+pub(super) struct Claim {
     pub(super) request: RequestId,
     pub(super) mode: Mode,
     /// Of the private lease, or of the session's if it begins with this.
-    pub(super) ttl_ms: u32,
-    pub(super) texts: Texts,
+    pub(super) terms: Terms,
     /// [`NONE`]: a private lease.
     pub(super) session: u32,
     pub(super) waited_ms: u64,
@@ -72,16 +71,10 @@ impl LockTable {
             "" => NONE,
             id => known.unwrap_or_else(|| self.unknown_session(id)),
         };
+        let terms = Terms::new(ask.ttl_ms, ask.owner, ask.metadata);
         if free {
-            let terms = Terms {
-                request: ask.request,
-                mode: ask.mode,
-                ttl_ms: ask.ttl_ms,
-                texts: Texts::new(ask.owner, ask.metadata),
-                session,
-                waited_ms: 0,
-            };
-            let grant = self.grant(at, lock, terms, effects);
+            let claim = Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
+            let grant = self.grant(at, lock, claim, effects);
             return Outcome::Granted(self.show(grant));
         }
         self.last_waiter += 1;
@@ -89,8 +82,7 @@ impl LockTable {
             number: self.last_waiter,
             request: ask.request,
             since_ms: at.shard_ms,
-            texts: Texts::new(ask.owner, ask.metadata),
-            ttl_ms: ask.ttl_ms,
+            terms,
             mode: ask.mode,
             lock,
             links: Links::LOOSE,
@@ -162,33 +154,27 @@ impl LockTable {
     }
 
     /// Makes a grant that [`fits`](Self::fits), with the next token.
-    pub(super) fn grant(&mut self, at: Stamp, lock: u32, terms: Terms, effects: &mut Effects) -> u32 {
+    pub(super) fn grant(&mut self, at: Stamp, lock: u32, claim: Claim, effects: &mut Effects) -> u32 {
         assert!(self.last_token < TOKEN_MAX, "no token is left after {}", self.last_token);
         self.last_token += 1;
         let token = NonZeroU64::new(self.last_token).expect("1 was added");
-        let lease = if terms.session == NONE {
-            let life = Life::new(terms.ttl_ms, at.wall_ms);
-            let (lease, ttl_ms) = (LeaseId(token.get()), life.ttl_ms);
-            effects.leases.push(LeaseEvent::Alive { lease, ttl_ms, renewal_seq: 0 });
-            Lease::Private { life, texts: terms.texts }
+        let lease = if claim.session == NONE {
+            let life = Life::new(at.wall_ms);
+            effects.leases.push(life.event(LeaseId(token.get()), &claim.terms));
+            Lease::Private { life, terms: claim.terms }
         } else {
-            let session = &mut self.sessions[terms.session];
+            let session = &mut self.sessions[claim.session];
             if session.lease.is_none() {
-                session.life = Life::new(terms.ttl_ms, at.wall_ms);
-                session.texts = terms.texts;
-                effects.leases.push(LeaseEvent::Alive {
-                    lease: LeaseId(token.get()),
-                    ttl_ms: terms.ttl_ms,
-                    renewal_seq: 0,
-                });
-                self.begin_session(terms.session, token);
+                (session.life, session.terms) = (Life::new(at.wall_ms), claim.terms);
+                effects.leases.push(session.life.event(LeaseId(token.get()), &session.terms));
+                self.begin_session(claim.session, token);
             }
-            let renewals_before = self.sessions[terms.session].life.renewal_seq;
-            Lease::Session { session: terms.session, links: Links::LOOSE, renewals_before }
+            let renewals_before = self.sessions[claim.session].life.renewal_seq;
+            Lease::Session { session: claim.session, links: Links::LOOSE, renewals_before }
         };
-        let mut row = GrantRow::new(token, terms.request, lock, terms.mode, lease);
+        let mut row = GrantRow::new(token, claim.request, lock, claim.mode, lease);
         row.acquired_wall_ms = at.wall_ms;
-        row.waited_ms = u32::try_from(terms.waited_ms).unwrap_or(u32::MAX);
+        row.waited_ms = u32::try_from(claim.waited_ms).unwrap_or(u32::MAX);
         self.link_grant(row)
     }
 
@@ -197,9 +183,7 @@ impl LockTable {
         self.sessions[session].lease = Some(lease);
         self.sessions.touch(session);
         self.begun += 1;
-        self.session_leases.insert(hash_number(lease.get()), session, |session| {
-            hash_number(self.sessions[session].lease.map_or(0, NonZeroU64::get))
-        });
+        self.session_leases.insert(hash_number(lease.get()), session);
     }
 
     /// Puts a grant, newer than all others, into the table.

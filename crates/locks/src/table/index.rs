@@ -10,7 +10,14 @@ const PARTS: usize = 64;
 /// Entries by hash. Entries of equal keys may coexist; the reader's predicate chooses.
 #[derive(Debug)]
 pub(super) struct Index {
-    parts: Box<[HashTable<u32>; PARTS]>,
+    parts: Box<[HashTable<Entry>; PARTS]>,
+}
+
+/// Keeps enough of the hash that growing, and passing over most strangers, needs no look at the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    hash: u32,
+    value: u32,
 }
 
 impl Index {
@@ -19,32 +26,40 @@ impl Index {
     }
 
     pub(super) fn get(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.parts[part(hash)].find(hash, |&entry| is_it(entry)).copied()
+        let (part, kept) = split(hash);
+        self.parts[part].find(spread(kept), |entry| entry.hash == kept && is_it(entry.value)).map(|entry| entry.value)
     }
 
-    /// `rehash` gives the hash of any entry in here.
-    pub(super) fn insert(&mut self, hash: u64, entry: u32, rehash: impl Fn(u32) -> u64) {
-        self.parts[part(hash)].insert_unique(hash, entry, |&entry| rehash(entry));
+    pub(super) fn insert(&mut self, hash: u64, value: u32) {
+        let (part, kept) = split(hash);
+        self.parts[part].insert_unique(spread(kept), Entry { hash: kept, value }, |entry| spread(entry.hash));
     }
 
-    pub(super) fn remove(&mut self, hash: u64, entry: u32) {
-        match self.parts[part(hash)].find_entry(hash, |&e| e == entry) {
+    pub(super) fn remove(&mut self, hash: u64, value: u32) {
+        let (part, kept) = split(hash);
+        match self.parts[part].find_entry(spread(kept), |&entry| entry == Entry { hash: kept, value }) {
             Ok(found) => drop(found.remove()),
-            Err(_) => unreachable!("no entry {entry:#x} of hash {hash:#x}"),
+            Err(_) => unreachable!("no entry {value:#x} of hash {hash:#x}"),
         }
     }
 
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
-        match self.parts[part(hash)].find_mut(hash, |&e| e == old) {
-            Some(entry) => *entry = new,
+        let (part, kept) = split(hash);
+        match self.parts[part].find_mut(spread(kept), |&entry| entry == Entry { hash: kept, value: old }) {
+            Some(entry) => entry.value = new,
             None => unreachable!("no entry {old:#x} of hash {hash:#x}"),
         }
     }
 }
 
-/// By bits that the hash table itself uses neither for its tags (the top 7) nor, at any real size, for its places.
-fn part(hash: u64) -> usize {
-    (hash >> 48) as usize % PARTS
+/// Which part a hash belongs to, and what is kept of it there.
+fn split(hash: u64) -> (usize, u32) {
+    ((hash >> 58) as usize % PARTS, hash as u32)
+}
+
+/// What a part hashes by: its places come from the low bits, its tags from the top 7.
+fn spread(kept: u32) -> u64 {
+    u64::from(kept).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// What an entry refers to, in the indexes whose keys outlive their first form: a waiter becomes a grant, and a grant an

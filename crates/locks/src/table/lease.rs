@@ -5,7 +5,7 @@
 
 use super::LockTable;
 use super::index::Ref;
-use super::rows::{Lease, Life};
+use super::rows::Lease;
 use crate::hash::{hash_number, hash_str};
 use crate::types::*;
 
@@ -13,20 +13,23 @@ impl LockTable {
     pub(super) fn renew(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
         let Some(grant) = self.find_grant(name, token) else { return self.fenced(name, token) };
         match &mut self.grants[grant].lease {
-            Lease::Private { life, .. } => {
+            Lease::Private { life, terms } => {
                 life.renew(at.wall_ms);
-                effects.leases.push(alive(LeaseId(token.0), life));
+                effects.leases.push(life.event(LeaseId(token.0), terms));
                 self.grants.touch(grant);
             }
             &mut Lease::Session { session, .. } => self.renew_session(at, session, effects),
         }
-        let (life, before) = match self.grants[grant].lease {
-            Lease::Private { life, .. } => (life, 0),
-            Lease::Session { session, renewals_before, .. } => (self.sessions[session].life, renewals_before),
+        let (life, terms, before) = match &self.grants[grant].lease {
+            Lease::Private { life, terms } => (life, terms, 0),
+            Lease::Session { session, renewals_before, .. } => {
+                let session = &self.sessions[*session];
+                (&session.life, &session.terms, *renewals_before)
+            }
         };
         Outcome::Renewed {
-            ttl_ms: life.ttl_ms,
-            expires_wall_ms: life.expires_wall_ms(),
+            ttl_ms: terms.ttl_ms,
+            expires_wall_ms: life.expires_wall_ms(terms),
             renewals: life.renewal_seq - before,
         }
     }
@@ -45,7 +48,7 @@ impl LockTable {
         let row = &mut self.sessions[session];
         row.life.renew(at.wall_ms);
         let lease = row.lease_id().expect("only a session with a lease is renewed");
-        effects.leases.push(alive(lease, &row.life));
+        effects.leases.push(row.life.event(lease, &row.terms));
         self.sessions.touch(session);
     }
 
@@ -120,8 +123,4 @@ impl LockTable {
         }
         self.sessions.remove(session).id
     }
-}
-
-fn alive(lease: LeaseId, life: &Life) -> LeaseEvent {
-    LeaseEvent::Alive { lease, ttl_ms: life.ttl_ms, renewal_seq: life.renewal_seq }
 }

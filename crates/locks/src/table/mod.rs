@@ -146,14 +146,14 @@ impl LockTable {
     /// All live leases, by id: for a new leader, which restarts each at its full TTL.
     pub fn leases(&self) -> impl Iterator<Item = LeaseEvent> + '_ {
         let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
-            Lease::Private { life, .. } => Some((LeaseId(grant.token.get()), life)),
+            Lease::Private { life, terms } => Some((LeaseId(grant.token.get()), life, terms)),
             Lease::Session { .. } => None,
         });
-        let of_sessions = self.sessions.iter().filter_map(|(_, session)| Some((session.lease_id()?, &session.life)));
+        let of_sessions = self.sessions.iter().filter_map(|(_, row)| Some((row.lease_id()?, &row.life, &row.terms)));
         let mut leases: Vec<_> =
-            private.chain(of_sessions).map(|(lease, life)| (lease, life.ttl_ms, life.renewal_seq)).collect();
-        leases.sort_unstable();
-        leases.into_iter().map(|(lease, ttl_ms, renewal_seq)| LeaseEvent::Alive { lease, ttl_ms, renewal_seq })
+            private.chain(of_sessions).map(|(lease, life, terms)| (lease, life.event(lease, terms))).collect();
+        leases.sort_unstable_by_key(|(lease, _)| *lease);
+        leases.into_iter().map(|(_, event)| event)
     }
 
     /// All waiters (name, request id), longest waiting first: for a new leader, which gives each a while to be heard of
@@ -194,7 +194,7 @@ impl LockTable {
     /// A name comes into use. Whoever calls this adds a grant or a waiter to it.
     fn new_lock(&mut self, name: &str) -> u32 {
         let lock = self.locks.insert(LockRow::new(name));
-        self.names.insert(hash_str(name), lock, |lock| hash_str(&self.locks[lock].name));
+        self.names.insert(hash_str(name), lock);
         lock
     }
 
@@ -212,13 +212,7 @@ impl LockTable {
     }
 
     fn index_request(&mut self, request: RequestId, to: Ref) {
-        self.requests.insert(hash_request(request), to.pack(), |entry| {
-            hash_request(match Ref::unpack(entry) {
-                Ref::Live(grant) => self.grants[grant].request(),
-                Ref::Waiting(waiter) => self.waiters[waiter].request,
-                Ref::Ended(ended) => self.ended_grants.get(ended).request(),
-            })
-        });
+        self.requests.insert(hash_request(request), to.pack());
     }
 
     /// What a token stands for, unless it ended too long ago.
@@ -235,13 +229,7 @@ impl LockTable {
     }
 
     fn index_token(&mut self, token: u64, to: Ref) {
-        self.tokens.insert(hash_number(token), to.pack(), |entry| {
-            hash_number(match Ref::unpack(entry) {
-                Ref::Live(grant) => self.grants[grant].token.get(),
-                Ref::Ended(ended) => self.ended_grants.get(ended).token,
-                Ref::Waiting(_) => unreachable!("waiters have no tokens"),
-            })
-        });
+        self.tokens.insert(hash_number(token), to.pack());
     }
 
     /// The grant of that name and token, if it is in force.
@@ -266,13 +254,7 @@ impl LockTable {
     }
 
     fn index_session(&mut self, id: &str, to: Ref) {
-        self.session_ids.insert(hash_str(id), to.pack(), |entry| {
-            hash_str(match Ref::unpack(entry) {
-                Ref::Live(session) => &self.sessions[session].id,
-                Ref::Ended(ended) => &self.ended_sessions.get(ended).id,
-                Ref::Waiting(_) => unreachable!("sessions do not wait"),
-            })
-        });
+        self.session_ids.insert(hash_str(id), to.pack());
     }
 
     fn remembers(&self, ended_ms: u64) -> bool {
@@ -287,24 +269,24 @@ impl LockTable {
 
     fn show(&self, grant: u32) -> Grant {
         let row = &self.grants[grant];
-        let (session, lease, life, texts, renewals_before) = match &row.lease {
-            Lease::Private { life, texts } => ("", LeaseId(row.token.get()), life, texts, 0),
+        let (session, lease, life, terms, renewals_before) = match &row.lease {
+            Lease::Private { life, terms } => ("", LeaseId(row.token.get()), life, terms, 0),
             Lease::Session { session, renewals_before, .. } => {
                 let session = &self.sessions[*session];
                 let lease = session.lease_id().expect("a session with grants has a lease");
-                (&*session.id, lease, &session.life, &session.texts, *renewals_before)
+                (&*session.id, lease, &session.life, &session.terms, *renewals_before)
             }
         };
         Grant {
             name: self.locks[row.lock].name.to_string(),
-            owner: texts.owner().to_owned(),
+            owner: terms.owner().to_owned(),
             token: Token(row.token.get()),
             mode: row.mode,
             session: session.to_owned(),
-            metadata: texts.metadata().to_owned(),
-            ttl_ms: life.ttl_ms,
+            metadata: terms.metadata().to_owned(),
+            ttl_ms: terms.ttl_ms,
             acquired_wall_ms: row.acquired_wall_ms,
-            expires_wall_ms: life.expires_wall_ms(),
+            expires_wall_ms: life.expires_wall_ms(terms),
             renewals: life.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
             request_id: row.request(),
@@ -323,11 +305,11 @@ impl LockTable {
         match self.find_lock(name).and_then(|lock| self.grants_of(lock).next()) {
             Some(grant) => {
                 let row = &self.grants[grant];
-                let texts = match &row.lease {
-                    Lease::Private { texts, .. } => texts,
-                    Lease::Session { session, .. } => &self.sessions[*session].texts,
+                let terms = match &row.lease {
+                    Lease::Private { terms, .. } => terms,
+                    Lease::Session { session, .. } => &self.sessions[*session].terms,
                 };
-                Outcome::Held { token: Token(row.token.get()), owner: texts.owner().to_owned() }
+                Outcome::Held { token: Token(row.token.get()), owner: terms.owner().to_owned() }
             }
             None => Outcome::Held { token: Token(0), owner: String::new() },
         }

@@ -4,7 +4,7 @@
 //! waited: who waits too long is cancelled from outside.
 
 use super::LockTable;
-use super::acquire::Terms;
+use super::acquire::Claim;
 use super::index::Ref;
 use super::rows::WaiterRow;
 use super::slab::NONE;
@@ -86,15 +86,14 @@ impl LockTable {
                 return;
             }
             let row = self.unqueue(head);
-            let terms = Terms {
+            let claim = Claim {
                 request: row.request,
                 mode: row.mode,
-                ttl_ms: row.ttl_ms,
-                texts: row.texts,
+                terms: row.terms,
                 session: row.session,
                 waited_ms: at.shard_ms.saturating_sub(row.since_ms),
             };
-            let grant = self.grant(at, lock, terms, effects);
+            let grant = self.grant(at, lock, claim, effects);
             effects.granted.push(self.show(grant));
         }
     }

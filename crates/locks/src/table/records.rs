@@ -6,7 +6,7 @@
 //! no table can have written. It knows nothing of which records are to be written when.
 
 use super::index::Ref;
-use super::rows::{GrantRow, Lease, Life, Texts, WaiterRow};
+use super::rows::{GrantRow, Lease, Life, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::codec::{Reader, Result, put_mode, put_request, put_str, put_varint};
@@ -94,7 +94,7 @@ impl LockTable {
         let row = &self.sessions[session];
         into.push(VERSION);
         put_str(into, &row.id);
-        put_life(into, &row.life, &row.texts);
+        put_lease(into, &row.life, &row.terms);
     }
 
     pub(super) fn encode_grant(&self, grant: u32, into: &mut Vec<u8>) {
@@ -106,9 +106,9 @@ impl LockTable {
         put_varint(into, row.acquired_wall_ms);
         put_varint(into, row.waited_ms.into());
         match &row.lease {
-            Lease::Private { life, texts } => {
+            Lease::Private { life, terms } => {
                 into.push(PRIVATE);
-                put_life(into, life, texts);
+                put_lease(into, life, terms);
             }
             Lease::Session { session, renewals_before, .. } => {
                 into.push(OF_SESSION);
@@ -125,11 +125,11 @@ impl LockTable {
         put_str(into, &self.locks[row.lock].name);
         put_request(into, row.request);
         put_mode(into, row.mode);
-        put_varint(into, row.ttl_ms.into());
+        put_varint(into, row.terms.ttl_ms.into());
         put_varint(into, row.since_ms);
         put_str(into, if row.session == NONE { "" } else { &self.sessions[row.session].id });
-        put_str(into, row.texts.owner());
-        put_str(into, row.texts.metadata());
+        put_str(into, row.terms.owner());
+        put_str(into, row.terms.metadata());
     }
 }
 
@@ -192,13 +192,13 @@ impl Loader {
         let lease = self.token(lease)?;
         let id = r.str()?;
         check(validate_session(id))?;
-        let (life, texts) = read_life(r)?;
+        let (life, terms) = read_lease(r)?;
         if self.table.find_session(id).is_some() {
             return Err(DecodeError("two sessions of one id"));
         }
         let session = self.table.unknown_session(id);
         let row = &mut self.table.sessions[session];
-        (row.life, row.texts) = (life, texts);
+        (row.life, row.terms) = (life, terms);
         self.table.begin_session(session, lease);
         Ok(())
     }
@@ -218,8 +218,8 @@ impl Loader {
         };
         let lease = match r.byte()? {
             PRIVATE if session_of(token.get()).is_none() => {
-                let (life, texts) = read_life(r)?;
-                Lease::Private { life, texts }
+                let (life, terms) = read_lease(r)?;
+                Lease::Private { life, terms }
             }
             OF_SESSION => {
                 let session = session_of(r.varint()?).ok_or(DecodeError("a grant of an unknown session"))?;
@@ -263,14 +263,13 @@ impl Loader {
                 }
             }
         };
-        let texts = read_texts(r)?;
+        let terms = read_terms(ttl_ms, r)?;
         let lock = self.lock(name);
         self.table.enqueue(WaiterRow {
             number,
             request,
             since_ms,
-            texts,
-            ttl_ms,
+            terms,
             mode,
             lock,
             links: Links::LOOSE,
@@ -341,26 +340,26 @@ impl Loader {
     }
 }
 
-fn put_life(into: &mut Vec<u8>, life: &Life, texts: &Texts) {
-    put_varint(into, life.ttl_ms.into());
+fn put_lease(into: &mut Vec<u8>, life: &Life, terms: &Terms) {
+    put_varint(into, terms.ttl_ms.into());
     put_varint(into, life.renewal_seq);
     put_varint(into, life.renewed_wall_ms);
-    put_str(into, texts.owner());
-    put_str(into, texts.metadata());
+    put_str(into, terms.owner());
+    put_str(into, terms.metadata());
 }
 
-fn read_life(r: &mut Reader<'_>) -> Result<(Life, Texts)> {
+fn read_lease(r: &mut Reader<'_>) -> Result<(Life, Terms)> {
     let ttl_ms = r.varint_u32()?;
     check(validate_ttl(ttl_ms))?;
-    let life = Life { ttl_ms, renewal_seq: counter(r)?, renewed_wall_ms: r.varint()? };
-    Ok((life, read_texts(r)?))
+    let life = Life { renewal_seq: counter(r)?, renewed_wall_ms: r.varint()? };
+    Ok((life, read_terms(ttl_ms, r)?))
 }
 
-fn read_texts(r: &mut Reader<'_>) -> Result<Texts> {
+fn read_terms(ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
     let (owner, metadata) = (r.str()?, r.str()?);
     check(validate_owner(owner))?;
     check(validate_metadata(metadata))?;
-    Ok(Texts::new(owner, metadata))
+    Ok(Terms::new(ttl_ms, owner, metadata))
 }
 
 fn counter(r: &mut Reader<'_>) -> Result<u64> {

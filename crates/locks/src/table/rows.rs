@@ -4,7 +4,7 @@
 
 use super::chain::{Ends, Links};
 use super::slab::{Durable, NONE};
-use crate::types::{LeaseId, Mode, RequestId};
+use crate::types::{LeaseEvent, LeaseId, Mode, RequestId};
 use std::num::NonZeroU64;
 
 /// A name in use: it has a grant or a waiter. No record of its own: it follows from those of its grants and waiters.
@@ -34,20 +34,21 @@ impl LockRow {
     }
 }
 
-/// Owner and metadata in one allocation.
+/// What a lease is given when it begins. Owner and metadata share an allocation.
 #[derive(Debug, Default)]
-pub(super) struct Texts {
+pub(super) struct Terms {
     joined: Box<str>,
+    pub(super) ttl_ms: u32,
     owner_len: u16,
 }
 
-impl Texts {
-    pub(super) fn new(owner: &str, metadata: &str) -> Self {
+impl Terms {
+    pub(super) fn new(ttl_ms: u32, owner: &str, metadata: &str) -> Self {
         let mut joined = String::with_capacity(owner.len() + metadata.len());
         joined.push_str(owner);
         joined.push_str(metadata);
         let owner_len = u16::try_from(owner.len()).expect("owners are validated to be short");
-        Texts { joined: joined.into_boxed_str(), owner_len }
+        Terms { joined: joined.into_boxed_str(), ttl_ms, owner_len }
     }
 
     pub(super) fn owner(&self) -> &str {
@@ -59,19 +60,18 @@ impl Texts {
     }
 }
 
-/// What a lease's deadline hangs on.
-#[derive(Clone, Copy, Debug)]
+/// What a renewal changes.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Life {
     /// Counts renewals, and so names the lease's lives.
     pub(super) renewal_seq: u64,
     /// Of the last renewal, or the start. Display only.
     pub(super) renewed_wall_ms: u64,
-    pub(super) ttl_ms: u32,
 }
 
 impl Life {
-    pub(super) fn new(ttl_ms: u32, wall_ms: u64) -> Self {
-        Life { renewal_seq: 0, renewed_wall_ms: wall_ms, ttl_ms }
+    pub(super) fn new(wall_ms: u64) -> Self {
+        Life { renewal_seq: 0, renewed_wall_ms: wall_ms }
     }
 
     pub(super) fn renew(&mut self, wall_ms: u64) {
@@ -79,8 +79,12 @@ impl Life {
         self.renewed_wall_ms = wall_ms;
     }
 
-    pub(super) fn expires_wall_ms(&self) -> u64 {
-        self.renewed_wall_ms.saturating_add(self.ttl_ms.into())
+    pub(super) fn expires_wall_ms(&self, terms: &Terms) -> u64 {
+        self.renewed_wall_ms.saturating_add(terms.ttl_ms.into())
+    }
+
+    pub(super) fn event(&self, lease: LeaseId, terms: &Terms) -> LeaseEvent {
+        LeaseEvent::Alive { lease, ttl_ms: terms.ttl_ms, renewal_seq: self.renewal_seq }
     }
 }
 
@@ -88,7 +92,7 @@ impl Life {
 #[derive(Debug)]
 pub(super) enum Lease {
     /// Its own lease, named by its token; ends with it.
-    Private { life: Life, texts: Texts },
+    Private { life: Life, terms: Terms },
     /// A session's.
     Session {
         session: u32,
@@ -178,8 +182,7 @@ pub(super) struct WaiterRow {
     /// In shard time.
     pub(super) since_ms: u64,
     /// Of the session that it begins if need be, or of its private lease.
-    pub(super) texts: Texts,
-    pub(super) ttl_ms: u32,
+    pub(super) terms: Terms,
     pub(super) mode: Mode,
     pub(super) lock: u32,
     /// In the queue.
@@ -219,7 +222,7 @@ pub(super) struct SessionRow {
     /// The token of the grant that began it; `None` until then.
     pub(super) lease: Option<NonZeroU64>,
     pub(super) life: Life,
-    pub(super) texts: Texts,
+    pub(super) terms: Terms,
     /// By token.
     pub(super) grants: Ends,
     /// By number.
@@ -232,8 +235,8 @@ impl SessionRow {
         SessionRow {
             id: id.into(),
             lease: None,
-            life: Life::new(0, 0),
-            texts: Texts::default(),
+            life: Life::default(),
+            terms: Terms::default(),
             grants: Ends::EMPTY,
             waiters: Ends::EMPTY,
             changed_at: NONE,
@@ -261,6 +264,6 @@ mod tests {
     #[test]
     fn rows_stay_small() {
         assert!(size_of::<LockRow>() <= 48, "{}", size_of::<LockRow>());
-        assert!(size_of::<GrantRow>() <= 112, "{}", size_of::<GrantRow>());
+        assert!(size_of::<GrantRow>() <= 104, "{}", size_of::<GrantRow>());
     }
 }
