@@ -1,0 +1,78 @@
+//! What went wrong, sorted by what to do next.
+
+use std::time::Duration;
+use wire::ErrorClass;
+use wire::v1::ErrorCode;
+
+/// A failed operation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+#[non_exhaustive]
+pub struct Error {
+    /// What happened.
+    pub code: ErrorCode,
+    /// For people: what happened and what to do next.
+    pub message: String,
+    /// The fencing token that holds the name now, if one does and the server said so.
+    pub current_token: Option<u64>,
+    /// The owner of one current holder, if the lock is held by another. May be empty: owners are free text.
+    pub holder: Option<String>,
+    /// How long to wait before the next try, if the server said so.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// The lock is another's, and is still so after the wait, if there was one. Wait (longer), or try later.
+    pub fn is_held(&self) -> bool {
+        self.code.class() == ErrorClass::TryLater
+    }
+
+    /// The lock is lost: stop acting on it at once.
+    pub fn is_fenced(&self) -> bool {
+        self.code.class() == ErrorClass::Fenced
+    }
+
+    /// Nothing was done, and later it may be: the cluster is busy, or has no quorum.
+    pub fn is_retryable(&self) -> bool {
+        self.code.class() == ErrorClass::Retry
+    }
+
+    /// It may or may not have been done: try again with the same ids, or look.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.code.class() == ErrorClass::Unknown
+    }
+
+    /// The request can never succeed as it is.
+    pub fn is_invalid(&self) -> bool {
+        self.code.class() == ErrorClass::FixInput
+    }
+
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Error {
+        Error { code, message: message.into(), current_token: None, holder: None, retry_after: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Error {
+        Error::new(ErrorCode::InvalidArgument, message)
+    }
+
+    /// The server answered something else than what was asked for.
+    pub(crate) fn confused(asked: &str) -> Error {
+        Error::new(
+            ErrorCode::Internal,
+            format!("the answer to {asked} is of another kind: are client and server of one version?"),
+        )
+    }
+}
+
+impl From<wire::v1::Error> for Error {
+    fn from(error: wire::v1::Error) -> Error {
+        let code = error.code();
+        Error {
+            code,
+            message: error.message,
+            current_token: (error.current_token != 0).then_some(error.current_token),
+            holder: matches!(code, ErrorCode::Held | ErrorCode::WaitTimeout).then_some(error.holder),
+            retry_after: (error.retry_after_ms != 0).then(|| Duration::from_millis(error.retry_after_ms.into())),
+        }
+    }
+}

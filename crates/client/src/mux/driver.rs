@@ -1,0 +1,173 @@
+//! The task of a link: connects, sends, receives, connects again.
+
+use super::dial::dial;
+use super::pending::Pending;
+use super::{LinkOptions, Submission};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+use wire::v1::{OperationFrame, ResultFrame};
+
+/// Frames under way to the transport. Few: what waits behind them is packed together.
+const FRAMES_UNDER_WAY: usize = 2;
+/// Operations taken off the queue at once.
+const TAKEN_AT_ONCE: usize = 1_024;
+/// First and longest pause between an eager link's attempts to connect.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Deadlines are looked at no more often than this.
+const SWEEP: Duration = Duration::from_millis(5);
+
+/// The owner of one connection.
+pub(super) struct Driver {
+    endpoint: Endpoint,
+    options: LinkOptions,
+    submissions: mpsc::Receiver<Submission>,
+    connected: Arc<AtomicBool>,
+    pending: Pending,
+    taken: Vec<Submission>,
+}
+
+/// Why a connection ended.
+enum End {
+    /// It was lost, or could not be made.
+    Lost(String),
+    /// Nobody has a handle to the link any more.
+    Unused,
+}
+
+impl Driver {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        options: LinkOptions,
+        submissions: mpsc::Receiver<Submission>,
+        connected: Arc<AtomicBool>,
+    ) -> Driver {
+        Driver { endpoint, options, submissions, connected, pending: Pending::default(), taken: Vec::new() }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut pause = RECONNECT.0;
+        loop {
+            if !self.options.eager && !self.wait_for_work().await {
+                return;
+            }
+            let (frames, outgoing) = mpsc::channel(FRAMES_UNDER_WAY);
+            let end = match self.connect(outgoing).await {
+                Ok(incoming) => {
+                    tracing::debug!(server = %self.endpoint.uri(), "connected");
+                    pause = RECONNECT.0;
+                    self.connected.store(true, Ordering::Relaxed);
+                    let end = self.serve(frames, incoming).await;
+                    self.connected.store(false, Ordering::Relaxed);
+                    end
+                }
+                Err(end) => end,
+            };
+            let End::Lost(why) = end else {
+                self.pending.fail_all("nobody uses this connection any more");
+                return;
+            };
+            tracing::debug!(server = %self.endpoint.uri(), why, "not connected");
+            self.pending.fail_all(&why);
+            if self.options.eager {
+                if !self.refuse_until(Instant::now() + pause, &why).await {
+                    return;
+                }
+                pause = (pause * 2).min(RECONNECT.1);
+            }
+        }
+    }
+
+    /// Until there is something to send. `false`: nobody can send any more.
+    async fn wait_for_work(&mut self) -> bool {
+        if self.pending.queued() > 0 {
+            return true;
+        }
+        match self.submissions.recv().await {
+            Some(submission) => self.pending.push(submission),
+            None => return false,
+        }
+        true
+    }
+
+    /// Eager links refuse what comes while there is no connection: there may be another server to ask. `false`: nobody
+    /// can send any more.
+    async fn refuse_until(&mut self, until: Instant, why: &str) -> bool {
+        loop {
+            match tokio::time::timeout_at(until, self.submissions.recv()).await {
+                Ok(Some(submission)) => {
+                    self.pending.push(submission);
+                    self.pending.fail_all(why);
+                }
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
+    async fn connect(&mut self, outgoing: mpsc::Receiver<OperationFrame>) -> Result<Streaming<ResultFrame>, End> {
+        let dialled = dial(self.endpoint.clone(), self.options.clone(), outgoing);
+        tokio::pin!(dialled);
+        loop {
+            let sweep = sweep_at(self.pending.soonest());
+            tokio::select! {
+                result = &mut dialled => return result.map_err(End::Lost),
+                submission = self.submissions.recv(), if self.pending.queued() < self.options.queue_ops_max => {
+                    let Some(submission) = submission else { return Err(End::Unused) };
+                    self.pending.push(submission);
+                    if self.options.eager {
+                        self.pending.fail_all("still connecting");
+                    }
+                }
+                () = tokio::time::sleep_until(sweep.unwrap_or_else(Instant::now)), if sweep.is_some() => {
+                    self.pending.expire(Instant::now());
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, frames: mpsc::Sender<OperationFrame>, mut incoming: Streaming<ResultFrame>) -> End {
+        let sweep = tokio::time::sleep_until(Instant::now());
+        tokio::pin!(sweep);
+        loop {
+            let due = sweep_at(self.pending.soonest());
+            if let Some(due) = due
+                && sweep.deadline() != due
+            {
+                sweep.as_mut().reset(due);
+            }
+            tokio::select! {
+                frame = incoming.message() => match frame {
+                    Ok(Some(frame)) => frame.results.into_iter().for_each(|result| self.pending.settle(result)),
+                    Ok(None) => return End::Lost("the server ended the stream".into()),
+                    Err(status) => return End::Lost(format!("the connection was lost: {}", status.message())),
+                },
+                count = self.submissions.recv_many(&mut self.taken, TAKEN_AT_ONCE),
+                    if self.pending.queued() < self.options.queue_ops_max =>
+                {
+                    // Whoever waits for an answer holds a handle, so without handles nobody waits.
+                    if count == 0 {
+                        return End::Unused;
+                    }
+                    self.taken.drain(..).for_each(|submission| self.pending.push(submission));
+                }
+                permit = frames.reserve(), if self.pending.queued() > 0 => {
+                    let Ok(permit) = permit else { return End::Lost("the connection was lost".into()) };
+                    if let Some(frame) = self.pending.pack(Instant::now(), self.options.frame_bytes) {
+                        permit.send(frame);
+                    }
+                }
+                () = &mut sweep, if due.is_some() => self.pending.expire(Instant::now()),
+            }
+        }
+    }
+}
+
+/// A little after the soonest deadline, so that those close together are swept together.
+fn sweep_at(soonest: Option<Instant>) -> Option<Instant> {
+    soonest.map(|soonest| soonest + SWEEP)
+}

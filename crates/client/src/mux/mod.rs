@@ -1,0 +1,132 @@
+//! Many operations over one stream: the multiplexer between here and one server.
+//!
+//! One task per [`Link`] owns the connection, packs whatever waits into one frame, and hands each result to whoever waits
+//! for it. It serves clients towards gateways and gateways towards nodes, whose frames are the same. It promises one
+//! outcome for each operation taken, at the latest when its time is up, and says truly whether an operation may have
+//! reached the server. It knows nothing of retries: a lost connection fails what was in flight.
+
+mod dial;
+mod driver;
+mod pending;
+
+#[cfg(test)]
+mod tests;
+
+pub use dial::Service;
+pub(crate) use dial::innermost;
+
+use driver::Driver;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use wire::v1::{Error, Operation, operation_result};
+
+/// What a server answers. Where this is the `Ok` of a result it is never [`Answer::Error`]: see [`Failure::Refused`].
+pub type Answer = operation_result::Result;
+
+/// How a link behaves.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// Which service of the server.
+    pub service: Service,
+    /// Connects at once and keeps trying, and refuses operations while there is no connection. Otherwise the first
+    /// operation connects, and those that come meanwhile wait for it.
+    pub eager: bool,
+    /// Operations that are not sent yet; above, they are refused.
+    pub queue_ops_max: usize,
+    /// A connection must stand, stream included, within this time.
+    pub connect_timeout: Duration,
+    /// A silent connection is probed so often.
+    pub keepalive_interval: Duration,
+    /// And given up when a probe is not answered for so long.
+    pub keepalive_timeout: Duration,
+    /// A frame of operations is closed once it holds this many bytes.
+    pub frame_bytes: usize,
+}
+
+impl LinkOptions {
+    /// Sensible values for one of the services.
+    pub fn new(service: Service) -> LinkOptions {
+        LinkOptions {
+            service,
+            eager: false,
+            queue_ops_max: 16_384,
+            connect_timeout: Duration::from_secs(2),
+            keepalive_interval: Duration::from_secs(5),
+            keepalive_timeout: Duration::from_secs(5),
+            frame_bytes: 256 << 10,
+        }
+    }
+}
+
+/// How a try failed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// The server answered with an error.
+    Refused(Box<Error>),
+    /// It never left: there is no connection, the queue is full, its time ran out before.
+    NotSent(Arc<str>),
+    /// It left, and the connection was lost or its time ran out: it may or may not have been done.
+    Lost(Arc<str>),
+}
+
+/// A handle to one server's stream. Cheap to clone; the connection ends with the last clone.
+#[derive(Clone, Debug)]
+pub struct Link {
+    queue: mpsc::Sender<Submission>,
+    connected: Arc<AtomicBool>,
+}
+
+/// An operation under way to the driver.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    operation: Operation,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+impl Link {
+    /// Starts a link's task on the current Tokio runtime.
+    pub fn start(endpoint: tonic::transport::Endpoint, options: LinkOptions) -> Link {
+        let (queue, submissions) = mpsc::channel(options.queue_ops_max);
+        let connected = Arc::new(AtomicBool::new(false));
+        tokio::spawn(Driver::new(endpoint, options, submissions, connected.clone()).run());
+        Link { queue, connected }
+    }
+
+    /// Whether a connection stands, as of a moment ago.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Sends an operation and waits for its answer, for `timeout_ms` and, if it is a waiting acquire, its wait on top. The
+    /// server is told a little less, so that its own word comes in time. Sets `id` and `timeout_ms`.
+    ///
+    /// The operation goes on when this future is dropped after the first poll.
+    pub async fn call(&self, mut operation: Operation, timeout_ms: u64) -> Result<Answer, Failure> {
+        let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
+        operation.timeout_ms = told_ms(timeout_ms);
+        let deadline = Instant::now() + Duration::from_millis(timeout_ms.saturating_add(wait_ms.into()));
+        let (reply, answer) = oneshot::channel();
+        match self.queue.try_send(Submission { operation, deadline, reply }) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(closed())),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(Failure::NotSent("too many operations wait to be sent on this connection".into()))
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(closed()),
+        }
+    }
+}
+
+/// The runtime ended under the link, or its task did.
+fn closed() -> Failure {
+    Failure::Lost("the connection's task has ended".into())
+}
+
+/// What the server is told of our patience: a tenth less, 100 ms at most, for the way back.
+fn told_ms(timeout_ms: u64) -> u32 {
+    let way_back_ms = (timeout_ms / 10).min(100);
+    u32::try_from(timeout_ms - way_back_ms).unwrap_or(u32::MAX).max(1)
+}

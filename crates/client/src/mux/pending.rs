@@ -1,0 +1,164 @@
+//! What a link has taken and not yet answered: the queue of what waits to be sent, the slab of what was sent.
+
+use super::{Answer, Failure, Submission};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use wire::encoded_bytes;
+use wire::v1::{OperationFrame, OperationResult};
+
+/// Bytes that a frame spends on each operation beside the operation itself: field tag, length, id.
+const OPERATION_OVERHEAD_BYTES: usize = 24;
+
+type Reply = oneshot::Sender<Result<Answer, Failure>>;
+
+/// Queue and slab.
+///
+/// * An operation is in the queue or in the slab, and leaves with exactly one outcome.
+/// * An id is a place in the slab and the generation of that place, so a late result never meets a later operation.
+/// * `soonest` is no later than any deadline in the slab or the queue.
+#[derive(Default)]
+pub(super) struct Pending {
+    queue: VecDeque<Submission>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    in_flight: usize,
+    soonest: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    sent: Option<(Instant, Reply)>,
+}
+
+impl Pending {
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// When [`expire`](Self::expire) is to be called next.
+    pub(super) fn soonest(&self) -> Option<Instant> {
+        self.soonest
+    }
+
+    pub(super) fn push(&mut self, submission: Submission) {
+        self.soonest = Some(self.soonest.map_or(submission.deadline, |soonest| soonest.min(submission.deadline)));
+        self.queue.push_back(submission);
+    }
+
+    /// Takes operations off the queue into one frame of about `bytes_max`, at least one. `None`: nothing is to be sent.
+    pub(super) fn pack(&mut self, now: Instant, bytes_max: usize) -> Option<OperationFrame> {
+        let mut operations = Vec::new();
+        let mut bytes = 0;
+        while let Some(front) = self.queue.front() {
+            let size = encoded_bytes(&front.operation) + OPERATION_OVERHEAD_BYTES;
+            if bytes + size > bytes_max && !operations.is_empty() {
+                break;
+            }
+            let Some(Submission { mut operation, deadline, reply }) = self.queue.pop_front() else { break };
+            if reply.is_closed() {
+                continue; // whoever asked is gone, and it never left
+            }
+            if now >= deadline {
+                let _ = reply.send(Err(too_late()));
+                continue;
+            }
+            bytes += size;
+            operation.id = self.insert(deadline, reply);
+            operations.push(operation);
+        }
+        (!operations.is_empty()).then_some(OperationFrame { operations })
+    }
+
+    /// Hands a result to whoever waits for it. Results of operations that were given up are dropped.
+    pub(super) fn settle(&mut self, result: OperationResult) {
+        let Some(reply) = self.remove(result.id) else { return };
+        let outcome = match result.result {
+            Some(Answer::Error(error)) => Err(Failure::Refused(Box::new(error))),
+            Some(answer) => Ok(answer),
+            None => {
+                Err(Failure::Lost("the server answered with a result of a kind that this version does not know".into()))
+            }
+        };
+        let _ = reply.send(outcome);
+    }
+
+    /// Fails what is past its deadline.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let lost: Arc<str> = "no answer in time".into();
+        let mut soonest: Option<Instant> = None;
+        let mut see = |deadline: Instant| soonest = Some(soonest.map_or(deadline, |soonest| soonest.min(deadline)));
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            match &slot.sent {
+                Some((deadline, _)) if now >= *deadline => {
+                    if let Some((_, reply)) = slot.sent.take() {
+                        let _ = reply.send(Err(Failure::Lost(lost.clone())));
+                    }
+                    self.free.push(place as u32);
+                    self.in_flight -= 1;
+                }
+                Some((deadline, _)) => see(*deadline),
+                None => {}
+            }
+        }
+        for _ in 0..self.queue.len() {
+            let Some(submission) = self.queue.pop_front() else { break };
+            if now >= submission.deadline {
+                let _ = submission.reply.send(Err(too_late()));
+            } else {
+                see(submission.deadline);
+                self.queue.push_back(submission);
+            }
+        }
+        self.soonest = soonest;
+    }
+
+    /// The connection is gone: what was sent is in doubt, what was not is not.
+    pub(super) fn fail_all(&mut self, why: &str) {
+        let why: Arc<str> = why.into();
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            if let Some((_, reply)) = slot.sent.take() {
+                let _ = reply.send(Err(Failure::Lost(why.clone())));
+                self.free.push(place as u32);
+            }
+        }
+        self.in_flight = 0;
+        for submission in self.queue.drain(..) {
+            let _ = submission.reply.send(Err(Failure::NotSent(why.clone())));
+        }
+        self.soonest = None;
+    }
+
+    fn insert(&mut self, deadline: Instant, reply: Reply) -> u64 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[place as usize];
+        assert!(slot.sent.is_none(), "place {place} was free and is taken");
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.sent = Some((deadline, reply));
+        self.in_flight += 1;
+        u64::from(slot.generation) << 32 | u64::from(place)
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Reply> {
+        let (generation, place) = ((id >> 32) as u32, id as u32);
+        let slot = self.slots.get_mut(place as usize).filter(|slot| slot.generation == generation)?;
+        let (_, reply) = slot.sent.take()?;
+        self.free.push(place);
+        self.in_flight -= 1;
+        Some(reply)
+    }
+}
+
+fn too_late() -> Failure {
+    Failure::NotSent("its time ran out before it could be sent".into())
+}

@@ -1,0 +1,98 @@
+//! The queue and slab by themselves; links against a small server are tested in `tests/mux.rs`.
+
+use super::pending::Pending;
+use super::*;
+use wire::v1::operation::Op;
+use wire::v1::{CheckRequest, CheckResponse, OperationResult};
+
+type Waiting = oneshot::Receiver<Result<Answer, Failure>>;
+
+fn submit(pending: &mut Pending, name: &str, deadline: Instant) -> Waiting {
+    let (reply, waiting) = oneshot::channel();
+    let operation = Operation::of(Op::Check(CheckRequest { name: name.into(), consistency: 0 }));
+    pending.push(Submission { operation, deadline, reply });
+    waiting
+}
+
+fn answer(id: u64) -> OperationResult {
+    OperationResult { id, result: Some(Answer::Check(CheckResponse::default())) }
+}
+
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(3_600)
+}
+
+#[test]
+fn everything_that_waits_goes_in_one_frame_up_to_its_size() {
+    let mut pending = Pending::default();
+    let _waiting: Vec<Waiting> = (0..10).map(|_| submit(&mut pending, &"n".repeat(100), later())).collect();
+    let now = Instant::now();
+    let all = pending.pack(now, 1 << 20).unwrap();
+    assert_eq!((all.operations.len(), pending.in_flight(), pending.queued()), (10, 10, 0));
+    assert!(pending.pack(now, 1 << 20).is_none());
+
+    let _more: Vec<Waiting> = (0..10).map(|_| submit(&mut pending, &"n".repeat(100), later())).collect();
+    let some = pending.pack(now, 300).unwrap().operations.len();
+    assert!((1..10).contains(&some), "{some}");
+    assert_eq!(pending.pack(now, 1).unwrap().operations.len(), 1, "one that is larger than a frame goes alone");
+}
+
+#[test]
+fn a_late_result_never_meets_a_later_operation() {
+    let mut pending = Pending::default();
+    let now = Instant::now();
+    let mut first = submit(&mut pending, "a", now + Duration::from_millis(1));
+    let old = pending.pack(now, 1 << 20).unwrap().operations[0].id;
+    pending.expire(now + Duration::from_millis(1));
+    assert!(matches!(first.try_recv(), Ok(Err(Failure::Lost(_)))));
+
+    let mut second = submit(&mut pending, "b", later());
+    let new = pending.pack(now, 1 << 20).unwrap().operations[0].id;
+    assert_eq!(old as u32, new as u32, "the same place");
+    pending.settle(answer(old));
+    assert!(second.try_recv().is_err(), "not its result");
+    pending.settle(answer(new));
+    assert!(matches!(second.try_recv(), Ok(Ok(_))));
+    pending.settle(answer(new));
+    pending.settle(answer(u64::MAX));
+    assert_eq!(pending.in_flight(), 0);
+}
+
+#[test]
+fn what_was_sent_is_in_doubt_and_what_was_not_is_not() {
+    let mut pending = Pending::default();
+    let mut sent = submit(&mut pending, "a", later());
+    pending.pack(Instant::now(), 1 << 20).unwrap();
+    let mut queued = submit(&mut pending, "b", later());
+    pending.fail_all("cut");
+    assert_eq!(sent.try_recv().unwrap().unwrap_err(), Failure::Lost("cut".into()));
+    assert_eq!(queued.try_recv().unwrap().unwrap_err(), Failure::NotSent("cut".into()));
+    assert_eq!((pending.in_flight(), pending.queued(), pending.soonest()), (0, 0, None));
+}
+
+#[test]
+fn deadlines_hold_in_the_queue_too() {
+    let mut pending = Pending::default();
+    let now = Instant::now();
+    let mut early = submit(&mut pending, "a", now + Duration::from_millis(10));
+    let mut late = submit(&mut pending, "b", now + Duration::from_millis(20));
+    assert_eq!(pending.soonest(), Some(now + Duration::from_millis(10)));
+    pending.expire(now + Duration::from_millis(10));
+    assert!(matches!(early.try_recv(), Ok(Err(Failure::NotSent(_)))));
+    assert!(late.try_recv().is_err());
+    assert_eq!((pending.queued(), pending.soonest()), (1, Some(now + Duration::from_millis(20))));
+    assert!(pending.pack(now + Duration::from_millis(20), 1 << 20).is_none(), "too late to send");
+    assert!(matches!(late.try_recv(), Ok(Err(Failure::NotSent(_)))));
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_sent() {
+    let mut pending = Pending::default();
+    drop(submit(&mut pending, "a", later()));
+    assert!(pending.pack(Instant::now(), 1 << 20).is_none());
+}
+
+#[test]
+fn the_server_is_told_less_than_we_wait() {
+    assert_eq!([told_ms(1), told_ms(10), told_ms(500), told_ms(5_000)], [1, 9, 450, 4_900]);
+}

@@ -1,0 +1,282 @@
+//! Whether, where and when to try an operation again: a pure state machine.
+//!
+//! It promises: nothing is sent at or after the deadline; once an attempt may have been done without an answer, the
+//! operation is never reported as not done, unless the lock table itself said so to a later attempt with the same ids. It
+//! knows nothing of clocks, sockets and randomness: times are milliseconds on any one monotonic clock, jitter is an
+//! argument, targets are numbers (a client's gateways, a gateway's nodes).
+
+#[cfg(test)]
+mod tests;
+
+use wire::v1::{Error, ErrorCode};
+use wire::{ErrorClass, OperationKind};
+
+/// Moves to another target without a pause, in a row.
+const HOPS_MAX: u32 = 3;
+/// Shortest and longest pause of our own choice.
+const PAUSE_MS: (u64, u64) = (10, 100);
+/// Longest pause that a server can ask for.
+const ASKED_PAUSE_MS_MAX: u64 = 1_000;
+
+/// What bounds the tries of one operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// What it is: decides what doubt an unanswered attempt leaves.
+    pub kind: OperationKind,
+    /// All tries together, the wait not counted.
+    pub timeout_ms: u64,
+    /// How long an acquire may wait in its queue, on top; 0: it does not wait.
+    pub wait_ms: u32,
+    /// The first try; doubled with each one that stays unanswered. The wait comes on top.
+    pub attempt_timeout_ms: u64,
+    /// Try again after BUSY. Off where someone behind us does.
+    pub retry_busy: bool,
+}
+
+/// How one try failed.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure<'a> {
+    /// The target answered so.
+    Answer(&'a Error),
+    /// It did not leave here; why.
+    NotSent(&'a str),
+    /// It left, and no answer came; why.
+    Lost(&'a str),
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Send it.
+    Send(Try),
+    /// Call [`Attempt::resume`] in so many milliseconds.
+    RetryAfter {
+        /// From now.
+        ms: u64,
+    },
+    /// It is over.
+    GiveUp(Box<Error>),
+}
+
+/// One try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// Where to.
+    pub target: u64,
+    /// How long to wait for the answer, beside `wait_ms`. At least 1.
+    pub timeout_ms: u64,
+    /// What is left of a waiting acquire's wait: at least 1 for one that waits, so that it does not lose its place by
+    /// turning into one that does not; 0 for everything else.
+    pub wait_ms: u32,
+}
+
+/// One operation's tries.
+///
+/// * `tries` counts what [`Decision::Send`] was decided for.
+/// * `in_doubt` is set by an unanswered try of an operation that changes something, and never cleared.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    policy: Policy,
+    started_ms: u64,
+    target: u64,
+    /// Failed since the last pause without an answer: not hopped to again before the next pause.
+    silent: Option<u64>,
+    tries: u32,
+    hops: u32,
+    pauses: u32,
+    unanswered: u32,
+    in_doubt: bool,
+    last: Option<Box<Last>>,
+}
+
+#[derive(Clone, Debug)]
+struct Last {
+    target: u64,
+    code: ErrorCode,
+    what: String,
+}
+
+impl Attempt {
+    /// Starts with a first target.
+    pub fn new(policy: Policy, now_ms: u64, first: u64) -> Attempt {
+        Attempt {
+            policy,
+            started_ms: now_ms,
+            target: first,
+            silent: None,
+            tries: 0,
+            hops: 0,
+            pauses: 0,
+            unanswered: 0,
+            in_doubt: false,
+            last: None,
+        }
+    }
+
+    /// When the last try's answer must be here.
+    pub fn deadline_ms(&self) -> u64 {
+        self.started_ms + u64::from(self.policy.wait_ms) + self.policy.timeout_ms
+    }
+
+    /// Tries so far.
+    pub fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    /// An earlier try may have been done without an answer.
+    pub fn in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// At the start, and when a pause is over.
+    pub fn resume(&mut self, now_ms: u64) -> Decision {
+        self.hops = 0;
+        self.silent = None;
+        self.send(now_ms)
+    }
+
+    /// A try has failed. `targets` are those that can be asked, in order of preference; `jitter` is from 0 to 1.
+    pub fn next(&mut self, now_ms: u64, jitter: f64, failure: Failure<'_>, targets: &[u64]) -> Decision {
+        let (code, what) = match failure {
+            Failure::Answer(error) => (error.code(), error.message.as_str()),
+            Failure::NotSent(why) => (ErrorCode::NoLeader, why),
+            Failure::Lost(why) => (ErrorCode::OutcomeUnknown, why),
+        };
+        if !matches!(failure, Failure::Answer(_)) || matches!(code.class(), ErrorClass::Retry | ErrorClass::Unknown) {
+            self.last = Some(Box::new(Last { target: self.target, code, what: what.to_owned() }));
+        }
+        match failure {
+            Failure::NotSent(_) => {
+                self.silent = Some(self.target);
+                self.elsewhere(now_ms, jitter, targets)
+            }
+            Failure::Lost(_) => {
+                self.doubt();
+                self.unanswered += 1;
+                self.silent = Some(self.target);
+                self.elsewhere(now_ms, jitter, targets)
+            }
+            Failure::Answer(error) => self.answered(now_ms, jitter, error, targets),
+        }
+    }
+
+    fn answered(&mut self, now_ms: u64, jitter: f64, error: &Error, targets: &[u64]) -> Decision {
+        match error.code() {
+            ErrorCode::NotLeader => {
+                let hint = error.leader_hint;
+                let known = targets.contains(&hint) && hint != self.target;
+                if known && self.silent != Some(hint) && self.hops < HOPS_MAX {
+                    self.hops += 1;
+                    self.target = hint;
+                    return self.send(now_ms);
+                }
+                self.target = if known && self.silent != Some(hint) { hint } else { self.following(targets) };
+                self.pause(now_ms, jitter, 0)
+            }
+            ErrorCode::NoLeader | ErrorCode::StaleRoute => {
+                self.target = self.following(targets);
+                self.pause(now_ms, jitter, 0)
+            }
+            ErrorCode::ShuttingDown => {
+                self.silent = Some(self.target);
+                self.elsewhere(now_ms, jitter, targets)
+            }
+            ErrorCode::Busy if self.policy.retry_busy => self.pause(now_ms, jitter, error.retry_after_ms.into()),
+            ErrorCode::Busy => self.over(now_ms),
+            ErrorCode::OutcomeUnknown => {
+                self.doubt();
+                self.target = self.following(targets);
+                self.pause(now_ms, jitter, 0)
+            }
+            ErrorCode::Held | ErrorCode::NotOwner | ErrorCode::Expired
+                if self.policy.kind == OperationKind::Break && self.in_doubt =>
+            {
+                Decision::GiveUp(Box::new(Error {
+                    current_token: error.current_token,
+                    ..Error::outcome_unknown(
+                        "an earlier try of this break got no answer, and by now its token holds nothing: most likely this \
+                         broke it; its history says by whom it was ended",
+                    )
+                }))
+            }
+            _ => Decision::GiveUp(Box::new(error.clone())),
+        }
+    }
+
+    fn doubt(&mut self) {
+        if !self.policy.kind.is_read() {
+            self.in_doubt = true;
+        }
+    }
+
+    /// Where to next, at once if there is somewhere else that was not tried a moment ago.
+    fn elsewhere(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
+        let others = targets.iter().filter(|t| **t != self.target).count() as u32;
+        self.target = self.following(targets);
+        if self.hops < HOPS_MAX.min(others) {
+            self.hops += 1;
+            return self.send(now_ms);
+        }
+        self.pause(now_ms, jitter, 0)
+    }
+
+    /// The target after the current one, in a ring; the same if there is no other.
+    fn following(&self, targets: &[u64]) -> u64 {
+        match targets.iter().position(|t| *t == self.target) {
+            Some(at) => targets[(at + 1) % targets.len()],
+            None => targets.first().copied().unwrap_or(self.target),
+        }
+    }
+
+    fn pause(&mut self, now_ms: u64, jitter: f64, asked_ms: u64) -> Decision {
+        let (shortest, longest) = PAUSE_MS;
+        let ceiling = longest.min((2 * shortest) << self.pauses.min(8)).max(asked_ms.min(ASKED_PAUSE_MS_MAX));
+        let floor = shortest.max(ceiling.min(asked_ms) / 2);
+        let ms = floor + ((ceiling - floor) as f64 * jitter.clamp(0.0, 1.0)) as u64;
+        if now_ms + ms >= self.deadline_ms() {
+            return self.over(now_ms);
+        }
+        self.pauses += 1;
+        Decision::RetryAfter { ms }
+    }
+
+    fn send(&mut self, now_ms: u64) -> Decision {
+        let deadline_ms = self.deadline_ms();
+        if now_ms >= deadline_ms {
+            return self.over(now_ms);
+        }
+        let wait_ms = match self.policy.wait_ms {
+            0 => 0,
+            all => u64::from(all).saturating_sub(now_ms - self.started_ms).max(1),
+        };
+        let left_ms = (deadline_ms - now_ms).saturating_sub(wait_ms).max(1);
+        let timeout_ms = left_ms.min(self.policy.attempt_timeout_ms << self.unanswered.min(8)).max(1);
+        self.tries += 1;
+        Decision::Send(Try { target: self.target, timeout_ms, wait_ms: wait_ms as u32 })
+    }
+
+    /// Out of time, or of patience.
+    fn over(&self, now_ms: u64) -> Decision {
+        let spent = format!("within {} ms and {} tries", now_ms - self.started_ms, self.tries);
+        let (code, seen) = match &self.last {
+            Some(last) => (last.code, format!("the last, of {}: {}", last.target, last.what)),
+            None => (ErrorCode::NoLeader, "none was answered".to_owned()),
+        };
+        let error = if self.in_doubt {
+            Error::outcome_unknown(format!(
+                "no certain answer {spent} ({seen}). It may or may not have been done: try again with the same ids, or check"
+            ))
+        } else if code == ErrorCode::Busy {
+            let retry_after_ms = PAUSE_MS.1 as u32;
+            Error::busy(
+                format!("too busy to do this {spent} ({seen}). Nothing was done: try again later"),
+                retry_after_ms,
+            )
+        } else {
+            Error::no_leader(format!(
+                "no leader with a quorum answered {spent} ({seen}). Nothing was done: try again later, see the cluster's status"
+            ))
+        };
+        Decision::GiveUp(Box::new(error))
+    }
+}

@@ -1,0 +1,239 @@
+//! The rules of trying again, as a table and under random failures.
+
+use super::*;
+use proptest::prelude::*;
+
+const NODES: [u64; 3] = [1, 2, 3];
+
+fn policy(kind: OperationKind) -> Policy {
+    Policy { kind, timeout_ms: 5_000, wait_ms: 0, attempt_timeout_ms: 1_000, retry_busy: true }
+}
+
+fn started(kind: OperationKind) -> Attempt {
+    let mut attempt = Attempt::new(policy(kind), 0, 1);
+    assert_eq!(attempt.resume(0), Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 0 }));
+    attempt
+}
+
+fn sent_to(decision: &Decision) -> Option<u64> {
+    match decision {
+        Decision::Send(next) => Some(next.target),
+        _ => None,
+    }
+}
+
+fn code(decision: &Decision) -> Option<ErrorCode> {
+    match decision {
+        Decision::GiveUp(error) => Some(error.code()),
+        _ => None,
+    }
+}
+
+#[test]
+fn one_answer_at_a_time() {
+    use OperationKind::*;
+    enum Then {
+        Sends(u64),
+        Pauses,
+        Ends(ErrorCode),
+    }
+    use Then::*;
+    let answer = |code| Error::new(code, "so");
+    let hint = |node| Error::not_leader("so", node, 7);
+    let table: [(&str, OperationKind, Error, Then); 15] = [
+        ("a hint is followed at once", Acquire, hint(3), Sends(3)),
+        ("no hint: another, after a pause", Acquire, hint(0), Pauses),
+        ("a hint to itself is none", Acquire, hint(1), Pauses),
+        ("a hint to a stranger is none", Acquire, hint(99), Pauses),
+        ("no leader", Renew, answer(ErrorCode::NoLeader), Pauses),
+        ("stale route", Renew, answer(ErrorCode::StaleRoute), Pauses),
+        ("shutting down", Release, answer(ErrorCode::ShuttingDown), Sends(2)),
+        ("busy", Acquire, answer(ErrorCode::Busy), Pauses),
+        ("unknown", Acquire, answer(ErrorCode::OutcomeUnknown), Pauses),
+        ("held", Acquire, answer(ErrorCode::Held), Ends(ErrorCode::Held)),
+        ("wait over", Acquire, answer(ErrorCode::WaitTimeout), Ends(ErrorCode::WaitTimeout)),
+        ("fenced", Renew, answer(ErrorCode::NotOwner), Ends(ErrorCode::NotOwner)),
+        ("session lost", Heartbeat, answer(ErrorCode::SessionLost), Ends(ErrorCode::SessionLost)),
+        ("bad input", Break, answer(ErrorCode::InvalidArgument), Ends(ErrorCode::InvalidArgument)),
+        ("internal", Check, answer(ErrorCode::Internal), Ends(ErrorCode::Internal)),
+    ];
+    for (case, kind, error, then) in table {
+        let decision = started(kind).next(10, 0.5, Failure::Answer(&error), &NODES);
+        match then {
+            Sends(node) => assert_eq!(sent_to(&decision), Some(node), "{case}"),
+            Pauses => assert!(matches!(decision, Decision::RetryAfter { ms: 10..=100 }), "{case}: {decision:?}"),
+            Ends(with) => assert_eq!(code(&decision), Some(with), "{case}"),
+        }
+    }
+}
+
+#[test]
+fn hops_are_bounded() {
+    let mut attempt = started(OperationKind::Acquire);
+    let mut at = 1;
+    let mut hops = 0;
+    loop {
+        let to = at % 3 + 1;
+        let hint = Error::not_leader("round and round", to, 1);
+        match attempt.next(1, 0.0, Failure::Answer(&hint), &NODES) {
+            Decision::Send(next) => {
+                assert_eq!(next.target, to);
+                at = to;
+                hops += 1;
+            }
+            Decision::RetryAfter { .. } => break,
+            other => panic!("{other:?}"),
+        }
+        assert!(hops <= HOPS_MAX, "it goes round for ever");
+    }
+    assert_eq!(hops, HOPS_MAX);
+}
+
+#[test]
+fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
+    let mut attempt = started(OperationKind::Acquire);
+    assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES)), Some(2));
+    assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES)), Some(3));
+    assert_eq!(attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES), Decision::RetryAfter { ms: 10 });
+    assert_eq!(sent_to(&attempt.resume(10)), Some(1));
+    assert!(!attempt.in_doubt());
+    let end = attempt.next(4_995, 0.0, Failure::NotSent("refused"), &[1]);
+    assert_eq!(code(&end), Some(ErrorCode::NoLeader));
+}
+
+#[test]
+fn a_hint_to_a_leader_that_just_fell_silent_waits_for_the_election() {
+    let mut attempt = started(OperationKind::Acquire);
+    assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::Lost("reset"), &NODES)), Some(2));
+    let hint = Error::not_leader("still believes", 1, 4);
+    assert!(matches!(attempt.next(0, 0.0, Failure::Answer(&hint), &NODES), Decision::RetryAfter { .. }));
+    assert_eq!(sent_to(&attempt.resume(10)), Some(3));
+}
+
+#[test]
+fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
+    for (kind, expected) in [
+        (OperationKind::Acquire, ErrorCode::OutcomeUnknown),
+        (OperationKind::Renew, ErrorCode::OutcomeUnknown),
+        (OperationKind::Release, ErrorCode::OutcomeUnknown),
+        (OperationKind::Heartbeat, ErrorCode::OutcomeUnknown),
+        (OperationKind::Check, ErrorCode::NoLeader),
+        (OperationKind::History, ErrorCode::NoLeader),
+    ] {
+        let mut attempt = started(kind);
+        assert_eq!(sent_to(&attempt.next(1_000, 0.0, Failure::Lost("reset"), &NODES)), Some(2));
+        let end = attempt.next(4_999, 0.0, Failure::Answer(&Error::no_leader("no quorum")), &NODES);
+        assert_eq!(code(&end), Some(expected), "{kind:?}");
+        let Decision::GiveUp(error) = end else { unreachable!() };
+        assert!(error.message.contains("no quorum") && error.message.contains("4999 ms"), "{}", error.message);
+    }
+}
+
+#[test]
+fn a_break_that_may_have_worked_is_not_reported_as_refused() {
+    let gone = Error::not_owner("not any more", 9);
+    let mut attempt = started(OperationKind::Break);
+    assert_eq!(code(&attempt.clone().next(1, 0.0, Failure::Answer(&gone), &NODES)), Some(ErrorCode::NotOwner));
+    attempt.next(1, 0.0, Failure::Lost("reset"), &NODES);
+    let Decision::GiveUp(error) = attempt.next(2, 0.0, Failure::Answer(&gone), &NODES) else { panic!() };
+    assert_eq!((error.code(), error.current_token), (ErrorCode::OutcomeUnknown, 9));
+}
+
+#[test]
+fn busy_is_passed_on_where_someone_behind_tries_again() {
+    let mut attempt = Attempt::new(Policy { retry_busy: false, ..policy(OperationKind::Acquire) }, 0, 1);
+    attempt.resume(0);
+    assert_eq!(code(&attempt.next(1, 0.0, Failure::Answer(&Error::busy("full", 5)), &NODES)), Some(ErrorCode::Busy));
+    let mut patient = started(OperationKind::Acquire);
+    let asked = Error::busy("full", 400);
+    assert_eq!(patient.next(1, 1.0, Failure::Answer(&asked), &NODES), Decision::RetryAfter { ms: 400 });
+    assert_eq!(sent_to(&patient.resume(401)), Some(1), "the same one");
+}
+
+#[test]
+fn a_waiting_acquire_is_sent_again_with_what_is_left_of_its_wait() {
+    let waiting = Policy { wait_ms: 10_000, ..policy(OperationKind::Acquire) };
+    let mut attempt = Attempt::new(waiting, 100, 1);
+    assert_eq!(attempt.deadline_ms(), 15_100);
+    assert_eq!(attempt.resume(100), Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 10_000 }));
+    let again = attempt.next(4_100, 0.0, Failure::Lost("reset"), &NODES);
+    assert_eq!(again, Decision::Send(Try { target: 2, timeout_ms: 2_000, wait_ms: 6_000 }));
+    let late = attempt.next(14_100, 0.0, Failure::Lost("reset"), &NODES);
+    assert_eq!(late, Decision::Send(Try { target: 3, timeout_ms: 999, wait_ms: 1 }));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Answer(i32, u64),
+    NotSent,
+    Lost,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let codes = prop::sample::select(vec![1, 10, 11, 12, 20, 21, 22, 30, 31, 32, 33, 34, 40, 50]);
+    prop_oneof![
+        3 => (codes, 0..5u64).prop_map(|(code, hint)| Event::Answer(code, hint)),
+        1 => Just(Event::NotSent),
+        1 => Just(Event::Lost),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = OperationKind> {
+    prop::sample::select(OperationKind::ALL.to_vec())
+}
+
+proptest! {
+    /// Nothing is sent at or after the deadline, tries fit into it, and what may have been done is never "not done".
+    #[test]
+    fn rules_hold_under_any_failures(
+        kind in kind(),
+        wait_ms in prop_oneof![Just(0u32), 1..20_000u32],
+        timeout_ms in 1..8_000u64,
+        retry_busy: bool,
+        nodes in 1..6u64,
+        events in prop::collection::vec((event(), 0..3_000u64, 0.0..1.0f64), 1..80),
+    ) {
+        let targets: Vec<u64> = (1..=nodes).collect();
+        let policy = Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms: 700, retry_busy };
+        let mut now_ms = 1_000;
+        let deadline_ms = now_ms + timeout_ms + u64::from(wait_ms);
+        let mut attempt = Attempt::new(policy, now_ms, 1);
+        prop_assert_eq!(attempt.deadline_ms(), deadline_ms);
+        let mut decision = attempt.resume(now_ms);
+        let mut in_doubt = false;
+        let mut sent_in_a_row = 0;
+        for (event, passed_ms, jitter) in events {
+            if let Decision::RetryAfter { ms } = decision {
+                prop_assert!(now_ms + ms < deadline_ms, "a pause beyond the deadline");
+                sent_in_a_row = 0;
+                now_ms += ms;
+                decision = attempt.resume(now_ms);
+            }
+            let Decision::Send(sent) = decision else { break };
+            sent_in_a_row += 1;
+            prop_assert!(sent_in_a_row <= 1 + HOPS_MAX, "without a pause for ever");
+            prop_assert!(now_ms < deadline_ms, "sent at {} of {}", now_ms, deadline_ms);
+            prop_assert!(sent.timeout_ms >= 1 && targets.contains(&sent.target));
+            prop_assert!(now_ms + sent.timeout_ms + u64::from(sent.wait_ms) <= deadline_ms + 1);
+            prop_assert_eq!(sent.wait_ms > 0, wait_ms > 0);
+            now_ms += passed_ms;
+            decision = match event {
+                Event::NotSent => attempt.next(now_ms, jitter, Failure::NotSent("refused"), &targets),
+                Event::Lost => {
+                    in_doubt |= !kind.is_read();
+                    attempt.next(now_ms, jitter, Failure::Lost("reset"), &targets)
+                }
+                Event::Answer(code, leader_hint) => {
+                    in_doubt |= code == 40 && !kind.is_read();
+                    let error = Error { code, leader_hint, ..Error::default() };
+                    attempt.next(now_ms, jitter, Failure::Answer(&error), &targets)
+                }
+            };
+            prop_assert_eq!(attempt.in_doubt(), in_doubt);
+            if let Decision::GiveUp(error) = &decision {
+                prop_assert!(!(in_doubt && error.class() == ErrorClass::Retry), "in doubt, and told {}", error);
+                prop_assert!(in_doubt || error.code() != ErrorCode::OutcomeUnknown || kind.is_read());
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! One RPC per operation: for `ClientOptions::unary`, and for what is no operation of the stream.
+
+use crate::mux::{Answer, Failure};
+use std::time::Duration;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use wire::limits::RESULT_FRAME_BYTES_MAX;
+use wire::v1::lock_service_client::LockServiceClient;
+use wire::v1::operation::Op;
+use wire::v1::{Error, Operation};
+
+pub(crate) fn service(channel: Channel) -> LockServiceClient<Channel> {
+    LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
+}
+
+/// Sends one operation as its RPC, with `timeout` as the RPC's own.
+pub(crate) async fn call(channel: Channel, operation: Operation, timeout: Duration) -> Result<Answer, Failure> {
+    let mut service = service(channel);
+    macro_rules! rpc {
+        ($method:ident, $request:expr, $answer:path) => {
+            service.$method(timed($request, timeout)).await.map(|response| $answer(response.into_inner()))
+        };
+    }
+    let outcome = match operation.op {
+        Some(Op::Acquire(request)) => rpc!(acquire, request, Answer::Grant),
+        Some(Op::Renew(request)) => rpc!(renew, request, Answer::Renew),
+        Some(Op::Release(request)) => rpc!(release, request, Answer::Release),
+        Some(Op::Check(request)) => rpc!(check, request, Answer::Check),
+        Some(Op::Heartbeat(request)) => rpc!(heartbeat, request, Answer::Heartbeat),
+        Some(Op::CloseSession(request)) => rpc!(close_session, request, Answer::CloseSession),
+        Some(Op::CancelWait(request)) => rpc!(cancel_wait, request, Answer::CancelWait),
+        Some(Op::Break(request)) => rpc!(r#break, request, Answer::Break),
+        Some(Op::History(request)) => rpc!(history, request, Answer::History),
+        Some(Op::List(request)) => rpc!(list, request, Answer::List),
+        Some(Op::ShardStatus(_)) | None => {
+            return Err(Failure::Refused(Box::new(Error::invalid("no client operation of this kind"))));
+        }
+    };
+    outcome.map_err(|status| failed(&status))
+}
+
+/// A request that ends after `timeout`, on both sides.
+pub(crate) fn timed<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+/// A typed error is an answer; all else leaves the outcome open.
+pub(crate) fn failed(status: &Status) -> Failure {
+    match Error::from_status(status) {
+        Some(error) => Failure::Refused(Box::new(error)),
+        None => Failure::Lost(format!("{}: {}", status.code(), status.message()).into()),
+    }
+}
