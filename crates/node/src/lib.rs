@@ -1,1 +1,29 @@
 //! One node: threads, log writer, transport and services for many shards.
+//!
+//! The host of [`shard::Replica`]s. It owns everything that they must not know: clocks, threads, sockets, the disk's one
+//! writer. It promises that inputs reach a replica in order, that a write is reported persisted only after the engine
+//! returned, and that nothing is answered any more once anything fatal happened. It decides nothing about locks.
+//!
+//! The road of one operation: `service::operate` (tokio, one task per stream) → `host` (a shard thread) → `writer` (the log
+//! writer thread) and `transport` (one stream per peer node) → `host` → the stream's task.
+
+mod board;
+mod clock;
+mod context;
+mod error;
+mod host;
+mod lifecycle;
+mod limits;
+mod metrics;
+mod node;
+mod placement;
+mod retention;
+mod server;
+mod service;
+#[cfg(test)]
+mod testing;
+mod transport;
+mod writer;
+
+pub use error::NodeError;
+pub use node::{Node, NodeHandle, NodeOptions};

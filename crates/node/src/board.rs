@@ -1,0 +1,43 @@
+//! The last published status of each replica of this node, for placement, metrics, snapshots and shutdown.
+//!
+//! Written by the shard threads every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each change of
+//! leadership; a little old otherwise. No operation is decided by it.
+
+use routing::ShardId;
+use shard::{Role, Status};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Board {
+    cells: BTreeMap<ShardId, Mutex<Status>>,
+}
+
+impl Board {
+    pub(crate) fn new(shards: impl IntoIterator<Item = ShardId>) -> Self {
+        let cell = |shard| (shard, Mutex::new(Status { shard, ..Status::default() }));
+        Board { cells: shards.into_iter().map(cell).collect() }
+    }
+
+    /// Replaces what is known of `status.shard`; ignored if this node does not host it.
+    pub(crate) fn publish(&self, status: Status) {
+        if let Some(cell) = self.cells.get(&status.shard) {
+            *cell.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        }
+    }
+
+    pub(crate) fn get(&self, shard: ShardId) -> Option<Status> {
+        self.cells.get(&shard).map(|cell| cell.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// By shard.
+    pub(crate) fn all(&self) -> Vec<Status> {
+        self.cells.keys().filter_map(|shard| self.get(*shard)).collect()
+    }
+
+    /// Shards led here.
+    pub(crate) fn led(&self) -> Vec<Status> {
+        self.all().into_iter().filter(|status| status.role == Role::Leader).collect()
+    }
+}

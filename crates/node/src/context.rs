@@ -1,0 +1,31 @@
+//! What the tasks of one node share: who it is, and the ways to its threads.
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::host::Host;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::writer::LogWriter;
+use routing::{Fingerprint, NodeId, ShardMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use storage::Engine;
+use tokio::sync::Semaphore;
+
+/// See the module.
+pub(crate) struct Context {
+    pub(crate) id: NodeId,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) map: ShardMap,
+    /// Where the other nodes that share a shard with this one listen, as `host:port`.
+    pub(crate) peers: BTreeMap<NodeId, String>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) writer: LogWriter,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) clock: Clock,
+    /// History reads on the disk.
+    pub(crate) history_reads: Semaphore,
+}

@@ -1,0 +1,262 @@
+//! The way into the shard threads: which thread has which shard, and what may be said to it.
+//!
+//! * What one caller says to one shard arrives in the order in which it was said.
+//! * Every inbox is bounded where outsiders fill it: operations are refused ([`Host::submit`]) and peers' bytes dropped
+//!   ([`Host::deliver`]) before they are queued. What the node itself says (persisted, control) is bounded by what its
+//!   replicas have in flight.
+
+mod ticker;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use worker::{Stepper, Worker, WorkerParts};
+
+use crate::limits::INBOX_PEER_BYTES_MAX;
+use crossbeam_channel::{Receiver, Sender};
+use routing::{NodeId, ShardId};
+use shard::{Input, Query, Reply, Ticket, Wait};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Where a shard is: its thread, and its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) thread: usize,
+    pub(crate) index: usize,
+}
+
+/// Names a stream of operations within this run of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StreamKey(pub(crate) u32);
+
+/// An operation's name towards its replica: its stream, and the slot there that waits for it. Slots are not reused
+/// before they are answered, so tickets are not either.
+pub(crate) fn ticket(stream: StreamKey, slot: u32) -> Ticket {
+    u64::from(stream.0) << 32 | u64::from(slot)
+}
+
+/// The inverse of [`ticket`].
+fn untangle(ticket: Ticket) -> (StreamKey, u32) {
+    (StreamKey((ticket >> 32) as u32), ticket as u32)
+}
+
+/// One operation on its way to its replica.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    /// Place of the shard in its thread.
+    pub(crate) index: usize,
+    pub(crate) ticket: Ticket,
+    /// Past this moment of the node's clock nobody waits for it: it is refused unless it has been handed over by then.
+    pub(crate) give_up_at_ms: u64,
+    pub(crate) request: Request,
+}
+
+/// What is asked of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Propose { command: Vec<u8>, wait: Option<Wait> },
+    Read { query: Query, linearizable: bool },
+}
+
+/// What came of a slot's operation.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) slot: u32,
+    pub(crate) reply: Reply,
+}
+
+/// Where a stream takes its answers. As many are under way as its operations in flight.
+pub(crate) type AnswerPort = UnboundedSender<Vec<Answer>>;
+
+/// What a shard thread is told.
+#[derive(Debug)]
+pub(crate) enum HostMessage {
+    Submit(Vec<Submission>),
+    StreamOpened(StreamKey, AnswerPort),
+    /// With the waiting operations that nobody waits for any more.
+    StreamClosed(StreamKey, Vec<(usize, Ticket)>),
+    /// Encoded Raft messages, by place.
+    Peers(Vec<(usize, Vec<u8>)>),
+    /// By place: on disk up to this number.
+    Persisted(Vec<(usize, u64)>),
+    Input(usize, Input),
+    /// All shards shared with this peer.
+    PeerUnreachable(NodeId),
+    /// Finish what is queued before this, and end.
+    Stop,
+}
+
+/// What waits in one inbox, as far as it is bounded.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    operations: AtomicUsize,
+    peer_bytes: AtomicUsize,
+}
+
+/// One shard thread, seen from outside.
+#[derive(Debug)]
+struct Inbox {
+    sender: Sender<HostMessage>,
+    load: Arc<Load>,
+    operations_max: usize,
+}
+
+/// One shard thread's end of its inbox.
+pub(crate) struct InboxEnd {
+    pub(crate) receiver: Receiver<HostMessage>,
+    pub(crate) load: Arc<Load>,
+}
+
+/// All shard threads, seen from outside.
+#[derive(Debug)]
+pub(crate) struct Host {
+    inboxes: Vec<Inbox>,
+    seats: BTreeMap<ShardId, Seat>,
+}
+
+impl Host {
+    /// Spreads `shards` over `threads` threads. An inbox takes `operations_max` operations per shard in it.
+    pub(crate) fn new(shards: &[ShardId], threads: usize, operations_max: usize) -> (Host, Vec<InboxEnd>) {
+        assert!(threads > 0, "a node needs a shard thread");
+        let mut counts = vec![0; threads];
+        let mut seats = BTreeMap::new();
+        for (nth, shard) in shards.iter().enumerate() {
+            let thread = nth % threads;
+            seats.insert(*shard, Seat { thread, index: counts[thread] });
+            counts[thread] += 1;
+        }
+        let mut ends = Vec::new();
+        let mut inboxes = Vec::new();
+        for count in counts {
+            let (sender, receiver) = crossbeam_channel::unbounded();
+            let load = Arc::new(Load::default());
+            inboxes.push(Inbox { sender, load: load.clone(), operations_max: operations_max.saturating_mul(count) });
+            ends.push(InboxEnd { receiver, load });
+        }
+        (Host { inboxes, seats }, ends)
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// `None`: not hosted here.
+    pub(crate) fn seat(&self, shard: ShardId) -> Option<Seat> {
+        self.seats.get(&shard).copied()
+    }
+
+    /// The shards of a thread, by place.
+    pub(crate) fn shards_of(&self, thread: usize) -> Vec<ShardId> {
+        let mut here: Vec<_> = self.seats.iter().filter(|(_, seat)| seat.thread == thread).collect();
+        here.sort_by_key(|(_, seat)| seat.index);
+        here.into_iter().map(|(shard, _)| *shard).collect()
+    }
+
+    /// Operations that wait for all threads.
+    pub(crate) fn queued_operations(&self) -> usize {
+        self.inboxes.iter().map(|inbox| inbox.load.operations.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Hands over operations of one thread's shards.
+    ///
+    /// # Errors
+    /// The operations again, none of them queued: too much waits there.
+    pub(crate) fn submit(&self, thread: usize, batch: Vec<Submission>) -> Result<(), Vec<Submission>> {
+        let inbox = &self.inboxes[thread];
+        let count = batch.len();
+        let before = inbox.load.operations.fetch_add(count, Ordering::Relaxed);
+        if before + count > inbox.operations_max {
+            inbox.load.operations.fetch_sub(count, Ordering::Relaxed);
+            return Err(batch);
+        }
+        self.say(thread, HostMessage::Submit(batch));
+        Ok(())
+    }
+
+    pub(crate) fn open_stream(&self, key: StreamKey, port: &AnswerPort) {
+        for thread in 0..self.inboxes.len() {
+            self.say(thread, HostMessage::StreamOpened(key, port.clone()));
+        }
+    }
+
+    /// `waiting`: the stream's operations that may wait for long, and that nobody waits for any more.
+    pub(crate) fn close_stream(&self, key: StreamKey, waiting: Vec<(Seat, Ticket)>) {
+        let mut by_thread = vec![Vec::new(); self.inboxes.len()];
+        for (seat, ticket) in waiting {
+            by_thread[seat.thread].push((seat.index, ticket));
+        }
+        for (thread, tickets) in by_thread.into_iter().enumerate() {
+            self.say(thread, HostMessage::StreamClosed(key, tickets));
+        }
+    }
+
+    /// Hands over peers' messages. Returns how many were dropped: not hosted here, or too much waits already.
+    pub(crate) fn deliver(&self, messages: impl IntoIterator<Item = (ShardId, Vec<u8>)>) -> usize {
+        let mut by_thread: Vec<Vec<(usize, Vec<u8>)>> = vec![Vec::new(); self.inboxes.len()];
+        let mut dropped = 0;
+        for (shard, message) in messages {
+            let Some(seat) = self.seat(shard) else {
+                dropped += 1;
+                continue;
+            };
+            let load = &self.inboxes[seat.thread].load;
+            let before = load.peer_bytes.fetch_add(message.len(), Ordering::Relaxed);
+            if before > INBOX_PEER_BYTES_MAX {
+                load.peer_bytes.fetch_sub(message.len(), Ordering::Relaxed);
+                dropped += 1;
+                continue;
+            }
+            by_thread[seat.thread].push((seat.index, message));
+        }
+        for (thread, messages) in by_thread.into_iter().enumerate() {
+            if !messages.is_empty() {
+                self.say(thread, HostMessage::Peers(messages));
+            }
+        }
+        dropped
+    }
+
+    /// `persisted`: by place in `thread`, the number up to which all is on disk.
+    pub(crate) fn persisted(&self, thread: usize, persisted: Vec<(usize, u64)>) {
+        self.say(thread, HostMessage::Persisted(persisted));
+    }
+
+    /// Ignored if the shard is not hosted here.
+    pub(crate) fn input(&self, shard: ShardId, input: Input) {
+        if let Some(seat) = self.seat(shard) {
+            self.say(seat.thread, HostMessage::Input(seat.index, input));
+        }
+    }
+
+    pub(crate) fn peer_unreachable(&self, peer: NodeId) {
+        for thread in 0..self.inboxes.len() {
+            self.say(thread, HostMessage::PeerUnreachable(peer));
+        }
+    }
+
+    /// Ends all threads once they have done what is queued.
+    pub(crate) fn stop(&self) {
+        for thread in 0..self.inboxes.len() {
+            self.say(thread, HostMessage::Stop);
+        }
+    }
+
+    fn say(&self, thread: usize, message: HostMessage) {
+        // A thread that has ended hears nothing: the node is stopping, and whoever waits for an answer is told so.
+        let _ = self.inboxes[thread].sender.send(message);
+    }
+}
+
+impl Load {
+    fn took_operations(&self, count: usize) {
+        self.operations.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    fn took_peer_bytes(&self, bytes: usize) {
+        self.peer_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,205 @@
+//! Shard threads with replicas that only write down what they are told.
+
+use super::ticker::Ticker;
+use super::*;
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::transport::{Outboxes, SnapshotQueue};
+use crate::writer::LogWriter;
+use shard::{Fatal, Now, Outputs, Status};
+use std::thread::JoinHandle;
+use storage::MemoryEngine;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Announces each step with anything but ticks in it, and returns from it only when told what.
+struct Scripted {
+    steps: Sender<Vec<Input>>,
+    outcomes: Receiver<Result<Outputs, String>>,
+}
+
+impl Stepper for Scripted {
+    fn step(&mut self, _now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal> {
+        let told: Vec<Input> = inputs.drain(..).filter(|input| !matches!(input, Input::Tick)).collect();
+        if told.is_empty() {
+            return Ok(Outputs::default());
+        }
+        self.steps.send(told).unwrap();
+        self.outcomes.recv().unwrap().map_err(|what| Fatal { shard: ShardId(0), what })
+    }
+
+    fn status(&self) -> Status {
+        Status::default()
+    }
+}
+
+struct Fixture {
+    host: Host,
+    thread: JoinHandle<()>,
+    steps: Receiver<Vec<Input>>,
+    outcomes: Sender<Result<Outputs, String>>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Fixture {
+    /// One thread with shard 0.
+    fn new(operations_max: usize) -> Self {
+        let (host, mut inboxes) = Host::new(&[ShardId(0)], 1, operations_max);
+        let (step, steps) = crossbeam_channel::unbounded();
+        let (outcomes, outcome) = crossbeam_channel::unbounded();
+        let replica: Box<dyn Stepper> = Box::new(Scripted { steps: step, outcomes: outcome });
+        let (lifecycle, metrics) = (Arc::new(Lifecycle::new()), crate::testing::metrics());
+        let engine = Arc::new(MemoryEngine::new());
+        let (writer, _) = LogWriter::start(engine, 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone()).unwrap();
+        let worker = Worker::new(WorkerParts {
+            thread: 0,
+            inbox: inboxes.remove(0),
+            replicas: vec![(ShardId(0), replica, vec![NodeId(2)])],
+            clock: Clock::start(),
+            tick_ms: 1,
+            writer,
+            outboxes: Arc::new(Outboxes::new([NodeId(2)])),
+            snapshots: SnapshotQueue::new().0,
+            lifecycle: lifecycle.clone(),
+            metrics,
+            board: Arc::new(Board::new([ShardId(0)])),
+        });
+        let thread = std::thread::spawn(move || worker.run("shards-0"));
+        Fixture { host, thread, steps, outcomes, lifecycle }
+    }
+
+    fn open(&self, key: u32) -> UnboundedReceiver<Vec<Answer>> {
+        let (port, answers) = unbounded_channel();
+        self.host.open_stream(StreamKey(key), &port);
+        answers
+    }
+
+    fn end(self) {
+        self.host.stop();
+        self.thread.join().unwrap();
+    }
+}
+
+fn submission(key: u32, slot: u32) -> Submission {
+    let request = Request::Propose { command: vec![slot as u8], wait: None };
+    Submission { index: 0, ticket: ticket(StreamKey(key), slot), give_up_at_ms: u64::MAX, request }
+}
+
+/// The tickets of the operations among the inputs.
+fn tickets(inputs: &[Input]) -> Vec<Ticket> {
+    let ticket = |input: &Input| match input {
+        Input::Propose { ticket, .. } | Input::Detach { ticket } => Some(*ticket),
+        _ => None,
+    };
+    inputs.iter().filter_map(ticket).collect()
+}
+
+#[test]
+fn what_arrives_during_a_step_is_one_step_in_order() {
+    let f = Fixture::new(10_000);
+    f.host.submit(0, vec![submission(1, 0)]).unwrap();
+    assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 0)]);
+    for slot in 1..=500 {
+        f.host.submit(0, vec![submission(1, slot)]).unwrap();
+    }
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    let expected: Vec<Ticket> = (1..=500).map(|slot| ticket(StreamKey(1), slot)).collect();
+    assert_eq!(tickets(&f.steps.recv().unwrap()), expected);
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    f.end();
+}
+
+#[test]
+fn a_streams_answers_of_one_round_come_in_one_piece() {
+    let f = Fixture::new(10);
+    let (mut first, mut second) = (f.open(1), f.open(2));
+    f.host.submit(0, vec![submission(1, 0), submission(2, 0), submission(1, 1)]).unwrap();
+    f.steps.recv().unwrap();
+    let replies = [(1, 0), (2, 0), (1, 1), (9, 0)].map(|(key, slot)| (ticket(StreamKey(key), slot), Reply::NoLeader));
+    f.outcomes.send(Ok(Outputs { replies: replies.into(), ..Outputs::default() })).unwrap();
+    let slots = |answers: Vec<Answer>| answers.into_iter().map(|answer| answer.slot).collect::<Vec<_>>();
+    assert_eq!(slots(first.blocking_recv().unwrap()), [0, 1]);
+    assert_eq!(slots(second.blocking_recv().unwrap()), [0]);
+    f.end();
+}
+
+#[test]
+fn after_a_fatal_step_nothing_is_answered() {
+    let f = Fixture::new(10);
+    let mut answers = f.open(1);
+    f.host.submit(0, vec![submission(1, 0)]).unwrap();
+    f.steps.recv().unwrap();
+    f.outcomes.send(Err("parted from the others".into())).unwrap();
+    f.thread.join().unwrap();
+    assert!(f.lifecycle.failure().unwrap().contains("parted from the others"));
+    assert!(answers.try_recv().is_err());
+}
+
+#[test]
+fn a_full_inbox_refuses_whole_batches() {
+    let f = Fixture::new(2);
+    f.host.submit(0, vec![submission(1, 0)]).unwrap();
+    f.steps.recv().unwrap(); // taken out of the inbox, and the thread held up
+    f.host.submit(0, vec![submission(1, 1)]).unwrap();
+    let refused = f.host.submit(0, vec![submission(1, 2), submission(1, 3)]).unwrap_err();
+    assert_eq!(refused.len(), 2);
+    f.host.submit(0, vec![submission(1, 4)]).unwrap();
+    assert_eq!(f.host.queued_operations(), 2);
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    assert_eq!(tickets(&f.steps.recv().unwrap()), [1, 4].map(|slot| ticket(StreamKey(1), slot)));
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    f.end();
+}
+
+#[test]
+fn an_operation_that_nobody_waits_for_is_not_handed_over() {
+    let f = Fixture::new(10);
+    let mut answers = f.open(1);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let late = Submission { give_up_at_ms: 0, ..submission(1, 0) };
+    f.host.submit(0, vec![late, submission(1, 1)]).unwrap();
+    assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 1)]);
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    let answers = answers.blocking_recv().unwrap();
+    assert_eq!((answers[0].slot, &answers[0].reply), (0, &Reply::Busy));
+    f.end();
+}
+
+#[test]
+fn a_closed_stream_detaches_what_waits() {
+    let f = Fixture::new(10);
+    let mut answers = f.open(1);
+    let seat = f.host.seat(ShardId(0)).unwrap();
+    f.host.close_stream(StreamKey(1), vec![(seat, ticket(StreamKey(1), 5))]);
+    let told = f.steps.recv().unwrap();
+    assert!(matches!(told[..], [Input::Detach { ticket: t }] if t == ticket(StreamKey(1), 5)), "{told:?}");
+    f.outcomes
+        .send(Ok(Outputs { replies: vec![(ticket(StreamKey(1), 5), Reply::Busy)], ..Outputs::default() }))
+        .unwrap();
+    assert!(answers.blocking_recv().is_none(), "a closed stream's port is dropped");
+    f.end();
+}
+
+#[test]
+fn a_pause_gives_few_ticks_and_keeps_the_beat() {
+    let mut ticker = Ticker::new(0, 50);
+    assert_eq!((ticker.due(49), ticker.due(50), ticker.due(50)), (0, 1, 0));
+    assert_eq!(ticker.due(160), 2, "two periods, two ticks");
+    assert_eq!(ticker.due(60_020), 2, "a minute's pause");
+    assert_eq!((ticker.wait_ms(60_020), ticker.due(60_049), ticker.due(60_050)), (30, 0, 1));
+}
+
+#[test]
+fn shards_are_spread_over_threads_and_found_again() {
+    let shards: Vec<ShardId> = (0..5).map(ShardId).collect();
+    let (host, inboxes) = Host::new(&shards, 2, 1);
+    assert_eq!(inboxes.len(), 2);
+    assert_eq!(host.shards_of(0), [ShardId(0), ShardId(2), ShardId(4)]);
+    assert_eq!(host.shards_of(1), [ShardId(1), ShardId(3)]);
+    for thread in 0..2 {
+        for (index, shard) in host.shards_of(thread).into_iter().enumerate() {
+            assert_eq!(host.seat(shard), Some(Seat { thread, index }));
+        }
+    }
+    assert_eq!(host.seat(ShardId(5)), None);
+}

@@ -1,0 +1,321 @@
+//! A shard thread: takes all that is there, steps each shard that it touches once, and sends on what comes out.
+//!
+//! It promises that the clock is read after the inbox, so that nobody's lease starts before they asked for it; that a
+//! write is handed to the log writer before anything that follows from it is sent; and that after a fatal error nothing
+//! of that round is sent or answered.
+
+use super::ticker::Ticker;
+use super::{Answer, AnswerPort, HostMessage, InboxEnd, Request, StreamKey, Submission, untangle};
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::lifecycle::{Lifecycle, PanicGuard};
+use crate::limits::{INBOX_BATCH_MAX, STATUS_EVERY_MS};
+use crate::metrics::Metrics;
+use crate::transport::{Outboxes, SnapshotJob, SnapshotQueue};
+use crate::writer::{Done, LogWriter, WriteJob};
+use crossbeam_channel::RecvTimeoutError;
+use routing::{NodeId, ShardId};
+use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a shard thread needs of a replica.
+pub(crate) trait Stepper: Send {
+    /// Takes all of `inputs`, in order.
+    fn step(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal>;
+    fn status(&self) -> Status;
+}
+
+impl Stepper for Replica {
+    fn step(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal> {
+        Replica::step(self, now, inputs.drain(..))
+    }
+
+    fn status(&self) -> Status {
+        Replica::status(self)
+    }
+}
+
+/// One replica and what it is to be told.
+struct Place {
+    shard: ShardId,
+    replica: Box<dyn Stepper>,
+    /// The other nodes that have a replica.
+    peers: Vec<NodeId>,
+    inputs: Vec<Input>,
+}
+
+/// A stream, and the answers of this round for it.
+struct StreamPort {
+    port: AnswerPort,
+    answers: Vec<Answer>,
+}
+
+/// What a thread is made of.
+pub(crate) struct WorkerParts {
+    pub(crate) thread: usize,
+    pub(crate) inbox: InboxEnd,
+    /// By place: shard, replica, the other nodes that have one.
+    pub(crate) replicas: Vec<(ShardId, Box<dyn Stepper>, Vec<NodeId>)>,
+    pub(crate) clock: Clock,
+    pub(crate) tick_ms: u64,
+    pub(crate) writer: LogWriter,
+    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) snapshots: SnapshotQueue,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) board: Arc<Board>,
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    thread: usize,
+    inbox: InboxEnd,
+    places: Vec<Place>,
+    /// Places with inputs, each once.
+    touched: Vec<usize>,
+    streams: HashMap<StreamKey, StreamPort>,
+    /// Streams with answers of this round.
+    answered: Vec<StreamKey>,
+    outgoing: BTreeMap<NodeId, Vec<wire::v1::PeerMessage>>,
+    clock: Clock,
+    ticker: Ticker,
+    publish_at_ms: u64,
+    writer: LogWriter,
+    outboxes: Arc<Outboxes>,
+    snapshots: SnapshotQueue,
+    lifecycle: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: WorkerParts) -> Self {
+        let place = |(shard, replica, peers)| Place { shard, replica, peers, inputs: Vec::new() };
+        Worker {
+            thread: parts.thread,
+            inbox: parts.inbox,
+            places: parts.replicas.into_iter().map(place).collect(),
+            touched: Vec::new(),
+            streams: HashMap::new(),
+            answered: Vec::new(),
+            outgoing: BTreeMap::new(),
+            ticker: Ticker::new(parts.clock.mono_ms(), parts.tick_ms),
+            publish_at_ms: 0,
+            clock: parts.clock,
+            writer: parts.writer,
+            outboxes: parts.outboxes,
+            snapshots: parts.snapshots,
+            lifecycle: parts.lifecycle,
+            metrics: parts.metrics,
+            board: parts.board,
+        }
+    }
+
+    /// Returns when told to stop, or when the node has failed.
+    pub(crate) fn run(mut self, name: &str) {
+        let lifecycle = self.lifecycle.clone();
+        let _guard = PanicGuard { lifecycle: &lifecycle, thread: name };
+        let mut batch = Vec::new();
+        loop {
+            let go_on = self.receive(&mut batch);
+            if self.lifecycle.failed() {
+                return;
+            }
+            // After the inbox: whatever asked was sent before this moment, so a lease that starts now starts late, not early.
+            let now = self.clock.now();
+            for message in batch.drain(..) {
+                self.take(now, message);
+            }
+            for _ in 0..self.ticker.due(now.mono_ms) {
+                for index in 0..self.places.len() {
+                    self.tell(index, Input::Tick);
+                }
+            }
+            if let Err(fatal) = self.step(now) {
+                self.lifecycle.fail(format!(
+                    "{fatal}; nothing was answered since. Check the disk and this log; if the replica's data is damaged, \
+                     re-seed it from its peers"
+                ));
+                return;
+            }
+            self.flush();
+            if now.mono_ms >= self.publish_at_ms {
+                self.publish_at_ms = now.mono_ms + STATUS_EVERY_MS;
+                for place in &self.places {
+                    self.board.publish(place.replica.status());
+                }
+            }
+            if !go_on {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something or the next tick, then takes all that is there. `false`: this is the last.
+    fn receive(&self, batch: &mut Vec<HostMessage>) -> bool {
+        // What this thread left for itself goes first.
+        let wait_ms = if self.touched.is_empty() { self.ticker.wait_ms(self.clock.mono_ms()) } else { 0 };
+        match self.inbox.receiver.recv_timeout(Duration::from_millis(wait_ms)) {
+            Ok(message) => batch.push(message),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        while batch.len() < INBOX_BATCH_MAX {
+            if matches!(batch.last(), Some(HostMessage::Stop)) {
+                return false;
+            }
+            match self.inbox.receiver.try_recv() {
+                Ok(message) => batch.push(message),
+                Err(_) => break,
+            }
+        }
+        !matches!(batch.last(), Some(HostMessage::Stop))
+    }
+
+    fn take(&mut self, now: Now, message: HostMessage) {
+        match message {
+            HostMessage::Submit(operations) => {
+                self.inbox.load.took_operations(operations.len());
+                for operation in operations {
+                    self.submit(now, operation);
+                }
+            }
+            HostMessage::StreamOpened(key, port) => {
+                self.streams.insert(key, StreamPort { port, answers: Vec::new() });
+            }
+            HostMessage::StreamClosed(key, waiting) => {
+                self.streams.remove(&key);
+                for (index, ticket) in waiting {
+                    self.tell(index, Input::Detach { ticket });
+                }
+            }
+            HostMessage::Peers(messages) => {
+                self.inbox.load.took_peer_bytes(messages.iter().map(|(_, bytes)| bytes.len()).sum());
+                for (index, bytes) in messages {
+                    self.tell(index, Input::Peer(bytes));
+                }
+            }
+            HostMessage::Persisted(persisted) => {
+                for (index, number) in persisted {
+                    self.tell(index, Input::Persisted { number });
+                }
+            }
+            HostMessage::Input(index, input) => self.tell(index, input),
+            HostMessage::PeerUnreachable(node) => {
+                for index in 0..self.places.len() {
+                    if self.places[index].peers.contains(&node) {
+                        self.tell(index, Input::Unreachable { node });
+                    }
+                }
+            }
+            HostMessage::Stop => {}
+        }
+    }
+
+    fn submit(&mut self, now: Now, operation: Submission) {
+        let Submission { index, ticket, give_up_at_ms, request } = operation;
+        if now.mono_ms > give_up_at_ms {
+            // It waited here for as long as its sender does: doing it now would only delay those behind it.
+            self.answer(ticket, Reply::Busy);
+            return;
+        }
+        let input = match request {
+            Request::Propose { command, wait } => Input::Propose { ticket, command, wait },
+            Request::Read { query, linearizable } => Input::Read { ticket, query, linearizable },
+        };
+        self.tell(index, input);
+    }
+
+    fn tell(&mut self, index: usize, input: Input) {
+        let place = &mut self.places[index];
+        if place.inputs.is_empty() {
+            self.touched.push(index);
+        }
+        place.inputs.push(input);
+    }
+
+    fn step(&mut self, now: Now) -> Result<(), Fatal> {
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            let place = &mut self.places[index];
+            let mut inputs = std::mem::take(&mut place.inputs);
+            let outputs = place.replica.step(now, &mut inputs)?;
+            inputs.clear();
+            place.inputs = inputs;
+            self.dispatch(index, outputs);
+        }
+        if self.touched.is_empty() {
+            self.touched = touched; // keeps its capacity
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, index: usize, outputs: Outputs) {
+        let shard = self.places[index].shard;
+        // Before the messages: a snapshot's sender waits for all writes queued before it.
+        if let Some(write) = outputs.write {
+            let done = Done::Replica { thread: self.thread, index, number: write.number };
+            self.writer.queue(WriteJob { write: Some(write.write), sync: write.sync, done });
+        }
+        for message in outputs.messages {
+            self.send(index, shard, message);
+        }
+        for (ticket, reply) in outputs.replies {
+            self.answer(ticket, reply);
+        }
+        if !outputs.ended.is_empty() {
+            self.metrics.grants_ended(&outputs.ended);
+        }
+        if let Some(leadership) = outputs.leadership {
+            let leader = leadership.leader.map_or(0, |node| node.0);
+            tracing::info!(%shard, term = leadership.term, leader, is_me = leadership.is_me, "leadership changed");
+            self.board.publish(self.places[index].replica.status());
+        }
+    }
+
+    fn send(&mut self, index: usize, shard: ShardId, message: PeerMessage) {
+        let PeerMessage { to, bytes, is_snapshot } = message;
+        if is_snapshot {
+            if !self.snapshots.push(SnapshotJob { shard, to, message: bytes }) {
+                self.tell(index, Input::SnapshotSent { node: to, ok: false });
+            }
+            return;
+        }
+        let message = wire::v1::PeerMessage { shard: shard.0, raft: bytes.into() };
+        self.outgoing.entry(to).or_default().push(message);
+    }
+
+    fn answer(&mut self, ticket: u64, reply: Reply) {
+        let (key, slot) = untangle(ticket);
+        // A stream that has ended gets nothing any more.
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        if stream.answers.is_empty() {
+            self.answered.push(key);
+        }
+        stream.answers.push(Answer { slot, reply });
+    }
+
+    /// Sends this round's answers and messages, each receiver's in one piece.
+    fn flush(&mut self) {
+        for key in self.answered.drain(..) {
+            if let Some(stream) = self.streams.get_mut(&key) {
+                // Its task may have ended; it says so itself.
+                let _ = stream.port.send(std::mem::take(&mut stream.answers));
+            }
+        }
+        let mut lost = Vec::new();
+        for (peer, messages) in &mut self.outgoing {
+            if !messages.is_empty() {
+                let refused = self.outboxes.push(*peer, std::mem::take(messages));
+                lost.extend(refused.into_iter().map(|shard| (*peer, shard)));
+            }
+        }
+        for (node, shard) in lost {
+            if let Some(index) = self.places.iter().position(|place| place.shard == shard) {
+                self.tell(index, Input::Unreachable { node });
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Every bound of a node that is not a setting, in one place, with what happens at it. (What operations may hold is said
+//! by [`wire::limits`].)
+
+use std::time::Duration;
+
+/// The version of what nodes say to each other. A peer of another one is refused.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// A frame of results is closed once it holds this much.
+pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
+/// Rows of one result (holders, grants, tenures) are cut off above this, so that it fits any receiver's frame.
+pub(crate) const ROWS_BYTES_MAX: usize = 3 << 20;
+/// Operations of one stream that are not answered yet; the excess is refused with BUSY.
+pub(crate) const STREAM_OPS_MAX: usize = 16_384;
+/// Results of one stream that its peer has not taken yet; above, nothing more is read from it.
+pub(crate) const STREAM_RESULTS_MAX: usize = 32_768;
+/// Open streams of operations; the excess is refused with RESOURCE_EXHAUSTED.
+pub(crate) const STREAMS_MAX: usize = 4_096;
+/// History reads that touch the disk at the same time; the excess waits.
+pub(crate) const HISTORY_READS_MAX: usize = 16;
+
+/// Messages that one shard thread takes before it steps its shards and looks at the clock.
+pub(crate) const INBOX_BATCH_MAX: usize = 4_096;
+/// Bytes of peers' messages that wait for one shard thread; the excess is dropped (Raft sends again).
+pub(crate) const INBOX_PEER_BYTES_MAX: usize = 64 << 20;
+/// Ticks delivered at once after a pause: one that was long must not look like an election timeout.
+pub(crate) const TICKS_AT_ONCE_MAX: u64 = 2;
+/// How often a shard thread publishes the status of its replicas.
+pub(crate) const STATUS_EVERY_MS: u64 = 200;
+
+/// Jobs and bytes that the log writer merges into one write.
+pub(crate) const WRITE_JOBS_MAX: usize = 4_096;
+/// See [`WRITE_JOBS_MAX`].
+pub(crate) const WRITE_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of messages that wait for one peer; the newest are dropped above it.
+pub(crate) const OUTBOX_BYTES_MAX: usize = 32 << 20;
+/// A peer frame is closed once it holds this much.
+pub(crate) const PEER_FRAME_BYTES: usize = 1 << 20;
+/// Largest frame accepted from a peer: one Raft message may be larger than `PEER_FRAME_BYTES`.
+pub(crate) const PEER_FRAME_BYTES_MAX: usize = 32 << 20;
+/// First and longest pause between attempts to reach a peer.
+pub(crate) const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Snapshots sent, and snapshots received, at the same time.
+pub(crate) const SNAPSHOTS_AT_ONCE: usize = 2;
+/// Snapshots that wait to be sent; the excess is reported as not sent (Raft asks again).
+pub(crate) const SNAPSHOTS_QUEUED_MAX: usize = 8;
+/// Largest snapshot of one shard.
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// Size of one chunk of snapshot data.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
+/// History records per chunk.
+pub(crate) const SNAPSHOT_HISTORY_ROWS: usize = 256;
+/// A snapshot's peer must take or send something within this time.
+pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a leader placement must look better before it is acted on.
+pub(crate) const PLACEMENT_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked at.
+pub(crate) const PLACEMENT_EVERY: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for its leaderships to move.
+pub(crate) const HANDOVER_MAX: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for open connections.
+pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,286 @@
+//! What a node counts: one registry per node, names `palisade_*`.
+//!
+//! Every labelled child is made at the start, so nothing is looked up by label while serving. Labels are ids and kinds;
+//! a resource's name is never one. Gauges of replicas are filled in from the board when somebody asks.
+
+mod per_shard;
+mod registrar;
+
+use crate::board::Board;
+use locks::EndKind;
+use per_shard::ShardMetrics;
+use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+use registrar::Registrar;
+use routing::{NodeId, ShardId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use wire::OperationKind;
+use wire::v1::ErrorCode;
+
+/// What an operation asks for; `None`: nothing that this version knows.
+pub(crate) type Kind = Option<OperationKind>;
+
+/// One child per known kind, then one for the unknown.
+const KINDS: usize = OperationKind::ALL.len() + 1;
+
+fn index(kind: Kind) -> usize {
+    kind.map_or(KINDS - 1, |kind| kind as usize)
+}
+
+fn kind_labels() -> impl Iterator<Item = &'static str> {
+    OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"])
+}
+
+/// What came of it, sorted like [`ErrorCode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ok,
+    Invalid,
+    Held,
+    WaitTimeout,
+    WaitCancelled,
+    Fenced,
+    Busy,
+    NotServed,
+    Unknown,
+    Internal,
+}
+
+const OUTCOMES: [(Outcome, &str); 10] = [
+    (Outcome::Ok, "ok"),
+    (Outcome::Invalid, "invalid"),
+    (Outcome::Held, "held"),
+    (Outcome::WaitTimeout, "wait_timeout"),
+    (Outcome::WaitCancelled, "wait_cancelled"),
+    (Outcome::Fenced, "fenced"),
+    (Outcome::Busy, "busy"),
+    (Outcome::NotServed, "not_served"),
+    (Outcome::Unknown, "outcome_unknown"),
+    (Outcome::Internal, "internal"),
+];
+
+impl From<ErrorCode> for Outcome {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::InvalidArgument => Outcome::Invalid,
+            ErrorCode::Held => Outcome::Held,
+            ErrorCode::WaitTimeout => Outcome::WaitTimeout,
+            ErrorCode::WaitCancelled => Outcome::WaitCancelled,
+            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => Outcome::Fenced,
+            ErrorCode::Busy => Outcome::Busy,
+            ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown => {
+                Outcome::NotServed
+            }
+            ErrorCode::OutcomeUnknown => Outcome::Unknown,
+            ErrorCode::Internal | ErrorCode::Unspecified => Outcome::Internal,
+        }
+    }
+}
+
+/// Counts of the traffic with one peer.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerMetrics {
+    pub(crate) connected: IntGauge,
+    pub(crate) frames_sent: IntCounter,
+    pub(crate) messages_sent: IntCounter,
+    pub(crate) bytes_sent: IntCounter,
+    pub(crate) frames_received: IntCounter,
+    pub(crate) messages_received: IntCounter,
+    pub(crate) messages_dropped: IntCounter,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    operations: Vec<[IntCounter; OUTCOMES.len()]>,
+    latency: Vec<Histogram>,
+    shards: BTreeMap<ShardId, ShardMetrics>,
+    peers: BTreeMap<NodeId, PeerMetrics>,
+    pub(crate) streams: IntGauge,
+    queued_operations: IntGauge,
+    fsync_seconds: Histogram,
+    fsync_entries: Histogram,
+    fsync_shard_writes: Histogram,
+    unsynced_writes: IntCounter,
+    log_entries: IntCounter,
+    ended: [IntCounter; 3],
+    snapshots_sent: [IntCounter; 2],
+    pub(crate) snapshots_received: IntCounter,
+}
+
+impl Metrics {
+    /// For a node that hosts `shards` and talks to `peers`.
+    pub(crate) fn new(
+        shards: impl IntoIterator<Item = ShardId>,
+        peers: impl IntoIterator<Item = NodeId>,
+    ) -> Result<Metrics, prometheus::Error> {
+        let r = Registrar::default();
+        let latency_buckets = prometheus::exponential_buckets(0.000_25, 2.0, 18)?; // 250 us to 33 s
+        let disk_buckets = prometheus::exponential_buckets(0.000_05, 2.0, 18)?; // 50 us to 6.5 s
+        let count_buckets = prometheus::exponential_buckets(1.0, 2.0, 13)?; // 1 to 4,096
+
+        let operations =
+            r.counters("palisade_operations_total", "Operations answered, by kind and outcome.", &["kind", "outcome"])?;
+        let latency = r.histograms(
+            "palisade_operation_seconds",
+            "From the receipt of an operation to its answer, waiting in lock queues included.",
+            &["kind"],
+            latency_buckets,
+        )?;
+        let ended =
+            r.counters("palisade_grants_ended_total", "Grants that ended, as seen by this replica.", &["how"])?;
+        let sent = r.counters("palisade_snapshots_sent_total", "Snapshots sent to peers.", &["result"])?;
+        Ok(Metrics {
+            operations: kind_labels()
+                .map(|kind| OUTCOMES.map(|(_, outcome)| operations.with_label_values(&[kind, outcome])))
+                .collect(),
+            latency: kind_labels().map(|kind| latency.with_label_values(&[kind])).collect(),
+            shards: per_shard::children(&r, shards)?,
+            peers: peer_children(&r, peers)?,
+            streams: r.gauge("palisade_operation_streams", "Open streams of operations.")?,
+            queued_operations: r.gauge("palisade_queued_operations", "Operations that wait for a shard thread.")?,
+            fsync_seconds: r.histogram("palisade_fsync_seconds", "Synced writes of the log writer.", disk_buckets)?,
+            fsync_entries: r.histogram(
+                "palisade_fsync_entries",
+                "Log entries per synced write. (Operations per entry: commands over entries applied.)",
+                count_buckets.clone(),
+            )?,
+            fsync_shard_writes: r.histogram(
+                "palisade_fsync_shard_writes",
+                "Writes of shards merged into one synced write.",
+                count_buckets,
+            )?,
+            unsynced_writes: r
+                .counter("palisade_unsynced_writes_total", "Writes of the log writer that needed no sync.")?,
+            log_entries: r.counter("palisade_log_entries_written_total", "Log entries written.")?,
+            ended: ["released", "expired", "broken"].map(|how| ended.with_label_values(&[how])),
+            snapshots_sent: ["ok", "failed"].map(|result| sent.with_label_values(&[result])),
+            snapshots_received: r.counter("palisade_snapshots_received_total", "Snapshots received whole.")?,
+            registry: r.done(),
+        })
+    }
+
+    /// One operation was answered.
+    pub(crate) fn answered(&self, kind: Kind, outcome: Outcome, took: Duration, shard: Option<ShardId>) {
+        self.operations[index(kind)][outcome as usize].inc();
+        self.latency[index(kind)].observe(took.as_secs_f64());
+        if let Some(metrics) = shard.and_then(|shard| self.shards.get(&shard)) {
+            metrics.answered(kind, outcome);
+        }
+    }
+
+    /// An acquire could not be granted at once, whatever became of it.
+    pub(crate) fn contended(&self, shard: ShardId) {
+        if let Some(metrics) = self.shards.get(&shard) {
+            metrics.contended.inc();
+        }
+    }
+
+    pub(crate) fn wrote(&self, synced: bool, took: Duration, entries: usize, shard_writes: usize) {
+        self.log_entries.inc_by(entries as u64);
+        if synced {
+            self.fsync_seconds.observe(took.as_secs_f64());
+            self.fsync_entries.observe(entries as f64);
+            self.fsync_shard_writes.observe(shard_writes as f64);
+        } else {
+            self.unsynced_writes.inc();
+        }
+    }
+
+    pub(crate) fn grants_ended(&self, kinds: &[EndKind]) {
+        for kind in kinds {
+            let nth = match kind {
+                EndKind::Released => 0,
+                EndKind::Expired => 1,
+                EndKind::Broken => 2,
+            };
+            self.ended[nth].inc();
+        }
+    }
+
+    pub(crate) fn snapshot_sent(&self, ok: bool) {
+        self.snapshots_sent[usize::from(!ok)].inc();
+    }
+
+    /// The counts of one of the peers this was made for.
+    pub(crate) fn peer(&self, peer: NodeId) -> PeerMetrics {
+        self.peers[&peer].clone()
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub(crate) fn text(&self, board: &Board, queued_operations: usize) -> String {
+        self.queued_operations.set(i64::try_from(queued_operations).unwrap_or(i64::MAX));
+        for status in board.all() {
+            if let Some(metrics) = self.shards.get(&status.shard) {
+                metrics.show(&status);
+            }
+        }
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(%error, "metrics cannot be shown");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+fn peer_children(
+    r: &Registrar,
+    peers: impl IntoIterator<Item = NodeId>,
+) -> Result<BTreeMap<NodeId, PeerMetrics>, prometheus::Error> {
+    let connected = r.gauges("palisade_peer_connected", "1: the stream to this peer is up.", &["peer"])?;
+    let frames = r.counters("palisade_peer_frames_total", "Frames of Raft messages.", &["peer", "direction"])?;
+    let messages = r.counters("palisade_peer_messages_total", "Raft messages.", &["peer", "direction"])?;
+    let bytes = r.counters("palisade_peer_sent_bytes_total", "Bytes of frames sent.", &["peer"])?;
+    let dropped =
+        r.counters("palisade_peer_messages_dropped_total", "Received, and no room or replica here.", &["peer"])?;
+    let children = |peer: NodeId| {
+        let label = peer.to_string();
+        let metrics = PeerMetrics {
+            connected: connected.with_label_values(&[&label]),
+            frames_sent: frames.with_label_values(&[label.as_str(), "sent"]),
+            messages_sent: messages.with_label_values(&[label.as_str(), "sent"]),
+            bytes_sent: bytes.with_label_values(&[&label]),
+            frames_received: frames.with_label_values(&[label.as_str(), "received"]),
+            messages_received: messages.with_label_values(&[label.as_str(), "received"]),
+            messages_dropped: dropped.with_label_values(&[&label]),
+        };
+        (peer, metrics)
+    };
+    Ok(peers.into_iter().map(children).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_outcomes_index_their_tables() {
+        for (nth, kind) in OperationKind::ALL.into_iter().enumerate() {
+            assert_eq!(index(Some(kind)), nth, "{}", kind.as_str());
+        }
+        assert_eq!(kind_labels().count(), KINDS);
+        for (nth, (outcome, label)) in OUTCOMES.iter().enumerate() {
+            assert_eq!(*outcome as usize, nth, "{label}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_counted_by_kind_outcome_and_shard() {
+        let metrics = Metrics::new([ShardId(3)], [NodeId(2)]).unwrap();
+        metrics.answered(Some(OperationKind::Acquire), Outcome::Ok, Duration::from_millis(1), Some(ShardId(3)));
+        metrics.answered(Some(OperationKind::Acquire), Outcome::Held, Duration::from_millis(1), Some(ShardId(3)));
+        metrics.contended(ShardId(3));
+        let text = metrics.text(&Board::new([ShardId(3)]), 7);
+        for line in [
+            r#"palisade_operations_total{kind="acquire",outcome="ok"} 1"#,
+            r#"palisade_operations_total{kind="acquire",outcome="held"} 1"#,
+            r#"palisade_acquire_attempts_total{shard="3"} 2"#,
+            r#"palisade_acquire_contended_total{shard="3"} 1"#,
+            r#"palisade_operation_seconds_count{kind="acquire"} 2"#,
+            "palisade_queued_operations 7",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Starting and stopping a node.
+//!
+//! Start: claim the store, recover every hosted shard, then threads, then sockets: nothing is heard before everything is
+//! there. Stop: take nothing new, hand leaderships over, end the streams, end the shard threads, write what they queued,
+//! end. After a failure only the last steps, and in silence.
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::context::Context;
+use crate::error::NodeError;
+use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX};
+use crate::metrics::Metrics;
+use crate::service::Shards;
+use crate::transport::{Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, send_snapshots};
+use crate::writer::{LogWriter, Report};
+use crate::{placement, retention, server};
+use routing::{ClusterConfig, NodeId, Settings, ShardId, ShardMap};
+use shard::{Input, Replica, ReplicaConfig};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use storage::{Engine, Identity};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// What a node is started with.
+pub struct NodeOptions {
+    /// The cluster file. The peers' addresses in it must be the real ones.
+    pub cluster: ClusterConfig,
+    /// Which of its nodes this is.
+    pub id: NodeId,
+    /// The node's store. Nobody else writes to it while the node runs.
+    pub engine: Arc<dyn Engine>,
+    /// Serve on this socket instead of binding the node's address: for tests and `dev`, which need port 0.
+    pub listener: Option<std::net::TcpListener>,
+    /// Serve `/metrics` on this socket instead of binding the node's metrics address.
+    pub metrics_listener: Option<std::net::TcpListener>,
+}
+
+/// See [`Node::start`].
+pub struct Node;
+
+impl Node {
+    /// Starts a node and returns once it serves. Call it inside a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running.
+    pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
+        let NodeOptions { cluster, id, engine, listener, metrics_listener } = options;
+        let me = cluster.node(id).ok_or_else(|| {
+            let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
+            NodeError::Config(format!("the cluster file has no node {id}: choose one of {}", known.join(", ")))
+        })?;
+        let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
+        let map = cluster.shard_map();
+        let hosted: Vec<ShardId> = map.hosted_by(id).collect();
+        let fingerprint = cluster.fingerprint();
+        let settings = &cluster.settings;
+        let clock = Clock::start();
+
+        let listener = server::listen(listener, &my_address).await?;
+        let address = server::local_address(&listener, &my_address)?;
+        let metrics_listener = match (metrics_listener, my_metrics) {
+            (None, None) => None,
+            (bound, configured) => Some(server::listen(bound, configured.as_deref().unwrap_or("metrics")).await?),
+        };
+
+        let replicas = {
+            let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
+            let (engine, settings) = (engine.clone(), settings.clone());
+            let (map, hosted) = (map.clone(), hosted.clone());
+            let opened = tokio::task::spawn_blocking(move || {
+                let boot = engine.claim(&identity)?;
+                tracing::info!(node = %id, boot, shards = hosted.len(), "recovering");
+                open_replicas(&*engine, &map, &hosted, id, boot, &settings, clock)
+            });
+            opened.await.map_err(|error| NodeError::Thread(error.to_string()))??
+        };
+
+        let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
+        let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
+        let peers: BTreeMap<NodeId, String> = others.map(|node| (node.id, node.address.clone())).collect();
+        let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
+            .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
+        let lifecycle = Arc::new(Lifecycle::new());
+        let (host, inboxes) = Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
+        let (host, metrics) = (Arc::new(host), Arc::new(metrics));
+        let report: Report = {
+            let host = host.clone();
+            Box::new(move |thread, persisted| host.persisted(thread, persisted))
+        };
+        let (writer, writer_thread) =
+            LogWriter::start(engine.clone(), host.threads(), report, lifecycle.clone(), metrics.clone())
+                .map_err(|error| NodeError::Thread(error.to_string()))?;
+        let context = Arc::new(Context {
+            id,
+            fingerprint,
+            map,
+            peers,
+            host,
+            writer,
+            engine,
+            lifecycle,
+            metrics,
+            board: Arc::new(Board::new(hosted)),
+            clock,
+            history_reads: Semaphore::new(HISTORY_READS_MAX),
+        });
+
+        let outboxes = Arc::new(Outboxes::new(context.peers.keys().copied()));
+        let (snapshots, snapshot_jobs) = SnapshotQueue::new();
+        let mut handle = NodeHandle {
+            context: context.clone(),
+            address,
+            shard_threads: Vec::new(),
+            writer_thread: Some(writer_thread),
+            tasks: JoinSet::new(),
+        };
+        // From here on an early return drops the handle, which ends what was started.
+        handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
+        let greeter = Arc::new(Greeter::new(id, context.fingerprint, context.peers.keys().copied()));
+        for (peer, address) in &context.peers {
+            let outgoing = Outgoing {
+                context: context.clone(),
+                greeter: greeter.clone(),
+                peer: *peer,
+                address: address.clone(),
+                outbox: outboxes.of(*peer).expect("there is one for each peer"),
+                metrics: context.metrics.peer(*peer),
+            };
+            handle.tasks.spawn(outgoing.run());
+        }
+        handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
+        handle.spawn_until_draining(placement::place_leaders(context.clone()));
+        handle.spawn_until_draining(retention::drop_old_history(context.clone(), settings.history_days));
+        if let Some(listener) = metrics_listener {
+            handle.tasks.spawn(server::serve_metrics(listener, context.clone()));
+        }
+        let (shards, peers) = (Shards::new(context.clone()), Peers::new(context.clone(), greeter));
+        handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
+        tracing::info!(node = %id, %address, "node serves");
+        Ok(handle)
+    }
+}
+
+/// A running node. Dropping it stops the node without waiting for anything; [`shutdown`](Self::shutdown) is kinder.
+pub struct NodeHandle {
+    context: Arc<Context>,
+    address: SocketAddr,
+    shard_threads: Vec<JoinHandle<()>>,
+    writer_thread: Option<JoinHandle<()>>,
+    tasks: JoinSet<()>,
+}
+
+impl NodeHandle {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Which node it is.
+    pub fn id(&self) -> NodeId {
+        self.context.id
+    }
+
+    /// All metrics, in Prometheus' text format.
+    pub fn metrics_text(&self) -> String {
+        self.context.metrics.text(&self.context.board, self.context.host.queued_operations())
+    }
+
+    /// The last published status of each replica here (without state hashes), by shard; up to a quarter second old.
+    pub fn statuses(&self) -> Vec<shard::Status> {
+        self.context.board.all()
+    }
+
+    /// If this node leads `shard`, asks it to hand leadership to `to`. Nothing is promised: see [`Self::statuses`].
+    pub fn transfer(&self, shard: ShardId, to: NodeId) {
+        self.context.host.input(shard, Input::Transfer { to });
+    }
+
+    /// Returns when something fatal happened: the node answers nothing any more, and the process should end with this
+    /// message. Pends for as long as the node is well, and for ever once it was shut down.
+    pub async fn wait_failed(&self) -> NodeError {
+        let lifecycle = &self.context.lifecycle;
+        lifecycle.reached(Phase::Failed).await;
+        NodeError::Failed(lifecycle.failure().unwrap_or_else(|| "the node failed".into()))
+    }
+
+    /// Ends the node as if its process was killed: nothing more is written, answered or handed over. Returns once nothing
+    /// of it runs any more.
+    pub async fn kill(self) {
+        self.context.lifecycle.enter(Phase::Failed);
+        let failure = self.shutdown().await;
+        debug_assert!(failure.is_ok(), "{failure:?}");
+    }
+
+    /// Stops the node: takes nothing new, hands its leaderships over (best effort), answers what is in flight, and writes
+    /// what was queued.
+    ///
+    /// # Errors
+    /// [`NodeError::Failed`] if it had failed, or failed meanwhile.
+    pub async fn shutdown(mut self) -> Result<(), NodeError> {
+        let context = self.context.clone();
+        context.lifecycle.enter(Phase::Draining);
+        if !context.lifecycle.failed() {
+            hand_over(&context).await;
+        }
+        context.lifecycle.enter(Phase::Stopped);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_MAX, ended).await.is_err() {
+            tracing::debug!("connections that did not close in time are cut");
+            self.tasks.shutdown().await;
+        }
+        let (threads, writer) = (std::mem::take(&mut self.shard_threads), self.writer_thread.take());
+        let joined = tokio::task::spawn_blocking(move || join_threads(&context, threads, writer)).await;
+        if let Err(error) = joined {
+            tracing::error!(%error, "the node's threads did not end well");
+        }
+        match self.context.lifecycle.failure() {
+            Some(failure) => Err(NodeError::Failed(failure)),
+            None => {
+                tracing::info!(node = %self.context.id, "node stopped");
+                Ok(())
+            }
+        }
+    }
+
+    fn start_shard_threads(
+        &mut self,
+        inboxes: Vec<InboxEnd>,
+        mut replicas: BTreeMap<ShardId, Replica>,
+        tick_ms: u64,
+        outboxes: &Arc<Outboxes>,
+        snapshots: &SnapshotQueue,
+    ) -> Result<(), NodeError> {
+        let context = &self.context;
+        for (thread, inbox) in inboxes.into_iter().enumerate() {
+            let take = |shard: ShardId| {
+                let replica: Box<dyn Stepper> = Box::new(replicas.remove(&shard).expect("opened above"));
+                let nodes = context.map.replicas(shard).map_or(&[][..], |replicas| &replicas.nodes);
+                (shard, replica, nodes.iter().copied().filter(|node| *node != context.id).collect())
+            };
+            let worker = Worker::new(WorkerParts {
+                thread,
+                inbox,
+                replicas: context.host.shards_of(thread).into_iter().map(take).collect(),
+                clock: context.clock,
+                tick_ms,
+                writer: context.writer.clone(),
+                outboxes: outboxes.clone(),
+                snapshots: snapshots.clone(),
+                lifecycle: context.lifecycle.clone(),
+                metrics: context.metrics.clone(),
+                board: context.board.clone(),
+            });
+            let name = format!("shards-{thread}");
+            let run = {
+                let name = name.clone();
+                move || worker.run(&name)
+            };
+            let started = std::thread::Builder::new().name(name).spawn(run);
+            self.shard_threads.push(started.map_err(|error| NodeError::Thread(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    fn spawn_until_draining(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let lifecycle = self.context.lifecycle.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = lifecycle.reached(Phase::Draining) => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+impl Drop for NodeHandle {
+    /// Without waiting. After [`shutdown`](Self::shutdown) there is nothing left to do.
+    fn drop(&mut self) {
+        self.context.lifecycle.enter(Phase::Stopped);
+        self.context.host.stop();
+        self.context.writer.stop();
+    }
+}
+
+fn shard_threads(settings: &Settings, shards: usize) -> usize {
+    let wanted = match settings.shard_threads {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        threads => threads,
+    };
+    wanted.clamp(1, shards.max(1))
+}
+
+fn open_replicas(
+    engine: &dyn Engine,
+    map: &ShardMap,
+    hosted: &[ShardId],
+    node: NodeId,
+    boot: u64,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
+    let mut replicas = BTreeMap::new();
+    for shard in hosted {
+        let placed = map.replicas(*shard).expect("a hosted shard is in the map");
+        let config = ReplicaConfig {
+            shard: *shard,
+            node,
+            voters: placed.nodes.clone(),
+            preferred_leader: placed.preferred_leader,
+            boot,
+            heartbeat_ticks: settings.heartbeat_ticks,
+            election_ticks: settings.election_ticks,
+            entry_bytes_max: settings.entry_bytes_max,
+            entries_in_flight_max: settings.entries_in_flight_max,
+            queue_ops_max: settings.queue_ops_max,
+            checkpoint_log_bytes: settings.checkpoint_log_bytes,
+            log_keep_bytes: settings.log_keep_bytes,
+            waiter_grace_ms: settings.waiter_grace_ms,
+            election_seed: None,
+        };
+        replicas.insert(*shard, Replica::open(config, engine.recover(*shard)?, clock.now())?);
+    }
+    Ok(replicas)
+}
+
+/// Asks for each shard led here to be led elsewhere, and waits a moment for it.
+async fn hand_over(context: &Context) {
+    let deadline = Instant::now() + HANDOVER_MAX;
+    let mut asked = Vec::new();
+    while Instant::now() < deadline {
+        let led = context.board.led();
+        let can_move = |status: &&shard::Status| status.caught_up.iter().any(|node| *node != context.id);
+        let movable: Vec<_> = led.iter().filter(can_move).collect();
+        if movable.is_empty() {
+            return;
+        }
+        for status in movable {
+            let preferred = context.map.replicas(status.shard).map(|replicas| replicas.preferred_leader);
+            let mut others = status.caught_up.iter().copied().filter(|node| *node != context.id);
+            let first = others.clone().next();
+            let to = others.find(|node| Some(*node) == preferred).or(first);
+            if let Some(to) = to.filter(|_| !asked.contains(&status.shard)) {
+                asked.push(status.shard);
+                context.host.input(status.shard, Input::Transfer { to });
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The shard threads first: what they queue last is still written.
+fn join_threads(context: &Context, shard_threads: Vec<JoinHandle<()>>, writer: Option<JoinHandle<()>>) {
+    context.host.stop();
+    for thread in shard_threads {
+        // A panic has been reported by the thread's own guard.
+        let _ = thread.join();
+    }
+    context.writer.stop();
+    if let Some(writer) = writer {
+        let _ = writer.join();
+    }
+}

@@ -1,0 +1,83 @@
+//! The sockets of a node: gRPC for gateways and peers, HTTP for `/metrics`. Every limit of the transport is set here.
+
+use crate::context::Context;
+use crate::error::NodeError;
+use crate::lifecycle::Phase;
+use crate::limits::PEER_FRAME_BYTES_MAX;
+use crate::service::Shards;
+use crate::transport::Peers;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use wire::limits::FRAME_BYTES_MAX;
+use wire::v1::peer_service_server::PeerServiceServer;
+use wire::v1::shard_service_server::ShardServiceServer;
+
+const STREAMS_PER_CONNECTION_MAX: u32 = 128;
+const RESETS_MAX: usize = 256;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Takes over a bound socket, or binds `address`.
+pub(crate) async fn listen(bound: Option<std::net::TcpListener>, address: &str) -> Result<TcpListener, NodeError> {
+    let listener = match bound {
+        Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+        None => TcpListener::bind(address).await,
+    };
+    listener.map_err(|error| NodeError::Listen { address: address.to_owned(), reason: error.to_string() })
+}
+
+/// Where it listens.
+pub(crate) fn local_address(listener: &TcpListener, address: &str) -> Result<SocketAddr, NodeError> {
+    let listen = |error: std::io::Error| NodeError::Listen { address: address.to_owned(), reason: error.to_string() };
+    listener.local_addr().map_err(listen)
+}
+
+/// Serves gateways and peers until the node drains, and then until the open streams have ended.
+pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>, shards: Shards, peers: Peers) {
+    let served = Server::builder()
+        .tcp_nodelay(true)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
+        .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            context.lifecycle.reached(Phase::Draining),
+        )
+        .await;
+    if let Err(error) = served {
+        context.lifecycle.fail(format!("the gRPC server ended: {error}"));
+    }
+}
+
+/// Serves `/metrics` until the node stops.
+pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) {
+    let shown = context.clone();
+    let show = move || {
+        let text = shown.metrics.text(&shown.board, shown.host.queued_operations());
+        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
+    };
+    let stopped = context.lifecycle.reached(Phase::Stopped);
+    tokio::select! {
+        () = stopped => {}
+        served = axum::serve(listener, Router::new().route("/metrics", get(show))) => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the metrics endpoint ended");
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The part of a history answer that is on disk, read apart from the tokio workers.
+
+use super::outcome::history;
+use crate::context::Context;
+use locks::{Grant, Tenure};
+use routing::ShardId;
+use std::sync::Arc;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::{Error, ErrorCode};
+
+/// `current` and `recent`: what the replica has in memory, read before this.
+pub(super) async fn complete(
+    context: Arc<Context>,
+    shard: ShardId,
+    name: String,
+    limit: usize,
+    current: Vec<Grant>,
+    recent: Vec<Tenure>,
+) -> OpResult {
+    let Ok(_permit) = context.history_reads.acquire().await else {
+        return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
+    };
+    let engine = context.engine.clone();
+    let read = tokio::task::spawn_blocking(move || engine.history(shard, &name, limit)).await;
+    let records = match read {
+        Ok(Ok(records)) => records,
+        Ok(Err(storage)) => {
+            context.lifecycle.fail(storage.to_string());
+            return OpResult::Error(Error::new(ErrorCode::Internal, "this node's storage failed: ask another replica"));
+        }
+        Err(_) => {
+            return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another"));
+        }
+    };
+    let mut ended = recent;
+    for record in records {
+        match Tenure::decode(&record.tenure) {
+            Ok(tenure) => ended.push(tenure),
+            Err(reason) => {
+                tracing::error!(%shard, token = record.token, %reason, "a history record is damaged");
+                let message = "a history record of this name is damaged on this node: ask another replica";
+                return OpResult::Error(Error::new(ErrorCode::Internal, message));
+            }
+        }
+    }
+    history(shard, current, ended, limit)
+}

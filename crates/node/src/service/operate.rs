@@ -1,0 +1,265 @@
+//! One stream of operations: takes frames, sends each operation to its shard's thread, packs results into frames.
+//!
+//! * Every operation received gets one result, unless the stream or the node fails first.
+//! * Results that wait and operations in flight together are bounded: beyond that the stream is not read.
+//! * Reading does not wait for the peer to take results before that, so a peer that sends before it reads does not lock up.
+//! * When the stream ends, its shards are told which waiting acquires nobody awaits any more.
+
+use super::outcome::{self, reads};
+use super::plan::{Follow, Plan, check, plan, route, stale_route};
+use super::slots::{InFlight, Slots};
+use crate::context::Context;
+use crate::host::{Answer, AnswerPort, Request, StreamKey, Submission, ticket};
+use crate::lifecycle::Phase;
+use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX};
+use crate::metrics::{self, Kind};
+use shard::{Answer as Answered, Reply};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+use wire::OperationKind;
+use wire::limits::DEFAULT_TIMEOUT_MS;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::{Error, ErrorCode, Operation, OperationFrame, OperationResult, ResultFrame};
+
+/// How long a stream that ends with its node tries to hand over its last results.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub(super) struct OperateStream {
+    context: Arc<Context>,
+    key: StreamKey,
+    inbound: Streaming<OperationFrame>,
+    outbound: mpsc::Sender<Result<ResultFrame, Status>>,
+    /// Keeps `answers` open should all shard threads end.
+    _port: AnswerPort,
+    answers: mpsc::UnboundedReceiver<Vec<Answer>>,
+    /// Results made elsewhere than in a shard thread, by slot.
+    settle: mpsc::UnboundedSender<(u32, OpResult)>,
+    settled: mpsc::UnboundedReceiver<(u32, OpResult)>,
+    slots: Slots,
+    ready: VecDeque<OperationResult>,
+    /// By thread: what the current frame has for it.
+    batches: Vec<Vec<Submission>>,
+}
+
+impl OperateStream {
+    pub(super) fn new(
+        context: Arc<Context>,
+        key: StreamKey,
+        inbound: Streaming<OperationFrame>,
+        outbound: mpsc::Sender<Result<ResultFrame, Status>>,
+    ) -> Self {
+        let (port, answers) = mpsc::unbounded_channel(); // at most a message per operation in flight
+        let (settle, settled) = mpsc::unbounded_channel(); // likewise
+        let batches = (0..context.host.threads()).map(|_| Vec::new()).collect();
+        context.metrics.streams.inc();
+        context.host.open_stream(key, &port);
+        OperateStream {
+            context,
+            key,
+            inbound,
+            outbound,
+            _port: port,
+            answers,
+            settle,
+            settled,
+            slots: Slots::default(),
+            ready: VecDeque::new(),
+            batches,
+        }
+    }
+
+    /// Returns when the peer or the node ends it.
+    pub(super) async fn run(mut self) {
+        let lifecycle = self.context.lifecycle.clone();
+        let mut stopped = std::pin::pin!(lifecycle.reached(Phase::Stopped));
+        let outbound = self.outbound.clone(); // so that room in it can be held while results are packed
+        let mut reading = true;
+        while reading || self.slots.len() > 0 || !self.ready.is_empty() {
+            let room = self.slots.len() + self.ready.len() < STREAM_RESULTS_MAX;
+            tokio::select! {
+                biased;
+                () = &mut stopped => return self.last_words().await,
+                Some(answers) = self.answers.recv() => self.take_answers(answers),
+                Some((slot, result)) = self.settled.recv() => self.finish(slot, result),
+                room = outbound.reserve(), if !self.ready.is_empty() => {
+                    let Ok(room) = room else { return };
+                    if lifecycle.failed() {
+                        return;
+                    }
+                    room.send(Ok(next_frame(&mut self.ready)));
+                }
+                () = outbound.closed(), if self.ready.is_empty() => return,
+                frame = self.inbound.message(), if reading && room => match frame {
+                    Ok(Some(frame)) if frame.operations.len() > STREAM_OPS_MAX => {
+                        let status = Status::invalid_argument(format!("a frame holds at most {STREAM_OPS_MAX} operations"));
+                        let _ = outbound.send(Err(status)).await;
+                        return;
+                    }
+                    Ok(Some(frame)) => self.take_frame(frame),
+                    Ok(None) => reading = false,
+                    Err(status) => {
+                        tracing::debug!(%status, "a stream of operations broke");
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn take_frame(&mut self, frame: OperationFrame) {
+        let received = Instant::now();
+        let now_ms = self.context.clock.mono_ms();
+        for operation in frame.operations {
+            let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
+            if let Err(error) = self.admit(operation, kind, received, now_ms) {
+                self.context.metrics.answered(kind, error.code().into(), Duration::ZERO, None);
+                self.ready.push_back(OperationResult { id, result: Some(OpResult::Error(*error)) });
+            }
+        }
+        self.submit();
+    }
+
+    /// Puts an operation into its thread's batch.
+    fn admit(&mut self, operation: Operation, kind: Kind, received: Instant, now_ms: u64) -> Result<(), Box<Error>> {
+        if self.context.lifecycle.draining() {
+            let message = "this node is shutting down and did not do this: ask another replica";
+            return Err(Box::new(Error::new(ErrorCode::ShuttingDown, message)));
+        }
+        check(&operation)?;
+        let shard = route(&self.context.map, &operation)?;
+        let seat = self.context.host.seat(shard).ok_or_else(|| stale_route(&self.context.map, shard))?;
+        let id = operation.id;
+        let timeout_ms = if operation.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { operation.timeout_ms };
+        let Plan { request, follow } = plan(operation)?;
+        if self.slots.is_full() {
+            let message = format!("this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another");
+            return Err(Box::new(Error::busy(message, 50)));
+        }
+        let waits = matches!(request, Request::Propose { wait: Some(_), .. });
+        let give_up_at_ms = now_ms + u64::from(timeout_ms);
+        let slot = self.slots.put(InFlight { id, kind, shard, seat, received, waits, follow });
+        let ticket = ticket(self.key, slot);
+        self.batches[seat.thread].push(Submission { index: seat.index, ticket, give_up_at_ms, request });
+        Ok(())
+    }
+
+    /// Hands the batches to their threads. What does not fit there is answered at once.
+    fn submit(&mut self) {
+        for thread in 0..self.batches.len() {
+            if self.batches[thread].is_empty() {
+                continue;
+            }
+            let batch = std::mem::take(&mut self.batches[thread]);
+            let refused = self.context.host.submit(thread, batch).err().unwrap_or_default();
+            for submission in refused {
+                self.finish_reply(submission.ticket as u32, Reply::Busy); // the ticket's lower half is the slot
+            }
+        }
+    }
+
+    fn take_answers(&mut self, answers: Vec<Answer>) {
+        for Answer { slot, reply } in answers {
+            self.take_answer(slot, reply);
+        }
+    }
+
+    fn take_answer(&mut self, slot: u32, reply: Reply) {
+        let Some(operation) = self.slots.get_mut(slot) else {
+            debug_assert!(false, "slot {slot} is answered, and nothing is in flight there");
+            return;
+        };
+        match (std::mem::replace(&mut operation.follow, Follow::Nothing), reply) {
+            (Follow::History { name, limit }, Reply::Read { answer: Answered::History { ended, current }, .. }) => {
+                let (context, settle, shard) = (self.context.clone(), self.settle.clone(), operation.shard);
+                tokio::spawn(async move {
+                    let result = super::history::complete(context, shard, name, limit, current, ended).await;
+                    let _ = settle.send((slot, result)); // a stream that has ended needs no result
+                });
+            }
+            (_, reply) => self.finish_reply(slot, reply),
+        }
+    }
+
+    fn finish_reply(&mut self, slot: u32, reply: Reply) {
+        let Some(operation) = self.slots.get_mut(slot) else { return };
+        let result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
+        self.finish(slot, result);
+    }
+
+    fn finish(&mut self, slot: u32, result: OpResult) {
+        let Some(operation) = self.slots.take(slot) else { return };
+        let InFlight { id, kind, shard, received, .. } = operation;
+        let outcome = outcome::error_code(&result).map_or(metrics::Outcome::Ok, Into::into);
+        self.context.metrics.answered(kind, outcome, received.elapsed(), Some(shard));
+        if kind == Some(OperationKind::Acquire) && met_contention(&result) {
+            self.context.metrics.contended(shard);
+        }
+        self.ready.push_back(OperationResult { id, result: Some(result) });
+    }
+
+    /// The node stops: says what can be said of what is in flight, and hands over what is ready.
+    async fn last_words(mut self) {
+        if self.context.lifecycle.failed() {
+            return;
+        }
+        let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(operation) = self.slots.get_mut(slot) else { continue };
+            let last = if reads(operation.kind) {
+                Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica")
+            } else {
+                let message =
+                    "this node is shutting down: this may or may not have been done. Try again with the same ids";
+                Error::new(ErrorCode::OutcomeUnknown, message)
+            };
+            self.finish(slot, OpResult::Error(last));
+        }
+        let hand_over = async {
+            while !self.ready.is_empty() {
+                let Ok(outbound) = self.outbound.reserve().await else { return };
+                outbound.send(Ok(next_frame(&mut self.ready)));
+            }
+        };
+        // A peer that does not take them in time finds the connection closed: the same to it.
+        let _ = tokio::time::timeout(LAST_WORDS, hand_over).await;
+    }
+}
+
+impl Drop for OperateStream {
+    fn drop(&mut self) {
+        let waiting = self.slots.iter().filter(|(_, operation)| operation.waits);
+        let waiting = waiting.map(|(slot, operation)| (operation.seat, ticket(self.key, slot))).collect();
+        self.context.host.close_stream(self.key, waiting);
+        self.context.metrics.streams.dec();
+    }
+}
+
+/// An acquire that another holder stood in the way of, whatever became of it.
+fn met_contention(result: &OpResult) -> bool {
+    match result {
+        OpResult::Grant(grant) => grant.waited_ms > 0,
+        OpResult::Error(error) => {
+            matches!(error.code(), ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)
+        }
+        _ => false,
+    }
+}
+
+/// As many results as fit one frame; at least one.
+pub(super) fn next_frame(ready: &mut VecDeque<OperationResult>) -> ResultFrame {
+    let mut results = Vec::new();
+    let mut bytes = 0;
+    while let Some(result) = ready.front() {
+        bytes += wire::encoded_bytes(result) + 8;
+        if bytes > RESULT_FRAME_BYTES && !results.is_empty() {
+            break;
+        }
+        results.extend(ready.pop_front());
+    }
+    ResultFrame { results }
+}

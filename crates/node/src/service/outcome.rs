@@ -1,0 +1,269 @@
+//! From a replica's reply to an operation's result: what the caller should know, and do next.
+
+use crate::limits::ROWS_BYTES_MAX;
+use crate::metrics::Kind;
+use locks::{EndKind, Grant, Mode, Outcome, Tenure};
+use routing::{NodeId, ShardId};
+use shard::{Answer, Reply, Role, Status};
+use wire::OperationKind;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::{self, Error, ErrorCode, GrantState};
+
+/// The code of a result that is an error.
+pub(super) fn error_code(result: &OpResult) -> Option<ErrorCode> {
+    match result {
+        OpResult::Error(error) => Some(error.code()),
+        _ => None,
+    }
+}
+
+/// `kind`: of the operation. History answers need what is on disk too: see [`history`](super::history).
+pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> OpResult {
+    match reply {
+        Reply::Done(outcome) => done(shard, kind, outcome),
+        Reply::Read { answer, applied_index, stale_by_ms } => read(shard, node, answer, applied_index, stale_by_ms),
+        Reply::WaitTimeout => fail(ErrorCode::WaitTimeout, "the wait ran out and nothing is held: try again later"),
+        Reply::WaitCancelled => {
+            fail(ErrorCode::WaitCancelled, "the wait was cancelled, or its session ended: nothing is held")
+        }
+        Reply::Superseded => fail(
+            ErrorCode::WaitCancelled,
+            "a newer attempt of the same request waits in this one's place: await that one",
+        ),
+        Reply::NotLeader { hint, term } => {
+            let message = format!("node {node} does not lead shard {shard}: ask the leader");
+            OpResult::Error(Error::not_leader(message, hint.map_or(0, |node| node.0), term))
+        }
+        Reply::NoLeader => OpResult::Error(Error {
+            retry_after_ms: 200,
+            ..Error::no_leader(format!("shard {shard} has no leader or no quorum right now: try again"))
+        }),
+        Reply::Busy => OpResult::Error(Error::busy(
+            format!("shard {shard} has too much queued and did not do this: back off, then try again"),
+            100,
+        )),
+        Reply::Unknown if reads(kind) => {
+            fail(ErrorCode::NoLeader, format!("shard {shard} lost its leader meanwhile: try again"))
+        }
+        Reply::Unknown => fail(
+            ErrorCode::OutcomeUnknown,
+            "leadership moved meanwhile: this may or may not have been done. Try again with the same ids, or check",
+        ),
+    }
+}
+
+/// Changes nothing, so that its outcome is never in doubt.
+pub(super) fn reads(kind: Kind) -> bool {
+    kind.is_none_or(OperationKind::is_read)
+}
+
+fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
+    match outcome {
+        // It was granted before the cancel came: the caller holds it, and must know.
+        Outcome::Granted(granted) if kind == Some(OperationKind::CancelWait) => {
+            let grant = Some(grant(shard, granted));
+            OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant })
+        }
+        Outcome::Granted(granted) => OpResult::Grant(grant(shard, granted)),
+        Outcome::Renewed { ttl_ms, expires_wall_ms, renewals } => OpResult::Renew(v1::RenewResponse {
+            expires_at_ms: expires_wall_ms,
+            ttl_ms,
+            renewal_count: renewals,
+            shard: shard.0,
+        }),
+        Outcome::Released { already } => {
+            OpResult::Release(v1::ReleaseResponse { already_released: already, shard: shard.0 })
+        }
+        Outcome::HeartbeatOk => OpResult::Heartbeat(v1::HeartbeatResponse { renewed_shards: 1, ..Default::default() }),
+        Outcome::Closed { released } => OpResult::CloseSession(v1::CloseSessionResponse { released }),
+        Outcome::Cancelled => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, grant: None }),
+        Outcome::NotWaiting => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant: None }),
+        Outcome::Broken(ended) => OpResult::Break(v1::BreakResponse { tenure: Some(tenure(shard, *ended)) }),
+        // Of a break, it names a token that holds no more: fenced, like a release by it.
+        Outcome::Held { token, owner } if kind == Some(OperationKind::Break) => OpResult::Error(Error {
+            holder: owner,
+            ..Error::not_owner(
+                "this token does not hold the lock (any more): nothing was broken. Check who does",
+                token.0,
+            )
+        }),
+        Outcome::Held { token, owner } => {
+            let message = format!("held by {owner:?} with token {token}: wait for it, or try later");
+            OpResult::Error(Error::held(message, token.0, owner))
+        }
+        Outcome::NotOwner { current } => OpResult::Error(Error::not_owner(
+            "this token does not hold the lock: stop acting on it, and acquire anew",
+            current.0,
+        )),
+        Outcome::LeaseExpired { current } => OpResult::Error(Error {
+            current_token: current.0,
+            ..Error::new(
+                ErrorCode::Expired,
+                "the lease of this token ran out: stop acting on the lock, and acquire anew",
+            )
+        }),
+        Outcome::SessionLost => {
+            fail(ErrorCode::SessionLost, format!("shard {shard} does not know this session (any more): open a new one"))
+        }
+        Outcome::AlreadyEnded { token, end } => {
+            let how = match end {
+                EndKind::Released => "was released",
+                EndKind::Expired => "expired",
+                EndKind::Broken => "was broken",
+            };
+            let message = format!(
+                "this request was granted token {token}, and that grant {how}: acquire anew with a new request id"
+            );
+            fail(ErrorCode::Expired, message)
+        }
+        Outcome::Conflict(why) => fail(ErrorCode::InvalidArgument, why),
+        Outcome::Full(why) => OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000)),
+        // A replica answers neither for an operation of a client.
+        Outcome::Queued { .. } | Outcome::Expired(_) => fail(
+            ErrorCode::Internal,
+            format!("shard {shard} answered what was not asked; this is a bug: report it. Check before trying again"),
+        ),
+    }
+}
+
+fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_by_ms: u64) -> OpResult {
+    match answer {
+        Answer::Check { holders, waiters, last_token } => {
+            let (holders, _) = fit(holders.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
+            OpResult::Check(v1::CheckResponse {
+                holders,
+                waiters,
+                last_token,
+                shard: shard.0,
+                answered_by: node.0,
+                applied_index,
+                stale_by_ms,
+            })
+        }
+        Answer::List { grants, more } => {
+            let (grants, cut) = fit(grants.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
+            OpResult::List(v1::ListResponse { grants, more: more || cut, missing_shards: Vec::new() })
+        }
+        Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
+        Answer::Status(status) => OpResult::ShardStatus(shard_status(*status)),
+    }
+}
+
+/// Newest first, each token once; what holds still counts as it holds.
+pub(super) fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, limit: usize) -> OpResult {
+    let mut tenures: Vec<v1::Tenure> = current.into_iter().map(|held| holding(shard, held)).collect();
+    tenures.extend(ended.into_iter().map(|ended| tenure(shard, ended)));
+    // Ended before holding: the disk was read later than the table.
+    tenures.sort_by_key(|tenure| std::cmp::Reverse((tenure.fencing_token, tenure.ended_at_ms)));
+    tenures.dedup_by_key(|tenure| tenure.fencing_token);
+    tenures.truncate(limit);
+    let (tenures, _) = fit(tenures, wire::encoded_bytes);
+    OpResult::History(v1::HistoryResponse { tenures })
+}
+
+pub(super) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
+    let (mode, permits, permit_limit) = mode(held.mode);
+    v1::Grant {
+        resource_name: held.name,
+        owner_id: held.owner,
+        fencing_token: held.token.0,
+        acquired_at_ms: held.acquired_wall_ms,
+        expires_at_ms: held.expires_wall_ms,
+        ttl_ms: held.ttl_ms,
+        renewal_count: held.renewals,
+        state: GrantState::Acquired.into(),
+        shard: shard.0,
+        mode: mode.into(),
+        permits,
+        session_id: held.session,
+        waited_ms: held.waited_ms,
+        metadata: held.metadata,
+        permit_limit,
+    }
+}
+
+fn tenure(shard: ShardId, ended: Tenure) -> v1::Tenure {
+    let state = match ended.end {
+        EndKind::Released => GrantState::Released,
+        EndKind::Expired => GrantState::ExpiredState,
+        EndKind::Broken => GrantState::Broken,
+    };
+    v1::Tenure {
+        ended_at_ms: ended.ended_wall_ms,
+        state: state.into(),
+        broken_by: ended.broken_by,
+        break_reason: ended.break_reason,
+        ..holding(shard, ended.grant)
+    }
+}
+
+/// A tenure that has not ended.
+fn holding(shard: ShardId, held: Grant) -> v1::Tenure {
+    v1::Tenure {
+        resource_name: held.name,
+        owner_id: held.owner,
+        fencing_token: held.token.0,
+        acquired_at_ms: held.acquired_wall_ms,
+        ended_at_ms: 0,
+        state: GrantState::Acquired.into(),
+        renewal_count: held.renewals,
+        waited_ms: held.waited_ms,
+        session_id: held.session,
+        mode: mode(held.mode).0.into(),
+        broken_by: String::new(),
+        break_reason: String::new(),
+        shard: shard.0,
+    }
+}
+
+fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
+    match mode {
+        Mode::Exclusive => (v1::Mode::Exclusive, 0, 0),
+        Mode::Shared => (v1::Mode::Shared, 0, 0),
+        Mode::Permits { count, limit } => (v1::Mode::Semaphore, count, limit),
+    }
+}
+
+fn shard_status(status: Status) -> v1::ShardStatus {
+    let role = match status.role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+    };
+    v1::ShardStatus {
+        shard: status.shard.0,
+        node: status.node.0,
+        role: role.into(),
+        leader: status.leader.map_or(0, |node| node.0),
+        term: status.term,
+        committed_index: status.committed_index,
+        applied_index: status.applied_index,
+        first_index: status.first_index,
+        last_index: status.last_index,
+        checkpoint_index: status.checkpoint_index,
+        state_hash: status.state_hash,
+        last_token: status.last_token,
+        active_locks: status.counts.locks,
+        waiters: status.counts.waiters,
+        sessions: status.counts.sessions,
+        snapshots_installed: status.snapshots_installed,
+    }
+}
+
+/// As many rows as fit one result, and whether some did not.
+fn fit<T>(rows: impl IntoIterator<Item = T>, size_bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+    let mut kept = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        bytes += size_bytes(&row) + 8;
+        if bytes > ROWS_BYTES_MAX {
+            return (kept, true);
+        }
+        kept.push(row);
+    }
+    (kept, false)
+}
+
+fn fail(code: ErrorCode, message: impl Into<String>) -> OpResult {
+    OpResult::Error(Error::new(code, message))
+}

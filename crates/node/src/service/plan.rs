@@ -1,0 +1,167 @@
+//! From an operation to what its replica is asked: the route checked, the input validated, the command encoded.
+
+use crate::host::Request;
+use locks::{Command, Mode, RequestId, Token};
+use routing::{MapVersion, ShardId, ShardMap, Slot};
+use shard::{Query, Wait};
+use wire::limits::{OPERATION_BYTES_MAX, REQUEST_ID_BYTES};
+use wire::v1::operation::Op;
+use wire::v1::{self, Consistency, Error, Operation};
+
+/// What to ask, and what is to be done once it is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) request: Request,
+    pub(super) follow: Follow,
+}
+
+/// What the answer alone does not settle.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// Nothing.
+    Nothing,
+    /// Add what is on disk.
+    History { name: String, limit: usize },
+}
+
+/// Error boxed: it is large, and rare.
+type Refused = Box<Error>;
+
+/// The shard that the operation names, if by `map` it owns what the operation is about. (Whether it is hosted here is
+/// another question.)
+///
+/// # Errors
+/// STALE_ROUTE if the sender's map is old; INVALID_ARGUMENT if it contradicts itself.
+pub(super) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
+    let Some(route) = &operation.route else {
+        return Err(invalid("an operation for a node needs a route: send it through a gateway"));
+    };
+    let shard = ShardId(route.shard);
+    let theirs = MapVersion(route.map_version);
+    if theirs > map.version() {
+        let message = format!("this node's shard map (version {}) is older than the route's: try again", map.version());
+        return Err(Box::new(Error::busy(message, 200)));
+    }
+    let owned = match operation.op.as_ref().and_then(Op::name) {
+        Some(name) => {
+            let slot = Slot::of(name);
+            if theirs == map.version() && u32::from(slot.index()) != route.slot {
+                return Err(invalid(format!("the name belongs to slot {}, not {}", slot.index(), route.slot)));
+            }
+            map.owner(slot) == shard
+        }
+        // Sessions, lists and status are asked of every shard that the sender knows.
+        None => map.replicas(shard).is_some(),
+    };
+    if owned { Ok(shard) } else { Err(stale_route(map, shard)) }
+}
+
+/// This node does not serve that shard (any more).
+pub(super) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
+    let message =
+        format!("shard {shard} does not serve this here by map version {}: fetch the newer map", map.version());
+    Box::new(Error::stale_route(message, map.version().0))
+}
+
+/// Whether the operation can be served anywhere.
+///
+/// # Errors
+/// INVALID_ARGUMENT with what to change.
+pub(super) fn check(operation: &Operation) -> Result<(), Refused> {
+    let bytes = wire::encoded_bytes(operation);
+    if bytes > OPERATION_BYTES_MAX {
+        return Err(invalid(format!("the operation has {bytes} bytes: at most {OPERATION_BYTES_MAX} are taken")));
+    }
+    Ok(wire::check_operation(operation)?)
+}
+
+/// What to ask the replica, of an operation that passed [`check`].
+///
+/// # Errors
+/// INVALID_ARGUMENT with what to change.
+pub(super) fn plan(operation: Operation) -> Result<Plan, Refused> {
+    let Some(mut op) = operation.op else { return Err(invalid("the operation is empty")) };
+    // An acquire without a request id is refused below: one made up here could not be retried through another node.
+    wire::fill_defaults(&mut op, || [0; REQUEST_ID_BYTES]);
+    let nothing = |request| Ok(Plan { request, follow: Follow::Nothing });
+    match op {
+        Op::Acquire(acquire) => nothing(plan_acquire(&acquire)?),
+        Op::Renew(v1::RenewRequest { name, fencing_token }) => {
+            nothing(propose(&Command::Renew { name: &name, token: Token(fencing_token) }, None)?)
+        }
+        Op::Release(v1::ReleaseRequest { name, fencing_token }) => {
+            nothing(propose(&Command::Release { name: &name, token: Token(fencing_token) }, None)?)
+        }
+        Op::Heartbeat(v1::HeartbeatRequest { session_id, .. }) => {
+            nothing(propose(&Command::Heartbeat { session: &session_id }, None)?)
+        }
+        Op::CloseSession(v1::CloseSessionRequest { session_id, .. }) => {
+            nothing(propose(&Command::CloseSession { session: &session_id }, None)?)
+        }
+        Op::Break(v1::BreakRequest { name, fencing_token, reason, broken_by }) => {
+            let token = Token(fencing_token);
+            nothing(propose(&Command::Break { name: &name, token, by: &broken_by, reason: &reason }, None)?)
+        }
+        Op::CancelWait(v1::CancelWaitRequest { name, request_id }) => {
+            let request_id = parse_request_id(&request_id)?;
+            nothing(propose(&Command::CancelWait { name: &name, request_id }, None)?)
+        }
+        Op::Check(v1::CheckRequest { name, consistency }) => {
+            let linearizable = consistency != i32::from(Consistency::Stale);
+            nothing(Request::Read { query: Query::Check { name }, linearizable })
+        }
+        Op::History(v1::HistoryRequest { name, limit }) => {
+            let request = Request::Read { query: Query::History { name: name.clone() }, linearizable: true };
+            Ok(Plan { request, follow: Follow::History { name, limit: limit as usize } })
+        }
+        Op::List(v1::ListRequest { prefix, limit }) => {
+            let query = Query::List { prefix, limit: limit as usize };
+            nothing(Request::Read { query, linearizable: true })
+        }
+        Op::ShardStatus(v1::ShardStatusRequest {}) => {
+            nothing(Request::Read { query: Query::Status, linearizable: false })
+        }
+    }
+}
+
+fn plan_acquire(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
+    let request_id = parse_request_id(&acquire.request_id)?;
+    let wait_ms = acquire.wait_ms;
+    let mode = match acquire.mode() {
+        v1::Mode::Exclusive => Mode::Exclusive,
+        v1::Mode::Shared => Mode::Shared,
+        v1::Mode::Semaphore => Mode::Permits { count: acquire.permits, limit: acquire.permit_limit },
+    };
+    let command = Command::Acquire {
+        request_id,
+        name: &acquire.name,
+        owner: &acquire.owner,
+        ttl_ms: acquire.ttl_ms,
+        mode,
+        wait: wait_ms > 0,
+        session: &acquire.session_id,
+        metadata: &acquire.metadata,
+    };
+    propose(&command, (wait_ms > 0).then_some(Wait { request_id, wait_ms }))
+}
+
+fn propose(command: &Command<'_>, wait: Option<Wait>) -> Result<Request, Refused> {
+    // The table's own word, after the front doors' common check: what it would not decode must not reach the log.
+    locks::validate(command).map_err(|error| invalid(error.to_string()))?;
+    let mut bytes = Vec::new();
+    command.encode(&mut bytes);
+    Ok(Request::Propose { command: bytes, wait })
+}
+
+fn parse_request_id(bytes: &[u8]) -> Result<RequestId, Refused> {
+    match <[u8; REQUEST_ID_BYTES]>::try_from(bytes) {
+        Ok(id) if id != [0; REQUEST_ID_BYTES] => Ok(RequestId(u128::from_be_bytes(id))),
+        _ => Err(invalid(
+            "the request id must be 16 random bytes: choose them once per acquire, keep them for its retries",
+        )),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Refused {
+    Box::new(Error::invalid(message))
+}

@@ -1,0 +1,303 @@
+//! From operations to requests, and from replies to results.
+
+use super::operate::next_frame;
+use super::outcome::{history, result};
+use super::plan::{Follow, check, plan, route, stale_route};
+use super::slots::{InFlight, Slots};
+use crate::host::{Request, Seat};
+use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX};
+use crate::metrics::Kind;
+use crate::testing::map;
+use locks::{Command, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Tenure, Token};
+use routing::{NodeId, ShardId, Slot};
+use shard::{Answer, Query, Reply, Wait};
+use std::collections::VecDeque;
+use std::time::Instant;
+use wire::OperationKind;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::{self, ErrorCode, Operation, OperationResult};
+
+const SHARD: ShardId = ShardId(1);
+const NODE: NodeId = NodeId(2);
+
+fn acquire() -> v1::AcquireRequest {
+    v1::AcquireRequest { name: "a".into(), request_id: vec![1; 16], ..Default::default() }
+}
+
+fn held(token: u64) -> Grant {
+    Grant {
+        name: "a".into(),
+        owner: "me".into(),
+        token: Token(token),
+        mode: Mode::Permits { count: 2, limit: 5 },
+        session: "s".into(),
+        metadata: "m".into(),
+        ttl_ms: 1_000,
+        acquired_wall_ms: 10,
+        expires_wall_ms: 1_010,
+        renewals: 3,
+        waited_ms: 4,
+        request_id: RequestId(7),
+        lease: LeaseId(1),
+    }
+}
+
+fn ended(token: u64, end: EndKind) -> Tenure {
+    let (broken_by, break_reason) = (String::new(), String::new());
+    Tenure { grant: held(token), ended_wall_ms: 99, end, broken_by, break_reason }
+}
+
+fn refusal(op: Op) -> v1::Error {
+    let operation = Operation::of(op);
+    *check(&operation).and_then(|()| plan(operation)).expect_err("it was taken")
+}
+
+fn error_of(kind: OperationKind, reply: Reply) -> v1::Error {
+    match result(SHARD, NODE, Some(kind), reply) {
+        OpResult::Error(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_acquire_is_encoded_with_its_defaults() {
+    let op = Op::Acquire(v1::AcquireRequest { wait_ms: 50, owner: "me".into(), ..acquire() });
+    let planned = plan(Operation::of(op)).unwrap();
+    let Request::Propose { command, wait } = planned.request else { panic!("a read") };
+    let request_id = RequestId(u128::from_be_bytes([1; 16]));
+    assert_eq!(wait, Some(Wait { request_id, wait_ms: 50 }));
+    let expected = Command::Acquire {
+        request_id,
+        name: "a",
+        owner: "me",
+        ttl_ms: 30_000,
+        mode: Mode::Exclusive,
+        wait: true,
+        session: "",
+        metadata: "",
+    };
+    assert_eq!(Command::decode(&command).unwrap(), expected);
+    assert_eq!(planned.follow, Follow::Nothing);
+}
+
+#[test]
+fn a_semaphore_takes_one_permit_by_default() {
+    let op = Op::Acquire(v1::AcquireRequest { mode: v1::Mode::Semaphore.into(), permit_limit: 3, ..acquire() });
+    let Request::Propose { command, wait: None } = plan(Operation::of(op)).unwrap().request else { panic!() };
+    let Command::Acquire { mode, wait: false, .. } = Command::decode(&command).unwrap() else { panic!() };
+    assert_eq!(mode, Mode::Permits { count: 1, limit: 3 });
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_is_proposed() {
+    let long = "x".repeat(513);
+    let bad = [
+        Op::Acquire(v1::AcquireRequest { name: String::new(), ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { name: "a\nb".into(), ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { name: long, ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { ttl_ms: 99, ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { ttl_ms: 86_400_001, ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { request_id: vec![], ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { request_id: vec![1; 15], ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { mode: 9, ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { wait_ms: u32::MAX, ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { mode: v1::Mode::Semaphore.into(), ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { metadata: "m".repeat(70_000), ..acquire() }),
+        Op::Release(v1::ReleaseRequest { name: "a".into(), fencing_token: 1 << 53 }),
+        Op::Break(v1::BreakRequest { name: "a".into(), fencing_token: 1, ..Default::default() }),
+        Op::Check(v1::CheckRequest { name: "a".into(), consistency: 5 }),
+        Op::History(v1::HistoryRequest { name: "a".into(), limit: 1_001 }),
+        Op::Heartbeat(v1::HeartbeatRequest::default()),
+    ];
+    for op in bad {
+        let error = refusal(op.clone());
+        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{op:?}");
+        assert!(!error.message.is_empty());
+    }
+    assert!(check(&Operation::default()).is_err(), "an operation of a later version");
+}
+
+#[test]
+fn reads_and_follow_ups_are_planned() {
+    let planned = |consistency: v1::Consistency| {
+        let op = Op::Check(v1::CheckRequest { name: "a".into(), consistency: consistency.into() });
+        plan(Operation::of(op)).unwrap().request
+    };
+    let query = || Query::Check { name: "a".into() };
+    assert_eq!(planned(v1::Consistency::Linearizable), Request::Read { query: query(), linearizable: true });
+    assert_eq!(planned(v1::Consistency::Stale), Request::Read { query: query(), linearizable: false });
+    let history = plan(Operation::of(Op::History(v1::HistoryRequest { name: "a".into(), limit: 0 }))).unwrap();
+    assert_eq!(history.follow, Follow::History { name: "a".into(), limit: 20 });
+}
+
+fn routed(name: &str, shard: u32, slot: u32, map_version: u64) -> Operation {
+    let op = Op::Acquire(v1::AcquireRequest { name: name.into(), ..acquire() });
+    Operation { route: Some(v1::Route { shard, slot, map_version }), ..Operation::of(op) }
+}
+
+#[test]
+fn a_name_reaches_only_the_shard_that_owns_it() {
+    let map = map();
+    let (slot, owner) = (u32::from(Slot::of("a").index()), map.route("a").shard);
+    let other = 1 - owner.0;
+    let code = |operation: &Operation| route(&map, operation).unwrap_err().code();
+    assert_eq!(route(&map, &routed("a", owner.0, slot, 3)), Ok(owner));
+    assert_eq!(route(&map, &routed("a", owner.0, slot, 1)), Ok(owner), "an older map that still says so");
+    assert_eq!(code(&routed("a", other, slot, 1)), ErrorCode::StaleRoute, "an older map that says otherwise");
+    assert_eq!(code(&routed("a", other, slot, 3)), ErrorCode::StaleRoute);
+    assert_eq!(code(&routed("a", 77, slot, 3)), ErrorCode::StaleRoute);
+    assert_eq!(code(&routed("a", owner.0, slot + 1, 3)), ErrorCode::InvalidArgument, "a router that hashes otherwise");
+    assert_eq!(code(&routed("a", owner.0, slot, 4)), ErrorCode::Busy, "a newer map");
+    assert_eq!(code(&Operation::of(Op::Acquire(acquire()))), ErrorCode::InvalidArgument, "no route");
+    assert_eq!(stale_route(&map, owner).map_version, 3);
+    let status = |shard| Operation {
+        route: Some(v1::Route { shard, slot: 0, map_version: 3 }),
+        ..Operation::of(Op::ShardStatus(v1::ShardStatusRequest {}))
+    };
+    assert_eq!(route(&map, &status(1)), Ok(ShardId(1)));
+    assert_eq!(code(&status(2)), ErrorCode::StaleRoute);
+}
+
+#[test]
+fn a_grant_keeps_all_its_fields() {
+    let reply = Reply::Done(Outcome::Granted(held(9)));
+    let OpResult::Grant(grant) = result(SHARD, NODE, Some(OperationKind::Acquire), reply) else { panic!() };
+    let expected = v1::Grant {
+        resource_name: "a".into(),
+        owner_id: "me".into(),
+        fencing_token: 9,
+        acquired_at_ms: 10,
+        expires_at_ms: 1_010,
+        ttl_ms: 1_000,
+        renewal_count: 3,
+        state: v1::GrantState::Acquired.into(),
+        shard: 1,
+        mode: v1::Mode::Semaphore.into(),
+        permits: 2,
+        session_id: "s".into(),
+        waited_ms: 4,
+        metadata: "m".into(),
+        permit_limit: 5,
+    };
+    assert_eq!(grant, expected);
+}
+
+#[test]
+fn a_cancel_that_comes_after_the_grant_shows_it() {
+    let cancelled = |outcome| match result(SHARD, NODE, Some(OperationKind::CancelWait), Reply::Done(outcome)) {
+        OpResult::CancelWait(v1::CancelWaitResponse { cancelled, grant }) => {
+            (cancelled, grant.map(|g| g.fencing_token))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(cancelled(Outcome::Granted(held(9))), (false, Some(9)));
+    assert_eq!(cancelled(Outcome::Cancelled), (true, None));
+    assert_eq!(cancelled(Outcome::NotWaiting), (false, None));
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let done = |kind, outcome| error_of(kind, Reply::Done(outcome));
+    use OperationKind::*;
+    let held_by = || Outcome::Held { token: Token(5), owner: "you".into() };
+    for (error, code, current) in [
+        (done(Acquire, held_by()), ErrorCode::Held, 5),
+        (done(Break, held_by()), ErrorCode::NotOwner, 5),
+        (done(Renew, Outcome::NotOwner { current: Token(6) }), ErrorCode::NotOwner, 6),
+        (done(Release, Outcome::LeaseExpired { current: Token(0) }), ErrorCode::Expired, 0),
+        (done(Heartbeat, Outcome::SessionLost), ErrorCode::SessionLost, 0),
+        (done(Acquire, Outcome::AlreadyEnded { token: Token(4), end: EndKind::Released }), ErrorCode::Expired, 0),
+        (done(Acquire, Outcome::Conflict("limit")), ErrorCode::InvalidArgument, 0),
+        (done(Acquire, Outcome::Full("queue")), ErrorCode::Busy, 0),
+        (error_of(Acquire, Reply::WaitTimeout), ErrorCode::WaitTimeout, 0),
+        (error_of(Acquire, Reply::WaitCancelled), ErrorCode::WaitCancelled, 0),
+        (error_of(Acquire, Reply::Superseded), ErrorCode::WaitCancelled, 0),
+        (error_of(Acquire, Reply::NoLeader), ErrorCode::NoLeader, 0),
+        (error_of(Acquire, Reply::Busy), ErrorCode::Busy, 0),
+        (error_of(Acquire, Reply::Unknown), ErrorCode::OutcomeUnknown, 0),
+        (error_of(Check, Reply::Unknown), ErrorCode::NoLeader, 0),
+    ] {
+        assert_eq!((error.code(), error.current_token), (code, current), "{error}");
+        assert!(!error.message.is_empty());
+    }
+    let error = error_of(Acquire, Reply::NotLeader { hint: Some(NodeId(3)), term: 8 });
+    assert_eq!((error.code(), error.leader_hint, error.term), (ErrorCode::NotLeader, 3, 8));
+    assert_eq!(done(Acquire, held_by()).holder, "you");
+    assert!(done(Acquire, Outcome::AlreadyEnded { token: Token(4), end: EndKind::Broken }).message.contains("token 4"));
+}
+
+#[test]
+fn a_check_says_who_answered_and_how_old_it_is() {
+    let answer = Answer::Check { holders: vec![held(9)], waiters: 2, last_token: 11 };
+    let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 6 };
+    let OpResult::Check(check) = result(SHARD, NODE, Some(OperationKind::Check), reply) else { panic!() };
+    assert_eq!((check.waiters, check.last_token, check.answered_by), (2, 11, 2));
+    assert_eq!((check.applied_index, check.stale_by_ms, check.holders.len()), (40, 6, 1));
+}
+
+#[test]
+fn history_is_newest_first_and_shows_each_token_once() {
+    let current = vec![held(8), held(7)];
+    // Token 7 ended between the read of the table and that of the disk, where token 5 is too.
+    let all = vec![
+        ended(5, EndKind::Expired),
+        ended(7, EndKind::Broken),
+        ended(5, EndKind::Expired),
+        ended(3, EndKind::Released),
+    ];
+    let shown = |limit| {
+        let OpResult::History(history) = history(SHARD, current.clone(), all.clone(), limit) else { panic!() };
+        let row = |tenure: &v1::Tenure| (tenure.fencing_token, tenure.ended_at_ms, tenure.state());
+        history.tenures.iter().map(row).collect::<Vec<_>>()
+    };
+    use v1::GrantState::*;
+    assert_eq!(shown(10), [(8, 0, Acquired), (7, 99, Broken), (5, 99, ExpiredState), (3, 99, Released)]);
+    assert_eq!(shown(2), [(8, 0, Acquired), (7, 99, Broken)]);
+}
+
+#[test]
+fn an_answer_with_very_many_rows_is_cut_and_says_so() {
+    let grants = (0..120_000).map(held).collect();
+    let reply = Reply::Read { answer: Answer::List { grants, more: false }, applied_index: 1, stale_by_ms: 0 };
+    let listed = result(SHARD, NODE, Some(OperationKind::List), reply);
+    let OpResult::List(list) = &listed else { panic!() };
+    assert!(list.more && list.grants.len() > 1_000);
+    assert!(wire::encoded_bytes(list) < 4 << 20, "no receiver takes {} bytes", wire::encoded_bytes(list));
+}
+
+#[test]
+fn results_share_frames_up_to_their_size() {
+    let error = |bytes: usize| Some(OpResult::Error(v1::Error::internal("x".repeat(bytes))));
+    let mut ready: VecDeque<OperationResult> =
+        (0..10).map(|id| OperationResult { id, result: error(RESULT_FRAME_BYTES / 4) }).collect();
+    ready.push_back(OperationResult { id: 10, result: error(2 * RESULT_FRAME_BYTES) });
+    let mut ids = Vec::new();
+    while !ready.is_empty() {
+        ids.push(next_frame(&mut ready).results.iter().map(|result| result.id).collect::<Vec<_>>());
+    }
+    assert_eq!(ids, [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7, 8], vec![9], vec![10]]);
+}
+
+#[test]
+fn slots_are_reused_only_after_their_answer() {
+    let in_flight = |id: u64| InFlight {
+        id,
+        kind: Kind::default(),
+        shard: SHARD,
+        seat: Seat { thread: 0, index: 0 },
+        received: Instant::now(),
+        waits: false,
+        follow: Follow::Nothing,
+    };
+    let mut slots = Slots::default();
+    let taken: Vec<u32> = (0..3).map(|id| slots.put(in_flight(id))).collect();
+    assert_eq!(taken, [0, 1, 2]);
+    assert_eq!(slots.take(1).map(|op| op.id), Some(1));
+    assert!(slots.take(1).is_none() && slots.take(99).is_none());
+    assert_eq!((slots.put(in_flight(3)), slots.put(in_flight(4)), slots.len()), (1, 3, 4));
+    while !slots.is_full() {
+        slots.put(in_flight(5));
+    }
+    assert_eq!(slots.len(), STREAM_OPS_MAX);
+}

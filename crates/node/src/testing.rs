@@ -1,0 +1,53 @@
+//! What the tests of this crate share: a node without replicas, whose inboxes the test reads itself.
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::context::Context;
+use crate::host::{Host, InboxEnd};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::writer::LogWriter;
+use routing::{Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use storage::{Engine, MemoryEngine};
+use tokio::sync::Semaphore;
+
+pub(crate) const FINGERPRINT: Fingerprint = Fingerprint([7; 16]);
+
+/// Version 3, two shards on nodes 1 and 2.
+pub(crate) fn map() -> ShardMap {
+    let replicas = Replicas { nodes: vec![NodeId(1), NodeId(2)], preferred_leader: NodeId(1) };
+    let shards = [ShardId(0), ShardId(1)].map(|shard| (shard, replicas.clone()));
+    ShardMap::even(MapVersion(3), shards.into())
+}
+
+pub(crate) fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new([ShardId(0), ShardId(1)], [NodeId(1), NodeId(2)]).unwrap())
+}
+
+/// Node `id` of the map above, with one shard thread whose inbox is returned, and `operations_max` per shard.
+pub(crate) fn context(id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
+    let shards = [ShardId(0), ShardId(1)];
+    let (host, mut inboxes) = Host::new(&shards, 1, operations_max);
+    let (host, lifecycle, metrics) = (Arc::new(host), Arc::new(Lifecycle::new()), metrics());
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let (writer, _) =
+        LogWriter::start(engine.clone(), 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone()).unwrap();
+    let peer = NodeId(3 - id.0);
+    let context = Context {
+        id,
+        fingerprint: FINGERPRINT,
+        map: map(),
+        peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
+        host,
+        writer,
+        engine,
+        lifecycle,
+        metrics,
+        board: Arc::new(Board::new(shards)),
+        clock: Clock::start(),
+        history_reads: Semaphore::new(1),
+    };
+    (Arc::new(context), inboxes.remove(0))
+}

@@ -1,0 +1,84 @@
+//! What peers send: frames of Raft messages, and snapshots.
+
+use super::hello::Greeter;
+use super::snapshot_in::SnapshotReceiver;
+use crate::context::Context;
+use crate::lifecycle::Phase;
+use crate::limits::SNAPSHOTS_AT_ONCE;
+use routing::ShardId;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use wire::v1::peer_service_server::PeerService;
+use wire::v1::{DeliverResponse, PeerFrame, SnapshotChunk, SnapshotProgress};
+
+/// The service between nodes.
+pub(crate) struct Peers {
+    context: Arc<Context>,
+    greeter: Arc<Greeter>,
+    snapshots: Arc<Semaphore>,
+}
+
+impl Peers {
+    pub(crate) fn new(context: Arc<Context>, greeter: Arc<Greeter>) -> Self {
+        Peers { context, greeter, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
+    }
+
+    async fn listen(&self, mut frames: Streaming<PeerFrame>) -> Result<(), Status> {
+        let Some(first) = frames.message().await? else { return Ok(()) };
+        let peer = self.greeter.check(first.hello.as_ref())?;
+        let metrics = self.context.metrics.peer(peer);
+        let mut next = Some(first);
+        while let Some(frame) = next {
+            metrics.frames_received.inc();
+            metrics.messages_received.inc_by(frame.messages.len() as u64);
+            let messages = frame.messages.into_iter().map(|message| (ShardId(message.shard), message.raft.into()));
+            let dropped = self.context.host.deliver(messages);
+            metrics.messages_dropped.inc_by(dropped as u64);
+            next = frames.message().await?;
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Peers {
+    type InstallSnapshotStream = ReceiverStream<Result<SnapshotProgress, Status>>;
+
+    async fn deliver(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<DeliverResponse>, Status> {
+        tokio::select! {
+            () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
+            ended = self.listen(request.into_inner()) => ended.map(|()| Response::new(DeliverResponse {})),
+        }
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
+        let permit = self.snapshots.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("this node is receiving other snapshots; the sender tries again by itself")
+        })?;
+        let (progress, stream) = mpsc::channel(4);
+        let receiver = SnapshotReceiver {
+            context: self.context.clone(),
+            greeter: self.greeter.clone(),
+            chunks: request.into_inner(),
+            progress: progress.clone(),
+        };
+        let lifecycle = self.context.lifecycle.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let ended = tokio::select! {
+                () = lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
+                ended = receiver.run() => ended,
+            };
+            if let Err(status) = ended {
+                // A sender that has gone needs no reason.
+                let _ = progress.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}

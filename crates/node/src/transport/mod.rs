@@ -1,0 +1,21 @@
+//! Nodes among themselves: Raft messages in frames, one stream per peer, and snapshots apart from them.
+//!
+//! Messages may be lost, and are dropped rather than queued without bound; Raft sends again. It promises that a peer of
+//! another cluster, of other cluster-frozen settings or of another protocol is refused, both ways, with a reason. It knows
+//! nothing of what the messages say.
+
+mod hello;
+mod incoming;
+mod outbox;
+mod outgoing;
+mod snapshot_in;
+mod snapshot_out;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use hello::Greeter;
+pub(crate) use incoming::Peers;
+pub(crate) use outbox::Outboxes;
+pub(crate) use outgoing::Outgoing;
+pub(crate) use snapshot_out::{SnapshotJob, SnapshotQueue, send_snapshots};

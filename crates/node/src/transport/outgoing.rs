@@ -1,0 +1,144 @@
+//! The stream to one peer: kept up, refilled from its outbox, told when it is lost.
+
+use super::hello::Greeter;
+use super::outbox::Outbox;
+use crate::context::Context;
+use crate::limits::RECONNECT;
+use crate::metrics::PeerMetrics;
+use routing::NodeId;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use wire::v1::PeerFrame;
+use wire::v1::peer_service_client::PeerServiceClient;
+
+/// A stream that lasted this long was accepted.
+const ACCEPTED_AFTER: Duration = Duration::from_millis(500);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between pings, and for their answer: a connection that was cut must be given up sooner than TCP would.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
+
+/// Keeps the stream to one peer.
+pub(crate) struct Outgoing {
+    pub(crate) context: Arc<Context>,
+    pub(crate) greeter: Arc<Greeter>,
+    pub(crate) peer: NodeId,
+    pub(crate) address: String,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) metrics: PeerMetrics,
+}
+
+/// What was last logged of the peer.
+#[derive(PartialEq)]
+enum Seen {
+    Nothing,
+    Connected,
+    Lost(String),
+}
+
+impl Outgoing {
+    /// Returns when the node stops.
+    pub(crate) async fn run(self) {
+        let stopped = self.context.lifecycle.reached(crate::lifecycle::Phase::Stopped);
+        tokio::select! {
+            () = stopped => {}
+            () = self.keep_up() => {}
+        }
+    }
+
+    async fn keep_up(&self) {
+        let mut seen = Seen::Nothing;
+        let mut pause = RECONNECT.0;
+        loop {
+            let began = Instant::now();
+            let reason = self.converse(&mut seen).await;
+            self.metrics.connected.set(0);
+            self.outbox.clear();
+            self.context.host.peer_unreachable(self.peer);
+            let lost = Seen::Lost(reason);
+            if seen != lost {
+                let Seen::Lost(reason) = &lost else { unreachable!("just made") };
+                tracing::warn!(peer = %self.peer, address = %self.address, %reason, "peer cannot be reached; trying on");
+                seen = lost;
+            }
+            pause = if began.elapsed() >= RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
+            // Spread, so that a cluster that restarts does not dial in step.
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        }
+    }
+
+    /// Returns why it ended.
+    async fn converse(&self, seen: &mut Seen) -> String {
+        let channel = match connect(&self.address).await {
+            Ok(channel) => channel,
+            Err(reason) => return reason,
+        };
+        // One frame under way in the channel, one in the making: the longer the peer takes, the fuller the next frame.
+        let (frames, stream) = mpsc::channel(1);
+        let hello = PeerFrame { hello: Some(self.greeter.hello()), messages: Vec::new() };
+        if frames.try_send(hello).is_err() {
+            return "the stream closed at once".into();
+        }
+        let mut client = PeerServiceClient::new(channel);
+        let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
+        let mut pump = pin!(self.pump(frames));
+        let mut accepted = pin!(tokio::time::sleep(ACCEPTED_AFTER));
+        let mut pumping = true;
+        self.metrics.connected.set(1);
+        loop {
+            tokio::select! {
+                ended = &mut call => return match ended {
+                    Ok(_) => "the peer ended the stream".into(),
+                    Err(status) => status.message().to_owned(),
+                },
+                () = &mut pump, if pumping => pumping = false, // the call says why
+                () = &mut accepted, if *seen != Seen::Connected => {
+                    *seen = Seen::Connected;
+                    tracing::info!(peer = %self.peer, address = %self.address, "peer connected");
+                }
+            }
+        }
+    }
+
+    /// Returns when the stream takes no more.
+    async fn pump(&self, frames: mpsc::Sender<PeerFrame>) {
+        while let Ok(room) = frames.reserve().await {
+            let frame = PeerFrame { hello: None, messages: self.outbox.next_frame().await };
+            self.metrics.frames_sent.inc();
+            self.metrics.messages_sent.inc_by(frame.messages.len() as u64);
+            self.metrics.bytes_sent.inc_by(wire::encoded_bytes(&frame) as u64);
+            room.send(frame);
+        }
+    }
+}
+
+/// A fresh connection to another node.
+pub(super) async fn connect(address: &str) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| format!("{address} is no address: {error}"))?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .http2_keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .keep_alive_while_idle(true);
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
+    match connected {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(root_cause(&error)),
+        Err(_) => Err(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())),
+    }
+}
+
+/// "transport error" says nothing; what caused it does.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

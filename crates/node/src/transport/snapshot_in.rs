@@ -1,0 +1,93 @@
+//! Receiving one snapshot: its history goes to the engine as it comes, its state to the shard once it is whole.
+
+use super::hello::Greeter;
+use crate::context::Context;
+use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STEP_TIMEOUT};
+use routing::ShardId;
+use shard::Input;
+use std::sync::Arc;
+use storage::ShardWrite;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+use wire::v1::snapshot_chunk::Part;
+use wire::v1::{HistoryChunk, HistoryRecord, SnapshotChunk, SnapshotHeader, SnapshotProgress};
+
+/// See the module. The sender is a peer, but its bytes are checked like anybody's.
+pub(super) struct SnapshotReceiver {
+    pub(super) context: Arc<Context>,
+    pub(super) greeter: Arc<Greeter>,
+    pub(super) chunks: Streaming<SnapshotChunk>,
+    pub(super) progress: mpsc::Sender<Result<SnapshotProgress, Status>>,
+}
+
+impl SnapshotReceiver {
+    pub(super) async fn run(mut self) -> Result<(), Status> {
+        let Part::Header(header) = self.next().await? else {
+            return Err(Status::invalid_argument("a snapshot begins with its header"));
+        };
+        let SnapshotHeader { hello, shard, raft, data_bytes } = header;
+        let peer = self.greeter.check(hello.as_ref())?;
+        let shard = ShardId(shard);
+        let Some(status) = self.context.board.get(shard) else {
+            return Err(Status::failed_precondition(format!(
+                "node {} has no replica of shard {shard}",
+                self.context.id
+            )));
+        };
+        if data_bytes > SNAPSHOT_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("a snapshot has at most {SNAPSHOT_BYTES_MAX} bytes")));
+        }
+        // The replica has every grant that ended up to here, in the engine or in memory; what is in memory goes to the
+        // engine with the write that installs the snapshot. A status that is a little old asks for some records twice.
+        self.report(SnapshotProgress { history_after: status.applied_index, installed: false }).await?;
+
+        let mut data = Vec::new();
+        loop {
+            match self.next().await? {
+                Part::Header(_) => return Err(Status::invalid_argument("a snapshot has one header")),
+                Part::History(chunk) => self.keep_history(shard, chunk).await?,
+                Part::Data(chunk) => {
+                    let total_bytes = (data.len() + chunk.len()) as u64;
+                    if chunk.len() > SNAPSHOT_CHUNK_BYTES || total_bytes > data_bytes {
+                        return Err(Status::invalid_argument("more snapshot data than announced"));
+                    }
+                    data.extend_from_slice(&chunk);
+                }
+                Part::End(_) => break,
+            }
+        }
+        if data.len() as u64 != data_bytes {
+            return Err(Status::data_loss(format!("{} bytes of {data_bytes} arrived", data.len())));
+        }
+        let message = shard::join_snapshot(&raft, data).map_err(Status::invalid_argument)?;
+        self.context.host.input(shard, Input::Peer(message));
+        self.context.metrics.snapshots_received.inc();
+        tracing::info!(%shard, %peer, data_bytes, "snapshot received");
+        self.report(SnapshotProgress { history_after: status.applied_index, installed: true }).await
+    }
+
+    /// Not synced: the write that installs the snapshot comes later, and is.
+    async fn keep_history(&self, shard: ShardId, chunk: HistoryChunk) -> Result<(), Status> {
+        let history = chunk.records.into_iter().map(from_wire).collect();
+        let write = ShardWrite { shard, history, ..ShardWrite::default() };
+        self.context.writer.write(write).await.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    async fn next(&mut self) -> Result<Part, Status> {
+        let chunk = tokio::time::timeout(SNAPSHOT_STEP_TIMEOUT, self.chunks.message()).await;
+        let chunk = chunk.map_err(|_| Status::deadline_exceeded("the sender fell silent"))??;
+        chunk
+            .ok_or_else(|| Status::data_loss("the stream ended before the snapshot did"))?
+            .part
+            .ok_or_else(|| Status::invalid_argument("a part of a snapshot that this version does not know"))
+    }
+
+    async fn report(&self, progress: SnapshotProgress) -> Result<(), Status> {
+        self.progress.send(Ok(progress)).await.map_err(|_| Status::cancelled("the sender has gone"))
+    }
+}
+
+fn from_wire(record: HistoryRecord) -> storage::HistoryRecord {
+    let HistoryRecord { day, name, token, index, tenure } = record;
+    storage::HistoryRecord { day, name, token, index, tenure }
+}

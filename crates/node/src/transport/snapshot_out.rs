@@ -1,0 +1,164 @@
+//! Sending snapshots: apart from the other messages, in chunks, with the ended grants that the receiver lacks.
+//!
+//! It promises that the history it sends reaches up to the snapshot: it reads the engine only after every write that was
+//! queued before the snapshot was handed over, the replica's own checkpoint among them, is in it.
+
+use super::hello::Greeter;
+use super::outgoing::connect;
+use crate::context::Context;
+use crate::lifecycle::Phase;
+use crate::limits::{
+    SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_ROWS, SNAPSHOT_STEP_TIMEOUT, SNAPSHOTS_AT_ONCE,
+    SNAPSHOTS_QUEUED_MAX,
+};
+use bytes::Bytes;
+use routing::{NodeId, ShardId};
+use shard::Input;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use wire::v1::peer_service_client::PeerServiceClient;
+use wire::v1::snapshot_chunk::Part;
+use wire::v1::{HistoryChunk, HistoryRecord, SnapshotChunk, SnapshotHeader, SnapshotProgress};
+
+/// A snapshot message to send.
+#[derive(Debug)]
+pub(crate) struct SnapshotJob {
+    pub(crate) shard: ShardId,
+    pub(crate) to: NodeId,
+    /// Encoded Raft message.
+    pub(crate) message: Vec<u8>,
+}
+
+/// The way to the task that sends them.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotQueue {
+    sender: mpsc::Sender<SnapshotJob>,
+}
+
+impl SnapshotQueue {
+    pub(crate) fn new() -> (SnapshotQueue, mpsc::Receiver<SnapshotJob>) {
+        let (sender, receiver) = mpsc::channel(SNAPSHOTS_QUEUED_MAX);
+        (SnapshotQueue { sender }, receiver)
+    }
+
+    /// `false`: too many wait.
+    pub(crate) fn push(&self, job: SnapshotJob) -> bool {
+        self.sender.try_send(job).is_ok()
+    }
+}
+
+/// Sends what comes, some at once, until the node stops. Each job is reported to its shard.
+pub(crate) async fn send_snapshots(
+    context: Arc<Context>,
+    greeter: Arc<Greeter>,
+    mut jobs: mpsc::Receiver<SnapshotJob>,
+) {
+    let room = Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let job = tokio::select! {
+            () = context.lifecycle.reached(Phase::Stopped) => return,
+            job = jobs.recv() => job,
+        };
+        let Some(job) = job else { return };
+        let (context, greeter) = (context.clone(), greeter.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let (shard, to, bytes) = (job.shard, job.to, job.message.len());
+            let sent = tokio::select! {
+                () = context.lifecycle.reached(Phase::Stopped) => return,
+                sent = send(&context, &greeter, job) => sent,
+            };
+            match &sent {
+                Ok(()) => tracing::info!(%shard, peer = %to, bytes, "snapshot sent"),
+                Err(reason) => tracing::warn!(%shard, peer = %to, bytes, %reason, "snapshot not sent; Raft asks again"),
+            }
+            context.metrics.snapshot_sent(sent.is_ok());
+            context.host.input(shard, Input::SnapshotSent { node: to, ok: sent.is_ok() });
+        });
+    }
+}
+
+async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Result<(), String> {
+    let address = context.peers.get(&job.to).ok_or_else(|| format!("node {} is no peer", job.to))?;
+    context.writer.barrier().await.map_err(|error| error.to_string())?;
+    let (raft, data, index) = shard::split_snapshot(&job.message)?;
+    drop(job.message);
+    let data_bytes = data.len() as u64;
+    if data_bytes > SNAPSHOT_BYTES_MAX {
+        return Err(format!(
+            "it has {data_bytes} bytes, more than {SNAPSHOT_BYTES_MAX}: spread its locks over more shards"
+        ));
+    }
+    tracing::info!(shard = %job.shard, peer = %job.to, index, data_bytes, "sending a snapshot");
+
+    let mut client = PeerServiceClient::new(connect(address).await?);
+    let (chunks, stream) = mpsc::channel(2);
+    let header = SnapshotHeader { hello: Some(greeter.hello()), shard: job.shard.0, raft, data_bytes };
+    put(&chunks, Part::Header(header)).await?;
+    let call = client.install_snapshot(ReceiverStream::new(stream));
+    let mut progress = in_time(call).await?.map_err(|status| status.message().to_owned())?.into_inner();
+    let history_after = next(&mut progress).await?.history_after;
+
+    let sent = async {
+        send_history(context, job.shard, history_after, &chunks).await?;
+        let mut data = Bytes::from(data);
+        while !data.is_empty() {
+            let chunk = data.split_to(data.len().min(SNAPSHOT_CHUNK_BYTES));
+            put(&chunks, Part::Data(chunk)).await?;
+        }
+        put(&chunks, Part::End(true)).await
+    };
+    let sent: Result<(), String> = sent.await;
+    // If the receiver broke off, what it says tells more than that it takes no more.
+    let last = next(&mut progress).await;
+    sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
+}
+
+async fn send_history(
+    context: &Arc<Context>,
+    shard: ShardId,
+    after: u64,
+    chunks: &mpsc::Sender<SnapshotChunk>,
+) -> Result<(), String> {
+    let mut cursor = None;
+    loop {
+        let engine = context.engine.clone();
+        let page = move || engine.history_since(shard, after, cursor, SNAPSHOT_HISTORY_ROWS);
+        let read = tokio::task::spawn_blocking(page).await.map_err(|error| error.to_string())?;
+        let (records, next) = read.map_err(|error| {
+            context.lifecycle.fail(error.to_string());
+            error.to_string()
+        })?;
+        if !records.is_empty() {
+            let records = records.into_iter().map(to_wire).collect();
+            put(chunks, Part::History(HistoryChunk { records })).await?;
+        }
+        cursor = next;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn to_wire(record: storage::HistoryRecord) -> HistoryRecord {
+    let storage::HistoryRecord { day, name, token, index, tenure } = record;
+    HistoryRecord { day, name, token, index, tenure }
+}
+
+async fn put(chunks: &mpsc::Sender<SnapshotChunk>, part: Part) -> Result<(), String> {
+    let sent = in_time(chunks.send(SnapshotChunk { part: Some(part) })).await?;
+    sent.map_err(|_| "the receiver broke off".to_owned())
+}
+
+async fn next(progress: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress, String> {
+    let message = in_time(progress.message()).await?.map_err(|status| status.message().to_owned())?;
+    message.ok_or_else(|| "the receiver ended the stream".to_owned())
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let limit = SNAPSHOT_STEP_TIMEOUT;
+    tokio::time::timeout(limit, work).await.map_err(|_| format!("nothing happened for {} s", limit.as_secs()))
+}

@@ -1,0 +1,197 @@
+//! The log writer: one thread, the only one that writes to the node's disk while it runs.
+//!
+//! It merges whatever all shards have queued into one [`Engine::write`], so that one sync serves them all, and meanwhile
+//! the next batch fills. It promises that jobs are written in the order in which each thread queued them, and that
+//! nothing is reported before the write that holds it has returned. A failed write ends the node; it is never tried
+//! again.
+//!
+//! Its queue is bounded by those who fill it: a replica stops at its entries in flight, and a snapshot's task has one
+//! job at a time.
+
+use crate::lifecycle::{Lifecycle, PanicGuard};
+use crate::limits::{WRITE_BYTES_MAX, WRITE_JOBS_MAX};
+use crate::metrics::Metrics;
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use storage::{Durability, Engine, ShardWrite};
+use tokio::sync::oneshot;
+
+/// Something to write, or (without a write) to be told that all before it was written.
+#[derive(Debug)]
+pub(crate) struct WriteJob {
+    pub(crate) write: Option<ShardWrite>,
+    /// On disk before it is reported.
+    pub(crate) sync: bool,
+    pub(crate) done: Done,
+}
+
+/// Who is told.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The replica at this place of this shard thread.
+    Replica {
+        thread: usize,
+        index: usize,
+        number: u64,
+    },
+    Caller(oneshot::Sender<()>),
+}
+
+enum Message {
+    Job(WriteJob),
+    Stop,
+}
+
+/// Tells a shard thread how far its replicas' writes are done: thread, then (place, number).
+pub(crate) type Report = Box<dyn Fn(usize, Vec<(usize, u64)>) + Send>;
+
+/// The writer has ended: the node is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the log writer has ended")]
+pub(crate) struct WriterEnded;
+
+/// The way to the log writer.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWriter {
+    sender: Sender<Message>,
+}
+
+impl LogWriter {
+    /// Starts the thread for a node with `threads` shard threads.
+    pub(crate) fn start(
+        engine: Arc<dyn Engine>,
+        threads: usize,
+        report: Report,
+        lifecycle: Arc<Lifecycle>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let thread = Thread { receiver, engine, threads, report, lifecycle, metrics };
+        let handle = std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
+        Ok((LogWriter { sender }, handle))
+    }
+
+    /// Takes its place behind all that was queued before.
+    pub(crate) fn queue(&self, job: WriteJob) {
+        // A writer that has ended writes nothing: the node is stopping, and what is not reported is not acknowledged.
+        let _ = self.sender.send(Message::Job(job));
+    }
+
+    /// Writes without a sync of its own; done when a reader of the engine sees it.
+    pub(crate) async fn write(&self, write: ShardWrite) -> Result<(), WriterEnded> {
+        self.ask(Some(write)).await
+    }
+
+    /// Returns once everything queued before was written.
+    pub(crate) async fn barrier(&self) -> Result<(), WriterEnded> {
+        self.ask(None).await
+    }
+
+    /// Ends the thread once it has written what is queued.
+    pub(crate) fn stop(&self) {
+        let _ = self.sender.send(Message::Stop);
+    }
+
+    async fn ask(&self, write: Option<ShardWrite>) -> Result<(), WriterEnded> {
+        let (done, written) = oneshot::channel();
+        self.queue(WriteJob { write, sync: false, done: Done::Caller(done) });
+        written.await.map_err(|_| WriterEnded)
+    }
+}
+
+struct Thread {
+    receiver: Receiver<Message>,
+    engine: Arc<dyn Engine>,
+    threads: usize,
+    report: Report,
+    lifecycle: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+}
+
+impl Thread {
+    fn run(self) {
+        let _guard = PanicGuard { lifecycle: &self.lifecycle, thread: "log-writer" };
+        let mut writes = Vec::new();
+        let mut done = Vec::new();
+        loop {
+            let (sync, go_on) = self.gather(&mut writes, &mut done);
+            if self.lifecycle.failed() {
+                return;
+            }
+            if !writes.is_empty() {
+                let durability = if sync { Durability::Synced } else { Durability::Buffered };
+                let began = Instant::now();
+                if let Err(error) = self.engine.write(&writes, durability) {
+                    self.lifecycle.fail(error.to_string());
+                    return;
+                }
+                let entries = writes.iter().map(|write| write.entries.len()).sum();
+                self.metrics.wrote(sync, began.elapsed(), entries, writes.len());
+                writes.clear();
+            }
+            self.tell(&mut done);
+            if !go_on {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a job and takes all that is there, within bounds. The second is `false` at the end.
+    fn gather(&self, writes: &mut Vec<ShardWrite>, done: &mut Vec<Done>) -> (bool, bool) {
+        let mut sync = false;
+        let mut bytes = 0;
+        let mut next = self.receiver.recv().ok();
+        loop {
+            match next {
+                Some(Message::Job(job)) => {
+                    sync |= job.sync;
+                    bytes += job.write.as_ref().map_or(0, size_bytes);
+                    writes.extend(job.write);
+                    done.push(job.done);
+                }
+                Some(Message::Stop) | None => return (sync, false),
+            }
+            if done.len() >= WRITE_JOBS_MAX || bytes >= WRITE_BYTES_MAX {
+                return (sync, true);
+            }
+            next = match self.receiver.try_recv() {
+                Ok(message) => Some(message),
+                Err(_) => return (sync, true),
+            };
+        }
+    }
+
+    /// Reports each replica's highest number, one message per thread.
+    fn tell(&self, done: &mut Vec<Done>) {
+        let mut by_thread: Vec<BTreeMap<usize, u64>> = vec![BTreeMap::new(); self.threads];
+        for done in done.drain(..) {
+            match done {
+                Done::Replica { thread, index, number } => {
+                    let highest = by_thread[thread].entry(index).or_default();
+                    *highest = number.max(*highest);
+                }
+                // Whoever asked may have gone.
+                Done::Caller(caller) => drop(caller.send(())),
+            }
+        }
+        for (thread, persisted) in by_thread.into_iter().enumerate() {
+            if !persisted.is_empty() {
+                (self.report)(thread, persisted.into_iter().collect());
+            }
+        }
+    }
+}
+
+/// Roughly.
+fn size_bytes(write: &ShardWrite) -> usize {
+    let entries: usize = write.entries.iter().map(|(_, bytes)| bytes.len()).sum();
+    let table: usize = write.table.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+    let history: usize = write.history.iter().map(|record| record.name.len() + record.tenure.len()).sum();
+    entries + table + history
+}
+
+#[cfg(test)]
+mod tests;

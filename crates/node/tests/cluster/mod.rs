@@ -1,0 +1,269 @@
+//! A cluster in one process: nodes on loopback sockets and stores in memory, and a caller that finds leaders by asking.
+
+use palisade_node::{Node, NodeHandle, NodeOptions};
+use routing::{ClusterConfig, NodeConfig, NodeId, Settings, ShardMap};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::MemoryEngine;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::shard_service_client::ShardServiceClient;
+use wire::v1::{self, ErrorCode, Operation, OperationFrame, ResultFrame, Route};
+
+/// No step of a test takes this long unless it hangs.
+pub const HANGS: Duration = Duration::from_secs(60);
+
+pub struct Cluster {
+    pub config: ClusterConfig,
+    pub map: ShardMap,
+    pub engines: BTreeMap<NodeId, Arc<MemoryEngine>>,
+    pub nodes: BTreeMap<NodeId, NodeHandle>,
+}
+
+impl Cluster {
+    pub async fn start(nodes: u64, shards: u32, settings: Settings) -> Cluster {
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("info").try_init();
+        let mut listeners = BTreeMap::new();
+        let mut configs = Vec::new();
+        for id in (1..=nodes).map(NodeId) {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            configs.push(NodeConfig { id, address, metrics: None, zone: None });
+            listeners.insert(id, listener);
+        }
+        let config = ClusterConfig {
+            cluster: "test".into(),
+            nodes: configs,
+            gateways: Vec::new(),
+            shards,
+            replicas: 3,
+            placement: Vec::new(),
+            settings,
+        };
+        let map = config.shard_map();
+        let engines = (1..=nodes).map(|id| (NodeId(id), Arc::new(MemoryEngine::new()))).collect();
+        let mut cluster = Cluster { config, map, engines, nodes: BTreeMap::new() };
+        for (id, listener) in listeners {
+            cluster.start_node(id, Some(listener)).await;
+        }
+        cluster
+    }
+
+    pub async fn start_node(&mut self, id: NodeId, listener: Option<TcpListener>) {
+        let options = NodeOptions {
+            cluster: self.config.clone(),
+            id,
+            engine: self.engines[&id].clone(),
+            listener,
+            metrics_listener: None,
+        };
+        self.nodes.insert(id, Node::start(options).await.unwrap());
+    }
+
+    /// A restart: on the same address and store.
+    pub async fn restart(&mut self, id: NodeId) {
+        self.start_node(id, None).await;
+    }
+
+    pub async fn stop(&mut self, id: NodeId) {
+        self.nodes.remove(&id).unwrap().shutdown().await.unwrap();
+    }
+
+    /// As by a loss of power: what was not synced is gone.
+    pub async fn crash(&mut self, id: NodeId) {
+        self.nodes.remove(&id).unwrap().kill().await;
+        self.engines[&id].crash();
+    }
+
+    pub async fn stop_all(mut self) {
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.stop(id).await;
+        }
+    }
+
+    pub async fn caller(&self, id: NodeId) -> Caller {
+        Caller::connect(&self.config.node(id).unwrap().address).await
+    }
+
+    pub fn route(&self, name: &str) -> Route {
+        let route = self.map.route(name);
+        Route { shard: route.shard.0, slot: route.slot.index().into(), map_version: route.version.0 }
+    }
+
+    pub fn shard_route(&self, shard: u32) -> Route {
+        Route { shard, slot: 0, map_version: self.map.version().0 }
+    }
+
+    /// Asks whoever leads the name's shard, trying until it is answered by a leader.
+    pub async fn ask_leader(&self, op: Op) -> OpResult {
+        let route = self.route(op.name().unwrap());
+        let asked = async {
+            loop {
+                for id in self.nodes.keys() {
+                    let Some(mut caller) = Caller::try_connect(&self.config.node(*id).unwrap().address).await else {
+                        continue;
+                    };
+                    match caller.ask(route, op.clone()).await {
+                        Some(OpResult::Error(error)) if error.is_retryable() => {}
+                        Some(result) => return result,
+                        None => {}
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(HANGS, asked).await.expect("no leader answers")
+    }
+
+    /// The node that leads the name's shard.
+    pub async fn leader_of(&self, name: &str) -> NodeId {
+        let route = self.route(name);
+        let found = async {
+            loop {
+                for (id, node) in &self.nodes {
+                    let leads =
+                        |status: &shard::Status| status.shard.0 == route.shard && status.role == shard::Role::Leader;
+                    if node.statuses().iter().any(leads) {
+                        return *id;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(HANGS, found).await.expect("no leader")
+    }
+
+    /// Waits until all running replicas have applied the same index of every shard, and checks that they are in the same
+    /// state there.
+    pub async fn assert_replicas_agree(&self) {
+        for (shard, _) in self.map.shards() {
+            let agreed = async {
+                loop {
+                    let mut seen = Vec::new();
+                    for id in self.nodes.keys() {
+                        seen.push(self.status(*id, shard.0).await);
+                    }
+                    if seen.iter().all(|status| status.applied_index == seen[0].applied_index) {
+                        return seen;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let seen = tokio::time::timeout(HANGS, agreed).await.expect("the replicas do not catch up");
+            assert!(seen.iter().all(|status| status.state_hash == seen[0].state_hash), "{seen:#?}");
+        }
+    }
+
+    pub async fn status(&self, id: NodeId, shard: u32) -> v1::ShardStatus {
+        let op = Op::ShardStatus(v1::ShardStatusRequest {});
+        match self.caller(id).await.ask(self.shard_route(shard), op).await {
+            Some(OpResult::ShardStatus(status)) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One stream of operations to one node.
+pub struct Caller {
+    pub frames: mpsc::Sender<OperationFrame>,
+    pub results: Streaming<ResultFrame>,
+    next_id: u64,
+    /// Results that came for others than the one asked for.
+    pub early: BTreeMap<u64, OpResult>,
+}
+
+impl Caller {
+    pub async fn connect(address: &str) -> Caller {
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub async fn try_connect(address: &str) -> Option<Caller> {
+        let mut client = ShardServiceClient::connect(format!("http://{address}")).await.ok()?;
+        let (frames, stream) = mpsc::channel(16);
+        let results = client.operate(ReceiverStream::new(stream)).await.ok()?.into_inner();
+        Some(Caller { frames, results, next_id: 1, early: BTreeMap::new() })
+    }
+
+    /// Sends without waiting for the result; returns the operation's id.
+    pub async fn send(&mut self, route: Route, ops: impl IntoIterator<Item = Op>) -> Vec<u64> {
+        let mut operations = Vec::new();
+        for op in ops {
+            operations.push(Operation { id: self.next_id, route: Some(route), ..Operation::of(op) });
+            self.next_id += 1;
+        }
+        let ids = operations.iter().map(|operation| operation.id).collect();
+        let _ = self.frames.send(OperationFrame { operations }).await;
+        ids
+    }
+
+    /// The result of an operation sent before; `None` when the stream has ended.
+    pub async fn result(&mut self, id: u64) -> Option<OpResult> {
+        while !self.early.contains_key(&id) {
+            let frame = tokio::time::timeout(HANGS, self.results.message()).await.expect("no result");
+            for result in frame.ok()??.results {
+                self.early.insert(result.id, result.result.unwrap());
+            }
+        }
+        self.early.remove(&id)
+    }
+
+    pub async fn ask(&mut self, route: Route, op: Op) -> Option<OpResult> {
+        let ids = self.send(route, [op]).await;
+        self.result(ids[0]).await
+    }
+}
+
+/// A request id is one name's: the same numbers for different names are different requests.
+pub fn request_id(name: &str, request: u8) -> Vec<u8> {
+    let mut id: Vec<u8> = name.bytes().chain([0; 15]).take(15).collect();
+    id.push(request);
+    id
+}
+
+pub fn acquire(name: &str, request: u8) -> Op {
+    Op::Acquire(v1::AcquireRequest {
+        name: name.into(),
+        owner: format!("owner-{request}"),
+        request_id: request_id(name, request),
+        ttl_ms: 60_000,
+        ..Default::default()
+    })
+}
+
+pub fn acquire_waiting(name: &str, request: u8) -> Op {
+    match acquire(name, request) {
+        Op::Acquire(acquire) => Op::Acquire(v1::AcquireRequest { wait_ms: 60_000, ..acquire }),
+        other => other,
+    }
+}
+
+pub fn release(name: &str, fencing_token: u64) -> Op {
+    Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token })
+}
+
+pub fn check(name: &str, consistency: v1::Consistency) -> Op {
+    Op::Check(v1::CheckRequest { name: name.into(), consistency: consistency.into() })
+}
+
+pub fn history(name: &str) -> Op {
+    Op::History(v1::HistoryRequest { name: name.into(), limit: 0 })
+}
+
+pub fn granted(result: OpResult) -> v1::Grant {
+    match result {
+        OpResult::Grant(grant) => grant,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+pub fn code(result: OpResult) -> ErrorCode {
+    match result {
+        OpResult::Error(error) => error.code(),
+        other => panic!("no error: {other:?}"),
+    }
+}
