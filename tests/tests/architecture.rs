@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("planner", &["routing"]),
     ("cli", EVERYTHING),
     ("tests", EVERYTHING),
+    ("sim", EVERYTHING),
     ("benches", EVERYTHING),
 ];
 const EVERYTHING: &[&str] = &["locks", "routing", "storage", "shard", "wire", "node", "client", "gateway", "planner"];

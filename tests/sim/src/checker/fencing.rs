@@ -1,0 +1,156 @@
+//! 6: no renewal or release succeeds by a token that was asked for after a later, incompatible grant had returned; and no
+//! heartbeat keeps a session alive that such a grant shows to be dead.
+
+use super::exclusion::compatible;
+use super::{Call, Hold, Index, Invariant, Mode, NameOperations, Outcome, Violation};
+use std::collections::BTreeMap;
+
+pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
+    let modes: BTreeMap<u64, Mode> = operations.holds.iter().map(|hold| (hold.token, hold.mode)).collect();
+    let mut by_return: Vec<&Hold> = operations.holds.iter().collect();
+    by_return.sort_by_key(|hold| hold.start_us);
+    let mut returned = by_return.iter().copied().peekable();
+    let mut highest: [Option<&Hold>; 3] = [None; 3];
+    for &at in &operations.all {
+        let operation = index.operation(at);
+        while let Some(hold) = returned.next_if(|hold| hold.start_us < operation.invoke_us) {
+            let latest = &mut highest[kind(hold.mode)];
+            if latest.is_none_or(|other| other.token < hold.token) {
+                *latest = Some(hold);
+            }
+        }
+        let (Call::Renew { token } | Call::Release { token } | Call::Break { token }) = operation.call else {
+            continue;
+        };
+        let succeeded =
+            matches!(operation.result, Outcome::Renewed | Outcome::Released { already: false } | Outcome::Broken);
+        if !succeeded {
+            continue;
+        }
+        // A token that nobody was told of: only what excludes everything proves that it was over.
+        let later = highest.iter().flatten().find(|later| {
+            later.token > token
+                && match modes.get(&token) {
+                    Some(mode) => !compatible(*mode, later.mode),
+                    None => later.mode == Mode::Exclusive,
+                }
+        });
+        if let Some(later) = later {
+            found.push(Violation {
+                invariant: Invariant::Fencing,
+                what: format!(
+                    "{name:?}: {:?} succeeded, asked for at {} us, when token {} had been granted by {} us",
+                    operation.call, operation.invoke_us, later.token, later.start_us
+                ),
+                operations: vec![later.operation, at],
+            });
+        }
+    }
+    check_sessions(index, name, &by_return, found);
+}
+
+/// A session's grant that ended by nobody's will shows that the session ended.
+fn check_sessions(index: &Index<'_>, name: &str, by_return: &[&Hold], found: &mut Vec<Violation>) {
+    // The last grants before each, by return, are enough: a session that is dead is not used for new ones for long.
+    for (place, later) in by_return.iter().enumerate() {
+        for former in by_return[..place].iter().rev().take(4) {
+            if former.session == 0
+                || former.token >= later.token
+                || compatible(former.mode, later.mode)
+                || former.let_go_us <= later.start_us
+            {
+                continue;
+            }
+            let shard = index.operation(former.operation).shard;
+            for &at in index.sessions.get(&(shard, former.session)).into_iter().flatten() {
+                let operation = index.operation(at);
+                if matches!(operation.call, Call::Heartbeat { .. })
+                    && operation.result == Outcome::HeartbeatOk
+                    && operation.invoke_us > later.start_us
+                {
+                    found.push(Violation {
+                        invariant: Invariant::Fencing,
+                        what: format!(
+                            "{name:?}: session {} had lost token {} by {} us (token {} was granted), and its heartbeat of \
+                             {} us was accepted",
+                            former.session, former.token, later.start_us, later.token, operation.invoke_us
+                        ),
+                        operations: vec![former.operation, later.operation, at],
+                    });
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn kind(mode: Mode) -> usize {
+    match mode {
+        Mode::Exclusive => 0,
+        Mode::Shared => 1,
+        Mode::Permits { .. } => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checker::testing::*;
+    use crate::checker::{Invariant, Mode};
+
+    #[test]
+    fn a_stale_release_or_renewal_that_succeeds_is_found() {
+        for renew in [true, false] {
+            let mut h = Build::new();
+            h.acquire(1, "a", 0..10, 1, 1_000);
+            h.acquire(2, "a", 1_500..1_510, 2, 1_000);
+            if renew {
+                h.renew(1, "a", 1_520..1_530, 1)
+            } else {
+                h.release(1, "a", 1_520..1_530, 1)
+            };
+            h.expect(Invariant::Fencing);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_before_the_next_grant_returned_may_have_come_first() {
+        let mut h = Build::new();
+        h.acquire(1, "a", 0..10, 1, 1_000);
+        h.release(1, "a", 1_400..1_600, 1);
+        h.acquire(2, "a", 1_300..1_510, 2, 1_000);
+        h.expect_fine();
+    }
+
+    #[test]
+    fn a_repeated_release_is_no_success_of_a_stale_holder_and_shared_holders_do_not_fence_each_other() {
+        let mut h = Build::new();
+        h.acquire(1, "a", 0..10, 1, 1_000);
+        h.release(1, "a", 20..30, 1);
+        h.acquire(2, "a", 40..50, 2, 1_000);
+        h.release_again(1, "a", 60..70, 1);
+        h.acquire_as(1, "s", 100..110, 3, 1_000, Mode::Shared);
+        h.acquire_as(2, "s", 120..130, 4, 1_000, Mode::Shared);
+        h.release(1, "s", 140..150, 3);
+        h.expect_fine();
+    }
+
+    #[test]
+    fn a_heartbeat_of_a_dead_session_that_is_accepted_is_found() {
+        let mut h = Build::new();
+        h.acquire_in_session(1, 7, "a", 0..10, 1, 1_000);
+        h.acquire(2, "a", 1_500..1_510, 2, 1_000);
+        h.heartbeat(1, 7, 3_000..3_010);
+        // Told that it lives, it may count on its lock, so other invariants fall too.
+        h.expect_among(Invariant::Fencing);
+    }
+
+    #[test]
+    fn a_session_lives_on_after_its_lock_was_released() {
+        let mut h = Build::new();
+        h.acquire_in_session(1, 7, "a", 0..10, 1, 1_000);
+        h.release(1, "a", 20..30, 1);
+        h.acquire(2, "a", 40..50, 2, 1_000);
+        h.heartbeat(1, 7, 60..70);
+        h.expect_fine();
+    }
+}
