@@ -36,7 +36,8 @@ impl fmt::Display for Token {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u128);
 
-/// Shard-local number of a lease: of a session's presence on this shard, or of one grant's private lease. Never reused.
+/// Shard-local number of a lease: of a session's presence on this shard, or of one grant's private lease. It is the token
+/// of the grant that the lease began with, so it is never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
@@ -201,7 +202,7 @@ pub enum Outcome {
 /// Why a waiter left the queue without a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// By [`Command::CancelWait`](crate::Command::CancelWait).
+    /// By [`Command::CancelWait`](crate::Command::CancelWait), or by a retry of its acquire that would not wait.
     Cancelled,
     /// The session it waited with ended.
     SessionEnded,

@@ -25,6 +25,11 @@ impl Index {
         Index { parts: Box::new([const { HashTable::new() }; PARTS]) }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(HashTable::len).sum()
+    }
+
     pub(super) fn get(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let (part, kept) = split(hash);
         self.parts[part].find(spread(kept), |entry| entry.hash == kept && is_it(entry.value)).map(|entry| entry.value)

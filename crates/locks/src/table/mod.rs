@@ -15,6 +15,8 @@ mod recent;
 mod records;
 mod rows;
 mod slab;
+#[cfg(test)]
+mod tests;
 
 use crate::command::Command;
 use crate::hash::{hash_number, hash_request, hash_str};
