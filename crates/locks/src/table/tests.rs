@@ -42,7 +42,8 @@ fn nothing_is_left_of_what_ended() {
         }
         at.shard_ms += 11;
     }
-    for session in &sessions[1..] {
+    // The last session is not closed: with its last waiter it must be gone by itself.
+    for session in &sessions[1..4] {
         table.apply(at, &Command::CloseSession { session }, &mut effects);
     }
     for _ in 0..2_000 {
