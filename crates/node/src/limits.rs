@@ -25,6 +25,8 @@ pub(crate) const INBOX_BATCH_MAX: usize = 4_096;
 pub(crate) const INBOX_PEER_BYTES_MAX: usize = 64 << 20;
 /// Ticks delivered at once after a pause: one that was long must not look like an election timeout.
 pub(crate) const TICKS_AT_ONCE_MAX: u64 = 2;
+/// A step of a replica that takes this long is logged: its peers and all else of its thread waited.
+pub(crate) const SLOW_STEP: Duration = Duration::from_millis(200);
 /// How often a shard thread publishes the status of its replicas.
 pub(crate) const STATUS_EVERY_MS: u64 = 200;
 

@@ -18,7 +18,7 @@ use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
 use routing::{ClusterConfig, NodeId, Settings, ShardId, ShardMap};
 use shard::{Input, Replica, ReplicaConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -140,7 +140,7 @@ impl Node {
         if let Some(listener) = metrics_listener {
             handle.tasks.spawn(server::serve_metrics(listener, context.clone()));
         }
-        let (shards, peers) = (Shards::new(context.clone()), Peers::new(context.clone(), greeter));
+        let (shards, peers) = (Shards::new(context.clone()), Peers::new(context.clone(), greeter, outboxes));
         handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
         tracing::info!(node = %id, %address, "node serves");
         Ok(handle)
@@ -332,22 +332,19 @@ fn open_replicas(
 /// Asks for each shard led here to be led elsewhere, and waits a moment for it.
 async fn hand_over(context: &Context) {
     let deadline = Instant::now() + HANDOVER_MAX;
-    let mut asked = Vec::new();
-    while Instant::now() < deadline {
+    let mut asked = BTreeSet::new();
+    loop {
         let led = context.board.led();
-        let can_move = |status: &&shard::Status| status.caught_up.iter().any(|node| *node != context.id);
-        let movable: Vec<_> = led.iter().filter(can_move).collect();
-        if movable.is_empty() {
+        let replicated = |status: &shard::Status| context.map.replicas(status.shard).is_some_and(|r| r.nodes.len() > 1);
+        if !led.iter().any(replicated) || Instant::now() >= deadline {
             return;
         }
-        for status in movable {
+        for status in led {
             let preferred = context.map.replicas(status.shard).map(|replicas| replicas.preferred_leader);
-            let mut others = status.caught_up.iter().copied().filter(|node| *node != context.id);
-            let first = others.clone().next();
-            let to = others.find(|node| Some(*node) == preferred).or(first);
-            if let Some(to) = to.filter(|_| !asked.contains(&status.shard)) {
-                asked.push(status.shard);
-                context.host.input(status.shard, Input::Transfer { to });
+            let others: Vec<NodeId> = status.caught_up.into_iter().filter(|node| *node != context.id).collect();
+            let to = others.iter().find(|node| Some(**node) == preferred).or(others.first());
+            if let Some(to) = to.filter(|_| asked.insert(status.shard)) {
+                context.host.input(status.shard, Input::Transfer { to: *to });
             }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

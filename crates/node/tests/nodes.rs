@@ -3,6 +3,7 @@
 mod cluster;
 
 use cluster::*;
+use palisade_node::{Node, NodeError, NodeOptions};
 use routing::{NodeId, Settings};
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
@@ -318,5 +319,69 @@ async fn thousands_of_operations_in_flight_are_each_answered_once() {
     assert_eq!(tokens.len(), 8_000);
     assert!(caller.early.is_empty());
     cluster.assert_replicas_agree().await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_shuts_down_answers_what_it_has() {
+    let mut cluster = Cluster::start(3, 2, calm()).await;
+    let first = granted(cluster.ask_leader(acquire("orders", 1)).await);
+    let leader = cluster.leader_of("orders").await;
+    let (route, mut caller) = (cluster.route("orders"), cluster.caller(leader).await);
+    let waiting = caller.send(route, [acquire_waiting("orders", 2)]).await;
+    let idle = cluster.caller(leader).await; // an open stream does not hold it up
+    cluster.stop(leader).await;
+    let Some(OpResult::Error(error)) = caller.result(waiting[0]).await else { panic!("it was left without an answer") };
+    assert!(error.is_retryable(), "{error}");
+    drop(idle);
+
+    // The same request goes on elsewhere, and is granted in its turn.
+    let again = async { granted(cluster.ask_leader(acquire_waiting("orders", 2)).await) };
+    let release = async { cluster.ask_leader(release("orders", first.fencing_token)).await };
+    let (granted, _) = tokio::join!(again, release);
+    assert!(granted.fencing_token > first.fencing_token);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_served_over_http() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut cluster = Cluster::start(3, 2, calm()).await;
+    let id = NodeId(1);
+    cluster.stop(id).await;
+    let metrics_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = metrics_listener.local_addr().unwrap();
+    let (cluster_file, engine) = (cluster.config.clone(), cluster.engines[&id].clone());
+    let options =
+        NodeOptions { cluster: cluster_file, id, engine, listener: None, metrics_listener: Some(metrics_listener) };
+    cluster.nodes.insert(id, Node::start(options).await.unwrap());
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for metric in
+        ["palisade_raft_term{shard=\"1\"}", "palisade_fsync_seconds_count", "palisade_peer_connected{peer=\"2\"}"]
+    {
+        assert!(answer.contains(metric), "{metric} is missing in\n{answer}");
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_another_node_is_refused() {
+    let cluster = Cluster::start(3, 2, calm()).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (cluster_file, engine) = (cluster.config.clone(), cluster.engines[&NodeId(1)].clone());
+    let options = NodeOptions {
+        cluster: cluster_file.clone(),
+        id: NodeId(2),
+        engine: engine.clone(),
+        listener: Some(listener),
+        metrics_listener: None,
+    };
+    assert!(matches!(Node::start(options).await, Err(NodeError::Storage(_))));
+    let options = NodeOptions { cluster: cluster_file, id: NodeId(9), engine, listener: None, metrics_listener: None };
+    assert!(matches!(Node::start(options).await, Err(NodeError::Config(_))));
     cluster.stop_all().await;
 }

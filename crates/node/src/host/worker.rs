@@ -9,7 +9,7 @@ use super::{Answer, AnswerPort, HostMessage, InboxEnd, Request, StreamKey, Submi
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::lifecycle::{Lifecycle, PanicGuard};
-use crate::limits::{INBOX_BATCH_MAX, STATUS_EVERY_MS};
+use crate::limits::{INBOX_BATCH_MAX, SLOW_STEP, STATUS_EVERY_MS};
 use crate::metrics::Metrics;
 use crate::transport::{Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
@@ -18,7 +18,7 @@ use routing::{NodeId, ShardId};
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a shard thread needs of a replica.
 pub(crate) trait Stepper: Send {
@@ -241,7 +241,14 @@ impl Worker {
         for index in touched.drain(..) {
             let place = &mut self.places[index];
             let mut inputs = std::mem::take(&mut place.inputs);
+            let began = Instant::now();
             let outputs = place.replica.step(now, &mut inputs)?;
+            let took = began.elapsed();
+            self.metrics.step_seconds.observe(took.as_secs_f64());
+            if took >= SLOW_STEP {
+                let took_ms = took.as_millis() as u64;
+                tracing::warn!(shard = %place.shard, took_ms, "a step took long; longer than an election and leaders change");
+            }
             inputs.clear();
             place.inputs = inputs;
             self.dispatch(index, outputs);
@@ -269,8 +276,11 @@ impl Worker {
             self.metrics.grants_ended(&outputs.ended);
         }
         if let Some(leadership) = outputs.leadership {
-            let leader = leadership.leader.map_or(0, |node| node.0);
-            tracing::info!(%shard, term = leadership.term, leader, is_me = leadership.is_me, "leadership changed");
+            let term = leadership.term;
+            match leadership.leader {
+                Some(leader) => tracing::info!(%shard, term, %leader, is_me = leadership.is_me, "leader known"),
+                None => tracing::debug!(%shard, term, "no leader known"),
+            }
             self.board.publish(self.places[index].replica.status());
         }
     }

@@ -99,6 +99,7 @@ pub(crate) struct Metrics {
     peers: BTreeMap<NodeId, PeerMetrics>,
     pub(crate) streams: IntGauge,
     queued_operations: IntGauge,
+    pub(crate) step_seconds: Histogram,
     fsync_seconds: Histogram,
     fsync_entries: Histogram,
     fsync_shard_writes: Histogram,
@@ -140,6 +141,11 @@ impl Metrics {
             peers: peer_children(&r, peers)?,
             streams: r.gauge("palisade_operation_streams", "Open streams of operations.")?,
             queued_operations: r.gauge("palisade_queued_operations", "Operations that wait for a shard thread.")?,
+            step_seconds: r.histogram(
+                "palisade_step_seconds",
+                "Steps of replicas: nothing else happens on their thread meanwhile.",
+                disk_buckets.clone(),
+            )?,
             fsync_seconds: r.histogram("palisade_fsync_seconds", "Synced writes of the log writer.", disk_buckets)?,
             fsync_entries: r.histogram(
                 "palisade_fsync_entries",

@@ -1,6 +1,7 @@
 //! What peers send: frames of Raft messages, and snapshots.
 
 use super::hello::Greeter;
+use super::outbox::Outboxes;
 use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
 use crate::lifecycle::Phase;
@@ -17,17 +18,21 @@ use wire::v1::{DeliverResponse, PeerFrame, SnapshotChunk, SnapshotProgress};
 pub(crate) struct Peers {
     context: Arc<Context>,
     greeter: Arc<Greeter>,
+    outboxes: Arc<Outboxes>,
     snapshots: Arc<Semaphore>,
 }
 
 impl Peers {
-    pub(crate) fn new(context: Arc<Context>, greeter: Arc<Greeter>) -> Self {
-        Peers { context, greeter, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
+    pub(crate) fn new(context: Arc<Context>, greeter: Arc<Greeter>, outboxes: Arc<Outboxes>) -> Self {
+        Peers { context, greeter, outboxes, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
     }
 
     async fn listen(&self, mut frames: Streaming<PeerFrame>) -> Result<(), Status> {
         let Some(first) = frames.message().await? else { return Ok(()) };
         let peer = self.greeter.check(first.hello.as_ref())?;
+        if let Some(outbox) = self.outboxes.of(peer) {
+            outbox.peer_is_there();
+        }
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
         while let Some(frame) = next {

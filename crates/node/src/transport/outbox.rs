@@ -19,6 +19,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 16;
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
+    heard_from: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +65,16 @@ impl Outbox {
     /// Drops everything: the peer cannot be reached, and old messages are of no use to it.
     pub(crate) fn clear(&self) {
         *self.lock() = Queue::default();
+    }
+
+    /// The peer has just connected to this node, so it is worth trying the other way.
+    pub(crate) fn peer_is_there(&self) {
+        self.heard_from.notify_one();
+    }
+
+    /// Returns once the peer is there, if it was not heard from since the last call.
+    pub(crate) async fn heard_from_peer(&self) {
+        self.heard_from.notified().await;
     }
 
     fn take_frame(&self) -> Vec<PeerMessage> {

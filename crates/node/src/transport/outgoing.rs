@@ -66,7 +66,11 @@ impl Outgoing {
             }
             pause = if began.elapsed() >= RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
             // Spread, so that a cluster that restarts does not dial in step.
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            let pause = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0)));
+            tokio::select! {
+                () = pause => {}
+                () = self.outbox.heard_from_peer() => {}
+            }
         }
     }
 

@@ -25,7 +25,8 @@ async fn serve() -> (Arc<Context>, InboxEnd, String) {
     let listener = crate::server::listen(None, "127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let greeter = Arc::new(Greeter::new(NodeId(2), FINGERPRINT, [NodeId(1)]));
-    let (shards, peers) = (Shards::new(context.clone()), Peers::new(context.clone(), greeter));
+    let (shards, peers) =
+        (Shards::new(context.clone()), Peers::new(context.clone(), greeter, Arc::new(Outboxes::new([NodeId(1)]))));
     tokio::spawn(crate::server::serve(listener, context.clone(), shards, peers));
     (context, inbox, address)
 }
