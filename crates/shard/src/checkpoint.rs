@@ -12,6 +12,9 @@ use storage::HistoryRecord;
 
 /// A table that has changed is checkpointed at least this often, in milliseconds, however little was logged.
 const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
+/// And whenever this many records of table or history wait: a checkpoint is built within one step, which must stay far
+/// shorter than an election timeout, or a busy shard loses its leader to its own checkpoints.
+const CHECKPOINT_RECORDS_MAX: usize = 16_384;
 /// A snapshot kept for a lagging replica is dropped after this long, in milliseconds: it is built again if asked for.
 const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
@@ -49,7 +52,8 @@ impl Replica {
         let checkpointing = &self.checkpointing;
         let idle_due = self.now.mono_ms.saturating_sub(checkpointing.at_ms) >= CHECKPOINT_INTERVAL_MS
             && self.applied_index > checkpointing.index;
-        if checkpointing.log_bytes >= self.config.checkpoint_log_bytes || idle_due {
+        let many_records = self.table.dirty_len().max(checkpointing.history.len()) >= CHECKPOINT_RECORDS_MAX;
+        if checkpointing.log_bytes >= self.config.checkpoint_log_bytes || many_records || idle_due {
             self.checkpoint();
         }
         if self.checkpointing.snapshot_at_ms.is_some_and(|at| self.now.mono_ms.saturating_sub(at) >= SNAPSHOT_KEEP_MS) {
