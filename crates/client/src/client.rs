@@ -313,7 +313,7 @@ impl Client {
     fn policy(&self, kind: OperationKind, wait_ms: u32, timeout: Duration, servers: &Servers) -> Policy {
         let timeout_ms = u64::from(whole_ms(timeout)).max(1);
         let attempt_timeout_ms = if servers.targets().len() > 1 { timeout_ms.div_ceil(2) } else { timeout_ms };
-        Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms, retry_busy: true }
+        Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms, retry_busy: true, relays: true }
     }
 }
 

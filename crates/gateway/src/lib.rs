@@ -1,1 +1,25 @@
 //! The stateless routing front door.
+//!
+//! It hashes a name to its slot and shard, sends the operation to that shard's leader over one stream per node, and tries
+//! again where that is safe, with the same ids. It promises that what it answers is what a node answered, tokens unchanged;
+//! that bad input is refused before anything is sent; and that an operation in doubt is never reported as not done. It holds
+//! no lock state: any gateway serves any client, and a client that loses one goes on through another. It knows nothing of
+//! Raft and storage, and decides nothing about locks.
+//!
+//! The road of one operation: `service` (gRPC) → `stream` (one task per client stream) → `router` (validate, route, retry)
+//! → a node's link, and back. `fanout` turns one operation into one per shard; `in_flight` keeps the waits of lost clients.
+
+mod error;
+mod fanout;
+mod gateway;
+mod in_flight;
+mod limits;
+mod metrics;
+mod nodes;
+mod router;
+mod server;
+mod service;
+mod stream;
+
+pub use error::GatewayError;
+pub use gateway::{Gateway, GatewayHandle, GatewayOptions};

@@ -29,8 +29,11 @@ pub struct Policy {
     pub wait_ms: u32,
     /// The first try; doubled with each one that stays unanswered. The wait comes on top.
     pub attempt_timeout_ms: u64,
-    /// Try again after BUSY. Off where someone behind us does.
+    /// Try again after BUSY. Off where someone before us does.
     pub retry_busy: bool,
+    /// The targets try by themselves for as long as they were given: what they could not do is asked of each once, and
+    /// the last one's word is final.
+    pub relays: bool,
 }
 
 /// How one try failed.
@@ -91,7 +94,6 @@ pub struct Attempt {
 
 #[derive(Clone, Debug)]
 struct Last {
-    target: u64,
     code: ErrorCode,
     what: String,
 }
@@ -143,7 +145,7 @@ impl Attempt {
             Failure::Lost(why) => (ErrorCode::OutcomeUnknown, why),
         };
         if !matches!(failure, Failure::Answer(_)) || matches!(code.class(), ErrorClass::Retry | ErrorClass::Unknown) {
-            self.last = Some(Box::new(Last { target: self.target, code, what: what.to_owned() }));
+            self.last = Some(Box::new(Last { code, what: what.to_owned() }));
         }
         match failure {
             Failure::NotSent(_) => {
@@ -172,6 +174,16 @@ impl Attempt {
                 }
                 self.target = if known && self.silent != Some(hint) { hint } else { self.following(targets) };
                 self.pause(now_ms, jitter, 0)
+            }
+            ErrorCode::NoLeader | ErrorCode::OutcomeUnknown
+                if self.policy.relays && self.tries as usize >= targets.len() =>
+            {
+                if error.code() == ErrorCode::OutcomeUnknown {
+                    self.doubt();
+                } else if self.in_doubt {
+                    return self.over(now_ms);
+                }
+                Decision::GiveUp(Box::new(error.clone()))
             }
             ErrorCode::NoLeader | ErrorCode::StaleRoute => {
                 self.target = self.following(targets);
@@ -257,24 +269,25 @@ impl Attempt {
 
     /// Out of time, or of patience.
     fn over(&self, now_ms: u64) -> Decision {
-        let spent = format!("within {} ms and {} tries", now_ms - self.started_ms, self.tries);
+        let tries = if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
+        let spent = format!("within {} ms and {tries}", now_ms - self.started_ms);
         let (code, seen) = match &self.last {
-            Some(last) => (last.code, format!("the last, of {}: {}", last.target, last.what)),
-            None => (ErrorCode::NoLeader, "none was answered".to_owned()),
+            Some(last) => (last.code, last.what.as_str()),
+            None => (ErrorCode::NoLeader, "nothing was answered"),
         };
         let error = if self.in_doubt {
             Error::outcome_unknown(format!(
-                "no certain answer {spent} ({seen}). It may or may not have been done: try again with the same ids, or check"
+                "no certain answer {spent} (last: {seen}). It may or may not have been done: try again with the same ids, or check"
             ))
         } else if code == ErrorCode::Busy {
             let retry_after_ms = PAUSE_MS.1 as u32;
             Error::busy(
-                format!("too busy to do this {spent} ({seen}). Nothing was done: try again later"),
+                format!("too busy to do this {spent} (last: {seen}). Nothing was done: try again later"),
                 retry_after_ms,
             )
         } else {
             Error::no_leader(format!(
-                "no leader with a quorum answered {spent} ({seen}). Nothing was done: try again later, see the cluster's status"
+                "no leader with a quorum answered {spent} (last: {seen}). Nothing was done: try again later, see the cluster's status"
             ))
         };
         Decision::GiveUp(Box::new(error))

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const NODES: [u64; 3] = [1, 2, 3];
 
 fn policy(kind: OperationKind) -> Policy {
-    Policy { kind, timeout_ms: 5_000, wait_ms: 0, attempt_timeout_ms: 1_000, retry_busy: true }
+    Policy { kind, timeout_ms: 5_000, wait_ms: 0, attempt_timeout_ms: 1_000, retry_busy: true, relays: false }
 }
 
 fn started(kind: OperationKind) -> Attempt {
@@ -151,6 +151,26 @@ fn busy_is_passed_on_where_someone_behind_tries_again() {
 }
 
 #[test]
+fn relays_have_tried_already_so_each_is_asked_once() {
+    let relays = Policy { relays: true, ..policy(OperationKind::Acquire) };
+    let refused = Error::no_leader("no quorum, and I tried for long");
+    let mut attempt = Attempt::new(relays, 0, 1);
+    attempt.resume(0);
+    assert_eq!(attempt.next(1, 0.0, Failure::Answer(&refused), &[1]), Decision::GiveUp(Box::new(refused.clone())));
+
+    let mut attempt = Attempt::new(relays, 0, 1);
+    attempt.resume(0);
+    assert_eq!(attempt.next(1, 0.0, Failure::Answer(&refused), &[1, 2]), Decision::RetryAfter { ms: 10 });
+    assert_eq!(sent_to(&attempt.resume(11)), Some(2));
+    assert_eq!(code(&attempt.next(12, 0.0, Failure::Answer(&refused), &[1, 2])), Some(ErrorCode::NoLeader));
+
+    let mut in_doubt = Attempt::new(relays, 0, 1);
+    in_doubt.resume(0);
+    assert_eq!(sent_to(&in_doubt.next(1, 0.0, Failure::Lost("reset"), &[1, 2])), Some(2));
+    assert_eq!(code(&in_doubt.next(2, 0.0, Failure::Answer(&refused), &[1, 2])), Some(ErrorCode::OutcomeUnknown));
+}
+
+#[test]
 fn a_waiting_acquire_is_sent_again_with_what_is_left_of_its_wait() {
     let waiting = Policy { wait_ms: 10_000, ..policy(OperationKind::Acquire) };
     let mut attempt = Attempt::new(waiting, 100, 1);
@@ -190,11 +210,12 @@ proptest! {
         wait_ms in prop_oneof![Just(0u32), 1..20_000u32],
         timeout_ms in 1..8_000u64,
         retry_busy: bool,
+        relays: bool,
         nodes in 1..6u64,
         events in prop::collection::vec((event(), 0..3_000u64, 0.0..1.0f64), 1..80),
     ) {
         let targets: Vec<u64> = (1..=nodes).collect();
-        let policy = Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms: 700, retry_busy };
+        let policy = Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms: 700, retry_busy, relays };
         let mut now_ms = 1_000;
         let deadline_ms = now_ms + timeout_ms + u64::from(wait_ms);
         let mut attempt = Attempt::new(policy, now_ms, 1);

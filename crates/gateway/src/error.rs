@@ -1,0 +1,20 @@
+//! Why a gateway does not start, or stopped.
+
+/// A gateway that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The cluster file cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// A socket could not be used.
+    #[error("cannot serve on the given socket: {0}")]
+    Listen(#[from] std::io::Error),
+    /// A server ended by itself.
+    #[error("the {what} server ended: {why}")]
+    Failed {
+        /// Which.
+        what: &'static str,
+        /// What it said.
+        why: String,
+    },
+}

@@ -1,0 +1,177 @@
+//! One operation of a client that is one for each of many shards: heartbeats, closes, lists, status.
+
+use crate::limits::STATUS_TIMEOUT_MS;
+use crate::router::{Plan, Router};
+use client::mux::Answer;
+use futures_util::future::join_all;
+use routing::ShardId;
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use wire::limits::DEFAULT_TTL_MS;
+use wire::v1::operation::Op;
+use wire::v1::{
+    CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, HeartbeatRequest,
+    HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest, OpenSessionResponse, Operation,
+    Route, ShardStatus, ShardStatusRequest,
+};
+use wire::{ErrorClass, check_session_options};
+
+type Outcome = Result<Answer, Box<Error>>;
+
+/// Stands in every fan-out: their parts are all safe to finish.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl Router {
+    /// A fresh session id: nothing is sent anywhere.
+    pub(crate) fn open_session(&self, request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
+        check_session_options(&request.owner, request.ttl_ms, &request.metadata)?;
+        let id: u128 = rand::random();
+        let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
+        Ok(OpenSessionResponse { session_id: format!("{id:032x}"), ttl_ms })
+    }
+
+    /// One renewal per shard, all at once. What one shard says does not hold up the others' answers longer than `timeout_ms`.
+    pub(crate) async fn heartbeat(
+        &self,
+        request: HeartbeatRequest,
+        timeout_ms: u64,
+    ) -> Result<HeartbeatResponse, Box<Error>> {
+        let (known, unknown) = self.known(&request.shards);
+        let op = |shard: ShardId| {
+            Op::Heartbeat(HeartbeatRequest { session_id: request.session_id.clone(), shards: vec![shard.0] })
+        };
+        let mut answer = HeartbeatResponse { lost_shards: unknown, ..Default::default() };
+        for (shard, outcome) in self.ask_each(known, timeout_ms, op).await {
+            match outcome {
+                Ok(Answer::Heartbeat(of_shard)) if of_shard.lost_shards.is_empty() => answer.renewed_shards += 1,
+                Ok(_) => answer.lost_shards.push(shard.0),
+                Err(error) if error.class() == ErrorClass::Fenced => answer.lost_shards.push(shard.0),
+                Err(error) if error.class() == ErrorClass::FixInput => return Err(error),
+                Err(_) => answer.failed_shards.push(shard.0),
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Closes it on every shard named. If one could not be asked the whole fails: a second time does no harm.
+    pub(crate) async fn close_session(
+        &self,
+        request: CloseSessionRequest,
+        timeout_ms: u64,
+    ) -> Result<CloseSessionResponse, Box<Error>> {
+        let (known, _) = self.known(&request.shards);
+        let op = |shard: ShardId| {
+            Op::CloseSession(CloseSessionRequest { session_id: request.session_id.clone(), shards: vec![shard.0] })
+        };
+        let mut answer = CloseSessionResponse::default();
+        let mut failed = None;
+        for (_, outcome) in self.ask_each(known, timeout_ms, op).await {
+            match outcome {
+                Ok(Answer::CloseSession(of_shard)) => answer.released += of_shard.released,
+                Ok(_) => {}
+                Err(error) if error.class() == ErrorClass::Fenced => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(answer), Err)
+    }
+
+    /// The first of all shards' grants by name. Shards that could not be asked are named, unless that is all of them.
+    pub(crate) async fn list(&self, request: ListRequest, timeout_ms: u64) -> Result<ListResponse, Box<Error>> {
+        let all: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
+        let shards = all.len();
+        let mut answer = ListResponse::default();
+        let mut failed = None;
+        for (shard, outcome) in self.ask_each(all, timeout_ms, |_| Op::List(request.clone())).await {
+            match outcome {
+                Ok(Answer::List(of_shard)) => {
+                    answer.grants.extend(of_shard.grants);
+                    answer.more |= of_shard.more;
+                }
+                Ok(_) => answer.missing_shards.push(shard.0),
+                Err(error) if error.class() == ErrorClass::FixInput => return Err(error),
+                Err(error) => {
+                    answer.missing_shards.push(shard.0);
+                    failed = Some(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) if answer.missing_shards.len() == shards => return Err(error),
+            _ => {}
+        }
+        let key = |grant: &wire::v1::Grant| (grant.resource_name.clone(), grant.fencing_token);
+        answer.grants.sort_by_cached_key(key);
+        let limit = request.limit as usize;
+        answer.more |= answer.grants.len() > limit;
+        answer.grants.truncate(limit);
+        Ok(answer)
+    }
+
+    /// Asks every replica for its state. Those that do not answer soon are left out, and their nodes shown as unreachable.
+    pub(crate) async fn cluster_status(&self) -> ClusterStatusResponse {
+        let replicas =
+            self.map.shards().flat_map(|(shard, replicas)| replicas.nodes.iter().map(move |node| (shard, *node)));
+        let asked = replicas.map(|(shard, node)| async move { self.shard_status(shard, node.0).await });
+        let shards: Vec<ShardStatus> = join_all(asked).await.into_iter().flatten().collect();
+        let answered: BTreeSet<u64> = shards.iter().map(|replica| replica.node).collect();
+        let nodes = self.cluster.nodes.iter().map(|node| {
+            let hosts_nothing = self.map.hosted_by(node.id).next().is_none();
+            NodeStatus {
+                node: node.id.0,
+                address: node.address.clone(),
+                zone: node.zone.clone().unwrap_or_default(),
+                reachable: answered.contains(&node.id.0) || (hosts_nothing && self.nodes.is_connected(node.id)),
+            }
+        });
+        ClusterStatusResponse {
+            cluster: self.cluster.cluster.clone(),
+            map_version: self.map.version().0,
+            nodes: nodes.collect(),
+            shards,
+        }
+    }
+
+    async fn shard_status(&self, shard: ShardId, node: u64) -> Option<ShardStatus> {
+        let route = Route { shard: shard.0, slot: 0, map_version: self.map.version().0 };
+        let operation = Operation { route: Some(route), ..Operation::of(Op::ShardStatus(ShardStatusRequest {})) };
+        match self.nodes.call(node, operation, STATUS_TIMEOUT_MS).await {
+            Ok(Answer::ShardStatus(status)) => Some(status),
+            outcome => {
+                tracing::debug!(%shard, node, ?outcome, "no status");
+                None
+            }
+        }
+    }
+
+    /// The shards among these that there are, each once, and those that there are not.
+    fn known(&self, shards: &[u32]) -> (Vec<ShardId>, Vec<u32>) {
+        let named: BTreeSet<u32> = shards.iter().copied().collect();
+        let (known, unknown): (Vec<u32>, Vec<u32>) =
+            named.into_iter().partition(|shard| self.map.replicas(ShardId(*shard)).is_some());
+        (known.into_iter().map(ShardId).collect(), unknown)
+    }
+
+    /// All at once; nobody behind us tries a single shard again, so what is busy is tried again here.
+    async fn ask_each(
+        &self,
+        shards: Vec<ShardId>,
+        timeout_ms: u64,
+        op: impl Fn(ShardId) -> Op,
+    ) -> Vec<(ShardId, Outcome)> {
+        let asked = shards.into_iter().map(|shard| {
+            let op = op(shard);
+            let plan = Plan { shard, slot: 0, timeout_ms, retry_busy: true };
+            async move {
+                let outcome = self.ask(op, &plan, &NEVER).await;
+                if let Err(error) = &outcome
+                    && error.code() != ErrorCode::SessionLost
+                {
+                    tracing::debug!(%shard, %error, "one shard of a fan-out failed");
+                }
+                (shard, outcome)
+            }
+        });
+        join_all(asked).await
+    }
+}

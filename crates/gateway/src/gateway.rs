@@ -1,0 +1,105 @@
+//! Starting and stopping a gateway.
+
+use crate::error::GatewayError;
+use crate::limits::{CLOSE_MAX, DRAIN_MAX};
+use crate::metrics::Metrics;
+use crate::nodes::Nodes;
+use crate::router::Router;
+use crate::server;
+use crate::service::Locks;
+use routing::ClusterConfig;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What a gateway is started with.
+pub struct GatewayOptions {
+    /// The cluster file, validated. The nodes' addresses in it must be the real ones.
+    pub cluster: ClusterConfig,
+    /// Where clients are served.
+    pub listener: std::net::TcpListener,
+    /// Where `/metrics` and `/healthz` are served, if anywhere.
+    pub metrics_listener: Option<std::net::TcpListener>,
+}
+
+/// See [`Gateway::start`].
+pub struct Gateway;
+
+impl Gateway {
+    /// Starts a gateway and returns once it serves. It connects to the nodes in the background, and as often as need be.
+    /// Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; nothing is left running.
+    pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
+        let GatewayOptions { cluster, listener, metrics_listener } = options;
+        let listener = adopt(listener)?;
+        let metrics_listener = metrics_listener.map(adopt).transpose()?;
+        let address = listener.local_addr()?;
+        let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let metrics = Metrics::new(cluster.nodes.iter().map(|node| node.id))
+            .map_err(|error| GatewayError::Config(format!("metrics cannot be set up: {error}")))?;
+        let nodes = Nodes::connect(&cluster)?;
+        let router = Arc::new(Router::new(cluster, nodes, metrics));
+        let (end, ending) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server::serve(listener, Locks::new(router.clone(), ending.clone()), ending.clone()));
+        if let Some(listener) = metrics_listener {
+            tasks.spawn(server::serve_metrics(listener, router, ending));
+        }
+        Ok(GatewayHandle { address, metrics_address, end, tasks })
+    }
+}
+
+fn adopt(listener: std::net::TcpListener) -> Result<TcpListener, std::io::Error> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// A running gateway. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets operations finish.
+pub struct GatewayHandle {
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    end: watch::Sender<bool>,
+    tasks: JoinSet<Result<(), GatewayError>>,
+}
+
+impl GatewayHandle {
+    /// Where clients are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/metrics` is served, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Waits until one of its servers ends by itself, which none should. Can be dropped and called again.
+    pub async fn wait(&mut self) -> Result<(), GatewayError> {
+        match self.tasks.join_next().await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) => Err(GatewayError::Failed { what: "gateway", why: error.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes nothing new, lets what runs finish for a second at most, and ends the clients' streams. Waiting acquires go on
+    /// through another gateway with their places.
+    pub async fn shutdown(mut self) {
+        self.end.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_MAX + CLOSE_MAX, ended).await.is_err() {
+            tracing::debug!("connections were still open at the end of the shutdown");
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Drop for GatewayHandle {
+    fn drop(&mut self) {
+        self.end.send_replace(true);
+    }
+}

@@ -1,0 +1,125 @@
+//! The operations of one client that are not answered yet, and what becomes of its waits when it is lost.
+//!
+//! A client that loses its stream may come back, here or at another gateway, with the same request ids: its waiting acquires
+//! keep their place for a grace period. The same request from elsewhere takes the place over, which ends the wait here.
+//! What still waits after the grace leaves its queue.
+
+use crate::router::Router;
+use client::mux::Answer;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
+use wire::v1::operation::Op;
+use wire::v1::{Operation, OperationResult};
+
+/// A number of our own for each operation: clients may choose theirs badly.
+type Key = u64;
+type Running = FuturesUnordered<BoxFuture<'static, (Key, OperationResult)>>;
+type Waiting = BTreeMap<Key, Wait>;
+
+/// An acquire that may be in a queue.
+#[derive(Clone, Debug)]
+struct Wait {
+    name: String,
+    request_id: Vec<u8>,
+}
+
+/// * `waiting` holds exactly the waiting acquires among what is running.
+/// * Dropped while any of them run, it keeps those for the grace period, unless the gateway itself is ending.
+pub(crate) struct InFlight {
+    router: Arc<Router>,
+    ending: watch::Receiver<bool>,
+    abandoned: Arc<AtomicBool>,
+    running: Running,
+    waiting: Waiting,
+    next_key: Key,
+}
+
+impl InFlight {
+    pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> InFlight {
+        InFlight {
+            router,
+            ending,
+            abandoned: Arc::default(),
+            running: Running::new(),
+            waiting: Waiting::new(),
+            next_key: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many of them may be in a queue.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Begins to serve an operation.
+    pub(crate) fn push(&mut self, mut operation: Operation) {
+        let key = self.next_key;
+        self.next_key += 1;
+        if let Some(Op::Acquire(acquire)) = &mut operation.op
+            && acquire.wait_ms > 0
+        {
+            if acquire.request_id.is_empty() {
+                acquire.request_id = rand::random::<[u8; wire::limits::REQUEST_ID_BYTES]>().to_vec();
+            }
+            let wait = Wait { name: acquire.name.clone(), request_id: acquire.request_id.clone() };
+            self.waiting.insert(key, wait);
+        }
+        let (router, abandoned, id) = (self.router.clone(), self.abandoned.clone(), operation.id);
+        self.router.metrics.in_flight.inc();
+        self.running.push(Box::pin(async move {
+            let answer = router.serve(operation, &abandoned).await;
+            (key, OperationResult { id, result: Some(answer) })
+        }));
+    }
+
+    /// The next answer; `None` if nothing runs.
+    pub(crate) async fn next(&mut self) -> Option<OperationResult> {
+        let (key, result) = self.running.next().await?;
+        self.router.metrics.in_flight.dec();
+        self.waiting.remove(&key);
+        Some(result)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        let (running, waiting) = (std::mem::take(&mut self.running), std::mem::take(&mut self.waiting));
+        self.router.metrics.in_flight.sub(running.len() as i64);
+        if waiting.is_empty() || *self.ending.borrow() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(keep(self.router.clone(), self.ending.clone(), running, waiting));
+    }
+}
+
+/// Lets lost waits run for the grace period, then takes them out of their queues.
+///
+/// What is granted meanwhile is not let go here: see [`Router::leave_queue`].
+async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut running: Running, mut waiting: Waiting) {
+    let grace = tokio::time::sleep(router.waiter_grace());
+    tokio::pin!(grace);
+    while !waiting.is_empty() {
+        tokio::select! {
+            Some((key, result)) = running.next() => {
+                if waiting.remove(&key).is_some() && matches!(result.result, Some(Answer::Grant(_))) {
+                    router.metrics.unseen_grants.inc();
+                }
+            }
+            () = &mut grace => break,
+            _ = ending.wait_for(|ending| *ending) => return,
+        }
+    }
+    router.metrics.waits_left.inc_by(waiting.len() as u64);
+    join_all(waiting.into_values().map(|wait| router.leave_queue(wait.name, wait.request_id))).await;
+}

@@ -1,0 +1,41 @@
+//! Every bound of a gateway, in one place, with what happens at it. (What operations may hold is said by [`wire::limits`].)
+
+use std::time::Duration;
+
+/// Operations of one client stream that are not answered yet, waiting acquires included; the excess is refused with BUSY.
+pub(crate) const STREAM_OPS_MAX: usize = 4_096;
+/// Operations in one frame; a frame with more ends its stream.
+pub(crate) const FRAME_OPS_MAX: usize = 16_384;
+/// Results that a client has not taken yet; above, nothing more is read from it.
+pub(crate) const STREAM_RESULTS_MAX: usize = 8_192;
+/// Results packed at once: a frame is closed at so many, or at so many bytes.
+pub(crate) const RESULT_FRAME_OPS: usize = 1_024;
+/// See [`RESULT_FRAME_OPS`].
+pub(crate) const RESULT_FRAME_BYTES: usize = 512 << 10;
+/// Frames of results under way to the transport.
+pub(crate) const RESULT_FRAMES_UNDER_WAY: usize = 2;
+/// Open streams of clients; the excess is refused with RESOURCE_EXHAUSTED.
+pub(crate) const STREAMS_MAX: usize = 16_384;
+/// Unary calls at the same time, over all clients; the excess is refused with BUSY.
+pub(crate) const UNARY_MAX: usize = 16_384;
+
+/// Operations that wait to be sent to one node; the excess is refused.
+pub(crate) const NODE_QUEUE_OPS_MAX: usize = 16_384;
+/// A node must be connected to within this time.
+pub(crate) const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent node is probed so often, and given up when it does not answer a probe for so long.
+pub(crate) const NODE_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
+
+/// A node that has not answered for so long may be gone: the operation is tried elsewhere, doubling with each time.
+pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
+/// Likewise for a stale check, which any replica can answer.
+pub(crate) const STALE_ATTEMPT_TIMEOUT_MS: u64 = 300;
+/// For each replica in a cluster status.
+pub(crate) const STATUS_TIMEOUT_MS: u64 = 1_000;
+/// For leaving a queue in the name of a client that is gone.
+pub(crate) const CANCEL_TIMEOUT_MS: u64 = 5_000;
+
+/// How long a shutdown lets operations finish.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for open connections after that.
+pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(1);

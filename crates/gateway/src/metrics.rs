@@ -1,0 +1,188 @@
+//! What a gateway counts: one registry per gateway, names `palisade_gateway_*`.
+//!
+//! Every labelled child is made at the start, so nothing is looked up by label while serving. Labels are kinds, outcomes
+//! and node ids; a resource's name is never one.
+
+use crate::nodes::Nodes;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use routing::NodeId;
+use std::time::Duration;
+use wire::OperationKind;
+use wire::v1::ErrorCode;
+use wire::v1::operation_result::Result as Answer;
+
+/// One child per known kind, then one for the unknown.
+const KINDS: usize = OperationKind::ALL.len() + 1;
+
+/// What came of an operation, as label. The same words as the nodes'.
+const OUTCOMES: [&str; 10] = [
+    "ok",
+    "invalid",
+    "held",
+    "wait_timeout",
+    "wait_cancelled",
+    "fenced",
+    "busy",
+    "not_served",
+    "outcome_unknown",
+    "internal",
+];
+
+fn outcome(code: Option<ErrorCode>) -> usize {
+    let label = match code {
+        None => "ok",
+        Some(ErrorCode::InvalidArgument) => "invalid",
+        Some(ErrorCode::Held) => "held",
+        Some(ErrorCode::WaitTimeout) => "wait_timeout",
+        Some(ErrorCode::WaitCancelled) => "wait_cancelled",
+        Some(ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost) => "fenced",
+        Some(ErrorCode::Busy) => "busy",
+        Some(ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown) => {
+            "not_served"
+        }
+        Some(ErrorCode::OutcomeUnknown) => "outcome_unknown",
+        Some(ErrorCode::Internal | ErrorCode::Unspecified) => "internal",
+    };
+    OUTCOMES.iter().position(|known| *known == label).unwrap_or(OUTCOMES.len() - 1)
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    operations: Vec<[IntCounter; OUTCOMES.len()]>,
+    latency: Vec<Histogram>,
+    retries: Vec<IntCounter>,
+    attempts: IntCounter,
+    contended: IntCounter,
+    connected: Vec<(NodeId, IntGauge)>,
+    pub(crate) streams: IntGauge,
+    pub(crate) in_flight: IntGauge,
+    pub(crate) frame_operations: Histogram,
+    pub(crate) refused: IntCounter,
+    pub(crate) unseen_grants: IntCounter,
+    pub(crate) waits_left: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new(nodes: impl IntoIterator<Item = NodeId>) -> Result<Metrics, Error> {
+        let registry = Registry::new();
+        let r = Registrar(&registry);
+        let kinds = || OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"]);
+        let operations =
+            r.counters("operations_total", "Operations answered, by kind and outcome.", &["kind", "outcome"])?;
+        let latency = r.keep(HistogramVec::new(
+            HistogramOpts::new(
+                name("operation_seconds"),
+                "From the receipt of an operation to its answer, retries and waiting in lock queues included.",
+            )
+            .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 18)?), // 250 us to 33 s
+            &["kind"],
+        )?)?;
+        let retries = r.counters("retries_total", "Tries after the first.", &["kind"])?;
+        let connected = r.keep(IntGaugeVec::new(
+            Opts::new(name("node_connected"), "1: the stream to this node is up."),
+            &["node"],
+        )?)?;
+        Ok(Metrics {
+            operations: kinds().map(|kind| OUTCOMES.map(|o| operations.with_label_values(&[kind, o]))).collect(),
+            latency: kinds().map(|kind| latency.with_label_values(&[kind])).collect(),
+            retries: kinds().map(|kind| retries.with_label_values(&[kind])).collect(),
+            attempts: r.counter("acquires_total", "Acquires answered: granted, or refused because another holds.")?,
+            contended: r.counter(
+                "acquires_contended_total",
+                "Of these, those that found another holder, whatever came of it.",
+            )?,
+            connected: nodes.into_iter().map(|node| (node, connected.with_label_values(&[node.to_string()]))).collect(),
+            streams: r.gauge("client_streams", "Open streams of clients.")?,
+            in_flight: r.gauge("operations_in_flight", "Operations not answered yet, waits included.")?,
+            frame_operations: r.keep(Histogram::with_opts(
+                HistogramOpts::new(name("frame_operations"), "Operations per frame of a client.")
+                    .buckets(prometheus::exponential_buckets(1.0, 2.0, 13)?), // 1 to 4,096
+            )?)?,
+            refused: r.counter("operations_refused_total", "Refused as busy before anything was sent.")?,
+            unseen_grants: r
+                .counter("unseen_grants_total", "Grants to waits whose client had gone: they end by retry or TTL.")?,
+            waits_left: r.counter("waits_left_total", "Queues left in the name of clients that were gone.")?,
+            registry,
+        })
+    }
+
+    /// An operation of a stream or a unary call was answered.
+    pub(crate) fn answered(&self, kind: Option<OperationKind>, answer: &Answer, took: Duration) {
+        let code = match answer {
+            Answer::Error(error) => Some(error.code()),
+            _ => None,
+        };
+        if kind == Some(OperationKind::Acquire) {
+            let contended = match answer {
+                Answer::Grant(grant) => grant.waited_ms > 0,
+                _ => matches!(code, Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)),
+            };
+            if contended || code.is_none() {
+                self.attempts.inc();
+            }
+            if contended {
+                self.contended.inc();
+            }
+        }
+        self.count(kind.map_or(KINDS - 1, |kind| kind as usize), code, took);
+    }
+
+    /// A unary call that is no operation was answered.
+    pub(crate) fn called(&self, kind: OperationKind, code: Option<ErrorCode>, took: Duration) {
+        self.count(kind as usize, code, took);
+    }
+
+    fn count(&self, kind: usize, code: Option<ErrorCode>, took: Duration) {
+        self.operations[kind][outcome(code)].inc();
+        self.latency[kind].observe(took.as_secs_f64());
+    }
+
+    /// An operation is tried again.
+    pub(crate) fn retried(&self, kind: OperationKind) {
+        self.retries[kind as usize].inc();
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub(crate) fn text(&self, nodes: &Nodes) -> String {
+        for (node, connected) in &self.connected {
+            connected.set(nodes.is_connected(*node).into());
+        }
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(%error, "metrics cannot be shown");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+fn name(name: &str) -> String {
+    format!("palisade_gateway_{name}")
+}
+
+/// Registers each metric as it is made.
+struct Registrar<'a>(&'a Registry);
+
+impl Registrar<'_> {
+    fn counter(&self, called: &str, help: &str) -> Result<IntCounter, Error> {
+        self.keep(IntCounter::new(name(called), help)?)
+    }
+
+    fn counters(&self, called: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+        self.keep(IntCounterVec::new(Opts::new(name(called), help), labels)?)
+    }
+
+    fn gauge(&self, called: &str, help: &str) -> Result<IntGauge, Error> {
+        self.keep(IntGauge::new(name(called), help)?)
+    }
+
+    fn keep<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}

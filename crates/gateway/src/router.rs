@@ -1,0 +1,192 @@
+//! From an operation to its answer: validated, routed, sent to the right replica, tried again where that is safe.
+
+use crate::limits::{ATTEMPT_TIMEOUT_MS, CANCEL_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
+use crate::metrics::Metrics;
+use crate::nodes::Nodes;
+use client::drive::drive;
+use client::leaders::LeaderCache;
+use client::mux::{Answer, Failure};
+use client::retry::{Policy, Try};
+use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use wire::OperationKind;
+use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
+use wire::v1::operation::Op;
+use wire::v1::{CancelWaitRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Operation, Route};
+
+/// What every client stream shares.
+#[derive(Debug)]
+pub(crate) struct Router {
+    pub(crate) cluster: ClusterConfig,
+    pub(crate) map: ShardMap,
+    pub(crate) nodes: Nodes,
+    pub(crate) metrics: Metrics,
+    /// By shard: its replicas, the preferred leader first.
+    replicas: BTreeMap<ShardId, Arc<[u64]>>,
+    leaders: RwLock<LeaderCache>,
+    /// Where the next stale check begins.
+    turn: AtomicUsize,
+}
+
+/// Where one operation goes, and how it is tried.
+pub(crate) struct Plan {
+    pub(crate) shard: ShardId,
+    pub(crate) slot: u32,
+    pub(crate) timeout_ms: u64,
+    pub(crate) retry_busy: bool,
+}
+
+impl Router {
+    pub(crate) fn new(cluster: ClusterConfig, nodes: Nodes, metrics: Metrics) -> Router {
+        let map = cluster.shard_map();
+        let replicas = map.shards().map(|(shard, replicas)| {
+            let preferred = replicas.preferred_leader;
+            let others = replicas.nodes.iter().filter(|node| **node != preferred);
+            (shard, std::iter::once(&preferred).chain(others).map(|node| node.0).collect())
+        });
+        let replicas = replicas.collect();
+        Router { cluster, map, nodes, metrics, replicas, leaders: RwLock::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// How long a waiter whose client is gone keeps its place.
+    pub(crate) fn waiter_grace(&self) -> Duration {
+        Duration::from_millis(self.cluster.settings.waiter_grace_ms)
+    }
+
+    /// One operation of a client, from its receipt to its answer. Once `abandoned`, it is not tried again.
+    pub(crate) async fn serve(&self, operation: Operation, abandoned: &AtomicBool) -> Answer {
+        let received = Instant::now();
+        let kind = operation.op.as_ref().map(Op::kind);
+        let answer = self.answer(operation, abandoned).await;
+        self.metrics.answered(kind, &answer, received.elapsed());
+        answer
+    }
+
+    async fn answer(&self, operation: Operation, abandoned: &AtomicBool) -> Answer {
+        // Its size needs no look: every field has its limit, and all of them together are below that of an operation.
+        if let Err(refused) = wire::check_operation(&operation) {
+            return Answer::Error(refused);
+        }
+        let timeout_ms = match operation.timeout_ms {
+            0 => DEFAULT_TIMEOUT_MS,
+            asked => asked.min(TIMEOUT_MS_MAX),
+        };
+        let timeout_ms = u64::from(timeout_ms);
+        let Some(mut op) = operation.op else { return Answer::Error(Error::invalid("the operation is empty")) };
+        wire::fill_defaults(&mut op, rand::random);
+        let answer = match op {
+            Op::Heartbeat(request) => self.heartbeat(request, timeout_ms).await.map(Answer::Heartbeat),
+            Op::CloseSession(request) => self.close_session(request, timeout_ms).await.map(Answer::CloseSession),
+            Op::List(request) => self.list(request, timeout_ms).await.map(Answer::List),
+            Op::ShardStatus(_) => Err(Box::new(Error::invalid("ask for the status of the whole cluster instead"))),
+            op => self.by_name(op, timeout_ms, abandoned).await,
+        };
+        answer.unwrap_or_else(|error| Answer::Error(*error))
+    }
+
+    async fn by_name(&self, op: Op, timeout_ms: u64, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+        let route = self.map.route(op.name().unwrap_or_default());
+        let plan = Plan { shard: route.shard, slot: route.slot.index().into(), timeout_ms, retry_busy: false };
+        let cancels = matches!(op, Op::CancelWait(_));
+        match self.ask(op, &plan, abandoned).await? {
+            Answer::Grant(grant) if cancels => {
+                Ok(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant) }))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// Leaves a queue in the name of a client that is gone. A grant that this comes upon is left alone: its request may have
+    /// been taken up through another gateway, and then it is in use. If it was not, its TTL ends it.
+    pub(crate) async fn leave_queue(&self, name: String, request_id: Vec<u8>) {
+        let cancel = Op::CancelWait(CancelWaitRequest { name, request_id });
+        if let Err(error) = self.by_name(cancel, CANCEL_TIMEOUT_MS, &AtomicBool::new(false)).await {
+            tracing::debug!(%error, "a wait whose client is gone was not cancelled");
+        }
+    }
+
+    /// Asks one shard, at the replica that is best asked.
+    pub(crate) async fn ask(&self, op: Op, plan: &Plan, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+        let Some(replicas) = self.replicas.get(&plan.shard) else {
+            return Err(Box::new(Error::invalid(format!("the cluster has no shard {}", plan.shard))));
+        };
+        let kind = op.kind();
+        let leader = self.leader(plan.shard);
+        let mut policy = Policy {
+            kind,
+            timeout_ms: plan.timeout_ms,
+            wait_ms: op.wait_ms(),
+            attempt_timeout_ms: ATTEMPT_TIMEOUT_MS,
+            retry_busy: plan.retry_busy,
+            relays: false,
+        };
+        let stale = matches!(&op, Op::Check(check) if check.consistency() == Consistency::Stale);
+        let targets = if stale {
+            policy.attempt_timeout_ms = STALE_ATTEMPT_TIMEOUT_MS;
+            self.followers_first(replicas, leader)
+        } else {
+            replicas.clone()
+        };
+        let first = if stale { targets[0] } else { leader.unwrap_or(targets[0]) };
+        let route = Route { shard: plan.shard.0, slot: plan.slot, map_version: self.map.version().0 };
+        let operation = Operation { route: Some(route), ..Operation::of(op) };
+        let mut tries = 0;
+        let send = |next: Try| {
+            tries += 1;
+            if tries > 1 {
+                self.metrics.retried(kind);
+            }
+            let mut operation = operation.clone();
+            if let Some(Op::Acquire(acquire)) = &mut operation.op {
+                acquire.wait_ms = next.wait_ms;
+            }
+            async move {
+                let outcome = self.nodes.call(next.target, operation, next.timeout_ms).await;
+                if !stale {
+                    self.learn(plan.shard, next.target, kind, &outcome);
+                }
+                outcome
+            }
+        };
+        let driven = drive(policy, first, &targets, || abandoned.load(Ordering::Relaxed), send).await?;
+        Ok(driven.answer)
+    }
+
+    /// In turn, so that they share the reads; the leader, which has enough to do, comes last.
+    fn followers_first(&self, replicas: &[u64], leader: Option<u64>) -> Arc<[u64]> {
+        let leader = leader.unwrap_or(replicas[0]);
+        let followers: Vec<u64> = replicas.iter().copied().filter(|node| *node != leader).collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = (0..followers.len()).map(|nth| followers[(turn + nth) % followers.len()]);
+        in_turn.chain([leader]).collect()
+    }
+
+    fn leader(&self, shard: ShardId) -> Option<u64> {
+        self.leaders.read().unwrap_or_else(PoisonError::into_inner).leader(shard).map(|node| node.0)
+    }
+
+    fn learn(&self, shard: ShardId, node: u64, kind: OperationKind, outcome: &Result<Answer, Failure>) {
+        let node = NodeId(node);
+        let leaders = || self.leaders.write().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            // Reads are answered by followers too.
+            Ok(_) if kind.is_read() || self.leader(shard) == Some(node.0) => {}
+            Ok(_) => leaders().confirm(shard, node),
+            Err(Failure::NotSent(_) | Failure::Lost(_)) => leaders().suspect(shard, node),
+            Err(Failure::Refused(error)) => match error.code() {
+                ErrorCode::NotLeader => {
+                    let hint = Some(NodeId(error.leader_hint)).filter(|hint| hint.0 != 0);
+                    let mut leaders = leaders();
+                    if !leaders.learn(shard, hint, error.term) {
+                        leaders.suspect(shard, node);
+                    }
+                }
+                ErrorCode::NoLeader | ErrorCode::ShuttingDown => leaders().suspect(shard, node),
+                _ => {}
+            },
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `LockService`: the stream, and each operation as an RPC of its own.
+
+use crate::in_flight::InFlight;
+use crate::limits::{RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX};
+use crate::router::Router;
+use crate::stream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+use wire::OperationKind;
+use wire::v1::lock_service_server::LockService;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::*;
+
+/// The service for clients.
+pub(crate) struct Locks {
+    router: Arc<Router>,
+    ending: watch::Receiver<bool>,
+    streams: Arc<Semaphore>,
+    unary: Arc<Semaphore>,
+}
+
+impl Locks {
+    pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> Locks {
+        let (streams, unary) = (Arc::new(Semaphore::new(STREAMS_MAX)), Arc::new(Semaphore::new(UNARY_MAX)));
+        Locks { router, ending, streams, unary }
+    }
+
+    fn not_ending(&self) -> Result<(), Status> {
+        if *self.ending.borrow() {
+            return Err(Error::new(ErrorCode::ShuttingDown, stream::ENDING).into());
+        }
+        Ok(())
+    }
+
+    /// One operation on its own. If the caller goes away this is dropped, and a wait kept for its grace period.
+    async fn one<T>(&self, request: Request<T>, op: impl FnOnce(T) -> Op) -> Result<Answer, Status> {
+        self.not_ending()?;
+        let Ok(_permit) = self.unary.try_acquire() else {
+            self.router.metrics.refused.inc();
+            return Err(Error::busy(format!("this gateway serves {UNARY_MAX} calls already: back off"), 100).into());
+        };
+        let patience = timeout(request.metadata());
+        let mut operation = Operation::of(op(request.into_inner()));
+        let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
+        operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
+        let mut running = InFlight::new(self.router.clone(), self.ending.clone());
+        running.push(operation);
+        match running.next().await.and_then(|result| result.result) {
+            Some(Answer::Error(error)) => Err(error.into()),
+            Some(answer) => Ok(answer),
+            None => Err(confused()),
+        }
+    }
+}
+
+fn confused() -> Status {
+    Error::internal("a node answered something else than what was asked: are all of one version?").into()
+}
+
+/// The caller's own patience, from the `grpc-timeout` header.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if number.len() > 8 {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// What of it is left for the operation itself: a wait comes on top, and the answer needs its way back.
+fn timeout_ms(patience: Duration, wait_ms: u32) -> u32 {
+    let all_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX).saturating_sub(wait_ms);
+    (all_ms - (all_ms / 10).min(100)).max(1)
+}
+
+macro_rules! answered {
+    ($self:expr, $request:expr, $op:path, $answer:path) => {
+        match $self.one($request, $op).await? {
+            $answer(response) => Ok(Response::new(response)),
+            _ => Err(confused()),
+        }
+    };
+}
+
+#[tonic::async_trait]
+impl LockService for Locks {
+    type StreamStream = ReceiverStream<Result<ResultFrame, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<OperationFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        self.not_ending()?;
+        let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("this gateway has {STREAMS_MAX} streams already: send more over each"))
+        })?;
+        let (outgoing, frames) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
+        let (router, ending) = (self.router.clone(), self.ending.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            router.metrics.streams.inc();
+            stream::serve(router.clone(), ending, request.into_inner(), outgoing).await;
+            router.metrics.streams.dec();
+        });
+        Ok(Response::new(ReceiverStream::new(frames)))
+    }
+
+    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<Grant>, Status> {
+        answered!(self, request, Op::Acquire, Answer::Grant)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        answered!(self, request, Op::Renew, Answer::Renew)
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        answered!(self, request, Op::Release, Answer::Release)
+    }
+
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        answered!(self, request, Op::Check, Answer::Check)
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        self.not_ending()?;
+        let received = std::time::Instant::now();
+        let opened = self.router.open_session(request.get_ref());
+        let code = opened.as_ref().err().map(|error| error.code());
+        self.router.metrics.called(OperationKind::OpenSession, code, received.elapsed());
+        opened.map(Response::new).map_err(|error| (*error).into())
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        answered!(self, request, Op::Heartbeat, Answer::Heartbeat)
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
+        answered!(self, request, Op::CloseSession, Answer::CloseSession)
+    }
+
+    async fn cancel_wait(&self, request: Request<CancelWaitRequest>) -> Result<Response<CancelWaitResponse>, Status> {
+        answered!(self, request, Op::CancelWait, Answer::CancelWait)
+    }
+
+    async fn r#break(&self, request: Request<BreakRequest>) -> Result<Response<BreakResponse>, Status> {
+        answered!(self, request, Op::Break, Answer::Break)
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        answered!(self, request, Op::History, Answer::History)
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        answered!(self, request, Op::List, Answer::List)
+    }
+
+    async fn cluster_status(
+        &self,
+        _: Request<ClusterStatusRequest>,
+    ) -> Result<Response<ClusterStatusResponse>, Status> {
+        self.not_ending()?;
+        let received = std::time::Instant::now();
+        let status = self.router.cluster_status().await;
+        self.router.metrics.called(OperationKind::ClusterStatus, None, received.elapsed());
+        Ok(Response::new(status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(value: &str) -> Option<Duration> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", value.parse().unwrap());
+        timeout(&metadata)
+    }
+
+    #[test]
+    fn grpc_timeouts() {
+        assert_eq!(header("5000m"), Some(Duration::from_secs(5)));
+        assert_eq!(header("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(header("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for bad in ["", "m", "5", "5x", "-1S", "999999999S", "1.5S"] {
+            assert_eq!(header(bad), None, "{bad}");
+        }
+        assert_eq!(timeout(&MetadataMap::new()), None);
+    }
+
+    #[test]
+    fn a_wait_and_the_way_back_are_taken_off() {
+        assert_eq!(timeout_ms(Duration::from_secs(15), 10_000), 4_900);
+        assert_eq!(timeout_ms(Duration::from_millis(500), 0), 450);
+        assert_eq!(timeout_ms(Duration::from_millis(5), 10), 1);
+        assert_eq!(timeout_ms(Duration::MAX, 0), u32::MAX - 100);
+    }
+}

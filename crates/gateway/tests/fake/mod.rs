@@ -1,0 +1,190 @@
+//! Nodes of a few lines on loopback ports, and a gateway in front of them.
+#![allow(dead_code)] // each test file uses its own part of it
+
+use client::{Client, ClientOptions};
+use palisade_gateway::{Gateway, GatewayHandle, GatewayOptions};
+use routing::{ClusterConfig, NodeId, ShardId};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::shard_service_server::{ShardService, ShardServiceServer};
+use wire::v1::*;
+
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// What a node does with an operation.
+pub enum Reaction {
+    Answer(Answer),
+    /// Never answers.
+    Silence,
+    /// Ends the stream, and with it everything in flight.
+    Hangup,
+}
+
+pub fn error(error: Error) -> Reaction {
+    Reaction::Answer(Answer::Error(error))
+}
+
+pub fn code(code: ErrorCode) -> Reaction {
+    error(Error::new(code, "says the fake"))
+}
+
+pub fn granted(request: &AcquireRequest, token: u64) -> Reaction {
+    Reaction::Answer(Answer::Grant(Grant {
+        resource_name: request.name.clone(),
+        owner_id: request.owner.clone(),
+        fencing_token: token,
+        ttl_ms: request.ttl_ms,
+        ..Grant::default()
+    }))
+}
+
+/// Gets the node's id and the operation.
+type Handler = dyn Fn(u64, &Operation) -> Reaction + Send + Sync;
+
+#[derive(Clone)]
+struct FakeNode {
+    id: u64,
+    seen: Arc<Mutex<Vec<(u64, Operation)>>>,
+    frames: Arc<Mutex<Vec<usize>>>,
+    handler: Arc<Handler>,
+}
+
+/// A gateway and its nodes.
+pub struct Fakes {
+    pub gateway: GatewayHandle,
+    pub config: ClusterConfig,
+    seen: Arc<Mutex<Vec<(u64, Operation)>>>,
+    frames: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Fakes {
+    /// Nodes 1 to `nodes`, each a replica of every shard; those in `down` do not listen.
+    pub async fn start(
+        shards: u32,
+        nodes: u32,
+        down: &[u64],
+        handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
+    ) -> Fakes {
+        let mut config = ClusterConfig::dev(shards, nodes, 20_000).unwrap();
+        config.settings.waiter_grace_ms = 200;
+        let (seen, frames, handler): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>, Arc<Handler>) =
+            (Arc::default(), Arc::default(), Arc::new(handler));
+        for node in &mut config.nodes {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            node.address = listener.local_addr().unwrap().to_string();
+            if down.contains(&node.id.0) {
+                continue;
+            }
+            let (seen, frames, handler) = (seen.clone(), frames.clone(), handler.clone());
+            let fake = FakeNode { id: node.id.0, seen, frames, handler };
+            tokio::spawn(
+                tonic::transport::Server::builder()
+                    .add_service(ShardServiceServer::new(fake))
+                    .serve_with_incoming(TcpListenerStream::new(listener)),
+            );
+        }
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = GatewayOptions { cluster: config.clone(), listener: listen(), metrics_listener: Some(listen()) };
+        let gateway = Gateway::start(options).await.unwrap();
+        let fakes = Fakes { gateway, config, seen, frames };
+        let up = fakes.config.nodes.len() - down.len();
+        let connected =
+            |text: &str| text.lines().filter(|line| line.contains("node_connected{") && line.ends_with(" 1")).count();
+        while connected(&fakes.get("/metrics").await) < up {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        fakes
+    }
+
+    /// The answer to an HTTP request, head and all.
+    pub async fn get(&self, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(self.gateway.metrics_address().unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Shuts the gateway down; gives what the nodes have been asked, and will be.
+    pub async fn shut_down(self) -> Arc<Mutex<Vec<(u64, Operation)>>> {
+        self.gateway.shutdown().await;
+        self.seen
+    }
+
+    pub fn client(&self, timeout: Duration) -> Client {
+        let options = ClientOptions::new().timeout(timeout).owner("me");
+        Client::with_options([self.gateway.address().to_string()], options)
+    }
+
+    pub fn leader(&self, shard: u32) -> NodeId {
+        self.config.shard_map().replicas(ShardId(shard)).unwrap().preferred_leader
+    }
+
+    /// Which node was asked what, in order.
+    pub fn seen(&self) -> Vec<(u64, Operation)> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
+    /// How many operations each frame to a node had.
+    pub fn frames(&self) -> Vec<usize> {
+        self.frames.lock().unwrap().clone()
+    }
+
+    pub fn count(&self, what: impl Fn(u64, &Op) -> bool) -> usize {
+        let matches = |(node, operation): &&(u64, Operation)| operation.op.as_ref().is_some_and(|op| what(*node, op));
+        self.seen.lock().unwrap().iter().filter(matches).count()
+    }
+
+    pub async fn until(&self, count: usize, what: impl Fn(u64, &Op) -> bool) {
+        while self.count(&what) < count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ShardService for FakeNode {
+    type OperateStream = ReceiverStream<Result<ResultFrame, Status>>;
+
+    async fn operate(
+        &self,
+        request: Request<Streaming<OperationFrame>>,
+    ) -> Result<Response<Self::OperateStream>, Status> {
+        let (results, stream) = mpsc::channel(16);
+        let node = self.clone();
+        let mut frames = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(frame)) = frames.message().await {
+                node.frames.lock().unwrap().push(frame.operations.len());
+                let mut answered = Vec::new();
+                for operation in frame.operations {
+                    let id = operation.id;
+                    node.seen.lock().unwrap().push((node.id, operation.clone()));
+                    match (node.handler)(node.id, &operation) {
+                        Reaction::Answer(answer) => answered.push(OperationResult { id, result: Some(answer) }),
+                        Reaction::Silence => {}
+                        Reaction::Hangup => {
+                            let _ = results.send(Err(Status::unavailable("hung up"))).await;
+                            return;
+                        }
+                    }
+                }
+                if !answered.is_empty() && results.send(Ok(ResultFrame { results: answered })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
