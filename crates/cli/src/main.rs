@@ -1,2 +1,112 @@
-//! The palisade binary.
-fn main() {}
+//! The palisade binary: the servers, and a verb for everything that a client can do.
+
+mod args;
+mod cluster_file;
+mod dev;
+mod duration;
+mod exec;
+mod failure;
+mod lock;
+mod output;
+mod serve;
+mod sessions;
+mod status;
+mod verbs;
+
+use args::{Cli, Cluster, Command};
+use clap::Parser;
+use failure::{Exit, Failure};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Exec(args) = &cli.command {
+        return exec::run(args);
+    }
+    start_logging(&cli.command);
+    let serves = matches!(cli.command, Command::Dev(_) | Command::Node(_) | Command::Gateway(_));
+    let mut builder = match serves {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return Exit::Error.into();
+        }
+    };
+    let outcome = runtime.block_on(run(&cli.command));
+    // Nothing that still runs in the background is worth waiting for.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print(wants_json(&cli.command));
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Dev(args) => dev::run(args).await,
+        Command::Node(args) => serve::node(args).await,
+        Command::Gateway(args) => serve::gateway(args).await,
+        Command::Acquire(args) => verbs::acquire(args).await,
+        Command::Renew(args) => verbs::renew(args).await,
+        Command::Check(args) => verbs::check(args).await,
+        Command::Release(args) => verbs::release(args).await,
+        Command::Lock(args) => return lock::run(args).await,
+        Command::History(args) => verbs::history(args).await,
+        Command::Ls(args) => verbs::list(args).await,
+        Command::Break(args) => verbs::break_lock(args).await,
+        Command::Session(args) => sessions::run(args).await,
+        Command::Cluster(Cluster::Status(args)) => status::run(args).await,
+        Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
+        Command::Exec(_) => unreachable!("needs no runtime"),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Whether standard output is ours and a program reads it.
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Acquire(args) => args.remote.json,
+        Command::Renew(args) => args.remote.json,
+        Command::Check(args) => args.remote.json,
+        Command::Release(args) => args.remote.json,
+        Command::History(args) => args.remote.json,
+        Command::Ls(args) => args.remote.json,
+        Command::Break(args) => args.remote.json,
+        Command::Session(args) => args.remote().json,
+        Command::Cluster(Cluster::Status(args)) => args.remote.json,
+        Command::Dev(_)
+        | Command::Node(_)
+        | Command::Gateway(_)
+        | Command::Lock(_)
+        | Command::Cluster(Cluster::Check(_))
+        | Command::Exec(_) => false,
+    }
+}
+
+/// To standard error, filtered by `PALISADE_LOG` (as `RUST_LOG` is elsewhere): `info` for servers, `warn` for all else. In
+/// `dev` all nodes live and die together, so what they say of each other's absence is noise.
+fn start_logging(command: &Command) {
+    let default = match command {
+        Command::Node(_) | Command::Gateway(_) => "info",
+        Command::Dev(_) => "warn,palisade_node::transport=error",
+        _ => "warn",
+    };
+    let filter = match std::env::var("PALISADE_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).unwrap_or_else(|error| {
+            eprintln!("warning: PALISADE_LOG={text} is no filter ({error}); using {default}");
+            EnvFilter::new(default)
+        }),
+        _ => EnvFilter::new(default),
+    };
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+}

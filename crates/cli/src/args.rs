@@ -1,0 +1,403 @@
+//! The command line: what may be written, with its help. It decides nothing.
+
+use crate::duration;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Exit codes, shown by `palisade --help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  error: no quorum, no connection, outcome unknown, …
+  2  usage: the command line, or a value on it, is not valid
+  3  the lock is held by another, or the wait timed out
+  4  fenced: not the owner (any more), expired, or session lost
+`lock` passes on the exit code of its command; 128 + N if signal N ended it.";
+
+/// Palisade: a sharded lock service with fencing tokens.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster with its gateway in this process: real storage, real Raft, nothing to configure
+    Dev(Dev),
+    /// Run one node of a cluster
+    Node(Node),
+    /// Run a gateway: the stateless front door that clients talk to
+    Gateway(Gateway),
+    /// Take a lock
+    Acquire(Acquire),
+    /// Give a lock another TTL
+    Renew(Renew),
+    /// Show who holds a lock (exit code 0 whether it is held or free)
+    Check(Check),
+    /// Let a lock go
+    Release(Release),
+    /// Run a command while holding a lock; it is killed if the lock is lost
+    Lock(Lock),
+    /// Show who held a lock, newest first
+    History(History),
+    /// List locks that are held
+    Ls(Ls),
+    /// End another's hold on a lock, on the record
+    Break(Break),
+    /// Sessions: one heartbeat keeps many locks
+    #[command(subcommand)]
+    Session(Session),
+    /// The cluster's state, and its file
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Become a command that dies with its parent (used by `lock`)
+    #[command(name = "__exec", hide = true)]
+    Exec(Exec),
+}
+
+/// How to reach the service.
+#[derive(Clone, Debug, Args)]
+pub struct Gateways {
+    /// Gateways, comma-separated; the next is tried when one does not answer
+    #[arg(long, env = "PALISADE_ENDPOINT", default_value = "127.0.0.1:7400", value_name = "HOST:PORT,…")]
+    pub endpoint: String,
+    /// How long to try to get an answer (a --wait comes on top)
+    #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+/// What every client verb takes.
+#[derive(Clone, Debug, Args)]
+pub struct Remote {
+    #[command(flatten)]
+    pub gateways: Gateways,
+    /// Print one JSON document on standard output, errors included
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a lock may be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Alone
+    Exclusive,
+    /// Together with other shared holders
+    Shared,
+}
+
+/// How true an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Consistency {
+    /// As of now: a quorum confirms it
+    Linearizable,
+    /// From any one replica, which says how far behind it is
+    Stale,
+}
+
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Where clients connect
+    #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Keep the data here [default: a new temporary directory, removed at exit]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Number of shards
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub shards: u32,
+    /// Number of nodes; each holds a replica of each shard
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub replicas: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+If a node refuses to start because its data is damaged, re-seed this replica from its peers: move its data directory away
+and start it again with an empty one. Do this only while all the other replicas of its shards are up and stand at one applied
+index (see `palisade cluster status`), one node at a time: a replica that comes back empty has forgotten what it
+acknowledged, and only the others remember.")]
+pub struct Node {
+    /// The cluster file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Which of its nodes to be
+    #[arg(long, value_name = "N")]
+    pub id: u64,
+    /// Where to keep the data [default: ./data/node-N]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// The cluster file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where clients connect [default: the first gateway of the cluster file, or 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Acquire {
+    /// The resource: 1 to 512 bytes; names with the same {tag} share a shard
+    pub name: String,
+    /// Who asks [default: user@host]
+    #[arg(long, env = "PALISADE_OWNER")]
+    pub owner: Option<String>,
+    /// How long the lock lives without renewal: 100ms to 24h
+    #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
+    pub ttl: u32,
+    /// How long to wait in the queue if another holds it
+    #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
+    pub wait: u32,
+    /// How to hold it
+    #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
+    pub mode: Mode,
+    /// Hang it on this session, whose heartbeats keep it
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// A note for whoever looks
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub metadata: String,
+    /// 32 hex digits; repeat the command with the same ones to retry it: at most one grant comes of it
+    #[arg(long, value_name = "HEX", value_parser = request_id)]
+    pub request_id: Option<u128>,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct Renew {
+    /// The resource
+    pub name: String,
+    /// The fencing token of the grant
+    #[arg(long)]
+    pub token: u64,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The resource
+    pub name: String,
+    /// How true the answer must be
+    #[arg(long, value_enum, default_value_t = Consistency::Linearizable)]
+    pub consistency: Consistency,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The resource
+    pub name: String,
+    /// The fencing token of the grant
+    #[arg(long)]
+    pub token: u64,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+COMMAND runs in its own process group with PALISADE_TOKEN and PALISADE_RESOURCE set. SIGINT and SIGTERM are passed on to it.
+If the lock cannot be renewed, COMMAND gets SIGTERM while the lock is still surely held, and SIGKILL before it can be
+another's: a short TTL leaves it little time to clean up.")]
+pub struct Lock {
+    /// The resource
+    pub name: String,
+    /// How long the lock outlives a holder that vanished: 1s to 24h
+    #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
+    pub ttl: u32,
+    /// How long to wait in the queue if another holds it
+    #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
+    pub wait: u32,
+    /// Who asks [default: user@host]
+    #[arg(long, env = "PALISADE_OWNER")]
+    pub owner: Option<String>,
+    /// How to hold it
+    #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
+    pub mode: Mode,
+    /// A note for whoever looks [default: the command]
+    #[arg(long)]
+    pub metadata: Option<String>,
+    #[command(flatten)]
+    pub gateways: Gateways,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct History {
+    /// The resource
+    pub name: String,
+    /// At most so many, at most 1000
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only names that begin with this
+    #[arg(default_value = "", hide_default_value = true)]
+    pub prefix: String,
+    /// At most so many, at most 1000
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct Break {
+    /// The resource
+    pub name: String,
+    /// Why: kept in the lock's history
+    #[arg(long)]
+    pub reason: String,
+    /// Break only this grant [default: the one that holds the lock now]
+    #[arg(long)]
+    pub token: Option<u64>,
+    /// Who asks for it [default: user@host]
+    #[arg(long)]
+    pub by: Option<String>,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// Session verbs.
+#[derive(Debug, Subcommand)]
+pub enum Session {
+    /// Get a new session id, to acquire with
+    Open(SessionOpen),
+    /// Keep everything that hangs on a session alive for another TTL
+    Heartbeat(SessionOn),
+    /// Let go of everything that hangs on a session
+    Close(SessionOn),
+}
+
+impl Session {
+    pub fn remote(&self) -> &Remote {
+        match self {
+            Session::Open(args) => &args.remote,
+            Session::Heartbeat(args) | Session::Close(args) => &args.remote,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct SessionOpen {
+    /// Who asks [default: user@host]
+    #[arg(long, env = "PALISADE_OWNER")]
+    pub owner: Option<String>,
+    /// How long the session lives without a heartbeat: 100ms to 24h
+    #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
+    pub ttl: u32,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct SessionOn {
+    /// The session
+    pub id: String,
+    /// The shards where it holds something, as its grants said
+    #[arg(long, value_delimiter = ',', required = true, value_name = "N,…")]
+    pub shards: Vec<u32>,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// Cluster verbs.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Show nodes and shards; exit code 1 if a shard has no leader
+    Status(ClusterStatus),
+    /// Check a cluster file and show what it describes
+    Check(ClusterCheck),
+}
+
+#[derive(Debug, Args)]
+pub struct ClusterStatus {
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub struct ClusterCheck {
+    /// The cluster file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only lines `node N ADDRESS` and `gateway K ADDRESS`, for scripts
+    #[arg(long)]
+    pub members: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Whose death is ours
+    #[arg(long)]
+    pub parent: u32,
+    /// Take the terminal's foreground
+    #[arg(long)]
+    pub foreground: bool,
+    /// What to become
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+fn request_id(text: &str) -> Result<u128, String> {
+    if text.len() != 32 {
+        return Err(format!(
+            "it has {} digits; write 32 hex digits, such as the output of `openssl rand -hex 16`",
+            text.len()
+        ));
+    }
+    u128::from_str_radix(text, 16)
+        .map_err(|_| "write 32 hex digits, such as the output of `openssl rand -hex 16`".into())
+}
+
+/// `user@host`: who asks, when nothing else is said.
+pub fn user_at_host() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+    let user = if user.is_empty() { nix::unistd::geteuid().to_string() } else { user };
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+    format!("{user}@{}", host.unwrap_or_else(|_| "localhost".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lock_takes_a_command_after_two_dashes_only() {
+        let cli = Cli::try_parse_from(["palisade", "lock", "a", "--ttl", "5s", "--", "sh", "-c", "exit 3"]).unwrap();
+        let Command::Lock(lock) = cli.command else { panic!("lock was written") };
+        assert_eq!((lock.ttl, lock.command.len()), (5_000, 3));
+        assert!(Cli::try_parse_from(["palisade", "lock", "a", "sh"]).is_err());
+        assert!(Cli::try_parse_from(["palisade", "lock", "a", "--"]).is_err());
+    }
+
+    #[test]
+    fn a_request_id_is_sixteen_bytes_in_hex() {
+        assert_eq!(request_id("000102030405060708090a0b0c0d0e0f"), Ok(0x000102030405060708090a0b0c0d0e0f));
+        assert!(request_id("0f").is_err());
+        assert!(request_id("zz0102030405060708090a0b0c0d0e0f").is_err());
+    }
+}

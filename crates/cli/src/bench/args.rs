@@ -1,0 +1,195 @@
+//! The command line of `palisade bench`, and what it comes to. It decides nothing about how the load is made.
+
+use super::names::{NAME_BYTES_MIN, NameSpace};
+use crate::args::Gateways;
+use crate::duration;
+use crate::failure::{Exit, Failure};
+use clap::{Args, ValueEnum};
+use std::time::Duration;
+use wire::limits::{NAME_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS};
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mix {
+    /// Take a lock, let it go, again with another name
+    AcquireRelease,
+    /// A lock's life: acquire, 20 renewals spread over its hold, release
+    Seed,
+    /// Renew locks that are held all the time, one by one
+    Renew,
+    /// Linearizable checks of held locks
+    Check,
+    /// Checks of held locks, answered by any replica
+    StaleCheck,
+    /// One session per client that holds its share of the locks, kept alive by heartbeats
+    Heartbeat,
+}
+
+impl Mix {
+    /// As on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mix::AcquireRelease => "acquire-release",
+            Mix::Seed => "seed",
+            Mix::Renew => "renew",
+            Mix::Check => "check",
+            Mix::StaleCheck => "stale-check",
+            Mix::Heartbeat => "heartbeat",
+        }
+    }
+
+    /// All its locks are taken before anything is measured.
+    pub fn holds_from_the_start(self) -> bool {
+        !matches!(self, Mix::AcquireRelease | Mix::Seed)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Closed loop (default): each client sends its next operation when the last one is answered. Open loop (--rate): operations are due
+at a fixed rate, whatever the answers; a latency counts from when its operation was due, so one that had to wait for a free client
+shows that wait. Timers are 1 ms coarse, which open-loop latencies include.
+
+An acquire that finds its lock held by another is contention, not an error. Unless --keep is given, what is held at the end is
+released.")]
+pub struct Bench {
+    /// What the clients do
+    #[arg(long, value_enum, default_value_t = Mix::AcquireRelease)]
+    pub mix: Mix,
+    /// Operations in flight at most
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536), value_name = "N")]
+    pub clients: u32,
+    /// Open loop: so many operations per second, over all clients
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// How long to measure
+    #[arg(long, default_value = "10s", value_parser = duration::parse, value_name = "DURATION")]
+    pub duration: Duration,
+    /// How long to run before that
+    #[arg(long, default_value = "3s", value_parser = duration::parse, value_name = "DURATION")]
+    pub warmup: Duration,
+    /// Connections
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "K")]
+    pub streams: u32,
+    /// One RPC per operation instead of one stream per connection
+    #[arg(long)]
+    pub unary: bool,
+    /// Distinct names [default: 1000000; 10000 for the mixes that hold all of them from the start]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub names: Option<u32>,
+    /// Length of each name
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub name_bytes: usize,
+    /// Length of each owner
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub owner_bytes: usize,
+    /// Share of acquires that go to the hot names, as in 10%
+    #[arg(long, default_value = "0%", value_parser = percent, value_name = "PERCENT")]
+    pub hot: f64,
+    /// How many hot names there are
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+    pub hot_names: u32,
+    /// TTL of the locks [default: 30s; 10m for the mixes that hold all of them from the start]
+    #[arg(long, value_parser = duration::parse_ms, value_name = "DURATION")]
+    pub ttl: Option<u32>,
+    /// seed: how long each lock is held; its renewals are spread over that
+    #[arg(long, default_value = "0", value_parser = duration::parse, value_name = "DURATION", conflicts_with = "rate")]
+    pub hold: Duration,
+    /// seed: linearizable checks after each write
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100), value_name = "N")]
+    pub reads_per_write: u32,
+    /// Leave what is held at the end to its TTL
+    #[arg(long)]
+    pub keep: bool,
+    #[command(flatten)]
+    pub gateways: Gateways,
+    /// Print one JSON document on standard output, errors included
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What all clients of a run share.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// What they do.
+    pub mix: Mix,
+    /// How many there are.
+    pub clients: u32,
+    /// What they lock.
+    pub names: NameSpace,
+    /// Length of an owner.
+    pub owner_bytes: usize,
+    /// Of each lock.
+    pub ttl_ms: u32,
+    /// Share of acquires that go to hot names, 0 to 1.
+    pub hot: f64,
+    /// Pause before each renewal of a seed cycle.
+    pub renewal_pause: Duration,
+    /// Checks after each write of a seed cycle.
+    pub reads_per_write: u32,
+}
+
+/// Renewals in the life of a lock under the seed mix.
+pub const SEED_RENEWALS: u32 = 20;
+
+impl Bench {
+    /// Checks what the command line's types cannot.
+    ///
+    /// # Errors
+    /// What to change.
+    pub fn workload(&self, run: u32) -> Result<Workload, Failure> {
+        let usage = |what: String, next: &str| Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next));
+        if !(NAME_BYTES_MIN..=NAME_BYTES_MAX).contains(&self.name_bytes) {
+            let what = format!("names of {} bytes cannot be made distinct, or are not allowed", self.name_bytes);
+            return usage(what, &format!("use --name-bytes {NAME_BYTES_MIN} to {NAME_BYTES_MAX}"));
+        }
+        if self.owner_bytes > OWNER_BYTES_MAX {
+            let what = format!("owners of {} bytes are not allowed", self.owner_bytes);
+            return usage(what, &format!("use --owner-bytes {OWNER_BYTES_MAX} at most"));
+        }
+        let ttl_ms = self.ttl.unwrap_or(if self.mix.holds_from_the_start() { 600_000 } else { 30_000 });
+        if !TTL_MS.contains(&ttl_ms) {
+            return usage(format!("a TTL of {ttl_ms} ms is not allowed"), "use --ttl 100ms to 24h");
+        }
+        let count = self.names.unwrap_or(if self.mix.holds_from_the_start() { 10_000 } else { 1_000_000 });
+        if count < self.clients {
+            let what = format!("{count} names are too few for {} clients", self.clients);
+            return usage(what, "give each client a name of its own with --names, and use --hot for contention");
+        }
+        if self.duration.is_zero() {
+            return usage("nothing is measured in no time".into(), "give a --duration");
+        }
+        Ok(Workload {
+            mix: self.mix,
+            clients: self.clients,
+            names: NameSpace { run, count, hot: self.hot_names, bytes: self.name_bytes },
+            owner_bytes: self.owner_bytes,
+            ttl_ms,
+            hot: self.hot,
+            renewal_pause: self.hold / SEED_RENEWALS,
+            reads_per_write: self.reads_per_write,
+        })
+    }
+}
+
+/// `10%` as 0.1.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("write 0% to 100%".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_written_in_percent() {
+        assert_eq!((percent("10%"), percent("2.5"), percent("0%")), (Ok(0.1), Ok(0.025), Ok(0.0)));
+        for bad in ["", "x%", "101%", "-1%", "NaN"] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+    }
+}

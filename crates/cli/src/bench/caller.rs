@@ -1,0 +1,149 @@
+//! One connection's way to the service: the SDK's stream, or its unary calls.
+//!
+//! The stream is used without the SDK's retries: the gateway retries, and what still fails is to be seen. It knows nothing of
+//! what is asked.
+
+use crate::args::Gateways;
+use crate::failure::{Exit, Failure};
+use client::mux::{self, Link, LinkOptions, Service};
+use client::{AcquireOptions, Client, ClientOptions};
+use std::time::Duration;
+use tonic::transport::Endpoint;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::{Consistency, ErrorCode, HeartbeatResponse, Operation};
+
+/// A way to the service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Many operations per frame.
+    Stream {
+        /// The stream.
+        link: Link,
+        /// Of each operation.
+        timeout_ms: u64,
+    },
+    /// An RPC each.
+    Unary(Client),
+}
+
+/// How a request failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// A name of [`ErrorCode`], or one of the SDK's own: `NOT_SENT`, `LOST`.
+    pub kind: &'static str,
+    /// The lock is another's: an answer like any other.
+    pub held: bool,
+    /// Do not try again before.
+    pub pause: Duration,
+    /// For people.
+    pub message: String,
+}
+
+/// After a refusal that asks for no longer pause: a client that is refused at once must not spin.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+impl Caller {
+    /// Connections to the gateways of the command line, in turn. Connects when first used.
+    ///
+    /// # Errors
+    /// An endpoint that is none.
+    pub fn connect(gateways: &Gateways, count: u32, clients: u32, unary: bool) -> Result<Vec<Caller>, Failure> {
+        let addresses: Vec<&str> = gateways.endpoint.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let not_one = |address: &str| {
+            let what = format!("{address:?} is no endpoint");
+            Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, "write --endpoint host:port, as in 127.0.0.1:7400")
+        };
+        if addresses.is_empty() {
+            return Err(not_one(&gateways.endpoint));
+        }
+        let in_turn = addresses.iter().cycle().take(count as usize);
+        in_turn
+            .map(|address| {
+                if unary {
+                    let options = ClientOptions::new().timeout(gateways.timeout).unary(true);
+                    return Ok(Caller::Unary(Client::with_options([*address], options)));
+                }
+                let url = if address.contains("://") { (*address).to_owned() } else { format!("http://{address}") };
+                let endpoint = Endpoint::from_shared(url).map_err(|_| not_one(address))?;
+                let defaults = LinkOptions::new(Service::Locks);
+                let queue_ops_max = defaults.queue_ops_max.max(clients as usize);
+                let link = Link::start(endpoint, LinkOptions { queue_ops_max, ..defaults });
+                Ok(Caller::Stream { link, timeout_ms: gateways.timeout.as_millis() as u64 })
+            })
+            .collect()
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn call(&self, op: Op) -> Result<Answer, Refusal> {
+        match self {
+            Caller::Stream { link, timeout_ms } => {
+                link.call(Operation::of(op), *timeout_ms).await.map_err(|failure| Refusal::of(&failure))
+            }
+            Caller::Unary(client) => call_unary(client, op).await.map_err(Refusal::from),
+        }
+    }
+}
+
+async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
+    Ok(match op {
+        Op::Acquire(request) => {
+            let request_id = request.request_id.as_slice().try_into().expect("16 bytes, as the script makes them");
+            let options = AcquireOptions::new(request.name)
+                .owner(request.owner)
+                .ttl(Duration::from_millis(request.ttl_ms.into()))
+                .session(request.session_id)
+                .request_id(request_id);
+            Answer::Grant(client.acquire(options).await?)
+        }
+        Op::Renew(request) => Answer::Renew(client.renew(&request.name, request.fencing_token).await?),
+        Op::Release(request) => Answer::Release(client.release(&request.name, request.fencing_token).await?),
+        Op::Check(request) => {
+            let consistency = Consistency::try_from(request.consistency).unwrap_or_default();
+            Answer::Check(client.check(&request.name, consistency).await?)
+        }
+        Op::Heartbeat(request) => Answer::Heartbeat(client.heartbeat(&request.session_id, &request.shards).await?),
+        Op::CloseSession(request) => {
+            let released = client.close_session(&request.session_id, &request.shards).await?;
+            Answer::CloseSession(wire::v1::CloseSessionResponse { released })
+        }
+        other => unreachable!("no script asks for {other:?}"),
+    })
+}
+
+/// A heartbeat that reached every shard of its session, and found it alive there.
+pub fn kept_alive(answer: &HeartbeatResponse) -> bool {
+    answer.lost_shards.is_empty() && answer.failed_shards.is_empty()
+}
+
+impl Refusal {
+    fn new(kind: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { kind, held: false, pause: PAUSE_AFTER_ERROR, message: message.into() }
+    }
+
+    /// A heartbeat that did not keep everything alive.
+    pub fn of_heartbeat(answer: &HeartbeatResponse) -> Refusal {
+        Refusal::new(if answer.lost_shards.is_empty() { "SHARD_FAILED" } else { "SESSION_LOST" }, format!("{answer:?}"))
+    }
+
+    fn of(failure: &mux::Failure) -> Refusal {
+        match failure {
+            mux::Failure::Refused(error) => client::Error::from((**error).clone()).into(),
+            mux::Failure::NotSent(why) => Refusal::new("NOT_SENT", &**why),
+            mux::Failure::Lost(why) => Refusal::new("LOST", &**why),
+        }
+    }
+}
+
+impl From<client::Error> for Refusal {
+    fn from(error: client::Error) -> Refusal {
+        let held = matches!(error.code, ErrorCode::Held);
+        let pause = if held { Duration::ZERO } else { PAUSE_AFTER_ERROR };
+        Refusal {
+            kind: error.code.as_str_name(),
+            held,
+            pause: error.retry_after.unwrap_or(pause),
+            message: error.message,
+        }
+    }
+}

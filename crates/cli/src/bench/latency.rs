@@ -1,0 +1,111 @@
+//! Percentiles of latencies, in microseconds, with three significant digits.
+//!
+//! `benches` compiles this file too (by its path), so that other systems are measured by the same code. It knows nothing of
+//! operations and clocks.
+
+use hdrhistogram::Histogram;
+use std::time::Duration;
+
+/// Longer latencies count as this long, in microseconds: ten minutes.
+const HIGHEST_US: u64 = 600_000_000;
+
+/// Latencies of one kind of operation.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    histogram: Histogram<u64>,
+}
+
+/// What is shown of them, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Percentiles {
+    /// How many there were.
+    pub count: u64,
+    /// Half were no slower.
+    pub p50_ms: f64,
+    /// Nine of ten.
+    pub p90_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// 999 of 1,000.
+    pub p999_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Latencies::new()
+    }
+}
+
+impl Latencies {
+    /// None yet.
+    pub fn new() -> Latencies {
+        // The bounds are constants that the histogram accepts.
+        Latencies { histogram: Histogram::new_with_max(HIGHEST_US, 3).expect("valid bounds") }
+    }
+
+    /// One more.
+    pub fn record(&mut self, latency: Duration) {
+        self.histogram.saturating_record((latency.as_micros() as u64).min(HIGHEST_US));
+    }
+
+    /// All of another's.
+    pub fn add(&mut self, other: &Latencies) {
+        self.histogram.add(&other.histogram).expect("the same bounds");
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.histogram.reset();
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Zeros if there are none.
+    pub fn percentiles(&self) -> Percentiles {
+        let at = |quantile: f64| self.histogram.value_at_quantile(quantile) as f64 / 1_000.0;
+        Percentiles {
+            count: self.histogram.len(),
+            p50_ms: at(0.5),
+            p90_ms: at(0.9),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
+            max_ms: self.histogram.max() as f64 / 1_000.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_what_was_recorded() {
+        let mut some = Latencies::new();
+        (1..=500).for_each(|ms| some.record(Duration::from_millis(ms)));
+        let mut more = Latencies::new();
+        (501..=1_000).for_each(|ms| more.record(Duration::from_millis(ms)));
+        some.add(&more);
+        let shown = some.percentiles();
+        assert_eq!(shown.count, 1_000);
+        for (value, expected) in
+            [(shown.p50_ms, 500.0), (shown.p90_ms, 900.0), (shown.p99_ms, 990.0), (shown.max_ms, 1_000.0)]
+        {
+            assert!((value - expected).abs() <= expected / 500.0, "{value} for {expected}");
+        }
+        some.clear();
+        assert_eq!(some.percentiles(), Percentiles::default());
+    }
+
+    #[test]
+    fn what_is_too_long_counts_as_the_longest() {
+        let mut latencies = Latencies::new();
+        latencies.record(Duration::from_secs(86_400));
+        assert_eq!(latencies.count(), 1);
+        assert!((latencies.percentiles().max_ms - 600_000.0).abs() < 600.0);
+    }
+}

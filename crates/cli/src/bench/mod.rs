@@ -1,0 +1,37 @@
+//! `palisade bench`: load of a chosen kind, and what came of it.
+//!
+//! Each client is a small task around a [`script::Script`]; all share one thread and a few connections, so that little of the
+//! machine goes into making the load. Results count what was answered within the measured span. Latencies are those of
+//! answered operations: from when they were sent in a closed loop, from when they were due in an open one.
+
+pub mod args;
+mod caller;
+mod latency;
+mod names;
+mod report;
+mod run;
+mod script;
+mod stats;
+
+use crate::failure::{Exit, Failure};
+use args::Bench;
+use report::Report;
+use std::io::IsTerminal;
+
+/// `palisade bench`.
+pub async fn run(args: &Bench) -> Result<(), Failure> {
+    let workload = args.workload(rand::random())?;
+    let callers = caller::Caller::connect(&args.gateways, args.streams, args.clients, args.unary)?;
+    let live = std::io::stderr().is_terminal() && !args.json;
+    let measured = run::run(args, workload, callers, live).await?;
+    let report = Report::new(args, &measured);
+    if args.json { report.print_json() } else { report.print() }
+    if measured.stats.operations() == 0 {
+        let what = match measured.stats.examples.iter().next() {
+            Some((kind, message)) => format!("nothing was answered; {kind}: {message}"),
+            None => "nothing was answered in the measured time".into(),
+        };
+        return Err(Failure::new(Exit::Error, "NOTHING_ANSWERED", what, "look at the cluster: palisade cluster status"));
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! One run: what is to be held is acquired, then warm-up, measurement, and letting go.
+//!
+//! It owns the clock. Scripts say what to send, [`Stats`] counts what came back.
+
+use super::args::{Bench, Mix, Workload};
+use super::caller::{Caller, Refusal, kept_alive};
+use super::script::{Script, Step};
+use super::stats::{Ending, Stats};
+use crate::failure::{Exit, Failure};
+use client::{Client, SessionOptions};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use wire::OperationKind;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+
+/// Tries of one acquire before the mix begins.
+const PREPARE_TRIES: u32 = 10;
+/// The progress line is drawn so often.
+const PROGRESS: Duration = Duration::from_millis(500);
+/// Clients that end are waited for so long, beyond the timeout of an operation.
+const END_GRACE: Duration = Duration::from_secs(2);
+
+/// What a run measured.
+#[derive(Debug)]
+pub struct Measured {
+    /// Of the measured span.
+    pub stats: Stats,
+    /// Its length.
+    pub span: Duration,
+    /// Open loop: operations that were due in it, or before, and not done at its end.
+    pub behind: u64,
+    /// Processor time that this process took in it.
+    pub cpu: Duration,
+}
+
+/// What the clients of a run share.
+struct Shared {
+    /// Answers are counted.
+    measuring: AtomicBool,
+    /// No new requests but those that let go.
+    stopping: AtomicBool,
+    stats: Mutex<Stats>,
+    /// Since the last progress line.
+    lately: Option<Mutex<Stats>>,
+    arrivals: Option<Arrivals>,
+    keep: bool,
+}
+
+impl Shared {
+    fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// When the operations of an open loop are due: at a fixed rate, each taken by one client.
+struct Arrivals {
+    start: Instant,
+    rate: u32,
+    taken: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Arrivals {
+    fn due(&self, number: u64) -> Instant {
+        self.start + Duration::from_nanos((u128::from(number) * 1_000_000_000 / u128::from(self.rate)) as u64)
+    }
+
+    fn take(&self) -> Instant {
+        self.due(self.taken.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Due by `now` and not done.
+    fn behind(&self, now: Instant) -> u64 {
+        let due = (now - self.start).as_nanos() * u128::from(self.rate) / 1_000_000_000;
+        (due as u64).saturating_sub(self.done.load(Ordering::Relaxed))
+    }
+}
+
+/// Runs the load.
+///
+/// # Errors
+/// If what the mix holds from the start cannot be acquired.
+pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: bool) -> Result<Measured, Failure> {
+    let workload = Arc::new(workload);
+    let clients = prepare(args, &workload, &callers).await?;
+
+    let start = Instant::now();
+    let arrivals = args.rate.map(|rate| Arrivals { start, rate, taken: AtomicU64::new(0), done: AtomicU64::new(0) });
+    let shared = Arc::new(Shared {
+        measuring: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+        stats: Mutex::default(),
+        lately: live.then(Mutex::default),
+        arrivals,
+        keep: args.keep,
+    });
+    let tasks: Vec<JoinHandle<()>> = clients
+        .into_iter()
+        .map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller)))
+        .collect();
+    let progress = live.then(|| tokio::spawn(show_progress(shared.clone(), start, args.warmup + args.duration)));
+
+    tokio::time::sleep_until(start + args.warmup).await;
+    let (began, cpu) = (Instant::now(), cpu_time());
+    shared.measuring.store(true, Ordering::Relaxed);
+    tokio::time::sleep_until(began + args.duration).await;
+    shared.measuring.store(false, Ordering::Relaxed);
+    let (ended, cpu) = (Instant::now(), cpu_time().saturating_sub(cpu));
+    let behind = shared.arrivals.as_ref().map_or(0, |arrivals| arrivals.behind(ended));
+    shared.stopping.store(true, Ordering::Relaxed);
+    let stats = std::mem::take(&mut *shared.stats());
+
+    if let Some(progress) = progress {
+        progress.abort();
+        eprint!("\r\x1b[K");
+    }
+    let all_ended = async {
+        for task in tasks {
+            let _ = task.await;
+        }
+    };
+    // Mixes that hold much from the start let go of one after the other: that may take as long as it takes.
+    let patience = args.gateways.timeout * 2 + END_GRACE;
+    let patience = if workload.mix.holds_from_the_start() { patience * 10 } else { patience };
+    if tokio::time::timeout(patience, all_ended).await.is_err() {
+        eprintln!("warning: not all clients could let go in time: what they hold ends with its TTL");
+    }
+    Ok(Measured { stats, span: ended - began, behind, cpu })
+}
+
+/// Acquires what is held from the start. The scripts, each with its connection.
+async fn prepare(
+    args: &Bench,
+    workload: &Arc<Workload>,
+    callers: &[Caller],
+) -> Result<Vec<(Script, Caller)>, Failure> {
+    let sessions = (workload.mix == Mix::Heartbeat).then(|| crate::verbs::connect(&args.gateways));
+    let mut tasks = Vec::new();
+    for client in 0..args.clients {
+        let (workload, sessions) = (workload.clone(), sessions.clone());
+        let caller = callers[client as usize % callers.len()].clone();
+        tasks.push(tokio::spawn(async move {
+            let mut script = Script::new(workload.clone(), client);
+            if let Some(sessions) = sessions {
+                script.use_session(open_session(&sessions, workload.ttl_ms).await?);
+            }
+            while let Some(op) = script.prepare() {
+                let answer = insist(&caller, &op).await?;
+                if !script.prepared(&answer) {
+                    return Err(not_prepared("CONFUSED", "the answer to an acquire is no grant"));
+                }
+            }
+            Ok((script, caller))
+        }));
+    }
+    let mut clients = Vec::new();
+    for task in tasks {
+        let prepared = task.await.map_err(|error| not_prepared("PANIC", &error.to_string()))?;
+        clients.push(prepared?);
+    }
+    Ok(clients)
+}
+
+async fn open_session(sessions: &Client, ttl_ms: u32) -> Result<String, Failure> {
+    let options = SessionOptions::new().ttl(Duration::from_millis(ttl_ms.into()));
+    Ok(sessions.open_session_raw(options).await?.session_id)
+}
+
+/// Until it is granted: a retry has the same request id.
+async fn insist(caller: &Caller, op: &Op) -> Result<Answer, Failure> {
+    let mut tries = 1;
+    loop {
+        match caller.call(op.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(refusal) if refusal.held || tries == PREPARE_TRIES => {
+                return Err(not_prepared(refusal.kind, &refusal.message));
+            }
+            Err(refusal) => tokio::time::sleep(refusal.pause * tries).await,
+        }
+        tries += 1;
+    }
+}
+
+fn not_prepared(code: &str, message: &str) -> Failure {
+    let what = format!("what the mix holds from the start could not be acquired: {message}");
+    Failure::new(Exit::Error, code, what, "see `palisade cluster status`; use fewer --names or --clients")
+}
+
+/// One client, from the start to the end of the load.
+async fn client_task(shared: Arc<Shared>, mut script: Script, caller: Caller) {
+    while !shared.stopping() {
+        let op = match script.step() {
+            Step::Send(op) => op,
+            Step::Pause(pause) => {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+        };
+        let due = match &shared.arrivals {
+            None => Instant::now(),
+            Some(arrivals) => {
+                let due = arrivals.take();
+                tokio::time::sleep_until(due).await;
+                if shared.stopping() {
+                    break;
+                }
+                due
+            }
+        };
+        let kind = op.kind();
+        let outcome = caller.call(op).await;
+        let latency = Instant::now().saturating_duration_since(due);
+        if let Some(arrivals) = &shared.arrivals {
+            arrivals.done.fetch_add(1, Ordering::Relaxed);
+        }
+        let outcome = match outcome {
+            Ok(Answer::Heartbeat(beat)) if !kept_alive(&beat) => Err(Refusal::of_heartbeat(&beat)),
+            outcome => outcome,
+        };
+        let ending = match &outcome {
+            Ok(_) if kind == OperationKind::Heartbeat => Ending::Done { kept_alive: script.locks_per_heartbeat() },
+            Ok(_) => Ending::Done { kept_alive: 0 },
+            Err(refusal) => Ending::Refused(refusal),
+        };
+        if shared.measuring.load(Ordering::Relaxed) {
+            shared.stats().record(kind, latency, ending);
+        }
+        if let Some(lately) = &shared.lately {
+            lately.lock().unwrap_or_else(PoisonError::into_inner).record(kind, latency, ending);
+        }
+        match &outcome {
+            Ok(answer) => script.answered(answer),
+            Err(refusal) => {
+                script.failed();
+                if !refusal.pause.is_zero() {
+                    tokio::time::sleep(refusal.pause).await;
+                }
+            }
+        }
+    }
+    if !shared.keep {
+        while let Some(op) = script.let_go() {
+            // What cannot be let go ends with its TTL.
+            let _ = caller.call(op).await;
+        }
+    }
+}
+
+async fn show_progress(shared: Arc<Shared>, start: Instant, total: Duration) {
+    let mut before = start;
+    loop {
+        tokio::time::sleep(PROGRESS).await;
+        let Some(lately) = &shared.lately else { return };
+        let stats = std::mem::take(&mut *lately.lock().unwrap_or_else(PoisonError::into_inner));
+        let now = Instant::now();
+        let seconds = (now - std::mem::replace(&mut before, now)).as_secs_f64();
+        let latency = stats.all().percentiles();
+        eprint!(
+            "\r\x1b[K{:>4.1} s of {:.0} s{}  {:>8.0} operations/s  p50 {:.1} ms  p99 {:.1} ms  errors {}",
+            (now - start).as_secs_f64(),
+            total.as_secs_f64(),
+            if shared.measuring.load(Ordering::Relaxed) { "" } else { " (warm-up)" },
+            stats.operations() as f64 / seconds,
+            latency.p50_ms,
+            latency.p99_ms,
+            stats.errors.values().sum::<u64>(),
+        );
+        let _ = std::io::stderr().flush();
+    }
+}
+
+/// User and system time of this process so far, to 10 ms; zero where `/proc` is missing.
+fn cpu_time() -> Duration {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the command's name, which may hold anything: state is field 3, user and system time are 14 and 15.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    TICK * ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_loop_is_due_at_its_rate_whatever_the_answers() {
+        let start = Instant::now();
+        let arrivals = Arrivals { start, rate: 3, taken: AtomicU64::new(0), done: AtomicU64::new(0) };
+        let due: Vec<u128> = (0..7).map(|_| (arrivals.take() - start).as_millis()).collect();
+        assert_eq!(due, [0, 333, 666, 1_000, 1_333, 1_666, 2_000]);
+        arrivals.done.store(2, Ordering::Relaxed);
+        assert_eq!(arrivals.behind(start + Duration::from_secs(2)), 4);
+        assert_eq!(arrivals.behind(start), 0);
+    }
+
+    #[test]
+    fn processor_time_is_read() {
+        let before = cpu_time();
+        let mut sum = 0u64;
+        while cpu_time() == before {
+            sum = (0..1_000_000u64).fold(sum, |sum, n| std::hint::black_box(sum.wrapping_add(n)));
+        }
+        assert!(cpu_time() > before, "{sum}");
+    }
+}

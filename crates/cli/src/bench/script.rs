@@ -1,0 +1,343 @@
+//! What one client does: a pure state machine of requests and answers.
+//!
+//! It promises a request whenever it is asked for one, each name its own but for hot ones. It knows nothing of connections,
+//! clocks and statistics.
+
+use super::args::{Mix, SEED_RENEWALS, Workload};
+use super::names::Dice;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::{
+    AcquireRequest, CheckRequest, CloseSessionRequest, Consistency, HeartbeatRequest, Mode, ReleaseRequest,
+    RenewRequest,
+};
+
+/// What a client is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Send this, and tell [`Script::answered`] or [`Script::failed`].
+    Send(Op),
+    /// Wait so long, then ask again.
+    Pause(Duration),
+}
+
+/// One client's part of a workload.
+///
+/// - Client `c` of `n` uses the cold names c, c + n, c + 2n, …: no two clients ever meet there.
+/// - At most one request is open.
+#[derive(Debug)]
+pub struct Script {
+    workload: Arc<Workload>,
+    client: u32,
+    owner: String,
+    dice: Dice,
+    requests: u64,
+    /// Of the name used last among our own: its place among them.
+    place: u32,
+    /// Tokens of our own names, by place; 0 if not held. Mixes that hold from the start only.
+    tokens: Vec<u64>,
+    /// Empty: none.
+    session: String,
+    shards: Vec<u32>,
+    life: Life,
+    checks_left: u32,
+    paused: bool,
+}
+
+/// Of the lock that is held now, in mixes that come and go.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    name: String,
+    token: u64,
+    renewals: u32,
+}
+
+impl Script {
+    /// Of one client.
+    pub fn new(workload: Arc<Workload>, client: u32) -> Script {
+        let mut owner = format!("bench-{client:06}");
+        owner.extend(std::iter::repeat_n('.', workload.owner_bytes.saturating_sub(owner.len())));
+        owner.truncate(workload.owner_bytes);
+        let dice = Dice::new(u64::from(workload.names.run) << 32 | u64::from(client));
+        Script {
+            client,
+            owner,
+            dice,
+            requests: 0,
+            place: 0,
+            tokens: Vec::new(),
+            session: String::new(),
+            shards: Vec::new(),
+            life: Life::default(),
+            checks_left: 0,
+            paused: false,
+            workload,
+        }
+    }
+
+    /// Hangs its locks on a session.
+    pub fn use_session(&mut self, session: String) {
+        self.session = session;
+    }
+
+    /// How many cold names are its own.
+    fn places(&self) -> u32 {
+        (self.workload.names.count - self.client).div_ceil(self.workload.clients)
+    }
+
+    fn own_name(&self, place: u32) -> String {
+        self.workload.names.cold(self.client + place * self.workload.clients)
+    }
+
+    /// Before the mix begins: acquires, one after the other, of what it holds from the start. `None`: all done.
+    pub fn prepare(&mut self) -> Option<Op> {
+        let place = self.tokens.len() as u32;
+        if !self.workload.mix.holds_from_the_start() || place >= self.places() {
+            return None;
+        }
+        Some(self.acquire(self.own_name(place)))
+    }
+
+    /// The answer to what [`prepare`](Self::prepare) asked for; `false` if that is no grant.
+    pub fn prepared(&mut self, answer: &Answer) -> bool {
+        let Answer::Grant(grant) = answer else { return false };
+        self.tokens.push(grant.fencing_token);
+        if !self.shards.contains(&grant.shard) {
+            self.shards.push(grant.shard);
+        }
+        true
+    }
+
+    /// What to do next.
+    pub fn step(&mut self) -> Step {
+        Step::Send(match self.workload.mix {
+            Mix::AcquireRelease | Mix::Seed => return self.come_and_go(),
+            Mix::Renew => {
+                self.place = (self.place + 1) % self.places();
+                let token = self.tokens[self.place as usize];
+                Op::Renew(RenewRequest { name: self.own_name(self.place), fencing_token: token })
+            }
+            Mix::Check => self.check_any(Consistency::Linearizable),
+            Mix::StaleCheck => self.check_any(Consistency::Stale),
+            Mix::Heartbeat => {
+                Op::Heartbeat(HeartbeatRequest { session_id: self.session.clone(), shards: self.shards.clone() })
+            }
+        })
+    }
+
+    /// The answer to the last step's request.
+    pub fn answered(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Grant(grant) => self.life.token = grant.fencing_token,
+            Answer::Renew(_) => self.life.renewals += 1,
+            Answer::Release(_) => self.life.token = 0,
+            _ => return,
+        }
+        self.checks_left = self.workload.reads_per_write;
+    }
+
+    /// The last step's request failed: the lock, if there was one, is given up, and ends with its TTL.
+    pub fn failed(&mut self) {
+        self.life.token = 0;
+        self.checks_left = 0;
+    }
+
+    /// Locks that one answered heartbeat of this client has kept alive.
+    pub fn locks_per_heartbeat(&self) -> u64 {
+        self.tokens.len() as u64
+    }
+
+    /// At the end: lets go of what is held, one request after the other. `None`: nothing is held any more.
+    pub fn let_go(&mut self) -> Option<Op> {
+        if !self.session.is_empty() {
+            let session_id = std::mem::take(&mut self.session);
+            self.tokens.clear();
+            return Some(Op::CloseSession(CloseSessionRequest { session_id, shards: self.shards.clone() }));
+        }
+        if self.life.token != 0 {
+            return Some(self.release());
+        }
+        let token = self.tokens.pop()?;
+        Some(Op::Release(ReleaseRequest { name: self.own_name(self.tokens.len() as u32), fencing_token: token }))
+    }
+
+    fn come_and_go(&mut self) -> Step {
+        if self.checks_left > 0 {
+            self.checks_left -= 1;
+            let consistency = Consistency::Linearizable.into();
+            return Step::Send(Op::Check(CheckRequest { name: self.life.name.clone(), consistency }));
+        }
+        if self.life.token == 0 {
+            let name = self.next_name();
+            self.life = Life { name: name.clone(), token: 0, renewals: 0 };
+            return Step::Send(self.acquire(name));
+        }
+        if self.workload.mix == Mix::Seed && self.life.renewals < SEED_RENEWALS {
+            if !self.workload.renewal_pause.is_zero() && !std::mem::replace(&mut self.paused, true) {
+                return Step::Pause(self.workload.renewal_pause);
+            }
+            self.paused = false;
+            let (name, fencing_token) = (self.life.name.clone(), self.life.token);
+            return Step::Send(Op::Renew(RenewRequest { name, fencing_token }));
+        }
+        Step::Send(self.release())
+    }
+
+    fn next_name(&mut self) -> String {
+        if self.dice.falls_in(self.workload.hot) {
+            return self.workload.names.hot(self.dice.below(self.workload.names.hot));
+        }
+        self.place = (self.place + 1) % self.places();
+        self.own_name(self.place)
+    }
+
+    fn acquire(&mut self, name: String) -> Op {
+        self.requests += 1;
+        let (run, client, request) = (self.workload.names.run, self.client, self.requests);
+        let mut request_id = Vec::with_capacity(16);
+        request_id.extend_from_slice(&run.to_le_bytes());
+        request_id.extend_from_slice(&client.to_le_bytes());
+        request_id.extend_from_slice(&request.to_le_bytes());
+        Op::Acquire(AcquireRequest {
+            name,
+            owner: self.owner.clone(),
+            ttl_ms: self.workload.ttl_ms,
+            request_id,
+            wait_ms: 0,
+            mode: Mode::Exclusive.into(),
+            permits: 0,
+            permit_limit: 0,
+            session_id: self.session.clone(),
+            metadata: String::new(),
+        })
+    }
+
+    fn release(&mut self) -> Op {
+        let fencing_token = std::mem::take(&mut self.life.token);
+        Op::Release(ReleaseRequest { name: self.life.name.clone(), fencing_token })
+    }
+
+    fn check_any(&mut self, consistency: Consistency) -> Op {
+        let name = self.workload.names.cold(self.dice.below(self.workload.names.count));
+        Op::Check(CheckRequest { name, consistency: consistency.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::NameSpace;
+    use super::*;
+    use std::collections::BTreeSet;
+    use wire::v1::{Grant, ReleaseResponse, RenewResponse};
+
+    fn workload(mix: Mix) -> Workload {
+        Workload {
+            mix,
+            clients: 3,
+            names: NameSpace { run: 1, count: 10, hot: 2, bytes: 40 },
+            owner_bytes: 50,
+            ttl_ms: 30_000,
+            hot: 0.0,
+            renewal_pause: Duration::ZERO,
+            reads_per_write: 0,
+        }
+    }
+
+    fn granted(token: u64) -> Answer {
+        Answer::Grant(Grant { fencing_token: token, shard: token as u32 % 2, ..Grant::default() })
+    }
+
+    /// Runs a script against answers that always succeed; the kinds of its requests, one letter each, and the names.
+    fn run(script: &mut Script, steps: usize) -> (String, Vec<String>) {
+        let (mut kinds, mut names) = (String::new(), Vec::new());
+        for token in 1..=steps as u64 {
+            let op = match script.step() {
+                Step::Send(op) => op,
+                Step::Pause(_) => {
+                    kinds.push('.');
+                    continue;
+                }
+            };
+            names.extend(op.name().map(str::to_owned));
+            let (kind, answer) = match &op {
+                Op::Acquire(_) => ('a', granted(token)),
+                Op::Renew(_) => ('n', Answer::Renew(RenewResponse::default())),
+                Op::Release(_) => ('r', Answer::Release(ReleaseResponse::default())),
+                Op::Check(_) => ('c', Answer::Check(Default::default())),
+                Op::Heartbeat(_) => ('h', Answer::Heartbeat(Default::default())),
+                other => panic!("{other:?}"),
+            };
+            kinds.push(kind);
+            script.answered(&answer);
+        }
+        (kinds, names)
+    }
+
+    #[test]
+    fn clients_take_and_release_names_of_their_own() {
+        let workload = Arc::new(workload(Mix::AcquireRelease));
+        let mut all = BTreeSet::new();
+        for client in 0..3 {
+            let (kinds, names) = run(&mut Script::new(workload.clone(), client), 8);
+            assert_eq!(kinds, "arararar");
+            assert!(names.chunks(2).all(|pair| pair[0] == pair[1]));
+            let own: BTreeSet<String> = names.into_iter().collect();
+            assert!(own.iter().all(|name| all.insert(name.clone())), "shared with another client: {own:?}");
+        }
+        assert_eq!(all.len(), 10, "every name is used");
+    }
+
+    #[test]
+    fn the_seed_mix_renews_twenty_times_and_reads_between() {
+        let workload = Workload { reads_per_write: 1, renewal_pause: Duration::from_millis(1), ..workload(Mix::Seed) };
+        let (kinds, _) = run(&mut Script::new(Arc::new(workload), 0), 66);
+        assert_eq!(kinds, format!("ac{}rcac", ".nc".repeat(20)));
+    }
+
+    #[test]
+    fn a_lock_that_was_not_granted_is_not_released() {
+        let mut script = Script::new(Arc::new(workload(Mix::AcquireRelease)), 0);
+        let Step::Send(Op::Acquire(first)) = script.step() else { panic!("an acquire") };
+        script.failed();
+        let Step::Send(Op::Acquire(second)) = script.step() else { panic!("another acquire") };
+        assert_ne!(first.name, second.name);
+        assert_ne!(first.request_id, second.request_id);
+        assert_eq!(script.let_go(), None);
+        script.answered(&granted(5));
+        assert!(matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 5));
+        assert_eq!(script.let_go(), None);
+    }
+
+    #[test]
+    fn what_is_held_from_the_start_is_renewed_in_turn_and_let_go_at_the_end() {
+        let mut script = Script::new(Arc::new(workload(Mix::Renew)), 1);
+        let mut token = 0;
+        while let Some(Op::Acquire(_)) = script.prepare() {
+            token += 1;
+            assert!(script.prepared(&granted(token)));
+        }
+        assert_eq!(token, 3, "names 1, 4 and 7");
+        let (kinds, names) = run(&mut script, 6);
+        assert_eq!((kinds.as_str(), names.iter().collect::<BTreeSet<_>>().len()), ("nnnnnn", 3));
+        let released = std::iter::from_fn(|| script.let_go()).count();
+        assert_eq!(released, 3);
+    }
+
+    #[test]
+    fn a_session_names_the_shards_where_it_holds_and_closes() {
+        let mut script = Script::new(Arc::new(workload(Mix::Heartbeat)), 0);
+        script.use_session("s".into());
+        for token in 1.. {
+            let Some(Op::Acquire(acquire)) = script.prepare() else { break };
+            assert_eq!(acquire.session_id, "s");
+            script.prepared(&granted(token));
+        }
+        assert_eq!(script.locks_per_heartbeat(), 4);
+        let Step::Send(Op::Heartbeat(beat)) = script.step() else { panic!("a heartbeat") };
+        assert_eq!(beat.shards.len(), 2);
+        assert!(matches!(script.let_go(), Some(Op::CloseSession(_))));
+        assert_eq!(script.let_go(), None);
+    }
+}

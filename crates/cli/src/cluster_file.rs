@@ -1,0 +1,86 @@
+//! The cluster file, from disk: read, checked, its warnings told; and `palisade cluster check`.
+
+use crate::args::ClusterCheck;
+use crate::failure::{Exit, Failure};
+use crate::output::{emit, print_table};
+use routing::ClusterConfig;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+/// Reads and checks a cluster file. Warnings go to standard error.
+///
+/// # Errors
+/// If it cannot be read or used.
+pub fn load(path: &Path) -> Result<ClusterConfig, Failure> {
+    let (config, warnings) = parse(path)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(config)
+}
+
+fn parse(path: &Path) -> Result<(ClusterConfig, Vec<String>), Failure> {
+    let file = path.display();
+    let yaml = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the cluster file {file}: {error}");
+        Failure::new(Exit::Usage, "CONFIG", message, "name a readable file with --config; config/ has examples")
+    })?;
+    ClusterConfig::parse(&yaml).map_err(|error| {
+        let next = format!("correct {file} and look at it with `palisade cluster check --config {file}`");
+        Failure::new(Exit::Usage, "CONFIG", format!("{file} cannot be used: {error}"), next)
+    })
+}
+
+/// Warns if anybody beyond this machine can reach `address`: there is no access control and no encryption.
+pub fn warn_if_wide(address: &str) {
+    let reachable = address
+        .to_socket_addrs()
+        .map_or(true, |mut addresses| addresses.any(|address: SocketAddr| !address.ip().is_loopback()));
+    if reachable {
+        eprintln!(
+            "warning: {address} is reachable from other machines, without encryption or access control: anybody who \
+             reaches it can take and break locks"
+        );
+    }
+}
+
+/// Runs `palisade cluster check`.
+///
+/// # Errors
+/// If the file cannot be used.
+pub fn check(args: &ClusterCheck) -> Result<(), Failure> {
+    let (config, warnings) = parse(&args.config)?;
+    if args.members {
+        for node in &config.nodes {
+            emit(&format!("node {} {}", node.id, node.address));
+        }
+        for (number, gateway) in (1..).zip(&config.gateways) {
+            emit(&format!("gateway {number} {}", gateway.address));
+        }
+        return Ok(());
+    }
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    let (nodes, gateways) = (config.nodes.len(), config.gateways.len());
+    emit(&format!(
+        "{}: {} shards × {} replicas on {nodes} nodes, {gateways} gateways\n",
+        config.cluster, config.shards, config.replicas
+    ));
+    let map = config.shard_map();
+    let mut rows = vec![["node", "address", "zone", "metrics", "replicas", "leads"].map(String::from).to_vec()];
+    for node in &config.nodes {
+        let leads = map.shards().filter(|(_, replicas)| replicas.preferred_leader == node.id).count();
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        rows.push(vec![
+            node.id.to_string(),
+            node.address.clone(),
+            or_dash(&node.zone),
+            or_dash(&node.metrics),
+            map.hosted_by(node.id).count().to_string(),
+            leads.to_string(),
+        ]);
+    }
+    print_table(&rows);
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! What went wrong, said to people and to programs: one line what happened, one line what to do next, an exit code.
+
+use crate::output::emit;
+use serde::Serialize;
+use std::process::ExitCode;
+use wire::v1::ErrorCode;
+
+/// The exit codes of every verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Anything that is not one of the others.
+    Error = 1,
+    /// The command line, or a value on it, is not valid.
+    Usage = 2,
+    /// The lock is another's, or the wait timed out.
+    Held = 3,
+    /// Not the owner (any more), expired, session lost.
+    Fenced = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A verb that did not do what was asked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    #[serde(skip)]
+    pub exit: Exit,
+    /// Everything has been printed already: only the exit code remains to be set.
+    #[serde(skip)]
+    pub told: bool,
+    /// For programs: a name of [`ErrorCode`], or one of this program's own.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do next.
+    pub next: String,
+    /// The token that holds the name now, if the error says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_token: Option<u64>,
+    /// Who holds it, if the error says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, code: &str, message: impl Into<String>, next: impl Into<String>) -> Failure {
+        let (code, message, next) = (code.into(), message.into(), next.into());
+        Failure { exit, told: false, code, message, next, current_token: None, holder: None }
+    }
+
+    /// What was printed says it all.
+    pub fn already_told(exit: Exit) -> Failure {
+        Failure { told: true, ..Failure::new(exit, "", "", "") }
+    }
+
+    /// To standard error for people; as `{"error":{…}}` to standard output for programs.
+    pub fn print(&self, json: bool) {
+        if self.told {
+            // Nothing to add.
+        } else if json {
+            emit(&serde_json::json!({ "error": self }).to_string());
+        } else {
+            eprintln!("error: {}", self.message);
+            if !self.next.is_empty() {
+                eprintln!("  next: {}", self.next);
+            }
+        }
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Failure {
+        let code = error.code;
+        let (exit, next) = match code {
+            ErrorCode::InvalidArgument => (Exit::Usage, "correct the value and run it again"),
+            ErrorCode::Held => (Exit::Held, "add --wait 10s to wait in the queue, or try later"),
+            ErrorCode::WaitTimeout => {
+                (Exit::Held, "wait longer with --wait, or look at the holder with `palisade check`")
+            }
+            ErrorCode::WaitCancelled => (Exit::Held, "acquire again if the lock is still wanted"),
+            ErrorCode::NotOwner => (Exit::Fenced, "stop acting on this lock; acquire it again for a new token"),
+            ErrorCode::Expired => {
+                (Exit::Fenced, "stop acting on this lock; acquire it again, with a longer --ttl or earlier renewals")
+            }
+            ErrorCode::SessionLost => {
+                (Exit::Fenced, "what the session held is lost: open a new session and acquire again")
+            }
+            ErrorCode::Busy => (Exit::Error, "try again in a moment: a queue or a limit is full"),
+            ErrorCode::NoLeader => {
+                (Exit::Error, "try again in a moment; if it goes on, see which nodes are down: palisade cluster status")
+            }
+            ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown => {
+                (Exit::Error, "try again in a moment")
+            }
+            ErrorCode::OutcomeUnknown => (
+                Exit::Error,
+                "it may or may not have been done: look with `palisade check`, or retry an acquire with its --request-id",
+            ),
+            ErrorCode::Internal | ErrorCode::Unspecified => (Exit::Error, "see the logs of the gateway and the nodes"),
+        };
+        let mut failure = Failure::new(exit, code.as_str_name(), one_line(&error.message), next);
+        if exit == Exit::Error && error.message.contains("cannot connect") {
+            failure.next = "is a gateway there? Start one (`palisade dev`), or name another with --endpoint".into();
+        }
+        failure.current_token = error.current_token;
+        failure.holder = error.holder;
+        failure
+    }
+}
+
+/// Messages from afar stay on one line of a terminal, without control characters.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::v1::Error as WireError;
+
+    fn failure(error: WireError) -> Failure {
+        client::Error::from(error).into()
+    }
+
+    #[test]
+    fn exit_codes_follow_what_the_caller_should_do() {
+        for (code, exit) in [
+            (ErrorCode::InvalidArgument, Exit::Usage),
+            (ErrorCode::Held, Exit::Held),
+            (ErrorCode::WaitTimeout, Exit::Held),
+            (ErrorCode::NotOwner, Exit::Fenced),
+            (ErrorCode::Expired, Exit::Fenced),
+            (ErrorCode::SessionLost, Exit::Fenced),
+            (ErrorCode::NoLeader, Exit::Error),
+            (ErrorCode::OutcomeUnknown, Exit::Error),
+        ] {
+            assert_eq!(failure(WireError::new(code, "m")).exit, exit, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn programs_get_the_holder_and_people_get_one_line() {
+        let json = serde_json::to_value(failure(WireError::held("held\nby\x1b[31m b", 7, "b"))).unwrap();
+        assert_eq!(json["code"], "HELD");
+        assert_eq!(json["current_token"], 7);
+        assert_eq!(json["holder"], "b");
+        assert_eq!(json["message"], "held by [31m b");
+    }
+}

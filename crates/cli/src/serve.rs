@@ -1,0 +1,103 @@
+//! `palisade node` and `palisade gateway`: one server in this process, until a signal or a fatal error ends it.
+
+use crate::args;
+use crate::cluster_file::{load, warn_if_wide};
+use crate::failure::{Exit, Failure};
+use gateway::{Gateway, GatewayOptions};
+use node::{Node, NodeOptions};
+use routing::NodeId;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use storage::{Engine, RocksEngine};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where a gateway listens when nothing says otherwise.
+const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
+
+/// Runs a node to its end.
+///
+/// # Errors
+/// Whatever kept it from starting, or ended it.
+pub async fn node(args: &args::Node) -> Result<(), Failure> {
+    let cluster = load(&args.config)?;
+    let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
+    let engine = open_engine(&dir).await?;
+    let options = NodeOptions { cluster, id: NodeId(args.id), engine, listener: None, metrics_listener: None };
+    let node = Node::start(options).await.map_err(node_failure)?;
+    let failed = tokio::select! {
+        () = told_to_stop() => None,
+        error = node.wait_failed() => Some(error),
+    };
+    match failed {
+        Some(error) => Err(node_failure(error)),
+        None => node.shutdown().await.map_err(node_failure),
+    }
+}
+
+/// Runs a gateway to its end.
+///
+/// # Errors
+/// Whatever kept it from starting, or ended it.
+pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
+    let cluster = load(&args.config)?;
+    let listed = || cluster.gateways.first().map(|gateway| gateway.address.clone());
+    let listen = args.listen.clone().or_else(listed).unwrap_or_else(|| DEFAULT_LISTEN.into());
+    warn_if_wide(&listen);
+    let listener = bind(&listen)?;
+    let configured = cluster.gateways.iter().find(|gateway| gateway.address == listen);
+    let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
+        Some(address) => Some(bind(address)?),
+        None => None,
+    };
+    let mut gateway =
+        Gateway::start(GatewayOptions { cluster, listener, metrics_listener }).await.map_err(gateway_failure)?;
+    let outcome = tokio::select! {
+        () = told_to_stop() => Ok(()),
+        ended = gateway.wait() => ended.map_err(gateway_failure),
+    };
+    gateway.shutdown().await;
+    outcome
+}
+
+/// Opens a node's store, off the async threads: it may have much to replay.
+///
+/// # Errors
+/// If the directory cannot be used.
+pub async fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
+    let (owned, shown) = (dir.to_owned(), dir.display().to_string());
+    let opened = tokio::task::spawn_blocking(move || RocksEngine::open(&owned)).await;
+    match opened {
+        Ok(Ok(engine)) => Ok(Arc::new(engine)),
+        Ok(Err(error)) => Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: {error}"), "")),
+        Err(error) => Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: opening it failed: {error}"), "")),
+    }
+}
+
+/// Binds a socket now, so that whoever starts this learns at once if it cannot be.
+///
+/// # Errors
+/// If it is taken or not this machine's.
+pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
+    std::net::TcpListener::bind(address).map_err(|error| {
+        let next = "stop what uses this address, or choose another";
+        Failure::new(Exit::Error, "LISTEN", format!("cannot listen on {address}: {error}"), next)
+    })
+}
+
+/// SIGINT (Ctrl-C) or SIGTERM.
+pub async fn told_to_stop() {
+    let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+pub fn node_failure(error: node::NodeError) -> Failure {
+    Failure::new(Exit::Error, "NODE", error.to_string(), "")
+}
+
+pub fn gateway_failure(error: gateway::GatewayError) -> Failure {
+    Failure::new(Exit::Error, "GATEWAY", error.to_string(), "")
+}

@@ -1,0 +1,246 @@
+//! `palisade cluster status`: nodes, shards and how their replicas stand to each other.
+//!
+//! A replica's row is what it said of itself a moment ago, not all at one moment: under load, followers lag by what is on
+//! its way. State hashes are compared only where two replicas stand at the same index.
+
+use crate::args::ClusterStatus;
+use crate::failure::{Exit, Failure, one_line};
+use crate::output::{Paint, emit, print_json, print_table};
+use crate::verbs;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use wire::v1::{ClusterStatusResponse, ShardStatus};
+
+/// Runs the verb.
+///
+/// # Errors
+/// If no gateway answers, or a shard has no leader.
+pub async fn run(args: &ClusterStatus) -> Result<(), Failure> {
+    let status = verbs::connect(&args.remote.gateways).cluster_status().await?;
+    let shards = summarise(&status);
+    if args.remote.json {
+        print_json(&StatusJson::new(&status, &shards));
+    } else {
+        print(&status, &shards);
+    }
+    let leaderless: Vec<String> =
+        shards.iter().filter(|shard| shard.leader.is_none()).map(|shard| shard.shard.to_string()).collect();
+    if shards.is_empty() || !leaderless.is_empty() {
+        let message = match shards.is_empty() {
+            true => "no replica of any shard answered".to_owned(),
+            false => format!("no leader for shard {}", leaderless.join(", ")),
+        };
+        if args.remote.json {
+            // The document that was printed says it already: `leader` is null.
+            return Err(Failure::already_told(Exit::Error));
+        }
+        let next =
+            "each shard needs a majority of its replicas: start the nodes that are down, or wait for an election";
+        return Err(Failure::new(Exit::Error, "NO_LEADER", message, next));
+    }
+    Ok(())
+}
+
+/// One shard, over all its replicas that answered.
+#[derive(Debug, Serialize)]
+struct ShardSummary {
+    shard: u32,
+    /// By the highest term: a deposed leader may not know it yet.
+    leader: Option<u64>,
+    term: u64,
+    applied_index: u64,
+    active_locks: u64,
+    waiters: u64,
+    sessions: u64,
+    last_token: u64,
+    /// `None` where no two replicas stand at the same index.
+    hashes_equal: Option<bool>,
+    replicas: Vec<ReplicaJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReplicaJson {
+    node: u64,
+    role: String,
+    term: u64,
+    committed_index: u64,
+    applied_index: u64,
+    /// Entries behind the furthest replica.
+    lag: u64,
+    first_index: u64,
+    last_index: u64,
+    checkpoint_index: u64,
+    /// In hex: JSON numbers are not exact beyond 2^53.
+    state_hash: String,
+    snapshots_installed: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeJson {
+    node: u64,
+    address: String,
+    zone: String,
+    reachable: bool,
+    leads: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct StatusJson<'a> {
+    cluster: &'a str,
+    map_version: u64,
+    nodes: Vec<NodeJson>,
+    shards: &'a [ShardSummary],
+}
+
+impl<'a> StatusJson<'a> {
+    fn new(status: &'a ClusterStatusResponse, shards: &'a [ShardSummary]) -> Self {
+        let nodes = status.nodes.iter().map(|node| NodeJson {
+            node: node.node,
+            address: node.address.clone(),
+            zone: node.zone.clone(),
+            reachable: node.reachable,
+            leads: shards.iter().filter(|shard| shard.leader == Some(node.node)).count(),
+        });
+        StatusJson { cluster: &status.cluster, map_version: status.map_version, nodes: nodes.collect(), shards }
+    }
+}
+
+/// One row per shard that a replica answered for, and for gaps between them.
+fn summarise(status: &ClusterStatusResponse) -> Vec<ShardSummary> {
+    let mut by_shard: BTreeMap<u32, Vec<&ShardStatus>> = BTreeMap::new();
+    for replica in &status.shards {
+        by_shard.entry(replica.shard).or_default().push(replica);
+    }
+    let count = by_shard.keys().last().map_or(0, |last| last + 1);
+    (0..count).map(|shard| summary(shard, by_shard.get(&shard).map_or(&[][..], Vec::as_slice))).collect()
+}
+
+fn summary(shard: u32, replicas: &[&ShardStatus]) -> ShardSummary {
+    let term = replicas.iter().map(|replica| replica.term).max().unwrap_or(0);
+    let leader = replicas.iter().filter(|replica| replica.role == "leader").max_by_key(|replica| replica.term);
+    let furthest = replicas.iter().max_by_key(|replica| replica.applied_index);
+    let shown = leader.or(furthest);
+    let head = furthest.map_or(0, |replica| replica.applied_index);
+    let mut by_index: HashMap<u64, Vec<u64>> = HashMap::new();
+    for replica in replicas {
+        by_index.entry(replica.applied_index).or_default().push(replica.state_hash);
+    }
+    let comparable: Vec<&Vec<u64>> = by_index.values().filter(|hashes| hashes.len() > 1).collect();
+    let equal = comparable.iter().all(|hashes| hashes.iter().all(|hash| *hash == hashes[0]));
+    let row = |replica: &&ShardStatus| ReplicaJson {
+        node: replica.node,
+        role: replica.role.clone(),
+        term: replica.term,
+        committed_index: replica.committed_index,
+        applied_index: replica.applied_index,
+        lag: head - replica.applied_index,
+        first_index: replica.first_index,
+        last_index: replica.last_index,
+        checkpoint_index: replica.checkpoint_index,
+        state_hash: format!("{:016x}", replica.state_hash),
+        snapshots_installed: replica.snapshots_installed,
+    };
+    let mut rows: Vec<ReplicaJson> = replicas.iter().map(row).collect();
+    rows.sort_by_key(|replica| replica.node);
+    ShardSummary {
+        shard,
+        leader: leader.map(|replica| replica.node),
+        term,
+        applied_index: head,
+        active_locks: shown.map_or(0, |replica| replica.active_locks),
+        waiters: shown.map_or(0, |replica| replica.waiters),
+        sessions: shown.map_or(0, |replica| replica.sessions),
+        last_token: shown.map_or(0, |replica| replica.last_token),
+        hashes_equal: (!comparable.is_empty()).then_some(equal),
+        replicas: rows,
+    }
+}
+
+fn print(status: &ClusterStatusResponse, shards: &[ShardSummary]) {
+    let paint = Paint::stdout();
+    emit(&format!("{} {} (map version {})\n", paint.dim("cluster"), one_line(&status.cluster), status.map_version));
+    let mut rows = vec![["node", "address", "zone", "state", "leads"].map(String::from).to_vec()];
+    for node in &status.nodes {
+        rows.push(vec![
+            node.node.to_string(),
+            node.address.clone(),
+            if node.zone.is_empty() { "-".into() } else { node.zone.clone() },
+            if node.reachable { "up" } else { "DOWN" }.into(),
+            shards.iter().filter(|shard| shard.leader == Some(node.node)).count().to_string(),
+        ]);
+    }
+    print_table(&rows);
+    emit("");
+    let header = [
+        "shard",
+        "leader",
+        "term",
+        "applied",
+        "locks",
+        "waiters",
+        "sessions",
+        "last token",
+        "replicas (lag)",
+        "state hashes",
+    ];
+    let mut rows = vec![header.map(String::from).to_vec()];
+    for shard in shards {
+        let replicas: Vec<String> = shard.replicas.iter().map(|r| format!("{}({})", r.node, r.lag)).collect();
+        let hashes = match shard.hashes_equal {
+            Some(true) => "equal",
+            Some(false) => "DIFFERENT",
+            None => "not comparable now",
+        };
+        rows.push(vec![
+            shard.shard.to_string(),
+            shard.leader.map_or_else(|| "NONE".into(), |leader| format!("node {leader}")),
+            shard.term.to_string(),
+            shard.applied_index.to_string(),
+            shard.active_locks.to_string(),
+            shard.waiters.to_string(),
+            shard.sessions.to_string(),
+            shard.last_token.to_string(),
+            replicas.join(" "),
+            hashes.into(),
+        ]);
+    }
+    print_table(&rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(node: u64, role: &str, term: u64, applied_index: u64, state_hash: u64) -> ShardStatus {
+        ShardStatus { node, role: role.into(), term, applied_index, state_hash, ..Default::default() }
+    }
+
+    fn summary_of(replicas: &[ShardStatus]) -> ShardSummary {
+        summary(0, &replicas.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_leader_of_the_highest_term_leads() {
+        let deposed = replica(1, "leader", 3, 10, 0);
+        let leads = summary_of(&[deposed, replica(2, "leader", 4, 12, 0), replica(3, "follower", 4, 12, 0)]);
+        assert_eq!((leads.leader, leads.term, leads.replicas[0].lag), (Some(2), 4, 2));
+    }
+
+    #[test]
+    fn hashes_are_compared_at_the_same_index_only() {
+        assert_eq!(summary_of(&[replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 9, 8)]).hashes_equal, None);
+        let equal = [replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 10, 7), replica(3, "follower", 1, 9, 1)];
+        assert_eq!(summary_of(&equal).hashes_equal, Some(true));
+        let parted = [replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 10, 8)];
+        assert_eq!(summary_of(&parted).hashes_equal, Some(false));
+    }
+
+    #[test]
+    fn a_shard_that_nobody_answered_for_is_shown_without_a_leader() {
+        let mut only = replica(1, "leader", 1, 1, 0);
+        only.shard = 1;
+        let status = ClusterStatusResponse { shards: vec![only], ..Default::default() };
+        let leaders: Vec<Option<u64>> = summarise(&status).iter().map(|shard| shard.leader).collect();
+        assert_eq!(leaders, vec![None, Some(1)]);
+    }
+}

@@ -1,0 +1,282 @@
+//! The lock verbs: each one call of the SDK, and its answer shown.
+
+use crate::args::{self, Gateways};
+use crate::duration::show_ms;
+use crate::failure::{Exit, Failure, one_line};
+use crate::output::*;
+use crate::serve::told_to_stop;
+use client::{AcquireOptions, Client, ClientOptions, RequestId};
+use std::time::Duration;
+use wire::limits::METADATA_BYTES_MAX;
+use wire::v1::{Consistency, ErrorCode, Grant, Mode, Tenure};
+
+/// A client of the gateways that the command line names.
+pub fn connect(gateways: &Gateways) -> Client {
+    let endpoints = gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+    let options = ClientOptions::new().timeout(gateways.timeout).owner(args::user_at_host());
+    Client::with_options(endpoints, options)
+}
+
+/// At random.
+pub fn new_request_id() -> RequestId {
+    rand::random()
+}
+
+pub fn mode(mode: args::Mode) -> Mode {
+    match mode {
+        args::Mode::Exclusive => Mode::Exclusive,
+        args::Mode::Shared => Mode::Shared,
+    }
+}
+
+/// A command line, as far as it fits.
+pub fn as_metadata(command: &[String]) -> String {
+    let mut text = one_line(&command.join(" "));
+    while text.len() > METADATA_BYTES_MAX {
+        text.pop();
+    }
+    text
+}
+
+/// Leaves the queue, and lets go of what was granted meanwhile.
+pub async fn let_go(client: &Client, name: &str, request_id: RequestId) {
+    if let Ok(cancelled) = client.cancel_wait(name, request_id).await
+        && let Some(grant) = cancelled.grant
+    {
+        // If this fails too, the lock ends with its TTL.
+        let _ = client.release(name, grant.fencing_token).await;
+    }
+}
+
+/// `palisade acquire`.
+pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
+    let client = connect(&args.remote.gateways);
+    let request_id = args.request_id.map_or_else(new_request_id, u128::to_be_bytes);
+    let mut options = AcquireOptions::new(&args.name)
+        .owner(args.owner.clone().unwrap_or_else(args::user_at_host))
+        .ttl(Duration::from_millis(args.ttl.into()))
+        .wait(Duration::from_millis(args.wait.into()))
+        .mode(mode(args.mode))
+        .metadata(&args.metadata)
+        .request_id(request_id);
+    if let Some(session) = &args.session {
+        options = options.session(session);
+    }
+    let acquired = tokio::select! {
+        acquired = client.acquire(options) => acquired,
+        () = told_to_stop() => {
+            let_go(&client, &args.name, request_id).await;
+            let message = format!("interrupted while acquiring {}", args.name);
+            return Err(Failure::new(Exit::Error, "INTERRUPTED", message, "the place in the queue was given up"));
+        }
+    };
+    let grant = acquired.map_err(|error| {
+        let unknown = error.code == ErrorCode::OutcomeUnknown;
+        let mut failure = Failure::from(error);
+        if unknown {
+            let hex = u128::from_be_bytes(request_id);
+            failure.next = format!("run it again with --request-id {hex:032x}: at most one grant comes of it");
+        }
+        failure
+    })?;
+    if args.remote.json {
+        print_json(&GrantJson::from(&grant));
+    } else {
+        print_grant("acquired", &grant, Vec::new());
+    }
+    Ok(())
+}
+
+/// `palisade renew`.
+pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
+    let renewal = connect(&args.remote.gateways).renew(&args.name, args.token).await?;
+    if args.remote.json {
+        print_json(&serde_json::json!({
+            "resource_name": args.name,
+            "fencing_token": args.token,
+            "state": "ACQUIRED",
+            "expires_at_ms": renewal.expires_at_ms,
+            "ttl_ms": renewal.ttl_ms,
+            "renewal_count": renewal.renewal_count,
+            "shard": renewal.shard,
+        }));
+        return Ok(());
+    }
+    let paint = Paint::stdout();
+    emit(&format!("{} {}", paint.good("renewed"), paint.bold(&one_line(&args.name))));
+    print_pairs(&[
+        ("token", args.token.to_string()),
+        ("expires", format!("{} (TTL {})", expiry(renewal.expires_at_ms, wall_ms()), show_ttl(renewal.ttl_ms))),
+        ("renewals", renewal.renewal_count.to_string()),
+        ("shard", renewal.shard.to_string()),
+    ]);
+    Ok(())
+}
+
+/// `palisade check`.
+pub async fn check(args: &args::Check) -> Result<(), Failure> {
+    let consistency = match args.consistency {
+        args::Consistency::Linearizable => Consistency::Linearizable,
+        args::Consistency::Stale => Consistency::Stale,
+    };
+    let answer = connect(&args.remote.gateways).check(&args.name, consistency).await?;
+    if args.remote.json {
+        print_json(&CheckJson::new(&args.name, &answer));
+        return Ok(());
+    }
+    let mut about = vec![("waiters", answer.waiters.to_string())];
+    if consistency == Consistency::Stale {
+        about.push(("as of", format!("{} ago, by node {}", show_ms(answer.stale_by_ms), answer.answered_by)));
+    }
+    let (paint, now) = (Paint::stdout(), wall_ms());
+    match answer.holders.split_last() {
+        None => {
+            emit(&format!("{} {}", paint.good("free"), paint.bold(&one_line(&args.name))));
+            print_pairs(&[vec![("shard", answer.shard.to_string())], about].concat());
+        }
+        Some((last, others)) => {
+            let held_for = |grant: &Grant| ("held for", show_ms(now.saturating_sub(grant.acquired_at_ms)));
+            for grant in others {
+                print_grant("held", grant, vec![held_for(grant)]);
+            }
+            print_grant("held", last, [vec![held_for(last)], about].concat());
+        }
+    }
+    Ok(())
+}
+
+/// `palisade release`.
+pub async fn release(args: &args::Release) -> Result<(), Failure> {
+    let released = connect(&args.remote.gateways).release(&args.name, args.token).await?;
+    if args.remote.json {
+        print_json(&serde_json::json!({
+            "resource_name": args.name,
+            "fencing_token": args.token,
+            "state": "RELEASED",
+            "already_released": released.already_released,
+            "shard": released.shard,
+        }));
+        return Ok(());
+    }
+    let paint = Paint::stdout();
+    let word = if released.already_released { "already released" } else { "released" };
+    emit(&format!("{} {}", paint.good(word), paint.bold(&one_line(&args.name))));
+    print_pairs(&[("token", args.token.to_string()), ("shard", released.shard.to_string())]);
+    Ok(())
+}
+
+/// `palisade history`.
+pub async fn history(args: &args::History) -> Result<(), Failure> {
+    let tenures = connect(&args.remote.gateways).history(&args.name, args.limit).await?;
+    if args.remote.json {
+        let tenures: Vec<TenureJson> = tenures.iter().map(TenureJson::from).collect();
+        print_json(&serde_json::json!({ "resource_name": args.name, "tenures": tenures }));
+        return Ok(());
+    }
+    if tenures.is_empty() {
+        emit(&format!("nobody has held {} within the time that history is kept for", one_line(&args.name)));
+        return Ok(());
+    }
+    let now = wall_ms();
+    let mut rows = vec![["token", "owner", "acquired", "held for", "ended", "renewals"].map(String::from).to_vec()];
+    for tenure in &tenures {
+        let held_until = if tenure.ended_at_ms == 0 { now } else { tenure.ended_at_ms };
+        rows.push(vec![
+            tenure.fencing_token.to_string(),
+            tenure.owner_id.clone(),
+            ago(tenure.acquired_at_ms, now),
+            show_ms(held_until.saturating_sub(tenure.acquired_at_ms)),
+            ending(tenure),
+            tenure.renewal_count.to_string(),
+        ]);
+    }
+    print_table(&rows);
+    Ok(())
+}
+
+fn ending(tenure: &Tenure) -> String {
+    let state = state_name(tenure.state());
+    match (tenure.ended_at_ms, tenure.broken_by.is_empty()) {
+        (0, _) => "holds it".into(),
+        (_, true) => state.into(),
+        (_, false) => format!("{state} by {}: {}", tenure.broken_by, tenure.break_reason),
+    }
+}
+
+/// `palisade ls`.
+pub async fn list(args: &args::Ls) -> Result<(), Failure> {
+    let listing = connect(&args.remote.gateways).list(&args.prefix, args.limit).await?;
+    if args.remote.json {
+        let grants: Vec<GrantJson> = listing.grants.iter().map(GrantJson::from).collect();
+        print_json(&serde_json::json!({
+            "grants": grants,
+            "more": listing.more,
+            "missing_shards": listing.missing_shards,
+        }));
+    } else {
+        let now = wall_ms();
+        let mut rows = vec![["name", "owner", "token", "expires", "shard"].map(String::from).to_vec()];
+        for grant in &listing.grants {
+            rows.push(vec![
+                grant.resource_name.clone(),
+                grant.owner_id.clone(),
+                grant.fencing_token.to_string(),
+                expiry(grant.expires_at_ms, now),
+                grant.shard.to_string(),
+            ]);
+        }
+        print_table(&rows);
+        if listing.more {
+            emit("… and more: raise --limit or name a longer prefix");
+        }
+    }
+    if listing.missing_shards.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<String> = listing.missing_shards.iter().map(u32::to_string).collect();
+    eprintln!("warning: shards that could not be asked, whose locks are not listed: {}", missing.join(", "));
+    Err(Failure::already_told(Exit::Error))
+}
+
+/// `palisade break`: looks who holds it, and breaks that hold and no other.
+pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
+    let client = connect(&args.remote.gateways);
+    let token = match args.token {
+        Some(token) => token,
+        None => holding_token(&client, &args.name).await?,
+    };
+    let by = args.by.clone().unwrap_or_else(args::user_at_host);
+    let tenure = client.break_lock(&args.name, token, &args.reason, &by).await?;
+    if args.remote.json {
+        print_json(&TenureJson::from(&tenure));
+        return Ok(());
+    }
+    let paint = Paint::stdout();
+    emit(&format!("{} {}", paint.bad("broke"), paint.bold(&one_line(&args.name))));
+    print_pairs(&[
+        ("owner", one_line(&tenure.owner_id)),
+        ("token", tenure.fencing_token.to_string()),
+        ("held for", show_ms(tenure.ended_at_ms.saturating_sub(tenure.acquired_at_ms))),
+        ("broken by", one_line(&tenure.broken_by)),
+        ("reason", one_line(&tenure.break_reason)),
+        ("shard", tenure.shard.to_string()),
+    ]);
+    Ok(())
+}
+
+async fn holding_token(client: &Client, name: &str) -> Result<u64, Failure> {
+    let holders = client.check(name, Consistency::Linearizable).await?.holders;
+    match holders.as_slice() {
+        [] => Err(Failure::new(Exit::Error, "NOT_HELD", format!("nobody holds {name}"), "there is nothing to break")),
+        [only] => Ok(only.fencing_token),
+        several => {
+            let tokens: Vec<String> = several.iter().map(|grant| grant.fencing_token.to_string()).collect();
+            let message = format!("{name} has {} holders, with tokens {}", several.len(), tokens.join(", "));
+            Err(Failure::new(Exit::Usage, "SEVERAL_HOLDERS", message, "name the one to break with --token"))
+        }
+    }
+}
+
+fn show_ttl(ttl_ms: u32) -> String {
+    show_ms(ttl_ms.into())
+}
