@@ -217,7 +217,9 @@ impl Client {
         unseen.armed &= matches!(&outcome, Err(error) if error.is_outcome_unknown());
         let driven = outcome?;
         match driven.answer {
-            Answer::Grant(grant) => Ok(Timed { grant, first_sent: driven.first_sent, tries: driven.tries }),
+            Answer::Grant(grant) => {
+                Ok(Timed { grant, first_sent: driven.first_sent, tries: driven.tries, fresh_id: chosen.is_none() })
+            }
             _ => Err(Error::confused("an acquire")),
         }
     }
@@ -322,6 +324,8 @@ pub(crate) struct Timed {
     pub(crate) grant: Grant,
     pub(crate) first_sent: Instant,
     pub(crate) tries: u32,
+    /// The request id was made for this very call, so nothing was asked by it before `first_sent`.
+    pub(crate) fresh_id: bool,
 }
 
 /// An acquire whose answer nobody may ever see.

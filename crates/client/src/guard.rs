@@ -125,18 +125,19 @@ impl Drop for Holding<'_> {
 
 /// What may be believed of a lock that has just been acquired.
 ///
-/// Its TTL began no earlier than the first try was sent. That is all that is known, and for one that waited, or took more
-/// than one try, it may be long ago: such a lock is renewed at once, and counted from there.
+/// Its TTL began no earlier than its request id was first sent. For one that waited, or took more than one try, that may be
+/// long ago; for an id of the caller's, which may be older than this call, it is not known at all. Such a lock is renewed
+/// at once, and counted from there.
 async fn first_lease(client: &Client, timed: &Timed) -> Result<Lease, Error> {
     let grant = &timed.grant;
     let ttl = Duration::from_millis(grant.ttl_ms.into());
     let mut lease = Lease::new(timed.first_sent, ttl);
-    if grant.waited_ms == 0 && timed.tries == 1 && lease.lost_at(Instant::now()).is_none() {
+    if timed.fresh_id && grant.waited_ms == 0 && timed.tries == 1 && lease.lost_at(Instant::now()).is_none() {
         return Ok(lease);
     }
     match client.renew_timed(&grant.resource_name, grant.fencing_token, client.options().timeout).await {
         Ok((renewal, sent)) => lease = Lease::new(sent, Duration::from_millis(renewal.ttl_ms.into())),
-        Err(error) if error.is_fenced() => return Err(error),
+        Err(error) if error.is_fenced() || !timed.fresh_id => return Err(error),
         Err(error) => tracing::debug!(%error, "a fresh lock could not be renewed: counted from its first request"),
     }
     match lease.lost_at(Instant::now()) {

@@ -120,6 +120,20 @@ async fn a_lock_that_waited_is_renewed_before_it_is_handed_out() {
 }
 
 #[tokio::test]
+async fn a_lock_under_an_id_of_the_callers_may_be_old_and_is_renewed_before_it_is_handed_out() {
+    let fake = Fake::start(|op| match op {
+        Op::Acquire(request) => Reaction::Answer(grant(request, 3)),
+        Op::Renew(_) => renewed(),
+        _ => released(),
+    })
+    .await;
+    let client = Client::connect([fake.endpoint()]);
+    let guard = client.lock(options().request_id([1; 16])).await.unwrap();
+    assert_eq!(fake.seen().iter().filter(|op| is_renew(op)).count(), 1);
+    assert!(guard.is_valid());
+}
+
+#[tokio::test]
 async fn a_lock_that_is_lost_before_it_is_handed_out_is_not_handed_out() {
     let fake = Fake::start(|op| match op {
         Op::Acquire(request) => {
