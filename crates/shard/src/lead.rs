@@ -143,10 +143,11 @@ impl Lead {
         }
     }
 
-    /// Leadership is gone: all attached waiters are told to go elsewhere. They keep their places.
-    pub(crate) fn end(mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
+    /// Leadership is gone: all attached waiters are told to ask elsewhere. They keep their places, so a grant may come of
+    /// them yet: none may hear that nothing was done.
+    pub(crate) fn end(mut self, replies: &mut Vec<(Ticket, Reply)>) {
         let waiters = self.waiters.drain_sorted();
-        replies.extend(waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, reply.clone())));
+        replies.extend(waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, Reply::Unknown)));
     }
 
     fn attach(&mut self, request_id: RequestId, name: &str, ticket: Ticket, deadline_ms: u64) {

@@ -153,7 +153,7 @@ impl Replica {
         self.out.leadership = Some(known);
         if self.lead.as_ref().is_some_and(|lead| !is_me || lead.term != known.term) {
             let reply = self.not_leading();
-            self.lead.take().expect("just seen").end(&reply, &mut self.out.replies);
+            self.lead.take().expect("just seen").end(&mut self.out.replies);
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
         if is_me && self.lead.is_none() {

@@ -87,7 +87,10 @@ impl Replica {
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
-            batch_append: true,
+            // raft-rs puts new entries on any empty append that is still to be sent, though it may stand elsewhere in the log
+            // (its `is_continuous_ents`): the receiver would acknowledge entries that it does not have. Entries are batched
+            // before they get here.
+            batch_append: false,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: 4 << 20,
             ..Default::default()
