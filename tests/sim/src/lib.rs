@@ -1,3 +1,7 @@
 //! Safety of Palisade, shown: a checker of recorded histories, and a simulator that records them under faults.
 
+pub mod campaign;
 pub mod checker;
+pub mod report;
+pub mod rng;
+pub mod world;

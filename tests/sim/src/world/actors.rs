@@ -1,0 +1,319 @@
+//! What clients do: take, keep, let go, look, break; forget, come late, and try again what they do not know the outcome of.
+
+use super::ask::{Answer, Ask, Done, What};
+use super::calls::{Act, Client, Held, Purpose, Role, Session, Settled};
+use super::{AUDITOR, Event, FaultKind, SECOND_US, World};
+use client::lease::Lease;
+use routing::ShardId;
+use std::time::Duration;
+use tokio::time::Instant;
+use wire::v1::ErrorCode;
+
+/// Operations of one client at a time.
+const CALLS_MAX: usize = 4;
+const HELD_MAX: usize = 3;
+
+impl World {
+    pub(crate) fn begin_clients(&mut self) {
+        let count = self.rng.range(5, 8) as u32;
+        for id in 1..=count {
+            let role = match id % 4 {
+                1 | 3 => Role::Locker,
+                2 => Role::Sessioner,
+                _ => Role::Watcher,
+            };
+            self.clients.insert(id, Client::new(role));
+            let at_us = self.rng.range(SECOND_US, 4 * SECOND_US);
+            self.agenda.push(at_us, Event::Act { client: id, act: Act::Something });
+        }
+        self.clients.insert(AUDITOR, Client::new(Role::Auditor));
+    }
+
+    pub(crate) fn act(&mut self, id: u32, act: Act) {
+        self.trace.mix(u64::from(id));
+        if self.ending.silent {
+            return;
+        }
+        match act {
+            Act::Something => {
+                let pace_us = if self.chaos.busy(self.now_us) { 350_000 } else { 6 * SECOND_US };
+                let after_us = self.rng.around(pace_us).min(8 * SECOND_US);
+                self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Something });
+                if self.clients[&id].busy() < CALLS_MAX {
+                    self.something(id);
+                }
+            }
+            Act::Renew { token } => self.renew(id, token),
+            Act::Release { token } => self.release(id, token),
+            Act::Stale { name, token, renew } => {
+                let what = if renew { What::Renew { token } } else { What::Release { token } };
+                self.faults.add(FaultKind::StaleHolder);
+                self.ask_named(id, name, what, Purpose::Nothing);
+            }
+            Act::Beat { session, shard } => self.beat(id, session, shard),
+            Act::Retake { name, request } => self.take(id, name, Some(request)),
+        }
+    }
+
+    fn something(&mut self, id: u32) {
+        let name = self.rng.below(self.names.len() as u64) as usize;
+        let role = self.clients[&id].role;
+        match (role, self.rng.below(100)) {
+            (Role::Watcher, 0..70) => {
+                self.ask_named(id, name, What::Check { linearizable: true }, Purpose::Look { name });
+            }
+            (Role::Watcher, 70..90) | (_, 0..8) => {
+                self.ask_named(id, name, What::Check { linearizable: false }, Purpose::Nothing);
+            }
+            (_, 8..16) => {
+                self.ask_named(id, name, What::Check { linearizable: true }, Purpose::Nothing);
+            }
+            (Role::Watcher, _) => self.take(id, name, None),
+            (Role::Sessioner, 16..22) => self.leave_session(id),
+            _ if self.clients[&id].held.len() < HELD_MAX => self.take(id, name, None),
+            _ => {}
+        }
+    }
+
+    fn ask_named(&mut self, id: u32, name: usize, what: What, purpose: Purpose) -> usize {
+        let ask = Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what };
+        self.ask(id, ask, purpose)
+    }
+
+    // ---- taking ---------------------------------------------------------------------------------------------------
+
+    fn take(&mut self, id: u32, name: usize, again: Option<u64>) {
+        let request = match again {
+            Some(request) => request,
+            None => self.number(),
+        };
+        let mode = *self.rng.pick(&self.names[name].modes.clone());
+        let ttl_ms = self.rng.range(1_000, 6_000) as u32;
+        let wait_ms = if self.rng.percent(65) { self.rng.range(300, 12_000) as u32 } else { 0 };
+        let (session, ttl_ms) = if self.clients[&id].role == Role::Sessioner {
+            let session = self.session(id, ttl_ms);
+            (session.id, session.ttl_ms)
+        } else {
+            (0, ttl_ms)
+        };
+        let what = match again.and_then(|request| self.asked_before(request)) {
+            Some(before) => before,
+            None => What::Acquire { request, mode, ttl_ms, wait_ms, session },
+        };
+        self.ask_named(id, name, what, Purpose::Take { name });
+    }
+
+    /// The acquire that was asked with this request id.
+    fn asked_before(&self, request: u64) -> Option<What> {
+        use crate::checker::{Call, Mode};
+        self.history.operations.iter().rev().take(400).find_map(|operation| match operation.call {
+            Call::Acquire { request: r, mode, ttl_ms, wait_ms, session } if r == request => {
+                let mode = match mode {
+                    Mode::Exclusive => locks::Mode::Exclusive,
+                    Mode::Shared => locks::Mode::Shared,
+                    Mode::Permits { count, limit } => locks::Mode::Permits { count, limit },
+                };
+                Some(What::Acquire { request, mode, ttl_ms, wait_ms, session })
+            }
+            _ => None,
+        })
+    }
+
+    fn session(&mut self, id: u32, ttl_ms: u32) -> &Session {
+        let fresh = self.number();
+        let client = self.clients.get_mut(&id).expect("a client");
+        client.session.get_or_insert_with(|| Session {
+            id: fresh,
+            ttl_ms,
+            shards: Default::default(),
+            forgotten: false,
+        })
+    }
+
+    pub(crate) fn settled(&mut self, id: u32, settled: Settled) {
+        if let Purpose::Audit { name } = settled.purpose {
+            return self.audited(name, &settled);
+        }
+        if self.ending.silent {
+            return;
+        }
+        match settled.purpose.clone() {
+            Purpose::Take { name } => self.taken(id, name, &settled),
+            Purpose::Renew { token } => self.renewed(id, token, &settled),
+            Purpose::Release { token } => self.released(id, token, &settled),
+            Purpose::Beat { session, shard } => self.beaten(id, session, shard, &settled.answer),
+            Purpose::Look { name } => self.looked(id, name, &settled.answer),
+            Purpose::Audit { .. } | Purpose::Nothing => {}
+        }
+    }
+
+    fn taken(&mut self, id: u32, name: usize, settled: &Settled) {
+        let What::Acquire { request, session, .. } = settled.ask.what else { unreachable!("only acquires take") };
+        let (token, ttl_ms, waited_ms) = match &settled.answer {
+            Ok(Done::Granted { token, ttl_ms, waited_ms }) => (*token, *ttl_ms, *waited_ms),
+            Err(error) => {
+                if error.code() == ErrorCode::OutcomeUnknown && self.rng.percent(60) {
+                    let after_us = self.rng.range(1_000, 2 * SECOND_US);
+                    self.agenda
+                        .push(self.now_us + after_us, Event::Act { client: id, act: Act::Retake { name, request } });
+                }
+                if error.code() == ErrorCode::SessionLost {
+                    self.lose_session(id, session);
+                }
+                return;
+            }
+            Ok(other) => unreachable!("an acquire that came to {other:?}"),
+        };
+        let client = self.clients.get_mut(&id).expect("a client");
+        if client.held.iter().any(|held| held.token == token && held.name == name) {
+            return;
+        }
+        let lease = Lease::new(instant(settled.first_sent_us), ms(ttl_ms));
+        client.held.push(Held { name, token, session, lease, ttl_ms });
+        let (now_us, shard) = (self.now_us, settled.ask.shard);
+        if session != 0 {
+            let ours = client.session.as_mut().filter(|ours| ours.id == session);
+            let Some(ours) = ours else { return };
+            if ours.shards.insert(shard) {
+                self.agenda.push(now_us, Event::Act { client: id, act: Act::Beat { session, shard } });
+            }
+        }
+        let fate = self.rng.below(100);
+        let hold_us = self.rng.around(2 * SECOND_US);
+        if session == 0 && fate < 14 {
+            // Forgotten, and remembered too late.
+            let late_us = u64::from(ttl_ms) * 1_000 + self.rng.range(0, 8 * SECOND_US);
+            let (act, again) = (fate < 7, self.rng.percent(50));
+            for (after_us, renew) in [(late_us, act), (late_us + SECOND_US, again)] {
+                self.agenda.push(now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
+            }
+            self.clients.get_mut(&id).expect("a client").held.retain(|held| held.token != token || held.name != name);
+            return;
+        }
+        if session == 0 {
+            // As the SDK's guard does: what waited or was tried twice may have begun long ago.
+            let known = waited_ms == 0 && settled.tries == 1;
+            let at_us = if known { settled.first_sent_us + u64::from(ttl_ms) * 1_000 / 3 } else { now_us };
+            self.agenda.push(at_us.max(now_us), Event::Act { client: id, act: Act::Renew { token } });
+        }
+        self.agenda.push(now_us + hold_us, Event::Act { client: id, act: Act::Release { token } });
+    }
+
+    // ---- keeping and letting go -----------------------------------------------------------------------------------
+
+    fn renew(&mut self, id: u32, token: u64) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        if let Some(held) = client.held.iter().find(|held| held.token == token && held.session == 0) {
+            let name = held.name;
+            self.ask_named(id, name, What::Renew { token }, Purpose::Renew { token });
+        }
+    }
+
+    fn renewed(&mut self, id: u32, token: u64, settled: &Settled) {
+        let now = instant(self.now_us);
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(held) = client.held.iter_mut().find(|held| held.token == token && held.session == 0) else { return };
+        let next_us = match &settled.answer {
+            Ok(_) => {
+                held.lease.renewed(now, instant(settled.sent_us), ms(held.ttl_ms));
+                settled.sent_us + u64::from(held.ttl_ms) * 1_000 / 3
+            }
+            Err(error) if error.class() == wire::ErrorClass::Fenced => {
+                let (name, renew) = (held.name, self.rng.percent(50));
+                client.held.retain(|held| held.token != token);
+                let after_us = self.rng.range(0, 4 * SECOND_US);
+                self.agenda
+                    .push(self.now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
+                return;
+            }
+            Err(_) => self.now_us + u64::from(held.ttl_ms) * 1_000 / 20,
+        };
+        self.agenda.push(next_us.max(self.now_us + 1), Event::Act { client: id, act: Act::Renew { token } });
+    }
+
+    fn release(&mut self, id: u32, token: u64) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        if let Some(at) = client.held.iter().position(|held| held.token == token) {
+            let held = client.held.remove(at);
+            self.ask_named(id, held.name, What::Release { token }, Purpose::Release { token });
+        }
+    }
+
+    fn released(&mut self, id: u32, token: u64, settled: &Settled) {
+        let name = self.names.iter().position(|name| name.name == settled.ask.name).expect("one of the names");
+        if self.rng.percent(12) {
+            let (after_us, renew) = (self.rng.range(0, 3 * SECOND_US), self.rng.percent(30));
+            self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
+        }
+    }
+
+    // ---- sessions -------------------------------------------------------------------------------------------------
+
+    fn beat(&mut self, id: u32, session: u64, shard: ShardId) {
+        self.ask(
+            id,
+            Ask { name: String::new(), shard, what: What::Heartbeat { session } },
+            Purpose::Beat { session, shard },
+        );
+    }
+
+    fn beaten(&mut self, id: u32, session: u64, shard: ShardId, answer: &Answer) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(ours) = client.session.as_ref().filter(|ours| ours.id == session && !ours.forgotten) else { return };
+        let after_us = match answer {
+            Ok(_) => u64::from(ours.ttl_ms) * 1_000 / 3,
+            Err(error) if error.code() == ErrorCode::SessionLost => return self.lose_session(id, session),
+            Err(_) => u64::from(ours.ttl_ms) * 1_000 / 20,
+        };
+        self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Beat { session, shard } });
+    }
+
+    /// It ended somewhere: a new one is opened for what comes next.
+    fn lose_session(&mut self, id: u32, session: u64) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        if client.session.as_ref().is_some_and(|ours| ours.id == session) {
+            client.session = None;
+            client.held.retain(|held| held.session != session);
+        }
+    }
+
+    /// Closes its session, or forgets it and remembers it too late.
+    fn leave_session(&mut self, id: u32) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(session) = client.session.take() else { return };
+        client.held.retain(|held| held.session != session.id);
+        let closes = self.rng.percent(50);
+        for shard in session.shards {
+            if closes {
+                let what = What::CloseSession { session: session.id };
+                self.ask(id, Ask { name: String::new(), shard, what }, Purpose::Nothing);
+            } else {
+                self.faults.add(FaultKind::SessionForgotten);
+                let after_us = u64::from(session.ttl_ms) * 1_000 + self.rng.range(0, 6 * SECOND_US);
+                let act = Act::Beat { session: session.id, shard };
+                self.agenda.push(self.now_us + after_us, Event::Act { client: id, act });
+            }
+        }
+    }
+
+    // ---- looking --------------------------------------------------------------------------------------------------
+
+    fn looked(&mut self, id: u32, name: usize, answer: &Answer) {
+        let Ok(Done::Holders { holders, .. }) = answer else { return };
+        if let Some((token, _)) = holders.first()
+            && self.rng.percent(4)
+        {
+            self.ask_named(id, name, What::Break { token: *token }, Purpose::Nothing);
+        }
+    }
+}
+
+fn ms(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
+
+/// The clients' clock as the SDK's type: only differences matter.
+fn instant(us: u64) -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(Instant::now) + Duration::from_micros(us)
+}

@@ -1,0 +1,175 @@
+//! Operations on their way: what is asked, as a replica's input, and what a replica's reply means to who asked.
+//!
+//! The second follows the node's service: the same errors by the same codes, as the retry machine judges by them.
+
+use locks::{Command, Grant, Mode, Outcome, RequestId, Token};
+use routing::{NodeId, ShardId};
+use shard::{Answer as Read, Input, Query, Reply, Ticket, Wait};
+use wire::OperationKind;
+use wire::v1::{Error, ErrorCode};
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub name: String,
+    pub shard: ShardId,
+    pub what: What,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Acquire {
+        request: u64,
+        mode: Mode,
+        ttl_ms: u32,
+        wait_ms: u32,
+        session: u64,
+    },
+    Renew {
+        token: u64,
+    },
+    Release {
+        token: u64,
+    },
+    Break {
+        token: u64,
+    },
+    Check {
+        linearizable: bool,
+    },
+    Heartbeat {
+        session: u64,
+    },
+    CloseSession {
+        session: u64,
+    },
+    /// Asked by gateways only.
+    CancelWait {
+        request: u64,
+    },
+}
+
+/// What it came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    Granted { token: u64, ttl_ms: u32, waited_ms: u64 },
+    Renewed,
+    Released { already: bool },
+    Broken,
+    Holders { holders: Vec<(u64, u64)>, waiters: u32 },
+    HeartbeatOk,
+    Closed,
+}
+
+pub(crate) type Answer = Result<Done, Box<Error>>;
+
+pub(crate) fn session_name(session: u64) -> String {
+    format!("s{session}")
+}
+
+impl Ask {
+    pub(crate) fn kind(&self) -> OperationKind {
+        match self.what {
+            What::Acquire { .. } => OperationKind::Acquire,
+            What::Renew { .. } => OperationKind::Renew,
+            What::Release { .. } => OperationKind::Release,
+            What::Break { .. } => OperationKind::Break,
+            What::Check { .. } => OperationKind::Check,
+            What::Heartbeat { .. } => OperationKind::Heartbeat,
+            What::CloseSession { .. } => OperationKind::CloseSession,
+            What::CancelWait { .. } => OperationKind::CancelWait,
+        }
+    }
+
+    pub(crate) fn wait_ms(&self) -> u32 {
+        if let What::Acquire { wait_ms, .. } = self.what { wait_ms } else { 0 }
+    }
+
+    /// For the replica that is to do it. `left_ms`: of the wait.
+    pub(crate) fn input(&self, ticket: Ticket, left_ms: u32) -> Input {
+        let name = self.name.as_str();
+        let id;
+        let command = match self.what {
+            What::Check { linearizable } => {
+                return Input::Read { ticket, query: Query::Check { name: self.name.clone() }, linearizable };
+            }
+            What::Acquire { request, mode, ttl_ms, wait_ms, session } => {
+                id = if session == 0 { String::new() } else { session_name(session) };
+                let request_id = RequestId(request.into());
+                let wait = wait_ms > 0;
+                Command::Acquire { request_id, name, owner: "sim", ttl_ms, mode, wait, session: &id, metadata: "" }
+            }
+            What::Renew { token } => Command::Renew { name, token: Token(token) },
+            What::Release { token } => Command::Release { name, token: Token(token) },
+            What::Break { token } => Command::Break { name, token: Token(token), by: "operator", reason: "simulated" },
+            What::Heartbeat { session } => {
+                id = session_name(session);
+                Command::Heartbeat { session: &id }
+            }
+            What::CancelWait { request } => Command::CancelWait { name, request_id: RequestId(request.into()) },
+            What::CloseSession { session } => {
+                id = session_name(session);
+                Command::CloseSession { session: &id }
+            }
+        };
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        let wait = match self.what {
+            What::Acquire { request, wait_ms, .. } if wait_ms > 0 => {
+                Some(Wait { request_id: RequestId(request.into()), wait_ms: left_ms.max(1) })
+            }
+            _ => None,
+        };
+        Input::Propose { ticket, command: bytes, wait }
+    }
+
+    /// What a reply means, as the node's service puts it.
+    pub(crate) fn answer(&self, node: NodeId, reply: Reply) -> Answer {
+        match reply {
+            Reply::Done(outcome) => self.done(outcome),
+            Reply::Read { answer: Read::Check { holders, waiters, .. }, .. } => {
+                let shown = |grant: &Grant| (grant.token.0, grant.request_id.0 as u64);
+                Ok(Done::Holders { holders: holders.iter().map(shown).collect(), waiters })
+            }
+            Reply::Read { .. } => error(ErrorCode::Internal),
+            Reply::WaitTimeout => error(ErrorCode::WaitTimeout),
+            Reply::WaitCancelled | Reply::Superseded => error(ErrorCode::WaitCancelled),
+            Reply::NotLeader { hint, term } => {
+                Err(Box::new(Error::not_leader(format!("node {node}"), hint.map_or(0, |node| node.0), term)))
+            }
+            Reply::NoLeader => Err(Box::new(Error { retry_after_ms: 200, ..Error::no_leader("") })),
+            Reply::Busy => Err(Box::new(Error::busy("", 100))),
+            Reply::Unknown if self.kind().is_read() => error(ErrorCode::NoLeader),
+            Reply::Unknown => error(ErrorCode::OutcomeUnknown),
+        }
+    }
+
+    fn done(&self, outcome: Outcome) -> Answer {
+        match outcome {
+            Outcome::Granted(grant) => {
+                Ok(Done::Granted { token: grant.token.0, ttl_ms: grant.ttl_ms, waited_ms: grant.waited_ms })
+            }
+            Outcome::Renewed { .. } => Ok(Done::Renewed),
+            Outcome::Released { already } => Ok(Done::Released { already }),
+            Outcome::HeartbeatOk => Ok(Done::HeartbeatOk),
+            Outcome::Closed { .. } => Ok(Done::Closed),
+            Outcome::Broken(_) => Ok(Done::Broken),
+            Outcome::Held { token, owner } if !matches!(self.what, What::Break { .. }) => {
+                Err(Box::new(Error::held("", token.0, owner)))
+            }
+            Outcome::Held { token, .. } => Err(Box::new(Error::not_owner("", token.0))),
+            Outcome::NotOwner { current } => Err(Box::new(Error::not_owner("", current.0))),
+            Outcome::LeaseExpired { .. } | Outcome::AlreadyEnded { .. } => error(ErrorCode::Expired),
+            Outcome::SessionLost => error(ErrorCode::SessionLost),
+            Outcome::Conflict(_) => error(ErrorCode::InvalidArgument),
+            Outcome::Full(_) => Err(Box::new(Error::busy("", 1_000))),
+            // Nobody awaits the answer to a cancelled wait.
+            Outcome::Cancelled | Outcome::NotWaiting => Ok(Done::Closed),
+            Outcome::Queued { .. } | Outcome::Expired(_) => error(ErrorCode::Internal),
+        }
+    }
+}
+
+fn error(code: ErrorCode) -> Answer {
+    Err(Box::new(Error::new(code, "")))
+}

@@ -1,0 +1,343 @@
+//! A client's operations: recorded, sent to a gateway, tried again by the real retry machine, and counted as the SDK counts.
+
+use super::ask::{Answer, Ask, Done, What};
+use super::{Event, Message, Place, World};
+use crate::checker::{Call as Asked, Holder, Mode, Operation, Outcome};
+use client::lease::Lease;
+use client::retry::{Attempt, Decision, Failure, Policy};
+use locks::Mode as TableMode;
+use routing::ShardId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use wire::ErrorClass;
+use wire::v1::ErrorCode;
+
+/// All tries of an operation together, as in the SDK; half of it for each gateway.
+const TIMEOUT_MS: u64 = 5_000;
+
+/// What a client does next.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Something of its own choice.
+    Something,
+    Renew {
+        token: u64,
+    },
+    Release {
+        token: u64,
+    },
+    /// By a token that is most likely over.
+    Stale {
+        name: usize,
+        token: u64,
+        renew: bool,
+    },
+    Beat {
+        session: u64,
+        shard: ShardId,
+    },
+    Retake {
+        name: usize,
+        request: u64,
+    },
+}
+
+/// What an operation is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    Take {
+        name: usize,
+    },
+    Renew {
+        token: u64,
+    },
+    Release {
+        token: u64,
+    },
+    Beat {
+        session: u64,
+        shard: ShardId,
+    },
+    Look {
+        name: usize,
+    },
+    /// The end's question whether a name can be had.
+    Audit {
+        name: usize,
+    },
+    Nothing,
+}
+
+/// A hold, as its client believes in it.
+pub(crate) struct Held {
+    pub name: usize,
+    pub token: u64,
+    pub session: u64,
+    /// Of a private lease.
+    pub lease: Lease,
+    pub ttl_ms: u32,
+}
+
+/// A session, as its client keeps it.
+pub(crate) struct Session {
+    pub id: u64,
+    pub ttl_ms: u32,
+    /// Where it holds, or held, something.
+    pub shards: BTreeSet<ShardId>,
+    /// Its client has stopped its heartbeats.
+    pub forgotten: bool,
+}
+
+/// * `calls` by number; `tries` names the call of each try under way.
+pub(crate) struct Client {
+    pub role: Role,
+    pub paused_until_us: u64,
+    pub held: Vec<Held>,
+    pub session: Option<Session>,
+    calls: BTreeMap<u64, Call>,
+    tries: BTreeMap<u64, u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Private leases.
+    Locker,
+    /// All on one session.
+    Sessioner,
+    /// Checks, and breaks now and then.
+    Watcher,
+    /// Only the end's questions.
+    Auditor,
+}
+
+struct Call {
+    operation: usize,
+    ask: Arc<Ask>,
+    purpose: Purpose,
+    attempt: Attempt,
+    turn: u32,
+    trying: Option<(u64, u32)>,
+    first_sent_us: u64,
+    sent_us: u64,
+    /// Known of by those behind.
+    tries: u32,
+}
+
+/// How an operation went, for its client.
+pub(crate) struct Settled {
+    pub ask: Arc<Ask>,
+    pub purpose: Purpose,
+    pub answer: Answer,
+    pub first_sent_us: u64,
+    pub sent_us: u64,
+    pub tries: u32,
+}
+
+impl Client {
+    pub(crate) fn new(role: Role) -> Client {
+        Client {
+            role,
+            paused_until_us: 0,
+            held: Vec::new(),
+            session: None,
+            calls: BTreeMap::new(),
+            tries: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn busy(&self) -> usize {
+        self.calls.len()
+    }
+}
+
+impl World {
+    /// Starts an operation. Returns its place in the history.
+    pub(crate) fn ask(&mut self, id: u32, ask: Ask, purpose: Purpose) -> usize {
+        let timeout_ms = match purpose {
+            Purpose::Audit { .. } => 4 * TIMEOUT_MS,
+            _ => TIMEOUT_MS,
+        };
+        let operation = self.history.operations.len();
+        self.history.operations.push(Operation {
+            client: id,
+            name: ask.name.clone(),
+            shard: ask.shard.0,
+            invoke_us: self.now_us,
+            return_us: None,
+            tries: 0,
+            call: asked(&ask.what),
+            result: Outcome::Unknown,
+        });
+        self.trace.line(self.now_us, || format!("client {id}  #{operation} asks {:?} {:?}", ask.name, ask.what));
+        let gateways = self.gateways.len() as u64;
+        let policy = Policy {
+            kind: ask.kind(),
+            timeout_ms,
+            wait_ms: ask.wait_ms(),
+            attempt_timeout_ms: timeout_ms.div_ceil(gateways),
+            retry_busy: true,
+            relays: true,
+        };
+        let now_ms = self.now_us / 1_000;
+        let first = 1 + (u64::from(id) + self.rng.below(100) / 80) % gateways;
+        let mut attempt = Attempt::new(policy, now_ms, first);
+        let decision = attempt.resume(now_ms);
+        let number = self.number();
+        let call = Call {
+            operation,
+            ask: Arc::new(ask),
+            purpose,
+            attempt,
+            turn: 0,
+            trying: None,
+            first_sent_us: self.now_us,
+            sent_us: self.now_us,
+            tries: 0,
+        };
+        self.clients.get_mut(&id).expect("a client").calls.insert(number, call);
+        self.client_do(id, number, decision);
+        operation
+    }
+
+    fn client_do(&mut self, id: u32, number: u64, decision: Decision) {
+        let try_number = self.number();
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(call) = client.calls.get_mut(&number) else { return };
+        call.turn += 1;
+        if let Some((old, _)) = call.trying.take() {
+            client.tries.remove(&old);
+        }
+        let turn = call.turn;
+        match decision {
+            Decision::Send(next) => {
+                let gateway = next.target as u32;
+                call.trying = Some((try_number, gateway));
+                call.sent_us = self.now_us;
+                client.tries.insert(try_number, number);
+                let wait_us = (next.timeout_ms + u64::from(next.wait_ms)) * 1_000;
+                self.agenda.push(self.now_us + wait_us, Event::ClientTimer { client: id, call: number, turn });
+                let (ask, timeout_ms, wait_ms) = (call.ask.clone(), next.timeout_ms, next.wait_ms);
+                let message = Message::ClientRequest { call: try_number, ask, timeout_ms, wait_ms };
+                self.send(Place::Client(id), Place::Gateway(gateway), message);
+            }
+            Decision::RetryAfter { ms } => {
+                let at_us = self.now_us + ms * 1_000;
+                self.agenda.push(at_us, Event::ClientTimer { client: id, call: number, turn });
+            }
+            Decision::GiveUp(error) => self.settle(id, number, Err(error)),
+        }
+    }
+
+    fn client_failed(&mut self, id: u32, number: u64, failure: Failure<'_>) {
+        let targets: Vec<u64> = self.gateways.keys().map(|id| u64::from(*id)).collect();
+        let (now_ms, jitter) = (self.now_us / 1_000, self.rng.unit());
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(call) = client.calls.get_mut(&number) else { return };
+        let decision = call.attempt.next(now_ms, jitter, failure, &targets);
+        self.client_do(id, number, decision);
+    }
+
+    pub(crate) fn client_timer(&mut self, id: u32, number: u64, turn: u32) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(call) = client.calls.get_mut(&number).filter(|call| call.turn == turn) else { return };
+        match call.trying {
+            Some((try_number, gateway)) => {
+                self.send(Place::Client(id), Place::Gateway(gateway), Message::ClientGone { call: try_number });
+                self.client_failed(id, number, Failure::Lost("no answer in time"));
+            }
+            None => {
+                let decision = call.attempt.resume(self.now_us / 1_000);
+                self.client_do(id, number, decision);
+            }
+        }
+    }
+
+    pub(crate) fn client_broken(&mut self, id: u32, try_number: u64, sent: bool) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(number) = client.tries.remove(&try_number) else { return };
+        let failure = if sent { Failure::Lost("connection lost") } else { Failure::NotSent("connection refused") };
+        self.client_failed(id, number, failure);
+    }
+
+    pub(crate) fn client_reply(&mut self, id: u32, _from: Place, try_number: u64, answer: Answer, tries: u32) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        let Some(number) = client.tries.remove(&try_number) else { return };
+        let Some(call) = client.calls.get_mut(&number) else { return };
+        call.tries = call.tries.max(tries);
+        match answer {
+            Ok(done) => self.settle(id, number, Ok(done)),
+            Err(error) => self.client_failed(id, number, Failure::Answer(&error)),
+        }
+    }
+
+    /// It is over: into the record, and to what it was for.
+    fn settle(&mut self, id: u32, number: u64, answer: Answer) {
+        let Some(call) = self.clients.get_mut(&id).and_then(|client| client.calls.remove(&number)) else { return };
+        let tries = call.tries.max(call.attempt.tries());
+        let outcome = outcome(&call.ask, &answer);
+        let record = &mut self.history.operations[call.operation];
+        record.tries = tries;
+        if outcome != Outcome::Unknown {
+            record.return_us = Some(self.now_us);
+        }
+        record.result = outcome;
+        self.trace.mix(call.operation as u64);
+        let operation = call.operation;
+        self.trace.line(self.now_us, || {
+            let record = &self.history.operations[operation];
+            let code = answer.as_ref().err().map_or("", |error| error.code().as_str_name());
+            format!(
+                "client {id}  #{operation} {:?} {:?} -> {:?} {code} (tries {tries})",
+                record.name, record.call, record.result
+            )
+        });
+        let Call { ask, purpose, first_sent_us, sent_us, attempt, .. } = call;
+        let tries = attempt.tries();
+        self.settled(id, Settled { ask, purpose, answer, first_sent_us, sent_us, tries });
+    }
+}
+
+fn asked(what: &What) -> Asked {
+    match *what {
+        What::Acquire { request, mode, ttl_ms, wait_ms, session } => {
+            let mode = match mode {
+                TableMode::Exclusive => Mode::Exclusive,
+                TableMode::Shared => Mode::Shared,
+                TableMode::Permits { count, limit } => Mode::Permits { count, limit },
+            };
+            Asked::Acquire { request, mode, ttl_ms, wait_ms, session }
+        }
+        What::Renew { token } => Asked::Renew { token },
+        What::Release { token } => Asked::Release { token },
+        What::Break { token } => Asked::Break { token },
+        What::Check { linearizable } => Asked::Check { linearizable },
+        What::Heartbeat { session } => Asked::Heartbeat { session },
+        What::CloseSession { session } => Asked::CloseSession { session },
+        What::CancelWait { .. } => unreachable!("clients of the simulation leave that to gateways"),
+    }
+}
+
+fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
+    match answer {
+        Ok(Done::Granted { token, ttl_ms, .. }) => Outcome::Granted { token: *token, ttl_ms: *ttl_ms },
+        Ok(Done::Renewed) => Outcome::Renewed,
+        Ok(Done::Released { already }) => Outcome::Released { already: *already },
+        Ok(Done::Broken) => Outcome::Broken,
+        Ok(Done::Holders { holders, waiters }) => Outcome::Holders {
+            holders: holders.iter().map(|&(token, request)| Holder { token, request: Some(request) }).collect(),
+            waiters: *waiters,
+        },
+        Ok(Done::HeartbeatOk) => Outcome::HeartbeatOk,
+        Ok(Done::Closed) => Outcome::Closed,
+        Err(error) => match error.class() {
+            ErrorClass::Retry => Outcome::NotDone,
+            ErrorClass::TryLater | ErrorClass::FixInput => Outcome::Refused,
+            // An acquire's own grant that has ended since.
+            ErrorClass::Fenced if matches!(ask.what, What::Acquire { .. }) && error.code() == ErrorCode::Expired => {
+                Outcome::Refused
+            }
+            ErrorClass::Fenced => Outcome::Fenced,
+            ErrorClass::Unknown | ErrorClass::Internal => Outcome::Unknown,
+        },
+    }
+}

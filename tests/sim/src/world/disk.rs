@@ -1,0 +1,167 @@
+//! A node's disk: the in-memory engine, its one writer, and what can go wrong with either.
+//!
+//! A batch of all shards' writes is on its way to the disk for a while; a crash then finds it whole, lost, or torn (which the
+//! write-ahead log's checksums turn into lost). A bit flipped while the node is down is found by checksum at the next start.
+
+use super::Event;
+use crate::rng::Rng;
+use routing::ShardId;
+use std::sync::Arc;
+use storage::{Durability, Engine, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
+
+/// Something to be written, and what follows once it is.
+pub(crate) struct Job {
+    pub write: Option<ShardWrite>,
+    pub sync: bool,
+    pub then: Then,
+}
+
+pub(crate) enum Then {
+    Persisted {
+        shard: ShardId,
+        number: u64,
+    },
+    /// Happens at once.
+    Event(Box<Event>),
+}
+
+pub(crate) struct Disk {
+    pub engine: Arc<MemoryEngine>,
+    pub queue: Vec<Job>,
+    pub writing: Option<Vec<Job>>,
+    /// Microseconds per sync, usually.
+    pub sync_us: u64,
+    pub slow: bool,
+    pub full: bool,
+    /// Checksums of what was there at the last stop, by shard, kept while bits are flipped.
+    sealed: Vec<(ShardId, u32)>,
+    flipped: Option<(ShardId, Recovered)>,
+}
+
+/// What a crash did to what was on its way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CrashLoss {
+    Nothing,
+    Unsynced,
+    Torn,
+}
+
+impl Disk {
+    pub(crate) fn new(sync_us: u64) -> Disk {
+        Disk {
+            engine: Arc::new(MemoryEngine::new()),
+            queue: Vec::new(),
+            writing: None,
+            sync_us,
+            slow: false,
+            full: false,
+            sealed: Vec::new(),
+            flipped: None,
+        }
+    }
+
+    pub(crate) fn claim(&self, node: u64) -> Result<u64, StorageError> {
+        if self.full {
+            return Err(StorageError::Io("no space left on device".into()));
+        }
+        self.engine.claim(&Identity { fingerprint: [7; 16], node })
+    }
+
+    /// Takes all that is queued, if the writer is idle. How long it will take, if it begins.
+    pub(crate) fn start(&mut self, rng: &mut Rng) -> Option<u64> {
+        if self.writing.is_some() || self.queue.is_empty() {
+            return None;
+        }
+        let jobs = std::mem::take(&mut self.queue);
+        let sync = jobs.iter().any(|job| job.sync);
+        self.writing = Some(jobs);
+        Some(match (sync, self.slow) {
+            (false, _) => 30,
+            (true, false) => self.sync_us / 2 + rng.around(self.sync_us / 2 + 1),
+            (true, true) => rng.range(20_000, 1_500_000),
+        })
+    }
+
+    /// The batch on its way is written now.
+    pub(crate) fn finish(&mut self) -> Result<Vec<Job>, StorageError> {
+        let mut jobs = self.writing.take().unwrap_or_default();
+        if self.full {
+            return Err(StorageError::Io("no space left on device".into()));
+        }
+        let sync = jobs.iter().any(|job| job.sync);
+        let writes: Vec<ShardWrite> = jobs.iter_mut().filter_map(|job| job.write.take()).collect();
+        if !writes.is_empty() {
+            self.engine.write(&writes, if sync { Durability::Synced } else { Durability::Buffered })?;
+        }
+        Ok(jobs)
+    }
+
+    /// The process dies. `power_cut`: the machine too.
+    pub(crate) fn crash(&mut self, rng: &mut Rng, power_cut: bool) -> CrashLoss {
+        self.queue.clear();
+        let writing = self.writing.take().unwrap_or_default();
+        let writes: Vec<ShardWrite> = writing.into_iter().filter_map(|job| job.write).collect();
+        let mut loss = CrashLoss::Nothing;
+        match (writes.is_empty(), rng.below(3)) {
+            (true, _) => {}
+            // A full or failed disk takes nothing; the batch is lost then.
+            (false, 0) if !self.full => {
+                let _ = self.engine.write(&writes, Durability::Synced);
+            }
+            (false, 1) => loss = CrashLoss::Torn,
+            (false, _) => loss = CrashLoss::Unsynced,
+        }
+        if !power_cut {
+            // What the kernel has been given outlives the process.
+            let _ = self.engine.write(&[], Durability::Synced);
+        }
+        self.engine.crash();
+        loss
+    }
+
+    /// Flips one bit of what a stopped node has of these shards. `false`: it has nothing yet.
+    pub(crate) fn flip_bit(&mut self, rng: &mut Rng, shards: &[ShardId]) -> bool {
+        let shard = *rng.pick(shards);
+        let Ok(mut found) = self.engine.recover(shard) else { return false };
+        self.sealed = vec![(shard, checksum(&found))];
+        let entries = found.entries.iter_mut().map(|(_, bytes)| bytes);
+        let table = found.table.iter_mut().map(|(_, bytes)| bytes);
+        let single = found.hard_state.iter_mut().chain(found.applied.iter_mut());
+        let mut values: Vec<&mut Vec<u8>> = entries.chain(table).chain(single).filter(|b| !b.is_empty()).collect();
+        if values.is_empty() {
+            return false;
+        }
+        let at = rng.below(values.len() as u64) as usize;
+        let bit = rng.below(8 * values[at].len() as u64) as usize;
+        values[at][bit / 8] ^= 1 << (bit % 8);
+        self.flipped = Some((shard, found));
+        true
+    }
+
+    pub(crate) fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+        if let Some((damaged, found)) = &self.flipped
+            && *damaged == shard
+        {
+            let sealed = self.sealed.iter().find(|(of, _)| *of == shard).map(|(_, sum)| *sum);
+            if sealed != Some(checksum(found)) {
+                return Err(StorageError::Damaged(format!("shard {shard}: a checksum does not match")));
+            }
+            return Ok(found.clone());
+        }
+        self.engine.recover(shard)
+    }
+}
+
+fn checksum(found: &Recovered) -> u32 {
+    let mut sum = 0;
+    for (index, bytes) in &found.entries {
+        sum = crc32c::crc32c_append(crc32c::crc32c_append(sum, &index.to_le_bytes()), bytes);
+    }
+    for (key, bytes) in &found.table {
+        sum = crc32c::crc32c_append(crc32c::crc32c_append(sum, key), bytes);
+    }
+    for bytes in found.hard_state.iter().chain(&found.applied) {
+        sum = crc32c::crc32c_append(sum, bytes);
+    }
+    sum
+}

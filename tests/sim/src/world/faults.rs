@@ -1,0 +1,415 @@
+//! What goes wrong, when, and how often it did. Faults come in bouts of one to three at a time, with calm between; the world is
+//! set right at the end of each bout, and for good at the end of the run.
+
+use super::network::{Place, Weather};
+use super::{Event, SECOND_US, World};
+use crate::rng::Rng;
+use routing::ShardId;
+use shard::Input;
+use std::fmt;
+
+macro_rules! kinds {
+    ($($kind:ident $text:literal,)*) => {
+        /// A kind of fault.
+        #[allow(missing_docs)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum FaultKind { $($kind,)* }
+
+        impl FaultKind {
+            /// All kinds.
+            pub const ALL: &[FaultKind] = &[$(FaultKind::$kind,)*];
+        }
+
+        impl fmt::Display for FaultKind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(FaultKind::$kind => $text,)* })
+            }
+        }
+    };
+}
+
+kinds! {
+    MessageLost "message lost",
+    MessageCut "message cut off",
+    MessageDelayed "message delayed",
+    MessageDuplicated "message duplicated",
+    MessageReordered "message reordered",
+    PartitionHalves "partition: halves",
+    PartitionLeader "partition: leader isolated",
+    PartitionRing "partition: ring",
+    PartitionOneWay "partition: one way",
+    GatewayCut "gateway cut from nodes",
+    ClientCut "client cut from a gateway",
+    NodeKilled "node killed",
+    PowerCut "node: power cut",
+    AllDown "all nodes: power cut",
+    NodePaused "node paused",
+    LeaderPaused "leader paused",
+    GatewayKilled "gateway killed",
+    GatewayPaused "gateway paused",
+    ClientPaused "client paused",
+    StaleHolder "late use of an old token",
+    SessionForgotten "session forgotten",
+    SlowSync "slow sync",
+    SyncFailed "sync failed",
+    DiskFull "disk full",
+    TornTail "torn tail",
+    UnsyncedLost "unsynced write lost",
+    BitFlip "bit flipped",
+    DamageDetected "damage detected",
+    ClockDrift "clock drift",
+    WallJump "wall clock jump",
+    LeaderMoved "leadership moved",
+    SnapshotSent "snapshot needed",
+}
+
+/// How often each kind happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounts {
+    counts: [u64; FaultKind::ALL.len()],
+    /// Names whose linearization search was given up.
+    pub undecided_names: u64,
+}
+
+impl FaultCounts {
+    pub(crate) fn add(&mut self, kind: FaultKind) {
+        self.counts[kind as usize] += 1;
+    }
+
+    /// Of one kind.
+    pub fn of(&self, kind: FaultKind) -> u64 {
+        self.counts[kind as usize]
+    }
+
+    /// Adds another run's.
+    pub fn merge(&mut self, other: &FaultCounts) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.undecided_names += other.undecided_names;
+    }
+}
+
+/// The plan of a run.
+///
+/// * `rate_max` and `rate_min` bound every node clock of the run.
+pub(crate) struct Chaos {
+    pub rate_max: f64,
+    pub rate_min: f64,
+    drift: bool,
+    damage: bool,
+    ends_us: u64,
+    calm_since_us: Option<u64>,
+    busy_until_us: u64,
+    turn: u32,
+}
+
+impl Chaos {
+    pub(crate) fn new(rng: &mut Rng) -> Chaos {
+        let drift = rng.percent(25);
+        let (rate_min, rate_max) = if drift { (0.5, 2.0) } else { (1.0 - 2e-4, 1.0 + 2e-4) };
+        let ends_us = rng.range(400, 620) * SECOND_US;
+        let damage = rng.percent(25);
+        Chaos {
+            rate_max,
+            rate_min,
+            drift,
+            damage,
+            ends_us,
+            calm_since_us: Some(0),
+            busy_until_us: 20 * SECOND_US,
+            turn: 0,
+        }
+    }
+
+    /// Whether clients are busy just now: they come in bursts.
+    pub(crate) fn busy(&self, now_us: u64) -> bool {
+        now_us < self.busy_until_us
+    }
+}
+
+impl World {
+    pub(crate) fn begin_chaos(&mut self) {
+        let at_us = self.rng.range(5 * SECOND_US, 15 * SECOND_US);
+        self.agenda.push(at_us, Event::Chaos { turn: 0 });
+    }
+
+    pub(crate) fn chaos_turn(&mut self, turn: u32) {
+        if turn != self.chaos.turn {
+            return;
+        }
+        self.chaos.turn += 1;
+        let next_us = match self.chaos.calm_since_us.take() {
+            Some(since_us) if self.now_us < self.chaos.ends_us => {
+                self.history.bounds.calm.push((since_us, self.now_us));
+                let bouts = *self.rng.pick(&[1, 1, 1, 2, 2, 3]);
+                for _ in 0..bouts {
+                    self.misfortune();
+                }
+                self.now_us + self.rng.range(SECOND_US, 18 * SECOND_US)
+            }
+            since_us => {
+                if since_us.is_none() {
+                    self.set_right();
+                }
+                self.chaos.calm_since_us = Some(since_us.unwrap_or(self.now_us));
+                if self.now_us >= self.chaos.ends_us {
+                    self.clocks_right();
+                    return self.begin_ending();
+                }
+                // Mostly short; now and then long enough for late expiry to be judged, or with clients at rest.
+                let calm_us = match self.rng.below(100) {
+                    0..12 => self.rng.range(45, 70) * SECOND_US,
+                    _ => SECOND_US + self.rng.around(9 * SECOND_US),
+                };
+                let busy_us = if self.rng.percent(75) { calm_us + 20 * SECOND_US } else { calm_us / 4 };
+                self.chaos.busy_until_us = self.now_us + busy_us.min(35 * SECOND_US);
+                self.now_us + calm_us
+            }
+        };
+        let turn = self.chaos.turn;
+        self.agenda.push(next_us, Event::Chaos { turn });
+    }
+
+    fn note(&mut self, kind: FaultKind, detail: String) {
+        self.faults.add(kind);
+        self.trace.mix(kind as u64);
+        self.trace.line(self.now_us, || format!("FAULT     {kind} {detail}"));
+    }
+
+    fn misfortune(&mut self) {
+        let node = 1 + self.rng.below(self.nodes.len() as u64);
+        let shard = ShardId(self.rng.below(self.map.shards().count() as u64) as u32);
+        let leader = self.nodes.values().find(|node| node.leads(shard)).map_or(node, |node| node.id);
+        match self.rng.below(100) {
+            0..8 => self.bad_weather(),
+            8..14 => self.halves(),
+            14..24 => self.isolate(FaultKind::PartitionLeader, leader),
+            24..28 => self.ring(),
+            28..34 => self.one_way(leader),
+            34..38 => self.cut_gateway(leader),
+            38..41 => self.cut_client(),
+            41..50 => self.kill(leader, FaultKind::NodeKilled),
+            50..55 => self.kill(leader, FaultKind::PowerCut),
+            55..59 => self.kill(node, FaultKind::PowerCut),
+            59..61 => self.all_down(),
+            61..67 => self.pause_node(leader, FaultKind::LeaderPaused),
+            67..69 => self.pause_node(node, FaultKind::NodePaused),
+            69..72 => self.gateway_trouble(),
+            72..78 => self.pause_client(),
+            78..82 => self.slow_disk(leader),
+            82..84 => self.fail_disk(leader),
+            84..86 => self.fill_disk(node),
+            86..89 => self.flip_bit(node),
+            89..92 => self.drift(node),
+            92..95 => self.jump_wall(node),
+            _ => self.move_leader(leader, shard, node),
+        }
+    }
+
+    fn bad_weather(&mut self) {
+        let weather = &mut self.network.weather;
+        let rng = &mut self.rng;
+        *weather = Weather {
+            loss: if rng.percent(60) { rng.unit() * 0.3 } else { 0.0 },
+            duplication: if rng.percent(60) { rng.unit() * 0.2 } else { 0.0 },
+            lateness: if rng.percent(70) { rng.unit() * 0.5 } else { 0.0 },
+            late_us: *rng.pick(&[5_000, 50_000, 300_000, 2_000_000]),
+        };
+        let detail = format!("{weather:?}");
+        self.trace.line(self.now_us, || format!("FAULT     bad weather {detail}"));
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn halves(&mut self) {
+        let mut ids = self.ids();
+        for at in (1..ids.len()).rev() {
+            let other = self.rng.below(at as u64 + 1) as usize;
+            ids.swap(at, other);
+        }
+        let minority = ids.len() / 2;
+        let (few, many) = ids.split_at(minority);
+        self.note(FaultKind::PartitionHalves, format!("{few:?} | {many:?}"));
+        for few in few {
+            for many in many {
+                self.network.cut_both(Place::Node(*few), Place::Node(*many));
+            }
+        }
+    }
+
+    fn isolate(&mut self, kind: FaultKind, id: u64) {
+        self.note(kind, format!("node {id}"));
+        for other in self.ids().into_iter().filter(|other| *other != id) {
+            self.network.cut_both(Place::Node(id), Place::Node(other));
+        }
+    }
+
+    /// Everyone reaches two neighbours only. (Of three nodes, one link is cut.)
+    fn ring(&mut self) {
+        let ids = self.ids();
+        self.note(FaultKind::PartitionRing, String::new());
+        if ids.len() == 3 {
+            let apart = self.rng.below(3) as usize;
+            return self.network.cut_both(Place::Node(ids[apart]), Place::Node(ids[(apart + 1) % 3]));
+        }
+        for at in 0..ids.len() {
+            for hop in 2..ids.len() - 1 {
+                self.network.cut_both(Place::Node(ids[at]), Place::Node(ids[(at + hop) % ids.len()]));
+            }
+        }
+    }
+
+    fn one_way(&mut self, id: u64) {
+        let deaf = self.rng.percent(50);
+        self.note(
+            FaultKind::PartitionOneWay,
+            format!("node {id} {}", if deaf { "hears nobody" } else { "is not heard" }),
+        );
+        for other in self.ids().into_iter().filter(|other| *other != id) {
+            let (from, to) = if deaf { (other, id) } else { (id, other) };
+            self.network.cut.insert((Place::Node(from), Place::Node(to)));
+        }
+    }
+
+    fn cut_gateway(&mut self, leader: u64) {
+        let gateway = 1 + self.rng.below(self.gateways.len() as u64) as u32;
+        self.note(FaultKind::GatewayCut, format!("gateway {gateway} and node {leader}"));
+        self.network.cut_both(Place::Gateway(gateway), Place::Node(leader));
+    }
+
+    fn cut_client(&mut self) {
+        let gateway = 1 + self.rng.below(self.gateways.len() as u64) as u32;
+        self.note(FaultKind::ClientCut, format!("all clients and gateway {gateway}, answers only"));
+        let clients: Vec<u32> = self.clients.keys().copied().collect();
+        for client in clients {
+            self.network.cut.insert((Place::Gateway(gateway), Place::Client(client)));
+        }
+    }
+
+    fn kill(&mut self, id: u64, kind: FaultKind) {
+        if !self.nodes[&id].is_up() {
+            return;
+        }
+        self.note(kind, format!("node {id}"));
+        self.crash_node(id, kind == FaultKind::PowerCut);
+        let after_us = self.rng.range(50_000, 12 * SECOND_US);
+        self.agenda.push(self.now_us + after_us, Event::Start { node: id });
+    }
+
+    fn all_down(&mut self) {
+        self.note(FaultKind::AllDown, String::new());
+        for id in self.ids() {
+            self.crash_node(id, true);
+            let after_us = self.rng.range(50_000, 3 * SECOND_US);
+            self.agenda.push(self.now_us + after_us, Event::Start { node: id });
+        }
+    }
+
+    fn pause_node(&mut self, id: u64, kind: FaultKind) {
+        let for_us = self.rng.range(300_000, 12 * SECOND_US);
+        if self.nodes[&id].is_up() {
+            self.note(kind, format!("node {id} for {for_us} us"));
+            self.nodes.get_mut(&id).expect("a node").paused_until_us = self.now_us + for_us;
+        }
+    }
+
+    fn gateway_trouble(&mut self) {
+        let id = 1 + self.rng.below(self.gateways.len() as u64) as u32;
+        if self.rng.percent(50) {
+            self.note(FaultKind::GatewayKilled, format!("gateway {id}"));
+            return self.crash_gateway(id);
+        }
+        let for_us = self.rng.range(300_000, 8 * SECOND_US);
+        self.note(FaultKind::GatewayPaused, format!("gateway {id} for {for_us} us"));
+        self.gateways.get_mut(&id).expect("a gateway").paused_until_us = self.now_us + for_us;
+    }
+
+    fn pause_client(&mut self) {
+        let id = 1 + self.rng.below(self.clients.len() as u64 - 1) as u32;
+        let for_us = self.rng.range(SECOND_US, 14 * SECOND_US);
+        self.note(FaultKind::ClientPaused, format!("client {id} for {for_us} us"));
+        self.clients.get_mut(&id).expect("a client").paused_until_us = self.now_us + for_us;
+    }
+
+    fn slow_disk(&mut self, id: u64) {
+        self.trace.line(self.now_us, || format!("FAULT     slow disk of node {id}"));
+        self.nodes.get_mut(&id).expect("a node").disk.slow = true;
+    }
+
+    fn fail_disk(&mut self, id: u64) {
+        self.trace.line(self.now_us, || format!("FAULT     the next sync of node {id} fails"));
+        self.nodes[&id].disk.engine.fail_next_write();
+    }
+
+    fn fill_disk(&mut self, id: u64) {
+        self.trace.line(self.now_us, || format!("FAULT     the disk of node {id} is full"));
+        self.nodes.get_mut(&id).expect("a node").disk.full = true;
+    }
+
+    /// One node at most, as a minority may be damaged and has to stay away.
+    fn flip_bit(&mut self, id: u64) {
+        if !self.chaos.damage {
+            return;
+        }
+        let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
+        self.crash_node(id, true);
+        if self.nodes.get_mut(&id).expect("a node").disk.flip_bit(&mut self.rng, &shards) {
+            self.chaos.damage = false;
+            self.note(FaultKind::BitFlip, format!("node {id}"));
+        }
+        self.agenda.push(self.now_us + SECOND_US, Event::Start { node: id });
+    }
+
+    fn drift(&mut self, id: u64) {
+        if self.chaos.drift {
+            let rate = *self.rng.pick(&[0.5, 0.8, 1.25, 2.0]);
+            self.note(FaultKind::ClockDrift, format!("node {id} at {rate}"));
+            let now_us = self.now_us;
+            self.nodes.get_mut(&id).expect("a node").clock.set_rate(now_us, rate);
+        }
+    }
+
+    fn jump_wall(&mut self, id: u64) {
+        let by_ms = self.rng.range(0, 7_200_000) as i64 - 3_600_000;
+        self.note(FaultKind::WallJump, format!("node {id} by {by_ms} ms"));
+        self.nodes.get_mut(&id).expect("a node").clock.jump_wall(by_ms);
+    }
+
+    fn move_leader(&mut self, leader: u64, shard: ShardId, to: u64) {
+        if leader == to || !self.nodes[&leader].is_up() {
+            return;
+        }
+        self.note(FaultKind::LeaderMoved, format!("shard {shard} from node {leader} to {to}"));
+        if self.rng.percent(70) {
+            self.tell(leader, shard, Input::Transfer { to: routing::NodeId(to) });
+        } else {
+            self.tell(to, shard, Input::Campaign);
+        }
+    }
+
+    /// Everything works again. (What stopped starts; what is damaged stays away.)
+    fn set_right(&mut self) {
+        self.trace.line(self.now_us, || "----      set right".to_owned());
+        self.network.cut.clear();
+        self.network.weather = Weather::default();
+        for gateway in self.gateways.values_mut() {
+            gateway.up = true;
+            gateway.paused_until_us = gateway.paused_until_us.min(self.now_us);
+        }
+        for id in self.ids() {
+            let node = self.nodes.get_mut(&id).expect("a node");
+            node.disk.slow = false;
+            node.disk.full = false;
+            node.paused_until_us = node.paused_until_us.min(self.now_us);
+            if !node.is_up() {
+                self.agenda.push(self.now_us, Event::Start { node: id });
+            }
+        }
+    }
+
+    fn clocks_right(&mut self) {
+        let now_us = self.now_us;
+        self.nodes.values_mut().for_each(|node| node.clock.set_rate(now_us, 1.0));
+    }
+}

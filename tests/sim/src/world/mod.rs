@@ -1,0 +1,375 @@
+//! A whole cluster in one thread: nodes, gateways, clients, network, disks and clocks, moved by one agenda from one seed.
+//!
+//! The replicas, the lock table, the retry machine, the leader cache and the lease arithmetic are the real ones. It promises
+//! that equal seeds give equal runs, to the last message. It knows nothing of what is right: it records, and the checker judges.
+
+mod actors;
+mod agenda;
+mod ask;
+mod calls;
+mod clock;
+mod disk;
+mod ending;
+mod faults;
+mod gateway;
+mod network;
+mod node;
+mod trace;
+
+pub use faults::{FaultCounts, FaultKind};
+
+use crate::checker::{Bounds, History, Sample, Violation};
+use crate::rng::Rng;
+use agenda::Agenda;
+use ask::{Answer, Ask};
+use calls::{Act, Client};
+use faults::Chaos;
+use gateway::Gateway;
+use locks::Mode;
+use network::{Fate, Network, Place};
+use node::Node;
+use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use shard::Ticket;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use trace::Trace;
+
+pub(crate) const SECOND_US: u64 = 1_000_000;
+/// Gateways.
+const GATEWAYS: u32 = 2;
+/// The client that asks for everything at the end.
+const AUDITOR: u32 = 999;
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Raft {
+        shard: ShardId,
+        bytes: Vec<u8>,
+    },
+    Request {
+        ticket: Ticket,
+        ask: Arc<Ask>,
+        left_ms: u32,
+        give_up_us: u64,
+    },
+    Reply {
+        ticket: Ticket,
+        answer: Answer,
+    },
+    /// The connection broke, or never came to be.
+    Broken {
+        ticket: Ticket,
+        sent: bool,
+    },
+    ClientRequest {
+        call: u64,
+        ask: Arc<Ask>,
+        timeout_ms: u64,
+        wait_ms: u32,
+    },
+    ClientReply {
+        call: u64,
+        answer: Answer,
+        tries: u32,
+    },
+    ClientBroken {
+        call: u64,
+        sent: bool,
+    },
+    ClientGone {
+        call: u64,
+    },
+}
+
+/// What happens.
+pub(crate) enum Event {
+    Tick { node: u64, boot: u64 },
+    Step { node: u64, boot: u64, shard: ShardId },
+    Disk { node: u64, boot: u64 },
+    Start { node: u64 },
+    Deliver { from: Place, to: Place, message: Message },
+    Snapshot { from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8> },
+    SnapshotSent { node: u64, boot: u64, to: u64, shard: ShardId, ok: bool },
+    SnapshotWritten { node: u64, boot: u64, shard: ShardId, bytes: Vec<u8> },
+    GatewayTimer { gateway: u32, call: u64, turn: u32 },
+    ClientTimer { client: u32, call: u64, turn: u32 },
+    Act { client: u32, act: Act },
+    Chaos { turn: u32 },
+    Sample,
+    Ending { stage: u32 },
+}
+
+/// A name and how it is used.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub name: String,
+    pub shard: ShardId,
+    pub modes: Vec<Mode>,
+}
+
+/// How a run came out.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What it ran from.
+    pub seed: u64,
+    /// Nodes, shards, clients.
+    pub shape: (u64, u32, u32),
+    /// Hash over everything that happened.
+    pub trace_hash: u64,
+    /// What went wrong, the checker's findings included.
+    pub violations: Vec<Violation>,
+    /// What was recorded.
+    pub history: History,
+    /// Simulated microseconds.
+    pub simulated_us: u64,
+    /// Events handled.
+    pub events: u64,
+    /// How often each kind of fault happened.
+    pub faults: FaultCounts,
+}
+
+pub(crate) struct World {
+    pub now_us: u64,
+    pub rng: Rng,
+    pub trace: Trace,
+    pub agenda: Agenda<Event>,
+    pub network: Network,
+    pub map: ShardMap,
+    pub nodes: BTreeMap<u64, Node>,
+    pub gateways: BTreeMap<u32, Gateway>,
+    pub clients: BTreeMap<u32, Client>,
+    pub names: Vec<Name>,
+    pub history: History,
+    pub samples: Vec<Sample>,
+    pub violations: Vec<Violation>,
+    pub faults: FaultCounts,
+    pub chaos: Chaos,
+    pub ending: ending::Ending,
+    pub seed: u64,
+    next_number: u64,
+    over: bool,
+    events: u64,
+}
+
+/// Runs one seed to its end. `prints`: a readable trace.
+pub fn run(seed: u64, prints: bool) -> Report {
+    let mut world = World::new(seed, prints);
+    world.begin();
+    while !world.over {
+        let Some((at_us, event)) = world.agenda.pop() else { break };
+        debug_assert!(at_us >= world.now_us);
+        world.now_us = at_us;
+        world.events += 1;
+        world.happen(event);
+    }
+    world.report()
+}
+
+impl World {
+    fn new(seed: u64, prints: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let nodes = if rng.percent(55) { 3 } else { 5 };
+        let shards = rng.range(1, 4) as u32;
+        let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+        let replicas = (0..shards).map(|shard| {
+            let preferred_leader = voters[shard as usize % voters.len()];
+            (ShardId(shard), Replicas { nodes: voters.clone(), preferred_leader })
+        });
+        let map = ShardMap::even(MapVersion(1), replicas.collect());
+        let base_us = rng.range(100, 600);
+        let chaos = Chaos::new(&mut rng);
+        let mut world = World {
+            now_us: 0,
+            network: Network::new(base_us),
+            trace: Trace::new(prints),
+            agenda: Agenda::new(),
+            nodes: BTreeMap::new(),
+            gateways: (1..=GATEWAYS).map(|id| (id, Gateway::new())).collect(),
+            clients: BTreeMap::new(),
+            names: Vec::new(),
+            history: History::default(),
+            samples: Vec::new(),
+            violations: Vec::new(),
+            faults: FaultCounts::default(),
+            chaos,
+            ending: ending::Ending::default(),
+            seed,
+            next_number: 0,
+            over: false,
+            events: 0,
+            map,
+            rng,
+        };
+        let settings = node::Settings::choose(&mut world.rng, seed);
+        for id in 1..=nodes {
+            let rate = 1.0 + (world.rng.unit() - 0.5) * 2e-4;
+            let sync_us = world.rng.range(200, 2_500);
+            world.nodes.insert(id, Node::new(id, settings.clone(), rate, sync_us));
+        }
+        world.name_names();
+        world.history.bounds = Bounds {
+            server_rate_max: world.chaos.rate_max,
+            server_rate_min: world.chaos.rate_min,
+            failover_us: 20 * SECOND_US,
+            waiter_grace_us: settings.waiter_grace_ms * 1_000 * 2,
+            calm: Vec::new(),
+        };
+        world
+    }
+
+    /// A few names, so that they are fought for: every shard has at least one.
+    fn name_names(&mut self) {
+        let shards = self.map.shards().count() as u64;
+        let count = shards + self.rng.range(1, 3);
+        let mut number = 0;
+        for place in 0..count {
+            let wanted = ShardId((place % shards) as u32);
+            let (name, shard) = loop {
+                number += 1;
+                let name = format!("name/{number}");
+                let shard = self.map.route(&name).shard;
+                if shard == wanted {
+                    break (name, shard);
+                }
+            };
+            let modes = match (place, self.rng.below(4)) {
+                (0, _) | (_, 0 | 1) => vec![Mode::Exclusive],
+                (_, 2) => vec![Mode::Exclusive, Mode::Shared, Mode::Shared],
+                _ => vec![Mode::Permits { count: 1, limit: 3 }, Mode::Permits { count: 2, limit: 3 }],
+            };
+            self.names.push(Name { name, shard, modes });
+        }
+    }
+
+    fn begin(&mut self) {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for node in ids {
+            let at_us = self.rng.range(1, 50_000);
+            self.agenda.push(at_us, Event::Start { node });
+        }
+        self.begin_clients();
+        self.begin_chaos();
+        self.agenda.push(20 * SECOND_US, Event::Sample);
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn happen(&mut self, event: Event) {
+        self.trace.mix(self.now_us);
+        if let Some(until_us) = self.paused_until(&event) {
+            return self.agenda.push(until_us, event);
+        }
+        match event {
+            Event::Tick { node, boot } => self.tick(node, boot),
+            Event::Step { node, boot, shard } => {
+                if let Some(place) = self.nodes.get_mut(&node).filter(|node| node.boot == boot) {
+                    place.step_due.remove(&shard);
+                    self.step(node, shard);
+                }
+            }
+            Event::Disk { node, boot } => self.disk_done(node, boot),
+            Event::Start { node } => self.start_node(node),
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Snapshot { from, boot, to, shard, bytes } => self.carry_snapshot(from, boot, to, shard, bytes),
+            Event::SnapshotSent { node, boot, to, shard, ok } => self.snapshot_sent(node, boot, to, shard, ok),
+            Event::SnapshotWritten { node, boot, shard, bytes } => self.snapshot_written(node, boot, shard, bytes),
+            Event::GatewayTimer { gateway, call, turn } => self.gateway_timer(gateway, call, turn),
+            Event::ClientTimer { client, call, turn } => self.client_timer(client, call, turn),
+            Event::Act { client, act } => self.act(client, act),
+            Event::Chaos { turn } => self.chaos_turn(turn),
+            Event::Sample => self.sample(),
+            Event::Ending { stage } => self.ending_stage(stage),
+        }
+    }
+
+    /// Until when whoever this happens to is stopped, if it is. What arrives meanwhile waits, in order.
+    fn paused_until(&self, event: &Event) -> Option<u64> {
+        let until_us = match event {
+            Event::Tick { node, .. }
+            | Event::Step { node, .. }
+            | Event::Disk { node, .. }
+            | Event::SnapshotSent { node, .. }
+            | Event::SnapshotWritten { node, .. }
+            | Event::Snapshot { from: node, .. }
+            | Event::Deliver { to: Place::Node(node), .. } => self.nodes[node].paused_until_us,
+            Event::GatewayTimer { gateway, .. } | Event::Deliver { to: Place::Gateway(gateway), .. } => {
+                self.gateways[gateway].paused_until_us
+            }
+            Event::ClientTimer { client, .. } | Event::Act { client, .. } => self.clients[client].paused_until_us,
+            Event::Deliver { to: Place::Client(client), .. } => self.clients[client].paused_until_us,
+            Event::Start { .. } | Event::Chaos { .. } | Event::Sample | Event::Ending { .. } => 0,
+        };
+        (until_us > self.now_us).then_some(until_us)
+    }
+
+    /// Sends one message, to arrive or not.
+    pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
+        let datagram = matches!(message, Message::Raft { .. });
+        let fate = self.network.send(&mut self.rng, self.now_us, from, to, datagram);
+        self.trace.mix(from.number() << 32 | to.number());
+        match fate {
+            Fate::Cut => self.faults.add(FaultKind::MessageCut),
+            Fate::Lost => {
+                self.faults.add(FaultKind::MessageLost);
+                self.trace.line(self.now_us, || format!("lost      {from:?} -> {to:?}"));
+            }
+            Fate::Arrives { at_us, again_at_us, late, overtakes } => {
+                if late {
+                    self.faults.add(FaultKind::MessageDelayed);
+                }
+                if overtakes {
+                    self.faults.add(FaultKind::MessageReordered);
+                }
+                if let Some(again_at_us) = again_at_us {
+                    self.faults.add(FaultKind::MessageDuplicated);
+                    self.agenda.push(again_at_us, Event::Deliver { from, to, message: message.clone() });
+                }
+                self.agenda.push(at_us, Event::Deliver { from, to, message });
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: Place, to: Place, message: Message) {
+        self.trace.mix(to.number());
+        match (to, message) {
+            (Place::Node(node), Message::Raft { shard, bytes }) => self.hear_peer(node, shard, bytes),
+            (Place::Node(node), Message::Request { ticket, ask, left_ms, give_up_us }) => {
+                self.take_request(node, from, ticket, ask, left_ms, give_up_us);
+            }
+            (Place::Gateway(gateway), Message::Reply { ticket, answer }) => {
+                self.gateway_reply(gateway, from, ticket, answer);
+            }
+            (Place::Gateway(gateway), Message::Broken { ticket, sent }) => self.gateway_broken(gateway, ticket, sent),
+            (Place::Gateway(gateway), Message::ClientRequest { call, ask, timeout_ms, wait_ms }) => {
+                self.gateway_request(gateway, from, call, ask, timeout_ms, wait_ms);
+            }
+            (Place::Gateway(gateway), Message::ClientGone { call }) => self.gateway_abandon(gateway, from, call),
+            (Place::Client(client), Message::ClientReply { call, answer, tries }) => {
+                self.client_reply(client, from, call, answer, tries);
+            }
+            (Place::Client(client), Message::ClientBroken { call, sent }) => self.client_broken(client, call, sent),
+            (to, message) => unreachable!("{message:?} for {to:?}"),
+        }
+    }
+
+    fn report(mut self) -> Report {
+        let verdict = crate::checker::check(&self.history);
+        self.violations.extend(verdict.violations);
+        self.violations.extend(crate::checker::check_convergence(&self.samples));
+        self.faults.undecided_names += verdict.undecided_names.len() as u64;
+        Report {
+            seed: self.seed,
+            shape: (self.nodes.len() as u64, self.map.shards().count() as u32, self.clients.len() as u32 - 1),
+            trace_hash: self.trace.hash(),
+            violations: self.violations,
+            simulated_us: self.now_us,
+            events: self.events,
+            faults: self.faults,
+            history: self.history,
+        }
+    }
+}

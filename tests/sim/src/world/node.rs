@@ -1,0 +1,442 @@
+//! A node: its replicas, what waits for them, and the way of their outputs. Follows the real host: one step takes all that has
+//! come, writes are queued before anything is sent, a snapshot goes after all writes queued before it.
+
+use super::clock::Clock;
+use super::disk::{CrashLoss, Disk, Job, Then};
+use super::{Event, FaultKind, Message, Place, World};
+use crate::checker::{Invariant, Sample, Violation};
+use crate::rng::Rng;
+use crate::world::ask::Ask;
+use routing::{NodeId, ShardId};
+use shard::{
+    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket, join_snapshot, split_snapshot,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use storage::{Engine, ShardWrite};
+
+/// Tickets from here on are the simulator's own questions.
+pub(crate) const OWN_TICKETS: Ticket = 1 << 60;
+
+/// As in the cluster file: equal on all nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub tick_ms: u64,
+    pub heartbeat_ticks: usize,
+    pub election_ticks: usize,
+    pub entry_bytes_max: usize,
+    pub entries_in_flight_max: usize,
+    pub queue_ops_max: usize,
+    pub checkpoint_log_bytes: u64,
+    pub log_keep_bytes: u64,
+    pub waiter_grace_ms: u64,
+    pub election_seed: u64,
+}
+
+impl Settings {
+    pub(crate) fn choose(rng: &mut Rng, seed: u64) -> Settings {
+        Settings {
+            tick_ms: *rng.pick(&[50, 100, 100, 150]),
+            heartbeat_ticks: 2,
+            election_ticks: rng.range(8, 10) as usize,
+            entry_bytes_max: *rng.pick(&[128, 1 << 10, 64 << 10]),
+            entries_in_flight_max: rng.range(1, 4) as usize,
+            queue_ops_max: if rng.percent(5) { 3 } else { 1_000 },
+            checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
+            log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
+            waiter_grace_ms: *rng.pick(&[1_000, 3_000]),
+            election_seed: seed,
+        }
+    }
+}
+
+/// * `replicas` is empty exactly while the node is down.
+/// * `boot` rises with each start and each stop, so that what was under way for a former run is told apart.
+pub(crate) struct Node {
+    pub id: u64,
+    pub settings: Settings,
+    pub clock: Clock,
+    pub disk: Disk,
+    pub replicas: BTreeMap<ShardId, Replica>,
+    pub inbox: BTreeMap<ShardId, Vec<Input>>,
+    pub step_due: BTreeSet<ShardId>,
+    pub pending: BTreeMap<Ticket, (Place, Arc<Ask>)>,
+    pub boot: u64,
+    pub paused_until_us: u64,
+    /// Its disk is damaged: it stays down.
+    pub damaged: bool,
+}
+
+impl Node {
+    pub(crate) fn new(id: u64, settings: Settings, rate: f64, sync_us: u64) -> Node {
+        Node {
+            id,
+            settings,
+            clock: Clock::new(0, rate, 1_000 * id),
+            disk: Disk::new(sync_us),
+            replicas: BTreeMap::new(),
+            inbox: BTreeMap::new(),
+            step_due: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            boot: 0,
+            paused_until_us: 0,
+            damaged: false,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        !self.replicas.is_empty()
+    }
+
+    pub(crate) fn leads(&self, shard: ShardId) -> bool {
+        self.replicas.get(&shard).is_some_and(|replica| replica.status().role == Role::Leader)
+    }
+}
+
+impl World {
+    pub(crate) fn start_node(&mut self, id: u64) {
+        let now_us = self.now_us;
+        let voters: Vec<NodeId> = self.nodes.keys().copied().map(NodeId).collect();
+        let shards: Vec<(ShardId, NodeId)> = self.map.shards().map(|(id, r)| (id, r.preferred_leader)).collect();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if node.is_up() || node.damaged {
+            return;
+        }
+        node.boot += 1;
+        let now = node.clock.read(now_us);
+        let boot = match node.disk.claim(id) {
+            Ok(boot) => boot,
+            Err(error) => {
+                self.trace.line(now_us, || format!("node {id}    does not start: {error}"));
+                return self.agenda.push(now_us + 500_000, Event::Start { node: id });
+            }
+        };
+        for (shard, preferred_leader) in shards {
+            let recovered = match node.disk.recover(shard) {
+                Ok(recovered) => recovered,
+                Err(error) => {
+                    // Until replicas can be re-seeded a damaged one stays away: it may have voted, and may not vote as if not.
+                    node.damaged = true;
+                    node.replicas.clear();
+                    self.faults.add(FaultKind::DamageDetected);
+                    return self.trace.line(now_us, || format!("node {id}    stays down: {error}"));
+                }
+            };
+            let settings = &node.settings;
+            let config = ReplicaConfig {
+                shard,
+                node: NodeId(id),
+                voters: voters.clone(),
+                preferred_leader,
+                boot,
+                heartbeat_ticks: settings.heartbeat_ticks,
+                election_ticks: settings.election_ticks,
+                entry_bytes_max: settings.entry_bytes_max,
+                entries_in_flight_max: settings.entries_in_flight_max,
+                queue_ops_max: settings.queue_ops_max,
+                checkpoint_log_bytes: settings.checkpoint_log_bytes,
+                log_keep_bytes: settings.log_keep_bytes,
+                waiter_grace_ms: settings.waiter_grace_ms,
+                election_seed: Some(settings.election_seed),
+            };
+            match Replica::open(config, recovered, now) {
+                Ok(replica) => node.replicas.insert(shard, replica),
+                Err(fatal) => {
+                    let what = format!("node {id} cannot start from what it wrote: {fatal}");
+                    node.replicas.clear();
+                    node.damaged = true;
+                    self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
+                    return;
+                }
+            };
+        }
+        let (boot, first_us) = (node.boot, node.clock.true_us(node.settings.tick_ms * 1_000));
+        let after_us = self.rng.range(1, first_us);
+        self.trace.line(now_us, || format!("node {id}    starts"));
+        self.agenda.push(now_us + after_us, Event::Tick { node: id, boot });
+    }
+
+    /// The process ends without warning.
+    pub(crate) fn crash_node(&mut self, id: u64, power_cut: bool) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if !node.is_up() {
+            return;
+        }
+        node.boot += 1;
+        node.paused_until_us = 0;
+        node.replicas.clear();
+        node.inbox.clear();
+        node.step_due.clear();
+        let loss = node.disk.crash(&mut self.rng, power_cut);
+        match loss {
+            CrashLoss::Nothing => {}
+            CrashLoss::Unsynced => self.faults.add(FaultKind::UnsyncedLost),
+            CrashLoss::Torn => self.faults.add(FaultKind::TornTail),
+        }
+        let pending = std::mem::take(&mut node.pending);
+        self.trace.line(self.now_us, || format!("node {id}    dies (power cut: {power_cut}, disk: {loss:?})"));
+        for (ticket, (from, _)) in pending {
+            // The operating system resets its connections; after a power cut nobody says anything.
+            if !power_cut {
+                self.send(Place::Node(id), from, Message::Broken { ticket, sent: true });
+            }
+        }
+    }
+
+    pub(crate) fn tick(&mut self, id: u64, boot: u64) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if node.boot != boot {
+            return;
+        }
+        let next_us = self.now_us + node.clock.true_us(node.settings.tick_ms * 1_000);
+        self.agenda.push(next_us, Event::Tick { node: id, boot });
+        let shards: Vec<ShardId> = node.replicas.keys().copied().collect();
+        for shard in shards {
+            if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.boot == boot) {
+                node.inbox.entry(shard).or_default().push(Input::Tick);
+                self.step(id, shard);
+            }
+        }
+    }
+
+    /// Something for a replica: it takes it a little later, with what else has come by then.
+    pub(crate) fn tell(&mut self, id: u64, shard: ShardId, input: Input) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if !node.is_up() {
+            return;
+        }
+        node.inbox.entry(shard).or_default().push(input);
+        if node.step_due.insert(shard) {
+            let at_us = self.now_us + self.rng.range(5, 120);
+            self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
+        }
+    }
+
+    pub(crate) fn step(&mut self, id: u64, shard: ShardId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let now = node.clock.read(self.now_us);
+        let inputs = node.inbox.get_mut(&shard).map(std::mem::take).unwrap_or_default();
+        let Some(replica) = node.replicas.get_mut(&shard) else { return };
+        match replica.step(now, inputs) {
+            Ok(outputs) => self.dispatch(id, shard, outputs),
+            Err(fatal) => {
+                let what = format!("node {id} stopped by itself: {fatal}");
+                self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
+                self.crash_node(id, false);
+                self.nodes.get_mut(&id).expect("a node").damaged = true;
+            }
+        }
+    }
+
+    fn dispatch(&mut self, id: u64, shard: ShardId, outputs: Outputs) {
+        if let Some(leadership) = outputs.leadership {
+            self.trace.mix(leadership.term << 8 | u64::from(leadership.is_me));
+            self.trace.line(self.now_us, || {
+                let leader = leadership.leader.map_or("nobody".to_owned(), |leader| format!("node {leader}"));
+                format!("node {id}    shard {shard}: {leader} leads in term {}", leadership.term)
+            });
+        }
+        if let Some(write) = outputs.write {
+            let then = Then::Persisted { shard, number: write.number };
+            self.queue_write(id, Job { write: Some(write.write), sync: write.sync, then });
+        }
+        for message in outputs.messages {
+            self.trace.mix_bytes(&message.bytes);
+            let to = message.to.0;
+            if message.is_snapshot {
+                self.faults.add(FaultKind::SnapshotSent);
+                let boot = self.nodes[&id].boot;
+                let then = Then::Event(Box::new(Event::Snapshot { from: id, boot, to, shard, bytes: message.bytes }));
+                self.queue_write(id, Job { write: None, sync: false, then });
+                continue;
+            }
+            if !self.network.passes(Place::Node(id), Place::Node(to)) && self.rng.percent(10) {
+                self.tell(id, shard, Input::Unreachable { node: message.to });
+            }
+            self.send(Place::Node(id), Place::Node(to), Message::Raft { shard, bytes: message.bytes });
+        }
+        for (ticket, reply) in outputs.replies {
+            self.answer(id, shard, ticket, reply);
+        }
+    }
+
+    fn answer(&mut self, id: u64, shard: ShardId, ticket: Ticket, reply: Reply) {
+        if ticket >= OWN_TICKETS {
+            if let Reply::Read { answer: Read::Status(status), .. } = reply {
+                let (applied_index, state_hash) = (status.applied_index, status.state_hash);
+                self.trace.mix(state_hash);
+                self.samples.push(Sample { shard: shard.0, node: id, applied_index, state_hash });
+            }
+            return;
+        }
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some((from, ask)) = node.pending.remove(&ticket) else { return };
+        let answer = ask.answer(NodeId(id), reply);
+        self.send(Place::Node(id), from, Message::Reply { ticket, answer });
+    }
+
+    // ---- the disk ------------------------------------------------------------------------------------------------
+
+    fn queue_write(&mut self, id: u64, job: Job) {
+        self.nodes.get_mut(&id).expect("a node").disk.queue.push(job);
+        self.start_write(id);
+    }
+
+    fn start_write(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let slow = node.disk.slow;
+        if let Some(after_us) = node.disk.start(&mut self.rng) {
+            if slow {
+                self.faults.add(FaultKind::SlowSync);
+            }
+            self.agenda.push(self.now_us + after_us, Event::Disk { node: id, boot: node.boot });
+        }
+    }
+
+    pub(crate) fn disk_done(&mut self, id: u64, boot: u64) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if node.boot != boot {
+            return;
+        }
+        let full = node.disk.full;
+        match node.disk.finish() {
+            Err(error) => {
+                self.faults.add(if full { FaultKind::DiskFull } else { FaultKind::SyncFailed });
+                self.trace.line(self.now_us, || format!("node {id}    stops: {error}"));
+                self.crash_node(id, true);
+                let after_us = self.rng.range(SECOND, 4 * SECOND);
+                self.agenda.push(self.now_us + after_us, Event::Start { node: id });
+                return;
+            }
+            Ok(jobs) => {
+                let mut persisted: BTreeMap<ShardId, u64> = BTreeMap::new();
+                for job in jobs {
+                    match job.then {
+                        Then::Persisted { shard, number } => {
+                            let highest = persisted.entry(shard).or_default();
+                            *highest = number.max(*highest);
+                        }
+                        Then::Event(event) => self.agenda.push(self.now_us, *event),
+                    }
+                }
+                for (shard, number) in persisted {
+                    self.tell(id, shard, Input::Persisted { number });
+                }
+            }
+        }
+        self.start_write(id);
+    }
+
+    // ---- what arrives ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn hear_peer(&mut self, id: u64, shard: ShardId, bytes: Vec<u8>) {
+        self.tell(id, shard, Input::Peer(bytes));
+    }
+
+    pub(crate) fn take_request(
+        &mut self,
+        id: u64,
+        from: Place,
+        ticket: Ticket,
+        ask: Arc<Ask>,
+        left_ms: u32,
+        give_up_us: u64,
+    ) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if !node.is_up() {
+            return self.send(Place::Node(id), from, Message::Broken { ticket, sent: false });
+        }
+        if self.now_us > give_up_us {
+            let answer = ask.answer(NodeId(id), Reply::Busy);
+            return self.send(Place::Node(id), from, Message::Reply { ticket, answer });
+        }
+        let (shard, input) = (ask.shard, ask.input(ticket, left_ms));
+        node.pending.insert(ticket, (from, ask));
+        self.tell(id, shard, input);
+    }
+
+    fn take_detach(&mut self, id: u64, ticket: Ticket) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if let Some((_, ask)) = node.pending.remove(&ticket) {
+            self.tell(id, ask.shard, Input::Detach { ticket });
+        }
+    }
+
+    /// A gateway's connections to a node are gone.
+    pub(crate) fn drop_streams(&mut self, id: u64, gateway: Place) {
+        let pending = &self.nodes[&id].pending;
+        let gone: Vec<Ticket> = pending.iter().filter(|(_, (from, _))| *from == gateway).map(|(t, _)| *t).collect();
+        for ticket in gone {
+            self.take_detach(id, ticket);
+        }
+    }
+
+    // ---- snapshots ------------------------------------------------------------------------------------------------
+
+    /// All writes before it are in the engine: off it goes, with the ended grants that the receiver lacks.
+    pub(crate) fn carry_snapshot(&mut self, from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8>) {
+        if self.nodes[&from].boot != boot {
+            return;
+        }
+        let lost = self.network.weather.loss > 0.0 && self.rng.chance(self.network.weather.loss);
+        let there = self.network.passes(Place::Node(from), Place::Node(to))
+            && self.network.passes(Place::Node(to), Place::Node(from))
+            && self.nodes[&to].paused_until_us <= self.now_us
+            && !lost;
+        let after_us = self.rng.range(5_000, 200_000);
+        let Some(receiver) = self.nodes[&to].replicas.get(&shard).filter(|_| there) else {
+            let event = Event::SnapshotSent { node: from, boot, to, shard, ok: false };
+            return self.agenda.push(self.now_us + 10 * after_us, event);
+        };
+        let after_index = receiver.status().applied_index;
+        let (head, data, _) = split_snapshot(&bytes).expect("a replica's snapshot message");
+        let bytes = join_snapshot(&head, data).expect("just taken apart");
+        let engine = &self.nodes[&from].disk.engine;
+        let (mut history, mut cursor) = (Vec::new(), None);
+        loop {
+            let (page, next) = engine.history_since(shard, after_index, cursor, 50).expect("memory can be read");
+            history.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let then = Event::SnapshotWritten { node: to, boot: self.nodes[&to].boot, shard, bytes };
+        let write = (!history.is_empty()).then(|| ShardWrite { shard, history, ..ShardWrite::default() });
+        self.queue_write(to, Job { write, sync: false, then: Then::Event(Box::new(then)) });
+        self.agenda.push(self.now_us + after_us, Event::SnapshotSent { node: from, boot, to, shard, ok: true });
+    }
+
+    pub(crate) fn snapshot_sent(&mut self, id: u64, boot: u64, to: u64, shard: ShardId, ok: bool) {
+        if self.nodes[&id].boot == boot {
+            self.tell(id, shard, Input::SnapshotSent { node: NodeId(to), ok });
+        }
+    }
+
+    pub(crate) fn snapshot_written(&mut self, id: u64, boot: u64, shard: ShardId, bytes: Vec<u8>) {
+        if self.nodes[&id].boot == boot {
+            self.trace.line(self.now_us, || format!("node {id}    shard {shard}: a snapshot arrived"));
+            self.tell(id, shard, Input::Peer(bytes));
+        }
+    }
+
+    // ---- samples of state -----------------------------------------------------------------------------------------
+
+    pub(crate) fn sample(&mut self) {
+        self.agenda.push(self.now_us + 20 * SECOND, Event::Sample);
+        self.ask_states();
+    }
+
+    pub(crate) fn ask_states(&mut self) {
+        let up: Vec<u64> = self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
+        for id in up {
+            let shards: Vec<ShardId> = self.nodes[&id].replicas.keys().copied().collect();
+            for shard in shards {
+                let ticket = OWN_TICKETS + self.number();
+                self.tell(id, shard, Input::Read { ticket, query: Query::Status, linearizable: false });
+            }
+        }
+    }
+}
+
+const SECOND: u64 = super::SECOND_US;
