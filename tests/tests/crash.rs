@@ -104,6 +104,10 @@ async fn all_nodes_killed_and_restarted_still_hold_every_lock() {
     cluster.replicas_agree().await;
 }
 
+const NAMES: usize = 50_000;
+const WORKERS: usize = 200;
+
+/// Two operations for each name: 100,000 in all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_missed_a_truncated_log_comes_back_by_snapshot() {
     let settings = vec![("checkpoint_log_bytes", 1 << 20), ("log_keep_bytes", 1 << 20)];
@@ -112,32 +116,32 @@ async fn a_node_that_missed_a_truncated_log_comes_back_by_snapshot() {
     let behind = cluster.running_nodes().into_iter().find(|id| *id != leader).expect("a follower");
     cluster.kill_node(behind);
 
-    let (client, done) = (cluster.client(), AtomicU64::new(0));
     let last_index = {
         let status = cluster.status().await;
         status.shards.iter().map(|replica| replica.last_index).max().expect("replicas")
     };
-    eventually("the log is cut above what it has", async || {
-        let mut acquires = Vec::new();
-        for _ in 0..200 {
-            let (client, i) = (client.clone(), done.fetch_add(1, Ordering::Relaxed));
-            acquires.push(tokio::spawn(async move {
+    let mut workers = Vec::new();
+    for worker in 0..WORKERS {
+        let client = cluster.client();
+        workers.push(tokio::spawn(async move {
+            for i in (worker..NAMES).step_by(WORKERS) {
                 let name = format!("name-{i}");
-                let options = AcquireOptions::new(&name).ttl(LONG).metadata("m".repeat(1_000));
-                let grant = client.acquire(options).await.expect("acquire");
-                if i % 10 != 0 {
+                let grant = client.acquire(AcquireOptions::new(&name).ttl(LONG)).await.expect("acquire");
+                if i % 100 == 0 {
+                    client.renew(&name, grant.fencing_token).await.expect("renew");
+                } else {
                     client.release(&name, grant.fencing_token).await.expect("release");
                 }
-            }));
-        }
-        for acquire in acquires {
-            acquire.await.expect("an acquire");
-        }
-        let status = cluster.try_status().await?;
-        status.shards.iter().all(|replica| replica.first_index > last_index + 1).then_some(())
-    })
-    .await;
-    println!("the log was cut after {} names", done.load(Ordering::Relaxed));
+            }
+        }));
+    }
+    for worker in workers {
+        worker.await.expect("a worker");
+    }
+    let status = cluster.status().await;
+    for replica in &status.shards {
+        assert!(replica.first_index > last_index + 1, "the log is cut above what node {behind} has: {replica:?}");
+    }
 
     cluster.start_node(behind);
     eventually("it installs a snapshot", async || {
@@ -147,7 +151,6 @@ async fn a_node_that_missed_a_truncated_log_comes_back_by_snapshot() {
     })
     .await;
     cluster.replicas_agree().await;
-    let name = "after-the-snapshot";
-    client.acquire(name).await.expect("acquire");
+    cluster.client().acquire("after the snapshot").await.expect("acquire");
     cluster.replicas_agree().await;
 }

@@ -74,8 +74,10 @@ async fn a_thousand_locks_live_on_one_heartbeat_per_interval() {
 async fn a_lost_session_is_lost_with_all_it_held() {
     let cluster = Cluster::start(Spec::default()).await;
     let client = cluster.client();
-    let opened = client.open_session_raw(SessionOptions::new().ttl(Duration::from_millis(500))).await.expect("open");
-    let grant = client.acquire(AcquireOptions::new("a").session(&opened.session_id)).await.expect("acquire");
+    let ttl = Duration::from_millis(500);
+    let opened = client.open_session_raw(SessionOptions::new().ttl(ttl)).await.expect("open");
+    let options = AcquireOptions::new("a").session(&opened.session_id).ttl(ttl);
+    let grant = client.acquire(options).await.expect("acquire");
     // No heartbeat.
     eventually("the lock is free", async || {
         client.check("a", Consistency::Linearizable).await.ok()?.holders.is_empty().then_some(())

@@ -159,7 +159,8 @@ pub struct Acquire {
     /// How to hold it
     #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
     pub mode: Mode,
-    /// Hang it on this session, whose heartbeats keep it
+    /// Hang it on this session, whose heartbeats keep it. Repeat the session's --ttl: the first acquire on a shard makes
+    /// the session known there
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
     /// A note for whoever looks
@@ -369,8 +370,8 @@ fn request_id(text: &str) -> Result<u128, String> {
 
 /// `user@host`: who asks, when nothing else is said.
 pub fn user_at_host() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-    let user = if user.is_empty() { nix::unistd::geteuid().to_string() } else { user };
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
     format!("{user}@{}", host.unwrap_or_else(|_| "localhost".into()))
 }

@@ -78,15 +78,17 @@ impl From<client::Error> for Failure {
         let code = error.code;
         let (exit, next) = match code {
             ErrorCode::InvalidArgument => (Exit::Usage, "correct the value and run it again"),
-            ErrorCode::Held => (Exit::Held, "add --wait 10s to wait in the queue, or try later"),
+            ErrorCode::Held => {
+                (Exit::Held, "add --wait 10s to queue for it, or see who holds it with `palisade check`")
+            }
             ErrorCode::WaitTimeout => {
                 (Exit::Held, "wait longer with --wait, or look at the holder with `palisade check`")
             }
             ErrorCode::WaitCancelled => (Exit::Held, "acquire again if the lock is still wanted"),
-            ErrorCode::NotOwner => (Exit::Fenced, "stop acting on this lock; acquire it again for a new token"),
-            ErrorCode::Expired => {
-                (Exit::Fenced, "stop acting on this lock; acquire it again, with a longer --ttl or earlier renewals")
+            ErrorCode::NotOwner => {
+                (Exit::Fenced, "see what became of it with `palisade history`; acquire it again for a new token")
             }
+            ErrorCode::Expired => (Exit::Fenced, "acquire it again, with a longer --ttl or earlier renewals"),
             ErrorCode::SessionLost => {
                 (Exit::Fenced, "what the session held is lost: open a new session and acquire again")
             }

@@ -42,9 +42,11 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let listed = || cluster.gateways.first().map(|gateway| gateway.address.clone());
     let listen = args.listen.clone().or_else(listed).unwrap_or_else(|| DEFAULT_LISTEN.into());
-    warn_if_wide(&listen);
-    let listener = bind(&listen)?;
     let configured = cluster.gateways.iter().find(|gateway| gateway.address == listen);
+    if configured.is_none() {
+        warn_if_wide(&listen); // of those in the file, the file's own warnings told already
+    }
+    let listener = bind(&listen)?;
     let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
         Some(address) => Some(bind(address)?),
         None => None,
