@@ -1,5 +1,6 @@
 //! The command line: what may be written, with its help. It decides nothing.
 
+pub use crate::bench::args::Bench;
 use crate::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub enum Command {
     /// Sessions: one heartbeat keeps many locks
     #[command(subcommand)]
     Session(Session),
+    /// Put load on a cluster, and measure
+    Bench(Box<Bench>),
     /// The cluster's state, and its file
     #[command(subcommand)]
     Cluster(Cluster),

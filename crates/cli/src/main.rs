@@ -1,6 +1,7 @@
 //! The palisade binary: the servers, and a verb for everything that a client can do.
 
 mod args;
+mod bench;
 mod cluster_file;
 mod dev;
 mod duration;
@@ -64,6 +65,7 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Ls(args) => verbs::list(args).await,
         Command::Break(args) => verbs::break_lock(args).await,
         Command::Session(args) => sessions::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
         Command::Exec(_) => unreachable!("needs no runtime"),
@@ -82,6 +84,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Ls(args) => args.remote.json,
         Command::Break(args) => args.remote.json,
         Command::Session(args) => args.remote().json,
+        Command::Bench(args) => args.json,
         Command::Cluster(Cluster::Status(args)) => args.remote.json,
         Command::Dev(_)
         | Command::Node(_)

@@ -49,7 +49,8 @@ impl Caller {
     /// # Errors
     /// An endpoint that is none.
     pub fn connect(gateways: &Gateways, count: u32, clients: u32, unary: bool) -> Result<Vec<Caller>, Failure> {
-        let addresses: Vec<&str> = gateways.endpoint.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let addresses: Vec<&str> =
+            gateways.endpoint.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
         let not_one = |address: &str| {
             let what = format!("{address:?} is no endpoint");
             Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, "write --endpoint host:port, as in 127.0.0.1:7400")

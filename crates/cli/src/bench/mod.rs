@@ -25,13 +25,22 @@ pub async fn run(args: &Bench) -> Result<(), Failure> {
     let live = std::io::stderr().is_terminal() && !args.json;
     let measured = run::run(args, workload, callers, live).await?;
     let report = Report::new(args, &measured);
-    if args.json { report.print_json() } else { report.print() }
+    if args.json {
+        report.print_json()
+    } else {
+        report.print()
+    }
     if measured.stats.operations() == 0 {
         let what = match measured.stats.examples.iter().next() {
             Some((kind, message)) => format!("nothing was answered; {kind}: {message}"),
             None => "nothing was answered in the measured time".into(),
         };
-        return Err(Failure::new(Exit::Error, "NOTHING_ANSWERED", what, "look at the cluster: palisade cluster status"));
+        return Err(Failure::new(
+            Exit::Error,
+            "NOTHING_ANSWERED",
+            what,
+            "look at the cluster: palisade cluster status",
+        ));
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ impl Dice {
 
     /// Below `bound`, which is not 0.
     pub fn below(&mut self, bound: u32) -> u32 {
-        ((self.number() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.number() >> 32) * u64::from(bound)) >> 32) as u32
     }
 
     /// True in a `share` (0 to 1) of all cases.

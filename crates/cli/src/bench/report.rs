@@ -110,7 +110,8 @@ impl Report {
             self.transport,
             self.seconds,
         ));
-        let mut rates = format!("  {} operations/s, {} writes/s", whole(self.operations_per_s), whole(self.writes_per_s));
+        let mut rates =
+            format!("  {} operations/s, {} writes/s", whole(self.operations_per_s), whole(self.writes_per_s));
         if let Some(kept) = self.kept_alive_per_s {
             rates += &format!(", {} locks kept alive/s", whole(kept));
         }

@@ -103,10 +103,8 @@ pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: b
         arrivals,
         keep: args.keep,
     });
-    let tasks: Vec<JoinHandle<()>> = clients
-        .into_iter()
-        .map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller)))
-        .collect();
+    let tasks: Vec<JoinHandle<()>> =
+        clients.into_iter().map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller))).collect();
     let progress = live.then(|| tokio::spawn(show_progress(shared.clone(), start, args.warmup + args.duration)));
 
     tokio::time::sleep_until(start + args.warmup).await;
@@ -138,11 +136,7 @@ pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: b
 }
 
 /// Acquires what is held from the start. The scripts, each with its connection.
-async fn prepare(
-    args: &Bench,
-    workload: &Arc<Workload>,
-    callers: &[Caller],
-) -> Result<Vec<(Script, Caller)>, Failure> {
+async fn prepare(args: &Bench, workload: &Arc<Workload>, callers: &[Caller]) -> Result<Vec<(Script, Caller)>, Failure> {
     let sessions = (workload.mix == Mix::Heartbeat).then(|| crate::verbs::connect(&args.gateways));
     let mut tasks = Vec::new();
     for client in 0..args.clients {
