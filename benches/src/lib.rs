@@ -1,1 +1,14 @@
-//! Whole-system benches.
+//! What the benches share: a closed loop with percentiles, for systems other than ours.
+//!
+//! Ours is measured by `palisade bench`, with the same percentiles code.
+
+pub mod closed_loop;
+#[path = "../../crates/cli/src/bench/latency.rs"]
+pub mod latency;
+pub mod workload;
+
+/// The generated client of etcd's protocol.
+#[allow(missing_docs, clippy::all, clippy::disallowed_types, clippy::disallowed_methods)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}

@@ -1,0 +1,90 @@
+//! The lock table alone: one command applied.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use locks::{Command, Effects, LockTable};
+use palisade_benches::workload::{OWNER, acquire, granted, name, stamp};
+use std::hint::black_box;
+
+/// Locks that are held while others come and go.
+const HELD: u64 = 100_000;
+
+fn table() -> (LockTable, Effects) {
+    let (mut table, mut effects) = (LockTable::new(), Effects::default());
+    for number in 0..HELD {
+        table.apply(stamp(0), &acquire(number, &name(number)), &mut effects);
+        effects = Effects::default();
+    }
+    (table, effects)
+}
+
+fn clear(effects: &mut Effects) {
+    effects.granted.clear();
+    effects.dropped.clear();
+    effects.leases.clear();
+    effects.tenures.clear();
+}
+
+fn apply(c: &mut Criterion) {
+    let mut group = c.benchmark_group("apply");
+    group.throughput(Throughput::Elements(2));
+    let (mut held, mut effects) = table();
+    let mut number = HELD;
+    group.bench_function("acquire and release", |b| {
+        b.iter(|| {
+            number += 1;
+            let name = name(number);
+            // A release is remembered for 30 s of this time: 10,000 such pairs a second.
+            let at = stamp(number / 10);
+            let token = granted(&held.apply(at, &acquire(number, &name), &mut effects));
+            black_box(held.apply(at, &Command::Release { name: &name, token }, &mut effects));
+            clear(&mut effects);
+            if held.dirty_len() > 16_384 {
+                held.checkpoint();
+            }
+        });
+    });
+    group.throughput(Throughput::Elements(1));
+
+    let (mut held, mut effects) = table();
+    let kept = name(7);
+    let token = held.holders(&kept)[0].token;
+    group.bench_function("renew", |b| {
+        b.iter(|| {
+            black_box(held.apply(stamp(1), &Command::Renew { name: &kept, token }, &mut effects));
+            clear(&mut effects);
+        });
+    });
+    group.bench_function("held by another", |b| {
+        b.iter(|| {
+            number += 1;
+            black_box(held.apply(stamp(1), &acquire(number, &kept), &mut effects));
+            clear(&mut effects);
+        });
+    });
+    for locks in [1, 1_000] {
+        let mut sessions = LockTable::new();
+        for number in 0..locks {
+            let name = name(number);
+            let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, metadata, .. } = acquire(number, &name)
+            else {
+                unreachable!("it is an acquire")
+            };
+            let session = "session-1";
+            let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata };
+            granted(&sessions.apply(stamp(0), &command, &mut effects));
+        }
+        clear(&mut effects);
+        group.bench_function(format!("heartbeat of {locks} locks"), |b| {
+            b.iter(|| {
+                black_box(sessions.apply(stamp(1), &Command::Heartbeat { session: "session-1" }, &mut effects));
+                clear(&mut effects);
+            });
+        });
+    }
+    group.bench_function("check", |b| b.iter(|| black_box(held.holders(&kept))));
+    assert_eq!(OWNER.len(), 50);
+    group.finish();
+}
+
+criterion_group!(benches, apply);
+criterion_main!(benches);

@@ -1,0 +1,183 @@
+//! Fixed work for measurements of parts: commands of the specification's sizes, and a group of replicas in memory.
+//!
+//! The same numbers give the same bytes, always: nothing here reads a clock or throws dice.
+
+use locks::{BatchBuilder, Command, Mode, Outcome, RequestId, Stamp, Token};
+use routing::{NodeId, ShardId};
+use shard::{Input, Now, Replica, ReplicaConfig, Reply, Role, Ticket};
+use std::sync::Arc;
+use storage::{Durability, Engine, MemoryEngine};
+
+/// A name of 100 bytes.
+pub fn name(number: u64) -> String {
+    format!("{number:.>100}")
+}
+
+/// An owner of 50 bytes.
+pub const OWNER: &str = "benches/workload/owner/of/fifty/bytes/............";
+
+/// Takes a lock on a private lease.
+pub fn acquire(request: u64, name: &str) -> Command<'_> {
+    Command::Acquire {
+        request_id: RequestId(u128::from(request) << 64 | 1),
+        name,
+        owner: OWNER,
+        ttl_ms: 30_000,
+        mode: Mode::Exclusive,
+        wait: false,
+        session: "",
+        metadata: "",
+    }
+}
+
+/// As bytes.
+pub fn encoded(command: &Command<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    command.encode(&mut bytes);
+    bytes
+}
+
+/// When something happens: so many milliseconds after the start.
+pub fn stamp(ms: u64) -> Stamp {
+    Stamp { wall_ms: 1_700_000_000_000 + ms, shard_ms: ms }
+}
+
+/// A log entry of these commands.
+pub fn batch(at: Stamp, commands: &[Command<'_>]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(at);
+    let mut bytes = Vec::new();
+    for command in commands {
+        bytes.clear();
+        command.encode(&mut bytes);
+        builder.push(&bytes);
+    }
+    builder.finish()
+}
+
+/// The token of a grant.
+///
+/// # Panics
+/// If it is none: the work is fixed, so that is a defect.
+pub fn granted(outcome: &Outcome) -> Token {
+    match outcome {
+        Outcome::Granted(grant) => grant.token,
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+/// One shard's replicas in one thread, whose disks and network are instant.
+pub struct Group {
+    peers: Vec<Peer>,
+    now_ms: u64,
+    next_ticket: Ticket,
+    sent: Vec<(usize, Vec<u8>)>,
+    replies: Vec<(Ticket, Reply)>,
+}
+
+struct Peer {
+    engine: Arc<MemoryEngine>,
+    replica: Replica,
+    inbox: Vec<Input>,
+}
+
+impl Group {
+    /// A group that has elected its first replica.
+    pub fn new(replicas: u64) -> Group {
+        let voters: Vec<NodeId> = (1..=replicas).map(NodeId).collect();
+        let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_001_000 };
+        let peers = voters.iter().map(|node| {
+            let config = ReplicaConfig {
+                shard: ShardId(0),
+                node: *node,
+                voters: voters.clone(),
+                preferred_leader: NodeId(1),
+                boot: 1,
+                heartbeat_ticks: 2,
+                election_ticks: 8,
+                entry_bytes_max: 128 << 10,
+                entries_in_flight_max: 4,
+                queue_ops_max: 65_536,
+                checkpoint_log_bytes: 16 << 20,
+                log_keep_bytes: 16 << 20,
+                waiter_grace_ms: 5_000,
+                election_seed: Some(7),
+            };
+            let engine = Arc::new(MemoryEngine::new());
+            let recovered = engine.recover(ShardId(0)).expect("an empty engine recovers");
+            let replica = Replica::open(config, recovered, now).expect("opens");
+            Peer { engine, replica, inbox: Vec::new() }
+        });
+        let mut group =
+            Group { peers: peers.collect(), now_ms: 1_000, next_ticket: 1, sent: Vec::new(), replies: Vec::new() };
+        for _ in 0..100 {
+            group.tick();
+            if group.peers[0].replica.status().role == Role::Leader {
+                return group;
+            }
+        }
+        panic!("the preferred replica was not elected");
+    }
+
+    /// 50 ms pass.
+    pub fn tick(&mut self) {
+        self.now_ms += 50;
+        self.peers.iter_mut().for_each(|peer| peer.inbox.push(Input::Tick));
+        self.settle();
+    }
+
+    /// Proposes all commands to the leader at once, and gives their outcomes in order.
+    pub fn run(&mut self, commands: &[Command<'_>]) -> Vec<Outcome> {
+        let first = self.next_ticket;
+        for command in commands {
+            let input = Input::Propose { ticket: self.next_ticket, command: encoded(command), wait: None };
+            self.peers[0].inbox.push(input);
+            self.next_ticket += 1;
+        }
+        self.settle();
+        let mut outcomes: Vec<Option<Outcome>> = commands.iter().map(|_| None).collect();
+        for (ticket, reply) in self.replies.drain(..) {
+            let Reply::Done(outcome) = reply else { panic!("refused: {reply:?}") };
+            outcomes[(ticket - first) as usize] = Some(outcome);
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("all are answered")).collect()
+    }
+
+    /// One acquire and one release of each name of these numbers, the acquires together, then the releases.
+    pub fn acquire_release(&mut self, numbers: std::ops::Range<u64>) {
+        let names: Vec<String> = numbers.clone().map(name).collect();
+        let acquires: Vec<Command<'_>> = numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
+        let outcomes = self.run(&acquires);
+        let tokens = outcomes.iter().map(granted);
+        let releases: Vec<Command<'_>> =
+            names.iter().zip(tokens).map(|(name, token)| Command::Release { name, token }).collect();
+        self.run(&releases);
+    }
+
+    /// Rounds until nothing moves any more.
+    fn settle(&mut self) {
+        let now = Now { mono_ms: self.now_ms, wall_ms: 1_700_000_000_000 + self.now_ms };
+        loop {
+            let mut busy = false;
+            for peer in &mut self.peers {
+                if peer.inbox.is_empty() {
+                    continue;
+                }
+                busy = true;
+                let outputs = peer.replica.step(now, peer.inbox.drain(..)).expect("no fatal error");
+                self.sent.extend(outputs.messages.into_iter().map(|m| (m.to.0 as usize - 1, m.bytes)));
+                self.replies.extend(outputs.replies);
+                if let Some(write) = outputs.write {
+                    peer.engine.write(&[write.write], Durability::Synced).expect("memory does not fail");
+                    peer.inbox.push(Input::Persisted { number: write.number });
+                }
+            }
+            for (to, bytes) in self.sent.drain(..) {
+                busy = true;
+                self.peers[to].inbox.push(Input::Peer(bytes));
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+}
