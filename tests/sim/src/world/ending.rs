@@ -12,7 +12,7 @@ use locks::EndKind;
 use routing::ShardId;
 use shard::{Answer as Read, Input, Query, Reply};
 use std::collections::BTreeSet;
-use storage::Engine;
+use storage::{Durability, Engine};
 
 /// From the last fault to every shard serving again.
 const SERVES_WITHIN_US: u64 = 45 * SECOND_US;
@@ -59,6 +59,10 @@ impl World {
                 // Followers hear of the last commit with a heartbeat; by now they have.
                 self.ask_states();
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 3 });
+            }
+            // A checkpoint on its way to the disk is in neither place that the history is read from: the node waits, too.
+            _ if self.nodes.values().any(|node| node.disk.writing.is_some()) => {
+                self.agenda.push(self.now_us + SECOND_US / 10, Event::Ending { stage });
             }
             _ => {
                 self.judge_convergence();
@@ -130,7 +134,11 @@ impl World {
         let query = Query::History { name: name.to_owned() };
         let question = Input::Read { ticket: OWN_TICKETS, query, linearizable: false };
         let replica = node.replicas.get_mut(&shard).expect("the leader's replica");
-        let replies = replica.step(now, [question]).map(|outputs| outputs.replies).unwrap_or_default();
+        let outputs = replica.step(now, [question]).unwrap_or_default();
+        if let Some(write) = outputs.write {
+            let _ = node.disk.engine.write(&[write.write], Durability::Buffered); // nobody dies any more
+        }
+        let replies = outputs.replies;
         let mut found = Vec::new();
         for (_, reply) in replies {
             if let Reply::Read { answer: Read::History { ended, current }, .. } = reply {

@@ -338,8 +338,10 @@ impl World {
     }
 
     fn fail_disk(&mut self, id: u64) {
-        self.trace.line(self.now_us, || format!("FAULT     the next sync of node {id} fails"));
-        self.nodes[&id].disk.engine.fail_next_write();
+        if self.nodes[&id].is_up() {
+            self.trace.line(self.now_us, || format!("FAULT     the next sync of node {id} fails"));
+            self.nodes[&id].disk.engine.fail_next_write();
+        }
     }
 
     fn fill_disk(&mut self, id: u64) {

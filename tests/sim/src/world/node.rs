@@ -107,8 +107,8 @@ impl World {
         let boot = match node.disk.claim(id) {
             Ok(boot) => boot,
             Err(error) => {
-                self.trace.line(now_us, || format!("node {id}    does not start: {error}"));
-                return self.agenda.push(now_us + 500_000, Event::Start { node: id });
+                // Set right, it is started again.
+                return self.trace.line(now_us, || format!("node {id}    does not start: {error}"));
             }
         };
         for (shard, preferred_leader) in shards {
