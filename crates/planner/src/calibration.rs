@@ -1,0 +1,118 @@
+//! What this service costs on some hardware: the numbers that the palisade column is sized with.
+//!
+//! Without a measurement these are assumptions, and every report says so. They are meant to err on the side of more
+//! hardware: a leader is given no more than what etcd is said to carry, and bytes no compression.
+
+use crate::PlanError;
+use crate::keys::{Key, Values};
+use serde::Serialize;
+
+/// Costs of this service.
+///
+/// - Every field is finite and not negative; rates and ratios are above zero.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Calibration {
+    /// Where the numbers come from, for people.
+    pub source: String,
+    /// Whether they were measured; otherwise they are assumptions.
+    pub measured: bool,
+    /// Acquires and releases that one leader carries per second, if it does nothing else.
+    pub writes_per_s_per_leader: f64,
+    /// Renewals of leases that one leader carries per second, if it does nothing else.
+    pub renewals_per_s_per_leader: f64,
+    /// Log bytes of one operation beyond the name, owner and metadata that it carries.
+    pub operation_overhead_bytes: u64,
+    /// Bytes of a tenure in history beyond its name, owner and metadata: times, ids, and the key, which has the name again.
+    pub tenure_overhead_bytes: u64,
+    /// Bytes of history on disk per byte written, after compression: 1 without.
+    pub history_stored_ratio: f64,
+    /// Memory of a held lock beyond its name, owner and metadata.
+    pub lock_overhead_bytes: u64,
+    /// One sync of the log to disk, at best.
+    pub fsync_low_ms: f64,
+    /// One sync of the log to disk, at p99.
+    pub fsync_high_ms: f64,
+}
+
+impl Default for Calibration {
+    /// Assumptions.
+    fn default() -> Self {
+        Calibration {
+            source: "assumed defaults, not measured".to_owned(),
+            measured: false,
+            writes_per_s_per_leader: 10_000.0,
+            renewals_per_s_per_leader: 10_000.0,
+            operation_overhead_bytes: 128,
+            tenure_overhead_bytes: 256,
+            history_stored_ratio: 1.0,
+            lock_overhead_bytes: 1_024,
+            fsync_low_ms: 1.0,
+            fsync_high_ms: 3.0,
+        }
+    }
+}
+
+const fn key(name: &'static str, help: &'static str) -> Key {
+    Key { name, example: "", help }
+}
+
+const KEYS: &[Key] = &[
+    key("source", "where the numbers come from"),
+    key("measured", "true if they were measured"),
+    key("writes_per_s_per_leader", "acquires and releases per second and leader"),
+    key("renewals_per_s_per_leader", "renewals per second and leader"),
+    key("operation_overhead_bytes", "log bytes per operation beyond name, owner, metadata"),
+    key("tenure_overhead_bytes", "history bytes per grant beyond name, owner, metadata"),
+    key("history_stored_ratio", "stored bytes per byte of history"),
+    key("lock_overhead_bytes", "memory per lock beyond name, owner, metadata"),
+    key("fsync_low_ms", "one sync, at best"),
+    key("fsync_high_ms", "one sync, at p99"),
+];
+
+impl Calibration {
+    /// Reads a calibration. What it does not say stays as assumed.
+    ///
+    /// # Errors
+    /// For YAML that is none, unknown keys and impossible values.
+    pub fn parse(yaml: &str) -> Result<Calibration, PlanError> {
+        let values = Values::read("calibration", KEYS, yaml, &[])?;
+        let assumed = Calibration::default();
+        let measured = values.flag("measured")?.unwrap_or(assumed.measured);
+        let positive = |key: &'static str, assumed: f64| match values.number(key)? {
+            Some(number) if number <= 0.0 => {
+                Err(PlanError::Value { key, problem: format!("is {number}: it must be above 0") })
+            }
+            number => Ok(number.unwrap_or(assumed)),
+        };
+        let whole = |key: &'static str, assumed: u64| values.whole(key).map(|number| number.unwrap_or(assumed));
+        let calibration = Calibration {
+            source: match values.text("source")? {
+                Some(source) => source,
+                None if measured => "measured".to_owned(),
+                None => assumed.source,
+            },
+            measured,
+            writes_per_s_per_leader: positive("writes_per_s_per_leader", assumed.writes_per_s_per_leader)?,
+            renewals_per_s_per_leader: positive("renewals_per_s_per_leader", assumed.renewals_per_s_per_leader)?,
+            operation_overhead_bytes: whole("operation_overhead_bytes", assumed.operation_overhead_bytes)?,
+            tenure_overhead_bytes: whole("tenure_overhead_bytes", assumed.tenure_overhead_bytes)?,
+            history_stored_ratio: positive("history_stored_ratio", assumed.history_stored_ratio)?,
+            lock_overhead_bytes: whole("lock_overhead_bytes", assumed.lock_overhead_bytes)?,
+            fsync_low_ms: positive("fsync_low_ms", assumed.fsync_low_ms)?,
+            fsync_high_ms: positive("fsync_high_ms", assumed.fsync_high_ms)?,
+        };
+        if calibration.fsync_high_ms < calibration.fsync_low_ms {
+            let problem = format!(
+                "is {}, below `fsync_low_ms` of {}: the p99 cannot be better than the best",
+                calibration.fsync_high_ms, calibration.fsync_low_ms
+            );
+            return Err(PlanError::Value { key: "fsync_high_ms", problem });
+        }
+        Ok(calibration)
+    }
+
+    /// A file that [`parse`](Self::parse)s to this.
+    pub fn to_yaml(&self) -> String {
+        serde_yaml::to_string(self).expect("plain numbers and strings serialise")
+    }
+}

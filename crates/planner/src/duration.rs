@@ -1,0 +1,167 @@
+//! Durations as people write them (`200us`, `2.5s`, `1h30m`), and back.
+//!
+//! Parsing is exact to the nanosecond and never rounds. It knows nothing of what a duration is for.
+
+use std::time::Duration;
+
+/// Units from large to small: suffix and nanoseconds.
+const UNITS: [(&str, u64); 7] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("µs", 1_000),
+];
+
+/// Parses one or more `<number><unit>` parts, from large to small units, with or without spaces between. A bare `0` is
+/// allowed.
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+    let fail = |what: &str| Err(format!("{what}; write a duration such as 250ms, 2.5s, 5m or 1h30m"));
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return fail("is empty");
+    }
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.starts_with('-') {
+        return fail("is negative");
+    }
+    let (mut total_ns, mut larger_than) = (0u64, u64::MAX);
+    while !rest.is_empty() {
+        let (number, after) = split_while(rest, |c| c.is_ascii_digit() || c == '.');
+        let (unit, after) = split_while(after, char::is_alphabetic);
+        if number.is_empty() {
+            return fail(&format!("has no number before `{rest}`"));
+        }
+        if unit.is_empty() {
+            return fail(&format!("has no unit after `{number}`"));
+        }
+        let Some((_, unit_ns)) = UNITS.iter().find(|(suffix, _)| *suffix == unit) else {
+            return fail(&format!("has `{unit}`, which is no unit (d, h, m, s, ms, us are)"));
+        };
+        if *unit_ns >= larger_than {
+            return fail("has units that do not go from large to small");
+        }
+        larger_than = *unit_ns;
+        let part = match part_ns(number, *unit_ns) {
+            Ok(part) => part,
+            Err(problem) => return fail(problem),
+        };
+        let Some(sum) = total_ns.checked_add(part) else {
+            return fail("is too long");
+        };
+        total_ns = sum;
+        rest = after.trim_start();
+    }
+    Ok(Duration::from_nanos(total_ns))
+}
+
+fn split_while(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c| !wanted(c)).unwrap_or(text.len()))
+}
+
+/// `12.5` of a unit, in nanoseconds.
+fn part_ns(number: &str, unit_ns: u64) -> Result<u64, &'static str> {
+    const TOO_LONG: &str = "is too long";
+    const NO_NUMBER: &str = "has a number that is none";
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || number.ends_with('.') || fraction.contains('.') {
+        return Err(NO_NUMBER);
+    }
+    let whole_ns = whole.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ns)).ok_or(TOO_LONG)?;
+    if fraction.is_empty() {
+        return Ok(whole_ns);
+    }
+    // At most 12 digits: with the largest unit, below 2^128 by far.
+    if fraction.len() > 12 {
+        return Err("is finer than a nanosecond");
+    }
+    let scaled = fraction.parse::<u128>().map_err(|_| NO_NUMBER)? * u128::from(unit_ns);
+    let scale = 10u128.pow(fraction.len() as u32);
+    if !scaled.is_multiple_of(scale) {
+        return Err("is finer than a nanosecond");
+    }
+    u64::try_from(scaled / scale).ok().and_then(|ns| ns.checked_add(whole_ns)).ok_or(TOO_LONG)
+}
+
+/// In seconds, for people and exactly (to the microsecond): `200us`, `2.5s`, `5m`, `1h30m`.
+pub(crate) fn show_s(seconds: f64) -> String {
+    let us = (seconds * 1e6).round() as u64;
+    let decimal = |value: f64| {
+        let text = format!("{value:.6}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match us {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{us}us"),
+        1_000..1_000_000 => format!("{}ms", decimal(us as f64 / 1e3)),
+        1_000_000..60_000_000 => format!("{}s", decimal(us as f64 / 1e6)),
+        _ => {
+            let (total_s, rest_us) = (us / 1_000_000, us % 1_000_000);
+            let (d, h, m) = (total_s / 86_400, total_s / 3_600 % 24, total_s / 60 % 60);
+            let s = (total_s % 60) as f64 + rest_us as f64 / 1e6;
+            let part = |count: u64, unit: &str| if count > 0 { format!("{count}{unit}") } else { String::new() };
+            let seconds = if s > 0.0 { format!("{}s", decimal(s)) } else { String::new() };
+            format!("{}{}{}{seconds}", part(d, "d"), part(h, "h"), part(m, "m"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_people_write_them() {
+        for (text, ns) in [
+            ("0", 0),
+            ("200us", 200_000),
+            ("200µs", 200_000),
+            ("0.2ms", 200_000),
+            ("30s", 30_000_000_000),
+            ("2.5s", 2_500_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("4m 12s", 252_000_000_000),
+            ("1d", 86_400_000_000_000),
+            (" 5m ", 300_000_000_000),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_nanos(ns)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("30", "no unit"),
+            ("s", "no number"),
+            ("-5s", "negative"),
+            ("1.s", "number that is none"),
+            (".5s", "number that is none"),
+            ("1.2.3s", "number that is none"),
+            ("5min", "no unit (d, h"),
+            ("1m1h", "large to small"),
+            ("1s1s", "large to small"),
+            ("1us1µs", "large to small"),
+            ("0.0001us", "finer than a nanosecond"),
+            ("0.1234567890123s", "finer than a nanosecond"),
+            ("99999999999999999999s", "too long"),
+            ("18446744073709551615d", "too long"),
+            ("213503d 213503h", "too long"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn shown_as_they_are_written() {
+        for text in ["0s", "200us", "1.5ms", "999ms", "2.5s", "30s", "5m", "1h30m", "1d", "2m0.5s", "1d2h3m4s"] {
+            let parsed = parse(text).expect("a duration");
+            assert_eq!(show_s(parsed.as_secs_f64()), text);
+        }
+    }
+}

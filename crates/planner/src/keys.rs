@@ -1,0 +1,211 @@
+//! Every key of a workload, and reading values of keys out of YAML and flags.
+//!
+//! Files, flags and answers to questions take one way: they become values of dotted keys (`entry.name_bytes`), and a flag's
+//! value replaces the file's. Errors name the key. It knows nothing of which values are possible together.
+
+use crate::{PlanError, duration, quantity};
+use serde_yaml::Value;
+use std::collections::BTreeMap;
+
+/// A key of the workload file.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// With dots where it is nested: `entry.name_bytes`.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub example: &'static str,
+    /// What it says, in one line, with its default.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, example: &'static str, help: &'static str) -> Key {
+    Key { name, example, help }
+}
+
+/// All keys of a workload.
+pub const KEYS: &[Key] = &[
+    key("name", "NAME", "Name of the workload [default: workload]"),
+    key("instances", "N", "Processes that take locks [default: 2000, if the rate is given otherwise]"),
+    key("locks_per_instance_per_min", "N", "Locks that each instance takes per minute [default: 10]"),
+    key("acquire_per_s", "N", "The rate, given directly"),
+    key("events_per_day", "N", "The rate, as events per day that take one lock each"),
+    key("hold", "DURATION", "How long a lock is held [default: 5m]"),
+    key("ttl", "DURATION", "How long a lock outlives a holder that vanished [default: 30s]"),
+    key("heartbeat", "DURATION", "Time between renewals [default: ttl / 2]"),
+    key("peak_multiplier", "N", "Peak rate over average rate [default: 3]"),
+    key("reads_per_write", "N", "Checks per write [default: 3]"),
+    key("resources", "N", "Distinct names that are locked, to judge contention"),
+    key("hottest_share", "SHARE", "Share of all acquires that want the hottest name, to judge contention"),
+    key("entry.name_bytes", "N", "Bytes of a resource name [default: 100]"),
+    key("entry.owner_bytes", "N", "Bytes of an owner id [default: 50]"),
+    key("entry.metadata_bytes", "N", "Bytes of metadata [default: 50]"),
+    key("history_days", "N", "Days that history is kept [default: 30]"),
+    key("replicas", "N", "Copies of each shard [default: 3 below 1,000 writes/s, else 5]"),
+    key("nodes_per_shard", "N", "Nodes paid for per shard [default: as many as replicas]"),
+    key("leader_capacity", "N", "Writes/s that one leader carries [default: 10000, as etcd; ZooKeeper: 5000]"),
+    key("headroom", "SHARE", "Share of a leader's capacity to keep free [default: 0]"),
+    key("sizing", "peak|average", "Which load the cluster is sized for [default: peak]"),
+    key("target_p99", "DURATION", "Wanted p99 of an acquire [default: 10ms]"),
+    key("network_rtt", "DURATION", "Round trip between replicas [default: that of one data centre]"),
+    key("failure_zones", "N", "Zones that nodes are spread over [default: none, nodes fail alone]"),
+    key("growth.per_month", "SHARE", "Growth of the load per month, compound [default: 10%]"),
+    key("growth.months", "N", "Months to look ahead [default: 12]"),
+];
+
+/// Values by key.
+pub(crate) struct Values {
+    map: BTreeMap<&'static str, Value>,
+}
+
+impl Values {
+    /// Reads a YAML mapping, in which a key with dots is a mapping of its own, and puts `overrides` over it.
+    pub(crate) fn read(
+        what: &'static str,
+        known: &'static [Key],
+        yaml: &str,
+        overrides: &[(String, String)],
+    ) -> Result<Values, PlanError> {
+        let yaml_error = |problem: String| PlanError::Yaml { what, problem };
+        let document: Value = serde_yaml::from_str(yaml).map_err(|error| yaml_error(error.to_string()))?;
+        let mut values = Values { map: BTreeMap::new() };
+        let document = match document {
+            Value::Null => Default::default(),
+            Value::Mapping(mapping) => mapping,
+            _ => return Err(yaml_error("it must be a mapping of `key: value` lines".to_owned())),
+        };
+        for (key, value) in document {
+            let Value::String(key) = key else {
+                return Err(yaml_error(format!("a key must be a word, not {}", describe(&key))));
+            };
+            match value {
+                Value::Mapping(inner) if known.iter().any(|known| is_group(known.name, &key)) => {
+                    for (inner_key, value) in inner {
+                        let Value::String(inner_key) = inner_key else {
+                            return Err(yaml_error(format!("a key must be a word, not {}", describe(&inner_key))));
+                        };
+                        values.put(what, known, &format!("{key}.{inner_key}"), value)?;
+                    }
+                }
+                value => values.put(what, known, &key, value)?,
+            }
+        }
+        for (key, text) in overrides {
+            // What is no YAML scalar is text.
+            let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+            values.put(what, known, key, value)?;
+        }
+        Ok(values)
+    }
+
+    fn put(&mut self, what: &'static str, known: &'static [Key], key: &str, value: Value) -> Result<(), PlanError> {
+        if let Some(known) = known.iter().find(|known| known.name == key) {
+            self.map.insert(known.name, value);
+            return Ok(());
+        }
+        if let Some(group) = known.iter().find(|known| is_group(known.name, key)) {
+            let problem = format!("is a group of keys: write `{}` inside it", leaf(group.name));
+            // The group's name is a prefix of a static one.
+            return Err(PlanError::Value { key: &group.name[..key.len()], problem });
+        }
+        Err(PlanError::UnknownKey { what, key: key.to_owned(), nearest: nearest(known, key) })
+    }
+
+    /// A number that is finite and not negative.
+    pub(crate) fn number(&self, key: &'static str) -> Result<Option<f64>, PlanError> {
+        let Some(value) = self.map.get(key) else { return Ok(None) };
+        let fail = |problem: String| Err(PlanError::Value { key, problem });
+        let number = match value {
+            Value::Number(number) => number.as_f64().filter(|number| number.is_finite()),
+            Value::String(text) => quantity::parse(text),
+            _ => None,
+        };
+        match number {
+            None => fail(format!("is {}: write a number", describe(value))),
+            Some(number) if number < 0.0 => fail(format!("is {number}: it cannot be negative")),
+            Some(number) => Ok(Some(number)),
+        }
+    }
+
+    /// A whole number that a float holds exactly.
+    pub(crate) fn whole(&self, key: &'static str) -> Result<Option<u64>, PlanError> {
+        let Some(number) = self.number(key)? else { return Ok(None) };
+        let fail = |problem: String| Err(PlanError::Value { key, problem });
+        if number.fract() != 0.0 {
+            return fail(format!("is {number}: write a whole number"));
+        }
+        if number > (1u64 << 53) as f64 {
+            return fail(format!("is {number}: at most 2^53 can be planned with"));
+        }
+        Ok(Some(number as u64))
+    }
+
+    /// A duration, in seconds.
+    pub(crate) fn duration_s(&self, key: &'static str) -> Result<Option<f64>, PlanError> {
+        let Some(value) = self.map.get(key) else { return Ok(None) };
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            other => describe(other),
+        };
+        match duration::parse(&text) {
+            Ok(parsed) => Ok(Some(parsed.as_secs_f64())),
+            Err(problem) => Err(PlanError::Value { key, problem: format!("({text}) {problem}") }),
+        }
+    }
+
+    /// A word.
+    pub(crate) fn text(&self, key: &'static str) -> Result<Option<String>, PlanError> {
+        match self.map.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            Some(other) => Err(PlanError::Value { key, problem: format!("is {}: write a word", describe(other)) }),
+        }
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(&self, key: &'static str) -> Result<Option<bool>, PlanError> {
+        match self.map.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => {
+                Err(PlanError::Value { key, problem: format!("is {}: write true or false", describe(other)) })
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+}
+
+/// Whether `group` holds the key `name`: `entry` does `entry.name_bytes`.
+fn is_group(name: &str, group: &str) -> bool {
+    name.split_once('.').is_some_and(|(prefix, _)| prefix == group)
+}
+
+/// The last part.
+fn leaf(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// The known key that was probably meant. Inside the wrong group, or outside of its group, the same word counts.
+fn nearest(known: &'static [Key], wrong: &str) -> Option<&'static str> {
+    let distance =
+        |name: &str| strsim::damerau_levenshtein(wrong, name).min(strsim::damerau_levenshtein(wrong, leaf(name)));
+    let best = known.iter().min_by_key(|known| distance(known.name))?;
+    // Farther than this, it is another word.
+    (distance(best.name) <= wrong.chars().count().max(leaf(best.name).len()) / 2).then_some(best.name)
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "empty".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => format!("`{text}`"),
+        Value::Sequence(_) => "a list".to_owned(),
+        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Tagged(tagged) => format!("tagged {}", tagged.tag),
+    }
+}

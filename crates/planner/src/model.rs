@@ -1,0 +1,176 @@
+//! The arithmetic: rates of operations, what a leader is asked for, and how many shards that takes.
+//!
+//! Both columns use the same functions; the published model is the case without shared leases. Floats carry rates (per
+//! second) and seconds. Nothing here knows of files, reports or advice.
+
+use crate::{Calibration, Workload};
+use serde::Serialize;
+
+/// Relative error below which a quotient counts as whole: 110,000 writes/s on leaders of 10,000/s are 11 shards, however
+/// the sum was rounded on the way.
+const ROUNDING: f64 = 1e-9;
+
+/// Operations per second that a workload asks for, as an average.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Locks taken.
+    pub acquire_per_s: f64,
+    /// Renewals if each lock is renewed alone.
+    pub renew_each_per_s: f64,
+    /// Locks let go.
+    pub release_per_s: f64,
+    /// Processes that hold locks, with one session each.
+    pub instances: f64,
+    /// Between heartbeats.
+    pub heartbeat_s: f64,
+}
+
+impl Rates {
+    /// The averages of a workload.
+    pub fn of(workload: &Workload) -> Rates {
+        let acquire_per_s = workload.acquire_per_s();
+        Rates {
+            acquire_per_s,
+            renew_each_per_s: acquire_per_s * (workload.hold_s / workload.heartbeat_s),
+            release_per_s: acquire_per_s,
+            instances: workload.instances as f64,
+            heartbeat_s: workload.heartbeat_s,
+        }
+    }
+
+    /// At the peak: the same processes take and release more locks, and hold more of them.
+    pub fn at_peak(self, multiplier: f64) -> Rates {
+        Rates {
+            acquire_per_s: self.acquire_per_s * multiplier,
+            renew_each_per_s: self.renew_each_per_s * multiplier,
+            release_per_s: self.release_per_s * multiplier,
+            ..self
+        }
+    }
+
+    /// After growth: more processes, each as busy as before.
+    pub fn grown(self, factor: f64) -> Rates {
+        Rates { instances: self.instances * factor, ..self.at_peak(factor) }
+    }
+
+    /// All writes if each lock is renewed alone.
+    pub fn writes_per_s(&self) -> f64 {
+        self.acquire_per_s + self.renew_each_per_s + self.release_per_s
+    }
+
+    /// Heartbeats of sessions that reach one shard, if every instance keeps a lease there.
+    pub fn heartbeats_per_shard_per_s(&self) -> f64 {
+        self.instances / self.heartbeat_s
+    }
+}
+
+/// What one leader carries, and how leases are renewed.
+///
+/// - Rates are above zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeaderCapacity {
+    /// Acquires and releases, if it does nothing else.
+    pub writes_per_s: f64,
+    /// Renewals, if it does nothing else.
+    pub renewals_per_s: f64,
+    /// Whether one lease keeps all locks that an instance holds on a shard.
+    pub shared_leases: bool,
+}
+
+impl LeaderCapacity {
+    /// As published: a renewal is a write, and each lock is renewed alone.
+    pub fn published(writes_per_s: f64) -> LeaderCapacity {
+        LeaderCapacity { writes_per_s, renewals_per_s: writes_per_s, shared_leases: false }
+    }
+
+    /// As this service works.
+    pub fn palisade(calibration: &Calibration) -> LeaderCapacity {
+        LeaderCapacity {
+            writes_per_s: calibration.writes_per_s_per_leader,
+            renewals_per_s: calibration.renewals_per_s_per_leader,
+            shared_leases: true,
+        }
+    }
+
+    /// Renewals per second on so many shards: of leases where they are shared and that is less, of each lock otherwise.
+    pub fn renew_per_s(&self, rates: &Rates, shards: u64) -> f64 {
+        if self.leases_pay(rates, shards) {
+            rates.heartbeats_per_shard_per_s() * shards as f64
+        } else {
+            rates.renew_each_per_s
+        }
+    }
+
+    /// Whether leases are shared and need fewer renewals than the locks would.
+    pub fn leases_pay(&self, rates: &Rates, shards: u64) -> bool {
+        self.shared_leases && rates.heartbeats_per_shard_per_s() * (shards as f64) < rates.renew_each_per_s
+    }
+
+    /// Share of its capacity that each of so many leaders is asked for; above 1 it cannot.
+    pub fn utilisation(&self, rates: &Rates, shards: u64) -> f64 {
+        let writes = rates.acquire_per_s + rates.release_per_s;
+        (writes / self.writes_per_s + self.renew_per_s(rates, shards) / self.renewals_per_s) / shards as f64
+    }
+
+    /// Fewest shards whose leaders keep `headroom` free. At least one; past 2^53, `None`.
+    ///
+    /// Utilisation never rises with the number of shards (leases cost each shard the same, all else is divided), so the
+    /// fewest follow directly for either way to renew, and the better way wins.
+    pub fn shards(&self, rates: &Rates, headroom: f64) -> Option<u64> {
+        let usable = 1.0 - headroom;
+        let writes = (rates.acquire_per_s + rates.release_per_s) / self.writes_per_s;
+        let each = (writes + rates.renew_each_per_s / self.renewals_per_s) / usable;
+        let heartbeats = rates.heartbeats_per_shard_per_s() / self.renewals_per_s;
+        let shared =
+            if self.shared_leases && heartbeats < usable { writes / (usable - heartbeats) } else { f64::INFINITY };
+        ceil(each.min(shared))
+    }
+}
+
+/// Rounds up, but not for what rounding on the way added.
+fn ceil(exact: f64) -> Option<u64> {
+    let whole = (exact * (1.0 - ROUNDING)).ceil().max(1.0);
+    (whole <= (1u64 << 53) as f64).then_some(whole as u64)
+}
+
+/// Votes that commit: more than half. The others may fail.
+pub fn quorum(replicas: u32) -> u32 {
+    replicas / 2 + 1
+}
+
+/// The specification's classes of size, by average writes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SizeClass {
+    /// Below 1,000 writes/s.
+    Small,
+    /// To 10,000 writes/s.
+    Medium,
+    /// Above.
+    Large,
+}
+
+impl SizeClass {
+    /// Of an average load.
+    pub fn of(writes_per_s: f64) -> SizeClass {
+        match writes_per_s {
+            ..1_000.0 => SizeClass::Small,
+            ..=10_000.0 => SizeClass::Medium,
+            _ => SizeClass::Large,
+        }
+    }
+
+    /// Replicas of each shard.
+    pub fn replicas(self) -> u32 {
+        if self == SizeClass::Small { 3 } else { 5 }
+    }
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            SizeClass::Small => "< 1K writes/s: 3 nodes",
+            SizeClass::Medium => "1K–10K writes/s: 5 nodes",
+            SizeClass::Large => "> 10K writes/s: 5 nodes × N shards",
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Numbers as people write and read them: `2_000`, `10k`, `8%`; `7,333.3`, `126.7 GB`.
+//!
+//! Showing rounds, for people only; programs get the figures themselves.
+
+/// Reads a number: underscores or commas between digits, a suffix `k`, `M` or `G`, or a `%`.
+pub(crate) fn parse(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let (digits, scale) = match text.char_indices().next_back()? {
+        (at, 'k' | 'K') => (&text[..at], 1e3),
+        (at, 'M') => (&text[..at], 1e6),
+        (at, 'G') => (&text[..at], 1e9),
+        (at, '%') => (&text[..at], 1e-2),
+        _ => (text, 1.0),
+    };
+    let digits: String = digits.trim_end().chars().filter(|c| !matches!(c, '_' | ',')).collect();
+    // `parse` would also take "inf" and "nan".
+    if !digits.contains(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let number: f64 = digits.parse().ok()?;
+    // By division, since 1e-2 is not exact and 8 / 100 is as good as it gets.
+    let number = if scale < 1.0 { number / 100.0 } else { number * scale };
+    number.is_finite().then_some(number)
+}
+
+/// With thousands separators, at most one decimal: `7,333.3`, `22,000`.
+pub(crate) fn show(value: f64) -> String {
+    decimals(value, 1)
+}
+
+/// With thousands separators and at most so many decimals, none if they are zeros.
+pub(crate) fn decimals(value: f64, places: usize) -> String {
+    let text = format!("{value:.places$}");
+    let (sign, text) = text.strip_prefix('-').map_or(("", text.as_str()), |text| ("-", text));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut grouped = String::with_capacity(text.len() + whole.len() / 3);
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{fraction}") }
+}
+
+/// A whole number.
+pub(crate) fn count(value: u64) -> String {
+    decimals(value as f64, 0)
+}
+
+/// A share of one: `90.9%`.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{}%", decimals(share * 100.0, 1))
+}
+
+/// In powers of 1,000, as capacity is sold: `20 MB`, `126.7 GB`, `3.8 TB`.
+pub(crate) fn bytes(value: f64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut value, mut unit) = (value, 0);
+    // What would round to 1,000.0 takes the next unit.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    format!("{} {}", decimals(value, 1), UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_people_write_them() {
+        for (text, number) in
+            [("2000", 2e3), ("2_000", 2e3), ("2,000", 2e3), ("10k", 1e4), ("1.5M", 1.5e6), ("8%", 0.08), ("-3", -3.0)]
+        {
+            assert_eq!(parse(text), Some(number), "{text}");
+        }
+        for text in ["", "k", "nan", "inf", "ten", "1e999", "5s"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_as_people_read_them() {
+        assert_eq!(show(7_333.333), "7,333.3");
+        assert_eq!(show(22_000.000_000_1), "22,000");
+        assert_eq!(show(999.96), "1,000");
+        assert_eq!(show(-1_234.5), "-1,234.5");
+        assert_eq!(percent(0.909_09), "90.9%");
+        assert_eq!(bytes(0.0), "0 B");
+        assert_eq!(bytes(20e6), "20 MB");
+        assert_eq!(bytes(126_720_000_000.0), "126.7 GB");
+        assert_eq!(bytes(3.8016e12), "3.8 TB");
+        assert_eq!(bytes(999_999.0), "1 MB");
+    }
+}

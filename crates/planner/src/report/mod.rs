@@ -1,0 +1,13 @@
+//! A plan, shown: as text for people, as JSON for programs, as a picture of load over growth.
+//!
+//! It only shows: every number comes out of the plan, and all three take it from there.
+
+mod json;
+mod steps;
+mod svg;
+mod table;
+mod text;
+
+pub use json::json;
+pub use svg::svg;
+pub use text::text;

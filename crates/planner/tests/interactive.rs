@@ -1,0 +1,69 @@
+//! Five steps of questions on a pipe.
+
+mod support;
+
+use palisade_planner::{InteractiveError, Workload, ask};
+use support::{parse, workload_text};
+
+/// The questions, as shown, and what came of the answers.
+fn answered(lines: &[&str]) -> (String, Result<Workload, InteractiveError>) {
+    let mut shown = Vec::new();
+    let input = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let outcome = ask(&mut input.as_bytes(), &mut shown);
+    (String::from_utf8(shown).expect("UTF-8"), outcome)
+}
+
+#[test]
+fn enter_all_the_way_is_the_worked_solution() {
+    // One more than the questions: unread lines do no harm.
+    let (shown, outcome) = answered(&[""; 22]);
+    let workload = outcome.expect("a workload");
+    let worked = parse(&workload_text("worked-solution"), &[("name", "workload")]).expect("a workload");
+    assert_eq!(Workload { assumed: Vec::new(), ..workload }, Workload { assumed: Vec::new(), ..worked });
+    let steps: Vec<_> = ["1. Latency", "2. Operations", "3. Cluster", "4. Key metrics", "5. Storage"]
+        .iter()
+        .map(|title| shown.find(title).unwrap_or_else(|| panic!("{title} is not in {shown}")))
+        .collect();
+    assert!(steps.is_sorted(), "in the order of LOCKS");
+}
+
+#[test]
+fn answers_are_taken_and_impossible_ones_asked_for_again() {
+    let (shown, outcome) = answered(&[
+        "0", "20ms", "", // p99, RTT
+        "500", "-1", "6", // instances, locks per minute
+        "2m", "10ms", "60s", "60s", "20s", "5", "1", // hold, TTL, heartbeat, peak, reads
+        "3", "", "20%", "", // cluster
+        "", "5%", // key metrics
+        "64", "", "", "7", // storage
+    ]);
+    let workload = outcome.unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    assert_eq!((workload.target_p99_ms, workload.instances, workload.acquire_per_s()), (20.0, 500, 50.0));
+    assert_eq!((workload.hold_s, workload.ttl_s, workload.heartbeat_s), (120.0, 60.0, 20.0));
+    assert_eq!((workload.replicas, workload.headroom, workload.growth.per_month), (3, 0.2, 0.05));
+    assert_eq!((workload.entry.name_bytes, workload.history_days), (64, 7));
+    for complaint in ["`target_p99` is 0", "cannot be negative", "100ms to 24h", "every lock would expire"] {
+        assert!(shown.contains(complaint), "{complaint} is not in {shown}");
+    }
+}
+
+#[test]
+fn a_rate_can_be_given_in_three_ways() {
+    for (answers, acquire_per_s) in
+        [(&["6"][..], 200.0), (&["", "42"], 42.0), (&["", "", "864_000"], 10.0), (&["", "", ""], 2_000.0 / 6.0)]
+    {
+        let mut lines = vec!["", "", ""];
+        lines.extend(answers);
+        lines.extend([""; 20]);
+        let workload = answered(&lines).1.expect("a workload");
+        assert_eq!(workload.acquire_per_s(), acquire_per_s, "{answers:?}");
+    }
+}
+
+#[test]
+fn input_that_ends_early_is_an_error_that_names_the_question() {
+    let (_, outcome) = answered(&["", ""]);
+    assert!(matches!(outcome, Err(InteractiveError::Ended("instances"))), "{outcome:?}");
+    let (_, outcome) = answered(&["0"]);
+    assert!(matches!(outcome, Err(InteractiveError::Ended("target_p99"))), "{outcome:?}");
+}
