@@ -55,6 +55,8 @@ pub enum Command {
     Session(Session),
     /// Put load on a cluster, and measure
     Bench(Box<Bench>),
+    /// Plan the capacity for a workload: shards, nodes, storage, and a cluster file
+    Plan(Box<crate::plan::Plan>),
     /// The cluster's state, and its file
     #[command(subcommand)]
     Cluster(Cluster),

@@ -9,6 +9,7 @@ mod exec;
 mod failure;
 mod lock;
 mod output;
+mod plan;
 mod serve;
 mod sessions;
 mod status;
@@ -66,6 +67,7 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Break(args) => verbs::break_lock(args).await,
         Command::Session(args) => sessions::run(args).await,
         Command::Bench(args) => bench::run(args).await,
+        Command::Plan(args) => plan::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
         Command::Exec(_) => unreachable!("needs no runtime"),
@@ -85,6 +87,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Break(args) => args.remote.json,
         Command::Session(args) => args.remote().json,
         Command::Bench(args) => args.json,
+        Command::Plan(args) => args.json,
         Command::Cluster(Cluster::Status(args)) => args.remote.json,
         Command::Dev(_)
         | Command::Node(_)

@@ -53,7 +53,7 @@ impl Default for Calibration {
 }
 
 const fn key(name: &'static str, help: &'static str) -> Key {
-    Key { name, example: "", help }
+    Key { name, flag: "", example: "", help }
 }
 
 const KEYS: &[Key] = &[

@@ -89,18 +89,26 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Asks the five steps in order and returns the workload. An empty answer takes the default.
+/// Asks the five steps in order and returns the workload. An empty answer takes the default; what is `given` (values by key,
+/// as flags are) is not asked for.
 ///
 /// # Errors
-/// If the input ends early or cannot be read.
-pub fn ask(input: &mut impl BufRead, output: &mut impl Write) -> Result<Workload, InteractiveError> {
-    let mut answers: Vec<(String, String)> = Vec::new();
+/// If the input ends early or cannot be read, or what is given is impossible.
+pub fn ask(
+    input: &mut impl BufRead,
+    output: &mut impl Write,
+    given: &[(String, String)],
+) -> Result<Workload, InteractiveError> {
+    let mut answers = given.to_vec();
+    possible_so_far(&answers)?;
     writeln!(output, "Five steps. Press Enter to take what stands in [brackets].")?;
     for step in STEPS {
         writeln!(output, "\n{}", step.title)?;
         for question in step.questions {
-            ask_one(input, output, question, &mut answers)?;
-            if question.key == "instances" {
+            if !has(&answers, question.key) {
+                ask_one(input, output, question, &mut answers)?;
+            }
+            if question.key == "instances" && !RATE.iter().any(|rate| has(&answers, rate.key)) {
                 ask_rate(input, output, &mut answers)?;
             }
         }

@@ -12,44 +12,61 @@ use std::collections::BTreeMap;
 pub struct Key {
     /// With dots where it is nested: `entry.name_bytes`.
     pub name: &'static str,
+    /// As a flag, without its dashes: `entry-name-bytes`.
+    pub flag: &'static str,
     /// What its value looks like.
     pub example: &'static str,
     /// What it says, in one line, with its default.
     pub help: &'static str,
 }
 
-const fn key(name: &'static str, example: &'static str, help: &'static str) -> Key {
-    Key { name, example, help }
+const fn key(name: &'static str, flag: &'static str, example: &'static str, help: &'static str) -> Key {
+    Key { name, flag, example, help }
 }
 
 /// All keys of a workload.
 pub const KEYS: &[Key] = &[
-    key("name", "NAME", "Name of the workload [default: workload]"),
-    key("instances", "N", "Processes that take locks [default: 2000, if the rate is given otherwise]"),
-    key("locks_per_instance_per_min", "N", "Locks that each instance takes per minute [default: 10]"),
-    key("acquire_per_s", "N", "The rate, given directly"),
-    key("events_per_day", "N", "The rate, as events per day that take one lock each"),
-    key("hold", "DURATION", "How long a lock is held [default: 5m]"),
-    key("ttl", "DURATION", "How long a lock outlives a holder that vanished [default: 30s]"),
-    key("heartbeat", "DURATION", "Time between renewals [default: ttl / 2]"),
-    key("peak_multiplier", "N", "Peak rate over average rate [default: 3]"),
-    key("reads_per_write", "N", "Checks per write [default: 3]"),
-    key("resources", "N", "Distinct names that are locked, to judge contention"),
-    key("hottest_share", "SHARE", "Share of all acquires that want the hottest name, to judge contention"),
-    key("entry.name_bytes", "N", "Bytes of a resource name [default: 100]"),
-    key("entry.owner_bytes", "N", "Bytes of an owner id [default: 50]"),
-    key("entry.metadata_bytes", "N", "Bytes of metadata [default: 50]"),
-    key("history_days", "N", "Days that history is kept [default: 30]"),
-    key("replicas", "N", "Copies of each shard [default: 3 below 1,000 writes/s, else 5]"),
-    key("nodes_per_shard", "N", "Nodes paid for per shard [default: as many as replicas]"),
-    key("leader_capacity", "N", "Writes/s that one leader carries [default: 10000, as etcd; ZooKeeper: 5000]"),
-    key("headroom", "SHARE", "Share of a leader's capacity to keep free [default: 0]"),
-    key("sizing", "peak|average", "Which load the cluster is sized for [default: peak]"),
-    key("target_p99", "DURATION", "Wanted p99 of an acquire [default: 10ms]"),
-    key("network_rtt", "DURATION", "Round trip between replicas [default: that of one data centre]"),
-    key("failure_zones", "N", "Zones that nodes are spread over [default: none, nodes fail alone]"),
-    key("growth.per_month", "SHARE", "Growth of the load per month, compound [default: 10%]"),
-    key("growth.months", "N", "Months to look ahead [default: 12]"),
+    key("name", "name", "NAME", "Name of the workload [default: workload]"),
+    key("instances", "instances", "N", "Processes that take locks [default: 2000, if the rate is given otherwise]"),
+    key(
+        "locks_per_instance_per_min",
+        "locks-per-instance-per-min",
+        "N",
+        "Locks that each instance takes per minute [default: 10]",
+    ),
+    key("acquire_per_s", "acquire-per-s", "N", "The rate, given directly"),
+    key("events_per_day", "events-per-day", "N", "The rate, as events per day that take one lock each"),
+    key("hold", "hold", "DURATION", "How long a lock is held [default: 5m]"),
+    key("ttl", "ttl", "DURATION", "How long a lock outlives a holder that vanished [default: 30s]"),
+    key("heartbeat", "heartbeat", "DURATION", "Time between renewals [default: ttl / 2]"),
+    key("peak_multiplier", "peak-multiplier", "N", "Peak rate over average rate [default: 3]"),
+    key("reads_per_write", "reads-per-write", "N", "Checks per write [default: 3]"),
+    key("resources", "resources", "N", "Distinct names that are locked, to judge contention"),
+    key(
+        "hottest_share",
+        "hottest-share",
+        "SHARE",
+        "Share of all acquires that want the hottest name, to judge contention",
+    ),
+    key("entry.name_bytes", "entry-name-bytes", "N", "Bytes of a resource name [default: 100]"),
+    key("entry.owner_bytes", "entry-owner-bytes", "N", "Bytes of an owner id [default: 50]"),
+    key("entry.metadata_bytes", "entry-metadata-bytes", "N", "Bytes of metadata [default: 50]"),
+    key("history_days", "history-days", "N", "Days that history is kept [default: 30]"),
+    key("replicas", "replicas", "N", "Copies of each shard [default: 3 below 1,000 writes/s, else 5]"),
+    key("nodes_per_shard", "nodes-per-shard", "N", "Nodes paid for per shard [default: as many as replicas]"),
+    key(
+        "leader_capacity",
+        "leader-capacity",
+        "N",
+        "Writes/s that one leader carries [default: 10000, as etcd; ZooKeeper: 5000]",
+    ),
+    key("headroom", "headroom", "SHARE", "Share of a leader's capacity to keep free [default: 0]"),
+    key("sizing", "sizing", "peak|average", "Which load the cluster is sized for [default: peak]"),
+    key("target_p99", "target-p99", "DURATION", "Wanted p99 of an acquire [default: 10ms]"),
+    key("network_rtt", "network-rtt", "DURATION", "Round trip between replicas [default: that of one data centre]"),
+    key("failure_zones", "failure-zones", "N", "Zones that nodes are spread over [default: none, nodes fail alone]"),
+    key("growth.per_month", "growth-per-month", "SHARE", "Growth of the load per month, compound [default: 10%]"),
+    key("growth.months", "growth-months", "N", "Months to look ahead [default: 12]"),
 ];
 
 /// Values by key.

@@ -14,7 +14,7 @@ pub(crate) fn notes(workload: &Workload, published: &Figures, palisade: &Figures
             .to_owned(),
     );
     notes.push(format!(
-        "{} replicas tolerate N − quorum = {} failures (a published formula, (N ÷ 2) − 1, would say {}).",
+        "{} replicas: N − quorum = {} may fail (a published formula, (N ÷ 2) − 1, would say {}).",
         workload.replicas,
         published.failures_tolerated,
         (workload.replicas / 2).saturating_sub(1)

@@ -23,8 +23,13 @@ pub(crate) fn parse(text: &str) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// With thousands separators, at most one decimal: `7,333.3`, `22,000`.
+/// With thousands separators, at most one decimal: `7,333.3`, `22,000`. Below a tenth, two figures: `0.000012`.
 pub(crate) fn show(value: f64) -> String {
+    if value > 0.0 && value < 0.1 {
+        let zeros = (-value.log10().floor()) as usize;
+        // Smaller than that is nothing.
+        return decimals(value, (zeros + 1).min(12));
+    }
     decimals(value, 1)
 }
 
@@ -88,6 +93,9 @@ mod tests {
         assert_eq!(show(22_000.000_000_1), "22,000");
         assert_eq!(show(999.96), "1,000");
         assert_eq!(show(-1_234.5), "-1,234.5");
+        assert_eq!(show(1.0 / 86_400.0), "0.000012");
+        assert_eq!(show(0.049), "0.049");
+        assert_eq!(show(1e-300), "0");
         assert_eq!(percent(0.909_09), "90.9%");
         assert_eq!(bytes(0.0), "0 B");
         assert_eq!(bytes(20e6), "20 MB");

@@ -7,9 +7,14 @@ use support::{parse, workload_text};
 
 /// The questions, as shown, and what came of the answers.
 fn answered(lines: &[&str]) -> (String, Result<Workload, InteractiveError>) {
+    answered_with(&[], lines)
+}
+
+fn answered_with(given: &[(&str, &str)], lines: &[&str]) -> (String, Result<Workload, InteractiveError>) {
+    let given: Vec<(String, String)> = given.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     let mut shown = Vec::new();
     let input = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let outcome = ask(&mut input.as_bytes(), &mut shown);
+    let outcome = ask(&mut input.as_bytes(), &mut shown, &given);
     (String::from_utf8(shown).expect("UTF-8"), outcome)
 }
 
@@ -66,4 +71,17 @@ fn input_that_ends_early_is_an_error_that_names_the_question() {
     assert!(matches!(outcome, Err(InteractiveError::Ended("instances"))), "{outcome:?}");
     let (_, outcome) = answered(&["0"]);
     assert!(matches!(outcome, Err(InteractiveError::Ended("target_p99"))), "{outcome:?}");
+}
+
+#[test]
+fn what_is_given_is_not_asked_for() {
+    let given = [("events_per_day", "864_000"), ("hold", "2m"), ("history_days", "7")];
+    let (shown, outcome) = answered_with(&given, &[""; 16]);
+    let workload = outcome.unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    assert_eq!((workload.acquire_per_s(), workload.hold_s, workload.history_days), (10.0, 120.0, 7));
+    for question in ["How long a lock is held", "per minute", "per second", "Days that history"] {
+        assert!(!shown.contains(question), "{question} in {shown}");
+    }
+    let (shown, outcome) = answered_with(&[("hold", "0s")], &[""; 30]);
+    assert!(matches!(outcome, Err(InteractiveError::Plan(_))) && shown.is_empty(), "{outcome:?}");
 }

@@ -1,0 +1,243 @@
+//! `palisade plan`: from a workload to shard counts, and to a cluster file.
+//!
+//! It reads and writes the files and prints; every number is the planner's.
+
+use crate::failure::{Exit, Failure};
+use crate::output::emit;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use planner::{Calibration, EmitOptions, KEYS, Workload};
+use routing::Addresses;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Begin with `palisade plan --template > workload.yaml`, or with `palisade plan --interactive`, or with flags alone:
+`palisade plan --instances 2000 --locks-per-instance-per-min 10 --hold 5m`.
+Examples stand in config/workloads/; docs/capacity-planning.md explains the model.")]
+pub struct Plan {
+    /// The workload file
+    #[arg(long, value_name = "FILE")]
+    pub workload: Option<PathBuf>,
+    /// What this service costs on your hardware [default: assumptions, named as such]
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+    /// Ask for the workload, step by step
+    #[arg(long, conflicts_with = "workload")]
+    pub interactive: bool,
+    /// Print a commented workload file with every key
+    #[arg(long, exclusive = true)]
+    pub template: bool,
+    /// Print one JSON document on standard output, errors included
+    #[arg(long)]
+    pub json: bool,
+    /// Show etcd, ZooKeeper and palisade side by side
+    #[arg(long)]
+    pub compare: bool,
+    /// Draw load over growth against capacity, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Write a cluster file for the plan
+    #[arg(long, value_name = "FILE")]
+    pub emit: Option<PathBuf>,
+    #[command(flatten)]
+    pub emitted: Emitted,
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// What the cluster file needs beyond the plan.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster file (with --emit)")]
+pub struct Emitted {
+    /// Whose shard count to take [default: the specification's, or palisade's if the calibration was measured]
+    #[arg(long, value_enum, requires = "emit", value_name = "COLUMN")]
+    pub emit_for: Option<EmitFor>,
+    /// Another number of shards than planned
+    #[arg(long, requires = "emit", value_name = "N")]
+    pub shards: Option<u32>,
+    /// Put all shards on so many nodes, instead of each on nodes of its own
+    #[arg(long, requires = "emit", value_name = "N")]
+    pub nodes: Option<u32>,
+    /// How many gateways [default: by the number of shards]
+    #[arg(long, requires = "emit", value_name = "N")]
+    pub gateways: Option<u32>,
+    /// Give each node a host name in this domain [default: all on 127.0.0.1]
+    #[arg(long, requires = "emit")]
+    pub domain: Option<String>,
+    /// Port of the first gateway; with --domain, of every process
+    #[arg(long, requires = "emit", default_value_t = 7400, value_name = "PORT")]
+    pub base_port: u16,
+}
+
+/// The planner's two columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EmitFor {
+    /// The published arithmetic
+    Specification,
+    /// This service's costs
+    Palisade,
+}
+
+/// A flag for each key of the workload file, in the planner's words.
+#[derive(Debug)]
+pub struct Overrides(Vec<(String, String)>);
+
+impl Args for Overrides {
+    fn augment_args(command: Command) -> Command {
+        let flag = |key: &planner::Key| {
+            Arg::new(key.name)
+                .long(key.flag)
+                .value_name(key.example)
+                .help(key.help)
+                .help_heading("Workload (each replaces the key of that name in the file)")
+                // So that a negative number is refused by name, and not taken for a flag.
+                .allow_hyphen_values(true)
+                .action(ArgAction::Set)
+        };
+        command.args(KEYS.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given =
+            |key: &planner::Key| matches.get_one::<String>(key.name).map(|value| (key.name.to_owned(), value.clone()));
+        Ok(Overrides(KEYS.iter().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Runs `palisade plan`.
+///
+/// # Errors
+/// If the input is impossible, or a file cannot be read or written. A plan that does not fit is none: it says so.
+pub fn run(args: &Plan) -> Result<(), Failure> {
+    if args.template {
+        emit(planner::TEMPLATE.trim_end());
+        return Ok(());
+    }
+    let workload = workload(args)?;
+    let calibration = match &args.calibration {
+        Some(path) => Calibration::parse(&read(path, "calibration")?).map_err(|error| in_file(path, &error))?,
+        None => Calibration::default(),
+    };
+    let plan = planner::Plan::new(workload, calibration).map_err(|error| impossible(&error))?;
+    let compared = match args.compare {
+        true => planner::compare(&plan).map_err(|error| impossible(&error))?,
+        false => Vec::new(),
+    };
+    let cluster = args.emit.as_ref().map(|path| Ok((path, planner::emit(&plan, &emit_options(&args.emitted))?)));
+    let cluster = cluster.transpose().map_err(|error: planner::EmitError| {
+        Failure::new(Exit::Usage, "PLAN", error.to_string(), "change the workload, or the flags of the cluster file")
+    })?;
+    if let Some(path) = &args.plot {
+        write(path, &planner::svg(&plan))?;
+    }
+    if let Some((path, (config, yaml))) = &cluster {
+        write(path, yaml)?;
+        let (shards, replicas, nodes, file) = (config.shards, config.replicas, config.nodes.len(), path.display());
+        eprintln!("{file}: {shards} shards × {replicas} replicas on {nodes} nodes");
+    }
+    if args.json {
+        emit(&planner::json(&plan, &compared).to_string());
+    } else {
+        emit(planner::text(&plan, &compared).trim_end());
+    }
+    Ok(())
+}
+
+fn workload(args: &Plan) -> Result<Workload, Failure> {
+    let overrides = &args.overrides.0;
+    if args.interactive {
+        // Questions go where they do not mix with the plan.
+        let asked = planner::ask(&mut std::io::stdin().lock(), &mut std::io::stderr().lock(), overrides);
+        return asked.map_err(|error| Failure::new(Exit::Usage, "PLAN", error.to_string(), NEXT));
+    }
+    match &args.workload {
+        Some(path) => Workload::parse(&read(path, "workload")?, overrides).map_err(|error| in_file(path, &error)),
+        None => Workload::parse("", overrides).map_err(|error| impossible(&error)),
+    }
+}
+
+fn emit_options(args: &Emitted) -> EmitOptions {
+    let port = args.base_port;
+    EmitOptions {
+        emit_for: args.emit_for.map(|column| match column {
+            EmitFor::Specification => planner::EmitFor::Specification,
+            EmitFor::Palisade => planner::EmitFor::Palisade,
+        }),
+        shards: args.shards,
+        nodes: args.nodes,
+        gateways: args.gateways,
+        addresses: match &args.domain {
+            Some(domain) => Addresses::Hosts { domain: domain.clone(), port },
+            None => Addresses::Loopback { base_port: port },
+        },
+    }
+}
+
+const NEXT: &str = "correct it; `palisade plan --template` shows every key";
+
+fn impossible(error: &planner::PlanError) -> Failure {
+    Failure::new(Exit::Usage, "PLAN", error.to_string(), NEXT)
+}
+
+fn in_file(path: &Path, error: &planner::PlanError) -> Failure {
+    Failure::new(Exit::Usage, "PLAN", format!("{}: {error}", path.display()), NEXT)
+}
+
+fn read(path: &Path, what: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the {what} file {}: {error}", path.display());
+        Failure::new(Exit::Usage, "PLAN", message, format!("name a readable file with --{what}"))
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| {
+        let message = format!("cannot write {}: {error}", path.display());
+        Failure::new(Exit::Error, "PLAN", message, "name a file in a directory that exists and is yours")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::Cli;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn every_key_of_a_workload_is_a_flag() {
+        let cli = Cli::command();
+        let plan = cli.find_subcommand("plan").expect("the verb");
+        for key in planner::KEYS {
+            assert_eq!(key.flag, key.name.replace(['.', '_'], "-"));
+            assert!(plan.get_arguments().any(|argument| argument.get_long() == Some(key.flag)), "--{}", key.flag);
+        }
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_keys() {
+        let cli =
+            Cli::try_parse_from(["palisade", "plan", "--entry-name-bytes", "64", "--hold", "-5s"]).expect("flags");
+        let crate::args::Command::Plan(plan) = cli.command else { panic!("not a plan") };
+        let given: Vec<_> = plan.overrides.0.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(given, [("hold", "-5s"), ("entry.name_bytes", "64")]);
+        let failure = super::run(&plan).expect_err("no rate, and a negative hold");
+        assert_eq!(failure.exit, crate::failure::Exit::Usage);
+    }
+
+    #[test]
+    fn flags_of_the_cluster_file_need_one() {
+        assert!(Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--nodes", "5"]).is_err());
+        assert!(Cli::try_parse_from(["palisade", "plan", "--template", "--json"]).is_err());
+    }
+}
