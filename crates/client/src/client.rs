@@ -14,6 +14,9 @@ use wire::OperationKind;
 use wire::v1::operation::Op;
 use wire::v1::{self, Consistency, Grant, Operation, Tenure};
 
+/// First pause between the cancels of an acquire that may not have arrived; doubled each time.
+const CANCEL_AGAIN: Duration = Duration::from_millis(100);
+
 /// A client of one cluster. Cheap to clone; clones share their connections.
 ///
 /// Every operation is tried until it is answered, refused, or its time ([`ClientOptions::timeout`]) is up, on another gateway
@@ -270,17 +273,17 @@ impl Client {
                 acquire.wait_ms = next.wait_ms;
             }
             async move {
-                if self.inner.options.unary {
+                let outcome = if self.inner.options.unary {
                     servers.call_unary(next.target, operation, Duration::from_millis(next.timeout_ms)).await
                 } else {
                     servers.call(next.target, operation, next.timeout_ms).await
-                }
+                };
+                servers.heard(next.target, &outcome);
+                outcome
             }
         };
         let driven = drive(policy, servers.first(), servers.targets(), || false, send).await;
-        let driven = driven.map_err(|error| Error::from(*error))?;
-        servers.answered(driven.target);
-        Ok(driven)
+        driven.map_err(|error| Error::from(*error))
     }
 
     /// For what is no operation of the stream: a unary RPC, retried like the rest. `kind` must be a read.
@@ -300,14 +303,13 @@ impl Client {
             let channel = servers.channel(next.target, timeout).await?;
             let outcome = send(channel, timeout).await.map_err(|status| unary::failed(&status));
             if matches!(outcome, Err(Failure::Lost(_))) {
-                servers.forget_channel(next.target).await;
+                servers.forget_channel(next.target);
             }
+            servers.heard(next.target, &outcome);
             outcome
         };
         let driven = drive(policy, servers.first(), servers.targets(), || false, sent).await;
-        let driven = driven.map_err(|error| Error::from(*error))?;
-        servers.answered(driven.target);
-        Ok(driven.answer)
+        driven.map(|driven| driven.answer).map_err(|error| Error::from(*error))
     }
 
     /// With one gateway a try may take all the time there is: the gateway itself tries again. With several, a gateway that
@@ -344,8 +346,20 @@ impl Drop for Unseen<'_> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (client, name, request_id) = (self.client.clone(), std::mem::take(&mut self.name), self.request_id);
         runtime.spawn(async move {
-            if let Ok(Cancelled { grant: Some(grant), .. }) = client.cancel_wait(&name, request_id).await {
-                let _ = client.release(&name, grant.fencing_token).await;
+            // A cancel may overtake its acquire, which then is not there yet: asked again while the acquire may be under way.
+            let until = Instant::now() + client.options().timeout;
+            let mut pause = CANCEL_AGAIN;
+            loop {
+                match client.cancel_wait(&name, request_id).await {
+                    Ok(Cancelled { grant: Some(grant), .. }) => {
+                        let _ = client.release(&name, grant.fencing_token).await;
+                        return;
+                    }
+                    Ok(Cancelled { cancelled: true, .. }) => return,
+                    _ if Instant::now() >= until => return,
+                    _ => tokio::time::sleep(pause).await,
+                }
+                pause *= 2;
             }
         });
     }

@@ -158,7 +158,8 @@ async fn renew(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
         if left.is_zero() {
             return;
         }
-        let timeout = left.min(client.options().timeout);
+        // A try that is not answered must leave time for another.
+        let timeout = left.min(lease.read(Lease::ttl) / 3).min(client.options().timeout);
         match client.renew_timed(&grant.resource_name, grant.fencing_token, timeout).await {
             Ok((renewal, sent)) => {
                 if !lease.renewed(sent, Duration::from_millis(renewal.ttl_ms.into())) {

@@ -3,11 +3,11 @@
 use crate::mux::{Answer, Failure, Link, LinkOptions, Service, innermost};
 use crate::unary;
 use crate::{ClientOptions, Error};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
 use tonic::transport::{Channel, Endpoint};
+use wire::ErrorClass;
 use wire::v1::Operation;
 
 /// One or more gateways of one cluster. Targets are numbered from 0 in the order given.
@@ -25,13 +25,22 @@ struct Server {
     endpoint: Endpoint,
     link: OnceLock<Link>,
     channel: Mutex<Option<Channel>>,
+    /// Held by whoever connects, so that the others do not.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Server {
+    fn channel(&self) -> MutexGuard<'_, Option<Channel>> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Servers {
     pub(crate) fn new(endpoints: Vec<String>, options: &ClientOptions) -> Result<Servers, Error> {
         let mut servers = Vec::new();
         for address in endpoints {
-            servers.push(Server { endpoint: parse(&address)?, link: OnceLock::new(), channel: Mutex::new(None) });
+            let (link, channel, connecting) = (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
+            servers.push(Server { endpoint: parse(&address)?, link, channel, connecting });
         }
         if servers.is_empty() {
             return Err(Error::invalid("no endpoint given: name at least one gateway as host:port"));
@@ -53,8 +62,14 @@ impl Servers {
         self.current.load(Ordering::Relaxed) as u64
     }
 
-    pub(crate) fn answered(&self, target: u64) {
-        if self.first() != target {
+    /// A target that says something final, be it a refusal, is a good one to begin with the next time.
+    pub(crate) fn heard<T>(&self, target: u64, outcome: &Result<T, Failure>) {
+        let answered = match outcome {
+            Ok(_) => true,
+            Err(Failure::Refused(error)) => !matches!(error.class(), ErrorClass::Retry | ErrorClass::Unknown),
+            Err(Failure::NotSent(_) | Failure::Lost(_)) => false,
+        };
+        if answered && self.first() != target {
             self.current.store(target as usize, Ordering::Relaxed);
         }
     }
@@ -77,7 +92,7 @@ impl Servers {
         let channel = self.channel(target, timeout).await?;
         let outcome = unary::call(channel, operation, timeout + Duration::from_millis(wait_ms.into())).await;
         if matches!(outcome, Err(Failure::Lost(_))) {
-            self.forget_channel(target).await;
+            self.forget_channel(target);
         }
         outcome
     }
@@ -85,34 +100,32 @@ impl Servers {
     /// A channel for unary RPCs, connected.
     pub(crate) async fn channel(&self, target: u64, timeout: Duration) -> Result<Channel, Failure> {
         let server = &self.servers[target as usize];
-        let mut channel = server.channel.lock().await;
-        if let Some(channel) = &*channel {
-            return Ok(channel.clone());
-        }
         let endpoint = server
             .endpoint
             .clone()
             .tcp_nodelay(true)
             .http2_keep_alive_interval(self.link.keepalive_interval)
             .keep_alive_timeout(self.link.keepalive_timeout);
-        let within = timeout.min(self.link.connect_timeout);
-        let connected = match tokio::time::timeout(within, endpoint.connect()).await {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => {
-                let why = format!("cannot connect to {}: {}", server.endpoint.uri(), innermost(&error));
-                return Err(Failure::NotSent(why.into()));
+        let connect = async {
+            let _turn = server.connecting.lock().await;
+            let channel = server.channel().clone();
+            if let Some(channel) = channel {
+                return Ok(channel);
             }
-            Err(_) => {
-                let why =
-                    format!("cannot connect to {}: no answer in {} ms", server.endpoint.uri(), within.as_millis());
-                return Err(Failure::NotSent(why.into()));
-            }
+            let connected = endpoint.connect().await?;
+            Ok::<Channel, tonic::transport::Error>(server.channel().insert(connected).clone())
         };
-        Ok(channel.insert(connected).clone())
+        let within = timeout.min(self.link.connect_timeout);
+        let why = match tokio::time::timeout(within, connect).await {
+            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Err(error)) => innermost(&error),
+            Err(_) => format!("no answer in {} ms", within.as_millis()),
+        };
+        Err(Failure::NotSent(format!("cannot connect to {}: {why}", server.endpoint.uri()).into()))
     }
 
-    pub(crate) async fn forget_channel(&self, target: u64) {
-        *self.servers[target as usize].channel.lock().await = None;
+    pub(crate) fn forget_channel(&self, target: u64) {
+        *self.servers[target as usize].channel() = None;
     }
 }
 

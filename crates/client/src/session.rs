@@ -168,7 +168,8 @@ impl Inner {
     }
 
     async fn close(&self) -> Result<u32, Error> {
-        let leases = std::mem::take(&mut *self.shards());
+        // They stay in the map: should this future be dropped, whoever closes next must know them.
+        let leases: Shards = self.shards().clone();
         leases.values().for_each(|lease| lease.lose(LostReason::Released));
         if leases.is_empty() {
             return Ok(0);

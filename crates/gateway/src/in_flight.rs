@@ -26,6 +26,8 @@ type Waiting = BTreeMap<Key, Wait>;
 struct Wait {
     name: String,
     request_id: Vec<u8>,
+    /// The client chose no id, so that nobody but this gateway can ever take up what comes of it.
+    ours: bool,
 }
 
 /// * `waiting` holds exactly the waiting acquires among what is running.
@@ -67,10 +69,11 @@ impl InFlight {
         if let Some(Op::Acquire(acquire)) = &mut operation.op
             && acquire.wait_ms > 0
         {
-            if acquire.request_id.is_empty() {
+            let ours = acquire.request_id.is_empty();
+            if ours {
                 acquire.request_id = rand::random::<[u8; wire::limits::REQUEST_ID_BYTES]>().to_vec();
             }
-            let wait = Wait { name: acquire.name.clone(), request_id: acquire.request_id.clone() };
+            let wait = Wait { name: acquire.name.clone(), request_id: acquire.request_id.clone(), ours };
             self.waiting.insert(key, wait);
         }
         let (router, abandoned, id) = (self.router.clone(), self.abandoned.clone(), operation.id);
@@ -105,15 +108,19 @@ impl Drop for InFlight {
 
 /// Lets lost waits run for the grace period, then takes them out of their queues.
 ///
-/// What is granted meanwhile is not let go here: see [`Router::leave_queue`].
+/// What is granted meanwhile is let go only if its id is ours: see [`Router::leave_queue`].
 async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut running: Running, mut waiting: Waiting) {
     let grace = tokio::time::sleep(router.waiter_grace());
     tokio::pin!(grace);
     while !waiting.is_empty() {
         tokio::select! {
             Some((key, result)) = running.next() => {
-                if waiting.remove(&key).is_some() && matches!(result.result, Some(Answer::Grant(_))) {
+                if let (Some(wait), Some(Answer::Grant(grant))) = (waiting.remove(&key), result.result) {
                     router.metrics.unseen_grants.inc();
+                    if wait.ours {
+                        let router = router.clone();
+                        tokio::spawn(async move { router.let_go(grant).await });
+                    }
                 }
             }
             () = &mut grace => break,
@@ -121,5 +128,14 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
         }
     }
     router.metrics.waits_left.inc_by(waiting.len() as u64);
-    join_all(waiting.into_values().map(|wait| router.leave_queue(wait.name, wait.request_id))).await;
+    let leave = |wait: Wait| {
+        let router = router.clone();
+        async move {
+            let granted = router.leave_queue(wait.name, wait.request_id).await;
+            if let Some(grant) = granted.filter(|_| wait.ours) {
+                router.let_go(grant).await;
+            }
+        }
+    };
+    join_all(waiting.into_values().map(leave)).await;
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Operations of one client stream that are not answered yet, waiting acquires included; the excess is refused with BUSY.
+/// Operations of one client stream that are not answered yet, and as many waiting acquires beside them; the excess is
+/// refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 4_096;
 /// Operations in one frame; a frame with more ends its stream.
 pub(crate) const FRAME_OPS_MAX: usize = 16_384;
@@ -23,8 +24,9 @@ pub(crate) const UNARY_MAX: usize = 16_384;
 pub(crate) const NODE_QUEUE_OPS_MAX: usize = 16_384;
 /// A node must be connected to within this time.
 pub(crate) const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent node is probed so often, and given up when it does not answer a probe for so long.
-pub(crate) const NODE_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(4));
+/// A silent node is probed so often, and given up when it does not answer a probe for so long. Together less than the usual
+/// grace of waiters: those that waited at a leader that hangs must be heard of by the next one before it drops them.
+pub(crate) const NODE_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
 /// A node that has not answered for so long may be gone: the operation is tried elsewhere, doubling with each time.
 pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
@@ -32,8 +34,11 @@ pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
 pub(crate) const STALE_ATTEMPT_TIMEOUT_MS: u64 = 300;
 /// For each replica in a cluster status.
 pub(crate) const STATUS_TIMEOUT_MS: u64 = 1_000;
-/// For leaving a queue in the name of a client that is gone.
-pub(crate) const CANCEL_TIMEOUT_MS: u64 = 5_000;
+/// For leaving a queue in the name of a client that is gone, and for letting go of what it was granted.
+pub(crate) const LEAVE_TIMEOUT_MS: u64 = 5_000;
+
+/// What a unary call whose deadline is not longer than its wait gets for the operation itself. (The deadline stays.)
+pub(crate) const OWN_TIMEOUT_MS: u32 = 500;
 
 /// How long a shutdown lets operations finish.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(1);

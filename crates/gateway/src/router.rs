@@ -1,6 +1,6 @@
 //! From an operation to its answer: validated, routed, sent to the right replica, tried again where that is safe.
 
-use crate::limits::{ATTEMPT_TIMEOUT_MS, CANCEL_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
+use crate::limits::{ATTEMPT_TIMEOUT_MS, LEAVE_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use client::drive::drive;
@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use wire::OperationKind;
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
-use wire::v1::{CancelWaitRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Operation, Route};
+use wire::v1::{
+    CancelWaitRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Grant, Operation, ReleaseRequest, Route,
+};
 
 /// What every client stream shares.
 #[derive(Debug)]
@@ -99,12 +101,25 @@ impl Router {
         }
     }
 
-    /// Leaves a queue in the name of a client that is gone. A grant that this comes upon is left alone: its request may have
+    /// Leaves a queue in the name of a client that is gone. A grant that this comes upon is given back: its request may have
     /// been taken up through another gateway, and then it is in use. If it was not, its TTL ends it.
-    pub(crate) async fn leave_queue(&self, name: String, request_id: Vec<u8>) {
+    pub(crate) async fn leave_queue(&self, name: String, request_id: Vec<u8>) -> Option<Grant> {
         let cancel = Op::CancelWait(CancelWaitRequest { name, request_id });
-        if let Err(error) = self.by_name(cancel, CANCEL_TIMEOUT_MS, &AtomicBool::new(false)).await {
-            tracing::debug!(%error, "a wait whose client is gone was not cancelled");
+        match self.by_name(cancel, LEAVE_TIMEOUT_MS, &AtomicBool::new(false)).await {
+            Ok(Answer::CancelWait(cancelled)) => cancelled.grant,
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(%error, "a wait whose client is gone was not cancelled");
+                None
+            }
+        }
+    }
+
+    /// Releases what nobody can know of but this gateway. Without an answer its TTL ends it.
+    pub(crate) async fn let_go(&self, grant: Grant) {
+        let release = ReleaseRequest { name: grant.resource_name, fencing_token: grant.fencing_token };
+        if let Err(error) = self.by_name(Op::Release(release), LEAVE_TIMEOUT_MS, &AtomicBool::new(false)).await {
+            tracing::debug!(%error, "a grant that nobody knows of was not released");
         }
     }
 

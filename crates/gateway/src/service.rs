@@ -1,7 +1,7 @@
 //! `LockService`: the stream, and each operation as an RPC of its own.
 
 use crate::in_flight::InFlight;
-use crate::limits::{RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX};
+use crate::limits::{OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX};
 use crate::router::Router;
 use crate::stream;
 use std::sync::Arc;
@@ -84,7 +84,8 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
 /// What of it is left for the operation itself: a wait comes on top, and the answer needs its way back.
 fn timeout_ms(patience: Duration, wait_ms: u32) -> u32 {
     let all_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX).saturating_sub(wait_ms);
-    (all_ms - (all_ms / 10).min(100)).max(1)
+    let least_ms = if wait_ms == 0 { 1 } else { OWN_TIMEOUT_MS };
+    (all_ms - (all_ms / 10).min(100)).max(least_ms)
 }
 
 macro_rules! answered {
@@ -211,7 +212,8 @@ mod tests {
     fn a_wait_and_the_way_back_are_taken_off() {
         assert_eq!(timeout_ms(Duration::from_secs(15), 10_000), 4_900);
         assert_eq!(timeout_ms(Duration::from_millis(500), 0), 450);
-        assert_eq!(timeout_ms(Duration::from_millis(5), 10), 1);
+        assert_eq!(timeout_ms(Duration::from_millis(5), 10), OWN_TIMEOUT_MS);
+        assert_eq!(timeout_ms(Duration::ZERO, 0), 1);
         assert_eq!(timeout_ms(Duration::MAX, 0), u32::MAX - 100);
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::encoded_bytes;
+use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{Error, OperationFrame, OperationResult, ResultFrame};
 
@@ -75,13 +76,18 @@ pub(crate) async fn serve(
 fn take(router: &Router, frame: OperationFrame, running: &mut InFlight, ready: &mut VecDeque<OperationResult>) {
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
     for operation in frame.operations {
-        if running.len() < STREAM_OPS_MAX {
+        // Counted apart: waits, which are long, must not take the place of the renewals of what is held.
+        let in_flight = match operation.op.as_ref().map_or(0, Op::wait_ms) {
+            0 => running.len() - running.waiting(),
+            _ => running.waiting(),
+        };
+        if in_flight < STREAM_OPS_MAX {
             running.push(operation);
             continue;
         }
         let error = Error::busy(
             format!(
-                "this stream has {STREAM_OPS_MAX} operations in flight, and this one was not begun: await some first"
+                "this stream has {STREAM_OPS_MAX} operations of this kind in flight, and this one was not begun: await some first"
             ),
             50,
         );

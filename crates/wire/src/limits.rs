@@ -20,6 +20,8 @@ pub const OWNER_BYTES_MAX: usize = 256;
 pub const SESSION_BYTES_MAX: usize = 64;
 /// Longest metadata, break reason or breaker, in bytes.
 pub const METADATA_BYTES_MAX: usize = 1024;
+/// Fencing tokens are below this, so that JSON keeps them exact.
+pub const TOKEN_END: u64 = 1 << 53;
 /// Size of a request id, in bytes.
 pub const REQUEST_ID_BYTES: usize = 16;
 /// Most shards that one heartbeat or close may name.

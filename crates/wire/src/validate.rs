@@ -123,10 +123,16 @@ fn check_token(token: u64) -> Result<(), Error> {
     if token == 0 {
         return Err(Error::invalid("the fencing token is 0: give the one that the acquire answered"));
     }
+    if token >= TOKEN_END {
+        return Err(Error::invalid(format!("the fencing token is {token}: all are below 2^53, give it as an integer")));
+    }
     Ok(())
 }
 
 fn check_request_id(id: &[u8], may_be_empty: bool) -> Result<(), Error> {
+    if id.len() == REQUEST_ID_BYTES && id.iter().all(|byte| *byte == 0) {
+        return Err(Error::invalid(format!("the request id is all zeros: it is {REQUEST_ID_BYTES} random bytes")));
+    }
     if id.len() == REQUEST_ID_BYTES || (may_be_empty && id.is_empty()) {
         return Ok(());
     }

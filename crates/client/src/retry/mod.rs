@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::planted::{self, Bug};
 use wire::v1::{Error, ErrorCode};
 use wire::{ErrorClass, OperationKind};
 
@@ -84,6 +85,10 @@ pub struct Attempt {
     target: u64,
     /// Failed since the last pause without an answer: not hopped to again before the next pause.
     silent: Option<u64>,
+    /// Let a whole try go by without a word, and until when others are asked instead: hints to it may be of before it hung.
+    hung: Option<(u64, u64)>,
+    /// When the last try's time is up.
+    try_ends_ms: u64,
     tries: u32,
     hops: u32,
     pauses: u32,
@@ -106,6 +111,8 @@ impl Attempt {
             started_ms: now_ms,
             target: first,
             silent: None,
+            hung: None,
+            try_ends_ms: 0,
             tries: 0,
             hops: 0,
             pauses: 0,
@@ -156,6 +163,9 @@ impl Attempt {
                 self.doubt();
                 self.unanswered += 1;
                 self.silent = Some(self.target);
+                if now_ms >= self.try_ends_ms {
+                    self.hung = Some((self.target, now_ms + self.policy.attempt_timeout_ms));
+                }
                 self.elsewhere(now_ms, jitter, targets)
             }
             Failure::Answer(error) => self.answered(now_ms, jitter, error, targets),
@@ -167,12 +177,13 @@ impl Attempt {
             ErrorCode::NotLeader => {
                 let hint = error.leader_hint;
                 let known = targets.contains(&hint) && hint != self.target;
-                if known && self.silent != Some(hint) && self.hops < HOPS_MAX {
+                let good = known && self.silent != Some(hint) && !self.is_hung(hint, now_ms);
+                if good && self.hops < HOPS_MAX {
                     self.hops += 1;
                     self.target = hint;
                     return self.send(now_ms);
                 }
-                self.target = if known && self.silent != Some(hint) { hint } else { self.following(targets) };
+                self.target = if good { hint } else { self.following(now_ms, targets) };
                 self.pause(now_ms, jitter, 0)
             }
             ErrorCode::NoLeader | ErrorCode::OutcomeUnknown
@@ -186,7 +197,7 @@ impl Attempt {
                 Decision::GiveUp(Box::new(error.clone()))
             }
             ErrorCode::NoLeader | ErrorCode::StaleRoute => {
-                self.target = self.following(targets);
+                self.target = self.following(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
             ErrorCode::ShuttingDown => {
@@ -197,8 +208,18 @@ impl Attempt {
             ErrorCode::Busy => self.over(now_ms),
             ErrorCode::OutcomeUnknown => {
                 self.doubt();
-                self.target = self.following(targets);
+                self.target = self.following(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
+            }
+            // Perhaps by an earlier try, which came late and took the place over: it may be granted yet.
+            ErrorCode::WaitCancelled if self.policy.kind == OperationKind::Acquire && self.in_doubt => {
+                if self.policy.relays {
+                    return self.pause(now_ms, jitter, 0);
+                }
+                Decision::GiveUp(Box::new(Error::outcome_unknown(
+                    "this wait was ended, by a cancel or by an earlier try that got no answer and took its place: it may be \
+                     granted yet. Try again with the same ids",
+                )))
             }
             ErrorCode::Held | ErrorCode::NotOwner | ErrorCode::Expired
                 if self.policy.kind == OperationKind::Break && self.in_doubt =>
@@ -216,7 +237,8 @@ impl Attempt {
     }
 
     fn doubt(&mut self) {
-        if !self.policy.kind.is_read() {
+        if !self.policy.kind.is_read() && !planted::is(Bug::DoubtForgotten) {
+            // planted: what got no answer was not done
             self.in_doubt = true;
         }
     }
@@ -224,7 +246,7 @@ impl Attempt {
     /// Where to next, at once if there is somewhere else that was not tried a moment ago.
     fn elsewhere(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
         let others = targets.iter().filter(|t| **t != self.target).count() as u32;
-        self.target = self.following(targets);
+        self.target = self.following(now_ms, targets);
         if self.hops < HOPS_MAX.min(others) {
             self.hops += 1;
             return self.send(now_ms);
@@ -232,12 +254,18 @@ impl Attempt {
         self.pause(now_ms, jitter, 0)
     }
 
-    /// The target after the current one, in a ring; the same if there is no other.
-    fn following(&self, targets: &[u64]) -> u64 {
-        match targets.iter().position(|t| *t == self.target) {
-            Some(at) => targets[(at + 1) % targets.len()],
-            None => targets.first().copied().unwrap_or(self.target),
-        }
+    /// The target after the current one, in a ring, that does not hang; the same if there is no other.
+    fn following(&self, now_ms: u64, targets: &[u64]) -> u64 {
+        let Some(at) = targets.iter().position(|t| *t == self.target) else {
+            return targets.first().copied().unwrap_or(self.target);
+        };
+        let after = (1..=targets.len()).map(|step| targets[(at + step) % targets.len()]);
+        let next = after.clone().find(|target| *target != self.target && !self.is_hung(*target, now_ms));
+        next.or_else(|| after.clone().next()).unwrap_or(self.target)
+    }
+
+    fn is_hung(&self, target: u64, now_ms: u64) -> bool {
+        self.hung.is_some_and(|(hung, until_ms)| hung == target && now_ms < until_ms)
     }
 
     fn pause(&mut self, now_ms: u64, jitter: f64, asked_ms: u64) -> Decision {
@@ -264,6 +292,7 @@ impl Attempt {
         let left_ms = (deadline_ms - now_ms).saturating_sub(wait_ms).max(1);
         let timeout_ms = left_ms.min(self.policy.attempt_timeout_ms << self.unanswered.min(8)).max(1);
         self.tries += 1;
+        self.try_ends_ms = now_ms + timeout_ms + wait_ms;
         Decision::Send(Try { target: self.target, timeout_ms, wait_ms: wait_ms as u32 })
     }
 

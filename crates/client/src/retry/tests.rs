@@ -111,6 +111,46 @@ fn a_hint_to_a_leader_that_just_fell_silent_waits_for_the_election() {
 }
 
 #[test]
+fn hints_to_a_leader_that_hung_are_not_followed_until_an_election_had_its_time() {
+    let mut attempt = started(OperationKind::Acquire);
+    let mut now = 1_000;
+    let mut decision = attempt.next(now, 0.5, Failure::Lost("no answer in time"), &NODES);
+    let hint = Error::not_leader("still believes", 1, 4);
+    while now < 1_900 {
+        decision = match decision {
+            Decision::Send(next) => {
+                assert_ne!(next.target, 1, "at {now} ms");
+                attempt.next(now, 0.5, Failure::Answer(&hint), &NODES)
+            }
+            Decision::RetryAfter { ms } => {
+                now += ms;
+                attempt.resume(now)
+            }
+            other => panic!("{other:?}"),
+        };
+    }
+    // It may have been slow, and lead still.
+    now = 2_100;
+    assert_eq!(sent_to(&attempt.next(now, 0.5, Failure::Answer(&hint), &NODES)), Some(1));
+}
+
+#[test]
+fn a_wait_that_ends_in_doubt_may_live_on_in_an_earlier_try() {
+    let cancelled = Error::new(ErrorCode::WaitCancelled, "another took its place");
+    for relays in [false, true] {
+        let policy = Policy { wait_ms: 60_000, relays, ..policy(OperationKind::Acquire) };
+        let mut attempt = Attempt::new(policy, 0, 1);
+        assert_eq!(sent_to(&attempt.resume(0)), Some(1));
+        assert_eq!(sent_to(&attempt.next(0, 0.5, Failure::Lost("reset"), &NODES)), Some(2));
+        let decision = attempt.next(5, 0.5, Failure::Answer(&cancelled), &NODES);
+        match relays {
+            true => assert!(matches!(decision, Decision::RetryAfter { .. }), "{decision:?}"),
+            false => assert_eq!(code(&decision), Some(ErrorCode::OutcomeUnknown)),
+        }
+    }
+}
+
+#[test]
 fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
     for (kind, expected) in [
         (OperationKind::Acquire, ErrorCode::OutcomeUnknown),

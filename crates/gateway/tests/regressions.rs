@@ -1,0 +1,82 @@
+//! What once broke, each under the name of what broke.
+
+mod fake;
+
+use client::mux::{Link, LinkOptions, Service};
+use fake::{Fakes, LONG, Reaction, granted};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::*;
+
+fn link(fakes: &Fakes) -> Link {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    Link::start(endpoint, LinkOptions::new(Service::Locks))
+}
+
+fn wait(name: String) -> Operation {
+    Operation::of(Op::Acquire(AcquireRequest { name, wait_ms: 60_000, ..Default::default() }))
+}
+
+/// A client with thousands of waits had its renewals refused, and lost what it held.
+#[tokio::test]
+async fn waits_do_not_take_the_place_of_renewals() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
+        Op::Renew(_) => Reaction::Answer(Answer::Renew(RenewResponse { ttl_ms: 1_000, ..Default::default() })),
+        _ => Reaction::Silence,
+    })
+    .await;
+    let link = link(&fakes);
+    for n in 0..4_200 {
+        let link = link.clone();
+        tokio::spawn(async move { link.call(wait(format!("n{n}")), 60_000).await });
+    }
+    fakes.until(4_096, |_, op| matches!(op, Op::Acquire(_))).await;
+    let renewal = Operation::of(Op::Renew(RenewRequest { name: "n".into(), fencing_token: 1 }));
+    assert!(matches!(link.call(renewal, 60_000).await, Ok(Answer::Renew(_))));
+}
+
+/// The gateway had chosen its id, so nobody else could ever take the grant up; it was held until its TTL.
+#[tokio::test]
+async fn a_grant_to_a_lost_client_that_chose_no_request_id_is_let_go() {
+    let gone = std::sync::Arc::new(AtomicBool::new(false));
+    let fakes = Fakes::start(1, 3, &[], {
+        let gone = gone.clone();
+        move |_, operation| match operation.op.as_ref().unwrap() {
+            Op::Acquire(_) => Reaction::Silence,
+            Op::CancelWait(request) => {
+                assert!(gone.load(Ordering::SeqCst));
+                let acquire = AcquireRequest { name: request.name.clone(), ..Default::default() };
+                granted(&acquire, 7)
+            }
+            _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+        }
+    })
+    .await;
+    let link = link(&fakes);
+    let waiting = tokio::spawn(async move { link.call(wait("n".into()), 60_000).await });
+    fakes.until(1, |_, op| matches!(op, Op::Acquire(_))).await;
+    gone.store(true, Ordering::SeqCst);
+    waiting.abort(); // the link ends with its last handle
+    let let_go = fakes.until(1, |_, op| matches!(op, Op::Release(request) if request.fencing_token == 7));
+    tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
+}
+
+/// A unary caller whose deadline is just its wait left the operation itself a millisecond.
+#[tokio::test]
+async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_itself() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
+        Op::Acquire(request) => granted(request, 7),
+        _ => Reaction::Silence,
+    })
+    .await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let mut raw = lock_service_client::LockServiceClient::connect(endpoint).await.unwrap();
+    let acquire = AcquireRequest { name: "n".into(), wait_ms: LONG.as_millis() as u32, ..Default::default() };
+    let mut request = tonic::Request::new(acquire);
+    request.set_timeout(LONG);
+    raw.acquire(request).await.unwrap();
+    let told_ms = fakes.seen()[0].1.timeout_ms;
+    assert!(told_ms >= 400, "{told_ms} ms for the node");
+}
