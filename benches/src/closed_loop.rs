@@ -2,6 +2,7 @@
 //! line of JSON whose keys are those of `palisade bench --json`.
 
 use crate::latency::Latencies;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -94,9 +95,12 @@ impl Meter {
 
 /// The name that a client uses in its `round`-th turn: distinct for all clients and rounds of a run.
 pub fn name(run: u32, client: usize, round: u64, bytes: usize) -> String {
-    let mut name = format!("b/{run:08x}/{client:06}/{round:010}");
+    const PADDING: &str = "................................................................";
+    let mut name = String::with_capacity(bytes);
+    // Writing to a string cannot fail.
+    let _ = write!(name, "b/{run:08x}/{client:06}/{round:010}");
     while name.len() < bytes {
-        name.push('.');
+        name.push_str(&PADDING[..PADDING.len().min(bytes - name.len())]);
     }
     name
 }
