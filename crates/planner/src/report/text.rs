@@ -175,7 +175,7 @@ fn growth(out: &mut String, plan: &Plan) {
         let growth = &column.growth;
         let when = growth
             .months_until_next_shard
-            .map_or(String::new(), |months| format!(", reached in {} months", show(months)));
+            .map_or(String::new(), |months| format!(", reached in {} months", decimals(months, 1)));
         line(
             out,
             &format!(
