@@ -178,11 +178,8 @@ fn waiters_are_served_in_order_and_keep_their_place_through_failover() {
     c.crash(1);
     let leader = c.elect();
     // They come again in another order; places do not change.
-    let mut tickets: Vec<_> = waits
-        .iter()
-        .rev()
-        .map(|w| c.submit(leader, &acquire(w.request_id, "a", 60_000, true), Some(*w)))
-        .collect();
+    let mut tickets: Vec<_> =
+        waits.iter().rev().map(|w| c.submit(leader, &acquire(w.request_id, "a", 60_000, true), Some(*w))).collect();
     tickets.reverse();
     c.settle();
     let mut current = held;

@@ -3,8 +3,8 @@
 #![allow(dead_code)]
 
 use locks::{Command, Mode, Outcome, RequestId};
-use routing::{NodeId, ShardId};
 use palisade_shard::*;
+use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Durability, Engine, MemoryEngine};
