@@ -6,7 +6,7 @@
 use crate::args;
 use crate::cluster_file::warn_if_wide;
 use crate::failure::{Exit, Failure};
-use crate::output::{Paint, emit};
+use crate::output::{Paint, emit_if_heard};
 use crate::serve::{bind, gateway_failure, node_failure, open_engine, told_to_stop};
 use client::Client;
 use futures_util::future::select_all;
@@ -113,7 +113,7 @@ async fn wait_for_leaders(address: &str, shards: u32) {
 fn greet(args: &args::Dev, cluster: &ClusterConfig, data: &DataDir, address: &str, metrics: &str) {
     let paint = Paint::stdout();
     let endpoint = if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
-    emit(&format!(
+    emit_if_heard(&format!(
         "{} on {}: {} shards × {} replicas, each write synced to disk by a majority",
         paint.good("palisade dev is ready"),
         paint.bold(address),
@@ -121,11 +121,11 @@ fn greet(args: &args::Dev, cluster: &ClusterConfig, data: &DataDir, address: &st
         args.replicas
     ));
     let kept = if data.is_temporary() { " (removed at exit; keep it with --data-dir)" } else { "" };
-    emit(&format!("  data:     {}{kept}", data.path().display()));
+    emit_if_heard(&format!("  data:     {}{kept}", data.path().display()));
     let nodes: Vec<&str> = cluster.nodes.iter().filter_map(|node| node.metrics.as_deref()).collect();
-    emit(&format!("  metrics:  http://{metrics}/metrics (gateway), and of the nodes: {}", nodes.join(", ")));
+    emit_if_heard(&format!("  metrics:  http://{metrics}/metrics (gateway), and of the nodes: {}", nodes.join(", ")));
     let program = std::env::args().next().unwrap_or_else(|| "palisade".into());
-    emit(&format!("\n{}", paint.dim("Try, in another terminal:")));
+    emit_if_heard(&format!("\n{}", paint.dim("Try, in another terminal:")));
     for command in [
         format!("acquire orders:42 --ttl 5m{endpoint}"),
         format!("check orders:42{endpoint}"),
@@ -133,9 +133,9 @@ fn greet(args: &args::Dev, cluster: &ClusterConfig, data: &DataDir, address: &st
         format!("lock nightly-report{endpoint} -- sh -c 'echo I hold token $PALISADE_TOKEN; sleep 5'"),
         format!("cluster status{endpoint}"),
     ] {
-        emit(&format!("  {program} {command}"));
+        emit_if_heard(&format!("  {program} {command}"));
     }
-    emit(&format!("\n{}", paint.dim("Ctrl-C stops it.")));
+    emit_if_heard(&format!("\n{}", paint.dim("Ctrl-C stops it.")));
 }
 
 fn local_address(listener: &TcpListener) -> Result<String, Failure> {

@@ -23,6 +23,11 @@ pub fn emit(line: &str) {
     }
 }
 
+/// Prints a line, for a server: it goes on when nobody reads what it says.
+pub fn emit_if_heard(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
 /// Prints a value as one line of JSON.
 pub fn print_json(value: &impl Serialize) {
     // Our own structs of strings and numbers always serialise.
