@@ -125,7 +125,7 @@ impl Lead {
     /// Queues the ends of leases and waits that have come due.
     pub(crate) fn propose_due(&mut self, now_ms: u64, proposals: &mut Proposals) {
         for _ in 0..DUE_PER_STEP_MAX {
-            if !proposals.has_room() {
+            if !proposals.has_room_for_own() {
                 return;
             }
             let Some((lease, renewal_seq)) = self.leases.pop_due(now_ms) else { break };
@@ -133,7 +133,7 @@ impl Lead {
             push(proposals, &Command::ExpireLease { lease, renewal_seq });
         }
         for _ in 0..DUE_PER_STEP_MAX {
-            if !proposals.has_room() {
+            if !proposals.has_room_for_own() {
                 return;
             }
             let Some((request_id, mut waiter)) = self.waiters.pop_due(now_ms) else { break };
@@ -169,5 +169,5 @@ impl Lead {
 fn push(proposals: &mut Proposals, command: &Command<'_>) {
     let mut bytes = Vec::with_capacity(32);
     command.encode(&mut bytes);
-    proposals.push(Asked { ticket: 0, wait: None }, bytes);
+    proposals.push_own(bytes);
 }

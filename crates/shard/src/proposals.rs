@@ -23,9 +23,13 @@ struct InFlight {
 
 /// * An operation is in the queue or in one entry in flight, never in both.
 /// * Entries in flight rise by index. All are of this leadership: losing it empties both lists.
+/// * Clients' operations and the leader's own (ends of leases and waits) are bounded apart: a flood of the former must not
+///   keep the latter out. They share the queue, so that a renewal that came before an expiry also takes effect before it.
 /// * Whatever leaves without having been in an entry was not done; whatever leaves an entry unapplied is unknown.
 pub(crate) struct Proposals {
     queue: VecDeque<Queued>,
+    /// Of the queue: how many are the leader's own.
+    own_queued: usize,
     in_flight: VecDeque<InFlight>,
     queue_ops_max: usize,
     entry_bytes_max: usize,
@@ -36,20 +40,28 @@ impl Proposals {
     pub(crate) fn new(queue_ops_max: usize, entry_bytes_max: usize, entries_in_flight_max: usize) -> Self {
         assert!(entries_in_flight_max > 0 && entry_bytes_max > 0 && queue_ops_max > 0);
         let (queue, in_flight) = (VecDeque::new(), VecDeque::new());
-        Proposals { queue, in_flight, queue_ops_max, entry_bytes_max, entries_in_flight_max }
+        Proposals { queue, own_queued: 0, in_flight, queue_ops_max, entry_bytes_max, entries_in_flight_max }
     }
 
     /// Queues an operation; false if there is no room.
     pub(crate) fn push(&mut self, asked: Asked, command: Vec<u8>) -> bool {
-        let room = self.has_room();
+        debug_assert!(asked.ticket != 0, "ticket 0 is the leader's own");
+        let room = self.queue.len() - self.own_queued < self.queue_ops_max;
         if room {
             self.queue.push_back(Queued { asked, command });
         }
         room
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.queue.len() < self.queue_ops_max
+    /// Queues an operation of the leader's own. Ask [`has_room_for_own`](Self::has_room_for_own) first.
+    pub(crate) fn push_own(&mut self, command: Vec<u8>) {
+        debug_assert!(self.has_room_for_own());
+        self.own_queued += 1;
+        self.queue.push_back(Queued { asked: Asked { ticket: 0, wait: None }, command });
+    }
+
+    pub(crate) fn has_room_for_own(&self) -> bool {
+        self.own_queued < self.queue_ops_max
     }
 
     /// Something waits and another entry may go.
@@ -73,7 +85,8 @@ impl Proposals {
     /// The front `count` operations are now in the entry at (index, term).
     pub(crate) fn proposed(&mut self, index: u64, term: u64, count: usize) {
         debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
-        let asked = self.queue.drain(..count).map(|queued| queued.asked).collect();
+        let asked: Vec<Asked> = self.queue.drain(..count).map(|queued| queued.asked).collect();
+        self.own_queued -= asked.iter().filter(|asked| asked.ticket == 0).count();
         self.in_flight.push_back(InFlight { index, term, asked });
     }
 
@@ -103,6 +116,7 @@ impl Proposals {
         for entry in self.in_flight.drain(..) {
             replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
         }
+        self.own_queued = 0;
         for queued in self.queue.drain(..) {
             if queued.asked.ticket != 0 {
                 replies.push((queued.asked.ticket, not_done.clone()));

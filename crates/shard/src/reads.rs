@@ -19,7 +19,15 @@ struct Round {
     attempt_ticks: usize,
 }
 
-/// * `next` and the round's reads hold at most `reads_max` in all.
+/// Confirmed, and waiting for the table to get there.
+struct Confirmed {
+    index: u64,
+    reads: Vec<Read>,
+    age_ticks: usize,
+}
+
+/// * `next` and the round hold at most `reads_max` each; nothing more is taken while so many are confirmed and wait.
+/// * Every read is answered or given up within `give_up_ticks` of its round's start, and as many again once confirmed.
 /// * A read is served only at an applied index at or above the one its round was given.
 pub(crate) struct Reads {
     node: u64,
@@ -30,8 +38,8 @@ pub(crate) struct Reads {
     give_up_ticks: usize,
     next: Vec<Read>,
     round: Option<Round>,
-    /// By rising index: confirmed, waiting to be applied up to there.
-    confirmed: VecDeque<(u64, Vec<Read>)>,
+    /// By rising index, so also by falling age.
+    confirmed: VecDeque<Confirmed>,
 }
 
 impl Reads {
@@ -51,7 +59,8 @@ impl Reads {
 
     /// Queues a read; false if there is no room.
     pub(crate) fn push(&mut self, read: Read) -> bool {
-        let room = self.next.len() < self.reads_max;
+        let waiting: usize = self.confirmed.iter().map(|confirmed| confirmed.reads.len()).sum();
+        let room = self.next.len() < self.reads_max && waiting < self.reads_max;
         if room {
             self.next.push(read);
         }
@@ -70,7 +79,12 @@ impl Reads {
     }
 
     /// One tick: the context of a new attempt, if the current one has gone unanswered for long; gives up on rounds past hope.
+    /// So it does on reads that are confirmed for an index that this replica does not get to: its disk or its log lags.
     pub(crate) fn tick(&mut self, replies: &mut Vec<(Ticket, Reply)>) -> Option<Vec<u8>> {
+        self.confirmed.iter_mut().for_each(|confirmed| confirmed.age_ticks += 1);
+        while let Some(old) = self.confirmed.pop_front_if(|oldest| oldest.age_ticks >= self.give_up_ticks) {
+            replies.extend(old.reads.into_iter().map(|read| (read.ticket, Reply::NoLeader)));
+        }
         let round = self.round.as_mut()?;
         round.age_ticks += 1;
         round.attempt_ticks += 1;
@@ -97,15 +111,14 @@ impl Reads {
     /// An answer. Only that of the current attempt counts.
     pub(crate) fn on_read_state(&mut self, context: &[u8], index: u64) {
         if let Some(round) = self.round.take_if(|round| round.context == context) {
-            let floor = self.confirmed.back().map_or(0, |(index, _)| *index);
-            self.confirmed.push_back((index.max(floor), round.reads));
+            let floor = self.confirmed.back().map_or(0, |last| last.index);
+            self.confirmed.push_back(Confirmed { index: index.max(floor), reads: round.reads, age_ticks: 0 });
         }
     }
 
     /// The next reads that may be answered at this applied index.
     pub(crate) fn take_servable(&mut self, applied_index: u64) -> Option<Vec<Read>> {
-        let (index, _) = self.confirmed.front()?;
-        (*index <= applied_index).then(|| self.confirmed.pop_front().expect("just seen").1)
+        Some(self.confirmed.pop_front_if(|first| first.index <= applied_index)?.reads)
     }
 
     /// Answers everything not yet confirmed.

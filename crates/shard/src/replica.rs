@@ -5,6 +5,7 @@ use crate::checkpoint::Checkpointing;
 use crate::lead::Lead;
 use crate::log_store::LogStore;
 use crate::logger::logger;
+use crate::peer_message::check_peer_message;
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
 use crate::ready::{Pending, UnpersistedQueue};
@@ -227,7 +228,9 @@ impl Replica {
 
     fn tick(&mut self) {
         self.stats.ticks += 1;
-        self.raw.tick();
+        if !self.awaits_snapshot() {
+            self.raw.tick();
+        }
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
             && self.config.preferred_leader == self.config.node
@@ -240,7 +243,16 @@ impl Replica {
         }
     }
 
+    /// A snapshot took the place of the log and is not on disk yet, so raft-rs counts its state as not applied. Should
+    /// an election begin, it would look for the entries that led there, and panic.
+    fn awaits_snapshot(&self) -> bool {
+        self.raw.raft.raft_log.applied + 1 < self.raw.store().first()
+    }
+
     fn campaign(&mut self) {
+        if self.awaits_snapshot() {
+            return;
+        }
         if let Err(error) = self.raw.campaign() {
             tracing::debug!(shard = self.config.shard.0, node = self.config.node.0, "not campaigning: {error}");
         }
@@ -249,15 +261,17 @@ impl Replica {
     /// A peer's bytes. Whatever is not for this replica, or only a local caller may say, is dropped: Raft tolerates loss.
     fn hear(&mut self, bytes: &[u8]) {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
-        let message = match Message::decode(bytes) {
+        let mut message = match Message::decode(bytes) {
             Ok(message) => message,
             Err(error) => return tracing::warn!(shard, node, "dropped a peer's message: {error}"),
         };
         if message.to != node || message.from == node || !self.raw.raft.prs().conf().voters().contains(message.from) {
             return tracing::warn!(shard, node, from = message.from, to = message.to, "dropped a stray peer message");
         }
-        // Followers do not forward proposals here: a gateway asks the leader itself.
-        if message.msg_type() == MessageType::MsgPropose {
+        if let Err(what) = check_peer_message(&mut message, &self.raw.raft) {
+            return tracing::warn!(shard, node, from = message.from, "dropped a peer's message: {what}");
+        }
+        if message.msg_type() == MessageType::MsgTimeoutNow && self.awaits_snapshot() {
             return;
         }
         if message.msg_type() == MessageType::MsgSnapshot && !self.check_snapshot(&message) {
