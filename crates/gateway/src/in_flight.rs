@@ -9,7 +9,7 @@ use client::mux::Answer;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ struct Wait {
     ours: bool,
 }
 
-/// * `waiting` holds exactly the waiting acquires among what is running.
+/// * `waiting` holds exactly the waiting acquires among what is running, `scans` the lists and histories.
 /// * Dropped while any of them run, it keeps those for the grace period, unless the gateway itself is ending.
 pub(crate) struct InFlight {
     router: Arc<Router>,
@@ -38,6 +38,7 @@ pub(crate) struct InFlight {
     abandoned: Arc<AtomicBool>,
     running: Running,
     waiting: Waiting,
+    scans: BTreeSet<Key>,
     next_key: Key,
 }
 
@@ -49,6 +50,7 @@ impl InFlight {
             abandoned: Arc::default(),
             running: Running::new(),
             waiting: Waiting::new(),
+            scans: BTreeSet::new(),
             next_key: 0,
         }
     }
@@ -62,10 +64,18 @@ impl InFlight {
         self.waiting.len()
     }
 
+    /// How many of them are lists and histories.
+    pub(crate) fn scans(&self) -> usize {
+        self.scans.len()
+    }
+
     /// Begins to serve an operation.
     pub(crate) fn push(&mut self, mut operation: Operation) {
         let key = self.next_key;
         self.next_key += 1;
+        if operation.op.as_ref().is_some_and(is_scan) {
+            self.scans.insert(key);
+        }
         if let Some(Op::Acquire(acquire)) = &mut operation.op
             && acquire.wait_ms > 0
         {
@@ -89,8 +99,14 @@ impl InFlight {
         let (key, result) = self.running.next().await?;
         self.router.metrics.in_flight.dec();
         self.waiting.remove(&key);
+        self.scans.remove(&key);
         Some(result)
     }
+}
+
+/// Its answer can be large.
+pub(crate) fn is_scan(op: &Op) -> bool {
+    matches!(op, Op::List(_) | Op::History(_))
 }
 
 impl Drop for InFlight {

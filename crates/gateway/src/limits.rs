@@ -5,10 +5,14 @@ use std::time::Duration;
 /// Operations of one client stream that are not answered yet, and as many waiting acquires beside them; the excess is
 /// refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 4_096;
+/// Of these, lists and histories: their answers can have megabytes each.
+pub(crate) const STREAM_SCANS_MAX: usize = 64;
 /// Operations in one frame; a frame with more ends its stream.
 pub(crate) const FRAME_OPS_MAX: usize = 16_384;
 /// Results that a client has not taken yet; above, nothing more is read from it.
 pub(crate) const STREAM_RESULTS_MAX: usize = 8_192;
+/// Bytes of results that a client has not taken yet; above, what else is answered is left where it is.
+pub(crate) const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
 /// Results packed at once: a frame is closed at so many, or at so many bytes.
 pub(crate) const RESULT_FRAME_OPS: usize = 1_024;
 /// See [`RESULT_FRAME_OPS`].

@@ -2,7 +2,7 @@
 
 mod fake;
 
-use client::mux::{Link, LinkOptions, Service};
+use client::mux::{Failure, Link, LinkOptions, Service};
 use fake::{Fakes, LONG, Reaction, granted};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -61,6 +61,54 @@ async fn a_grant_to_a_lost_client_that_chose_no_request_id_is_let_go() {
     waiting.abort(); // the link ends with its last handle
     let let_go = fakes.until(1, |_, op| matches!(op, Op::Release(request) if request.fencing_token == 7));
     tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
+}
+
+/// Each may come to megabytes, and a client that asked for thousands and took none filled the gateway's memory.
+#[tokio::test]
+async fn lists_in_flight_are_few_per_stream() {
+    let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
+    let link = link(&fakes);
+    let (refusals, mut refused) = tokio::sync::mpsc::channel(100);
+    for _ in 0..70 {
+        let (link, refusals) = (link.clone(), refusals.clone());
+        tokio::spawn(async move {
+            let list = Operation::of(Op::List(ListRequest { limit: 1_000, ..Default::default() }));
+            if let Err(Failure::Refused(error)) = link.call(list, 60_000).await {
+                let _ = refusals.send(error).await;
+            }
+        });
+    }
+    for _ in 0..6 {
+        let error = tokio::time::timeout(Duration::from_secs(10), refused.recv()).await.expect("refused").unwrap();
+        assert_eq!(error.code(), ErrorCode::Busy);
+    }
+    fakes.until(64, |_, op| matches!(op, Op::List(_))).await;
+}
+
+/// The client stopped reading, and all its answers, however large, were taken from the nodes and kept.
+#[tokio::test]
+async fn a_client_that_takes_no_results_is_kept_few_of_them() {
+    let megabyte = || Grant { metadata: "m".repeat(1 << 20), ..Default::default() };
+    let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
+        Op::History(_) => {
+            Reaction::Answer(Answer::List(ListResponse { grants: vec![megabyte()], ..Default::default() }))
+        }
+        _ => Reaction::Silence,
+    })
+    .await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let mut raw = lock_service_client::LockServiceClient::connect(endpoint).await.unwrap();
+    let (frames, outgoing) = tokio::sync::mpsc::channel(4);
+    let stream = raw.stream(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.unwrap();
+    let mut asked = 0;
+    for id in 0..200 {
+        let history = Op::History(HistoryRequest { name: "n".into(), ..Default::default() });
+        frames.send(OperationFrame { operations: vec![Operation { id, ..Operation::of(history) }] }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        asked = fakes.count(|_, op| matches!(op, Op::History(_)));
+    }
+    assert!(asked <= 64 + 16, "{asked} answers of a megabyte each for nobody");
+    drop(stream);
 }
 
 /// A unary caller whose deadline is just its wait left the operation itself a millisecond.
