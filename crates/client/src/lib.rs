@@ -19,6 +19,7 @@ pub mod leaders;
 pub mod lease;
 pub mod mux;
 mod options;
+pub mod planted;
 pub mod retry;
 mod servers;
 mod session;

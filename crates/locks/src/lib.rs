@@ -9,6 +9,7 @@ mod codec;
 mod command;
 mod hash;
 mod limits;
+pub mod planted;
 mod table;
 mod tenure;
 mod types;

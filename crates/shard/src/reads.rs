@@ -5,6 +5,7 @@
 //! not yet committed in its term or by the network; it is then tried again under a new context.
 
 use crate::api::{Query, Reply, Ticket};
+use locks::planted::{self, Bug};
 use std::collections::VecDeque;
 
 pub(crate) struct Read {
@@ -128,7 +129,9 @@ impl Reads {
     }
 
     fn fresh_context(&mut self) -> Vec<u8> {
-        self.sequence += 1;
+        if !planted::is(Bug::ReadContextReused) || self.sequence == 0 {
+            self.sequence += 1; // planted: every attempt has the same context
+        }
         [self.node, self.boot, self.sequence].iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 }

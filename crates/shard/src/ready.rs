@@ -15,6 +15,7 @@ use crate::api::{Fatal, PeerMessage, Role, Write};
 use crate::lead::Lead;
 use crate::replica::Replica;
 use crate::{Leadership, Reply};
+use locks::planted::{self, Bug};
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
@@ -68,9 +69,13 @@ impl Replica {
                 write.entries.extend(entries.iter().map(|entry| (entry.index, entry.encode_to_vec())));
             }
             let needs_sync = ready.must_sync();
+            let waits_for_sync = needs_sync && !planted::is(Bug::AckBeforeFsync); // planted: said before it is on disk
             if needs_sync {
                 // A commit index that moved alone is not worth a write: it is found again.
-                if let Some(hard_state) = ready.hs() {
+                if let Some(hard_state) = ready.hs()
+                    && !planted::is(Bug::VoteNotWritten)
+                // planted: a vote is forgotten with the process
+                {
                     self.pending.write.hard_state = Some(hard_state.encode_to_vec());
                 }
                 self.pending.dirty = true;
@@ -79,7 +84,7 @@ impl Replica {
             }
             let (number, messages) = (ready.number(), ready.take_persisted_messages());
             self.raw.advance_append_async(ready);
-            self.unpersisted.push_back(Unpersisted { number, needs_sync, messages });
+            self.unpersisted.push_back(Unpersisted { number, needs_sync: waits_for_sync, messages });
             self.release_persisted(0);
             self.advance_applied();
         }
@@ -153,7 +158,8 @@ impl Replica {
         self.out.leadership = Some(known);
         if self.lead.as_ref().is_some_and(|lead| !is_me || lead.term != known.term) {
             let reply = self.not_leading();
-            self.lead.take().expect("just seen").end(&mut self.out.replies);
+            let waiters = if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown }; // planted: not so
+            self.lead.take().expect("just seen").end(waiters, &mut self.out.replies);
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
         if is_me && self.lead.is_none() {

@@ -9,6 +9,7 @@ use crate::peer_message::check_peer_message;
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
 use crate::ready::{Pending, UnpersistedQueue};
+use locks::planted::{self, Bug};
 use locks::{Effects, LockTable, Stamp};
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
 use raft::{RawNode, ReadOnlyOption, SnapshotStatus};
@@ -91,7 +92,7 @@ impl Replica {
             // raft-rs puts new entries on any empty append that is still to be sent, though it may stand elsewhere in the log
             // (its `is_continuous_ents`): the receiver would acknowledge entries that it does not have. Entries are batched
             // before they get here.
-            batch_append: false,
+            batch_append: planted::is(Bug::AppendsBatchedByRaft),
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: 4 << 20,
             ..Default::default()
@@ -140,6 +141,14 @@ impl Replica {
             self.take(input);
         }
         if let Some(lead) = &mut self.lead {
+            if planted::is(Bug::ExpiryWithoutQuorum) {
+                // planted: a leader, deposed or not, ends what is due without asking anybody
+                for (lease, renewal_seq) in lead.take_due_leases(now.mono_ms) {
+                    let stamp = Stamp { wall_ms: now.wall_ms, shard_ms: lead.shard_ms(now.mono_ms) };
+                    let command = locks::Command::ExpireLease { lease, renewal_seq };
+                    self.table.apply(stamp, &command, &mut Effects::default());
+                }
+            }
             lead.propose_due(now.mono_ms, &mut self.proposals);
         }
         loop {
@@ -288,7 +297,8 @@ impl Replica {
     }
 
     fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
-        let reply = if !linearizable {
+        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.lead.is_some(); // planted: a leader just answers
+        let reply = if !linearizable || deposed {
             let answer = self.answer(query);
             let stale_by_ms =
                 if self.lead.is_some() { 0 } else { self.now.mono_ms.saturating_sub(self.heard_from_leader_ms) };

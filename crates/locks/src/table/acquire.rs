@@ -7,6 +7,7 @@ use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
+use crate::planted::{self, Bug};
 use crate::types::*;
 use std::num::NonZeroU64;
 
@@ -35,7 +36,10 @@ pub(super) struct Claim {
 
 impl LockTable {
     pub(super) fn acquire(&mut self, at: Stamp, ask: &Ask<'_>, effects: &mut Effects) -> Outcome {
-        if let Some(earlier) = self.find_request(ask.request) {
+        if let Some(earlier) = self.find_request(ask.request)
+            && !(planted::is(Bug::RetryGrantedTwice) && matches!(earlier, Ref::Ended(_)))
+        // planted: what was granted and has ended is granted again
+        {
             return self.acquire_again(at, ask, earlier, effects);
         }
         let known = match ask.session {
@@ -139,8 +143,10 @@ impl LockTable {
         let Some(oldest) = self.grants.get(row.grants.first) else { return true };
         match (oldest.mode, mode) {
             (Mode::Shared, Mode::Shared) => true,
+            (Mode::Shared, Mode::Exclusive) => planted::is(Bug::SharedWithExclusive), // planted: together
             (Mode::Permits { limit, .. }, Mode::Permits { count, limit: asked }) => {
-                limit == asked && count <= limit.saturating_sub(row.permits_used)
+                let spare = u32::from(planted::is(Bug::PermitTooMany)); // planted: one more than there are
+                limit == asked && count <= (limit + spare).saturating_sub(row.permits_used)
             }
             _ => false,
         }

@@ -8,6 +8,7 @@ use super::index::Ref;
 use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
 use crate::hash::{hash_number, hash_request, hash_str};
+use crate::planted::{self, Bug};
 use crate::types::*;
 
 /// Items of each kind forgotten per command at most, so that no command pays for a busy half minute. More than a
@@ -17,6 +18,15 @@ const FORGET_PER_COMMAND: usize = 4;
 impl LockTable {
     pub(super) fn release(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
         let Some(grant) = self.find_grant(name, token) else {
+            if planted::is(Bug::StaleRelease)
+                && let Some(lock) = self.find_lock(name)
+                && let Some(holder) = self.oldest_grant(lock)
+            {
+                // planted: whoever holds it is let go
+                let lock = self.end_grant(at, holder, EndKind::Released, "", "", effects);
+                self.settle(at, lock, effects);
+                return Outcome::Released { already: false };
+            }
             return match self.ended(name, token) {
                 Some(EndKind::Released) => Outcome::Released { already: true },
                 _ => self.fenced(name, token),
@@ -46,6 +56,11 @@ impl LockTable {
         let tenure = effects.tenures.last().expect("it was just recorded").clone();
         self.settle(at, lock, effects);
         Outcome::Broken(Box::new(tenure))
+    }
+
+    /// For a planted bug only.
+    fn oldest_grant(&self, lock: u32) -> Option<u32> {
+        self.grants_of(lock).next()
     }
 
     /// The answer to a token that does not hold the name.

@@ -5,13 +5,22 @@
 
 use super::LockTable;
 use super::index::Ref;
-use super::rows::Lease;
+use super::rows::{Lease, WaiterRow};
+use super::slab::NONE;
 use crate::hash::{hash_number, hash_str};
+use crate::planted::{self, Bug};
 use crate::types::*;
 
 impl LockTable {
     pub(super) fn renew(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
-        let Some(grant) = self.find_grant(name, token) else { return self.fenced(name, token) };
+        let Some(grant) = self.find_grant(name, token) else {
+            let fenced = self.fenced(name, token);
+            if planted::is(Bug::ExpiredRenewed) && matches!(fenced, Outcome::LeaseExpired { .. }) {
+                // planted: told that it lives
+                return Outcome::Renewed { ttl_ms: 1_000, expires_wall_ms: at.wall_ms + 1_000, renewals: 1 };
+            }
+            return fenced;
+        };
         match &mut self.grants[grant].lease {
             Lease::Private { life, terms } => {
                 life.renew(at.wall_ms);
@@ -40,6 +49,8 @@ impl LockTable {
                 self.renew_session(at, session, effects);
                 Outcome::HeartbeatOk
             }
+            // planted: told that it lives
+            Some(Ref::Ended(_)) if planted::is(Bug::DeadSessionHeartbeat) => Outcome::HeartbeatOk,
             _ => Outcome::SessionLost,
         }
     }
@@ -55,7 +66,9 @@ impl LockTable {
     pub(super) fn expire(&mut self, at: Stamp, lease: LeaseId, renewal_seq: u64, effects: &mut Effects) -> Outcome {
         let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
         if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
-            let same_life = self.sessions[session].life.renewal_seq == renewal_seq;
+            // planted: whichever life was timed
+            let any_life = planted::is(Bug::ExpiryIgnoresRenewal);
+            let same_life = any_life || self.sessions[session].life.renewal_seq == renewal_seq;
             if same_life {
                 self.end_session(at, session, EndKind::Expired, effects);
             }
@@ -64,9 +77,12 @@ impl LockTable {
         // A private lease has the number of its grant's token.
         if let Some(Ref::Live(grant)) = self.find_token(lease.0)
             && let Lease::Private { life, .. } = &self.grants[grant].lease
-            && life.renewal_seq == renewal_seq
+            && (life.renewal_seq == renewal_seq || planted::is(Bug::ExpiryIgnoresRenewal))
         {
             let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
+            if planted::is(Bug::WaiterStarved) && self.locks[lock].queue_len > 0 {
+                return Outcome::Expired(true); // planted: nobody is handed the lock
+            }
             self.settle(at, lock, effects);
             return Outcome::Expired(true);
         }
@@ -97,6 +113,12 @@ impl LockTable {
             touched.push(self.end_grant(at, grant, end, "", "", effects));
         }
         for waiter in waiters {
+            if planted::is(Bug::GrantToDeadWaiter) {
+                // planted: it waits on, though its session is dead
+                self.sessions[session].waiters.unlink(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+                self.waiters[waiter].session = NONE;
+                continue;
+            }
             let row = self.unqueue(waiter);
             effects.dropped.push((row.request, DropReason::SessionEnded));
             touched.push(row.lock);

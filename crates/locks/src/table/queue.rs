@@ -9,6 +9,7 @@ use super::index::Ref;
 use super::rows::WaiterRow;
 use super::slab::NONE;
 use crate::hash::{hash_request, hash_str};
+use crate::planted::{self, Bug};
 use crate::types::*;
 
 impl LockTable {
@@ -74,7 +75,8 @@ impl LockTable {
     /// a waiter has gone; harmless if the lock is gone already.
     pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
-            let head = row.queue.first;
+            // planted: who came last is served first
+            let head = if planted::is(Bug::LastComeFirstServed) { row.queue.last } else { row.queue.first };
             let Some(waiter) = self.waiters.get(head) else {
                 if row.grants.is_empty() {
                     let row = self.locks.remove(lock);

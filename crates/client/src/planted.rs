@@ -1,0 +1,46 @@
+//! Bugs planted on purpose, to show that the checker can fail: in builds with the feature `planted-bugs` only, one at a time,
+//! chosen per thread. Without the feature [`is`] is `false` at compile time.
+
+/// What can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // each says what it is where it is planted
+pub enum Bug {
+    DoubtForgotten,
+    ValidityTooLong,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 2] = [Bug::DoubtForgotten, Bug::ValidityTooLong];
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread has this bug, and no other.
+    pub fn choose(bug: Option<Bug>) {
+        CHOSEN.set(bug);
+    }
+
+    /// Whether this thread has this bug.
+    pub fn is(bug: Bug) -> bool {
+        CHOSEN.get() == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+mod switch {
+    /// Never: this build has no planted bugs.
+    #[inline(always)]
+    pub const fn is(_: super::Bug) -> bool {
+        false
+    }
+}
+
+pub use switch::*;
