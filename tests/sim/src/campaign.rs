@@ -1,6 +1,7 @@
 //! Many seeds over a few threads, each seed in one.
 
 use crate::checker::{Invariant, Violation};
+use crate::planted::{self, Bug};
 use crate::world::{FaultCounts, FaultKind, Report, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,8 @@ pub struct Campaign {
     pub threads: usize,
     /// A readable trace of each, on standard output.
     pub prints: bool,
+    /// A bug on purpose: see [`planted`](crate::planted).
+    pub bug: Option<Bug>,
 }
 
 impl Campaign {
@@ -28,6 +31,7 @@ impl Campaign {
         std::thread::scope(|scope| {
             for _ in 0..self.threads.max(1) {
                 scope.spawn(|| {
+                    planted::choose(self.bug);
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if seed >= self.from + self.seeds || stop.load(Ordering::Relaxed) {

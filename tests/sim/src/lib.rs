@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod checker;
+pub mod planted;
 pub mod report;
 pub mod rng;
 pub mod world;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use palisade_sim::campaign::{Campaign, Totals, first_failure};
+use palisade_sim::planted::{AVAILABLE, Bug};
 use palisade_sim::report;
 
 #[derive(Parser)]
@@ -28,6 +29,12 @@ struct Args {
     /// Print each seed's trace hash.
     #[arg(long)]
     hashes: bool,
+    /// With a bug on purpose (needs a build with `--features planted-bugs`).
+    #[arg(long)]
+    bug: Option<String>,
+    /// For each bug on purpose, runs up to --seeds seeds until it is caught, and prints by what.
+    #[arg(long)]
+    planted_bugs: bool,
     /// Threads; each seed runs in one.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
     threads: usize,
@@ -39,7 +46,18 @@ fn main() -> std::process::ExitCode {
         let level = tracing_subscriber::EnvFilter::new("debug");
         tracing_subscriber::fmt().with_env_filter(level).without_time().with_target(false).with_ansi(false).init();
     }
+    if args.planted_bugs {
+        return planted_bugs(&args);
+    }
+    let bug = match args.bug.as_deref().map(|name| (name, Bug::named(name))) {
+        Some((name, None)) => {
+            eprintln!("no bug is called {name:?}: see crates/locks/src/planted.rs and crates/client/src/planted.rs");
+            return 2.into();
+        }
+        found => found.and_then(|(_, bug)| bug),
+    };
     let campaign = Campaign {
+        bug,
         from: args.from,
         seeds: args.seeds,
         threads: if args.trace { 1 } else { args.threads },
@@ -70,4 +88,41 @@ fn main() -> std::process::ExitCode {
         eprintln!("fault kind never fired: {kind}. A run that does not have it shows nothing about it");
     }
     if first_failure(&failed).is_some() || !silent.is_empty() { 1.into() } else { 0.into() }
+}
+
+/// The table of `scripts/planted-bugs`. Fails if one is not caught.
+fn planted_bugs(args: &Args) -> std::process::ExitCode {
+    if !AVAILABLE {
+        eprintln!("this build has no planted bugs: use scripts/planted-bugs");
+        return 2.into();
+    }
+    println!("{:<28} {:>6} {:>6}  caught by", "bug", "seeds", "s");
+    let mut missed = 0;
+    for bug in Bug::all() {
+        let started = std::time::Instant::now();
+        let campaign =
+            Campaign { from: args.from, seeds: args.seeds, threads: args.threads, prints: false, bug: Some(bug) };
+        let (mut seeds, mut caught) = (0, None);
+        campaign.run(|report| {
+            seeds += 1;
+            if caught.is_none() && !report.violations.is_empty() {
+                let mut by: Vec<_> = report.violations.iter().map(|violation| violation.invariant).collect();
+                by.sort_unstable();
+                by.dedup();
+                let titles: Vec<&str> = by.into_iter().map(|invariant| invariant.title()).collect();
+                caught = Some((titles.join(", "), report.seed));
+            }
+            caught.is_none()
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        match caught {
+            Some((by, seed)) => println!("{bug:<28} {seeds:>6} {seconds:>6.1}  {by} (seed {seed})"),
+            None => {
+                missed += 1;
+                println!("{bug:<28} {seeds:>6} {seconds:>6.1}  NOT CAUGHT");
+            }
+        }
+    }
+    println!("{} of {} caught", Bug::all().len() - missed, Bug::all().len());
+    if missed > 0 { 1.into() } else { 0.into() }
 }

@@ -1,6 +1,42 @@
 //! 1: safe intervals of incompatible grants of a name are disjoint; permits add up to no more than their limit.
 
-use super::{Hold, Invariant, Mode, NameOperations, Violation};
+use super::{Hold, Index, Invariant, Mode, NameOperations, Violation};
+use std::collections::BTreeMap;
+
+/// Clocks apart by more than this are beyond what an SDK can know of: fencing holds then, beliefs do not.
+const BELIEF_RATE_MAX: f64 = 1.01;
+
+/// No two holders believe in incompatible grants at the same time: what the SDK says is as good as the safe intervals.
+pub(super) fn check_beliefs(index: &Index<'_>, found: &mut Vec<Violation>) {
+    if index.history.bounds.server_rate_max > BELIEF_RATE_MAX {
+        return;
+    }
+    let mut believed: BTreeMap<(u32, &str), Vec<Hold>> = BTreeMap::new();
+    for belief in &index.history.beliefs {
+        let operation = index.operation(belief.operation);
+        let key = (operation.shard, operation.name.as_str());
+        let Some(hold) = index.names.get(&key).and_then(|all| all.hold(belief.token)) else {
+            continue;
+        };
+        // A break is not the holder's doing: it cannot know.
+        let (start_us, end_us) = (belief.from_us, belief.until_us.min(hold.let_go_us));
+        believed.entry(key).or_default().push(Hold { start_us, end_us, ..hold.clone() });
+    }
+    for ((_, name), mut holds) in believed {
+        holds.retain(|hold| hold.start_us < hold.end_us);
+        holds.sort_by_key(|hold| (hold.start_us, hold.token));
+        let mut current: Vec<&Hold> = Vec::new();
+        for hold in &holds {
+            current.retain(|other| other.end_us > hold.start_us);
+            let other = current.iter().find(|other| other.token != hold.token && !compatible(other.mode, hold.mode));
+            if let Some(other) = other {
+                found.push(overlap(name, other, hold));
+                break;
+            }
+            current.push(hold);
+        }
+    }
+}
 
 pub(super) fn check(name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
     let mut holds: Vec<&Hold> = operations.holds.iter().filter(|hold| hold.start_us < hold.end_us).collect();
@@ -106,6 +142,21 @@ mod tests {
         h.acquire_as(1, "s", 0..10, 1, 1_000, Mode::Shared);
         h.acquire(2, "s", 20..30, 2, 1_000);
         h.expect(Invariant::Exclusion);
+    }
+
+    #[test]
+    fn a_holder_that_believes_for_too_long_is_found_and_one_that_was_broken_is_excused() {
+        let belief =
+            |token, operation, from_us, until_us| crate::checker::Belief { operation, token, from_us, until_us };
+        let mut h = Build::new();
+        h.acquire(1, "a", 0..10, 1, 1_000);
+        h.acquire(2, "a", 1_100..1_110, 2, 1_000);
+        h.history.beliefs = vec![belief(1, 0, 10_000, 1_000_000), belief(2, 1, 1_110_000, 2_000_000)];
+        h.expect_fine();
+        h.history.beliefs[0].until_us = 1_200_000;
+        h.expect(Invariant::Exclusion);
+        h.break_hold(3, "a", 1_000..1_010, 1);
+        h.expect_fine();
     }
 
     #[test]

@@ -49,6 +49,48 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
     check_sessions(index, name, &by_return, found);
 }
 
+/// A closed session holds nothing: no later check shows a grant of it, and no acquire of it that was asked for later is
+/// granted.
+pub(super) fn check_closed_sessions(index: &Index<'_>, found: &mut Vec<Violation>) {
+    let mut closed: BTreeMap<(u32, u64), (u64, usize)> = BTreeMap::new();
+    for (key, all) in &index.sessions {
+        for &at in all {
+            let operation = index.operation(at);
+            if let (Call::CloseSession { .. }, Outcome::Closed, Some(us)) =
+                (&operation.call, &operation.result, operation.return_us)
+            {
+                closed.entry(*key).or_insert((us, at));
+            }
+        }
+    }
+    let session_of = |request: u64| match index.requests.get(&request).map(|all| &index.operation(all[0]).call) {
+        Some(Call::Acquire { session, .. }) => *session,
+        _ => 0,
+    };
+    for (at, operation) in index.history.operations.iter().enumerate() {
+        let session = match (&operation.call, &operation.result) {
+            (Call::Acquire { session, .. }, Outcome::Granted { .. }) => *session,
+            (Call::Check { linearizable: true }, Outcome::Holders { holders, .. }) => {
+                let sessions = holders.iter().filter_map(|holder| holder.request).map(session_of);
+                sessions.filter(|session| closed.contains_key(&(operation.shard, *session))).max().unwrap_or(0)
+            }
+            _ => 0,
+        };
+        if let Some(&(closed_us, close)) = closed.get(&(operation.shard, session))
+            && closed_us < operation.invoke_us
+        {
+            found.push(Violation {
+                invariant: Invariant::Fencing,
+                what: format!(
+                    "{:?}: session {session} was closed by {closed_us} us, and holds by an answer to what was asked at {} us",
+                    operation.name, operation.invoke_us
+                ),
+                operations: vec![close, at],
+            });
+        }
+    }
+}
+
 /// A session's grant that ended by nobody's will shows that the session ended.
 fn check_sessions(index: &Index<'_>, name: &str, by_return: &[&Hold], found: &mut Vec<Violation>) {
     // The last grants before each, by return, are enough: a session that is dead is not used for new ones for long.
@@ -142,6 +184,17 @@ mod tests {
         h.heartbeat(1, 7, 3_000..3_010);
         // Told that it lives, it may count on its lock, so other invariants fall too.
         h.expect_among(Invariant::Fencing);
+    }
+
+    #[test]
+    fn a_grant_of_a_closed_session_is_found() {
+        let mut h = Build::new();
+        h.acquire_in_session(1, 7, "a", 0..10, 1, 1_000);
+        h.close(1, 7, 20..30);
+        h.check(2, "a", 25..40, &[1]); // may have come before
+        h.expect_fine();
+        h.acquire_in_session(1, 7, "a", 50..60, 2, 1_000);
+        h.expect(Invariant::Fencing);
     }
 
     #[test]

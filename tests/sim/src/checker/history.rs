@@ -10,10 +10,26 @@ use serde::{Deserialize, Serialize};
 pub struct History {
     /// In any order.
     pub operations: Vec<Operation>,
+    /// What holders believed, where that was recorded: empty otherwise.
+    #[serde(default)]
+    pub beliefs: Vec<Belief>,
     /// Every tenure that the service knows, read after the last operation; `None` if it was not read.
     pub tenures: Option<Vec<TenureRecord>>,
     /// The bounds that this run was to keep.
     pub bounds: Bounds,
+}
+
+/// A stretch of time in which a client's SDK said that it held a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Belief {
+    /// Of the grant's acquire, as a place in the history.
+    pub operation: usize,
+    /// Of the grant.
+    pub token: u64,
+    /// When it began to say so.
+    pub from_us: u64,
+    /// When it would have stopped, had nothing come in between.
+    pub until_us: u64,
 }
 
 /// What the run's environment was, and what may be expected of it.

@@ -41,6 +41,13 @@ pub struct NameOperations {
     pub holds: Vec<Hold>,
 }
 
+impl NameOperations {
+    /// The grant of this token.
+    pub fn hold(&self, token: u64) -> Option<&Hold> {
+        self.holds.binary_search_by_key(&token, |hold| hold.token).ok().map(|at| &self.holds[at])
+    }
+}
+
 /// See the module.
 pub struct Index<'a> {
     /// What this is about.

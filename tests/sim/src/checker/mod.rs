@@ -117,7 +117,9 @@ pub fn check(history: &History) -> Verdict {
         fencing::check(&index, name, operations, found);
         fifo::check(&index, name, operations, found);
     }
+    exclusion::check_beliefs(&index, found);
     tokens::check_shards(&index, found);
+    fencing::check_closed_sessions(&index, found);
     idempotency::check(&index, found);
     tenures::check(&index, found);
     for (key, operations) in &index.names {

@@ -109,6 +109,10 @@ impl Build {
         self.answered(client, "", ms, Call::Heartbeat { session }, Outcome::HeartbeatOk);
     }
 
+    pub fn close(&mut self, client: u32, session: u64, ms: Range<u64>) {
+        self.answered(client, "", ms, Call::CloseSession { session }, Outcome::Closed);
+    }
+
     pub fn check(&mut self, client: u32, name: &str, ms: Range<u64>, tokens: &[u64]) {
         self.check_waiters(client, name, ms, tokens, 0);
     }

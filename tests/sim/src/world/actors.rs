@@ -3,7 +3,9 @@
 use super::ask::{Answer, Ask, Done, What};
 use super::calls::{Act, Client, Held, Purpose, Role, Session, Settled};
 use super::{AUDITOR, Event, FaultKind, SECOND_US, World};
+use crate::checker::Belief;
 use client::lease::Lease;
+use locks::REQUEST_MEMORY_MS;
 use routing::ShardId;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,8 +45,8 @@ impl World {
                     self.something(id);
                 }
             }
-            Act::Renew { token } => self.renew(id, token),
-            Act::Release { token } => self.release(id, token),
+            Act::Renew { hold } => self.renew(id, hold),
+            Act::Release { hold } => self.release(id, hold),
             Act::Stale { name, token, renew } => {
                 let what = if renew { What::Renew { token } } else { What::Release { token } };
                 self.faults.add(FaultKind::StaleHolder);
@@ -89,7 +91,7 @@ impl World {
         };
         let mode = *self.rng.pick(&self.names[name].modes.clone());
         let ttl_ms = self.rng.range(1_000, 6_000) as u32;
-        let wait_ms = if self.rng.percent(65) { self.rng.range(300, 12_000) as u32 } else { 0 };
+        let wait_ms = if self.rng.percent(65) { self.rng.range(300, self.chaos.wait_ms_max()) as u32 } else { 0 };
         let (session, ttl_ms) = if self.clients[&id].role == Role::Sessioner {
             let session = self.session(id, ttl_ms);
             (session.id, session.ttl_ms)
@@ -100,7 +102,7 @@ impl World {
             Some(before) => before,
             None => What::Acquire { request, mode, ttl_ms, wait_ms, session },
         };
-        self.ask_named(id, name, what, Purpose::Take { name });
+        self.ask_named(id, name, what, Purpose::Take { name, fresh: again.is_none() });
     }
 
     /// The acquire that was asked with this request id.
@@ -138,9 +140,9 @@ impl World {
             return;
         }
         match settled.purpose.clone() {
-            Purpose::Take { name } => self.taken(id, name, &settled),
-            Purpose::Renew { token } => self.renewed(id, token, &settled),
-            Purpose::Release { token } => self.released(id, token, &settled),
+            Purpose::Take { name, .. } => self.taken(id, name, &settled),
+            Purpose::Renew { hold } => self.renewed(id, hold, &settled),
+            Purpose::Release => self.released(id, &settled),
             Purpose::Beat { session, shard } => self.beaten(id, session, shard, &settled.answer),
             Purpose::Look { name } => self.looked(id, name, &settled.answer),
             Purpose::Audit { .. } | Purpose::Nothing => {}
@@ -149,10 +151,15 @@ impl World {
 
     fn taken(&mut self, id: u32, name: usize, settled: &Settled) {
         let What::Acquire { request, session, .. } = settled.ask.what else { unreachable!("only acquires take") };
+        let Purpose::Take { fresh, .. } = &settled.purpose else { unreachable!("only takings are taken") };
         let (token, ttl_ms, waited_ms) = match &settled.answer {
             Ok(Done::Granted { token, ttl_ms, waited_ms }) => (*token, *ttl_ms, *waited_ms),
             Err(error) => {
-                if error.code() == ErrorCode::OutcomeUnknown && self.rng.percent(60) {
+                // Once, and within the time for which the table remembers what a request came to.
+                let spent_us = self.now_us - settled.first_sent_us;
+                let memory_us = (REQUEST_MEMORY_MS as f64 * 1_000.0 / self.chaos.rate_max) as u64;
+                let in_time = 2 * spent_us + 3 * SECOND_US < memory_us;
+                if error.code() == ErrorCode::OutcomeUnknown && *fresh && in_time && self.rng.percent(70) {
                     let after_us = self.rng.range(1_000, 2 * SECOND_US);
                     self.agenda
                         .push(self.now_us + after_us, Event::Act { client: id, act: Act::Retake { name, request } });
@@ -168,8 +175,15 @@ impl World {
         if client.held.iter().any(|held| held.token == token && held.name == name) {
             return;
         }
-        let lease = Lease::new(instant(settled.first_sent_us), ms(ttl_ms));
-        client.held.push(Held { name, token, session, lease, ttl_ms });
+        let hold = settled.operation;
+        // As the SDK's guard does: what waited, or was tried or asked for before, may have begun long ago, and is renewed first.
+        let known = *fresh && waited_ms == 0 && settled.tries == 1;
+        let lease = known.then(|| Lease::new(instant(settled.first_sent_us), ms(ttl_ms)));
+        client.held.push(Held { name, token, session, operation: hold, lease, ttl_ms });
+        if session == 0 {
+            self.believe(id, hold);
+        }
+        let client = self.clients.get_mut(&id).expect("a client");
         let (now_us, shard) = (self.now_us, settled.ask.shard);
         if session != 0 {
             let ours = client.session.as_mut().filter(|ours| ours.id == session);
@@ -187,40 +201,44 @@ impl World {
             for (after_us, renew) in [(late_us, act), (late_us + SECOND_US, again)] {
                 self.agenda.push(now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
             }
-            self.clients.get_mut(&id).expect("a client").held.retain(|held| held.token != token || held.name != name);
+            self.clients.get_mut(&id).expect("a client").held.retain(|held| held.operation != hold);
             return;
         }
         if session == 0 {
-            // As the SDK's guard does: what waited or was tried twice may have begun long ago.
-            let known = waited_ms == 0 && settled.tries == 1;
             let at_us = if known { settled.first_sent_us + u64::from(ttl_ms) * 1_000 / 3 } else { now_us };
-            self.agenda.push(at_us.max(now_us), Event::Act { client: id, act: Act::Renew { token } });
+            self.agenda.push(at_us.max(now_us), Event::Act { client: id, act: Act::Renew { hold } });
         }
-        self.agenda.push(now_us + hold_us, Event::Act { client: id, act: Act::Release { token } });
+        self.agenda.push(now_us + hold_us, Event::Act { client: id, act: Act::Release { hold } });
     }
 
     // ---- keeping and letting go -----------------------------------------------------------------------------------
 
-    fn renew(&mut self, id: u32, token: u64) {
+    fn renew(&mut self, id: u32, hold: usize) {
         let client = self.clients.get_mut(&id).expect("a client");
-        if let Some(held) = client.held.iter().find(|held| held.token == token && held.session == 0) {
-            let name = held.name;
-            self.ask_named(id, name, What::Renew { token }, Purpose::Renew { token });
+        if let Some(held) = client.held.iter().find(|held| held.operation == hold) {
+            let (name, token) = (held.name, held.token);
+            self.ask_named(id, name, What::Renew { token }, Purpose::Renew { hold });
         }
     }
 
-    fn renewed(&mut self, id: u32, token: u64, settled: &Settled) {
+    fn renewed(&mut self, id: u32, hold: usize, settled: &Settled) {
         let now = instant(self.now_us);
         let client = self.clients.get_mut(&id).expect("a client");
-        let Some(held) = client.held.iter_mut().find(|held| held.token == token && held.session == 0) else { return };
+        let Some(held) = client.held.iter_mut().find(|held| held.operation == hold) else { return };
         let next_us = match &settled.answer {
             Ok(_) => {
-                held.lease.renewed(now, instant(settled.sent_us), ms(held.ttl_ms));
+                let (sent, ttl) = (instant(settled.sent_us), ms(held.ttl_ms));
+                match &mut held.lease {
+                    Some(lease) => {
+                        lease.renewed(now, sent, ttl);
+                    }
+                    None => held.lease = Some(Lease::new(sent, ttl)),
+                }
                 settled.sent_us + u64::from(held.ttl_ms) * 1_000 / 3
             }
             Err(error) if error.class() == wire::ErrorClass::Fenced => {
-                let (name, renew) = (held.name, self.rng.percent(50));
-                client.held.retain(|held| held.token != token);
+                let (name, token, renew) = (held.name, held.token, self.rng.percent(50));
+                client.held.retain(|held| held.operation != hold);
                 let after_us = self.rng.range(0, 4 * SECOND_US);
                 self.agenda
                     .push(self.now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
@@ -228,18 +246,29 @@ impl World {
             }
             Err(_) => self.now_us + u64::from(held.ttl_ms) * 1_000 / 20,
         };
-        self.agenda.push(next_us.max(self.now_us + 1), Event::Act { client: id, act: Act::Renew { token } });
+        self.agenda.push(next_us.max(self.now_us + 1), Event::Act { client: id, act: Act::Renew { hold } });
+        self.believe(id, hold);
     }
 
-    fn release(&mut self, id: u32, token: u64) {
-        let client = self.clients.get_mut(&id).expect("a client");
-        if let Some(at) = client.held.iter().position(|held| held.token == token) {
-            let held = client.held.remove(at);
-            self.ask_named(id, held.name, What::Release { token }, Purpose::Release { token });
+    /// Records until when the SDK's lease says that this lock is held.
+    fn believe(&mut self, id: u32, hold: usize) {
+        let held = self.clients[&id].held.iter().find(|held| held.operation == hold);
+        if let Some(Held { token, lease: Some(lease), .. }) = held {
+            let until_us = self.now_us + lease.valid_for(instant(self.now_us)).as_micros() as u64;
+            self.history.beliefs.push(Belief { operation: hold, token: *token, from_us: self.now_us, until_us });
         }
     }
 
-    fn released(&mut self, id: u32, token: u64, settled: &Settled) {
+    fn release(&mut self, id: u32, hold: usize) {
+        let client = self.clients.get_mut(&id).expect("a client");
+        if let Some(at) = client.held.iter().position(|held| held.operation == hold) {
+            let held = client.held.remove(at);
+            self.ask_named(id, held.name, What::Release { token: held.token }, Purpose::Release);
+        }
+    }
+
+    fn released(&mut self, id: u32, settled: &Settled) {
+        let What::Release { token } = settled.ask.what else { unreachable!("only releases let go") };
         let name = self.names.iter().position(|name| name.name == settled.ask.name).expect("one of the names");
         if self.rng.percent(12) {
             let (after_us, renew) = (self.rng.range(0, 3 * SECOND_US), self.rng.percent(30));

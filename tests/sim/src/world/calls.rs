@@ -20,11 +20,12 @@ const TIMEOUT_MS: u64 = 5_000;
 pub(crate) enum Act {
     /// Something of its own choice.
     Something,
+    /// `hold`: the acquire's place in the record. (Tokens of two shards can be equal.)
     Renew {
-        token: u64,
+        hold: usize,
     },
     Release {
-        token: u64,
+        hold: usize,
     },
     /// By a token that is most likely over.
     Stale {
@@ -45,15 +46,15 @@ pub(crate) enum Act {
 /// What an operation is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
+    /// `fresh`: its request id was not used before.
     Take {
         name: usize,
+        fresh: bool,
     },
     Renew {
-        token: u64,
+        hold: usize,
     },
-    Release {
-        token: u64,
-    },
+    Release,
     Beat {
         session: u64,
         shard: ShardId,
@@ -73,8 +74,10 @@ pub(crate) struct Held {
     pub name: usize,
     pub token: u64,
     pub session: u64,
-    /// Of a private lease.
-    pub lease: Lease,
+    /// Of its acquire, in the record.
+    pub operation: usize,
+    /// Of a private lease. `None` until the renewal that a guard waits for, where nobody knows when the TTL began.
+    pub lease: Option<Lease>,
     pub ttl_ms: u32,
 }
 
@@ -125,6 +128,7 @@ struct Call {
 
 /// How an operation went, for its client.
 pub(crate) struct Settled {
+    pub operation: usize,
     pub ask: Arc<Ask>,
     pub purpose: Purpose,
     pub answer: Answer,
@@ -293,7 +297,7 @@ impl World {
         });
         let Call { ask, purpose, first_sent_us, sent_us, attempt, .. } = call;
         let tries = attempt.tries();
-        self.settled(id, Settled { ask, purpose, answer, first_sent_us, sent_us, tries });
+        self.settled(id, Settled { operation, ask, purpose, answer, first_sent_us, sent_us, tries });
     }
 }
 

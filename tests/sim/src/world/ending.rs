@@ -31,12 +31,12 @@ impl World {
         self.ending.silent = true;
         self.ending.open = (0..self.names.len()).collect();
         self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 0 });
-        self.agenda.push(self.now_us + SERVES_WITHIN_US * self.slowness(), Event::Ending { stage: 1 });
+        self.agenda.push(self.now_us + self.serves_within_us(), Event::Ending { stage: 1 });
     }
 
-    /// Slow clocks make everything late.
-    fn slowness(&self) -> u64 {
-        (1.0 / self.chaos.rate_min).ceil() as u64
+    /// Slow clocks make everything late. (The auditor waits longer, so that a wait that ends does not help out.)
+    fn serves_within_us(&self) -> u64 {
+        (SERVES_WITHIN_US as f64 / self.chaos.rate_min) as u64
     }
 
     pub(crate) fn ending_stage(&mut self, stage: u32) {
@@ -77,7 +77,7 @@ impl World {
         let mode = locks::Mode::Exclusive;
         let mode =
             if self.names[name].modes.contains(&mode) { mode } else { locks::Mode::Permits { count: 3, limit: 3 } };
-        let what = What::Acquire { request, mode, ttl_ms: 3_000, wait_ms: 60_000, session: 0 };
+        let what = What::Acquire { request, mode, ttl_ms: 3_000, wait_ms: 200_000, session: 0 };
         let ask = Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what };
         self.ask(AUDITOR, ask, Purpose::Audit { name });
     }

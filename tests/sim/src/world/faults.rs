@@ -106,7 +106,7 @@ impl Chaos {
     pub(crate) fn new(rng: &mut Rng) -> Chaos {
         let drift = rng.percent(25);
         let (rate_min, rate_max) = if drift { (0.5, 2.0) } else { (1.0 - 2e-4, 1.0 + 2e-4) };
-        let ends_us = rng.range(400, 620) * SECOND_US;
+        let ends_us = rng.range(430, 670) * SECOND_US;
         let damage = rng.percent(25);
         Chaos {
             rate_max,
@@ -118,6 +118,11 @@ impl Chaos {
             busy_until_us: 20 * SECOND_US,
             turn: 0,
         }
+    }
+
+    /// The longest wait of an acquire: all its tries stay within what the table remembers, on the fastest clock.
+    pub(crate) fn wait_ms_max(&self) -> u64 {
+        if self.drift { 5_000 } else { 12_000 }
     }
 
     /// Whether clients are busy just now: they come in bursts.

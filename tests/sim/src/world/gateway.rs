@@ -100,9 +100,11 @@ impl World {
     /// All nodes, the leader (or a guess) first.
     fn targets(&mut self, id: u32, ask: &Ask) -> Vec<u64> {
         let mut targets: Vec<u64> = self.nodes.keys().copied().collect();
+        // Any replica answers a check, a linearizable one too; the real gateway asks followers for stale ones only.
+        let anybody = matches!(ask.what, What::Check { .. }) && self.rng.percent(60);
         let first = match self.gateways[&id].leaders.leader(ask.shard) {
-            Some(leader) => targets.iter().position(|node| *node == leader.0).unwrap_or(0),
-            None => self.rng.below(targets.len() as u64) as usize,
+            Some(leader) if !anybody => targets.iter().position(|node| *node == leader.0).unwrap_or(0),
+            _ => self.rng.below(targets.len() as u64) as usize,
         };
         targets.rotate_left(first);
         targets
