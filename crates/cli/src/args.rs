@@ -125,7 +125,7 @@ pub struct Dev {
 If a node refuses to start because its data is damaged, re-seed this replica from its peers: move its data directory away
 and start it again with an empty one. Do this only while all the other replicas of its shards are up and stand at one applied
 index (see `palisade cluster status`), one node at a time: a replica that comes back empty has forgotten what it
-acknowledged, and only the others remember.")]
+acknowledged, and only the others remember. Until `palisade cluster status` shows it level with them, keep all of them up.")]
 pub struct Node {
     /// The cluster file
     #[arg(long, value_name = "FILE")]

@@ -64,10 +64,20 @@ pub async fn run(args: &args::Lock) -> Result<ExitCode, Failure> {
     let request_id = verbs::new_request_id();
     let mut signals = Forwarded::listen();
     let guard = tokio::select! {
-        guard = client.lock(options(args, request_id)) => guard?,
+        guard = client.lock(options(args, request_id)) => guard,
         signal = signals.next() => {
             verbs::let_go(&client, &args.name, request_id).await;
             return Ok(ExitCode::from(128 + signal as u8));
+        }
+    };
+    let guard = match guard {
+        Ok(guard) => guard,
+        Err(error) => {
+            // It may have been granted, or may yet be: nobody else knows of it, so it would be held for its whole TTL.
+            if !error.is_held() {
+                verbs::let_go(&client, &args.name, request_id).await;
+            }
+            return Err(error.into());
         }
     };
     let mut child = match spawn(args, guard.token()) {
