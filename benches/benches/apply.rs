@@ -1,7 +1,7 @@
 //! The lock table alone: one command applied.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use locks::{Command, Effects, LockTable};
+use locks::{Command, Effects, LockTable, Outcome};
 use palisade_benches::workload::{OWNER, acquire, granted, name, stamp};
 use std::hint::black_box;
 
@@ -48,6 +48,8 @@ fn apply(c: &mut Criterion) {
     let (mut held, mut effects) = table();
     let kept = name(7);
     let token = held.holders(&kept)[0].token;
+    let renewed = held.apply(stamp(1), &Command::Renew { name: &kept, token }, &mut effects);
+    assert!(matches!(renewed, Outcome::Renewed { .. }), "{renewed:?}");
     group.bench_function("renew", |b| {
         b.iter(|| {
             black_box(held.apply(stamp(1), &Command::Renew { name: &kept, token }, &mut effects));
@@ -73,6 +75,8 @@ fn apply(c: &mut Criterion) {
             let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata };
             granted(&sessions.apply(stamp(0), &command, &mut effects));
         }
+        let alive = sessions.apply(stamp(1), &Command::Heartbeat { session: "session-1" }, &mut effects);
+        assert_eq!(alive, Outcome::HeartbeatOk);
         clear(&mut effects);
         group.bench_function(format!("heartbeat of {locks} locks"), |b| {
             b.iter(|| {
