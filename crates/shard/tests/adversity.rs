@@ -148,7 +148,7 @@ fn a_peers_nonsense_does_not_panic() {
                         m.index = last_index;
                         m.commit = last_index + 1_000;
                         m.commit_term = term;
-                        m.entries = vec![Entry { index: 3, term, ..Default::default() }].into();
+                        m.entries = vec![Entry { index: 3, term, ..Default::default() }];
                     }
                     _ => {
                         m.index = u64::MAX;
@@ -156,7 +156,7 @@ fn a_peers_nonsense_does_not_panic() {
                         m.reject = true;
                         m.reject_hint = u64::MAX;
                         m.entries =
-                            vec![Entry::default(), Entry { index: 9_999, term: 99, ..Default::default() }].into();
+                            vec![Entry::default(), Entry { index: 9_999, term: 99, ..Default::default() }];
                     }
                 }
                 let what = format!("{kind:?}, shape {shape}, to {}", if leads { "a leader" } else { "a follower" });

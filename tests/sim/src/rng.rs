@@ -18,7 +18,7 @@ impl Rng {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.0;
         let result = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
         let t = *b << 17;
@@ -33,7 +33,7 @@ impl Rng {
 
     /// 0 to `below` - 1; `below` is not 0.
     pub fn below(&mut self, below: u64) -> u64 {
-        self.next() % below
+        self.next_u64() % below
     }
 
     /// `from` to `to`, both included.
@@ -43,7 +43,7 @@ impl Rng {
 
     /// 0 to 1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// `true` so often in 100.
