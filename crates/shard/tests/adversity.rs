@@ -155,8 +155,7 @@ fn a_peers_nonsense_does_not_panic() {
                         m.commit = u64::MAX;
                         m.reject = true;
                         m.reject_hint = u64::MAX;
-                        m.entries =
-                            vec![Entry::default(), Entry { index: 9_999, term: 99, ..Default::default() }];
+                        m.entries = vec![Entry::default(), Entry { index: 9_999, term: 99, ..Default::default() }];
                     }
                 }
                 let what = format!("{kind:?}, shape {shape}, to {}", if leads { "a leader" } else { "a follower" });
