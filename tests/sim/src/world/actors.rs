@@ -45,6 +45,9 @@ impl World {
                     self.something(id);
                 }
             }
+            Act::Look { name } => {
+                self.ask_named(id, name, What::Check { linearizable: true }, Purpose::Look { name });
+            }
             Act::Renew { hold } => self.renew(id, hold),
             Act::Release { hold } => self.release(id, hold),
             Act::Stale { name, token, renew } => {
@@ -138,6 +141,9 @@ impl World {
         }
         if self.ending.silent {
             return;
+        }
+        if matches!(settled.answer, Ok(Done::Granted { .. } | Done::Released { .. })) && self.rng.percent(40) {
+            self.look_soon(&settled.ask.name);
         }
         match settled.purpose.clone() {
             Purpose::Take { name, .. } => self.taken(id, name, &settled),
@@ -326,6 +332,19 @@ impl World {
     }
 
     // ---- looking --------------------------------------------------------------------------------------------------
+
+    /// Whoever looks right after something was acknowledged must see it, whichever replica answers.
+    fn look_soon(&mut self, name: &str) {
+        let name = self.names.iter().position(|known| known.name == name).expect("one of the names");
+        let watchers: Vec<u32> = (self.clients.iter())
+            .filter(|(_, client)| client.role == Role::Watcher && client.busy() < 2 * CALLS_MAX)
+            .map(|(id, _)| *id)
+            .collect();
+        if !watchers.is_empty() {
+            let (client, after_us) = (*self.rng.pick(&watchers), self.rng.range(0, 3_000));
+            self.agenda.push(self.now_us + after_us, Event::Act { client, act: Act::Look { name } });
+        }
+    }
 
     fn looked(&mut self, id: u32, name: usize, answer: &Answer) {
         let Ok(Done::Holders { holders, .. }) = answer else { return };

@@ -20,6 +20,10 @@ const TIMEOUT_MS: u64 = 5_000;
 pub(crate) enum Act {
     /// Something of its own choice.
     Something,
+    /// A linearizable check.
+    Look {
+        name: usize,
+    },
     /// `hold`: the acquire's place in the record. (Tokens of two shards can be equal.)
     Renew {
         hold: usize,

@@ -185,9 +185,9 @@ impl World {
         let shard = ShardId(self.rng.below(self.map.shards().count() as u64) as u32);
         let leader = self.nodes.values().find(|node| node.leads(shard)).map_or(node, |node| node.id);
         match self.rng.below(100) {
-            0..8 => self.bad_weather(),
-            8..14 => self.halves(),
-            14..24 => self.isolate(FaultKind::PartitionLeader, leader),
+            0..12 => self.bad_weather(),
+            12..16 => self.halves(),
+            16..24 => self.isolate(FaultKind::PartitionLeader, leader),
             24..28 => self.ring(),
             28..34 => self.one_way(leader),
             34..38 => self.cut_gateway(leader),
@@ -195,8 +195,8 @@ impl World {
             41..50 => self.kill(leader, FaultKind::NodeKilled),
             50..55 => self.kill(leader, FaultKind::PowerCut),
             55..59 => self.kill(node, FaultKind::PowerCut),
-            59..61 => self.all_down(),
-            61..67 => self.pause_node(leader, FaultKind::LeaderPaused),
+            59..62 => self.all_down_soon(),
+            62..67 => self.pause_node(leader, FaultKind::LeaderPaused),
             67..69 => self.pause_node(node, FaultKind::NodePaused),
             69..72 => self.gateway_trouble(),
             72..78 => self.pause_client(),
@@ -214,10 +214,11 @@ impl World {
         let weather = &mut self.network.weather;
         let rng = &mut self.rng;
         *weather = Weather {
+            peers_only: rng.percent(60),
             loss: if rng.percent(60) { rng.unit() * 0.3 } else { 0.0 },
             duplication: if rng.percent(60) { rng.unit() * 0.2 } else { 0.0 },
-            lateness: if rng.percent(70) { rng.unit() * 0.5 } else { 0.0 },
-            late_us: *rng.pick(&[5_000, 50_000, 300_000, 2_000_000]),
+            lateness: if rng.percent(70) { rng.unit() * 0.6 } else { 0.0 },
+            late_us: *rng.pick(&[5_000, 50_000, 300_000, 1_000_000, 2_000_000]),
         };
         let detail = format!("{weather:?}");
         self.trace.line(self.now_us, || format!("FAULT     bad weather {detail}"));
@@ -302,7 +303,20 @@ impl World {
         self.agenda.push(self.now_us + after_us, Event::Start { node: id });
     }
 
-    fn all_down(&mut self) {
+    /// Now, or a moment after all disks began to lag: then much is on its way that was not acknowledged, or should not be.
+    fn all_down_soon(&mut self) {
+        if self.rng.percent(60) {
+            self.nodes.values_mut().for_each(|node| node.disk.slow = true);
+            let after_us = self.rng.range(100_000, 4 * SECOND_US);
+            return self.agenda.push(self.now_us + after_us, Event::AllDown);
+        }
+        self.all_down();
+    }
+
+    pub(crate) fn all_down(&mut self) {
+        if self.ending.silent {
+            return; // too late for that
+        }
         self.note(FaultKind::AllDown, String::new());
         for id in self.ids() {
             self.crash_node(id, true);

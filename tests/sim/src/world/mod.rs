@@ -95,6 +95,7 @@ pub(crate) enum Event {
     GatewayTimer { gateway: u32, call: u64, turn: u32 },
     ClientTimer { client: u32, call: u64, turn: u32 },
     Act { client: u32, act: Act },
+    AllDown,
     Chaos { turn: u32 },
     Sample,
     Ending { stage: u32 },
@@ -280,6 +281,7 @@ impl World {
             Event::GatewayTimer { gateway, call, turn } => self.gateway_timer(gateway, call, turn),
             Event::ClientTimer { client, call, turn } => self.client_timer(client, call, turn),
             Event::Act { client, act } => self.act(client, act),
+            Event::AllDown => self.all_down(),
             Event::Chaos { turn } => self.chaos_turn(turn),
             Event::Sample => self.sample(),
             Event::Ending { stage } => self.ending_stage(stage),
@@ -301,7 +303,7 @@ impl World {
             }
             Event::ClientTimer { client, .. } | Event::Act { client, .. } => self.clients[client].paused_until_us,
             Event::Deliver { to: Place::Client(client), .. } => self.clients[client].paused_until_us,
-            Event::Start { .. } | Event::Chaos { .. } | Event::Sample | Event::Ending { .. } => 0,
+            Event::Start { .. } | Event::AllDown | Event::Chaos { .. } | Event::Sample | Event::Ending { .. } => 0,
         };
         (until_us > self.now_us).then_some(until_us)
     }

@@ -24,6 +24,8 @@ impl Place {
 /// What is wrong with all links at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Weather {
+    /// Between nodes only.
+    pub peers_only: bool,
     pub loss: f64,
     pub duplication: f64,
     /// So many messages are late by up to `late_us`, and so overtaken.
@@ -66,7 +68,8 @@ impl Network {
         if !self.passes(from, to) {
             return Fate::Cut;
         }
-        let Weather { loss, duplication, lateness, late_us } = self.weather;
+        let weather = if self.weather.peers_only && !datagram { Weather::default() } else { self.weather };
+        let Weather { loss, duplication, lateness, late_us, .. } = weather;
         if loss > 0.0 && rng.chance(loss) {
             return Fate::Lost;
         }
