@@ -14,6 +14,7 @@ mod error;
 mod host;
 mod lifecycle;
 mod limits;
+mod mailbox;
 mod metrics;
 mod node;
 mod placement;

@@ -19,8 +19,6 @@ pub(crate) const STREAMS_MAX: usize = 4_096;
 /// History reads that touch the disk at the same time; the excess waits.
 pub(crate) const HISTORY_READS_MAX: usize = 16;
 
-/// Messages that one shard thread takes before it steps its shards and looks at the clock.
-pub(crate) const INBOX_BATCH_MAX: usize = 4_096;
 /// Bytes of peers' messages that wait for one shard thread; the excess is dropped (Raft sends again).
 pub(crate) const INBOX_PEER_BYTES_MAX: usize = 64 << 20;
 /// Ticks delivered at once after a pause: one that was long must not look like an election timeout.

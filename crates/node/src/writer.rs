@@ -10,12 +10,12 @@
 
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::limits::{WRITE_BYTES_MAX, WRITE_JOBS_MAX};
+use crate::mailbox::{Received, Receiver, Sender, mailbox};
 use crate::metrics::Metrics;
-use crossbeam_channel::{Receiver, Sender};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use storage::{Durability, Engine, ShardWrite};
 use tokio::sync::oneshot;
 
@@ -40,6 +40,7 @@ pub(crate) enum Done {
     Caller(oneshot::Sender<()>),
 }
 
+#[derive(Debug)]
 enum Message {
     Job(WriteJob),
     Stop,
@@ -68,7 +69,7 @@ impl LogWriter {
         lifecycle: Arc<Lifecycle>,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
-        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (sender, receiver) = mailbox();
         let thread = Thread { receiver, engine, threads, report, lifecycle, metrics };
         let handle = std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
         Ok((LogWriter { sender }, handle))
@@ -77,7 +78,7 @@ impl LogWriter {
     /// Takes its place behind all that was queued before.
     pub(crate) fn queue(&self, job: WriteJob) {
         // A writer that has ended writes nothing: the node is stopping, and what is not reported is not acknowledged.
-        let _ = self.sender.send(Message::Job(job));
+        self.sender.send(Message::Job(job));
     }
 
     /// Writes without a sync of its own; done when a reader of the engine sees it.
@@ -92,7 +93,7 @@ impl LogWriter {
 
     /// Ends the thread once it has written what is queued.
     pub(crate) fn stop(&self) {
-        let _ = self.sender.send(Message::Stop);
+        self.sender.send(Message::Stop);
     }
 
     async fn ask(&self, write: Option<ShardWrite>) -> Result<(), WriterEnded> {
@@ -114,10 +115,18 @@ struct Thread {
 impl Thread {
     fn run(self) {
         let _guard = PanicGuard { lifecycle: &self.lifecycle, thread: "log-writer" };
+        let mut arrived = Vec::new();
+        let mut queue = VecDeque::new();
         let mut writes = Vec::new();
         let mut done = Vec::new();
         loop {
-            let (sync, go_on) = self.gather(&mut writes, &mut done);
+            // What is left of a full batch goes first; what came meanwhile joins it.
+            let patience = if queue.is_empty() { None } else { Some(Duration::ZERO) };
+            if self.receiver.take_all(&mut arrived, patience) == Received::Closed && queue.is_empty() {
+                return;
+            }
+            queue.extend(arrived.drain(..));
+            let (sync, go_on) = gather(&mut queue, &mut writes, &mut done);
             if self.lifecycle.failed() {
                 return;
             }
@@ -136,31 +145,6 @@ impl Thread {
             if !go_on {
                 return;
             }
-        }
-    }
-
-    /// Waits for a job and takes all that is there, within bounds. The second is `false` at the end.
-    fn gather(&self, writes: &mut Vec<ShardWrite>, done: &mut Vec<Done>) -> (bool, bool) {
-        let mut sync = false;
-        let mut bytes = 0;
-        let mut next = self.receiver.recv().ok();
-        loop {
-            match next {
-                Some(Message::Job(job)) => {
-                    sync |= job.sync;
-                    bytes += job.write.as_ref().map_or(0, size_bytes);
-                    writes.extend(job.write);
-                    done.push(job.done);
-                }
-                Some(Message::Stop) | None => return (sync, false),
-            }
-            if done.len() >= WRITE_JOBS_MAX || bytes >= WRITE_BYTES_MAX {
-                return (sync, true);
-            }
-            next = match self.receiver.try_recv() {
-                Ok(message) => Some(message),
-                Err(_) => return (sync, true),
-            };
         }
     }
 
@@ -183,6 +167,25 @@ impl Thread {
             }
         }
     }
+}
+
+/// Takes what is there, within bounds: whether any of it must be synced, and whether there is more to come after it.
+fn gather(queue: &mut VecDeque<Message>, writes: &mut Vec<ShardWrite>, done: &mut Vec<Done>) -> (bool, bool) {
+    let mut sync = false;
+    let mut bytes = 0;
+    while done.len() < WRITE_JOBS_MAX && bytes < WRITE_BYTES_MAX {
+        match queue.pop_front() {
+            Some(Message::Job(job)) => {
+                sync |= job.sync;
+                bytes += job.write.as_ref().map_or(0, size_bytes);
+                writes.extend(job.write);
+                done.push(job.done);
+            }
+            Some(Message::Stop) => return (sync, false),
+            None => break,
+        }
+    }
+    (sync, true)
 }
 
 /// Roughly.

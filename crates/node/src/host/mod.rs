@@ -14,7 +14,7 @@ mod tests;
 pub(crate) use worker::{Stepper, Worker, WorkerParts};
 
 use crate::limits::INBOX_PEER_BYTES_MAX;
-use crossbeam_channel::{Receiver, Sender};
+use crate::mailbox::{Receiver, Sender, mailbox};
 use routing::{NodeId, ShardId};
 use shard::{Input, Query, Reply, Ticket, Wait};
 use std::collections::BTreeMap;
@@ -132,7 +132,7 @@ impl Host {
         let mut ends = Vec::new();
         let mut inboxes = Vec::new();
         for count in counts {
-            let (sender, receiver) = crossbeam_channel::unbounded();
+            let (sender, receiver) = mailbox();
             let load = Arc::new(Load::default());
             inboxes.push(Inbox { sender, load: load.clone(), operations_max: operations_max.saturating_mul(count) });
             ends.push(InboxEnd { receiver, load });
@@ -247,7 +247,7 @@ impl Host {
 
     fn say(&self, thread: usize, message: HostMessage) {
         // A thread that has ended hears nothing: the node is stopping, and whoever waits for an answer is told so.
-        let _ = self.inboxes[thread].sender.send(message);
+        self.inboxes[thread].sender.send(message);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::transport::{Outboxes, SnapshotQueue};
 use crate::writer::LogWriter;
+use crossbeam_channel::{Receiver, Sender};
 use shard::{Fatal, Now, Outputs, Status};
 use std::thread::JoinHandle;
 use storage::MemoryEngine;

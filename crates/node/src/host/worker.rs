@@ -9,11 +9,11 @@ use super::{Answer, AnswerPort, HostMessage, InboxEnd, Request, StreamKey, Submi
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::lifecycle::{Lifecycle, PanicGuard};
-use crate::limits::{INBOX_BATCH_MAX, SLOW_STEP, STATUS_EVERY_MS};
+use crate::limits::{SLOW_STEP, STATUS_EVERY_MS};
+use crate::mailbox::Received;
 use crate::metrics::Metrics;
 use crate::transport::{Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
-use crossbeam_channel::RecvTimeoutError;
 use routing::{NodeId, ShardId};
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
 use std::collections::{BTreeMap, HashMap};
@@ -157,19 +157,14 @@ impl Worker {
     fn receive(&self, batch: &mut Vec<HostMessage>) -> bool {
         // What this thread left for itself goes first.
         let wait_ms = if self.touched.is_empty() { self.ticker.wait_ms(self.clock.mono_ms()) } else { 0 };
-        match self.inbox.receiver.recv_timeout(Duration::from_millis(wait_ms)) {
-            Ok(message) => batch.push(message),
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
+        match self.inbox.receiver.take_all(batch, Some(Duration::from_millis(wait_ms))) {
+            Received::Some => {}
+            Received::Nothing => return true,
+            Received::Closed => return false,
         }
-        while batch.len() < INBOX_BATCH_MAX {
-            if matches!(batch.last(), Some(HostMessage::Stop)) {
-                return false;
-            }
-            match self.inbox.receiver.try_recv() {
-                Ok(message) => batch.push(message),
-                Err(_) => break,
-            }
+        // What was said after the end is not heard.
+        if let Some(end) = batch.iter().position(|message| matches!(message, HostMessage::Stop)) {
+            batch.truncate(end + 1);
         }
         !matches!(batch.last(), Some(HostMessage::Stop))
     }

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::host::{HostMessage, InboxEnd};
 use crate::lifecycle::Phase;
 use crate::limits::{OUTBOX_BYTES_MAX, PEER_FRAME_BYTES, PROTOCOL};
+use crate::mailbox::Received;
 use crate::service::Shards;
 use crate::testing::{FINGERPRINT, context};
 use routing::{Fingerprint, NodeId, ShardId};
@@ -14,6 +15,13 @@ use std::time::Duration;
 use tonic::Code;
 use wire::v1::peer_service_client::PeerServiceClient;
 use wire::v1::{Hello, PeerFrame, PeerMessage};
+
+/// Waits for the first message.
+fn first(inbox: &InboxEnd) -> HostMessage {
+    let mut messages = Vec::new();
+    assert_eq!(inbox.receiver.take_all(&mut messages, None), Received::Some);
+    messages.remove(0)
+}
 
 fn message(shard: u32, bytes: usize) -> PeerMessage {
     PeerMessage { shard, raft: vec![0; bytes].into() }
@@ -56,7 +64,9 @@ async fn strangers_are_refused_with_a_reason() {
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains(reason), "{status}");
     }
-    assert!(inbox.receiver.is_empty(), "a stranger's message got in");
+    let mut messages = Vec::new();
+    let got = inbox.receiver.take_all(&mut messages, Some(Duration::ZERO));
+    assert_eq!(got, Received::Nothing, "a stranger's message got in: {messages:?}");
     context.lifecycle.enter(Phase::Stopped);
 }
 
@@ -77,7 +87,7 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
         metrics: sender.metrics.peer(NodeId(2)),
     };
     let task = tokio::spawn(outgoing.run());
-    let got = tokio::task::spawn_blocking(move || inbox.receiver.recv().unwrap()).await.unwrap();
+    let got = tokio::task::spawn_blocking(move || first(&inbox)).await.unwrap();
     let HostMessage::Peers(messages) = got else { panic!("{got:?}") };
     assert_eq!(messages.len(), 1_000);
     assert!(messages.iter().enumerate().all(|(nth, (index, _))| *index == nth % 2), "the order changed");
@@ -103,7 +113,7 @@ async fn a_refused_node_reports_its_peer_unreachable_and_keeps_nothing() {
         metrics: sender.metrics.peer(NodeId(2)),
     };
     let task = tokio::spawn(outgoing.run());
-    let got = tokio::task::spawn_blocking(move || inbox.receiver.recv().unwrap()).await.unwrap();
+    let got = tokio::task::spawn_blocking(move || first(&inbox)).await.unwrap();
     assert!(matches!(got, HostMessage::PeerUnreachable(NodeId(2))), "{got:?}");
     for context in [sender, receiver] {
         context.lifecycle.enter(Phase::Stopped);

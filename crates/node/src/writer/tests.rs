@@ -1,6 +1,7 @@
 //! The log writer against an engine that counts, blocks and fails on demand.
 
 use super::*;
+use crossbeam_channel::{Receiver, Sender};
 use routing::ShardId;
 use std::sync::Mutex;
 use storage::{HistoryRecord, Identity, MemoryEngine, Recovered, StorageError};
