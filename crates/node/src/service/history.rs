@@ -20,6 +20,10 @@ pub(super) async fn complete(
     let Ok(_permit) = context.history_reads.acquire().await else {
         return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
     };
+    // What a checkpoint took out of the replica's memory before it answered was queued for the disk before its answer was.
+    if context.writer.barrier().await.is_err() {
+        return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
+    }
     let engine = context.engine.clone();
     let read = tokio::task::spawn_blocking(move || engine.history(shard, &name, limit)).await;
     let records = match read {

@@ -1,5 +1,7 @@
 //! A cluster in one process: nodes on loopback sockets and stores in memory, and a caller that finds leaders by asking.
 
+#![allow(dead_code)] // each test binary uses a part of it
+
 use palisade_node::{Node, NodeHandle, NodeOptions};
 use routing::{ClusterConfig, NodeConfig, NodeId, Settings, ShardMap};
 use std::collections::BTreeMap;
