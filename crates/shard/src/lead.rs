@@ -69,7 +69,8 @@ impl Lead {
     pub(crate) fn on_lease(&mut self, event: LeaseEvent, now_ms: u64) {
         match event {
             LeaseEvent::Alive { lease, ttl_ms, renewal_seq } => {
-                self.leases.set(lease, now_ms + u64::from(ttl_ms), renewal_seq);
+                // The clock is cut to whole milliseconds: this one may be nearly over, and the one it ends in just begun.
+                self.leases.set(lease, now_ms + u64::from(ttl_ms) + 1, renewal_seq);
             }
             LeaseEvent::Gone { lease } => {
                 self.leases.remove(lease);

@@ -69,3 +69,21 @@ fn a_waiter_of_a_deposed_leader_is_not_told_that_nothing_was_done() {
     c.run_ms(1_000);
     assert_eq!(c.reply(1, ticket), Some(Reply::Unknown));
 }
+
+/// Clocks are cut to whole milliseconds. A lease that began at 1,000.9 ms was due at 2,000.0 ms with a TTL of a second: up to a
+/// millisecond early.
+#[test]
+fn a_lease_outlives_the_millisecond_that_its_clock_cut_off() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    token(&c.acquire(1, "a", 1_000));
+    let began_ms = c.now_ms;
+    let held_at = |c: &mut Cluster, at_ms: u64| {
+        c.now_ms = at_ms;
+        c.peers.get_mut(&1).expect("a peer").inbox.push(Input::Tick);
+        c.settle();
+        c.status(1).counts.locks
+    };
+    assert_eq!(held_at(&mut c, began_ms + 1_000), 1, "began in the last microsecond of its millisecond");
+    assert_eq!(held_at(&mut c, began_ms + 1_001), 0);
+}
