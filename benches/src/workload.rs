@@ -95,6 +95,7 @@ impl Group {
             let config = ReplicaConfig {
                 shard: ShardId(0),
                 node: *node,
+                incarnation: 0,
                 voters: voters.clone(),
                 preferred_leader: NodeId(1),
                 boot: 1,

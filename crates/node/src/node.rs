@@ -311,6 +311,7 @@ fn open_replicas(
         let config = ReplicaConfig {
             shard: *shard,
             node,
+            incarnation: 0,
             voters: placed.nodes.clone(),
             preferred_leader: placed.preferred_leader,
             boot,

@@ -70,6 +70,14 @@ pub enum Input {
         /// The replica.
         to: NodeId,
     },
+    /// A node's data directory is now of this incarnation, or a later one: whoever it was before has forgotten what it said.
+    /// Told of every node that shares this shard, whenever it is learned, and again after a start; idempotent.
+    Incarnation {
+        /// The node. (The own one is ignored.)
+        node: NodeId,
+        /// As it was last accepted. Lower ones than known are ignored.
+        incarnation: u32,
+    },
 }
 
 /// How long an acquire waits.
@@ -183,6 +191,17 @@ pub enum Role {
     Leader,
 }
 
+/// One member of the group, as this replica's configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Whose replica.
+    pub node: NodeId,
+    /// Of that node's data directory: 0 as the cluster was bootstrapped, higher after each re-seed.
+    pub incarnation: u32,
+    /// It gets the log and has no vote yet: it is being re-seeded.
+    pub learner: bool,
+}
+
 /// A replica's state, for people, metrics and placement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -220,8 +239,12 @@ pub struct Status {
     pub entries_applied: u64,
     /// See `entries_applied`.
     pub commands_applied: u64,
-    /// Leader only: replicas whose log matches up to the commit index (itself included).
+    /// Leader only: voters whose log matches up to the commit index (itself included).
     pub caught_up: Vec<NodeId>,
+    /// Of this replica's data directory.
+    pub incarnation: u32,
+    /// The group as this replica knows it, by node. A re-seeded replica is no member until the log says so.
+    pub members: Vec<Member>,
 }
 
 /// A message for a peer's replica of the same shard.
@@ -290,7 +313,10 @@ pub struct ReplicaConfig {
     pub shard: ShardId,
     /// Which replica: the node's id.
     pub node: NodeId,
-    /// All replicas at the shard's first start.
+    /// Of this node's data directory: 0 as the cluster was bootstrapped, higher after each re-seed. It is part of this
+    /// replica's name in the group, so it must be durable before the replica says anything.
+    pub incarnation: u32,
+    /// All replicas at the shard's first start, with incarnation 0.
     pub voters: Vec<NodeId>,
     /// Who should lead, all else equal: campaigns a little earlier.
     pub preferred_leader: NodeId,

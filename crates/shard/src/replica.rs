@@ -5,6 +5,7 @@ use crate::checkpoint::Checkpointing;
 use crate::lead::Lead;
 use crate::log_store::LogStore;
 use crate::logger::logger;
+use crate::peer::{incarnation_of, node_of, peer_id};
 use crate::peer_message::check_peer_message;
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
@@ -67,7 +68,7 @@ impl Replica {
     /// # Errors
     /// [`Fatal`] if what was recovered cannot be this shard's.
     pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
-        let (shard, id) = (config.shard, config.node.0);
+        let (shard, id) = (config.shard, peer_id(config.node, config.incarnation));
         let fatal = |what: String| Fatal { shard, what };
         let (store, applied) = open_log(&config, &recovered)?;
         let table = LockTable::load(recovered.table).map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
@@ -196,7 +197,18 @@ impl Replica {
             entries_applied: self.stats.entries_applied,
             commands_applied: self.stats.commands_applied,
             caught_up,
+            incarnation: self.config.incarnation,
+            members: self.members(),
         }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let conf = self.raw.store().conf_state();
+        let member = |id: u64, learner| Member { node: node_of(id), incarnation: incarnation_of(id), learner };
+        let voters = conf.voters.iter().map(|id| member(*id, false));
+        let mut members: Vec<Member> = voters.chain(conf.learners.iter().map(|id| member(*id, true))).collect();
+        members.sort_unstable();
+        members
     }
 
     fn take(&mut self, input: Input) {
@@ -227,6 +239,7 @@ impl Replica {
                 self.raw.report_snapshot(node.0, status);
             }
             Input::Campaign => self.campaign(),
+            Input::Incarnation { .. } => {}
             Input::Transfer { to } => {
                 if self.lead.is_some() {
                     self.raw.transfer_leader(to.0);

@@ -75,6 +75,7 @@ impl Cluster {
         let config = ReplicaConfig {
             shard: SHARD,
             node: NodeId(id),
+            incarnation: 0,
             voters,
             preferred_leader: NodeId(1),
             boot: peer.boots,

@@ -126,6 +126,7 @@ impl World {
             let config = ReplicaConfig {
                 shard,
                 node: NodeId(id),
+                incarnation: 0,
                 voters: voters.clone(),
                 preferred_leader,
                 boot,

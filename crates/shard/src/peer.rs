@@ -1,0 +1,45 @@
+//! The number by which Raft knows a replica: its node, and which incarnation of that node's data directory it lives in.
+//!
+//! A replica that lost its log has forgotten votes and acknowledgements. It comes back as another member, so that nothing
+//! which was counted on it is counted on what came after. This knows nothing of how a node comes by its incarnation.
+
+use routing::NodeId;
+
+/// Raft's id of a replica: the node in the low 32 bits, the incarnation in the high ones. A cluster is bootstrapped with
+/// incarnation 0, so its ids are those of its nodes.
+pub(crate) fn peer_id(node: NodeId, incarnation: u32) -> u64 {
+    assert!(
+        node.0 <= u64::from(u32::MAX),
+        "node {node} has no peer id: the cluster file allows numbers up to {}",
+        u32::MAX
+    );
+    node.0 | u64::from(incarnation) << 32
+}
+
+/// Whose replica this is.
+pub(crate) fn node_of(peer_id: u64) -> NodeId {
+    NodeId(peer_id & u64::from(u32::MAX))
+}
+
+/// In which incarnation of its node's data directory it lives.
+pub(crate) fn incarnation_of(peer_id: u64) -> u32 {
+    (peer_id >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_says_which_node_and_which_incarnation() {
+        for (node, incarnation, id) in [
+            (7, 0, 7),
+            (7, 1, 7 | 1 << 32),
+            (u64::from(u32::MAX), u32::MAX, u64::MAX),
+            (1, 1_767_225_600, 1_767_225_600 << 32 | 1),
+        ] {
+            assert_eq!(peer_id(NodeId(node), incarnation), id);
+            assert_eq!((node_of(id), incarnation_of(id)), (NodeId(node), incarnation));
+        }
+    }
+}
