@@ -31,11 +31,12 @@ pub enum Bug {
     HistoryEndMissing,
     WaiterToldNotDone,
     AppendsBatchedByRaft,
+    ReseededUnderOldName,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -58,6 +59,7 @@ impl Bug {
         Bug::HistoryEndMissing,
         Bug::WaiterToldNotDone,
         Bug::AppendsBatchedByRaft,
+        Bug::ReseededUnderOldName,
     ];
 }
 

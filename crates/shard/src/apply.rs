@@ -18,12 +18,11 @@ impl Replica {
             if entry.index != self.applied_index + 1 {
                 return Err(self.fatal(format!("entry {} committed after {}", entry.index, self.applied_index)));
             }
-            if entry.entry_type() != EntryType::EntryNormal {
-                return Err(self.fatal(format!("entry {} is of a kind this version does not know", entry.index)));
-            }
             let asked = self.proposals.take_applied(entry.index, entry.term, &mut self.out.replies);
-            if !entry.data.is_empty() {
-                self.apply_batch(entry, asked)?;
+            match entry.entry_type() {
+                EntryType::EntryNormal if entry.data.is_empty() => {}
+                EntryType::EntryNormal => self.apply_batch(entry, asked)?,
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_conf_change(entry)?,
             }
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
             self.checkpointing.log_bytes += entry_bytes(entry);

@@ -4,6 +4,8 @@
 //! stand at, in the same write or a later one. So at any crash the durable table plus the durable log give the whole state.
 
 use crate::api::Fatal;
+use crate::membership::check_conf;
+use crate::peer::node_of;
 use crate::replica::Replica;
 use locks::LockTable;
 use locks::planted::{self, Bug};
@@ -107,13 +109,14 @@ impl Replica {
     /// A peer's snapshot is checked before Raft hears of it; a damaged one is dropped and will be sent again.
     pub(crate) fn check_snapshot(&mut self, message: &Message) -> bool {
         let snapshot = message.get_snapshot();
-        match LockTable::restore(&snapshot.data) {
+        let restored = check_conf(snapshot.get_metadata().get_conf_state()).map_err(str::to_owned);
+        match restored.and_then(|()| LockTable::restore(&snapshot.data).map_err(|error| error.to_string())) {
             Ok(table) => {
                 self.incoming = Some((snapshot.get_metadata().index, table));
                 true
             }
             Err(error) => {
-                let (shard, node, from) = (self.config.shard.0, self.config.node.0, message.from);
+                let (shard, node, from) = (self.config.shard.0, self.config.node.0, node_of(message.from).0);
                 tracing::warn!(shard, node, from, "refused a snapshot: {error}");
                 false
             }
@@ -131,6 +134,7 @@ impl Replica {
         self.table = table;
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.raw.mut_store().reset_to(snapshot);
+        self.incarnations.learn_members(meta.get_conf_state());
         let write = &mut self.pending.write;
         (write.reset, write.entries, write.truncate_to) = (true, Vec::new(), None);
         write.table = self.table.checkpoint().into_iter().map(|change| (change.key, change.value)).collect();

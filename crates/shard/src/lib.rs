@@ -11,6 +11,7 @@ mod checkpoint;
 mod lead;
 mod log_store;
 mod logger;
+mod membership;
 mod peer;
 mod peer_message;
 mod proposals;

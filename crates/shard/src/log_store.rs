@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// * Entries are consecutive, the first at `truncated_index + 1`.
+/// * `conf_state` is that of the applied index; a snapshot that is kept was built under it.
 /// * `bytes` is the sum of [`entry_bytes`] over the entries.
 pub(crate) struct LogStore {
     shard: ShardId,
@@ -57,6 +58,12 @@ impl LogStore {
 
     pub(crate) fn conf_state(&self) -> &ConfState {
         &self.conf_state
+    }
+
+    /// As of the applied index. A snapshot that was built under the former configuration may not know who is to get it.
+    pub(crate) fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+        self.snapshot = None;
     }
 
     pub(crate) fn first(&self) -> u64 {

@@ -1,17 +1,44 @@
 //! What a peer may say. raft-rs believes whatever it is told, and panics where that cannot be.
 
 use crate::log_store::LogStore;
+use crate::peer::node_of;
 use locks::planted::{self, Bug};
 use raft::Raft;
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 
-/// Whether raft-rs can take this message; if not, why it is dropped: Raft tolerates loss.
+/// Why raft-rs does not get to see a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It is dropped: Raft tolerates loss.
+    Nonsense(&'static str),
+    /// It shows that this replica lost what it had acknowledged. It must stop: what it says next could cost others the same.
+    DataLost(String),
+}
+
+/// Whether raft-rs can take this message.
 ///
-/// A commit index beyond this replica's log is taken out of a heartbeat, and the rest of it stays: the leader counts on
-/// entries that are gone, because this replica was started again without its data. It is sent them again once it says
-/// so in its answers.
-pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
+/// A heartbeat tells no commit index past what the leader was told that this replica has on disk. If it does, those entries
+/// are gone, and the replica is not who it was.
+pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), Refused> {
+    check(message, raft).map_err(Refused::Nonsense)?;
+    let last = raft.raft_log.last_index();
+    if message.msg_type() == MessageType::MsgHeartbeat && message.term >= raft.term && message.commit > last {
+        if planted::is(Bug::ReseededUnderOldName) {
+            message.commit = 0; // planted, with what shows it: the replica is sent all of it again, and goes on
+            return Ok(());
+        }
+        return Err(Refused::DataLost(format!(
+            "the leader, node {}, counts on log entries up to {} that this replica acknowledged, and its log ends at {last}: \
+             its data directory was damaged or replaced. Re-seed it: see `palisade node --help`",
+            node_of(message.from),
+            message.commit
+        )));
+    }
+    Ok(())
+}
+
+fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
     if planted::is(Bug::AppendsBatchedByRaft) {
         return Ok(()); // planted, with what makes such messages: whatever comes is taken, as once it was
     }
@@ -47,12 +74,6 @@ pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -
                 && message.index > last =>
         {
             Err("an acknowledgement of entries that there are not")
-        }
-        MessageType::MsgHeartbeat if message.commit > last => {
-            let (node, from, commit) = (raft.id, message.from, message.commit);
-            tracing::warn!(node, from, commit, last, "the leader counts on entries that this replica does not have");
-            message.commit = 0;
-            Ok(())
         }
         _ => Ok(()),
     }

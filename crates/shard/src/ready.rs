@@ -3,23 +3,27 @@
 //! 1. take the `Ready`;
 //! 2. send its `messages` at once: only a leader has any before its own disk has them (Raft thesis, 10.2.1);
 //! 3. apply its committed entries: raft-rs hands out only what a quorum *and* this replica have on disk;
-//! 4. make its entries readable by Raft and put them, with the hard state, into this step's one write; keep its
+//! 4. make its entries readable by Raft and put them, with the latest hard state, into this step's one write; keep its
 //!    `persisted_messages` (votes, acknowledgements) back; `advance_append_async`;
 //! 5. when the log writer reports the write as synced: send those messages and `on_persist_ready`;
 //! 6. after apply: `advance_apply_to`.
 //!
 //! An acknowledgement sent before step 5 would let a leader count a replica that can still forget: after a power cut it
 //! comes back without the entry, and the group has lost an acknowledged grant (or panics in `to_commit out of range`).
+//!
+//! A commit index that moved alone is not worth a write: it is found again. But it goes with the next synced one, at the
+//! latest with the entries that came after it was known: a replica that has a change of members on disk must know after
+//! a restart that the change before it is committed (see `membership.rs`).
 
 use crate::api::{Fatal, PeerMessage, Role, Write};
 use crate::lead::Lead;
+use crate::peer::node_of;
 use crate::replica::Replica;
 use crate::{Leadership, Reply};
 use locks::planted::{self, Bug};
 use raft::StateRole;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{HardState, Message, MessageType};
 use raft_prost::Message as _;
-use routing::NodeId;
 use std::collections::VecDeque;
 use storage::ShardWrite;
 
@@ -33,9 +37,11 @@ pub(crate) struct Unpersisted {
 /// What this step will ask to be written.
 ///
 /// * `stored_last` is the last log index that storage will hold when all writes so far are done.
+/// * `hard_state` is the latest that no write has taken yet: a commit index that moved alone waits here for a synced write.
 #[derive(Default)]
 pub(crate) struct Pending {
     pub write: ShardWrite,
+    pub hard_state: Option<HardState>,
     pub dirty: bool,
     pub sync: bool,
     pub number: u64,
@@ -70,12 +76,14 @@ impl Replica {
             }
             let needs_sync = ready.must_sync();
             let waits_for_sync = needs_sync && !planted::is(Bug::AckBeforeFsync); // planted: said before it is on disk
+            if let Some(hard_state) = ready.hs()
+                && !planted::is(Bug::VoteNotWritten)
+            // planted: a vote is forgotten with the process
+            {
+                self.pending.hard_state = Some(hard_state.clone());
+            }
             if needs_sync {
-                // A commit index that moved alone is not worth a write: it is found again.
-                if let Some(hard_state) = ready.hs()
-                    && !planted::is(Bug::VoteNotWritten)
-                // planted: a vote is forgotten with the process
-                {
+                if let Some(hard_state) = self.pending.hard_state.take() {
                     self.pending.write.hard_state = Some(hard_state.encode_to_vec());
                 }
                 self.pending.dirty = true;
@@ -138,7 +146,7 @@ impl Replica {
 
     fn send(&mut self, message: &Message) {
         self.out.messages.push(PeerMessage {
-            to: NodeId(message.to),
+            to: node_of(message.to),
             bytes: message.encode_to_vec(),
             is_snapshot: message.msg_type() == MessageType::MsgSnapshot,
         });
@@ -147,7 +155,7 @@ impl Replica {
     /// Compares what Raft says of leadership with what was known, and takes up or lays down what a leader keeps.
     pub(crate) fn note_leadership(&mut self) {
         let raft = &self.raw.raft;
-        let leader = (raft.leader_id != 0).then_some(NodeId(raft.leader_id));
+        let leader = (raft.leader_id != 0).then(|| node_of(raft.leader_id));
         let is_me = raft.state == StateRole::Leader;
         let known = Leadership { leader, term: raft.term, is_me };
         if known == self.leadership {

@@ -5,8 +5,9 @@ use crate::checkpoint::Checkpointing;
 use crate::lead::Lead;
 use crate::log_store::LogStore;
 use crate::logger::logger;
-use crate::peer::{incarnation_of, node_of, peer_id};
-use crate::peer_message::check_peer_message;
+use crate::membership::{Incarnations, check_conf};
+use crate::peer::{node_of, peer_id};
+use crate::peer_message::{Refused, check_peer_message};
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
 use crate::ready::{Pending, UnpersistedQueue};
@@ -56,6 +57,8 @@ pub struct Replica {
     pub(crate) pending: Pending,
     pub(crate) checkpointing: Checkpointing,
     pub(crate) incoming: Option<(u64, LockTable)>,
+    pub(crate) incarnations: Incarnations,
+    pub(crate) committed_at_tick: u64,
     pub(crate) effects: Effects,
     pub(crate) out: Outputs,
     pub(crate) stats: Stats,
@@ -68,11 +71,13 @@ impl Replica {
     /// # Errors
     /// [`Fatal`] if what was recovered cannot be this shard's.
     pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
-        let (shard, id) = (config.shard, peer_id(config.node, config.incarnation));
+        let reseeded_as = if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation }; // planted: as nobody new
+        let (shard, id) = (config.shard, peer_id(config.node, reseeded_as));
         let fatal = |what: String| Fatal { shard, what };
         let (store, applied) = open_log(&config, &recovered)?;
         let table = LockTable::load(recovered.table).map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
         let stored_last = store.last();
+        let incarnations = Incarnations::new(config.node, &config.voters, store.conf_state());
         let is_preferred = config.preferred_leader == config.node;
         let raft_config = raft::Config {
             id,
@@ -121,6 +126,8 @@ impl Replica {
             retry_reads: false,
             unpersisted: VecDeque::new(),
             incoming: None,
+            incarnations,
+            committed_at_tick: 0,
             effects: Effects::default(),
             out: Outputs::default(),
             stats: Stats::default(),
@@ -139,7 +146,7 @@ impl Replica {
         debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
         self.now = now;
         for input in inputs {
-            self.take(input);
+            self.take(input)?;
         }
         if let Some(lead) = &mut self.lead {
             if planted::is(Bug::ExpiryWithoutQuorum) {
@@ -174,7 +181,7 @@ impl Replica {
         let is_leader = self.role() == Role::Leader;
         let caught_up = |(id, progress): (&u64, &raft::Progress)| {
             let close = progress.matched >= raft.raft_log.committed && (progress.recent_active || *id == raft.id);
-            (is_leader && close).then_some(NodeId(*id))
+            (is_leader && close && raft.prs().conf().voters().contains(*id)).then(|| node_of(*id))
         };
         let mut caught_up: Vec<NodeId> = raft.prs().iter().filter_map(caught_up).collect();
         caught_up.sort_unstable();
@@ -202,24 +209,15 @@ impl Replica {
         }
     }
 
-    fn members(&self) -> Vec<Member> {
-        let conf = self.raw.store().conf_state();
-        let member = |id: u64, learner| Member { node: node_of(id), incarnation: incarnation_of(id), learner };
-        let voters = conf.voters.iter().map(|id| member(*id, false));
-        let mut members: Vec<Member> = voters.chain(conf.learners.iter().map(|id| member(*id, true))).collect();
-        members.sort_unstable();
-        members
-    }
-
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: Input) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick(),
-            Input::Peer(bytes) => self.hear(&bytes),
+            Input::Peer(bytes) => return self.hear(&bytes),
             Input::Propose { ticket, command, wait } => {
                 let reply = if self.lead.is_none() {
                     self.not_leading()
                 } else if self.proposals.push(Asked { ticket, wait }, command) {
-                    return;
+                    return Ok(());
                 } else {
                     Reply::Busy
                 };
@@ -233,19 +231,26 @@ impl Replica {
                 }
             }
             Input::Persisted { number } => self.release_persisted(number),
-            Input::Unreachable { node } => self.raw.report_unreachable(node.0),
+            Input::Unreachable { node } => {
+                self.members_on(node).into_iter().for_each(|id| self.raw.report_unreachable(id));
+            }
             Input::SnapshotSent { node, ok } => {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-                self.raw.report_snapshot(node.0, status);
+                self.members_on(node).into_iter().for_each(|id| self.raw.report_snapshot(id, status));
             }
             Input::Campaign => self.campaign(),
-            Input::Incarnation { .. } => {}
+            // planted: nobody is told that it has forgotten everything
+            Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
+            Input::Incarnation { node, incarnation } => self.incarnations.learn(node, incarnation),
             Input::Transfer { to } => {
-                if self.lead.is_some() {
-                    self.raw.transfer_leader(to.0);
+                if self.lead.is_some()
+                    && let Some(id) = self.voter_on(to)
+                {
+                    self.raw.transfer_leader(id);
                 }
             }
         }
+        Ok(())
     }
 
     fn tick(&mut self) {
@@ -253,6 +258,7 @@ impl Replica {
         if !self.awaits_snapshot() {
             self.raw.tick();
         }
+        self.change_membership();
         self.seed_election_timeout();
         if self.stats.ticks == FIRST_CAMPAIGN_TICKS
             && self.config.preferred_leader == self.config.node
@@ -272,7 +278,8 @@ impl Replica {
     }
 
     fn campaign(&mut self) {
-        if self.awaits_snapshot() {
+        // raft-rs asks a learner, or one who is no member, about that only where it campaigns by itself.
+        if self.awaits_snapshot() || !self.raw.raft.promotable() {
             return;
         }
         if let Err(error) = self.raw.campaign() {
@@ -280,33 +287,41 @@ impl Replica {
         }
     }
 
-    /// A peer's bytes. Whatever is not for this replica, or only a local caller may say, is dropped: Raft tolerates loss.
-    fn hear(&mut self, bytes: &[u8]) {
+    /// A peer's bytes. Whatever is not for this replica, comes from one that has been replaced, or only a local caller may
+    /// say, is dropped: Raft tolerates loss.
+    fn hear(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
+        let drop = |from: u64, what: &dyn std::fmt::Display| {
+            tracing::warn!(shard, node, from = node_of(from).0, "dropped a peer's message: {what}");
+            Ok(())
+        };
         let mut message = match Message::decode(bytes) {
             Ok(message) => message,
-            Err(error) => return tracing::warn!(shard, node, "dropped a peer's message: {error}"),
+            Err(error) => return drop(0, &error),
         };
-        if message.to != node || message.from == node || !self.raw.raft.prs().conf().voters().contains(message.from) {
-            return tracing::warn!(shard, node, from = message.from, to = message.to, "dropped a stray peer message");
+        let from = message.from;
+        if message.to != self.raw.raft.id || !self.incarnations.may_speak(from) {
+            return drop(from, &"it is not for this replica, or not from one of its peers");
         }
-        if let Err(what) = check_peer_message(&mut message, &self.raw.raft) {
-            return tracing::warn!(shard, node, from = message.from, "dropped a peer's message: {what}");
+        match check_peer_message(&mut message, &self.raw.raft) {
+            Ok(()) => {}
+            Err(Refused::Nonsense(what)) => return drop(from, &what),
+            Err(Refused::DataLost(what)) => return Err(self.fatal(what)),
         }
         if message.msg_type() == MessageType::MsgTimeoutNow && self.awaits_snapshot() {
-            return;
+            return Ok(());
         }
         if message.msg_type() == MessageType::MsgSnapshot && !self.check_snapshot(&message) {
-            return;
+            return Ok(());
         }
-        let from = message.from;
         if let Err(error) = self.raw.step(message) {
-            tracing::debug!(shard, node, from, "Raft refused a message: {error}");
+            tracing::debug!(shard, node, from = node_of(from).0, "Raft refused a message: {error}");
         }
         if self.raw.raft.leader_id == from {
             self.heard_from_leader_ms = self.now.mono_ms;
         }
         self.seed_election_timeout();
+        Ok(())
     }
 
     fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
@@ -372,7 +387,8 @@ impl Replica {
 fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, SnapshotMetadata), Fatal> {
     let shard: ShardId = config.shard;
     let fatal = |what: String| Fatal { shard, what };
-    let mut voters: Vec<u64> = config.voters.iter().map(|node| node.0).collect();
+    // Of a re-seeded replica, too: it is no member before the log, from its beginning or by snapshot, tells it so.
+    let mut voters: Vec<u64> = config.voters.iter().map(|node| peer_id(*node, 0)).collect();
     voters.sort_unstable();
     let applied = match &recovered.applied {
         Some(bytes) => {
@@ -410,5 +426,6 @@ fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, 
     // The commit index is not written when it moves alone; what was applied was committed.
     hard_state.commit = hard_state.commit.max(applied.index);
     let conf_state = applied.get_conf_state().clone();
+    check_conf(&conf_state).map_err(|e| fatal(format!("the applied record: {e}")))?;
     Ok((LogStore::new(shard, hard_state, conf_state, truncated_index, truncated_term, entries), applied))
 }

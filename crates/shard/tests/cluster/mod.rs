@@ -20,6 +20,8 @@ pub struct Peer {
     /// While false, writes pile up.
     pub disk_works: bool,
     pub boots: u64,
+    /// Of its disk.
+    pub incarnation: u32,
     pub replies: Vec<(Ticket, Reply)>,
 }
 
@@ -52,6 +54,7 @@ impl Cluster {
                 unwritten: Vec::new(),
                 disk_works: true,
                 boots: 0,
+                incarnation: 0,
                 replies: Vec::new(),
             };
             cluster.peers.insert(id, peer);
@@ -75,7 +78,7 @@ impl Cluster {
         let config = ReplicaConfig {
             shard: SHARD,
             node: NodeId(id),
-            incarnation: 0,
+            incarnation: peer.incarnation,
             voters,
             preferred_leader: NodeId(1),
             boot: peer.boots,
@@ -91,6 +94,30 @@ impl Cluster {
         };
         let recovered = peer.engine.recover(SHARD).expect("recovers");
         peer.replica = Some(Replica::open(config, recovered, now).expect("opens"));
+        // As its host does from what it has recorded.
+        let known: Vec<Input> = self.peers.iter().map(|(id, peer)| incarnation(*id, peer.incarnation)).collect();
+        self.peers.get_mut(&id).expect("a peer").inbox.extend(known);
+    }
+
+    /// The disk is lost. Nobody is told, and nothing runs there.
+    pub fn wipe(&mut self, id: u64) {
+        self.crash(id);
+        let peer = self.peers.get_mut(&id).expect("a peer");
+        peer.engine = Arc::default();
+        peer.incarnation += 1;
+    }
+
+    /// A replica starts on the empty disk, and everybody hears of it.
+    pub fn reseed(&mut self, id: u64) {
+        self.wipe(id);
+        self.start(id);
+        self.tell_all(id);
+    }
+
+    /// Every replica that runs hears of this node's incarnation.
+    pub fn tell_all(&mut self, id: u64) {
+        let told = incarnation(id, self.peers[&id].incarnation);
+        self.peers.values_mut().filter(|peer| peer.replica.is_some()).for_each(|peer| peer.inbox.push(told.clone()));
     }
 
     /// SIGKILL and power cut: what was not synced is gone.
@@ -168,6 +195,17 @@ impl Cluster {
                 peer.inbox.push(Input::Tick);
             }
             self.settle();
+        }
+    }
+
+    /// So many rounds, with a tick of 50 ms every few of them: what is under way stays under way.
+    pub fn rounds(&mut self, rounds: u64) {
+        for round in 0..rounds {
+            if round % 4 == 0 {
+                self.now_ms += 50;
+                self.peers.values_mut().filter(|p| p.replica.is_some()).for_each(|peer| peer.inbox.push(Input::Tick));
+            }
+            self.round();
         }
     }
 
@@ -249,6 +287,10 @@ impl Cluster {
             other => panic!("no status: {other:?}"),
         }
     }
+}
+
+pub fn incarnation(node: u64, incarnation: u32) -> Input {
+    Input::Incarnation { node: NodeId(node), incarnation }
 }
 
 pub fn acquire(request_id: RequestId, name: &str, ttl_ms: u32, wait: bool) -> Command<'_> {
