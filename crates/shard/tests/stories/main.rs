@@ -63,6 +63,7 @@ stories! {
     follower_read
     session_end
     shared_and_exclusive
+    lost_disk
 }
 
 #[test]

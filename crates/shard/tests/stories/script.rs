@@ -10,6 +10,7 @@
 //! tick                                 one tick, of which nobody has made anything yet
 //! step n1                              n1 takes what has come to it; what it sends arrives, and nobody else moves
 //! crash n1 | start n1                  power cut: all that was not synced is gone
+//! reseed n1                            it loses its disk, starts on an empty one, and everybody hears of that
 //! pause n1 | resume n1                 stopped like by SIGSTOP: what is sent to it waits, its clock runs on
 //! isolate n1 | cut n1 n2 | heal        nothing passes between them; heal mends all
 //! disk n2 hangs | disk n2 works        writes wait
@@ -91,7 +92,8 @@ impl Script {
             "tick" => self.stage()?.tick(),
             "compare" => self.stage()?.compare(),
             "heal" => self.stage()?.cluster.cut.clear(),
-            "step" | "crash" | "start" | "pause" | "resume" | "isolate" | "campaign" | "transfer" | "disk" | "cut" => {
+            "step" | "crash" | "start" | "reseed" | "pause" | "resume" | "isolate" | "campaign" | "transfer"
+            | "disk" | "cut" => {
                 let id = node(words.next()?)?;
                 self.node(first, id, &mut words)?;
             }
@@ -110,6 +112,7 @@ impl Script {
             "step" => stage.step_alone(id),
             "crash" => stage.crash(id),
             "start" => stage.start(id),
+            "reseed" => stage.reseed(id),
             "pause" => stage.pause(id, true),
             "resume" => stage.pause(id, false),
             "isolate" => stage.cluster.isolate(id),

@@ -167,6 +167,13 @@ impl Stage {
         lost.into_iter().for_each(|ticket| self.lose(ticket));
     }
 
+    /// The disk is lost, and a new one takes its place.
+    pub fn reseed(&mut self, id: u64) {
+        self.crash(id);
+        self.twins.insert(id, Twin::default());
+        self.cluster.reseed(id);
+    }
+
     pub fn pause(&mut self, id: u64, paused: bool) {
         if paused {
             self.paused.insert(id);
@@ -327,7 +334,8 @@ impl Stage {
             let message = Message::decode(bytes.as_slice()).expect("a message of the replica's own");
             if let Some(said) = words::message(&message) {
                 let lost = if arrives { "" } else { " (lost)" };
-                self.say_in_detail(format!("n{from} → n{to}: {said}{lost}"));
+                let (speaker, hearer) = (words::member(message.from), words::member(message.to));
+                self.say_in_detail(format!("{speaker} → {hearer}: {said}{lost}"));
             }
             if is_snapshot {
                 self.put(from, Input::SnapshotSent { node: to, ok: arrives });

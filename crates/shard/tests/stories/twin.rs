@@ -73,8 +73,7 @@ impl Twin {
 pub fn contents(entry: &Entry, who_asked: WhoAsked<'_>) -> Vec<String> {
     match batch(entry) {
         Some(batch) => batch.commands.iter().map(|command| words::command(command, who_asked)).collect(),
-        None if entry.entry_type() == EntryType::EntryNormal => vec!["nothing, a new leader's first".to_owned()],
-        None => vec!["a change of members".to_owned()],
+        None => vec![words::special_entry(entry)],
     }
 }
 

@@ -2,13 +2,22 @@
 
 use locks::{Command, DropReason, Effects, EndKind, Grant, Mode, Outcome, RequestId, Token};
 use palisade_shard::{Answer, Reply};
-use raft::eraftpb::{Entry, HardState, Message, MessageType};
+use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, HardState, Message, MessageType};
+use raft_prost::Message as _;
 
 /// Who asked with this request id, and for what.
 pub type WhoAsked<'a> = &'a dyn Fn(RequestId) -> String;
 
 pub fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
+}
+
+/// `n3`, or `n3#1` where it is the second of its name: it lost its disk and came back. See `src/peer.rs`.
+pub fn member(peer_id: u64) -> String {
+    match (peer_id & u64::from(u32::MAX), peer_id >> 32) {
+        (node, 0) => format!("n{node}"),
+        (node, incarnation) => format!("n{node}#{incarnation}"),
+    }
 }
 
 /// `7`, or `7..9`.
@@ -185,10 +194,22 @@ fn read(context: &[u8]) -> String {
 }
 
 pub fn hard_state(state: &HardState) -> String {
-    match state.vote {
-        0 => format!("term {}", state.term),
-        vote => format!("term {}, vote for n{vote}", state.term),
+    let vote = if state.vote == 0 { String::new() } else { format!(", vote for {}", member(state.vote)) };
+    format!("term {}{vote}, commit {}", state.term, state.commit)
+}
+
+/// A change of members, or the empty entry that a leader begins with.
+pub fn special_entry(entry: &Entry) -> String {
+    if entry.entry_type() == EntryType::EntryNormal {
+        return "nothing, a new leader's first".to_owned();
     }
+    let change = ConfChange::decode(entry.data.as_slice()).expect("a change of the replica's own");
+    let what = match change.change_type() {
+        ConfChangeType::AddNode => "votes from now on",
+        ConfChangeType::RemoveNode => "is no member any more",
+        ConfChangeType::AddLearnerNode => "learns, without a vote",
+    };
+    format!("{} {what}", member(change.node_id))
 }
 
 /// First and last of entries that were given in order.
