@@ -6,7 +6,7 @@ use crate::lead::Lead;
 use crate::log_store::LogStore;
 use crate::logger::logger;
 use crate::membership::{Incarnations, check_conf};
-use crate::peer::{node_of, peer_id};
+use crate::peer::{incarnation_of, node_of, peer_id};
 use crate::peer_message::{Refused, check_peer_message};
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
@@ -204,7 +204,7 @@ impl Replica {
             entries_applied: self.stats.entries_applied,
             commands_applied: self.stats.commands_applied,
             caught_up,
-            incarnation: self.config.incarnation,
+            incarnation: incarnation_of(raft.id),
             members: self.members(),
         }
     }

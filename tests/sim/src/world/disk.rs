@@ -67,6 +67,16 @@ impl Disk {
         self.engine.claim(&Identity { fingerprint: [7; 16], node })
     }
 
+    /// An empty one takes its place.
+    pub(crate) fn replace(&mut self) {
+        *self = Disk { slow: self.slow, full: self.full, ..Disk::new(self.sync_us) };
+    }
+
+    /// A bit of it is flipped, known or not.
+    pub(crate) fn is_flipped(&self) -> bool {
+        self.flipped.is_some()
+    }
+
     /// Takes all that is queued, if the writer is idle. How long it will take, if it begins.
     pub(crate) fn start(&mut self, rng: &mut Rng) -> Option<u64> {
         if self.writing.is_some() || self.queue.is_empty() {

@@ -5,7 +5,7 @@
 
 use super::ask::{Ask, Done, What};
 use super::calls::{Purpose, Settled};
-use super::node::OWN_TICKETS;
+use super::node::{Node, OWN_TICKETS};
 use super::{AUDITOR, Event, Name, SECOND_US, World};
 use crate::checker::{End, Invariant, TenureRecord, Violation};
 use locks::EndKind;
@@ -23,6 +23,8 @@ pub(crate) struct Ending {
     pub silent: bool,
     /// Names not yet had by the auditor.
     open: BTreeSet<usize>,
+    /// By then all must be well.
+    until_us: u64,
 }
 
 impl World {
@@ -30,8 +32,9 @@ impl World {
         self.trace.line(self.now_us, || "----      faults stop, clients fall silent".to_owned());
         self.ending.silent = true;
         self.ending.open = (0..self.names.len()).collect();
+        self.ending.until_us = self.now_us + self.serves_within_us();
         self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 0 });
-        self.agenda.push(self.now_us + self.serves_within_us(), Event::Ending { stage: 1 });
+        self.agenda.push(self.ending.until_us, Event::Ending { stage: 1 });
     }
 
     /// Slow clocks make everything late. (The auditor waits longer, so that a wait that ends does not help out.)
@@ -46,7 +49,14 @@ impl World {
                     self.audit(name);
                 }
             }
+            // Who was re-seeded lately may still be on its way in.
+            1 if self.now_us < self.ending.until_us && !self.missing_voters().is_empty() => {
+                self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage });
+            }
             1 => {
+                for what in self.missing_voters() {
+                    self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });
+                }
                 for name in std::mem::take(&mut self.ending.open) {
                     let Name { name, shard, .. } = &self.names[name];
                     let what =
@@ -104,12 +114,11 @@ impl World {
         }
     }
 
-    /// At rest all replicas of a shard stand at the same index.
+    /// At rest all replicas of a shard stand at the same index. (That their states are equal then is judged with all samples.)
     fn judge_convergence(&mut self) {
         for (shard, _) in self.map.shards() {
-            let last: Vec<_> = (self.nodes.values().filter(|node| node.is_up()))
-                .map(|node| (node.id, node.replicas[&shard].status().applied_index))
-                .collect();
+            let index = |node: &Node| node.replicas.get(&shard).map(|replica| replica.status().applied_index);
+            let last: Vec<_> = self.nodes.values().map(|node| (node.id, index(node))).collect();
             if last.windows(2).any(|pair| pair[0].1 != pair[1].1) {
                 let what = format!("shard {shard}: at rest its replicas have applied up to (node, index) {last:?}");
                 self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });

@@ -57,6 +57,8 @@ kinds! {
     UnsyncedLost "unsynced write lost",
     BitFlip "bit flipped",
     DamageDetected "damage detected",
+    DiskLost "disk lost",
+    Reseeded "node re-seeded",
     ClockDrift "clock drift",
     WallJump "wall clock jump",
     LeaderMoved "leadership moved",
@@ -64,11 +66,17 @@ kinds! {
 }
 
 /// How often each kind happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounts {
     counts: [u64; FaultKind::ALL.len()],
     /// Names whose linearization search was given up.
     pub undecided_names: u64,
+}
+
+impl Default for FaultCounts {
+    fn default() -> FaultCounts {
+        FaultCounts { counts: [0; FaultKind::ALL.len()], undecided_names: 0 }
+    }
 }
 
 impl FaultCounts {
@@ -95,7 +103,8 @@ pub(crate) struct Chaos {
     pub rate_max: f64,
     pub rate_min: f64,
     drift: bool,
-    damage: bool,
+    /// So many disks may yet be lost or damaged.
+    pub losses_left: u32,
     ends_us: u64,
     calm_since_us: Option<u64>,
     busy_until_us: u64,
@@ -107,12 +116,12 @@ impl Chaos {
         let drift = rng.percent(25);
         let (rate_min, rate_max) = if drift { (0.5, 2.0) } else { (1.0 - 2e-4, 1.0 + 2e-4) };
         let ends_us = rng.range(430, 670) * SECOND_US;
-        let damage = rng.percent(25);
+        let losses_left = *rng.pick(&[0, 0, 1, 2, 4]);
         Chaos {
             rate_max,
             rate_min,
             drift,
-            damage,
+            losses_left,
             ends_us,
             calm_since_us: Some(0),
             busy_until_us: 20 * SECOND_US,
@@ -174,7 +183,7 @@ impl World {
         self.agenda.push(next_us, Event::Chaos { turn });
     }
 
-    fn note(&mut self, kind: FaultKind, detail: String) {
+    pub(crate) fn note(&mut self, kind: FaultKind, detail: String) {
         self.faults.add(kind);
         self.trace.mix(kind as u64);
         self.trace.line(self.now_us, || format!("FAULT     {kind} {detail}"));
@@ -205,7 +214,8 @@ impl World {
             84..86 => self.fill_disk(node),
             86..89 => self.flip_bit(node),
             89..92 => self.drift(node),
-            92..95 => self.jump_wall(node),
+            92..94 => self.jump_wall(node),
+            94..97 => self.lose_disk(node),
             _ => self.move_leader(leader, shard, node),
         }
     }
@@ -368,15 +378,14 @@ impl World {
         self.nodes.get_mut(&id).expect("a node").disk.full = true;
     }
 
-    /// One node at most, as a minority may be damaged and has to stay away.
     fn flip_bit(&mut self, id: u64) {
-        if !self.chaos.damage {
+        if !self.may_lose(id) {
             return;
         }
         let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         self.crash_node(id, true);
         if self.nodes.get_mut(&id).expect("a node").disk.flip_bit(&mut self.rng, &shards) {
-            self.chaos.damage = false;
+            self.chaos.losses_left -= 1;
             self.note(FaultKind::BitFlip, format!("node {id}"));
         }
         self.agenda.push(self.now_us + SECOND_US, Event::Start { node: id });
@@ -409,7 +418,7 @@ impl World {
         }
     }
 
-    /// Everything works again. (What stopped starts; what is damaged stays away.)
+    /// Everything works again. (What stopped starts; a damaged disk is replaced in its own time.)
     fn set_right(&mut self) {
         self.trace.line(self.now_us, || "----      set right".to_owned());
         self.network.cut.clear();

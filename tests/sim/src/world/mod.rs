@@ -14,6 +14,7 @@ mod faults;
 mod gateway;
 mod network;
 mod node;
+mod reseed;
 mod trace;
 
 pub use faults::{FaultCounts, FaultKind};
@@ -46,6 +47,11 @@ pub(crate) enum Message {
     Raft {
         shard: ShardId,
         bytes: Vec<u8>,
+    },
+    /// Who a node is, as it says with each connection.
+    Hello {
+        node: u64,
+        incarnation: u32,
     },
     Request {
         ticket: Ticket,
@@ -88,6 +94,7 @@ pub(crate) enum Event {
     Step { node: u64, boot: u64, shard: ShardId },
     Disk { node: u64, boot: u64 },
     Start { node: u64 },
+    Reseed { node: u64 },
     Deliver { from: Place, to: Place, message: Message },
     Snapshot { from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8> },
     SnapshotSent { node: u64, boot: u64, to: u64, shard: ShardId, ok: bool },
@@ -274,6 +281,7 @@ impl World {
             }
             Event::Disk { node, boot } => self.disk_done(node, boot),
             Event::Start { node } => self.start_node(node),
+            Event::Reseed { node } => self.reseed_node(node),
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
             Event::Snapshot { from, boot, to, shard, bytes } => self.carry_snapshot(from, boot, to, shard, bytes),
             Event::SnapshotSent { node, boot, to, shard, ok } => self.snapshot_sent(node, boot, to, shard, ok),
@@ -303,14 +311,19 @@ impl World {
             }
             Event::ClientTimer { client, .. } | Event::Act { client, .. } => self.clients[client].paused_until_us,
             Event::Deliver { to: Place::Client(client), .. } => self.clients[client].paused_until_us,
-            Event::Start { .. } | Event::AllDown | Event::Chaos { .. } | Event::Sample | Event::Ending { .. } => 0,
+            Event::Start { .. }
+            | Event::Reseed { .. }
+            | Event::AllDown
+            | Event::Chaos { .. }
+            | Event::Sample
+            | Event::Ending { .. } => 0,
         };
         (until_us > self.now_us).then_some(until_us)
     }
 
     /// Sends one message, to arrive or not.
     pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
-        let datagram = matches!(message, Message::Raft { .. });
+        let datagram = matches!(message, Message::Raft { .. } | Message::Hello { .. });
         let fate = self.network.send(&mut self.rng, self.now_us, from, to, datagram);
         self.trace.mix(from.number() << 32 | to.number());
         match fate {
@@ -339,6 +352,7 @@ impl World {
         self.trace.mix(to.number());
         match (to, message) {
             (Place::Node(node), Message::Raft { shard, bytes }) => self.hear_peer(node, shard, bytes),
+            (Place::Node(to), Message::Hello { node, incarnation }) => self.hear_hello(to, node, incarnation),
             (Place::Node(node), Message::Request { ticket, ask, left_ms, give_up_us }) => {
                 self.take_request(node, from, ticket, ask, left_ms, give_up_us);
             }

@@ -3,6 +3,7 @@
 
 use super::clock::Clock;
 use super::disk::{CrashLoss, Disk, Job, Then};
+use super::reseed::{HELLO_TICKS, incarnation_of};
 use super::{Event, FaultKind, Message, Place, World};
 use crate::checker::{Invariant, Sample, Violation};
 use crate::rng::Rng;
@@ -63,8 +64,15 @@ pub(crate) struct Node {
     pub pending: BTreeMap<Ticket, (Place, Arc<Ask>)>,
     pub boot: u64,
     pub paused_until_us: u64,
-    /// Its disk is damaged: it stays down.
-    pub damaged: bool,
+    /// It stopped by itself, and stays down.
+    pub failed: bool,
+    /// Of its disk, and durable there.
+    pub incarnation: u32,
+    /// The highest that each other node said of itself; durable, too.
+    pub incarnations: BTreeMap<u64, u32>,
+    /// Its disk is damaged, and known to be: it waits for somebody to put in an empty one.
+    pub awaits_reseed: bool,
+    pub ticks: u64,
 }
 
 impl Node {
@@ -80,7 +88,11 @@ impl Node {
             pending: BTreeMap::new(),
             boot: 0,
             paused_until_us: 0,
-            damaged: false,
+            failed: false,
+            incarnation: 0,
+            incarnations: BTreeMap::new(),
+            awaits_reseed: false,
+            ticks: 0,
         }
     }
 
@@ -99,7 +111,7 @@ impl World {
         let voters: Vec<NodeId> = self.nodes.keys().copied().map(NodeId).collect();
         let shards: Vec<(ShardId, NodeId)> = self.map.shards().map(|(id, r)| (id, r.preferred_leader)).collect();
         let node = self.nodes.get_mut(&id).expect("a node");
-        if node.is_up() || node.damaged {
+        if node.is_up() || node.failed || node.awaits_reseed {
             return;
         }
         node.boot += 1;
@@ -115,10 +127,12 @@ impl World {
             let recovered = match node.disk.recover(shard) {
                 Ok(recovered) => recovered,
                 Err(error) => {
-                    // Until replicas can be re-seeded a damaged one stays away: it may have voted, and may not vote as if not.
-                    node.damaged = true;
+                    // It may have voted, and may not vote as if not: it comes back as somebody else, or not at all.
+                    node.awaits_reseed = true;
                     node.replicas.clear();
                     self.faults.add(FaultKind::DamageDetected);
+                    let after_us = self.rng.range(SECOND, 15 * SECOND);
+                    self.agenda.push(now_us + after_us, Event::Reseed { node: id });
                     return self.trace.line(now_us, || format!("node {id}    stays down: {error}"));
                 }
             };
@@ -126,7 +140,7 @@ impl World {
             let config = ReplicaConfig {
                 shard,
                 node: NodeId(id),
-                incarnation: 0,
+                incarnation: node.incarnation,
                 voters: voters.clone(),
                 preferred_leader,
                 boot,
@@ -141,11 +155,16 @@ impl World {
                 election_seed: Some(settings.election_seed),
             };
             match Replica::open(config, recovered, now) {
-                Ok(replica) => node.replicas.insert(shard, replica),
+                Ok(replica) => {
+                    let known =
+                        node.incarnations.iter().map(|(other, incarnation)| incarnation_of(*other, *incarnation));
+                    node.inbox.insert(shard, known.collect());
+                    node.replicas.insert(shard, replica)
+                }
                 Err(fatal) => {
                     let what = format!("node {id} cannot start from what it wrote: {fatal}");
                     node.replicas.clear();
-                    node.damaged = true;
+                    node.failed = true;
                     self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
                     return;
                 }
@@ -155,6 +174,7 @@ impl World {
         let after_us = self.rng.range(1, first_us);
         self.trace.line(now_us, || format!("node {id}    starts"));
         self.agenda.push(now_us + after_us, Event::Tick { node: id, boot });
+        self.say_hello(id);
     }
 
     /// The process ends without warning.
@@ -191,6 +211,11 @@ impl World {
         }
         let next_us = self.now_us + node.clock.true_us(node.settings.tick_ms * 1_000);
         self.agenda.push(next_us, Event::Tick { node: id, boot });
+        node.ticks += 1;
+        if node.ticks.is_multiple_of(HELLO_TICKS) {
+            self.say_hello(id);
+        }
+        let node = &self.nodes[&id];
         let shards: Vec<ShardId> = node.replicas.keys().copied().collect();
         for shard in shards {
             if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.boot == boot) {
@@ -224,7 +249,7 @@ impl World {
                 let what = format!("node {id} stopped by itself: {fatal}");
                 self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
                 self.crash_node(id, false);
-                self.nodes.get_mut(&id).expect("a node").damaged = true;
+                self.nodes.get_mut(&id).expect("a node").failed = true;
             }
         }
     }

@@ -1,0 +1,105 @@
+//! Disks that are lost, and nodes that come back without their data: as new members, under a new incarnation. Follows the real
+//! host: a node says with each connection which incarnation its data directory is, the other writes that down before it
+//! listens, and tells its replicas, then and at each start.
+
+use super::node::Node;
+use super::{Event, FaultKind, Message, Place, SECOND_US, World};
+use routing::{NodeId, ShardId};
+use shard::{Input, Member, Role, Status};
+
+/// A node says so often who it is.
+pub(crate) const HELLO_TICKS: u64 = 10;
+/// What a re-seed would find on the wall at the start of the run: seconds.
+const WALL_START_S: u64 = 1_767_225_600;
+
+pub(crate) fn incarnation_of(node: u64, incarnation: u32) -> Input {
+    Input::Incarnation { node: NodeId(node), incarnation }
+}
+
+impl World {
+    pub(crate) fn say_hello(&mut self, id: u64) {
+        let hello = Message::Hello { node: id, incarnation: self.nodes[&id].incarnation };
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            self.send(Place::Node(id), Place::Node(other), hello.clone());
+        }
+    }
+
+    pub(crate) fn hear_hello(&mut self, id: u64, from: u64, incarnation: u32) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if !node.is_up() || incarnation <= node.incarnations.get(&from).copied().unwrap_or_default() {
+            return;
+        }
+        node.incarnations.insert(from, incarnation);
+        let shards: Vec<ShardId> = node.replicas.keys().copied().collect();
+        for shard in shards {
+            self.tell(id, shard, incarnation_of(from, incarnation));
+        }
+    }
+
+    /// Whether every shard keeps a majority of voters with their data, now and while this node comes back, if this one loses its.
+    /// With fewer nothing would be served ever again, and nothing be shown.
+    pub(crate) fn may_lose(&self, id: u64) -> bool {
+        let has_data = |node: &Node| !node.failed && !node.awaits_reseed && !node.disk.is_flipped();
+        let keeps = |node: &Node| node.id != id && has_data(node);
+        self.chaos.losses_left > 0
+            && has_data(&self.nodes[&id])
+            && self.map.shards().all(|(shard, _)| {
+                let Some(status) = self.leader_status(shard) else { return false };
+                let voters: Vec<&Member> = status.members.iter().filter(|member| !member.learner).collect();
+                let kept = voters.iter().filter(|member| {
+                    let node = &self.nodes[&member.node.0];
+                    keeps(node) && node.incarnation == member.incarnation
+                });
+                kept.count() > voters.len() / 2
+            })
+    }
+
+    /// Of who leads in the highest term.
+    fn leader_status(&self, shard: ShardId) -> Option<Status> {
+        let statuses = self.nodes.values().filter_map(|node| Some(node.replicas.get(&shard)?.status()));
+        statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
+    }
+
+    /// A node's machine is gone, and another one takes its place with an empty disk.
+    pub(crate) fn lose_disk(&mut self, id: u64) {
+        if !self.may_lose(id) {
+            return;
+        }
+        self.chaos.losses_left -= 1;
+        self.note(FaultKind::DiskLost, format!("node {id}"));
+        self.crash_node(id, true);
+        self.nodes.get_mut(&id).expect("a node").awaits_reseed = true;
+        let after_us = self.rng.range(50_000, 12 * SECOND_US);
+        self.agenda.push(self.now_us + after_us, Event::Reseed { node: id });
+    }
+
+    pub(crate) fn reseed_node(&mut self, id: u64) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        debug_assert!(node.awaits_reseed && !node.is_up());
+        node.awaits_reseed = false;
+        node.disk.replace();
+        node.incarnations.clear();
+        node.incarnation = (WALL_START_S + self.now_us / SECOND_US).max(u64::from(node.incarnation) + 1) as u32;
+        self.note(FaultKind::Reseeded, format!("node {id}"));
+        self.start_node(id);
+    }
+
+    /// Whoever does not vote, of each shard, as its leader knows it: for people.
+    pub(crate) fn missing_voters(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (shard, _) in self.map.shards() {
+            let members = self.leader_status(shard).map(|status| status.members).unwrap_or_default();
+            for node in self.nodes.values() {
+                let incarnation = node.replicas.get(&shard).map(|replica| replica.status().incarnation);
+                let voter = |member: &&Member| member.node.0 == node.id && Some(member.incarnation) == incarnation;
+                if members.iter().find(voter).is_none_or(|member| member.learner) {
+                    let id = node.id;
+                    missing
+                        .push(format!("shard {shard}: node {id} did not become a voter again; members: {members:?}"));
+                }
+            }
+        }
+        missing
+    }
+}
