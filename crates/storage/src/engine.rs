@@ -113,6 +113,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Drops all history of days before `day`.
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError>;
+
+    /// What the node keeps for itself under this name, beside its shards.
+    fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Sets all of these records, atomically; on disk when this returns.
+    fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError>;
 }
 
 impl ShardWrite {

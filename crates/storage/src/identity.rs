@@ -4,8 +4,9 @@
 
 use crate::{Identity, StorageError};
 
-/// Of everything in a data directory. Raised when older code could misread what newer code wrote.
-const FORMAT: u32 = 1;
+/// Of everything in a data directory. Raised when older code could misread what newer code wrote: code of version 1 took every
+/// directory for its node's first, and would vote and acknowledge for one that was lost.
+const FORMAT: u32 = 2;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
 const IDENTITY_BYTES: usize = 4 + 8 + 16;
@@ -27,7 +28,7 @@ pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(
     if format != FORMAT {
         return Err(StorageError::Identity(format!(
             "{place} has format version {format}, and this build reads version {FORMAT}: start it with a build of that \
-             version, or give this node an empty data directory and let it be re-seeded from its peers"
+             version, or re-seed this node (see `palisade node --help`)"
         )));
     }
     let Some((node, fingerprint)) = rest.split_first_chunk::<8>() else {

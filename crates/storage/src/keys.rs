@@ -28,6 +28,8 @@ const TAG_HARD_STATE: u8 = 1;
 const TAG_IDENTITY: u8 = 2;
 /// In `meta` under [`NODE`]: how often it was opened.
 const TAG_BOOT: u8 = 3;
+/// In `meta` under [`NODE`]: what the node keeps for itself; its name follows.
+const TAG_NODE_RECORD: u8 = 4;
 
 /// Stands where a shard id would: records of the whole node. No shard has this number.
 const NODE: ShardId = ShardId(u32::MAX);
@@ -94,6 +96,10 @@ pub(crate) fn identity() -> Vec<u8> {
 
 pub(crate) fn boot() -> Vec<u8> {
     tagged(NODE, TAG_BOOT, &[])
+}
+
+pub(crate) fn node_record(name: &[u8]) -> Vec<u8> {
+    tagged(NODE, TAG_NODE_RECORD, name)
 }
 
 /// The first history key of a day.
@@ -185,6 +191,7 @@ mod tests {
         assert_eq!(hard_state(shard), [1, 2, 3, 4, 1]);
         assert_eq!(identity(), [255, 255, 255, 255, 2]);
         assert_eq!(boot(), [255, 255, 255, 255, 3]);
+        assert_eq!(node_record(b"n"), [255, 255, 255, 255, 4, b'n']);
         assert_eq!(history(shard, 7, "ab", 9), [1, 2, 3, 4, 0, 0, 0, 7, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 9]);
         // CRC-32C of "123456789" is the well-known check value 0xE3069283.
         assert_eq!(seal(b"1234", b"56789"), [0x83, 0x92, 0x06, 0xe3, b'5', b'6', b'7', b'8', b'9']);

@@ -30,6 +30,7 @@ struct Inner {
 struct Tables {
     identity: Option<Vec<u8>>,
     boot: u64,
+    node_records: BTreeMap<Vec<u8>, Vec<u8>>,
     shards: BTreeMap<ShardId, ShardTables>,
 }
 
@@ -81,6 +82,12 @@ impl Inner {
         }
         Ok(())
     }
+
+    /// All that is there is durable.
+    fn sync(&mut self) {
+        self.synced = self.current.clone();
+        self.unsynced.clear();
+    }
 }
 
 impl Tables {
@@ -125,9 +132,7 @@ impl Engine for MemoryEngine {
             None => inner.current.identity = Some(identity::encode(identity)),
         }
         inner.current.boot += 1;
-        // Durable at once, and with it all that was written before.
-        inner.synced = inner.current.clone();
-        inner.unsynced.clear();
+        inner.sync();
         Ok(inner.current.boot)
     }
 
@@ -213,6 +218,17 @@ impl Engine for MemoryEngine {
         inner.unsynced.iter_mut().filter(|write| write.shard == shard).for_each(|write| {
             write.history.retain(|record| record.day >= day);
         });
+        Ok(())
+    }
+    fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.lock().current.node_records.get(name).cloned())
+    }
+
+    fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
+        let mut inner = self.lock();
+        inner.check_writable()?;
+        inner.current.node_records.extend(records.iter().cloned());
+        inner.sync();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! It promises what [`Engine`] does, with one append and one sync per call, and that bytes which were acknowledged and are
 //! now gone or changed are reported, never skipped. It never retries a failed write.
 
+mod framing;
 mod mark;
 mod options;
 
@@ -49,8 +50,11 @@ impl RocksEngine {
         // RocksDB writes CURRENT last: with it, there is a database.
         let exists = db_dir.join("CURRENT").exists();
         let mark = SyncedMark::open(&dir.join(MARK_FILE), exists)?;
+        if exists {
+            framing::check(&db_dir)?;
+        }
         let db = DB::open_cf_descriptors(&options::database()?, &db_dir, options::column_families())
-            .map_err(|error| open_error(dir, &error))?;
+            .map_err(|error| open_error(dir, exists, &error))?;
         let recovered = db.latest_sequence_number();
         if recovered < mark.sequence() {
             return Err(StorageError::Damaged(format!(
@@ -316,6 +320,21 @@ impl Engine for RocksEngine {
             .delete_file_in_range_cf(self.cf(keys::CF_HISTORY), &start, &end)
             .map_err(|error| StorageError::Io(format!("dropping history of shard {shard}: {error}")))
     }
+
+    fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.get(keys::CF_META, &keys::node_record(name), &|| {
+            format!("data directory {}, the node's record {:?}", self.dir.display(), String::from_utf8_lossy(name))
+        })
+    }
+
+    fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        for (name, bytes) in records {
+            let key = keys::node_record(name);
+            batch.put_cf(self.cf(keys::CF_META), &key, keys::seal(&key, bytes));
+        }
+        self.commit(&mut self.writer(), batch, Durability::Synced)
+    }
 }
 
 fn parse_history(shard: ShardId, key: &[u8]) -> Result<keys::HistoryKey<'_>, StorageError> {
@@ -346,7 +365,8 @@ fn read_error(what: &str, error: &rocksdb::Error) -> StorageError {
     }
 }
 
-fn open_error(dir: &Path, error: &rocksdb::Error) -> StorageError {
+/// `exists`: the database was there before.
+fn open_error(dir: &Path, exists: bool, error: &rocksdb::Error) -> StorageError {
     let (dir, message) = (dir.display(), error.to_string());
     // RocksDB has no kind of its own for a lock that is taken.
     if message.contains("While lock file") || message.contains("lock hold by current process") {
@@ -359,6 +379,9 @@ fn open_error(dir: &Path, error: &rocksdb::Error) -> StorageError {
         ErrorKind::InvalidArgument if message.contains("Column famil") => StorageError::Identity(format!(
             "data directory {dir} was written by another version of palisade: start it with that version ({message})"
         )),
+        ErrorKind::IOError if exists && message.contains("No such file") => {
+            StorageError::Damaged(format!("{dir}: a file of its database is missing: {message}"))
+        }
         _ => StorageError::Io(format!("cannot open {dir}: {message}")),
     }
 }

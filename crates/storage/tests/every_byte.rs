@@ -1,0 +1,191 @@
+//! Any one byte of a stopped store is changed, whichever file it is in: the store says that it is damaged and what to do, or
+//! gives back exactly what was written. Never anything else.
+//!
+//! Every byte is tried of every file that RocksDB reads at start, and of the log, the tables and the mark; of files that
+//! only people read (its own log, a copy of its options), a sample.
+
+use palisade_storage::*;
+use routing::ShardId;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(5)];
+const IDENTITY: Identity = Identity { fingerprint: [7; 16], node: 3 };
+/// Of a file of which not every byte is tried, so many are.
+const SAMPLED: usize = 40;
+
+/// All that a node reads of its store.
+#[derive(Debug, PartialEq, Eq)]
+struct Contents {
+    boot: u64,
+    shards: Vec<Recovered>,
+    history: Vec<Vec<HistoryRecord>>,
+    newest: Vec<HistoryRecord>,
+    node_record: Option<Vec<u8>>,
+}
+
+fn read(dir: &Path) -> Result<Contents, StorageError> {
+    let engine = RocksEngine::open(dir)?;
+    let boot = engine.claim(&IDENTITY)?;
+    let shards = SHARDS.map(|shard| engine.recover(shard)).into_iter().collect::<Result<_, _>>()?;
+    let history = SHARDS.map(|shard| engine.history_since(shard, 0, None, usize::MAX).map(|(page, _)| page));
+    let history = history.into_iter().collect::<Result<_, _>>()?;
+    let newest = engine.history(SHARDS[1], "name", 2)?;
+    Ok(Contents { boot, shards, history, newest, node_record: engine.node_record(b"peer")? })
+}
+
+/// What a shard's life leaves behind: entries with a replaced tail, hard states, a checkpoint with history, a truncated log.
+fn live(engine: &RocksEngine, from: u64) {
+    for index in from..from + 6 {
+        let write = |shard: ShardId| ShardWrite {
+            shard,
+            entries: vec![(index, format!("entry {index} of shard {shard}").into_bytes())],
+            hard_state: Some(format!("hard state {index}").into_bytes()),
+            ..ShardWrite::default()
+        };
+        engine.write(&SHARDS.map(write), Durability::Synced).expect("append");
+    }
+    let last = from + 5;
+    let checkpoint = |shard: ShardId| ShardWrite {
+        shard,
+        delete_after: Some(last - 1),
+        entries: vec![(last, b"of a new leader".to_vec())],
+        truncate_to: Some(from + 1),
+        applied: Some(format!("applied {last}").into_bytes()),
+        table: vec![
+            (b"lock".to_vec(), Some(format!("held {last}").into_bytes())),
+            (vec![last as u8], Some(b"x".to_vec())),
+        ],
+        history: (from..last)
+            .map(|index| HistoryRecord {
+                day: 1,
+                name: "name".into(),
+                token: index,
+                index,
+                tenure: vec![index as u8; 9],
+            })
+            .collect(),
+        ..ShardWrite::default()
+    };
+    engine.write(&SHARDS.map(checkpoint), Durability::Synced).expect("checkpoint");
+}
+
+/// A store that was stopped twice: what was written before is in tables, the rest in the log.
+fn stopped(dir: &Path) {
+    for from in [1, 7] {
+        let engine = RocksEngine::open(dir).expect("open");
+        engine.claim(&IDENTITY).expect("claim");
+        engine.put_node_records(&[(b"peer".to_vec(), from.to_string().into_bytes())]).expect("node record");
+        live(&engine, from);
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = ["", "rocksdb"]
+        .into_iter()
+        .flat_map(|sub| fs::read_dir(dir.join(sub)).expect("directory"))
+        .map(|file| file.expect("file").path())
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("rocksdb")).expect("directory");
+    for file in files(from) {
+        fs::copy(&file, to.join(file.strip_prefix(from).expect("below"))).expect("copy");
+    }
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().expect("name").to_string_lossy().into_owned()
+}
+
+/// All bits of all bytes of all files with data, instead of a share that takes seconds.
+fn everything() -> bool {
+    std::env::var_os("PALISADE_EVERY_BYTE").is_some()
+}
+
+/// Changes every `step`th byte of one file, alone, to `changed` of it. Returns where that was harmless.
+///
+/// # Panics
+/// If a change led to anything but the same contents or an error that says what to do.
+fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8) -> u8) -> Vec<usize> {
+    let intact = {
+        let scratch = tempfile::tempdir().expect("temporary directory");
+        copy(dir, scratch.path());
+        read(scratch.path()).expect("intact")
+    };
+    let name = name(file);
+    let bytes = fs::read(file).expect("file");
+    let (mut found, mut harmless) = (0, Vec::new());
+    for place in (0..bytes.len()).step_by(step) {
+        let scratch = tempfile::tempdir().expect("temporary directory");
+        copy(dir, scratch.path());
+        let mut damaged = bytes.clone();
+        damaged[place] = changed(place, bytes[place]);
+        assert_ne!(damaged, bytes);
+        fs::write(scratch.path().join(file.strip_prefix(dir).expect("below")), damaged).expect("write");
+        match read(scratch.path()) {
+            Ok(contents) => {
+                assert_eq!(contents, intact, "{name}, byte {place}: other contents, and no word of it");
+                harmless.push(place);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                assert!(message.contains("re-seed"), "{name}, byte {place}: {message}");
+                assert!(message.contains("palisade node --help"), "{name}, byte {place}: {message}");
+                found += 1;
+            }
+        }
+    }
+    println!("{name}: {} bytes, {found} found, {} harmless", bytes.len(), harmless.len());
+    harmless
+}
+
+/// The kinds of files of which no byte may change without being missed.
+fn holds_data(name: &str) -> bool {
+    [".log", ".sst"].iter().any(|extension| name.ends_with(extension))
+        || ["SYNCED", "CURRENT"].contains(&name)
+        || name.starts_with("MANIFEST-")
+}
+
+#[test]
+fn a_changed_byte_is_found_or_harmless() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    stopped(dir.path());
+    let mut kinds = BTreeSet::new();
+    for file in files(dir.path()) {
+        let (name, bytes) = (name(&file), fs::metadata(&file).expect("file").len() as usize);
+        let step = match holds_data(&name) {
+            // Tables are checked block by block, so a share of their bytes meets every block.
+            true if name.ends_with(".sst") && !everything() => 7,
+            true => 1,
+            false => bytes.div_ceil(SAMPLED).max(1),
+        };
+        // A high bit makes lengths long, a low one makes them a little wrong: every place gets another, or all.
+        for turn in 0..if everything() { 8 } else { 1 } {
+            let harmless = change_each(dir.path(), &file, step, |place, byte| byte ^ 1 << ((place + turn) % 8));
+            if holds_data(&name) {
+                assert_eq!(harmless, [0; 0], "{name}: changes here were missed");
+                kinds.insert(name.trim_matches(|c: char| c.is_ascii_digit()).to_owned());
+            }
+        }
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [".log", ".sst", "CURRENT", "MANIFEST-", "SYNCED"]);
+}
+
+/// RocksDB's reader never returned from a record whose type was changed to one of recycled files.
+#[test]
+fn a_changed_record_type_does_not_hang() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    stopped(dir.path());
+    for file in files(dir.path()) {
+        if name(&file).starts_with("MANIFEST-") {
+            let harmless = change_each(dir.path(), &file, 1, |_, byte| byte ^ 1 << 2);
+            assert_eq!(harmless, [0; 0], "changes here were missed");
+        }
+    }
+}
