@@ -122,10 +122,17 @@ pub struct Dev {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-If a node refuses to start because its data is damaged, re-seed this replica from its peers: move its data directory away
-and start it again with an empty one. Do this only while all the other replicas of its shards are up and stand at one applied
-index (see `palisade cluster status`), one node at a time: a replica that comes back empty has forgotten what it
-acknowledged, and only the others remember. Until `palisade cluster status` shows it level with them, keep all of them up.")]
+First start. A node whose data directory is new takes part only once every other node that shares a shard with it has confirmed
+that it knows no other directory of it: an empty directory could as well be a lost one, and then the node has forgotten what
+it voted for and acknowledged. It logs whom it waits for. In a cluster that has never run, and some of whose machines start
+later, --new-cluster skips the wait.
+
+Re-seeding. If a node refuses to start because its data is damaged, or its disk is lost, move what is left of its data directory
+away and start the node with --reseed, on an empty directory. It comes back as a new member: it gets the log or a snapshot
+from the leader of each of its shards, and has a vote again once it has caught up. Until then `palisade cluster status` shows
+it as re-seeding, and its shards have one voter less to lose. This needs a majority of each shard's other voters: if more than
+a minority of a shard's replicas lost their data, that shard is not served any more. Afterwards, start it without --reseed.
+Never bring the old directory back: it is refused.")]
 pub struct Node {
     /// The cluster file
     #[arg(long, value_name = "FILE")]
@@ -136,6 +143,12 @@ pub struct Node {
     /// Where to keep the data [default: ./data/node-N]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// This node's data is lost or damaged: start anew with an empty data directory, as a new member of the node's shards
+    #[arg(long)]
+    pub reseed: bool,
+    /// This cluster has never run: do not wait for all its nodes
+    #[arg(long, conflicts_with = "reseed")]
+    pub new_cluster: bool,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use crate::serve::{bind, gateway_failure, node_failure, open_engine, told_to_sto
 use client::Client;
 use futures_util::future::select_all;
 use gateway::{Gateway, GatewayOptions};
-use node::{Node, NodeHandle, NodeOptions};
+use node::{FirstStart, Node, NodeHandle, NodeOptions};
 use routing::{ClusterConfig, NodeId};
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -44,6 +44,7 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
             cluster: cluster.clone(),
             id: NodeId(id),
             engine,
+            first_start: FirstStart::AskPeers,
             listener: Some(socket),
             metrics_listener: Some(node_metrics),
         };

@@ -4,7 +4,7 @@ use crate::args;
 use crate::cluster_file::{load, warn_if_wide};
 use crate::failure::{Exit, Failure};
 use gateway::{Gateway, GatewayOptions};
-use node::{Node, NodeOptions};
+use node::{FirstStart, Node, NodeOptions};
 use routing::NodeId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +21,15 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
-    let engine = open_engine(&dir).await?;
-    let options = NodeOptions { cluster, id: NodeId(args.id), engine, listener: None, metrics_listener: None };
+    let opened = open_engine(&dir).await;
+    let engine = opened.map_err(|failure| if args.reseed { needs_empty(&dir, failure) } else { failure })?;
+    let first_start = match (args.reseed, args.new_cluster) {
+        (true, _) => FirstStart::Reseed,
+        (false, true) => FirstStart::NewCluster,
+        (false, false) => FirstStart::AskPeers,
+    };
+    let id = NodeId(args.id);
+    let options = NodeOptions { cluster, id, engine, first_start, listener: None, metrics_listener: None };
     let node = Node::start(options).await.map_err(node_failure)?;
     let failed = tokio::select! {
         () = told_to_stop() => None,
@@ -32,6 +39,13 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         Some(error) => Err(node_failure(error)),
         None => node.shutdown().await.map_err(node_failure),
     }
+}
+
+/// A damaged directory was not moved away before `--reseed`.
+fn needs_empty(dir: &Path, failure: Failure) -> Failure {
+    let next =
+        format!("--reseed starts anew in an empty data directory: move {} away, and run this again", dir.display());
+    Failure { next, ..failure }
 }
 
 /// Runs a gateway to its end.

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::stores::Stores;
 use crate::writer::LogWriter;
 use routing::{Fingerprint, NodeId, ShardMap};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) host: Arc<Host>,
     pub(crate) writer: LogWriter,
     pub(crate) engine: Arc<dyn Engine>,
+    /// Shared with the threads that wait for the disk.
+    pub(crate) stores: Arc<Stores>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,

@@ -21,6 +21,7 @@ mod placement;
 mod retention;
 mod server;
 mod service;
+mod stores;
 #[cfg(test)]
 mod testing;
 mod transport;
@@ -28,3 +29,4 @@ mod writer;
 
 pub use error::NodeError;
 pub use node::{Node, NodeHandle, NodeOptions};
+pub use stores::FirstStart;

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-/// The version of what nodes say to each other. A peer of another one is refused.
-pub(crate) const PROTOCOL: u32 = 1;
+/// The version of what nodes say to each other. A peer of another one is refused. (1 did not say which data directory it
+/// comes with.)
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
@@ -41,6 +42,11 @@ pub(crate) const PEER_FRAME_BYTES: usize = 1 << 20;
 pub(crate) const PEER_FRAME_BYTES_MAX: usize = 32 << 20;
 /// First and longest pause between attempts to reach a peer.
 pub(crate) const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A peer must answer a greeting within this time.
+pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a node at its first start says whom it still waits for.
+pub(crate) const AWAITED_EVERY: Duration = Duration::from_secs(10);
 
 /// Snapshots sent, and snapshots received, at the same time.
 pub(crate) const SNAPSHOTS_AT_ONCE: usize = 2;

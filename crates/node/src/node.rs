@@ -10,9 +10,10 @@ use crate::context::Context;
 use crate::error::NodeError;
 use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX};
+use crate::limits::{AWAITED_EVERY, CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX};
 use crate::metrics::Metrics;
 use crate::service::Shards;
+use crate::stores::{FirstStart, Stores};
 use crate::transport::{Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, send_snapshots};
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
@@ -35,6 +36,8 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// The node's store. Nobody else writes to it while the node runs.
     pub engine: Arc<dyn Engine>,
+    /// What to do if the store is empty.
+    pub first_start: FirstStart,
     /// Serve on this socket instead of binding the node's address: for tests and `dev`, which need port 0.
     pub listener: Option<std::net::TcpListener>,
     /// Serve `/metrics` on this socket instead of binding the node's metrics address.
@@ -50,7 +53,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; nothing is left running.
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
-        let NodeOptions { cluster, id, engine, listener, metrics_listener } = options;
+        let NodeOptions { cluster, id, engine, first_start, listener, metrics_listener } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
             NodeError::Config(format!("the cluster file has no node {id}: choose one of {}", known.join(", ")))
@@ -69,21 +72,24 @@ impl Node {
             (bound, configured) => Some(server::listen(bound, configured.as_deref().unwrap_or("metrics")).await?),
         };
 
-        let replicas = {
+        let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
+        let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
+        let peers: BTreeMap<NodeId, String> = others.map(|node| (node.id, node.address.clone())).collect();
+        let (stores, replicas) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings) = (engine.clone(), settings.clone());
-            let (map, hosted) = (map.clone(), hosted.clone());
+            let (map, hosted, peers) = (map.clone(), hosted.clone(), peers.clone());
             let opened = tokio::task::spawn_blocking(move || {
-                let boot = engine.claim(&identity)?;
-                tracing::info!(node = %id, boot, shards = hosted.len(), "recovering");
-                open_replicas(&*engine, &map, &hosted, id, boot, &settings, clock)
+                let unix_s = clock.now().wall_ms / 1_000;
+                let (stores, boot) = Stores::open(engine.clone(), &identity, peers.into_keys(), first_start, unix_s)?;
+                let incarnation = stores.own().incarnation;
+                tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
+                let replicas = open_replicas(&*engine, &map, &hosted, (id, incarnation), boot, &settings, clock)?;
+                Ok::<_, NodeError>((Arc::new(stores), replicas))
             });
             opened.await.map_err(|error| NodeError::Thread(error.to_string()))??
         };
 
-        let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
-        let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
-        let peers: BTreeMap<NodeId, String> = others.map(|node| (node.id, node.address.clone())).collect();
         let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
             .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
         let lifecycle = Arc::new(Lifecycle::new());
@@ -104,6 +110,7 @@ impl Node {
             host,
             writer,
             engine,
+            stores,
             lifecycle,
             metrics,
             board: Arc::new(Board::new(hosted)),
@@ -122,7 +129,11 @@ impl Node {
         };
         // From here on an early return drops the handle, which ends what was started.
         handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
-        let greeter = Arc::new(Greeter::new(id, context.fingerprint, context.peers.keys().copied()));
+        for (peer, store) in context.stores.known() {
+            let incarnation = store.incarnation;
+            context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
+        }
+        let greeter = Arc::new(Greeter::new(context.clone()));
         for (peer, address) in &context.peers {
             let outgoing = Outgoing {
                 context: context.clone(),
@@ -135,6 +146,7 @@ impl Node {
             handle.tasks.spawn(outgoing.run());
         }
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
+        handle.spawn_until_draining(take_part(context.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(context.clone(), settings.history_days));
         if let Some(listener) = metrics_listener {
@@ -300,7 +312,7 @@ fn open_replicas(
     engine: &dyn Engine,
     map: &ShardMap,
     hosted: &[ShardId],
-    node: NodeId,
+    (node, incarnation): (NodeId, u32),
     boot: u64,
     settings: &Settings,
     clock: Clock,
@@ -311,7 +323,7 @@ fn open_replicas(
         let config = ReplicaConfig {
             shard: *shard,
             node,
-            incarnation: 0,
+            incarnation,
             voters: placed.nodes.clone(),
             preferred_leader: placed.preferred_leader,
             boot,
@@ -328,6 +340,30 @@ fn open_replicas(
         replicas.insert(*shard, Replica::open(config, engine.recover(*shard)?, clock.now())?);
     }
     Ok(replicas)
+}
+
+/// Lets the replicas take part once the store is known to be the only one that this node ever had, or to be a new member's.
+async fn take_part(context: Arc<Context>) {
+    let stores = &context.stores;
+    if !stores.awaited().is_empty() {
+        tracing::info!("this data directory is new: before this node takes part, all its peers must know of no other");
+        while tokio::time::timeout(AWAITED_EVERY, stores.all_confirmed()).await.is_err() {
+            let awaited: Vec<String> = stores.awaited().iter().map(NodeId::to_string).collect();
+            tracing::warn!(
+                "this data directory is new, so this node takes no part before all its peers have confirmed that they know of \
+                 no other; still to come: node {}. If this node's data was lost, start it with --reseed; if the cluster has \
+                 never run and some of its machines start later, with --new-cluster",
+                awaited.join(", ")
+            );
+        }
+        let stores = stores.clone();
+        match tokio::task::spawn_blocking(move || stores.keep_confirmation()).await {
+            Ok(Ok(())) => tracing::info!("all peers have confirmed this data directory"),
+            Ok(Err(error)) => return context.lifecycle.fail(error.to_string()),
+            Err(error) => return context.lifecycle.fail(error.to_string()),
+        }
+    }
+    context.host.take_part();
 }
 
 /// Asks for each shard led here to be led elsewhere, and waits a moment for it.

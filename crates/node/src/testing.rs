@@ -6,11 +6,12 @@ use crate::context::Context;
 use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::stores::{FirstStart, Stores};
 use crate::writer::LogWriter;
 use routing::{Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::{Engine, MemoryEngine};
+use storage::{Engine, Identity, MemoryEngine};
 use tokio::sync::Semaphore;
 
 pub(crate) const FINGERPRINT: Fingerprint = Fingerprint([7; 16]);
@@ -28,6 +29,11 @@ pub(crate) fn metrics() -> Arc<Metrics> {
 
 /// Node `id` of the map above, with one shard thread whose inbox is returned, and `operations_max` per shard.
 pub(crate) fn context(id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
+    context_of(FINGERPRINT, id, operations_max)
+}
+
+/// Of a cluster with these settings.
+pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
     let shards = [ShardId(0), ShardId(1)];
     let (host, mut inboxes) = Host::new(&shards, 1, operations_max);
     let (host, lifecycle, metrics) = (Arc::new(host), Arc::new(Lifecycle::new()), metrics());
@@ -35,14 +41,17 @@ pub(crate) fn context(id: NodeId, operations_max: usize) -> (Arc<Context>, Inbox
     let (writer, _) =
         LogWriter::start(engine.clone(), 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone()).unwrap();
     let peer = NodeId(3 - id.0);
+    let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
+    let (stores, _) = Stores::open(engine.clone(), &identity, [peer], FirstStart::AskPeers, 0).unwrap();
     let context = Context {
         id,
-        fingerprint: FINGERPRINT,
+        fingerprint,
         map: map(),
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
         host,
         writer,
         engine,
+        stores: Arc::new(stores),
         lifecycle,
         metrics,
         board: Arc::new(Board::new(shards)),

@@ -351,9 +351,8 @@ async fn metrics_are_served_over_http() {
     cluster.stop(id).await;
     let metrics_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = metrics_listener.local_addr().unwrap();
-    let (cluster_file, engine) = (cluster.config.clone(), cluster.engines[&id].clone());
-    let options =
-        NodeOptions { cluster: cluster_file, id, engine, listener: None, metrics_listener: Some(metrics_listener) };
+    let engine = cluster.engines[&id].clone();
+    let options = NodeOptions { metrics_listener: Some(metrics_listener), ..cluster.options(id, engine) };
     cluster.nodes.insert(id, Node::start(options).await.unwrap());
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -372,16 +371,9 @@ async fn metrics_are_served_over_http() {
 async fn a_store_of_another_node_is_refused() {
     let cluster = Cluster::start(3, 2, calm()).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (cluster_file, engine) = (cluster.config.clone(), cluster.engines[&NodeId(1)].clone());
-    let options = NodeOptions {
-        cluster: cluster_file.clone(),
-        id: NodeId(2),
-        engine: engine.clone(),
-        listener: Some(listener),
-        metrics_listener: None,
-    };
+    let engine = cluster.engines[&NodeId(1)].clone();
+    let options = NodeOptions { listener: Some(listener), ..cluster.options(NodeId(2), engine.clone()) };
     assert!(matches!(Node::start(options).await, Err(NodeError::Storage(_))));
-    let options = NodeOptions { cluster: cluster_file, id: NodeId(9), engine, listener: None, metrics_listener: None };
-    assert!(matches!(Node::start(options).await, Err(NodeError::Config(_))));
+    assert!(matches!(Node::start(cluster.options(NodeId(9), engine)).await, Err(NodeError::Config(_))));
     cluster.stop_all().await;
 }

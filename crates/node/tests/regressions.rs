@@ -3,7 +3,7 @@
 mod cluster;
 
 use cluster::*;
-use palisade_node::{Node, NodeOptions};
+use palisade_node::Node;
 use routing::{NodeId, Settings, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,12 @@ impl Engine for SlowHistory {
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
         self.0.drop_history_before(shard, day)
     }
+    fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.0.node_record(name)
+    }
+    fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
+        self.0.put_node_records(records)
+    }
 }
 
 /// A checkpoint takes ended grants out of the replica's memory; until the log writer had written it, they were in neither
@@ -53,9 +59,7 @@ async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
     for id in [1, 2, 3].map(NodeId) {
         cluster.stop(id).await;
         let engine = Arc::new(SlowHistory(cluster.engines[&id].clone()));
-        let options =
-            NodeOptions { cluster: cluster.config.clone(), id, engine, listener: None, metrics_listener: None };
-        cluster.nodes.insert(id, Node::start(options).await.unwrap());
+        cluster.nodes.insert(id, Node::start(cluster.options(id, engine)).await.unwrap());
     }
     let token = granted(cluster.ask_leader(acquire("orders", 1)).await).fencing_token;
     cluster.ask_leader(release("orders", token)).await;

@@ -18,7 +18,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A node, as numbered in the cluster file. From 1; also its Raft peer id in every shard it hosts.
+    /// A node, as numbered in the cluster file. From 1 to 2^32 - 1.
     NodeId(u64)
 );
 id!(

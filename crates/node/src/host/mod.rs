@@ -84,8 +84,10 @@ pub(crate) enum HostMessage {
     /// By place: on disk up to this number.
     Persisted(Vec<(usize, u64)>),
     Input(usize, Input),
-    /// All shards shared with this peer.
-    PeerUnreachable(NodeId),
+    /// To all shards shared with this peer.
+    Shared(NodeId, Input),
+    /// From here on replicas tick, and hear their peers.
+    TakePart,
     /// Finish what is queued before this, and end.
     Stop,
 }
@@ -232,9 +234,17 @@ impl Host {
         }
     }
 
-    pub(crate) fn peer_unreachable(&self, peer: NodeId) {
+    /// Tells all shards that are shared with this peer.
+    pub(crate) fn input_shared(&self, peer: NodeId, input: &Input) {
         for thread in 0..self.inboxes.len() {
-            self.say(thread, HostMessage::PeerUnreachable(peer));
+            self.say(thread, HostMessage::Shared(peer, input.clone()));
+        }
+    }
+
+    /// Until then no replica here ticks or hears a peer.
+    pub(crate) fn take_part(&self) {
+        for thread in 0..self.inboxes.len() {
+            self.say(thread, HostMessage::TakePart);
         }
     }
 

@@ -43,8 +43,15 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// One thread with shard 0.
+    /// One thread with shard 0, which takes part.
     fn new(operations_max: usize) -> Self {
+        let fixture = Fixture::waiting(operations_max);
+        fixture.host.take_part();
+        fixture
+    }
+
+    /// One thread with shard 0, whose node does not know yet whether it may take part.
+    fn waiting(operations_max: usize) -> Self {
         let (host, mut inboxes) = Host::new(&[ShardId(0)], 1, operations_max);
         let (step, steps) = crossbeam_channel::unbounded();
         let (outcomes, outcome) = crossbeam_channel::unbounded();
@@ -134,6 +141,32 @@ fn after_a_fatal_step_nothing_is_answered() {
     f.thread.join().unwrap();
     assert!(f.lifecycle.failure().unwrap().contains("parted from the others"));
     assert!(answers.try_recv().is_err());
+}
+
+#[test]
+fn before_it_takes_part_a_replica_hears_no_peer_and_decides_nothing() {
+    let f = Fixture::waiting(10);
+    let mut answers = f.open(1);
+    assert_eq!(f.host.deliver([(ShardId(0), vec![1])]), 0);
+    f.host.input(ShardId(0), Input::Peer(vec![2]));
+    let read = |slot, linearizable| {
+        let request = Request::Read { query: Query::Status, linearizable };
+        Submission { request, ..submission(1, slot) }
+    };
+    f.host.submit(0, vec![submission(1, 0), read(1, true), read(2, false)]).unwrap();
+    let told = f.steps.recv().unwrap();
+    assert!(matches!(told[..], [Input::Read { linearizable: false, .. }]), "{told:?}");
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    let refused = answers.blocking_recv().unwrap();
+    assert!(refused.iter().all(|answer| answer.reply == Reply::NoLeader), "{refused:?}");
+    assert_eq!(refused.iter().map(|answer| answer.slot).collect::<Vec<_>>(), [0, 1]);
+
+    f.host.take_part();
+    f.host.deliver([(ShardId(0), vec![3])]);
+    let told = f.steps.recv().unwrap();
+    assert!(matches!(&told[..], [Input::Peer(bytes)] if *bytes == [3]), "{told:?}");
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+    f.end();
 }
 
 #[test]

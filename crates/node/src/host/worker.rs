@@ -88,6 +88,8 @@ pub(crate) struct Worker {
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
+    /// Before, no replica ticks or hears a peer.
+    takes_part: bool,
 }
 
 impl Worker {
@@ -110,6 +112,7 @@ impl Worker {
             lifecycle: parts.lifecycle,
             metrics: parts.metrics,
             board: parts.board,
+            takes_part: false,
         }
     }
 
@@ -135,8 +138,8 @@ impl Worker {
             }
             if let Err(fatal) = self.step(now) {
                 self.lifecycle.fail(format!(
-                    "{fatal}; nothing was answered since. Check the disk and this log; if the replica's data is damaged, \
-                     re-seed it from its peers"
+                    "{fatal}; nothing was answered since. Check the disk and this log; if the node's data is damaged, re-seed it \
+                     (see `palisade node --help`)"
                 ));
                 return;
             }
@@ -198,13 +201,14 @@ impl Worker {
                 }
             }
             HostMessage::Input(index, input) => self.tell(index, input),
-            HostMessage::PeerUnreachable(node) => {
+            HostMessage::Shared(node, input) => {
                 for index in 0..self.places.len() {
                     if self.places[index].peers.contains(&node) {
-                        self.tell(index, Input::Unreachable { node });
+                        self.tell(index, input.clone());
                     }
                 }
             }
+            HostMessage::TakePart => self.takes_part = true,
             HostMessage::Stop => {}
         }
     }
@@ -216,6 +220,10 @@ impl Worker {
             self.answer(ticket, Reply::Busy);
             return;
         }
+        if !self.takes_part && !matches!(request, Request::Read { linearizable: false, .. }) {
+            self.answer(ticket, Reply::NoLeader);
+            return;
+        }
         let input = match request {
             Request::Propose { command, wait } => Input::Propose { ticket, command, wait },
             Request::Read { query, linearizable } => Input::Read { ticket, query, linearizable },
@@ -224,6 +232,9 @@ impl Worker {
     }
 
     fn tell(&mut self, index: usize, input: Input) {
+        if !self.takes_part && matches!(input, Input::Tick | Input::Peer(_)) {
+            return; // it may have forgotten what it said: see `stores`
+        }
         let place = &mut self.places[index];
         if place.inputs.is_empty() {
             self.touched.push(index);

@@ -247,7 +247,14 @@ fn shard_status(status: Status) -> v1::ShardStatus {
         waiters: status.counts.waiters,
         sessions: status.counts.sessions,
         snapshots_installed: status.snapshots_installed,
+        incarnation: status.incarnation,
+        members: status.members.into_iter().map(member).collect(),
     }
+}
+
+fn member(member: shard::Member) -> v1::Member {
+    let shard::Member { node, incarnation, learner } = member;
+    v1::Member { node: node.0, incarnation, learner }
 }
 
 /// As many rows as fit one result, and whether some did not.

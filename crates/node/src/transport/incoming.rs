@@ -1,6 +1,6 @@
 //! What peers send: frames of Raft messages, and snapshots.
 
-use super::hello::Greeter;
+use super::hello::{Greeter, Refusal};
 use super::outbox::Outboxes;
 use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::v1::peer_service_server::PeerService;
-use wire::v1::{DeliverResponse, PeerFrame, SnapshotChunk, SnapshotProgress};
+use wire::v1::{DeliverResponse, Greeting, Hello, PeerFrame, SnapshotChunk, SnapshotProgress};
 
 /// The service between nodes.
 pub(crate) struct Peers {
@@ -28,11 +28,8 @@ impl Peers {
     }
 
     async fn listen(&self, mut frames: Streaming<PeerFrame>) -> Result<(), Status> {
-        let Some(first) = frames.message().await? else { return Ok(()) };
-        let peer = self.greeter.check(first.hello.as_ref())?;
-        if let Some(outbox) = self.outboxes.of(peer) {
-            outbox.peer_is_there();
-        }
+        let Some(mut first) = frames.message().await? else { return Ok(()) };
+        let peer = self.greeter.check(first.hello.take()).await?;
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
         while let Some(frame) = next {
@@ -51,6 +48,19 @@ impl Peers {
 impl PeerService for Peers {
     type InstallSnapshotStream = ReceiverStream<Result<SnapshotProgress, Status>>;
 
+    async fn greet(&self, request: Request<Hello>) -> Result<Response<Greeting>, Status> {
+        match self.greeter.check(Some(request.into_inner())).await {
+            Ok(peer) => {
+                if let Some(outbox) = self.outboxes.of(peer) {
+                    outbox.peer_is_there();
+                }
+                Ok(Response::new(Greeting { hello: Some(self.greeter.hello()), refused_store: String::new() }))
+            }
+            Err(Refusal::Store(reason)) => Ok(Response::new(Greeting { hello: None, refused_store: reason })),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
     async fn deliver(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<DeliverResponse>, Status> {
         tokio::select! {
             () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
@@ -62,6 +72,9 @@ impl PeerService for Peers {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
+        if !self.context.stores.awaited().is_empty() {
+            return Err(Status::unavailable("this node takes no part before all its peers have greeted it"));
+        }
         let permit = self.snapshots.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted("this node is receiving other snapshots; the sender tries again by itself")
         })?;

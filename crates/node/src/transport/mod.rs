@@ -1,8 +1,8 @@
 //! Nodes among themselves: Raft messages in frames, one stream per peer, and snapshots apart from them.
 //!
 //! Messages may be lost, and are dropped rather than queued without bound; Raft sends again. It promises that a peer of
-//! another cluster, of other cluster-frozen settings or of another protocol is refused, both ways, with a reason. It knows
-//! nothing of what the messages say.
+//! another cluster, of other cluster-frozen settings, of another protocol, or with another data directory than is known of
+//! it is refused, both ways, with a reason. It knows nothing of what the messages say.
 
 mod hello;
 mod incoming;

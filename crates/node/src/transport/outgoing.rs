@@ -3,17 +3,18 @@
 use super::hello::Greeter;
 use super::outbox::Outbox;
 use crate::context::Context;
-use crate::limits::RECONNECT;
+use crate::limits::{GREET_TIMEOUT, RECONNECT};
 use crate::metrics::PeerMetrics;
 use routing::NodeId;
+use shard::Input;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use wire::v1::PeerFrame;
 use wire::v1::peer_service_client::PeerServiceClient;
+use wire::v1::{Greeting, PeerFrame};
 
 /// A stream that lasted this long was accepted.
 const ACCEPTED_AFTER: Duration = Duration::from_millis(500);
@@ -57,7 +58,7 @@ impl Outgoing {
             let reason = self.converse(&mut seen).await;
             self.metrics.connected.set(0);
             self.outbox.clear();
-            self.context.host.peer_unreachable(self.peer);
+            self.context.host.input_shared(self.peer, &Input::Unreachable { node: self.peer });
             let lost = Seen::Lost(reason);
             if seen != lost {
                 let Seen::Lost(reason) = &lost else { unreachable!("just made") };
@@ -80,13 +81,16 @@ impl Outgoing {
             Ok(channel) => channel,
             Err(reason) => return reason,
         };
+        let mut client = PeerServiceClient::new(channel);
+        if let Err(reason) = self.greet(&mut client).await {
+            return reason;
+        }
         // One frame under way in the channel, one in the making: the longer the peer takes, the fuller the next frame.
         let (frames, stream) = mpsc::channel(1);
         let hello = PeerFrame { hello: Some(self.greeter.hello()), messages: Vec::new() };
         if frames.try_send(hello).is_err() {
             return "the stream closed at once".into();
         }
-        let mut client = PeerServiceClient::new(channel);
         let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
         let mut pump = pin!(self.pump(frames));
         let mut accepted = pin!(tokio::time::sleep(ACCEPTED_AFTER));
@@ -105,6 +109,23 @@ impl Outgoing {
                 }
             }
         }
+    }
+
+    /// Each learns whether the other listens to it. The peer knows this node's data directory afterwards.
+    async fn greet(&self, client: &mut PeerServiceClient<Channel>) -> Result<(), String> {
+        let answer = tokio::time::timeout(GREET_TIMEOUT, client.greet(self.greeter.hello())).await;
+        let answer = answer.map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
+        let Greeting { hello, refused_store } = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        if !refused_store.is_empty() {
+            self.context.lifecycle.fail(format!("refused by node {} at {}: {refused_store}", self.peer, self.address));
+            return Err(refused_store);
+        }
+        let found = self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;
+        if found != self.peer {
+            return Err(format!("node {found} answers there: correct the addresses in the cluster file"));
+        }
+        self.context.stores.confirmed_by(self.peer);
+        Ok(())
     }
 
     /// Returns when the stream takes no more.

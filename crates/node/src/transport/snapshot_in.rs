@@ -26,7 +26,7 @@ impl SnapshotReceiver {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
         };
         let SnapshotHeader { hello, shard, raft, data_bytes } = header;
-        let peer = self.greeter.check(hello.as_ref())?;
+        let peer = self.greeter.check(hello).await?;
         let shard = ShardId(shard);
         let Some(status) = self.context.board.get(shard) else {
             return Err(Status::failed_precondition(format!(

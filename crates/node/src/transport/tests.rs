@@ -8,15 +8,17 @@ use crate::lifecycle::Phase;
 use crate::limits::{OUTBOX_BYTES_MAX, PEER_FRAME_BYTES, PROTOCOL};
 use crate::mailbox::Received;
 use crate::service::Shards;
-use crate::testing::{FINGERPRINT, context};
+use crate::testing::{FINGERPRINT, context, context_of};
 use routing::{Fingerprint, NodeId, ShardId};
+use shard::Input;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Code;
 use wire::v1::peer_service_client::PeerServiceClient;
-use wire::v1::{Hello, PeerFrame, PeerMessage};
+use wire::v1::{Greeting, Hello, PeerFrame, PeerMessage};
 
-/// Waits for the first message.
+/// Waits for messages, of which only the first is wanted.
 fn first(inbox: &InboxEnd) -> HostMessage {
     let mut messages = Vec::new();
     assert_eq!(inbox.receiver.take_all(&mut messages, None), Received::Some);
@@ -27,12 +29,29 @@ fn message(shard: u32, bytes: usize) -> PeerMessage {
     PeerMessage { shard, raft: vec![0; bytes].into() }
 }
 
+/// From this node to node 2.
+fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outgoing {
+    Outgoing {
+        context: sender.clone(),
+        greeter: Arc::new(Greeter::new(sender.clone())),
+        peer: NodeId(2),
+        address,
+        outbox: outboxes.of(NodeId(2)).unwrap(),
+        metrics: sender.metrics.peer(NodeId(2)),
+    }
+}
+
+/// Of node 1.
+fn hello(incarnation: u32, store: u64) -> Hello {
+    Hello { node: 1, fingerprint: FINGERPRINT.0.to_vec(), protocol: PROTOCOL, incarnation, store }
+}
+
 /// Serves node 2 on a free port.
 async fn serve() -> (Arc<Context>, InboxEnd, String) {
     let (context, inbox) = context(NodeId(2), 10);
     let listener = crate::server::listen(None, "127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let greeter = Arc::new(Greeter::new(NodeId(2), FINGERPRINT, [NodeId(1)]));
+    let greeter = Arc::new(Greeter::new(context.clone()));
     let (shards, peers) =
         (Shards::new(context.clone()), Peers::new(context.clone(), greeter, Arc::new(Outboxes::new([NodeId(1)]))));
     tokio::spawn(crate::server::serve(listener, context.clone(), shards, peers));
@@ -48,7 +67,7 @@ async fn knock(address: &str, hello: Option<Hello>) -> tonic::Status {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused_with_a_reason() {
     let (context, inbox, address) = serve().await;
-    let hello = Hello { node: 1, fingerprint: FINGERPRINT.0.to_vec(), protocol: PROTOCOL };
+    let hello = hello(0, 11);
     let other_cluster = Hello { fingerprint: vec![8; 16], ..hello.clone() };
     let other_protocol = Hello { protocol: PROTOCOL + 1, ..hello.clone() };
     let unknown = Hello { node: 9, ..hello.clone() };
@@ -70,6 +89,63 @@ async fn strangers_are_refused_with_a_reason() {
     context.lifecycle.enter(Phase::Stopped);
 }
 
+async fn greet(address: &str, hello: Hello) -> Greeting {
+    let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
+    client.greet(hello).await.expect("a peer of this cluster").into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_comes_with_another_store_is_told_to_stop() {
+    let (context, inbox, address) = serve().await;
+    let accepted = greet(&address, hello(0, 11)).await;
+    assert_eq!((accepted.refused_store.as_str(), accepted.hello.unwrap().node), ("", 2));
+    let told = first(&inbox);
+    assert!(
+        matches!(told, HostMessage::Shared(NodeId(1), Input::Incarnation { node: NodeId(1), incarnation: 0 })),
+        "{told:?}"
+    );
+    let wiped = greet(&address, hello(0, 12)).await;
+    assert!(wiped.refused_store.contains("start it with --reseed") && wiped.hello.is_none(), "{wiped:?}");
+    let status = knock(&address, Some(hello(0, 12))).await;
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+
+    assert_eq!(greet(&address, hello(7, 13)).await.refused_store, "");
+    let told = first(&inbox);
+    assert!(matches!(told, HostMessage::Shared(_, Input::Incarnation { incarnation: 7, .. })), "{told:?}");
+    let old = greet(&address, hello(0, 11)).await;
+    assert!(old.refused_store.contains("has been replaced"), "{old:?}");
+    context.lifecycle.enter(Phase::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_store_is_refused_stops_and_says_why() {
+    let (receiver, _inbox, address) = serve().await;
+    assert_eq!(greet(&address, hello(0, 11)).await.refused_store, "");
+    let (sender, _inbox) = context(NodeId(1), 10);
+    let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
+    sender.lifecycle.reached(Phase::Failed).await;
+    let failure = sender.lifecycle.failure().unwrap();
+    assert!(failure.contains("refused by node 2") && failure.contains("--reseed"), "{failure}");
+    assert_eq!(sender.stores.awaited(), BTreeSet::from([NodeId(2)]), "a refusal is no confirmation");
+    receiver.lifecycle.enter(Phase::Stopped);
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_greeting_confirms_both_ways() {
+    let (receiver, _inbox, address) = serve().await;
+    let (sender, _inbox) = context(NodeId(1), 10);
+    let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
+    sender.stores.all_confirmed().await;
+    assert_eq!(sender.stores.known()[&NodeId(2)], receiver.stores.own());
+    assert_eq!(receiver.stores.known()[&NodeId(1)], sender.stores.own());
+    assert_eq!(receiver.stores.awaited(), BTreeSet::from([NodeId(1)]), "it has not asked");
+    for context in [sender, receiver] {
+        context.lifecycle.enter(Phase::Stopped);
+    }
+    task.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_peer_goes_in_one_frame() {
     let (receiver, inbox, address) = serve().await;
@@ -78,17 +154,21 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
     for nth in 0..1_000 {
         assert!(outboxes.push(NodeId(2), vec![message(nth % 2, 100)]).is_empty());
     }
-    let outgoing = Outgoing {
-        context: sender.clone(),
-        greeter: Arc::new(Greeter::new(NodeId(1), FINGERPRINT, [NodeId(2)])),
-        peer: NodeId(2),
-        address,
-        outbox: outboxes.of(NodeId(2)).unwrap(),
-        metrics: sender.metrics.peer(NodeId(2)),
+    let task = tokio::spawn(outgoing(&sender, &outboxes, address).run());
+    let frame = |message| match message {
+        HostMessage::Peers(messages) => Some(messages),
+        _ => None, // who the sender is
     };
-    let task = tokio::spawn(outgoing.run());
-    let got = tokio::task::spawn_blocking(move || first(&inbox)).await.unwrap();
-    let HostMessage::Peers(messages) = got else { panic!("{got:?}") };
+    let messages = tokio::task::spawn_blocking(move || {
+        let mut told = Vec::new();
+        loop {
+            assert_eq!(inbox.receiver.take_all(&mut told, None), Received::Some);
+            if let Some(messages) = told.drain(..).find_map(frame) {
+                return messages;
+            }
+        }
+    });
+    let messages = messages.await.unwrap();
     assert_eq!(messages.len(), 1_000);
     assert!(messages.iter().enumerate().all(|(nth, (index, _))| *index == nth % 2), "the order changed");
     assert_eq!(sender.metrics.peer(NodeId(2)).frames_sent.get(), 1);
@@ -101,20 +181,11 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_node_reports_its_peer_unreachable_and_keeps_nothing() {
     let (receiver, _inbox, address) = serve().await;
-    let (sender, inbox) = context(NodeId(1), 10);
+    let (sender, inbox) = context_of(Fingerprint([1; 16]), NodeId(1), 10);
     let outboxes = Outboxes::new([NodeId(2)]);
-    let outbox = outboxes.of(NodeId(2)).unwrap();
-    let outgoing = Outgoing {
-        context: sender.clone(),
-        greeter: Arc::new(Greeter::new(NodeId(1), Fingerprint([1; 16]), [NodeId(2)])),
-        peer: NodeId(2),
-        address,
-        outbox: outbox.clone(),
-        metrics: sender.metrics.peer(NodeId(2)),
-    };
-    let task = tokio::spawn(outgoing.run());
+    let task = tokio::spawn(outgoing(&sender, &outboxes, address).run());
     let got = tokio::task::spawn_blocking(move || first(&inbox)).await.unwrap();
-    assert!(matches!(got, HostMessage::PeerUnreachable(NodeId(2))), "{got:?}");
+    assert!(matches!(got, HostMessage::Shared(NodeId(2), Input::Unreachable { .. })), "{got:?}");
     for context in [sender, receiver] {
         context.lifecycle.enter(Phase::Stopped);
     }

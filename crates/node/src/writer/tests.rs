@@ -40,6 +40,12 @@ impl Engine for Gate {
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
         self.inner.drop_history_before(shard, day)
     }
+    fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.node_record(name)
+    }
+    fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
+        self.inner.put_node_records(records)
+    }
 }
 
 /// A thread, and by place the numbers that it was told are on disk.

@@ -2,13 +2,13 @@
 
 #![allow(dead_code)] // each test binary uses a part of it
 
-use palisade_node::{Node, NodeHandle, NodeOptions};
+use palisade_node::{FirstStart, Node, NodeHandle, NodeOptions};
 use routing::{ClusterConfig, NodeConfig, NodeId, Settings, ShardMap};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::MemoryEngine;
+use storage::{Engine, MemoryEngine};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -56,14 +56,19 @@ impl Cluster {
         cluster
     }
 
-    pub async fn start_node(&mut self, id: NodeId, listener: Option<TcpListener>) {
-        let options = NodeOptions {
+    pub fn options(&self, id: NodeId, engine: Arc<dyn Engine>) -> NodeOptions {
+        NodeOptions {
             cluster: self.config.clone(),
             id,
-            engine: self.engines[&id].clone(),
-            listener,
+            engine,
+            first_start: FirstStart::AskPeers,
+            listener: None,
             metrics_listener: None,
-        };
+        }
+    }
+
+    pub async fn start_node(&mut self, id: NodeId, listener: Option<TcpListener>) {
+        let options = NodeOptions { listener, ..self.options(id, self.engines[&id].clone()) };
         self.nodes.insert(id, Node::start(options).await.unwrap());
     }
 

@@ -15,6 +15,9 @@ const ENTRY_BYTES_LEAST: usize = 16 << 10;
 /// A follower misses two heartbeats before it may stand for election.
 const HEARTBEATS_PER_ELECTION: usize = 3;
 
+/// A replica's id in Raft has the other half of a u64 for the incarnation of its node's data directory.
+const NODE_ID_MAX: u64 = u32::MAX as u64;
+
 impl ClusterConfig {
     /// Checks everything that [`parse`](ClusterConfig::parse) does, for a configuration made otherwise. The warnings are for
     /// people.
@@ -41,6 +44,8 @@ impl ClusterConfig {
         for node in &self.nodes {
             if node.id.0 == 0 {
                 problems.push("a node has id 0: ids start at 1".to_owned());
+            } else if node.id.0 > NODE_ID_MAX {
+                problems.push(format!("a node has id {}: choose ids from 1 to {NODE_ID_MAX}", node.id));
             } else if !ids.insert(node.id) {
                 problems.push(format!("two nodes have id {}: give each its own", node.id));
             }
