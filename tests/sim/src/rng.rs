@@ -62,6 +62,14 @@ impl Rng {
         (x as u64).clamp(1, 8 * mean.max(1))
     }
 
+    /// Any order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for at in (1..items.len()).rev() {
+            let other = self.below(at as u64 + 1) as usize;
+            items.swap(at, other);
+        }
+    }
+
     /// One of these; not empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]

@@ -58,6 +58,7 @@ kinds! {
     BitFlip "bit flipped",
     DamageDetected "damage detected",
     DiskLost "disk lost",
+    WitnessLost "disk lost that a commit stood on",
     Reseeded "node re-seeded",
     ClockDrift "clock drift",
     WallJump "wall clock jump",
@@ -106,7 +107,7 @@ pub(crate) struct Chaos {
     /// So many disks may yet be lost or damaged.
     pub losses_left: u32,
     ends_us: u64,
-    calm_since_us: Option<u64>,
+    pub calm_since_us: Option<u64>,
     busy_until_us: u64,
     turn: u32,
 }
@@ -215,7 +216,8 @@ impl World {
             86..89 => self.flip_bit(node),
             89..92 => self.drift(node),
             92..94 => self.jump_wall(node),
-            94..97 => self.lose_disk(node),
+            94..96 => self.lose_disk(node, 12 * SECOND_US),
+            96..98 => self.lose_witness_soon(leader),
             _ => self.move_leader(leader, shard, node),
         }
     }
@@ -240,10 +242,7 @@ impl World {
 
     fn halves(&mut self) {
         let mut ids = self.ids();
-        for at in (1..ids.len()).rev() {
-            let other = self.rng.below(at as u64 + 1) as usize;
-            ids.swap(at, other);
-        }
+        self.rng.shuffle(&mut ids);
         let minority = ids.len() / 2;
         let (few, many) = ids.split_at(minority);
         self.note(FaultKind::PartitionHalves, format!("{few:?} | {many:?}"));
@@ -256,6 +255,10 @@ impl World {
 
     fn isolate(&mut self, kind: FaultKind, id: u64) {
         self.note(kind, format!("node {id}"));
+        self.cut_off(id);
+    }
+
+    pub(crate) fn cut_off(&mut self, id: u64) {
         for other in self.ids().into_iter().filter(|other| *other != id) {
             self.network.cut_both(Place::Node(id), Place::Node(other));
         }
@@ -303,7 +306,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, id: u64, kind: FaultKind) {
+    pub(crate) fn kill(&mut self, id: u64, kind: FaultKind) {
         if !self.nodes[&id].is_up() {
             return;
         }

@@ -95,6 +95,7 @@ pub(crate) enum Event {
     Disk { node: u64, boot: u64 },
     Start { node: u64 },
     Reseed { node: u64 },
+    WitnessLost { leader: u64, witness: u64 },
     Deliver { from: Place, to: Place, message: Message },
     Snapshot { from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8> },
     SnapshotSent { node: u64, boot: u64, to: u64, shard: ShardId, ok: bool },
@@ -282,6 +283,7 @@ impl World {
             Event::Disk { node, boot } => self.disk_done(node, boot),
             Event::Start { node } => self.start_node(node),
             Event::Reseed { node } => self.reseed_node(node),
+            Event::WitnessLost { leader, witness } => self.lose_witness(leader, witness),
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
             Event::Snapshot { from, boot, to, shard, bytes } => self.carry_snapshot(from, boot, to, shard, bytes),
             Event::SnapshotSent { node, boot, to, shard, ok } => self.snapshot_sent(node, boot, to, shard, ok),
@@ -313,6 +315,7 @@ impl World {
             Event::Deliver { to: Place::Client(client), .. } => self.clients[client].paused_until_us,
             Event::Start { .. }
             | Event::Reseed { .. }
+            | Event::WitnessLost { .. }
             | Event::AllDown
             | Event::Chaos { .. }
             | Event::Sample

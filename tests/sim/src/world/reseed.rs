@@ -61,8 +61,35 @@ impl World {
         statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
     }
 
-    /// A node's machine is gone, and another one takes its place with an empty disk.
-    pub(crate) fn lose_disk(&mut self, id: u64) {
+    /// For a while all that is acknowledged stands on a bare majority, and then on less: see [`lose_witness`](Self::lose_witness).
+    pub(crate) fn lose_witness_soon(&mut self, leader: u64) {
+        let mut others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != leader).collect();
+        self.rng.shuffle(&mut others);
+        let (witnesses, absent) = others.split_at(others.len() / 2);
+        if !self.may_lose(witnesses[0]) {
+            return;
+        }
+        for absent in absent {
+            self.cut_off(*absent);
+        }
+        let after_us = self.rng.range(SECOND_US / 5, 4 * SECOND_US);
+        self.agenda.push(self.now_us + after_us, Event::WitnessLost { leader, witness: witnesses[0] });
+    }
+
+    /// Who was cut off is back, while the leader is away and one of those who acknowledged what it committed loses its disk and
+    /// comes back soon. Under its old name that one would help to elect a leader who lacks all of it.
+    pub(crate) fn lose_witness(&mut self, leader: u64, witness: u64) {
+        if self.chaos.calm_since_us.is_some() || !self.may_lose(witness) {
+            return;
+        }
+        self.note(FaultKind::WitnessLost, format!("node {witness}"));
+        self.network.cut.clear();
+        self.lose_disk(witness, SECOND_US);
+        self.kill(leader, FaultKind::PowerCut);
+    }
+
+    /// A node's machine is gone, and within this time another one takes its place, with an empty disk.
+    pub(crate) fn lose_disk(&mut self, id: u64, within_us: u64) {
         if !self.may_lose(id) {
             return;
         }
@@ -70,7 +97,7 @@ impl World {
         self.note(FaultKind::DiskLost, format!("node {id}"));
         self.crash_node(id, true);
         self.nodes.get_mut(&id).expect("a node").awaits_reseed = true;
-        let after_us = self.rng.range(50_000, 12 * SECOND_US);
+        let after_us = self.rng.range(50_000, within_us);
         self.agenda.push(self.now_us + after_us, Event::Reseed { node: id });
     }
 
