@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", EVERYTHING),
     ("tests", EVERYTHING),
     ("sim", EVERYTHING),
+    ("fuzz", EVERYTHING),
     ("benches", EVERYTHING),
 ];
 const EVERYTHING: &[&str] = &["locks", "routing", "storage", "shard", "wire", "node", "client", "gateway", "planner"];

@@ -11,6 +11,8 @@ mod board;
 mod clock;
 mod context;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod lifecycle;
 mod limits;

@@ -42,7 +42,7 @@ fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
     if planted::is(Bug::AppendsBatchedByRaft) {
         return Ok(()); // planted, with what makes such messages: whatever comes is taken, as once it was
     }
-    let kind = message.msg_type();
+    let Some(kind) = MessageType::from_i32(message.msg_type) else { return Err("of an unknown kind") };
     match kind {
         // Followers do not forward proposals here: a gateway asks the leader itself. Nor do they forward transfers.
         MessageType::MsgPropose => return Err("followers do not forward proposals"),

@@ -4,6 +4,8 @@
 //! history record are *for*, but nothing of their contents.
 
 mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod keys;
 mod memory;

@@ -6,7 +6,7 @@
 mod history;
 mod operate;
 mod outcome;
-mod plan;
+pub(crate) mod plan;
 mod slots;
 
 #[cfg(test)]

@@ -10,14 +10,14 @@ use wire::v1::{self, Consistency, Error, Operation};
 
 /// What to ask, and what is to be done once it is answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) request: Request,
-    pub(super) follow: Follow,
+pub(crate) struct Plan {
+    pub(crate) request: Request,
+    pub(crate) follow: Follow,
 }
 
 /// What the answer alone does not settle.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Follow {
+pub(crate) enum Follow {
     /// Nothing.
     Nothing,
     /// Add what is on disk.
@@ -32,7 +32,7 @@ type Refused = Box<Error>;
 ///
 /// # Errors
 /// STALE_ROUTE if the sender's map is old; INVALID_ARGUMENT if it contradicts itself.
-pub(super) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
+pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
     let Some(route) = &operation.route else {
         return Err(invalid("an operation for a node needs a route: send it through a gateway"));
     };
@@ -57,7 +57,7 @@ pub(super) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
 }
 
 /// This node does not serve that shard (any more).
-pub(super) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
+pub(crate) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
     let message =
         format!("shard {shard} does not serve this here by map version {}: fetch the newer map", map.version());
     Box::new(Error::stale_route(message, map.version().0))
@@ -67,7 +67,7 @@ pub(super) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
 ///
 /// # Errors
 /// INVALID_ARGUMENT with what to change.
-pub(super) fn check(operation: &Operation) -> Result<(), Refused> {
+pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     let bytes = wire::encoded_bytes(operation);
     if bytes > OPERATION_BYTES_MAX {
         return Err(invalid(format!("the operation has {bytes} bytes: at most {OPERATION_BYTES_MAX} are taken")));
@@ -79,7 +79,7 @@ pub(super) fn check(operation: &Operation) -> Result<(), Refused> {
 ///
 /// # Errors
 /// INVALID_ARGUMENT with what to change.
-pub(super) fn plan(operation: Operation) -> Result<Plan, Refused> {
+pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
     let Some(mut op) = operation.op else { return Err(invalid("the operation is empty")) };
     // An acquire without a request id is refused below: one made up here could not be retried through another node.
     wire::fill_defaults(&mut op, || [0; REQUEST_ID_BYTES]);

@@ -1,0 +1,42 @@
+//! What the fuzzer (`tests/fuzz`) reaches of this crate: a stored key and value, as they are read back. Not for other use.
+
+use crate::keys;
+use crate::{Identity, identity};
+
+/// A value as it would be stored under this key.
+pub fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    keys::seal(key, bytes)
+}
+
+/// The key of a history record.
+pub fn history_key(shard: u32, day: u32, name: &str, token: u64) -> Vec<u8> {
+    keys::history(routing::ShardId(shard), day, name, token)
+}
+
+/// The key and value of a store's identity.
+pub fn identity_record(identity: &Identity) -> (Vec<u8>, Vec<u8>) {
+    let key = keys::identity();
+    let value = keys::seal(&key, &identity::encode(identity));
+    (key, value)
+}
+
+/// Reads a record in every way that a key may be read in. The value without its checksum, or why it is refused.
+///
+/// # Errors
+/// As whoever opens the store would be told.
+pub fn read(key: &[u8], value: &[u8], claimant: &Identity) -> Result<Vec<u8>, crate::StorageError> {
+    let _ = (keys::log_index(key), keys::table_record(key));
+    if let Some(parsed) = keys::parse_history(key)
+        && !parsed.name.contains('\0')
+    {
+        let shard = u32::from_be_bytes(key[..4].try_into().expect("a history key begins with its shard"));
+        if shard < u32::MAX {
+            assert_eq!(history_key(shard, parsed.day, parsed.name, parsed.token), key, "does not come back the same");
+        }
+    }
+    let bytes = keys::unseal(key, value, || format!("the record {key:02x?}"))?;
+    if key == keys::identity() {
+        identity::check(bytes, claimant, "this store")?;
+    }
+    Ok(bytes.to_vec())
+}

@@ -1,0 +1,375 @@
+//! The corpus: small inputs of every target, made of real encodings, that mutations start from.
+//!
+//! It is committed (`corpus/TARGET/*`), so that every run throws the same; `cargo run --release -p palisade-fuzz --bin corpus` makes it
+//! anew where an encoding changed. Files called `regression-…` are not generated: each once broke something, and stays.
+
+use crate::group::Group;
+use crate::sections::join;
+use crate::targets::CLAIMANT;
+use locks::{BatchBuilder, Command, Effects, LeaseId, LockTable, Mode, RequestId, Stamp, Tenure, Token};
+use prost::Message;
+use routing::Slot;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use storage::fuzzing;
+use wire::v1;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::snapshot_chunk::Part;
+use wire::v1::*;
+
+/// Where a target's inputs are.
+pub fn dir(target: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "corpus", target].iter().collect()
+}
+
+/// The committed inputs of a target, by file name.
+pub fn committed(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let dir = dir(target);
+    let files = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    files
+        .map(|file| {
+            let path = file.expect("a file of the corpus").path();
+            let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
+            (name, std::fs::read(&path).expect("it can be read"))
+        })
+        .collect()
+}
+
+/// The generated inputs of a target, by file name.
+pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
+    match target {
+        "operation_frame" => operation_frames(),
+        "result_frame" => result_frames(),
+        "peer_frame" => peer_frames(),
+        "snapshot_chunk" => snapshot_chunks(),
+        "command" => numbered(commands().iter().map(encoded)),
+        "log_entry" => log_entries(),
+        "tenure" => numbered(lives().iter().flat_map(|life| life.tenures.iter().map(Tenure::encode))),
+        "table_snapshot" => numbered(lives().iter().map(|life| life.table.snapshot())),
+        "table_records" => numbered(lives().into_iter().map(|mut life| records(&mut life.table))),
+        "recovered" => recovered(),
+        "stored_record" => stored_records(),
+        "cluster_yaml" => yaml_files("config"),
+        "workload_yaml" => workloads(),
+        other => panic!("no inputs are known for {other}"),
+    }
+}
+
+fn numbered(inputs: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    let mut inputs: Vec<Vec<u8>> = inputs.into_iter().collect();
+    inputs.sort_unstable();
+    inputs.dedup();
+    (0..).zip(inputs).map(|(nth, input): (u32, _)| (format!("{nth:02}"), input)).collect()
+}
+
+// ---- commands, entries, tables -------------------------------------------------------------------------------
+
+/// One of each kind and mode, on few names, so that they meet.
+fn commands() -> Vec<Command<'static>> {
+    let acquire = |id: u128, name, mode, wait, session| Command::Acquire {
+        request_id: RequestId(id << 64 | id),
+        name,
+        owner: "pod-42",
+        ttl_ms: 30_000,
+        mode,
+        wait,
+        session,
+        metadata: if wait { "zone=a" } else { "" },
+    };
+    let permits = |count| Mode::Permits { count, limit: 3 };
+    vec![
+        acquire(1, "a", Mode::Exclusive, false, ""),
+        acquire(2, "a", Mode::Exclusive, true, ""),
+        acquire(3, "a", Mode::Shared, true, "s-1"),
+        acquire(4, "ü/{tag}", Mode::Shared, false, "s-1"),
+        acquire(5, "ü/{tag}", Mode::Shared, false, "s-2"),
+        acquire(6, "pool", permits(2), false, "s-2"),
+        acquire(7, "pool", permits(2), true, ""),
+        acquire(8, "c", Mode::Exclusive, false, ""),
+        Command::Renew { name: "a", token: Token(1) },
+        Command::Heartbeat { session: "s-1" },
+        Command::CancelWait { name: "a", request_id: RequestId(2 << 64 | 2) },
+        Command::Release { name: "c", token: Token(5) },
+        Command::ExpireLease { lease: LeaseId(1), renewal_seq: 1 },
+        Command::Break { name: "ü/{tag}", token: Token(3), by: "alice", reason: "INC-31" },
+        Command::CloseSession { session: "s-2" },
+        acquire(9, "a", Mode::Exclusive, false, ""),
+        acquire(1, "a", Mode::Exclusive, false, ""),
+    ]
+}
+
+fn encoded(command: &Command<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    command.encode(&mut bytes);
+    bytes
+}
+
+fn stamp(nth: usize) -> Stamp {
+    Stamp { wall_ms: 1_700_000_000_000 + nth as u64, shard_ms: 1_000 * nth as u64 }
+}
+
+fn log_entries() -> BTreeMap<String, Vec<u8>> {
+    let all = commands();
+    let entry = |commands: &[Command<'_>]| {
+        let mut builder = BatchBuilder::new(stamp(commands.len()));
+        commands.iter().for_each(|command| builder.push(&encoded(command)));
+        builder.finish()
+    };
+    numbered(all.chunks(1).chain(all.chunks(4)).chain([&all[..], &[]]).map(entry))
+}
+
+struct Life {
+    table: LockTable,
+    tenures: Vec<Tenure>,
+}
+
+/// Tables after the first commands, after some more, and so on.
+fn lives() -> Vec<Life> {
+    let live = |commands: &[Command<'_>]| {
+        let (mut table, mut effects) = (LockTable::new(), Effects::default());
+        for (nth, command) in commands.iter().enumerate() {
+            table.apply(stamp(nth), command, &mut effects);
+        }
+        Life { table, tenures: effects.tenures }
+    };
+    let all = commands();
+    (0..=all.len()).map(|count| live(&all[..count])).collect()
+}
+
+fn records(table: &mut LockTable) -> Vec<u8> {
+    let mut records: Vec<(Vec<u8>, Vec<u8>)> =
+        table.checkpoint().into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
+    records.sort_unstable();
+    let parts: Vec<&[u8]> = records.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]).collect();
+    join(&parts)
+}
+
+// ---- clients and gateways ------------------------------------------------------------------------------------
+
+fn operation(op: Op) -> Operation {
+    let slot = op.name().map_or(0, |name| u32::from(Slot::of(name).index()));
+    let route = Route { shard: u32::from(slot >= 8_192), slot, map_version: 1 };
+    Operation { id: 7, timeout_ms: 5_000, op: Some(op), route: Some(route) }
+}
+
+fn operation_frames() -> BTreeMap<String, Vec<u8>> {
+    let name = || "payment:user:123".to_owned();
+    let acquire = AcquireRequest {
+        name: name(),
+        owner: "pod-42".to_owned(),
+        ttl_ms: 30_000,
+        request_id: (1..=16).collect(),
+        wait_ms: 10_000,
+        session_id: "s-1".to_owned(),
+        metadata: "zone=a".to_owned(),
+        ..Default::default()
+    };
+    let semaphore = AcquireRequest { mode: v1::Mode::Semaphore.into(), permits: 2, permit_limit: 3, ..acquire.clone() };
+    let shared =
+        AcquireRequest { mode: v1::Mode::Shared.into(), session_id: String::new(), wait_ms: 0, ..acquire.clone() };
+    let session = || "s-1".to_owned();
+    let ops = [
+        ("acquire", Op::Acquire(acquire)),
+        ("acquire_permits", Op::Acquire(semaphore)),
+        ("acquire_shared", Op::Acquire(shared)),
+        ("renew", Op::Renew(RenewRequest { name: name(), fencing_token: 9 })),
+        ("release", Op::Release(ReleaseRequest { name: name(), fencing_token: (1 << 53) - 1 })),
+        ("check", Op::Check(CheckRequest { name: name(), consistency: Consistency::Linearizable.into() })),
+        ("check_stale", Op::Check(CheckRequest { name: name(), consistency: Consistency::Stale.into() })),
+        ("heartbeat", Op::Heartbeat(HeartbeatRequest { session_id: session(), shards: vec![0, 1] })),
+        ("close_session", Op::CloseSession(CloseSessionRequest { session_id: session(), shards: vec![0] })),
+        ("cancel_wait", Op::CancelWait(CancelWaitRequest { name: name(), request_id: vec![3; 16] })),
+        (
+            "break",
+            Op::Break(BreakRequest {
+                name: name(),
+                fencing_token: 9,
+                reason: "INC-31".to_owned(),
+                broken_by: "alice".to_owned(),
+            }),
+        ),
+        ("history", Op::History(HistoryRequest { name: name(), limit: 20 })),
+        ("list", Op::List(ListRequest { prefix: "payment:".to_owned(), limit: 0 })),
+        ("shard_status", Op::ShardStatus(ShardStatusRequest {})),
+    ];
+    let all = OperationFrame { operations: ops.iter().map(|(_, op)| operation(op.clone())).collect() };
+    let each = ops.into_iter().map(|(what, op)| (what, OperationFrame { operations: vec![operation(op)] }));
+    each.chain([("all", all)]).map(|(what, frame)| (what.to_owned(), frame.encode_to_vec())).collect()
+}
+
+fn result_frames() -> BTreeMap<String, Vec<u8>> {
+    let grant = Grant {
+        resource_name: "payment:user:123".to_owned(),
+        owner_id: "pod-42".to_owned(),
+        fencing_token: 9,
+        acquired_at_ms: 1_700_000_000_000,
+        expires_at_ms: 1_700_000_030_000,
+        ttl_ms: 30_000,
+        renewal_count: 3,
+        state: GrantState::Acquired.into(),
+        shard: 1,
+        session_id: "s-1".to_owned(),
+        ..Default::default()
+    };
+    let tenure = v1::Tenure {
+        resource_name: "payment:user:123".to_owned(),
+        fencing_token: 9,
+        ended_at_ms: 1_700_000_030_000,
+        state: GrantState::Broken.into(),
+        broken_by: "alice".to_owned(),
+        break_reason: "INC-31".to_owned(),
+        ..Default::default()
+    };
+    let status =
+        ShardStatus { shard: 1, node: 2, role: "leader".to_owned(), state_hash: u64::MAX, ..Default::default() };
+    let answers = [
+        ("held", Answer::Error(Error::held("held by another", 9, "pod-7"))),
+        ("not_leader", Answer::Error(Error::not_leader("ask node 2", 2, 5))),
+        ("stale_route", Answer::Error(Error::stale_route("fetch the newer map", 4))),
+        ("busy", Answer::Error(Error::busy("back off", 50))),
+        ("grant", Answer::Grant(grant.clone())),
+        ("renew", Answer::Renew(RenewResponse { expires_at_ms: 1, ttl_ms: 2, renewal_count: 3, shard: 1 })),
+        ("release", Answer::Release(ReleaseResponse { already_released: true, shard: 1 })),
+        ("check", Answer::Check(CheckResponse { holders: vec![grant.clone(); 2], waiters: 3, ..Default::default() })),
+        (
+            "heartbeat",
+            Answer::Heartbeat(HeartbeatResponse { lost_shards: vec![1], failed_shards: vec![2, 3], renewed_shards: 4 }),
+        ),
+        ("close_session", Answer::CloseSession(CloseSessionResponse { released: 2 })),
+        ("cancel_wait", Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant.clone()) })),
+        ("break", Answer::Break(BreakResponse { tenure: Some(tenure.clone()) })),
+        ("history", Answer::History(HistoryResponse { tenures: vec![tenure; 2] })),
+        ("list", Answer::List(ListResponse { grants: vec![grant], more: true, missing_shards: vec![1] })),
+        ("shard_status", Answer::ShardStatus(status)),
+    ];
+    let result = |(nth, answer): (u64, Answer)| OperationResult { id: nth, result: Some(answer) };
+    let all = ResultFrame { results: (0..).zip(answers.iter().map(|(_, a)| a.clone())).map(result).collect() };
+    let each = answers.into_iter().map(|(what, answer)| (what, ResultFrame { results: vec![result((7, answer))] }));
+    each.chain([("all", all)]).map(|(what, frame)| (what.to_owned(), frame.encode_to_vec())).collect()
+}
+
+// ---- peers and the disk --------------------------------------------------------------------------------------
+
+/// For each situation that a target starts from, real messages of each kind to the replica that is in it: of what came before, and of
+/// what came next.
+fn peer_frames() -> BTreeMap<String, Vec<u8>> {
+    let mut group = Group::new();
+    group.live();
+    let seen = group.messages.len();
+    group.live_on();
+    let mut frames = BTreeMap::new();
+    for (situation, node, name) in
+        [(0u8, 1, "leader"), (1, 2, "follower"), (2, 3, "candidate"), (3, 2, "fresh"), (4, 2, "restarted")]
+    {
+        let mut of_kind: BTreeMap<u8, Vec<&Vec<u8>>> = BTreeMap::new();
+        for (when, (_, _, bytes)) in group.messages.iter().enumerate().filter(|(_, (_, to, _))| *to == node) {
+            // The kind is field 1, and no message has the kind 0.
+            let [8, kind, ..] = bytes[..] else { panic!("a Raft message begins with its kind") };
+            let messages = of_kind.entry(kind).or_default();
+            if messages.is_empty() || when >= seen {
+                messages.push(bytes);
+            }
+        }
+        for (kind, mut messages) in of_kind {
+            messages.truncate(4);
+            let messages = messages.iter().map(|bytes| PeerMessage { shard: 0, raft: bytes.to_vec().into() });
+            let frame = PeerFrame { hello: None, messages: messages.collect() };
+            // Every other one with a disk that does not keep up.
+            let first = situation | if kind % 2 == 0 { 0x80 } else { 0 };
+            let bytes: Vec<u8> = [first].into_iter().chain(frame.encode_to_vec()).collect();
+            frames.insert(format!("{name}_{kind:02}"), bytes);
+        }
+    }
+    frames
+}
+
+fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
+    let mut group = Group::new();
+    group.live();
+    let hello = || Some(Hello { node: 1, ..Default::default() });
+    let heads = group.messages.iter().filter_map(|(_, _, bytes)| shard::split_snapshot(bytes).ok());
+    let headers = heads.map(|(raft, data, _)| {
+        let header = SnapshotHeader { hello: hello(), shard: 0, raft, data_bytes: data.len() as u64 };
+        (Part::Header(header), data)
+    });
+    let record = HistoryRecord { day: 20_000, name: "a".to_owned(), token: 9, index: 17, tenure: vec![1, 2, 3] };
+    let others = [
+        Part::Data(vec![7; 100].into()),
+        Part::History(HistoryChunk { records: vec![record.clone()] }),
+        Part::History(HistoryChunk { records: vec![record; 20] }),
+        Part::End(true),
+    ];
+    numbered(headers.chain(others.map(|part| (part, vec![9; 10]))).map(|(part, data)| {
+        let chunk = SnapshotChunk { part: Some(part) }.encode_to_vec();
+        join(&[&chunk, &data])
+    }))
+}
+
+fn recovered() -> BTreeMap<String, Vec<u8>> {
+    let mut group = Group::new();
+    let mut found = Vec::new();
+    for life in 0..3 {
+        match life {
+            0 => {}
+            1 => group.live(),
+            _ => group.live_on(),
+        }
+        found.extend([1, 2, 3].map(|node| group.recovered(node)));
+    }
+    numbered(found.into_iter().map(|recovered| {
+        let (hard_state, applied) = (recovered.hard_state.unwrap_or_default(), recovered.applied.unwrap_or_default());
+        let first = recovered.entries.first().map_or(0, |(index, _)| *index);
+        let mut span = vec![u8::try_from(recovered.entries.len()).expect("few entries")];
+        span.extend_from_slice(&first.to_le_bytes());
+        let mut parts: Vec<&[u8]> = vec![&hard_state, &applied, &span];
+        parts.extend(recovered.entries.iter().map(|(_, bytes)| bytes.as_slice()));
+        parts.extend(recovered.table.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]));
+        join(&parts)
+    }))
+}
+
+fn stored_records() -> BTreeMap<String, Vec<u8>> {
+    let mut group = Group::new();
+    group.live();
+    let recovered = group.recovered(1);
+    let shard = 0u32.to_be_bytes();
+    let log = recovered
+        .entries
+        .into_iter()
+        .take(4)
+        .map(|(index, bytes)| ([&shard[..], &index.to_be_bytes()].concat(), bytes));
+    // The tags of table records and of the applied record.
+    let table = recovered.table.into_iter().take(8).map(|(key, value)| ([&shard[..], &[1], &key].concat(), value));
+    let applied = recovered.applied.map(|bytes| ([&shard[..], &[2]].concat(), bytes));
+    let history = lives().into_iter().flat_map(|life| life.tenures).map(|tenure| {
+        let key = fuzzing::history_key(0, 20_000, &tenure.grant.name, tenure.grant.token.0);
+        (key, [17u64.to_le_bytes().to_vec(), tenure.encode()].concat())
+    });
+    let sealed = log.chain(table).chain(applied).chain(history).map(|(key, bytes)| {
+        let value = fuzzing::seal(&key, &bytes);
+        (key, value)
+    });
+    let identity = fuzzing::identity_record(&CLAIMANT);
+    numbered(sealed.chain([identity]).map(|(key, value)| join(&[&key, &value])))
+}
+
+// ---- files ---------------------------------------------------------------------------------------------------
+
+/// The examples that the repository has.
+fn yaml_files(dir: &str) -> BTreeMap<String, Vec<u8>> {
+    let dir: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", dir].iter().collect();
+    let files = std::fs::read_dir(dir).expect("the examples").map(|file| file.expect("an example").path());
+    let yaml = files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    yaml.map(|path| {
+        let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
+        (name, std::fs::read(path).expect("it can be read"))
+    })
+    .collect()
+}
+
+fn workloads() -> BTreeMap<String, Vec<u8>> {
+    let mut files = yaml_files("config/workloads");
+    files.insert("template.yaml".to_owned(), planner::TEMPLATE.into());
+    files
+}

@@ -1,0 +1,122 @@
+//! The bytes of the lock table: commands, log entries, tenures, snapshots, records.
+//!
+//! What a checksum protects is tried twice: as it is, and with the checksum put right, so that what stands behind it is reached.
+
+use crate::sections::sections;
+use ::locks::{Batch, BatchBuilder, Command, Effects, LeaseEvent, LockTable, Mode, RequestId, Stamp, Tenure};
+
+pub(super) fn command(bytes: &[u8]) -> bool {
+    let Ok(command) = Command::decode(bytes) else { return false };
+    let mut encoded = Vec::new();
+    command.encode(&mut encoded);
+    assert_eq!(Command::decode(&encoded), Ok(command), "does not come back the same");
+    true
+}
+
+pub(super) fn tenure(bytes: &[u8]) -> bool {
+    let Ok(tenure) = Tenure::decode(bytes) else { return false };
+    assert_eq!(Tenure::decode(&tenure.encode()), Ok(tenure), "does not come back the same");
+    true
+}
+
+/// An entry that can be read can be applied, by every table in the same way.
+pub(super) fn log_entry(bytes: &[u8]) -> bool {
+    let is_taken = |bytes: &[u8]| {
+        let Ok(batch) = Batch::decode(bytes) else { return false };
+        let mut builder = BatchBuilder::new(batch.stamp);
+        for command in &batch.commands {
+            let mut encoded = Vec::new();
+            command.encode(&mut encoded);
+            builder.push(&encoded);
+        }
+        let again = builder.finish();
+        let again = Batch::decode(&again).expect("what was read can be read again");
+        assert_eq!((again.stamp, &again.commands), (batch.stamp, &batch.commands), "does not come back the same");
+        let mut table = LockTable::new();
+        for command in &batch.commands {
+            table.apply(batch.stamp, command, &mut Effects::default());
+        }
+        use_table(table, batch.stamp);
+        true
+    };
+    is_taken(bytes) | is_taken(&with_checksum(bytes))
+}
+
+pub(super) fn table_snapshot(bytes: &[u8]) -> bool {
+    let is_taken = |bytes: &[u8]| match LockTable::restore(bytes) {
+        Ok(table) => {
+            use_table(table, Stamp { wall_ms: 1, shard_ms: 1 << 40 });
+            true
+        }
+        Err(_) => false,
+    };
+    is_taken(bytes) | is_taken(&with_checksum(bytes))
+}
+
+/// A checkpoint as it is read from the disk: keys and values in turn.
+pub(super) fn table_records(bytes: &[u8]) -> bool {
+    let sections = sections(bytes);
+    let records = sections.chunks_exact(2).map(|pair| (pair[0].to_vec(), pair[1].to_vec()));
+    let Ok(table) = LockTable::load(records) else { return false };
+    use_table(table, Stamp { wall_ms: 1, shard_ms: 1 << 40 });
+    true
+}
+
+/// A table that was taken in works: it comes back from its own bytes, answers, and goes on until nothing is held any more.
+fn use_table(mut table: LockTable, stamp: Stamp) {
+    let restored = LockTable::restore(&table.snapshot()).expect("a table's own snapshot");
+    assert_eq!(restored.state_hash(), table.state_hash(), "another table comes back from the snapshot");
+    let mut saved = restored;
+    let records = saved.checkpoint().into_iter().filter_map(|change| Some((change.key, change.value?)));
+    let loaded = LockTable::load(records).expect("a table's own checkpoint");
+    assert_eq!(loaded.state_hash(), table.state_hash(), "another table comes back from the checkpoint");
+
+    let (grants, _) = table.list("", usize::MAX);
+    let mut effects = Effects::default();
+    for grant in &grants {
+        assert!(table.holders(&grant.name).iter().any(|holder| holder.token == grant.token));
+        table.apply(stamp, &Command::Renew { name: &grant.name, token: grant.token }, &mut effects);
+        let (name, request_id) = (grant.name.as_str(), RequestId(u128::MAX - u128::from(grant.token.0)));
+        let acquire = Command::Acquire {
+            request_id,
+            name,
+            owner: "fuzz",
+            ttl_ms: 1_000,
+            mode: Mode::Exclusive,
+            wait: true,
+            session: "",
+            metadata: "",
+        };
+        table.apply(stamp, &acquire, &mut effects);
+        table.apply(stamp, &Command::CancelWait { name, request_id }, &mut effects);
+        table.apply(stamp, &Command::Release { name, token: grant.token }, &mut effects);
+    }
+    let waiters: Vec<(String, RequestId)> = table.waiters().map(|(name, id)| (name.to_owned(), id)).collect();
+    for (name, request_id) in waiters.iter().step_by(2) {
+        table.apply(stamp, &Command::CancelWait { name, request_id: *request_id }, &mut effects);
+    }
+    // Who waits is granted when a lease ends, and has a lease then. Each time round ends at least one.
+    for _ in 0..=grants.len() + waiters.len() {
+        let leases: Vec<LeaseEvent> = table.leases().collect();
+        for event in leases {
+            let LeaseEvent::Alive { lease, renewal_seq, .. } = event else {
+                unreachable!("a table lists living leases")
+            };
+            table.apply(stamp, &Command::ExpireLease { lease, renewal_seq }, &mut effects);
+        }
+    }
+    let counts = table.counts();
+    assert_eq!((counts.grants, counts.sessions), (0, 0), "held without a lease");
+    let restored = LockTable::restore(&table.snapshot()).expect("a table's own snapshot");
+    assert_eq!(restored.state_hash(), table.state_hash(), "another table comes back from the last snapshot");
+}
+
+/// With the version and checksum that entries and snapshots begin with put right.
+pub(crate) fn with_checksum(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some((head, body)) = bytes.split_first_chunk_mut::<5>() {
+        head[0] = 1;
+        head[1..].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,89 @@
+//! What a running replica is told by its peers, and what it starts from.
+
+use super::wire::decode;
+use crate::group::{Group, SITUATIONS, Told};
+use crate::sections::sections;
+use ::shard::{Fatal, Input, Now, Query, Replica};
+use ::storage::Recovered;
+use ::wire::v1::snapshot_chunk::Part;
+use ::wire::v1::{PeerFrame, SnapshotChunk};
+
+/// Ticks after which every timeout has run out.
+const TICKS: u64 = 40;
+
+/// A frame of peers' messages into a replica that leads, follows, asks for votes, or has just started: the first byte says which,
+/// and whether its disk keeps up. It may drop them, it may stop for good with a reason, and it may not panic.
+pub(super) fn peer_frame(bytes: &[u8]) -> bool {
+    let Some((first, frame)) = bytes.split_first() else { return false };
+    let Some(frame) = decode::<PeerFrame>(frame) else { return false };
+    let situation = &SITUATIONS[usize::from(first & 0x7f) % SITUATIONS.len()];
+    let disk_keeps_up = first & 0x80 == 0;
+    let (mut replica, now) = situation.replica();
+    let taken = !frame.messages.is_empty();
+    let mut numbers = Vec::new();
+    for message in frame.messages {
+        let inputs = if disk_keeps_up { std::mem::take(&mut numbers) } else { Vec::new() };
+        let inputs = inputs.into_iter().map(|number| Input::Persisted { number });
+        match replica.step(now, inputs.chain([Input::Peer(message.raft.into())])) {
+            Ok(outputs) => numbers.extend(outputs.write.map(|write| write.number)),
+            Err(_) => return taken,
+        }
+    }
+    let _: Result<(), Fatal> = carry_on(&mut replica, now, numbers);
+    taken
+}
+
+/// One chunk of a snapshot, and data to go with it if it is a header.
+pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
+    let sections = sections(bytes);
+    let [chunk, data] = sections[..] else { return false };
+    let Some(SnapshotChunk { part: Some(part) }) = decode::<SnapshotChunk>(chunk) else { return false };
+    let Part::Header(header) = part else { return true };
+    let Ok(message) = ::shard::join_snapshot(&header.raft, data.to_vec()) else { return false };
+    let (head, apart, index) = ::shard::split_snapshot(&message).expect("what was joined can be split");
+    assert_eq!(apart, data);
+    let again = ::shard::join_snapshot(&head, apart).expect("what was split can be joined");
+    assert_eq!(again, message, "does not come back the same");
+    assert_eq!(::shard::split_snapshot(&again).expect("joined again").2, index);
+    true
+}
+
+/// What a replica finds at its start: hard state, applied record, the first entry's index and how many there are, the entries, then the
+/// table's keys and values in turn. It refuses to start, or it runs.
+pub(super) fn recovered(bytes: &[u8]) -> bool {
+    let sections = sections(bytes);
+    let [hard_state, applied, span, ref rest @ ..] = sections[..] else { return false };
+    let Some((count, first)) = span.split_first() else { return false };
+    let mut first_bytes = [0; 8];
+    first_bytes[..first.len().min(8)].copy_from_slice(&first[..first.len().min(8)]);
+    let first = u64::from_le_bytes(first_bytes);
+    let (entries, table) = rest.split_at(usize::from(*count).min(rest.len()));
+    // The engine gives entries that follow each other.
+    let Some(entries) =
+        entries.iter().zip(0..).map(|(bytes, nth)| Some((first.checked_add(nth)?, bytes.to_vec()))).collect()
+    else {
+        return false;
+    };
+    let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
+    let table = table.chunks_exact(2).map(|pair| (pair[0].to_vec(), pair[1].to_vec())).collect();
+    let recovered = Recovered { entries, hard_state: some(hard_state), applied: some(applied), table };
+    let now = Group::START;
+    let Ok(mut replica) = Replica::open(Group::config(1), recovered, now) else { return false };
+    let _: Result<(), Fatal> = carry_on(&mut replica, now, Vec::new());
+    true
+}
+
+/// Goes on until every timeout has run out, with a disk that works, and asks for something at its end.
+fn carry_on(replica: &mut Replica, mut now: Now, mut numbers: Vec<u64>) -> Result<(), Fatal> {
+    for tick in 0..TICKS {
+        now.mono_ms += Group::TICK_MS;
+        let persisted = numbers.drain(..).map(|number| Input::Persisted { number });
+        let mut inputs: Told = persisted.chain([Input::Tick]).collect();
+        if tick % 10 == 5 {
+            inputs.push(Group::acquire(tick, "after", 1_000));
+            inputs.push(Input::Read { ticket: 1_000 + tick, query: Query::Status, linearizable: tick % 20 == 5 });
+        }
+        numbers.extend(replica.step(now, inputs)?.write.map(|write| write.number));
+    }
+    Ok(())
+}

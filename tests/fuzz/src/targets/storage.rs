@@ -1,0 +1,22 @@
+//! Records as they lie on the disk: a key, and a value with its checksum.
+
+use super::locks::tenure;
+use crate::sections::sections;
+use ::storage::{Identity, fuzzing};
+
+pub(crate) const CLAIMANT: Identity = Identity { fingerprint: [5; 16], node: 1 };
+
+/// As it is, and with the checksum put right: nothing but the sealed bytes comes back, and history's tenures are read.
+pub(super) fn stored_record(bytes: &[u8]) -> bool {
+    let sections = sections(bytes);
+    let [key, value] = sections[..] else { return false };
+    let as_it_is = fuzzing::read(key, value, &CLAIMANT).is_ok();
+    let sealed = fuzzing::seal(key, value.get(4..).unwrap_or_default());
+    assert!(!as_it_is || sealed == value, "taken with another checksum than its own");
+    let Ok(read) = fuzzing::read(key, &sealed, &CLAIMANT) else { return false };
+    assert_eq!(read, sealed[4..]);
+    if let Some((_index, bytes)) = read.split_first_chunk::<8>() {
+        tenure(bytes);
+    }
+    as_it_is
+}

@@ -1,0 +1,71 @@
+//! Frames of clients, gateways and nodes.
+
+use ::wire::v1::{Error, ErrorCode, OperationFrame, ResultFrame, operation_result};
+use locks::Command;
+use prost::Message;
+use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::LazyLock;
+
+static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
+    let replicas = Replicas { nodes: vec![NodeId(1), NodeId(2), NodeId(3)], preferred_leader: NodeId(1) };
+    ShardMap::even(MapVersion(1), BTreeMap::from([(ShardId(0), replicas.clone()), (ShardId(1), replicas)]))
+});
+
+/// What a gateway is sent by clients, and a node by gateways: whatever passes the checks must make a command that every
+/// replica can read from its log.
+pub(super) fn operation_frame(bytes: &[u8]) -> bool {
+    let Some(frame) = decode::<OperationFrame>(bytes) else { return false };
+    let mut taken = false;
+    for mut operation in frame.operations {
+        let valid = ::wire::check_operation(&operation).is_ok();
+        if let Some(op) = &mut operation.op {
+            ::wire::fill_defaults(op, || [7; 16]);
+        }
+        assert!(
+            !valid || ::wire::check_operation(&operation).is_ok(),
+            "valid only without its defaults: {operation:?}"
+        );
+        match node::fuzzing::command_of(&MAP, operation) {
+            Ok(Some(command)) => {
+                let decoded = Command::decode(&command).expect("what is proposed can be applied");
+                assert!(locks::validate(&decoded).is_ok());
+                taken = true;
+            }
+            Ok(None) => taken = true,
+            Err(error) => assert_ne!(error.code(), ErrorCode::Unspecified),
+        }
+    }
+    taken
+}
+
+/// What a client is sent by a gateway, and a gateway by nodes; and errors on their way through a status.
+pub(super) fn result_frame(bytes: &[u8]) -> bool {
+    let Some(frame) = decode::<ResultFrame>(bytes) else { return false };
+    for result in &frame.results {
+        if let Some(operation_result::Result::Error(error)) = &result.result {
+            let (class, retryable) = (error.class(), error.is_retryable());
+            let status = tonic::Status::from(error.clone());
+            if let Some(back) = Error::from_status(&status) {
+                assert_eq!((&back, back.class(), back.is_retryable()), (error, class, retryable));
+            } else {
+                assert_eq!(
+                    error.code(),
+                    ErrorCode::Unspecified,
+                    "only an error without a code may get lost: {error:?}"
+                );
+            }
+        }
+    }
+    !frame.results.is_empty()
+}
+
+/// The message, if it is one; and it is the same when it has been encoded and decoded again.
+pub(super) fn decode<M: Message + Default + PartialEq + Debug>(bytes: &[u8]) -> Option<M> {
+    let message = M::decode(bytes).ok()?;
+    let encoded = message.encode_to_vec();
+    assert_eq!(encoded.len(), ::wire::encoded_bytes(&message));
+    assert_eq!(M::decode(encoded.as_slice()).as_ref(), Ok(&message), "does not come back the same");
+    Some(message)
+}
