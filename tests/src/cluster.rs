@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -63,6 +63,17 @@ impl Cluster {
     /// # Panics
     /// If that does not happen.
     pub async fn start(spec: Spec) -> Cluster {
+        let mut cluster = Cluster::prepare(spec).await;
+        cluster.start_all();
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Writes the cluster file, and starts nothing yet.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub async fn prepare(spec: Spec) -> Cluster {
         static ONLY_ONE: Mutex<()> = Mutex::const_new(());
         let only_one = ONLY_ONE.lock().await;
         let dir = TempDir::with_prefix("palisade-test-").expect("temporary directory");
@@ -87,10 +98,7 @@ impl Cluster {
         let config = dir.path().join("cluster.yaml");
         std::fs::write(&config, yaml).expect("write the cluster file");
         let processes = BTreeMap::new();
-        let mut cluster = Cluster { spec, dir, config, gateways, gateway_metrics, processes, _only_one: only_one };
-        cluster.start_all();
-        cluster.ready().await;
-        cluster
+        Cluster { spec, dir, config, gateways, gateway_metrics, processes, _only_one: only_one }
     }
 
     /// Starts every process that is not running.
@@ -105,9 +113,50 @@ impl Cluster {
 
     /// Starts a node, unless it runs.
     pub fn start_node(&mut self, id: u64) {
-        let data = self.dir.path().join(format!("data-{id}"));
-        let (id_text, data) = (id.to_string(), data.display().to_string());
-        self.start_process(format!("node-{id}"), &["node", "--id", &id_text, "--data-dir", &data]);
+        self.start_node_with(id, &[]);
+    }
+
+    /// Starts a node with these options more, unless it runs.
+    pub fn start_node_with(&mut self, id: u64, options: &[&str]) {
+        let (id_text, data) = (id.to_string(), self.data_dir(id).display().to_string());
+        let args = [&["node", "--id", &id_text, "--data-dir", &data], options].concat();
+        self.start_process(format!("node-{id}"), &args);
+    }
+
+    /// Starts a node with these options more, waits until it ends by itself, and returns how it ended and all that it said.
+    ///
+    /// # Panics
+    /// If it goes on.
+    pub async fn node_that_ends(&self, id: u64, options: &[&str]) -> (ExitStatus, String) {
+        let (id_text, data) = (id.to_string(), self.data_dir(id).display().to_string());
+        let config = self.config.display().to_string();
+        let args = [&["node", "--id", &id_text, "--data-dir", &data, "--config", &config], options].concat();
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        let log = self.dir.path().join(format!("node-{id}-that-ends.log"));
+        std::fs::write(&log, "").expect("an empty log");
+        let mut process = Process::start(&args, &log);
+        let ended = eventually(&format!("node {id} with {options:?} ends"), async || process.ended()).await;
+        (ended, std::fs::read_to_string(&log).expect("its log"))
+    }
+
+    /// Waits until a node that runs here ends by itself, and returns its log.
+    ///
+    /// # Panics
+    /// If it goes on.
+    pub async fn node_ends(&mut self, id: u64) -> String {
+        let mut process = self.processes.remove(&format!("node-{id}")).expect("a running node");
+        eventually(&format!("node {id} ends"), async || process.ended()).await;
+        std::fs::read_to_string(process.log()).expect("its log")
+    }
+
+    /// Where a node keeps its data.
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("data-{id}"))
+    }
+
+    /// What a node that runs here has logged so far.
+    pub fn node_log(&self, id: u64) -> String {
+        std::fs::read_to_string(self.processes[&format!("node-{id}")].log()).expect("its log")
     }
 
     /// Starts a gateway, unless it runs.

@@ -9,7 +9,7 @@ use crate::output::{Paint, emit, print_json, print_table};
 use crate::verbs;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use wire::v1::{ClusterStatusResponse, ShardStatus};
+use wire::v1::{ClusterStatusResponse, Member, ShardStatus};
 
 /// Runs the verb.
 ///
@@ -73,6 +73,10 @@ struct ReplicaJson {
     /// In hex: JSON numbers are not exact beyond 2^53.
     state_hash: String,
     snapshots_installed: u64,
+    /// Of the node's data directory: higher after each re-seed.
+    incarnation: u32,
+    /// By the shown replica's word it has no vote (yet): it was re-seeded, and is catching up.
+    reseeding: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,6 +131,11 @@ fn summary(shard: u32, replicas: &[&ShardStatus]) -> ShardSummary {
     }
     let comparable: Vec<&Vec<u64>> = by_index.values().filter(|hashes| hashes.len() > 1).collect();
     let equal = comparable.iter().all(|hashes| hashes.iter().all(|hash| *hash == hashes[0]));
+    let members = shown.map_or(&[][..], |replica| replica.members.as_slice());
+    let votes = |replica: &ShardStatus| {
+        let is = |member: &Member| (member.node, member.incarnation) == (replica.node, replica.incarnation);
+        members.iter().any(|member| is(member) && !member.learner)
+    };
     let row = |replica: &&ShardStatus| ReplicaJson {
         node: replica.node,
         role: replica.role.clone(),
@@ -139,6 +148,8 @@ fn summary(shard: u32, replicas: &[&ShardStatus]) -> ShardSummary {
         checkpoint_index: replica.checkpoint_index,
         state_hash: format!("{:016x}", replica.state_hash),
         snapshots_installed: replica.snapshots_installed,
+        incarnation: replica.incarnation,
+        reseeding: !members.is_empty() && !votes(replica),
     };
     let mut rows: Vec<ReplicaJson> = replicas.iter().map(row).collect();
     rows.sort_by_key(|replica| replica.node);
@@ -185,7 +196,9 @@ fn print(status: &ClusterStatusResponse, shards: &[ShardSummary]) {
     ];
     let mut rows = vec![header.map(String::from).to_vec()];
     for shard in shards {
-        let replicas: Vec<String> = shard.replicas.iter().map(|r| format!("{}({})", r.node, r.lag)).collect();
+        let reseeding = |replica: &ReplicaJson| if replica.reseeding { " re-seeding" } else { "" };
+        let replicas: Vec<String> =
+            shard.replicas.iter().map(|r| format!("{}({}{})", r.node, r.lag, reseeding(r))).collect();
         let hashes = match shard.hashes_equal {
             Some(true) => "equal",
             Some(false) => "DIFFERENT",
@@ -233,6 +246,25 @@ mod tests {
         assert_eq!(summary_of(&equal).hashes_equal, Some(true));
         let parted = [replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 10, 8)];
         assert_eq!(summary_of(&parted).hashes_equal, Some(false));
+    }
+
+    #[test]
+    fn a_replica_without_a_vote_is_being_re_seeded() {
+        let member = |node, incarnation, learner| Member { node, incarnation, learner };
+        let mut leader = replica(1, "leader", 1, 10, 7);
+        let mut reseeded = replica(3, "follower", 1, 4, 8);
+        reseeded.incarnation = 5;
+        let reseeding = |replicas: &[ShardStatus]| -> Vec<u64> {
+            let summary = summary_of(replicas);
+            summary.replicas.iter().filter(|replica| replica.reseeding).map(|replica| replica.node).collect()
+        };
+        assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [0; 0], "nobody says who the members are");
+        leader.members = vec![member(1, 0, false), member(2, 0, false), member(3, 0, false)];
+        assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [3], "its former self is still a member");
+        leader.members[2] = member(3, 5, true);
+        assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [3], "it has no vote yet");
+        leader.members[2].learner = false;
+        assert_eq!(reseeding(&[leader, reseeded]), [0; 0]);
     }
 
     #[test]

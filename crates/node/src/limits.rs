@@ -46,7 +46,7 @@ pub(crate) const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), D
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a node at its first start says whom it still waits for.
-pub(crate) const AWAITED_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const AWAITED_EVERY: Duration = Duration::from_secs(5);
 
 /// Snapshots sent, and snapshots received, at the same time.
 pub(crate) const SNAPSHOTS_AT_ONCE: usize = 2;
