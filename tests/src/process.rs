@@ -43,9 +43,19 @@ impl Process {
     /// # Panics
     /// If it cannot be started.
     pub fn start(args: &[String], log: &Path) -> Process {
+        let mut command = Command::new(palisade_binary());
+        command.args(args);
+        Process::spawn(command, log)
+    }
+
+    /// Starts `palisade` by this command, which may bring an environment or another program before it; output is appended
+    /// to `log`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn spawn(mut command: Command, log: &Path) -> Process {
         let file = File::options().create(true).append(true).open(log).expect("open the log");
-        let child = Command::new(palisade_binary())
-            .args(args)
+        let child = command
             .env("NO_COLOR", "1")
             .env("PALISADE_LOG", std::env::var("PALISADE_LOG").unwrap_or_else(|_| "info".into()))
             .stdin(Stdio::null())
@@ -54,6 +64,11 @@ impl Process {
             .spawn()
             .expect("start palisade");
         Process { child, log: log.to_owned() }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where its output goes.

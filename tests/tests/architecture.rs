@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", EVERYTHING),
     ("tests", EVERYTHING),
     ("sim", EVERYTHING),
+    ("chaos", &["client", "routing", "wire", "sim", "tests"]),
     ("fuzz", EVERYTHING),
     ("benches", EVERYTHING),
 ];

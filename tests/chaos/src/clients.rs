@@ -1,0 +1,130 @@
+//! The client processes, seen from the conductor: given orders, paused, asked for their records.
+//!
+//! They run outside of every node's and gateway's namespace. Each is killed and reaped when this is dropped.
+
+use crate::cluster::Cluster;
+use crate::load::{Order, Told};
+use crate::record::Record;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// How many processes.
+pub const CLIENTS: usize = 3;
+/// The one that is paused: from 0.
+pub const VICTIM: usize = CLIENTS - 1;
+/// Beyond the time for which a client process itself waits for what is under way.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(40);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Clients {
+    processes: Vec<Process>,
+    dir: PathBuf,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    told: Lines<BufReader<ChildStdout>>,
+}
+
+impl Clients {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// What kept one from starting.
+    pub fn start(cluster: &Cluster, dir: &Path, seed: u64) -> Result<Clients, String> {
+        let me = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
+        let processes = (1..=CLIENTS).map(|number| {
+            let log = std::fs::File::create(dir.join(format!("client-{number}.log")));
+            let log = log.map_err(|error| format!("a client's log: {error}"))?;
+            let mut child = Command::new(&me)
+                .arg("client")
+                .arg("--config")
+                .arg(cluster.config())
+                .args(["--endpoints", &cluster.endpoints().join(",")])
+                .args(["--number", &number.to_string(), "--seed", &seed.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .kill_on_drop(true)
+                .spawn()
+                .map_err(|error| format!("a client process: {error}"))?;
+            let stdin = child.stdin.take().expect("piped");
+            let told = BufReader::new(child.stdout.take().expect("piped")).lines();
+            Ok(Process { child, stdin, told })
+        });
+        Ok(Clients { processes: processes.collect::<Result<_, String>>()?, dir: dir.to_owned() })
+    }
+
+    /// Load, from now on.
+    ///
+    /// # Errors
+    /// If a client process does not answer.
+    pub async fn begin(&mut self, round: u32) -> Result<(), String> {
+        for process in &mut self.processes {
+            process.order(&Order::Begin { round }).await?;
+        }
+        for process in &mut self.processes {
+            process.answer().await?;
+        }
+        Ok(())
+    }
+
+    /// No more load; what was under way is seen through. Returns the records.
+    ///
+    /// # Errors
+    /// If a client process does not answer: its record is missing, and nothing can be judged.
+    pub async fn end(&mut self, round: u32) -> Result<Vec<Record>, String> {
+        let path = |number: usize| self.dir.join(format!("record-{round}-{number}.json"));
+        let paths: Vec<PathBuf> = (0..self.processes.len()).map(path).collect();
+        for (process, record) in self.processes.iter_mut().zip(&paths) {
+            process.order(&Order::End { record: record.clone() }).await?;
+        }
+        let mut records = Vec::new();
+        for (process, path) in self.processes.iter_mut().zip(&paths) {
+            process.answer().await?;
+            records.push(Record::load(path).map_err(|error| format!("{}: {error}", path.display()))?);
+            let _ = std::fs::remove_file(path); // read; a history that breaks an invariant is kept as a whole
+        }
+        Ok(records)
+    }
+
+    /// SIGSTOP for [`VICTIM`].
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT for [`VICTIM`].
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.processes[VICTIM].child.id() {
+            // It fails only if the process has ended, which shows when it is asked for its record.
+            let _ = kill(Pid::from_raw(pid as i32), signal);
+        }
+    }
+}
+
+impl Process {
+    async fn order(&mut self, order: &Order) -> Result<(), String> {
+        let line = serde_json::to_string(order).expect("orders are plain") + "\n";
+        self.stdin.write_all(line.as_bytes()).await.map_err(|error| format!("a client process is gone: {error}"))
+    }
+
+    async fn answer(&mut self) -> Result<Told, String> {
+        let line = tokio::time::timeout(ANSWERS_WITHIN, self.told.next_line()).await;
+        let line = line.map_err(|_| format!("a client process did not answer within {ANSWERS_WITHIN:?}"))?;
+        let line = line.map_err(|error| format!("a client process: {error}"))?;
+        let line = line.ok_or("a client process ended; see client-*.log")?;
+        serde_json::from_str(&line).map_err(|error| format!("a client process said {line:?}: {error}"))
+    }
+}

@@ -1,0 +1,218 @@
+//! What machines do to a process: clocks that jump or run at another rate, disks that are full, that fail to sync, that give
+//! back other bits than were written.
+
+use super::{Stage, Wound};
+use crate::cluster::{Launch, NODES};
+use crate::network::Host;
+use crate::probe::all_back;
+use client::{AcquireOptions, Client};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
+
+/// A node that is restarted takes part again within this time, or something is wrong.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Leadership goes back to a node some time after it is; whether it does is no matter of safety.
+const LEADS_WITHIN: Duration = Duration::from_secs(10);
+const HOUR_S: i64 = 3_600;
+
+impl Stage<'_> {
+    /// The wall clock of a leader is set an hour ahead and an hour back while it runs. Nothing must come of it.
+    pub(super) async fn jump_wall_clock(&mut self) -> Result<Wound, String> {
+        let setting = self.cluster.config().with_extension("clock");
+        let set = |offset_s: i64| {
+            std::fs::write(&setting, format!("{offset_s:+}")).map_err(|error| format!("{}: {error}", setting.display()))
+        };
+        set(0)?;
+        let env = [
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", setting.display().to_string()),
+        ];
+        let mut wound = Wound::default();
+        let (id, shard) = self.with_other_clock(&env, &mut wound).await?;
+        for ahead_s in [HOUR_S, -HOUR_S] {
+            set(ahead_s)?;
+            sleep(Duration::from_secs(3)).await;
+            if let Some(shown_s) = self.shown_ahead_s(id, shard).await
+                && (shown_s - ahead_s).abs() > 60
+            {
+                wound.failures.push(format!(
+                    "node {id}'s wall clock was set {ahead_s} s ahead, and its grants show {shown_s} s: it took no effect"
+                ));
+            }
+        }
+        Ok(wound.serves())
+    }
+
+    /// The clocks of a leader run at another rate, half to double: leases end sooner or later by it. Tokens must still fence.
+    pub(super) async fn drift(&mut self) -> Result<Wound, String> {
+        let rate = *self.rng.pick(&[0.5, 1.5, 2.0]);
+        let mut wound = Wound { drifted: true, ..Wound::lasting_s(self.rng, 6, 8) };
+        let env = [("FAKETIME", format!("+0 x{rate}"))];
+        let (id, shard) = self.with_other_clock(&env, &mut wound).await?;
+        const TTL: Duration = Duration::from_secs(2);
+        if let Some(lived) = self.lease_life(id, shard, TTL).await {
+            let expected = TTL.div_f64(rate);
+            if lived < expected.mul_f64(0.9) || lived > expected + Duration::from_secs(1) {
+                wound.failures.push(format!(
+                    "node {id}'s clock runs at {rate} times the rate, and a lease of {TTL:?} lived for {lived:?}: it took no effect"
+                ));
+            }
+        }
+        wound.lasting += Duration::from_secs(2);
+        Ok(wound.serves())
+    }
+
+    /// Restarts a leader with libfaketime before it, and waits until it leads again. Returns it and a shard of its.
+    async fn with_other_clock(&mut self, env: &[(&str, String)], wound: &mut Wound) -> Result<(u64, u32), String> {
+        let id = self.some_leader();
+        let shard = self.leaders.iter().find(|(_, node)| **node == id).map_or(0, |(shard, _)| *shard);
+        let library = self.tools.faketime.clone().ok_or("libfaketime is missing")?;
+        let mut env: Vec<(String, String)> =
+            env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        env.push(("LD_PRELOAD".to_owned(), library.display().to_string()));
+        self.restart(id, Launch { env, ..Launch::default() }, wound).await;
+        let asked = Instant::now();
+        while !self.leads(id, shard).await && asked.elapsed() < LEADS_WITHIN {
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok((id, shard))
+    }
+
+    async fn restart(&mut self, id: u64, launch: Launch, wound: &mut Wound) {
+        wound.failures.extend(self.cluster.stop(Host::Node(id)).await.err());
+        self.cluster.launch(Host::Node(id), &launch);
+        if !all_back(self.cluster, BACK_WITHIN).await {
+            wound.failures.push(format!("node {id} was restarted, and was not back within {BACK_WITHIN:?}"));
+        }
+    }
+
+    async fn leads(&self, id: u64, shard: u32) -> bool {
+        let leaders = self.cluster.leaders().await;
+        leaders.is_some_and(|leaders| leaders.get(&shard).is_some_and(|(leader, _)| *leader == id))
+    }
+
+    fn fresh_name(&mut self, shard: u32) -> String {
+        let nonce = self.rng.next_u64();
+        let mut names = (0..).map(|n| format!("clock/{nonce:x}-{n}"));
+        names.find(|name| self.cluster.map.route(name).shard.0 == shard).expect("every shard has names")
+    }
+
+    /// How far the wall clock is ahead that a node stamps its grants with. `None`: it does not lead, before or after.
+    async fn shown_ahead_s(&mut self, id: u64, shard: u32) -> Option<i64> {
+        let name = self.fresh_name(shard);
+        let client = self.cluster.client(Duration::from_secs(3));
+        if !self.leads(id, shard).await {
+            return None;
+        }
+        let grant = client.acquire(AcquireOptions::new(name).ttl(Duration::from_secs(1))).await.ok()?;
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;
+        self.leads(id, shard).await.then_some((grant.acquired_at_ms as i64 - now_ms) / 1_000)
+    }
+
+    /// How long a lease that nobody renews keeps others out. `None`: the node does not lead the shard, before or after.
+    async fn lease_life(&mut self, id: u64, shard: u32, ttl: Duration) -> Option<Duration> {
+        let name = self.fresh_name(shard);
+        let client: Client = self.cluster.client(Duration::from_secs(3));
+        if !self.leads(id, shard).await {
+            return None;
+        }
+        let asked = Instant::now();
+        client.acquire(AcquireOptions::new(&name).ttl(ttl)).await.ok()?;
+        client.acquire(AcquireOptions::new(&name).ttl(ttl).wait(5 * ttl)).await.ok()?;
+        let lived = asked.elapsed();
+        self.leads(id, shard).await.then_some(lived)
+    }
+
+    /// The last node's disk has no room left. It may stop, and must not stop the others.
+    pub(super) fn fill_disk(&mut self) -> Result<Wound, String> {
+        let path = self.cluster.ballast(NODES);
+        let mut ballast = std::fs::File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let piece = vec![0; 1 << 20];
+        while ballast.write_all(&piece).is_ok() {}
+        while ballast.write_all(&piece[..512]).is_ok() {}
+        Ok(Wound { may_end: [NODES].into(), ..Wound::lasting_s(self.rng, 6, 8) }.serves())
+    }
+
+    /// Every sync of a leader fails from now on. It must stop, and not acknowledge what is not on its disk.
+    pub(super) async fn fail_syncs(&mut self) -> Result<Wound, String> {
+        let id = self.some_leader();
+        let libraries = self.tools.fiu.clone().ok_or("libfiu is missing")?;
+        let pipes = self.cluster.config().with_extension("fiu");
+        let env = vec![("LD_PRELOAD".to_owned(), libraries), ("FIU_CTRL_FIFO".to_owned(), pipes.display().to_string())];
+        let mut wound = Wound::default();
+        self.restart(id, Launch { env, ..Launch::default() }, &mut wound).await;
+        let pid = self.cluster.pid(Host::Node(id)).ok_or("the node whose syncs should fail does not run")?;
+        const EIO: i32 = 5;
+        let told = Command::new("fiu-ctrl")
+            .arg("-f")
+            .arg(&pipes)
+            .args(["-c", &format!("enable name=posix/io/sync/*,failinfo={EIO}"), &pid.to_string()])
+            .output()
+            .map_err(|error| format!("fiu-ctrl: {error}"))?;
+        if !told.status.success() {
+            return Err(format!("fiu-ctrl: {}", String::from_utf8_lossy(&told.stderr)));
+        }
+        wound.must_end = [id].into();
+        wound.lasting = Duration::from_secs(5);
+        Ok(wound.serves())
+    }
+
+    /// One bit is flipped in a log of one stopped node, and one in a table or manifest of another. The first must refuse to
+    /// start, the second must refuse or hold nothing wrong; both are re-seeded.
+    pub(super) async fn flip_bits(&mut self) -> Result<Wound, String> {
+        let mut wound = Wound::lasting_s(self.rng, 4, 6);
+        let victims = [self.some_leader(), self.some_follower()];
+        for id in victims {
+            self.cluster.kill(Host::Node(id));
+            self.cluster.mark_damaged(id);
+        }
+        let mut flipped = Vec::new();
+        for (id, in_log) in victims.into_iter().zip([true, false]) {
+            flipped.push(self.flip_a_bit(&self.cluster.data(id), in_log)?);
+            self.cluster.start_one(Host::Node(id));
+        }
+        eprintln!("          flipped: {}", flipped.join("; "));
+        wound.must_end = [victims[0]].into();
+        wound.may_end = [victims[1]].into();
+        Ok(wound.serves())
+    }
+
+    fn flip_a_bit(&mut self, data: &Path, in_log: bool) -> Result<String, String> {
+        let wanted = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_log = name.ends_with(".log");
+            if in_log { is_log } else { name.ends_with(".sst") || name.starts_with("MANIFEST-") }
+        };
+        let mut files: Vec<PathBuf> = files_below(data).into_iter().filter(wanted).collect();
+        files.retain(|path| path.metadata().is_ok_and(|meta| meta.len() > 0));
+        files.sort();
+        if files.is_empty() {
+            return Err(format!("{}: no file to flip a bit in", data.display()));
+        }
+        // Of the logs the newest: older ones may be left over.
+        let path = if in_log { files.pop().expect("not empty") } else { self.rng.pick(&files).clone() };
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        let mut bytes = std::fs::read(&path).map_err(failed)?;
+        let (at, bit) = (self.rng.below(bytes.len() as u64) as usize, self.rng.below(8));
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&path, &bytes).map_err(failed)?;
+        Ok(format!("bit {bit} of byte {at} of {} in {}", bytes.len(), path.display()))
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}

@@ -1,0 +1,238 @@
+//! The matrix of faults: what each does to the cluster, and what must come of it.
+//!
+//! A fault inflicts and says what it expects; it never heals: [`Cluster::heal`] undoes them all alike. What clients see is
+//! judged by the checker, whatever the fault; expectations here are about the processes: who must stop, who must refuse, who
+//! must go on serving.
+
+mod cuts;
+mod machine;
+mod signals;
+mod upkeep;
+
+use crate::clients::Clients;
+use crate::cluster::{Cluster, NODES};
+use crate::tools::Tools;
+use clap::ValueEnum;
+use palisade_sim::rng::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What is done to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// Nothing: late expiry and the order of queues are judged here.
+    Nothing,
+    /// A node that leads at least one shard.
+    KillLeader,
+    /// A node that leads as little as any.
+    KillFollower,
+    /// All nodes at once.
+    KillAll,
+    /// One of the two.
+    KillGateway,
+    /// Long enough for another to be elected.
+    PausePastElection,
+    /// Long enough for everything held to run out.
+    PausePastTtl,
+    /// Its clients' streams stay open, and nothing comes.
+    PauseGateway,
+    /// It wakes up with locks that may be another's.
+    PauseClient,
+    /// Two nodes and a gateway against three nodes and a gateway.
+    Halves,
+    /// From its peers, not from its clients.
+    IsolatedLeader,
+    /// Each node hears two others.
+    Ring,
+    /// A leader that speaks and does not hear, or hears and does not speak.
+    OneWay,
+    /// Only the names of that leader's shards fail, and only through that gateway.
+    GatewayCut,
+    /// Everywhere.
+    Loss,
+    /// Between gateways and nodes and among nodes, by a proxy.
+    Delay,
+    /// Of a leader, while it runs.
+    WallClock,
+    /// Of a leader's clocks.
+    Drift,
+    /// Of one node.
+    FullDisk,
+    /// Of a leader.
+    FailedSync,
+    /// In the files of two stopped nodes, which are re-seeded then.
+    FlippedBits,
+    /// One node after the other, by SIGTERM.
+    RollingRestart,
+    /// It must be refused.
+    OtherSettings,
+}
+
+impl Kind {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Kind> {
+        Kind::value_variants().iter().copied()
+    }
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Kind::Nothing => "nothing (control)",
+            Kind::KillLeader => "kill -9 of a leader",
+            Kind::KillFollower => "kill -9 of a follower",
+            Kind::KillAll => "kill -9 of all nodes",
+            Kind::KillGateway => "kill -9 of a gateway",
+            Kind::PausePastElection => "leader paused past the election timeout",
+            Kind::PausePastTtl => "leader paused past the TTLs",
+            Kind::PauseGateway => "gateway paused",
+            Kind::PauseClient => "client process paused past its TTLs",
+            Kind::Halves => "partition: halves",
+            Kind::IsolatedLeader => "partition: isolated leader",
+            Kind::Ring => "partition: ring",
+            Kind::OneWay => "partition: one way",
+            Kind::GatewayCut => "gateway cut from a leader",
+            Kind::Loss => "packet loss 5-50 %",
+            Kind::Delay => "delays of 10-120 ms and their fivefold",
+            Kind::WallClock => "wall clock ±1 h",
+            Kind::Drift => "clock rate ×0.5-2",
+            Kind::FullDisk => "disk full",
+            Kind::FailedSync => "failed fsync",
+            Kind::FlippedBits => "flipped bits in two stopped nodes, re-seeded",
+            Kind::RollingRestart => "rolling restart",
+            Kind::OtherSettings => "a node with other frozen settings",
+        }
+    }
+
+    /// Cannot be done on loopback.
+    pub fn needs_namespaces(self) -> bool {
+        matches!(
+            self,
+            Kind::Halves
+                | Kind::IsolatedLeader
+                | Kind::Ring
+                | Kind::OneWay
+                | Kind::GatewayCut
+                | Kind::Loss
+                | Kind::Delay
+                | Kind::FullDisk
+        )
+    }
+}
+
+/// Pairs that are inflicted together.
+pub const COMBINATIONS: &[[Kind; 2]] = &[
+    [Kind::KillLeader, Kind::Loss],
+    [Kind::PauseClient, Kind::KillLeader],
+    [Kind::IsolatedLeader, Kind::KillGateway],
+    [Kind::PausePastTtl, Kind::OneWay],
+    [Kind::Halves, Kind::PauseClient],
+    [Kind::Drift, Kind::KillLeader],
+    [Kind::FullDisk, Kind::PausePastElection],
+    [Kind::FailedSync, Kind::OneWay],
+    [Kind::Delay, Kind::KillFollower],
+    [Kind::WallClock, Kind::KillAll],
+];
+
+/// What a fault can reach.
+pub struct Stage<'a> {
+    /// To be hurt.
+    pub cluster: &'a mut Cluster,
+    /// To be hurt.
+    pub clients: &'a mut Clients,
+    /// Decides where.
+    pub rng: &'a mut Rng,
+    /// What there is to hurt with.
+    pub tools: &'a Tools,
+    /// Who led each shard before anything was done.
+    pub leaders: BTreeMap<u32, u64>,
+    /// Nodes that were hurt already.
+    pub hurt: BTreeSet<u64>,
+}
+
+/// What was done, and what must come of it.
+#[derive(Clone, Debug, Default)]
+pub struct Wound {
+    /// How long to leave it so.
+    pub lasting: Duration,
+    /// Every shard must serve while it lasts.
+    pub serves: bool,
+    /// These nodes must end by themselves.
+    pub must_end: BTreeSet<u64>,
+    /// These nodes may.
+    pub may_end: BTreeSet<u64>,
+    /// A node's clock runs at another rate.
+    pub drifted: bool,
+    /// Expectations that were not met while it was inflicted.
+    pub failures: Vec<String>,
+}
+
+impl Wound {
+    fn lasting_s(rng: &mut Rng, from: u64, to: u64) -> Wound {
+        Wound { lasting: Duration::from_millis(rng.range(from * 1_000, to * 1_000)), ..Wound::default() }
+    }
+
+    fn serves(self) -> Wound {
+        Wound { serves: true, ..self }
+    }
+}
+
+impl Stage<'_> {
+    /// Inflicts a fault.
+    ///
+    /// # Errors
+    /// If it could not be inflicted at all.
+    pub async fn inflict(&mut self, kind: Kind) -> Result<Wound, String> {
+        match kind {
+            Kind::Nothing => Ok(Wound { lasting: Duration::from_secs(14), serves: true, ..Wound::default() }),
+            Kind::KillLeader => Ok(self.kill_leader()),
+            Kind::KillFollower => Ok(self.kill_follower()),
+            Kind::KillAll => Ok(self.kill_all()),
+            Kind::KillGateway => Ok(self.kill_gateway()),
+            Kind::PausePastElection => Ok(self.pause_leader(2, 3, false)),
+            Kind::PausePastTtl => Ok(self.pause_leader(6, 8, true)),
+            Kind::PauseGateway => Ok(self.pause_gateway()),
+            Kind::PauseClient => Ok(self.pause_client()),
+            Kind::Halves => self.halves(),
+            Kind::IsolatedLeader => self.isolate_leader(),
+            Kind::Ring => self.ring(),
+            Kind::OneWay => self.one_way(),
+            Kind::GatewayCut => self.cut_gateway().await,
+            Kind::Loss => self.lose_packets(),
+            Kind::Delay => self.delay().await,
+            Kind::WallClock => self.jump_wall_clock().await,
+            Kind::Drift => self.drift().await,
+            Kind::FullDisk => self.fill_disk(),
+            Kind::FailedSync => self.fail_syncs().await,
+            Kind::FlippedBits => self.flip_bits().await,
+            Kind::RollingRestart => Ok(self.rolling_restart().await),
+            Kind::OtherSettings => self.other_settings().await,
+        }
+    }
+
+    /// A node that leads something, and has not been hurt yet.
+    fn some_leader(&mut self) -> u64 {
+        let all: Vec<u64> = self.leaders.values().copied().collect();
+        let sound: Vec<u64> = all.iter().copied().filter(|leader| !self.hurt.contains(leader)).collect();
+        let leader = *self.rng.pick(if sound.is_empty() { &all } else { &sound });
+        self.hurt.insert(leader);
+        leader
+    }
+
+    /// A node that leads nothing, or as little as any, and has not been hurt yet.
+    fn some_follower(&mut self) -> u64 {
+        let led = |id: &u64| self.leaders.values().filter(|leader| *leader == id).count();
+        let follower = (1..=NODES).min_by_key(|id| (self.hurt.contains(id), led(id))).expect("there are nodes");
+        self.hurt.insert(follower);
+        follower
+    }
+
+    /// All nodes in some order.
+    fn shuffled(&mut self) -> Vec<u64> {
+        let mut left: Vec<u64> = (1..=NODES).collect();
+        let mut nodes = Vec::new();
+        while !left.is_empty() {
+            nodes.push(left.swap_remove(self.rng.below(left.len() as u64) as usize));
+        }
+        nodes
+    }
+}

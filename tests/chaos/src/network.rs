@@ -1,0 +1,248 @@
+//! Where the processes of a cluster live, and how they are cut from each other.
+//!
+//! With namespaces, each process has a network namespace of its own, joined to a bridge by a veth pair, and its own packet
+//! filter: what it does not hear is decided at its ear, so that any pair can be cut in either direction. Without, all are on
+//! loopback and nothing can be cut. It promises to touch no network but its own: the whole of it exists in a namespace that
+//! `scripts/chaos` makes and that ends with this process. It knows nothing of what is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+/// A process' place in the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    /// From 1.
+    Node(u64),
+    /// From 1.
+    Gateway(u64),
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Host::Node(id) => write!(f, "node-{id}"),
+            Host::Gateway(number) => write!(f, "gateway-{number}"),
+        }
+    }
+}
+
+/// See the module.
+///
+/// * What `deaf` and `lossy` say is what the packet filters do, once [`apply`](Self::apply) has returned.
+#[derive(Debug)]
+pub struct Network {
+    namespaces: bool,
+    addresses: BTreeMap<Host, String>,
+    /// Who hears nothing of whom.
+    deaf: BTreeMap<Host, BTreeSet<Host>>,
+    /// What share of what arrives is lost, in percent.
+    lossy: BTreeMap<Host, u32>,
+    /// Connections to these nodes are led to these ports outside instead.
+    detours: BTreeMap<Host, u16>,
+}
+
+const PORT: u16 = 7400;
+/// All of it is inside this process' own network namespace, so it collides with nothing.
+const PREFIX: &str = "10.77.0";
+const OUTSIDE: &str = "10.77.0.254";
+
+impl Network {
+    /// A network of these hosts.
+    ///
+    /// # Errors
+    /// What the system's tools said, for people.
+    pub fn new(hosts: &[Host], namespaces: bool) -> Result<Network, String> {
+        let mut network = Network {
+            namespaces,
+            addresses: BTreeMap::new(),
+            deaf: BTreeMap::new(),
+            lossy: BTreeMap::new(),
+            detours: BTreeMap::new(),
+        };
+        if namespaces {
+            run("mount", "-t tmpfs -o size=1m chaos /run")?; // `ip netns` keeps its names below it
+            run("ip", "link set lo up")?;
+            run("ip", "link add chaos type bridge")?;
+            run("ip", "link set chaos up")?;
+            run("ip", &format!("addr add {OUTSIDE}/24 dev chaos"))?;
+        }
+        for &host in hosts {
+            let address = if namespaces { format!("{}:{PORT}", network.join(host)?) } else { free_address()? };
+            network.addresses.insert(host, address);
+        }
+        Ok(network)
+    }
+
+    /// Gives a host its namespace, and returns its IP address.
+    fn join(&self, host: Host) -> Result<String, String> {
+        let number = match host {
+            Host::Node(id) => id,
+            Host::Gateway(number) => 100 + number,
+        };
+        let address = format!("{PREFIX}.{number}");
+        run("ip", &format!("netns add {host}"))?;
+        run("ip", &format!("link add to-{host} type veth peer name eth0 netns {host}"))?;
+        run("ip", &format!("link set to-{host} master chaos up"))?;
+        run("ip", &format!("-n {host} addr add {address}/24 dev eth0"))?;
+        run("ip", &format!("-n {host} link set eth0 up"))?;
+        run("ip", &format!("-n {host} link set lo up"))?;
+        Ok(address)
+    }
+
+    /// Whether hosts can be cut from each other.
+    pub fn can_cut(&self) -> bool {
+        self.namespaces
+    }
+
+    /// `host:port` of a host.
+    pub fn address(&self, host: Host) -> &str {
+        &self.addresses[&host]
+    }
+
+    /// A command that runs `program` at that host.
+    pub fn command(&self, host: Host, program: &std::path::Path) -> Command {
+        if !self.namespaces {
+            return Command::new(program);
+        }
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &host.to_string()]).arg(program);
+        command
+    }
+
+    /// From now on `ear` hears nothing of `mouth`.
+    pub fn deafen(&mut self, ear: Host, mouth: Host) {
+        if ear != mouth {
+            self.deaf.entry(ear).or_default().insert(mouth);
+        }
+    }
+
+    /// Neither hears the other.
+    pub fn cut(&mut self, one: Host, other: Host) {
+        self.deafen(one, other);
+        self.deafen(other, one);
+    }
+
+    /// No host of one side hears any of the other, and the other way round.
+    pub fn split(&mut self, one: &[Host], other: &[Host]) {
+        for &a in one {
+            for &b in other {
+                self.cut(a, b);
+            }
+        }
+    }
+
+    /// From now on `ear` loses this share of what arrives from other hosts.
+    pub fn lose(&mut self, ear: Host, percent: u32) {
+        self.lossy.insert(ear, percent);
+    }
+
+    /// From now on new connections of other hosts to `to` go to this port outside.
+    pub fn detour(&mut self, to: Host, port: u16) {
+        self.detours.insert(to, port);
+    }
+
+    /// Everybody hears everything, directly.
+    pub fn mend(&mut self) {
+        self.deaf.clear();
+        self.lossy.clear();
+        self.detours.clear();
+    }
+
+    /// Breaks all connections between hosts that carry anything now.
+    ///
+    /// # Errors
+    /// What the packet filter's tool said.
+    pub async fn break_connections(&self) -> Result<(), String> {
+        if !self.namespaces {
+            return Ok(());
+        }
+        for host in self.addresses.keys() {
+            let others = self.addresses.keys().filter(|other| *other != host);
+            let refuse = |other| format!("-A INPUT -p tcp -s {} -j REJECT --reject-with tcp-reset\n", self.ip(other));
+            let rules: String = others.map(refuse).collect();
+            restore(*host, &format!("*filter\n:INPUT ACCEPT [0:0]\n{rules}COMMIT\n"))?;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        self.apply()
+    }
+
+    fn ip(&self, host: &Host) -> &str {
+        self.addresses[host].split(':').next().unwrap_or_default()
+    }
+
+    /// Makes it so, host after host.
+    ///
+    /// # Errors
+    /// What the packet filter's tool said.
+    pub fn apply(&self) -> Result<(), String> {
+        if !self.namespaces {
+            return Ok(());
+        }
+        self.addresses.keys().try_for_each(|host| {
+            let mut rules = String::from("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n");
+            for mouth in self.deaf.get(host).into_iter().flatten() {
+                rules.push_str(&format!("-A INPUT -s {} -j DROP\n", self.ip(mouth)));
+            }
+            if let Some(percent) = self.lossy.get(host) {
+                let probability = f64::from(*percent) / 100.0;
+                rules.push_str(&format!("-A INPUT -m statistic --mode random --probability {probability} -j DROP\n"));
+            }
+            rules.push_str("COMMIT\n*nat\n:OUTPUT ACCEPT [0:0]\n");
+            for (to, port) in self.detours.iter().filter(|(to, _)| *to != host) {
+                let to = self.ip(to);
+                rules.push_str(&format!(
+                    "-A OUTPUT -p tcp -d {to} --dport {PORT} -j DNAT --to-destination {OUTSIDE}:{port}\n"
+                ));
+            }
+            rules.push_str("COMMIT\n");
+            restore(*host, &rules)
+        })
+    }
+}
+
+/// Replaces a host's packet filter in one go.
+fn restore(host: Host, rules: &str) -> Result<(), String> {
+    let failed = |why: String| format!("iptables-restore at {host}: {why}");
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", &host.to_string(), "iptables-restore"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(rules.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())) }
+}
+
+/// Runs one of the system's tools to its end.
+///
+/// # Errors
+/// What it said.
+pub fn run(program: &str, args: &str) -> Result<(), String> {
+    let output = Command::new(program).args(args.split_whitespace()).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{program} {args}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("{program}: {error}: install it (Debian: iproute2, iptables, mount)")),
+    }
+}
+
+/// A loopback address that is free now: below the range that the kernel takes ports for outgoing connections from, so that
+/// it stays free while its process is down.
+fn free_address() -> Result<String, String> {
+    let start = std::process::id().wrapping_mul(131) % 10_000;
+    (0..10_000)
+        .map(|offset| format!("127.0.0.1:{}", 20_000 + (start + offset) % 10_000))
+        .find(|address| TcpListener::bind(address).is_ok() && take(address))
+        .ok_or_else(|| "no port is free on loopback".into())
+}
+
+/// Whether it was not handed out before.
+fn take(address: &str) -> bool {
+    static TAKEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
+    TAKEN.lock().is_ok_and(|mut taken| taken.insert(address.to_owned()))
+}

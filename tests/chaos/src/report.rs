@@ -1,0 +1,231 @@
+//! What a run came to: a table by kind of fault, for people, programs and `docs/chaos.md`.
+
+use crate::faults::Kind;
+use crate::run::{Plan, Round};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// The table stands between these in the page.
+const BEGIN: &str = "<!-- table: begin, written by `scripts/chaos --write-docs` -->";
+const END: &str = "<!-- table: end -->";
+
+/// All rounds of one kind, or one combination.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    times: usize,
+    operations: usize,
+    fenced: usize,
+    violations: usize,
+    failures: usize,
+    interruptions: Vec<Duration>,
+    recoveries: Vec<Duration>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    rows: BTreeMap<Vec<Kind>, Row>,
+    /// That this machine cannot inflict, and why.
+    skipped: Vec<(Kind, &'static str)>,
+    /// That were to come.
+    wanted: Vec<Kind>,
+    /// Replicas with equal applied index and different state.
+    pub convergence: Vec<String>,
+    /// Lines of logs.
+    pub panics: Vec<String>,
+    /// How often every kind has come.
+    pub cycles: u32,
+    /// The whole run.
+    pub seconds: u64,
+    /// It was ended early.
+    pub interrupted: bool,
+    seed: u64,
+    operations: usize,
+    grants: usize,
+    checks: usize,
+    undecided: usize,
+}
+
+impl Report {
+    /// An empty one.
+    pub fn new(plan: &Plan) -> Report {
+        let asked = |kind: &Kind| plan.kinds.is_empty() || plan.kinds.contains(kind);
+        let skipped = |kind: Kind| plan.tools.missing(kind).map(|why| (kind, why));
+        let wanted = Kind::all().filter(asked).filter(|kind| skipped(*kind).is_none()).collect();
+        let skipped = Kind::all().filter(asked).filter_map(skipped).collect();
+        Report { wanted, skipped, seed: plan.seed, ..Report::default() }
+    }
+
+    /// One more round.
+    pub fn add(&mut self, round: Round) {
+        let row = self.rows.entry(round.kinds).or_default();
+        row.times += 1;
+        row.operations += round.verdict.operations;
+        row.fenced += round.verdict.fenced;
+        row.violations += round.verdict.violations;
+        row.failures += round.failures.len();
+        row.interruptions.extend(round.interruption);
+        row.recoveries.extend(round.recovery);
+        self.operations += round.verdict.operations;
+        self.grants += round.verdict.grants;
+        self.checks += round.verdict.checks;
+        self.undecided += round.verdict.undecided;
+    }
+
+    /// Everything held, and every kind came.
+    pub fn is_fine(&self) -> bool {
+        self.rows.values().all(|row| row.violations == 0 && row.failures == 0)
+            && self.convergence.is_empty()
+            && self.panics.is_empty()
+            && self.missing().is_empty()
+            && !self.interrupted
+    }
+
+    /// Kinds that were to come and did not.
+    fn missing(&self) -> Vec<Kind> {
+        let came = |kind: &Kind| self.rows.keys().any(|kinds| kinds.contains(kind));
+        self.wanted.iter().copied().filter(|kind| !came(kind)).collect()
+    }
+
+    /// The table, as Markdown.
+    pub fn table(&self) -> String {
+        let mut text = String::from(
+            "| fault | times | operations | of these fenced | violations | served again during it, median / max | recovery, median / max |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
+        for (kinds, row) in &self.rows {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                title(kinds),
+                row.times,
+                row.operations,
+                row.fenced,
+                row.violations + row.failures,
+                spread(&row.interruptions),
+                spread(&row.recoveries)
+            );
+        }
+        text
+    }
+
+    /// What the table leaves out.
+    pub fn summary(&self) -> String {
+        let violations: usize = self.rows.values().map(|row| row.violations + row.failures).sum();
+        let rounds: usize = self.rows.values().map(|row| row.times).sum();
+        let mut text = format!(
+            "{} operations checked ({} grants, {} linearizable checks) in {rounds} rounds, {} s, seed {}: {} violations; {} names undecided\n",
+            self.operations,
+            self.grants,
+            self.checks,
+            self.seconds,
+            self.seed,
+            violations + self.convergence.len() + self.panics.len(),
+            self.undecided,
+        );
+        for what in self.convergence.iter().chain(&self.panics) {
+            let _ = writeln!(text, "violation: {what}");
+        }
+        for (kind, why) in &self.skipped {
+            let _ = writeln!(text, "skipped: {}: {why}", kind.title());
+        }
+        for kind in self.missing() {
+            let _ = writeln!(text, "never came: {}. A run that does not have it shows nothing about it", kind.title());
+        }
+        if self.interrupted {
+            text.push_str("interrupted\n");
+        }
+        text
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let ms = |times: &[Duration], at: f64| quantile(times, at).map(|time| time.as_millis() as u64);
+        let faults: Vec<serde_json::Value> = (self.rows.iter())
+            .map(|(kinds, row)| {
+                serde_json::json!({
+                    "fault": title(kinds),
+                    "times": row.times,
+                    "operations": row.operations,
+                    "fenced": row.fenced,
+                    "violations": row.violations + row.failures,
+                    "interruption_median_ms": ms(&row.interruptions, 0.5),
+                    "interruption_max_ms": ms(&row.interruptions, 1.0),
+                    "recovery_median_ms": ms(&row.recoveries, 0.5),
+                    "recovery_max_ms": ms(&row.recoveries, 1.0),
+                })
+            })
+            .collect();
+        let titles = |kinds: &[Kind]| kinds.iter().map(|kind| kind.title()).collect::<Vec<_>>();
+        serde_json::json!({
+            "fine": self.is_fine(),
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "operations": self.operations,
+            "grants": self.grants,
+            "linearizable_checks": self.checks,
+            "undecided_names": self.undecided,
+            "convergence_violations": self.convergence,
+            "panics": self.panics,
+            "skipped": self.skipped.iter().map(|(kind, _)| kind.title()).collect::<Vec<_>>(),
+            "never_came": titles(&self.missing()),
+            "interrupted": self.interrupted,
+            "faults": faults,
+        })
+        .to_string()
+    }
+
+    /// Puts the table and the summary into the page.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or has no place for them.
+    pub fn write_docs(&self, page: &Path) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", page.display());
+        let text = std::fs::read_to_string(page).map_err(failed)?;
+        let place = text.find(BEGIN).zip(text.find(END)).filter(|(begin, end)| begin < end);
+        let (begin, end) = place.ok_or_else(|| format!("{}: no place for the table", page.display()))?;
+        let table = format!("{BEGIN}\n{}\n{}", self.table(), self.summary());
+        std::fs::write(page, format!("{}{table}{}", &text[..begin], &text[end..])).map_err(failed)
+    }
+}
+
+/// For people, while a run goes on.
+pub fn line(round: &Round) -> String {
+    let ms = |time: Option<Duration>| time.map_or("–".into(), |time| format!("{} ms", time.as_millis()));
+    let mut text = format!(
+        "round {:>3}  {:<48} {:>6} operations, served during it after {:>8}, recovered after {:>8}",
+        round.number,
+        title(&round.kinds),
+        round.verdict.operations,
+        ms(round.interruption),
+        ms(round.recovery),
+    );
+    for what in round.verdict.shown.iter().chain(&round.failures) {
+        let _ = write!(text, "\n  VIOLATION {what}");
+    }
+    if let Some(kept) = &round.kept {
+        let _ = write!(text, "\n  evidence: {kept}");
+    }
+    text
+}
+
+fn title(kinds: &[Kind]) -> String {
+    kinds.iter().map(|kind| kind.title()).collect::<Vec<_>>().join(" + ")
+}
+
+fn spread(times: &[Duration]) -> String {
+    match (quantile(times, 0.5), quantile(times, 1.0)) {
+        (Some(median), Some(max)) => format!("{:.2} / {:.2} s", median.as_secs_f64(), max.as_secs_f64()),
+        _ => "–".into(),
+    }
+}
+
+/// The smallest that so large a share is not above.
+pub fn quantile(times: &[Duration], share: f64) -> Option<Duration> {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let place = ((times.len() as f64 * share).ceil() as usize).saturating_sub(1);
+    times.get(place).copied()
+}

@@ -1,0 +1,314 @@
+//! The conductor: round after round of load, fault, healing, recovery, quiet and verdict.
+
+use crate::clients::{CLIENTS, Clients};
+use crate::clock::now_us;
+use crate::cluster::{Cluster, last_lines};
+use crate::faults::{COMBINATIONS, Kind, Stage, Wound};
+use crate::judge::{Evidence, Verdict, judge};
+use crate::network::{Host, Network};
+use crate::probe::{Prober, all_back, all_level, samples};
+use crate::report::Report;
+use crate::tools::Tools;
+use palisade_sim::checker::{Sample, check_convergence};
+use palisade_sim::rng::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Load before the fault: the order of queues is judged in it.
+const CALM: Duration = Duration::from_secs(4);
+/// Load after recovery.
+const AFTERMATH: Duration = Duration::from_millis(1_500);
+/// Beyond these something is stuck.
+const SERVES_DURING_WITHIN: Duration = Duration::from_secs(10);
+const RECOVERS_WITHIN: Duration = Duration::from_secs(45);
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const STOPS_ITSELF_WITHIN: Duration = Duration::from_secs(15);
+
+/// What a run is asked to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How long, at least; every kind comes once in any case.
+    pub minutes: u64,
+    /// These only; empty: all.
+    pub kinds: Vec<Kind>,
+    /// Decides what is hurt when.
+    pub seed: u64,
+    /// What there is to hurt with.
+    pub tools: Tools,
+    /// For data, logs and the histories that broke an invariant.
+    pub dir: PathBuf,
+}
+
+/// One round, as it went.
+#[derive(Clone, Debug, Default)]
+pub struct Round {
+    /// From 1.
+    pub number: u32,
+    /// What was inflicted.
+    pub kinds: Vec<Kind>,
+    /// From the fault until every shard served again while it lasted, where that must be.
+    pub interruption: Option<Duration>,
+    /// From the healing until every shard served.
+    pub recovery: Option<Duration>,
+    /// What the checker says.
+    pub verdict: Verdict,
+    /// What else does not hold: processes that ended or did not, shards that did not serve.
+    pub failures: Vec<String>,
+    /// Where the evidence of a broken invariant is kept.
+    pub kept: Option<String>,
+}
+
+struct Conductor {
+    plan: Plan,
+    cluster: Cluster,
+    clients: Clients,
+    prober: Prober,
+    rng: Rng,
+    samples: Vec<Sample>,
+}
+
+/// Runs the plan. `told` hears of each round when it has been judged. Stops early when `stop` resolves.
+///
+/// # Errors
+/// What kept it from going on, for people.
+pub async fn run(plan: Plan, mut told: impl FnMut(&Round), stop: impl Future<Output = ()>) -> Result<Report, String> {
+    let network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
+    let mut rng = Rng::new(plan.seed);
+    // Small logs, so that a node that was away for a round needs a snapshot now and then.
+    let settings = [("checkpoint_log_bytes", 1 << 20), ("log_keep_bytes", 64 << 10)];
+    let cluster = Cluster::start(&plan.dir, network, &settings)?;
+    let clients = Clients::start(&cluster, &plan.dir, rng.next_u64())?;
+    let prober = Prober::new(&cluster);
+    let mut report = Report::new(&plan);
+    let mut conductor = Conductor { plan, cluster, clients, prober, rng, samples: Vec::new() };
+    if !all_back(&conductor.cluster, STARTS_WITHIN).await {
+        let logs = conductor.last_words();
+        return Err(format!("the cluster did not start within {STARTS_WITHIN:?}\n{logs}"));
+    }
+    let mut stop = std::pin::pin!(stop);
+    let stopped = tokio::select! {
+        () = &mut stop => true,
+        ran = conductor.rounds(&mut report, &mut told) => { ran?; false },
+    };
+    report.interrupted = stopped;
+    report.convergence = check_convergence(&conductor.samples).iter().map(ToString::to_string).collect();
+    report.panics = conductor.panics();
+    Ok(report)
+}
+
+impl Conductor {
+    async fn rounds(&mut self, report: &mut Report, told: &mut impl FnMut(&Round)) -> Result<(), String> {
+        let started = Instant::now();
+        let budget = Duration::from_secs(60 * self.plan.minutes);
+        let mut judged: Option<tokio::task::JoinHandle<Round>> = None;
+        let mut number = 0;
+        loop {
+            for kinds in self.cycle() {
+                if started.elapsed() > budget && report.cycles > 0 {
+                    break;
+                }
+                number += 1;
+                let (round, evidence) = self.round(number, &kinds).await?;
+                // The verdict is found while the next round runs.
+                if let Some(before) = judged.take() {
+                    let before = before.await.map_err(|error| format!("the judge: {error}"))?;
+                    told(&before);
+                    report.add(before);
+                }
+                let dir = self.plan.dir.clone();
+                judged = Some(tokio::task::spawn_blocking(move || verdict(round, &evidence, &dir)));
+            }
+            report.cycles += 1;
+            if started.elapsed() > budget {
+                break;
+            }
+        }
+        if let Some(last) = judged.take() {
+            let last = last.await.map_err(|error| format!("the judge: {error}"))?;
+            told(&last);
+            report.add(last);
+        }
+        report.seconds = started.elapsed().as_secs();
+        Ok(())
+    }
+
+    /// Every kind once, in some order, and a few combinations.
+    fn cycle(&mut self) -> Vec<Vec<Kind>> {
+        let possible = |kind: &Kind| self.plan.tools.missing(*kind).is_none();
+        let wanted = |kind: &Kind| self.plan.kinds.is_empty() || self.plan.kinds.contains(kind);
+        let single = Kind::all().filter(possible).filter(wanted).map(|kind| vec![kind]);
+        let pairs = COMBINATIONS.iter().filter(|pair| self.plan.kinds.is_empty() && pair.iter().all(possible));
+        let mut left: Vec<Vec<Kind>> = single.chain(pairs.map(|pair| pair.to_vec())).collect();
+        let mut cycle = Vec::new();
+        while !left.is_empty() {
+            cycle.push(left.swap_remove(self.rng.below(left.len() as u64) as usize));
+        }
+        cycle
+    }
+
+    async fn round(&mut self, number: u32, kinds: &[Kind]) -> Result<(Round, Evidence), String> {
+        let mut round = Round { number, kinds: kinds.to_vec(), ..Round::default() };
+        self.prober.recorder.begin(number);
+        self.clients.begin(number).await?;
+        let mut quiet = Quiet::begin(&self.cluster).await;
+        tokio::time::sleep(CALM).await;
+        if kinds != [Kind::Nothing] {
+            quiet.end(&self.cluster).await;
+        }
+        let hurt_at = Instant::now();
+        let wound = self.inflict(kinds).await?;
+        round.failures.extend(wound.failures.iter().cloned());
+        if wound.serves {
+            round.interruption = self.prober.all_serve(number, SERVES_DURING_WITHIN).await;
+            if round.interruption.is_none() {
+                round.failures.push(format!("not every shard served within {SERVES_DURING_WITHIN:?} of the fault"));
+            }
+        }
+        tokio::time::sleep(wound.lasting.saturating_sub(hurt_at.elapsed())).await;
+        self.await_ends(&wound, &mut round.failures).await;
+        if kinds == [Kind::Nothing] {
+            quiet.end(&self.cluster).await;
+        }
+        self.clients.resume();
+        self.cluster.heal().await?;
+        round.recovery = self.prober.all_serve(number, RECOVERS_WITHIN).await;
+        if round.recovery.is_none() {
+            round.failures.push(format!("not every shard served within {RECOVERS_WITHIN:?} of the healing"));
+        }
+        if !all_back(&self.cluster, RECOVERS_WITHIN).await {
+            let logs = self.last_words();
+            round.failures.push(format!("not every node was back within {RECOVERS_WITHIN:?} of the healing\n{logs}"));
+        }
+        tokio::time::sleep(AFTERMATH).await;
+        let mut records = self.clients.end(number).await?;
+        records.push(self.prober.recorder.take());
+        match all_level(&self.cluster, RECOVERS_WITHIN).await {
+            Some(shards) => self.samples.extend(samples(&shards)),
+            None => round.failures.push(format!("replicas did not level within {RECOVERS_WITHIN:?} of quiet")),
+        }
+        self.await_ends(&Wound::default(), &mut round.failures).await;
+        let names: BTreeSet<&str> =
+            records.iter().flat_map(|record| &record.operations).map(|operation| operation.name.as_str()).collect();
+        let names = names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let tenures = match self.prober.tenures(names).await {
+            Ok(tenures) => tenures,
+            Err(why) => {
+                round.failures.push(why);
+                Vec::new()
+            }
+        };
+        let evidence = Evidence { records, tenures, quiet: quiet.stretches, drifted: wound.drifted };
+        Ok((round, evidence))
+    }
+
+    async fn inflict(&mut self, kinds: &[Kind]) -> Result<Wound, String> {
+        let mut all = Wound { serves: true, ..Wound::default() };
+        let leaders = self.leaders().await?;
+        let (cluster, clients, rng) = (&mut self.cluster, &mut self.clients, &mut self.rng);
+        let mut stage = Stage { cluster, clients, rng, tools: &self.plan.tools, leaders, hurt: BTreeSet::new() };
+        for kind in kinds {
+            let wound = stage.inflict(*kind).await?;
+            all.lasting = all.lasting.max(wound.lasting);
+            // Two at once may well be more than a majority can bear.
+            all.serves &= wound.serves && kinds.len() == 1;
+            all.drifted |= wound.drifted;
+            all.must_end.extend(wound.must_end);
+            all.may_end.extend(wound.may_end);
+            all.failures.extend(wound.failures);
+        }
+        Ok(all)
+    }
+
+    /// Who leads each shard.
+    async fn leaders(&self) -> Result<BTreeMap<u32, u64>, String> {
+        for _ in 0..20 {
+            if let Some(leaders) = self.cluster.leaders().await {
+                return Ok(leaders.into_iter().map(|(shard, (node, _))| (shard, node)).collect());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Err("no status that names a leader for every shard, before a fault".into())
+    }
+
+    /// Reaps what has ended by itself, waits for what must, and notes what should not have, or did not.
+    async fn await_ends(&mut self, wound: &Wound, failures: &mut Vec<String>) {
+        let asked = Instant::now();
+        let mut missing = wound.must_end.clone();
+        loop {
+            for ended in self.cluster.ended() {
+                let expected = match ended.host {
+                    Host::Node(id) => missing.remove(&id) || wound.may_end.contains(&id),
+                    Host::Gateway(_) => false,
+                };
+                if !expected || ended.status.success() {
+                    let (host, status) = (ended.host, ended.status);
+                    failures.push(format!("{host} ended by itself: {status}: {}", ended.last_words));
+                }
+            }
+            if missing.is_empty() || asked.elapsed() > STOPS_ITSELF_WITHIN {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for id in missing {
+            failures.push(format!("node {id} should have stopped by itself, and runs on"));
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let words = Cluster::hosts().into_iter().map(|host| {
+            let lines = last_lines(&self.cluster.log(host), 4);
+            format!("---- {host}\n{lines}")
+        });
+        words.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Lines of all logs in which something panicked.
+    fn panics(&self) -> Vec<String> {
+        let clients = (1..=CLIENTS).map(|number| self.plan.dir.join(format!("client-{number}.log")));
+        let logs = Cluster::hosts().into_iter().map(|host| self.cluster.log(host)).chain(clients);
+        logs.flat_map(|log| {
+            let text = std::fs::read(&log).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let of = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let panics = text.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{of}: {line}"));
+            panics.collect::<Vec<_>>()
+        })
+        .collect()
+    }
+}
+
+/// Stretches in which nothing is wrong and no shard changes its leader.
+#[derive(Default)]
+struct Quiet {
+    from_us: u64,
+    leaders: Option<BTreeMap<u32, (u64, u64)>>,
+    stretches: Vec<(u64, u64)>,
+}
+
+impl Quiet {
+    async fn begin(cluster: &Cluster) -> Quiet {
+        let leaders = cluster.leaders().await;
+        Quiet { from_us: now_us(), leaders, stretches: Vec::new() }
+    }
+
+    async fn end(&mut self, cluster: &Cluster) {
+        let to_us = now_us();
+        let leaders = cluster.leaders().await;
+        if leaders.is_some() && leaders == self.leaders {
+            self.stretches.push((self.from_us, to_us));
+        }
+    }
+}
+
+fn verdict(mut round: Round, evidence: &Evidence, dir: &Path) -> Round {
+    round.verdict = judge(evidence);
+    if round.verdict.violations > 0 {
+        let path = dir.join(format!("round-{}.evidence.json", round.number));
+        let saved =
+            serde_json::to_vec(evidence).map_err(std::io::Error::from).and_then(|text| std::fs::write(&path, text));
+        round.kept = Some(saved.map_or_else(|error| format!("not kept: {error}"), |()| path.display().to_string()));
+    }
+    round
+}
