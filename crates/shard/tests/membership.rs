@@ -5,7 +5,7 @@ mod cluster;
 
 use cluster::*;
 use palisade_shard::*;
-use raft::eraftpb::{HardState, Message, MessageType};
+use raft::eraftpb::{ConfState, HardState, Message, MessageType, Snapshot, SnapshotMetadata};
 use raft_prost::Message as _;
 use routing::NodeId;
 use std::collections::BTreeSet;
@@ -120,9 +120,17 @@ fn a_learner_neither_leads_nor_counts_as_caught_up() {
     c.peers.get_mut(&3).unwrap().inbox.push(Input::Campaign);
     c.run_ms(2_000);
     assert_eq!((c.leader(), c.status(3).role), (Some(1), Role::Follower));
+    // With its log level with the leader's it still is none, as long as no quorum agrees to what comes next.
+    c.peers.get_mut(&2).unwrap().disk_works = false;
     c.peers.get_mut(&3).unwrap().disk_works = true;
+    c.run_ms(200);
+    assert_eq!(c.leader(), Some(1));
+    assert_eq!(c.status(3).committed_index, c.status(1).committed_index);
+    assert_eq!(members(&c, 1), (vec![(1, 0), (2, 0), (3, 0)], vec![(3, 1)]));
+    assert_eq!(c.status(1).caught_up, [1, 2].map(NodeId));
+    c.peers.get_mut(&2).unwrap().disk_works = true;
     c.run_ms(2_000);
-    assert_whole(&mut c, "once its disk works");
+    assert_whole(&mut c, "once all disks work");
     c.peers.get_mut(&1).unwrap().inbox.push(Input::Transfer { to: NodeId(3) });
     c.run_ms(500);
     assert_eq!(c.leader(), Some(3), "leadership goes to who votes there now");
@@ -391,5 +399,38 @@ fn who_has_an_entry_on_disk_has_the_commit_index_that_came_with_it() {
             let (last, _) = recovered.entries.last().expect("entries");
             assert!(hard_state.commit + 1 >= *last, "node {id} has {last} on disk, and commit {}", hard_state.commit);
         }
+    }
+}
+
+/// raft-rs panics on configurations that it could not have come to itself.
+#[test]
+fn a_snapshot_with_an_impossible_configuration_is_dropped() {
+    let conf = |voters: &[u64], learners: &[u64], outgoing: &[u64]| ConfState {
+        voters: voters.to_vec(),
+        learners: learners.to_vec(),
+        voters_outgoing: outgoing.to_vec(),
+        ..Default::default()
+    };
+    let impossible = [
+        conf(&[], &[], &[]),
+        conf(&[], &[3], &[]),
+        conf(&[1, 2, 3, 3], &[], &[]),
+        conf(&[1, 2, 3], &[3], &[]),
+        conf(&[1, 2, 3], &[], &[1, 2]),
+        conf(&[0, 2, 3], &[], &[]),
+    ];
+    for conf_state in impossible {
+        let mut c = Cluster::new(3);
+        c.elect();
+        c.run_ms(200);
+        let term = c.status(1).term;
+        let what = format!("{conf_state:?}");
+        let metadata = Some(SnapshotMetadata { conf_state: Some(conf_state), index: 1_000, term });
+        let snapshot = Some(Snapshot { data: locks::LockTable::new().snapshot(), metadata });
+        let message = Message { snapshot, ..from_peer(1, 3, MessageType::MsgSnapshot, term) };
+        c.peers.get_mut(&3).unwrap().inbox.push(Input::Peer(message.encode_to_vec()));
+        c.run_ms(500);
+        assert_eq!(c.status(3).snapshots_installed, 0, "{what}");
+        assert_whole(&mut c, &what);
     }
 }
