@@ -57,6 +57,8 @@ fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.entries.len() != 1 => {
             Err("a read without its context")
         }
+        // raft-rs knows entries past its log by term 0, and would take this one's predecessor for one that it has.
+        MessageType::MsgAppend if (message.index == 0) != (message.log_term == 0) => Err("an entry without a term"),
         MessageType::MsgAppend => {
             let mut before = (message.index, message.log_term);
             for entry in &message.entries {
