@@ -21,7 +21,7 @@ fn clear(effects: &mut Effects) {
     effects.granted.clear();
     effects.dropped.clear();
     effects.leases.clear();
-    effects.tenures.clear();
+    effects.ended.clear();
 }
 
 fn apply(c: &mut Criterion) {

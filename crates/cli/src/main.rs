@@ -1,5 +1,8 @@
 //! The palisade binary: the servers, and a verb for everything that a client can do.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod args;
 mod bench;
 mod cluster_file;

@@ -1,4 +1,4 @@
-//! The bytes of a tenure in history.
+//! The bytes of a tenure in history, where name and token are its key.
 //!
 //! They promise to stay readable for as long as history is kept: the version byte is never reused. No checksum of their
 //! own: they live inside checked storage.
@@ -9,45 +9,93 @@ use crate::types::*;
 
 const VERSION: u8 = 1;
 
-impl Tenure {
-    /// The bytes kept in history.
-    pub fn encode(&self) -> Vec<u8> {
-        let grant = &self.grant;
-        let texts = [&grant.name, &grant.owner, &grant.session, &grant.metadata, &self.broken_by, &self.break_reason];
-        let mut into = Vec::with_capacity(80 + texts.iter().map(|text| text.len()).sum::<usize>());
+/// The parts of a tenure that are not in the key of its history record.
+pub(crate) struct Parts<'a> {
+    pub(crate) end: EndKind,
+    pub(crate) mode: Mode,
+    pub(crate) request: RequestId,
+    pub(crate) lease: LeaseId,
+    pub(crate) ttl_ms: u32,
+    pub(crate) acquired_wall_ms: u64,
+    pub(crate) expires_wall_ms: u64,
+    pub(crate) ended_wall_ms: u64,
+    pub(crate) renewals: u64,
+    pub(crate) waited_ms: u64,
+    /// Owner, session, metadata, broken by, reason.
+    pub(crate) texts: [&'a str; 5],
+}
+
+impl Parts<'_> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut into = Vec::with_capacity(64 + self.texts.iter().map(|text| text.len()).sum::<usize>());
         into.push(VERSION);
         put_end(&mut into, self.end);
-        put_mode(&mut into, grant.mode);
-        put_request(&mut into, grant.request_id);
+        put_mode(&mut into, self.mode);
+        put_request(&mut into, self.request);
         for number in [
-            grant.token.0,
-            grant.lease.0,
-            grant.ttl_ms.into(),
-            grant.acquired_wall_ms,
-            grant.expires_wall_ms,
+            self.lease.0,
+            self.ttl_ms.into(),
+            self.acquired_wall_ms,
+            self.expires_wall_ms,
             self.ended_wall_ms,
-            grant.renewals,
-            grant.waited_ms,
+            self.renewals,
+            self.waited_ms,
         ] {
             put_varint(&mut into, number);
         }
-        for text in texts {
+        for text in self.texts {
             put_str(&mut into, text);
         }
         into
     }
+}
 
-    /// Back from [`encode`](Self::encode); never panics.
+impl Ended {
+    /// What [`tenure`](Self::tenure) turns back.
+    pub fn of(tenure: &Tenure) -> Ended {
+        let grant = &tenure.grant;
+        let parts = Parts {
+            end: tenure.end,
+            mode: grant.mode,
+            request: grant.request_id,
+            lease: grant.lease,
+            ttl_ms: grant.ttl_ms,
+            acquired_wall_ms: grant.acquired_wall_ms,
+            expires_wall_ms: grant.expires_wall_ms,
+            ended_wall_ms: tenure.ended_wall_ms,
+            renewals: grant.renewals,
+            waited_ms: grant.waited_ms,
+            texts: [&grant.owner, &grant.session, &grant.metadata, &tenure.broken_by, &tenure.break_reason],
+        };
+        Ended {
+            name: grant.name.clone(),
+            token: grant.token,
+            ended_wall_ms: tenure.ended_wall_ms,
+            end: tenure.end,
+            record: parts.encode(),
+        }
+    }
+
+    /// In full.
+    ///
+    /// # Errors
+    /// If `record` is not what the table made.
+    pub fn tenure(&self) -> Result<Tenure, DecodeError> {
+        Tenure::decode(&self.name, self.token, &self.record)
+    }
+}
+
+impl Tenure {
+    /// The tenure of this name and token, from its [record](Ended::record); never panics.
     ///
     /// # Errors
     /// What is wrong with the bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Tenure, DecodeError> {
+    pub fn decode(name: &str, token: Token, bytes: &[u8]) -> Result<Tenure, DecodeError> {
         let mut r = Reader::new(bytes);
         r.version(VERSION)?;
         let end = r.end_kind()?;
         let mode = r.mode()?;
         let request_id = r.request()?;
-        let token = Token(r.varint()?);
         let lease = LeaseId(r.varint()?);
         let ttl_ms = r.varint_u32()?;
         let acquired_wall_ms = r.varint()?;
@@ -56,11 +104,11 @@ impl Tenure {
         let renewals = r.varint()?;
         let waited_ms = r.varint()?;
         let mut text = || r.str().map(str::to_owned);
-        let (name, owner, session, metadata) = (text()?, text()?, text()?, text()?);
+        let (owner, session, metadata) = (text()?, text()?, text()?);
         let (broken_by, break_reason) = (text()?, text()?);
         r.end()?;
         let grant = Grant {
-            name,
+            name: name.to_owned(),
             owner,
             token,
             mode,

@@ -130,6 +130,8 @@ pub struct Tenure {
 pub enum Outcome {
     /// Acquire: held, now or already (a retry of the same request id).
     Granted(Grant),
+    /// Acquire or break: done, and not described, because [`Effects::unheard`] is set.
+    Unheard,
     /// Acquire: in the queue (again, at its old place, for a retry). A [`Effects::granted`] or [`Effects::dropped`] with
     /// its request id follows some day.
     Queued {
@@ -227,17 +229,37 @@ pub enum LeaseEvent {
     },
 }
 
+/// A grant that ended, as history keeps it: the record is [`Tenure::decode`]d only when somebody asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The resource.
+    pub name: String,
+    /// Of the grant.
+    pub token: Token,
+    /// Unix, by the leader's wall clock: for display and for how long history is kept.
+    pub ended_wall_ms: u64,
+    /// How.
+    pub end: EndKind,
+    /// All the rest.
+    pub record: Vec<u8>,
+}
+
 /// What one applied command did beside its own outcome. Reused between commands; the caller clears it.
+///
+/// * `unheard` changes what is told, never what is done: replicas that differ in it stay the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
+    /// Set by the caller: nobody reads outcomes here, as on a replica that does not lead. Grants are not described then:
+    /// [`Outcome::Unheard`] stands for [`Outcome::Granted`] and for [`Outcome::Broken`], and `granted` stays empty.
+    pub unheard: bool,
     /// Waiters that were handed a lock, in order.
     pub granted: Vec<Grant>,
     /// Waiters that left without.
     pub dropped: Vec<(RequestId, DropReason)>,
     /// Leases that began, were renewed, or ended.
     pub leases: Vec<LeaseEvent>,
-    /// Grants that ended.
-    pub tenures: Vec<Tenure>,
+    /// Grants that ended, in order.
+    pub ended: Vec<Ended>,
 }
 
 /// Counts for metrics and capacity.

@@ -1,6 +1,6 @@
 //! Committed entries into the lock table, and what follows from them.
 
-use crate::api::{Answer, Fatal, Query, Reply};
+use crate::api::{Answer, Fatal, Query, Reply, Ticket};
 use crate::lead::Lead;
 use crate::log_store::entry_bytes;
 use crate::proposals::Asked;
@@ -36,24 +36,23 @@ impl Replica {
         self.stats.commands_applied += batch.commands.len() as u64;
         let mut asked = asked.into_iter().flatten();
         let mut effects = std::mem::take(&mut self.effects);
+        effects.unheard = self.lead.is_none();
         for command in &batch.commands {
             let outcome = self.table.apply(batch.stamp, command, &mut effects);
-            for tenure in &effects.tenures {
+            if let Some(lead) = &mut self.lead {
+                self.out.ended.extend(effects.ended.iter().map(|ended| ended.end));
+                let now_ms = self.now.mono_ms;
+                follow_up(lead, command, outcome, asked.next(), &effects, now_ms, &mut self.out.replies);
+            }
+            for ended in effects.ended.drain(..) {
                 if planted::is(Bug::HistoryEndMissing) && self.lead.is_none() {
                     continue; // planted: only the leader writes history
                 }
-                self.checkpointing.record(tenure, entry.index);
-            }
-            if let Some(lead) = &mut self.lead {
-                self.out.ended.extend(effects.tenures.iter().map(|tenure| tenure.end));
-                let now_ms = self.now.mono_ms;
-                let asked = asked.next();
-                self.out.replies.extend(follow_up(lead, command, outcome, asked, &effects, now_ms));
+                self.checkpointing.record(ended, entry.index);
             }
             effects.granted.clear();
             effects.dropped.clear();
             effects.leases.clear();
-            effects.tenures.clear();
         }
         self.effects = effects;
         Ok(())
@@ -87,7 +86,9 @@ impl Replica {
                     .history
                     .iter()
                     .filter(|record| record.name == name)
-                    .filter_map(|record| locks::Tenure::decode(&record.tenure).ok())
+                    .filter_map(|record| {
+                        locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure).ok()
+                    })
                     .collect(),
                 current: self.table.holders(&name),
             },
@@ -108,23 +109,22 @@ fn follow_up(
     asked: Option<Asked>,
     effects: &Effects,
     now_ms: u64,
-) -> Vec<(crate::Ticket, Reply)> {
-    let mut replies = Vec::new();
+    replies: &mut Vec<(Ticket, Reply)>,
+) {
     for event in &effects.leases {
         lead.on_lease(*event, now_ms);
     }
     for grant in &effects.granted {
-        lead.on_granted(grant, &mut replies);
+        lead.on_granted(grant, replies);
     }
     for (request_id, reason) in &effects.dropped {
-        lead.on_dropped(*request_id, *reason, &mut replies);
+        lead.on_dropped(*request_id, *reason, replies);
     }
     if let (Outcome::Queued { .. }, Command::Acquire { request_id, name, .. }) = (&outcome, command) {
-        lead.on_queued(*request_id, name, asked.as_ref(), now_ms, &mut replies);
+        lead.on_queued(*request_id, name, asked.as_ref(), now_ms, replies);
     } else if let Some(asked) = asked
         && asked.ticket != 0
     {
         replies.push((asked.ticket, Reply::Done(outcome)));
     }
-    replies
 }

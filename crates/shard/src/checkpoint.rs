@@ -38,13 +38,13 @@ impl Checkpointing {
         Checkpointing { index, at_ms: now_ms, ..Default::default() }
     }
 
-    pub(crate) fn record(&mut self, tenure: &locks::Tenure, index: u64) {
+    pub(crate) fn record(&mut self, ended: locks::Ended, index: u64) {
         self.history.push(HistoryRecord {
-            day: u32::try_from(tenure.ended_wall_ms / DAY_MS).unwrap_or(u32::MAX),
-            name: tenure.grant.name.clone(),
-            token: tenure.grant.token.0,
+            day: u32::try_from(ended.ended_wall_ms / DAY_MS).unwrap_or(u32::MAX),
+            name: ended.name,
+            token: ended.token.0,
             index,
-            tenure: tenure.encode(),
+            tenure: ended.record,
         });
     }
 }

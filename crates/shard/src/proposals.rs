@@ -4,6 +4,9 @@ use crate::api::{Reply, Ticket, Wait};
 use locks::{BatchBuilder, Stamp};
 use std::collections::VecDeque;
 
+/// An entry of this part of the largest size goes though others are in flight.
+const WELL_FILLED: usize = 4;
+
 /// One operation that is to be answered. Ticket 0: nobody waits for it.
 pub(crate) struct Asked {
     pub ticket: Ticket,
@@ -30,6 +33,8 @@ pub(crate) struct Proposals {
     queue: VecDeque<Queued>,
     /// Of the queue: how many are the leader's own.
     own_queued: usize,
+    /// Of the queue: the bytes of all commands.
+    queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
     queue_ops_max: usize,
     entry_bytes_max: usize,
@@ -40,7 +45,15 @@ impl Proposals {
     pub(crate) fn new(queue_ops_max: usize, entry_bytes_max: usize, entries_in_flight_max: usize) -> Self {
         assert!(entries_in_flight_max > 0 && entry_bytes_max > 0 && queue_ops_max > 0);
         let (queue, in_flight) = (VecDeque::new(), VecDeque::new());
-        Proposals { queue, own_queued: 0, in_flight, queue_ops_max, entry_bytes_max, entries_in_flight_max }
+        Proposals {
+            queue,
+            own_queued: 0,
+            queued_bytes: 0,
+            in_flight,
+            queue_ops_max,
+            entry_bytes_max,
+            entries_in_flight_max,
+        }
     }
 
     /// Queues an operation; false if there is no room.
@@ -48,6 +61,7 @@ impl Proposals {
         debug_assert!(asked.ticket != 0, "ticket 0 is the leader's own");
         let room = self.queue.len() - self.own_queued < self.queue_ops_max;
         if room {
+            self.queued_bytes += command.len();
             self.queue.push_back(Queued { asked, command });
         }
         room
@@ -57,6 +71,7 @@ impl Proposals {
     pub(crate) fn push_own(&mut self, command: Vec<u8>) {
         debug_assert!(self.has_room_for_own());
         self.own_queued += 1;
+        self.queued_bytes += command.len();
         self.queue.push_back(Queued { asked: Asked { ticket: 0, wait: None }, command });
     }
 
@@ -64,9 +79,14 @@ impl Proposals {
         self.own_queued < self.queue_ops_max
     }
 
-    /// Something waits and another entry may go.
+    /// Something waits and another entry may go: at once if none is in flight, and otherwise only a well-filled one. What an
+    /// entry costs five replicas hardly depends on its size, so that small ones sent early make all of them later (the
+    /// trade of Nagle's algorithm, RFC 896).
     pub(crate) fn can_propose(&self) -> bool {
-        !self.queue.is_empty() && self.in_flight.len() < self.entries_in_flight_max
+        match self.in_flight.len() {
+            0 => !self.queue.is_empty(),
+            entries => entries < self.entries_in_flight_max && self.queued_bytes >= self.entry_bytes_max / WELL_FILLED,
+        }
     }
 
     /// The next entry's bytes and how many operations of the queue's front are in it; at least one.
@@ -85,7 +105,16 @@ impl Proposals {
     /// The front `count` operations are now in the entry at (index, term).
     pub(crate) fn proposed(&mut self, index: u64, term: u64, count: usize) {
         debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
-        let asked: Vec<Asked> = self.queue.drain(..count).map(|queued| queued.asked).collect();
+        let mut bytes = 0;
+        let asked: Vec<Asked> = self
+            .queue
+            .drain(..count)
+            .map(|queued| {
+                bytes += queued.command.len();
+                queued.asked
+            })
+            .collect();
+        self.queued_bytes -= bytes;
         self.own_queued -= asked.iter().filter(|asked| asked.ticket == 0).count();
         self.in_flight.push_back(InFlight { index, term, asked });
     }
@@ -116,7 +145,7 @@ impl Proposals {
         for entry in self.in_flight.drain(..) {
             replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
         }
-        self.own_queued = 0;
+        (self.own_queued, self.queued_bytes) = (0, 0);
         for queued in self.queue.drain(..) {
             if queued.asked.ticket != 0 {
                 replies.push((queued.asked.ticket, not_done.clone()));
@@ -127,7 +156,8 @@ impl Proposals {
     /// Nobody waits for this ticket any more. Out of the queue it is simply dropped; in flight it goes on unanswered.
     pub(crate) fn detach(&mut self, ticket: Ticket) {
         if let Some(at) = self.queue.iter().position(|queued| queued.asked.ticket == ticket) {
-            self.queue.remove(at);
+            let queued = self.queue.remove(at).expect("just seen");
+            self.queued_bytes -= queued.command.len();
             return;
         }
         for asked in self.in_flight.iter_mut().flat_map(|entry| entry.asked.iter_mut()) {

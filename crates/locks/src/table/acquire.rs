@@ -79,7 +79,7 @@ impl LockTable {
         if free {
             let claim = Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
             let grant = self.grant(at, lock, claim, effects);
-            return Outcome::Granted(self.show(grant));
+            return self.granted(grant, effects);
         }
         self.last_waiter += 1;
         let waiter = WaiterRow {
@@ -107,7 +107,7 @@ impl LockTable {
                 if *self.locks[self.grants[grant].lock].name != *ask.name {
                     return OTHER_NAME;
                 }
-                Outcome::Granted(self.show(grant))
+                self.granted(grant, effects)
             }
             Ref::Waiting(waiter) => {
                 let lock = self.waiters[waiter].lock;

@@ -9,6 +9,7 @@ use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
 use crate::hash::{hash_number, hash_request, hash_str};
 use crate::planted::{self, Bug};
+use crate::tenure::Parts;
 use crate::types::*;
 
 /// Items of each kind forgotten per command at most, so that no command pays for a busy half minute. More than a
@@ -53,9 +54,12 @@ impl LockTable {
             };
         };
         let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
-        let tenure = effects.tenures.last().expect("it was just recorded").clone();
+        let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
         self.settle(at, lock, effects);
-        Outcome::Broken(Box::new(tenure))
+        match tenure {
+            Some(tenure) => Outcome::Broken(Box::new(tenure.expect("it was just encoded"))),
+            None => Outcome::Unheard,
+        }
     }
 
     /// For a planted bug only.
@@ -93,13 +97,7 @@ impl LockTable {
         reason: &str,
         effects: &mut Effects,
     ) -> u32 {
-        effects.tenures.push(Tenure {
-            grant: self.show(grant),
-            ended_wall_ms: at.wall_ms,
-            end,
-            broken_by: by.to_owned(),
-            break_reason: reason.to_owned(),
-        });
+        effects.ended.push(self.ended_now(grant, at.wall_ms, end, by, reason));
         let row = &self.grants[grant];
         let (token, request, lock, permits) = (row.token.get(), row.request(), row.lock, row.permits());
         match row.lease {
@@ -124,6 +122,26 @@ impl LockTable {
         self.requests.replace(hash_request(request), Ref::Live(grant).pack(), ended);
         self.grants.remove(grant);
         lock
+    }
+
+    fn ended_now(&self, grant: u32, ended_wall_ms: u64, end: EndKind, by: &str, reason: &str) -> Ended {
+        let row = &self.grants[grant];
+        let (session, lease, life, terms, renewals_before) = self.lease_of(row);
+        let parts = Parts {
+            end,
+            mode: row.mode,
+            request: row.request(),
+            lease,
+            ttl_ms: terms.ttl_ms,
+            acquired_wall_ms: row.acquired_wall_ms,
+            expires_wall_ms: life.expires_wall_ms(terms),
+            ended_wall_ms,
+            renewals: life.renewal_seq - renewals_before,
+            waited_ms: row.waited_ms.into(),
+            texts: [terms.owner(), session, terms.metadata(), by, reason],
+        };
+        let name = self.locks[row.lock].name.to_string();
+        Ended { name, token: Token(row.token.get()), ended_wall_ms, end, record: parts.encode() }
     }
 
     pub(super) fn remember_session(&mut self, id: Box<str>, ended_ms: u64) {

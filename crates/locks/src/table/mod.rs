@@ -24,7 +24,7 @@ use crate::types::*;
 use index::{Index, Ref};
 use recent::{EndedGrant, EndedSession, Ring};
 use records::Header;
-use rows::{GrantRow, Lease, LockRow, SessionRow, WaiterRow};
+use rows::{GrantRow, Lease, Life, LockRow, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
 use std::collections::BinaryHeap;
 
@@ -269,16 +269,26 @@ impl LockTable {
         self.locks[lock].grants.walk(&self.grants, |grant| grant.links)
     }
 
-    fn show(&self, grant: u32) -> Grant {
-        let row = &self.grants[grant];
-        let (session, lease, life, terms, renewals_before) = match &row.lease {
+    /// Session id (or none), lease, its life and terms, and the renewals it had before this grant.
+    fn lease_of<'a>(&'a self, row: &'a GrantRow) -> (&'a str, LeaseId, &'a Life, &'a Terms, u64) {
+        match &row.lease {
             Lease::Private { life, terms } => ("", LeaseId(row.token.get()), life, terms, 0),
             Lease::Session { session, renewals_before, .. } => {
                 let session = &self.sessions[*session];
                 let lease = session.lease_id().expect("a session with grants has a lease");
                 (&*session.id, lease, &session.life, &session.terms, *renewals_before)
             }
-        };
+        }
+    }
+
+    /// The answer to an acquire that holds.
+    fn granted(&self, grant: u32, effects: &Effects) -> Outcome {
+        if effects.unheard { Outcome::Unheard } else { Outcome::Granted(self.show(grant)) }
+    }
+
+    fn show(&self, grant: u32) -> Grant {
+        let row = &self.grants[grant];
+        let (session, lease, life, terms, renewals_before) = self.lease_of(row);
         Grant {
             name: self.locks[row.lock].name.to_string(),
             owner: terms.owner().to_owned(),

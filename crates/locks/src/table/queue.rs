@@ -59,7 +59,7 @@ impl LockTable {
             }
             // Too late: the caller holds it, and must know.
             Some(Ref::Live(grant)) if &*self.locks[self.grants[grant].lock].name == name => {
-                Outcome::Granted(self.show(grant))
+                self.granted(grant, effects)
             }
             _ => Outcome::NotWaiting,
         }
@@ -96,7 +96,9 @@ impl LockTable {
                 waited_ms: at.shard_ms.saturating_sub(row.since_ms),
             };
             let grant = self.grant(at, lock, claim, effects);
-            effects.granted.push(self.show(grant));
+            if !effects.unheard {
+                effects.granted.push(self.show(grant));
+            }
         }
     }
 }

@@ -71,7 +71,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Command::decode(&bytes);
-        let _ = Tenure::decode(&bytes);
+        let _ = Tenure::decode("a", Token(1), &bytes);
         prop_assert!(Batch::decode(&bytes).is_err());
         prop_assert!(LockTable::restore(&bytes).is_err());
     }
@@ -134,14 +134,14 @@ proptest! {
             broken_by: texts[4].clone(),
             break_reason: texts[5].clone(),
         };
-        let mut bytes = tenure.encode();
-        prop_assert_eq!(Tenure::decode(&bytes), Ok(tenure));
-        for len in 0..bytes.len() {
-            prop_assert!(Tenure::decode(&bytes[..len]).is_err());
+        let mut ended = Ended::of(&tenure);
+        prop_assert_eq!(ended.tenure(), Ok(tenure));
+        for len in 0..ended.record.len() {
+            prop_assert!(Tenure::decode(&ended.name, ended.token, &ended.record[..len]).is_err());
         }
-        let at = at.index(bytes.len());
-        bytes[at] = to;
-        let _ = Tenure::decode(&bytes);
+        let at = at.index(ended.record.len());
+        ended.record[at] = to;
+        let _ = ended.tenure();
     }
 }
 

@@ -16,7 +16,7 @@ fn a_release_ends_the_grant_with_a_tenure() {
         broken_by: String::new(),
         break_reason: String::new(),
     };
-    assert_eq!(d.effects.tenures, [tenure]);
+    assert_eq!(d.effects.ended, [Ended::of(&tenure)]);
     assert_eq!(d.effects.leases, [LeaseEvent::Gone { lease: grant.lease }]);
     assert!(d.table.holders("a").is_empty());
     assert_eq!(d.table.counts(), Counts::default());
@@ -79,7 +79,7 @@ fn a_break_records_who_and_why_and_hands_over() {
         (tenure.broken_by.as_str(), tenure.break_reason.as_str(), tenure.end),
         ("root", "stuck", EndKind::Broken)
     );
-    assert_eq!(d.effects.tenures, [*tenure]);
+    assert_eq!(d.effects.ended, [Ended::of(&tenure)]);
     assert_eq!(d.handed(), [2]);
     assert_eq!(d.renew("a", 1), Outcome::NotOwner { current: Token(2) });
     assert_eq!(d.release("a", 1), Outcome::NotOwner { current: Token(2) });

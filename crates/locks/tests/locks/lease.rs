@@ -36,7 +36,7 @@ fn a_lease_dies_only_by_the_life_that_is_named() {
     assert_eq!(d.tokens("a"), [1]);
     assert_eq!(d.expire(grant.lease, 1), Outcome::Expired(true));
     assert_eq!(d.effects.leases, [LeaseEvent::Gone { lease: grant.lease }]);
-    assert_eq!(d.effects.tenures[0].end, EndKind::Expired);
+    assert_eq!(d.effects.ended[0].end, EndKind::Expired);
     assert_eq!(d.expire(grant.lease, 1), Outcome::Expired(false), "gone already");
     assert_eq!(d.table.counts(), Counts::default());
 }
@@ -125,7 +125,7 @@ fn an_expired_session_loses_all_it_holds_by_token_and_its_waiters() {
     d.queue(ask(6, "m"));
     d.queue(ask(7, "z").session("s"));
     assert_eq!(d.expire(LeaseId(1), 0), Outcome::Expired(true));
-    let ended: Vec<_> = d.effects.tenures.iter().map(|tenure| (tenure.grant.token.0, tenure.end)).collect();
+    let ended: Vec<_> = d.effects.ended.iter().map(|ended| (ended.token.0, ended.end)).collect();
     assert_eq!(ended, [(1, EndKind::Expired), (3, EndKind::Expired)]);
     assert_eq!(d.dropped(), [(5, DropReason::SessionEnded), (7, DropReason::SessionEnded)]);
     assert_eq!(d.handed(), [4]);
@@ -152,7 +152,7 @@ fn closing_releases_all_and_is_idempotent() {
     d.hold(ask(1, "a").session("s"));
     d.hold(ask(2, "b").session("s"));
     assert_eq!(d.close("s"), Outcome::Closed { released: 2 });
-    assert!(d.effects.tenures.iter().all(|tenure| tenure.end == EndKind::Released));
+    assert!(d.effects.ended.iter().all(|ended| ended.end == EndKind::Released));
     assert_eq!(d.close("s"), Outcome::Closed { released: 0 });
     assert_eq!(d.effects, Effects::default());
     assert_eq!(d.release("a", 1), Outcome::Released { already: true });

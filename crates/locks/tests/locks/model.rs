@@ -266,7 +266,7 @@ impl Model {
             broken_by: by.into(),
             break_reason: reason.into(),
         };
-        self.fx.tenures.push(tenure.clone());
+        self.fx.ended.push(palisade_locks::Ended::of(&tenure));
         self.holds.retain(|other| other.token != hold.token);
         if self.lease(hold.lease).session.is_empty() {
             self.end_lease(hold.lease);

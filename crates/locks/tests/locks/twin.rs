@@ -129,6 +129,8 @@ impl Restarted {
 #[derive(Default)]
 struct Run {
     plain: LockTable,
+    /// Where nobody reads outcomes.
+    unheard: LockTable,
     restarted: Restarted,
     model: Model,
     requests: Vec<(RequestId, &'static str)>,
@@ -142,6 +144,18 @@ fn recent<T: Clone>(all: &[T], back: usize) -> Option<T> {
 }
 
 impl Run {
+    /// The same comes to be; only grants are not described.
+    fn apply_unheard(&mut self, stamp: Stamp, command: &Command<'_>, outcome: &Outcome, effects: &Effects) {
+        let mut unheard = Effects { unheard: true, ..Effects::default() };
+        let told = self.unheard.apply(stamp, command, &mut unheard);
+        match outcome {
+            Outcome::Granted(_) | Outcome::Broken(_) => assert_eq!(told, Outcome::Unheard),
+            _ => assert_eq!(told, *outcome),
+        }
+        assert_eq!(unheard, Effects { unheard: true, granted: vec![], ..effects.clone() });
+        assert_eq!(self.unheard.state_hash(), self.plain.state_hash(), "{command:?}");
+    }
+
     fn step(&mut self, stamp: Stamp, op: &Op) {
         let held;
         let command = match *op {
@@ -194,6 +208,7 @@ impl Run {
         let outcome = self.plain.apply(stamp, &command, &mut effects);
         self.restarted.log.push(entry.clone());
         assert_eq!(self.restarted.apply(&entry), (outcome.clone(), effects.clone()), "replicas part at {command:?}");
+        self.apply_unheard(stamp, &command, &outcome, &effects);
         let (expected, expected_effects) = self.model.apply(stamp, &command);
         let blank = |outcome| if let Outcome::Conflict(_) = outcome { Outcome::Conflict("") } else { outcome };
         assert_eq!(blank(outcome.clone()), expected, "{command:?}");

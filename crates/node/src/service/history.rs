@@ -38,7 +38,7 @@ pub(super) async fn complete(
     };
     let mut ended = recent;
     for record in records {
-        match Tenure::decode(&record.tenure) {
+        match Tenure::decode(&record.name, locks::Token(record.token), &record.tenure) {
             Ok(tenure) => ended.push(tenure),
             Err(reason) => {
                 tracing::error!(%shard, token = record.token, %reason, "a history record is damaged");

@@ -118,8 +118,8 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
         }
         Outcome::Conflict(why) => fail(ErrorCode::InvalidArgument, why),
         Outcome::Full(why) => OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000)),
-        // A replica answers neither for an operation of a client.
-        Outcome::Queued { .. } | Outcome::Expired(_) => fail(
+        // A leader answers none of these to a client.
+        Outcome::Queued { .. } | Outcome::Expired(_) | Outcome::Unheard => fail(
             ErrorCode::Internal,
             format!("shard {shard} answered what was not asked; this is a bug: report it. Check before trying again"),
         ),

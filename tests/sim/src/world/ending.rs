@@ -157,7 +157,8 @@ impl World {
         }
         let in_memory: BTreeSet<u64> = found.iter().map(|(grant, _)| grant.token.0).collect();
         for record in node.disk.engine.history(shard, name, usize::MAX).expect("memory can be read") {
-            let tenure = locks::Tenure::decode(&record.tenure).expect("as it was written");
+            let tenure = locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure)
+                .expect("as it was written");
             // The same tenure may be in both while a checkpoint is on its way; anything else that stands twice is told.
             if !in_memory.contains(&tenure.grant.token.0) {
                 found.push((tenure.grant, Some(tenure.end)));
