@@ -113,7 +113,9 @@ pub(crate) fn history_day(shard: ShardId, day: u32) -> Vec<u8> {
 pub(crate) fn history_name(shard: ShardId, day: u32, name: &str) -> Vec<u8> {
     // Names have no control characters; with one, a name could be read as the beginning of another's key.
     assert!(!name.as_bytes().contains(&0), "a resource name may not contain NUL: {name:?}");
-    let mut key = history_day(shard, day);
+    let mut key = Vec::with_capacity(SHARD_BYTES + 4 + name.len() + 1 + 8); // With room for a token.
+    key.extend_from_slice(&shard_start(shard));
+    key.extend_from_slice(&day.to_be_bytes());
     key.extend_from_slice(name.as_bytes());
     key.push(0);
     key
@@ -153,10 +155,18 @@ pub(crate) fn parse_history(key: &[u8]) -> Option<HistoryKey<'_>> {
 
 /// A value as stored: `crc32c(key, bytes) u32 LE | bytes`.
 pub(crate) fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(CRC_BYTES + bytes.len());
-    value.extend_from_slice(&crc(key, bytes).to_le_bytes());
-    value.extend_from_slice(bytes);
+    let mut value = Vec::new();
+    seal_into(&mut value, key, [bytes, &[]]);
     value
+}
+
+/// The same, of bytes in two parts, into a buffer that is used again.
+pub(crate) fn seal_into(value: &mut Vec<u8>, key: &[u8], parts: [&[u8]; 2]) {
+    let crc = parts.iter().fold(crc32c::crc32c(key), |crc, part| crc32c::crc32c_append(crc, part));
+    value.clear();
+    value.reserve(CRC_BYTES + parts[0].len() + parts[1].len());
+    value.extend_from_slice(&crc.to_le_bytes());
+    parts.iter().for_each(|part| value.extend_from_slice(part));
 }
 
 /// The bytes of a sealed value. `what` names it in the error: "shard 3, log entry 17".

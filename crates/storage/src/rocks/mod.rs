@@ -151,26 +151,29 @@ impl RocksEngine {
         {
             batch.delete_range_cf(log, keys::log(shard, first), keys::shard_end(shard));
         }
-        let mut put = |cf, key: Vec<u8>, bytes: &[u8]| batch.put_cf(cf, &key, keys::seal(&key, bytes));
+        // One buffer for all values: history comes by the thousand.
+        let mut sealed = Vec::new();
+        let mut put = |batch: &mut WriteBatch, cf, key: &[u8], parts: [&[u8]; 2]| {
+            keys::seal_into(&mut sealed, key, parts);
+            batch.put_cf(cf, key, &sealed);
+        };
         for (index, bytes) in &write.entries {
-            put(log, keys::log(shard, *index), bytes);
+            put(batch, log, &keys::log(shard, *index), [bytes, &[]]);
         }
         if let Some(bytes) = &write.hard_state {
-            put(meta, keys::hard_state(shard), bytes);
+            put(batch, meta, &keys::hard_state(shard), [bytes, &[]]);
         }
         if let Some(bytes) = &write.applied {
-            put(state, keys::applied(shard), bytes);
+            put(batch, state, &keys::applied(shard), [bytes, &[]]);
         }
         for record in &write.history {
-            let mut bytes = Vec::with_capacity(8 + record.tenure.len());
-            bytes.extend_from_slice(&record.index.to_le_bytes());
-            bytes.extend_from_slice(&record.tenure);
-            put(history, keys::history(shard, record.day, &record.name, record.token), &bytes);
+            let key = keys::history(shard, record.day, &record.name, record.token);
+            put(batch, history, &key, [&record.index.to_le_bytes(), &record.tenure]);
         }
         for (record, value) in &write.table {
             let key = keys::table(shard, record);
             match value {
-                Some(bytes) => batch.put_cf(state, &key, keys::seal(&key, bytes)),
+                Some(bytes) => put(batch, state, &key, [bytes, &[]]),
                 None => batch.delete_cf(state, &key),
             }
         }
@@ -247,18 +250,16 @@ impl Engine for RocksEngine {
         // By token. A shared grant can end days after a younger one, so an older day may hold a higher token: no day can be
         // left out, but in each only the tokens above the lowest of the best so far are read.
         let mut newest: BTreeMap<u64, HistoryRecord> = BTreeMap::new();
-        let what = || format!("shard {shard}, history of {name:?}");
-        let mut days = self.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
-        days.seek_to_last();
+        // One iterator for everything: each new one sorts what is in memory.
+        let mut iterator = self.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
+        iterator.seek_to_last();
         while limit > 0
-            && let Some(key) = days.key()
+            && let Some(key) = iterator.key()
         {
             let day = parse_history(shard, key)?.day;
             let prefix = keys::history_name(shard, day, name);
-            let end = keys::history_name_end(&prefix);
-            let mut tenures = self.range(keys::CF_HISTORY, prefix, end);
-            tenures.seek_to_last();
-            while let Some((key, value)) = tenures.item() {
+            iterator.seek_for_prev(keys::history_name_end(&prefix));
+            while let Some((key, value)) = iterator.item().filter(|(key, _)| key.starts_with(&prefix)) {
                 let record = history_record(shard, key, value)?;
                 if newest.len() == limit {
                     if newest.first_key_value().is_some_and(|(lowest, _)| *lowest >= record.token) {
@@ -267,13 +268,13 @@ impl Engine for RocksEngine {
                     newest.pop_first();
                 }
                 newest.insert(record.token, record);
-                tenures.prev();
+                iterator.prev();
             }
-            tenures.status().map_err(|error| read_error(&what(), &error))?;
+            iterator.status().map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
             // To the last key of the day before, whichever day that is.
-            days.seek_for_prev(keys::history_day(shard, day));
+            iterator.seek_for_prev(keys::history_day(shard, day));
         }
-        days.status().map_err(|error| read_error(&what(), &error))?;
+        iterator.status().map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
         Ok(newest.into_values().rev().collect())
     }
 

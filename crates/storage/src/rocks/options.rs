@@ -8,7 +8,7 @@ use crate::StorageError;
 use crate::keys::{CF_HISTORY, CF_LOG, CF_META, CF_STATE};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME,
-    LogLevel, Options,
+    LogLevel, MemtableFactory, Options,
 };
 
 const MIB: usize = 1 << 20;
@@ -56,8 +56,16 @@ pub(super) fn database() -> Result<Options, StorageError> {
 pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(8 * MIB);
     // The log's tables hold little for long: what is truncated before it is flushed is never written to them.
-    [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 32), (CF_STATE, 8), (CF_HISTORY, 4), (CF_META, 1)]
-        .map(|(name, buffer_mib)| ColumnFamilyDescriptor::new(name, column_family(buffer_mib * MIB, &cache)))
+    [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 32), (CF_STATE, 8), (CF_HISTORY, 16), (CF_META, 1)]
+        .map(|(name, buffer_mib)| {
+            let mut options = column_family(buffer_mib * MIB, &cache);
+            if name == CF_HISTORY {
+                // Appended to, and sorted when it is flushed (or read, which hardly happens): a third less processor time per
+                // record than in a skip list, and history is most of what is put.
+                options.set_memtable_factory(MemtableFactory::Vector);
+            }
+            ColumnFamilyDescriptor::new(name, options)
+        })
         .into()
 }
 
