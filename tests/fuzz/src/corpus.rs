@@ -6,7 +6,7 @@
 use crate::group::Group;
 use crate::sections::join;
 use crate::targets::CLAIMANT;
-use locks::{BatchBuilder, Command, Effects, LeaseId, LockTable, Mode, RequestId, Stamp, Tenure, Token};
+use locks::{BatchBuilder, Command, Effects, Ended, LeaseId, LockTable, Mode, RequestId, Stamp, Token};
 use prost::Message;
 use routing::Slot;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "snapshot_chunk" => snapshot_chunks(),
         "command" => numbered(commands().iter().map(encoded)),
         "log_entry" => log_entries(),
-        "tenure" => numbered(lives().iter().flat_map(|life| life.tenures.iter().map(Tenure::encode))),
+        "tenure" => numbered(lives().iter().flat_map(|life| life.ended.iter().map(|ended| ended.record.clone()))),
         "table_snapshot" => numbered(lives().iter().map(|life| life.table.snapshot())),
         "table_records" => numbered(lives().into_iter().map(|mut life| records(&mut life.table))),
         "recovered" => recovered(),
@@ -121,7 +121,7 @@ fn log_entries() -> BTreeMap<String, Vec<u8>> {
 
 struct Life {
     table: LockTable,
-    tenures: Vec<Tenure>,
+    ended: Vec<Ended>,
 }
 
 /// Tables after the first commands, after some more, and so on.
@@ -131,7 +131,7 @@ fn lives() -> Vec<Life> {
         for (nth, command) in commands.iter().enumerate() {
             table.apply(stamp(nth), command, &mut effects);
         }
-        Life { table, tenures: effects.tenures }
+        Life { table, ended: effects.ended }
     };
     let all = commands();
     (0..=all.len()).map(|count| live(&all[..count])).collect()
@@ -342,9 +342,9 @@ fn stored_records() -> BTreeMap<String, Vec<u8>> {
     // The tags of table records and of the applied record.
     let table = recovered.table.into_iter().take(8).map(|(key, value)| ([&shard[..], &[1], &key].concat(), value));
     let applied = recovered.applied.map(|bytes| ([&shard[..], &[2]].concat(), bytes));
-    let history = lives().into_iter().flat_map(|life| life.tenures).map(|tenure| {
-        let key = fuzzing::history_key(0, 20_000, &tenure.grant.name, tenure.grant.token.0);
-        (key, [17u64.to_le_bytes().to_vec(), tenure.encode()].concat())
+    let history = lives().into_iter().flat_map(|life| life.ended).map(|ended| {
+        let key = fuzzing::history_key(0, 20_000, &ended.name, ended.token.0);
+        (key, [17u64.to_le_bytes().to_vec(), ended.record].concat())
     });
     let sealed = log.chain(table).chain(applied).chain(history).map(|(key, bytes)| {
         let value = fuzzing::seal(&key, &bytes);
