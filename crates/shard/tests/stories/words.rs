@@ -70,8 +70,8 @@ pub fn applied(command: &Command<'_>, outcome: &Outcome, effects: &Effects, who_
         }
         (other, outcome) => vec![format!("{}: {}", self::command(other, who_asked), self::outcome(outcome))],
     };
-    for tenure in &effects.tenures {
-        let (grant, end) = (&tenure.grant, self::end(tenure.end));
+    for ended in &effects.ended {
+        let (grant, end) = (ended.tenure().expect("as it was written").grant, self::end(ended.end));
         said.push(format!("{} no longer holds {}, token {} is {end}", grant.owner, grant.name, grant.token));
     }
     for (request_id, reason) in &effects.dropped {
@@ -103,6 +103,7 @@ fn outcome(outcome: &Outcome) -> String {
         token => format!("token {token} holds it now"),
     };
     match outcome {
+        Outcome::Unheard => unreachable!("the twin is heard"),
         Outcome::Granted(grant) => format!("granted with token {}", grant.token),
         Outcome::Queued { position } => format!("queued at place {position}"),
         Outcome::Renewed { renewals, .. } => format!("renewed, renewal {renewals}"),
