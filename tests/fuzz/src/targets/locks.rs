@@ -3,7 +3,9 @@
 //! What a checksum protects is tried twice: as it is, and with the checksum put right, so that what stands behind it is reached.
 
 use crate::sections::sections;
-use ::locks::{Batch, BatchBuilder, Command, Effects, Ended, LeaseEvent, LockTable, Mode, RequestId, Stamp, Tenure, Token};
+use ::locks::{
+    Batch, BatchBuilder, Command, Effects, Ended, LeaseEvent, LockTable, Mode, RequestId, Stamp, Tenure, Token,
+};
 
 pub(super) fn command(bytes: &[u8]) -> bool {
     let Ok(command) = Command::decode(bytes) else { return false };

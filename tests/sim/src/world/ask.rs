@@ -165,7 +165,9 @@ impl Ask {
             Outcome::Full(_) => Err(Box::new(Error::busy("", 1_000))),
             // Nobody awaits the answer to a cancelled wait.
             Outcome::Cancelled | Outcome::NotWaiting => Ok(Done::Closed),
-            Outcome::Queued { .. } | Outcome::Expired(_) => error(ErrorCode::Internal),
+            Outcome::Queued { .. } | Outcome::Expired(_) | Outcome::Unheard => {
+                unreachable!("a leader answers none of these to a client: {outcome:?}")
+            }
         }
     }
 }
