@@ -189,3 +189,23 @@ fn a_changed_record_type_does_not_hang() {
         }
     }
 }
+
+/// A file that was cut off is found as well: whether in the middle of a record or between two.
+#[test]
+fn a_shortened_file_is_found() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    stopped(dir.path());
+    for file in files(dir.path()) {
+        let bytes = fs::read(&file).expect("file");
+        let step = if name(&file).ends_with(".sst") { 97 } else { 5 };
+        let cuts = (0..bytes.len()).step_by(step).chain([bytes.len() - 1]);
+        for keep in cuts.filter(|_| holds_data(&name(&file))) {
+            let scratch = tempfile::tempdir().expect("temporary directory");
+            copy(dir.path(), scratch.path());
+            let place = scratch.path().join(file.strip_prefix(dir.path()).expect("below"));
+            fs::write(place, &bytes[..keep]).expect("write");
+            let error = read(scratch.path()).expect_err("it was missed").to_string();
+            assert!(error.contains("palisade node --help"), "{}, cut at {keep}: {error}", name(&file));
+        }
+    }
+}

@@ -1,10 +1,11 @@
-//! How far the write-ahead log was known to be on disk, kept beside it.
+//! How far RocksDB's logs were known to be on disk, kept beside them.
 //!
 //! A log that ends early looks the same whether a power loss tore a write that nobody was told of, or acknowledged writes
 //! were cut off, or a flipped bit in a length made the rest unreadable. RocksDB drops such a tail silently in every mode
-//! that survives a power loss. This mark tells them apart.
+//! that survives a power loss: of its write-ahead log, and of its manifest, which says what its tables are. This mark tells
+//! them apart.
 //!
-//! It knows nothing of RocksDB but that its writes are numbered.
+//! It knows nothing of RocksDB but that its writes are numbered, and that a file says which manifest is the current one.
 
 use crate::StorageError;
 use std::fs::File;
@@ -12,17 +13,32 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// `sequence u64 LE | crc32c of it u32 LE`
-const MARK_BYTES: usize = 8 + 4;
+/// `sequence u64 LE | manifest u64 LE | manifest_bytes u64 LE | crc32c of these u32 LE`
+const MARK_BYTES: usize = 3 * 8 + 4;
 
-/// A file with the number of the last write known to be on disk.
+/// What was on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Extent {
+    /// The number of the last write.
+    sequence: u64,
+    /// The number of the manifest.
+    manifest: u64,
+    /// How long it was.
+    manifest_bytes: u64,
+}
+
+/// A file with what is known to be on disk.
 ///
-/// * It is written after the sync that it tells of, so it is never ahead of the log, whatever is lost.
+/// * It is written after the sync that it tells of, so it is never ahead of the write-ahead log, whatever is lost. (The
+///   manifest is synced by RocksDB on its own: a power loss in the very moment of that could leave the mark ahead of it, and
+///   the store would be refused though nothing is lost.)
 /// * It is not synced itself: after a killed process it is exact, after a power loss it may be some writes behind.
 #[derive(Debug)]
 pub(super) struct SyncedMark {
     file: File,
-    sequence: u64,
+    extent: Extent,
+    /// The manifest of the open database.
+    manifest: Option<(u64, File)>,
 }
 
 impl SyncedMark {
@@ -35,9 +51,9 @@ impl SyncedMark {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
-        if let Some(sequence) = decode(&found) {
+        if let Some(extent) = decode(&found) {
             let file = File::options().write(true).open(path).map_err(io)?;
-            return Ok(SyncedMark { file, sequence });
+            return Ok(SyncedMark { file, extent, manifest: None });
         }
         if database_exists {
             return Err(StorageError::Damaged(format!(
@@ -47,37 +63,85 @@ impl SyncedMark {
         }
         // The process died while it created the store, or never did.
         let file = File::options().write(true).create(true).truncate(true).open(path).map_err(io)?;
-        file.write_all_at(&encode(0), 0).and_then(|()| file.sync_all()).map_err(io)?;
+        let extent = Extent::default();
+        file.write_all_at(&encode(extent), 0).and_then(|()| file.sync_all()).map_err(io)?;
         let parent = path.parent().unwrap_or(Path::new("."));
         File::open(parent).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Ok(SyncedMark { file, sequence: 0 })
+        Ok(SyncedMark { file, extent, manifest: None })
     }
 
-    pub(super) fn sequence(&self) -> u64 {
-        self.sequence
+    /// Whether the manifest of the closed database in `dir` is as long as it was. RocksDB finds all else that ails it.
+    pub(super) fn check_manifest(&self, dir: &Path) -> Result<(), StorageError> {
+        let Some((number, file)) = current_manifest(dir) else { return Ok(()) };
+        let bytes = file.metadata().map_err(|error| StorageError::Io(format!("{}: {error}", dir.display())))?.len();
+        let Extent { manifest, manifest_bytes, .. } = self.extent;
+        // One with a higher number took the place of the one that is known.
+        if (number, bytes) < (manifest, manifest_bytes) {
+            return Err(StorageError::Damaged(format!(
+                "{}: manifest {number} has {bytes} bytes, but {manifest_bytes} of manifest {manifest} were on disk",
+                dir.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The write-ahead log of the database in `dir` was read up to `sequence`, and is written to from here on.
+    pub(super) fn database_opened(&mut self, dir: &Path, sequence: u64) -> Result<(), StorageError> {
+        if sequence < self.extent.sequence {
+            return Err(StorageError::Damaged(format!(
+                "{}: the write-ahead log ends at write {sequence}, but writes up to {} were on disk",
+                dir.display(),
+                self.extent.sequence
+            )));
+        }
+        self.manifest = current_manifest(dir);
+        Ok(())
     }
 
     /// All writes up to `sequence` are on disk.
     pub(super) fn advance(&mut self, sequence: u64) -> Result<(), String> {
-        assert!(sequence >= self.sequence, "write numbers fell from {} to {sequence}", self.sequence);
-        // 12 bytes at the start of a file lie in one sector: they are replaced as a whole.
-        self.file.write_all_at(&encode(sequence), 0).map_err(|error| format!("marking what is on disk: {error}"))?;
-        self.sequence = sequence;
+        assert!(sequence >= self.extent.sequence, "write numbers fell from {} to {sequence}", self.extent.sequence);
+        let failed = |error: std::io::Error| format!("marking what is on disk: {error}");
+        let mut extent = Extent { sequence, ..self.extent };
+        if let Some((number, file)) = &self.manifest {
+            (extent.manifest, extent.manifest_bytes) = (*number, file.metadata().map_err(failed)?.len());
+        }
+        // These few bytes at the start of a file lie in one sector: they are replaced as a whole.
+        self.file.write_all_at(&encode(extent), 0).map_err(failed)?;
+        self.extent = extent;
         Ok(())
+    }
+
+    /// Nothing is written to the database any more: what its tables are is final.
+    pub(super) fn database_closes(&mut self) -> Result<(), String> {
+        self.advance(self.extent.sequence)
     }
 }
 
-fn encode(sequence: u64) -> [u8; MARK_BYTES] {
+/// The number of the manifest that `CURRENT` names, and the file. `None` if it names none: RocksDB says what is wrong then.
+fn current_manifest(dir: &Path) -> Option<(u64, File)> {
+    let current = std::fs::read_to_string(dir.join("CURRENT")).ok()?;
+    let name = current.trim_end();
+    let number = name.strip_prefix("MANIFEST-")?.parse().ok()?;
+    Some((number, File::open(dir.join(name)).ok()?))
+}
+
+fn encode(extent: Extent) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
-    bytes[..8].copy_from_slice(&sequence.to_le_bytes());
-    bytes[8..].copy_from_slice(&crc32c::crc32c(&sequence.to_le_bytes()).to_le_bytes());
+    for (at, value) in [extent.sequence, extent.manifest, extent.manifest_bytes].into_iter().enumerate() {
+        bytes[at * 8..][..8].copy_from_slice(&value.to_le_bytes());
+    }
+    let crc = crc32c::crc32c(&bytes[..MARK_BYTES - 4]);
+    bytes[MARK_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<u64> {
-    let (sequence, crc) = bytes.split_first_chunk::<8>()?;
+fn decode(bytes: &[u8]) -> Option<Extent> {
+    let (values, crc) = bytes.split_first_chunk::<{ MARK_BYTES - 4 }>()?;
     let crc = u32::from_le_bytes(crc.try_into().ok()?);
-    (crc == crc32c::crc32c(sequence)).then(|| u64::from_le_bytes(*sequence))
+    let (words, _) = values.as_chunks::<8>();
+    let value = |at: usize| u64::from_le_bytes(words[at]);
+    (crc == crc32c::crc32c(values)).then(|| Extent { sequence: value(0), manifest: value(1), manifest_bytes: value(2) })
 }
 
 #[cfg(test)]
@@ -86,8 +150,9 @@ mod tests {
 
     #[test]
     fn only_whole_intact_bytes_decode() {
-        let bytes = encode(0x0102_0304_0506_0708);
-        assert_eq!(decode(&bytes), Some(0x0102_0304_0506_0708));
+        let extent = Extent { sequence: 0x0102_0304_0506_0708, manifest: 13, manifest_bytes: u64::MAX };
+        let bytes = encode(extent);
+        assert_eq!(decode(&bytes), Some(extent));
         for cut in 0..MARK_BYTES {
             assert_eq!(decode(&bytes[..cut]), None, "cut at {cut}");
         }

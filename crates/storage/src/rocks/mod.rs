@@ -49,20 +49,14 @@ impl RocksEngine {
         let db_dir = dir.join(DB_DIR);
         // RocksDB writes CURRENT last: with it, there is a database.
         let exists = db_dir.join("CURRENT").exists();
-        let mark = SyncedMark::open(&dir.join(MARK_FILE), exists)?;
+        let mut mark = SyncedMark::open(&dir.join(MARK_FILE), exists)?;
         if exists {
+            mark.check_manifest(&db_dir)?;
             framing::check(&db_dir)?;
         }
         let db = DB::open_cf_descriptors(&options::database()?, &db_dir, options::column_families())
             .map_err(|error| open_error(dir, exists, &error))?;
-        let recovered = db.latest_sequence_number();
-        if recovered < mark.sequence() {
-            return Err(StorageError::Damaged(format!(
-                "{}: the write-ahead log ends at write {recovered}, but writes up to {} were on disk",
-                dir.display(),
-                mark.sequence()
-            )));
-        }
+        mark.database_opened(&db_dir, db.latest_sequence_number())?;
         Ok(RocksEngine { dir: dir.to_path_buf(), db, writer: Mutex::new(Writer { mark, failed: None }) })
     }
 
@@ -180,6 +174,17 @@ impl RocksEngine {
         if let Some(to) = write.truncate_to {
             let end = to.checked_add(1).map_or_else(|| keys::shard_end(shard), |next| keys::log(shard, next));
             batch.delete_range_cf(log, keys::shard_start(shard), end);
+        }
+    }
+}
+
+impl Drop for RocksEngine {
+    fn drop(&mut self) {
+        self.db.cancel_all_background_work(true);
+        let mut writer = self.writer();
+        if writer.failed.is_none() {
+            // If this cannot be noted, the mark stays behind, as after a kill.
+            let _ = writer.mark.database_closes();
         }
     }
 }
