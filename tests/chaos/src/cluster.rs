@@ -27,7 +27,7 @@ pub const SHARDS: u32 = 4;
 pub const GATEWAYS: u64 = 2;
 
 /// The last node's disk.
-const SMALL_DISK_BYTES: u64 = 768 << 20;
+const SMALL_DISK_BYTES: u64 = 512 << 20;
 
 /// A gateway waits for nodes that do not answer, and must be left the time to say so.
 const STATUS_WITHIN: Duration = Duration::from_secs(4);
@@ -60,7 +60,7 @@ pub struct Ended {
     pub host: Host,
     /// How.
     pub status: ExitStatus,
-    /// The last lines that it wrote.
+    /// The last line that it wrote.
     pub last_words: String,
 }
 
@@ -206,6 +206,13 @@ impl Cluster {
         self.unusual.remove(&host);
     }
 
+    /// SIGKILL, at once; it is reaped later.
+    pub fn strike(&self, host: Host) {
+        if let Some(process) = self.processes.get(&host) {
+            process.signal(Signal::SIGKILL);
+        }
+    }
+
     /// SIGTERM, and waits until it is gone.
     ///
     /// # Errors
@@ -255,7 +262,7 @@ impl Cluster {
                 self.processes.remove(&host);
                 self.paused.remove(&host);
                 self.unusual.remove(&host);
-                found.push(Ended { host, status, last_words: last_lines(&self.log(host), 3) });
+                found.push(Ended { host, status, last_words: last_lines(&self.log(host), 1) });
             }
         }
         found
@@ -298,12 +305,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// As the operator's page says: the old directory is moved away, and the node started with an empty one and `--reseed`.
+    /// As the operator's page says: the old directory goes away, and the node is started with an empty one and `--reseed`.
     fn reseed(&mut self, id: u64) -> Result<(), String> {
         self.kill(Host::Node(id));
-        let (data, aside) = (self.data(id), self.disk(id).join("damaged"));
-        let _ = std::fs::remove_dir_all(&aside); // of an earlier time, if there was one
-        std::fs::rename(&data, &aside).map_err(|error| format!("{}: {error}", data.display()))?;
+        let data = self.data(id);
+        std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
         let args = vec!["--reseed".to_owned()];
         self.launch(Host::Node(id), &Launch { args, ..Launch::default() });
         Ok(())

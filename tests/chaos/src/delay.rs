@@ -5,6 +5,8 @@
 
 use palisade_sim::rng::Rng;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -23,6 +25,7 @@ const STRAGGLERS_PERCENT: u64 = 2;
 #[derive(Debug)]
 pub struct SlowWay {
     listens: u16,
+    led: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -34,6 +37,8 @@ impl SlowWay {
     pub async fn open(to: String, most: Duration, seed: u64) -> std::io::Result<SlowWay> {
         let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).await?;
         let listens = listener.local_addr()?.port();
+        let led = Arc::new(AtomicUsize::new(0));
+        let count = led.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut rng = Rng::new(seed);
@@ -42,6 +47,7 @@ impl SlowWay {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let Ok((near, _)) = accepted else { return };
+                        count.fetch_add(1, Ordering::Relaxed);
                         let rngs = [Rng::new(rng.next_u64()), Rng::new(rng.next_u64())];
                         connections.spawn(lead(near, to.clone(), most, rngs));
                     }
@@ -49,7 +55,12 @@ impl SlowWay {
                 }
             }
         });
-        Ok(SlowWay { listens, _tasks: tasks })
+        Ok(SlowWay { listens, led, _tasks: tasks })
+    }
+
+    /// Connections led so far.
+    pub fn led(&self) -> usize {
+        self.led.load(Ordering::Relaxed)
     }
 
     /// The port that it listens on.

@@ -12,6 +12,7 @@ pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod delay;
+pub mod failover;
 pub mod faults;
 pub mod judge;
 pub mod load;

@@ -1,13 +1,15 @@
 //! `palisade-chaos`: the command line. `scripts/chaos` starts it in namespaces of its own where the system allows.
 
 use clap::{Args, Parser, Subcommand};
+use palisade_chaos::failover::failovers;
 use palisade_chaos::faults::Kind;
 use palisade_chaos::load;
-use palisade_chaos::report::line;
+use palisade_chaos::report::{line, write_docs};
 use palisade_chaos::run::{Plan, run};
 use palisade_chaos::tools::Tools;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -34,6 +36,9 @@ struct Run {
     /// These kinds only [default: all, and combinations]
     #[arg(long, value_enum, num_args = 1..)]
     fault: Vec<Kind>,
+    /// Instead: kill the leader of a shard so often, and measure how long the shard does not serve
+    #[arg(long, value_name = "KILLS", conflicts_with_all = ["minutes", "fault", "seed"])]
+    failover: Option<u32>,
     /// Decides what is hurt when [default: the time]
     #[arg(long)]
     seed: Option<u64>,
@@ -79,23 +84,49 @@ async fn conduct(args: Run) -> Result<bool, String> {
         eprintln!("chaos: no namespaces of its own: everything on loopback, and what needs cutting is skipped");
     }
     let tools = Tools::find(args.namespaces);
-    let plan = Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir };
-    let ran = run(plan, |round| eprintln!("{}", line(round)), told_to_stop()).await;
-    let fine = matches!(&ran, Ok(report) if report.is_fine());
+    let (fine, outcome) = match args.failover {
+        Some(kills) => measure(kills, &dir, args.namespaces, args.json, args.write_docs.as_deref()).await,
+        None => {
+            let plan = Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir };
+            hurt(plan, args.json, args.write_docs.as_deref()).await
+        }
+    };
     if !fine {
         let kept = args.dir.unwrap_or_else(|| temporary.keep());
         eprintln!("chaos: data, logs and evidence are kept in {}", kept.display());
     }
-    let report = ran?;
-    if args.json {
-        println!("{}", report.json());
-    } else {
-        println!("\n{}\n{}", report.table(), report.summary());
-    }
-    if let Some(page) = args.write_docs {
-        report.write_docs(&page)?;
-    }
-    Ok(fine)
+    outcome.map(|()| fine)
+}
+
+async fn hurt(plan: Plan, json: bool, page: Option<&Path>) -> (bool, Result<(), String>) {
+    let report = match run(plan, |round| eprintln!("{}", line(round)), told_to_stop()).await {
+        Ok(report) => report,
+        Err(why) => return (false, Err(why)),
+    };
+    let text = format!("{}\n{}", report.table(), report.summary());
+    println!("{}", if json { report.json() } else { format!("\n{text}") });
+    (report.is_fine(), page.map_or(Ok(()), |page| write_docs(page, "table", &text)))
+}
+
+async fn measure(
+    kills: u32,
+    dir: &Path,
+    namespaces: bool,
+    json: bool,
+    page: Option<&Path>,
+) -> (bool, Result<(), String>) {
+    let told =
+        |kill: u32, shard: u32, time: Duration| eprintln!("kill {kill:>3}  shard {shard}  {} ms", time.as_millis());
+    let measured = tokio::select! {
+        measured = failovers(kills, dir, namespaces, told) => measured,
+        () = told_to_stop() => Err("interrupted".into()),
+    };
+    let failovers = match measured {
+        Ok(failovers) => failovers,
+        Err(why) => return (false, Err(why)),
+    };
+    println!("{}", if json { failovers.json() } else { failovers.summary() });
+    (true, page.map_or(Ok(()), |page| write_docs(page, "failover", &failovers.summary())))
 }
 
 /// SIGINT (Ctrl-C) or SIGTERM.

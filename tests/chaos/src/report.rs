@@ -7,10 +7,6 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// The table stands between these in the page.
-const BEGIN: &str = "<!-- table: begin, written by `scripts/chaos --write-docs` -->";
-const END: &str = "<!-- table: end -->";
-
 /// All rounds of one kind, or one combination.
 #[derive(Clone, Debug, Default)]
 struct Row {
@@ -46,6 +42,7 @@ pub struct Report {
     grants: usize,
     checks: usize,
     undecided: usize,
+    refused_after_pause: Option<usize>,
 }
 
 impl Report {
@@ -72,6 +69,9 @@ impl Report {
         self.grants += round.verdict.grants;
         self.checks += round.verdict.checks;
         self.undecided += round.verdict.undecided;
+        if let Some(refused) = round.refused_after_pause {
+            *self.refused_after_pause.get_or_insert_default() += refused;
+        }
     }
 
     /// Everything held, and every kind came.
@@ -80,6 +80,7 @@ impl Report {
             && self.convergence.is_empty()
             && self.panics.is_empty()
             && self.missing().is_empty()
+            && self.refused_after_pause != Some(0)
             && !self.interrupted
     }
 
@@ -134,6 +135,17 @@ impl Report {
         for kind in self.missing() {
             let _ = writeln!(text, "never came: {}. A run that does not have it shows nothing about it", kind.title());
         }
+        match self.refused_after_pause {
+            None => {}
+            Some(0) => text
+                .push_str("no client came back from a pause with a token that was over: nothing is shown about that\n"),
+            Some(refused) => {
+                let _ = writeln!(
+                    text,
+                    "{refused} times a client came back from a pause and was told that it does not hold any more"
+                );
+            }
+        }
         if self.interrupted {
             text.push_str("interrupted\n");
         }
@@ -167,6 +179,7 @@ impl Report {
             "grants": self.grants,
             "linearizable_checks": self.checks,
             "undecided_names": self.undecided,
+            "refused_after_pause": self.refused_after_pause,
             "convergence_violations": self.convergence,
             "panics": self.panics,
             "skipped": self.skipped.iter().map(|(kind, _)| kind.title()).collect::<Vec<_>>(),
@@ -176,19 +189,19 @@ impl Report {
         })
         .to_string()
     }
+}
 
-    /// Puts the table and the summary into the page.
-    ///
-    /// # Errors
-    /// If it cannot be read or written, or has no place for them.
-    pub fn write_docs(&self, page: &Path) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("{}: {error}", page.display());
-        let text = std::fs::read_to_string(page).map_err(failed)?;
-        let place = text.find(BEGIN).zip(text.find(END)).filter(|(begin, end)| begin < end);
-        let (begin, end) = place.ok_or_else(|| format!("{}: no place for the table", page.display()))?;
-        let table = format!("{BEGIN}\n{}\n{}", self.table(), self.summary());
-        std::fs::write(page, format!("{}{table}{}", &text[..begin], &text[end..])).map_err(failed)
-    }
+/// Puts `text` into a page, where it is marked: `<!-- MARK: begin -->` and `<!-- MARK: end -->`, each on a line of its own.
+///
+/// # Errors
+/// If it cannot be read or written, or has no such place.
+pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", page.display());
+    let old = std::fs::read_to_string(page).map_err(failed)?;
+    let (begin, end) = (format!("<!-- {mark}: begin -->\n"), format!("<!-- {mark}: end -->"));
+    let place = old.find(&begin).map(|at| at + begin.len()).zip(old.find(&end)).filter(|(begin, end)| begin <= end);
+    let (begin, end) = place.ok_or_else(|| format!("{}: no place for the {mark}", page.display()))?;
+    std::fs::write(page, format!("{}{}\n{}", &old[..begin], text.trim_end(), &old[end..])).map_err(failed)
 }
 
 /// For people, while a run goes on.
@@ -204,6 +217,9 @@ pub fn line(round: &Round) -> String {
     );
     for what in round.verdict.shown.iter().chain(&round.failures) {
         let _ = write!(text, "\n  VIOLATION {what}");
+    }
+    for note in &round.notes {
+        let _ = write!(text, "\n  {note}");
     }
     if let Some(kept) = &round.kept {
         let _ = write!(text, "\n  evidence: {kept}");

@@ -1,6 +1,6 @@
 //! The conductor: round after round of load, fault, healing, recovery, quiet and verdict.
 
-use crate::clients::{CLIENTS, Clients};
+use crate::clients::{CLIENTS, Clients, VICTIM};
 use crate::clock::now_us;
 use crate::cluster::{Cluster, last_lines};
 use crate::faults::{COMBINATIONS, Kind, Stage, Wound};
@@ -9,7 +9,7 @@ use crate::network::{Host, Network};
 use crate::probe::{Prober, all_back, all_level, samples};
 use crate::report::Report;
 use crate::tools::Tools;
-use palisade_sim::checker::{Sample, check_convergence};
+use palisade_sim::checker::{Outcome, Sample, check_convergence};
 use palisade_sim::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,10 @@ pub struct Round {
     pub verdict: Verdict,
     /// What else does not hold: processes that ended or did not, shards that did not serve.
     pub failures: Vec<String>,
+    /// What was done and came of it, where that is worth knowing.
+    pub notes: Vec<String>,
+    /// Tokens that a paused client came back with and that were refused; `None`: none was paused.
+    pub refused_after_pause: Option<usize>,
     /// Where the evidence of a broken invariant is kept.
     pub kept: Option<String>,
 }
@@ -159,6 +163,7 @@ impl Conductor {
         let hurt_at = Instant::now();
         let wound = self.inflict(kinds).await?;
         round.failures.extend(wound.failures.iter().cloned());
+        round.notes.extend(wound.notes.iter().cloned());
         if wound.serves {
             round.interruption = self.prober.all_serve(number, SERVES_DURING_WITHIN).await;
             if round.interruption.is_none() {
@@ -166,10 +171,11 @@ impl Conductor {
             }
         }
         tokio::time::sleep(wound.lasting.saturating_sub(hurt_at.elapsed())).await;
-        self.await_ends(&wound, &mut round.failures).await;
+        self.await_ends(&wound, &mut round).await;
         if kinds == [Kind::Nothing] {
             quiet.end(&self.cluster).await;
         }
+        let resumed_us = now_us();
         self.clients.resume();
         self.cluster.heal().await?;
         round.recovery = self.prober.all_serve(number, RECOVERS_WITHIN).await;
@@ -182,12 +188,17 @@ impl Conductor {
         }
         tokio::time::sleep(AFTERMATH).await;
         let mut records = self.clients.end(number).await?;
+        if kinds.contains(&Kind::PauseClient) {
+            let late = records[VICTIM].operations.iter().filter(|operation| operation.invoke_us >= resumed_us);
+            let refused = late.filter(|operation| operation.result == Outcome::Fenced).count();
+            round.refused_after_pause = Some(refused);
+        }
         records.push(self.prober.recorder.take());
         match all_level(&self.cluster, RECOVERS_WITHIN).await {
             Some(shards) => self.samples.extend(samples(&shards)),
             None => round.failures.push(format!("replicas did not level within {RECOVERS_WITHIN:?} of quiet")),
         }
-        self.await_ends(&Wound::default(), &mut round.failures).await;
+        self.await_ends(&Wound::default(), &mut round).await;
         let names: BTreeSet<&str> =
             records.iter().flat_map(|record| &record.operations).map(|operation| operation.name.as_str()).collect();
         let names = names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect();
@@ -216,6 +227,7 @@ impl Conductor {
             all.must_end.extend(wound.must_end);
             all.may_end.extend(wound.may_end);
             all.failures.extend(wound.failures);
+            all.notes.extend(wound.notes);
         }
         Ok(all)
     }
@@ -232,7 +244,7 @@ impl Conductor {
     }
 
     /// Reaps what has ended by itself, waits for what must, and notes what should not have, or did not.
-    async fn await_ends(&mut self, wound: &Wound, failures: &mut Vec<String>) {
+    async fn await_ends(&mut self, wound: &Wound, round: &mut Round) {
         let asked = Instant::now();
         let mut missing = wound.must_end.clone();
         loop {
@@ -241,10 +253,9 @@ impl Conductor {
                     Host::Node(id) => missing.remove(&id) || wound.may_end.contains(&id),
                     Host::Gateway(_) => false,
                 };
-                if !expected || ended.status.success() {
-                    let (host, status) = (ended.host, ended.status);
-                    failures.push(format!("{host} ended by itself: {status}: {}", ended.last_words));
-                }
+                let what = format!("{} ended by itself: {}: {}", ended.host, ended.status, ended.last_words);
+                let list = if expected && !ended.status.success() { &mut round.notes } else { &mut round.failures };
+                list.push(what);
             }
             if missing.is_empty() || asked.elapsed() > STOPS_ITSELF_WITHIN {
                 break;
@@ -252,7 +263,7 @@ impl Conductor {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         for id in missing {
-            failures.push(format!("node {id} should have stopped by itself, and runs on"));
+            round.failures.push(format!("node {id} should have stopped by itself, and runs on"));
         }
     }
 

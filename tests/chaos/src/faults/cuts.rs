@@ -74,7 +74,13 @@ impl Stage<'_> {
         self.cluster.network.apply()?;
         // Connections that stand would go on as they are.
         self.cluster.network.break_connections().await?;
-        Ok(Wound::lasting_s(self.rng, 8, 10))
+        let mut wound = Wound::lasting_s(self.rng, 8, 10);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let unused = self.cluster.slow_ways.iter().filter(|way| way.led() == 0).count();
+        if unused > 0 {
+            wound.failures.push(format!("{unused} slow ways led no connection within 4 s: they took no effect"));
+        }
+        Ok(wound)
     }
 
     /// A gateway and the node that leads a shard do not hear each other. Through this gateway the names of that node's

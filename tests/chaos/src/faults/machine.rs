@@ -6,7 +6,7 @@ use crate::cluster::{Launch, NODES};
 use crate::network::Host;
 use crate::probe::all_back;
 use client::{AcquireOptions, Client};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,6 +17,8 @@ const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// Leadership goes back to a node some time after it is; whether it does is no matter of safety.
 const LEADS_WITHIN: Duration = Duration::from_secs(10);
 const HOUR_S: i64 = 3_600;
+/// Less than RocksDB reserves for a log, more than a node needs for a start.
+const LEFT_BYTES: u64 = 20 << 20;
 
 impl Stage<'_> {
     /// The wall clock of a leader is set an hour ahead and an hour back while it runs. Nothing must come of it.
@@ -127,14 +129,26 @@ impl Stage<'_> {
         self.leads(id, shard).await.then_some(lived)
     }
 
-    /// The last node's disk has no room left. It may stop, and must not stop the others.
-    pub(super) fn fill_disk(&mut self) -> Result<Wound, String> {
+    /// The last node's disk has no room left. It must stop rather than acknowledge, and come back once there is room.
+    ///
+    /// RocksDB reserves room for its log when it makes one, which would see it through; so the node starts with too little for
+    /// that, and loses the rest while it runs.
+    pub(super) async fn fill_disk(&mut self) -> Result<Wound, String> {
+        let mut wound = Wound { must_end: [NODES].into(), ..Wound::lasting_s(self.rng, 4, 6) };
         let path = self.cluster.ballast(NODES);
-        let mut ballast = std::fs::File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let piece = vec![0; 1 << 20];
-        while ballast.write_all(&piece).is_ok() {}
-        while ballast.write_all(&piece[..512]).is_ok() {}
-        Ok(Wound { may_end: [NODES].into(), ..Wound::lasting_s(self.rng, 6, 8) }.serves())
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        wound.failures.extend(self.cluster.stop(Host::Node(NODES)).await.err());
+        let mut ballast = std::fs::File::create(&path).map_err(failed)?;
+        fill(&mut ballast);
+        let full_bytes = ballast.metadata().map_err(failed)?.len();
+        ballast.set_len(full_bytes.saturating_sub(LEFT_BYTES)).map_err(failed)?;
+        ballast.seek(SeekFrom::End(0)).map_err(failed)?;
+        self.cluster.start_one(Host::Node(NODES));
+        if !all_back(self.cluster, BACK_WITHIN).await {
+            wound.failures.push(format!("node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"));
+        }
+        fill(&mut ballast);
+        Ok(wound.serves())
     }
 
     /// Every sync of a leader fails from now on. It must stop, and not acknowledge what is not on its disk.
@@ -161,21 +175,19 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// One bit is flipped in a log of one stopped node, and one in a table or manifest of another. The first must refuse to
-    /// start, the second must refuse or hold nothing wrong; both are re-seeded.
+    /// Two stopped nodes: one bit is flipped in a log of of one, and one in a table or manifest of the other. The first must refuse to start, the second must refuse or hold nothing wrong; both are re-seeded.
     pub(super) async fn flip_bits(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 4, 6);
-        let victims = [self.some_leader(), self.some_follower()];
+        let nodes = self.shuffled();
+        let victims = [nodes[0], nodes[1]];
         for id in victims {
             self.cluster.kill(Host::Node(id));
             self.cluster.mark_damaged(id);
         }
-        let mut flipped = Vec::new();
         for (id, in_log) in victims.into_iter().zip([true, false]) {
-            flipped.push(self.flip_a_bit(&self.cluster.data(id), in_log)?);
+            wound.notes.push(self.flip_a_bit(&self.cluster.data(id), in_log)?);
             self.cluster.start_one(Host::Node(id));
         }
-        eprintln!("          flipped: {}", flipped.join("; "));
         wound.must_end = [victims[0]].into();
         wound.may_end = [victims[1]].into();
         Ok(wound.serves())
@@ -200,7 +212,14 @@ impl Stage<'_> {
         let (at, bit) = (self.rng.below(bytes.len() as u64) as usize, self.rng.below(8));
         bytes[at] ^= 1 << bit;
         std::fs::write(&path, &bytes).map_err(failed)?;
-        Ok(format!("bit {bit} of byte {at} of {} in {}", bytes.len(), path.display()))
+        Ok(format!("flipped bit {bit} of byte {at} of {} in {}", bytes.len(), path.display()))
+    }
+}
+
+/// Writes until nothing more fits. The node may free room meanwhile: what fits then is taken too.
+fn fill(file: &mut std::fs::File) {
+    for piece_bytes in [1 << 20, 4 << 10, 1] {
+        while file.write_all(&vec![0; piece_bytes]).is_ok() {}
     }
 }
 

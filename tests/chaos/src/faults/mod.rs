@@ -164,6 +164,8 @@ pub struct Wound {
     pub drifted: bool,
     /// Expectations that were not met while it was inflicted.
     pub failures: Vec<String>,
+    /// What was done, where that is worth knowing.
+    pub notes: Vec<String>,
 }
 
 impl Wound {
@@ -201,7 +203,7 @@ impl Stage<'_> {
             Kind::Delay => self.delay().await,
             Kind::WallClock => self.jump_wall_clock().await,
             Kind::Drift => self.drift().await,
-            Kind::FullDisk => self.fill_disk(),
+            Kind::FullDisk => self.fill_disk().await,
             Kind::FailedSync => self.fail_syncs().await,
             Kind::FlippedBits => self.flip_bits().await,
             Kind::RollingRestart => Ok(self.rolling_restart().await),

@@ -1,0 +1,127 @@
+//! How long a shard is without a leader when its leader is killed: from SIGKILL to the next acquire on it that succeeds, asked
+//! for by the SDK through the gateways.
+//!
+//! The cluster has default settings and no other load. Kills go around the shards; each waits until the cluster is whole again.
+
+use crate::cluster::{Cluster, SHARDS};
+use crate::network::{Host, Network};
+use crate::probe::{all_back, all_level};
+use crate::report::quantile;
+use client::{AcquireOptions, Client};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Beyond these something is stuck.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+const SERVES_WITHIN: Duration = Duration::from_secs(30);
+/// Between one kill and the next, leaderships go back to where the map wants them; they must not be on the move when the
+/// next leader is killed.
+const SETTLES_WITHIN: Duration = Duration::from_secs(30);
+
+/// Times to the next acquire, one for each kill.
+#[derive(Clone, Debug, Default)]
+pub struct Failovers {
+    /// In the order of the kills.
+    pub times: Vec<Duration>,
+}
+
+/// Kills leaders so often. `told` hears of each.
+///
+/// # Errors
+/// What kept it from going on, for people.
+pub async fn failovers(
+    kills: u32,
+    dir: &Path,
+    namespaces: bool,
+    mut told: impl FnMut(u32, u32, Duration),
+) -> Result<Failovers, String> {
+    let mut cluster = Cluster::start(dir, Network::new(&Cluster::hosts(), namespaces)?, &[])?;
+    if !all_back(&cluster, WHOLE_WITHIN).await {
+        return Err(format!("the cluster did not start within {WHOLE_WITHIN:?}: see the logs in {}", dir.display()));
+    }
+    let client = Client::connect(cluster.endpoints());
+    let mut failovers = Failovers::default();
+    for kill in 1..=kills {
+        let shard = kill % SHARDS;
+        let leaders = settled(&cluster).await?;
+        if all_level(&cluster, WHOLE_WITHIN).await.is_none() {
+            return Err(format!("the cluster was not whole within {WHOLE_WITHIN:?} after kill {}", kill - 1));
+        }
+        // Its connections stand, as those of a client that is in use do.
+        acquire(&cluster, &client, shard, &format!("before-{kill}")).await?;
+        let leader = Host::Node(leaders[&shard]);
+        let killed = Instant::now();
+        cluster.strike(leader);
+        acquire(&cluster, &client, shard, &format!("after-{kill}")).await?;
+        let time = killed.elapsed();
+        told(kill, shard, time);
+        failovers.times.push(time);
+        cluster.kill(leader);
+        cluster.start_one(leader);
+    }
+    Ok(failovers)
+}
+
+/// Waits until every shard is led by the node that the map prefers. Returns these.
+async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
+    let wanted: BTreeMap<u32, u64> =
+        cluster.map.shards().map(|(shard, replicas)| (shard.0, replicas.preferred_leader.0)).collect();
+    let asked = Instant::now();
+    loop {
+        let leaders = cluster.leaders().await.unwrap_or_default();
+        if leaders.iter().map(|(shard, (node, _))| (*shard, *node)).collect::<BTreeMap<_, _>>() == wanted {
+            return Ok(wanted);
+        }
+        if asked.elapsed() > SETTLES_WITHIN {
+            return Err(format!(
+                "leaderships did not go back within {SETTLES_WITHIN:?}: {leaders:?}, wanted {wanted:?}"
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Takes a fresh name of a shard, however often it has to ask.
+async fn acquire(cluster: &Cluster, client: &Client, shard: u32, prefix: &str) -> Result<(), String> {
+    let mut names = (0..).map(|n| format!("{prefix}/{n}")).filter(|name| cluster.map.route(name).shard.0 == shard);
+    let asked = Instant::now();
+    loop {
+        let name = names.next().expect("every shard has names");
+        match client.acquire(AcquireOptions::new(name).ttl(Duration::from_secs(5))).await {
+            Ok(_) => return Ok(()),
+            Err(error) if asked.elapsed() > SERVES_WITHIN => {
+                return Err(format!("shard {shard} did not serve within {SERVES_WITHIN:?}: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Failovers {
+    /// For people.
+    pub fn summary(&self) -> String {
+        let at = |share| quantile(&self.times, share).unwrap_or_default().as_secs_f64();
+        format!(
+            "{} kills of a shard's leader, to the next acquire through a gateway: median {:.3} s, p99 {:.3} s, least {:.3} s, most {:.3} s",
+            self.times.len(),
+            at(0.5),
+            at(0.99),
+            at(0.0),
+            at(1.0)
+        )
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let at = |share| quantile(&self.times, share).map(|time| time.as_secs_f64() * 1_000.0);
+        serde_json::json!({
+            "kills": self.times.len(),
+            "median_ms": at(0.5),
+            "p99_ms": at(0.99),
+            "max_ms": at(1.0),
+            "all_ms": self.times.iter().map(|time| time.as_secs_f64() * 1_000.0).collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+}
