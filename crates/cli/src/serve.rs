@@ -8,9 +8,12 @@ use node::{FirstStart, Node, NodeOptions};
 use routing::NodeId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use storage::{Engine, RocksEngine};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// A node that failed is given so long to end its threads.
+const FAILED_STOP_MAX: Duration = Duration::from_secs(5);
 /// Where a gateway listens when nothing says otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 
@@ -35,10 +38,10 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         () = told_to_stop() => None,
         error = node.wait_failed() => Some(error),
     };
-    match failed {
-        Some(error) => Err(node_failure(error)),
-        None => node.shutdown().await.map_err(node_failure),
-    }
+    let Some(error) = failed else { return node.shutdown().await.map_err(node_failure) };
+    // A thread that is in the store while the process exits would crash it. One that a dead disk holds is not waited for.
+    let _ = tokio::time::timeout(FAILED_STOP_MAX, node.shutdown()).await;
+    Err(node_failure(error))
 }
 
 /// A damaged directory was not moved away before `--reseed`.

@@ -254,7 +254,9 @@ impl Conductor {
                     Host::Gateway(_) => false,
                 };
                 let what = format!("{} ended by itself: {}: {}", ended.host, ended.status, ended.last_words);
-                let list = if expected && !ended.status.success() { &mut round.notes } else { &mut round.failures };
+                // By an exit code, that is: a signal would be a crash.
+                let as_expected = expected && ended.status.code().is_some_and(|code| code != 0);
+                let list = if as_expected { &mut round.notes } else { &mut round.failures };
                 list.push(what);
             }
             if missing.is_empty() || asked.elapsed() > STOPS_ITSELF_WITHIN {

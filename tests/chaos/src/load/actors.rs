@@ -6,6 +6,7 @@ use super::calls::{Caller, Wish};
 use crate::clock::now_us;
 use crate::names::Name;
 use client::{Error, ErrorCode};
+use palisade_sim::checker::Mode;
 use palisade_sim::rng::Rng;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// A request id is good for this long after it was first used: the lock table remembers it for half a minute.
 const RETRIED_FOR_US: u64 = 12_000_000;
+/// Longer than a silent holder can keep a waiter waiting while nothing is wrong.
+const PATIENCE_MS: u32 = 12_000;
 /// Mean pause between two things that an actor does.
 const PACE_MS: u64 = 60;
 
@@ -241,9 +244,26 @@ impl Actor {
         }
     }
 
+    /// Takes a name of its own, falls silent, and waits for it as another would: it must come once the lease has run out.
+    async fn outlive_a_silent_holder(&mut self) {
+        let (number, ttl_ms) = (self.caller.number(), self.rng.range(500, 1_000) as u32);
+        let (name, mode) = (format!("r{}.silent/{number}", self.round), Mode::Exclusive);
+        let silent = Wish { request: number, name: name.clone(), mode, ttl_ms, wait_ms: 0, session: None };
+        if self.caller.acquire(&silent).await.is_err() {
+            return;
+        }
+        let waiter = Wish { request: self.caller.number(), wait_ms: PATIENCE_MS, ..silent };
+        if let Ok(grant) = self.caller.acquire(&waiter).await {
+            let _ = self.caller.release(&name, grant.fencing_token).await;
+        }
+    }
+
     // ---- looking -----------------------------------------------------------------------------------------------------
 
     async fn watch(&mut self) {
+        if self.rng.percent(3) {
+            return self.outlive_a_silent_holder().await;
+        }
         let name = self.name();
         let linearizable = self.rng.percent(80);
         let Ok(checked) = self.caller.check(&name.name, linearizable).await else { return };
