@@ -9,7 +9,7 @@ use routing::NodeId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Engine, RocksEngine};
+use storage::{Engine, RocksEngine, StorageError};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A node that failed is given so long to end its threads.
@@ -24,8 +24,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
-    let opened = open_engine(&dir).await;
-    let engine = opened.map_err(|failure| if args.reseed { needs_empty(&dir, failure) } else { failure })?;
+    let engine = open_engine(&dir).await?;
     let first_start = match (args.reseed, args.new_cluster) {
         (true, _) => FirstStart::Reseed,
         (false, true) => FirstStart::NewCluster,
@@ -42,13 +41,6 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     // A thread that is in the store while the process exits would crash it. One that a dead disk holds is not waited for.
     let _ = tokio::time::timeout(FAILED_STOP_MAX, node.shutdown()).await;
     Err(node_failure(error))
-}
-
-/// A damaged directory was not moved away before `--reseed`.
-fn needs_empty(dir: &Path, failure: Failure) -> Failure {
-    let next =
-        format!("--reseed starts anew in an empty data directory: move {} away, and run this again", dir.display());
-    Failure { next, ..failure }
 }
 
 /// Runs a gateway to its end.
@@ -87,7 +79,13 @@ pub async fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
     let opened = tokio::task::spawn_blocking(move || RocksEngine::open(&owned)).await;
     match opened {
         Ok(Ok(engine)) => Ok(Arc::new(engine)),
-        Ok(Err(error)) => Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: {error}"), "")),
+        Ok(Err(error)) => {
+            let next = match error {
+                StorageError::Damaged(_) => format!("move {shown} away, and start the node with --reseed"),
+                _ => String::new(),
+            };
+            Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: {error}"), next))
+        }
         Err(error) => Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: opening it failed: {error}"), "")),
     }
 }

@@ -1,4 +1,5 @@
-//! The log writer: one thread, the only one that writes to the node's disk while it runs.
+//! The log writer: one thread, the only one that writes to the node's disk while it runs, but for what concerns no replica
+//! (retention, and which peers are known).
 //!
 //! It merges whatever all shards have queued into one [`Engine::write`], so that one sync serves them all, and meanwhile
 //! the next batch fills. It promises that jobs are written in the order in which each thread queued them, and that
