@@ -74,6 +74,7 @@ fn broken_files_are_refused() {
 fn names_ids_and_sizes() {
     refused(&with("cluster: test", "cluster: ' '", ""), &["`cluster` is empty"]);
     refused(&with("id: 3", "id: 0", ""), &["id 0"]);
+    refused(&with("id: 3", "id: 4294967296", ""), &["id 4294967296", "1 to 4294967295"]);
     refused(&with("id: 3", "id: 2", ""), &["two nodes have id 2"]);
     refused(&with("id: 3", "zone: '', id: 3", ""), &["node 3", "empty `zone`"]);
     refused(&with("shards: 2", "shards: 0", ""), &["`shards` is 0", "1 to 4096"]);

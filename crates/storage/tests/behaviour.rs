@@ -77,6 +77,7 @@ suite! {
     history_pages_stay_in_their_shard
     old_days_are_dropped
     boots_count_up
+    the_nodes_own_records_stay
     a_stranger_is_refused
     random_writes_match_a_model
 }
@@ -400,6 +401,22 @@ fn boots_count_up<S: Store>() {
     for boot in 1..=4 {
         assert_eq!(store.engine().claim(&identity).expect("own store"), boot);
         store.reopen();
+    }
+}
+
+fn the_nodes_own_records_stay<S: Store>() {
+    let mut store = S::new();
+    assert_eq!(store.engine().node_record(b"a").expect("read"), None);
+    let records = |pairs: &[(&str, &str)]| -> Vec<(Vec<u8>, Vec<u8>)> {
+        pairs.iter().map(|(name, bytes)| (name.as_bytes().to_vec(), bytes.as_bytes().to_vec())).collect()
+    };
+    store.engine().put_node_records(&records(&[("a", "1"), ("b", "2")])).expect("put");
+    store.engine().put_node_records(&records(&[("a", "3")])).expect("put");
+    write(&store, ShardWrite { shard: A, reset: true, ..Default::default() });
+    store.reopen();
+    for (name, expected) in [("a", Some("3")), ("b", Some("2")), ("", None), ("ab", None)] {
+        let found = store.engine().node_record(name.as_bytes()).expect("read");
+        assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{name:?}");
     }
 }
 
