@@ -41,15 +41,13 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Another cluster file.
     pub config: Option<PathBuf>,
-    /// Another data directory.
-    pub data: Option<PathBuf>,
     /// More arguments.
     pub args: Vec<String>,
 }
 
 impl Launch {
     fn is_usual(&self) -> bool {
-        self.env.is_empty() && self.config.is_none() && self.data.is_none()
+        self.env.is_empty() && self.config.is_none()
     }
 }
 
@@ -182,8 +180,7 @@ impl Cluster {
         let config = launch.config.clone().unwrap_or_else(|| self.config());
         match host {
             Host::Node(id) => {
-                let data = launch.data.clone().unwrap_or_else(|| self.data(id));
-                command.args(["node", "--id", &id.to_string(), "--data-dir"]).arg(data);
+                command.args(["node", "--id", &id.to_string(), "--data-dir"]).arg(self.data(id));
             }
             Host::Gateway(_) => {
                 command.args(["gateway", "--listen", self.network.address(host)]);
