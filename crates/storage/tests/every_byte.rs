@@ -204,7 +204,8 @@ fn a_shortened_file_is_found() {
             copy(dir.path(), scratch.path());
             let place = scratch.path().join(file.strip_prefix(dir.path()).expect("below"));
             fs::write(place, &bytes[..keep]).expect("write");
-            let error = read(scratch.path()).expect_err("it was missed").to_string();
+            let missed = |_| panic!("{}, cut at {keep} of {}: it was missed", name(&file), bytes.len());
+            let error = read(scratch.path()).map_or_else(|error| error.to_string(), missed);
             assert!(error.contains("palisade node --help"), "{}, cut at {keep}: {error}", name(&file));
         }
     }
