@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         true => tokio::runtime::Builder::new_multi_thread(),
         false => tokio::runtime::Builder::new_current_thread(),
     };
+    if let Command::Node(_) = cli.command {
+        // The other half runs shards (`shard_threads`): on few cores, each thread more is one more to wake for each message.
+        builder.worker_threads(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)));
+    }
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -302,7 +302,7 @@ impl Drop for NodeHandle {
 
 fn shard_threads(settings: &Settings, shards: usize) -> usize {
     let wanted = match settings.shard_threads {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
         threads => threads,
     };
     wanted.clamp(1, shards.max(1))

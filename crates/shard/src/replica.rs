@@ -99,6 +99,9 @@ impl Replica {
             // (its `is_continuous_ents`): the receiver would acknowledge entries that it does not have. Entries are batched
             // before they get here.
             batch_append: planted::is(Bug::AppendsBatchedByRaft),
+            // A commit index travels with the next append, or the next heartbeat: a message of its own to each follower, and its
+            // acknowledgement, would be half of all messages under load.
+            skip_bcast_commit: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: 4 << 20,
             ..Default::default()

@@ -84,7 +84,7 @@ pub struct Settings {
     pub heartbeat_ticks: usize,
     /// Election timeout at least, in ticks; at most twice that.
     pub election_ticks: usize,
-    /// Threads that run shards; 0: one per core, at most the number of shards.
+    /// Threads that run shards; 0: one per two cores (the others serve the network and the disk), at most the number of shards.
     pub shard_threads: usize,
     /// Log entry fills up to this many bytes of commands.
     pub entry_bytes_max: usize,
