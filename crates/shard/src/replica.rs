@@ -17,7 +17,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotM
 use raft::{RawNode, ReadOnlyOption, SnapshotStatus};
 use raft_prost::Message as _;
 use routing::{NodeId, ShardId};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use storage::Recovered;
 
 /// One append message carries entries of up to this many bytes.
@@ -62,6 +62,8 @@ pub struct Replica {
     pub(crate) effects: Effects,
     pub(crate) out: Outputs,
     pub(crate) stats: Stats,
+    /// When each member last said something in the term of then, by Raft's name for it.
+    heard_ms: BTreeMap<u64, u64>,
     heard_from_leader_ms: u64,
 }
 
@@ -134,6 +136,7 @@ impl Replica {
             effects: Effects::default(),
             out: Outputs::default(),
             stats: Stats::default(),
+            heard_ms: BTreeMap::new(),
             heard_from_leader_ms: now.mono_ms,
             config,
         };
@@ -320,8 +323,12 @@ impl Replica {
         if message.msg_type() == MessageType::MsgSnapshot && !self.check_snapshot(&message) {
             return Ok(());
         }
+        let term = message.term;
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(shard, node, from = node_of(from).0, "Raft refused a message: {error}");
+        }
+        if term == self.raw.raft.term {
+            self.heard_ms.insert(from, self.now.mono_ms);
         }
         if self.raw.raft.leader_id == from {
             self.heard_from_leader_ms = self.now.mono_ms;
@@ -334,9 +341,7 @@ impl Replica {
         let deposed = planted::is(Bug::ReadsWhileDeposed) && self.lead.is_some(); // planted: a leader just answers
         let reply = if !linearizable || deposed {
             let answer = self.answer(query);
-            let stale_by_ms =
-                if self.lead.is_some() { 0 } else { self.now.mono_ms.saturating_sub(self.heard_from_leader_ms) };
-            Reply::Read { answer, applied_index: self.applied_index, stale_by_ms }
+            Reply::Read { answer, applied_index: self.applied_index, stale_by_ms: self.stale_by_ms() }
         } else if self.leadership.leader.is_none() {
             Reply::NoLeader
         } else if self.reads.push(Read { ticket, query }) {
@@ -345,6 +350,26 @@ impl Replica {
             Reply::Busy
         };
         self.out.replies.push((ticket, reply));
+    }
+
+    /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
+    /// deposed since, not of a majority.
+    fn stale_by_ms(&self) -> u64 {
+        let since_ms = if self.lead.is_some() {
+            let raft = &self.raw.raft;
+            let voters = raft.prs().conf().voters().ids();
+            let others = voters.iter().filter(|id| *id != raft.id);
+            let mut heard_ms: Vec<u64> = others.map(|id| self.heard_ms.get(&id).copied().unwrap_or(0)).collect();
+            heard_ms.sort_unstable_by(|a, b| b.cmp(a));
+            // With itself, so many others are a majority.
+            match heard_ms.len().div_ceil(2) {
+                0 => self.now.mono_ms,
+                others => heard_ms[others - 1],
+            }
+        } else {
+            self.heard_from_leader_ms
+        };
+        self.now.mono_ms.saturating_sub(since_ms)
     }
 
     /// Fills entries from the queue while more may be in flight.

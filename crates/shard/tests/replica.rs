@@ -266,6 +266,26 @@ fn with_the_leader_gone_stale_reads_are_answered_and_linearizable_ones_are_not()
 }
 
 #[test]
+fn a_leader_that_is_cut_off_says_for_how_long_before_it_steps_down() {
+    let mut c = Cluster::new(5);
+    c.elect();
+    c.acquire(1, "a", 60_000);
+    c.run_ms(1_000);
+    let ticket = c.read(1, "a", false);
+    c.settle();
+    assert!(matches!(c.reply(1, ticket), Some(Reply::Read { stale_by_ms: 0..=200, .. })));
+    // One other and itself are no majority of five.
+    for id in 3..=5 {
+        c.crash(id);
+    }
+    c.run_ms(300);
+    let ticket = c.read(1, "a", false);
+    c.settle();
+    assert_eq!(c.status(1).role, Role::Leader);
+    assert!(matches!(c.reply(1, ticket), Some(Reply::Read { stale_by_ms: 300.., .. })));
+}
+
+#[test]
 fn a_replica_that_fell_behind_a_truncated_log_comes_back_by_snapshot() {
     let mut c = Cluster::new(3);
     c.log_keep_bytes = 4 << 10;
