@@ -1,0 +1,307 @@
+"""What all parts of scripts/measure share: clusters of real processes, what they take, what a load reports, targets and verdicts.
+
+Promises: every process that is started here is ended by its own handle, and dies with this script however that ends. Servers
+listen on loopback only. Knows nothing of what is measured.
+"""
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TICKS = os.sysconf("SC_CLK_TCK")
+PORT_FIRST, PORT_LAST, PORTS_PER_CLUSTER = 24_000, 32_000, 200
+METRICS_OFFSET = 100
+READY_WITHIN_S = 120
+STOPS_WITHIN_S = 30
+
+
+class Failed(Exception):
+    """A part cannot be measured, and why."""
+
+
+class Run:
+    """One call of scripts/measure: the program under test, a place for data, what was found."""
+
+    def __init__(self, args, work):
+        self.args, self.quick, self.work, self.rows, self.verdicts = args, args.quick, work, [], []
+        self.clusters, self.next_port = [], PORT_FIRST
+        work.mkdir(parents=True)
+        built = TARGET / "release/palisade"
+        if "PALISADE_BIN" in os.environ:
+            built = Path(os.environ["PALISADE_BIN"])
+        else:
+            build("palisade-cli", "palisade")
+        # Nodes are started again and again: always as the program that the run began with, whatever is built meanwhile.
+        self.palisade = Path(shutil.copy(built, work / "palisade"))
+
+    def begin(self):
+        self.rows, self.verdicts = [], []
+
+    def choose(self, full, quick):
+        return quick if self.quick else full
+
+    def say(self, text):
+        print(f"  {text}", flush=True)
+
+    def row(self, **values):
+        """One line of a part's table."""
+        self.rows.append(values)
+
+    def judge(self, what, reached, target, passed, unit=""):
+        """Target and what was reached."""
+        self.verdicts.append({"what": what, "target": target, "reached": reached, "unit": unit, "pass": bool(passed)})
+
+    def cluster(self, name, **options):
+        cluster = Cluster(self, name, self.free_ports(), **options)
+        self.clusters.append(cluster)
+        return cluster
+
+    def free_ports(self):
+        while self.next_port + PORTS_PER_CLUSTER <= PORT_LAST:
+            base = self.next_port
+            self.next_port += PORTS_PER_CLUSTER
+            if all(can_bind(base + offset) for offset in (*range(11), *range(METRICS_OFFSET, METRICS_OFFSET + 11))):
+                return base
+        raise Failed(f"no ports are free between {PORT_FIRST} and {PORT_LAST}")
+
+    def end(self):
+        for cluster in self.clusters:
+            cluster.stop()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+class Cluster:
+    """Nodes and one gateway on loopback, each a process of its own."""
+
+    def __init__(self, run, name, port, nodes=5, replicas=5, shards=4, settings=None, node_env=None, wrap=None):
+        self.run, self.port, self.nodes, self.shards = run, port, nodes, shards
+        self.node_env, self.wrap = node_env or {}, wrap or (lambda what: [])
+        self.directory = run.work / name
+        self.directory.mkdir()
+        self.processes = {}
+        listed = [f'  - {{id: {n}, address: "127.0.0.1:{port + n}", metrics: "127.0.0.1:{port + METRICS_OFFSET + n}"}}'
+                  for n in range(1, nodes + 1)]
+        self.config = self.directory / "cluster.yaml"
+        self.config.write_text("\n".join([
+            "cluster: measure", f"shards: {shards}", f"replicas: {replicas}", "nodes:", *listed,
+            "gateways:", f'  - {{address: "127.0.0.1:{port}"}}',
+            *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
+        self.endpoint = f"127.0.0.1:{port}"
+
+    def __enter__(self):
+        for n in range(1, self.nodes + 1):
+            self.start_node(n)
+        self._start("gateway", ["gateway", "--config", self.config, "--listen", self.endpoint], {})
+        self.wait(lambda: self.status() is not None, READY_WITHIN_S, "not every shard had a leader")
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start_node(self, n):
+        self._start(f"node-{n}", ["node", "--config", self.config, "--id", n, "--data-dir", self.data(n)], self.node_env)
+
+    def data(self, n):
+        return self.directory / f"node-{n}"
+
+    def _start(self, what, command, env):
+        command = ["setpriv", "--pdeathsig", "KILL", *self.wrap(what), self.run.palisade, *command]
+        with open(self.directory / f"{what}.log", "ab") as log:
+            self.processes[what] = subprocess.Popen(
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory,
+                env={**os.environ, "PALISADE_LOG": "warn", "NO_COLOR": "1", **env}, start_new_session=True)
+
+    def pid(self, what):
+        return self.processes[what].pid
+
+    def node_pids(self):
+        return [process.pid for what, process in self.processes.items() if what.startswith("node-")]
+
+    def pids(self):
+        return [process.pid for process in self.processes.values()]
+
+    def signal_node(self, n, number):
+        """Sends it and waits for the end."""
+        process = self.processes[f"node-{n}"]
+        process.send_signal(number)
+        process.wait(STOPS_WITHIN_S)
+
+    def stop_nodes(self, number=signal.SIGTERM):
+        """All at once, and waits for all."""
+        nodes = [process for what, process in self.processes.items() if what.startswith("node-")]
+        for process in nodes:
+            process.send_signal(number)
+        for process in nodes:
+            process.wait(STOPS_WITHIN_S)
+
+    def stop(self):
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOPS_WITHIN_S
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes = {}
+
+    def check(self):
+        for what, process in self.processes.items():
+            if process.poll() is not None:
+                end = (self.directory / f"{what}.log").read_text(errors="replace").splitlines()[-5:]
+                raise Failed(f"{what} stopped with {process.returncode}: " + " | ".join(end))
+
+    def wait(self, ready, within_s, otherwise, pause_s=0.1):
+        """Until `ready()`, whose answer is returned; how long that took is for the caller's clock."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            self.check()
+            if answer := ready():
+                return answer
+            time.sleep(pause_s)
+        logs = {what: (self.directory / f"{what}.log").read_text(errors="replace").splitlines()[-1:] for what in self.processes}
+        raise Failed(f"{otherwise} within {within_s} s; last lines of the logs: {logs}")
+
+    def command(self, *parts, timeout_s=60):
+        """A client verb of the program; its exit code and JSON."""
+        command = [self.run.palisade, *parts, "--json", "--endpoint", self.endpoint]
+        try:
+            done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout_s)
+            return done.returncode, json.loads(done.stdout)
+        except (subprocess.TimeoutExpired, ValueError):
+            return -1, {}
+
+    def status(self):
+        """The cluster's state, or None if a shard has no leader."""
+        code, status = self.command("cluster", "status")
+        return status if code == 0 else None
+
+    def level(self, node=None):
+        """The cluster's state if all nodes are up and all replicas (or those of one node) have applied everything."""
+        status = self.status()
+        if not status or not all(row["reachable"] for row in status["nodes"] if node in (None, row["node"])):
+            return None
+        lags = [replica["lag"] for shard in status["shards"] for replica in shard["replicas"]
+                if node in (None, replica["node"])]
+        return status if lags and not any(lags) else None
+
+    def shard_tags(self):
+        """For each shard, what in braces makes a name one of its own."""
+        tags = {}
+        for n in range(64 * self.shards):
+            code, grant = self.command("acquire", f"{{probe-{n}}}", "--ttl", "1s")
+            if code == 0:
+                tags.setdefault(grant["shard"], f"{{probe-{n}}}")
+            if len(tags) == self.shards:
+                return tags
+        raise Failed(f"no name was found for some of {self.shards} shards: {tags}")
+
+    def acquire_within(self, tag, prefix, within_s=60):
+        """Takes fresh names of a shard until one is granted; the moment when it was."""
+        deadline = time.monotonic() + within_s
+        for n in range(1_000_000):
+            if self.command("acquire", f"{tag}{prefix}-{n}", "--ttl", "5s", "--timeout", "5s")[0] == 0:
+                return time.monotonic()
+            if time.monotonic() > deadline:
+                raise Failed(f"{tag}{prefix}: no acquire succeeded within {within_s} s")
+
+    def metrics(self, n):
+        """A node's metrics by their full name, labels included."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port + METRICS_OFFSET + n}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line and line[0] != "#"}
+
+    def bench(self, *options, duration_s, warmup_s=1, patience_s=180, while_it_runs=None):
+        """`palisade bench`; its report. `while_it_runs` is called at the start of the measured span, with its length in s."""
+        command = [self.run.palisade, "bench", "--json", "--endpoint", self.endpoint, "--duration", f"{int(1000 * duration_s)}ms",
+                   "--warmup", f"{int(1000 * warmup_s)}ms", *options]
+        load = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *(str(part) for part in command)], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            if while_it_runs:
+                # A little less at both ends: the load's own span lies around this one.
+                time.sleep(warmup_s + 0.3)
+                during = while_it_runs(max(0.5, duration_s - 0.6))
+            out, errors = load.communicate(timeout=duration_s + warmup_s + patience_s)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"the load did not end within {patience_s} s after its span") from None
+        finally:
+            if load.poll() is None:
+                load.kill()
+                load.wait()
+        self.check()
+        lines = [line for line in out.splitlines() if line.startswith("{")]
+        if load.returncode != 0 or not lines:
+            raise Failed(f"the load failed: {(out + errors).strip()[-300:]}")
+        report = json.loads(lines[-1])
+        return {**report, **during} if while_it_runs else report
+
+
+def build(package, program):
+    subprocess.run(["cargo", "build", "--release", "-q", "-p", package, "--bin", program], cwd=ROOT, check=True)
+
+
+def can_bind(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
+
+
+def cpu_s(pids):
+    """User and system time of processes so far."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def rss_anon_bytes(pid):
+    """Resident memory that is no file's."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise Failed(f"this kernel shows no RssAnon for process {pid}")
+
+
+def counts_instructions():
+    """Whether this machine has the hardware counters for it, and lets us use them."""
+    if not shutil.which("perf"):
+        return False
+    tried = subprocess.run(["perf", "stat", "-x,", "-e", "instructions:u", "true"], capture_output=True, text=True)
+    return tried.returncode == 0 and tried.stderr.split(",")[0].isdigit()
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def number(value):
+    """For people: 12,345 or 1.23."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.2f}"
+
+
+def table(rows):
+    """Lines of a table with a column for each key of the rows."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[key.replace("_", " ") for key in keys], *([number(row.get(key, "–")) for key in keys] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(keys))]
+    return ["  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths)))
+            for row in cells]
