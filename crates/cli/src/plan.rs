@@ -5,7 +5,7 @@
 use crate::failure::{Exit, Failure};
 use crate::output::emit;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
-use planner::{Calibration, EmitOptions, KEYS, Workload};
+use planner::{Calibration, EmitOptions, KEYS, SimulateOptions, Workload};
 use routing::Addresses;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,12 @@ pub struct Plan {
     /// Draw load over growth against capacity, as SVG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
+    /// Simulate the planned cluster: average, peak, a lost leader, a lost zone
+    #[arg(long)]
+    pub simulate: bool,
+    /// With --simulate: everything that is random follows from this
+    #[arg(long, requires = "simulate", default_value_t = 1, value_name = "N")]
+    pub seed: u64,
     /// Write a cluster file for the plan
     #[arg(long, value_name = "FILE")]
     pub emit: Option<PathBuf>,
@@ -49,11 +55,12 @@ pub struct Plan {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster file (with --emit)")]
 pub struct Emitted {
-    /// Whose shard count to take [default: the specification's, or palisade's if the calibration was measured]
-    #[arg(long, value_enum, requires = "emit", value_name = "COLUMN")]
+    /// Whose shard count to take, also for --simulate [default: the specification's, or palisade's if the calibration was
+    /// measured]
+    #[arg(long, value_enum, value_name = "COLUMN")]
     pub emit_for: Option<EmitFor>,
-    /// Another number of shards than planned
-    #[arg(long, requires = "emit", value_name = "N")]
+    /// Another number of shards than planned, also for --simulate
+    #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
     /// Put all shards on so many nodes, instead of each on nodes of its own
     #[arg(long, requires = "emit", value_name = "N")]
@@ -124,6 +131,10 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         emit(planner::TEMPLATE.trim_end());
         return Ok(());
     }
+    if !args.simulate && args.emit.is_none() && (args.emitted.shards.is_some() || args.emitted.emit_for.is_some()) {
+        let what = "--shards and --emit-for say what to emit or to simulate";
+        return Err(Failure::new(Exit::Usage, "PLAN", what, "add --emit FILE or --simulate, or leave them out"));
+    }
     let workload = workload(args)?;
     let calibration = match &args.calibration {
         Some(path) => Calibration::parse(&read(path, "calibration")?).map_err(|error| in_file(path, &error))?,
@@ -134,6 +145,15 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         true => planner::compare(&plan).map_err(|error| impossible(&error))?,
         false => Vec::new(),
     };
+    let simulation = args.simulate.then(|| {
+        let options = SimulateOptions {
+            seed: args.seed,
+            shards: args.emitted.shards.map(u64::from),
+            column: emit_options(&args.emitted).emit_for,
+        };
+        planner::simulate(&plan, &options).map_err(|error| impossible(&error))
+    });
+    let simulation = simulation.transpose()?;
     let cluster = args.emit.as_ref().map(|path| Ok((path, planner::emit(&plan, &emit_options(&args.emitted))?)));
     let cluster = cluster.transpose().map_err(|error: planner::EmitError| {
         Failure::new(Exit::Usage, "PLAN", error.to_string(), "change the workload, or the flags of the cluster file")
@@ -147,9 +167,16 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         eprintln!("{file}: {shards} shards × {replicas} replicas on {nodes} nodes");
     }
     if args.json {
-        emit(&planner::json(&plan, &compared).to_string());
+        let mut document = planner::json(&plan, &compared);
+        if let Some(simulation) = &simulation {
+            document["simulation"] = planner::simulation_json(simulation);
+        }
+        emit(&document.to_string());
     } else {
         emit(planner::text(&plan, &compared).trim_end());
+        if let Some(simulation) = &simulation {
+            emit(planner::simulation_text(simulation).trim_end());
+        }
     }
     Ok(())
 }
@@ -239,5 +266,8 @@ mod tests {
     fn flags_of_the_cluster_file_need_one() {
         assert!(Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--nodes", "5"]).is_err());
         assert!(Cli::try_parse_from(["palisade", "plan", "--template", "--json"]).is_err());
+        let cli = Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--shards", "5"]).expect("flags");
+        let crate::args::Command::Plan(plan) = cli.command else { panic!("not a plan") };
+        assert_eq!(super::run(&plan).expect_err("for what?").exit, crate::failure::Exit::Usage);
     }
 }

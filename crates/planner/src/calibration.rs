@@ -3,13 +3,15 @@
 //! Without a measurement these are assumptions, and every report says so. They are meant to err on the side of more
 //! hardware: a leader is given no more than what etcd is said to carry, and bytes no compression.
 
-use crate::PlanError;
 use crate::keys::{Key, Values};
+use crate::{Costs, PlanError};
 use serde::Serialize;
+use std::sync::LazyLock;
 
 /// Costs of this service.
 ///
 /// - Every field is finite and not negative; rates and ratios are above zero.
+/// - `fsync_low_ms` ≤ `fsync_p50_ms` ≤ `fsync_high_ms`; there is at least one core, and one sync at a time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
     /// Where the numbers come from, for people.
@@ -28,10 +30,19 @@ pub struct Calibration {
     pub history_stored_ratio: f64,
     /// Memory of a held lock beyond its name, owner and metadata.
     pub lock_overhead_bytes: u64,
-    /// One sync of the log to disk, at best.
+    /// One sync of the log to disk, at best (p1).
     pub fsync_low_ms: f64,
+    /// One sync of the log to disk, half of the time.
+    pub fsync_p50_ms: f64,
     /// One sync of the log to disk, at p99.
     pub fsync_high_ms: f64,
+    /// Syncs of different files that the disk does at a time, before each takes longer.
+    pub syncs_in_parallel: u64,
+    /// Processor cores of a machine.
+    pub cores: u64,
+    /// Processor time by thread, for simulations.
+    #[serde(flatten)]
+    pub costs: Costs,
 }
 
 impl Default for Calibration {
@@ -47,7 +58,11 @@ impl Default for Calibration {
             history_stored_ratio: 1.0,
             lock_overhead_bytes: 1_024,
             fsync_low_ms: 1.0,
+            fsync_p50_ms: 1.5,
             fsync_high_ms: 3.0,
+            syncs_in_parallel: 1,
+            cores: 4,
+            costs: Costs::ASSUMED,
         }
     }
 }
@@ -56,7 +71,10 @@ const fn key(name: &'static str, help: &'static str) -> Key {
     Key { name, flag: "", example: "", help }
 }
 
-const KEYS: &[Key] = &[
+/// What one thread gives to operations, of its time at capacity; the rest goes into entries.
+const FOR_OPERATIONS: f64 = 0.95;
+
+const OWN_KEYS: &[Key] = &[
     key("source", "where the numbers come from"),
     key("measured", "true if they were measured"),
     key("writes_per_s_per_leader", "acquires and releases per second and leader"),
@@ -66,8 +84,14 @@ const KEYS: &[Key] = &[
     key("history_stored_ratio", "stored bytes per byte of history"),
     key("lock_overhead_bytes", "memory per lock beyond name, owner, metadata"),
     key("fsync_low_ms", "one sync, at best"),
+    key("fsync_p50_ms", "one sync, half of the time"),
     key("fsync_high_ms", "one sync, at p99"),
+    key("syncs_in_parallel", "syncs that the disk does at a time"),
+    key("cores", "processor cores of a machine"),
 ];
+
+/// Those, and the costs.
+static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [OWN_KEYS, Costs::KEYS].concat());
 
 impl Calibration {
     /// Reads a calibration. What it does not say stays as assumed.
@@ -75,7 +99,7 @@ impl Calibration {
     /// # Errors
     /// For YAML that is none, unknown keys and impossible values.
     pub fn parse(yaml: &str) -> Result<Calibration, PlanError> {
-        let values = Values::read("calibration", KEYS, yaml, &[])?;
+        let values = Values::read("calibration", &KEYS, yaml, &[])?;
         let assumed = Calibration::default();
         let measured = values.flag("measured")?.unwrap_or(assumed.measured);
         let positive = |key: &'static str, assumed: f64| match values.number(key)? {
@@ -85,7 +109,14 @@ impl Calibration {
             number => Ok(number.unwrap_or(assumed)),
         };
         let whole = |key: &'static str, assumed: u64| values.whole(key).map(|number| number.unwrap_or(assumed));
-        let calibration = Calibration {
+        let at_least_one = |key: &'static str, assumed: u64| match values.whole(key)? {
+            Some(0) => Err(PlanError::Value { key, problem: "is 0: it must be at least 1".to_owned() }),
+            Some(number) if number > 4_096 => {
+                Err(PlanError::Value { key, problem: format!("is {number}: at most 4096 can be planned with") })
+            }
+            number => Ok(number.unwrap_or(assumed)),
+        };
+        let mut calibration = Calibration {
             source: match values.text("source")? {
                 Some(source) => source,
                 None if measured => "measured".to_owned(),
@@ -99,7 +130,11 @@ impl Calibration {
             history_stored_ratio: positive("history_stored_ratio", assumed.history_stored_ratio)?,
             lock_overhead_bytes: whole("lock_overhead_bytes", assumed.lock_overhead_bytes)?,
             fsync_low_ms: positive("fsync_low_ms", assumed.fsync_low_ms)?,
+            fsync_p50_ms: 0.0,
             fsync_high_ms: positive("fsync_high_ms", assumed.fsync_high_ms)?,
+            syncs_in_parallel: at_least_one("syncs_in_parallel", assumed.syncs_in_parallel)?,
+            cores: at_least_one("cores", assumed.cores)?,
+            costs: assumed.costs,
         };
         if calibration.fsync_high_ms < calibration.fsync_low_ms {
             let problem = format!(
@@ -107,6 +142,20 @@ impl Calibration {
                 calibration.fsync_high_ms, calibration.fsync_low_ms
             );
             return Err(PlanError::Value { key: "fsync_high_ms", problem });
+        }
+        let between = calibration.fsync_low_ms..=calibration.fsync_high_ms;
+        let p50 = assumed.fsync_p50_ms.clamp(*between.start(), *between.end());
+        calibration.fsync_p50_ms = positive("fsync_p50_ms", p50)?;
+        if !between.contains(&calibration.fsync_p50_ms) {
+            let problem = format!("is {}, not between `fsync_low_ms` and `fsync_high_ms`", calibration.fsync_p50_ms);
+            return Err(PlanError::Value { key: "fsync_p50_ms", problem });
+        }
+        // Without a measurement, a leader's thread is taken to be what carries no more than its writes.
+        calibration.costs.leader_shard_us_per_op = FOR_OPERATIONS * 1e6 / calibration.writes_per_s_per_leader;
+        for (key, cost) in calibration.costs.fields() {
+            if let Some(given) = values.number(key)? {
+                *cost = given;
+            }
         }
         Ok(calibration)
     }

@@ -2,6 +2,7 @@
 //!
 //! Placement, zones and validation are `routing`'s; this only says how many of what.
 
+use crate::Calibration;
 use crate::figures::{Column, Plan};
 use crate::quantity::{count, percent};
 use routing::{Addresses, ClusterConfig, ConfigError, NodeLayout};
@@ -13,6 +14,18 @@ pub enum EmitFor {
     Specification,
     /// This service's costs.
     Palisade,
+}
+
+impl EmitFor {
+    /// Palisade's if its costs were measured.
+    pub(crate) fn default_for(calibration: &Calibration) -> EmitFor {
+        if calibration.measured { EmitFor::Palisade } else { EmitFor::Specification }
+    }
+}
+
+/// Gateways for so many shards: two at least, for the case that one fails, unless there is but one shard.
+pub(crate) fn gateways_for(shards: u64) -> u64 {
+    if shards == 1 { 1 } else { shards.div_ceil(10).max(2) }
 }
 
 /// What the plan does not say.
@@ -60,10 +73,7 @@ pub enum EmitError {
 /// # Errors
 /// If the plan has more shards or nodes than a cluster can have, or the options make an impossible cluster.
 pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String), EmitError> {
-    let emit_for = options.emit_for.unwrap_or(match plan.calibration.measured {
-        true => EmitFor::Palisade,
-        false => EmitFor::Specification,
-    });
+    let emit_for = options.emit_for.unwrap_or(EmitFor::default_for(&plan.calibration));
     let (column, column_name) = match emit_for {
         EmitFor::Specification => (&plan.specification, "the specification's arithmetic"),
         EmitFor::Palisade => (&plan.palisade, "palisade's costs"),
@@ -82,7 +92,7 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
         None => dedicated,
     };
     let nodes = u32::try_from(nodes).ok().filter(|nodes| *nodes <= 1_000_000).ok_or(EmitError::TooManyNodes(nodes))?;
-    let gateways = options.gateways.unwrap_or(if shards == 1 { 1 } else { shards.div_ceil(10).max(2) });
+    let gateways = options.gateways.unwrap_or(gateways_for(shards.into()) as u32);
     let mut config = ClusterConfig::generate(
         &workload.name,
         shards,

@@ -20,6 +20,7 @@
 mod calibration;
 mod compare;
 mod contention;
+mod costs;
 mod duration;
 mod emit;
 mod error;
@@ -32,12 +33,14 @@ mod model;
 mod notes;
 mod quantity;
 mod report;
+mod simulate;
 mod smell;
 mod workload;
 
 pub use calibration::Calibration;
 pub use compare::{Compared, compare};
 pub use contention::{Contention, ContentionLevel};
+pub use costs::Costs;
 pub use emit::{EmitError, EmitFor, EmitOptions, emit};
 pub use error::PlanError;
 pub use figures::{Column, Figures, Fit, Plan, ShardCount};
@@ -46,6 +49,9 @@ pub use interactive::{InteractiveError, ask};
 pub use keys::{KEYS, Key};
 pub use latency::{Component, LatencyBudget};
 pub use model::{LeaderCapacity, Rates, SizeClass, quorum};
-pub use report::{json, svg, text};
+pub use report::{json, simulation_json, simulation_text, svg, text};
+pub use simulate::{
+    LoadLevel, NodeUse, OneMachine, Recovery, Run, Scenario, SimulateOptions, Simulation, predict, simulate,
+};
 pub use smell::{SmellTest, Verdict};
 pub use workload::{EntryBytes, Growth, RateSource, Sizing, TEMPLATE, Workload};

@@ -2,7 +2,7 @@
 
 mod support;
 
-use palisade_planner::{Figures, text};
+use palisade_planner::{Figures, SimulateOptions, simulate, simulation_text, text};
 use std::path::PathBuf;
 use support::{plan, plan_with};
 
@@ -30,7 +30,7 @@ fn shows(cell: &str, value: f64) -> bool {
 #[test]
 fn the_table_of_worked_examples_is_computed() {
     let rows = rows(&page());
-    assert_eq!(rows.len(), 13);
+    assert_eq!(rows.len(), 14);
     for cells in rows {
         let plan = plan(&cells[0]);
         let check = |figures: &Figures, cells: &[String]| {
@@ -53,12 +53,19 @@ fn excerpts_are_what_is_printed() {
     let mut checked = 0;
     for block in page.split("```text ").skip(1) {
         let (head, rest) = block.split_once('\n').expect("lines");
+        let (head, simulated) = head.strip_prefix("simulated ").map_or((head, false), |head| (head, true));
         let (name, flag) = head.split_once(" --").map_or((head, None), |(name, flag)| (name, flag.split_once(' ')));
         let plan = match flag {
             Some((flag, value)) => plan_with(name, &[(flag.replace('-', "_").as_str(), value)]),
             None => plan(name),
         };
-        let printed = text(&plan, &[]);
+        let printed = match simulated {
+            true => {
+                let options = SimulateOptions { seed: 1, shards: None, column: None };
+                simulation_text(&simulate(&plan, &options).expect("a simulation"))
+            }
+            false => text(&plan, &[]),
+        };
         for line in rest.lines().take_while(|line| !line.starts_with("```")) {
             assert!(printed.lines().any(|printed| printed == line), "{head}: {line}\nis not in\n{printed}");
             checked += 1;

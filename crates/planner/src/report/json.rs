@@ -87,7 +87,7 @@ fn figures(figures: &Figures) -> Map<String, Value> {
 }
 
 /// Fractions to six decimals: what is beyond comes of the arithmetic, not of the workload. Integers stay exact.
-fn rounded(value: Value) -> Value {
+pub(super) fn rounded(value: Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {
             let exact = number.as_f64().unwrap_or_default();

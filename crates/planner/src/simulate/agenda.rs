@@ -1,0 +1,84 @@
+//! What happens next: events by time, and in the order in which they were planned where times are equal.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Nanoseconds since the beginning of the simulation.
+pub(super) type Ns = u64;
+
+struct Planned<E> {
+    at: (Ns, u64),
+    event: E,
+}
+
+impl<E> PartialEq for Planned<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl<E> Eq for Planned<E> {}
+
+impl<E> PartialOrd for Planned<E> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<E> Ord for Planned<E> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+/// - Time never goes back: nothing is planned before `now`.
+pub(super) struct Agenda<E> {
+    now: Ns,
+    planned: u64,
+    heap: BinaryHeap<Reverse<Planned<E>>>,
+}
+
+impl<E> Agenda<E> {
+    pub(super) fn new() -> Agenda<E> {
+        Agenda { now: 0, planned: 0, heap: BinaryHeap::new() }
+    }
+
+    pub(super) fn now(&self) -> Ns {
+        self.now
+    }
+
+    pub(super) fn at(&mut self, at: Ns, event: E) {
+        assert!(at >= self.now, "an event at {at} is planned at {}", self.now);
+        self.planned += 1;
+        self.heap.push(Reverse(Planned { at: (at, self.planned), event }));
+    }
+
+    pub(super) fn after(&mut self, delay: Ns, event: E) {
+        self.at(self.now + delay, event);
+    }
+
+    /// The next event up to `end`; it is then that time.
+    pub(super) fn next(&mut self, end: Ns) -> Option<E> {
+        if self.heap.peek()?.0.at.0 > end {
+            return None;
+        }
+        let Reverse(Planned { at: (now, _), event }) = self.heap.pop()?;
+        self.now = now;
+        Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_and_then_in_the_order_of_planning() {
+        let mut agenda = Agenda::new();
+        for (at, event) in [(5, 'c'), (3, 'a'), (5, 'd'), (3, 'b'), (9, 'e')] {
+            agenda.at(at, event);
+        }
+        let order: String = std::iter::from_fn(|| agenda.next(8)).collect();
+        assert_eq!((order.as_str(), agenda.now()), ("abcd", 5));
+    }
+}

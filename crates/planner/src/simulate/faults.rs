@@ -1,0 +1,56 @@
+//! What happens when nodes die: their threads end, followers notice by silence, one of them is elected, and the gateway finds it.
+//!
+//! Split votes are left out, and so are nodes that come back.
+
+use super::agenda::Ns;
+use super::group::NodeIx;
+use super::world::{Event, ShardIx, World};
+
+/// A gateway asks again within this, while nobody serves.
+const RETRY_NS: f64 = 50e6;
+/// Round trips from the first candidate's timeout to its first committed entry: asking whether it may stand, the vote, the entry.
+const ROUND_TRIPS: u64 = 3;
+/// Each of these is synced before it counts: the vote, the entry.
+const SYNCS: u64 = 2;
+
+impl World {
+    /// These nodes end, all in one moment.
+    pub(super) fn die(&mut self, nodes: &[NodeIx]) {
+        for node in nodes {
+            self.end_threads(*node);
+        }
+        for shard in 0..self.groups.len() {
+            if self.groups[shard].leader.is_some_and(|leader| !self.nodes[leader].alive) {
+                let orphaned = self.groups[shard].orphaned();
+                self.wait_for_leader(shard, orphaned);
+                if let Some((delay, node)) = self.election(shard) {
+                    self.agenda.after(delay, Event::Elected(shard, node));
+                }
+            }
+        }
+    }
+
+    /// Who will be elected, and how long from now; `None` without a quorum.
+    fn election(&mut self, shard: ShardIx) -> Option<(Ns, NodeIx)> {
+        let replicas = self.groups[shard].replicas.clone();
+        let alive: Vec<NodeIx> = replicas.iter().copied().filter(|node| self.nodes[*node].alive).collect();
+        if alive.len() < crate::quorum(replicas.len() as u32) as usize {
+            return None;
+        }
+        let (ticks, tick_ns) = (self.setting.election_ticks, self.setting.tick_ns as f64);
+        // The same heartbeat was the last for all of them.
+        let silent = self.random.between(0.0, self.setting.heartbeat_ticks);
+        let timeouts = alive.into_iter().map(|node| (self.random.between(ticks, 2.0 * ticks), node));
+        let (timeout, node) = timeouts.min_by(|left, right| left.0.total_cmp(&right.0))?;
+        let sync_ns = SYNCS * self.sync_ns();
+        let noticed = ((timeout - silent).max(0.0) * tick_ns) as Ns;
+        Some((noticed + ROUND_TRIPS * 2 * self.setting.link_ns + sync_ns, node))
+    }
+
+    pub(super) fn elected(&mut self, shard: ShardIx, node: NodeIx) {
+        self.groups[shard].elected(node);
+        let asked_again = self.random.between(0.0, RETRY_NS) as Ns;
+        self.served_again[shard] = Some(self.agenda.now() + asked_again);
+        self.agenda.after(asked_again, Event::Retry(shard));
+    }
+}

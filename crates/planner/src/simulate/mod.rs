@@ -1,0 +1,75 @@
+//! The planned cluster, simulated: arrivals, batching, processors, syncs, links, and what happens when a leader or a zone is lost.
+//!
+//! A discrete-event model with the costs of a [`Calibration`]. Shards of a planned cluster have machines of their own, so a few
+//! stand for all of them. Everything follows from the seed: the same input gives the same figures.
+//!
+//! It knows nothing of clocks, files and running clusters. What it leaves out: the time that threads take to wake, other
+//! programs on the machines, lost packets, and contention for names.
+
+mod agenda;
+mod build;
+mod faults;
+mod group;
+mod host;
+mod load;
+mod measure;
+mod observe;
+mod random;
+mod scenarios;
+mod threads;
+mod world;
+
+pub use measure::{NodeUse, Run};
+pub use scenarios::{LoadLevel, Recovery, Scenario, SimulateOptions, Simulation, simulate};
+
+use crate::{Calibration, EntryBytes};
+use agenda::Ns;
+use build::{Shape, op_bytes, world};
+use load::Load;
+use measure::measure;
+
+/// Seconds before anything is measured.
+const WARM_UP_S: f64 = 1.0;
+
+fn ns(seconds: f64) -> Ns {
+    (seconds * 1e9) as Ns
+}
+
+/// A run of `palisade bench --mix acquire-release` in a closed loop, on a machine that has all nodes, a gateway and the load
+/// generator on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OneMachine {
+    /// Nodes, each with a replica of every shard.
+    pub nodes: u32,
+    /// Shards, with leaders spread over the nodes.
+    pub shards: u32,
+    /// Operations in flight.
+    pub clients: u32,
+    /// What they lock.
+    pub entry: EntryBytes,
+}
+
+/// What the model expects of such a run.
+///
+/// # Panics
+/// Without nodes, shards or clients.
+pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run {
+    assert!(setup.nodes > 0 && setup.shards > 0 && setup.clients > 0, "nothing to simulate: {setup:?}");
+    let shape = Shape {
+        nodes: setup.nodes as usize,
+        shards: setup.shards as usize,
+        one_machine: true,
+        link_ns: 0,
+        gateways: 1,
+        gateway_share: 1.0,
+        checks_per_s: 0.0,
+    };
+    let load = Load::closed(op_bytes(calibration, &setup.entry), setup.clients, shape.shards, seed);
+    let mut world = world(calibration, &shape, load, seed);
+    world.begin();
+    world.run(ns(WARM_UP_S));
+    measure(&mut world, ns(WARM_UP_S + 5.0)).0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What is seen of a run: latencies in the order in which operations ended, and their percentiles.
+
+use super::agenda::Ns;
+
+/// What has been answered, and what has not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Log {
+    /// When each acquire or release was answered, and how long it took.
+    answered: Vec<(Ns, Ns)>,
+    /// When each renewal was answered.
+    pub(super) renewals: u64,
+    /// No room in a queue.
+    pub(super) refused: u64,
+    /// Given up after the timeout.
+    pub(super) timed_out: u64,
+}
+
+/// Percentiles, in milliseconds; zeros of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Latency {
+    pub(super) mean_ms: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+}
+
+impl Log {
+    pub(super) fn answered(&mut self, now: Ns, sent: Ns) {
+        self.answered.push((now, now - sent));
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.answered.len()
+    }
+
+    /// Forgets all so far.
+    pub(super) fn clear(&mut self) {
+        *self = Log::default();
+    }
+
+    /// All latencies.
+    pub(super) fn latencies(&self) -> impl Iterator<Item = Ns> {
+        self.answered.iter().map(|(_, latency)| *latency)
+    }
+
+    /// The end of the last window, counted from `from`, whose p99 was above `limit_ms`; `None` if there was none.
+    pub(super) fn last_slow_window(&self, from: Ns, window: Ns, limit_ms: f64) -> Option<Ns> {
+        let mut windows: Vec<Vec<Ns>> = Vec::new();
+        for (at, latency) in self.answered.iter().filter(|(at, _)| *at >= from) {
+            let window = ((at - from) / window) as usize;
+            if windows.len() <= window {
+                windows.resize_with(window + 1, Vec::new);
+            }
+            windows[window].push(*latency);
+        }
+        let last = windows.into_iter().rposition(|latencies| Latency::of(latencies).p99_ms > limit_ms)?;
+        Some((last as Ns + 1) * window)
+    }
+}
+
+impl Latency {
+    pub(super) fn of(mut latencies: Vec<Ns>) -> Latency {
+        if latencies.is_empty() {
+            return Latency::default();
+        }
+        latencies.sort_unstable();
+        // The smallest that so many are no larger than.
+        let at = |share: f64| latencies[((latencies.len() as f64 * share).ceil() as usize).max(1) - 1] as f64 / 1e6;
+        let mean_ms = latencies.iter().map(|ns| *ns as f64).sum::<f64>() / latencies.len() as f64 / 1e6;
+        Latency { mean_ms, p50_ms: at(0.5), p99_ms: at(0.99) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_answered() {
+        let latency = Latency::of((1..=100).map(|ms| ms * 1_000_000).collect());
+        assert_eq!(latency, Latency { mean_ms: 50.5, p50_ms: 50.0, p99_ms: 99.0 });
+        assert_eq!(Latency::of(Vec::new()), Latency::default());
+    }
+
+    #[test]
+    fn slow_windows_are_found_from_the_end() {
+        let mut log = Log::default();
+        for (at, latency) in [(1, 9), (12, 1), (15, 8), (25, 1), (31, 2)] {
+            log.answered(at * 1_000_000, (at - latency.min(at)) * 1_000_000);
+        }
+        assert_eq!(log.last_slow_window(10_000_000, 10_000_000, 5.0), Some(10_000_000));
+        assert_eq!(log.last_slow_window(20_000_000, 10_000_000, 5.0), None);
+    }
+}

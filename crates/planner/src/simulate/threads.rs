@@ -1,0 +1,349 @@
+//! What each thread does with its inbox, and what that costs.
+//!
+//! Costs are the calibration's, laid over the way of an entry: half of what an operation costs a thread is due when it comes
+//! and half when it is applied or answered; what an entry costs is spread over the messages that it takes.
+
+use super::agenda::Ns;
+use super::group::{NodeIx, Op, weight};
+use super::host::ThreadId;
+use super::world::{Envelope, Message, Role, Send, ShardIx, Target, World};
+use std::collections::BTreeMap;
+
+/// Costs per entry are those of a leader with so many followers.
+const FOLLOWERS: f64 = 4.0;
+/// A share of an entry's cost in the network: sending it, hearing of it, saying that it is committed.
+const APPEND: f64 = 0.375;
+const ACKNOWLEDGE: f64 = 0.375;
+const COMMIT: f64 = 0.25;
+/// Operations are given up after so long.
+const TIMEOUT_NS: Ns = 5_000_000_000;
+/// Background work comes in portions.
+const BACKGROUND_NS: f64 = 1e6;
+
+fn inside(message: Message) -> Envelope {
+    Envelope { message, to: Target::Inside }
+}
+
+impl World {
+    /// Works on an inbox: what it costs, in microseconds, and what is sent when that is done.
+    pub(super) fn work(&mut self, thread: ThreadId, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+        match self.threads[thread].role {
+            Role::Client => self.client_works(inbox),
+            Role::Gateway => self.gateway_works(inbox),
+            Role::Network(node) => self.network_works(node, inbox),
+            Role::Shards(node) => self.shards_work(node, inbox),
+            Role::Writer(node) => self.writer_works(node, inbox),
+            Role::Background(_) => (inbox.iter().map(work_us).sum(), Vec::new()),
+        }
+    }
+
+    /// What clients of a closed loop ask first.
+    pub(super) fn first_of_clients(&mut self) -> Vec<Send> {
+        let asked: Vec<(ShardIx, Op)> =
+            (0..self.load.clients() as u32).map(|client| self.load.ask(client, 0)).collect();
+        self.sent_to_gateway(asked)
+    }
+
+    fn sent_to_gateway(&self, asked: Vec<(ShardIx, Op)>) -> Vec<Send> {
+        by_shard(asked)
+            .map(|(shard, ops)| Send { to: self.gateway, delay: 0, envelope: inside(Message::Ops { shard, ops }) })
+            .collect()
+    }
+
+    fn client_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+        let costs = &self.setting.costs;
+        let (per_op, per_entry) = (costs.client_us_per_op, costs.client_us_per_entry);
+        let messages = inbox.len() as f64;
+        let answered: Vec<Op> = inbox
+            .into_iter()
+            .flat_map(|envelope| match envelope.message {
+                Message::Answers { ops, .. } => ops,
+                other => unreachable!("clients get answers, not {other:?}"),
+            })
+            .collect();
+        let cost = answered.len() as f64 * per_op + messages * per_entry;
+        // Asked again when the work is done, and that is when the answer counts as seen.
+        let done = self.agenda.now() + (cost * 1e3) as Ns;
+        let mut asked = Vec::with_capacity(answered.len());
+        for op in answered {
+            self.log.answered(done, op.sent);
+            asked.push(self.load.ask(op.client, done));
+        }
+        (cost, self.sent_to_gateway(asked))
+    }
+
+    fn gateway_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+        let (now, link) = (self.agenda.now(), self.setting.link_ns);
+        let (mut coming, mut going): (BTreeMap<ShardIx, Vec<Op>>, Vec<Op>) = Default::default();
+        for envelope in inbox {
+            match envelope.message {
+                Message::Ops { shard, mut ops } => coming.entry(shard).or_default().append(&mut ops),
+                Message::Answers { shard, mut ops } => {
+                    self.unanswered[shard] -= ops.len();
+                    going.append(&mut ops);
+                }
+                other => unreachable!("gateways get operations and answers, not {other:?}"),
+            }
+        }
+        let arrived = self.load.arrived(now, link);
+        if !arrived.is_empty() {
+            coming.entry(0).or_default().extend(arrived);
+        }
+        let messages = coming.len() + usize::from(!going.is_empty());
+        let passed = coming.values().map(|ops| weight(ops)).sum::<f64>() + weight(&going);
+        let costs = &self.setting.costs;
+        let cost = (passed * costs.gateway_us_per_op + messages as f64 * costs.gateway_us_per_entry) / 2.0;
+        let cost = cost * self.setting.gateway_share;
+        let mut sends = Vec::new();
+        for (shard, ops) in coming {
+            sends.extend(self.pass_to_leader(shard, ops));
+        }
+        if let Some(client) = self.client {
+            let message = Message::Answers { shard: 0, ops: going };
+            let some = matches!(&message, Message::Answers { ops, .. } if !ops.is_empty());
+            sends.extend(some.then(|| Send { to: client, delay: 0, envelope: inside(message) }));
+        } else {
+            let done = now + (cost * 1e3) as Ns + link;
+            for op in going {
+                match op.renewal {
+                    true => self.log.renewals += 1,
+                    false => self.log.answered(done, op.sent),
+                }
+            }
+        }
+        (cost, sends)
+    }
+
+    /// To whoever leads; without a leader they wait here.
+    pub(super) fn pass_to_leader(&mut self, shard: ShardIx, mut ops: Vec<Op>) -> Option<Send> {
+        match self.groups[shard].leader {
+            Some(leader) if self.waiting[shard].is_empty() => {
+                let room = self.setting.unanswered_max.saturating_sub(self.unanswered[shard]).min(ops.len());
+                self.log.refused += (ops.len() - room) as u64;
+                ops.truncate(room);
+                self.unanswered[shard] += room;
+                let delay = self.delay(self.threads[self.gateway].host, self.node_host(leader));
+                let to = self.nodes[leader].network[0];
+                Some(Send { to, delay, envelope: inside(Message::Ops { shard, ops }) })
+            }
+            _ => {
+                self.waiting[shard].extend(ops);
+                None
+            }
+        }
+    }
+
+    /// Takes back operations whose leader is gone.
+    pub(super) fn wait_for_leader(&mut self, shard: ShardIx, ops: Vec<Op>) {
+        self.unanswered[shard] -= ops.len();
+        self.waiting[shard].extend(ops);
+        // A leader that serves already hears of them at once.
+        if self.groups[shard].leader.is_some() {
+            self.retry(shard);
+        }
+    }
+
+    /// Sends what waited, but what waited too long.
+    pub(super) fn retry(&mut self, shard: ShardIx) {
+        let (now, waited) = (self.agenda.now(), std::mem::take(&mut self.waiting[shard]));
+        let (in_time, late): (Vec<Op>, Vec<Op>) = waited.into_iter().partition(|op| now - op.sent <= TIMEOUT_NS);
+        self.log.timed_out += late.len() as u64;
+        if !in_time.is_empty()
+            && let Some(send) = self.pass_to_leader(shard, in_time)
+        {
+            self.send(send);
+        }
+    }
+
+    fn network_works(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+        let costs = &self.setting.costs;
+        let (leader_op, leader_entry) = (costs.leader_network_us_per_op, costs.leader_network_us_per_entry);
+        let (follower_op, follower_entry) = (costs.follower_network_us_per_op, costs.follower_network_us_per_entry);
+        let (mut cost, mut sends) = (0.0, Vec::new());
+        for envelope in inbox {
+            let goes_in = envelope.to == Target::Inside;
+            cost += match &envelope.message {
+                Message::Ops { ops, .. } | Message::Answers { ops, .. } => weight(ops) * leader_op / 2.0,
+                Message::Append { weight, .. } if goes_in => weight * follower_op + follower_entry * APPEND,
+                Message::Append { .. } => leader_entry * APPEND / FOLLOWERS,
+                Message::Acknowledged { .. } if goes_in => leader_entry * ACKNOWLEDGE / FOLLOWERS,
+                Message::Acknowledged { .. } => follower_entry * ACKNOWLEDGE,
+                Message::Committed { .. } if goes_in => follower_entry * COMMIT,
+                Message::Committed { .. } => leader_entry * COMMIT / FOLLOWERS,
+                Message::Work(ns) => *ns as f64 / 1e3,
+                other => unreachable!("{other:?} is no message between nodes"),
+            };
+            let shard = match &envelope.message {
+                Message::Ops { shard, .. }
+                | Message::Answers { shard, .. }
+                | Message::Append { shard, .. }
+                | Message::Acknowledged { shard, .. }
+                | Message::Committed { shard, .. } => *shard,
+                _ => continue,
+            };
+            let host = self.node_host(node);
+            let (to, delay) = match envelope.to {
+                Target::Inside => (self.shard_thread(node, shard), 0),
+                Target::Gateway => (self.gateway, self.delay(host, self.threads[self.gateway].host)),
+                Target::Node(peer) => {
+                    let network = &self.nodes[peer].network;
+                    (network[node % network.len()], self.delay(host, self.node_host(peer)))
+                }
+            };
+            sends.push(Send { to, delay, envelope: inside(envelope.message) });
+        }
+        (cost, sends)
+    }
+
+    fn shards_work(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+        let (mut cost, mut sends, mut touched) = (0.0, Vec::new(), Vec::new());
+        let c = self.setting.costs.clone();
+        for envelope in inbox {
+            match envelope.message {
+                Message::Ops { shard, ops } if self.groups[shard].leader == Some(node) => {
+                    cost += weight(&ops) * c.leader_shard_us_per_op / 2.0;
+                    let refused = self.groups[shard].push(ops);
+                    self.unanswered[shard] -= refused;
+                    self.log.refused += refused as u64;
+                    touched.push(shard);
+                }
+                // Not the leader any more.
+                Message::Ops { shard, ops } => self.wait_for_leader(shard, ops),
+                Message::Append { shard, index, weight } => {
+                    cost += (weight * c.follower_shard_us_per_op + c.follower_shard_us_per_entry) / 2.0;
+                    let message = Message::Write { shard, index, weight };
+                    sends.push(Send { to: self.nodes[node].writer, delay: 0, envelope: inside(message) });
+                }
+                Message::Persisted { shard, index } if self.groups[shard].leader == Some(node) => {
+                    self.groups[shard].acknowledged(node, index);
+                    touched.push(shard);
+                }
+                Message::Persisted { shard, index } => {
+                    cost += c.follower_shard_us_per_entry / 4.0;
+                    if let Some(leader) = self.groups[shard].leader {
+                        let message = Message::Acknowledged { shard, index, by: node };
+                        sends.push(self.by_network(node, Target::Node(leader), message));
+                    }
+                }
+                Message::Acknowledged { shard, index, by } => {
+                    self.groups[shard].acknowledged(by, index);
+                    touched.push(shard);
+                }
+                Message::Committed { weight, .. } => {
+                    cost += weight * c.follower_shard_us_per_op / 2.0 + c.follower_shard_us_per_entry / 4.0;
+                    self.in_background(node, weight, &mut sends);
+                }
+                other => unreachable!("{other:?} is nothing for a shard"),
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for shard in touched {
+            if self.groups[shard].leader == Some(node) {
+                cost += self.leader_goes_on(node, shard, &mut sends);
+            }
+        }
+        (cost, sends)
+    }
+
+    /// Applies what is committed, and proposes what may go.
+    fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, sends: &mut Vec<Send>) -> f64 {
+        let (per_op, per_entry) =
+            (self.setting.costs.leader_shard_us_per_op, self.setting.costs.leader_shard_us_per_entry);
+        let mut cost = 0.0;
+        while let Some(ops) = self.groups[shard].apply() {
+            let weight = weight(&ops);
+            cost += weight * per_op / 2.0 + per_entry / 2.0;
+            self.to_followers(node, shard, Message::Committed { shard, weight }, sends);
+            self.in_background(node, weight, sends);
+            sends.push(self.by_network(node, Target::Gateway, Message::Answers { shard, ops }));
+        }
+        while let Some((index, weight)) = self.groups[shard].propose() {
+            cost += per_entry / 2.0;
+            self.entries += 1;
+            self.entry_ops += weight;
+            self.to_followers(node, shard, Message::Append { shard, index, weight }, sends);
+            let message = Message::Write { shard, index, weight };
+            sends.push(Send { to: self.nodes[node].writer, delay: 0, envelope: inside(message) });
+        }
+        cost
+    }
+
+    fn to_followers(&self, node: NodeIx, shard: ShardIx, message: Message, sends: &mut Vec<Send>) {
+        for peer in self.groups[shard].replicas.iter().filter(|peer| **peer != node && self.nodes[**peer].alive) {
+            sends.push(self.by_network(node, Target::Node(*peer), message.clone()));
+        }
+    }
+
+    fn writer_works(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+        let c = &self.setting.costs;
+        let (mut cost, mut sends) = (0.0, Vec::with_capacity(inbox.len()));
+        let mut leads = false;
+        for envelope in inbox {
+            let Message::Write { shard, index, weight } = envelope.message else {
+                unreachable!("{:?} is nothing to write", envelope.message)
+            };
+            let led = self.groups[shard].leader == Some(node);
+            leads |= led;
+            cost += weight * if led { c.leader_writer_us_per_op } else { c.follower_writer_us_per_op };
+            let to = self.shard_thread(node, shard);
+            sends.push(Send { to, delay: 0, envelope: inside(Message::Persisted { shard, index }) });
+        }
+        cost += if leads { c.leader_writer_us_per_sync } else { c.follower_writer_us_per_sync };
+        (cost, sends)
+    }
+
+    /// Flushes and compactions that an entry will cost one day, in portions.
+    fn in_background(&mut self, node: NodeIx, weight: f64, sends: &mut Vec<Send>) {
+        let state = &mut self.nodes[node];
+        state.background_ns += weight * self.setting.costs.background_us_per_op * 1e3;
+        if state.background_ns >= BACKGROUND_NS {
+            let message = Message::Work(state.background_ns as Ns);
+            state.background_ns = 0.0;
+            sends.push(Send { to: state.background, delay: 0, envelope: inside(message) });
+        }
+    }
+
+    /// A millisecond's checks, on all nodes.
+    pub(super) fn chores(&mut self) {
+        let work = self.setting.checks_per_s * self.setting.costs.check_us_per_op;
+        for node in 0..self.nodes.len() {
+            let threads = if self.nodes[node].alive { self.nodes[node].network.clone() } else { Vec::new() };
+            for to in threads.iter().copied() {
+                let message = Message::Work((work / threads.len() as f64) as Ns);
+                self.send(Send { to, delay: 0, envelope: inside(message) });
+            }
+        }
+    }
+
+    fn by_network(&self, node: NodeIx, to: Target, message: Message) -> Send {
+        let network = &self.nodes[node].network;
+        let at = if let Target::Node(peer) = to { peer } else { 0 };
+        Send { to: network[at % network.len()], delay: 0, envelope: Envelope { message, to } }
+    }
+
+    fn shard_thread(&self, node: NodeIx, shard: ShardIx) -> ThreadId {
+        let threads = &self.nodes[node].shards;
+        threads[shard % threads.len()]
+    }
+
+    fn node_host(&self, node: NodeIx) -> usize {
+        self.threads[self.nodes[node].writer].host
+    }
+
+    fn delay(&self, from: usize, to: usize) -> Ns {
+        if from == to { 0 } else { self.setting.link_ns }
+    }
+}
+
+fn work_us(envelope: &Envelope) -> f64 {
+    if let Message::Work(ns) = envelope.message { ns as f64 / 1e3 } else { 0.0 }
+}
+
+fn by_shard(asked: Vec<(ShardIx, Op)>) -> impl Iterator<Item = (ShardIx, Vec<Op>)> {
+    let mut shards: BTreeMap<ShardIx, Vec<Op>> = BTreeMap::new();
+    for (shard, op) in asked {
+        shards.entry(shard).or_default().push(op);
+    }
+    shards.into_iter()
+}
