@@ -68,7 +68,7 @@ class Run:
         while self.next_port + PORTS_PER_CLUSTER <= PORT_LAST:
             base = self.next_port
             self.next_port += PORTS_PER_CLUSTER
-            if all(can_bind(base + offset) for offset in (*range(11), *range(METRICS_OFFSET, METRICS_OFFSET + 11))):
+            if all(can_bind(base + offset) for offset in range(PORTS_PER_CLUSTER)):
                 return base
         raise Failed(f"no ports are free between {PORT_FIRST} and {PORT_LAST}")
 
@@ -81,10 +81,12 @@ class Run:
 class Cluster:
     """Nodes and one gateway on loopback, each a process of its own."""
 
-    def __init__(self, run, name, port, nodes=5, replicas=5, shards=4, settings=None, node_env=None, wrap=None):
+    def __init__(self, run, name, port, nodes=5, replicas=5, shards=4, settings=None, placement=None, node_env=None,
+                 wrap=None, under=None):
+        assert nodes < METRICS_OFFSET, f"{nodes} nodes have no ports"
         self.run, self.port, self.nodes, self.shards = run, port, nodes, shards
         self.node_env, self.wrap = node_env or {}, wrap or (lambda what: [])
-        self.directory = run.work / name
+        self.directory = (under or run.work) / name
         self.directory.mkdir()
         self.processes = {}
         listed = [f'  - {{id: {n}, address: "127.0.0.1:{port + n}", metrics: "127.0.0.1:{port + METRICS_OFFSET + n}"}}'
@@ -93,6 +95,7 @@ class Cluster:
         self.config.write_text("\n".join([
             "cluster: measure", f"shards: {shards}", f"replicas: {replicas}", "nodes:", *listed,
             "gateways:", f'  - {{address: "127.0.0.1:{port}"}}',
+            *(["placement:"] if placement else []), *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
             *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
         self.endpoint = f"127.0.0.1:{port}"
 

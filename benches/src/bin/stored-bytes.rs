@@ -51,8 +51,7 @@ fn json(stored: &Stored) -> String {
 fn measure(dir: &Path) -> Result<Vec<Stored>, String> {
     let rocks = |error: rocksdb::Error| error.into_string();
     let env = Env::new().map_err(rocks)?;
-    let (options, families) =
-        Options::load_latest(dir, env, true, Cache::new_lru_cache(CACHE_BYTES)).map_err(rocks)?;
+    let (options, families) = Options::load_latest(dir, env, true, Cache::new_lru_cache(CACHE_BYTES)).map_err(rocks)?;
     let names: Vec<String> = families.iter().map(|family| family.name().to_owned()).collect();
     let db = DB::open_cf_descriptors(&options, dir, families).map_err(rocks)?;
     names.into_iter().map(|name| measure_family(&db, name)).collect()
