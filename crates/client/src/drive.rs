@@ -31,44 +31,119 @@ pub async fn drive<A, S, F, T>(
     first: u64,
     targets: T,
     abandoned: impl Fn() -> bool,
-    mut send: S,
+    send: S,
 ) -> Result<Driven<A>, Box<Error>>
 where
     S: FnMut(Try) -> F,
     F: Future<Output = Result<A, Failure>>,
     T: AsRef<[u64]>,
 {
-    let started = Instant::now();
-    let now_ms = || started.elapsed().as_millis() as u64;
-    let mut attempt = Attempt::new(policy, 0, first);
-    let mut decision = attempt.resume(0);
-    let mut first_sent = None;
-    loop {
-        match decision {
-            Decision::Send(next) => {
-                let sent = Instant::now();
-                let first_sent = *first_sent.get_or_insert(sent);
-                let failed = match send(next).await {
-                    Ok(answer) => {
-                        return Ok(Driven { answer, first_sent, sent, tries: attempt.tries(), target: next.target });
-                    }
-                    Err(failed) => failed,
-                };
-                let failure = match &failed {
-                    Failure::Refused(error) => retry::Failure::Answer(error),
-                    Failure::NotSent(why) => retry::Failure::NotSent(why),
-                    Failure::Lost(why) => retry::Failure::Lost(why),
-                };
-                decision = attempt.next(now_ms(), rand::random(), failure, targets.as_ref());
-            }
-            Decision::RetryAfter { ms } => {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-                decision = attempt.resume(now_ms());
-            }
-            Decision::GiveUp(error) => return Err(error),
-        }
-        if abandoned() && !matches!(decision, Decision::GiveUp(_)) {
-            return Err(Box::new(Error::outcome_unknown("given up: whoever asked is gone")));
+    let mut course = Course::new(policy, first);
+    let decision = course.attempt.resume(0);
+    course.follow(decision, targets, abandoned, send).await
+}
+
+/// The tries of one operation, for who makes the first one in another way.
+#[derive(Clone, Debug)]
+pub struct Course {
+    attempt: Attempt,
+    started: Instant,
+    first_sent: Option<Instant>,
+}
+
+impl Course {
+    /// Begins now.
+    pub fn new(policy: Policy, first: u64) -> Course {
+        Course { attempt: Attempt::new(policy, 0, first), started: Instant::now(), first_sent: None }
+    }
+
+    /// The first try; call it once.
+    ///
+    /// # Errors
+    /// There is no time for any.
+    pub fn first(&mut self) -> Result<Try, Box<Error>> {
+        self.first_sent = Some(self.started);
+        match self.attempt.resume(0) {
+            Decision::Send(first) => Ok(first),
+            Decision::GiveUp(error) => Err(error),
+            Decision::RetryAfter { .. } => unreachable!("nothing has failed yet"),
         }
     }
+
+    /// Goes on after a try that failed; see [`drive`].
+    pub async fn go_on<A, S, F, T>(
+        mut self,
+        failed: Failure,
+        targets: T,
+        abandoned: impl Fn() -> bool,
+        send: S,
+    ) -> Result<Driven<A>, Box<Error>>
+    where
+        S: FnMut(Try) -> F,
+        F: Future<Output = Result<A, Failure>>,
+        T: AsRef<[u64]>,
+    {
+        let decision = self.after(&failed, targets.as_ref());
+        if abandoned() && !matches!(decision, Decision::GiveUp(_)) {
+            return Err(given_up());
+        }
+        self.follow(decision, targets, abandoned, send).await
+    }
+
+    async fn follow<A, S, F, T>(
+        mut self,
+        mut decision: Decision,
+        targets: T,
+        abandoned: impl Fn() -> bool,
+        mut send: S,
+    ) -> Result<Driven<A>, Box<Error>>
+    where
+        S: FnMut(Try) -> F,
+        F: Future<Output = Result<A, Failure>>,
+        T: AsRef<[u64]>,
+    {
+        loop {
+            match decision {
+                Decision::Send(next) => {
+                    let sent = Instant::now();
+                    let first_sent = *self.first_sent.get_or_insert(sent);
+                    let failed = match send(next).await {
+                        Ok(answer) => {
+                            let tries = self.attempt.tries();
+                            return Ok(Driven { answer, first_sent, sent, tries, target: next.target });
+                        }
+                        Err(failed) => failed,
+                    };
+                    decision = self.after(&failed, targets.as_ref());
+                }
+                Decision::RetryAfter { ms } => {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    let now_ms = self.now_ms();
+                    decision = self.attempt.resume(now_ms);
+                }
+                Decision::GiveUp(error) => return Err(error),
+            }
+            if abandoned() && !matches!(decision, Decision::GiveUp(_)) {
+                return Err(given_up());
+            }
+        }
+    }
+
+    fn after(&mut self, failed: &Failure, targets: &[u64]) -> Decision {
+        let failure = match failed {
+            Failure::Refused(error) => retry::Failure::Answer(error),
+            Failure::NotSent(why) => retry::Failure::NotSent(why),
+            Failure::Lost(why) => retry::Failure::Lost(why),
+        };
+        let now_ms = self.now_ms();
+        self.attempt.next(now_ms, rand::random(), failure, targets)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+fn given_up() -> Box<Error> {
+    Box::new(Error::outcome_unknown("given up: whoever asked is gone"))
 }

@@ -4,15 +4,18 @@
 //! keep their place for a grace period. The same request from elsewhere takes the place over, which ends the wait here.
 //! What still waits after the grace leaves its queue.
 
-use crate::router::Router;
-use client::mux::Answer;
+use crate::router::{Begun, Router, Sent};
+use client::mux::{Answer, Outcome, Port};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
-use std::collections::{BTreeMap, BTreeSet};
+use slab::Slab;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::watch;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+use wire::OperationKind;
 use wire::v1::operation::Op;
 use wire::v1::{Operation, OperationResult};
 
@@ -30,13 +33,26 @@ struct Wait {
     ours: bool,
 }
 
+/// An operation that was sent, and whose outcome comes to `outcomes`.
+struct Direct {
+    id: u64,
+    received: Instant,
+    sent: Box<Sent>,
+}
+
+/// * An operation is in `direct`, `running` or `answered`, and leaves with one answer.
 /// * `waiting` holds exactly the waiting acquires among what is running, `scans` the lists and histories.
 /// * Dropped while any of them run, it keeps those for the grace period, unless the gateway itself is ending.
 pub(crate) struct InFlight {
     router: Arc<Router>,
     ending: watch::Receiver<bool>,
     abandoned: Arc<AtomicBool>,
+    direct: Slab<Direct>,
+    port: mpsc::UnboundedSender<(usize, Outcome)>,
+    /// At most one for each in `direct`.
+    outcomes: mpsc::UnboundedReceiver<(usize, Outcome)>,
     running: Running,
+    answered: VecDeque<OperationResult>,
     waiting: Waiting,
     scans: BTreeSet<Key>,
     next_key: Key,
@@ -44,11 +60,16 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> InFlight {
+        let (port, outcomes) = mpsc::unbounded_channel();
         InFlight {
             router,
             ending,
             abandoned: Arc::default(),
+            direct: Slab::new(),
+            port,
+            outcomes,
             running: Running::new(),
+            answered: VecDeque::new(),
             waiting: Waiting::new(),
             scans: BTreeSet::new(),
             next_key: 0,
@@ -56,7 +77,7 @@ impl InFlight {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.running.len()
+        self.direct.len() + self.running.len() + self.answered.len()
     }
 
     /// How many of them may be in a queue.
@@ -71,37 +92,114 @@ impl InFlight {
 
     /// Begins to serve an operation.
     pub(crate) fn push(&mut self, mut operation: Operation) {
-        let key = self.next_key;
-        self.next_key += 1;
-        if operation.op.as_ref().is_some_and(is_scan) {
-            self.scans.insert(key);
-        }
-        if let Some(Op::Acquire(acquire)) = &mut operation.op
-            && acquire.wait_ms > 0
-        {
-            let ours = acquire.request_id.is_empty();
-            if ours {
-                acquire.request_id = rand::random::<[u8; wire::limits::REQUEST_ID_BYTES]>().to_vec();
-            }
-            let wait = Wait { name: acquire.name.clone(), request_id: acquire.request_id.clone(), ours };
-            self.waiting.insert(key, wait);
-        }
-        let (router, abandoned, id) = (self.router.clone(), self.abandoned.clone(), operation.id);
+        let (id, received) = (operation.id, Instant::now());
+        let kind = operation.op.as_ref().map(Op::kind);
+        let wait = operation.op.as_mut().and_then(wait_of);
+        let scans = operation.op.as_ref().is_some_and(is_scan);
         self.router.metrics.in_flight.inc();
-        self.running.push(Box::pin(async move {
-            let answer = router.serve(operation, &abandoned).await;
-            (key, OperationResult { id, result: Some(answer) })
-        }));
+        let place = self.direct.vacant_key();
+        match self.router.begin(operation, || Port::new(&self.port, place)) {
+            Begun::Sent(sent) => {
+                self.direct.insert(Direct { id, received, sent });
+            }
+            Begun::Answered(answer) => {
+                self.router.metrics.answered(kind, &answer, received.elapsed());
+                self.answered.push_back(OperationResult { id, result: Some(answer) });
+            }
+            Begun::Alone(alone) => {
+                let key = self.run(id, kind, received, async move |router, abandoned| {
+                    router.serve(alone, &abandoned).await //
+                });
+                if scans {
+                    self.scans.insert(key);
+                }
+                if let Some(wait) = wait {
+                    self.waiting.insert(key, wait);
+                }
+            }
+        }
     }
 
-    /// The next answer; `None` if nothing runs.
+    /// The next answer; `None` if nothing is in flight. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<OperationResult> {
-        let (key, result) = self.running.next().await?;
+        loop {
+            if let Some(result) = self.next_now() {
+                return Some(result);
+            }
+            tokio::select! {
+                biased;
+                Some((place, outcome)) = self.outcomes.recv(), if !self.direct.is_empty() => self.settle(place, outcome),
+                Some((key, result)) = self.running.next() => {
+                    self.waiting.remove(&key);
+                    self.scans.remove(&key);
+                    self.answered.push_back(result);
+                }
+                else => return None,
+            }
+        }
+    }
+
+    /// The next answer, if it is there.
+    pub(crate) fn next_now(&mut self) -> Option<OperationResult> {
+        while self.answered.is_empty()
+            && let Ok((place, outcome)) = self.outcomes.try_recv()
+        {
+            self.settle(place, outcome);
+        }
+        let result = self.answered.pop_front()?;
         self.router.metrics.in_flight.dec();
-        self.waiting.remove(&key);
-        self.scans.remove(&key);
         Some(result)
     }
+
+    /// What was sent was answered, or goes on.
+    fn settle(&mut self, place: usize, outcome: Outcome) {
+        let Direct { id, received, sent } = self.direct.remove(place);
+        let kind = Some(sent.kind());
+        match self.router.settle(sent, outcome) {
+            Ok(answer) => {
+                self.router.metrics.answered(kind, &answer, received.elapsed());
+                self.answered.push_back(OperationResult { id, result: Some(answer) });
+            }
+            Err(failed) => {
+                self.run(id, kind, received, async move |router, abandoned| router.go_on(failed, &abandoned).await);
+            }
+        }
+    }
+
+    fn run<F>(
+        &mut self,
+        id: u64,
+        kind: Option<OperationKind>,
+        received: Instant,
+        serve: impl FnOnce(Arc<Router>, Arc<AtomicBool>) -> F,
+    ) -> Key
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let key = self.next_key;
+        self.next_key += 1;
+        let router = self.router.clone();
+        let served = serve(self.router.clone(), self.abandoned.clone());
+        self.running.push(Box::pin(async move {
+            let answer = served.await;
+            router.metrics.answered(kind, &answer, received.elapsed());
+            (key, OperationResult { id, result: Some(answer) })
+        }));
+        key
+    }
+}
+
+/// What to remember of a waiting acquire, which gets an id if it has none.
+fn wait_of(op: &mut Op) -> Option<Wait> {
+    let Op::Acquire(acquire) = op else { return None };
+    if acquire.wait_ms == 0 {
+        return None;
+    }
+    let ours = acquire.request_id.is_empty();
+    if ours {
+        acquire.request_id = rand::random::<[u8; wire::limits::REQUEST_ID_BYTES]>().to_vec();
+    }
+    Some(Wait { name: acquire.name.clone(), request_id: acquire.request_id.clone(), ours })
 }
 
 /// Its answer can be large.
@@ -113,7 +211,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.abandoned.store(true, Ordering::Relaxed);
         let (running, waiting) = (std::mem::take(&mut self.running), std::mem::take(&mut self.waiting));
-        self.router.metrics.in_flight.sub(running.len() as i64);
+        self.router.metrics.in_flight.sub((running.len() + self.direct.len() + self.answered.len()) as i64);
         if waiting.is_empty() || *self.ending.borrow() {
             return;
         }

@@ -2,7 +2,7 @@
 
 use crate::error::GatewayError;
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
-use client::mux::{Answer, Failure, Link, LinkOptions, Service};
+use client::mux::{Failure, Link, LinkOptions, Outcome, Port, Service};
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
 use tonic::transport::Endpoint;
@@ -44,18 +44,31 @@ impl Nodes {
         Ok(Nodes { nodes })
     }
 
-    /// Sends one operation. A cancel takes the way of the acquire that it follows, so that it does not overtake it.
-    pub(crate) async fn call(&self, node: u64, operation: Operation, timeout_ms: u64) -> Result<Answer, Failure> {
-        let Some(streams) = self.nodes.get(&node) else {
-            return Err(Failure::NotSent(format!("the cluster has no node {node}").into()));
-        };
+    /// Sends one operation and waits for what comes of it.
+    pub(crate) async fn call(&self, node: u64, operation: Operation, timeout_ms: u64) -> Outcome {
+        match self.link(node, &operation) {
+            Some(link) => link.call(operation, timeout_ms).await,
+            None => Err(no_node(node)),
+        }
+    }
+
+    /// Sends one operation; what comes of it comes to the port.
+    pub(crate) fn submit(&self, node: u64, operation: Operation, timeout_ms: u64, port: Port) {
+        match self.link(node, &operation) {
+            Some(link) => link.submit(operation, timeout_ms, port),
+            None => port.send(Err(no_node(node))),
+        }
+    }
+
+    /// A cancel takes the way of the acquire that it follows, so that it does not overtake it.
+    fn link(&self, node: u64, operation: &Operation) -> Option<&Link> {
+        let streams = self.nodes.get(&node)?;
         let waits = match &operation.op {
             Some(Op::Acquire(acquire)) => acquire.wait_ms > 0,
             Some(Op::CancelWait(_)) => true,
             _ => false,
         };
-        let link = if waits { &streams.waits } else { &streams.operations };
-        link.call(operation, timeout_ms).await
+        Some(if waits { &streams.waits } else { &streams.operations })
     }
 
     /// Whether its stream stands.
@@ -67,4 +80,8 @@ impl Nodes {
     pub(crate) fn any_connected(&self) -> bool {
         self.nodes.values().any(|node| node.operations.is_connected())
     }
+}
+
+fn no_node(node: u64) -> Failure {
+    Failure::NotSent(format!("the cluster has no node {node}").into())
 }

@@ -1,17 +1,18 @@
 //! From an operation to its answer: validated, routed, sent to the right replica, tried again where that is safe.
 
+use crate::in_flight::is_scan;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, LEAVE_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
-use client::drive::drive;
+use client::drive::Course;
 use client::leaders::LeaderCache;
-use client::mux::{Answer, Failure};
+use client::mux::{Answer, Failure, Outcome, Port};
 use client::retry::{Policy, Try};
 use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wire::OperationKind;
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
@@ -31,6 +32,62 @@ pub(crate) struct Router {
     leaders: RwLock<LeaderCache>,
     /// Where the next stale check begins.
     turn: AtomicUsize,
+}
+
+/// An operation of one shard, on its way.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    shard: ShardId,
+    kind: OperationKind,
+    stale: bool,
+    operation: Operation,
+    targets: Arc<[u64]>,
+    course: Course,
+}
+
+impl Asking {
+    fn to_send(&self, next: &Try) -> Operation {
+        let mut operation = self.operation.clone();
+        if let Some(Op::Acquire(acquire)) = &mut operation.op {
+            acquire.wait_ms = next.wait_ms;
+        }
+        operation
+    }
+}
+
+/// An operation whose first try is under way.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    asking: Asking,
+    target: u64,
+}
+
+impl Sent {
+    pub(crate) fn kind(&self) -> OperationKind {
+        self.asking.kind
+    }
+}
+
+/// An operation whose first try failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    sent: Box<Sent>,
+    failure: Failure,
+}
+
+/// An operation that needs more than one answer of one node, or waits.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    op: Op,
+    timeout_ms: u64,
+}
+
+/// How an operation begins.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    Answered(Answer),
+    Sent(Box<Sent>),
+    Alone(Alone),
 }
 
 /// Where one operation goes, and how it is tried.
@@ -58,27 +115,53 @@ impl Router {
         Duration::from_millis(self.cluster.settings.waiter_grace_ms)
     }
 
-    /// One operation of a client, from its receipt to its answer. Once `abandoned`, it is not tried again.
-    pub(crate) async fn serve(&self, operation: Operation, abandoned: &AtomicBool) -> Answer {
-        let received = Instant::now();
-        let kind = operation.op.as_ref().map(Op::kind);
-        let answer = self.answer(operation, abandoned).await;
-        self.metrics.answered(kind, &answer, received.elapsed());
-        answer
-    }
-
-    async fn answer(&self, operation: Operation, abandoned: &AtomicBool) -> Answer {
+    /// One operation of a client, from its receipt on. Most need one answer of one node: those are sent at once, and their
+    /// outcome comes to the port that `port` gives. The others, and those that fail, are futures.
+    pub(crate) fn begin(&self, operation: Operation, port: impl FnOnce() -> Port) -> Begun {
         // Its size needs no look: every field has its limit, and all of them together are below that of an operation.
         if let Err(refused) = wire::check_operation(&operation) {
-            return Answer::Error(refused);
+            return Begun::Answered(Answer::Error(refused));
         }
         let timeout_ms = match operation.timeout_ms {
             0 => DEFAULT_TIMEOUT_MS,
             asked => asked.min(TIMEOUT_MS_MAX),
         };
         let timeout_ms = u64::from(timeout_ms);
-        let Some(mut op) = operation.op else { return Answer::Error(Error::invalid("the operation is empty")) };
+        let Some(mut op) = operation.op else {
+            return Begun::Answered(Answer::Error(Error::invalid("the operation is empty")));
+        };
         wire::fill_defaults(&mut op, rand::random);
+        let waits = op.wait_ms() > 0 || matches!(op, Op::CancelWait(_));
+        let Some(name) = op.name().filter(|_| !waits && !is_scan(&op)) else {
+            return Begun::Alone(Alone { op, timeout_ms });
+        };
+        let plan = self.plan(name, timeout_ms);
+        let asked = self.asking(op, &plan).and_then(|mut asking| Ok((asking.course.first()?, asking)));
+        match asked {
+            Ok((first, asking)) => {
+                self.nodes.submit(first.target, asking.operation.clone(), first.timeout_ms, port());
+                Begun::Sent(Box::new(Sent { asking, target: first.target }))
+            }
+            Err(error) => Begun::Answered(Answer::Error(*error)),
+        }
+    }
+
+    /// The outcome of what [`begin`](Self::begin) sent; on failure, what is to go on.
+    pub(crate) fn settle(&self, sent: Box<Sent>, outcome: Outcome) -> Result<Answer, Failed> {
+        self.learn(&sent.asking, sent.target, &outcome);
+        outcome.map_err(|failure| Failed { sent, failure })
+    }
+
+    /// Goes on with what failed at first. Once `abandoned`, it is not tried again.
+    pub(crate) async fn go_on(&self, failed: Failed, abandoned: &AtomicBool) -> Answer {
+        let Failed { sent, failure } = failed;
+        let answer = self.try_on(sent.asking, failure, abandoned).await;
+        answer.unwrap_or_else(|error| Answer::Error(*error))
+    }
+
+    /// What [`begin`](Self::begin) left to be done by itself.
+    pub(crate) async fn serve(&self, alone: Alone, abandoned: &AtomicBool) -> Answer {
+        let Alone { op, timeout_ms } = alone;
         let answer = match op {
             Op::Heartbeat(request) => self.heartbeat(request, timeout_ms).await.map(Answer::Heartbeat),
             Op::CloseSession(request) => self.close_session(request, timeout_ms).await.map(Answer::CloseSession),
@@ -89,9 +172,13 @@ impl Router {
         answer.unwrap_or_else(|error| Answer::Error(*error))
     }
 
+    fn plan(&self, name: &str, timeout_ms: u64) -> Plan {
+        let route = self.map.route(name);
+        Plan { shard: route.shard, slot: route.slot.index().into(), timeout_ms, retry_busy: false }
+    }
+
     async fn by_name(&self, op: Op, timeout_ms: u64, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
-        let route = self.map.route(op.name().unwrap_or_default());
-        let plan = Plan { shard: route.shard, slot: route.slot.index().into(), timeout_ms, retry_busy: false };
+        let plan = self.plan(op.name().unwrap_or_default(), timeout_ms);
         let cancels = matches!(op, Op::CancelWait(_));
         match self.ask(op, &plan, abandoned).await? {
             Answer::Grant(grant) if cancels => {
@@ -125,11 +212,19 @@ impl Router {
 
     /// Asks one shard, at the replica that is best asked.
     pub(crate) async fn ask(&self, op: Op, plan: &Plan, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+        let mut asking = self.asking(op, plan)?;
+        let first = asking.course.first()?;
+        match self.send(&asking, first).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) => self.try_on(asking, failure, abandoned).await,
+        }
+    }
+
+    fn asking(&self, op: Op, plan: &Plan) -> Result<Asking, Box<Error>> {
         let Some(replicas) = self.replicas.get(&plan.shard) else {
             return Err(Box::new(Error::invalid(format!("the cluster has no shard {}", plan.shard))));
         };
-        let kind = op.kind();
-        let leader = self.leader(plan.shard);
+        let (kind, leader) = (op.kind(), self.leader(plan.shard));
         let mut policy = Policy {
             kind,
             timeout_ms: plan.timeout_ms,
@@ -148,25 +243,22 @@ impl Router {
         let first = if stale { targets[0] } else { leader.unwrap_or(targets[0]) };
         let route = Route { shard: plan.shard.0, slot: plan.slot, map_version: self.map.version().0 };
         let operation = Operation { route: Some(route), ..Operation::of(op) };
-        let mut tries = 0;
-        let send = |next: Try| {
-            tries += 1;
-            if tries > 1 {
-                self.metrics.retried(kind);
-            }
-            let mut operation = operation.clone();
-            if let Some(Op::Acquire(acquire)) = &mut operation.op {
-                acquire.wait_ms = next.wait_ms;
-            }
-            async move {
-                let outcome = self.nodes.call(next.target, operation, next.timeout_ms).await;
-                if !stale {
-                    self.learn(plan.shard, next.target, kind, &outcome);
-                }
-                outcome
-            }
+        Ok(Asking { shard: plan.shard, kind, stale, operation, targets, course: Course::new(policy, first) })
+    }
+
+    async fn send(&self, asking: &Asking, next: Try) -> Outcome {
+        let outcome = self.nodes.call(next.target, asking.to_send(&next), next.timeout_ms).await;
+        self.learn(asking, next.target, &outcome);
+        outcome
+    }
+
+    async fn try_on(&self, asking: Asking, failed: Failure, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+        let (course, targets) = (asking.course.clone(), asking.targets.clone());
+        let send = |next| {
+            self.metrics.retried(asking.kind);
+            self.send(&asking, next)
         };
-        let driven = drive(policy, first, &targets, || abandoned.load(Ordering::Relaxed), send).await?;
+        let driven = course.go_on(failed, targets, || abandoned.load(Ordering::Relaxed), send).await?;
         Ok(driven.answer)
     }
 
@@ -183,12 +275,15 @@ impl Router {
         self.leaders.read().unwrap_or_else(PoisonError::into_inner).leader(shard).map(|node| node.0)
     }
 
-    fn learn(&self, shard: ShardId, node: u64, kind: OperationKind, outcome: &Result<Answer, Failure>) {
-        let node = NodeId(node);
+    fn learn(&self, asking: &Asking, node: u64, outcome: &Outcome) {
+        if asking.stale {
+            return;
+        }
+        let (shard, node) = (asking.shard, NodeId(node));
         let leaders = || self.leaders.write().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             // Reads are answered by followers too.
-            Ok(_) if kind.is_read() || self.leader(shard) == Some(node.0) => {}
+            Ok(_) if asking.kind.is_read() || self.leader(shard) == Some(node.0) => {}
             Ok(_) => leaders().confirm(shard, node),
             Err(Failure::NotSent(_) | Failure::Lost(_)) => leaders().suspect(shard, node),
             Err(Failure::Refused(error)) => match error.code() {

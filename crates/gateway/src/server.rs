@@ -20,6 +20,9 @@ const RESETS_MAX: usize = 256;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
+/// several reads.
+const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// Serves clients until the gateway ends, and then until their streams have ended.
 pub(crate) async fn serve(
@@ -36,6 +39,7 @@ pub(crate) async fn serve(
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(RESETS_MAX))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_frame_size(HTTP2_FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))

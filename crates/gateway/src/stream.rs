@@ -44,7 +44,12 @@ pub(crate) async fn serve(
         }
         tokio::select! {
             biased;
-            Some(result) = running.next(), if running.len() > 0 && ready.has_room() => ready.push(result),
+            Some(result) = running.next(), if running.len() > 0 && ready.has_room() => {
+                ready.push(result);
+                while ready.has_room() && let Some(result) = running.next_now() {
+                    ready.push(result);
+                }
+            }
             room = outgoing.reserve(), if !ready.queue.is_empty() => match room {
                 Ok(room) => room.send(Ok(ready.pack())),
                 Err(_) => return,

@@ -75,7 +75,7 @@ impl LogStore {
     }
 
     /// Adds entries, replacing what stood at their indexes and after.
-    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
         let Some(first) = entries.first() else { return Ok(()) };
         if first.index <= self.truncated_index || first.index > self.last() + 1 {
             let (have_first, have_last) = (self.first(), self.last());
@@ -87,8 +87,8 @@ impl LogStore {
         }
         for entry in entries {
             debug_assert_eq!(entry.index, self.last() + 1);
-            self.bytes += entry_bytes(entry);
-            self.entries.push_back(entry.clone());
+            self.bytes += entry_bytes(&entry);
+            self.entries.push_back(entry);
         }
         Ok(())
     }

@@ -69,10 +69,10 @@ impl Replica {
 
             let entries = ready.take_entries();
             if let Some(first) = entries.first() {
-                self.raw.mut_store().append(&entries)?;
                 let write = &mut self.pending.write;
                 write.entries.retain(|(index, _)| *index < first.index);
                 write.entries.extend(entries.iter().map(|entry| (entry.index, entry.encode_to_vec())));
+                self.raw.mut_store().append(entries)?;
             }
             let needs_sync = ready.must_sync();
             let waits_for_sync = needs_sync && !planted::is(Bug::AckBeforeFsync); // planted: said before it is on disk

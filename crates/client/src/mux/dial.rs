@@ -10,6 +10,10 @@ use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::shard_service_client::ShardServiceClient;
 use wire::v1::{OperationFrame, ResultFrame};
 
+/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
+/// several reads.
+const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
+
 /// Which service a link speaks to; both take the same frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -30,6 +34,7 @@ pub(super) async fn dial(
         let endpoint = endpoint
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
+            .max_frame_size(HTTP2_FRAME_BYTES_MAX)
             .http2_keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true);

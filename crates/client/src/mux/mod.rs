@@ -8,14 +8,17 @@
 mod dial;
 mod driver;
 mod pending;
+mod reply;
 
 #[cfg(test)]
 mod tests;
 
 pub use dial::Service;
 pub(crate) use dial::innermost;
+pub use reply::{Outcome, Port};
 
 use driver::Driver;
+use reply::Reply;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -84,7 +87,7 @@ pub struct Link {
 pub(crate) struct Submission {
     operation: Operation,
     deadline: Instant,
-    reply: oneshot::Sender<Result<Answer, Failure>>,
+    reply: Reply,
 }
 
 impl Link {
@@ -105,18 +108,29 @@ impl Link {
     /// server is told a little less, so that its own word comes in time. Sets `id` and `timeout_ms`.
     ///
     /// The operation goes on when this future is dropped after the first poll.
-    pub async fn call(&self, mut operation: Operation, timeout_ms: u64) -> Result<Answer, Failure> {
+    pub async fn call(&self, operation: Operation, timeout_ms: u64) -> Outcome {
+        let (reply, answer) = oneshot::channel();
+        self.queue(operation, timeout_ms, Reply::Once(reply));
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Likewise, without waiting: the outcome comes to the port.
+    pub fn submit(&self, operation: Operation, timeout_ms: u64, port: Port) {
+        self.queue(operation, timeout_ms, Reply::Port(port));
+    }
+
+    fn queue(&self, mut operation: Operation, timeout_ms: u64, reply: Reply) {
         let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
         operation.timeout_ms = told_ms(timeout_ms);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms.saturating_add(wait_ms.into()));
-        let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Submission { operation, deadline, reply }) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(closed())),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(Failure::NotSent("too many operations wait to be sent on this connection".into()))
+        let (refused, failure) = match self.queue.try_send(Submission { operation, deadline, reply }) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(refused)) => {
+                (refused, Failure::NotSent("too many operations wait to be sent on this connection".into()))
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(closed()),
-        }
+            Err(mpsc::error::TrySendError::Closed(refused)) => (refused, closed()),
+        };
+        refused.reply.send(Err(failure));
     }
 }
 

@@ -1,17 +1,15 @@
 //! What a link has taken and not yet answered: the queue of what waits to be sent, the slab of what was sent.
 
+use super::reply::Reply;
 use super::{Answer, Failure, Submission};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wire::encoded_bytes;
 use wire::v1::{OperationFrame, OperationResult};
 
 /// Bytes that a frame spends on each operation beside the operation itself: field tag, length, id.
 const OPERATION_OVERHEAD_BYTES: usize = 24;
-
-type Reply = oneshot::Sender<Result<Answer, Failure>>;
 
 /// Queue and slab.
 ///
@@ -67,7 +65,7 @@ impl Pending {
                 continue; // whoever asked is gone, and it never left
             }
             if now >= deadline {
-                let _ = reply.send(Err(too_late()));
+                reply.send(Err(too_late()));
                 continue;
             }
             bytes += size;
@@ -87,7 +85,7 @@ impl Pending {
                 Err(Failure::Lost("the server answered with a result of a kind that this version does not know".into()))
             }
         };
-        let _ = reply.send(outcome);
+        reply.send(outcome);
     }
 
     /// Fails what is past its deadline.
@@ -99,7 +97,7 @@ impl Pending {
             match &slot.sent {
                 Some((deadline, _)) if now >= *deadline => {
                     if let Some((_, reply)) = slot.sent.take() {
-                        let _ = reply.send(Err(Failure::Lost(lost.clone())));
+                        reply.send(Err(Failure::Lost(lost.clone())));
                     }
                     self.free.push(place as u32);
                     self.in_flight -= 1;
@@ -111,7 +109,7 @@ impl Pending {
         for _ in 0..self.queue.len() {
             let Some(submission) = self.queue.pop_front() else { break };
             if now >= submission.deadline {
-                let _ = submission.reply.send(Err(too_late()));
+                submission.reply.send(Err(too_late()));
             } else {
                 see(submission.deadline);
                 self.queue.push_back(submission);
@@ -125,13 +123,13 @@ impl Pending {
         let why: Arc<str> = why.into();
         for (place, slot) in self.slots.iter_mut().enumerate() {
             if let Some((_, reply)) = slot.sent.take() {
-                let _ = reply.send(Err(Failure::Lost(why.clone())));
+                reply.send(Err(Failure::Lost(why.clone())));
                 self.free.push(place as u32);
             }
         }
         self.in_flight = 0;
         for submission in self.queue.drain(..) {
-            let _ = submission.reply.send(Err(Failure::NotSent(why.clone())));
+            submission.reply.send(Err(Failure::NotSent(why.clone())));
         }
         self.soonest = None;
     }

@@ -10,7 +10,7 @@ type Waiting = oneshot::Receiver<Result<Answer, Failure>>;
 fn submit(pending: &mut Pending, name: &str, deadline: Instant) -> Waiting {
     let (reply, waiting) = oneshot::channel();
     let operation = Operation::of(Op::Check(CheckRequest { name: name.into(), consistency: 0 }));
-    pending.push(Submission { operation, deadline, reply });
+    pending.push(Submission { operation, deadline, reply: Reply::Once(reply) });
     waiting
 }
 
