@@ -95,7 +95,8 @@ class Cluster:
         self.config.write_text("\n".join([
             "cluster: measure", f"shards: {shards}", f"replicas: {replicas}", "nodes:", *listed,
             "gateways:", f'  - {{address: "127.0.0.1:{port}"}}',
-            *(["placement:"] if placement else []), *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
+            *(["placement:"] if placement else []),
+            *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
             *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
         self.endpoint = f"127.0.0.1:{port}"
 

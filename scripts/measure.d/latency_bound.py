@@ -33,7 +33,6 @@ GROWTH_MIN, ONE_SHARD_MIN = 7, 10_000
 TARGETS = [f"from 1 to 8 shards at least {GROWTH_MIN} times the writes/s", f"one shard alone more than {ONE_SHARD_MIN:,} writes/s"]
 BOUNDED = {"entry_bytes_max": 16 << 10, "entries_in_flight_max": 1}
 CLIENTS_PER_SHARD = 256
-LONG = ["--name-bytes", 500, "--owner-bytes", 250]
 
 
 def measure(run):
@@ -49,7 +48,10 @@ def measure(run):
 
 def measure_in(run, shim, under):
     for what, dedicated in [("nodes of its own for each shard", True), ("the same five nodes for all", False)]:
-        writes = {shards: one(run, shim, under, shards, what, dedicated, BOUNDED, [*LONG, "--clients", CLIENTS_PER_SHARD * shards]) for shards in COUNTS}
+        writes = {}
+        for shards in COUNTS:
+            options = ["--name-bytes", 500, "--owner-bytes", 250, "--clients", CLIENTS_PER_SHARD * shards]
+            writes[shards] = one(run, shim, under, shards, what, dedicated, BOUNDED, options)
         growth = writes[COUNTS[-1]] / writes[1]
         run.judge(f"LATENCY-BOUND, {what}, writes/s with {COUNTS[-1]} shards over those with 1", growth, f"≥ {GROWTH_MIN} ×",
                   growth >= GROWTH_MIN, "×")
@@ -61,8 +63,8 @@ def one(run, shim, under, shards, what, dedicated, settings, options):
     """Writes per second."""
     replicas, groups = (3, shards) if dedicated else (5, 1)
     placement = [[replicas * group + n for n in range(1, replicas + 1)] for group in range(groups)] if dedicated else None
-    with run.cluster("latency-bound", nodes=replicas * groups, replicas=replicas, shards=shards, settings=settings, placement=placement,
-                     node_env={"LD_PRELOAD": str(shim)}, under=under) as cluster:
+    with run.cluster("latency-bound", nodes=replicas * groups, replicas=replicas, shards=shards, settings=settings,
+                     placement=placement, node_env={"LD_PRELOAD": str(shim)}, under=under) as cluster:
         def during(span_s):
             pids = cluster.pids()
             before, cpu = counters(cluster), cpu_s(pids)
@@ -78,8 +80,8 @@ def one(run, shim, under, shards, what, dedicated, settings, options):
     writes, here = result["writes_per_s"], shards // groups
     run.row(bound=what, shards=shards, writes_per_s=writes, p50_ms=result["latency"]["all"]["p50_ms"],
             writes_per_entry=writes / shards * here * result["span_s"] / max(1, result["entries"]),
-            entries_per_sync=result["synced_entries"] / max(1, result["syncs"]), syncs_per_s_of_a_node=result["syncs"] / result["span_s"],
-            sync_ms=sync_ms, server_cores=result["cores"], load_cores=result["generator_cpu_s"] / result["seconds"])
+            entries_per_sync=result["synced_entries"] / max(1, result["syncs"]),
+            syncs_per_s_of_a_node=result["syncs"] / result["span_s"], sync_ms=sync_ms, server_cores=result["cores"], load_cores=result["generator_cpu_s"] / result["seconds"])
     return writes
 
 

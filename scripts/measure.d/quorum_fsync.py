@@ -22,7 +22,7 @@ from collections import defaultdict, namedtuple
 from harness import Failed
 
 OPERATIONS_MIN, QUORUM = 50, 3
-TARGETS = [f"over at least {OPERATIONS_MIN} operations, never fewer than {QUORUM} of 5 nodes have synced an operation before its answer"]
+TARGETS = [f"over at least {OPERATIONS_MIN} operations: never fewer than {QUORUM} of 5 nodes synced one before its answer"]
 # What a name ends in is padding.
 NAME = re.compile(rb"b/[0-9a-f]{8}/c[0-9]{10}")
 NAME_BYTES = 22
@@ -64,7 +64,7 @@ def measure(run):
         run.row(nodes_that_had_synced_before_the_answer=count, operations=counts.count(count))
     least = min(counts, default=None)
     spans = [1000 * (answer - arrival) for arrival, answer, _ in operations]
-    run.say(f"{len(counts)} operations; from arrival to answer {min(spans, default=0):.1f} to {max(spans, default=0):.1f} ms, under strace")
+    run.say(f"{len(counts)} operations; under strace, {min(spans, default=0):.1f} to {max(spans, default=0):.1f} ms from arrival to answer")
     run.judge("operations observed", len(counts), f"≥ {OPERATIONS_MIN}", len(counts) >= OPERATIONS_MIN)
     run.judge("nodes that had synced an operation before its answer, the fewest of any", least, f"≥ {QUORUM} of {len(nodes)}",
               least is not None and least >= QUORUM)
