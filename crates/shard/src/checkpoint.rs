@@ -1,7 +1,8 @@
 //! Checkpoints of the lock table, log truncation below them, and snapshots for replicas that fell behind.
 //!
-//! A checkpoint's changes, history and applied record go in one write; the log is cut only up to the index that they
-//! stand at, in the same write or a later one. So at any crash the durable table plus the durable log give the whole state.
+//! A checkpoint's changes and applied record go in one write, and history no later; the log is cut only up to the index that
+//! they stand at, in the same write or a later one. So at any crash the durable table plus the durable log give the whole
+//! state.
 
 use crate::api::Fatal;
 use crate::membership::check_conf;
@@ -23,7 +24,7 @@ const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
 
 /// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above it.
-/// * `history` holds the tenures of applied entries above `index`, in order.
+/// * `history` holds the tenures of applied entries that no write has taken yet, in order; all of them are above `index`.
 #[derive(Default)]
 pub(crate) struct Checkpointing {
     pub index: u64,

@@ -134,6 +134,9 @@ impl Replica {
         }
         let mut write = std::mem::take(&mut self.pending.write);
         write.shard = self.config.shard;
+        // A little with each write: all at once with a checkpoint would hold up the log, of all shards and on all nodes at the
+        // same time. Written ahead of its checkpoint it does no harm: after a crash the replay ends the same grants again.
+        write.history.append(&mut self.checkpointing.history);
         if !write.entries.is_empty() {
             let last = self.raw.store().last();
             if last < self.pending.stored_last {
