@@ -21,7 +21,7 @@ CHECKPOINTED_WITHIN_S = 60
 
 def measure(run):
     build("palisade-benches", "stored-bytes")
-    seconds = run.choose(40, 5)
+    seconds = run.choose(25, 5)
     with run.cluster("history") as cluster:
         cluster.bench("--mix", "seed", "--clients", 1024, "--ttl", "10m", duration_s=seconds)
         cluster.wait(lambda: checkpointed(cluster), CHECKPOINTED_WITHIN_S, "not everything was checkpointed", pause_s=0.5)
