@@ -137,7 +137,7 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
     }
     let workload = workload(args)?;
     let calibration = match &args.calibration {
-        Some(path) => Calibration::parse(&read(path, "calibration")?).map_err(|error| in_file(path, &error))?,
+        Some(path) => read_calibration(path)?,
         None => Calibration::default(),
     };
     let plan = planner::Plan::new(workload, calibration).map_err(|error| impossible(&error))?;
@@ -179,6 +179,14 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Reads a calibration.
+///
+/// # Errors
+/// If the file cannot be read, or is none.
+pub fn read_calibration(path: &Path) -> Result<Calibration, Failure> {
+    Calibration::parse(&read(path, "calibration")?).map_err(|error| in_file(path, &error))
 }
 
 fn workload(args: &Plan) -> Result<Workload, Failure> {

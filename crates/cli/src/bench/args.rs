@@ -5,6 +5,7 @@ use crate::args::Gateways;
 use crate::duration;
 use crate::failure::{Exit, Failure};
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 use wire::limits::{NAME_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS};
 
@@ -101,6 +102,22 @@ pub struct Bench {
     /// Leave what is held at the end to its TTL
     #[arg(long)]
     pub keep: bool,
+    /// Measure what this service costs on this machine, for `palisade plan --calibration`: on a cluster of its own, in about
+    /// two minutes. Nothing else should run meanwhile
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["predict", "rate", "json"])]
+    pub calibrate: Option<PathBuf>,
+    /// With --calibrate: where its nodes keep their data meanwhile [default: the temporary directory]
+    #[arg(long, value_name = "DIR", requires = "calibrate")]
+    pub data_dir: Option<PathBuf>,
+    /// Run nothing, but say what the model expects of this run by this calibration, with all processes on one machine
+    #[arg(long, value_name = "CALIBRATION", conflicts_with = "rate")]
+    pub predict: Option<PathBuf>,
+    /// With --predict: nodes, each with a replica of every shard
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99), value_name = "N")]
+    pub nodes: u32,
+    /// With --predict: shards
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
+    pub shards: u32,
     #[command(flatten)]
     pub gateways: Gateways,
     /// Print one JSON document on standard output, errors included

@@ -5,9 +5,11 @@
 //! answered operations: from when they were sent in a closed loop, from when they were due in an open one.
 
 pub mod args;
+mod calibrate;
 mod caller;
 mod latency;
 mod names;
+mod predict;
 mod report;
 mod run;
 mod script;
@@ -20,7 +22,13 @@ use std::io::IsTerminal;
 
 /// `palisade bench`.
 pub async fn run(args: &Bench) -> Result<(), Failure> {
+    if let Some(out) = &args.calibrate {
+        return calibrate::run(args, out).await;
+    }
     let workload = args.workload(rand::random())?;
+    if let Some(calibration) = &args.predict {
+        return predict::run(args, calibration);
+    }
     let callers = caller::Caller::connect(&args.gateways, args.streams, args.clients, args.unary)?;
     let live = std::io::stderr().is_terminal() && !args.json;
     let measured = run::run(args, workload, callers, live).await?;

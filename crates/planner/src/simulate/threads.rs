@@ -17,6 +17,8 @@ const ACKNOWLEDGE: f64 = 0.375;
 const COMMIT: f64 = 0.25;
 /// Operations are given up after so long.
 const TIMEOUT_NS: Ns = 5_000_000_000;
+/// Connections of a load generator to its gateway, as `palisade bench` has them.
+const CONNECTIONS: usize = 4;
 /// Background work comes in portions.
 const BACKGROUND_NS: f64 = 1e6;
 
@@ -37,48 +39,54 @@ impl World {
         }
     }
 
-    /// What clients of a closed loop ask first.
+    /// What clients of a closed loop ask first, a frame for each connection.
     pub(super) fn first_of_clients(&mut self) -> Vec<Send> {
-        let asked: Vec<(ShardIx, Op)> =
-            (0..self.load.clients() as u32).map(|client| self.load.ask(client, 0)).collect();
-        self.sent_to_gateway(asked)
-    }
-
-    fn sent_to_gateway(&self, asked: Vec<(ShardIx, Op)>) -> Vec<Send> {
-        by_shard(asked)
-            .map(|(shard, ops)| Send { to: self.gateway, delay: 0, envelope: inside(Message::Ops { shard, ops }) })
-            .collect()
+        let mut frames: Vec<Vec<(ShardIx, Op)>> = vec![Vec::new(); CONNECTIONS];
+        for client in 0..self.load.clients() as u32 {
+            frames[client as usize % CONNECTIONS].push(self.load.ask(client, 0));
+        }
+        let some = frames.into_iter().filter(|frame| !frame.is_empty());
+        some.map(|frame| Send { to: self.gateway, delay: 0, envelope: inside(Message::Asked(frame)) }).collect()
     }
 
     fn client_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let costs = &self.setting.costs;
-        let (per_op, per_entry) = (costs.client_us_per_op, costs.client_us_per_entry);
-        let messages = inbox.len() as f64;
-        let answered: Vec<Op> = inbox
+        let (per_op, per_frame) = (costs.client_us_per_op, costs.client_us_per_entry / CONNECTIONS as f64);
+        let answered: Vec<Vec<Op>> = inbox
             .into_iter()
-            .flat_map(|envelope| match envelope.message {
-                Message::Answers { ops, .. } => ops,
+            .map(|envelope| match envelope.message {
+                Message::Answered(ops) => ops,
                 other => unreachable!("clients get answers, not {other:?}"),
             })
             .collect();
-        let cost = answered.len() as f64 * per_op + messages * per_entry;
+        let cost = answered.iter().map(|ops| ops.len() as f64 * per_op + per_frame).sum::<f64>();
         // Asked again when the work is done, and that is when the answer counts as seen.
         let done = self.agenda.now() + (cost * 1e3) as Ns;
-        let mut asked = Vec::with_capacity(answered.len());
-        for op in answered {
-            self.log.answered(done, op.sent);
-            asked.push(self.load.ask(op.client, done));
+        let mut sends = Vec::with_capacity(answered.len());
+        for ops in answered {
+            let mut asked = Vec::with_capacity(ops.len());
+            for op in ops {
+                self.log.answered(done, op.sent);
+                asked.push(self.load.ask(op.client, done));
+            }
+            sends.push(Send { to: self.gateway, delay: 0, envelope: inside(Message::Asked(asked)) });
         }
-        (cost, self.sent_to_gateway(asked))
+        (cost, sends)
     }
 
     fn gateway_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let (now, link) = (self.agenda.now(), self.setting.link_ns);
         let (mut coming, mut going): (BTreeMap<ShardIx, Vec<Op>>, Vec<Op>) = Default::default();
+        // In entries' worth: half of what an entry costs is due on the way to the leader, half on the way back.
+        let mut entries = 0.0;
         for envelope in inbox {
             match envelope.message {
-                Message::Ops { shard, mut ops } => coming.entry(shard).or_default().append(&mut ops),
+                Message::Asked(ops) => {
+                    entries += 0.5 / CONNECTIONS as f64;
+                    ops.into_iter().for_each(|(shard, op)| coming.entry(shard).or_default().push(op));
+                }
                 Message::Answers { shard, mut ops } => {
+                    entries += 0.5;
                     self.unanswered[shard] -= ops.len();
                     going.append(&mut ops);
                 }
@@ -87,21 +95,23 @@ impl World {
         }
         let arrived = self.load.arrived(now, link);
         if !arrived.is_empty() {
+            entries += 0.5;
             coming.entry(0).or_default().extend(arrived);
         }
-        let messages = coming.len() + usize::from(!going.is_empty());
         let passed = coming.values().map(|ops| weight(ops)).sum::<f64>() + weight(&going);
         let costs = &self.setting.costs;
-        let cost = (passed * costs.gateway_us_per_op + messages as f64 * costs.gateway_us_per_entry) / 2.0;
+        let cost = passed * costs.gateway_us_per_op / 2.0 + entries * costs.gateway_us_per_entry;
         let cost = cost * self.setting.gateway_share;
         let mut sends = Vec::new();
         for (shard, ops) in coming {
             sends.extend(self.pass_to_leader(shard, ops));
         }
         if let Some(client) = self.client {
-            let message = Message::Answers { shard: 0, ops: going };
-            let some = matches!(&message, Message::Answers { ops, .. } if !ops.is_empty());
-            sends.extend(some.then(|| Send { to: client, delay: 0, envelope: inside(message) }));
+            let mut frames: Vec<Vec<Op>> = vec![Vec::new(); CONNECTIONS];
+            going.into_iter().for_each(|op| frames[op.client as usize % CONNECTIONS].push(op));
+            for frame in frames.into_iter().filter(|frame| !frame.is_empty()) {
+                sends.push(Send { to: client, delay: 0, envelope: inside(Message::Answered(frame)) });
+            }
         } else {
             let done = now + (cost * 1e3) as Ns + link;
             for op in going {
@@ -338,12 +348,4 @@ impl World {
 
 fn work_us(envelope: &Envelope) -> f64 {
     if let Message::Work(ns) = envelope.message { ns as f64 / 1e3 } else { 0.0 }
-}
-
-fn by_shard(asked: Vec<(ShardIx, Op)>) -> impl Iterator<Item = (ShardIx, Vec<Op>)> {
-    let mut shards: BTreeMap<ShardIx, Vec<Op>> = BTreeMap::new();
-    for (shard, op) in asked {
-        shards.entry(shard).or_default().push(op);
-    }
-    shards.into_iter()
 }

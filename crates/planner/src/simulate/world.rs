@@ -44,10 +44,14 @@ impl Role {
 /// What goes from thread to thread.
 #[derive(Clone, Debug)]
 pub(super) enum Message {
-    /// From clients to the leader.
+    /// A frame of a client's connection.
+    Asked(Vec<(ShardIx, Op)>),
+    /// From the gateway to the leader.
     Ops { shard: ShardIx, ops: Vec<Op> },
-    /// The way back.
+    /// From the leader to the gateway.
     Answers { shard: ShardIx, ops: Vec<Op> },
+    /// A frame to a client's connection.
+    Answered(Vec<Op>),
     /// An entry on its way to a follower.
     Append { shard: ShardIx, index: u64, weight: f64 },
     /// An entry on its way to the disk.
@@ -66,7 +70,8 @@ impl Message {
     /// Operations in it.
     fn weight(&self) -> f64 {
         match self {
-            Message::Ops { ops, .. } | Message::Answers { ops, .. } => ops.len() as f64,
+            Message::Asked(ops) => ops.len() as f64,
+            Message::Ops { ops, .. } | Message::Answers { ops, .. } | Message::Answered(ops) => ops.len() as f64,
             Message::Append { weight, .. } | Message::Write { weight, .. } | Message::Committed { weight, .. } => {
                 *weight
             }
@@ -151,8 +156,10 @@ impl Thread {
     /// All that waits, or as much of it as is worked on at a time.
     fn take(&mut self) -> Vec<Envelope> {
         let mut weight = 0.0;
+        // A client's connections are served in turn, and what one asks goes out before the next is looked at.
+        let most = if self.role == Role::Client { 1.0 } else { WEIGHT_AT_ONCE };
         let more = self.inbox.iter().position(|envelope| {
-            let full = weight >= WEIGHT_AT_ONCE;
+            let full = weight >= most;
             weight += envelope.message.weight();
             full
         });

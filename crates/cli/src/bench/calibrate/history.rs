@@ -1,0 +1,66 @@
+//! What history takes on disk: the records of a node that has stopped, and the files that they lie in.
+
+use super::cluster::failed;
+use crate::failure::Failure;
+use crate::serve::open_engine;
+use routing::ShardId;
+use std::path::Path;
+
+/// Records that are looked at; they are alike.
+const SAMPLE: usize = 20_000;
+/// With fewer, files hold more of other things than of history.
+const RECORDS_MIN: usize = 10_000;
+/// Of a record's key, beside the name: shard, token, and what keeps names apart.
+const KEY_BYTES: usize = 16;
+
+/// What history takes.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// Of a record, with its name, before compression.
+    pub record_bytes: f64,
+    /// Bytes of all tables per byte of history; what else lies in them counts too, but more than its own size is not shown.
+    pub stored_ratio: f64,
+}
+
+/// Looks at the data of a node that has stopped. `None`: there is too little of it.
+///
+/// # Errors
+/// If the data cannot be read.
+pub async fn measure(data: &Path) -> Result<Option<History>, Failure> {
+    let engine = open_engine(data).await?;
+    let (mut cursor, mut records, mut bytes) = (None, 0, 0);
+    loop {
+        let (page, next) = engine
+            .history_since(ShardId(0), 0, cursor, SAMPLE)
+            .map_err(|error| failed(format!("history cannot be read: {error}"), ""))?;
+        records += page.len();
+        bytes += page.iter().map(|record| record.name.len() + record.tenure.len() + KEY_BYTES).sum::<usize>();
+        match next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    drop(engine);
+    if records < RECORDS_MIN {
+        return Ok(None);
+    }
+    let tables = tables_bytes(data).map_err(|error| super::cannot("read", data, &error))?;
+    let stored_ratio = (tables as f64 / bytes as f64).clamp(0.001, 1.0);
+    Ok(Some(History { record_bytes: bytes as f64 / records as f64, stored_ratio }))
+}
+
+/// Of all tables below a directory.
+fn tables_bytes(dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let (entry, is_table) =
+            entry.map(|entry| (entry.path(), entry.path().extension().is_some_and(|e| e == "sst")))?;
+        let metadata = entry.metadata()?;
+        bytes += match (metadata.is_dir(), is_table) {
+            (true, _) => tables_bytes(&entry)?,
+            (false, true) => metadata.len(),
+            (false, false) => 0,
+        };
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,98 @@
+//! What processes have used so far: processor time by kind of thread, and memory, from `/proc`.
+//!
+//! It knows nothing of what they did meanwhile.
+
+use super::cluster::failed;
+use crate::failure::Failure;
+use std::fs;
+
+/// Processor time in microseconds, by what threads are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cpu {
+    /// The async runtime, and whatever is not one of the others.
+    pub network_us: f64,
+    /// Shard threads.
+    pub shards_us: f64,
+    /// The log writer.
+    pub writer_us: f64,
+    /// RocksDB's own threads.
+    pub background_us: f64,
+}
+
+impl Cpu {
+    /// All of it.
+    pub fn total_us(&self) -> f64 {
+        self.network_us + self.shards_us + self.writer_us + self.background_us
+    }
+
+    /// What was used since.
+    pub fn since(&self, before: &Cpu) -> Cpu {
+        Cpu {
+            network_us: self.network_us - before.network_us,
+            shards_us: self.shards_us - before.shards_us,
+            writer_us: self.writer_us - before.writer_us,
+            background_us: self.background_us - before.background_us,
+        }
+    }
+}
+
+/// Processor time of all threads that a process has now.
+///
+/// # Errors
+/// Where `/proc` is missing, or the process is gone.
+pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
+    let unreadable = |error: std::io::Error| {
+        let next = "calibrate on Linux, with /proc mounted and thread statistics compiled in";
+        failed(format!("cannot read the processor time of process {pid} from /proc: {error}"), next)
+    };
+    let mut cpu = Cpu::default();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(unreadable)? {
+        let path = task.map_err(unreadable)?.path();
+        // A thread may end between being listed and being read.
+        let (Ok(name), Ok(schedstat)) =
+            (fs::read_to_string(path.join("comm")), fs::read_to_string(path.join("schedstat")))
+        else {
+            continue;
+        };
+        let ran_ns = schedstat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0);
+        *match name.trim_end() {
+            "log-writer" => &mut cpu.writer_us,
+            name if name.starts_with("shards-") => &mut cpu.shards_us,
+            name if name.starts_with("rocksdb") => &mut cpu.background_us,
+            _ => &mut cpu.network_us,
+        } += ran_ns / 1e3;
+    }
+    if cpu.total_us() == 0.0 {
+        return Err(unreadable(std::io::Error::other("schedstat says nothing")));
+    }
+    Ok(cpu)
+}
+
+/// Anonymous resident memory of a process, in bytes.
+///
+/// # Errors
+/// Where `/proc` is missing, or the process is gone.
+pub fn memory_bytes(pid: u32) -> Result<f64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kib.map(|kib| kib * 1_024.0).ok_or_else(|| {
+        failed(format!("/proc/{pid}/status does not say RssAnon"), "calibrate on Linux, with /proc mounted")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_what_it_uses() {
+        let before = cpu(std::process::id()).expect("/proc");
+        let mut sum = 0u64;
+        while cpu(std::process::id()).expect("/proc").since(&before).total_us() < 10_000.0 {
+            sum = (0..100_000u64).fold(sum, |sum, n| std::hint::black_box(sum.wrapping_add(n)));
+        }
+        assert!(memory_bytes(std::process::id()).expect("/proc") > 100_000.0, "{sum}");
+        assert!(cpu(u32::MAX - 1).is_err());
+    }
+}

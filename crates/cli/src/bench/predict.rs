@@ -1,0 +1,48 @@
+//! `palisade bench --predict`: what the planner's model expects of a run, so that it can stand beside what the run shows.
+
+use super::args::{Bench, Mix};
+use crate::failure::{Exit, Failure};
+use crate::output::{emit, print_json};
+use planner::{EntryBytes, OneMachine};
+use std::path::Path;
+
+/// The same run, the same prediction.
+const SEED: u64 = 1;
+
+/// Predicts.
+///
+/// # Errors
+/// If the calibration cannot be read, or the model does not know such a load.
+pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
+    if args.mix != Mix::AcquireRelease {
+        let what = format!("the model does not know the mix {}", args.mix.as_str());
+        return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, "leave out --mix"));
+    }
+    let calibration = crate::plan::read_calibration(calibration)?;
+    let (name_bytes, owner_bytes) = (args.name_bytes as u64, args.owner_bytes as u64);
+    let setup = OneMachine {
+        nodes: args.nodes,
+        shards: args.shards,
+        clients: args.clients,
+        entry: EntryBytes { name_bytes, owner_bytes, metadata_bytes: 0 },
+    };
+    let run = planner::predict(&setup, &calibration, SEED);
+    if args.json {
+        print_json(&run);
+        return Ok(());
+    }
+    emit(&format!(
+        "expected of {} clients, {} nodes and {} shards on one machine of {} cores ({})",
+        args.clients, args.nodes, args.shards, calibration.cores, calibration.source
+    ));
+    emit(&format!(
+        "  {:.0} operations/s, p50 {:.2} ms, p99 {:.2} ms, {:.1} operations per entry, {:.0} syncs/s, disk {:.0} % busy",
+        run.answered_per_s,
+        run.p50_ms,
+        run.p99_ms,
+        run.operations_per_entry,
+        run.leader.syncs_per_s,
+        run.leader.disk * 100.0
+    ));
+    Ok(())
+}
