@@ -112,6 +112,12 @@ impl Metrics {
         })
     }
 
+    /// One more operation in flight, until this is dropped.
+    pub(crate) fn counted(&self) -> Counted<'_> {
+        self.in_flight.inc();
+        Counted(&self.in_flight)
+    }
+
     /// An operation of a stream or a unary call was answered.
     pub(crate) fn answered(&self, kind: Option<OperationKind>, answer: &Answer, took: Duration) {
         let code = match answer {
@@ -158,6 +164,15 @@ impl Metrics {
             tracing::warn!(%error, "metrics cannot be shown");
         }
         String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Counts one operation in flight.
+pub(crate) struct Counted<'a>(&'a IntGauge);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -12,7 +12,7 @@ use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::OperationKind;
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
@@ -118,19 +118,10 @@ impl Router {
     /// One operation of a client, from its receipt on. Most need one answer of one node: those are sent at once, and their
     /// outcome comes to the port that `port` gives. The others, and those that fail, are futures.
     pub(crate) fn begin(&self, operation: Operation, port: impl FnOnce() -> Port) -> Begun {
-        // Its size needs no look: every field has its limit, and all of them together are below that of an operation.
-        if let Err(refused) = wire::check_operation(&operation) {
-            return Begun::Answered(Answer::Error(refused));
-        }
-        let timeout_ms = match operation.timeout_ms {
-            0 => DEFAULT_TIMEOUT_MS,
-            asked => asked.min(TIMEOUT_MS_MAX),
+        let Alone { op, timeout_ms } = match prepare(operation) {
+            Ok(alone) => alone,
+            Err(error) => return Begun::Answered(Answer::Error(*error)),
         };
-        let timeout_ms = u64::from(timeout_ms);
-        let Some(mut op) = operation.op else {
-            return Begun::Answered(Answer::Error(Error::invalid("the operation is empty")));
-        };
-        wire::fill_defaults(&mut op, rand::random);
         let waits = op.wait_ms() > 0 || matches!(op, Op::CancelWait(_));
         let Some(name) = op.name().filter(|_| !waits && !is_scan(&op)) else {
             return Begun::Alone(Alone { op, timeout_ms });
@@ -144,6 +135,19 @@ impl Router {
             }
             Err(error) => Begun::Answered(Answer::Error(*error)),
         }
+    }
+
+    /// One operation that does not wait, from its receipt to its answer.
+    pub(crate) async fn unary(&self, operation: Operation) -> Answer {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
+        let _counted = self.metrics.counted();
+        let answer = match prepare(operation) {
+            Ok(alone) => self.serve(alone, &NEVER).await,
+            Err(error) => Answer::Error(*error),
+        };
+        self.metrics.answered(kind, &answer, received.elapsed());
+        answer
     }
 
     /// The outcome of what [`begin`](Self::begin) sent; on failure, what is to go on.
@@ -299,4 +303,17 @@ impl Router {
             },
         }
     }
+}
+
+/// An operation that may be sent: checked, and with defaults for what it does not say.
+fn prepare(operation: Operation) -> Result<Alone, Box<Error>> {
+    // Its size needs no look: every field has its limit, and all of them together are below that of an operation.
+    wire::check_operation(&operation)?;
+    let timeout_ms = match operation.timeout_ms {
+        0 => DEFAULT_TIMEOUT_MS,
+        asked => asked.min(TIMEOUT_MS_MAX),
+    };
+    let Some(mut op) = operation.op else { return Err(Box::new(Error::invalid("the operation is empty"))) };
+    wire::fill_defaults(&mut op, rand::random);
+    Ok(Alone { op, timeout_ms: timeout_ms.into() })
 }

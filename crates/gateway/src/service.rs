@@ -48,12 +48,16 @@ impl Locks {
         let mut operation = Operation::of(op(request.into_inner()));
         let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
         operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
-        let mut running = InFlight::new(self.router.clone(), self.ending.clone());
-        running.push(operation);
-        match running.next().await.and_then(|result| result.result) {
-            Some(Answer::Error(error)) => Err(error.into()),
-            Some(answer) => Ok(answer),
-            None => Err(confused()),
+        let answer = if wait_ms == 0 {
+            self.router.unary(operation).await
+        } else {
+            let mut running = InFlight::new(self.router.clone(), self.ending.clone());
+            running.push(operation);
+            running.next().await.and_then(|result| result.result).ok_or_else(confused)?
+        };
+        match answer {
+            Answer::Error(error) => Err(error.into()),
+            answer => Ok(answer),
         }
     }
 }

@@ -21,6 +21,8 @@ pub type Ticket = u64;
 pub enum Input {
     /// One Raft tick has passed.
     Tick,
+    /// The moment of [`Outputs::wake_at_ms`] has come.
+    Wake,
     /// An encoded Raft message from a peer.
     Peer(Vec<u8>),
     /// An operation for the log, as encoded by [`locks::Command::encode`]. Answered once.
@@ -283,6 +285,8 @@ pub struct Outputs {
     pub leadership: Option<Leadership>,
     /// How grants ended in this step, for metrics: released, expired, broken.
     pub ended: Vec<EndKind>,
+    /// On the monotonic clock: [`Input::Wake`] is wanted then. It may come late, and is forgotten with this replica.
+    pub wake_at_ms: Option<u64>,
 }
 
 /// Who leads, as known here.

@@ -18,7 +18,7 @@ impl Replica {
             if entry.index != self.applied_index + 1 {
                 return Err(self.fatal(format!("entry {} committed after {}", entry.index, self.applied_index)));
             }
-            let asked = self.proposals.take_applied(entry.index, entry.term, &mut self.out.replies);
+            let asked = self.proposals.take_applied(entry.index, entry.term, self.now.mono_ms, &mut self.out.replies);
             match entry.entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => self.apply_batch(entry, asked)?,

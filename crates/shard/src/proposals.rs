@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 
 /// An entry of this part of the largest size goes though others are in flight.
 const WELL_FILLED: usize = 4;
+/// The next entry waits for those who were just answered at most so long, in milliseconds.
+const HOLD_MS_MAX: u64 = 4;
 
 /// One operation that is to be answered. Ticket 0: nobody waits for it.
 pub(crate) struct Asked {
@@ -21,7 +23,15 @@ struct Queued {
 struct InFlight {
     index: u64,
     term: u64,
+    at_ms: u64,
     asked: Vec<Asked>,
+}
+
+/// For whom the next entry waits: until then, or until so many operations are there. See [`Proposals::can_propose`].
+struct Hold {
+    until_ms: u64,
+    operations: usize,
+    told: bool,
 }
 
 /// * An operation is in the queue or in one entry in flight, never in both.
@@ -36,6 +46,7 @@ pub(crate) struct Proposals {
     /// Of the queue: the bytes of all commands.
     queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
+    hold: Option<Hold>,
     queue_ops_max: usize,
     entry_bytes_max: usize,
     entries_in_flight_max: usize,
@@ -50,6 +61,7 @@ impl Proposals {
             own_queued: 0,
             queued_bytes: 0,
             in_flight,
+            hold: None,
             queue_ops_max,
             entry_bytes_max,
             entries_in_flight_max,
@@ -79,14 +91,31 @@ impl Proposals {
         self.own_queued < self.queue_ops_max
     }
 
-    /// Something waits and another entry may go: at once if none is in flight, and otherwise only a well-filled one. What an
-    /// entry costs five replicas hardly depends on its size, so that small ones sent early make all of them later (the
-    /// trade of Nagle's algorithm, RFC 896).
-    pub(crate) fn can_propose(&self) -> bool {
+    /// Something waits and another entry may go. What an entry costs five replicas hardly depends on its size, so that small ones
+    /// sent early make all of them later (the trade of Nagle's algorithm, RFC 896):
+    ///
+    /// * While others are in flight only a well-filled one goes.
+    /// * When the last one was answered, its operations' callers are about to come back. Without them, half of all callers would
+    ///   always be in flight and the other half queued, in entries half as full as they could be. So the next entry waits until
+    ///   three quarters of both halves are there, but no longer than half of what the last one took.
+    pub(crate) fn can_propose(&self, now_ms: u64) -> bool {
         match self.in_flight.len() {
-            0 => !self.queue.is_empty(),
+            0 => !self.queue.is_empty() && !self.holds(now_ms),
             entries => entries < self.entries_in_flight_max && self.queued_bytes >= self.entry_bytes_max / WELL_FILLED,
         }
+    }
+
+    fn holds(&self, now_ms: u64) -> bool {
+        self.hold.as_ref().is_some_and(|hold| now_ms < hold.until_ms && self.queue.len() < hold.operations)
+    }
+
+    /// When the queue must be looked at again; said once.
+    pub(crate) fn wake_at_ms(&mut self, now_ms: u64) -> Option<u64> {
+        if !self.in_flight.is_empty() || self.queue.is_empty() || !self.holds(now_ms) {
+            return None;
+        }
+        let hold = self.hold.as_mut()?;
+        (!std::mem::replace(&mut hold.told, true)).then_some(hold.until_ms)
     }
 
     /// The next entry's bytes and how many operations of the queue's front are in it; at least one.
@@ -103,7 +132,7 @@ impl Proposals {
     }
 
     /// The front `count` operations are now in the entry at (index, term).
-    pub(crate) fn proposed(&mut self, index: u64, term: u64, count: usize) {
+    pub(crate) fn proposed(&mut self, index: u64, term: u64, count: usize, at_ms: u64) {
         debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
         let mut bytes = 0;
         let asked: Vec<Asked> = self
@@ -116,7 +145,7 @@ impl Proposals {
             .collect();
         self.queued_bytes -= bytes;
         self.own_queued -= asked.iter().filter(|asked| asked.ticket == 0).count();
-        self.in_flight.push_back(InFlight { index, term, asked });
+        self.in_flight.push_back(InFlight { index, term, at_ms, asked });
     }
 
     /// The entry at (index, term) is being applied: who asked for its operations, if it was proposed here. Entries
@@ -125,6 +154,7 @@ impl Proposals {
         &mut self,
         index: u64,
         term: u64,
+        now_ms: u64,
         replies: &mut Vec<(Ticket, Reply)>,
     ) -> Option<Vec<Asked>> {
         while let Some(front) = self.in_flight.front() {
@@ -133,6 +163,12 @@ impl Proposals {
             }
             let front = self.in_flight.pop_front().expect("just seen");
             if front.index == index && front.term == term {
+                let answered = front.asked.iter().filter(|asked| asked.ticket != 0).count();
+                self.hold = Some(Hold {
+                    until_ms: now_ms + (now_ms.saturating_sub(front.at_ms) / 2).min(HOLD_MS_MAX),
+                    operations: (3 * (answered + self.queue.len())).div_ceil(4),
+                    told: false,
+                });
                 return Some(front.asked);
             }
             replies.extend(front.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
@@ -145,7 +181,7 @@ impl Proposals {
         for entry in self.in_flight.drain(..) {
             replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
         }
-        (self.own_queued, self.queued_bytes) = (0, 0);
+        (self.own_queued, self.queued_bytes, self.hold) = (0, 0, None);
         for queued in self.queue.drain(..) {
             if queued.asked.ticket != 0 {
                 replies.push((queued.asked.ticket, not_done.clone()));

@@ -178,6 +178,7 @@ impl Replica {
         self.checkpoint_if_due();
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
+        self.out.wake_at_ms = self.proposals.wake_at_ms(now.mono_ms);
         Ok(std::mem::take(&mut self.out))
     }
 
@@ -244,6 +245,7 @@ impl Replica {
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.members_on(node).into_iter().for_each(|id| self.raw.report_snapshot(id, status));
             }
+            Input::Wake => {}
             Input::Campaign => self.campaign(),
             // planted: nobody is told that it has forgotten everything
             Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
@@ -374,15 +376,16 @@ impl Replica {
 
     /// Fills entries from the queue while more may be in flight.
     fn propose(&mut self) {
-        while self.proposals.can_propose() {
+        let now_ms = self.now.mono_ms;
+        while self.proposals.can_propose(now_ms) {
             let Some(lead) = &self.lead else { return };
-            let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms: lead.shard_ms(self.now.mono_ms) };
+            let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms: lead.shard_ms(now_ms) };
             let (entry, count) = self.proposals.next_entry(stamp);
             // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;
             }
-            self.proposals.proposed(self.raw.raft.raft_log.last_index(), self.raw.raft.term, count);
+            self.proposals.proposed(self.raw.raft.raft_log.last_index(), self.raw.raft.term, count, now_ms);
         }
     }
 

@@ -44,6 +44,7 @@ struct Place {
     /// The other nodes that have a replica.
     peers: Vec<NodeId>,
     inputs: Vec<Input>,
+    wake_at_ms: Option<u64>,
 }
 
 /// A stream, and the answers of this round for it.
@@ -94,7 +95,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
-        let place = |(shard, replica, peers)| Place { shard, replica, peers, inputs: Vec::new() };
+        let place = |(shard, replica, peers)| Place { shard, replica, peers, inputs: Vec::new(), wake_at_ms: None };
         Worker {
             thread: parts.thread,
             inbox: parts.inbox,
@@ -136,6 +137,12 @@ impl Worker {
                     self.tell(index, Input::Tick);
                 }
             }
+            for index in 0..self.places.len() {
+                if self.places[index].wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
+                    self.places[index].wake_at_ms = None;
+                    self.tell(index, Input::Wake);
+                }
+            }
             if let Err(fatal) = self.step(now) {
                 self.lifecycle.fail(format!(
                     "{fatal}; nothing was answered since. Check the disk and this log; if the node's data is damaged, re-seed it \
@@ -159,7 +166,7 @@ impl Worker {
     /// Waits for something or the next tick, then takes all that is there. `false`: this is the last.
     fn receive(&self, batch: &mut Vec<HostMessage>) -> bool {
         // What this thread left for itself goes first.
-        let wait_ms = if self.touched.is_empty() { self.ticker.wait_ms(self.clock.mono_ms()) } else { 0 };
+        let wait_ms = if self.touched.is_empty() { self.wait_ms(self.clock.mono_ms()) } else { 0 };
         match self.inbox.receiver.take_all(batch, Some(Duration::from_millis(wait_ms))) {
             Received::Some => {}
             Received::Nothing => return true,
@@ -170,6 +177,13 @@ impl Worker {
             batch.truncate(end + 1);
         }
         !matches!(batch.last(), Some(HostMessage::Stop))
+    }
+
+    /// Until the next tick, or until a replica wants to be woken.
+    fn wait_ms(&self, now_ms: u64) -> u64 {
+        let wake_at_ms = self.places.iter().filter_map(|place| place.wake_at_ms).min();
+        let tick_ms = self.ticker.wait_ms(now_ms);
+        wake_at_ms.map_or(tick_ms, |at_ms| tick_ms.min(at_ms.saturating_sub(now_ms)))
     }
 
     fn take(&mut self, now: Now, message: HostMessage) {
@@ -277,6 +291,9 @@ impl Worker {
         }
         for (ticket, reply) in outputs.replies {
             self.answer(ticket, reply);
+        }
+        if let Some(at_ms) = outputs.wake_at_ms {
+            self.places[index].wake_at_ms = Some(at_ms);
         }
         if !outputs.ended.is_empty() {
             self.metrics.grants_ended(&outputs.ended);

@@ -244,7 +244,13 @@ impl World {
         let inputs = node.inbox.get_mut(&shard).map(std::mem::take).unwrap_or_default();
         let Some(replica) = node.replicas.get_mut(&shard) else { return };
         match replica.step(now, inputs) {
-            Ok(outputs) => self.dispatch(id, shard, outputs),
+            Ok(outputs) => {
+                if let Some(at_ms) = outputs.wake_at_ms {
+                    let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000);
+                    self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
+                }
+                self.dispatch(id, shard, outputs);
+            }
             Err(fatal) => {
                 let what = format!("node {id} stopped by itself: {fatal}");
                 self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
