@@ -144,6 +144,8 @@ pub struct Workload {
     pub renewal_pause: Duration,
     /// Checks after each write of a seed cycle.
     pub reads_per_write: u32,
+    /// The first life of each client's locks is cut short at random, so that lives do not begin and end in step.
+    pub staggered: bool,
 }
 
 /// Renewals in the life of a lock under the seed mix.
@@ -185,6 +187,7 @@ impl Bench {
             hot: self.hot,
             renewal_pause: self.hold / SEED_RENEWALS,
             reads_per_write: self.reads_per_write,
+            staggered: self.rate.is_some() || !self.hold.is_zero(),
         })
     }
 }

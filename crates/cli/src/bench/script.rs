@@ -171,7 +171,9 @@ impl Script {
         }
         if self.life.token == 0 {
             let name = self.next_name();
-            self.life = Life { name: name.clone(), token: 0, renewals: 0 };
+            let first = self.requests == 0 && self.workload.staggered;
+            let renewals = if first { self.dice.below(SEED_RENEWALS + 1) } else { 0 };
+            self.life = Life { name: name.clone(), token: 0, renewals };
             return Step::Send(self.acquire(name));
         }
         if self.workload.mix == Mix::Seed && self.life.renewals < SEED_RENEWALS {
@@ -242,6 +244,7 @@ mod tests {
             hot: 0.0,
             renewal_pause: Duration::ZERO,
             reads_per_write: 0,
+            staggered: false,
         }
     }
 
@@ -294,6 +297,20 @@ mod tests {
         let workload = Workload { reads_per_write: 1, renewal_pause: Duration::from_millis(1), ..workload(Mix::Seed) };
         let (kinds, _) = run(&mut Script::new(Arc::new(workload), 0), 66);
         assert_eq!(kinds, format!("ac{}rcac", ".nc".repeat(20)));
+    }
+
+    #[test]
+    fn first_lives_are_cut_short_if_lives_are_not_to_run_in_step() {
+        let workload = Arc::new(Workload { staggered: true, clients: 10, ..workload(Mix::Seed) });
+        let first: BTreeSet<usize> = (0..10)
+            .map(|client| {
+                let (kinds, _) = run(&mut Script::new(workload.clone(), client), 70);
+                let lives: Vec<usize> = kinds.split('r').map(|life| life.matches('n').count()).collect();
+                assert!(lives[0] <= 20 && lives[1] == 20, "{kinds}");
+                lives[0]
+            })
+            .collect();
+        assert!(first.len() > 4, "{first:?}");
     }
 
     #[test]

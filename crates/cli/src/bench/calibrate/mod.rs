@@ -19,7 +19,7 @@ use planner::Calibration;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use usage::{Cpu, cpu, memory_bytes};
+use usage::{Cpu, cpu, idle_us, memory_bytes};
 
 /// Clients of the loads from which costs are taken: from hardly any batching to very much.
 const LEVELS: [u32; 4] = [12, 90, 700, 3_000];
@@ -34,6 +34,8 @@ const HELD: u32 = 200_000;
 /// What loads lock, as `palisade bench` has it by default.
 const NAME_BYTES: f64 = 100.0;
 const OWNER_BYTES: f64 = 50.0;
+/// Kernel threads and the like; what is more disturbs.
+const TAKEN_CORES_MAX: f64 = 0.15;
 /// A disk that syncs faster than this is none.
 const SYNC_MIN_MS: f64 = 0.02;
 
@@ -80,6 +82,12 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         windows.push(window);
     }
     costs(&mut calibration, &windows);
+    let taken = windows.iter().map(|window| window.taken_cores(calibration.cores)).fold(0.0, f64::max);
+    if taken > TAKEN_CORES_MAX {
+        eprintln!(
+            "warning: other programs used up to {taken:.1} cores meanwhile: capacities and syncs look worse than they are"
+        );
+    }
     say("checks");
     let checks = load(&cluster, &["--mix", "check", "--clients", "700", "--names", "2000"]).await?;
     let check_us = checks.leader.network_us + checks.leader.shards_us;
@@ -97,7 +105,7 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     say("memory");
     calibration.lock_overhead_bytes = lock_overhead(&cluster, leader).await?;
     cluster.end().await;
-    calibration.source = source(&calibration, &syncs, &windows);
+    calibration.source = source(&calibration, &syncs, &windows, taken);
     let comment = "# Made by `palisade bench --calibrate`; for `palisade plan --calibration`.\n";
     std::fs::write(out, format!("{comment}{}", calibration.to_yaml())).map_err(|error| cannot("write", out, &error))?;
     eprintln!("{}: {}", out.display(), calibration.source);
@@ -127,9 +135,16 @@ struct Window {
     follower: Cpu,
     gateway_us: f64,
     client_us: f64,
+    /// Of all cores.
+    idle_us: f64,
 }
 
 impl Window {
+    /// What other programs used, in cores.
+    fn taken_cores(&self, cores: u64) -> f64 {
+        (cores as f64 - self.busy_cores() - self.idle_us / 1e6 / self.seconds).max(0.0)
+    }
+
     /// Of all processes together, in cores.
     fn busy_cores(&self) -> f64 {
         let nodes = self.leader.total_us() + self.follower.total_us() * (NODES - 1) as f64;
@@ -156,6 +171,7 @@ struct Moment {
     nodes: Vec<(std::collections::BTreeMap<String, f64>, Cpu)>,
     gateway: Cpu,
     client: Cpu,
+    idle_us: f64,
 }
 
 impl Moment {
@@ -166,6 +182,7 @@ impl Moment {
             nodes: cluster.nodes.iter().map(node).collect::<Result<_, Failure>>()?,
             gateway: cpu(cluster.gateway.pid())?,
             client: cpu(client)?,
+            idle_us: idle_us()?,
         })
     }
 }
@@ -235,6 +252,7 @@ fn window(began: &Moment, ended: &Moment, leader: usize) -> Window {
         },
         gateway_us: ended.gateway.since(&began.gateway).total_us(),
         client_us: ended.client.since(&began.client).total_us(),
+        idle_us: ended.idle_us - began.idle_us,
     }
 }
 
@@ -288,13 +306,13 @@ async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, Failure>
     Ok((each - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64)
 }
 
-fn source(calibration: &Calibration, syncs: &disk::Syncs, windows: &[Window]) -> String {
+fn source(calibration: &Calibration, syncs: &disk::Syncs, windows: &[Window], taken_cores: f64) -> String {
     let days = crate::output::wall_ms() / 86_400_000;
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let entry = windows.iter().map(|w| w.ops / w.entries.max(1.0)).fold(0.0, f64::max);
     format!(
         "palisade bench --calibrate {} on {host}, {}: {NODES} nodes, gateway and load on {} cores; the disk does {:.0} syncs/s, {:.0} \
-         by {NODES} writers; up to {entry:.0} operations per entry",
+         by {NODES} writers; up to {entry:.0} operations per entry; other programs used up to {taken_cores:.1} cores",
         env!("CARGO_PKG_VERSION"),
         date(days),
         calibration.cores,
@@ -353,6 +371,7 @@ mod tests {
                 follower: cpu(1.0, 2.0, 3.0, entries),
                 gateway_us: 7.0 * ops + 70.0 * entries,
                 client_us: 8.0 * ops + 80.0 * entries,
+                idle_us: 0.0,
             }
         };
         let mut calibration = Calibration::default();

@@ -68,6 +68,24 @@ pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
     Ok(cpu)
 }
 
+/// Processor time that nobody has used since the machine started, on all cores together, in microseconds.
+///
+/// # Errors
+/// Where `/proc` is missing.
+pub fn idle_us() -> Result<f64, Failure> {
+    // In hundredths of a second on every Linux that people run: user, nice, system, idle, iowait.
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(4).take(2);
+    let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+    match ticks[..] {
+        [idle, waiting] => Ok((idle + waiting) * 1e4),
+        _ => Err(failed(
+            "/proc/stat does not say how idle the machine is".to_owned(),
+            "calibrate on Linux, with /proc mounted",
+        )),
+    }
+}
+
 /// Anonymous resident memory of a process, in bytes.
 ///
 /// # Errors
