@@ -33,6 +33,9 @@ pub enum Input {
         command: Vec<u8>,
         /// For an acquire that may wait: its id and for how long.
         wait: Option<Wait>,
+        /// Past this moment of the monotonic clock nobody waits for it, the waiting in a lock's queue aside: what is not in the
+        /// log by then is refused as [`Reply::Busy`].
+        give_up_at_ms: u64,
     },
     /// A read. Answered once.
     Read {

@@ -18,6 +18,7 @@ pub(crate) struct Asked {
 struct Queued {
     asked: Asked,
     command: Vec<u8>,
+    give_up_at_ms: u64,
 }
 
 struct InFlight {
@@ -69,12 +70,12 @@ impl Proposals {
     }
 
     /// Queues an operation; false if there is no room.
-    pub(crate) fn push(&mut self, asked: Asked, command: Vec<u8>) -> bool {
+    pub(crate) fn push(&mut self, asked: Asked, command: Vec<u8>, give_up_at_ms: u64) -> bool {
         debug_assert!(asked.ticket != 0, "ticket 0 is the leader's own");
         let room = self.queue.len() - self.own_queued < self.queue_ops_max;
         if room {
             self.queued_bytes += command.len();
-            self.queue.push_back(Queued { asked, command });
+            self.queue.push_back(Queued { asked, command, give_up_at_ms });
         }
         room
     }
@@ -84,7 +85,8 @@ impl Proposals {
         debug_assert!(self.has_room_for_own());
         self.own_queued += 1;
         self.queued_bytes += command.len();
-        self.queue.push_back(Queued { asked: Asked { ticket: 0, wait: None }, command });
+        let asked = Asked { ticket: 0, wait: None };
+        self.queue.push_back(Queued { asked, command, give_up_at_ms: u64::MAX });
     }
 
     pub(crate) fn has_room_for_own(&self) -> bool {
@@ -116,6 +118,21 @@ impl Proposals {
         }
         let hold = self.hold.as_mut()?;
         (!std::mem::replace(&mut hold.told, true)).then_some(hold.until_ms)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Refuses the oldest operations as far as their callers have given them up. They have tried again by now, most likely, or
+    /// will: a queue that works through what nobody waits for never gets to what somebody does.
+    pub(crate) fn refuse_late(&mut self, now_ms: u64, replies: &mut Vec<(Ticket, Reply)>) {
+        while let Some(late) = self.queue.pop_front_if(|queued| queued.give_up_at_ms < now_ms) {
+            self.queued_bytes -= late.command.len();
+            if late.asked.ticket != 0 {
+                replies.push((late.asked.ticket, Reply::Busy));
+            }
+        }
     }
 
     /// The next entry's bytes and how many operations of the queue's front are in it; at least one.

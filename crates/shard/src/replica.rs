@@ -220,10 +220,10 @@ impl Replica {
         match input {
             Input::Tick => self.tick(),
             Input::Peer(bytes) => return self.hear(&bytes),
-            Input::Propose { ticket, command, wait } => {
+            Input::Propose { ticket, command, wait, give_up_at_ms } => {
                 let reply = if self.lead.is_none() {
                     self.not_leading()
-                } else if self.proposals.push(Asked { ticket, wait }, command) {
+                } else if self.proposals.push(Asked { ticket, wait }, command, give_up_at_ms) {
                     return Ok(());
                 } else {
                     Reply::Busy
@@ -379,6 +379,10 @@ impl Replica {
         let now_ms = self.now.mono_ms;
         while self.proposals.can_propose(now_ms) {
             let Some(lead) = &self.lead else { return };
+            self.proposals.refuse_late(now_ms, &mut self.out.replies);
+            if self.proposals.is_empty() {
+                return;
+            }
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms: lead.shard_ms(now_ms) };
             let (entry, count) = self.proposals.next_entry(stamp);
             // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.

@@ -286,6 +286,30 @@ fn a_leader_that_is_cut_off_says_for_how_long_before_it_steps_down() {
 }
 
 #[test]
+fn what_its_caller_has_given_up_leaves_the_queue_without_being_done() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    // Without its followers the leader's entry stays in flight, and what comes behind it queues.
+    c.crash(2);
+    c.crash(3);
+    let ids = [c.request_id(), c.request_id(), c.request_id()];
+    c.submit(1, &acquire(ids[0], "a", 60_000, false), None);
+    c.settle();
+    let late = c.submit_until(1, &acquire(ids[1], "b", 60_000, false), None, c.now_ms + 100);
+    let patient = c.submit(1, &acquire(ids[2], "c", 60_000, false), None);
+    c.settle();
+    c.run_ms(200);
+    c.start(2);
+    c.run_ms(300);
+    assert_eq!(c.reply(1, late), Some(Reply::Busy));
+    assert!(matches!(c.reply(1, patient), Some(Reply::Done(Outcome::Granted(_)))));
+    let check = c.read(1, "b", true);
+    c.settle();
+    c.run_ms(100);
+    assert!(holders(c.reply(1, check)).is_empty(), "it was not done");
+}
+
+#[test]
 fn a_replica_that_fell_behind_a_truncated_log_comes_back_by_snapshot() {
     let mut c = Cluster::new(3);
     c.log_keep_bytes = 4 << 10;

@@ -117,7 +117,7 @@ impl Group {
     fn propose(ticket: u64, command: &Command<'_>, wait: Option<Wait>) -> Input {
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
-        Input::Propose { ticket, command: bytes, wait }
+        Input::Propose { ticket, command: bytes, wait, give_up_at_ms: u64::MAX }
     }
 
     /// An election, grants, waits, ends, reads, a snapshot for a replica that fell behind, and a change of leader and back.

@@ -239,7 +239,7 @@ impl Worker {
             return;
         }
         let input = match request {
-            Request::Propose { command, wait } => Input::Propose { ticket, command, wait },
+            Request::Propose { command, wait } => Input::Propose { ticket, command, wait, give_up_at_ms },
             Request::Read { query, linearizable } => Input::Read { ticket, query, linearizable },
         };
         self.tell(index, input);

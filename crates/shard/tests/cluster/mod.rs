@@ -248,11 +248,16 @@ impl Cluster {
 
     /// Queues a command at a replica without letting time or messages pass.
     pub fn submit(&mut self, id: u64, command: &Command<'_>, wait: Option<Wait>) -> Ticket {
+        self.submit_until(id, command, wait, u64::MAX)
+    }
+
+    /// Likewise, for one who waits until then.
+    pub fn submit_until(&mut self, id: u64, command: &Command<'_>, wait: Option<Wait>, give_up_at_ms: u64) -> Ticket {
         let ticket = self.ticket();
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
         let peer = self.peers.get_mut(&id).expect("a peer");
-        peer.inbox.push(Input::Propose { ticket, command: bytes, wait });
+        peer.inbox.push(Input::Propose { ticket, command: bytes, wait, give_up_at_ms });
         ticket
     }
 

@@ -227,7 +227,7 @@ impl Script {
         command.encode(&mut bytes);
         let stage = self.stage()?;
         let ticket = stage.ask(client, at, what, name);
-        stage.put(at, Input::Propose { ticket, command: bytes, wait });
+        stage.put(at, Input::Propose { ticket, command: bytes, wait, give_up_at_ms: u64::MAX });
         Ok(())
     }
 }

@@ -86,7 +86,7 @@ impl Ask {
     }
 
     /// For the replica that is to do it. `left_ms`: of the wait.
-    pub(crate) fn input(&self, ticket: Ticket, left_ms: u32) -> Input {
+    pub(crate) fn input(&self, ticket: Ticket, left_ms: u32, give_up_at_ms: u64) -> Input {
         let name = self.name.as_str();
         let id;
         let command = match self.what {
@@ -120,7 +120,7 @@ impl Ask {
             }
             _ => None,
         };
-        Input::Propose { ticket, command: bytes, wait }
+        Input::Propose { ticket, command: bytes, wait, give_up_at_ms }
     }
 
     /// What a reply means, as the node's service puts it.

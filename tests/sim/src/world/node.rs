@@ -382,7 +382,8 @@ impl World {
             let answer = ask.answer(NodeId(id), Reply::Busy);
             return self.send(Place::Node(id), from, Message::Reply { ticket, answer });
         }
-        let (shard, input) = (ask.shard, ask.input(ticket, left_ms));
+        let give_up_at_ms = node.clock.read(self.now_us).mono_ms + (give_up_us - self.now_us) / 1_000;
+        let (shard, input) = (ask.shard, ask.input(ticket, left_ms, give_up_at_ms));
         node.pending.insert(ticket, (from, ask));
         self.tell(id, shard, input);
     }
