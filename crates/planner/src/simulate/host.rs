@@ -59,6 +59,11 @@ impl Host {
         self.ready.push_back(thread);
     }
 
+    /// A thread has more work, and may have it done before others.
+    pub(super) fn wants_core_first(&mut self, thread: ThreadId) {
+        self.ready.push_front(thread);
+    }
+
     /// The next thread that gets a core, if one is free.
     pub(super) fn takes_core(&mut self) -> Option<ThreadId> {
         if self.running == self.cores {

@@ -1,7 +1,9 @@
 //! What each thread does with its inbox, and what that costs.
 //!
 //! Costs are the calibration's, laid over the way of an entry: half of what an operation costs a thread is due when it comes
-//! and half when it is applied or answered; what an entry costs is spread over the messages that it takes.
+//! and half when it is applied or answered; what an entry costs is spread over the messages that it takes. That part is for
+//! waking and for frames more than for what is in them: messages that a thread finds together, of one kind or in a frame of
+//! one peer, share it.
 
 use super::agenda::Ns;
 use super::group::{NodeIx, Op, weight};
@@ -21,6 +23,36 @@ const TIMEOUT_NS: Ns = 5_000_000_000;
 const CONNECTIONS: usize = 4;
 /// Background work comes in portions.
 const BACKGROUND_NS: f64 = 1e6;
+
+/// What a shard's thread does with entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Propose,
+    Apply,
+    Append,
+    Acknowledge,
+    Follow,
+}
+
+/// Costs of which those of one key count once: the dearest.
+struct Shared<K>(BTreeMap<K, f64>);
+
+impl<K: Ord> Default for Shared<K> {
+    fn default() -> Self {
+        Shared(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Shared<K> {
+    fn costs(&mut self, key: K, us: f64) {
+        let dearest = self.0.entry(key).or_default();
+        *dearest = dearest.max(us);
+    }
+
+    fn sum(&self) -> f64 {
+        self.0.values().sum()
+    }
+}
 
 fn inside(message: Message) -> Envelope {
     Envelope { message, to: Target::Inside }
@@ -169,20 +201,30 @@ impl World {
         let costs = &self.setting.costs;
         let (leader_op, leader_entry) = (costs.leader_network_us_per_op, costs.leader_network_us_per_entry);
         let (follower_op, follower_entry) = (costs.follower_network_us_per_op, costs.follower_network_us_per_entry);
-        let (mut cost, mut sends) = (0.0, Vec::new());
+        let (mut cost, mut sends, mut frames) = (0.0, Vec::new(), Shared::default());
         for envelope in inbox {
             let goes_in = envelope.to == Target::Inside;
-            cost += match &envelope.message {
-                Message::Ops { ops, .. } | Message::Answers { ops, .. } => weight(ops) * leader_op / 2.0,
-                Message::Append { weight, .. } if goes_in => weight * follower_op + follower_entry * APPEND,
-                Message::Append { .. } => leader_entry * APPEND / FOLLOWERS,
-                Message::Acknowledged { .. } if goes_in => leader_entry * ACKNOWLEDGE / FOLLOWERS,
-                Message::Acknowledged { .. } => follower_entry * ACKNOWLEDGE,
-                Message::Committed { .. } if goes_in => follower_entry * COMMIT,
-                Message::Committed { .. } => leader_entry * COMMIT / FOLLOWERS,
-                Message::Work(ns) => *ns as f64 / 1e3,
-                other => unreachable!("{other:?} is no message between nodes"),
+            let peer = match (&envelope.message, envelope.to) {
+                (_, Target::Node(peer)) => Some(peer),
+                (Message::Acknowledged { by, .. }, _) => Some(*by),
+                (Message::Append { shard, .. } | Message::Committed { shard, .. }, _) => self.groups[*shard].leader,
+                _ => None,
             };
+            let frame = (goes_in, peer);
+            match &envelope.message {
+                Message::Ops { ops, .. } | Message::Answers { ops, .. } => cost += weight(ops) * leader_op / 2.0,
+                Message::Append { weight, .. } if goes_in => {
+                    cost += weight * follower_op;
+                    frames.costs(frame, follower_entry * APPEND);
+                }
+                Message::Append { .. } => frames.costs(frame, leader_entry * APPEND / FOLLOWERS),
+                Message::Acknowledged { .. } if goes_in => frames.costs(frame, leader_entry * ACKNOWLEDGE / FOLLOWERS),
+                Message::Acknowledged { .. } => frames.costs(frame, follower_entry * ACKNOWLEDGE),
+                Message::Committed { .. } if goes_in => frames.costs(frame, follower_entry * COMMIT),
+                Message::Committed { .. } => frames.costs(frame, leader_entry * COMMIT / FOLLOWERS),
+                Message::Work(ns) => cost += *ns as f64 / 1e3,
+                other => unreachable!("{other:?} is no message between nodes"),
+            }
             let shard = match &envelope.message {
                 Message::Ops { shard, .. }
                 | Message::Answers { shard, .. }
@@ -202,11 +244,11 @@ impl World {
             };
             sends.push(Send { to, delay, envelope: inside(envelope.message) });
         }
-        (cost, sends)
+        (cost + frames.sum(), sends)
     }
 
     fn shards_work(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
-        let (mut cost, mut sends, mut touched) = (0.0, Vec::new(), Vec::new());
+        let (mut cost, mut sends, mut touched, mut steps) = (0.0, Vec::new(), Vec::new(), Shared::default());
         let c = self.setting.costs.clone();
         for envelope in inbox {
             match envelope.message {
@@ -220,7 +262,8 @@ impl World {
                 // Not the leader any more.
                 Message::Ops { shard, ops } => self.wait_for_leader(shard, ops),
                 Message::Append { shard, index, weight } => {
-                    cost += (weight * c.follower_shard_us_per_op + c.follower_shard_us_per_entry) / 2.0;
+                    cost += weight * c.follower_shard_us_per_op / 2.0;
+                    steps.costs(Step::Append, c.follower_shard_us_per_entry / 2.0);
                     let message = Message::Write { shard, index, weight };
                     sends.push(Send { to: self.nodes[node].writer, delay: 0, envelope: inside(message) });
                 }
@@ -229,7 +272,7 @@ impl World {
                     touched.push(shard);
                 }
                 Message::Persisted { shard, index } => {
-                    cost += c.follower_shard_us_per_entry / 4.0;
+                    steps.costs(Step::Acknowledge, c.follower_shard_us_per_entry / 4.0);
                     if let Some(leader) = self.groups[shard].leader {
                         let message = Message::Acknowledged { shard, index, by: node };
                         sends.push(self.by_network(node, Target::Node(leader), message));
@@ -240,7 +283,8 @@ impl World {
                     touched.push(shard);
                 }
                 Message::Committed { weight, .. } => {
-                    cost += weight * c.follower_shard_us_per_op / 2.0 + c.follower_shard_us_per_entry / 4.0;
+                    cost += weight * c.follower_shard_us_per_op / 2.0;
+                    steps.costs(Step::Follow, c.follower_shard_us_per_entry / 4.0);
                     self.in_background(node, weight, &mut sends);
                 }
                 other => unreachable!("{other:?} is nothing for a shard"),
@@ -250,26 +294,27 @@ impl World {
         touched.dedup();
         for shard in touched {
             if self.groups[shard].leader == Some(node) {
-                cost += self.leader_goes_on(node, shard, &mut sends);
+                cost += self.leader_goes_on(node, shard, &mut steps, &mut sends);
             }
         }
-        (cost, sends)
+        (cost + steps.sum(), sends)
     }
 
     /// Applies what is committed, and proposes what may go.
-    fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, sends: &mut Vec<Send>) -> f64 {
+    fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, steps: &mut Shared<Step>, sends: &mut Vec<Send>) -> f64 {
         let (per_op, per_entry) =
             (self.setting.costs.leader_shard_us_per_op, self.setting.costs.leader_shard_us_per_entry);
         let mut cost = 0.0;
         while let Some(ops) = self.groups[shard].apply() {
             let weight = weight(&ops);
-            cost += weight * per_op / 2.0 + per_entry / 2.0;
+            cost += weight * per_op / 2.0;
+            steps.costs(Step::Apply, per_entry / 2.0);
             self.to_followers(node, shard, Message::Committed { shard, weight }, sends);
             self.in_background(node, weight, sends);
             sends.push(self.by_network(node, Target::Gateway, Message::Answers { shard, ops }));
         }
         while let Some((index, weight)) = self.groups[shard].propose() {
-            cost += per_entry / 2.0;
+            steps.costs(Step::Propose, per_entry / 2.0);
             self.entries += 1;
             self.entry_ops += weight;
             self.to_followers(node, shard, Message::Append { shard, index, weight }, sends);

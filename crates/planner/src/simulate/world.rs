@@ -144,13 +144,15 @@ pub(super) struct Thread {
     state: State,
     /// Processor time so far.
     pub(super) busy_ns: Ns,
+    /// Since it last waited, for work or for a core.
+    slice_ns: Ns,
     /// A writer: what is told when the sync is done.
     after_sync: Vec<Send>,
 }
 
 impl Thread {
     pub(super) fn new(role: Role, host: HostIx) -> Thread {
-        Thread { role, host, inbox: Vec::new(), state: State::Idle, busy_ns: 0, after_sync: Vec::new() }
+        Thread { role, host, inbox: Vec::new(), state: State::Idle, busy_ns: 0, slice_ns: 0, after_sync: Vec::new() }
     }
 
     /// All that waits, or as much of it as is worked on at a time.
@@ -226,6 +228,8 @@ pub(super) struct World {
 
 /// A thread that has more than this before it sends what came of it before it takes the rest.
 const WEIGHT_AT_ONCE: f64 = 2_048.0;
+/// A thread that has worked for so long without a pause lets others have its core.
+const SLICE_NS: Ns = 3_000_000;
 /// Work outside of requests comes so often.
 const CHORES_NS: Ns = 1_000_000;
 
@@ -260,6 +264,7 @@ impl World {
             Event::Worked { thread, took, sends, life } => {
                 self.hosts[self.threads[thread].host].leaves_core();
                 self.threads[thread].busy_ns += took;
+                self.threads[thread].slice_ns += took;
                 self.worked(thread, sends, life);
                 self.start_work(self.threads[thread].host);
             }
@@ -345,8 +350,9 @@ impl World {
             self.hosts[host].wants_sync(thread);
             return self.start_syncs(host);
         }
-        sends.into_iter().for_each(|send| self.send(send));
+        // Before others are woken: who has more to do stays on its core.
         self.rest(thread);
+        sends.into_iter().for_each(|send| self.send(send));
     }
 
     fn start_syncs(&mut self, host: HostIx) {
@@ -357,13 +363,22 @@ impl World {
         }
     }
 
-    /// Goes on if something came meanwhile.
+    /// Goes on if something came meanwhile: on the same core, until its time slice is used up.
     fn rest(&mut self, thread: ThreadId) {
-        self.threads[thread].state = State::Idle;
         let due = thread == self.gateway && self.load.next_ns().is_some_and(|next| next <= self.agenda.now());
-        if due || !self.threads[thread].inbox.is_empty() {
-            self.wake(thread);
-        } else if thread == self.gateway {
+        let more = due || !self.threads[thread].inbox.is_empty();
+        if more && self.threads[thread].slice_ns < SLICE_NS {
+            self.threads[thread].state = State::Ready;
+            let host = self.threads[thread].host;
+            self.hosts[host].wants_core_first(thread);
+            return self.start_work(host);
+        }
+        self.threads[thread].slice_ns = 0;
+        if more {
+            return self.wake(thread);
+        }
+        self.threads[thread].state = State::Idle;
+        if thread == self.gateway {
             self.plan_due();
         }
     }

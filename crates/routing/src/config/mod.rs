@@ -112,8 +112,8 @@ impl Default for Settings {
             entry_bytes_max: 128 << 10,
             entries_in_flight_max: 4,
             queue_ops_max: 65_536,
-            checkpoint_log_bytes: 16 << 20,
-            log_keep_bytes: 16 << 20,
+            checkpoint_log_bytes: 4 << 20,
+            log_keep_bytes: 8 << 20,
             history_days: 30,
             waiter_grace_ms: 5_000,
         }
