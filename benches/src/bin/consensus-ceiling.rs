@@ -217,7 +217,7 @@ fn group(id: u64, shard: usize, settings: &Settings) -> Group {
         election_tick: 20,
         heartbeat_tick: 4,
         max_size_per_msg: 1 << 20,
-        batch_append: true,
+        skip_bcast_commit: true,
         pre_vote: true,
         check_quorum: true,
         ..Default::default()

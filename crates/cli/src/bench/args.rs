@@ -118,6 +118,9 @@ pub struct Bench {
     /// With --predict: shards
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
     pub shards: u32,
+    /// With --predict: cores that other programs keep busy meanwhile
+    #[arg(long, default_value_t = 0.0, value_name = "N")]
+    pub taken_cores: f64,
     #[command(flatten)]
     pub gateways: Gateways,
     /// Print one JSON document on standard output, errors included

@@ -19,12 +19,22 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, "leave out --mix"));
     }
     let calibration = crate::plan::read_calibration(calibration)?;
+    if !(0.0..calibration.cores as f64).contains(&args.taken_cores) {
+        let what = format!("others cannot take {} of {} cores", args.taken_cores, calibration.cores);
+        return Err(Failure::new(
+            Exit::Usage,
+            "INVALID_ARGUMENT",
+            what,
+            "use a --taken-cores from 0 to fewer than there are",
+        ));
+    }
     let (name_bytes, owner_bytes) = (args.name_bytes as u64, args.owner_bytes as u64);
     let setup = OneMachine {
         nodes: args.nodes,
         shards: args.shards,
         clients: args.clients,
         entry: EntryBytes { name_bytes, owner_bytes, metadata_bytes: 0 },
+        taken_cores: args.taken_cores,
     };
     let run = planner::predict(&setup, &calibration, SEED);
     if args.json {

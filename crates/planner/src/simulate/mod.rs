@@ -47,14 +47,17 @@ pub struct OneMachine {
     pub clients: u32,
     /// What they lock.
     pub entry: EntryBytes,
+    /// Cores that other programs keep busy meanwhile: less than there are.
+    pub taken_cores: f64,
 }
 
 /// What the model expects of such a run.
 ///
 /// # Panics
-/// Without nodes, shards or clients.
+/// Without nodes, shards or clients, or if no processor time is left.
 pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run {
     assert!(setup.nodes > 0 && setup.shards > 0 && setup.clients > 0, "nothing to simulate: {setup:?}");
+    let calibration = &slowed(calibration, setup.taken_cores);
     let shape = Shape {
         nodes: setup.nodes as usize,
         shards: setup.shards as usize,
@@ -69,6 +72,14 @@ pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run 
     world.begin();
     world.run(ns(WARM_UP_S));
     measure(&mut world, ns(WARM_UP_S + 5.0)).0
+}
+
+/// With cores that others use a part of the time, all work takes longer by that part.
+fn slowed(calibration: &Calibration, taken_cores: f64) -> Calibration {
+    let (cores, mut slowed) = (calibration.cores as f64, calibration.clone());
+    assert!((0.0..cores).contains(&taken_cores), "others take {taken_cores} of {cores} cores");
+    slowed.costs.fields().into_iter().for_each(|(_, cost)| *cost *= cores / (cores - taken_cores));
+    slowed
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{Plan, Workload};
 const ENTRY: EntryBytes = EntryBytes { name_bytes: 100, owner_bytes: 50, metadata_bytes: 0 };
 
 fn one_machine(nodes: u32, shards: u32, clients: u32) -> OneMachine {
-    OneMachine { nodes, shards, clients, entry: ENTRY }
+    OneMachine { nodes, shards, clients, entry: ENTRY, taken_cores: 0.0 }
 }
 
 /// Each step takes so long, and nothing waits for anything.
@@ -30,6 +30,13 @@ fn one_client_waits_for_the_sum_of_the_parts() {
     // Five nodes sync each entry, and the disk could do 64 at a time.
     let each = run.entries_per_s / 1_000.0;
     assert!((run.leader.disk - 5.0 * each / 64.0).abs() < 0.001, "{run:?}");
+}
+
+#[test]
+fn what_others_take_slows_all_work_down() {
+    let taken = OneMachine { taken_cores: 32.0, ..one_machine(5, 1, 1) };
+    // Twice the 200 µs of above, on half of 64 cores.
+    assert!((predict(&taken, &plain(100.0), 1).mean_ms - 1.4).abs() < 0.001);
 }
 
 #[test]
