@@ -16,6 +16,8 @@ use storage::{Durability, Engine};
 
 /// From the last fault to every shard serving again.
 const SERVES_WITHIN_US: u64 = 45 * SECOND_US;
+/// From the last question to replicas that stand level: the last leases end meanwhile.
+const CONVERGES_WITHIN_US: u64 = 10 * SECOND_US;
 
 #[derive(Default)]
 pub(crate) struct Ending {
@@ -25,6 +27,8 @@ pub(crate) struct Ending {
     open: BTreeSet<usize>,
     /// By then all must be well.
     until_us: u64,
+    /// By then the replicas must stand level.
+    converged_by_us: u64,
 }
 
 impl World {
@@ -68,14 +72,22 @@ impl World {
             2 => {
                 // Followers hear of the last commit with a heartbeat; by now they have.
                 self.ask_states();
+                self.ending.converged_by_us = self.now_us + CONVERGES_WITHIN_US;
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 3 });
             }
             // A checkpoint on its way to the disk is in neither place that the history is read from: the node waits, too.
             _ if self.nodes.values().any(|node| node.disk.writing.is_some()) => {
                 self.agenda.push(self.now_us + SECOND_US / 10, Event::Ending { stage });
             }
+            // A lease may have ended a moment ago; who follows hears of it with the next heartbeat.
+            _ if self.now_us < self.ending.converged_by_us && self.diverged().next().is_some() => {
+                self.agenda.push(self.now_us + SECOND_US / 10, Event::Ending { stage });
+            }
             _ => {
-                self.judge_convergence();
+                let diverged: Vec<String> = self.diverged().collect();
+                for what in diverged {
+                    self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });
+                }
                 self.history.tenures = self.read_tenures();
                 self.over = true;
             }
@@ -114,16 +126,15 @@ impl World {
         }
     }
 
-    /// At rest all replicas of a shard stand at the same index. (That their states are equal then is judged with all samples.)
-    fn judge_convergence(&mut self) {
-        for (shard, _) in self.map.shards() {
+    /// The shards whose replicas do not all stand at the same index, as they must at rest. (That their states are equal then is
+    /// judged with all samples.)
+    fn diverged(&self) -> impl Iterator<Item = String> {
+        self.map.shards().filter_map(|(shard, _)| {
             let index = |node: &Node| node.replicas.get(&shard).map(|replica| replica.status().applied_index);
             let last: Vec<_> = self.nodes.values().map(|node| (node.id, index(node))).collect();
-            if last.windows(2).any(|pair| pair[0].1 != pair[1].1) {
-                let what = format!("shard {shard}: at rest its replicas have applied up to (node, index) {last:?}");
-                self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });
-            }
-        }
+            let differ = last.windows(2).any(|pair| pair[0].1 != pair[1].1);
+            differ.then(|| format!("shard {shard}: at rest its replicas have applied up to (node, index) {last:?}"))
+        })
     }
 
     /// Of every name, as the leaders tell: ended grants from the engine and from memory, and current ones.
