@@ -134,7 +134,12 @@ impl Group {
     pub fn run(&mut self, commands: &[Command<'_>]) -> Vec<Outcome> {
         let first = self.next_ticket;
         for command in commands {
-            let input = Input::Propose { ticket: self.next_ticket, command: encoded(command), wait: None, give_up_at_ms: u64::MAX };
+            let input = Input::Propose {
+                ticket: self.next_ticket,
+                command: encoded(command),
+                wait: None,
+                give_up_at_ms: u64::MAX,
+            };
             self.peers[0].inbox.push(input);
             self.next_ticket += 1;
         }
