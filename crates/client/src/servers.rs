@@ -131,6 +131,11 @@ impl Servers {
 
 fn parse(address: &str) -> Result<Endpoint, Error> {
     let address = address.trim();
+    if address.starts_with("https://") {
+        return Err(Error::invalid(format!(
+            "{address:?} asks for encryption, which there is not yet: write host:port"
+        )));
+    }
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(url).ok().filter(|endpoint| endpoint.uri().port_u16().is_some());
     endpoint
@@ -147,7 +152,7 @@ mod tests {
         for good in ["127.0.0.1:7400", "http://localhost:1", " [::1]:7400 "] {
             assert!(Servers::new(vec![good.into()], &options).is_ok(), "{good}");
         }
-        for bad in ["", "localhost", "host:port", "a b:1"] {
+        for bad in ["", "localhost", "host:port", "a b:1", "https://localhost:1"] {
             assert!(Servers::new(vec![bad.into()], &options).unwrap_err().is_invalid(), "{bad}");
         }
         assert!(Servers::new(vec![], &options).unwrap_err().is_invalid());

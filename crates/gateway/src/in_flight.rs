@@ -123,18 +123,21 @@ impl InFlight {
     /// The next answer; `None` if nothing is in flight. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<OperationResult> {
         loop {
-            if let Some(result) = self.next_now() {
-                return Some(result);
-            }
+            // Futures first, and at each call: outcomes can come faster than they are taken, and then there is always one, while
+            // a heartbeat that is never polled is never even sent.
             tokio::select! {
                 biased;
-                Some((place, outcome)) = self.outcomes.recv(), if !self.direct.is_empty() => self.settle(place, outcome),
                 Some((key, result)) = self.running.next() => {
                     self.waiting.remove(&key);
                     self.scans.remove(&key);
                     self.answered.push_back(result);
                 }
+                () = std::future::ready(()), if !self.answered.is_empty() => {}
+                Some((place, outcome)) = self.outcomes.recv(), if !self.direct.is_empty() => self.settle(place, outcome),
                 else => return None,
+            }
+            if let Some(result) = self.next_now() {
+                return Some(result);
             }
         }
     }

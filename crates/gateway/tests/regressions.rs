@@ -6,6 +6,7 @@ use client::mux::{Failure, Link, LinkOptions, Service};
 use fake::{Fakes, LONG, Reaction, granted};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
@@ -127,4 +128,48 @@ async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_it
     raw.acquire(request).await.unwrap();
     let told_ms = fakes.seen()[0].1.timeout_ms;
     assert!(told_ms >= 400, "{told_ms} ms for the node");
+}
+
+/// A client that took its answers more slowly than they came kept its heartbeats from ever being sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
+    const OPEN: usize = 4_000;
+    let fakes = Fakes::start(2, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
+        Op::Acquire(request) => {
+            let Reaction::Answer(Answer::Grant(mut grant)) = granted(request, 7) else { unreachable!() };
+            grant.metadata = "m".repeat(2_000);
+            Reaction::Answer(Answer::Grant(grant))
+        }
+        _ => Reaction::Answer(Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() })),
+    })
+    .await;
+    let client = LockServiceClient::connect(format!("http://{}", fakes.gateway.address())).await.unwrap();
+    let (frames, outgoing) = tokio::sync::mpsc::channel(64);
+    let mut last_id = 1;
+    let mut acquires = |count: usize| {
+        let acquire = |_| {
+            last_id += 1;
+            let acquire = AcquireRequest { name: format!("n{last_id}"), owner: "me".into(), ..Default::default() };
+            Operation { id: last_id, timeout_ms: 30_000, ..Operation::of(Op::Acquire(acquire)) }
+        };
+        OperationFrame { operations: (0..count).map(acquire).collect() }
+    };
+    frames.send(acquires(OPEN)).await.unwrap();
+    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let mut incoming = client.max_decoding_message_size(64 << 20).stream(outgoing).await.unwrap().into_inner();
+    fakes.until(OPEN, |_, op| matches!(op, Op::Acquire(_))).await;
+    let heartbeat = Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), shards: vec![0] });
+    let heartbeat = Operation { id: 1, timeout_ms: 30_000, ..Operation::of(heartbeat) };
+    frames.send(OperationFrame { operations: vec![heartbeat] }).await.unwrap();
+    let mut answered = 0;
+    while answered < 10 * OPEN {
+        let frame = incoming.message().await.unwrap().unwrap();
+        if frame.results.iter().any(|result| result.id == 1) {
+            return;
+        }
+        answered += frame.results.len();
+        frames.send(acquires(frame.results.len())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await; // a slow client
+    }
+    panic!("{answered} acquires were answered, and the heartbeat was not");
 }

@@ -164,7 +164,7 @@ impl Stores {
 fn not_empty(own: StoreId) -> NodeError {
     NodeError::Config(match own.incarnation {
         0 => "this data directory is not empty: it holds what this node has voted for and acknowledged. Start without \
-              --reseed; only if the directory is damaged or outdated, move it away and start with --reseed and an empty one"
+              --reseed; only if the directory is damaged, or the peers refuse it, move it away and start with --reseed once"
             .into(),
         incarnation => {
             format!("this data directory is already re-seeded (as incarnation {incarnation}): start without --reseed")
@@ -177,13 +177,15 @@ fn unknown_store(peer: NodeId, known: StoreId, came_with: StoreId) -> String {
         "it has been replaced by a re-seed since, and must not be used any more (if it was just re-seeded, its machine's clock \
          is behind: correct it, and re-seed it again with an empty directory)"
     } else {
-        "if the node's data was lost or damaged, start it with --reseed and an empty directory; if it was started with the wrong \
-         --data-dir, start it with the right one"
+        "if it was started with the wrong --data-dir, start it with the right one; if the node's data was lost or damaged, move \
+         this directory away and start it with --reseed once"
+    };
+    let incarnations = match (came_with.incarnation, known.incarnation) {
+        (came_with, known) if came_with == known => String::new(),
+        (came_with, known) => format!(" (incarnation {came_with}, where {known} is known)"),
     };
     format!(
-        "node {peer} comes with another data directory than this cluster knows (incarnation {}, where {} is known): {hint}. \
-         See `palisade node --help`",
-        came_with.incarnation, known.incarnation
+        "node {peer} comes with another data directory than this cluster knows{incarnations}: {hint}. See `palisade node --help`"
     )
 }
 
@@ -300,7 +302,7 @@ mod tests {
         let stores = open(&engine, FirstStart::AskPeers);
         assert_eq!(stores.known(), BTreeMap::from([(PEER, id(9, 13)), (NodeId(3), id(0, 11))]));
         for (came_with, hint) in [
-            (id(9, 14), "--reseed and an empty directory"),
+            (id(9, 14), "start it with --reseed once"),
             (id(5, 12), "has been replaced"),
             (id(0, 11), "has been replaced"),
             (id(0, 99), "has been replaced"),

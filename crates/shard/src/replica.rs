@@ -355,9 +355,10 @@ impl Replica {
     }
 
     /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
-    /// deposed since, not of a majority.
+    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there. A leader
+    /// that has not applied an entry of its own term may lack what its predecessor acknowledged, and counts as a follower.
     fn stale_by_ms(&self) -> u64 {
-        let since_ms = if self.lead.is_some() {
+        let since_ms = if self.lead.is_some() && self.applied_term == self.raw.raft.term {
             let raft = &self.raw.raft;
             let voters = raft.prs().conf().voters().ids();
             let others = voters.iter().filter(|id| *id != raft.id);

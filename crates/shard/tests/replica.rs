@@ -286,6 +286,38 @@ fn a_leader_that_is_cut_off_says_for_how_long_before_it_steps_down() {
 }
 
 #[test]
+fn a_new_leader_does_not_call_fresh_what_it_has_not_applied() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    c.run_ms(1_000);
+    let reply = c.acquire(1, "a", 60_000);
+    assert!(matches!(reply, Reply::Done(Outcome::Granted(_))));
+    let granted_ms = c.now_ms;
+    // The others have the entry on disk; that it is committed would come with the next heartbeat, which never comes.
+    c.crash(1);
+    let mut lacked_it = false;
+    for _ in 0..400 {
+        c.now_ms += 10;
+        if c.now_ms.is_multiple_of(50) {
+            let up = c.peers.values_mut().filter(|peer| peer.replica.is_some());
+            up.for_each(|peer| peer.inbox.push(Input::Tick));
+        }
+        c.round();
+        let Some(leader) = c.leader().filter(|leader| *leader != 1) else { continue };
+        let check = c.read(leader, "a", false);
+        c.round();
+        match c.reply(leader, check) {
+            Some(Reply::Read { answer: Answer::Check { holders, .. }, stale_by_ms, .. }) if holders.is_empty() => {
+                lacked_it = true;
+                assert!(stale_by_ms >= c.now_ms - granted_ms, "{stale_by_ms}");
+            }
+            _ => break,
+        }
+    }
+    assert!(lacked_it, "it was never asked in that state");
+}
+
+#[test]
 fn what_its_caller_has_given_up_leaves_the_queue_without_being_done() {
     let mut c = Cluster::new(3);
     c.elect();

@@ -87,15 +87,29 @@ async fn conduct(args: Run) -> Result<bool, String> {
     let (fine, outcome) = match args.failover {
         Some(kills) => measure(kills, &dir, args.namespaces, args.json, args.write_docs.as_deref()).await,
         None => {
-            let plan = Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir };
+            let plan = Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir: dir.clone() };
             hurt(plan, args.json, args.write_docs.as_deref()).await
         }
     };
-    if !fine {
+    if fine {
+        unmount_below(&dir);
+    } else {
         let kept = args.dir.unwrap_or_else(|| temporary.keep());
         eprintln!("chaos: data, logs and evidence are kept in {}", kept.display());
     }
     outcome.map(|()| fine)
+}
+
+/// The small disk: a directory that is mounted on cannot be removed.
+fn unmount_below(dir: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places =
+        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|place| Path::new(place).starts_with(dir));
+    for place in places {
+        if let Err(error) = std::process::Command::new("umount").arg(place).status() {
+            eprintln!("chaos: umount {place}: {error}");
+        }
+    }
 }
 
 async fn hurt(plan: Plan, json: bool, page: Option<&Path>) -> (bool, Result<(), String>) {

@@ -66,9 +66,10 @@ fn main() -> std::process::ExitCode {
     let started = std::time::Instant::now();
     let mut totals = Totals::default();
     let mut failed = Vec::new();
+    let mut hashes = std::collections::BTreeMap::new();
     campaign.run(|report| {
         if args.hashes {
-            println!("{} {:016x}", report.seed, report.trace_hash);
+            hashes.insert(report.seed, report.trace_hash);
         }
         totals.add(&report);
         if !report.violations.is_empty() {
@@ -78,6 +79,7 @@ fn main() -> std::process::ExitCode {
         failed.len() < 5
     });
     let elapsed = started.elapsed();
+    hashes.iter().for_each(|(seed, hash)| println!("{seed} {hash:016x}"));
     let silent = if args.seeds >= 50 { totals.silent_faults() } else { Vec::new() };
     if args.json {
         println!("{}", report::json(&totals, elapsed, &silent));

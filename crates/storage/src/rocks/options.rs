@@ -8,7 +8,7 @@ use crate::StorageError;
 use crate::keys::{CF_HISTORY, CF_LOG, CF_META, CF_STATE};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME,
-    Env, LogLevel, MemtableFactory, Options,
+    LogLevel, MemtableFactory, Options,
 };
 
 const MIB: usize = 1 << 20;
@@ -36,12 +36,6 @@ pub(super) fn database() -> Result<Options, StorageError> {
     // A log is kept for the least recently flushed column family in it: without a bound `meta` would hold all of them.
     options.set_max_total_wal_size(128 * MIB as u64);
 
-    // Flushes and compactions come in bursts of a tenth of a second, on all replicas at the same time, and nobody waits for
-    // them: what somebody waits for goes first. They still get a tenth of a core that is wanted elsewhere.
-    let mut env = Env::new().map_err(|error| StorageError::Io(format!("RocksDB has no environment: {error}")))?;
-    env.lower_thread_pool_cpu_priority();
-    env.lower_high_priority_thread_pool_cpu_priority();
-    options.set_env(&env);
     options.set_max_background_jobs(2);
     options.set_max_open_files(256);
     // Writes to the tables in steps, so that their flush does not stall the log's sync.
