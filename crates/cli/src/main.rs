@@ -23,7 +23,11 @@ use clap::Parser;
 use failure::{Exit, Failure};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+
+/// How long a server that ends waits for its store.
+const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -48,8 +52,13 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(&cli.command));
-    // Nothing that still runs in the background is worth waiting for.
-    runtime.shutdown_background();
+    match &cli.command {
+        // The store closes with the last task that has a hand on it. A process that exits before is aborted by RocksDB's own
+        // threads, which find its statics gone. One whose disk hangs is not waited for.
+        Command::Node(_) | Command::Dev(_) => runtime.shutdown_timeout(STORE_CLOSES_WITHIN),
+        // Nothing that still runs in the background is worth waiting for.
+        _ => runtime.shutdown_background(),
+    }
     match outcome {
         Ok(code) => code,
         Err(failure) => {
