@@ -1,6 +1,6 @@
 //! The client: one method per operation, retried where that is safe.
 
-use crate::drive::{Driven, drive};
+use crate::drive::{Course, Driven};
 use crate::mux::{Answer, Failure};
 use crate::options::{RequestId, ttl_ms, whole_ms};
 use crate::retry::{Policy, Try};
@@ -282,7 +282,7 @@ impl Client {
                 outcome
             }
         };
-        let driven = drive(policy, servers.first(), servers.targets(), || false, send).await;
+        let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, send).await;
         driven.map_err(|error| Error::from(*error))
     }
 
@@ -308,7 +308,7 @@ impl Client {
             servers.heard(next.target, &outcome);
             outcome
         };
-        let driven = drive(policy, servers.first(), servers.targets(), || false, sent).await;
+        let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, sent).await;
         driven.map(|driven| driven.answer).map_err(|error| Error::from(*error))
     }
 

@@ -22,28 +22,7 @@ pub struct Driven<A> {
     pub target: u64,
 }
 
-/// Tries until there is an answer or the retry machine gives up.
-///
-/// `send` sends one try; `targets` gives those that can be asked, best first, and is asked anew after each failure.
-/// Once `abandoned` says so, what fails is not tried again.
-pub async fn drive<A, S, F, T>(
-    policy: Policy,
-    first: u64,
-    targets: T,
-    abandoned: impl Fn() -> bool,
-    send: S,
-) -> Result<Driven<A>, Box<Error>>
-where
-    S: FnMut(Try) -> F,
-    F: Future<Output = Result<A, Failure>>,
-    T: AsRef<[u64]>,
-{
-    let mut course = Course::new(policy, first);
-    let decision = course.attempt.resume(0);
-    course.follow(decision, targets, abandoned, send).await
-}
-
-/// The tries of one operation, for who makes the first one in another way.
+/// The tries of one operation.
 #[derive(Clone, Debug)]
 pub struct Course {
     attempt: Attempt,
@@ -57,7 +36,7 @@ impl Course {
         Course { attempt: Attempt::new(policy, 0, first), started: Instant::now(), first_sent: None }
     }
 
-    /// The first try; call it once.
+    /// The first try, for who makes it in another way; call it once.
     ///
     /// # Errors
     /// There is no time for any.
@@ -70,29 +49,14 @@ impl Course {
         }
     }
 
-    /// Goes on after a try that failed; see [`drive`].
-    pub async fn go_on<A, S, F, T>(
+    /// Tries until there is an answer or the retry machine gives up; from after the [`first`](Self::first) try on if that was made
+    /// and `failed`.
+    ///
+    /// `send` sends one try; `targets` gives those that can be asked, best first, and is asked anew after each failure.
+    /// Once `abandoned` says so, what fails is not tried again.
+    pub async fn drive<A, S, F, T>(
         mut self,
-        failed: Failure,
-        targets: T,
-        abandoned: impl Fn() -> bool,
-        send: S,
-    ) -> Result<Driven<A>, Box<Error>>
-    where
-        S: FnMut(Try) -> F,
-        F: Future<Output = Result<A, Failure>>,
-        T: AsRef<[u64]>,
-    {
-        let decision = self.after(&failed, targets.as_ref());
-        if abandoned() && !matches!(decision, Decision::GiveUp(_)) {
-            return Err(given_up());
-        }
-        self.follow(decision, targets, abandoned, send).await
-    }
-
-    async fn follow<A, S, F, T>(
-        mut self,
-        mut decision: Decision,
+        failed: Option<Failure>,
         targets: T,
         abandoned: impl Fn() -> bool,
         mut send: S,
@@ -102,7 +66,14 @@ impl Course {
         F: Future<Output = Result<A, Failure>>,
         T: AsRef<[u64]>,
     {
+        let mut decision = match failed {
+            Some(failed) => self.after(&failed, targets.as_ref()),
+            None => self.attempt.resume(0),
+        };
         loop {
+            if self.first_sent.is_some() && abandoned() && !matches!(decision, Decision::GiveUp(_)) {
+                return Err(Box::new(Error::outcome_unknown("given up: whoever asked is gone")));
+            }
             match decision {
                 Decision::Send(next) => {
                     let sent = Instant::now();
@@ -123,9 +94,6 @@ impl Course {
                 }
                 Decision::GiveUp(error) => return Err(error),
             }
-            if abandoned() && !matches!(decision, Decision::GiveUp(_)) {
-                return Err(given_up());
-            }
         }
     }
 
@@ -142,8 +110,4 @@ impl Course {
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
-}
-
-fn given_up() -> Box<Error> {
-    Box::new(Error::outcome_unknown("given up: whoever asked is gone"))
 }

@@ -1,12 +1,11 @@
 //! One operation of a client that is one for each of many shards: heartbeats, closes, lists, status.
 
 use crate::limits::STATUS_TIMEOUT_MS;
-use crate::router::{Plan, Router};
+use crate::router::{NEVER, Plan, Router};
 use client::mux::Answer;
 use futures_util::future::join_all;
 use routing::ShardId;
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::{
@@ -17,9 +16,6 @@ use wire::v1::{
 use wire::{ErrorClass, check_session_options};
 
 type Outcome = Result<Answer, Box<Error>>;
-
-/// Stands in every fan-out: their parts are all safe to finish.
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl Router {
     /// A fresh session id: nothing is sent anywhere.
@@ -163,7 +159,7 @@ impl Router {
             let op = op(shard);
             let plan = Plan { shard, slot: 0, timeout_ms, retry_busy: true };
             async move {
-                let outcome = self.ask(op, &plan, &NEVER).await;
+                let outcome = self.ask(op, &plan, &NEVER).await; // the parts are all safe to finish
                 if let Err(error) = &outcome
                     && error.code() != ErrorCode::SessionLost
                 {

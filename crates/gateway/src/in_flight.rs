@@ -107,9 +107,8 @@ impl InFlight {
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
             Begun::Alone(alone) => {
-                let key = self.run(id, kind, received, async move |router, abandoned| {
-                    router.serve(alone, &abandoned).await //
-                });
+                let key =
+                    self.run(id, kind, received, async move |router, abandoned| router.serve(alone, &abandoned).await);
                 if scans {
                     self.scans.insert(key);
                 }

@@ -20,6 +20,9 @@ use wire::v1::{
     CancelWaitRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Grant, Operation, ReleaseRequest, Route,
 };
 
+/// For what is finished whoever goes.
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
+
 /// What every client stream shares.
 #[derive(Debug)]
 pub(crate) struct Router {
@@ -139,7 +142,6 @@ impl Router {
 
     /// One operation that does not wait, from its receipt to its answer.
     pub(crate) async fn unary(&self, operation: Operation) -> Answer {
-        static NEVER: AtomicBool = AtomicBool::new(false);
         let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
         let _counted = self.metrics.counted();
         let answer = match prepare(operation) {
@@ -196,7 +198,7 @@ impl Router {
     /// been taken up through another gateway, and then it is in use. If it was not, its TTL ends it.
     pub(crate) async fn leave_queue(&self, name: String, request_id: Vec<u8>) -> Option<Grant> {
         let cancel = Op::CancelWait(CancelWaitRequest { name, request_id });
-        match self.by_name(cancel, LEAVE_TIMEOUT_MS, &AtomicBool::new(false)).await {
+        match self.by_name(cancel, LEAVE_TIMEOUT_MS, &NEVER).await {
             Ok(Answer::CancelWait(cancelled)) => cancelled.grant,
             Ok(_) => None,
             Err(error) => {
@@ -209,7 +211,7 @@ impl Router {
     /// Releases what nobody can know of but this gateway. Without an answer its TTL ends it.
     pub(crate) async fn let_go(&self, grant: Grant) {
         let release = ReleaseRequest { name: grant.resource_name, fencing_token: grant.fencing_token };
-        if let Err(error) = self.by_name(Op::Release(release), LEAVE_TIMEOUT_MS, &AtomicBool::new(false)).await {
+        if let Err(error) = self.by_name(Op::Release(release), LEAVE_TIMEOUT_MS, &NEVER).await {
             tracing::debug!(%error, "a grant that nobody knows of was not released");
         }
     }
@@ -262,7 +264,7 @@ impl Router {
             self.metrics.retried(asking.kind);
             self.send(&asking, next)
         };
-        let driven = course.go_on(failed, targets, || abandoned.load(Ordering::Relaxed), send).await?;
+        let driven = course.drive(Some(failed), targets, || abandoned.load(Ordering::Relaxed), send).await?;
         Ok(driven.answer)
     }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use wire::limits::FRAME_BYTES_MAX;
+use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 use wire::v1::lock_service_server::LockServiceServer;
 
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;
@@ -20,9 +20,6 @@ const RESETS_MAX: usize = 256;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
-/// several reads.
-const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// Serves clients until the gateway ends, and then until their streams have ended.
 pub(crate) async fn serve(

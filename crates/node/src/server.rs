@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use wire::limits::FRAME_BYTES_MAX;
+use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 use wire::v1::peer_service_server::PeerServiceServer;
 use wire::v1::shard_service_server::ShardServiceServer;
 
@@ -24,9 +24,6 @@ const RESETS_MAX: usize = 256;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
-/// several reads.
-const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// Takes over a bound socket, or binds `address`.
 pub(crate) async fn listen(bound: Option<std::net::TcpListener>, address: &str) -> Result<TcpListener, NodeError> {

@@ -89,8 +89,7 @@ impl Replica {
             write.table.extend(changes);
         }
         write.applied = Some(metadata);
-        write.history.append(&mut self.checkpointing.history);
-        self.pending.dirty = true;
+        self.pending.dirty = true; // so that the history up to here goes with this step's write, at the latest
         self.checkpointing.index = self.applied_index;
         self.checkpointing.log_bytes = 0;
         self.checkpointing.at_ms = self.now.mono_ms;

@@ -28,6 +28,8 @@ pub(crate) struct Lead {
     since_mono_ms: u64,
     base_shard_ms: u64,
     grace_ms: u64,
+    /// When each member last answered in this term, by Raft's name for it.
+    heard_ms: BTreeMap<u64, u64>,
     leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
@@ -41,6 +43,7 @@ impl Lead {
             since_mono_ms: now_ms,
             base_shard_ms: table.shard_ms(),
             grace_ms,
+            heard_ms: BTreeMap::new(),
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),
@@ -64,6 +67,16 @@ impl Lead {
     /// Shard time runs with this leader's monotonic clock from where the table stood.
     pub(crate) fn shard_ms(&self, now_ms: u64) -> u64 {
         self.base_shard_ms + now_ms.saturating_sub(self.since_mono_ms)
+    }
+
+    /// A member said something in this term.
+    pub(crate) fn heard(&mut self, id: u64, now_ms: u64) {
+        self.heard_ms.insert(id, now_ms);
+    }
+
+    /// Since when a member was not heard of; at first all count as heard of when this began, by the votes of a majority.
+    pub(crate) fn last_heard_ms(&self, id: u64) -> u64 {
+        self.heard_ms.get(&id).copied().unwrap_or(self.since_mono_ms)
     }
 
     pub(crate) fn on_lease(&mut self, event: LeaseEvent, now_ms: u64) {

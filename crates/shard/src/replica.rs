@@ -17,7 +17,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotM
 use raft::{RawNode, ReadOnlyOption, SnapshotStatus};
 use raft_prost::Message as _;
 use routing::{NodeId, ShardId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use storage::Recovered;
 
 /// One append message carries entries of up to this many bytes.
@@ -62,8 +62,6 @@ pub struct Replica {
     pub(crate) effects: Effects,
     pub(crate) out: Outputs,
     pub(crate) stats: Stats,
-    /// When each member last said something in the term of then, by Raft's name for it.
-    heard_ms: BTreeMap<u64, u64>,
     heard_from_leader_ms: u64,
 }
 
@@ -136,7 +134,6 @@ impl Replica {
             effects: Effects::default(),
             out: Outputs::default(),
             stats: Stats::default(),
-            heard_ms: BTreeMap::new(),
             heard_from_leader_ms: now.mono_ms,
             config,
         };
@@ -329,8 +326,11 @@ impl Replica {
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(shard, node, from = node_of(from).0, "Raft refused a message: {error}");
         }
-        if term == self.raw.raft.term {
-            self.heard_ms.insert(from, self.now.mono_ms);
+        if let Some(lead) = &mut self.lead
+            && term == self.raw.raft.term
+            && self.raw.raft.prs().get(from).is_some()
+        {
+            lead.heard(from, self.now.mono_ms);
         }
         if self.raw.raft.leader_id == from {
             self.heard_from_leader_ms = self.now.mono_ms;
@@ -358,19 +358,20 @@ impl Replica {
     /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there. A leader
     /// that has not applied an entry of its own term may lack what its predecessor acknowledged, and counts as a follower.
     fn stale_by_ms(&self) -> u64 {
-        let since_ms = if self.lead.is_some() && self.applied_term == self.raw.raft.term {
-            let raft = &self.raw.raft;
-            let voters = raft.prs().conf().voters().ids();
-            let others = voters.iter().filter(|id| *id != raft.id);
-            let mut heard_ms: Vec<u64> = others.map(|id| self.heard_ms.get(&id).copied().unwrap_or(0)).collect();
-            heard_ms.sort_unstable_by(|a, b| b.cmp(a));
-            // With itself, so many others are a majority.
-            match heard_ms.len().div_ceil(2) {
-                0 => self.now.mono_ms,
-                others => heard_ms[others - 1],
+        let raft = &self.raw.raft;
+        let since_ms = match &self.lead {
+            Some(lead) if self.applied_term == raft.term => {
+                let voters = raft.prs().conf().voters().ids();
+                let others = voters.iter().filter(|id| *id != raft.id);
+                let mut heard_ms: Vec<u64> = others.map(|id| lead.last_heard_ms(id)).collect();
+                heard_ms.sort_unstable_by(|a, b| b.cmp(a));
+                // With itself, so many others are a majority.
+                match heard_ms.len().div_ceil(2) {
+                    0 => self.now.mono_ms,
+                    others => heard_ms[others - 1],
+                }
             }
-        } else {
-            self.heard_from_leader_ms
+            _ => self.heard_from_leader_ms,
         };
         self.now.mono_ms.saturating_sub(since_ms)
     }

@@ -38,3 +38,7 @@ pub const OPERATION_BYTES_MAX: usize = 64 << 10;
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Largest frame of results, encoded, in bytes: one list of [`ROWS_MAX`] grants of the largest size fits.
 pub const RESULT_FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
+/// several reads.
+pub const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;

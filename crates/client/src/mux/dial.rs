@@ -5,14 +5,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
-use wire::limits::RESULT_FRAME_BYTES_MAX;
+use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::shard_service_client::ShardServiceClient;
 use wire::v1::{OperationFrame, ResultFrame};
-
-/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
-/// several reads.
-const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// Which service a link speaks to; both take the same frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::transport::{Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
 use routing::{NodeId, ShardId};
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,6 @@ struct Place {
     /// The other nodes that have a replica.
     peers: Vec<NodeId>,
     inputs: Vec<Input>,
-    wake_at_ms: Option<u64>,
 }
 
 /// A stream, and the answers of this round for it.
@@ -82,6 +81,8 @@ pub(crate) struct Worker {
     outgoing: BTreeMap<NodeId, Vec<wire::v1::PeerMessage>>,
     clock: Clock,
     ticker: Ticker,
+    /// When which place wants to be woken.
+    wakes: BTreeSet<(u64, usize)>,
     publish_at_ms: u64,
     writer: LogWriter,
     outboxes: Arc<Outboxes>,
@@ -95,7 +96,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
-        let place = |(shard, replica, peers)| Place { shard, replica, peers, inputs: Vec::new(), wake_at_ms: None };
+        let place = |(shard, replica, peers)| Place { shard, replica, peers, inputs: Vec::new() };
         Worker {
             thread: parts.thread,
             inbox: parts.inbox,
@@ -105,6 +106,7 @@ impl Worker {
             answered: Vec::new(),
             outgoing: BTreeMap::new(),
             ticker: Ticker::new(parts.clock.mono_ms(), parts.tick_ms),
+            wakes: BTreeSet::new(),
             publish_at_ms: 0,
             clock: parts.clock,
             writer: parts.writer,
@@ -137,11 +139,11 @@ impl Worker {
                     self.tell(index, Input::Tick);
                 }
             }
-            for index in 0..self.places.len() {
-                if self.places[index].wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms) {
-                    self.places[index].wake_at_ms = None;
-                    self.tell(index, Input::Wake);
-                }
+            while let Some(&(at_ms, index)) = self.wakes.first()
+                && at_ms <= now.mono_ms
+            {
+                self.wakes.pop_first();
+                self.tell(index, Input::Wake);
             }
             if let Err(fatal) = self.step(now) {
                 self.lifecycle.fail(format!(
@@ -181,9 +183,8 @@ impl Worker {
 
     /// Until the next tick, or until a replica wants to be woken.
     fn wait_ms(&self, now_ms: u64) -> u64 {
-        let wake_at_ms = self.places.iter().filter_map(|place| place.wake_at_ms).min();
         let tick_ms = self.ticker.wait_ms(now_ms);
-        wake_at_ms.map_or(tick_ms, |at_ms| tick_ms.min(at_ms.saturating_sub(now_ms)))
+        self.wakes.first().map_or(tick_ms, |(at_ms, _)| tick_ms.min(at_ms.saturating_sub(now_ms)))
     }
 
     fn take(&mut self, now: Now, message: HostMessage) {
@@ -293,7 +294,7 @@ impl Worker {
             self.answer(ticket, reply);
         }
         if let Some(at_ms) = outputs.wake_at_ms {
-            self.places[index].wake_at_ms = Some(at_ms);
+            self.wakes.insert((at_ms, index));
         }
         if !outputs.ended.is_empty() {
             self.metrics.grants_ended(&outputs.ended);

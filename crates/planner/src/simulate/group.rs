@@ -1,7 +1,7 @@
 //! One shard as the model sees it: a queue, entries in flight, and who has acknowledged what.
 //!
-//! It follows the rule of `shard`: one entry is in flight at a time, unless the queue fills a good part of the next. It knows
-//! nothing of processors, disks and links.
+//! It follows the first rule of `shard`: one entry is in flight at a time, unless the queue fills a good part of the next. That
+//! the next entry also waits for who was just answered is left out. It knows nothing of processors, disks and links.
 
 use super::agenda::Ns;
 use std::collections::VecDeque;

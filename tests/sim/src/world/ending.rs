@@ -70,7 +70,6 @@ impl World {
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 2 });
             }
             2 => {
-                // Followers hear of the last commit with a heartbeat; by now they have.
                 self.ask_states();
                 self.ending.converged_by_us = self.now_us + CONVERGES_WITHIN_US;
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 3 });
