@@ -2,12 +2,12 @@
 
 use crate::drive::{Course, Driven};
 use crate::mux::{Answer, Failure};
-use crate::options::{RequestId, ttl_ms, whole_ms};
+use crate::options::{RequestId, said_owner, ttl_ms, whole_ms};
 use crate::retry::{Policy, Try};
 use crate::servers::Servers;
 use crate::{AcquireOptions, ClientOptions, Error, LockGuard, Session, SessionOptions, unary};
 use crate::{Cancelled, Checked, ClusterStatus, Heartbeat, Listing, Opened, Released, Renewal};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::OperationKind;
@@ -162,7 +162,7 @@ impl Client {
     /// A fresh session id, without heartbeats: see [`open_session`](Self::open_session) for one that keeps itself alive.
     pub async fn open_session_raw(&self, options: SessionOptions) -> Result<Opened, Error> {
         let request = v1::OpenSessionRequest {
-            owner: options.owner.unwrap_or_else(|| self.inner.options.owner.clone()),
+            owner: said_owner(options.owner, &self.inner.options.owner)?,
             ttl_ms: ttl_ms(options.ttl)?,
             metadata: options.metadata,
         };
@@ -267,6 +267,7 @@ impl Client {
         wire::check_operation(&operation)?;
         let op = operation.op.as_ref().ok_or_else(|| Error::invalid("the operation is empty"))?;
         let policy = self.policy(op.kind(), op.wait_ms(), timeout, servers);
+        let reach = &Reach::default();
         let send = |next: Try| {
             let mut operation = operation.clone();
             if let Some(Op::Acquire(acquire)) = &mut operation.op {
@@ -279,11 +280,12 @@ impl Client {
                     servers.call(next.target, operation, next.timeout_ms).await
                 };
                 servers.heard(next.target, &outcome);
+                reach.heard(&outcome);
                 outcome
             }
         };
         let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, send).await;
-        driven.map_err(|error| Error::from(*error))
+        driven.map_err(|error| reach.explain(*error, servers))
     }
 
     /// For what is no operation of the stream: a unary RPC, retried like the rest. `kind` must be a read.
@@ -297,19 +299,22 @@ impl Client {
     {
         let servers = self.inner.servers.as_ref().map_err(Clone::clone)?;
         let policy = self.policy(kind, 0, self.inner.options.timeout, servers);
-        let send = &send;
+        let (send, reach) = (&send, &Reach::default());
         let sent = |next: Try| async move {
             let timeout = Duration::from_millis(next.timeout_ms);
-            let channel = servers.channel(next.target, timeout).await?;
-            let outcome = send(channel, timeout).await.map_err(|status| unary::failed(&status));
+            let outcome = match servers.channel(next.target, timeout).await {
+                Ok(channel) => send(channel, timeout).await.map_err(|status| unary::failed(&status)),
+                Err(not_sent) => Err(not_sent),
+            };
             if matches!(outcome, Err(Failure::Lost(_))) {
                 servers.forget_channel(next.target);
             }
             servers.heard(next.target, &outcome);
+            reach.heard(&outcome);
             outcome
         };
         let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, sent).await;
-        driven.map(|driven| driven.answer).map_err(|error| Error::from(*error))
+        driven.map(|driven| driven.answer).map_err(|error| reach.explain(*error, servers))
     }
 
     /// With one gateway a try may take all the time there is: the gateway itself tries again. With several, a gateway that
@@ -318,6 +323,41 @@ impl Client {
         let timeout_ms = u64::from(whole_ms(timeout)).max(1);
         let attempt_timeout_ms = if servers.targets().len() > 1 { timeout_ms.div_ceil(2) } else { timeout_ms };
         Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms, retry_busy: true, relays: true }
+    }
+}
+
+/// Whether any try of one operation got through to a gateway.
+#[derive(Debug)]
+struct Reach {
+    since: Instant,
+    /// Why the last try was not sent. `None` after one that was, for good.
+    not_sent: Mutex<Option<Arc<str>>>,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Reach { since: Instant::now(), not_sent: Mutex::new(Some("nothing was tried".into())) }
+    }
+}
+
+impl Reach {
+    fn heard<T>(&self, outcome: &Result<T, Failure>) {
+        let mut not_sent = self.not_sent.lock().unwrap_or_else(PoisonError::into_inner);
+        *not_sent = match outcome {
+            Err(Failure::NotSent(why)) if not_sent.is_some() => Some(why.clone()),
+            _ => None,
+        };
+    }
+
+    /// The error of an operation that failed: whoever reached no gateway knows nothing of the cluster behind.
+    fn explain(&self, error: v1::Error, servers: &Servers) -> Error {
+        let not_sent = self.not_sent.lock().unwrap_or_else(PoisonError::into_inner);
+        match not_sent.as_deref() {
+            Some(why) if !servers.is_connected() => {
+                Error::unreachable(&servers.addresses(), self.since.elapsed().as_millis(), why)
+            }
+            _ => error.into(),
+        }
     }
 }
 

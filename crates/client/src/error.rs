@@ -15,13 +15,19 @@ pub struct Error {
     pub message: String,
     /// The fencing token that holds the name now, if one does and the server said so.
     pub current_token: Option<u64>,
-    /// The owner of one current holder, if the lock is held by another. May be empty: owners are free text.
+    /// The owner of one current holder, if the lock is held by another. May be empty: the protocol does not ask who acquires.
     pub holder: Option<String>,
     /// How long to wait before the next try, if the server said so.
     pub retry_after: Option<Duration>,
+    unreachable: bool,
 }
 
 impl Error {
+    /// No gateway could be connected to, so this says nothing about the cluster, and nothing was done. Is one running there?
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable
+    }
+
     /// The lock is another's, and is still so after the wait, if there was one. Wait (longer), or try later.
     pub fn is_held(&self) -> bool {
         self.code.class() == ErrorClass::TryLater
@@ -48,7 +54,25 @@ impl Error {
     }
 
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), current_token: None, holder: None, retry_after: None }
+        Error {
+            code,
+            message: message.into(),
+            current_token: None,
+            holder: None,
+            retry_after: None,
+            unreachable: false,
+        }
+    }
+
+    /// No try got through to any of the gateways at `addresses`; `why` is what the last one failed with.
+    pub(crate) fn unreachable(addresses: &[String], within_ms: u128, why: &str) -> Error {
+        let who = match addresses {
+            [only] => format!("the gateway at {only} could not be reached"),
+            several => format!("none of the gateways at {} could be reached", several.join(", ")),
+        };
+        let message =
+            format!("{who} within {within_ms} ms (last: {why}). Nothing was done: is a gateway running there?");
+        Error { unreachable: true, ..Error::new(ErrorCode::NoLeader, message) }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -73,6 +97,7 @@ impl From<wire::v1::Error> for Error {
             current_token: (error.current_token != 0).then_some(error.current_token),
             holder: matches!(code, ErrorCode::Held | ErrorCode::WaitTimeout).then_some(error.holder),
             retry_after: (error.retry_after_ms != 0).then(|| Duration::from_millis(error.retry_after_ms.into())),
+            unreachable: false,
         }
     }
 }

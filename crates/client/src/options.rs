@@ -14,7 +14,7 @@ pub type RequestId = [u8; REQUEST_ID_BYTES];
 pub struct ClientOptions {
     /// How long an operation may take, its retries included; a wait comes on top. Default: 5 s.
     pub timeout: Duration,
-    /// Who acquires, if an acquire does not say; shown to others. Default: `host/pid`.
+    /// Who acquires, if an acquire does not say; shown to others, not empty. Default: `host/pid`.
     pub owner: String,
     /// Uses a unary RPC for each operation instead of one stream for many: simpler, slower. For comparison.
     pub unary: bool,
@@ -100,7 +100,7 @@ impl AcquireOptions {
         AcquireOptions { name: name.into(), ..AcquireOptions::default() }
     }
 
-    /// Who acquires; shown to others and kept in history. Not an identity: the token is.
+    /// Who acquires; shown to others and kept in history, not empty. Not an identity: the token is.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
@@ -157,7 +157,7 @@ impl AcquireOptions {
     pub(crate) fn into_request(self, default_owner: &str, request_id: RequestId) -> Result<AcquireRequest, Error> {
         Ok(AcquireRequest {
             name: self.name,
-            owner: self.owner.unwrap_or_else(|| default_owner.to_owned()),
+            owner: said_owner(self.owner, default_owner)?,
             ttl_ms: ttl_ms(self.ttl)?,
             request_id: request_id.to_vec(),
             wait_ms: whole_ms(self.wait),
@@ -196,7 +196,7 @@ impl SessionOptions {
         SessionOptions::default()
     }
 
-    /// Who holds what the session acquires.
+    /// Who holds what the session acquires; not empty.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
@@ -213,6 +213,16 @@ impl SessionOptions {
         self.metadata = metadata.into();
         self
     }
+}
+
+/// Who asks. On the wire an empty owner is one that was not said; here it is a mistake, such as a variable that is not set, and
+/// it would leave others to guess who holds their lock.
+pub(crate) fn said_owner(chosen: Option<String>, default: &str) -> Result<String, Error> {
+    let owner = chosen.unwrap_or_else(|| default.to_owned());
+    if owner.trim().is_empty() {
+        return Err(Error::invalid("the owner is empty: say who asks, or leave it out for the default"));
+    }
+    Ok(owner)
 }
 
 /// 0 stands for the default on the wire, so a TTL of zero must not get there.
@@ -243,6 +253,22 @@ mod tests {
         assert_eq!(ttl_ms(Some(Duration::from_secs(30))).unwrap(), 30_000);
         assert_eq!(whole_ms(Duration::from_micros(1)), 1);
         assert_eq!(whole_ms(Duration::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn an_empty_owner_is_refused_and_one_left_out_is_the_default() {
+        let owner =
+            |options: AcquireOptions, default| options.into_request(default, [7; 16]).map(|request| request.owner);
+        assert_eq!(owner(AcquireOptions::new("n"), "me").unwrap(), "me");
+        for (options, default) in [
+            (AcquireOptions::new("n").owner(""), "me"),
+            (AcquireOptions::new("n").owner(" "), "me"),
+            (AcquireOptions::new("n"), ""),
+        ] {
+            let refused = owner(options, default).unwrap_err();
+            assert!(refused.is_invalid() && refused.message.contains("owner"), "{refused}");
+        }
+        assert!(said_owner(SessionOptions::new().owner("").owner, "me").unwrap_err().is_invalid());
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) struct Servers {
 
 #[derive(Debug)]
 struct Server {
+    address: String,
     endpoint: Endpoint,
     link: OnceLock<Link>,
     channel: Mutex<Option<Channel>>,
@@ -40,7 +41,8 @@ impl Servers {
         let mut servers = Vec::new();
         for address in endpoints {
             let (link, channel, connecting) = (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
-            servers.push(Server { endpoint: parse(&address)?, link, channel, connecting });
+            let endpoint = parse(&address)?;
+            servers.push(Server { address: address.trim().to_owned(), endpoint, link, channel, connecting });
         }
         if servers.is_empty() {
             return Err(Error::invalid("no endpoint given: name at least one gateway as host:port"));
@@ -56,6 +58,18 @@ impl Servers {
 
     pub(crate) fn targets(&self) -> &[u64] {
         &self.targets
+    }
+
+    /// As they were given.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.address.clone()).collect()
+    }
+
+    /// To any of them, as of a moment ago.
+    pub(crate) fn is_connected(&self) -> bool {
+        let connected =
+            |server: &Server| server.link.get().is_some_and(Link::is_connected) || server.channel().is_some();
+        self.servers.iter().any(connected)
     }
 
     pub(crate) fn first(&self) -> u64 {

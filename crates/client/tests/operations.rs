@@ -62,6 +62,17 @@ async fn what_may_have_been_done_is_never_reported_as_not_done() {
     let refused = down.acquire("n").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::NoLeader, "it was never sent");
     assert!(refused.message.contains("cannot connect to"), "{refused}");
+    assert!(refused.is_unreachable() && refused.message.contains("could not be reached"), "{refused}");
+    assert!(!refused.message.contains("leader"), "nobody was there to say so: {refused}");
+    let neither = self::client(&[&nobody().await, &nobody().await], Duration::from_millis(200));
+    let refused = neither.cluster_status().await.unwrap_err();
+    assert!(refused.is_unreachable() && refused.message.starts_with("none of the gateways at"), "{refused}");
+    assert!(refused.message.contains("cannot connect to"), "{refused}");
+
+    let leaderless = Fake::start(|_| error(ErrorCode::NoLeader)).await;
+    let client = self::client(&[&leaderless.endpoint(), &nobody().await], Duration::from_millis(200));
+    let refused = client.check("n", Consistency::Stale).await.unwrap_err();
+    assert!(!refused.is_unreachable() && refused.code == ErrorCode::NoLeader, "one gateway did answer: {refused}");
 }
 
 #[tokio::test]

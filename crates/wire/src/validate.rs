@@ -1,4 +1,7 @@
 //! What may be asked: early, typed refusals of input that can never succeed. Each says what to change.
+//!
+//! An empty owner passes: on the wire it cannot be told from one that was not said, and a client need not say who it is. The
+//! SDK and the command line, where it can be told, refuse it.
 
 use crate::limits::*;
 use crate::v1::{AcquireRequest, Consistency, Error, Mode, Operation, operation::Op};
@@ -113,8 +116,9 @@ fn check_ttl(ttl_ms: u32) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "the TTL is {ttl_ms} ms: use {} ms (100 ms) to {} ms (24 h)",
+        "the TTL is {ttl_ms} ms: use {} ms to {} h ({} ms)",
         TTL_MS.start(),
+        TTL_MS.end() / 3_600_000,
         TTL_MS.end()
     )))
 }
