@@ -76,13 +76,20 @@ async fn whoever_does_not_hold_a_lock_cannot_touch_it() {
 async fn bad_input_is_refused_as_usage_and_the_service_goes_on() {
     let cluster = Cluster::start(Spec::default()).await;
     let long = "n".repeat(513);
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 12] = [
         &["acquire", ""],
         &["acquire", &long],
         &["acquire", "a\nb"],
         &["acquire", "a", "--ttl", "99ms"],
         &["acquire", "a", "--ttl", "25h"],
         &["check", ""],
+        // By the parser of the command line: the same document.
+        &["acquire", "a", "--owner", ""],
+        &["break", "a", "--reason", "gone", "--by", ""],
+        &["acquire", "a", "--ttl", "soon"],
+        &["acquire", "a", "--tll", "5s"],
+        &["renew", "a"],
+        &["fly"],
     ];
     for args in cases {
         let refused = cluster.run(&[args, &["--json"]].concat()).await;
@@ -160,12 +167,42 @@ async fn cluster_status_for_people_and_programs() {
     assert!(stderr(&leaderless).contains("no leader for shard 0, 1"), "{}", stderr(&leaderless));
 }
 
-#[test]
-fn nobody_there_is_an_error_that_says_where_it_looked() {
+fn nobody_there(args: &[&str]) -> Output {
     let mut command = Command::new(palisade_binary());
-    command.args(["check", "a", "--endpoint", "127.0.0.1:9", "--timeout", "300ms"]);
-    let output = command.output().expect("run palisade");
+    // The discard port of a loopback address that nothing else uses.
+    command.args(args).env("PALISADE_ENDPOINT", "127.0.0.9:9").output().expect("run palisade")
+}
+
+#[test]
+fn nobody_there_is_an_error_that_says_where_it_looked_and_not_one_of_the_cluster() {
+    for verb in [&["acquire", "a"][..], &["check", "a"], &["session", "open"], &["cluster", "status"], &["bench"]] {
+        let output = nobody_there(&[verb, &["--timeout", "300ms"]].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{verb:?}: {said}");
+        assert!(said.contains("the gateway at 127.0.0.9:9 could not be reached"), "{verb:?}: {said}");
+        assert!(!said.contains("leader"), "{verb:?} blames the cluster: {said}");
+        for way_out in ["next: ", "palisade dev", "--endpoint", "PALISADE_ENDPOINT"] {
+            assert!(said.contains(way_out), "{verb:?}: {way_out} is not in {said}");
+        }
+        assert!(output.stdout.is_empty(), "{verb:?} prints an empty result");
+        let output = nobody_there(&[verb, &["--timeout", "300ms", "--json"]].concat());
+        assert_eq!((output.status.code(), error_code(&output).as_str()), (Some(1), "UNREACHABLE"), "{verb:?}");
+    }
+    let output = nobody_there(&["lock", "a", "--timeout", "300ms", "--", "true"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("127.0.0.1:9"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("next: "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("could not be reached"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_command_line_that_cannot_be_parsed_is_told_where_json_goes_only_if_json_was_asked_for() {
+    let asked = nobody_there(&["acquire", "a", "--ttl", "90", "--json"]);
+    assert_eq!((asked.status.code(), error_code(&asked).as_str()), (Some(2), "INVALID_ARGUMENT"));
+    assert!(asked.stderr.is_empty(), "{}", stderr(&asked));
+    for plain in [&["acquire", "a", "--ttl", "90"][..], &["lock", "a", "--ttl", "90", "--", "ls", "--json"]] {
+        let output = nobody_there(plain);
+        assert_eq!(output.status.code(), Some(2), "{plain:?}");
+        assert!(output.stdout.is_empty() && stderr(&output).contains("`90` has no unit"), "{plain:?}");
+    }
+    let help = nobody_there(&["acquire", "--json", "--help"]);
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: palisade acquire"));
 }

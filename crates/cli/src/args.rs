@@ -36,7 +36,7 @@ pub enum Command {
     Gateway(Gateway),
     /// Take a lock
     Acquire(Acquire),
-    /// Give a lock another TTL
+    /// Keep a lock for its TTL again, counted from now
     Renew(Renew),
     /// Show who holds a lock (exit code 0 whether it is held or free)
     Check(Check),
@@ -122,16 +122,16 @@ pub struct Dev {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-First start. A node whose data directory is new takes part only once every other node that shares a shard with it has confirmed
-that it knows no other directory of it: an empty directory could as well be a lost one, and then the node has forgotten what
-it voted for and acknowledged. It logs whom it waits for. In a cluster that has never run, and some of whose machines start
+First start. A node whose data directory is new takes part only once every other node that shares a shard with it has confirmed \
+that it knows no other directory of it: an empty directory could as well be a lost one, and then the node has forgotten what \
+it voted for and acknowledged. It logs whom it waits for. In a cluster that has never run, and some of whose machines start \
 later, --new-cluster skips the wait.
 
-Re-seeding. If a node refuses to start because its data is damaged, or its disk is lost, move what is left of its data directory
-away and start the node with --reseed, on an empty directory. It comes back as a new member: it gets the log or a snapshot
-from the leader of each of its shards, and has a vote again once it has caught up. Until then `palisade cluster status` shows
-it as re-seeding, and its shards have one voter less to lose. This needs a majority of each shard's other voters: if more than
-a minority of a shard's replicas lost their data, that shard is not served any more. Afterwards, start it without --reseed.
+Re-seeding. If a node refuses to start because its data is damaged, or its disk is lost, move what is left of its data directory \
+away and start the node with --reseed, on an empty directory. It comes back as a new member: it gets the log or a snapshot \
+from the leader of each of its shards, and has a vote again once it has caught up. Until then `palisade cluster status` shows \
+it as re-seeding, and its shards have one voter less to lose. This needs a majority of each shard's other voters: if more than \
+a minority of a shard's replicas lost their data, that shard is not served any more. Afterwards, start it without --reseed. \
 Never bring the old directory back: it is refused.")]
 pub struct Node {
     /// The cluster file
@@ -165,13 +165,13 @@ pub struct Gateway {
 pub struct Acquire {
     /// The resource: 1 to 512 bytes; names with the same {tag} share a shard
     pub name: String,
-    /// Who asks [default: user@host]
-    #[arg(long, env = "PALISADE_OWNER")]
+    /// Who asks, for others to see [default: user@host]
+    #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How long the lock lives without renewal: 100ms to 24h
     #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub ttl: u32,
-    /// How long to wait in the queue if another holds it
+    /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
     /// How to hold it
@@ -196,7 +196,7 @@ pub struct Renew {
     /// The resource
     pub name: String,
     /// The fencing token of the grant
-    #[arg(long)]
+    #[arg(long, value_parser = token)]
     pub token: u64,
     #[command(flatten)]
     pub remote: Remote,
@@ -218,7 +218,7 @@ pub struct Release {
     /// The resource
     pub name: String,
     /// The fencing token of the grant
-    #[arg(long)]
+    #[arg(long, value_parser = token)]
     pub token: u64,
     #[command(flatten)]
     pub remote: Remote,
@@ -227,7 +227,8 @@ pub struct Release {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 COMMAND runs in its own process group with PALISADE_TOKEN and PALISADE_RESOURCE set. SIGINT and SIGTERM are passed on to it.
-If the lock cannot be renewed, COMMAND gets SIGTERM while the lock is still surely held, and SIGKILL before it can be
+
+If the lock cannot be renewed, COMMAND gets SIGTERM while the lock is still surely held, and SIGKILL before it can be \
 another's: a short TTL leaves it little time to clean up.")]
 pub struct Lock {
     /// The resource
@@ -235,11 +236,11 @@ pub struct Lock {
     /// How long the lock outlives a holder that vanished: 1s to 24h
     #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub ttl: u32,
-    /// How long to wait in the queue if another holds it
+    /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
-    /// Who asks [default: user@host]
-    #[arg(long, env = "PALISADE_OWNER")]
+    /// Who asks, for others to see [default: user@host]
+    #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How to hold it
     #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
@@ -258,7 +259,7 @@ pub struct Lock {
 pub struct History {
     /// The resource
     pub name: String,
-    /// At most so many, at most 1000
+    /// Show at most so many, 1 to 1000
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
     #[command(flatten)]
@@ -270,7 +271,7 @@ pub struct Ls {
     /// Only names that begin with this
     #[arg(default_value = "", hide_default_value = true)]
     pub prefix: String,
-    /// At most so many, at most 1000
+    /// Show at most so many, 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
     #[command(flatten)]
@@ -285,10 +286,10 @@ pub struct Break {
     #[arg(long)]
     pub reason: String,
     /// Break only this grant [default: the one that holds the lock now]
-    #[arg(long)]
+    #[arg(long, value_parser = token)]
     pub token: Option<u64>,
     /// Who asks for it [default: user@host]
-    #[arg(long)]
+    #[arg(long, value_parser = who)]
     pub by: Option<String>,
     #[command(flatten)]
     pub remote: Remote,
@@ -316,8 +317,8 @@ impl Session {
 
 #[derive(Debug, Args)]
 pub struct SessionOpen {
-    /// Who asks [default: user@host]
-    #[arg(long, env = "PALISADE_OWNER")]
+    /// Who asks, for others to see [default: user@host]
+    #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How long the session lives without a heartbeat: 100ms to 24h
     #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
@@ -386,6 +387,17 @@ fn request_id(text: &str) -> Result<u128, String> {
         .map_err(|_| "write 32 hex digits, such as the output of `openssl rand -hex 16`".into())
 }
 
+fn token(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write the whole number that the acquire printed as its token".into())
+}
+
+fn who(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty: say who asks; if neither the option nor its variable is set, it is user@host".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// `user@host`: who asks, when nothing else is said.
 pub fn user_at_host() -> String {
     let uid = nix::unistd::geteuid();
@@ -411,6 +423,22 @@ mod tests {
         assert_eq!((lock.ttl, lock.command.len()), (5_000, 3));
         assert!(Cli::try_parse_from(["palisade", "lock", "a", "sh"]).is_err());
         assert!(Cli::try_parse_from(["palisade", "lock", "a", "--"]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_value_is_refused_with_what_to_write() {
+        let refused = |text: &str| Cli::try_parse_from(text.split(' ')).expect_err(text).to_string();
+        for (line, says) in [
+            ("palisade acquire a --owner=", "'--owner <OWNER>': it is empty"),
+            ("palisade session open --owner=", "'--owner <OWNER>': it is empty"),
+            ("palisade break a --reason r --by=", "'--by <BY>': it is empty"),
+            ("palisade renew a --token abc", "the acquire printed"),
+            ("palisade acquire a --ttl 90", "`90` has no unit"),
+            ("palisade acquire a --ttl 60d", "24h"),
+        ] {
+            let told = refused(line);
+            assert!(told.contains(says), "{line}: {told}");
+        }
     }
 
     #[test]

@@ -51,13 +51,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
-/// Like [`parse`], but refuses what does not fit the protocol's 32-bit milliseconds (about 49 days).
+/// Like [`parse`], but refuses what does not fit the protocol's 32-bit milliseconds (about 49 days), far above the 24 h that
+/// the service allows for what is written in them: TTLs and waits.
 ///
 /// # Errors
 /// As [`parse`].
 pub fn parse_ms(text: &str) -> Result<u32, String> {
     let duration = parse(text)?;
-    u32::try_from(duration.as_millis()).map_err(|_| "it is longer than 49 days".to_owned())
+    u32::try_from(duration.as_millis()).map_err(|_| "it is too long: at most 24h".to_owned())
 }
 
 /// For people: `420ms`, `29.8s`, `4m 12s`, `2h 05m`, `3d 04h`.

@@ -25,6 +25,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The code of a failure that is no word of the cluster: no gateway could be connected to.
+const UNREACHABLE: &str = "UNREACHABLE";
+
 /// A verb that did not do what was asked.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failure {
@@ -58,6 +61,17 @@ impl Failure {
         Failure { told: true, ..Failure::new(exit, "", "", "") }
     }
 
+    /// A command line that could not be parsed, as the parser tells it to people: what is wrong, then tips and usage.
+    pub fn of_usage(error: &clap::Error) -> Failure {
+        let told = error.render().to_string();
+        let told = told.strip_prefix("error: ").unwrap_or(&told);
+        let in_one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+        let is_advice = |part: &str| ["tip: ", "Usage: ", "For more "].iter().any(|start| part.starts_with(start));
+        let (next, message): (Vec<String>, Vec<String>) =
+            told.split("\n\n").map(in_one_line).filter(|part| !part.is_empty()).partition(|part| is_advice(part));
+        Failure::new(Exit::Usage, ErrorCode::InvalidArgument.as_str_name(), message.join("; "), next.join("; "))
+    }
+
     /// To standard error for people; as `{"error":{…}}` to standard output for programs.
     pub fn print(&self, json: bool) {
         if self.told {
@@ -75,6 +89,11 @@ impl Failure {
 
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Failure {
+        if error.is_unreachable() {
+            let next =
+                "start one (`palisade dev` runs a whole cluster), or name another with --endpoint or PALISADE_ENDPOINT";
+            return Failure::new(Exit::Error, UNREACHABLE, one_line(&error.message), next);
+        }
         let code = error.code;
         let (exit, next) = match code {
             ErrorCode::InvalidArgument => (Exit::Usage, "correct the value and run it again"),
@@ -106,9 +125,6 @@ impl From<client::Error> for Failure {
             ErrorCode::Internal | ErrorCode::Unspecified => (Exit::Error, "see the logs of the gateway and the nodes"),
         };
         let mut failure = Failure::new(exit, code.as_str_name(), one_line(&error.message), next);
-        if exit == Exit::Error && error.message.contains("cannot connect") {
-            failure.next = "is a gateway there? Start one (`palisade dev`), or name another with --endpoint".into();
-        }
         failure.current_token = error.current_token;
         failure.holder = error.holder;
         failure
@@ -143,6 +159,19 @@ mod tests {
         ] {
             assert_eq!(failure(WireError::new(code, "m")).exit, exit, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_command_line_that_cannot_be_parsed_is_a_failure_like_any_other() {
+        use clap::Parser;
+        let of = |line: &str| Failure::of_usage(&crate::args::Cli::try_parse_from(line.split(' ')).expect_err(line));
+        let missing = of("palisade renew a --json");
+        assert_eq!((missing.exit, missing.code.as_str()), (Exit::Usage, "INVALID_ARGUMENT"));
+        assert_eq!(missing.message, "the following required arguments were not provided: --token <TOKEN>");
+        assert!(missing.next.starts_with("Usage: palisade renew"), "{}", missing.next);
+        let unknown = of("palisade acquire a --tll 5s --json");
+        assert_eq!(unknown.message, "unexpected argument '--tll' found");
+        assert!(unknown.next.starts_with("tip: a similar argument exists: '--ttl'"), "{}", unknown.next);
     }
 
     #[test]

@@ -73,8 +73,9 @@ pub async fn run(args: &args::Lock) -> Result<ExitCode, Failure> {
     let guard = match guard {
         Ok(guard) => guard,
         Err(error) => {
-            // It may have been granted, or may yet be: nobody else knows of it, so it would be held for its whole TTL.
-            if !error.is_held() {
+            // It may have been granted, or may yet be: nobody else knows of it, so it would be held for its whole TTL. Unless
+            // nobody was asked.
+            if !error.is_held() && !error.is_unreachable() {
                 verbs::let_go(&client, &args.name, request_id).await;
             }
             return Err(error.into());

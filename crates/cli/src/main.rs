@@ -21,6 +21,7 @@ mod verbs;
 use args::{Cli, Cluster, Command};
 use clap::Parser;
 use failure::{Exit, Failure};
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,7 +31,15 @@ use tracing_subscriber::EnvFilter;
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help, the version, and what is wrong for people.
+        Err(error) if !error.use_stderr() || !asks_for_json(std::env::args_os()) => error.exit(),
+        Err(error) => {
+            Failure::of_usage(&error).print(true);
+            return Exit::Usage.into();
+        }
+    };
     if let Command::Exec(args) = &cli.command {
         return exec::run(args);
     }
@@ -89,6 +98,11 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Exec(_) => unreachable!("needs no runtime"),
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+/// Whether `--json` is on a command line that could not be parsed. What follows `--` is another command's.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    args.take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
 /// Whether standard output is ours and a program reads it.

@@ -259,7 +259,7 @@ pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String
     let (paint, now) = (Paint::stdout(), wall_ms());
     emit(&format!("{} {}", paint.good(heading), paint.bold(&one_line(&grant.resource_name))));
     let mut pairs = vec![
-        ("owner", one_line(&grant.owner_id)),
+        ("owner", if grant.owner_id.is_empty() { "(not said)".into() } else { one_line(&grant.owner_id) }),
         ("token", paint.bold(&grant.fencing_token.to_string())),
         ("expires", format!("{} (TTL {})", expiry(grant.expires_at_ms, now), show_ms(grant.ttl_ms.into()))),
         ("renewals", grant.renewal_count.to_string()),

@@ -196,10 +196,11 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
 
 fn ending(tenure: &Tenure) -> String {
     let state = state_name(tenure.state());
-    match (tenure.ended_at_ms, tenure.broken_by.is_empty()) {
-        (0, _) => "holds it".into(),
-        (_, true) => state.into(),
-        (_, false) => format!("{state} by {}: {}", tenure.broken_by, tenure.break_reason),
+    match (tenure.broken_by.as_str(), tenure.break_reason.as_str()) {
+        _ if tenure.ended_at_ms == 0 => "holds it".into(),
+        ("", "") => state.into(),
+        ("", reason) => format!("{state}: {reason}"),
+        (by, reason) => format!("{state} by {by}: {reason}"),
     }
 }
 

@@ -15,7 +15,7 @@ mod run;
 mod script;
 mod stats;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, one_line};
 use args::Bench;
 use report::Report;
 use std::io::IsTerminal;
@@ -29,26 +29,29 @@ pub async fn run(args: &Bench) -> Result<(), Failure> {
     if let Some(calibration) = &args.predict {
         return predict::run(args, calibration);
     }
+    // Whether anybody is there is known before a load is made.
+    crate::verbs::connect(&args.gateways).cluster_status().await?;
     let callers = caller::Caller::connect(&args.gateways, args.streams, args.clients, args.unary)?;
     let live = std::io::stderr().is_terminal() && !args.json;
     let measured = run::run(args, workload, callers, live).await?;
-    let report = Report::new(args, &measured);
-    if args.json {
-        report.print_json()
-    } else {
-        report.print()
-    }
     if measured.stats.operations() == 0 {
-        let what = match measured.stats.examples.iter().next() {
-            Some((kind, message)) => format!("nothing was answered; {kind}: {message}"),
-            None => "nothing was answered in the measured time".into(),
-        };
+        let errors = measured.stats.errors.iter().map(|(kind, count)| {
+            let example = measured.stats.examples.get(kind).map_or("", String::as_str);
+            format!("; {count} × {kind}: {}", one_line(example))
+        });
+        let what = format!("nothing was answered in the measured time{}", errors.collect::<String>());
         return Err(Failure::new(
             Exit::Error,
             "NOTHING_ANSWERED",
             what,
             "look at the cluster: palisade cluster status",
         ));
+    }
+    let report = Report::new(args, &measured);
+    if args.json {
+        report.print_json()
+    } else {
+        report.print()
     }
     Ok(())
 }
