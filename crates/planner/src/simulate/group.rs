@@ -1,7 +1,8 @@
 //! One shard as the model sees it: a queue, entries in flight, and who has acknowledged what.
 //!
-//! It follows the first rule of `shard`: one entry is in flight at a time, unless the queue fills a good part of the next. That
-//! the next entry also waits for who was just answered is left out. It knows nothing of processors, disks and links.
+//! It follows the rules of `shard`: one entry is in flight at a time, unless the queue fills a good part of the next; the next
+//! waits for who was just answered; and a commit index travels with the next entry. It knows nothing of processors, disks and
+//! links.
 
 use super::agenda::Ns;
 use std::collections::VecDeque;
@@ -11,6 +12,10 @@ pub(super) type NodeIx = usize;
 
 /// An entry of this part of the largest size goes though others are in flight.
 const WELL_FILLED: f64 = 4.0;
+/// The next entry waits for those who were just answered at most so long, in milliseconds.
+const HOLD_MS_MAX: u64 = 4;
+/// Shards know the time in whole milliseconds.
+const NS_PER_MS: Ns = 1_000_000;
 
 /// An operation that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,13 +45,32 @@ pub(super) struct Bounds {
     pub(super) queue_ops_max: usize,
 }
 
+/// An entry that goes out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) index: u64,
+    /// Of its operations.
+    pub(super) weight: f64,
+    /// Of the operations that followers may apply once they have it: all that were committed since the entry before.
+    pub(super) committed: f64,
+}
+
 struct InFlight {
     index: u64,
+    at_ms: u64,
     ops: Vec<Op>,
+}
+
+/// For whom the next entry waits: until then, or until so many operations are there.
+struct Hold {
+    until_ms: u64,
+    operations: usize,
+    told: bool,
 }
 
 /// - Entries in flight rise by index, each by one.
 /// - An operation is in the queue or in one entry in flight, never in both.
+/// - Committed operations are told of with one entry.
 pub(super) struct Group {
     /// `None` while nobody serves.
     pub(super) leader: Option<NodeIx>,
@@ -55,6 +79,9 @@ pub(super) struct Group {
     queue: VecDeque<Op>,
     queued_bytes: f64,
     in_flight: VecDeque<InFlight>,
+    hold: Option<Hold>,
+    /// The weight of committed operations that no entry has told followers of.
+    untold: f64,
     last_index: u64,
     /// By replica: the highest index on its disk.
     acked: Vec<u64>,
@@ -64,8 +91,18 @@ impl Group {
     pub(super) fn new(leader: NodeIx, replicas: Vec<NodeIx>, bounds: Bounds) -> Group {
         assert!(replicas.contains(&leader), "node {leader} leads what it does not hold");
         let acked = vec![0; replicas.len()];
-        let (queue, in_flight) = (VecDeque::new(), VecDeque::new());
-        Group { leader: Some(leader), replicas, bounds, queue, queued_bytes: 0.0, in_flight, last_index: 0, acked }
+        Group {
+            leader: Some(leader),
+            replicas,
+            bounds,
+            queue: VecDeque::new(),
+            queued_bytes: 0.0,
+            in_flight: VecDeque::new(),
+            hold: None,
+            untold: 0.0,
+            last_index: 0,
+            acked,
+        }
     }
 
     /// Queues operations; how many found no room.
@@ -79,10 +116,10 @@ impl Group {
         refused
     }
 
-    /// The next entry, if the rule lets one go: its index and the weight of its operations.
-    pub(super) fn propose(&mut self) -> Option<(u64, f64)> {
+    /// The next entry, if the rules let one go.
+    pub(super) fn propose(&mut self, now: Ns) -> Option<Entry> {
         let may = match self.in_flight.len() {
-            0 => !self.queue.is_empty(),
+            0 => !self.queue.is_empty() && !self.holds(now),
             entries => {
                 entries < self.bounds.entries_in_flight_max
                     && self.queued_bytes >= self.bounds.entry_bytes_max / WELL_FILLED
@@ -102,9 +139,23 @@ impl Group {
         let ops: Vec<Op> = self.queue.drain(..count).collect();
         self.queued_bytes = if self.queue.is_empty() { 0.0 } else { self.queued_bytes - bytes };
         self.last_index += 1;
-        let weight = weight(&ops);
-        self.in_flight.push_back(InFlight { index: self.last_index, ops });
-        Some((self.last_index, weight))
+        let entry = Entry { index: self.last_index, weight: weight(&ops), committed: std::mem::take(&mut self.untold) };
+        self.in_flight.push_back(InFlight { index: self.last_index, at_ms: now / NS_PER_MS, ops });
+        Some(entry)
+    }
+
+    fn holds(&self, now: Ns) -> bool {
+        self.hold.as_ref().is_some_and(|hold| now / NS_PER_MS < hold.until_ms && self.queue.len() < hold.operations)
+    }
+
+    /// When the queue must be looked at again; said once. Threads sleep for whole milliseconds.
+    pub(super) fn wake_at(&mut self, now: Ns) -> Option<Ns> {
+        if !self.in_flight.is_empty() || self.queue.is_empty() || !self.holds(now) {
+            return None;
+        }
+        let hold = self.hold.as_mut()?;
+        let sleeps = (hold.until_ms - now / NS_PER_MS) * NS_PER_MS;
+        (!std::mem::replace(&mut hold.told, true)).then_some(now + sleeps)
     }
 
     /// A replica has everything up to `index` on disk.
@@ -122,17 +173,24 @@ impl Group {
     }
 
     /// The operations of the next entry that is committed and not applied.
-    pub(super) fn apply(&mut self) -> Option<Vec<Op>> {
+    pub(super) fn apply(&mut self, now: Ns) -> Option<Vec<Op>> {
         if self.in_flight.front()?.index > self.committed() {
             return None;
         }
-        self.in_flight.pop_front().map(|entry| entry.ops)
+        let InFlight { at_ms, ops, .. } = self.in_flight.pop_front()?;
+        let now_ms = now / NS_PER_MS;
+        self.hold = Some(Hold {
+            until_ms: now_ms + ((now_ms - at_ms) / 2).min(HOLD_MS_MAX),
+            operations: (3 * (ops.len() + self.queue.len())).div_ceil(4),
+            told: false,
+        });
+        self.untold += weight(&ops);
+        Some(ops)
     }
 
     /// Nobody leads any more: whatever waited, for its senders to try again.
     pub(super) fn orphaned(&mut self) -> Vec<Op> {
-        self.leader = None;
-        self.queued_bytes = 0.0;
+        (self.leader, self.hold, self.queued_bytes, self.untold) = (None, None, 0.0, 0.0);
         let in_flight = self.in_flight.drain(..).flat_map(|entry| entry.ops);
         let mut all: Vec<Op> = in_flight.collect();
         all.extend(self.queue.drain(..));
@@ -156,14 +214,28 @@ mod tests {
         vec![Op { sent: 0, client: 0, bytes: 40.0, weight: 1.0, renewal: false }; count]
     }
 
+    fn proposed(group: &mut Group, now: Ns) -> Option<(u64, f64)> {
+        group.propose(now).map(|entry| (entry.index, entry.weight))
+    }
+
+    /// One replica, whose entry of `count` operations was proposed at 0 and applied after so long.
+    fn answered(count: usize, took_ms: u64) -> Group {
+        let mut group = Group::new(0, vec![0], BOUNDS);
+        group.push(ops(count));
+        assert_eq!(proposed(&mut group, 0), Some((1, count as f64)));
+        group.acknowledged(0, 1);
+        assert_eq!(group.apply(took_ms * NS_PER_MS), Some(ops(count)));
+        group
+    }
+
     #[test]
     fn a_quorum_commits_and_not_one_less() {
         for (replicas, quorum) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (7, 4)] {
             let mut group = Group::new(0, (0..replicas).collect(), BOUNDS);
             group.push(ops(1));
-            assert_eq!(group.propose(), Some((1, 1.0)));
+            assert_eq!(proposed(&mut group, 0), Some((1, 1.0)));
             for node in 0..replicas {
-                assert_eq!(group.apply().is_some(), node == quorum, "{node} of {replicas} have it");
+                assert_eq!(group.apply(0).is_some(), node == quorum, "{node} of {replicas} have it");
                 if node == quorum {
                     break;
                 }
@@ -176,28 +248,83 @@ mod tests {
     fn a_second_entry_goes_only_if_well_filled() {
         let mut group = Group::new(0, vec![0], BOUNDS);
         group.push(ops(1));
-        assert!(group.propose().is_some());
+        assert!(group.propose(0).is_some());
         group.push(ops(2));
-        assert_eq!(group.propose(), None, "80 of 400 bytes");
+        assert_eq!(group.propose(0), None, "80 of 400 bytes");
         group.push(ops(1));
-        assert_eq!(group.propose(), Some((2, 3.0)), "120 of 400 bytes");
+        assert_eq!(proposed(&mut group, 0), Some((2, 3.0)), "120 of 400 bytes");
         group.push(ops(10));
-        assert_eq!(group.propose(), None, "two are in flight");
+        assert_eq!(group.propose(0), None, "two are in flight");
         group.acknowledged(0, 1);
-        assert_eq!(group.apply().map(|ops| ops.len()), Some(1));
-        assert!(group.apply().is_none());
-        assert_eq!(group.propose(), Some((3, 10.0)), "as many as fit");
+        assert_eq!(group.apply(0).map(|ops| ops.len()), Some(1));
+        assert!(group.apply(0).is_none());
+        assert_eq!(proposed(&mut group, 0), Some((3, 10.0)), "as many as fit");
+    }
+
+    #[test]
+    fn the_next_entry_waits_for_three_quarters_of_who_was_answered_and_who_is_queued() {
+        let mut group = answered(8, 10);
+        let now = 10 * NS_PER_MS;
+        assert_eq!(group.wake_at(now), None, "nothing is queued");
+        group.push(ops(5));
+        assert_eq!(group.propose(now), None, "5 of 8");
+        group.push(ops(1));
+        assert_eq!(proposed(&mut group, now), Some((2, 6.0)), "6 of 8");
+        // Those who are queued when it is answered count too.
+        group.push(ops(2));
+        group.acknowledged(0, 2);
+        assert!(group.apply(2 * now).is_some());
+        group.push(ops(3));
+        assert_eq!(group.propose(2 * now), None, "5 of 6 and 2");
+        group.push(ops(1));
+        assert_eq!(proposed(&mut group, 2 * now), Some((3, 6.0)), "6 of 6 and 2");
+    }
+
+    #[test]
+    fn it_waits_for_half_of_what_the_last_took_and_no_longer_than_four_milliseconds() {
+        for (took_ms, waits_ms) in [(0, 0), (1, 0), (2, 1), (7, 3), (8, 4), (100, 4)] {
+            let mut group = answered(8, took_ms);
+            group.push(ops(1));
+            let now = took_ms * NS_PER_MS;
+            for waited_ms in 0..waits_ms {
+                assert_eq!(group.propose(now + waited_ms * NS_PER_MS), None, "{waited_ms} ms after {took_ms}");
+            }
+            let wakes = (waits_ms > 0).then_some(now + waits_ms * NS_PER_MS);
+            assert_eq!((group.wake_at(now), group.wake_at(now)), (wakes, None), "said once");
+            assert_eq!(proposed(&mut group, now + waits_ms * NS_PER_MS), Some((2, 1.0)), "after {took_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_commit_travels_with_the_next_entry_and_once() {
+        let mut group = answered(3, 0);
+        for committed in [3.0, 2.0] {
+            group.push(ops(2));
+            let entry = group.propose(0).expect("an entry");
+            assert_eq!((entry.weight, entry.committed), (2.0, committed));
+            group.acknowledged(0, entry.index);
+            assert!(group.apply(0).is_some());
+        }
     }
 
     #[test]
     fn what_finds_no_room_is_refused_and_what_waited_is_given_back() {
         let mut group = Group::new(1, vec![0, 1, 2], BOUNDS);
         assert_eq!(group.push(ops(12)), 2);
-        assert!(group.propose().is_some());
+        assert!(group.propose(0).is_some());
         group.push(ops(3));
         assert_eq!((group.orphaned().len(), group.leader), (13, None));
         group.elected(2);
         group.push(ops(1));
-        assert_eq!(group.propose(), Some((2, 1.0)), "indexes go on");
+        assert_eq!(proposed(&mut group, 0), Some((2, 1.0)), "indexes go on");
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_nobody() {
+        let mut group = answered(8, 100);
+        assert_eq!(group.orphaned(), Vec::new());
+        group.elected(0);
+        group.push(ops(1));
+        assert_eq!(proposed(&mut group, 100 * NS_PER_MS), Some((2, 1.0)));
     }
 }

@@ -33,6 +33,17 @@ fn one_client_waits_for_the_sum_of_the_parts() {
 }
 
 #[test]
+fn clients_that_come_back_at_once_share_one_entry() {
+    // They come in several frames, so the first entry has some of them only. A rule that lets the next go at once would leave
+    // half of them in flight and half in the queue for ever.
+    let mut calibration = plain(1.0);
+    (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) = (8.0, 8.0, 8.0);
+    let run = predict(&one_machine(5, 1, 64), &calibration, 1);
+    assert!(run.operations_per_entry > 60.0, "{run:?}");
+    assert!((run.answered_per_s / 8_000.0 - 1.0).abs() < 0.05, "{run:?}");
+}
+
+#[test]
 fn what_others_take_slows_all_work_down() {
     let taken = OneMachine { taken_cores: 32.0, ..one_machine(5, 1, 1) };
     // Twice the 200 µs of above, on half of 64 cores.

@@ -6,17 +6,16 @@
 //! one peer, share it.
 
 use super::agenda::Ns;
-use super::group::{NodeIx, Op, weight};
+use super::group::{Entry, NodeIx, Op, weight};
 use super::host::ThreadId;
-use super::world::{Envelope, Message, Role, Send, ShardIx, Target, World};
+use super::world::{Envelope, Event, Message, Role, Send, ShardIx, Target, World};
 use std::collections::BTreeMap;
 
 /// Costs per entry are those of a leader with so many followers.
 const FOLLOWERS: f64 = 4.0;
-/// A share of an entry's cost in the network: sending it, hearing of it, saying that it is committed.
-const APPEND: f64 = 0.375;
-const ACKNOWLEDGE: f64 = 0.375;
-const COMMIT: f64 = 0.25;
+/// A share of an entry's cost in the network, and on a follower's shard thread: one is for the entry, which also says what is
+/// committed, the other for its acknowledgement.
+const HALF: f64 = 0.5;
 /// Operations are given up after so long.
 const TIMEOUT_NS: Ns = 5_000_000_000;
 /// Connections of a load generator to its gateway, as `palisade bench` has them.
@@ -31,7 +30,6 @@ enum Step {
     Apply,
     Append,
     Acknowledge,
-    Follow,
 }
 
 /// Costs of which those of one key count once: the dearest.
@@ -207,21 +205,20 @@ impl World {
             let peer = match (&envelope.message, envelope.to) {
                 (_, Target::Node(peer)) => Some(peer),
                 (Message::Acknowledged { by, .. }, _) => Some(*by),
-                (Message::Append { shard, .. } | Message::Committed { shard, .. }, _) => self.groups[*shard].leader,
+                (Message::Append { shard, .. }, _) => self.groups[*shard].leader,
                 _ => None,
             };
             let frame = (goes_in, peer);
             match &envelope.message {
                 Message::Ops { ops, .. } | Message::Answers { ops, .. } => cost += weight(ops) * leader_op / 2.0,
-                Message::Append { weight, .. } if goes_in => {
-                    cost += weight * follower_op;
-                    frames.costs(frame, follower_entry * APPEND);
+                Message::Append { entry, .. } if goes_in => {
+                    cost += entry.weight * follower_op;
+                    frames.costs(frame, follower_entry * HALF);
                 }
-                Message::Append { .. } => frames.costs(frame, leader_entry * APPEND / FOLLOWERS),
-                Message::Acknowledged { .. } if goes_in => frames.costs(frame, leader_entry * ACKNOWLEDGE / FOLLOWERS),
-                Message::Acknowledged { .. } => frames.costs(frame, follower_entry * ACKNOWLEDGE),
-                Message::Committed { .. } if goes_in => frames.costs(frame, follower_entry * COMMIT),
-                Message::Committed { .. } => frames.costs(frame, leader_entry * COMMIT / FOLLOWERS),
+                Message::Acknowledged { .. } if !goes_in => frames.costs(frame, follower_entry * HALF),
+                Message::Append { .. } | Message::Acknowledged { .. } => {
+                    frames.costs(frame, leader_entry * HALF / FOLLOWERS);
+                }
                 Message::Work(ns) => cost += *ns as f64 / 1e3,
                 other => unreachable!("{other:?} is no message between nodes"),
             }
@@ -229,8 +226,7 @@ impl World {
                 Message::Ops { shard, .. }
                 | Message::Answers { shard, .. }
                 | Message::Append { shard, .. }
-                | Message::Acknowledged { shard, .. }
-                | Message::Committed { shard, .. } => *shard,
+                | Message::Acknowledged { shard, .. } => *shard,
                 _ => continue,
             };
             let host = self.node_host(node);
@@ -261,18 +257,18 @@ impl World {
                 }
                 // Not the leader any more.
                 Message::Ops { shard, ops } => self.wait_for_leader(shard, ops),
-                Message::Append { shard, index, weight } => {
-                    cost += weight * c.follower_shard_us_per_op / 2.0;
-                    steps.costs(Step::Append, c.follower_shard_us_per_entry / 2.0);
-                    let message = Message::Write { shard, index, weight };
-                    sends.push(Send { to: self.nodes[node].writer, delay: 0, envelope: inside(message) });
+                Message::Append { shard, entry } => {
+                    cost += (entry.weight + entry.committed) * c.follower_shard_us_per_op / 2.0;
+                    steps.costs(Step::Append, c.follower_shard_us_per_entry * HALF);
+                    self.in_background(node, entry.committed, &mut sends);
+                    sends.push(self.to_writer(node, shard, &entry));
                 }
                 Message::Persisted { shard, index } if self.groups[shard].leader == Some(node) => {
                     self.groups[shard].acknowledged(node, index);
                     touched.push(shard);
                 }
                 Message::Persisted { shard, index } => {
-                    steps.costs(Step::Acknowledge, c.follower_shard_us_per_entry / 4.0);
+                    steps.costs(Step::Acknowledge, c.follower_shard_us_per_entry * HALF);
                     if let Some(leader) = self.groups[shard].leader {
                         let message = Message::Acknowledged { shard, index, by: node };
                         sends.push(self.by_network(node, Target::Node(leader), message));
@@ -282,11 +278,7 @@ impl World {
                     self.groups[shard].acknowledged(by, index);
                     touched.push(shard);
                 }
-                Message::Committed { weight, .. } => {
-                    cost += weight * c.follower_shard_us_per_op / 2.0;
-                    steps.costs(Step::Follow, c.follower_shard_us_per_entry / 4.0);
-                    self.in_background(node, weight, &mut sends);
-                }
+                Message::Held { shard } => touched.push(shard),
                 other => unreachable!("{other:?} is nothing for a shard"),
             }
         }
@@ -304,30 +296,33 @@ impl World {
     fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, steps: &mut Shared<Step>, sends: &mut Vec<Send>) -> f64 {
         let (per_op, per_entry) =
             (self.setting.costs.leader_shard_us_per_op, self.setting.costs.leader_shard_us_per_entry);
-        let mut cost = 0.0;
-        while let Some(ops) = self.groups[shard].apply() {
+        let (now, mut cost) = (self.agenda.now(), 0.0);
+        while let Some(ops) = self.groups[shard].apply(now) {
             let weight = weight(&ops);
             cost += weight * per_op / 2.0;
             steps.costs(Step::Apply, per_entry / 2.0);
-            self.to_followers(node, shard, Message::Committed { shard, weight }, sends);
             self.in_background(node, weight, sends);
             sends.push(self.by_network(node, Target::Gateway, Message::Answers { shard, ops }));
         }
-        while let Some((index, weight)) = self.groups[shard].propose() {
+        while let Some(entry) = self.groups[shard].propose(now) {
             steps.costs(Step::Propose, per_entry / 2.0);
             self.entries += 1;
-            self.entry_ops += weight;
-            self.to_followers(node, shard, Message::Append { shard, index, weight }, sends);
-            let message = Message::Write { shard, index, weight };
-            sends.push(Send { to: self.nodes[node].writer, delay: 0, envelope: inside(message) });
+            self.entry_ops += entry.weight;
+            for peer in self.groups[shard].replicas.iter().filter(|peer| **peer != node && self.nodes[**peer].alive) {
+                sends.push(self.by_network(node, Target::Node(*peer), Message::Append { shard, entry }));
+            }
+            sends.push(self.to_writer(node, shard, &entry));
+        }
+        if let Some(at) = self.groups[shard].wake_at(now) {
+            let held = inside(Message::Held { shard });
+            self.agenda.at(at, Event::Arrives(self.shard_thread(node, shard), held));
         }
         cost
     }
 
-    fn to_followers(&self, node: NodeIx, shard: ShardIx, message: Message, sends: &mut Vec<Send>) {
-        for peer in self.groups[shard].replicas.iter().filter(|peer| **peer != node && self.nodes[**peer].alive) {
-            sends.push(self.by_network(node, Target::Node(*peer), message.clone()));
-        }
+    fn to_writer(&self, node: NodeIx, shard: ShardIx, entry: &Entry) -> Send {
+        let message = Message::Write { shard, index: entry.index, weight: entry.weight };
+        Send { to: self.nodes[node].writer, delay: 0, envelope: inside(message) }
     }
 
     fn writer_works(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {

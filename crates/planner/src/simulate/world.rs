@@ -4,7 +4,7 @@
 //! of it; so batches size themselves by the load, as they do in the service. What the threads do stands in `threads`.
 
 use super::agenda::{Agenda, Ns};
-use super::group::{Group, NodeIx, Op};
+use super::group::{Entry, Group, NodeIx, Op};
 use super::host::{Host, ThreadId};
 use super::load::Load;
 use super::observe::Log;
@@ -52,16 +52,16 @@ pub(super) enum Message {
     Answers { shard: ShardIx, ops: Vec<Op> },
     /// A frame to a client's connection.
     Answered(Vec<Op>),
-    /// An entry on its way to a follower.
-    Append { shard: ShardIx, index: u64, weight: f64 },
+    /// An entry on its way to a follower, and with it what is committed.
+    Append { shard: ShardIx, entry: Entry },
     /// An entry on its way to the disk.
     Write { shard: ShardIx, index: u64, weight: f64 },
     /// It is there.
     Persisted { shard: ShardIx, index: u64 },
     /// A follower has it on disk.
     Acknowledged { shard: ShardIx, index: u64, by: NodeIx },
-    /// Followers may apply an entry.
-    Committed { shard: ShardIx, weight: f64 },
+    /// An entry has waited long enough for who was just answered.
+    Held { shard: ShardIx },
     /// Processor time for other things.
     Work(Ns),
 }
@@ -72,10 +72,9 @@ impl Message {
         match self {
             Message::Asked(ops) => ops.len() as f64,
             Message::Ops { ops, .. } | Message::Answers { ops, .. } | Message::Answered(ops) => ops.len() as f64,
-            Message::Append { weight, .. } | Message::Write { weight, .. } | Message::Committed { weight, .. } => {
-                *weight
-            }
-            Message::Persisted { .. } | Message::Acknowledged { .. } | Message::Work(_) => 0.0,
+            Message::Append { entry, .. } => entry.weight,
+            Message::Write { weight, .. } => *weight,
+            Message::Persisted { .. } | Message::Acknowledged { .. } | Message::Held { .. } | Message::Work(_) => 0.0,
         }
     }
 }

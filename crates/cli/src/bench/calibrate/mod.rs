@@ -36,6 +36,8 @@ const NAME_BYTES: f64 = 100.0;
 const OWNER_BYTES: f64 = 50.0;
 /// Kernel threads and the like; what is more disturbs.
 const TAKEN_CORES_MAX: f64 = 0.15;
+/// Costs per operation and per entry are told apart by how full entries are: the fullest load's by so much, at least.
+const SPREAD_MIN: f64 = 10.0;
 /// A disk that syncs faster than this is none.
 const SYNC_MIN_MS: f64 = 0.02;
 
@@ -82,6 +84,12 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         windows.push(window);
     }
     costs(&mut calibration, &windows);
+    let (least, most) = operations_per_entry(&windows);
+    if most < SPREAD_MIN * least {
+        eprintln!(
+            "warning: entries had {least:.0} to {most:.0} operations: too alike to tell costs per operation from costs per entry"
+        );
+    }
     let taken = windows.iter().map(|window| window.taken_cores(calibration.cores)).fold(0.0, f64::max);
     if taken > TAKEN_CORES_MAX {
         eprintln!(
@@ -256,7 +264,17 @@ fn window(began: &Moment, ended: &Moment, leader: usize) -> Window {
     }
 }
 
+/// In the load with the fewest, and in that with the most.
+fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
+    let each = windows.iter().map(|w| w.ops / w.entries.max(1.0));
+    each.fold((f64::INFINITY, 0.0), |(least, most), ops| (least.min(ops), most.max(ops)))
+}
+
 /// Costs by thread, capacity, and bytes per operation.
+///
+/// Each thread is given one cost per operation and one per entry (or sync) that explain its processor time under all loads. They
+/// can be told apart because entries of the heaviest load hold some hundred times as many operations as those of the lightest,
+/// whose time is nearly all per entry as the heaviest's is nearly all per operation.
 fn costs(calibration: &mut Calibration, windows: &[Window]) {
     let fit = |batches: &dyn Fn(&Window) -> f64, us: &dyn Fn(&Window) -> f64| {
         let points = windows.iter().map(|w| Point { ops: w.ops, batches: batches(w), us: us(w) });
@@ -309,10 +327,10 @@ async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, Failure>
 fn source(calibration: &Calibration, syncs: &disk::Syncs, windows: &[Window], taken_cores: f64) -> String {
     let days = crate::output::wall_ms() / 86_400_000;
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let entry = windows.iter().map(|w| w.ops / w.entries.max(1.0)).fold(0.0, f64::max);
+    let (least, most) = operations_per_entry(windows);
     format!(
         "palisade bench --calibrate {} on {host}, {}: {NODES} nodes, gateway and load on {} cores; the disk does {:.0} syncs/s, {:.0} \
-         by {NODES} writers; up to {entry:.0} operations per entry; other programs used up to {taken_cores:.1} cores",
+         by {NODES} writers; {least:.0} to {most:.0} operations per entry; other programs used up to {taken_cores:.1} cores",
         env!("CARGO_PKG_VERSION"),
         date(days),
         calibration.cores,
@@ -375,7 +393,9 @@ mod tests {
             }
         };
         let mut calibration = Calibration::default();
-        costs(&mut calibration, &[window(2_000.0, 1_000.0), window(20_000.0, 1_000.0), window(50_000.0, 500.0)]);
+        let windows = [window(20_000.0, 1_000.0), window(2_000.0, 1_000.0), window(50_000.0, 500.0)];
+        costs(&mut calibration, &windows);
+        assert_eq!(operations_per_entry(&windows), (2.0, 100.0));
         let c = &calibration.costs;
         assert_eq!((c.leader_network_us_per_op, c.leader_network_us_per_entry), (4.0, 10.0));
         assert_eq!((c.follower_writer_us_per_op, c.follower_writer_us_per_sync), (3.0, 30.0));
