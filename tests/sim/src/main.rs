@@ -12,10 +12,10 @@ use palisade_sim::report;
 )]
 struct Args {
     /// How many seeds.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=SEEDS_MAX))]
     seeds: u64,
     /// The first seed.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=u64::MAX - SEEDS_MAX))]
     from: u64,
     /// Totals as JSON.
     #[arg(long)]
@@ -39,6 +39,9 @@ struct Args {
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, |n| n.get()))]
     threads: usize,
 }
+
+/// Most seeds of one run: far beyond what anybody waits for, and the last seed stays a u64.
+const SEEDS_MAX: u64 = 1 << 40;
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
@@ -127,4 +130,18 @@ fn planted_bugs(args: &Args) -> std::process::ExitCode {
     }
     println!("{} of {} caught", Bug::all().len() - missed, Bug::all().len());
     if missed > 0 { 1.into() } else { 0.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_no_seeds_is_refused() {
+        let parse = |text: &str| Args::try_parse_from(text.split(' '));
+        assert_eq!(parse("sim --seeds 1 --from 7").map(|args| (args.seeds, args.from)).expect("valid"), (1, 7));
+        for bad in ["sim --seeds 0", "sim --seeds -1", "sim --from 18446744073709551615"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
 }
