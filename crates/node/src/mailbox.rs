@@ -90,6 +90,10 @@ impl<T> Receiver<T> {
                 None => self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
             state.receiver_sleeps = false;
+            // Who else is ready to run may be about to send, too: on busy cores this makes one round of several.
+            drop(state);
+            std::thread::yield_now();
+            state = self.0.lock();
         }
     }
 }

@@ -69,8 +69,8 @@ pub struct Bench {
     /// How long to run before that
     #[arg(long, default_value = "3s", value_parser = duration::parse, value_name = "DURATION")]
     pub warmup: Duration,
-    /// Connections
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "K")]
+    /// Connections that the clients share
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "K")]
     pub streams: u32,
     /// One RPC per operation instead of one stream per connection
     #[arg(long)]
