@@ -57,10 +57,13 @@ pub(super) fn database() -> Result<Options, StorageError> {
 /// All column families; RocksDB refuses a database that has others.
 pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(8 * MIB);
+    // All nodes have the same to write. With buffers of one size they would also flush at the same moments, and operations wait for
+    // a quorum of nodes that are busy with that.
+    let spread = rand::random_range(0.75..1.25);
     // The log's tables hold little for long: what is truncated before it is flushed is never written to them.
     [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 32), (CF_STATE, 8), (CF_HISTORY, 16), (CF_META, 1)]
         .map(|(name, buffer_mib)| {
-            let mut options = column_family(buffer_mib * MIB, &cache);
+            let mut options = column_family((spread * (buffer_mib * MIB) as f64) as usize, &cache);
             if name == CF_HISTORY {
                 // Appended to, and sorted when it is flushed (or read, which hardly happens): a third less processor time per
                 // record than in a skip list, and history is most of what is put.
