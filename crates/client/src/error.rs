@@ -75,6 +75,18 @@ impl Error {
         Error { unreachable: true, ..Error::new(ErrorCode::NoLeader, message) }
     }
 
+    /// Of what follows a grant: whatever was not done there, the grant was. Only the loss of the lock is told as it is.
+    pub(crate) fn after_grant(self, token: u64) -> Error {
+        if self.is_fenced() {
+            return self;
+        }
+        let why = self.message;
+        Error::new(
+            ErrorCode::OutcomeUnknown,
+            format!("granted with token {token}, but its lease could not be confirmed: {why}"),
+        )
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::InvalidArgument, message)
     }

@@ -137,7 +137,8 @@ async fn first_lease(client: &Client, timed: &Timed) -> Result<Lease, Error> {
     }
     match client.renew_timed(&grant.resource_name, grant.fencing_token, client.options().timeout).await {
         Ok((renewal, sent)) => lease = Lease::new(sent, Duration::from_millis(renewal.ttl_ms.into())),
-        Err(error) if error.is_fenced() || !timed.fresh_id => return Err(error),
+        Err(error) if error.is_fenced() => return Err(error),
+        Err(error) if !timed.fresh_id => return Err(error.after_grant(grant.fencing_token)),
         Err(error) => tracing::debug!(%error, "a fresh lock could not be renewed: counted from its first request"),
     }
     match lease.lost_at(Instant::now()) {

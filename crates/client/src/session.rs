@@ -91,7 +91,7 @@ impl Session {
         let client = &self.inner.client;
         let grant = client.acquire_timed(options).await?.grant;
         let holding = Holding { client, grant: &grant, armed: true };
-        let lease = self.inner.lease_of(grant.shard).await?;
+        let lease = self.inner.lease_of(grant.shard).await.map_err(|error| error.after_grant(grant.fencing_token))?;
         holding.disarm();
         Ok(SessionLock { session: self.inner.clone(), grant, lease, released: false })
     }

@@ -133,6 +133,36 @@ async fn a_lock_under_an_id_of_the_callers_may_be_old_and_is_renewed_before_it_i
     assert!(guard.is_valid());
 }
 
+/// Once reported as "nothing was done", because the second of the two requests was not.
+#[tokio::test]
+async fn a_grant_that_cannot_be_confirmed_is_not_reported_as_not_done() {
+    let fake = Fake::start(|op| match op {
+        Op::Acquire(request) => Reaction::Answer(grant(request, 3)),
+        Op::Renew(_) | Op::Heartbeat(_) => error(ErrorCode::NoLeader),
+        _ => released(),
+    })
+    .await;
+    let client = Client::with_options(
+        [fake.endpoint()],
+        palisade_client::ClientOptions::new().timeout(Duration::from_millis(200)),
+    );
+    let in_doubt = client.lock(options().request_id([1; 16])).await.unwrap_err();
+    assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_retryable(), "{in_doubt}");
+    assert!(in_doubt.message.starts_with("granted with token 3"), "{in_doubt}");
+    // The gateway ends after its grant: the renewal finds nobody.
+    let fake = Fake::start(|op| match op {
+        Op::Acquire(request) => Reaction::Answer(grant(request, 4)),
+        _ => Reaction::Hangup,
+    })
+    .await;
+    let client = Client::with_options(
+        [fake.endpoint()],
+        palisade_client::ClientOptions::new().timeout(Duration::from_millis(200)),
+    );
+    let in_doubt = client.lock(options().request_id([2; 16])).await.unwrap_err();
+    assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_unreachable(), "{in_doubt}");
+}
+
 #[tokio::test]
 async fn a_lock_that_is_lost_before_it_is_handed_out_is_not_handed_out() {
     let fake = Fake::start(|op| match op {

@@ -24,7 +24,8 @@ const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
 
 /// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above it.
-/// * `history` holds the tenures of applied entries that no write has taken yet, in order; all of them are above `index`.
+/// * `history` holds the tenures of applied entries that no write has taken yet, in order. The next write takes all of them, and with
+///   it goes the checkpoint, if there is one: none is left behind that is not above `index`.
 #[derive(Default)]
 pub(crate) struct Checkpointing {
     pub index: u64,

@@ -19,7 +19,7 @@ const HALF: f64 = 0.5;
 /// Operations are given up after so long.
 const TIMEOUT_NS: Ns = 5_000_000_000;
 /// Connections of a load generator to its gateway, as `palisade bench` has them.
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: usize = 1;
 /// Background work comes in portions.
 const BACKGROUND_NS: f64 = 1e6;
 

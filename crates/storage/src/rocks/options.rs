@@ -12,7 +12,7 @@ use rocksdb::{
 };
 
 const MIB: usize = 1 << 20;
-/// So many sorted files of history, of similar size, become one.
+/// History is merged in at least so many files.
 const HISTORY_MERGE_FILES: i32 = 8;
 
 /// Of the whole database.
@@ -38,7 +38,8 @@ pub(super) fn database() -> Result<Options, StorageError> {
     // A log is kept for the least recently flushed column family in it: without a bound `meta` would hold all of them.
     options.set_max_total_wal_size(128 * MIB as u64);
 
-    options.set_max_background_jobs(2);
+    // A flush and up to three merges: the log's, and those of young history, do not wait for a long one of all history.
+    options.set_max_background_jobs(4);
     options.set_max_open_files(256);
     // Writes to the tables in steps, so that their flush does not stall the log's sync.
     options.set_bytes_per_sync(MIB as u64);
@@ -64,13 +65,19 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
     [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 32), (CF_STATE, 8), (CF_HISTORY, 16), (CF_META, 1)]
         .map(|(name, buffer_mib)| {
             let mut options = column_family((spread * (buffer_mib * MIB) as f64) as usize, &cache);
+            if name == CF_LOG {
+                // Its files hold little but what was deleted since, and are read at start only: no reason to hold up writes.
+                options.set_level_zero_slowdown_writes_trigger(64);
+                options.set_level_zero_stop_writes_trigger(128);
+            }
             if name == CF_HISTORY {
                 // Appended to, and sorted when it is flushed (or read, which hardly happens): a third less processor time per
                 // record than in a skip list, and history is most of what is put.
                 options.set_memtable_factory(MemtableFactory::Vector);
-                // Files are merged when many of one size have come together, so that a record is rewritten a few times in its
-                // life. In levels, where each holds ten times the one above, new history was merged into ever more of the old:
-                // a quarter of all processor time after a minute of load. The price is room for a second copy while files merge.
+                // By size, not level by level: nothing is merged before twice this many files are there, then at least this many,
+                // as long as the next is no larger than one and a half times those before it together. In levels new history was
+                // merged into ever more of the old: a fifth of all processor time after a minute of load. The price is room for
+                // a second copy, in the worst case, while files merge, and merges that take long.
                 let mut merges = UniversalCompactOptions::default();
                 merges.set_min_merge_width(HISTORY_MERGE_FILES);
                 merges.set_size_ratio(50);
