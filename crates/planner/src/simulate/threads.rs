@@ -18,8 +18,6 @@ const FOLLOWERS: f64 = 4.0;
 const HALF: f64 = 0.5;
 /// Operations are given up after so long.
 const TIMEOUT_NS: Ns = 5_000_000_000;
-/// Connections of a load generator to its gateway, as `palisade bench` has them.
-const CONNECTIONS: usize = 1;
 /// Background work comes in portions.
 const BACKGROUND_NS: f64 = 1e6;
 
@@ -69,19 +67,18 @@ impl World {
         }
     }
 
-    /// What clients of a closed loop ask first, a frame for each connection.
+    /// What clients of a closed loop ask first, in one frame: they share one connection to the gateway, as those of `palisade bench`.
     pub(super) fn first_of_clients(&mut self) -> Vec<Send> {
-        let mut frames: Vec<Vec<(ShardIx, Op)>> = vec![Vec::new(); CONNECTIONS];
-        for client in 0..self.load.clients() as u32 {
-            frames[client as usize % CONNECTIONS].push(self.load.ask(client, 0));
-        }
-        let some = frames.into_iter().filter(|frame| !frame.is_empty());
-        some.map(|frame| Send { to: self.gateway, delay: 0, envelope: inside(Message::Asked(frame)) }).collect()
+        let frame: Vec<(ShardIx, Op)> =
+            (0..self.load.clients() as u32).map(|client| self.load.ask(client, 0)).collect();
+        let asked =
+            (!frame.is_empty()).then(|| Send { to: self.gateway, delay: 0, envelope: inside(Message::Asked(frame)) });
+        asked.into_iter().collect()
     }
 
     fn client_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let costs = &self.setting.costs;
-        let (per_op, per_frame) = (costs.client_us_per_op, costs.client_us_per_entry / CONNECTIONS as f64);
+        let (per_op, per_frame) = (costs.client_us_per_op, costs.client_us_per_entry);
         let answered: Vec<Vec<Op>> = inbox
             .into_iter()
             .map(|envelope| match envelope.message {
@@ -112,7 +109,7 @@ impl World {
         for envelope in inbox {
             match envelope.message {
                 Message::Asked(ops) => {
-                    entries += 0.5 / CONNECTIONS as f64;
+                    entries += 0.5;
                     ops.into_iter().for_each(|(shard, op)| coming.entry(shard).or_default().push(op));
                 }
                 Message::Answers { shard, mut ops } => {
@@ -137,10 +134,8 @@ impl World {
             sends.extend(self.pass_to_leader(shard, ops));
         }
         if let Some(client) = self.client {
-            let mut frames: Vec<Vec<Op>> = vec![Vec::new(); CONNECTIONS];
-            going.into_iter().for_each(|op| frames[op.client as usize % CONNECTIONS].push(op));
-            for frame in frames.into_iter().filter(|frame| !frame.is_empty()) {
-                sends.push(Send { to: client, delay: 0, envelope: inside(Message::Answered(frame)) });
+            if !going.is_empty() {
+                sends.push(Send { to: client, delay: 0, envelope: inside(Message::Answered(going)) });
             }
         } else {
             let done = now + (cost * 1e3) as Ns + link;
