@@ -7,6 +7,7 @@ use crate::retry::{Policy, Try};
 use crate::servers::Servers;
 use crate::{AcquireOptions, ClientOptions, Error, LockGuard, Session, SessionOptions, unary};
 use crate::{Cancelled, Checked, ClusterStatus, Heartbeat, Listing, Opened, Released, Renewal};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -330,30 +331,32 @@ impl Client {
 #[derive(Debug)]
 struct Reach {
     since: Instant,
-    /// Why the last try was not sent. `None` after one that was, for good.
+    got_through: AtomicBool,
+    /// Why the last try that was not sent was not.
     not_sent: Mutex<Option<Arc<str>>>,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Reach { since: Instant::now(), not_sent: Mutex::new(Some("nothing was tried".into())) }
+        Reach { since: Instant::now(), got_through: AtomicBool::new(false), not_sent: Mutex::default() }
     }
 }
 
 impl Reach {
     fn heard<T>(&self, outcome: &Result<T, Failure>) {
-        let mut not_sent = self.not_sent.lock().unwrap_or_else(PoisonError::into_inner);
-        *not_sent = match outcome {
-            Err(Failure::NotSent(why)) if not_sent.is_some() => Some(why.clone()),
-            _ => None,
-        };
+        match outcome {
+            Err(Failure::NotSent(why)) => {
+                *self.not_sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
+            }
+            _ => self.got_through.store(true, Ordering::Relaxed),
+        }
     }
 
     /// The error of an operation that failed: whoever reached no gateway knows nothing of the cluster behind.
     fn explain(&self, error: v1::Error, servers: &Servers) -> Error {
         let not_sent = self.not_sent.lock().unwrap_or_else(PoisonError::into_inner);
         match not_sent.as_deref() {
-            Some(why) if !servers.is_connected() => {
+            Some(why) if !self.got_through.load(Ordering::Relaxed) && !servers.is_connected() => {
                 Error::unreachable(&servers.addresses(), self.since.elapsed().as_millis(), why)
             }
             _ => error.into(),

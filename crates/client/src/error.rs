@@ -70,8 +70,7 @@ impl Error {
             [only] => format!("the gateway at {only} could not be reached"),
             several => format!("none of the gateways at {} could be reached", several.join(", ")),
         };
-        let message =
-            format!("{who} within {within_ms} ms (last: {why}). Nothing was done: is a gateway running there?");
+        let message = format!("{who} within {within_ms} ms (last: {why}): is a gateway running there?");
         Error { unreachable: true, ..Error::new(ErrorCode::NoLeader, message) }
     }
 
@@ -111,5 +110,20 @@ impl From<wire::v1::Error> for Error {
             retry_after: (error.retry_after_ms != 0).then(|| Duration::from_millis(error.retry_after_ms.into())),
             unreachable: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_grant_only_its_loss_is_told_as_it_is() {
+        let nobody = Error::unreachable(&["127.0.0.1:1".into()], 5, "refused");
+        assert!(nobody.is_unreachable() && nobody.is_retryable());
+        let in_doubt = nobody.after_grant(7);
+        assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_unreachable() && !in_doubt.is_retryable(), "{in_doubt}");
+        assert!(in_doubt.message.contains("granted with token 7"), "{in_doubt}");
+        assert!(Error::new(ErrorCode::Expired, "over").after_grant(7).is_fenced());
     }
 }

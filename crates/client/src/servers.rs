@@ -22,7 +22,6 @@ pub(crate) struct Servers {
 
 #[derive(Debug)]
 struct Server {
-    address: String,
     endpoint: Endpoint,
     link: OnceLock<Link>,
     channel: Mutex<Option<Channel>>,
@@ -41,8 +40,7 @@ impl Servers {
         let mut servers = Vec::new();
         for address in endpoints {
             let (link, channel, connecting) = (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
-            let endpoint = parse(&address)?;
-            servers.push(Server { address: address.trim().to_owned(), endpoint, link, channel, connecting });
+            servers.push(Server { endpoint: parse(&address)?, link, channel, connecting });
         }
         if servers.is_empty() {
             return Err(Error::invalid("no endpoint given: name at least one gateway as host:port"));
@@ -60,9 +58,10 @@ impl Servers {
         &self.targets
     }
 
-    /// As they were given.
+    /// Of each: `host:port`.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.servers.iter().map(|server| server.address.clone()).collect()
+        let address = |server: &Server| server.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
+        self.servers.iter().map(address).collect()
     }
 
     /// To any of them, as of a moment ago.

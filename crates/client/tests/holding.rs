@@ -3,7 +3,7 @@
 mod fake;
 
 use fake::{Fake, Reaction, error, grant};
-use palisade_client::{AcquireOptions, Client, ErrorCode, LostReason, SessionOptions};
+use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -142,25 +142,15 @@ async fn a_grant_that_cannot_be_confirmed_is_not_reported_as_not_done() {
         _ => released(),
     })
     .await;
-    let client = Client::with_options(
-        [fake.endpoint()],
-        palisade_client::ClientOptions::new().timeout(Duration::from_millis(200)),
-    );
-    let in_doubt = client.lock(options().request_id([1; 16])).await.unwrap_err();
-    assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_retryable(), "{in_doubt}");
-    assert!(in_doubt.message.starts_with("granted with token 3"), "{in_doubt}");
-    // The gateway ends after its grant: the renewal finds nobody.
-    let fake = Fake::start(|op| match op {
-        Op::Acquire(request) => Reaction::Answer(grant(request, 4)),
-        _ => Reaction::Hangup,
-    })
-    .await;
-    let client = Client::with_options(
-        [fake.endpoint()],
-        palisade_client::ClientOptions::new().timeout(Duration::from_millis(200)),
-    );
-    let in_doubt = client.lock(options().request_id([2; 16])).await.unwrap_err();
-    assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_unreachable(), "{in_doubt}");
+    let brief = ClientOptions::new().timeout(Duration::from_millis(200));
+    let client = Client::with_options([fake.endpoint()], brief);
+    let session = client.open_session(SessionOptions::new().ttl(TTL)).await.unwrap();
+    for in_doubt in
+        [client.lock(options().request_id([1; 16])).await.unwrap_err(), session.acquire(options()).await.unwrap_err()]
+    {
+        assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_retryable(), "{in_doubt}");
+        assert!(in_doubt.message.starts_with("granted with token 3"), "{in_doubt}");
+    }
 }
 
 #[tokio::test]
