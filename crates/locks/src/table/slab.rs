@@ -1,4 +1,4 @@
-//! Rows in a vector, named by their place; and the same with a note of which rows changed since the last checkpoint.
+//! Rows in blocks, named by their place; and the same with a note of which rows changed since the last checkpoint.
 //!
 //! A place is reused when its row is gone, so it means nothing outside of the table, and differs between replicas that hold
 //! the same rows: whatever leaves the table is ordered by something else. It knows nothing of what the rows are.
@@ -9,6 +9,9 @@ use std::ops::{Index, IndexMut};
 pub(super) const NONE: u32 = u32::MAX;
 /// So that two bits of a packed reference are free.
 const ROWS_MAX: usize = 1 << 30;
+/// Rows of a block. Growing allocates one, and never moves what is there: a vector of a million rows would stop the shard to
+/// copy them, and leave as much memory behind.
+const BLOCK: usize = 1 << 12;
 
 #[derive(Debug)]
 enum Slot<T> {
@@ -18,16 +21,18 @@ enum Slot<T> {
 }
 
 /// Rows by place.
+///
+/// - All blocks but the last are full of slots, full or free.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    slots: Vec<Slot<T>>,
+    blocks: Vec<Vec<Slot<T>>>,
     free: u32,
     len: usize,
 }
 
 impl<T> Slab<T> {
     pub(super) const fn new() -> Self {
-        Slab { slots: Vec::new(), free: NONE, len: 0 }
+        Slab { blocks: Vec::new(), free: NONE, len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -37,20 +42,36 @@ impl<T> Slab<T> {
     pub(super) fn insert(&mut self, row: T) -> u32 {
         self.len += 1;
         if self.free == NONE {
-            assert!(self.slots.len() < ROWS_MAX, "a table holds at most {ROWS_MAX} rows of a kind");
-            self.slots.push(Slot::Full(row));
-            return (self.slots.len() - 1) as u32;
+            return self.push(row);
         }
         let at = self.free;
-        match std::mem::replace(&mut self.slots[at as usize], Slot::Full(row)) {
+        match std::mem::replace(self.slot_mut(at), Slot::Full(row)) {
             Slot::Free(next) => self.free = next,
             Slot::Full(_) => unreachable!("the free list names a full slot, {at}"),
         }
         at
     }
 
+    fn push(&mut self, row: T) -> u32 {
+        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
+            assert!(self.blocks.len() < ROWS_MAX / BLOCK, "a table holds at most {ROWS_MAX} rows of a kind");
+            // The first grows with what is in it: most tables of small clusters never need more.
+            let capacity = if self.blocks.is_empty() { 0 } else { BLOCK };
+            self.blocks.push(Vec::with_capacity(capacity));
+        }
+        let before = (self.blocks.len() - 1) * BLOCK;
+        let block = self.blocks.last_mut().expect("one was pushed if there was none");
+        block.push(Slot::Full(row));
+        (before + block.len() - 1) as u32
+    }
+
+    fn slot_mut(&mut self, at: u32) -> &mut Slot<T> {
+        &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK]
+    }
+
     pub(super) fn remove(&mut self, at: u32) -> T {
-        match std::mem::replace(&mut self.slots[at as usize], Slot::Free(self.free)) {
+        let free = self.free;
+        match std::mem::replace(self.slot_mut(at), Slot::Free(free)) {
             Slot::Full(row) => {
                 self.free = at;
                 self.len -= 1;
@@ -61,7 +82,7 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&T> {
-        match self.slots.get(at as usize) {
+        match self.blocks.get(at as usize / BLOCK)?.get(at as usize % BLOCK) {
             Some(Slot::Full(row)) => Some(row),
             _ => None,
         }
@@ -69,7 +90,7 @@ impl<T> Slab<T> {
 
     /// By place: sort before anything of it leaves the table.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.slots.iter().enumerate().filter_map(|(at, slot)| match slot {
+        self.blocks.iter().flatten().enumerate().filter_map(|(at, slot)| match slot {
             Slot::Full(row) => Some((at as u32, row)),
             Slot::Free(_) => None,
         })
@@ -79,7 +100,7 @@ impl<T> Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
     fn index(&self, at: u32) -> &T {
-        match &self.slots[at as usize] {
+        match &self.blocks[at as usize / BLOCK][at as usize % BLOCK] {
             Slot::Full(row) => row,
             Slot::Free(_) => unreachable!("no row at {at}"),
         }
@@ -88,7 +109,7 @@ impl<T> Index<u32> for Slab<T> {
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, at: u32) -> &mut T {
-        match &mut self.slots[at as usize] {
+        match self.slot_mut(at) {
             Slot::Full(row) => row,
             Slot::Free(_) => unreachable!("no row at {at}"),
         }
@@ -205,5 +226,26 @@ impl<T> Index<u32> for Tracked<T> {
 impl<T> IndexMut<u32> for Tracked<T> {
     fn index_mut(&mut self, at: u32) -> &mut T {
         &mut self.rows[at]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_stay_over_blocks_and_are_used_again() {
+        let mut slab = Slab::new();
+        let count = 2 * BLOCK as u32 + 10;
+        assert!((0..count).all(|row| slab.insert(row) == row));
+        assert_eq!((slab.len(), slab.iter().count()), (count as usize, count as usize));
+        let gone = [5, BLOCK as u32, 2 * BLOCK as u32 + 9];
+        assert_eq!(gone.map(|at| slab.remove(at)), gone);
+        assert!(gone.iter().all(|at| slab.get(*at).is_none()) && slab.get(count).is_none());
+        assert!(slab.iter().all(|(at, row)| at == *row && slab[at] == at && !gone.contains(&at)));
+        assert_eq!(
+            [slab.insert(7), slab.insert(7), slab.insert(7), slab.insert(7)],
+            [gone[2], gone[1], gone[0], count]
+        );
     }
 }

@@ -1,21 +1,31 @@
-//! A machine: cores that threads wait for in order of arrival, and a disk with a queue of syncs.
+//! A machine: cores that threads share fairly, and a disk with a queue of syncs.
 //!
-//! It knows nothing of what threads do. A thread keeps its core until its work is done: work is short against the time that
-//! queues are long.
+//! A free core goes to the thread that has had the least processor time, as Linux does it (EEVDF and the completely fair scheduler
+//! before it). Who slept is not owed all that it did not use meanwhile. A thread keeps its core until its work is done: work is
+//! short against the time that queues are long. It knows nothing of what threads do.
 
 use super::agenda::Ns;
 use super::random::{Random, SyncTime};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A thread, by its place in the model.
 pub(super) type ThreadId = usize;
+
+/// Who slept is owed so much processor time at most.
+const OWED_NS: Ns = 3_000_000;
 
 /// - No more threads run than there are cores, and no more syncs than the disk does at a time.
 #[derive(Debug)]
 pub(super) struct Host {
     cores: usize,
     running: usize,
-    ready: VecDeque<ThreadId>,
+    ready: Vec<ThreadId>,
+    /// Those that go on with what they do.
+    go_on: Vec<ThreadId>,
+    /// Processor time that each has had, or was let off for sleeping.
+    used: BTreeMap<ThreadId, Ns>,
+    /// What the one had used that got a core last.
+    served: Ns,
     syncs_max: usize,
     syncing: usize,
     to_sync: VecDeque<ThreadId>,
@@ -32,7 +42,10 @@ impl Host {
         Host {
             cores,
             running: 0,
-            ready: VecDeque::new(),
+            ready: Vec::new(),
+            go_on: Vec::new(),
+            used: BTreeMap::new(),
+            served: 0,
             syncs_max,
             syncing: 0,
             to_sync: VecDeque::new(),
@@ -56,12 +69,14 @@ impl Host {
 
     /// A thread has work.
     pub(super) fn wants_core(&mut self, thread: ThreadId) {
-        self.ready.push_back(thread);
+        let used = self.used.entry(thread).or_default();
+        *used = (*used).max(self.served.saturating_sub(OWED_NS));
+        self.ready.push(thread);
     }
 
     /// A thread has more work, and may have it done before others.
     pub(super) fn wants_core_first(&mut self, thread: ThreadId) {
-        self.ready.push_front(thread);
+        self.go_on.push(thread);
     }
 
     /// The next thread that gets a core, if one is free.
@@ -69,15 +84,24 @@ impl Host {
         if self.running == self.cores {
             return None;
         }
-        let thread = self.ready.pop_front()?;
+        let thread = self.go_on.pop().or_else(|| self.takes_least())?;
         self.running += 1;
         Some(thread)
     }
 
+    /// Of those that have used least, the one that waits longest.
+    fn takes_least(&mut self) -> Option<ThreadId> {
+        let (at, thread) = self.ready.iter().copied().enumerate().min_by_key(|(_, thread)| self.used[thread])?;
+        self.ready.remove(at);
+        self.served = self.served.max(self.used[&thread]);
+        Some(thread)
+    }
+
     /// A thread has done its work.
-    pub(super) fn leaves_core(&mut self) {
+    pub(super) fn leaves_core(&mut self, thread: ThreadId, took: Ns) {
         assert!(self.running > 0, "a core is left that nobody had");
         self.running -= 1;
+        *self.used.entry(thread).or_default() += took;
     }
 
     /// A thread has something to sync.
@@ -114,7 +138,7 @@ mod tests {
         let (mut host, mut random) = (Host::new(2, 1, sync_time), Random::new(1));
         (0..3).for_each(|thread| host.wants_core(thread));
         assert_eq!([host.takes_core(), host.takes_core(), host.takes_core()], [Some(0), Some(1), None]);
-        host.leaves_core();
+        host.leaves_core(0, 1);
         assert_eq!(host.takes_core(), Some(2));
         host.wants_sync(7);
         host.wants_sync(8);
@@ -123,5 +147,40 @@ mod tests {
         host.ends_sync();
         assert_eq!(host.begins_sync(&mut random), Some((8, 1_000_000)));
         assert_eq!((host.syncs, host.sync_ns), (2, 2_000_000));
+    }
+
+    #[test]
+    fn threads_share_cores_fairly_whatever_they_do_at_a_time() {
+        let sync_time = SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 };
+        let (mut host, pieces, mut used) = (Host::new(1, 1, sync_time), [100, 100, 200, 700], [0; 4]);
+        (0..4).for_each(|thread| host.wants_core(thread));
+        for _ in 0..10_000 {
+            let thread = host.takes_core().expect("all always have work");
+            used[thread] += pieces[thread];
+            host.leaves_core(thread, pieces[thread]);
+            host.wants_core(thread);
+        }
+        let sum = used.iter().sum::<Ns>();
+        assert!(used.iter().all(|used| (sum / 4).abs_diff(*used) < 1_000), "{used:?}");
+    }
+
+    #[test]
+    fn who_slept_comes_first_but_not_for_as_long_as_it_slept() {
+        let sync_time = SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 };
+        let mut host = Host::new(1, 1, sync_time);
+        for _ in 0..100 {
+            host.wants_core(0);
+            assert_eq!(host.takes_core(), Some(0));
+            host.leaves_core(0, 1_000_000);
+        }
+        (0..2).for_each(|thread| host.wants_core(thread));
+        let mut turns = 0;
+        while host.takes_core() == Some(1) {
+            host.leaves_core(1, 1_000_000);
+            host.wants_core(1);
+            turns += 1;
+        }
+        // Three from what it is owed, one since what the other just used counts for that, too, and the tie is its.
+        assert!((3..=5).contains(&turns), "{turns}");
     }
 }

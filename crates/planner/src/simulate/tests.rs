@@ -14,7 +14,7 @@ fn plain(us: f64) -> Calibration {
     let mut calibration = Calibration { cores: 64, syncs_in_parallel: 64, ..Calibration::default() };
     calibration.costs.fields().into_iter().for_each(|(_, cost)| *cost = 0.0);
     let costs = &mut calibration.costs;
-    (costs.gateway_us_per_op, costs.leader_shard_us_per_op, costs.leader_writer_us_per_sync) = (us, us, us);
+    (costs.gateway_us_per_op, costs.leader_shard_us_per_op, costs.leader_writer_us_per_op) = (us, us, us);
     (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) = (1.0, 1.0, 1.0);
     calibration
 }

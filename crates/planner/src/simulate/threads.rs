@@ -1,9 +1,8 @@
 //! What each thread does with its inbox, and what that costs.
 //!
 //! Costs are the calibration's, laid over the way of an entry: half of what an operation costs a thread is due when it comes
-//! and half when it is applied or answered; what an entry costs is spread over the messages that it takes. That part is for
-//! waking and for frames more than for what is in them: messages that a thread finds together, of one kind or in a frame of
-//! one peer, share it.
+//! and half when it is applied or answered; so is what an entry costs beside them. What does not grow with operations a node's
+//! thread pays when it is woken, so whatever it then finds shares it.
 
 use super::agenda::Ns;
 use super::group::{Entry, NodeIx, Op, weight};
@@ -11,50 +10,25 @@ use super::host::ThreadId;
 use super::world::{Envelope, Event, Message, Role, Send, ShardIx, Target, World};
 use std::collections::BTreeMap;
 
-/// Costs per entry are those of a leader with so many followers.
-const FOLLOWERS: f64 = 4.0;
-/// A share of an entry's cost in the network, and on a follower's shard thread: one is for the entry, which also says what is
-/// committed, the other for its acknowledgement.
-const HALF: f64 = 0.5;
 /// Operations are given up after so long.
 const TIMEOUT_NS: Ns = 5_000_000_000;
 /// Background work comes in portions.
 const BACKGROUND_NS: f64 = 1e6;
-
-/// What a shard's thread does with entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
-    Propose,
-    Apply,
-    Append,
-    Acknowledge,
-}
-
-/// Costs of which those of one key count once: the dearest.
-struct Shared<K>(BTreeMap<K, f64>);
-
-impl<K: Ord> Default for Shared<K> {
-    fn default() -> Self {
-        Shared(BTreeMap::new())
-    }
-}
-
-impl<K: Ord> Shared<K> {
-    fn costs(&mut self, key: K, us: f64) {
-        let dearest = self.0.entry(key).or_default();
-        *dearest = dearest.max(us);
-    }
-
-    fn sum(&self) -> f64 {
-        self.0.values().sum()
-    }
-}
 
 fn inside(message: Message) -> Envelope {
     Envelope { message, to: Target::Inside }
 }
 
 impl World {
+    /// What it costs a thread to be woken, in microseconds. A writer pays for each sync; others are given their costs by message.
+    pub(super) fn wake_us(&self, thread: ThreadId) -> f64 {
+        match self.threads[thread].role {
+            Role::Network(_) => self.setting.costs.network_us_per_wake,
+            Role::Shards(_) => self.setting.costs.shard_us_per_wake,
+            Role::Client | Role::Gateway | Role::Writer(_) | Role::Background(_) => 0.0,
+        }
+    }
+
     /// Works on an inbox: what it costs, in microseconds, and what is sent when that is done.
     pub(super) fn work(&mut self, thread: ThreadId, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         match self.threads[thread].role {
@@ -78,7 +52,9 @@ impl World {
 
     fn client_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let costs = &self.setting.costs;
-        let (per_op, per_frame) = (costs.client_us_per_op, costs.client_us_per_entry);
+        let cost_of = |ops: f64| {
+            ops * costs.client_us_per_op + ops.sqrt() * costs.client_us_per_entry_root + costs.client_us_per_entry
+        };
         let answered: Vec<Vec<Op>> = inbox
             .into_iter()
             .map(|envelope| match envelope.message {
@@ -86,7 +62,7 @@ impl World {
                 other => unreachable!("clients get answers, not {other:?}"),
             })
             .collect();
-        let cost = answered.iter().map(|ops| ops.len() as f64 * per_op + per_frame).sum::<f64>();
+        let cost = answered.iter().map(|ops| cost_of(ops.len() as f64)).sum::<f64>();
         // Asked again when the work is done, and that is when the answer counts as seen.
         let done = self.agenda.now() + (cost * 1e3) as Ns;
         let mut sends = Vec::with_capacity(answered.len());
@@ -105,7 +81,7 @@ impl World {
         let (now, link) = (self.agenda.now(), self.setting.link_ns);
         let (mut coming, mut going): (BTreeMap<ShardIx, Vec<Op>>, Vec<Op>) = Default::default();
         // In entries' worth: half of what an entry costs is due on the way to the leader, half on the way back.
-        let mut entries = 0.0;
+        let (mut entries, mut roots) = (0.0, 0.0);
         for envelope in inbox {
             match envelope.message {
                 Message::Asked(ops) => {
@@ -114,6 +90,7 @@ impl World {
                 }
                 Message::Answers { shard, mut ops } => {
                     entries += 0.5;
+                    roots += weight(&ops).sqrt();
                     self.unanswered[shard] -= ops.len();
                     going.append(&mut ops);
                 }
@@ -127,7 +104,8 @@ impl World {
         }
         let passed = coming.values().map(|ops| weight(ops)).sum::<f64>() + weight(&going);
         let costs = &self.setting.costs;
-        let cost = passed * costs.gateway_us_per_op / 2.0 + entries * costs.gateway_us_per_entry;
+        let per_entry = entries * costs.gateway_us_per_entry + roots * costs.gateway_us_per_entry_root;
+        let cost = passed * costs.gateway_us_per_op / 2.0 + per_entry;
         let cost = cost * self.setting.gateway_share;
         let mut sends = Vec::new();
         for (shard, ops) in coming {
@@ -192,28 +170,17 @@ impl World {
 
     fn network_works(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let costs = &self.setting.costs;
-        let (leader_op, leader_entry) = (costs.leader_network_us_per_op, costs.leader_network_us_per_entry);
-        let (follower_op, follower_entry) = (costs.follower_network_us_per_op, costs.follower_network_us_per_entry);
-        let (mut cost, mut sends, mut frames) = (0.0, Vec::new(), Shared::default());
+        let (leader_op, follower_op) = (costs.leader_network_us_per_op, costs.follower_network_us_per_op);
+        let root = costs.network_us_per_entry_root;
+        let (mut cost, mut sends) = (0.0, Vec::new());
         for envelope in inbox {
-            let goes_in = envelope.to == Target::Inside;
-            let peer = match (&envelope.message, envelope.to) {
-                (_, Target::Node(peer)) => Some(peer),
-                (Message::Acknowledged { by, .. }, _) => Some(*by),
-                (Message::Append { shard, .. }, _) => self.groups[*shard].leader,
-                _ => None,
-            };
-            let frame = (goes_in, peer);
             match &envelope.message {
-                Message::Ops { ops, .. } | Message::Answers { ops, .. } => cost += weight(ops) * leader_op / 2.0,
-                Message::Append { entry, .. } if goes_in => {
-                    cost += entry.weight * follower_op;
-                    frames.costs(frame, follower_entry * HALF);
+                Message::Ops { ops, .. } => cost += weight(ops) * leader_op / 2.0,
+                Message::Answers { ops, .. } => cost += weight(ops) * leader_op / 2.0 + weight(ops).sqrt() * root,
+                Message::Append { entry, .. } if envelope.to == Target::Inside => {
+                    cost += entry.weight * follower_op + entry.weight.sqrt() * root;
                 }
-                Message::Acknowledged { .. } if !goes_in => frames.costs(frame, follower_entry * HALF),
-                Message::Append { .. } | Message::Acknowledged { .. } => {
-                    frames.costs(frame, leader_entry * HALF / FOLLOWERS);
-                }
+                Message::Append { .. } | Message::Acknowledged { .. } => {}
                 Message::Work(ns) => cost += *ns as f64 / 1e3,
                 other => unreachable!("{other:?} is no message between nodes"),
             }
@@ -235,11 +202,11 @@ impl World {
             };
             sends.push(Send { to, delay, envelope: inside(envelope.message) });
         }
-        (cost + frames.sum(), sends)
+        (cost, sends)
     }
 
     fn shards_work(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
-        let (mut cost, mut sends, mut touched, mut steps) = (0.0, Vec::new(), Vec::new(), Shared::default());
+        let (mut cost, mut sends, mut touched) = (0.0, Vec::new(), Vec::new());
         let c = self.setting.costs.clone();
         for envelope in inbox {
             match envelope.message {
@@ -254,7 +221,7 @@ impl World {
                 Message::Ops { shard, ops } => self.wait_for_leader(shard, ops),
                 Message::Append { shard, entry } => {
                     cost += (entry.weight + entry.committed) * c.follower_shard_us_per_op / 2.0;
-                    steps.costs(Step::Append, c.follower_shard_us_per_entry * HALF);
+                    cost += (entry.weight.sqrt() + entry.committed.sqrt()) * c.shard_us_per_entry_root / 2.0;
                     self.in_background(node, entry.committed, &mut sends);
                     sends.push(self.to_writer(node, shard, &entry));
                 }
@@ -263,7 +230,6 @@ impl World {
                     touched.push(shard);
                 }
                 Message::Persisted { shard, index } => {
-                    steps.costs(Step::Acknowledge, c.follower_shard_us_per_entry * HALF);
                     if let Some(leader) = self.groups[shard].leader {
                         let message = Message::Acknowledged { shard, index, by: node };
                         sends.push(self.by_network(node, Target::Node(leader), message));
@@ -281,26 +247,24 @@ impl World {
         touched.dedup();
         for shard in touched {
             if self.groups[shard].leader == Some(node) {
-                cost += self.leader_goes_on(node, shard, &mut steps, &mut sends);
+                cost += self.leader_goes_on(node, shard, &mut sends);
             }
         }
-        (cost + steps.sum(), sends)
+        (cost, sends)
     }
 
     /// Applies what is committed, and proposes what may go.
-    fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, steps: &mut Shared<Step>, sends: &mut Vec<Send>) -> f64 {
-        let (per_op, per_entry) =
-            (self.setting.costs.leader_shard_us_per_op, self.setting.costs.leader_shard_us_per_entry);
+    fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, sends: &mut Vec<Send>) -> f64 {
+        let (per_op, root) = (self.setting.costs.leader_shard_us_per_op, self.setting.costs.shard_us_per_entry_root);
         let (now, mut cost) = (self.agenda.now(), 0.0);
         while let Some(ops) = self.groups[shard].apply(now) {
             let weight = weight(&ops);
-            cost += weight * per_op / 2.0;
-            steps.costs(Step::Apply, per_entry / 2.0);
+            cost += (weight * per_op + weight.sqrt() * root) / 2.0;
             self.in_background(node, weight, sends);
             sends.push(self.by_network(node, Target::Gateway, Message::Answers { shard, ops }));
         }
         while let Some(entry) = self.groups[shard].propose(now) {
-            steps.costs(Step::Propose, per_entry / 2.0);
+            cost += entry.weight.sqrt() * root / 2.0;
             self.entries += 1;
             self.entry_ops += entry.weight;
             for peer in self.groups[shard].replicas.iter().filter(|peer| **peer != node && self.nodes[**peer].alive) {
@@ -322,19 +286,17 @@ impl World {
 
     fn writer_works(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let c = &self.setting.costs;
-        let (mut cost, mut sends) = (0.0, Vec::with_capacity(inbox.len()));
-        let mut leads = false;
+        let (mut cost, mut sends) = (c.writer_us_per_sync, Vec::with_capacity(inbox.len()));
         for envelope in inbox {
             let Message::Write { shard, index, weight } = envelope.message else {
                 unreachable!("{:?} is nothing to write", envelope.message)
             };
             let led = self.groups[shard].leader == Some(node);
-            leads |= led;
             cost += weight * if led { c.leader_writer_us_per_op } else { c.follower_writer_us_per_op };
+            cost += weight.sqrt() * c.writer_us_per_entry_root;
             let to = self.shard_thread(node, shard);
             sends.push(Send { to, delay: 0, envelope: inside(Message::Persisted { shard, index }) });
         }
-        cost += if leads { c.leader_writer_us_per_sync } else { c.follower_writer_us_per_sync };
         (cost, sends)
     }
 

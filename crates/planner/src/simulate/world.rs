@@ -261,7 +261,7 @@ impl World {
         match event {
             Event::Arrives(thread, envelope) => self.arrives(thread, envelope),
             Event::Worked { thread, took, sends, life } => {
-                self.hosts[self.threads[thread].host].leaves_core();
+                self.hosts[self.threads[thread].host].leaves_core(thread, took);
                 self.threads[thread].busy_ns += took;
                 self.threads[thread].slice_ns += took;
                 self.worked(thread, sends, life);
@@ -329,9 +329,11 @@ impl World {
     fn start_work(&mut self, host: HostIx) {
         while let Some(thread) = self.hosts[host].takes_core() {
             self.threads[thread].state = State::Working;
+            // Not for one that goes on with what came meanwhile.
+            let wake_us = if self.threads[thread].slice_ns == 0 { self.wake_us(thread) } else { 0.0 };
             let inbox = self.threads[thread].take();
             let (cost_us, sends) = self.work(thread, inbox);
-            let took = (cost_us * 1e3) as Ns;
+            let took = ((wake_us + cost_us) * 1e3) as Ns;
             let life = self.life(thread);
             self.agenda.after(took, Event::Worked { thread, took, sends, life });
         }

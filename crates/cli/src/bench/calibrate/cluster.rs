@@ -1,4 +1,4 @@
-//! A cluster for measuring: five nodes with one shard and a gateway, as processes on loopback that end with this one.
+//! A cluster for measuring: five nodes and a gateway, as processes on loopback that end with this one.
 //!
 //! Each asks the kernel to be killed with its parent, so nothing stays behind however this process ends. It knows nothing of
 //! what is measured.
@@ -60,13 +60,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it in a directory, and waits for a leader.
+    /// Starts it in an empty directory, and waits for the leader of each shard.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub async fn start(dir: &Path) -> Result<Cluster, Failure> {
+    pub async fn start(dir: &Path, shards: usize) -> Result<Cluster, Failure> {
         let addresses = free_addresses(2 * NODES + 2)?;
-        let mut yaml = "cluster: calibration\nshards: 1\nreplicas: 5\nnodes:\n".to_owned();
+        let mut yaml = format!("cluster: calibration\nshards: {shards}\nreplicas: 5\nnodes:\n");
         for (id, pair) in addresses.chunks(2).take(NODES).enumerate() {
             // Writing to a string cannot fail.
             let _ = writeln!(yaml, "  - {{ id: {}, address: \"{}\", metrics: \"{}\" }}", id + 1, pair[0], pair[1]);
@@ -89,11 +89,11 @@ impl Cluster {
         let args = ["gateway", "--config", &config, "--listen", &endpoint];
         let gateway = Server { child: server(&args, &dir.join("gateway.log"))?, metrics };
         let mut cluster = Cluster { nodes, gateway, endpoint, dir: dir.to_owned() };
-        cluster.ready().await?;
+        cluster.ready(shards).await?;
         Ok(cluster)
     }
 
-    async fn ready(&mut self) -> Result<(), Failure> {
+    async fn ready(&mut self, shards: usize) -> Result<(), Failure> {
         let until = tokio::time::Instant::now() + READY_MAX;
         while tokio::time::Instant::now() < until {
             for (server, name) in self.nodes.iter_mut().chain([&mut self.gateway]).zip(1..) {
@@ -106,25 +106,26 @@ impl Cluster {
                 }
             }
             let status = command()?.args(["cluster", "status", "--endpoint", &self.endpoint]).status().await;
-            if status.is_ok_and(|status| status.success()) && self.leader().is_ok() {
+            // Leaderships move for a while after the start, to where the map wants them.
+            let spread = self.leads().is_ok_and(|leads| {
+                leads.iter().sum::<usize>() == shards && leads.iter().all(|count| *count <= shards.div_ceil(NODES))
+            });
+            if spread && status.is_ok_and(|status| status.success()) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Err(failed("the cluster has no leader".to_owned(), "see whether the machine is overloaded"))
+        Err(failed("the cluster did not get its leaders".to_owned(), "see whether the machine is overloaded"))
     }
 
-    /// Which node leads.
+    /// How many shards each node leads.
     ///
     /// # Errors
-    /// If none does.
-    pub fn leader(&self) -> Result<usize, Failure> {
-        for (at, node) in self.nodes.iter().enumerate() {
-            if node.metrics()?.get("palisade_raft_is_leader").is_some_and(|leads| *leads > 0.0) {
-                return Ok(at);
-            }
-        }
-        Err(failed("the cluster has no leader".to_owned(), "see whether the machine is overloaded"))
+    /// If one does not answer.
+    pub fn leads(&self) -> Result<Vec<usize>, Failure> {
+        let count =
+            |node: &Server| Ok(node.metrics()?.get("palisade_raft_is_leader").map_or(0, |leads| *leads as usize));
+        self.nodes.iter().map(count).collect()
     }
 
     /// Runs `palisade bench` against it with these options more.

@@ -1,73 +1,101 @@
-//! From what was counted under several loads to costs: per operation, and per entry or sync that many operations share.
+//! From what was counted under several loads to costs: per operation, and per whatever many operations share.
 
-/// What one load showed of one thread: how often each happened, and the processor time that it took.
+/// What one load showed of one thread: how often each of `N` things happened, and the processor time that they took together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
-    /// Operations.
-    pub ops: f64,
-    /// Entries, or syncs.
-    pub batches: f64,
+pub struct Point<const N: usize> {
+    /// Operations, awakenings, and the like.
+    pub counts: [f64; N],
     /// Processor time.
     pub us: f64,
 }
 
-/// The costs (per operation, per batch), neither negative, that come nearest to all points by least squares of relative errors.
-/// Zeros without points.
-pub fn least_squares(points: &[Point]) -> (f64, f64) {
-    let scaled =
-        points.iter().filter(|point| point.us > 0.0).map(|point| (point.ops / point.us, point.batches / point.us));
-    let (mut aa, mut ab, mut bb, mut a1, mut b1) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (a, b) in scaled {
-        aa += a * a;
-        ab += a * b;
-        bb += b * b;
-        a1 += a;
-        b1 += b;
+/// The costs of each, none negative, that come nearest to all points by least squares of relative errors. What cannot be told
+/// apart goes to the first of them; zeros without points.
+pub fn least_squares<const N: usize>(points: &[Point<N>]) -> [f64; N] {
+    let rows: Vec<[f64; N]> =
+        points.iter().filter(|point| point.us > 0.0).map(|point| point.counts.map(|count| count / point.us)).collect();
+    let error = |costs: &[f64; N]| -> f64 {
+        rows.iter().map(|row| (row.iter().zip(costs).map(|(a, b)| a * b).sum::<f64>() - 1.0).powi(2)).sum()
+    };
+    // With costs that must not be negative some may be zero: each choice is tried, those with few and early ones first.
+    let mut choices: Vec<u32> = (1..1 << N).collect();
+    choices.sort_by_key(|chosen| (chosen.count_ones(), *chosen));
+    let (mut best, mut least) = ([0.0; N], error(&[0.0; N]));
+    for chosen in choices {
+        if let Some(costs) = solve(&rows, |column| chosen & 1 << column != 0)
+            && costs.iter().all(|cost| *cost >= 0.0)
+            && error(&costs) < least - 1e-9
+        {
+            (best, least) = (costs, error(&costs));
+        }
     }
-    let alone = |own: f64, sum: f64| if own > 0.0 { sum / own } else { 0.0 };
-    let determinant = aa * bb - ab * ab;
-    if determinant <= 1e-9 * aa * bb {
-        // They cannot be told apart: all goes to the operations.
-        return (alone(aa, a1), 0.0);
+    best
+}
+
+/// Least squares of `row · costs = 1` with the chosen columns, by the normal equations; `None` if those cannot be told apart.
+fn solve<const N: usize>(rows: &[[f64; N]], chosen: impl Fn(usize) -> bool) -> Option<[f64; N]> {
+    let columns: Vec<usize> = (0..N).filter(|column| chosen(*column)).collect();
+    let sum = |of: &dyn Fn(&[f64; N]) -> f64| rows.iter().map(of).sum::<f64>();
+    let mut equations: Vec<Vec<f64>> = (columns.iter())
+        .map(|&i| {
+            let left = columns.iter().map(|&j| sum(&|row| row[i] * row[j]));
+            left.chain([sum(&|row| row[i])]).collect()
+        })
+        .collect();
+    let own: Vec<f64> = (0..columns.len()).map(|i| equations[i][i]).collect();
+    // Gauss and Jordan; the matrix is positive, so the diagonal is never a bad pivot unless columns depend on each other.
+    for i in 0..columns.len() {
+        let pivot = equations[i].clone();
+        if pivot[i] <= 1e-9 * own[i] {
+            return None;
+        }
+        for (at, equation) in equations.iter_mut().enumerate().filter(|(at, _)| *at != i) {
+            let factor = equation[i] / pivot[i];
+            debug_assert!(at != i);
+            equation.iter_mut().zip(&pivot).for_each(|(value, of_pivot)| *value -= factor * of_pivot);
+        }
     }
-    let per_op = (a1 * bb - b1 * ab) / determinant;
-    let per_batch = (b1 * aa - a1 * ab) / determinant;
-    match (per_op < 0.0, per_batch < 0.0) {
-        (true, _) => (0.0, alone(bb, b1)),
-        (_, true) => (alone(aa, a1), 0.0),
-        _ => (per_op, per_batch),
+    let mut costs = [0.0; N];
+    for (at, column) in columns.iter().enumerate() {
+        costs[*column] = equations[at][columns.len()] / equations[at][at];
     }
+    Some(costs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn point(ops: f64, batches: f64, us: f64) -> Point {
-        Point { ops, batches, us }
+    fn point<const N: usize>(counts: [f64; N], us: f64) -> Point<N> {
+        Point { counts, us }
+    }
+
+    fn near<const N: usize>(found: [f64; N], costs: [f64; N]) -> bool {
+        found.iter().zip(costs).all(|(found, cost)| (found - cost).abs() < 1e-6)
     }
 
     #[test]
     fn exact_costs_are_found() {
-        let points = [(1_000.0, 900.0), (8_000.0, 1_000.0), (60_000.0, 300.0)];
-        let (per_op, per_batch) =
-            least_squares(&points.map(|(ops, batches)| point(ops, batches, 3.0 * ops + 80.0 * batches)));
-        assert!((per_op - 3.0).abs() < 1e-9 && (per_batch - 80.0).abs() < 1e-6, "{per_op} {per_batch}");
+        let counts = [[1_000.0, 0.0, 900.0], [0.0, 8_000.0, 1_000.0], [60_000.0, 0.0, 300.0], [9_000.0, 9_000.0, 10.0]];
+        let costs = [3.0, 0.5, 80.0];
+        let us = |counts: [f64; 3]| counts.iter().zip(costs).map(|(count, cost)| count * cost).sum::<f64>();
+        let found = least_squares(&counts.map(|counts| point(counts, us(counts))));
+        assert!(near(found, costs), "{found:?}");
     }
 
     #[test]
     fn costs_are_not_negative() {
-        let (per_op, per_batch) = least_squares(&[point(100.0, 100.0, 500.0), point(1_000.0, 100.0, 400.0)]);
+        let [per_op, per_batch] = least_squares(&[point([100.0, 100.0], 500.0), point([1_000.0, 100.0], 400.0)]);
         assert_eq!(per_op, 0.0);
         assert!(per_batch > 0.0);
-        let (per_op, per_batch) = least_squares(&[point(100.0, 100.0, 100.0), point(100.0, 200.0, 90.0)]);
+        let [per_op, per_batch] = least_squares(&[point([100.0, 100.0], 100.0), point([100.0, 200.0], 90.0)]);
         assert!(per_op > 0.0 && per_batch == 0.0, "{per_op} {per_batch}");
     }
 
     #[test]
-    fn what_cannot_be_told_apart_is_per_operation() {
-        let (per_op, per_batch) = least_squares(&[point(100.0, 10.0, 300.0), point(200.0, 20.0, 600.0)]);
-        assert!((per_op - 3.0).abs() < 1e-9 && per_batch == 0.0, "{per_op} {per_batch}");
-        assert_eq!(least_squares(&[]), (0.0, 0.0));
+    fn what_cannot_be_told_apart_goes_to_the_first() {
+        let found = least_squares(&[point([100.0, 10.0], 300.0), point([200.0, 20.0], 600.0)]);
+        assert!(near(found, [3.0, 0.0]), "{found:?}");
+        assert_eq!(least_squares::<2>(&[]), [0.0, 0.0]);
     }
 }

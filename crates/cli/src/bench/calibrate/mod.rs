@@ -1,34 +1,29 @@
 //! `palisade bench --calibrate`: what this service costs on this machine, for `palisade plan --calibration`.
 //!
-//! It starts a cluster of its own (five nodes, one shard, a gateway), loads it with `palisade bench` at several levels, and looks
-//! at what each process and thread used, as `/proc` and the nodes' metrics say. Everything is on this machine, so capacities
-//! are those of a leader that shares its processors with four followers, a gateway and the load: less than a leader carries
-//! alone. Costs by thread do not have that error, and simulations compute with these.
+//! It starts clusters of its own (five nodes and a gateway; one with a shard for each node to lead, one with one shard), loads them
+//! with `palisade bench` at several levels, and looks at what each process and thread used, as `/proc` and the nodes' metrics say.
+//! Everything is on this machine, so capacities are those of a leader that shares its processors with four followers, a gateway
+//! and the load: less than a leader carries alone. Costs by thread do not have that error, and simulations compute with these.
 
 mod cluster;
 mod disk;
 mod fit;
 mod history;
 mod usage;
+mod window;
 
 use super::args::Bench;
 use crate::failure::Failure;
-use cluster::{Cluster, NODES, Server, cannot, failed};
+use cluster::{Cluster, NODES, cannot, failed};
 use fit::{Point, least_squares};
 use planner::Calibration;
 use std::path::Path;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use usage::{Cpu, cpu, idle_us, memory_bytes};
+use usage::{Cpu, cpu, memory_bytes};
+use window::{Moment, NodeWindow, Window, load};
 
 /// Clients of the loads from which costs are taken: from hardly any batching to very much.
 const LEVELS: [u32; 4] = [12, 90, 700, 3_000];
-/// Before a load is looked at.
-const WARM_UP: Duration = Duration::from_millis(1_500);
-/// How long it is looked at.
-const WINDOW: Duration = Duration::from_secs(5);
-/// Beyond that the load goes on, so that it does not end before it was looked at.
-const RUN_OUT: Duration = Duration::from_secs(1);
 /// Held at the same time to see how much memory that takes.
 const HELD: u32 = 200_000;
 /// What loads lock, as `palisade bench` has it by default.
@@ -66,7 +61,6 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     if syncs.p50_ms < SYNC_MIN_MS {
         eprintln!("warning: a sync takes {:.3} ms here: this is memory, not a disk; use --data-dir", syncs.p50_ms);
     }
-    let mut cluster = Cluster::start(dir.path()).await?;
     let mut calibration = Calibration {
         measured: true,
         fsync_low_ms: rounded(syncs.p1_ms),
@@ -76,14 +70,21 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
         ..Calibration::default()
     };
-    let mut windows = Vec::new();
-    for clients in LEVELS {
-        say(&format!("{clients} clients"));
-        let window = load(&cluster, &["--clients", &clients.to_string()]).await?;
-        eprintln!("  {}", window.shown());
-        windows.push(window);
-    }
-    costs(&mut calibration, &windows);
+    let start = async |shards: usize| {
+        let own = dir.path().join(format!("{shards}-shards"));
+        std::fs::create_dir(&own).map_err(|error| cannot("create", &own, &error))?;
+        Cluster::start(&own, shards).await
+    };
+    // All nodes lead and follow, as in a cluster that is used.
+    let cluster = start(NODES).await?;
+    let mut loads = Loads::default();
+    loads.run(&cluster, "a shard for each node").await?;
+    cluster.end().await;
+    let mut cluster = start(1).await?;
+    let one_shard = loads.run(&cluster, "one shard").await?;
+    let Loads { windows, whole } = loads;
+    costs(&mut calibration, &windows, &whole);
+    leader_alone(&mut calibration, &windows[one_shard]);
     let (least, most) = operations_per_entry(&windows);
     if most < SPREAD_MIN * least {
         eprintln!(
@@ -98,13 +99,14 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     }
     say("checks");
     let checks = load(&cluster, &["--mix", "check", "--clients", "700", "--names", "2000"]).await?;
-    let check_us = checks.leader.network_us + checks.leader.shards_us;
-    calibration.costs.check_us_per_op = rounded(check_us / checks.answered.max(1.0));
+    let leader = checks.leader();
+    calibration.costs.check_us_per_op =
+        rounded((leader.cpu.network_us + leader.cpu.shards_us) / leader.answered.max(1.0));
     say("heartbeats");
     let beats = load(&cluster, &["--mix", "heartbeat", "--clients", "700", "--names", "7000"]).await?;
-    calibration.renewals_per_s_per_leader = (beats.ops / beats.seconds).round();
+    calibration.renewals_per_s_per_leader = (beats.ops() / beats.seconds).round();
     say("history on disk");
-    let leader = cluster.leader()?;
+    let leader = cluster.leads()?.iter().position(|leads| *leads > 0).unwrap_or(0);
     let data = cluster.stop((leader + 1) % NODES).await?;
     if let Some(history) = history::measure(&data).await? {
         calibration.tenure_overhead_bytes = (history.record_bytes - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64;
@@ -124,187 +126,86 @@ fn say(what: &str) {
     eprintln!("measuring: {what}");
 }
 
-/// What one load came to in its window.
-struct Window {
-    seconds: f64,
-    /// Operations in the log, entries, and syncs by leader and follower.
-    ops: f64,
-    entries: f64,
-    leader_syncs: f64,
-    follower_syncs: f64,
-    /// Time that the followers' writes and syncs took, on average over them.
-    follower_sync_s: f64,
-    /// Operations that the leader answered.
-    answered: f64,
-    /// From the leader to its followers.
-    sent_bytes: f64,
-    leader: Cpu,
-    /// A follower, on average.
-    follower: Cpu,
-    gateway_us: f64,
-    client_us: f64,
-    /// Of all cores.
-    idle_us: f64,
+/// Loads that were run, and what they showed.
+#[derive(Default)]
+struct Loads {
+    windows: Vec<Window>,
+    /// Of each cluster from its first load to its last, with what nodes do later than they were asked.
+    whole: Vec<Window>,
 }
 
-impl Window {
-    /// What other programs used, in cores.
-    fn taken_cores(&self, cores: u64) -> f64 {
-        (cores as f64 - self.busy_cores() - self.idle_us / 1e6 / self.seconds).max(0.0)
-    }
-
-    /// Of all processes together, in cores.
-    fn busy_cores(&self) -> f64 {
-        let nodes = self.leader.total_us() + self.follower.total_us() * (NODES - 1) as f64;
-        (nodes + self.gateway_us + self.client_us) / 1e6 / self.seconds
-    }
-
-    fn shown(&self) -> String {
-        format!(
-            "{:.0} operations/s, {:.1} per entry; {:.0} and {:.0} syncs/s of leader and follower, {:.2} ms each; \
-             {:.2} cores busy",
-            self.ops / self.seconds,
-            self.ops / self.entries.max(1.0),
-            self.leader_syncs / self.seconds,
-            self.follower_syncs / self.seconds,
-            self.follower_sync_s * 1e3 / self.follower_syncs.max(1.0),
-            self.busy_cores(),
-        )
-    }
-}
-
-/// Counters of one moment.
-struct Moment {
-    at: Instant,
-    nodes: Vec<(std::collections::BTreeMap<String, f64>, Cpu)>,
-    gateway: Cpu,
-    client: Cpu,
-    idle_us: f64,
-}
-
-impl Moment {
-    fn now(cluster: &Cluster, client: u32) -> Result<Moment, Failure> {
-        let node = |node: &Server| Ok((node.metrics()?, cpu(node.pid())?));
-        Ok(Moment {
-            at: Instant::now(),
-            nodes: cluster.nodes.iter().map(node).collect::<Result<_, Failure>>()?,
-            gateway: cpu(cluster.gateway.pid())?,
-            client: cpu(client)?,
-            idle_us: idle_us()?,
-        })
-    }
-}
-
-/// Runs a load, and looks at it for a while.
-async fn load(cluster: &Cluster, options: &[&str]) -> Result<Window, Failure> {
-    let leader = cluster.leader()?;
-    let duration = format!("{}ms", (WARM_UP + WINDOW + RUN_OUT).as_millis());
-    let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-    options.extend(["--warmup", "0", "--duration", &duration].map(str::to_owned));
-    let bench = cluster.bench(&options)?;
-    let client = bench.id().unwrap_or_default();
-    // Mixes that hold locks from the start take them first: the load is there once answers come.
-    let before = cluster.nodes[leader].metrics()?.get(OPERATIONS).copied().unwrap_or(0.0);
-    let held = options.iter().position(|option| option == "--names").and_then(|at| options[at + 1].parse::<f64>().ok());
-    let until = Instant::now() + Duration::from_secs(60);
-    while cluster.nodes[leader].metrics()?.get(OPERATIONS).copied().unwrap_or(0.0) - before <= held.unwrap_or(0.0) {
-        if Instant::now() > until {
-            return Err(failed(
-                "the load did not begin within a minute".to_owned(),
-                "try on a machine that has less to do",
-            ));
+impl Loads {
+    /// All levels, on one cluster; where its windows begin and end.
+    async fn run(&mut self, cluster: &Cluster, what: &str) -> Result<std::ops::Range<usize>, Failure> {
+        let (first, began) = (self.windows.len(), Moment::now(cluster, None)?);
+        for clients in LEVELS {
+            say(&format!("{what}, {clients} clients"));
+            let window = load(cluster, &["--clients", &clients.to_string()]).await?;
+            eprintln!("  {}", window.shown());
+            self.windows.push(window);
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tokio::time::sleep(WARM_UP).await;
-    let began = Moment::now(cluster, client)?;
-    tokio::time::sleep(WINDOW).await;
-    let ended = Moment::now(cluster, client)?;
-    let outcome = bench.wait_with_output().await.map_err(|error| failed(format!("the load was lost: {error}"), ""))?;
-    if !outcome.status.success() {
-        let said = String::from_utf8_lossy(&outcome.stdout).trim().to_owned();
-        return Err(failed(format!("the load failed: {said}"), "try on a machine that has less to do"));
-    }
-    if cluster.leader()? != leader {
-        return Err(failed("the leader changed meanwhile".to_owned(), "try on a machine that has less to do"));
-    }
-    Ok(window(&began, &ended, leader))
-}
-
-const OPERATIONS: &str = "palisade_operations_total";
-
-fn window(began: &Moment, ended: &Moment, leader: usize) -> Window {
-    let count = |node: usize, name: &str| {
-        let of = |moment: &Moment| moment.nodes[node].0.get(name).copied().unwrap_or(0.0);
-        of(ended) - of(began)
-    };
-    let used = |node: usize| ended.nodes[node].1.since(&began.nodes[node].1);
-    let followers: Vec<usize> = (0..ended.nodes.len()).filter(|node| *node != leader).collect();
-    let mean = |of: &dyn Fn(usize) -> f64| followers.iter().map(|node| of(*node)).sum::<f64>() / followers.len() as f64;
-    const SYNCS: &str = "palisade_fsync_seconds_count";
-    Window {
-        seconds: (ended.at - began.at).as_secs_f64(),
-        ops: count(leader, "palisade_commands_applied_total"),
-        entries: count(leader, "palisade_entries_applied_total"),
-        leader_syncs: count(leader, SYNCS),
-        follower_syncs: mean(&|node| count(node, SYNCS)),
-        follower_sync_s: mean(&|node| count(node, "palisade_fsync_seconds_sum")),
-        answered: count(leader, OPERATIONS),
-        sent_bytes: count(leader, "palisade_peer_sent_bytes_total"),
-        leader: used(leader),
-        follower: Cpu {
-            network_us: mean(&|node| used(node).network_us),
-            shards_us: mean(&|node| used(node).shards_us),
-            writer_us: mean(&|node| used(node).writer_us),
-            background_us: mean(&|node| used(node).background_us),
-        },
-        gateway_us: ended.gateway.since(&began.gateway).total_us(),
-        client_us: ended.client.since(&began.client).total_us(),
-        idle_us: ended.idle_us - began.idle_us,
+        self.whole.push(Window::between(&began, &Moment::now(cluster, None)?));
+        Ok(first..self.windows.len())
     }
 }
 
 /// In the load with the fewest, and in that with the most.
 fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
-    let each = windows.iter().map(|w| w.ops / w.entries.max(1.0));
+    let each = windows.iter().map(Window::operations_per_entry);
     each.fold((f64::INFINITY, 0.0), |(least, most), ops| (least.min(ops), most.max(ops)))
 }
 
-/// Costs by thread, capacity, and bytes per operation.
+/// Costs by thread.
 ///
-/// Each thread is given one cost per operation and one per entry (or sync) that explain its processor time under all loads. They
-/// can be told apart because entries of the heaviest load hold some hundred times as many operations as those of the lightest,
-/// whose time is nearly all per entry as the heaviest's is nearly all per operation.
-fn costs(calibration: &mut Calibration, windows: &[Window]) {
-    let fit = |batches: &dyn Fn(&Window) -> f64, us: &dyn Fn(&Window) -> f64| {
-        let points = windows.iter().map(|w| Point { ops: w.ops, batches: batches(w), us: us(w) });
-        let (per_op, per_batch) = least_squares(&points.collect::<Vec<_>>());
-        (rounded(per_op), rounded(per_batch))
+/// Each thread is given costs per operation, per root of the operations of an entry, and per awakening (sync, entry), that explain
+/// its processor time under all loads ([`planner::Costs`] says why). They can be told apart because entries of the heaviest
+/// load hold some hundred times as many operations as those of the lightest, awakenings from entries because several shards
+/// share them, and leading from following because with one shard one node does nothing else.
+fn costs(calibration: &mut Calibration, windows: &[Window], whole: &[Window]) {
+    let node = |shared: &dyn Fn(&NodeWindow) -> f64, us: &dyn Fn(&Cpu) -> f64| {
+        let nodes = windows.iter().flat_map(|window| &window.nodes);
+        let point = |node: &NodeWindow| {
+            let followed = (node.applied - node.answered).max(0.0);
+            let roots = (node.applied * node.entries).sqrt();
+            Point { counts: [node.answered, followed, roots, shared(node)], us: us(&node.cpu) }
+        };
+        least_squares(&nodes.map(point).collect::<Vec<_>>()).map(rounded)
     };
-    let entries = |w: &Window| w.entries;
+    let other = |us: &dyn Fn(&Window) -> f64| {
+        let point = |window: &Window| {
+            let (ops, entries) = (window.ops(), window.entries());
+            Point { counts: [ops, (ops * entries).sqrt(), entries], us: us(window) }
+        };
+        least_squares(&windows.iter().map(point).collect::<Vec<_>>()).map(rounded)
+    };
     let c = &mut calibration.costs;
-    (c.leader_network_us_per_op, c.leader_network_us_per_entry) = fit(&entries, &|w| w.leader.network_us);
-    (c.leader_shard_us_per_op, c.leader_shard_us_per_entry) = fit(&entries, &|w| w.leader.shards_us);
-    (c.leader_writer_us_per_op, c.leader_writer_us_per_sync) = fit(&|w| w.leader_syncs, &|w| w.leader.writer_us);
-    (c.follower_network_us_per_op, c.follower_network_us_per_entry) = fit(&entries, &|w| w.follower.network_us);
-    (c.follower_shard_us_per_op, c.follower_shard_us_per_entry) = fit(&entries, &|w| w.follower.shards_us);
-    (c.follower_writer_us_per_op, c.follower_writer_us_per_sync) =
-        fit(&|w| w.follower_syncs, &|w| w.follower.writer_us);
-    (c.gateway_us_per_op, c.gateway_us_per_entry) = fit(&entries, &|w| w.gateway_us);
-    (c.client_us_per_op, c.client_us_per_entry) = fit(&entries, &|w| w.client_us);
-    let sum = |of: &dyn Fn(&Window) -> f64| windows.iter().map(of).sum::<f64>();
-    let followers = (NODES - 1) as f64;
-    let ops = sum(&|w| w.ops).max(1.0);
-    let background = sum(&|w| w.leader.background_us + w.follower.background_us * followers);
-    c.background_us_per_op = rounded(background / ops / NODES as f64);
-    let capacity = windows.iter().map(|w| w.ops / w.seconds).fold(1.0, f64::max);
+    [c.leader_network_us_per_op, c.follower_network_us_per_op, c.network_us_per_entry_root, c.network_us_per_wake] =
+        node(&|node| node.cpu.network_wakes, &|cpu| cpu.network_us);
+    [c.leader_shard_us_per_op, c.follower_shard_us_per_op, c.shard_us_per_entry_root, c.shard_us_per_wake] =
+        node(&|node| node.cpu.shards_wakes, &|cpu| cpu.shards_us);
+    [c.leader_writer_us_per_op, c.follower_writer_us_per_op, c.writer_us_per_entry_root, c.writer_us_per_sync] =
+        node(&|node| node.syncs, &|cpu| cpu.writer_us);
+    [c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry] = other(&|window| window.gateway_us);
+    [c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry] = other(&|window| window.client_us);
+    let (mut background_us, mut applied) = (0.0, 0.0);
+    for node in whole.iter().flat_map(|window| &window.nodes) {
+        (background_us, applied) = (background_us + node.cpu.background_us, applied + node.applied);
+    }
+    c.background_us_per_op = rounded(background_us / f64::max(applied, 1.0));
+}
+
+/// Capacity of a leader that has the cluster to itself, and bytes per operation.
+fn leader_alone(calibration: &mut Calibration, windows: &[Window]) {
+    let capacity = windows.iter().map(|window| window.ops() / window.seconds).fold(1.0, f64::max);
     calibration.writes_per_s_per_leader = capacity.round();
     // Half are acquires, with name and owner; half are releases, with the name.
     let carried = NAME_BYTES + OWNER_BYTES / 2.0;
     // Large batches, so that what goes with each message does not count.
-    let last = windows.iter().max_by(|left, right| (left.ops / left.entries).total_cmp(&(right.ops / right.entries)));
-    if let Some(w) = last.filter(|w| w.ops > 0.0) {
-        calibration.operation_overhead_bytes = (w.sent_bytes / followers / w.ops - carried).max(0.0).round() as u64;
+    let fullest =
+        windows.iter().max_by(|left, right| left.operations_per_entry().total_cmp(&right.operations_per_entry()));
+    if let Some(leader) = fullest.map(Window::leader).filter(|leader| leader.applied > 0.0) {
+        let sent = leader.sent_bytes / (NODES - 1) as f64 / leader.applied;
+        calibration.operation_overhead_bytes = (sent - carried).max(0.0).round() as u64;
     }
 }
 
@@ -367,39 +268,67 @@ mod tests {
         }
     }
 
-    #[test]
-    fn costs_come_out_of_what_was_used() {
-        let window = |ops: f64, entries: f64| {
-            let cpu = |network: f64, shards: f64, writer: f64, batches: f64| Cpu {
-                network_us: network * ops + 10.0 * batches,
-                shards_us: shards * ops + 20.0 * batches,
-                writer_us: writer * ops + 30.0 * batches,
+    /// Led by the first node, or in equal parts by all.
+    fn window(ops: f64, entries: f64, shared: bool) -> Window {
+        let node = |at: usize| {
+            let led = match (shared, at) {
+                (true, _) => ops / NODES as f64,
+                (false, 0) => ops,
+                (false, _) => 0.0,
+            };
+            let (followed, roots) = (ops - led, (ops * entries).sqrt());
+            // With several shards an awakening is for more than one entry.
+            let wakes = if shared { entries } else { 3.0 * entries };
+            let cpu = Cpu {
+                network_us: 4.0 * led + followed + 7.0 * roots + 10.0 * wakes,
+                network_wakes: wakes,
+                shards_us: 5.0 * led + 2.0 * followed + 8.0 * roots + 20.0 * wakes,
+                shards_wakes: wakes,
+                writer_us: 6.0 * led + 3.0 * followed + 9.0 * roots + 30.0 * entries,
                 background_us: 2.0 * ops,
             };
-            Window {
-                seconds: 2.0,
-                ops,
+            let sent_bytes = 4.0 * led * 175.0;
+            NodeWindow {
+                answered: led,
+                applied: ops,
                 entries,
-                leader_syncs: entries,
-                follower_syncs: entries,
-                follower_sync_s: 0.001 * entries,
-                answered: ops,
-                sent_bytes: 4.0 * ops * 175.0,
-                leader: cpu(4.0, 5.0, 6.0, entries),
-                follower: cpu(1.0, 2.0, 3.0, entries),
-                gateway_us: 7.0 * ops + 70.0 * entries,
-                client_us: 8.0 * ops + 80.0 * entries,
-                idle_us: 0.0,
+                syncs: entries,
+                sync_s: 0.001 * entries,
+                sent_bytes,
+                cpu,
             }
         };
+        Window {
+            seconds: 2.0,
+            nodes: (0..NODES).map(node).collect(),
+            gateway_us: 7.0 * ops + 5.0 * (ops * entries).sqrt() + 70.0 * entries,
+            client_us: 8.0 * ops + 80.0 * entries,
+            idle_us: 0.0,
+        }
+    }
+
+    #[test]
+    fn costs_come_out_of_what_was_used() {
         let mut calibration = Calibration::default();
-        let windows = [window(20_000.0, 1_000.0), window(2_000.0, 1_000.0), window(50_000.0, 500.0)];
-        costs(&mut calibration, &windows);
+        let windows = [
+            window(20_000.0, 1_000.0, false),
+            window(2_000.0, 1_000.0, false),
+            window(50_000.0, 500.0, false),
+            window(30_000.0, 2_000.0, true),
+        ];
+        costs(&mut calibration, &windows, &windows[..1]);
+        leader_alone(&mut calibration, &windows[..3]);
         assert_eq!(operations_per_entry(&windows), (2.0, 100.0));
         let c = &calibration.costs;
-        assert_eq!((c.leader_network_us_per_op, c.leader_network_us_per_entry), (4.0, 10.0));
-        assert_eq!((c.follower_writer_us_per_op, c.follower_writer_us_per_sync), (3.0, 30.0));
-        assert_eq!((c.gateway_us_per_op, c.client_us_per_entry, c.background_us_per_op), (7.0, 80.0, 2.0));
+        assert_eq!((c.leader_network_us_per_op, c.follower_network_us_per_op), (4.0, 1.0));
+        assert_eq!((c.network_us_per_entry_root, c.network_us_per_wake), (7.0, 10.0));
+        assert_eq!((c.leader_shard_us_per_op, c.follower_shard_us_per_op), (5.0, 2.0));
+        assert_eq!((c.shard_us_per_entry_root, c.shard_us_per_wake), (8.0, 20.0));
+        assert_eq!((c.leader_writer_us_per_op, c.follower_writer_us_per_op), (6.0, 3.0));
+        assert_eq!((c.writer_us_per_entry_root, c.writer_us_per_sync), (9.0, 30.0));
+        assert_eq!((c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry), (7.0, 5.0, 70.0));
+        assert_eq!((c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry), (8.0, 0.0, 80.0));
+        assert_eq!(c.background_us_per_op, 2.0);
         assert_eq!((calibration.writes_per_s_per_leader, calibration.operation_overhead_bytes), (25_000.0, 50));
         assert_eq!(Calibration::parse(&calibration.to_yaml()), Ok(calibration));
     }

@@ -6,13 +6,17 @@ use super::cluster::failed;
 use crate::failure::Failure;
 use std::fs;
 
-/// Processor time in microseconds, by what threads are for.
+/// Processor time in microseconds by what threads are for, and how often some of them were woken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
     /// The async runtime, and whatever is not one of the others.
     pub network_us: f64,
+    /// How often these threads went to sleep.
+    pub network_wakes: f64,
     /// Shard threads.
     pub shards_us: f64,
+    /// How often these threads went to sleep.
+    pub shards_wakes: f64,
     /// The log writer.
     pub writer_us: f64,
     /// RocksDB's own threads.
@@ -29,7 +33,9 @@ impl Cpu {
     pub fn since(&self, before: &Cpu) -> Cpu {
         Cpu {
             network_us: self.network_us - before.network_us,
+            network_wakes: self.network_wakes - before.network_wakes,
             shards_us: self.shards_us - before.shards_us,
+            shards_wakes: self.shards_wakes - before.shards_wakes,
             writer_us: self.writer_us - before.writer_us,
             background_us: self.background_us - before.background_us,
         }
@@ -49,18 +55,22 @@ pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
     for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(unreadable)? {
         let path = task.map_err(unreadable)?.path();
         // A thread may end between being listed and being read.
-        let (Ok(name), Ok(schedstat)) =
-            (fs::read_to_string(path.join("comm")), fs::read_to_string(path.join("schedstat")))
-        else {
+        let read = |file: &str| fs::read_to_string(path.join(file));
+        let (Ok(name), Ok(schedstat), Ok(status)) = (read("comm"), read("schedstat"), read("status")) else {
             continue;
         };
         let ran_ns = schedstat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0);
-        *match name.trim_end() {
-            "log-writer" => &mut cpu.writer_us,
-            name if name.starts_with("shards-") => &mut cpu.shards_us,
-            name if name.starts_with("rocksdb") => &mut cpu.background_us,
-            _ => &mut cpu.network_us,
-        } += ran_ns / 1e3;
+        let slept = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let wakes = slept.and_then(|count| count.trim().parse::<f64>().ok()).unwrap_or(0.0);
+        let us = ran_ns / 1e3;
+        match name.trim_end() {
+            "log-writer" => cpu.writer_us += us,
+            name if name.starts_with("shards-") => {
+                (cpu.shards_us, cpu.shards_wakes) = (cpu.shards_us + us, cpu.shards_wakes + wakes)
+            }
+            name if name.starts_with("rocksdb") => cpu.background_us += us,
+            _ => (cpu.network_us, cpu.network_wakes) = (cpu.network_us + us, cpu.network_wakes + wakes),
+        }
     }
     if cpu.total_us() == 0.0 {
         return Err(unreadable(std::io::Error::other("schedstat says nothing")));
@@ -110,6 +120,9 @@ mod tests {
         while cpu(std::process::id()).expect("/proc").since(&before).total_us() < 10_000.0 {
             sum = (0..100_000u64).fold(sum, |sum, n| std::hint::black_box(sum.wrapping_add(n)));
         }
+        let slept = cpu(std::process::id()).expect("/proc").network_wakes;
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(cpu(std::process::id()).expect("/proc").network_wakes > slept);
         assert!(memory_bytes(std::process::id()).expect("/proc") > 100_000.0, "{sum}");
         assert!(cpu(u32::MAX - 1).is_err());
     }
