@@ -18,12 +18,17 @@ use cluster::{Cluster, NODES, cannot, failed};
 use fit::{Point, least_squares};
 use planner::Calibration;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 use usage::{Cpu, cpu, memory_bytes};
-use window::{Moment, NodeWindow, Window, load};
+use window::{Moment, NodeWindow, WINDOW, Window, load};
 
 /// Clients of the loads from which costs are taken: from hardly any batching to very much.
 const LEVELS: [u32; 4] = [12, 90, 700, 3_000];
+/// One more load, until nodes have merged what they flushed: history is merged in sixteen files or more.
+const SUSTAINED_CLIENTS: u32 = 1_500;
+/// How long.
+const SUSTAINED: Duration = Duration::from_secs(60);
 /// Held at the same time to see how much memory that takes.
 const HELD: u32 = 200_000;
 /// What loads lock, as `palisade bench` has it by default.
@@ -77,14 +82,18 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     };
     // All nodes lead and follow, as in a cluster that is used.
     let cluster = start(NODES).await?;
-    let mut loads = Loads::default();
-    loads.run(&cluster, "a shard for each node").await?;
+    let began = Moment::now(&cluster, None)?;
+    let mut windows = levels(&cluster, "a shard for each node").await?;
+    say(&format!("a shard for each node, {SUSTAINED_CLIENTS} clients for a minute"));
+    let sustained = load(&cluster, &["--clients", &SUSTAINED_CLIENTS.to_string()], SUSTAINED).await?;
+    eprintln!("  {}", sustained.shown());
+    let whole = Window::between(&began, &Moment::now(&cluster, None)?);
     cluster.end().await;
     let mut cluster = start(1).await?;
-    let one_shard = loads.run(&cluster, "one shard").await?;
-    let Loads { windows, whole } = loads;
+    let one_shard = levels(&cluster, "one shard").await?;
+    leader_alone(&mut calibration, &one_shard);
+    windows.extend(one_shard);
     costs(&mut calibration, &windows, &whole);
-    leader_alone(&mut calibration, &windows[one_shard]);
     let (least, most) = operations_per_entry(&windows);
     if most < SPREAD_MIN * least {
         eprintln!(
@@ -98,12 +107,12 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         );
     }
     say("checks");
-    let checks = load(&cluster, &["--mix", "check", "--clients", "700", "--names", "2000"]).await?;
+    let checks = load(&cluster, &["--mix", "check", "--clients", "700", "--names", "2000"], WINDOW).await?;
     let leader = checks.leader();
     calibration.costs.check_us_per_op =
         rounded((leader.cpu.network_us + leader.cpu.shards_us) / leader.answered.max(1.0));
     say("heartbeats");
-    let beats = load(&cluster, &["--mix", "heartbeat", "--clients", "700", "--names", "7000"]).await?;
+    let beats = load(&cluster, &["--mix", "heartbeat", "--clients", "700", "--names", "7000"], WINDOW).await?;
     calibration.renewals_per_s_per_leader = (beats.ops() / beats.seconds).round();
     say("history on disk");
     let leader = cluster.leads()?.iter().position(|leads| *leads > 0).unwrap_or(0);
@@ -126,27 +135,16 @@ fn say(what: &str) {
     eprintln!("measuring: {what}");
 }
 
-/// Loads that were run, and what they showed.
-#[derive(Default)]
-struct Loads {
-    windows: Vec<Window>,
-    /// Of each cluster from its first load to its last, with what nodes do later than they were asked.
-    whole: Vec<Window>,
-}
-
-impl Loads {
-    /// All levels, on one cluster; where its windows begin and end.
-    async fn run(&mut self, cluster: &Cluster, what: &str) -> Result<std::ops::Range<usize>, Failure> {
-        let (first, began) = (self.windows.len(), Moment::now(cluster, None)?);
-        for clients in LEVELS {
-            say(&format!("{what}, {clients} clients"));
-            let window = load(cluster, &["--clients", &clients.to_string()]).await?;
-            eprintln!("  {}", window.shown());
-            self.windows.push(window);
-        }
-        self.whole.push(Window::between(&began, &Moment::now(cluster, None)?));
-        Ok(first..self.windows.len())
+/// All levels on one cluster, and what they showed.
+async fn levels(cluster: &Cluster, what: &str) -> Result<Vec<Window>, Failure> {
+    let mut windows = Vec::new();
+    for clients in LEVELS {
+        say(&format!("{what}, {clients} clients"));
+        let window = load(cluster, &["--clients", &clients.to_string()], WINDOW).await?;
+        eprintln!("  {}", window.shown());
+        windows.push(window);
     }
+    Ok(windows)
 }
 
 /// In the load with the fewest, and in that with the most.
@@ -161,7 +159,9 @@ fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
 /// its processor time under all loads ([`planner::Costs`] says why). They can be told apart because entries of the heaviest
 /// load hold some hundred times as many operations as those of the lightest, awakenings from entries because several shards
 /// share them, and leading from following because with one shard one node does nothing else.
-fn costs(calibration: &mut Calibration, windows: &[Window], whole: &[Window]) {
+///
+/// What nodes do in the background is taken from all of `whole`: it comes later than the operations that it is for.
+fn costs(calibration: &mut Calibration, windows: &[Window], whole: &Window) {
     let node = |shared: &dyn Fn(&NodeWindow) -> f64, us: &dyn Fn(&Cpu) -> f64| {
         let nodes = windows.iter().flat_map(|window| &window.nodes);
         let point = |node: &NodeWindow| {
@@ -188,7 +188,7 @@ fn costs(calibration: &mut Calibration, windows: &[Window], whole: &[Window]) {
     [c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry] = other(&|window| window.gateway_us);
     [c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry] = other(&|window| window.client_us);
     let (mut background_us, mut applied) = (0.0, 0.0);
-    for node in whole.iter().flat_map(|window| &window.nodes) {
+    for node in &whole.nodes {
         (background_us, applied) = (background_us + node.cpu.background_us, applied + node.applied);
     }
     c.background_us_per_op = rounded(background_us / f64::max(applied, 1.0));
@@ -316,7 +316,7 @@ mod tests {
             window(50_000.0, 500.0, false),
             window(30_000.0, 2_000.0, true),
         ];
-        costs(&mut calibration, &windows, &windows[..1]);
+        costs(&mut calibration, &windows, &windows[0]);
         leader_alone(&mut calibration, &windows[..3]);
         assert_eq!(operations_per_entry(&windows), (2.0, 100.0));
         let c = &calibration.costs;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Before a load is looked at.
 const WARM_UP: Duration = Duration::from_millis(1_500);
-/// How long it is looked at.
-const WINDOW: Duration = Duration::from_secs(5);
+/// How long it is looked at, as a rule.
+pub const WINDOW: Duration = Duration::from_secs(5);
 /// Beyond that the load goes on, so that it does not end before it was looked at.
 const RUN_OUT: Duration = Duration::from_secs(1);
 /// Operations that a node answered: those of the shards that it leads.
@@ -155,18 +155,18 @@ impl Moment {
     }
 }
 
-/// Runs a load, and looks at it for a while.
+/// Runs a load, and looks at it for so long.
 ///
 /// # Errors
 /// If it cannot be run, or leaders change meanwhile.
-pub async fn load(cluster: &Cluster, options: &[&str]) -> Result<Window, Failure> {
+pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, Failure> {
     let overloaded = |what: &str| failed(what.to_owned(), "try on a machine that has less to do");
     let leads = cluster.leads()?;
     let answered = || -> Result<f64, Failure> {
         cluster.nodes.iter().map(|node| Ok(node.metrics()?.get(ANSWERED).copied().unwrap_or(0.0))).sum()
     };
     let before = answered()?;
-    let duration = format!("{}ms", (WARM_UP + WINDOW + RUN_OUT).as_millis());
+    let duration = format!("{}ms", (WARM_UP + span + RUN_OUT).as_millis());
     let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
     options.extend(["--warmup", "0", "--duration", &duration].map(str::to_owned));
     let bench = cluster.bench(&options)?;
@@ -181,7 +181,7 @@ pub async fn load(cluster: &Cluster, options: &[&str]) -> Result<Window, Failure
     }
     tokio::time::sleep(WARM_UP).await;
     let began = Moment::now(cluster, bench.id())?;
-    tokio::time::sleep(WINDOW).await;
+    tokio::time::sleep(span).await;
     let ended = Moment::now(cluster, bench.id())?;
     let outcome = bench.wait_with_output().await.map_err(|error| failed(format!("the load was lost: {error}"), ""))?;
     if !outcome.status.success() {
