@@ -122,7 +122,7 @@ class Cluster:
         with open(self.directory / f"{what}.log", "ab") as log:
             self.processes[what] = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory,
-                env={**os.environ, "PALISADE_LOG": "warn", "NO_COLOR": "1", **env}, process_group=0)
+                env={**os.environ, "PALISADE_LOG": "warn", "NO_COLOR": "1", **env}, preexec_fn=os.setpgrp)
 
     def pid(self, what):
         return self.processes[what].pid

@@ -10,7 +10,7 @@ macro_rules! costs {
         ///
         /// An entry of n operations costs a thread `per_op`·n + `per_entry_root`·√n: the more come together, the less each costs,
         /// since it finds in the caches what those before it brought there. The root is not derived from anything: it is what
-        /// fits best to what was measured with 5 to 700 operations in an entry, and with one to eight shards.
+        /// fits best to what was measured with 2 to 700 operations in an entry, and with one to eight shards.
         ///
         /// A thread that is woken is charged for that whatever it then finds: system calls and a switch of threads are most of what
         /// does not grow with operations.
@@ -77,4 +77,13 @@ costs! {
     client_us_per_entry = 30.0, "load generator, per entry";
     /// A node that answers checks.
     check_us_per_op = 10.0, "node that answers checks, per check";
+}
+
+impl Costs {
+    /// A gateway's, per operation, where so many share an entry.
+    pub(crate) fn gateway_us_at(&self, entry_ops: f64) -> f64 {
+        self.gateway_us_per_op
+            + self.gateway_us_per_entry_root / entry_ops.sqrt()
+            + self.gateway_us_per_entry / entry_ops
+    }
 }

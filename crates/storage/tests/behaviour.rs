@@ -563,18 +563,18 @@ fn a_failed_write_in_memory_closes_the_engine_until_it_is_opened_anew() {
 fn the_threads_of_rocksdb_give_way_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let _engine = RocksEngine::open(dir.path()).unwrap();
+    let nice_of = |stat: &str| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse::<i32>().unwrap();
+    let own = nice_of(&std::fs::read_to_string("/proc/thread-self/stat").unwrap());
+    let process = nice_of(&std::fs::read_to_string("/proc/self/stat").unwrap());
+    assert_eq!(own, process, "what opens a database does not give way");
     let mut background = 0;
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
         // Threads of other tests come and go.
         let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
-        let (head, fields) = stat.rsplit_once(") ").unwrap();
-        let nice: i32 = fields.split(' ').nth(16).unwrap().parse().unwrap();
-        if head.contains("(rocksdb:") {
+        if stat.contains("(rocksdb:") {
             background += 1;
-            assert_eq!(nice, 5, "{stat}");
+            assert_eq!(nice_of(&stat), (process + 5).min(19), "{stat}");
         }
     }
     assert!(background >= 2, "a thread that flushes, and one that merges");
-    let own = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-    assert_eq!(own.rsplit_once(") ").unwrap().1.split(' ').nth(16), Some("0"), "{own}");
 }

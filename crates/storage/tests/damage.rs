@@ -159,12 +159,15 @@ fn a_torn_write_that_nobody_was_told_of_is_dropped() {
     assert_eq!(open(dir.path()).expect("store").recover(SHARD).expect("recover").entries.len(), 12);
 }
 
+/// Of several logs: buffers of the log's tables are 24 to 40 MiB.
+const MIB_IN_SEVERAL: u64 = 120;
+
 /// Fills several logs: the log's tables are flushed when their buffer is full, the other column families keep the old logs.
 fn several_logs(dir: &Path) {
     let engine = open(dir).expect("new store");
     let table = vec![(b"key".to_vec(), Some(b"value".to_vec()))];
     engine.write(&[ShardWrite { shard: SHARD, table, ..Default::default() }], Durability::Synced).expect("write");
-    for index in 1..=80 {
+    for index in 1..=MIB_IN_SEVERAL {
         let entries = vec![(index, vec![index as u8; 1 << 20])];
         engine.write(&[ShardWrite { shard: SHARD, entries, ..Default::default() }], Durability::Synced).expect("write");
     }
@@ -193,7 +196,7 @@ fn a_missing_or_shortened_older_log_is_found() {
         damage(&files(copy.path(), "log")[0]);
         assert_damaged(open(copy.path()), &[]);
     }
-    assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 80);
+    assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len() as u64, MIB_IN_SEVERAL);
 }
 
 #[test]

@@ -102,8 +102,8 @@ pub struct Bench {
     /// Leave what is held at the end to its TTL
     #[arg(long)]
     pub keep: bool,
-    /// Measure what this service costs on this machine, for `palisade plan --calibration`: on a cluster of its own, in about
-    /// two minutes. Nothing else should run meanwhile
+    /// Measure what this service costs on this machine, for `palisade plan --calibration`: on clusters of its own, in about
+    /// three minutes. Nothing else should run meanwhile
     #[arg(long, value_name = "FILE", conflicts_with_all = ["predict", "rate", "json"])]
     pub calibrate: Option<PathBuf>,
     /// With --calibrate: where its nodes keep their data meanwhile [default: the temporary directory]

@@ -97,11 +97,11 @@ impl Host {
         Some(thread)
     }
 
-    /// A thread has done its work.
-    pub(super) fn leaves_core(&mut self, thread: ThreadId, took: Ns) {
+    /// A thread has done its work, which counts for so much.
+    pub(super) fn leaves_core(&mut self, thread: ThreadId, counts: Ns) {
         assert!(self.running > 0, "a core is left that nobody had");
         self.running -= 1;
-        *self.used.entry(thread).or_default() += took;
+        *self.used.entry(thread).or_default() += counts;
     }
 
     /// A thread has something to sync.

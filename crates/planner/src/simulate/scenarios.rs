@@ -114,6 +114,8 @@ const BEFORE_S: f64 = 2.0;
 const AFTER_S: f64 = 12.0;
 /// p99 is looked at in windows of this length.
 const WINDOW_S: f64 = 0.25;
+/// Operations of an entry for which gateways are counted: few, so that they are enough.
+const ENTRY_OPS: f64 = 10.0;
 /// Gateways are enough if each is busy for less than this.
 const GATEWAY_CPU: f64 = 0.5;
 
@@ -208,7 +210,7 @@ impl Cluster<'_> {
             Sizing::Peak => (writes, renewals),
         };
         let weight = wanted.0 + wanted.1 * cluster.renewal_weight();
-        let busy_cores = weight * plan.calibration.costs.gateway_us_per_op / 1e6 * shards as f64;
+        let busy_cores = weight * plan.calibration.costs.gateway_us_at(ENTRY_OPS) / 1e6 * shards as f64;
         let enough = (busy_cores / plan.calibration.cores as f64 / GATEWAY_CPU).ceil() as u64;
         cluster.gateways = crate::emit::gateways_for(shards).max(enough);
         Ok(cluster)

@@ -1,8 +1,8 @@
 //! What each thread does with its inbox, and what that costs.
 //!
 //! Costs are the calibration's, laid over the way of an entry: half of what an operation costs a thread is due when it comes
-//! and half when it is applied or answered; so is what an entry costs beside them. What does not grow with operations a node's
-//! thread pays when it is woken, so whatever it then finds shares it.
+//! and half when it is applied or answered. What an entry costs beside its operations is due where it passes. What does not grow
+//! with operations a node's thread pays when it is woken, so whatever it then finds shares it.
 
 use super::agenda::Ns;
 use super::group::{Entry, NodeIx, Op, weight};
@@ -45,34 +45,33 @@ impl World {
     pub(super) fn first_of_clients(&mut self) -> Vec<Send> {
         let frame: Vec<(ShardIx, Op)> =
             (0..self.load.clients() as u32).map(|client| self.load.ask(client, 0)).collect();
-        let asked =
-            (!frame.is_empty()).then(|| Send { to: self.gateway, delay: 0, envelope: inside(Message::Asked(frame)) });
+        let first = Message::Asked { ops: frame, entries: 1.0 };
+        let asked = (self.load.clients() > 0).then(|| Send { to: self.gateway, delay: 0, envelope: inside(first) });
         asked.into_iter().collect()
     }
 
     fn client_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let costs = &self.setting.costs;
-        let cost_of = |ops: f64| {
-            ops * costs.client_us_per_op + ops.sqrt() * costs.client_us_per_entry_root + costs.client_us_per_entry
-        };
-        let answered: Vec<Vec<Op>> = inbox
-            .into_iter()
-            .map(|envelope| match envelope.message {
-                Message::Answered(ops) => ops,
-                other => unreachable!("clients get answers, not {other:?}"),
-            })
-            .collect();
-        let cost = answered.iter().map(|ops| cost_of(ops.len() as f64)).sum::<f64>();
+        let (mut cost, mut answered) = (0.0, Vec::new());
+        for envelope in inbox {
+            let Message::Answered { ops, entries, roots } = envelope.message else {
+                unreachable!("clients get answers, not {:?}", envelope.message)
+            };
+            let per_entry = roots * costs.client_us_per_entry_root + entries * costs.client_us_per_entry;
+            cost += ops.len() as f64 * costs.client_us_per_op + per_entry;
+            answered.push((ops, entries));
+        }
         // Asked again when the work is done, and that is when the answer counts as seen.
         let done = self.agenda.now() + (cost * 1e3) as Ns;
         let mut sends = Vec::with_capacity(answered.len());
-        for ops in answered {
+        for (ops, entries) in answered {
             let mut asked = Vec::with_capacity(ops.len());
             for op in ops {
                 self.log.answered(done, op.sent);
                 asked.push(self.load.ask(op.client, done));
             }
-            sends.push(Send { to: self.gateway, delay: 0, envelope: inside(Message::Asked(asked)) });
+            let message = Message::Asked { ops: asked, entries };
+            sends.push(Send { to: self.gateway, delay: 0, envelope: inside(message) });
         }
         (cost, sends)
     }
@@ -81,15 +80,16 @@ impl World {
         let (now, link) = (self.agenda.now(), self.setting.link_ns);
         let (mut coming, mut going): (BTreeMap<ShardIx, Vec<Op>>, Vec<Op>) = Default::default();
         // In entries' worth: half of what an entry costs is due on the way to the leader, half on the way back.
-        let (mut entries, mut roots) = (0.0, 0.0);
+        let (mut entries, mut answered, mut roots) = (0.0, 0.0, 0.0);
         for envelope in inbox {
             match envelope.message {
-                Message::Asked(ops) => {
-                    entries += 0.5;
+                Message::Asked { ops, entries: after } => {
+                    entries += after / 2.0;
                     ops.into_iter().for_each(|(shard, op)| coming.entry(shard).or_default().push(op));
                 }
                 Message::Answers { shard, mut ops } => {
                     entries += 0.5;
+                    answered += 1.0;
                     roots += weight(&ops).sqrt();
                     self.unanswered[shard] -= ops.len();
                     going.append(&mut ops);
@@ -113,7 +113,8 @@ impl World {
         }
         if let Some(client) = self.client {
             if !going.is_empty() {
-                sends.push(Send { to: client, delay: 0, envelope: inside(Message::Answered(going)) });
+                let message = Message::Answered { ops: going, entries: answered, roots };
+                sends.push(Send { to: client, delay: 0, envelope: inside(message) });
             }
         } else {
             let done = now + (cost * 1e3) as Ns + link;

@@ -33,6 +33,11 @@ pub(super) enum Role {
 }
 
 impl Role {
+    /// How much dearer processor time is to it than to others: flushes and merges run at nice 5, which is a third of the share.
+    fn weight(self) -> Ns {
+        if let Role::Background(_) = self { 3 } else { 1 }
+    }
+
     pub(super) fn node(self) -> Option<NodeIx> {
         match self {
             Role::Client | Role::Gateway => None,
@@ -44,14 +49,14 @@ impl Role {
 /// What goes from thread to thread.
 #[derive(Clone, Debug)]
 pub(super) enum Message {
-    /// A frame of a client's connection.
-    Asked(Vec<(ShardIx, Op)>),
+    /// A frame of a client's connection, after answers of so many entries.
+    Asked { ops: Vec<(ShardIx, Op)>, entries: f64 },
     /// From the gateway to the leader.
     Ops { shard: ShardIx, ops: Vec<Op> },
     /// From the leader to the gateway.
     Answers { shard: ShardIx, ops: Vec<Op> },
-    /// A frame to a client's connection.
-    Answered(Vec<Op>),
+    /// A frame to a client's connection: answers of so many entries, and the sum of the roots of what each of them had.
+    Answered { ops: Vec<Op>, entries: f64, roots: f64 },
     /// An entry on its way to a follower, and with it what is committed.
     Append { shard: ShardIx, entry: Entry },
     /// An entry on its way to the disk.
@@ -70,8 +75,8 @@ impl Message {
     /// Operations in it.
     fn weight(&self) -> f64 {
         match self {
-            Message::Asked(ops) => ops.len() as f64,
-            Message::Ops { ops, .. } | Message::Answers { ops, .. } | Message::Answered(ops) => ops.len() as f64,
+            Message::Asked { ops, .. } => ops.len() as f64,
+            Message::Ops { ops, .. } | Message::Answers { ops, .. } | Message::Answered { ops, .. } => ops.len() as f64,
             Message::Append { entry, .. } => entry.weight,
             Message::Write { weight, .. } => *weight,
             Message::Persisted { .. } | Message::Acknowledged { .. } | Message::Held { .. } | Message::Work(_) => 0.0,
@@ -145,13 +150,24 @@ pub(super) struct Thread {
     pub(super) busy_ns: Ns,
     /// Since it last waited, for work or for a core.
     slice_ns: Ns,
+    /// It slept, and has not worked since.
+    woken: bool,
     /// A writer: what is told when the sync is done.
     after_sync: Vec<Send>,
 }
 
 impl Thread {
     pub(super) fn new(role: Role, host: HostIx) -> Thread {
-        Thread { role, host, inbox: Vec::new(), state: State::Idle, busy_ns: 0, slice_ns: 0, after_sync: Vec::new() }
+        Thread {
+            role,
+            host,
+            inbox: Vec::new(),
+            state: State::Idle,
+            busy_ns: 0,
+            slice_ns: 0,
+            woken: false,
+            after_sync: Vec::new(),
+        }
     }
 
     /// All that waits, or as much of it as is worked on at a time.
@@ -261,7 +277,8 @@ impl World {
         match event {
             Event::Arrives(thread, envelope) => self.arrives(thread, envelope),
             Event::Worked { thread, took, sends, life } => {
-                self.hosts[self.threads[thread].host].leaves_core(thread, took);
+                let weight = self.threads[thread].role.weight();
+                self.hosts[self.threads[thread].host].leaves_core(thread, took * weight);
                 self.threads[thread].busy_ns += took;
                 self.threads[thread].slice_ns += took;
                 self.worked(thread, sends, life);
@@ -271,6 +288,7 @@ impl World {
                 self.hosts[self.threads[thread].host].ends_sync();
                 if self.lives(thread, life) {
                     sends.into_iter().for_each(|send| self.send(send));
+                    self.threads[thread].slice_ns = SLICE_NS;
                     self.rest(thread);
                 }
                 self.start_syncs(self.threads[thread].host);
@@ -319,6 +337,11 @@ impl World {
     }
 
     fn wake(&mut self, thread: ThreadId) {
+        self.threads[thread].woken = true;
+        self.waits_for_core(thread);
+    }
+
+    fn waits_for_core(&mut self, thread: ThreadId) {
         self.threads[thread].state = State::Ready;
         let host = self.threads[thread].host;
         self.hosts[host].wants_core(thread);
@@ -329,9 +352,11 @@ impl World {
     fn start_work(&mut self, host: HostIx) {
         while let Some(thread) = self.hosts[host].takes_core() {
             self.threads[thread].state = State::Working;
-            // Not for one that goes on with what came meanwhile.
-            let wake_us = if self.threads[thread].slice_ns == 0 { self.wake_us(thread) } else { 0.0 };
+            let woken = std::mem::take(&mut self.threads[thread].woken);
             let inbox = self.threads[thread].take();
+            // Not for one that goes on with what came meanwhile; and other work is given with all that it costs.
+            let only_work = inbox.iter().all(|envelope| matches!(envelope.message, Message::Work(_)));
+            let wake_us = if woken && !only_work { self.wake_us(thread) } else { 0.0 };
             let (cost_us, sends) = self.work(thread, inbox);
             let took = ((wake_us + cost_us) * 1e3) as Ns;
             let life = self.life(thread);
@@ -376,7 +401,7 @@ impl World {
         }
         self.threads[thread].slice_ns = 0;
         if more {
-            return self.wake(thread);
+            return self.waits_for_core(thread);
         }
         self.threads[thread].state = State::Idle;
         if thread == self.gateway {

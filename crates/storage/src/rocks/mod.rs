@@ -3,6 +3,7 @@
 //! It promises what [`Engine`] does, with one append and one sync per call, and that bytes which were acknowledged and are
 //! now gone or changed are reported, never skipped. It never retries a failed write.
 
+mod background;
 mod framing;
 mod mark;
 mod options;
@@ -54,9 +55,9 @@ impl RocksEngine {
             mark.check_manifest(&db_dir)?;
             framing::check(&db_dir)?;
         }
-        let options = options::database()?;
-        let open = || DB::open_cf_descriptors(&options, &db_dir, options::column_families());
-        let db = giving_way(open).map_err(|error| open_error(dir, exists, &error))?;
+        background::start()?;
+        let db = DB::open_cf_descriptors(&options::database()?, &db_dir, options::column_families())
+            .map_err(|error| open_error(dir, exists, &error))?;
         mark.database_opened(&db_dir, db.latest_sequence_number())?;
         Ok(RocksEngine { dir: dir.to_path_buf(), db, writer: Mutex::new(Writer { mark, failed: None }) })
     }
@@ -370,25 +371,6 @@ fn read_error(what: &str, error: &rocksdb::Error) -> StorageError {
         ErrorKind::Corruption => StorageError::Damaged(format!("{what}: {error}")),
         _ => StorageError::Io(format!("reading {what}: {error}")),
     }
-}
-
-/// Of RocksDB's own threads, which flush and merge: with three others on its core such a thread still gets a tenth of it, so that a flush
-/// of 0.1 s ends within a second, long before there is no more room for writes. At the lowest priority (19) flushes took
-/// minutes beside busy threads, and writes waited for them.
-const BACKGROUND_NICE: i32 = 5;
-
-/// Opens a database so that its flushes and merges give way to what somebody waits for. RocksDB starts its threads where the
-/// first database of a process is opened, and threads inherit their priority.
-fn giving_way<T: Send>(open: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let opened = scope.spawn(|| {
-            // Of this thread only, on Linux. Where it cannot be had, flushes are in the way more than they need be.
-            #[cfg(target_os = "linux")]
-            let _ = rustix::process::setpriority_process(None, BACKGROUND_NICE);
-            open()
-        });
-        opened.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// `exists`: the database was there before.

@@ -12,6 +12,10 @@ use rocksdb::{
 };
 
 const MIB: usize = 1 << 20;
+/// At a time.
+pub(super) const FLUSHES: i32 = 1;
+/// At a time: the log's, and those of young history, do not wait for a long one of all history.
+pub(super) const MERGES: i32 = 3;
 /// History is merged in at least so many files.
 const HISTORY_MERGE_FILES: i32 = 8;
 
@@ -38,8 +42,8 @@ pub(super) fn database() -> Result<Options, StorageError> {
     // A log is kept for the least recently flushed column family in it: without a bound `meta` would hold all of them.
     options.set_max_total_wal_size(128 * MIB as u64);
 
-    // A flush and up to three merges: the log's, and those of young history, do not wait for a long one of all history.
-    options.set_max_background_jobs(4);
+    // RocksDB makes flushes of a quarter of these, and merges of the others.
+    options.set_max_background_jobs(FLUSHES + MERGES);
     options.set_max_open_files(256);
     // Writes to the tables in steps, so that their flush does not stall the log's sync.
     options.set_bytes_per_sync(MIB as u64);

@@ -75,8 +75,9 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
         ..Calibration::default()
     };
+    let own_dir = |shards: usize| dir.path().join(format!("{shards}-shards"));
     let start = async |shards: usize| {
-        let own = dir.path().join(format!("{shards}-shards"));
+        let own = own_dir(shards);
         std::fs::create_dir(&own).map_err(|error| cannot("create", &own, &error))?;
         Cluster::start(&own, shards).await
     };
@@ -89,6 +90,8 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     eprintln!("  {}", sustained.shown());
     let whole = Window::between(&began, &Moment::now(&cluster, None)?);
     cluster.end().await;
+    // What cannot be removed now is removed with all of it.
+    let _ = std::fs::remove_dir_all(own_dir(NODES));
     let mut cluster = start(1).await?;
     let one_shard = levels(&cluster, "one shard").await?;
     leader_alone(&mut calibration, &one_shard);
