@@ -10,7 +10,7 @@ pub(super) const NONE: u32 = u32::MAX;
 /// So that two bits of a packed reference are free.
 const ROWS_MAX: usize = 1 << 30;
 /// Rows of a block. Growing allocates one, and never moves what is there: a vector of a million rows would stop the shard to
-/// copy them, and leave as much memory behind.
+/// copy them.
 const BLOCK: usize = 1 << 12;
 
 #[derive(Debug)]

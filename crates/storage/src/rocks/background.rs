@@ -8,7 +8,7 @@ use rocksdb::Env;
 
 /// How much nicer they are than who starts them. With three busy threads on its core such a thread still gets a tenth of it, so that a
 /// flush of 0.1 s ends within a second, long before there is no more room for writes. At the lowest priority (19) flushes took
-/// minutes beside busy threads, and writes waited for them.
+/// 18 to 105 s beside busy threads, and writes waited for them.
 #[cfg(target_os = "linux")]
 const NICER: i32 = 5;
 
@@ -16,14 +16,13 @@ const NICER: i32 = 5;
 /// opening a database does not give way.
 pub(super) fn start() -> Result<(), StorageError> {
     let mut env = Env::new().map_err(|error| StorageError::Io(format!("no RocksDB environment: {error}")))?;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            give_way();
-            env.set_high_priority_background_threads(FLUSHES);
-            env.set_background_threads(MERGES);
-        });
-    });
-    Ok(())
+    let start = || {
+        give_way();
+        env.set_high_priority_background_threads(FLUSHES);
+        env.set_background_threads(MERGES);
+    };
+    std::thread::scope(|scope| std::thread::Builder::new().spawn_scoped(scope, start).map(drop))
+        .map_err(|error| StorageError::Io(format!("cannot start a thread: {error}")))
 }
 
 /// This thread, and those that it starts. Where it cannot be had, they are in the way more than they need be.

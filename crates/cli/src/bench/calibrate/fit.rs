@@ -49,9 +49,8 @@ fn solve<const N: usize>(rows: &[[f64; N]], chosen: impl Fn(usize) -> bool) -> O
         if pivot[i] <= 1e-9 * own[i] {
             return None;
         }
-        for (at, equation) in equations.iter_mut().enumerate().filter(|(at, _)| *at != i) {
+        for (_, equation) in equations.iter_mut().enumerate().filter(|(at, _)| *at != i) {
             let factor = equation[i] / pivot[i];
-            debug_assert!(at != i);
             equation.iter_mut().zip(&pivot).for_each(|(value, of_pivot)| *value -= factor * of_pivot);
         }
     }
