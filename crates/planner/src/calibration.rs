@@ -40,6 +40,8 @@ pub struct Calibration {
     pub syncs_in_parallel: u64,
     /// Processor cores of a machine.
     pub cores: u64,
+    /// A read that a core's own caches do not have, while all cores do such reads: how fast the machine was when it was measured.
+    pub memory_read_ns: f64,
     /// Processor time by thread, for simulations.
     #[serde(flatten)]
     pub costs: Costs,
@@ -62,6 +64,7 @@ impl Default for Calibration {
             fsync_high_ms: 3.0,
             syncs_in_parallel: 1,
             cores: 4,
+            memory_read_ns: 100.0,
             costs: Costs::ASSUMED,
         }
     }
@@ -88,6 +91,7 @@ const OWN_KEYS: &[Key] = &[
     key("fsync_high_ms", "one sync, at p99"),
     key("syncs_in_parallel", "syncs that the disk does at a time"),
     key("cores", "processor cores of a machine"),
+    key("memory_read_ns", "one read from memory, when it was measured"),
 ];
 
 /// Those, and the costs.
@@ -134,6 +138,7 @@ impl Calibration {
             fsync_high_ms: positive("fsync_high_ms", assumed.fsync_high_ms)?,
             syncs_in_parallel: at_least_one("syncs_in_parallel", assumed.syncs_in_parallel)?,
             cores: at_least_one("cores", assumed.cores)?,
+            memory_read_ns: positive("memory_read_ns", assumed.memory_read_ns)?,
             costs: assumed.costs,
         };
         if calibration.fsync_high_ms < calibration.fsync_low_ms {

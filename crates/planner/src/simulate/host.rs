@@ -1,8 +1,9 @@
 //! A machine: cores that threads share fairly, and a disk with a queue of syncs.
 //!
-//! A free core goes to the thread that has had the least processor time, as Linux does it (EEVDF and the completely fair scheduler
-//! before it). Who slept is not owed all that it did not use meanwhile. A thread keeps its core until its work is done: work is
-//! short against the time that queues are long. It knows nothing of what threads do.
+//! Cores are shared as Linux shares them since 6.6 ("earliest eligible virtual deadline first", Stoica and Abdel-Wahab 1995):
+//! a thread's virtual time is the processor time that it has had, a core goes to one that has had no more than the average of those
+//! who want one, and among these to the one whose slice ends first. A thread that yields has had its slice, as since 6.18. It
+//! keeps its core until its work is done: work is short against the time that queues are long. It knows nothing of what threads do.
 
 use super::agenda::Ns;
 use super::random::{Random, SyncTime};
@@ -11,8 +12,20 @@ use std::collections::{BTreeMap, VecDeque};
 /// A thread, by its place in the model.
 pub(super) type ThreadId = usize;
 
-/// Who slept is owed so much processor time at most.
-const OWED_NS: Ns = 3_000_000;
+/// A thread may use so much processor time before others whose slice ends earlier go first; and who slept is owed no more.
+const SLICE_NS: i64 = 1_400_000;
+
+/// What a thread has had of the processors, in virtual time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    had: i64,
+    /// Its slice ends there.
+    deadline: i64,
+    /// Asleep: what it had less than the others when it fell asleep.
+    owed: i64,
+    /// It runs, or waits for a core.
+    awake: bool,
+}
 
 /// - No more threads run than there are cores, and no more syncs than the disk does at a time.
 #[derive(Debug)]
@@ -22,10 +35,9 @@ pub(super) struct Host {
     ready: Vec<ThreadId>,
     /// Those that go on with what they do.
     go_on: Vec<ThreadId>,
-    /// Processor time that each has had, or was let off for sleeping.
-    used: BTreeMap<ThreadId, Ns>,
-    /// What the one had used that got a core last.
-    served: Ns,
+    accounts: BTreeMap<ThreadId, Account>,
+    /// The average of those that were awake when one was.
+    average: i64,
     syncs_max: usize,
     syncing: usize,
     to_sync: VecDeque<ThreadId>,
@@ -44,8 +56,8 @@ impl Host {
             running: 0,
             ready: Vec::new(),
             go_on: Vec::new(),
-            used: BTreeMap::new(),
-            served: 0,
+            accounts: BTreeMap::new(),
+            average: 0,
             syncs_max,
             syncing: 0,
             to_sync: VecDeque::new(),
@@ -69,14 +81,37 @@ impl Host {
 
     /// A thread has work.
     pub(super) fn wants_core(&mut self, thread: ThreadId) {
-        let used = self.used.entry(thread).or_default();
-        *used = (*used).max(self.served.saturating_sub(OWED_NS));
+        self.wakes(thread);
         self.ready.push(thread);
     }
 
     /// A thread has more work, and may have it done before others.
     pub(super) fn wants_core_first(&mut self, thread: ThreadId) {
+        self.wakes(thread);
         self.go_on.push(thread);
+    }
+
+    /// Who had more than the others before it slept still has; who had less is owed that, up to a slice.
+    fn wakes(&mut self, thread: ThreadId) {
+        let average = self.average;
+        let account = self.accounts.entry(thread).or_default();
+        if !account.awake {
+            let had = if account.owed > 0 { average - account.owed } else { account.had.max(average) };
+            *account = Account { had, deadline: had + SLICE_NS, owed: 0, awake: true };
+            self.take_average();
+        }
+    }
+
+    /// A thread that has a core leaves it to others who wait for one, before it works.
+    pub(super) fn yields(&mut self, thread: ThreadId) {
+        self.running -= 1;
+        let average = self.average;
+        let account = self.account(thread);
+        if account.had <= average {
+            (account.had, account.deadline) = (account.deadline, account.deadline + SLICE_NS);
+        }
+        self.take_average();
+        self.ready.push(thread);
     }
 
     /// The next thread that gets a core, if one is free.
@@ -84,24 +119,56 @@ impl Host {
         if self.running == self.cores {
             return None;
         }
-        let thread = self.go_on.pop().or_else(|| self.takes_least())?;
+        let thread = self.go_on.pop().or_else(|| self.takes_earliest())?;
         self.running += 1;
         Some(thread)
     }
 
-    /// Of those that have used least, the one that waits longest.
-    fn takes_least(&mut self) -> Option<ThreadId> {
-        let (at, thread) = self.ready.iter().copied().enumerate().min_by_key(|(_, thread)| self.used[thread])?;
-        self.ready.remove(at);
-        self.served = self.served.max(self.used[&thread]);
-        Some(thread)
+    /// Of those that had no more than the average, the one whose slice ends first; and if that is nobody, of all.
+    fn takes_earliest(&mut self) -> Option<ThreadId> {
+        let order = |thread: &ThreadId| {
+            let account = &self.accounts[thread];
+            (account.had > self.average, account.deadline)
+        };
+        let (at, _) = self.ready.iter().enumerate().min_by_key(|(_, thread)| order(thread))?;
+        Some(self.ready.remove(at))
     }
 
     /// A thread has done its work, which counts for so much.
     pub(super) fn leaves_core(&mut self, thread: ThreadId, counts: Ns) {
         assert!(self.running > 0, "a core is left that nobody had");
         self.running -= 1;
-        *self.used.entry(thread).or_default() += counts;
+        let account = self.account(thread);
+        account.had += counts as i64;
+        if account.had >= account.deadline {
+            account.deadline = account.had + SLICE_NS;
+        }
+        self.take_average();
+    }
+
+    /// A thread that has left its core has nothing to do.
+    pub(super) fn sleeps(&mut self, thread: ThreadId) {
+        let average = self.average;
+        let account = self.account(thread);
+        if account.awake {
+            account.owed = (average - account.had).min(SLICE_NS);
+            account.awake = false;
+            self.take_average();
+        }
+    }
+
+    fn account(&mut self, thread: ThreadId) -> &mut Account {
+        self.accounts.get_mut(&thread).expect("whoever had a core has wanted one")
+    }
+
+    fn take_average(&mut self) {
+        let (mut sum, mut count) = (0, 0);
+        for account in self.accounts.values().filter(|account| account.awake) {
+            (sum, count) = (sum + account.had, count + 1);
+        }
+        if count > 0 {
+            self.average = sum / count;
+        }
     }
 
     /// A thread has something to sync.
@@ -149,10 +216,13 @@ mod tests {
         assert_eq!((host.syncs, host.sync_ns), (2, 2_000_000));
     }
 
+    fn one_core() -> Host {
+        Host::new(1, 1, SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 })
+    }
+
     #[test]
     fn threads_share_cores_fairly_whatever_they_do_at_a_time() {
-        let sync_time = SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 };
-        let (mut host, pieces, mut used) = (Host::new(1, 1, sync_time), [100, 100, 200, 700], [0; 4]);
+        let (mut host, pieces, mut used) = (one_core(), [100_000, 100_000, 200_000, 700_000], [0; 4]);
         (0..4).for_each(|thread| host.wants_core(thread));
         for _ in 0..10_000 {
             let thread = host.takes_core().expect("all always have work");
@@ -161,26 +231,50 @@ mod tests {
             host.wants_core(thread);
         }
         let sum = used.iter().sum::<Ns>();
-        assert!(used.iter().all(|used| (sum / 4).abs_diff(*used) < 1_000), "{used:?}");
+        assert!(used.iter().all(|used| (sum / 4).abs_diff(*used) < 3 * SLICE_NS as u64), "{used:?}");
     }
 
     #[test]
     fn who_slept_comes_first_but_not_for_as_long_as_it_slept() {
-        let sync_time = SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 };
-        let mut host = Host::new(1, 1, sync_time);
-        for _ in 0..100 {
-            host.wants_core(0);
-            assert_eq!(host.takes_core(), Some(0));
-            host.leaves_core(0, 1_000_000);
+        let mut host = one_core();
+        (0..3).for_each(|thread| host.wants_core(thread));
+        for (thread, took) in [(0, 1), (1, 20_000_000), (2, 20_000_000), (0, 1)] {
+            assert_eq!(host.takes_core(), Some(thread));
+            host.leaves_core(thread, took);
+            host.wants_core(thread);
         }
-        (0..2).for_each(|thread| host.wants_core(thread));
+        assert_eq!(host.takes_core(), Some(0), "26 milliseconds more are its");
+        host.leaves_core(0, 1);
+        host.sleeps(0);
+        for _ in 0..100 {
+            let thread = host.takes_core().expect("two have work");
+            host.leaves_core(thread, 500_000);
+            host.wants_core(thread);
+        }
+        host.wants_core(0);
         let mut turns = 0;
-        while host.takes_core() == Some(1) {
-            host.leaves_core(1, 1_000_000);
-            host.wants_core(1);
+        while host.takes_core() == Some(0) {
+            host.leaves_core(0, 500_000);
+            host.wants_core(0);
             turns += 1;
         }
-        // Three from what it is owed, one since what the other just used counts for that, too, and the tie is its.
-        assert!((3..=5).contains(&turns), "{turns}");
+        assert!((1..=4).contains(&turns), "{turns} of half a millisecond");
+    }
+
+    #[test]
+    fn who_yields_comes_after_those_that_wait() {
+        let mut host = one_core();
+        (0..3).for_each(|thread| host.wants_core(thread));
+        assert_eq!(host.takes_core(), Some(0));
+        host.yields(0);
+        let order: Vec<_> = (0..3)
+            .map(|_| {
+                let thread = host.takes_core().expect("all three wait");
+                host.leaves_core(thread, 1_000);
+                host.sleeps(thread);
+                thread
+            })
+            .collect();
+        assert_eq!(order, [1, 2, 0]);
     }
 }

@@ -38,6 +38,11 @@ impl Role {
         if let Role::Background(_) = self { 3 } else { 1 }
     }
 
+    /// Whether it lets others run when it is woken, before it takes what has come: as whoever waits at a mailbox of the node's.
+    fn yields(self) -> bool {
+        matches!(self, Role::Shards(_) | Role::Writer(_))
+    }
+
     pub(super) fn node(self) -> Option<NodeIx> {
         match self {
             Role::Client | Role::Gateway => None,
@@ -152,6 +157,8 @@ pub(super) struct Thread {
     slice_ns: Ns,
     /// It slept, and has not worked since.
     woken: bool,
+    /// Since it was woken it has let others go first.
+    yielded: bool,
     /// A writer: what is told when the sync is done.
     after_sync: Vec<Send>,
 }
@@ -166,6 +173,7 @@ impl Thread {
             busy_ns: 0,
             slice_ns: 0,
             woken: false,
+            yielded: false,
             after_sync: Vec::new(),
         }
     }
@@ -351,8 +359,14 @@ impl World {
     /// Gives free cores to threads that wait for one.
     fn start_work(&mut self, host: HostIx) {
         while let Some(thread) = self.hosts[host].takes_core() {
-            self.threads[thread].state = State::Working;
             let woken = std::mem::take(&mut self.threads[thread].woken);
+            if woken && !self.threads[thread].yielded && self.threads[thread].role.yields() {
+                (self.threads[thread].woken, self.threads[thread].yielded) = (true, true);
+                self.hosts[host].yields(thread);
+                continue;
+            }
+            self.threads[thread].state = State::Working;
+            self.threads[thread].yielded = false;
             let inbox = self.threads[thread].take();
             // Not for one that goes on with what came meanwhile; and other work is given with all that it costs.
             let only_work = inbox.iter().all(|envelope| matches!(envelope.message, Message::Work(_)));
@@ -366,6 +380,7 @@ impl World {
 
     fn worked(&mut self, thread: ThreadId, sends: Vec<Send>, life: u32) {
         if !self.lives(thread, life) {
+            self.hosts[self.threads[thread].host].sleeps(thread);
             sends.into_iter().for_each(|send| self.salvage(send.envelope));
             return;
         }
@@ -373,6 +388,7 @@ impl World {
             self.threads[thread].state = State::Syncing;
             self.threads[thread].after_sync = sends;
             let host = self.threads[thread].host;
+            self.hosts[host].sleeps(thread);
             self.hosts[host].wants_sync(thread);
             return self.start_syncs(host);
         }
@@ -404,6 +420,7 @@ impl World {
             return self.waits_for_core(thread);
         }
         self.threads[thread].state = State::Idle;
+        self.hosts[self.threads[thread].host].sleeps(thread);
         if thread == self.gateway {
             self.plan_due();
         }

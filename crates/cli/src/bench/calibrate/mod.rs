@@ -88,7 +88,7 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     say(&format!("a shard for each node, {SUSTAINED_CLIENTS} clients for a minute"));
     let sustained = load(&cluster, &["--clients", &SUSTAINED_CLIENTS.to_string()], SUSTAINED).await?;
     eprintln!("  {}", sustained.shown());
-    let whole = Window::between(&began, &Moment::now(&cluster, None)?);
+    let whole = Window::between(&began, &Moment::now(&cluster, None)?, sustained.memory_read_ns);
     cluster.end().await;
     // What cannot be removed now is removed with all of it.
     let _ = std::fs::remove_dir_all(own_dir(NODES));
@@ -96,6 +96,7 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     let one_shard = levels(&cluster, "one shard").await?;
     leader_alone(&mut calibration, &one_shard);
     windows.extend(one_shard);
+    calibration.memory_read_ns = rounded(memory_read_ns(&windows));
     costs(&mut calibration, &windows, &whole);
     let (least, most) = operations_per_entry(&windows);
     if most < SPREAD_MIN * least {
@@ -156,7 +157,12 @@ fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
     each.fold((f64::INFINITY, 0.0), |(least, most), ops| (least.min(ops), most.max(ops)))
 }
 
-/// Costs by thread.
+/// Over several loads: the mean.
+fn memory_read_ns(windows: &[Window]) -> f64 {
+    windows.iter().map(|window| window.memory_read_ns).sum::<f64>() / windows.len().max(1) as f64
+}
+
+/// Costs by thread, of a machine as fast as the calibration says.
 ///
 /// Each thread is given costs per operation, per root of the operations of an entry, and per awakening (sync, entry), that explain
 /// its processor time under all loads ([`planner::Costs`] says why). They can be told apart because entries of the heaviest
@@ -165,19 +171,21 @@ fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
 ///
 /// What nodes do in the background is taken from all of `whole`: it comes later than the operations that it is for.
 fn costs(calibration: &mut Calibration, windows: &[Window], whole: &Window) {
+    let reference_ns = calibration.memory_read_ns;
+    let speed = |window: &Window| reference_ns / window.memory_read_ns;
     let node = |shared: &dyn Fn(&NodeWindow) -> f64, us: &dyn Fn(&Cpu) -> f64| {
-        let nodes = windows.iter().flat_map(|window| &window.nodes);
-        let point = |node: &NodeWindow| {
+        let nodes = windows.iter().flat_map(|window| window.nodes.iter().map(|node| (node, speed(window))));
+        let point = |(node, speed): (&NodeWindow, f64)| {
             let followed = (node.applied - node.answered).max(0.0);
             let roots = (node.applied * node.entries).sqrt();
-            Point { counts: [node.answered, followed, roots, shared(node)], us: us(&node.cpu) }
+            Point { counts: [node.answered, followed, roots, shared(node)], us: us(&node.cpu) * speed }
         };
         least_squares(&nodes.map(point).collect::<Vec<_>>()).map(rounded)
     };
     let other = |us: &dyn Fn(&Window) -> f64| {
         let point = |window: &Window| {
             let (ops, entries) = (window.ops(), window.entries());
-            Point { counts: [ops, (ops * entries).sqrt(), entries], us: us(window) }
+            Point { counts: [ops, (ops * entries).sqrt(), entries], us: us(window) * speed(window) }
         };
         least_squares(&windows.iter().map(point).collect::<Vec<_>>()).map(rounded)
     };
@@ -194,7 +202,7 @@ fn costs(calibration: &mut Calibration, windows: &[Window], whole: &Window) {
     for node in &whole.nodes {
         (background_us, applied) = (background_us + node.cpu.background_us, applied + node.applied);
     }
-    c.background_us_per_op = rounded(background_us / f64::max(applied, 1.0));
+    c.background_us_per_op = rounded(background_us * speed(whole) / f64::max(applied, 1.0));
 }
 
 /// Capacity of a leader that has the cluster to itself, and bytes per operation.
@@ -307,6 +315,7 @@ mod tests {
             gateway_us: 7.0 * ops + 5.0 * (ops * entries).sqrt() + 70.0 * entries,
             client_us: 8.0 * ops + 80.0 * entries,
             idle_us: 0.0,
+            memory_read_ns: 100.0,
         }
     }
 

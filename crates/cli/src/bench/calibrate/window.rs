@@ -3,6 +3,7 @@
 //! It knows nothing of what follows from that.
 
 use super::cluster::{Cluster, Server, failed};
+use super::super::memory;
 use super::usage::{Cpu, cpu, idle_us};
 use crate::failure::Failure;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Window {
     pub client_us: f64,
     /// Of all cores.
     pub idle_us: f64,
+    /// A read from memory, before and after: the mean.
+    pub memory_read_ns: f64,
 }
 
 /// A node's share of it.
@@ -53,7 +56,7 @@ pub struct NodeWindow {
 
 impl Window {
     /// What was counted between two moments.
-    pub fn between(began: &Moment, ended: &Moment) -> Window {
+    pub fn between(began: &Moment, ended: &Moment, memory_read_ns: f64) -> Window {
         let node = |before: &(BTreeMap<String, f64>, Cpu), after: &(BTreeMap<String, f64>, Cpu)| {
             let count = |name: &str| {
                 let of = |metrics: &BTreeMap<String, f64>| metrics.get(name).copied().unwrap_or(0.0);
@@ -75,6 +78,7 @@ impl Window {
             gateway_us: ended.gateway.since(&began.gateway).total_us(),
             client_us: ended.client.since(&began.client).total_us(),
             idle_us: ended.idle_us - began.idle_us,
+            memory_read_ns,
         }
     }
 
@@ -118,12 +122,13 @@ impl Window {
     pub fn shown(&self) -> String {
         let syncs = self.mean(|node| node.syncs);
         format!(
-            "{:.0} operations/s, {:.1} per entry; {:.0} syncs/s of a node, {:.2} ms each; {:.2} cores busy",
+            "{:.0} operations/s, {:.1} per entry; {:.0} syncs/s of a node, {:.2} ms each; {:.2} cores busy; a read from memory {:.0} ns",
             self.ops() / self.seconds,
             self.operations_per_entry(),
             syncs / self.seconds,
             self.mean(|node| node.sync_s) * 1e3 / syncs.max(1.0),
             self.busy_cores(),
+            self.memory_read_ns,
         )
     }
 }
@@ -161,6 +166,7 @@ impl Moment {
 /// If it cannot be run, or leaders change meanwhile.
 pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, Failure> {
     let overloaded = |what: &str| failed(what.to_owned(), "try on a machine that has less to do");
+    let memory_before_ns = memory::read_ns();
     let leads = cluster.leads()?;
     let answered = || -> Result<f64, Failure> {
         cluster.nodes.iter().map(|node| Ok(node.metrics()?.get(ANSWERED).copied().unwrap_or(0.0))).sum()
@@ -191,5 +197,6 @@ pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result
     if cluster.leads()? != leads {
         return Err(overloaded("leaders changed meanwhile"));
     }
-    Ok(Window::between(&began, &ended))
+    let memory_read_ns = f64::midpoint(memory_before_ns, memory::read_ns());
+    Ok(Window::between(&began, &ended, memory_read_ns))
 }
