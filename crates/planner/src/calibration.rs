@@ -40,11 +40,20 @@ pub struct Calibration {
     pub syncs_in_parallel: u64,
     /// Processor cores of a machine.
     pub cores: u64,
-    /// A read that a core's own caches do not have, while all cores do such reads: how fast the machine was when it was measured.
-    pub memory_read_ns: f64,
+    /// How much more a node's work for one shard costs when the work before was for another: a tenth is 0.1.
+    pub other_shard_extra: f64,
     /// Processor time by thread, for simulations.
     #[serde(flatten)]
     pub costs: Costs,
+}
+
+impl Calibration {
+    /// Costs on machines that each have so many shards, at random one after the other.
+    pub(crate) fn costs_with(&self, shards: usize) -> Costs {
+        let mut costs = self.costs.clone();
+        costs.node_times(1.0 + self.other_shard_extra * (1.0 - 1.0 / shards as f64));
+        costs
+    }
 }
 
 impl Default for Calibration {
@@ -64,7 +73,7 @@ impl Default for Calibration {
             fsync_high_ms: 3.0,
             syncs_in_parallel: 1,
             cores: 4,
-            memory_read_ns: 100.0,
+            other_shard_extra: 0.0,
             costs: Costs::ASSUMED,
         }
     }
@@ -91,7 +100,7 @@ const OWN_KEYS: &[Key] = &[
     key("fsync_high_ms", "one sync, at p99"),
     key("syncs_in_parallel", "syncs that the disk does at a time"),
     key("cores", "processor cores of a machine"),
-    key("memory_read_ns", "one read from memory, when it was measured"),
+    key("other_shard_extra", "what a node's work costs more after another shard's"),
 ];
 
 /// Those, and the costs.
@@ -138,7 +147,7 @@ impl Calibration {
             fsync_high_ms: positive("fsync_high_ms", assumed.fsync_high_ms)?,
             syncs_in_parallel: at_least_one("syncs_in_parallel", assumed.syncs_in_parallel)?,
             cores: at_least_one("cores", assumed.cores)?,
-            memory_read_ns: positive("memory_read_ns", assumed.memory_read_ns)?,
+            other_shard_extra: values.number("other_shard_extra")?.unwrap_or(assumed.other_shard_extra),
             costs: assumed.costs,
         };
         if calibration.fsync_high_ms < calibration.fsync_low_ms {

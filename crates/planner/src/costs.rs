@@ -80,6 +80,13 @@ costs! {
 }
 
 impl Costs {
+    /// What `times` as much work is to a node's threads.
+    pub(crate) fn node_times(&mut self, times: f64) {
+        let nodes = ["leader_", "follower_", "network_", "shard_", "writer_"];
+        let fields = self.fields().into_iter();
+        fields.filter(|(name, _)| nodes.iter().any(|of| name.starts_with(of))).for_each(|(_, cost)| *cost *= times);
+    }
+
     /// A gateway's, per operation, where so many share an entry.
     pub(crate) fn gateway_us_at(&self, entry_ops: f64) -> f64 {
         self.gateway_us_per_op

@@ -121,13 +121,6 @@ pub struct Bench {
     /// With --predict: cores that other programs keep busy meanwhile
     #[arg(long, default_value_t = 0.0, value_name = "N")]
     pub taken_cores: f64,
-    /// With --predict: how long a read from memory takes meanwhile, as --memory-speed says [default: as when it was calibrated]
-    #[arg(long, requires = "predict", value_name = "NANOSECONDS")]
-    pub memory_read_ns: Option<f64>,
-    /// Run nothing, but say how long a read from memory takes at the moment: where caches are shared with other machines, how
-    /// fast this one is
-    #[arg(long, conflicts_with_all = ["predict", "calibrate", "rate"])]
-    pub memory_speed: bool,
     #[command(flatten)]
     pub gateways: Gateways,
     /// Print one JSON document on standard output, errors included

@@ -8,7 +8,6 @@ pub mod args;
 mod calibrate;
 mod caller;
 mod latency;
-mod memory;
 mod names;
 mod predict;
 mod report;
@@ -17,7 +16,6 @@ mod script;
 mod stats;
 
 use crate::failure::{Exit, Failure, one_line};
-use crate::output::{emit, print_json};
 use args::Bench;
 use report::Report;
 use std::io::IsTerminal;
@@ -26,9 +24,6 @@ use std::io::IsTerminal;
 pub async fn run(args: &Bench) -> Result<(), Failure> {
     if let Some(out) = &args.calibrate {
         return calibrate::run(args, out).await;
-    }
-    if args.memory_speed {
-        return memory_speed(args);
     }
     let workload = args.workload(rand::random())?;
     if let Some(calibration) = &args.predict {
@@ -57,17 +52,6 @@ pub async fn run(args: &Bench) -> Result<(), Failure> {
         report.print_json()
     } else {
         report.print()
-    }
-    Ok(())
-}
-
-/// `palisade bench --memory-speed`.
-fn memory_speed(args: &Bench) -> Result<(), Failure> {
-    let read_ns = memory::read_ns();
-    if args.json {
-        print_json(&serde_json::json!({ "memory_read_ns": read_ns }));
-    } else {
-        emit(&format!("a read from memory takes {read_ns:.0} ns"));
     }
     Ok(())
 }

@@ -28,10 +28,6 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
             "use a --taken-cores from 0 to fewer than there are",
         ));
     }
-    if args.memory_read_ns.is_some_and(|ns| !(ns.is_finite() && ns > 0.0)) {
-        let what = "a read from memory takes some time".to_owned();
-        return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, "use a --memory-read-ns above 0"));
-    }
     let (name_bytes, owner_bytes) = (args.name_bytes as u64, args.owner_bytes as u64);
     let setup = OneMachine {
         nodes: args.nodes,
@@ -39,7 +35,6 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
         clients: args.clients,
         entry: EntryBytes { name_bytes, owner_bytes, metadata_bytes: 0 },
         taken_cores: args.taken_cores,
-        memory_read_ns: args.memory_read_ns,
     };
     let run = planner::predict(&setup, &calibration, SEED);
     if args.json {

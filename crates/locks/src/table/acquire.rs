@@ -4,7 +4,7 @@
 
 use super::index::Ref;
 use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
-use super::slab::NONE;
+use super::slab::{Durable, NONE};
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
 use crate::planted::{self, Bug};
@@ -189,7 +189,8 @@ impl LockTable {
         self.sessions[session].lease = Some(lease);
         self.sessions.touch(session);
         self.begun += 1;
-        self.session_leases.insert(hash_number(lease.get()), session);
+        self.session_leases
+            .insert(hash_number(lease.get()), session, |session| hash_number(self.sessions[session].number()));
     }
 
     /// Puts a grant, newer than all others, into the table.

@@ -1,23 +1,24 @@
 //! Hash lookups without iteration: what hash order there is cannot leave here.
 //!
-//! An entry is a place in a slab or a position in a ring; the key is read from there. Split into parts, each of which
-//! grows by itself, so that growing a table of millions never stops the shard for long. It knows nothing of keys.
+//! An entry is a place in a slab or a position in a ring, and nothing else: the key, and its hash when a table grows, are read
+//! from there. Split into parts, each of which grows by itself, so that growing a table of millions never stops the shard for
+//! long. It knows nothing of keys.
 
 use hashbrown::HashTable;
 
-const PARTS: usize = 64;
+/// Parts come in groups of unequal width, so that they double at different times: their tables together are never much
+/// emptier than on average, whatever the number of entries.
+const WITHIN: [u8; 22] = [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3];
+const GROUP: usize = 4;
+const GROUPS: usize = 16;
+const PARTS: usize = GROUPS * GROUP;
 
 /// Entries by hash. Entries of equal keys may coexist; the reader's predicate chooses.
+///
+/// - An entry is there once.
 #[derive(Debug)]
 pub(super) struct Index {
-    parts: Box<[HashTable<Entry>; PARTS]>,
-}
-
-/// Keeps enough of the hash that growing, and passing over most strangers, needs no look at the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    hash: u32,
-    value: u32,
+    parts: Box<[HashTable<u32>; PARTS]>,
 }
 
 impl Index {
@@ -31,40 +32,38 @@ impl Index {
     }
 
     pub(super) fn get(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let (part, kept) = split(hash);
-        self.parts[part].find(spread(kept), |entry| entry.hash == kept && is_it(entry.value)).map(|entry| entry.value)
+        self.parts[part(hash)].find(within(hash), |entry| is_it(*entry)).copied()
     }
 
-    pub(super) fn insert(&mut self, hash: u64, value: u32) {
-        let (part, kept) = split(hash);
-        self.parts[part].insert_unique(spread(kept), Entry { hash: kept, value }, |entry| spread(entry.hash));
+    /// `hash_of` gives the hash of any entry that is there.
+    pub(super) fn insert(&mut self, hash: u64, value: u32, hash_of: impl Fn(u32) -> u64) {
+        self.parts[part(hash)].insert_unique(within(hash), value, |entry| within(hash_of(*entry)));
     }
 
     pub(super) fn remove(&mut self, hash: u64, value: u32) {
-        let (part, kept) = split(hash);
-        match self.parts[part].find_entry(spread(kept), |&entry| entry == Entry { hash: kept, value }) {
+        match self.parts[part(hash)].find_entry(within(hash), |entry| *entry == value) {
             Ok(found) => drop(found.remove()),
             Err(_) => unreachable!("no entry {value:#x} of hash {hash:#x}"),
         }
     }
 
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
-        let (part, kept) = split(hash);
-        match self.parts[part].find_mut(spread(kept), |&entry| entry == Entry { hash: kept, value: old }) {
-            Some(entry) => entry.value = new,
+        match self.parts[part(hash)].find_mut(within(hash), |entry| *entry == old) {
+            Some(entry) => *entry = new,
             None => unreachable!("no entry {old:#x} of hash {hash:#x}"),
         }
     }
 }
 
-/// Which part a hash belongs to, and what is kept of it there.
-fn split(hash: u64) -> (usize, u32) {
-    ((hash >> 58) as usize % PARTS, hash as u32)
+/// Which part a hash belongs to, by its upper half.
+fn part(hash: u64) -> usize {
+    let place = ((hash >> 32) as usize * (GROUPS * WITHIN.len())) >> 32;
+    place / WITHIN.len() * GROUP + usize::from(WITHIN[place % WITHIN.len()])
 }
 
-/// What a part hashes by: its places come from the low bits, its tags from the top 7.
-fn spread(kept: u32) -> u64 {
-    u64::from(kept).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// What a part hashes by: its tags come from the top 7 bits, so these must not be those that chose the part.
+fn within(hash: u64) -> u64 {
+    hash.rotate_left(32)
 }
 
 /// What an entry refers to, in the indexes whose keys outlive their first form: a waiter becomes a grant, and a grant an
@@ -101,5 +100,43 @@ impl Ref {
             1 => Ref::Waiting(value),
             _ => Ref::Ended(value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::hash_number;
+
+    #[test]
+    fn what_is_in_is_found_while_tables_grow() {
+        let mut index = Index::new();
+        for value in 0..20_000 {
+            index.insert(hash_number(value.into()), value, |entry| hash_number(entry.into()));
+        }
+        for value in (0..20_000).step_by(2) {
+            index.remove(hash_number(value.into()), value);
+        }
+        for value in 0..20_000 {
+            let found = index.get(hash_number(value.into()), |entry| entry == value);
+            assert_eq!(found, (value % 2 == 1).then_some(value));
+        }
+        assert_eq!(index.len(), 10_000);
+    }
+
+    #[test]
+    fn tables_are_about_as_full_at_any_size() {
+        let mut index = Index::new();
+        let mut room = Vec::new();
+        for value in 0..400_000 {
+            index.insert(hash_number(value.into()), value, |entry| hash_number(entry.into()));
+            // Whatever the size, from a hundred thousand on.
+            if value >= 100_000 && value.is_multiple_of(10_000) {
+                let capacity: usize = index.parts.iter().map(HashTable::capacity).sum();
+                room.push(capacity as f64 / index.len() as f64);
+            }
+        }
+        // Tables that double together have from 1 to 2 times the room that they need.
+        assert!(room.iter().all(|room| (1.2..1.6).contains(room)), "{room:?}");
     }
 }

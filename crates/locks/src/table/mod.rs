@@ -196,7 +196,7 @@ impl LockTable {
     /// A name comes into use. Whoever calls this adds a grant or a waiter to it.
     fn new_lock(&mut self, name: &str) -> u32 {
         let lock = self.locks.insert(LockRow::new(name));
-        self.names.insert(hash_str(name), lock);
+        self.names.insert(hash_str(name), lock, |lock| hash_str(&self.locks[lock].name));
         lock
     }
 
@@ -214,7 +214,13 @@ impl LockTable {
     }
 
     fn index_request(&mut self, request: RequestId, to: Ref) {
-        self.requests.insert(hash_request(request), to.pack());
+        self.requests.insert(hash_request(request), to.pack(), |entry| {
+            hash_request(match Ref::unpack(entry) {
+                Ref::Live(grant) => self.grants[grant].request(),
+                Ref::Waiting(waiter) => self.waiters[waiter].request,
+                Ref::Ended(ended) => self.ended_grants.get(ended).request(),
+            })
+        });
     }
 
     /// What a token stands for, unless it ended too long ago.
@@ -231,7 +237,13 @@ impl LockTable {
     }
 
     fn index_token(&mut self, token: u64, to: Ref) {
-        self.tokens.insert(hash_number(token), to.pack());
+        self.tokens.insert(hash_number(token), to.pack(), |entry| {
+            hash_number(match Ref::unpack(entry) {
+                Ref::Live(grant) => self.grants[grant].token.get(),
+                Ref::Ended(ended) => self.ended_grants.get(ended).token,
+                Ref::Waiting(_) => unreachable!("waiters have no tokens"),
+            })
+        });
     }
 
     /// The grant of that name and token, if it is in force.
@@ -256,7 +268,13 @@ impl LockTable {
     }
 
     fn index_session(&mut self, id: &str, to: Ref) {
-        self.session_ids.insert(hash_str(id), to.pack());
+        self.session_ids.insert(hash_str(id), to.pack(), |entry| {
+            hash_str(match Ref::unpack(entry) {
+                Ref::Live(session) => &self.sessions[session].id,
+                Ref::Ended(ended) => &self.ended_sessions.get(ended).id,
+                Ref::Waiting(_) => unreachable!("sessions do not wait"),
+            })
+        });
     }
 
     fn remembers(&self, ended_ms: u64) -> bool {

@@ -71,7 +71,7 @@ pub(super) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: 
     let replicas: Vec<NodeIx> = (0..shape.nodes).collect();
     World {
         setting: Setting {
-            costs: calibration.costs.clone(),
+            costs: calibration.costs_with(shape.shards),
             link_ns: shape.link_ns,
             gateway_share: shape.gateway_share,
             tick_ns: settings.tick_ms * 1_000_000,

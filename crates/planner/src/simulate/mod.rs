@@ -49,8 +49,6 @@ pub struct OneMachine {
     pub entry: EntryBytes,
     /// Cores that other programs keep busy meanwhile: less than there are.
     pub taken_cores: f64,
-    /// How long a read from memory takes meanwhile; without it, as long as when it was calibrated.
-    pub memory_read_ns: Option<f64>,
 }
 
 /// What the model expects of such a run.
@@ -59,7 +57,7 @@ pub struct OneMachine {
 /// Without nodes, shards or clients, or if no processor time is left.
 pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run {
     assert!(setup.nodes > 0 && setup.shards > 0 && setup.clients > 0, "nothing to simulate: {setup:?}");
-    let calibration = &slowed(calibration, setup);
+    let calibration = &slowed(calibration, setup.taken_cores);
     let shape = Shape {
         nodes: setup.nodes as usize,
         shards: setup.shards as usize,
@@ -76,15 +74,11 @@ pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run 
     measure(&mut world, ns(WARM_UP_S + 5.0)).0
 }
 
-/// With cores that others use a part of the time, all work takes longer by that part; and by as much as reads from memory do,
-/// which is what it waits for most.
-fn slowed(calibration: &Calibration, setup: &OneMachine) -> Calibration {
-    let (cores, taken_cores) = (calibration.cores as f64, setup.taken_cores);
+/// With cores that others use a part of the time, all work takes longer by that part.
+fn slowed(calibration: &Calibration, taken_cores: f64) -> Calibration {
+    let (cores, mut slowed) = (calibration.cores as f64, calibration.clone());
     assert!((0.0..cores).contains(&taken_cores), "others take {taken_cores} of {cores} cores");
-    let memory = setup.memory_read_ns.map_or(1.0, |read_ns| read_ns / calibration.memory_read_ns);
-    assert!(memory.is_finite() && memory > 0.0, "a read from memory takes {:?} ns", setup.memory_read_ns);
-    let mut slowed = calibration.clone();
-    slowed.costs.fields().into_iter().for_each(|(_, cost)| *cost *= memory * cores / (cores - taken_cores));
+    slowed.costs.fields().into_iter().for_each(|(_, cost)| *cost *= cores / (cores - taken_cores));
     slowed
 }
 

@@ -6,7 +6,7 @@ use crate::{Plan, Workload};
 const ENTRY: EntryBytes = EntryBytes { name_bytes: 100, owner_bytes: 50, metadata_bytes: 0 };
 
 fn one_machine(nodes: u32, shards: u32, clients: u32) -> OneMachine {
-    OneMachine { nodes, shards, clients, entry: ENTRY, taken_cores: 0.0, memory_read_ns: None }
+    OneMachine { nodes, shards, clients, entry: ENTRY, taken_cores: 0.0 }
 }
 
 /// Each step takes so long, and nothing waits for anything.

@@ -18,6 +18,8 @@ use tokio::process::{Child, Command};
 pub const NODES: usize = 5;
 /// For the cluster to have a leader.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// After that, for what a start has nodes do besides.
+const SETTLE: Duration = Duration::from_secs(2);
 /// For a node to stop cleanly.
 const STOP_MAX: Duration = Duration::from_secs(15);
 /// For an answer with metrics.
@@ -56,6 +58,8 @@ pub struct Cluster {
     pub gateway: Server,
     /// Where it listens.
     pub endpoint: String,
+    /// How many it has.
+    pub shards: usize,
     dir: PathBuf,
 }
 
@@ -88,8 +92,9 @@ impl Cluster {
         let endpoint = listen.to_string();
         let args = ["gateway", "--config", &config, "--listen", &endpoint];
         let gateway = Server { child: server(&args, &dir.join("gateway.log"))?, metrics };
-        let mut cluster = Cluster { nodes, gateway, endpoint, dir: dir.to_owned() };
+        let mut cluster = Cluster { nodes, gateway, endpoint, shards, dir: dir.to_owned() };
         cluster.ready(shards).await?;
+        tokio::time::sleep(SETTLE).await;
         Ok(cluster)
     }
 

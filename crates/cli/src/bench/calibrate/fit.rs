@@ -10,8 +10,8 @@ pub struct Point<const N: usize> {
 }
 
 /// The costs of each, none negative, that come nearest to all points by least squares of relative errors. What cannot be told
-/// apart goes to the first of them; zeros without points.
-pub fn least_squares<const N: usize>(points: &[Point<N>]) -> [f64; N] {
+/// apart goes to the first of them; zeros without points. Beside them the sum of the squares that is left.
+pub fn least_squares<const N: usize>(points: &[Point<N>]) -> ([f64; N], f64) {
     let rows: Vec<[f64; N]> =
         points.iter().filter(|point| point.us > 0.0).map(|point| point.counts.map(|count| count / point.us)).collect();
     let error = |costs: &[f64; N]| -> f64 {
@@ -29,7 +29,7 @@ pub fn least_squares<const N: usize>(points: &[Point<N>]) -> [f64; N] {
             (best, least) = (costs, error(&costs));
         }
     }
-    best
+    (best, least)
 }
 
 /// Least squares of `row · costs = 1` with the chosen columns, by the normal equations; `None` if those cannot be told apart.
@@ -78,23 +78,24 @@ mod tests {
         let counts = [[1_000.0, 0.0, 900.0], [0.0, 8_000.0, 1_000.0], [60_000.0, 0.0, 300.0], [9_000.0, 9_000.0, 10.0]];
         let costs = [3.0, 0.5, 80.0];
         let us = |counts: [f64; 3]| counts.iter().zip(costs).map(|(count, cost)| count * cost).sum::<f64>();
-        let found = least_squares(&counts.map(|counts| point(counts, us(counts))));
-        assert!(near(found, costs), "{found:?}");
+        let (found, left) = least_squares(&counts.map(|counts| point(counts, us(counts))));
+        assert!(near(found, costs) && left < 1e-9, "{found:?} {left}");
     }
 
     #[test]
     fn costs_are_not_negative() {
-        let [per_op, per_batch] = least_squares(&[point([100.0, 100.0], 500.0), point([1_000.0, 100.0], 400.0)]);
+        let ([per_op, per_batch], left) =
+            least_squares(&[point([100.0, 100.0], 500.0), point([1_000.0, 100.0], 400.0)]);
         assert_eq!(per_op, 0.0);
-        assert!(per_batch > 0.0);
-        let [per_op, per_batch] = least_squares(&[point([100.0, 100.0], 100.0), point([100.0, 200.0], 90.0)]);
+        assert!(per_batch > 0.0 && left > 0.01, "{left}");
+        let ([per_op, per_batch], _) = least_squares(&[point([100.0, 100.0], 100.0), point([100.0, 200.0], 90.0)]);
         assert!(per_op > 0.0 && per_batch == 0.0, "{per_op} {per_batch}");
     }
 
     #[test]
     fn what_cannot_be_told_apart_goes_to_the_first() {
-        let found = least_squares(&[point([100.0, 10.0], 300.0), point([200.0, 20.0], 600.0)]);
+        let (found, _) = least_squares(&[point([100.0, 10.0], 300.0), point([200.0, 20.0], 600.0)]);
         assert!(near(found, [3.0, 0.0]), "{found:?}");
-        assert_eq!(least_squares::<2>(&[]), [0.0, 0.0]);
+        assert_eq!(least_squares::<2>(&[]), ([0.0, 0.0], 0.0));
     }
 }

@@ -3,7 +3,6 @@
 //! It knows nothing of what follows from that.
 
 use super::cluster::{Cluster, Server, failed};
-use super::super::memory;
 use super::usage::{Cpu, cpu, idle_us};
 use crate::failure::Failure;
 use std::collections::BTreeMap;
@@ -23,6 +22,8 @@ const ANSWERED: &str = "palisade_operations_total";
 pub struct Window {
     /// How long it was.
     pub seconds: f64,
+    /// Of the cluster.
+    pub shards: usize,
     /// Each node.
     pub nodes: Vec<NodeWindow>,
     /// Processor time of the gateway.
@@ -31,8 +32,6 @@ pub struct Window {
     pub client_us: f64,
     /// Of all cores.
     pub idle_us: f64,
-    /// A read from memory, before and after: the mean.
-    pub memory_read_ns: f64,
 }
 
 /// A node's share of it.
@@ -56,7 +55,7 @@ pub struct NodeWindow {
 
 impl Window {
     /// What was counted between two moments.
-    pub fn between(began: &Moment, ended: &Moment, memory_read_ns: f64) -> Window {
+    pub fn between(began: &Moment, ended: &Moment) -> Window {
         let node = |before: &(BTreeMap<String, f64>, Cpu), after: &(BTreeMap<String, f64>, Cpu)| {
             let count = |name: &str| {
                 let of = |metrics: &BTreeMap<String, f64>| metrics.get(name).copied().unwrap_or(0.0);
@@ -74,11 +73,11 @@ impl Window {
         };
         Window {
             seconds: (ended.at - began.at).as_secs_f64(),
+            shards: ended.shards,
             nodes: began.nodes.iter().zip(&ended.nodes).map(|(before, after)| node(before, after)).collect(),
             gateway_us: ended.gateway.since(&began.gateway).total_us(),
             client_us: ended.client.since(&began.client).total_us(),
             idle_us: ended.idle_us - began.idle_us,
-            memory_read_ns,
         }
     }
 
@@ -122,13 +121,12 @@ impl Window {
     pub fn shown(&self) -> String {
         let syncs = self.mean(|node| node.syncs);
         format!(
-            "{:.0} operations/s, {:.1} per entry; {:.0} syncs/s of a node, {:.2} ms each; {:.2} cores busy; a read from memory {:.0} ns",
+            "{:.0} operations/s, {:.1} per entry; {:.0} syncs/s of a node, {:.2} ms each; {:.2} cores busy",
             self.ops() / self.seconds,
             self.operations_per_entry(),
             syncs / self.seconds,
             self.mean(|node| node.sync_s) * 1e3 / syncs.max(1.0),
             self.busy_cores(),
-            self.memory_read_ns,
         )
     }
 }
@@ -137,6 +135,7 @@ impl Window {
 #[derive(Debug)]
 pub struct Moment {
     at: Instant,
+    shards: usize,
     nodes: Vec<(BTreeMap<String, f64>, Cpu)>,
     gateway: Cpu,
     client: Cpu,
@@ -152,6 +151,7 @@ impl Moment {
         let node = |node: &Server| Ok((node.metrics()?, cpu(node.pid())?));
         Ok(Moment {
             at: Instant::now(),
+            shards: cluster.shards,
             nodes: cluster.nodes.iter().map(node).collect::<Result<_, Failure>>()?,
             gateway: cpu(cluster.gateway.pid())?,
             client: client.map(cpu).transpose()?.unwrap_or_default(),
@@ -166,7 +166,6 @@ impl Moment {
 /// If it cannot be run, or leaders change meanwhile.
 pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, Failure> {
     let overloaded = |what: &str| failed(what.to_owned(), "try on a machine that has less to do");
-    let memory_before_ns = memory::read_ns();
     let leads = cluster.leads()?;
     let answered = || -> Result<f64, Failure> {
         cluster.nodes.iter().map(|node| Ok(node.metrics()?.get(ANSWERED).copied().unwrap_or(0.0))).sum()
@@ -197,6 +196,5 @@ pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result
     if cluster.leads()? != leads {
         return Err(overloaded("leaders changed meanwhile"));
     }
-    let memory_read_ns = f64::midpoint(memory_before_ns, memory::read_ns());
-    Ok(Window::between(&began, &ended, memory_read_ns))
+    Ok(Window::between(&began, &ended))
 }
