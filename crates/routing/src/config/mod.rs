@@ -113,7 +113,7 @@ impl Default for Settings {
             entries_in_flight_max: 4,
             queue_ops_max: 65_536,
             checkpoint_log_bytes: 4 << 20,
-            log_keep_bytes: 8 << 20,
+            log_keep_bytes: 2 << 20,
             history_days: 30,
             waiter_grace_ms: 5_000,
         }
