@@ -40,7 +40,8 @@ pub struct Calibration {
     pub syncs_in_parallel: u64,
     /// Processor cores of a machine.
     pub cores: u64,
-    /// How much more a node's work for one shard costs when the work before was for another: a tenth is 0.1.
+    /// How much more a node's work for one shard costs when the work before was for another: a tenth is 0.1. Not that in the
+    /// background, and not checks.
     pub other_shard_extra: f64,
     /// Processor time by thread, for simulations.
     #[serde(flatten)]
@@ -100,7 +101,7 @@ const OWN_KEYS: &[Key] = &[
     key("fsync_high_ms", "one sync, at p99"),
     key("syncs_in_parallel", "syncs that the disk does at a time"),
     key("cores", "processor cores of a machine"),
-    key("other_shard_extra", "what a node's work costs more after another shard's"),
+    key("other_shard_extra", "what a node's work costs more after another shard's: 0.1 is a tenth"),
 ];
 
 /// Those, and the costs.

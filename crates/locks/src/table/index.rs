@@ -6,8 +6,8 @@
 
 use hashbrown::HashTable;
 
-/// Parts come in groups of unequal width, so that they double at different times: their tables together are never much
-/// emptier than on average, whatever the number of entries.
+/// The parts of a group are of unequal width, so that they double at different times: the tables together are never much emptier
+/// than on average, whatever the number of entries.
 const WITHIN: [u8; 22] = [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3];
 const GROUP: usize = 4;
 const GROUPS: usize = 16;
@@ -35,8 +35,9 @@ impl Index {
         self.parts[part(hash)].find(within(hash), |entry| is_it(*entry)).copied()
     }
 
-    /// `hash_of` gives the hash of any entry that is there.
+    /// `hash_of` gives the hash of any entry that is there, this one included.
     pub(super) fn insert(&mut self, hash: u64, value: u32, hash_of: impl Fn(u32) -> u64) {
+        debug_assert_eq!(hash_of(value), hash, "entry {value:#x} is of another hash");
         self.parts[part(hash)].insert_unique(within(hash), value, |entry| within(hash_of(*entry)));
     }
 
@@ -47,6 +48,7 @@ impl Index {
         }
     }
 
+    /// Both are of this hash.
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
         match self.parts[part(hash)].find_mut(within(hash), |entry| *entry == old) {
             Some(entry) => *entry = new,
@@ -57,7 +59,7 @@ impl Index {
 
 /// Which part a hash belongs to, by its upper half.
 fn part(hash: u64) -> usize {
-    let place = ((hash >> 32) as usize * (GROUPS * WITHIN.len())) >> 32;
+    let place = (((hash >> 32) * (GROUPS * WITHIN.len()) as u64) >> 32) as usize;
     place / WITHIN.len() * GROUP + usize::from(WITHIN[place % WITHIN.len()])
 }
 

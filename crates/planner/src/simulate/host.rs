@@ -1,9 +1,10 @@
 //! A machine: cores that threads share fairly, and a disk with a queue of syncs.
 //!
-//! Cores are shared as Linux shares them since 6.6 ("earliest eligible virtual deadline first", Stoica and Abdel-Wahab 1995):
-//! a thread's virtual time is the processor time that it has had, a core goes to one that has had no more than the average of those
-//! who want one, and among these to the one whose slice ends first. A thread that yields has had its slice, as since 6.18. It
-//! keeps its core until its work is done: work is short against the time that queues are long. It knows nothing of what threads do.
+//! Cores are shared much as Linux shares them since 6.6 ("earliest eligible virtual deadline first", Stoica and Abdel-Wahab
+//! 1995): a thread's virtual time is the processor time that it has had, a core goes to one that has had no more than the average
+//! of those who want one, and among these to the one whose slice ends first. A thread that yields to others has had its slice, as
+//! since 6.18. Other than there, one queue is for all cores, and a thread keeps its core until its work is done: work is short
+//! against the time that queues are long. It knows nothing of what threads do.
 
 use super::agenda::Ns;
 use super::random::{Random, SyncTime};
@@ -12,8 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 /// A thread, by its place in the model.
 pub(super) type ThreadId = usize;
 
-/// A thread may use so much processor time before others whose slice ends earlier go first; and who slept is owed no more.
-const SLICE_NS: i64 = 1_400_000;
+/// A thread may use so much processor time before others whose slice ends earlier go first, on one core; on more the slice is longer.
+const BASE_SLICE_NS: i64 = 700_000;
+/// Linux counts no more cores than this for it.
+const SLICE_CORES_MAX: usize = 8;
 
 /// What a thread has had of the processors, in virtual time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +24,7 @@ struct Account {
     had: i64,
     /// Its slice ends there.
     deadline: i64,
-    /// Asleep: what it had less than the others when it fell asleep.
+    /// Asleep: what it had less than the average when it fell asleep, a slice at most; negative if it had more.
     owed: i64,
     /// It runs, or waits for a core.
     awake: bool,
@@ -36,8 +39,9 @@ pub(super) struct Host {
     /// Those that go on with what they do.
     go_on: Vec<ThreadId>,
     accounts: BTreeMap<ThreadId, Account>,
-    /// The average of those that were awake when one was.
+    /// Of what those that are awake have had; as it was while nobody is.
     average: i64,
+    slice_ns: i64,
     syncs_max: usize,
     syncing: usize,
     to_sync: VecDeque<ThreadId>,
@@ -58,6 +62,7 @@ impl Host {
             go_on: Vec::new(),
             accounts: BTreeMap::new(),
             average: 0,
+            slice_ns: BASE_SLICE_NS * i64::from(1 + cores.min(SLICE_CORES_MAX).ilog2()),
             syncs_max,
             syncing: 0,
             to_sync: VecDeque::new(),
@@ -91,13 +96,16 @@ impl Host {
         self.go_on.push(thread);
     }
 
-    /// Who had more than the others before it slept still has; who had less is owed that, up to a slice.
+    /// Who had more than the average before it slept still has, up to two slices; who had less is owed that, up to a slice.
     fn wakes(&mut self, thread: ThreadId) {
-        let average = self.average;
+        let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.accounts.entry(thread).or_default();
         if !account.awake {
-            let had = if account.owed > 0 { average - account.owed } else { account.had.max(average) };
-            *account = Account { had, deadline: had + SLICE_NS, owed: 0, awake: true };
+            let had = match account.owed {
+                owed if owed > 0 => average - owed,
+                _ => account.had.clamp(average, average + 2 * slice_ns),
+            };
+            *account = Account { had, deadline: had + slice_ns, owed: 0, awake: true };
             self.take_average();
         }
     }
@@ -105,10 +113,13 @@ impl Host {
     /// A thread that has a core leaves it to others who wait for one, before it works.
     pub(super) fn yields(&mut self, thread: ThreadId) {
         self.running -= 1;
-        let average = self.average;
+        if self.ready.is_empty() && self.go_on.is_empty() {
+            return self.ready.push(thread);
+        }
+        let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.account(thread);
         if account.had <= average {
-            (account.had, account.deadline) = (account.deadline, account.deadline + SLICE_NS);
+            (account.had, account.deadline) = (account.deadline, account.deadline + slice_ns);
         }
         self.take_average();
         self.ready.push(thread);
@@ -138,20 +149,21 @@ impl Host {
     pub(super) fn leaves_core(&mut self, thread: ThreadId, counts: Ns) {
         assert!(self.running > 0, "a core is left that nobody had");
         self.running -= 1;
+        let slice_ns = self.slice_ns;
         let account = self.account(thread);
         account.had += counts as i64;
         if account.had >= account.deadline {
-            account.deadline = account.had + SLICE_NS;
+            account.deadline = account.had + slice_ns;
         }
         self.take_average();
     }
 
     /// A thread that has left its core has nothing to do.
     pub(super) fn sleeps(&mut self, thread: ThreadId) {
-        let average = self.average;
+        let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.account(thread);
         if account.awake {
-            account.owed = (average - account.had).min(SLICE_NS);
+            account.owed = (average - account.had).min(slice_ns);
             account.awake = false;
             self.take_average();
         }
@@ -231,7 +243,7 @@ mod tests {
             host.wants_core(thread);
         }
         let sum = used.iter().sum::<Ns>();
-        assert!(used.iter().all(|used| (sum / 4).abs_diff(*used) < 3 * SLICE_NS as u64), "{used:?}");
+        assert!(used.iter().all(|used| (sum / 4).abs_diff(*used) < 3_000_000), "{used:?}");
     }
 
     #[test]
@@ -276,5 +288,27 @@ mod tests {
             })
             .collect();
         assert_eq!(order, [1, 2, 0]);
+    }
+
+    #[test]
+    fn who_yields_to_nobody_loses_nothing() {
+        let mut host = Host::new(2, 1, SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 });
+        host.wants_core(0);
+        for _ in 0..10 {
+            assert_eq!(host.takes_core(), Some(0));
+            host.yields(0);
+        }
+        assert_eq!(host.takes_core(), Some(0));
+        (1..3).for_each(|thread| host.wants_core(thread));
+        assert_eq!(host.takes_core(), Some(1));
+        host.leaves_core(0, 1_000);
+        host.wants_core(0);
+        host.leaves_core(1, 50_000);
+        host.wants_core(1);
+        assert_eq!(
+            [host.takes_core(), host.takes_core()],
+            [Some(2), Some(0)],
+            "by what they had, and that is what they ran"
+        );
     }
 }

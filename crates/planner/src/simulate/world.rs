@@ -251,8 +251,8 @@ pub(super) struct World {
 
 /// A thread that has more than this before it sends what came of it before it takes the rest.
 const WEIGHT_AT_ONCE: f64 = 2_048.0;
-/// A thread that has worked for so long without a pause lets others have its core.
-const SLICE_NS: Ns = 3_000_000;
+/// A thread that finds more to do when it is done keeps its core, until it has worked for so long.
+const RUN_ON_NS: Ns = 3_000_000;
 /// Work outside of requests comes so often.
 const CHORES_NS: Ns = 1_000_000;
 
@@ -296,7 +296,7 @@ impl World {
                 self.hosts[self.threads[thread].host].ends_sync();
                 if self.lives(thread, life) {
                     sends.into_iter().for_each(|send| self.send(send));
-                    self.threads[thread].slice_ns = SLICE_NS;
+                    self.threads[thread].slice_ns = RUN_ON_NS;
                     self.rest(thread);
                 }
                 self.start_syncs(self.threads[thread].host);
@@ -409,7 +409,7 @@ impl World {
     fn rest(&mut self, thread: ThreadId) {
         let due = thread == self.gateway && self.load.next_ns().is_some_and(|next| next <= self.agenda.now());
         let more = due || !self.threads[thread].inbox.is_empty();
-        if more && self.threads[thread].slice_ns < SLICE_NS {
+        if more && self.threads[thread].slice_ns < RUN_ON_NS {
             self.threads[thread].state = State::Ready;
             let host = self.threads[thread].host;
             self.hosts[host].wants_core_first(thread);

@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 pub const NODES: usize = 5;
 /// For the cluster to have a leader.
 const READY_MAX: Duration = Duration::from_secs(30);
-/// After that, for what a start has nodes do besides.
+/// After that, until followers have what elections and moves of leaders left behind.
 const SETTLE: Duration = Duration::from_secs(2);
 /// For a node to stop cleanly.
 const STOP_MAX: Duration = Duration::from_secs(15);

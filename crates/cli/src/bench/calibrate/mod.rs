@@ -83,22 +83,29 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         std::fs::create_dir(&own).map_err(|error| cannot("create", &own, &error))?;
         Cluster::start(&own, shards).await
     };
-    // All nodes lead and follow, as in a cluster that is used.
-    let cluster = start(NODES).await?;
-    let began = Moment::now(&cluster, None)?;
-    let mut windows = levels(&cluster, "a shard for each node").await?;
-    say(&format!("a shard for each node, {SUSTAINED_CLIENTS} clients for a minute"));
-    let sustained = load(&cluster, &["--clients", &SUSTAINED_CLIENTS.to_string()], SUSTAINED).await?;
-    eprintln!("  {}", sustained.shown());
-    let whole = Window::between(&began, &Moment::now(&cluster, None)?);
-    cluster.end().await;
+    // On the one all nodes lead and follow, as in a cluster that is used; on the other one node leads and does nothing else. Each level
+    // on both, one after the other: what differs between them is not the time of day.
+    let shared = start(NODES).await?;
+    let mut cluster = start(1).await?;
+    let began = Moment::now(&shared, None)?;
+    let (mut windows, mut one_shard) = (Vec::new(), Vec::new());
+    for clients in LEVELS {
+        windows.push(level(&shared, "a shard for each node", clients, WINDOW).await?);
+        one_shard.push(level(&cluster, "one shard", clients, WINDOW).await?);
+    }
+    level(&shared, "a shard for each node, for a minute", SUSTAINED_CLIENTS, SUSTAINED).await?;
+    let whole = Window::between(&began, &Moment::now(&shared, None)?);
+    shared.end().await;
     // What cannot be removed now is removed with all of it.
     let _ = std::fs::remove_dir_all(own_dir(NODES));
-    let mut cluster = start(1).await?;
-    let one_shard = levels(&cluster, "one shard").await?;
     leader_alone(&mut calibration, &one_shard);
     windows.extend(one_shard);
     costs(&mut calibration, &windows, &whole);
+    if calibration.other_shard_extra >= 1.0 {
+        eprintln!(
+            "warning: five shards came out more than twice as dear as one: the machine was not the same for both"
+        );
+    }
     let (least, most) = operations_per_entry(&windows);
     if most < SPREAD_MIN * least {
         eprintln!(
@@ -140,16 +147,12 @@ fn say(what: &str) {
     eprintln!("measuring: {what}");
 }
 
-/// All levels on one cluster, and what they showed.
-async fn levels(cluster: &Cluster, what: &str) -> Result<Vec<Window>, Failure> {
-    let mut windows = Vec::new();
-    for clients in LEVELS {
-        say(&format!("{what}, {clients} clients"));
-        let window = load(cluster, &["--clients", &clients.to_string()], WINDOW).await?;
-        eprintln!("  {}", window.shown());
-        windows.push(window);
-    }
-    Ok(windows)
+/// One load on a cluster, and what it showed.
+async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> Result<Window, Failure> {
+    say(&format!("{what}, {clients} clients"));
+    let window = load(cluster, &["--clients", &clients.to_string()], span).await?;
+    eprintln!("  {}", window.shown());
+    Ok(window)
 }
 
 /// In the load with the fewest, and in that with the most.
