@@ -201,12 +201,9 @@ impl LockTable {
             self.sessions[session].grants.append(&mut self.grants, grant, GrantRow::session_links_mut);
         }
         let row = &mut self.locks[lock];
+        self.held += u64::from(row.grants.is_empty());
         row.grants.append(&mut self.grants, grant, GrantRow::links_mut);
-        row.grant_count += 1;
         row.permits_used += permits;
-        if row.grant_count == 1 {
-            self.held += 1;
-        }
         self.index_token(token, Ref::Live(grant));
         self.index_request(request, Ref::Live(grant));
         grant

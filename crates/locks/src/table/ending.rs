@@ -108,11 +108,8 @@ impl LockTable {
         }
         let row = &mut self.locks[lock];
         row.grants.unlink(&mut self.grants, grant, GrantRow::links_mut);
-        row.grant_count -= 1;
         row.permits_used -= permits;
-        if row.grant_count == 0 {
-            self.held -= 1;
-        }
+        self.held -= u64::from(row.grants.is_empty());
 
         // The indexes go on to name the same request and token, now as ended.
         self.make_room_for_ended_grant();

@@ -130,7 +130,7 @@ impl LockTable {
         // The first limit + 1 names, whatever the table's size; each has at least one grant.
         let mut first = BinaryHeap::new();
         for (at, lock) in self.locks.iter() {
-            if lock.name.starts_with(prefix) && lock.grant_count > 0 {
+            if lock.name.starts_with(prefix) && !lock.grants.is_empty() {
                 let this = (&*lock.name, at);
                 if first.len() <= limit {
                     first.push(this);

@@ -15,7 +15,6 @@ pub(super) struct LockRow {
     pub(super) grants: Ends,
     /// First come, first in line.
     pub(super) queue: Ends,
-    pub(super) grant_count: u32,
     pub(super) queue_len: u32,
     /// Sum over its grants.
     pub(super) permits_used: u32,
@@ -23,14 +22,7 @@ pub(super) struct LockRow {
 
 impl LockRow {
     pub(super) fn new(name: &str) -> Self {
-        LockRow {
-            name: name.into(),
-            grants: Ends::EMPTY,
-            queue: Ends::EMPTY,
-            grant_count: 0,
-            queue_len: 0,
-            permits_used: 0,
-        }
+        LockRow { name: name.into(), grants: Ends::EMPTY, queue: Ends::EMPTY, queue_len: 0, permits_used: 0 }
     }
 }
 
@@ -263,7 +255,7 @@ mod tests {
 
     #[test]
     fn rows_stay_small() {
-        assert!(size_of::<LockRow>() <= 48, "{}", size_of::<LockRow>());
+        assert!(size_of::<LockRow>() <= 40, "{}", size_of::<LockRow>());
         assert!(size_of::<GrantRow>() <= 104, "{}", size_of::<GrantRow>());
     }
 }
