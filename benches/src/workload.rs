@@ -104,7 +104,7 @@ impl Group {
                 entry_bytes_max: 128 << 10,
                 entries_in_flight_max: 4,
                 queue_ops_max: 65_536,
-                checkpoint_log_bytes: 4 << 20,
+                checkpoint_log_bytes: 2 << 20,
                 log_keep_bytes: 8 << 20,
                 waiter_grace_ms: 5_000,
                 election_seed: Some(7),

@@ -1,7 +1,7 @@
 //! The palisade binary: the servers, and a verb for everything that a client can do.
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 mod args;
 mod bench;

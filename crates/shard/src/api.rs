@@ -339,7 +339,7 @@ pub struct ReplicaConfig {
     pub entries_in_flight_max: usize,
     /// Operations queued before Busy.
     pub queue_ops_max: usize,
-    /// Log bytes applied between checkpoints.
+    /// Log bytes applied between checkpoints, about: three to five quarters, other for each replica.
     pub checkpoint_log_bytes: u64,
     /// Log bytes kept below a checkpoint for followers that lag.
     pub log_keep_bytes: u64,

@@ -12,13 +12,14 @@ use locks::LockTable;
 use locks::planted::{self, Bug};
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use raft_prost::Message as _;
+use routing::{NodeId, ShardId};
 use storage::HistoryRecord;
 
 /// A table that has changed is checkpointed at least this often, in milliseconds, however little was logged.
 const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
-/// And whenever this many records of table or history wait: a checkpoint is built within one step, which must stay far
+/// And whenever about this many records of table or history wait: a checkpoint is built within one step, which must stay far
 /// shorter than an election timeout, or a busy shard loses its leader to its own checkpoints.
-const CHECKPOINT_RECORDS_MAX: usize = 16_384;
+const CHECKPOINT_RECORDS: u64 = 16_384;
 /// A snapshot kept for a lagging replica is dropped after this long, in milliseconds: it is built again if asked for.
 const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
@@ -57,8 +58,10 @@ impl Replica {
         let checkpointing = &self.checkpointing;
         let idle_due = self.now.mono_ms.saturating_sub(checkpointing.at_ms) >= CHECKPOINT_INTERVAL_MS
             && self.applied_index > checkpointing.index;
-        let many_records = self.table.dirty_len().max(checkpointing.history.len()) >= CHECKPOINT_RECORDS_MAX;
-        if checkpointing.log_bytes >= self.config.checkpoint_log_bytes || many_records || idle_due {
+        let records = self.table.dirty_len().max(checkpointing.history.len()) as u64;
+        let (node, shard) = (self.config.node, self.config.shard);
+        let logged_enough = checkpointing.log_bytes >= own_share(self.config.checkpoint_log_bytes, node, shard);
+        if logged_enough || records >= own_share(CHECKPOINT_RECORDS, node, shard) || idle_due {
             self.checkpoint();
         }
         if self.checkpointing.snapshot_at_ms.is_some_and(|at| self.now.mono_ms.saturating_sub(at) >= SNAPSHOT_KEEP_MS) {
@@ -147,5 +150,35 @@ impl Replica {
         self.checkpointing = Checkpointing::new(meta.index, self.now.mono_ms);
         self.stats.snapshots_installed += 1;
         Ok(())
+    }
+}
+
+/// Three to five quarters of this, by node and shard. All replicas apply the same entries: without it those of a shard would build
+/// their checkpoints at the same moment, and operations wait for a quorum of nodes that are busy with that.
+fn own_share(of: u64, node: NodeId, shard: ShardId) -> u64 {
+    // Multiples of irrational parts of 2³² are spread evenly, whichever nodes and shards there are (Weyl's equidistribution).
+    let by_node = (node.0 as u32).wrapping_mul(0x9E37_79B9);
+    let turn = by_node.wrapping_add(shard.0.wrapping_mul(0x6A09_E667));
+    of - of / 4 + ((of / 2 * u64::from(turn)) >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_of_a_shard_take_turns() {
+        let share = |node, shard| own_share(1_000, NodeId(node), ShardId(shard));
+        for shard in 0..100 {
+            let mut shares: Vec<u64> = (1..=5).map(|node| share(node, shard)).collect();
+            shares.sort_unstable();
+            assert!(shares.iter().all(|share| (750..1_250).contains(share)), "{shares:?}");
+            assert!(shares.windows(2).all(|pair| pair[1] - pair[0] >= 50), "{shares:?}");
+        }
+        // Nor do the shards of a node.
+        let mut shares: Vec<u64> = (0..8).map(|shard| share(1, shard)).collect();
+        shares.sort_unstable();
+        assert!(shares.windows(2).all(|pair| pair[1] - pair[0] >= 20), "{shares:?}");
+        assert_eq!(own_share(1, NodeId(3), ShardId(3)), 1, "never nothing");
     }
 }

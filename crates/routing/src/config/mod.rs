@@ -92,7 +92,7 @@ pub struct Settings {
     pub entries_in_flight_max: usize,
     /// Operations queued per shard before it answers BUSY.
     pub queue_ops_max: usize,
-    /// Checkpoint the lock table at least every so many applied entries' bytes.
+    /// Checkpoint the lock table after about so many bytes of applied entries: three to five quarters, other for each replica.
     pub checkpoint_log_bytes: u64,
     /// Entries kept after a checkpoint for followers that lag, per shard, in bytes.
     pub log_keep_bytes: u64,
@@ -112,7 +112,7 @@ impl Default for Settings {
             entry_bytes_max: 128 << 10,
             entries_in_flight_max: 4,
             queue_ops_max: 65_536,
-            checkpoint_log_bytes: 4 << 20,
+            checkpoint_log_bytes: 2 << 20,
             log_keep_bytes: 2 << 20,
             history_days: 30,
             waiter_grace_ms: 5_000,
