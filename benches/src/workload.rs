@@ -105,7 +105,7 @@ impl Group {
                 entries_in_flight_max: 4,
                 queue_ops_max: 65_536,
                 checkpoint_log_bytes: 2 << 20,
-                log_keep_bytes: 8 << 20,
+                log_keep_bytes: 2 << 20,
                 waiter_grace_ms: 5_000,
                 election_seed: Some(7),
             };

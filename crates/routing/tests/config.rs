@@ -176,6 +176,8 @@ fn settings() {
     }
     let tight = "settings: {entry_bytes_max: 1000000, entries_in_flight_max: 20, checkpoint_log_bytes: 16777216}";
     refused(&with("shards", "shards", tight), &["every entry brings a checkpoint"]);
+    let tight = "settings: {entry_bytes_max: 1000000, entries_in_flight_max: 1, checkpoint_log_bytes: 1200000}";
+    refused(&with("shards", "shards", tight), &["every entry brings a checkpoint"]);
 }
 
 #[test]

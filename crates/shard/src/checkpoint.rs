@@ -84,7 +84,9 @@ impl Replica {
 
     fn checkpoint(&mut self) {
         let metadata = self.metadata().encode_to_vec();
-        let keep_bytes = self.config.log_keep_bytes;
+        // Whoever a snapshot is on its way to needs the entries after it. What would be cut before it has arrived, and was put on
+        // disk, is worth as much log as it is long: less than the next snapshot would cost, and that one would come too late as well.
+        let keep_bytes = self.config.log_keep_bytes.max(self.raw.store().snapshot_bytes());
         let write = &mut self.pending.write;
         let changes = self.table.checkpoint().into_iter().map(|change| (change.key, change.value));
         if planted::is(Bug::AppliedAheadOfState) {
@@ -156,7 +158,7 @@ impl Replica {
 /// Three to five quarters of this, by node and shard. All replicas apply the same entries: without it those of a shard would build
 /// their checkpoints at the same moment, and operations wait for a quorum of nodes that are busy with that.
 fn own_share(of: u64, node: NodeId, shard: ShardId) -> u64 {
-    // Multiples of irrational parts of 2³² are spread evenly, whichever nodes and shards there are (Weyl's equidistribution).
+    // Multiples of irrational parts of 2³²: consecutive nodes, and consecutive shards, are spread evenly (Weyl's equidistribution).
     let by_node = (node.0 as u32).wrapping_mul(0x9E37_79B9);
     let turn = by_node.wrapping_add(shard.0.wrapping_mul(0x6A09_E667));
     of - of / 4 + ((of / 2 * u64::from(turn)) >> 32)

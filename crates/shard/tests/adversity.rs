@@ -40,6 +40,45 @@ fn a_campaign_while_a_snapshot_is_not_yet_on_disk_does_not_panic() {
     assert_eq!(c.hash(3), c.hash(leader));
 }
 
+/// While a snapshot was on its way, or its receiver's disk was slow, the leader cut its log past it. It was of no use when it had
+/// arrived, and so was the next: under load a replica of a large shard came back never.
+#[test]
+fn the_log_is_not_cut_past_a_snapshot_that_is_on_its_way() {
+    let mut c = Cluster::new(3);
+    c.log_keep_bytes = 4 << 10;
+    for id in 1..=3 {
+        c.crash(id);
+        c.start(id);
+    }
+    c.elect();
+    c.crash(3);
+    for i in 0..1_000 {
+        token(&c.acquire(1, &format!("lock:{i}"), 600_000));
+    }
+    assert!(c.status(1).first_index > 1, "the log was cut");
+    c.start(3);
+    c.peers.get_mut(&3).unwrap().disk_works = false;
+    c.run_ms(1_000);
+    assert_eq!(c.status(3).snapshots_installed, 1);
+    // Several checkpoints' worth of log, and less than the snapshot is long.
+    let (before, checkpoints) = (c.status(1).applied_index, c.status(1).checkpoint_index);
+    for i in 0..400 {
+        token(&c.acquire(1, &format!("late:{i}"), 600_000));
+    }
+    assert!(c.status(1).checkpoint_index > checkpoints.max(before), "a checkpoint came after the snapshot");
+    c.peers.get_mut(&3).unwrap().disk_works = true;
+    c.run_ms(2_000);
+    assert_eq!(c.status(3).snapshots_installed, 1, "the first one served");
+    assert_eq!(c.hash(3), c.hash(1));
+    // It is not kept for ever, and the log no longer than it.
+    c.run_ms(31_000);
+    let first = c.status(1).first_index;
+    for i in 0..400 {
+        token(&c.acquire(1, &format!("later:{i}"), 600_000));
+    }
+    assert!(c.status(1).first_index > first.max(before), "the log is cut again");
+}
+
 /// A shard whose queue was kept full by its clients proposed no expiry: who held a lock in silence held it for ever.
 #[test]
 fn leases_end_under_a_flood_of_operations() {

@@ -103,7 +103,7 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     costs(&mut calibration, &windows, &whole);
     if calibration.other_shard_extra >= 1.0 {
         eprintln!(
-            "warning: five shards came out more than twice as dear as one: the machine was not the same for both"
+            "warning: five shards came out nearly twice as dear as one, or more: the machine was not the same for both"
         );
     }
     let (least, most) = operations_per_entry(&windows);
