@@ -20,7 +20,8 @@ const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
 /// And whenever about this many records of table or history wait: a checkpoint is built within one step, which must stay far
 /// shorter than an election timeout, or a busy shard loses its leader to its own checkpoints.
 const CHECKPOINT_RECORDS: u64 = 16_384;
-/// A snapshot kept for a lagging replica is dropped after this long, in milliseconds: it is built again if asked for.
+/// A snapshot kept for a lagging replica is dropped this long after it was built, in milliseconds, and with it the log kept for its
+/// sake: it is built again if asked for.
 const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
 
@@ -67,6 +68,7 @@ impl Replica {
         if self.checkpointing.snapshot_at_ms.is_some_and(|at| self.now.mono_ms.saturating_sub(at) >= SNAPSHOT_KEEP_MS) {
             self.checkpointing.snapshot_at_ms = None;
             self.raw.mut_store().set_snapshot(None);
+            self.checkpoint(); // cuts the log that was kept for it, also where nothing more happens
         }
     }
 
@@ -84,8 +86,8 @@ impl Replica {
 
     fn checkpoint(&mut self) {
         let metadata = self.metadata().encode_to_vec();
-        // Whoever a snapshot is on its way to needs the entries after it. What would be cut before it has arrived, and was put on
-        // disk, is worth as much log as it is long: less than the next snapshot would cost, and that one would come too late as well.
+        // Whoever a snapshot is on its way to needs the entries after it, or it is of no use, and the next comes too late as well. As much
+        // log as it is long costs no more than another one. For as long as it is kept: what takes longer to arrive is sent again.
         let keep_bytes = self.config.log_keep_bytes.max(self.raw.store().snapshot_bytes());
         let write = &mut self.pending.write;
         let changes = self.table.checkpoint().into_iter().map(|change| (change.key, change.value));

@@ -70,13 +70,10 @@ fn the_log_is_not_cut_past_a_snapshot_that_is_on_its_way() {
     c.run_ms(2_000);
     assert_eq!(c.status(3).snapshots_installed, 1, "the first one served");
     assert_eq!(c.hash(3), c.hash(1));
-    // It is not kept for ever, and the log no longer than it.
+    // It is not kept for ever, and the log no longer than it, though nothing happens any more.
+    assert!(c.status(1).first_index <= before + 1, "the log is still there");
     c.run_ms(31_000);
-    let first = c.status(1).first_index;
-    for i in 0..400 {
-        token(&c.acquire(1, &format!("later:{i}"), 600_000));
-    }
-    assert!(c.status(1).first_index > first.max(before), "the log is cut again");
+    assert!(c.status(1).first_index > before + 1, "the log is cut again");
 }
 
 /// A shard whose queue was kept full by its clients proposed no expiry: who held a lock in silence held it for ever.

@@ -256,7 +256,7 @@ impl Settings {
         }
         let in_flight_bytes = (self.entry_bytes_max as u64).saturating_mul(self.entries_in_flight_max as u64);
         // A replica's own part is three quarters of it, or more.
-        if self.checkpoint_log_bytes / 4 * 3 < in_flight_bytes {
+        if self.checkpoint_log_bytes - self.checkpoint_log_bytes / 4 < in_flight_bytes {
             problems.push(format!(
                 "`settings.checkpoint_log_bytes` is {}: make it at least 4/3 of `entry_bytes_max` × `entries_in_flight_max` \
                  ({in_flight_bytes}), or every entry brings a checkpoint",

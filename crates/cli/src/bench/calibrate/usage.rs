@@ -19,7 +19,7 @@ pub struct Cpu {
     pub shards_wakes: f64,
     /// The log writer.
     pub writer_us: f64,
-    /// RocksDB's own threads.
+    /// RocksDB's own threads, and the heap's.
     pub background_us: f64,
 }
 
