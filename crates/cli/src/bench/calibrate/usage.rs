@@ -68,7 +68,7 @@ pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
             name if name.starts_with("shards-") => {
                 (cpu.shards_us, cpu.shards_wakes) = (cpu.shards_us + us, cpu.shards_wakes + wakes)
             }
-            // The latter give memory back, most of it RocksDB's.
+            // The latter give memory back.
             name if name.starts_with("rocksdb") || name.starts_with("jemalloc") => cpu.background_us += us,
             _ => (cpu.network_us, cpu.network_wakes) = (cpu.network_us + us, cpu.network_wakes + wakes),
         }
