@@ -161,8 +161,9 @@ impl Stage<'_> {
         self.restart(id, Launch { env, ..Launch::default() }, &mut wound).await;
         let pid = self.cluster.pid(Host::Node(id)).ok_or("the node whose syncs should fail does not run")?;
         const EIO: i32 = 5;
-        let told = Command::new("fiu-ctrl")
-            .arg("-f")
+        // It waits for ever for a process that is gone, or does not come up.
+        let told = Command::new("timeout")
+            .args(["30", "fiu-ctrl", "-f"])
             .arg(&pipes)
             .args(["-c", &format!("enable name=posix/io/sync/*,failinfo={EIO}"), &pid.to_string()])
             .output()
