@@ -1,8 +1,5 @@
 //! The palisade binary: the servers, and a verb for everything that a client can do.
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 mod args;
 mod bench;
 mod cluster_file;
@@ -10,6 +7,7 @@ mod dev;
 mod duration;
 mod exec;
 mod failure;
+mod heap;
 mod lock;
 mod output;
 mod plan;
@@ -45,6 +43,9 @@ fn main() -> ExitCode {
     }
     start_logging(&cli.command);
     let serves = matches!(cli.command, Command::Dev(_) | Command::Node(_) | Command::Gateway(_));
+    if serves {
+        heap::give_back_freed_blocks();
+    }
     let mut builder = match serves {
         true => tokio::runtime::Builder::new_multi_thread(),
         false => tokio::runtime::Builder::new_current_thread(),

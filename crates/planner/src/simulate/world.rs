@@ -153,8 +153,8 @@ pub(super) struct Thread {
     state: State,
     /// Processor time so far.
     pub(super) busy_ns: Ns,
-    /// Since it last waited, for work or for a core.
-    slice_ns: Ns,
+    /// Worked since it last waited, for work or for a core.
+    ran_ns: Ns,
     /// It slept, and has not worked since.
     woken: bool,
     /// Since it was woken it has let others go first.
@@ -171,7 +171,7 @@ impl Thread {
             inbox: Vec::new(),
             state: State::Idle,
             busy_ns: 0,
-            slice_ns: 0,
+            ran_ns: 0,
             woken: false,
             yielded: false,
             after_sync: Vec::new(),
@@ -288,7 +288,7 @@ impl World {
                 let weight = self.threads[thread].role.weight();
                 self.hosts[self.threads[thread].host].leaves_core(thread, took * weight);
                 self.threads[thread].busy_ns += took;
-                self.threads[thread].slice_ns += took;
+                self.threads[thread].ran_ns += took;
                 self.worked(thread, sends, life);
                 self.start_work(self.threads[thread].host);
             }
@@ -296,7 +296,7 @@ impl World {
                 self.hosts[self.threads[thread].host].ends_sync();
                 if self.lives(thread, life) {
                     sends.into_iter().for_each(|send| self.send(send));
-                    self.threads[thread].slice_ns = RUN_ON_NS;
+                    self.threads[thread].ran_ns = RUN_ON_NS;
                     self.rest(thread);
                 }
                 self.start_syncs(self.threads[thread].host);
@@ -409,13 +409,13 @@ impl World {
     fn rest(&mut self, thread: ThreadId) {
         let due = thread == self.gateway && self.load.next_ns().is_some_and(|next| next <= self.agenda.now());
         let more = due || !self.threads[thread].inbox.is_empty();
-        if more && self.threads[thread].slice_ns < RUN_ON_NS {
+        if more && self.threads[thread].ran_ns < RUN_ON_NS {
             self.threads[thread].state = State::Ready;
             let host = self.threads[thread].host;
             self.hosts[host].wants_core_first(thread);
             return self.start_work(host);
         }
-        self.threads[thread].slice_ns = 0;
+        self.threads[thread].ran_ns = 0;
         if more {
             return self.waits_for_core(thread);
         }
