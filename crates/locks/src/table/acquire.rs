@@ -75,7 +75,7 @@ impl LockTable {
             "" => NONE,
             id => known.unwrap_or_else(|| self.unknown_session(id)),
         };
-        let terms = Terms::new(ask.ttl_ms, ask.owner, ask.metadata);
+        let terms = self.terms(ask.ttl_ms, ask.owner, ask.metadata);
         if free {
             let claim = Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
             let grant = self.grant(at, lock, claim, effects);

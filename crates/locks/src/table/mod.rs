@@ -17,6 +17,7 @@ mod rows;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use crate::command::Command;
 use crate::hash::{hash_number, hash_request, hash_str};
@@ -27,6 +28,7 @@ use records::Header;
 use rows::{GrantRow, Lease, Life, LockRow, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
 use std::collections::BinaryHeap;
+use texts::Texts;
 
 /// All locks, leases, queues and recent requests of one shard.
 ///
@@ -55,6 +57,8 @@ pub struct LockTable {
     /// Lease to session.
     session_leases: Index,
 
+    texts: Texts,
+
     last_token: u64,
     last_waiter: u64,
     shard_ms: u64,
@@ -80,6 +84,7 @@ impl LockTable {
             requests: Index::new(),
             session_ids: Index::new(),
             session_leases: Index::new(),
+            texts: Texts::new(),
             last_token: 0,
             last_waiter: 0,
             shard_ms: 0,
@@ -198,6 +203,11 @@ impl LockTable {
         let lock = self.locks.insert(LockRow::new(name));
         self.names.insert(hash_str(name), lock, |lock| hash_str(&self.locks[lock].name));
         lock
+    }
+
+    fn terms(&mut self, ttl_ms: u32, owner: &str, metadata: &str) -> Terms {
+        let rows = self.grants.len() + self.waiters.len();
+        Terms::new(ttl_ms, owner, self.texts.joined(owner, metadata, rows))
     }
 
     /// What a request id stands for, unless it ended too long ago.

@@ -192,7 +192,7 @@ impl Loader {
         let lease = self.token(lease)?;
         let id = r.str()?;
         check(validate_session(id))?;
-        let (life, terms) = read_lease(r)?;
+        let (life, terms) = self.lease(r)?;
         if self.table.find_session(id).is_some() {
             return Err(DecodeError("two sessions of one id"));
         }
@@ -218,7 +218,7 @@ impl Loader {
         };
         let lease = match r.byte()? {
             PRIVATE if session_of(token.get()).is_none() => {
-                let (life, terms) = read_lease(r)?;
+                let (life, terms) = self.lease(r)?;
                 Lease::Private { life, terms }
             }
             OF_SESSION => {
@@ -263,7 +263,7 @@ impl Loader {
                 }
             }
         };
-        let terms = read_terms(ttl_ms, r)?;
+        let terms = self.terms(ttl_ms, r)?;
         let lock = self.lock(name);
         self.table.enqueue(WaiterRow {
             number,
@@ -335,6 +335,20 @@ impl Loader {
         }
     }
 
+    fn lease(&mut self, r: &mut Reader<'_>) -> Result<(Life, Terms)> {
+        let ttl_ms = r.varint_u32()?;
+        check(validate_ttl(ttl_ms))?;
+        let life = Life { renewal_seq: counter(r)?, renewed_wall_ms: r.varint()? };
+        Ok((life, self.terms(ttl_ms, r)?))
+    }
+
+    fn terms(&mut self, ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
+        let (owner, metadata) = (r.str()?, r.str()?);
+        check(validate_owner(owner))?;
+        check(validate_metadata(metadata))?;
+        Ok(self.table.terms(ttl_ms, owner, metadata))
+    }
+
     fn lock(&mut self, name: &str) -> u32 {
         self.table.find_lock(name).unwrap_or_else(|| self.table.new_lock(name))
     }
@@ -346,20 +360,6 @@ fn put_lease(into: &mut Vec<u8>, life: &Life, terms: &Terms) {
     put_varint(into, life.renewed_wall_ms);
     put_str(into, terms.owner());
     put_str(into, terms.metadata());
-}
-
-fn read_lease(r: &mut Reader<'_>) -> Result<(Life, Terms)> {
-    let ttl_ms = r.varint_u32()?;
-    check(validate_ttl(ttl_ms))?;
-    let life = Life { renewal_seq: counter(r)?, renewed_wall_ms: r.varint()? };
-    Ok((life, read_terms(ttl_ms, r)?))
-}
-
-fn read_terms(ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
-    let (owner, metadata) = (r.str()?, r.str()?);
-    check(validate_owner(owner))?;
-    check(validate_metadata(metadata))?;
-    Ok(Terms::new(ttl_ms, owner, metadata))
 }
 
 fn counter(r: &mut Reader<'_>) -> Result<u64> {

@@ -6,6 +6,7 @@ use super::chain::{Ends, Links};
 use super::slab::{Durable, NONE};
 use crate::types::{LeaseEvent, LeaseId, Mode, RequestId};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 /// A name in use: it has a grant or a waiter. No record of its own: it follows from those of its grants and waiters.
 #[derive(Debug)]
@@ -26,21 +27,20 @@ impl LockRow {
     }
 }
 
-/// What a lease is given when it begins. Owner and metadata share an allocation.
+/// What a lease is given when it begins. Owner and metadata share an allocation, with each other and with rows of the same.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
-    joined: Box<str>,
+    joined: Arc<str>,
     pub(super) ttl_ms: u32,
     owner_len: u16,
 }
 
 impl Terms {
-    pub(super) fn new(ttl_ms: u32, owner: &str, metadata: &str) -> Self {
-        let mut joined = String::with_capacity(owner.len() + metadata.len());
-        joined.push_str(owner);
-        joined.push_str(metadata);
+    /// `joined` is owner and metadata.
+    pub(super) fn new(ttl_ms: u32, owner: &str, joined: Arc<str>) -> Self {
+        debug_assert!(joined.starts_with(owner), "{joined:?} is not of {owner:?}");
         let owner_len = u16::try_from(owner.len()).expect("owners are validated to be short");
-        Terms { joined: joined.into_boxed_str(), ttl_ms, owner_len }
+        Terms { joined, ttl_ms, owner_len }
     }
 
     pub(super) fn owner(&self) -> &str {

@@ -1,0 +1,75 @@
+//! Owners and metadata, which many rows have in common: a client gives each of its locks the same.
+//!
+//! A cache, not an index: who comes again soon shares what is there, who does not has a text of its own, and nothing has to be
+//! done when a row goes. What is shared with what is seen by nobody. It knows nothing of rows.
+
+use crate::hash::hash_str;
+use std::sync::Arc;
+
+/// Rows for each place of the cache. Owners of fewer rows than this need not share: there is little to save.
+const ROWS_PER_PLACE: usize = 16;
+const PLACES_MIN: usize = 64;
+const PLACES_MAX: usize = 1 << 16;
+
+/// - Each text is at the place that its hash names, or nowhere.
+#[derive(Debug)]
+pub(super) struct Texts {
+    places: Vec<Option<Arc<str>>>,
+}
+
+impl Texts {
+    pub(super) const fn new() -> Self {
+        Texts { places: Vec::new() }
+    }
+
+    /// `owner` and `metadata` in one, for a table of so many rows.
+    pub(super) fn joined(&mut self, owner: &str, metadata: &str, rows: usize) -> Arc<str> {
+        let wanted = (rows / ROWS_PER_PLACE).next_power_of_two().clamp(PLACES_MIN, PLACES_MAX);
+        // Begins anew when it is too small, or so large that what it holds on to counts.
+        if !(wanted..=4 * wanted).contains(&self.places.len()) {
+            self.places = vec![None; wanted];
+        }
+        let hash = hash_str(owner) ^ hash_str(metadata).rotate_left(1);
+        let at = hash as usize & (self.places.len() - 1);
+        match &self.places[at] {
+            Some(text) if is(text, owner, metadata) => text.clone(),
+            _ => {
+                let text: Arc<str> = [owner, metadata].concat().into();
+                self.places[at] = Some(text.clone());
+                text
+            }
+        }
+    }
+}
+
+fn is(text: &str, owner: &str, metadata: &str) -> bool {
+    text.strip_prefix(owner) == Some(metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_are_kept_once_and_others_apart() {
+        let mut texts = Texts::new();
+        let owners: Vec<String> = (0..8).map(|n| format!("pod-{n}")).collect();
+        let first: Vec<_> = owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
+        let again: Vec<_> = owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
+        assert!(first.iter().zip(&again).all(|(first, again)| Arc::ptr_eq(first, again)));
+        assert!(owners.iter().zip(&first).all(|(owner, text)| **text == format!("{owner}zone=a")));
+        assert_eq!(*texts.joined("pod-1", "zone=b", 1_000_000), *"pod-1zone=b");
+    }
+
+    #[test]
+    fn it_holds_on_to_few_texts() {
+        let mut texts = Texts::new();
+        let held = |texts: &Texts| texts.places.iter().flatten().count();
+        for n in 0..100_000 {
+            texts.joined(&n.to_string(), "", n);
+            assert!(held(&texts) <= PLACES_MIN.max(n / 4), "{} texts of {n} rows", held(&texts));
+        }
+        texts.joined("last", "", 10);
+        assert!(held(&texts) <= PLACES_MIN, "most rows are gone, and {} texts are not", held(&texts));
+    }
+}
