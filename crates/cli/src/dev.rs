@@ -130,7 +130,6 @@ fn greet(args: &args::Dev, cluster: &ClusterConfig, data: &DataDir, address: &st
     for command in [
         format!("acquire orders:42 --ttl 5m{endpoint}"),
         format!("check orders:42{endpoint}"),
-        format!("acquire orders:42 --wait 10s{endpoint}"),
         format!("lock nightly-report{endpoint} -- sh -c 'echo I hold token $PALISADE_TOKEN; sleep 5'"),
         format!("cluster status{endpoint}"),
     ] {

@@ -104,9 +104,10 @@ impl From<client::Error> for Failure {
                 (Exit::Held, "wait longer with --wait, or look at the holder with `palisade check`")
             }
             ErrorCode::WaitCancelled => (Exit::Held, "acquire again if the lock is still wanted"),
-            ErrorCode::NotOwner => {
-                (Exit::Fenced, "see what became of it with `palisade history`; acquire it again for a new token")
-            }
+            ErrorCode::NotOwner => (
+                Exit::Fenced,
+                "see who holds it with `palisade check`, and what became of this token with `palisade history`; acquire again for a new one",
+            ),
             ErrorCode::Expired => (Exit::Fenced, "acquire it again, with a longer --ttl or earlier renewals"),
             ErrorCode::SessionLost => {
                 (Exit::Fenced, "what the session held is lost: open a new session and acquire again")

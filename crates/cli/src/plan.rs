@@ -232,7 +232,7 @@ fn in_file(path: &Path, error: &planner::PlanError) -> Failure {
 fn read(path: &Path, what: &str) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the {what} file {}: {error}", path.display());
-        Failure::new(Exit::Usage, "PLAN", message, format!("name a readable file with --{what}"))
+        Failure::new(Exit::Usage, "PLAN", message, format!("name a readable {what} file"))
     })
 }
 

@@ -23,6 +23,12 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 /// Whatever kept it from starting, or ended it.
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
+    let id = NodeId(args.id);
+    if cluster.node(id).is_none() {
+        let message = format!("{} has no node {id}", args.config.display());
+        let next = "see which there are: palisade cluster check --members --config FILE";
+        return Err(Failure::new(Exit::Usage, "NODE", message, next));
+    }
     let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let engine = open_engine(&dir).await?;
     let first_start = match (args.reseed, args.new_cluster) {
@@ -30,7 +36,6 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         (false, true) => FirstStart::NewCluster,
         (false, false) => FirstStart::AskPeers,
     };
-    let id = NodeId(args.id);
     let options = NodeOptions { cluster, id, engine, first_start, listener: None, metrics_listener: None };
     let node = Node::start(options).await.map_err(node_failure)?;
     let failed = tokio::select! {
@@ -96,8 +101,11 @@ pub async fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
 /// If it is taken or not this machine's.
 pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
     std::net::TcpListener::bind(address).map_err(|error| {
-        let next = "stop what uses this address, or choose another";
-        Failure::new(Exit::Error, "LISTEN", format!("cannot listen on {address}: {error}"), next)
+        let (exit, next) = match error.kind() {
+            std::io::ErrorKind::InvalidInput => (Exit::Usage, "write HOST:PORT, for example 127.0.0.1:7400"),
+            _ => (Exit::Error, "stop what uses this address, or choose another"),
+        };
+        Failure::new(exit, "LISTEN", format!("cannot listen on {address}: {error}"), next)
     })
 }
 

@@ -55,7 +55,10 @@ impl Router {
         request: CloseSessionRequest,
         timeout_ms: u64,
     ) -> Result<CloseSessionResponse, Box<Error>> {
-        let (known, _) = self.known(&request.shards);
+        let (known, unknown) = self.known(&request.shards);
+        if let Some(shard) = unknown.first() {
+            return Err(Box::new(Error::invalid(format!("the cluster has no shard {shard}"))));
+        }
         let op = |shard: ShardId| {
             Op::CloseSession(CloseSessionRequest { session_id: request.session_id.clone(), shards: vec![shard.0] })
         };

@@ -58,6 +58,8 @@ pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
 /// History records per chunk.
 pub(crate) const SNAPSHOT_HISTORY_ROWS: usize = 256;
+/// History records read at a time.
+pub(crate) const SNAPSHOT_HISTORY_PAGE: usize = 16_384;
 /// A snapshot's peer must take or send something within this time.
 pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -8,26 +8,32 @@ use routing::{NodeId, Settings, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Durability, Engine, HistoryRecord, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
+use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
 
-/// Takes its time over every write that has history in it.
-struct SlowHistory(Arc<MemoryEngine>);
+/// Takes its time over every write that has history in it, or to read through history of which nothing is asked for.
+struct SlowHistory {
+    inner: Arc<MemoryEngine>,
+    write: Duration,
+    pages: u8,
+    page: Duration,
+}
 
 impl Engine for SlowHistory {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
-        self.0.claim(identity)
+        self.inner.claim(identity)
     }
     fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError> {
         if writes.iter().any(|write| !write.history.is_empty()) {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(self.write);
         }
-        self.0.write(writes, durability)
+        self.inner.write(writes, durability)
     }
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
-        self.0.recover(shard)
+        self.inner.recover(shard)
     }
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
-        self.0.history(shard, name, limit)
+        self.inner.history(shard, name, limit)
     }
     fn history_since(
         &self,
@@ -36,16 +42,26 @@ impl Engine for SlowHistory {
         cursor: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
-        self.0.history_since(shard, after_index, cursor, limit)
+        // No key begins so.
+        let page = match cursor.as_deref() {
+            None => 0,
+            Some([b'w', page]) => *page,
+            Some(_) => return self.inner.history_since(shard, after_index, cursor, limit),
+        };
+        if page == self.pages {
+            return self.inner.history_since(shard, after_index, None, limit);
+        }
+        std::thread::sleep(self.page);
+        Ok((Vec::new(), Some(vec![b'w', page + 1])))
     }
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
-        self.0.drop_history_before(shard, day)
+        self.inner.drop_history_before(shard, day)
     }
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.0.node_record(name)
+        self.inner.node_record(name)
     }
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
-        self.0.put_node_records(records)
+        self.inner.put_node_records(records)
     }
 }
 
@@ -58,7 +74,9 @@ async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
     let mut cluster = Cluster::start(3, 1, settings).await;
     for id in [1, 2, 3].map(NodeId) {
         cluster.stop(id).await;
-        let engine = Arc::new(SlowHistory(cluster.engines[&id].clone()));
+        let inner = cluster.engines[&id].clone();
+        let write = Duration::from_millis(300);
+        let engine = Arc::new(SlowHistory { inner, write, pages: 0, page: Duration::ZERO });
         cluster.nodes.insert(id, Node::start(cluster.options(id, engine)).await.unwrap());
     }
     let token = granted(cluster.ask_leader(acquire("orders", 1)).await).fencing_token;
@@ -66,5 +84,59 @@ async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
     let OpResult::History(answer) = cluster.ask_leader(history("orders")).await else { panic!("no history") };
     let tokens: Vec<u64> = answer.tenures.iter().map(|tenure| tenure.fencing_token).collect();
     assert_eq!(tokens, [token]);
+    cluster.stop_all().await;
+}
+
+/// The leader says nothing while it reads through history that the receiver has, and the receiver gave up after half a minute; and
+/// what it was sent at last was of no use, because the log after it was gone. A replica that had been away came back never.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
+    let settings =
+        Settings { checkpoint_log_bytes: 4 << 10, log_keep_bytes: 4 << 10, election_ticks: 40, ..Settings::default() };
+    let mut cluster = Cluster::start(3, 1, settings).await;
+    for id in [1, 2, 3].map(NodeId) {
+        cluster.stop(id).await;
+        let inner = cluster.engines[&id].clone();
+        let page = Duration::from_secs(4);
+        let engine = Arc::new(SlowHistory { inner, write: Duration::ZERO, pages: 9, page });
+        cluster.nodes.insert(id, Node::start(cluster.options(id, engine)).await.unwrap());
+    }
+    granted(cluster.ask_leader(acquire("kept", 1)).await);
+    let leader = cluster.leader_of("kept").await;
+    let away = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    cluster.stop(away).await;
+    let leader = cluster.leader_of("kept").await;
+    let (route, mut caller) = (cluster.route("kept"), cluster.caller(leader).await);
+    let mut request = 0_u64;
+    let mut churn = async || {
+        for _ in 0..20 {
+            request += 1;
+            let Op::Acquire(acquire) = acquire("{kept}/churn", 0) else { unreachable!() };
+            let request_id = [&request.to_be_bytes()[..], &[1; 8]].concat();
+            let op = Op::Acquire(wire::v1::AcquireRequest { request_id, ..acquire });
+            let token = granted(caller.ask(route, op).await.unwrap()).fencing_token;
+            caller.ask(route, release("{kept}/churn", token)).await.unwrap();
+        }
+    };
+    let left_at = cluster.status(leader, route.shard).await.applied_index;
+    while cluster.status(leader, route.shard).await.first_index < left_at + 100 {
+        churn().await;
+    }
+    let inner = cluster.engines[&away].clone();
+    let engine = Arc::new(SlowHistory { inner, write: Duration::ZERO, pages: 0, page: Duration::ZERO });
+    cluster.nodes.insert(away, Node::start(cluster.options(away, engine)).await.unwrap());
+
+    // The load goes on until it is there.
+    for round in 0.. {
+        assert!(round < 4_000, "never: {:?}", cluster.status(away, route.shard).await);
+        churn().await;
+        let (there, here) = (cluster.status(away, route.shard).await, cluster.status(leader, route.shard).await);
+        if there.snapshots_installed > 0 && there.applied_index + 200 > here.applied_index {
+            assert!(here.applied_index > left_at + 1_000, "there was hardly a load");
+            assert_eq!(there.snapshots_installed, 1, "the first one served");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cluster.stop_all().await;
 }

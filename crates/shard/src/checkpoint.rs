@@ -20,9 +20,11 @@ const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
 /// And whenever about this many records of table or history wait: a checkpoint is built within one step, which must stay far
 /// shorter than an election timeout, or a busy shard loses its leader to its own checkpoints.
 const CHECKPOINT_RECORDS: u64 = 16_384;
-/// A snapshot kept for a lagging replica is dropped this long after it was built, in milliseconds, and with it the log kept for its
-/// sake: it is built again if asked for.
+/// A snapshot kept for lagging replicas is dropped this long after it was built or, if that is later, last arrived, in
+/// milliseconds, and with it the log kept for its sake: it is built again if asked for.
 const SNAPSHOT_KEEP_MS: u64 = 30_000;
+/// Log that is kept at most for the sake of a snapshot, in bytes. It is in memory.
+const SNAPSHOT_LOG_BYTES_MAX: u64 = 256 << 20;
 const DAY_MS: u64 = 86_400_000;
 
 /// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above it.
@@ -34,7 +36,18 @@ pub(crate) struct Checkpointing {
     pub history: Vec<HistoryRecord>,
     pub log_bytes: u64,
     at_ms: u64,
-    snapshot_at_ms: Option<u64>,
+    catching_up: Option<CatchingUp>,
+}
+
+/// For whom a snapshot was built. Each needs the entries after it, or it is of no use on arrival, and the next comes too late as
+/// well: before its data, a snapshot's receiver is sent history, and to read that takes long where there is much of it.
+struct CatchingUp {
+    /// The index of the oldest snapshot that counts.
+    after: u64,
+    /// Who is being sent one.
+    sending: Vec<NodeId>,
+    /// When the last was built or arrived.
+    at_ms: u64,
 }
 
 impl Checkpointing {
@@ -65,8 +78,10 @@ impl Replica {
         if logged_enough || records >= own_share(CHECKPOINT_RECORDS, node, shard) || idle_due {
             self.checkpoint();
         }
-        if self.checkpointing.snapshot_at_ms.is_some_and(|at| self.now.mono_ms.saturating_sub(at) >= SNAPSHOT_KEEP_MS) {
-            self.checkpointing.snapshot_at_ms = None;
+        let over =
+            |c: &CatchingUp| c.sending.is_empty() && self.now.mono_ms.saturating_sub(c.at_ms) >= SNAPSHOT_KEEP_MS;
+        if self.checkpointing.catching_up.as_ref().is_some_and(over) {
+            self.checkpointing.catching_up = None;
             self.raw.mut_store().set_snapshot(None);
             self.checkpoint(); // cuts the log that was kept for it, also where nothing more happens
         }
@@ -81,14 +96,34 @@ impl Replica {
         self.checkpoint();
         let snapshot = Snapshot { data: self.table.snapshot(), metadata: Some(self.metadata()) };
         self.raw.mut_store().set_snapshot(Some(snapshot));
-        self.checkpointing.snapshot_at_ms = Some(self.now.mono_ms);
+        let (index, at_ms) = (self.applied_index, self.now.mono_ms);
+        let catching_up = self.checkpointing.catching_up.take();
+        let former = catching_up.filter(|former| !former.sending.is_empty());
+        let (after, sending) = former.map_or((index, Vec::new()), |former| (former.after, former.sending));
+        self.checkpointing.catching_up = Some(CatchingUp { after, sending, at_ms });
+    }
+
+    /// A snapshot is on its way: until [`snapshot_sent`](Self::snapshot_sent).
+    pub(crate) fn sends_snapshot(&mut self, to: NodeId) {
+        if let Some(catching_up) = &mut self.checkpointing.catching_up {
+            catching_up.sending.push(to);
+        }
+    }
+
+    /// One that was refused does not count: who is sent nothing is not waited for.
+    pub(crate) fn snapshot_sent(&mut self, to: NodeId, ok: bool) {
+        if let Some(catching_up) = &mut self.checkpointing.catching_up
+            && let Some(at) = catching_up.sending.iter().position(|node| *node == to)
+        {
+            catching_up.sending.swap_remove(at);
+            if ok {
+                catching_up.at_ms = self.now.mono_ms;
+            }
+        }
     }
 
     fn checkpoint(&mut self) {
         let metadata = self.metadata().encode_to_vec();
-        // Whoever a snapshot is on its way to needs the entries after it, or it is of no use, and the next comes too late as well. As much
-        // log as it is long costs no more than another one. For as long as it is kept: what takes longer to arrive is sent again.
-        let keep_bytes = self.config.log_keep_bytes.max(self.raw.store().snapshot_bytes());
         let write = &mut self.pending.write;
         let changes = self.table.checkpoint().into_iter().map(|change| (change.key, change.value));
         if planted::is(Bug::AppliedAheadOfState) {
@@ -101,8 +136,13 @@ impl Replica {
         self.checkpointing.index = self.applied_index;
         self.checkpointing.log_bytes = 0;
         self.checkpointing.at_ms = self.now.mono_ms;
-        if let Some(index) = self.raw.mut_store().truncate(self.applied_index, keep_bytes) {
-            write.truncate_to = Some(index);
+        let after = self.checkpointing.catching_up.as_ref().map_or(self.applied_index, |c| c.after);
+        let (keep_bytes, store) = (self.config.log_keep_bytes, self.raw.mut_store());
+        let cut = store.truncate(after.min(self.applied_index), keep_bytes);
+        let cut_hard = store.truncate(self.applied_index, keep_bytes.max(SNAPSHOT_LOG_BYTES_MAX));
+        write.truncate_to = cut_hard.or(cut).or(write.truncate_to);
+        if cut_hard.is_some() {
+            self.checkpointing.catching_up = None; // too late: the next one is built after this
         }
     }
 

@@ -121,11 +121,6 @@ impl LogStore {
         self.snapshot = None;
     }
 
-    /// Length of the snapshot that is kept; 0: there is none.
-    pub(crate) fn snapshot_bytes(&self) -> u64 {
-        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len() as u64)
-    }
-
     /// Whether raft-rs asked for a snapshot since the last call.
     pub(crate) fn take_snapshot_wanted(&self) -> bool {
         self.snapshot_wanted.take()

@@ -148,11 +148,11 @@ impl Replica {
     }
 
     fn send(&mut self, message: &Message) {
-        self.out.messages.push(PeerMessage {
-            to: node_of(message.to),
-            bytes: message.encode_to_vec(),
-            is_snapshot: message.msg_type() == MessageType::MsgSnapshot,
-        });
+        let (to, is_snapshot) = (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
+        if is_snapshot {
+            self.sends_snapshot(to);
+        }
+        self.out.messages.push(PeerMessage { to, bytes: message.encode_to_vec(), is_snapshot });
     }
 
     /// Compares what Raft says of leadership with what was known, and takes up or lays down what a leader keeps.

@@ -239,6 +239,7 @@ impl Replica {
                 self.members_on(node).into_iter().for_each(|id| self.raw.report_unreachable(id));
             }
             Input::SnapshotSent { node, ok } => {
+                self.snapshot_sent(node, ok);
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.members_on(node).into_iter().for_each(|id| self.raw.report_snapshot(id, status));
             }

@@ -76,6 +76,45 @@ fn the_log_is_not_cut_past_a_snapshot_that_is_on_its_way() {
     assert!(c.status(1).first_index > before + 1, "the log is cut again");
 }
 
+/// A snapshot's receiver is sent history first, and where there is much of it that takes longer than half a minute and than as much
+/// log as the snapshot is long: the leader cut its log before, so each snapshot was of no use when it arrived, for as long as
+/// the load lasted.
+#[test]
+fn the_log_is_not_cut_past_a_snapshot_however_long_it_takes() {
+    let mut c = Cluster::new(3);
+    c.log_keep_bytes = 4 << 10;
+    for id in 1..=3 {
+        c.crash(id);
+        c.start(id);
+    }
+    c.elect();
+    c.crash(3);
+    for i in 0..1_000 {
+        token(&c.acquire(1, &format!("lock:{i}"), 600_000));
+    }
+    assert!(c.status(1).first_index > 1, "the log was cut");
+    c.start(3);
+    c.holds_snapshots = true;
+    c.run_ms(1_000);
+    assert_eq!(c.held_snapshots.len(), 1, "one is on its way");
+    let built_at = c.status(1).applied_index;
+    // Far more log than the snapshot is long, for far longer than a snapshot is kept that nobody is sent.
+    for i in 0..20 {
+        for j in 0..100 {
+            token(&c.acquire(1, &format!("late:{i}:{j}"), 600_000));
+        }
+        c.run_ms(6_000);
+    }
+    assert!(c.status(1).checkpoint_index > built_at + 1_900, "checkpoints came after it");
+    assert_eq!(c.held_snapshots.len(), 1, "no other was sent meanwhile");
+    c.release_snapshots();
+    c.run_ms(2_000);
+    assert_eq!(c.status(3).snapshots_installed, 1, "the first one served");
+    assert_eq!(c.hash(3), c.hash(1));
+    c.run_ms(31_000);
+    assert!(c.status(1).first_index > built_at + 1, "the log is cut again");
+}
+
 /// A shard whose queue was kept full by its clients proposed no expiry: who held a lock in silence held it for ever.
 #[test]
 fn leases_end_under_a_flood_of_operations() {

@@ -101,7 +101,8 @@ pub trait Engine: Send + Sync + 'static {
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError>;
 
     /// Ended grants of a shard whose entry index is above `after_index`, in key order, resumable: starts after `cursor` (from
-    /// the former call), returns at most `limit` and the next cursor, `None` at the end.
+    /// the former call), returns at most `limit` and the next cursor, `None` at the end. A page may be empty and not the last: what a
+    /// call looks at is bounded, too.
     #[allow(clippy::type_complexity)]
     fn history_since(
         &self,

@@ -22,7 +22,7 @@ pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> 
     match reply {
         Reply::Done(outcome) => done(shard, kind, outcome),
         Reply::Read { answer, applied_index, stale_by_ms } => read(shard, node, answer, applied_index, stale_by_ms),
-        Reply::WaitTimeout => fail(ErrorCode::WaitTimeout, "the wait ran out and nothing is held: try again later"),
+        Reply::WaitTimeout => fail(ErrorCode::WaitTimeout, "the wait ran out, and this request does not hold the lock"),
         Reply::WaitCancelled => {
             fail(ErrorCode::WaitCancelled, "the wait was cancelled, or its session ended: nothing is held")
         }

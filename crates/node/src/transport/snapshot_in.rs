@@ -68,6 +68,9 @@ impl SnapshotReceiver {
 
     /// Not synced: the write that installs the snapshot comes later, and is.
     async fn keep_history(&self, shard: ShardId, chunk: HistoryChunk) -> Result<(), Status> {
+        if chunk.records.is_empty() {
+            return Ok(()); // the sender reads on
+        }
         let history = chunk.records.into_iter().map(from_wire).collect();
         let write = ShardWrite { shard, history, ..ShardWrite::default() };
         self.context.writer.write(write).await.map_err(|error| Status::unavailable(error.to_string()))

@@ -8,8 +8,8 @@ use super::outgoing::connect;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{
-    SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_ROWS, SNAPSHOT_STEP_TIMEOUT, SNAPSHOTS_AT_ONCE,
-    SNAPSHOTS_QUEUED_MAX,
+    SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_PAGE, SNAPSHOT_HISTORY_ROWS, SNAPSHOT_STEP_TIMEOUT,
+    SNAPSHOTS_AT_ONCE, SNAPSHOTS_QUEUED_MAX,
 };
 use bytes::Bytes;
 use routing::{NodeId, ShardId};
@@ -126,15 +126,20 @@ async fn send_history(
     let mut cursor = None;
     loop {
         let engine = context.engine.clone();
-        let page = move || engine.history_since(shard, after, cursor, SNAPSHOT_HISTORY_ROWS);
+        let page = move || engine.history_since(shard, after, cursor, SNAPSHOT_HISTORY_PAGE);
         let read = tokio::task::spawn_blocking(page).await.map_err(|error| error.to_string())?;
         let (records, next) = read.map_err(|error| {
             context.lifecycle.fail(error.to_string());
             error.to_string()
         })?;
-        if !records.is_empty() {
-            let records = records.into_iter().map(to_wire).collect();
-            put(chunks, Part::History(HistoryChunk { records })).await?;
+        // An empty chunk for an empty page: the receiver gives up on who is silent, and most of a long history it has.
+        let mut records = records.into_iter().map(to_wire).peekable();
+        loop {
+            let records_of_chunk = records.by_ref().take(SNAPSHOT_HISTORY_ROWS).collect();
+            put(chunks, Part::History(HistoryChunk { records: records_of_chunk })).await?;
+            if records.peek().is_none() {
+                break;
+            }
         }
         cursor = next;
         if cursor.is_none() {

@@ -244,7 +244,7 @@ impl Settings {
         range("entries_in_flight_max", self.entries_in_flight_max as u64, 1, 64);
         range("queue_ops_max", self.queue_ops_max as u64, 16, 10_000_000);
         range("checkpoint_log_bytes", self.checkpoint_log_bytes, 1 << 20, 1 << 30);
-        range("log_keep_bytes", self.log_keep_bytes, 0, 4 << 30);
+        range("log_keep_bytes", self.log_keep_bytes, 64 << 10, 4 << 30);
         range("history_days", u64::from(self.history_days), 1, 3_650);
         range("waiter_grace_ms", self.waiter_grace_ms, 0, 600_000);
         if self.election_ticks < self.heartbeat_ticks.saturating_mul(HEARTBEATS_PER_ELECTION) {

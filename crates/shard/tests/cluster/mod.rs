@@ -31,6 +31,10 @@ pub struct Cluster {
     /// Pairs (from, to) between which nothing passes.
     pub cut: Vec<(u64, u64)>,
     pub log_keep_bytes: u64,
+    /// Snapshots stay on their way.
+    pub holds_snapshots: bool,
+    /// By sender.
+    pub held_snapshots: Vec<(u64, PeerMessage)>,
     next_ticket: Ticket,
     next_request: u128,
 }
@@ -42,6 +46,8 @@ impl Cluster {
             now_ms: 1_000,
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
+            holds_snapshots: false,
+            held_snapshots: Vec::new(),
             next_ticket: 1,
             next_request: 1,
         };
@@ -165,6 +171,10 @@ impl Cluster {
         for (from, message) in sent {
             busy = true;
             let passes = self.passes(from, message.to.0);
+            if message.is_snapshot && self.holds_snapshots {
+                self.held_snapshots.push((from, message));
+                continue;
+            }
             if message.is_snapshot {
                 let (head, data, _) = split_snapshot(&message.bytes).expect("a snapshot message");
                 assert_eq!(join_snapshot(&head, data).expect("joins"), message.bytes);
@@ -176,6 +186,16 @@ impl Cluster {
             }
         }
         busy
+    }
+
+    /// Those that were on their way arrive.
+    pub fn release_snapshots(&mut self) {
+        self.holds_snapshots = false;
+        for (from, message) in std::mem::take(&mut self.held_snapshots) {
+            self.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(message.bytes));
+            let sender = self.peers.get_mut(&from).expect("a peer");
+            sender.inbox.push(Input::SnapshotSent { node: message.to, ok: true });
+        }
     }
 
     pub fn settle(&mut self) {

@@ -20,8 +20,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const DB_DIR: &str = "rocksdb";
 /// Below the data directory: see [`SyncedMark`].
 const MARK_FILE: &str = "SYNCED";
-/// How many records one call of [`Engine::history_since`] looks at, so that a page takes bounded time.
-const HISTORY_SCAN_MAX: usize = 65_536;
+/// How many records one call of [`Engine::history_since`] looks at, so that a page takes bounded time: half a second or so. Each call
+/// sorts what is in memory, which takes a twentieth.
+const HISTORY_SCAN_MAX: usize = 1 << 19;
 
 /// A node's store in a directory.
 ///
@@ -306,12 +307,13 @@ impl Engine for RocksEngine {
             if page.len() >= limit || scanned >= HISTORY_SCAN_MAX {
                 return Ok((page, Some(last)));
             }
-            let record = history_record(shard, key, value)?;
-            scanned += 1;
-            last = key.to_vec();
-            if record.index > after_index {
-                page.push(record);
+            let parts = history_parts(shard, key, value)?;
+            if parts.index > after_index {
+                page.push(parts.record());
             }
+            scanned += 1;
+            last.clear();
+            last.extend_from_slice(key);
             iterator.next();
         }
         iterator.status().map_err(|error| read_error(&format!("shard {shard}, history"), &error))?;
@@ -351,19 +353,31 @@ fn parse_history(shard: ShardId, key: &[u8]) -> Result<keys::HistoryKey<'_>, Sto
 }
 
 fn history_record(shard: ShardId, key: &[u8], value: &[u8]) -> Result<HistoryRecord, StorageError> {
+    history_parts(shard, key, value).map(HistoryParts::record)
+}
+
+/// A history record where it lies.
+struct HistoryParts<'a> {
+    key: keys::HistoryKey<'a>,
+    index: u64,
+    tenure: &'a [u8],
+}
+
+impl HistoryParts<'_> {
+    fn record(self) -> HistoryRecord {
+        let HistoryParts { key, index, tenure } = self;
+        HistoryRecord { day: key.day, name: key.name.to_owned(), token: key.token, index, tenure: tenure.to_vec() }
+    }
+}
+
+fn history_parts<'a>(shard: ShardId, key: &'a [u8], value: &'a [u8]) -> Result<HistoryParts<'a>, StorageError> {
     let parsed = parse_history(shard, key)?;
     let what = || format!("shard {shard}, history of {:?}, token {}", parsed.name, parsed.token);
     let bytes = keys::unseal(key, value, what)?;
-    let Some((index, tenure)) = bytes.split_first_chunk::<8>() else {
-        return Err(StorageError::Damaged(format!("{}: {} bytes are too few", what(), bytes.len())));
-    };
-    Ok(HistoryRecord {
-        day: parsed.day,
-        name: parsed.name.to_owned(),
-        token: parsed.token,
-        index: u64::from_le_bytes(*index),
-        tenure: tenure.to_vec(),
-    })
+    match bytes.split_first_chunk::<8>() {
+        Some((index, tenure)) => Ok(HistoryParts { index: u64::from_le_bytes(*index), tenure, key: parsed }),
+        None => Err(StorageError::Damaged(format!("{}: {} bytes are too few", what(), bytes.len()))),
+    }
 }
 
 fn read_error(what: &str, error: &rocksdb::Error) -> StorageError {
