@@ -4,15 +4,14 @@ All five nodes and the gateway run under strace, and one client takes and releas
 the other, each name used once. For every operation three things are found in the traces:
 
   arrival   the gateway has received bytes with the operation's name on a client's connection (when that call returned)
-  on disk   in a node: a write to RocksDB's log that has the name in it, begun after the arrival, and after that write an fdatasync
+  on disk   in a node: a write to the journal that has the name in it, begun after the arrival, and after that write an fdatasync
             of the same file that returned 0 (when it returned)
   answer    the first HTTP/2 frame with data that the gateway sent on that connection after the arrival (when that call began)
 
 Counted are the nodes whose "on disk" is before the answer. This is stricter than counting syncs: each counted node had synced a write
 with this very operation. The answer can only be later than the first frame with data, so no node is counted wrongly.
 
-Clocks: strace takes all times from one clock, that of this machine. A name that RocksDB breaks over two blocks of its log (7 bytes of
-header come between) is looked for with such a header in it.
+Clocks: strace takes all times from one clock, that of this machine.
 """
 import re
 import shutil
@@ -25,8 +24,6 @@ OPERATIONS_MIN, QUORUM = 50, 3
 TARGETS = [f"over at least {OPERATIONS_MIN} operations: never fewer than {QUORUM} of 5 nodes synced one before its answer"]
 # What a name ends in is padding.
 NAME = re.compile(rb"b/[0-9a-f]{8}/c[0-9]{10}")
-NAME_BYTES = 22
-BLOCK_HEADER_BYTES = 7
 # HTTP/2, RFC 9113.
 FRAME_HEADER_BYTES, FRAME_DATA = 9, 0
 
@@ -125,10 +122,10 @@ def data_frames(calls):
 
 
 def synced_names(calls):
-    """For each name the (begin of the write, end of the sync) of each time that it was written to RocksDB's log and synced."""
+    """For each name the (begin of the write, end of the sync) of each time that it was written to the journal and synced."""
     written, synced = defaultdict(list), defaultdict(list)
     for call in sorted(calls, key=lambda call: call.began):
-        if not call.path.endswith(".log"):
+        if not call.path.endswith(".journal"):
             continue
         if call.name in ("write", "pwrite64", "writev", "pwritev") and call.result > 0:
             written[call.path].append(call)
@@ -136,17 +133,6 @@ def synced_names(calls):
             # What was written before the sync began is on disk when it has returned.
             for write in [write for write in written[call.path] if write.ended <= call.began]:
                 written[call.path].remove(write)
-                for name in names_in(write.data):
+                for name in set(NAME.findall(write.data)):
                     synced[name].append((write.began, call.ended))
     return synced
-
-
-def names_in(data):
-    """All names, those that a header breaks in two included."""
-    names = set(NAME.findall(data))
-    for start in re.finditer(rb"b/", data):
-        part = data[start.start():start.start() + NAME_BYTES + BLOCK_HEADER_BYTES]
-        for at in range(2, NAME_BYTES):
-            if whole := NAME.fullmatch(part[:at] + part[at + BLOCK_HEADER_BYTES:]):
-                names.add(whole.group())
-    return names

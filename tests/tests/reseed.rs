@@ -58,18 +58,22 @@ async fn is_voter_again(cluster: &Cluster, node: u64) {
 
 /// The newest file of a stopped node whose name is like this and that holds anything.
 fn file_of(data: &Path, like: impl Fn(&str) -> bool) -> PathBuf {
-    let files = ["", "rocksdb"].into_iter().flat_map(|sub| fs::read_dir(data.join(sub)).expect("data directory"));
+    let files =
+        ["", "rocksdb", "journal"].into_iter().flat_map(|sub| fs::read_dir(data.join(sub)).expect("data directory"));
     let mut files: Vec<PathBuf> = files.map(|file| file.expect("file").path()).collect();
     files.retain(|path| path.is_file() && fs::metadata(path).expect("file").len() > 0);
     files.retain(|path| like(&path.file_name().expect("name").to_string_lossy()));
+    // A spare file of the journal is all zeros.
+    files.retain(|path| fs::read(path).expect("read").iter().any(|byte| *byte != 0));
     files.sort();
     files.pop().expect("there is such a file")
 }
 
+/// In the middle of what it holds.
 fn flip_in_the_middle(path: &Path) {
     let mut bytes = fs::read(path).expect("read");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("it holds something");
+    bytes[end / 2] ^= 0x10;
     fs::write(path, bytes).expect("write");
 }
 
@@ -91,7 +95,8 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
 
     // Any damage is told, with the way out.
     let data = cluster.data_dir(node);
-    let kinds: [fn(&str) -> bool; 4] = [
+    let kinds: [fn(&str) -> bool; 5] = [
+        |name| name.ends_with(".journal"),
         |name| name.ends_with(".log"),
         |name| name.starts_with("MANIFEST-"),
         |name| name == "CURRENT",

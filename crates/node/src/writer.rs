@@ -17,15 +17,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use storage::{Durability, Engine, ShardWrite};
+use storage::{Engine, ShardWrite};
 use tokio::sync::oneshot;
 
 /// Something to write, or (without a write) to be told that all before it was written.
 #[derive(Debug)]
 pub(crate) struct WriteJob {
     pub(crate) write: Option<ShardWrite>,
-    /// On disk before it is reported.
-    pub(crate) sync: bool,
     pub(crate) done: Done,
 }
 
@@ -82,7 +80,7 @@ impl LogWriter {
         self.sender.send(Message::Job(job));
     }
 
-    /// Writes without a sync of its own; done when a reader of the engine sees it.
+    /// Writes what follows no log; done when a reader of the engine sees it.
     pub(crate) async fn write(&self, write: ShardWrite) -> Result<(), WriterEnded> {
         self.ask(Some(write)).await
     }
@@ -99,7 +97,7 @@ impl LogWriter {
 
     async fn ask(&self, write: Option<ShardWrite>) -> Result<(), WriterEnded> {
         let (done, written) = oneshot::channel();
-        self.queue(WriteJob { write, sync: false, done: Done::Caller(done) });
+        self.queue(WriteJob { write, done: Done::Caller(done) });
         written.await.map_err(|_| WriterEnded)
     }
 }
@@ -127,19 +125,19 @@ impl Thread {
                 return;
             }
             queue.extend(arrived.drain(..));
-            let (sync, go_on) = gather(&mut queue, &mut writes, &mut done);
+            let go_on = gather(&mut queue, &mut writes, &mut done);
             if self.lifecycle.failed() {
                 return;
             }
             if !writes.is_empty() {
-                let durability = if sync { Durability::Synced } else { Durability::Buffered };
                 let began = Instant::now();
-                if let Err(error) = self.engine.write(&writes, durability) {
+                if let Err(error) = self.engine.write(&writes) {
                     self.lifecycle.fail(error.to_string());
                     return;
                 }
                 let entries = writes.iter().map(|write| write.entries.len()).sum();
-                self.metrics.wrote(sync, began.elapsed(), entries, writes.len());
+                let synced = writes.iter().any(|write| write.has_log() || write.reset);
+                self.metrics.wrote(synced, began.elapsed(), entries, writes.len());
                 writes.clear();
             }
             self.tell(&mut done);
@@ -170,23 +168,21 @@ impl Thread {
     }
 }
 
-/// Takes what is there, within bounds: whether any of it must be synced, and whether there is more to come after it.
-fn gather(queue: &mut VecDeque<Message>, writes: &mut Vec<ShardWrite>, done: &mut Vec<Done>) -> (bool, bool) {
-    let mut sync = false;
+/// Takes what is there, within bounds: whether there is more to come after it.
+fn gather(queue: &mut VecDeque<Message>, writes: &mut Vec<ShardWrite>, done: &mut Vec<Done>) -> bool {
     let mut bytes = 0;
     while done.len() < WRITE_JOBS_MAX && bytes < WRITE_BYTES_MAX {
         match queue.pop_front() {
             Some(Message::Job(job)) => {
-                sync |= job.sync;
                 bytes += job.write.as_ref().map_or(0, size_bytes);
                 writes.extend(job.write);
                 done.push(job.done);
             }
-            Some(Message::Stop) => return (sync, false),
+            Some(Message::Stop) => return false,
             None => break,
         }
     }
-    (sync, true)
+    true
 }
 
 /// Roughly.

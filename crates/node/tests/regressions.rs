@@ -7,7 +7,7 @@ use palisade_node::Node;
 use routing::{NodeId, Settings, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Durability, Engine, HistoryRecord, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
+use storage::{Engine, HistoryRecord, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
 
@@ -23,11 +23,11 @@ impl Engine for SlowHistory {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
         self.inner.claim(identity)
     }
-    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError> {
+    fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         if writes.iter().any(|write| !write.history.is_empty()) {
             std::thread::sleep(self.write);
         }
-        self.inner.write(writes, durability)
+        self.inner.write(writes)
     }
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         self.inner.recover(shard)

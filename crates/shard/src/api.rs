@@ -271,8 +271,6 @@ pub struct Write {
     pub number: u64,
     /// What.
     pub write: ShardWrite,
-    /// Must be synced before it is reported. (`false`: nobody waits for it; it may ride along with the next.)
-    pub sync: bool,
 }
 
 /// What a step came to.

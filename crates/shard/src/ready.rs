@@ -43,7 +43,6 @@ pub(crate) struct Pending {
     pub write: ShardWrite,
     pub hard_state: Option<HardState>,
     pub dirty: bool,
-    pub sync: bool,
     pub number: u64,
     pub stored_last: u64,
 }
@@ -87,7 +86,6 @@ impl Replica {
                     self.pending.write.hard_state = Some(hard_state.encode_to_vec());
                 }
                 self.pending.dirty = true;
-                self.pending.sync = true;
                 self.pending.number = ready.number();
             }
             let (number, messages) = (ready.number(), ready.take_persisted_messages());
@@ -144,7 +142,7 @@ impl Replica {
             }
             self.pending.stored_last = last;
         }
-        Some(Write { number: self.pending.number, write, sync: std::mem::take(&mut self.pending.sync) })
+        Some(Write { number: self.pending.number, write })
     }
 
     fn send(&mut self, message: &Message) {

@@ -2,7 +2,12 @@
 
 use routing::ShardId;
 
-/// What one shard wants written. Everything in it, and in the other shards' parts of the same call, happens or none does.
+/// What one shard wants written.
+///
+/// * `entries`, `delete_after` and `hard_state` are its log: on disk, all of them or none, when [`Engine::write`] returns.
+/// * `applied`, `table`, `history` and `truncate_to` come of the log, and follow it: a crash may take the last of them back,
+///   all after some call and never only some of a call. The log is then as it was before it was truncated, and brings them forth again.
+/// * With `reset`, all of it is on disk when the call returns: the log that it would come of is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardWrite {
     /// Whose.
@@ -53,15 +58,6 @@ pub struct Recovered {
     pub table: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Whether a write must be on disk when the call returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Survives power loss from the return on.
-    Synced,
-    /// Survives whenever a later synced write does: writes reach the disk in order.
-    Buffered,
-}
-
 /// Nothing here is retryable: the process stops on any of these but `NotFound`-like emptiness, which is no error.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -91,8 +87,8 @@ pub trait Engine: Send + Sync + 'static {
     /// a nonce that no other run of this node has had.
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError>;
 
-    /// All of `writes`, atomically, in one append (and one sync).
-    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError>;
+    /// All of `writes`, in order, in one append and one sync, or none where no log is among them. Promises what [`ShardWrite`] says.
+    fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError>;
 
     /// What a shard left. Every entry's checksum is verified, and that they are consecutive.
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError>;
@@ -123,6 +119,11 @@ pub trait Engine: Send + Sync + 'static {
 }
 
 impl ShardWrite {
+    /// Whether it has a log.
+    pub fn has_log(&self) -> bool {
+        self.delete_after.is_some() || self.hard_state.is_some() || !self.entries.is_empty()
+    }
+
     /// Panics on a write that no shard may ask for: it would leave a log that cannot be recovered.
     ///
     /// * Its entries are consecutive.

@@ -1,7 +1,7 @@
 //! What the fuzzer (`tests/fuzz`) reaches of this crate: a stored key and value, as they are read back. Not for other use.
 
-use crate::keys;
-use crate::{Identity, identity};
+use crate::journal::record;
+use crate::{Identity, ShardWrite, identity, keys};
 
 /// A value as it would be stored under this key.
 pub fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
@@ -18,6 +18,29 @@ pub fn identity_record(identity: &Identity) -> (Vec<u8>, Vec<u8>) {
     let key = keys::identity();
     let value = keys::seal(&key, &identity::encode(identity));
     (key, value)
+}
+
+/// A record of the journal with the logs of these writes.
+pub fn journal_record(number: u64, salt: u32, writes: &[ShardWrite]) -> Vec<u8> {
+    let parts: Vec<record::Part<'_>> = writes.iter().map(record::Part::of).collect();
+    let mut bytes = Vec::new();
+    record::encode(&mut bytes, number, salt, &parts, |_, _, _| ());
+    bytes
+}
+
+/// Makes a record's length and checksum fit its bytes.
+pub fn mend_journal_record(bytes: &mut [u8], salt: u32) {
+    record::mend(bytes, salt);
+}
+
+/// What a journal makes of a record: its number, and how many entries lie in it. `None`: it is none.
+pub fn read_journal_record(bytes: &[u8], salt: u32) -> Option<(u64, usize)> {
+    let record = record::read(bytes, salt)?;
+    let parts = record.parts()?;
+    for (_, offset, length) in parts.iter().flat_map(|part| &part.entries) {
+        assert!(bytes.get(*offset..offset + length).is_some(), "an entry lies outside of its record");
+    }
+    Some((record.number, parts.iter().map(|part| part.entries.len()).sum()))
 }
 
 /// Reads a record in every way that a key may be read in. The value without its checksum, or why it is refused.

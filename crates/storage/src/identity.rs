@@ -5,8 +5,9 @@
 use crate::{Identity, StorageError};
 
 /// Of everything in a data directory. Raised when older code could misread what newer code wrote: code of version 1 took every
-/// directory for its node's first, and would vote and acknowledge for one that was lost.
-const FORMAT: u32 = 2;
+/// directory for its node's first, and would vote and acknowledge for one that was lost; code of version 2 knows no journal, and would start
+/// with an empty log.
+const FORMAT: u32 = 3;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
 const IDENTITY_BYTES: usize = 4 + 8 + 16;

@@ -9,20 +9,20 @@
 use crate::StorageError;
 use routing::ShardId;
 
-/// `shard u32 BE | index u64 BE` -> sealed entry.
+/// `shard u32 BE | index u64 BE` -> sealed entry: those that outlived their segment of the journal.
 pub(crate) const CF_LOG: &str = "log";
 /// `shard u32 BE | tag | …` -> sealed record of the lock table, or the applied record.
 pub(crate) const CF_STATE: &str = "state";
 /// `shard u32 BE | day u32 BE | name | 0 | token u64 BE` -> sealed `index u64 LE | tenure`.
 pub(crate) const CF_HISTORY: &str = "history";
-/// `shard u32 BE | tag` -> sealed hard state; under [`NODE`], what concerns the whole node.
+/// `shard u32 BE | tag` -> sealed record of a shard's log beside its entries; under [`NODE`], what concerns the whole node.
 pub(crate) const CF_META: &str = "meta";
 
 /// In `state`: a record of the lock table; its key follows.
 const TAG_TABLE: u8 = 1;
 /// In `state`: the applied record.
 const TAG_APPLIED: u8 = 2;
-/// In `meta`: the hard state of a shard.
+/// In `meta`: the hard state of a shard as of its last reset; a later one is in the journal.
 const TAG_HARD_STATE: u8 = 1;
 /// In `meta` under [`NODE`]: who the store belongs to.
 const TAG_IDENTITY: u8 = 2;
@@ -30,12 +30,18 @@ const TAG_IDENTITY: u8 = 2;
 const TAG_BOOT: u8 = 3;
 /// In `meta` under [`NODE`]: what the node keeps for itself; its name follows.
 const TAG_NODE_RECORD: u8 = 4;
+/// In `meta`: the journal's records from this number on count for a shard; what came before, a reset has wiped.
+const TAG_JOURNAL_FROM: u8 = 5;
+/// In `meta`: the log entries of a shard up to this index are deleted.
+const TAG_TRUNCATED: u8 = 6;
+/// In `meta` under [`NODE`]: the oldest segment of the journal that counts.
+const TAG_OLDEST_SEGMENT: u8 = 7;
 
 /// Stands where a shard id would: records of the whole node. No shard has this number.
 const NODE: ShardId = ShardId(u32::MAX);
 
 const SHARD_BYTES: usize = 4;
-const CRC_BYTES: usize = 4;
+pub(crate) const CRC_BYTES: usize = 4;
 
 /// The first key of a shard, in any column family.
 pub(crate) fn shard_start(shard: ShardId) -> Vec<u8> {
@@ -57,10 +63,16 @@ fn tagged(shard: ShardId, tag: u8, rest: &[u8]) -> Vec<u8> {
     key
 }
 
-pub(crate) fn log(shard: ShardId, index: u64) -> Vec<u8> {
-    let mut key = shard_start(shard);
-    key.extend_from_slice(&index.to_be_bytes());
+pub(crate) fn log(shard: ShardId, index: u64) -> [u8; SHARD_BYTES + 8] {
+    let mut key = [0; SHARD_BYTES + 8];
+    key[..SHARD_BYTES].copy_from_slice(&shard.0.to_be_bytes());
+    key[SHARD_BYTES..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// The shard that a key begins with.
+pub(crate) fn shard(key: &[u8]) -> Option<ShardId> {
+    Some(ShardId(u32::from_be_bytes(*key.first_chunk()?)))
 }
 
 /// The index in a log key.
@@ -88,6 +100,41 @@ pub(crate) fn applied(shard: ShardId) -> Vec<u8> {
 
 pub(crate) fn hard_state(shard: ShardId) -> Vec<u8> {
     tagged(shard, TAG_HARD_STATE, &[])
+}
+
+pub(crate) fn journal_from(shard: ShardId) -> Vec<u8> {
+    tagged(shard, TAG_JOURNAL_FROM, &[])
+}
+
+pub(crate) fn truncated(shard: ShardId) -> Vec<u8> {
+    tagged(shard, TAG_TRUNCATED, &[])
+}
+
+pub(crate) fn oldest_segment() -> Vec<u8> {
+    tagged(NODE, TAG_OLDEST_SEGMENT, &[])
+}
+
+/// A number as the bytes of a record.
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The shard of a key in `meta`, if it says from which record of the journal on, or after which entry, that shard's log counts.
+pub(crate) fn log_begin(key: &[u8]) -> Option<(ShardId, LogBegin)> {
+    let (shard, tag) = key.split_first_chunk::<SHARD_BYTES>()?;
+    let shard = ShardId(u32::from_be_bytes(*shard));
+    match *tag {
+        [TAG_JOURNAL_FROM] if shard != NODE => Some((shard, LogBegin::Record)),
+        [TAG_TRUNCATED] if shard != NODE => Some((shard, LogBegin::Entry)),
+        _ => None,
+    }
+}
+
+/// What a number in `meta` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogBegin {
+    Record,
+    Entry,
 }
 
 pub(crate) fn identity() -> Vec<u8> {
@@ -183,7 +230,8 @@ pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8], what: impl FnOnce() -> Str
     }
 }
 
-fn crc(key: &[u8], bytes: &[u8]) -> u32 {
+/// What a value is sealed with.
+pub(crate) fn crc(key: &[u8], bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), bytes)
 }
 
@@ -202,6 +250,9 @@ mod tests {
         assert_eq!(identity(), [255, 255, 255, 255, 2]);
         assert_eq!(boot(), [255, 255, 255, 255, 3]);
         assert_eq!(node_record(b"n"), [255, 255, 255, 255, 4, b'n']);
+        assert_eq!(journal_from(shard), [1, 2, 3, 4, 5]);
+        assert_eq!(truncated(shard), [1, 2, 3, 4, 6]);
+        assert_eq!(oldest_segment(), [255, 255, 255, 255, 7]);
         assert_eq!(history(shard, 7, "ab", 9), [1, 2, 3, 4, 0, 0, 0, 7, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 9]);
         // CRC-32C of "123456789" is the well-known check value 0xE3069283.
         assert_eq!(seal(b"1234", b"56789"), [0x83, 0x92, 0x06, 0xe3, b'5', b'6', b'7', b'8', b'9']);

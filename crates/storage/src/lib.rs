@@ -1,12 +1,12 @@
-//! Atomic durable bytes for the replicas of one node: on RocksDB, or in memory with the same promises.
+//! Durable bytes for the replicas of one node: on disk, or in memory with the same promises.
 //!
-//! One [`write`](Engine::write) is all or nothing, for all the shards in it. It knows what a log, a lock-table record and a
-//! history record are *for*, but nothing of their contents.
+//! It knows what a log, a lock-table record and a history record are *for*, but nothing of their contents.
 
 mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod journal;
 mod keys;
 mod memory;
 mod rocks;

@@ -1,17 +1,20 @@
-//! The in-memory twin, for the simulator: the same promises as on RocksDB, and a crash on demand.
+//! The in-memory twin, for the simulator: the same promises as on disk, and a crash on demand.
 //!
-//! It promises to be deterministic, and that [`MemoryEngine::crash`] loses exactly what no later synced write covered. It
+//! It promises to be deterministic, and that [`MemoryEngine::crash`] loses all that the engine on disk could lose. It
 //! keeps no checksums: nothing here can flip a bit.
 
-use crate::{Durability, Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, identity, keys};
+use crate::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, identity, keys};
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// After so many writes at most, what follows the log is on disk, too.
+const FLUSH_EVERY: usize = 32;
+
 /// A store in memory.
 ///
-/// * `current` is `synced` with `unsynced` applied in order.
-/// * Reads see `current`; a crash leaves `synced`.
+/// * `current` is `durable` with the parts of `unflushed` that follow the log applied in order; their logs are in `durable`.
+/// * Reads see `current`; a crash leaves `durable`.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     inner: Mutex<Inner>,
@@ -19,8 +22,8 @@ pub struct MemoryEngine {
 
 #[derive(Debug, Default)]
 struct Inner {
-    synced: Tables,
-    unsynced: Vec<ShardWrite>,
+    durable: Tables,
+    unflushed: Vec<ShardWrite>,
     current: Tables,
     fail_next: bool,
     failed: bool,
@@ -50,14 +53,19 @@ impl MemoryEngine {
         MemoryEngine::default()
     }
 
-    /// The process dies and the machine loses power: all that no synced write covered is gone. Afterwards the engine is as
-    /// if opened anew, a failure included.
+    /// The process dies: all that follows the log and was not flushed is gone. Afterwards the engine is as if opened anew, a
+    /// failure included.
     pub fn crash(&self) {
         let mut inner = self.lock();
-        inner.current = inner.synced.clone();
-        inner.unsynced.clear();
+        inner.current = inner.durable.clone();
+        inner.unflushed.clear();
         inner.fail_next = false;
         inner.failed = false;
+    }
+
+    /// All that was written is on disk, as after a clean stop.
+    pub fn flush(&self) {
+        self.lock().flush();
     }
 
     /// The next write fails, and with it all that follow, until a crash: a disk whose sync failed.
@@ -84,28 +92,39 @@ impl Inner {
     }
 
     /// All that is there is durable.
-    fn sync(&mut self) {
-        self.synced = self.current.clone();
-        self.unsynced.clear();
+    fn flush(&mut self) {
+        for write in self.unflushed.drain(..) {
+            self.durable.follow(&write);
+        }
     }
 }
 
 impl Tables {
     fn apply(&mut self, write: &ShardWrite) {
-        let shard = write.shard;
-        let tables = self.shards.entry(shard).or_default();
         if write.reset {
+            let tables = self.shards.entry(write.shard).or_default();
             *tables = ShardTables { history: std::mem::take(&mut tables.history), ..ShardTables::default() };
         }
+        self.log(write);
+        self.follow(write);
+    }
+
+    fn log(&mut self, write: &ShardWrite) {
+        let tables = self.shards.entry(write.shard).or_default();
         if let Some(after) = write.delete_after {
             tables.log.retain(|index, _| *index <= after);
         }
         tables.log.extend(write.entries.iter().cloned());
-        if let Some(to) = write.truncate_to {
-            tables.log.retain(|index, _| *index > to);
-        }
         if let Some(hard_state) = &write.hard_state {
             tables.hard_state = Some(hard_state.clone());
+        }
+    }
+
+    /// What follows the log.
+    fn follow(&mut self, write: &ShardWrite) {
+        let tables = self.shards.entry(write.shard).or_default();
+        if let Some(to) = write.truncate_to {
+            tables.log.retain(|index, _| *index > to);
         }
         if let Some(applied) = &write.applied {
             tables.applied = Some(applied.clone());
@@ -117,7 +136,7 @@ impl Tables {
             };
         }
         for record in &write.history {
-            let key = keys::history(shard, record.day, &record.name, record.token);
+            let key = keys::history(write.shard, record.day, &record.name, record.token);
             tables.history.insert(key, record.clone());
         }
     }
@@ -125,29 +144,35 @@ impl Tables {
 
 impl Engine for MemoryEngine {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
-        let mut inner = self.lock();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         inner.check_writable()?;
         match &inner.current.identity {
             Some(stored) => identity::check(stored, identity, "this in-memory store")?,
             None => inner.current.identity = Some(identity::encode(identity)),
         }
         inner.current.boot += 1;
-        inner.sync();
+        (inner.durable.identity, inner.durable.boot) = (inner.current.identity.clone(), inner.current.boot);
         Ok(inner.current.boot)
     }
 
-    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError> {
+    fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.check_writable()?;
+        let resets = writes.iter().any(|write| write.reset);
+        if resets || inner.unflushed.len() >= FLUSH_EVERY {
+            inner.flush();
+        }
         for write in writes {
             write.assert_well_formed();
             inner.current.apply(write);
-        }
-        inner.unsynced.extend_from_slice(writes);
-        if durability == Durability::Synced {
-            for write in inner.unsynced.drain(..) {
-                inner.synced.apply(&write);
+            if resets {
+                inner.durable.apply(write);
+            } else {
+                inner.durable.log(write);
+                let follows = ShardWrite { entries: Vec::new(), delete_after: None, hard_state: None, ..write.clone() };
+                inner.unflushed.push(follows);
             }
         }
         Ok(())
@@ -209,26 +234,29 @@ impl Engine for MemoryEngine {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.check_writable()?;
-        // Retention needs no sync and no order: what a crash brings back is dropped again.
-        for tables in [&mut inner.current, &mut inner.synced] {
+        // Retention needs no order: what a crash brings back is dropped again.
+        for tables in [&mut inner.current, &mut inner.durable] {
             if let Some(tables) = tables.shards.get_mut(&shard) {
                 tables.history.retain(|_, record| record.day >= day);
             }
         }
-        inner.unsynced.iter_mut().filter(|write| write.shard == shard).for_each(|write| {
+        inner.unflushed.iter_mut().filter(|write| write.shard == shard).for_each(|write| {
             write.history.retain(|record| record.day >= day);
         });
         Ok(())
     }
+
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(self.lock().current.node_records.get(name).cloned())
     }
 
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
-        let mut inner = self.lock();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         inner.check_writable()?;
-        inner.current.node_records.extend(records.iter().cloned());
-        inner.sync();
+        for tables in [&mut inner.current, &mut inner.durable] {
+            tables.node_records.extend(records.iter().cloned());
+        }
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ const B: ShardId = ShardId(1);
 trait Store {
     fn new() -> Self;
     fn engine(&self) -> &dyn Engine;
-    /// Closes and opens it. What was not synced may or may not be there afterwards.
+    /// Closes and opens it.
     fn reopen(&mut self);
 }
 
@@ -28,6 +28,7 @@ impl Store for Memory {
         &self.0
     }
     fn reopen(&mut self) {
+        self.0.flush();
         self.0.crash();
     }
 }
@@ -40,14 +41,15 @@ struct Rocks {
 impl Store for Rocks {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
-        Rocks { engine: Some(RocksEngine::open(dir.path()).expect("a new store")), dir }
+        // So small that logs outlive their segments.
+        Rocks { engine: Some(RocksEngine::open_with_segments(dir.path(), 2048).expect("a new store")), dir }
     }
     fn engine(&self) -> &dyn Engine {
         self.engine.as_ref().expect("open")
     }
     fn reopen(&mut self) {
         self.engine = None;
-        self.engine = Some(RocksEngine::open(self.dir.path()).expect("the same store"));
+        self.engine = Some(RocksEngine::open_with_segments(self.dir.path(), 2048).expect("the same store"));
     }
 }
 
@@ -68,9 +70,11 @@ suite! {
     a_reset_and_its_replacement_come_in_one_write
     shards_do_not_touch_each_other
     the_last_write_of_a_shard_in_one_call_wins
-    a_synced_write_brings_those_before_it
+    what_was_written_is_read_at_once
+    a_log_outlives_its_segments
+    a_tail_that_outlived_its_segment_is_replaced
     a_gap_in_the_log_is_damage
-    an_empty_synced_write_is_fine
+    an_empty_write_is_fine
     history_is_newest_first_by_token
     history_of_similar_names_is_apart
     history_pages_resume
@@ -87,7 +91,7 @@ fn entries(range: std::ops::RangeInclusive<u64>, what: &str) -> Vec<(u64, Vec<u8
 }
 
 fn write(store: &impl Store, write: ShardWrite) {
-    store.engine().write(&[write], Durability::Synced).expect("write");
+    store.engine().write(&[write]).expect("write");
 }
 
 fn recover(store: &impl Store, shard: ShardId) -> Recovered {
@@ -243,7 +247,7 @@ fn shards_do_not_touch_each_other<S: Store>() {
     // Neighbours on both sides, and the highest that there can be.
     let shards = [0, 1, 2, 255, 256, u32::MAX - 1].map(ShardId);
     let writes: Vec<_> = shards.iter().map(|shard| full_write(*shard, &format!("of {shard}"))).collect();
-    store.engine().write(&writes, Durability::Synced).expect("write");
+    store.engine().write(&writes).expect("write");
     for wiped in shards {
         let gone = ShardWrite {
             shard: wiped,
@@ -274,16 +278,15 @@ fn the_last_write_of_a_shard_in_one_call_wins<S: Store>() {
     let first = ShardWrite { shard: A, entries: entries(1..=5, "first"), ..Default::default() };
     let second =
         ShardWrite { shard: A, entries: entries(2..=2, "second"), delete_after: Some(2), ..Default::default() };
-    store.engine().write(&[first, second], Durability::Synced).expect("write");
+    store.engine().write(&[first, second]).expect("write");
     assert_eq!(recover(&store, A).entries, [(1, b"first 1".to_vec()), (2, b"second 2".to_vec())]);
 }
 
-fn a_synced_write_brings_those_before_it<S: Store>() {
+fn what_was_written_is_read_at_once<S: Store>() {
     let mut store = S::new();
-    let buffered = |write| store.engine().write(&[write], Durability::Buffered).expect("write");
-    buffered(ShardWrite { shard: A, entries: entries(1..=3, "a"), ..Default::default() });
-    buffered(ShardWrite { shard: A, truncate_to: Some(1), ..Default::default() });
-    assert_eq!(recover(&store, A).entries, entries(2..=3, "a"), "a buffered write is readable at once");
+    write(&store, ShardWrite { shard: A, entries: entries(1..=3, "a"), ..Default::default() });
+    write(&store, ShardWrite { shard: A, truncate_to: Some(1), ..Default::default() });
+    assert_eq!(recover(&store, A).entries, entries(2..=3, "a"));
     write(&store, ShardWrite { shard: B, entries: entries(1..=1, "b"), ..Default::default() });
     store.reopen();
     assert_eq!(recover(&store, A).entries, entries(2..=3, "a"));
@@ -300,19 +303,73 @@ fn a_gap_in_the_log_is_damage<S: Store>() {
     );
 }
 
-fn an_empty_synced_write_is_fine<S: Store>() {
+fn an_empty_write_is_fine<S: Store>() {
     let mut store = S::new();
-    store.engine().write(&[], Durability::Synced).expect("nothing");
+    store.engine().write(&[]).expect("nothing");
     store
         .engine()
-        .write(&[ShardWrite { shard: A, entries: entries(1..=1, "a"), ..Default::default() }], Durability::Buffered)
+        .write(&[ShardWrite { shard: A, entries: entries(1..=1, "a"), ..Default::default() }])
         .expect("write");
-    store
-        .engine()
-        .write(&[ShardWrite { shard: B, ..Default::default() }], Durability::Synced)
-        .expect("nothing of a shard");
+    store.engine().write(&[ShardWrite { shard: B, ..Default::default() }]).expect("nothing of a shard");
     store.reopen();
     assert_eq!(recover(&store, A).entries.len(), 1);
+}
+
+/// One shard is idle while another goes on for long: its log is kept all the same, and the hard state of either.
+fn a_log_outlives_its_segments<S: Store>() {
+    let mut store = S::new();
+    let idle = ShardWrite { hard_state: Some(b"idle".to_vec()), ..full_write(A, "idle") };
+    write(&store, idle);
+    for round in 0..3u64 {
+        for index in round * 400 + 1..=round * 400 + 400 {
+            let hard_state = Some(index.to_le_bytes().to_vec());
+            let truncate_to = (index % 50 == 0).then(|| index - 10);
+            let entries = entries(index..=index, "busy");
+            write(&store, ShardWrite { shard: B, entries, hard_state, truncate_to, ..Default::default() });
+        }
+        store.reopen();
+        let found = recover(&store, A);
+        assert_eq!(found.entries, entries(1..=3, "idle"));
+        assert_eq!(found.hard_state, Some(b"idle".to_vec()));
+        let last = round * 400 + 400;
+        assert_eq!(recover(&store, B).entries, entries(last - 9..=last, "busy"));
+        assert_eq!(recover(&store, B).hard_state, Some(last.to_le_bytes().to_vec()));
+    }
+}
+
+/// A new leader's entries take the place of old ones that were moved, and a truncation reaches those, too.
+fn a_tail_that_outlived_its_segment_is_replaced<S: Store>() {
+    let mut store = S::new();
+    let go_on = |store: &S, from: u64| {
+        for index in from..from + 400 {
+            write(
+                store,
+                ShardWrite {
+                    shard: B,
+                    entries: entries(index..=index, "b"),
+                    truncate_to: Some(index),
+                    ..Default::default()
+                },
+            );
+        }
+    };
+    write(&store, ShardWrite { shard: A, entries: entries(1..=9, "old"), ..Default::default() });
+    go_on(&store, 1);
+    write(&store, ShardWrite { shard: A, entries: entries(6..=7, "new"), delete_after: Some(7), ..Default::default() });
+    let mut expected = entries(1..=5, "old");
+    expected.extend(entries(6..=7, "new"));
+    assert_eq!(recover(&store, A).entries, expected);
+    store.reopen();
+    assert_eq!(recover(&store, A).entries, expected);
+    go_on(&store, 401);
+    store.reopen();
+    assert_eq!(recover(&store, A).entries, expected, "also once those are moved");
+    write(&store, ShardWrite { shard: A, truncate_to: Some(6), ..Default::default() });
+    assert_eq!(recover(&store, A).entries, entries(7..=7, "new"));
+    write(&store, ShardWrite { shard: A, reset: true, entries: entries(3..=3, "after"), ..Default::default() });
+    go_on(&store, 801);
+    store.reopen();
+    assert_eq!(recover(&store, A).entries, entries(3..=3, "after"));
 }
 
 fn history_is_newest_first_by_token<S: Store>() {
@@ -368,7 +425,7 @@ fn history_pages_stay_in_their_shard<S: Store>() {
     let store = S::new();
     let of =
         |shard| ShardWrite { shard, history: vec![tenure(1, "n", 1, 1), tenure(2, "n", 2, 2)], ..Default::default() };
-    store.engine().write(&[of(A), of(B)], Durability::Synced).expect("write");
+    store.engine().write(&[of(A), of(B)]).expect("write");
     assert_eq!(
         store.engine().history_since(B, 0, Some(vec![]), 10).expect("page").0.len(),
         2,
@@ -518,7 +575,7 @@ fn random_writes_match_a_model<S: Store>() {
                         table.insert(vec![key], bytes(0));
                         ShardWrite { shard: ShardId(shard), table: vec![(vec![key], Some(bytes(0)))], ..Default::default() }
                     });
-                    store.engine().write(&writes, Durability::Synced).expect("write");
+                    store.engine().write(&writes).expect("write");
                 }
                 Step::Reopen => store.reopen(),
             }
@@ -534,14 +591,22 @@ fn random_writes_match_a_model<S: Store>() {
 
 /// Only in memory can a crash be had for the asking.
 #[test]
-fn a_crash_in_memory_loses_what_was_not_synced() {
+fn a_crash_in_memory_loses_what_follows_the_log_and_never_the_log() {
     let store = Memory::new();
-    write(&store, ShardWrite { shard: A, entries: entries(1..=2, "a"), ..Default::default() });
-    let more = ShardWrite { shard: A, entries: entries(3..=4, "a"), ..Default::default() };
-    store.0.write(&[more], Durability::Buffered).expect("write");
-    assert_eq!(recover(&store, A).entries.len(), 4);
+    let log = entries(1..=9, "a");
+    write(&store, ShardWrite { shard: A, entries: log.clone(), hard_state: Some(vec![1]), ..Default::default() });
+    let table = vec![(b"key".to_vec(), Some(b"value".to_vec()))];
+    let checkpoint = ShardWrite { shard: A, applied: Some(vec![7]), table, truncate_to: Some(7), ..Default::default() };
+    write(&store, checkpoint.clone());
+    assert_eq!(recover(&store, A).entries, entries(8..=9, "a"));
     store.0.crash();
-    assert_eq!(recover(&store, A).entries, entries(1..=2, "a"));
+    assert_eq!(recover(&store, A), Recovered { entries: log, hard_state: Some(vec![1]), ..Default::default() });
+    // With a reset, all that was before it is there, too.
+    write(&store, checkpoint);
+    write(&store, ShardWrite { shard: B, reset: true, applied: Some(vec![9]), ..Default::default() });
+    store.0.crash();
+    assert_eq!(recover(&store, A).entries, entries(8..=9, "a"));
+    assert_eq!((recover(&store, A).applied, recover(&store, B).applied), (Some(vec![7]), Some(vec![9])));
 }
 
 #[test]
@@ -550,11 +615,11 @@ fn a_failed_write_in_memory_closes_the_engine_until_it_is_opened_anew() {
     let one = [ShardWrite { shard: A, entries: entries(1..=1, "a"), ..Default::default() }];
     store.0.fail_next_write();
     for _ in 0..2 {
-        assert!(matches!(store.0.write(&one, Durability::Synced), Err(StorageError::Io(_))));
+        assert!(matches!(store.0.write(&one), Err(StorageError::Io(_))));
     }
     assert_eq!(recover(&store, A), Recovered::default());
     store.0.crash();
-    store.0.write(&one, Durability::Synced).expect("a new run");
+    store.0.write(&one).expect("a new run");
 }
 
 /// Flushes and merges must not take the processor from those whom somebody waits for.

@@ -1,6 +1,6 @@
 //! Files of a closed store are damaged, and the store must say so when it is opened or read: never go on without the bytes.
 //!
-//! The one exception is a record at the very end of the write-ahead log that nobody was told is on disk.
+//! The one exception is a record at the very end of the journal that nobody was told is on disk.
 
 use palisade_storage::*;
 use routing::ShardId;
@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const SHARD: ShardId = ShardId(5);
-const BLOCK_BYTES: usize = 32 << 10;
-const HEADER_BYTES: usize = 7;
+/// Where a segment's records begin, and how long their headers are.
+const RECORDS_AT: usize = 64;
+const HEADER_BYTES: usize = 16;
 
 fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
     RocksEngine::open(dir)
@@ -24,7 +25,7 @@ fn filled(dir: &Path, count: u64) {
     let engine = open(dir).expect("new store");
     for index in 1..=count {
         let write = ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
-        engine.write(&[write], Durability::Synced).expect("write");
+        engine.write(&[write]).expect("write");
     }
 }
 
@@ -36,25 +37,35 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The newest write-ahead log that holds something.
-fn wal(dir: &Path) -> PathBuf {
-    files(dir, "log").into_iter().rfind(|path| fs::metadata(path).expect("log").len() > 0).expect("a log")
+/// The journal's files, each with its ordinal, oldest first; those never begun are left out.
+fn segments(dir: &Path) -> Vec<(u64, PathBuf)> {
+    let listed = fs::read_dir(dir.join("journal")).expect("journal").map(|file| file.expect("file").path());
+    let ordinal = |path: &Path| {
+        let bytes = fs::read(path).expect("segment");
+        u64::from_le_bytes(bytes[16..24].try_into().expect("a header"))
+    };
+    let mut found: Vec<_> = listed.map(|path| (ordinal(&path), path)).filter(|(ordinal, _)| *ordinal > 0).collect();
+    found.sort();
+    found
 }
 
-/// Where the records of a write-ahead log begin.
+/// The segment that was written to last.
+fn journal(dir: &Path) -> PathBuf {
+    segments(dir).pop().expect("a segment").1
+}
+
+/// Where the records of a segment begin, and at the end where they end.
 fn record_offsets(bytes: &[u8]) -> Vec<usize> {
-    let (mut offsets, mut at) = (Vec::new(), 0);
-    while at + HEADER_BYTES <= bytes.len() {
-        let left_in_block = BLOCK_BYTES - at % BLOCK_BYTES;
-        if left_in_block < HEADER_BYTES {
-            at += left_in_block;
-            continue;
-        }
-        offsets.push(at);
-        at += HEADER_BYTES + usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]));
+    let mut offsets = vec![RECORDS_AT];
+    loop {
+        let at = *offsets.last().expect("one");
+        let Some(header) = bytes.get(at..at + HEADER_BYTES).filter(|header| header.iter().any(|byte| *byte != 0))
+        else {
+            return offsets;
+        };
+        let body_bytes = u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize;
+        offsets.push(at + HEADER_BYTES + body_bytes);
     }
-    assert_eq!(at, bytes.len(), "the log was read as RocksDB writes it");
-    offsets
 }
 
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -73,29 +84,19 @@ fn assert_damaged<T>(result: Result<T, StorageError>, words: &[&str]) {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_in_the_log_is_found() {
+fn a_flipped_bit_anywhere_in_the_journal_is_found() {
     let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 400);
-    let path = wal(dir.path());
-    let intact = fs::read(&path).expect("log");
-    assert!(intact.len() > 2 * BLOCK_BYTES, "the test needs damage in a block that is not the last");
-    let last = *record_offsets(&intact).last().expect("records");
-    // Payloads and headers at the beginning, in the middle and in the last record; bit 7 of the high byte of a length in
-    // the last block makes the rest look cut off, which RocksDB by itself takes for the end.
-    let places = [
-        HEADER_BYTES + 20,
-        intact.len() / 2,
-        last,
-        last + 4,
-        last + 5,
-        last + 6,
-        last + HEADER_BYTES,
-        intact.len() - 1,
-    ];
-    for place in places {
+    let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
+    let (end, last) = (offsets[offsets.len() - 1], offsets[offsets.len() - 2]);
+    // The file's header, records at the beginning and in the middle, each part of the last one's header, its body.
+    let body = last + HEADER_BYTES + 20;
+    for place in
+        [0, 12, 20, 30, RECORDS_AT, offsets[1] + 40, end / 2, last, last + 3, last + 4, last + 8, body, end - 20]
+    {
         let copy = tempfile::tempdir().expect("temporary directory");
         copy_store(dir.path(), copy.path());
-        change(&wal(copy.path()), |bytes| bytes[place] ^= 0x80);
+        change(&journal(copy.path()), |bytes| bytes[place] ^= 0x80);
         assert_damaged(open(copy.path()), &[]);
     }
     assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 400);
@@ -109,16 +110,19 @@ fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
     let early_mark = fs::read(dir.path().join("SYNCED")).expect("mark");
     filled(dir.path(), 400);
     fs::write(dir.path().join("SYNCED"), early_mark).expect("write");
-    change(&wal(dir.path()), |bytes| {
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-    });
-    assert_damaged(open(dir.path()), &["checksum"]);
+    let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
+    // Its length, its number, its body.
+    for (nth, place) in [(3, 0), (200, 9), (300, 30), (399, 40)] {
+        let copy = tempfile::tempdir().expect("temporary directory");
+        copy_store(dir.path(), copy.path());
+        change(&journal(copy.path()), |bytes| bytes[offsets[nth] + place] ^= 1);
+        assert_damaged(open(copy.path()), &["checksum"]);
+    }
 }
 
 fn copy_store(from: &Path, to: &Path) {
-    fs::create_dir(to.join("rocksdb")).expect("directory");
-    for dir in ["", "rocksdb"] {
+    for dir in ["", "rocksdb", "journal"] {
+        fs::create_dir_all(to.join(dir)).expect("directory");
         for file in fs::read_dir(from.join(dir)).expect("directory").map(|file| file.expect("file").path()) {
             if file.is_file() {
                 fs::copy(&file, to.join(dir).join(file.file_name().expect("name"))).expect("copy");
@@ -128,82 +132,103 @@ fn copy_store(from: &Path, to: &Path) {
 }
 
 #[test]
-fn acknowledged_writes_cut_off_the_end_of_the_log_are_missed() {
+fn acknowledged_writes_cut_off_the_end_of_the_journal_are_missed() {
     let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 200);
-    let whole = fs::read(wal(dir.path())).expect("log").len();
-    let last = *record_offsets(&fs::read(wal(dir.path())).expect("log")).last().expect("records");
-    // To nothing, in the middle of a record, exactly between two, in a header, by one byte.
-    for keep in [0, whole / 2, last, last + 3, whole - 1] {
-        let copy = tempfile::tempdir().expect("temporary directory");
-        copy_store(dir.path(), copy.path());
-        change(&wal(copy.path()), |bytes| bytes.truncate(keep));
-        assert_damaged(open(copy.path()), &["write-ahead log ends"]);
+    let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
+    let (end, last) = (offsets[offsets.len() - 1], offsets[offsets.len() - 2]);
+    // To nothing, in the middle of a record, exactly between two, in a header, by one byte that was not zero.
+    for keep in [0, RECORDS_AT, end / 2, last, last + 3, end - 9] {
+        for zeros in [false, true] {
+            let copy = tempfile::tempdir().expect("temporary directory");
+            copy_store(dir.path(), copy.path());
+            change(&journal(copy.path()), |bytes| match zeros {
+                true => bytes[keep..].fill(0),
+                false => bytes.truncate(keep),
+            });
+            assert_damaged(open(copy.path()), &["the journal ends"]);
+        }
     }
 }
 
 #[test]
 fn a_torn_write_that_nobody_was_told_of_is_dropped() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    filled(dir.path(), 10);
-    let engine = open(dir.path()).expect("store");
+    filled(dir.path(), 11);
+    let mark = fs::read(dir.path().join("SYNCED")).expect("mark");
     let write = |index| ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
-    engine.write(&[write(11)], Durability::Synced).expect("write");
-    engine.write(&[write(12)], Durability::Buffered).expect("write");
-    drop(engine);
-    change(&wal(dir.path()), |bytes| bytes.truncate(bytes.len() - 5));
-    let engine = open(dir.path()).expect("a torn tail is no damage");
-    assert_eq!(engine.recover(SHARD).expect("recover").entries.len(), 11);
-    engine.write(&[write(12)], Durability::Synced).expect("it goes on");
-    drop(engine);
-    assert_eq!(open(dir.path()).expect("store").recover(SHARD).expect("recover").entries.len(), 12);
+    open(dir.path()).expect("store").write(&[write(12)]).expect("write");
+    fs::write(dir.path().join("SYNCED"), mark).expect("write");
+    let whole = fs::read(journal(dir.path())).expect("journal");
+    let offsets = record_offsets(&whole);
+    let (end, last) = (offsets[offsets.len() - 1], offsets[offsets.len() - 2]);
+    // Any part of it may have reached the disk, not only its beginning.
+    for torn in [last..last + HEADER_BYTES, last + 100..end, last + 40..last + 41, last..end] {
+        let copy = tempfile::tempdir().expect("temporary directory");
+        copy_store(dir.path(), copy.path());
+        change(&journal(copy.path()), |bytes| bytes[torn].fill(0));
+        let engine = open(copy.path()).expect("a torn tail is no damage");
+        assert_eq!(engine.recover(SHARD).expect("recover").entries.len(), 11);
+        engine.write(&[write(12)]).expect("it goes on");
+        drop(engine);
+        assert_eq!(open(copy.path()).expect("store").recover(SHARD).expect("recover").entries.len(), 12);
+    }
 }
 
-/// Of several logs: buffers of the log's tables are 24 to 40 MiB.
-const MIB_IN_SEVERAL: u64 = 120;
-
-/// Fills several logs: the log's tables are flushed when their buffer is full, the other column families keep the old logs.
-fn several_logs(dir: &Path) {
-    let engine = open(dir).expect("new store");
-    let table = vec![(b"key".to_vec(), Some(b"value".to_vec()))];
-    engine.write(&[ShardWrite { shard: SHARD, table, ..Default::default() }], Durability::Synced).expect("write");
-    for index in 1..=MIB_IN_SEVERAL {
-        let entries = vec![(index, vec![index as u8; 1 << 20])];
-        engine.write(&[ShardWrite { shard: SHARD, entries, ..Default::default() }], Durability::Synced).expect("write");
+/// What a segment held in an earlier life is not taken for its end, however well it fits.
+#[test]
+fn records_of_an_earlier_life_of_a_segment_are_not_read() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let open = || RocksEngine::open_with_segments(dir.path(), 4096).expect("store");
+    let mut engine = open();
+    for index in 1..=500u64 {
+        let truncate_to = Some(index - 1);
+        let write = ShardWrite { shard: SHARD, entries: vec![(index, entry(1))], truncate_to, ..Default::default() };
+        engine.write(&[write]).expect("write");
+        if index % 7 == 0 {
+            drop(engine);
+            engine = open();
+            assert_eq!(engine.recover(SHARD).expect("recover").entries, [(index, entry(1))]);
+        }
     }
     drop(engine);
-    assert!(files(dir, "log").len() >= 3, "the test needs several logs");
+    assert!(segments(dir.path()).len() < 12, "files are used again");
 }
 
 #[test]
-fn a_missing_or_shortened_older_log_is_found() {
+fn a_missing_or_damaged_older_segment_is_found() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    several_logs(dir.path());
+    let open = |dir: &Path| RocksEngine::open_with_segments(dir, 4096);
+    let engine = open(dir.path()).expect("new store");
+    for index in 1..=300 {
+        let write = ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
+        engine.write(&[write]).expect("write");
+    }
+    drop(engine);
+    let names: Vec<_> =
+        segments(dir.path()).into_iter().map(|(_, path)| path.file_name().expect("name").to_owned()).collect();
     let damages: [fn(&Path); 3] = [
         |path| fs::remove_file(path).expect("remove"),
-        |path| change(path, |bytes| bytes.truncate(bytes.len() - 1)),
-        // The length of the last record: the end of the file cuts it off, and RocksDB alone would drop it.
-        |path| {
-            change(path, |bytes| {
-                let last = *record_offsets(bytes).last().expect("records");
-                bytes[last + 5] ^= 0x80;
-            })
-        },
+        |path| change(path, |bytes| bytes.truncate(100)),
+        |path| change(path, |bytes| bytes[17] ^= 1),
     ];
-    for damage in damages {
-        let copy = tempfile::tempdir().expect("temporary directory");
-        copy_store(dir.path(), copy.path());
-        damage(&files(copy.path(), "log")[0]);
-        assert_damaged(open(copy.path()), &[]);
+    for name in &names[names.len() - 4..] {
+        for damage in damages {
+            let copy = tempfile::tempdir().expect("temporary directory");
+            copy_store(dir.path(), copy.path());
+            damage(&copy.path().join("journal").join(name));
+            assert_damaged(open(copy.path()), &[]);
+        }
     }
-    assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len() as u64, MIB_IN_SEVERAL);
+    assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 300);
 }
 
 #[test]
 fn a_flipped_bit_in_a_table_is_found() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    filled(dir.path(), 400);
-    drop(open(dir.path()).expect("opening moves the log into tables"));
+    let table = (0..400u64).map(|at| (at.to_be_bytes().to_vec(), Some(entry(at)))).collect();
+    let write = ShardWrite { shard: SHARD, table, ..Default::default() };
+    open(dir.path()).expect("store").write(&[write]).expect("write");
     let tables = files(dir.path(), "sst");
     assert!(!tables.is_empty(), "the test needs a table");
     for table in tables {
@@ -215,23 +240,28 @@ fn a_flipped_bit_in_a_table_is_found() {
 #[test]
 fn a_value_changed_behind_the_databases_back_is_found() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    filled(dir.path(), 3);
     let shard = |rest: &[u8]| [&5u32.to_be_bytes(), rest].concat();
-    let engine = open(dir.path()).expect("store");
+    let engine = RocksEngine::open_with_segments(dir.path(), 1024).expect("store");
     let write = ShardWrite {
         shard: SHARD,
+        entries: (1..=3).map(|index| (index, entry(index))).collect(),
+        reset: true,
         hard_state: Some(b"hard".to_vec()),
         applied: Some(b"applied".to_vec()),
         table: vec![(b"k".to_vec(), Some(b"v".to_vec()))],
         history: vec![HistoryRecord { day: 1, name: "n".into(), token: 1, index: 1, tenure: b"t".to_vec() }],
         ..Default::default()
     };
-    engine.write(&[write], Durability::Synced).expect("write");
+    engine.write(&[write]).expect("write");
+    // Another shard goes on until the entries have been moved to the database.
+    for index in 1..=100 {
+        let other = ShardWrite { shard: ShardId(0), entries: vec![(index, entry(index))], ..Default::default() };
+        engine.write(&[ShardWrite { truncate_to: Some(index), ..other }]).expect("write");
+    }
     drop(engine);
     let history_key = shard(&[0, 0, 0, 1, b'n', 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     for (family, key, words) in [
         ("log", shard(&2u64.to_be_bytes()), ["shard 5", "log entry 2"]),
-        ("meta", shard(&[1]), ["shard 5", "hard state"]),
         ("state", shard(&[2]), ["shard 5", "applied"]),
         ("state", shard(&[1, b'k']), ["shard 5", "lock table"]),
         ("history", history_key, ["shard 5", "token 1"]),
@@ -267,9 +297,24 @@ fn a_store_without_its_mark_is_not_trusted() {
 #[test]
 fn a_mark_without_its_store_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().expect("temporary directory");
+    let write = ShardWrite { shard: SHARD, entries: vec![(1, entry(1))], applied: Some(vec![1]), ..Default::default() };
+    open(dir.path()).expect("store").write(&[write]).expect("write");
+    for (part, words) in [("rocksdb", "write-ahead log ends"), ("journal", "the journal ends")] {
+        let copy = tempfile::tempdir().expect("temporary directory");
+        copy_store(dir.path(), copy.path());
+        fs::remove_dir_all(copy.path().join(part)).expect("remove");
+        assert_damaged(open(copy.path()), &[words]);
+    }
+}
+
+/// Its logs are in the database, where this version would not look for them.
+#[test]
+fn a_store_of_the_version_before_is_told_so() {
+    let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 3);
-    fs::remove_dir_all(dir.path().join("rocksdb")).expect("remove");
-    assert_damaged(open(dir.path()), &["write-ahead log ends"]);
+    fs::write(dir.path().join("SYNCED"), [0; 28]).expect("write");
+    let error = open(dir.path()).expect_err("of another version");
+    assert!(matches!(&error, StorageError::Identity(what) if what.contains("earlier version")), "{error}");
 }
 
 #[test]

@@ -15,6 +15,13 @@ const IDENTITY: Identity = Identity { fingerprint: [7; 16], node: 3 };
 /// Of a file of which not every byte is tried, so many are.
 const SAMPLED: usize = 40;
 
+/// Several segments, so that the journal is retired and what is left of it moved.
+const SEGMENT_BYTES: u64 = 1024;
+
+fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
+    RocksEngine::open_with_segments(dir, SEGMENT_BYTES)
+}
+
 /// All that a node reads of its store.
 #[derive(Debug, PartialEq, Eq)]
 struct Contents {
@@ -26,7 +33,7 @@ struct Contents {
 }
 
 fn read(dir: &Path) -> Result<Contents, StorageError> {
-    let engine = RocksEngine::open(dir)?;
+    let engine = open(dir)?;
     let boot = engine.claim(&IDENTITY)?;
     let shards = SHARDS.map(|shard| engine.recover(shard)).into_iter().collect::<Result<_, _>>()?;
     let history = SHARDS.map(|shard| engine.history_since(shard, 0, None, usize::MAX).map(|(page, _)| page));
@@ -44,7 +51,7 @@ fn live(engine: &RocksEngine, from: u64) {
             hard_state: Some(format!("hard state {index}").into_bytes()),
             ..ShardWrite::default()
         };
-        engine.write(&SHARDS.map(write), Durability::Synced).expect("append");
+        engine.write(&SHARDS.map(write)).expect("append");
     }
     let last = from + 5;
     let checkpoint = |shard: ShardId| ShardWrite {
@@ -68,21 +75,33 @@ fn live(engine: &RocksEngine, from: u64) {
             .collect(),
         ..ShardWrite::default()
     };
-    engine.write(&SHARDS.map(checkpoint), Durability::Synced).expect("checkpoint");
+    engine.write(&SHARDS.map(checkpoint)).expect("checkpoint");
 }
 
-/// A store that was stopped twice: what was written before is in tables, the rest in the log.
-fn stopped(dir: &Path) {
+/// A store that was stopped once, and then killed: what was written before is in tables, the rest in the journal and RocksDB's log.
+fn killed(dir: &Path) {
+    let before = tempfile::tempdir().expect("temporary directory");
     for from in [1, 7] {
-        let engine = RocksEngine::open(dir).expect("open");
+        let engine = open(before.path()).expect("open");
         engine.claim(&IDENTITY).expect("claim");
         engine.put_node_records(&[(b"peer".to_vec(), from.to_string().into_bytes())]).expect("node record");
         live(&engine, from);
+        if from == 7 {
+            copy(before.path(), dir); // as it is on disk while it runs
+        }
+    }
+}
+
+/// How much of a file is data: the rest of a segment is as it was made.
+fn used(name: &str, bytes: &[u8]) -> usize {
+    match name.ends_with(".journal") {
+        true => bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
+        false => bytes.len(),
     }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = ["", "rocksdb"]
+    let mut found: Vec<PathBuf> = ["", "rocksdb", "journal"]
         .into_iter()
         .flat_map(|sub| fs::read_dir(dir.join(sub)).expect("directory"))
         .map(|file| file.expect("file").path())
@@ -93,7 +112,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to.join("rocksdb")).expect("directory");
+    for below in ["rocksdb", "journal"] {
+        fs::create_dir_all(to.join(below)).expect("directory");
+    }
     for file in files(from) {
         fs::copy(&file, to.join(file.strip_prefix(from).expect("below"))).expect("copy");
     }
@@ -121,7 +142,7 @@ fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8)
     let name = name(file);
     let bytes = fs::read(file).expect("file");
     let (mut found, mut harmless) = (0, Vec::new());
-    for place in (0..bytes.len()).step_by(step) {
+    for place in (0..used(&name, &bytes)).step_by(step) {
         let scratch = tempfile::tempdir().expect("temporary directory");
         copy(dir, scratch.path());
         let mut damaged = bytes.clone();
@@ -147,7 +168,7 @@ fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8)
 
 /// The kinds of files of which no byte may change without being missed.
 fn holds_data(name: &str) -> bool {
-    [".log", ".sst"].iter().any(|extension| name.ends_with(extension))
+    [".journal", ".log", ".sst"].iter().any(|extension| name.ends_with(extension))
         || ["SYNCED", "CURRENT"].contains(&name)
         || name.starts_with("MANIFEST-")
 }
@@ -155,7 +176,7 @@ fn holds_data(name: &str) -> bool {
 #[test]
 fn a_changed_byte_is_found_or_harmless() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    stopped(dir.path());
+    killed(dir.path());
     let mut kinds = BTreeSet::new();
     for file in files(dir.path()) {
         let (name, bytes) = (name(&file), fs::metadata(&file).expect("file").len() as usize);
@@ -174,14 +195,14 @@ fn a_changed_byte_is_found_or_harmless() {
             }
         }
     }
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [".log", ".sst", "CURRENT", "MANIFEST-", "SYNCED"]);
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [".journal", ".log", ".sst", "CURRENT", "MANIFEST-", "SYNCED"]);
 }
 
 /// RocksDB's reader never returned from a record whose type was changed to one of recycled files.
 #[test]
 fn a_changed_record_type_does_not_hang() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    stopped(dir.path());
+    killed(dir.path());
     for file in files(dir.path()) {
         if name(&file).starts_with("MANIFEST-") {
             let harmless = change_each(dir.path(), &file, 1, |_, byte| byte ^ 1 << 2);
@@ -194,11 +215,12 @@ fn a_changed_record_type_does_not_hang() {
 #[test]
 fn a_shortened_file_is_found() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    stopped(dir.path());
+    killed(dir.path());
     for file in files(dir.path()) {
         let bytes = fs::read(&file).expect("file");
+        let bytes = &bytes[..used(&name(&file), &bytes)];
         let step = if name(&file).ends_with(".sst") { 97 } else { 5 };
-        let cuts = (0..bytes.len()).step_by(step).chain([bytes.len() - 1]);
+        let cuts = (0..bytes.len()).step_by(step).chain(bytes.len().checked_sub(1));
         for keep in cuts.filter(|_| holds_data(&name(&file))) {
             let scratch = tempfile::tempdir().expect("temporary directory");
             copy(dir.path(), scratch.path());

@@ -1,6 +1,6 @@
 //! Writes of one shard that the log writer merges into one call: they must come to the same as one call each.
 
-use palisade_storage::{Durability, Engine, MemoryEngine, RocksEngine, ShardWrite};
+use palisade_storage::{Engine, MemoryEngine, RocksEngine, ShardWrite};
 use proptest::prelude::*;
 use routing::ShardId;
 
@@ -71,16 +71,16 @@ proptest! {
     #[test]
     fn merged_writes_come_to_the_same_as_single_ones(steps in prop::collection::vec(step(), 1..40), at_once in 1..12usize) {
         let dir = tempfile::tempdir().unwrap();
-        let (single, merged) = (MemoryEngine::new(), RocksEngine::open(dir.path()).unwrap());
+        let (single, merged) = (MemoryEngine::new(), RocksEngine::open_with_segments(dir.path(), 512).unwrap());
         for chunk in writes(&steps).chunks(at_once) {
             for write in chunk {
-                single.write(std::slice::from_ref(write), Durability::Buffered).unwrap();
+                single.write(std::slice::from_ref(write)).unwrap();
             }
-            merged.write(chunk, Durability::Synced).unwrap();
+            merged.write(chunk).unwrap();
             prop_assert_eq!(merged.recover(SHARD).unwrap(), single.recover(SHARD).unwrap());
         }
         drop(merged);
-        let reopened = RocksEngine::open(dir.path()).unwrap();
+        let reopened = RocksEngine::open_with_segments(dir.path(), 512).unwrap();
         prop_assert_eq!(reopened.recover(SHARD).unwrap(), single.recover(SHARD).unwrap());
     }
 }

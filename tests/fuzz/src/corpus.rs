@@ -50,6 +50,7 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "table_records" => numbered(lives().into_iter().map(|mut life| records(&mut life.table))),
         "recovered" => recovered(),
         "stored_record" => stored_records(),
+        "journal_record" => journal_records(),
         "cluster_yaml" => yaml_files("config"),
         "workload_yaml" => workloads(),
         other => panic!("no inputs are known for {other}"),
@@ -352,6 +353,24 @@ fn stored_records() -> BTreeMap<String, Vec<u8>> {
     });
     let identity = fuzzing::identity_record(&CLAIMANT);
     numbered(sealed.chain([identity]).map(|(key, value)| join(&[&key, &value])))
+}
+
+fn journal_records() -> BTreeMap<String, Vec<u8>> {
+    let mut group = Group::new();
+    group.live();
+    let recovered = group.recovered(1);
+    let write = |count: usize| storage::ShardWrite {
+        shard: routing::ShardId(count as u32),
+        entries: recovered.entries.iter().take(count).cloned().collect(),
+        delete_after: count.is_multiple_of(2).then_some(7),
+        hard_state: recovered.hard_state.clone().filter(|_| count != 1),
+        ..Default::default()
+    };
+    let records = [&[0][..], &[1], &[2, 3], &[1, 4]].map(|counts| {
+        let writes: Vec<_> = counts.iter().map(|count| write(*count)).collect();
+        [&9u32.to_le_bytes()[..], &fuzzing::journal_record(counts.len() as u64, 9, &writes)].concat()
+    });
+    numbered(records)
 }
 
 // ---- files ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ use locks::{Command, Mode, RequestId, Token};
 use routing::{NodeId, ShardId};
 use shard::{Input, Now, Replica, ReplicaConfig, Wait};
 use std::sync::LazyLock;
-use storage::{Durability, Engine, MemoryEngine, Recovered};
+use storage::{Engine, MemoryEngine, Recovered};
 
 /// What a replica is told in one step.
 pub(crate) type Told = Vec<Input>;
@@ -192,7 +192,7 @@ impl Group {
         let outputs = member.replica.step(self.now, told.clone()).expect("no fatal error");
         member.so_far.steps.push((self.now, told));
         if let Some(write) = outputs.write {
-            member.engine.write(&[write.write], Durability::Synced).expect("writes");
+            member.engine.write(&[write.write]).expect("writes");
             member.inbox.push(Input::Persisted { number: write.number });
         }
         let from = member.so_far.node;

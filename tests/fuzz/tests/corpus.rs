@@ -68,6 +68,7 @@ thrown! {
     table_records
     recovered
     stored_record
+    journal_record
     cluster_yaml
     workload_yaml
 }

@@ -285,7 +285,7 @@ impl Worker {
         // Before the messages: a snapshot's sender waits for all writes queued before it.
         if let Some(write) = outputs.write {
             let done = Done::Replica { thread: self.thread, index, number: write.number };
-            self.writer.queue(WriteJob { write: Some(write.write), sync: write.sync, done });
+            self.writer.queue(WriteJob { write: Some(write.write), done });
         }
         for message in outputs.messages {
             self.send(index, shard, message);

@@ -9,7 +9,7 @@ use storage::{HistoryRecord, Identity, MemoryEngine, Recovered, StorageError};
 /// Announces each write, and goes on with it only when told to.
 struct Gate {
     inner: MemoryEngine,
-    arrived: Sender<(usize, Durability)>,
+    arrived: Sender<usize>,
     go: Receiver<()>,
 }
 
@@ -17,10 +17,10 @@ impl Engine for Gate {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
         self.inner.claim(identity)
     }
-    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError> {
-        self.arrived.send((writes.len(), durability)).unwrap();
+    fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
+        self.arrived.send(writes.len()).unwrap();
         self.go.recv().unwrap();
-        self.inner.write(writes, durability)
+        self.inner.write(writes)
     }
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         self.inner.recover(shard)
@@ -55,7 +55,7 @@ struct Fixture {
     writer: LogWriter,
     thread: JoinHandle<()>,
     engine: Arc<Gate>,
-    arrived: Receiver<(usize, Durability)>,
+    arrived: Receiver<usize>,
     go: Sender<()>,
     reports: Arc<Mutex<Vec<Reported>>>,
     lifecycle: Arc<Lifecycle>,
@@ -77,11 +77,11 @@ impl Fixture {
         Fixture { writer, thread, engine, arrived, go, reports, lifecycle }
     }
 
-    fn queue(&self, thread: usize, index: usize, number: u64, sync: bool) {
+    fn queue(&self, thread: usize, index: usize, number: u64) {
         let shard = ShardId(index as u32);
         let write = ShardWrite { shard, entries: vec![(number, vec![1])], ..ShardWrite::default() };
         let done = Done::Replica { thread, index, number };
-        self.writer.queue(WriteJob { write: Some(write), sync, done });
+        self.writer.queue(WriteJob { write: Some(write), done });
     }
 
     fn end(self) -> Vec<Reported> {
@@ -94,15 +94,15 @@ impl Fixture {
 #[test]
 fn what_queues_during_a_write_is_one_write() {
     let f = Fixture::new();
-    f.queue(0, 0, 1, true);
-    assert_eq!(f.arrived.recv().unwrap(), (1, Durability::Synced));
+    f.queue(0, 0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), 1);
     for number in 2..=100 {
-        f.queue(0, 0, number, false);
-        f.queue(0, 1, number, true);
-        f.queue(1, 2, number, false);
+        f.queue(0, 0, number);
+        f.queue(0, 1, number);
+        f.queue(1, 2, number);
     }
     f.go.send(()).unwrap();
-    assert_eq!(f.arrived.recv().unwrap(), (297, Durability::Synced), "all of them, synced since some must be");
+    assert_eq!(f.arrived.recv().unwrap(), 297, "all of them");
     assert_eq!(*f.reports.lock().unwrap(), vec![(0, vec![(0, 1)])], "nothing is reported before its write returns");
     f.go.send(()).unwrap();
     let engine = f.engine.clone();
@@ -112,21 +112,12 @@ fn what_queues_during_a_write_is_one_write() {
 }
 
 #[test]
-fn what_nobody_waits_for_is_not_synced() {
-    let f = Fixture::new();
-    f.queue(0, 0, 1, false);
-    assert_eq!(f.arrived.recv().unwrap(), (1, Durability::Buffered));
-    f.go.send(()).unwrap();
-    assert_eq!(f.end(), vec![(0, vec![(0, 1)])]);
-}
-
-#[test]
 fn a_failed_write_ends_the_node_and_is_not_reported() {
     let f = Fixture::new();
     f.engine.inner.fail_next_write();
-    f.queue(0, 0, 1, true);
+    f.queue(0, 0, 1);
     f.arrived.recv().unwrap();
-    f.queue(0, 0, 2, true);
+    f.queue(0, 0, 2);
     f.go.send(()).unwrap();
     let (lifecycle, arrived) = (f.lifecycle.clone(), f.arrived.clone());
     assert_eq!(f.end(), vec![]);
@@ -138,7 +129,7 @@ fn a_failed_write_ends_the_node_and_is_not_reported() {
 #[tokio::test]
 async fn a_barrier_returns_after_all_before_it() {
     let f = Fixture::new();
-    f.queue(0, 0, 1, false);
+    f.queue(0, 0, 1);
     f.arrived.recv().unwrap();
     let writer = f.writer.clone();
     let barrier = tokio::spawn(async move { writer.barrier().await });

@@ -7,7 +7,7 @@ use palisade_shard::*;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::{Durability, Engine, MemoryEngine};
+use storage::{Engine, MemoryEngine};
 
 pub const SHARD: ShardId = ShardId(0);
 
@@ -161,8 +161,7 @@ impl Cluster {
             peer.replies.extend(outputs.replies);
             if peer.disk_works {
                 for write in std::mem::take(&mut peer.unwritten) {
-                    let durability = if write.sync { Durability::Synced } else { Durability::Buffered };
-                    peer.engine.write(&[write.write], durability).expect("writes");
+                    peer.engine.write(&[write.write]).expect("writes");
                     peer.inbox.push(Input::Persisted { number: write.number });
                     busy = true;
                 }

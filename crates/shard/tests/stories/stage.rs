@@ -11,7 +11,7 @@ use palisade_shard::*;
 use raft::eraftpb::{HardState, Message};
 use raft_prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
-use storage::{Durability, Engine};
+use storage::Engine;
 
 const TICK_MS: u64 = 50;
 
@@ -312,7 +312,7 @@ impl Stage {
         }
         let writes = std::mem::take(&mut peer.unwritten);
         let busy = !writes.is_empty();
-        for Write { number, write, sync } in writes {
+        for Write { number, write } in writes {
             let entries: Vec<_> = write.entries.iter().map(|(_, bytes)| twin::entry(bytes)).collect();
             let hard_state =
                 write.hard_state.as_ref().map(|bytes| HardState::decode(bytes.as_slice()).expect("its own"));
@@ -321,8 +321,7 @@ impl Stage {
             if !what.is_empty() {
                 self.say_in_detail(format!("n{id}: on disk: {}", what.join(", ")));
             }
-            let durability = if sync { Durability::Synced } else { Durability::Buffered };
-            self.cluster.peers[&id].engine.write(&[write], durability).expect("writes");
+            self.cluster.peers[&id].engine.write(&[write]).expect("writes");
             self.put(id, Input::Persisted { number });
         }
         busy

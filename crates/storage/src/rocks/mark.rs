@@ -1,4 +1,4 @@
-//! How far RocksDB's logs were known to be on disk, kept beside them.
+//! How far the journal, and RocksDB's own logs, were known to be on disk, kept beside them.
 //!
 //! A log that ends early looks the same whether a power loss tore a write that nobody was told of, or acknowledged writes
 //! were cut off, or a flipped bit in a length made the rest unreadable. RocksDB drops such a tail silently in every mode
@@ -13,23 +13,27 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// `sequence u64 LE | manifest u64 LE | manifest_bytes u64 LE | crc32c of these u32 LE`
-const MARK_BYTES: usize = 3 * 8 + 4;
+/// `sequence u64 LE | manifest u64 LE | manifest_bytes u64 LE | record u64 LE | crc32c of these u32 LE`
+const MARK_BYTES: usize = 4 * 8 + 4;
+/// Of format version 2, which had no journal.
+const FORMER_MARK_BYTES: usize = 3 * 8 + 4;
 
 /// What was on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Extent {
-    /// The number of the last write.
+    /// The number of the last write to RocksDB that was synced.
     sequence: u64,
     /// The number of the manifest.
     manifest: u64,
     /// How long it was.
     manifest_bytes: u64,
+    /// The number of the journal's last record.
+    record: u64,
 }
 
 /// A file with what is known to be on disk.
 ///
-/// * It is written after the sync that it tells of, so it is never ahead of the write-ahead log, whatever is lost. (The
+/// * It is written after the sync that it tells of, so it is never ahead of the journal and the write-ahead log, whatever is lost. (The
 ///   manifest is synced by RocksDB on its own: a power loss in the very moment of that could leave the mark ahead of it, and
 ///   the store would be refused though nothing is lost.)
 /// * It is not synced itself: after a killed process it is exact, after a power loss it may be some writes behind.
@@ -54,6 +58,13 @@ impl SyncedMark {
         if let Some(extent) = decode(&found) {
             let file = File::options().write(true).open(path).map_err(io)?;
             return Ok(SyncedMark { file, extent, manifest: None });
+        }
+        if database_exists && found.len() == FORMER_MARK_BYTES {
+            return Err(StorageError::Identity(format!(
+                "{}: this data directory is of an earlier version of palisade: start it with that version, or re-seed this node (see \
+                 `palisade node --help`)",
+                path.display()
+            )));
         }
         if database_exists {
             return Err(StorageError::Damaged(format!(
@@ -98,11 +109,18 @@ impl SyncedMark {
         Ok(())
     }
 
-    /// All writes up to `sequence` are on disk.
-    pub(super) fn advance(&mut self, sequence: u64) -> Result<(), String> {
+    /// The journal's last record that was on disk when the mark was opened, or since.
+    pub(super) fn record(&self) -> u64 {
+        self.extent.record
+    }
+
+    /// The journal's records up to `record` are on disk, and RocksDB's writes up to `sequence`, if there are more.
+    pub(super) fn advance(&mut self, record: u64, sequence: Option<u64>) -> Result<(), String> {
+        let sequence = sequence.unwrap_or(self.extent.sequence);
         assert!(sequence >= self.extent.sequence, "write numbers fell from {} to {sequence}", self.extent.sequence);
+        assert!(record >= self.extent.record, "record numbers fell from {} to {record}", self.extent.record);
         let failed = |error: std::io::Error| format!("marking what is on disk: {error}");
-        let mut extent = Extent { sequence, ..self.extent };
+        let mut extent = Extent { sequence, record, ..self.extent };
         if let Some((number, file)) = &self.manifest {
             (extent.manifest, extent.manifest_bytes) = (*number, file.metadata().map_err(failed)?.len());
         }
@@ -110,11 +128,6 @@ impl SyncedMark {
         self.file.write_all_at(&encode(extent), 0).map_err(failed)?;
         self.extent = extent;
         Ok(())
-    }
-
-    /// Nothing is written to the database any more: what its tables are is final.
-    pub(super) fn database_closes(&mut self) -> Result<(), String> {
-        self.advance(self.extent.sequence)
     }
 }
 
@@ -128,7 +141,8 @@ fn current_manifest(dir: &Path) -> Option<(u64, File)> {
 
 fn encode(extent: Extent) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
-    for (at, value) in [extent.sequence, extent.manifest, extent.manifest_bytes].into_iter().enumerate() {
+    for (at, value) in [extent.sequence, extent.manifest, extent.manifest_bytes, extent.record].into_iter().enumerate()
+    {
         bytes[at * 8..][..8].copy_from_slice(&value.to_le_bytes());
     }
     let crc = crc32c::crc32c(&bytes[..MARK_BYTES - 4]);
@@ -141,7 +155,12 @@ fn decode(bytes: &[u8]) -> Option<Extent> {
     let crc = u32::from_le_bytes(crc.try_into().ok()?);
     let (words, _) = values.as_chunks::<8>();
     let value = |at: usize| u64::from_le_bytes(words[at]);
-    (crc == crc32c::crc32c(values)).then(|| Extent { sequence: value(0), manifest: value(1), manifest_bytes: value(2) })
+    (crc == crc32c::crc32c(values)).then(|| Extent {
+        sequence: value(0),
+        manifest: value(1),
+        manifest_bytes: value(2),
+        record: value(3),
+    })
 }
 
 #[cfg(test)]
@@ -150,7 +169,7 @@ mod tests {
 
     #[test]
     fn only_whole_intact_bytes_decode() {
-        let extent = Extent { sequence: 0x0102_0304_0506_0708, manifest: 13, manifest_bytes: u64::MAX };
+        let extent = Extent { sequence: 0x0102_0304_0506_0708, manifest: 13, manifest_bytes: u64::MAX, record: 77 };
         let bytes = encode(extent);
         assert_eq!(decode(&bytes), Some(extent));
         for cut in 0..MARK_BYTES {

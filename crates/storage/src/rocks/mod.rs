@@ -1,25 +1,35 @@
-//! The engine on RocksDB: one database per node, shared by all its shards.
+//! The engine on disk: a journal for the logs of all shards, and one RocksDB database for lock tables, history and what outlives the journal.
 //!
-//! It promises what [`Engine`] does, with one append and one sync per call, and that bytes which were acknowledged and are
-//! now gone or changed are reported, never skipped. It never retries a failed write.
+//! One append and one sync per call, both to the journal. What goes to the database is in memory until the next flush, which writes all
+//! of it or nothing: the log gives it back after a crash, so the journal lets go of no entry before the database is flushed. Bytes
+//! that were on disk and are now gone or changed are reported, never skipped. A failed write is never tried again.
 
 mod background;
 mod framing;
+mod keeper;
 mod mark;
 mod options;
+mod reading;
 
-use crate::{Durability, Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys};
+use crate::journal::{self, Journal};
+use crate::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys};
+use keeper::Keeper;
 use mark::SyncedMark;
-use rocksdb::{ColumnFamily, DB, DBRawIterator, ErrorKind, ReadOptions, WriteBatch, WriteOptions};
+use reading::{history_parts, history_record, open_error, parse_history, read_error};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Below the data directory: RocksDB's own files.
 const DB_DIR: &str = "rocksdb";
+/// Below the data directory: the journal's files.
+const JOURNAL_DIR: &str = "journal";
 /// Below the data directory: see [`SyncedMark`].
 const MARK_FILE: &str = "SYNCED";
+/// The size of a file of the journal.
+const SEGMENT_BYTES: u64 = 8 << 20;
 /// How many records one call of [`Engine::history_since`] looks at, so that a page takes bounded time: half a second or so. Each call
 /// sorts what is in memory, which takes a twentieth.
 const HISTORY_SCAN_MAX: usize = 1 << 19;
@@ -27,10 +37,17 @@ const HISTORY_SCAN_MAX: usize = 1 << 19;
 /// A node's store in a directory.
 ///
 /// * One process at a time has it open.
-/// * Writes happen one at a time, in one order; a synced one makes all before it durable.
+/// * Writes happen one at a time, in one order.
 /// * After the first write that failed, every further one is refused: what the failed one left in the file is unknown.
 #[derive(Debug)]
 pub struct RocksEngine {
+    store: Arc<Store>,
+    keeper: Keeper,
+}
+
+/// What the engine shares with the journal's keeper.
+#[derive(Debug)]
+struct Store {
     dir: PathBuf,
     db: DB,
     writer: Mutex<Writer>,
@@ -38,14 +55,20 @@ pub struct RocksEngine {
 
 #[derive(Debug)]
 struct Writer {
+    journal: Journal,
     mark: SyncedMark,
     /// Why the engine is closed for writes.
     failed: Option<String>,
 }
 
 impl RocksEngine {
-    /// Opens the store in `dir`, which is created if it does not exist, and replays what was not yet in RocksDB's tables.
+    /// Opens the store in `dir`, which is created if it does not exist.
     pub fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
+        RocksEngine::open_with_segments(dir, SEGMENT_BYTES)
+    }
+
+    /// The same with files of another size for the journal, in bytes.
+    pub fn open_with_segments(dir: &Path, segment_bytes: u64) -> Result<RocksEngine, StorageError> {
         let io = |what: &str, error: std::io::Error| StorageError::Io(format!("{what} {}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(|error| io("cannot create", error))?;
         let db_dir = dir.join(DB_DIR);
@@ -60,11 +83,40 @@ impl RocksEngine {
         let db = DB::open_cf_descriptors(&options::database()?, &db_dir, options::column_families())
             .map_err(|error| open_error(dir, exists, &error))?;
         mark.database_opened(&db_dir, db.latest_sequence_number())?;
-        Ok(RocksEngine { dir: dir.to_path_buf(), db, writer: Mutex::new(Writer { mark, failed: None }) })
+        let known = reading::known(&db, mark.record())?;
+        let journal = Journal::open(&dir.join(JOURNAL_DIR), segment_bytes, &known, |shard, after| {
+            let mut batch = WriteBatch::default();
+            delete_log_after(&mut batch, cf(&db, keys::CF_LOG), shard, after);
+            put_in_memory(&db, batch).map_err(StorageError::Io)
+        })?;
+        let writer = Mutex::new(Writer { journal, mark, failed: None });
+        let store = Arc::new(Store { dir: dir.to_path_buf(), db, writer });
+        let keeper = Keeper::start(store.clone())?;
+        Ok(RocksEngine { store, keeper })
     }
+}
 
+/// All column families are opened with the database.
+fn cf<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
+    db.cf_handle(name).expect("all column families are opened with the database")
+}
+
+/// On disk with the next flush.
+fn put_in_memory(db: &DB, batch: WriteBatch) -> Result<(), String> {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    db.write_opt(batch, &options).map_err(rocksdb::Error::into_string)
+}
+
+fn delete_log_after(batch: &mut WriteBatch, log: &ColumnFamily, shard: ShardId, after: u64) {
+    if let Some(first) = after.checked_add(1) {
+        batch.delete_range_cf(log, &keys::log(shard, first)[..], &keys::shard_end(shard)[..]);
+    }
+}
+
+impl Store {
     fn cf(&self, name: &str) -> &ColumnFamily {
-        self.db.cf_handle(name).expect("all column families are opened with the database")
+        cf(&self.db, name)
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -72,32 +124,70 @@ impl RocksEngine {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The only way to the disk.
-    fn commit(&self, writer: &mut Writer, batch: WriteBatch, durability: Durability) -> Result<(), StorageError> {
+    /// The only way to the disk: after a failure nothing goes there any more.
+    fn change(&self, change: impl FnOnce(&mut Writer) -> Result<(), String>) -> Result<(), StorageError> {
+        let mut writer = self.writer();
         if let Some(why) = &writer.failed {
             return Err(StorageError::Io(format!("an earlier write failed ({why}), so this one is refused")));
         }
-        let result = self.append(writer, batch, durability);
+        let result = change(&mut writer);
         if let Err(error) = &result {
-            writer.failed = Some(error.to_string());
+            writer.failed = Some(error.clone());
         }
         result.map_err(StorageError::Io)
     }
 
-    fn append(&self, writer: &mut Writer, batch: WriteBatch, durability: Durability) -> Result<(), String> {
-        let synced = durability == Durability::Synced;
-        if batch.is_empty() {
-            if !synced {
-                return Ok(());
+    /// The log goes to the journal first, then all else to the database. So the database is never ahead of the log, but behind it after
+    /// a crash, and replicas replay what it lacks.
+    ///
+    /// A reset goes the other way. What it replaces must not be mixed with what it brings: its part of the database is on disk before
+    /// anything follows it in the journal, and says from which record on that counts for the shard.
+    fn store(&self, writer: &mut Writer, writes: &[ShardWrite]) -> Result<(), String> {
+        let resets = |shard: ShardId, writes: &[ShardWrite]| writes.iter().any(|w| w.reset && w.shard == shard);
+        let (mut batch, reset) = (WriteBatch::default(), writes.iter().any(|write| write.reset));
+        writes.iter().for_each(|write| self.add_to_batch(&mut batch, write, &writer.journal));
+        if reset {
+            put_in_memory(&self.db, std::mem::take(&mut batch))?;
+            self.flush()?;
+            for write in writes.iter().filter(|write| write.reset) {
+                writer.journal.reset(write.shard, write.hard_state.as_deref());
             }
-            // An empty batch may never reach the file, but what was buffered before must be on disk.
-            self.db.flush_wal(true).map_err(|error| error.into_string())?;
-        } else {
-            let mut options = WriteOptions::default();
-            options.set_sync(synced);
-            self.db.write_opt(batch, &options).map_err(|error| error.into_string())?;
         }
-        if synced { writer.mark.advance(self.db.latest_sequence_number()) } else { Ok(()) }
+        let counts = |(at, write): &(usize, &ShardWrite)| write.has_log() && !resets(write.shard, &writes[at + 1..]);
+        let logged: Vec<&ShardWrite> = writes.iter().enumerate().filter(counts).map(|(_, write)| write).collect();
+        if !logged.is_empty() {
+            writer.journal.append(&logged)?;
+        }
+        if !logged.is_empty() || reset {
+            writer.mark.advance(writer.journal.last(), None)?;
+        }
+        if !batch.is_empty() {
+            put_in_memory(&self.db, batch)?;
+        }
+        for (at, write) in writes.iter().enumerate() {
+            if let Some(to) = write.truncate_to.filter(|_| !resets(write.shard, &writes[at + 1..])) {
+                writer.journal.truncate(write.shard, to);
+            }
+        }
+        Ok(())
+    }
+
+    /// All that the database was given before is on disk, in one piece.
+    fn flush(&self) -> Result<(), String> {
+        let families = options::NAMES.map(|name| self.cf(name));
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families.each_ref()[..], &options).map_err(rocksdb::Error::into_string)
+    }
+
+    /// On disk when this returns: what concerns the whole node.
+    fn put_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        self.change(|writer| {
+            let mut options = WriteOptions::default();
+            options.set_sync(true);
+            self.db.write_opt(batch, &options).map_err(rocksdb::Error::into_string)?;
+            writer.mark.advance(writer.journal.last(), Some(self.db.latest_sequence_number()))
+        })
     }
 
     fn get(&self, cf: &str, key: &[u8], what: &dyn Fn() -> String) -> Result<Option<Vec<u8>>, StorageError> {
@@ -132,33 +222,33 @@ impl RocksEngine {
         iterator.status().map_err(|error| read_error(what, &error))
     }
 
-    fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite) {
+    /// All of a write but what the journal keeps of it.
+    fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite, journal: &Journal) {
         let (log, state, history, meta) =
             (self.cf(keys::CF_LOG), self.cf(keys::CF_STATE), self.cf(keys::CF_HISTORY), self.cf(keys::CF_META));
-        let shard = write.shard;
+        let (shard, in_database) = (write.shard, journal.in_database(write.shard));
         write.assert_well_formed();
-        // Deletions of ranges come before what is put into them; only the truncation may take back what was just put.
-        if write.reset {
-            batch.delete_range_cf(log, keys::shard_start(shard), keys::shard_end(shard));
-            batch.delete_range_cf(state, keys::shard_start(shard), keys::shard_end(shard));
-            batch.delete_cf(meta, keys::hard_state(shard));
-        }
-        if let Some(after) = write.delete_after
-            && let Some(first) = after.checked_add(1)
-        {
-            batch.delete_range_cf(log, keys::log(shard, first), keys::shard_end(shard));
-        }
         // One buffer for all values: history comes by the thousand.
         let mut sealed = Vec::new();
         let mut put = |batch: &mut WriteBatch, cf, key: &[u8], parts: [&[u8]; 2]| {
             keys::seal_into(&mut sealed, key, parts);
             batch.put_cf(cf, key, &sealed);
         };
-        for (index, bytes) in &write.entries {
-            put(batch, log, &keys::log(shard, *index), [bytes, &[]]);
+        // Deletions of ranges come before what is put into them.
+        if write.reset {
+            batch.delete_range_cf(log, keys::shard_start(shard), keys::shard_end(shard));
+            batch.delete_range_cf(state, keys::shard_start(shard), keys::shard_end(shard));
+            batch.delete_cf(meta, keys::truncated(shard));
+            put(batch, meta, &keys::journal_from(shard), [&journal.next().to_le_bytes(), &[]]);
+            match &write.hard_state {
+                Some(bytes) => put(batch, meta, &keys::hard_state(shard), [bytes, &[]]),
+                None => batch.delete_cf(meta, keys::hard_state(shard)),
+            }
         }
-        if let Some(bytes) = &write.hard_state {
-            put(batch, meta, &keys::hard_state(shard), [bytes, &[]]);
+        if let Some(after) = write.delete_after
+            && in_database > after
+        {
+            delete_log_after(batch, log, shard, after);
         }
         if let Some(bytes) = &write.applied {
             put(batch, state, &keys::applied(shard), [bytes, &[]]);
@@ -175,82 +265,107 @@ impl RocksEngine {
             }
         }
         if let Some(to) = write.truncate_to {
-            let end = to.checked_add(1).map_or_else(|| keys::shard_end(shard), |next| keys::log(shard, next));
-            batch.delete_range_cf(log, keys::shard_start(shard), end);
+            put(batch, meta, &keys::truncated(shard), [&to.to_le_bytes(), &[]]);
+            if in_database > 0 {
+                let end =
+                    to.checked_add(1).map_or_else(|| keys::shard_end(shard), |next| keys::log(shard, next).to_vec());
+                batch.delete_range_cf(log, keys::shard_start(shard), end);
+            }
         }
     }
 }
 
 impl Drop for RocksEngine {
     fn drop(&mut self) {
-        self.db.cancel_all_background_work(true);
-        let mut writer = self.writer();
-        if writer.failed.is_none() {
+        self.keeper.stop();
+        let mut writer = self.store.writer();
+        // So that the next start has nothing to replay. If it cannot be done, that has.
+        let flushed = writer.failed.is_none() && self.store.flush().is_ok();
+        self.store.db.cancel_all_background_work(true);
+        if flushed {
             // If this cannot be noted, the mark stays behind, as after a kill.
-            let _ = writer.mark.database_closes();
+            let (record, sequence) = (writer.journal.last(), self.store.db.latest_sequence_number());
+            let _ = writer.mark.advance(record, Some(sequence));
         }
     }
 }
 
 impl Engine for RocksEngine {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
-        let mut writer = self.writer();
-        let place = format!("data directory {}", self.dir.display());
+        let place = format!("data directory {}", self.store.dir.display());
         let (identity_key, boot_key) = (keys::identity(), keys::boot());
         let mut batch = WriteBatch::default();
-        match self.get(keys::CF_META, &identity_key, &|| format!("{place}, identity"))? {
+        match self.store.get(keys::CF_META, &identity_key, &|| format!("{place}, identity"))? {
             Some(stored) => identity::check(&stored, identity, &place)?,
             None => batch.put_cf(
-                self.cf(keys::CF_META),
+                self.store.cf(keys::CF_META),
                 &identity_key,
                 keys::seal(&identity_key, &identity::encode(identity)),
             ),
         }
-        let boot = match self.get(keys::CF_META, &boot_key, &|| format!("{place}, boot count"))? {
+        let boot = match self.store.get(keys::CF_META, &boot_key, &|| format!("{place}, boot count"))? {
             None => 1,
             Some(bytes) => match <[u8; 8]>::try_from(bytes) {
                 Ok(bytes) => u64::from_le_bytes(bytes) + 1,
                 Err(_) => return Err(StorageError::Damaged(format!("{place}: its boot count is not 8 bytes"))),
             },
         };
-        batch.put_cf(self.cf(keys::CF_META), &boot_key, keys::seal(&boot_key, &boot.to_le_bytes()));
-        self.commit(&mut writer, batch, Durability::Synced)?;
+        batch.put_cf(self.store.cf(keys::CF_META), &boot_key, keys::seal(&boot_key, &boot.to_le_bytes()));
+        self.store.put_synced(batch)?;
         Ok(boot)
     }
 
-    fn write(&self, writes: &[ShardWrite], durability: Durability) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
-        for write in writes {
-            self.add_to_batch(&mut batch, write);
+    fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
+        let mut is_long = false;
+        self.store.change(|writer| {
+            self.store.store(writer, writes)?;
+            is_long = writer.journal.wants_keeper();
+            Ok(())
+        })?;
+        if is_long {
+            self.keeper.wake();
         }
-        self.commit(&mut self.writer(), batch, durability)
+        Ok(())
     }
 
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         let mut recovered = Recovered::default();
+        let writer = self.store.writer();
+        let mut entries = BTreeMap::new();
         let whole = (keys::shard_start(shard), keys::shard_end(shard));
-        let entries = &mut recovered.entries;
-        self.scan(keys::CF_LOG, whole, &format!("shard {shard}, log"), |key, value| {
+        self.store.scan(keys::CF_LOG, whole, &format!("shard {shard}, log"), |key, value| {
             let index = keys::log_index(key)
                 .ok_or_else(|| StorageError::Damaged(format!("shard {shard}: {} bytes are no log key", key.len())))?;
-            if let Some((last, _)) = entries.last() {
+            entries.insert(index, value.to_vec());
+            Ok(())
+        })?;
+        entries.extend(writer.journal.read(shard)?);
+        for (index, sealed) in entries {
+            if let Some((last, _)) = recovered.entries.last() {
                 engine::check_consecutive(shard, *last, index)?;
             }
-            let bytes = keys::unseal(key, value, || format!("shard {shard}, log entry {index}"))?;
-            entries.push((index, bytes.to_vec()));
-            Ok(())
-        })?;
+            recovered.entries.push((index, journal::unseal(shard, index, &sealed)?));
+        }
         let table = &mut recovered.table;
-        self.scan(keys::CF_STATE, keys::table_range(shard), &format!("shard {shard}, lock table"), |key, value| {
-            let record = keys::table_record(key).unwrap_or_default();
-            let bytes = keys::unseal(key, value, || format!("shard {shard}, lock table record {record:02x?}"))?;
-            table.push((record.to_vec(), bytes.to_vec()));
-            Ok(())
-        })?;
-        recovered.hard_state =
-            self.get(keys::CF_META, &keys::hard_state(shard), &|| format!("shard {shard}, hard state"))?;
+        self.store.scan(
+            keys::CF_STATE,
+            keys::table_range(shard),
+            &format!("shard {shard}, lock table"),
+            |key, value| {
+                let record = keys::table_record(key).unwrap_or_default();
+                let bytes = keys::unseal(key, value, || format!("shard {shard}, lock table record {record:02x?}"))?;
+                table.push((record.to_vec(), bytes.to_vec()));
+                Ok(())
+            },
+        )?;
+        recovered.hard_state = match writer.journal.hard_state(shard) {
+            Some(bytes) => Some(bytes.to_vec()),
+            None => {
+                self.store.get(keys::CF_META, &keys::hard_state(shard), &|| format!("shard {shard}, hard state"))?
+            }
+        };
         recovered.applied =
-            self.get(keys::CF_STATE, &keys::applied(shard), &|| format!("shard {shard}, applied record"))?;
+            self.store.get(keys::CF_STATE, &keys::applied(shard), &|| format!("shard {shard}, applied record"))?;
         Ok(recovered)
     }
 
@@ -259,7 +374,7 @@ impl Engine for RocksEngine {
         // left out, but in each only the tokens above the lowest of the best so far are read.
         let mut newest: BTreeMap<u64, HistoryRecord> = BTreeMap::new();
         // One iterator for everything: each new one sorts what is in memory.
-        let mut iterator = self.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
+        let mut iterator = self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
         iterator.seek_to_last();
         while limit > 0
             && let Some(key) = iterator.key()
@@ -294,7 +409,7 @@ impl Engine for RocksEngine {
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
         // The range bounds the cursor: whatever it holds, no other shard's records are read.
-        let mut iterator = self.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
+        let mut iterator = self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
         match cursor {
             None => iterator.seek_to_first(),
             Some(mut last) => {
@@ -323,17 +438,23 @@ impl Engine for RocksEngine {
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
         let (start, end) = (keys::shard_start(shard), keys::history_day(shard, day));
         let mut batch = WriteBatch::default();
-        batch.delete_range_cf(self.cf(keys::CF_HISTORY), &start, &end);
-        self.commit(&mut self.writer(), batch, Durability::Buffered)?;
+        batch.delete_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end);
+        // What a crash brings back is dropped again.
+        self.store.change(|_| put_in_memory(&self.store.db, batch))?;
         // Whole files of dropped days go at once; what shares a file with younger days goes when that is compacted.
-        self.db
-            .delete_file_in_range_cf(self.cf(keys::CF_HISTORY), &start, &end)
+        self.store
+            .db
+            .delete_file_in_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end)
             .map_err(|error| StorageError::Io(format!("dropping history of shard {shard}: {error}")))
     }
 
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.get(keys::CF_META, &keys::node_record(name), &|| {
-            format!("data directory {}, the node's record {:?}", self.dir.display(), String::from_utf8_lossy(name))
+        self.store.get(keys::CF_META, &keys::node_record(name), &|| {
+            format!(
+                "data directory {}, the node's record {:?}",
+                self.store.dir.display(),
+                String::from_utf8_lossy(name)
+            )
         })
     }
 
@@ -341,69 +462,8 @@ impl Engine for RocksEngine {
         let mut batch = WriteBatch::default();
         for (name, bytes) in records {
             let key = keys::node_record(name);
-            batch.put_cf(self.cf(keys::CF_META), &key, keys::seal(&key, bytes));
+            batch.put_cf(self.store.cf(keys::CF_META), &key, keys::seal(&key, bytes));
         }
-        self.commit(&mut self.writer(), batch, Durability::Synced)
-    }
-}
-
-fn parse_history(shard: ShardId, key: &[u8]) -> Result<keys::HistoryKey<'_>, StorageError> {
-    keys::parse_history(key)
-        .ok_or_else(|| StorageError::Damaged(format!("shard {shard}: {key:02x?} is no key of a history record")))
-}
-
-fn history_record(shard: ShardId, key: &[u8], value: &[u8]) -> Result<HistoryRecord, StorageError> {
-    history_parts(shard, key, value).map(HistoryParts::record)
-}
-
-/// A history record where it lies.
-struct HistoryParts<'a> {
-    key: keys::HistoryKey<'a>,
-    index: u64,
-    tenure: &'a [u8],
-}
-
-impl HistoryParts<'_> {
-    fn record(self) -> HistoryRecord {
-        let HistoryParts { key, index, tenure } = self;
-        HistoryRecord { day: key.day, name: key.name.to_owned(), token: key.token, index, tenure: tenure.to_vec() }
-    }
-}
-
-fn history_parts<'a>(shard: ShardId, key: &'a [u8], value: &'a [u8]) -> Result<HistoryParts<'a>, StorageError> {
-    let parsed = parse_history(shard, key)?;
-    let what = || format!("shard {shard}, history of {:?}, token {}", parsed.name, parsed.token);
-    let bytes = keys::unseal(key, value, what)?;
-    match bytes.split_first_chunk::<8>() {
-        Some((index, tenure)) => Ok(HistoryParts { index: u64::from_le_bytes(*index), tenure, key: parsed }),
-        None => Err(StorageError::Damaged(format!("{}: {} bytes are too few", what(), bytes.len()))),
-    }
-}
-
-fn read_error(what: &str, error: &rocksdb::Error) -> StorageError {
-    match error.kind() {
-        ErrorKind::Corruption => StorageError::Damaged(format!("{what}: {error}")),
-        _ => StorageError::Io(format!("reading {what}: {error}")),
-    }
-}
-
-/// `exists`: the database was there before.
-fn open_error(dir: &Path, exists: bool, error: &rocksdb::Error) -> StorageError {
-    let (dir, message) = (dir.display(), error.to_string());
-    // RocksDB has no kind of its own for a lock that is taken.
-    if message.contains("While lock file") || message.contains("lock hold by current process") {
-        return StorageError::Identity(format!(
-            "data directory {dir} is in use by another process: stop that one first, or choose another directory ({message})"
-        ));
-    }
-    match error.kind() {
-        ErrorKind::Corruption => StorageError::Damaged(format!("{dir}: {message}")),
-        ErrorKind::InvalidArgument if message.contains("Column famil") => StorageError::Identity(format!(
-            "data directory {dir} was written by another version of palisade: start it with that version ({message})"
-        )),
-        ErrorKind::IOError if exists && message.contains("No such file") => {
-            StorageError::Damaged(format!("{dir}: a file of its database is missing: {message}"))
-        }
-        _ => StorageError::Io(format!("cannot open {dir}: {message}")),
+        self.store.put_synced(batch)
     }
 }

@@ -1,8 +1,7 @@
 //! RocksDB's options, each with its reason.
 //!
-//! The workload: many small appends to the logs, each deleted soon after by a range; a lock table written in checkpoints;
-//! history that is written once and hardly read. Reads happen at start. Several nodes may live in one process, so each
-//! database stays small in memory.
+//! The workload: a lock table written in checkpoints; history that is written once and hardly read; the few log entries that outlive
+//! the journal. Reads happen at start. Several nodes may live in one process, so each database stays small in memory.
 
 use crate::StorageError;
 use crate::keys::{CF_HISTORY, CF_LOG, CF_META, CF_STATE};
@@ -11,6 +10,8 @@ use rocksdb::{
     DEFAULT_COLUMN_FAMILY_NAME, LogLevel, MemtableFactory, Options, UniversalCompactOptions,
 };
 
+/// All of them.
+pub(super) const NAMES: [&str; 5] = [DEFAULT_COLUMN_FAMILY_NAME, CF_LOG, CF_STATE, CF_HISTORY, CF_META];
 const MIB: usize = 1 << 20;
 /// At a time.
 pub(super) const FLUSHES: i32 = 1;
@@ -39,8 +40,8 @@ pub(super) fn database() -> Result<Options, StorageError> {
     options.set_paranoid_checks(true);
     // Recycling would leave old records behind the end of a log; it is ignored with this recovery mode anyway.
     options.set_recycle_log_file_num(0);
-    // A log is kept for the least recently flushed column family in it: without a bound `meta` would hold all of them.
-    options.set_max_total_wal_size(128 * MIB as u64);
+    // All column families at once, in one piece: what is not in the write-ahead log must not be there in part after a crash.
+    options.set_atomic_flush(true);
 
     // RocksDB makes flushes of a quarter of these, and merges of the others.
     options.set_max_background_jobs(FLUSHES + MERGES);
@@ -65,15 +66,9 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
     // All nodes have the same to write. With buffers of one size they would also flush at the same moments, and operations wait for
     // a quorum of nodes that are busy with that.
     let spread = rand::random_range(0.75..1.25);
-    // The log's tables hold little for long: what is truncated before it is flushed is never written to them.
-    [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 32), (CF_STATE, 8), (CF_HISTORY, 16), (CF_META, 1)]
+    [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 4), (CF_STATE, 8), (CF_HISTORY, 16), (CF_META, 1)]
         .map(|(name, buffer_mib)| {
             let mut options = column_family((spread * (buffer_mib * MIB) as f64) as usize, &cache);
-            if name == CF_LOG {
-                // Its files hold little but what was deleted since, and are read at start only: no reason to hold up writes.
-                options.set_level_zero_slowdown_writes_trigger(64);
-                options.set_level_zero_stop_writes_trigger(128);
-            }
             if name == CF_HISTORY {
                 // Appended to, and sorted when it is flushed (or read, which hardly happens): a third less processor time per
                 // record than in a skip list, and history is most of what is put.

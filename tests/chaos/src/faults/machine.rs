@@ -197,8 +197,7 @@ impl Stage<'_> {
     fn flip_a_bit(&mut self, data: &Path, in_log: bool) -> Result<String, String> {
         let wanted = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let is_log = name.ends_with(".log");
-            if in_log { is_log } else { name.ends_with(".sst") || name.starts_with("MANIFEST-") }
+            if in_log { name.ends_with(".journal") } else { name.ends_with(".sst") || name.starts_with("MANIFEST-") }
         };
         let mut files: Vec<PathBuf> = files_below(data).into_iter().filter(wanted).collect();
         files.retain(|path| path.metadata().is_ok_and(|meta| meta.len() > 0));
@@ -206,15 +205,33 @@ impl Stage<'_> {
         if files.is_empty() {
             return Err(format!("{}: no file to flip a bit in", data.display()));
         }
-        // Of the logs the newest: older ones may be left over.
-        let path = if in_log { files.pop().expect("not empty") } else { self.rng.pick(&files).clone() };
+        // The segment that was written to last: of the others it is not told here which are still needed.
+        let ordinal = |path: &PathBuf| std::fs::read(path).map(|bytes| number_at(&bytes, 16)).unwrap_or_default();
+        let newest = files.iter().max_by_key(|path| ordinal(path)).expect("not empty").clone();
+        let path = if in_log { newest } else { self.rng.pick(&files).clone() };
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let mut bytes = std::fs::read(&path).map_err(failed)?;
-        let (at, bit) = (self.rng.below(bytes.len() as u64) as usize, self.rng.below(8));
+        let among = if in_log { known_to_be_on_disk(&bytes) } else { bytes.len() };
+        let (at, bit) = (self.rng.below(among as u64) as usize, self.rng.below(8));
         bytes[at] ^= 1 << bit;
         std::fs::write(&path, &bytes).map_err(failed)?;
         Ok(format!("flipped bit {bit} of byte {at} of {} in {}", bytes.len(), path.display()))
     }
+}
+
+/// How much of a segment of the journal a killed node must miss: all but its last record, of which it may have told nobody.
+fn known_to_be_on_disk(bytes: &[u8]) -> usize {
+    let (mut at, mut last) = (64, 64);
+    let mut number = number_at(bytes, 24);
+    while number_at(bytes, at + 8) == number && number > 0 {
+        let body_bytes = number_at(bytes, at) as u32 as usize;
+        (last, at, number) = (at, at + 16 + body_bytes, number + 1);
+    }
+    last
+}
+
+fn number_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")))
 }
 
 /// Writes until nothing more fits. The node may free room meanwhile: what fits then is taken too.

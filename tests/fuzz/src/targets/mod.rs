@@ -32,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     // The disk.
     Target { name: "recovered", run: shard::recovered, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
     Target { name: "stored_record", run: storage::stored_record, bytes_per_byte: 32, bytes_at_least: 4 << 10 },
+    Target { name: "journal_record", run: storage::journal_record, bytes_per_byte: 32, bytes_at_least: 4 << 10 },
     // Files that people write.
     Target { name: "cluster_yaml", run: config::cluster_yaml, bytes_per_byte: 4 << 10, bytes_at_least: 1 << 20 },
     Target { name: "workload_yaml", run: config::workload_yaml, bytes_per_byte: 64, bytes_at_least: 1 << 20 },

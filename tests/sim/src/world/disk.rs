@@ -7,12 +7,11 @@ use super::Event;
 use crate::rng::Rng;
 use routing::ShardId;
 use std::sync::Arc;
-use storage::{Durability, Engine, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
+use storage::{Engine, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
 
 /// Something to be written, and what follows once it is.
 pub(crate) struct Job {
     pub write: Option<ShardWrite>,
-    pub sync: bool,
     pub then: Then,
 }
 
@@ -83,9 +82,9 @@ impl Disk {
             return None;
         }
         let jobs = std::mem::take(&mut self.queue);
-        let sync = jobs.iter().any(|job| job.sync);
+        let synced = jobs.iter().filter_map(|job| job.write.as_ref()).any(|write| write.has_log() || write.reset);
         self.writing = Some(jobs);
-        Some(match (sync, self.slow) {
+        Some(match (synced, self.slow) {
             (false, _) => 30,
             (true, false) => self.sync_us / 2 + rng.around(self.sync_us / 2 + 1),
             (true, true) => rng.range(20_000, 1_500_000),
@@ -98,16 +97,15 @@ impl Disk {
         if self.full {
             return Err(StorageError::Io("no space left on device".into()));
         }
-        let sync = jobs.iter().any(|job| job.sync);
         let writes: Vec<ShardWrite> = jobs.iter_mut().filter_map(|job| job.write.take()).collect();
         if !writes.is_empty() {
-            self.engine.write(&writes, if sync { Durability::Synced } else { Durability::Buffered })?;
+            self.engine.write(&writes)?;
         }
         Ok(jobs)
     }
 
-    /// The process dies. `power_cut`: the machine too.
-    pub(crate) fn crash(&mut self, rng: &mut Rng, power_cut: bool) -> CrashLoss {
+    /// The process dies, or the machine: what was on its way to the disk, and what of the tables was in memory, is lost alike.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> CrashLoss {
         self.queue.clear();
         let writing = self.writing.take().unwrap_or_default();
         let writes: Vec<ShardWrite> = writing.into_iter().filter_map(|job| job.write).collect();
@@ -116,14 +114,10 @@ impl Disk {
             (true, _) => {}
             // A full or failed disk takes nothing; the batch is lost then.
             (false, 0) if !self.full => {
-                let _ = self.engine.write(&writes, Durability::Synced);
+                let _ = self.engine.write(&writes);
             }
             (false, 1) => loss = CrashLoss::Torn,
             (false, _) => loss = CrashLoss::Unsynced,
-        }
-        if !power_cut {
-            // What the kernel has been given outlives the process.
-            let _ = self.engine.write(&[], Durability::Synced);
         }
         self.engine.crash();
         loss

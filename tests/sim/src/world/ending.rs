@@ -12,7 +12,7 @@ use locks::EndKind;
 use routing::ShardId;
 use shard::{Answer as Read, Input, Query, Reply};
 use std::collections::BTreeSet;
-use storage::{Durability, Engine};
+use storage::Engine;
 
 /// From the last fault to every shard serving again.
 const SERVES_WITHIN_US: u64 = 45 * SECOND_US;
@@ -155,7 +155,7 @@ impl World {
         let replica = node.replicas.get_mut(&shard).expect("the leader's replica");
         let outputs = replica.step(now, [question]).unwrap_or_default();
         if let Some(write) = outputs.write {
-            let _ = node.disk.engine.write(&[write.write], Durability::Buffered); // nobody dies any more
+            let _ = node.disk.engine.write(&[write.write]); // nobody dies any more
         }
         let replies = outputs.replies;
         let mut found = Vec::new();

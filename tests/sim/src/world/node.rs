@@ -188,7 +188,7 @@ impl World {
         node.replicas.clear();
         node.inbox.clear();
         node.step_due.clear();
-        let loss = node.disk.crash(&mut self.rng, power_cut);
+        let loss = node.disk.crash(&mut self.rng);
         match loss {
             CrashLoss::Nothing => {}
             CrashLoss::Unsynced => self.faults.add(FaultKind::UnsyncedLost),
@@ -270,7 +270,7 @@ impl World {
         }
         if let Some(write) = outputs.write {
             let then = Then::Persisted { shard, number: write.number };
-            self.queue_write(id, Job { write: Some(write.write), sync: write.sync, then });
+            self.queue_write(id, Job { write: Some(write.write), then });
         }
         for message in outputs.messages {
             self.trace.mix_bytes(&message.bytes);
@@ -279,7 +279,7 @@ impl World {
                 self.faults.add(FaultKind::SnapshotSent);
                 let boot = self.nodes[&id].boot;
                 let then = Then::Event(Box::new(Event::Snapshot { from: id, boot, to, shard, bytes: message.bytes }));
-                self.queue_write(id, Job { write: None, sync: false, then });
+                self.queue_write(id, Job { write: None, then });
                 continue;
             }
             if !self.network.passes(Place::Node(id), Place::Node(to)) && self.rng.percent(10) {
@@ -436,7 +436,7 @@ impl World {
         }
         let then = Event::SnapshotWritten { node: to, boot: self.nodes[&to].boot, shard, bytes };
         let write = (!history.is_empty()).then(|| ShardWrite { shard, history, ..ShardWrite::default() });
-        self.queue_write(to, Job { write, sync: false, then: Then::Event(Box::new(then)) });
+        self.queue_write(to, Job { write, then: Then::Event(Box::new(then)) });
         self.agenda.push(self.now_us + after_us, Event::SnapshotSent { node: from, boot, to, shard, ok: true });
     }
 

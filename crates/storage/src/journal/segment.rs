@@ -1,0 +1,150 @@
+//! The files of the journal: of fixed size, written from front to back, used again and again.
+//!
+//! A file that is overwritten in place needs no new blocks and no new size, so that a sync of it writes data only: half as long, and
+//! half the processor time, of a sync of one that grows. It knows nothing of what records hold.
+//!
+//! ```text
+//! file:   header | records
+//! header: magic [8] | format u32 | salt u32 | ordinal u64 | first record's number u64 | crc u32 | zeros, to 64 bytes in all
+//! ```
+
+use super::record::{self, Record};
+use crate::StorageError;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const MAGIC: [u8; 8] = *b"palisjrn";
+const FORMAT: u32 = 1;
+const HEADER_BYTES: usize = 64;
+/// Where records begin.
+pub(super) const RECORDS_AT: u64 = HEADER_BYTES as u64;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A file with room for a segment.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) size_bytes: u64,
+}
+
+/// What makes a file a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Segments follow each other by this.
+    pub ordinal: u64,
+    /// The number of the first record in it.
+    pub first: u64,
+    pub salt: u32,
+}
+
+impl Slot {
+    /// A new file in `dir`, all of its blocks written, on disk when this returns.
+    pub(super) fn create(dir: &Path, name: u64, size_bytes: u64) -> Result<Slot, Error> {
+        let path = dir.join(format!("{name:06}.journal"));
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let mut at = 0;
+        while at < size_bytes {
+            let part = &ZEROS[..(size_bytes - at).min(ZEROS.len() as u64) as usize];
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok(Slot { path, file, size_bytes })
+    }
+
+    pub(super) fn open(path: PathBuf) -> Result<Slot, Error> {
+        let file = File::options().read(true).write(true).open(&path)?;
+        let size_bytes = file.metadata()?.len();
+        Ok(Slot { path, file, size_bytes })
+    }
+
+    /// Begins a life of this file. Not on disk before it is synced with the first record.
+    pub(super) fn begin(&self, header: Header) -> Result<(), Error> {
+        self.file.write_all_at(&encode(header), 0)
+    }
+
+    /// `None`: it was never begun, or its header is damaged.
+    pub(super) fn header(&self) -> Result<Option<Header>, Error> {
+        let mut bytes = [0; HEADER_BYTES];
+        match self.file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => Ok(decode(&bytes)),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Calls `each` with the offset of each record, in order, from the first. Returns where they end, and the number of the next.
+    pub(super) fn replay(
+        &self,
+        header: Header,
+        mut each: impl FnMut(u64, Record<'_>) -> Result<(), StorageError>,
+    ) -> Result<(u64, u64), StorageError> {
+        let damaged = |what: String| StorageError::Damaged(format!("{}: {what}", self.path.display()));
+        let mut bytes = Vec::new();
+        (&self.file).read_to_end(&mut bytes).map_err(|error| io(&self.path, &error))?;
+        let (mut at, mut next) = (RECORDS_AT as usize, header.first);
+        while let Some(record) = bytes.get(at..).and_then(|rest| record::read(rest, header.salt)) {
+            if record.number != next {
+                return Err(damaged(format!("record {} at byte {at} where {next} is due", record.number)));
+            }
+            let size_bytes = record.size_bytes;
+            each(at as u64, record)?;
+            (at, next) = (at + size_bytes, next + 1);
+        }
+        // One at a time is written, and synced before the next: if one follows a bad one, that was on disk.
+        for later in (at..bytes.len()).step_by(record::ALIGN) {
+            let number = record::peek_number(&bytes[later..]);
+            if number.is_some_and(|number| number > next && number - next < u64::from(u32::MAX))
+                && record::read(&bytes[later..], header.salt).is_some()
+            {
+                return Err(damaged(format!("record {next} at byte {at} has a checksum that does not match")));
+            }
+        }
+        Ok((at as u64, next))
+    }
+}
+
+pub(super) fn io(path: &Path, error: &Error) -> StorageError {
+    StorageError::Io(format!("{}: {error}", path.display()))
+}
+
+fn encode(header: Header) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    bytes[12..16].copy_from_slice(&header.salt.to_le_bytes());
+    bytes[16..24].copy_from_slice(&header.ordinal.to_le_bytes());
+    bytes[24..32].copy_from_slice(&header.first.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    let short = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+    let header = Header { ordinal: number(16), first: number(24), salt: short(12) };
+    (*bytes == encode(header)).then_some(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_intact_headers_decode() {
+        let header = Header { ordinal: 3, first: 0x0102_0304_0506, salt: 0xdead_beef };
+        let bytes = encode(header);
+        assert_eq!(decode(&bytes), Some(header));
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut changed = bytes;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&changed), None, "bit {bit}");
+        }
+        assert_eq!(decode(&[0; HEADER_BYTES]), None, "a file that was never begun");
+    }
+}
