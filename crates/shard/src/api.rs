@@ -244,7 +244,7 @@ pub struct Status {
     pub entries_applied: u64,
     /// See `entries_applied`.
     pub commands_applied: u64,
-    /// Leader only: voters whose log matches up to the commit index (itself included).
+    /// Leader only: voters that have all of the log that was committed a tick or two ago (itself included).
     pub caught_up: Vec<NodeId>,
     /// Of this replica's data directory.
     pub incarnation: u32,
@@ -337,6 +337,8 @@ pub struct ReplicaConfig {
     pub entry_bytes_max: usize,
     /// Entries proposed and not applied.
     pub entries_in_flight_max: usize,
+    /// Entries for followers that no quorum needs wait so long at most, to go together with what follows; 0: they go at once.
+    pub append_hold_ms: u64,
     /// Operations queued before Busy.
     pub queue_ops_max: usize,
     /// Log bytes applied between checkpoints, about: three to five quarters, other for each replica.

@@ -31,6 +31,8 @@ pub struct Cluster {
     /// Pairs (from, to) between which nothing passes.
     pub cut: Vec<(u64, u64)>,
     pub log_keep_bytes: u64,
+    /// Of replicas that start from now on.
+    pub append_hold_ms: u64,
     /// Snapshots stay on their way.
     pub holds_snapshots: bool,
     /// By sender.
@@ -46,6 +48,7 @@ impl Cluster {
             now_ms: 1_000,
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
+            append_hold_ms: 0,
             holds_snapshots: false,
             held_snapshots: Vec::new(),
             next_ticket: 1,
@@ -92,6 +95,7 @@ impl Cluster {
             election_ticks: 8,
             entry_bytes_max: 4 << 10,
             entries_in_flight_max: 4,
+            append_hold_ms: self.append_hold_ms,
             queue_ops_max: 1_000,
             checkpoint_log_bytes: 16 << 10,
             log_keep_bytes,
