@@ -60,7 +60,9 @@ impl Spares {
         self.passed_over.retain(|_, until_ms| now_ms < *until_ms);
         let own = node_of(own);
         let mut ranked: Vec<_> = followers
-            .map(|(id, matched)| (self.passed_over.contains_key(&id), Reverse(matched), node_of(id) < own, node_of(id), id))
+            .map(|(id, matched)| {
+                (self.passed_over.contains_key(&id), Reverse(matched), node_of(id) < own, node_of(id), id)
+            })
             .collect();
         ranked.sort_unstable();
         self.spare = ranked.into_iter().skip(needed).map(|(.., id)| id).collect();
@@ -190,5 +192,187 @@ impl Replica {
         let released: Vec<Message> = spares.release(committed).collect();
         released.iter().for_each(|message| self.post(message));
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft::eraftpb::Entry;
+
+    const TERM: u64 = 7;
+
+    /// An append of entries of so many bytes each, after this index. What stands before it in the log is of the same term.
+    fn append(to: u64, after: u64, sizes: &[usize]) -> Message {
+        let entry = |(at, bytes): (usize, &usize)| Entry {
+            index: after + 1 + at as u64,
+            term: TERM,
+            data: vec![0; *bytes].into(),
+            ..Default::default()
+        };
+        let entries = sizes.iter().enumerate().map(entry).collect();
+        message(MessageType::MsgAppend, Message { to, index: after, entries, commit: after, ..Default::default() })
+    }
+
+    fn message(kind: MessageType, mut message: Message) -> Message {
+        (message.term, message.log_term) = (TERM, TERM);
+        message.set_msg_type(kind);
+        message
+    }
+
+    /// Where each append stands, and how many entries it has.
+    fn shape<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<(u64, usize)> {
+        messages.into_iter().map(|message| (message.index, message.entries.len())).collect()
+    }
+
+    /// Of node 1's, which leans on nodes 2 and 3, and has 4 and 5 to spare.
+    fn spares() -> Spares {
+        let mut spares = Spares::new(10);
+        spares.choose(1, (2..=5).map(|id| (id, 0)), 2, 0);
+        assert_eq!(spares.spare, [4, 5]);
+        spares
+    }
+
+    fn passed(spares: &mut Spares, message: Message) -> Vec<(u64, usize)> {
+        shape(spares.pass(message, 100).iter().flatten())
+    }
+
+    fn released(spares: &mut Spares) -> Vec<(u64, usize)> {
+        shape(&spares.release(0).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn those_that_have_most_of_the_log_are_active_and_among_equals_the_next_on_the_ring() {
+        let mut spares = Spares::new(10);
+        let mut chosen = |own, matched: [(u64, u64); 4]| {
+            spares.choose(own, matched.into_iter(), 2, 0);
+            spares.spare.clone()
+        };
+        assert_eq!(chosen(1, [(2, 9), (3, 9), (4, 9), (5, 9)]), [4, 5]);
+        assert_eq!(chosen(3, [(1, 9), (2, 9), (4, 9), (5, 9)]), [1, 2]);
+        assert_eq!(chosen(4, [(1, 9), (2, 9), (3, 9), (5, 9)]), [2, 3]);
+        assert_eq!(chosen(1, [(2, 9), (3, 7), (4, 8), (5, 7)]), [3, 5]);
+        // A re-seeded node's place on the ring is its node's.
+        assert_eq!(chosen(1, [(2 | 1 << 32, 9), (3, 9), (4, 9), (5, 9)]), [4, 5]);
+    }
+
+    #[test]
+    fn nobody_is_spare_without_a_quorum_of_others() {
+        let mut spares = Spares::new(10);
+        spares.choose(1, [(4, 9), (5, 9)].into_iter(), 2, 0);
+        assert!(spares.spare.is_empty());
+        spares.choose(1, [(5, 9)].into_iter(), 2, 0);
+        assert!(spares.spare.is_empty());
+    }
+
+    #[test]
+    fn who_made_an_entry_wait_is_passed_over_for_a_while() {
+        let mut spares = spares();
+        // Of 4 and 5 that is not known.
+        spares.pass_over([2, 4, 5].into_iter(), 0);
+        let mut chosen = |now_ms| {
+            spares.choose(1, (2..=5).map(|id| (id, 0)), 2, now_ms);
+            spares.spare.clone()
+        };
+        assert_eq!(chosen(0), [5, 2]);
+        assert_eq!(chosen(PASSED_OVER_MS - 1), [5, 2]);
+        assert_eq!(chosen(PASSED_OVER_MS), [4, 5]);
+    }
+
+    #[test]
+    fn appends_for_spare_followers_become_one_and_others_go_at_once() {
+        let mut spares = spares();
+        for after in 0..3 {
+            for to in [2, 3] {
+                assert_eq!(passed(&mut spares, append(to, after, &[8])), [(after, 1)]);
+            }
+            for to in [4, 5] {
+                assert_eq!(passed(&mut spares, append(to, after, &[8])), []);
+            }
+        }
+        let released: Vec<Message> = spares.release(3).collect();
+        assert_eq!(shape(&released), [(0, 3), (0, 3)]);
+        for append in released {
+            assert_eq!(append.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [1, 2, 3]);
+            assert_eq!((append.term, append.log_term, append.commit), (TERM, TERM, 3));
+        }
+        assert!(spares.release(3).next().is_none());
+    }
+
+    #[test]
+    fn who_becomes_active_gets_what_was_held_with_what_comes() {
+        let mut spares = spares();
+        assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
+        spares.choose(1, [(2, 1), (3, 0), (4, 1), (5, 0)].into_iter(), 2, 0);
+        assert_eq!(passed(&mut spares, append(4, 1, &[8])), [(0, 2)]);
+        assert_eq!(released(&mut spares), []);
+    }
+
+    #[test]
+    fn only_what_comes_next_in_the_log_joins() {
+        let other_log_term = Message { log_term: TERM - 1, ..append(4, 1, &[8]) };
+        let other_term = Message { term: TERM + 1, ..append(4, 1, &[8]) };
+        for other in [append(4, 0, &[8]), append(4, 2, &[8]), other_log_term, other_term] {
+            let mut spares = spares();
+            assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
+            let index = other.index;
+            assert_eq!(passed(&mut spares, other), [(0, 1)], "what was held goes first");
+            assert_eq!(released(&mut spares), [(index, 1)]);
+        }
+    }
+
+    /// raft-rs sends one to who answers a heartbeat and lags. On its own it is worth nothing, and nothing ever joins it.
+    #[test]
+    fn an_append_without_entries_joins_and_is_never_held_itself() {
+        let mut spares = spares();
+        assert_eq!(passed(&mut spares, append(4, 0, &[])), [(0, 0)]);
+        assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
+        assert_eq!(passed(&mut spares, append(4, 1, &[])), []);
+        assert_eq!(passed(&mut spares, append(4, 0, &[])), [(0, 1), (0, 0)], "an older one");
+    }
+
+    #[test]
+    fn nothing_overtakes_what_is_held() {
+        for kind in [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow, MessageType::MsgReadIndexResp] {
+            let mut spares = spares();
+            assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
+            let sent = spares.pass(message(kind, Message { to: 4, ..Default::default() }), 100);
+            let kinds: Vec<MessageType> = sent.iter().flatten().map(Message::msg_type).collect();
+            assert_eq!(kinds, [MessageType::MsgAppend, kind]);
+            assert_eq!(released(&mut spares), []);
+        }
+    }
+
+    #[test]
+    fn many_bytes_are_not_held() {
+        let mut spares = spares();
+        assert_eq!(passed(&mut spares, append(4, 0, &[HELD_BYTES_MAX])), []);
+        assert_eq!(passed(&mut spares, append(4, 1, &[1])), [(0, 1)]);
+        assert_eq!(passed(&mut spares, append(4, 2, &[HELD_BYTES_MAX - 1])), []);
+        assert_eq!(passed(&mut spares, append(4, 3, &[HELD_BYTES_MAX + 1])), [(1, 2), (3, 1)]);
+        assert_eq!(released(&mut spares), []);
+    }
+
+    #[test]
+    fn it_is_due_when_the_oldest_was_held_for_long_or_an_entry_is_not_committed_for_half_as_long() {
+        let mut spares = spares();
+        assert_eq!(spares.due_ms(Some((1, 100))), None, "nothing is held");
+        spares.pass(append(5, 0, &[8]), 98);
+        spares.pass(append(4, 0, &[8]), 100);
+        spares.pass(append(4, 1, &[8]), 105);
+        assert_eq!(spares.due_ms(None), Some(108));
+        assert_eq!(spares.due_ms(Some((1, 100))), Some(105));
+        assert_eq!(spares.due_ms(Some((2, 105))), Some(108));
+        assert!(!spares.is_late((1, 100), 104) && spares.is_late((1, 100), 105));
+    }
+
+    #[test]
+    fn a_moment_is_said_once_and_a_later_one_when_it_has_come() {
+        let mut spares = spares();
+        assert_eq!(spares.wake_at_ms(100, 110), Some(110));
+        assert_eq!(spares.wake_at_ms(101, 110), None);
+        assert_eq!(spares.wake_at_ms(102, 112), None, "it is asked again at 110");
+        assert_eq!(spares.wake_at_ms(103, 105), Some(105));
+        assert_eq!(spares.wake_at_ms(105, 112), Some(112));
     }
 }

@@ -249,7 +249,8 @@ impl World {
         match replica.step(now, inputs) {
             Ok(outputs) => {
                 if let Some(at_ms) = outputs.wake_at_ms {
-                    let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000);
+                    // Not a moment before, by rounding.
+                    let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000) + 1;
                     self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
                 }
                 self.dispatch(id, shard, outputs);
