@@ -136,7 +136,8 @@ pub enum Reply {
         answer: Answer,
         /// The table's position.
         applied_index: u64,
-        /// How long ago this replica last heard from a leader; 0 for a linearizable read or on the leader.
+        /// How long ago this replica last heard from a leader, or, leading, from a majority; 0 for a linearizable read. A follower
+        /// may lack what was committed up to [`ReplicaConfig::append_hold_ms`] before that.
         stale_by_ms: u64,
     },
     /// Not done: this replica does not lead.

@@ -358,8 +358,9 @@ impl Replica {
     }
 
     /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
-    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there. A leader
-    /// that has not applied an entry of its own term may lack what its predecessor acknowledged, and counts as a follower.
+    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there, and a
+    /// spare follower hears heartbeats before the entries that are held for it. A leader that has not applied an entry of its own
+    /// term may lack what its predecessor acknowledged, and counts as a follower.
     fn stale_by_ms(&self) -> u64 {
         let raft = &self.raw.raft;
         let since_ms = match &self.lead {
