@@ -207,7 +207,7 @@ mod tests {
         let entry = |(at, bytes): (usize, &usize)| Entry {
             index: after + 1 + at as u64,
             term: TERM,
-            data: vec![0; *bytes].into(),
+            data: vec![0; *bytes],
             ..Default::default()
         };
         let entries = sizes.iter().enumerate().map(entry).collect();
