@@ -103,6 +103,7 @@ impl Group {
                 election_ticks: 8,
                 entry_bytes_max: 128 << 10,
                 entries_in_flight_max: 4,
+                append_hold_ms: 0, // time stands still while a group works
                 queue_ops_max: 65_536,
                 checkpoint_log_bytes: 2 << 20,
                 log_keep_bytes: 2 << 20,

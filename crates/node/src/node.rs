@@ -331,6 +331,7 @@ fn open_replicas(
             election_ticks: settings.election_ticks,
             entry_bytes_max: settings.entry_bytes_max,
             entries_in_flight_max: settings.entries_in_flight_max,
+            append_hold_ms: settings.append_hold_ms,
             queue_ops_max: settings.queue_ops_max,
             checkpoint_log_bytes: settings.checkpoint_log_bytes,
             log_keep_bytes: settings.log_keep_bytes,

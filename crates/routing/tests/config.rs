@@ -165,6 +165,8 @@ fn settings() {
         ("entry_bytes_max: 1048576", "entry_bytes_max"),
         ("entry_bytes_max: 100", "entry_bytes_max"),
         ("entries_in_flight_max: 0", "entries_in_flight_max"),
+        ("append_hold_ms: 1001", "choose 0 to 1000"),
+        ("append_hold_ms: 50", "with `tick_ms` 50: make it less"),
         ("queue_ops_max: 0", "queue_ops_max"),
         ("checkpoint_log_bytes: 0", "checkpoint_log_bytes"),
         ("log_keep_bytes: 99999999999", "log_keep_bytes"),
@@ -278,6 +280,7 @@ prop_compose! {
         };
         let mut config = ClusterConfig::generate(&name, shards, replicas, NodeLayout::Shared(nodes), zones, gateways, &addresses).expect("valid");
         config.settings.tick_ms = tick_ms;
+        config.settings.append_hold_ms = tick_ms / 5;
         if explicit {
             let map = config.shard_map();
             config.placement = map.shards().map(|(shard, r)| PlacementConfig { shard, nodes: r.nodes.clone() }).collect();

@@ -136,7 +136,8 @@ pub enum Reply {
         answer: Answer,
         /// The table's position.
         applied_index: u64,
-        /// How long ago this replica last heard from a leader; 0 for a linearizable read or on the leader.
+        /// How long ago this replica last heard from a leader, or, leading, from a majority; 0 for a linearizable read. A follower
+        /// may lack what was committed up to [`ReplicaConfig::append_hold_ms`] before that.
         stale_by_ms: u64,
     },
     /// Not done: this replica does not lead.
@@ -244,7 +245,7 @@ pub struct Status {
     pub entries_applied: u64,
     /// See `entries_applied`.
     pub commands_applied: u64,
-    /// Leader only: voters whose log matches up to the commit index (itself included).
+    /// Leader only: voters that have all of the log that was committed a tick or two ago (itself included).
     pub caught_up: Vec<NodeId>,
     /// Of this replica's data directory.
     pub incarnation: u32,
@@ -335,6 +336,8 @@ pub struct ReplicaConfig {
     pub entry_bytes_max: usize,
     /// Entries proposed and not applied.
     pub entries_in_flight_max: usize,
+    /// Entries for followers that no quorum needs wait so long at most, to go together with what follows; 0: they go at once.
+    pub append_hold_ms: u64,
     /// Operations queued before Busy.
     pub queue_ops_max: usize,
     /// Log bytes applied between checkpoints, about: three to five quarters, other for each replica.

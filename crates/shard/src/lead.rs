@@ -1,10 +1,12 @@
-//! What only a leader keeps, in memory and on its own monotonic clock: lease deadlines and attached waiters.
+//! What only a leader keeps, in memory and on its own monotonic clock: lease deadlines, attached waiters, and what it holds for
+//! spare followers.
 //!
 //! A lease ends early nowhere: a new leader starts every lease at its full TTL, and what comes due here is only *proposed* to
 //! end, under the name of the life that was timed (`renewal_seq`); a renewal that is applied first wins.
 
-use crate::api::{Reply, Ticket, Wait};
+use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
 use crate::proposals::{Asked, Proposals};
+use crate::spare::Spares;
 use crate::timers::Timers;
 use locks::planted::{self, Bug};
 use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
@@ -25,6 +27,7 @@ struct Waiter {
 /// * `by_ticket` holds exactly the waiters whose ticket is not 0.
 pub(crate) struct Lead {
     pub term: u64,
+    pub spares: Spares,
     since_mono_ms: u64,
     base_shard_ms: u64,
     grace_ms: u64,
@@ -37,9 +40,11 @@ pub(crate) struct Lead {
 
 impl Lead {
     /// Takes over a table: every lease gets its full TTL from now, every waiter the grace period to be heard of.
-    pub(crate) fn new(term: u64, now_ms: u64, grace_ms: u64, table: &LockTable) -> Lead {
+    pub(crate) fn new(term: u64, now_ms: u64, config: &ReplicaConfig, table: &LockTable) -> Lead {
+        let grace_ms = config.waiter_grace_ms;
         let mut lead = Lead {
             term,
+            spares: Spares::new(config.append_hold_ms),
             since_mono_ms: now_ms,
             base_shard_ms: table.shard_ms(),
             grace_ms,

@@ -19,6 +19,7 @@ mod reads;
 mod ready;
 mod replica;
 mod snapshot_message;
+mod spare;
 mod timers;
 
 pub use api::*;

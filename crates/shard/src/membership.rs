@@ -149,21 +149,23 @@ impl Replica {
         self.raw.store().conf_state().voters.iter().copied().find(|id| node_of(*id) == node)
     }
 
-    /// On a leader, once per tick: proposes the next change, if one is due and none is under way.
+    /// Whether a member that is heard of has as good as all of the log, as far as a leader knows.
     ///
-    /// "Caught up" is measured against what was committed a tick ago: on a busy shard nobody is ever level with this very
-    /// moment. It decides only how long a group waits for its new voter's log, not what is safe.
+    /// It is measured against what was committed a tick ago, or up to two: on a busy shard nobody is ever level with this very
+    /// moment, and spare followers (`spare.rs`) on purpose. It decides only how long a group waits for its new voter's log, and
+    /// how long a new leader's takes to become complete, not what is safe.
+    pub(crate) fn is_level(&self, progress: &raft::Progress) -> bool {
+        progress.recent_active && progress.matched > 0 && progress.matched >= self.committed_at_ticks[0]
+    }
+
+    /// On a leader, once per tick: proposes the next change, if one is due and none is under way.
     pub(crate) fn change_membership(&mut self) {
-        let committed_before = std::mem::replace(&mut self.committed_at_tick, self.raw.raft.raft_log.committed);
         let raft = &self.raw.raft;
         // What stands in the log of former leaders must be settled first: a change of theirs could be among it.
         if self.lead.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term() {
             return;
         }
-        let caught_up = |id| {
-            let progress = raft.prs().get(id);
-            progress.is_some_and(|p| p.recent_active && p.matched > 0 && p.matched >= committed_before)
-        };
+        let caught_up = |id| raft.prs().get(id).is_some_and(|progress| self.is_level(progress));
         let Some(change) = next_change(self.raw.store().conf_state(), &self.incarnations, caught_up) else { return };
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let (of, incarnation) = (node_of(change.node_id).0, incarnation_of(change.node_id));

@@ -120,6 +120,11 @@ impl Proposals {
         (!std::mem::replace(&mut hold.told, true)).then_some(hold.until_ms)
     }
 
+    /// Of the entries in flight: the index of the oldest after this one, and when it was proposed.
+    pub(crate) fn oldest_after(&self, index: u64) -> Option<(u64, u64)> {
+        self.in_flight.iter().find(|entry| entry.index > index).map(|entry| (entry.index, entry.at_ms))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

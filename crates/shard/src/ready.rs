@@ -1,7 +1,8 @@
 //! Handling of raft-rs `Ready`, in the one order that keeps the promises (raft-rs 0.7, asynchronous persistence):
 //!
 //! 1. take the `Ready`;
-//! 2. send its `messages` at once: only a leader has any before its own disk has them (Raft thesis, 10.2.1);
+//! 2. send its `messages` at once: only a leader has any before its own disk has them (Raft thesis, 10.2.1). Some of a leader's
+//!    appends go a little later (`spare.rs`);
 //! 3. apply its committed entries: raft-rs hands out only what a quorum *and* this replica have on disk;
 //! 4. make its entries readable by Raft and put them, with the latest hard state, into this step's one write; keep its
 //!    `persisted_messages` (votes, acknowledgements) back; `advance_append_async`;
@@ -53,9 +54,11 @@ impl Replica {
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
             self.note_leadership();
-            for message in ready.take_messages() {
-                self.send(&message);
+            let messages = ready.take_messages();
+            if !messages.is_empty() {
+                self.choose_spares();
             }
+            messages.into_iter().for_each(|message| self.send(message));
             for state in ready.take_read_states() {
                 self.reads.on_read_state(&state.request_ctx, state.index);
             }
@@ -105,9 +108,7 @@ impl Replica {
                 break;
             }
             let ready = self.unpersisted.pop_front().expect("just seen");
-            for message in &ready.messages {
-                self.send(message);
-            }
+            ready.messages.into_iter().for_each(|message| self.send(message));
             released = Some(ready.number);
         }
         if let Some(number) = released {
@@ -145,7 +146,8 @@ impl Replica {
         Some(Write { number: self.pending.number, write })
     }
 
-    fn send(&mut self, message: &Message) {
+    /// Puts a message among this step's outputs.
+    pub(crate) fn post(&mut self, message: &Message) {
         let (to, is_snapshot) = (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
         if is_snapshot {
             self.sends_snapshot(to);
@@ -172,7 +174,7 @@ impl Replica {
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
         if is_me && self.lead.is_none() {
-            self.lead = Some(Lead::new(known.term, self.now.mono_ms, self.config.waiter_grace_ms, &self.table));
+            self.lead = Some(Lead::new(known.term, self.now.mono_ms, &self.config, &self.table));
         }
         if leader_changed && leader.is_some() {
             self.stats.leader_changes += 1;

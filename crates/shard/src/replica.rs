@@ -39,7 +39,7 @@ pub(crate) struct Stats {
 /// One replica of one shard.
 ///
 /// * `applied_index` is the table's position: the table holds exactly the committed entries up to it.
-/// * `lead` is there exactly while this replica leads; deadlines and attached waiters live and die with it.
+/// * `lead` is there exactly while this replica leads; deadlines, attached waiters and held appends live and die with it.
 /// * Nothing is answered "done" but from [`apply`](crate::apply), which sees only entries that a quorum has on disk.
 pub struct Replica {
     pub(crate) config: ReplicaConfig,
@@ -58,7 +58,7 @@ pub struct Replica {
     pub(crate) checkpointing: Checkpointing,
     pub(crate) incoming: Option<(u64, LockTable)>,
     pub(crate) incarnations: Incarnations,
-    pub(crate) committed_at_tick: u64,
+    pub(crate) committed_at_ticks: [u64; 2],
     pub(crate) effects: Effects,
     pub(crate) out: Outputs,
     pub(crate) stats: Stats,
@@ -130,7 +130,7 @@ impl Replica {
             unpersisted: VecDeque::new(),
             incoming: None,
             incarnations,
-            committed_at_tick: 0,
+            committed_at_ticks: [0; 2],
             effects: Effects::default(),
             out: Outputs::default(),
             stats: Stats::default(),
@@ -175,7 +175,8 @@ impl Replica {
         self.checkpoint_if_due();
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
-        self.out.wake_at_ms = self.proposals.wake_at_ms(now.mono_ms);
+        let held_until_ms = self.release_held();
+        self.out.wake_at_ms = self.proposals.wake_at_ms(now.mono_ms).into_iter().chain(held_until_ms).min();
         Ok(std::mem::take(&mut self.out))
     }
 
@@ -184,7 +185,7 @@ impl Replica {
         let raft = &self.raw.raft;
         let is_leader = self.role() == Role::Leader;
         let caught_up = |(id, progress): (&u64, &raft::Progress)| {
-            let close = progress.matched >= raft.raft_log.committed && (progress.recent_active || *id == raft.id);
+            let close = *id == raft.id || self.is_level(progress);
             (is_leader && close && raft.prs().conf().voters().contains(*id)).then(|| node_of(*id))
         };
         let mut caught_up: Vec<NodeId> = raft.prs().iter().filter_map(caught_up).collect();
@@ -261,6 +262,7 @@ impl Replica {
 
     fn tick(&mut self) {
         self.stats.ticks += 1;
+        self.committed_at_ticks = [self.committed_at_ticks[1], self.raw.raft.raft_log.committed];
         if !self.awaits_snapshot() {
             self.raw.tick();
         }
@@ -356,8 +358,9 @@ impl Replica {
     }
 
     /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
-    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there. A leader
-    /// that has not applied an entry of its own term may lack what its predecessor acknowledged, and counts as a follower.
+    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there, and a
+    /// spare follower hears heartbeats before the entries that are held for it. A leader that has not applied an entry of its own
+    /// term may lack what its predecessor acknowledged, and counts as a follower.
     fn stale_by_ms(&self) -> u64 {
         let raft = &self.raw.raft;
         let since_ms = match &self.lead {

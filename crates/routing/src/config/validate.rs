@@ -242,6 +242,7 @@ impl Settings {
         range("shard_threads", self.shard_threads as u64, 0, 1_024);
         range("entry_bytes_max", self.entry_bytes_max as u64, ENTRY_BYTES_LEAST as u64, ENTRY_BYTES_LIMIT as u64);
         range("entries_in_flight_max", self.entries_in_flight_max as u64, 1, 64);
+        range("append_hold_ms", self.append_hold_ms, 0, 1_000);
         range("queue_ops_max", self.queue_ops_max as u64, 16, 10_000_000);
         range("checkpoint_log_bytes", self.checkpoint_log_bytes, 1 << 20, 1 << 30);
         range("log_keep_bytes", self.log_keep_bytes, 64 << 10, 4 << 30);
@@ -252,6 +253,13 @@ impl Settings {
                 "`settings.election_ticks` is {} with `heartbeat_ticks` {}: make it at least {HEARTBEATS_PER_ELECTION} times \
                  that, or one late heartbeat costs a leader",
                 self.election_ticks, self.heartbeat_ticks
+            ));
+        }
+        if self.append_hold_ms >= self.tick_ms {
+            problems.push(format!(
+                "`settings.append_hold_ms` is {} with `tick_ms` {}: make it less than that, or followers that lag on purpose look \
+                 like followers that cannot keep up",
+                self.append_hold_ms, self.tick_ms
             ));
         }
         let in_flight_bytes = (self.entry_bytes_max as u64).saturating_mul(self.entries_in_flight_max as u64);

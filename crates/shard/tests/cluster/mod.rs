@@ -31,10 +31,14 @@ pub struct Cluster {
     /// Pairs (from, to) between which nothing passes.
     pub cut: Vec<(u64, u64)>,
     pub log_keep_bytes: u64,
+    /// Of replicas that start from now on.
+    pub append_hold_ms: u64,
     /// Snapshots stay on their way.
     pub holds_snapshots: bool,
     /// By sender.
     pub held_snapshots: Vec<(u64, PeerMessage)>,
+    /// All that was sent, by sender, if somebody wants to know.
+    pub sent: Option<Vec<(u64, PeerMessage)>>,
     next_ticket: Ticket,
     next_request: u128,
 }
@@ -46,8 +50,10 @@ impl Cluster {
             now_ms: 1_000,
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
+            append_hold_ms: 0,
             holds_snapshots: false,
             held_snapshots: Vec::new(),
+            sent: None,
             next_ticket: 1,
             next_request: 1,
         };
@@ -66,6 +72,17 @@ impl Cluster {
             cluster.peers.insert(id, peer);
         }
         for id in 1..=size {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    /// With leaders that hold appends for spare followers.
+    pub fn thrifty(size: u64, append_hold_ms: u64) -> Cluster {
+        let mut cluster = Cluster::new(size);
+        cluster.append_hold_ms = append_hold_ms;
+        for id in 1..=size {
+            cluster.crash(id);
             cluster.start(id);
         }
         cluster
@@ -92,6 +109,7 @@ impl Cluster {
             election_ticks: 8,
             entry_bytes_max: 4 << 10,
             entries_in_flight_max: 4,
+            append_hold_ms: self.append_hold_ms,
             queue_ops_max: 1_000,
             checkpoint_log_bytes: 16 << 10,
             log_keep_bytes,
@@ -167,6 +185,9 @@ impl Cluster {
                 }
             }
         }
+        if let Some(all) = &mut self.sent {
+            all.extend(sent.iter().cloned());
+        }
         for (from, message) in sent {
             busy = true;
             let passes = self.passes(from, message.to.0);
@@ -212,6 +233,17 @@ impl Cluster {
             self.now_ms += 50;
             for peer in self.peers.values_mut().filter(|p| p.replica.is_some()) {
                 peer.inbox.push(Input::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    /// Time without a tick, everything settled after each millisecond.
+    pub fn pass_ms(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now_ms += 1;
+            for peer in self.peers.values_mut().filter(|p| p.replica.is_some()) {
+                peer.inbox.push(Input::Wake);
             }
             self.settle();
         }

@@ -64,6 +64,7 @@ stories! {
     session_end
     shared_and_exclusive
     lost_disk
+    spare_followers
 }
 
 #[test]

@@ -6,7 +6,9 @@
 //!
 //! ```text
 //! nodes 3 [keep_log_bytes=N]           replicas n1, n2, … of one shard; n1 is to lead. Log kept below a checkpoint
+//!         [append_hold_ms=N]           and how long appends for spare followers wait; 0 if not said
 //! run 500ms | run 2s                   time passes in ticks of 50 ms, and everything travels after each
+//! pass 10ms                            as much time, and no tick
 //! tick                                 one tick, of which nobody has made anything yet
 //! step n1                              n1 takes what has come to it; what it sends arrives, and nobody else moves
 //! crash n1 | start n1                  power cut: all that was not synced is gone
@@ -83,11 +85,17 @@ impl Script {
         match first {
             "nodes" => {
                 let count = number(words.next()?)?;
-                self.stage = Some(Stage::new(count, number(words.value("keep_log_bytes").unwrap_or("1048576"))?));
+                let mut value = |key: &str, default: &'static str| number(words.value(key).unwrap_or(default));
+                self.stage =
+                    Some(Stage::new(count, value("keep_log_bytes", "1048576")?, value("append_hold_ms", "0")?));
             }
             "run" => {
                 let ms = milliseconds(words.next()?)?;
                 self.stage()?.run_ms(ms.into());
+            }
+            "pass" => {
+                let ms = milliseconds(words.next()?)?;
+                self.stage()?.pass_ms(ms.into());
             }
             "tick" => self.stage()?.tick(),
             "compare" => self.stage()?.compare(),

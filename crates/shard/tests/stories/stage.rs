@@ -42,9 +42,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(nodes: u64, log_keep_bytes: u64) -> Stage {
+    pub fn new(nodes: u64, log_keep_bytes: u64, append_hold_ms: u64) -> Stage {
         let mut cluster = Cluster::new(nodes);
-        cluster.log_keep_bytes = log_keep_bytes;
+        (cluster.log_keep_bytes, cluster.append_hold_ms) = (log_keep_bytes, append_hold_ms);
         let started_ms = cluster.now_ms;
         let mut stage = Stage {
             cluster,
@@ -197,6 +197,14 @@ impl Stage {
         for _ in 0..ms / TICK_MS {
             self.tick();
             self.settle();
+        }
+    }
+
+    /// Time that is no tick's, after which all who wanted to be woken are.
+    pub fn pass_ms(&mut self, ms: u64) {
+        self.cluster.now_ms += ms;
+        for id in self.running() {
+            self.put(id, Input::Wake);
         }
     }
 

@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     pub election_ticks: usize,
     pub entry_bytes_max: usize,
     pub entries_in_flight_max: usize,
+    pub append_hold_ms: u64,
     pub queue_ops_max: usize,
     pub checkpoint_log_bytes: u64,
     pub log_keep_bytes: u64,
@@ -42,6 +43,7 @@ impl Settings {
             election_ticks: rng.range(8, 10) as usize,
             entry_bytes_max: *rng.pick(&[128, 1 << 10, 64 << 10]),
             entries_in_flight_max: rng.range(1, 4) as usize,
+            append_hold_ms: *rng.pick(&[0, 3, 10]),
             queue_ops_max: if rng.percent(5) { 3 } else { 1_000 },
             checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
             log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
@@ -148,6 +150,7 @@ impl World {
                 election_ticks: settings.election_ticks,
                 entry_bytes_max: settings.entry_bytes_max,
                 entries_in_flight_max: settings.entries_in_flight_max,
+                append_hold_ms: settings.append_hold_ms,
                 queue_ops_max: settings.queue_ops_max,
                 checkpoint_log_bytes: settings.checkpoint_log_bytes,
                 log_keep_bytes: settings.log_keep_bytes,
@@ -246,7 +249,8 @@ impl World {
         match replica.step(now, inputs) {
             Ok(outputs) => {
                 if let Some(at_ms) = outputs.wake_at_ms {
-                    let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000);
+                    // Not a moment before, by rounding.
+                    let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000) + 1;
                     self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
                 }
                 self.dispatch(id, shard, outputs);
