@@ -18,12 +18,16 @@ use segment::{Header, RECORDS_AT, io};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// With more segments than this, those that are not needed any more are retired.
-const SEGMENTS_USUALLY: usize = 4;
-/// With more than this, entries that are still needed are moved to the database. They are, of shards that are idle or have no quorum.
-const SEGMENTS_MAX: usize = 8;
+/// So many segments are retired at a time, drawn anew each time: it takes a flush of the database. All nodes have the same to write: with one
+/// number they would all flush at the same moments, and operations wait for a quorum of nodes that are busy with that.
+const RETIRED_AT_ONCE: RangeInclusive<usize> = 3..=6;
+/// With more segments than this, entries that are still needed are moved to the database: those of shards that are idle or have no
+/// quorum. A busy shard needs little more than one segment, at the default settings and size.
+const SEGMENTS_MAX: RangeInclusive<usize> = 16..=64;
+const SEGMENTS_PER_SHARD: usize = 2;
 
 /// Where an entry's sealed value lies.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +103,8 @@ pub(crate) struct Journal {
     segments: BTreeMap<u64, Segment>,
     /// The ordinal of the first of these, now or once there is one.
     oldest: u64,
+    /// How many are retired next.
+    at_once: usize,
     free: Vec<Slot>,
     next_name: u64,
     /// Where the active segment goes on.
@@ -126,6 +132,7 @@ impl Journal {
             segment_bytes,
             segments: BTreeMap::new(),
             oldest: known.oldest.max(1),
+            at_once: rand::random_range(RETIRED_AT_ONCE),
             free: Vec::new(),
             next_name: 0,
             end: 0,
@@ -377,17 +384,26 @@ impl Journal {
         Ok(bytes)
     }
 
-    /// Whether enough is there that [`retire`](Self::retire) is worth a flush of the database.
+    /// Whether [`retire`](Self::retire) is worth a flush of the database.
     pub(crate) fn is_long(&self) -> bool {
-        self.segments.len() > SEGMENTS_USUALLY
+        let full = self.segments.len().saturating_sub(1);
+        let unneeded = self.segments.values().take(full).take_while(|segment| segment.live == 0).count();
+        unneeded >= self.at_once || self.is_too_long()
     }
 
-    /// Takes out the oldest segments that are not needed any more, and if the journal is too long by then, those that are.
+    fn is_too_long(&self) -> bool {
+        let max = SEGMENTS_MAX.start() + SEGMENTS_PER_SHARD * self.shards.len();
+        self.segments.len() > max.min(*SEGMENTS_MAX.end())
+    }
+
+    /// Takes out the oldest segments that are not needed any more, and if the journal is too long, of those that are as many as are
+    /// retired at once.
     pub(crate) fn retire(&mut self) -> Result<Retired, StorageError> {
         let mut retired = Retired::default();
+        let too_long = self.is_too_long();
         while let Some((&ordinal, oldest)) = self.segments.first_key_value()
             && self.segments.len() > 1
-            && (oldest.live == 0 || self.segments.len() > SEGMENTS_MAX)
+            && (oldest.live == 0 || too_long && retired.slots.len() < self.at_once)
         {
             if oldest.live > 0 {
                 retired.moved.extend(self.move_all_of(ordinal)?);
@@ -398,6 +414,7 @@ impl Journal {
             self.oldest = ordinal + 1;
         }
         retired.oldest = self.oldest;
+        self.at_once = rand::random_range(RETIRED_AT_ONCE);
         Ok(retired)
     }
 

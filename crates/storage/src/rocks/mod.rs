@@ -29,7 +29,7 @@ const JOURNAL_DIR: &str = "journal";
 /// Below the data directory: see [`SyncedMark`].
 const MARK_FILE: &str = "SYNCED";
 /// The size of a file of the journal.
-const SEGMENT_BYTES: u64 = 8 << 20;
+const SEGMENT_BYTES: u64 = 4 << 20;
 /// How many records one call of [`Engine::history_since`] looks at, so that a page takes bounded time: half a second or so. Each call
 /// sorts what is in memory, which takes a twentieth.
 const HISTORY_SCAN_MAX: usize = 1 << 19;
