@@ -79,7 +79,7 @@ impl Group {
             election_ticks: 8,
             entry_bytes_max: 4 << 10,
             entries_in_flight_max: 4,
-            append_hold_ms: 10,
+            append_hold_ms: 0,
             queue_ops_max: 100,
             checkpoint_log_bytes: 1 << 10,
             log_keep_bytes: 256,

@@ -114,7 +114,7 @@ impl Default for Settings {
             shard_threads: 0,
             entry_bytes_max: 128 << 10,
             entries_in_flight_max: 4,
-            append_hold_ms: 10,
+            append_hold_ms: 20,
             queue_ops_max: 65_536,
             checkpoint_log_bytes: 2 << 20,
             log_keep_bytes: 2 << 20,

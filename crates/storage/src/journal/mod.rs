@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 /// So many segments are retired at a time, drawn anew each time: it takes a flush of the database. All nodes have the same to write: with one
 /// number they would all flush at the same moments, and operations wait for a quorum of nodes that are busy with that.
-const RETIRED_AT_ONCE: RangeInclusive<usize> = 3..=6;
+const RETIRED_AT_ONCE: RangeInclusive<usize> = 4..=7;
 /// With more segments than this, entries that are still needed are moved to the database: those of shards that are idle or have no
 /// quorum. A busy shard needs little more than one segment, at the default settings and size.
 const SEGMENTS_MAX: RangeInclusive<usize> = 16..=64;

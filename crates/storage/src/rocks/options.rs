@@ -69,6 +69,11 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
     [(DEFAULT_COLUMN_FAMILY_NAME, 1), (CF_LOG, 4), (CF_STATE, 8), (CF_HISTORY, 16), (CF_META, 1)]
         .map(|(name, buffer_mib)| {
             let mut options = column_family((spread * (buffer_mib * MIB) as f64) as usize, &cache);
+            if name == CF_STATE {
+                // Little of it stays: denser compression, and merges after every few flushes, would be for what is gone soon.
+                options.set_bottommost_compression_type(DBCompressionType::Lz4);
+                options.set_level_zero_file_num_compaction_trigger(8);
+            }
             if name == CF_HISTORY {
                 // Appended to, and sorted when it is flushed (or read, which hardly happens): a third less processor time per
                 // record than in a skip list, and history is most of what is put.

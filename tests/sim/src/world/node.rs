@@ -43,7 +43,7 @@ impl Settings {
             election_ticks: rng.range(8, 10) as usize,
             entry_bytes_max: *rng.pick(&[128, 1 << 10, 64 << 10]),
             entries_in_flight_max: rng.range(1, 4) as usize,
-            append_hold_ms: *rng.pick(&[0, 3, 10]),
+            append_hold_ms: *rng.pick(&[0, 3, 20]),
             queue_ops_max: if rng.percent(5) { 3 } else { 1_000 },
             checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
             log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
