@@ -56,15 +56,18 @@ fn journal(dir: &Path) -> PathBuf {
 
 /// Where the records of a segment begin, and at the end where they end.
 fn record_offsets(bytes: &[u8]) -> Vec<usize> {
+    let number_at =
+        |at: usize| bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")));
+    let mut number = number_at(24).expect("a header");
     let mut offsets = vec![RECORDS_AT];
     loop {
         let at = *offsets.last().expect("one");
-        let Some(header) = bytes.get(at..at + HEADER_BYTES).filter(|header| header.iter().any(|byte| *byte != 0))
-        else {
+        // What follows is of an earlier life of the file, or of none.
+        if number_at(at + 8) != Some(number) {
             return offsets;
-        };
-        let body_bytes = u32::from_le_bytes(header[..4].try_into().expect("4 bytes")) as usize;
-        offsets.push(at + HEADER_BYTES + body_bytes);
+        }
+        offsets.push(at + HEADER_BYTES + number_at(at).expect("a header") as u32 as usize);
+        number += 1;
     }
 }
 
@@ -112,7 +115,7 @@ fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
     fs::write(dir.path().join("SYNCED"), early_mark).expect("write");
     let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
     // Its length, its number, its body.
-    for (nth, place) in [(3, 0), (200, 9), (300, 30), (399, 40)] {
+    for (nth, place) in [(3, 0), (200, 9), (300, 30), (398, 40)] {
         let copy = tempfile::tempdir().expect("temporary directory");
         copy_store(dir.path(), copy.path());
         change(&journal(copy.path()), |bytes| bytes[offsets[nth] + place] ^= 1);
@@ -173,6 +176,51 @@ fn a_torn_write_that_nobody_was_told_of_is_dropped() {
         drop(engine);
         assert_eq!(open(copy.path()).expect("store").recover(SHARD).expect("recover").entries.len(), 12);
     }
+}
+
+/// A segment whose first record was torn has none, and the hard states that it was to repeat are where they were: also when all older
+/// segments are retired, at another moment each time.
+#[test]
+fn a_segment_without_its_first_record_is_not_gone_on_with() {
+    let open = |dir: &Path| RocksEngine::open_with_segments(dir, 1024);
+    let busy = |index: u64| {
+        let (entries, truncate_to) = (vec![(index, entry(index))], Some(index));
+        ShardWrite { shard: SHARD, entries, truncate_to, ..Default::default() }
+    };
+    let mut opened = 0;
+    for round in 0..24 {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let idle = ShardWrite { shard: ShardId(1), hard_state: Some(b"voted".to_vec()), ..Default::default() };
+        let engine = open(dir.path()).expect("store");
+        engine.write(&[idle]).expect("write");
+        (1..=14 + round).for_each(|index| engine.write(&[busy(index)]).expect("write"));
+        drop(engine);
+        // Until the newest segment has one record, of which the mark does not know.
+        let mut index = 15 + round;
+        loop {
+            let mark = fs::read(dir.path().join("SYNCED")).expect("mark");
+            open(dir.path()).expect("store").write(&[busy(index)]).expect("write");
+            if record_offsets(&fs::read(journal(dir.path())).expect("journal")).len() == 2 {
+                fs::write(dir.path().join("SYNCED"), &mark).expect("write");
+                break;
+            }
+            index += 1;
+        }
+        change(&journal(dir.path()), |bytes| bytes[RECORDS_AT + 20..].fill(0));
+        // If the older ones were retired since, that record was on disk, and this is damage.
+        if let Err(error) = open(dir.path()) {
+            assert!(error.to_string().contains("segment") && error.to_string().contains("is missing"), "{error}");
+            continue;
+        }
+        opened += 1;
+        for index in index..index + 4 {
+            let engine = open(dir.path()).expect("a torn write is no damage");
+            let found = engine.recover(ShardId(1)).expect("recover").hard_state;
+            assert_eq!(found, Some(b"voted".to_vec()), "round {round}, at {index}");
+            engine.write(&[busy(index)]).expect("write");
+        }
+    }
+    assert!(opened > 0, "the test needs a torn record that was not known to be on disk");
 }
 
 /// What a segment held in an earlier life is not taken for its end, however well it fits.

@@ -17,8 +17,8 @@ use routing::ShardId;
 use segment::{Header, RECORDS_AT, io};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// So many segments are retired at a time, drawn anew each time: it takes a flush of the database. All nodes have the same to write: with one
@@ -26,8 +26,10 @@ use std::path::{Path, PathBuf};
 const RETIRED_AT_ONCE: RangeInclusive<usize> = 4..=7;
 /// With more segments than this, entries that are still needed are moved to the database: those of shards that are idle or have no
 /// quorum. A busy shard needs little more than one segment, at the default settings and size.
-const SEGMENTS_MAX: RangeInclusive<usize> = 16..=64;
+const SEGMENTS_MAX: RangeInclusive<usize> = 16..=256;
 const SEGMENTS_PER_SHARD: usize = 2;
+/// Files kept for use: as many as are retired at once, and one to begin with meanwhile.
+const FREE_MAX: usize = 8;
 
 /// Where an entry's sealed value lies.
 #[derive(Clone, Copy, Debug)]
@@ -81,13 +83,28 @@ pub(crate) struct Known {
 /// Shard, index, sealed value of an entry.
 pub(crate) type Moved = (ShardId, u64, Vec<u8>);
 
-/// Segments that are not needed once the database has these entries, that the journal begins with `oldest`, and all else that it was told
+/// A segment that is not needed once the database has these entries, that the journal begins with `oldest`, and all else that it was told
 /// so far, on disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Retired {
     pub moved: Vec<Moved>,
-    pub slots: Vec<Slot>,
+    pub slot: Slot,
     pub oldest: u64,
+}
+
+/// A file that is to be made.
+#[derive(Debug)]
+pub(crate) struct NewSlot {
+    dir: PathBuf,
+    name: u64,
+    size_bytes: u64,
+}
+
+impl NewSlot {
+    /// On disk when this returns.
+    pub(crate) fn make(self) -> Result<Slot, std::io::Error> {
+        Slot::create(&self.dir, self.name, self.size_bytes)
+    }
 }
 
 /// See the module.
@@ -95,7 +112,7 @@ pub(crate) struct Retired {
 /// * Records have numbers from 1, one more each. So have segments.
 /// * The last of `segments` is written to; the others are full.
 /// * A record lies in one segment.
-/// * The first record of a segment repeats the hard states of all shards: no older segment is needed for them.
+/// * The first record of a segment repeats the hard states of all shards, beside what else is in it: no older segment is needed for them.
 #[derive(Debug)]
 pub(crate) struct Journal {
     dir: PathBuf,
@@ -107,8 +124,9 @@ pub(crate) struct Journal {
     at_once: usize,
     free: Vec<Slot>,
     next_name: u64,
-    /// Where the active segment goes on.
+    /// Where the active segment goes on, and while the journal is read, where the one before it ended.
     end: u64,
+    end_before: u64,
     /// The next record's number.
     next: u64,
     shards: BTreeMap<ShardId, ShardLog>,
@@ -136,6 +154,7 @@ impl Journal {
             free: Vec::new(),
             next_name: 0,
             end: 0,
+            end_before: 0,
             next: 1,
             shards: BTreeMap::new(),
             buffer: Vec::new(),
@@ -161,13 +180,18 @@ impl Journal {
             journal.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
             journal.replay(ordinal, header, known, &mut deletes)?;
         }
-        if journal.next <= known.synced || (journal.segments.is_empty() && known.oldest > 0) {
+        if journal.next <= known.synced || known.begins.values().any(|begin| begin.record > journal.next) {
             return Err(StorageError::Damaged(format!(
                 "{}: the journal ends before record {}, but records up to {} were on disk",
                 dir.display(),
                 journal.next,
                 known.synced
             )));
+        }
+        journal.settle().map_err(|error| io(dir, &error))?;
+        if journal.segments.is_empty() && known.oldest > 0 {
+            let what = format!("{}: segment {} of the journal is missing", dir.display(), known.oldest);
+            return Err(StorageError::Damaged(what));
         }
         for (shard, begin) in &known.begins {
             journal.truncate(*shard, begin.truncated);
@@ -177,6 +201,25 @@ impl Journal {
             journal.give_back(slot).map_err(StorageError::Io)?;
         }
         Ok(journal)
+    }
+
+    /// Makes durable what was found: what a killed process wrote, or failed to sync, may be in the kernel's memory only, and what was read is
+    /// taken for synced from here on. Writing it again reaches the disk even where the kernel takes a page for written that is not.
+    ///
+    /// A segment that was begun and has no record yet is none: it does not repeat the hard states, so nothing may be added to it.
+    fn settle(&mut self) -> Result<(), std::io::Error> {
+        if let Some(last) = self.segments.last_entry()
+            && self.end == RECORDS_AT
+        {
+            let slot = last.remove().slot;
+            slot.end_life()?;
+            self.free.push(slot);
+            self.end = self.end_before;
+        }
+        if let Some((_, active)) = self.segments.last_key_value() {
+            active.slot.write_again(self.end)?;
+        }
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Segments that count, by ordinal. All other files are free.
@@ -195,7 +238,12 @@ impl Journal {
             self.next_name = self.next_name.max(name + 1);
             let slot = Slot::open(path).map_err(failed)?;
             match slot.header().map_err(failed)? {
-                Some(header) if header.ordinal >= self.oldest => drop(found.insert(header.ordinal, (header, slot))),
+                Some(header) if header.ordinal >= self.oldest => {
+                    if found.insert(header.ordinal, (header, slot)).is_some() {
+                        let what = format!("{}: two segments with ordinal {}", self.dir.display(), header.ordinal);
+                        return Err(StorageError::Damaged(what));
+                    }
+                }
                 _ => self.free.push(slot),
             }
         }
@@ -227,7 +275,7 @@ impl Journal {
             }
             Ok(())
         })?;
-        (self.end, self.next) = (end, next);
+        (self.end_before, self.end, self.next) = (self.end, end, next);
         for (shard, delete_after, hard_state, entries) in parts {
             if let Some(after) = delete_after
                 && self.in_database(shard) > after
@@ -239,14 +287,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the log parts of these writes as one record, on disk when this returns. Resets among them are for the caller to do before.
+    /// Writes the log parts of these writes as one record, on disk when this returns. None of them is a reset.
     pub(crate) fn append(&mut self, writes: &[&ShardWrite]) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("writing the journal: {error}");
-        let parts: Vec<Part<'_>> = writes.iter().map(|write| Part::of(write)).collect();
-        let record_bytes = record::size_bytes(&parts) as u64;
-        let full = |active: &Segment| self.end + record_bytes > active.slot.size_bytes;
+        let mut parts: Vec<Part<'_>> = writes.iter().map(|write| Part::of(write)).collect();
+        let full = |active: &Segment| self.end + record::size_bytes(&parts) as u64 > active.slot.size_bytes;
+        let states: Vec<(ShardId, Vec<u8>)>;
         if self.segments.last_key_value().is_none_or(|(_, active)| full(active)) {
-            self.begin_segment(record_bytes).map_err(failed)?;
+            let known = self.shards.iter().filter_map(|(shard, log)| Some((*shard, log.hard_state.clone()?)));
+            states = known.collect();
+            parts.splice(0..0, states.iter().map(|(shard, bytes)| Part::of_hard_state(*shard, bytes)));
+            self.begin_segment(record::size_bytes(&parts) as u64).map_err(failed)?;
         }
         self.write(&parts).map_err(failed)?;
         let (_, active) = self.segments.last_key_value().expect("one was begun");
@@ -276,11 +327,7 @@ impl Journal {
 
     /// Goes on in another file, with room for a record of this size.
     fn begin_segment(&mut self, record_bytes: u64) -> Result<(), std::io::Error> {
-        let states = self.shards.iter().filter_map(|(shard, log)| Some((*shard, log.hard_state.clone()?)));
-        let states: Vec<(ShardId, Vec<u8>)> = states.collect();
-        let part = |(shard, bytes)| Part { shard, delete_after: None, hard_state: Some(bytes), entries: &[] };
-        let parts: Vec<Part<'_>> = states.iter().map(|(shard, bytes)| part((*shard, bytes.as_slice()))).collect();
-        let needed = RECORDS_AT + record::size_bytes(&parts) as u64 + record_bytes;
+        let needed = RECORDS_AT + record_bytes;
         let slot = match self.free.iter().position(|slot| slot.size_bytes >= needed) {
             Some(at) => self.free.swap_remove(at),
             None => {
@@ -293,7 +340,7 @@ impl Journal {
         slot.begin(header)?;
         self.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
         self.end = RECORDS_AT;
-        self.write(&parts)
+        Ok(())
     }
 
     /// What a record says of a shard: written, or read at start.
@@ -339,10 +386,15 @@ impl Journal {
         self.let_go(deleted.into_values());
     }
 
-    /// A reset: the database has nothing of the shard but this hard state, and says that records so far do not count.
-    pub(crate) fn reset(&mut self, shard: ShardId, hard_state: Option<&[u8]>) {
-        let log = ShardLog { hard_state: hard_state.map(<[u8]>::to_vec), ..ShardLog::default() };
-        let former = self.shards.insert(shard, log).unwrap_or_default();
+    /// A reset: the database has all of the shard that there is, this write's entries and hard state among it, and says that records
+    /// so far do not count.
+    pub(crate) fn reset(&mut self, write: &ShardWrite) {
+        let log = ShardLog {
+            entries: BTreeMap::new(),
+            hard_state: write.hard_state.clone(),
+            in_database: write.entries.last().map_or(0, |(index, _)| *index),
+        };
+        let former = self.shards.insert(write.shard, log).unwrap_or_default();
         self.let_go(former.entries.into_values());
     }
 
@@ -396,35 +448,33 @@ impl Journal {
         self.segments.len() > max.min(*SEGMENTS_MAX.end())
     }
 
-    /// Takes out the oldest segments that are not needed any more, and if the journal is too long, of those that are as many as are
-    /// retired at once.
-    pub(crate) fn retire(&mut self) -> Result<Retired, StorageError> {
-        let mut retired = Retired::default();
-        let too_long = self.is_too_long();
-        while let Some((&ordinal, oldest)) = self.segments.first_key_value()
-            && self.segments.len() > 1
-            && (oldest.live == 0 || too_long && retired.slots.len() < self.at_once)
-        {
-            if oldest.live > 0 {
-                retired.moved.extend(self.move_all_of(ordinal)?);
-            }
-            let segment = self.segments.remove(&ordinal).expect("just seen");
-            assert_eq!(segment.live, 0, "all that was needed of {} was moved", segment.slot.path.display());
-            retired.slots.push(segment.slot);
-            self.oldest = ordinal + 1;
+    /// Takes out the oldest segment, if it is not needed any more; and also if it is, where the journal is too long, as long as `so_far` fewer
+    /// were taken out than are at once.
+    pub(crate) fn retire(&mut self, so_far: usize) -> Result<Option<Retired>, StorageError> {
+        let Some((&ordinal, oldest)) = self.segments.first_key_value() else { return Ok(None) };
+        let makes_room = so_far < self.at_once && (so_far > 0 || self.is_too_long());
+        if self.segments.len() == 1 || oldest.live > 0 && !makes_room {
+            self.at_once = rand::random_range(RETIRED_AT_ONCE);
+            return Ok(None);
         }
-        retired.oldest = self.oldest;
-        self.at_once = rand::random_range(RETIRED_AT_ONCE);
-        Ok(retired)
+        let moved = if oldest.live > 0 { self.move_all_of(ordinal)? } else { Vec::new() };
+        let Segment { slot, live, .. } = self.segments.remove(&ordinal).expect("just seen");
+        assert_eq!(live, 0, "all that was needed of {} was moved", slot.path.display());
+        self.oldest = ordinal + 1;
+        Ok(Some(Retired { moved, slot, oldest: self.oldest }))
     }
 
     fn move_all_of(&mut self, segment: u64) -> Result<Vec<Moved>, StorageError> {
+        let bytes = self.segments[&segment].slot.read()?;
         let entries = self.shards.iter().flat_map(|(shard, log)| log.entries.iter().map(|entry| (*shard, entry)));
         let of_it = entries.filter(|(_, (_, place))| place.segment == segment);
-        let moved = of_it.map(|(shard, (index, place))| Ok((shard, *index, self.read_place(*place)?)));
+        let moved = of_it.map(|(shard, (index, place))| {
+            let sealed = bytes.get(place.offset as usize..).and_then(|rest| rest.get(..place.bytes as usize));
+            let sealed = sealed.unwrap_or_default().to_vec();
+            unseal(shard, *index, &sealed).map(|_| (shard, *index, sealed))
+        });
         let moved = moved.collect::<Result<Vec<Moved>, StorageError>>()?;
-        for (shard, index, sealed) in &moved {
-            unseal(*shard, *index, sealed)?;
+        for (shard, index, _) in &moved {
             let log = self.shards.get_mut(shard).expect("an entry of it was moved");
             log.in_database = log.in_database.max(*index);
             let place = log.entries.remove(index).expect("it was moved");
@@ -433,9 +483,10 @@ impl Journal {
         Ok(moved)
     }
 
-    /// A file for use: again, once the database has on disk what [`Retired`] says, or new. Of another size than all, it is not kept.
+    /// A file for use: again, once the database has on disk what [`Retired`] says, or new. Of another size than all, or with enough of
+    /// them free, it is not kept.
     pub(crate) fn give_back(&mut self, slot: Slot) -> Result<(), String> {
-        if slot.size_bytes == self.segment_bytes {
+        if slot.size_bytes == self.segment_bytes && self.free.len() < FREE_MAX {
             self.free.push(slot);
             return Ok(());
         }
@@ -443,12 +494,9 @@ impl Journal {
     }
 
     /// How to make a file ahead of need, if there is none free.
-    pub(crate) fn spare(&mut self) -> Option<impl FnOnce() -> Result<Slot, std::io::Error> + use<>> {
+    pub(crate) fn spare(&mut self) -> Option<NewSlot> {
         let (dir, size_bytes) = (self.dir.clone(), self.segment_bytes);
-        self.free.is_empty().then(|| {
-            let name = self.take_name();
-            move || Slot::create(&dir, name, size_bytes)
-        })
+        self.free.is_empty().then(|| NewSlot { dir, name: self.take_name(), size_bytes })
     }
 
     fn take_name(&mut self) -> u64 {

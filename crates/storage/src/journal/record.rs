@@ -39,6 +39,10 @@ impl<'a> Part<'a> {
         Part { shard: *shard, delete_after: *delete_after, hard_state: hard_state.as_deref(), entries }
     }
 
+    pub(super) fn of_hard_state(shard: ShardId, bytes: &'a [u8]) -> Self {
+        Part { shard, delete_after: None, hard_state: Some(bytes), entries: &[] }
+    }
+
     fn flags(&self) -> u8 {
         let flag = |is: bool, flag| if is { flag } else { 0 };
         flag(self.delete_after.is_some(), DELETES)

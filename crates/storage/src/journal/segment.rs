@@ -11,7 +11,7 @@
 use super::record::{self, Record};
 use crate::StorageError;
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read};
+use std::io::{Error, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,27 @@ impl Slot {
         self.file.write_all_at(&encode(header), 0)
     }
 
+    /// Takes back [`begin`](Self::begin), on disk when this returns.
+    pub(super) fn end_life(&self) -> Result<(), Error> {
+        self.file.write_all_at(&[0; HEADER_BYTES], 0)?;
+        self.file.sync_data()
+    }
+
+    /// Writes the first so many bytes once more as they are, on disk when this returns.
+    pub(super) fn write_again(&self, bytes: u64) -> Result<(), Error> {
+        let mut buffer = vec![0; bytes as usize];
+        self.file.read_exact_at(&mut buffer, 0)?;
+        self.file.write_all_at(&buffer, 0)?;
+        self.file.sync_data()
+    }
+
+    /// All of it.
+    pub(super) fn read(&self) -> Result<Vec<u8>, StorageError> {
+        let mut bytes = vec![0; self.size_bytes as usize];
+        self.file.read_exact_at(&mut bytes, 0).map_err(|error| io(&self.path, &error))?;
+        Ok(bytes)
+    }
+
     /// `None`: it was never begun, or its header is damaged.
     pub(super) fn header(&self) -> Result<Option<Header>, Error> {
         let mut bytes = [0; HEADER_BYTES];
@@ -84,8 +105,7 @@ impl Slot {
         mut each: impl FnMut(u64, Record<'_>) -> Result<(), StorageError>,
     ) -> Result<(u64, u64), StorageError> {
         let damaged = |what: String| StorageError::Damaged(format!("{}: {what}", self.path.display()));
-        let mut bytes = Vec::new();
-        (&self.file).read_to_end(&mut bytes).map_err(|error| io(&self.path, &error))?;
+        let bytes = self.read()?;
         let (mut at, mut next) = (RECORDS_AT as usize, header.first);
         while let Some(record) = bytes.get(at..).and_then(|rest| record::read(rest, header.salt)) {
             if record.number != next {

@@ -3,6 +3,7 @@
 //! It has the database on disk before segments are used again whose entries only it has, and makes files ahead of need.
 
 use super::{Store, put_in_memory};
+use crate::journal::Slot;
 use crate::{StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ impl Keeper {
 }
 
 fn run(store: &Store, woken: &Receiver<()>) {
+    let _guard = PanicGuard(store);
     loop {
         // What fails is kept as the reason why the next write is refused.
         if make_file(store).and_then(|()| make_room(store)).is_err() || woken.recv().is_err() {
@@ -50,9 +52,20 @@ fn run(store: &Store, woken: &Receiver<()>) {
     }
 }
 
+/// Without a keeper the journal would only grow.
+struct PanicGuard<'a>(&'a Store);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.writer().failed.get_or_insert_with(|| "the journal's keeper panicked".into());
+        }
+    }
+}
+
 fn make_file(store: &Store) -> Result<(), StorageError> {
-    let Some(make) = store.writer().journal.spare() else { return Ok(()) };
-    let made = make();
+    let Some(new) = store.writer().journal.spare() else { return Ok(()) };
+    let made = new.make();
     store.change(|writer| {
         writer.journal.give_back(made.map_err(|error| format!("making a file for the journal: {error}"))?)
     })
@@ -60,26 +73,34 @@ fn make_file(store: &Store) -> Result<(), StorageError> {
 
 /// What is written while the database is flushed goes on in other segments.
 fn make_room(store: &Store) -> Result<(), StorageError> {
-    let mut retired = None;
-    store.change(|writer| {
-        if !writer.journal.is_long() {
-            return Ok(());
-        }
-        let taken = writer.journal.retire().map_err(|error| error.to_string())?;
-        let mut batch = WriteBatch::default();
-        for (shard, index, sealed) in &taken.moved {
-            batch.put_cf(store.cf(keys::CF_LOG), keys::log(*shard, *index), sealed);
-        }
-        let key = keys::oldest_segment();
-        batch.put_cf(store.cf(keys::CF_META), &key, keys::seal(&key, &taken.oldest.to_le_bytes()));
-        put_in_memory(&store.db, batch)?;
-        retired = Some(taken.slots);
-        Ok(())
-    })?;
-    let Some(slots) = retired else { return Ok(()) };
+    if !store.writer().journal.is_long() {
+        return Ok(());
+    }
+    let mut slots = Vec::new();
+    // One at a time, so that writes get in between.
+    while let Some(retired) = retire(store, slots.len())? {
+        slots.push(retired);
+    }
     let flushed = store.flush();
     store.change(|writer| {
         flushed?;
+        writer.mark.sync()?;
         slots.into_iter().try_for_each(|slot| writer.journal.give_back(slot))
     })
+}
+
+fn retire(store: &Store, so_far: usize) -> Result<Option<Slot>, StorageError> {
+    let mut slot = None;
+    store.change(|writer| {
+        let Some(retired) = writer.journal.retire(so_far).map_err(|error| error.to_string())? else { return Ok(()) };
+        let mut batch = WriteBatch::default();
+        for (shard, index, sealed) in &retired.moved {
+            batch.put_cf(store.cf(keys::CF_LOG), keys::log(*shard, *index), sealed);
+        }
+        let key = keys::oldest_segment();
+        batch.put_cf(store.cf(keys::CF_META), &key, keys::seal(&key, &retired.oldest.to_le_bytes()));
+        slot = Some(retired.slot);
+        put_in_memory(&store.db, batch)
+    })?;
+    Ok(slot)
 }

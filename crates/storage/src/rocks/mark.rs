@@ -36,7 +36,7 @@ struct Extent {
 /// * It is written after the sync that it tells of, so it is never ahead of the journal and the write-ahead log, whatever is lost. (The
 ///   manifest is synced by RocksDB on its own: a power loss in the very moment of that could leave the mark ahead of it, and
 ///   the store would be refused though nothing is lost.)
-/// * It is not synced itself: after a killed process it is exact, after a power loss it may be some writes behind.
+/// * It is hardly ever synced itself: after a killed process it is exact, after a power loss it may be some writes behind.
 #[derive(Debug)]
 pub(super) struct SyncedMark {
     file: File,
@@ -112,6 +112,11 @@ impl SyncedMark {
     /// The journal's last record that was on disk when the mark was opened, or since.
     pub(super) fn record(&self) -> u64 {
         self.extent.record
+    }
+
+    /// The mark itself is on disk when this returns.
+    pub(super) fn sync(&self) -> Result<(), String> {
+        self.file.sync_data().map_err(|error| format!("syncing the mark: {error}"))
     }
 
     /// The journal's records up to `record` are on disk, and RocksDB's writes up to `sequence`, if there are more.

@@ -140,34 +140,31 @@ impl Store {
     /// The log goes to the journal first, then all else to the database. So the database is never ahead of the log, but behind it after
     /// a crash, and replicas replay what it lacks.
     ///
-    /// A reset goes the other way. What it replaces must not be mixed with what it brings: its part of the database is on disk before
-    /// anything follows it in the journal, and says from which record on that counts for the shard.
+    /// A reset goes to the database alone, its log included, and is on disk there in one piece: what it replaces must not be mixed with
+    /// what it brings. The database then says from which record on the journal counts for the shard.
     fn store(&self, writer: &mut Writer, writes: &[ShardWrite]) -> Result<(), String> {
-        let resets = |shard: ShardId, writes: &[ShardWrite]| writes.iter().any(|w| w.reset && w.shard == shard);
-        let (mut batch, reset) = (WriteBatch::default(), writes.iter().any(|write| write.reset));
-        writes.iter().for_each(|write| self.add_to_batch(&mut batch, write, &writer.journal));
-        if reset {
-            put_in_memory(&self.db, std::mem::take(&mut batch))?;
-            self.flush()?;
-            for write in writes.iter().filter(|write| write.reset) {
-                writer.journal.reset(write.shard, write.hard_state.as_deref());
-            }
+        if writes.len() > 1 && writes.iter().any(|write| write.reset) {
+            return writes.iter().try_for_each(|write| self.store(writer, std::slice::from_ref(write)));
         }
-        let counts = |(at, write): &(usize, &ShardWrite)| write.has_log() && !resets(write.shard, &writes[at + 1..]);
-        let logged: Vec<&ShardWrite> = writes.iter().enumerate().filter(counts).map(|(_, write)| write).collect();
+        let mut batch = WriteBatch::default();
+        writes.iter().for_each(|write| self.add_to_batch(&mut batch, write, &writer.journal));
+        let logged: Vec<&ShardWrite> = writes.iter().filter(|write| write.has_log() && !write.reset).collect();
         if !logged.is_empty() {
             writer.journal.append(&logged)?;
-        }
-        if !logged.is_empty() || reset {
             writer.mark.advance(writer.journal.last(), None)?;
         }
         if !batch.is_empty() {
             put_in_memory(&self.db, batch)?;
         }
-        for (at, write) in writes.iter().enumerate() {
-            if let Some(to) = write.truncate_to.filter(|_| !resets(write.shard, &writes[at + 1..])) {
-                writer.journal.truncate(write.shard, to);
-            }
+        if let [write] = writes
+            && write.reset
+        {
+            self.flush()?;
+            writer.journal.reset(write);
+            writer.mark.advance(writer.journal.last(), None)?;
+        }
+        for write in writes {
+            write.truncate_to.into_iter().for_each(|to| writer.journal.truncate(write.shard, to));
         }
         Ok(())
     }
@@ -222,11 +219,12 @@ impl Store {
         iterator.status().map_err(|error| read_error(what, &error))
     }
 
-    /// All of a write but what the journal keeps of it.
+    /// All of a write but what the journal is to keep of it.
     fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite, journal: &Journal) {
         let (log, state, history, meta) =
             (self.cf(keys::CF_LOG), self.cf(keys::CF_STATE), self.cf(keys::CF_HISTORY), self.cf(keys::CF_META));
-        let (shard, in_database) = (write.shard, journal.in_database(write.shard));
+        let shard = write.shard;
+        let in_database = if write.reset { u64::MAX } else { journal.in_database(shard) };
         write.assert_well_formed();
         // One buffer for all values: history comes by the thousand.
         let mut sealed = Vec::new();
@@ -244,8 +242,10 @@ impl Store {
                 Some(bytes) => put(batch, meta, &keys::hard_state(shard), [bytes, &[]]),
                 None => batch.delete_cf(meta, keys::hard_state(shard)),
             }
-        }
-        if let Some(after) = write.delete_after
+            for (index, bytes) in &write.entries {
+                put(batch, log, &keys::log(shard, *index), [bytes, &[]]);
+            }
+        } else if let Some(after) = write.delete_after
             && in_database > after
         {
             delete_log_after(batch, log, shard, after);
