@@ -95,9 +95,8 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
 
     // Any damage is told, with the way out.
     let data = cluster.data_dir(node);
-    let kinds: [fn(&str) -> bool; 5] = [
+    let kinds: [fn(&str) -> bool; 4] = [
         |name| name.ends_with(".journal"),
-        |name| name.ends_with(".log"),
         |name| name.starts_with("MANIFEST-"),
         |name| name == "CURRENT",
         |name| name == "SYNCED",
