@@ -180,12 +180,14 @@ impl Journal {
             journal.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
             journal.replay(ordinal, header, known, &mut deletes)?;
         }
-        if journal.next <= known.synced || known.begins.values().any(|begin| begin.record > journal.next) {
+        // What a reset made void was on disk before it.
+        let void = known.begins.values().map(|begin| begin.record.saturating_sub(1)).max().unwrap_or(0);
+        let last = known.synced.max(void);
+        if journal.next <= last {
             return Err(StorageError::Damaged(format!(
-                "{}: the journal ends before record {}, but records up to {} were on disk",
+                "{}: the journal ends before record {}, but records up to {last} were on disk",
                 dir.display(),
-                journal.next,
-                known.synced
+                journal.next
             )));
         }
         journal.settle().map_err(|error| io(dir, &error))?;
