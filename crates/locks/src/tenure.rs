@@ -8,6 +8,8 @@ use crate::command::DecodeError;
 use crate::types::*;
 
 const VERSION: u8 = 1;
+/// Of what is not text, in any tenure that can come to be: so that its bytes are allocated once.
+const FIXED_BYTES_MAX: usize = 112;
 
 /// The parts of a tenure that are not in the key of its history record.
 pub(crate) struct Parts<'a> {
@@ -27,7 +29,7 @@ pub(crate) struct Parts<'a> {
 
 impl Parts<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut into = Vec::with_capacity(64 + self.texts.iter().map(|text| text.len()).sum::<usize>());
+        let mut into = Vec::with_capacity(FIXED_BYTES_MAX + self.texts.iter().map(|text| text.len()).sum::<usize>());
         into.push(VERSION);
         put_end(&mut into, self.end);
         put_mode(&mut into, self.mode);

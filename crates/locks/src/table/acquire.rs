@@ -4,7 +4,7 @@
 
 use super::index::Ref;
 use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
-use super::slab::{Durable, NONE};
+use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
 use crate::planted::{self, Bug};
@@ -47,7 +47,7 @@ impl LockTable {
             id => match self.find_session(id) {
                 Some(Ref::Ended(_)) => return Outcome::SessionLost,
                 Some(Ref::Live(session)) => Some(session),
-                Some(Ref::Waiting(_)) => unreachable!("sessions do not wait"),
+                Some(other) => unreachable!("{other:?} is no session"),
                 None => None,
             },
         };
@@ -121,6 +121,7 @@ impl LockTable {
                 self.settle(at, lock, effects);
                 self.held_by_another(ask.name)
             }
+            Ref::Recent(_) => unreachable!("it was resolved"),
             Ref::Ended(ended) => {
                 let ended = self.ended_grants.get(ended);
                 if ended.name_hash != hash_str(ask.name) {
@@ -189,13 +190,12 @@ impl LockTable {
         self.sessions[session].lease = Some(lease);
         self.sessions.touch(session);
         self.begun += 1;
-        self.session_leases
-            .insert(hash_number(lease.get()), session, |session| hash_number(self.sessions[session].number()));
+        self.session_leases.insert(hash_number(lease.get()), session);
     }
 
     /// Puts a grant, newer than all others, into the table.
     pub(super) fn link_grant(&mut self, row: GrantRow) -> u32 {
-        let (token, request, lock, permits) = (row.token.get(), row.request(), row.lock, row.permits());
+        let (token, lock, permits) = (row.token.get(), row.lock, row.permits());
         let grant = self.grants.insert(row);
         if let Lease::Session { session, .. } = self.grants[grant].lease {
             self.sessions[session].grants.append(&mut self.grants, grant, GrantRow::session_links_mut);
@@ -204,8 +204,7 @@ impl LockTable {
         self.held += u64::from(row.grants.is_empty());
         row.grants.append(&mut self.grants, grant, GrantRow::links_mut);
         row.permits_used += permits;
-        self.index_token(token, Ref::Live(grant));
-        self.index_request(request, Ref::Live(grant));
+        self.index_grant(token, Ref::Live(grant));
         grant
     }
 }

@@ -7,7 +7,7 @@ use super::LockTable;
 use super::index::Ref;
 use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
-use crate::hash::{hash_number, hash_request, hash_str};
+use crate::hash::{hash_request, hash_str};
 use crate::planted::{self, Bug};
 use crate::tenure::Parts;
 use crate::types::*;
@@ -115,8 +115,10 @@ impl LockTable {
         self.make_room_for_ended_grant();
         let ended = EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
         let ended = self.ended_grants.push(ended).pack();
-        self.tokens.replace(hash_number(token), Ref::Live(grant).pack(), ended);
-        self.requests.replace(hash_request(request), Ref::Live(grant).pack(), ended);
+        self.tokens.replace(token, Ref::Live(grant).pack(), ended);
+        if self.tokens.recent_name(token).is_none() {
+            self.requests.replace(hash_request(request), Ref::Live(grant).pack(), ended);
+        }
         self.grants.remove(grant);
         lock
     }
@@ -173,8 +175,9 @@ impl LockTable {
 
     fn forget_oldest_grant(&mut self) {
         if let Some((name, ended)) = self.ended_grants.oldest() {
-            self.tokens.remove(hash_number(ended.token), name.pack());
-            self.requests.remove(hash_request(ended.request()), name.pack());
+            let of_request = self.tokens.recent_name(ended.token).unwrap_or(name);
+            self.requests.remove(hash_request(ended.request()), of_request.pack());
+            self.tokens.remove(ended.token, name.pack());
             self.ended_grants.pop();
         }
     }

@@ -1,8 +1,9 @@
 //! Hash lookups without iteration: what hash order there is cannot leave here.
 //!
-//! An entry is a place in a slab or a position in a ring, and nothing else: the key, and its hash when a table grows, are read
-//! from there. Split into parts, each of which grows by itself, so that growing a table of millions never stops the shard for
-//! long. It knows nothing of keys.
+//! An entry is a place in a slab or a position in a ring, with half of its key's hash: the key is read from there only to be sure,
+//! and not at all to grow or tidy a table, which would read as many keys from all over memory as there are entries. Split
+//! into parts, each of which grows by itself, so that growing a table of millions never stops the shard for long. It knows
+//! nothing of keys.
 
 use hashbrown::HashTable;
 
@@ -13,12 +14,19 @@ const GROUP: usize = 4;
 const GROUPS: usize = 16;
 const PARTS: usize = GROUPS * GROUP;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    value: u32,
+    /// The lower half of the hash: the upper one chooses the part.
+    hash: u32,
+}
+
 /// Entries by hash. Entries of equal keys may coexist; the reader's predicate chooses.
 ///
 /// - An entry is there once.
 #[derive(Debug)]
 pub(super) struct Index {
-    parts: Box<[HashTable<u32>; PARTS]>,
+    parts: Box<[HashTable<Entry>; PARTS]>,
 }
 
 impl Index {
@@ -32,17 +40,19 @@ impl Index {
     }
 
     pub(super) fn get(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.parts[part(hash)].find(within(hash), |entry| is_it(*entry)).copied()
+        let found =
+            self.parts[part(hash)].find(within(hash as u32), |entry| entry.hash == hash as u32 && is_it(entry.value));
+        found.map(|entry| entry.value)
     }
 
-    /// `hash_of` gives the hash of any entry that is there, this one included.
-    pub(super) fn insert(&mut self, hash: u64, value: u32, hash_of: impl Fn(u32) -> u64) {
-        debug_assert_eq!(hash_of(value), hash, "entry {value:#x} is of another hash");
-        self.parts[part(hash)].insert_unique(within(hash), value, |entry| within(hash_of(*entry)));
+    pub(super) fn insert(&mut self, hash: u64, value: u32) {
+        let entry = Entry { value, hash: hash as u32 };
+        self.parts[part(hash)].insert_unique(within(entry.hash), entry, |entry| within(entry.hash));
     }
 
     pub(super) fn remove(&mut self, hash: u64, value: u32) {
-        match self.parts[part(hash)].find_entry(within(hash), |entry| *entry == value) {
+        let entry = Entry { value, hash: hash as u32 };
+        match self.parts[part(hash)].find_entry(within(entry.hash), |other| *other == entry) {
             Ok(found) => drop(found.remove()),
             Err(_) => unreachable!("no entry {value:#x} of hash {hash:#x}"),
         }
@@ -50,9 +60,10 @@ impl Index {
 
     /// Both are of this hash.
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
-        match self.parts[part(hash)].find_mut(within(hash), |entry| *entry == old) {
-            Some(entry) => *entry = new,
-            None => unreachable!("no entry {old:#x} of hash {hash:#x}"),
+        let old = Entry { value: old, hash: hash as u32 };
+        match self.parts[part(hash)].find_mut(within(old.hash), |other| *other == old) {
+            Some(entry) => entry.value = new,
+            None => unreachable!("no entry {old:?} of hash {hash:#x}"),
         }
     }
 }
@@ -63,9 +74,9 @@ fn part(hash: u64) -> usize {
     place / WITHIN.len() * GROUP + usize::from(WITHIN[place % WITHIN.len()])
 }
 
-/// What a part hashes by: its tags come from the top 7 bits, so these must not be those that chose the part.
-fn within(hash: u64) -> u64 {
-    hash.rotate_left(32)
+/// What a part hashes by: its places come from the lowest bits, and its tags from the top 7.
+fn within(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 /// What an entry refers to, in the indexes whose keys outlive their first form: a waiter becomes a grant, and a grant an
@@ -78,6 +89,8 @@ pub(super) enum Ref {
     Waiting(u32),
     /// Ended and remembered, by the low bits of its number in its ring.
     Ended(u32),
+    /// A grant, in force or ended, by the low bits of its token: see [`Tokens`](super::tokens::Tokens).
+    Recent(u32),
 }
 
 impl Ref {
@@ -90,6 +103,7 @@ impl Ref {
             Ref::Live(value) => (0, value),
             Ref::Waiting(value) => (1, value),
             Ref::Ended(value) => (2, value),
+            Ref::Recent(value) => (3, value),
         };
         debug_assert!(value <= Self::MASK, "{self:?} does not fit");
         tag << Self::BITS | value
@@ -100,7 +114,8 @@ impl Ref {
         match entry >> Self::BITS {
             0 => Ref::Live(value),
             1 => Ref::Waiting(value),
-            _ => Ref::Ended(value),
+            2 => Ref::Ended(value),
+            _ => Ref::Recent(value),
         }
     }
 }
@@ -114,7 +129,7 @@ mod tests {
     fn what_is_in_is_found_while_tables_grow() {
         let mut index = Index::new();
         for value in 0..20_000 {
-            index.insert(hash_number(value.into()), value, |entry| hash_number(entry.into()));
+            index.insert(hash_number(value.into()), value);
         }
         for value in (0..20_000).step_by(2) {
             index.remove(hash_number(value.into()), value);
@@ -131,7 +146,7 @@ mod tests {
         let mut index = Index::new();
         let mut room = Vec::new();
         for value in 0..400_000 {
-            index.insert(hash_number(value.into()), value, |entry| hash_number(entry.into()));
+            index.insert(hash_number(value.into()), value);
             // Whatever the size, from a hundred thousand on.
             if value >= 100_000 && value.is_multiple_of(10_000) {
                 let capacity: usize = index.parts.iter().map(HashTable::capacity).sum();

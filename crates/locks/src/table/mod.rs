@@ -18,9 +18,10 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod tokens;
 
 use crate::command::Command;
-use crate::hash::{hash_number, hash_request, hash_str};
+use crate::hash::{hash_request, hash_str};
 use crate::types::*;
 use index::{Index, Ref};
 use recent::{EndedGrant, EndedSession, Ring};
@@ -29,6 +30,7 @@ use rows::{GrantRow, Lease, Life, LockRow, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
 use std::collections::BinaryHeap;
 use texts::Texts;
+use tokens::Tokens;
 
 /// All locks, leases, queues and recent requests of one shard.
 ///
@@ -49,7 +51,7 @@ pub struct LockTable {
     /// Name to lock.
     names: Index,
     /// Token to grant, in force or ended.
-    tokens: Index,
+    tokens: Tokens,
     /// Request id to waiter or grant, in force or ended.
     requests: Index,
     /// Session id to session, known or ended.
@@ -80,7 +82,7 @@ impl LockTable {
             ended_grants: Ring::new(),
             ended_sessions: Ring::new(),
             names: Index::new(),
-            tokens: Index::new(),
+            tokens: Tokens::new(),
             requests: Index::new(),
             session_ids: Index::new(),
             session_leases: Index::new(),
@@ -201,7 +203,7 @@ impl LockTable {
     /// A name comes into use. Whoever calls this adds a grant or a waiter to it.
     fn new_lock(&mut self, name: &str) -> u32 {
         let lock = self.locks.insert(LockRow::new(name));
-        self.names.insert(hash_str(name), lock, |lock| hash_str(&self.locks[lock].name));
+        self.names.insert(hash_str(name), lock);
         lock
     }
 
@@ -212,48 +214,49 @@ impl LockTable {
 
     /// What a request id stands for, unless it ended too long ago.
     fn find_request(&self, request: RequestId) -> Option<Ref> {
-        let found = self.requests.get(hash_request(request), |entry| match Ref::unpack(entry) {
-            Ref::Live(grant) => self.grants[grant].request() == request,
+        let found = self.requests.get(hash_request(request), |entry| match self.resolve(entry) {
             Ref::Waiting(waiter) => self.waiters[waiter].request == request,
-            Ref::Ended(ended) => {
-                let ended = self.ended_grants.get(ended);
-                ended.request() == request && self.remembers(ended.ended_ms)
-            }
+            Ref::Ended(ended) if !self.remembers(self.ended_grants.get(ended).ended_ms) => false,
+            grant => self.request_of(grant) == request,
         });
-        found.map(Ref::unpack)
+        found.map(|entry| self.resolve(entry))
     }
 
-    fn index_request(&mut self, request: RequestId, to: Ref) {
-        self.requests.insert(hash_request(request), to.pack(), |entry| {
-            hash_request(match Ref::unpack(entry) {
-                Ref::Live(grant) => self.grants[grant].request(),
-                Ref::Waiting(waiter) => self.waiters[waiter].request,
-                Ref::Ended(ended) => self.ended_grants.get(ended).request(),
-            })
+    /// What an entry of `requests` says, by way of the token if it names that.
+    fn resolve(&self, entry: u32) -> Ref {
+        match Ref::unpack(entry) {
+            Ref::Recent(token) => Ref::unpack(self.tokens.by_name(token)),
+            direct => direct,
+        }
+    }
+
+    /// Indexes a grant that is there, in force or ended, by token and request id.
+    fn index_grant(&mut self, token: u64, to: Ref) {
+        let request = self.request_of(to);
+        let (requests, grants, ended) = (&mut self.requests, &self.grants, &self.ended_grants);
+        self.tokens.insert(token, to.pack(), |name, moved| {
+            let request = request_of(grants, ended, Ref::unpack(moved));
+            requests.replace(hash_request(request), name.pack(), moved);
         });
+        let name = self.tokens.recent_name(token).unwrap_or(to);
+        self.requests.insert(hash_request(request), name.pack());
+    }
+
+    fn request_of(&self, grant: Ref) -> RequestId {
+        request_of(&self.grants, &self.ended_grants, grant)
     }
 
     /// What a token stands for, unless it ended too long ago.
     fn find_token(&self, token: u64) -> Option<Ref> {
-        let found = self.tokens.get(hash_number(token), |entry| match Ref::unpack(entry) {
+        let found = self.tokens.get(token, |entry| match Ref::unpack(entry) {
             Ref::Live(grant) => self.grants[grant].token.get() == token,
             Ref::Ended(ended) => {
                 let ended = self.ended_grants.get(ended);
                 ended.token == token && self.remembers(ended.ended_ms)
             }
-            Ref::Waiting(_) => unreachable!("waiters have no tokens"),
+            other => unreachable!("{other:?} is no grant"),
         });
         found.map(Ref::unpack)
-    }
-
-    fn index_token(&mut self, token: u64, to: Ref) {
-        self.tokens.insert(hash_number(token), to.pack(), |entry| {
-            hash_number(match Ref::unpack(entry) {
-                Ref::Live(grant) => self.grants[grant].token.get(),
-                Ref::Ended(ended) => self.ended_grants.get(ended).token,
-                Ref::Waiting(_) => unreachable!("waiters have no tokens"),
-            })
-        });
     }
 
     /// The grant of that name and token, if it is in force.
@@ -272,19 +275,13 @@ impl LockTable {
                 let ended = self.ended_sessions.get(ended);
                 &*ended.id == id && self.remembers(ended.ended_ms)
             }
-            Ref::Waiting(_) => unreachable!("sessions do not wait"),
+            other => unreachable!("{other:?} is no session"),
         });
         found.map(Ref::unpack)
     }
 
     fn index_session(&mut self, id: &str, to: Ref) {
-        self.session_ids.insert(hash_str(id), to.pack(), |entry| {
-            hash_str(match Ref::unpack(entry) {
-                Ref::Live(session) => &self.sessions[session].id,
-                Ref::Ended(ended) => &self.ended_sessions.get(ended).id,
-                Ref::Waiting(_) => unreachable!("sessions do not wait"),
-            })
-        });
+        self.session_ids.insert(hash_str(id), to.pack());
     }
 
     fn remembers(&self, ended_ms: u64) -> bool {
@@ -353,6 +350,14 @@ impl LockTable {
             }
             None => Outcome::Held { token: Token(0), owner: String::new() },
         }
+    }
+}
+
+fn request_of(grants: &Tracked<GrantRow>, ended: &Ring<EndedGrant>, grant: Ref) -> RequestId {
+    match grant {
+        Ref::Live(grant) => grants[grant].request(),
+        Ref::Ended(grant) => ended.get(grant).request(),
+        other => unreachable!("{other:?} is no grant"),
     }
 }
 

@@ -22,7 +22,7 @@ impl LockTable {
         if session != NONE {
             self.sessions[session].waiters.append(&mut self.waiters, waiter, WaiterRow::session_links_mut);
         }
-        self.index_request(request, Ref::Waiting(waiter));
+        self.requests.insert(hash_request(request), Ref::Waiting(waiter).pack());
     }
 
     /// Takes a waiter out of its queue. Its lock and session may be left without purpose: the caller sees to them.

@@ -289,9 +289,9 @@ impl Loader {
             let known = |entry| match Ref::unpack(entry) {
                 Ref::Live(grant) => self.table.grants[grant].token.get() == token,
                 Ref::Ended(other) => self.table.ended_grants.get(other).token == token,
-                Ref::Waiting(_) => false,
+                other => unreachable!("{other:?} is no grant"),
             };
-            if self.table.tokens.get(hash_number(token), known).is_some() {
+            if self.table.tokens.get(token, known).is_some() {
                 return Err(DecodeError("two grants of one token"));
             }
             if self.table.remembers(self.table.ended_grants.get(at).ended_ms)
@@ -299,8 +299,7 @@ impl Loader {
             {
                 return Err(DecodeError("a request id in two uses"));
             }
-            self.table.index_token(token, name);
-            self.table.index_request(request, name);
+            self.table.index_grant(token, name);
         }
         Ok(())
     }

@@ -64,9 +64,57 @@ fn nothing_is_left_of_what_ended() {
     let rows = [table.locks.len(), table.grants.len(), table.waiters.len(), table.sessions.len()];
     assert_eq!(rows, [0; 4]);
     assert_eq!([table.ended_grants.len(), table.ended_sessions.len()], [0; 2]);
-    let indexes = [&table.names, &table.tokens, &table.requests, &table.session_ids, &table.session_leases];
-    assert_eq!(indexes.map(Index::len), [0; 5]);
+    let indexes = [&table.names, &table.requests, &table.session_ids, &table.session_leases];
+    assert_eq!(indexes.map(Index::len), [0; 4]);
+    assert_eq!(table.tokens.len(), 0);
     table.checkpoint();
     let empty = LockTable::restore(&table.snapshot()).expect("restores").checkpoint();
     assert_eq!(empty.len(), 1, "only the header");
+}
+
+/// Its token stands in the window when it is granted, and has moved out of it when its retries come.
+#[test]
+fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
+    let (mut table, mut effects) = (LockTable::new(), Effects::default());
+    let mut at = Stamp { wall_ms: 1, shard_ms: 1 };
+    let acquire = |id: u128, name| Command::Acquire {
+        request_id: RequestId(id),
+        name,
+        owner: "",
+        ttl_ms: 60_000,
+        mode: Mode::Exclusive,
+        wait: false,
+        session: "",
+        metadata: "",
+    };
+    let token_of = |outcome: &Outcome| match outcome {
+        Outcome::Granted(grant) => grant.token,
+        other => panic!("{other:?}"),
+    };
+    let held = token_of(&table.apply(at, &acquire(1, "held"), &mut effects));
+    let mut churn = |table: &mut LockTable, at: &mut Stamp, from: u128| {
+        for id in from..from + 3_000 {
+            let token = token_of(&table.apply(*at, &acquire(id, "other"), &mut effects));
+            table.apply(*at, &Command::Release { name: "other", token }, &mut effects);
+            at.shard_ms += REQUEST_MEMORY_MS / 1_000;
+        }
+    };
+    assert!(table.tokens.recent_name(held.0).is_some());
+    churn(&mut table, &mut at, 10);
+    assert!(table.tokens.recent_name(held.0).is_none(), "the window keeps what it need not");
+
+    let mut restored = LockTable::restore(&table.snapshot()).expect("restores");
+    let mut effects = Effects::default();
+    for table in [&mut table, &mut restored] {
+        assert_eq!(token_of(&table.apply(at, &acquire(1, "held"), &mut effects)), held);
+        let release = Command::Release { name: "held", token: held };
+        assert_eq!(table.apply(at, &release, &mut effects), Outcome::Released { already: false });
+        assert_eq!(table.apply(at, &release, &mut effects), Outcome::Released { already: true });
+        let again = table.apply(at, &acquire(1, "held"), &mut effects);
+        assert_eq!(again, Outcome::AlreadyEnded { token: held, end: EndKind::Released });
+    }
+    assert_eq!(table.state_hash(), restored.state_hash());
+    // Forgotten: its request id is free for a new grant.
+    churn(&mut table, &mut at, 10_000);
+    assert_ne!(token_of(&table.apply(at, &acquire(1, "held"), &mut effects)), held);
 }
