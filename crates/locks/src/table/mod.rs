@@ -52,7 +52,7 @@ pub struct LockTable {
     names: Index,
     /// Token to grant, in force or ended.
     tokens: Tokens,
-    /// Request id to waiter or grant, in force or ended.
+    /// Request id to waiter or grant, in force or ended. A grant is named by its token for as long as that has a short name.
     requests: Index,
     /// Session id to session, known or ended.
     session_ids: Index,
@@ -82,7 +82,7 @@ impl LockTable {
             ended_grants: Ring::new(),
             ended_sessions: Ring::new(),
             names: Index::new(),
-            tokens: Tokens::new(),
+            tokens: Tokens::new(0),
             requests: Index::new(),
             session_ids: Index::new(),
             session_leases: Index::new(),

@@ -8,6 +8,7 @@
 use super::index::Ref;
 use super::rows::{GrantRow, Lease, Life, Terms, WaiterRow};
 use super::slab::NONE;
+use super::tokens::Tokens;
 use super::{LockTable, chain::Links};
 use crate::codec::{Reader, Result, put_mode, put_request, put_str, put_varint};
 use crate::command::DecodeError;
@@ -182,6 +183,7 @@ impl Loader {
         let table = &mut self.table;
         (table.last_token, table.last_waiter, table.shard_ms) =
             (header.last_token, header.last_waiter, header.shard_ms);
+        table.tokens = Tokens::new(header.last_token);
         table.ended_grants.load(header.ended_grants.clone(), REQUEST_MEMORY_MAX)?;
         table.ended_sessions.load(header.ended_sessions.clone(), REQUEST_MEMORY_MAX)?;
         self.header = Some(header);

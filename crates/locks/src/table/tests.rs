@@ -118,3 +118,46 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     churn(&mut table, &mut at, 10_000);
     assert_ne!(token_of(&table.apply(at, &acquire(1, "held"), &mut effects)), held);
 }
+
+/// One table goes on for long, so that its tokens stand in the window, leave it, and are forgotten in both states; its twin is restored
+/// time and again, and finds all of them in the index.
+#[test]
+fn a_table_and_one_that_is_restored_again_and_again_answer_alike() {
+    let names: Vec<String> = (0..64).map(|n| format!("name-{n}")).collect();
+    let (mut table, mut twin) = (LockTable::new(), LockTable::new());
+    let (mut effects, mut twins) = (Effects::default(), Effects::default());
+    let mut at = Stamp::default();
+    let (mut old, mut left_old, mut again) = (0, 0, 0);
+    for step in 0..20_000u64 {
+        let draw = |salt: u64, of: u64| crate::hash::hash_number(step << 8 | salt) % of;
+        let id = step.saturating_sub(if draw(1, 3) == 0 { draw(2, 2_000) } else { 0 });
+        // Some names are let go at once, others are held for thousands of grants.
+        let name = &names[(crate::hash::hash_number(id) % if id % 8 == 0 { 64 } else { 8 }) as usize];
+        let token = table.holders(name).first().map_or(Token(1 + draw(3, 1 + step)), |grant| grant.token);
+        let session = ["", "", "", "s"][id as usize % 4];
+        let command = match draw(4, 8) {
+            0..4 => acquire(id, name, session, id % 8 == 1),
+            4 => Command::Renew { name, token },
+            5 if draw(5, 50) == 0 => Command::CloseSession { session: "s" },
+            5 => Command::Release { name, token: Token(1 + draw(6, 1 + table.last_token().0)) },
+            _ => Command::Release { name, token },
+        };
+        let before = table.tokens.old_len();
+        let outcome = table.apply(at, &command, &mut effects);
+        assert_eq!(outcome, twin.apply(at, &command, &mut twins), "step {step}: {command:?}");
+        old = old.max(table.tokens.old_len());
+        left_old += before.saturating_sub(table.tokens.old_len());
+        again += u64::from(matches!(outcome, Outcome::AlreadyEnded { .. }));
+        assert_eq!(
+            (&effects.granted, &effects.dropped, &effects.leases),
+            (&twins.granted, &twins.dropped, &twins.leases)
+        );
+        (effects, twins) = (Effects::default(), Effects::default());
+        if step % 400 == 399 {
+            assert_eq!(table.state_hash(), twin.state_hash(), "step {step}");
+            twin = LockTable::restore(&twin.snapshot()).expect("restores");
+        }
+        at.shard_ms += [5, 200][draw(7, 2) as usize];
+    }
+    assert!(old > 10 && left_old > 20 && again > 100, "{old}, {left_old}, {again}: hardly anything happened");
+}

@@ -1,8 +1,8 @@
 //! From a token to its grant, in force or ended.
 //!
 //! Tokens are counted one by one, so that those of the last while need no hashes: they stand in a window of blocks, by their number,
-//! and what ends or is forgotten lies beside what was just granted, where it costs no read from far-off memory. A token that is
-//! still in use when all around it are not moves to an index. It knows nothing of grants.
+//! and what ends or is forgotten lies beside what was just granted, where it costs no read from far-off memory. When less
+//! than half of the window is in use, what it begins with moves to an index. It knows nothing of grants.
 
 use super::index::{Index, Ref};
 use crate::hash::hash_number;
@@ -10,8 +10,12 @@ use std::collections::VecDeque;
 
 /// Tokens of a block.
 const BLOCK: usize = 128;
-/// Blocks of a window beyond those that its tokens would fill if half of their places were empty.
+/// Blocks that a window may have beyond those that its tokens fill if half of their places are empty.
 const SPARE_BLOCKS: usize = 2;
+/// So that the short names of the window's tokens differ.
+const BLOCKS_MAX: usize = (Ref::MASK as usize + 1) / BLOCK;
+/// Blocks that leave a window that is too long for each that joins it: no grant pays for a million that were held for long.
+const LEAVE_AT_ONCE: usize = 4;
 /// No packed reference.
 const EMPTY: u32 = u32::MAX;
 
@@ -23,12 +27,13 @@ struct Block {
 
 /// Packed references by token.
 ///
-/// - A token is there once, in the window or in the index: in the window if its block is in it.
-/// - Where a window was extended it is half full, [`SPARE_BLOCKS`] aside.
+/// - A token is there once: in the window if its block is in it or after it, and otherwise in the index. A block that has left the
+///   window never comes back.
+/// - Tokens that are not before the window come one by one.
 #[derive(Debug)]
 pub(super) struct Tokens {
     window: VecDeque<Box<Block>>,
-    /// Which block the window begins with.
+    /// Which block the window begins with, or will.
     first: u64,
     /// Tokens in the window.
     recent: usize,
@@ -36,8 +41,9 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new() -> Self {
-        Tokens { window: VecDeque::new(), first: 0, recent: 0, old: Index::new() }
+    /// For a table whose next token follows this one. Those before go to the index.
+    pub(super) fn new(last: u64) -> Self {
+        Tokens { window: VecDeque::new(), first: place(last + 1).0, recent: 0, old: Index::new() }
     }
 
     #[cfg(test)]
@@ -45,41 +51,52 @@ impl Tokens {
         self.recent + self.old.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn old_len(&self) -> usize {
+        self.old.len()
+    }
+
     /// `is_it` tells whether a reference is of this token.
     pub(super) fn get(&self, token: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let (block, at) = place(token);
-        match block.checked_sub(self.first).and_then(|nth| self.window.get(nth as usize)) {
-            Some(block) => Some(block.places[at]).filter(|reference| *reference != EMPTY && is_it(*reference)),
+        match block.checked_sub(self.first) {
+            Some(nth) => {
+                let reference = self.window.get(nth as usize)?.places[at];
+                (reference != EMPTY && is_it(reference)).then_some(reference)
+            }
             None => self.old.get(hash_number(token), is_it),
         }
     }
 
-    /// The short name of a token in the window.
+    /// The short name of a token that is in the window.
     pub(super) fn recent_name(&self, token: u64) -> Option<Ref> {
-        let nth = place(token).0.checked_sub(self.first)?;
-        (nth < self.window.len() as u64).then_some(short(token))
+        (self.first..self.end()).contains(&place(token).0).then(|| short(token))
     }
 
-    /// The inverse of [`recent_name`](Self::recent_name), and what [`get`](Self::get) gives for it.
+    /// What a token in the window refers to, by its short name.
     pub(super) fn by_name(&self, name: u32) -> u32 {
         let begin = self.first * BLOCK as u64;
-        let offset = name.wrapping_sub(begin as u32) & Ref::MASK;
-        let (nth, at) = place(u64::from(offset));
+        let (nth, at) = place(u64::from(name.wrapping_sub(begin as u32) & Ref::MASK));
         self.window[nth as usize].places[at]
     }
 
-    /// A token that is not there yet. Tells of those that leave the window for it, and so lose their short names.
+    /// A token that is not there yet. Tells of those that leave the window for it, and lose their short names.
     pub(super) fn insert(&mut self, token: u64, reference: u32, moved: impl FnMut(Ref, u32)) {
         debug_assert!(reference != EMPTY);
-        self.extend_to(token, moved);
+        if place(token).0 == self.end() {
+            self.extend(moved);
+        }
         match self.recent(token) {
             Some(block) => {
                 let before = std::mem::replace(&mut block.places[place(token).1], reference);
-                debug_assert!(before == EMPTY, "token {token} is there");
+                assert_eq!(before, EMPTY, "token {token} is there");
                 block.used += 1;
                 self.recent += 1;
             }
-            None => self.old.insert(hash_number(token), reference),
+            None => {
+                assert!(place(token).0 < self.first, "token {token} is far beyond the window");
+                self.old.insert(hash_number(token), reference);
+            }
         }
     }
 
@@ -99,10 +116,17 @@ impl Tokens {
         assert_eq!(before, reference, "token {token} is of something else");
         block.used -= 1;
         self.recent -= 1;
-        while self.window.front().is_some_and(|block| block.used == 0) {
-            self.window.pop_front();
-            self.first += 1;
+        // The last one stays: there are more tokens to come for it.
+        for _ in 0..LEAVE_AT_ONCE {
+            if self.window.len() > 1 && self.window.pop_front_if(|block| block.used == 0).is_some() {
+                self.first += 1;
+            }
         }
+    }
+
+    /// The block after the window.
+    fn end(&self) -> u64 {
+        self.first + self.window.len() as u64
     }
 
     fn recent(&mut self, token: u64) -> Option<&mut Block> {
@@ -110,23 +134,16 @@ impl Tokens {
         self.window.get_mut(nth as usize).map(|block| &mut **block)
     }
 
-    /// Makes the window reach a token that is beyond it, at the cost of what it begins with if it would be too empty.
-    fn extend_to(&mut self, token: u64, mut moved: impl FnMut(Ref, u32)) {
-        let (block, _) = place(token);
-        loop {
-            if self.window.is_empty() {
-                self.first = self.first.max(block);
-            }
-            let Some(needed) = (block + 1).checked_sub(self.first) else { return };
-            if needed as usize <= self.window.len() {
-                return;
-            }
-            if needed <= (SPARE_BLOCKS + 2 * self.recent / BLOCK) as u64 {
-                let empty = || Box::new(Block { places: [EMPTY; BLOCK], used: 0 });
-                return self.window.resize_with(needed as usize, empty);
+    /// Adds a block to the window, after it has lost some of its first if it is too empty.
+    fn extend(&mut self, mut moved: impl FnMut(Ref, u32)) {
+        for _ in 0..LEAVE_AT_ONCE {
+            let allowed = (SPARE_BLOCKS + 2 * self.recent / BLOCK).min(BLOCKS_MAX);
+            if self.window.len() < allowed {
+                break;
             }
             self.move_first_block(&mut moved);
         }
+        self.window.push_back(Box::new(Block { places: [EMPTY; BLOCK], used: 0 }));
     }
 
     fn move_first_block(&mut self, moved: &mut impl FnMut(Ref, u32)) {
@@ -161,54 +178,101 @@ mod tests {
         move |reference| reference & 0xfffff == token as u32 & 0xfffff
     }
 
+    fn reference(token: u64) -> u32 {
+        token as u32 & 0xfffff
+    }
+
+    /// What was told of each token: its reference, and its short name while it has one.
+    type Model = BTreeMap<u64, (u32, Option<Ref>)>;
+
+    fn insert(tokens: &mut Tokens, model: &mut Model, token: u64) -> usize {
+        let mut left = Vec::new();
+        tokens.insert(token, reference(token), |name, moved| left.push((name, moved)));
+        for (name, moved) in &left {
+            let found = model.values_mut().find(|(reference, known)| (reference, *known) == (moved, Some(*name)));
+            found.expect("what moves was in the window").1 = None;
+        }
+        model.insert(token, (reference(token), tokens.recent_name(token)));
+        left.len()
+    }
+
     proptest! {
-        /// Against a map: tokens rise by 1 or leap, and go in any order, or never.
+        /// Against a map: a table that was loaded, whose tokens rise by 1, and go in any order, or never. With short names that are used again.
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec((0u64..2_000, 0usize..100, any::<bool>()), 1..400)) {
-            let (mut tokens, mut model, mut last) = (Tokens::new(), BTreeMap::new(), 0u64);
-            for (leap, nth, ends) in steps {
-                for _ in 0..if ends { 1 } else { 40 } {
-                    last += if leap < 1_900 { 1 } else { leap };
-                    let reference = last as u32 & 0xfffff;
-                    tokens.insert(last, reference, |_, _| ());
-                    model.insert(last, reference);
-                }
-                let chosen = *model.keys().nth(nth % model.len()).unwrap();
-                if ends {
-                    tokens.remove(chosen, model.remove(&chosen).unwrap());
-                } else {
-                    let reference = model.get_mut(&chosen).unwrap();
-                    tokens.replace(chosen, *reference, *reference ^ 1 << 20);
-                    *reference ^= 1 << 20;
-                }
-                prop_assert_eq!(tokens.get(chosen, of(chosen)), model.get(&chosen).copied());
-                let room = SPARE_BLOCKS + 2 * model.len() / BLOCK + 1;
-                prop_assert!(tokens.window.len() <= room.max(tokens.window.len() * usize::from(ends)));
+        fn it_is_a_map(
+            last in prop_oneof![Just(0u64), 1u64..1_000, (1u64 << 30) - 700..1 << 30, (1u64 << 32) - 700..1 << 32],
+            loaded in prop::collection::btree_set(1u64..400, 0..50),
+            steps in prop::collection::vec((0usize..1_000, 0usize..60, any::<bool>()), 1..100),
+        ) {
+            let (mut tokens, mut model) = (Tokens::new(last), Model::new());
+            for back in loaded.into_iter().filter(|back| *back < last) {
+                insert(&mut tokens, &mut model, last - back);
             }
-            for (token, reference) in &model {
-                prop_assert_eq!(tokens.get(*token, of(*token)), Some(*reference));
+            let mut last = last;
+            for (nth, many, ends) in steps {
+                for _ in 0..many {
+                    last += 1;
+                    let left = insert(&mut tokens, &mut model, last);
+                    prop_assert!(left <= LEAVE_AT_ONCE * BLOCK, "{left} tokens moved for one");
+                    prop_assert!(tokens.recent_name(last).is_some());
+                }
+                for _ in 0..if ends { many } else { 1 } {
+                    let Some(chosen) = model.keys().nth(nth % model.len().max(1)).copied() else { break };
+                    let (reference, name) = model[&chosen];
+                    prop_assert_eq!(tokens.get(chosen, of(chosen)), Some(reference));
+                    prop_assert_eq!(tokens.recent_name(chosen), name);
+                    if let Some(Ref::Recent(name)) = name {
+                        prop_assert_eq!(tokens.by_name(name), reference);
+                    }
+                    if ends {
+                        tokens.remove(chosen, reference);
+                        model.remove(&chosen);
+                        prop_assert_eq!(tokens.get(chosen, of(chosen)), None);
+                    } else {
+                        tokens.replace(chosen, reference, reference ^ 1 << 20);
+                        model.get_mut(&chosen).unwrap().0 ^= 1 << 20;
+                    }
+                }
             }
+            prop_assert_eq!(tokens.get(last + 1, |_| true), None);
             prop_assert_eq!(tokens.len(), model.len());
-            for (token, reference) in model {
+            for (token, (reference, _)) in model {
+                prop_assert_eq!(tokens.get(token, of(token)), Some(reference));
                 tokens.remove(token, reference);
-                prop_assert_eq!(tokens.get(token, of(token)), None);
             }
-            prop_assert_eq!((tokens.len(), tokens.window.len()), (0, 0));
+            prop_assert_eq!(tokens.len(), 0);
         }
     }
 
     #[test]
     fn what_is_held_for_long_does_not_keep_the_window_open() {
-        let mut tokens = Tokens::new();
+        let mut tokens = Tokens::new(0);
         for token in 1..=1_000_000u64 {
-            tokens.insert(token, token as u32 & 0xfffff, |_, _| ());
+            tokens.insert(token, reference(token), |_, _| ());
             // All but each thousandth go soon.
             if let Some(gone) = token.checked_sub(100).filter(|gone| *gone > 0 && !gone.is_multiple_of(1_000)) {
-                tokens.remove(gone, gone as u32 & 0xfffff);
+                tokens.remove(gone, reference(gone));
             }
         }
         assert!(tokens.window.len() < 10, "{} blocks", tokens.window.len());
         assert!((1..=999u64).all(|held| tokens.get(1_000 * held, of(1_000 * held)).is_some()));
         assert_eq!(tokens.len(), 1_000 + 99);
+    }
+
+    #[test]
+    fn what_was_held_together_leaves_the_window_a_little_at_a_time() {
+        const HELD: u64 = 100_000;
+        let (mut tokens, mut most, mut all) = (Tokens::new(0), 0, 0);
+        for token in 1..=10 * HELD {
+            let mut left = 0;
+            tokens.insert(token, reference(token), |_, _| left += 1);
+            (most, all) = (most.max(left), all + left);
+            if let Some(gone) = token.checked_sub(100).filter(|gone| *gone > HELD) {
+                tokens.remove(gone, reference(gone));
+            }
+        }
+        assert!((HELD - BLOCK as u64..=HELD).contains(&all), "{all} of {HELD} have left");
+        assert_eq!(most, (LEAVE_AT_ONCE * BLOCK) as u64);
+        assert!(tokens.window.len() < 10, "{} blocks", tokens.window.len());
     }
 }
