@@ -148,9 +148,11 @@ impl Stage<'_> {
             wound.failures.push(format!("node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"));
         }
         fill(&mut ballast);
-        // Its log goes on in files that it has: for how long depends on the load. A start needs room at once.
+        // Its log goes on in files that it has: for how long depends on the load. A start needs room at once, but for what files
+        // gave back that only the process still had.
         wound.notes.push("killed and started again on the full disk".into());
         self.cluster.kill(Host::Node(NODES));
+        fill(&mut ballast);
         self.cluster.start_one(Host::Node(NODES));
         Ok(wound.serves())
     }
