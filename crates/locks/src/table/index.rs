@@ -1,9 +1,9 @@
 //! Hash lookups without iteration: what hash order there is cannot leave here.
 //!
-//! An entry is a place in a slab, a position in a ring, or a token's short name, with half of its key's hash: the key is read only to be sure,
-//! and not at all to grow or tidy a table, which would read as many keys from all over memory as there are entries. Split
-//! into parts, each of which grows by itself, so that growing a table of millions never stops the shard for long. It knows
-//! nothing of keys.
+//! An entry is a place in a slab, a position in a ring, or a token's short name, with half of its key's hash: the key is read
+//! only to be sure, and not at all to grow or tidy a table, which would read as many keys from all over memory as there are
+//! entries. Split into parts, each of which grows by itself, so that growing a table of millions never stops the shard for
+//! long. It knows nothing of keys.
 
 use hashbrown::HashTable;
 

@@ -77,24 +77,14 @@ fn nothing_is_left_of_what_ended() {
 fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     let (mut table, mut effects) = (LockTable::new(), Effects::default());
     let mut at = Stamp { wall_ms: 1, shard_ms: 1 };
-    let acquire = |id: u128, name| Command::Acquire {
-        request_id: RequestId(id),
-        name,
-        owner: "",
-        ttl_ms: 60_000,
-        mode: Mode::Exclusive,
-        wait: false,
-        session: "",
-        metadata: "",
-    };
     let token_of = |outcome: &Outcome| match outcome {
         Outcome::Granted(grant) => grant.token,
         other => panic!("{other:?}"),
     };
-    let held = token_of(&table.apply(at, &acquire(1, "held"), &mut effects));
-    let mut churn = |table: &mut LockTable, at: &mut Stamp, from: u128| {
+    let held = token_of(&table.apply(at, &acquire(1, "held", "", false), &mut effects));
+    let mut churn = |table: &mut LockTable, at: &mut Stamp, from: u64| {
         for id in from..from + 3_000 {
-            let token = token_of(&table.apply(*at, &acquire(id, "other"), &mut effects));
+            let token = token_of(&table.apply(*at, &acquire(id, "other", "", false), &mut effects));
             table.apply(*at, &Command::Release { name: "other", token }, &mut effects);
             at.shard_ms += REQUEST_MEMORY_MS / 1_000;
         }
@@ -106,17 +96,17 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     let mut restored = LockTable::restore(&table.snapshot()).expect("restores");
     let mut effects = Effects::default();
     for table in [&mut table, &mut restored] {
-        assert_eq!(token_of(&table.apply(at, &acquire(1, "held"), &mut effects)), held);
+        assert_eq!(token_of(&table.apply(at, &acquire(1, "held", "", false), &mut effects)), held);
         let release = Command::Release { name: "held", token: held };
         assert_eq!(table.apply(at, &release, &mut effects), Outcome::Released { already: false });
         assert_eq!(table.apply(at, &release, &mut effects), Outcome::Released { already: true });
-        let again = table.apply(at, &acquire(1, "held"), &mut effects);
+        let again = table.apply(at, &acquire(1, "held", "", false), &mut effects);
         assert_eq!(again, Outcome::AlreadyEnded { token: held, end: EndKind::Released });
     }
     assert_eq!(table.state_hash(), restored.state_hash());
     // Forgotten: its request id is free for a new grant.
     churn(&mut table, &mut at, 10_000);
-    assert_ne!(token_of(&table.apply(at, &acquire(1, "held"), &mut effects)), held);
+    assert_ne!(token_of(&table.apply(at, &acquire(1, "held", "", false), &mut effects)), held);
 }
 
 /// One table goes on for long, so that its tokens stand in the window, leave it, and are forgotten in both states; its twin is restored

@@ -197,7 +197,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map: a table that was loaded, whose tokens rise by 1, and go in any order, or never. With short names that are used again.
+        /// Against a map: a table that was loaded, whose tokens rise by 1, and go in any order, or never. With short names that
+        /// are used again.
         #[test]
         fn it_is_a_map(
             last in prop_oneof![Just(0u64), 1u64..1_000, (1u64 << 30) - 700..1 << 30, (1u64 << 32) - 700..1 << 32],
