@@ -16,6 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# What is deployed: Cargo.toml says how that is built.
+PROFILE = "dist"
+BUILT = TARGET / PROFILE
 TICKS = os.sysconf("SC_CLK_TCK")
 PORT_FIRST, PORT_LAST, PORTS_PER_CLUSTER = 24_000, 32_000, 200
 METRICS_OFFSET = 100
@@ -34,7 +37,7 @@ class Run:
         self.args, self.quick, self.work, self.rows, self.verdicts = args, args.quick, work, [], []
         self.clusters, self.next_port = [], PORT_FIRST
         work.mkdir(parents=True)
-        built = TARGET / "release/palisade"
+        built = BUILT / "palisade"
         if "PALISADE_BIN" in os.environ:
             built = Path(os.environ["PALISADE_BIN"])
         else:
@@ -253,7 +256,7 @@ class Cluster:
 
 
 def build(package, program):
-    subprocess.run(["cargo", "build", "--release", "-q", "-p", package, "--bin", program], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--profile", PROFILE, "-q", "-p", package, "--bin", program], cwd=ROOT, check=True)
 
 
 def can_bind(port):

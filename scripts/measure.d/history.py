@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import TARGET, Failed, build
+from harness import BUILT, Failed, build
 
 BYTES_PER_OPERATION_MAX = 20
 TARGETS = [f"at most {BYTES_PER_OPERATION_MAX} B on disk per operation after compaction"]
@@ -30,7 +30,7 @@ def measure(run):
         copy = run.work / "history-copy"
         shutil.copytree(cluster.data(1) / "rocksdb", copy)
     try:
-        done = subprocess.run([TARGET / "release/stored-bytes", copy], capture_output=True, text=True)
+        done = subprocess.run([BUILT / "stored-bytes", copy], capture_output=True, text=True)
     finally:
         shutil.rmtree(copy)
     if done.returncode != 0:

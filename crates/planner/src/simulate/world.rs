@@ -33,9 +33,9 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// How much dearer processor time is to it than to others: flushes and merges run at nice 5, which is a third of the share.
+    /// How much dearer processor time is to it than to others: flushes and merges run at nice 10, which is a ninth of the share.
     fn weight(self) -> Ns {
-        if let Role::Background(_) = self { 3 } else { 1 }
+        if let Role::Background(_) = self { 9 } else { 1 }
     }
 
     /// Whether it lets others run when it is woken, before it takes what has come: as whoever waits at a mailbox of the node's.
