@@ -7,7 +7,7 @@ use crate::StorageError;
 use rocksdb::Env;
 
 /// How much nicer they are than who starts them. With three busy threads on its core such a thread still gets 3 % of it, so that a
-/// flush of 0.1 s ends within three seconds, before there is no more room for writes. At the lowest priority (19) flushes took
+/// flush of 0.1 s ends within three seconds or so. At the lowest priority (19) flushes took
 /// 18 to 105 s beside busy threads, and writes waited for them.
 #[cfg(target_os = "linux")]
 const NICER: i32 = 10;

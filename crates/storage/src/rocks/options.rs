@@ -19,8 +19,6 @@ pub(super) const FLUSHES: i32 = 1;
 pub(super) const MERGES: i32 = 3;
 /// History is merged in at least so many files.
 const HISTORY_MERGE_FILES: i32 = 8;
-/// With fewer runs of history than this none are merged. A reader of one name's history looks into each.
-const HISTORY_RUNS: i32 = 32;
 
 /// Of the whole database.
 pub(super) fn database() -> Result<Options, StorageError> {
@@ -80,20 +78,18 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
                 // Appended to, and sorted when it is flushed (or read, which hardly happens): a third less processor time per
                 // record than in a skip list, and history is most of what is put.
                 options.set_memtable_factory(MemtableFactory::Vector);
-                // By size, not level by level: only with so many runs, then at least so many of them, of about one size. In levels new
-                // history was merged into ever more of the old: a fifth of all processor time after a minute of load. The price is
-                // room for a second copy, in the worst case, while files merge, and merges that take long. The same is why young
-                // runs are not merged with all older ones once they hold twice as much (size amplification): no record is ever
-                // written again, so that would free nothing, and whole files of old days are dropped without it.
+                // By size, not level by level: nothing is merged before twice this many files are there, then at least this many,
+                // as long as the next is no larger than one and a half times those before it together. In levels new history was
+                // merged into ever more of the old: a fifth of all processor time after a minute of load. The price is room for
+                // a second copy, in the worst case, while files merge, and merges that take long.
                 let mut merges = UniversalCompactOptions::default();
                 merges.set_min_merge_width(HISTORY_MERGE_FILES);
-                merges.set_size_ratio(1);
-                merges.set_max_size_amplification_percent(i32::MAX);
+                merges.set_size_ratio(50);
                 options.set_compaction_style(DBCompactionStyle::Universal);
                 options.set_universal_compaction_options(&merges);
-                options.set_level_zero_file_num_compaction_trigger(HISTORY_RUNS);
-                options.set_level_zero_slowdown_writes_trigger(3 * HISTORY_RUNS);
-                options.set_level_zero_stop_writes_trigger(6 * HISTORY_RUNS);
+                options.set_level_zero_file_num_compaction_trigger(2 * HISTORY_MERGE_FILES);
+                options.set_level_zero_slowdown_writes_trigger(8 * HISTORY_MERGE_FILES);
+                options.set_level_zero_stop_writes_trigger(16 * HISTORY_MERGE_FILES);
             }
             ColumnFamilyDescriptor::new(name, options)
         })
