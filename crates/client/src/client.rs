@@ -110,7 +110,11 @@ impl Client {
     /// Takes a waiting acquire out of its queue. If it was granted meanwhile, the answer carries the grant, and the caller
     /// holds it.
     pub async fn cancel_wait(&self, name: &str, request_id: RequestId) -> Result<Cancelled, Error> {
-        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id: request_id.to_vec() });
+        let op = Op::CancelWait(v1::CancelWaitRequest {
+            name: name.into(),
+            request_id: request_id.to_vec(),
+            ..Default::default()
+        });
         match self.run(op).await?.answer {
             Answer::CancelWait(cancelled) => Ok(cancelled),
             _ => Err(Error::confused("a cancel")),
@@ -250,7 +254,11 @@ impl Client {
         shards: &[u32],
         timeout: Duration,
     ) -> Result<(Heartbeat, Instant), Error> {
-        let op = Op::Heartbeat(v1::HeartbeatRequest { session_id: session_id.into(), shards: shards.to_vec() });
+        let op = Op::Heartbeat(v1::HeartbeatRequest {
+            session_id: session_id.into(),
+            shards: shards.to_vec(),
+            ..Default::default()
+        });
         let driven = self.run_within(op, timeout).await?;
         match driven.answer {
             Answer::Heartbeat(heartbeat) => Ok((heartbeat, driven.sent)),

@@ -166,6 +166,7 @@ impl AcquireOptions {
             permit_limit: self.permit_limit,
             session_id: self.session_id,
             metadata: self.metadata,
+            ..Default::default()
         })
     }
 }

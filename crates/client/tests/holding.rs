@@ -188,6 +188,7 @@ fn shards(lost: Arc<AtomicU64>, failed: Arc<AtomicU64>) -> impl Fn(&Op) -> React
                 lost_shards: among(&lost),
                 failed_shards: among(&failed),
                 renewed_shards: 0,
+                ..Default::default()
             }))
         }
         Op::CloseSession(_) => Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 2 })),

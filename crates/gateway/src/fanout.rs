@@ -34,7 +34,11 @@ impl Router {
     ) -> Result<HeartbeatResponse, Box<Error>> {
         let (known, unknown) = self.known(&request.shards);
         let op = |shard: ShardId| {
-            Op::Heartbeat(HeartbeatRequest { session_id: request.session_id.clone(), shards: vec![shard.0] })
+            Op::Heartbeat(HeartbeatRequest {
+                session_id: request.session_id.clone(),
+                shards: vec![shard.0],
+                ..Default::default()
+            })
         };
         let mut answer = HeartbeatResponse { lost_shards: unknown, ..Default::default() };
         for (shard, outcome) in self.ask_each(known, timeout_ms, op).await {

@@ -197,7 +197,7 @@ impl Router {
     /// Leaves a queue in the name of a client that is gone. A grant that this comes upon is given back: its request may have
     /// been taken up through another gateway, and then it is in use. If it was not, its TTL ends it.
     pub(crate) async fn leave_queue(&self, name: String, request_id: Vec<u8>) -> Option<Grant> {
-        let cancel = Op::CancelWait(CancelWaitRequest { name, request_id });
+        let cancel = Op::CancelWait(CancelWaitRequest { name, request_id, abandoned: true });
         match self.by_name(cancel, LEAVE_TIMEOUT_MS, &NEVER).await {
             Ok(Answer::CancelWait(cancelled)) => cancelled.grant,
             Ok(_) => None,

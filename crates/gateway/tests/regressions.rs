@@ -158,7 +158,8 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let mut incoming = client.max_decoding_message_size(64 << 20).stream(outgoing).await.unwrap().into_inner();
     fakes.until(OPEN, |_, op| matches!(op, Op::Acquire(_))).await;
-    let heartbeat = Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), shards: vec![0] });
+    let heartbeat =
+        Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), shards: vec![0], ..Default::default() });
     let heartbeat = Operation { id: 1, timeout_ms: 30_000, ..Operation::of(heartbeat) };
     frames.send(OperationFrame { operations: vec![heartbeat] }).await.unwrap();
     let mut answered = 0;

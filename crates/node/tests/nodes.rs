@@ -180,7 +180,11 @@ async fn waiters_are_granted_in_order_and_can_be_cancelled() {
     let (route, mut caller) = (cluster.route("orders"), cluster.caller(leader).await);
     let waiting = caller.send(route, (2..=5).map(|request| acquire_waiting("orders", request))).await;
     let cancel = |request: u8| {
-        Op::CancelWait(v1::CancelWaitRequest { name: "orders".into(), request_id: request_id("orders", request) })
+        Op::CancelWait(v1::CancelWaitRequest {
+            name: "orders".into(),
+            request_id: request_id("orders", request),
+            ..Default::default()
+        })
     };
     let OpResult::CancelWait(cancelled) = caller.ask(route, cancel(3)).await.unwrap() else { panic!() };
     assert!(cancelled.cancelled);

@@ -108,7 +108,7 @@ fn operations() {
         Operation::of(Op::Release(ReleaseRequest { name: "n".into(), fencing_token: 1 << 53 })),
         Operation::of(Op::Check(CheckRequest { name: "n".into(), consistency: 9 })),
         Operation::of(Op::Heartbeat(HeartbeatRequest::default())),
-        Operation::of(Op::CancelWait(CancelWaitRequest { name: "n".into(), request_id: vec![] })),
+        Operation::of(Op::CancelWait(CancelWaitRequest { name: "n".into(), ..Default::default() })),
         Operation::of(Op::Break(BreakRequest { name: "n".into(), fencing_token: 1, ..Default::default() })),
         Operation::of(Op::History(HistoryRequest { name: "n".into(), limit: 1001 })),
     ];

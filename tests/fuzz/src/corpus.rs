@@ -178,9 +178,16 @@ fn operation_frames() -> BTreeMap<String, Vec<u8>> {
         ("release", Op::Release(ReleaseRequest { name: name(), fencing_token: (1 << 53) - 1 })),
         ("check", Op::Check(CheckRequest { name: name(), consistency: Consistency::Linearizable.into() })),
         ("check_stale", Op::Check(CheckRequest { name: name(), consistency: Consistency::Stale.into() })),
-        ("heartbeat", Op::Heartbeat(HeartbeatRequest { session_id: session(), shards: vec![0, 1] })),
+        (
+            "heartbeat",
+            Op::Heartbeat(HeartbeatRequest {
+                session_id: session(),
+                shards: vec![0, 1],
+                leases: vec![SessionLease { shard: 1, life: 7, broken_seen: 1 }],
+            }),
+        ),
         ("close_session", Op::CloseSession(CloseSessionRequest { session_id: session(), shards: vec![0] })),
-        ("cancel_wait", Op::CancelWait(CancelWaitRequest { name: name(), request_id: vec![3; 16] })),
+        ("cancel_wait", Op::CancelWait(CancelWaitRequest { name: name(), request_id: vec![3; 16], abandoned: true })),
         (
             "break",
             Op::Break(BreakRequest {
@@ -235,7 +242,19 @@ fn result_frames() -> BTreeMap<String, Vec<u8>> {
         ("check", Answer::Check(CheckResponse { holders: vec![grant.clone(); 2], waiters: 3, ..Default::default() })),
         (
             "heartbeat",
-            Answer::Heartbeat(HeartbeatResponse { lost_shards: vec![1], failed_shards: vec![2, 3], renewed_shards: 4 }),
+            Answer::Heartbeat(HeartbeatResponse {
+                lost_shards: vec![1],
+                failed_shards: vec![2, 3],
+                renewed_shards: 4,
+                leases: vec![SessionLeaseState {
+                    shard: 4,
+                    life: 7,
+                    ttl_ms: 30_000,
+                    broken_count: 2,
+                    broken_tokens: vec![9],
+                    broken_overflow: true,
+                }],
+            }),
         ),
         ("close_session", Answer::CloseSession(CloseSessionResponse { released: 2 })),
         ("cancel_wait", Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant.clone()) })),

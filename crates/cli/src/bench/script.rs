@@ -121,9 +121,11 @@ impl Script {
             }
             Mix::Check => self.check_any(Consistency::Linearizable),
             Mix::StaleCheck => self.check_any(Consistency::Stale),
-            Mix::Heartbeat => {
-                Op::Heartbeat(HeartbeatRequest { session_id: self.session.clone(), shards: self.shards.clone() })
-            }
+            Mix::Heartbeat => Op::Heartbeat(HeartbeatRequest {
+                session_id: self.session.clone(),
+                shards: self.shards.clone(),
+                ..Default::default()
+            }),
         })
     }
 
@@ -212,7 +214,7 @@ impl Script {
             permits: 0,
             permit_limit: 0,
             session_id: self.session.clone(),
-            metadata: String::new(),
+            ..Default::default()
         })
     }
 

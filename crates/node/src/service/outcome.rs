@@ -163,6 +163,7 @@ pub(super) fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, l
 
 pub(super) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
     let (mode, permits, permit_limit) = mode(held.mode);
+    let session_life = if held.session.is_empty() { 0 } else { held.lease.0 };
     v1::Grant {
         resource_name: held.name,
         owner_id: held.owner,
@@ -179,6 +180,8 @@ pub(super) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
         waited_ms: held.waited_ms,
         metadata: held.metadata,
         permit_limit,
+        session_life,
+        ..Default::default()
     }
 }
 

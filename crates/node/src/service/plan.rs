@@ -102,7 +102,7 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
             let token = Token(fencing_token);
             nothing(propose(&Command::Break { name: &name, token, by: &broken_by, reason: &reason }, None)?)
         }
-        Op::CancelWait(v1::CancelWaitRequest { name, request_id }) => {
+        Op::CancelWait(v1::CancelWaitRequest { name, request_id, .. }) => {
             let request_id = parse_request_id(&request_id)?;
             nothing(propose(&Command::CancelWait { name: &name, request_id }, None)?)
         }

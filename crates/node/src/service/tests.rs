@@ -179,6 +179,8 @@ fn a_grant_keeps_all_its_fields() {
         waited_ms: 4,
         metadata: "m".into(),
         permit_limit: 5,
+        session_life: 1,
+        ..Default::default()
     };
     assert_eq!(grant, expected);
 }
