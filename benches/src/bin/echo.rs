@@ -140,7 +140,7 @@ async fn stream(
             let op = Some(Op::Acquire(ask(&load, run, at, round)));
             Operation { id: round, timeout_ms: 5_000, op, route: None }
         });
-        OperationFrame { operations: operations.collect() }
+        OperationFrame { operations: operations.collect(), ..Default::default() }
     };
     let mut sent = std::collections::VecDeque::new();
     for _ in 0..share {

@@ -1,10 +1,14 @@
 //! The client: one method per operation, retried where that is safe.
 
 use crate::drive::{Course, Driven};
+use crate::guard::Holding;
+use crate::lease::Sent;
+use crate::letting_go::{LettingGo, Unwanted};
 use crate::mux::{Answer, Failure};
 use crate::options::{RequestId, said_owner, ttl_ms, whole_ms};
 use crate::retry::{Policy, Try};
 use crate::servers::Servers;
+use crate::session::Keeper;
 use crate::{AcquireOptions, ClientOptions, Error, LockGuard, Session, SessionOptions, unary};
 use crate::{Cancelled, Checked, ClusterStatus, Heartbeat, Listing, Opened, Released, Renewal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::OperationKind;
+use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::{self, Consistency, Grant, Operation, Tenure};
 
-/// First pause between the cancels of an acquire that may not have arrived; doubled each time.
-const CANCEL_AGAIN: Duration = Duration::from_millis(100);
+/// What is left of a time that is up, for the request that still has to be made.
+const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// A client of one cluster. Cheap to clone; clones share their connections.
 ///
@@ -46,6 +51,7 @@ struct Inner {
     options: ClientOptions,
     /// Why no operation can work, if the endpoints were given wrongly.
     servers: Result<Servers, Error>,
+    letting_go: LettingGo,
 }
 
 impl Client {
@@ -58,7 +64,7 @@ impl Client {
     /// As [`connect`](Self::connect), with options.
     pub fn with_options(endpoints: impl IntoIterator<Item = impl Into<String>>, options: ClientOptions) -> Client {
         let servers = Servers::new(endpoints.into_iter().map(Into::into).collect(), &options);
-        Client { inner: Arc::new(Inner { options, servers }) }
+        Client { inner: Arc::new(Inner { options, servers, letting_go: LettingGo::default() }) }
     }
 
     /// The options it was made with.
@@ -73,9 +79,49 @@ impl Client {
     /// request id.
     ///
     /// # Errors
-    /// [`Error::is_held`] if another holds it, also at the end of the wait.
+    /// [`Error::is_held`] if another holds it, also at the end of the wait. If an earlier try may be on its way then, it is
+    /// cancelled in the background, so that it is not granted to nobody.
     pub async fn acquire(&self, options: impl Into<AcquireOptions>) -> Result<Grant, Error> {
-        self.acquire_timed(options.into()).await.map(|timed| timed.grant)
+        let options = options.into();
+        let until = options.until(self.inner.options.timeout);
+        let mut grant = self.acquire_timed(options, None).await?.grant;
+        if grant.claim_within_ms == 0 {
+            return Ok(grant);
+        }
+        let holding = Holding::new(self, &grant, None);
+        let token = grant.fencing_token;
+        let claimed = self.renew_timed(&grant.resource_name, token, left_until(until)).await;
+        let (renewal, _) = claimed.map_err(|error| error.after_grant(token))?;
+        holding.disarm();
+        (grant.expires_at_ms, grant.ttl_ms) = (renewal.expires_at_ms, renewal.ttl_ms);
+        (grant.renewal_count, grant.claim_within_ms) = (renewal.renewal_count, 0);
+        Ok(grant)
+    }
+
+    /// Resolves when all that was to be let go in the background is answered, or has run out: call it before the process ends.
+    ///
+    /// Dropped guards and waits, and releases that failed, are tried again in the background until the server answers. With the
+    /// process that ends too, and the TTL is left. It may take as long as the cluster cannot be reached, so give it a timeout.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client) {
+    /// let patience = std::time::Duration::from_secs(2);
+    /// if tokio::time::timeout(patience, client.let_go_of_all()).await.is_err() {
+    ///     eprintln!("some locks are left to their TTL");
+    /// }
+    /// # }
+    /// ```
+    pub async fn let_go_of_all(&self) {
+        self.inner.letting_go.emptied().await;
+    }
+
+    pub(crate) fn letting_go(&self) -> &LettingGo {
+        &self.inner.letting_go
+    }
+
+    /// How long this machine has been suspended, all in all: read it before what counts from its sending.
+    pub(crate) fn asleep(&self) -> Duration {
+        self.inner.options.suspend_clock.total()
     }
 
     /// Another TTL for a private lease.
@@ -180,7 +226,9 @@ impl Client {
 
     /// Another TTL for what a session holds on these shards.
     pub async fn heartbeat(&self, session_id: &str, shards: &[u32]) -> Result<Heartbeat, Error> {
-        self.heartbeat_timed(session_id, shards, self.inner.options.timeout).await.map(|(heartbeat, _)| heartbeat)
+        let request =
+            v1::HeartbeatRequest { session_id: session_id.into(), shards: shards.to_vec(), ..Default::default() };
+        self.heartbeat_timed(request, self.inner.options.timeout).await.map(|(heartbeat, _)| heartbeat)
     }
 
     /// Releases what a session holds on these shards, and says how many locks that were.
@@ -215,15 +263,24 @@ impl Client {
         Session::open(self.clone(), options).await
     }
 
-    pub(crate) async fn acquire_timed(&self, options: AcquireOptions) -> Result<Timed, Error> {
+    /// `keeper`: of a session, which would keep a grant alive that its acquire did not see.
+    pub(crate) async fn acquire_timed(&self, options: AcquireOptions, keeper: Option<Keeper>) -> Result<Timed, Error> {
         let chosen = options.request_id;
         let request_id = chosen.unwrap_or_else(rand::random);
         let request = options.into_request(&self.inner.options.owner, request_id)?;
+        let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
+        let (name, lives_for_ms) = (request.name.clone(), u64::from(ttl_ms) + u64::from(request.wait_ms));
         // Under an id of our own nobody else can ever learn of the grant: if we do not either, it is to be let go.
-        let mut unseen = Unseen { client: self, name: request.name.clone(), request_id, armed: chosen.is_none() };
-        let outcome = self.run(Op::Acquire(request)).await;
-        unseen.armed &= matches!(&outcome, Err(error) if error.is_outcome_unknown());
-        let driven = outcome?;
+        let mut unseen = Unseen { client: self, name, request_id, lives_for_ms, keeper, armed: chosen.is_none() };
+        let outcome = self.tried_within(Op::Acquire(request), self.inner.options.timeout).await;
+        unseen.armed = match &outcome {
+            Ok(_) => false,
+            // The caller goes on with its own id; it is left to it.
+            Err((error, _)) if error.is_outcome_unknown() => chosen.is_none(),
+            // Refused: but an earlier try may arrive yet, and be granted then.
+            Err((_, in_doubt)) => *in_doubt,
+        };
+        let driven = outcome.map_err(|(error, _)| error)?;
         match driven.answer {
             Answer::Grant(grant) => {
                 Ok(Timed { grant, first_sent: driven.first_sent, tries: driven.tries, fresh_id: chosen.is_none() })
@@ -238,11 +295,12 @@ impl Client {
         name: &str,
         token: u64,
         timeout: Duration,
-    ) -> Result<(Renewal, Instant), Error> {
+    ) -> Result<(Renewal, Sent), Error> {
+        let asleep = self.asleep();
         let op = Op::Renew(v1::RenewRequest { name: name.into(), fencing_token: token });
         let driven = self.run_within(op, timeout).await?;
         match driven.answer {
-            Answer::Renew(renewal) => Ok((renewal, driven.sent)),
+            Answer::Renew(renewal) => Ok((renewal, Sent { at: driven.sent, asleep })),
             _ => Err(Error::confused("a renewal")),
         }
     }
@@ -250,18 +308,13 @@ impl Client {
     /// With when the acknowledged try was sent.
     pub(crate) async fn heartbeat_timed(
         &self,
-        session_id: &str,
-        shards: &[u32],
+        request: v1::HeartbeatRequest,
         timeout: Duration,
-    ) -> Result<(Heartbeat, Instant), Error> {
-        let op = Op::Heartbeat(v1::HeartbeatRequest {
-            session_id: session_id.into(),
-            shards: shards.to_vec(),
-            ..Default::default()
-        });
-        let driven = self.run_within(op, timeout).await?;
+    ) -> Result<(Heartbeat, Sent), Error> {
+        let asleep = self.asleep();
+        let driven = self.run_within(Op::Heartbeat(request), timeout).await?;
         match driven.answer {
-            Answer::Heartbeat(heartbeat) => Ok((heartbeat, driven.sent)),
+            Answer::Heartbeat(heartbeat) => Ok((heartbeat, Sent { at: driven.sent, asleep })),
             _ => Err(Error::confused("a heartbeat")),
         }
     }
@@ -271,10 +324,16 @@ impl Client {
     }
 
     async fn run_within(&self, op: Op, timeout: Duration) -> Result<Driven<Answer>, Error> {
-        let servers = self.inner.servers.as_ref().map_err(Clone::clone)?;
+        self.tried_within(op, timeout).await.map_err(|(error, _)| error)
+    }
+
+    /// The error says whether a try is in doubt still: see [`GivenUp`](crate::drive::GivenUp).
+    async fn tried_within(&self, op: Op, timeout: Duration) -> Result<Driven<Answer>, (Error, bool)> {
+        let not_tried = |error: Error| (error, false);
+        let servers = self.inner.servers.as_ref().map_err(|error| not_tried(error.clone()))?;
         let operation = Operation::of(op);
-        wire::check_operation(&operation)?;
-        let op = operation.op.as_ref().ok_or_else(|| Error::invalid("the operation is empty"))?;
+        wire::check_operation(&operation).map_err(|error| not_tried(error.into()))?;
+        let op = operation.op.as_ref().ok_or_else(|| not_tried(Error::invalid("the operation is empty")))?;
         let policy = self.policy(op.kind(), op.wait_ms(), timeout, servers);
         let reach = &Reach::default();
         let send = |next: Try| {
@@ -294,7 +353,7 @@ impl Client {
             }
         };
         let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, send).await;
-        driven.map_err(|error| reach.explain(*error, servers))
+        driven.map_err(|given_up| (reach.explain(*given_up.error, servers), given_up.in_doubt))
     }
 
     /// For what is no operation of the stream: a unary RPC, retried like the rest. `kind` must be a read.
@@ -311,8 +370,12 @@ impl Client {
         let (send, reach) = (&send, &Reach::default());
         let sent = |next: Try| async move {
             let timeout = Duration::from_millis(next.timeout_ms);
+            let began = Instant::now();
             let outcome = match servers.channel(next.target, timeout).await {
-                Ok(channel) => send(channel, timeout).await.map_err(|status| unary::failed(&status)),
+                // What it took to connect is part of the time.
+                Ok(channel) => send(channel, timeout.saturating_sub(began.elapsed()).max(LEAST_TIME))
+                    .await
+                    .map_err(|status| unary::failed(&status)),
                 Err(not_sent) => Err(not_sent),
             };
             if matches!(outcome, Err(Failure::Lost(_))) {
@@ -323,7 +386,7 @@ impl Client {
             outcome
         };
         let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, sent).await;
-        driven.map(|driven| driven.answer).map_err(|error| reach.explain(*error, servers))
+        driven.map(|driven| driven.answer).map_err(|given_up| reach.explain(*given_up.error, servers))
     }
 
     /// With one gateway a try may take all the time there is: the gateway itself tries again. With several, a gateway that
@@ -381,37 +444,26 @@ pub(crate) struct Timed {
     pub(crate) fresh_id: bool,
 }
 
-/// An acquire whose answer nobody may ever see.
+/// What is left until then, for an operation that is part of a longer one.
+pub(crate) fn left_until(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()).max(LEAST_TIME)
+}
+
+/// An acquire whose grant no caller may ever see: cancelled on drop, and let go.
 struct Unseen<'a> {
     client: &'a Client,
     name: String,
     request_id: RequestId,
+    lives_for_ms: u64,
+    keeper: Option<Keeper>,
     armed: bool,
 }
 
 impl Drop for Unseen<'_> {
     fn drop(&mut self) {
-        if !self.armed {
-            return;
+        if self.armed {
+            let wait = Unwanted::Wait { name: std::mem::take(&mut self.name), request_id: self.request_id };
+            self.client.let_go(wait, Duration::from_millis(self.lives_for_ms), self.keeper.take());
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (client, name, request_id) = (self.client.clone(), std::mem::take(&mut self.name), self.request_id);
-        runtime.spawn(async move {
-            // A cancel may overtake its acquire, which then is not there yet: asked again while the acquire may be under way.
-            let until = Instant::now() + client.options().timeout;
-            let mut pause = CANCEL_AGAIN;
-            loop {
-                match client.cancel_wait(&name, request_id).await {
-                    Ok(Cancelled { grant: Some(grant), .. }) => {
-                        let _ = client.release(&name, grant.fencing_token).await;
-                        return;
-                    }
-                    Ok(Cancelled { cancelled: true, .. }) => return,
-                    _ if Instant::now() >= until => return,
-                    _ => tokio::time::sleep(pause).await,
-                }
-                pause *= 2;
-            }
-        });
     }
 }

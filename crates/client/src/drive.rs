@@ -22,6 +22,22 @@ pub struct Driven<A> {
     pub target: u64,
 }
 
+/// An operation that came to no success.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// For the caller.
+    pub error: Box<Error>,
+    /// A try may have been done, or may be done yet, whatever `error` says: it was sent, and not answered. An acquire that was
+    /// refused is to be cancelled then, or a late copy of it may be granted to nobody.
+    pub in_doubt: bool,
+}
+
+impl From<GivenUp> for Box<Error> {
+    fn from(given_up: GivenUp) -> Box<Error> {
+        given_up.error
+    }
+}
+
 /// The tries of one operation.
 #[derive(Clone, Debug)]
 pub struct Course {
@@ -60,7 +76,7 @@ impl Course {
         targets: T,
         abandoned: impl Fn() -> bool,
         mut send: S,
-    ) -> Result<Driven<A>, Box<Error>>
+    ) -> Result<Driven<A>, GivenUp>
     where
         S: FnMut(Try) -> F,
         F: Future<Output = Result<A, Failure>>,
@@ -72,7 +88,8 @@ impl Course {
         };
         loop {
             if self.first_sent.is_some() && abandoned() && !matches!(decision, Decision::GiveUp(_)) {
-                return Err(Box::new(Error::outcome_unknown("given up: whoever asked is gone")));
+                let error = Box::new(Error::outcome_unknown("given up: the client that asked is gone"));
+                return Err(GivenUp { error, in_doubt: true });
             }
             match decision {
                 Decision::Send(next) => {
@@ -92,7 +109,7 @@ impl Course {
                     let now_ms = self.now_ms();
                     decision = self.attempt.resume(now_ms);
                 }
-                Decision::GiveUp(error) => return Err(error),
+                Decision::GiveUp(error) => return Err(GivenUp { error, in_doubt: self.attempt.in_doubt() }),
             }
         }
     }

@@ -1,7 +1,9 @@
 //! One lock that keeps itself: renewed in the background, released at the end.
 
-use crate::client::Timed;
-use crate::lease::{Lease, LeaseCell, LostReason};
+use crate::client::{Timed, left_until};
+use crate::lease::{Lease, LeaseCell, LostReason, renew_every};
+use crate::letting_go::{Unwanted, is_final};
+use crate::session::Keeper;
 use crate::{AcquireOptions, Client, Error, ErrorCode, Grant};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +12,13 @@ use tokio::time::Instant;
 
 /// A held lock with a private lease of its own.
 ///
-/// * Renewed every third of its TTL, as long as the guard lives and the lock is held.
+/// * Renewed every third of its TTL, and every [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max)
+///   at the latest, as long as the guard lives and the lock is held. So it hears of a break within that time.
 /// * Counts as lost before the service can grant it to another, because validity is counted from the moment each renewal
-///   was sent; a process that is suspended together with its monotonic clock (a sleeping laptop) is the exception, and a
-///   reason to use the [`token`](Self::token).
-/// * Dropping it lets it go in the background; [`release`](Self::release) says whether that worked.
+///   was sent. A machine that was suspended meanwhile (a sleeping laptop) loses it when it wakes. A virtual machine whose host
+///   stops all its clocks does not notice, and is a reason to use the [`token`](Self::token).
+/// * Dropping it lets it go in the background, where that is tried until the server answers or the TTL is over;
+///   [`release`](Self::release) says whether that worked.
 #[derive(Debug)]
 pub struct LockGuard {
     client: Client,
@@ -29,10 +33,14 @@ impl LockGuard {
         if !options.session_id.is_empty() {
             return Err(Error::invalid("a guard renews a private lease: use Session::acquire for a lock of a session"));
         }
-        let timed = client.acquire_timed(options).await?;
-        let holding = Holding { client: &client, grant: &timed.grant, armed: true };
-        let lease = Arc::new(LeaseCell::new(first_lease(&client, &timed).await?));
+        client.letting_go().remember_runtime();
+        let asleep = client.asleep();
+        let until = options.until(client.options().timeout);
+        let timed = client.acquire_timed(options.claimed(), None).await?;
+        let holding = Holding::new(&client, &timed.grant, None);
+        let (lease, asleep) = first_lease(&client, &timed, asleep, until).await?;
         holding.disarm();
+        let lease = Arc::new(LeaseCell::new(lease, asleep, client.options().suspend_clock.clone()));
         let renewal = tokio::spawn(renew(client.clone(), timed.grant.clone(), lease.clone()));
         Ok(LockGuard { client, grant: timed.grant, lease, renewal, released: false })
     }
@@ -52,14 +60,15 @@ impl LockGuard {
         &self.grant
     }
 
-    /// Held, as far as can be known.
+    /// Held, as far as can be known: it was not broken by the time the last acknowledged renewal was sent, and its TTL has not run
+    /// out since, sleep of this machine counted.
     pub fn is_valid(&self) -> bool {
         self.lease.lost_now().is_none()
     }
 
     /// How much longer it is held if no renewal gets through. Zero once it is lost.
     pub fn valid_for(&self) -> Duration {
-        self.lease.read(|lease| lease.valid_for(Instant::now()))
+        self.lease.valid_for()
     }
 
     /// Resolves when the lock is lost, with the reason: stop acting on it then.
@@ -70,13 +79,13 @@ impl LockGuard {
     /// Lets go.
     ///
     /// # Errors
-    /// [`Error::is_fenced`] if it was lost before; [`Error::is_outcome_unknown`] and the like leave it to its TTL.
+    /// [`Error::is_fenced`] if it was lost before. After any other error it is tried again in the background, until the
+    /// server answers or the TTL is over.
     pub async fn release(mut self) -> Result<(), Error> {
         self.renewal.abort();
         let outcome = self.client.release(self.name(), self.token()).await;
-        // Not before: a dropped future leaves the release to `drop`.
-        self.released = true;
-        self.lease.lose(LostReason::Released);
+        // Not before: a dropped future leaves the release to `drop`, and so does one that got no certain answer.
+        self.released = outcome.as_ref().err().is_none_or(is_final);
         outcome.map(|_| ())
     }
 }
@@ -85,64 +94,75 @@ impl Drop for LockGuard {
     fn drop(&mut self) {
         self.renewal.abort();
         let fenced = matches!(self.lease.lost_now(), Some(LostReason::Fenced(_)));
+        self.lease.lose(LostReason::Released);
         if !self.released && !fenced {
-            release_in_background(&self.client, &self.grant);
+            self.client.let_go(Unwanted::lock(&self.grant), self.lease.ttl(), None);
         }
     }
 }
 
-/// Best effort: without a runtime, or without an answer, the lock ends with its TTL.
-pub(crate) fn release_in_background(client: &Client, grant: &Grant) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let (client, name, token) = (client.clone(), grant.resource_name.clone(), grant.fencing_token);
-    runtime.spawn(async move {
-        if let Err(error) = client.release(&name, token).await {
-            tracing::debug!(token, %error, "a dropped lock was not released: it ends with its TTL");
-        }
-    });
-}
-
-/// Held, and not yet in anybody's hands: let go again unless it gets there.
+/// A grant that no caller has yet: let go again unless it gets there.
 pub(crate) struct Holding<'a> {
-    pub(crate) client: &'a Client,
-    pub(crate) grant: &'a Grant,
-    pub(crate) armed: bool,
+    client: &'a Client,
+    unwanted: Option<Unwanted>,
+    ttl: Duration,
+    keeper: Option<Keeper>,
 }
 
 impl Holding<'_> {
+    /// `keeper`: the session that keeps it alive.
+    pub(crate) fn new<'a>(client: &'a Client, grant: &Grant, keeper: Option<Keeper>) -> Holding<'a> {
+        let ttl = Duration::from_millis(grant.ttl_ms.into());
+        Holding { client, unwanted: Some(Unwanted::lock(grant)), ttl, keeper }
+    }
+
     pub(crate) fn disarm(mut self) {
-        self.armed = false;
+        self.unwanted = None;
     }
 }
 
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
-        if self.armed {
-            release_in_background(self.client, self.grant);
+        if let Some(unwanted) = self.unwanted.take() {
+            self.client.let_go(unwanted, self.ttl, self.keeper.take());
         }
     }
 }
 
-/// What may be believed of a lock that has just been acquired.
+/// What may be believed of a lock that has just been acquired, and the sleep that counts with it.
 ///
 /// Its TTL began no earlier than its request id was first sent. For one that waited, or took more than one try, that may be
 /// long ago; for an id of the caller's, which may be older than this call, it is not known at all. Such a lock is renewed
-/// at once, and counted from there.
-async fn first_lease(client: &Client, timed: &Timed) -> Result<Lease, Error> {
+/// at once, and counted from there. So is one that must be claimed: it is held only once the claim is acknowledged.
+async fn first_lease(
+    client: &Client,
+    timed: &Timed,
+    asleep: Duration,
+    until: Instant,
+) -> Result<(Lease, Duration), Error> {
     let grant = &timed.grant;
-    let ttl = Duration::from_millis(grant.ttl_ms.into());
-    let mut lease = Lease::new(timed.first_sent, ttl);
-    if timed.fresh_id && grant.waited_ms == 0 && timed.tries == 1 && lease.lost_at(Instant::now()).is_none() {
-        return Ok(lease);
+    let token = grant.fencing_token;
+    let mut lease = Lease::new(timed.first_sent, Duration::from_millis(grant.ttl_ms.into()));
+    let claimed = grant.claim_within_ms == 0;
+    let began_now = timed.fresh_id && grant.waited_ms == 0 && timed.tries == 1;
+    if claimed && began_now && lease.lost_at(Instant::now()).is_none() {
+        return Ok((lease, asleep));
     }
-    match client.renew_timed(&grant.resource_name, grant.fencing_token, client.options().timeout).await {
-        Ok((renewal, sent)) => lease = Lease::new(sent, Duration::from_millis(renewal.ttl_ms.into())),
+    match client.renew_timed(&grant.resource_name, token, left_until(until)).await {
+        Ok((renewal, sent)) => {
+            let lease = Lease::new(sent.at, Duration::from_millis(renewal.ttl_ms.into()));
+            return still_valid(lease, sent.asleep);
+        }
         Err(error) if error.is_fenced() => return Err(error),
-        Err(error) if !timed.fresh_id => return Err(error.after_grant(grant.fencing_token)),
+        Err(error) if !timed.fresh_id || !claimed => return Err(error.after_grant(token)),
         Err(error) => tracing::debug!(%error, "a fresh lock could not be renewed: counted from its first request"),
     }
+    still_valid(lease, asleep)
+}
+
+fn still_valid(mut lease: Lease, asleep: Duration) -> Result<(Lease, Duration), Error> {
     match lease.lost_at(Instant::now()) {
-        None => Ok(lease),
+        None => Ok((lease, asleep)),
         Some(_) => Err(Error::new(
             ErrorCode::Expired,
             "the lock was granted, and by the time that was known its lease may have run out: acquire anew, with a longer TTL",
@@ -152,28 +172,31 @@ async fn first_lease(client: &Client, timed: &Timed) -> Result<Lease, Error> {
 
 /// Renews until the lock is lost.
 async fn renew(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
+    let interval_max = client.options().renew_interval_max;
     loop {
-        let due = lease.read(Lease::renew_at);
-        tokio::time::sleep_until(due).await;
-        let left = lease.read(|lease| lease.valid_for(Instant::now()));
+        tokio::time::sleep_until(lease.renew_at(interval_max)).await;
+        let (left, ttl) = (lease.valid_for(), lease.ttl());
         if left.is_zero() {
             return;
         }
         // A try that is not answered must leave time for another.
-        let timeout = left.min(lease.read(Lease::ttl) / 3).min(client.options().timeout);
+        let timeout = left.min(ttl / 3).min(client.options().timeout);
         match client.renew_timed(&grant.resource_name, grant.fencing_token, timeout).await {
             Ok((renewal, sent)) => {
                 if !lease.renewed(sent, Duration::from_millis(renewal.ttl_ms.into())) {
                     return;
                 }
             }
-            Err(error) if error.is_fenced() || error.is_invalid() => {
-                return lease.lose(LostReason::Fenced(error.message));
-            }
+            Err(error) if is_final(&error) => return lease.lose(LostReason::Fenced(error.message)),
             Err(error) => {
                 tracing::debug!(token = grant.fencing_token, %error, "a renewal failed: tried again while the lock is valid");
-                tokio::time::sleep(lease.read(Lease::ttl) / 20).await;
+                tokio::time::sleep(pause_after_failure(ttl, interval_max)).await;
             }
         }
     }
+}
+
+/// A twentieth of a short TTL; a few of them between two renewals of a long one.
+pub(crate) fn pause_after_failure(ttl: Duration, interval_max: Duration) -> Duration {
+    renew_every(ttl, interval_max) * 3 / 20
 }

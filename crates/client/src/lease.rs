@@ -2,7 +2,9 @@
 //!
 //! It promises that a lock counts as lost here before the server can give it to another, as long as clocks run apart by
 //! less than [`margin`]: validity is counted from the moment the request was *sent*, and the server's count starts later.
+//! A machine that was suspended meanwhile is no exception: see [`clock`](crate::clock).
 
+use crate::clock::SuspendClock;
 use crate::planted::{self, Bug};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,6 +18,10 @@ pub enum LostReason {
     NotRenewed,
     /// The server said so: it expired, was broken, or its session is lost.
     Fenced(String),
+    /// This machine was suspended for so long since the last renewal was sent. The server's clock went on.
+    Suspended(Duration),
+    /// It may have ended, and nobody can tell: more locks of its session were broken than the server remembers.
+    InDoubt(String),
     /// It was let go.
     Released,
 }
@@ -24,7 +30,10 @@ impl std::fmt::Display for LostReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LostReason::NotRenewed => f.write_str("it could not be renewed in time"),
-            LostReason::Fenced(why) => f.write_str(why),
+            LostReason::Fenced(why) | LostReason::InDoubt(why) => f.write_str(why),
+            LostReason::Suspended(slept) => {
+                write!(f, "this machine was suspended for {:.1} s, and the lock was not renewed", slept.as_secs_f64())
+            }
             LostReason::Released => f.write_str("it was released"),
         }
     }
@@ -43,10 +52,19 @@ pub fn valid_until(sent: Instant, ttl: Duration) -> Instant {
     sent + ttl.saturating_sub(margin(ttl))
 }
 
-/// When a lease renewed at `sent` is to be renewed next: after a third of its TTL, so that two tries may fail.
-pub fn renew_at(sent: Instant, ttl: Duration) -> Instant {
-    sent + ttl / 3
+/// A longer suspend than this loses a lease. A shorter one only takes its own length off the validity.
+pub const SUSPEND_TOLERANCE: Duration = Duration::from_millis(100);
+
+/// Time between renewals: a third of the TTL, so that two tries may fail, and at most `interval_max`, because a renewal
+/// is how a holder hears that its lock was broken.
+pub fn renew_every(ttl: Duration, interval_max: Duration) -> Duration {
+    (ttl / 3).min(interval_max.max(INTERVAL_LEAST))
 }
+
+/// No shorter interval can be chosen, so that a mistake does not renew without a pause.
+const INTERVAL_LEAST: Duration = Duration::from_millis(100);
+/// A watcher of a lease looks for a suspend so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A lease as its holder may believe in it.
 ///
@@ -98,9 +116,9 @@ impl Lease {
         }
     }
 
-    /// When to renew.
-    pub fn renew_at(&self) -> Instant {
-        renew_at(self.sent, self.ttl)
+    /// When to renew: see [`renew_every`].
+    pub fn renew_at(&self, interval_max: Duration) -> Instant {
+        self.sent + renew_every(self.ttl, interval_max)
     }
 
     /// Its time to live.
@@ -109,52 +127,110 @@ impl Lease {
     }
 }
 
-/// A lease shared by its holder and whoever renews it.
-#[derive(Debug)]
-pub(crate) struct LeaseCell(watch::Sender<Lease>);
+/// When a request was sent that began or renewed a lease.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    /// The try that was answered.
+    pub(crate) at: Instant,
+    /// How long the machine had been suspended in all, read at `at` or before.
+    pub(crate) asleep: Duration,
+}
 
-impl LeaseCell {
-    pub(crate) fn new(lease: Lease) -> LeaseCell {
-        LeaseCell(watch::Sender::new(lease))
+/// A lease, and the suspends that its last acknowledged request knew of.
+#[derive(Debug)]
+struct Watched {
+    lease: Lease,
+    asleep: Duration,
+}
+
+impl Watched {
+    /// Why it is lost; `None`: it holds. A suspend longer than [`SUSPEND_TOLERANCE`] loses it here.
+    fn lost_at(&mut self, now: Instant, asleep: Duration) -> Option<&LostReason> {
+        let slept = asleep.saturating_sub(self.asleep);
+        let lost = self.lease.lost_at(now + slept.min(SUSPEND_TOLERANCE)).is_some();
+        if !lost && slept > SUSPEND_TOLERANCE {
+            self.lease.lose(LostReason::Suspended(slept));
+        }
+        self.lease.lost.as_ref()
     }
 
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Lease) -> T) -> T {
-        read(&self.0.borrow())
+    fn valid_for(&self, now: Instant, asleep: Duration) -> Duration {
+        let slept = asleep.saturating_sub(self.asleep);
+        if slept > SUSPEND_TOLERANCE { Duration::ZERO } else { self.lease.valid_for(now + slept) }
+    }
+}
+
+/// A lease shared by its holder and the task that renews it.
+///
+/// * Once lost it stays lost.
+/// * Every look at it looks for a suspend first, because no timer fires while the machine sleeps.
+#[derive(Debug)]
+pub(crate) struct LeaseCell {
+    watched: watch::Sender<Watched>,
+    clock: SuspendClock,
+}
+
+impl LeaseCell {
+    /// `asleep`: as the request that `lease` counts from knew it.
+    pub(crate) fn new(lease: Lease, asleep: Duration, clock: SuspendClock) -> LeaseCell {
+        LeaseCell { watched: watch::Sender::new(Watched { lease, asleep }), clock }
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        self.watched.borrow().lease.ttl()
+    }
+
+    pub(crate) fn renew_at(&self, interval_max: Duration) -> Instant {
+        self.watched.borrow().lease.renew_at(interval_max)
+    }
+
+    /// How much longer it holds without renewal.
+    pub(crate) fn valid_for(&self) -> Duration {
+        let (now, asleep) = (Instant::now(), self.clock.total());
+        self.watched.borrow().valid_for(now, asleep)
     }
 
     /// Says whether the lease lives on.
-    pub(crate) fn renewed(&self, sent: Instant, ttl: Duration) -> bool {
+    pub(crate) fn renewed(&self, sent: Sent, ttl: Duration) -> bool {
+        let (now, asleep) = (Instant::now(), self.clock.total());
         let mut alive = false;
-        self.0.send_modify(|lease| alive = lease.renewed(Instant::now(), sent, ttl));
+        self.watched.send_modify(|watched| {
+            alive = watched.lost_at(now, asleep).is_none() && watched.lease.renewed(now, sent.at, ttl);
+            if alive {
+                watched.asleep = watched.asleep.max(sent.asleep);
+            }
+        });
         alive
     }
 
     pub(crate) fn lose(&self, reason: LostReason) {
-        self.0.send_modify(|lease| lease.lose(reason));
+        self.watched.send_modify(|watched| watched.lease.lose(reason));
     }
 
     /// Why it is lost by now; `None`: it holds.
     pub(crate) fn lost_now(&self) -> Option<LostReason> {
-        let now = Instant::now();
-        if self.0.borrow().valid_for(now) > Duration::ZERO {
+        let (now, asleep) = (Instant::now(), self.clock.total());
+        if !self.watched.borrow().valid_for(now, asleep).is_zero() {
             return None;
         }
         let mut reason = None;
-        self.0.send_modify(|lease| reason = lease.lost_at(now).cloned());
+        self.watched.send_modify(|watched| reason = watched.lost_at(now, asleep).cloned());
         reason
     }
 
     /// Resolves when it is lost.
     pub(crate) async fn lost(&self) -> LostReason {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.watched.subscribe();
         loop {
             if let Some(reason) = self.lost_now() {
                 return reason;
             }
-            let valid_until = changes.borrow_and_update().valid_until;
+            let valid_until = changes.borrow_and_update().lease.valid_until;
+            // No timer counts sleep, so this one is short.
+            let look_again = valid_until.min(Instant::now() + LOOK_AGAIN);
             tokio::select! {
                 _ = changes.changed() => {}
-                () = tokio::time::sleep_until(valid_until) => {}
+                () = tokio::time::sleep_until(look_again) => {}
             }
         }
     }
@@ -164,6 +240,7 @@ impl LeaseCell {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::{Arc, Mutex};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -172,7 +249,8 @@ mod tests {
         let sent = Instant::now();
         let mut lease = Lease::new(sent, 10_000 * MS);
         assert_eq!(lease.valid_for(sent), 9_898 * MS);
-        assert_eq!(lease.renew_at(), sent + 10_000 * MS / 3);
+        assert_eq!(lease.renew_at(10_000 * MS), sent + 10_000 * MS / 3);
+        assert_eq!(Lease::new(sent, 86_400_000 * MS).renew_at(10_000 * MS), sent + 10_000 * MS, "a break is heard of");
         assert_eq!(lease.lost_at(sent + 9_897 * MS), None);
         assert_eq!(lease.lost_at(sent + 9_898 * MS), Some(&LostReason::NotRenewed));
         assert_eq!(lease.valid_for(sent), Duration::ZERO, "and stays lost");
@@ -228,14 +306,21 @@ mod tests {
         }
     }
 
+    fn cell(ttl: Duration) -> LeaseCell {
+        LeaseCell::new(Lease::new(Instant::now(), ttl), Duration::ZERO, SuspendClock::from_fn(|| Duration::ZERO))
+    }
+
+    fn sent(asleep: Duration) -> Sent {
+        Sent { at: Instant::now(), asleep }
+    }
+
     #[tokio::test]
     async fn lost_resolves_when_the_validity_ends_or_the_server_says_so() {
-        let sent = Instant::now();
-        let cell = LeaseCell::new(Lease::new(sent, 100 * MS));
-        assert_eq!(cell.lost().await, LostReason::NotRenewed);
-        assert!(sent.elapsed() >= 97 * MS);
+        let began = Instant::now();
+        assert_eq!(cell(100 * MS).lost().await, LostReason::NotRenewed);
+        assert!(began.elapsed() >= 97 * MS);
 
-        let cell = std::sync::Arc::new(LeaseCell::new(Lease::new(Instant::now(), 3_600_000 * MS)));
+        let cell = Arc::new(cell(3_600_000 * MS));
         assert_eq!(cell.lost_now(), None);
         let watcher = tokio::spawn({
             let cell = cell.clone();
@@ -244,6 +329,51 @@ mod tests {
         tokio::task::yield_now().await;
         cell.lose(LostReason::Fenced("broken".into()));
         assert_eq!(watcher.await.unwrap(), LostReason::Fenced("broken".into()));
-        assert!(!cell.renewed(Instant::now(), 1_000 * MS));
+        assert!(!cell.renewed(sent(Duration::ZERO), 1_000 * MS));
+    }
+
+    /// A lease of an hour on a machine that can be put to sleep.
+    fn sleeper() -> (LeaseCell, Arc<Mutex<Duration>>) {
+        let asleep = Arc::new(Mutex::new(Duration::from_secs(50)));
+        let clock = SuspendClock::from_fn({
+            let asleep = asleep.clone();
+            move || *asleep.lock().unwrap()
+        });
+        let lease = Lease::new(Instant::now(), 3_600_000 * MS);
+        (LeaseCell::new(lease, Duration::from_secs(50), clock), asleep)
+    }
+
+    #[test]
+    fn a_suspend_loses_the_lease_though_its_timer_did_not_run_out() {
+        let (cell, asleep) = sleeper();
+        assert!(cell.lost_now().is_none() && !cell.valid_for().is_zero(), "sleep before the request is no loss");
+        *asleep.lock().unwrap() += 2_000 * MS;
+        assert_eq!(cell.valid_for(), Duration::ZERO);
+        assert!(!cell.renewed(sent(52_000 * MS), 3_600_000 * MS), "a renewal does not revive it");
+        assert_eq!(cell.lost_now(), Some(LostReason::Suspended(2_000 * MS)));
+        *asleep.lock().unwrap() -= 2_000 * MS;
+        assert!(cell.lost_now().is_some(), "and it stays lost");
+    }
+
+    #[test]
+    fn a_short_suspend_is_taken_off_the_validity() {
+        let (cell, asleep) = sleeper();
+        let before = cell.valid_for();
+        *asleep.lock().unwrap() += 60 * MS;
+        assert!(cell.lost_now().is_none());
+        assert!(cell.valid_for() <= before - 60 * MS);
+        assert!(cell.renewed(sent(50_060 * MS), 3_600_000 * MS));
+        *asleep.lock().unwrap() += 60 * MS;
+        assert!(cell.lost_now().is_none(), "counted from the last acknowledged request");
+    }
+
+    #[tokio::test]
+    async fn a_watcher_notices_a_suspend_without_any_answer() {
+        let (cell, asleep) = sleeper();
+        let (reason, ()) = tokio::join!(cell.lost(), async {
+            tokio::task::yield_now().await;
+            *asleep.lock().unwrap() += 5_000 * MS;
+        });
+        assert_eq!(reason, LostReason::Suspended(5_000 * MS));
     }
 }

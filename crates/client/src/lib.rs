@@ -12,11 +12,13 @@
 //! drive the pure ones.
 
 mod client;
+pub mod clock;
 pub mod drive;
 mod error;
 mod guard;
 pub mod leaders;
 pub mod lease;
+mod letting_go;
 pub mod mux;
 mod options;
 pub mod planted;

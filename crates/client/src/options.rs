@@ -1,12 +1,17 @@
 //! What the caller can choose.
 
 use crate::Error;
+use crate::clock::SuspendClock;
 use std::time::Duration;
+use tokio::time::Instant;
 use wire::limits::{DEFAULT_TIMEOUT_MS, REQUEST_ID_BYTES};
 use wire::v1::{AcquireRequest, Mode};
 
 /// Identifies one acquire through all its retries.
 pub type RequestId = [u8; REQUEST_ID_BYTES];
+
+/// First lease of a grant out of the queue, until it is claimed.
+const CLAIM_TTL: Duration = Duration::from_secs(10);
 
 /// How a [`Client`](crate::Client) behaves.
 #[derive(Clone, Debug)]
@@ -22,6 +27,11 @@ pub struct ClientOptions {
     pub queue_ops_max: usize,
     /// A gateway must be connected to within this time. Default: 2 s.
     pub connect_timeout: Duration,
+    /// Guards and sessions renew after a third of their TTL, and after this time at the latest, because a renewal is how they
+    /// hear that a lock was broken. Default: 10 s.
+    pub renew_interval_max: Duration,
+    /// Tells how long this machine has been suspended. Default: the machine's own.
+    pub suspend_clock: SuspendClock,
 }
 
 impl Default for ClientOptions {
@@ -32,6 +42,8 @@ impl Default for ClientOptions {
             unary: false,
             queue_ops_max: 16_384,
             connect_timeout: Duration::from_secs(2),
+            renew_interval_max: Duration::from_secs(10),
+            suspend_clock: SuspendClock::system(),
         }
     }
 }
@@ -57,6 +69,18 @@ impl ClientOptions {
     /// A unary RPC for each operation.
     pub fn unary(mut self, unary: bool) -> Self {
         self.unary = unary;
+        self
+    }
+
+    /// Guards and sessions hear of a broken lock within this time. A lower value costs more renewals.
+    pub fn renew_interval_max(mut self, interval: Duration) -> Self {
+        self.renew_interval_max = interval;
+        self
+    }
+
+    /// Another clock of suspends, for tests.
+    pub fn suspend_clock(mut self, clock: SuspendClock) -> Self {
+        self.suspend_clock = clock;
         self
     }
 }
@@ -92,6 +116,7 @@ pub struct AcquireOptions {
     pub(crate) session_id: String,
     pub(crate) metadata: String,
     pub(crate) request_id: Option<RequestId>,
+    pub(crate) claim_ttl: Option<Duration>,
 }
 
 impl AcquireOptions {
@@ -149,9 +174,34 @@ impl AcquireOptions {
 
     /// The request id, so that the caller itself can try again after an unknown outcome, or cancel. Without it a fresh one
     /// is chosen, and a grant that nobody can know of is let go again.
+    ///
+    /// An id is used up by any other answer than [`Error::is_outcome_unknown`]: an earlier try may be on its way still, and is
+    /// cancelled, with the id, in the background. Choose a fresh id for the next acquire.
     pub fn request_id(mut self, id: RequestId) -> Self {
         self.request_id = Some(id);
         self
+    }
+
+    /// A grant out of the queue begins with this TTL at most, until this client claims it, which it does at once. A client
+    /// that died while it waited then blocks the name for this long, not for its TTL. Guards and sessions do so by themselves, with 10 s.
+    pub fn claim_ttl(mut self, ttl: Duration) -> Self {
+        self.claim_ttl = Some(ttl);
+        self
+    }
+
+    /// With the default claim TTL, if it may wait and none was chosen.
+    pub(crate) fn claimed(mut self) -> Self {
+        if !self.wait.is_zero() {
+            self.claim_ttl.get_or_insert(CLAIM_TTL);
+        }
+        self
+    }
+
+    /// When the time of an operation with these options is up, its wait included.
+    pub(crate) fn until(&self, timeout: Duration) -> Instant {
+        Instant::now()
+            + Duration::from_millis(whole_ms(self.wait).into())
+            + Duration::from_millis(whole_ms(timeout).into())
     }
 
     pub(crate) fn into_request(self, default_owner: &str, request_id: RequestId) -> Result<AcquireRequest, Error> {
@@ -166,7 +216,7 @@ impl AcquireOptions {
             permit_limit: self.permit_limit,
             session_id: self.session_id,
             metadata: self.metadata,
-            ..Default::default()
+            claim_ttl_ms: self.claim_ttl.map_or(0, |ttl| whole_ms(ttl).max(1)),
         })
     }
 }

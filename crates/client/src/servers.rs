@@ -5,7 +5,7 @@ use crate::unary;
 use crate::{ClientOptions, Error};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 use wire::ErrorClass;
 use wire::v1::Operation;
@@ -101,9 +101,12 @@ impl Servers {
         operation: Operation,
         timeout: Duration,
     ) -> Result<Answer, Failure> {
-        let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
+        let wait = Duration::from_millis(operation.op.as_ref().map_or(0, |op| op.wait_ms()).into());
+        let began = Instant::now();
         let channel = self.channel(target, timeout).await?;
-        let outcome = unary::call(channel, operation, timeout + Duration::from_millis(wait_ms.into())).await;
+        // What it took to connect is part of the time.
+        let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
+        let outcome = unary::call(channel, operation, left + wait).await;
         if matches!(outcome, Err(Failure::Lost(_))) {
             self.forget_channel(target);
         }

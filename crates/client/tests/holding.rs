@@ -187,7 +187,6 @@ fn shards(lost: Arc<AtomicU64>, failed: Arc<AtomicU64>) -> impl Fn(&Op) -> React
             Reaction::Answer(Answer::Heartbeat(HeartbeatResponse {
                 lost_shards: among(&lost),
                 failed_shards: among(&failed),
-                renewed_shards: 0,
                 ..Default::default()
             }))
         }

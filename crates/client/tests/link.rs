@@ -95,7 +95,7 @@ async fn an_operation_ends_with_its_time() {
     let link = link(&fake.endpoint());
     let outcome = link.call(acquire("n"), 300).await;
     assert!(matches!(outcome, Err(Failure::Lost(_))), "{outcome:?}");
-    assert_eq!(fake.operations()[0].timeout_ms, 270, "told less than what we wait");
+    assert!(fake.operations()[0].timeout_ms <= 270, "told less than what we wait");
 }
 
 #[tokio::test]

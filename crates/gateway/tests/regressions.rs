@@ -104,7 +104,10 @@ async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     let mut asked = 0;
     for id in 0..200 {
         let history = Op::History(HistoryRequest { name: "n".into(), ..Default::default() });
-        frames.send(OperationFrame { operations: vec![Operation { id, ..Operation::of(history) }] }).await.unwrap();
+        frames
+            .send(OperationFrame { operations: vec![Operation { id, ..Operation::of(history) }], ..Default::default() })
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         asked = fakes.count(|_, op| matches!(op, Op::History(_)));
     }
@@ -152,7 +155,7 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
             let acquire = AcquireRequest { name: format!("n{last_id}"), owner: "me".into(), ..Default::default() };
             Operation { id: last_id, timeout_ms: 30_000, ..Operation::of(Op::Acquire(acquire)) }
         };
-        OperationFrame { operations: (0..count).map(acquire).collect() }
+        OperationFrame { operations: (0..count).map(acquire).collect(), ..Default::default() }
     };
     frames.send(acquires(OPEN)).await.unwrap();
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
@@ -161,7 +164,7 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     let heartbeat =
         Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), shards: vec![0], ..Default::default() });
     let heartbeat = Operation { id: 1, timeout_ms: 30_000, ..Operation::of(heartbeat) };
-    frames.send(OperationFrame { operations: vec![heartbeat] }).await.unwrap();
+    frames.send(OperationFrame { operations: vec![heartbeat], ..Default::default() }).await.unwrap();
     let mut answered = 0;
     while answered < 10 * OPEN {
         let frame = incoming.message().await.unwrap().unwrap();

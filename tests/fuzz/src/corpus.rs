@@ -201,8 +201,11 @@ fn operation_frames() -> BTreeMap<String, Vec<u8>> {
         ("list", Op::List(ListRequest { prefix: "payment:".to_owned(), limit: 0 })),
         ("shard_status", Op::ShardStatus(ShardStatusRequest {})),
     ];
-    let all = OperationFrame { operations: ops.iter().map(|(_, op)| operation(op.clone())).collect() };
-    let each = ops.into_iter().map(|(what, op)| (what, OperationFrame { operations: vec![operation(op)] }));
+    let all =
+        OperationFrame { operations: ops.iter().map(|(_, op)| operation(op.clone())).collect(), ..Default::default() };
+    let each = ops
+        .into_iter()
+        .map(|(what, op)| (what, OperationFrame { operations: vec![operation(op)], ..Default::default() }));
     each.chain([("all", all)]).map(|(what, frame)| (what.to_owned(), frame.encode_to_vec())).collect()
 }
 

@@ -131,7 +131,8 @@ impl Driver {
     }
 
     async fn serve(&mut self, frames: mpsc::Sender<OperationFrame>, mut incoming: Streaming<ResultFrame>) -> End {
-        let sweep = tokio::time::sleep_until(Instant::now());
+        let began = Instant::now();
+        let sweep = tokio::time::sleep_until(began);
         tokio::pin!(sweep);
         loop {
             let due = sweep_at(self.pending.soonest());
@@ -157,7 +158,9 @@ impl Driver {
                 }
                 permit = frames.reserve(), if self.pending.queued() > 0 => {
                     let Ok(permit) = permit else { return End::Lost("the connection was lost".into()) };
-                    if let Some(frame) = self.pending.pack(Instant::now(), self.options.frame_bytes) {
+                    let now = Instant::now();
+                    let sent_ms = (now - began).as_millis() as u64 + 1;
+                    if let Some(frame) = self.pending.pack(now, sent_ms, self.options.frame_bytes) {
                         permit.send(frame);
                     }
                 }

@@ -105,7 +105,8 @@ impl Link {
     }
 
     /// Sends an operation and waits for its answer, for `timeout_ms` and, if it is a waiting acquire, its wait on top. The
-    /// server is told a little less, so that its own word comes in time. Sets `id` and `timeout_ms`.
+    /// server is told a little less, so that its own word comes in time, and less by the time until it is sent. Sets `id` and
+    /// `timeout_ms`.
     ///
     /// The operation goes on when this future is dropped after the first poll.
     pub async fn call(&self, operation: Operation, timeout_ms: u64) -> Outcome {
@@ -119,9 +120,8 @@ impl Link {
         self.queue(operation, timeout_ms, Reply::Port(port));
     }
 
-    fn queue(&self, mut operation: Operation, timeout_ms: u64, reply: Reply) {
+    fn queue(&self, operation: Operation, timeout_ms: u64, reply: Reply) {
         let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
-        operation.timeout_ms = told_ms(timeout_ms);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms.saturating_add(wait_ms.into()));
         let (refused, failure) = match self.queue.try_send(Submission { operation, deadline, reply }) {
             Ok(()) => return,
@@ -137,10 +137,4 @@ impl Link {
 /// The runtime ended under the link, or its task did.
 fn closed() -> Failure {
     Failure::Lost("the connection's task has ended".into())
-}
-
-/// What the server is told of our patience: a tenth less, 100 ms at most, for the way back.
-fn told_ms(timeout_ms: u64) -> u32 {
-    let way_back_ms = (timeout_ms / 10).min(100);
-    u32::try_from(timeout_ms - way_back_ms).unwrap_or(u32::MAX).max(1)
 }

@@ -4,6 +4,7 @@ use super::reply::Reply;
 use super::{Answer, Failure, Submission};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use wire::encoded_bytes;
 use wire::v1::{OperationFrame, OperationResult};
@@ -52,7 +53,10 @@ impl Pending {
     }
 
     /// Takes operations off the queue into one frame of about `bytes_max`, at least one. `None`: nothing is to be sent.
-    pub(super) fn pack(&mut self, now: Instant, bytes_max: usize) -> Option<OperationFrame> {
+    ///
+    /// The frame says when it was `sent_ms`. The server is told what is left of each operation's time, which began before the
+    /// queue.
+    pub(super) fn pack(&mut self, now: Instant, sent_ms: u64, bytes_max: usize) -> Option<OperationFrame> {
         let mut operations = Vec::new();
         let mut bytes = 0;
         while let Some(front) = self.queue.front() {
@@ -69,10 +73,12 @@ impl Pending {
                 continue;
             }
             bytes += size;
+            let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
+            operation.timeout_ms = told_ms((deadline - now).saturating_sub(Duration::from_millis(wait_ms.into())));
             operation.id = self.insert(deadline, reply);
             operations.push(operation);
         }
-        (!operations.is_empty()).then_some(OperationFrame { operations })
+        (!operations.is_empty()).then_some(OperationFrame { operations, sent_ms })
     }
 
     /// Hands a result to whoever waits for it. Results of operations that were given up are dropped.
@@ -155,6 +161,14 @@ impl Pending {
         self.in_flight -= 1;
         Some(reply)
     }
+}
+
+/// What the server is told of our patience: a tenth less, 100 ms at most, for the way back.
+pub(super) fn told_ms(left: Duration) -> u32 {
+    // Rounded, so that the microseconds until here do not count.
+    let left_ms = (left + Duration::from_micros(500)).as_millis();
+    let way_back_ms = (left_ms / 10).min(100);
+    u32::try_from(left_ms - way_back_ms).unwrap_or(u32::MAX).max(1)
 }
 
 fn too_late() -> Failure {

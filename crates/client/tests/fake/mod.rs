@@ -41,6 +41,7 @@ pub struct Fake {
 struct Seen {
     operations: Vec<Operation>,
     frames: Vec<usize>,
+    sent_ms: Vec<u64>,
     streams: usize,
 }
 
@@ -76,15 +77,25 @@ impl Fake {
         self.seen.lock().unwrap().frames.clone()
     }
 
+    /// When each frame was sent, as it says.
+    pub fn sent_ms(&self) -> Vec<u64> {
+        self.seen.lock().unwrap().sent_ms.clone()
+    }
+
     pub fn streams(&self) -> usize {
         self.seen.lock().unwrap().streams
     }
 
     /// Waits until something was asked for `count` times.
     pub async fn until_seen(&self, count: usize, what: impl Fn(&Op) -> bool) {
-        while self.seen().iter().filter(|op| what(op)).count() < count {
+        while self.count(&what) < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// How often something was asked for.
+    pub fn count(&self, what: impl Fn(&Op) -> bool) -> usize {
+        self.seen().iter().filter(|op| what(op)).count()
     }
 
     fn react(&self, operation: Operation) -> Reaction {
@@ -147,7 +158,11 @@ impl LockService for Fake {
         let mut frames = request.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(frame)) = frames.message().await {
-                fake.seen.lock().unwrap().frames.push(frame.operations.len());
+                {
+                    let mut seen = fake.seen.lock().unwrap();
+                    seen.frames.push(frame.operations.len());
+                    seen.sent_ms.push(frame.sent_ms);
+                }
                 let mut answered = Vec::new();
                 for operation in frame.operations {
                     let id = operation.id;

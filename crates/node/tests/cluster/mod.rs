@@ -204,7 +204,7 @@ impl Caller {
             self.next_id += 1;
         }
         let ids = operations.iter().map(|operation| operation.id).collect();
-        let _ = self.frames.send(OperationFrame { operations }).await;
+        let _ = self.frames.send(OperationFrame { operations, ..Default::default() }).await;
         ids
     }
 

@@ -1,0 +1,103 @@
+//! How long this machine has been suspended.
+//!
+//! A holder counts validity on the monotonic clock, because that clock never jumps. It stands still
+//! while the machine sleeps, though, and the servers' clocks go on: a laptop that slept for an hour
+//! would believe in a lock of 30 s for 30 s more. Linux has a second clock that counts sleep too.
+//! The distance between the two grows by each suspend, and by nothing else.
+//!
+//! It promises nothing where that clock is missing (other systems), nor for a virtual machine whose
+//! host stops both clocks: there the fencing token must hold.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tells how long the machine has been suspended in all, counted from any fixed moment.
+///
+/// ```
+/// use palisade_client::clock::SuspendClock;
+/// use std::time::Duration;
+///
+/// let asleep = SuspendClock::from_fn(|| Duration::from_secs(7));
+/// assert_eq!(asleep.total(), Duration::from_secs(7));
+/// ```
+#[derive(Clone)]
+pub struct SuspendClock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl SuspendClock {
+    /// The machine's own.
+    pub fn system() -> SuspendClock {
+        SuspendClock::from_fn(suspended)
+    }
+
+    /// Another one, to try a program against suspends that never happened.
+    pub fn from_fn(total: impl Fn() -> Duration + Send + Sync + 'static) -> SuspendClock {
+        SuspendClock(Arc::new(total))
+    }
+
+    /// All suspends together. Only the growth between two readings means anything.
+    pub fn total(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl Default for SuspendClock {
+    fn default() -> Self {
+        SuspendClock::system()
+    }
+}
+
+impl fmt::Debug for SuspendClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SuspendClock").field(&self.total()).finish()
+    }
+}
+
+/// CLOCK_BOOTTIME less CLOCK_MONOTONIC.
+///
+/// The two cannot be read at one moment. A thread that loses its processor between the readings
+/// would see a gap that is none, so the reading with the least time around it counts.
+#[cfg(target_os = "linux")]
+fn suspended() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    const CLOSE: Duration = Duration::from_micros(200);
+    const READINGS_MAX: u32 = 10;
+
+    let read = |clock| {
+        let time = clock_gettime(clock);
+        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let mut best = (Duration::MAX, Duration::ZERO);
+    for _ in 0..READINGS_MAX {
+        let before = read(ClockId::Monotonic);
+        let with_sleep = read(ClockId::Boottime);
+        let after = read(ClockId::Monotonic);
+        let around = after.saturating_sub(before);
+        best = best.min((around, with_sleep.saturating_sub(after)));
+        if around <= CLOSE {
+            break;
+        }
+    }
+    best.1
+}
+
+/// No such clock is known here: suspends go unseen.
+#[cfg(not(target_os = "linux"))]
+fn suspended() -> Duration {
+    Duration::ZERO
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_awake_does_not_seem_to_sleep() {
+        let clock = SuspendClock::system();
+        let before = clock.total();
+        for _ in 0..10_000 {
+            let grown = clock.total().saturating_sub(before);
+            assert!(grown < crate::lease::SUSPEND_TOLERANCE, "{grown:?}");
+        }
+    }
+}

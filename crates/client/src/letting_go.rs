@@ -1,0 +1,284 @@
+//! What is to be let go: locks that no caller holds any more, places in queues, sessions.
+//!
+//! A release, cancel or close that fails, or whose caller is gone, is put on this list. One task per
+//! client works on it, and tries each again until the server has answered it for good, or its lease
+//! has certainly run out. Otherwise a lock whose release failed would be kept alive by the heartbeats
+//! of its session for as long as that lives.
+//!
+//! It promises nothing past the end of the process or its Tokio runtime: there the TTL has to do. It
+//! is bounded: what finds the list full is left to its TTL too, and a session offers it again.
+
+use crate::options::RequestId;
+use crate::session::Keeper;
+use crate::{Cancelled, Client, Error, Grant};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// More are left to their TTL.
+const ITEMS_MAX: usize = 16_384;
+/// Requests under way at a time.
+const AT_ONCE: usize = 256;
+/// First and longest pause before one is tried again; doubled each time.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Something that is to be let go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unwanted {
+    /// A grant.
+    Lock { name: String, token: u64 },
+    /// An acquire that may be in a queue, granted, or on its way.
+    Wait { name: String, request_id: RequestId },
+    /// A session on these shards.
+    Session { id: String, shards: Vec<u32> },
+}
+
+impl Unwanted {
+    pub(crate) fn lock(grant: &Grant) -> Unwanted {
+        Unwanted::Lock { name: grant.resource_name.clone(), token: grant.fencing_token }
+    }
+}
+
+/// What is known of one of them.
+///
+/// * Past `until` its lease has run out, unless `keeper` keeps it alive.
+#[derive(Debug)]
+struct Item {
+    offered: Instant,
+    until: Instant,
+    lives_for: Duration,
+    pause: Duration,
+    keeper: Option<Keeper>,
+}
+
+/// How a try ended.
+enum Verdict {
+    /// It is let go, or was never held: for good.
+    Done,
+    /// The acquire is not waiting: but it may have been overtaken by this cancel.
+    NotYetSeen,
+    /// No certain answer.
+    Again,
+    /// The acquire was granted meanwhile.
+    Granted(Grant),
+}
+
+/// The list of one client.
+#[derive(Debug, Default)]
+pub(crate) struct LettingGo {
+    state: Mutex<State>,
+    /// Where a lock may be let go that is dropped outside of any runtime.
+    runtime: OnceLock<Handle>,
+    more: Notify,
+    /// How many there are.
+    count: watch::Sender<usize>,
+}
+
+/// * What is in `items` is in `due` too, once, unless a request for it is under way.
+#[derive(Debug, Default)]
+struct State {
+    items: BTreeMap<Unwanted, Item>,
+    due: BTreeMap<(Instant, u64), Unwanted>,
+    next: u64,
+    working: bool,
+}
+
+impl State {
+    fn plan(&mut self, at: Instant, unwanted: Unwanted) {
+        self.next += 1;
+        self.due.insert((at, self.next), unwanted);
+    }
+}
+
+impl LettingGo {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Call this where something begins that may be let go later: a drop may happen on a thread without a runtime.
+    pub(crate) fn remember_runtime(&self) {
+        if self.runtime.get().is_none()
+            && let Ok(handle) = Handle::try_current()
+        {
+            let _ = self.runtime.set(handle);
+        }
+    }
+
+    /// Resolves when the list is empty.
+    pub(crate) async fn emptied(&self) {
+        let mut count = self.count.subscribe();
+        // The sender lives as long as `self`.
+        let _ = count.wait_for(|count| *count == 0).await;
+    }
+
+    /// The next that is due, from now on under way; and when the one after it is due.
+    fn take_due(&self, now: Instant) -> (Option<Unwanted>, Option<Instant>) {
+        let mut state = self.state();
+        match state.due.first_key_value().map(|((at, _), _)| *at) {
+            Some(at) if at <= now => (state.due.pop_first().map(|(_, unwanted)| unwanted), None),
+            later => (None, later),
+        }
+    }
+
+    /// Says whether work is over: then the next offer starts a new task.
+    fn stop_if_empty(&self) -> bool {
+        let mut state = self.state();
+        if state.items.is_empty() {
+            state.working = false;
+        }
+        !state.working
+    }
+
+    /// What to do after a try. Gives what is known of it if there will be no other.
+    fn tried(&self, unwanted: &Unwanted, verdict: &Verdict, timeout: Duration) -> Option<Item> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let item = state.items.get_mut(unwanted)?;
+        let over = match verdict {
+            Verdict::Done | Verdict::Granted(_) => true,
+            // By then it has been refused as too old, if it ever arrives.
+            Verdict::NotYetSeen => now >= item.offered + timeout,
+            Verdict::Again => {
+                if item.keeper.as_ref().is_some_and(Keeper::keeps) {
+                    item.until = now + item.lives_for;
+                }
+                now >= item.until
+            }
+        };
+        if over {
+            let item = state.items.remove(unwanted);
+            self.count.send_replace(state.items.len());
+            return item;
+        }
+        let at = now + item.pause;
+        item.pause = (item.pause * 2).min(PAUSE.1);
+        state.plan(at, unwanted.clone());
+        None
+    }
+}
+
+impl Client {
+    /// Puts something on the list, unless it is there already. `lives_for`: how long it lives at the server without renewal.
+    pub(crate) fn let_go(&self, unwanted: Unwanted, lives_for: Duration, keeper: Option<Keeper>) {
+        let list = self.letting_go();
+        let Some(runtime) = Handle::try_current().ok().or_else(|| list.runtime.get().cloned()) else {
+            tracing::debug!(?unwanted, "no runtime to let this go on: it ends with its TTL");
+            return;
+        };
+        let now = Instant::now();
+        // A change of leaders starts a lease anew, so one TTL more.
+        let lives_for = 2 * lives_for + self.options().timeout;
+        let item = Item { offered: now, until: now + lives_for, lives_for, pause: PAUSE.0, keeper };
+        let mut state = list.state();
+        if state.items.contains_key(&unwanted) {
+            return;
+        }
+        if state.items.len() >= ITEMS_MAX {
+            tracing::warn!(?unwanted, "{ITEMS_MAX} locks and waits wait to be let go: this one ends with its TTL");
+            return;
+        }
+        state.plan(now, unwanted.clone());
+        state.items.insert(unwanted, item);
+        list.count.send_replace(state.items.len());
+        let start = !std::mem::replace(&mut state.working, true);
+        drop(state);
+        if start {
+            runtime.spawn(work(Working { client: self.clone(), over: false }));
+        } else {
+            list.more.notify_one();
+        }
+    }
+
+    async fn try_to_let_go(&self, unwanted: &Unwanted) -> Verdict {
+        let outcome = match unwanted {
+            Unwanted::Lock { name, token } => self.release(name, *token).await.map(|_| Verdict::Done),
+            Unwanted::Wait { name, request_id } => {
+                self.cancel_wait(name, *request_id).await.map(|cancelled| match cancelled {
+                    Cancelled { grant: Some(grant), .. } => Verdict::Granted(grant),
+                    Cancelled { cancelled: true, .. } => Verdict::Done,
+                    _ => Verdict::NotYetSeen,
+                })
+            }
+            Unwanted::Session { id, shards } => self.close_session(id, shards).await.map(|_| Verdict::Done),
+        };
+        outcome.unwrap_or_else(|error| {
+            if is_final(&error) {
+                return Verdict::Done;
+            }
+            tracing::debug!(?unwanted, %error, "not let go yet: tried again");
+            Verdict::Again
+        })
+    }
+}
+
+/// No second try can say anything else: it is not held (any more).
+pub(crate) fn is_final(error: &Error) -> bool {
+    error.is_fenced() || error.is_invalid()
+}
+
+/// The task's hold on its client. If the task ends by force, with its runtime, the next offer starts another.
+struct Working {
+    client: Client,
+    over: bool,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let mut state = self.client.letting_go().state();
+        let state = &mut *state;
+        state.working = false;
+        state.due.clear();
+        let now = Instant::now();
+        for unwanted in state.items.keys() {
+            state.next += 1;
+            state.due.insert((now, state.next), unwanted.clone());
+        }
+    }
+}
+
+async fn work(mut working: Working) {
+    let client = &working.client.clone();
+    let list = client.letting_go();
+    let mut running = FuturesUnordered::new();
+    loop {
+        let mut next_due = None;
+        while running.len() < AT_ONCE {
+            let (taken, due) = list.take_due(Instant::now());
+            next_due = due;
+            let Some(unwanted) = taken else { break };
+            running.push(async move {
+                let verdict = client.try_to_let_go(&unwanted).await;
+                (unwanted, verdict)
+            });
+        }
+        if running.is_empty() && next_due.is_none() && list.stop_if_empty() {
+            working.over = true;
+            return;
+        }
+        let wake_at = next_due.unwrap_or_else(|| Instant::now() + PAUSE.1);
+        tokio::select! {
+            Some((unwanted, verdict)) = running.next() => {
+                let over = list.tried(&unwanted, &verdict, client.options().timeout);
+                let keeper = over.and_then(|item| item.keeper);
+                match (verdict, unwanted, keeper) {
+                    (Verdict::Granted(grant), _, keeper) => {
+                        let lives_for = Duration::from_millis(grant.ttl_ms.into());
+                        client.let_go(Unwanted::lock(&grant), lives_for, keeper);
+                    }
+                    (_, Unwanted::Lock { name, token }, Some(keeper)) => keeper.forget(&name, token),
+                    _ => {}
+                }
+            }
+            () = list.more.notified() => {}
+            () = tokio::time::sleep_until(wake_at) => {}
+        }
+    }
+}

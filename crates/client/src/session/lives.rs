@@ -1,0 +1,357 @@
+//! What a session knows of its shards: which life of it they have, its lease there, and which locks hang on it.
+//!
+//! Bookkeeping only: it sends nothing. Why lives matter, as a story:
+//!
+//! 1. A session holds `a` on a shard, and cannot reach it for longer than its TTL. The shard ends the session there.
+//! 2. Much later the session acquires `b` on that shard. If the shard has forgotten the old session by then, one of the same
+//!    id begins anew.
+//! 3. The next heartbeat succeeds. Taken for the old session's, it would call `a` held, which is another's by now.
+//!
+//! So a lease is of one life, and a heartbeat renews the life that it names.
+
+use crate::lease::{LeaseCell, LostReason, Sent};
+use crate::{Error, ErrorCode, Grant, Heartbeat};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use wire::v1::{SessionLease, SessionLeaseState};
+
+/// Broken locks that are remembered for acquires that are under way. With more, these acquires are in doubt.
+const EARLY_MAX: usize = 1_024;
+
+/// One lock of a session, shared by its holder and the session.
+#[derive(Debug)]
+pub(super) struct LockCell {
+    lease: Arc<LeaseCell>,
+    /// Why this lock is lost, if its lease is not.
+    ended: watch::Sender<Option<LostReason>>,
+}
+
+impl LockCell {
+    fn new(lease: Arc<LeaseCell>) -> LockCell {
+        LockCell { lease, ended: watch::Sender::new(None) }
+    }
+
+    /// It is lost, and its lease is not. The first reason stays.
+    pub(super) fn lose(&self, reason: LostReason) {
+        self.ended.send_modify(|ended| {
+            ended.get_or_insert(reason);
+        });
+    }
+
+    pub(super) fn lost_now(&self) -> Option<LostReason> {
+        let ended = self.ended.borrow().clone();
+        ended.or_else(|| self.lease.lost_now())
+    }
+
+    pub(super) fn valid_for(&self) -> Duration {
+        if self.ended.borrow().is_some() { Duration::ZERO } else { self.lease.valid_for() }
+    }
+
+    pub(super) fn ttl(&self) -> Duration {
+        self.lease.ttl()
+    }
+
+    /// Resolves when it is lost.
+    pub(super) async fn lost(&self) -> LostReason {
+        let mut ended = self.ended.subscribe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`.
+            Ok(reason) = ended.wait_for(Option::is_some) => reason.clone().unwrap_or(LostReason::NotRenewed),
+            reason = self.lease.lost() => reason,
+        }
+    }
+}
+
+/// A lock that the server may still hold for this session.
+#[derive(Debug)]
+struct Kept {
+    name: String,
+    /// Gone: its holder dropped it, and it waits to be let go.
+    cell: Weak<LockCell>,
+    /// When it was first seen to be lost in a way that the server may not know of.
+    lost_since: Option<Instant>,
+}
+
+/// One life of the session on one shard.
+#[derive(Debug)]
+struct Life {
+    /// 0: the server did not say.
+    id: u64,
+    lease: Arc<LeaseCell>,
+    broken_seen: u64,
+    locks: BTreeMap<u64, Kept>,
+}
+
+/// What a heartbeat says of one shard.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) lease: SessionLease,
+    /// To be renewed by it. `None`: there is none yet.
+    cell: Option<Arc<LeaseCell>>,
+}
+
+/// How a shard answered a heartbeat.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answered {
+    /// The life that was named lives, with this TTL if the server said so.
+    Renewed(Option<Duration>),
+    /// The shard knows no such life.
+    Lost,
+    /// It could not be asked.
+    Failed,
+}
+
+/// The lives of one session.
+///
+/// * A shard stays here until it loses the session, also when nothing is held there any more: a record of the session
+///   that ends there would refuse its next acquire.
+/// * A lease that is lost never comes back: what hangs on it is lost, and a new one begins with the next acquire.
+/// * `early` holds what was broken while acquires are under way, and is not of a lock that is known here.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    shards: BTreeMap<u32, Life>,
+    acquiring: usize,
+    early: BTreeSet<(u32, u64)>,
+    /// Rises whenever acquires under way may have missed that their lock was broken.
+    doubts: u64,
+}
+
+impl Lives {
+    pub(super) fn shards(&self) -> Vec<u32> {
+        self.shards.keys().copied().collect()
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Arc<LeaseCell>> {
+        self.shards.values().map(|life| &life.lease).filter(|lease| lease.lost_now().is_none())
+    }
+
+    /// When the first lease is to be renewed. Lost ones are never due again, and only named so that the session stays known.
+    pub(super) fn renew_at(&self, interval_max: Duration) -> Option<Instant> {
+        self.live().map(|lease| lease.renew_at(interval_max)).min()
+    }
+
+    /// The shortest TTL of those that live.
+    pub(super) fn ttl(&self) -> Option<Duration> {
+        self.live().map(|lease| lease.ttl()).min()
+    }
+
+    /// An acquire begins. Says how many doubts there are: see [`take_up`](Self::take_up).
+    pub(super) fn begin_acquire(&mut self) -> u64 {
+        self.acquiring += 1;
+        self.doubts
+    }
+
+    pub(super) fn end_acquire(&mut self) {
+        self.acquiring -= 1;
+        if self.acquiring == 0 {
+            self.early.clear();
+        }
+    }
+
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts
+    }
+
+    /// The running lease that a grant hangs on. `None`: a heartbeat must start it.
+    ///
+    /// A grant of a newer life ends the older one here: the server has ended it.
+    pub(super) fn lease_of(&mut self, grant: &Grant) -> Result<Option<Arc<LeaseCell>>, Error> {
+        let Some(life) = self.shards.get(&grant.shard) else { return Ok(None) };
+        if grant.session_life < life.id {
+            return Err(Error::new(
+                ErrorCode::SessionLost,
+                format!("shard {} ended the life of this session that was granted the lock: acquire anew", grant.shard),
+            ));
+        }
+        if grant.session_life > life.id {
+            self.end(grant.shard, "ended this session, and has begun it anew since");
+            return Ok(None);
+        }
+        Ok(Some(life.lease.clone()).filter(|lease| lease.lost_now().is_none()))
+    }
+
+    /// A heartbeat started `fresh`. Gives the lease to use, which is another one if that came first.
+    pub(super) fn start(&mut self, grant: &Grant, fresh: LeaseCell) -> Result<Arc<LeaseCell>, Error> {
+        if let Some(lease) = self.lease_of(grant)? {
+            return Ok(lease);
+        }
+        let fresh = Arc::new(fresh);
+        let new = || Life { id: grant.session_life, lease: fresh.clone(), broken_seen: 0, locks: BTreeMap::new() };
+        // What hangs on an older lease of the same life stays lost, and is still to be let go.
+        self.shards.entry(grant.shard).or_insert_with(new).lease = fresh.clone();
+        Ok(fresh)
+    }
+
+    /// From now on the lock hangs on this lease. `None`: whether it was broken meanwhile is in doubt, for more than `doubts`.
+    pub(super) fn take_up(
+        &mut self,
+        grant: &Grant,
+        lease: Arc<LeaseCell>,
+        doubts: u64,
+    ) -> Result<Option<Arc<LockCell>>, Error> {
+        if self.doubts != doubts {
+            return Ok(None);
+        }
+        let (shard, token) = (grant.shard, grant.fencing_token);
+        if self.early.contains(&(shard, token)) {
+            return Err(Error::new(
+                ErrorCode::NotOwner,
+                format!("the lock was broken right after token {token} was granted"),
+            ));
+        }
+        let current = self.shards.get_mut(&shard).filter(|life| Arc::ptr_eq(&life.lease, &lease));
+        let Some(life) = current else {
+            return Err(Error::new(
+                ErrorCode::SessionLost,
+                format!("shard {shard} lost this session right after a grant"),
+            ));
+        };
+        let cell = Arc::new(LockCell::new(lease));
+        let kept = Kept { name: grant.resource_name.clone(), cell: Arc::downgrade(&cell), lost_since: None };
+        life.locks.insert(token, kept);
+        Ok(Some(cell))
+    }
+
+    /// The server holds it no more.
+    pub(super) fn forget(&mut self, name: &str, token: u64) {
+        for life in self.shards.values_mut() {
+            if life.locks.get(&token).is_some_and(|kept| kept.name == name) {
+                life.locks.remove(&token);
+            }
+        }
+    }
+
+    /// Locks that are to be let go though no caller said so: lost here while the server, which goes on hearing of the
+    /// session, keeps them; or dropped.
+    ///
+    /// A lock whose loss the server has not timed (after a suspend, or in doubt) stays for one TTL more, as if it had no
+    /// heartbeats: so its holder has the time to stop.
+    pub(super) fn unwanted(&mut self, now: Instant) -> Vec<(String, u64)> {
+        let mut unwanted = Vec::new();
+        for (token, kept) in self.shards.values_mut().flat_map(|life| &mut life.locks) {
+            let over = match kept.cell.upgrade() {
+                None => true,
+                Some(cell) => match cell.lost_now() {
+                    None => false,
+                    Some(LostReason::NotRenewed) => true,
+                    Some(_) => now >= *kept.lost_since.get_or_insert(now) + cell.ttl(),
+                },
+            };
+            if over {
+                unwanted.push((kept.name.clone(), *token));
+            }
+        }
+        unwanted
+    }
+
+    /// What a heartbeat names.
+    pub(super) fn named(&self) -> Vec<Named> {
+        let named = self.shards.iter().map(|(shard, life)| Named {
+            lease: SessionLease { shard: *shard, life: life.id, broken_seen: life.broken_seen },
+            cell: Some(life.lease.clone()),
+        });
+        named.collect()
+    }
+
+    /// What the first heartbeat after a grant names.
+    pub(super) fn named_for(&self, grant: &Grant) -> Named {
+        let (shard, life) = (grant.shard, grant.session_life);
+        let known = self.shards.get(&shard).filter(|known| known.id == life);
+        let broken_seen = known.map_or(0, |known| known.broken_seen);
+        Named { lease: SessionLease { shard, life, broken_seen }, cell: None }
+    }
+
+    /// Takes in one answer. `ttl`: what the session was opened with.
+    pub(super) fn answered(&mut self, named: &[Named], answer: &Heartbeat, sent: Sent, ttl: Duration) -> Vec<Answered> {
+        let lost: BTreeSet<u32> = answer.lost_shards.iter().copied().collect();
+        let failed: BTreeSet<u32> = answer.failed_shards.iter().copied().collect();
+        let states: BTreeMap<u32, &SessionLeaseState> =
+            answer.leases.iter().map(|state| (state.shard, state)).collect();
+        let each = named.iter().map(|named| {
+            let SessionLease { shard, life, .. } = named.lease;
+            let state = states.get(&shard).copied();
+            let answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
+                Answered::Lost
+            } else if failed.contains(&shard) || (life != 0 && state.is_none()) {
+                // A gateway that knows nothing of lives may have renewed another one.
+                Answered::Failed
+            } else {
+                let ttl_ms = state.map_or(0, |state| state.ttl_ms);
+                Answered::Renewed((ttl_ms > 0).then(|| Duration::from_millis(ttl_ms.into())))
+            };
+            match &answered {
+                Answered::Lost => self.lost(named),
+                Answered::Failed => {}
+                Answered::Renewed(said) => {
+                    if let Some(cell) = &named.cell {
+                        cell.renewed(sent, ttl.min(said.unwrap_or(ttl)));
+                    }
+                    if let Some(state) = state {
+                        self.heard_of_breaks(state);
+                    }
+                }
+            }
+            answered
+        });
+        each.collect()
+    }
+
+    /// All is over: nothing is held any more.
+    pub(super) fn close(&mut self) {
+        self.shards.values().for_each(|life| life.lease.lose(LostReason::Released));
+    }
+
+    fn lost(&mut self, named: &Named) {
+        let why = "does not know the session any more";
+        if let Some(cell) = &named.cell {
+            cell.lose(fenced(named.lease.shard, why));
+        }
+        // Not if it was begun anew meanwhile.
+        if self.shards.get(&named.lease.shard).is_some_and(|life| life.id == named.lease.life) {
+            self.end(named.lease.shard, why);
+        }
+    }
+
+    /// The life there is over, and all that hangs on it.
+    fn end(&mut self, shard: u32, why: &str) {
+        if let Some(life) = self.shards.remove(&shard) {
+            life.lease.lose(fenced(shard, why));
+            // They may hang on older leases.
+            for kept in life.locks.into_values() {
+                if let Some(cell) = kept.cell.upgrade() {
+                    cell.lose(fenced(shard, why));
+                }
+            }
+        }
+    }
+
+    fn heard_of_breaks(&mut self, state: &SessionLeaseState) {
+        let Some(life) = self.shards.get_mut(&state.shard).filter(|life| life.id == state.life) else { return };
+        life.broken_seen = life.broken_seen.max(state.broken_count);
+        for token in &state.broken_tokens {
+            match life.locks.remove(token).map(|kept| kept.cell.upgrade()) {
+                Some(Some(cell)) => cell.lose(LostReason::Fenced("it was broken: see its history".into())),
+                Some(None) => {}
+                None if self.acquiring > 0 => drop(self.early.insert((state.shard, *token))),
+                None => {}
+            }
+        }
+        if state.broken_overflow {
+            let why = "more locks of this session were broken than the server remembers, and this may be one";
+            let cells = life.locks.values().filter_map(|kept| kept.cell.upgrade());
+            cells.for_each(|cell| cell.lose(LostReason::InDoubt(why.into())));
+        }
+        if state.broken_overflow || self.early.len() > EARLY_MAX {
+            self.early.clear();
+            self.doubts += 1;
+        }
+    }
+}
+
+fn fenced(shard: u32, why: &str) -> LostReason {
+    LostReason::Fenced(format!("shard {shard} {why}"))
+}

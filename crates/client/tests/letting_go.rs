@@ -1,0 +1,280 @@
+//! A lock that no caller wants is let go: releases, cancels and closes are tried again until they are answered.
+
+mod fake;
+
+use fake::{Fake, Reaction, error, grant};
+use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::{AcquireRequest, CancelWaitResponse, CloseSessionResponse, HeartbeatResponse};
+use wire::v1::{ReleaseResponse, RenewResponse};
+
+const MS: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_secs(3_600);
+/// A test that hangs fails by this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn client(endpoints: &[&str], timeout: Duration) -> Client {
+    Client::with_options(endpoints.iter().copied(), ClientOptions::new().timeout(timeout).owner("me"))
+}
+
+fn is_release(op: &Op) -> bool {
+    matches!(op, Op::Release(_))
+}
+
+fn is_cancel(op: &Op) -> bool {
+    matches!(op, Op::CancelWait(_))
+}
+
+/// Answers what is not acquired, kept or let go.
+fn else_answered(op: &Op) -> Reaction {
+    Reaction::Answer(match op {
+        Op::Acquire(request) => grant(request, 3),
+        Op::Renew(_) => Answer::Renew(RenewResponse { ttl_ms: LONG.as_millis() as u32, ..Default::default() }),
+        Op::Heartbeat(_) => Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() }),
+        Op::CloseSession(_) => Answer::CloseSession(CloseSessionResponse { released: 1 }),
+        Op::CancelWait(_) => Answer::CancelWait(CancelWaitResponse { cancelled: true, grant: None }),
+        _ => Answer::Release(ReleaseResponse::default()),
+    })
+}
+
+/// As long as `refusing`, what lets go is refused.
+async fn refusing() -> (Fake, Arc<AtomicBool>) {
+    let refusing = Arc::new(AtomicBool::new(true));
+    let fake = Fake::start({
+        let refusing = refusing.clone();
+        move |op| match op {
+            Op::Release(_) | Op::CloseSession(_) | Op::CancelWait(_) if refusing.load(Ordering::SeqCst) => {
+                error(ErrorCode::NoLeader)
+            }
+            op => else_answered(op),
+        }
+    })
+    .await;
+    (fake, refusing)
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("still waiting: {what}"))
+}
+
+/// The release was given up after one timeout, and the session's heartbeats kept the lock for as long as it lived.
+#[tokio::test]
+async fn a_session_lock_whose_release_failed_is_released_once_that_is_possible() {
+    let (fake, refusing) = refusing().await;
+    let client = client(&[&fake.endpoint()], 100 * MS);
+    let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    let lock = session.acquire("a").await.unwrap();
+    assert!(lock.release().await.unwrap_err().is_retryable());
+    let before = fake.count(is_release);
+    within("it is tried again, and again", fake.until_seen(before + 4, is_release)).await;
+    refusing.store(false, Ordering::SeqCst);
+    within("it is answered", client.let_go_of_all()).await;
+    let answered = fake.count(is_release);
+    session.close().await.unwrap();
+    within("nothing is left", client.let_go_of_all()).await;
+    assert_eq!(fake.count(is_release), answered, "once answered it is not tried again");
+}
+
+#[tokio::test]
+async fn dropped_guards_and_sessions_and_refused_closes_are_let_go_once_that_is_possible() {
+    let (fake, refusing) = refusing().await;
+    let client = client(&[&fake.endpoint()], 100 * MS);
+    drop(client.lock(AcquireOptions::new("a").ttl(LONG)).await.unwrap());
+    let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    drop(session.acquire("b").await.unwrap());
+    assert!(session.close().await.unwrap_err().is_retryable());
+    let is_close = |op: &Op| matches!(op, Op::CloseSession(_));
+    let closes = fake.count(is_close);
+    within("the close is tried again", fake.until_seen(closes + 3, is_close)).await;
+    refusing.store(false, Ordering::SeqCst);
+    within("all is answered", client.let_go_of_all()).await;
+    let (name, token) = ("a".to_owned(), 3);
+    let released =
+        |op: &Op| matches!(op, Op::Release(request) if request.name == name && request.fencing_token == token);
+    assert!(fake.count(released) > 0);
+}
+
+#[tokio::test]
+async fn a_guard_dropped_on_a_thread_without_a_runtime_is_let_go() {
+    let fake = Fake::start(else_answered).await;
+    let client = client(&[&fake.endpoint()], LONG);
+    let guard = client.lock(AcquireOptions::new("a").ttl(LONG)).await.unwrap();
+    std::thread::spawn(move || drop(guard)).join().unwrap();
+    within("it is released", fake.until_seen(1, is_release)).await;
+}
+
+#[tokio::test]
+async fn what_has_run_out_is_not_tried_for_ever() {
+    let (fake, _refusing) = refusing().await;
+    let client = client(&[&fake.endpoint()], 100 * MS);
+    drop(client.lock(AcquireOptions::new("a").ttl(200 * MS)).await.unwrap());
+    within("its TTL is over", client.let_go_of_all()).await;
+    assert!(fake.count(is_release) > 0);
+}
+
+/// It was lost here, and the heartbeats that got through later kept it at the server.
+#[tokio::test]
+async fn a_session_lock_that_was_not_renewed_in_time_is_not_revived_by_later_heartbeats() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fake = Fake::start({
+        let failing = failing.clone();
+        move |op| match op {
+            Op::Heartbeat(_) if failing.load(Ordering::SeqCst) => {
+                Reaction::Answer(Answer::Heartbeat(HeartbeatResponse { failed_shards: vec![0], ..Default::default() }))
+            }
+            op => else_answered(op),
+        }
+    })
+    .await;
+    let client = client(&[&fake.endpoint()], LONG);
+    let session = client.open_session(SessionOptions::new().ttl(600 * MS)).await.unwrap();
+    let lock = session.acquire("a").await.unwrap();
+    failing.store(true, Ordering::SeqCst);
+    assert_eq!(within("it is lost", lock.lost()).await, LostReason::NotRenewed);
+    failing.store(false, Ordering::SeqCst);
+    within("it is let go, though its holder did nothing", fake.until_seen(1, is_release)).await;
+    assert!(!lock.is_valid());
+}
+
+fn acquires(fake: &Fake) -> Vec<AcquireRequest> {
+    let acquire = |op| if let Op::Acquire(request) = op { Some(request) } else { None };
+    fake.seen().into_iter().filter_map(acquire).collect()
+}
+
+/// The first try was on its way still when a second one was answered with HELD; then it was granted to nobody.
+#[tokio::test]
+async fn a_refusal_while_an_earlier_try_is_in_doubt_cancels_that_try_and_releases_its_grant() {
+    for chosen in [None, Some([9; 16])] {
+        let dying = Fake::start(|_| Reaction::Hangup).await;
+        let other = Fake::start(|op| match op {
+            Op::Acquire(_) => error(ErrorCode::Held),
+            Op::CancelWait(request) => {
+                let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
+                let Answer::Grant(late) = grant(&late, 5) else { unreachable!() };
+                Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
+            }
+            op => else_answered(op),
+        })
+        .await;
+        let client = client(&[&dying.endpoint(), &other.endpoint()], LONG);
+        let mut options = AcquireOptions::new("n");
+        if let Some(id) = chosen {
+            options = options.request_id(id);
+        }
+        assert!(client.acquire(options).await.unwrap_err().is_held());
+        let id = acquires(&dying)[0].request_id.clone();
+        let cancelled = |op: &Op| matches!(op, Op::CancelWait(request) if request.request_id == id);
+        within("the lost try is cancelled", other.until_seen(1, cancelled)).await;
+        let released = |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 5);
+        within("its grant is released", other.until_seen(1, released)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_without_any_doubt_costs_no_cancel() {
+    let fake = Fake::start(|_| error(ErrorCode::Held)).await;
+    let client = client(&[&fake.endpoint()], LONG);
+    assert!(client.acquire("n").await.unwrap_err().is_held());
+    client.let_go_of_all().await;
+    assert_eq!(fake.seen().len(), 1);
+}
+
+/// One refused cancel left a dead waiter in the queue for its whole wait.
+#[tokio::test]
+async fn a_cancel_that_is_refused_is_repeated_until_it_is_answered() {
+    let refusing = Arc::new(AtomicBool::new(true));
+    let fake = Fake::start({
+        let refusing = refusing.clone();
+        move |op| match op {
+            Op::Acquire(_) => Reaction::Silence,
+            Op::CancelWait(_) if refusing.load(Ordering::SeqCst) => error(ErrorCode::Busy),
+            op => else_answered(op),
+        }
+    })
+    .await;
+    let client = client(&[&fake.endpoint()], 200 * MS);
+    tokio::select! {
+        acquired = client.acquire(AcquireOptions::new("n").wait(LONG)) => panic!("{acquired:?}"),
+        () = fake.until_seen(1, |op| matches!(op, Op::Acquire(_))) => {}
+    }
+    // Many times the timeout of one cancel.
+    within("it is repeated", fake.until_seen(20, is_cancel)).await;
+    refusing.store(false, Ordering::SeqCst);
+    within("it is answered", client.let_go_of_all()).await;
+}
+
+/// Grants out of the queue after a claim's time.
+async fn queueing(claims_answered: bool) -> Fake {
+    Fake::start(move |op| match op {
+        Op::Acquire(request) => {
+            let Answer::Grant(mut waited) = grant(request, 3) else { unreachable!() };
+            (waited.waited_ms, waited.claim_within_ms) = (1, request.claim_ttl_ms);
+            Reaction::Answer(Answer::Grant(waited))
+        }
+        Op::Renew(_) if !claims_answered => Reaction::Silence,
+        op => else_answered(op),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_lock_out_of_the_queue_is_held_only_once_its_claim_is_acknowledged() {
+    let wait = || AcquireOptions::new("n").ttl(LONG).wait(100 * MS);
+    let fake = queueing(true).await;
+    let guard = client(&[&fake.endpoint()], LONG).lock(wait()).await.unwrap();
+    assert!(guard.is_valid());
+    assert_eq!(acquires(&fake)[0].claim_ttl_ms, 10_000);
+    assert_eq!(fake.count(|op| matches!(op, Op::Renew(_))), 1);
+
+    let deaf = queueing(false).await;
+    let unclaimed = client(&[&deaf.endpoint()], 300 * MS).lock(wait()).await.unwrap_err();
+    assert!(unclaimed.is_outcome_unknown(), "{unclaimed}");
+    within("it is let go", deaf.until_seen(1, is_release)).await;
+}
+
+#[tokio::test]
+async fn a_plain_acquire_claims_if_it_asked_for_that() {
+    let fake = queueing(true).await;
+    let client = client(&[&fake.endpoint()], LONG);
+    let wait = AcquireOptions::new("n").ttl(LONG).wait(LONG);
+    assert_eq!(client.acquire(wait.clone()).await.unwrap().claim_within_ms, 0);
+    assert_eq!(fake.count(|op| matches!(op, Op::Renew(_))), 0, "its TTL runs already");
+    let claimed = client.acquire(wait.claim_ttl(500 * MS)).await.unwrap();
+    assert_eq!((claimed.claim_within_ms, claimed.ttl_ms), (0, LONG.as_millis() as u32));
+    assert_eq!(fake.count(|op| matches!(op, Op::Renew(_))), 1);
+    assert_eq!(acquires(&fake)[1].claim_ttl_ms, 500);
+}
+
+/// The acquire had its timeout, and the renewal after it another one.
+#[tokio::test]
+async fn the_timeout_of_a_lock_covers_all_of_its_requests() {
+    let fake = Fake::start(|op| match op {
+        Op::Acquire(request) => Reaction::Later(1_000 * MS, grant(request, 3)),
+        op => else_answered(op),
+    })
+    .await;
+    let client = client(&[&fake.endpoint()], 3_000 * MS);
+    client.lock(AcquireOptions::new("n").ttl(LONG).request_id([1; 16])).await.unwrap();
+    let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    session.acquire("n").await.unwrap();
+    let told = fake.operations();
+    let told = |what: fn(&Op) -> bool| told.iter().find(|operation| what(operation.op.as_ref().unwrap())).unwrap();
+    assert!(told(|op| matches!(op, Op::Renew(_))).timeout_ms <= 2_000);
+    assert!(told(|op| matches!(op, Op::Heartbeat(_))).timeout_ms <= 2_000);
+}
+
+#[tokio::test]
+async fn frames_say_when_they_were_sent() {
+    let fake = Fake::start(else_answered).await;
+    let client = client(&[&fake.endpoint()], LONG);
+    for _ in 0..3 {
+        client.acquire("n").await.unwrap();
+        tokio::time::sleep(2 * MS).await;
+    }
+    let sent_ms = fake.sent_ms();
+    assert!(sent_ms[0] > 0 && sent_ms.is_sorted_by(|a, b| a < b), "{sent_ms:?}");
+}
