@@ -1,7 +1,7 @@
 //! The lock table alone: one command applied.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use locks::{Command, Effects, LockTable, Outcome, REQUEST_MEMORY_MS};
+use locks::{Command, Effects, LeaseId, LockTable, Outcome, REQUEST_MEMORY_MS};
 use palisade_benches::workload::{OWNER, acquire, granted, name, stamp};
 use std::hint::black_box;
 
@@ -73,7 +73,7 @@ fn apply(c: &mut Criterion) {
 
     let (mut held, mut effects) = table();
     let kept = name(7);
-    let token = held.holders(&kept)[0].token;
+    let token = held.holders(&kept, stamp(1))[0].token;
     let renewed = held.apply(stamp(1), &Command::Renew { name: &kept, token }, &mut effects);
     assert!(matches!(renewed, Outcome::Renewed { .. }), "{renewed:?}");
     group.bench_function("renew", |b| {
@@ -93,25 +93,28 @@ fn apply(c: &mut Criterion) {
         let mut sessions = LockTable::new();
         for number in 0..locks {
             let name = name(number);
-            let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, metadata, .. } = acquire(number, &name)
+            let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, metadata, claim_ttl_ms, .. } =
+                acquire(number, &name)
             else {
                 unreachable!("it is an acquire")
             };
             let session = "session-1";
-            let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata };
+            let command =
+                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms };
             granted(&sessions.apply(stamp(0), &command, &mut effects));
         }
-        let alive = sessions.apply(stamp(1), &Command::Heartbeat { session: "session-1" }, &mut effects);
-        assert_eq!(alive, Outcome::HeartbeatOk);
+        let heartbeat = Command::Heartbeat { session: "session-1", life: LeaseId(0), broken_seen: 0 };
+        let alive = sessions.apply(stamp(1), &heartbeat, &mut effects);
+        assert!(matches!(alive, Outcome::HeartbeatOk(_)), "{alive:?}");
         clear(&mut effects);
         group.bench_function(format!("heartbeat of {locks} locks"), |b| {
             b.iter(|| {
-                black_box(sessions.apply(stamp(1), &Command::Heartbeat { session: "session-1" }, &mut effects));
+                black_box(sessions.apply(stamp(1), &heartbeat, &mut effects));
                 clear(&mut effects);
             });
         });
     }
-    group.bench_function("check", |b| b.iter(|| black_box(held.holders(&kept))));
+    group.bench_function("check", |b| b.iter(|| black_box(held.holders(&kept, stamp(1)))));
     assert_eq!(OWNER.len(), 50);
     group.finish();
 }

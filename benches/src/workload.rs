@@ -33,6 +33,7 @@ pub fn acquire(request: u64, name: &str) -> Command<'_> {
         wait: false,
         session: "",
         metadata: "",
+        claim_ttl_ms: 0,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct GrantJson {
     pub fencing_token: u64,
     pub acquired_at_ms: u64,
     pub expires_at_ms: u64,
+    /// What is left of the lease by the answering replica's count: 0 if it is due.
+    pub remaining_ms: u32,
     pub ttl_ms: u32,
     pub renewal_count: u64,
     pub state: &'static str,
@@ -60,6 +62,7 @@ impl From<&Grant> for GrantJson {
             fencing_token: grant.fencing_token,
             acquired_at_ms: grant.acquired_at_ms,
             expires_at_ms: grant.expires_at_ms,
+            remaining_ms: grant.remaining_ms,
             ttl_ms: grant.ttl_ms,
             renewal_count: grant.renewal_count,
             state: state_name(grant.state()),
@@ -175,12 +178,9 @@ pub fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// `expires in 29.8s`, or how long ago it should have ended.
-pub fn expiry(expires_at_ms: u64, now_ms: u64) -> String {
-    match expires_at_ms.checked_sub(now_ms) {
-        Some(left_ms) => format!("in {}", show_ms(left_ms)),
-        None => format!("{} ago; it ends as soon as the shard's leader sees to it", show_ms(now_ms - expires_at_ms)),
-    }
+/// `in 29.8s` as the answering replica counts, whatever the wall clocks show; or `due`.
+pub fn expiry(grant: &Grant) -> String {
+    if grant.due { "due".to_owned() } else { format!("in {}", show_ms(grant.remaining_ms.into())) }
 }
 
 /// `2.1s ago`.
@@ -256,12 +256,13 @@ pub fn print_table(rows: &[Vec<String>]) {
 
 /// What people want to know of a grant, and what the verb adds to it.
 pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String)>) {
-    let (paint, now) = (Paint::stdout(), wall_ms());
+    let paint = Paint::stdout();
+    let due = if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
     emit(&format!("{} {}", paint.good(heading), paint.bold(&one_line(&grant.resource_name))));
     let mut pairs = vec![
         ("owner", if grant.owner_id.is_empty() { "(not said)".into() } else { one_line(&grant.owner_id) }),
         ("token", paint.bold(&grant.fencing_token.to_string())),
-        ("expires", format!("{} (TTL {})", expiry(grant.expires_at_ms, now), show_ms(grant.ttl_ms.into()))),
+        ("expires", format!("{}{due} (TTL {})", expiry(grant), show_ms(grant.ttl_ms.into()))),
         ("renewals", grant.renewal_count.to_string()),
         ("shard", grant.shard.to_string()),
     ];
@@ -327,8 +328,9 @@ mod tests {
 
     #[test]
     fn times_are_relative() {
-        assert_eq!(expiry(31_000, 1_200), "in 29.8s");
-        assert!(expiry(1_000, 1_500).starts_with("500ms ago"));
+        let grant = Grant { remaining_ms: 29_800, expires_at_ms: 1, ..Default::default() };
+        assert_eq!(expiry(&grant), "in 29.8s", "no clock of this machine is asked");
+        assert_eq!(expiry(&Grant { remaining_ms: 0, due: true, ..grant }), "due");
         assert_eq!(ago(1_000, 3_100), "2.1s ago");
     }
 }

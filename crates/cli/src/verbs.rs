@@ -106,7 +106,7 @@ pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
     emit(&format!("{} {}", paint.good("renewed"), paint.bold(&one_line(&args.name))));
     print_pairs(&[
         ("token", args.token.to_string()),
-        ("expires", format!("{} (TTL {})", expiry(renewal.expires_at_ms, wall_ms()), show_ttl(renewal.ttl_ms))),
+        ("expires", format!("in {}", show_ttl(renewal.ttl_ms))),
         ("renewals", renewal.renewal_count.to_string()),
         ("shard", renewal.shard.to_string()),
     ]);
@@ -215,14 +215,13 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
             "missing_shards": listing.missing_shards,
         }));
     } else {
-        let now = wall_ms();
         let mut rows = vec![["name", "owner", "token", "expires", "shard"].map(String::from).to_vec()];
         for grant in &listing.grants {
             rows.push(vec![
                 grant.resource_name.clone(),
                 grant.owner_id.clone(),
                 grant.fencing_token.to_string(),
-                expiry(grant.expires_at_ms, now),
+                expiry(grant),
                 grant.shard.to_string(),
             ]);
         }

@@ -5,17 +5,30 @@ use crate::router::{NEVER, Plan, Router};
 use client::mux::Answer;
 use futures_util::future::join_all;
 use routing::ShardId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::{
     CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, HeartbeatRequest,
     HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest, OpenSessionResponse, Operation,
-    Route, ShardStatus, ShardStatusRequest,
+    Route, SessionLease, SessionLeaseState, ShardStatus, ShardStatusRequest,
 };
 use wire::{ErrorClass, check_session_options};
 
 type Outcome = Result<Answer, Box<Error>>;
+
+/// Broken tokens in one answer to a heartbeat at most, so that it fits a frame.
+const BROKEN_TOKENS_MAX: usize = 1 << 16;
+
+/// One shard's part of an answer. Its tokens are counted off `room`; those that do not fit count as not remembered.
+fn within(mut lease: SessionLeaseState, room: &mut usize) -> SessionLeaseState {
+    if lease.broken_tokens.len() > *room {
+        lease.broken_tokens.clear();
+        lease.broken_overflow = true;
+    }
+    *room -= lease.broken_tokens.len();
+    lease
+}
 
 impl Router {
     /// A fresh session id: nothing is sent anywhere.
@@ -27,23 +40,30 @@ impl Router {
     }
 
     /// One renewal per shard, all at once. What one shard says does not hold up the others' answers longer than `timeout_ms`.
+    /// A shard that is named with a life of the session is asked about that life.
     pub(crate) async fn heartbeat(
         &self,
         request: HeartbeatRequest,
         timeout_ms: u64,
     ) -> Result<HeartbeatResponse, Box<Error>> {
-        let (known, unknown) = self.known(&request.shards);
+        let lives: BTreeMap<u32, SessionLease> = request.leases.iter().map(|lease| (lease.shard, *lease)).collect();
+        let named: Vec<u32> = request.shards.iter().chain(lives.keys()).copied().collect();
+        let (known, unknown) = self.known(&named);
         let op = |shard: ShardId| {
             Op::Heartbeat(HeartbeatRequest {
                 session_id: request.session_id.clone(),
                 shards: vec![shard.0],
-                ..Default::default()
+                leases: lives.get(&shard.0).copied().into_iter().collect(),
             })
         };
         let mut answer = HeartbeatResponse { lost_shards: unknown, ..Default::default() };
+        let mut room = BROKEN_TOKENS_MAX;
         for (shard, outcome) in self.ask_each(known, timeout_ms, op).await {
             match outcome {
-                Ok(Answer::Heartbeat(of_shard)) if of_shard.lost_shards.is_empty() => answer.renewed_shards += 1,
+                Ok(Answer::Heartbeat(of_shard)) if of_shard.lost_shards.is_empty() => {
+                    answer.renewed_shards += 1;
+                    answer.leases.extend(of_shard.leases.into_iter().map(|lease| within(lease, &mut room)));
+                }
                 Ok(_) => answer.lost_shards.push(shard.0),
                 Err(error) if error.class() == ErrorClass::Fenced => answer.lost_shards.push(shard.0),
                 Err(error) if error.class() == ErrorClass::FixInput => return Err(error),

@@ -17,6 +17,12 @@ mod tag {
     pub(super) const CANCEL_WAIT: u8 = 6;
     pub(super) const EXPIRE_LEASE: u8 = 7;
     pub(super) const BREAK: u8 = 8;
+    /// [`HEARTBEAT`] of one life.
+    pub(super) const HEARTBEAT_OF_LIFE: u8 = 9;
+    /// [`ACQUIRE`] that asks for a first lease to be claimed.
+    pub(super) const ACQUIRE_TO_CLAIM: u8 = 10;
+    /// [`CANCEL_WAIT`] that leaves the request id usable.
+    pub(super) const LEAVE_QUEUE: u8 = 11;
 }
 
 /// What can be asked of the table. Borrows from the entry that it was decoded from.
@@ -40,6 +46,8 @@ pub enum Command<'a> {
         session: &'a str,
         /// Free text.
         metadata: &'a str,
+        /// Not 0: a grant out of the queue begins with this TTL, if it is the shorter, until it is claimed.
+        claim_ttl_ms: u32,
     },
     /// Another TTL for the lease behind a grant.
     Renew {
@@ -59,6 +67,10 @@ pub enum Command<'a> {
     Heartbeat {
         /// Which.
         session: &'a str,
+        /// Which life of it; 0: any.
+        life: LeaseId,
+        /// How many broken grants of that life the caller knows of.
+        broken_seen: u64,
     },
     /// Release everything that a session holds here and drop its waiters.
     CloseSession {
@@ -71,6 +83,9 @@ pub enum Command<'a> {
         name: &'a str,
         /// Of its acquire.
         request_id: RequestId,
+        /// The caller has given the acquire up: no copy of it that comes later is granted. Without, a retry may come
+        /// and queue again.
+        given_up: bool,
     },
     /// End a lease whose deadline passed on the leader. Does nothing if it was renewed since.
     ExpireLease {
@@ -101,9 +116,9 @@ impl<'a> Command<'a> {
     /// Appends this command's bytes (tag, then fields; lengths are bounded by the limits of the crate).
     pub fn encode(&self, into: &mut Vec<u8>) {
         match *self {
-            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata } => {
+            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
                 into.reserve(48 + name.len() + owner.len() + session.len() + metadata.len());
-                into.push(tag::ACQUIRE);
+                into.push(if claim_ttl_ms == 0 { tag::ACQUIRE } else { tag::ACQUIRE_TO_CLAIM });
                 put_request(into, request_id);
                 put_str(into, name);
                 put_str(into, owner);
@@ -112,19 +127,28 @@ impl<'a> Command<'a> {
                 into.push(wait.into());
                 put_str(into, session);
                 put_str(into, metadata);
+                if claim_ttl_ms != 0 {
+                    put_varint(into, claim_ttl_ms.into());
+                }
             }
             Command::Renew { name, token } => put_named(into, tag::RENEW, name, token),
             Command::Release { name, token } => put_named(into, tag::RELEASE, name, token),
-            Command::Heartbeat { session } => {
+            Command::Heartbeat { session, life: LeaseId(0), broken_seen: 0 } => {
                 into.push(tag::HEARTBEAT);
                 put_str(into, session);
+            }
+            Command::Heartbeat { session, life, broken_seen } => {
+                into.push(tag::HEARTBEAT_OF_LIFE);
+                put_str(into, session);
+                put_varint(into, life.0);
+                put_varint(into, broken_seen);
             }
             Command::CloseSession { session } => {
                 into.push(tag::CLOSE_SESSION);
                 put_str(into, session);
             }
-            Command::CancelWait { name, request_id } => {
-                into.push(tag::CANCEL_WAIT);
+            Command::CancelWait { name, request_id, given_up } => {
+                into.push(if given_up { tag::CANCEL_WAIT } else { tag::LEAVE_QUEUE });
                 put_request(into, request_id);
                 put_str(into, name);
             }
@@ -145,7 +169,7 @@ impl<'a> Command<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Command<'a>, DecodeError> {
         let mut r = Reader::new(bytes);
         let command = match r.byte()? {
-            tag::ACQUIRE => Command::Acquire {
+            tag @ (tag::ACQUIRE | tag::ACQUIRE_TO_CLAIM) => Command::Acquire {
                 request_id: r.request()?,
                 name: r.str()?,
                 owner: r.str()?,
@@ -154,12 +178,19 @@ impl<'a> Command<'a> {
                 wait: r.flag()?,
                 session: r.str()?,
                 metadata: r.str()?,
+                claim_ttl_ms: if tag == tag::ACQUIRE { 0 } else { r.varint_u32()? },
             },
             tag::RENEW => Command::Renew { token: Token(r.varint()?), name: r.str()? },
             tag::RELEASE => Command::Release { token: Token(r.varint()?), name: r.str()? },
-            tag::HEARTBEAT => Command::Heartbeat { session: r.str()? },
+            tag::HEARTBEAT => Command::Heartbeat { session: r.str()?, life: LeaseId(0), broken_seen: 0 },
+            tag::HEARTBEAT_OF_LIFE => {
+                Command::Heartbeat { session: r.str()?, life: LeaseId(r.varint()?), broken_seen: r.varint()? }
+            }
             tag::CLOSE_SESSION => Command::CloseSession { session: r.str()? },
-            tag::CANCEL_WAIT => Command::CancelWait { request_id: r.request()?, name: r.str()? },
+            tag @ (tag::CANCEL_WAIT | tag::LEAVE_QUEUE) => {
+                let given_up = tag == tag::CANCEL_WAIT;
+                Command::CancelWait { request_id: r.request()?, name: r.str()?, given_up }
+            }
             tag::EXPIRE_LEASE => Command::ExpireLease { lease: LeaseId(r.varint()?), renewal_seq: r.varint()? },
             tag::BREAK => Command::Break { token: Token(r.varint()?), name: r.str()?, by: r.str()?, reason: r.str()? },
             _ => return Err(DecodeError("an unknown command")),

@@ -68,6 +68,12 @@ pub enum InvalidInput {
         /// As sent.
         ttl_ms: u32,
     },
+    /// Outside [`CLAIM_TTL_MS`].
+    #[error("a claim TTL of {claim_ttl_ms} ms is out of range: choose 100 ms to 60 s, or 0 for none")]
+    ClaimTtlOutOfRange {
+        /// As sent.
+        claim_ttl_ms: u32,
+    },
     /// At or over 2^53.
     #[error(
         "{token} cannot be a fencing token, all are below 2^53: use the token that came with the grant, as an integer"
@@ -103,6 +109,7 @@ impl InvalidInput {
             Self::ReasonTooLong { .. } => "a reason over its limit",
             Self::BreakerTooLong { .. } => "a breaker over its limit",
             Self::TtlOutOfRange { .. } => "a TTL out of range",
+            Self::ClaimTtlOutOfRange { .. } => "a claim TTL out of range",
             Self::TokenOutOfRange { .. } => "a token of 2^53 or more",
             Self::PermitsOutOfRange { .. } => "permits outside 1..=limit",
         })
@@ -115,10 +122,11 @@ impl InvalidInput {
 /// The first limit that it breaks.
 pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
     match *command {
-        Command::Acquire { name, owner, ttl_ms, mode, session, metadata, .. } => {
+        Command::Acquire { name, owner, ttl_ms, mode, session, metadata, claim_ttl_ms, .. } => {
             validate_name(name)?;
             validate_owner(owner)?;
             validate_ttl(ttl_ms)?;
+            validate_claim_ttl(claim_ttl_ms)?;
             validate_mode(mode)?;
             if !session.is_empty() {
                 validate_session(session)?;
@@ -129,7 +137,7 @@ pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
             validate_name(name)?;
             validate_token(token)
         }
-        Command::Heartbeat { session } | Command::CloseSession { session } => validate_session(session),
+        Command::Heartbeat { session, .. } | Command::CloseSession { session } => validate_session(session),
         Command::CancelWait { name, .. } => validate_name(name),
         // Made by leaders, from numbers that the table gave them.
         Command::ExpireLease { .. } => Ok(()),
@@ -199,6 +207,15 @@ pub fn validate_session(session: &str) -> Result<(), InvalidInput> {
 /// It is not.
 pub fn validate_ttl(ttl_ms: u32) -> Result<(), InvalidInput> {
     if TTL_MS.contains(&ttl_ms) { Ok(()) } else { Err(InvalidInput::TtlOutOfRange { ttl_ms }) }
+}
+
+/// 0, or within [`CLAIM_TTL_MS`].
+pub(crate) fn validate_claim_ttl(claim_ttl_ms: u32) -> Result<(), InvalidInput> {
+    if claim_ttl_ms == 0 || CLAIM_TTL_MS.contains(&claim_ttl_ms) {
+        Ok(())
+    } else {
+        Err(InvalidInput::ClaimTtlOutOfRange { claim_ttl_ms })
+    }
 }
 
 /// Below 2^53. (0 is never issued, but asking with it is only answered by "not the owner".)

@@ -20,6 +20,10 @@ pub enum Bug {
     DeadSessionHeartbeat,
     SharedWithExclusive,
     PermitTooMany,
+    HeartbeatAnyLife,
+    BreakNotTold,
+    TombstoneForgotten,
+    ClaimIgnored,
     // In `shard`.
     ReadContextReused,
     ReadsWhileDeposed,
@@ -27,6 +31,8 @@ pub enum Bug {
     VoteNotWritten,
     ExpiryWithoutQuorum,
     EarlyTtlAfterFailover,
+    EarlyRest,
+    RestartsFullTtl,
     AppliedAheadOfState,
     HistoryEndMissing,
     WaiterToldNotDone,
@@ -36,7 +42,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 29] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -49,12 +55,18 @@ impl Bug {
         Bug::DeadSessionHeartbeat,
         Bug::SharedWithExclusive,
         Bug::PermitTooMany,
+        Bug::HeartbeatAnyLife,
+        Bug::BreakNotTold,
+        Bug::TombstoneForgotten,
+        Bug::ClaimIgnored,
         Bug::ReadContextReused,
         Bug::ReadsWhileDeposed,
         Bug::AckBeforeFsync,
         Bug::VoteNotWritten,
         Bug::ExpiryWithoutQuorum,
         Bug::EarlyTtlAfterFailover,
+        Bug::EarlyRest,
+        Bug::RestartsFullTtl,
         Bug::AppliedAheadOfState,
         Bug::HistoryEndMissing,
         Bug::WaiterToldNotDone,

@@ -17,6 +17,10 @@ pub const METADATA_BYTES_MAX: usize = 1024;
 pub const REQUEST_MEMORY_MS: u64 = 30_000;
 /// Ended grants remembered at most, and ended sessions likewise; the oldest are forgotten first.
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
+/// Shortest and longest first lease of a grant that must be claimed, in milliseconds: 100 ms and 60 s.
+pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
+/// Tokens remembered of the breaks that a session's life suffered, at most; the oldest are forgotten first.
+pub const BROKEN_MEMORY_MAX: usize = 1_024;
 /// Waiters in one name's queue at most.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
 /// The highest token there can be: the highest integer that JSON keeps exact.
@@ -63,8 +67,9 @@ pub struct Stamp {
     /// Unix time in milliseconds. For display and history only: no decision reads it.
     pub wall_ms: u64,
     /// Shard time in milliseconds: runs with the leader's monotonic clock, carried on from the last applied stamp when
-    /// leadership changes, so it never goes back. Decides only how long ended requests are remembered and how
-    /// long waiters have waited, never when a lease ends.
+    /// leadership changes, so it never goes back. It may fall behind true time, and never runs ahead of it: see
+    /// `crates/shard/src/shard_time.rs`. Decides how long ended requests are remembered and how long waiters have waited.
+    /// A lease keeps the shard time of its last renewal, so that a new leader knows how old it is.
     pub shard_ms: u64,
 }
 
@@ -83,11 +88,15 @@ pub struct Grant {
     pub session: String,
     /// Of the session or of the acquire.
     pub metadata: String,
-    /// The lease's time to live.
+    /// The lease's time to live, once it is claimed.
     pub ttl_ms: u32,
+    /// Not 0: the lease is unclaimed, and lives only this long from its beginning.
+    pub claim_within_ms: u32,
     /// Unix, by the leader's wall clock.
     pub acquired_wall_ms: u64,
-    /// Unix, of the last renewal (or the grant) plus TTL: for display.
+    /// What is left of the lease, in shard time; 0 if it is due. (Of an ended grant, 0.)
+    pub rest_ms: u32,
+    /// Unix: when the rest is over, for display.
     pub expires_wall_ms: u64,
     /// Renewals since the grant.
     pub renewals: u64,
@@ -153,7 +162,7 @@ pub enum Outcome {
         already: bool,
     },
     /// Heartbeat: the session's lease here lives another TTL.
-    HeartbeatOk,
+    HeartbeatOk(SessionAlive),
     /// CloseSession: so many grants were released (0 if the session was not known: closing is idempotent).
     Closed {
         /// Grants ended.
@@ -194,6 +203,8 @@ pub enum Outcome {
         /// How that ended.
         end: EndKind,
     },
+    /// Acquire: this request id was cancelled before this copy of it came.
+    CancelledBefore,
     /// Acquire: conflicts with how the name is in use (a semaphore with another limit), or the request id is in use for
     /// another name.
     Conflict(&'static str),
@@ -201,10 +212,25 @@ pub enum Outcome {
     Full(&'static str),
 }
 
+/// What a heartbeat tells of a session's lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionAlive {
+    /// Which life of the session this is.
+    pub life: LeaseId,
+    /// Of the lease.
+    pub ttl_ms: u32,
+    /// How many grants of this life were ended by a break.
+    pub broken_count: u64,
+    /// The tokens of those that the heartbeat did not know of, oldest first.
+    pub broken: Vec<Token>,
+    /// Some of those are not remembered.
+    pub broken_overflow: bool,
+}
+
 /// Why a waiter left the queue without a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// By [`Command::CancelWait`](crate::Command::CancelWait), or by a retry of its acquire that would not wait.
+    /// By [`Command::CancelWait`](crate::Command::CancelWait), or by a retry of its acquire that did not wait.
     Cancelled,
     /// The session it waited with ended.
     SessionEnded,
@@ -213,7 +239,7 @@ pub enum DropReason {
 /// A change of a lease's life, for whoever keeps the deadlines (the leader).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseEvent {
-    /// Began or was renewed: lives for `ttl_ms` from now, and dies only by an `ExpireLease` naming this `renewal_seq`.
+    /// Began or was renewed: lives for `ttl_ms` from now (the short TTL while it is unclaimed), and dies only by an `ExpireLease` naming this `renewal_seq`.
     Alive {
         /// Which.
         lease: LeaseId,
@@ -227,6 +253,19 @@ pub enum LeaseEvent {
         /// Which.
         lease: LeaseId,
     },
+}
+
+/// A lease in force, for a new leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveLease {
+    /// Which.
+    pub lease: LeaseId,
+    /// From `renewed_ms`.
+    pub ttl_ms: u32,
+    /// Names this life.
+    pub renewal_seq: u64,
+    /// The shard time at which it began or was renewed.
+    pub renewed_ms: u64,
 }
 
 /// A grant that ended, as history keeps it: the record is [`Tenure::decode`]d only when somebody asks.

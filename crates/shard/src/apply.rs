@@ -25,6 +25,11 @@ impl Replica {
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_conf_change(entry)?,
             }
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
+            if let Some(lead) = &mut self.lead
+                && lead.term == entry.term
+            {
+                lead.clock.start(self.observed);
+            }
             self.checkpointing.log_bytes += entry_bytes(entry);
             self.stats.entries_applied += 1;
         }
@@ -55,6 +60,7 @@ impl Replica {
             effects.leases.clear();
         }
         self.effects = effects;
+        self.observed.observe(self.table.shard_ms(), self.now);
         Ok(())
     }
 
@@ -70,14 +76,15 @@ impl Replica {
     }
 
     pub(crate) fn answer(&self, query: Query) -> Answer {
+        let at = self.observed.stamp(self.now);
         match query {
             Query::Check { name } => Answer::Check {
-                holders: self.table.holders(&name),
+                holders: self.table.holders(&name, at),
                 waiters: self.table.queue_len(&name),
                 last_token: self.table.last_token().0,
             },
             Query::List { prefix, limit } => {
-                let (grants, more) = self.table.list(&prefix, limit);
+                let (grants, more) = self.table.list(&prefix, limit, at);
                 Answer::List { grants, more }
             }
             Query::History { name } => Answer::History {
@@ -90,7 +97,7 @@ impl Replica {
                         locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure).ok()
                     })
                     .collect(),
-                current: self.table.holders(&name),
+                current: self.table.holders(&name, at),
             },
             Query::Status => {
                 let mut status = self.status();

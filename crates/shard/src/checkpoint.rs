@@ -8,6 +8,7 @@ use crate::api::Fatal;
 use crate::membership::check_conf;
 use crate::peer::node_of;
 use crate::replica::Replica;
+use crate::shard_time::Observed;
 use locks::LockTable;
 use locks::planted::{self, Bug};
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
@@ -180,6 +181,7 @@ impl Replica {
             _ => LockTable::restore(&snapshot.data).map_err(|e| self.fatal(format!("installing a snapshot: {e}")))?,
         };
         self.table = table;
+        self.observed = Observed::new(self.table.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());

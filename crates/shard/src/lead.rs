@@ -1,11 +1,13 @@
 //! What only a leader keeps, in memory and on its own monotonic clock: lease deadlines, attached waiters, and what it holds for
 //! spare followers.
 //!
-//! A lease ends early nowhere: a new leader starts every lease at its full TTL, and what comes due here is only *proposed* to
-//! end, under the name of the life that was timed (`renewal_seq`); a renewal that is applied first wins.
+//! A lease ends early nowhere: a new leader gives every lease what is left of its TTL (see `shard_time.rs`), and what comes due
+//! here is only *proposed* to end, under the name of the life that was timed (`renewal_seq`); a renewal that is applied
+//! first wins.
 
 use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
 use crate::proposals::{Asked, Proposals};
+use crate::shard_time::{LeaderClock, Observed};
 use crate::spare::Spares;
 use crate::timers::Timers;
 use locks::planted::{self, Bug};
@@ -28,8 +30,8 @@ struct Waiter {
 pub(crate) struct Lead {
     pub term: u64,
     pub spares: Spares,
+    pub clock: LeaderClock,
     since_mono_ms: u64,
-    base_shard_ms: u64,
     grace_ms: u64,
     /// When each member last answered in this term, by Raft's name for it.
     heard_ms: BTreeMap<u64, u64>,
@@ -39,39 +41,30 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    /// Takes over a table: every lease gets its full TTL from now, every waiter the grace period to be heard of.
-    pub(crate) fn new(term: u64, now_ms: u64, config: &ReplicaConfig, table: &LockTable) -> Lead {
+    /// Takes over a table, which was `observed`: every lease gets what is left of it, every waiter the grace period to be heard of.
+    pub(crate) fn new(term: u64, now_ms: u64, observed: &Observed, config: &ReplicaConfig, table: &LockTable) -> Lead {
         let grace_ms = config.waiter_grace_ms;
         let mut lead = Lead {
             term,
             spares: Spares::new(config.append_hold_ms),
+            clock: LeaderClock::default(),
             since_mono_ms: now_ms,
-            base_shard_ms: table.shard_ms(),
             grace_ms,
             heard_ms: BTreeMap::new(),
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),
         };
-        for event in table.leases() {
-            let early_ms = match event {
-                // planted: counted from long before
-                LeaseEvent::Alive { ttl_ms, .. } if planted::is(Bug::EarlyTtlAfterFailover) => {
-                    u64::from(ttl_ms) * 9 / 10
-                }
-                _ => 0,
-            };
-            lead.on_lease(event, now_ms.saturating_sub(early_ms));
+        for live in table.leases() {
+            // planted: counted from long before
+            let early_ms = if planted::is(Bug::EarlyTtlAfterFailover) { u64::from(live.ttl_ms) * 9 / 10 } else { 0 };
+            let deadline_ms = observed.deadline_ms(&live, now_ms).saturating_sub(early_ms);
+            lead.leases.set(live.lease, deadline_ms, live.renewal_seq);
         }
         for (name, request_id) in table.waiters() {
             lead.attach(request_id, name, 0, now_ms + grace_ms);
         }
         lead
-    }
-
-    /// Shard time runs with this leader's monotonic clock from where the table stood.
-    pub(crate) fn shard_ms(&self, now_ms: u64) -> u64 {
-        self.base_shard_ms + now_ms.saturating_sub(self.since_mono_ms)
     }
 
     /// A member said something in this term.
@@ -170,7 +163,7 @@ impl Lead {
             }
             let Some((request_id, mut waiter)) = self.waiters.pop_due(now_ms) else { break };
             waiter.timed_out = true;
-            push(proposals, &Command::CancelWait { name: &waiter.name, request_id });
+            push(proposals, &Command::CancelWait { name: &waiter.name, request_id, given_up: false });
             self.waiters.set(request_id, now_ms + REPROPOSE_MS, waiter);
         }
     }

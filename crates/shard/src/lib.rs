@@ -18,6 +18,7 @@ mod proposals;
 mod reads;
 mod ready;
 mod replica;
+mod shard_time;
 mod snapshot_message;
 mod spare;
 mod timers;

@@ -174,7 +174,7 @@ impl Replica {
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
         if is_me && self.lead.is_none() {
-            self.lead = Some(Lead::new(known.term, self.now.mono_ms, &self.config, &self.table));
+            self.lead = Some(Lead::new(known.term, self.now.mono_ms, &self.observed, &self.config, &self.table));
         }
         if leader_changed && leader.is_some() {
             self.stats.leader_changes += 1;

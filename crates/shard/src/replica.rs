@@ -11,6 +11,7 @@ use crate::peer_message::{Refused, check_peer_message};
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
 use crate::ready::{Pending, UnpersistedQueue};
+use crate::shard_time::Observed;
 use locks::planted::{self, Bug};
 use locks::{Effects, LockTable, Stamp};
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
@@ -39,12 +40,14 @@ pub(crate) struct Stats {
 /// One replica of one shard.
 ///
 /// * `applied_index` is the table's position: the table holds exactly the committed entries up to it.
+/// * `observed` is of the last stamped entry that the table holds, or of when the table was loaded.
 /// * `lead` is there exactly while this replica leads; deadlines, attached waiters and held appends live and die with it.
 /// * Nothing is answered "done" but from [`apply`](crate::apply), which sees only entries that a quorum has on disk.
 pub struct Replica {
     pub(crate) config: ReplicaConfig,
     pub(crate) raw: RawNode<LogStore>,
     pub(crate) table: LockTable,
+    pub(crate) observed: Observed,
     pub(crate) now: Now,
     pub(crate) applied_index: u64,
     pub(crate) applied_term: u64,
@@ -120,6 +123,7 @@ impl Replica {
             checkpointing: Checkpointing::new(applied.index, now.mono_ms),
             pending: Pending { stored_last, ..Default::default() },
             raw,
+            observed: Observed::new(table.shard_ms(), now),
             table,
             now,
             applied_index: applied.index,
@@ -155,7 +159,8 @@ impl Replica {
             if planted::is(Bug::ExpiryWithoutQuorum) {
                 // planted: a leader, deposed or not, ends what is due without asking anybody
                 for (lease, renewal_seq) in lead.take_due_leases(now.mono_ms) {
-                    let stamp = Stamp { wall_ms: now.wall_ms, shard_ms: lead.shard_ms(now.mono_ms) };
+                    let shard_ms = lead.clock.shard_ms(self.table.shard_ms(), now.mono_ms);
+                    let stamp = Stamp { wall_ms: now.wall_ms, shard_ms };
                     let command = locks::Command::ExpireLease { lease, renewal_seq };
                     self.table.apply(stamp, &command, &mut Effects::default());
                 }
@@ -389,7 +394,8 @@ impl Replica {
             if self.proposals.is_empty() {
                 return;
             }
-            let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms: lead.shard_ms(now_ms) };
+            let shard_ms = lead.clock.shard_ms(self.table.shard_ms(), now_ms);
+            let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
             let (entry, count) = self.proposals.next_entry(stamp);
             // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
             if self.raw.propose(Vec::new(), entry).is_err() {

@@ -125,17 +125,84 @@ fn a_lease_ends_after_its_ttl_and_not_before() {
 }
 
 #[test]
-fn a_new_leader_restarts_leases_at_their_full_ttl() {
+fn a_new_leader_gives_a_lease_what_is_left_of_it() {
     let mut c = Cluster::new(3);
     c.elect();
     let held = token(&c.acquire(1, "a", 10_000));
-    c.run_ms(9_000);
+    let granted_ms = c.now_ms;
+    c.run_ms(4_000);
     c.crash(1);
     let leader = c.elect();
-    c.run_ms(8_000);
+    c.run_ms(granted_ms + 9_950 - c.now_ms);
     assert!(matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
-    c.run_ms(3_000);
+    // A follower hears with the next heartbeat what is committed: it observes the grant that much later.
+    c.run_ms(250);
     assert!(token(&c.acquire(leader, "a", 1_000)) > held);
+}
+
+/// Each new leader gave every lease its full TTL: with a move every five seconds a lock of ten was held for ever.
+#[test]
+fn an_abandoned_lock_ends_in_time_however_often_leadership_moves() {
+    let mut c = Cluster::new(3);
+    let mut leader = c.elect();
+    let held = token(&c.acquire(leader, "a", 10_000));
+    let granted_ms = c.now_ms;
+    while c.now_ms < granted_ms + 14_000 {
+        c.run_ms(1_000);
+        let to = leader % 3 + 1;
+        c.peers.get_mut(&leader).unwrap().inbox.push(Input::Transfer { to: routing::NodeId(to) });
+        c.run_ms(100);
+        leader = c.leader().expect("leadership was handed on");
+        assert_eq!(leader, to, "the move did not take place");
+        let reply = c.acquire(leader, "a", 10_000);
+        let is_held = matches!(reply, Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held);
+        // Time stands still while what was said travels.
+        match c.now_ms - granted_ms {
+            0..10_000 => assert!(is_held, "it ended early: {reply:?}"),
+            10_000..11_500 => {} // each move may cost it a heartbeat
+            late => return assert!(!is_held, "it is held after {late} ms"),
+        }
+    }
+    panic!("nobody looked after its end");
+}
+
+/// What a restarted replica knows of shard time is that its table is as old as its checkpoint at least: leases end late by that.
+#[test]
+fn a_lease_is_not_cut_short_by_replicas_that_have_forgotten_how_old_it_is() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    let held = token(&c.acquire(1, "a", 10_000));
+    c.run_ms(3_000);
+    (1..=3).for_each(|id| c.crash(id));
+    c.run_ms(60_000);
+    (1..=3).for_each(|id| c.start(id));
+    let leader = c.elect();
+    let since_ms = c.now_ms;
+    assert!(matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
+    c.run_ms(10_100);
+    assert!(token(&c.acquire(leader, "a", 1_000)) > held, "late by at most a TTL after {since_ms} ms");
+}
+
+/// A `check` after a failover counted from the former leader's wall clock: it showed an expiry in the past for a lock that lived.
+#[test]
+fn a_check_shows_what_is_left_of_a_lease_by_shard_time() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    token(&c.acquire(1, "a", 10_000));
+    let granted_ms = c.now_ms;
+    c.run_ms(4_000);
+    c.crash(1);
+    let leader = c.elect();
+    let follower = 5 - leader;
+    for (id, linearizable) in [(leader, true), (follower, false)] {
+        let ticket = c.read(id, "a", linearizable);
+        c.settle();
+        let Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) = c.reply(id, ticket) else { panic!() };
+        let left_ms = granted_ms + 10_000 - c.now_ms;
+        let shown_ms = u64::from(holders[0].rest_ms);
+        assert!((left_ms..=left_ms + 200).contains(&shown_ms), "node {id} shows {shown_ms} of {left_ms} ms");
+        assert_eq!(holders[0].expires_wall_ms, c.now().wall_ms + shown_ms);
+    }
 }
 
 #[test]

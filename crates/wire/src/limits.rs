@@ -6,6 +6,8 @@
 pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
 /// TTL of an acquire or session that names none, in milliseconds.
 pub const DEFAULT_TTL_MS: u32 = 30_000;
+/// Shortest and longest first lease of a grant that must be claimed, in milliseconds: 100 ms and 60 s.
+pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Longest wait of an acquire, in milliseconds: 24 h.
 pub const WAIT_MS_MAX: u32 = 86_400_000;
 /// How long an operation may take that does not say, in milliseconds.

@@ -46,8 +46,8 @@ pub fn check_operation(operation: &Operation) -> Result<(), Error> {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::invalid("unknown consistency: use linearizable or stale")),
         },
-        Op::Heartbeat(r) => check_session(&r.session_id, &r.shards),
-        Op::CloseSession(r) => check_session(&r.session_id, &r.shards),
+        Op::Heartbeat(r) => check_session(&r.session_id, r.shards.len().max(r.leases.len())),
+        Op::CloseSession(r) => check_session(&r.session_id, r.shards.len()),
         Op::CancelWait(r) => check_request_id(&r.request_id, false),
         Op::Break(r) => {
             check_token(r.fencing_token)?;
@@ -93,6 +93,14 @@ fn check_acquire(r: &AcquireRequest) -> Result<(), Error> {
     at_most("session id", &r.session_id, SESSION_BYTES_MAX)?;
     at_most("metadata", &r.metadata, METADATA_BYTES_MAX)?;
     check_ttl(r.ttl_ms)?;
+    if r.claim_ttl_ms != 0 && !CLAIM_TTL_MS.contains(&r.claim_ttl_ms) {
+        return Err(Error::invalid(format!(
+            "the claim TTL is {} ms: use {} ms to {} s, or 0 for none",
+            r.claim_ttl_ms,
+            CLAIM_TTL_MS.start(),
+            CLAIM_TTL_MS.end() / 1_000
+        )));
+    }
     check_request_id(&r.request_id, true)?;
     if r.wait_ms > WAIT_MS_MAX {
         return Err(Error::invalid(format!("the wait is {} ms: at most {WAIT_MS_MAX} (24 h)", r.wait_ms)));
@@ -143,13 +151,13 @@ fn check_request_id(id: &[u8], may_be_empty: bool) -> Result<(), Error> {
     Err(Error::invalid(format!("the request id has {} bytes: it is {REQUEST_ID_BYTES} random bytes", id.len())))
 }
 
-fn check_session(id: &str, shards: &[u32]) -> Result<(), Error> {
+fn check_session(id: &str, shards: usize) -> Result<(), Error> {
     if id.is_empty() {
         return Err(Error::invalid("the session id is empty: open a session first"));
     }
     at_most("session id", id, SESSION_BYTES_MAX)?;
-    if shards.len() > SESSION_SHARDS_MAX {
-        return Err(Error::invalid(format!("{} shards named: at most {SESSION_SHARDS_MAX}", shards.len())));
+    if shards > SESSION_SHARDS_MAX {
+        return Err(Error::invalid(format!("{shards} shards named: at most {SESSION_SHARDS_MAX}")));
     }
     Ok(())
 }

@@ -77,6 +77,7 @@ fn commands() -> Vec<Command<'static>> {
         wait,
         session,
         metadata: if wait { "zone=a" } else { "" },
+        claim_ttl_ms: if wait && id.is_multiple_of(2) { 5_000 } else { 0 },
     };
     let permits = |count| Mode::Permits { count, limit: 3 };
     vec![
@@ -89,11 +90,14 @@ fn commands() -> Vec<Command<'static>> {
         acquire(7, "pool", permits(2), true, ""),
         acquire(8, "c", Mode::Exclusive, false, ""),
         Command::Renew { name: "a", token: Token(1) },
-        Command::Heartbeat { session: "s-1" },
-        Command::CancelWait { name: "a", request_id: RequestId(2 << 64 | 2) },
+        Command::Heartbeat { session: "s-1", life: LeaseId(0), broken_seen: 0 },
+        Command::CancelWait { name: "a", request_id: RequestId(2 << 64 | 2), given_up: false },
         Command::Release { name: "c", token: Token(5) },
         Command::ExpireLease { lease: LeaseId(1), renewal_seq: 1 },
         Command::Break { name: "ü/{tag}", token: Token(3), by: "alice", reason: "INC-31" },
+        Command::Heartbeat { session: "s-1", life: LeaseId(2), broken_seen: 1 },
+        Command::CancelWait { name: "a", request_id: RequestId(3 << 64 | 3), given_up: true },
+        acquire(3, "a", Mode::Shared, true, "s-1"),
         Command::CloseSession { session: "s-2" },
         acquire(9, "a", Mode::Exclusive, false, ""),
         acquire(1, "a", Mode::Exclusive, false, ""),

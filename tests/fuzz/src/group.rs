@@ -111,6 +111,7 @@ impl Group {
             wait,
             session,
             metadata: "some metadata",
+            claim_ttl_ms: 0,
         };
         Self::propose(ticket + 1, &command, wait.then_some(Wait { request_id, wait_ms: 60_000 }))
     }

@@ -21,6 +21,7 @@ pub(super) struct Ask<'a> {
     pub(super) wait: bool,
     pub(super) session: &'a str,
     pub(super) metadata: &'a str,
+    pub(super) claim_ttl_ms: u32,
 }
 
 /// What a grant is made of, whether its acquire waited or not.
@@ -79,14 +80,14 @@ impl LockTable {
         if free {
             let claim = Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
             let grant = self.grant(at, lock, claim, effects);
-            return self.granted(grant, effects);
+            return self.granted(grant, at, effects);
         }
         self.last_waiter += 1;
         let waiter = WaiterRow {
             number: self.last_waiter,
             request: ask.request,
             since_ms: at.shard_ms,
-            terms,
+            terms: terms.to_claim(ask.claim_ttl_ms),
             mode: ask.mode,
             lock,
             links: Links::LOOSE,
@@ -107,7 +108,7 @@ impl LockTable {
                 if *self.locks[self.grants[grant].lock].name != *ask.name {
                     return OTHER_NAME;
                 }
-                self.granted(grant, effects)
+                self.granted(grant, at, effects)
             }
             Ref::Waiting(waiter) => {
                 let lock = self.waiters[waiter].lock;
@@ -126,6 +127,9 @@ impl LockTable {
                 let ended = self.ended_grants.get(ended);
                 if ended.name_hash != hash_str(ask.name) {
                     return OTHER_NAME;
+                }
+                if ended.is_tombstone() {
+                    return Outcome::CancelledBefore;
                 }
                 Outcome::AlreadyEnded { token: Token(ended.token), end: ended.end }
             }
@@ -161,18 +165,21 @@ impl LockTable {
     }
 
     /// Makes a grant that [`fits`](Self::fits), with the next token.
-    pub(super) fn grant(&mut self, at: Stamp, lock: u32, claim: Claim, effects: &mut Effects) -> u32 {
+    pub(super) fn grant(&mut self, at: Stamp, lock: u32, mut claim: Claim, effects: &mut Effects) -> u32 {
         assert!(self.last_token < TOKEN_MAX, "no token is left after {}", self.last_token);
+        if planted::is(Bug::ClaimIgnored) {
+            claim.terms.claim(); // planted: a full TTL for whoever was in the queue
+        }
         self.last_token += 1;
         let token = NonZeroU64::new(self.last_token).expect("1 was added");
         let lease = if claim.session == NONE {
-            let life = Life::new(at.wall_ms);
+            let life = Life::new(at.shard_ms);
             effects.leases.push(life.event(LeaseId(token.get()), &claim.terms));
             Lease::Private { life, terms: claim.terms }
         } else {
             let session = &mut self.sessions[claim.session];
             if session.lease.is_none() {
-                (session.life, session.terms) = (Life::new(at.wall_ms), claim.terms);
+                (session.life, session.terms) = (Life::new(at.shard_ms), claim.terms);
                 effects.leases.push(session.life.event(LeaseId(token.get()), &session.terms));
                 self.begin_session(claim.session, token);
             }

@@ -53,6 +53,7 @@ impl LockTable {
                 _ => self.held_by_another(name),
             };
         };
+        self.note_break(grant);
         let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
         let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
         self.settle(at, lock, effects);
@@ -60,6 +61,28 @@ impl LockTable {
             Some(tenure) => Outcome::Broken(Box::new(tenure.expect("it was just encoded"))),
             None => Outcome::Unheard,
         }
+    }
+
+    /// Its session is told with its next heartbeat: nobody asked it.
+    fn note_break(&mut self, grant: u32) {
+        let row = &self.grants[grant];
+        let (token, Lease::Session { session, .. }) = (row.token.get(), &row.lease) else { return };
+        if planted::is(Bug::BreakNotTold) {
+            return; // planted: the session goes on to count on it
+        }
+        let session = *session;
+        self.sessions[session].broken.get_or_insert_default().note(token);
+        self.sessions.touch(session);
+    }
+
+    /// No copy of this request is granted any more, for as long as an ended grant is remembered.
+    pub(super) fn bury(&mut self, request: RequestId, name: &str, ended_ms: u64) {
+        if planted::is(Bug::TombstoneForgotten) {
+            return; // planted: a late copy is as good as new
+        }
+        self.make_room_for_ended_grant();
+        let tombstone = self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
+        self.requests.insert(hash_request(request), tombstone.pack());
     }
 
     /// For a planted bug only.
@@ -97,7 +120,7 @@ impl LockTable {
         reason: &str,
         effects: &mut Effects,
     ) -> u32 {
-        effects.ended.push(self.ended_now(grant, at.wall_ms, end, by, reason));
+        effects.ended.push(self.ended_now(grant, at, end, by, reason));
         let row = &self.grants[grant];
         let (token, request, lock, permits) = (row.token.get(), row.request(), row.lock, row.permits());
         match row.lease {
@@ -123,7 +146,8 @@ impl LockTable {
         lock
     }
 
-    fn ended_now(&self, grant: u32, ended_wall_ms: u64, end: EndKind, by: &str, reason: &str) -> Ended {
+    fn ended_now(&self, grant: u32, at: Stamp, end: EndKind, by: &str, reason: &str) -> Ended {
+        let ended_wall_ms = at.wall_ms;
         let row = &self.grants[grant];
         let (session, lease, life, terms, renewals_before) = self.lease_of(row);
         let parts = Parts {
@@ -133,7 +157,7 @@ impl LockTable {
             lease,
             ttl_ms: terms.ttl_ms,
             acquired_wall_ms: row.acquired_wall_ms,
-            expires_wall_ms: life.expires_wall_ms(terms),
+            expires_wall_ms: at.wall_ms.saturating_add(life.rest_ms(terms, at.shard_ms).into()),
             ended_wall_ms,
             renewals: life.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
@@ -175,9 +199,13 @@ impl LockTable {
 
     fn forget_oldest_grant(&mut self) {
         if let Some((name, ended)) = self.ended_grants.oldest() {
-            let of_request = self.tokens.recent_name(ended.token).unwrap_or(name);
-            self.requests.remove(hash_request(ended.request()), of_request.pack());
-            self.tokens.remove(ended.token, name.pack());
+            if ended.is_tombstone() {
+                self.requests.remove(hash_request(ended.request()), name.pack());
+            } else {
+                let of_request = self.tokens.recent_name(ended.token).unwrap_or(name);
+                self.requests.remove(hash_request(ended.request()), of_request.pack());
+                self.tokens.remove(ended.token, name.pack());
+            }
             self.ended_grants.pop();
         }
     }

@@ -23,7 +23,8 @@ impl LockTable {
         };
         match &mut self.grants[grant].lease {
             Lease::Private { life, terms } => {
-                life.renew(at.wall_ms);
+                terms.claim();
+                life.renew(at.shard_ms);
                 effects.leases.push(life.event(LeaseId(token.0), terms));
                 self.grants.touch(grant);
             }
@@ -38,26 +39,55 @@ impl LockTable {
         };
         Outcome::Renewed {
             ttl_ms: terms.ttl_ms,
-            expires_wall_ms: life.expires_wall_ms(terms),
+            expires_wall_ms: at.wall_ms.saturating_add(terms.ttl_ms.into()),
             renewals: life.renewal_seq - before,
         }
     }
 
-    pub(super) fn heartbeat(&mut self, at: Stamp, id: &str, effects: &mut Effects) -> Outcome {
+    /// Renews a session by one of its lives. A session that ended and began anew under its id is another: its former life's
+    /// holders must hear that what they held is lost.
+    pub(super) fn heartbeat(
+        &mut self,
+        at: Stamp,
+        id: &str,
+        life: LeaseId,
+        broken_seen: u64,
+        effects: &mut Effects,
+    ) -> Outcome {
         match self.find_session(id) {
-            Some(Ref::Live(session)) if self.sessions[session].lease.is_some() => {
+            Some(Ref::Live(session)) if self.is_alive(session, life) => {
                 self.renew_session(at, session, effects);
-                Outcome::HeartbeatOk
+                Outcome::HeartbeatOk(self.alive(session, broken_seen))
             }
-            // planted: told that it lives
-            Some(Ref::Ended(_)) if planted::is(Bug::DeadSessionHeartbeat) => Outcome::HeartbeatOk,
+            Some(Ref::Ended(_)) if planted::is(Bug::DeadSessionHeartbeat) => {
+                // planted: told that it lives
+                let (ttl_ms, broken_count, broken, broken_overflow) = (1_000, 0, Vec::new(), false);
+                Outcome::HeartbeatOk(SessionAlive { life, ttl_ms, broken_count, broken, broken_overflow })
+            }
             _ => Outcome::SessionLost,
         }
     }
 
+    fn is_alive(&self, session: u32, life: LeaseId) -> bool {
+        let any_life = life.0 == 0 || planted::is(Bug::HeartbeatAnyLife); // planted: whichever life is named
+        self.sessions[session].lease_id().is_some_and(|lease| any_life || lease == life)
+    }
+
+    fn alive(&self, session: u32, broken_seen: u64) -> SessionAlive {
+        let row = &self.sessions[session];
+        let broken_count = row.broken.as_ref().map_or(0, |broken| broken.count);
+        let (broken, broken_overflow) = match &row.broken {
+            Some(broken) => broken.since(broken_seen),
+            None => (Vec::new(), broken_seen > 0),
+        };
+        let life = row.lease_id().expect("only a session with a lease is renewed");
+        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow }
+    }
+
     fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {
         let row = &mut self.sessions[session];
-        row.life.renew(at.wall_ms);
+        row.terms.claim();
+        row.life.renew(at.shard_ms);
         let lease = row.lease_id().expect("only a session with a lease is renewed");
         effects.leases.push(row.life.event(lease, &row.terms));
         self.sessions.touch(session);

@@ -104,24 +104,29 @@ impl LockTable {
         self.forget_some();
         let at = Stamp { wall_ms: stamp.wall_ms, shard_ms: self.shard_ms };
         match *command {
-            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata } => {
-                let ask = acquire::Ask { request: request_id, name, owner, ttl_ms, mode, wait, session, metadata };
+            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
+                let request = request_id;
+                let ask = acquire::Ask { request, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms };
                 self.acquire(at, &ask, effects)
             }
             Command::Renew { name, token } => self.renew(at, name, token, effects),
             Command::Release { name, token } => self.release(at, name, token, effects),
-            Command::Heartbeat { session } => self.heartbeat(at, session, effects),
+            Command::Heartbeat { session, life, broken_seen } => {
+                self.heartbeat(at, session, life, broken_seen, effects)
+            }
             Command::CloseSession { session } => self.close_session(at, session, effects),
-            Command::CancelWait { name, request_id } => self.cancel_wait(at, name, request_id, effects),
+            Command::CancelWait { name, request_id, given_up } => {
+                self.cancel_wait(at, name, request_id, given_up, effects)
+            }
             Command::ExpireLease { lease, renewal_seq } => self.expire(at, lease, renewal_seq, effects),
             Command::Break { name, token, by, reason } => self.break_hold(at, name, token, by, reason, effects),
         }
     }
 
-    /// The holders of a name, oldest grant first.
-    pub fn holders(&self, name: &str) -> Vec<Grant> {
+    /// The holders of a name, oldest grant first, as of `at`: what is left of their leases follows from its shard time.
+    pub fn holders(&self, name: &str, at: Stamp) -> Vec<Grant> {
         self.find_lock(name)
-            .map(|lock| self.grants_of(lock).map(|grant| self.show(grant)).collect())
+            .map(|lock| self.grants_of(lock).map(|grant| self.show(grant, at)).collect())
             .unwrap_or_default()
     }
 
@@ -130,10 +135,10 @@ impl LockTable {
         self.find_lock(name).map_or(0, |lock| self.locks[lock].queue_len)
     }
 
-    /// Grants of names that start with `prefix`, by name then token, at most `limit`, and whether there are more.
+    /// Grants of names that start with `prefix`, by name then token, at most `limit`, as of `at`, and whether there are more.
     ///
     /// Reads every name of the table: for people, not for programs.
-    pub fn list(&self, prefix: &str, limit: usize) -> (Vec<Grant>, bool) {
+    pub fn list(&self, prefix: &str, limit: usize, at: Stamp) -> (Vec<Grant>, bool) {
         // The first limit + 1 names, whatever the table's size; each has at least one grant.
         let mut first = BinaryHeap::new();
         for (at, lock) in self.locks.iter() {
@@ -148,21 +153,21 @@ impl LockTable {
             }
         }
         let mut grants = first.into_sorted_vec().into_iter().flat_map(|(_, lock)| self.grants_of(lock));
-        let shown = grants.by_ref().take(limit).map(|grant| self.show(grant)).collect();
+        let shown = grants.by_ref().take(limit).map(|grant| self.show(grant, at)).collect();
         (shown, grants.next().is_some())
     }
 
-    /// All live leases, by id: for a new leader, which restarts each at its full TTL.
-    pub fn leases(&self) -> impl Iterator<Item = LeaseEvent> + '_ {
+    /// All live leases, by id: for a new leader, which gives each what is left of it.
+    pub fn leases(&self) -> impl Iterator<Item = LiveLease> + '_ {
         let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
             Lease::Private { life, terms } => Some((LeaseId(grant.token.get()), life, terms)),
             Lease::Session { .. } => None,
         });
         let of_sessions = self.sessions.iter().filter_map(|(_, row)| Some((row.lease_id()?, &row.life, &row.terms)));
-        let mut leases: Vec<_> =
-            private.chain(of_sessions).map(|(lease, life, terms)| (lease, life.event(lease, terms))).collect();
-        leases.sort_unstable_by_key(|(lease, _)| *lease);
-        leases.into_iter().map(|(_, event)| event)
+        let mut leases: Vec<LiveLease> =
+            private.chain(of_sessions).map(|(lease, life, terms)| life.live(lease, terms)).collect();
+        leases.sort_unstable_by_key(|live| live.lease);
+        leases.into_iter()
     }
 
     /// All waiters (name, request id), longest waiting first: for a new leader, which gives each a while to be heard of
@@ -307,13 +312,14 @@ impl LockTable {
     }
 
     /// The answer to an acquire that holds.
-    fn granted(&self, grant: u32, effects: &Effects) -> Outcome {
-        if effects.unheard { Outcome::Unheard } else { Outcome::Granted(self.show(grant)) }
+    fn granted(&self, grant: u32, at: Stamp, effects: &Effects) -> Outcome {
+        if effects.unheard { Outcome::Unheard } else { Outcome::Granted(self.show(grant, at)) }
     }
 
-    fn show(&self, grant: u32) -> Grant {
+    fn show(&self, grant: u32, at: Stamp) -> Grant {
         let row = &self.grants[grant];
         let (session, lease, life, terms, renewals_before) = self.lease_of(row);
+        let rest_ms = life.rest_ms(terms, at.shard_ms);
         Grant {
             name: self.locks[row.lock].name.to_string(),
             owner: terms.owner().to_owned(),
@@ -322,8 +328,10 @@ impl LockTable {
             session: session.to_owned(),
             metadata: terms.metadata().to_owned(),
             ttl_ms: terms.ttl_ms,
+            claim_within_ms: terms.claim_ms(),
             acquired_wall_ms: row.acquired_wall_ms,
-            expires_wall_ms: life.expires_wall_ms(terms),
+            rest_ms,
+            expires_wall_ms: at.wall_ms.saturating_add(rest_ms.into()),
             renewals: life.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
             request_id: row.request(),

@@ -49,17 +49,32 @@ impl LockTable {
         }
     }
 
-    pub(super) fn cancel_wait(&mut self, at: Stamp, name: &str, request: RequestId, effects: &mut Effects) -> Outcome {
+    pub(super) fn cancel_wait(
+        &mut self,
+        at: Stamp,
+        name: &str,
+        request: RequestId,
+        given_up: bool,
+        effects: &mut Effects,
+    ) -> Outcome {
         match self.find_request(request) {
             Some(Ref::Waiting(waiter)) if &*self.locks[self.waiters[waiter].lock].name == name => {
                 let lock = self.waiters[waiter].lock;
                 self.drop_waiter(waiter, DropReason::Cancelled, effects);
+                if given_up {
+                    self.bury(request, name, at.shard_ms);
+                }
                 self.settle(at, lock, effects);
                 Outcome::Cancelled
             }
             // Too late: the caller holds it, and must know.
             Some(Ref::Live(grant)) if &*self.locks[self.grants[grant].lock].name == name => {
-                self.granted(grant, effects)
+                self.granted(grant, at, effects)
+            }
+            // The cancel may have overtaken its acquire.
+            None if given_up => {
+                self.bury(request, name, at.shard_ms);
+                Outcome::NotWaiting
             }
             _ => Outcome::NotWaiting,
         }
@@ -97,7 +112,7 @@ impl LockTable {
             };
             let grant = self.grant(at, lock, claim, effects);
             if !effects.unheard {
-                effects.granted.push(self.show(grant));
+                effects.granted.push(self.show(grant, at));
             }
         }
     }

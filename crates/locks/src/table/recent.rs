@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 /// Items per block, and so per durable record. Frozen: records depend on it.
 const BLOCK: u64 = 128;
-/// Of a block's record.
-const VERSION: u8 = 1;
+/// Of a block's record: that of all records (see `records.rs`).
+const VERSION: u8 = 2;
 
 /// Something that ended. The default fills places that are never read.
 pub(super) trait Ended: Default {
@@ -21,7 +21,7 @@ pub(super) trait Ended: Default {
     fn decode(r: &mut Reader<'_>) -> Result<Self>;
 }
 
-/// A grant that ended.
+/// A grant that ended; or, without a token, a request that was given up before it was granted.
 #[derive(Debug)]
 pub(super) struct EndedGrant {
     pub(super) token: u64,
@@ -35,6 +35,15 @@ pub(super) struct EndedGrant {
 impl EndedGrant {
     pub(super) fn new(request: RequestId, token: u64, name_hash: u64, end: EndKind, ended_ms: u64) -> Self {
         EndedGrant { token, ended_ms, name_hash, request: [request.0 as u64, (request.0 >> 64) as u64], end }
+    }
+
+    /// The mark of a cancelled request: no copy of it may be granted any more.
+    pub(super) fn tombstone(request: RequestId, name_hash: u64, ended_ms: u64) -> Self {
+        EndedGrant::new(request, 0, name_hash, EndKind::Released, ended_ms)
+    }
+
+    pub(super) fn is_tombstone(&self) -> bool {
+        self.token == 0
     }
 
     pub(super) fn request(&self) -> RequestId {

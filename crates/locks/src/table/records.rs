@@ -6,15 +6,16 @@
 //! no table can have written. It knows nothing of which records are to be written when.
 
 use super::index::Ref;
-use super::rows::{GrantRow, Lease, Life, Terms, WaiterRow};
+use super::rows::{Broken, GrantRow, Lease, Life, Terms, WaiterRow};
 use super::slab::NONE;
 use super::tokens::Tokens;
 use super::{LockTable, chain::Links};
 use crate::codec::{Reader, Result, put_mode, put_request, put_str, put_varint};
 use crate::command::DecodeError;
-use crate::hash::hash_number;
+use crate::hash::{hash_number, hash_request};
 use crate::limits::{
-    InvalidInput, validate_metadata, validate_mode, validate_name, validate_owner, validate_session, validate_ttl,
+    InvalidInput, validate_claim_ttl, validate_metadata, validate_mode, validate_name, validate_owner,
+    validate_session, validate_ttl,
 };
 use crate::types::*;
 use std::num::NonZeroU64;
@@ -30,7 +31,9 @@ pub(super) mod kind {
     pub(in super::super) const ENDED_SESSIONS: u8 = 6;
 }
 
-const VERSION: u8 = 1;
+/// Of all kinds. 2: leases have the shard time of their renewal in place of the wall time, and what is unclaimed or broken of
+/// them; a remembered request without a token was given up. 1 can still be read.
+const VERSION: u8 = 2;
 const PRIVATE: u8 = 0;
 const OF_SESSION: u8 = 1;
 /// Counters beyond this are not believed, so that counting on cannot overflow.
@@ -96,6 +99,9 @@ impl LockTable {
         into.push(VERSION);
         put_str(into, &row.id);
         put_lease(into, &row.life, &row.terms);
+        put_varint(into, row.broken.as_ref().map_or(0, |broken| broken.count));
+        let tokens = row.broken.iter().flat_map(|broken| &broken.tokens);
+        tokens.for_each(|token| put_varint(into, *token));
     }
 
     pub(super) fn encode_grant(&self, grant: u32, into: &mut Vec<u8>) {
@@ -127,6 +133,7 @@ impl LockTable {
         put_request(into, row.request);
         put_mode(into, row.mode);
         put_varint(into, row.terms.ttl_ms.into());
+        put_varint(into, row.terms.claim_ms().into());
         put_varint(into, row.since_ms);
         put_str(into, if row.session == NONE { "" } else { &self.sessions[row.session].id });
         put_str(into, row.terms.owner());
@@ -139,11 +146,13 @@ pub(super) struct Loader {
     table: LockTable,
     header: Option<Header>,
     last_key: Option<Key>,
+    /// Of the record at hand.
+    version: u8,
 }
 
 impl Loader {
     pub(super) fn new() -> Self {
-        Loader { table: LockTable::new(), header: None, last_key: None }
+        Loader { table: LockTable::new(), header: None, last_key: None, version: VERSION }
     }
 
     pub(super) fn add(&mut self, bytes: &[u8], value: &[u8]) -> Result<()> {
@@ -155,7 +164,10 @@ impl Loader {
         let [kind, number @ ..] = key;
         let number = u64::from_be_bytes(number);
         let mut r = Reader::new(value);
-        r.version(VERSION)?;
+        self.version = r.byte()?;
+        if !(1..=VERSION).contains(&self.version) {
+            return Err(DecodeError("of an unknown version"));
+        }
         match kind {
             kind::HEADER if number == 0 => self.add_header(&mut r)?,
             _ if self.header.is_none() => return Err(DecodeError("records without a header")),
@@ -195,12 +207,13 @@ impl Loader {
         let id = r.str()?;
         check(validate_session(id))?;
         let (life, terms) = self.lease(r)?;
+        let broken = self.broken(r)?;
         if self.table.find_session(id).is_some() {
             return Err(DecodeError("two sessions of one id"));
         }
         let session = self.table.unknown_session(id);
         let row = &mut self.table.sessions[session];
-        (row.life, row.terms) = (life, terms);
+        (row.life, row.terms, row.broken) = (life, terms, broken);
         self.table.begin_session(session, lease);
         Ok(())
     }
@@ -254,6 +267,7 @@ impl Loader {
         check(validate_mode(mode))?;
         let ttl_ms = r.varint_u32()?;
         check(validate_ttl(ttl_ms))?;
+        let claim_ttl_ms = self.claim_ttl(r)?;
         let since_ms = r.varint()?;
         let session = match r.str()? {
             "" => NONE,
@@ -265,7 +279,7 @@ impl Loader {
                 }
             }
         };
-        let terms = self.terms(ttl_ms, r)?;
+        let terms = self.terms(ttl_ms, claim_ttl_ms, r)?;
         let lock = self.lock(name);
         self.table.enqueue(WaiterRow {
             number,
@@ -285,15 +299,21 @@ impl Loader {
     fn add_ended_grants(&mut self, block: u64, r: &mut Reader<'_>) -> Result<()> {
         for name in self.table.ended_grants.load_block(block, r)? {
             let Ref::Ended(at) = name else { continue };
-            let (token, request) = (self.table.ended_grants.get(at).token, self.table.ended_grants.get(at).request());
-            self.token(token)?;
+            let ended = self.table.ended_grants.get(at);
+            let (token, request, is_tombstone) = (ended.token, ended.request(), ended.is_tombstone());
+            if is_tombstone && self.version == 1 {
+                return Err(DecodeError("an ended grant without a token"));
+            }
+            if !is_tombstone {
+                self.token(token)?;
+            }
             // An id may have been taken up again after it was forgotten, but a token comes once.
             let known = |entry| match Ref::unpack(entry) {
                 Ref::Live(grant) => self.table.grants[grant].token.get() == token,
                 Ref::Ended(other) => self.table.ended_grants.get(other).token == token,
                 other => unreachable!("{other:?} is no grant"),
             };
-            if self.table.tokens.get(token, known).is_some() {
+            if !is_tombstone && self.table.tokens.get(token, known).is_some() {
                 return Err(DecodeError("two grants of one token"));
             }
             if self.table.remembers(self.table.ended_grants.get(at).ended_ms)
@@ -301,7 +321,11 @@ impl Loader {
             {
                 return Err(DecodeError("a request id in two uses"));
             }
-            self.table.index_grant(token, name);
+            if is_tombstone {
+                self.table.requests.insert(hash_request(request), name.pack());
+            } else {
+                self.table.index_grant(token, name);
+            }
         }
         Ok(())
     }
@@ -339,15 +363,43 @@ impl Loader {
     fn lease(&mut self, r: &mut Reader<'_>) -> Result<(Life, Terms)> {
         let ttl_ms = r.varint_u32()?;
         check(validate_ttl(ttl_ms))?;
-        let life = Life { renewal_seq: counter(r)?, renewed_wall_ms: r.varint()? };
-        Ok((life, self.terms(ttl_ms, r)?))
+        let claim_ttl_ms = self.claim_ttl(r)?;
+        let (renewal_seq, renewed_ms) = (counter(r)?, r.varint()?);
+        let renewed_ms = match self.version {
+            1 => self.table.shard_ms, // it was a wall time then: as good as new, so that nothing ends early
+            _ if renewed_ms > self.table.shard_ms => return Err(DecodeError("a lease that is ahead of its table")),
+            _ => renewed_ms,
+        };
+        Ok((Life { renewal_seq, renewed_ms }, self.terms(ttl_ms, claim_ttl_ms, r)?))
     }
 
-    fn terms(&mut self, ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
+    fn claim_ttl(&self, r: &mut Reader<'_>) -> Result<u32> {
+        if self.version == 1 {
+            return Ok(0);
+        }
+        let claim_ttl_ms = r.varint_u32()?;
+        check(validate_claim_ttl(claim_ttl_ms))?;
+        Ok(claim_ttl_ms)
+    }
+
+    fn broken(&self, r: &mut Reader<'_>) -> Result<Option<Box<Broken>>> {
+        let count = if self.version == 1 { 0 } else { counter(r)? };
+        if count == 0 {
+            return Ok(None);
+        }
+        let remembered = count.min(BROKEN_MEMORY_MAX as u64);
+        let tokens = (0..remembered).map(|_| r.varint()).collect::<Result<_>>()?;
+        Ok(Some(Box::new(Broken { count, tokens })))
+    }
+
+    fn terms(&mut self, ttl_ms: u32, claim_ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
         let (owner, metadata) = (r.str()?, r.str()?);
         check(validate_owner(owner))?;
         check(validate_metadata(metadata))?;
-        Ok(self.table.terms(ttl_ms, owner, metadata))
+        if claim_ttl_ms >= ttl_ms {
+            return Err(DecodeError("a claim that is no shorter than its lease"));
+        }
+        Ok(self.table.terms(ttl_ms, owner, metadata).to_claim(claim_ttl_ms))
     }
 
     fn lock(&mut self, name: &str) -> u32 {
@@ -357,8 +409,9 @@ impl Loader {
 
 fn put_lease(into: &mut Vec<u8>, life: &Life, terms: &Terms) {
     put_varint(into, terms.ttl_ms.into());
+    put_varint(into, terms.claim_ms().into());
     put_varint(into, life.renewal_seq);
-    put_varint(into, life.renewed_wall_ms);
+    put_varint(into, life.renewed_ms);
     put_str(into, terms.owner());
     put_str(into, terms.metadata());
 }

@@ -4,7 +4,8 @@
 
 use super::chain::{Ends, Links};
 use super::slab::{Durable, NONE};
-use crate::types::{LeaseEvent, LeaseId, Mode, RequestId};
+use crate::types::{BROKEN_MEMORY_MAX, CLAIM_TTL_MS, LeaseEvent, LeaseId, LiveLease, Mode, RequestId, Token};
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -33,14 +34,39 @@ pub(super) struct Terms {
     joined: Arc<str>,
     pub(super) ttl_ms: u32,
     owner_len: u16,
+    /// Of a lease: its TTL until it is claimed; of a waiter: what the lease is to begin with. 0: none. Shorter than `ttl_ms`.
+    claim_ms: u16,
 }
+
+const _: () = assert!(*CLAIM_TTL_MS.end() <= u16::MAX as u32);
 
 impl Terms {
     /// `joined` is owner and metadata.
     pub(super) fn new(ttl_ms: u32, owner: &str, joined: Arc<str>) -> Self {
         debug_assert!(joined.starts_with(owner), "{joined:?} is not of {owner:?}");
         let owner_len = u16::try_from(owner.len()).expect("owners are validated to be short");
-        Terms { joined, ttl_ms, owner_len }
+        Terms { joined, ttl_ms, owner_len, claim_ms: 0 }
+    }
+
+    /// To be claimed within this, unless that is 0 or no shorter than the TTL.
+    pub(super) fn to_claim(self, claim_ttl_ms: u32) -> Self {
+        let claim_ms = if claim_ttl_ms < self.ttl_ms { u16::try_from(claim_ttl_ms).unwrap_or(0) } else { 0 };
+        Terms { claim_ms, ..self }
+    }
+
+    /// From now on the lease has its full TTL with each renewal.
+    pub(super) fn claim(&mut self) {
+        self.claim_ms = 0;
+    }
+
+    /// 0: it is claimed.
+    pub(super) fn claim_ms(&self) -> u32 {
+        self.claim_ms.into()
+    }
+
+    /// The TTL from the last renewal, or the beginning.
+    pub(super) fn ttl_now_ms(&self) -> u32 {
+        if self.claim_ms == 0 { self.ttl_ms } else { self.claim_ms.into() }
     }
 
     pub(super) fn owner(&self) -> &str {
@@ -57,26 +83,61 @@ impl Terms {
 pub(super) struct Life {
     /// Counts renewals, and so names the lease's lives.
     pub(super) renewal_seq: u64,
-    /// Of the last renewal, or the start. Display only.
-    pub(super) renewed_wall_ms: u64,
+    /// Shard time of the last renewal, or the start: what the table's clock was then, which a late stamp does not set back.
+    pub(super) renewed_ms: u64,
 }
 
 impl Life {
-    pub(super) fn new(wall_ms: u64) -> Self {
-        Life { renewal_seq: 0, renewed_wall_ms: wall_ms }
+    pub(super) fn new(shard_ms: u64) -> Self {
+        Life { renewal_seq: 0, renewed_ms: shard_ms }
     }
 
-    pub(super) fn renew(&mut self, wall_ms: u64) {
+    pub(super) fn renew(&mut self, shard_ms: u64) {
         self.renewal_seq += 1;
-        self.renewed_wall_ms = wall_ms;
+        self.renewed_ms = shard_ms;
     }
 
-    pub(super) fn expires_wall_ms(&self, terms: &Terms) -> u64 {
-        self.renewed_wall_ms.saturating_add(terms.ttl_ms.into())
+    /// What is left at this shard time.
+    pub(super) fn rest_ms(&self, terms: &Terms, shard_ms: u64) -> u32 {
+        let age_ms = u32::try_from(shard_ms.saturating_sub(self.renewed_ms)).unwrap_or(u32::MAX);
+        terms.ttl_now_ms().saturating_sub(age_ms)
     }
 
     pub(super) fn event(&self, lease: LeaseId, terms: &Terms) -> LeaseEvent {
-        LeaseEvent::Alive { lease, ttl_ms: terms.ttl_ms, renewal_seq: self.renewal_seq }
+        LeaseEvent::Alive { lease, ttl_ms: terms.ttl_now_ms(), renewal_seq: self.renewal_seq }
+    }
+
+    pub(super) fn live(&self, lease: LeaseId, terms: &Terms) -> LiveLease {
+        let &Life { renewal_seq, renewed_ms } = self;
+        LiveLease { lease, ttl_ms: terms.ttl_now_ms(), renewal_seq, renewed_ms }
+    }
+}
+
+/// The grants of one session's life that were ended by breaks.
+///
+/// - `tokens` holds the last of them, at most [`BROKEN_MEMORY_MAX`], oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Broken {
+    pub(super) count: u64,
+    pub(super) tokens: VecDeque<u64>,
+}
+
+impl Broken {
+    pub(super) fn note(&mut self, token: u64) {
+        if self.tokens.len() >= BROKEN_MEMORY_MAX {
+            self.tokens.pop_front();
+        }
+        self.tokens.push_back(token);
+        self.count += 1;
+    }
+
+    /// Those after the first `seen`, as far as they are remembered, and whether some are not. A caller that claims to have seen
+    /// more than there were is told that it is in doubt.
+    pub(super) fn since(&self, seen: u64) -> (Vec<Token>, bool) {
+        let unseen = self.count.saturating_sub(seen);
+        let told = self.tokens.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
+        let tokens = self.tokens.range(self.tokens.len() - told..).map(|token| Token(*token)).collect();
+        (tokens, unseen > told as u64 || seen > self.count)
     }
 }
 
@@ -219,6 +280,8 @@ pub(super) struct SessionRow {
     pub(super) grants: Ends,
     /// By number.
     pub(super) waiters: Ends,
+    /// Of this life. Breaks are rare.
+    pub(super) broken: Option<Box<Broken>>,
     pub(super) changed_at: u32,
 }
 
@@ -231,6 +294,7 @@ impl SessionRow {
             terms: Terms::default(),
             grants: Ends::EMPTY,
             waiters: Ends::EMPTY,
+            broken: None,
             changed_at: NONE,
         }
     }

@@ -12,6 +12,7 @@ fn acquire<'a>(id: u64, name: &'a str, session: &'a str, wait: bool) -> Command<
         wait,
         session,
         metadata: "",
+        claim_ttl_ms: 0,
     }
 }
 
@@ -25,15 +26,19 @@ fn nothing_is_left_of_what_ended() {
     for id in 0..2_000u64 {
         let (name, session) = (names[id as usize % 4], sessions[id as usize % 5]);
         // Nobody of the last session is ever granted: its acquires are cancelled before.
-        let occupied = !table.holders(name).is_empty();
+        let occupied = !table.holders(name, at).is_empty();
         if session != "waits only" || occupied {
             table.apply(at, &acquire(id, name, session, true), &mut effects);
         }
         if session == "waits only" {
-            table.apply(at, &Command::CancelWait { name, request_id: RequestId(id.into()) }, &mut effects);
+            table.apply(
+                at,
+                &Command::CancelWait { name, request_id: RequestId(id.into()), given_up: id % 2 == 0 },
+                &mut effects,
+            );
         }
         if id % 2 == 1
-            && let Some(grant) = table.holders(name).first()
+            && let Some(grant) = table.holders(name, at).first()
         {
             table.apply(at, &Command::Release { name, token: grant.token }, &mut effects);
         }
@@ -49,14 +54,13 @@ fn nothing_is_left_of_what_ended() {
     for _ in 0..2_000 {
         let alive: Vec<_> = table.leases().collect();
         for event in alive {
-            if let LeaseEvent::Alive { lease, renewal_seq, .. } = event {
-                table.apply(at, &Command::ExpireLease { lease, renewal_seq }, &mut effects);
-            }
+            let LiveLease { lease, renewal_seq, .. } = event;
+            table.apply(at, &Command::ExpireLease { lease, renewal_seq }, &mut effects);
         }
     }
     at.shard_ms += REQUEST_MEMORY_MS;
     for _ in 0..2_000 {
-        table.apply(at, &Command::Heartbeat { session: "none" }, &mut effects);
+        table.apply(at, &Command::Heartbeat { session: "none", life: LeaseId(0), broken_seen: 0 }, &mut effects);
     }
 
     assert!(effects.granted.len() > 100, "{} handovers: hardly anything happened", effects.granted.len());
@@ -123,7 +127,7 @@ fn a_table_and_one_that_is_restored_again_and_again_answer_alike() {
         let id = step.saturating_sub(if draw(1, 3) == 0 { draw(2, 2_000) } else { 0 });
         // Some names are let go at once, others are held for thousands of grants.
         let name = &names[(crate::hash::hash_number(id) % if id % 8 == 0 { 64 } else { 8 }) as usize];
-        let token = table.holders(name).first().map_or(Token(1 + draw(3, 1 + step)), |grant| grant.token);
+        let token = table.holders(name, at).first().map_or(Token(1 + draw(3, 1 + step)), |grant| grant.token);
         let session = ["", "", "", "s"][id as usize % 4];
         let command = match draw(4, 8) {
             0..4 => acquire(id, name, session, id % 8 == 1),

@@ -18,13 +18,17 @@ fn with_command(check: impl Fn(Command<'_>)) -> impl Fn(Parts) {
         check(match which {
             0 => {
                 let (owner, session, metadata) = (owner.as_str(), session.as_str(), owner.as_str());
-                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata }
+                let claim_ttl_ms = if token.0.is_multiple_of(2) { 0 } else { 100 + (token.0 % 59_000) as u32 };
+                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
             1 => Command::Renew { name, token },
             2 => Command::Release { name, token },
-            3 => Command::Heartbeat { session: name },
+            3 => {
+                let (life, broken_seen) = if wait { (LeaseId(token.0), request as u64) } else { (LeaseId(0), 0) };
+                Command::Heartbeat { session: name, life, broken_seen }
+            }
             4 => Command::CloseSession { session: name },
-            5 => Command::CancelWait { name, request_id },
+            5 => Command::CancelWait { name, request_id, given_up: wait },
             6 => Command::ExpireLease { lease: LeaseId(request as u64), renewal_seq: (request >> 64) as u64 },
             _ => Command::Break { name, token, by: &owner, reason: name },
         });
@@ -122,7 +126,9 @@ proptest! {
                 session: texts[2].clone(),
                 metadata: texts[3].clone(),
                 ttl_ms,
+                claim_within_ms: 0,
                 acquired_wall_ms: numbers[1],
+                rest_ms: 0,
                 expires_wall_ms: numbers[2],
                 renewals: numbers[3],
                 waited_ms: numbers[4],
@@ -149,16 +155,27 @@ proptest! {
 fn the_bytes_of_commands_and_batches_never_change() {
     let mut bytes = Vec::new();
     ask(0x0102, "ab").wait().permits(2, 300).session("s").command().encode(&mut bytes);
+    let mut to_claim = Vec::new();
+    ask(0x0102, "ab").wait().permits(2, 300).session("s").claim(300).command().encode(&mut to_claim);
     let mut expected = vec![1, 2, 1];
     expected.extend([0; 14]);
     expected.extend(b"\x02ab\x03ann\x88\x27\x02\x02\xac\x02\x01\x01s\x00");
     assert_eq!(bytes, expected);
+    assert_eq!(to_claim, [&[10], &expected[1..], &b"\xac\x02"[..]].concat());
     for (command, expected) in [
         (Command::Renew { name: "n", token: Token(300) }, &b"\x02\xac\x02\x01n"[..]),
         (Command::Release { name: "n", token: Token(3) }, b"\x03\x03\x01n"),
-        (Command::Heartbeat { session: "s" }, b"\x04\x01s"),
+        (Command::Heartbeat { session: "s", life: LeaseId(0), broken_seen: 0 }, b"\x04\x01s"),
+        (Command::Heartbeat { session: "s", life: LeaseId(300), broken_seen: 1 }, b"\x09\x01s\xac\x02\x01"),
         (Command::CloseSession { session: "s" }, b"\x05\x01s"),
-        (Command::CancelWait { name: "n", request_id: RequestId(1) }, b"\x06\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n"),
+        (
+            Command::CancelWait { name: "n", request_id: RequestId(1), given_up: true },
+            b"\x06\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n",
+        ),
+        (
+            Command::CancelWait { name: "n", request_id: RequestId(1), given_up: false },
+            b"\x0b\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n",
+        ),
         (Command::ExpireLease { lease: LeaseId(7), renewal_seq: 128 }, b"\x07\x07\x80\x01"),
         (Command::Break { name: "n", token: Token(3), by: "b", reason: "r" }, b"\x08\x03\x01n\x01b\x01r"),
     ] {
@@ -223,6 +240,9 @@ fn input_out_of_bounds_is_refused_with_what_to_do() {
             of(fine.ttl(ttl_ms)).starts_with(&format!("a TTL of {ttl_ms} ms is out of range: choose 100 ms to 24 h"))
         );
     }
+    for claim_ttl_ms in [1, 99, 60_001] {
+        assert!(of(fine.claim(claim_ttl_ms)).starts_with(&format!("a claim TTL of {claim_ttl_ms} ms is out of range")));
+    }
     for (count, limit) in [(0, 0), (0, 3), (4, 3)] {
         assert!(of(fine.permits(count, limit)).starts_with(&format!("{count} of {limit} permits cannot be taken")));
     }
@@ -230,15 +250,18 @@ fn input_out_of_bounds_is_refused_with_what_to_do() {
         panic!("no acquire")
     };
     let metadata = &long[..1_025];
-    let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata };
+    let claim_ttl_ms = 0;
+    let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms };
     assert!(refusal(&command).contains("1025 bytes"));
 
     let token = Token(1 << 53);
     assert!(refusal(&Command::Renew { name, token }).contains("below 2^53"));
     assert!(refusal(&Command::Release { name, token }).contains("below 2^53"));
-    assert!(refusal(&Command::Heartbeat { session: "" }).contains("session id is empty"));
+    assert!(
+        refusal(&Command::Heartbeat { session: "", life: LeaseId(0), broken_seen: 0 }).contains("session id is empty")
+    );
     assert!(refusal(&Command::CloseSession { session: &long[..65] }).contains("65 bytes"));
-    assert!(refusal(&Command::CancelWait { name: "", request_id }).contains("name is empty"));
+    assert!(refusal(&Command::CancelWait { name: "", request_id, given_up: true }).contains("name is empty"));
     let token = Token(1);
     assert!(refusal(&Command::Break { name, token, by: "", reason: "" }).contains("say why"));
     assert!(refusal(&Command::Break { name, token, by: "", reason: metadata }).contains("the reason is 1025 bytes"));
@@ -258,6 +281,7 @@ fn input_at_its_bounds_is_accepted() {
             wait: true,
             session: &long[..SESSION_BYTES_MAX],
             metadata: &long[..METADATA_BYTES_MAX],
+            claim_ttl_ms: *CLAIM_TTL_MS.end(),
         };
         let mut bytes = Vec::new();
         command.encode(&mut bytes);

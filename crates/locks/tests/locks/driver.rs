@@ -19,10 +19,11 @@ pub struct Ask<'a> {
     pub mode: Mode,
     pub wait: bool,
     pub session: &'a str,
+    pub claim_ttl_ms: u32,
 }
 
 pub fn ask(id: u128, name: &str) -> Ask<'_> {
-    Ask { id, name, owner: "ann", ttl_ms: 5_000, mode: Mode::Exclusive, wait: false, session: "" }
+    Ask { id, name, owner: "ann", ttl_ms: 5_000, mode: Mode::Exclusive, wait: false, session: "", claim_ttl_ms: 0 }
 }
 
 impl<'a> Ask<'a> {
@@ -44,6 +45,9 @@ impl<'a> Ask<'a> {
     pub fn ttl(self, ttl_ms: u32) -> Self {
         Ask { ttl_ms, ..self }
     }
+    pub fn claim(self, claim_ttl_ms: u32) -> Self {
+        Ask { claim_ttl_ms, ..self }
+    }
     pub fn command(self) -> Command<'a> {
         Command::Acquire {
             request_id: RequestId(self.id),
@@ -54,6 +58,7 @@ impl<'a> Ask<'a> {
             wait: self.wait,
             session: self.session,
             metadata: "",
+            claim_ttl_ms: self.claim_ttl_ms,
         }
     }
 }
@@ -110,12 +115,27 @@ impl Driver {
         self.apply(Command::CloseSession { session })
     }
 
+    /// Of whichever life.
     pub fn heartbeat(&mut self, session: &str) -> Outcome {
-        self.apply(Command::Heartbeat { session })
+        self.beat(session, 0, 0)
     }
 
+    pub fn beat(&mut self, session: &str, life: u64, broken_seen: u64) -> Outcome {
+        self.apply(Command::Heartbeat { session, life: LeaseId(life), broken_seen })
+    }
+
+    /// As a client does that gives its acquire up.
     pub fn cancel(&mut self, id: u128, name: &str) -> Outcome {
-        self.apply(Command::CancelWait { name, request_id: RequestId(id) })
+        self.apply(Command::CancelWait { name, request_id: RequestId(id), given_up: true })
+    }
+
+    /// As a leader or a gateway does when nobody awaits the acquire any more.
+    pub fn leave(&mut self, id: u128, name: &str) -> Outcome {
+        self.apply(Command::CancelWait { name, request_id: RequestId(id), given_up: false })
+    }
+
+    pub fn holders(&self, name: &str) -> Vec<Grant> {
+        self.table.holders(name, self.at)
     }
 
     pub fn break_hold(&mut self, name: &str, token: u64) -> Outcome {
@@ -132,6 +152,6 @@ impl Driver {
     }
 
     pub fn tokens(&self, name: &str) -> Vec<u64> {
-        self.table.holders(name).iter().map(|grant| grant.token.0).collect()
+        self.holders(name).iter().map(|grant| grant.token.0).collect()
     }
 }

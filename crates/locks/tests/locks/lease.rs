@@ -11,7 +11,7 @@ fn a_renewal_gives_another_ttl_and_keeps_the_token() {
     let expires_wall_ms = d.at.wall_ms + 5_000;
     assert_eq!(d.renew("a", 1), Outcome::Renewed { ttl_ms: 5_000, expires_wall_ms, renewals: 1 });
     assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease: grant.lease, ttl_ms: 5_000, renewal_seq: 1 }]);
-    assert_eq!(d.table.holders("a"), [Grant { renewals: 1, expires_wall_ms, ..grant }]);
+    assert_eq!(d.holders("a"), [Grant { renewals: 1, expires_wall_ms, ..grant }]);
 }
 
 #[test]
@@ -72,11 +72,11 @@ fn one_heartbeat_renews_all_that_a_session_holds() {
     d.heartbeat("s");
     d.hold(ask(2, "b").session("s"));
     d.pass(10);
-    assert_eq!(d.heartbeat("s"), Outcome::HeartbeatOk);
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
     assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease, ttl_ms: 5_000, renewal_seq: 2 }]);
-    let renewals = |d: &Driver, name| d.table.holders(name)[0].renewals;
+    let renewals = |d: &Driver, name| d.holders(name)[0].renewals;
     assert_eq!((renewals(&d, "a"), renewals(&d, "b")), (2, 1), "since each grant");
-    assert_eq!(d.table.holders("b")[0].expires_wall_ms, d.at.wall_ms + 5_000);
+    assert_eq!(d.holders("b")[0].expires_wall_ms, d.at.wall_ms + 5_000);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn renewing_one_grant_renews_its_session() {
     assert!(matches!(d.renew("b", 2), Outcome::Renewed { renewals: 1, .. }));
     assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease, ttl_ms: 5_000, renewal_seq: 1 }]);
     assert_eq!(d.expire(lease, 0), Outcome::Expired(false));
-    assert_eq!(d.table.holders("a")[0].renewals, 1);
+    assert_eq!(d.holders("a")[0].renewals, 1);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_session_outlives_its_last_grant_by_heartbeats() {
     d.release("a", 1);
     assert_eq!(d.effects.leases, [], "the session's lease is not the grant's");
     assert_eq!(d.table.counts().sessions, 1);
-    assert_eq!(d.heartbeat("s"), Outcome::HeartbeatOk);
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
     assert_eq!(d.hold(ask(2, "b").session("s")).lease, lease);
     d.release("b", 2);
     assert_eq!(d.expire(lease, 1), Outcome::Expired(true));
@@ -110,7 +110,7 @@ fn breaking_a_grant_does_not_end_its_session() {
     d.hold(ask(1, "a").session("s"));
     d.hold(ask(2, "b").session("s"));
     assert!(matches!(d.break_hold("a", 1), Outcome::Broken(_)));
-    assert_eq!(d.heartbeat("s"), Outcome::HeartbeatOk);
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
     assert_eq!(d.tokens("b"), [2]);
 }
 
@@ -218,13 +218,163 @@ fn leases_are_listed_by_id() {
     d.release("c", 1);
     d.hold(ask(4, "c"));
     d.renew("c", 4);
-    let lives: Vec<_> = d
-        .table
-        .leases()
-        .map(|event| match event {
-            LeaseEvent::Alive { lease, renewal_seq, .. } => (lease.0, renewal_seq),
-            LeaseEvent::Gone { .. } => panic!("a dead lease is listed"),
-        })
-        .collect();
+    let lives: Vec<_> = d.table.leases().map(|live| (live.lease.0, live.renewal_seq)).collect();
     assert_eq!(lives, [(2, 0), (3, 0), (4, 1)]);
+}
+
+#[test]
+fn what_is_left_of_a_lease_follows_from_shard_time_and_never_from_the_wall_clock() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.pass(1_000);
+    d.renew("a", 1);
+    d.pass(3_000);
+    let rest =
+        |d: &Driver| d.holders("a").iter().map(|held| (held.rest_ms, held.expires_wall_ms)).next().expect("held");
+    assert_eq!(rest(&d), (2_000, d.at.wall_ms + 2_000));
+    // Another leader, whose wall clock is an hour ahead.
+    d.at.wall_ms += 3_600_000;
+    assert_eq!(rest(&d), (2_000, d.at.wall_ms + 2_000));
+    d.pass(5_000);
+    assert_eq!(rest(&d), (0, d.at.wall_ms), "due, and still held");
+    let renewed_ms = 2_000;
+    assert_eq!(
+        d.table.leases().collect::<Vec<_>>(),
+        [LiveLease { lease: LeaseId(1), ttl_ms: 5_000, renewal_seq: 1, renewed_ms }]
+    );
+}
+
+#[test]
+fn a_late_stamp_does_not_make_a_lease_older() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    // A new leader's clock is behind: its stamp counts as the last one.
+    d.at.shard_ms = 10;
+    d.renew("a", 1);
+    assert_eq!(d.table.leases().next().map(|live| live.renewed_ms), Some(1_000));
+}
+
+fn alive(outcome: Outcome) -> SessionAlive {
+    match outcome {
+        Outcome::HeartbeatOk(alive) => alive,
+        other => panic!("the session is alive: {other:?}"),
+    }
+}
+
+#[test]
+fn a_session_that_began_anew_is_lost_to_those_who_know_its_former_life() {
+    let mut d = Driver::new();
+    let first = d.hold(ask(1, "a").session("s")).lease;
+    assert_eq!(alive(d.beat("s", first.0, 0)).life, first);
+    d.expire(first, 1);
+    assert_eq!(d.beat("s", first.0, 0), Outcome::SessionLost);
+    d.pass(REQUEST_MEMORY_MS);
+    let second = d.hold(ask(2, "b").session("s")).lease;
+    assert_ne!(first, second);
+    let before = d.table.state_hash();
+    assert_eq!(d.beat("s", first.0, 0), Outcome::SessionLost, "what it held is gone");
+    assert_eq!(d.table.state_hash(), before, "the new life is not renewed by the old one");
+    assert_eq!(alive(d.beat("s", second.0, 0)).life, second);
+    assert_eq!(alive(d.heartbeat("s")).life, second, "whichever life");
+}
+
+#[test]
+fn a_session_is_told_of_its_broken_grants_until_it_has_seen_them() {
+    let mut d = Driver::new();
+    for id in 1..=3 {
+        d.hold(ask(id, &format!("n{id}")).session("s").ttl(7_000));
+    }
+    let told = |d: &mut Driver, seen| {
+        let alive = alive(d.beat("s", 1, seen));
+        (alive.broken_count, alive.broken.iter().map(|token| token.0).collect::<Vec<_>>(), alive.broken_overflow)
+    };
+    assert_eq!(told(&mut d, 0), (0, vec![], false));
+    d.break_hold("n2", 2);
+    d.break_hold("n1", 1);
+    assert_eq!(told(&mut d, 0), (2, vec![2, 1], false));
+    assert_eq!(told(&mut d, 1), (2, vec![1], false));
+    assert_eq!(told(&mut d, 2), (2, vec![], false));
+    assert!(told(&mut d, 3).2, "it says that it saw what never was");
+    d = Driver { table: LockTable::restore(&d.table.snapshot()).expect("restores"), ..d };
+    assert_eq!(told(&mut d, 0), (2, vec![2, 1], false));
+    assert_eq!(alive(d.heartbeat("s")).ttl_ms, 7_000);
+    d.release("n3", 3);
+    assert_eq!(told(&mut d, 2), (2, vec![], false), "what it let go itself is no news");
+}
+
+#[test]
+fn more_breaks_than_are_remembered_put_all_in_doubt() {
+    let mut d = Driver::new();
+    let many = BROKEN_MEMORY_MAX as u64 + 2;
+    for id in 1..=many {
+        let name = format!("n{id}");
+        d.hold(ask(id.into(), &name).session("s"));
+        d.break_hold(&name, id);
+    }
+    let all = alive(d.beat("s", 1, 0));
+    assert_eq!((all.broken_count, all.broken.len(), all.broken_overflow), (many, BROKEN_MEMORY_MAX, true));
+    assert_eq!(all.broken.last(), Some(&Token(many)));
+    assert!(!alive(d.beat("s", 1, 2)).broken_overflow);
+    let copy = LockTable::restore(&d.table.snapshot()).expect("restores");
+    assert_eq!(copy.state_hash(), d.table.state_hash());
+}
+
+#[test]
+fn a_grant_out_of_the_queue_must_be_claimed_and_has_its_full_ttl_then() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a").claim(400));
+    d.release("a", 1);
+    let granted = d.effects.granted[0].clone();
+    assert_eq!((granted.ttl_ms, granted.claim_within_ms, granted.rest_ms), (5_000, 400, 400));
+    let alive = |ttl_ms, renewal_seq| LeaseEvent::Alive { lease: LeaseId(2), ttl_ms, renewal_seq };
+    assert_eq!(d.effects.leases[1], alive(400, 0));
+    assert_eq!(d.table.leases().next().map(|live| live.ttl_ms), Some(400), "for a new leader, too");
+    // A retry of the same acquire says nothing of its client.
+    assert_eq!(d.acquire(ask(2, "a").claim(400).wait()), Outcome::Granted(granted));
+    assert_eq!(d.effects.leases, []);
+    let copy = LockTable::restore(&d.table.snapshot()).expect("restores");
+    assert_eq!((copy.holders("a", d.at), copy.state_hash()), (d.holders("a"), d.table.state_hash()));
+    d.pass(100);
+    assert!(matches!(d.renew("a", 2), Outcome::Renewed { ttl_ms: 5_000, .. }));
+    assert_eq!(d.effects.leases, [alive(5_000, 1)]);
+    assert_eq!((d.holders("a")[0].claim_within_ms, d.holders("a")[0].rest_ms), (0, 5_000));
+    assert_eq!(d.expire(LeaseId(2), 0), Outcome::Expired(false), "its claim is not what runs out");
+}
+
+#[test]
+fn a_session_that_begins_out_of_the_queue_is_claimed_by_a_heartbeat() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a").session("s").claim(400));
+    d.release("a", 1);
+    assert_eq!(d.effects.granted[0].claim_within_ms, 400);
+    assert!(matches!(d.beat("s", 2, 0), Outcome::HeartbeatOk(_)));
+    assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease: LeaseId(2), ttl_ms: 5_000, renewal_seq: 1 }]);
+    // The session has a lease: its next grant needs no claim.
+    d.hold(ask(3, "b"));
+    d.queue(ask(4, "b").session("s").claim(400));
+    d.release("b", 3);
+    assert_eq!((d.effects.granted[0].claim_within_ms, d.effects.leases.len()), (0, 1));
+}
+
+#[test]
+fn a_grant_at_once_needs_no_claim_and_a_claim_is_no_longer_than_the_ttl() {
+    let mut d = Driver::new();
+    assert_eq!(d.hold(ask(1, "a").claim(400)).claim_within_ms, 0);
+    d.queue(ask(2, "a").ttl(1_000).claim(1_000));
+    d.release("a", 1);
+    assert_eq!((d.effects.granted[0].claim_within_ms, d.effects.granted[0].rest_ms), (0, 1_000));
+}
+
+#[test]
+fn an_unclaimed_lock_goes_to_the_next_in_line() {
+    let mut d = Driver::new();
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a").claim(400));
+    d.queue(ask(3, "a").claim(400));
+    d.release("a", 1);
+    assert_eq!(d.expire(LeaseId(2), 0), Outcome::Expired(true));
+    assert_eq!(d.handed(), [3]);
+    assert_eq!(d.renew("a", 2), Outcome::LeaseExpired { current: Token(3) });
 }

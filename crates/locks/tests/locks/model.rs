@@ -9,8 +9,11 @@ struct Lease {
     owner: String,
     metadata: String,
     ttl_ms: u32,
+    /// Until it is claimed, in place of `ttl_ms`; 0: it is.
+    claim_ms: u32,
     seq: u64,
-    renewed_wall_ms: u64,
+    renewed_ms: u64,
+    broken: Vec<u64>,
 }
 
 #[derive(Clone)]
@@ -34,9 +37,11 @@ struct Waiter {
     owner: String,
     metadata: String,
     ttl_ms: u32,
+    claim_ms: u32,
     since_ms: u64,
 }
 
+/// Without a token: cancelled before it was granted.
 struct Ended {
     name: String,
     token: u64,
@@ -71,7 +76,7 @@ impl Model {
 
     fn run(&mut self, command: &Command<'_>) -> Outcome {
         match *command {
-            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata } => {
+            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
                 let waiter = Waiter {
                     name: name.into(),
                     request: request_id,
@@ -80,6 +85,7 @@ impl Model {
                     owner: owner.into(),
                     metadata: metadata.into(),
                     ttl_ms,
+                    claim_ms: if claim_ttl_ms < ttl_ms { claim_ttl_ms } else { 0 },
                     since_ms: self.shard_ms,
                 };
                 self.acquire(waiter, wait)
@@ -105,24 +111,41 @@ impl Model {
                     _ => self.fenced(name, token),
                 }
             }
-            Command::Heartbeat { session } => match self.session_lease(session) {
-                Some(lease) => {
+            Command::Heartbeat { session, life, broken_seen } => match self.session_lease(session) {
+                Some(lease) if life.0 == 0 || life.0 == lease => {
                     self.renew_lease(lease);
-                    Outcome::HeartbeatOk
+                    let Lease { ttl_ms, broken, .. } = self.lease(lease);
+                    let all = broken.len() as u64;
+                    let first = broken_seen.min(all).max(all.saturating_sub(BROKEN_MEMORY_MAX as u64));
+                    Outcome::HeartbeatOk(SessionAlive {
+                        life: LeaseId(lease),
+                        ttl_ms: *ttl_ms,
+                        broken_count: all,
+                        broken: broken[first as usize..].iter().map(|token| Token(*token)).collect(),
+                        broken_overflow: broken_seen != first,
+                    })
                 }
-                None => Outcome::SessionLost,
+                _ => Outcome::SessionLost,
             },
             Command::CloseSession { session } => {
                 Outcome::Closed { released: self.end_session(session, EndKind::Released) }
             }
-            Command::CancelWait { name, request_id } => {
+            Command::CancelWait { name, request_id, given_up } => {
                 let held = self.holds.iter().find(|hold| hold.request == request_id && hold.name == name);
                 if let Some(hold) = held {
                     return Outcome::Granted(self.show(hold));
                 }
                 let before = self.waiters.len();
                 self.waiters.retain(|waiter| waiter.request != request_id || waiter.name != name);
-                if self.waiters.len() == before {
+                let waited = self.waiters.len() < before;
+                let known = self.holds.iter().map(|hold| hold.request);
+                let known = known.chain(self.waiters.iter().map(|waiter| waiter.request));
+                let mut known = known.chain(self.ended.iter().map(|ended| ended.request));
+                if given_up && !known.any(|known| known == request_id) {
+                    let (name, end, at_ms) = (name.to_owned(), EndKind::Released, self.shard_ms);
+                    self.ended.push(Ended { name, token: 0, request: request_id, end, at_ms });
+                }
+                if !waited {
                     return Outcome::NotWaiting;
                 }
                 self.fx.dropped.push((request_id, DropReason::Cancelled));
@@ -148,6 +171,8 @@ impl Model {
                         None => Outcome::NotOwner { current: Token(0) },
                     };
                 };
+                let lease = self.leases.iter_mut().find(|lease| lease.id == hold.lease).expect("it is alive");
+                lease.broken.push(hold.token);
                 let tenure = self.end(&hold, EndKind::Broken, by, reason);
                 self.settle(name);
                 Outcome::Broken(Box::new(tenure))
@@ -177,6 +202,9 @@ impl Model {
             if ended.name != ask.name {
                 return Outcome::Conflict("");
             }
+            if ended.token == 0 {
+                return Outcome::CancelledBefore;
+            }
             return Outcome::AlreadyEnded { token: Token(ended.token), end: ended.end };
         }
         if !ask.session.is_empty() && self.ended_sessions.iter().any(|(id, _)| *id == ask.session) {
@@ -189,7 +217,7 @@ impl Model {
             return Outcome::Conflict("");
         }
         if self.queue_len(&ask.name) == 0 && self.fits(&ask.name, ask.mode) {
-            return Outcome::Granted(self.grant(&ask));
+            return Outcome::Granted(self.grant(&Waiter { claim_ms: 0, ..ask }));
         }
         if !wait {
             return self.held(&ask.name);
@@ -227,10 +255,12 @@ impl Model {
                 owner: ask.owner.clone(),
                 metadata: ask.metadata.clone(),
                 ttl_ms: ask.ttl_ms,
+                claim_ms: ask.claim_ms,
                 seq: 0,
-                renewed_wall_ms: self.wall_ms,
+                renewed_ms: self.shard_ms,
+                broken: Vec::new(),
             });
-            let (lease, ttl_ms) = (LeaseId(lease), ask.ttl_ms);
+            let (lease, ttl_ms) = (LeaseId(lease), if ask.claim_ms == 0 { ask.ttl_ms } else { ask.claim_ms });
             self.fx.leases.push(LeaseEvent::Alive { lease, ttl_ms, renewal_seq: 0 });
         }
         let hold = Hold {
@@ -260,7 +290,7 @@ impl Model {
 
     fn end(&mut self, hold: &Hold, end: EndKind, by: &str, reason: &str) -> Tenure {
         let tenure = Tenure {
-            grant: self.show(hold),
+            grant: Grant { rest_ms: 0, claim_within_ms: 0, ..self.show(hold) },
             ended_wall_ms: self.wall_ms,
             end,
             broken_by: by.into(),
@@ -310,10 +340,10 @@ impl Model {
     }
 
     fn renew_lease(&mut self, lease: u64) {
-        let wall_ms = self.wall_ms;
+        let shard_ms = self.shard_ms;
         let lease = self.leases.iter_mut().find(|other| other.id == lease).expect("it is alive");
         lease.seq += 1;
-        lease.renewed_wall_ms = wall_ms;
+        (lease.renewed_ms, lease.claim_ms) = (shard_ms, 0);
         let alive = LeaseEvent::Alive { lease: LeaseId(lease.id), ttl_ms: lease.ttl_ms, renewal_seq: lease.seq };
         self.fx.leases.push(alive);
     }
@@ -355,6 +385,8 @@ impl Model {
 
     fn show(&self, hold: &Hold) -> Grant {
         let lease = self.lease(hold.lease);
+        let ttl_now_ms = if lease.claim_ms == 0 { lease.ttl_ms } else { lease.claim_ms };
+        let rest_ms = u64::from(ttl_now_ms).saturating_sub(self.shard_ms - lease.renewed_ms);
         Grant {
             name: hold.name.clone(),
             owner: lease.owner.clone(),
@@ -363,8 +395,10 @@ impl Model {
             session: lease.session.clone(),
             metadata: lease.metadata.clone(),
             ttl_ms: lease.ttl_ms,
+            claim_within_ms: lease.claim_ms,
             acquired_wall_ms: hold.acquired_wall_ms,
-            expires_wall_ms: lease.renewed_wall_ms + u64::from(lease.ttl_ms),
+            rest_ms: rest_ms as u32,
+            expires_wall_ms: self.wall_ms + rest_ms,
             renewals: lease.seq - hold.seq_before,
             waited_ms: hold.waited_ms,
             request_id: hold.request,
@@ -395,11 +429,17 @@ impl Model {
         self.waiters.iter().map(|waiter| (waiter.name.as_str(), waiter.request)).collect()
     }
 
-    pub fn leases(&self) -> Vec<LeaseEvent> {
-        let alive = |lease: &Lease| LeaseEvent::Alive {
+    /// As of the last command.
+    pub fn at(&self) -> Stamp {
+        Stamp { wall_ms: self.wall_ms, shard_ms: self.shard_ms }
+    }
+
+    pub fn leases(&self) -> Vec<LiveLease> {
+        let alive = |lease: &Lease| LiveLease {
             lease: LeaseId(lease.id),
-            ttl_ms: lease.ttl_ms,
+            ttl_ms: if lease.claim_ms == 0 { lease.ttl_ms } else { lease.claim_ms },
             renewal_seq: lease.seq,
+            renewed_ms: lease.renewed_ms,
         };
         self.leases.iter().map(alive).collect()
     }

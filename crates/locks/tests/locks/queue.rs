@@ -28,7 +28,7 @@ fn the_lock_is_handed_over_in_the_same_apply() {
     let grant = &d.effects.granted[0];
     assert_eq!((grant.owner.as_str(), grant.token, grant.waited_ms), ("bob", Token(2), 250));
     assert_eq!((grant.acquired_wall_ms, grant.expires_wall_ms), (d.at.wall_ms, d.at.wall_ms + 900));
-    assert_eq!(d.table.holders("a"), d.effects.granted);
+    assert_eq!(d.holders("a"), d.effects.granted);
     let gone = LeaseEvent::Gone { lease: LeaseId(1) };
     let alive = LeaseEvent::Alive { lease: LeaseId(2), ttl_ms: 900, renewal_seq: 0 };
     assert_eq!(d.effects.leases, [gone, alive]);
@@ -150,4 +150,54 @@ fn waiters_are_listed_longest_waiting_first() {
     d.queue(ask(5, "b"));
     let waiters: Vec<_> = d.table.waiters().collect();
     assert_eq!(waiters, [("a", RequestId(4)), ("b", RequestId(5))]);
+}
+
+#[test]
+fn a_late_copy_of_a_cancelled_acquire_is_never_granted() {
+    let mut d = Driver::new();
+    assert_eq!(d.cancel(1, "a"), Outcome::NotWaiting, "the cancel overtook its acquire");
+    assert_eq!(d.acquire(ask(1, "a")), Outcome::CancelledBefore);
+    assert_eq!(d.acquire(ask(1, "a").wait()), Outcome::CancelledBefore);
+    assert_eq!(
+        d.acquire(ask(1, "b")),
+        Outcome::Conflict("the request id is in use for another name: choose a fresh one for each acquire")
+    );
+    d.hold(ask(2, "a"));
+    d.queue(ask(3, "a"));
+    assert_eq!(d.cancel(3, "a"), Outcome::Cancelled);
+    assert_eq!(d.cancel(3, "a"), Outcome::NotWaiting);
+    d.release("a", 1);
+    assert_eq!(d.acquire(ask(3, "a").wait()), Outcome::CancelledBefore);
+    let mut copy = Driver { table: LockTable::restore(&d.table.snapshot()).expect("restores"), ..Driver::new() };
+    copy.at = d.at;
+    assert_eq!(copy.table.state_hash(), d.table.state_hash());
+    assert_eq!(copy.acquire(ask(1, "a")), Outcome::CancelledBefore);
+    d.pass(REQUEST_MEMORY_MS - 1);
+    assert_eq!(d.acquire(ask(1, "a")), Outcome::CancelledBefore);
+    d.pass(1);
+    assert_eq!(d.hold(ask(1, "a")).token, Token(2), "it is remembered for half a minute");
+}
+
+#[test]
+fn a_cancel_of_what_was_granted_or_has_ended_changes_nothing() {
+    let mut d = Driver::new();
+    let grant = d.hold(ask(1, "a"));
+    assert_eq!(d.cancel(1, "a"), Outcome::Granted(grant), "the caller holds it, and must know");
+    d.release("a", 1);
+    let before = d.table.state_hash();
+    assert_eq!(d.cancel(1, "a"), Outcome::NotWaiting);
+    assert_eq!(d.table.state_hash(), before);
+    assert!(matches!(d.acquire(ask(1, "a")), Outcome::AlreadyEnded { token: Token(1), .. }));
+}
+
+#[test]
+fn an_acquire_that_was_only_abandoned_may_come_again() {
+    let mut d = Driver::new();
+    assert_eq!(d.leave(2, "a"), Outcome::NotWaiting);
+    d.hold(ask(1, "a"));
+    d.queue(ask(2, "a"));
+    assert_eq!(d.leave(2, "a"), Outcome::Cancelled);
+    d.queue(ask(2, "a"));
+    d.release("a", 1);
+    assert_eq!(d.handed(), [2]);
 }

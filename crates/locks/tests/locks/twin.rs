@@ -18,6 +18,7 @@ enum Op {
         wait: bool,
         session: usize,
         ttl_ms: u32,
+        claim_ttl_ms: u32,
     },
     Renew {
         grant: usize,
@@ -27,15 +28,21 @@ enum Op {
         grant: usize,
         name: Option<usize>,
     },
+    /// `life`: of a lease begun earlier, or any.
     Heartbeat {
         session: usize,
+        life: Option<usize>,
+        broken_seen: u64,
     },
     CloseSession {
         session: usize,
     },
+    /// `fresh`: of an id that is not used before, and then by the next acquire.
     CancelWait {
         request: usize,
         name: Option<usize>,
+        given_up: bool,
+        fresh: bool,
     },
     /// `stale`: naming an earlier or later life.
     Expire {
@@ -59,16 +66,19 @@ fn any_op() -> impl Strategy<Value = Op> {
     let other_name = || prop::option::weighted(0.1, 0..NAMES.len());
     let session = || 2..SESSIONS.len();
     let recent = || 0..8usize;
+    let claim = || prop_oneof![Just(0u32), 100..60_000u32];
     prop_oneof![
-        10 => (prop::option::weighted(0.2, recent()), name(), 0..6u8, any::<bool>(), 0..SESSIONS.len(), 100..50_000u32)
-            .prop_map(|(again, name, mode, wait, session, ttl_ms)| {
-                Op::Acquire { again, name, mode, wait, session, ttl_ms }
+        10 => (prop::option::weighted(0.2, recent()), name(), 0..6u8, any::<bool>(), 0..SESSIONS.len(), 100..50_000u32, claim())
+            .prop_map(|(again, name, mode, wait, session, ttl_ms, claim_ttl_ms)| {
+                Op::Acquire { again, name, mode, wait, session, ttl_ms, claim_ttl_ms }
             }),
         2 => (recent(), other_name()).prop_map(|(grant, name)| Op::Renew { grant, name }),
         6 => (recent(), other_name()).prop_map(|(grant, name)| Op::Release { grant, name }),
-        2 => session().prop_map(|session| Op::Heartbeat { session }),
+        2 => (session(), prop::option::weighted(0.6, recent()), 0..3u64)
+            .prop_map(|(session, life, broken_seen)| Op::Heartbeat { session, life, broken_seen }),
         1 => session().prop_map(|session| Op::CloseSession { session }),
-        2 => (recent(), other_name()).prop_map(|(request, name)| Op::CancelWait { request, name }),
+        3 => (recent(), other_name(), any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(request, name, given_up, fresh)| Op::CancelWait { request, name, given_up, fresh }),
         3 => (recent(), prop_oneof![3 => Just(0i64), 1 => -1..=1i64]).prop_map(|(lease, stale)| Op::Expire { lease, stale }),
         1 => (recent(), other_name()).prop_map(|(grant, name)| Op::Break { grant, name }),
         1 => Just(Op::Restore),
@@ -159,7 +169,7 @@ impl Run {
     fn step(&mut self, stamp: Stamp, op: &Op) {
         let held;
         let command = match *op {
-            Op::Acquire { again, name, mode, wait, session, ttl_ms } => {
+            Op::Acquire { again, name, mode, wait, session, ttl_ms, claim_ttl_ms } => {
                 let fresh = (RequestId(self.requests.len() as u128 + 1), NAMES[name]);
                 let (request_id, name) = again.and_then(|back| recent(&self.requests, back)).unwrap_or(fresh);
                 // Now and then an id is used again for another name.
@@ -172,7 +182,8 @@ impl Run {
                     _ => Mode::Permits { count: 1, limit: 2 + ttl_ms % 2 },
                 };
                 let (owner, metadata) = (["ann", "bob"][ttl_ms as usize % 2], ["", "m"][ttl_ms as usize / 2 % 2]);
-                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session: SESSIONS[session], metadata }
+                let session = SESSIONS[session];
+                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
             Op::Renew { grant, name } | Op::Release { grant, name } | Op::Break { grant, name } => {
                 held = recent(&self.grants, grant).unwrap_or((NAMES[0].into(), Token(3)));
@@ -183,11 +194,18 @@ impl Run {
                     _ => Command::Break { name, token, by: "root", reason: "stuck" },
                 }
             }
-            Op::Heartbeat { session } => Command::Heartbeat { session: SESSIONS[session] },
+            Op::Heartbeat { session, life, broken_seen } => {
+                let life = life.and_then(|back| recent(&self.leases, back)).map_or(LeaseId(0), |(lease, _)| lease);
+                Command::Heartbeat { session: SESSIONS[session], life, broken_seen }
+            }
             Op::CloseSession { session } => Command::CloseSession { session: SESSIONS[session] },
-            Op::CancelWait { request, name } => {
-                let (request_id, asked) = recent(&self.requests, request).unwrap_or((RequestId(1), NAMES[0]));
-                Command::CancelWait { name: name.map_or(asked, |name| NAMES[name]), request_id }
+            Op::CancelWait { request, name, given_up, fresh } => {
+                let next = RequestId(self.requests.len() as u128 + 1);
+                let (request_id, asked) = match recent(&self.requests, request) {
+                    Some(earlier) if !fresh => earlier,
+                    _ => (next, NAMES[request % NAMES.len()]),
+                };
+                Command::CancelWait { name: name.map_or(asked, |name| NAMES[name]), request_id, given_up }
             }
             Op::Expire { lease, stale } => {
                 let (lease, seq) = recent(&self.leases, lease).unwrap_or((LeaseId(1), 0));
@@ -228,11 +246,11 @@ impl Run {
     fn compare(&self) {
         for table in [&self.plain, &self.restarted.table] {
             for name in NAMES {
-                assert_eq!(table.holders(name), self.model.holders(name), "holders of {name}");
+                assert_eq!(table.holders(name, self.model.at()), self.model.holders(name), "holders of {name}");
                 assert_eq!(table.queue_len(name), self.model.queue_len(name), "queue of {name}");
             }
             for (prefix, limit) in [("", 3), ("a", 9), ("a/", 1)] {
-                assert_eq!(table.list(prefix, limit), self.model.list(prefix, limit));
+                assert_eq!(table.list(prefix, limit, self.model.at()), self.model.list(prefix, limit));
             }
             assert_eq!(table.leases().collect::<Vec<_>>(), self.model.leases());
             assert_eq!(table.waiters().collect::<Vec<_>>(), self.model.waiters());

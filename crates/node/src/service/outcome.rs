@@ -2,7 +2,7 @@
 
 use crate::limits::ROWS_BYTES_MAX;
 use crate::metrics::Kind;
-use locks::{EndKind, Grant, Mode, Outcome, Tenure};
+use locks::{EndKind, Grant, Mode, Outcome, SessionAlive, Tenure};
 use routing::{NodeId, ShardId};
 use shard::{Answer, Reply, Role, Status};
 use wire::OperationKind;
@@ -74,7 +74,11 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
         Outcome::Released { already } => {
             OpResult::Release(v1::ReleaseResponse { already_released: already, shard: shard.0 })
         }
-        Outcome::HeartbeatOk => OpResult::Heartbeat(v1::HeartbeatResponse { renewed_shards: 1, ..Default::default() }),
+        Outcome::HeartbeatOk(alive) => OpResult::Heartbeat(v1::HeartbeatResponse {
+            renewed_shards: 1,
+            leases: vec![session_lease(shard, alive)],
+            ..Default::default()
+        }),
         Outcome::Closed { released } => OpResult::CloseSession(v1::CloseSessionResponse { released }),
         Outcome::Cancelled => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, grant: None }),
         Outcome::NotWaiting => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant: None }),
@@ -116,6 +120,10 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
             );
             fail(ErrorCode::Expired, message)
         }
+        Outcome::CancelledBefore => fail(
+            ErrorCode::WaitCancelled,
+            "this request was cancelled, and holds nothing: acquire anew with a new request id",
+        ),
         Outcome::Conflict(why) => fail(ErrorCode::InvalidArgument, why),
         Outcome::Full(why) => OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000)),
         // A leader answers none of these to a client.
@@ -181,7 +189,20 @@ pub(super) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
         metadata: held.metadata,
         permit_limit,
         session_life,
-        ..Default::default()
+        claim_within_ms: held.claim_within_ms,
+        remaining_ms: held.rest_ms,
+        due: held.rest_ms == 0,
+    }
+}
+
+fn session_lease(shard: ShardId, alive: SessionAlive) -> v1::SessionLeaseState {
+    v1::SessionLeaseState {
+        shard: shard.0,
+        life: alive.life.0,
+        ttl_ms: alive.ttl_ms,
+        broken_count: alive.broken_count,
+        broken_tokens: alive.broken.into_iter().map(|token| token.0).collect(),
+        broken_overflow: alive.broken_overflow,
     }
 }
 

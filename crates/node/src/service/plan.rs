@@ -1,7 +1,7 @@
 //! From an operation to what its replica is asked: the route checked, the input validated, the command encoded.
 
 use crate::host::Request;
-use locks::{Command, Mode, RequestId, Token};
+use locks::{Command, LeaseId, Mode, RequestId, Token};
 use routing::{MapVersion, ShardId, ShardMap, Slot};
 use shard::{Query, Wait};
 use wire::limits::{OPERATION_BYTES_MAX, REQUEST_ID_BYTES};
@@ -80,6 +80,7 @@ pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
 /// # Errors
 /// INVALID_ARGUMENT with what to change.
 pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
+    let shard = operation.route.as_ref().map_or(0, |route| route.shard);
     let Some(mut op) = operation.op else { return Err(invalid("the operation is empty")) };
     // An acquire without a request id is refused below: one made up here could not be retried through another node.
     wire::fill_defaults(&mut op, || [0; REQUEST_ID_BYTES]);
@@ -92,8 +93,13 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
         Op::Release(v1::ReleaseRequest { name, fencing_token }) => {
             nothing(propose(&Command::Release { name: &name, token: Token(fencing_token) }, None)?)
         }
-        Op::Heartbeat(v1::HeartbeatRequest { session_id, .. }) => {
-            nothing(propose(&Command::Heartbeat { session: &session_id }, None)?)
+        Op::Heartbeat(v1::HeartbeatRequest { session_id, leases, .. }) => {
+            // Without a word about this shard, any life of the session is meant.
+            let (life, broken_seen) = leases
+                .iter()
+                .find(|lease| lease.shard == shard)
+                .map_or((LeaseId(0), 0), |lease| (LeaseId(lease.life), lease.broken_seen));
+            nothing(propose(&Command::Heartbeat { session: &session_id, life, broken_seen }, None)?)
         }
         Op::CloseSession(v1::CloseSessionRequest { session_id, .. }) => {
             nothing(propose(&Command::CloseSession { session: &session_id }, None)?)
@@ -102,9 +108,9 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
             let token = Token(fencing_token);
             nothing(propose(&Command::Break { name: &name, token, by: &broken_by, reason: &reason }, None)?)
         }
-        Op::CancelWait(v1::CancelWaitRequest { name, request_id, .. }) => {
+        Op::CancelWait(v1::CancelWaitRequest { name, request_id, abandoned }) => {
             let request_id = parse_request_id(&request_id)?;
-            nothing(propose(&Command::CancelWait { name: &name, request_id }, None)?)
+            nothing(propose(&Command::CancelWait { name: &name, request_id, given_up: !abandoned }, None)?)
         }
         Op::Check(v1::CheckRequest { name, consistency }) => {
             let linearizable = consistency != i32::from(Consistency::Stale);
@@ -141,6 +147,7 @@ fn plan_acquire(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
         wait: wait_ms > 0,
         session: &acquire.session_id,
         metadata: &acquire.metadata,
+        claim_ttl_ms: acquire.claim_ttl_ms,
     };
     propose(&command, (wait_ms > 0).then_some(Wait { request_id, wait_ms }))
 }

@@ -34,7 +34,9 @@ fn held(token: u64) -> Grant {
         session: "s".into(),
         metadata: "m".into(),
         ttl_ms: 1_000,
+        claim_within_ms: 500,
         acquired_wall_ms: 10,
+        rest_ms: 700,
         expires_wall_ms: 1_010,
         renewals: 3,
         waited_ms: 4,
@@ -76,9 +78,58 @@ fn an_acquire_is_encoded_with_its_defaults() {
         wait: true,
         session: "",
         metadata: "",
+        claim_ttl_ms: 0,
     };
     assert_eq!(Command::decode(&command).unwrap(), expected);
     assert_eq!(planned.follow, Follow::Nothing);
+}
+
+#[test]
+fn a_heartbeat_names_the_life_of_its_own_shard() {
+    let lease = |shard, life, broken_seen| v1::SessionLease { shard, life, broken_seen };
+    let planned = |leases| {
+        let request = v1::HeartbeatRequest { session_id: "s".into(), shards: vec![1], leases };
+        let route = Some(v1::Route { shard: 1, ..Default::default() });
+        let operation = Operation { route, ..Operation::of(Op::Heartbeat(request)) };
+        let Request::Propose { command, .. } = plan(operation).unwrap().request else { panic!("a read") };
+        match Command::decode(&command).unwrap() {
+            Command::Heartbeat { session: "s", life, broken_seen } => (life.0, broken_seen),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(planned(vec![lease(2, 8, 1), lease(1, 7, 3)]), (7, 3));
+    assert_eq!(planned(vec![]), (0, 0), "any life");
+}
+
+#[test]
+fn a_heartbeat_tells_life_ttl_and_breaks() {
+    let (life, ttl_ms, broken) = (LeaseId(7), 5_000, vec![Token(9)]);
+    let alive = locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true };
+    let reply = Reply::Done(Outcome::HeartbeatOk(alive));
+    let OpResult::Heartbeat(told) = result(SHARD, NODE, Some(OperationKind::Heartbeat), reply) else { panic!() };
+    let expected = v1::SessionLeaseState {
+        shard: 1,
+        life: 7,
+        ttl_ms: 5_000,
+        broken_count: 3,
+        broken_tokens: vec![9],
+        broken_overflow: true,
+    };
+    assert_eq!((told.renewed_shards, told.leases), (1, vec![expected]));
+}
+
+#[test]
+fn a_cancel_is_for_good_unless_a_gateway_lost_its_client() {
+    for (abandoned, expected) in [(false, true), (true, false)] {
+        let request = v1::CancelWaitRequest { name: "a".into(), request_id: vec![1; 16], abandoned };
+        let planned = plan(Operation::of(Op::CancelWait(request))).unwrap();
+        let Request::Propose { command, .. } = planned.request else { panic!("a read") };
+        let Command::CancelWait { given_up, .. } = Command::decode(&command).unwrap() else { panic!() };
+        assert_eq!(given_up, expected);
+    }
+    let reply = Reply::Done(Outcome::CancelledBefore);
+    let OpResult::Error(late) = result(SHARD, NODE, Some(OperationKind::Acquire), reply) else { panic!() };
+    assert_eq!(late.code(), ErrorCode::WaitCancelled);
 }
 
 #[test]
@@ -100,6 +151,7 @@ fn bad_input_is_refused_before_anything_is_proposed() {
         Op::Acquire(v1::AcquireRequest { ttl_ms: 86_400_001, ..acquire() }),
         Op::Acquire(v1::AcquireRequest { request_id: vec![], ..acquire() }),
         Op::Acquire(v1::AcquireRequest { request_id: vec![1; 15], ..acquire() }),
+        Op::Acquire(v1::AcquireRequest { claim_ttl_ms: 60_001, ..acquire() }),
         Op::Acquire(v1::AcquireRequest { mode: 9, ..acquire() }),
         Op::Acquire(v1::AcquireRequest { wait_ms: u32::MAX, ..acquire() }),
         Op::Acquire(v1::AcquireRequest { mode: v1::Mode::Semaphore.into(), ..acquire() }),
@@ -180,7 +232,9 @@ fn a_grant_keeps_all_its_fields() {
         metadata: "m".into(),
         permit_limit: 5,
         session_life: 1,
-        ..Default::default()
+        claim_within_ms: 500,
+        remaining_ms: 700,
+        due: false,
     };
     assert_eq!(grant, expected);
 }

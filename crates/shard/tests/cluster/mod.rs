@@ -359,6 +359,7 @@ pub fn acquire(request_id: RequestId, name: &str, ttl_ms: u32, wait: bool) -> Co
         wait,
         session: "",
         metadata: "",
+        claim_ttl_ms: 0,
     }
 }
 

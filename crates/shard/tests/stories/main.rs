@@ -65,6 +65,10 @@ stories! {
     shared_and_exclusive
     lost_disk
     spare_followers
+    restless_leaders
+    session_lives
+    claimed_grant
+    given_up
 }
 
 #[test]

@@ -18,18 +18,19 @@
 //! disk n2 hangs | disk n2 works        writes wait
 //! campaign n2 | transfer n3            n2 is to ask for votes; the leader is to hand over to n3
 //! compare                              have all nodes that run the same table?
-//! c1 acquire a [ttl=30s] [wait=10s] [mode=shared] [permits=1/3] [session=s1]
+//! c1 acquire a [ttl=30s] [wait=10s] [mode=shared] [permits=1/3] [session=s1] [claim=500ms]
 //! c1 retry a                           the same acquire once more: the same request id
 //! c1 renew a | c1 release a            with the last token that c1 was given for a, or [token=N]
 //! c1 check a [stale] | c1 cancel a | c1 break a token=N reason=WORD
-//! c1 heartbeat s1 | c1 close s1        sessions
+//! c1 heartbeat s1 [life=N [seen=N]]    of any life, or of one, with so many of its broken grants seen
+//! c1 close s1
 //! c1 hangs_up                          its stream is gone; nobody hears the answers
 //! ```
 //! Whatever a client asks goes to the leader, or with `at=n2` to a node.
 
 use crate::stage::Stage;
 use datadriven::TestCase;
-use locks::{Command, Mode, RequestId, Token};
+use locks::{Command, LeaseId, Mode, RequestId, Token};
 use palisade_shard::{Input, Query, Wait};
 use routing::NodeId;
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ struct Acquire {
     wait_ms: u32,
     mode: Mode,
     session: String,
+    claim_ttl_ms: u32,
 }
 
 #[derive(Default)]
@@ -176,11 +178,18 @@ impl Script {
         let command = match verb {
             "renew" => Command::Renew { name: subject, token: token()? },
             "release" => Command::Release { name: subject, token: token()? },
-            "heartbeat" => Command::Heartbeat { session: subject },
+            "heartbeat" => {
+                let life = words.value("life").map_or(Ok(0), number)?;
+                Command::Heartbeat {
+                    session: subject,
+                    life: LeaseId(life),
+                    broken_seen: words.value("seen").map_or(Ok(0), number)?,
+                }
+            }
             "close" => Command::CloseSession { session: subject },
             "cancel" => {
                 let acquire = self.acquires.get(&(client.to_owned(), subject.to_owned())).ok_or("nothing to cancel")?;
-                Command::CancelWait { name: subject, request_id: acquire.request_id }
+                Command::CancelWait { name: subject, request_id: acquire.request_id, given_up: true }
             }
             "break" => {
                 let reason = words.value("reason").ok_or("say reason=WORD")?;
@@ -202,10 +211,11 @@ impl Script {
                 wait_ms: words.value("wait").map_or(Ok(0), milliseconds)?,
                 mode: mode(words)?,
                 session: words.value("session").unwrap_or_default().to_owned(),
+                claim_ttl_ms: words.value("claim").map_or(Ok(0), milliseconds)?,
             }
         };
         self.acquires.insert(key, acquire.clone());
-        let Acquire { request_id, ttl_ms, wait_ms, mode, session } = acquire;
+        let Acquire { request_id, ttl_ms, wait_ms, mode, session, claim_ttl_ms } = acquire;
         self.stage()?.name_request(request_id, format!("{client}'s wait for {name}"));
         let command = Command::Acquire {
             request_id,
@@ -216,6 +226,7 @@ impl Script {
             wait: wait_ms > 0,
             session: &session,
             metadata: "",
+            claim_ttl_ms,
         };
         let wait = (wait_ms > 0).then_some(Wait { request_id, wait_ms });
         self.propose(client, at, what, Some(name), &command, wait)

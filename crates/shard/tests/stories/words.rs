@@ -1,6 +1,6 @@
 //! What is said of commands, outcomes, replies and Raft messages. Words only: nothing here decides or remembers.
 
-use locks::{Command, DropReason, Effects, EndKind, Grant, Mode, Outcome, RequestId, Token};
+use locks::{Command, DropReason, Effects, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Token};
 use palisade_shard::{Answer, Reply};
 use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, HardState, Message, MessageType};
 use raft_prost::Message as _;
@@ -33,9 +33,11 @@ pub fn command(command: &Command<'_>, who_asked: WhoAsked<'_>) -> String {
         }
         Command::Renew { name, token } => format!("renew {name} of token {token}"),
         Command::Release { name, token } => format!("release {name} of token {token}"),
-        Command::Heartbeat { session } => format!("heartbeat of {session}"),
+        Command::Heartbeat { session, life: LeaseId(0), .. } => format!("heartbeat of {session}"),
+        Command::Heartbeat { session, life, .. } => format!("heartbeat of {session}, life {}", life.0),
         Command::CloseSession { session } => format!("close {session}"),
-        Command::CancelWait { request_id, .. } => format!("cancel {}", who_asked(*request_id)),
+        Command::CancelWait { request_id, given_up: false, .. } => format!("cancel {}", who_asked(*request_id)),
+        Command::CancelWait { request_id, .. } => format!("cancel {} for good", who_asked(*request_id)),
         Command::ExpireLease { lease, renewal_seq } => {
             format!("expire lease {} unless renewed since {renewal_seq}", lease.0)
         }
@@ -109,7 +111,11 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::Renewed { renewals, .. } => format!("renewed, renewal {renewals}"),
         Outcome::Released { already: false } => "released".to_owned(),
         Outcome::Released { already: true } => "released already".to_owned(),
-        Outcome::HeartbeatOk => "renewed".to_owned(),
+        Outcome::HeartbeatOk(alive) if alive.broken.is_empty() => "renewed".to_owned(),
+        Outcome::HeartbeatOk(alive) => {
+            let tokens: Vec<String> = alive.broken.iter().map(Token::to_string).collect();
+            format!("renewed, and lost to breaks: {}", tokens.join(", "))
+        }
         Outcome::Closed { released } => format!("closed, {released} released"),
         Outcome::Cancelled => "cancelled".to_owned(),
         Outcome::NotWaiting => "was not waiting".to_owned(),
@@ -120,6 +126,7 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::LeaseExpired { current } => format!("EXPIRED, {}", now(current)),
         Outcome::SessionLost => "SESSION_LOST".to_owned(),
         Outcome::AlreadyEnded { token, end } => format!("over: it had token {token}, {}", self::end(*end)),
+        Outcome::CancelledBefore => "WAIT_CANCELLED, it was given up before".to_owned(),
         Outcome::Conflict(what) => format!("CONFLICT: {what}"),
         Outcome::Full(what) => format!("FULL: {what}"),
     }

@@ -4,7 +4,7 @@
 
 use crate::sections::sections;
 use ::locks::{
-    Batch, BatchBuilder, Command, Effects, Ended, LeaseEvent, LockTable, Mode, RequestId, Stamp, Tenure, Token,
+    Batch, BatchBuilder, Command, Effects, Ended, LiveLease, LockTable, Mode, RequestId, Stamp, Tenure, Token,
 };
 
 pub(super) fn command(bytes: &[u8]) -> bool {
@@ -73,10 +73,10 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
     let loaded = LockTable::load(records).expect("a table's own checkpoint");
     assert_eq!(loaded.state_hash(), table.state_hash(), "another table comes back from the checkpoint");
 
-    let (grants, _) = table.list("", usize::MAX);
+    let (grants, _) = table.list("", usize::MAX, stamp);
     let mut effects = Effects::default();
     for grant in &grants {
-        assert!(table.holders(&grant.name).iter().any(|holder| holder.token == grant.token));
+        assert!(table.holders(&grant.name, stamp).iter().any(|holder| holder.token == grant.token));
         table.apply(stamp, &Command::Renew { name: &grant.name, token: grant.token }, &mut effects);
         let (name, request_id) = (grant.name.as_str(), RequestId(u128::MAX - u128::from(grant.token.0)));
         let acquire = Command::Acquire {
@@ -88,22 +88,20 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
             wait: true,
             session: "",
             metadata: "",
+            claim_ttl_ms: 0,
         };
         table.apply(stamp, &acquire, &mut effects);
-        table.apply(stamp, &Command::CancelWait { name, request_id }, &mut effects);
+        table.apply(stamp, &Command::CancelWait { name, request_id, given_up: true }, &mut effects);
         table.apply(stamp, &Command::Release { name, token: grant.token }, &mut effects);
     }
     let waiters: Vec<(String, RequestId)> = table.waiters().map(|(name, id)| (name.to_owned(), id)).collect();
     for (name, request_id) in waiters.iter().step_by(2) {
-        table.apply(stamp, &Command::CancelWait { name, request_id: *request_id }, &mut effects);
+        table.apply(stamp, &Command::CancelWait { name, request_id: *request_id, given_up: false }, &mut effects);
     }
     // Who waits is granted when a lease ends, and has a lease then. Each time round ends at least one.
     for _ in 0..=grants.len() + waiters.len() {
-        let leases: Vec<LeaseEvent> = table.leases().collect();
-        for event in leases {
-            let LeaseEvent::Alive { lease, renewal_seq, .. } = event else {
-                unreachable!("a table lists living leases")
-            };
+        let leases: Vec<LiveLease> = table.leases().collect();
+        for LiveLease { lease, renewal_seq, .. } in leases {
             table.apply(stamp, &Command::ExpireLease { lease, renewal_seq }, &mut effects);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The second follows the node's service: the same errors by the same codes, as the retry machine judges by them.
 
-use locks::{Command, Grant, Mode, Outcome, RequestId, Token};
+use locks::{Command, Grant, LeaseId, Mode, Outcome, RequestId, Token};
 use routing::{NodeId, ShardId};
 use shard::{Answer as Read, Input, Query, Reply, Ticket, Wait};
 use wire::OperationKind;
@@ -97,16 +97,19 @@ impl Ask {
                 id = if session == 0 { String::new() } else { session_name(session) };
                 let request_id = RequestId(request.into());
                 let wait = wait_ms > 0;
-                Command::Acquire { request_id, name, owner: "sim", ttl_ms, mode, wait, session: &id, metadata: "" }
+                let (owner, session, metadata, claim_ttl_ms) = ("sim", id.as_str(), "", 0);
+                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
             What::Renew { token } => Command::Renew { name, token: Token(token) },
             What::Release { token } => Command::Release { name, token: Token(token) },
             What::Break { token } => Command::Break { name, token: Token(token), by: "operator", reason: "simulated" },
             What::Heartbeat { session } => {
                 id = session_name(session);
-                Command::Heartbeat { session: &id }
+                Command::Heartbeat { session: &id, life: LeaseId(0), broken_seen: 0 }
             }
-            What::CancelWait { request } => Command::CancelWait { name, request_id: RequestId(request.into()) },
+            What::CancelWait { request } => {
+                Command::CancelWait { name, request_id: RequestId(request.into()), given_up: false }
+            }
             What::CloseSession { session } => {
                 id = session_name(session);
                 Command::CloseSession { session: &id }
@@ -151,7 +154,7 @@ impl Ask {
             }
             Outcome::Renewed { .. } => Ok(Done::Renewed),
             Outcome::Released { already } => Ok(Done::Released { already }),
-            Outcome::HeartbeatOk => Ok(Done::HeartbeatOk),
+            Outcome::HeartbeatOk(_) => Ok(Done::HeartbeatOk),
             Outcome::Closed { .. } => Ok(Done::Closed),
             Outcome::Broken(_) => Ok(Done::Broken),
             Outcome::Held { token, owner } if !matches!(self.what, What::Break { .. }) => {
@@ -160,6 +163,7 @@ impl Ask {
             Outcome::Held { token, .. } => Err(Box::new(Error::not_owner("", token.0))),
             Outcome::NotOwner { current } => Err(Box::new(Error::not_owner("", current.0))),
             Outcome::LeaseExpired { .. } | Outcome::AlreadyEnded { .. } => error(ErrorCode::Expired),
+            Outcome::CancelledBefore => error(ErrorCode::WaitCancelled),
             Outcome::SessionLost => error(ErrorCode::SessionLost),
             Outcome::Conflict(_) => error(ErrorCode::InvalidArgument),
             Outcome::Full(_) => Err(Box::new(Error::busy("", 1_000))),
