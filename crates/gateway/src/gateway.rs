@@ -1,7 +1,8 @@
 //! Starting and stopping a gateway.
 
 use crate::error::GatewayError;
-use crate::limits::{CLOSE_MAX, DRAIN_MAX};
+use crate::leave::{self, Leaving};
+use crate::limits::{CLOSE_MAX, DRAIN_MAX, REFUSALS_SAID_EVERY};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
@@ -13,10 +14,11 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use wire::v1::ClusterIdentity;
 
 /// What a gateway is started with.
 pub struct GatewayOptions {
-    /// The cluster file, validated. The nodes' addresses in it must be the real ones.
+    /// The cluster file, validated. A node that is not where it says is looked for where the other nodes say.
     pub cluster: ClusterConfig,
     /// Where clients are served.
     pub listener: std::net::TcpListener,
@@ -41,15 +43,52 @@ impl Gateway {
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let metrics = Metrics::new(cluster.nodes.iter().map(|node| node.id))
             .map_err(|error| GatewayError::Config(format!("metrics cannot be set up: {error}")))?;
-        let nodes = Nodes::connect(&cluster)?;
-        let router = Arc::new(Router::new(cluster, nodes, metrics));
+        let fingerprint = cluster.fingerprint();
+        let identity = ClusterIdentity {
+            fingerprint: fingerprint.0.to_vec(),
+            cluster: cluster.cluster.clone(),
+            shards: cluster.shards,
+            node: 0,
+        };
+        let nodes = Nodes::connect(&cluster, &identity)?;
+        let node_ids: Vec<u64> = cluster.nodes.iter().map(|node| node.id.0).collect();
+        tracing::info!(
+            %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
+        );
+        let (leaving, left) = Leaving::new();
+        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(server::serve(listener, Locks::new(router.clone(), ending.clone()), ending.clone()));
+        let locks = Locks::new(router.clone(), ending.clone());
+        tasks.spawn(server::serve(listener, router.clone(), locks, ending.clone()));
+        for node in node_ids {
+            tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
+        }
+        tasks.spawn(ended(leave::work(router.clone(), left, ending.clone())));
+        tasks.spawn(ended(say_refusals(router.clone(), ending.clone())));
         if let Some(listener) = metrics_listener {
             tasks.spawn(server::serve_metrics(listener, router, ending));
         }
         Ok(GatewayHandle { address, metrics_address, end, tasks })
+    }
+}
+
+/// Work that ends with the gateway.
+async fn ended(work: impl Future<Output = ()>) -> Result<(), GatewayError> {
+    work.await;
+    Ok(())
+}
+
+/// Sums up in the log what was refused.
+async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
+    let mut said = 0;
+    while tokio::time::timeout(REFUSALS_SAID_EVERY, ending.wait_for(|ending| *ending)).await.is_err() {
+        let refused = router.metrics.refused.get();
+        if refused > said {
+            let (count, waits) = (refused - said, router.waits.count());
+            tracing::warn!(count, waits, "refused operations as busy: a client has more in flight than its share");
+            said = refused;
+        }
     }
 }
 
@@ -89,6 +128,7 @@ impl GatewayHandle {
     /// Takes nothing new, lets what runs finish for a second at most, and ends the clients' streams. Waiting acquires go on
     /// through another gateway with their places.
     pub async fn shutdown(mut self) {
+        tracing::info!(address = %self.address, "gateway stops");
         self.end.send_replace(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN_MAX + CLOSE_MAX, ended).await.is_err() {

@@ -2,12 +2,14 @@
 //!
 //! A client that loses its stream may come back, here or at another gateway, with the same request ids: its waiting acquires
 //! keep their place for a grace period. The same request from elsewhere takes the place over, which ends the wait here.
-//! What still waits after the grace leaves its queue.
+//! What still waits after the grace leaves its queue, and so does at once what no client can come back to: see [`crate::leave`].
 
+use crate::leave::{Left, Unanswered};
 use crate::router::{Begun, Router, Sent};
+use crate::share::{Share, WaitPlace};
 use client::mux::{Answer, Outcome, Port};
 use futures_util::StreamExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,28 +18,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use wire::OperationKind;
+use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
-use wire::v1::{Operation, OperationResult};
+use wire::v1::{AcquireRequest, Error, Operation, OperationResult};
 
 /// A number of our own for each operation: clients may choose theirs badly.
 type Key = u64;
 type Running = FuturesUnordered<BoxFuture<'static, (Key, OperationResult)>>;
-type Waiting = BTreeMap<Key, Wait>;
-
-/// An acquire that may be in a queue.
-#[derive(Clone, Debug)]
-struct Wait {
-    name: String,
-    request_id: Vec<u8>,
-    /// The client chose no id, so that nobody but this gateway can ever take up what comes of it.
-    ours: bool,
-}
+/// Acquires that may be in a queue, with what is to be done about each if its client is lost.
+type Waiting = BTreeMap<Key, Left>;
 
 /// An operation that was sent, and whose outcome comes to `outcomes`.
 struct Direct {
     id: u64,
     received: Instant,
     sent: Box<Sent>,
+    unanswered: Option<Unanswered>,
 }
 
 /// * An operation is in `direct`, `running` or `answered`, and leaves with one answer.
@@ -46,6 +42,9 @@ struct Direct {
 pub(crate) struct InFlight {
     router: Arc<Router>,
     ending: watch::Receiver<bool>,
+    /// Of the connection, and whether this is a single call of it.
+    share: Arc<Share>,
+    unary: bool,
     abandoned: Arc<AtomicBool>,
     direct: Slab<Direct>,
     port: mpsc::UnboundedSender<(usize, Outcome)>,
@@ -54,16 +53,21 @@ pub(crate) struct InFlight {
     running: Running,
     answered: VecDeque<OperationResult>,
     waiting: Waiting,
+    /// Those that went on, and whose ids are this gateway's.
+    unanswered: BTreeMap<Key, Unanswered>,
     scans: BTreeSet<Key>,
     next_key: Key,
 }
 
 impl InFlight {
-    pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> InFlight {
+    /// A client's stream, or a single call (`unary`), on the connection of this share.
+    pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>, share: Arc<Share>, unary: bool) -> InFlight {
         let (port, outcomes) = mpsc::unbounded_channel();
         InFlight {
             router,
             ending,
+            share,
+            unary,
             abandoned: Arc::default(),
             direct: Slab::new(),
             port,
@@ -71,6 +75,7 @@ impl InFlight {
             running: Running::new(),
             answered: VecDeque::new(),
             waiting: Waiting::new(),
+            unanswered: BTreeMap::new(),
             scans: BTreeSet::new(),
             next_key: 0,
         }
@@ -91,18 +96,29 @@ impl InFlight {
     }
 
     /// Begins to serve an operation.
-    pub(crate) fn push(&mut self, mut operation: Operation) {
+    ///
+    /// # Errors
+    /// BUSY: it is a wait, and its connection has its share of those.
+    pub(crate) fn push(&mut self, mut operation: Operation) -> Result<(), Box<Error>> {
         let (id, received) = (operation.id, Instant::now());
         let kind = operation.op.as_ref().map(Op::kind);
-        let wait = operation.op.as_mut().and_then(wait_of);
+        let (mut wait, mut unanswered) = (None, None);
+        if let Some(Op::Acquire(acquire)) = &mut operation.op {
+            if acquire.wait_ms > 0 {
+                wait = Some(self.wait_of(acquire, operation.timeout_ms)?);
+            } else {
+                unanswered = Unanswered::of(acquire, operation.timeout_ms, &self.router.leaving);
+            }
+        }
         let scans = operation.op.as_ref().is_some_and(is_scan);
         self.router.metrics.in_flight.inc();
         let place = self.direct.vacant_key();
         match self.router.begin(operation, || Port::new(&self.port, place)) {
             Begun::Sent(sent) => {
-                self.direct.insert(Direct { id, received, sent });
+                self.direct.insert(Direct { id, received, sent, unanswered });
             }
             Begun::Answered(answer) => {
+                unanswered.into_iter().for_each(Unanswered::answered);
                 self.router.metrics.answered(kind, &answer, received.elapsed());
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
@@ -117,6 +133,17 @@ impl InFlight {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// What to remember of a waiting acquire, which gets an id if it has none.
+    fn wait_of(&self, acquire: &mut AcquireRequest, timeout_ms: u32) -> Result<Left, Box<Error>> {
+        let place = WaitPlace::take(&self.share, &self.router.waits, self.unary)?;
+        let ours = acquire.request_id.is_empty();
+        if ours {
+            acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
+        }
+        Ok(Left::of(acquire, timeout_ms, ours, Some(place)))
     }
 
     /// The next answer; `None` if nothing is in flight. Dropping the future loses nothing.
@@ -129,6 +156,7 @@ impl InFlight {
                 Some((key, result)) = self.running.next() => {
                     self.waiting.remove(&key);
                     self.scans.remove(&key);
+                    self.unanswered.remove(&key).into_iter().for_each(Unanswered::answered);
                     self.answered.push_back(result);
                 }
                 () = std::future::ready(()), if !self.answered.is_empty() => {}
@@ -155,15 +183,19 @@ impl InFlight {
 
     /// What was sent was answered, or goes on.
     fn settle(&mut self, place: usize, outcome: Outcome) {
-        let Direct { id, received, sent } = self.direct.remove(place);
+        let Direct { id, received, sent, unanswered } = self.direct.remove(place);
         let kind = Some(sent.kind());
         match self.router.settle(sent, outcome) {
             Ok(answer) => {
+                unanswered.into_iter().for_each(Unanswered::answered);
                 self.router.metrics.answered(kind, &answer, received.elapsed());
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
             Err(failed) => {
-                self.run(id, kind, received, async move |router, abandoned| router.go_on(failed, &abandoned).await);
+                let go_on =
+                    async move |router: Arc<Router>, abandoned: Arc<AtomicBool>| router.go_on(failed, &abandoned).await;
+                let key = self.run(id, kind, received, go_on);
+                self.unanswered.extend(unanswered.map(|unanswered| (key, unanswered)));
             }
         }
     }
@@ -191,19 +223,6 @@ impl InFlight {
     }
 }
 
-/// What to remember of a waiting acquire, which gets an id if it has none.
-fn wait_of(op: &mut Op) -> Option<Wait> {
-    let Op::Acquire(acquire) = op else { return None };
-    if acquire.wait_ms == 0 {
-        return None;
-    }
-    let ours = acquire.request_id.is_empty();
-    if ours {
-        acquire.request_id = rand::random::<[u8; wire::limits::REQUEST_ID_BYTES]>().to_vec();
-    }
-    Some(Wait { name: acquire.name.clone(), request_id: acquire.request_id.clone(), ours })
-}
-
 /// Its answer can be large.
 pub(crate) fn is_scan(op: &Op) -> bool {
     matches!(op, Op::List(_) | Op::History(_))
@@ -224,7 +243,7 @@ impl Drop for InFlight {
 
 /// Lets lost waits run for the grace period, then takes them out of their queues.
 ///
-/// What is granted meanwhile is let go only if its id is ours: see [`Router::leave_queue`].
+/// What is granted meanwhile is let go only if its id is ours: its client may have come back with it elsewhere, and hold it.
 async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut running: Running, mut waiting: Waiting) {
     let grace = tokio::time::sleep(router.waiter_grace());
     tokio::pin!(grace);
@@ -234,8 +253,7 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
                 if let (Some(wait), Some(Answer::Grant(grant))) = (waiting.remove(&key), result.result) {
                     router.metrics.unseen_grants.inc();
                     if wait.ours {
-                        let router = router.clone();
-                        tokio::spawn(async move { router.let_go(grant).await });
+                        router.leaving.push(Left { granted: Some(grant.fencing_token), place: None, ..wait });
                     }
                 }
             }
@@ -244,14 +262,5 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
         }
     }
     router.metrics.waits_left.inc_by(waiting.len() as u64);
-    let leave = |wait: Wait| {
-        let router = router.clone();
-        async move {
-            let granted = router.leave_queue(wait.name, wait.request_id).await;
-            if let Some(grant) = granted.filter(|_| wait.ours) {
-                router.let_go(grant).await;
-            }
-        }
-    };
-    join_all(waiting.into_values().map(leave)).await;
+    waiting.into_values().for_each(|wait| router.leaving.push(wait));
 }

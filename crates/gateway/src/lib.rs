@@ -7,19 +7,24 @@
 //! Raft and storage, and decides nothing about locks.
 //!
 //! The road of one operation: `service` (gRPC) → `stream` (one task per client stream) → `router` (validate, route, retry)
-//! → a node's link, and back. `fanout` turns one operation into one per shard; `in_flight` keeps the waits of lost clients.
+//! → a node's link, and back. `fanout` turns one operation into one per shard; `in_flight` keeps the waits of lost clients and
+//! `leave` ends them; `share` says how much one client may take up; `watch` keeps an eye on the nodes, and `known` what they say.
 
 mod error;
 mod fanout;
 mod gateway;
 mod in_flight;
+mod known;
+mod leave;
 mod limits;
 mod metrics;
 mod nodes;
 mod router;
 mod server;
 mod service;
+mod share;
 mod stream;
+mod watch;
 
 pub use error::GatewayError;
 pub use gateway::{Gateway, GatewayHandle, GatewayOptions};

@@ -3,7 +3,7 @@
 //! Every labelled child is made at the start, so nothing is looked up by label while serving. Labels are kinds, outcomes
 //! and node ids; a resource's name is never one.
 
-use crate::nodes::Nodes;
+use crate::router::Router;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -60,6 +60,9 @@ pub(crate) struct Metrics {
     attempts: IntCounter,
     contended: IntCounter,
     connected: Vec<(NodeId, IntGauge)>,
+    waits: IntGauge,
+    connections: IntGauge,
+    accept_pauses: IntGauge,
     pub(crate) streams: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) frame_operations: Histogram,
@@ -98,6 +101,10 @@ impl Metrics {
                 "Of these, those that found another holder, whatever came of it.",
             )?,
             connected: nodes.into_iter().map(|node| (node, connected.with_label_values(&[node.to_string()]))).collect(),
+            waits: r.gauge("waits", "Waiting acquires in flight, those of clients that are gone included.")?,
+            connections: r.gauge("client_connections", "Open connections of clients and probes.")?,
+            accept_pauses: r
+                .gauge("accept_pauses", "How often no connections were taken for a while, for want of descriptors.")?,
             streams: r.gauge("client_streams", "Open streams of clients.")?,
             in_flight: r.gauge("operations_in_flight", "Operations not answered yet, waits included.")?,
             frame_operations: r.keep(Histogram::with_opts(
@@ -155,10 +162,13 @@ impl Metrics {
     }
 
     /// Everything, in Prometheus' text format.
-    pub(crate) fn text(&self, nodes: &Nodes) -> String {
+    pub(crate) fn text(&self, router: &Router) -> String {
         for (node, connected) in &self.connected {
-            connected.set(nodes.is_connected(*node).into());
+            connected.set(router.nodes.is_connected(*node).into());
         }
+        self.waits.set(router.waits.count() as i64);
+        self.connections.set(router.accepted.open() as i64);
+        self.accept_pauses.set(router.accepted.spells() as i64);
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "metrics cannot be shown");

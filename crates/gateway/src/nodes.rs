@@ -2,18 +2,21 @@
 
 use crate::error::GatewayError;
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
+use crate::watch::endpoint;
 use client::mux::{Failure, Link, LinkOptions, Outcome, Port, Service};
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
-use tonic::transport::Endpoint;
-use wire::v1::Operation;
+use std::sync::{Mutex, PoisonError};
 use wire::v1::operation::Op;
+use wire::v1::{ClusterIdentity, Operation};
 
 /// Two streams per node: waiting acquires, which can be many and long, do not take the place of anything else.
 #[derive(Debug)]
 struct Node {
     operations: Link,
     waits: Link,
+    /// Where the next connections of both go.
+    address: Mutex<String>,
 }
 
 /// All nodes of the cluster.
@@ -24,7 +27,7 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     /// Starts to connect to all of them.
-    pub(crate) fn connect(cluster: &ClusterConfig) -> Result<Nodes, GatewayError> {
+    pub(crate) fn connect(cluster: &ClusterConfig, identity: &ClusterIdentity) -> Result<Nodes, GatewayError> {
         let options = LinkOptions {
             eager: true,
             queue_ops_max: NODE_QUEUE_OPS_MAX,
@@ -35,11 +38,13 @@ impl Nodes {
         };
         let mut nodes = BTreeMap::new();
         for node in &cluster.nodes {
-            let endpoint = Endpoint::from_shared(format!("http://{}", node.address)).map_err(|_| {
-                GatewayError::Config(format!("the address {:?} of node {} is not host:port", node.address, node.id))
-            })?;
+            let endpoint = endpoint(&node.address)
+                .map_err(|why| GatewayError::Config(format!("node {} of the cluster file: {why}", node.id)))?;
+            let identity = Some(ClusterIdentity { node: node.id.0, ..identity.clone() });
+            let options = LinkOptions { identity, ..options.clone() };
             let link = || Link::start(endpoint.clone(), options.clone());
-            nodes.insert(node.id.0, Node { operations: link(), waits: link() });
+            let address = Mutex::new(node.address.clone());
+            nodes.insert(node.id.0, Node { operations: link(), waits: link(), address });
         }
         Ok(Nodes { nodes })
     }
@@ -60,12 +65,24 @@ impl Nodes {
         }
     }
 
-    /// A cancel takes the way of the acquire that it follows, so that it does not overtake it.
+    /// A node was reached there: what is not connected to it looks for it there from now on.
+    pub(crate) fn found(&self, node: u64, address: &str) {
+        let Some(streams) = self.nodes.get(&node) else { return };
+        let mut known = streams.address.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != address
+            && let Ok(endpoint) = endpoint(address)
+        {
+            address.clone_into(&mut known);
+            streams.operations.redirect(endpoint.clone());
+            streams.waits.redirect(endpoint);
+        }
+    }
+
+    /// A cancel is short, and goes with what is short. If it overtakes its acquire, that is refused when it comes.
     fn link(&self, node: u64, operation: &Operation) -> Option<&Link> {
         let streams = self.nodes.get(&node)?;
         let waits = match &operation.op {
             Some(Op::Acquire(acquire)) => acquire.wait_ms > 0,
-            Some(Op::CancelWait(_)) => true,
             _ => false,
         };
         Some(if waits { &streams.waits } else { &streams.operations })
@@ -74,11 +91,6 @@ impl Nodes {
     /// Whether its stream stands.
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         self.nodes.get(&node.0).is_some_and(|node| node.operations.is_connected())
-    }
-
-    /// Whether any node is connected to.
-    pub(crate) fn any_connected(&self) -> bool {
-        self.nodes.values().any(|node| node.operations.is_connected())
     }
 }
 

@@ -1,9 +1,12 @@
 //! From an operation to its answer: validated, routed, sent to the right replica, tried again where that is safe.
 
 use crate::in_flight::is_scan;
-use crate::limits::{ATTEMPT_TIMEOUT_MS, LEAVE_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
+use crate::known::Known;
+use crate::leave::Leaving;
+use crate::limits::{ATTEMPT_TIMEOUT_MS, COME_BACK_MAX, STALE_ATTEMPT_TIMEOUT_MS};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::share::Waits;
 use client::drive::Course;
 use client::leaders::LeaderCache;
 use client::mux::{Answer, Failure, Outcome, Port};
@@ -11,14 +14,13 @@ use client::retry::{Policy, Try};
 use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use wire::OperationKind;
+use wire::accept::Accepted;
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
-use wire::v1::{
-    CancelWaitRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Grant, Operation, ReleaseRequest, Route,
-};
+use wire::v1::{CancelWaitResponse, ClusterIdentity, ClusterResponse, Consistency, Error, ErrorCode, Operation, Route};
 
 /// For what is finished whoever goes.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
@@ -28,8 +30,14 @@ pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Router {
     pub(crate) cluster: ClusterConfig,
     pub(crate) map: ShardMap,
+    pub(crate) identity: ClusterIdentity,
     pub(crate) nodes: Nodes,
+    pub(crate) known: Known,
     pub(crate) metrics: Metrics,
+    pub(crate) leaving: Leaving,
+    pub(crate) waits: Arc<Waits>,
+    /// Clients' connections.
+    pub(crate) accepted: Arc<Accepted>,
     /// By shard: its replicas, the preferred leader first.
     replicas: BTreeMap<ShardId, Arc<[u64]>>,
     leaders: RwLock<LeaderCache>,
@@ -102,7 +110,13 @@ pub(crate) struct Plan {
 }
 
 impl Router {
-    pub(crate) fn new(cluster: ClusterConfig, nodes: Nodes, metrics: Metrics) -> Router {
+    pub(crate) fn new(
+        cluster: ClusterConfig,
+        identity: ClusterIdentity,
+        nodes: Nodes,
+        metrics: Metrics,
+        leaving: Leaving,
+    ) -> Router {
         let map = cluster.shard_map();
         let replicas = map.shards().map(|(shard, replicas)| {
             let preferred = replicas.preferred_leader;
@@ -110,12 +124,42 @@ impl Router {
             (shard, std::iter::once(&preferred).chain(others).map(|node| node.0).collect())
         });
         let replicas = replicas.collect();
-        Router { cluster, map, nodes, metrics, replicas, leaders: RwLock::default(), turn: AtomicUsize::new(0) }
+        Router {
+            known: Known::new(&cluster),
+            cluster,
+            map,
+            identity,
+            nodes,
+            metrics,
+            leaving,
+            waits: Arc::default(),
+            accepted: Arc::default(),
+            replicas,
+            leaders: RwLock::default(),
+            turn: AtomicUsize::new(0),
+        }
     }
 
-    /// How long a waiter whose client is gone keeps its place.
+    /// How long a waiter whose client is gone keeps its place: the client may come back through another gateway.
     pub(crate) fn waiter_grace(&self) -> Duration {
-        Duration::from_millis(self.cluster.settings.waiter_grace_ms)
+        Duration::from_millis(self.cluster.settings.waiter_grace_ms).min(COME_BACK_MAX)
+    }
+
+    /// A node said at this address what it knows.
+    pub(crate) fn heard(&self, node: u64, address: &str, response: &ClusterResponse) {
+        self.known.said(node, response);
+        self.nodes.found(node, address);
+        for hosted in response.shards.iter().filter(|hosted| hosted.leads) {
+            let shard = ShardId(hosted.shard);
+            let known = self.leaders.read().unwrap_or_else(PoisonError::into_inner).term(shard);
+            if hosted.term > known && self.replicas.contains_key(&shard) {
+                self.leaders_mut().learn(shard, Some(NodeId(node)), hosted.term);
+            }
+        }
+    }
+
+    fn leaders_mut(&self) -> RwLockWriteGuard<'_, LeaderCache> {
+        self.leaders.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One operation of a client, from its receipt on. Most need one answer of one node: those are sent at once, and their
@@ -183,7 +227,7 @@ impl Router {
         Plan { shard: route.shard, slot: route.slot.index().into(), timeout_ms, retry_busy: false }
     }
 
-    async fn by_name(&self, op: Op, timeout_ms: u64, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+    pub(crate) async fn by_name(&self, op: Op, timeout_ms: u64, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
         let plan = self.plan(op.name().unwrap_or_default(), timeout_ms);
         let cancels = matches!(op, Op::CancelWait(_));
         match self.ask(op, &plan, abandoned).await? {
@@ -191,28 +235,6 @@ impl Router {
                 Ok(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant) }))
             }
             answer => Ok(answer),
-        }
-    }
-
-    /// Leaves a queue in the name of a client that is gone. A grant that this comes upon is given back: its request may have
-    /// been taken up through another gateway, and then it is in use. If it was not, its TTL ends it.
-    pub(crate) async fn leave_queue(&self, name: String, request_id: Vec<u8>) -> Option<Grant> {
-        let cancel = Op::CancelWait(CancelWaitRequest { name, request_id, abandoned: true });
-        match self.by_name(cancel, LEAVE_TIMEOUT_MS, &NEVER).await {
-            Ok(Answer::CancelWait(cancelled)) => cancelled.grant,
-            Ok(_) => None,
-            Err(error) => {
-                tracing::debug!(%error, "a wait whose client is gone was not cancelled");
-                None
-            }
-        }
-    }
-
-    /// Releases what nobody can know of but this gateway. Without an answer its TTL ends it.
-    pub(crate) async fn let_go(&self, grant: Grant) {
-        let release = ReleaseRequest { name: grant.resource_name, fencing_token: grant.fencing_token };
-        if let Err(error) = self.by_name(Op::Release(release), LEAVE_TIMEOUT_MS, &NEVER).await {
-            tracing::debug!(%error, "a grant that nobody knows of was not released");
         }
     }
 
@@ -286,7 +308,7 @@ impl Router {
             return;
         }
         let (shard, node) = (asking.shard, NodeId(node));
-        let leaders = || self.leaders.write().unwrap_or_else(PoisonError::into_inner);
+        let leaders = || self.leaders_mut();
         match outcome {
             // Reads are answered by followers too.
             Ok(_) if asking.kind.is_read() || self.leader(shard) == Some(node.0) => {}

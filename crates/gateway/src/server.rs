@@ -1,8 +1,10 @@
-//! The sockets of a gateway: gRPC for clients, HTTP for `/metrics` and `/healthz`. Every limit of the transport is set here.
+//! The sockets of a gateway: gRPC for clients and probes, HTTP for `/metrics` and `/healthz`. Every limit of the transport is set here.
 
 use crate::error::GatewayError;
+use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
 use crate::service::Locks;
+use crate::share::Share;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
@@ -11,28 +13,38 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use wire::accept::{Incoming, connections_max};
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 use wire::v1::lock_service_server::LockServiceServer;
 
-const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 const RESETS_MAX: usize = 256;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// The services that `grpc.health.v1` knows beside the whole server, which has no name.
+const HEALTH_SERVICES: [&str; 2] = ["", "palisade.v1.LockService"];
+/// How often its answers are brought up to date.
+const HEALTH_EVERY: Duration = Duration::from_millis(250);
 
 /// Serves clients until the gateway ends, and then until their streams have ended.
 pub(crate) async fn serve(
     listener: TcpListener,
+    router: Arc<Router>,
     locks: Locks,
     mut ending: watch::Receiver<bool>,
 ) -> Result<(), GatewayError> {
     let ended = async move {
         let _ = ending.wait_for(|ending| *ending).await;
     };
-    Server::builder()
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
+    let incoming = Incoming::new(listener, router.accepted.clone(), connections_max(reserve), Arc::<Share>::default);
+    let serving = Server::builder()
         .tcp_nodelay(true)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(RESETS_MAX))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -40,9 +52,29 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), ended)
-        .await
-        .map_err(|error| GatewayError::Failed { what: "gRPC", why: error.to_string() })
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, ended);
+    let served = tokio::select! {
+        served = serving => served,
+        () = report_health(&router, reporter) => Ok(()), // never
+    };
+    served.map_err(|error| GatewayError::Failed { what: "gRPC", why: error.to_string() })
+}
+
+/// Keeps what `grpc.health.v1` answers up to date. Never returns.
+async fn report_health(router: &Router, reporter: HealthReporter) {
+    let mut told = None;
+    loop {
+        let serves = router.known.serving(&router.map).is_ok();
+        if told != Some(serves) {
+            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for service in HEALTH_SERVICES {
+                reporter.set_service_status(service, status).await;
+            }
+            told = Some(serves);
+        }
+        tokio::time::sleep(HEALTH_EVERY).await;
+    }
 }
 
 /// Serves `/metrics` and `/healthz` until the gateway ends.
@@ -53,13 +85,13 @@ pub(crate) async fn serve_metrics(
 ) -> Result<(), GatewayError> {
     let shown = router.clone();
     let metrics = move || {
-        let text = shown.metrics.text(&shown.nodes);
+        let text = shown.metrics.text(&shown);
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
     let health = move || {
-        let answer = match router.nodes.any_connected() {
-            true => (StatusCode::OK, "ok\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "no node is connected\n"),
+        let answer = match router.known.serving(&router.map) {
+            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
         };
         async move { answer }
     };

@@ -1,8 +1,10 @@
 //! `LockService`: the stream, and each operation as an RPC of its own.
 
 use crate::in_flight::InFlight;
-use crate::limits::{OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX};
+use crate::leave::Unanswered;
+use crate::limits::{CONNECTION_STREAMS_MAX, OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX};
 use crate::router::Router;
+use crate::share::{Share, StreamPlace};
 use crate::stream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use wire::OperationKind;
+use wire::accept::Peer;
 use wire::v1::lock_service_server::LockService;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
@@ -40,19 +43,28 @@ impl Locks {
     /// One operation on its own. If the caller goes away this is dropped, and a wait kept for its grace period.
     async fn one<T>(&self, request: Request<T>, op: impl FnOnce(T) -> Op) -> Result<Answer, Status> {
         self.not_ending()?;
-        let Ok(_permit) = self.unary.try_acquire() else {
-            self.router.metrics.refused.inc();
-            return Err(Error::busy(format!("this gateway serves {UNARY_MAX} calls already: back off"), 100).into());
-        };
-        let patience = timeout(request.metadata());
+        let (patience, share) = (timeout(request.metadata()), share(&request));
         let mut operation = Operation::of(op(request.into_inner()));
         let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
         operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
         let answer = if wait_ms == 0 {
-            self.router.unary(operation).await
+            let Ok(_permit) = self.unary.try_acquire() else {
+                self.router.metrics.refused.inc();
+                return Err(Error::busy(format!("this gateway serves {UNARY_MAX} calls already: back off"), 100).into());
+            };
+            let unanswered = match &mut operation.op {
+                Some(Op::Acquire(acquire)) => Unanswered::of(acquire, operation.timeout_ms, &self.router.leaving),
+                _ => None,
+            };
+            let answer = self.router.unary(operation).await;
+            unanswered.into_iter().for_each(Unanswered::answered);
+            answer
         } else {
-            let mut running = InFlight::new(self.router.clone(), self.ending.clone());
-            running.push(operation);
+            let mut running = InFlight::new(self.router.clone(), self.ending.clone(), share, true);
+            running.push(operation).map_err(|error| {
+                self.router.metrics.refused.inc();
+                Status::from(*error)
+            })?;
             running.next().await.and_then(|result| result.result).ok_or_else(confused)?
         };
         match answer {
@@ -60,6 +72,11 @@ impl Locks {
             answer => Ok(answer),
         }
     }
+}
+
+/// Of the connection that a request came over. (Only tests serve over anything but a connection of ours.)
+fn share<T>(request: &Request<T>) -> Arc<Share> {
+    request.extensions().get::<Peer<Arc<Share>>>().map(|peer| peer.state.clone()).unwrap_or_default()
 }
 
 fn confused() -> Status {
@@ -113,12 +130,16 @@ impl LockService for Locks {
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("this gateway has {STREAMS_MAX} streams already: send more over each"))
         })?;
+        let place = StreamPlace::take(share(&request)).ok_or_else(|| {
+            let message = format!("this connection has {CONNECTION_STREAMS_MAX} streams already: send more over each");
+            Status::resource_exhausted(message)
+        })?;
         let (outgoing, frames) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
         let (router, ending) = (self.router.clone(), self.ending.clone());
         tokio::spawn(async move {
             let _permit = permit;
             router.metrics.streams.inc();
-            stream::serve(router.clone(), ending, request.into_inner(), outgoing).await;
+            stream::serve(router.clone(), ending, request.into_inner(), outgoing, place).await;
             router.metrics.streams.dec();
         });
         Ok(Response::new(ReceiverStream::new(frames)))

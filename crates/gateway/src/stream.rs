@@ -6,14 +6,15 @@
 use crate::in_flight::{InFlight, is_scan};
 use crate::limits::*;
 use crate::router::Router;
+use crate::share::StreamPlace;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
-use wire::encoded_bytes;
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{Error, OperationFrame, OperationResult, ResultFrame};
+use wire::v1::{Error, Operation, OperationFrame, OperationResult, ResultFrame};
+use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<ResultFrame, Status>>;
 
@@ -26,9 +27,11 @@ pub(crate) async fn serve(
     mut ending: watch::Receiver<bool>,
     mut incoming: Streaming<OperationFrame>,
     outgoing: Frames,
+    place: StreamPlace,
 ) {
-    let mut running = InFlight::new(router.clone(), ending.clone());
+    let mut running = InFlight::new(router.clone(), ending.clone(), place.0.clone(), false);
     let mut ready = Ready::default();
+    let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
     let mut reading = true;
     let mut drained_at = None;
     loop {
@@ -66,7 +69,10 @@ pub(crate) async fn serve(
                     let _ = outgoing.try_send(Err(status));
                     return;
                 }
-                Ok(Some(frame)) => take(&router, frame, &mut running, &mut ready),
+                Ok(Some(frame)) => {
+                    let late_ms = lateness.late_ms(frame.sent_ms, started.elapsed().as_millis() as u64);
+                    take(&router, frame, late_ms, &place, &mut running, &mut ready);
+                }
                 Ok(None) => reading = false,
                 Err(status) => {
                     tracing::debug!(%status, "a client's stream broke");
@@ -77,26 +83,37 @@ pub(crate) async fn serve(
     }
 }
 
-fn take(router: &Router, frame: OperationFrame, running: &mut InFlight, ready: &mut Ready) {
+fn take(
+    router: &Router,
+    frame: OperationFrame,
+    late_ms: u64,
+    place: &StreamPlace,
+    running: &mut InFlight,
+    ready: &mut Ready,
+) {
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
-    for operation in frame.operations {
-        let (what, in_flight, max) = match &operation.op {
-            // Counted apart: waits, which are long, must not take the place of the renewals of what is held.
-            Some(op) if op.wait_ms() > 0 => ("waits", running.waiting(), STREAM_OPS_MAX),
-            Some(op) if is_scan(op) => ("lists and histories", running.scans(), STREAM_SCANS_MAX),
-            _ => ("operations", running.len() - running.waiting(), STREAM_OPS_MAX),
-        };
-        if in_flight < max {
-            running.push(operation);
-            continue;
+    for mut operation in frame.operations {
+        let id = operation.id;
+        let begun = operation.held_up(late_ms).and_then(|()| has_room(&operation, place, running));
+        if let Err(error) = begun.and_then(|()| running.push(operation)) {
+            router.metrics.refused.inc();
+            ready.push(OperationResult { id, result: Some(Answer::Error(*error)) });
         }
-        let error = Error::busy(
-            format!("this stream has {max} {what} in flight, and this one was not begun: await some first"),
-            50,
-        );
-        router.metrics.refused.inc();
-        ready.push(OperationResult { id: operation.id, result: Some(Answer::Error(error)) });
     }
+}
+
+/// Waits are counted by connection: see [`InFlight::push`].
+fn has_room(operation: &Operation, place: &StreamPlace, running: &InFlight) -> Result<(), Box<Error>> {
+    let (what, in_flight, max) = match &operation.op {
+        Some(op) if op.wait_ms() > 0 => return Ok(()),
+        Some(op) if is_scan(op) => ("lists and histories", running.scans(), place.part(STREAM_SCANS_MAX)),
+        _ => ("operations", running.len() - running.waiting(), place.part(STREAM_OPS_MAX)),
+    };
+    if in_flight < max {
+        return Ok(());
+    }
+    let message = format!("this stream has {max} {what} in flight, and this one was not begun: await some first");
+    Err(Box::new(Error::busy(message, 50)))
 }
 
 /// Results that the client has not taken yet.

@@ -204,7 +204,9 @@ async fn metrics_count_operations_and_contention_and_name_no_resource() {
     }
     assert!(text.contains("palisade_gateway_node_connected{node=\"3\"}"));
     assert!(!text.contains("secret"));
-    assert!(fakes.get("/healthz").await.starts_with("HTTP/1.1 200"));
+    while !fakes.get("/healthz").await.starts_with("HTTP/1.1 200") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

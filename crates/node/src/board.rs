@@ -3,10 +3,20 @@
 //! Written by the shard threads every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each change of
 //! leadership; a little old otherwise. No operation is decided by it.
 
-use routing::ShardId;
+use routing::{NodeId, ShardId};
 use shard::{Role, Status};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+
+/// Who leads a shard, as a replica here knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leader {
+    pub(crate) shard: ShardId,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
+    /// This replica.
+    pub(crate) is_me: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -34,6 +44,15 @@ impl Board {
     /// By shard.
     pub(crate) fn all(&self) -> Vec<Status> {
         self.cells.keys().filter_map(|shard| self.get(*shard)).collect()
+    }
+
+    /// Of each shard, without the rest.
+    pub(crate) fn leaders(&self) -> impl Iterator<Item = Leader> {
+        self.cells.iter().map(|(shard, cell)| {
+            let status = cell.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_me = status.role == Role::Leader;
+            Leader { shard: *shard, leader: status.leader, term: status.term, is_me }
+        })
     }
 
     /// Shards led here.

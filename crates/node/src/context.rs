@@ -1,5 +1,6 @@
 //! What the tasks of one node share: who it is, and the ways to its threads.
 
+use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::host::Host;
@@ -12,13 +13,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
 use tokio::sync::Semaphore;
+use wire::accept::Accepted;
+use wire::v1::ClusterIdentity;
 
 /// See the module.
 pub(crate) struct Context {
     pub(crate) id: NodeId,
     pub(crate) fingerprint: Fingerprint,
+    /// As this node says it to gateways.
+    pub(crate) identity: ClusterIdentity,
+    pub(crate) addresses: Addresses,
     pub(crate) map: ShardMap,
-    /// Where the other nodes that share a shard with this one listen, as `host:port`.
+    /// Where the other nodes that share a shard with this one listen by the cluster file, as `host:port`.
     pub(crate) peers: BTreeMap<NodeId, String>,
     pub(crate) host: Arc<Host>,
     pub(crate) writer: LogWriter,
@@ -29,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
+    /// Connections.
+    pub(crate) accepted: Arc<Accepted>,
     /// History reads on the disk.
     pub(crate) history_reads: Semaphore,
 }

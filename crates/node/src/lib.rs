@@ -7,12 +7,14 @@
 //! The road of one operation: `service::operate` (tokio, one task per stream) → `host` (a shard thread) → `writer` (the log
 //! writer thread) and `transport` (one stream per peer node) → `host` → the stream's task.
 
+mod addresses;
 mod board;
 mod clock;
 mod context;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 mod host;
 mod lifecycle;
 mod limits;

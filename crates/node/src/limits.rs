@@ -11,8 +11,11 @@ pub(crate) const PROTOCOL: u32 = 2;
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
 /// Rows of one result (holders, grants, tenures) are cut off above this, so that it fits any receiver's frame.
 pub(crate) const ROWS_BYTES_MAX: usize = 3 << 20;
-/// Operations of one stream that are not answered yet; the excess is refused with BUSY.
+/// Operations of one stream that are not answered yet, waits aside; the excess is refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 16_384;
+/// Waiting acquires of one stream, beside them: as many as a gateway takes from all of its clients. They are kept, and cost nothing
+/// while they wait.
+pub(crate) const STREAM_WAITS_MAX: usize = 65_536;
 /// Results of one stream that its peer has not taken yet; above, nothing more is read from it.
 pub(crate) const STREAM_RESULTS_MAX: usize = 32_768;
 /// Open streams of operations; the excess is refused with RESOURCE_EXHAUSTED.
@@ -45,6 +48,12 @@ pub(crate) const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), D
 
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often what probes are told is brought up to date.
+pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(250);
+/// How often refusals of callers of other clusters are logged.
+pub(crate) const STRANGERS_SAID_EVERY: Duration = Duration::from_secs(10);
+/// Descriptors that are not for connections: the store's files, and connections to peers.
+pub(crate) const DESCRIPTORS_RESERVED: usize = 1_024;
 /// How often a node at its first start says whom it still waits for.
 pub(crate) const AWAITED_EVERY: Duration = Duration::from_secs(5);
 

@@ -4,6 +4,7 @@
 //! there. Stop: take nothing new, hand leaderships over, end the streams, end the shard threads, write what they queued,
 //! end. After a failure only the last steps, and in silence.
 
+use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use wire::v1::ClusterIdentity;
 
 /// What a node is started with.
 pub struct NodeOptions {
@@ -105,6 +107,14 @@ impl Node {
         let context = Arc::new(Context {
             id,
             fingerprint,
+            identity: ClusterIdentity {
+                fingerprint: fingerprint.0.to_vec(),
+                cluster: cluster.cluster.clone(),
+                shards: cluster.shards,
+                node: id.0,
+            },
+            addresses: Addresses::new(&cluster, id),
+            accepted: Arc::default(),
             map,
             peers,
             host,

@@ -1,12 +1,14 @@
-//! The sockets of a node: gRPC for gateways and peers, HTTP for `/metrics`. Every limit of the transport is set here.
+//! The sockets of a node: gRPC for gateways, peers and probes, HTTP for `/metrics` and `/healthz`. Every limit of the transport is set here.
 
 use crate::context::Context;
 use crate::error::NodeError;
+use crate::health;
 use crate::lifecycle::Phase;
-use crate::limits::PEER_FRAME_BYTES_MAX;
+use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX};
 use crate::service::Shards;
 use crate::transport::Peers;
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use std::net::SocketAddr;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use wire::accept::{Incoming, connections_max};
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 use wire::v1::peer_service_server::PeerServiceServer;
 use wire::v1::shard_service_server::ShardServiceServer;
@@ -42,7 +44,10 @@ pub(crate) fn local_address(listener: &TcpListener, address: &str) -> Result<Soc
 
 /// Serves gateways and peers until the node drains, and then until the open streams have ended.
 pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>, shards: Shards, peers: Peers) {
-    let served = Server::builder()
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let incoming = Incoming::new(listener, context.accepted.clone(), connections_max(DESCRIPTORS_RESERVED), || ());
+    let serving = Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
@@ -55,27 +60,38 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>, shards: 
         .initial_connection_window_size(8 << 20)
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            context.lifecycle.reached(Phase::Draining),
-        )
-        .await;
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, context.lifecycle.reached(Phase::Draining));
+    let served = tokio::select! {
+        served = serving => served,
+        () = health::report(context.clone(), reporter) => Ok(()), // never
+    };
     if let Err(error) = served {
         context.lifecycle.fail(format!("the gRPC server ended: {error}"));
     }
 }
 
-/// Serves `/metrics` until the node stops.
+/// Serves `/metrics` and `/healthz` until the node stops.
 pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) {
     let shown = context.clone();
     let show = move || {
+        shown.metrics.connections(&shown.accepted);
         let text = shown.metrics.text(&shown.board, shown.host.queued_operations());
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
+    let probed = context.clone();
+    let probe = move || {
+        let answer = match health::serving(&probed) {
+            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        };
+        async move { answer }
+    };
     let stopped = context.lifecycle.reached(Phase::Stopped);
+    let routes = Router::new().route("/metrics", get(show)).route("/healthz", get(probe));
     tokio::select! {
         () = stopped => {}
-        served = axum::serve(listener, Router::new().route("/metrics", get(show))) => {
+        served = axum::serve(listener, routes) => {
             if let Err(error) = served {
                 tracing::error!(%error, "the metrics endpoint ended");
             }

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: a node without replicas, whose inboxes the test reads itself.
 
+use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -8,11 +9,12 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::stores::{FirstStart, Stores};
 use crate::writer::LogWriter;
-use routing::{Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use routing::{ClusterConfig, Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine};
 use tokio::sync::Semaphore;
+use wire::v1::ClusterIdentity;
 
 pub(crate) const FINGERPRINT: Fingerprint = Fingerprint([7; 16]);
 
@@ -46,6 +48,9 @@ pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: u
     let context = Context {
         id,
         fingerprint,
+        identity: ClusterIdentity { fingerprint: fingerprint.0.to_vec(), node: id.0, ..Default::default() },
+        addresses: Addresses::new(&ClusterConfig::dev(2, 2, 20_000).unwrap(), id),
+        accepted: Arc::default(),
         map: map(),
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
         host,

@@ -2,14 +2,19 @@
 //!
 //! Beside the generated code: typed errors and their way through a gRPC status ([`ErrorClass`], [`v1::Error`]), and what
 //! may be asked at all ([`limits`], [`check_operation`]), so that every front door refuses the same input with the same
-//! words. It knows nothing of any other crate, and nothing here does I/O.
+//! words; and what both kinds of servers need around their calls: who is of which cluster, how late a frame is, and how
+//! connections are taken ([`accept`], the only part that does I/O). It knows nothing of any other crate.
 
+pub mod accept;
 mod error;
+mod identity;
+mod lateness;
 pub mod limits;
 mod operation;
 mod validate;
 
 pub use error::ErrorClass;
+pub use lateness::Lateness;
 pub use operation::{OperationKind, encoded_bytes};
 pub use validate::{check_name, check_operation, check_session_options, fill_defaults};
 

@@ -1,6 +1,7 @@
 //! What an operation is: its kind, its size on the wire.
 
-use crate::v1::{Operation, operation::Op};
+use crate::limits::DEFAULT_TIMEOUT_MS;
+use crate::v1::{Error, Operation, operation::Op};
 
 /// The kinds of operations, for policies and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,9 +132,66 @@ impl Operation {
     pub fn of(op: Op) -> Operation {
         Operation { id: 0, timeout_ms: 0, op: Some(op), route: None }
     }
+
+    /// Takes off what it was held up on its way: first off its wait, then off its timeout.
+    ///
+    /// # Errors
+    /// BUSY: its sender has given it up, so it must not be done any more.
+    pub fn held_up(&mut self, late_ms: u64) -> Result<(), Box<Error>> {
+        if late_ms == 0 {
+            return Ok(());
+        }
+        let mut late_ms = late_ms;
+        if let Some(Op::Acquire(acquire)) = &mut self.op
+            && acquire.wait_ms > 0
+        {
+            // At least 1: a wait does not turn into an acquire that does not wait.
+            let off_ms = late_ms.min(u64::from(acquire.wait_ms - 1));
+            acquire.wait_ms -= off_ms as u32;
+            late_ms -= off_ms;
+        }
+        let timeout_ms = if self.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { self.timeout_ms };
+        if late_ms >= u64::from(timeout_ms) {
+            let message = "this was held up on its way for longer than its sender waits, and was not done: try again";
+            return Err(Box::new(Error::busy(message, 0)));
+        }
+        self.timeout_ms = timeout_ms - late_ms as u32;
+        Ok(())
+    }
 }
 
 /// How many bytes a message takes on the wire.
 pub fn encoded_bytes(message: &impl prost::Message) -> usize {
     message.encoded_len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{AcquireRequest, ErrorCode, RenewRequest};
+
+    #[test]
+    fn what_its_sender_has_given_up_is_refused() {
+        let renew = |timeout_ms| Operation { timeout_ms, ..Operation::of(Op::Renew(RenewRequest::default())) };
+        for (timeout_ms, late_ms, left_ms) in
+            [(0, 0, Some(0)), (0, 1, Some(4_999)), (0, 5_000, None), (700, 699, Some(1)), (700, 700, None)]
+        {
+            let mut operation = renew(timeout_ms);
+            let taken = operation.held_up(late_ms);
+            assert_eq!(taken.as_ref().ok().map(|()| operation.timeout_ms), left_ms, "{timeout_ms} {late_ms}");
+            assert!(taken.is_ok() || taken.is_err_and(|error| error.code() == ErrorCode::Busy));
+        }
+    }
+
+    #[test]
+    fn a_wait_is_the_shorter_for_what_it_was_held_up() {
+        let wait = Op::Acquire(AcquireRequest { wait_ms: 10_000, ..Default::default() });
+        for (late_ms, wait_ms, timeout_ms) in [(4_000, 6_000, 1_000), (9_999, 1, 1_000), (10_500, 1, 499)] {
+            let mut operation = Operation { timeout_ms: 1_000, ..Operation::of(wait.clone()) };
+            operation.held_up(late_ms).expect("its sender waits still");
+            assert_eq!((operation.op.as_ref().map(Op::wait_ms), operation.timeout_ms), (Some(wait_ms), timeout_ms));
+        }
+        let mut operation = Operation { timeout_ms: 1_000, ..Operation::of(wait) };
+        operation.held_up(10_999).expect_err("given up");
+    }
 }

@@ -3,12 +3,12 @@
 use super::LinkOptions;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::Endpoint;
+use tonic::{Request, Streaming};
 use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::shard_service_client::ShardServiceClient;
-use wire::v1::{OperationFrame, ResultFrame};
+use wire::v1::{ClusterIdentity, OperationFrame, ResultFrame};
 
 /// Which service a link speaks to; both take the same frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) async fn dial(
     options: LinkOptions,
     frames: mpsc::Receiver<OperationFrame>,
 ) -> Result<Streaming<ResultFrame>, String> {
-    let address = endpoint.uri().to_string();
+    let whom = whom(&endpoint, options.identity.as_ref());
     let opened = async {
         let endpoint = endpoint
             .connect_timeout(options.connect_timeout)
@@ -41,20 +41,54 @@ pub(super) async fn dial(
                 LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).stream(frames).await
             }
             Service::Shards => {
-                ShardServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).operate(frames).await
+                let mut call = Request::new(frames);
+                if let Some(identity) = &options.identity {
+                    identity.put(call.metadata_mut());
+                }
+                ShardServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).operate(call).await
             }
         };
-        stream.map(|response| response.into_inner()).map_err(|status| status.message().to_owned())
+        let response = stream.map_err(|status| status.message().to_owned())?;
+        // Before the first frame is sent: what a stranger is asked would be done there.
+        if let Some(identity) = &options.identity {
+            is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;
+        }
+        Ok::<_, String>(response.into_inner())
     };
     match tokio::time::timeout(options.connect_timeout, opened).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(why)) => Err(format!("cannot connect to {address}: {why}")),
-        Err(_) => Err(format!("cannot connect to {address}: no answer in {} ms", options.connect_timeout.as_millis())),
+        Ok(Err(why)) => Err(format!("cannot connect to {whom}: {why}")),
+        Err(_) => Err(format!("cannot connect to {whom}: no answer in {} ms", options.connect_timeout.as_millis())),
+    }
+}
+
+/// `node 2 at 10.0.0.2:7401`, or the address alone.
+fn whom(endpoint: &Endpoint, identity: Option<&ClusterIdentity>) -> String {
+    let address = endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
+    match identity {
+        Some(identity) if identity.node != 0 => format!("node {} at {address}", identity.node),
+        _ => address,
+    }
+}
+
+/// Whether a node that answers as `found` is the one that `meant` names.
+///
+/// # Errors
+/// Why not, for people.
+pub fn is_meant(meant: &ClusterIdentity, found: Option<&ClusterIdentity>) -> Result<(), String> {
+    if let Some(why) = meant.differs(found) {
+        return Err(why);
+    }
+    match found {
+        Some(found) if found.node != meant.node => {
+            Err(format!("node {} answers there: correct the addresses in the cluster file", found.node))
+        }
+        _ => Ok(()),
     }
 }
 
 /// The cause that says something: tonic's own outermost text is "transport error".
-pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;

@@ -3,8 +3,8 @@
 use super::dial::dial;
 use super::pending::Pending;
 use super::{LinkOptions, Submission};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -23,12 +23,14 @@ const SWEEP: Duration = Duration::from_millis(5);
 
 /// The owner of one connection.
 pub(super) struct Driver {
-    endpoint: Endpoint,
+    endpoint: Arc<Mutex<Endpoint>>,
     options: LinkOptions,
     submissions: mpsc::Receiver<Submission>,
     connected: Arc<AtomicBool>,
     pending: Pending,
     taken: Vec<Submission>,
+    /// Why there is no connection.
+    lost: String,
 }
 
 /// Why a connection ended.
@@ -41,12 +43,13 @@ enum End {
 
 impl Driver {
     pub(super) fn new(
-        endpoint: Endpoint,
+        endpoint: Arc<Mutex<Endpoint>>,
         options: LinkOptions,
         submissions: mpsc::Receiver<Submission>,
         connected: Arc<AtomicBool>,
     ) -> Driver {
-        Driver { endpoint, options, submissions, connected, pending: Pending::default(), taken: Vec::new() }
+        let (pending, taken) = (Pending::default(), Vec::new());
+        Driver { endpoint, options, submissions, connected, pending, taken, lost: "still connecting".into() }
     }
 
     pub(super) async fn run(mut self) {
@@ -56,9 +59,11 @@ impl Driver {
                 return;
             }
             let (frames, outgoing) = mpsc::channel(FRAMES_UNDER_WAY);
-            let end = match self.connect(outgoing).await {
+            let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let server = endpoint.uri().clone();
+            let end = match self.connect(endpoint, outgoing).await {
                 Ok(incoming) => {
-                    tracing::debug!(server = %self.endpoint.uri(), "connected");
+                    tracing::debug!(%server, "connected");
                     pause = RECONNECT.0;
                     self.connected.store(true, Ordering::Relaxed);
                     let end = self.serve(frames, incoming).await;
@@ -71,8 +76,9 @@ impl Driver {
                 self.pending.fail_all("nobody uses this connection any more");
                 return;
             };
-            tracing::debug!(server = %self.endpoint.uri(), why, "not connected");
+            tracing::debug!(%server, why, "not connected");
             self.pending.fail_all(&why);
+            self.lost.clone_from(&why);
             if self.options.eager {
                 if !self.refuse_until(Instant::now() + pause, &why).await {
                     return;
@@ -109,8 +115,12 @@ impl Driver {
         }
     }
 
-    async fn connect(&mut self, outgoing: mpsc::Receiver<OperationFrame>) -> Result<Streaming<ResultFrame>, End> {
-        let dialled = dial(self.endpoint.clone(), self.options.clone(), outgoing);
+    async fn connect(
+        &mut self,
+        endpoint: Endpoint,
+        outgoing: mpsc::Receiver<OperationFrame>,
+    ) -> Result<Streaming<ResultFrame>, End> {
+        let dialled = dial(endpoint, self.options.clone(), outgoing);
         tokio::pin!(dialled);
         loop {
             let sweep = sweep_at(self.pending.soonest());
@@ -120,7 +130,7 @@ impl Driver {
                     let Some(submission) = submission else { return Err(End::Unused) };
                     self.pending.push(submission);
                     if self.options.eager {
-                        self.pending.fail_all("still connecting");
+                        self.pending.fail_all(&self.lost);
                     }
                 }
                 () = tokio::time::sleep_until(sweep.unwrap_or_else(Instant::now)), if sweep.is_some() => {

@@ -13,18 +13,18 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use dial::Service;
-pub(crate) use dial::innermost;
+pub use dial::{Service, innermost, is_meant};
 pub use reply::{Outcome, Port};
 
 use driver::Driver;
 use reply::Reply;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use wire::v1::{Error, Operation, operation_result};
+use tonic::transport::Endpoint;
+use wire::v1::{ClusterIdentity, Error, Operation, operation_result};
 
 /// What a server answers. Where this is the `Ok` of a result it is never [`Answer::Error`]: see [`Failure::Refused`].
 pub type Answer = operation_result::Result;
@@ -47,6 +47,9 @@ pub struct LinkOptions {
     pub keepalive_timeout: Duration,
     /// A frame of operations is closed once it holds this many bytes.
     pub frame_bytes: usize,
+    /// Towards nodes: the cluster that this side is of, and the node that is meant. A server of another cluster, or another
+    /// node, is not spoken to.
+    pub identity: Option<ClusterIdentity>,
 }
 
 impl LinkOptions {
@@ -60,6 +63,7 @@ impl LinkOptions {
             keepalive_interval: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(5),
             frame_bytes: 256 << 10,
+            identity: None,
         }
     }
 }
@@ -80,6 +84,7 @@ pub enum Failure {
 pub struct Link {
     queue: mpsc::Sender<Submission>,
     connected: Arc<AtomicBool>,
+    endpoint: Arc<Mutex<Endpoint>>,
 }
 
 /// An operation under way to the driver.
@@ -92,11 +97,17 @@ pub(crate) struct Submission {
 
 impl Link {
     /// Starts a link's task on the current Tokio runtime.
-    pub fn start(endpoint: tonic::transport::Endpoint, options: LinkOptions) -> Link {
+    pub fn start(endpoint: Endpoint, options: LinkOptions) -> Link {
         let (queue, submissions) = mpsc::channel(options.queue_ops_max);
         let connected = Arc::new(AtomicBool::new(false));
-        tokio::spawn(Driver::new(endpoint, options, submissions, connected.clone()).run());
-        Link { queue, connected }
+        let endpoint = Arc::new(Mutex::new(endpoint));
+        tokio::spawn(Driver::new(endpoint.clone(), options, submissions, connected.clone()).run());
+        Link { queue, connected, endpoint }
+    }
+
+    /// From the next connection on, the server is looked for there. A connection that stands goes on.
+    pub fn redirect(&self, endpoint: Endpoint) {
+        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
     }
 
     /// Whether a connection stands, as of a moment ago.

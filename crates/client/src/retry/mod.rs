@@ -14,10 +14,19 @@ use wire::{ErrorClass, OperationKind};
 
 /// Moves to another target without a pause, in a row.
 const HOPS_MAX: u32 = 3;
-/// Shortest and longest pause of our own choice.
-const PAUSE_MS: (u64, u64) = (10, 100);
+/// So many rounds of hops follow each other; after them a pause stands between any two tries, hints aside. All of the targets were
+/// asked several times by then, and what is down is found no sooner by asking more often.
+const ROUNDS_AT_ONCE: u32 = 3;
+/// Shortest pause of our own choice. They double up to [`longest_pause_ms`].
+const PAUSE_MS: u64 = 10;
 /// Longest pause that a server can ask for.
 const ASKED_PAUSE_MS_MAX: u64 = 1_000;
+
+/// A twentieth of the time that there is, so that one operation makes tens of tries and not hundreds, whatever its patience; but
+/// 100 ms to 1 s, so that a new leader is found soon after its election.
+fn longest_pause_ms(timeout_ms: u64) -> u64 {
+    (timeout_ms / 20).clamp(100, 1_000)
+}
 
 /// What bounds the tries of one operation.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +104,10 @@ pub struct Attempt {
     unanswered: u32,
     in_doubt: bool,
     last: Option<Box<Last>>,
+    /// Some target said something.
+    heard: bool,
+    /// Why the last try that did not leave here did not.
+    unreachable: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -119,6 +132,8 @@ impl Attempt {
             unanswered: 0,
             in_doubt: false,
             last: None,
+            heard: false,
+            unreachable: None,
         }
     }
 
@@ -155,7 +170,8 @@ impl Attempt {
             self.last = Some(Box::new(Last { code, what: what.to_owned() }));
         }
         match failure {
-            Failure::NotSent(_) => {
+            Failure::NotSent(why) => {
+                self.unreachable = Some(why.into());
                 self.silent = Some(self.target);
                 self.elsewhere(now_ms, jitter, targets)
             }
@@ -168,7 +184,10 @@ impl Attempt {
                 }
                 self.elsewhere(now_ms, jitter, targets)
             }
-            Failure::Answer(error) => self.answered(now_ms, jitter, error, targets),
+            Failure::Answer(error) => {
+                self.heard = true;
+                self.answered(now_ms, jitter, error, targets)
+            }
         }
     }
 
@@ -247,7 +266,7 @@ impl Attempt {
     fn elsewhere(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
         let others = targets.iter().filter(|t| **t != self.target).count() as u32;
         self.target = self.following(now_ms, targets);
-        if self.hops < HOPS_MAX.min(others) {
+        if self.hops < HOPS_MAX.min(others) && self.pauses < ROUNDS_AT_ONCE {
             self.hops += 1;
             return self.send(now_ms);
         }
@@ -269,9 +288,9 @@ impl Attempt {
     }
 
     fn pause(&mut self, now_ms: u64, jitter: f64, asked_ms: u64) -> Decision {
-        let (shortest, longest) = PAUSE_MS;
-        let ceiling = longest.min((2 * shortest) << self.pauses.min(8)).max(asked_ms.min(ASKED_PAUSE_MS_MAX));
-        let floor = shortest.max(ceiling.min(asked_ms) / 2);
+        let longest = longest_pause_ms(self.policy.timeout_ms);
+        let ceiling = longest.min((2 * PAUSE_MS) << self.pauses.min(8)).max(asked_ms.min(ASKED_PAUSE_MS_MAX));
+        let floor = PAUSE_MS.max(ceiling / 2);
         let ms = floor + ((ceiling - floor) as f64 * jitter.clamp(0.0, 1.0)) as u64;
         if now_ms + ms >= self.deadline_ms() {
             return self.over(now_ms);
@@ -309,14 +328,22 @@ impl Attempt {
                 "no certain answer {spent} (last: {seen}). It may or may not have been done: try again with the same ids, or check"
             ))
         } else if code == ErrorCode::Busy {
-            let retry_after_ms = PAUSE_MS.1 as u32;
+            let retry_after_ms = longest_pause_ms(self.policy.timeout_ms) as u32;
             Error::busy(
                 format!("too busy to do this {spent} (last: {seen}). Nothing was done: try again later"),
                 retry_after_ms,
             )
-        } else {
+        } else if !self.heard && code == ErrorCode::NoLeader {
             Error::no_leader(format!(
-                "no leader with a quorum answered {spent} (last: {seen}). Nothing was done: try again later, see the cluster's status"
+                "no server could be reached {spent} (last: {seen}). Nothing was done: start what does not run, or correct the addresses"
+            ))
+        } else {
+            // The one that leads, or that a quorum lacks, may be the one that is not reached.
+            let unreachable = self.unreachable.as_deref().filter(|why| *why != seen);
+            let unreachable = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
+            Error::no_leader(format!(
+                "no leader with a quorum answered {spent} (last: {seen}{unreachable}). Nothing was done: try again later, see the \
+                 cluster's status"
             ))
         };
         Decision::GiveUp(Box::new(error))

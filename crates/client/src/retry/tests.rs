@@ -101,6 +101,46 @@ fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
     assert_eq!(code(&end), Some(ErrorCode::NoLeader));
 }
 
+/// A call that failed for its five seconds had asked 372 times: many of them at once kept the servers from getting up.
+#[test]
+fn one_failing_call_makes_tens_of_tries() {
+    let no_leader = Error::no_leader("no quorum");
+    let failures = [Failure::NotSent("refused"), Failure::Lost("reset"), Failure::Answer(&no_leader)];
+    for (timeout_ms, jitter) in [(1_000, 0.0), (5_000, 0.0), (5_000, 1.0), (60_000, 0.0)] {
+        for failure in failures {
+            let mut attempt = Attempt::new(Policy { timeout_ms, ..policy(OperationKind::Acquire) }, 0, 1);
+            let (mut now_ms, mut decision) = (0, attempt.resume(0));
+            loop {
+                decision = match decision {
+                    Decision::Send(_) => attempt.next(now_ms, jitter, failure, &[1, 2, 3, 4, 5]),
+                    Decision::RetryAfter { ms } => {
+                        now_ms += ms;
+                        attempt.resume(now_ms)
+                    }
+                    Decision::GiveUp(_) => break,
+                };
+            }
+            let tries = attempt.tries();
+            assert!((5..150).contains(&tries), "{tries} tries in {timeout_ms} ms of {failure:?}");
+            assert!(timeout_ms > 5_000 || tries < 60, "{tries} tries in {timeout_ms} ms of {failure:?}");
+        }
+    }
+}
+
+#[test]
+fn who_could_not_be_reached_is_said() {
+    let mut alone = started(OperationKind::Acquire);
+    let Decision::GiveUp(error) = alone.next(4_999, 0.0, Failure::NotSent("node 1 at a:1 refused"), &[1]) else {
+        panic!()
+    };
+    assert!(error.message.contains("no server could be reached") && error.message.contains("a:1"), "{error}");
+    let mut attempt = started(OperationKind::Acquire);
+    attempt.next(1, 0.0, Failure::NotSent("node 1 at a:1 refused"), &NODES);
+    let no_leader = Error::no_leader("no quorum");
+    let Decision::GiveUp(error) = attempt.next(4_999, 0.0, Failure::Answer(&no_leader), &NODES) else { panic!() };
+    assert!(error.message.contains("no quorum; node 1 at a:1 refused"), "{error}");
+}
+
 #[test]
 fn a_hint_to_a_leader_that_just_fell_silent_waits_for_the_election() {
     let mut attempt = started(OperationKind::Acquire);

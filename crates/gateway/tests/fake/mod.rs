@@ -4,6 +4,7 @@
 use client::{Client, ClientOptions};
 use palisade_gateway::{Gateway, GatewayHandle, GatewayOptions};
 use routing::{ClusterConfig, NodeId, ShardId};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,13 +51,25 @@ type Handler = dyn Fn(u64, &Operation) -> Reaction + Send + Sync;
 #[derive(Clone)]
 struct FakeNode {
     id: u64,
+    identity: ClusterIdentity,
+    said: Arc<Mutex<Said>>,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
     frames: Arc<Mutex<Vec<usize>>>,
     handler: Arc<Handler>,
 }
 
+/// What the nodes say of the cluster.
+#[derive(Default)]
+pub struct Said {
+    /// Where each of them listens.
+    pub addresses: BTreeMap<u64, String>,
+    /// By shard: the node that says that it leads it.
+    pub leaders: BTreeMap<u32, u64>,
+}
+
 /// A gateway and its nodes.
 pub struct Fakes {
+    pub said: Arc<Mutex<Said>>,
     pub gateway: GatewayHandle,
     pub config: ClusterConfig,
     seen: Arc<Mutex<Vec<(u64, Operation)>>>,
@@ -71,28 +84,7 @@ impl Fakes {
         down: &[u64],
         handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
     ) -> Fakes {
-        let mut config = ClusterConfig::dev(shards, nodes, 20_000).unwrap();
-        config.settings.waiter_grace_ms = 200;
-        let (seen, frames, handler): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>, Arc<Handler>) =
-            (Arc::default(), Arc::default(), Arc::new(handler));
-        for node in &mut config.nodes {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            node.address = listener.local_addr().unwrap().to_string();
-            if down.contains(&node.id.0) {
-                continue;
-            }
-            let (seen, frames, handler) = (seen.clone(), frames.clone(), handler.clone());
-            let fake = FakeNode { id: node.id.0, seen, frames, handler };
-            tokio::spawn(
-                tonic::transport::Server::builder()
-                    .add_service(ShardServiceServer::new(fake))
-                    .serve_with_incoming(TcpListenerStream::new(listener)),
-            );
-        }
-        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let options = GatewayOptions { cluster: config.clone(), listener: listen(), metrics_listener: Some(listen()) };
-        let gateway = Gateway::start(options).await.unwrap();
-        let fakes = Fakes { gateway, config, seen, frames };
+        let fakes = Fakes::start_with(shards, nodes, down, |_| {}, handler).await;
         let up = fakes.config.nodes.len() - down.len();
         let connected =
             |text: &str| text.lines().filter(|line| line.contains("node_connected{") && line.ends_with(" 1")).count();
@@ -100,6 +92,49 @@ impl Fakes {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         fakes
+    }
+
+    /// Likewise; the gateway's cluster file is another than the nodes'. Does not wait for connections.
+    pub async fn start_with(
+        shards: u32,
+        nodes: u32,
+        down: &[u64],
+        change: impl FnOnce(&mut ClusterConfig),
+        handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
+    ) -> Fakes {
+        let mut config = ClusterConfig::dev(shards, nodes, 20_000).unwrap();
+        config.settings.waiter_grace_ms = 200;
+        let (seen, frames, handler): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>, Arc<Handler>) =
+            (Arc::default(), Arc::default(), Arc::new(handler));
+        let leaders = config.shard_map().shards().map(|(shard, r)| (shard.0, r.preferred_leader.0)).collect();
+        let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
+        let identity = ClusterIdentity {
+            fingerprint: config.fingerprint().0.to_vec(),
+            cluster: config.cluster.clone(),
+            shards,
+            node: 0,
+        };
+        for node in &mut config.nodes {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            node.address = listener.local_addr().unwrap().to_string();
+            said.lock().unwrap().addresses.insert(node.id.0, node.address.clone());
+            if down.contains(&node.id.0) {
+                continue;
+            }
+            let (said, seen, frames, handler) = (said.clone(), seen.clone(), frames.clone(), handler.clone());
+            let identity = ClusterIdentity { node: node.id.0, ..identity.clone() };
+            let fake = FakeNode { id: node.id.0, identity, said, seen, frames, handler };
+            tokio::spawn(
+                tonic::transport::Server::builder()
+                    .add_service(ShardServiceServer::new(fake))
+                    .serve_with_incoming(TcpListenerStream::new(listener)),
+            );
+        }
+        change(&mut config);
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = GatewayOptions { cluster: config.clone(), listener: listen(), metrics_listener: Some(listen()) };
+        let gateway = Gateway::start(options).await.unwrap();
+        Fakes { gateway, config, seen, frames, said }
     }
 
     /// The answer to an HTTP request, head and all.
@@ -185,6 +220,25 @@ impl ShardService for FakeNode {
                 }
             }
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let mut response = Response::new(ReceiverStream::new(stream));
+        self.identity.put(response.metadata_mut());
+        Ok(response)
+    }
+
+    async fn cluster(&self, _: Request<ClusterRequest>) -> Result<Response<ClusterResponse>, Status> {
+        let said = self.said.lock().unwrap();
+        let address = |(node, address): (&u64, &String)| NodeAddress { node: *node, address: address.clone() };
+        let hosted = |(shard, leader): (&u32, &u64)| HostedShard {
+            shard: *shard,
+            leader: *leader,
+            leads: *leader == self.id,
+            ..Default::default()
+        };
+        Ok(Response::new(ClusterResponse {
+            identity: Some(self.identity.clone()),
+            map_version: 1,
+            nodes: said.addresses.iter().map(address).collect(),
+            shards: said.leaders.iter().map(hosted).collect(),
+        }))
     }
 }

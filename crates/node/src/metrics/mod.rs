@@ -15,6 +15,7 @@ use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::OperationKind;
+use wire::accept::Accepted;
 use wire::v1::ErrorCode;
 
 /// What an operation asks for; `None`: nothing that this version knows.
@@ -98,6 +99,8 @@ pub(crate) struct Metrics {
     shards: BTreeMap<ShardId, ShardMetrics>,
     peers: BTreeMap<NodeId, PeerMetrics>,
     pub(crate) streams: IntGauge,
+    connections: IntGauge,
+    accept_pauses: IntGauge,
     queued_operations: IntGauge,
     pub(crate) step_seconds: Histogram,
     fsync_seconds: Histogram,
@@ -140,6 +143,11 @@ impl Metrics {
             shards: per_shard::children(&r, shards)?,
             peers: peer_children(&r, peers)?,
             streams: r.gauge("palisade_operation_streams", "Open streams of operations.")?,
+            connections: r.gauge("palisade_connections", "Open connections of gateways, peers and probes.")?,
+            accept_pauses: r.gauge(
+                "palisade_accept_pauses",
+                "How often no connections were taken for a while, for want of descriptors.",
+            )?,
             queued_operations: r.gauge("palisade_queued_operations", "Operations that wait for a shard thread.")?,
             step_seconds: r.histogram(
                 "palisade_step_seconds",
@@ -212,6 +220,12 @@ impl Metrics {
     /// The counts of one of the peers this was made for.
     pub(crate) fn peer(&self, peer: NodeId) -> PeerMetrics {
         self.peers[&peer].clone()
+    }
+
+    /// Brings up to date what the listener counts.
+    pub(crate) fn connections(&self, accepted: &Accepted) {
+        self.connections.set(accepted.open() as i64);
+        self.accept_pauses.set(accepted.spells() as i64);
     }
 
     /// Everything, in Prometheus' text format.

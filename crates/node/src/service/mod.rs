@@ -12,17 +12,23 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+use crate::board::Leader;
 use crate::context::Context;
 use crate::host::StreamKey;
-use crate::limits::STREAMS_MAX;
+use crate::limits::{STRANGERS_SAID_EVERY, STREAMS_MAX};
 use operate::OperateStream;
-use std::sync::Arc;
+use routing::NodeId;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use wire::accept::Peer;
 use wire::v1::shard_service_server::ShardService;
-use wire::v1::{OperationFrame, ResultFrame};
+use wire::v1::{
+    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperationFrame, ResultFrame,
+};
 
 /// Frames of results under way to the transport: the slower it takes them, the fuller they get.
 const RESULT_FRAMES_UNDER_WAY: usize = 2;
@@ -33,11 +39,33 @@ pub(crate) struct Shards {
     /// The next stream's key. 0 is never given: no ticket may be 0.
     next_stream: AtomicU32,
     streams: Arc<Semaphore>,
+    /// When a stranger was last logged.
+    strangers: Mutex<Option<Instant>>,
 }
 
 impl Shards {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Shards { context, next_stream: AtomicU32::new(1), streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Shards { context, next_stream: AtomicU32::new(1), streams, strangers: Mutex::default() }
+    }
+
+    /// Refuses callers of another cluster, and those that look for another node: what they ask would be done to the wrong locks.
+    fn check_caller(&self, request: &Request<impl Sized>) -> Result<(), Status> {
+        let (caller, ours) = (ClusterIdentity::of(request.metadata()), &self.context.identity);
+        let why = match (ours.differs(caller.as_ref()), caller.map_or(0, |caller| caller.node)) {
+            (Some(why), _) => format!("node {} refuses this gateway: {why}", ours.node),
+            (None, meant) if meant != 0 && meant != ours.node => {
+                format!("this is node {}, not node {meant}: correct the addresses in the cluster file", ours.node)
+            }
+            (None, _) => return Ok(()),
+        };
+        let mut said = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|at| at.elapsed() >= STRANGERS_SAID_EVERY) {
+            let remote = request.extensions().get::<Peer<()>>().map(|peer| peer.remote);
+            tracing::warn!(?remote, reason = %why, "refused a gateway");
+            *said = Some(Instant::now());
+        }
+        Err(Status::failed_precondition(why))
     }
 
     fn next_key(&self) -> StreamKey {
@@ -62,6 +90,7 @@ impl ShardService for Shards {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: ask another replica"));
         }
+        self.check_caller(&request)?;
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("this node has {STREAMS_MAX} streams already: send more over each"))
         })?;
@@ -71,6 +100,28 @@ impl ShardService for Shards {
             let _permit = permit;
             task.run().await;
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let mut response = Response::new(ReceiverStream::new(stream));
+        self.context.identity.put(response.metadata_mut());
+        Ok(response)
+    }
+
+    async fn cluster(&self, _: Request<ClusterRequest>) -> Result<Response<ClusterResponse>, Status> {
+        let context = &self.context;
+        if context.lifecycle.failed() {
+            return Err(Status::unavailable("this node has failed"));
+        }
+        let address = |(node, address): (NodeId, String)| NodeAddress { node: node.0, address };
+        let hosted = |known: Leader| HostedShard {
+            shard: known.shard.0,
+            leader: known.leader.map_or(0, |leader| leader.0),
+            term: known.term,
+            leads: known.is_me,
+        };
+        Ok(Response::new(ClusterResponse {
+            identity: Some(context.identity.clone()),
+            map_version: context.map.version().0,
+            nodes: context.addresses.all().into_iter().map(address).collect(),
+            shards: context.board.leaders().map(hosted).collect(),
+        }))
     }
 }

@@ -11,7 +11,7 @@ use super::slots::{InFlight, Slots};
 use crate::context::Context;
 use crate::host::{Answer, AnswerPort, Request, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
-use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX};
+use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
 use crate::metrics::{self, Kind};
 use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
-use wire::OperationKind;
 use wire::limits::DEFAULT_TIMEOUT_MS;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
 use wire::v1::{Error, ErrorCode, Operation, OperationFrame, OperationResult, ResultFrame};
+use wire::{Lateness, OperationKind};
 
 /// How long a stream that ends with its node tries to hand over its last results.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -42,6 +42,7 @@ pub(super) struct OperateStream {
     settled: mpsc::UnboundedReceiver<(u32, OpResult)>,
     slots: Slots,
     ready: VecDeque<OperationResult>,
+    lateness: Lateness,
     /// By thread: what the current frame has for it.
     batches: Vec<Vec<Submission>>,
 }
@@ -69,6 +70,7 @@ impl OperateStream {
             settled,
             slots: Slots::default(),
             ready: VecDeque::new(),
+            lateness: Lateness::default(),
             batches,
         }
     }
@@ -80,7 +82,7 @@ impl OperateStream {
         let outbound = self.outbound.clone(); // so that room in it can be held while results are packed
         let mut reading = true;
         while reading || self.slots.len() > 0 || !self.ready.is_empty() {
-            let room = self.slots.len() + self.ready.len() < STREAM_RESULTS_MAX;
+            let room = self.slots.short() + self.ready.len() < STREAM_RESULTS_MAX;
             tokio::select! {
                 biased;
                 () = &mut stopped => return self.last_words().await,
@@ -114,9 +116,11 @@ impl OperateStream {
     fn take_frame(&mut self, frame: OperationFrame) {
         let received = Instant::now();
         let now_ms = self.context.clock.mono_ms();
-        for operation in frame.operations {
+        let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
+        for mut operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
-            if let Err(error) = self.admit(operation, kind, received, now_ms) {
+            let admitted = operation.held_up(late_ms).and_then(|()| self.admit(operation, kind, received, now_ms));
+            if let Err(error) = admitted {
                 self.context.metrics.answered(kind, error.code().into(), Duration::ZERO, None);
                 self.ready.push_back(OperationResult { id, result: Some(OpResult::Error(*error)) });
             }
@@ -136,11 +140,14 @@ impl OperateStream {
         let id = operation.id;
         let timeout_ms = if operation.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { operation.timeout_ms };
         let Plan { request, follow } = plan(operation)?;
-        if self.slots.is_full() {
-            let message = format!("this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another");
-            return Err(Box::new(Error::busy(message, 50)));
-        }
         let waits = matches!(request, Request::Propose { wait: Some(_), .. });
+        if self.slots.is_full(waits) {
+            let message = match waits {
+                true => format!("this stream has {STREAM_WAITS_MAX} waits in flight: await some, or open another"),
+                false => format!("this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another"),
+            };
+            return Err(Box::new(Error::busy(message, if waits { 1_000 } else { 50 })));
+        }
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
         let slot = self.slots.put(InFlight { id, kind, shard, seat, received, waits, follow });
         let ticket = ticket(self.key, slot);

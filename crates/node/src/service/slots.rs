@@ -1,11 +1,12 @@
 //! The operations of one stream that are not answered yet.
 //!
-//! * At most [`STREAM_OPS_MAX`] slots are taken.
+//! * At most [`STREAM_WAITS_MAX`] slots are taken by what may wait for long, and [`STREAM_OPS_MAX`] by all else: however many wait,
+//!   what is short gets through.
 //! * A slot is free again only once its operation was answered, so no two operations of a stream have the same ticket.
 
 use super::plan::Follow;
 use crate::host::Seat;
-use crate::limits::STREAM_OPS_MAX;
+use crate::limits::{STREAM_OPS_MAX, STREAM_WAITS_MAX};
 use crate::metrics::Kind;
 use routing::ShardId;
 use std::time::Instant;
@@ -28,6 +29,8 @@ pub(super) struct InFlight {
 pub(super) struct Slots {
     taken: Vec<Option<InFlight>>,
     free: Vec<u32>,
+    /// Of those taken, the ones of operations that may wait.
+    waits: usize,
 }
 
 impl Slots {
@@ -35,13 +38,23 @@ impl Slots {
         self.taken.len() - self.free.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.len() >= STREAM_OPS_MAX
+    /// Those of operations that do not wait.
+    pub(super) fn short(&self) -> usize {
+        self.len() - self.waits
+    }
+
+    /// Whether there is no slot for an operation that waits, or does not.
+    pub(super) fn is_full(&self, waits: bool) -> bool {
+        match waits {
+            true => self.waits >= STREAM_WAITS_MAX,
+            false => self.short() >= STREAM_OPS_MAX,
+        }
     }
 
     /// Panics if full.
     pub(super) fn put(&mut self, operation: InFlight) -> u32 {
-        assert!(!self.is_full(), "a stream has more than {STREAM_OPS_MAX} operations in flight");
+        assert!(!self.is_full(operation.waits), "a stream has too many operations in flight");
+        self.waits += usize::from(operation.waits);
         if let Some(slot) = self.free.pop() {
             self.taken[slot as usize] = Some(operation);
             return slot;
@@ -57,8 +70,9 @@ impl Slots {
     /// Frees the slot: its operation was answered.
     pub(super) fn take(&mut self, slot: u32) -> Option<InFlight> {
         let operation = self.taken.get_mut(slot as usize)?.take();
-        if operation.is_some() {
+        if let Some(operation) = &operation {
             self.free.push(slot);
+            self.waits -= usize::from(operation.waits);
         }
         operation
     }

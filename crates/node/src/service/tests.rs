@@ -5,7 +5,7 @@ use super::outcome::{history, result};
 use super::plan::{Follow, check, plan, route, stale_route};
 use super::slots::{InFlight, Slots};
 use crate::host::{Request, Seat};
-use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX};
+use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_WAITS_MAX};
 use crate::metrics::Kind;
 use crate::testing::map;
 use locks::{Command, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Tenure, Token};
@@ -337,23 +337,29 @@ fn results_share_frames_up_to_their_size() {
 
 #[test]
 fn slots_are_reused_only_after_their_answer() {
-    let in_flight = |id: u64| InFlight {
+    let in_flight = |id: u64, waits: bool| InFlight {
         id,
         kind: Kind::default(),
         shard: SHARD,
         seat: Seat { thread: 0, index: 0 },
         received: Instant::now(),
-        waits: false,
+        waits,
         follow: Follow::Nothing,
     };
     let mut slots = Slots::default();
-    let taken: Vec<u32> = (0..3).map(|id| slots.put(in_flight(id))).collect();
+    let taken: Vec<u32> = (0..3).map(|id| slots.put(in_flight(id, id == 1))).collect();
     assert_eq!(taken, [0, 1, 2]);
     assert_eq!(slots.take(1).map(|op| op.id), Some(1));
     assert!(slots.take(1).is_none() && slots.take(99).is_none());
-    assert_eq!((slots.put(in_flight(3)), slots.put(in_flight(4)), slots.len()), (1, 3, 4));
-    while !slots.is_full() {
-        slots.put(in_flight(5));
+    assert_eq!((slots.put(in_flight(3, false)), slots.put(in_flight(4, false)), slots.len()), (1, 3, 4));
+    while !slots.is_full(true) {
+        slots.put(in_flight(5, true));
     }
-    assert_eq!(slots.len(), STREAM_OPS_MAX);
+    assert_eq!((slots.len(), slots.short()), (4 + STREAM_WAITS_MAX, 4), "what is short has slots of its own");
+    while !slots.is_full(false) {
+        slots.put(in_flight(6, false));
+    }
+    assert_eq!(slots.short(), STREAM_OPS_MAX);
+    assert_eq!(slots.take(10).map(|op| op.waits), Some(true));
+    assert!(!slots.is_full(true) && slots.is_full(false));
 }

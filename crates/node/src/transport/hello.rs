@@ -39,7 +39,8 @@ impl Greeter {
     pub(crate) fn hello(&self) -> Hello {
         let StoreId { incarnation, store } = self.context.stores.own();
         let (node, fingerprint) = (self.context.id.0, self.context.fingerprint.0.to_vec());
-        Hello { node, fingerprint, protocol: PROTOCOL, incarnation, store }
+        let address = self.context.addresses.own().to_owned();
+        Hello { node, fingerprint, protocol: PROTOCOL, incarnation, store, address }
     }
 
     /// The peer that says this. The data directory that it comes with is on disk here, and known to the shards shared with
@@ -49,6 +50,7 @@ impl Greeter {
     /// [`Refusal`], logged here.
     pub(crate) async fn check(&self, hello: Option<Hello>) -> Result<NodeId, Refusal> {
         let speaker = hello.as_ref().map_or(0, |hello| hello.node);
+        let address = hello.as_ref().map(|hello| hello.address.clone()).unwrap_or_default();
         let judged = match self.judge(hello.as_ref()) {
             Ok((peer, came_with)) => self.accept(peer, came_with).await.map(|()| peer),
             Err(reason) => Err(Refusal::Stranger(reason)),
@@ -58,6 +60,7 @@ impl Greeter {
         let key = if known { speaker } else { 0 };
         match &judged {
             Ok(peer) => {
+                self.context.addresses.learn(*peer, &address);
                 if refused.remove(&key).is_some() {
                     tracing::info!(%peer, "peer is accepted again");
                 }

@@ -27,6 +27,7 @@ pub(crate) struct Outgoing {
     pub(crate) context: Arc<Context>,
     pub(crate) greeter: Arc<Greeter>,
     pub(crate) peer: NodeId,
+    /// By the cluster file. It may say otherwise itself.
     pub(crate) address: String,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: PeerMetrics,
@@ -53,16 +54,22 @@ impl Outgoing {
     async fn keep_up(&self) {
         let mut seen = Seen::Nothing;
         let mut pause = RECONNECT.0;
+        let mut turn = 0;
         loop {
             let began = Instant::now();
-            let reason = self.converse(&mut seen).await;
+            let addresses = self.context.addresses.of(self.peer, &self.address);
+            let nth = turn % addresses.len();
+            let address = &addresses[nth];
+            let reason = self.converse(address, &mut seen).await;
+            turn = if seen == Seen::Connected { 0 } else { turn + 1 };
             self.metrics.connected.set(0);
             self.outbox.clear();
             self.context.host.input_shared(self.peer, &Input::Unreachable { node: self.peer });
             let lost = Seen::Lost(reason);
-            if seen != lost {
+            // Of several addresses one is the right one, so that the others' reasons are none.
+            if seen != lost && (nth == 0 || seen == Seen::Connected) {
                 let Seen::Lost(reason) = &lost else { unreachable!("just made") };
-                tracing::warn!(peer = %self.peer, address = %self.address, %reason, "peer cannot be reached; trying on");
+                tracing::warn!(peer = %self.peer, %address, %reason, "peer cannot be reached; trying on");
                 seen = lost;
             }
             pause = if began.elapsed() >= RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
@@ -76,13 +83,13 @@ impl Outgoing {
     }
 
     /// Returns why it ended.
-    async fn converse(&self, seen: &mut Seen) -> String {
-        let channel = match connect(&self.address).await {
+    async fn converse(&self, address: &str, seen: &mut Seen) -> String {
+        let channel = match connect(address).await {
             Ok(channel) => channel,
             Err(reason) => return reason,
         };
         let mut client = PeerServiceClient::new(channel);
-        if let Err(reason) = self.greet(&mut client).await {
+        if let Err(reason) = self.greet(&mut client, address).await {
             return reason;
         }
         // One frame under way in the channel, one in the making: the longer the peer takes, the fuller the next frame.
@@ -105,19 +112,19 @@ impl Outgoing {
                 () = &mut pump, if pumping => pumping = false, // the call says why
                 () = &mut accepted, if *seen != Seen::Connected => {
                     *seen = Seen::Connected;
-                    tracing::info!(peer = %self.peer, address = %self.address, "peer connected");
+                    tracing::info!(peer = %self.peer, address, "peer connected");
                 }
             }
         }
     }
 
     /// Each learns whether the other listens to it. The peer knows this node's data directory afterwards.
-    async fn greet(&self, client: &mut PeerServiceClient<Channel>) -> Result<(), String> {
+    async fn greet(&self, client: &mut PeerServiceClient<Channel>, address: &str) -> Result<(), String> {
         let answer = tokio::time::timeout(GREET_TIMEOUT, client.greet(self.greeter.hello())).await;
         let answer = answer.map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
         let Greeting { hello, refused_store } = answer.map_err(|status| status.message().to_owned())?.into_inner();
         if !refused_store.is_empty() {
-            self.context.lifecycle.fail(format!("refused by node {} at {}: {refused_store}", self.peer, self.address));
+            self.context.lifecycle.fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(refused_store);
         }
         let found = self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;

@@ -82,7 +82,7 @@ pub(crate) async fn send_snapshots(
 }
 
 async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Result<(), String> {
-    let address = context.peers.get(&job.to).ok_or_else(|| format!("node {} is no peer", job.to))?;
+    let configured = context.peers.get(&job.to).ok_or_else(|| format!("node {} is no peer", job.to))?;
     context.writer.barrier().await.map_err(|error| error.to_string())?;
     let (raft, data, index) = shard::split_snapshot(&job.message)?;
     drop(job.message);
@@ -94,7 +94,14 @@ async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Re
     }
     tracing::info!(shard = %job.shard, peer = %job.to, index, data_bytes, "sending a snapshot");
 
-    let mut client = PeerServiceClient::new(connect(address).await?);
+    let mut channel = Err(String::new());
+    for address in context.addresses.of(job.to, configured) {
+        channel = connect(&address).await;
+        if channel.is_ok() {
+            break;
+        }
+    }
+    let mut client = PeerServiceClient::new(channel?);
     let (chunks, stream) = mpsc::channel(2);
     let header = SnapshotHeader { hello: Some(greeter.hello()), shard: job.shard.0, raft, data_bytes };
     put(&chunks, Part::Header(header)).await?;

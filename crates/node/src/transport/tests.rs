@@ -43,7 +43,7 @@ fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outg
 
 /// Of node 1.
 fn hello(incarnation: u32, store: u64) -> Hello {
-    Hello { node: 1, fingerprint: FINGERPRINT.0.to_vec(), protocol: PROTOCOL, incarnation, store }
+    Hello { node: 1, fingerprint: FINGERPRINT.0.to_vec(), protocol: PROTOCOL, incarnation, store, ..Hello::default() }
 }
 
 /// Serves node 2 on a free port.

@@ -15,7 +15,7 @@ use tonic::Streaming;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
 use wire::v1::shard_service_client::ShardServiceClient;
-use wire::v1::{self, ErrorCode, Operation, OperationFrame, ResultFrame, Route};
+use wire::v1::{self, ClusterIdentity, ErrorCode, Operation, OperationFrame, ResultFrame, Route};
 
 /// No step of a test takes this long unless it hangs.
 pub const HANGS: Duration = Duration::from_secs(60);
@@ -94,7 +94,22 @@ impl Cluster {
     }
 
     pub async fn caller(&self, id: NodeId) -> Caller {
-        Caller::connect(&self.config.node(id).unwrap().address).await
+        self.try_caller(id).await.unwrap()
+    }
+
+    pub async fn try_caller(&self, id: NodeId) -> Option<Caller> {
+        let address = &self.config.node(id).unwrap().address;
+        Caller::connect_as(address, Some(&self.identity(0))).await.ok()
+    }
+
+    /// As gateways of this cluster say it, to this node if it is not 0.
+    pub fn identity(&self, node: u64) -> ClusterIdentity {
+        ClusterIdentity {
+            fingerprint: self.config.fingerprint().0.to_vec(),
+            cluster: self.config.cluster.clone(),
+            shards: self.config.shards,
+            node,
+        }
     }
 
     pub fn route(&self, name: &str) -> Route {
@@ -112,9 +127,7 @@ impl Cluster {
         let asked = async {
             loop {
                 for id in self.nodes.keys() {
-                    let Some(mut caller) = Caller::try_connect(&self.config.node(*id).unwrap().address).await else {
-                        continue;
-                    };
+                    let Some(mut caller) = self.try_caller(*id).await else { continue };
                     match caller.ask(route, op.clone()).await {
                         Some(OpResult::Error(error)) if error.is_retryable() => {}
                         Some(result) => return result,
@@ -185,15 +198,17 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub async fn connect(address: &str) -> Caller {
-        Self::try_connect(address).await.unwrap()
-    }
-
-    pub async fn try_connect(address: &str) -> Option<Caller> {
-        let mut client = ShardServiceClient::connect(format!("http://{address}")).await.ok()?;
+    /// The status that refuses it, if it is refused.
+    pub async fn connect_as(address: &str, identity: Option<&ClusterIdentity>) -> Result<Caller, tonic::Status> {
+        let connected = ShardServiceClient::connect(format!("http://{address}")).await;
+        let mut client = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let (frames, stream) = mpsc::channel(16);
-        let results = client.operate(ReceiverStream::new(stream)).await.ok()?.into_inner();
-        Some(Caller { frames, results, next_id: 1, early: BTreeMap::new() })
+        let mut call = tonic::Request::new(ReceiverStream::new(stream));
+        if let Some(identity) = identity {
+            identity.put(call.metadata_mut());
+        }
+        let results = client.operate(call).await?.into_inner();
+        Ok(Caller { frames, results, next_id: 1, early: BTreeMap::new() })
     }
 
     /// Sends without waiting for the result; returns the operation's id.

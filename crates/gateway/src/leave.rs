@@ -1,0 +1,196 @@
+//! What clients that are gone leave behind: queues to leave in their name, and grants that nobody knows of to let go.
+//!
+//! Each is tried until it is answered, or until what it is about has ended by itself. It takes no place of what clients ask for
+//! now: a cancel goes the way of short operations, and only so many run at the same time.
+
+use crate::limits::{LEAVE_MISSES, LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE, LEAVES_MAX};
+use crate::router::{NEVER, Router};
+use crate::share::WaitPlace;
+use client::mux::Answer;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use wire::ErrorClass;
+use wire::limits::{DEFAULT_TIMEOUT_MS, DEFAULT_TTL_MS, REQUEST_ID_BYTES};
+use wire::v1::operation::Op;
+use wire::v1::{AcquireRequest, CancelWaitRequest, CancelWaitResponse, ReleaseRequest};
+
+/// One acquire of a client that is gone.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) name: String,
+    pub(crate) request_id: Vec<u8>,
+    /// This gateway chose the id, so that nobody else can ever take up what comes of it.
+    pub(crate) ours: bool,
+    /// It was granted, with this token.
+    pub(crate) granted: Option<u64>,
+    /// So many times more it is looked for if it is in no queue.
+    pub(crate) misses: u32,
+    /// By then it has ended by itself.
+    pub(crate) until: Instant,
+    /// A wait keeps its place until its queue is left.
+    pub(crate) place: Option<WaitPlace>,
+}
+
+impl Left {
+    /// An acquire that is not granted yet, as far as is known here.
+    pub(crate) fn of(acquire: &AcquireRequest, timeout_ms: u32, ours: bool, place: Option<WaitPlace>) -> Left {
+        let ttl_ms = if acquire.ttl_ms == 0 { DEFAULT_TTL_MS } else { acquire.ttl_ms };
+        let timeout_ms = if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms };
+        let all_ms = u64::from(acquire.wait_ms) + u64::from(timeout_ms) + u64::from(ttl_ms);
+        Left {
+            name: acquire.name.clone(),
+            request_id: acquire.request_id.clone(),
+            ours,
+            granted: None,
+            misses: if ours { 0 } else { LEAVE_MISSES },
+            until: Instant::now() + Duration::from_millis(all_ms),
+            place,
+        }
+    }
+}
+
+/// Takes what is left behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    queue: mpsc::UnboundedSender<(Left, u32)>,
+    count: Arc<AtomicUsize>,
+}
+
+/// The other end of [`Leaving`].
+pub(crate) type LeftBehind = mpsc::UnboundedReceiver<(Left, u32)>;
+
+impl Leaving {
+    pub(crate) fn new() -> (Leaving, LeftBehind) {
+        let (queue, left) = mpsc::unbounded_channel(); // at most LEAVES_MAX
+        (Leaving { queue, count: Arc::default() }, left)
+    }
+
+    /// Above the bound it is dropped: its own time ends it.
+    pub(crate) fn push(&self, left: Left) {
+        if self.count.fetch_add(1, Ordering::Relaxed) >= LEAVES_MAX {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            tracing::debug!(name = %left.name, "too much is left behind: its own time ends this");
+            return;
+        }
+        let _ = self.queue.send((left, 0)); // the gateway ends
+    }
+
+    fn done(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An acquire on its way. If this is dropped before it was answered, its client is gone.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    leaving: Leaving,
+    left: Option<Left>,
+}
+
+impl Unanswered {
+    /// Of an acquire without a request id, which gets one: nobody but this gateway can ever take up what comes of it. `None`: its
+    /// client has an id and may come back with it.
+    pub(crate) fn of(acquire: &mut AcquireRequest, timeout_ms: u32, leaving: &Leaving) -> Option<Unanswered> {
+        if !acquire.request_id.is_empty() {
+            return None;
+        }
+        acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
+        let left = Left::of(acquire, timeout_ms, true, None);
+        Some(Unanswered { leaving: leaving.clone(), left: Some(left) })
+    }
+
+    pub(crate) fn answered(mut self) {
+        self.left = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(left) = self.left.take() {
+            self.leaving.push(left);
+        }
+    }
+}
+
+/// Works until the gateway ends. Its own clients go on elsewhere then, with their places.
+pub(crate) async fn work(router: Arc<Router>, mut left: LeftBehind, mut ending: watch::Receiver<bool>) {
+    let mut running = FuturesUnordered::new();
+    let mut later: BTreeMap<(Instant, u64), (Left, u32)> = BTreeMap::new();
+    let mut number = 0;
+    loop {
+        let room = running.len() < LEAVES_AT_ONCE;
+        let due = later.first_key_value().map(|((due, _), _)| *due).filter(|_| room);
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => return,
+            Some(again) = running.next() => match again {
+                Some((one, tries)) => {
+                    number += 1;
+                    later.insert((Instant::now() + pause(tries), number), (one, tries));
+                }
+                None => router.leaving.done(),
+            },
+            Some((one, tries)) = left.recv(), if room => running.push(leave(router.clone(), one, tries)),
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                if let Some((_, (one, tries))) = later.pop_first() {
+                    running.push(leave(router.clone(), one, tries));
+                }
+            }
+        }
+    }
+}
+
+/// The n-th pause, doubling, and spread so that what was left together does not come back together.
+fn pause(tries: u32) -> Duration {
+    let (first, longest) = LEAVE_PAUSE;
+    (first * (1 << tries.min(10))).min(longest).mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// One try. Gives it back if it is to be tried again.
+async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left, u32)> {
+    let failed = match left.granted {
+        None => {
+            // Where the client may come back, a retry must not find its request ended for good.
+            let cancel = CancelWaitRequest {
+                name: left.name.clone(),
+                request_id: left.request_id.clone(),
+                abandoned: !left.ours,
+            };
+            match router.by_name(Op::CancelWait(cancel), LEAVE_TIMEOUT_MS, &NEVER).await {
+                // It may be that the cancel overtook it.
+                Ok(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: None })) if left.misses > 0 => {
+                    left.misses -= 1;
+                    return Some((left, tries + 1));
+                }
+                Ok(Answer::CancelWait(cancelled)) => {
+                    let grant = cancelled.grant?;
+                    router.metrics.unseen_grants.inc();
+                    if !left.ours {
+                        // Its request may have been taken up through another gateway, and then it is in use.
+                        return None;
+                    }
+                    left.granted = Some(grant.fencing_token);
+                    left.place = None;
+                    return Box::pin(leave(router, left, tries)).await;
+                }
+                Ok(_) => return None,
+                Err(error) => error,
+            }
+        }
+        Some(fencing_token) => {
+            let release = ReleaseRequest { name: left.name.clone(), fencing_token };
+            match router.by_name(Op::Release(release), LEAVE_TIMEOUT_MS, &NEVER).await {
+                Ok(_) => return None,
+                Err(error) => error,
+            }
+        }
+    };
+    let again = matches!(failed.class(), ErrorClass::Retry | ErrorClass::Unknown) && Instant::now() < left.until;
+    tracing::debug!(name = %left.name, error = %failed, again, "an acquire whose client is gone is not ended yet");
+    again.then_some((left, tries + 1))
+}

@@ -1,0 +1,111 @@
+//! The gateway's eye on each node: asks it every half second what it knows, finds it again when it moved, and says when it is lost.
+
+use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_SAYS_EVERY};
+use crate::router::Router;
+use client::mux::{innermost, is_meant};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use wire::v1::shard_service_client::ShardServiceClient;
+use wire::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
+
+/// What was last logged of a node.
+#[derive(PartialEq)]
+enum Seen {
+    Nothing,
+    Reached(String),
+    Lost { why: String, at: Instant },
+}
+
+/// One node's. Returns when the gateway ends.
+pub(crate) async fn keep(router: Arc<Router>, node: u64, mut ending: watch::Receiver<bool>) {
+    tokio::select! {
+        _ = ending.wait_for(|ending| *ending) => {}
+        () = look(&router, node) => {}
+    }
+}
+
+async fn look(router: &Router, node: u64) {
+    let meant = ClusterIdentity { node, ..router.identity.clone() };
+    let mut connection: Option<(String, Channel)> = None;
+    let mut seen = Seen::Nothing;
+    let mut turn = 0;
+    loop {
+        let addresses = router.known.addresses(node);
+        let address = match &connection {
+            Some((address, _)) => address.clone(),
+            None => addresses[turn % addresses.len()].clone(),
+        };
+        let channel = connection.take().map(|(_, channel)| channel);
+        match ask(&address, channel, &meant).await {
+            Ok((channel, response)) => {
+                connection = Some((address.clone(), channel));
+                turn = 0;
+                router.heard(node, &address, &response);
+                if seen != Seen::Reached(address.clone()) {
+                    let configured = router.known.configured(routing::NodeId(node));
+                    match address == configured {
+                        true => tracing::info!(node, %address, "node reached"),
+                        false => tracing::warn!(
+                            node, %address, %configured,
+                            "node reached at another address than the cluster file says, by the word of its peers: correct the file"
+                        ),
+                    }
+                    seen = Seen::Reached(address);
+                }
+            }
+            Err(why) => {
+                turn += 1;
+                let why = format!("node {node} at {address} cannot be used: {why}");
+                router.known.lost(node, why.clone());
+                let news = match &seen {
+                    Seen::Lost { why: before, at } => *before != why && at.elapsed() >= WATCH_SAYS_EVERY,
+                    _ => true,
+                };
+                if news {
+                    tracing::warn!(reason = %why, "node lost; trying on, and asking the others where it is");
+                    seen = Seen::Lost { why, at: Instant::now() };
+                }
+            }
+        }
+        tokio::time::sleep(WATCH_EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
+    }
+}
+
+/// Asks over this connection, or over a new one.
+async fn ask(
+    address: &str,
+    channel: Option<Channel>,
+    meant: &ClusterIdentity,
+) -> Result<(Channel, ClusterResponse), String> {
+    let asked = async {
+        let channel = match channel {
+            Some(channel) => channel,
+            None => connect(address).await?,
+        };
+        let answer = ShardServiceClient::new(channel.clone()).cluster(ClusterRequest {}).await;
+        let response = answer.map_err(|status| format!("it does not answer: {}", status.message()))?.into_inner();
+        is_meant(meant, response.identity.as_ref())?;
+        Ok((channel, response))
+    };
+    let answered = tokio::time::timeout(NODE_CONNECT_TIMEOUT, asked).await;
+    answered.unwrap_or_else(|_| Err(format!("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())))
+}
+
+async fn connect(address: &str) -> Result<Channel, String> {
+    let endpoint = endpoint(address)?
+        .connect_timeout(NODE_CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(NODE_KEEPALIVE.0)
+        .keep_alive_timeout(NODE_KEEPALIVE.1);
+    endpoint.connect().await.map_err(|error| innermost(&error))
+}
+
+/// Where a node listens.
+///
+/// # Errors
+/// It is no address.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
+    Endpoint::from_shared(format!("http://{address}")).map_err(|_| format!("the address {address:?} is not host:port"))
+}

@@ -1,0 +1,315 @@
+//! What once broke at the edges of a gateway: nodes that moved or are strangers, clients that take all there is or vanish, probes.
+
+mod fake;
+
+use client::ErrorCode;
+use fake::{Fakes, LONG, Reaction, code, granted};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use wire::v1::lock_service_client::LockServiceClient;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::*;
+
+fn grants(operation: &Operation) -> Reaction {
+    match operation.op.as_ref().unwrap() {
+        Op::Acquire(request) if request.wait_ms > 0 => Reaction::Silence,
+        Op::Acquire(request) => granted(request, 7),
+        Op::Renew(_) => Reaction::Answer(Answer::Renew(RenewResponse::default())),
+        Op::Release(_) => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+        Op::CancelWait(_) => {
+            Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: true, ..Default::default() }))
+        }
+        _ => code(ErrorCode::Internal),
+    }
+}
+
+fn is_wait(op: &Op) -> bool {
+    matches!(op, Op::Acquire(acquire) if acquire.wait_ms > 0)
+}
+
+fn is_cancel(op: &Op) -> bool {
+    matches!(op, Op::CancelWait(_))
+}
+
+fn wait(name: String) -> AcquireRequest {
+    AcquireRequest { name, wait_ms: 600_000, request_id: rand::random::<[u8; 16]>().to_vec(), ..Default::default() }
+}
+
+fn renew() -> Op {
+    Op::Renew(RenewRequest { name: "held".into(), fencing_token: 1 })
+}
+
+async fn channel(fakes: &Fakes) -> Channel {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    endpoint.connect().await.unwrap()
+}
+
+async fn soon<T>(what: &str, of: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, of).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// One stream to the gateway.
+struct Raw {
+    frames: mpsc::Sender<OperationFrame>,
+    results: Streaming<ResultFrame>,
+    next_id: u64,
+}
+
+impl Raw {
+    async fn open(channel: &Channel) -> Raw {
+        let (frames, outgoing) = mpsc::channel(16);
+        let mut client = LockServiceClient::new(channel.clone());
+        let results = client.stream(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        Raw { frames, results, next_id: 1 }
+    }
+
+    async fn send(&mut self, sent_ms: u64, ops: impl IntoIterator<Item = Op>) {
+        let mut operations = Vec::new();
+        for op in ops {
+            operations.push(Operation { id: self.next_id, ..Operation::of(op) });
+            self.next_id += 1;
+        }
+        self.frames.send(OperationFrame { operations, sent_ms }).await.unwrap();
+    }
+
+    async fn results(&mut self, count: usize) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        while answers.len() < count {
+            let frame = soon("results", self.results.message()).await.unwrap().expect("the stream goes on");
+            answers.extend(frame.results.into_iter().map(|result| result.result.unwrap()));
+        }
+        answers
+    }
+}
+
+fn is_busy(answer: &Answer) -> bool {
+    matches!(answer, Answer::Error(error) if error.code() == ErrorCode::Busy)
+}
+
+/// A gateway of a staging cluster, whose file named a node of production, took a lock there.
+#[tokio::test]
+async fn a_gateway_of_another_cluster_speaks_to_no_node() {
+    let changes: [fn(&mut routing::ClusterConfig); 2] =
+        [|config| config.cluster = "staging".into(), |config| config.shards = 2];
+    for (change, words) in changes.into_iter().zip(["is of cluster \"dev\"", "1 shard"]) {
+        let fakes = Fakes::start_with(1, 3, &[], change, |_, operation| grants(operation)).await;
+        let client = fakes.client(Duration::from_secs(2));
+        let error = soon("refused", client.acquire("n")).await.unwrap_err();
+        assert!(error.is_retryable() && error.message.contains(words), "{error}");
+        assert!(fakes.seen().is_empty(), "{:?}", fakes.seen());
+        let health = fakes.get("/healthz").await;
+        assert!(health.starts_with("HTTP/1.1 503") && health.contains(words), "{health}");
+    }
+}
+
+/// A gateway with a node's old address was without its shards until it was restarted.
+#[tokio::test]
+async fn a_node_that_moved_is_found_by_asking_the_others() {
+    let moved = |config: &mut routing::ClusterConfig| config.nodes[1].address = "127.0.0.1:1".into();
+    let fakes = Fakes::start_with(3, 3, &[], moved, |_, operation| grants(operation)).await;
+    let client = fakes.client(LONG);
+    soon("all are found", async {
+        while !fakes.get("/metrics").await.contains("node_connected{node=\"2\"} 1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for n in 0..9 {
+        client.acquire(format!("n{n}")).await.unwrap();
+    }
+    let asked: BTreeSet<u64> = fakes.seen().iter().map(|(node, _)| *node).collect();
+    assert_eq!(asked, BTreeSet::from([1, 2, 3]));
+}
+
+/// Two nodes changed places, and each was asked for the other's shards.
+#[tokio::test]
+async fn a_node_that_answers_at_anothers_address_is_not_taken_for_it() {
+    let swapped = |config: &mut routing::ClusterConfig| {
+        let first = config.nodes[0].address.clone();
+        config.nodes[0].address = std::mem::replace(&mut config.nodes[1].address, first);
+    };
+    let fakes = Fakes::start_with(1, 3, &[], swapped, |node, operation| match node {
+        1 => grants(operation),
+        _ => code(ErrorCode::NoLeader),
+    })
+    .await;
+    soon("the leader is found", async {
+        while !fakes.get("/metrics").await.contains("node_connected{node=\"1\"} 1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    fakes.forget();
+    fakes.client(LONG).acquire("n").await.unwrap();
+    assert_eq!(fakes.seen().iter().map(|(node, _)| *node).collect::<Vec<_>>(), [1]);
+}
+
+/// A node that cannot be reached was named nowhere, and the advice was to look at the cluster's status.
+#[tokio::test]
+async fn an_error_says_which_node_cannot_be_reached_and_where() {
+    let fakes = Fakes::start(1, 1, &[1], |_, _| Reaction::Silence).await;
+    let address = fakes.config.nodes[0].address.clone();
+    let error = fakes.client(Duration::from_secs(1)).acquire("n").await.unwrap_err();
+    assert!(error.message.contains(&format!("node 1 at {address}")), "{error}");
+    let health = fakes.get("/healthz").await;
+    assert!(health.contains(&format!("node 1 at {address}")), "{health}");
+}
+
+/// Waits that are calls of their own took all of a connection's HTTP/2 streams, and its renewals hung behind them.
+#[tokio::test]
+async fn waits_of_a_connection_leave_room_for_its_short_calls() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
+    let channel = channel(&fakes).await;
+    let (refusals, mut refused) = mpsc::channel(1_000);
+    for n in 0..600 {
+        let (mut client, refusals) = (LockServiceClient::new(channel.clone()), refusals.clone());
+        tokio::spawn(async move {
+            if let Err(status) = client.acquire(wait(format!("n{n}"))).await {
+                let _ = refusals.send(status).await;
+            }
+        });
+    }
+    for _ in 0..600 - 512 {
+        let status = soon("refused", refused.recv()).await.unwrap();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    }
+    soon("the others wait", fakes.until(512, |_, op| is_wait(op))).await;
+    let mut client = LockServiceClient::new(channel);
+    let renewal = client.renew(RenewRequest { name: "held".into(), fencing_token: 1 });
+    soon("renewed beside its waits", renewal).await.unwrap();
+}
+
+/// Sixteen thousand waits of one client, over some streams, were all there was room for.
+#[tokio::test]
+async fn waits_are_bounded_over_all_streams_of_a_connection() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
+    let channel = channel(&fakes).await;
+    let mut streams = Vec::new();
+    let mut refused = 0;
+    for s in 0..3 {
+        let mut stream = Raw::open(&channel).await;
+        stream.send(0, (0..2_000).map(|n| Op::Acquire(wait(format!("{s}/{n}"))))).await;
+        let expected = if s == 2 { 6_000 - 4_096 } else { 0 };
+        refused += stream.results(expected).await.iter().filter(|answer| is_busy(answer)).count();
+        streams.push(stream);
+    }
+    assert_eq!(refused, 6_000 - 4_096);
+    soon("the others wait", fakes.until(4_096, |_, op| is_wait(op))).await;
+    streams[2].send(0, [renew()]).await;
+    assert!(matches!(streams[2].results(1).await[0], Answer::Renew(_)), "what is short gets through");
+    let mut other = Raw::open(&self::channel(&fakes).await).await;
+    other.send(0, [Op::Acquire(wait("other".into())), renew()]).await;
+    assert!(matches!(other.results(1).await[0], Answer::Renew(_)));
+    soon("another client waits", fakes.until(4_097, |_, op| is_wait(op))).await;
+    drop(streams);
+    drop(channel);
+    soon("nothing survives its client", fakes.until(4_096, |_, op| is_cancel(op))).await;
+    soon("the places are free", async {
+        while !fakes.get("/metrics").await.contains("palisade_gateway_waits 1\n") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// One refused cancel, and a dead client stayed in its queue for its whole wait.
+#[tokio::test]
+async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
+    let cancels = AtomicUsize::new(0);
+    let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
+        Op::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) < 5 => code(ErrorCode::Busy),
+        _ => grants(operation),
+    })
+    .await;
+    let mut stream = Raw::open(&channel(&fakes).await).await;
+    stream.send(0, [Op::Acquire(wait("n".into()))]).await;
+    soon("it waits", fakes.until(1, |_, op| is_wait(op))).await;
+    drop(stream);
+    soon("tried again", fakes.until(6, |_, op| is_cancel(op))).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(fakes.count(|_, op| is_cancel(op)), 6, "and no more once it is answered");
+}
+
+/// A caller without a request id hung up before its answer: what it was granted was held for its whole TTL.
+#[tokio::test]
+async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {
+    for over_stream in [false, true] {
+        let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
+            Op::Acquire(_) => Reaction::Silence,
+            Op::CancelWait(cancel) => granted(&AcquireRequest { name: cancel.name.clone(), ..Default::default() }, 7),
+            _ => grants(operation),
+        })
+        .await;
+        let channel = channel(&fakes).await;
+        let acquire = AcquireRequest { name: "n".into(), ..Default::default() };
+        if over_stream {
+            let mut stream = Raw::open(&channel).await;
+            stream.send(0, [Op::Acquire(acquire)]).await;
+            soon("asked", fakes.until(1, |_, op| matches!(op, Op::Acquire(_)))).await;
+        } else {
+            let mut client = LockServiceClient::new(channel.clone());
+            let call = tokio::spawn(async move { client.acquire(acquire).await });
+            soon("asked", fakes.until(1, |_, op| matches!(op, Op::Acquire(_)))).await;
+            call.abort();
+        }
+        let released = fakes.until(1, |_, op| matches!(op, Op::Release(release) if release.fencing_token == 7));
+        soon("let go", released).await;
+    }
+}
+
+/// Copies of acquires that lay in a socket for long were done when they came out of it.
+#[tokio::test]
+async fn what_was_held_up_longer_than_its_sender_waits_is_not_done() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
+    let mut stream = Raw::open(&channel(&fakes).await).await;
+    stream.send(100_000, [renew()]).await;
+    assert!(matches!(stream.results(1).await[0], Answer::Renew(_)));
+    let acquire = AcquireRequest { name: "late".into(), ..Default::default() };
+    stream.send(1, [Op::Acquire(acquire), renew()]).await;
+    assert!(stream.results(2).await.iter().all(is_busy));
+    assert_eq!(fakes.seen().len(), 1, "nothing went on to a node");
+    stream.send(1, [Op::Acquire(wait("waits".into()))]).await;
+    soon("a wait goes on", fakes.until(1, |_, op| is_wait(op))).await;
+    let left = fakes.count(|_, op| matches!(op, Op::Acquire(acquire) if acquire.wait_ms <= 500_001));
+    assert_eq!(left, 1, "with what is left of it");
+    stream.send(110_000, [renew()]).await;
+    assert!(matches!(stream.results(1).await[0], Answer::Renew(_)), "what is in time is done");
+}
+
+async fn health(fakes: &Fakes) -> (bool, ServingStatus, ServingStatus) {
+    let mut client = HealthClient::new(channel(fakes).await);
+    let mut check = async |service: &str| {
+        client.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner().status()
+    };
+    let (all, locks) = (check("").await, check("palisade.v1.LockService").await);
+    (fakes.get("/healthz").await.starts_with("HTTP/1.1 200"), all, locks)
+}
+
+/// `/healthz` said ok without a quorum, and nothing answered `grpc.health.v1`.
+#[tokio::test]
+async fn probes_are_told_whether_every_shard_has_a_leader() {
+    let fakes = Fakes::start(2, 3, &[], |_, operation| grants(operation)).await;
+    let becomes = async |serving: bool| {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        while health(&fakes).await != (serving, status, status) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("serves", becomes(true)).await;
+    let leader = fakes.said.lock().unwrap().leaders.insert(1, 0).unwrap();
+    soon("a quorum is lost", becomes(false)).await;
+    assert!(fakes.get("/healthz").await.contains("shard 1 has no leader"));
+    fakes.said.lock().unwrap().leaders.insert(1, leader);
+    soon("it is back", becomes(true)).await;
+    let unknown = HealthClient::new(channel(&fakes).await).check(HealthCheckRequest { service: "x".into() }).await;
+    assert_eq!(unknown.unwrap_err().code(), tonic::Code::NotFound);
+}

@@ -1,0 +1,58 @@
+//! What probes are told: whether this node takes part in serving its shards, at `/healthz` and by `grpc.health.v1`.
+//!
+//! A node that answers "not serving" may be well itself: its shards lack a quorum, for example. So this is for readiness and for
+//! alarms. It is no reason to restart the process.
+
+use crate::context::Context;
+use crate::limits::HEALTH_EVERY;
+use routing::ShardId;
+use std::sync::Arc;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+/// The services that the health service knows beside the whole server, which has no name.
+const SERVICES: [&str; 2] = ["", "palisade.v1.ShardService"];
+
+/// What keeps this node from serving, for people.
+///
+/// # Errors
+/// That.
+pub(crate) fn serving(context: &Context) -> Result<(), String> {
+    if let Some(failure) = context.lifecycle.failure() {
+        return Err(format!("the node has failed: {failure}"));
+    }
+    if context.lifecycle.draining() {
+        return Err("the node is shutting down".into());
+    }
+    if !context.stores.awaited().is_empty() {
+        return Err("the node takes no part yet: its data directory is new, and not all peers have greeted it".into());
+    }
+    let without: Vec<ShardId> =
+        context.board.leaders().filter(|known| known.leader.is_none()).map(|known| known.shard).collect();
+    match without.as_slice() {
+        [] => Ok(()),
+        [shard] => Err(format!("shard {shard} has no leader with a quorum that this node knows of")),
+        [shard, ..] => {
+            let count = without.len();
+            Err(format!(
+                "{count} shards have no leader with a quorum that this node knows of, shard {shard} among them"
+            ))
+        }
+    }
+}
+
+/// Keeps the answers of the health service up to date. Never returns.
+pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
+    let mut told = None;
+    loop {
+        let now = serving(&context);
+        if told.as_ref() != Some(&now) {
+            let status = if now.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for service in SERVICES {
+                reporter.set_service_status(service, status).await;
+            }
+            told = Some(now);
+        }
+        tokio::time::sleep(HEALTH_EVERY).await;
+    }
+}
