@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
@@ -163,6 +163,27 @@ impl Cluster {
     pub fn start_gateway(&mut self, number: u64) {
         let address = self.gateways[number as usize - 1].clone();
         self.start_process(format!("gateway-{number}"), &["gateway", "--listen", &address]);
+    }
+
+    /// The cluster file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Starts a gateway beside those of the cluster, on a cluster file of its own; `before` is a program that runs it, if any.
+    /// Gives its address too.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_stranger(&self, before: &[&str], config: &Path) -> (Process, String) {
+        let address = free_address();
+        let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+        words.push(palisade_binary().display().to_string());
+        words.extend(["gateway", "--listen", &address, "--config", &config.display().to_string()].map(str::to_owned));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let log = self.dir.path().join(format!("stranger-{address}.log"));
+        (Process::spawn(command, &log), address)
     }
 
     fn start_process(&mut self, name: String, args: &[&str]) {

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     let serves = matches!(cli.command, Command::Dev(_) | Command::Node(_) | Command::Gateway(_));
     if serves {
         heap::give_back_freed_blocks();
+        serve::raise_descriptor_limit();
     }
     let mut builder = match serves {
         true => tokio::runtime::Builder::new_multi_thread(),

@@ -109,6 +109,14 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
     })
 }
 
+/// A server takes a descriptor for each connection, and on many systems a process starts with 1,024.
+pub fn raise_descriptor_limit() {
+    match wire::accept::raise_descriptor_limit() {
+        Ok(limit) => tracing::debug!(?limit, "descriptors that this process may have"),
+        Err(error) => tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n"),
+    }
+}
+
 /// SIGINT (Ctrl-C) or SIGTERM.
 pub async fn told_to_stop() {
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
