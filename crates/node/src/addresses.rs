@@ -86,11 +86,11 @@ mod tests {
         let cluster = ClusterConfig::dev(1, 3, 20_000).unwrap();
         let addresses = Addresses::new(&cluster, NodeId(1));
         let configured = cluster.node(NodeId(2)).unwrap().address.clone();
-        assert_eq!(addresses.of(NodeId(2), &configured), [configured.clone()]);
+        assert_eq!(addresses.of(NodeId(2), &configured), std::slice::from_ref(&configured));
         for bad in ["", "host", ":1", "host:", "host:99999", "a b:1", "a\n:1", &format!("{}:1", "h".repeat(300))] {
             addresses.learn(NodeId(2), bad);
         }
-        assert_eq!(addresses.of(NodeId(2), &configured), [configured.clone()]);
+        assert_eq!(addresses.of(NodeId(2), &configured), std::slice::from_ref(&configured));
         addresses.learn(NodeId(2), "[fe80::1%eth0]:7401");
         assert_eq!(addresses.of(NodeId(2), &configured), ["[fe80::1%eth0]:7401", configured.as_str()]);
         assert_eq!(addresses.all()[1], (NodeId(2), "[fe80::1%eth0]:7401".into()));

@@ -64,7 +64,7 @@ async fn waits_take_no_place_of_what_is_short() {
     granted(cluster.ask_leader(acquire("b", 1)).await);
     let mut caller = cluster.caller(cluster.leader_of("a").await).await;
     let id = |n: u32| [[7; 12].as_slice(), &n.to_be_bytes()].concat();
-    let waits = |n: u32| match acquire_waiting(if n % 2 == 0 { "a" } else { "b" }, 0) {
+    let waits = |n: u32| match acquire_waiting(["a", "b"][n as usize % 2], 0) {
         Op::Acquire(acquire) => Op::Acquire(v1::AcquireRequest { request_id: id(n), ..acquire }),
         other => other,
     };
