@@ -1,13 +1,15 @@
 //! What an engine promises.
 
 use routing::ShardId;
+use std::time::Duration;
 
 /// What one shard wants written.
 ///
 /// * `entries`, `delete_after` and `hard_state` are its log: on disk, all of them or none, when [`Engine::write`] returns.
 /// * `applied`, `table`, `history` and `truncate_to` come of the log, and follow it: a crash may take the last of them back,
 ///   all after some call and never only some of a call. The log is then as it was before it was truncated, and brings them forth again.
-/// * With `reset`, all of it is on disk when the call returns: the log that it would come of is gone.
+/// * With `reset`, all of it is on disk when the call returns: the log that it would come of is gone. Other shards may be written
+///   meanwhile, by other threads; this one may not, because a crash could take the reset back and leave what follows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardWrite {
     /// Whose.
@@ -116,6 +118,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Sets all of these records, atomically; on disk when this returns.
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError>;
+
+    /// Syncs a few times, and says how long each took. Empty: there is no disk, or no room on it to try.
+    fn measure_syncs(&self) -> Result<Vec<Duration>, StorageError> {
+        Ok(Vec::new())
+    }
 }
 
 impl ShardWrite {

@@ -13,4 +13,4 @@ mod rocks;
 
 pub use engine::*;
 pub use memory::MemoryEngine;
-pub use rocks::RocksEngine;
+pub use rocks::{RocksEngine, RocksOptions, Room};

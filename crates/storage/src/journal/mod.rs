@@ -42,7 +42,7 @@ struct Place {
 /// What the journal holds of a shard.
 ///
 /// * `entries` are those that are neither replaced, nor deleted, nor moved to the database. They lie in live segments.
-/// * `hard_state` is the latest, and stands in the active segment or in the database.
+/// * `hard_state` is the latest, and stands in the active segment. `None`: the latest stands in the database, or there is none.
 /// * The database holds no entry above `in_database`; 0: none.
 #[derive(Debug, Default)]
 struct ShardLog {
@@ -113,6 +113,8 @@ impl NewSlot {
 /// * The last of `segments` is written to; the others are full.
 /// * A record lies in one segment.
 /// * The first record of a segment repeats the hard states of all shards, beside what else is in it: no older segment is needed for them.
+///   Those of shards that were reset stand in the database instead, until a record brings a later one.
+/// * While a shard is being reset no segment is retired.
 #[derive(Debug)]
 pub(crate) struct Journal {
     dir: PathBuf,
@@ -130,6 +132,7 @@ pub(crate) struct Journal {
     /// The next record's number.
     next: u64,
     shards: BTreeMap<ShardId, ShardLog>,
+    resets: usize,
     buffer: Vec<u8>,
 }
 
@@ -157,6 +160,7 @@ impl Journal {
             end_before: 0,
             next: 1,
             shards: BTreeMap::new(),
+            resets: 0,
             buffer: Vec::new(),
         };
         for (shard, begin) in &known.begins {
@@ -388,14 +392,23 @@ impl Journal {
         self.let_go(deleted.into_values());
     }
 
-    /// A reset: the database has all of the shard that there is, this write's entries and hard state among it, and says that records
+    /// A reset begins: the number from which on records count for the shard once the database says so. No record says anything of
+    /// it before [`reset`](Self::reset): its former hard state, repeated after that number, would be taken for a later one.
+    pub(crate) fn begin_reset(&mut self, shard: ShardId) -> u64 {
+        self.resets += 1;
+        if let Some(log) = self.shards.get_mut(&shard) {
+            log.hard_state = None;
+        }
+        self.next
+    }
+
+    /// The database has, in memory, all of the shard that there is, this write's entries and hard state among it, and says that records
     /// so far do not count.
     pub(crate) fn reset(&mut self, write: &ShardWrite) {
-        let log = ShardLog {
-            entries: BTreeMap::new(),
-            hard_state: write.hard_state.clone(),
-            in_database: write.entries.last().map_or(0, |(index, _)| *index),
-        };
+        assert!(self.resets > 0, "a reset begins before it is done");
+        self.resets -= 1;
+        let in_database = write.entries.last().map_or(0, |(index, _)| *index);
+        let log = ShardLog { in_database, ..ShardLog::default() };
         let former = self.shards.insert(write.shard, log).unwrap_or_default();
         self.let_go(former.entries.into_values());
     }
@@ -403,11 +416,6 @@ impl Journal {
     /// The latest, if a record has it.
     pub(crate) fn hard_state(&self, shard: ShardId) -> Option<&[u8]> {
         self.shards.get(&shard)?.hard_state.as_deref()
-    }
-
-    /// The number that the next record has at the least.
-    pub(crate) fn next(&self) -> u64 {
-        self.next
     }
 
     /// The number of the last record; 0: there is none.
@@ -440,6 +448,9 @@ impl Journal {
 
     /// Whether [`retire`](Self::retire) is worth a flush of the database.
     pub(crate) fn is_long(&self) -> bool {
+        if self.resets > 0 {
+            return false;
+        }
         let full = self.segments.len().saturating_sub(1);
         let unneeded = self.segments.values().take(full).take_while(|segment| segment.live == 0).count();
         unneeded >= self.at_once || self.is_too_long()
@@ -454,6 +465,9 @@ impl Journal {
     /// were taken out than are at once.
     pub(crate) fn retire(&mut self, so_far: usize) -> Result<Option<Retired>, StorageError> {
         let Some((&ordinal, oldest)) = self.segments.first_key_value() else { return Ok(None) };
+        if self.resets > 0 {
+            return Ok(None);
+        }
         let makes_room = so_far < self.at_once && (so_far > 0 || self.is_too_long());
         if self.segments.len() == 1 || oldest.live > 0 && !makes_room {
             self.at_once = rand::random_range(RETIRED_AT_ONCE);

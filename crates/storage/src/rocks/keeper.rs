@@ -82,6 +82,8 @@ fn make_room(store: &Store) -> Result<(), StorageError> {
         slots.push(retired);
     }
     let flushed = store.flush();
+    // Files that were given back may have made room for it.
+    let _ = store.reserve.keep();
     store.change(|writer| {
         flushed?;
         writer.mark.sync()?;

@@ -10,6 +10,8 @@ mod keeper;
 mod mark;
 mod options;
 mod reading;
+mod reset;
+mod room;
 
 use crate::journal::{self, Journal};
 use crate::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys};
@@ -17,10 +19,14 @@ use keeper::Keeper;
 use mark::SyncedMark;
 use reading::{history_parts, history_record, open_error, parse_history, read_error};
 use rocksdb::{ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use room::Reserve;
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use room::Room;
 
 /// Below the data directory: RocksDB's own files.
 const DB_DIR: &str = "rocksdb";
@@ -43,6 +49,22 @@ const HISTORY_SCAN_MAX: usize = 1 << 19;
 pub struct RocksEngine {
     store: Arc<Store>,
     keeper: Keeper,
+    room: Room,
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct RocksOptions {
+    /// The size of a file of the journal.
+    pub segment_bytes: u64,
+    /// Room on the disk that is kept for a start after others have filled it; 0: none.
+    pub reserve_bytes: u64,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        RocksOptions { segment_bytes: SEGMENT_BYTES, reserve_bytes: 0 }
+    }
 }
 
 /// What the engine shares with the journal's keeper.
@@ -50,6 +72,7 @@ pub struct RocksEngine {
 struct Store {
     dir: PathBuf,
     db: DB,
+    reserve: Reserve,
     writer: Mutex<Writer>,
 }
 
@@ -64,13 +87,21 @@ struct Writer {
 impl RocksEngine {
     /// Opens the store in `dir`, which is created if it does not exist.
     pub fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
-        RocksEngine::open_with_segments(dir, SEGMENT_BYTES)
+        RocksEngine::open_with(dir, RocksOptions::default())
     }
 
     /// The same with files of another size for the journal, in bytes.
     pub fn open_with_segments(dir: &Path, segment_bytes: u64) -> Result<RocksEngine, StorageError> {
+        RocksEngine::open_with(dir, RocksOptions { segment_bytes, ..RocksOptions::default() })
+    }
+
+    /// The same, with options.
+    pub fn open_with(dir: &Path, options: RocksOptions) -> Result<RocksEngine, StorageError> {
+        let RocksOptions { segment_bytes, reserve_bytes } = options;
         let io = |what: &str, error: std::io::Error| StorageError::Io(format!("{what} {}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(|error| io("cannot create", error))?;
+        let reserve = Reserve::new(dir, reserve_bytes);
+        let reserve_used = reserve.give_up_if_needed()?;
         let db_dir = dir.join(DB_DIR);
         // RocksDB writes CURRENT last: with it, there is a database.
         let exists = db_dir.join("CURRENT").exists();
@@ -90,9 +121,18 @@ impl RocksEngine {
             put_in_memory(&db, batch).map_err(StorageError::Io)
         })?;
         let writer = Mutex::new(Writer { journal, mark, failed: None });
-        let store = Arc::new(Store { dir: dir.to_path_buf(), db, writer });
+        let room = match reserve.keep() {
+            Room::Little { free_bytes } if reserve_used => Room::ReserveUsed { free_bytes },
+            room => room,
+        };
+        let store = Arc::new(Store { dir: dir.to_path_buf(), db, reserve, writer });
         let keeper = Keeper::start(store.clone())?;
-        Ok(RocksEngine { store, keeper })
+        Ok(RocksEngine { store, keeper, room })
+    }
+
+    /// How much room its start found on the disk.
+    pub fn room(&self) -> Room {
+        self.room
     }
 }
 
@@ -138,30 +178,19 @@ impl Store {
     }
 
     /// The log goes to the journal first, then all else to the database. So the database is never ahead of the log, but behind it after
-    /// a crash, and replicas replay what it lacks.
-    ///
-    /// A reset goes to the database alone, its log included, and is on disk there in one piece: what it replaces must not be mixed with
-    /// what it brings. The database then says from which record on the journal counts for the shard.
+    /// a crash, and replicas replay what it lacks. None of these is a reset: see [`reset`].
     fn store(&self, writer: &mut Writer, writes: &[ShardWrite]) -> Result<(), String> {
-        if writes.len() > 1 && writes.iter().any(|write| write.reset) {
-            return writes.iter().try_for_each(|write| self.store(writer, std::slice::from_ref(write)));
-        }
         let mut batch = WriteBatch::default();
-        writes.iter().for_each(|write| self.add_to_batch(&mut batch, write, &writer.journal));
-        let logged: Vec<&ShardWrite> = writes.iter().filter(|write| write.has_log() && !write.reset).collect();
+        for write in writes {
+            self.add_to_batch(&mut batch, write, writer.journal.in_database(write.shard));
+        }
+        let logged: Vec<&ShardWrite> = writes.iter().filter(|write| write.has_log()).collect();
         if !logged.is_empty() {
             writer.journal.append(&logged)?;
             writer.mark.advance(writer.journal.last(), None)?;
         }
         if !batch.is_empty() {
             put_in_memory(&self.db, batch)?;
-        }
-        if let [write] = writes
-            && write.reset
-        {
-            self.flush()?;
-            writer.journal.reset(write);
-            writer.mark.advance(writer.journal.last(), None)?;
         }
         for write in writes {
             write.truncate_to.into_iter().for_each(|to| writer.journal.truncate(write.shard, to));
@@ -219,12 +248,12 @@ impl Store {
         iterator.status().map_err(|error| read_error(what, &error))
     }
 
-    /// All of a write but what the journal is to keep of it.
-    fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite, journal: &Journal) {
+    /// All of a write but what the journal is to keep of it. `in_database`: the last index of the shard that the database may have an
+    /// entry of. (From which record on the journal counts after a reset, that says itself.)
+    fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite, in_database: u64) {
         let (log, state, history, meta) =
             (self.cf(keys::CF_LOG), self.cf(keys::CF_STATE), self.cf(keys::CF_HISTORY), self.cf(keys::CF_META));
         let shard = write.shard;
-        let in_database = if write.reset { u64::MAX } else { journal.in_database(shard) };
         write.assert_well_formed();
         // One buffer for all values: history comes by the thousand.
         let mut sealed = Vec::new();
@@ -237,7 +266,6 @@ impl Store {
             batch.delete_range_cf(log, keys::shard_start(shard), keys::shard_end(shard));
             batch.delete_range_cf(state, keys::shard_start(shard), keys::shard_end(shard));
             batch.delete_cf(meta, keys::truncated(shard));
-            put(batch, meta, &keys::journal_from(shard), [&journal.next().to_le_bytes(), &[]]);
             match &write.hard_state {
                 Some(bytes) => put(batch, meta, &keys::hard_state(shard), [bytes, &[]]),
                 None => batch.delete_cf(meta, keys::hard_state(shard)),
@@ -317,11 +345,17 @@ impl Engine for RocksEngine {
 
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
         let mut is_long = false;
-        self.store.change(|writer| {
-            self.store.store(writer, writes)?;
-            is_long = writer.journal.wants_keeper();
-            Ok(())
-        })?;
+        for writes in writes.chunk_by(|a, b| a.reset == b.reset) {
+            if writes.first().is_some_and(|write| write.reset) {
+                writes.iter().try_for_each(|write| reset::reset(&self.store, write))?;
+                continue;
+            }
+            self.store.change(|writer| {
+                self.store.store(writer, writes)?;
+                is_long = writer.journal.wants_keeper();
+                Ok(())
+            })?;
+        }
         if is_long {
             self.keeper.wake();
         }
@@ -465,5 +499,9 @@ impl Engine for RocksEngine {
             batch.put_cf(self.store.cf(keys::CF_META), &key, keys::seal(&key, bytes));
         }
         self.store.put_synced(batch)
+    }
+
+    fn measure_syncs(&self) -> Result<Vec<Duration>, StorageError> {
+        room::measure_syncs(&self.store.dir)
     }
 }

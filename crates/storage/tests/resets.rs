@@ -1,0 +1,157 @@
+//! Resets: a snapshot takes the place of a shard, while others write, and whenever the process dies.
+//!
+//! The writer is this test program itself, started again with [`DIR`] set: its one case then writes until it is killed.
+
+use palisade_storage::*;
+use routing::ShardId;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+/// Tells the child where to write.
+const DIR: &str = "PALISADE_TEST_RESET_IN";
+/// Is reset again and again: by generations.
+const RESET: ShardId = ShardId(0);
+/// Writes all the time.
+const BUSY: ShardId = ShardId(1);
+/// So small that segments change many times while a snapshot is flushed, and are retired.
+const SEGMENT_BYTES: u64 = 16 << 10;
+/// Log entries that follow each snapshot.
+const FOLLOWING: u64 = 3;
+
+fn open(dir: &Path) -> RocksEngine {
+    RocksEngine::open_with_segments(dir, SEGMENT_BYTES).expect("opens")
+}
+
+/// What says of which generation it is, in all of its parts.
+fn generation(number: u64) -> Vec<u8> {
+    number.to_le_bytes().to_vec()
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[..8].try_into().expect("a number"))
+}
+
+fn snapshot(number: u64) -> ShardWrite {
+    let record = |key: u64| (key.to_be_bytes().to_vec(), Some([generation(number), vec![7; 900]].concat()));
+    ShardWrite {
+        shard: RESET,
+        reset: true,
+        hard_state: Some(generation(number)),
+        applied: Some(generation(number)),
+        table: (0..40 + number % 7).map(record).collect(),
+        ..Default::default()
+    }
+}
+
+/// The log goes on after the snapshot of this generation: the first entry is the one after it.
+fn following(number: u64, nth: u64) -> ShardWrite {
+    ShardWrite {
+        shard: RESET,
+        entries: vec![(100 * number + nth, generation(number))],
+        hard_state: Some(generation(number)),
+        ..Default::default()
+    }
+}
+
+fn busy(number: u64) -> ShardWrite {
+    ShardWrite {
+        shard: BUSY,
+        entries: vec![(number, [generation(number), vec![9; 500]].concat())],
+        hard_state: Some(generation(number)),
+        truncate_to: number.is_multiple_of(16).then(|| number - 8),
+        ..Default::default()
+    }
+}
+
+/// The generation of the shard that is reset, and the last entry of the busy one.
+fn check(engine: &RocksEngine) -> (u64, u64) {
+    let found = engine.recover(RESET).expect("recovers");
+    let of = found.applied.as_deref().map_or(0, number);
+    assert_eq!(
+        found.hard_state.as_deref().map_or(0, number),
+        of,
+        "the hard state is of another generation than the table"
+    );
+    assert_eq!(found.table.len() as u64, if of == 0 { 0 } else { 40 + of % 7 }, "a record of another generation");
+    for (key, value) in &found.table {
+        assert_eq!(number(value), of, "the table's record {key:?}");
+    }
+    for (at, (index, bytes)) in found.entries.iter().enumerate() {
+        assert_eq!((*index, number(bytes)), (100 * of + 1 + at as u64, of), "the log does not follow its snapshot");
+    }
+    let busy = engine.recover(BUSY).expect("recovers");
+    (of, busy.entries.last().map_or(0, |(index, _)| *index))
+}
+
+#[test]
+fn writer() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let engine = Arc::new(open(Path::new(&dir)));
+    let (reset, last) = check(&engine);
+    let say = |line: String| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "\n{line}").and_then(|()| out.flush()).expect("the parent listens");
+    };
+    let resets = {
+        let engine = engine.clone();
+        std::thread::spawn(move || {
+            for number in reset + 1.. {
+                engine.write(&[snapshot(number)]).expect("resets");
+                say(format!("reset {number}"));
+                (1..=FOLLOWING).for_each(|nth| engine.write(&[following(number, nth)]).expect("writes"));
+            }
+        })
+    };
+    for number in last + 1.. {
+        engine.write(&[busy(number)]).expect("writes");
+        say(format!("busy {number}"));
+    }
+    resets.join().expect("the other thread");
+}
+
+fn spawn(dir: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("this test program has a path"));
+    command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the writer starts")
+}
+
+#[test]
+fn a_reset_is_there_in_one_piece_or_not_at_all_whenever_the_process_dies() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (mut reset, mut last) = (0, 0);
+    for round in 0..20u64 {
+        let mut child = spawn(dir.path());
+        let mut heard = 0;
+        for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+            let line = line.expect("a line");
+            let told = |what: &str| line.strip_prefix(what).map(|number| number.parse::<u64>().expect("a number"));
+            reset = told("reset ").unwrap_or(reset);
+            last = told("busy ").unwrap_or(last);
+            heard += u64::from(told("busy ").is_some());
+            if heard == 5 + round * 7 {
+                child.kill().expect("kill"); // what else comes down the pipe was acknowledged, too
+            }
+        }
+        child.wait().expect("wait");
+        let (found, busy) = check(&open(dir.path()));
+        assert!(
+            found >= reset && busy >= last,
+            "round {round}: {reset} and {last} acknowledged, {found} and {busy} found"
+        );
+    }
+    assert!(reset > 0, "no reset was acknowledged in all rounds");
+}
+
+/// Without a crash between them: resets, other writes and both at once, in one call.
+#[test]
+fn resets_and_other_writes_of_one_call_happen_in_their_order() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let engine = open(dir.path());
+    let writes = [busy(1), snapshot(1), following(1, 1), busy(2), snapshot(2), snapshot(3), following(3, 1), busy(3)];
+    engine.write(&writes).expect("writes");
+    assert_eq!(check(&engine), (3, 3));
+    drop(engine);
+    assert_eq!(check(&open(dir.path())), (3, 3));
+}
