@@ -39,7 +39,7 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
     let cluster = cluster_config(args, &sockets)?;
     let mut nodes = Vec::new();
     for (id, (socket, node_metrics)) in (1..).zip(sockets) {
-        let engine = open_engine(&data.path().join(format!("node-{id}"))).await?;
+        let engine = open_engine(&data.path().join(format!("node-{id}")), 0).await?;
         let options = NodeOptions {
             cluster: cluster.clone(),
             id: NodeId(id),
@@ -68,6 +68,7 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
             ended = gateway.wait() => ended.map_err(gateway_failure),
         }
     };
+    crate::end::within(crate::end::STOPS_WITHIN);
     gateway.shutdown().await;
     let stopped = stop(nodes).await;
     outcome.and(stopped)

@@ -17,6 +17,8 @@ pub enum Exit {
     Held = 3,
     /// Not the owner (any more), expired, session lost.
     Fenced = 4,
+    /// A node ended itself, or was ended, because its disk does not finish a write (`EX_IOERR` of sysexits.h).
+    DiskHangs = 74,
 }
 
 impl From<Exit> for ExitCode {

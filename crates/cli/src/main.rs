@@ -5,6 +5,7 @@ mod bench;
 mod cluster_file;
 mod dev;
 mod duration;
+mod end;
 mod exec;
 mod failure;
 mod heap;
@@ -70,13 +71,20 @@ fn main() -> ExitCode {
         // Nothing that still runs in the background is worth waiting for.
         _ => runtime.shutdown_background(),
     }
-    match outcome {
+    let code = match outcome {
         Ok(code) => code,
         Err(failure) => {
             failure.print(wants_json(&cli.command));
-            failure.exit.into()
+            if let Command::Node(_) | Command::Dev(_) = &cli.command {
+                end::now(failure.exit as u8);
+            }
+            return failure.exit.into();
         }
+    };
+    if let Command::Node(_) | Command::Dev(_) = &cli.command {
+        end::now(0);
     }
+    code
 }
 
 async fn run(command: &Command) -> Result<ExitCode, Failure> {

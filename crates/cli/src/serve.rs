@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::cluster_file::{load, warn_if_wide};
+use crate::end;
 use crate::failure::{Exit, Failure};
 use gateway::{Gateway, GatewayOptions};
 use node::{FirstStart, Node, NodeOptions};
@@ -9,11 +10,13 @@ use routing::NodeId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Engine, RocksEngine, StorageError};
+use storage::{Engine, RocksEngine, RocksOptions, Room, StorageError};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A node that failed is given so long to end its threads.
 const FAILED_STOP_MAX: Duration = Duration::from_secs(5);
+/// How often a start that takes long says so.
+const SAYS_SO_EVERY: Duration = Duration::from_secs(10);
 /// Where a gateway listens when nothing says otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 
@@ -30,22 +33,47 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
     }
     let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
-    let engine = open_engine(&dir).await?;
+    let reserve_bytes = cluster.settings.disk_reserve_bytes;
+    let engine = saying_so("opening the data directory", open_engine(&dir, reserve_bytes)).await?;
     let first_start = match (args.reseed, args.new_cluster) {
         (true, _) => FirstStart::Reseed,
         (false, true) => FirstStart::NewCluster,
         (false, false) => FirstStart::AskPeers,
     };
     let options = NodeOptions { cluster, id, engine, first_start, listener: None, metrics_listener: None };
-    let node = Node::start(options).await.map_err(node_failure)?;
+    let node = match saying_so("starting on the data directory", Node::start(options)).await {
+        Ok(node) => node,
+        Err(error) => {
+            end::within(end::STOPS_WITHIN);
+            return Err(node_failure(error));
+        }
+    };
     let failed = tokio::select! {
         () = told_to_stop() => None,
         error = node.wait_failed() => Some(error),
     };
+    end::within(end::STOPS_WITHIN);
     let Some(error) = failed else { return node.shutdown().await.map_err(node_failure) };
     // A thread that is in the store while the process exits would crash it. One that a dead disk holds is not waited for.
     let _ = tokio::time::timeout(FAILED_STOP_MAX, node.shutdown()).await;
     Err(node_failure(error))
+}
+
+/// Awaits something that needs the disk, and says so while it takes long.
+async fn saying_so<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let began = std::time::Instant::now();
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(SAYS_SO_EVERY, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                let s = began.elapsed().as_secs();
+                tracing::warn!(
+                    "still {what} after {s} s: there is much to read, or the disk is slow or hangs (dmesg, iostat)"
+                );
+            }
+        }
+    }
 }
 
 /// Runs a gateway to its end.
@@ -79,11 +107,17 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
 ///
 /// # Errors
 /// If the directory cannot be used.
-pub async fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
+pub async fn open_engine(dir: &Path, reserve_bytes: u64) -> Result<Arc<dyn Engine>, Failure> {
     let (owned, shown) = (dir.to_owned(), dir.display().to_string());
-    let opened = tokio::task::spawn_blocking(move || RocksEngine::open(&owned)).await;
+    let opened = tokio::task::spawn_blocking(move || {
+        RocksEngine::open_with(&owned, RocksOptions { reserve_bytes, ..RocksOptions::default() })
+    })
+    .await;
     match opened {
-        Ok(Ok(engine)) => Ok(Arc::new(engine)),
+        Ok(Ok(engine)) => {
+            say_room(&shown, engine.room());
+            Ok(Arc::new(engine))
+        }
         Ok(Err(error)) => {
             let next = match error {
                 StorageError::Damaged(_) => format!("move {shown} away, and start the node with --reseed"),
@@ -92,6 +126,20 @@ pub async fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
             Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: {error}"), next))
         }
         Err(error) => Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: opening it failed: {error}"), "")),
+    }
+}
+
+fn say_room(dir: &str, room: Room) {
+    match room {
+        Room::Enough => {}
+        Room::Little { free_bytes } => tracing::warn!(
+            free_bytes,
+            "the disk of {dir} is nearly full: make room on it. Without room this node stops, and cannot start again"
+        ),
+        Room::ReserveUsed { free_bytes } => tracing::warn!(
+            free_bytes,
+            "the disk of {dir} is full: the node starts with the room that it had kept for that, once. Make room on it now"
+        ),
     }
 }
 
@@ -128,7 +176,8 @@ pub async fn told_to_stop() {
 }
 
 pub fn node_failure(error: node::NodeError) -> Failure {
-    Failure::new(Exit::Error, "NODE", error.to_string(), "")
+    let exit = if matches!(error, node::NodeError::DiskHangs(_)) { Exit::DiskHangs } else { Exit::Error };
+    Failure::new(exit, "NODE", error.to_string(), "")
 }
 
 pub fn gateway_failure(error: gateway::GatewayError) -> Failure {

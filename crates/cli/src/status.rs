@@ -11,6 +11,9 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use wire::v1::{ClusterStatusResponse, Member, ShardStatus};
 
+/// From here on a sync is worth a word: operations wait for it, and elections for two.
+const SLOW_SYNC_US: u64 = 100_000;
+
 /// Runs the verb.
 ///
 /// # Errors
@@ -86,6 +89,12 @@ struct NodeJson {
     zone: String,
     reachable: bool,
     leads: usize,
+    /// Since when its disk has a write under way; 0: it has none. `None`: it did not answer.
+    disk_write_age_ms: Option<u64>,
+    /// For longer than elections take: the node neither leads nor votes.
+    disk_hangs: bool,
+    /// How long a sync usually takes.
+    disk_sync_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,8 +113,30 @@ impl<'a> StatusJson<'a> {
             zone: node.zone.clone(),
             reachable: node.reachable,
             leads: shards.iter().filter(|shard| shard.leader == Some(node.node)).count(),
+            disk_write_age_ms: disk_of(status, node.node).map(|told| told.disk_write_age_ms),
+            disk_hangs: disk_of(status, node.node).is_some_and(|told| told.disk_hangs),
+            disk_sync_ms: disk_of(status, node.node).map(|told| told.disk_sync_us as f64 / 1_000.0),
         });
         StatusJson { cluster: &status.cluster, map_version: status.map_version, nodes: nodes.collect(), shards }
+    }
+}
+
+/// What a node's replicas say of its disk: the worst of it, since each said it at another moment.
+fn disk_of(status: &ClusterStatusResponse, node: u64) -> Option<&ShardStatus> {
+    let told = status.shards.iter().filter(|replica| replica.node == node);
+    told.max_by_key(|replica| (replica.disk_hangs, replica.disk_write_age_ms))
+}
+
+fn disk_in_words(told: Option<&ShardStatus>) -> String {
+    match told {
+        None => "-".into(),
+        Some(told) if told.disk_hangs => {
+            format!("HANGS: write under way for {:.1} s", told.disk_write_age_ms as f64 / 1_000.0)
+        }
+        Some(told) if told.disk_sync_us >= SLOW_SYNC_US => {
+            format!("slow: a sync takes {} ms", told.disk_sync_us / 1_000)
+        }
+        Some(_) => "ok".into(),
     }
 }
 
@@ -170,7 +201,7 @@ fn summary(shard: u32, replicas: &[&ShardStatus]) -> ShardSummary {
 fn print(status: &ClusterStatusResponse, shards: &[ShardSummary]) {
     let paint = Paint::stdout();
     emit(&format!("{} {} (map version {})\n", paint.dim("cluster"), one_line(&status.cluster), status.map_version));
-    let mut rows = vec![["node", "address", "zone", "state", "leads"].map(String::from).to_vec()];
+    let mut rows = vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
     for node in &status.nodes {
         rows.push(vec![
             node.node.to_string(),
@@ -178,6 +209,7 @@ fn print(status: &ClusterStatusResponse, shards: &[ShardSummary]) {
             if node.zone.is_empty() { "-".into() } else { node.zone.clone() },
             if node.reachable { "up" } else { "DOWN" }.into(),
             shards.iter().filter(|shard| shard.leader == Some(node.node)).count().to_string(),
+            disk_in_words(disk_of(status, node.node)),
         ]);
     }
     print_table(&rows);
@@ -265,6 +297,20 @@ mod tests {
         assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [3], "it has no vote yet");
         leader.members[2].learner = false;
         assert_eq!(reseeding(&[leader, reseeded]), [0; 0]);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_shown_beside_its_node() {
+        let mut told = replica(2, "follower", 1, 10, 7);
+        assert_eq!(disk_in_words(Some(&told)), "ok");
+        told.disk_sync_us = 350_000;
+        assert_eq!(disk_in_words(Some(&told)), "slow: a sync takes 350 ms");
+        (told.disk_write_age_ms, told.disk_hangs) = (3_240, true);
+        assert_eq!(disk_in_words(Some(&told)), "HANGS: write under way for 3.2 s");
+        let status =
+            ClusterStatusResponse { shards: vec![replica(2, "follower", 1, 10, 7), told], ..Default::default() };
+        assert!(disk_of(&status, 2).expect("it answered").disk_hangs, "one replica of it said so");
+        assert_eq!(disk_in_words(disk_of(&status, 1)), "-");
     }
 
     #[test]

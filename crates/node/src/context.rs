@@ -3,6 +3,7 @@
 use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::disk::DiskWatch;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -28,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) peers: BTreeMap<NodeId, String>,
     pub(crate) host: Arc<Host>,
     pub(crate) writer: LogWriter,
+    pub(crate) disk: Arc<DiskWatch>,
     pub(crate) engine: Arc<dyn Engine>,
     /// Shared with the threads that wait for the disk.
     pub(crate) stores: Arc<Stores>,

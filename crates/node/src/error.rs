@@ -23,6 +23,9 @@ pub enum NodeError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on processes (ulimit -u)")]
     Thread(String),
+    /// The disk hangs: a write does not end. The process should end without waiting for anything.
+    #[error("{0}")]
+    DiskHangs(String),
     /// Something fatal happened while running. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),

@@ -27,6 +27,13 @@ pub(crate) fn serving(context: &Context) -> Result<(), String> {
     if !context.stores.awaited().is_empty() {
         return Err("the node takes no part yet: its data directory is new, and not all peers have greeted it".into());
     }
+    let disk = context.disk.state();
+    if disk.hangs {
+        let s = disk.write_age_ms as f64 / 1_000.0;
+        return Err(format!(
+            "the disk hangs: a write is under way for {s:.1} s, and this node neither leads nor votes"
+        ));
+    }
     let without: Vec<ShardId> =
         context.board.leaders().filter(|known| known.leader.is_none()).map(|known| known.shard).collect();
     match without.as_slice() {

@@ -11,6 +11,7 @@ mod addresses;
 mod board;
 mod clock;
 mod context;
+mod disk;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -3,8 +3,9 @@
 //! * The phase only rises: running, draining, stopped, failed.
 //! * The first failure is the one that is kept, and it is logged here, once.
 
+use crate::error::NodeError;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::sync::watch;
 
 /// See the module.
@@ -27,21 +28,35 @@ pub(crate) struct Lifecycle {
     phase: AtomicU8,
     watch: watch::Sender<Phase>,
     failure: OnceLock<String>,
+    disk_hangs: AtomicBool,
 }
 
 impl Lifecycle {
     pub(crate) fn new() -> Self {
         let watch = watch::Sender::new(Phase::Running);
-        Lifecycle { phase: AtomicU8::new(Phase::Running as u8), watch, failure: OnceLock::new() }
+        Lifecycle {
+            phase: AtomicU8::new(Phase::Running as u8),
+            watch,
+            failure: OnceLock::new(),
+            disk_hangs: AtomicBool::new(false),
+        }
     }
 
     /// Ends the node: nothing is answered from here on.
     pub(crate) fn fail(&self, what: impl Into<String>) {
         let what = what.into();
-        if self.failure.set(what.clone()).is_ok() {
+        let is_first = self.failure.set(what.clone()).is_ok();
+        // First: where the log cannot be written to (its disk hangs, its pipe is full), the node ends all the same.
+        self.enter(Phase::Failed);
+        if is_first {
             tracing::error!(reason = %what, "node stops: fatal");
         }
-        self.enter(Phase::Failed);
+    }
+
+    /// Ends the node, because its disk does not end a write.
+    pub(crate) fn disk_hangs(&self, what: impl Into<String>) {
+        self.disk_hangs.store(true, Ordering::SeqCst);
+        self.fail(what);
     }
 
     /// Goes to `phase`, unless already further.
@@ -59,14 +74,21 @@ impl Lifecycle {
         self.phase.load(Ordering::SeqCst) >= Phase::Failed as u8
     }
 
+    /// Everything ends.
+    pub(crate) fn stopped(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) >= Phase::Stopped as u8
+    }
+
     /// Take nothing new.
     pub(crate) fn draining(&self) -> bool {
         self.phase.load(Ordering::SeqCst) >= Phase::Draining as u8
     }
 
     /// What went wrong, if anything did.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.get().cloned()
+    pub(crate) fn failure(&self) -> Option<NodeError> {
+        let what = self.failure.get().cloned()?;
+        let kind = if self.disk_hangs.load(Ordering::SeqCst) { NodeError::DiskHangs } else { NodeError::Failed };
+        Some(kind(what))
     }
 
     /// Returns once the phase is `phase` or later.

@@ -37,8 +37,17 @@ pub(crate) const WRITE_JOBS_MAX: usize = 4_096;
 /// See [`WRITE_JOBS_MAX`].
 pub(crate) const WRITE_BYTES_MAX: usize = 16 << 20;
 
+/// How often the disk's write under way is looked at, in milliseconds: a small part of two election timeouts.
+pub(crate) const DISK_LOOK_MS: u64 = 50;
+/// How often it is looked at how long syncs usually take, in milliseconds.
+pub(crate) const SYNCS_LOOKED_AT_EVERY_MS: u64 = 10_000;
+/// How long a shutdown waits for the node's threads: a disk that hangs holds the log writer.
+pub(crate) const THREADS_END_MAX: Duration = Duration::from_secs(7);
+
 /// Bytes of messages that wait for one peer; the newest are dropped above it.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 32 << 20;
+/// Bytes of urgent messages (heartbeats, votes) that wait for one peer, beside those; the newest are dropped above it.
+pub(crate) const OUTBOX_URGENT_BYTES_MAX: usize = 1 << 20;
 /// A peer frame is closed once it holds this much.
 pub(crate) const PEER_FRAME_BYTES: usize = 1 << 20;
 /// Largest frame accepted from a peer: one Raft message may be larger than `PEER_FRAME_BYTES`.

@@ -64,6 +64,12 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    /// A way in for one who answers the receiver's own questions.
+    pub(crate) fn sender(&self) -> Sender<T> {
+        self.0.lock().senders += 1;
+        Sender(self.0.clone())
+    }
+
     /// Appends all that is there to `into`, waiting for the first message until `timeout` has passed (for ever without one).
     pub(crate) fn take_all(&self, into: &mut Vec<T>, timeout: Option<Duration>) -> Received {
         let until = timeout.map(|timeout| Instant::now() + timeout);

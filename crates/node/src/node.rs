@@ -8,10 +8,11 @@ use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::disk::{DiskWatch, Watched, Watcher};
 use crate::error::NodeError;
 use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{AWAITED_EVERY, CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX};
+use crate::limits::{AWAITED_EVERY, CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
 use crate::metrics::Metrics;
 use crate::service::Shards;
 use crate::stores::{FirstStart, Stores};
@@ -77,11 +78,29 @@ impl Node {
         let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
         let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
         let peers: BTreeMap<NodeId, String> = others.map(|node| (node.id, node.address.clone())).collect();
+        let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
+            .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
+        let lifecycle = Arc::new(Lifecycle::new());
+        // An early return ends what watches the disk.
+        let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
+        let (host, inboxes) = Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
+        let (host, metrics, disk) = (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
+        let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });
+        Watcher {
+            disk: disk.clone(),
+            host: host.clone(),
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+            settings: settings.clone(),
+        }
+        .start()
+        .map_err(|error| NodeError::Thread(error.to_string()))?;
         let (stores, replicas) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
-            let (engine, settings) = (engine.clone(), settings.clone());
+            let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
             let (map, hosted, peers) = (map.clone(), hosted.clone(), peers.clone());
             let opened = tokio::task::spawn_blocking(move || {
+                engine.measure_syncs()?.into_iter().for_each(|took| disk.synced(took));
                 let unix_s = clock.now().wall_ms / 1_000;
                 let (stores, boot) = Stores::open(engine.clone(), &identity, peers.into_keys(), first_start, unix_s)?;
                 let incarnation = stores.own().incarnation;
@@ -89,20 +108,18 @@ impl Node {
                 let replicas = open_replicas(&*engine, &map, &hosted, (id, incarnation), boot, &settings, clock)?;
                 Ok::<_, NodeError>((Arc::new(stores), replicas))
             });
-            opened.await.map_err(|error| NodeError::Thread(error.to_string()))??
+            tokio::select! {
+                opened = opened => opened.map_err(|error| NodeError::Thread(error.to_string()))??,
+                failure = failure(&lifecycle) => return Err(failure),
+            }
         };
 
-        let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
-            .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
-        let lifecycle = Arc::new(Lifecycle::new());
-        let (host, inboxes) = Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
-        let (host, metrics) = (Arc::new(host), Arc::new(metrics));
         let report: Report = {
             let host = host.clone();
             Box::new(move |thread, persisted| host.persisted(thread, persisted))
         };
         let (writer, writer_thread) =
-            LogWriter::start(engine.clone(), host.threads(), report, lifecycle.clone(), metrics.clone())
+            LogWriter::start(engine.clone(), host.threads(), report, lifecycle.clone(), metrics.clone(), disk.clone())
                 .map_err(|error| NodeError::Thread(error.to_string()))?;
         let context = Arc::new(Context {
             id,
@@ -119,6 +136,7 @@ impl Node {
             peers,
             host,
             writer,
+            disk,
             engine,
             stores,
             lifecycle,
@@ -138,6 +156,7 @@ impl Node {
             tasks: JoinSet::new(),
         };
         // From here on an early return drops the handle, which ends what was started.
+        unless_started.0 = None;
         handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
         for (peer, store) in context.stores.known() {
             let incarnation = store.incarnation;
@@ -207,9 +226,7 @@ impl NodeHandle {
     /// Returns when something fatal happened: the node answers nothing any more, and the process should end with this
     /// message. Pends for as long as the node is well, and for ever once it was shut down.
     pub async fn wait_failed(&self) -> NodeError {
-        let lifecycle = &self.context.lifecycle;
-        lifecycle.reached(Phase::Failed).await;
-        NodeError::Failed(lifecycle.failure().unwrap_or_else(|| "the node failed".into()))
+        failure(&self.context.lifecycle).await
     }
 
     /// Ends the node as if its process was killed: nothing more is written, answered or handed over. Returns once nothing
@@ -224,7 +241,8 @@ impl NodeHandle {
     /// what was queued.
     ///
     /// # Errors
-    /// [`NodeError::Failed`] if it had failed, or failed meanwhile.
+    /// [`NodeError::Failed`] if it had failed, or failed meanwhile; [`NodeError::DiskHangs`] if its threads did not end within
+    /// seven seconds, because the disk does not finish a write. The process should exit then, without waiting for anything.
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         let context = self.context.clone();
         context.lifecycle.enter(Phase::Draining);
@@ -238,12 +256,20 @@ impl NodeHandle {
             self.tasks.shutdown().await;
         }
         let (threads, writer) = (std::mem::take(&mut self.shard_threads), self.writer_thread.take());
-        let joined = tokio::task::spawn_blocking(move || join_threads(&context, threads, writer)).await;
-        if let Err(error) = joined {
-            tracing::error!(%error, "the node's threads did not end well");
+        let joined = tokio::task::spawn_blocking(move || join_threads(&context, threads, writer));
+        match tokio::time::timeout(THREADS_END_MAX, joined).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the node's threads did not end well"),
+            Err(_) => {
+                let s = THREADS_END_MAX.as_secs();
+                self.context.lifecycle.disk_hangs(format!(
+                    "this node was told to stop, and its disk did not finish what was queued within {s} s; nothing that it \
+                     acknowledged is lost. Look after the disk (dmesg, smartctl) before it is started again"
+                ));
+            }
         }
         match self.context.lifecycle.failure() {
-            Some(failure) => Err(NodeError::Failed(failure)),
+            Some(failure) => Err(failure),
             None => {
                 tracing::info!(node = %self.context.id, "node stopped");
                 Ok(())
@@ -308,6 +334,23 @@ impl Drop for NodeHandle {
         self.context.host.stop();
         self.context.writer.stop();
     }
+}
+
+/// Until the node has started, what was started for it ends with this.
+struct StopsOnDrop(Option<Arc<Lifecycle>>);
+
+impl Drop for StopsOnDrop {
+    fn drop(&mut self) {
+        if let Some(lifecycle) = &self.0 {
+            lifecycle.enter(Phase::Stopped);
+        }
+    }
+}
+
+/// Returns when the node has failed.
+async fn failure(lifecycle: &Lifecycle) -> NodeError {
+    lifecycle.reached(Phase::Failed).await;
+    lifecycle.failure().unwrap_or_else(|| NodeError::Failed("the node failed".into()))
 }
 
 fn shard_threads(settings: &Settings, shards: usize) -> usize {

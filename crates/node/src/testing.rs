@@ -4,6 +4,7 @@ use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::disk::DiskWatch;
 use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -25,6 +26,10 @@ pub(crate) fn map() -> ShardMap {
     ShardMap::even(MapVersion(3), shards.into())
 }
 
+pub(crate) fn disk() -> Arc<DiskWatch> {
+    Arc::new(DiskWatch::new(Clock::start()))
+}
+
 pub(crate) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new([ShardId(0), ShardId(1)], [NodeId(1), NodeId(2)]).unwrap())
 }
@@ -41,7 +46,7 @@ pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: u
     let (host, lifecycle, metrics) = (Arc::new(host), Arc::new(Lifecycle::new()), metrics());
     let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
     let (writer, _) =
-        LogWriter::start(engine.clone(), 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone()).unwrap();
+        LogWriter::start(engine.clone(), 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone(), disk()).unwrap();
     let peer = NodeId(3 - id.0);
     let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
     let (stores, _) = Stores::open(engine.clone(), &identity, [peer], FirstStart::AskPeers, 0).unwrap();
@@ -55,6 +60,7 @@ pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: u
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
         host,
         writer,
+        disk: disk(),
         engine,
         stores: Arc::new(stores),
         lifecycle,

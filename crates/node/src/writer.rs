@@ -2,17 +2,22 @@
 //! (retention, and which peers are known).
 //!
 //! It merges whatever all shards have queued into one [`Engine::write`], so that one sync serves them all, and meanwhile
-//! the next batch fills. It promises that jobs are written in the order in which each thread queued them, and that
+//! the next batch fills. Snapshots that replace a shard are written beside it ([`resets`]). It promises that jobs are written in the order in which each thread queued them, and that
 //! nothing is reported before the write that holds it has returned. A failed write ends the node; it is never tried
 //! again.
 //!
 //! Its queue is bounded by those who fill it: a replica stops at its entries in flight, and a snapshot's task has one
 //! job at a time.
 
+mod resets;
+
+use crate::disk::DiskWatch;
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::limits::{WRITE_BYTES_MAX, WRITE_JOBS_MAX};
 use crate::mailbox::{Received, Receiver, Sender, mailbox};
 use crate::metrics::Metrics;
+use resets::Resets;
+use routing::ShardId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -42,6 +47,8 @@ pub(crate) enum Done {
 #[derive(Debug)]
 enum Message {
     Job(WriteJob),
+    /// A snapshot of this shard is on disk.
+    ResetDone(ShardId, Done),
     Stop,
 }
 
@@ -67,9 +74,11 @@ impl LogWriter {
         report: Report,
         lifecycle: Arc<Lifecycle>,
         metrics: Arc<Metrics>,
+        disk: Arc<DiskWatch>,
     ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
         let (sender, receiver) = mailbox();
-        let thread = Thread { receiver, engine, threads, report, lifecycle, metrics };
+        let resets = Resets::default();
+        let thread = Thread { receiver, engine, threads, report, lifecycle, metrics, disk, resets };
         let handle = std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
         Ok((LogWriter { sender }, handle))
     }
@@ -109,39 +118,61 @@ struct Thread {
     report: Report,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
+    disk: Arc<DiskWatch>,
+    resets: Resets,
 }
 
 impl Thread {
-    fn run(self) {
-        let _guard = PanicGuard { lifecycle: &self.lifecycle, thread: "log-writer" };
+    fn run(mut self) {
+        let lifecycle = self.lifecycle.clone();
+        let _guard = PanicGuard { lifecycle: &lifecycle, thread: "log-writer" };
         let mut arrived = Vec::new();
         let mut queue = VecDeque::new();
         let mut writes = Vec::new();
         let mut done = Vec::new();
+        let mut go_on = true;
         loop {
             // What is left of a full batch goes first; what came meanwhile joins it.
             let patience = if queue.is_empty() { None } else { Some(Duration::ZERO) };
             if self.receiver.take_all(&mut arrived, patience) == Received::Closed && queue.is_empty() {
                 return;
             }
-            queue.extend(arrived.drain(..));
-            let go_on = gather(&mut queue, &mut writes, &mut done);
+            for message in arrived.drain(..) {
+                match message {
+                    Message::ResetDone(shard, written) => {
+                        done.push(written);
+                        let next = self.resets.is_done(shard);
+                        next.into_iter().rev().for_each(|job| queue.push_front(Message::Job(job)));
+                    }
+                    // What was said after the end is not heard.
+                    _ if !go_on => {}
+                    message => queue.push_back(message),
+                }
+            }
             if self.lifecycle.failed() {
                 return;
             }
+            // At once: what a snapshot held back may take a while.
+            self.tell(&mut done);
+            go_on &= gather(&mut queue, &mut self.resets, &mut writes, &mut done);
             if !writes.is_empty() {
                 let began = Instant::now();
-                if let Err(error) = self.engine.write(&writes) {
+                self.disk.log_write_begins();
+                let written = self.engine.write(&writes);
+                let took = began.elapsed();
+                let synced = writes.iter().any(ShardWrite::has_log);
+                self.disk.log_write_ended(synced, took);
+                if let Err(error) = written {
                     self.lifecycle.fail(error.to_string());
                     return;
                 }
                 let entries = writes.iter().map(|write| write.entries.len()).sum();
-                let synced = writes.iter().any(|write| write.has_log() || write.reset);
-                self.metrics.wrote(synced, began.elapsed(), entries, writes.len());
+                self.metrics.wrote(synced, took, entries, writes.len());
                 writes.clear();
             }
             self.tell(&mut done);
-            if !go_on {
+            self.resets.go_on(&self.engine, &self.lifecycle, || self.receiver.sender());
+            if !go_on && queue.is_empty() && self.resets.is_idle() {
                 return;
             }
         }
@@ -169,16 +200,26 @@ impl Thread {
 }
 
 /// Takes what is there, within bounds: whether there is more to come after it.
-fn gather(queue: &mut VecDeque<Message>, writes: &mut Vec<ShardWrite>, done: &mut Vec<Done>) -> bool {
+fn gather(
+    queue: &mut VecDeque<Message>,
+    resets: &mut Resets,
+    writes: &mut Vec<ShardWrite>,
+    done: &mut Vec<Done>,
+) -> bool {
     let mut bytes = 0;
     while done.len() < WRITE_JOBS_MAX && bytes < WRITE_BYTES_MAX {
         match queue.pop_front() {
             Some(Message::Job(job)) => {
+                let Some(job) = resets.divert(job) else { continue };
                 bytes += job.write.as_ref().map_or(0, size_bytes);
                 writes.extend(job.write);
                 done.push(job.done);
             }
-            Some(Message::Stop) => return false,
+            Some(Message::Stop) => {
+                queue.clear();
+                return false;
+            }
+            Some(Message::ResetDone(..)) => unreachable!("taken when it arrived"),
             None => break,
         }
     }

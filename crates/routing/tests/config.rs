@@ -172,6 +172,8 @@ fn settings() {
         ("log_keep_bytes: 99999999999", "log_keep_bytes"),
         ("history_days: 0", "history_days"),
         ("waiter_grace_ms: 99999999", "waiter_grace_ms"),
+        ("disk_hang_exit_ms: 10", "choose 1000 to 3600000"),
+        ("disk_reserve_bytes: 99999999999999", "disk_reserve_bytes"),
         ("shard_threads: 100000", "shard_threads"),
     ] {
         refused(&with("shards", "shards", &format!("settings: {{{setting}}}")), &[words]);

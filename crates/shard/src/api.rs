@@ -1,7 +1,9 @@
 //! What goes into a replica, and what comes out.
 
+use crate::snapshot_message::LoadedSnapshot;
 use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure};
 use routing::{NodeId, ShardId};
+use std::sync::Arc;
 use storage::ShardWrite;
 
 /// The host's clocks at one moment.
@@ -25,6 +27,9 @@ pub enum Input {
     Wake,
     /// An encoded Raft message from a peer.
     Peer(Vec<u8>),
+    /// A peer's snapshot message, made ready off this replica's thread ([`load_snapshot`](crate::load_snapshot)). The input
+    /// has the only hand on it: otherwise it is dropped, as if it was lost.
+    Snapshot(Arc<LoadedSnapshot>),
     /// An operation for the log, as encoded by [`locks::Command::encode`]. Answered once.
     Propose {
         /// For the reply.
@@ -67,6 +72,13 @@ pub enum Input {
         node: NodeId,
         /// Delivered.
         ok: bool,
+    },
+    /// How the disk of this replica's node does; until the next of these. At first it works.
+    Disk {
+        /// A write has been under way for longer than elections take: none that begins now can be counted on.
+        hangs: bool,
+        /// Timers of elections run so many times slower, because the usual sync takes that long. 1: as configured.
+        stretch: u32,
     },
     /// Try to become leader now.
     Campaign,
@@ -263,6 +275,12 @@ pub struct PeerMessage {
     /// It carries a snapshot: send it apart, in chunks ([`split_snapshot`](crate::split_snapshot)), and report
     /// [`Input::SnapshotSent`].
     pub is_snapshot: bool,
+    /// A heartbeat or a vote, or the answer to one: it may overtake what else is on its way to the peer.
+    ///
+    /// Raft takes messages in any order. In particular a heartbeat's commit index is no higher than what the leader knows
+    /// the follower to have, so it says nothing of appends that it overtakes; and votes and their answers name their term.
+    /// Behind 32 MiB of appends, a heartbeat would come later than the election that it is to prevent.
+    pub is_urgent: bool,
 }
 
 /// Something to make durable, with all that queued up before it.

@@ -5,13 +5,11 @@
 //! state.
 
 use crate::api::Fatal;
-use crate::membership::check_conf;
-use crate::peer::node_of;
 use crate::replica::Replica;
 use crate::shard_time::Observed;
-use locks::LockTable;
+use crate::snapshot_message::LoadedSnapshot;
 use locks::planted::{self, Bug};
-use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
+use raft::eraftpb::{Snapshot, SnapshotMetadata};
 use raft_prost::Message as _;
 use routing::{NodeId, ShardId};
 use storage::HistoryRecord;
@@ -155,20 +153,11 @@ impl Replica {
         }
     }
 
-    /// A peer's snapshot is checked before Raft hears of it; a damaged one is dropped and will be sent again.
-    pub(crate) fn check_snapshot(&mut self, message: &Message) -> bool {
-        let snapshot = message.get_snapshot();
-        let restored = check_conf(snapshot.get_metadata().get_conf_state()).map_err(str::to_owned);
-        match restored.and_then(|()| LockTable::restore(&snapshot.data).map_err(|error| error.to_string())) {
-            Ok(table) => {
-                self.incoming = Some((snapshot.get_metadata().index, table));
-                true
-            }
-            Err(error) => {
-                let (shard, node, from) = (self.config.shard.0, self.config.node.0, node_of(message.from).0);
-                tracing::warn!(shard, node, from, "refused a snapshot: {error}");
-                false
-            }
+    /// Keeps what a peer's snapshot holds if Raft has accepted it: until it is installed, in this same step.
+    pub(crate) fn keep_if_accepted(&mut self, loaded: LoadedSnapshot) {
+        let accepted = self.raw.raft.raft_log.unstable.snapshot.as_ref();
+        if accepted.is_some_and(|snapshot| snapshot.get_metadata().index == loaded.index()) {
+            self.incoming = Some(loaded);
         }
     }
 
@@ -176,9 +165,9 @@ impl Replica {
     /// goes with it; the sender has put what was missing into the engine before.
     pub(crate) fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let meta = snapshot.get_metadata();
-        let table = match self.incoming.take() {
-            Some((index, table)) if index == meta.index => table,
-            _ => LockTable::restore(&snapshot.data).map_err(|e| self.fatal(format!("installing a snapshot: {e}")))?,
+        let loaded = self.incoming.take().filter(|loaded| loaded.index() == meta.index);
+        let Some(LoadedSnapshot { table, records, .. }) = loaded else {
+            return Err(self.fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
         };
         self.table = table;
         self.observed = Observed::new(self.table.shard_ms(), self.now);
@@ -187,7 +176,7 @@ impl Replica {
         self.incarnations.learn_members(meta.get_conf_state());
         let write = &mut self.pending.write;
         (write.reset, write.entries, write.truncate_to) = (true, Vec::new(), None);
-        write.table = self.table.checkpoint().into_iter().map(|change| (change.key, change.value)).collect();
+        write.table = records.into_iter().map(|change| (change.key, change.value)).collect();
         write.applied = Some(meta.encode_to_vec());
         // The reset wipes the stored one, and this `Ready` may not carry another.
         write.hard_state = Some(self.raw.raft.hard_state().encode_to_vec());

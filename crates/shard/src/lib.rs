@@ -8,6 +8,7 @@
 mod api;
 mod apply;
 mod checkpoint;
+mod disk;
 mod lead;
 mod log_store;
 mod logger;
@@ -25,4 +26,4 @@ mod timers;
 
 pub use api::*;
 pub use replica::Replica;
-pub use snapshot_message::{join_snapshot, split_snapshot};
+pub use snapshot_message::{LoadedSnapshot, join_snapshot, load_snapshot, split_snapshot};

@@ -203,12 +203,14 @@ impl Proposals {
         for entry in self.in_flight.drain(..) {
             replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
         }
+        self.refuse_queued(not_done, replies);
+    }
+
+    /// Empties the queue: nothing of it was done. What is in entries stays in flight.
+    pub(crate) fn refuse_queued(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         (self.own_queued, self.queued_bytes, self.hold) = (0, 0, None);
-        for queued in self.queue.drain(..) {
-            if queued.asked.ticket != 0 {
-                replies.push((queued.asked.ticket, not_done.clone()));
-            }
-        }
+        let asked = self.queue.drain(..).map(|queued| queued.asked.ticket).filter(|ticket| *ticket != 0);
+        replies.extend(asked.map(|ticket| (ticket, reply.clone())));
     }
 
     /// Nobody waits for this ticket any more. Out of the queue it is simply dropped; in flight it goes on unanswered.

@@ -148,11 +148,23 @@ impl Replica {
 
     /// Puts a message among this step's outputs.
     pub(crate) fn post(&mut self, message: &Message) {
+        if self.is_silent() {
+            return; // as if it was lost
+        }
         let (to, is_snapshot) = (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
         if is_snapshot {
             self.sends_snapshot(to);
         }
-        self.out.messages.push(PeerMessage { to, bytes: message.encode_to_vec(), is_snapshot });
+        let is_urgent = matches!(
+            message.msg_type(),
+            MessageType::MsgHeartbeat
+                | MessageType::MsgHeartbeatResponse
+                | MessageType::MsgRequestVote
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgRequestPreVoteResponse
+        );
+        self.out.messages.push(PeerMessage { to, bytes: message.encode_to_vec(), is_snapshot, is_urgent });
     }
 
     /// Compares what Raft says of leadership with what was known, and takes up or lays down what a leader keeps.

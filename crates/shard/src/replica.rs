@@ -2,6 +2,7 @@
 
 use crate::api::*;
 use crate::checkpoint::Checkpointing;
+use crate::disk::Disk;
 use crate::lead::Lead;
 use crate::log_store::LogStore;
 use crate::logger::logger;
@@ -12,6 +13,7 @@ use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
 use crate::ready::{Pending, UnpersistedQueue};
 use crate::shard_time::Observed;
+use crate::snapshot_message::LoadedSnapshot;
 use locks::planted::{self, Bug};
 use locks::{Effects, LockTable, Stamp};
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
@@ -19,6 +21,7 @@ use raft::{RawNode, ReadOnlyOption, SnapshotStatus};
 use raft_prost::Message as _;
 use routing::{NodeId, ShardId};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use storage::Recovered;
 
 /// One append message carries entries of up to this many bytes.
@@ -59,8 +62,9 @@ pub struct Replica {
     pub(crate) unpersisted: UnpersistedQueue,
     pub(crate) pending: Pending,
     pub(crate) checkpointing: Checkpointing,
-    pub(crate) incoming: Option<(u64, LockTable)>,
+    pub(crate) incoming: Option<LoadedSnapshot>,
     pub(crate) incarnations: Incarnations,
+    pub(crate) disk: Disk,
     pub(crate) committed_at_ticks: [u64; 2],
     pub(crate) effects: Effects,
     pub(crate) out: Outputs,
@@ -134,6 +138,7 @@ impl Replica {
             unpersisted: VecDeque::new(),
             incoming: None,
             incarnations,
+            disk: Disk::default(),
             committed_at_ticks: [0; 2],
             effects: Effects::default(),
             out: Outputs::default(),
@@ -155,7 +160,9 @@ impl Replica {
         for input in inputs {
             self.take(input)?;
         }
-        if let Some(lead) = &mut self.lead {
+        if let Some(lead) = &mut self.lead
+            && !self.disk.hangs
+        {
             if planted::is(Bug::ExpiryWithoutQuorum) {
                 // planted: a leader, deposed or not, ends what is due without asking anybody
                 for (lease, renewal_seq) in lead.take_due_leases(now.mono_ms) {
@@ -223,9 +230,12 @@ impl Replica {
         match input {
             Input::Tick => self.tick(),
             Input::Peer(bytes) => return self.hear(&bytes),
+            Input::Snapshot(loaded) => return self.hear_snapshot(loaded),
             Input::Propose { ticket, command, wait, give_up_at_ms } => {
                 let reply = if self.lead.is_none() {
                     self.not_leading()
+                } else if self.disk.hangs {
+                    Reply::NoLeader
                 } else if self.proposals.push(Asked { ticket, wait }, command, give_up_at_ms) {
                     return Ok(());
                 } else {
@@ -250,6 +260,7 @@ impl Replica {
                 self.members_on(node).into_iter().for_each(|id| self.raw.report_snapshot(id, status));
             }
             Input::Wake => {}
+            Input::Disk { hangs, stretch } => self.on_disk(hangs, stretch),
             Input::Campaign => self.campaign(),
             // planted: nobody is told that it has forgotten everything
             Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
@@ -268,6 +279,14 @@ impl Replica {
     fn tick(&mut self) {
         self.stats.ticks += 1;
         self.committed_at_ticks = [self.committed_at_ticks[1], self.raw.raft.raft_log.committed];
+        if self.disk.hangs {
+            self.tick_without_disk();
+            if let Some(context) = self.reads.tick(&mut self.out.replies) {
+                self.raw.read_index(context);
+            }
+            return self.seed_election_timeout();
+        }
+        self.stretch_election_timeout(self.stats.ticks);
         if !self.awaits_snapshot() {
             self.raw.tick();
         }
@@ -292,7 +311,7 @@ impl Replica {
 
     fn campaign(&mut self) {
         // raft-rs asks a learner, or one who is no member, about that only where it campaigns by itself.
-        if self.awaits_snapshot() || !self.raw.raft.promotable() {
+        if self.awaits_snapshot() || self.disk.hangs || !self.raw.raft.promotable() {
             return;
         }
         if let Err(error) = self.raw.campaign() {
@@ -308,9 +327,32 @@ impl Replica {
             tracing::warn!(shard, node, from = node_of(from).0, "dropped a peer's message: {what}");
             Ok(())
         };
-        let mut message = match Message::decode(bytes) {
+        let message = match Message::decode(bytes) {
             Ok(message) => message,
             Err(error) => return drop(0, &error),
+        };
+        if message.msg_type() != MessageType::MsgSnapshot {
+            return self.hear_message(message, None);
+        }
+        // A damaged one will be sent again.
+        match LoadedSnapshot::of(message) {
+            Ok(loaded) => self.hear_snapshot(Arc::new(loaded)),
+            Err(what) => drop(0, &what),
+        }
+    }
+
+    fn hear_snapshot(&mut self, loaded: Arc<LoadedSnapshot>) -> Result<(), Fatal> {
+        match Arc::into_inner(loaded) {
+            Some(loaded) => self.hear_message(loaded.message.clone(), Some(loaded)),
+            None => Ok(()),
+        }
+    }
+
+    fn hear_message(&mut self, mut message: Message, snapshot: Option<LoadedSnapshot>) -> Result<(), Fatal> {
+        let (shard, node) = (self.config.shard.0, self.config.node.0);
+        let drop = |from: u64, what: &dyn std::fmt::Display| {
+            tracing::warn!(shard, node, from = node_of(from).0, "dropped a peer's message: {what}");
+            Ok(())
         };
         let from = message.from;
         if message.to != self.raw.raft.id || !self.incarnations.may_speak(from) {
@@ -324,15 +366,17 @@ impl Replica {
             Err(Refused::Nonsense(what)) => return drop(from, &what),
             Err(Refused::DataLost(what)) => return Err(self.fatal(what)),
         }
-        if message.msg_type() == MessageType::MsgTimeoutNow && self.awaits_snapshot() {
-            return Ok(());
-        }
-        if message.msg_type() == MessageType::MsgSnapshot && !self.check_snapshot(&message) {
+        if message.msg_type() == MessageType::MsgTimeoutNow && self.awaits_snapshot()
+            || self.needs_disk(message.msg_type())
+        {
             return Ok(());
         }
         let term = message.term;
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(shard, node, from = node_of(from).0, "Raft refused a message: {error}");
+        }
+        if let Some(loaded) = snapshot {
+            self.keep_if_accepted(loaded);
         }
         if let Some(lead) = &mut self.lead
             && term == self.raw.raft.term
@@ -352,7 +396,7 @@ impl Replica {
         let reply = if !linearizable || deposed {
             let answer = self.answer(query);
             Reply::Read { answer, applied_index: self.applied_index, stale_by_ms: self.stale_by_ms() }
-        } else if self.leadership.leader.is_none() {
+        } else if self.leadership.leader.is_none() || self.disk.hangs {
             Reply::NoLeader
         } else if self.reads.push(Read { ticket, query }) {
             return;

@@ -1,7 +1,56 @@
-//! Snapshot messages taken apart for the road, and put together again.
+//! Snapshot messages taken apart for the road, put together again, and made ready for a replica.
 
+use crate::membership::check_conf;
+use locks::{Change, LockTable};
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
+use std::fmt;
+
+/// A peer's snapshot, checked and decoded: what is left to do in the replica does not depend on its size. Decoding a large
+/// one takes seconds, and on the replica's thread its heartbeats and those of its neighbours would wait for that.
+pub struct LoadedSnapshot {
+    /// Without the data.
+    pub(crate) message: Message,
+    pub(crate) table: LockTable,
+    /// All that the table holds, for the write that installs it.
+    pub(crate) records: Vec<Change>,
+}
+
+impl LoadedSnapshot {
+    pub(crate) fn index(&self) -> u64 {
+        self.message.get_snapshot().get_metadata().index
+    }
+
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn of(mut message: Message) -> Result<LoadedSnapshot, String> {
+        let data = std::mem::take(&mut message.mut_snapshot().data);
+        LoadedSnapshot::new(message, &data)
+    }
+
+    fn new(message: Message, data: &[u8]) -> Result<LoadedSnapshot, String> {
+        check_conf(message.get_snapshot().get_metadata().get_conf_state())?;
+        let mut table = LockTable::restore(data).map_err(|error| error.to_string())?;
+        let records = table.checkpoint();
+        Ok(LoadedSnapshot { message, table, records })
+    }
+}
+
+impl fmt::Debug for LoadedSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedSnapshot").field("index", &self.index()).finish_non_exhaustive()
+    }
+}
+
+/// Makes what [`split_snapshot`] took apart ready for [`Input::Snapshot`](crate::Input::Snapshot). Takes long for a large one.
+///
+/// # Errors
+/// A description if the bytes are no snapshot message, or no snapshot.
+pub fn load_snapshot(message: &[u8], data: &[u8]) -> Result<LoadedSnapshot, String> {
+    let mut message = decode(message)?;
+    message.mut_snapshot().data = Vec::new();
+    LoadedSnapshot::new(message, data)
+}
 
 /// Takes the snapshot data out of an encoded snapshot message, so that the two can be sent apart. Returns the message
 /// without its data, the data, and the log index that the snapshot stands at.

@@ -86,6 +86,8 @@ pub(crate) enum HostMessage {
     Input(usize, Input),
     /// To all shards shared with this peer.
     Shared(NodeId, Input),
+    /// To all shards.
+    All(Input),
     /// From here on replicas tick, and hear their peers.
     TakePart,
     /// Finish what is queued before this, and end.
@@ -238,6 +240,13 @@ impl Host {
     pub(crate) fn input_shared(&self, peer: NodeId, input: &Input) {
         for thread in 0..self.inboxes.len() {
             self.say(thread, HostMessage::Shared(peer, input.clone()));
+        }
+    }
+
+    /// Tells all replicas how the disk does: see [`Input::Disk`].
+    pub(crate) fn disk(&self, hangs: bool, stretch: u32) {
+        for thread in 0..self.inboxes.len() {
+            self.say(thread, HostMessage::All(Input::Disk { hangs, stretch }));
         }
     }
 

@@ -58,7 +58,15 @@ impl Fixture {
         let replica: Box<dyn Stepper> = Box::new(Scripted { steps: step, outcomes: outcome });
         let (lifecycle, metrics) = (Arc::new(Lifecycle::new()), crate::testing::metrics());
         let engine = Arc::new(MemoryEngine::new());
-        let (writer, _) = LogWriter::start(engine, 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone()).unwrap();
+        let (writer, _) = LogWriter::start(
+            engine,
+            1,
+            Box::new(|_, _| {}),
+            lifecycle.clone(),
+            metrics.clone(),
+            crate::testing::disk(),
+        )
+        .unwrap();
         let worker = Worker::new(WorkerParts {
             thread: 0,
             inbox: inboxes.remove(0),
@@ -139,7 +147,7 @@ fn after_a_fatal_step_nothing_is_answered() {
     f.steps.recv().unwrap();
     f.outcomes.send(Err("parted from the others".into())).unwrap();
     f.thread.join().unwrap();
-    assert!(f.lifecycle.failure().unwrap().contains("parted from the others"));
+    assert!(f.lifecycle.failure().unwrap().to_string().contains("parted from the others"));
     assert!(answers.try_recv().is_err());
 }
 

@@ -12,7 +12,7 @@ use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::limits::{SLOW_STEP, STATUS_EVERY_MS};
 use crate::mailbox::Received;
 use crate::metrics::Metrics;
-use crate::transport::{Outboxes, SnapshotJob, SnapshotQueue};
+use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
 use routing::{NodeId, ShardId};
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
@@ -78,7 +78,7 @@ pub(crate) struct Worker {
     streams: HashMap<StreamKey, StreamPort>,
     /// Streams with answers of this round.
     answered: Vec<StreamKey>,
-    outgoing: BTreeMap<NodeId, Vec<wire::v1::PeerMessage>>,
+    outgoing: BTreeMap<NodeId, Lanes>,
     clock: Clock,
     ticker: Ticker,
     /// When which place wants to be woken.
@@ -223,6 +223,11 @@ impl Worker {
                     }
                 }
             }
+            HostMessage::All(input) => {
+                for index in 0..self.places.len() {
+                    self.tell(index, input.clone());
+                }
+            }
             HostMessage::TakePart => self.takes_part = true,
             HostMessage::Stop => {}
         }
@@ -247,7 +252,7 @@ impl Worker {
     }
 
     fn tell(&mut self, index: usize, input: Input) {
-        if !self.takes_part && matches!(input, Input::Tick | Input::Peer(_)) {
+        if !self.takes_part && matches!(input, Input::Tick | Input::Peer(_) | Input::Snapshot(_)) {
             return; // it may have forgotten what it said: see `stores`
         }
         let place = &mut self.places[index];
@@ -310,7 +315,7 @@ impl Worker {
     }
 
     fn send(&mut self, index: usize, shard: ShardId, message: PeerMessage) {
-        let PeerMessage { to, bytes, is_snapshot } = message;
+        let PeerMessage { to, bytes, is_snapshot, is_urgent } = message;
         if is_snapshot {
             if !self.snapshots.push(SnapshotJob { shard, to, message: bytes }) {
                 self.tell(index, Input::SnapshotSent { node: to, ok: false });
@@ -318,7 +323,8 @@ impl Worker {
             return;
         }
         let message = wire::v1::PeerMessage { shard: shard.0, raft: bytes.into() };
-        self.outgoing.entry(to).or_default().push(message);
+        let lanes = self.outgoing.entry(to).or_default();
+        if is_urgent { &mut lanes.urgent } else { &mut lanes.usual }.push(message);
     }
 
     fn answer(&mut self, ticket: u64, reply: Reply) {
@@ -340,9 +346,9 @@ impl Worker {
             }
         }
         let mut lost = Vec::new();
-        for (peer, messages) in &mut self.outgoing {
-            if !messages.is_empty() {
-                let refused = self.outboxes.push(*peer, std::mem::take(messages));
+        for (peer, lanes) in &mut self.outgoing {
+            if !lanes.is_empty() {
+                let refused = self.outboxes.push(*peer, std::mem::take(lanes));
                 lost.extend(refused.into_iter().map(|shard| (*peer, shard)));
             }
         }

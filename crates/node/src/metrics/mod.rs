@@ -9,7 +9,7 @@ mod registrar;
 use crate::board::Board;
 use locks::EndKind;
 use per_shard::ShardMetrics;
-use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use registrar::Registrar;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
@@ -107,6 +107,7 @@ pub(crate) struct Metrics {
     fsync_entries: Histogram,
     fsync_shard_writes: Histogram,
     unsynced_writes: IntCounter,
+    pub(crate) disk_write_age: Gauge,
     log_entries: IntCounter,
     ended: [IntCounter; 3],
     snapshots_sent: [IntCounter; 2],
@@ -167,6 +168,10 @@ impl Metrics {
             )?,
             unsynced_writes: r
                 .counter("palisade_unsynced_writes_total", "Writes of the log writer that needed no sync.")?,
+            disk_write_age: r.float_gauge(
+                "palisade_disk_write_age_seconds",
+                "Age of the disk write under way; 0: none is. Past two election timeouts the disk counts as hanging.",
+            )?,
             log_entries: r.counter("palisade_log_entries_written_total", "Log entries written.")?,
             ended: ["released", "expired", "broken"].map(|how| ended.with_label_values(&[how])),
             snapshots_sent: ["ok", "failed"].map(|result| sent.with_label_values(&[result])),

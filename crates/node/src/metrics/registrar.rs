@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 #[derive(Default)]
@@ -21,6 +22,10 @@ impl Registrar {
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
         self.keep(IntGauge::new(name, help)?)
+    }
+
+    pub(super) fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, Error> {
+        self.keep(Gauge::new(name, help)?)
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {

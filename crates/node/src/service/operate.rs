@@ -194,7 +194,10 @@ impl OperateStream {
 
     fn finish_reply(&mut self, slot: u32, reply: Reply) {
         let Some(operation) = self.slots.get_mut(slot) else { return };
-        let result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
+        let mut result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
+        if matches!(result, OpResult::ShardStatus(_)) {
+            outcome::with_disk(&mut result, self.context.disk.state());
+        }
         self.finish(slot, result);
     }
 

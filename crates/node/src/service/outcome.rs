@@ -1,5 +1,6 @@
 //! From a replica's reply to an operation's result: what the caller should know, and do next.
 
+use crate::disk::DiskState;
 use crate::limits::ROWS_BYTES_MAX;
 use crate::metrics::Kind;
 use locks::{EndKind, Grant, Mode, Outcome, SessionAlive, Tenure};
@@ -248,6 +249,15 @@ fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
     }
 }
 
+/// A replica knows nothing of its node's disk.
+pub(super) fn with_disk(result: &mut OpResult, disk: DiskState) {
+    if let OpResult::ShardStatus(status) = result {
+        status.disk_write_age_ms = disk.write_age_ms;
+        status.disk_hangs = disk.hangs;
+        status.disk_sync_us = disk.sync_us;
+    }
+}
+
 fn shard_status(status: Status) -> v1::ShardStatus {
     let role = match status.role {
         Role::Leader => "leader",
@@ -273,6 +283,7 @@ fn shard_status(status: Status) -> v1::ShardStatus {
         snapshots_installed: status.snapshots_installed,
         incarnation: status.incarnation,
         members: status.members.into_iter().map(member).collect(),
+        ..Default::default()
     }
 }
 

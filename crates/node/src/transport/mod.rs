@@ -16,6 +16,6 @@ mod tests;
 
 pub(crate) use hello::Greeter;
 pub(crate) use incoming::Peers;
-pub(crate) use outbox::Outboxes;
+pub(crate) use outbox::{Lanes, Outboxes};
 pub(crate) use outgoing::Outgoing;
 pub(crate) use snapshot_out::{SnapshotJob, SnapshotQueue, send_snapshots};

@@ -2,9 +2,11 @@
 //!
 //! * An outbox holds at most [`OUTBOX_BYTES_MAX`] of messages; what comes on top is refused, the newest first lost, and the
 //!   caller told whose it was.
-//! * Frames hold whole messages, in order, and are as full as what waits allows.
+//! * Urgent messages have a lane of their own, of at most [`OUTBOX_URGENT_BYTES_MAX`]. They go before all others: those wait for
+//!   no more than that. (Why they may: [`shard::PeerMessage::is_urgent`].)
+//! * Frames hold whole messages, each lane's in order, and are as full as what waits allows.
 
-use crate::limits::{OUTBOX_BYTES_MAX, PEER_FRAME_BYTES};
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_URGENT_BYTES_MAX, PEER_FRAME_BYTES};
 use routing::{NodeId, ShardId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,28 +26,66 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
+    urgent: Lane,
+    usual: Lane,
+}
+
+/// * `bytes` is what the messages count for.
+#[derive(Debug, Default)]
+struct Lane {
     messages: VecDeque<PeerMessage>,
     bytes: usize,
 }
 
+/// What one thread has for one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    pub(crate) urgent: Vec<PeerMessage>,
+    pub(crate) usual: Vec<PeerMessage>,
+}
+
+impl Lanes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.usual.is_empty()
+    }
+}
+
+impl Lane {
+    /// Notes the shards of those for which there is no room.
+    fn push(&mut self, messages: Vec<PeerMessage>, bytes_max: usize, refused: &mut Vec<ShardId>) {
+        for message in messages {
+            let bytes = size_bytes(&message);
+            if self.bytes + bytes > bytes_max && !self.messages.is_empty() {
+                let shard = ShardId(message.shard);
+                if !refused.contains(&shard) {
+                    refused.push(shard);
+                }
+                continue;
+            }
+            self.bytes += bytes;
+            self.messages.push_back(message);
+        }
+    }
+
+    /// The next, unless the frame, which has `taken` bytes, is full without it.
+    fn pop(&mut self, taken: &mut usize) -> Option<PeerMessage> {
+        let bytes = size_bytes(self.messages.front()?);
+        if *taken > 0 && *taken + bytes > PEER_FRAME_BYTES {
+            return None;
+        }
+        (*taken, self.bytes) = (*taken + bytes, self.bytes - bytes);
+        self.messages.pop_front()
+    }
+}
+
 impl Outbox {
     /// Returns the shards of the messages for which there was no room, each once.
-    pub(crate) fn push(&self, messages: Vec<PeerMessage>) -> Vec<ShardId> {
+    pub(crate) fn push(&self, lanes: Lanes) -> Vec<ShardId> {
         let mut refused = Vec::new();
         {
             let mut queue = self.lock();
-            for message in messages {
-                let bytes = size_bytes(&message);
-                if queue.bytes + bytes > OUTBOX_BYTES_MAX && !queue.messages.is_empty() {
-                    let shard = ShardId(message.shard);
-                    if !refused.contains(&shard) {
-                        refused.push(shard);
-                    }
-                    continue;
-                }
-                queue.bytes += bytes;
-                queue.messages.push_back(message);
-            }
+            queue.urgent.push(lanes.urgent, OUTBOX_URGENT_BYTES_MAX, &mut refused);
+            queue.usual.push(lanes.usual, OUTBOX_BYTES_MAX, &mut refused);
         }
         self.filled.notify_one();
         refused
@@ -80,15 +120,10 @@ impl Outbox {
     fn take_frame(&self) -> Vec<PeerMessage> {
         let mut queue = self.lock();
         let mut frame = Vec::new();
-        let mut bytes = 0;
-        while let Some(message) = queue.messages.front() {
-            bytes += size_bytes(message);
-            if bytes > PEER_FRAME_BYTES && !frame.is_empty() {
-                break;
-            }
-            queue.bytes -= size_bytes(message);
-            frame.extend(queue.messages.pop_front());
-        }
+        // They are few: all of them, and a frame's worth of the others. A large one of those must not wait for ever.
+        let (mut urgent_bytes, mut bytes) = (0, 0);
+        frame.extend(std::iter::from_fn(|| queue.urgent.pop(&mut urgent_bytes)));
+        frame.extend(std::iter::from_fn(|| queue.usual.pop(&mut bytes)));
         frame
     }
 
@@ -118,9 +153,9 @@ impl Outboxes {
     }
 
     /// See [`Outbox::push`]. Messages to a node that is no peer are lost.
-    pub(crate) fn push(&self, peer: NodeId, messages: Vec<PeerMessage>) -> Vec<ShardId> {
+    pub(crate) fn push(&self, peer: NodeId, lanes: Lanes) -> Vec<ShardId> {
         match self.by_peer.get(&peer) {
-            Some(outbox) => outbox.push(messages),
+            Some(outbox) => outbox.push(lanes),
             None => {
                 debug_assert!(false, "a replica has a message for node {peer}, which is no peer");
                 Vec::new()

@@ -59,8 +59,13 @@ impl SnapshotReceiver {
         if data.len() as u64 != data_bytes {
             return Err(Status::data_loss(format!("{} bytes of {data_bytes} arrived", data.len())));
         }
-        let message = shard::join_snapshot(&raft, data).map_err(Status::invalid_argument)?;
-        self.context.host.input(shard, Input::Peer(message));
+        // Off the async threads, and off the shard's: decoding a large one takes seconds.
+        let loaded = tokio::task::spawn_blocking(move || shard::load_snapshot(&raft, &data)).await;
+        let loaded = loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
+            tracing::warn!(%shard, %peer, %error, "refused a snapshot");
+            Status::invalid_argument(error)
+        })?;
+        self.context.host.input(shard, Input::Snapshot(Arc::new(loaded)));
         self.context.metrics.snapshots_received.inc();
         tracing::info!(%shard, %peer, data_bytes, "snapshot received");
         self.report(SnapshotProgress { history_after: status.applied_index, installed: true }).await

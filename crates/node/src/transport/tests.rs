@@ -5,7 +5,7 @@ use super::*;
 use crate::context::Context;
 use crate::host::{HostMessage, InboxEnd};
 use crate::lifecycle::Phase;
-use crate::limits::{OUTBOX_BYTES_MAX, PEER_FRAME_BYTES, PROTOCOL};
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_URGENT_BYTES_MAX, PEER_FRAME_BYTES, PROTOCOL};
 use crate::mailbox::Received;
 use crate::service::Shards;
 use crate::testing::{FINGERPRINT, context, context_of};
@@ -27,6 +27,10 @@ fn first(inbox: &InboxEnd) -> HostMessage {
 
 fn message(shard: u32, bytes: usize) -> PeerMessage {
     PeerMessage { shard, raft: vec![0; bytes].into() }
+}
+
+fn usual(usual: Vec<PeerMessage>) -> Lanes {
+    Lanes { usual, urgent: Vec::new() }
 }
 
 /// From this node to node 2.
@@ -124,7 +128,7 @@ async fn a_node_whose_store_is_refused_stops_and_says_why() {
     let (sender, _inbox) = context(NodeId(1), 10);
     let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
     sender.lifecycle.reached(Phase::Failed).await;
-    let failure = sender.lifecycle.failure().unwrap();
+    let failure = sender.lifecycle.failure().unwrap().to_string();
     assert!(failure.contains("refused by node 2") && failure.contains("--reseed"), "{failure}");
     assert_eq!(sender.stores.awaited(), BTreeSet::from([NodeId(2)]), "a refusal is no confirmation");
     receiver.lifecycle.enter(Phase::Stopped);
@@ -152,7 +156,7 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
     let (sender, _inbox) = context(NodeId(1), 10);
     let outboxes = Outboxes::new([NodeId(2)]);
     for nth in 0..1_000 {
-        assert!(outboxes.push(NodeId(2), vec![message(nth % 2, 100)]).is_empty());
+        assert!(outboxes.push(NodeId(2), usual(vec![message(nth % 2, 100)])).is_empty());
     }
     let task = tokio::spawn(outgoing(&sender, &outboxes, address).run());
     let frame = |message| match message {
@@ -195,8 +199,8 @@ async fn a_refused_node_reports_its_peer_unreachable_and_keeps_nothing() {
 #[tokio::test]
 async fn frames_are_full_but_not_fuller() {
     let outbox = Outbox::default();
-    outbox.push((0..8).map(|_| message(0, PEER_FRAME_BYTES / 4)).collect());
-    outbox.push(vec![message(0, 3 * PEER_FRAME_BYTES), message(0, 1)]);
+    outbox.push(usual((0..8).map(|_| message(0, PEER_FRAME_BYTES / 4)).collect()));
+    outbox.push(usual(vec![message(0, 3 * PEER_FRAME_BYTES), message(0, 1)]));
     let mut frames = Vec::new();
     while frames.iter().sum::<usize>() < 10 {
         frames.push(outbox.next_frame().await.len());
@@ -210,12 +214,33 @@ async fn frames_are_full_but_not_fuller() {
 async fn a_full_outbox_loses_the_newest_and_says_whose() {
     let outbox = Outbox::default();
     let half = OUTBOX_BYTES_MAX / 2 - 100;
-    assert!(outbox.push(vec![message(0, half), message(1, half)]).is_empty());
-    assert_eq!(outbox.push(vec![message(2, half), message(3, 1), message(2, half)]), [ShardId(2)]);
+    assert!(outbox.push(usual(vec![message(0, half), message(1, half)])).is_empty());
+    assert_eq!(outbox.push(usual(vec![message(2, half), message(3, 1), message(2, half)])), [ShardId(2)]);
     let kept: Vec<u32> = [outbox.next_frame().await, outbox.next_frame().await, outbox.next_frame().await]
         .into_iter()
         .flatten()
         .map(|message| message.shard)
         .collect();
     assert_eq!(kept, [0, 1, 3]);
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_queue_behind_appends() {
+    let outbox = Outbox::default();
+    let appends = (0..40).map(|_| message(0, PEER_FRAME_BYTES)).collect();
+    assert_eq!(outbox.push(usual(appends)), [ShardId(0)], "the outbox is full of them");
+    assert_eq!(outbox.push(Lanes { urgent: vec![message(1, 40)], usual: Vec::new() }), [], "there is room for it");
+    let frame = outbox.next_frame().await;
+    assert_eq!((frame[0].shard, frame.len()), (1, 2), "it goes first, and appends go on with it");
+    assert_eq!(outbox.next_frame().await[0].shard, 0);
+}
+
+#[tokio::test]
+async fn urgent_messages_are_bounded_too_and_keep_their_order() {
+    let outbox = Outbox::default();
+    let quarter = OUTBOX_URGENT_BYTES_MAX / 4 - 16;
+    let urgent = (0..6).map(|shard| message(shard, quarter)).collect();
+    assert_eq!(outbox.push(Lanes { urgent, usual: Vec::new() }), [ShardId(4), ShardId(5)]);
+    let shards: Vec<u32> = outbox.next_frame().await.iter().map(|message| message.shard).collect();
+    assert_eq!(shards, [0, 1, 2, 3]);
 }

@@ -11,15 +11,26 @@ struct Gate {
     inner: MemoryEngine,
     arrived: Sender<usize>,
     go: Receiver<()>,
+    /// The same for resets, which come on a thread of their own.
+    resets_go: Receiver<()>,
 }
+
+/// Announces a reset.
+const RESET: usize = usize::MAX;
 
 impl Engine for Gate {
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
         self.inner.claim(identity)
     }
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
-        self.arrived.send(writes.len()).unwrap();
-        self.go.recv().unwrap();
+        if writes.iter().any(|write| write.reset) {
+            assert_eq!(writes.len(), 1, "a reset is written alone");
+            self.arrived.send(RESET).unwrap();
+            self.resets_go.recv().unwrap();
+        } else {
+            self.arrived.send(writes.len()).unwrap();
+            self.go.recv().unwrap();
+        }
         self.inner.write(writes)
     }
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
@@ -57,6 +68,7 @@ struct Fixture {
     engine: Arc<Gate>,
     arrived: Receiver<usize>,
     go: Sender<()>,
+    reset_goes: Sender<()>,
     reports: Arc<Mutex<Vec<Reported>>>,
     lifecycle: Arc<Lifecycle>,
 }
@@ -65,16 +77,24 @@ impl Fixture {
     fn new() -> Self {
         let (arrive, arrived) = crossbeam_channel::unbounded();
         let (go, gone) = crossbeam_channel::unbounded();
-        let engine = Arc::new(Gate { inner: MemoryEngine::new(), arrived: arrive, go: gone });
+        let (reset_goes, resets_go) = crossbeam_channel::unbounded();
+        let engine = Arc::new(Gate { inner: MemoryEngine::new(), arrived: arrive, go: gone, resets_go });
         let reports = Arc::new(Mutex::new(Vec::new()));
         let lifecycle = Arc::new(Lifecycle::new());
         let report: Report = {
             let reports = reports.clone();
             Box::new(move |thread, persisted| reports.lock().unwrap().push((thread, persisted)))
         };
-        let (writer, thread) =
-            LogWriter::start(engine.clone(), 2, report, lifecycle.clone(), crate::testing::metrics()).unwrap();
-        Fixture { writer, thread, engine, arrived, go, reports, lifecycle }
+        let (writer, thread) = LogWriter::start(
+            engine.clone(),
+            2,
+            report,
+            lifecycle.clone(),
+            crate::testing::metrics(),
+            crate::testing::disk(),
+        )
+        .unwrap();
+        Fixture { writer, thread, engine, arrived, go, reset_goes, reports, lifecycle }
     }
 
     fn queue(&self, thread: usize, index: usize, number: u64) {
@@ -82,6 +102,26 @@ impl Fixture {
         let write = ShardWrite { shard, entries: vec![(number, vec![1])], ..ShardWrite::default() };
         let done = Done::Replica { thread, index, number };
         self.writer.queue(WriteJob { write: Some(write), done });
+    }
+
+    fn queue_reset(&self, index: usize, number: u64) {
+        let write = ShardWrite {
+            shard: ShardId(index as u32),
+            reset: true,
+            hard_state: Some(vec![number as u8]),
+            ..ShardWrite::default()
+        };
+        self.writer.queue(WriteJob { write: Some(write), done: Done::Replica { thread: 0, index, number } });
+    }
+
+    fn reported(&self) -> Vec<Reported> {
+        std::mem::take(&mut self.reports.lock().unwrap())
+    }
+
+    /// The next write is announced as this, and done when this returns.
+    fn writes(&self, announced: usize) {
+        assert_eq!(self.arrived.recv().unwrap(), announced);
+        self.go.send(()).unwrap();
     }
 
     fn end(self) -> Vec<Reported> {
@@ -122,7 +162,7 @@ fn a_failed_write_ends_the_node_and_is_not_reported() {
     let (lifecycle, arrived) = (f.lifecycle.clone(), f.arrived.clone());
     assert_eq!(f.end(), vec![]);
     assert!(lifecycle.failed());
-    assert!(lifecycle.failure().unwrap().contains("storage failed"), "{:?}", lifecycle.failure());
+    assert!(lifecycle.failure().unwrap().to_string().contains("storage failed"), "{:?}", lifecycle.failure());
     assert!(arrived.try_recv().is_err(), "a second write was tried after the first failed");
 }
 
@@ -136,4 +176,97 @@ async fn a_barrier_returns_after_all_before_it() {
     f.go.send(()).unwrap();
     barrier.await.unwrap().unwrap();
     assert_eq!(f.end(), vec![(0, vec![(0, 1)])]);
+}
+
+/// A snapshot is on disk after a flush of the database. It was flushed in the log writer, and all shards of the node waited.
+#[test]
+fn a_snapshot_on_its_way_to_the_disk_holds_back_its_own_shard_only() {
+    let f = Fixture::new();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.queue(0, 0, 2); // of the same shard: it follows
+    f.queue(0, 1, 1);
+    f.writes(1);
+    f.queue(0, 1, 2);
+    f.writes(1);
+    f.queue(0, 1, 3);
+    assert_eq!(f.arrived.recv().unwrap(), 1, "and again: the snapshot is still on its way");
+    let reported = f.reported();
+    assert!(reported.iter().flat_map(|(_, persisted)| persisted).all(|(index, _)| *index == 1), "{reported:?}");
+    f.go.send(()).unwrap();
+    f.reset_goes.send(()).unwrap();
+    f.writes(1);
+    let engine = f.engine.clone();
+    let last = f.end().into_iter().flat_map(|(_, persisted)| persisted).filter(|(index, _)| *index == 0);
+    assert_eq!(last.collect::<Vec<_>>(), [(0, 1), (0, 2)], "first the snapshot, then what followed it");
+    let found = engine.recover(ShardId(0)).unwrap();
+    assert_eq!((found.entries, found.hard_state), (vec![(2, vec![1])], Some(vec![1])));
+}
+
+#[test]
+fn what_is_queued_before_a_snapshot_is_written_before_it() {
+    let f = Fixture::new();
+    f.queue(0, 1, 1);
+    assert_eq!(f.arrived.recv().unwrap(), 1);
+    f.queue(0, 0, 1);
+    f.queue_reset(0, 2);
+    f.queue_reset(1, 2);
+    f.go.send(()).unwrap();
+    f.writes(1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    assert!(f.arrived.try_recv().is_err(), "one at a time");
+    f.reset_goes.send(()).unwrap();
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.reset_goes.send(()).unwrap();
+    let engine = f.engine.clone();
+    f.end();
+    assert_eq!(engine.recover(ShardId(0)).unwrap().hard_state, Some(vec![2]));
+    assert_eq!(engine.recover(ShardId(0)).unwrap().entries, [], "the snapshot came later, and wiped it");
+}
+
+#[tokio::test]
+async fn a_barrier_waits_for_a_snapshot_and_what_it_held_back() {
+    let f = Fixture::new();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.queue(0, 0, 2);
+    let writer = f.writer.clone();
+    let mut barrier = Box::pin(writer.barrier());
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut barrier).await.is_err());
+    f.queue(0, 1, 1);
+    f.writes(1);
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut barrier).await.is_err());
+    f.reset_goes.send(()).unwrap();
+    f.writes(1);
+    barrier.await.unwrap();
+    f.end();
+}
+
+#[test]
+fn a_writer_that_is_told_to_end_ends_after_the_snapshot_under_way() {
+    let f = Fixture::new();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.queue(0, 0, 2);
+    f.writer.stop();
+    f.queue(0, 1, 9); // after the end: not written
+    f.reset_goes.send(()).unwrap();
+    f.writes(1);
+    let engine = f.engine.clone();
+    let reported: Vec<_> = f.end().into_iter().flat_map(|(_, persisted)| persisted).collect();
+    assert_eq!(reported, [(0, 1), (0, 2)]);
+    assert_eq!(engine.recover(ShardId(1)).unwrap().entries, []);
+}
+
+#[test]
+fn a_snapshot_that_fails_ends_the_node() {
+    let f = Fixture::new();
+    f.engine.inner.fail_next_write();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.reset_goes.send(()).unwrap();
+    let lifecycle = f.lifecycle.clone();
+    f.thread.join().unwrap();
+    assert!(lifecycle.failure().unwrap().to_string().contains("storage failed"));
+    assert_eq!(*f.reports.lock().unwrap(), []);
 }

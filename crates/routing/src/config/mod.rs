@@ -103,6 +103,10 @@ pub struct Settings {
     pub history_days: u32,
     /// How long a waiter whose stream is gone keeps its place.
     pub waiter_grace_ms: u64,
+    /// A node ends once a write to its disk has been under way for this long. (It hands its leaderships over long before.)
+    pub disk_hang_exit_ms: u64,
+    /// Room on the disk that a node keeps for itself, in bytes: with it, it can start again after others have filled the disk.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for Settings {
@@ -120,6 +124,8 @@ impl Default for Settings {
             log_keep_bytes: 2 << 20,
             history_days: 30,
             waiter_grace_ms: 5_000,
+            disk_hang_exit_ms: 30_000,
+            disk_reserve_bytes: 32 << 20,
         }
     }
 }

@@ -248,6 +248,8 @@ impl Settings {
         range("log_keep_bytes", self.log_keep_bytes, 64 << 10, 4 << 30);
         range("history_days", u64::from(self.history_days), 1, 3_650);
         range("waiter_grace_ms", self.waiter_grace_ms, 0, 600_000);
+        range("disk_hang_exit_ms", self.disk_hang_exit_ms, 1_000, 3_600_000);
+        range("disk_reserve_bytes", self.disk_reserve_bytes, 0, 16 << 30);
         if self.election_ticks < self.heartbeat_ticks.saturating_mul(HEARTBEATS_PER_ELECTION) {
             problems.push(format!(
                 "`settings.election_ticks` is {} with `heartbeat_ticks` {}: make it at least {HEARTBEATS_PER_ELECTION} times \

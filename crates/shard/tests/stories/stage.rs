@@ -336,7 +336,7 @@ impl Stage {
     }
 
     fn carry(&mut self, sent: Vec<(u64, PeerMessage)>) {
-        for (from, PeerMessage { to, bytes, is_snapshot }) in sent {
+        for (from, PeerMessage { to, bytes, is_snapshot, .. }) in sent {
             let arrives = !self.cluster.cut.contains(&(from, to.0)) && self.cluster.peers[&to.0].replica.is_some();
             let message = Message::decode(bytes.as_slice()).expect("a message of the replica's own");
             if let Some(said) = words::message(&message) {

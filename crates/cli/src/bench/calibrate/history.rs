@@ -27,7 +27,7 @@ pub struct History {
 /// # Errors
 /// If the data cannot be read.
 pub async fn measure(data: &Path) -> Result<Option<History>, Failure> {
-    let engine = open_engine(data).await?;
+    let engine = open_engine(data, 0).await?;
     let (mut cursor, mut records, mut bytes) = (None, 0, 0);
     loop {
         let (page, next) = engine

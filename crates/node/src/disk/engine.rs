@@ -1,0 +1,58 @@
+//! The node's store, with the writes of the node's own records watched. The log writer's own are watched by itself: what is
+//! written beside it, a snapshot for example, may take long on a disk that works.
+
+use super::DiskWatch;
+use routing::ShardId;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError};
+
+/// See the module.
+pub(crate) struct Watched {
+    pub(crate) inner: Arc<dyn Engine>,
+    pub(crate) disk: Arc<DiskWatch>,
+}
+
+impl Engine for Watched {
+    fn claim(&self, identity: &Identity) -> Result<u64, StorageError> {
+        self.disk.during(|| self.inner.claim(identity))
+    }
+
+    fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError> {
+        self.inner.write(writes)
+    }
+
+    fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+        self.inner.recover(shard)
+    }
+
+    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+        self.inner.history(shard, name, limit)
+    }
+
+    fn history_since(
+        &self,
+        shard: ShardId,
+        after_index: u64,
+        cursor: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
+        self.inner.history_since(shard, after_index, cursor, limit)
+    }
+
+    fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
+        self.inner.drop_history_before(shard, day)
+    }
+
+    fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.node_record(name)
+    }
+
+    fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
+        self.disk.during(|| self.inner.put_node_records(records))
+    }
+
+    fn measure_syncs(&self) -> Result<Vec<Duration>, StorageError> {
+        self.disk.during(|| self.inner.measure_syncs())
+    }
+}

@@ -1,0 +1,200 @@
+//! Watching the disk: since when a write is under way, and how long syncs usually take.
+//!
+//! A disk that hangs says nothing: the thread that writes is stuck in the kernel, and everything else goes on. So another
+//! thread, which never touches the disk, looks at the age of the write under way. It tells the replicas, which hand their
+//! leaderships over; it logs, and shows what it sees; and it ends a node whose disk does not come back.
+//!
+//! It decides nothing about locks, and knows nothing of what is written.
+
+mod engine;
+mod spells;
+mod syncs;
+
+pub(crate) use engine::Watched;
+
+use crate::clock::Clock;
+use crate::host::Host;
+use crate::lifecycle::Lifecycle;
+use crate::limits::{DISK_LOOK_MS, SYNCS_LOOKED_AT_EVERY_MS};
+use crate::metrics::Metrics;
+use routing::Settings;
+use spells::{Limits, Spells, Turn};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use syncs::{Syncs, stretch};
+
+/// What is under way to the disk, and how it went lately.
+///
+/// * `log_since` is the moment at which the log writer's write began, in milliseconds of the clock and plus one; 0: none is.
+/// * `others` holds the same for writes of the node's own records, by a number each.
+#[derive(Debug)]
+pub(crate) struct DiskWatch {
+    clock: Clock,
+    log_since: AtomicU64,
+    others: Mutex<BTreeMap<u64, u64>>,
+    hangs: AtomicBool,
+    syncs: Mutex<Syncs>,
+}
+
+/// How the disk does, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskState {
+    /// Of the write under way; 0: none is.
+    pub(crate) write_age_ms: u64,
+    /// Longer than elections take: nothing is led or voted for here.
+    pub(crate) hangs: bool,
+    /// The median of the last syncs; 0: none was measured.
+    pub(crate) sync_us: u64,
+}
+
+impl DiskWatch {
+    pub(crate) fn new(clock: Clock) -> Self {
+        DiskWatch {
+            clock,
+            log_since: AtomicU64::new(0),
+            others: Mutex::default(),
+            hangs: AtomicBool::new(false),
+            syncs: Mutex::default(),
+        }
+    }
+
+    /// The log writer begins a write. It has one at a time.
+    pub(crate) fn log_write_begins(&self) {
+        self.log_since.store(self.clock.mono_ms() + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn log_write_ended(&self, synced: bool, took: Duration) {
+        self.log_since.store(0, Ordering::Relaxed);
+        if synced {
+            self.synced(took);
+        }
+    }
+
+    pub(crate) fn synced(&self, took: Duration) {
+        lock(&self.syncs).push(took);
+    }
+
+    /// Runs a write that is not the log writer's.
+    pub(crate) fn during<T>(&self, write: impl FnOnce() -> T) -> T {
+        let number = {
+            let mut others = lock(&self.others);
+            let number = others.last_key_value().map_or(0, |(last, _)| last + 1);
+            others.insert(number, self.clock.mono_ms());
+            number
+        };
+        let done = write();
+        lock(&self.others).remove(&number);
+        done
+    }
+
+    /// When the oldest write under way began.
+    fn since_ms(&self) -> Option<u64> {
+        let log = self.log_since.load(Ordering::Relaxed).checked_sub(1);
+        let other = lock(&self.others).values().copied().min();
+        log.into_iter().chain(other).min()
+    }
+
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn state(&self) -> DiskState {
+        DiskState {
+            write_age_ms: self.since_ms().map_or(0, |since_ms| self.clock.mono_ms().saturating_sub(since_ms)),
+            hangs: self.hangs(),
+            sync_us: lock(&self.syncs).usual().map_or(0, |usual| u64::try_from(usual.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// Nothing that can panic runs under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread that looks.
+pub(crate) struct Watcher {
+    pub(crate) disk: Arc<DiskWatch>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: Settings,
+}
+
+impl Watcher {
+    /// Runs until the node stops. It touches no disk, so it need not be waited for.
+    pub(crate) fn start(self) -> std::io::Result<()> {
+        std::thread::Builder::new().name("disk-watch".into()).spawn(move || self.run()).map(drop)
+    }
+
+    fn run(self) {
+        let election_ms = self.settings.tick_ms * self.settings.election_ticks as u64;
+        let limits = |stretch: u32| Limits {
+            hangs_ms: 2 * election_ms * u64::from(stretch),
+            end_ms: self.settings.disk_hang_exit_ms.max(3 * election_ms * u64::from(stretch)),
+            look_ms: DISK_LOOK_MS,
+        };
+        let (mut spells, mut stretched, mut syncs_at_ms) = (Spells::default(), 1, 0);
+        while !self.lifecycle.stopped() {
+            let now_ms = self.disk.clock.mono_ms();
+            if now_ms >= syncs_at_ms {
+                syncs_at_ms = now_ms + SYNCS_LOOKED_AT_EVERY_MS;
+                let usual = lock(&self.disk.syncs).usual();
+                let needed = usual.map_or(1, |usual| stretch(usual, Duration::from_millis(election_ms)));
+                if needed != stretched {
+                    stretched = needed;
+                    self.host.disk(self.disk.hangs(), stretched);
+                    say_stretched(usual.unwrap_or_default(), election_ms, needed);
+                }
+            }
+            let since_ms = self.disk.since_ms();
+            let age_ms = since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+            self.metrics.disk_write_age.set(age_ms as f64 / 1_000.0);
+            match spells.look(limits(stretched), now_ms, since_ms) {
+                Some(Turn::Hangs) => {
+                    self.turn(true, stretched); // before the words: the log may be on the same disk
+                    tracing::warn!(
+                        age_ms,
+                        "the disk hangs: a write is under way for long. Handing leaderships over; until it is done, this node \
+                         neither leads nor votes"
+                    );
+                }
+                Some(Turn::WorksAgain { after_ms }) => {
+                    self.turn(false, stretched);
+                    tracing::warn!(after_ms, "the disk works again: the write that hung is done");
+                }
+                Some(Turn::End) => {
+                    let s = age_ms.div_ceil(1_000);
+                    self.lifecycle.disk_hangs(format!(
+                        "a write to the disk is under way for {s} s and does not end, so this process ends; nothing that it \
+                         acknowledged is lost. Look after the disk (dmesg, smartctl), then start the node again"
+                    ));
+                    return;
+                }
+                None => {}
+            }
+            std::thread::sleep(Duration::from_millis(DISK_LOOK_MS));
+        }
+    }
+
+    fn turn(&self, hangs: bool, stretched: u32) {
+        self.disk.hangs.store(hangs, Ordering::Relaxed);
+        self.host.disk(hangs, stretched);
+    }
+}
+
+fn say_stretched(usual: Duration, election_ms: u64, needed: u32) {
+    let usual_ms = usual.as_millis() as u64;
+    if needed == 1 {
+        return tracing::warn!(usual_ms, "syncs are fast enough again: elections run by the settings");
+    }
+    tracing::warn!(
+        usual_ms,
+        election_ms,
+        stretched_to_ms = election_ms * u64::from(needed),
+        "the disk is slow: a sync usually takes longer than half an election timeout, so a vote could not be written within \
+         one. Elections take longer on this node. Give it a faster disk, or raise `election_ticks` in the cluster file on all nodes"
+    );
+}

@@ -1,0 +1,127 @@
+//! When a disk counts as hanging: from the age of its write under way to what follows, a pure state machine.
+
+/// * `hangs_ms` is less than `end_ms`, or the node ends without handing anything over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// From this age on the disk hangs.
+    pub(super) hangs_ms: u64,
+    /// From this age on it is not waited for any more.
+    pub(super) end_ms: u64,
+    /// How often it is looked at.
+    pub(super) look_ms: u64,
+}
+
+/// What a look comes to, if anything changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Hangs,
+    /// The write that hung took so long, about.
+    WorksAgain {
+        after_ms: u64,
+    },
+    /// Said once.
+    End,
+}
+
+/// A spell begins with a write that takes too long, and ends with that write.
+///
+/// * `counted_ms` is the age of the write as far as this looked on: a process that was paused (SIGSTOP, a virtual machine
+///   that moved) finds an old write, and its disk has done nothing wrong.
+#[derive(Debug, Default)]
+pub(super) struct Spells {
+    write: Option<u64>,
+    counted_ms: u64,
+    looked_ms: u64,
+    hangs: bool,
+    ended: bool,
+}
+
+/// A look that comes later than so many of its periods was kept from looking.
+const LATE_LOOKS: u64 = 4;
+
+impl Spells {
+    /// `since_ms`: when the oldest write under way began.
+    pub(super) fn look(&mut self, limits: Limits, now_ms: u64, since_ms: Option<u64>) -> Option<Turn> {
+        let seen_ms = now_ms.saturating_sub(self.looked_ms).min(LATE_LOOKS * limits.look_ms);
+        self.looked_ms = now_ms;
+        let same = since_ms.is_some() && since_ms == self.write;
+        let after_ms = self.counted_ms;
+        self.write = since_ms;
+        self.counted_ms = match since_ms {
+            Some(_) if same => self.counted_ms + seen_ms,
+            Some(since_ms) => now_ms.saturating_sub(since_ms).min(seen_ms),
+            None => 0,
+        };
+        if self.hangs && self.counted_ms < limits.hangs_ms && !same {
+            self.hangs = false;
+            return Some(Turn::WorksAgain { after_ms });
+        }
+        if self.counted_ms >= limits.end_ms && self.hangs && !self.ended {
+            self.ended = true;
+            return Some(Turn::End);
+        }
+        if !self.hangs && self.counted_ms >= limits.hangs_ms {
+            self.hangs = true;
+            return Some(Turn::Hangs);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { hangs_ms: 800, end_ms: 30_000, look_ms: 50 };
+
+    /// Looks every 50 ms from one moment to another; what it said, and when.
+    fn looks(spells: &mut Spells, from_ms: u64, to_ms: u64, since_ms: Option<u64>) -> Vec<(u64, Turn)> {
+        let times = (from_ms..to_ms).step_by(50);
+        times.filter_map(|now_ms| spells.look(LIMITS, now_ms, since_ms).map(|turn| (now_ms, turn))).collect()
+    }
+
+    #[test]
+    fn a_write_that_does_not_end_hangs_and_in_the_end_ends_the_node_once() {
+        let mut spells = Spells::default();
+        assert_eq!(looks(&mut spells, 0, 1_000, None), []);
+        let said = looks(&mut spells, 1_000, 60_000, Some(1_000));
+        assert_eq!(said, [(1_800, Turn::Hangs), (31_000, Turn::End)]);
+    }
+
+    #[test]
+    fn many_quick_writes_are_no_spell() {
+        let mut spells = Spells::default();
+        for now_ms in (0..10_000).step_by(50) {
+            assert_eq!(spells.look(LIMITS, now_ms, Some(now_ms.saturating_sub(40))), None);
+        }
+    }
+
+    #[test]
+    fn a_spell_ends_with_its_write_whether_or_not_another_follows_at_once() {
+        for next in [None, Some(3_000)] {
+            let mut spells = Spells::default();
+            assert_eq!(looks(&mut spells, 0, 3_000, Some(0)), [(800, Turn::Hangs)]);
+            let said = looks(&mut spells, 3_000, 3_500, next);
+            assert_eq!(said, [(3_000, Turn::WorksAgain { after_ms: 2_950 })]);
+            assert_eq!(looks(&mut spells, 3_500, 5_000, Some(3_500)), [(4_300, Turn::Hangs)], "and may come again");
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_paused_does_not_take_its_disk_for_hanging() {
+        let mut spells = Spells::default();
+        assert_eq!(looks(&mut spells, 0, 100, Some(0)), []);
+        assert_eq!(spells.look(LIMITS, 60_000, Some(0)), None, "this long it did not look");
+        assert_eq!(looks(&mut spells, 60_050, 61_000, None), []);
+        assert_eq!(spells.look(LIMITS, 120_000, Some(70_000)), None, "a write that began before the pause");
+    }
+
+    #[test]
+    fn a_spell_outlasts_limits_that_grow_meanwhile() {
+        let mut spells = Spells::default();
+        assert_eq!(looks(&mut spells, 0, 1_000, Some(0)), [(800, Turn::Hangs)]);
+        let longer = Limits { hangs_ms: 5_000, ..LIMITS };
+        assert_eq!(spells.look(longer, 1_000, Some(0)), None);
+        assert!(matches!(spells.look(longer, 1_050, None), Some(Turn::WorksAgain { .. })));
+    }
+}

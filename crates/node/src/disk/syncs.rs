@@ -1,0 +1,68 @@
+//! How long syncs usually take, and what that means for elections.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Syncs that are looked at.
+const SYNCS_MAX: usize = 63;
+/// Fewer than this say nothing.
+const SYNCS_LEAST: usize = 5;
+/// Elections take so many times longer at most, however slow the disk is.
+const STRETCH_MAX: u32 = 16;
+
+/// The last syncs.
+#[derive(Debug, Default)]
+pub(super) struct Syncs {
+    last: VecDeque<Duration>,
+}
+
+impl Syncs {
+    pub(super) fn push(&mut self, took: Duration) {
+        if self.last.len() == SYNCS_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back(took);
+    }
+
+    /// The median: one that hung says nothing of the others.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
+        sorted.sort_unstable();
+        (sorted.len() >= SYNCS_LEAST).then(|| sorted[sorted.len() / 2])
+    }
+}
+
+/// How many times longer the election timeout must be. An election takes two syncs one after the other: the candidate's vote
+/// for itself, and those of the others. A third is for what else there is to write.
+pub(super) fn stretch(usual: Duration, election: Duration) -> u32 {
+    if 2 * usual <= election {
+        return 1;
+    }
+    let times = (3 * usual).as_micros().div_ceil(election.as_micros().max(1));
+    u32::try_from(times).unwrap_or(STRETCH_MAX).clamp(2, STRETCH_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elections_have_time_for_two_syncs_and_more_within_bounds() {
+        let of = |usual_ms| stretch(Duration::from_millis(usual_ms), Duration::from_millis(400));
+        assert_eq!([0, 1, 150, 200].map(of), [1; 4]);
+        assert_eq!([201, 300, 400, 1_000].map(of), [2, 3, 3, 8]);
+        assert_eq!(of(600_000), 16);
+    }
+
+    #[test]
+    fn the_usual_sync_is_not_the_one_that_hung() {
+        let mut syncs = Syncs::default();
+        assert_eq!(syncs.usual(), None);
+        syncs.push(Duration::from_secs(20));
+        (0..4).for_each(|_| syncs.push(Duration::from_millis(1)));
+        assert_eq!(syncs.usual(), Some(Duration::from_millis(1)));
+        (0..1_000).for_each(|_| syncs.push(Duration::from_millis(9)));
+        assert_eq!(syncs.usual(), Some(Duration::from_millis(9)));
+        assert_eq!(syncs.last.len(), SYNCS_MAX);
+    }
+}

@@ -1,0 +1,91 @@
+//! Snapshots on their way to the disk. Each replaces all that a shard has, and is on disk in one piece only after a flush of the
+//! database: seconds, for which the other shards' writes must not wait. So they are written beside the log writer, one at a time.
+//!
+//! What the shard queues meanwhile is held back and follows in order. Otherwise a crash between the two could find the
+//! shard's new log without the snapshot that it follows.
+
+use super::{Done, Message, WriteJob};
+use crate::lifecycle::{Lifecycle, PanicGuard};
+use crate::mailbox::Sender;
+use routing::ShardId;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use storage::{Engine, ShardWrite};
+
+/// * A shard is in `held` exactly while a snapshot of it is in `waiting` or under way; its later jobs are there, in order.
+/// * `barriers` is empty if `held` is: they return after all that was queued before them.
+#[derive(Debug, Default)]
+pub(super) struct Resets {
+    held: BTreeMap<ShardId, VecDeque<WriteJob>>,
+    waiting: VecDeque<(ShardWrite, Done)>,
+    under_way: bool,
+    barriers: Vec<WriteJob>,
+}
+
+impl Resets {
+    /// Nothing is held back or under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Takes a job that is, or must wait for, a snapshot; returns any other.
+    pub(super) fn divert(&mut self, mut job: WriteJob) -> Option<WriteJob> {
+        let Some(write) = &job.write else {
+            if self.is_idle() {
+                return Some(job);
+            }
+            self.barriers.push(job);
+            return None;
+        };
+        if let Some(held) = self.held.get_mut(&write.shard) {
+            held.push_back(job);
+            return None;
+        }
+        if !write.reset {
+            return Some(job);
+        }
+        self.held.insert(write.shard, VecDeque::new());
+        self.waiting.extend(job.write.take().map(|write| (write, job.done)));
+        None
+    }
+
+    /// Begins with the next one, if none is under way. Call it when all that was queued before is written.
+    pub(super) fn go_on(
+        &mut self,
+        engine: &Arc<dyn Engine>,
+        lifecycle: &Arc<Lifecycle>,
+        to_writer: impl FnOnce() -> Sender<Message>,
+    ) {
+        if self.under_way {
+            return;
+        }
+        let Some((write, done)) = self.waiting.pop_front() else { return };
+        self.under_way = true;
+        let (engine, lifecycle, to_writer) = (engine.clone(), lifecycle.clone(), to_writer());
+        let job = {
+            let lifecycle = lifecycle.clone();
+            move || {
+                let _guard = PanicGuard { lifecycle: &lifecycle, thread: "snapshot-writer" };
+                let shard = write.shard;
+                if let Err(error) = engine.write(&[write]) {
+                    lifecycle.fail(error.to_string());
+                }
+                // Also after a failure: the log writer wakes up by it, and ends.
+                to_writer.send(Message::ResetDone(shard, done));
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("snapshot-writer".into()).spawn(job) {
+            lifecycle.fail(format!("cannot start a thread: {error}; raise the limit on processes (ulimit -u)"));
+        }
+    }
+
+    /// A shard's snapshot is on disk: what comes next, in order, before all that is queued.
+    pub(super) fn is_done(&mut self, shard: ShardId) -> Vec<WriteJob> {
+        self.under_way = false;
+        let mut next: Vec<WriteJob> = self.held.remove(&shard).unwrap_or_default().into();
+        if self.is_idle() {
+            next.append(&mut self.barriers);
+        }
+        next
+    }
+}
