@@ -51,6 +51,7 @@ pub struct Cluster {
     spec: Spec,
     dir: TempDir,
     config: PathBuf,
+    node_metrics: Vec<String>,
     gateways: Vec<String>,
     gateway_metrics: Vec<String>,
     processes: BTreeMap<String, Process>,
@@ -78,8 +79,9 @@ impl Cluster {
         let only_one = ONLY_ONE.lock().await;
         let dir = TempDir::with_prefix("palisade-test-").expect("temporary directory");
         let mut yaml = format!("cluster: test\nshards: {}\nreplicas: {}\nnodes:\n", spec.shards, spec.replicas);
-        for id in 1..=spec.nodes {
-            let (address, metrics) = (free_address(), free_address());
+        let node_metrics: Vec<String> = (0..spec.nodes).map(|_| free_address()).collect();
+        for (id, metrics) in (1..).zip(&node_metrics) {
+            let address = free_address();
             writeln!(yaml, "  - {{ id: {id}, address: \"{address}\", metrics: \"{metrics}\" }}")
                 .expect("write to a string");
         }
@@ -98,7 +100,7 @@ impl Cluster {
         let config = dir.path().join("cluster.yaml");
         std::fs::write(&config, yaml).expect("write the cluster file");
         let processes = BTreeMap::new();
-        Cluster { spec, dir, config, gateways, gateway_metrics, processes, _only_one: only_one }
+        Cluster { spec, dir, config, node_metrics, gateways, gateway_metrics, processes, _only_one: only_one }
     }
 
     /// Starts every process that is not running.
@@ -118,9 +120,14 @@ impl Cluster {
 
     /// Starts a node with these options more, unless it runs.
     pub fn start_node_with(&mut self, id: u64, options: &[&str]) {
+        self.start_node_in(id, options, &[]);
+    }
+
+    /// Starts a node with these options and environment more, unless it runs.
+    pub fn start_node_in(&mut self, id: u64, options: &[&str], env: &[(String, String)]) {
         let (id_text, data) = (id.to_string(), self.data_dir(id).display().to_string());
         let args = [&["node", "--id", &id_text, "--data-dir", &data], options].concat();
-        self.start_process(format!("node-{id}"), &args);
+        self.start_process(format!("node-{id}"), &args, env);
     }
 
     /// Starts a node with these options more, waits until it ends by itself, and returns how it ended and all that it said.
@@ -144,9 +151,22 @@ impl Cluster {
     /// # Panics
     /// If it goes on.
     pub async fn node_ends(&mut self, id: u64) -> String {
+        self.node_ended(id).await.1
+    }
+
+    /// Waits until a node that runs here ends by itself, and returns how it ended, and its log.
+    ///
+    /// # Panics
+    /// If it goes on.
+    pub async fn node_ended(&mut self, id: u64) -> (ExitStatus, String) {
         let mut process = self.processes.remove(&format!("node-{id}")).expect("a running node");
-        eventually(&format!("node {id} ends"), async || process.ended()).await;
-        std::fs::read_to_string(process.log()).expect("its log")
+        let status = eventually(&format!("node {id} ends"), async || process.ended()).await;
+        (status, std::fs::read_to_string(process.log()).expect("its log"))
+    }
+
+    /// Where everything of this cluster lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where a node keeps its data.
@@ -162,7 +182,7 @@ impl Cluster {
     /// Starts a gateway, unless it runs.
     pub fn start_gateway(&mut self, number: u64) {
         let address = self.gateways[number as usize - 1].clone();
-        self.start_process(format!("gateway-{number}"), &["gateway", "--listen", &address]);
+        self.start_process(format!("gateway-{number}"), &["gateway", "--listen", &address], &[]);
     }
 
     /// The cluster file.
@@ -186,14 +206,16 @@ impl Cluster {
         (Process::spawn(command, &log), address)
     }
 
-    fn start_process(&mut self, name: String, args: &[&str]) {
+    fn start_process(&mut self, name: String, args: &[&str], env: &[(String, String)]) {
         if self.processes.contains_key(&name) {
             return;
         }
         let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         args.extend(["--config".to_owned(), self.config.display().to_string()]);
         let log = self.dir.path().join(format!("{name}.log"));
-        self.processes.insert(name, Process::start(&args, &log));
+        let mut command = Command::new(palisade_binary());
+        command.args(args).envs(env.iter().map(|(key, value)| (key, value)));
+        self.processes.insert(name, Process::spawn(command, &log));
     }
 
     /// Waits until every node that runs here answers, and every shard has a leader that all of them know.
@@ -237,6 +259,11 @@ impl Cluster {
         self.processes.remove(&format!("gateway-{number}")).expect("a running gateway").kill();
     }
 
+    /// Some other signal.
+    pub fn signal_node(&self, id: u64, signal: Signal) {
+        self.processes[&format!("node-{id}")].signal(signal);
+    }
+
     /// SIGSTOP.
     pub fn pause_node(&self, id: u64) {
         self.processes[&format!("node-{id}")].signal(Signal::SIGSTOP);
@@ -262,11 +289,23 @@ impl Cluster {
     /// # Panics
     /// If it does not answer.
     pub fn gateway_metrics(&self, number: u64) -> String {
-        let mut stream = TcpStream::connect(&self.gateway_metrics[number as usize - 1]).expect("connect to /metrics");
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask for /metrics");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("read /metrics");
-        text
+        page_at(&self.gateway_metrics[number as usize - 1], "/metrics")
+    }
+
+    /// What a node says at `/metrics`.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn node_metrics(&self, id: u64) -> String {
+        page_at(&self.node_metrics[id as usize - 1], "/metrics")
+    }
+
+    /// What a node says at `/healthz`, status line and all.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn node_health(&self, id: u64) -> String {
+        page_at(&self.node_metrics[id as usize - 1], "/healthz")
     }
 
     /// Its gateways, as clients name them.
@@ -380,6 +419,14 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+fn page_at(address: &str, page: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connect for a page");
+    write!(stream, "GET {page} HTTP/1.0\r\n\r\n").expect("ask for a page");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("read a page");
+    text
 }
 
 /// A loopback address that is free now: below the range that the kernel takes ports for outgoing connections from, so that

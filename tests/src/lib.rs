@@ -7,9 +7,11 @@
 //! Waiting is by condition, with a limit that only a broken system reaches ([`eventually`]); nothing here asserts speed.
 
 mod cluster;
+mod hang;
 mod process;
 
 pub use cluster::{Cluster, Spec};
+pub use hang::HangingDisk;
 pub use process::{Process, palisade_binary};
 
 use std::time::{Duration, Instant};

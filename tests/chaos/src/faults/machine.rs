@@ -17,8 +17,8 @@ const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// Leadership goes back to a node some time after it is; whether it does is no matter of safety.
 const LEADS_WITHIN: Duration = Duration::from_secs(10);
 const HOUR_S: i64 = 3_600;
-/// Less than RocksDB reserves for a log, more than a node needs for a start.
-const LEFT_BYTES: u64 = 20 << 20;
+/// Less than RocksDB reserves for a log and the reserve together, more than that alone: the node keeps its reserve.
+const LEFT_BYTES: u64 = 40 << 20;
 
 impl Stage<'_> {
     /// The wall clock of a leader is set an hour ahead and an hour back while it runs. Nothing must come of it.
@@ -129,12 +129,14 @@ impl Stage<'_> {
         self.leads(id, shard).await.then_some(lived)
     }
 
-    /// The last node's disk has no room left. It must stop rather than acknowledge, and come back once there is room.
+    /// The last node's disk has no room left. It stops rather than acknowledge, starts again with the room that it kept for that, and
+    /// goes on for as long as that lasts.
     ///
     /// RocksDB reserves room for its log when it makes one, which would see it through; so the node starts with too little for
     /// that, and loses the rest while it runs.
     pub(super) async fn fill_disk(&mut self) -> Result<Wound, String> {
-        let mut wound = Wound { must_end: [NODES].into(), ..Wound::lasting_s(self.rng, 4, 6) };
+        let mut wound = Wound { may_end: [NODES].into(), ..Wound::lasting_s(self.rng, 4, 6) };
+        self.hurt.insert(NODES);
         let path = self.cluster.ballast(NODES);
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         wound.failures.extend(self.cluster.stop(Host::Node(NODES)).await.err());
@@ -148,12 +150,16 @@ impl Stage<'_> {
             wound.failures.push(format!("node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"));
         }
         fill(&mut ballast);
-        // Its log goes on in files that it has: for how long depends on the load. A start needs room at once, but for what files
-        // gave back that only the process still had.
+        // Its log goes on in files that it has: for how long depends on the load. A start needs room at once, and has its reserve.
         wound.notes.push("killed and started again on the full disk".into());
         self.cluster.kill(Host::Node(NODES));
         fill(&mut ballast);
         self.cluster.start_one(Host::Node(NODES));
+        if !all_back(self.cluster, BACK_WITHIN).await {
+            wound
+                .failures
+                .push(format!("node {NODES} did not start again on its full disk, with the room it had kept"));
+        }
         Ok(wound.serves())
     }
 

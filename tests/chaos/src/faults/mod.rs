@@ -178,6 +178,15 @@ impl Wound {
     }
 }
 
+fn leader_to_hurt(leaders: &BTreeMap<u32, u64>, hurt: &BTreeSet<u64>, rng: &mut Rng) -> u64 {
+    let sound = |node: &u64| !hurt.contains(node);
+    let leading: Vec<u64> = leaders.values().copied().filter(sound).collect();
+    let others: Vec<u64> = (1..=NODES).filter(sound).collect();
+    let all: Vec<u64> = leaders.values().copied().collect();
+    let among = [leading, others, all].into_iter().find(|nodes| !nodes.is_empty()).expect("there are nodes");
+    *rng.pick(&among)
+}
+
 impl Stage<'_> {
     /// Inflicts a fault.
     ///
@@ -211,11 +220,10 @@ impl Stage<'_> {
         }
     }
 
-    /// A node that leads something, and has not been hurt yet.
+    /// A node that leads something, and has not been hurt yet; if all of those have been, any that has not. Two faults on one
+    /// node would hide each other: one that is paused cannot end by itself, as its full disk makes it.
     fn some_leader(&mut self) -> u64 {
-        let all: Vec<u64> = self.leaders.values().copied().collect();
-        let sound: Vec<u64> = all.iter().copied().filter(|leader| !self.hurt.contains(leader)).collect();
-        let leader = *self.rng.pick(if sound.is_empty() { &all } else { &sound });
+        let leader = leader_to_hurt(&self.leaders, &self.hurt, self.rng);
         self.hurt.insert(leader);
         leader
     }
@@ -236,5 +244,23 @@ impl Stage<'_> {
             nodes.push(left.swap_remove(self.rng.below(left.len() as u64) as usize));
         }
         nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run ended with "node 5 should have stopped by itself, and runs on": its disk was full, and it was paused.
+    #[test]
+    fn a_node_is_hurt_once_also_where_it_leads_everything() {
+        let leaders: BTreeMap<u32, u64> = (0..4).map(|shard| (shard, NODES)).collect();
+        let mut rng = Rng::new(1);
+        for _ in 0..100 {
+            assert_ne!(leader_to_hurt(&leaders, &BTreeSet::from([NODES]), &mut rng), NODES);
+        }
+        assert_eq!(leader_to_hurt(&leaders, &BTreeSet::new(), &mut rng), NODES, "a leader, if it is sound");
+        let everybody = (1..=NODES).collect();
+        assert_eq!(leader_to_hurt(&leaders, &everybody, &mut rng), NODES, "a leader, if nobody is sound");
     }
 }

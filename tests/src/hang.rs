@@ -1,0 +1,55 @@
+//! A disk that hangs: see `tests/shim/hang.c`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The library that makes a process's disk hang, and the file that says when.
+#[derive(Clone, Debug)]
+pub struct HangingDisk {
+    library: PathBuf,
+    switch: PathBuf,
+}
+
+impl HangingDisk {
+    /// Compiles the library into `dir`, with the switch `name` beside it. `None`: there is no C compiler here.
+    ///
+    /// # Panics
+    /// If there is one, and it refuses the library.
+    pub fn build(dir: &Path, name: &str) -> Option<HangingDisk> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/hang.c");
+        let library = dir.join("hang.so");
+        if !library.exists() {
+            let mut cc = Command::new("cc");
+            cc.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(source).arg("-ldl");
+            let compiled = cc.output().ok()?;
+            assert!(compiled.status.success(), "cc: {}", String::from_utf8_lossy(&compiled.stderr));
+        }
+        Some(HangingDisk { library, switch: dir.join(name) })
+    }
+
+    /// The environment of a process whose disk this is. `thread`: the only one that is held; `None`: all are.
+    pub fn environment(&self, thread: Option<&str>) -> Vec<(String, String)> {
+        let mut env = vec![
+            ("LD_PRELOAD".to_owned(), self.library.display().to_string()),
+            ("PALISADE_HANG_WHILE".to_owned(), self.switch.display().to_string()),
+        ];
+        env.extend(thread.map(|thread| ("PALISADE_HANG_THREAD".to_owned(), thread.to_owned())));
+        env
+    }
+
+    /// From now on no write returns.
+    ///
+    /// # Panics
+    /// If the switch cannot be made.
+    pub fn hang(&self) {
+        std::fs::write(&self.switch, "").expect("make the switch");
+    }
+
+    /// Writes return again.
+    ///
+    /// # Panics
+    /// If it does not hang.
+    pub fn go_on(&self) {
+        std::fs::remove_file(&self.switch).expect("remove the switch");
+    }
+}
