@@ -83,16 +83,17 @@ impl Client {
     /// cancelled in the background, so that it is not granted to nobody.
     pub async fn acquire(&self, options: impl Into<AcquireOptions>) -> Result<Grant, Error> {
         let options = options.into();
-        let until = options.until(self.inner.options.timeout);
+        let (until, chosen) = (options.until(self.inner.options.timeout), options.request_id.is_some());
         let mut grant = self.acquire_timed(options, None).await?.grant;
         if grant.claim_within_ms == 0 {
             return Ok(grant);
         }
-        let holding = Holding::new(self, &grant, None);
+        // A caller with an id of its own comes back for it.
+        let holding = (!chosen).then(|| Holding::new(self, &grant, None));
         let token = grant.fencing_token;
         let claimed = self.renew_timed(&grant.resource_name, token, left_until(until)).await;
         let (renewal, _) = claimed.map_err(|error| error.after_grant(token))?;
-        holding.disarm();
+        holding.into_iter().for_each(Holding::disarm);
         (grant.expires_at_ms, grant.ttl_ms) = (renewal.expires_at_ms, renewal.ttl_ms);
         (grant.renewal_count, grant.claim_within_ms) = (renewal.renewal_count, 0);
         Ok(grant)

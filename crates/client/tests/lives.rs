@@ -27,6 +27,8 @@ struct Shard {
     former_life: Option<u64>,
     claim_within_ms: u32,
     ttl_ms: u32,
+    /// The session is known to be over.
+    ended: bool,
     broken: Vec<u64>,
     overflow: bool,
     silent: bool,
@@ -62,6 +64,7 @@ async fn serve(shard: &Shared) -> Fake {
     Fake::start(move |op| {
         let mut shard = shard.lock().unwrap();
         match op {
+            Op::Acquire(_) if shard.ended => error(ErrorCode::SessionLost),
             Op::Acquire(request) => {
                 shard.tokens += 1;
                 if shard.life == 0 {
@@ -205,6 +208,18 @@ async fn a_heartbeat_that_meets_another_life_loses_the_locks_of_the_one_it_named
     shard.lock().unwrap().life = 7;
     assert!(matches!(within("the life is over", old.lost()).await, LostReason::Fenced(_)));
     assert!(session.shards().is_empty());
+}
+
+#[tokio::test]
+async fn an_acquire_that_meets_the_end_of_its_session_loses_what_the_session_held() {
+    let shard = shard();
+    let fake = serve(&shard).await;
+    let session = session(&fake, options().renew_interval_max(LONG), LONG).await;
+    let held = session.acquire("a").await.unwrap();
+    shard.lock().unwrap().life = 0;
+    shard.lock().unwrap().ended = true;
+    assert_eq!(session.acquire("b").await.unwrap_err().code, ErrorCode::SessionLost);
+    assert!(!held.is_valid());
 }
 
 #[tokio::test]

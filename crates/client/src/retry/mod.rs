@@ -103,6 +103,9 @@ pub struct Attempt {
     pauses: u32,
     unanswered: u32,
     in_doubt: bool,
+    /// How often a try left doubt, and how often one was told that its wait was cancelled.
+    doubts: u32,
+    cancelled: u32,
     last: Option<Box<Last>>,
     /// Some target said something.
     heard: bool,
@@ -131,6 +134,8 @@ impl Attempt {
             pauses: 0,
             unanswered: 0,
             in_doubt: false,
+            doubts: 0,
+            cancelled: 0,
             last: None,
             heard: false,
             unreachable: None,
@@ -232,7 +237,9 @@ impl Attempt {
             }
             // Perhaps by an earlier try, which came late and took the place over: it may be granted yet.
             ErrorCode::WaitCancelled if self.policy.kind == OperationKind::Acquire && self.in_doubt => {
-                if self.policy.relays {
+                self.cancelled += 1;
+                // A try in doubt takes the place over once. A cancel ends every later try too.
+                if self.policy.relays && self.cancelled <= self.doubts {
                     return self.pause(now_ms, jitter, 0);
                 }
                 Decision::GiveUp(Box::new(Error::outcome_unknown(
@@ -259,6 +266,7 @@ impl Attempt {
         if !self.policy.kind.is_read() && !planted::is(Bug::DoubtForgotten) {
             // planted: what got no answer was not done
             self.in_doubt = true;
+            self.doubts += 1;
         }
     }
 

@@ -190,6 +190,24 @@ fn a_wait_that_ends_in_doubt_may_live_on_in_an_earlier_try() {
     }
 }
 
+/// A wait that its own client had cancelled was asked for again and again until the wait was over.
+#[test]
+fn a_wait_that_was_cancelled_for_good_is_not_asked_for_until_its_end() {
+    let cancelled = Error::new(ErrorCode::WaitCancelled, "cancelled");
+    let policy = Policy { wait_ms: 3_600_000, relays: true, ..policy(OperationKind::Acquire) };
+    let mut attempt = Attempt::new(policy, 0, 1);
+    attempt.resume(0);
+    let mut decision = attempt.next(0, 0.5, Failure::Lost("reset"), &NODES);
+    for now_ms in (0..).step_by(100).take(5) {
+        decision = match decision {
+            Decision::Send(_) => attempt.next(now_ms, 0.5, Failure::Answer(&cancelled), &NODES),
+            Decision::RetryAfter { .. } => attempt.resume(now_ms),
+            Decision::GiveUp(_) => break,
+        };
+    }
+    assert_eq!(code(&decision), Some(ErrorCode::OutcomeUnknown), "{decision:?}");
+}
+
 #[test]
 fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
     for (kind, expected) in [

@@ -97,8 +97,13 @@ pub(super) struct Named {
 /// How a shard answered a heartbeat.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answered {
-    /// The life that was named lives, with this TTL if the server said so.
-    Renewed(Option<Duration>),
+    /// The life that was named lives.
+    Renewed {
+        /// Of the session there, if the server said so.
+        ttl: Option<Duration>,
+        /// How many of its locks were broken so far.
+        broken_count: u64,
+    },
     /// The shard knows no such life.
     Lost,
     /// It could not be asked.
@@ -118,6 +123,7 @@ pub(super) struct Lives {
     early: BTreeSet<(u32, u64)>,
     /// Rises whenever acquires under way may have missed that their lock was broken.
     doubts: u64,
+    closed: bool,
 }
 
 impl Lives {
@@ -174,13 +180,14 @@ impl Lives {
         Ok(Some(life.lease.clone()).filter(|lease| lease.lost_now().is_none()))
     }
 
-    /// A heartbeat started `fresh`. Gives the lease to use, which is another one if that came first.
-    pub(super) fn start(&mut self, grant: &Grant, fresh: LeaseCell) -> Result<Arc<LeaseCell>, Error> {
+    /// A heartbeat started `fresh`, and told of `broken_seen` breaks. Gives the lease to use, which is another one if that came
+    /// first.
+    pub(super) fn start(&mut self, grant: &Grant, fresh: LeaseCell, broken_seen: u64) -> Result<Arc<LeaseCell>, Error> {
         if let Some(lease) = self.lease_of(grant)? {
             return Ok(lease);
         }
         let fresh = Arc::new(fresh);
-        let new = || Life { id: grant.session_life, lease: fresh.clone(), broken_seen: 0, locks: BTreeMap::new() };
+        let new = || Life { id: grant.session_life, lease: fresh.clone(), broken_seen, locks: BTreeMap::new() };
         // What hangs on an older lease of the same life stays lost, and is still to be let go.
         self.shards.entry(grant.shard).or_insert_with(new).lease = fresh.clone();
         Ok(fresh)
@@ -281,12 +288,13 @@ impl Lives {
                 Answered::Failed
             } else {
                 let ttl_ms = state.map_or(0, |state| state.ttl_ms);
-                Answered::Renewed((ttl_ms > 0).then(|| Duration::from_millis(ttl_ms.into())))
+                let ttl = (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms.into()));
+                Answered::Renewed { ttl, broken_count: state.map_or(0, |state| state.broken_count) }
             };
             match &answered {
                 Answered::Lost => self.lost(named),
                 Answered::Failed => {}
-                Answered::Renewed(said) => {
+                Answered::Renewed { ttl: said, .. } => {
                     if let Some(cell) = &named.cell {
                         cell.renewed(sent, ttl.min(said.unwrap_or(ttl)));
                     }
@@ -300,8 +308,14 @@ impl Lives {
         each.collect()
     }
 
+    /// No heartbeat comes any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// All is over: nothing is held any more.
     pub(super) fn close(&mut self) {
+        self.closed = true;
         self.shards.values().for_each(|life| life.lease.lose(LostReason::Released));
     }
 
@@ -330,10 +344,13 @@ impl Lives {
     }
 
     fn heard_of_breaks(&mut self, state: &SessionLeaseState) {
-        let Some(life) = self.shards.get_mut(&state.shard).filter(|life| life.id == state.life) else { return };
-        life.broken_seen = life.broken_seen.max(state.broken_count);
+        let mut life = self.shards.get_mut(&state.shard).filter(|life| life.id == state.life);
+        if let Some(life) = &mut life {
+            life.broken_seen = life.broken_seen.max(state.broken_count);
+        }
         for token in &state.broken_tokens {
-            match life.locks.remove(token).map(|kept| kept.cell.upgrade()) {
+            let kept = life.as_mut().and_then(|life| life.locks.remove(token));
+            match kept.map(|kept| kept.cell.upgrade()) {
                 Some(Some(cell)) => cell.lose(LostReason::Fenced("it was broken: see its history".into())),
                 Some(None) => {}
                 None if self.acquiring > 0 => drop(self.early.insert((state.shard, *token))),
@@ -342,7 +359,7 @@ impl Lives {
         }
         if state.broken_overflow {
             let why = "more locks of this session were broken than the server remembers, and this may be one";
-            let cells = life.locks.values().filter_map(|kept| kept.cell.upgrade());
+            let cells = life.iter().flat_map(|life| life.locks.values()).filter_map(|kept| kept.cell.upgrade());
             cells.for_each(|cell| cell.lose(LostReason::InDoubt(why.into())));
         }
         if state.broken_overflow || self.early.len() > EARLY_MAX {

@@ -69,7 +69,7 @@ impl Keeper {
 
     /// The session may be alive still.
     pub(crate) fn keeps(&self) -> bool {
-        self.0.strong_count() > 0
+        self.0.upgrade().is_some_and(|session| !session.lives().is_closed())
     }
 
     /// The server holds it no more.
@@ -122,7 +122,16 @@ impl Session {
         let client = &self.inner.client;
         let until = options.until(client.options().timeout);
         let acquiring = Acquiring::begin(&self.inner);
-        let timed = client.acquire_timed(options, Some(Keeper::of(&self.inner))).await?;
+        let timed = match client.acquire_timed(options, Some(Keeper::of(&self.inner))).await {
+            Ok(timed) => timed,
+            Err(error) => {
+                if error.code == ErrorCode::SessionLost {
+                    // One shard has lost the session. Which one this tells before the caller looks at its other locks.
+                    let _ = self.inner.beat_once(left_until(until)).await;
+                }
+                return Err(error);
+            }
+        };
         let holding = Holding::new(client, &timed.grant, Some(Keeper::of(&self.inner)));
         let cell = self.inner.take_up(&timed, &acquiring, until).await;
         let cell = cell.map_err(|error| error.after_grant(timed.grant.fencing_token))?;
@@ -211,8 +220,8 @@ impl Inner {
             lives.named_for(grant)
         };
         let (answered, sent) = self.heartbeat(std::slice::from_ref(&named), left_until(until)).await?;
-        let said = match answered.first() {
-            Some(Answered::Renewed(said)) => *said,
+        let (said, broken_count) = match answered.first() {
+            Some(Answered::Renewed { ttl, broken_count }) => (*ttl, *broken_count),
             Some(Answered::Lost) => {
                 return Err(Error::new(
                     ErrorCode::SessionLost,
@@ -228,7 +237,7 @@ impl Inner {
             return Err(unconfirmed(shard));
         }
         let clock = self.client.options().suspend_clock.clone();
-        let lease = self.lives().start(grant, LeaseCell::new(fresh, sent.asleep, clock))?;
+        let lease = self.lives().start(grant, LeaseCell::new(fresh, sent.asleep, clock), broken_count)?;
         self.started.notify_one();
         Ok(lease)
     }
@@ -261,12 +270,12 @@ impl Inner {
     }
 
     /// One heartbeat for all shards. Says how it went, for the pace.
-    async fn beat_once(&self) -> Result<(), Error> {
+    async fn beat_once(&self, within: Duration) -> Result<(), Error> {
         let named = self.lives().named();
         if named.is_empty() {
             return Ok(());
         }
-        let timeout = self.client.options().timeout.min(self.pace() / 3);
+        let timeout = within.min(self.pace() / 3);
         let (answered, _) = self.heartbeat(&named, timeout).await?;
         match answered.iter().zip(&named).find(|(answered, _)| **answered == Answered::Failed) {
             None => Ok(()),
@@ -309,7 +318,7 @@ async fn beat(inner: Arc<Inner>) {
             () = tokio::time::sleep_until(due) => {}
             () = inner.started.notified() => continue,
         }
-        if let Err(error) = inner.beat_once().await {
+        if let Err(error) = inner.beat_once(inner.client.options().timeout).await {
             tracing::debug!(session = inner.id, %error, "a heartbeat did not reach every shard: tried again soon");
             tokio::time::sleep(pause_after_failure(inner.pace(), interval_max)).await;
         }
