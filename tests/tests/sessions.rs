@@ -1,6 +1,6 @@
 //! One heartbeat for many locks.
 
-use client::{AcquireOptions, Consistency, SessionOptions};
+use client::{AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock, SessionOptions};
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -87,4 +87,97 @@ async fn a_lost_session_is_lost_with_all_it_held() {
     assert_eq!(heartbeat.lost_shards, vec![grant.shard]);
     let late = client.release("a", grant.fencing_token).await.expect_err("released a lost lock");
     assert!(late.is_fenced(), "{late:?}");
+}
+
+/// Renews five times a second, and gives an operation up after half a second.
+fn impatient(cluster: &Cluster) -> Client {
+    let options =
+        ClientOptions::new().timeout(Duration::from_millis(500)).renew_interval_max(Duration::from_millis(200));
+    Client::with_options(cluster.endpoints().split(','), options)
+}
+
+async fn open(client: &Client, ttl: Duration) -> Session {
+    eventually("a session opens", async || client.open_session(SessionOptions::new().ttl(ttl)).await.ok()).await
+}
+
+async fn acquire(session: &Session, name: &str) -> SessionLock {
+    eventually("it is acquired", async || session.acquire(name).await.ok()).await
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A session's heartbeats named no locks, so that a broken one stayed valid for as long as the session lived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_lock_of_a_session_is_lost_within_a_renewal_interval() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let (client, other) = (impatient(&cluster), cluster.client());
+    let session = open(&client, HOUR).await;
+    let names = [cluster.name_on(0, "a"), cluster.name_on(0, "b")];
+    let (broken, kept) = (acquire(&session, &names[0]).await, acquire(&session, &names[1]).await);
+    other.break_lock(broken.name(), broken.token(), "a test", "me").await.expect("break");
+    let reason =
+        tokio::time::timeout(Duration::from_secs(60), broken.lost()).await.expect("far sooner than a third of an hour");
+    assert!(matches!(reason, LostReason::Fenced(_)), "{reason}");
+    assert!(kept.is_valid());
+    let others = open(&other, HOUR).await;
+    let next = acquire(&others, &names[0]).await;
+    assert!(next.token() > broken.token() && !broken.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_closed_by_another_client_is_lost_within_a_renewal_interval() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let client = impatient(&cluster);
+    let session = open(&client, HOUR).await;
+    let held = acquire(&session, "a").await;
+    cluster.client().close_session(session.id(), &[held.shard()]).await.expect("close");
+    let reason =
+        tokio::time::timeout(Duration::from_secs(60), held.lost()).await.expect("far sooner than a third of an hour");
+    assert!(matches!(reason, LostReason::Fenced(_)), "{reason}");
+    assert!(session.acquire("a").await.expect_err("acquired by a session that is over").is_fenced());
+}
+
+/// The heartbeats of its session kept a lock whose release had got no answer, for as long as the session lived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_whose_release_failed_is_let_go_while_its_session_lives_on() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let (client, ttl) = (impatient(&cluster), Duration::from_secs(60));
+    let session = open(&client, ttl).await;
+    let (unwanted, dropped, kept) =
+        (acquire(&session, "a").await, acquire(&session, "b").await, acquire(&session, "c").await);
+    cluster.pause_gateway(1);
+    assert!(unwanted.release().await.expect_err("released through a stopped gateway").is_outcome_unknown());
+    drop(dropped);
+    cluster.resume_gateway(1);
+    for name in ["a", "b"] {
+        eventually("it is let go", async || {
+            client.check(name, Consistency::Linearizable).await.ok()?.holders.is_empty().then_some(())
+        })
+        .await;
+    }
+    assert!(kept.is_valid(), "{:?}", kept.valid_for());
+    session.close().await.expect("close");
+}
+
+/// One cancel that got no answer left its waiter in the queue for the whole of its wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_given_up_while_its_gateway_hangs_leaves_the_queue_later() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let client = impatient(&cluster);
+    let holders = open(&cluster.client(), HOUR).await;
+    let held = acquire(&holders, "a").await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.acquire(AcquireOptions::new("a").wait(HOUR)).await }
+    });
+    let waiters = async || Some(client.check("a", Consistency::Linearizable).await.ok()?.waiters);
+    eventually("it waits", async || (waiters().await? == 1).then_some(())).await;
+    cluster.pause_gateway(1);
+    waiting.abort();
+    // Longer than its cancel is tried once.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.resume_gateway(1);
+    eventually("it has left", async || (waiters().await? == 0).then_some(())).await;
+    tokio::time::timeout(Duration::from_secs(60), client.let_go_of_all()).await.expect("the cancel was answered");
+    held.release().await.expect("release");
 }

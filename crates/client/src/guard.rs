@@ -14,8 +14,8 @@ use tokio::time::Instant;
 ///
 /// * Renewed every third of its TTL, and every [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max)
 ///   at the latest, as long as the guard lives and the lock is held. So it hears of a break within that time.
-/// * Counts as lost before the service can grant it to another, because validity is counted from the moment each renewal
-///   was sent. A machine that was suspended meanwhile (a sleeping laptop) loses it when it wakes. A virtual machine whose host
+/// * Counts as lost before its lease can end, and so before another can get it without a break, because validity is
+///   counted from the moment each renewal was sent. A machine that was suspended meanwhile (a sleeping laptop) loses it when it wakes. A virtual machine whose host
 ///   stops all its clocks does not notice, and is a reason to use the [`token`](Self::token).
 /// * Dropping it lets it go in the background, where that is tried until the server answers or the TTL is over;
 ///   [`release`](Self::release) says whether that worked.

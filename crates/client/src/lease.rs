@@ -1,6 +1,6 @@
 //! How long a holder may believe that it holds: pure arithmetic, and a cell to watch it.
 //!
-//! It promises that a lock counts as lost here before the server can give it to another, as long as clocks run apart by
+//! It promises that a lock counts as lost here before the server can end its lease, as long as clocks run apart by
 //! less than [`margin`]: validity is counted from the moment the request was *sent*, and the server's count starts later.
 //! A machine that was suspended meanwhile is no exception: see [`clock`](crate::clock).
 

@@ -6,8 +6,9 @@
 //! **Use the fencing token.** A lock service can tell a holder that it lost its lock, but not stop one that is paused in
 //! the middle of a write. Whatever the lock protects should refuse tokens lower than the highest it has seen.
 //!
-//! The crate promises that a lock counts as lost here before the service can grant it to another ([`lease`]), and that an
-//! operation that may have been done is never reported as not done ([`retry`]). It holds no lock state of its own. The
+//! The crate promises that a lock counts as lost here before its lease can end at the service ([`lease`]), and within one
+//! renewal interval after it was broken there ([`ClientOptions::renew_interval_max`]). It promises that an operation that
+//! may have been done is never reported as not done ([`retry`]). It holds no lock state of its own. The
 //! modules below [`Client`] are public for the gateway, which speaks to nodes by the same means, and for simulators, which
 //! drive the pure ones.
 

@@ -183,7 +183,8 @@ impl AcquireOptions {
     }
 
     /// A grant out of the queue begins with this TTL at most, until this client claims it, which it does at once. A client
-    /// that died while it waited then blocks the name for this long, not for its TTL. Guards and sessions do so by themselves, with 10 s.
+    /// that died while it waited then blocks the name for this long, not for its TTL. From 100 ms to 60 s. Guards and sessions do
+    /// so by themselves, with 10 s.
     pub fn claim_ttl(mut self, ttl: Duration) -> Self {
         self.claim_ttl = Some(ttl);
         self

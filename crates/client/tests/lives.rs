@@ -136,12 +136,16 @@ async fn a_lock_that_is_broken_before_its_grant_arrives_is_not_handed_out() {
     let session = session(&fake, options(), LONG).await;
     let _first = session.acquire("a").await.unwrap();
     shard.lock().unwrap().acquires_take = 600 * MS;
-    let (refused, ()) = tokio::join!(session.acquire("b"), async {
-        fake.until_seen(2, |op| matches!(op, Op::Acquire(_))).await;
-        shard.lock().unwrap().broken.push(2);
-        let seen = |op: &Op| leases(op).is_some_and(|leases| leases[0].broken_seen == 1);
-        fake.until_seen(1, seen).await;
-    });
+    let (refused, ()) = within(
+        "it is granted, and the beats go on",
+        futures_util::future::join(session.acquire("b"), async {
+            fake.until_seen(2, |op| matches!(op, Op::Acquire(_))).await;
+            shard.lock().unwrap().broken.push(2);
+            let seen = |op: &Op| leases(op).is_some_and(|leases| leases[0].broken_seen == 1);
+            fake.until_seen(1, seen).await;
+        }),
+    )
+    .await;
     assert!(refused.unwrap_err().is_fenced());
 }
 
@@ -172,13 +176,17 @@ async fn a_grant_that_arrives_after_an_overflow_is_confirmed_by_its_own_renewal(
     let _first = session.acquire("a").await.unwrap();
     shard.lock().unwrap().acquires_take = 600 * MS;
     let beats = |fake: &Fake| fake.count(|op| leases(op).is_some());
-    let (held, ()) = tokio::join!(session.acquire("b"), async {
-        fake.until_seen(2, |op| matches!(op, Op::Acquire(_))).await;
-        shard.lock().unwrap().overflow = true;
-        let before = beats(&fake);
-        fake.until_seen(before + 2, |op| leases(op).is_some()).await;
-        shard.lock().unwrap().overflow = false;
-    });
+    let (held, ()) = within(
+        "it is granted, and the beats go on",
+        futures_util::future::join(session.acquire("b"), async {
+            fake.until_seen(2, |op| matches!(op, Op::Acquire(_))).await;
+            shard.lock().unwrap().overflow = true;
+            let before = beats(&fake);
+            fake.until_seen(before + 2, |op| leases(op).is_some()).await;
+            shard.lock().unwrap().overflow = false;
+        }),
+    )
+    .await;
     assert!(held.unwrap().is_valid());
     assert_eq!(fake.count(|op| matches!(op, Op::Renew(request) if request.fencing_token == 2)), 1);
 }
