@@ -25,7 +25,7 @@ use wire::v1::{AcquireRequest, CancelWaitRequest, CancelWaitResponse, ReleaseReq
 pub(crate) struct Left {
     pub(crate) name: String,
     pub(crate) request_id: Vec<u8>,
-    /// This gateway chose the id, so that nobody else can ever take up what comes of it.
+    /// Nobody else can ever take up what comes of it: this gateway chose the id, or its client was told that it is refused.
     pub(crate) ours: bool,
     /// It was granted, with this token.
     pub(crate) granted: Option<u64>,

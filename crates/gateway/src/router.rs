@@ -2,12 +2,12 @@
 
 use crate::in_flight::is_scan;
 use crate::known::Known;
-use crate::leave::Leaving;
+use crate::leave::{Leaving, Left};
 use crate::limits::{ATTEMPT_TIMEOUT_MS, COME_BACK_MAX, STALE_ATTEMPT_TIMEOUT_MS};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::share::Waits;
-use client::drive::Course;
+use client::drive::{Course, GivenUp};
 use client::leaders::LeaderCache;
 use client::mux::{Answer, Failure, Outcome, Port};
 use client::retry::{Policy, Try};
@@ -16,11 +16,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
-use wire::OperationKind;
 use wire::accept::Accepted;
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
 use wire::v1::{CancelWaitResponse, ClusterIdentity, ClusterResponse, Consistency, Error, ErrorCode, Operation, Route};
+use wire::{ErrorClass, OperationKind};
 
 /// For what is finished whoever goes.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
@@ -286,8 +286,22 @@ impl Router {
             self.metrics.retried(asking.kind);
             self.send(&asking, next)
         };
-        let driven = course.drive(Some(failed), targets, || abandoned.load(Ordering::Relaxed), send).await?;
-        Ok(driven.answer)
+        let driven = course.drive(Some(failed), targets, || abandoned.load(Ordering::Relaxed), send).await;
+        driven.map(|driven| driven.answer).map_err(|given_up| self.given_up(&asking, given_up))
+    }
+
+    /// An acquire that was refused while one of its tries is in doubt is cancelled. That try may reach its node yet, and would be
+    /// granted, though the client was told that another holds the lock.
+    fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Box<Error> {
+        let GivenUp { error, in_doubt } = given_up;
+        let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
+        if let Some(Op::Acquire(acquire)) = &asking.operation.op
+            && in_doubt
+            && !open
+        {
+            self.leaving.push(Left::of(acquire, asking.operation.timeout_ms, true, None));
+        }
+        error
     }
 
     /// In turn, so that they share the reads; the leader, which has enough to do, comes last.

@@ -3,8 +3,8 @@
 mod fake;
 
 use client::mux::{Failure, Link, LinkOptions, Service};
-use fake::{Fakes, LONG, Reaction, granted};
-use std::sync::atomic::{AtomicBool, Ordering};
+use fake::{Fakes, LONG, Reaction, code, granted};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
@@ -176,4 +176,27 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
         tokio::time::sleep(Duration::from_millis(20)).await; // a slow client
     }
     panic!("{answered} acquires were answered, and the heartbeat was not");
+}
+
+/// A first try was on its way still when another node answered HELD: then it was granted, and held until its TTL by nobody.
+#[tokio::test]
+async fn a_refusal_while_a_try_is_in_doubt_cancels_that_try_and_releases_its_grant() {
+    let tries = AtomicU32::new(0);
+    let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
+        Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
+        Op::Acquire(_) => code(ErrorCode::Held),
+        Op::CancelWait(request) => granted(&AcquireRequest { name: request.name.clone(), ..Default::default() }, 7),
+        _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+    })
+    .await;
+    let refused = fakes.client(LONG).acquire(client::AcquireOptions::new("n").request_id([3; 16])).await.unwrap_err();
+    assert!(refused.is_held(), "{refused}");
+    let cancelled =
+        |_, op: &Op| matches!(op, Op::CancelWait(request) if request.request_id == [3; 16] && !request.abandoned);
+    let released = |_, op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 7);
+    let let_go = async {
+        fakes.until(1, cancelled).await;
+        fakes.until(1, released).await;
+    };
+    tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("cancelled and released");
 }
