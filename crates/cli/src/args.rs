@@ -209,6 +209,9 @@ pub struct Check {
     /// How true the answer must be
     #[arg(long, value_enum, default_value_t = Consistency::Linearizable)]
     pub consistency: Consistency,
+    /// Show all holders of a shared lock, however many there are
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub remote: Remote,
 }
@@ -274,6 +277,12 @@ pub struct Ls {
     /// Show at most so many, 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
+    /// Go on where an earlier listing with this prefix stopped, as it said
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub cursor: String,
+    /// Show all, page after page
+    #[arg(long, conflicts_with_all = ["limit", "cursor"])]
+    pub all: bool,
     #[command(flatten)]
     pub remote: Remote,
 }

@@ -11,6 +11,7 @@ mod failure;
 mod heap;
 mod lock;
 mod output;
+mod pages;
 mod plan;
 mod serve;
 mod sessions;

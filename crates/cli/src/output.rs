@@ -115,7 +115,7 @@ impl From<&Tenure> for TenureJson {
 }
 
 /// The answer to `check`, as programs see it. The oldest holder's fields stand at the top, so that the common, exclusive
-/// case needs no list; all holders stand in `holders`.
+/// case needs no list; the holders that are shown stand in `holders`.
 #[derive(Debug, Serialize)]
 pub struct CheckJson {
     pub resource_name: String,
@@ -134,6 +134,10 @@ pub struct CheckJson {
     pub applied_index: u64,
     pub stale_by_ms: u64,
     pub holders: Vec<GrantJson>,
+    /// Of the name, shown or not.
+    pub holder_count: u32,
+    /// There are holders after the last that is shown.
+    pub more: bool,
 }
 
 impl CheckJson {
@@ -155,6 +159,8 @@ impl CheckJson {
             applied_index: answer.applied_index,
             stale_by_ms: answer.stale_by_ms,
             holders: answer.holders.iter().map(GrantJson::from).collect(),
+            holder_count: answer.holder_count,
+            more: answer.more,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::args::{self, Gateways};
 use crate::duration::show_ms;
 use crate::failure::{Exit, Failure, one_line};
 use crate::output::*;
+use crate::pages;
 use crate::serve::told_to_stop;
 use client::{AcquireOptions, Client, ClientOptions, RequestId};
 use std::time::Duration;
@@ -119,7 +120,11 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
         args::Consistency::Linearizable => Consistency::Linearizable,
         args::Consistency::Stale => Consistency::Stale,
     };
-    let answer = connect(&args.remote.gateways).check(&args.name, consistency).await?;
+    let client = connect(&args.remote.gateways);
+    let mut answer = client.check(&args.name, consistency).await?;
+    if args.all {
+        pages::all_holders(&client, &args.name, consistency, &mut answer).await?;
+    }
     if args.remote.json {
         print_json(&CheckJson::new(&args.name, &answer));
         return Ok(());
@@ -141,6 +146,9 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
             }
             print_grant("held", last, [vec![held_for(last)], about].concat());
         }
+    }
+    if answer.more {
+        emit(&pages::holders_left_out(&answer));
     }
     Ok(())
 }
@@ -206,12 +214,17 @@ fn ending(tenure: &Tenure) -> String {
 
 /// `palisade ls`.
 pub async fn list(args: &args::Ls) -> Result<(), Failure> {
-    let listing = connect(&args.remote.gateways).list(&args.prefix, args.limit).await?;
+    let client = connect(&args.remote.gateways);
+    let listing = match args.all {
+        true => pages::list_all(&client, &args.prefix).await?,
+        false => client.list_page(&args.prefix, args.limit, &args.cursor).await?,
+    };
     if args.remote.json {
         let grants: Vec<GrantJson> = listing.grants.iter().map(GrantJson::from).collect();
         print_json(&serde_json::json!({
             "grants": grants,
             "more": listing.more,
+            "next_cursor": (!listing.next_cursor.is_empty()).then_some(&listing.next_cursor),
             "missing_shards": listing.missing_shards,
         }));
     } else {
@@ -227,7 +240,7 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
         }
         print_table(&rows);
         if listing.more {
-            emit("… and more: raise --limit or name a longer prefix");
+            emit(&pages::locks_left_out(&listing));
         }
     }
     if listing.missing_shards.is_empty() {
@@ -264,14 +277,21 @@ pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tokens in one message.
+const TOKENS_NAMED_MAX: usize = 20;
+
 async fn holding_token(client: &Client, name: &str) -> Result<u64, Failure> {
-    let holders = client.check(name, Consistency::Linearizable).await?.holders;
+    let checked = client.check(name, Consistency::Linearizable).await?;
+    let holders = checked.holders;
     match holders.as_slice() {
         [] => Err(Failure::new(Exit::Error, "NOT_HELD", format!("nobody holds {name}"), "there is nothing to break")),
         [only] => Ok(only.fencing_token),
         several => {
-            let tokens: Vec<String> = several.iter().map(|grant| grant.fencing_token.to_string()).collect();
-            let message = format!("{name} has {} holders, with tokens {}", several.len(), tokens.join(", "));
+            let shown = several.iter().take(TOKENS_NAMED_MAX);
+            let tokens: Vec<String> = shown.map(|grant| grant.fencing_token.to_string()).collect();
+            let others = if tokens.len() < checked.holder_count as usize { ", …" } else { "" };
+            let message =
+                format!("{name} has {} holders, with tokens {}{others}", checked.holder_count, tokens.join(", "));
             Err(Failure::new(Exit::Usage, "SEVERAL_HOLDERS", message, "name the one to break with --token"))
         }
     }

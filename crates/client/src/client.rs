@@ -146,9 +146,38 @@ impl Client {
     }
 
     /// Who holds it, and how many wait. `Stale` answers come from any replica and say how old they may be.
+    ///
+    /// A shared lock may have more holders than an answer: the oldest 1,000 are shown, `more` says that there are others, and
+    /// `holder_count` how many there are in all. See [`check_page`](Self::check_page) for the rest.
     pub async fn check(&self, name: &str, consistency: Consistency) -> Result<Checked, Error> {
-        let op = Op::Check(v1::CheckRequest { name: name.into(), consistency: consistency.into() });
-        match self.run(op).await?.answer {
+        self.check_page(name, consistency, 0, 0).await
+    }
+
+    /// Holders with tokens above `after_token`, oldest first. `limit` 0: 1,000, which is the most.
+    ///
+    /// ```no_run
+    /// use palisade_client::{Client, Consistency};
+    ///
+    /// # async fn example(client: Client) -> Result<(), palisade_client::Error> {
+    /// let mut page = client.check("config", Consistency::Linearizable).await?;
+    /// let mut holders = page.holders;
+    /// while page.more {
+    ///     let after = holders.last().map_or(0, |grant| grant.fencing_token);
+    ///     page = client.check_page("config", Consistency::Linearizable, after, 0).await?;
+    ///     holders.extend(page.holders);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn check_page(
+        &self,
+        name: &str,
+        consistency: Consistency,
+        after_token: u64,
+        limit: u32,
+    ) -> Result<Checked, Error> {
+        let request = v1::CheckRequest { name: name.into(), consistency: consistency.into(), after_token, limit };
+        match self.run(Op::Check(request)).await?.answer {
             Answer::Check(checked) => Ok(checked),
             _ => Err(Error::confused("a check")),
         }
@@ -194,9 +223,19 @@ impl Client {
         }
     }
 
-    /// What is held now, by name. `limit` 0: 100; at most 1,000.
+    /// What is held now, by name. `limit` 0: 100; at most 1,000. See [`list_page`](Self::list_page) for what comes after that.
     pub async fn list(&self, prefix: &str, limit: u32) -> Result<Listing, Error> {
-        match self.run(Op::List(v1::ListRequest { prefix: prefix.into(), limit })).await?.answer {
+        self.list_page(prefix, limit, "").await
+    }
+
+    /// One page of what is held, by name. `cursor` is the `next_cursor` of the page before, empty for the first; where an answer has
+    /// none, its page was the last.
+    ///
+    /// A lock that is held from the first page to the last is on exactly one of them. Shards that could not be asked are named in
+    /// each page's `missing_shards`.
+    pub async fn list_page(&self, prefix: &str, limit: u32, cursor: &str) -> Result<Listing, Error> {
+        let request = v1::ListRequest { prefix: prefix.into(), limit, cursor: cursor.into() };
+        match self.run(Op::List(request)).await?.answer {
             Answer::List(listing) => Ok(listing),
             _ => Err(Error::confused("a list")),
         }

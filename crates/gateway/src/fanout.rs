@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::{
-    CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, HeartbeatRequest,
+    CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, Grant, HeartbeatRequest,
     HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest, OpenSessionResponse, Operation,
     Route, SessionLease, SessionLeaseState, ShardStatus, ShardStatusRequest,
 };
-use wire::{ErrorClass, check_session_options};
+use wire::{ErrorClass, check_session_options, decode_cursor, encode_cursor};
 
 type Outcome = Result<Answer, Box<Error>>;
 
@@ -99,36 +99,27 @@ impl Router {
         failed.map_or(Ok(answer), Err)
     }
 
-    /// The first of all shards' grants by name. Shards that could not be asked are named, unless that is all of them.
+    /// A page of all shards' grants by name. Shards that could not be asked are named, unless that is all of them.
     pub(crate) async fn list(&self, request: ListRequest, timeout_ms: u64) -> Result<ListResponse, Box<Error>> {
         let all: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         let shards = all.len();
-        let mut answer = ListResponse::default();
-        let mut failed = None;
+        let mut pages = Vec::with_capacity(shards);
+        let (mut missing, mut failed) = (Vec::new(), None);
         for (shard, outcome) in self.ask_each(all, timeout_ms, |_| Op::List(request.clone())).await {
             match outcome {
-                Ok(Answer::List(of_shard)) => {
-                    answer.grants.extend(of_shard.grants);
-                    answer.more |= of_shard.more;
-                }
-                Ok(_) => answer.missing_shards.push(shard.0),
+                Ok(Answer::List(page)) => pages.push(page),
+                Ok(_) => missing.push(shard.0),
                 Err(error) if error.class() == ErrorClass::FixInput => return Err(error),
                 Err(error) => {
-                    answer.missing_shards.push(shard.0);
+                    missing.push(shard.0);
                     failed = Some(error);
                 }
             }
         }
         match failed {
-            Some(error) if answer.missing_shards.len() == shards => return Err(error),
-            _ => {}
+            Some(error) if missing.len() == shards => Err(error),
+            _ => Ok(ListResponse { missing_shards: missing, ..merge(pages, request.limit as usize) }),
         }
-        let key = |grant: &wire::v1::Grant| (grant.resource_name.clone(), grant.fencing_token);
-        answer.grants.sort_by_cached_key(key);
-        let limit = request.limit as usize;
-        answer.more |= answer.grants.len() > limit;
-        answer.grants.truncate(limit);
-        Ok(answer)
     }
 
     /// Asks every replica for its state. Those that do not answer soon are left out, and their nodes shown as unreachable.
@@ -196,5 +187,60 @@ impl Router {
             }
         });
         join_all(asked).await
+    }
+}
+
+/// One page of each shard's: up to where the first of them ends that has more after it, because what that one would show next comes
+/// before the rest of the others.
+fn merge(pages: Vec<ListResponse>, limit: usize) -> ListResponse {
+    let key = |grant: &Grant| (grant.resource_name.clone(), grant.fencing_token);
+    // A node of a version without cursors says `more` only: it goes on after its last.
+    let end = |page: &ListResponse| {
+        decode_cursor(&page.next_cursor).or_else(|| page.grants.last().filter(|_| page.more).map(key))
+    };
+    let mut end = pages.iter().filter_map(end).min();
+    let mut grants: Vec<Grant> = pages.into_iter().flat_map(|page| page.grants).collect();
+    grants.sort_by_cached_key(key);
+    if let Some(end) = &end {
+        let fits = |grant: &Grant| (grant.resource_name.as_str(), grant.fencing_token) <= (end.0.as_str(), end.1);
+        grants.truncate(grants.partition_point(fits));
+    }
+    if grants.len() > limit {
+        grants.truncate(limit);
+        end = grants.last().map(key);
+    }
+    let next_cursor = end.map(|(name, token)| encode_cursor(&name, token)).unwrap_or_default();
+    ListResponse { grants, more: !next_cursor.is_empty(), missing_shards: Vec::new(), next_cursor }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(names: &[&str], next: Option<&str>) -> ListResponse {
+        let grant = |name: &&str| Grant { resource_name: (*name).into(), fencing_token: 3, ..Default::default() };
+        let next_cursor = next.map(|name| encode_cursor(name, 3)).unwrap_or_default();
+        let more = !next_cursor.is_empty();
+        ListResponse { grants: names.iter().map(grant).collect(), more, next_cursor, ..Default::default() }
+    }
+
+    fn merged(pages: &[ListResponse], limit: usize) -> (Vec<String>, Option<String>) {
+        let page = merge(pages.to_vec(), limit);
+        assert_eq!(page.more, !page.next_cursor.is_empty());
+        let names = page.grants.into_iter().map(|grant| grant.resource_name).collect();
+        (names, decode_cursor(&page.next_cursor).map(|(name, _)| name))
+    }
+
+    #[test]
+    fn a_page_ends_where_the_first_shard_with_more_does() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (short, long) = (page(&["b", "d"], Some("d")), page(&["a", "c", "e", "g"], None));
+        assert_eq!(merged(&[short.clone(), long.clone()], 10), (names(&["a", "b", "c", "d"]), Some("d".into())));
+        assert_eq!(merged(&[short, long.clone()], 3), (names(&["a", "b", "c"]), Some("c".into())));
+        assert_eq!(merged(&[page(&["b"], None), long.clone()], 5), (names(&["a", "b", "c", "e", "g"]), None));
+        // One that looked through names and showed none says how far it got.
+        assert_eq!(merged(&[page(&[], Some("b")), long.clone()], 5), (names(&["a"]), Some("b".into())));
+        let without_cursor = ListResponse { more: true, ..page(&["b", "d"], None) };
+        assert_eq!(merged(&[without_cursor, long], 5), (names(&["a", "b", "c", "d"]), Some("d".into())));
     }
 }

@@ -20,5 +20,5 @@ pub use limits::{
     InvalidInput, validate, validate_mode, validate_name, validate_owner, validate_session, validate_token,
     validate_ttl,
 };
-pub use table::LockTable;
+pub use table::{HoldersPage, ListPage, LockTable, Paused};
 pub use types::*;

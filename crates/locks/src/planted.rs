@@ -24,6 +24,7 @@ pub enum Bug {
     BreakNotTold,
     TombstoneForgotten,
     ClaimIgnored,
+    HashOfGoneKept,
     // In `shard`.
     ReadContextReused,
     ReadsWhileDeposed,
@@ -42,7 +43,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 29] = [
+    pub const ALL: [Bug; 30] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -59,6 +60,7 @@ impl Bug {
         Bug::BreakNotTold,
         Bug::TombstoneForgotten,
         Bug::ClaimIgnored,
+        Bug::HashOfGoneKept,
         Bug::ReadContextReused,
         Bug::ReadsWhileDeposed,
         Bug::AckBeforeFsync,

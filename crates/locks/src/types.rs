@@ -143,10 +143,7 @@ pub enum Outcome {
     Unheard,
     /// Acquire: in the queue (again, at its old place, for a retry). A [`Effects::granted`] or [`Effects::dropped`] with
     /// its request id follows some day.
-    Queued {
-        /// 1 for the next in line.
-        position: u32,
-    },
+    Queued,
     /// Renew: alive for another TTL.
     Renewed {
         /// TTL of the lease.

@@ -1,7 +1,7 @@
 //! What goes into a replica, and what comes out.
 
 use crate::snapshot_message::LoadedSnapshot;
-use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure};
+use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure, Token};
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
 use storage::ShardWrite;
@@ -113,11 +113,17 @@ pub enum Query {
     Check {
         /// The resource.
         name: String,
+        /// Holders with higher tokens than this; 0: from the oldest on.
+        after: Token,
+        /// At most so many of them.
+        limit: usize,
     },
     /// Grants by name prefix.
     List {
         /// May be empty.
         prefix: String,
+        /// Those after this name and token; `None`: from the first on.
+        after: Option<(String, Token)>,
         /// At most so many.
         limit: usize,
     },
@@ -126,9 +132,18 @@ pub enum Query {
     History {
         /// The resource.
         name: String,
+        /// Of each, the newest so many by token.
+        limit: usize,
     },
     /// This replica's [`Status`], state hash included.
     Status,
+}
+
+impl Query {
+    /// All holders of a name.
+    pub fn check(name: impl Into<String>) -> Query {
+        Query::Check { name: name.into(), after: Token(0), limit: usize::MAX }
+    }
 }
 
 /// What an operation came to.
@@ -172,8 +187,12 @@ pub enum Reply {
 pub enum Answer {
     /// To `Check`.
     Check {
-        /// Oldest first; empty: free.
+        /// Oldest first.
         holders: Vec<Grant>,
+        /// Of the name, asked for or not; 0: it is free.
+        holder_count: u32,
+        /// There are holders after these.
+        more: bool,
         /// In the queue.
         waiters: u32,
         /// Highest issued by the shard.
@@ -183,8 +202,8 @@ pub enum Answer {
     List {
         /// By name, then token.
         grants: Vec<Grant>,
-        /// There are more.
-        more: bool,
+        /// There may be more after this name and token; fewer than asked for can be answered before that.
+        next: Option<(String, Token)>,
     },
     /// To `History`.
     History {
@@ -307,6 +326,8 @@ pub struct Outputs {
     pub ended: Vec<EndKind>,
     /// On the monotonic clock: [`Input::Wake`] is wanted then. It may come late, and is forgotten with this replica.
     pub wake_at_ms: Option<u64>,
+    /// Rows that reads have touched in this step.
+    pub rows_read: usize,
 }
 
 /// Who leads, as known here.

@@ -1,10 +1,9 @@
 //! Committed entries into the lock table, and what follows from them.
 
-use crate::api::{Answer, Fatal, Query, Reply, Ticket};
+use crate::api::{Fatal, Reply, Ticket};
 use crate::lead::Lead;
 use crate::log_store::entry_bytes;
 use crate::proposals::Asked;
-use crate::reads::Read;
 use crate::replica::Replica;
 use locks::planted::{self, Bug};
 use locks::{Batch, Command, Effects, Outcome};
@@ -63,49 +62,6 @@ impl Replica {
         self.observed.observe(self.table.shard_ms(), self.now);
         Ok(())
     }
-
-    /// Answers all reads that may be answered at this applied index.
-    pub(crate) fn serve_reads(&mut self) {
-        while let Some(reads) = self.reads.take_servable(self.applied_index) {
-            for Read { ticket, query } in reads {
-                let answer = self.answer(query);
-                let reply = Reply::Read { answer, applied_index: self.applied_index, stale_by_ms: 0 };
-                self.out.replies.push((ticket, reply));
-            }
-        }
-    }
-
-    pub(crate) fn answer(&self, query: Query) -> Answer {
-        let at = self.observed.stamp(self.now);
-        match query {
-            Query::Check { name } => Answer::Check {
-                holders: self.table.holders(&name, at),
-                waiters: self.table.queue_len(&name),
-                last_token: self.table.last_token().0,
-            },
-            Query::List { prefix, limit } => {
-                let (grants, more) = self.table.list(&prefix, limit, at);
-                Answer::List { grants, more }
-            }
-            Query::History { name } => Answer::History {
-                ended: self
-                    .checkpointing
-                    .history
-                    .iter()
-                    .filter(|record| record.name == name)
-                    .filter_map(|record| {
-                        locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure).ok()
-                    })
-                    .collect(),
-                current: self.table.holders(&name, at),
-            },
-            Query::Status => {
-                let mut status = self.status();
-                status.state_hash = self.table.state_hash();
-                Answer::Status(Box::new(status))
-            }
-        }
-    }
 }
 
 /// Deadlines, waiters and answers that follow from one applied command, on the leader.
@@ -127,7 +83,7 @@ fn follow_up(
     for (request_id, reason) in &effects.dropped {
         lead.on_dropped(*request_id, *reason, replies);
     }
-    if let (Outcome::Queued { .. }, Command::Acquire { request_id, name, .. }) = (&outcome, command) {
+    if let (Outcome::Queued, Command::Acquire { request_id, name, .. }) = (&outcome, command) {
         lead.on_queued(*request_id, name, asked.as_ref(), now_ms, replies);
     } else if let Some(asked) = asked
         && asked.ticket != 0

@@ -19,6 +19,7 @@ mod proposals;
 mod reads;
 mod ready;
 mod replica;
+mod serve;
 mod shard_time;
 mod snapshot_message;
 mod spare;

@@ -3,14 +3,44 @@
 //! Every attempt has a context that was never used before (node, boot, sequence): an answer to an abandoned attempt can
 //! never be taken for the current one (etcd issue 20418). A round can be dropped silently, by a leader that has
 //! not yet committed in its term or by the network; it is then tried again under a new context.
+//!
+//! Reads that may be answered are ready, and are taken from here as far as one step may go (see `serve`). Those of one name and those
+//! of the whole table stand in lines of their own: the many rows of one kind never keep the other waiting.
 
 use crate::api::{Query, Reply, Ticket};
+use locks::Paused;
 use locks::planted::{self, Bug};
 use std::collections::VecDeque;
+
+/// Reads of the whole table that are ready, or about to be: people ask for those, a few at a time.
+const WIDE_MAX: usize = 256;
 
 pub(crate) struct Read {
     pub ticket: Ticket,
     pub query: Query,
+    pub linearizable: bool,
+    /// Where it goes on.
+    pub paused: Paused,
+}
+
+/// What lines there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Of one name.
+    Narrow,
+    /// Of all.
+    Wide,
+}
+
+impl Line {
+    pub(crate) const ALL: [Line; 2] = [Line::Narrow, Line::Wide];
+
+    fn of(query: &Query) -> Line {
+        match query {
+            Query::Check { .. } | Query::History { .. } => Line::Narrow,
+            Query::List { .. } | Query::Status => Line::Wide,
+        }
+    }
 }
 
 struct Round {
@@ -27,20 +57,29 @@ struct Confirmed {
     age_ticks: usize,
 }
 
-/// * `next` and the round hold at most `reads_max` each; nothing more is taken while so many are confirmed and wait.
-/// * Every read is answered or given up within `give_up_ticks` of its round's start, and as many again once confirmed.
+/// * Of each line, `next` and the round hold at most as many as its bound; nothing more is taken while so many are confirmed or
+///   ready, which `waiting` counts.
+/// * Every read is answered or given up within `give_up_ticks` of its round's start, as many again once confirmed, and once ready.
 /// * A read is served only at an applied index at or above the one its round was given.
 pub(crate) struct Reads {
     node: u64,
     boot: u64,
     sequence: u64,
-    reads_max: usize,
+    /// By line.
+    most: [usize; 2],
     retry_ticks: usize,
     give_up_ticks: usize,
     next: Vec<Read>,
+    /// By line: how many are in `next`.
+    queued: [usize; 2],
     round: Option<Round>,
     /// By rising index, so also by falling age.
     confirmed: VecDeque<Confirmed>,
+    /// By line, each with the tick since when.
+    ready: [VecDeque<(u64, Read)>; 2],
+    /// By line.
+    waiting: [usize; 2],
+    ticks: u64,
 }
 
 impl Reads {
@@ -49,21 +88,37 @@ impl Reads {
             node,
             boot,
             sequence: 0,
-            reads_max,
+            most: [reads_max, reads_max.min(WIDE_MAX)],
             retry_ticks,
             give_up_ticks,
             next: Vec::new(),
+            queued: [0; 2],
             round: None,
             confirmed: VecDeque::new(),
+            ready: [VecDeque::new(), VecDeque::new()],
+            waiting: [0; 2],
+            ticks: 0,
         }
     }
 
-    /// Queues a read; false if there is no room.
+    /// Queues a linearizable read for the next round; false if there is no room.
     pub(crate) fn push(&mut self, read: Read) -> bool {
-        let waiting: usize = self.confirmed.iter().map(|confirmed| confirmed.reads.len()).sum();
-        let room = self.next.len() < self.reads_max && waiting < self.reads_max;
+        let line = Line::of(&read.query) as usize;
+        let room = self.queued[line] < self.most[line] && self.waiting[line] < self.most[line];
         if room {
+            self.queued[line] += 1;
             self.next.push(read);
+        }
+        room
+    }
+
+    /// Queues a read that needs no round; false if there is no room.
+    pub(crate) fn push_ready(&mut self, read: Read) -> bool {
+        let line = Line::of(&read.query) as usize;
+        let room = self.waiting[line] < self.most[line];
+        if room {
+            self.waiting[line] += 1;
+            self.ready[line].push_back((self.ticks, read));
         }
         room
     }
@@ -75,6 +130,7 @@ impl Reads {
         }
         let context = self.fresh_context();
         let reads = std::mem::take(&mut self.next);
+        self.queued = [0; 2];
         self.round = Some(Round { context: context.clone(), reads, age_ticks: 0, attempt_ticks: 0 });
         Some(context)
     }
@@ -82,9 +138,19 @@ impl Reads {
     /// One tick: the context of a new attempt, if the current one has gone unanswered for long; gives up on rounds past hope.
     /// So it does on reads that are confirmed for an index that this replica does not get to: its disk or its log lags.
     pub(crate) fn tick(&mut self, replies: &mut Vec<(Ticket, Reply)>) -> Option<Vec<u8>> {
+        self.ticks += 1;
         self.confirmed.iter_mut().for_each(|confirmed| confirmed.age_ticks += 1);
         while let Some(old) = self.confirmed.pop_front_if(|oldest| oldest.age_ticks >= self.give_up_ticks) {
+            old.reads.iter().for_each(|read| self.waiting[Line::of(&read.query) as usize] -= 1);
             replies.extend(old.reads.into_iter().map(|read| (read.ticket, Reply::NoLeader)));
+        }
+        // More is asked than can be answered: whoever asked this has gone by now, and would only keep others waiting.
+        let too_old = |(since, _): &mut (u64, Read)| self.ticks - *since >= self.give_up_ticks as u64;
+        for (ready, waiting) in self.ready.iter_mut().zip(&mut self.waiting) {
+            while let Some((_, read)) = ready.pop_front_if(too_old) {
+                *waiting -= 1;
+                replies.push((read.ticket, Reply::Busy));
+            }
         }
         let round = self.round.as_mut()?;
         round.age_ticks += 1;
@@ -112,18 +178,46 @@ impl Reads {
     /// An answer. Only that of the current attempt counts.
     pub(crate) fn on_read_state(&mut self, context: &[u8], index: u64) {
         if let Some(round) = self.round.take_if(|round| round.context == context) {
+            round.reads.iter().for_each(|read| self.waiting[Line::of(&read.query) as usize] += 1);
             let floor = self.confirmed.back().map_or(0, |last| last.index);
             self.confirmed.push_back(Confirmed { index: index.max(floor), reads: round.reads, age_ticks: 0 });
         }
     }
 
-    /// The next reads that may be answered at this applied index.
-    pub(crate) fn take_servable(&mut self, applied_index: u64) -> Option<Vec<Read>> {
-        Some(self.confirmed.pop_front_if(|first| first.index <= applied_index)?.reads)
+    /// What is confirmed for this applied index, or an earlier one, may be answered.
+    pub(crate) fn confirm(&mut self, applied_index: u64) {
+        while let Some(confirmed) = self.confirmed.pop_front_if(|first| first.index <= applied_index) {
+            for read in confirmed.reads {
+                self.ready[Line::of(&read.query) as usize].push_back((self.ticks, read));
+            }
+        }
+    }
+
+    /// The next of a line that may be answered, and since which tick.
+    pub(crate) fn take_ready(&mut self, line: Line) -> Option<(u64, Read)> {
+        let read = self.ready[line as usize].pop_front()?;
+        self.waiting[line as usize] -= 1;
+        Some(read)
+    }
+
+    pub(crate) fn next_ready(&self, line: Line) -> Option<&Read> {
+        self.ready[line as usize].front().map(|(_, read)| read)
+    }
+
+    /// Its answer is not complete: it is the next again.
+    pub(crate) fn put_back(&mut self, since: u64, read: Read) {
+        let line = Line::of(&read.query) as usize;
+        self.waiting[line] += 1;
+        self.ready[line].push_front((since, read));
+    }
+
+    pub(crate) fn any_ready(&self) -> bool {
+        self.ready.iter().any(|line| !line.is_empty())
     }
 
     /// Answers everything not yet confirmed.
     pub(crate) fn fail_all(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
+        self.queued = [0; 2];
         let round = self.round.take().map(|round| round.reads).unwrap_or_default();
         replies.extend(round.into_iter().chain(self.next.drain(..)).map(|read| (read.ticket, reply.clone())));
     }
@@ -141,7 +235,12 @@ mod tests {
     use super::*;
 
     fn read(ticket: Ticket) -> Read {
-        Read { ticket, query: Query::Check { name: "n".into() } }
+        Read { ticket, query: Query::check("n"), linearizable: true, paused: Paused::default() }
+    }
+
+    fn served(reads: &mut Reads, applied_index: u64) -> Vec<Ticket> {
+        reads.confirm(applied_index);
+        std::iter::from_fn(|| reads.take_ready(Line::Narrow)).map(|(_, read)| read.ticket).collect()
     }
 
     #[test]
@@ -154,10 +253,10 @@ mod tests {
         let second = reads.tick(&mut replies).expect("a retry under a new context");
         assert_ne!(first, second);
         reads.on_read_state(&first, 5);
-        assert!(reads.take_servable(u64::MAX).is_none());
+        assert_eq!(served(&mut reads, u64::MAX), [0; 0]);
         reads.on_read_state(&second, 7);
-        assert!(reads.take_servable(6).is_none());
-        assert_eq!(reads.take_servable(7).map(|r| r.len()), Some(1));
+        assert_eq!(served(&mut reads, 6), [0; 0]);
+        assert_eq!(served(&mut reads, 7), [1]);
     }
 
     #[test]
@@ -182,5 +281,26 @@ mod tests {
             reads.tick(&mut replies);
         }
         assert_eq!(replies, [1, 2, 3].map(|ticket| (ticket, Reply::NoLeader)));
+    }
+    #[test]
+    fn lines_are_bounded_each_by_itself_and_what_is_too_old_is_given_up() {
+        let mut reads = Reads::new(1, 1, 2, 10, 3);
+        let mut replies = Vec::new();
+        let status = |ticket| Read { query: Query::Status, ..read(ticket) };
+        assert!(reads.push_ready(status(1)) && reads.push_ready(status(2)) && !reads.push_ready(status(3)));
+        assert!(!reads.push(status(4)), "as many wait as may");
+        assert!(reads.push_ready(read(5)), "the other line has room");
+        reads.tick(&mut replies);
+        let (since, first) = reads.take_ready(Line::Wide).expect("the first");
+        assert!(reads.push_ready(status(6)));
+        reads.put_back(since, first);
+        for _ in 0..2 {
+            reads.tick(&mut replies);
+        }
+        assert_eq!(replies, [5, 1, 2].map(|ticket| (ticket, Reply::Busy)));
+        assert!(reads.any_ready(), "what came later");
+        reads.tick(&mut replies);
+        assert!(!reads.any_ready() && replies.len() == 4);
+        assert!(reads.push_ready(status(7)) && reads.push_ready(status(8)) && !reads.push_ready(status(9)));
     }
 }

@@ -12,10 +12,11 @@ use crate::peer_message::{Refused, check_peer_message};
 use crate::proposals::{Asked, Proposals};
 use crate::reads::{Read, Reads};
 use crate::ready::{Pending, UnpersistedQueue};
+use crate::serve::Serving;
 use crate::shard_time::Observed;
 use crate::snapshot_message::LoadedSnapshot;
 use locks::planted::{self, Bug};
-use locks::{Effects, LockTable, Stamp};
+use locks::{Effects, LockTable, Paused, Stamp};
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
 use raft::{RawNode, ReadOnlyOption, SnapshotStatus};
 use raft_prost::Message as _;
@@ -58,6 +59,7 @@ pub struct Replica {
     pub(crate) lead: Option<Lead>,
     pub(crate) leadership: Leadership,
     pub(crate) reads: Reads,
+    pub(crate) serving: Serving,
     pub(crate) retry_reads: bool,
     pub(crate) unpersisted: UnpersistedQueue,
     pub(crate) pending: Pending,
@@ -135,6 +137,7 @@ impl Replica {
             lead: None,
             leadership: Leadership::default(),
             retry_reads: false,
+            serving: Serving::default(),
             unpersisted: VecDeque::new(),
             incoming: None,
             incarnations,
@@ -188,8 +191,14 @@ impl Replica {
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
         let held_until_ms = self.release_held();
-        self.out.wake_at_ms = self.proposals.wake_at_ms(now.mono_ms).into_iter().chain(held_until_ms).min();
+        let wakes = [self.proposals.wake_at_ms(now.mono_ms), held_until_ms, self.reads_wake_at_ms()];
+        self.out.wake_at_ms = wakes.into_iter().flatten().min();
         Ok(std::mem::take(&mut self.out))
+    }
+
+    /// The hash of the table by reading all of it, to compare with [`Query::Status`]: for tests.
+    pub fn state_hash_from_scratch(&self) -> u64 {
+        self.table.state_hash_from_scratch()
     }
 
     /// The state without its hash (cheap).
@@ -393,24 +402,23 @@ impl Replica {
 
     fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
         let deposed = planted::is(Bug::ReadsWhileDeposed) && self.lead.is_some(); // planted: a leader just answers
-        let reply = if !linearizable || deposed {
-            let answer = self.answer(query);
-            Reply::Read { answer, applied_index: self.applied_index, stale_by_ms: self.stale_by_ms() }
-        } else if self.leadership.leader.is_none() || self.disk.hangs {
-            Reply::NoLeader
-        } else if self.reads.push(Read { ticket, query }) {
+        let needs_round = linearizable && !deposed;
+        if needs_round && (self.leadership.leader.is_none() || self.disk.hangs) {
+            self.out.replies.push((ticket, Reply::NoLeader));
             return;
-        } else {
-            Reply::Busy
-        };
-        self.out.replies.push((ticket, reply));
+        }
+        let read = Read { ticket, query, linearizable: needs_round, paused: Paused::default() };
+        let taken = if needs_round { self.reads.push(read) } else { self.reads.push_ready(read) };
+        if !taken {
+            self.out.replies.push((ticket, Reply::Busy));
+        }
     }
 
     /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
     /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there, and a
     /// spare follower hears heartbeats before the entries that are held for it. A leader that has not applied an entry of its own
     /// term may lack what its predecessor acknowledged, and counts as a follower.
-    fn stale_by_ms(&self) -> u64 {
+    pub(crate) fn stale_by_ms(&self) -> u64 {
         let raft = &self.raw.raft;
         let since_ms = match &self.lead {
             Some(lead) if self.applied_term == raft.term => {

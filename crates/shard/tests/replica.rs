@@ -461,7 +461,7 @@ fn history_is_in_memory_or_in_the_engine_and_never_lost_or_doubled() {
     }
     let leader = c.elect();
     let ticket = c.ticket();
-    let query = Query::History { name: "a".into() };
+    let query = Query::History { name: "a".into(), limit: usize::MAX };
     c.peers.get_mut(&leader).unwrap().inbox.push(Input::Read { ticket, query, linearizable: true });
     c.settle();
     let Some(Reply::Read { answer: Answer::History { ended, current }, .. }) = c.reply(leader, ticket) else {

@@ -28,7 +28,7 @@ pub const TOKEN_END: u64 = 1 << 53;
 pub const REQUEST_ID_BYTES: usize = 16;
 /// Most shards that one heartbeat or close may name.
 pub const SESSION_SHARDS_MAX: usize = 4_096;
-/// Tenures in one history answer, and grants in one list, at most.
+/// Tenures in one history answer, grants in one list, and holders in one check, at most.
 pub const ROWS_MAX: u32 = 1_000;
 /// Tenures in a history answer that names no limit.
 pub const HISTORY_ROWS_DEFAULT: u32 = 20;

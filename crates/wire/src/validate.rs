@@ -3,6 +3,7 @@
 //! An empty owner passes: on the wire it cannot be told from one that was not said, and a client need not say who it is. The
 //! SDK and the command line, where it can be told, refuse it.
 
+use crate::cursor::decode_cursor;
 use crate::limits::*;
 use crate::v1::{AcquireRequest, Consistency, Error, Mode, Operation, operation::Op};
 
@@ -42,10 +43,18 @@ pub fn check_operation(operation: &Operation) -> Result<(), Error> {
         Op::Acquire(r) => check_acquire(r),
         Op::Renew(r) => check_token(r.fencing_token),
         Op::Release(r) => check_token(r.fencing_token),
-        Op::Check(r) => match Consistency::try_from(r.consistency) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::invalid("unknown consistency: use linearizable or stale")),
-        },
+        Op::Check(r) => {
+            if Consistency::try_from(r.consistency).is_err() {
+                return Err(Error::invalid("unknown consistency: use linearizable or stale"));
+            }
+            if r.after_token >= TOKEN_END {
+                return Err(Error::invalid(format!(
+                    "the token to go on after is {}: give the last one of the page before",
+                    r.after_token
+                )));
+            }
+            check_rows(r.limit)
+        }
         Op::Heartbeat(r) => check_session(&r.session_id, r.shards.len().max(r.leases.len())),
         Op::CloseSession(r) => check_session(&r.session_id, r.shards.len()),
         Op::CancelWait(r) => check_request_id(&r.request_id, false),
@@ -62,6 +71,11 @@ pub fn check_operation(operation: &Operation) -> Result<(), Error> {
         Op::History(r) => check_rows(r.limit),
         Op::List(r) => {
             at_most("prefix", &r.prefix, NAME_BYTES_MAX)?;
+            if !r.cursor.is_empty() && decode_cursor(&r.cursor).is_none() {
+                return Err(Error::invalid(
+                    "the cursor is not one that a list answered: hand back its next_cursor as it is, or begin without one",
+                ));
+            }
             check_rows(r.limit)
         }
         Op::ShardStatus(_) => Ok(()),
@@ -82,6 +96,7 @@ pub fn fill_defaults(op: &mut Op, fresh_id: impl FnOnce() -> [u8; REQUEST_ID_BYT
                 r.permits = 1;
             }
         }
+        Op::Check(r) if r.limit == 0 => r.limit = ROWS_MAX,
         Op::History(r) if r.limit == 0 => r.limit = HISTORY_ROWS_DEFAULT,
         Op::List(r) if r.limit == 0 => r.limit = LIST_ROWS_DEFAULT,
         _ => {}

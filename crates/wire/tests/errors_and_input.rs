@@ -86,7 +86,7 @@ fn operations() {
         acquire(|r| r.ttl_ms = 86_400_000),
         acquire(|r| r.request_id = vec![1; 16]),
         acquire(|r| (r.mode, r.permit_limit) = (Mode::Semaphore.into(), 3)),
-        Operation::of(Op::List(ListRequest { prefix: String::new(), limit: 1000 })),
+        Operation::of(Op::List(ListRequest { limit: 1000, ..Default::default() })),
     ];
     for operation in &good {
         assert_eq!(check_operation(operation), Ok(()), "{operation:?}");
@@ -106,10 +106,13 @@ fn operations() {
         acquire(|r| (r.mode, r.permits, r.permit_limit) = (Mode::Semaphore.into(), 4, 3)),
         Operation::of(Op::Renew(RenewRequest { name: "n".into(), fencing_token: 0 })),
         Operation::of(Op::Release(ReleaseRequest { name: "n".into(), fencing_token: 1 << 53 })),
-        Operation::of(Op::Check(CheckRequest { name: "n".into(), consistency: 9 })),
+        Operation::of(Op::Check(CheckRequest { name: "n".into(), consistency: 9, ..Default::default() })),
         Operation::of(Op::Heartbeat(HeartbeatRequest::default())),
         Operation::of(Op::CancelWait(CancelWaitRequest { name: "n".into(), ..Default::default() })),
         Operation::of(Op::Break(BreakRequest { name: "n".into(), fencing_token: 1, ..Default::default() })),
+        Operation::of(Op::Check(CheckRequest { name: "n".into(), limit: 1001, ..Default::default() })),
+        Operation::of(Op::Check(CheckRequest { name: "n".into(), after_token: 1 << 53, ..Default::default() })),
+        Operation::of(Op::List(ListRequest { cursor: "user:5".into(), ..Default::default() })),
         Operation::of(Op::History(HistoryRequest { name: "n".into(), limit: 1001 })),
     ];
     for operation in &bad {

@@ -180,8 +180,11 @@ fn operation_frames() -> BTreeMap<String, Vec<u8>> {
         ("acquire_shared", Op::Acquire(shared)),
         ("renew", Op::Renew(RenewRequest { name: name(), fencing_token: 9 })),
         ("release", Op::Release(ReleaseRequest { name: name(), fencing_token: (1 << 53) - 1 })),
-        ("check", Op::Check(CheckRequest { name: name(), consistency: Consistency::Linearizable.into() })),
-        ("check_stale", Op::Check(CheckRequest { name: name(), consistency: Consistency::Stale.into() })),
+        ("check", Op::Check(CheckRequest { name: name(), after_token: 7, limit: 3, ..CheckRequest::default() })),
+        (
+            "check_stale",
+            Op::Check(CheckRequest { name: name(), consistency: Consistency::Stale.into(), ..CheckRequest::default() }),
+        ),
         (
             "heartbeat",
             Op::Heartbeat(HeartbeatRequest {
@@ -202,7 +205,14 @@ fn operation_frames() -> BTreeMap<String, Vec<u8>> {
             }),
         ),
         ("history", Op::History(HistoryRequest { name: name(), limit: 20 })),
-        ("list", Op::List(ListRequest { prefix: "payment:".to_owned(), limit: 0 })),
+        (
+            "list",
+            Op::List(ListRequest {
+                prefix: "payment:".to_owned(),
+                limit: 0,
+                cursor: wire::encode_cursor("payment:7", 9),
+            }),
+        ),
         ("shard_status", Op::ShardStatus(ShardStatusRequest {})),
     ];
     let all =
@@ -267,7 +277,15 @@ fn result_frames() -> BTreeMap<String, Vec<u8>> {
         ("cancel_wait", Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant.clone()) })),
         ("break", Answer::Break(BreakResponse { tenure: Some(tenure.clone()) })),
         ("history", Answer::History(HistoryResponse { tenures: vec![tenure; 2] })),
-        ("list", Answer::List(ListResponse { grants: vec![grant], more: true, missing_shards: vec![1] })),
+        (
+            "list",
+            Answer::List(ListResponse {
+                grants: vec![grant],
+                more: true,
+                missing_shards: vec![1],
+                next_cursor: wire::encode_cursor("n", 9),
+            }),
+        ),
         ("shard_status", Answer::ShardStatus(status)),
     ];
     let result = |(nth, answer): (u64, Answer)| OperationResult { id: nth, result: Some(answer) };

@@ -131,7 +131,7 @@ impl Group {
         }
         self.members[0].inbox.push(Self::propose(50, &Command::Release { name: "a", token: Token(1) }, None));
         for (member, ticket) in [(0, 51), (1, 52), (2, 53)] {
-            let query = shard::Query::Check { name: "a".to_owned() };
+            let query = shard::Query::check("a");
             self.members[member].inbox.push(Input::Read { ticket, query, linearizable: true });
         }
         self.run(4);
@@ -154,7 +154,7 @@ impl Group {
     pub(crate) fn live_on(&mut self) {
         for nth in 100..108 {
             self.members[0].inbox.push(Self::acquire(nth, "next", 1_000));
-            let query = shard::Query::Check { name: "next".to_owned() };
+            let query = shard::Query::check("next");
             let member = &mut self.members[nth as usize % 3];
             member.inbox.push(Input::Read { ticket: 1_000 + nth, query, linearizable: true });
             self.settle(&[0, 1, 2]);

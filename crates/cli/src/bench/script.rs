@@ -169,7 +169,11 @@ impl Script {
         if self.checks_left > 0 {
             self.checks_left -= 1;
             let consistency = Consistency::Linearizable.into();
-            return Step::Send(Op::Check(CheckRequest { name: self.life.name.clone(), consistency }));
+            return Step::Send(Op::Check(CheckRequest {
+                name: self.life.name.clone(),
+                consistency,
+                ..Default::default()
+            }));
         }
         if self.life.token == 0 {
             let name = self.next_name();
@@ -225,7 +229,7 @@ impl Script {
 
     fn check_any(&mut self, consistency: Consistency) -> Op {
         let name = self.workload.names.cold(self.dice.below(self.workload.names.count));
-        Op::Check(CheckRequest { name, consistency: consistency.into() })
+        Op::Check(CheckRequest { name, consistency: consistency.into(), ..Default::default() })
     }
 }
 

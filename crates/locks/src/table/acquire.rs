@@ -96,7 +96,7 @@ impl LockTable {
             changed_at: NONE,
         };
         self.enqueue(waiter);
-        Outcome::Queued { position: self.locks[lock].queue_len }
+        Outcome::Queued
     }
 
     /// A retry, or a request id that is in use for something else.
@@ -116,7 +116,7 @@ impl LockTable {
                     return OTHER_NAME;
                 }
                 if ask.wait {
-                    return Outcome::Queued { position: self.position(waiter) };
+                    return Outcome::Queued;
                 }
                 self.drop_waiter(waiter, DropReason::Cancelled, effects);
                 self.settle(at, lock, effects);
@@ -211,6 +211,7 @@ impl LockTable {
         self.held += u64::from(row.grants.is_empty());
         row.grants.append(&mut self.grants, grant, GrantRow::links_mut);
         row.permits_used += permits;
+        row.holders += 1;
         self.index_grant(token, Ref::Live(grant));
         grant
     }

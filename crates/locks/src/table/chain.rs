@@ -5,6 +5,12 @@
 
 use super::slab::{Durable, NONE, Tracked};
 
+#[cfg(test)]
+thread_local! {
+    /// Rows that walks of this thread came by.
+    pub(super) static WALKED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// The two ends of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ends {
@@ -58,6 +64,8 @@ impl Ends {
         std::iter::from_fn(move || {
             let at = next;
             next = links(rows.get(at)?).after;
+            #[cfg(test)]
+            WALKED.set(WALKED.get() + 1);
             Some(at)
         })
     }

@@ -1,10 +1,9 @@
-//! Which records are written when: checkpoints, snapshots, and the hash over all records.
+//! Which records are written when: checkpoints and snapshots.
 //!
 //! A checkpoint holds the records that differ from the last one; what came and went in between has none. A snapshot
 //! holds all, with a checksum. It knows nothing of what is in a record.
 
 use super::LockTable;
-use super::recent::Ended;
 use super::records::{Key, Loader, key, kind};
 use crate::codec::{Reader, put_bytes};
 use crate::command::DecodeError;
@@ -17,72 +16,48 @@ const CRC_AT: usize = 1;
 const RECORDS_AT: usize = CRC_AT + 4;
 
 impl LockTable {
-    /// Covers everything that decides future outcomes. Equal tables have equal hashes however they came to be (by log, or
-    /// by snapshot and then log). Reads the whole table.
-    pub fn state_hash(&self) -> u64 {
-        let mut sum = 0u64;
-        let mut bytes = Vec::new();
-        // A sum, so that no order is needed.
-        let mut add = |kind: u8, number: u64, encode: &dyn Fn(&mut Vec<u8>)| {
-            bytes.clear();
-            bytes.extend_from_slice(&key(kind, number));
-            encode(&mut bytes);
-            sum = sum.wrapping_add(hash_bytes(&bytes));
-        };
-        add(kind::HEADER, 0, &|into| self.header().encode(into));
-        for (at, row) in self.sessions.iter() {
-            if let Some(lease) = row.lease {
-                add(kind::SESSION, lease.get(), &|into| self.encode_session(at, into));
-            }
-        }
-        for (at, row) in self.grants.iter() {
-            add(kind::GRANT, row.token.get(), &|into| self.encode_grant(at, into));
-        }
-        for (at, row) in self.waiters.iter() {
-            add(kind::WAITER, row.number, &|into| self.encode_waiter(at, into));
-        }
-        for (number, ended) in self.ended_grants.iter() {
-            add(kind::ENDED_GRANTS, number, &|into| ended.encode(into));
-        }
-        for (number, ended) in self.ended_sessions.iter() {
-            add(kind::ENDED_SESSIONS, number, &|into| ended.encode(into));
-        }
-        sum
-    }
-
     /// What changed since the last call, in any order, each key once: applied to the records of the earlier calls it gives
     /// the records of the whole table.
     pub fn checkpoint(&mut self) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.dirty_len());
+        let record = &mut Vec::new();
         let header = self.header();
         if self.saved_header.as_ref() != Some(&header) {
-            put(&mut changes, key(kind::HEADER, 0), |into| header.encode(into));
+            put(&mut changes, record, key(kind::HEADER, 0), |into| header.encode(into));
         }
         let (gone, changed) = self.sessions.take_changes(self.last_token);
         changes.extend(gone.into_iter().map(|number| delete(kind::SESSION, number)));
         for at in changed {
             let lease = self.sessions[at].lease.expect("a changed session has a lease");
-            put(&mut changes, key(kind::SESSION, lease.get()), |into| self.encode_session(at, into));
+            let key = key(kind::SESSION, lease.get());
+            let hash = put(&mut changes, record, key, |into| self.encode_session(at, into));
+            self.sessions.hashed(at, hash);
         }
         let (gone, changed) = self.grants.take_changes(self.last_token);
         changes.extend(gone.into_iter().map(|number| delete(kind::GRANT, number)));
         for at in changed {
-            put(&mut changes, key(kind::GRANT, self.grants[at].token.get()), |into| self.encode_grant(at, into));
+            let key = key(kind::GRANT, self.grants[at].token.get());
+            let hash = put(&mut changes, record, key, |into| self.encode_grant(at, into));
+            self.grants.hashed(at, hash);
         }
         let (gone, changed) = self.waiters.take_changes(self.last_waiter);
         changes.extend(gone.into_iter().map(|number| delete(kind::WAITER, number)));
         for at in changed {
-            put(&mut changes, key(kind::WAITER, self.waiters[at].number), |into| self.encode_waiter(at, into));
+            let key = key(kind::WAITER, self.waiters[at].number);
+            let hash = put(&mut changes, record, key, |into| self.encode_waiter(at, into));
+            self.waiters.hashed(at, hash);
         }
         let (gone, changed) = self.ended_grants.take_changes();
         changes.extend(gone.map(|block| delete(kind::ENDED_GRANTS, block)));
         for block in changed {
-            put(&mut changes, key(kind::ENDED_GRANTS, block), |into| self.ended_grants.encode_block(block, into));
+            let key = key(kind::ENDED_GRANTS, block);
+            put(&mut changes, record, key, |into| self.ended_grants.encode_block(block, into));
         }
         let (gone, changed) = self.ended_sessions.take_changes();
         changes.extend(gone.map(|block| delete(kind::ENDED_SESSIONS, block)));
         for block in changed {
-            put(&mut changes, key(kind::ENDED_SESSIONS, block), |into| self.ended_sessions.encode_block(block, into));
+            let key = key(kind::ENDED_SESSIONS, block);
+            put(&mut changes, record, key, |into| self.ended_sessions.encode_block(block, into));
         }
         self.saved_header = Some(header);
         changes
@@ -176,19 +151,32 @@ impl LockTable {
 
     /// Everything stands in durable records as it is.
     fn mark_saved(&mut self) {
-        self.sessions.take_changes(self.last_token);
-        self.grants.take_changes(self.last_token);
-        self.waiters.take_changes(self.last_waiter);
+        let record = &mut Vec::new();
+        for at in self.sessions.take_changes(self.last_token).1 {
+            let hash = self.hash_session(at, record);
+            self.sessions.hashed(at, hash);
+        }
+        for at in self.grants.take_changes(self.last_token).1 {
+            let hash = self.hash_grant(at, record);
+            self.grants.hashed(at, hash);
+        }
+        for at in self.waiters.take_changes(self.last_waiter).1 {
+            let hash = self.hash_waiter(at, record);
+            self.waiters.hashed(at, hash);
+        }
         self.ended_grants.mark_saved();
         self.ended_sessions.mark_saved();
         self.saved_header = Some(self.header());
     }
 }
 
-fn put(changes: &mut Vec<Change>, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
-    let mut value = Vec::new();
-    encode(&mut value);
-    changes.push(Change { key: key.to_vec(), value: Some(value) });
+/// Returns the hash of key and value. `record` is room to put them together.
+fn put(changes: &mut Vec<Change>, record: &mut Vec<u8>, key: Key, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
+    record.clear();
+    record.extend_from_slice(&key);
+    encode(record);
+    changes.push(Change { key: key.to_vec(), value: Some(record[key.len()..].to_vec()) });
+    hash_bytes(record)
 }
 
 fn delete(kind: u8, number: u64) -> Change {

@@ -132,6 +132,7 @@ impl LockTable {
         let row = &mut self.locks[lock];
         row.grants.unlink(&mut self.grants, grant, GrantRow::links_mut);
         row.permits_used -= permits;
+        row.holders -= 1;
         self.held -= u64::from(row.grants.is_empty());
 
         // The indexes go on to name the same request and token, now as ended.

@@ -1,20 +1,25 @@
 //! The table of one shard.
 //!
 //! This file has its shape, dispatches commands, and answers questions. How a command works is in the modules below:
-//! `acquire` and `queue` give, `lease` keeps alive, `ending` takes away; `durable` and `records` are its bytes. It knows
+//! `acquire` and `queue` give, `lease` keeps alive, `ending` takes away; `durable` and `records` are its bytes, `hashing` their
+//! hash, `pages` and `order` what is shown. It knows
 //! nothing of the log that its commands come from.
 
 mod acquire;
 mod chain;
 mod durable;
 mod ending;
+mod hashing;
 mod index;
 mod lease;
+mod order;
+mod pages;
 mod queue;
 mod recent;
 mod records;
 mod rows;
 mod slab;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -24,11 +29,12 @@ use crate::command::Command;
 use crate::hash::{hash_request, hash_str};
 use crate::types::*;
 use index::{Index, Ref};
+use order::Order;
+pub use pages::{HoldersPage, ListPage, Paused};
 use recent::{EndedGrant, EndedSession, Ring};
 use records::Header;
 use rows::{GrantRow, Lease, Life, LockRow, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
-use std::collections::BinaryHeap;
 use texts::Texts;
 use tokens::Tokens;
 
@@ -69,6 +75,8 @@ pub struct LockTable {
     /// Sessions with a lease.
     begun: u64,
     saved_header: Option<Header>,
+    /// Locks by name, while listings are asked for.
+    order: Option<Box<Order>>,
 }
 
 impl LockTable {
@@ -93,6 +101,7 @@ impl LockTable {
             held: 0,
             begun: 0,
             saved_header: None,
+            order: None,
         }
     }
 
@@ -124,6 +133,7 @@ impl LockTable {
     }
 
     /// The holders of a name, oldest grant first, as of `at`: what is left of their leases follows from its shard time.
+    /// Reads all of them: see [`holders_page`](Self::holders_page).
     pub fn holders(&self, name: &str, at: Stamp) -> Vec<Grant> {
         self.find_lock(name)
             .map(|lock| self.grants_of(lock).map(|grant| self.show(grant, at)).collect())
@@ -133,28 +143,6 @@ impl LockTable {
     /// How many wait for a name.
     pub fn queue_len(&self, name: &str) -> u32 {
         self.find_lock(name).map_or(0, |lock| self.locks[lock].queue_len)
-    }
-
-    /// Grants of names that start with `prefix`, by name then token, at most `limit`, as of `at`, and whether there are more.
-    ///
-    /// Reads every name of the table: for people, not for programs.
-    pub fn list(&self, prefix: &str, limit: usize, at: Stamp) -> (Vec<Grant>, bool) {
-        // The first limit + 1 names, whatever the table's size; each has at least one grant.
-        let mut first = BinaryHeap::new();
-        for (at, lock) in self.locks.iter() {
-            if lock.name.starts_with(prefix) && !lock.grants.is_empty() {
-                let this = (&*lock.name, at);
-                if first.len() <= limit {
-                    first.push(this);
-                } else if first.peek().is_some_and(|last| this < *last) {
-                    first.pop();
-                    first.push(this);
-                }
-            }
-        }
-        let mut grants = first.into_sorted_vec().into_iter().flat_map(|(_, lock)| self.grants_of(lock));
-        let shown = grants.by_ref().take(limit).map(|grant| self.show(grant, at)).collect();
-        (shown, grants.next().is_some())
     }
 
     /// All live leases, by id: for a new leader, which gives each what is left of it.
@@ -209,6 +197,9 @@ impl LockTable {
     fn new_lock(&mut self, name: &str) -> u32 {
         let lock = self.locks.insert(LockRow::new(name));
         self.names.insert(hash_str(name), lock);
+        if let Some(order) = &mut self.order {
+            order.insert(lock, &self.locks);
+        }
         lock
     }
 

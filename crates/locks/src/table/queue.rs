@@ -80,12 +80,6 @@ impl LockTable {
         }
     }
 
-    /// 1 for the head. Walks the queue: only retries ask.
-    pub(super) fn position(&self, waiter: u32) -> u32 {
-        let queue = self.locks[self.waiters[waiter].lock].queue;
-        1 + queue.walk(&self.waiters, |row| row.links).take_while(|&other| other != waiter).count() as u32
-    }
-
     /// Hands a lock to as many heads of its queue as fit, and drops it if nobody is left. To be called whenever a grant or
     /// a waiter has gone; harmless if the lock is gone already.
     pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
@@ -94,6 +88,9 @@ impl LockTable {
             let head = if planted::is(Bug::LastComeFirstServed) { row.queue.last } else { row.queue.first };
             let Some(waiter) = self.waiters.get(head) else {
                 if row.grants.is_empty() {
+                    if let Some(order) = &mut self.order {
+                        order.remove(lock, &self.locks);
+                    }
                     let row = self.locks.remove(lock);
                     self.names.remove(hash_str(&row.name), lock);
                 }

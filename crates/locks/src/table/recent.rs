@@ -7,6 +7,7 @@
 use super::index::Ref;
 use crate::codec::{Reader, Result, put_end, put_request, put_str, put_varint};
 use crate::command::DecodeError;
+use crate::hash::{hash_bytes, hash_str};
 use crate::types::{EndKind, RequestId};
 use std::collections::VecDeque;
 
@@ -19,6 +20,8 @@ const VERSION: u8 = 2;
 pub(super) trait Ended: Default {
     fn encode(&self, into: &mut Vec<u8>);
     fn decode(r: &mut Reader<'_>) -> Result<Self>;
+    /// Of this item under its number. It covers all that is encoded, in a form that is quicker to make.
+    fn hash(&self, number: u64) -> u64;
 }
 
 /// A grant that ended; or, without a token, a request that was given up before it was granted.
@@ -73,6 +76,16 @@ impl Ended for EndedGrant {
         let end = r.end_kind()?;
         Ok(EndedGrant::new(request, token, name_hash, end, r.varint()?))
     }
+
+    fn hash(&self, number: u64) -> u64 {
+        let end = match self.end {
+            EndKind::Released => 1,
+            EndKind::Expired => 2,
+            EndKind::Broken => 3,
+        };
+        let [low, high] = self.request;
+        hash_numbers([number, self.token, self.ended_ms, self.name_hash, low, high, end])
+    }
 }
 
 /// A session that was closed or expired.
@@ -91,6 +104,10 @@ impl Ended for EndedSession {
     fn decode(r: &mut Reader<'_>) -> Result<Self> {
         Ok(EndedSession { id: r.str()?.into(), ended_ms: r.varint()? })
     }
+
+    fn hash(&self, number: u64) -> u64 {
+        hash_numbers([number, self.ended_ms, hash_str(&self.id)])
+    }
 }
 
 /// Items numbered from 0 in the order of their arrival.
@@ -98,17 +115,21 @@ impl Ended for EndedSession {
 /// - `first..next` are the items; all are in `blocks`, where item `n` is in block `n / BLOCK` at `n % BLOCK`.
 /// - The front of `blocks` holds `first` (or nothing if there are no items); blocks are consecutive.
 /// - Durable records hold the blocks of `saved`, complete up to its end.
+/// - `sums` has the sum of item hashes of the first so many blocks, all of them full; `total` is their sum. A block that is full never
+///   changes, so each is hashed once, however many of its items were dropped since.
 #[derive(Debug)]
 pub(super) struct Ring<T> {
     blocks: VecDeque<Vec<T>>,
     first: u64,
     next: u64,
     saved: std::ops::Range<u64>,
+    sums: VecDeque<u64>,
+    total: u64,
 }
 
 impl<T: Ended> Ring<T> {
     pub(super) const fn new() -> Self {
-        Ring { blocks: VecDeque::new(), first: 0, next: 0, saved: 0..0 }
+        Ring { blocks: VecDeque::new(), first: 0, next: 0, saved: 0..0, sums: VecDeque::new(), total: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -145,6 +166,37 @@ impl<T: Ended> Ring<T> {
         self.first += 1;
         if self.first.is_multiple_of(BLOCK) {
             self.blocks.pop_front();
+            self.total = self.total.wrapping_sub(self.sums.pop_front().unwrap_or(0));
+        }
+    }
+
+    /// The sum of all items' hashes. Reads at most [`unhashed`](Self::unhashed) items.
+    pub(super) fn sum(&self) -> u64 {
+        let hash = |number: u64| self.at(number).hash(number);
+        let sum = |numbers: std::ops::Range<u64>| numbers.map(hash).fold(0, u64::wrapping_add);
+        // The first block's sum has items that were dropped since. They stand there until their block goes.
+        let dropped = if self.sums.is_empty() { 0 } else { sum(self.first / BLOCK * BLOCK..self.first) };
+        self.total.wrapping_sub(dropped).wrapping_add(sum(self.hashed_to().max(self.first)..self.next))
+    }
+
+    /// How many items have to be read for [`sum`](Self::sum), about.
+    pub(super) fn unhashed(&self) -> usize {
+        (self.next.saturating_sub(self.hashed_to().max(self.first)) + BLOCK) as usize
+    }
+
+    /// The number after the last block with a sum.
+    fn hashed_to(&self) -> u64 {
+        (self.first / BLOCK + self.sums.len() as u64) * BLOCK
+    }
+
+    /// Hashes the full blocks that came since the last call.
+    pub(super) fn hash_blocks(&mut self) {
+        while self.hashed_to() + BLOCK <= self.next {
+            let from = self.hashed_to();
+            let block = &self.blocks[self.sums.len()];
+            let sum = (from..).zip(block).map(|(number, item)| item.hash(number)).fold(0, u64::wrapping_add);
+            self.sums.push_back(sum);
+            self.total = self.total.wrapping_add(sum);
         }
     }
 
@@ -189,6 +241,7 @@ impl<T: Ended> Ring<T> {
     pub(super) fn take_changes(&mut self) -> (std::ops::Range<u64>, std::ops::Range<u64>) {
         let differences = self.differences();
         self.saved = self.span();
+        self.hash_blocks();
         differences
     }
 
@@ -234,7 +287,16 @@ impl<T: Ended> Ring<T> {
     /// All that was loaded stands in durable records.
     pub(super) fn mark_saved(&mut self) {
         self.saved = self.span();
+        self.hash_blocks();
     }
+}
+
+fn hash_numbers<const N: usize>(numbers: [u64; N]) -> u64 {
+    let mut bytes = [[0; 8]; N];
+    for (bytes, number) in bytes.iter_mut().zip(numbers) {
+        *bytes = number.to_le_bytes();
+    }
+    hash_bytes(bytes.as_flattened())
 }
 
 fn short(number: u64) -> Ref {

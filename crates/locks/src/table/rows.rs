@@ -18,13 +18,22 @@ pub(super) struct LockRow {
     /// First come, first in line.
     pub(super) queue: Ends,
     pub(super) queue_len: u32,
+    /// Grants.
+    pub(super) holders: u32,
     /// Sum over its grants.
     pub(super) permits_used: u32,
 }
 
 impl LockRow {
     pub(super) fn new(name: &str) -> Self {
-        LockRow { name: name.into(), grants: Ends::EMPTY, queue: Ends::EMPTY, queue_len: 0, permits_used: 0 }
+        LockRow {
+            name: name.into(),
+            grants: Ends::EMPTY,
+            queue: Ends::EMPTY,
+            queue_len: 0,
+            holders: 0,
+            permits_used: 0,
+        }
     }
 }
 
@@ -319,7 +328,7 @@ mod tests {
 
     #[test]
     fn rows_stay_small() {
-        assert!(size_of::<LockRow>() <= 40, "{}", size_of::<LockRow>());
+        assert!(size_of::<LockRow>() <= 48, "{}", size_of::<LockRow>());
         assert!(size_of::<GrantRow>() <= 104, "{}", size_of::<GrantRow>());
     }
 }

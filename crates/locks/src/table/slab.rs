@@ -3,6 +3,8 @@
 //! A place is reused when its row is gone, so it means nothing outside of the table, and differs between replicas that hold
 //! the same rows: whatever leaves the table is ordered by something else. It knows nothing of what the rows are.
 
+use super::sums::Sums;
+use crate::planted::{self, Bug};
 use std::ops::{Index, IndexMut};
 
 /// No place.
@@ -88,6 +90,11 @@ impl<T> Slab<T> {
         }
     }
 
+    /// All places that were ever used are below this.
+    pub(super) fn places(&self) -> u32 {
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len()) as u32
+    }
+
     /// By place: sort before anything of it leaves the table.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.blocks.iter().flatten().enumerate().filter_map(|(at, slot)| match slot {
@@ -130,17 +137,20 @@ pub(super) trait Durable {
 ///   no trace of it is left.
 /// - Every such row, and every older one that was touched, is in `changed` exactly once; `changed_at` says where.
 /// - `gone` names each durable record whose row is no more, once.
+/// - `sums` has the hash of each durable record whose row is there, by its place. What is touched and never checkpointed
+///   is not in it.
 #[derive(Debug)]
 pub(super) struct Tracked<T> {
     rows: Slab<T>,
     changed: Vec<u32>,
     gone: Vec<u64>,
     saved: u64,
+    sums: Sums,
 }
 
 impl<T: Durable> Tracked<T> {
     pub(super) const fn new() -> Self {
-        Tracked { rows: Slab::new(), changed: Vec::new(), gone: Vec::new(), saved: 0 }
+        Tracked { rows: Slab::new(), changed: Vec::new(), gone: Vec::new(), saved: 0, sums: Sums::new() }
     }
 
     /// With a number that is 0 or above all earlier ones. A row numbered later is [`touch`](Self::touch)ed then.
@@ -174,6 +184,10 @@ impl<T: Durable> Tracked<T> {
         }
         if (1..=self.saved).contains(&row.number()) {
             self.gone.push(row.number());
+            let hash = self.sums.take(at);
+            if planted::is(Bug::HashOfGoneKept) {
+                self.sums.keep(hash); // planted: a record that is gone counts on
+            }
         }
         row
     }
@@ -196,6 +210,21 @@ impl<T: Durable> Tracked<T> {
             self.rows.iter().map(|(at, row)| (row.number(), at)).filter(|row| row.0 != 0).collect();
         rows.sort_unstable();
         rows.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// The places of rows that differ from the last checkpoint.
+    pub(super) fn changed(&self) -> &[u32] {
+        &self.changed
+    }
+
+    /// What records hashed to at the last checkpoint.
+    pub(super) fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
+    /// The row's record, as it is being written, has this hash.
+    pub(super) fn hashed(&mut self, at: u32, hash: u64) {
+        self.sums.set(at, hash);
     }
 
     /// How many records differ from the last checkpoint.

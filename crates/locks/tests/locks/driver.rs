@@ -91,10 +91,10 @@ impl Driver {
         }
     }
 
-    /// Waits for what must be held.
+    /// Waits for what must be held. Returns how many wait then.
     pub fn queue(&mut self, ask: Ask<'_>) -> u32 {
         match self.acquire(ask.wait()) {
-            Outcome::Queued { position } => position,
+            Outcome::Queued => self.table.queue_len(ask.name),
             other => panic!("{} was to be held: {other:?}", ask.name),
         }
     }

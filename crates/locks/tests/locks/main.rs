@@ -8,5 +8,6 @@ mod ending;
 mod lease;
 mod memory;
 mod model;
+mod pages;
 mod queue;
 mod twin;

@@ -189,9 +189,7 @@ impl Model {
                 return Outcome::Conflict("");
             }
             if wait {
-                let mut queue = self.waiters.iter().filter(|waiter| waiter.name == ask.name);
-                let ahead = queue.position(|waiter| waiter.request == ask.request).expect("it waits");
-                return Outcome::Queued { position: ahead as u32 + 1 };
+                return Outcome::Queued;
             }
             self.waiters.retain(|waiter| waiter.request != ask.request);
             self.fx.dropped.push((ask.request, DropReason::Cancelled));
@@ -222,9 +220,8 @@ impl Model {
         if !wait {
             return self.held(&ask.name);
         }
-        let name = ask.name.clone();
         self.waiters.push(ask);
-        Outcome::Queued { position: self.queue_len(&name) }
+        Outcome::Queued
     }
 
     fn fits(&self, name: &str, mode: Mode) -> bool {

@@ -128,7 +128,7 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
         Outcome::Conflict(why) => fail(ErrorCode::InvalidArgument, why),
         Outcome::Full(why) => OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000)),
         // A leader answers none of these to a client.
-        Outcome::Queued { .. } | Outcome::Expired(_) | Outcome::Unheard => fail(
+        Outcome::Queued | Outcome::Expired(_) | Outcome::Unheard => fail(
             ErrorCode::Internal,
             format!("shard {shard} answered what was not asked; this is a bug: report it. Check before trying again"),
         ),
@@ -137,8 +137,8 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
 
 fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_by_ms: u64) -> OpResult {
     match answer {
-        Answer::Check { holders, waiters, last_token } => {
-            let (holders, _) = fit(holders.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
+        Answer::Check { holders, holder_count, more, waiters, last_token } => {
+            let (holders, cut) = fit(holders.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
             OpResult::Check(v1::CheckResponse {
                 holders,
                 waiters,
@@ -147,11 +147,19 @@ fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_
                 answered_by: node.0,
                 applied_index,
                 stale_by_ms,
+                holder_count,
+                more: more || cut,
             })
         }
-        Answer::List { grants, more } => {
+        Answer::List { grants, next } => {
             let (grants, cut) = fit(grants.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
-            OpResult::List(v1::ListResponse { grants, more: more || cut, missing_shards: Vec::new() })
+            let next_cursor = match (grants.last(), next) {
+                (Some(last), _) if cut => wire::encode_cursor(&last.resource_name, last.fencing_token),
+                (_, Some((name, token))) => wire::encode_cursor(&name, token.0),
+                (_, None) => String::new(),
+            };
+            let more = !next_cursor.is_empty();
+            OpResult::List(v1::ListResponse { grants, more, missing_shards: Vec::new(), next_cursor })
         }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
         Answer::Status(status) => OpResult::ShardStatus(shard_status(*status)),

@@ -112,16 +112,20 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
             let request_id = parse_request_id(&request_id)?;
             nothing(propose(&Command::CancelWait { name: &name, request_id, given_up: !abandoned }, None)?)
         }
-        Op::Check(v1::CheckRequest { name, consistency }) => {
+        Op::Check(v1::CheckRequest { name, consistency, after_token, limit }) => {
             let linearizable = consistency != i32::from(Consistency::Stale);
-            nothing(Request::Read { query: Query::Check { name }, linearizable })
+            let query = Query::Check { name, after: Token(after_token), limit: limit as usize };
+            nothing(Request::Read { query, linearizable })
         }
         Op::History(v1::HistoryRequest { name, limit }) => {
-            let request = Request::Read { query: Query::History { name: name.clone() }, linearizable: true };
-            Ok(Plan { request, follow: Follow::History { name, limit: limit as usize } })
+            let limit = limit as usize;
+            let query = Query::History { name: name.clone(), limit };
+            let request = Request::Read { query, linearizable: true };
+            Ok(Plan { request, follow: Follow::History { name, limit } })
         }
-        Op::List(v1::ListRequest { prefix, limit }) => {
-            let query = Query::List { prefix, limit: limit as usize };
+        Op::List(v1::ListRequest { prefix, limit, cursor }) => {
+            let after = wire::decode_cursor(&cursor).map(|(name, token)| (name, Token(token)));
+            let query = Query::List { prefix, after, limit: limit as usize };
             nothing(Request::Read { query, linearizable: true })
         }
         Op::ShardStatus(v1::ShardStatusRequest {}) => {

@@ -158,7 +158,9 @@ fn bad_input_is_refused_before_anything_is_proposed() {
         Op::Acquire(v1::AcquireRequest { metadata: "m".repeat(70_000), ..acquire() }),
         Op::Release(v1::ReleaseRequest { name: "a".into(), fencing_token: 1 << 53 }),
         Op::Break(v1::BreakRequest { name: "a".into(), fencing_token: 1, ..Default::default() }),
-        Op::Check(v1::CheckRequest { name: "a".into(), consistency: 5 }),
+        Op::Check(v1::CheckRequest { name: "a".into(), consistency: 5, ..Default::default() }),
+        Op::Check(v1::CheckRequest { name: "a".into(), limit: 1_001, ..Default::default() }),
+        Op::List(v1::ListRequest { cursor: "b".into(), ..Default::default() }),
         Op::History(v1::HistoryRequest { name: "a".into(), limit: 1_001 }),
         Op::Heartbeat(v1::HeartbeatRequest::default()),
     ];
@@ -173,10 +175,11 @@ fn bad_input_is_refused_before_anything_is_proposed() {
 #[test]
 fn reads_and_follow_ups_are_planned() {
     let planned = |consistency: v1::Consistency| {
-        let op = Op::Check(v1::CheckRequest { name: "a".into(), consistency: consistency.into() });
+        let op =
+            Op::Check(v1::CheckRequest { name: "a".into(), consistency: consistency.into(), ..Default::default() });
         plan(Operation::of(op)).unwrap().request
     };
-    let query = || Query::Check { name: "a".into() };
+    let query = || Query::Check { name: "a".into(), after: Token(0), limit: 1_000 };
     assert_eq!(planned(v1::Consistency::Linearizable), Request::Read { query: query(), linearizable: true });
     assert_eq!(planned(v1::Consistency::Stale), Request::Read { query: query(), linearizable: false });
     let history = plan(Operation::of(Op::History(v1::HistoryRequest { name: "a".into(), limit: 0 }))).unwrap();
@@ -285,11 +288,12 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn a_check_says_who_answered_and_how_old_it_is() {
-    let answer = Answer::Check { holders: vec![held(9)], waiters: 2, last_token: 11 };
+    let answer = Answer::Check { holders: vec![held(9)], holder_count: 3, more: true, waiters: 2, last_token: 11 };
     let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 6 };
     let OpResult::Check(check) = result(SHARD, NODE, Some(OperationKind::Check), reply) else { panic!() };
     assert_eq!((check.waiters, check.last_token, check.answered_by), (2, 11, 2));
     assert_eq!((check.applied_index, check.stale_by_ms, check.holders.len()), (40, 6, 1));
+    assert_eq!((check.holder_count, check.more), (3, true));
 }
 
 #[test]
@@ -315,10 +319,13 @@ fn history_is_newest_first_and_shows_each_token_once() {
 #[test]
 fn an_answer_with_very_many_rows_is_cut_and_says_so() {
     let grants = (0..120_000).map(held).collect();
-    let reply = Reply::Read { answer: Answer::List { grants, more: false }, applied_index: 1, stale_by_ms: 0 };
+    let reply = Reply::Read { answer: Answer::List { grants, next: None }, applied_index: 1, stale_by_ms: 0 };
     let listed = result(SHARD, NODE, Some(OperationKind::List), reply);
     let OpResult::List(list) = &listed else { panic!() };
     assert!(list.more && list.grants.len() > 1_000);
+    let last = list.grants.last().expect("rows");
+    let cursor = wire::decode_cursor(&list.next_cursor).expect("a cursor");
+    assert_eq!(cursor, (last.resource_name.clone(), last.fencing_token), "the next page begins after what is shown");
     assert!(wire::encoded_bytes(list) < 4 << 20, "no receiver takes {} bytes", wire::encoded_bytes(list));
 }
 

@@ -269,7 +269,7 @@ pub fn release(name: &str, fencing_token: u64) -> Op {
 }
 
 pub fn check(name: &str, consistency: v1::Consistency) -> Op {
-    Op::Check(v1::CheckRequest { name: name.into(), consistency: consistency.into() })
+    Op::Check(v1::CheckRequest { name: name.into(), consistency: consistency.into(), ..Default::default() })
 }
 
 pub fn history(name: &str) -> Op {

@@ -39,6 +39,8 @@ pub struct Cluster {
     pub held_snapshots: Vec<(u64, PeerMessage)>,
     /// All that was sent, by sender, if somebody wants to know.
     pub sent: Option<Vec<(u64, PeerMessage)>>,
+    /// Rows that reads touched, by step.
+    pub rows_read: Vec<(u64, usize)>,
     next_ticket: Ticket,
     next_request: u128,
 }
@@ -54,6 +56,7 @@ impl Cluster {
             holds_snapshots: false,
             held_snapshots: Vec::new(),
             sent: None,
+            rows_read: Vec::new(),
             next_ticket: 1,
             next_request: 1,
         };
@@ -177,6 +180,8 @@ impl Cluster {
             sent.extend(outputs.messages.into_iter().map(|m| (*id, m)));
             peer.unwritten.extend(outputs.write);
             peer.replies.extend(outputs.replies);
+            busy |= outputs.wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms);
+            self.rows_read.push((*id, outputs.rows_read));
             if peer.disk_works {
                 for write in std::mem::take(&mut peer.unwritten) {
                     peer.engine.write(&[write.write]).expect("writes");
@@ -327,7 +332,7 @@ impl Cluster {
 
     pub fn read(&mut self, id: u64, name: &str, linearizable: bool) -> Ticket {
         let ticket = self.ticket();
-        let query = Query::Check { name: name.to_owned() };
+        let query = Query::check(name);
         let peer = self.peers.get_mut(&id).expect("a peer");
         peer.inbox.push(Input::Read { ticket, query, linearizable });
         ticket

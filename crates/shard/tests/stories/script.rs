@@ -164,7 +164,7 @@ impl Script {
                 let linearizable = !words.flag("stale");
                 let stage = self.stage()?;
                 let ticket = stage.ask(client, at, what, None);
-                stage.put(at, Input::Read { ticket, query: Query::Check { name: subject.to_owned() }, linearizable });
+                stage.put(at, Input::Read { ticket, query: Query::check(subject), linearizable });
                 return Ok(());
             }
             _ => {}

@@ -64,9 +64,7 @@ pub fn applied(command: &Command<'_>, outcome: &Outcome, effects: &Effects, who_
         ) => {
             vec![]
         }
-        (Command::Acquire { owner, name, .. }, Outcome::Queued { position }) => {
-            vec![format!("{owner} waits for {name}, place {position}")]
-        }
+        (Command::Acquire { owner, name, .. }, Outcome::Queued) => vec![format!("{owner} waits for {name}")],
         (Command::ExpireLease { lease, .. }, Outcome::Expired(false)) => {
             vec![format!("lease {} was renewed, or is gone: nothing ends", lease.0)]
         }
@@ -107,7 +105,7 @@ fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Unheard => unreachable!("the twin is heard"),
         Outcome::Granted(grant) => format!("granted with token {}", grant.token),
-        Outcome::Queued { position } => format!("queued at place {position}"),
+        Outcome::Queued => "queued".to_owned(),
         Outcome::Renewed { renewals, .. } => format!("renewed, renewal {renewals}"),
         Outcome::Released { already: false } => "released".to_owned(),
         Outcome::Released { already: true } => "released already".to_owned(),

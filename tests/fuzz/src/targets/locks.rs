@@ -4,7 +4,7 @@
 
 use crate::sections::sections;
 use ::locks::{
-    Batch, BatchBuilder, Command, Effects, Ended, LiveLease, LockTable, Mode, RequestId, Stamp, Tenure, Token,
+    Batch, BatchBuilder, Command, Effects, Ended, LiveLease, LockTable, Mode, Paused, RequestId, Stamp, Tenure, Token,
 };
 
 pub(super) fn command(bytes: &[u8]) -> bool {
@@ -73,7 +73,8 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
     let loaded = LockTable::load(records).expect("a table's own checkpoint");
     assert_eq!(loaded.state_hash(), table.state_hash(), "another table comes back from the checkpoint");
 
-    let (grants, _) = table.list("", usize::MAX, stamp);
+    let listed = table.list_page("", None, Paused::default(), usize::MAX, stamp, &mut usize::MAX.clone());
+    let grants = listed.expect("in one go").grants;
     let mut effects = Effects::default();
     for grant in &grants {
         assert!(table.holders(&grant.name, stamp).iter().any(|holder| holder.token == grant.token));

@@ -91,7 +91,7 @@ impl Ask {
         let id;
         let command = match self.what {
             What::Check { linearizable } => {
-                return Input::Read { ticket, query: Query::Check { name: self.name.clone() }, linearizable };
+                return Input::Read { ticket, query: Query::check(&self.name), linearizable };
             }
             What::Acquire { request, mode, ttl_ms, wait_ms, session } => {
                 id = if session == 0 { String::new() } else { session_name(session) };
@@ -169,7 +169,7 @@ impl Ask {
             Outcome::Full(_) => Err(Box::new(Error::busy("", 1_000))),
             // Nobody awaits the answer to a cancelled wait.
             Outcome::Cancelled | Outcome::NotWaiting => Ok(Done::Closed),
-            Outcome::Queued { .. } | Outcome::Expired(_) | Outcome::Unheard => {
+            Outcome::Queued | Outcome::Expired(_) | Outcome::Unheard => {
                 unreachable!("a leader answers none of these to a client: {outcome:?}")
             }
         }

@@ -150,7 +150,7 @@ impl World {
     fn tenures_of(&mut self, id: u64, shard: ShardId, name: &str) -> Vec<TenureRecord> {
         let node = self.nodes.get_mut(&id).expect("a node");
         let now = node.clock.read(self.now_us);
-        let query = Query::History { name: name.to_owned() };
+        let query = Query::History { name: name.to_owned(), limit: usize::MAX };
         let question = Input::Read { ticket: OWN_TICKETS, query, linearizable: false };
         let replica = node.replicas.get_mut(&shard).expect("the leader's replica");
         let outputs = replica.step(now, [question]).unwrap_or_default();

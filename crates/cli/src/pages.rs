@@ -1,0 +1,94 @@
+//! Answers that come in pages: all of them together, or what to say of those that are not shown.
+
+use crate::failure::Failure;
+use client::{Checked, Client, Consistency, Listing};
+use std::collections::BTreeSet;
+
+/// Rows of a page: the most that one may have.
+const PAGE_ROWS: u32 = 1_000;
+
+/// Adds to an answer the holders that it leaves out. They are asked for one page after another: what comes and goes meanwhile may be
+/// shown or not, and whoever holds all the while is.
+///
+/// # Errors
+/// If a page cannot be had.
+pub async fn all_holders(
+    client: &Client,
+    name: &str,
+    consistency: Consistency,
+    answer: &mut Checked,
+) -> Result<(), Failure> {
+    while answer.more {
+        let Some(last) = answer.holders.last() else { break };
+        let page = client.check_page(name, consistency, last.fencing_token, PAGE_ROWS).await?;
+        let mut holders = std::mem::take(&mut answer.holders);
+        holders.extend(page.holders.iter().cloned());
+        *answer = Checked { holders, ..page };
+    }
+    Ok(())
+}
+
+/// All grants of names with this prefix, as one listing.
+///
+/// # Errors
+/// If a page cannot be had.
+pub async fn list_all(client: &Client, prefix: &str) -> Result<Listing, Failure> {
+    let mut all = Listing::default();
+    let mut missing = BTreeSet::new();
+    loop {
+        let page = client.list_page(prefix, PAGE_ROWS, &all.next_cursor).await?;
+        all.grants.extend(page.grants);
+        missing.extend(page.missing_shards);
+        all.next_cursor = page.next_cursor;
+        if all.next_cursor.is_empty() {
+            all.missing_shards = missing.into_iter().collect();
+            return Ok(all);
+        }
+    }
+}
+
+/// Of an answer with more holders than it shows.
+pub fn holders_left_out(answer: &Checked) -> String {
+    let shown = answer.holders.len();
+    format!(
+        "showing {} of {} holders, the oldest: --all shows them all",
+        grouped(shown as u64),
+        grouped(answer.holder_count.into())
+    )
+}
+
+/// Of a listing with more after it.
+pub fn locks_left_out(listing: &Listing) -> String {
+    if listing.next_cursor.is_empty() {
+        return "… and more: name a longer prefix".into();
+    }
+    format!("… and more: --all shows them all, --cursor {} the next page", listing.next_cursor)
+}
+
+/// With a comma between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_said_with_how_to_see_it() {
+        let answer =
+            Checked { holders: vec![Default::default(); 1_000], holder_count: 1_234_567, ..Default::default() };
+        assert_eq!(holders_left_out(&answer), "showing 1,000 of 1,234,567 holders, the oldest: --all shows them all");
+        let listing = Listing { next_cursor: "a07".into(), ..Default::default() };
+        assert_eq!(locks_left_out(&listing), "… and more: --all shows them all, --cursor a07 the next page");
+        assert_eq!([grouped(0), grouped(999), grouped(1_000)], ["0", "999", "1,000"]);
+    }
+}
