@@ -87,7 +87,7 @@ impl LockTable {
             number: self.last_waiter,
             request: ask.request,
             since_ms: at.shard_ms,
-            terms: terms.to_claim(ask.claim_ttl_ms),
+            terms: terms.with_claim(ask.claim_ttl_ms),
             mode: ask.mode,
             lock,
             links: Links::LOOSE,

@@ -399,7 +399,7 @@ impl Loader {
         if claim_ttl_ms >= ttl_ms {
             return Err(DecodeError("a claim that is no shorter than its lease"));
         }
-        Ok(self.table.terms(ttl_ms, owner, metadata).to_claim(claim_ttl_ms))
+        Ok(self.table.terms(ttl_ms, owner, metadata).with_claim(claim_ttl_ms))
     }
 
     fn lock(&mut self, name: &str) -> u32 {

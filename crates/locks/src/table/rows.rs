@@ -58,7 +58,7 @@ impl Terms {
     }
 
     /// To be claimed within this, unless that is 0 or no shorter than the TTL.
-    pub(super) fn to_claim(self, claim_ttl_ms: u32) -> Self {
+    pub(super) fn with_claim(self, claim_ttl_ms: u32) -> Self {
         let claim_ms = if claim_ttl_ms < self.ttl_ms { u16::try_from(claim_ttl_ms).unwrap_or(0) } else { 0 };
         Terms { claim_ms, ..self }
     }
