@@ -1,9 +1,13 @@
 //! One heartbeat for many locks.
 
+use client::mux::{Answer, Link, LinkOptions, Service};
 use client::{AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock, SessionOptions};
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use tonic::transport::Endpoint;
+use wire::v1::operation::Op;
+use wire::v1::{AcquireRequest, Operation};
 
 const LOCKS: usize = 1_000;
 
@@ -180,4 +184,45 @@ async fn a_wait_that_is_given_up_while_its_gateway_hangs_leaves_the_queue_later(
     eventually("it has left", async || (waiters().await? == 0).then_some(())).await;
     tokio::time::timeout(Duration::from_secs(60), client.let_go_of_all()).await.expect("the cancel was answered");
     held.release().await.expect("release");
+}
+
+/// A client that died in the queue blocked the name for its whole TTL once its turn came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let client = cluster.client();
+    let holders = open(&client, HOUR).await;
+    let held = acquire(&holders, "a").await;
+    let waiters = async || Some(client.check("a", Consistency::Linearizable).await.ok()?.waiters);
+    let claim_ttl = Duration::from_millis(500);
+    // Speaks the protocol by itself, and never claims: as good as dead.
+    let endpoint = Endpoint::from_shared(format!("http://{}", cluster.gateway(1))).expect("an endpoint");
+    let link = Link::start(endpoint, LinkOptions::new(Service::Locks));
+    let dead = tokio::spawn(async move {
+        let acquire = AcquireRequest {
+            name: "a".into(),
+            ttl_ms: HOUR.as_millis() as u32,
+            wait_ms: HOUR.as_millis() as u32,
+            claim_ttl_ms: claim_ttl.as_millis() as u32,
+            ..Default::default()
+        };
+        link.call(Operation::of(Op::Acquire(acquire)), 5_000).await
+    });
+    eventually("the dead one waits", async || (waiters().await? == 1).then_some(())).await;
+    let alive = tokio::spawn({
+        let client = client.clone();
+        async move { client.lock(AcquireOptions::new("a").ttl(HOUR).wait(HOUR).claim_ttl(claim_ttl)).await }
+    });
+    eventually("the living one waits", async || (waiters().await? == 2).then_some(())).await;
+    held.release().await.expect("release");
+
+    let Ok(Answer::Grant(granted)) = dead.await.expect("join") else { panic!("its turn comes first") };
+    assert!(granted.claim_within_ms > 0, "{granted:?}");
+    let guard = tokio::time::timeout(Duration::from_secs(60), alive).await.expect("far sooner than an hour");
+    let guard = guard.expect("join").expect("the next one's turn");
+    assert!(guard.token() > granted.fencing_token);
+    tokio::time::sleep(6 * claim_ttl).await;
+    let holder = client.check("a", Consistency::Linearizable).await.expect("check").holders.swap_remove(0);
+    assert_eq!(holder.fencing_token, guard.token(), "it was claimed, and has its full TTL");
+    assert!(guard.is_valid() && guard.valid_for() > HOUR / 2);
 }
