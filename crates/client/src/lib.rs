@@ -15,6 +15,7 @@
 mod client;
 pub mod clock;
 pub mod drive;
+pub mod endpoint;
 mod error;
 mod guard;
 pub mod leaders;

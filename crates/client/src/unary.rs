@@ -1,5 +1,6 @@
 //! One RPC per operation: for `ClientOptions::unary`, and for what is no operation of the stream.
 
+use crate::endpoint::reason;
 use crate::mux::{Answer, Failure};
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -50,6 +51,6 @@ pub(crate) fn timed<T>(message: T, timeout: Duration) -> Request<T> {
 pub(crate) fn failed(status: &Status) -> Failure {
     match Error::from_status(status) {
         Some(error) => Failure::Refused(Box::new(error)),
-        None => Failure::Lost(format!("{}: {}", status.code(), status.message()).into()),
+        None => Failure::Lost(format!("{}: {}", status.code(), reason(status)).into()),
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_SAYS_EVERY};
 use crate::router::Router;
-use client::mux::{innermost, is_meant};
+use client::endpoint::{reason, root_cause};
+use client::mux::is_meant;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -85,7 +86,7 @@ async fn ask(
             None => connect(address).await?,
         };
         let answer = ShardServiceClient::new(channel.clone()).cluster(ClusterRequest {}).await;
-        let response = answer.map_err(|status| format!("it does not answer: {}", status.message()))?.into_inner();
+        let response = answer.map_err(|status| format!("it does not answer: {}", reason(&status)))?.into_inner();
         is_meant(meant, response.identity.as_ref())?;
         Ok((channel, response))
     };
@@ -99,7 +100,7 @@ async fn connect(address: &str) -> Result<Channel, String> {
         .tcp_nodelay(true)
         .http2_keep_alive_interval(NODE_KEEPALIVE.0)
         .keep_alive_timeout(NODE_KEEPALIVE.1);
-    endpoint.connect().await.map_err(|error| innermost(&error))
+    endpoint.connect().await.map_err(|error| root_cause(&error))
 }
 
 /// Where a node listens.

@@ -26,7 +26,47 @@ pub enum NodeError {
     /// The disk hangs: a write does not end. The process should end without waiting for anything.
     #[error("{0}")]
     DiskHangs(String),
+    /// A fault of this program: a part of it panicked.
+    #[error(
+        "{part} ended by a fault of this program ({reason}); what it said of it stands above: report it with these lines, and \
+         start the node again"
+    )]
+    Panicked {
+        /// Which.
+        part: &'static str,
+        /// What the runtime said.
+        reason: String,
+    },
     /// Something fatal happened while running. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),
+}
+
+impl NodeError {
+    /// A task that did not come to its end.
+    pub(crate) fn of_task(part: &'static str, error: &tokio::task::JoinError) -> NodeError {
+        match error.is_panic() {
+            true => NodeError::Panicked { part, reason: error.to_string() },
+            false => NodeError::Failed(format!("{part} was stopped with the runtime before its end")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panicked_task_is_a_fault_of_the_program_and_no_limit_on_processes() {
+        let panicked = tokio::spawn(async { panic!("the table has no row 7") }).await.expect_err("a panic");
+        let told = NodeError::of_task("the recovery of the replicas", &panicked).to_string();
+        assert!(told.contains("the recovery of the replicas") && told.contains("fault of this program"), "{told}");
+        assert!(!told.contains("ulimit"), "{told}");
+        let endless = tokio::spawn(std::future::pending::<()>());
+        endless.abort();
+        let stopped = endless.await.expect_err("stopped");
+        let told = NodeError::of_task("the recovery of the replicas", &stopped).to_string();
+        assert!(!told.contains("ulimit") && !told.contains("fault"), "{told}");
+        assert!(NodeError::Thread("EAGAIN".into()).to_string().contains("ulimit -u"));
+    }
 }

@@ -109,7 +109,7 @@ impl Node {
                 Ok::<_, NodeError>((Arc::new(stores), replicas))
             });
             tokio::select! {
-                opened = opened => opened.map_err(|error| NodeError::Thread(error.to_string()))??,
+                opened = opened => opened.map_err(|error| NodeError::of_task("the recovery of the replicas", &error))??,
                 failure = failure(&lifecycle) => return Err(failure),
             }
         };

@@ -71,6 +71,37 @@ fn broken_files_are_refused() {
 }
 
 #[test]
+fn what_editors_and_templates_make_of_a_file_is_read_or_named_by_its_line() {
+    let base = three();
+    for read in [
+        THREE.replace('\n', "\r\n"),
+        format!("\u{feff}{THREE}"),
+        format!("{THREE}settings:\n"),
+        format!("{THREE}settings: ~\nplacement:\n"),
+        format!("---\n{THREE}...\n"),
+    ] {
+        assert_eq!(parse(&read).expect(&read).0, base, "{read:?}");
+    }
+    assert_eq!(
+        parse(&with("gateways:\n  - {address: '127.0.0.1:7400'}\n", "gateways:\n", "")).expect("none").0.gateways,
+        []
+    );
+    for empty in ["", " \n", "\u{feff}", "\r\n"] {
+        refused(empty, &["it is empty"]);
+    }
+    refused(&THREE.replace("  - {id: 2", "\t- {id: 2"), &["line 7 is indented with a tab", "spaces"]);
+    refused(&THREE.replace("  - {id: 1", "\t- {id: 1"), &["is indented with a tab", "spaces"]);
+    refused(&with("shards", "shards", "shards: 4\n"), &["duplicate field `shards`", "lines 3 and 11"]);
+    refused(&with("id: 3,", "id: 3, id: 4,", ""), &["duplicate field `id`"]);
+    refused(&with("shards: 2", "shards: '2'", ""), &["shards", "string \"2\"", "line 3"]);
+    refused(&with("id: 3", "id: '3'", ""), &["nodes[2].id", "line 8"]);
+    refused(&format!("{THREE}---\n{THREE}"), &["document"]);
+    let bytes = |bytes: &[u8]| ClusterConfig::parse_bytes(bytes).map(|_| ()).expect_err("not UTF-8").to_string();
+    assert!(bytes(b"\xff\xfec\0").contains("not UTF-8 (line 1, byte 0"), "{}", bytes(b"\xff\xfec\0"));
+    assert!(bytes(b"cluster: x\nshards: \xe4").contains("not UTF-8 (line 2, byte 19"));
+}
+
+#[test]
 fn names_ids_and_sizes() {
     refused(&with("cluster: test", "cluster: ' '", ""), &["`cluster` is empty"]);
     refused(&with("id: 3", "id: 0", ""), &["id 0"]);
@@ -80,7 +111,7 @@ fn names_ids_and_sizes() {
     refused(&with("shards: 2", "shards: 0", ""), &["`shards` is 0", "1 to 4096"]);
     refused(&with("shards: 2", "shards: 4097", ""), &["`shards` is 4097"]);
     refused(&with("replicas: 3", "replicas: 0", ""), &["`replicas` is 0"]);
-    refused(&with("replicas: 3", "replicas: 5", ""), &["too few nodes: replicas 5 but 3 nodes"]);
+    refused(&with("replicas: 3", "replicas: 5", ""), &["too few nodes", "`replicas` is 5", "lists 3"]);
     warns(&with("replicas: 3", "replicas: 2", ""), &["replicas 2 is even", "odd"]);
 }
 
@@ -109,7 +140,9 @@ fn addresses() {
     for good in ["[::1]:7412", "localhost:7412", "127.0.0.2:7411"] {
         assert_eq!(parse(&with("127.0.0.1:7412", good, "")).expect(good).1, [""; 0]);
     }
-    refused(&with("127.0.0.1:7412", "0.0.0.0:7412", ""), &["node 2", "cannot dial"]);
+    for any in ["0.0.0.0:7412", "[::]:7412", "[::ffff:0.0.0.0]:7412"] {
+        refused(&with("127.0.0.1:7412", any, ""), &["node 2", "cannot dial"]);
+    }
 }
 
 #[test]
@@ -119,6 +152,13 @@ fn shared_addresses() {
     refused(&with("127.0.0.1:8411", "127.0.0.1:7411", ""), &["node 1 (`address`) and node 1 (`metrics`)", give]);
     refused(&with("127.0.0.1:7400", "127.0.0.1:8411", ""), &["node 1 (`metrics`) and gateway 1 (`address`)", give]);
     refused(&with("127.0.0.1:7400", "LOCALHOST:7413", ""), &["node 3 (`address`) and gateway 1 (`address`)", give]);
+    for other in ["localhost:7411", "[::ffff:127.0.0.1]:7411", "[::ffff:7f00:1]:7411", "LocalHost.:7411"] {
+        let words = ["node 1 (`address`) and node 2 (`address`) as", other, give];
+        refused(&with("127.0.0.1:7412", other, ""), &words);
+    }
+    let all = THREE.replace("7412", "7411").replace("7413", "7411");
+    refused(&all, &["node 1 (`address`) and node 2 (`address`) and node 3 (`address`) share", give]);
+    assert_eq!(parse(&all).expect_err("shared").matches("share the address").count(), 1, "told once");
     // "All addresses of this host" includes the one beside it, but not another host's.
     refused(&with("127.0.0.1:8411", "0.0.0.0:7411", ""), &["node 1 (`address`) and node 1 (`metrics`)", give]);
     assert!(parse(&with("127.0.0.1:8411", "0.0.0.0:7412", "")).is_ok());
@@ -146,7 +186,7 @@ fn placements() {
     refused(&placed("[{shard: 0, nodes: [1, 2, 3]}, {shard: 2, nodes: [1, 2, 3]}]"), &["names shard 2"]);
     refused(
         &placed("[{shard: 0, nodes: [1, 2]}, {shard: 1, nodes: [1, 2, 3]}]"),
-        &["shard 0 has 2 nodes", "`replicas` is 3"],
+        &["shard 0 lists 2 nodes", "`replicas` is 3"],
     );
     refused(
         &placed("[{shard: 0, nodes: [1, 2, 4]}, {shard: 1, nodes: [1, 2, 3]}]"),
@@ -192,7 +232,7 @@ fn a_zone_with_a_majority_warns_only_if_there_are_more() {
             .replace("id: 2", &format!("zone: {b}, id: 2"))
             .replace("id: 3", &format!("zone: {c}, id: 3"))
     };
-    warns(&zones("x", "x", "y"), &["shard 0", "zone x holds 2 of 3", "1 more shards"]);
+    warns(&zones("x", "x", "y"), &["shard 0", "zone x holds 2 of 3", "1 more shard)"]);
     assert_eq!(parse(&zones("x", "y", "z")).expect("valid").1, [""; 0]);
     assert_eq!(parse(&zones("x", "x", "x")).expect("valid").1, [""; 0]);
 }

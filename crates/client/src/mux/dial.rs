@@ -1,6 +1,7 @@
 //! One connection and the stream on it.
 
 use super::LinkOptions;
+use crate::endpoint::{reason, root_cause};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -34,7 +35,7 @@ pub(super) async fn dial(
             .http2_keep_alive_interval(options.keepalive_interval)
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+        let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
         let frames = ReceiverStream::new(frames);
         let stream = match options.service {
             Service::Locks => {
@@ -48,7 +49,7 @@ pub(super) async fn dial(
                 ShardServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).operate(call).await
             }
         };
-        let response = stream.map_err(|status| status.message().to_owned())?;
+        let response = stream.map_err(|status| reason(&status))?;
         // Before the first frame is sent: what a stranger is asked would be done there.
         if let Some(identity) = &options.identity {
             is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;
@@ -85,13 +86,4 @@ pub fn is_meant(meant: &ClusterIdentity, found: Option<&ClusterIdentity>) -> Res
         }
         _ => Ok(()),
     }
-}
-
-/// The cause that says something: tonic's own outermost text is "transport error".
-pub fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

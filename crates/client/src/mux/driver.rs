@@ -3,6 +3,7 @@
 use super::dial::dial;
 use super::pending::Pending;
 use super::{LinkOptions, Submission};
+use crate::endpoint::reason;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -155,7 +156,7 @@ impl Driver {
                 frame = incoming.message() => match frame {
                     Ok(Some(frame)) => frame.results.into_iter().for_each(|result| self.pending.settle(result)),
                     Ok(None) => return End::Lost("the server ended the stream".into()),
-                    Err(status) => return End::Lost(format!("the connection was lost: {}", status.message())),
+                    Err(status) => return End::Lost(format!("the connection was lost: {}", reason(&status))),
                 },
                 count = self.submissions.recv_many(&mut self.taken, TAKEN_AT_ONCE),
                     if self.pending.queued() < self.options.queue_ops_max =>

@@ -13,7 +13,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-pub use dial::{Service, innermost, is_meant};
+pub use dial::{Service, is_meant};
 pub use reply::{Outcome, Port};
 
 use driver::Driver;

@@ -107,7 +107,7 @@ impl Outgoing {
             tokio::select! {
                 ended = &mut call => return match ended {
                     Ok(_) => "the peer ended the stream".into(),
-                    Err(status) => status.message().to_owned(),
+                    Err(status) => reason(&status),
                 },
                 () = &mut pump, if pumping => pumping = false, // the call says why
                 () = &mut accepted, if *seen != Seen::Connected => {
@@ -122,7 +122,7 @@ impl Outgoing {
     async fn greet(&self, client: &mut PeerServiceClient<Channel>, address: &str) -> Result<(), String> {
         let answer = tokio::time::timeout(GREET_TIMEOUT, client.greet(self.greeter.hello())).await;
         let answer = answer.map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
-        let Greeting { hello, refused_store } = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        let Greeting { hello, refused_store } = answer.map_err(|status| reason(&status))?.into_inner();
         if !refused_store.is_empty() {
             self.context.lifecycle.fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(refused_store);
@@ -166,11 +166,27 @@ pub(super) async fn connect(address: &str) -> Result<Channel, String> {
     }
 }
 
-/// "transport error" says nothing; what caused it does.
+/// "transport error" says nothing; what caused it does, unless that is empty.
 fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
+        let words = cause.to_string();
+        if !words.trim().is_empty() {
+            told = words;
+        }
     }
-    cause.to_string()
+    told
+}
+
+/// What a status says, or what its causes do, or its code.
+pub(super) fn reason(status: &tonic::Status) -> String {
+    if !status.message().trim().is_empty() {
+        return status.message().to_owned();
+    }
+    match std::error::Error::source(status) {
+        Some(cause) => root_cause(cause),
+        None => format!("it answered {:?} and no words", status.code()),
+    }
 }

@@ -4,7 +4,7 @@
 //! queued before the snapshot was handed over, the replica's own checkpoint among them, is in it.
 
 use super::hello::Greeter;
-use super::outgoing::connect;
+use super::outgoing::{connect, reason};
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{
@@ -106,7 +106,7 @@ async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Re
     let header = SnapshotHeader { hello: Some(greeter.hello()), shard: job.shard.0, raft, data_bytes };
     put(&chunks, Part::Header(header)).await?;
     let call = client.install_snapshot(ReceiverStream::new(stream));
-    let mut progress = in_time(call).await?.map_err(|status| status.message().to_owned())?.into_inner();
+    let mut progress = in_time(call).await?.map_err(|status| reason(&status))?.into_inner();
     let history_after = next(&mut progress).await?.history_after;
 
     let sent = async {
@@ -166,7 +166,7 @@ async fn put(chunks: &mpsc::Sender<SnapshotChunk>, part: Part) -> Result<(), Str
 }
 
 async fn next(progress: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress, String> {
-    let message = in_time(progress.message()).await?.map_err(|status| status.message().to_owned())?;
+    let message = in_time(progress.message()).await?.map_err(|status| reason(&status))?;
     message.ok_or_else(|| "the receiver ended the stream".to_owned())
 }
 

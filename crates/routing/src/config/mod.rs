@@ -23,17 +23,17 @@ pub struct ClusterConfig {
     /// All nodes.
     pub nodes: Vec<NodeConfig>,
     /// Gateways, for `cluster start` and for people; clients are told their endpoints.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parse::empty_is_default")]
     pub gateways: Vec<GatewayConfig>,
     /// How many shards: frozen.
     pub shards: u32,
     /// Replicas of each shard: frozen.
     pub replicas: u32,
     /// Explicit placement; without it shards are spread over zones and leaders balanced.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "parse::empty_is_default", skip_serializing_if = "Vec::is_empty")]
     pub placement: Vec<PlacementConfig>,
     /// Timing and limits of each process; may differ between nodes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parse::empty_is_default")]
     pub settings: Settings,
 }
 

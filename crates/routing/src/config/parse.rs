@@ -1,22 +1,44 @@
 //! From YAML and to YAML, with errors for people.
 
 use super::{ClusterConfig, ConfigError};
+use serde::{Deserialize, Deserializer};
 use std::path::Path;
+
+/// `settings:` with nothing after it is like no `settings:`.
+pub(super) fn empty_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
 
 impl ClusterConfig {
     /// Parses and validates; warnings are for people (an even replica count, a wide address without TLS, …).
     pub fn parse(yaml: &str) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
-        let config: ClusterConfig =
-            serde_yaml::from_str(yaml).map_err(|error| ConfigError(explain(&error.to_string())))?;
+        let yaml = yaml.strip_prefix(BYTE_ORDER_MARK).unwrap_or(yaml);
+        if yaml.trim().is_empty() {
+            return Err(ConfigError("it is empty: describe a cluster, as the examples in config/ do".to_owned()));
+        }
+        let config: ClusterConfig = serde_yaml::from_str(yaml).map_err(|error| ConfigError(explain(yaml, &error)))?;
         let warnings = config.validate()?;
         Ok((config, warnings))
     }
 
     /// [`parse`](ClusterConfig::parse)s a file; its path stands in every error.
     pub fn load(path: &Path) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
-        let yaml = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("cannot read the cluster file {}: {error}", path.display())))?;
-        ClusterConfig::parse(&yaml).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let read = std::fs::read(path);
+        let bytes =
+            read.map_err(|error| ConfigError(format!("cannot read the cluster file {}: {error}", path.display())))?;
+        ClusterConfig::parse_bytes(&bytes).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    }
+
+    /// [`parse`](ClusterConfig::parse)s what a file holds.
+    pub fn parse_bytes(bytes: &[u8]) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            ConfigError(format!("it is not UTF-8 (line {line}, byte {} of the file): save it as UTF-8", before.len()))
+        })?;
+        ClusterConfig::parse(text)
     }
 
     /// A file that parses to this configuration.
@@ -25,11 +47,42 @@ impl ClusterConfig {
     }
 }
 
+/// Editors of some systems begin a file with it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// What is wrong, with the tab that YAML does not take or the key that was probably meant.
+fn explain(yaml: &str, error: &serde_yaml::Error) -> String {
+    let message = error.to_string();
+    // Of a line that is indented with a tab the reader says only that a character cannot start a token, here or a line later.
+    let broken = error.location().map_or(1, |place| place.line());
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let near = yaml.lines().enumerate().skip(broken.saturating_sub(2)).take(3);
+    let tab = near.map(|(at, line)| (at + 1, &line[..indent(line)])).find(|(_, indent)| indent.contains('\t'));
+    match tab {
+        Some((line, _)) => format!("{message}: line {line} is indented with a tab; use spaces"),
+        None => with_nearest_key(with_lines(yaml, message)),
+    }
+}
+
+/// Adds the lines of a key that stands twice; the reader says only which.
+fn with_lines(yaml: &str, message: String) -> String {
+    let Some(key) = message.split("duplicate field `").nth(1).and_then(|rest| rest.split('`').next()) else {
+        return message;
+    };
+    let has_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
+    let lines: Vec<String> =
+        yaml.lines().zip(1..).filter(|(line, _)| has_key(line)).map(|(_, number)| i32::to_string(&number)).collect();
+    match lines.len() {
+        0 | 1 => message, // deeper down
+        _ => format!("{message}, in lines {}", lines.join(" and ")),
+    }
+}
+
 /// Adds the key that was probably meant to an error about an unknown one.
-fn explain(message: &str) -> String {
+fn with_nearest_key(message: String) -> String {
     // serde: "unknown field `x`, expected one of `a`, `b` at line 1 column 2"
     let Some((_, rest)) = message.split_once("unknown field `") else {
-        return message.to_owned();
+        return message;
     };
     let mut quoted = rest.split('`');
     let unknown = quoted.next().unwrap_or_default();
@@ -41,7 +94,7 @@ fn explain(message: &str) -> String {
         Some((distance, key)) if distance <= unknown.len().max(key.len()) / 2 => {
             format!("{message}: did you mean `{key}`?")
         }
-        _ => message.to_owned(),
+        _ => message,
     }
 }
 
@@ -83,10 +136,14 @@ mod tests {
     #[test]
     fn an_unknown_key_gets_its_neighbour_or_none() {
         let message = "unknown field `shard`, expected one of `cluster`, `shards`, `replicas` at line 1 column 1";
-        assert!(explain(message).ends_with("did you mean `shards`?"), "{}", explain(message));
+        assert!(
+            with_nearest_key(message.to_owned()).ends_with("did you mean `shards`?"),
+            "{}",
+            with_nearest_key(message.to_owned())
+        );
         let far = "unknown field `zzzzzzzz`, expected one of `cluster`, `shards`";
-        assert_eq!(explain(far), far);
+        assert_eq!(with_nearest_key(far.to_owned()), far);
         let other = "missing field `cluster`";
-        assert_eq!(explain(other), other);
+        assert_eq!(with_nearest_key(other.to_owned()), other);
     }
 }

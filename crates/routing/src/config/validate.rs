@@ -4,9 +4,9 @@
 //! crates which use them need not.
 
 use super::*;
+use crate::address::Address;
 use crate::map::SHARDS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 /// A log entry travels with its envelope in a message of at most 1 MiB.
 const ENTRY_BYTES_LIMIT: usize = (1 << 20) - (16 << 10);
@@ -63,7 +63,7 @@ impl ClusterConfig {
             problems.push("`replicas` is 0: choose 3 or 5 (1 survives no failure)".to_owned());
         } else if self.replicas as usize > self.nodes.len() {
             problems.push(format!(
-                "too few nodes: replicas {} but {} nodes; add nodes or lower `replicas`",
+                "too few nodes: `replicas` is {}, and `nodes` lists {}; add nodes or lower `replicas`",
                 self.replicas,
                 self.nodes.len()
             ));
@@ -105,49 +105,57 @@ impl ClusterConfig {
                 address,
             }));
         }
-        let mut users: BTreeMap<(String, u16), Vec<(usize, &str)>> = BTreeMap::new();
+        let mut users: Vec<(Address, &Listener<'_>)> = Vec::new();
         let mut wide = Vec::new();
         for listener in &all {
-            let (host, port) = match host_and_port(listener.address) {
+            let address: Address = match listener.address.parse() {
                 Ok(parsed) => parsed,
                 Err(why) => {
                     problems.push(format!("{} has the address {:?}: {why}", listener.what, listener.address));
                     continue;
                 }
             };
-            let any = is_any(&host);
-            if any && listener.dialled {
+            if address.is_unspecified() && listener.dialled {
                 problems.push(format!(
                     "{} has the address {:?}, which others cannot dial: name the host or its address",
                     listener.what, listener.address
                 ));
             }
-            if !is_loopback(&host) {
+            if !address.is_loopback() {
                 wide.push(listener.what.as_str());
             }
-            // Every host has addresses that mean "all of mine", so these only collide within one process.
-            let host = if any { format!("all of {}", listener.process) } else { host };
-            users.entry((host, port)).or_default().push((listener.process, &listener.what));
+            users.push((address, listener));
         }
-        let collide = |address: &str, users: &[(usize, &str)]| {
-            let names: Vec<&str> = users.iter().map(|(_, what)| *what).collect();
-            format!("{} share the address {address}: give each its own port", names.join(" and "))
-        };
-        for ((host, port), sharing) in &users {
-            if sharing.len() > 1 {
-                problems.push(collide(&format!("{host}:{port}"), sharing));
+        let mut told = vec![false; users.len()];
+        for at in 0..users.len() {
+            let (address, first) = &users[at];
+            let later = at + 1..users.len();
+            let sharing: Vec<usize> =
+                later.filter(|other| !told[*other] && collide(&users[at], &users[*other])).collect();
+            if told[at] || sharing.is_empty() {
+                continue;
             }
-            let (process, _) = sharing[0];
-            let own = users.get(&(format!("all of {process}"), *port));
-            if let Some(own) = own.filter(|_| !host.starts_with("all of ")) {
-                problems.push(collide(&format!("{host}:{port}"), &[&sharing[..1], own].concat()));
+            let mut names = vec![first.what.clone()];
+            for other in sharing {
+                told[other] = true;
+                let (_, listener) = &users[other];
+                let spelt = if listener.address == first.address {
+                    String::new()
+                } else {
+                    format!(" as {:?}", listener.address)
+                };
+                names.push(format!("{}{spelt}", listener.what));
             }
+            problems.push(format!("{} share the address {address}: give each its own port", names.join(" and ")));
         }
         if let Some(first) = wide.first() {
-            let others = if wide.len() == 1 { String::new() } else { format!(" and {} more", wide.len() - 1) };
+            let who = match wide.len() - 1 {
+                0 => format!("{first} listens"),
+                more => format!("{first} and {more} more listen"),
+            };
             warnings.push(format!(
-                "{first}{others} listen beyond this machine without TLS or access control: whoever reaches the port can take \
-                 and break locks; keep it inside a trusted network"
+                "{who} beyond this machine without TLS or access control: whoever reaches the port can take and break locks; \
+                 keep it inside a trusted network"
             ));
         }
     }
@@ -169,8 +177,8 @@ impl ClusterConfig {
             }
             if nodes.len() != self.replicas as usize {
                 problems.push(format!(
-                    "`placement` of shard {shard} has {} nodes, but `replicas` is {}: list as many",
-                    nodes.len(),
+                    "`placement` of shard {shard} lists {}, but `replicas` is {}: list as many",
+                    if nodes.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", nodes.len()) },
                     self.replicas
                 ));
             }
@@ -219,8 +227,11 @@ impl ClusterConfig {
             }
         }
         if let Some((shard, what)) = exposed.first() {
-            let others =
-                if exposed.len() == 1 { String::new() } else { format!(" (and {} more shards)", exposed.len() - 1) };
+            let others = match exposed.len() - 1 {
+                0 => String::new(),
+                1 => " (and 1 more shard)".to_owned(),
+                more => format!(" (and {more} more shards)"),
+            };
             warnings.push(format!(
                 "shard {shard}: {what}{others}, so it stops when that zone does: spread the nodes over three zones or more, or \
                  give a `placement`"
@@ -287,28 +298,11 @@ struct Listener<'a> {
     address: &'a str,
 }
 
-/// Splits `host:port`, with the host in one spelling.
-fn host_and_port(address: &str) -> Result<(String, u16), String> {
-    let Some((host, port)) = address.rsplit_once(':') else {
-        return Err("write it as host:port".to_owned());
-    };
-    let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or("its port must be a number from 1 to 65535")?;
-    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let ip: std::net::Ipv6Addr = inner.parse().map_err(|_| "what stands in [] must be an IPv6 address")?;
-        return Ok((ip.to_string(), port));
+/// Whether two listeners cannot both have what they want. Every machine has addresses that mean "all of mine", so these
+/// collide only within one process.
+fn collide((one, first): &(Address, &Listener<'_>), (other, second): &(Address, &Listener<'_>)) -> bool {
+    match one.is_unspecified() || other.is_unspecified() {
+        true => one.port() == other.port() && first.process == second.process,
+        false => one.is_same_as(other),
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if host.is_empty() || !host.chars().all(allowed) {
-        return Err("write it as host:port, without a scheme or path; an IPv6 address goes in [ ]".to_owned());
-    }
-    let host = host.to_ascii_lowercase();
-    Ok((if host == "localhost" { "127.0.0.1".to_owned() } else { host }, port))
-}
-
-fn is_any(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
