@@ -4,9 +4,10 @@
 
 use crate::failure::{Exit, Failure};
 use crate::output::emit;
+use crate::shown::{counted, one_line};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use planner::{Calibration, EmitOptions, KEYS, SimulateOptions, Workload};
-use routing::Addresses;
+use routing::{Addresses, ClusterConfig};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -55,23 +56,23 @@ pub struct Plan {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster file (with --emit)")]
 pub struct Emitted {
-    /// Whose shard count to take, also for --simulate [default: the specification's, or palisade's if the calibration was
-    /// measured]
+    /// Whose shard count to take, also for --simulate [default: palisade]
     #[arg(long, value_enum, value_name = "COLUMN")]
     pub emit_for: Option<EmitFor>,
-    /// Another number of shards than planned, also for --simulate
+    /// Another number of shards than planned for the end of the growth, also for --simulate
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
     /// Put all shards on so many nodes, instead of each on nodes of its own
     #[arg(long, requires = "emit", value_name = "N")]
     pub nodes: Option<u32>,
-    /// How many gateways [default: by the number of shards]
+    /// How many gateways [default: as planned, by clients and operations, two at least]
     #[arg(long, requires = "emit", value_name = "N")]
     pub gateways: Option<u32>,
     /// Give each node a host name in this domain [default: all on 127.0.0.1]
     #[arg(long, requires = "emit")]
     pub domain: Option<String>,
-    /// Port of the first gateway; with --domain, of every process
+    /// Port of the first gateway. Nodes have the ports from 11 higher on, and each process its metrics 1,000 higher. With --domain
+    /// every process has this port, and metrics 1,000 higher
     #[arg(long, requires = "emit", default_value_t = 7400, value_name = "PORT")]
     pub base_port: u16,
 }
@@ -163,8 +164,15 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
     }
     if let Some((path, (config, yaml))) = &cluster {
         write(path, yaml)?;
-        let (shards, replicas, nodes, file) = (config.shards, config.replicas, config.nodes.len(), path.display());
-        eprintln!("{file}: {shards} shards × {replicas} replicas on {nodes} nodes");
+        eprintln!(
+            "{}: {} × {} on {}, {}; {}",
+            path.display(),
+            counted(config.shards, "shard"),
+            counted(config.replicas, "replica"),
+            counted(config.nodes.len(), "node"),
+            counted(config.gateways.len(), "gateway"),
+            ports(config)
+        );
     }
     if args.json {
         let mut document = planner::json(&plan, &compared);
@@ -173,12 +181,35 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         }
         emit(&document.to_string());
     } else {
-        emit(planner::text(&plan, &compared).trim_end());
+        show(&planner::text(&plan, &compared));
         if let Some(simulation) = &simulation {
-            emit(planner::simulation_text(simulation).trim_end());
+            show(&planner::simulation_text(simulation));
         }
     }
     Ok(())
+}
+
+/// Which ports must be free.
+fn ports(config: &ClusterConfig) -> String {
+    let port = |address: &String| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let of = |addresses: Vec<&String>| {
+        let ports: Vec<u16> = addresses.into_iter().filter_map(port).collect();
+        match (ports.iter().min(), ports.iter().max()) {
+            (Some(first), Some(last)) if first == last => first.to_string(),
+            (Some(first), Some(last)) => format!("{first} to {last}"),
+            _ => "none".to_owned(),
+        }
+    };
+    let gateways = of(config.gateways.iter().map(|gateway| &gateway.address).collect());
+    let nodes = of(config.nodes.iter().map(|node| &node.address).collect());
+    let metrics = config.nodes.iter().map(|node| &node.metrics);
+    let metrics = of(metrics.chain(config.gateways.iter().map(|gateway| &gateway.metrics)).flatten().collect());
+    format!("ports: gateways {gateways}, nodes {nodes}, metrics {metrics}")
+}
+
+/// Names out of the workload are in it.
+fn show(text: &str) {
+    text.trim_end().lines().for_each(|line| emit(&one_line(line)));
 }
 
 /// Reads a calibration.
@@ -230,10 +261,12 @@ fn in_file(path: &Path, error: &planner::PlanError) -> Failure {
 }
 
 fn read(path: &Path, what: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+    let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the {what} file {}: {error}", path.display());
-        Failure::new(Exit::Usage, "PLAN", message, format!("name a readable {what} file"))
-    })
+        Failure::new(Exit::Usage, "PLAN", message, format!("name a readable {what} file, in UTF-8"))
+    })?;
+    // Editors of some systems begin a file with a byte order mark.
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

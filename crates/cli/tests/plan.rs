@@ -44,7 +44,7 @@ fn a_plan_becomes_a_cluster_file_that_is_accepted() {
     let emit = ["plan", "--workload", &file, "--emit", text(&cluster), "--plot", text(&picture)];
     stdout(&palisade(&emit));
     let checked = stdout(&palisade(&["cluster", "check", "--config", text(&cluster)]));
-    assert!(checked.starts_with("hyperscale: 40 shards × 5 replicas on 200 nodes, 4 gateways"), "{checked}");
+    assert!(checked.starts_with("hyperscale: 14 shards × 5 replicas on 70 nodes, 10 gateways"), "{checked}");
     assert!(std::fs::read_to_string(&picture).expect("the picture").starts_with("<svg"));
     // Scaled to one machine.
     let mut small = emit.to_vec();

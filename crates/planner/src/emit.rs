@@ -2,9 +2,9 @@
 //!
 //! Placement, zones and validation are `routing`'s; this only says how many of what.
 
-use crate::Calibration;
+use crate::build::Build;
 use crate::figures::{Column, Plan};
-use crate::quantity::{count, percent};
+use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use routing::{Addresses, ClusterConfig, ConfigError, NodeLayout};
 
 /// Which column's shards to take.
@@ -16,35 +16,23 @@ pub enum EmitFor {
     Palisade,
 }
 
-impl EmitFor {
-    /// Palisade's if its costs were measured.
-    pub(crate) fn default_for(calibration: &Calibration) -> EmitFor {
-        if calibration.measured { EmitFor::Palisade } else { EmitFor::Specification }
-    }
-}
-
-/// Gateways for so many shards: two at least, for the case that one fails, unless there is but one shard.
-pub(crate) fn gateways_for(shards: u64) -> u64 {
-    if shards == 1 { 1 } else { shards.div_ceil(10).max(2) }
-}
-
 /// What the plan does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmitOptions {
-    /// By default the specification's, unless the calibration was measured.
+    /// By default this service's.
     pub emit_for: Option<EmitFor>,
     /// Another number of shards than planned, such as for a trial on one machine.
     pub shards: Option<u32>,
     /// Put all shards on this many nodes, instead of each on nodes of its own.
     pub nodes: Option<u32>,
-    /// By default 1 for one shard, 2 for more, and one for every ten shards.
+    /// By default as many as the plan says: two at least, and one more than clients and operations need.
     pub gateways: Option<u32>,
     /// Where processes listen.
     pub addresses: Addresses,
 }
 
 impl Default for EmitOptions {
-    /// As planned, on loopback from port 7400 on.
+    /// As planned for the end of the growth, on loopback from port 7400 on.
     fn default() -> Self {
         let addresses = Addresses::Loopback { base_port: 7400 };
         EmitOptions { emit_for: None, shards: None, nodes: None, gateways: None, addresses }
@@ -63,6 +51,9 @@ pub enum EmitError {
     /// Too many nodes to number.
     #[error("{} nodes are too many for one file: lower `nodes_per_shard`", count(*.0))]
     TooManyNodes(u64),
+    /// Too many gateways to number.
+    #[error("{} gateways are too many for one file: split the workload", count(*.0))]
+    TooManyGateways(u64),
     /// What `routing` says of it.
     #[error("the plan makes no valid cluster file: {0}")]
     Config(#[from] ConfigError),
@@ -73,14 +64,13 @@ pub enum EmitError {
 /// # Errors
 /// If the plan has more shards or nodes than a cluster can have, or the options make an impossible cluster.
 pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String), EmitError> {
-    let emit_for = options.emit_for.unwrap_or(EmitFor::default_for(&plan.calibration));
+    let emit_for = options.emit_for.unwrap_or(EmitFor::Palisade);
     let (column, column_name) = match emit_for {
         EmitFor::Specification => (&plan.specification, "the specification's arithmetic"),
         EmitFor::Palisade => (&plan.palisade, "palisade's costs"),
     };
     let workload = &plan.workload;
-    let planned = column.figures.shards;
-    let wanted = options.shards.map_or(planned, u64::from);
+    let wanted = options.shards.map_or(column.build.shards, u64::from);
     let shards = u32::try_from(wanted)
         .ok()
         .filter(|shards| *shards <= routing::SHARDS_MAX)
@@ -92,7 +82,15 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
         None => dedicated,
     };
     let nodes = u32::try_from(nodes).ok().filter(|nodes| *nodes <= 1_000_000).ok_or(EmitError::TooManyNodes(nodes))?;
-    let gateways = options.gateways.unwrap_or(gateways_for(shards.into()) as u32);
+    let build = match (options.shards, options.nodes) {
+        (None, None) => column.build.clone(),
+        _ => Build::on(workload, &plan.calibration, &column.figures, shards.into(), nodes.into()),
+    };
+    let planned = u32::try_from(build.gateways).map_err(|_| EmitError::TooManyGateways(build.gateways))?;
+    let gateways = options.gateways.unwrap_or(match &options.addresses {
+        Addresses::Loopback { .. } => planned.min(GATEWAYS_ON_ONE_HOST),
+        Addresses::Hosts { .. } => planned,
+    });
     let mut config = ClusterConfig::generate(
         &workload.name,
         shards,
@@ -104,19 +102,41 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
     )?;
     config.settings.history_days = workload.history_days;
     config.validate()?;
-    let yaml = format!("{}{}", comment(plan, column, column_name, u64::from(shards)), config.to_yaml());
+    let yaml = format!("{}{}", comment(plan, column, column_name, &build, gateways), config.to_yaml());
     Ok((config, yaml))
 }
 
-fn comment(plan: &Plan, column: &Column, column_name: &str, shards: u64) -> String {
-    let (figures, workload) = (&column.figures, &plan.workload);
-    let mut lines =
-        vec![format!("Made by `palisade plan` for the workload {}, sized with {column_name}.", workload.name)];
-    if shards == figures.shards {
-        let used = percent(figures.peak_utilisation);
-        lines.push(format!("At the peak, each leader is asked for {used} of its capacity."));
-    } else {
-        lines.push(format!("The plan has {} shards; {} were asked for here.", count(figures.shards), count(shards)));
+/// Ports below the nodes' are for gateways.
+const GATEWAYS_ON_ONE_HOST: u32 = 10;
+
+fn comment(plan: &Plan, column: &Column, column_name: &str, build: &Build, gateways: u32) -> String {
+    let workload = &plan.workload;
+    let name = workload.name.replace(char::is_control, " ");
+    let mut lines = vec![format!("Made by `palisade plan` for the workload {name}, sized with {column_name}.")];
+    let months = counted(build.months.into(), "month");
+    lines.push(format!(
+        "For the load in {months}, {} times today's: at its peak {} writes/s, and each leader is asked for {} of its capacity.",
+        decimals(build.growth, 2),
+        show(build.peak_writes_per_s),
+        percent(build.peak_utilisation)
+    ));
+    if build.shards != column.build.shards {
+        let (planned, asked) = (counted(column.build.shards, "shard"), count(build.shards));
+        let asked = if build.shards == 1 { "1 was".to_owned() } else { format!("{asked} were") };
+        lines.push(format!("The plan has {planned}; {asked} asked for here."));
+    }
+    for (what, machine) in [("node", &build.node), ("gateway", &build.gateway)] {
+        let disk = if machine.disk_bytes == 0 {
+            String::new()
+        } else {
+            format!(", {} of disk", bytes(machine.disk_bytes as f64))
+        };
+        let (cores, memory) = (counted(machine.cores, "core"), bytes(machine.memory_bytes as f64));
+        lines.push(format!("Each {what}: {cores}, {memory} of memory{disk}."));
+    }
+    if u64::from(gateways) != build.gateways {
+        let (planned, here) = (counted(build.gateways, "gateway"), counted(gateways.into(), "gateway"));
+        lines.push(format!("The plan has {planned}; here {} {here}.", if gateways == 1 { "is" } else { "are" }));
     }
     lines.push(format!("Costs: {}.", plan.calibration.source.replace(char::is_control, " ")));
     for reason in &column.fit.reasons {

@@ -2,10 +2,12 @@
 //!
 //! Checked against overflow: a figure that does not fit is an error that names it, never a wrapped or infinite number.
 
+use crate::build::Build;
 use crate::contention::Contention;
 use crate::growth::GrowthOutlook;
 use crate::latency::LatencyBudget;
 use crate::model::{LeaderCapacity, Rates, SizeClass, quorum};
+use crate::quantity::{count, counted};
 use crate::smell::{self, SmellTest, Verdict};
 use crate::{Calibration, PlanError, Sizing, Workload, notes};
 use serde::Serialize;
@@ -127,8 +129,10 @@ pub struct Column {
     pub smell_tests: Vec<SmellTest>,
     /// Whether all that must hold does.
     pub fit: Fit,
-    /// When the shards no longer suffice.
+    /// When the shards of today no longer suffice.
     pub growth: GrowthOutlook,
+    /// What to build, for the end of that growth.
+    pub build: Build,
 }
 
 /// Everything about a workload.
@@ -167,8 +171,8 @@ impl Plan {
         }
         let contention = Contention::of(&workload)?;
         let published = published(&workload, LeaderCapacity::published(workload.leader_capacity_per_s))?;
-        let specification = column(&workload, published)?;
-        let palisade = column(&workload, palisade(&workload, &calibration)?)?;
+        let specification = column(&workload, &calibration, published)?;
+        let palisade = column(&workload, &calibration, palisade(&workload, &calibration)?)?;
         let size_class = SizeClass::of(rates.writes_per_s());
         let notes = notes::notes(&workload, &specification.figures, &palisade.figures);
         Ok(Plan { workload, calibration, size_class, specification, palisade, contention, notes })
@@ -350,11 +354,20 @@ fn to_bytes(figure: &'static str, exact: f64) -> Result<u64, PlanError> {
     }
 }
 
-fn column(workload: &Workload, figures: Figures) -> Result<Column, PlanError> {
+fn column(workload: &Workload, calibration: &Calibration, figures: Figures) -> Result<Column, PlanError> {
     let smell_tests = smell::tests(workload, &figures);
     let failed = smell_tests.iter().filter(|test| test.must_hold && test.verdict == Verdict::Fail);
-    let reasons: Vec<String> = failed.map(|test| test.finding.clone()).collect();
-    let fit = Fit { fits: reasons.is_empty(), reasons };
+    let mut reasons: Vec<String> = failed.map(|test| test.finding.clone()).collect();
     let growth = GrowthOutlook::of(workload, &figures)?;
-    Ok(Column { figures, smell_tests, fit, growth })
+    let build = Build::of(workload, calibration, &figures, &growth);
+    let most = u64::from(routing::SHARDS_MAX);
+    if build.shards > most && figures.shards <= most {
+        let (shards, months) = (count(build.shards), counted(build.months.into(), "month"));
+        reasons.push(format!(
+            "in {months} {shards} shards are needed, more than the {} that a cluster has at most",
+            count(most)
+        ));
+    }
+    let fit = Fit { fits: reasons.is_empty(), reasons };
+    Ok(Column { figures, smell_tests, fit, growth, build })
 }

@@ -3,7 +3,7 @@
 //! LOCKS: latency, operations, cluster, key metrics, storage. Every figure is computed twice from the same
 //! [`Workload`]: as the published model does (each lock renewed alone, an entry kept for every operation), and as this
 //! service works (leases shared by all locks of an instance, one history record per grant) with costs out of a
-//! [`Calibration`].
+//! [`Calibration`]. What is to be built follows from the second, for the load at the end of the growth ([`Build`]).
 //!
 //! Pure functions on typed values: it reads no file, no clock and no network; text comes in and goes out as strings.
 //! It knows nothing of Raft or of a running cluster.
@@ -17,6 +17,7 @@
 //! # Ok::<(), palisade_planner::PlanError>(())
 //! ```
 
+mod build;
 mod calibration;
 mod compare;
 mod contention;
@@ -37,6 +38,7 @@ mod simulate;
 mod smell;
 mod workload;
 
+pub use build::{Build, Machine};
 pub use calibration::Calibration;
 pub use compare::{Compared, compare};
 pub use contention::{Contention, ContentionLevel};

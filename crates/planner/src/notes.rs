@@ -1,7 +1,7 @@
 //! Remarks on a plan: where published figures round, truncate or size otherwise, so that both can be compared.
 
 use crate::figures::Figures;
-use crate::quantity::{count, percent, show};
+use crate::quantity::{count, counted, percent, show};
 use crate::{RateSource, Sizing, Workload};
 
 pub(crate) fn notes(workload: &Workload, published: &Figures, palisade: &Figures) -> Vec<String> {
@@ -14,8 +14,8 @@ pub(crate) fn notes(workload: &Workload, published: &Figures, palisade: &Figures
             .to_owned(),
     );
     notes.push(format!(
-        "{} replicas: N − quorum = {} may fail (a published formula, (N ÷ 2) − 1, would say {}).",
-        workload.replicas,
+        "{}: N − quorum = {} may fail (a published formula, (N ÷ 2) − 1, would say {}).",
+        counted(workload.replicas.into(), "replica"),
         published.failures_tolerated,
         (workload.replicas / 2).saturating_sub(1)
     ));

@@ -54,6 +54,11 @@ pub(crate) fn count(value: u64) -> String {
     decimals(value as f64, 0)
 }
 
+/// A whole number and its noun, whose plural has an `s`: `1 shard`, `22,000 shards`.
+pub(crate) fn counted(value: u64, noun: &str) -> String {
+    if value == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(value)) }
+}
+
 /// A share of one: `90.9%`.
 pub(crate) fn percent(share: f64) -> String {
     format!("{}%", decimals(share * 100.0, 1))

@@ -5,7 +5,7 @@
 use crate::contention::{self, ContentionLevel};
 use crate::duration::show_s;
 use crate::figures::Figures;
-use crate::quantity::{bytes, count, decimals, percent, show};
+use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use crate::{Sizing, Workload};
 use serde::Serialize;
 
@@ -116,7 +116,7 @@ fn capacity(workload: &Workload, figures: &Figures) -> SmellTest {
 }
 
 fn shard_word(shards: u64) -> String {
-    if shards == 1 { "1 shard".to_owned() } else { format!("{} shards", count(shards)) }
+    counted(shards, "shard")
 }
 
 fn latency(workload: &Workload, figures: &Figures) -> SmellTest {
@@ -152,7 +152,7 @@ fn one_site(workload: &Workload) -> SmellTest {
 
 fn failures(workload: &Workload, figures: &Figures) -> SmellTest {
     let (replicas, tolerated) = (workload.replicas, figures.failures_tolerated);
-    let finding = format!("{replicas} replicas, quorum {}: {tolerated} may fail", figures.quorum);
+    let finding = format!("{}, quorum {}: {tolerated} may fail", counted(replicas.into(), "replica"), figures.quorum);
     let name = "failures_tolerated";
     if tolerated == 0 {
         return must_hold(test(name, Verdict::Fail, finding, "set `replicas` to 3 or 5"));
@@ -168,7 +168,11 @@ fn zones(workload: &Workload, figures: &Figures) -> Option<SmellTest> {
         return None;
     }
     let lost = workload.replicas.div_ceil(zones);
-    let finding = format!("with {zones} zones, losing one takes up to {lost} replicas of a shard");
+    let finding = format!(
+        "with {}, losing one takes up to {} of a shard",
+        counted(zones.into(), "zone"),
+        counted(lost.into(), "replica")
+    );
     let verdict = if lost > figures.failures_tolerated { Verdict::Warn } else { Verdict::Pass };
     Some(test("zone_loss", verdict, finding, "spread over at least 3 zones, or shards stop with one"))
 }
@@ -222,7 +226,14 @@ fn ttl(workload: &Workload) -> SmellTest {
 
 fn concurrency(workload: &Workload, figures: &Figures) -> SmellTest {
     let each = figures.peak_active_locks / workload.instances as f64;
-    let finding = format!("at the peak each of {} instances holds {} locks", count(workload.instances), show(each));
+    let finding = {
+        let (instances, locks) = (counted(workload.instances, "instance"), show(each));
+        let locks = if locks == "1" { "1 lock".to_owned() } else { format!("{locks} locks") };
+        match workload.instances {
+            1 => format!("at the peak the instance holds {locks}"),
+            _ => format!("at the peak each of {instances} holds {locks}"),
+        }
+    };
     let advice = "more than 5 workers per instance would have to hold one each: check `hold` and the rate";
     test("concurrency", below(each, LOCKS_PER_INSTANCE), finding, advice)
 }

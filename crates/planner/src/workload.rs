@@ -373,6 +373,42 @@ fn copies(values: &Values, workload: &Workload) -> Result<(u32, u32), PlanError>
     Ok((replicas, nodes))
 }
 
+impl Workload {
+    /// What was assumed since it was not given: each key with its value, for people.
+    pub fn assumptions(&self) -> Vec<(&'static str, String)> {
+        self.assumed.iter().map(|key| (*key, self.shown(key))).collect()
+    }
+
+    fn shown(&self, key: &str) -> String {
+        match key {
+            "instances" => quantity::count(self.instances),
+            "locks_per_instance_per_min" => match self.rate {
+                RateSource::LocksPerInstancePerMin(locks) => quantity::show(locks),
+                _ => "by the rate".to_owned(),
+            },
+            "hold" => duration::show_s(self.hold_s),
+            "ttl" => duration::show_s(self.ttl_s),
+            "heartbeat" => duration::show_s(self.heartbeat_s),
+            "peak_multiplier" => quantity::show(self.peak_multiplier),
+            "reads_per_write" => quantity::show(self.reads_per_write),
+            "entry.name_bytes" => quantity::count(self.entry.name_bytes),
+            "entry.owner_bytes" => quantity::count(self.entry.owner_bytes),
+            "entry.metadata_bytes" => quantity::count(self.entry.metadata_bytes),
+            "history_days" => self.history_days.to_string(),
+            "replicas" => self.replicas.to_string(),
+            "nodes_per_shard" => self.nodes_per_shard.to_string(),
+            "leader_capacity" => format!("{} (specification)", quantity::show(self.leader_capacity_per_s)),
+            "headroom" => quantity::percent(self.headroom),
+            "target_p99" => format!("{} ms", quantity::decimals(self.target_p99_ms, 2)),
+            "network_rtt" => "1–2 ms (one data centre)".to_owned(),
+            "failure_zones" => "none (each node fails alone)".to_owned(),
+            "growth.per_month" => quantity::percent(self.growth.per_month),
+            "growth.months" => self.growth.months.to_string(),
+            other => unreachable!("no value is assumed for {other}"),
+        }
+    }
+}
+
 /// The keys that were left to their defaults and matter for the result.
 fn assumed(values: &Values) -> Vec<&'static str> {
     let rates = ["locks_per_instance_per_min", "acquire_per_s", "events_per_day"];

@@ -2,7 +2,7 @@
 
 mod support;
 
-use palisade_planner::{Figures, SimulateOptions, simulate, simulation_text, text};
+use palisade_planner::{EmitFor, Figures, SimulateOptions, simulate, simulation_text, text};
 use std::path::PathBuf;
 use support::{plan, plan_with};
 
@@ -61,7 +61,7 @@ fn excerpts_are_what_is_printed() {
         };
         let printed = match simulated {
             true => {
-                let options = SimulateOptions { seed: 1, shards: None, column: None };
+                let options = SimulateOptions { seed: 1, shards: None, column: Some(EmitFor::Specification) };
                 simulation_text(&simulate(&plan, &options).expect("a simulation"))
             }
             false => text(&plan, &[]),

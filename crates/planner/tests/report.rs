@@ -73,11 +73,39 @@ fn the_same_keys_stand_under_palisade() {
     let shown = json(&plan("hyperscale"), &[]);
     let own = shown["palisade"].as_object().expect("an object");
     let top = shown.as_object().expect("an object");
-    let only_top = ["name", "workload", "size_class", "contention", "notes", "palisade", "calibration"];
+    let only_top = ["name", "workload", "assumptions", "size_class", "contention", "notes", "palisade", "calibration"];
     for key in top.keys().filter(|key| !only_top.contains(&key.as_str())) {
         assert!(own.contains_key(key), "{key}");
     }
     assert_eq!(own.len() + only_top.len(), top.len());
+}
+
+#[test]
+fn what_is_assumed_is_told_with_its_value() {
+    let plan = support::plan_of("instances: 10\n", &[]).expect("a plan");
+    let head: String = text(&plan, &[]).lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let head = head.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!plan.workload.assumed.is_empty());
+    let shown = json(&plan, &[]);
+    for (key, value) in plan.workload.assumptions() {
+        assert!(head.contains(&format!("{key} {value}")) && !value.is_empty(), "{key} is not told: {head}");
+        assert_eq!(shown["assumptions"][key], value);
+    }
+    for told in ["hold 5m", "growth.per_month 10%", "growth.months 12", "10,000 writes/s", "1,024 B per lock"] {
+        assert!(head.contains(told), "{told} is not told: {head}");
+    }
+}
+
+#[test]
+fn ours_comes_first_and_the_published_model_stands_beside_it() {
+    let shown = text(&plan("worked-solution"), &[]);
+    let first = |word: &str| shown.find(word).unwrap_or_else(|| panic!("{word}"));
+    assert!(first("build: 1 shard × 5 replicas on 5 nodes, 3 gateways") < first("assumed"), "{shown}");
+    assert!(first("fit (palisade)") < first("fit (specification)"));
+    for line in shown.lines().filter(|line| line.contains("palisade") && line.contains("specification  ")) {
+        assert!(line.find("palisade") < line.find("specification"), "{line}");
+    }
+    assert_eq!(json(&plan("worked-solution"), &[])["shards"], 3, "today's, as published");
 }
 
 #[test]
@@ -170,7 +198,7 @@ fn a_simulation_as_text_and_for_programs() {
             assert_eq!(line, line.trim_end(), "{name}");
         }
         let shown = simulation_json(&simulation);
-        assert_eq!(shown["shards"], plan.specification.figures.shards);
+        assert_eq!(shown["shards"], plan.palisade.figures.shards);
         let names: Vec<&str> = shown["scenarios"]
             .as_array()
             .expect("a list")

@@ -1,7 +1,7 @@
 //! The plan for programs. Keys are stable; they are only ever added.
 //!
-//! The specification's figures stand at the top, this service's under `palisade`, with the same keys. Rates are per second,
-//! sizes in bytes, times in the unit of their name.
+//! The specification's figures stand at the top, this service's under `palisade`, with the same keys: today's, and under `build`
+//! what carries the load at the end of the growth. Rates are per second, sizes in bytes, times in the unit of their name.
 
 use crate::figures::{Column, Figures};
 use crate::{Compared, Plan, ShardCount};
@@ -13,6 +13,9 @@ pub fn json(plan: &Plan, compared: &[Compared]) -> Value {
     let workload = &plan.workload;
     top.insert("name".into(), value!(workload.name));
     top.insert("workload".into(), rounded(value!(workload)));
+    let assumptions: Map<String, Value> =
+        workload.assumptions().into_iter().map(|(key, text)| (key.to_owned(), value!(text))).collect();
+    top.insert("assumptions".into(), Value::Object(assumptions));
     top.insert("size_class".into(), value!(plan.size_class));
     top.insert("contention".into(), rounded(value!(plan.contention)));
     top.insert("notes".into(), value!(plan.notes));
@@ -38,6 +41,7 @@ fn column(column: &Column) -> Map<String, Value> {
     map.insert("fit_reasons".into(), value!(column.fit.reasons));
     map.insert("smell_tests".into(), value!(column.smell_tests));
     map.insert("growth".into(), rounded(value!(column.growth)));
+    map.insert("build".into(), rounded(value!(column.build)));
     map
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It only shows: every number comes out of the plan, and all three take it from there.
 
+mod build;
 mod json;
 mod simulation;
 mod steps;

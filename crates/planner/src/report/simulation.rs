@@ -3,7 +3,7 @@
 use super::json::rounded;
 use super::table::Align::{Left, Right};
 use super::table::{table, wrap};
-use crate::quantity::{count, decimals, percent};
+use crate::quantity::{count, counted, decimals, percent};
 use crate::{LoadLevel, Scenario, Simulation};
 use serde_json::{Value, json as value};
 
@@ -81,19 +81,16 @@ pub fn simulation_text(simulation: &Simulation) -> String {
 }
 
 fn head(simulation: &Simulation) -> String {
-    let machines = if simulation.cores == 1 { "core" } else { "cores" };
     let text = format!(
-        "\nSimulated: {} shards on {} nodes of {} {machines}, {} {}, {} ms between machines; {} runs of one shard for each row, seed \
-         {}, {} operations in all",
-        count(simulation.shards),
-        count(simulation.nodes),
-        simulation.cores,
-        count(simulation.gateways),
-        if simulation.gateways == 1 { "gateway" } else { "gateways" },
+        "\nSimulated: today's load on {}, on {} of {}, {}, {} ms between machines; {} of one shard for each row, seed {}, {} in all",
+        counted(simulation.shards, "shard"),
+        counted(simulation.nodes, "node"),
+        counted(simulation.cores, "core"),
+        counted(simulation.gateways, "gateway"),
         decimals(simulation.network_rtt_ms, 3),
-        simulation.shards_simulated,
+        counted(simulation.shards_simulated.into(), "run"),
         simulation.seed,
-        count(simulation.operations_simulated),
+        counted(simulation.operations_simulated, "operation"),
     );
     let costs = match simulation.measured {
         true => format!("  costs, measured: {}", simulation.costs),

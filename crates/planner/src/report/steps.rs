@@ -1,9 +1,9 @@
-//! The rows of the five steps: each figure with its formula filled in, for both columns.
+//! The rows of the five steps, for today's load: each figure with its formula filled in, for both columns.
 
 use crate::duration::show_s;
 use crate::figures::{Figures, ShardCount};
 use crate::model::Rates;
-use crate::quantity::{bytes, count, decimals, percent, show};
+use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use crate::{Calibration, Plan, RateSource, Sizing, Workload};
 
 /// A figure, and how it came about: a formula after an equals sign, or a remark.
@@ -34,13 +34,13 @@ fn row(label: impl Into<String>, specification: Cell, palisade: Cell) -> Row {
 /// The same in both columns.
 fn same(label: &str, value: impl Into<String>, formula: impl std::fmt::Display) -> Row {
     let value = value.into();
-    row(label, cell(value.clone(), formula), remark(value, ""))
+    row(label, remark(value.clone(), ""), cell(value, formula))
 }
 
 /// The same in both columns, with a remark.
 fn same_remark(label: &str, value: impl Into<String>, how: impl Into<String>) -> Row {
     let value = value.into();
-    row(label, remark(value.clone(), how), remark(value, ""))
+    row(label, remark(value.clone(), ""), remark(value, how))
 }
 
 /// `ms`, in ranges.
@@ -59,11 +59,11 @@ pub(crate) fn latency(plan: &Plan) -> Vec<[String; 4]> {
         .map(|at| {
             let (a, b) = part(&specification.components, at);
             let (c, d) = part(&palisade.components, at);
-            [a, b, c, d]
+            [c, d, a, b]
         })
         .collect();
     let total = |budget: &crate::LatencyBudget| range(budget.low, budget.high);
-    rows.push(["acquire, ms".into(), total(specification), "acquire, ms".into(), total(palisade)]);
+    rows.push(["acquire, ms".into(), total(palisade), "acquire, ms".into(), total(specification)]);
     let target = decimals(plan.workload.target_p99_ms, 2);
     rows.push(["target p99, ms".into(), target.clone(), "target p99, ms".into(), target]);
     rows
@@ -76,7 +76,7 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
     let acquire = show(spec.acquire_per_s);
     let rate = match workload.rate {
         RateSource::LocksPerInstancePerMin(locks) => {
-            format!("{} instances × {}/min ÷ 60", count(workload.instances), show(locks))
+            format!("{} × {}/min ÷ 60", counted(workload.instances, "instance"), show(locks))
         }
         RateSource::AcquirePerS(_) => "as given".to_owned(),
         RateSource::EventsPerDay(events) => format!("{} per day ÷ 86,400 s", show(events)),
@@ -138,15 +138,15 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
 fn renewals(plan: &Plan, rates: &Rates, renew_per_s: f64) -> Cell {
     let figures = &plan.palisade.figures;
     if figures.leader_capacity.leases_pay(rates, figures.shards) {
-        let (instances, heartbeat) = (count(plan.workload.instances), show_s(plan.workload.heartbeat_s));
-        cell(show(renew_per_s), format!("{instances} leases × {} ÷ {heartbeat}", shard_word(figures.shards)))
+        let (leases, heartbeat) = (counted(plan.workload.instances, "lease"), show_s(plan.workload.heartbeat_s));
+        cell(show(renew_per_s), format!("{leases} × {} ÷ {heartbeat}", shard_word(figures.shards)))
     } else {
         remark(show(renew_per_s), "fewer if each lock is renewed alone")
     }
 }
 
 fn shard_word(shards: u64) -> String {
-    if shards == 1 { "1 shard".to_owned() } else { format!("{} shards", count(shards)) }
+    counted(shards, "shard")
 }
 
 /// Step 3.
@@ -176,7 +176,8 @@ pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
     };
     let at_peak = |figures: &Figures| remark(percent(figures.peak_utilisation), "of each leader's capacity");
     let nodes = |figures: &Figures| {
-        cell(count(figures.nodes_total), format!("{} × {} nodes", shard_word(figures.shards), workload.nodes_per_shard))
+        let each = counted(workload.nodes_per_shard.into(), "node");
+        cell(count(figures.nodes_total), format!("{} × {each}", shard_word(figures.shards)))
     };
     vec![
         row(
@@ -188,7 +189,7 @@ pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
         headroom("  headroom", |figures| figures.shards_avg),
         sized("shards, peak", &peak, |figures| figures.shards_peak),
         headroom("  headroom", |figures| figures.shards_peak),
-        row("shards, planned", remark(count(spec.shards), planned), remark(count(own.shards), planned)),
+        row("shards, today", remark(count(spec.shards), planned), remark(count(own.shards), planned)),
         row("  in use at the peak", at_peak(spec), at_peak(own)),
         same_remark("nodes per shard", count(workload.nodes_per_shard.into()), plan.size_class.describe()),
         row("nodes, total", nodes(spec), nodes(own)),
@@ -256,7 +257,7 @@ pub(crate) fn key_metrics(plan: &Plan) -> Vec<Row> {
     let per_follower = |figures: &Figures| {
         let followers = figures.shards * u64::from(workload.replicas - 1).max(1);
         let value = figures.follower_read_bytes_per_s / followers as f64;
-        remark(rate(value), format!("÷ {} followers", count(followers)))
+        remark(rate(value), format!("÷ {}", counted(followers, "follower")))
     };
     vec![
         same("active locks", show(spec.active_locks), format!("{}/s × {hold}", show(spec.acquire_per_s))),
@@ -289,7 +290,7 @@ pub(crate) fn storage(plan: &Plan) -> Vec<Row> {
         cell(bytes(figures.history_bytes_per_day as f64), formula)
     };
     let kept = |figures: &Figures| {
-        remark(bytes(figures.history_bytes_total as f64), format!("× {} days", workload.history_days))
+        remark(bytes(figures.history_bytes_total as f64), format!("× {}", counted(workload.history_days.into(), "day")))
     };
     let all = |figures: &Figures| remark(bytes(figures.storage_bytes_total as f64), "active + history, one copy");
     let calibration = &plan.calibration;

@@ -4,7 +4,7 @@
 //! meet, the next shard is due.
 
 use crate::figures::Column;
-use crate::quantity::{decimals, percent, show};
+use crate::quantity::{count, counted, decimals, percent, show};
 use crate::{Plan, Sizing};
 use std::fmt::Write;
 
@@ -68,8 +68,9 @@ pub fn svg(plan: &Plan) -> String {
         Sizing::Average => "average",
     };
     let title = format!(
-        "{}: {which} load over {months} months at {} a month",
+        "{}: {which} load over {} at {} a month",
         escape(&workload.name),
+        counted(months.into(), "month"),
         percent(workload.growth.per_month)
     );
     put(
@@ -176,10 +177,14 @@ fn legend(out: &mut String, index: usize, series: &Series, drawn: bool) {
             series.colour
         ),
     );
-    let shards =
-        if series.shards == 1 { "1 shard carries".to_owned() } else { format!("{} shards carry", series.shards) };
+    let shards = if series.shards == 1 {
+        "1 shard carries".to_owned()
+    } else {
+        format!("{} shards carry", count(series.shards))
+    };
     let next = series.months_until_next_shard.map_or("never needs another".to_owned(), |months| {
-        format!("the next is due in {} months", decimals(months, 1))
+        let months = decimals(months, 1);
+        format!("the next is due in {months} {}", if months == "1" { "month" } else { "months" })
     });
     let dashes = if drawn { "dashed" } else { "above the picture" };
     put(

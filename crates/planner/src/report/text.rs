@@ -1,11 +1,12 @@
 //! The plan for people: the five steps, then what to make of them.
 
+use super::build;
 use super::steps::{self, Row};
 use super::table::Align::{Left, Right};
 use super::table::{table, wrap};
 use crate::duration::show_s;
 use crate::figures::Column;
-use crate::quantity::{count, decimals, percent, show};
+use crate::quantity::{count, counted, decimals, percent, show};
 use crate::{Compared, Plan, Verdict};
 use std::fmt::Write;
 
@@ -15,8 +16,13 @@ const WIDTH: usize = 118;
 pub fn text(plan: &Plan, compared: &[Compared]) -> String {
     let mut out = String::new();
     head(&mut out, plan);
+    heading(&mut out, "Build", &format!("what carries {}", build::horizon(&plan.palisade.build)));
+    let mut rows = vec![["", "palisade", "", "specification"].map(str::to_owned).to_vec()];
+    rows.extend(build::rows(plan).into_iter().map(Vec::from));
+    out.push_str(&table(&[Left, Right, Left, Right], &rows));
+    line(&mut out, "\nToday, in five steps:");
     heading(&mut out, "1. Latency", "the way of one acquire, component by component, best to p99");
-    let mut rows = vec![["specification", "ms", "palisade", "ms"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["palisade", "ms", "specification", "ms"].map(str::to_owned).to_vec()];
     rows.extend(steps::latency(plan).into_iter().map(Vec::from));
     out.push_str(&table(&[Left, Right, Left, Right], &rows));
     heading(&mut out, "2. Operations", "of the whole cluster; averages unless they say peak");
@@ -66,26 +72,38 @@ fn head(out: &mut String, plan: &Plan) {
             show_s(workload.hold_s)
         ),
     );
-    line(out, "  specification: the published model; each lock renewed alone, one entry of history per write");
-    let source = &plan.calibration.source;
+    let own = &plan.palisade.build;
+    line(out, &format!("  build: {}; for {}", build::summary(plan, own), build::horizon(own)));
+    line(out, &format!("  each node: {}; each gateway: {}", build::machine(&own.node), build::machine(&own.gateway)));
+    let (calibration, source) = (&plan.calibration, &plan.calibration.source);
+    let costs = format!(
+        "  palisade: one lease per instance and shard, one record of history per grant; costs: {source} ({} writes/s or {} \
+         renewals/s per leader, {} B per lock beside its texts, {} per machine)",
+        show(calibration.writes_per_s_per_leader),
+        show(calibration.renewals_per_s_per_leader),
+        count(calibration.lock_overhead_bytes),
+        counted(calibration.cores, "core")
+    );
+    line(out, &wrap(&costs, WIDTH, "    "));
     line(
         out,
-        &format!("  palisade: one lease per instance and shard, one record of history per grant; costs: {source}"),
+        "  specification: the published model, to compare; each lock renewed alone, one entry of history per write",
     );
     if !workload.assumed.is_empty() {
-        line(out, &wrap(&format!("  assumed, since not given: {}", workload.assumed.join(", ")), WIDTH, "    "));
+        let values: Vec<String> = workload.assumptions().iter().map(|(key, value)| format!("{key} {value}")).collect();
+        line(out, &wrap(&format!("  assumed, since not given: {}", values.join(", ")), WIDTH, "    "));
     }
 }
 
 fn step(out: &mut String, rows: Vec<Row>) {
-    let mut cells = vec![["", "specification", "", "palisade", ""].map(str::to_owned).to_vec()];
+    let mut cells = vec![["", "palisade", "", "specification", ""].map(str::to_owned).to_vec()];
     for row in rows {
         cells.push(vec![
             row.label,
-            row.specification.value,
-            row.specification.how,
             row.palisade.value,
             row.palisade.how,
+            row.specification.value,
+            row.specification.how,
         ]);
     }
     out.push_str(&table(&[Left, Right, Left, Right, Left], &cells));
@@ -126,17 +144,17 @@ fn contention(out: &mut String, plan: &Plan) {
 }
 
 fn smells(out: &mut String, plan: &Plan) {
-    let mut rows = vec![["", "specification", "palisade", ""].map(str::to_owned).to_vec()];
+    let mut rows = vec![["", "palisade", "specification", ""].map(str::to_owned).to_vec()];
     let (specification, palisade) = (&plan.specification.smell_tests, &plan.palisade.smell_tests);
     for (test, own) in specification.iter().zip(palisade) {
         let name = test.name.replace('_', " ");
         let decides = if test.must_hold { "decides on fit" } else { "" };
-        rows.push([name.as_str(), test.verdict.name(), own.verdict.name(), decides].map(str::to_owned).to_vec());
+        rows.push([name.as_str(), own.verdict.name(), test.verdict.name(), decides].map(str::to_owned).to_vec());
     }
     out.push_str(&table(&[Left; 4], &rows));
     for (test, own) in specification.iter().zip(palisade) {
         let same = (test.verdict, &test.finding, &test.advice) == (own.verdict, &own.finding, &own.advice);
-        let columns = if same { vec![("", test)] } else { vec![(" (specification)", test), (" (palisade)", own)] };
+        let columns = if same { vec![("", test)] } else { vec![(" (palisade)", own), (" (specification)", test)] };
         for (column, test) in columns.into_iter().filter(|(_, test)| test.verdict != Verdict::Pass) {
             let name = test.name.replace('_', " ");
             let text = format!("  {}  {name}{column}: {}", test.verdict.name(), test.finding);
@@ -151,8 +169,15 @@ fn growth_head(plan: &Plan) -> String {
 }
 
 fn growth(out: &mut String, plan: &Plan) {
-    let titles =
-        ["month", "peak writes/s", "shards avg", "shards peak", "palisade: peak writes/s", "shards avg", "shards peak"];
+    let titles = [
+        "month",
+        "palisade: peak writes/s",
+        "shards avg",
+        "shards peak",
+        "specification: peak writes/s",
+        "shards avg",
+        "shards peak",
+    ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     let (spec, own) = (&plan.specification.growth.months, &plan.palisade.growth.months);
     let last = spec.len() - 1;
@@ -162,20 +187,21 @@ fn growth(out: &mut String, plan: &Plan) {
         let (spec, own) = (&spec[at], &own[at]);
         rows.push(vec![
             spec.month.to_string(),
-            show(spec.peak_writes_per_s),
-            count(spec.shards_avg),
-            count(spec.shards_peak),
             show(own.peak_writes_per_s),
             count(own.shards_avg),
             count(own.shards_peak),
+            show(spec.peak_writes_per_s),
+            count(spec.shards_avg),
+            count(spec.shards_peak),
         ]);
     }
     out.push_str(&table(&[Right; 7], &rows));
-    for (name, column) in [("specification", &plan.specification), ("palisade", &plan.palisade)] {
+    for (name, column) in [("palisade", &plan.palisade), ("specification", &plan.specification)] {
         let growth = &column.growth;
-        let when = growth
-            .months_until_next_shard
-            .map_or(String::new(), |months| format!(", reached in {} months", decimals(months, 1)));
+        let when = growth.months_until_next_shard.map_or(String::new(), |months| match decimals(months, 1).as_str() {
+            "1" => ", reached in 1 month".to_owned(),
+            months => format!(", reached in {months} months"),
+        });
         line(
             out,
             &format!(
@@ -223,19 +249,14 @@ fn comparison(out: &mut String, compared: &[Compared]) {
 
 fn verdict(out: &mut String, plan: &Plan) {
     let fit = |name: &str, column: &Column| {
-        let shards = match column.figures.shards {
-            1 => "1 shard".to_owned(),
-            shards => format!("{} shards", count(shards)),
-        };
-        let nodes = count(column.figures.nodes_total);
         let yes = if column.fit.fits { "yes" } else { "no" };
-        let mut text = format!("fit ({name}): {yes}, {shards} on {nodes} nodes");
+        let mut text = format!("fit ({name}): {yes}, {}", build::summary(plan, &column.build));
         if !column.fit.fits {
             let _ = write!(text, ": {}", column.fit.reasons.join("; "));
         }
         wrap(&text, WIDTH, "  ")
     };
     line(out, "");
-    line(out, &fit("specification", &plan.specification));
     line(out, &fit("palisade", &plan.palisade));
+    line(out, &fit("specification", &plan.specification));
 }

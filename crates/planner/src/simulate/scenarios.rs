@@ -16,9 +16,9 @@ use serde::Serialize;
 pub struct SimulateOptions {
     /// Everything that is random follows from it.
     pub seed: u64,
-    /// Another number of shards than planned.
+    /// Another number of shards than today's load needs.
     pub shards: Option<u64>,
-    /// Whose shard count to take; by default as for a cluster file.
+    /// Whose shard count to take; by default this service's.
     pub column: Option<EmitFor>,
 }
 
@@ -82,7 +82,7 @@ pub struct Simulation {
     pub shards: u64,
     /// Nodes of the cluster.
     pub nodes: u64,
-    /// Gateways that the load is given.
+    /// Gateways that share the load: those that a plan has, less the one that may fail.
     pub gateways: u64,
     /// Cores of each machine.
     pub cores: u64,
@@ -124,7 +124,7 @@ const GATEWAY_CPU: f64 = 0.5;
 /// # Errors
 /// If a shard is asked for more than can be simulated.
 pub fn simulate(plan: &Plan, options: &SimulateOptions) -> Result<Simulation, PlanError> {
-    let column = match options.column.unwrap_or(EmitFor::default_for(&plan.calibration)) {
+    let column = match options.column.unwrap_or(EmitFor::Palisade) {
         EmitFor::Specification => &plan.specification,
         EmitFor::Palisade => &plan.palisade,
     };
@@ -160,6 +160,11 @@ pub fn simulate(plan: &Plan, options: &SimulateOptions) -> Result<Simulation, Pl
         budget_ms: (budget.low, budget.high),
         scenarios,
     })
+}
+
+/// Gateways that share the load of so many shards, at least.
+fn gateways_for(shards: u64) -> u64 {
+    if shards == 1 { 1 } else { shards.div_ceil(10).max(2) }
 }
 
 /// What is lost.
@@ -212,7 +217,7 @@ impl Cluster<'_> {
         let weight = wanted.0 + wanted.1 * cluster.renewal_weight();
         let busy_cores = weight * plan.calibration.costs.gateway_us_at(ENTRY_OPS) / 1e6 * shards as f64;
         let enough = (busy_cores / plan.calibration.cores as f64 / GATEWAY_CPU).ceil() as u64;
-        cluster.gateways = crate::emit::gateways_for(shards).max(enough);
+        cluster.gateways = gateways_for(shards).max(enough);
         Ok(cluster)
     }
 
