@@ -84,6 +84,12 @@ async fn conduct(args: Run) -> Result<bool, String> {
         eprintln!("chaos: no namespaces of its own: everything on loopback, and what needs cutting is skipped");
     }
     let tools = Tools::find(args.namespaces);
+    if args.failover.is_none() {
+        let asked = |kind: &Kind| args.fault.is_empty() || args.fault.contains(kind);
+        for (kind, why) in Kind::all().filter(asked).filter_map(|kind| Some((kind, tools.missing(kind)?))) {
+            eprintln!("chaos: skipped: {}: {why}", kind.title());
+        }
+    }
     let (fine, outcome) = match args.failover {
         Some(kills) => measure(kills, &dir, args.namespaces, args.json, args.write_docs.as_deref()).await,
         None => {
