@@ -164,7 +164,7 @@ async fn cluster_status_for_people_and_programs() {
     let leaderless = cluster.run(&["cluster", "status"]).await;
     assert_eq!(leaderless.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&leaderless.stdout).contains("DOWN"));
-    assert!(stderr(&leaderless).contains("no leader for shard 0, 1"), "{}", stderr(&leaderless));
+    assert!(stderr(&leaderless).contains("no leader for shards 0, 1"), "{}", stderr(&leaderless));
 }
 
 fn nobody_there(args: &[&str]) -> Output {

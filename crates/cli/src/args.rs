@@ -2,8 +2,9 @@
 
 pub use crate::bench::args::Bench;
 use crate::duration;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use routing::Address;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,8 +108,8 @@ pub enum Consistency {
 #[derive(Debug, Args)]
 pub struct Dev {
     /// Where clients connect
-    #[arg(long, default_value = "127.0.0.1:7400", value_name = "ADDR")]
-    pub listen: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:7400", value_parser = address, value_name = "HOST:PORT")]
+    pub listen: String,
     /// Keep the data here [default: a new temporary directory, removed at exit]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -157,7 +158,7 @@ pub struct Gateway {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Where clients connect [default: the first gateway of the cluster file, or 127.0.0.1:7400]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_parser = address, value_name = "HOST:PORT")]
     pub listen: Option<String>,
 }
 
@@ -385,6 +386,35 @@ pub struct Exec {
     pub command: Vec<String>,
 }
 
+/// Reads a command line. An empty variable counts as none, as files of compose, systemd and charts write `VAR=` for that.
+///
+/// # Errors
+/// What is wrong with it, or the help that it asks for.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = without_empty_variables(Cli::command(), &|name| std::env::var_os(name));
+    let mut matches = command.try_get_matches_from_mut(line)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// The same command, in which no argument of any verb has its value from a variable that is empty.
+fn without_empty_variables(command: clap::Command, variable: &dyn Fn(&OsStr) -> Option<OsString>) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let empty = arg.get_env().is_some_and(|name| variable(name).is_some_and(|value| value.is_empty()));
+        if empty { arg.env(clap::builder::Resettable::Reset) } else { arg }
+    });
+    command.mut_subcommands(|verb| without_empty_variables(verb, variable))
+}
+
+/// `host:port`, as an option: a port of 0 lets the system choose.
+fn address(text: &str) -> Result<String, String> {
+    match text.strip_suffix(":0") {
+        Some(host) => format!("{host}:1").parse::<Address>(),
+        None => text.parse(),
+    }
+    .map(|_| text.to_owned())
+    .map_err(|error| error.to_string())
+}
+
 fn request_id(text: &str) -> Result<u128, String> {
     if text.len() != 32 {
         return Err(format!(
@@ -418,11 +448,35 @@ pub fn user_at_host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_empty_variable_is_as_none_for_every_argument_that_has_one() {
+        fn variables(command: &clap::Command) -> Vec<OsString> {
+            let own = command.get_arguments().filter_map(|arg| arg.get_env().map(OsStr::to_owned));
+            own.chain(command.get_subcommands().flat_map(variables)).collect()
+        }
+        let all = variables(&Cli::command());
+        assert!(all.len() >= 5 && all.iter().any(|name| name == "PALISADE_OWNER"), "{all:?}");
+        assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| None)), all);
+        assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| Some("x".into()))), all);
+        let none: [OsString; 0] = [];
+        assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| Some(OsString::new()))), none);
+    }
+
+    #[test]
+    fn a_server_listens_on_names_and_addresses_and_on_nothing_else() {
+        for good in ["localhost:7400", "127.0.0.1:0", "[::1]:7400", "0.0.0.0:7400", "node-1.example:7400"] {
+            assert_eq!(address(good), Ok(good.to_owned()));
+            assert!(Cli::try_parse_from(["palisade", "dev", "--listen", good]).is_ok(), "{good}");
+        }
+        for bad in ["localhost", "::1:7400", "http://localhost:7400", "localhost:99999", ":7400", ""] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::args::ClusterCheck;
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_table};
+use crate::shown::{counted, one_line, shown};
 use routing::ClusterConfig;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -14,32 +15,32 @@ use std::path::Path;
 pub fn load(path: &Path) -> Result<ClusterConfig, Failure> {
     let (config, warnings) = parse(path)?;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        eprintln!("warning: {}", one_line(&warning));
     }
     Ok(config)
 }
 
 fn parse(path: &Path) -> Result<(ClusterConfig, Vec<String>), Failure> {
     let file = path.display();
-    let yaml = std::fs::read_to_string(path).map_err(|error| {
+    let bytes = std::fs::read(path).map_err(|error| {
         let message = format!("cannot read the cluster file {file}: {error}");
         Failure::new(Exit::Usage, "CONFIG", message, "name a readable file with --config; config/ has examples")
     })?;
-    ClusterConfig::parse(&yaml).map_err(|error| {
+    ClusterConfig::parse_bytes(&bytes).map_err(|error| {
         let next = format!("correct {file} and look at it with `palisade cluster check --config {file}`");
         Failure::new(Exit::Usage, "CONFIG", format!("{file} cannot be used: {error}"), next)
     })
 }
 
-/// Warns if anybody beyond this machine can reach `address`: there is no access control and no encryption.
+/// Warns if programs on other machines can reach `address`: there is no access control and no encryption.
 pub fn warn_if_wide(address: &str) {
     let reachable = address
         .to_socket_addrs()
         .map_or(true, |mut addresses| addresses.any(|address: SocketAddr| !address.ip().is_loopback()));
     if reachable {
         eprintln!(
-            "warning: {address} is reachable from other machines, without encryption or access control: anybody who \
-             reaches it can take and break locks"
+            "warning: {address} is reachable from other machines, without encryption or access control: whoever reaches it \
+             can take and break locks"
         );
     }
 }
@@ -60,12 +61,16 @@ pub fn check(args: &ClusterCheck) -> Result<(), Failure> {
         return Ok(());
     }
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        eprintln!("warning: {}", one_line(&warning));
     }
     let (nodes, gateways) = (config.nodes.len(), config.gateways.len());
     emit(&format!(
-        "{}: {} shards × {} replicas on {nodes} nodes, {gateways} gateways\n",
-        config.cluster, config.shards, config.replicas
+        "{}: {} × {} on {}, {}\n",
+        shown(&config.cluster),
+        counted(config.shards, "shard"),
+        counted(config.replicas, "replica"),
+        counted(nodes, "node"),
+        counted(gateways, "gateway"),
     ));
     let map = config.shard_map();
     let mut rows = vec![["node", "address", "zone", "metrics", "replicas", "leads"].map(String::from).to_vec()];

@@ -8,6 +8,7 @@ use crate::cluster_file::warn_if_wide;
 use crate::failure::{Exit, Failure};
 use crate::output::{Paint, emit_if_heard};
 use crate::serve::{bind, gateway_failure, node_failure, open_engine, told_to_stop};
+use crate::shown::counted;
 use client::Client;
 use futures_util::future::select_all;
 use gateway::{Gateway, GatewayOptions};
@@ -23,10 +24,9 @@ use std::time::Duration;
 /// # Errors
 /// Whatever kept it from starting, or ended it.
 pub async fn run(args: &args::Dev) -> Result<(), Failure> {
-    let listen = args.listen.to_string();
-    warn_if_wide(&listen);
-    // First: if something else is there already, nothing has been started yet.
-    let listener = bind(&listen)?;
+    warn_if_wide(&args.listen);
+    // First: if something else is there already, nothing has been started or written yet.
+    let listener = bind(&args.listen)?;
     let address = local_address(&listener)?;
     let metrics = bind("127.0.0.1:0")?;
     let metrics_address = local_address(&metrics)?;
@@ -116,11 +116,11 @@ fn greet(args: &args::Dev, cluster: &ClusterConfig, data: &DataDir, address: &st
     let paint = Paint::stdout();
     let endpoint = if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
     emit_if_heard(&format!(
-        "{} on {}: {} shards × {} replicas, each write synced to disk by a majority",
+        "{} on {}: {} × {}, each write synced to disk by a majority",
         paint.good("palisade dev is ready"),
         paint.bold(address),
-        args.shards,
-        args.replicas
+        counted(args.shards, "shard"),
+        counted(args.replicas, "replica"),
     ));
     let kept = if data.is_temporary() { " (removed at exit; keep it with --data-dir)" } else { "" };
     emit_if_heard(&format!("  data:     {}{kept}", data.path().display()));

@@ -2,6 +2,7 @@
 
 use crate::output::emit;
 use serde::Serialize;
+use std::io::Write;
 use std::process::ExitCode;
 use wire::v1::ErrorCode;
 
@@ -81,10 +82,13 @@ impl Failure {
         } else if json {
             emit(&serde_json::json!({ "error": self }).to_string());
         } else {
-            eprintln!("error: {}", self.message);
+            let lines = |text: &str| text.lines().map(one_line).collect::<Vec<_>>().join("\n");
+            let mut told = format!("error: {}\n", lines(&self.message));
             if !self.next.is_empty() {
-                eprintln!("  next: {}", self.next);
+                told += &format!("  next: {}\n", lines(&self.next));
             }
+            // The exit code says it too, if nobody reads this.
+            let _ = std::io::stderr().write_all(told.as_bytes());
         }
     }
 }
@@ -134,10 +138,7 @@ impl From<client::Error> for Failure {
     }
 }
 
-/// Messages from afar stay on one line of a terminal, without control characters.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
+pub use crate::shown::one_line;
 
 #[cfg(test)]
 mod tests {
@@ -183,6 +184,6 @@ mod tests {
         assert_eq!(json["code"], "HELD");
         assert_eq!(json["current_token"], 7);
         assert_eq!(json["holder"], "b");
-        assert_eq!(json["message"], "held by [31m b");
+        assert_eq!(json["message"], "held\\u{a}by\\u{1b}[31m b");
     }
 }

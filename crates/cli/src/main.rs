@@ -10,28 +10,27 @@ mod exec;
 mod failure;
 mod heap;
 mod lock;
+mod logging;
 mod output;
 mod pages;
 mod plan;
 mod serve;
 mod sessions;
+mod shown;
 mod status;
 mod verbs;
 
-use args::{Cli, Cluster, Command};
-use clap::Parser;
+use args::{Cluster, Command};
 use failure::{Exit, Failure};
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 /// How long a server that ends waits for its store.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         // Help, the version, and what is wrong for people.
         Err(error) if !error.use_stderr() || !asks_for_json(std::env::args_os()) => error.exit(),
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     if let Command::Exec(args) = &cli.command {
         return exec::run(args);
     }
-    start_logging(&cli.command);
+    logging::start(&cli.command);
     let serves = matches!(cli.command, Command::Dev(_) | Command::Node(_) | Command::Gateway(_));
     if serves {
         heap::give_back_freed_blocks();
@@ -137,23 +136,4 @@ fn wants_json(command: &Command) -> bool {
         | Command::Cluster(Cluster::Check(_))
         | Command::Exec(_) => false,
     }
-}
-
-/// To standard error, filtered by `PALISADE_LOG` (as `RUST_LOG` is elsewhere): `info` for servers, `warn` for all else. In
-/// `dev` all nodes live and die together, so what they say of each other's absence is noise.
-fn start_logging(command: &Command) {
-    let default = match command {
-        Command::Node(_) | Command::Gateway(_) => "info",
-        Command::Dev(_) => "warn,palisade_node::transport=error",
-        _ => "warn",
-    };
-    let filter = match std::env::var("PALISADE_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).unwrap_or_else(|error| {
-            eprintln!("warning: PALISADE_LOG={text} is no filter ({error}); using {default}");
-            EnvFilter::new(default)
-        }),
-        _ => EnvFilter::new(default),
-    };
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

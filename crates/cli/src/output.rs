@@ -3,7 +3,7 @@
 //! It knows the wire's types and a wall clock for relative times; it asks nobody anything.
 
 use crate::duration::show_ms;
-use crate::failure::one_line;
+use crate::shown::{keep, padded, shown, width};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -235,18 +235,18 @@ pub fn print_pairs(pairs: &[(&str, String)]) {
 
 /// Values may be coloured by us; what came from afar is cleaned before it gets its colour, so only ESC may remain.
 fn one_line_keep_colour(value: &str) -> String {
-    value.chars().map(|c| if c.is_control() && c != '\x1b' { ' ' } else { c }).collect()
+    keep(value, |c| c == '\x1b')
 }
 
-/// Lines of a table with left-aligned columns two spaces apart; the first row is the header. Cells from afar are cleaned
-/// of control characters.
+/// Lines of a table with left-aligned columns two spaces apart; the first row is the header. What a terminal would obey or hide
+/// in cells from afar is shown by its number ([`shown`]).
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
-    let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
+    let widest = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(widest).collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -264,9 +264,9 @@ pub fn print_table(rows: &[Vec<String>]) {
 pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String)>) {
     let paint = Paint::stdout();
     let due = if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
-    emit(&format!("{} {}", paint.good(heading), paint.bold(&one_line(&grant.resource_name))));
+    emit(&format!("{} {}", paint.good(heading), paint.bold(&shown(&grant.resource_name))));
     let mut pairs = vec![
-        ("owner", if grant.owner_id.is_empty() { "(not said)".into() } else { one_line(&grant.owner_id) }),
+        ("owner", if grant.owner_id.is_empty() { "(not said)".into() } else { shown(&grant.owner_id) }),
         ("token", paint.bold(&grant.fencing_token.to_string())),
         ("expires", format!("{}{due} (TTL {})", expiry(grant), show_ms(grant.ttl_ms.into()))),
         ("renewals", grant.renewal_count.to_string()),
@@ -279,10 +279,10 @@ pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String
         pairs.push(("waited", show_ms(grant.waited_ms)));
     }
     if !grant.session_id.is_empty() {
-        pairs.push(("session", one_line(&grant.session_id)));
+        pairs.push(("session", shown(&grant.session_id)));
     }
     if !grant.metadata.is_empty() {
-        pairs.push(("metadata", one_line(&grant.metadata)));
+        pairs.push(("metadata", shown(&grant.metadata)));
     }
     pairs.extend(more);
     print_pairs(&pairs);
@@ -328,8 +328,10 @@ mod tests {
 
     #[test]
     fn tables_align_and_clean_what_came_from_afar() {
-        let rows = vec![vec!["a".into(), "b".into()], vec!["long\x1b[2J".into(), "x".into()]];
-        assert_eq!(table(&rows), vec!["a         b", "long [2J  x"]);
+        let rows = ["a", "b", "long\x1b[2J", "x", "日本", "\u{202e}y"].map(String::from);
+        let rows: Vec<Vec<String>> = rows.chunks(2).map(<[String]>::to_vec).collect();
+        let lines = ["a              b", "long\\u{1b}[2J  x", "日本           \\u{202e}y"];
+        assert_eq!(table(&rows), lines);
     }
 
     #[test]

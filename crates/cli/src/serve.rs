@@ -6,7 +6,8 @@ use crate::end;
 use crate::failure::{Exit, Failure};
 use gateway::{Gateway, GatewayOptions};
 use node::{FirstStart, Node, NodeOptions};
-use routing::NodeId;
+use routing::{Address, ClusterConfig, NodeId};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         let next = "see which there are: palisade cluster check --members --config FILE";
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
     }
+    check_free(&cluster, id)?;
     let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
     let engine = saying_so("opening the data directory", open_engine(&dir, reserve_bytes)).await?;
@@ -76,6 +78,15 @@ async fn saying_so<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
+/// Binds a node's addresses, and frees them again: a node that cannot listen makes no data, and reads none before it says so.
+fn check_free(cluster: &ClusterConfig, id: NodeId) -> Result<(), Failure> {
+    let Some(node) = cluster.node(id) else { return Ok(()) };
+    for address in std::iter::once(&node.address).chain(&node.metrics) {
+        bind(address)?;
+    }
+    Ok(())
+}
+
 /// Runs a gateway to its end.
 ///
 /// # Errors
@@ -84,7 +95,11 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let listed = || cluster.gateways.first().map(|gateway| gateway.address.clone());
     let listen = args.listen.clone().or_else(listed).unwrap_or_else(|| DEFAULT_LISTEN.into());
-    let configured = cluster.gateways.iter().find(|gateway| gateway.address == listen);
+    let same = |address: &str| match (address.parse::<Address>(), listen.parse::<Address>()) {
+        (Ok(one), Ok(other)) => one.is_same_as(&other),
+        _ => address == listen,
+    };
+    let configured = cluster.gateways.iter().find(|gateway| same(&gateway.address));
     if configured.is_none() {
         warn_if_wide(&listen); // of those in the file, the file's own warnings told already
     }
@@ -150,8 +165,15 @@ fn say_room(dir: &str, room: Room) {
 pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
     std::net::TcpListener::bind(address).map_err(|error| {
         let (exit, next) = match error.kind() {
-            std::io::ErrorKind::InvalidInput => (Exit::Usage, "write HOST:PORT, for example 127.0.0.1:7400"),
-            _ => (Exit::Error, "stop what uses this address, or choose another"),
+            ErrorKind::InvalidInput => (Exit::Usage, "write HOST:PORT, for example 127.0.0.1:7400"),
+            ErrorKind::AddrInUse => (Exit::Error, "stop what uses this address, or choose another"),
+            ErrorKind::AddrNotAvailable => {
+                (Exit::Error, "choose an address that this machine has, or 0.0.0.0 for all of them")
+            }
+            ErrorKind::PermissionDenied => {
+                (Exit::Error, "choose a port from 1024 on, or run it with the right to use this one")
+            }
+            _ => (Exit::Error, "correct the address, or choose another"),
         };
         Failure::new(exit, "LISTEN", format!("cannot listen on {address}: {error}"), next)
     })

@@ -4,6 +4,7 @@ use crate::args::{self, Session, SessionOn, SessionOpen};
 use crate::duration::show_ms;
 use crate::failure::{Exit, Failure};
 use crate::output::{Paint, emit, print_json, print_pairs};
+use crate::shown::{counted, shown};
 use crate::verbs::connect;
 use client::SessionOptions;
 use std::time::Duration;
@@ -28,7 +29,7 @@ async fn open(args: &SessionOpen) -> Result<(), Failure> {
         print_json(&serde_json::json!({ "session_id": opened.session_id, "ttl_ms": opened.ttl_ms }));
         return Ok(());
     }
-    emit(&format!("{} {}", Paint::stdout().good("opened"), opened.session_id));
+    emit(&format!("{} {}", Paint::stdout().good("opened"), shown(&opened.session_id)));
     print_pairs(&[("ttl", show_ms(opened.ttl_ms.into()))]);
     Ok(())
 }
@@ -43,19 +44,17 @@ async fn heartbeat(args: &SessionOn) -> Result<(), Failure> {
             "failed_shards": heartbeat.failed_shards,
         }));
     } else {
-        emit(&format!("renewed on {} of {} shards", heartbeat.renewed_shards, args.shards.len()));
+        emit(&format!("renewed on {} of {}", heartbeat.renewed_shards, counted(args.shards.len(), "shard")));
     }
     let told = |exit| if args.remote.json { Some(Failure::already_told(exit)) } else { None };
     if !heartbeat.lost_shards.is_empty() {
-        let message = format!(
-            "the session is lost on shards {:?}: what it held there is not held any more",
-            heartbeat.lost_shards
-        );
+        let shards = numbered(&heartbeat.lost_shards);
+        let message = format!("the session is lost on {shards}: what it held there is not held any more");
         let next = "stop acting on those locks; open a new session and acquire again";
         return Err(told(Exit::Fenced).unwrap_or_else(|| Failure::new(Exit::Fenced, "SESSION_LOST", message, next)));
     }
     if !heartbeat.failed_shards.is_empty() {
-        let message = format!("shards {:?} could not be asked: nothing was renewed there", heartbeat.failed_shards);
+        let message = format!("{} could not be asked: nothing was renewed there", numbered(&heartbeat.failed_shards));
         let next = "try again before the TTL runs out";
         return Err(told(Exit::Error).unwrap_or_else(|| Failure::new(Exit::Error, "NO_LEADER", message, next)));
     }
@@ -67,7 +66,13 @@ async fn close(args: &SessionOn) -> Result<(), Failure> {
     if args.remote.json {
         print_json(&serde_json::json!({ "session_id": args.id, "released": released }));
     } else {
-        emit(&format!("closed; {released} locks released"));
+        emit(&format!("closed; {} released", counted(released, "lock")));
     }
     Ok(())
+}
+
+/// `shard 1`, `shards 1, 2`.
+fn numbered(shards: &[u32]) -> String {
+    let numbers: Vec<String> = shards.iter().map(u32::to_string).collect();
+    format!("shard{} {}", if shards.len() == 1 { "" } else { "s" }, numbers.join(", "))
 }

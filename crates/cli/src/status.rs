@@ -4,8 +4,9 @@
 //! its way. State hashes are compared only where two replicas stand at the same index.
 
 use crate::args::ClusterStatus;
-use crate::failure::{Exit, Failure, one_line};
+use crate::failure::{Exit, Failure};
 use crate::output::{Paint, emit, print_json, print_table};
+use crate::shown::shown;
 use crate::verbs;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,7 @@ pub async fn run(args: &ClusterStatus) -> Result<(), Failure> {
     if shards.is_empty() || !leaderless.is_empty() {
         let message = match shards.is_empty() {
             true => "no replica of any shard answered".to_owned(),
+            false if leaderless.len() > 1 => format!("no leader for shards {}", leaderless.join(", ")),
             false => format!("no leader for shard {}", leaderless.join(", ")),
         };
         if args.remote.json {
@@ -200,7 +202,7 @@ fn summary(shard: u32, replicas: &[&ShardStatus]) -> ShardSummary {
 
 fn print(status: &ClusterStatusResponse, shards: &[ShardSummary]) {
     let paint = Paint::stdout();
-    emit(&format!("{} {} (map version {})\n", paint.dim("cluster"), one_line(&status.cluster), status.map_version));
+    emit(&format!("{} {} (map version {})\n", paint.dim("cluster"), shown(&status.cluster), status.map_version));
     let mut rows = vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
     for node in &status.nodes {
         rows.push(vec![

@@ -2,10 +2,11 @@
 
 use crate::args::{self, Gateways};
 use crate::duration::show_ms;
-use crate::failure::{Exit, Failure, one_line};
+use crate::failure::{Exit, Failure};
 use crate::output::*;
 use crate::pages;
 use crate::serve::told_to_stop;
+use crate::shown::{counted, date_time, shown};
 use client::{AcquireOptions, Client, ClientOptions, RequestId};
 use std::time::Duration;
 use wire::limits::METADATA_BYTES_MAX;
@@ -32,7 +33,7 @@ pub fn mode(mode: args::Mode) -> Mode {
 
 /// A command line, as far as it fits.
 pub fn as_metadata(command: &[String]) -> String {
-    let mut text = one_line(&command.join(" "));
+    let mut text = command.join(" ").replace(char::is_control, " ");
     while text.len() > METADATA_BYTES_MAX {
         text.pop();
     }
@@ -104,7 +105,7 @@ pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
         return Ok(());
     }
     let paint = Paint::stdout();
-    emit(&format!("{} {}", paint.good("renewed"), paint.bold(&one_line(&args.name))));
+    emit(&format!("{} {}", paint.good("renewed"), paint.bold(&shown(&args.name))));
     print_pairs(&[
         ("token", args.token.to_string()),
         ("expires", format!("in {}", show_ttl(renewal.ttl_ms))),
@@ -136,11 +137,14 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
     let (paint, now) = (Paint::stdout(), wall_ms());
     match answer.holders.split_last() {
         None => {
-            emit(&format!("{} {}", paint.good("free"), paint.bold(&one_line(&args.name))));
+            emit(&format!("{} {}", paint.good("free"), paint.bold(&shown(&args.name))));
             print_pairs(&[vec![("shard", answer.shard.to_string())], about].concat());
         }
         Some((last, others)) => {
-            let held_for = |grant: &Grant| ("held for", show_ms(now.saturating_sub(grant.acquired_at_ms)));
+            let held_for = |grant: &Grant| {
+                let (since, for_ms) = (date_time(grant.acquired_at_ms), now.saturating_sub(grant.acquired_at_ms));
+                ("held for", format!("{}, since {since}", show_ms(for_ms)))
+            };
             for grant in others {
                 print_grant("held", grant, vec![held_for(grant)]);
             }
@@ -168,7 +172,7 @@ pub async fn release(args: &args::Release) -> Result<(), Failure> {
     }
     let paint = Paint::stdout();
     let word = if released.already_released { "already released" } else { "released" };
-    emit(&format!("{} {}", paint.good(word), paint.bold(&one_line(&args.name))));
+    emit(&format!("{} {}", paint.good(word), paint.bold(&shown(&args.name))));
     print_pairs(&[("token", args.token.to_string()), ("shard", released.shard.to_string())]);
     Ok(())
 }
@@ -182,18 +186,21 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
         return Ok(());
     }
     if tenures.is_empty() {
-        emit(&format!("nobody has held {} within the time that history is kept for", one_line(&args.name)));
+        emit(&format!("nobody has held {} within the time that history is kept for", shown(&args.name)));
         return Ok(());
     }
     let now = wall_ms();
-    let mut rows = vec![["token", "owner", "acquired", "held for", "ended", "renewals"].map(String::from).to_vec()];
+    let mut rows =
+        vec![["token", "owner", "acquired", "", "held for", "ended", "", "renewals"].map(String::from).to_vec()];
     for tenure in &tenures {
         let held_until = if tenure.ended_at_ms == 0 { now } else { tenure.ended_at_ms };
         rows.push(vec![
             tenure.fencing_token.to_string(),
             tenure.owner_id.clone(),
+            date_time(tenure.acquired_at_ms),
             ago(tenure.acquired_at_ms, now),
             show_ms(held_until.saturating_sub(tenure.acquired_at_ms)),
+            if tenure.ended_at_ms == 0 { String::new() } else { date_time(tenure.ended_at_ms) },
             ending(tenure),
             tenure.renewal_count.to_string(),
         ]);
@@ -247,7 +254,8 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
         return Ok(());
     }
     let missing: Vec<String> = listing.missing_shards.iter().map(u32::to_string).collect();
-    eprintln!("warning: shards that could not be asked, whose locks are not listed: {}", missing.join(", "));
+    let these = if missing.len() == 1 { "shard" } else { "shards" };
+    eprintln!("warning: {these} {} could not be asked: locks there are not listed", missing.join(", "));
     Err(Failure::already_told(Exit::Error))
 }
 
@@ -265,13 +273,13 @@ pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
         return Ok(());
     }
     let paint = Paint::stdout();
-    emit(&format!("{} {}", paint.bad("broke"), paint.bold(&one_line(&args.name))));
+    emit(&format!("{} {}", paint.bad("broke"), paint.bold(&shown(&args.name))));
     print_pairs(&[
-        ("owner", one_line(&tenure.owner_id)),
+        ("owner", shown(&tenure.owner_id)),
         ("token", tenure.fencing_token.to_string()),
         ("held for", show_ms(tenure.ended_at_ms.saturating_sub(tenure.acquired_at_ms))),
-        ("broken by", one_line(&tenure.broken_by)),
-        ("reason", one_line(&tenure.break_reason)),
+        ("broken by", shown(&tenure.broken_by)),
+        ("reason", shown(&tenure.break_reason)),
         ("shard", tenure.shard.to_string()),
     ]);
     Ok(())
@@ -287,11 +295,11 @@ async fn holding_token(client: &Client, name: &str) -> Result<u64, Failure> {
         [] => Err(Failure::new(Exit::Error, "NOT_HELD", format!("nobody holds {name}"), "there is nothing to break")),
         [only] => Ok(only.fencing_token),
         several => {
-            let shown = several.iter().take(TOKENS_NAMED_MAX);
-            let tokens: Vec<String> = shown.map(|grant| grant.fencing_token.to_string()).collect();
+            let named = several.iter().take(TOKENS_NAMED_MAX);
+            let tokens: Vec<String> = named.map(|grant| grant.fencing_token.to_string()).collect();
             let others = if tokens.len() < checked.holder_count as usize { ", …" } else { "" };
-            let message =
-                format!("{name} has {} holders, with tokens {}{others}", checked.holder_count, tokens.join(", "));
+            let holders = counted(checked.holder_count, "holder");
+            let message = format!("{name} has {holders}, with tokens {}{others}", tokens.join(", "));
             Err(Failure::new(Exit::Usage, "SEVERAL_HOLDERS", message, "name the one to break with --token"))
         }
     }

@@ -4,6 +4,7 @@ use super::names::{NAME_BYTES_MIN, NameSpace};
 use crate::args::Gateways;
 use crate::duration;
 use crate::failure::{Exit, Failure};
+use crate::shown::counted;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -162,7 +163,8 @@ impl Bench {
     pub fn workload(&self, run: u32) -> Result<Workload, Failure> {
         let usage = |what: String, next: &str| Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next));
         if !(NAME_BYTES_MIN..=NAME_BYTES_MAX).contains(&self.name_bytes) {
-            let what = format!("names of {} bytes cannot be made distinct, or are not allowed", self.name_bytes);
+            let what =
+                format!("names of {} cannot be made distinct, or are not allowed", counted(self.name_bytes, "byte"));
             return usage(what, &format!("use --name-bytes {NAME_BYTES_MIN} to {NAME_BYTES_MAX}"));
         }
         if self.owner_bytes > OWNER_BYTES_MAX {
@@ -175,7 +177,7 @@ impl Bench {
         }
         let count = self.names.unwrap_or(if self.mix.holds_from_the_start() { 10_000 } else { 1_000_000 });
         if count < self.clients {
-            let what = format!("{count} names are too few for {} clients", self.clients);
+            let what = format!("{} cannot serve {}", counted(count, "name"), counted(self.clients, "client"));
             return usage(what, "give each client a name of its own with --names, and use --hot for contention");
         }
         if self.duration.is_zero() {

@@ -6,9 +6,8 @@
 use crate::args::Gateways;
 use crate::failure::{Exit, Failure};
 use client::mux::{self, Link, LinkOptions, Service};
-use client::{AcquireOptions, Client, ClientOptions};
+use client::{AcquireOptions, Client, ClientOptions, endpoint};
 use std::time::Duration;
-use tonic::transport::Endpoint;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{Consistency, ErrorCode, HeartbeatResponse, Operation};
@@ -51,12 +50,10 @@ impl Caller {
     pub fn connect(gateways: &Gateways, count: u32, clients: u32, unary: bool) -> Result<Vec<Caller>, Failure> {
         let addresses: Vec<&str> =
             gateways.endpoint.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-        let not_one = |address: &str| {
-            let what = format!("{address:?} is no endpoint");
-            Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, "write --endpoint host:port, as in 127.0.0.1:7400")
-        };
         if addresses.is_empty() {
-            return Err(not_one(&gateways.endpoint));
+            let what = format!("{:?} names no endpoint", gateways.endpoint);
+            let next = "write --endpoint host:port, as in 127.0.0.1:7400";
+            return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next));
         }
         let in_turn = addresses.iter().cycle().take(count as usize);
         in_turn
@@ -65,8 +62,7 @@ impl Caller {
                     let options = ClientOptions::new().timeout(gateways.timeout).unary(true);
                     return Ok(Caller::Unary(Client::with_options([*address], options)));
                 }
-                let url = if address.contains("://") { (*address).to_owned() } else { format!("http://{address}") };
-                let endpoint = Endpoint::from_shared(url).map_err(|_| not_one(address))?;
+                let endpoint = endpoint::parse(address)?;
                 let defaults = LinkOptions::new(Service::Locks);
                 let queue_ops_max = defaults.queue_ops_max.max(clients as usize);
                 let link = Link::start(endpoint, LinkOptions { queue_ops_max, ..defaults });
@@ -104,6 +100,10 @@ async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
             Answer::Check(client.check(&request.name, consistency).await?)
         }
         Op::Heartbeat(request) => Answer::Heartbeat(client.heartbeat(&request.session_id, &request.shards).await?),
+        Op::CancelWait(request) => {
+            let request_id = request.request_id.as_slice().try_into().expect("16 bytes, as the script makes them");
+            Answer::CancelWait(client.cancel_wait(&request.name, request_id).await?)
+        }
         Op::CloseSession(request) => {
             let released = client.close_session(&request.session_id, &request.shards).await?;
             Answer::CloseSession(wire::v1::CloseSessionResponse { released })

@@ -3,6 +3,7 @@
 use super::args::{Bench, Mix};
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_json};
+use crate::shown::{counted, one_line};
 use planner::{EntryBytes, OneMachine};
 use std::path::Path;
 
@@ -20,7 +21,7 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
     }
     let calibration = crate::plan::read_calibration(calibration)?;
     if !(0.0..calibration.cores as f64).contains(&args.taken_cores) {
-        let what = format!("others cannot take {} of {} cores", args.taken_cores, calibration.cores);
+        let what = format!("others cannot take {} of {}", args.taken_cores, counted(calibration.cores, "core"));
         return Err(Failure::new(
             Exit::Usage,
             "INVALID_ARGUMENT",
@@ -42,8 +43,12 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     emit(&format!(
-        "expected of {} clients, {} nodes and {} shards on one machine of {} cores ({})",
-        args.clients, args.nodes, args.shards, calibration.cores, calibration.source
+        "expected of {}, {} and {} on one machine of {} ({})",
+        counted(args.clients, "client"),
+        counted(args.nodes, "node"),
+        counted(args.shards, "shard"),
+        counted(calibration.cores, "core"),
+        one_line(&calibration.source)
     ));
     emit(&format!(
         "  {:.0} operations/s, p50 {:.2} ms, p99 {:.2} ms, {:.1} operations per entry, {:.0} syncs/s, disk {:.0} % busy",

@@ -5,6 +5,7 @@ use super::latency::Percentiles;
 use super::run::Measured;
 use crate::failure::one_line;
 use crate::output::{Paint, emit, print_json, print_table};
+use crate::shown::counted;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -102,11 +103,11 @@ impl Report {
     pub fn print(&self) {
         let rate = self.rate.map_or_else(String::new, |rate| format!(" at {rate}/s"));
         emit(&format!(
-            "{}, {} loop{rate}: {} clients, {} connections, {}, {:.1} s",
+            "{}, {} loop{rate}: {}, {}, {}, {:.1} s",
             Paint::stdout().bold(self.mix),
             self.r#loop,
-            self.clients,
-            self.connections,
+            counted(self.clients, "client"),
+            counted(self.connections, "connection"),
             self.transport,
             self.seconds,
         ));
@@ -118,7 +119,8 @@ impl Report {
         rates += &format!("; contention {:.1} %", self.contention_rate * 100.0);
         emit(&rates);
         if let Some(behind) = self.behind.filter(|behind| *behind > 0) {
-            emit(&format!("  {behind} operations were due and not done at the end"));
+            let were = if behind == 1 { "was" } else { "were" };
+            emit(&format!("  {} {were} due and not done at the end", counted(behind, "operation")));
         }
         for (kind, count) in &self.errors {
             let example = self.examples.get(kind).map_or_else(String::new, |text| one_line(text));

@@ -12,9 +12,11 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::OperationKind;
+use wire::v1::CancelWaitResponse;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 
@@ -43,7 +45,7 @@ struct Shared {
     /// Answers are counted.
     measuring: AtomicBool,
     /// No new requests but those that let go.
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
     stats: Mutex<Stats>,
     /// Since the last progress line.
     lately: Option<Mutex<Stats>>,
@@ -57,7 +59,16 @@ impl Shared {
     }
 
     fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
+    }
+
+    /// `false`: the load stops, and nothing is to be sent any more but what lets go.
+    async fn sleep_until(&self, due: Instant) -> bool {
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => !self.stopping(),
+            _ = stopping.wait_for(|stopping| *stopping) => false,
+        }
     }
 }
 
@@ -97,7 +108,7 @@ pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: b
     let arrivals = args.rate.map(|rate| Arrivals { start, rate, taken: AtomicU64::new(0), done: AtomicU64::new(0) });
     let shared = Arc::new(Shared {
         measuring: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
+        stopping: watch::Sender::new(false),
         stats: Mutex::default(),
         lately: live.then(Mutex::default),
         arrivals,
@@ -107,20 +118,40 @@ pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: b
         clients.into_iter().map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller))).collect();
     let progress = live.then(|| tokio::spawn(show_progress(shared.clone(), start, args.warmup + args.duration)));
 
-    tokio::time::sleep_until(start + args.warmup).await;
+    let told_to_stop = crate::serve::told_to_stop();
+    tokio::pin!(told_to_stop);
+    let mut interrupted = tokio::select! {
+        () = tokio::time::sleep_until(start + args.warmup) => false,
+        () = &mut told_to_stop => true,
+    };
     let (began, cpu) = (Instant::now(), cpu_time());
-    shared.measuring.store(true, Ordering::Relaxed);
-    tokio::time::sleep_until(began + args.duration).await;
-    shared.measuring.store(false, Ordering::Relaxed);
+    if !interrupted {
+        shared.measuring.store(true, Ordering::Relaxed);
+        interrupted = tokio::select! {
+            () = tokio::time::sleep_until(began + args.duration) => false,
+            () = &mut told_to_stop => true,
+        };
+        shared.measuring.store(false, Ordering::Relaxed);
+    }
     let (ended, cpu) = (Instant::now(), cpu_time().saturating_sub(cpu));
     let behind = shared.arrivals.as_ref().map_or(0, |arrivals| arrivals.behind(ended));
-    shared.stopping.store(true, Ordering::Relaxed);
+    shared.stopping.send_replace(true);
     let stats = std::mem::take(&mut *shared.stats());
 
     if let Some(progress) = progress {
         progress.abort();
         eprint!("\r\x1b[K");
     }
+    all_ended(args, tasks).await;
+    if interrupted {
+        let (what, next) = ("interrupted before the end of the measurement", "run it again, with a shorter --duration");
+        return Err(Failure::new(Exit::Error, "INTERRUPTED", what, next));
+    }
+    Ok(Measured { stats, span: ended - began, behind, cpu })
+}
+
+/// Waits for clients that let go, for so long as that may take.
+async fn all_ended(args: &Bench, tasks: Vec<JoinHandle<()>>) {
     let all_ended = async {
         for task in tasks {
             let _ = task.await;
@@ -128,11 +159,20 @@ pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: b
     };
     // Mixes that hold much from the start let go of one after the other: that may take as long as it takes.
     let patience = args.gateways.timeout * 2 + END_GRACE;
-    let patience = if workload.mix.holds_from_the_start() { patience * 10 } else { patience };
+    let patience = if args.mix.holds_from_the_start() { patience * 10 } else { patience };
     if tokio::time::timeout(patience, all_ended).await.is_err() {
         eprintln!("warning: not all clients could let go in time: what they hold ends with its TTL");
     }
-    Ok(Measured { stats, span: ended - began, behind, cpu })
+}
+
+/// Releases what a client holds, and cancels what it may have been granted.
+async fn let_go(script: &mut Script, caller: &Caller) {
+    while let Some(op) = script.let_go() {
+        // What cannot be let go ends with its TTL.
+        if let Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) = caller.call(op).await {
+            script.was_granted(&grant);
+        }
+    }
 }
 
 /// Acquires what is held from the start. The scripts, each with its connection.
@@ -144,24 +184,40 @@ async fn prepare(args: &Bench, workload: &Arc<Workload>, callers: &[Caller]) -> 
         let caller = callers[client as usize % callers.len()].clone();
         tasks.push(tokio::spawn(async move {
             let mut script = Script::new(workload.clone(), client);
-            if let Some(sessions) = sessions {
-                script.use_session(open_session(&sessions, workload.ttl_ms).await?);
-            }
-            while let Some(op) = script.prepare() {
-                let answer = insist(&caller, &op).await?;
-                if !script.prepared(&answer) {
-                    return Err(not_prepared("CONFUSED", "the answer to an acquire is no grant"));
-                }
-            }
-            Ok((script, caller))
+            let prepared = take_all(&mut script, &caller, sessions, workload.ttl_ms).await;
+            (script, caller, prepared)
         }));
     }
-    let mut clients = Vec::new();
+    let (mut clients, mut failed) = (Vec::new(), None);
     for task in tasks {
-        let prepared = task.await.map_err(|error| not_prepared("PANIC", &error.to_string()))?;
-        clients.push(prepared?);
+        let (script, caller, prepared) = task.await.map_err(|error| not_prepared("PANIC", &error.to_string()))?;
+        clients.push((script, caller));
+        failed = failed.or(prepared.err());
     }
-    Ok(clients)
+    let Some(failure) = failed else { return Ok(clients) };
+    // What the others were granted by then is held for as long as it would be in the run, otherwise.
+    let letting_go = clients.into_iter().map(|(mut script, caller)| {
+        tokio::spawn(async move {
+            let_go(&mut script, &caller).await;
+        })
+    });
+    if !args.keep {
+        all_ended(args, letting_go.collect()).await;
+    }
+    Err(failure)
+}
+
+async fn take_all(script: &mut Script, caller: &Caller, sessions: Option<Client>, ttl_ms: u32) -> Result<(), Failure> {
+    if let Some(sessions) = sessions {
+        script.use_session(open_session(&sessions, ttl_ms).await?);
+    }
+    while let Some(op) = script.prepare() {
+        let answer = insist(caller, &op).await?;
+        if !script.prepared(&answer) {
+            return Err(not_prepared("CONFUSED", "the answer to an acquire is no grant"));
+        }
+    }
+    Ok(())
 }
 
 async fn open_session(sessions: &Client, ttl_ms: u32) -> Result<String, Failure> {
@@ -191,25 +247,26 @@ fn not_prepared(code: &str, message: &str) -> Failure {
 
 /// One client, from the start to the end of the load.
 async fn client_task(shared: Arc<Shared>, mut script: Script, caller: Caller) {
+    let mut due = None;
     while !shared.stopping() {
+        // First: a step that is not sent would be forgotten, and a lock with it.
+        if let Some(arrivals) = &shared.arrivals
+            && due.is_none()
+        {
+            let next = arrivals.take();
+            if !shared.sleep_until(next).await {
+                break;
+            }
+            due = Some(next);
+        }
         let op = match script.step() {
             Step::Send(op) => op,
             Step::Pause(pause) => {
-                tokio::time::sleep(pause).await;
-                continue;
+                shared.sleep_until(Instant::now() + pause).await;
+                continue; // with the same turn, if turns are given
             }
         };
-        let due = match &shared.arrivals {
-            None => Instant::now(),
-            Some(arrivals) => {
-                let due = arrivals.take();
-                tokio::time::sleep_until(due).await;
-                if shared.stopping() {
-                    break;
-                }
-                due
-            }
-        };
+        let due = due.take().unwrap_or_else(Instant::now);
         let kind = op.kind();
         let outcome = caller.call(op).await;
         let latency = Instant::now().saturating_duration_since(due);
@@ -234,18 +291,15 @@ async fn client_task(shared: Arc<Shared>, mut script: Script, caller: Caller) {
         match &outcome {
             Ok(answer) => script.answered(answer),
             Err(refusal) => {
-                script.failed();
+                script.failed(kind, refusal.held);
                 if !refusal.pause.is_zero() {
-                    tokio::time::sleep(refusal.pause).await;
+                    shared.sleep_until(Instant::now() + refusal.pause).await;
                 }
             }
         }
     }
     if !shared.keep {
-        while let Some(op) = script.let_go() {
-            // What cannot be let go ends with its TTL.
-            let _ = caller.call(op).await;
-        }
+        let_go(&mut script, &caller).await;
     }
 }
 

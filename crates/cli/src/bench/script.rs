@@ -7,11 +7,12 @@ use super::args::{Mix, SEED_RENEWALS, Workload};
 use super::names::Dice;
 use std::sync::Arc;
 use std::time::Duration;
+use wire::OperationKind;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{
-    AcquireRequest, CheckRequest, CloseSessionRequest, Consistency, HeartbeatRequest, Mode, ReleaseRequest,
-    RenewRequest,
+    AcquireRequest, CancelWaitRequest, CheckRequest, CloseSessionRequest, Consistency, Grant, HeartbeatRequest, Mode,
+    ReleaseRequest, RenewRequest,
 };
 
 /// What a client is to do.
@@ -44,13 +45,20 @@ pub struct Script {
     life: Life,
     checks_left: u32,
     paused: bool,
+    /// What failed, and holds a lock or may hold one: released or cancelled at the end.
+    left_behind: Vec<Op>,
 }
+
+/// Beyond so many of a client, what failed ends with its TTL: a cluster that answers nothing must not fill this memory.
+const LEFT_BEHIND_MAX: usize = 64;
 
 /// Of the lock that is held now, in mixes that come and go.
 #[derive(Clone, Debug, Default)]
 struct Life {
     name: String,
     token: u64,
+    /// The token whose release was asked for last.
+    released: u64,
     renewals: u32,
 }
 
@@ -73,6 +81,7 @@ impl Script {
             life: Life::default(),
             checks_left: 0,
             paused: false,
+            left_behind: Vec::new(),
             workload,
         }
     }
@@ -110,7 +119,7 @@ impl Script {
         true
     }
 
-    /// What to do next.
+    /// What to do next. A release that was asked for here and is not sent leaves its lock held.
     pub fn step(&mut self) -> Step {
         Step::Send(match self.workload.mix {
             Mix::AcquireRelease | Mix::Seed => return self.come_and_go(),
@@ -140,10 +149,29 @@ impl Script {
         self.checks_left = self.workload.reads_per_write;
     }
 
-    /// The last step's request failed: the lock, if there was one, is given up, and ends with its TTL.
-    pub fn failed(&mut self) {
+    /// The last step's request failed: the lock, if there was or may be one, is let go at the end of the run.
+    pub fn failed(&mut self, kind: OperationKind, held_by_another: bool) {
+        let name = self.life.name.clone();
+        let left = match kind {
+            OperationKind::Acquire if held_by_another => None,
+            OperationKind::Acquire => {
+                Some(Op::CancelWait(CancelWaitRequest { name, request_id: self.request_id(), abandoned: false }))
+            }
+            OperationKind::Release => Some(Op::Release(ReleaseRequest { name, fencing_token: self.life.released })),
+            _ if self.life.token != 0 => Some(self.release()),
+            _ => None,
+        };
+        if self.left_behind.len() < LEFT_BEHIND_MAX {
+            self.left_behind.extend(left);
+        }
         self.life.token = 0;
         self.checks_left = 0;
+    }
+
+    /// A cancel at the end found that the acquire had been granted.
+    pub fn was_granted(&mut self, grant: &Grant) {
+        let (name, fencing_token) = (grant.resource_name.clone(), grant.fencing_token);
+        self.left_behind.push(Op::Release(ReleaseRequest { name, fencing_token }));
     }
 
     /// Locks that one answered heartbeat of this client has kept alive.
@@ -160,6 +188,9 @@ impl Script {
         }
         if self.life.token != 0 {
             return Some(self.release());
+        }
+        if let Some(op) = self.left_behind.pop() {
+            return Some(op);
         }
         let token = self.tokens.pop()?;
         Some(Op::Release(ReleaseRequest { name: self.own_name(self.tokens.len() as u32), fencing_token: token }))
@@ -179,7 +210,7 @@ impl Script {
             let name = self.next_name();
             let first = self.requests == 0 && self.workload.staggered;
             let renewals = if first { self.dice.below(SEED_RENEWALS + 1) } else { 0 };
-            self.life = Life { name: name.clone(), token: 0, renewals };
+            self.life = Life { name: name.clone(), renewals, ..Life::default() };
             return Step::Send(self.acquire(name));
         }
         if self.workload.mix == Mix::Seed && self.life.renewals < SEED_RENEWALS {
@@ -201,13 +232,19 @@ impl Script {
         self.own_name(self.place)
     }
 
-    fn acquire(&mut self, name: String) -> Op {
-        self.requests += 1;
+    /// Of the acquire that was made last.
+    fn request_id(&self) -> Vec<u8> {
         let (run, client, request) = (self.workload.names.run, self.client, self.requests);
         let mut request_id = Vec::with_capacity(16);
         request_id.extend_from_slice(&run.to_le_bytes());
         request_id.extend_from_slice(&client.to_le_bytes());
         request_id.extend_from_slice(&request.to_le_bytes());
+        request_id
+    }
+
+    fn acquire(&mut self, name: String) -> Op {
+        self.requests += 1;
+        let request_id = self.request_id();
         Op::Acquire(AcquireRequest {
             name,
             owner: self.owner.clone(),
@@ -224,6 +261,7 @@ impl Script {
 
     fn release(&mut self) -> Op {
         let fencing_token = std::mem::take(&mut self.life.token);
+        self.life.released = fencing_token;
         Op::Release(ReleaseRequest { name: self.life.name.clone(), fencing_token })
     }
 
@@ -323,7 +361,7 @@ mod tests {
     fn a_lock_that_was_not_granted_is_not_released() {
         let mut script = Script::new(Arc::new(workload(Mix::AcquireRelease)), 0);
         let Step::Send(Op::Acquire(first)) = script.step() else { panic!("an acquire") };
-        script.failed();
+        script.failed(OperationKind::Acquire, true);
         let Step::Send(Op::Acquire(second)) = script.step() else { panic!("another acquire") };
         assert_ne!(first.name, second.name);
         assert_ne!(first.request_id, second.request_id);
@@ -331,6 +369,42 @@ mod tests {
         script.answered(&granted(5));
         assert!(matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 5));
         assert_eq!(script.let_go(), None);
+    }
+
+    #[test]
+    fn a_lock_whose_requests_failed_is_let_go_at_the_end() {
+        let mut script = Script::new(Arc::new(workload(Mix::Seed)), 0);
+        let next = |script: &mut Script| match script.step() {
+            Step::Send(op) => op,
+            Step::Pause(_) => panic!("nothing pauses here"),
+        };
+        // Granted for all that is known: cancelled, and released if it was.
+        let acquire = next(&mut script);
+        script.failed(OperationKind::Acquire, false);
+        let Some(Op::CancelWait(cancel)) = script.let_go() else { panic!("the acquire is in doubt") };
+        assert!(matches!(&acquire, Op::Acquire(acquire) if acquire.request_id == cancel.request_id));
+        script.was_granted(&Grant { resource_name: "a".into(), fencing_token: 3, ..Grant::default() });
+        assert!(matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 3));
+        // Held, and a renewal failed.
+        next(&mut script);
+        script.answered(&granted(7));
+        assert!(matches!(next(&mut script), Op::Renew(_)));
+        script.failed(OperationKind::Renew, false);
+        // Held, and the release failed.
+        next(&mut script);
+        script.answered(&granted(8));
+        (0..SEED_RENEWALS).for_each(|_| {
+            next(&mut script);
+            script.answered(&Answer::Renew(RenewResponse::default()));
+        });
+        assert!(matches!(next(&mut script), Op::Release(_)));
+        script.failed(OperationKind::Release, false);
+        let mut tokens: Vec<u64> = Vec::new();
+        while let Some(Op::Release(release)) = script.let_go() {
+            tokens.push(release.fencing_token);
+        }
+        tokens.sort();
+        assert_eq!(tokens, [7, 8]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod window;
 
 use super::args::Bench;
 use crate::failure::Failure;
+use crate::shown::{counted, date_time};
 use cluster::{Cluster, NODES, cannot, failed};
 use fit::{Point, least_squares};
 use planner::{Calibration, Costs};
@@ -149,7 +150,7 @@ fn say(what: &str) {
 
 /// One load on a cluster, and what it showed.
 async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> Result<Window, Failure> {
-    say(&format!("{what}, {clients} clients"));
+    say(&format!("{what}, {}", counted(clients, "client")));
     let window = load(cluster, &["--clients", &clients.to_string()], span).await?;
     eprintln!("  {}", window.shown());
     Ok(window)
@@ -253,15 +254,15 @@ async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, Failure>
 }
 
 fn source(calibration: &Calibration, syncs: &disk::Syncs, windows: &[Window], taken_cores: f64) -> String {
-    let days = crate::output::wall_ms() / 86_400_000;
+    let now = date_time(crate::output::wall_ms());
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let (least, most) = operations_per_entry(windows);
     format!(
-        "palisade bench --calibrate {} on {host}, {}: {NODES} nodes, gateway and load on {} cores; the disk does {:.0} syncs/s, {:.0} \
+        "palisade bench --calibrate {} on {host}, {}: {NODES} nodes, gateway and load on {}; the disk does {:.0} syncs/s, {:.0} \
          by {NODES} writers; {least:.0} to {most:.0} operations per entry; other programs used up to {taken_cores:.1} cores",
         env!("CARGO_PKG_VERSION"),
-        date(days),
-        calibration.cores,
+        now.split(' ').next().unwrap_or(&now),
+        counted(calibration.cores, "core"),
         syncs.alone_per_s,
         syncs.together_per_s,
     )
@@ -272,28 +273,9 @@ fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 
-/// A day since 1970 as `2026-11-23` (Howard Hinnant's `civil_from_days`, for days that are not before).
-fn date(days: u64) -> String {
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_are_dates() {
-        for (days, shown) in [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_780, "2026-11-23")] {
-            assert_eq!(date(days), shown);
-        }
-    }
 
     /// Led by the first node, or in equal parts by all: then work of nodes costs 0.3 more for four of five.
     fn window(ops: f64, entries: f64, shared: bool) -> Window {

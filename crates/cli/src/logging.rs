@@ -1,0 +1,83 @@
+//! What servers and verbs log: to standard error, one line for each event, filtered by `PALISADE_LOG`.
+//!
+//! Names, owners and what peers say stand in these lines. It promises that no character of theirs can move a terminal's cursor,
+//! reorder a line or begin a new one.
+
+use crate::args::Command;
+use crate::shown::{keep, one_line};
+use std::io::{IsTerminal, Write};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. `PALISADE_LOG` is what `RUST_LOG` is elsewhere: `info` for servers, `warn` for all else. In `dev` all nodes
+/// live and die together, so what they say of each other's absence is noise. What is no filter is told, and not used.
+pub fn start(command: &Command) {
+    let default = match command {
+        Command::Node(_) | Command::Gateway(_) => "info",
+        Command::Dev(_) => "warn,palisade_node::transport=error",
+        _ => "warn",
+    };
+    let given = std::env::var_os("PALISADE_LOG").filter(|text| !text.is_empty());
+    let filter = given.and_then(|text| {
+        let parsed = match text.to_str() {
+            Some(text) => EnvFilter::try_new(text).map_err(|error| error.to_string()),
+            None => Err("it is not UTF-8".to_owned()),
+        };
+        let told = |why: String| {
+            let text = text.to_string_lossy();
+            // Nobody to tell is no reason not to go on.
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: PALISADE_LOG={} is no filter ({}); using {default}",
+                one_line(&text),
+                one_line(&why)
+            );
+        };
+        parsed.map_err(told).ok()
+    });
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
+    let writer = move || Lines { colours };
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
+}
+
+/// Standard error, for one event at a time.
+struct Lines {
+    /// Escape sequences are the logger's own: it shows those of others by their numbers.
+    colours: bool,
+}
+
+impl Lines {
+    fn clean(&self, event: &[u8]) -> String {
+        let text = String::from_utf8_lossy(event);
+        let (line, end) = match text.strip_suffix('\n') {
+            Some(line) => (line, "\n"),
+            None => (&*text, ""),
+        };
+        keep(line, |c| self.colours && c == '\x1b') + end
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().write_all(self.clean(event).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_stays_on_its_line_whatever_names_are_in_it() {
+        let event = "WARN refused name=a\u{202e}b\r\nERROR forged \x1b[2J\n".as_bytes();
+        let plain = Lines { colours: false }.clean(event);
+        assert_eq!(plain, "WARN refused name=a\\u{202e}b\\u{d}\\u{a}ERROR forged \\u{1b}[2J\n");
+        let coloured = Lines { colours: true }.clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
+        assert_eq!(coloured, "\x1b[33mWARN\x1b[0m a\\u{a}b\n");
+    }
+}
