@@ -152,6 +152,8 @@ async fn a_lock_whose_release_failed_is_let_go_while_its_session_lives_on() {
     cluster.pause_gateway(1);
     assert!(unwanted.release().await.expect_err("released through a stopped gateway").is_outcome_unknown());
     drop(dropped);
+    // Longer than one try in the background takes.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.resume_gateway(1);
     for name in ["a", "b"] {
         eventually("it is let go", async || {
