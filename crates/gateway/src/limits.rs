@@ -51,9 +51,9 @@ pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
 pub(crate) const STALE_ATTEMPT_TIMEOUT_MS: u64 = 300;
 /// For each replica in a cluster status.
 pub(crate) const STATUS_TIMEOUT_MS: u64 = 1_000;
-/// A client whose connection ended comes back with its waits within this time, or not at all: it was not the connection that was
-/// lost, but the client.
-pub(crate) const COME_BACK_MAX: Duration = Duration::from_secs(1);
+/// A client whose connection ended, and that lives, comes back with its waits within this time, and keeps their places. One that
+/// comes later waits at the end of its queues. So a place is not kept for long, and the dead are granted nothing.
+pub(crate) const COME_BACK_MAX: Duration = Duration::from_millis(300);
 /// One try to leave a queue in the name of a client that is gone, or to let go of what it was granted.
 pub(crate) const LEAVE_TIMEOUT_MS: u64 = 1_000;
 /// First and longest pause between such tries.

@@ -132,14 +132,14 @@ impl Lead {
         }
     }
 
-    /// The stream behind a waiting acquire is gone: it keeps its place for the grace period.
-    pub(crate) fn detach(&mut self, ticket: Ticket, now_ms: u64) {
-        if let Some(request_id) = self.by_ticket.remove(&ticket)
-            && let Some(mut waiter) = self.waiters.remove(request_id)
-        {
+    /// The stream behind a waiting acquire is gone: it keeps its place for the grace period. `false`: it is in no queue.
+    pub(crate) fn detach(&mut self, ticket: Ticket, now_ms: u64) -> bool {
+        let Some(request_id) = self.by_ticket.remove(&ticket) else { return false };
+        if let Some(mut waiter) = self.waiters.remove(request_id) {
             waiter.ticket = 0;
             self.waiters.set(request_id, now_ms + self.grace_ms, waiter);
         }
+        true
     }
 
     /// For a planted bug only.

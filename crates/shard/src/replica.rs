@@ -254,9 +254,10 @@ impl Replica {
             }
             Input::Read { ticket, query, linearizable } => self.read(ticket, query, linearizable),
             Input::Detach { ticket } => {
-                self.proposals.detach(ticket);
-                if let Some(lead) = &mut self.lead {
-                    lead.detach(ticket, self.now.mono_ms);
+                // A stream that ends may leave thousands, so that those in lock queues are not looked for among what is proposed.
+                let waited = self.lead.as_mut().is_some_and(|lead| lead.detach(ticket, self.now.mono_ms));
+                if !waited {
+                    self.proposals.detach(ticket);
                 }
             }
             Input::Persisted { number } => self.release_persisted(number),
