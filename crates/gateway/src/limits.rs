@@ -67,6 +67,8 @@ pub(crate) const LEAVES_MAX: usize = 2 * WAITS_MAX;
 
 /// How often each node is asked what it knows.
 pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// Likewise, while some shard has no leader and the node answers.
+pub(crate) const WATCH_KEENLY_EVERY: Duration = Duration::from_millis(100);
 /// What is wrong with a lost node is logged anew, if it is something else, at most so often.
 pub(crate) const WATCH_SAYS_EVERY: Duration = Duration::from_secs(10);
 /// A shard whose leader was last heard of longer ago has none.

@@ -26,7 +26,7 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The services that `grpc.health.v1` knows beside the whole server, which has no name.
 const HEALTH_SERVICES: [&str; 2] = ["", "palisade.v1.LockService"];
 /// How often its answers are brought up to date.
-const HEALTH_EVERY: Duration = Duration::from_millis(250);
+const HEALTH_EVERY: Duration = Duration::from_millis(100);
 
 /// Serves clients until the gateway ends, and then until their streams have ended.
 pub(crate) async fn serve(

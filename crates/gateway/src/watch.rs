@@ -1,6 +1,6 @@
 //! The gateway's eye on each node: asks it every half second what it knows, finds it again when it moved, and says when it is lost.
 
-use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_SAYS_EVERY};
+use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY};
 use crate::router::Router;
 use client::endpoint::{reason, root_cause};
 use client::mux::is_meant;
@@ -70,7 +70,9 @@ async fn look(router: &Router, node: u64) {
                 }
             }
         }
-        tokio::time::sleep(WATCH_EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
+        let keenly = connection.is_some() && router.known.serving(&router.map).is_err();
+        let pause = if keenly { WATCH_KEENLY_EVERY } else { WATCH_EVERY };
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), D
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often what probes are told is brought up to date.
-pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(100);
 /// How often refusals of callers of other clusters are logged.
 pub(crate) const STRANGERS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// Descriptors that are not for connections: the store's files, and connections to peers.
