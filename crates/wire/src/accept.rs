@@ -14,11 +14,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
 /// First and longest pause after a connection could not be taken.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// A spell is logged at most so often.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 /// A connection says something within this time, or is closed.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
 
@@ -72,6 +74,8 @@ pub struct Incoming<S> {
     pause: Option<Pin<Box<Sleep>>>,
     /// The next pause, while a spell lasts.
     spell: Option<Duration>,
+    /// The last spell that was logged, and whether it lasts. Spells can follow each other within moments.
+    said: Option<(Instant, bool)>,
 }
 
 impl<S> Incoming<S> {
@@ -83,7 +87,16 @@ impl<S> Incoming<S> {
         state: impl Fn() -> S + Send + 'static,
     ) -> Incoming<S> {
         let first_byte_max = FIRST_BYTE_MAX;
-        Incoming { listener, accepted, open_max, first_byte_max, state: Box::new(state), pause: None, spell: None }
+        Incoming {
+            listener,
+            accepted,
+            open_max,
+            first_byte_max,
+            state: Box::new(state),
+            pause: None,
+            spell: None,
+            said: None,
+        }
     }
 
     fn wait(&mut self, why: &dyn std::fmt::Display) {
@@ -91,13 +104,16 @@ impl<S> Incoming<S> {
             Some(pause) => pause,
             None => {
                 self.accepted.spells.fetch_add(1, Ordering::Relaxed);
-                let open = self.accepted.open();
-                tracing::warn!(
-                    %why,
-                    open,
-                    "no more connections are taken for now: raise the limit on open files (ulimit -n, LimitNOFILE), or find \
-                     out which client opens so many"
-                );
+                if self.said.is_none_or(|(at, _)| at.elapsed() >= SAID_EVERY) {
+                    self.said = Some((Instant::now(), true));
+                    let open = self.accepted.open();
+                    tracing::warn!(
+                        %why,
+                        open,
+                        "no more connections are taken for now: raise the limit on open files (ulimit -n, LimitNOFILE), or \
+                         find out which client opens so many"
+                    );
+                }
                 PAUSE.0
             }
         };
@@ -122,7 +138,10 @@ impl<S> Stream for Incoming<S> {
             }
             match ready!(self.listener.poll_accept(context)) {
                 Ok((tcp, remote)) => {
-                    if self.spell.take().is_some() {
+                    if self.spell.take().is_some()
+                        && let Some((_, lasts)) = &mut self.said
+                        && std::mem::take(lasts)
+                    {
                         tracing::info!(open = self.accepted.open(), "connections are taken again");
                     }
                     let _ = tcp.set_nodelay(true); // a connection that is gone already says so when it is read
