@@ -197,7 +197,7 @@ fn a_server_that_closes_without_a_word_leaves_no_empty_reason() {
         let output = run(palisade(verb).args(["--timeout", "500ms", "--endpoint", &address]));
         let said = said(&output);
         assert_eq!(output.status.code(), Some(1), "{verb:?}: {said}");
-        for empty in [": )", "(last: )", ": :", ": \n", "()"] {
+        for empty in [": )", "(last: )", ": :", ": \n", "()", ": transport error"] {
             assert!(!said.contains(empty), "{verb:?} leaves {empty:?}: {said}");
         }
     }

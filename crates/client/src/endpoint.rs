@@ -26,28 +26,38 @@ fn refused(text: &str, why: AddressError) -> Error {
     Error::invalid(format!("{shown:?} is no endpoint: {why}"))
 }
 
-/// The cause that says something: tonic's own outermost text is "transport error", and the innermost is empty at times.
+/// Texts of the transport that say only that there was an error.
+const SAYING_NOTHING: [&str; 4] =
+    ["transport error", "h2 protocol error: http2 error", "operation was canceled", "connection error"];
+
+fn says_something(words: &str) -> bool {
+    let words = words.trim();
+    !words.is_empty() && !SAYING_NOTHING.contains(&words)
+}
+
+/// The innermost cause that says something: tonic's own outermost text is "transport error", and others are empty at times.
 pub fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-        let words = cause.to_string();
-        if !words.trim().is_empty() {
-            told = words;
+    let mut told = None;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if says_something(&words) {
+            told = Some(words);
         }
+        cause = error.source();
     }
-    if told.trim().is_empty() { "the connection failed, and the system does not say why".to_owned() } else { told }
+    told.unwrap_or_else(|| "the connection ended without a word: does another program listen there?".to_owned())
 }
 
 /// What a status says, or what its causes do, or its code.
 pub fn reason(status: &Status) -> String {
-    if !status.message().trim().is_empty() {
+    if says_something(status.message()) {
         return status.message().to_owned();
     }
     match std::error::Error::source(status) {
         Some(cause) => root_cause(cause),
-        None => format!("the server answered {:?} and no words", status.code()),
+        None if status.message().trim().is_empty() => format!("it answered {:?} and no words", status.code()),
+        None => "the connection ended without a word: does another program listen there?".to_owned(),
     }
 }
 
@@ -81,7 +91,11 @@ mod tests {
         }
         let layer = |text, source: Option<Layer>| Layer { text, source: source.map(Box::new) };
         assert_eq!(root_cause(&layer("transport error", Some(layer("refused", None)))), "refused");
-        assert_eq!(root_cause(&layer("transport error", Some(layer(" ", None)))), "transport error");
+        assert_eq!(root_cause(&layer("why", Some(layer("transport error", None)))), "why");
+        for nothing in ["", " ", "transport error", "h2 protocol error: http2 error"] {
+            assert!(root_cause(&layer(nothing, Some(layer(nothing, None)))).contains("another program"), "{nothing:?}");
+            assert!(says_something(&reason(&Status::unknown(nothing))), "{nothing:?}");
+        }
         assert!(!root_cause(&layer("", Some(layer("", None)))).is_empty());
         assert_eq!(reason(&Status::unknown("why")), "why");
         assert!(reason(&Status::unavailable("")).contains("Unavailable"));

@@ -166,23 +166,27 @@ pub(super) async fn connect(address: &str) -> Result<Channel, String> {
     }
 }
 
-/// "transport error" says nothing; what caused it does, unless that is empty.
+/// The innermost cause that says something: "transport error" does not, and some causes are empty.
 fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-        let words = cause.to_string();
-        if !words.trim().is_empty() {
-            told = words;
+    let mut told = None;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if says_something(&words) {
+            told = Some(words);
         }
+        cause = error.source();
     }
-    told
+    told.unwrap_or_else(|| "the connection ended without a word: does another program listen there?".to_owned())
+}
+
+fn says_something(words: &str) -> bool {
+    !matches!(words.trim(), "" | "transport error" | "h2 protocol error: http2 error" | "operation was canceled")
 }
 
 /// What a status says, or what its causes do, or its code.
 pub(super) fn reason(status: &tonic::Status) -> String {
-    if !status.message().trim().is_empty() {
+    if says_something(status.message()) {
         return status.message().to_owned();
     }
     match std::error::Error::source(status) {
