@@ -47,6 +47,8 @@ const NOTICED_WITHIN_US: u64 = 1_000_000;
 /// As in the cluster file's defaults.
 const WAITER_GRACE_US: u64 = 5_000_000;
 
+/// What the SDK asks for with each acquire that waits.
+const CLAIM_TTL_MS: u32 = 10_000;
 /// The fastest and slowest clock of a round with drift.
 const DRIFT: (f64, f64) = (2.0, 0.5);
 
@@ -58,6 +60,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         server_rate_min,
         failover_us: NOTICED_WITHIN_US,
         waiter_grace_us: WAITER_GRACE_US,
+        claim_ttl_ms: CLAIM_TTL_MS,
         calm: evidence.quiet.clone(),
     };
     let history = merge(&evidence.records, evidence.tenures.clone(), &evidence.quiet, bounds);

@@ -13,6 +13,12 @@ pub struct History {
     /// What holders believed, where that was recorded: empty otherwise.
     #[serde(default)]
     pub beliefs: Vec<Belief>,
+    /// What session operations told beside their outcome, where that was recorded.
+    #[serde(default)]
+    pub lives: Vec<LifeNote>,
+    /// Copies of acquires that a server took in and answered with a grant, though they had been given up; where that was recorded.
+    #[serde(default)]
+    pub late_grants: Vec<LateGrant>,
     /// Every tenure that the service knows, read after the last operation; `None` if it was not read.
     pub tenures: Option<Vec<TenureRecord>>,
     /// The bounds that this run was to keep.
@@ -32,6 +38,30 @@ pub struct Belief {
     pub until_us: u64,
 }
 
+/// Of an acquire on a session that was granted, or of a heartbeat that was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifeNote {
+    /// As a place in the history.
+    pub operation: usize,
+    /// The session's life that the grant hangs on, or that the heartbeat named; 0: any.
+    pub life: u64,
+    /// The broken tokens that the answer to a heartbeat told.
+    pub broken: Vec<u64>,
+    /// There were more.
+    pub overflow: bool,
+}
+
+/// A copy of an acquire that was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateGrant {
+    /// Of the acquire.
+    pub request: u64,
+    /// What it got.
+    pub token: u64,
+    /// When a server took the copy in.
+    pub taken_us: u64,
+}
+
 /// What the run's environment was, and what may be expected of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bounds {
@@ -43,6 +73,9 @@ pub struct Bounds {
     pub failover_us: u64,
     /// Microseconds for which a waiter that nobody awaits any more keeps its place.
     pub waiter_grace_us: u64,
+    /// A grant out of the queue may live for no longer than this, in milliseconds, unless it is claimed; 0: none needs a claim.
+    #[serde(default)]
+    pub claim_ttl_ms: u32,
     /// Stretches without faults, from and to: late expiry is judged in these only.
     pub calm: Vec<(u64, u64)>,
 }
@@ -54,6 +87,7 @@ impl Default for Bounds {
             server_rate_min: 1.0,
             failover_us: 10_000_000,
             waiter_grace_us: 10_000_000,
+            claim_ttl_ms: 0,
             calm: Vec::new(),
         }
     }
@@ -63,6 +97,11 @@ impl Bounds {
     /// A lease of this TTL lives at least so long, in microseconds of the record's clock.
     pub fn shortest_us(&self, ttl_ms: u32) -> u64 {
         (f64::from(ttl_ms) * 1_000.0 / self.server_rate_max) as u64
+    }
+
+    /// What a grant that nobody was told of lives for at least: nobody claims it, if it waited.
+    pub fn unclaimed_ms(&self, ttl_ms: u32, wait_ms: u32) -> u32 {
+        if wait_ms > 0 && self.claim_ttl_ms > 0 { ttl_ms.min(self.claim_ttl_ms) } else { ttl_ms }
     }
 
     /// A lease of this TTL is noticed to be over after at most so long, in microseconds of the record's clock.
@@ -154,6 +193,11 @@ pub enum Call {
         /// Which.
         session: u64,
     },
+    /// The request is given up.
+    CancelWait {
+        /// Of the acquire.
+        request: u64,
+    },
 }
 
 /// One holder in the answer to a check.
@@ -203,6 +247,11 @@ pub enum Outcome {
     HeartbeatOk,
     /// Close.
     Closed,
+    /// Cancel.
+    Cancelled {
+        /// It had been granted, and the answer told so.
+        held: bool,
+    },
 }
 
 /// How a grant ended, as the service's history says.

@@ -137,9 +137,11 @@ impl<'a> Index<'a> {
             for (_, hold) in holds.range_mut((token, 0)..=(token, u64::MAX)) {
                 if matches!(operation.call, Call::Renew { .. }) {
                     if operation.result == Outcome::Renewed
-                        && let Call::Acquire { .. } = self.operation(hold.operation).call
+                        && let Call::Acquire { ttl_ms: asked_ms, session, .. } = self.operation(hold.operation).call
                         && let Outcome::Granted { ttl_ms, .. } = self.operation(hold.operation).result
                     {
+                        // What was to be claimed has the TTL that was asked for from then on.
+                        let ttl_ms = if session == 0 { asked_ms.max(ttl_ms) } else { ttl_ms };
                         let until_us = operation.invoke_us + self.history.bounds.shortest_us(ttl_ms);
                         hold.end_us = hold.end_us.max(until_us);
                     }

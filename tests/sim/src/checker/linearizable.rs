@@ -196,7 +196,9 @@ fn events(index: &Index<'_>, shard: u32, operations: &NameOperations) -> (Vec<Ev
         let asked = request.and_then(|request| index.requests.get(&request)).and_then(|all| all.first());
         let (at, from_us) = asked.map_or((0, 0), |&at| (at, index.operation(at).invoke_us));
         let (mode, ttl_ms) = match asked.map(|&at| &index.operation(at).call) {
-            Some(Call::Acquire { mode, ttl_ms, session: 0, .. }) => (*mode, *ttl_ms),
+            Some(Call::Acquire { mode, ttl_ms, wait_ms, session: 0, .. }) => {
+                (*mode, bounds.unclaimed_ms(*ttl_ms, *wait_ms))
+            }
             Some(Call::Acquire { mode, .. }) => (*mode, 0),
             _ => (Mode::Shared, 0),
         };

@@ -9,11 +9,13 @@ mod early_expiry;
 mod exclusion;
 mod fencing;
 mod fifo;
+mod given_up;
 mod history;
 mod idempotency;
 mod index;
 mod late_expiry;
 mod linearizable;
+mod session_life;
 mod tenures;
 #[cfg(test)]
 mod testing;
@@ -50,6 +52,10 @@ pub enum Invariant {
     Tenures,
     /// 12
     Convergence,
+    /// 13
+    SessionLife,
+    /// 14
+    GivenUp,
     /// Not numbered: when faults stop, everything serves again.
     Liveness,
     /// Not numbered: no replica stops by its own doing.
@@ -71,6 +77,8 @@ impl Invariant {
             Invariant::Fifo => "9 first come, first granted",
             Invariant::Tenures => "10 history",
             Invariant::Convergence => "12 equal index, equal state",
+            Invariant::SessionLife => "13 sessions hear what they lost",
+            Invariant::GivenUp => "14 given up, never granted",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",
         }
@@ -103,7 +111,7 @@ pub struct Verdict {
     pub undecided_names: Vec<String>,
 }
 
-/// Judges a history by invariants 1 to 10.
+/// Judges a history by invariants 1 to 10, 13 and 14.
 pub fn check(history: &History) -> Verdict {
     let index = Index::new(history);
     let mut verdict = Verdict::default();
@@ -122,6 +130,8 @@ pub fn check(history: &History) -> Verdict {
     fencing::check_closed_sessions(&index, found);
     idempotency::check(&index, found);
     tenures::check(&index, found);
+    session_life::check(&index, found);
+    given_up::check(&index, found);
     for (key, operations) in &index.names {
         match linearizable::check(&index, key.0, operations) {
             linearizable::Search::Fine => {}

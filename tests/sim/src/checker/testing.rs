@@ -113,6 +113,10 @@ impl Build {
         self.answered(client, "", ms, Call::CloseSession { session }, Outcome::Closed);
     }
 
+    pub fn cancel(&mut self, client: u32, request: u64, name: &str, ms: Range<u64>, held: bool) {
+        self.answered(client, name, ms, Call::CancelWait { request }, Outcome::Cancelled { held });
+    }
+
     pub fn check(&mut self, client: u32, name: &str, ms: Range<u64>, tokens: &[u64]) {
         self.check_waiters(client, name, ms, tokens, 0);
     }

@@ -1,7 +1,7 @@
 //! What clients do: take, keep, let go, look, break; forget, come late, and try again what they do not know the outcome of.
 
 use super::ask::{Answer, Ask, Done, What};
-use super::calls::{Act, Client, Held, Purpose, Role, Session, Settled};
+use super::calls::{Act, Client, Held, Life, Purpose, Role, Session, Settled};
 use super::{AUDITOR, Event, FaultKind, SECOND_US, World};
 use crate::checker::Belief;
 use client::lease::Lease;
@@ -14,6 +14,8 @@ use wire::v1::ErrorCode;
 /// Operations of one client at a time.
 const CALLS_MAX: usize = 4;
 const HELD_MAX: usize = 3;
+/// First leases that are to be claimed, in milliseconds.
+pub(crate) const CLAIM_TTL_MS: std::ops::Range<u32> = 600..1_500;
 
 impl World {
     pub(crate) fn begin_clients(&mut self) {
@@ -55,8 +57,9 @@ impl World {
                 self.faults.add(FaultKind::StaleHolder);
                 self.ask_named(id, name, what, Purpose::Nothing);
             }
-            Act::Beat { session, shard } => self.beat(id, session, shard),
+            Act::Beat { session, shard, life } => self.beat(id, session, shard, life),
             Act::Retake { name, request } => self.take(id, name, Some(request)),
+            Act::Revive { session, ttl_ms, shard, life } => self.revive(id, session, ttl_ms, shard, life),
         }
     }
 
@@ -103,7 +106,14 @@ impl World {
         };
         let what = match again.and_then(|request| self.asked_before(request)) {
             Some(before) => before,
-            None => What::Acquire { request, mode, ttl_ms, wait_ms, session },
+            None => {
+                let claim_ttl_ms = if wait_ms > 0 && self.rng.percent(40) {
+                    self.rng.range(CLAIM_TTL_MS.start.into(), CLAIM_TTL_MS.end.into()) as u32
+                } else {
+                    0
+                };
+                What::Acquire { request, mode, ttl_ms, wait_ms, session, claim_ttl_ms }
+            }
         };
         self.ask_named(id, name, what, Purpose::Take { name, fresh: again.is_none() });
     }
@@ -118,7 +128,7 @@ impl World {
                     Mode::Shared => locks::Mode::Shared,
                     Mode::Permits { count, limit } => locks::Mode::Permits { count, limit },
                 };
-                Some(What::Acquire { request, mode, ttl_ms, wait_ms, session })
+                Some(What::Acquire { request, mode, ttl_ms, wait_ms, session, claim_ttl_ms: 0 })
             }
             _ => None,
         })
@@ -136,8 +146,11 @@ impl World {
     }
 
     pub(crate) fn settled(&mut self, id: u32, settled: Settled) {
-        if let Purpose::Audit { name } = settled.purpose {
-            return self.audited(name, &settled);
+        match settled.purpose {
+            Purpose::Audit { name } => return self.audited(name, &settled),
+            Purpose::GiveUp => return self.gave_up(id, &settled),
+            Purpose::DieInQueue => return self.died_in_queue(id, &settled),
+            _ => {}
         }
         if self.ending.silent {
             return;
@@ -149,17 +162,20 @@ impl World {
             Purpose::Take { name, .. } => self.taken(id, name, &settled),
             Purpose::Renew { hold } => self.renewed(id, hold, &settled),
             Purpose::Release => self.released(id, &settled),
-            Purpose::Beat { session, shard } => self.beaten(id, session, shard, &settled.answer),
+            Purpose::Beat { session, shard } => self.beaten(id, session, shard, &settled),
+            Purpose::Revive { session, shard, life } => self.revived(id, session, shard, life, &settled.answer),
             Purpose::Look { name } => self.looked(id, name, &settled.answer),
-            Purpose::Audit { .. } | Purpose::Nothing => {}
+            Purpose::Audit { .. } | Purpose::GiveUp | Purpose::DieInQueue | Purpose::Nothing => {}
         }
     }
 
     fn taken(&mut self, id: u32, name: usize, settled: &Settled) {
         let What::Acquire { request, session, .. } = settled.ask.what else { unreachable!("only acquires take") };
         let Purpose::Take { fresh, .. } = &settled.purpose else { unreachable!("only takings are taken") };
-        let (token, ttl_ms, waited_ms) = match &settled.answer {
-            Ok(Done::Granted { token, ttl_ms, waited_ms }) => (*token, *ttl_ms, *waited_ms),
+        let (token, ttl_ms, waited_ms, claim_within_ms, life) = match &settled.answer {
+            Ok(Done::Granted { token, ttl_ms, waited_ms, claim_within_ms, life }) => {
+                (*token, *ttl_ms, *waited_ms, *claim_within_ms, *life)
+            }
             Err(error) => {
                 // Once, and within the time for which the table remembers what a request came to.
                 let spent_us = self.now_us - settled.first_sent_us;
@@ -169,6 +185,12 @@ impl World {
                     let after_us = self.rng.range(1_000, 2 * SECOND_US);
                     self.agenda
                         .push(self.now_us + after_us, Event::Act { client: id, act: Act::Retake { name, request } });
+                } else if settled.tries > 1 || error.code() == ErrorCode::OutcomeUnknown {
+                    // An earlier try may be on its way yet, unless all were answered as not done.
+                    if error.class() != wire::ErrorClass::Retry && self.rng.percent(40) {
+                        self.copy_late(id, (*settled.ask).clone());
+                    }
+                    self.give_up(id, &settled.ask);
                 }
                 if error.code() == ErrorCode::SessionLost {
                     self.lose_session(id, session);
@@ -182,8 +204,9 @@ impl World {
             return;
         }
         let hold = settled.operation;
-        // As the SDK's guard does: what waited, or was tried or asked for before, may have begun long ago, and is renewed first.
-        let known = *fresh && waited_ms == 0 && settled.tries == 1;
+        // As the SDK's guard does: what waited, or was tried or asked for before, may have begun long ago, and is renewed first;
+        // so is what is to be claimed, though it waited for less than a millisecond.
+        let known = *fresh && waited_ms == 0 && claim_within_ms == 0 && settled.tries == 1;
         let lease = known.then(|| Lease::new(instant(settled.first_sent_us), ms(ttl_ms)));
         client.held.push(Held { name, token, session, operation: hold, lease, ttl_ms });
         if session == 0 {
@@ -194,9 +217,23 @@ impl World {
         if session != 0 {
             let ours = client.session.as_mut().filter(|ours| ours.id == session);
             let Some(ours) = ours else { return };
-            if ours.shards.insert(shard) {
-                self.agenda.push(now_us, Event::Act { client: id, act: Act::Beat { session, shard } });
+            let known = ours.shards.get(&shard).map(|known| known.life);
+            if known != Some(life) {
+                let life = Life { life, broken_seen: 0 };
+                ours.shards.insert(shard, life);
+                let names = &self.names;
+                // What hangs on a former life is lost.
+                client.held.retain(|held| {
+                    known.is_none()
+                        || held.operation == hold
+                        || held.session != session
+                        || names[held.name].shard != shard
+                });
+                self.agenda.push(now_us, Event::Act { client: id, act: Act::Beat { session, shard, life } });
             }
+        }
+        if claim_within_ms > 0 {
+            self.faults.add(FaultKind::Claimed);
         }
         let fate = self.rng.below(100);
         let hold_us = self.rng.around(2 * SECOND_US);
@@ -284,23 +321,90 @@ impl World {
 
     // ---- sessions -------------------------------------------------------------------------------------------------
 
-    fn beat(&mut self, id: u32, session: u64, shard: ShardId) {
-        self.ask(
-            id,
-            Ask { name: String::new(), shard, what: What::Heartbeat { session } },
-            Purpose::Beat { session, shard },
-        );
+    fn beat(&mut self, id: u32, session: u64, shard: ShardId, life: Life) {
+        let Life { life, broken_seen } = life;
+        let what = What::Heartbeat { session, life, broken_seen };
+        self.ask(id, Ask { name: String::new(), shard, what }, Purpose::Beat { session, shard });
     }
 
-    fn beaten(&mut self, id: u32, session: u64, shard: ShardId, answer: &Answer) {
+    fn beaten(&mut self, id: u32, session: u64, shard: ShardId, settled: &Settled) {
+        let What::Heartbeat { life: asked, .. } = settled.ask.what else { unreachable!("only heartbeats beat") };
         let client = self.clients.get_mut(&id).expect("a client");
-        let Some(ours) = client.session.as_ref().filter(|ours| ours.id == session && !ours.forgotten) else { return };
-        let after_us = match answer {
-            Ok(_) => u64::from(ours.ttl_ms) * 1_000 / 3,
+        let Some(ours) = client.session.as_mut().filter(|ours| ours.id == session && !ours.forgotten) else { return };
+        let Some(life) = ours.shards.get_mut(&shard).filter(|life| life.life == asked) else { return };
+        let after_us = match &settled.answer {
+            Ok(Done::HeartbeatOk { broken_count, broken, .. }) => {
+                life.broken_seen = *broken_count;
+                let names = &self.names;
+                client.held.retain(|held| {
+                    names[held.name].shard != shard || held.session != session || !broken.contains(&held.token)
+                });
+                if !broken.is_empty() {
+                    self.faults.add(FaultKind::BreakTold);
+                }
+                u64::from(ours.ttl_ms) * 1_000 / 3
+            }
+            Ok(other) => unreachable!("a heartbeat that came to {other:?}"),
             Err(error) if error.code() == ErrorCode::SessionLost => return self.lose_session(id, session),
             Err(_) => u64::from(ours.ttl_ms) * 1_000 / 20,
         };
-        self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Beat { session, shard } });
+        let life = *life;
+        self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Beat { session, shard, life } });
+    }
+
+    // ---- giving up --------------------------------------------------------------------------------------------------
+
+    /// Tells the shard that an acquire is not wanted any more, until that is answered.
+    fn give_up(&mut self, id: u32, acquire: &Ask) {
+        let (What::Acquire { request, .. } | What::CancelWait { request, .. }) = acquire.what else {
+            unreachable!("only an acquire is given up")
+        };
+        let what = What::CancelWait { request, given_up: true };
+        self.ask(id, Ask { what, ..acquire.clone() }, Purpose::GiveUp);
+    }
+
+    fn gave_up(&mut self, id: u32, settled: &Settled) {
+        match &settled.answer {
+            // It was granted meanwhile, and nobody wants it.
+            Ok(Done::Cancelled { held: Some(token) }) => {
+                let what = What::Release { token: *token };
+                self.ask(id, Ask { what, ..(*settled.ask).clone() }, Purpose::Nothing);
+            }
+            Ok(_) => {}
+            Err(error) if error.class() == wire::ErrorClass::FixInput => {}
+            Err(_) => self.give_up(id, &settled.ask),
+        }
+    }
+
+    /// Whoever asked is dead by now: a grant out of the queue is nobody's. One that did not wait is let go.
+    fn died_in_queue(&mut self, id: u32, settled: &Settled) {
+        match &settled.answer {
+            Ok(Done::Granted { waited_ms: 1.., .. }) => self.faults.add(FaultKind::DiedInQueue),
+            Ok(Done::Granted { token, .. }) => {
+                let what = What::Release { token: *token };
+                self.ask(id, Ask { what, ..(*settled.ask).clone() }, Purpose::Nothing);
+            }
+            _ => self.give_up(id, &settled.ask),
+        }
+    }
+
+    /// An acquire with a session that expired long ago: it begins anew under its id.
+    fn revive(&mut self, id: u32, session: u64, ttl_ms: u32, shard: ShardId, life: Life) {
+        let Some(name) = self.names.iter().position(|name| name.shard == shard) else { return };
+        let request = self.number();
+        let mode = self.names[name].modes[0];
+        let what = What::Acquire { request, mode, ttl_ms, wait_ms: 2_000, session, claim_ttl_ms: 0 };
+        self.ask_named(id, name, what, Purpose::Revive { session, shard, life });
+    }
+
+    fn revived(&mut self, id: u32, session: u64, shard: ShardId, former: Life, answer: &Answer) {
+        if let Ok(Done::Granted { life, .. }) = answer
+            && *life != former.life
+        {
+            self.faults.add(FaultKind::SessionRevived);
+            let act = Act::Beat { session, shard, life: former };
+            self.agenda.push(self.now_us + 1_000, Event::Act { client: id, act });
+        }
     }
 
     /// It ended somewhere: a new one is opened for what comes next.
@@ -318,15 +422,22 @@ impl World {
         let Some(session) = client.session.take() else { return };
         client.held.retain(|held| held.session != session.id);
         let closes = self.rng.percent(50);
-        for shard in session.shards {
+        for (shard, life) in session.shards {
             if closes {
                 let what = What::CloseSession { session: session.id };
                 self.ask(id, Ask { name: String::new(), shard, what }, Purpose::Nothing);
             } else {
                 self.faults.add(FaultKind::SessionForgotten);
                 let after_us = u64::from(session.ttl_ms) * 1_000 + self.rng.range(0, 6 * SECOND_US);
-                let act = Act::Beat { session: session.id, shard };
+                let act = Act::Beat { session: session.id, shard, life };
                 self.agenda.push(self.now_us + after_us, Event::Act { client: id, act });
+                if self.rng.percent(50) {
+                    // Its end is forgotten by then, on the slowest clock.
+                    let memory_us = (REQUEST_MEMORY_MS + u64::from(session.ttl_ms) + 4_000) * 1_000;
+                    let after_us = (memory_us as f64 / self.chaos.rate_min) as u64 + self.rng.range(0, 5 * SECOND_US);
+                    let act = Act::Revive { session: session.id, ttl_ms: session.ttl_ms, shard, life };
+                    self.agenda.push(self.now_us + after_us, Event::Act { client: id, act });
+                }
             }
         }
     }

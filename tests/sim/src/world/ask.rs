@@ -24,6 +24,8 @@ pub(crate) enum What {
         ttl_ms: u32,
         wait_ms: u32,
         session: u64,
+        /// 0: a grant out of the queue needs no claim.
+        claim_ttl_ms: u32,
     },
     Renew {
         token: u64,
@@ -37,28 +39,33 @@ pub(crate) enum What {
     Check {
         linearizable: bool,
     },
+    /// `life` 0: any.
     Heartbeat {
         session: u64,
+        life: u64,
+        broken_seen: u64,
     },
     CloseSession {
         session: u64,
     },
-    /// Asked by gateways only.
+    /// `given_up`: by the client itself, and no gateway that lost it.
     CancelWait {
         request: u64,
+        given_up: bool,
     },
 }
 
 /// What it came to.
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
-    Granted { token: u64, ttl_ms: u32, waited_ms: u64 },
+    Granted { token: u64, ttl_ms: u32, waited_ms: u64, claim_within_ms: u32, life: u64 },
     Renewed,
     Released { already: bool },
     Broken,
     Holders { holders: Vec<(u64, u64)>, waiters: u32 },
-    HeartbeatOk,
+    HeartbeatOk { broken_count: u64, broken: Vec<u64>, overflow: bool },
     Closed,
+    Cancelled { held: Option<u64> },
 }
 
 pub(crate) type Answer = Result<Done, Box<Error>>;
@@ -93,22 +100,22 @@ impl Ask {
             What::Check { linearizable } => {
                 return Input::Read { ticket, query: Query::check(&self.name), linearizable };
             }
-            What::Acquire { request, mode, ttl_ms, wait_ms, session } => {
+            What::Acquire { request, mode, ttl_ms, wait_ms, session, claim_ttl_ms } => {
                 id = if session == 0 { String::new() } else { session_name(session) };
                 let request_id = RequestId(request.into());
                 let wait = wait_ms > 0;
-                let (owner, session, metadata, claim_ttl_ms) = ("sim", id.as_str(), "", 0);
+                let (owner, session, metadata) = ("sim", id.as_str(), "");
                 Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
             What::Renew { token } => Command::Renew { name, token: Token(token) },
             What::Release { token } => Command::Release { name, token: Token(token) },
             What::Break { token } => Command::Break { name, token: Token(token), by: "operator", reason: "simulated" },
-            What::Heartbeat { session } => {
+            What::Heartbeat { session, life, broken_seen } => {
                 id = session_name(session);
-                Command::Heartbeat { session: &id, life: LeaseId(0), broken_seen: 0 }
+                Command::Heartbeat { session: &id, life: LeaseId(life), broken_seen }
             }
-            What::CancelWait { request } => {
-                Command::CancelWait { name, request_id: RequestId(request.into()), given_up: false }
+            What::CancelWait { request, given_up } => {
+                Command::CancelWait { name, request_id: RequestId(request.into()), given_up }
             }
             What::CloseSession { session } => {
                 id = session_name(session);
@@ -149,12 +156,23 @@ impl Ask {
 
     fn done(&self, outcome: Outcome) -> Answer {
         match outcome {
-            Outcome::Granted(grant) => {
-                Ok(Done::Granted { token: grant.token.0, ttl_ms: grant.ttl_ms, waited_ms: grant.waited_ms })
+            Outcome::Granted(grant) if matches!(self.what, What::CancelWait { .. }) => {
+                Ok(Done::Cancelled { held: Some(grant.token.0) })
             }
+            Outcome::Granted(grant) => Ok(Done::Granted {
+                token: grant.token.0,
+                ttl_ms: grant.ttl_ms,
+                waited_ms: grant.waited_ms,
+                claim_within_ms: grant.claim_within_ms,
+                life: if grant.session.is_empty() { 0 } else { grant.lease.0 },
+            }),
             Outcome::Renewed { .. } => Ok(Done::Renewed),
             Outcome::Released { already } => Ok(Done::Released { already }),
-            Outcome::HeartbeatOk(_) => Ok(Done::HeartbeatOk),
+            Outcome::HeartbeatOk(alive) => Ok(Done::HeartbeatOk {
+                broken_count: alive.broken_count,
+                broken: alive.broken.iter().map(|token| token.0).collect(),
+                overflow: alive.broken_overflow,
+            }),
             Outcome::Closed { .. } => Ok(Done::Closed),
             Outcome::Broken(_) => Ok(Done::Broken),
             Outcome::Held { token, owner } if !matches!(self.what, What::Break { .. }) => {
@@ -167,8 +185,7 @@ impl Ask {
             Outcome::SessionLost => error(ErrorCode::SessionLost),
             Outcome::Conflict(_) => error(ErrorCode::InvalidArgument),
             Outcome::Full(_) => Err(Box::new(Error::busy("", 1_000))),
-            // Nobody awaits the answer to a cancelled wait.
-            Outcome::Cancelled | Outcome::NotWaiting => Ok(Done::Closed),
+            Outcome::Cancelled | Outcome::NotWaiting => Ok(Done::Cancelled { held: None }),
             Outcome::Queued | Outcome::Expired(_) | Outcome::Unheard => {
                 unreachable!("a leader answers none of these to a client: {outcome:?}")
             }

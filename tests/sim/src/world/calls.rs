@@ -1,13 +1,13 @@
 //! A client's operations: recorded, sent to a gateway, tried again by the real retry machine, and counted as the SDK counts.
 
 use super::ask::{Answer, Ask, Done, What};
-use super::{Event, Message, Place, World};
-use crate::checker::{Call as Asked, Holder, Mode, Operation, Outcome};
+use super::{Event, FaultKind, Message, Place, World};
+use crate::checker::{Call as Asked, Holder, LifeNote, Mode, Operation, Outcome};
 use client::lease::Lease;
 use client::retry::{Attempt, Decision, Failure, Policy};
 use locks::Mode as TableMode;
 use routing::ShardId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::ErrorClass;
 use wire::v1::ErrorCode;
@@ -40,11 +40,27 @@ pub(crate) enum Act {
     Beat {
         session: u64,
         shard: ShardId,
+        life: Life,
     },
     Retake {
         name: usize,
         request: u64,
     },
+    /// An acquire with a session that has long been left alone.
+    Revive {
+        session: u64,
+        ttl_ms: u32,
+        shard: ShardId,
+        life: Life,
+    },
+}
+
+/// What a client knows of its session on a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub life: u64,
+    /// Broken grants of that life, as far as it was told.
+    pub broken_seen: u64,
 }
 
 /// What an operation is for.
@@ -63,6 +79,16 @@ pub(crate) enum Purpose {
         session: u64,
         shard: ShardId,
     },
+    /// It begins a session anew, whose former life was this.
+    Revive {
+        session: u64,
+        shard: ShardId,
+        life: Life,
+    },
+    /// The request is not wanted any more, and may be granted.
+    GiveUp,
+    /// Its client is dead before its turn comes.
+    DieInQueue,
     Look {
         name: usize,
     },
@@ -90,7 +116,7 @@ pub(crate) struct Session {
     pub id: u64,
     pub ttl_ms: u32,
     /// Where it holds, or held, something.
-    pub shards: BTreeSet<ShardId>,
+    pub shards: BTreeMap<ShardId, Life>,
     /// Its client has stopped its heartbeats.
     pub forgotten: bool,
 }
@@ -260,6 +286,18 @@ impl World {
         }
     }
 
+    /// What an earlier try sent is still on its way somewhere, and comes when the client may have given it up. Nobody reads
+    /// the answer.
+    pub(crate) fn copy_late(&mut self, id: u32, ask: Ask) {
+        self.faults.add(FaultKind::LateCopy);
+        let gateway = 1 + self.rng.below(self.gateways.len() as u64) as u32;
+        let (after_us, call) = (self.rng.range(50_000, 1_500_000), self.number());
+        let (wait_ms, timeout_ms) = (ask.wait_ms().min(1_000), 3_000);
+        let message = Message::ClientRequest { call, ask: Arc::new(ask), timeout_ms, wait_ms };
+        let (from, to) = (Place::Client(id), Place::Gateway(gateway));
+        self.agenda.push(self.now_us + after_us, Event::Deliver { from, to, message });
+    }
+
     pub(crate) fn client_broken(&mut self, id: u32, try_number: u64, sent: bool) {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(number) = client.tries.remove(&try_number) else { return };
@@ -289,6 +327,7 @@ impl World {
             record.return_us = Some(self.now_us);
         }
         record.result = outcome;
+        self.note_life(call.operation, &call.ask, &answer);
         self.trace.mix(call.operation as u64);
         let operation = call.operation;
         self.trace.line(self.now_us, || {
@@ -305,9 +344,30 @@ impl World {
     }
 }
 
+impl World {
+    /// What the judge is to know of sessions and given-up requests.
+    fn note_life(&mut self, operation: usize, ask: &Ask, answer: &Answer) {
+        let note = match (&ask.what, answer) {
+            (What::Acquire { session: 1.., .. }, Ok(Done::Granted { life, .. })) => {
+                LifeNote { operation, life: *life, ..LifeNote::default() }
+            }
+            (What::Heartbeat { life, .. }, Ok(Done::HeartbeatOk { broken, overflow, .. })) => {
+                LifeNote { operation, life: *life, broken: broken.clone(), overflow: *overflow }
+            }
+            (What::CancelWait { request, given_up: true }, Ok(Done::Cancelled { held: None })) => {
+                self.faults.add(FaultKind::GivenUp);
+                self.given_up.insert(*request);
+                return;
+            }
+            _ => return,
+        };
+        self.history.lives.push(note);
+    }
+}
+
 fn asked(what: &What) -> Asked {
     match *what {
-        What::Acquire { request, mode, ttl_ms, wait_ms, session } => {
+        What::Acquire { request, mode, ttl_ms, wait_ms, session, .. } => {
             let mode = match mode {
                 TableMode::Exclusive => Mode::Exclusive,
                 TableMode::Shared => Mode::Shared,
@@ -319,15 +379,18 @@ fn asked(what: &What) -> Asked {
         What::Release { token } => Asked::Release { token },
         What::Break { token } => Asked::Break { token },
         What::Check { linearizable } => Asked::Check { linearizable },
-        What::Heartbeat { session } => Asked::Heartbeat { session },
+        What::Heartbeat { session, .. } => Asked::Heartbeat { session },
         What::CloseSession { session } => Asked::CloseSession { session },
-        What::CancelWait { .. } => unreachable!("clients of the simulation leave that to gateways"),
+        What::CancelWait { request, .. } => Asked::CancelWait { request },
     }
 }
 
 fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
     match answer {
-        Ok(Done::Granted { token, ttl_ms, .. }) => Outcome::Granted { token: *token, ttl_ms: *ttl_ms },
+        // What is to be claimed is good for that long.
+        Ok(Done::Granted { token, claim_within_ms: ttl_ms @ 1.., .. } | Done::Granted { token, ttl_ms, .. }) => {
+            Outcome::Granted { token: *token, ttl_ms: *ttl_ms }
+        }
         Ok(Done::Renewed) => Outcome::Renewed,
         Ok(Done::Released { already }) => Outcome::Released { already: *already },
         Ok(Done::Broken) => Outcome::Broken,
@@ -335,8 +398,9 @@ fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
             holders: holders.iter().map(|&(token, request)| Holder { token, request: Some(request) }).collect(),
             waiters: *waiters,
         },
-        Ok(Done::HeartbeatOk) => Outcome::HeartbeatOk,
+        Ok(Done::HeartbeatOk { .. }) => Outcome::HeartbeatOk,
         Ok(Done::Closed) => Outcome::Closed,
+        Ok(Done::Cancelled { held }) => Outcome::Cancelled { held: held.is_some() },
         Err(error) => match error.class() {
             ErrorClass::Retry => Outcome::NotDone,
             ErrorClass::TryLater | ErrorClass::FixInput => Outcome::Refused,

@@ -6,16 +6,23 @@
 use super::ask::{Ask, Done, What};
 use super::calls::{Purpose, Settled};
 use super::node::{Node, OWN_TICKETS};
-use super::{AUDITOR, Event, Name, SECOND_US, World};
+use super::{AUDITOR, Event, FaultKind, Name, SECOND_US, World};
 use crate::checker::{End, Invariant, TenureRecord, Violation};
 use locks::EndKind;
-use routing::ShardId;
+use routing::{NodeId, ShardId};
 use shard::{Answer as Read, Input, Query, Reply};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use storage::Engine;
 
 /// From the last fault to every shard serving again.
 const SERVES_WITHIN_US: u64 = 45 * SECOND_US;
+/// Clients have fallen silent for so long: what they asked for is answered.
+const SETTLED_US: u64 = 9 * SECOND_US;
+/// From then on, every lease is over within the longest TTL, what moves of leadership cost, and an election.
+const ABANDONED_WITHIN_US: u64 = (6 + 8) * SECOND_US;
+/// What a dead client asks for in the queue: far longer than the end waits, unless it must be claimed.
+const DEAD_TTL_MS: u32 = 240_000;
+const DEAD_CLAIM_MS: u32 = 700;
 /// From the last question to replicas that stand level: the last leases end meanwhile.
 const CONVERGES_WITHIN_US: u64 = 10 * SECOND_US;
 
@@ -23,22 +30,102 @@ const CONVERGES_WITHIN_US: u64 = 10 * SECOND_US;
 pub(crate) struct Ending {
     /// Clients do nothing new.
     pub silent: bool,
+    /// Leadership moves until then, and what was abandoned must be gone. Terms at the start, and tokens, by shard.
+    restless_until_us: u64,
+    terms: BTreeMap<ShardId, u64>,
+    abandoned: BTreeMap<ShardId, u64>,
     /// Names not yet had by the auditor.
     open: BTreeSet<usize>,
+    /// Names for which a client has died in the queue, and those that are to be had once more after that.
+    died: BTreeSet<usize>,
+    held: BTreeMap<usize, u64>,
+    once_more: BTreeSet<usize>,
     /// By then all must be well.
     until_us: u64,
     /// By then the replicas must stand level.
     converged_by_us: u64,
 }
 
+/// Beside the numbered stages.
+const RESTLESS: u32 = 10;
+const ABANDONED: u32 = 11;
+/// And on: of the name with that number.
+const RELEASE: u32 = 100;
+
 impl World {
     pub(crate) fn begin_ending(&mut self) {
         self.trace.line(self.now_us, || "----      faults stop, clients fall silent".to_owned());
         self.ending.silent = true;
         self.ending.open = (0..self.names.len()).collect();
+        if self.rng.percent(60) {
+            self.ending.restless_until_us = self.now_us + SETTLED_US + ABANDONED_WITHIN_US;
+            self.ending.terms = self.terms();
+            self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: RESTLESS });
+            self.agenda.push(self.now_us + SETTLED_US, Event::Ending { stage: ABANDONED });
+            return;
+        }
+        self.begin_audit();
+    }
+
+    fn begin_audit(&mut self) {
         self.ending.until_us = self.now_us + self.serves_within_us();
         self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 0 });
         self.agenda.push(self.ending.until_us, Event::Ending { stage: 1 });
+    }
+
+    // ---- leadership that moves more often than any TTL passes --------------------------------------------------------
+
+    fn terms(&self) -> BTreeMap<ShardId, u64> {
+        let term = |shard: ShardId| {
+            let of = |node: &Node| node.replicas.get(&shard).map_or(0, |replica| replica.status().term);
+            self.nodes.values().map(of).max().unwrap_or(0)
+        };
+        self.map.shards().map(|(shard, _)| (shard, term(shard))).collect()
+    }
+
+    /// Each shard's leader hands over to another node that is up.
+    fn move_on(&mut self) {
+        let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
+        for shard in shards {
+            let up: Vec<u64> = self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
+            let Some(leader) = up.iter().copied().find(|id| self.nodes[id].leads(shard)) else { continue };
+            let others: Vec<u64> = up.into_iter().filter(|id| *id != leader).collect();
+            if !others.is_empty() {
+                let to = NodeId(*self.rng.pick(&others));
+                self.tell(leader, shard, Input::Transfer { to });
+            }
+        }
+    }
+
+    /// What clients had left when they had been silent for a while is not held any more, though leadership moved all the time.
+    fn judge_abandoned(&mut self) {
+        let moves = self.terms().iter().map(|(shard, term)| term - self.ending.terms[shard]).min().unwrap_or(0);
+        // Where elections kept failing there was no leader to end anything.
+        if moves < 8 {
+            return;
+        }
+        self.faults.add(FaultKind::LeadersRestless);
+        for at in 0..self.names.len() {
+            let (name, shard) = (self.names[at].name.clone(), self.names[at].shard);
+            let Some(leader) = self.nodes.values().find(|node| node.leads(shard)).map(|node| node.id) else { continue };
+            let holders = self.holders_at(leader, shard, &name);
+            if let Some(token) = holders.into_iter().find(|token| *token <= self.ending.abandoned[&shard]) {
+                let what = format!(
+                    "{name:?}: token {token} was abandoned {} s ago, and is held: leadership moved {moves} times meanwhile",
+                    ABANDONED_WITHIN_US / SECOND_US
+                );
+                let violation = Violation { invariant: Invariant::BoundedLateExpiry, what, operations: Vec::new() };
+                self.violations.push(violation);
+            }
+        }
+    }
+
+    fn holders_at(&mut self, id: u64, shard: ShardId, name: &str) -> Vec<u64> {
+        let found = self.look_at(id, shard, Query::check(name), false);
+        match found {
+            Some(Read::Check { holders, .. }) => holders.iter().map(|grant| grant.token.0).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Slow clocks make everything late. (The auditor waits longer, so that a wait that ends does not help out.)
@@ -48,6 +135,23 @@ impl World {
 
     pub(crate) fn ending_stage(&mut self, stage: u32) {
         match stage {
+            RESTLESS if self.now_us < self.ending.restless_until_us => {
+                self.move_on();
+                let after_us = self.rng.range(8 * SECOND_US / 10, 15 * SECOND_US / 10);
+                self.agenda.push(self.now_us + after_us, Event::Ending { stage });
+            }
+            RESTLESS => {
+                self.judge_abandoned();
+                self.begin_audit();
+            }
+            ABANDONED => {
+                let last = |shard: ShardId| {
+                    let of = |node: &Node| node.replicas.get(&shard).map_or(0, |replica| replica.status().last_token);
+                    self.nodes.values().map(of).max().unwrap_or(0)
+                };
+                self.ending.abandoned = self.map.shards().map(|(shard, _)| (shard, last(shard))).collect();
+            }
+            RELEASE.. => self.let_go(stage - RELEASE),
             0 => {
                 for name in self.ending.open.clone() {
                     self.audit(name);
@@ -95,21 +199,50 @@ impl World {
 
     fn audit(&mut self, name: usize) {
         let request = self.number();
-        let mode = locks::Mode::Exclusive;
-        let mode =
-            if self.names[name].modes.contains(&mode) { mode } else { locks::Mode::Permits { count: 3, limit: 3 } };
-        let what = What::Acquire { request, mode, ttl_ms: 3_000, wait_ms: 200_000, session: 0 };
+        let mode = self.whole(name);
+        let what = What::Acquire { request, mode, ttl_ms: 6_000, wait_ms: 200_000, session: 0, claim_ttl_ms: 0 };
         let ask = Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what };
+        self.ask(AUDITOR, ask, Purpose::Audit { name });
+    }
+
+    /// All of a name.
+    fn whole(&self, name: usize) -> locks::Mode {
+        let mode = locks::Mode::Exclusive;
+        if self.names[name].modes.contains(&mode) { mode } else { locks::Mode::Permits { count: 3, limit: 3 } }
+    }
+
+    /// Behind the auditor, somebody queues who will be dead when the turn comes.
+    fn queue_and_die(&mut self, name: usize, token: u64) {
+        self.ending.died.insert(name);
+        self.ending.held.insert(name, token);
+        let (request, mode) = (self.number(), self.whole(name));
+        let (ttl_ms, wait_ms, claim_ttl_ms) = (DEAD_TTL_MS, 30_000, DEAD_CLAIM_MS);
+        let what = What::Acquire { request, mode, ttl_ms, wait_ms, session: 0, claim_ttl_ms };
+        let ask = Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what };
+        self.ask(AUDITOR, ask, Purpose::DieInQueue);
+        self.agenda.push(self.now_us + 3 * SECOND_US / 2, Event::Ending { stage: RELEASE + name as u32 });
+    }
+
+    fn let_go(&mut self, name: u32) {
+        let name = name as usize;
+        let Some(token) = self.ending.held.remove(&name) else { return };
+        self.ending.once_more.insert(name);
+        let ask =
+            Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what: What::Release { token } };
         self.ask(AUDITOR, ask, Purpose::Audit { name });
     }
 
     pub(crate) fn audited(&mut self, name: usize, settled: &Settled) {
         match (&settled.ask.what, &settled.answer) {
+            (What::Acquire { .. }, Ok(Done::Granted { token, .. })) if !self.ending.died.contains(&name) => {
+                self.queue_and_die(name, *token);
+            }
             (What::Acquire { .. }, Ok(Done::Granted { token, .. })) => {
                 let what = What::Release { token: *token };
                 let ask = Ask { what, ..(*settled.ask).clone() };
                 self.ask(AUDITOR, ask, Purpose::Audit { name });
             }
+            (What::Release { .. }, Ok(_)) if self.ending.once_more.remove(&name) => self.audit(name),
             (What::Release { .. }, Ok(_)) => {
                 let ask = Ask { what: What::Check { linearizable: true }, ..(*settled.ask).clone() };
                 self.ask(AUDITOR, ask, Purpose::Audit { name });
@@ -147,24 +280,34 @@ impl World {
         Some(tenures)
     }
 
-    fn tenures_of(&mut self, id: u64, shard: ShardId, name: &str) -> Vec<TenureRecord> {
+    /// What a replica's table answers, as it is. `last`: nobody dies any more, and what is to be written is written at once.
+    fn look_at(&mut self, id: u64, shard: ShardId, query: Query, last: bool) -> Option<Read> {
+        let ticket = OWN_TICKETS + self.number();
         let node = self.nodes.get_mut(&id).expect("a node");
         let now = node.clock.read(self.now_us);
+        node.inbox.entry(shard).or_default().push(Input::Read { ticket, query, linearizable: false });
+        let inputs = node.inbox.get_mut(&shard).map(std::mem::take).unwrap_or_default();
+        let mut outputs = node.replicas.get_mut(&shard)?.step(now, inputs).ok()?;
+        if last && let Some(write) = outputs.write.take() {
+            let _ = node.disk.engine.write(&[write.write]);
+        }
+        let (mine, others) = outputs.replies.into_iter().partition(|(other, _)| *other == ticket);
+        let mine: Vec<(u64, Reply)> = mine;
+        self.dispatch(id, shard, shard::Outputs { replies: others, ..outputs });
+        mine.into_iter().find_map(|(_, reply)| match reply {
+            Reply::Read { answer, .. } => Some(answer),
+            _ => None,
+        })
+    }
+
+    fn tenures_of(&mut self, id: u64, shard: ShardId, name: &str) -> Vec<TenureRecord> {
         let query = Query::History { name: name.to_owned(), limit: usize::MAX };
-        let question = Input::Read { ticket: OWN_TICKETS, query, linearizable: false };
-        let replica = node.replicas.get_mut(&shard).expect("the leader's replica");
-        let outputs = replica.step(now, [question]).unwrap_or_default();
-        if let Some(write) = outputs.write {
-            let _ = node.disk.engine.write(&[write.write]); // nobody dies any more
-        }
-        let replies = outputs.replies;
         let mut found = Vec::new();
-        for (_, reply) in replies {
-            if let Reply::Read { answer: Read::History { ended, current }, .. } = reply {
-                found.extend(ended.into_iter().map(|tenure| (tenure.grant, Some(tenure.end))));
-                found.extend(current.into_iter().map(|grant| (grant, None)));
-            }
+        if let Some(Read::History { ended, current }) = self.look_at(id, shard, query, true) {
+            found.extend(ended.into_iter().map(|tenure| (tenure.grant, Some(tenure.end))));
+            found.extend(current.into_iter().map(|grant| (grant, None)));
         }
+        let node = &self.nodes[&id];
         let in_memory: BTreeSet<u64> = found.iter().map(|(grant, _)| grant.token.0).collect();
         for record in node.disk.engine.history(shard, name, usize::MAX).expect("memory can be read") {
             let tenure = locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure)

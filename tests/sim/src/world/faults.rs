@@ -64,6 +64,13 @@ kinds! {
     WallJump "wall clock jump",
     LeaderMoved "leadership moved",
     SnapshotSent "snapshot needed",
+    LeadersRestless "leadership moved every second",
+    LateCopy "late copy of a request",
+    GivenUp "request given up in doubt",
+    SessionRevived "session begun anew under its id",
+    BreakTold "break told to its session",
+    Claimed "queued grant claimed",
+    DiedInQueue "client dead before its turn",
 }
 
 /// How often each kind happened.

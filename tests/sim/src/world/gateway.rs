@@ -226,7 +226,7 @@ impl World {
             && gateway.up
         {
             let (name, shard) = (call.ask.name.clone(), call.ask.shard);
-            let ask = Arc::new(Ask { name, shard, what: What::CancelWait { request } });
+            let ask = Arc::new(Ask { name, shard, what: What::CancelWait { request, given_up: false } });
             let own = self.number();
             self.gateway_request(id, client, own, ask, CANCEL_TIMEOUT_MS, 0);
         }

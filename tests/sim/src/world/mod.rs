@@ -31,7 +31,7 @@ use network::{Fate, Network, Place};
 use node::Node;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use shard::Ticket;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trace::Trace;
 
@@ -152,6 +152,8 @@ pub(crate) struct World {
     pub history: History,
     pub samples: Vec<Sample>,
     pub violations: Vec<Violation>,
+    /// Requests whose cancel was answered, and not with a grant.
+    pub given_up: BTreeSet<u64>,
     pub faults: FaultCounts,
     pub chaos: Chaos,
     pub ending: ending::Ending,
@@ -200,6 +202,7 @@ impl World {
             history: History::default(),
             samples: Vec::new(),
             violations: Vec::new(),
+            given_up: BTreeSet::new(),
             faults: FaultCounts::default(),
             chaos,
             ending: ending::Ending::default(),
@@ -222,6 +225,7 @@ impl World {
             server_rate_min: world.chaos.rate_min,
             failover_us: 20 * SECOND_US,
             waiter_grace_us: settings.waiter_grace_ms * 1_000 * 2,
+            claim_ttl_ms: actors::CLAIM_TTL_MS.start,
             calm: Vec::new(),
         };
         world

@@ -5,9 +5,9 @@ use super::clock::Clock;
 use super::disk::{CrashLoss, Disk, Job, Then};
 use super::reseed::{HELLO_TICKS, incarnation_of};
 use super::{Event, FaultKind, Message, Place, World};
-use crate::checker::{Invariant, Sample, Violation};
+use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::rng::Rng;
-use crate::world::ask::Ask;
+use crate::world::ask::{Ask, Done, What};
 use routing::{NodeId, ShardId};
 use shard::{
     Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket, join_snapshot, split_snapshot,
@@ -63,7 +63,8 @@ pub(crate) struct Node {
     pub replicas: BTreeMap<ShardId, Replica>,
     pub inbox: BTreeMap<ShardId, Vec<Input>>,
     pub step_due: BTreeSet<ShardId>,
-    pub pending: BTreeMap<Ticket, (Place, Arc<Ask>)>,
+    /// From whom, what, and when it was taken.
+    pub pending: BTreeMap<Ticket, (Place, Arc<Ask>, u64)>,
     pub boot: u64,
     pub paused_until_us: u64,
     /// It stopped by itself, and stays down.
@@ -199,7 +200,7 @@ impl World {
         }
         let pending = std::mem::take(&mut node.pending);
         self.trace.line(self.now_us, || format!("node {id}    dies (power cut: {power_cut}, disk: {loss:?})"));
-        for (ticket, (from, _)) in pending {
+        for (ticket, (from, ..)) in pending {
             // The operating system resets its connections; after a power cut nobody says anything.
             if !power_cut {
                 self.send(Place::Node(id), from, Message::Broken { ticket, sent: true });
@@ -264,7 +265,7 @@ impl World {
         }
     }
 
-    fn dispatch(&mut self, id: u64, shard: ShardId, outputs: Outputs) {
+    pub(crate) fn dispatch(&mut self, id: u64, shard: ShardId, outputs: Outputs) {
         if let Some(leadership) = outputs.leadership {
             self.trace.mix(leadership.term << 8 | u64::from(leadership.is_me));
             self.trace.line(self.now_us, || {
@@ -306,8 +307,13 @@ impl World {
             return;
         }
         let node = self.nodes.get_mut(&id).expect("a node");
-        let Some((from, ask)) = node.pending.remove(&ticket) else { return };
+        let Some((from, ask, taken_us)) = node.pending.remove(&ticket) else { return };
         let answer = ask.answer(NodeId(id), reply);
+        if let (What::Acquire { request, .. }, Ok(Done::Granted { token, .. })) = (&ask.what, &answer)
+            && self.given_up.contains(request)
+        {
+            self.history.late_grants.push(LateGrant { request: *request, token: *token, taken_us });
+        }
         self.send(Place::Node(id), from, Message::Reply { ticket, answer });
     }
 
@@ -388,13 +394,13 @@ impl World {
         }
         let give_up_at_ms = node.clock.read(self.now_us).mono_ms + (give_up_us - self.now_us) / 1_000;
         let (shard, input) = (ask.shard, ask.input(ticket, left_ms, give_up_at_ms));
-        node.pending.insert(ticket, (from, ask));
+        node.pending.insert(ticket, (from, ask, self.now_us));
         self.tell(id, shard, input);
     }
 
     fn take_detach(&mut self, id: u64, ticket: Ticket) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        if let Some((_, ask)) = node.pending.remove(&ticket) {
+        if let Some((_, ask, _)) = node.pending.remove(&ticket) {
             self.tell(id, ask.shard, Input::Detach { ticket });
         }
     }
@@ -402,7 +408,7 @@ impl World {
     /// A gateway's connections to a node are gone.
     pub(crate) fn drop_streams(&mut self, id: u64, gateway: Place) {
         let pending = &self.nodes[&id].pending;
-        let gone: Vec<Ticket> = pending.iter().filter(|(_, (from, _))| *from == gateway).map(|(t, _)| *t).collect();
+        let gone: Vec<Ticket> = pending.iter().filter(|(_, (from, ..))| *from == gateway).map(|(t, _)| *t).collect();
         for ticket in gone {
             self.take_detach(id, ticket);
         }
