@@ -2,6 +2,7 @@
 
 pub use crate::bench::args::Bench;
 use crate::duration;
+use crate::lock::at_start::AtStart;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use routing::Address;
 use std::ffi::{OsStr, OsString};
@@ -15,8 +16,10 @@ Exit codes:
   1  error: no quorum, no connection, outcome unknown, …
   2  usage: the command line, or a value on it, is not valid
   3  the lock is held by another, or the wait timed out
-  4  fenced: not the owner (any more), expired, or session lost
-`lock` passes on the exit code of its command; 128 + N if signal N ended it.";
+  4  fenced: not the owner (any more), expired, or session lost; `lock`: the lock was lost and the command ended
+  5  `lock`: the command would run as another user, out of reach of a signal: it was not started
+  6  `lock`: a process of the command was out of reach, and may run on without the lock
+`lock` passes on the exit code of its command; 128 + N if signal N ended it, 126 and 127 if it could not be run.";
 
 /// Palisade: a sharded lock service with fencing tokens.
 #[derive(Debug, Parser)]
@@ -61,6 +64,9 @@ pub enum Command {
     /// The cluster's state, and its file
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Keep a lock and the job that runs under it (used by `lock`)
+    #[command(name = "__guard", hide = true)]
+    Guard(Guard),
     /// Become a command that dies with its parent (used by `lock`)
     #[command(name = "__exec", hide = true)]
     Exec(Exec),
@@ -94,6 +100,22 @@ pub enum Mode {
     Exclusive,
     /// Together with other shared holders
     Shared,
+    /// With some of the permits of a semaphore
+    Semaphore,
+}
+
+/// How a lock is to be held.
+#[derive(Clone, Debug, Args)]
+pub struct Held {
+    /// How to hold it
+    #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
+    pub mode: Mode,
+    /// Of a semaphore: how many permits to take [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub permits: Option<u32>,
+    /// Of a semaphore: how many permits there are; all its holders name the same number [default: as --permits]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
 }
 
 /// How true an answer must be.
@@ -166,7 +188,7 @@ pub struct Gateway {
 pub struct Acquire {
     /// The resource: 1 to 512 bytes; names with the same {tag} share a shard
     pub name: String,
-    /// Who asks, for others to see [default: user@host]
+    /// Who asks, for others to see [default: user@host:pid]
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How long the lock lives without renewal: 100ms to 24h
@@ -175,9 +197,8 @@ pub struct Acquire {
     /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
-    /// How to hold it
-    #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
-    pub mode: Mode,
+    #[command(flatten)]
+    pub held: Held,
     /// Hang it on this session, whose heartbeats keep it. Repeat the session's --ttl: the first acquire on a shard makes
     /// the session known there
     #[arg(long, value_name = "ID")]
@@ -230,10 +251,18 @@ pub struct Release {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-COMMAND runs in its own process group with PALISADE_TOKEN and PALISADE_RESOURCE set. SIGINT and SIGTERM are passed on to it.
+COMMAND runs as if started directly, with PALISADE_TOKEN and PALISADE_RESOURCE set: same process group and terminal, same \
+ignored and blocked signals. Signals to `palisade lock` are passed on to it.
 
-If the lock cannot be renewed, COMMAND gets SIGTERM while the lock is still surely held, and SIGKILL before it can be \
-another's: a short TTL leaves it little time to clean up.")]
+The lock is held until COMMAND and all processes that it started have ended, in whatever group or session they are. If \
+`palisade lock` was told to end (HUP, INT, QUIT, TERM), what COMMAND leaves gets SIGTERM when COMMAND has ended.
+
+If the lock cannot be renewed, all these processes get SIGTERM while the lock is still surely held, and SIGKILL before it can \
+be another's: a short TTL leaves little time to clean up. They get SIGKILL if `palisade lock` itself is killed.
+
+Exit codes: the command's own, or 128 + N if signal N ended it; 126 and 127 if it could not be run; 3 the lock is held by \
+another; 4 the lock was lost and the command ended; 5 the command would run as another user, so it was not started; 6 a \
+process of the command was out of reach of a signal, and may run on without the lock.")]
 pub struct Lock {
     /// The resource
     pub name: String,
@@ -243,20 +272,23 @@ pub struct Lock {
     /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
-    /// Who asks, for others to see [default: user@host]
+    /// Who asks, for others to see [default: user@host:pid]
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
-    /// How to hold it
-    #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
-    pub mode: Mode,
+    #[command(flatten)]
+    pub held: Held,
     /// A note for whoever looks [default: the command]
     #[arg(long)]
     pub metadata: Option<String>,
+    /// Let COMMAND and what it starts become another user (sudo), and so get out of reach: it may then run on when the lock
+    /// is lost. Without it, a command that is setuid is refused, and setuid programs do not gain privileges in the job
+    #[arg(long)]
+    pub allow_setuid: bool,
     #[command(flatten)]
     pub gateways: Gateways,
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -327,7 +359,7 @@ impl Session {
 
 #[derive(Debug, Args)]
 pub struct SessionOpen {
-    /// Who asks, for others to see [default: user@host]
+    /// Who asks, for others to see [default: user@host:pid]
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How long the session lives without a heartbeat: 100ms to 24h
@@ -374,16 +406,41 @@ pub struct ClusterCheck {
 }
 
 #[derive(Debug, Args)]
+pub struct Guard {
+    /// The descriptor that signals are read from
+    #[arg(long)]
+    pub control: i32,
+    /// The process that passes them on
+    #[arg(long)]
+    pub front: i32,
+    /// Its process group, for the job
+    #[arg(long)]
+    pub group: i32,
+    /// What it was started with
+    #[arg(long)]
+    pub at_start: AtStart,
+    /// Its command line, from `lock` on
+    #[arg(last = true, required = true)]
+    pub words: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
 pub struct Exec {
     /// Whose death is ours
     #[arg(long)]
-    pub parent: u32,
-    /// Take the terminal's foreground
+    pub parent: i32,
+    /// The process group to join
     #[arg(long)]
-    pub foreground: bool,
+    pub group: i32,
+    /// What to start the command with
+    #[arg(long)]
+    pub at_start: AtStart,
+    /// Programs that are setuid gain nothing
+    #[arg(long)]
+    pub no_new_privs: bool,
     /// What to become
     #[arg(last = true, required = true)]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Reads a command line. An empty variable counts as none, as files of compose, systemd and charts write `VAR=` for that.
@@ -432,12 +489,24 @@ fn token(text: &str) -> Result<u64, String> {
 
 fn who(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("it is empty: say who asks; if neither the option nor its variable is set, it is user@host".into());
+        return Err(
+            "it is empty: say who asks; if neither the option nor its variable is set, it is user@host:pid".into()
+        );
     }
     Ok(text.to_owned())
 }
 
-/// `user@host`: who asks, when nothing else is said.
+/// `user@host:pid`: the owner when none is said. Two jobs of one user on one host are told apart.
+pub fn owner_of(pid: u32) -> String {
+    format!("{}:{pid}", user_at_host())
+}
+
+/// As [`owner_of`], for this process.
+pub fn default_owner() -> String {
+    owner_of(std::process::id())
+}
+
+/// `user@host`: a person who asks, when nothing else is said.
 pub fn user_at_host() -> String {
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
@@ -486,6 +555,22 @@ mod tests {
         assert_eq!((lock.ttl, lock.command.len()), (5_000, 3));
         assert!(Cli::try_parse_from(["palisade", "lock", "a", "sh"]).is_err());
         assert!(Cli::try_parse_from(["palisade", "lock", "a", "--"]).is_err());
+    }
+
+    #[test]
+    fn the_guard_gets_the_command_line_of_lock_as_it_was_written() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(vec![b'c', 0xe9]);
+        let words = ["lock", "a", "--ttl", "5s", "--", "sh", "--", "--json"].map(OsString::from);
+        let words: Vec<OsString> = words.into_iter().chain([odd]).collect();
+        let start =
+            ["palisade", "__guard", "--control", "7", "--front", "2", "--group", "2", "--at-start", "1.0.0", "--"];
+        let line = start.map(OsString::from).into_iter().chain(words.clone());
+        let Command::Guard(guard) = Cli::try_parse_from(line).unwrap().command else { panic!("__guard was written") };
+        assert_eq!(guard.words, words);
+        let again = std::iter::once("palisade".into()).chain(guard.words);
+        let Command::Lock(lock) = Cli::try_parse_from(again).unwrap().command else { panic!("lock was written") };
+        assert_eq!(lock.command, words[5..]);
     }
 
     #[test]

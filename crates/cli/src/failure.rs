@@ -18,6 +18,10 @@ pub enum Exit {
     Held = 3,
     /// Not the owner (any more), expired, session lost.
     Fenced = 4,
+    /// `lock`: the command could not be ended, so it was not started.
+    WouldEscape = 5,
+    /// `lock`: a process of the command was, or is, out of reach.
+    Escaped = 6,
     /// A node ended itself, or was ended, because its disk does not finish a write (`EX_IOERR` of sysexits.h).
     DiskHangs = 74,
 }
@@ -82,13 +86,17 @@ impl Failure {
         } else if json {
             emit(&serde_json::json!({ "error": self }).to_string());
         } else {
-            let lines = |text: &str| text.lines().map(one_line).collect::<Vec<_>>().join("\n");
-            let mut told = format!("error: {}\n", lines(&self.message));
-            if !self.next.is_empty() {
-                told += &format!("  next: {}\n", lines(&self.next));
-            }
             // The exit code says it too, if nobody reads this.
-            let _ = std::io::stderr().write_all(told.as_bytes());
+            let _ = std::io::stderr().write_all(self.for_people().as_bytes());
+        }
+    }
+
+    /// What happened, and what to do next. No character of a name can do more than be shown.
+    pub fn for_people(&self) -> String {
+        let lines = |text: &str| text.lines().map(one_line).collect::<Vec<_>>().join("\n");
+        match self.next.as_str() {
+            "" => format!("error: {}\n", lines(&self.message)),
+            next => format!("error: {}\n  next: {}\n", lines(&self.message), lines(next)),
         }
     }
 }

@@ -16,6 +16,11 @@ pub fn start(command: &Command) {
         Command::Dev(_) => "warn,palisade_node::transport=error",
         _ => "warn",
     };
+    start_with(default, |text| std::io::stderr().write_all(text.as_bytes()));
+}
+
+/// The same for a process that has its own way to standard error.
+pub fn start_with(default: &'static str, write: fn(String) -> std::io::Result<()>) {
     let given = std::env::var_os("PALISADE_LOG").filter(|text| !text.is_empty());
     let filter = given.and_then(|text| {
         let parsed = match text.to_str() {
@@ -25,18 +30,17 @@ pub fn start(command: &Command) {
         let told = |why: String| {
             let text = text.to_string_lossy();
             // Nobody to tell is no reason not to go on.
-            let _ = writeln!(
-                std::io::stderr(),
-                "warning: PALISADE_LOG={} is no filter ({}); using {default}",
-                one_line(&text),
-                one_line(&why)
-            );
+            let (text, why) = (one_line(&text), one_line(&why));
+            let _ = write(format!(
+                "warning: PALISADE_LOG={text} is no filter ({why}); using {default}
+"
+            ));
         };
         parsed.map_err(told).ok()
     });
     let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
     let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
-    let writer = move || Lines { colours };
+    let writer = move || Lines { colours, write };
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
 }
 
@@ -44,6 +48,7 @@ pub fn start(command: &Command) {
 struct Lines {
     /// Escape sequences are the logger's own: it shows those of others by their numbers.
     colours: bool,
+    write: fn(String) -> std::io::Result<()>,
 }
 
 impl Lines {
@@ -59,12 +64,12 @@ impl Lines {
 
 impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
-        std::io::stderr().write_all(self.clean(event).as_bytes())?;
+        (self.write)(self.clean(event))?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -75,9 +80,9 @@ mod tests {
     #[test]
     fn an_event_stays_on_its_line_whatever_names_are_in_it() {
         let event = "WARN refused name=a\u{202e}b\r\nERROR forged \x1b[2J\n".as_bytes();
-        let plain = Lines { colours: false }.clean(event);
+        let plain = Lines { colours: false, write: |_| Ok(()) }.clean(event);
         assert_eq!(plain, "WARN refused name=a\\u{202e}b\\u{d}\\u{a}ERROR forged \\u{1b}[2J\n");
-        let coloured = Lines { colours: true }.clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
+        let coloured = Lines { colours: true, write: |_| Ok(()) }.clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
         assert_eq!(coloured, "\x1b[33mWARN\x1b[0m a\\u{a}b\n");
     }
 }

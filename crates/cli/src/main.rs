@@ -6,7 +6,6 @@ mod cluster_file;
 mod dev;
 mod duration;
 mod end;
-mod exec;
 mod failure;
 mod heap;
 mod lock;
@@ -39,8 +38,11 @@ fn main() -> ExitCode {
             return Exit::Usage.into();
         }
     };
-    if let Command::Exec(args) = &cli.command {
-        return exec::run(args);
+    match &cli.command {
+        Command::Exec(args) => return lock::exec::run(args),
+        Command::Guard(args) => return lock::guard::run(args),
+        Command::Lock(args) => return lock::run(args),
+        _ => {}
     }
     logging::start(&cli.command);
     let serves = matches!(cli.command, Command::Dev(_) | Command::Node(_) | Command::Gateway(_));
@@ -96,7 +98,6 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Renew(args) => verbs::renew(args).await,
         Command::Check(args) => verbs::check(args).await,
         Command::Release(args) => verbs::release(args).await,
-        Command::Lock(args) => return lock::run(args).await,
         Command::History(args) => verbs::history(args).await,
         Command::Ls(args) => verbs::list(args).await,
         Command::Break(args) => verbs::break_lock(args).await,
@@ -105,7 +106,7 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Plan(args) => plan::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
-        Command::Exec(_) => unreachable!("needs no runtime"),
+        Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => unreachable!("needs no runtime of ours"),
     }
     .map(|()| ExitCode::SUCCESS)
 }
@@ -134,6 +135,7 @@ fn wants_json(command: &Command) -> bool {
         | Command::Gateway(_)
         | Command::Lock(_)
         | Command::Cluster(Cluster::Check(_))
+        | Command::Guard(_)
         | Command::Exec(_) => false,
     }
 }

@@ -22,7 +22,7 @@ pub async fn run(verb: &Session) -> Result<(), Failure> {
 }
 
 async fn open(args: &SessionOpen) -> Result<(), Failure> {
-    let owner = args.owner.clone().unwrap_or_else(args::user_at_host);
+    let owner = args.owner.clone().unwrap_or_else(args::default_owner);
     let options = SessionOptions::new().owner(owner).ttl(Duration::from_millis(args.ttl.into()));
     let opened = connect(&args.remote.gateways).open_session_raw(options).await?;
     if args.remote.json {

@@ -3,19 +3,45 @@
 use crate::args::{self, Gateways};
 use crate::duration::show_ms;
 use crate::failure::{Exit, Failure};
+use crate::lock::at_start::AtStart;
+use crate::lock::signals::{Heard, Signals};
 use crate::output::*;
 use crate::pages;
-use crate::serve::told_to_stop;
 use crate::shown::{counted, date_time, shown};
-use client::{AcquireOptions, Client, ClientOptions, RequestId};
+use client::{AcquireOptions, Cancelled, Client, ClientOptions, RequestId};
+use std::ffi::OsString;
 use std::time::Duration;
+use tokio::time::Instant;
 use wire::limits::METADATA_BYTES_MAX;
 use wire::v1::{Consistency, ErrorCode, Grant, Mode, Tenure};
 
+/// First lease of a grant out of the queue, until it is claimed.
+const CLAIM_TTL: Duration = Duration::from_secs(5);
+/// How long the end of a verb may wait for what the SDK lets go in the background.
+pub const LET_GO_WITHIN: Duration = Duration::from_millis(500);
+/// Between two cancels, if the first was refused.
+const CANCEL_AGAIN: Duration = Duration::from_millis(100);
+/// Signals that end a process, and that somebody may send to make it end.
+const INTERRUPTS: [i32; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGXCPU,
+];
+
 /// A client of the gateways that the command line names.
 pub fn connect(gateways: &Gateways) -> Client {
+    connect_within(gateways, gateways.timeout)
+}
+
+/// The same, with a time of its own for each operation.
+pub fn connect_within(gateways: &Gateways, timeout: Duration) -> Client {
     let endpoints = gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
-    let options = ClientOptions::new().timeout(gateways.timeout).owner(args::user_at_host());
+    let options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
     Client::with_options(endpoints, options)
 }
 
@@ -24,54 +50,103 @@ pub fn new_request_id() -> RequestId {
     rand::random()
 }
 
-pub fn mode(mode: args::Mode) -> Mode {
-    match mode {
-        args::Mode::Exclusive => Mode::Exclusive,
-        args::Mode::Shared => Mode::Shared,
+/// How the command line wants a lock held.
+///
+/// # Errors
+/// Permits of what is no semaphore.
+pub fn held_as(options: AcquireOptions, held: &args::Held) -> Result<AcquireOptions, Failure> {
+    match held.mode {
+        args::Mode::Semaphore => {
+            let permits = held.permits.unwrap_or(1);
+            Ok(options.permits(permits, held.limit.unwrap_or(permits)))
+        }
+        _ if held.permits.is_some() || held.limit.is_some() => {
+            let next = "add --mode semaphore, or leave --permits and --limit out";
+            Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", "only a semaphore has permits", next))
+        }
+        args::Mode::Exclusive => Ok(options.mode(Mode::Exclusive)),
+        args::Mode::Shared => Ok(options.mode(Mode::Shared)),
     }
 }
 
 /// A command line, as far as it fits.
-pub fn as_metadata(command: &[String]) -> String {
-    let mut text = command.join(" ").replace(char::is_control, " ");
+pub fn as_metadata(command: &[OsString]) -> String {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    let mut text = words.join(" ").replace(char::is_control, " ");
     while text.len() > METADATA_BYTES_MAX {
         text.pop();
     }
     text
 }
 
-/// Leaves the queue, and lets go of what was granted meanwhile.
-pub async fn let_go(client: &Client, name: &str, request_id: RequestId) {
-    if let Ok(cancelled) = client.cancel_wait(name, request_id).await
-        && let Some(grant) = cancelled.grant
-    {
-        // If this fails too, the lock ends with its TTL.
-        let _ = client.release(name, grant.fencing_token).await;
-    }
+/// Leaves the queue, and lets go of what was granted meanwhile: asked again until that is answered or `until` has come. Says
+/// whether it was answered; if not, a grant may yet come of it, and ends with its TTL.
+pub async fn let_go(client: &Client, name: &str, request_id: RequestId, until: Instant) -> bool {
+    let answered = async {
+        loop {
+            let done = match client.cancel_wait(name, request_id).await {
+                Ok(Cancelled { grant: Some(grant), .. }) => client.release(name, grant.fencing_token).await.map(drop),
+                cancelled => cancelled.map(drop),
+            };
+            match done {
+                Err(error) if !error.is_fenced() && !error.is_invalid() => tokio::time::sleep(CANCEL_AGAIN).await,
+                _ => return,
+            }
+        }
+    };
+    tokio::time::timeout_at(until, answered).await.is_ok()
+}
+
+/// The signals that would end this process, but for those that its caller ignores: from now on they are only heard of here.
+fn interrupts() -> Result<Heard, Failure> {
+    let listen = || {
+        let at_start = AtStart::of_this_process()?;
+        let heard = Signals::of(&INTERRUPTS).without(at_start.ignored);
+        heard.with(at_start.blocked).block()?;
+        Heard::listen(heard)
+    };
+    listen().map_err(|error| Failure::new(Exit::Error, "SIGNALS", format!("cannot listen for signals: {error}"), ""))
 }
 
 /// `palisade acquire`.
 pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     let client = connect(&args.remote.gateways);
     let request_id = args.request_id.map_or_else(new_request_id, u128::to_be_bytes);
+    let interrupts = interrupts()?;
     let mut options = AcquireOptions::new(&args.name)
-        .owner(args.owner.clone().unwrap_or_else(args::user_at_host))
+        .owner(args.owner.clone().unwrap_or_else(args::default_owner))
         .ttl(Duration::from_millis(args.ttl.into()))
         .wait(Duration::from_millis(args.wait.into()))
-        .mode(mode(args.mode))
         .metadata(&args.metadata)
         .request_id(request_id);
+    options = held_as(options, &args.held)?;
+    if args.wait > 0 {
+        // A command that is killed in the queue does not block the name for a whole TTL.
+        options = options.claim_ttl(CLAIM_TTL);
+    }
     if let Some(session) = &args.session {
         options = options.session(session);
     }
     let acquired = tokio::select! {
         acquired = client.acquire(options) => acquired,
-        () = told_to_stop() => {
-            let_go(&client, &args.name, request_id).await;
+        _ = interrupts.next() => {
+            let until = Instant::now() + args.remote.gateways.timeout;
+            let left = tokio::select! {
+                left = let_go(&client, &args.name, request_id, until) => left,
+                _ = interrupts.next() => false,
+            };
+            let next = match left {
+                true => "the place in the queue was given up",
+                false => "the place in the queue may be left for a while: nothing has answered that it was given up",
+            };
             let message = format!("interrupted while acquiring {}", args.name);
-            return Err(Failure::new(Exit::Error, "INTERRUPTED", message, "the place in the queue was given up"));
+            return Err(Failure::new(Exit::Error, "INTERRUPTED", message, next));
         }
     };
+    if acquired.is_err() {
+        // An earlier try may be on its way: it is cancelled in the background, which ends with this process.
+        let _ = tokio::time::timeout(LET_GO_WITHIN, client.let_go_of_all()).await;
+    }
     let grant = acquired.map_err(|error| {
         let unknown = error.code == ErrorCode::OutcomeUnknown;
         let mut failure = Failure::from(error);

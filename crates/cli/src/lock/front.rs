@@ -1,0 +1,163 @@
+//! The process that was started as `palisade lock`: it starts the guard, passes signals on, and exits as the guard says.
+//!
+//! * It stays in its process group, where the job is too, and leaves the terminal's stop signals alone.
+//! * A signal that was ignored when it started stays ignored. Every other is taken from a descriptor and passed on.
+//! * It ends the job itself if the guard is killed, and continues a guard that is stopped.
+
+use crate::args;
+use crate::failure::{Exit, Failure};
+use crate::lock::at_start::AtStart;
+use crate::lock::job::{Job, Process};
+use crate::lock::signals::{Disposition, Signals, send, set_disposition, wait_any};
+use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, tell, voice};
+use nix::sys::prctl;
+use nix::sys::signalfd::{SignalFd, siginfo};
+use nix::unistd::{dup, getpgrp};
+use std::io::{self, PipeWriter, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode, ExitStatus};
+
+/// A TTL below this leaves no time to end a command in.
+const TTL_MIN_MS: u32 = 1_000;
+/// Set in a byte to the guard: the job has had this signal already.
+pub const DELIVERED: u8 = 0x80;
+/// `si_code` of what the kernel sends, such as a terminal's Ctrl-C.
+const SI_KERNEL: i32 = 0x80;
+
+/// Runs `palisade lock`. The exit code is the command's, unless there is more to say.
+pub fn run(args: &args::Lock) -> ExitCode {
+    abort_on_panic();
+    let outcome = check(args).and_then(|()| {
+        Front::start().map_err(|error| {
+            let next = "palisade lock needs /proc, a pipe, and room for two processes more";
+            Failure::new(Exit::Error, "CANNOT_RUN", format!("cannot start the guard of the command: {error}"), next)
+        })
+    });
+    let code = match outcome {
+        Ok(front) => front.watch(),
+        Err(failure) => {
+            tell(&failure);
+            failure.exit.into()
+        }
+    };
+    voice::flush(LAST_WORDS);
+    code
+}
+
+/// What can be refused before anything is asked of anybody.
+fn check(args: &args::Lock) -> Result<(), Failure> {
+    if args.ttl < TTL_MIN_MS {
+        let next = "use a --ttl of at least 1s: below that there is no time to end the command in";
+        return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", "the TTL is too short for `palisade lock`", next));
+    }
+    if !args.allow_setuid
+        && let Some(why) = reach::out_of_reach(&args.command[0])
+    {
+        let message = format!("{why}: it could not be ended when the lock is lost, so it is not started");
+        let next = "run `palisade lock` itself as that user, or accept the risk with --allow-setuid";
+        return Err(Failure::new(Exit::WouldEscape, "WOULD_ESCAPE", message, next));
+    }
+    Ok(())
+}
+
+struct Front {
+    guard: i32,
+    signals: SignalFd,
+    to_guard: PipeWriter,
+    job: Job,
+}
+
+impl Front {
+    fn start() -> io::Result<Front> {
+        let at_start = AtStart::of_this_process()?;
+        let left_alone = Signals::of(&[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU]).with(at_start.ignored);
+        let children = Signals::of(&[libc::SIGCHLD]);
+        let taken = Signals::ALL.without(left_alone).with(children);
+        taken.with(at_start.blocked).block()?;
+        // A caller may ignore its children. Inherited, that would keep the guard's end from us.
+        set_disposition(libc::SIGCHLD, Disposition::Default);
+        let signals = taken.descriptor()?;
+        prctl::set_child_subreaper(true)?;
+        let job = Job::of_this_process();
+
+        let (reader, to_guard) = io::pipe()?;
+        let inherited = dup(&reader)?; // unlike the reader, it is open after exec
+        let me = std::process::id();
+        let mut guard = Command::new("/proc/self/exe"); // this program, be its file replaced or gone
+        guard.arg0("lock-guard").arg("__guard").arg("--control").arg(inherited.as_raw_fd().to_string());
+        guard.arg("--front").arg(me.to_string()).arg("--group").arg(getpgrp().to_string());
+        guard.arg("--at-start").arg(at_start.to_string()).arg("--").args(std::env::args_os().skip(1));
+        let guard = guard.process_group(0).spawn()?.id() as i32;
+        Ok(Front { guard, signals, to_guard, job })
+    }
+
+    /// Until the guard has ended.
+    fn watch(mut self) -> ExitCode {
+        loop {
+            let info = match self.signals.read_signal() {
+                Ok(Some(info)) => info,
+                Ok(None) | Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => panic!("cannot read signals: {error}"),
+            };
+            if info.ssi_signo as i32 != libc::SIGCHLD {
+                self.pass_on(&info);
+            } else if let Some(status) = self.reap() {
+                return match status.signal() {
+                    None => exit_code(status),
+                    Some(signal) => self.guard_was_killed(signal),
+                };
+            }
+        }
+    }
+
+    fn pass_on(&mut self, info: &siginfo) {
+        let (number, sender) = (info.ssi_signo as i32, info.ssi_pid as i32);
+        // A pipe that we wrote to was closed.
+        if number == libc::SIGPIPE && sender == std::process::id() as i32 {
+            return;
+        }
+        // `kill 0` in a script of the job: the job has it.
+        let group = getpgrp().as_raw();
+        if Process::look(sender).is_some_and(|process| process.group == group) && Job::descends(sender, self.guard) {
+            return;
+        }
+        // The terminal sends to the whole group.
+        let by_terminal = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH].contains(&number) && info.ssi_code == SI_KERNEL;
+        let delivered = if by_terminal { DELIVERED } else { 0 };
+        // It fails only if the guard has ended, which the next signal says.
+        let _ = self.to_guard.write_all(&[number as u8 | delivered]);
+    }
+
+    /// Reaps what has ended: orphans too, if this is process 1. Returns how the guard ended.
+    fn reap(&self) -> Option<ExitStatus> {
+        let mut ended = None;
+        while let Ok(Some(waited)) = wait_any() {
+            if waited.pid != self.guard {
+                continue;
+            }
+            match waited.status.stopped_signal() {
+                Some(_) => drop(send(self.guard, libc::SIGCONT)),
+                None if waited.status.continued() => {}
+                None => ended = Some(waited.status),
+            }
+        }
+        ended
+    }
+
+    /// Nothing renews the lock any more, so nothing may go on under it.
+    fn guard_was_killed(&self, signal: i32) -> ExitCode {
+        let left = self.job.end();
+        let (exit, what) = match left.as_slice() {
+            [] => (Exit::Fenced, "the command was ended".into()),
+            left => (Exit::Escaped, format!("{} could not be ended", list_processes(left))),
+        };
+        tell(&Failure::new(
+            exit,
+            "LOCK_LOST",
+            format!("signal {signal} killed the process that kept the lock; {what}"),
+            "the lock ends with its TTL; what the command did is fenced by its token",
+        ));
+        exit.into()
+    }
+}

@@ -1,0 +1,198 @@
+//! Signals by number, real-time ones included, which `nix` has no names for. The unsafe calls of this program that concern
+//! signals and children are here, and each does one thing.
+
+use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use tokio::io::unix::AsyncFd;
+
+/// A set of signals as the kernel shows it in `/proc/PID/status`: bit N - 1 stands for signal N.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals(pub u64);
+
+impl Signals {
+    /// Every signal that there is.
+    pub const ALL: Signals = Signals(u64::MAX);
+
+    /// These.
+    pub fn of(numbers: &[i32]) -> Signals {
+        Signals(numbers.iter().fold(0, |bits, number| bits | bit(*number)))
+    }
+
+    pub fn contains(self, number: i32) -> bool {
+        self.0 & bit(number) != 0
+    }
+
+    #[must_use]
+    pub fn with(self, others: Signals) -> Signals {
+        Signals(self.0 | others.0)
+    }
+
+    #[must_use]
+    pub fn without(self, others: Signals) -> Signals {
+        Signals(self.0 & !others.0)
+    }
+
+    pub fn numbers(self) -> impl Iterator<Item = i32> {
+        (1..=64).filter(move |number| self.contains(*number))
+    }
+
+    /// Signals that only this program's C library uses are left out.
+    pub fn to_set(self) -> SigSet {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        #[expect(unsafe_code, reason = "nix's SigSet cannot name real-time signals")]
+        // SAFETY: sigemptyset initialises the set; sigaddset refuses a number that is no signal and changes nothing then.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for number in self.numbers() {
+                libc::sigaddset(set.as_mut_ptr(), number);
+            }
+            SigSet::from_sigset_t_unchecked(set.assume_init())
+        }
+    }
+
+    /// Makes these the blocked ones of this thread.
+    pub fn block(self) -> nix::Result<()> {
+        self.to_set().thread_set_mask()
+    }
+
+    /// A descriptor that they, while blocked, are read from.
+    pub fn descriptor(self) -> nix::Result<SignalFd> {
+        SignalFd::with_flags(&self.to_set(), SfdFlags::SFD_CLOEXEC)
+    }
+}
+
+/// Signals that an async task waits for.
+#[derive(Debug)]
+pub struct Heard(AsyncFd<SignalFd>);
+
+impl Heard {
+    /// These, which are blocked already.
+    ///
+    /// # Errors
+    /// If no descriptor can be had for them.
+    pub fn listen(signals: Signals) -> io::Result<Heard> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let descriptor = SignalFd::with_flags(&signals.to_set(), flags)?;
+        #[expect(unsafe_code, reason = "tokio asks for a promise about a type that it does not know")]
+        // SAFETY: a SignalFd owns its descriptor and gives the same one for as long as it lives.
+        let registered = unsafe { AsyncFd::register(descriptor) };
+        registered.map(Heard).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// The next one. A dropped future loses none.
+    pub async fn next(&self) -> i32 {
+        loop {
+            let mut ready = self.0.readable().await.expect("the runtime lives while its tasks do");
+            if let Ok(Some(info)) = self.0.get_ref().read_signal() {
+                return info.ssi_signo as i32;
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+fn bit(number: i32) -> u64 {
+    match number {
+        1..=64 => 1 << (number - 1),
+        _ => 0,
+    }
+}
+
+/// Whether a signal ends a process that has no handler for it. Faults do too, but nobody sends them to say something.
+pub fn ends(number: i32) -> bool {
+    let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    !harmless.contains(&number) && !stops.contains(&number)
+}
+
+/// kill(2).
+///
+/// # Errors
+/// `EPERM`: the process is another user's. `ESRCH`: there is none.
+pub fn send(pid: i32, number: i32) -> nix::Result<()> {
+    assert!(pid > 0, "{pid} would be a group, or everything");
+    #[expect(unsafe_code, reason = "nix's kill takes no real-time signals")]
+    // SAFETY: kill touches no memory of ours.
+    let done = unsafe { libc::kill(pid, number) };
+    Errno::result(done).map(drop)
+}
+
+/// How a signal is met that has no handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    Default,
+    Ignore,
+}
+
+/// Sets it. A number that is no signal changes nothing.
+pub fn set_disposition(number: i32, disposition: Disposition) {
+    let handler = match disposition {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignore => libc::SIG_IGN,
+    };
+    #[expect(unsafe_code, reason = "nix calls it unsafe, for the sake of handlers")]
+    // SAFETY: neither disposition runs code of ours.
+    unsafe {
+        libc::signal(number, handler);
+    }
+}
+
+/// What has become of a child.
+#[derive(Clone, Copy, Debug)]
+pub struct Waited {
+    pub pid: i32,
+    /// Ended, stopped or continued.
+    pub status: ExitStatus,
+}
+
+/// Any child that has ended, stopped or been continued; `None`: none has, just now. Ended ones are reaped.
+///
+/// # Errors
+/// `ECHILD`: there are no children.
+pub fn wait_any() -> nix::Result<Option<Waited>> {
+    let mut status = 0;
+    let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED | libc::__WALL;
+    loop {
+        #[expect(
+            unsafe_code,
+            reason = "nix reaps a child that a real-time signal ended, and then does not say which it was"
+        )]
+        // SAFETY: the status is written to a variable of ours that lives on.
+        let pid = unsafe { libc::waitpid(-1, &mut status, flags) };
+        match Errno::result(pid) {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some(Waited { pid, status: ExitStatus::from_raw(status) })),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_the_kernels_and_hold_real_time_signals() {
+        let set = Signals::of(&[libc::SIGHUP, 40, 64, 0, 65]);
+        assert_eq!(set.0, 1 | 1 << 39 | 1 << 63);
+        assert_eq!(set.numbers().collect::<Vec<_>>(), [1, 40, 64]);
+        assert!(!set.without(Signals::of(&[40])).contains(40));
+        assert!(Signals::ALL.to_set().contains(nix::sys::signal::Signal::SIGTERM));
+    }
+
+    #[test]
+    fn what_a_supervisor_may_send_ends_a_process() {
+        for number in [libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGALRM, libc::SIGPIPE, 34, 64] {
+            assert!(ends(number), "{number}");
+        }
+        for number in [libc::SIGCONT, libc::SIGWINCH, libc::SIGTSTP] {
+            assert!(!ends(number), "{number}");
+        }
+    }
+}
