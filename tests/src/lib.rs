@@ -8,10 +8,12 @@
 
 mod cluster;
 mod hang;
+mod locked;
 mod process;
 
 pub use cluster::{Cluster, Spec};
 pub use hang::HangingDisk;
+pub use locked::{Locked, process_state, runs};
 pub use process::{Process, palisade_binary};
 
 use std::time::{Duration, Instant};

@@ -1,13 +1,9 @@
 //! `palisade lock`: a command that runs while a lock is held, and no longer.
 
 use client::{AcquireOptions, Client, Consistency, GrantState};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use palisade_tests::{Cluster, Spec, eventually};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use nix::sys::signal::Signal;
+use palisade_tests::{Cluster, Locked, Spec, eventually};
 use std::time::Duration;
-use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -15,54 +11,6 @@ const LONG: Duration = Duration::from_secs(120);
 const STUBBORN: &str = "trap '' TERM; echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
 /// Tells its pid, runs on.
 const PLAIN: &str = "echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
-
-/// `palisade lock … -- sh -c SCRIPT`, running in a directory of its own. Killed when dropped.
-struct Locked {
-    child: Child,
-    dir: TempDir,
-}
-
-impl Locked {
-    async fn start(cluster: &Cluster, options: &[&str], script: &str) -> Locked {
-        let dir = TempDir::with_prefix("palisade-lock-").expect("temporary directory");
-        let args = [&["lock"], options, &["--", "sh", "-c", script]].concat();
-        let child = cluster.palisade(&args).current_dir(dir.path()).spawn().expect("start palisade lock");
-        let locked = Locked { child, dir };
-        eventually("the command runs", async || locked.pid_file().exists().then_some(())).await;
-        locked
-    }
-
-    fn pid_file(&self) -> PathBuf {
-        self.dir.path().join("pid")
-    }
-
-    fn command_runs(&self) -> bool {
-        let pid = std::fs::read_to_string(self.pid_file()).expect("the pid");
-        runs(pid.trim())
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("signal palisade lock");
-    }
-
-    async fn ended(&mut self) -> ExitStatus {
-        eventually("palisade lock ends", async || self.child.try_wait().expect("look at a child")).await
-    }
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Exists and is no zombie.
-fn runs(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
-    let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_gets_its_token_and_its_exit_code_is_passed_on() {

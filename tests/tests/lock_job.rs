@@ -1,0 +1,248 @@
+//! `palisade lock` as the guard of a job: the job is all its processes, and none of them outlives the lock.
+
+use client::{AcquireOptions, Consistency, GrantState};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use palisade_tests::{Cluster, Locked, Spec, eventually, palisade_binary, process_state, runs};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(120);
+const ENDED_BY_LOSS: Option<i32> = Some(4);
+
+/// Writes its pid to the file $1 and runs on, whatever SIGTERM says.
+const WORKER: &str = "#!/bin/sh\ntrap '' TERM\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
+/// The same, and SIGTERM ends it.
+const POLITE: &str = "#!/bin/sh\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
+
+/// Workers in groups and sessions of their own, one without parents, and one as the command itself.
+const EVERYWHERE: &str = "
+    timeout 600 ./worker in-a-group &
+    setsid ./worker in-a-session &
+    (setsid sh -c './worker orphan & exit' &)
+    bash -c 'set -m; ./worker job-control & wait' &
+    ./worker pid";
+const WORKERS: [&str; 5] = ["in-a-group", "in-a-session", "orphan", "job-control", "pid"];
+
+/// Starts [`EVERYWHERE`] under the lock `a`, and waits until all its workers run.
+async fn everywhere(cluster: &Cluster, ttl: &str, worker: &str, change: impl FnOnce(&mut Command)) -> Locked {
+    let script = format!("printf %s \"$0\" >worker; chmod +x worker; {EVERYWHERE}");
+    let args = ["lock", "a", "--ttl", ttl, "--", "sh", "-c", &script, worker];
+    let locked = Locked::spawn(cluster, &args, change);
+    for worker in WORKERS {
+        locked.written(worker).await;
+    }
+    locked
+}
+
+fn still_running(locked: &Locked) -> Vec<&'static str> {
+    WORKERS.into_iter().filter(|worker| locked.runs(worker)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_in_groups_and_sessions_of_their_own_end_with_the_lock() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let mut locked = everywhere(&cluster, "3s", WORKER, |_| {}).await;
+    cluster.run_json(&["break", "a", "--reason", "test"]).await;
+    assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
+    assert!(still_running(&locked).is_empty(), "{:?} outlived the lock", still_running(&locked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_told_to_end_keeps_the_lock_until_its_last_process_has_ended() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let mut locked = everywhere(&cluster, "24h", POLITE, |_| {}).await;
+    locked.signal(Signal::SIGTERM);
+    cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("the lock is let go");
+    assert!(still_running(&locked).is_empty(), "{:?} runs under another's lock", still_running(&locked));
+    assert_eq!(locked.ended().await.code(), Some(128 + 15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_command_leaves_behind_keeps_the_lock() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let script = "(setsid sh -c 'echo $$ >pid; while :; do sleep 0.05; done' &); until [ -s pid ]; do :; done; exit 5";
+    let mut locked = Locked::start_with(&cluster, &["a", "--ttl", "1s"], script, |command| {
+        let told = command.get_current_dir().expect("a directory").join("told");
+        command.stderr(std::fs::File::create(told).expect("a file"));
+    })
+    .await;
+    let client = cluster.client();
+    eventually("the lock is renewed for what is left", async || {
+        let holders = client.check("a", Consistency::Linearizable).await.ok()?.holders;
+        (holders.first()?.renewal_count >= 4).then_some(())
+    })
+    .await;
+    let left = locked.written("pid").await;
+    assert!(locked.written("told").await.contains(&left), "it says what it waits for");
+    let left = left.parse().expect("a pid");
+    kill(Pid::from_raw(left), Signal::SIGKILL).expect("end what is left");
+    assert_eq!(locked.ended().await.code(), Some(5), "the command's own code");
+    let history = client.history("a", 1).await.expect("history");
+    assert_eq!(history[0].state(), GrantState::Released);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_wrapper_ends_the_whole_job_and_lets_the_lock_go() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let mut locked = everywhere(&cluster, "24h", WORKER, |_| {}).await;
+    locked.signal(Signal::SIGKILL);
+    locked.ended().await;
+    // Not after its TTL of a day.
+    cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("the lock is let go");
+    assert!(still_running(&locked).is_empty(), "{:?} runs under another's lock", still_running(&locked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_guard_ends_the_whole_job() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let mut locked = everywhere(&cluster, "24h", WORKER, |_| {}).await;
+    kill(Pid::from_raw(locked.guard().await), Signal::SIGKILL).expect("kill the guard");
+    assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
+    assert!(still_running(&locked).is_empty(), "{:?} run without a lock", still_running(&locked));
+    assert!(locked.said().contains("signal 9 killed the process that kept the lock"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_that_is_stopped_goes_on() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let locked = everywhere(&cluster, "2s", WORKER, |_| {}).await;
+    let guard = locked.guard().await;
+    let client = cluster.client();
+    let renewals =
+        async || client.check("a", Consistency::Linearizable).await.ok()?.holders.first()?.renewal_count.into();
+    let before = eventually("it is held", renewals).await;
+    for signal in [Signal::SIGTSTP, Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGUSR1] {
+        kill(Pid::from_raw(guard), signal).expect("signal the guard");
+    }
+    eventually("it is renewed", async || renewals().await.filter(|now: &u64| *now >= before + 3)).await;
+    assert_eq!(still_running(&locked), WORKERS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_job_ends_when_its_lock_is_lost() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let mut locked = everywhere(&cluster, "2s", WORKER, |_| {}).await;
+    // A bash with job control continues what it leaves stopped.
+    for worker in WORKERS.into_iter().filter(|worker| *worker != "job-control") {
+        let pid = locked.written(worker).await;
+        kill(Pid::from_raw(pid.parse().expect("a pid")), Signal::SIGSTOP).expect("stop a worker");
+        eventually("it is stopped", async || (process_state(&pid) == Some('T')).then_some(())).await;
+    }
+    cluster.run_json(&["break", "a", "--reason", "test"]).await;
+    assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
+    assert!(still_running(&locked).is_empty(), "{:?} would go on", still_running(&locked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_standard_error_does_not_save_the_job() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let (_reader, mut writer) = std::io::pipe().expect("a pipe");
+    let stderr = writer.try_clone().expect("its other end");
+    // Its words must find no room, be they few.
+    let full = std::thread::spawn(move || while writer.write_all(&[b'x'; 4096]).is_ok() {});
+    let mut locked = everywhere(&cluster, "3s", WORKER, |command| {
+        command.stderr(stderr);
+    })
+    .await;
+    cluster.run_json(&["break", "a", "--reason", "test"]).await;
+    assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
+    assert!(still_running(&locked).is_empty(), "{:?} outlived the lock", still_running(&locked));
+    drop(_reader);
+    full.join().expect("the writer ends with its reader");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_error_without_a_reader_does_not_save_the_job() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let log_all = |command: &mut Command| {
+        command.stderr(writer).env("PALISADE_LOG", "trace");
+    };
+    let mut locked = everywhere(&cluster, "3s", WORKER, log_all).await;
+    drop(reader);
+    cluster.run_json(&["break", "a", "--reason", "test"]).await;
+    assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
+    assert!(still_running(&locked).is_empty(), "{:?} outlived the lock", still_running(&locked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_are_reaped_as_process_one() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root makes pid namespaces here");
+        return;
+    }
+    let cluster = Cluster::start(Spec::default()).await;
+    let script =
+        "for i in 1 2 3; do (sleep 0.1 & ); done; while pgrep -x sleep; do :; done; ps -eo stat >states; exit 7";
+    let lock = ["--pid", "--fork", "--mount-proc", "sh", "-c", "exec \"$@\"", "sh"];
+    let palisade = palisade_binary().display().to_string();
+    let mut locked = Locked::spawn(&cluster, &[], |command| {
+        let settings: Vec<_> = command.get_envs().map(|(n, v)| (n.to_owned(), v.map(Into::into))).collect();
+        let dir = command.get_current_dir().map(Path::to_owned);
+        *command = Command::new("unshare");
+        command.args(lock).arg(&palisade).args(["lock", "a", "--ttl", "5s", "--", "sh", "-c", script]);
+        command.envs(settings.into_iter().filter_map(|(n, v): (_, Option<std::ffi::OsString>)| Some((n, v?))));
+        command.current_dir(dir.expect("a directory")).stdout(std::process::Stdio::null());
+    });
+    assert_eq!(locked.ended().await.code(), Some(7));
+    assert!(!locked.written("states").await.contains('Z'), "zombies");
+}
+
+/// A directory that another user can use, with copies of `palisade` and of programs that become root.
+fn for_another_user(locked: &Locked) {
+    let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set a mode");
+    open(&locked.file(""), 0o777);
+    std::fs::copy(palisade_binary(), locked.file("palisade")).expect("copy palisade");
+    for (from, to) in [("/usr/bin/id", "id"), ("/usr/bin/setpriv", "setpriv")] {
+        std::fs::copy(from, locked.file(to)).expect("copy a program");
+        open(&locked.file(to), 0o4755);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can make a program setuid");
+        return;
+    }
+    let cluster = Cluster::start(Spec::default()).await;
+    let place = Locked::spawn(&cluster, &["--version"], |_| {});
+    for_another_user(&place);
+    let user = |command: &[&str]| {
+        let mut run = Command::new("setpriv");
+        run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(command).current_dir(place.file(""));
+        run.env("PALISADE_ENDPOINT", cluster.endpoints());
+        run
+    };
+    let output = |command: &[&str]| user(command).output().expect("run as another user");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if text(&output(&["./id", "-u"]).stdout) != "0" {
+        eprintln!("skipped: setuid does nothing on this file system");
+        return;
+    }
+    // Seen beforehand: not started, and no lock taken.
+    let refused = output(&["./palisade", "lock", "a", "--", "./id", "-u"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("becomes root"), "{}", text(&refused.stderr));
+    assert!(cluster.client().history("a", 1).await.expect("history").is_empty(), "no lock was taken");
+    // Not seen beforehand: the program does not become another user.
+    let inside = output(&["./palisade", "lock", "a", "--", "sh", "-c", "./id -u"]);
+    assert_eq!((text(&inside.stdout).as_str(), inside.status.code()), ("65534", Some(0)));
+    // Accepted: it runs as root, works on when the lock is broken, and that is said.
+    let root = "exec ./setpriv --reuid=0 --regid=0 --clear-groups sh -c 'echo $$ >pid; while :; do sleep 0.05; done'";
+    let options = ["./palisade", "lock", "a", "--ttl", "2s", "--allow-setuid", "--", "sh", "-c", root];
+    let told = std::fs::File::create(place.file("told")).expect("a file");
+    let mut wrapper = user(&options).stderr(told).spawn().expect("start palisade lock");
+    let pid = place.written("pid").await;
+    cluster.run_json(&["break", "a", "--reason", "test"]).await;
+    let ended = eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child")).await;
+    assert!(runs(&pid), "it is out of reach");
+    kill(Pid::from_raw(pid.parse().expect("a pid")), Signal::SIGKILL).expect("end it");
+    let told = place.written("told").await;
+    assert_eq!(ended.code(), Some(6), "{told}");
+    assert!(told.contains(&pid), "{told}");
+}
