@@ -63,6 +63,9 @@ impl Engine for SlowHistory {
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
         self.inner.put_node_records(records)
     }
+    fn last_record(&self) -> u64 {
+        self.inner.last_record()
+    }
 }
 
 /// A checkpoint takes ended grants out of the replica's memory; until the log writer had written it, they were in neither

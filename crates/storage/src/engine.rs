@@ -35,7 +35,7 @@ pub struct ShardWrite {
 /// One ended grant, on its way to or from history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryRecord {
-    /// Days since 1970-01-01 UTC at its end: retention drops whole days.
+    /// Day of shard time at its end: retention drops whole days.
     pub day: u32,
     /// Of the resource.
     pub name: String,
@@ -115,6 +115,16 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What the node keeps for itself under this name, beside its shards.
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// The number of the last write of a log that is on disk. It rises with each, also over restarts; of two copies of a store the
+    /// one with the lower number has forgotten something. Cheap, and never waits for the disk.
+    fn last_record(&self) -> u64;
+
+    /// When the file system made this store, where it says so. A copy of the store was made at another time. Only good to be
+    /// compared with itself.
+    fn born(&self) -> Option<u128> {
+        None
+    }
 
     /// Sets all of these records, atomically; on disk when this returns.
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError>;

@@ -33,6 +33,7 @@ struct Inner {
 struct Tables {
     identity: Option<Vec<u8>>,
     boot: u64,
+    records: u64,
     node_records: BTreeMap<Vec<u8>, Vec<u8>>,
     shards: BTreeMap<ShardId, ShardTables>,
 }
@@ -161,6 +162,10 @@ impl Engine for MemoryEngine {
         let inner = &mut *guard;
         inner.check_writable()?;
         let resets = writes.iter().any(|write| write.reset);
+        if writes.iter().any(|write| write.has_log() || write.reset) {
+            inner.current.records += 1;
+            inner.durable.records = inner.current.records;
+        }
         if resets || inner.unflushed.len() >= FLUSH_EVERY {
             inner.flush();
         }
@@ -248,6 +253,10 @@ impl Engine for MemoryEngine {
 
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(self.lock().current.node_records.get(name).cloned())
+    }
+
+    fn last_record(&self) -> u64 {
+        self.lock().durable.records
     }
 
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {

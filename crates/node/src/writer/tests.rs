@@ -57,6 +57,9 @@ impl Engine for Gate {
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
         self.inner.put_node_records(records)
     }
+    fn last_record(&self) -> u64 {
+        self.inner.last_record()
+    }
 }
 
 /// A thread, and by place the numbers that it was told are on disk.

@@ -23,6 +23,7 @@ use room::Reserve;
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ struct Store {
     db: DB,
     reserve: Reserve,
     writer: Mutex<Writer>,
+    /// The journal's last record that is on disk.
+    last_record: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -120,12 +123,13 @@ impl RocksEngine {
             delete_log_after(&mut batch, cf(&db, keys::CF_LOG), shard, after);
             put_in_memory(&db, batch).map_err(StorageError::Io)
         })?;
+        let last_record = AtomicU64::new(journal.last());
         let writer = Mutex::new(Writer { journal, mark, failed: None });
         let room = match reserve.keep() {
             Room::Little { free_bytes } if reserve_used => Room::ReserveUsed { free_bytes },
             room => room,
         };
-        let store = Arc::new(Store { dir: dir.to_path_buf(), db, reserve, writer });
+        let store = Arc::new(Store { dir: dir.to_path_buf(), db, reserve, writer, last_record });
         let keeper = Keeper::start(store.clone())?;
         Ok(RocksEngine { store, keeper, room })
     }
@@ -186,8 +190,7 @@ impl Store {
         }
         let logged: Vec<&ShardWrite> = writes.iter().filter(|write| write.has_log()).collect();
         if !logged.is_empty() {
-            writer.journal.append(&logged)?;
-            writer.mark.advance(writer.journal.last(), None)?;
+            self.append(writer, &logged)?;
         }
         if !batch.is_empty() {
             put_in_memory(&self.db, batch)?;
@@ -196,6 +199,14 @@ impl Store {
             write.truncate_to.into_iter().for_each(|to| writer.journal.truncate(write.shard, to));
         }
         Ok(())
+    }
+
+    /// One record of the journal, on disk when this returns.
+    fn append(&self, writer: &mut Writer, writes: &[&ShardWrite]) -> Result<(), String> {
+        writer.journal.append(writes)?;
+        let last = writer.journal.last();
+        self.last_record.store(last, Ordering::Release);
+        writer.mark.advance(last, None)
     }
 
     /// All that the database was given before is on disk, in one piece.
@@ -490,6 +501,16 @@ impl Engine for RocksEngine {
                 String::from_utf8_lossy(name)
             )
         })
+    }
+
+    fn last_record(&self) -> u64 {
+        self.store.last_record.load(Ordering::Acquire)
+    }
+
+    fn born(&self) -> Option<u128> {
+        // The mark is made with the store and never again. A wall clock may have been set back past 1970 then: no birth.
+        let made = std::fs::metadata(self.store.dir.join(MARK_FILE)).ok()?.created().ok()?;
+        Some(made.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos())
     }
 
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {

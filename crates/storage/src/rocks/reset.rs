@@ -9,6 +9,7 @@
 //! 3. *Forget* (under the lock) what the journal has of the shard. Segments may be retired again, since that takes a flush of
 //!    the database, and with it the batch is on disk.
 //! 4. *Flush*. With it the reset is on disk; before, all of it is lost and the shard stands where it stood.
+//! 5. *Record* the hard state in the journal, so that the last record tells that the store went further.
 //!
 //! Nobody writes anything of this shard between 1 and 4: its log would follow a snapshot that a crash can take back.
 
@@ -40,6 +41,14 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
     let flushed = store.flush();
     store.change(|writer| {
         flushed?;
-        writer.mark.advance(writer.journal.last(), None)
+        // What a reset brings is acknowledged, too. With a record for it, a copy of the directory from before is an older one by
+        // its number.
+        match write.hard_state.clone() {
+            Some(bytes) => {
+                let hard_state = Some(bytes);
+                store.append(writer, &[&ShardWrite { shard: write.shard, hard_state, ..ShardWrite::default() }])
+            }
+            None => writer.mark.advance(writer.journal.last(), None),
+        }
     })
 }
