@@ -24,11 +24,6 @@ impl Clock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ms: self.mono_ms(), wall_ms: millis(wall.as_millis()) }
     }
-
-    /// Days since 1970-01-01 UTC.
-    pub(crate) fn today(&self) -> u32 {
-        u32::try_from(self.now().wall_ms / 86_400_000).unwrap_or(u32::MAX)
-    }
 }
 
 fn millis(value: u128) -> u64 {

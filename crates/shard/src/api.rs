@@ -266,6 +266,8 @@ pub struct Status {
     pub state_hash: u64,
     /// Highest token issued.
     pub last_token: u64,
+    /// Shard time at the applied index: it runs with the leaders' monotonic clocks, and history ages by it.
+    pub shard_ms: u64,
     /// Table counts.
     pub counts: Counts,
     /// Since start.

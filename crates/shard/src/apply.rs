@@ -52,7 +52,7 @@ impl Replica {
                 if planted::is(Bug::HistoryEndMissing) && self.lead.is_none() {
                     continue; // planted: only the leader writes history
                 }
-                self.checkpointing.record(ended, entry.index);
+                self.checkpointing.record(ended, entry.index, self.table.shard_ms());
             }
             effects.granted.clear();
             effects.dropped.clear();

@@ -54,9 +54,11 @@ impl Checkpointing {
         Checkpointing { index, at_ms: now_ms, ..Default::default() }
     }
 
-    pub(crate) fn record(&mut self, ended: locks::Ended, index: u64) {
+    /// `shard_ms` is the shard's time at the entry `index`. History is dropped by it, so it may not be a wall clock's: one leader
+    /// with a wrong date would have its records dropped at once, or kept for ever.
+    pub(crate) fn record(&mut self, ended: locks::Ended, index: u64, shard_ms: u64) {
         self.history.push(HistoryRecord {
-            day: u32::try_from(ended.ended_wall_ms / DAY_MS).unwrap_or(u32::MAX),
+            day: u32::try_from(shard_ms / DAY_MS).unwrap_or(u32::MAX),
             name: ended.name,
             token: ended.token.0,
             index,

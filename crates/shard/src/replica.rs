@@ -224,6 +224,7 @@ impl Replica {
             checkpoint_index: self.checkpointing.index,
             state_hash: 0,
             last_token: self.table.last_token().0,
+            shard_ms: self.table.shard_ms(),
             counts: self.table.counts(),
             snapshots_installed: self.stats.snapshots_installed,
             leader_changes: self.stats.leader_changes,

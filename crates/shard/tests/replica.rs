@@ -476,6 +476,35 @@ fn history_is_in_memory_or_in_the_engine_and_never_lost_or_doubled() {
     assert!(ended.iter().all(|t| t.end == EndKind::Released));
 }
 
+/// With days of a wall clock, the records of a leader whose clock was behind were dropped at once, and those of one whose clock
+/// was ahead kept for ever. A node with its own clock ahead dropped all that it had.
+#[test]
+fn history_ages_by_shard_time_and_not_by_a_wall_clock() {
+    use storage::Engine;
+    const DAY_MS: u64 = 86_400_000;
+    let mut c = Cluster::new(3);
+    let mut leader = c.elect();
+    for (name, day) in [("a", 0), ("b", 3), ("c", 3)] {
+        let held = token(&c.acquire(leader, name, 60_000));
+        c.submit(leader, &Command::Release { name, token: Token(held) }, None);
+        c.run_ms(11_000); // a checkpoint brings it to the engine
+        for id in c.peers.keys().copied().filter(|id| c.peers[id].replica.is_some()).collect::<Vec<_>>() {
+            let stored = c.peers[&id].engine.history(SHARD, name, 10).expect("history");
+            assert_eq!(stored.iter().map(|record| record.day).collect::<Vec<_>>(), [day], "{name} on replica {id}");
+            assert_eq!(c.status(id).shard_ms / DAY_MS, u64::from(day));
+        }
+        match name {
+            "a" => c.now_ms += 3 * DAY_MS,
+            "b" => {
+                // The next leader goes on from what was applied.
+                c.crash(leader);
+                leader = c.elect();
+            }
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn many_operations_share_an_entry() {
     let mut c = Cluster::new(3);

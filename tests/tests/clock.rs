@@ -1,0 +1,76 @@
+//! A wall clock that is wrong: nothing is lost for it.
+
+use client::AcquireOptions;
+use palisade_tests::{Cluster, Spec, eventually};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Builds the library that sets a process' wall clock ahead. `None`: there is no C compiler here.
+fn wall_clock_library(dir: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shims/wall_clock.c");
+    let library = dir.join("wall_clock.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    match cc.output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(library)
+        }
+        Err(error) => {
+            eprintln!("skipped: no C compiler (cc): {error}");
+            None
+        }
+    }
+}
+
+async fn history_tokens(cluster: &Cluster, name: &str) -> Vec<u64> {
+    let history = cluster.run_json(&["history", name]).await;
+    let tenures = history["tenures"].as_array().expect("tenures");
+    tenures.iter().map(|tenure| tenure["fencing_token"].as_u64().expect("a token")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_ahead_deletes_no_history() {
+    let mut cluster = Cluster::start(Spec { settings: vec![("history_days", 1)], ..Spec::default() }).await;
+    let dir = cluster.data_dir(0);
+    std::fs::create_dir_all(&dir).expect("a directory for the library");
+    let Some(library) = wall_clock_library(&dir) else { return };
+    let client = cluster.client();
+    let mut tokens = Vec::new();
+    for _ in 0..5 {
+        let grant = eventually("an acquire", async || {
+            client.acquire(AcquireOptions::new("kept").ttl(Duration::from_secs(60))).await.ok()
+        })
+        .await;
+        client.release("kept", grant.fencing_token).await.expect("a release");
+        tokens.insert(0, grant.fencing_token);
+    }
+    assert_eq!(history_tokens(&cluster, "kept").await, tokens);
+
+    // All of them, so that no other node makes up for it; a month, where a day is kept.
+    for node in 1..=3 {
+        cluster.kill_node(node);
+    }
+    let library = library.display().to_string();
+    for node in 1..=3 {
+        cluster.start_node_in(node, &[("LD_PRELOAD", &library), ("WALL_CLOCK_AHEAD_S", "2592000")]);
+    }
+    cluster.ready().await;
+    eventually("each has looked for what is too old", async || {
+        let looked = |node| cluster.node_log(node).contains("history older than this was dropped");
+        (1..=3).all(looked).then_some(())
+    })
+    .await;
+    // What ends now bears a date of next month. It is kept as long as any other, and no longer.
+    let grant = eventually("an acquire", async || {
+        client.acquire(AcquireOptions::new("kept").ttl(Duration::from_secs(60))).await.ok()
+    })
+    .await;
+    client.release("kept", grant.fencing_token).await.expect("a release");
+    tokens.insert(0, grant.fencing_token);
+    assert_eq!(history_tokens(&cluster, "kept").await, tokens);
+    let ended = cluster.run_json(&["history", "kept"]).await["tenures"][0]["ended_at_ms"].as_u64().expect("a time");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a date").as_millis() as u64;
+    assert!(ended > now + 86_400_000, "the nodes' clocks were not ahead");
+}
