@@ -130,6 +130,26 @@ impl Cluster {
         self.start_process(format!("node-{id}"), &args, env);
     }
 
+    /// Starts a second process of a node with another data directory, as on a second machine, and waits until it ends by
+    /// itself. Returns how it ended and all that it said.
+    ///
+    /// # Panics
+    /// If it goes on.
+    pub async fn node_that_ends_elsewhere(&self, id: u64, data: &Path, options: &[&str]) -> (ExitStatus, String) {
+        let yaml = std::fs::read_to_string(&self.config).expect("read the cluster file");
+        let (mut config, _) = ClusterConfig::parse(&yaml).expect("the cluster file is sound");
+        let node = config.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
+        let mut elsewhere = yaml.replace(&node.address, &free_address());
+        if let Some(metrics) = &node.metrics {
+            elsewhere = elsewhere.replace(metrics, &free_address());
+        }
+        let config = self.dir.path().join("elsewhere.yaml");
+        std::fs::write(&config, elsewhere).expect("write a cluster file");
+        let (id_text, data, config) = (id.to_string(), data.display().to_string(), config.display().to_string());
+        let args = [&["node", "--id", &id_text, "--data-dir", &data, "--config", &config], options].concat();
+        self.process_that_ends(id, args).await
+    }
+
     /// Starts a node with these options more, waits until it ends by itself, and returns how it ended and all that it said.
     ///
     /// # Panics
@@ -138,11 +158,15 @@ impl Cluster {
         let (id_text, data) = (id.to_string(), self.data_dir(id).display().to_string());
         let config = self.config.display().to_string();
         let args = [&["node", "--id", &id_text, "--data-dir", &data, "--config", &config], options].concat();
+        self.process_that_ends(id, args).await
+    }
+
+    async fn process_that_ends(&self, id: u64, args: Vec<&str>) -> (ExitStatus, String) {
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let log = self.dir.path().join(format!("node-{id}-that-ends.log"));
         std::fs::write(&log, "").expect("an empty log");
         let mut process = Process::start(&args, &log);
-        let ended = eventually(&format!("node {id} with {options:?} ends"), async || process.ended()).await;
+        let ended = eventually(&format!("palisade {} ends", args.join(" ")), async || process.ended()).await;
         (ended, std::fs::read_to_string(&log).expect("its log"))
     }
 
@@ -396,9 +420,18 @@ impl Cluster {
 
     /// Runs `palisade … --json`, expects it to succeed, and parses what it printed.
     pub async fn run_json(&self, args: &[&str]) -> serde_json::Value {
+        self.run_json_to(args, true).await
+    }
+
+    /// Runs `palisade … --json`, however it ends, and parses what it printed.
+    pub async fn run_json_of(&self, args: &[&str]) -> serde_json::Value {
+        self.run_json_to(args, false).await
+    }
+
+    async fn run_json_to(&self, args: &[&str], must_succeed: bool) -> serde_json::Value {
         let output = self.run(&[args, &["--json"]].concat()).await;
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "palisade {args:?}: {}\n{text}", output.status);
+        assert!(output.status.success() || !must_succeed, "palisade {args:?}: {}\n{text}", output.status);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("palisade {args:?}: {error}\n{text}"))
     }
 }

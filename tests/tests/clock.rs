@@ -53,8 +53,9 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
         cluster.kill_node(node);
     }
     let library = library.display().to_string();
+    let ahead = [("LD_PRELOAD".to_owned(), library), ("WALL_CLOCK_AHEAD_S".to_owned(), "2592000".to_owned())];
     for node in 1..=3 {
-        cluster.start_node_in(node, &[("LD_PRELOAD", &library), ("WALL_CLOCK_AHEAD_S", "2592000")]);
+        cluster.start_node_in(node, &[], &ahead);
     }
     cluster.ready().await;
     eventually("each has looked for what is too old", async || {

@@ -155,7 +155,15 @@ away and start the node with --reseed, on an empty directory. It comes back as a
 from the leader of each of its shards, and has a vote again once it has caught up. Until then `palisade cluster status` shows \
 it as re-seeding, and its shards have one voter less to lose. This needs a majority of each shard's other voters: if more than \
 a minority of a shard's replicas lost their data, that shard is not served any more. Afterwards, start it without --reseed. \
-Never bring the old directory back: it is refused.")]
+Never bring the old directory back: it is refused. While its former process is running the re-seed is refused, unless --force \
+is added.
+
+Copies. Peers remember how far a node's directory was, so an older copy of it is refused: it has forgotten what the node \
+acknowledged since. A copy that lacks nothing (of a stopped node, moved to another disk) is taken once a majority of the other \
+nodes, whose directories are no copies, have confirmed it. If the directories of all nodes are moved or restored together, none \
+can tell, and each node waits: where anything was acknowledged since the copies were made, that is lost, and fencing tokens are \
+issued again. To go on all the same, start each node with --accept-copy once. With --guard-file a node keeps beside its data \
+how far it was, in a place that is not copied or restored with it, and refuses an older directory by itself.")]
 pub struct Node {
     /// The cluster file
     #[arg(long, value_name = "FILE")]
@@ -169,9 +177,18 @@ pub struct Node {
     /// This node's data is lost or damaged: start anew with an empty data directory, as a new member of the node's shards
     #[arg(long)]
     pub reseed: bool,
+    /// With --reseed: also if this node was just heard of with its former data directory
+    #[arg(long, requires = "reseed")]
+    pub force: bool,
     /// This cluster has never run: do not wait for all its nodes
     #[arg(long, conflicts_with = "reseed")]
     pub new_cluster: bool,
+    /// The data directory is a copy, and is to be used though no node can tell whether anything is missing in it
+    #[arg(long, conflicts_with_all = ["reseed", "new_cluster"])]
+    pub accept_copy: bool,
+    /// Remember in this file, outside of the data directory, how far that was, and refuse an older copy of it
+    #[arg(long, value_name = "FILE", env = "PALISADE_GUARD_FILE")]
+    pub guard_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -44,7 +44,9 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
             cluster: cluster.clone(),
             id: NodeId(id),
             engine,
-            first_start: FirstStart::AskPeers,
+            // All nodes are in one directory: who copies it copies them all, at one moment.
+            first_start: FirstStart::AcceptCopy,
+            guard_file: None,
             listener: Some(socket),
             metrics_listener: Some(node_metrics),
         };

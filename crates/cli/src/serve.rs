@@ -37,12 +37,14 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
     let engine = saying_so("opening the data directory", open_engine(&dir, reserve_bytes)).await?;
-    let first_start = match (args.reseed, args.new_cluster) {
-        (true, _) => FirstStart::Reseed,
-        (false, true) => FirstStart::NewCluster,
-        (false, false) => FirstStart::AskPeers,
+    let first_start = match (args.reseed, args.new_cluster, args.accept_copy) {
+        (true, _, _) => FirstStart::Reseed { force: args.force },
+        (false, true, _) => FirstStart::NewCluster,
+        (false, false, true) => FirstStart::AcceptCopy,
+        (false, false, false) => FirstStart::AskPeers,
     };
-    let options = NodeOptions { cluster, id, engine, first_start, listener: None, metrics_listener: None };
+    let guard_file = args.guard_file.clone();
+    let options = NodeOptions { cluster, id, engine, first_start, guard_file, listener: None, metrics_listener: None };
     let node = match saying_so("starting on the data directory", Node::start(options)).await {
         Ok(node) => node,
         Err(error) => {

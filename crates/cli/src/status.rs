@@ -61,6 +61,19 @@ struct ShardSummary {
     /// `None` where no two replicas stand at the same index.
     hashes_equal: Option<bool>,
     replicas: Vec<ReplicaJson>,
+    /// The Raft group as the shown replica knows it. A majority of those with a vote must count, or nothing is served.
+    members: Vec<MemberJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberJson {
+    node: u64,
+    incarnation: u32,
+    has_vote: bool,
+    /// It has a vote, and a replica that can cast it answered.
+    counts: bool,
+    /// Why it does not count; empty if it does.
+    reason: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -197,6 +210,50 @@ fn summary(shard: u32, replicas: &[&ShardStatus]) -> ShardSummary {
         last_token: shown.map_or(0, |replica| replica.last_token),
         hashes_equal: (!comparable.is_empty()).then_some(equal),
         replicas: rows,
+        members: members.iter().map(|member| member_json(member, replicas)).collect(),
+    }
+}
+
+fn member_json(member: &Member, replicas: &[&ShardStatus]) -> MemberJson {
+    let replica = replicas.iter().find(|replica| replica.node == member.node);
+    let reason = match replica {
+        _ if member.learner => "it is being re-seeded, and has no vote before it has caught up",
+        None => "it does not answer",
+        Some(replica) if replica.incarnation > member.incarnation => {
+            "its data directory was replaced by a re-seed, and its vote stays until the new one has caught up"
+        }
+        Some(replica) if replica.stands_by => {
+            "it takes no part before its peers have confirmed its data directory; its log says who is missing"
+        }
+        Some(_) => "",
+    };
+    let (node, incarnation) = (member.node, member.incarnation);
+    MemberJson { node, incarnation, has_vote: !member.learner, counts: reason.is_empty(), reason }
+}
+
+impl ShardSummary {
+    /// How many votes count, and how many there are.
+    fn votes(&self) -> (usize, usize) {
+        let count = |counts: &dyn Fn(&MemberJson) -> bool| self.members.iter().filter(|member| counts(member)).count();
+        (count(&|member| member.counts), count(&|member| member.has_vote))
+    }
+
+    /// For people: the members that do not count, and why.
+    fn missing(&self) -> Vec<String> {
+        let (counting, votes) = self.votes();
+        let missing = self.members.iter().filter(|member| !member.counts);
+        let line = |member: &MemberJson| {
+            let incarnation = match member.incarnation {
+                0 => String::new(),
+                incarnation => format!(" (incarnation {incarnation})"),
+            };
+            let verb = if counting == 1 { "counts" } else { "count" };
+            format!(
+                "shard {}: {counting} of {votes} votes {verb}; node {}{incarnation} does not: {}",
+                self.shard, member.node, member.reason
+            )
+        };
+        missing.map(line).collect()
     }
 }
 
@@ -252,6 +309,11 @@ fn print(status: &ClusterStatusResponse, shards: &[ShardSummary]) {
         ]);
     }
     print_table(&rows);
+    let missing: Vec<String> = shards.iter().flat_map(ShardSummary::missing).collect();
+    if !missing.is_empty() {
+        emit("");
+        missing.iter().for_each(|line| emit(line));
+    }
 }
 
 #[cfg(test)]
@@ -313,6 +375,34 @@ mod tests {
             ClusterStatusResponse { shards: vec![replica(2, "follower", 1, 10, 7), told], ..Default::default() };
         assert!(disk_of(&status, 2).expect("it answered").disk_hangs, "one replica of it said so");
         assert_eq!(disk_in_words(disk_of(&status, 1)), "-");
+    }
+
+    #[test]
+    fn members_that_do_not_count_are_named() {
+        let member = |node, incarnation, learner| Member { node, incarnation, learner };
+        let mut leader = replica(1, "leader", 1, 10, 7);
+        leader.members = vec![member(1, 0, false), member(2, 0, false), member(3, 0, false), member(3, 5, true)];
+        let mut reseeded = replica(3, "follower", 1, 4, 8);
+        reseeded.incarnation = 5;
+        let summary = summary_of(&[leader.clone(), reseeded]);
+        assert_eq!(summary.votes(), (1, 3));
+        let missing = summary.missing();
+        let begin = "shard 0: 1 of 3 votes counts; node ";
+        let ends =
+            ["2 does not: it does not answer", "3 does not: its data", "3 (incarnation 5) does not: it is being"];
+        assert_eq!(missing.len(), ends.len(), "{missing:?}");
+        for (line, end) in missing.iter().zip(ends) {
+            assert!(line.starts_with(&format!("{begin}{end}")), "{line}");
+        }
+
+        let mut copy = replica(2, "follower", 0, 9, 8);
+        copy.stands_by = true;
+        let summary = summary_of(&[leader.clone(), copy, replica(3, "follower", 1, 10, 7)]);
+        assert_eq!(summary.votes(), (2, 3));
+        assert!(summary.missing()[0].contains("node 2 does not: it takes no part"), "{:?}", summary.missing());
+        leader.members.truncate(3);
+        let all = summary_of(&[leader, replica(2, "follower", 1, 10, 7), replica(3, "follower", 1, 10, 7)]);
+        assert_eq!((all.votes(), all.missing()), ((3, 3), Vec::new()));
     }
 
     #[test]

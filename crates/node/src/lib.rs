@@ -15,10 +15,12 @@ mod disk;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 mod health;
 mod host;
 mod lifecycle;
 mod limits;
+mod lineage;
 mod mailbox;
 mod metrics;
 mod node;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 /// The version of what nodes say to each other. A peer of another one is refused. (1 did not say which data directory it
-/// comes with.)
-pub(crate) const PROTOCOL: u32 = 2;
+/// comes with, and 2 not how far that was.)
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
@@ -63,7 +63,18 @@ pub(crate) const HEALTH_EVERY: Duration = Duration::from_millis(100);
 pub(crate) const STRANGERS_SAID_EVERY: Duration = Duration::from_secs(10);
 /// Descriptors that are not for connections: the store's files, and connections to peers.
 pub(crate) const DESCRIPTORS_RESERVED: usize = 1_024;
-/// How often a node at its first start says whom it still waits for.
+/// How often a node tells its peers how far its directory and those of others are, if it has nothing else to say.
+pub(crate) const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often what was told is written down.
+pub(crate) const KEEP_EVERY: Duration = Duration::from_secs(3);
+/// A node that starts with its usual directory waits so long for peers that do not greet it: any of them could know of a
+/// newer state of it. Peers that are down for good cost it this time.
+pub(crate) const GREETINGS_MAX: Duration = Duration::from_secs(2);
+/// A re-seed is refused when peers have heard of the former directory for so long.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often a re-seed asks peers again that did not answer, or had just heard of the former directory.
+pub(crate) const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How often a node that does not take part yet says whom it still waits for.
 pub(crate) const AWAITED_EVERY: Duration = Duration::from_secs(5);
 
 /// Snapshots sent, and snapshots received, at the same time.

@@ -10,19 +10,23 @@ use crate::clock::Clock;
 use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher};
 use crate::error::NodeError;
+use crate::guard::Guard;
 use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{AWAITED_EVERY, CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
+use crate::limits::{
+    AWAITED_EVERY, CLOSE_MAX, GREETINGS_MAX, HANDOVER_MAX, HISTORY_READS_MAX, KEEP_EVERY, THREADS_END_MAX,
+};
 use crate::metrics::Metrics;
 use crate::service::Shards;
-use crate::stores::{FirstStart, Stores};
-use crate::transport::{Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, send_snapshots};
+use crate::stores::{self, FirstStart, Standing, Stores};
+use crate::transport::{Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, choose_incarnation, send_snapshots};
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
 use routing::{ClusterConfig, NodeId, Settings, ShardId, ShardMap};
 use shard::{Input, Replica, ReplicaConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,8 +43,11 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// The node's store. Nobody else writes to it while the node runs.
     pub engine: Arc<dyn Engine>,
-    /// What to do if the store is empty.
+    /// What to do if the store is empty, or a copy.
     pub first_start: FirstStart,
+    /// A file outside of the store that remembers how far the store was, so that an older copy is refused where no peer
+    /// knows better.
+    pub guard_file: Option<PathBuf>,
     /// Serve on this socket instead of binding the node's address: for tests and `dev`, which need port 0.
     pub listener: Option<std::net::TcpListener>,
     /// Serve `/metrics` on this socket instead of binding the node's metrics address.
@@ -56,7 +63,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; nothing is left running.
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
-        let NodeOptions { cluster, id, engine, first_start, listener, metrics_listener } = options;
+        let NodeOptions { cluster, id, engine, first_start, guard_file, listener, metrics_listener } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
             NodeError::Config(format!("the cluster file has no node {id}: choose one of {}", known.join(", ")))
@@ -78,6 +85,20 @@ impl Node {
         let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
         let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
         let peers: BTreeMap<NodeId, String> = others.map(|node| (node.id, node.address.clone())).collect();
+        let group = |shard: &ShardId| {
+            let nodes = map.replicas(*shard).map_or(&[][..], |replicas| &replicas.nodes);
+            nodes.iter().copied().filter(|node| *node != id).collect::<BTreeSet<NodeId>>()
+        };
+        let groups: Vec<BTreeSet<NodeId>> = hosted.iter().map(group).collect();
+        let incarnation = match first_start {
+            FirstStart::Reseed { force } => {
+                let engine = engine.clone();
+                let checked = tokio::task::spawn_blocking(move || stores::check_empty(&*engine));
+                checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
+                choose_incarnation((id, fingerprint), &peers, &groups, force).await?
+            }
+            _ => 0,
+        };
         let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
             .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
         let lifecycle = Arc::new(Lifecycle::new());
@@ -98,11 +119,11 @@ impl Node {
         let (stores, replicas) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
-            let (map, hosted, peers) = (map.clone(), hosted.clone(), peers.clone());
+            let (map, hosted) = (map.clone(), hosted.clone());
+            let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs()?.into_iter().for_each(|took| disk.synced(took));
-                let unix_s = clock.now().wall_ms / 1_000;
-                let (stores, boot) = Stores::open(engine.clone(), &identity, peers.into_keys(), first_start, unix_s)?;
+                let (stores, boot) = Stores::open(engine.clone(), &identity, groups, first_start, incarnation, guard)?;
                 let incarnation = stores.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
                 let replicas = open_replicas(&*engine, &map, &hosted, (id, incarnation), boot, &settings, clock)?;
@@ -176,6 +197,7 @@ impl Node {
         }
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_draining(take_part(context.clone()));
+        handle.tasks.spawn(keep_stores(context.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(context.clone(), settings.history_days));
         if let Some(listener) = metrics_listener {
@@ -396,28 +418,73 @@ fn open_replicas(
     Ok(replicas)
 }
 
-/// Lets the replicas take part once the store is known to be the only one that this node ever had, or to be a new member's.
+/// Lets the replicas take part once the peers that could know better have greeted this node: see [`Standing`]. One that does
+/// know better ends it.
 async fn take_part(context: Arc<Context>) {
     let stores = &context.stores;
-    if !stores.awaited().is_empty() {
-        tracing::info!("this data directory is new: before this node takes part, all its peers must know of no other");
-        while tokio::time::timeout(AWAITED_EVERY, stores.all_confirmed()).await.is_err() {
-            let awaited: Vec<String> = stores.awaited().iter().map(NodeId::to_string).collect();
-            tracing::warn!(
-                "this data directory is new, so this node takes no part before all its peers have confirmed that they know of \
-                 no other; still to come: node {}. If this node's data was lost, start it with --reseed; if the cluster has \
-                 never run and some of its machines start later, with --new-cluster",
-                awaited.join(", ")
-            );
+    match stores.standing() {
+        Standing::Usual => {
+            // Its peers judge it before they listen to it. This is for those that may be quicker than one that knows more.
+            if tokio::time::timeout(GREETINGS_MAX, stores.greeted_by_all()).await.is_err() {
+                let awaited = stores.awaited();
+                tracing::info!("takes part without having heard from node {}", listed(&awaited));
+            }
         }
-        let stores = stores.clone();
-        match tokio::task::spawn_blocking(move || stores.keep_confirmation()).await {
-            Ok(Ok(())) => tracing::info!("all peers have confirmed this data directory"),
-            Ok(Err(error)) => return context.lifecycle.fail(error.to_string()),
-            Err(error) => return context.lifecycle.fail(error.to_string()),
+        standing => {
+            while tokio::time::timeout(AWAITED_EVERY, stores.greeted_by_all()).await.is_err() {
+                let awaited = listed(&stores.awaited());
+                if standing == Standing::New {
+                    tracing::warn!(
+                        "this data directory is new, so this node takes no part before all its peers have confirmed that they \
+                         know of no other; still to come: node {awaited}. If this node's data was lost, start it with \
+                         --reseed; if the cluster has never run and some of its machines start later, with --new-cluster"
+                    );
+                } else {
+                    tracing::warn!(
+                        "this data directory is a copy, so this node takes no part before a majority of its peers, with \
+                         directories that are no copies, have confirmed that it is not an older one; still to come: node \
+                         {awaited}. If the directories of all nodes were moved or restored together, only you can know: where \
+                         anything was acknowledged since the copy was made, it is lost, and fencing tokens are issued again. \
+                         To go on with it, start with --accept-copy once"
+                    );
+                }
+            }
         }
     }
+    let (stores, standing) = (stores.clone(), stores.standing());
+    match tokio::task::spawn_blocking(move || stores.take_part()).await {
+        Ok(Ok(())) if standing == Standing::Usual => {}
+        Ok(Ok(())) => tracing::info!("the peers have confirmed this data directory"),
+        Ok(Err(error)) => return context.lifecycle.fail(error.to_string()),
+        Err(error) => return context.lifecycle.fail(error.to_string()),
+    }
     context.host.take_part();
+}
+
+fn listed(nodes: &BTreeSet<NodeId>) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Writes down every few seconds, and at the end, how far the data directories are.
+async fn keep_stores(context: Arc<Context>) {
+    let mut every = tokio::time::interval(KEEP_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let ends = tokio::select! {
+            _ = every.tick() => false,
+            () = context.lifecycle.reached(Phase::Stopped) => true,
+        };
+        if context.lifecycle.failed() {
+            return;
+        }
+        let stores = context.stores.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || stores.keep()).await {
+            return context.lifecycle.fail(error.to_string());
+        }
+        if ends {
+            return;
+        }
+    }
 }
 
 /// Asks for each shard led here to be led elsewhere, and waits a moment for it.

@@ -1,335 +1,373 @@
 //! Which data directory each node comes with: this node's own, and what its peers were last accepted with.
 //!
-//! A replica that lost its directory has forgotten its votes and acknowledgements, and must not go on as if it had not. So
-//! every directory has a random name and an incarnation, and every node remembers those of its peers. It promises that what
-//! it accepts of a peer is on disk before the peer is listened to, and that a node whose directory is new and was not
-//! declared a re-seed takes no part before every peer has said that it knows no other. It knows nothing of sockets and Raft.
+//! A replica that lost its directory, or got an older copy of it back, has forgotten votes and acknowledgements, and must
+//! not go on as if it had not. So every directory has a random name and an incarnation, and remembers its runs; and every
+//! node remembers of its peers which directory they have and how far it was (`lineage`). It promises:
+//!
+//! * What it accepts of a peer is on disk before the peer is listened to.
+//! * How far a peer is, it knows up to the last frame that arrived, and on disk up to a few seconds before.
+//! * A node whose directory may have forgotten something takes part only once the peers that could tell have greeted it
+//!   ([`Standing`]).
+//!
+//! It knows nothing of sockets and Raft.
+
+mod own;
+mod peers;
 
 use crate::error::NodeError;
+use crate::guard::Guard;
+use crate::lineage::{Claim, Known, StoreId, explain, judge};
+use own::Own;
+pub(crate) use own::check_empty;
+pub(crate) use peers::Live;
+use peers::Peer;
 use routing::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::{Engine, Identity, StorageError};
 use tokio::sync::watch;
 
-/// What a node does if its store is empty. A store that is not empty says itself what it is.
+/// A peer that was heard of within this time, in milliseconds, is alive. A living one says something every second.
+pub(crate) const ALIVE_MS: u64 = 4_000;
+
+/// What a node does about a data directory that may have forgotten something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstStart {
-    /// Takes part only once every other node that shares a shard with it has confirmed that it knows no other store of it.
+    /// An empty one takes part only once every other node that shares a shard with it has confirmed that it knows no other
+    /// directory of it. A copy takes part only once enough others that are no copies have accepted it.
     #[default]
     AskPeers,
     /// The whole cluster has never run, so there is nothing that could have been lost: takes part at once.
     NewCluster,
-    /// The store that this node had is lost: it comes back as a new member of its shards. Refused if the store is not empty.
-    Reseed,
+    /// Goes on with a copy, also if the guard file knows of a newer state: what was acknowledged since is given up, and tokens
+    /// may be issued again. Peers that know better still refuse it.
+    AcceptCopy,
+    /// The directory that this node had is lost: it comes back as a new member of its shards. Refused if this one is not
+    /// empty.
+    Reseed {
+        /// Also if peers have just heard of the node with its former directory.
+        force: bool,
+    },
 }
 
-/// Names one data directory of a node.
+/// Whose greeting a node awaits before it takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StoreId {
-    /// 0 at the cluster's start, higher after each re-seed.
-    pub(crate) incarnation: u32,
-    /// Random.
-    pub(crate) store: u64,
+pub(crate) enum Standing {
+    /// The directory is new. All peers: each could know that it is not the first.
+    New,
+    /// The directory was copied here. Of each shard as many peers as are a quorum, and they must be no copies: if all
+    /// directories were put back together, their nodes know only what is in the copies.
+    Copied,
+    /// All peers, but not for long: see [`Stores::greeted_by_all`].
+    Usual,
 }
 
 /// See the module.
 ///
 /// * `own` is on disk before this exists.
-/// * `peers` is what is on disk.
 /// * A peer's incarnation never falls, and within one incarnation its store never changes.
+/// * Of one run of a peer, the known record never falls.
 pub(crate) struct Stores {
     engine: Arc<dyn Engine>,
-    own: StoreId,
-    peers: Mutex<BTreeMap<NodeId, StoreId>>,
-    /// Peers that have yet to confirm that they know no other store of this node. Empty once it takes part.
-    awaited: watch::Sender<BTreeSet<NodeId>>,
+    own: Own,
+    guard: Option<Guard>,
+    /// For each shard here, the other nodes that have it.
+    groups: Vec<BTreeSet<NodeId>>,
+    /// Never held while the disk is waited for: the tasks of all streams look here.
+    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    /// Held while peers are written down, one at a time.
+    writes: Mutex<()>,
+    /// Peers that have accepted this node's store, and whether they are no copies themselves.
+    greeted: watch::Sender<BTreeMap<NodeId, bool>>,
+    takes_part: AtomicBool,
 }
 
 /// Why a peer's store is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAccepted {
-    /// It is not the one that is known; for people.
+    /// It is not fit; for people.
     #[error("{0}")]
-    Other(String),
+    Unfit(String),
     /// It could not be written down. The node must stop.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// Under this name stands `incarnation u32 LE | store u64 LE | 1 if confirmed, else 0`.
-const OWN: &[u8] = b"own store";
-
 impl Stores {
-    /// Claims `engine` for this node, and settles which store it is. Returns the boot count too.
+    /// Claims `engine` for this node, and settles which store it is. Returns the boot count too. `incarnation` is that of a
+    /// re-seed. On disk, and in the guard file, when this returns.
     ///
     /// # Errors
-    /// [`NodeError`] if the store is another's or damaged, or is not empty but to be re-seeded.
+    /// [`NodeError`] if the store is another's or damaged, is not empty but to be re-seeded, or is older than the guard file.
     pub(crate) fn open(
         engine: Arc<dyn Engine>,
         identity: &Identity,
-        peers: impl IntoIterator<Item = NodeId>,
+        groups: Vec<BTreeSet<NodeId>>,
         first_start: FirstStart,
-        unix_s: u64,
+        incarnation: u32,
+        guard: Option<Guard>,
     ) -> Result<(Stores, u64), NodeError> {
         let boot = engine.claim(identity)?;
-        let found = engine.node_record(OWN)?.map(|bytes| decode_own(&bytes)).transpose()?;
-        let (own, mut confirmed) = match (found, first_start) {
-            (Some((own, _)), FirstStart::Reseed) => return Err(not_empty(own)),
-            (Some(found), _) => found,
-            // Higher than any before: they are moments, too. Never 0, whatever the clock shows.
-            (None, FirstStart::Reseed) => {
-                let incarnation = u32::try_from(unix_s).unwrap_or(u32::MAX).max(1);
-                (StoreId { incarnation, store: rand::random() }, true)
+        let peers: BTreeSet<NodeId> = groups.iter().flatten().copied().collect();
+        let own = Own::open(&*engine, boot, first_start, incarnation, peers.is_empty())?;
+        if let Some(guard) = &guard {
+            match guard.check(&own.claim(&*engine)) {
+                Err(refused) if first_start == FirstStart::AcceptCopy => {
+                    tracing::warn!("this was overruled by --accept-copy: {refused}");
+                }
+                checked => checked?,
             }
-            (None, _) => (StoreId { incarnation: 0, store: rand::random() }, false),
-        };
-        let peers: BTreeSet<NodeId> = peers.into_iter().collect();
-        confirmed |= first_start == FirstStart::NewCluster || peers.is_empty();
-        if found != Some((own, confirmed)) {
-            engine.put_node_records(&[(OWN.to_vec(), encode_own(own, confirmed))])?;
+        }
+        own.keep(&*engine)?;
+        if let Some(guard) = &guard {
+            guard.write(&own.claim(&*engine).known()).map_err(NodeError::Config)?;
         }
         let mut known = BTreeMap::new();
         for peer in &peers {
-            if let Some(bytes) = engine.node_record(&peer_record(*peer))? {
-                known.insert(*peer, decode(&bytes)?);
+            if let Some(bytes) = engine.node_record(&peers::record_name(*peer))? {
+                known.insert(*peer, Peer::found(peers::decode(&bytes)?));
             }
         }
-        let awaited = if confirmed { BTreeSet::new() } else { peers };
-        let stores = Stores { engine, own, peers: Mutex::new(known), awaited: watch::Sender::new(awaited) };
+        let stores = Stores {
+            engine,
+            own,
+            guard,
+            groups,
+            peers: Mutex::new(known),
+            writes: Mutex::new(()),
+            greeted: watch::Sender::default(),
+            takes_part: AtomicBool::new(false),
+        };
         Ok((stores, boot))
     }
 
     pub(crate) fn own(&self) -> StoreId {
-        self.own
+        self.own.id
     }
 
-    /// What each peer was last accepted with.
+    /// What this node says of its directory.
+    pub(crate) fn claim(&self) -> Claim {
+        self.own.claim(&*self.engine)
+    }
+
+    /// Whether this directory is a copy that has yet to be accepted.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.standing() == Standing::Copied && !self.takes_part()
+    }
+
+    /// Whether it was declared that a former directory does not count, whoever has heard of it.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.own.forced
+    }
+
+    /// The directory that each peer was last accepted with.
     pub(crate) fn known(&self) -> BTreeMap<NodeId, StoreId> {
-        self.lock().clone()
+        self.lock().iter().map(|(node, peer)| (*node, peer.live.known().id)).collect()
     }
 
-    /// Whether this is the store that `peer` is known by, or its first or next one, which is then on disk. Blocks on the disk.
+    /// Whether `peer` comes with the directory that it is known by and with all that this had, or with its first or next one.
+    /// That is then on disk, and nothing else is listened to under its name. `forced`: also while the one before is alive.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// [`NotAccepted`].
-    pub(crate) fn accept(&self, peer: NodeId, came_with: StoreId) -> Result<(), NotAccepted> {
-        // Held while it is written: of two claims to one peer's name, one comes second.
-        let mut peers = self.lock();
-        match peers.get(&peer) {
-            Some(known) if *known == came_with => return Ok(()),
-            Some(known) if came_with.incarnation <= known.incarnation => {
-                return Err(NotAccepted::Other(unknown_store(peer, *known, came_with)));
-            }
-            _ => {}
+    pub(crate) fn accept(
+        &self,
+        peer: NodeId,
+        claim: &Claim,
+        forced: bool,
+        now_ms: u64,
+    ) -> Result<Arc<Live>, NotAccepted> {
+        // Of two claims to one peer's name, one comes second.
+        let _one_at_a_time = self.writes();
+        let known = claim.known();
+        let (live, stored) = {
+            let peers = self.lock();
+            let former = peers.get(&peer);
+            fit(former, peer, claim, forced, now_ms).map_err(NotAccepted::Unfit)?;
+            let same = former.filter(|former| former.live.known().is_same_run(&known));
+            let live = same.map_or_else(|| Arc::new(Live::new(known)), |former| former.live.clone());
+            (live, former.map(|former| former.stored))
+        };
+        live.heard(known.record, now_ms);
+        let known = live.known();
+        if stored != Some(known) {
+            self.engine.put_node_records(&[(peers::record_name(peer), peers::encode(&known))])?;
         }
-        self.engine.put_node_records(&[(peer_record(peer), encode(came_with))])?;
-        peers.insert(peer, came_with);
-        if came_with.incarnation > 0 {
-            tracing::info!(%peer, incarnation = came_with.incarnation, "peer has been re-seeded");
+        let former = self.lock().insert(peer, Peer { stored: known, live: live.clone(), told: None });
+        if let Some(former) = former
+            && !Arc::ptr_eq(&former.live, &live)
+        {
+            former.live.end();
+            if former.stored.id != known.id {
+                tracing::info!(%peer, incarnation = known.id.incarnation, "peer has been re-seeded");
+            }
+        }
+        Ok(live)
+    }
+
+    /// Whether `peer` would be accepted, if it comes with the directory that it is known by. Nothing is remembered of it.
+    /// `false`: it is its first or next directory, and must be accepted.
+    ///
+    /// # Errors
+    /// For people: it is not fit.
+    pub(crate) fn judge(&self, peer: NodeId, claim: &Claim, forced: bool, now_ms: u64) -> Result<bool, String> {
+        let peers = self.lock();
+        let known = peers.get(&peer);
+        fit(known, peer, claim, forced, now_ms)?;
+        Ok(known.is_some_and(|known| known.live.known().id == claim.id))
+    }
+
+    /// The highest incarnation that is known of `peer`, which asks for it because its directory is lost.
+    ///
+    /// # Errors
+    /// For people: it is alive with the directory that is known.
+    pub(crate) fn lost_by(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<u32, String> {
+        let Some(live) = self.lock().get(&peer).map(|known| known.live.clone()) else { return Ok(0) };
+        live.check_silent(peer, forced, now_ms)?;
+        Ok(live.known().id.incarnation)
+    }
+
+    /// What a peer has heard of other peers: how far their directories were. It counts beside what was heard here, never in
+    /// place of it: the peer may have accepted what it could not judge.
+    pub(crate) fn hear_of(&self, seen: impl IntoIterator<Item = (NodeId, Known)>) {
+        let mut peers = self.lock();
+        for (node, seen) in seen {
+            let Some(peer) = peers.get_mut(&node) else { continue };
+            let known = peer.live.known();
+            if seen.is_same_run(&known) {
+                peer.live.raise(seen.record);
+            } else if seen.id == known.id && seen.boot > known.boot {
+                let further = |told: &Known| (seen.boot, seen.record) > (told.boot, told.record);
+                if peer.told.as_ref().is_none_or(further) {
+                    peer.told = Some(seen);
+                }
+            }
+        }
+    }
+
+    /// What this node knows of its peers, to tell others.
+    pub(crate) fn seen(&self) -> Vec<(NodeId, Known)> {
+        self.lock().iter().map(|(node, peer)| (*node, peer.live.known())).collect()
+    }
+
+    /// Writes down how far the peers' directories are, and its own to the guard file. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StorageError`]: the node must stop.
+    pub(crate) fn keep(&self) -> Result<(), StorageError> {
+        if let Some(guard) = &self.guard {
+            guard.follow(&self.claim().known());
+        }
+        let _one_at_a_time = self.writes();
+        let changed: Vec<(NodeId, Known)> = {
+            let peers = self.lock();
+            let known = peers.iter().map(|(node, peer)| (*node, peer.live.known(), peer.stored));
+            known.filter(|(_, known, stored)| known != stored).map(|(node, known, _)| (node, known)).collect()
+        };
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let record = |(node, known): &(NodeId, Known)| (peers::record_name(*node), peers::encode(known));
+        self.engine.put_node_records(&changed.iter().map(record).collect::<Vec<_>>())?;
+        let mut peers = self.lock();
+        for (node, known) in changed {
+            peers.get_mut(&node).expect("none is taken out").stored = known;
         }
         Ok(())
     }
 
-    /// `peer` has accepted this node's store.
-    pub(crate) fn confirmed_by(&self, peer: NodeId) {
-        self.awaited.send_if_modified(|awaited| awaited.remove(&peer));
+    /// `peer` has accepted this node's store, and its own is a copy or none.
+    pub(crate) fn confirmed_by(&self, peer: NodeId, is_copy: bool) {
+        self.greeted.send_if_modified(|greeted| greeted.insert(peer, !is_copy) != Some(!is_copy));
     }
 
-    /// Those who have yet to confirm.
+    pub(crate) fn standing(&self) -> Standing {
+        self.own.standing
+    }
+
+    /// Peers that could still make the difference. Empty: none has to be awaited.
     pub(crate) fn awaited(&self) -> BTreeSet<NodeId> {
-        self.awaited.borrow().clone()
+        awaited(self.own.standing, &self.groups, &self.greeted.borrow())
     }
 
-    /// Returns once all peers have confirmed.
-    pub(crate) async fn all_confirmed(&self) {
-        // The sender lives in `self`, so this can only end by the set becoming empty.
-        let _ = self.awaited.subscribe().wait_for(BTreeSet::is_empty).await;
+    /// Returns once nobody is awaited. Where no peer could vouch for a copy, that is never.
+    pub(crate) async fn greeted_by_all(&self) {
+        let done = |greeted: &BTreeMap<NodeId, bool>| {
+            awaited(self.own.standing, &self.groups, greeted).is_empty() && !self.lacks_vouchers(greeted)
+        };
+        // The sender lives in `self`, so this can only end by the condition.
+        let _ = self.greeted.subscribe().wait_for(done).await;
     }
 
-    /// Never asks again. Blocks on the disk.
+    fn lacks_vouchers(&self, greeted: &BTreeMap<NodeId, bool>) -> bool {
+        self.own.standing == Standing::Copied && !self.groups.iter().all(|group| is_vouched(group, greeted))
+    }
+
+    /// The directory is as good as any from here on. Blocks on the disk.
     ///
     /// # Errors
     /// [`StorageError`]: the node must stop.
-    pub(crate) fn keep_confirmation(&self) -> Result<(), StorageError> {
-        assert!(self.awaited.borrow().is_empty(), "a store is confirmed by all peers or not at all");
-        self.engine.put_node_records(&[(OWN.to_vec(), encode_own(self.own, true))])
+    pub(crate) fn take_part(&self) -> Result<(), StorageError> {
+        if self.own.standing != Standing::Usual {
+            self.own.confirm(&*self.engine)?;
+        }
+        self.takes_part.store(true, Ordering::Release);
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, StoreId>> {
+    pub(crate) fn takes_part(&self) -> bool {
+        self.takes_part.load(Ordering::Acquire)
+    }
+
+    fn writes(&self) -> MutexGuard<'_, ()> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn not_empty(own: StoreId) -> NodeError {
-    NodeError::Config(match own.incarnation {
-        0 => "this data directory is not empty: it holds what this node has voted for and acknowledged. Start without \
-              --reseed; only if the directory is damaged, or the peers refuse it, move it away and start with --reseed once"
-            .into(),
-        incarnation => {
-            format!("this data directory is already re-seeded (as incarnation {incarnation}): start without --reseed")
-        }
-    })
-}
-
-fn unknown_store(peer: NodeId, known: StoreId, came_with: StoreId) -> String {
-    let hint = if came_with.incarnation < known.incarnation {
-        "it has been replaced by a re-seed since, and must not be used any more (if it was just re-seeded, its machine's clock \
-         is behind: correct it, and re-seed it again with an empty directory)"
-    } else {
-        "if it was started with the wrong --data-dir, start it with the right one; if the node's data was lost or damaged, move \
-         this directory away and start it with --reseed once"
-    };
-    let incarnations = match (came_with.incarnation, known.incarnation) {
-        (came_with, known) if came_with == known => String::new(),
-        (came_with, known) => format!(" (incarnation {came_with}, where {known} is known)"),
-    };
-    format!(
-        "node {peer} comes with another data directory than this cluster knows{incarnations}: {hint}. See `palisade node --help`"
-    )
-}
-
-fn peer_record(peer: NodeId) -> Vec<u8> {
-    format!("peer {peer}").into_bytes()
-}
-
-/// `incarnation u32 LE | store u64 LE`
-fn encode(id: StoreId) -> Vec<u8> {
-    let mut bytes = id.incarnation.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&id.store.to_le_bytes());
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Result<StoreId, StorageError> {
-    let parts =
-        bytes.split_first_chunk::<4>().and_then(|(incarnation, rest)| Some((incarnation, rest.try_into().ok()?)));
-    let (incarnation, store) =
-        parts.ok_or_else(|| StorageError::Damaged(format!("{} bytes do not name a store", bytes.len())))?;
-    Ok(StoreId { incarnation: u32::from_le_bytes(*incarnation), store: u64::from_le_bytes(store) })
-}
-
-fn encode_own(own: StoreId, confirmed: bool) -> Vec<u8> {
-    let mut bytes = encode(own);
-    bytes.push(u8::from(confirmed));
-    bytes
-}
-
-fn decode_own(bytes: &[u8]) -> Result<(StoreId, bool), StorageError> {
-    match bytes.split_last() {
-        Some((confirmed @ (0 | 1), id)) => Ok((decode(id)?, *confirmed == 1)),
-        _ => Err(StorageError::Damaged("the record of this node's own store is not one".into())),
+/// Whether a peer's directory has all that it is known to have had, by what was heard here and by others.
+fn fit(former: Option<&Peer>, peer: NodeId, claim: &Claim, forced: bool, now_ms: u64) -> Result<(), String> {
+    let Some(former) = former else { return Ok(()) };
+    for known in [former.live.known()].into_iter().chain(former.told) {
+        judge(&known, claim).map_err(|unfit| explain(peer, "this cluster", &known, claim, unfit))?;
     }
+    match former.live.known().id == claim.id {
+        true => Ok(()),
+        false => former.live.check_silent(peer, forced, now_ms),
+    }
+}
+
+/// How many of a shard's other replicas are asked where a majority has to be. All of them, where there are no more.
+pub(crate) fn quorum_of_others(others: usize) -> usize {
+    // With this node they are `others + 1`.
+    (others.div_ceil(2) + 1).min(others)
+}
+
+/// Whether enough peers that are no copies have accepted this node's copy. Without peers nobody can.
+fn is_vouched(group: &BTreeSet<NodeId>, greeted: &BTreeMap<NodeId, bool>) -> bool {
+    let vouchers = group.iter().filter(|peer| greeted.get(peer) == Some(&true)).count();
+    vouchers >= quorum_of_others(group.len()).max(1)
+}
+
+fn awaited(standing: Standing, groups: &[BTreeSet<NodeId>], greeted: &BTreeMap<NodeId, bool>) -> BTreeSet<NodeId> {
+    let peers =
+        |groups: &mut dyn Iterator<Item = &BTreeSet<NodeId>>| groups.flatten().copied().collect::<BTreeSet<_>>();
+    let mut awaited = match standing {
+        Standing::New | Standing::Usual => peers(&mut groups.iter()),
+        Standing::Copied => peers(&mut groups.iter().filter(|group| !is_vouched(group, greeted))),
+    };
+    awaited.retain(|peer| match (standing, greeted.get(peer)) {
+        (_, None) => true,
+        (Standing::Copied, Some(is_original)) => !is_original,
+        (_, Some(_)) => false,
+    });
+    awaited
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use storage::MemoryEngine;
-
-    const PEER: NodeId = NodeId(2);
-    const NOW_S: u64 = 1_700_000_000;
-
-    fn id(incarnation: u32, store: u64) -> StoreId {
-        StoreId { incarnation, store }
-    }
-
-    fn try_open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> Result<Stores, NodeError> {
-        engine.crash();
-        let identity = Identity { fingerprint: [7; 16], node: 1 };
-        Stores::open(engine.clone(), &identity, [PEER, NodeId(3)], first_start, NOW_S).map(|(stores, _)| stores)
-    }
-
-    fn open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> Stores {
-        try_open(engine, first_start).expect("open")
-    }
-
-    #[test]
-    fn a_store_keeps_its_name_and_two_have_different_ones() {
-        let (engine, other) = (Arc::new(MemoryEngine::new()), Arc::new(MemoryEngine::new()));
-        let own = open(&engine, FirstStart::AskPeers).own();
-        assert_eq!(own.incarnation, 0);
-        assert_eq!(open(&engine, FirstStart::AskPeers).own(), own);
-        assert_ne!(open(&other, FirstStart::AskPeers).own().store, own.store);
-    }
-
-    #[test]
-    fn only_an_empty_store_can_be_a_re_seeded_one() {
-        let engine = Arc::new(MemoryEngine::new());
-        let reseeded = open(&engine, FirstStart::Reseed);
-        assert_eq!(u64::from(reseeded.own().incarnation), NOW_S);
-        assert!(reseeded.awaited().is_empty(), "it is no member, so it need not wait");
-        let again = try_open(&engine, FirstStart::Reseed).err().expect("refused").to_string();
-        assert!(again.contains("already re-seeded") && again.contains("without --reseed"), "{again}");
-        assert_eq!(open(&engine, FirstStart::AskPeers).own(), reseeded.own());
-
-        let ordinary = Arc::new(MemoryEngine::new());
-        open(&ordinary, FirstStart::AskPeers);
-        let refused = try_open(&ordinary, FirstStart::Reseed).err().expect("refused").to_string();
-        assert!(refused.contains("not empty") && refused.contains("move it away"), "{refused}");
-    }
-
-    #[test]
-    fn a_new_store_waits_for_all_peers_and_asks_once_in_its_life() {
-        let engine = Arc::new(MemoryEngine::new());
-        let stores = open(&engine, FirstStart::AskPeers);
-        stores.confirmed_by(PEER);
-        assert_eq!(stores.awaited(), BTreeSet::from([NodeId(3)]));
-        assert_eq!(open(&engine, FirstStart::AskPeers).awaited().len(), 2, "half an answer is none");
-        let stores = open(&engine, FirstStart::AskPeers);
-        stores.confirmed_by(PEER);
-        stores.confirmed_by(NodeId(3));
-        stores.keep_confirmation().expect("written");
-        assert!(open(&engine, FirstStart::AskPeers).awaited().is_empty());
-    }
-
-    #[test]
-    fn a_new_cluster_waits_for_nobody() {
-        let engine = Arc::new(MemoryEngine::new());
-        open(&engine, FirstStart::AskPeers);
-        assert!(open(&engine, FirstStart::NewCluster).awaited().is_empty(), "also if it was started without it before");
-        assert!(open(&engine, FirstStart::AskPeers).awaited().is_empty(), "and for good");
-    }
-
-    #[test]
-    fn a_peer_is_known_by_its_first_store_until_it_is_re_seeded() {
-        let engine = Arc::new(MemoryEngine::new());
-        let stores = open(&engine, FirstStart::NewCluster);
-        stores.accept(PEER, id(0, 11)).expect("first contact");
-        for came_with in [id(0, 11), id(5, 12), id(5, 12), id(9, 13)] {
-            stores.accept(PEER, came_with).expect("the same, or a higher incarnation");
-        }
-        stores.accept(NodeId(3), id(0, 11)).expect("another peer is another matter");
-        let stores = open(&engine, FirstStart::AskPeers);
-        assert_eq!(stores.known(), BTreeMap::from([(PEER, id(9, 13)), (NodeId(3), id(0, 11))]));
-        for (came_with, hint) in [
-            (id(9, 14), "start it with --reseed once"),
-            (id(5, 12), "has been replaced"),
-            (id(0, 11), "has been replaced"),
-            (id(0, 99), "has been replaced"),
-        ] {
-            let refused = stores.accept(PEER, came_with).expect_err("another directory").to_string();
-            assert!(refused.contains("node 2 comes with another data directory"), "{refused}");
-            assert!(refused.contains(hint) && refused.contains("palisade node --help"), "{refused}");
-        }
-        assert_eq!(stores.known()[&PEER], id(9, 13));
-    }
-
-    #[test]
-    fn what_could_not_be_written_is_not_accepted() {
-        let engine = Arc::new(MemoryEngine::new());
-        let stores = open(&engine, FirstStart::NewCluster);
-        engine.fail_next_write();
-        assert!(matches!(stores.accept(PEER, id(0, 1)), Err(NotAccepted::Storage(_))));
-        assert!(stores.known().is_empty());
-    }
-
-    #[test]
-    fn records_that_are_none_are_damage() {
-        for bytes in [&[][..], &[0; 11], &[0; 13]] {
-            assert!(decode(bytes).is_err(), "{bytes:?}");
-        }
-        assert_eq!(decode(&encode(id(3, u64::MAX))).expect("own bytes"), id(3, u64::MAX));
-        assert!(decode_own(&[0; 12]).is_err() && decode_own(&[2; 13]).is_err() && decode_own(&[]).is_err());
-        assert_eq!(decode_own(&encode_own(id(3, 4), true)).expect("own bytes"), (id(3, 4), true));
-    }
-}
+mod tests;

@@ -49,7 +49,8 @@ pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: u
         LogWriter::start(engine.clone(), 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone(), disk()).unwrap();
     let peer = NodeId(3 - id.0);
     let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
-    let (stores, _) = Stores::open(engine.clone(), &identity, [peer], FirstStart::AskPeers, 0).unwrap();
+    let (stores, _) =
+        Stores::open(engine.clone(), &identity, vec![[peer].into()], FirstStart::AskPeers, 0, None).unwrap();
     let context = Context {
         id,
         fingerprint,

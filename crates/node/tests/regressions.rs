@@ -66,6 +66,9 @@ impl Engine for SlowHistory {
     fn last_record(&self) -> u64 {
         self.inner.last_record()
     }
+    fn born(&self) -> Option<u128> {
+        self.inner.born()
+    }
 }
 
 /// A checkpoint takes ended grants out of the replica's memory; until the log writer had written it, they were in neither

@@ -122,9 +122,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// When the file system made this store, where it says so. A copy of the store was made at another time. Only good to be
     /// compared with itself.
-    fn born(&self) -> Option<u128> {
-        None
-    }
+    fn born(&self) -> Option<u128>;
 
     /// Sets all of these records, atomically; on disk when this returns.
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError>;

@@ -259,6 +259,10 @@ impl Engine for MemoryEngine {
         self.lock().durable.records
     }
 
+    fn born(&self) -> Option<u128> {
+        None
+    }
+
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError> {
         let mut guard = self.lock();
         let inner = &mut *guard;

@@ -52,6 +52,14 @@ impl Engine for Watched {
         self.disk.during(|| self.inner.put_node_records(records))
     }
 
+    fn last_record(&self) -> u64 {
+        self.inner.last_record()
+    }
+
+    fn born(&self) -> Option<u128> {
+        self.inner.born()
+    }
+
     fn measure_syncs(&self) -> Result<Vec<Duration>, StorageError> {
         self.disk.during(|| self.inner.measure_syncs())
     }

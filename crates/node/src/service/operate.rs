@@ -195,7 +195,8 @@ impl OperateStream {
     fn finish_reply(&mut self, slot: u32, reply: Reply) {
         let Some(operation) = self.slots.get_mut(slot) else { return };
         let mut result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
-        if matches!(result, OpResult::ShardStatus(_)) {
+        if let OpResult::ShardStatus(status) = &mut result {
+            status.stands_by = !self.context.stores.takes_part();
             outcome::with_disk(&mut result, self.context.disk.state());
         }
         self.finish(slot, result);

@@ -2,13 +2,14 @@
 
 use crate::context::Context;
 use crate::limits::PROTOCOL;
-use crate::stores::{NotAccepted, StoreId};
-use routing::NodeId;
+use crate::lineage::{Claim, Known, Run, StoreId};
+use crate::stores::{Live, NotAccepted, Standing};
+use routing::{Fingerprint, NodeId};
 use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
-use wire::v1::Hello;
+use wire::v1::{Greeting, Hello, StoreRun, StoreSeen};
 
 /// What this node says of itself, and whom it listens to.
 pub(crate) struct Greeter {
@@ -17,13 +18,25 @@ pub(crate) struct Greeter {
     refused: Mutex<BTreeMap<u64, String>>,
 }
 
+/// A peer whose directory is fit.
+///
+/// * Until there is a `live`, nothing is remembered of the run that speaks, and it is not listened to.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) peer: NodeId,
+    pub(crate) is_copy: bool,
+    force: bool,
+    claim: Claim,
+    pub(crate) live: Option<Arc<Live>>,
+}
+
 /// Why somebody is not listened to. Says what to change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// It is no peer, or set up differently.
     #[error("{0}")]
     Stranger(String),
-    /// It is a peer with another data directory than is known of it, and must stop.
+    /// It is a peer whose data directory is another or an older one than is known of it, and must stop.
     #[error("{0}")]
     Store(String),
     /// This node is stopping.
@@ -37,35 +50,102 @@ impl Greeter {
     }
 
     pub(crate) fn hello(&self) -> Hello {
-        let StoreId { incarnation, store } = self.context.stores.own();
-        let (node, fingerprint) = (self.context.id.0, self.context.fingerprint.0.to_vec());
-        let address = self.context.addresses.own().to_owned();
-        Hello { node, fingerprint, protocol: PROTOCOL, incarnation, store, address }
+        let stores = &self.context.stores;
+        let Claim { id: StoreId { incarnation, store }, runs, record } = stores.claim();
+        let run = |Run { boot, life, opened }| StoreRun { boot, life, opened };
+        Hello {
+            incarnation,
+            store,
+            runs: runs.into_iter().map(run).collect(),
+            record,
+            address: self.context.addresses.own().to_owned(),
+            is_copy: stores.is_copy(),
+            force: stores.is_forced(),
+            stands_by: !stores.takes_part() && stores.standing() != Standing::New,
+            ..nameless(self.context.id, self.context.fingerprint)
+        }
     }
 
-    /// The peer that says this. The data directory that it comes with is on disk here, and known to the shards shared with
-    /// it, before this returns.
+    /// The peer that says this, judged. If it takes part, the run of its data directory is on disk here, and its incarnation
+    /// known to the shards shared with it, before this returns.
     ///
     /// # Errors
     /// [`Refusal`], logged here.
-    pub(crate) async fn check(&self, hello: Option<Hello>) -> Result<NodeId, Refusal> {
+    pub(crate) async fn check(&self, hello: Option<Hello>) -> Result<Accepted, Refusal> {
         let speaker = hello.as_ref().map_or(0, |hello| hello.node);
-        let address = hello.as_ref().map(|hello| hello.address.clone()).unwrap_or_default();
-        let judged = match self.judge(hello.as_ref()) {
-            Ok((peer, came_with)) => self.accept(peer, came_with).await.map(|()| peer),
+        let judged = match self.judge(hello.as_ref()).and_then(|(peer, hello)| Ok((peer, hello, claim_of(hello)?))) {
+            Ok((peer, hello, claim)) => {
+                let mut accepted = Accepted { peer, is_copy: hello.is_copy, force: hello.force, claim, live: None };
+                match self.is_known(&accepted) {
+                    Ok(true) if hello.stands_by => Ok(accepted),
+                    Ok(_) => self.accept(&mut accepted).await.map(|_| accepted),
+                    Err(refusal) => Err(refusal),
+                }
+            }
             Err(reason) => Err(Refusal::Stranger(reason)),
         };
+        self.note(speaker, judged.as_ref().err());
+        if let (Ok(accepted), Some(hello)) = (&judged, &hello) {
+            self.context.addresses.learn(accepted.peer, &hello.address);
+        }
+        judged
+    }
+
+    /// The run that speaks, with its latest record on disk. It is remembered from here on.
+    ///
+    /// # Errors
+    /// [`Refusal`], logged here.
+    pub(crate) async fn listen_to(&self, accepted: &mut Accepted, record: u64) -> Result<Arc<Live>, Refusal> {
+        if let Some(live) = &accepted.live {
+            return Ok(live.clone());
+        }
+        accepted.claim.record = record;
+        let live = self.accept(accepted).await;
+        self.note(accepted.peer.0, live.as_ref().err());
+        live
+    }
+
+    fn is_known(&self, accepted: &Accepted) -> Result<bool, Refusal> {
+        let now_ms = self.context.clock.mono_ms();
+        let judged = self.context.stores.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
+        judged.map_err(Refusal::Store)
+    }
+
+    /// What is known here of a peer that has lost its directory.
+    ///
+    /// # Errors
+    /// [`Refusal`], logged here.
+    pub(crate) fn check_lost(&self, hello: &Hello) -> Result<Greeting, Refusal> {
+        let judged = match self.judge(Some(hello)) {
+            Ok((peer, _)) => {
+                let known = self.context.stores.lost_by(peer, hello.force, self.context.clock.mono_ms());
+                known.map(|known| known.max(self.member_of(peer))).map_err(Refusal::Store)
+            }
+            Err(reason) => Err(Refusal::Stranger(reason)),
+        };
+        self.note(hello.node, judged.as_ref().err());
+        judged.map(|incarnation| Greeting { hello: Some(self.hello()), incarnation, ..Greeting::default() })
+    }
+
+    /// The highest incarnation of a peer that is a member of a shard here.
+    fn member_of(&self, peer: NodeId) -> u32 {
+        let statuses = self.context.board.all();
+        let members = statuses.iter().flat_map(|status| &status.members);
+        members.filter(|member| member.node == peer).map(|member| member.incarnation).max().unwrap_or(0)
+    }
+
+    /// Logs a refusal, once until it changes.
+    fn note(&self, speaker: u64, refusal: Option<&Refusal>) {
         let known = self.context.peers.contains_key(&NodeId(speaker));
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if known { speaker } else { 0 };
-        match &judged {
-            Ok(peer) => {
-                self.context.addresses.learn(*peer, &address);
+        match refusal {
+            None => {
                 if refused.remove(&key).is_some() {
-                    tracing::info!(%peer, "peer is accepted again");
+                    tracing::info!(peer = speaker, "peer is accepted again");
                 }
             }
-            Err(refusal) => {
+            Some(refusal) => {
                 let reason = refusal.to_string();
                 if refused.get(&key) != Some(&reason) {
                     tracing::warn!(peer = speaker, %reason, "refused a peer");
@@ -73,11 +153,10 @@ impl Greeter {
                 }
             }
         }
-        judged
     }
 
     /// Everything but what the disk must be asked for.
-    fn judge(&self, hello: Option<&Hello>) -> Result<(NodeId, StoreId), String> {
+    fn judge<'a>(&self, hello: Option<&'a Hello>) -> Result<(NodeId, &'a Hello), String> {
         let id = self.context.id;
         let Some(hello) = hello else {
             return Err("the first frame of a stream between nodes must say hello".into());
@@ -104,24 +183,51 @@ impl Greeter {
                 "node {peer} shares no shard with node {id} by its cluster file: give both the same one"
             ));
         }
-        Ok((peer, StoreId { incarnation: hello.incarnation, store: hello.store }))
+        Ok((peer, hello))
     }
 
-    async fn accept(&self, peer: NodeId, came_with: StoreId) -> Result<(), Refusal> {
-        let stores = self.context.stores.clone();
-        match tokio::task::spawn_blocking(move || stores.accept(peer, came_with)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(NotAccepted::Other(reason))) => return Err(Refusal::Store(reason)),
+    async fn accept(&self, accepted: &mut Accepted) -> Result<Arc<Live>, Refusal> {
+        let (stores, now_ms) = (self.context.stores.clone(), self.context.clock.mono_ms());
+        let (peer, claim, force) = (accepted.peer, accepted.claim.clone(), accepted.force);
+        let incarnation = claim.id.incarnation;
+        let live = match tokio::task::spawn_blocking(move || stores.accept(peer, &claim, force, now_ms)).await {
+            Ok(Ok(live)) => live,
+            Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
             Ok(Err(NotAccepted::Storage(error))) => {
                 self.context.lifecycle.fail(error.to_string());
                 return Err(Refusal::Stopping("this node stops: its disk failed".into()));
             }
             Err(error) => return Err(Refusal::Stopping(format!("this node is shutting down ({error})"))),
-        }
-        let incarnation = came_with.incarnation;
+        };
         self.context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
-        Ok(())
+        accepted.live = Some(live.clone());
+        Ok(live)
     }
+}
+
+/// A greeting without a directory.
+pub(super) fn nameless(node: NodeId, fingerprint: Fingerprint) -> Hello {
+    Hello { node: node.0, fingerprint: fingerprint.0.to_vec(), protocol: PROTOCOL, ..Hello::default() }
+}
+
+fn claim_of(hello: &Hello) -> Result<Claim, String> {
+    let id = StoreId { incarnation: hello.incarnation, store: hello.store };
+    let run = |run: &StoreRun| Run { boot: run.boot, life: run.life, opened: run.opened };
+    let claim = Claim { id, runs: hello.runs.iter().map(run).collect(), record: hello.record };
+    if hello.is_lost || !claim.is_sound() {
+        return Err(format!("node {} does not say which data directory it comes with", hello.node));
+    }
+    Ok(claim)
+}
+
+pub(super) fn seen_to_wire((node, known): (NodeId, Known)) -> StoreSeen {
+    let Known { id: StoreId { incarnation, store }, boot, life, record } = known;
+    StoreSeen { node: node.0, incarnation, store, boot, life, record }
+}
+
+pub(super) fn seen_from_wire(seen: StoreSeen) -> (NodeId, Known) {
+    let StoreSeen { node, incarnation, store, boot, life, record } = seen;
+    (NodeId(node), Known { id: StoreId { incarnation, store }, boot, life, record })
 }
 
 impl From<Refusal> for Status {

@@ -1,6 +1,6 @@
 //! What peers send: frames of Raft messages, and snapshots.
 
-use super::hello::{Greeter, Refusal};
+use super::hello::{Accepted, Greeter, Refusal, seen_from_wire};
 use super::outbox::Outboxes;
 use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
@@ -29,10 +29,21 @@ impl Peers {
 
     async fn listen(&self, mut frames: Streaming<PeerFrame>) -> Result<(), Status> {
         let Some(mut first) = frames.message().await? else { return Ok(()) };
-        let peer = self.greeter.check(first.hello.take()).await?;
+        let mut accepted = self.greeter.check(first.hello.take()).await?;
+        let peer = accepted.peer;
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
         while let Some(frame) = next {
+            if accepted.live.is_some() || !frame.messages.is_empty() {
+                let live = self.greeter.listen_to(&mut accepted, frame.record).await?;
+                if !live.heard(frame.record, self.context.clock.mono_ms()) {
+                    let reason = format!("node {peer} has been accepted with another run since");
+                    return Err(Status::failed_precondition(reason));
+                }
+            }
+            if !frame.seen.is_empty() {
+                self.context.stores.hear_of(frame.seen.into_iter().map(seen_from_wire));
+            }
             metrics.frames_received.inc();
             metrics.messages_received.inc_by(frame.messages.len() as u64);
             let messages = frame.messages.into_iter().map(|message| (ShardId(message.shard), message.raft.into()));
@@ -49,14 +60,24 @@ impl PeerService for Peers {
     type InstallSnapshotStream = ReceiverStream<Result<SnapshotProgress, Status>>;
 
     async fn greet(&self, request: Request<Hello>) -> Result<Response<Greeting>, Status> {
-        match self.greeter.check(Some(request.into_inner())).await {
-            Ok(peer) => {
+        let hello = request.into_inner();
+        if hello.is_lost {
+            return match self.greeter.check_lost(&hello) {
+                Ok(greeting) => Ok(Response::new(greeting)),
+                Err(Refusal::Store(refused_store)) => {
+                    Ok(Response::new(Greeting { refused_store, ..Greeting::default() }))
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
+        match self.greeter.check(Some(hello)).await {
+            Ok(Accepted { peer, .. }) => {
                 if let Some(outbox) = self.outboxes.of(peer) {
                     outbox.peer_is_there();
                 }
-                Ok(Response::new(Greeting { hello: Some(self.greeter.hello()), refused_store: String::new() }))
+                Ok(Response::new(Greeting { hello: Some(self.greeter.hello()), ..Greeting::default() }))
             }
-            Err(Refusal::Store(reason)) => Ok(Response::new(Greeting { hello: None, refused_store: reason })),
+            Err(Refusal::Store(refused_store)) => Ok(Response::new(Greeting { refused_store, ..Greeting::default() })),
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -72,8 +93,8 @@ impl PeerService for Peers {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
-        if !self.context.stores.awaited().is_empty() {
-            return Err(Status::unavailable("this node takes no part before all its peers have greeted it"));
+        if !self.context.stores.takes_part() {
+            return Err(Status::unavailable("this node takes no part before its peers have greeted it"));
         }
         let permit = self.snapshots.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted("this node is receiving other snapshots; the sender tries again by itself")

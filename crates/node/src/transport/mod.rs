@@ -1,13 +1,14 @@
 //! Nodes among themselves: Raft messages in frames, one stream per peer, and snapshots apart from them.
 //!
 //! Messages may be lost, and are dropped rather than queued without bound; Raft sends again. It promises that a peer of
-//! another cluster, of other cluster-frozen settings, of another protocol, or with another data directory than is known of
-//! it is refused, both ways, with a reason. It knows nothing of what the messages say.
+//! another cluster, of other cluster-frozen settings, of another protocol, or with another or an older data directory than is
+//! known of it is refused, both ways, with a reason. It knows nothing of what the messages say.
 
 mod hello;
 mod incoming;
 mod outbox;
 mod outgoing;
+mod reseed;
 mod snapshot_in;
 mod snapshot_out;
 
@@ -18,4 +19,5 @@ pub(crate) use hello::Greeter;
 pub(crate) use incoming::Peers;
 pub(crate) use outbox::{Lanes, Outboxes};
 pub(crate) use outgoing::Outgoing;
+pub(crate) use reseed::choose_incarnation;
 pub(crate) use snapshot_out::{SnapshotJob, SnapshotQueue, send_snapshots};

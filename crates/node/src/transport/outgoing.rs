@@ -1,9 +1,9 @@
 //! The stream to one peer: kept up, refilled from its outbox, told when it is lost.
 
-use super::hello::Greeter;
+use super::hello::{Accepted, Greeter, seen_to_wire};
 use super::outbox::Outbox;
 use crate::context::Context;
-use crate::limits::{GREET_TIMEOUT, RECONNECT};
+use crate::limits::{GREET_TIMEOUT, RECONNECT, TELL_EVERY};
 use crate::metrics::PeerMetrics;
 use routing::NodeId;
 use shard::Input;
@@ -94,7 +94,8 @@ impl Outgoing {
         }
         // One frame under way in the channel, one in the making: the longer the peer takes, the fuller the next frame.
         let (frames, stream) = mpsc::channel(1);
-        let hello = PeerFrame { hello: Some(self.greeter.hello()), messages: Vec::new() };
+        let hello = self.greeter.hello();
+        let hello = PeerFrame { record: hello.record, hello: Some(hello), ..PeerFrame::default() };
         if frames.try_send(hello).is_err() {
             return "the stream closed at once".into();
         }
@@ -122,23 +123,37 @@ impl Outgoing {
     async fn greet(&self, client: &mut PeerServiceClient<Channel>, address: &str) -> Result<(), String> {
         let answer = tokio::time::timeout(GREET_TIMEOUT, client.greet(self.greeter.hello())).await;
         let answer = answer.map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
-        let Greeting { hello, refused_store } = answer.map_err(|status| reason(&status))?.into_inner();
+        let Greeting { hello, refused_store, .. } = answer.map_err(|status| reason(&status))?.into_inner();
         if !refused_store.is_empty() {
             self.context.lifecycle.fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(refused_store);
         }
-        let found = self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;
+        let Accepted { peer: found, is_copy, .. } =
+            self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;
         if found != self.peer {
             return Err(format!("node {found} answers there: correct the addresses in the cluster file"));
         }
-        self.context.stores.confirmed_by(self.peer);
+        self.context.stores.confirmed_by(self.peer, is_copy);
         Ok(())
     }
 
-    /// Returns when the stream takes no more.
+    /// Returns when the stream takes no more. Every frame says how far this node's directory is. So a peer knows it up to the
+    /// last acknowledgement that it heard, and from the frames between which directories its own peers have.
     async fn pump(&self, frames: mpsc::Sender<PeerFrame>) {
+        let mut tell = tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
+        tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while let Ok(room) = frames.reserve().await {
-            let frame = PeerFrame { hello: None, messages: self.outbox.next_frame().await };
+            let (messages, seen) = tokio::select! {
+                messages = self.outbox.next_frame() => (messages, Vec::new()),
+                _ = tell.tick() => (Vec::new(), self.context.stores.seen()),
+            };
+            // After the messages were taken: what they acknowledge is on disk.
+            let record = self.context.engine.last_record();
+            let frame = PeerFrame { hello: None, messages, record, seen: seen.into_iter().map(seen_to_wire).collect() };
+            if frame.messages.is_empty() {
+                room.send(frame);
+                continue;
+            }
             self.metrics.frames_sent.inc();
             self.metrics.messages_sent.inc_by(frame.messages.len() as u64);
             self.metrics.bytes_sent.inc_by(wire::encoded_bytes(&frame) as u64);

@@ -1,6 +1,6 @@
 //! Receiving one snapshot: its history goes to the engine as it comes, its state to the shard once it is whole.
 
-use super::hello::Greeter;
+use super::hello::{Accepted, Greeter};
 use crate::context::Context;
 use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STEP_TIMEOUT};
 use routing::ShardId;
@@ -26,7 +26,7 @@ impl SnapshotReceiver {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
         };
         let SnapshotHeader { hello, shard, raft, data_bytes } = header;
-        let peer = self.greeter.check(hello).await?;
+        let Accepted { peer, .. } = self.greeter.check(hello).await?;
         let shard = ShardId(shard);
         let Some(status) = self.context.board.get(shard) else {
             return Err(Status::failed_precondition(format!(

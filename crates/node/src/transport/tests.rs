@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::Code;
 use wire::v1::peer_service_client::PeerServiceClient;
-use wire::v1::{Greeting, Hello, PeerFrame, PeerMessage};
+use wire::v1::{Greeting, Hello, PeerFrame, PeerMessage, StoreRun};
 
 /// Waits for messages, of which only the first is wanted.
 fn first(inbox: &InboxEnd) -> HostMessage {
@@ -45,9 +45,26 @@ fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outg
     }
 }
 
-/// Of node 1.
+/// Of node 1, in the first run of its directory.
 fn hello(incarnation: u32, store: u64) -> Hello {
-    Hello { node: 1, fingerprint: FINGERPRINT.0.to_vec(), protocol: PROTOCOL, incarnation, store, ..Hello::default() }
+    let runs = vec![StoreRun { boot: 1, life: store, opened: 0 }];
+    Hello {
+        node: 1,
+        fingerprint: FINGERPRINT.0.to_vec(),
+        protocol: PROTOCOL,
+        incarnation,
+        store,
+        runs,
+        ..Hello::default()
+    }
+}
+
+/// Of node 1, in the second run of the same directory, opened with this record.
+fn second_hello(opened: u64) -> Hello {
+    let mut second = hello(0, 11);
+    second.runs.push(StoreRun { boot: 2, life: 99, opened });
+    second.record = opened;
+    second
 }
 
 /// Serves node 2 on a free port.
@@ -64,7 +81,7 @@ async fn serve() -> (Arc<Context>, InboxEnd, String) {
 
 async fn knock(address: &str, hello: Option<Hello>) -> tonic::Status {
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let frames = tokio_stream::iter([PeerFrame { hello, messages: vec![message(0, 1)] }]);
+    let frames = tokio_stream::iter([PeerFrame { hello, messages: vec![message(0, 1)], ..PeerFrame::default() }]);
     client.deliver(frames).await.expect_err("it was let in")
 }
 
@@ -76,11 +93,15 @@ async fn strangers_are_refused_with_a_reason() {
     let other_protocol = Hello { protocol: PROTOCOL + 1, ..hello.clone() };
     let unknown = Hello { node: 9, ..hello.clone() };
     let myself = Hello { node: 2, ..hello.clone() };
+    let without_runs = Hello { runs: Vec::new(), ..hello.clone() };
+    let lost = Hello { is_lost: true, ..hello.clone() };
     for (hello, reason) in [
         (Some(other_cluster), "cluster-frozen settings"),
         (Some(other_protocol), "protocol"),
         (Some(unknown), "shares no shard"),
         (Some(myself), "another process"),
+        (Some(without_runs), "does not say which data directory"),
+        (Some(lost), "does not say which data directory"),
         (None, "hello"),
     ] {
         let status = knock(&address, hello).await;
@@ -113,11 +134,82 @@ async fn a_peer_that_comes_with_another_store_is_told_to_stop() {
     let status = knock(&address, Some(hello(0, 12))).await;
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
 
-    assert_eq!(greet(&address, hello(7, 13)).await.refused_store, "");
+    assert_eq!(greet(&address, Hello { force: true, ..hello(7, 13) }).await.refused_store, "");
     let told = first(&inbox);
     assert!(matches!(told, HostMessage::Shared(_, Input::Incarnation { incarnation: 7, .. })), "{told:?}");
     let old = greet(&address, hello(0, 11)).await;
     assert!(old.refused_store.contains("has been replaced"), "{old:?}");
+    context.lifecycle.enter(Phase::Stopped);
+}
+
+/// A frame is heard before what it acknowledges is counted, and its run is not listened to once there is a later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_from_before_the_last_frame_is_refused() {
+    let (context, inbox, address) = serve().await;
+    let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let (frames, stream) = tokio::sync::mpsc::channel(4);
+    let first = PeerFrame { hello: Some(hello(0, 11)), ..PeerFrame::default() };
+    frames.send(first).await.unwrap();
+    frames.send(PeerFrame { messages: vec![message(0, 1)], record: 700, ..PeerFrame::default() }).await.unwrap();
+    let call = tokio::spawn(async move { client.deliver(tokio_stream::wrappers::ReceiverStream::new(stream)).await });
+    let heard = tokio::task::spawn_blocking(move || {
+        let mut told = Vec::new();
+        while !told.iter().any(|message| matches!(message, HostMessage::Peers(_))) {
+            assert_eq!(inbox.receiver.take_all(&mut told, None), Received::Some);
+        }
+        inbox
+    });
+    let inbox = heard.await.unwrap();
+
+    let older = greet(&address, second_hello(699)).await.refused_store;
+    assert!(older.contains("older copy") && older.contains("record 700"), "{older}");
+    assert_eq!(greet(&address, second_hello(700)).await.refused_store, "");
+    frames.send(PeerFrame { messages: vec![message(0, 1)], record: 701, ..PeerFrame::default() }).await.unwrap();
+    let status = call.await.unwrap().expect_err("the former run is still listened to");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    let mut messages = Vec::new();
+    inbox.receiver.take_all(&mut messages, Some(Duration::ZERO));
+    assert!(!messages.iter().any(|message| matches!(message, HostMessage::Peers(_))), "{messages:?}");
+    context.lifecycle.enter(Phase::Stopped);
+}
+
+/// A copy that another peer refuses must not keep its original out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
+    let (context, _inbox, address) = serve().await;
+    assert_eq!(greet(&address, hello(0, 11)).await.refused_store, "");
+    let copy = Hello { stands_by: true, ..second_hello(0) };
+    assert_eq!(greet(&address, copy.clone()).await.refused_store, "");
+    let mut original = second_hello(5);
+    original.runs[1].life = 100;
+    assert_eq!(greet(&address, Hello { stands_by: true, ..original.clone() }).await.refused_store, "");
+
+    let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
+    let silent = PeerFrame { hello: Some(Hello { stands_by: true, ..original }), record: 5, ..PeerFrame::default() };
+    let speaks = PeerFrame { messages: vec![message(0, 1)], record: 6, ..PeerFrame::default() };
+    client.deliver(tokio_stream::iter([silent, speaks])).await.expect("it is fit");
+    let other = greet(&address, copy).await.refused_store;
+    assert!(other.contains("another process has run"), "{other}");
+    // A new name is remembered at once: a re-seed says nothing before the leader speaks to it.
+    assert_eq!(greet(&address, Hello { stands_by: true, force: true, ..hello(3, 12) }).await.refused_store, "");
+    assert_eq!(context.stores.known()[&NodeId(1)].incarnation, 3);
+    context.lifecycle.enter(Phase::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_directory_learns_the_next_incarnation() {
+    let (context, _inbox, address) = serve().await;
+    let peers = [(NodeId(2), address.clone())].into();
+    let groups = [[NodeId(2)].into()];
+    let choose = async |force| choose_incarnation((NodeId(1), FINGERPRINT), &peers, &groups, force).await;
+    assert_eq!(choose(false).await.expect("nobody knows it"), 1);
+    greet(&address, hello(6, 11)).await;
+    assert_eq!(choose(true).await.expect("forced"), 7);
+    let ask = Hello { is_lost: true, ..super::hello::nameless(NodeId(1), FINGERPRINT) };
+    let alive = greet(&address, ask).await;
+    assert!(alive.refused_store.contains("is running with its former data directory"), "{alive:?}");
+    // It falls silent, so the answer changes by itself.
+    assert_eq!(choose(false).await.expect("it was silent for a while"), 7);
     context.lifecycle.enter(Phase::Stopped);
 }
 
@@ -140,7 +232,8 @@ async fn a_greeting_confirms_both_ways() {
     let (receiver, _inbox, address) = serve().await;
     let (sender, _inbox) = context(NodeId(1), 10);
     let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
-    sender.stores.all_confirmed().await;
+    sender.stores.greeted_by_all().await;
+    assert!(sender.stores.awaited().is_empty());
     assert_eq!(sender.stores.known()[&NodeId(2)], receiver.stores.own());
     assert_eq!(receiver.stores.known()[&NodeId(1)], sender.stores.own());
     assert_eq!(receiver.stores.awaited(), BTreeSet::from([NodeId(1)]), "it has not asked");

@@ -60,6 +60,9 @@ impl Engine for Gate {
     fn last_record(&self) -> u64 {
         self.inner.last_record()
     }
+    fn born(&self) -> Option<u128> {
+        self.inner.born()
+    }
 }
 
 /// A thread, and by place the numbers that it was told are on disk.

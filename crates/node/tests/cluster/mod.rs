@@ -62,6 +62,7 @@ impl Cluster {
             id,
             engine,
             first_start: FirstStart::AskPeers,
+            guard_file: None,
             listener: None,
             metrics_listener: None,
         }

@@ -1,0 +1,179 @@
+//! The guard file: what a node remembers of its data directory outside of it.
+//!
+//! Peers tell an older copy of one node's directory. If the directories of all nodes are put back together, no peer knows
+//! better, and tokens are issued a second time. A file that is not copied with the directory does know.
+//!
+//! It promises that the file on disk names each run of the directory before that run takes part. It knows nothing of what
+//! makes a directory unfit: see `lineage`.
+
+use crate::error::NodeError;
+use crate::lineage::{Claim, Known, StoreId, explain, judge};
+use routing::NodeId;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use storage::Identity;
+
+/// The first line of the file.
+const TITLE: &str = "palisade guard file, version 1";
+const FIELDS: [&str; 7] = ["cluster", "node", "incarnation", "store", "boot", "life", "record"];
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    path: PathBuf,
+    cluster: String,
+    node: u64,
+    /// What was last written, or why it could not be.
+    last: Mutex<Option<Result<Known, String>>>,
+}
+
+impl Guard {
+    pub(crate) fn new(path: PathBuf, identity: &Identity) -> Guard {
+        let cluster = identity.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+        Guard { path, cluster, node: identity.node, last: Mutex::new(None) }
+    }
+
+    /// Whether the directory with this claim is as far as the file says. Without a file it is.
+    ///
+    /// # Errors
+    /// [`NodeError`], with what to do: it is not, or the file cannot be read or is another node's.
+    pub(crate) fn check(&self, claim: &Claim) -> Result<(), NodeError> {
+        let shown = self.path.display();
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(NodeError::Config(format!("cannot read the guard file {shown}: {error}"))),
+        };
+        let known = self.decode(&text).map_err(|what| {
+            NodeError::Config(format!(
+                "the guard file {shown} {what}: name the right file, or move this one away if you know that the data directory \
+                 is the newest one"
+            ))
+        })?;
+        judge(&known, claim).map_err(|unfit| {
+            let whose = format!("the guard file {shown}");
+            NodeError::Config(format!(
+                "{}. If all nodes are to go on from a backup, knowing that what was acknowledged since is lost and that fencing \
+                 tokens may be issued again, start with --accept-copy once",
+                explain(NodeId(self.node), &whose, &known, claim, unfit)
+            ))
+        })
+    }
+
+    /// Keeps the file up to date while the node runs. Blocks on the disk.
+    pub(crate) fn follow(&self, known: &Known) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() == Some(&Ok(*known)) {
+            return;
+        }
+        let written = self.write(known).map(|()| *known);
+        if let Err(reason) = &written
+            && last.as_ref() != Some(&written)
+        {
+            tracing::warn!("{reason}; until it can be, the file does not tell of what is acknowledged from here on");
+        }
+        *last = Some(written);
+    }
+
+    /// On disk when this returns.
+    ///
+    /// # Errors
+    /// What kept it from being written; the file is the former one then.
+    pub(crate) fn write(&self, known: &Known) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("cannot write the guard file {}: {error}", self.path.display());
+        let written = self.path.with_extension("new");
+        let mut file = File::create(&written).map_err(failed)?;
+        file.write_all(self.encode(known).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&written, &self.path).map_err(failed)?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    fn encode(&self, known: &Known) -> String {
+        let Known { id, boot, life, record } = known;
+        format!(
+            "{TITLE}\ncluster {}\nnode {}\nincarnation {}\nstore {:016x}\nboot {boot}\nlife {life:016x}\nrecord {record}\n",
+            self.cluster, self.node, id.incarnation, id.store
+        )
+    }
+
+    fn decode(&self, text: &str) -> Result<Known, String> {
+        let damaged = || "is damaged".to_owned();
+        let mut lines = text.lines();
+        if lines.next() != Some(TITLE) {
+            return Err("is no guard file of this version".into());
+        }
+        let mut values = [""; FIELDS.len()];
+        for (value, field) in values.iter_mut().zip(FIELDS) {
+            let line = lines.next().and_then(|line| line.strip_prefix(field)?.strip_prefix(' '));
+            *value = line.ok_or_else(damaged)?;
+        }
+        let [cluster, node, incarnation, store, boot, life, record] = values;
+        let decimal = |value: &str| value.parse::<u64>().map_err(|_| damaged());
+        let hex = |value: &str| u64::from_str_radix(value, 16).map_err(|_| damaged());
+        if cluster != self.cluster || decimal(node)? != self.node {
+            return Err(format!("belongs to node {node} of the cluster with fingerprint {cluster}"));
+        }
+        let incarnation = incarnation.parse().map_err(|_| damaged())?;
+        let id = StoreId { incarnation, store: hex(store)? };
+        if lines.next().is_some() {
+            return Err(damaged());
+        }
+        Ok(Known { id, boot: decimal(boot)?, life: hex(life)?, record: decimal(record)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lineage::Run;
+
+    fn claim(boot: u64, opened: u64) -> Claim {
+        let id = StoreId { incarnation: 0, store: u64::MAX };
+        Claim { id, runs: vec![Run { boot, life: boot << 60, opened }], record: opened + 5 }
+    }
+
+    fn guard(path: &Path, node: u64) -> Guard {
+        Guard::new(path.to_owned(), &Identity { fingerprint: [0xa7; 16], node })
+    }
+
+    #[test]
+    fn a_directory_that_is_older_than_the_file_is_refused() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("node-1.guard");
+        let guard_of = |node| guard(&path, node);
+        let guard = guard_of(1);
+        guard.check(&claim(1, 0)).expect("there is no file yet");
+        guard.write(&claim(1, 0).known()).expect("written");
+        guard.write(&claim(2, 40).known()).expect("written over");
+        guard.check(&claim(3, 45)).expect("as far as it was");
+        let refused = guard.check(&claim(3, 44)).expect_err("one record is missing").to_string();
+        for words in
+            ["older copy", "node-1.guard", "--accept-copy", "start number 2 with record 45", "began with record 44"]
+        {
+            assert!(refused.contains(words), "{words:?} is not in {refused}");
+        }
+        let refused = guard_of(2).check(&claim(3, 45)).expect_err("another node's").to_string();
+        assert!(refused.contains("belongs to node 1"), "{refused}");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_or_changed_is_refused() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("guard");
+        let guard = guard(&path, 1);
+        guard.write(&claim(2, 40).known()).expect("written");
+        let whole = std::fs::read_to_string(&path).expect("read");
+        assert_eq!(guard.decode(&whole), Ok(claim(2, 40).known()));
+        let lines: Vec<&str> = whole.lines().collect();
+        for gone in 0..lines.len() {
+            let mut rest = lines.clone();
+            rest.remove(gone);
+            std::fs::write(&path, rest.join("\n")).expect("write");
+            assert!(guard.check(&claim(3, 45)).is_err(), "without line {gone}");
+        }
+        assert!(guard.decode(&format!("{whole}more\n")).is_err() && guard.decode("").is_err());
+    }
+}

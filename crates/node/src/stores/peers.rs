@@ -1,0 +1,131 @@
+//! What is known of one peer's data directory.
+
+use super::ALIVE_MS;
+use crate::lineage::{Known, StoreId};
+use routing::NodeId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use storage::StorageError;
+
+/// `incarnation u32 LE | store u64 LE`, and since there is more to know: `boot u64 LE | life u64 LE | record u64 LE`.
+const PEER_BYTES: usize = FORMER_PEER_BYTES + 3 * 8;
+const FORMER_PEER_BYTES: usize = 4 + 8;
+
+/// One run of a peer, as far as it was heard of. Shared with the tasks that hear it, which take no lock for a frame.
+///
+/// * `record` never falls.
+/// * Once `ended`, nothing that the run says counts.
+#[derive(Debug)]
+pub(crate) struct Live {
+    id: StoreId,
+    boot: u64,
+    life: u64,
+    record: AtomicU64,
+    /// On this node's clock; 0: not since it started.
+    heard_ms: AtomicU64,
+    ended: AtomicBool,
+}
+
+/// * `stored` is what is on disk of it.
+/// * `told` is of a later run of the same directory than `live`: other peers have heard of it, this node has not.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) stored: Known,
+    pub(super) live: Arc<Live>,
+    pub(super) told: Option<Known>,
+}
+
+impl Peer {
+    /// On disk, at the start.
+    pub(super) fn found(known: Known) -> Peer {
+        Peer { stored: known, live: Arc::new(Live::new(known)), told: None }
+    }
+}
+
+impl Live {
+    pub(super) fn new(known: Known) -> Live {
+        let Known { id, boot, life, record } = known;
+        let (record, heard_ms, ended) = (AtomicU64::new(record), AtomicU64::new(0), AtomicBool::new(false));
+        Live { id, boot, life, record, heard_ms, ended }
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known { id: self.id, boot: self.boot, life: self.life, record: self.record.load(Ordering::Relaxed) }
+    }
+
+    /// The run said something, and that its journal has this record on disk. `false`: another run of the node has been
+    /// accepted since, so this one is not listened to.
+    pub(crate) fn heard(&self, record: u64, now_ms: u64) -> bool {
+        self.raise(record);
+        self.heard_ms.store(now_ms.max(1), Ordering::Relaxed);
+        !self.ended.load(Ordering::Acquire)
+    }
+
+    /// Others have heard so.
+    pub(super) fn raise(&self, record: u64) {
+        self.record.fetch_max(record, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// Refuses that a directory takes the place of one that is in use.
+    ///
+    /// # Errors
+    /// For people.
+    pub(super) fn check_silent(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<(), String> {
+        let heard_ms = self.heard_ms.load(Ordering::Relaxed);
+        let ago_ms = now_ms.saturating_sub(heard_ms);
+        if forced || heard_ms == 0 || ago_ms >= ALIVE_MS {
+            return Ok(());
+        }
+        Err(format!(
+            "node {peer} is running with its former data directory (it was heard of {ago_ms} ms ago), and a re-seed would take \
+             its votes away: stop that process first, and start it again if its directory is sound. If it runs and cannot be \
+             stopped, add --force to --reseed"
+        ))
+    }
+}
+
+pub(super) fn record_name(peer: NodeId) -> Vec<u8> {
+    format!("peer {peer}").into_bytes()
+}
+
+pub(super) fn encode(known: &Known) -> Vec<u8> {
+    let mut bytes = known.id.incarnation.to_le_bytes().to_vec();
+    [known.id.store, known.boot, known.life, known.record]
+        .iter()
+        .for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
+    bytes
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Known, StorageError> {
+    let damaged = || StorageError::Damaged(format!("{} bytes do not name a store", bytes.len()));
+    let mut padded = [0; PEER_BYTES];
+    match bytes.len() {
+        PEER_BYTES | FORMER_PEER_BYTES => padded[..bytes.len()].copy_from_slice(bytes),
+        _ => return Err(damaged()),
+    }
+    let (incarnation, rest) = padded.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let (words, _) = rest.as_chunks::<8>();
+    let [store, boot, life, record] = [0, 1, 2, 3].map(|at| u64::from_le_bytes(words[at]));
+    Ok(Known { id: StoreId { incarnation: u32::from_le_bytes(*incarnation), store }, boot, life, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_are_none_are_damage() {
+        let known = Known { id: StoreId { incarnation: 3, store: u64::MAX }, boot: 5, life: 1 << 63, record: 7 };
+        let bytes = encode(&known);
+        assert_eq!(decode(&bytes).expect("own bytes"), known);
+        let former = decode(&bytes[..FORMER_PEER_BYTES]).expect("bytes of an earlier version");
+        assert_eq!(former, Known { boot: 0, life: 0, record: 0, ..known });
+        for bytes in [&[][..], &[0; 11], &[0; 13], &[0; 35], &[0; 37]] {
+            assert!(decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
