@@ -241,6 +241,15 @@ impl Cluster {
         }
     }
 
+    /// SIGCONT for a process that was paused.
+    pub fn resume(&mut self, host: Host) {
+        if self.paused.remove(&host)
+            && let Some(process) = self.processes.get(&host)
+        {
+            process.signal(Signal::SIGCONT);
+        }
+    }
+
     /// Whether a process runs, as far as is known here.
     pub fn runs(&self, host: Host) -> bool {
         self.processes.contains_key(&host)
@@ -275,6 +284,11 @@ impl Cluster {
         self.disk(id).join("ballast")
     }
 
+    /// While there is a file at this path, the disk of a node that was started with the library for it hangs.
+    pub fn hang(&self) -> PathBuf {
+        self.dir.join("hang")
+    }
+
     /// Undoes whatever was done: everybody hears, runs in the usual way, on sound data.
     ///
     /// # Errors
@@ -292,6 +306,7 @@ impl Cluster {
             // Most nodes have none.
             let _ = std::fs::remove_file(self.ballast(id));
         }
+        let _ = std::fs::remove_file(self.hang());
         for host in std::mem::take(&mut self.unusual) {
             self.kill(host);
         }

@@ -83,7 +83,7 @@ async fn conduct(args: Run) -> Result<bool, String> {
     if !args.namespaces {
         eprintln!("chaos: no namespaces of its own: everything on loopback, and what needs cutting is skipped");
     }
-    let tools = Tools::find(args.namespaces);
+    let tools = Tools::find(args.namespaces, &dir);
     if args.failover.is_none() {
         let asked = |kind: &Kind| args.fault.is_empty() || args.fault.contains(kind);
         for (kind, why) in Kind::all().filter(asked).filter_map(|kind| Some((kind, tools.missing(kind)?))) {

@@ -1,7 +1,8 @@
 //! What this machine has to hurt a cluster with, and what is missing.
 
 use crate::faults::Kind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -10,17 +11,21 @@ pub struct Tools {
     pub namespaces: bool,
     /// iptables-restore, for what cuts connections and loses packets.
     pub iptables: bool,
-    /// timeout, for processes that should end by themselves.
+    /// timeout, for tools that may wait for ever.
     pub timeout: bool,
     /// libfaketime, for a process' clocks.
     pub faketime: Option<PathBuf>,
     /// libfiu, for a process' system calls: both libraries, as LD_PRELOAD wants them.
     pub fiu: Option<String>,
+    /// A disk that hangs, for a process: a library compiled from `tests/shim/hang.c`.
+    pub hang: Option<PathBuf>,
+    /// A suspend, for a process: a library compiled from `tests/shim/suspend.c`.
+    pub suspend: Option<PathBuf>,
 }
 
 impl Tools {
-    /// Looks around.
-    pub fn find(namespaces: bool) -> Tools {
+    /// Looks around. Libraries that have to be compiled are put into `dir`.
+    pub fn find(namespaces: bool, dir: &Path) -> Tools {
         let below = |dir: &str| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let faketime = below("/usr/lib").chain(["/usr/lib".into(), "/usr/local/lib".into()]);
         let faketime = faketime.map(|dir| dir.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
@@ -28,7 +33,8 @@ impl Tools {
             let both = ["fiu_run_preload.so", "fiu_posix_preload.so"].map(|name| format!("{dir}/{name}"));
             both.iter().all(|path| PathBuf::from(path).exists()).then(|| both.join(" "))
         });
-        Tools { namespaces, iptables: has_packet_filter(), timeout: has("timeout"), faketime, fiu }
+        let (hang, suspend) = (compiled("hang", dir), compiled("suspend", dir));
+        Tools { namespaces, iptables: has_packet_filter(), timeout: has("timeout"), faketime, fiu, hang, suspend }
     }
 
     /// Why this cannot be done to a cluster here. `None`: it can.
@@ -48,12 +54,25 @@ impl Tools {
             {
                 Some("it needs iptables-restore (Debian: iptables)")
             }
-            Kind::OtherSettings if !self.timeout => Some("it needs timeout (Debian: coreutils)"),
             Kind::WallClock | Kind::Drift if self.faketime.is_none() => Some("it needs libfaketime (Debian: faketime)"),
             Kind::FailedSync if self.fiu.is_none() => Some("it needs libfiu (Debian: fiu-utils)"),
+            Kind::FailedSync if !self.timeout => Some("it needs timeout (Debian: coreutils)"),
+            Kind::HungDisk | Kind::HungWriter if self.hang.is_none() => Some(NO_COMPILER),
+            Kind::SuspendedClient if self.suspend.is_none() => Some(NO_COMPILER),
             _ => None,
         }
     }
+}
+
+const NO_COMPILER: &str = "it needs a C compiler (Debian: build-essential)";
+
+/// A library to preload, from its source in `tests/shim`.
+fn compiled(name: &str, dir: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../shim/{name}.c"));
+    let library = dir.join(format!("{name}.so"));
+    let made =
+        Command::new("cc").args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    made.is_ok_and(|made| made.success()).then_some(library)
 }
 
 /// Whether connections can be cut, where there are namespaces.
@@ -78,14 +97,18 @@ mod tests {
             timeout: true,
             faketime: Some(PathBuf::from("faketime")),
             fiu: Some("fiu".into()),
+            hang: Some(PathBuf::from("hang.so")),
+            suspend: Some(PathBuf::from("suspend.so")),
         };
         let skipped = |tools: Tools| Kind::all().filter(|kind| tools.missing(*kind).is_some()).collect::<Vec<_>>();
         assert_eq!(skipped(all()), []);
         let cuts =
             [Kind::Halves, Kind::IsolatedLeader, Kind::Ring, Kind::OneWay, Kind::GatewayCut, Kind::Loss, Kind::Delay];
         assert_eq!(skipped(Tools { iptables: false, ..all() }), cuts);
-        assert_eq!(skipped(Tools { timeout: false, ..all() }), [Kind::OtherSettings]);
+        assert_eq!(skipped(Tools { timeout: false, ..all() }), [Kind::FailedSync]);
         assert_eq!(skipped(Tools { fiu: None, ..all() }), [Kind::FailedSync]);
+        assert_eq!(skipped(Tools { hang: None, ..all() }), [Kind::HungDisk, Kind::HungWriter]);
+        assert_eq!(skipped(Tools { suspend: None, ..all() }), [Kind::SuspendedClient]);
         let alone = skipped(Tools { namespaces: false, ..all() });
         assert!(cuts.iter().all(|cut| alone.contains(cut)) && !alone.contains(&Kind::KillLeader), "{alone:?}");
     }

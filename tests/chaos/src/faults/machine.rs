@@ -70,12 +70,21 @@ impl Stage<'_> {
 
     /// Restarts a leader with libfaketime before it, and waits until it leads again. Returns it and a shard of its.
     async fn with_other_clock(&mut self, env: &[(&str, String)], wound: &mut Wound) -> Result<(u64, u32), String> {
-        let id = self.some_leader();
-        let shard = self.leaders.iter().find(|(_, node)| **node == id).map_or(0, |(shard, _)| *shard);
         let library = self.tools.faketime.clone().ok_or("libfaketime is missing")?;
         let mut env: Vec<(String, String)> =
             env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
         env.push(("LD_PRELOAD".to_owned(), library.display().to_string()));
+        self.leader_with(env, wound).await
+    }
+
+    /// Restarts a leader in another environment, and waits until it leads again. Returns it and a shard of its.
+    pub(super) async fn leader_with(
+        &mut self,
+        env: Vec<(String, String)>,
+        wound: &mut Wound,
+    ) -> Result<(u64, u32), String> {
+        let id = self.some_leader();
+        let shard = self.leaders.iter().find(|(_, node)| **node == id).map_or(0, |(shard, _)| *shard);
         self.restart(id, Launch { env, ..Launch::default() }, wound).await;
         let asked = Instant::now();
         while !self.leads(id, shard).await && asked.elapsed() < LEADS_WITHIN {
@@ -84,7 +93,7 @@ impl Stage<'_> {
         Ok((id, shard))
     }
 
-    async fn restart(&mut self, id: u64, launch: Launch, wound: &mut Wound) {
+    pub(super) async fn restart(&mut self, id: u64, launch: Launch, wound: &mut Wound) {
         wound.failures.extend(self.cluster.stop(Host::Node(id)).await.err());
         self.cluster.launch(Host::Node(id), &launch);
         if !all_back(self.cluster, BACK_WITHIN).await {
@@ -92,12 +101,12 @@ impl Stage<'_> {
         }
     }
 
-    async fn leads(&self, id: u64, shard: u32) -> bool {
+    pub(super) async fn leads(&self, id: u64, shard: u32) -> bool {
         let leaders = self.cluster.leaders().await;
         leaders.is_some_and(|leaders| leaders.get(&shard).is_some_and(|(leader, _)| *leader == id))
     }
 
-    fn fresh_name(&mut self, shard: u32) -> String {
+    pub(super) fn fresh_name(&mut self, shard: u32) -> String {
         let nonce = self.rng.next_u64();
         let mut names = (0..).map(|n| format!("clock/{nonce:x}-{n}"));
         names.find(|name| self.cluster.map.route(name).shard.0 == shard).expect("every shard has names")

@@ -5,6 +5,8 @@
 //! must go on serving.
 
 mod cuts;
+mod disks;
+mod edges;
 mod machine;
 mod signals;
 mod upkeep;
@@ -13,6 +15,7 @@ use crate::clients::Clients;
 use crate::cluster::{Cluster, NODES};
 use crate::tools::Tools;
 use clap::ValueEnum;
+use disks::LOG_WRITER;
 use palisade_sim::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -66,6 +69,20 @@ pub enum Kind {
     RollingRestart,
     /// It must be refused.
     OtherSettings,
+    /// A leader's writes and syncs do not return.
+    HungDisk,
+    /// Only those of a leader's log writer do not.
+    HungWriter,
+    /// A node comes back with its directory as it was some seconds before. It must be refused.
+    OldCopy,
+    /// A client ends, or falls silent, while it waits for a lock.
+    KilledInQueue,
+    /// The leader of a shard changes every few seconds, more often than a lease lasts.
+    MovedLeaders,
+    /// A client's machine sleeps: one of its clocks jumps.
+    SuspendedClient,
+    /// A gateway knows an address at which a leader does not listen any more.
+    OldAddresses,
 }
 
 impl Kind {
@@ -100,6 +117,13 @@ impl Kind {
             Kind::FlippedBits => "flipped bits in two stopped nodes, re-seeded",
             Kind::RollingRestart => "rolling restart",
             Kind::OtherSettings => "a node with other frozen settings",
+            Kind::HungDisk => "leader's disk hangs: all threads",
+            Kind::HungWriter => "leader's disk hangs: the log writer",
+            Kind::OldCopy => "directory put back from an older copy",
+            Kind::KilledInQueue => "client killed or silent in the queue",
+            Kind::MovedLeaders => "leader moved every few seconds",
+            Kind::SuspendedClient => "client's machine suspended",
+            Kind::OldAddresses => "gateway with a leader's old address",
         }
     }
 
@@ -131,6 +155,8 @@ pub const COMBINATIONS: &[[Kind; 2]] = &[
     [Kind::FailedSync, Kind::OneWay],
     [Kind::Delay, Kind::KillFollower],
     [Kind::WallClock, Kind::KillAll],
+    [Kind::HungWriter, Kind::KillFollower],
+    [Kind::OldCopy, Kind::PauseClient],
 ];
 
 /// What a fault can reach.
@@ -217,6 +243,13 @@ impl Stage<'_> {
             Kind::FlippedBits => self.flip_bits().await,
             Kind::RollingRestart => Ok(self.rolling_restart().await),
             Kind::OtherSettings => self.other_settings().await,
+            Kind::HungDisk => self.hang_disk(None).await,
+            Kind::HungWriter => self.hang_disk(Some(LOG_WRITER)).await,
+            Kind::OldCopy => self.put_back_a_copy().await,
+            Kind::KilledInQueue => self.kill_in_queue().await,
+            Kind::MovedLeaders => self.move_leaders().await,
+            Kind::SuspendedClient => self.suspend_a_client().await,
+            Kind::OldAddresses => self.give_old_address().await,
         }
     }
 

@@ -1,0 +1,233 @@
+//! What happens around the core: clients that end while they wait, clients that slept, leaders that move all the time,
+//! gateways that know an old address.
+
+use super::{Stage, Wound};
+use crate::cluster::{Launch, SHARDS};
+use crate::network::Host;
+use client::{AcquireOptions, Client, ClientOptions, Consistency};
+use palisade_tests::palisade_binary;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+
+/// Something that is shown soon is shown within this time.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
+/// A lock that a dead or silent client was next in line for goes to the next one within this time, far below the TTL
+/// that the dead client asked for.
+const PASSED_ON_WITHIN: Duration = Duration::from_secs(25);
+const DEAD_TTL: &str = "120s";
+/// An abandoned lock lives so long, and leaders move more often.
+const ABANDONED_TTL: Duration = Duration::from_secs(6);
+/// It ends within its TTL, an election, and what the pauses of leaders take.
+const ABANDONED_ENDS_WITHIN: Duration = Duration::from_secs(16);
+const MOVES_MIN: u32 = 2;
+
+/// A process of ours that is killed and reaped at the latest when this is dropped.
+struct Job(Child);
+
+impl Job {
+    fn start(command: &mut Command) -> Result<Job, String> {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        quiet.spawn().map(Job).map_err(|error| format!("a client: {error}"))
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        // It fails only if the process has ended, which shows elsewhere.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), signal);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Stage<'_> {
+    /// A holds, B waits, C waits behind it. B is killed, or falls silent with its connection open. A lets go. C must get
+    /// the lock soon, and not after B's TTL.
+    pub(super) async fn kill_in_queue(&mut self) -> Result<Wound, String> {
+        let mut wound = Wound::lasting_s(self.rng, 3, 5);
+        let shard = self.rng.below(SHARDS.into()) as u32;
+        let name = self.fresh_name(shard);
+        let client = self.cluster.client(Duration::from_secs(10));
+        let failed = |error: client::Error| format!("a client killed in the queue: {error}");
+        let held = client.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(60))).await.map_err(failed)?;
+        let waiter =
+            Job::start(&mut self.cli(&["acquire", &name, "--owner", "dead", "--ttl", DEAD_TTL, "--wait", "90s"]))?;
+        if !queue_reaches(&client, &name, 1).await {
+            return Err(format!("no waiter for {name} was shown within {SHOWN_WITHIN:?}"));
+        }
+        let next = AcquireOptions::new(&name).ttl(Duration::from_secs(5)).wait(Duration::from_secs(60));
+        let behind = tokio::spawn({
+            let client = client.clone();
+            async move { client.acquire(next).await }
+        });
+        if !queue_reaches(&client, &name, 2).await {
+            return Err(format!("a second waiter for {name} was not shown within {SHOWN_WITHIN:?}"));
+        }
+        let silent = self.rng.percent(50);
+        use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
+        waiter.signal(if silent { SIGSTOP } else { SIGKILL });
+        wound.notes.push(format!("the first waiter was {}", if silent { "stopped" } else { "killed" }));
+        client.release(&name, held.fencing_token).await.map_err(failed)?;
+        match timeout(PASSED_ON_WITHIN, behind).await {
+            Ok(Ok(Ok(grant))) => {
+                let _ = client.release(&name, grant.fencing_token).await;
+            }
+            Ok(answer) => wound.failures.push(format!("the waiter behind a dead one got {answer:?}")),
+            Err(_) => wound.failures.push(format!(
+                "the waiter behind a dead one had no lock within {PASSED_ON_WITHIN:?}: it waits for a TTL that serves no one"
+            )),
+        }
+        Ok(wound.serves())
+    }
+
+    /// The leader of a shard is paused past the election timeout, again and again, so that leadership moves more often
+    /// than a lease lasts. A lock that its holder abandoned must end all the same.
+    pub(super) async fn move_leaders(&mut self) -> Result<Wound, String> {
+        let mut wound = Wound::default();
+        let shard = self.rng.below(SHARDS.into()) as u32;
+        let name = self.fresh_name(shard);
+        let client = self.cluster.client(Duration::from_secs(20));
+        let failed = |error: client::Error| format!("an abandoned lock: {error}");
+        client.acquire(AcquireOptions::new(&name).ttl(ABANDONED_TTL)).await.map_err(failed)?;
+        let next = AcquireOptions::new(&name).ttl(Duration::from_secs(2)).wait(2 * ABANDONED_ENDS_WITHIN);
+        let asked = Instant::now();
+        let mut waiting = tokio::spawn({
+            let client = client.clone();
+            async move { client.acquire(next).await }
+        });
+        let mut moves = 0;
+        let mut term = 0;
+        let answer = loop {
+            let leader = self.cluster.leaders().await.and_then(|leaders| leaders.get(&shard).copied());
+            if let Some((leader, now)) = leader {
+                moves += u32::from(term != 0 && now > term);
+                term = now;
+                self.cluster.pause(Host::Node(leader));
+                sleep(Duration::from_millis(1_800)).await;
+                self.cluster.resume(Host::Node(leader));
+            }
+            match timeout(Duration::from_millis(700), &mut waiting).await {
+                Ok(answer) => break Some(answer),
+                Err(_) if asked.elapsed() > ABANDONED_ENDS_WITHIN => break None,
+                Err(_) => {}
+            }
+        };
+        match answer {
+            Some(Ok(Ok(grant))) => {
+                let _ = client.release(&name, grant.fencing_token).await;
+            }
+            Some(other) => wound.failures.push(format!("the waiter for an abandoned lock got {other:?}")),
+            None => {
+                waiting.abort();
+                wound.failures.push(format!(
+                    "a lock of {ABANDONED_TTL:?} that its holder abandoned was held after {:?} and {moves} moves of its leader",
+                    asked.elapsed()
+                ));
+            }
+        }
+        if moves < MOVES_MIN {
+            wound.failures.push(format!("leadership of shard {shard} moved {moves} times, so nothing was shown"));
+        }
+        wound.notes.push(format!("leadership of shard {shard} moved {moves} times in {:?}", asked.elapsed()));
+        Ok(wound.serves())
+    }
+
+    /// The machine of a client sleeps for an hour, as far as one of its clocks tells. `palisade lock` must take its lock
+    /// for lost and end its job, though the monotonic clock has not moved.
+    pub(super) async fn suspend_a_client(&mut self) -> Result<Wound, String> {
+        let mut wound = Wound::lasting_s(self.rng, 3, 5);
+        let library = self.tools.suspend.clone().ok_or("the library for suspends is missing")?;
+        let slept = self.cluster.config().with_extension("slept");
+        let sleeps = |seconds: u32| {
+            std::fs::write(&slept, seconds.to_string()).map_err(|error| format!("{}: {error}", slept.display()))
+        };
+        sleeps(0)?;
+        let shard = self.rng.below(SHARDS.into()) as u32;
+        let name = self.fresh_name(shard);
+        let client = self.cluster.client(Duration::from_secs(10));
+        let mut command = self.cli(&["lock", &name, "--ttl", "120s", "--", "sleep", "100"]);
+        command.env("LD_PRELOAD", library).env("PALISADE_SUSPENDED", &slept);
+        let mut job = Job::start(&mut command)?;
+        if !holds_soon(&client, &name).await {
+            return Err(format!("{name} was not held within {SHOWN_WITHIN:?}"));
+        }
+        sleep(Duration::from_millis(500)).await;
+        sleeps(3_600)?;
+        let asked = Instant::now();
+        loop {
+            match job.0.try_wait() {
+                Ok(Some(status)) if !status.success() => break,
+                Ok(Some(status)) => {
+                    wound.failures.push(format!("after a suspend `palisade lock` ended with {status}"));
+                    break;
+                }
+                _ if asked.elapsed() > PASSED_ON_WITHIN => {
+                    wound.failures.push("after a suspend of an hour `palisade lock` goes on with its job".into());
+                    break;
+                }
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+        }
+        Ok(wound.serves())
+    }
+
+    /// A gateway is started with a cluster file from before a leader moved to another address. It must find out where the
+    /// leader listens now, and serve its shards.
+    pub(super) async fn give_old_address(&mut self) -> Result<Wound, String> {
+        let mut wound = Wound::lasting_s(self.rng, 3, 5);
+        let leader = self.some_leader();
+        let gateway = Host::Gateway(self.rng.range(1, crate::cluster::GATEWAYS));
+        let now = self.cluster.network.address(Host::Node(leader)).to_owned();
+        let (host, _) = now.rsplit_once(':').ok_or("an address has a port")?;
+        let (sound, old) = (self.cluster.config(), self.cluster.config().with_extension("old.yaml"));
+        let yaml = std::fs::read_to_string(&sound).map_err(|error| format!("{}: {error}", sound.display()))?;
+        let yaml = yaml.replace(&format!("\"{now}\""), &format!("\"{host}:9\""));
+        std::fs::write(&old, yaml).map_err(|error| format!("{}: {error}", old.display()))?;
+        wound.failures.extend(self.cluster.stop(gateway).await.err());
+        self.cluster.launch(gateway, &Launch { config: Some(old), ..Launch::default() });
+        let options = ClientOptions::new().timeout(PASSED_ON_WITHIN).owner("conductor");
+        let through = Client::with_options([self.cluster.network.address(gateway).to_owned()], options);
+        for shard in 0..SHARDS {
+            let name = self.fresh_name(shard);
+            match through.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(2))).await {
+                Ok(grant) => {
+                    let _ = through.release(&name, grant.fencing_token).await;
+                }
+                Err(error) => wound.failures.push(format!(
+                    "{gateway} knows an old address of node {leader}, and does not serve shard {shard}: {error}"
+                )),
+            }
+        }
+        Ok(wound.serves())
+    }
+
+    /// The program, speaking to all gateways.
+    fn cli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(palisade_binary());
+        command.args(&args[..1]).args(["--endpoint", &self.cluster.endpoints().join(",")]).args(&args[1..]);
+        command
+    }
+}
+
+async fn queue_reaches(client: &Client, name: &str, waiters: u32) -> bool {
+    shows(client, name, |checked| checked.waiters >= waiters).await
+}
+
+async fn holds_soon(client: &Client, name: &str) -> bool {
+    shows(client, name, |checked| !checked.holders.is_empty()).await
+}
+
+async fn shows(client: &Client, name: &str, wanted: impl Fn(&client::Checked) -> bool) -> bool {
+    let asked = Instant::now();
+    while asked.elapsed() < SHOWN_WITHIN {
+        if client.check(name, Consistency::Linearizable).await.is_ok_and(|checked| wanted(&checked)) {
+            return true;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
