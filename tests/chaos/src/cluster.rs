@@ -322,7 +322,8 @@ impl Cluster {
         self.kill(Host::Node(id));
         let data = self.data(id);
         std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
-        let args = vec!["--reseed".to_owned()];
+        // By force: its peers have just heard of it with the directory that is gone.
+        let args = vec!["--reseed".to_owned(), "--force".to_owned()];
         self.launch(Host::Node(id), &Launch { args, ..Launch::default() });
         Ok(())
     }
