@@ -413,7 +413,8 @@ fn open_replicas(
             waiter_grace_ms: settings.waiter_grace_ms,
             election_seed: None,
         };
-        replicas.insert(*shard, Replica::open(config, engine.recover(*shard)?, clock.now())?);
+        let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;
+        replicas.insert(*shard, replica.with_snapshots_apart());
     }
     Ok(replicas)
 }

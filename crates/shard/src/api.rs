@@ -1,6 +1,6 @@
 //! What goes into a replica, and what comes out.
 
-use crate::snapshot_message::LoadedSnapshot;
+use crate::snapshot_message::{BuiltSnapshot, LoadedSnapshot};
 use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure, Token};
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub enum Input {
     /// A peer's snapshot message, made ready off this replica's thread ([`load_snapshot`](crate::load_snapshot)). The input
     /// has the only hand on it: otherwise it is dropped, as if it was lost.
     Snapshot(Arc<LoadedSnapshot>),
+    /// What came of [`Outputs::wants_snapshot`]; `None`: nothing, and it is asked for again.
+    SnapshotBuilt(Option<BuiltSnapshot>),
     /// An operation for the log, as encoded by [`locks::Command::encode`]. Answered once.
     Propose {
         /// For the reply.
@@ -296,6 +298,8 @@ pub struct PeerMessage {
     /// It carries a snapshot: send it apart, in chunks ([`split_snapshot`](crate::split_snapshot)), and report
     /// [`Input::SnapshotSent`].
     pub is_snapshot: bool,
+    /// The data of a snapshot that was built off the replica's thread: the bytes are without it.
+    pub snapshot_data: Option<Arc<Vec<u8>>>,
     /// A heartbeat or a vote, or the answer to one: it may overtake what else is on its way to the peer.
     ///
     /// Raft takes messages in any order. In particular a heartbeat's commit index is no higher than what the leader knows
@@ -326,6 +330,9 @@ pub struct Outputs {
     pub leadership: Option<Leadership>,
     /// How grants ended in this step, for metrics: released, expired, broken.
     pub ended: Vec<EndKind>,
+    /// Build a snapshot off this replica's thread, of what the engine holds once this step's write is in it
+    /// ([`build_snapshot`](crate::build_snapshot)), and report [`Input::SnapshotBuilt`].
+    pub wants_snapshot: bool,
     /// On the monotonic clock: [`Input::Wake`] is wanted then. It may come late, and is forgotten with this replica.
     pub wake_at_ms: Option<u64>,
     /// Rows that reads have touched in this step.

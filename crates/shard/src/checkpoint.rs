@@ -7,11 +7,12 @@
 use crate::api::Fatal;
 use crate::replica::Replica;
 use crate::shard_time::Observed;
-use crate::snapshot_message::LoadedSnapshot;
+use crate::snapshot_message::{BuiltSnapshot, LoadedSnapshot};
 use locks::planted::{self, Bug};
-use raft::eraftpb::{Snapshot, SnapshotMetadata};
+use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use raft_prost::Message as _;
 use routing::{NodeId, ShardId};
+use std::sync::Arc;
 use storage::HistoryRecord;
 
 /// A table that has changed is checkpointed at least this often, in milliseconds, however little was logged.
@@ -34,8 +35,11 @@ pub(crate) struct Checkpointing {
     pub index: u64,
     pub history: Vec<HistoryRecord>,
     pub log_bytes: u64,
+    pub builds_apart: bool,
     at_ms: u64,
     catching_up: Option<CatchingUp>,
+    /// The data of the snapshot that the log store has without, where they are built apart.
+    data: Option<(u64, Arc<Vec<u8>>)>,
 }
 
 /// For whom a snapshot was built. Each needs the entries after it, or it is of no use on arrival, and the next comes too late as
@@ -43,6 +47,8 @@ pub(crate) struct Checkpointing {
 struct CatchingUp {
     /// The index of the oldest snapshot that counts.
     after: u64,
+    /// One is being built, off this thread.
+    building: bool,
     /// Who is being sent one.
     sending: Vec<NodeId>,
     /// When the last was built or arrived.
@@ -79,10 +85,11 @@ impl Replica {
         if logged_enough || records >= own_share(CHECKPOINT_RECORDS, node, shard) || idle_due {
             self.checkpoint();
         }
-        let over =
-            |c: &CatchingUp| c.sending.is_empty() && self.now.mono_ms.saturating_sub(c.at_ms) >= SNAPSHOT_KEEP_MS;
+        let over = |c: &CatchingUp| {
+            c.sending.is_empty() && !c.building && self.now.mono_ms.saturating_sub(c.at_ms) >= SNAPSHOT_KEEP_MS
+        };
         if self.checkpointing.catching_up.as_ref().is_some_and(over) {
-            self.checkpointing.catching_up = None;
+            (self.checkpointing.catching_up, self.checkpointing.data) = (None, None);
             self.raw.mut_store().set_snapshot(None);
             self.checkpoint(); // cuts the log that was kept for it, also where nothing more happens
         }
@@ -94,21 +101,48 @@ impl Replica {
         if !self.raw.store().take_snapshot_wanted() || self.applied_index == 0 {
             return;
         }
+        if self.checkpointing.catching_up.as_ref().is_some_and(|c| c.building) {
+            return;
+        }
         self.checkpoint();
-        let snapshot = Snapshot { data: self.table.snapshot(), metadata: Some(self.metadata()) };
-        self.raw.mut_store().set_snapshot(Some(snapshot));
+        let building = self.checkpointing.builds_apart;
+        if building {
+            self.out.wants_snapshot = true;
+        } else {
+            let snapshot = Snapshot { data: self.table.snapshot(), metadata: Some(self.metadata()) };
+            self.raw.mut_store().set_snapshot(Some(snapshot));
+        }
         let (index, at_ms) = (self.applied_index, self.now.mono_ms);
         let catching_up = self.checkpointing.catching_up.take();
         let former = catching_up.filter(|former| !former.sending.is_empty());
         let (after, sending) = former.map_or((index, Vec::new()), |former| (former.after, former.sending));
-        self.checkpointing.catching_up = Some(CatchingUp { after, sending, at_ms });
+        self.checkpointing.catching_up = Some(CatchingUp { after, building, sending, at_ms });
     }
 
-    /// A snapshot is on its way: until [`snapshot_sent`](Self::snapshot_sent).
-    pub(crate) fn sends_snapshot(&mut self, to: NodeId) {
-        if let Some(catching_up) = &mut self.checkpointing.catching_up {
+    /// What was built off this thread: of the checkpoint above, or a later one. It is of use if the log goes on from there, and
+    /// if the members are still the same: a newcomer must be in it.
+    pub(crate) fn snapshot_built(&mut self, built: Option<BuiltSnapshot>) {
+        let Some(catching_up) = &mut self.checkpointing.catching_up else { return };
+        (catching_up.building, catching_up.at_ms) = (false, self.now.mono_ms);
+        let Some(BuiltSnapshot { metadata, data }) = built else { return };
+        let store = self.raw.mut_store();
+        if metadata.index + 1 < store.first() || metadata.get_conf_state() != store.conf_state() {
+            return;
+        }
+        self.checkpointing.data = Some((metadata.index, data));
+        store.set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
+    }
+
+    /// A snapshot is on its way: until [`snapshot_sent`](Self::snapshot_sent). Its data, if that was built apart.
+    pub(crate) fn sends_snapshot(&mut self, to: NodeId, message: &Message) -> Option<Arc<Vec<u8>>> {
+        let index = message.get_snapshot().get_metadata().index;
+        let data = self.checkpointing.data.as_ref().filter(|(of, _)| *of == index).map(|(_, data)| data.clone());
+        if let Some(catching_up) = &mut self.checkpointing.catching_up
+            && (data.is_some() || !message.get_snapshot().data.is_empty())
+        {
             catching_up.sending.push(to);
         }
+        data
     }
 
     /// One that was refused does not count: who is sent nothing is not waited for.
@@ -143,7 +177,7 @@ impl Replica {
         let cut_hard = store.truncate(self.applied_index, keep_bytes.max(SNAPSHOT_LOG_BYTES_MAX));
         write.truncate_to = cut_hard.or(cut).or(write.truncate_to);
         if cut_hard.is_some() {
-            self.checkpointing.catching_up = None; // too late: the next one is built after this
+            (self.checkpointing.catching_up, self.checkpointing.data) = (None, None); // too late: the next one is built after this
         }
     }
 
@@ -184,7 +218,8 @@ impl Replica {
         write.hard_state = Some(self.raw.raft.hard_state().encode_to_vec());
         write.history.append(&mut self.checkpointing.history);
         self.pending.stored_last = meta.index;
-        self.checkpointing = Checkpointing::new(meta.index, self.now.mono_ms);
+        let builds_apart = self.checkpointing.builds_apart;
+        self.checkpointing = Checkpointing { builds_apart, ..Checkpointing::new(meta.index, self.now.mono_ms) };
         self.stats.snapshots_installed += 1;
         Ok(())
     }

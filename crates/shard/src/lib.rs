@@ -27,4 +27,6 @@ mod timers;
 
 pub use api::*;
 pub use replica::Replica;
-pub use snapshot_message::{LoadedSnapshot, join_snapshot, load_snapshot, split_snapshot};
+pub use snapshot_message::{
+    BuiltSnapshot, LoadedSnapshot, build_snapshot, join_snapshot, load_snapshot, split_snapshot,
+};

@@ -152,8 +152,9 @@ impl Replica {
             return; // as if it was lost
         }
         let (to, is_snapshot) = (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
-        if is_snapshot {
-            self.sends_snapshot(to);
+        let snapshot_data = if is_snapshot { self.sends_snapshot(to, message) } else { None };
+        if is_snapshot && snapshot_data.is_none() && message.get_snapshot().data.is_empty() {
+            return; // it was built apart, and has been dropped since: Raft asks again
         }
         let is_urgent = matches!(
             message.msg_type(),
@@ -164,7 +165,13 @@ impl Replica {
                 | MessageType::MsgRequestPreVote
                 | MessageType::MsgRequestPreVoteResponse
         );
-        self.out.messages.push(PeerMessage { to, bytes: message.encode_to_vec(), is_snapshot, is_urgent });
+        self.out.messages.push(PeerMessage {
+            to,
+            bytes: message.encode_to_vec(),
+            is_snapshot,
+            snapshot_data,
+            is_urgent,
+        });
     }
 
     /// Compares what Raft says of leadership with what was known, and takes up or lays down what a leader keeps.

@@ -153,6 +153,14 @@ impl Replica {
         Ok(replica)
     }
 
+    /// Its host builds snapshots for it ([`Outputs::wants_snapshot`]), off its thread. Otherwise it builds them itself, in the step in
+    /// which they are wanted.
+    #[must_use]
+    pub fn with_snapshots_apart(mut self) -> Replica {
+        self.checkpointing.builds_apart = true;
+        self
+    }
+
     /// Takes `inputs` in order and returns everything that follows from them.
     ///
     /// # Errors
@@ -240,6 +248,7 @@ impl Replica {
         match input {
             Input::Tick => self.tick(),
             Input::Peer(bytes) => return self.hear(&bytes),
+            Input::SnapshotBuilt(built) => self.snapshot_built(built),
             Input::Snapshot(loaded) => return self.hear_snapshot(loaded),
             Input::Propose { ticket, command, wait, give_up_at_ms } => {
                 let reply = if self.lead.is_none() {

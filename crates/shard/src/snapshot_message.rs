@@ -2,9 +2,11 @@
 
 use crate::membership::check_conf;
 use locks::{Change, LockTable};
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Message, MessageType, SnapshotMetadata};
 use raft_prost::Message as _;
 use std::fmt;
+use std::sync::Arc;
+use storage::Recovered;
 
 /// A peer's snapshot, checked and decoded: what is left to do in the replica does not depend on its size. Decoding a large
 /// one takes seconds, and on the replica's thread its heartbeats and those of its neighbours would wait for that.
@@ -40,6 +42,31 @@ impl fmt::Debug for LoadedSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadedSnapshot").field("index", &self.index()).finish_non_exhaustive()
     }
+}
+
+/// A snapshot for peers that fell behind, with the data apart: nothing of it is copied when it is sent.
+#[derive(Clone)]
+pub struct BuiltSnapshot {
+    pub(crate) metadata: SnapshotMetadata,
+    pub(crate) data: Arc<Vec<u8>>,
+}
+
+impl fmt::Debug for BuiltSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuiltSnapshot").field("index", &self.metadata.index).finish_non_exhaustive()
+    }
+}
+
+/// Makes a snapshot of what [`Engine::table`](storage::Engine::table) found of a shard: its last checkpoint. Takes long for a large one.
+/// `None`: there is no checkpoint yet.
+///
+/// # Errors
+/// What is wrong with what was found.
+pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, String> {
+    let Some(applied) = found.applied else { return Ok(None) };
+    let metadata = SnapshotMetadata::decode(applied.as_slice()).map_err(|e| format!("the applied record: {e}"))?;
+    let table = LockTable::load(found.table).map_err(|e| format!("the lock table's checkpoint: {e}"))?;
+    Ok(Some(BuiltSnapshot { metadata, data: Arc::new(table.snapshot()) }))
 }
 
 /// Makes what [`split_snapshot`] took apart ready for [`Input::Snapshot`](crate::Input::Snapshot). Takes long for a large one.

@@ -95,6 +95,13 @@ pub trait Engine: Send + Sync + 'static {
     /// What a shard left. Every entry's checksum is verified, and that they are consecutive.
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError>;
 
+    /// The lock table of a shard and how far it has been applied, of one moment: while others write, and without holding them up.
+    /// Only the two are filled in.
+    fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+        let Recovered { applied, table, .. } = self.recover(shard)?;
+        Ok(Recovered { applied, table, ..Recovered::default() })
+    }
+
     /// The newest `limit` ended grants of a name, newest first by token.
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError>;
 

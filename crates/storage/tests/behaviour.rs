@@ -94,8 +94,13 @@ fn write(store: &impl Store, write: ShardWrite) {
     store.engine().write(&[write]).expect("write");
 }
 
+/// Everything of a shard. What is read of its table alone must be the same.
 fn recover(store: &impl Store, shard: ShardId) -> Recovered {
-    store.engine().recover(shard).expect("recover")
+    let found = store.engine().recover(shard).expect("recover");
+    let Recovered { applied, table, .. } = found.clone();
+    let alone = store.engine().table(shard).expect("the table");
+    assert_eq!(alone, Recovered { applied, table, ..Recovered::default() });
+    found
 }
 
 fn tenure(day: u32, name: &str, token: u64, index: u64) -> HistoryRecord {

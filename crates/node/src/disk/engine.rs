@@ -26,6 +26,10 @@ impl Engine for Watched {
         self.inner.recover(shard)
     }
 
+    fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+        self.inner.table(shard)
+    }
+
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
         self.inner.history(shard, name, limit)
     }

@@ -292,6 +292,9 @@ impl Worker {
             let done = Done::Replica { thread: self.thread, index, number: write.number };
             self.writer.queue(WriteJob { write: Some(write.write), done });
         }
+        if outputs.wants_snapshot && !self.snapshots.push(SnapshotJob::Build { shard }) {
+            self.tell(index, Input::SnapshotBuilt(None));
+        }
         for message in outputs.messages {
             self.send(index, shard, message);
         }
@@ -315,9 +318,9 @@ impl Worker {
     }
 
     fn send(&mut self, index: usize, shard: ShardId, message: PeerMessage) {
-        let PeerMessage { to, bytes, is_snapshot, is_urgent } = message;
+        let PeerMessage { to, bytes, is_snapshot, snapshot_data, is_urgent } = message;
         if is_snapshot {
-            if !self.snapshots.push(SnapshotJob { shard, to, message: bytes }) {
+            if !self.snapshots.push(SnapshotJob::Send { shard, to, message: bytes, data: snapshot_data }) {
                 self.tell(index, Input::SnapshotSent { node: to, ok: false });
             }
             return;

@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use bytes::Bytes;
 use routing::{NodeId, ShardId};
-use shard::Input;
+use shard::{BuiltSnapshot, Input};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,13 +22,19 @@ use wire::v1::peer_service_client::PeerServiceClient;
 use wire::v1::snapshot_chunk::Part;
 use wire::v1::{HistoryChunk, HistoryRecord, SnapshotChunk, SnapshotHeader, SnapshotProgress};
 
-/// A snapshot message to send.
+/// What is to be done with a snapshot off the shard's thread.
 #[derive(Debug)]
-pub(crate) struct SnapshotJob {
-    pub(crate) shard: ShardId,
-    pub(crate) to: NodeId,
-    /// Encoded Raft message.
-    pub(crate) message: Vec<u8>,
+pub(crate) enum SnapshotJob {
+    /// Make one, of what the engine holds after all that was queued before.
+    Build { shard: ShardId },
+    Send {
+        shard: ShardId,
+        to: NodeId,
+        /// Encoded Raft message.
+        message: Vec<u8>,
+        /// The snapshot's data, if the message is without.
+        data: Option<Arc<Vec<u8>>>,
+    },
 }
 
 /// The way to the task that sends them.
@@ -66,10 +72,20 @@ pub(crate) async fn send_snapshots(
         let (context, greeter) = (context.clone(), greeter.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let (shard, to, bytes) = (job.shard, job.to, job.message.len());
+            let (shard, to, message, data) = match job {
+                SnapshotJob::Build { shard } => {
+                    tokio::select! {
+                        () = context.lifecycle.reached(Phase::Stopped) => {}
+                        built = build(&context, shard) => context.host.input(shard, Input::SnapshotBuilt(built)),
+                    }
+                    return;
+                }
+                SnapshotJob::Send { shard, to, message, data } => (shard, to, message, data),
+            };
+            let bytes = message.len() + data.as_ref().map_or(0, |data| data.len());
             let sent = tokio::select! {
                 () = context.lifecycle.reached(Phase::Stopped) => return,
-                sent = send(&context, &greeter, job) => sent,
+                sent = send(&context, &greeter, (shard, to), message, data) => sent,
             };
             match &sent {
                 Ok(()) => tracing::info!(%shard, peer = %to, bytes, "snapshot sent"),
@@ -81,21 +97,49 @@ pub(crate) async fn send_snapshots(
     }
 }
 
-async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Result<(), String> {
-    let configured = context.peers.get(&job.to).ok_or_else(|| format!("node {} is no peer", job.to))?;
+/// A snapshot of the shard's last checkpoint in the engine. `None`: it cannot be had now.
+async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> {
+    context.writer.barrier().await.ok()?;
+    let engine = context.engine.clone();
+    let built = tokio::task::spawn_blocking(move || {
+        let found = engine.table(shard).map_err(|error| error.to_string())?;
+        shard::build_snapshot(found).map_err(|what| format!("shard {shard}: {what}"))
+    });
+    match built.await {
+        Ok(Ok(built)) => built,
+        Ok(Err(what)) => {
+            context.lifecycle.fail(what); // the store is damaged
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%shard, %error, "a snapshot was not built; Raft asks again");
+            None
+        }
+    }
+}
+
+async fn send(
+    context: &Arc<Context>,
+    greeter: &Greeter,
+    (shard, to): (ShardId, NodeId),
+    message: Vec<u8>,
+    data: Option<Arc<Vec<u8>>>,
+) -> Result<(), String> {
+    let configured = context.peers.get(&to).ok_or_else(|| format!("node {to} is no peer"))?;
     context.writer.barrier().await.map_err(|error| error.to_string())?;
-    let (raft, data, index) = shard::split_snapshot(&job.message)?;
-    drop(job.message);
+    let (raft, within, index) = shard::split_snapshot(&message)?;
+    drop(message);
+    let mut data = data.map_or_else(|| Bytes::from(within), |data| Bytes::from_owner(Shared(data)));
     let data_bytes = data.len() as u64;
     if data_bytes > SNAPSHOT_BYTES_MAX {
         return Err(format!(
             "it has {data_bytes} bytes, more than {SNAPSHOT_BYTES_MAX}: spread its locks over more shards"
         ));
     }
-    tracing::info!(shard = %job.shard, peer = %job.to, index, data_bytes, "sending a snapshot");
+    tracing::info!(%shard, peer = %to, index, data_bytes, "sending a snapshot");
 
     let mut channel = Err(String::new());
-    for address in context.addresses.of(job.to, configured) {
+    for address in context.addresses.of(to, configured) {
         channel = connect(&address).await;
         if channel.is_ok() {
             break;
@@ -103,15 +147,14 @@ async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Re
     }
     let mut client = PeerServiceClient::new(channel?);
     let (chunks, stream) = mpsc::channel(2);
-    let header = SnapshotHeader { hello: Some(greeter.hello()), shard: job.shard.0, raft, data_bytes };
+    let header = SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft, data_bytes };
     put(&chunks, Part::Header(header)).await?;
     let call = client.install_snapshot(ReceiverStream::new(stream));
     let mut progress = in_time(call).await?.map_err(|status| reason(&status))?.into_inner();
     let history_after = next(&mut progress).await?.history_after;
 
     let sent = async {
-        send_history(context, job.shard, history_after, &chunks).await?;
-        let mut data = Bytes::from(data);
+        send_history(context, shard, history_after, &chunks).await?;
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(SNAPSHOT_CHUNK_BYTES));
             put(&chunks, Part::Data(chunk)).await?;
@@ -122,6 +165,15 @@ async fn send(context: &Arc<Context>, greeter: &Greeter, job: SnapshotJob) -> Re
     // If the receiver broke off, what it says tells more than that it takes no more.
     let last = next(&mut progress).await;
     sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
+}
+
+/// Data that its replica keeps for others, too.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 async fn send_history(

@@ -33,6 +33,11 @@ pub struct Cluster {
     pub log_keep_bytes: u64,
     /// Of replicas that start from now on.
     pub append_hold_ms: u64,
+    /// Replicas that start from now on have their snapshots built by their host.
+    pub builds_apart: bool,
+    /// Those that were asked for, while they are not built: by whom.
+    pub holds_builds: bool,
+    pub held_builds: Vec<u64>,
     /// Snapshots stay on their way.
     pub holds_snapshots: bool,
     /// By sender.
@@ -53,6 +58,9 @@ impl Cluster {
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
             append_hold_ms: 0,
+            builds_apart: false,
+            holds_builds: false,
+            held_builds: Vec::new(),
             holds_snapshots: false,
             held_snapshots: Vec::new(),
             sent: None,
@@ -120,7 +128,8 @@ impl Cluster {
             election_seed: Some(7),
         };
         let recovered = peer.engine.recover(SHARD).expect("recovers");
-        peer.replica = Some(Replica::open(config, recovered, now).expect("opens"));
+        let replica = Replica::open(config, recovered, now).expect("opens");
+        peer.replica = Some(if self.builds_apart { replica.with_snapshots_apart() } else { replica });
         // As its host does from what it has recorded.
         let known: Vec<Input> = self.peers.iter().map(|(id, peer)| incarnation(*id, peer.incarnation)).collect();
         self.peers.get_mut(&id).expect("a peer").inbox.extend(known);
@@ -179,6 +188,7 @@ impl Cluster {
             let outputs = replica.step(now, inputs).expect("no fatal error");
             sent.extend(outputs.messages.into_iter().map(|m| (*id, m)));
             peer.unwritten.extend(outputs.write);
+            let wants_snapshot = outputs.wants_snapshot;
             peer.replies.extend(outputs.replies);
             busy |= outputs.wake_at_ms.is_some_and(|at_ms| at_ms <= now.mono_ms);
             self.rows_read.push((*id, outputs.rows_read));
@@ -189,6 +199,12 @@ impl Cluster {
                     busy = true;
                 }
             }
+            if wants_snapshot && self.holds_builds {
+                self.held_builds.push(*id);
+            } else if wants_snapshot {
+                peer.build_snapshot();
+                busy = true;
+            }
         }
         if let Some(all) = &mut self.sent {
             all.extend(sent.iter().cloned());
@@ -198,6 +214,19 @@ impl Cluster {
             let passes = self.passes(from, message.to.0);
             if message.is_snapshot && self.holds_snapshots {
                 self.held_snapshots.push((from, message));
+                continue;
+            }
+            if let Some(data) = &message.snapshot_data {
+                let loaded = load_snapshot(&message.bytes, data).expect("a snapshot");
+                self.peers
+                    .get_mut(&from)
+                    .expect("a peer")
+                    .inbox
+                    .push(Input::SnapshotSent { node: message.to, ok: passes });
+                if passes {
+                    let receiver = self.peers.get_mut(&message.to.0).expect("a peer");
+                    receiver.inbox.push(Input::Snapshot(Arc::new(loaded)));
+                }
                 continue;
             }
             if message.is_snapshot {
@@ -211,6 +240,14 @@ impl Cluster {
             }
         }
         busy
+    }
+
+    /// Snapshots that were asked for are built now.
+    pub fn release_builds(&mut self) {
+        self.holds_builds = false;
+        for id in std::mem::take(&mut self.held_builds) {
+            self.peers.get_mut(&id).expect("a peer").build_snapshot();
+        }
     }
 
     /// Those that were on their way arrive.
@@ -347,6 +384,14 @@ impl Cluster {
             Some(Reply::Read { answer: Answer::Status(status), .. }) => (status.applied_index, status.state_hash),
             other => panic!("no status: {other:?}"),
         }
+    }
+}
+
+impl Peer {
+    /// As its host does, of what is on its disk.
+    pub fn build_snapshot(&mut self) {
+        let built = build_snapshot(self.engine.table(SHARD).expect("can be read")).expect("sound");
+        self.inbox.push(Input::SnapshotBuilt(built));
     }
 }
 

@@ -414,6 +414,22 @@ impl Engine for RocksEngine {
         Ok(recovered)
     }
 
+    fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
+        let mut found = Recovered::default();
+        // One iterator sees one moment: what is written meanwhile is not in it.
+        let (applied, whole) = (keys::applied(shard), (keys::shard_start(shard), keys::shard_end(shard)));
+        self.store.scan(keys::CF_STATE, whole, &format!("shard {shard}, lock table"), |key, value| {
+            let bytes = keys::unseal(key, value, || format!("shard {shard}, the record {key:02x?}"))?.to_vec();
+            if *key == *applied {
+                found.applied = Some(bytes);
+            } else {
+                found.table.push((keys::table_record(key).unwrap_or_default().to_vec(), bytes));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
         // By token. A shared grant can end days after a younger one, so an older day may hold a higher token: no day can be
         // left out, but in each only the tokens above the lowest of the best so far are read.
