@@ -319,7 +319,7 @@ fn peer_frames() -> BTreeMap<String, Vec<u8>> {
         for (kind, mut messages) in of_kind {
             messages.truncate(4);
             let messages = messages.iter().map(|bytes| PeerMessage { shard: 0, raft: bytes.to_vec().into() });
-            let frame = PeerFrame { hello: None, messages: messages.collect() };
+            let frame = PeerFrame { messages: messages.collect(), ..PeerFrame::default() };
             // Every other one with a disk that does not keep up.
             let first = situation | if kind % 2 == 0 { 0x80 } else { 0 };
             let bytes: Vec<u8> = [first].into_iter().chain(frame.encode_to_vec()).collect();
