@@ -83,12 +83,19 @@ impl Guard {
     /// What kept it from being written; the file is the former one then.
     pub(crate) fn write(&self, known: &Known) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot write the guard file {}: {error}", self.path.display());
-        let written = self.path.with_extension("new");
+        let written = self.beside();
         let mut file = File::create(&written).map_err(failed)?;
         file.write_all(self.encode(known).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         std::fs::rename(&written, &self.path).map_err(failed)?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    /// The file as it is written. Other nodes of this machine may have files beside this one, and the name of each is its own.
+    fn beside(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(".new");
+        name.into()
     }
 
     fn encode(&self, known: &Known) -> String {
@@ -157,6 +164,18 @@ mod tests {
         }
         let refused = guard_of(2).check(&claim(3, 45)).expect_err("another node's").to_string();
         assert!(refused.contains("belongs to node 1"), "{refused}");
+    }
+
+    /// `guard.1` and `guard.2` were both written as `guard.new`: one node could put the other's in its place.
+    #[test]
+    fn guard_files_that_differ_in_their_ending_are_written_apart() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let beside = [1, 2].map(|node| guard(&dir.path().join(format!("guard.{node}")), node).beside());
+        assert_eq!(beside, [1, 2].map(|node| dir.path().join(format!("guard.{node}.new"))));
+        // Under what the other one was written as: it stays as it is.
+        std::fs::write(dir.path().join("guard.new"), "another's").expect("write");
+        guard(&dir.path().join("guard.1"), 1).write(&claim(1, 0).known()).expect("written");
+        assert_eq!(std::fs::read_to_string(dir.path().join("guard.new")).expect("read"), "another's");
     }
 
     #[test]

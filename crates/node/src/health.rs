@@ -5,6 +5,7 @@
 
 use crate::context::Context;
 use crate::limits::HEALTH_EVERY;
+use crate::stores::Standing;
 use routing::ShardId;
 use std::sync::Arc;
 use tonic_health::ServingStatus;
@@ -24,8 +25,16 @@ pub(crate) fn serving(context: &Context) -> Result<(), String> {
     if context.lifecycle.draining() {
         return Err("the node is shutting down".into());
     }
-    if !context.stores.awaited().is_empty() {
-        return Err("the node takes no part yet: its data directory is new, and not all peers have greeted it".into());
+    if !context.stores.takes_part() {
+        // Not by whom it awaits: it may take part without them.
+        let why = match context.stores.standing() {
+            Standing::New => "its data directory is new, and not all peers have confirmed that they know of no other",
+            Standing::Copied => {
+                "its data directory is a copy, and too few peers have confirmed that it is not an older one"
+            }
+            Standing::Usual => "it has just started, and gives its peers a moment to greet it",
+        };
+        return Err(format!("the node takes no part yet: {why}"));
     }
     let disk = context.disk.state();
     if disk.hangs {

@@ -39,6 +39,8 @@ pub(crate) const WRITE_BYTES_MAX: usize = 16 << 20;
 
 /// How often the disk's write under way is looked at, in milliseconds: a small part of two election timeouts.
 pub(crate) const DISK_LOOK_MS: u64 = 50;
+/// A snapshot that is put into memory for longer may wait for the disk. By then even a million records are in it.
+pub(crate) const LOADING_MS_MAX: u64 = 10_000;
 /// How often it is looked at how long syncs usually take, in milliseconds.
 pub(crate) const SYNCS_LOOKED_AT_EVERY_MS: u64 = 10_000;
 /// How long a shutdown waits for the node's threads: a disk that hangs holds the log writer.

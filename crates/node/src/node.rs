@@ -109,6 +109,7 @@ impl Node {
         let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });
         Watcher {
             disk: disk.clone(),
+            engine: engine.clone(),
             host: host.clone(),
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -122,7 +123,7 @@ impl Node {
             let (map, hosted) = (map.clone(), hosted.clone());
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
-                engine.measure_syncs()?.into_iter().for_each(|took| disk.synced(took));
+                engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
                 let (stores, boot) = Stores::open(engine.clone(), &identity, groups, first_start, incarnation, guard)?;
                 let incarnation = stores.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");

@@ -99,7 +99,7 @@ impl LogWriter {
         self.ask(None).await
     }
 
-    /// Ends the thread once it has written what is queued.
+    /// Ends the thread once it has written what is queued, but for snapshots that wait for others, and what follows them.
     pub(crate) fn stop(&self) {
         self.sender.send(Message::Stop);
     }
@@ -217,6 +217,7 @@ fn gather(
             }
             Some(Message::Stop) => {
                 queue.clear();
+                resets.stop();
                 return false;
             }
             Some(Message::ResetDone(..)) => unreachable!("taken when it arrived"),

@@ -3,11 +3,12 @@
 mod cluster;
 
 use cluster::*;
-use palisade_node::Node;
+use palisade_node::{Node, NodeOptions};
 use routing::{NodeId, Settings, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Engine, HistoryRecord, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
 
@@ -144,5 +145,35 @@ async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    cluster.stop_all().await;
+}
+
+/// A node that was started again while a peer was down for good answered "not serving" until that peer came back: it asked
+/// which peers had not greeted it, and not whether it takes part without them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_again_while_a_peer_is_down_says_that_it_serves() {
+    let mut cluster = Cluster::start(3, 2, Settings::default()).await;
+    granted(cluster.ask_leader(acquire("orders", 1)).await);
+    let [again, dead] = [NodeId(2), NodeId(3)];
+    cluster.stop(dead).await;
+    cluster.stop(again).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = cluster.options(again, cluster.engines[&again].clone());
+    let node = Node::start(NodeOptions { metrics_listener: Some(listener), ..options }).await.unwrap();
+    cluster.nodes.insert(again, node);
+    let mut last = String::new();
+    let serves = async {
+        while !last.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let asked = b"GET /healthz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+            stream.write_all(asked).await.unwrap();
+            last.clear();
+            stream.read_to_string(&mut last).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(HANGS, serves).await.is_ok(), "it still says: {last}");
+    assert!(cluster.nodes[&again].statuses().iter().all(|status| status.leader.is_some()), "a shard has no leader");
     cluster.stop_all().await;
 }

@@ -134,8 +134,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Sets all of these records, atomically; on disk when this returns.
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError>;
 
-    /// Syncs a few times, and says how long each took. Empty: there is no disk, or no room on it to try.
-    fn measure_syncs(&self) -> Result<Vec<Duration>, StorageError> {
+    /// Whether a reset's records, which may be many, are being put into memory. Other writes take longer meanwhile, however fast the
+    /// disk is.
+    fn is_loading(&self) -> bool {
+        false
+    }
+
+    /// Syncs a few times, and says how long each took; calls `next` before each. Empty: there is no disk, or no room on it to try.
+    fn measure_syncs(&self, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {
+        let _ = next;
         Ok(Vec::new())
     }
 }

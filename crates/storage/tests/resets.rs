@@ -155,3 +155,27 @@ fn resets_and_other_writes_of_one_call_happen_in_their_order() {
     drop(engine);
     assert_eq!(check(&open(dir.path())), (3, 3));
 }
+
+/// Others took the time for which a large snapshot held up their writes for a disk that hangs.
+#[test]
+fn a_reset_says_while_it_is_put_into_memory() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let engine = open(dir.path());
+    assert!(!engine.is_loading());
+    let record = |key: u64| (key.to_be_bytes().to_vec(), Some(vec![7; 300]));
+    let large =
+        ShardWrite { shard: RESET, reset: true, table: (0..40_000).map(record).collect(), ..Default::default() };
+    let is_seen = (0..50).any(|_| {
+        std::thread::scope(|scope| {
+            let reset = scope.spawn(|| engine.write(std::slice::from_ref(&large)).expect("resets"));
+            let mut seen = false;
+            while !reset.is_finished() && !seen {
+                seen = engine.is_loading();
+                std::thread::yield_now();
+            }
+            seen
+        })
+    });
+    assert!(is_seen, "no reset of {} records was seen on its way", large.table.len());
+    assert!(!engine.is_loading());
+}

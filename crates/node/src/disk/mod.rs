@@ -15,15 +15,16 @@ pub(crate) use engine::Watched;
 use crate::clock::Clock;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
-use crate::limits::{DISK_LOOK_MS, SYNCS_LOOKED_AT_EVERY_MS};
+use crate::limits::DISK_LOOK_MS;
 use crate::metrics::Metrics;
 use routing::Settings;
-use spells::{Limits, Spells, Turn};
+use spells::{Limits, Loads, Spells, Turn};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use syncs::{Syncs, stretch};
+use storage::Engine;
+use syncs::{Looks, Syncs, stretch};
 
 /// What is under way to the disk, and how it went lately.
 ///
@@ -78,13 +79,20 @@ impl DiskWatch {
 
     /// Runs a write that is not the log writer's.
     pub(crate) fn during<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.during_each(|_| write())
+    }
+
+    /// The same for several, one after the other: `writes` calls what it is given before each.
+    pub(crate) fn during_each<T>(&self, writes: impl FnOnce(&dyn Fn()) -> T) -> T {
         let number = {
             let mut others = lock(&self.others);
             let number = others.last_key_value().map_or(0, |(last, _)| last + 1);
             others.insert(number, self.clock.mono_ms());
             number
         };
-        let done = write();
+        let done = writes(&|| {
+            lock(&self.others).insert(number, self.clock.mono_ms());
+        });
         lock(&self.others).remove(&number);
         done
     }
@@ -117,6 +125,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The thread that looks.
 pub(crate) struct Watcher {
     pub(crate) disk: Arc<DiskWatch>,
+    /// Only asked whether it is loading, which does not wait for the disk.
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) host: Arc<Host>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
@@ -136,23 +146,23 @@ impl Watcher {
             end_ms: self.settings.disk_hang_exit_ms.max(3 * election_ms * u64::from(stretch)),
             look_ms: DISK_LOOK_MS,
         };
-        let (mut spells, mut stretched, mut syncs_at_ms) = (Spells::default(), 1, 0);
+        let (mut spells, mut loads, mut looks, mut stretched) =
+            (Spells::default(), Loads::default(), Looks::default(), 1);
         while !self.lifecycle.stopped() {
             let now_ms = self.disk.clock.mono_ms();
-            if now_ms >= syncs_at_ms {
-                syncs_at_ms = now_ms + SYNCS_LOOKED_AT_EVERY_MS;
-                let usual = lock(&self.disk.syncs).usual();
-                let needed = usual.map_or(1, |usual| stretch(usual, Duration::from_millis(election_ms)));
+            if let Some(usual) = looks.usual(now_ms, &lock(&self.disk.syncs)) {
+                let needed = stretch(usual, Duration::from_millis(election_ms));
                 if needed != stretched {
                     stretched = needed;
                     self.host.disk(self.disk.hangs(), stretched);
-                    say_stretched(usual.unwrap_or_default(), election_ms, needed);
+                    say_stretched(usual, election_ms, needed);
                 }
             }
             let since_ms = self.disk.since_ms();
             let age_ms = since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
             self.metrics.disk_write_age.set(age_ms as f64 / 1_000.0);
-            match spells.look(limits(stretched), now_ms, since_ms) {
+            let counts = loads.age_counts(now_ms, self.engine.is_loading(), self.disk.hangs());
+            match spells.look(limits(stretched), now_ms, since_ms.filter(|_| counts)) {
                 Some(Turn::Hangs) => {
                     self.turn(true, stretched); // before the words: the log may be on the same disk
                     tracing::warn!(
@@ -197,4 +207,40 @@ fn say_stretched(usual: Duration, election_ms: u64, needed: u32) {
         "the disk is slow: a sync usually takes longer than half an election timeout, so a vote could not be written within \
          one. Elections take longer on this node. Give it a faster disk, or raise `election_ticks` in the cluster file on all nodes"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All syncs of a start counted as one write: five of a slow disk, one after the other, were said to hang.
+    #[test]
+    fn writes_one_after_the_other_have_an_age_each() {
+        let disk = crate::testing::disk();
+        disk.during_each(|next| {
+            let first_ms = disk.since_ms();
+            std::thread::sleep(Duration::from_millis(5));
+            assert_eq!(disk.since_ms(), first_ms, "one write");
+            next();
+            assert!(disk.since_ms() > first_ms, "another one");
+            disk.during(|| assert!(disk.since_ms() > first_ms, "the older one of two"));
+        });
+        assert_eq!(disk.since_ms(), None);
+    }
+
+    #[test]
+    fn syncs_that_are_measured_are_looked_at_one_by_one() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let inner: Arc<dyn Engine> = Arc::new(storage::RocksEngine::open(dir.path()).expect("a new store"));
+        let disk = crate::testing::disk();
+        let watched = Watched { inner, disk: disk.clone() };
+        let seen = Mutex::new(Vec::new());
+        let look = || {
+            lock(&seen).push(disk.since_ms().expect("a write is under way"));
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        watched.measure_syncs(&look).expect("measured");
+        let seen = seen.into_inner().expect("nothing panicked");
+        assert!(seen.len() > 1 && seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! When a disk counts as hanging: from the age of its write under way to what follows, a pure state machine.
 
+use crate::limits::LOADING_MS_MAX;
+
 /// * `hangs_ms` is less than `end_ms`, or the node ends without handing anything over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -68,6 +70,25 @@ impl Spells {
     }
 }
 
+/// Whether a snapshot is being put into memory: other writes wait for that, and the disk has no part in it.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    since_ms: Option<u64>,
+}
+
+impl Loads {
+    /// Whether the age of the write under way says something of the disk. A disk that hangs already still does, and so does one for
+    /// which the snapshot itself may wait: it takes too long.
+    pub(super) fn age_counts(&mut self, now_ms: u64, is_loading: bool, hangs: bool) -> bool {
+        if !is_loading {
+            self.since_ms = None;
+            return true;
+        }
+        let since_ms = *self.since_ms.get_or_insert(now_ms);
+        hangs || now_ms.saturating_sub(since_ms) >= LOADING_MS_MAX
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +135,35 @@ mod tests {
         assert_eq!(spells.look(LIMITS, 60_000, Some(0)), None, "this long it did not look");
         assert_eq!(looks(&mut spells, 60_050, 61_000, None), []);
         assert_eq!(spells.look(LIMITS, 120_000, Some(70_000)), None, "a write that began before the pause");
+    }
+
+    /// What a look of each 50 ms says while a write waits, of which a snapshot is put into memory for some time.
+    fn looks_beside_a_snapshot(to_ms: u64, write_from_ms: u64, loading: std::ops::Range<u64>) -> Vec<(u64, Turn)> {
+        let (mut spells, mut loads, mut hangs) = (Spells::default(), Loads::default(), false);
+        let mut look = |now_ms| {
+            let since_ms = Some(write_from_ms).filter(|from_ms| now_ms >= *from_ms);
+            let counts = loads.age_counts(now_ms, loading.contains(&now_ms), hangs);
+            let turn = spells.look(LIMITS, now_ms, since_ms.filter(|_| counts))?;
+            hangs = !matches!(turn, Turn::WorksAgain { .. });
+            Some((now_ms, turn))
+        };
+        (0..to_ms).step_by(50).filter_map(&mut look).collect()
+    }
+
+    /// The writes of all shards wait while a large snapshot is put into memory. A healthy disk was said to hang.
+    #[test]
+    fn a_write_that_waits_for_a_snapshot_does_not_make_the_disk_hang() {
+        assert_eq!(looks_beside_a_snapshot(5_500, 1_000, 900..5_000), []);
+        let said = looks_beside_a_snapshot(7_000, 1_000, 900..5_000);
+        assert_eq!(said, [(5_750, Turn::Hangs)], "it is still under way long after the snapshot");
+    }
+
+    #[test]
+    fn a_snapshot_hides_no_disk_that_hangs_already_and_none_for_long() {
+        let said = looks_beside_a_snapshot(20_000, 1_000, 2_000..20_000);
+        assert_eq!(said, [(1_800, Turn::Hangs)], "and it does not work again");
+        let said = looks_beside_a_snapshot(20_000, 1_000, 1_000..20_000);
+        assert_eq!(said, [(1_000 + LOADING_MS_MAX + 750, Turn::Hangs)]);
     }
 
     #[test]

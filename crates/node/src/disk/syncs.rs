@@ -1,5 +1,6 @@
 //! How long syncs usually take, and what that means for elections.
 
+use crate::limits::SYNCS_LOOKED_AT_EVERY_MS;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -32,6 +33,24 @@ impl Syncs {
     }
 }
 
+/// When the usual sync is looked at: at once when there is one, and then from time to time.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    next_ms: u64,
+}
+
+impl Looks {
+    /// `None`: it is not time yet, or there is none.
+    pub(super) fn usual(&mut self, now_ms: u64, syncs: &Syncs) -> Option<Duration> {
+        if now_ms < self.next_ms {
+            return None;
+        }
+        let usual = syncs.usual()?;
+        self.next_ms = now_ms + SYNCS_LOOKED_AT_EVERY_MS;
+        Some(usual)
+    }
+}
+
 /// How many times longer the election timeout must be. An election takes two syncs one after the other: the candidate's vote
 /// for itself, and those of the others. A third is for what else there is to write.
 pub(super) fn stretch(usual: Duration, election: Duration) -> u32 {
@@ -52,6 +71,18 @@ mod tests {
         assert_eq!([0, 1, 150, 200].map(of), [1; 4]);
         assert_eq!([201, 300, 400, 1_000].map(of), [2, 3, 3, 8]);
         assert_eq!(of(600_000), 16);
+    }
+
+    /// The first look came before the syncs of the start were measured, and the next one ten seconds later: until then a node
+    /// with a slow disk stood for elections that it could not win.
+    #[test]
+    fn the_first_syncs_are_looked_at_as_soon_as_they_are_measured() {
+        let (mut looks, mut syncs) = (Looks::default(), Syncs::default());
+        assert_eq!(looks.usual(0, &syncs), None);
+        (0..SYNCS_LEAST).for_each(|_| syncs.push(Duration::from_millis(300)));
+        assert_eq!(looks.usual(50, &syncs), Some(Duration::from_millis(300)));
+        assert_eq!(looks.usual(49 + SYNCS_LOOKED_AT_EVERY_MS, &syncs), None, "sorting them is not free");
+        assert!(looks.usual(50 + SYNCS_LOOKED_AT_EVERY_MS, &syncs).is_some());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use storage::{Engine, ShardWrite};
 pub(super) struct Resets {
     held: BTreeMap<ShardId, VecDeque<WriteJob>>,
     waiting: VecDeque<(ShardWrite, Done)>,
-    under_way: bool,
+    under_way: Option<ShardId>,
     barriers: Vec<WriteJob>,
 }
 
@@ -56,11 +56,11 @@ impl Resets {
         lifecycle: &Arc<Lifecycle>,
         to_writer: impl FnOnce() -> Sender<Message>,
     ) {
-        if self.under_way {
+        if self.under_way.is_some() {
             return;
         }
         let Some((write, done)) = self.waiting.pop_front() else { return };
-        self.under_way = true;
+        self.under_way = Some(write.shard);
         let (engine, lifecycle, to_writer) = (engine.clone(), lifecycle.clone(), to_writer());
         let job = {
             let lifecycle = lifecycle.clone();
@@ -79,9 +79,21 @@ impl Resets {
         }
     }
 
+    /// The node stops: what has not begun is dropped, with what waits for it. Nothing of it was reported. Each flush of the database
+    /// takes seconds, and the end of the process would wait for all of them.
+    pub(super) fn stop(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.waiting.clear();
+        self.held.retain(|shard, _| self.under_way == Some(*shard));
+        // Who asked hears that the writer has ended.
+        self.barriers.clear();
+    }
+
     /// A shard's snapshot is on disk: what comes next, in order, before all that is queued.
     pub(super) fn is_done(&mut self, shard: ShardId) -> Vec<WriteJob> {
-        self.under_way = false;
+        self.under_way = None;
         let mut next: Vec<WriteJob> = self.held.remove(&shard).unwrap_or_default().into();
         if self.is_idle() {
             next.append(&mut self.barriers);

@@ -264,6 +264,32 @@ fn a_writer_that_is_told_to_end_ends_after_the_snapshot_under_way() {
     assert_eq!(engine.recover(ShardId(1)).unwrap().entries, []);
 }
 
+/// Each snapshot takes a flush of the database: a node with many shards that was told to end seemed to have a disk that hangs.
+#[tokio::test]
+async fn a_writer_that_is_told_to_end_begins_no_further_snapshot() {
+    let f = Fixture::new();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.queue_reset(1, 1);
+    f.queue(0, 1, 2); // follows the second
+    f.queue(0, 0, 2); // follows the first
+    let writer = f.writer.clone();
+    let mut barrier = Box::pin(writer.barrier());
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut barrier).await.is_err());
+    f.queue(0, 2, 1);
+    f.writes(1);
+    f.writer.stop();
+    // All gates stand open from here on.
+    (0..2).for_each(|_| f.reset_goes.send(()).unwrap());
+    (0..3).for_each(|_| f.go.send(()).unwrap());
+    let (engine, arrived) = (f.engine.clone(), f.arrived.clone());
+    let reported: Vec<_> = f.end().into_iter().flat_map(|(_, persisted)| persisted).collect();
+    assert_eq!(reported, [(2, 1), (0, 1), (0, 2)], "what was begun, and what follows it");
+    assert_eq!(arrived.try_iter().collect::<Vec<_>>(), [1], "what follows the first snapshot, and no other one");
+    assert_eq!(engine.recover(ShardId(1)).unwrap(), Recovered::default());
+    assert!(barrier.await.is_err(), "not all before it was written");
+}
+
 #[test]
 fn a_snapshot_that_fails_ends_the_node() {
     let f = Fixture::new();

@@ -42,13 +42,21 @@ struct Place {
 /// What the journal holds of a shard.
 ///
 /// * `entries` are those that are neither replaced, nor deleted, nor moved to the database. They lie in live segments.
-/// * `hard_state` is the latest, and stands in the active segment. `None`: the latest stands in the database, or there is none.
+/// * `hard_state` is the latest that a record has. `None`: the latest stands in the database, or there is none.
 /// * The database holds no entry above `in_database`; 0: none.
 #[derive(Debug, Default)]
 struct ShardLog {
     entries: BTreeMap<u64, Place>,
-    hard_state: Option<Vec<u8>>,
+    hard_state: Option<HardState>,
     in_database: u64,
+}
+
+/// * It stands in `segment`, and in none after it. That is the active one, but for a shard whose reset a crash cut off: while
+///   the reset was under way, segments were begun without it.
+#[derive(Debug)]
+struct HardState {
+    bytes: Vec<u8>,
+    segment: u64,
 }
 
 #[derive(Debug)]
@@ -114,7 +122,7 @@ impl NewSlot {
 /// * A record lies in one segment.
 /// * The first record of a segment repeats the hard states of all shards, beside what else is in it: no older segment is needed for them.
 ///   Those of shards that were reset stand in the database instead, until a record brings a later one.
-/// * While a shard is being reset no segment is retired.
+/// * While a shard is being reset no segment is retired, and none is as long as a shard's latest hard state stands in it.
 #[derive(Debug)]
 pub(crate) struct Journal {
     dir: PathBuf,
@@ -288,7 +296,7 @@ impl Journal {
             {
                 deletes(shard, after)?;
             }
-            self.take_part(shard, delete_after, hard_state.as_deref(), entries.into_iter());
+            self.take_part(ordinal, shard, delete_after, hard_state.as_deref(), entries.into_iter());
         }
         Ok(())
     }
@@ -300,7 +308,8 @@ impl Journal {
         let full = |active: &Segment| self.end + record::size_bytes(&parts) as u64 > active.slot.size_bytes;
         let states: Vec<(ShardId, Vec<u8>)>;
         if self.segments.last_key_value().is_none_or(|(_, active)| full(active)) {
-            let known = self.shards.iter().filter_map(|(shard, log)| Some((*shard, log.hard_state.clone()?)));
+            let known =
+                self.shards.iter().filter_map(|(shard, log)| Some((*shard, log.hard_state.as_ref()?.bytes.clone())));
             states = known.collect();
             parts.splice(0..0, states.iter().map(|(shard, bytes)| Part::of_hard_state(*shard, bytes)));
             self.begin_segment(record::size_bytes(&parts) as u64).map_err(failed)?;
@@ -326,7 +335,8 @@ impl Journal {
         self.buffer = buffer;
         let mut places = places.into_iter();
         for part in parts {
-            self.take_part(part.shard, part.delete_after, part.hard_state, places.by_ref().take(part.entries.len()));
+            let entries = places.by_ref().take(part.entries.len());
+            self.take_part(segment, part.shard, part.delete_after, part.hard_state, entries);
         }
         Ok(())
     }
@@ -349,9 +359,10 @@ impl Journal {
         Ok(())
     }
 
-    /// What a record says of a shard: written, or read at start.
+    /// What a record of this segment says of a shard: written, or read at start.
     fn take_part(
         &mut self,
+        segment: u64,
         shard: ShardId,
         delete_after: Option<u64>,
         hard_state: Option<&[u8]>,
@@ -370,7 +381,7 @@ impl Journal {
             gone.extend(log.entries.insert(index, place));
         }
         if let Some(bytes) = hard_state {
-            log.hard_state = Some(bytes.to_vec());
+            log.hard_state = Some(HardState { bytes: bytes.to_vec(), segment });
         }
         self.let_go(gone);
     }
@@ -415,7 +426,7 @@ impl Journal {
 
     /// The latest, if a record has it.
     pub(crate) fn hard_state(&self, shard: ShardId) -> Option<&[u8]> {
-        self.shards.get(&shard)?.hard_state.as_deref()
+        Some(&self.shards.get(&shard)?.hard_state.as_ref()?.bytes)
     }
 
     /// The number of the last record; 0: there is none.
@@ -453,7 +464,13 @@ impl Journal {
         }
         let full = self.segments.len().saturating_sub(1);
         let unneeded = self.segments.values().take(full).take_while(|segment| segment.live == 0).count();
-        unneeded >= self.at_once || self.is_too_long()
+        (unneeded >= self.at_once || self.is_too_long())
+            && self.segments.first_key_value().is_some_and(|(oldest, _)| !self.has_hard_state(*oldest))
+    }
+
+    /// Whether a shard's latest hard state stands in this segment. The next segment that is begun repeats it.
+    fn has_hard_state(&self, segment: u64) -> bool {
+        self.shards.values().filter_map(|log| log.hard_state.as_ref()).any(|state| state.segment <= segment)
     }
 
     fn is_too_long(&self) -> bool {
@@ -465,7 +482,7 @@ impl Journal {
     /// were taken out than are at once.
     pub(crate) fn retire(&mut self, so_far: usize) -> Result<Option<Retired>, StorageError> {
         let Some((&ordinal, oldest)) = self.segments.first_key_value() else { return Ok(None) };
-        if self.resets > 0 {
+        if self.resets > 0 || self.has_hard_state(ordinal) {
             return Ok(None);
         }
         let makes_room = so_far < self.at_once && (so_far > 0 || self.is_too_long());
@@ -525,3 +542,6 @@ impl Journal {
 pub(crate) fn unseal(shard: ShardId, index: u64, sealed: &[u8]) -> Result<Vec<u8>, StorageError> {
     keys::unseal(&keys::log(shard, index), sealed, || format!("shard {shard}, log entry {index}")).map(<[u8]>::to_vec)
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use room::Reserve;
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ struct Store {
     writer: Mutex<Writer>,
     /// The journal's last record that is on disk.
     last_record: AtomicU64,
+    /// See [`Engine::is_loading`].
+    loading: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -129,7 +131,14 @@ impl RocksEngine {
             Room::Little { free_bytes } if reserve_used => Room::ReserveUsed { free_bytes },
             room => room,
         };
-        let store = Arc::new(Store { dir: dir.to_path_buf(), db, reserve, writer, last_record });
+        let store = Arc::new(Store {
+            dir: dir.to_path_buf(),
+            db,
+            reserve,
+            writer,
+            last_record,
+            loading: AtomicBool::new(false),
+        });
         let keeper = Keeper::start(store.clone())?;
         Ok(RocksEngine { store, keeper, room })
     }
@@ -219,11 +228,20 @@ impl Store {
 
     /// On disk when this returns: what concerns the whole node.
     fn put_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.change(|writer| {
+        self.marked(batch.len() as u64, || {
             let mut options = WriteOptions::default();
             options.set_sync(true);
-            self.db.write_opt(batch, &options).map_err(rocksdb::Error::into_string)?;
-            writer.mark.advance(writer.journal.last(), Some(self.db.latest_sequence_number()))
+            self.db.write_opt(batch, &options).map_err(rocksdb::Error::into_string)
+        })
+    }
+
+    /// Marks what `put` has on disk: so many keys, in the write-ahead log. A reset's records take numbers meanwhile and are
+    /// not in that log, so RocksDB's last number afterwards may be above it: the store would be refused after a kill.
+    fn marked(&self, keys: u64, put: impl FnOnce() -> Result<(), String>) -> Result<(), StorageError> {
+        self.change(|writer| {
+            let before = self.db.latest_sequence_number();
+            put()?;
+            writer.mark.advance(writer.journal.last(), Some(before + keys))
         })
     }
 
@@ -523,6 +541,10 @@ impl Engine for RocksEngine {
         self.store.last_record.load(Ordering::Acquire)
     }
 
+    fn is_loading(&self) -> bool {
+        self.store.loading.load(Ordering::Relaxed)
+    }
+
     fn born(&self) -> Option<u128> {
         // The mark is made with the store and never again. A wall clock may have been set back past 1970 then: no birth.
         let made = std::fs::metadata(self.store.dir.join(MARK_FILE)).ok()?.created().ok()?;
@@ -538,7 +560,10 @@ impl Engine for RocksEngine {
         self.store.put_synced(batch)
     }
 
-    fn measure_syncs(&self) -> Result<Vec<Duration>, StorageError> {
-        room::measure_syncs(&self.store.dir)
+    fn measure_syncs(&self, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {
+        room::measure_syncs(&self.store.dir, next)
     }
 }
+
+#[cfg(test)]
+mod tests;

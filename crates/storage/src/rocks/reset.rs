@@ -16,6 +16,7 @@
 use super::{Store, put_in_memory};
 use crate::{ShardWrite, StorageError, keys};
 use rocksdb::WriteBatch;
+use std::sync::atomic::Ordering;
 
 /// Writes a reset; on disk when this returns.
 ///
@@ -32,7 +33,10 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
     })?;
     let key = keys::journal_from(write.shard);
     batch.put_cf(store.cf(keys::CF_META), &key, keys::seal(&key, &next.to_le_bytes()));
+    // Other writes to the database wait for this one, and the disk has no part in it.
+    store.loading.store(true, Ordering::Relaxed);
     let put = put_in_memory(&store.db, batch);
+    store.loading.store(false, Ordering::Relaxed);
     store.change(|writer| {
         put?;
         writer.journal.reset(write);

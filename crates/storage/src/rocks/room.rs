@@ -17,6 +17,8 @@ const RESERVE_FILE: &str = "RESERVE";
 const SYNCS_FILE: &str = "SYNC-TEST";
 const SYNCS: usize = 5;
 const SYNCED_BYTES: usize = 4 << 10;
+/// Of a reserve that is written, at a time.
+const FILL_BYTES: usize = 64 << 10;
 
 /// How much room a start found on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,10 @@ impl Reserve {
 
     /// Keeps the reserve, if as much room is left beside it. What does not fit is not kept: that is no failure.
     pub(super) fn keep(&self) -> Room {
+        self.keep_by(allocate)
+    }
+
+    fn keep_by(&self, allocate: impl FnOnce(&File, u64) -> Result<(), Error>) -> Room {
         if self.bytes == 0 || self.path.exists() {
             return Room::Enough;
         }
@@ -68,7 +74,7 @@ impl Reserve {
         if free_bytes < 2 * self.bytes {
             return Room::Little { free_bytes };
         }
-        if self.make().is_err() {
+        if self.make(allocate).is_err() {
             // It was the last room there was.
             let _ = std::fs::remove_file(&self.path);
             return Room::Little { free_bytes };
@@ -76,9 +82,12 @@ impl Reserve {
         Room::Enough
     }
 
-    fn make(&self) -> Result<(), Error> {
+    fn make(&self, allocate: impl FnOnce(&File, u64) -> Result<(), Error>) -> Result<(), Error> {
         let file = File::options().write(true).create_new(true).open(&self.path)?;
-        allocate(&file, self.bytes)?;
+        match allocate(&file, self.bytes) {
+            Err(error) if is_unsupported(&error) => fill(&file, self.bytes)?,
+            allocated => allocated?,
+        }
         file.sync_all()
     }
 
@@ -109,10 +118,31 @@ fn allocate(_: &File, _: u64) -> Result<(), Error> {
     Err(Error::from(ErrorKind::Unsupported))
 }
 
-/// Writes a little and syncs, a few times, in a file of its own: how long each took. Empty if there is no room to try.
-pub(super) fn measure_syncs(dir: &Path) -> Result<Vec<Duration>, StorageError> {
+fn is_unsupported(error: &Error) -> bool {
+    #[cfg(target_os = "linux")]
+    if error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) {
+        return true;
+    }
+    error.kind() == ErrorKind::Unsupported
+}
+
+/// Where blocks cannot be had unwritten.
+fn fill(file: &File, bytes: u64) -> Result<(), Error> {
+    let zeros = vec![0; FILL_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let part = &zeros[..usize::try_from(bytes - at).unwrap_or(usize::MAX).min(FILL_BYTES)];
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// Writes a little and syncs, a few times, in a file of its own: how long each took. Calls `next` before each sync. Empty if there is
+/// no room to try.
+pub(super) fn measure_syncs(dir: &Path, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {
     let path = dir.join(SYNCS_FILE);
-    let measured = time_syncs(&path);
+    let measured = time_syncs(&path, next);
     // What is left of it is overwritten by the next start.
     let _ = std::fs::remove_file(&path);
     match measured {
@@ -121,17 +151,43 @@ pub(super) fn measure_syncs(dir: &Path) -> Result<Vec<Duration>, StorageError> {
     }
 }
 
-fn time_syncs(path: &Path) -> Result<Vec<Duration>, Error> {
+fn time_syncs(path: &Path, next: &dyn Fn()) -> Result<Vec<Duration>, Error> {
     let file = File::options().write(true).create(true).truncate(true).open(path)?;
     let bytes = [0x5a; SYNCED_BYTES];
     // The first also makes the file known: a record of the journal goes to a file that is there.
     file.write_all_at(&bytes, 0)?;
+    next();
     file.sync_all()?;
     let time = |_| {
+        next();
         file.write_all_at(&bytes, 0)?;
         let began = Instant::now();
         file.sync_data()?;
         Ok(began.elapsed())
     };
     (0..SYNCS).map(time).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Some file systems have no `fallocate`: each start there said that the disk is nearly full, and kept no reserve.
+    #[test]
+    fn a_reserve_is_written_where_blocks_cannot_be_had_unwritten() {
+        for unsupported in [Error::from(ErrorKind::Unsupported), Error::from_raw_os_error(95)] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let reserve = Reserve::new(dir.path(), (2 << 20) + 1);
+            assert_eq!(reserve.keep_by(|_, _| Err(unsupported)), Room::Enough);
+            let found = reserve.path.metadata().expect("it is kept");
+            assert_eq!(found.len(), reserve.bytes);
+            assert!(found.blocks() * 512 >= reserve.bytes, "its room is not taken");
+        }
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let reserve = Reserve::new(dir.path(), 2 << 20);
+        let full = |_: &File, _| Err(Error::from(ErrorKind::StorageFull));
+        assert!(matches!(reserve.keep_by(full), Room::Little { .. }));
+        assert!(!reserve.path.exists());
+    }
 }
