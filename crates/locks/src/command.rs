@@ -21,8 +21,8 @@ mod tag {
     pub(super) const HEARTBEAT_OF_LIFE: u8 = 9;
     /// [`ACQUIRE`] that asks for a first lease to be claimed.
     pub(super) const ACQUIRE_TO_CLAIM: u8 = 10;
-    /// [`CANCEL_WAIT`] that leaves the request id usable.
-    pub(super) const LEAVE_QUEUE: u8 = 11;
+    /// [`CANCEL_WAIT`] of an acquire that its caller has given up.
+    pub(super) const GIVE_UP: u8 = 11;
 }
 
 /// What can be asked of the table. Borrows from the entry that it was decoded from.
@@ -148,7 +148,7 @@ impl<'a> Command<'a> {
                 put_str(into, session);
             }
             Command::CancelWait { name, request_id, given_up } => {
-                into.push(if given_up { tag::CANCEL_WAIT } else { tag::LEAVE_QUEUE });
+                into.push(if given_up { tag::GIVE_UP } else { tag::CANCEL_WAIT });
                 put_request(into, request_id);
                 put_str(into, name);
             }
@@ -187,8 +187,8 @@ impl<'a> Command<'a> {
                 Command::Heartbeat { session: r.str()?, life: LeaseId(r.varint()?), broken_seen: r.varint()? }
             }
             tag::CLOSE_SESSION => Command::CloseSession { session: r.str()? },
-            tag @ (tag::CANCEL_WAIT | tag::LEAVE_QUEUE) => {
-                let given_up = tag == tag::CANCEL_WAIT;
+            tag @ (tag::CANCEL_WAIT | tag::GIVE_UP) => {
+                let given_up = tag == tag::GIVE_UP;
                 Command::CancelWait { request_id: r.request()?, name: r.str()?, given_up }
             }
             tag::EXPIRE_LEASE => Command::ExpireLease { lease: LeaseId(r.varint()?), renewal_seq: r.varint()? },

@@ -169,11 +169,11 @@ fn the_bytes_of_commands_and_batches_never_change() {
         (Command::Heartbeat { session: "s", life: LeaseId(300), broken_seen: 1 }, b"\x09\x01s\xac\x02\x01"),
         (Command::CloseSession { session: "s" }, b"\x05\x01s"),
         (
-            Command::CancelWait { name: "n", request_id: RequestId(1), given_up: true },
+            Command::CancelWait { name: "n", request_id: RequestId(1), given_up: false },
             b"\x06\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n",
         ),
         (
-            Command::CancelWait { name: "n", request_id: RequestId(1), given_up: false },
+            Command::CancelWait { name: "n", request_id: RequestId(1), given_up: true },
             b"\x0b\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n",
         ),
         (Command::ExpireLease { lease: LeaseId(7), renewal_seq: 128 }, b"\x07\x07\x80\x01"),
