@@ -33,6 +33,7 @@ pub enum Bug {
     ExpiryWithoutQuorum,
     EarlyTtlAfterFailover,
     EarlyRest,
+    StampBeforeClock,
     RestartsFullTtl,
     AppliedAheadOfState,
     HistoryEndMissing,
@@ -43,7 +44,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 31] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -68,6 +69,7 @@ impl Bug {
         Bug::ExpiryWithoutQuorum,
         Bug::EarlyTtlAfterFailover,
         Bug::EarlyRest,
+        Bug::StampBeforeClock,
         Bug::RestartsFullTtl,
         Bug::AppliedAheadOfState,
         Bug::HistoryEndMissing,

@@ -21,6 +21,13 @@ struct Queued {
     give_up_at_ms: u64,
 }
 
+impl Queued {
+    /// Its caller has given it up.
+    fn is_late(&self, now_ms: u64) -> bool {
+        self.give_up_at_ms < now_ms
+    }
+}
+
 struct InFlight {
     index: u64,
     term: u64,
@@ -129,10 +136,11 @@ impl Proposals {
         self.queue.is_empty()
     }
 
-    /// Refuses the oldest operations as far as their callers have given them up. They have tried again by now, most likely, or
+    /// Refuses the oldest operations as far as their callers have given them up; [`proposed`](Self::proposed) does so with those
+    /// that are late behind one that is not. They have tried again by now, most likely, or
     /// will: a queue that works through what nobody waits for never gets to what somebody does.
     pub(crate) fn refuse_late(&mut self, now_ms: u64, replies: &mut Vec<(Ticket, Reply)>) {
-        while let Some(late) = self.queue.pop_front_if(|queued| queued.give_up_at_ms < now_ms) {
+        while let Some(late) = self.queue.pop_front_if(|queued| queued.is_late(now_ms)) {
             self.queued_bytes -= late.command.len();
             if late.asked.ticket != 0 {
                 replies.push((late.asked.ticket, Reply::Busy));
@@ -140,33 +148,46 @@ impl Proposals {
         }
     }
 
-    /// The next entry's bytes and how many operations of the queue's front are in it; at least one.
-    pub(crate) fn next_entry(&self, stamp: Stamp) -> (Vec<u8>, usize) {
+    /// The next entry's bytes and how many operations of the queue's front it covers: all of them but those that are late by `now_ms`.
+    /// The first is not: see [`refuse_late`](Self::refuse_late).
+    pub(crate) fn next_entry(&self, stamp: Stamp, now_ms: u64) -> (Vec<u8>, usize) {
         let mut batch = BatchBuilder::new(stamp);
+        let mut count = 0;
         for queued in &self.queue {
+            if queued.is_late(now_ms) {
+                count += 1;
+                continue;
+            }
             if !batch.is_empty() && batch.size_bytes() + queued.command.len() + 8 > self.entry_bytes_max {
                 break;
             }
             batch.push(&queued.command);
+            count += 1;
         }
-        let count = batch.len();
         (batch.finish(), count)
     }
 
-    /// The front `count` operations are now in the entry at (index, term).
-    pub(crate) fn proposed(&mut self, index: u64, term: u64, count: usize, at_ms: u64) {
+    /// The front `count` operations are now in the entry at (index, term), but for those that were late when it was made, at `at_ms`:
+    /// they are refused into `replies`.
+    pub(crate) fn proposed(
+        &mut self,
+        index: u64,
+        term: u64,
+        count: usize,
+        at_ms: u64,
+        replies: &mut Vec<(Ticket, Reply)>,
+    ) {
         debug_assert!(self.in_flight.back().is_none_or(|e| e.index < index));
-        let mut bytes = 0;
-        let asked: Vec<Asked> = self
-            .queue
-            .drain(..count)
-            .map(|queued| {
-                bytes += queued.command.len();
-                queued.asked
-            })
-            .collect();
-        self.queued_bytes -= bytes;
-        self.own_queued -= asked.iter().filter(|asked| asked.ticket == 0).count();
+        let mut asked = Vec::with_capacity(count);
+        for queued in self.queue.drain(..count) {
+            self.queued_bytes -= queued.command.len();
+            if queued.is_late(at_ms) {
+                replies.push((queued.asked.ticket, Reply::Busy));
+            } else {
+                asked.push(queued.asked);
+            }
+        }
+        self.own_queued -= asked.iter().filter(|asked: &&Asked| asked.ticket == 0).count();
         self.in_flight.push_back(InFlight { index, term, at_ms, asked });
     }
 

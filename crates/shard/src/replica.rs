@@ -177,7 +177,8 @@ impl Replica {
             if planted::is(Bug::ExpiryWithoutQuorum) {
                 // planted: a leader, deposed or not, ends what is due without asking anybody
                 for (lease, renewal_seq) in lead.take_due_leases(now.mono_ms) {
-                    let shard_ms = lead.clock.shard_ms(self.table.shard_ms(), now.mono_ms);
+                    let table_ms = self.table.shard_ms();
+                    let shard_ms = lead.clock.shard_ms(table_ms, now.mono_ms).unwrap_or(table_ms);
                     let stamp = Stamp { wall_ms: now.wall_ms, shard_ms };
                     let command = locks::Command::ExpireLease { lease, renewal_seq };
                     self.table.apply(stamp, &command, &mut Effects::default());
@@ -448,7 +449,8 @@ impl Replica {
         self.now.mono_ms.saturating_sub(since_ms)
     }
 
-    /// Fills entries from the queue while more may be in flight.
+    /// Fills entries from the queue while more may be in flight; not before the leader's clock runs. The entry that starts it is
+    /// applied in a step like this one, which then goes on here.
     fn propose(&mut self) {
         let now_ms = self.now.mono_ms;
         while self.proposals.can_propose(now_ms) {
@@ -457,14 +459,15 @@ impl Replica {
             if self.proposals.is_empty() {
                 return;
             }
-            let shard_ms = lead.clock.shard_ms(self.table.shard_ms(), now_ms);
+            let Some(shard_ms) = lead.clock.shard_ms(self.table.shard_ms(), now_ms) else { return };
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
-            let (entry, count) = self.proposals.next_entry(stamp);
+            let (entry, count) = self.proposals.next_entry(stamp, now_ms);
             // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;
             }
-            self.proposals.proposed(self.raw.raft.raft_log.last_index(), self.raw.raft.term, count, now_ms);
+            let (index, term) = (self.raw.raft.raft_log.last_index(), self.raw.raft.term);
+            self.proposals.proposed(index, term, count, now_ms, &mut self.out.replies);
         }
     }
 

@@ -16,8 +16,10 @@
 //!    last observation (S_i, t_i) at the moment when it has applied the first entry of its own term. By then it has applied
 //!    all entries of earlier terms, so i is at or after R, and S_i - S_R <= T_i - T_R holds. It adds now - t_i, which is at most
 //!    T_j - T_i by step 1.
-//! 5. Before that moment a leader stamps with what its table shows, which no earlier stamp is below. The entry counts as taken at the
-//!    shard time of the entry before it, which was stamped earlier.
+//!
+//! So before that moment a leader proposes nothing. It has no clock yet, and what its table shows is no substitute: say a shard is idle
+//! for a minute, and a new leader stamps an acquire with the time of the last entry. Its clock, once started, is a minute ahead
+//! of that stamp. The next leader counts the lease, which is seconds old, as a minute older, and ends it early.
 //!
 //! What goes wrong without step 4: leader B applied an entry soon, and follows it with a clock that is right. An entry R, stamped by
 //! leader C which had applied late and whose clock is behind, is not yet applied by B when B takes over. Going on from its old
@@ -94,10 +96,14 @@ impl LeaderClock {
         self.from.get_or_insert(observed);
     }
 
-    /// What to stamp an entry with, now that the table shows `table_ms`.
-    pub(crate) fn shard_ms(&self, table_ms: u64, mono_ms: u64) -> u64 {
-        let runs = |from: &Observed| (from.shard_ms(mono_ms)).saturating_sub(1);
-        self.from.as_ref().map_or(table_ms, runs).max(table_ms)
+    /// What to stamp an entry with, now that the table shows `table_ms`. `None`: nothing may be proposed yet.
+    pub(crate) fn shard_ms(&self, table_ms: u64, mono_ms: u64) -> Option<u64> {
+        let from = match self.from {
+            // planted: with the time of the last entry, as if that was now
+            None if planted::is(Bug::StampBeforeClock) => return Some(table_ms),
+            from => from?,
+        };
+        Some(from.shard_ms(mono_ms).saturating_sub(1).max(table_ms))
     }
 }
 
@@ -130,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_stamps_with_the_tables_time_until_its_own_term_has_an_entry_applied() {
+    fn a_leader_stamps_nothing_until_its_own_term_has_an_entry_applied() {
         let mut clock = LeaderClock::default();
-        assert_eq!(clock.shard_ms(50_000, 9_000), 50_000);
+        assert_eq!(clock.shard_ms(50_000, 9_000), None);
         clock.start(Observed::new(50_000, at(1_000)));
         clock.start(Observed::new(60_000, at(1_000)));
-        assert_eq!(clock.shard_ms(50_000, 1_000), 50_000, "never behind the table");
-        assert_eq!(clock.shard_ms(50_000, 3_000), 51_999);
+        assert_eq!(clock.shard_ms(50_000, 1_000), Some(50_000), "never behind the table");
+        assert_eq!(clock.shard_ms(50_000, 3_000), Some(51_999));
     }
 }

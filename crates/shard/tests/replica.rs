@@ -408,6 +408,33 @@ fn what_its_caller_has_given_up_leaves_the_queue_without_being_done() {
     assert!(holders(c.reply(1, check)).is_empty(), "it was not done");
 }
 
+/// Only the oldest were looked at: one that still waited had those behind it done for nobody.
+#[test]
+fn what_is_late_behind_one_that_still_waits_is_not_done() {
+    let mut c = Cluster::new(3);
+    c.elect();
+    c.crash(2);
+    c.crash(3);
+    let ids = [c.request_id(), c.request_id(), c.request_id(), c.request_id()];
+    c.submit(1, &acquire(ids[0], "a", 60_000, false), None);
+    c.settle();
+    let patient = c.submit(1, &acquire(ids[1], "b", 60_000, false), None);
+    let late = c.submit_until(1, &acquire(ids[2], "c", 60_000, false), None, c.now_ms + 100);
+    let last = c.submit(1, &acquire(ids[3], "d", 60_000, false), None);
+    c.settle();
+    c.run_ms(200);
+    c.start(2);
+    c.run_ms(300);
+    assert_eq!(c.reply(1, late), Some(Reply::Busy));
+    for ticket in [patient, last] {
+        assert!(matches!(c.reply(1, ticket), Some(Reply::Done(Outcome::Granted(_)))));
+    }
+    let check = c.read(1, "c", true);
+    c.settle();
+    c.run_ms(100);
+    assert!(holders(c.reply(1, check)).is_empty(), "it was not done");
+}
+
 #[test]
 fn a_replica_that_fell_behind_a_truncated_log_comes_back_by_snapshot() {
     let mut c = Cluster::new(3);

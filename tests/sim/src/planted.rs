@@ -16,8 +16,10 @@ pub enum Bug {
 impl Bug {
     /// All of them.
     pub fn all() -> Vec<Bug> {
-        let server = locks::planted::Bug::ALL.map(Bug::Server);
-        server.into_iter().chain(client::planted::Bug::ALL.map(Bug::Client)).collect()
+        // No simulated shard is idle for as long as a TTL, which this one needs: a story of the shard crate shows it.
+        let shows = |bug: &locks::planted::Bug| *bug != locks::planted::Bug::StampBeforeClock;
+        let server = locks::planted::Bug::ALL.into_iter().filter(shows).map(Bug::Server);
+        server.chain(client::planted::Bug::ALL.map(Bug::Client)).collect()
     }
 
     /// By the name that `Display` gives.

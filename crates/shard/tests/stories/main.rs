@@ -59,6 +59,7 @@ stories! {
     retry_after_unknown_outcome
     waiter_death
     snapshot_catch_up
+    restart_from_checkpoint
     stalled_ex_leader
     follower_read
     session_end
@@ -66,6 +67,7 @@ stories! {
     lost_disk
     spare_followers
     restless_leaders
+    idle_then_two_moves
     session_lives
     claimed_grant
     given_up

@@ -12,6 +12,7 @@
 //! tick                                 one tick, of which nobody has made anything yet
 //! step n1                              n1 takes what has come to it; what it sends arrives, and nobody else moves
 //! crash n1 | start n1                  power cut: all that was not synced is gone
+//! flush n1                             its checkpoints so far are on disk too: a crash may take the last of them back otherwise
 //! reseed n1                            it loses its disk, starts on an empty one, and everybody hears of that
 //! pause n1 | resume n1                 stopped like by SIGSTOP: what is sent to it waits, its clock runs on
 //! isolate n1 | cut n1 n2 | heal        nothing passes between them; heal mends all
@@ -102,8 +103,8 @@ impl Script {
             "tick" => self.stage()?.tick(),
             "compare" => self.stage()?.compare(),
             "heal" => self.stage()?.cluster.cut.clear(),
-            "step" | "crash" | "start" | "reseed" | "pause" | "resume" | "isolate" | "campaign" | "transfer"
-            | "disk" | "cut" => {
+            "step" | "crash" | "start" | "flush" | "reseed" | "pause" | "resume" | "isolate" | "campaign"
+            | "transfer" | "disk" | "cut" => {
                 let id = node(words.next()?)?;
                 self.node(first, id, &mut words)?;
             }
@@ -122,6 +123,7 @@ impl Script {
             "step" => stage.step_alone(id),
             "crash" => stage.crash(id),
             "start" => stage.start(id),
+            "flush" => stage.cluster.peers[&id].engine.flush(),
             "reseed" => stage.reseed(id),
             "pause" => stage.pause(id, true),
             "resume" => stage.pause(id, false),
