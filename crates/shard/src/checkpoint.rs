@@ -89,8 +89,7 @@ impl Replica {
             c.sending.is_empty() && !c.building && self.now.mono_ms.saturating_sub(c.at_ms) >= SNAPSHOT_KEEP_MS
         };
         if self.checkpointing.catching_up.as_ref().is_some_and(over) {
-            (self.checkpointing.catching_up, self.checkpointing.data) = (None, None);
-            self.raw.mut_store().set_snapshot(None);
+            self.drop_snapshot();
             self.checkpoint(); // cuts the log that was kept for it, also where nothing more happens
         }
     }
@@ -177,8 +176,14 @@ impl Replica {
         let cut_hard = store.truncate(self.applied_index, keep_bytes.max(SNAPSHOT_LOG_BYTES_MAX));
         write.truncate_to = cut_hard.or(cut).or(write.truncate_to);
         if cut_hard.is_some() {
-            (self.checkpointing.catching_up, self.checkpointing.data) = (None, None); // too late: the next one is built after this
+            self.drop_snapshot(); // too late: the next one is built after this
         }
+    }
+
+    /// What the log store has without its data would be of no use.
+    fn drop_snapshot(&mut self) {
+        (self.checkpointing.catching_up, self.checkpointing.data) = (None, None);
+        self.raw.mut_store().set_snapshot(None);
     }
 
     fn metadata(&self) -> SnapshotMetadata {

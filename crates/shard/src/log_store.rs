@@ -23,7 +23,8 @@ pub(crate) struct LogStore {
     bytes: u64,
     /// Built when raft-rs asks for one; see `checkpoint.rs`.
     snapshot: Option<Snapshot>,
-    snapshot_wanted: Cell<bool>,
+    /// Raft-rs was refused one that reaches this index.
+    snapshot_wanted: Cell<Option<u64>>,
 }
 
 /// What an entry counts for, in bytes: its data and a little for its frame.
@@ -50,7 +51,7 @@ impl LogStore {
             entries,
             bytes,
             snapshot: None,
-            snapshot_wanted: Cell::new(false),
+            snapshot_wanted: Cell::new(None),
         };
         debug_assert!(store.entries.front().is_none_or(|e| e.index == truncated_index + 1));
         store
@@ -121,9 +122,15 @@ impl LogStore {
         self.snapshot = None;
     }
 
-    /// Whether raft-rs asked for a snapshot since the last call.
+    /// Whether raft-rs asked for a snapshot since the last call, and the one that is here, if any, would still not do: it may
+    /// have been built meanwhile.
     pub(crate) fn take_snapshot_wanted(&self) -> bool {
-        self.snapshot_wanted.take()
+        self.snapshot_wanted.take().is_some_and(|index| self.usable_snapshot(index).is_none())
+    }
+
+    fn usable_snapshot(&self, request_index: u64) -> Option<&Snapshot> {
+        let index_min = request_index.max(self.truncated_index);
+        self.snapshot.as_ref().filter(|snapshot| snapshot.get_metadata().index >= index_min)
     }
 
     pub(crate) fn set_snapshot(&mut self, snapshot: Option<Snapshot>) {
@@ -194,14 +201,10 @@ impl Storage for LogStore {
     }
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        match &self.snapshot {
-            Some(snapshot) if snapshot.get_metadata().index >= request_index.max(self.truncated_index) => {
-                Ok(snapshot.clone())
-            }
-            _ => {
-                self.snapshot_wanted.set(true);
-                Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
-            }
+        if let Some(snapshot) = self.usable_snapshot(request_index) {
+            return Ok(snapshot.clone());
         }
+        self.snapshot_wanted.set(self.snapshot_wanted.get().max(Some(request_index)));
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

@@ -22,8 +22,8 @@ use crate::peer::node_of;
 use crate::replica::Replica;
 use crate::{Leadership, Reply};
 use locks::planted::{self, Bug};
-use raft::StateRole;
 use raft::eraftpb::{HardState, Message, MessageType};
+use raft::{SnapshotStatus, StateRole};
 use raft_prost::Message as _;
 use std::collections::VecDeque;
 use storage::ShardWrite;
@@ -148,13 +148,19 @@ impl Replica {
 
     /// Puts a message among this step's outputs.
     pub(crate) fn post(&mut self, message: &Message) {
-        if self.is_silent() {
-            return; // as if it was lost
-        }
         let (to, is_snapshot) = (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
+        if self.is_silent() {
+            // As if it was lost. Raft sends a member nothing more until it hears what became of its snapshot.
+            if is_snapshot {
+                self.raw.report_snapshot(message.to, SnapshotStatus::Failure);
+            }
+            return;
+        }
         let snapshot_data = if is_snapshot { self.sends_snapshot(to, message) } else { None };
         if is_snapshot && snapshot_data.is_none() && message.get_snapshot().data.is_empty() {
-            return; // it was built apart, and has been dropped since: Raft asks again
+            // It was built apart, and has been dropped since: Raft asks again.
+            self.raw.report_snapshot(message.to, SnapshotStatus::Failure);
+            return;
         }
         let is_urgent = matches!(
             message.msg_type(),

@@ -4,6 +4,8 @@ mod cluster;
 
 use cluster::*;
 use palisade_shard::*;
+use raft::eraftpb::{Message, MessageType};
+use raft_prost::Message as _;
 
 /// Three replicas whose host builds their snapshots; node 3 was away while the log was cut above what it has.
 fn node_3_is_behind() -> Cluster {
@@ -71,6 +73,65 @@ fn a_snapshot_that_could_not_be_built_is_asked_for_again() {
     c.run_ms(1_000);
     assert_eq!(c.status(3).snapshots_installed, 1);
     assert_eq!(c.hash(3), c.hash(1));
+}
+
+fn answers_a_heartbeat(input: &Input, from: u64) -> bool {
+    let Input::Peer(bytes) = input else { return false };
+    let message = Message::decode(bytes.as_slice()).expect("a message");
+    message.from == from && message.msg_type() == MessageType::MsgHeartbeatResponse
+}
+
+/// The leader took the snapshot for sent, and sent that member nothing more: the answer was that of a snapshot on its way.
+#[test]
+fn a_snapshot_that_is_replaced_as_it_leaves_is_sent_anew() {
+    let mut c = node_3_is_behind();
+    c.holds_builds = true;
+    c.start(3);
+    c.run_ms(500);
+    assert_eq!(c.held_builds, [1]);
+    c.isolate(3);
+    c.release_builds();
+    for i in 0..200 {
+        token(&c.acquire(1, &format!("meanwhile-{i}"), 600_000));
+    }
+    c.run_ms(11_000);
+    c.cut.clear();
+    for round in 0.. {
+        assert!(round < 1_000, "node 3 answers no heartbeat");
+        c.rounds(1);
+        if c.peers[&1].inbox.iter().any(|input| answers_a_heartbeat(input, 3)) {
+            break;
+        }
+    }
+    // In one step: what node 3 lacks leaves as a snapshot, and a newer one takes its place.
+    c.peers.get_mut(&1).expect("a peer").build_snapshot();
+    c.round();
+    assert_eq!(c.status(3).snapshots_installed, 0);
+    c.run_ms(2_000);
+    assert_eq!(c.status(3).snapshots_installed, 1);
+    assert_eq!(c.hash(3), c.hash(1));
+}
+
+/// Asked for by one member while another's was being built, it was built twice.
+#[test]
+fn no_snapshot_is_built_while_there_is_one() {
+    let mut c = node_3_is_behind();
+    c.holds_builds = true;
+    c.start(3);
+    c.run_ms(500);
+    assert_eq!(c.held_builds, [1]);
+    for round in 0.. {
+        assert!(round < 1_000, "node 3 answers no heartbeat");
+        c.rounds(1);
+        if c.peers[&1].inbox.iter().any(|input| answers_a_heartbeat(input, 3)) {
+            break;
+        }
+    }
+    c.held_builds.clear();
+    c.peers.get_mut(&1).expect("a peer").build_snapshot();
+    c.run_ms(1_000);
+    assert!(c.held_builds.is_empty(), "and asked for again");
+    assert_eq!(c.status(3).snapshots_installed, 1);
 }
 
 /// It may lack the member that it is for.
