@@ -222,6 +222,8 @@ pub struct SessionAlive {
     pub broken: Vec<Token>,
     /// Some of those are not remembered.
     pub broken_overflow: bool,
+    /// Grants that hang on this life now. Fewer than the session believes it has: some were released by others.
+    pub held: u32,
 }
 
 /// Why a waiter left the queue without a grant.

@@ -270,6 +270,7 @@ fn result_frames() -> BTreeMap<String, Vec<u8>> {
                     broken_count: 2,
                     broken_tokens: vec![9],
                     broken_overflow: true,
+                    held: Some(3),
                 }],
             }),
         ),

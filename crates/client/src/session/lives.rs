@@ -12,6 +12,7 @@
 use crate::lease::{LeaseCell, LostReason, Sent};
 use crate::{Error, ErrorCode, Grant, Heartbeat};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,11 +28,13 @@ pub(super) struct LockCell {
     lease: Arc<LeaseCell>,
     /// Why this lock is lost, if its lease is not.
     ended: watch::Sender<Option<LostReason>>,
+    /// A release of it is under way.
+    leaving: AtomicBool,
 }
 
 impl LockCell {
     fn new(lease: Arc<LeaseCell>) -> LockCell {
-        LockCell { lease, ended: watch::Sender::new(None) }
+        LockCell { lease, ended: watch::Sender::new(None), leaving: AtomicBool::new(false) }
     }
 
     /// It is lost, and its lease is not. The first reason stays.
@@ -39,6 +42,11 @@ impl LockCell {
         self.ended.send_modify(|ended| {
             ended.get_or_insert(reason);
         });
+    }
+
+    /// It is about to be released: from now on the server may hold it or not.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn lost_now(&self) -> Option<LostReason> {
@@ -74,6 +82,16 @@ struct Kept {
     cell: Weak<LockCell>,
     /// When it was first seen to be lost in a way that the server may not know of.
     lost_since: Option<Instant>,
+    /// Which of the session's locks it is, in the order in which they were taken up.
+    number: u64,
+}
+
+impl Kept {
+    /// The server must hold it, as far as is known here.
+    fn is_believed(&self) -> bool {
+        let cell = self.cell.upgrade();
+        cell.is_some_and(|cell| !cell.leaving.load(Ordering::Relaxed) && cell.lost_now().is_none())
+    }
 }
 
 /// One life of the session on one shard.
@@ -92,6 +110,8 @@ pub(super) struct Named {
     pub(super) lease: SessionLease,
     /// To be renewed by it. `None`: there is none yet.
     cell: Option<Arc<LeaseCell>>,
+    /// How many locks the session had taken up, ever, before it was sent.
+    taken_up: u64,
 }
 
 /// How a shard answered a heartbeat.
@@ -103,6 +123,8 @@ pub(super) enum Answered {
         ttl: Option<Duration>,
         /// How many of its locks were broken so far.
         broken_count: u64,
+        /// The shard counts fewer locks of this life than are believed in here: others have released some.
+        lacks_some: bool,
     },
     /// The shard knows no such life.
     Lost,
@@ -119,6 +141,7 @@ pub(super) enum Answered {
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     shards: BTreeMap<u32, Life>,
+    taken_up: u64,
     acquiring: usize,
     early: BTreeSet<(u32, u64)>,
     /// Rises whenever acquires under way may have missed that their lock was broken.
@@ -218,7 +241,9 @@ impl Lives {
             ));
         };
         let cell = Arc::new(LockCell::new(lease));
-        let kept = Kept { name: grant.resource_name.clone(), cell: Arc::downgrade(&cell), lost_since: None };
+        self.taken_up += 1;
+        let (name, number) = (grant.resource_name.clone(), self.taken_up);
+        let kept = Kept { name, cell: Arc::downgrade(&cell), lost_since: None, number };
         life.locks.insert(token, kept);
         Ok(Some(cell))
     }
@@ -230,6 +255,23 @@ impl Lives {
                 life.locks.remove(&token);
             }
         }
+    }
+
+    /// The server says that this lock of a shard is over, and the session had no hand in it.
+    pub(super) fn ended_elsewhere(&mut self, shard: u32, token: u64) {
+        let kept = self.shards.get_mut(&shard).and_then(|life| life.locks.remove(&token));
+        if let Some(cell) = kept.and_then(|kept| kept.cell.upgrade()) {
+            cell.lose(LostReason::Fenced("it was released or ended by another: see its history".into()));
+        }
+    }
+
+    /// What must be held on this shard since the heartbeat was sent that named it, as far as is known here.
+    pub(super) fn believed(&self, named: &Named) -> impl Iterator<Item = (&str, u64)> {
+        let SessionLease { shard, life: id, .. } = named.lease;
+        let life = self.shards.get(&shard).filter(|life| life.id == id);
+        let locks = life.into_iter().flat_map(|life| &life.locks);
+        let believed = locks.filter(|(_, kept)| kept.number <= named.taken_up && kept.is_believed());
+        believed.map(|(token, kept)| (kept.name.as_str(), *token))
     }
 
     /// Locks that are to be let go though no caller said so: lost here while the server, which goes on hearing of the
@@ -260,6 +302,7 @@ impl Lives {
         let named = self.shards.iter().map(|(shard, life)| Named {
             lease: SessionLease { shard: *shard, life: life.id, broken_seen: life.broken_seen },
             cell: Some(life.lease.clone()),
+            taken_up: self.taken_up,
         });
         named.collect()
     }
@@ -269,7 +312,7 @@ impl Lives {
         let (shard, life) = (grant.shard, grant.session_life);
         let known = self.shards.get(&shard).filter(|known| known.id == life);
         let broken_seen = known.map_or(0, |known| known.broken_seen);
-        Named { lease: SessionLease { shard, life, broken_seen }, cell: None }
+        Named { lease: SessionLease { shard, life, broken_seen }, cell: None, taken_up: self.taken_up }
     }
 
     /// Takes in one answer. `ttl`: what the session was opened with.
@@ -281,7 +324,7 @@ impl Lives {
         let each = named.iter().map(|named| {
             let SessionLease { shard, life, .. } = named.lease;
             let state = states.get(&shard).copied();
-            let answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
+            let mut answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
                 Answered::Lost
             } else if failed.contains(&shard) || (life != 0 && state.is_none()) {
                 // A gateway that knows nothing of lives may have renewed another one.
@@ -289,17 +332,20 @@ impl Lives {
             } else {
                 let ttl_ms = state.map_or(0, |state| state.ttl_ms);
                 let ttl = (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms.into()));
-                Answered::Renewed { ttl, broken_count: state.map_or(0, |state| state.broken_count) }
+                let broken_count = state.map_or(0, |state| state.broken_count);
+                Answered::Renewed { ttl, broken_count, lacks_some: false }
             };
-            match &answered {
+            match &mut answered {
                 Answered::Lost => self.lost(named),
                 Answered::Failed => {}
-                Answered::Renewed { ttl: said, .. } => {
+                Answered::Renewed { ttl: said, lacks_some, .. } => {
                     if let Some(cell) = &named.cell {
                         cell.renewed(sent, ttl.min(said.unwrap_or(ttl)));
                     }
                     if let Some(state) = state {
                         self.heard_of_breaks(state);
+                        let fewer = |held: u32| (held as usize) < self.believed(named).count();
+                        *lacks_some = state.held.is_some_and(fewer);
                     }
                 }
             }

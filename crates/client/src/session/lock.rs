@@ -65,6 +65,7 @@ impl SessionLock {
     /// [`Error::is_fenced`] if it was lost before. After any other error it is tried again in the background, until the
     /// server answers or the session is over.
     pub async fn release(mut self) -> Result<(), Error> {
+        self.cell.leave();
         let outcome = self.session.client.release(self.name(), self.token()).await;
         // After any other error the rest is left to `drop`, as it is if this future is dropped.
         self.released = outcome.as_ref().err().is_none_or(is_final);

@@ -10,6 +10,7 @@ use crate::guard::{Holding, pause_after_failure};
 use crate::lease::{Lease, LeaseCell, Sent, renew_every};
 use crate::letting_go::{Unwanted, is_final};
 use crate::{AcquireOptions, Client, Error, ErrorCode, SessionOptions};
+use futures_util::{StreamExt, stream};
 use lives::{Answered, Lives, LockCell, Named};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,12 +19,15 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::v1::HeartbeatRequest;
 
+/// Renewals under way at a time, of locks that may be over.
+const RENEWALS_AT_ONCE: usize = 64;
+
 /// An open session. Whatever it acquires lives as long as its heartbeats get through: one RPC every third of its TTL, and
 /// every [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest, which names the
 /// shards where it holds something.
 ///
-/// A lock is lost if it was broken, if its shard lost the session, or if that could not be reached for a TTL; the others
-/// stay. Dropping the session closes it in the background, which releases everything; [`close`](Self::close) says whether
+/// A lock is lost if it was broken or another released it by its token, if its shard lost the session, or if that could not
+/// be reached for a TTL; the others stay. Dropping the session closes it in the background, which releases everything; [`close`](Self::close) says whether
 /// that worked.
 ///
 /// ```no_run
@@ -221,7 +225,7 @@ impl Inner {
         };
         let (answered, sent) = self.heartbeat(std::slice::from_ref(&named), left_until(until)).await?;
         let (said, broken_count) = match answered.first() {
-            Some(Answered::Renewed { ttl, broken_count }) => (*ttl, *broken_count),
+            Some(Answered::Renewed { ttl, broken_count, .. }) => (*ttl, *broken_count),
             Some(Answered::Lost) => {
                 return Err(Error::new(
                     ErrorCode::SessionLost,
@@ -277,6 +281,11 @@ impl Inner {
         }
         let timeout = within.min(self.pace() / 3);
         let (answered, _) = self.heartbeat(&named, timeout).await?;
+        let lacking = named.iter().zip(&answered);
+        let lacking = lacking.filter(|(_, answered)| matches!(answered, Answered::Renewed { lacks_some: true, .. }));
+        for (named, _) in lacking {
+            self.look_for_ended(named, timeout).await;
+        }
         match answered.iter().zip(&named).find(|(answered, _)| **answered == Answered::Failed) {
             None => Ok(()),
             Some((_, Named { lease, .. })) => {
@@ -284,6 +293,19 @@ impl Inner {
                 Err(Error::new(ErrorCode::NoLeader, message))
             }
         }
+    }
+
+    /// The shard holds fewer locks than this session believes: each one's own renewal tells which. What cannot be asked within this
+    /// time is asked after the next heartbeat.
+    async fn look_for_ended(&self, named: &Named, within: Duration) {
+        let believed: Vec<_> = self.lives().believed(named).map(|(name, token)| (name.to_owned(), token)).collect();
+        let asked = stream::iter(believed).for_each_concurrent(RENEWALS_AT_ONCE, async |(name, token)| {
+            let renewed = self.client.renew_timed(&name, token, within).await;
+            if renewed.is_err_and(|error| error.is_fenced()) {
+                self.lives().ended_elsewhere(named.lease.shard, token);
+            }
+        });
+        let _ = tokio::time::timeout(within, asked).await;
     }
 
     /// The TTL that sets the pace.

@@ -126,7 +126,9 @@ impl LockTable {
         match row.lease {
             Lease::Private { .. } => effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) }),
             Lease::Session { session, .. } => {
-                self.sessions[session].grants.unlink(&mut self.grants, grant, GrantRow::session_links_mut);
+                let row = &mut self.sessions[session];
+                row.held -= 1;
+                row.grants.unlink(&mut self.grants, grant, GrantRow::session_links_mut);
             }
         }
         let row = &mut self.locks[lock];

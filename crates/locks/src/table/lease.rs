@@ -61,8 +61,14 @@ impl LockTable {
             }
             Some(Ref::Ended(_)) if planted::is(Bug::DeadSessionHeartbeat) => {
                 // planted: told that it lives
-                let (ttl_ms, broken_count, broken, broken_overflow) = (1_000, 0, Vec::new(), false);
-                Outcome::HeartbeatOk(SessionAlive { life, ttl_ms, broken_count, broken, broken_overflow })
+                Outcome::HeartbeatOk(SessionAlive {
+                    life,
+                    ttl_ms: 1_000,
+                    broken_count: 0,
+                    broken: Vec::new(),
+                    broken_overflow: false,
+                    held: 0,
+                })
             }
             _ => Outcome::SessionLost,
         }
@@ -81,7 +87,7 @@ impl LockTable {
             None => (Vec::new(), broken_seen > 0),
         };
         let life = row.lease_id().expect("only a session with a lease is renewed");
-        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow }
+        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow, held: row.held }
     }
 
     fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {

@@ -366,7 +366,9 @@ impl Loader {
         let claim_ttl_ms = self.claim_ttl(r)?;
         let (renewal_seq, renewed_ms) = (counter(r)?, r.varint()?);
         let renewed_ms = match self.version {
-            1 => self.table.shard_ms, // it was a wall time then: as good as new, so that nothing ends early
+            // It was a wall time then. As good as new, so that nothing ends early. Checkpoints of other replicas stand elsewhere, so
+            // that their leases may differ, and the state hashes, until each lease is renewed or has ended.
+            1 => self.table.shard_ms,
             _ if renewed_ms > self.table.shard_ms => return Err(DecodeError("a lease that is ahead of its table")),
             _ => renewed_ms,
         };

@@ -287,6 +287,8 @@ pub(super) struct SessionRow {
     pub(super) terms: Terms,
     /// By token.
     pub(super) grants: Ends,
+    /// How many those are.
+    pub(super) held: u32,
     /// By number.
     pub(super) waiters: Ends,
     /// Of this life. Breaks are rare.
@@ -302,6 +304,7 @@ impl SessionRow {
             life: Life::default(),
             terms: Terms::default(),
             grants: Ends::EMPTY,
+            held: 0,
             waiters: Ends::EMPTY,
             broken: None,
             changed_at: NONE,

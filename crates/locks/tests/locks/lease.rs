@@ -302,6 +302,24 @@ fn a_session_is_told_of_its_broken_grants_until_it_has_seen_them() {
     assert_eq!(told(&mut d, 2), (2, vec![], false), "what it let go itself is no news");
 }
 
+/// A grant of a session that was released by its token, by another process: nothing told the session.
+#[test]
+fn a_session_is_told_how_many_grants_hang_on_it() {
+    let mut d = Driver::new();
+    for id in 1..=3 {
+        d.hold(ask(id, &format!("n{id}")).session("s"));
+    }
+    let held = |d: &mut Driver| alive(d.beat("s", 1, 0)).held;
+    assert_eq!(held(&mut d), 3);
+    d.release("n2", 2);
+    assert_eq!(held(&mut d), 2);
+    d = Driver { table: LockTable::restore(&d.table.snapshot()).expect("restores"), ..d };
+    d.break_hold("n1", 1);
+    assert_eq!(held(&mut d), 1);
+    d.release("n3", 3);
+    assert_eq!(held(&mut d), 0, "the session lives on");
+}
+
 #[test]
 fn more_breaks_than_are_remembered_put_all_in_doubt() {
     let mut d = Driver::new();

@@ -123,6 +123,7 @@ impl Model {
                         broken_count: all,
                         broken: broken[first as usize..].iter().map(|token| Token(*token)).collect(),
                         broken_overflow: broken_seen != first,
+                        held: self.holds.iter().filter(|hold| hold.lease == lease).count() as u32,
                     })
                 }
                 _ => Outcome::SessionLost,

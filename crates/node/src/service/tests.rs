@@ -104,7 +104,7 @@ fn a_heartbeat_names_the_life_of_its_own_shard() {
 #[test]
 fn a_heartbeat_tells_life_ttl_and_breaks() {
     let (life, ttl_ms, broken) = (LeaseId(7), 5_000, vec![Token(9)]);
-    let alive = locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true };
+    let alive = locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true, held: 4 };
     let reply = Reply::Done(Outcome::HeartbeatOk(alive));
     let OpResult::Heartbeat(told) = result(SHARD, NODE, Some(OperationKind::Heartbeat), reply) else { panic!() };
     let expected = v1::SessionLeaseState {
@@ -114,6 +114,7 @@ fn a_heartbeat_tells_life_ttl_and_breaks() {
         broken_count: 3,
         broken_tokens: vec![9],
         broken_overflow: true,
+        held: Some(4),
     };
     assert_eq!((told.renewed_shards, told.leases), (1, vec![expected]));
 }
