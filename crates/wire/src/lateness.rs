@@ -11,10 +11,15 @@ const STANDING_MS: u64 = 500;
 /// A standing lateness counts as the normal way after so long. The sender's clock stood still, for example while its machine was
 /// suspended; what had piled up is through by then.
 const STANDING_FOR_MS: u64 = 2_000;
+/// The measure is set anew this often, by the fastest frame in time since. Otherwise the allowance for
+/// drift would grow with the age of the stream, and hide seconds after some hours.
+const WINDOW_MS: u64 = 60_000;
 
 /// One stream's frames.
 ///
 /// * A frame is never later than it took in truth longer than the fastest frame, but for the drift.
+/// * The allowance for drift is 120 ms at most while each window has a frame in time. A stream that was
+///   idle for long gets more, because its clocks may really have run apart.
 ///
 /// ```
 /// use palisade_wire::Lateness;
@@ -27,7 +32,15 @@ const STANDING_FOR_MS: u64 = 2_000;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lateness {
     fastest: Option<Fastest>,
+    window: Window,
     standing: Option<Standing>,
+}
+
+/// A part of a stream's time, and the fastest among its frames that were in time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    since_ms: u64,
+    fastest: Option<Fastest>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,16 +67,14 @@ impl Lateness {
         let offset_ms = (received_ms as i64).wrapping_sub(sent_ms as i64);
         let this = Fastest { offset_ms, received_ms };
         let Some(fastest) = self.fastest else {
-            self.fastest = Some(this);
+            self.begin(this);
             return 0;
         };
         let drift_ms = received_ms.saturating_sub(fastest.received_ms) / DRIFT_PART;
         let late_ms = offset_ms.saturating_sub(fastest.offset_ms).saturating_sub_unsigned(drift_ms);
         if late_ms <= 0 {
-            if offset_ms <= fastest.offset_ms {
-                self.fastest = Some(this);
-            }
             self.standing = None;
+            self.in_time(this, fastest);
             return 0;
         }
         let late_ms = late_ms as u64;
@@ -76,11 +87,33 @@ impl Lateness {
             standing.least = this;
         }
         if received_ms.saturating_sub(standing.since_ms) >= STANDING_FOR_MS {
-            self.fastest = Some(standing.least);
-            self.standing = None;
+            let least = standing.least;
+            self.begin(least);
             return self.late_ms(sent_ms, received_ms);
         }
         late_ms
+    }
+
+    /// From this frame on, whatever was before.
+    fn begin(&mut self, frame: Fastest) {
+        self.fastest = Some(frame);
+        self.window = Window { since_ms: frame.received_ms, fastest: Some(frame) };
+        self.standing = None;
+    }
+
+    fn in_time(&mut self, frame: Fastest, fastest: Fastest) {
+        if frame.offset_ms <= fastest.offset_ms {
+            return self.begin(frame);
+        }
+        if frame.received_ms.saturating_sub(self.window.since_ms) >= WINDOW_MS {
+            // Only frames in time are in a window, so the measure never rises faster than by the drift.
+            self.fastest = self.window.fastest.or(self.fastest);
+            self.window = Window { since_ms: frame.received_ms, fastest: None };
+        }
+        let least = self.window.fastest.get_or_insert(frame);
+        if frame.offset_ms <= least.offset_ms {
+            *least = frame;
+        }
     }
 }
 
@@ -109,6 +142,43 @@ mod tests {
         for sent_ms in (1..86_400_000).step_by(10_000) {
             let received_ms = 1_000 + sent_ms + sent_ms / 2_000; // 500 parts per million
             assert!(stream.late_ms(sent_ms, received_ms) < 10, "after {sent_ms} ms");
+        }
+    }
+
+    /// The allowance grew by a millisecond each second, for ever.
+    #[test]
+    fn a_frame_held_up_on_an_old_stream_is_as_late_as_on_a_young_one() {
+        for (drift_ppm, stream_s) in [(0, 60 * 90), (400, 60 * 90), (0, 86_400), (400, 86_400)] {
+            let mut stream = Lateness::default();
+            let received = |sent_ms: u64| 7_000 + sent_ms + sent_ms * drift_ppm / 1_000_000;
+            for sent_ms in (1..stream_s * 1_000).step_by(3_000) {
+                // Every other frame takes a little longer.
+                assert_eq!(stream.late_ms(sent_ms, received(sent_ms) + sent_ms / 3_000 % 2), 0, "{sent_ms}");
+            }
+            let sent_ms = stream_s * 1_000;
+            let late_ms = stream.late_ms(sent_ms, received(sent_ms) + 5_000);
+            assert!((4_870..=5_002).contains(&late_ms), "{late_ms} ms at {drift_ppm} ppm after {stream_s} s");
+            assert_eq!(stream.late_ms(sent_ms + 1, received(sent_ms + 1)), 0, "the next one is in time");
+        }
+    }
+
+    #[test]
+    fn frames_that_are_all_held_up_do_not_become_the_measure_of_their_window() {
+        let mut stream = Lateness::default();
+        stream.late_ms(1, 1_001);
+        // Below what counts as standing, for four minutes.
+        for sent_ms in (1_000..240_000).step_by(1_000) {
+            stream.late_ms(sent_ms, 1_000 + sent_ms + 450);
+        }
+        assert!(stream.late_ms(240_000, 1_000 + 240_450) >= 200);
+    }
+
+    #[test]
+    fn clocks_that_drifted_apart_during_an_idle_hour_make_nothing_late() {
+        let mut stream = Lateness::default();
+        for hour in 0..5 {
+            let sent_ms = 1 + hour * 3_600_000;
+            assert_eq!(stream.late_ms(sent_ms, 500 + sent_ms + sent_ms / 2_000), 0);
         }
     }
 
