@@ -75,21 +75,24 @@ impl Client {
     /// Takes a lock, now or within [`AcquireOptions::wait`]. The caller renews it; see [`lock`](Self::lock) for a guard
     /// that renews itself.
     ///
-    /// Dropping the future leaves the queue, and lets a grant go that came too late to be seen, unless the caller chose the
-    /// request id.
+    /// Dropping the future leaves the queue, and lets a grant go that came too late to be seen. With a
+    /// request id of the caller's ([`AcquireOptions::request_id`]) it does neither, because the caller
+    /// may come back with that id, here or in another process.
     ///
     /// # Errors
-    /// [`Error::is_held`] if another holds it, also at the end of the wait. If an earlier try may be on its way then, it is
-    /// cancelled in the background, so that it is not granted to nobody.
+    /// [`Error::is_held`] if another holds it, also at the end of the wait. If an earlier try may be on
+    /// its way then, it is cancelled, so that it is not granted to nobody: in the background, or before
+    /// this answers if the caller chose the id. [`Error::is_outcome_unknown`] if that cannot be done in
+    /// time, or if the lock is being released that an earlier call got under the same id.
     pub async fn acquire(&self, options: impl Into<AcquireOptions>) -> Result<Grant, Error> {
         let options = options.into();
-        let (until, chosen) = (options.until(self.inner.options.timeout), options.request_id.is_some());
-        let mut grant = self.acquire_timed(options, None).await?.grant;
-        if grant.claim_within_ms == 0 {
-            return Ok(grant);
+        let until = options.until(self.inner.options.timeout);
+        let timed = self.acquire_timed(options, None).await?;
+        if timed.grant.claim_within_ms == 0 {
+            return Ok(timed.grant);
         }
-        // A caller with an id of its own comes back for it.
-        let holding = (!chosen).then(|| Holding::new(self, &grant, None));
+        let holding = Holding::of(self, &timed, None);
+        let mut grant = timed.grant;
         let token = grant.fencing_token;
         let claimed = self.renew_timed(&grant.resource_name, token, left_until(until)).await;
         let (renewal, _) = claimed.map_err(|error| error.after_grant(token))?;
@@ -307,25 +310,56 @@ impl Client {
     pub(crate) async fn acquire_timed(&self, options: AcquireOptions, keeper: Option<Keeper>) -> Result<Timed, Error> {
         let chosen = options.request_id;
         let request_id = chosen.unwrap_or_else(rand::random);
+        let until = options.until(self.inner.options.timeout);
         let request = options.into_request(&self.inner.options.owner, request_id)?;
         let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
         let (name, lives_for_ms) = (request.name.clone(), u64::from(ttl_ms) + u64::from(request.wait_ms));
         // Under an id of our own nobody else can ever learn of the grant: if we do not either, it is to be let go.
         let mut unseen = Unseen { client: self, name, request_id, lives_for_ms, keeper, armed: chosen.is_none() };
+        // Only an id that is not fresh can yield a lock that is on its way out.
+        let going = chosen.map(|_| self.inner.letting_go.locks_of(&unseen.name)).unwrap_or_default();
+        let began = Instant::now();
         let outcome = self.tried_within(Op::Acquire(request), self.inner.options.timeout).await;
         unseen.armed = match &outcome {
             Ok(_) => false,
-            // The caller goes on with its own id; it is left to it.
-            Err((error, _)) if error.is_outcome_unknown() => chosen.is_none(),
-            // Refused: but an earlier try may arrive yet, and be granted then.
-            Err((_, in_doubt)) => *in_doubt,
+            Err((error, in_doubt)) => chosen.is_none() && (*in_doubt || error.is_outcome_unknown()),
         };
-        let driven = outcome.map_err(|(error, _)| error)?;
-        match driven.answer {
-            Answer::Grant(grant) => {
-                Ok(Timed { grant, first_sent: driven.first_sent, tries: driven.tries, fresh_id: chosen.is_none() })
+        let (grant, first_sent, tries) = match outcome {
+            Ok(Driven { answer: Answer::Grant(grant), first_sent, tries, .. }) => (grant, first_sent, tries),
+            Ok(_) => return Err(Error::confused("an acquire")),
+            // Refused, but an earlier try may arrive yet, and be granted then.
+            Err((error, true)) if chosen.is_some() && !error.is_outcome_unknown() => {
+                (self.cancel_first(&unseen.name, request_id, error, until).await?, began, 2)
             }
-            _ => Err(Error::confused("an acquire")),
+            Err((error, _)) => return Err(error),
+        };
+        if chosen.is_some() && !self.inner.letting_go.take_back(&grant, &going) {
+            return Err(Error::being_released(grant.fencing_token));
+        }
+        Ok(Timed { grant, first_sent, tries, fresh_id: chosen.is_none() })
+    }
+
+    /// Before a caller is told that its acquire was refused, ends the try of it that is in doubt. Otherwise:
+    ///
+    /// 1. The caller is told HELD, and this client means to cancel and release in the background.
+    /// 2. The caller asks again with its id, through another client, and is granted the lock.
+    /// 3. The cancel finds that grant, and its release ends a lock that the caller holds.
+    ///
+    /// So the id's grant is the answer if there is one, and no release is ever sent for it.
+    async fn cancel_first(
+        &self,
+        name: &str,
+        request_id: RequestId,
+        refused: Error,
+        until: Instant,
+    ) -> Result<Grant, Error> {
+        let request_id = request_id.to_vec();
+        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id, ..Default::default() });
+        match self.run_within(op, left_until(until)).await.map(|driven| driven.answer) {
+            Ok(Answer::CancelWait(Cancelled { grant: Some(grant), .. })) => Ok(grant),
+            Ok(Answer::CancelWait(_)) => Err(refused),
+            Ok(_) => Err(Error::confused("a cancel")),
+            Err(why) => Err(refused.in_doubt(&why)),
         }
     }
 

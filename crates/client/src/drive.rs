@@ -52,6 +52,11 @@ impl Course {
         Course { attempt: Attempt::new(policy, 0, first), started: Instant::now(), first_sent: None }
     }
 
+    /// What is left of the operation's time, its wait included.
+    pub fn left(&self) -> Duration {
+        Duration::from_millis(self.attempt.deadline_ms()).saturating_sub(self.started.elapsed())
+    }
+
     /// The first try, for who makes it in another way; call it once.
     ///
     /// # Errors

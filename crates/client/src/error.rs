@@ -86,6 +86,23 @@ impl Error {
         )
     }
 
+    /// Of an acquire that was refused, while an earlier try of it could not be cancelled (`why`).
+    pub(crate) fn in_doubt(self, why: &Error) -> Error {
+        let message = format!(
+            "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one was refused ({self}): \
+             try again with the same request id"
+        );
+        Error::new(ErrorCode::OutcomeUnknown, message)
+    }
+
+    /// Of an acquire that found a grant of an earlier one.
+    pub(crate) fn being_released(token: u64) -> Error {
+        let message = format!(
+            "this request id was granted token {token} before, and that is being released: try again, or with another request id"
+        );
+        Error::new(ErrorCode::OutcomeUnknown, message)
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::InvalidArgument, message)
     }

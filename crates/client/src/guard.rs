@@ -37,9 +37,9 @@ impl LockGuard {
         let asleep = client.asleep();
         let until = options.until(client.options().timeout);
         let timed = client.acquire_timed(options.claimed(), None).await?;
-        let holding = Holding::new(&client, &timed.grant, None);
+        let holding = Holding::of(&client, &timed, None);
         let (lease, asleep) = first_lease(&client, &timed, asleep, until).await?;
-        holding.disarm();
+        holding.into_iter().for_each(Holding::disarm);
         let lease = Arc::new(LeaseCell::new(lease, asleep, client.options().suspend_clock.clone()));
         let renewal = tokio::spawn(renew(client.clone(), timed.grant.clone(), lease.clone()));
         Ok(LockGuard { client, grant: timed.grant, lease, renewal, released: false })
@@ -88,6 +88,14 @@ impl LockGuard {
         self.released = outcome.as_ref().err().is_none_or(is_final);
         outcome.map(|_| ())
     }
+
+    /// Leaves the lock to its TTL: it is neither renewed nor released from now on.
+    ///
+    /// For a holder that cannot stop what the lock protects. Its successor then gets the lock no earlier
+    /// than the TTL allows.
+    pub fn abandon(mut self) {
+        self.released = true;
+    }
 }
 
 impl Drop for LockGuard {
@@ -110,10 +118,11 @@ pub(crate) struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    /// `keeper`: the session that keeps it alive.
-    pub(crate) fn new<'a>(client: &'a Client, grant: &Grant, keeper: Option<Keeper>) -> Holding<'a> {
-        let ttl = Duration::from_millis(grant.ttl_ms.into());
-        Holding { client, unwanted: Some(Unwanted::lock(grant)), ttl, keeper }
+    /// `keeper`: the session that keeps it alive. `None` for an id of the caller's, because the caller is
+    /// told to try again with it: a release in the background would then end the lock that it gets.
+    pub(crate) fn of<'a>(client: &'a Client, timed: &Timed, keeper: Option<Keeper>) -> Option<Holding<'a>> {
+        let ttl = Duration::from_millis(timed.grant.ttl_ms.into());
+        timed.fresh_id.then(|| Holding { client, unwanted: Some(Unwanted::lock(&timed.grant)), ttl, keeper })
     }
 
     pub(crate) fn disarm(mut self) {

@@ -54,6 +54,8 @@ struct Item {
     lives_for: Duration,
     pause: Duration,
     keeper: Option<Keeper>,
+    /// A request for it was sent, and may be done at any time from then on.
+    tried: bool,
 }
 
 /// How a try ended.
@@ -120,8 +122,48 @@ impl LettingGo {
     fn take_due(&self, now: Instant) -> (Option<Unwanted>, Option<Instant>) {
         let mut state = self.state();
         match state.due.first_key_value().map(|((at, _), _)| *at) {
-            Some(at) if at <= now => (state.due.pop_first().map(|(_, unwanted)| unwanted), None),
+            Some(at) if at <= now => {
+                let taken = state.due.pop_first().map(|(_, unwanted)| unwanted);
+                if let Some(item) = taken.as_ref().and_then(|unwanted| state.items.get_mut(unwanted)) {
+                    item.tried = true;
+                }
+                (taken, None)
+            }
             later => (None, later),
+        }
+    }
+
+    /// The tokens of a name's locks that are to be let go.
+    pub(crate) fn locks_of(&self, name: &str) -> Vec<u64> {
+        if *self.count.borrow() == 0 {
+            return Vec::new();
+        }
+        let lock = |token| Unwanted::Lock { name: name.into(), token };
+        let state = self.state();
+        let locks = state.items.range(lock(0)..=lock(u64::MAX));
+        locks
+            .filter_map(|(lock, _)| if let Unwanted::Lock { token, .. } = lock { Some(*token) } else { None })
+            .collect()
+    }
+
+    /// A caller came back for a lock: takes it off the list, and says whether no request can end it any more.
+    /// `before`: what [`locks_of`](Self::locks_of) gave before it was asked for. What has left the list since was released.
+    pub(crate) fn take_back(&self, grant: &Grant, before: &[u64]) -> bool {
+        let was_here = before.contains(&grant.fencing_token);
+        if !was_here && *self.count.borrow() == 0 {
+            return true;
+        }
+        let lock = Unwanted::lock(grant);
+        let mut state = self.state();
+        match state.items.get(&lock) {
+            None => !was_here,
+            Some(item) if item.tried => false,
+            Some(_) => {
+                state.items.remove(&lock);
+                state.due.retain(|_, due| *due != lock);
+                self.count.send_replace(state.items.len());
+                true
+            }
         }
     }
 
@@ -173,7 +215,7 @@ impl Client {
         let now = Instant::now();
         // A change of leaders starts a lease anew, so one TTL more.
         let lives_for = 2 * lives_for + self.options().timeout;
-        let item = Item { offered: now, until: now + lives_for, lives_for, pause: PAUSE.0, keeper };
+        let item = Item { offered: now, until: now + lives_for, lives_for, pause: PAUSE.0, keeper, tried: false };
         let mut state = list.state();
         if state.items.contains_key(&unwanted) {
             return;

@@ -148,30 +148,102 @@ fn acquires(fake: &Fake) -> Vec<AcquireRequest> {
 /// The first try was on its way still when a second one was answered with HELD; then it was granted to nobody.
 #[tokio::test]
 async fn a_refusal_while_an_earlier_try_is_in_doubt_cancels_that_try_and_releases_its_grant() {
-    for chosen in [None, Some([9; 16])] {
-        let dying = Fake::start(|_| Reaction::Hangup).await;
-        let other = Fake::start(|op| match op {
-            Op::Acquire(_) => error(ErrorCode::Held),
-            Op::CancelWait(request) => {
-                let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
-                let Answer::Grant(late) = grant(&late, 5) else { unreachable!() };
-                Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
-            }
-            op => else_answered(op),
-        })
-        .await;
-        let client = client(&[&dying.endpoint(), &other.endpoint()], LONG);
-        let mut options = AcquireOptions::new("n");
-        if let Some(id) = chosen {
-            options = options.request_id(id);
+    let (dying, other) = (Fake::start(|_| Reaction::Hangup).await, granted_late().await);
+    let client = client(&[&dying.endpoint(), &other.endpoint()], LONG);
+    assert!(client.acquire("n").await.unwrap_err().is_held());
+    let id = acquires(&dying)[0].request_id.clone();
+    let cancelled = |op: &Op| matches!(op, Op::CancelWait(request) if request.request_id == id);
+    within("the lost try is cancelled", other.until_seen(1, cancelled)).await;
+    let released = |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 5);
+    within("its grant is released", other.until_seen(1, released)).await;
+}
+
+/// Refuses every acquire, and had granted one of them all the same.
+async fn granted_late() -> Fake {
+    Fake::start(|op| match op {
+        Op::Acquire(_) => error(ErrorCode::Held),
+        Op::CancelWait(request) => {
+            let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
+            let Answer::Grant(late) = grant(&late, 5) else { unreachable!() };
+            Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
         }
-        assert!(client.acquire(options).await.unwrap_err().is_held());
-        let id = acquires(&dying)[0].request_id.clone();
-        let cancelled = |op: &Op| matches!(op, Op::CancelWait(request) if request.request_id == id);
-        within("the lost try is cancelled", other.until_seen(1, cancelled)).await;
-        let released = |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 5);
-        within("its grant is released", other.until_seen(1, released)).await;
+        op => else_answered(op),
+    })
+    .await
+}
+
+/// The caller was told HELD, came back with its id elsewhere, and the cancel in the background released what it had got.
+#[tokio::test]
+async fn a_refusal_in_doubt_under_the_callers_id_is_cancelled_first_and_no_release_is_sent() {
+    let (dying, other) = (Fake::start(|_| Reaction::Hangup).await, granted_late().await);
+    let of_both = client(&[&dying.endpoint(), &other.endpoint()], LONG);
+    let held = of_both.acquire(AcquireOptions::new("n").request_id([9; 16])).await.unwrap();
+    assert_eq!(held.fencing_token, 5, "the grant that the cancel found");
+
+    let deaf = Fake::start(|op| match op {
+        Op::Acquire(_) => error(ErrorCode::Held),
+        _ => Reaction::Silence,
+    })
+    .await;
+    let dying = Fake::start(|_| Reaction::Hangup).await;
+    let of_deaf = client(&[&dying.endpoint(), &deaf.endpoint()], 300 * MS);
+    let unknown = of_deaf.acquire(AcquireOptions::new("n").request_id([9; 16])).await.unwrap_err();
+    assert!(unknown.is_outcome_unknown(), "{unknown}");
+    within("nothing is let go", of_deaf.let_go_of_all()).await;
+    assert_eq!(deaf.count(is_release), 0);
+}
+
+/// The claim went unanswered, so the caller was told to try again with its id; the release in the background ended what it then got.
+#[tokio::test]
+async fn a_lock_taken_up_again_under_the_callers_id_is_not_let_go_behind_its_back() {
+    let deaf = Arc::new(AtomicBool::new(true));
+    let fake = Fake::start({
+        let deaf = deaf.clone();
+        move |op| match op {
+            Op::Renew(_) | Op::Heartbeat(_) if deaf.load(Ordering::SeqCst) => Reaction::Silence,
+            op => else_answered(op),
+        }
+    })
+    .await;
+    let client = client(&[&fake.endpoint()], 300 * MS);
+    let mine = || AcquireOptions::new("n").ttl(LONG).request_id([9; 16]);
+    let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    assert!(client.lock(mine()).await.unwrap_err().is_outcome_unknown());
+    assert!(session.acquire(mine()).await.unwrap_err().is_outcome_unknown());
+    deaf.store(false, Ordering::SeqCst);
+    let guard = client.lock(mine()).await.unwrap();
+    let lock = session.acquire(mine()).await.unwrap();
+    within("nothing is to be let go", client.let_go_of_all()).await;
+    assert_eq!(fake.count(is_release), 0);
+    assert!(guard.is_valid() && lock.is_valid());
+}
+
+/// A release that was on its way ended the lock that the caller had taken up again.
+#[tokio::test]
+async fn a_lock_that_is_being_released_is_not_taken_up_again() {
+    let (fake, refusing) = refusing().await;
+    let client = client(&[&fake.endpoint()], 100 * MS);
+    let mine = || AcquireOptions::new("n").ttl(LONG).request_id([9; 16]);
+    drop(client.lock(mine()).await.unwrap());
+    within("its release is tried", fake.until_seen(1, is_release)).await;
+    for _ in 0..3 {
+        let refused = client.lock(mine()).await.unwrap_err();
+        assert!(refused.is_outcome_unknown() && refused.message.contains("being released"), "{refused}");
     }
+    refusing.store(false, Ordering::SeqCst);
+    within("it is released", client.let_go_of_all()).await;
+    client.lock(mine()).await.expect("granted anew");
+}
+
+#[tokio::test]
+async fn an_abandoned_lock_is_left_to_its_ttl() {
+    let fake = Fake::start(else_answered).await;
+    let client = client(&[&fake.endpoint()], LONG);
+    client.lock(AcquireOptions::new("n").ttl(LONG)).await.unwrap().abandon();
+    within("nothing is to be let go", client.let_go_of_all()).await;
+    drop(client.lock(AcquireOptions::new("other").ttl(LONG)).await.unwrap());
+    within("another is let go", fake.until_seen(1, is_release)).await;
+    assert_eq!(fake.count(|op| matches!(op, Op::Release(request) if request.name == "n")), 0);
 }
 
 #[tokio::test]

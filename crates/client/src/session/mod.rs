@@ -136,10 +136,10 @@ impl Session {
                 return Err(error);
             }
         };
-        let holding = Holding::new(client, &timed.grant, Some(Keeper::of(&self.inner)));
+        let holding = Holding::of(client, &timed, Some(Keeper::of(&self.inner)));
         let cell = self.inner.take_up(&timed, &acquiring, until).await;
         let cell = cell.map_err(|error| error.after_grant(timed.grant.fencing_token))?;
-        holding.disarm();
+        holding.into_iter().for_each(Holding::disarm);
         Ok(SessionLock::new(self.inner.clone(), timed.grant, cell))
     }
 
