@@ -4,7 +4,7 @@
 //! keep their place for a grace period. The same request from elsewhere takes the place over, which ends the wait here.
 //! What still waits after the grace leaves its queue, and so does at once what no client can come back to: see [`crate::leave`].
 
-use crate::leave::{Left, Unanswered};
+use crate::leave::{Left, Unanswered, is_unknown};
 use crate::router::{Begun, Router, Sent};
 use crate::share::{Share, WaitPlace};
 use client::mux::{Answer, Outcome, Port};
@@ -118,7 +118,7 @@ impl InFlight {
                 self.direct.insert(Direct { id, received, sent, unanswered });
             }
             Begun::Answered(answer) => {
-                unanswered.into_iter().for_each(Unanswered::answered);
+                unanswered.into_iter().for_each(|unanswered| unanswered.answered(Some(&answer)));
                 self.router.metrics.answered(kind, &answer, received.elapsed());
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
@@ -154,9 +154,13 @@ impl InFlight {
             tokio::select! {
                 biased;
                 Some((key, result)) = self.running.next() => {
-                    self.waiting.remove(&key);
+                    let wait = self.waiting.remove(&key).filter(|wait| wait.ours);
+                    if let Some(wait) = wait.filter(|_| result.result.as_ref().is_some_and(is_unknown)) {
+                        self.router.leaving.push(Left { place: None, ..wait });
+                    }
                     self.scans.remove(&key);
-                    self.unanswered.remove(&key).into_iter().for_each(Unanswered::answered);
+                    let unanswered = self.unanswered.remove(&key);
+                    unanswered.into_iter().for_each(|unanswered| unanswered.answered(result.result.as_ref()));
                     self.answered.push_back(result);
                 }
                 () = std::future::ready(()), if !self.answered.is_empty() => {}
@@ -187,7 +191,7 @@ impl InFlight {
         let kind = Some(sent.kind());
         match self.router.settle(sent, outcome) {
             Ok(answer) => {
-                unanswered.into_iter().for_each(Unanswered::answered);
+                unanswered.into_iter().for_each(|unanswered| unanswered.answered(Some(&answer)));
                 self.router.metrics.answered(kind, &answer, received.elapsed());
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
@@ -250,11 +254,17 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
     while !waiting.is_empty() {
         tokio::select! {
             Some((key, result)) = running.next() => {
-                if let (Some(wait), Some(Answer::Grant(grant))) = (waiting.remove(&key), result.result) {
-                    router.metrics.unseen_grants.inc();
-                    if wait.ours {
-                        router.leaving.push(Left { granted: Some(grant.fencing_token), place: None, ..wait });
+                match (waiting.remove(&key), result.result) {
+                    (Some(wait), Some(Answer::Grant(grant))) => {
+                        router.metrics.unseen_grants.inc();
+                        if wait.ours {
+                            router.leaving.push(Left { granted: Some(grant.fencing_token), place: None, ..wait });
+                        }
                     }
+                    // Its last try was given up because the client is gone, and may be in the queue still. One with an id of its
+                    // client's may have been taken up elsewhere: that place is not ours to leave.
+                    (Some(wait), Some(answer)) if wait.ours && is_unknown(&answer) => router.leaving.push(wait),
+                    _ => {}
                 }
             }
             () = &mut grace => break,

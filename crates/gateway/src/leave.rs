@@ -25,7 +25,7 @@ use wire::v1::{AcquireRequest, CancelWaitRequest, CancelWaitResponse, ReleaseReq
 pub(crate) struct Left {
     pub(crate) name: String,
     pub(crate) request_id: Vec<u8>,
-    /// Nobody else can ever take up what comes of it: this gateway chose the id, or its client was told that it is refused.
+    /// No client can ever take up what comes of it, because this gateway chose the id.
     pub(crate) ours: bool,
     /// It was granted, with this token.
     pub(crate) granted: Option<u64>,
@@ -33,7 +33,8 @@ pub(crate) struct Left {
     pub(crate) misses: u32,
     /// By then it has ended by itself.
     pub(crate) until: Instant,
-    /// A wait keeps its place until its queue is left.
+    /// A wait keeps its place until the first try to leave its queue has ended. Without a leader that may fail for as long as the
+    /// wait, and the place is wanted for clients that live.
     pub(crate) place: Option<WaitPlace>,
 }
 
@@ -105,8 +106,11 @@ impl Unanswered {
         Some(Unanswered { leaving: leaving.clone(), left: Some(left) })
     }
 
-    pub(crate) fn answered(mut self) {
-        self.left = None;
+    /// A client that is told of doubt cannot come back, because it has no id: that acquire is left behind too.
+    pub(crate) fn answered(mut self, answer: Option<&Answer>) {
+        if !answer.is_some_and(is_unknown) {
+            self.left = None;
+        }
     }
 }
 
@@ -116,6 +120,11 @@ impl Drop for Unanswered {
             self.leaving.push(left);
         }
     }
+}
+
+/// Whether an answer leaves open what became of the operation.
+pub(crate) fn is_unknown(answer: &Answer) -> bool {
+    matches!(answer, Answer::Error(error) if error.class() == ErrorClass::Unknown)
 }
 
 /// Works until the gateway ends. Its own clients go on elsewhere then, with their places.
@@ -165,6 +174,7 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left,
                 // It may be that the cancel overtook it.
                 Ok(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: None })) if left.misses > 0 => {
                     left.misses -= 1;
+                    left.place = None;
                     return Some((left, tries + 1));
                 }
                 Ok(Answer::CancelWait(cancelled)) => {
@@ -191,6 +201,7 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left,
         }
     };
     let again = matches!(failed.class(), ErrorClass::Retry | ErrorClass::Unknown) && Instant::now() < left.until;
+    left.place = None;
     tracing::debug!(name = %left.name, error = %failed, again, "an acquire whose client is gone is not ended yet");
     again.then_some((left, tries + 1))
 }

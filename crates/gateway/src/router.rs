@@ -2,7 +2,7 @@
 
 use crate::in_flight::is_scan;
 use crate::known::Known;
-use crate::leave::{Leaving, Left};
+use crate::leave::Leaving;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, COME_BACK_MAX, STALE_ATTEMPT_TIMEOUT_MS};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
@@ -11,6 +11,7 @@ use client::drive::{Course, GivenUp};
 use client::leaders::LeaderCache;
 use client::mux::{Answer, Failure, Outcome, Port};
 use client::retry::{Policy, Try};
+use futures_util::future::BoxFuture;
 use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +20,10 @@ use std::time::{Duration, Instant};
 use wire::accept::Accepted;
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
-use wire::v1::{CancelWaitResponse, ClusterIdentity, ClusterResponse, Consistency, Error, ErrorCode, Operation, Route};
+use wire::v1::{
+    AcquireRequest, CancelWaitRequest, CancelWaitResponse, ClusterIdentity, ClusterResponse, Consistency, Error,
+    ErrorCode, Operation, Route,
+};
 use wire::{ErrorClass, OperationKind};
 
 /// For what is finished whoever goes.
@@ -287,21 +291,42 @@ impl Router {
             self.send(&asking, next)
         };
         let driven = course.drive(Some(failed), targets, || abandoned.load(Ordering::Relaxed), send).await;
-        driven.map(|driven| driven.answer).map_err(|given_up| self.given_up(&asking, given_up))
+        match driven {
+            Ok(driven) => Ok(driven.answer),
+            Err(given_up) => self.given_up(&asking, given_up).await,
+        }
     }
 
-    /// An acquire that was refused while one of its tries is in doubt is cancelled. That try may reach its node yet, and would be
-    /// granted, though the client was told that another holds the lock.
-    fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Box<Error> {
+    /// An acquire that was refused while one of its tries is in doubt is cancelled before its client is told. That try may reach
+    /// its node yet, and would be granted, though the client was told that another holds the lock.
+    ///
+    /// Not after: the client may have come back through another gateway with its id, and hold what the cancel finds.
+    async fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Result<Answer, Box<Error>> {
         let GivenUp { error, in_doubt } = given_up;
         let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
-        if let Some(Op::Acquire(acquire)) = &asking.operation.op
-            && in_doubt
-            && !open
-        {
-            self.leaving.push(Left::of(acquire, asking.operation.timeout_ms, true, None));
+        let Some(Op::Acquire(acquire)) = asking.operation.op.as_ref().filter(|_| in_doubt && !open) else {
+            return Err(error);
+        };
+        let left_ms = asking.course.left().as_millis() as u64;
+        match self.cancel(acquire, left_ms.max(1)).await {
+            Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) => Ok(Answer::Grant(grant)),
+            Ok(Answer::CancelWait(_)) => Err(error),
+            unclear => {
+                let why = unclear.err().map_or_else(|| "an answer of another kind".into(), |why| why.message);
+                Err(Box::new(Error::outcome_unknown(format!(
+                    "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one was refused \
+                     ({}): try again with the same request id",
+                    error.message
+                ))))
+            }
         }
-        error
+    }
+
+    /// Boxed, because a cancel is itself asked of a shard.
+    fn cancel<'a>(&'a self, acquire: &AcquireRequest, timeout_ms: u64) -> BoxFuture<'a, Result<Answer, Box<Error>>> {
+        let (name, request_id) = (acquire.name.clone(), acquire.request_id.clone());
+        let cancel = Op::CancelWait(CancelWaitRequest { name, request_id, abandoned: false });
+        Box::pin(async move { self.by_name(cancel, timeout_ms, &NEVER).await })
     }
 
     /// In turn, so that they share the reads; the leader, which has enough to do, comes last.

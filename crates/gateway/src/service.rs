@@ -57,7 +57,7 @@ impl Locks {
                 _ => None,
             };
             let answer = self.router.unary(operation).await;
-            unanswered.into_iter().for_each(Unanswered::answered);
+            unanswered.into_iter().for_each(|unanswered| unanswered.answered(Some(&answer)));
             answer
         } else {
             let mut running = InFlight::new(self.router.clone(), self.ending.clone(), share, true);

@@ -239,6 +239,28 @@ async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
     assert_eq!(fakes.count(|_, op| is_cancel(op)), 6, "and no more once it is answered");
 }
 
+/// A shard without a leader kept the places of the dead for as long as they would have waited, and clients that live had none.
+#[tokio::test]
+async fn places_of_lost_waits_are_free_though_their_queues_cannot_be_left() {
+    let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
+        Op::CancelWait(_) => code(ErrorCode::NoLeader),
+        _ => grants(operation),
+    })
+    .await;
+    let mut stream = Raw::open(&channel(&fakes).await).await;
+    stream.send(0, (0..5).map(|n| Op::Acquire(wait(format!("n{n}"))))).await;
+    soon("they wait", fakes.until(5, |_, op| is_wait(op))).await;
+    drop(stream);
+    soon("the places are free", async {
+        while !fakes.get("/metrics").await.contains("palisade_gateway_waits 0\n") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let before = fakes.count(|_, op| is_cancel(op));
+    soon("and the queues are left still", fakes.until(before + 1, |_, op| is_cancel(op))).await;
+}
+
 /// A caller without a request id hung up before its answer: what it was granted was held for its whole TTL.
 #[tokio::test]
 async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {

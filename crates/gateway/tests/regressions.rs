@@ -178,9 +178,10 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     panic!("{answered} acquires were answered, and the heartbeat was not");
 }
 
-/// A first try was on its way still when another node answered HELD: then it was granted, and held until its TTL by nobody.
+/// A first try was on its way still when another node answered HELD: then it was granted, and held until its TTL by nobody. The
+/// next gateway cancelled it after its answer, and released what the client had got with its id elsewhere.
 #[tokio::test]
-async fn a_refusal_while_a_try_is_in_doubt_cancels_that_try_and_releases_its_grant() {
+async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_the_answer() {
     let tries = AtomicU32::new(0);
     let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
         Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
@@ -189,14 +190,39 @@ async fn a_refusal_while_a_try_is_in_doubt_cancels_that_try_and_releases_its_gra
         _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
     })
     .await;
-    let refused = fakes.client(LONG).acquire(client::AcquireOptions::new("n").request_id([3; 16])).await.unwrap_err();
-    assert!(refused.is_held(), "{refused}");
+    let acquire = AcquireRequest { name: "n".into(), request_id: vec![3; 16], ..Default::default() };
+    let answer = link(&fakes).call(Operation::of(Op::Acquire(acquire)), 60_000).await;
+    assert!(matches!(&answer, Ok(Answer::Grant(grant)) if grant.fencing_token == 7), "{answer:?}");
     let cancelled =
         |_, op: &Op| matches!(op, Op::CancelWait(request) if request.request_id == [3; 16] && !request.abandoned);
-    let released = |_, op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 7);
-    let let_go = async {
-        fakes.until(1, cancelled).await;
-        fakes.until(1, released).await;
-    };
-    tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("cancelled and released");
+    assert_eq!(fakes.count(cancelled), 1);
+    assert_eq!(fakes.count(|_, op| matches!(op, Op::Release(_))), 0, "no gateway ends a lock of its client's id");
+}
+
+/// The cancel cannot be done: a client with an id is told so, and for one without the gateway goes on.
+#[tokio::test]
+async fn a_refusal_in_doubt_that_cannot_be_cancelled_is_told_as_doubt() {
+    for chosen in [true, false] {
+        let (tries, cancels) = (AtomicU32::new(0), AtomicU32::new(0));
+        let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
+            Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
+            Op::Acquire(_) => code(ErrorCode::Held),
+            Op::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) == 0 => code(ErrorCode::Internal),
+            Op::CancelWait(request) => granted(&AcquireRequest { name: request.name.clone(), ..Default::default() }, 7),
+            _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+        })
+        .await;
+        let request_id = if chosen { vec![3; 16] } else { Vec::new() };
+        let acquire = AcquireRequest { name: "n".into(), request_id, ..Default::default() };
+        let answer = link(&fakes).call(Operation::of(Op::Acquire(acquire)), 60_000).await;
+        let told = matches!(&answer, Err(Failure::Refused(error)) if error.code() == ErrorCode::OutcomeUnknown);
+        assert!(told, "{answer:?}");
+        let released = |_, op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 7);
+        if chosen {
+            assert_eq!(fakes.count(released), 0);
+        } else {
+            let let_go = fakes.until(1, released);
+            tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
+        }
+    }
 }
