@@ -203,6 +203,32 @@ fn for_another_user(locked: &Locked) {
     }
 }
 
+/// Becomes root, so that nothing that runs as another user can end it.
+const AS_ROOT: &str =
+    "exec ./setpriv --reuid=0 --regid=0 --clear-groups sh -c 'echo $$ >pid; while :; do sleep 0.05; done'";
+
+/// Ends a process when the test does, also by a panic: it may be out of reach of all else.
+struct EndsWithTest(Pid);
+
+impl EndsWithTest {
+    fn new(pid: &str) -> EndsWithTest {
+        EndsWithTest(Pid::from_raw(pid.parse().expect("a pid")))
+    }
+}
+
+impl Drop for EndsWithTest {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+fn as_another_user(cluster: &Cluster, place: &Locked, command: &[&str]) -> Command {
+    let mut run = Command::new("setpriv");
+    run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(command).current_dir(place.file(""));
+    run.env("PALISADE_ENDPOINT", cluster.endpoints());
+    run
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said() {
     if !geteuid().is_root() {
@@ -212,12 +238,7 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     let cluster = Cluster::start(Spec::default()).await;
     let place = Locked::spawn(&cluster, &["--version"], |_| {});
     for_another_user(&place);
-    let user = |command: &[&str]| {
-        let mut run = Command::new("setpriv");
-        run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(command).current_dir(place.file(""));
-        run.env("PALISADE_ENDPOINT", cluster.endpoints());
-        run
-    };
+    let user = |command: &[&str]| as_another_user(&cluster, &place, command);
     let output = |command: &[&str]| user(command).output().expect("run as another user");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if text(&output(&["./id", "-u"]).stdout) != "0" {
@@ -233,16 +254,65 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     let inside = output(&["./palisade", "lock", "a", "--", "sh", "-c", "./id -u"]);
     assert_eq!((text(&inside.stdout).as_str(), inside.status.code()), ("65534", Some(0)));
     // Accepted: it runs as root, works on when the lock is broken, and that is said.
-    let root = "exec ./setpriv --reuid=0 --regid=0 --clear-groups sh -c 'echo $$ >pid; while :; do sleep 0.05; done'";
-    let options = ["./palisade", "lock", "a", "--ttl", "2s", "--allow-setuid", "--", "sh", "-c", root];
+    let options = ["./palisade", "lock", "a", "--ttl", "2s", "--allow-setuid", "--", "sh", "-c", AS_ROOT];
     let told = std::fs::File::create(place.file("told")).expect("a file");
     let mut wrapper = user(&options).stderr(told).spawn().expect("start palisade lock");
     let pid = place.written("pid").await;
+    let worker = EndsWithTest::new(&pid);
     cluster.run_json(&["break", "a", "--reason", "test"]).await;
     let ended = eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child")).await;
     assert!(runs(&pid), "it is out of reach");
-    kill(Pid::from_raw(pid.parse().expect("a pid")), Signal::SIGKILL).expect("end it");
+    drop(worker);
     let told = place.written("told").await;
     assert_eq!(ended.code(), Some(6), "{told}");
     assert!(told.contains(&pid), "{told}");
+}
+
+/// The lock could be renewed again in the seconds between SIGTERM and SIGKILL, and was released though a process worked on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can make a program setuid");
+        return;
+    }
+    let cluster = Cluster::start(Spec::default()).await;
+    let place = Locked::spawn(&cluster, &["--version"], |_| {});
+    for_another_user(&place);
+    let told = std::fs::File::create(place.file("told")).expect("a file");
+    let options = ["./palisade", "lock", "a", "--ttl", "15s", "--allow-setuid", "--", "sh", "-c", AS_ROOT];
+    let mut wrapper = as_another_user(&cluster, &place, &options).stderr(told).spawn().expect("start palisade lock");
+    let pid = place.written("pid").await;
+    let worker = EndsWithTest::new(&pid);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the command runs");
+    if !status.contains("Uid:\t0\t0") {
+        eprintln!("skipped: setuid does nothing on this file system");
+        wrapper.kill().expect("end palisade lock");
+        wrapper.wait().expect("its end");
+        return;
+    }
+    let says = async |words: &str| {
+        eventually(words, async || std::fs::read_to_string(place.file("told")).ok()?.contains(words).then_some(()))
+            .await;
+    };
+    cluster.pause_gateway(1);
+    says("could not be renewed").await;
+    cluster.resume_gateway(1);
+    says("cannot be ended").await;
+    // Longer than its TTL would be without renewals: it is renewed on.
+    let client = cluster.client();
+    let renewals = async || {
+        let holders = client.check("a", Consistency::Linearizable).await.ok()?.holders;
+        Some(holders.first().expect("it is held").renewal_count)
+    };
+    let before = eventually("it is held", renewals).await;
+    eventually("it is renewed", async || renewals().await.filter(|now| *now >= before + 2)).await;
+    assert!(wrapper.try_wait().expect("look at a child").is_none(), "the guard waits");
+    assert!(runs(&pid), "it is out of reach");
+    drop(worker);
+    let ended = eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child")).await;
+    let told = place.written("told").await;
+    assert_eq!(ended.code(), Some(6), "{told}");
+    assert!(told.contains("was held until all of it had ended"), "{told}");
+    let history = client.history("a", 1).await.expect("history");
+    assert_eq!(history[0].state(), GrantState::Released);
 }

@@ -3,6 +3,8 @@
 //!
 //! * The job is dead before the lock can be another's: it gets SIGTERM while [`Margins::term`] of validity is left, and
 //!   SIGKILL when [`Margins::kill`] is left, whatever the cluster or the network do.
+//! * A lock that is valid is never released while a process of the job lives, also one that cannot be
+//!   ended. If such a process is left when the lock is lost, the lock is left to its TTL.
 //! * A lock that is lost all at once (broken by somebody) leaves [`LOST_GRACE`] between the two.
 //! * It listens to its front only: every signal is blocked here, so that no terminal and no `killall` ends it before the job.
 //! * It cannot keep its promise while it is stopped together with its front (a frozen container): then fencing must.
@@ -15,6 +17,7 @@ use crate::lock::front::DELIVERED;
 use crate::lock::job::{BETWEEN_ROUNDS, GONE_WITHIN, Job, Process};
 use crate::lock::signals::{self, Heard, Signals, send, wait_any};
 use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, tell, voice};
+use crate::shown::{one_line, shown};
 use crate::verbs;
 use client::{AcquireOptions, Client, LockGuard, RequestId};
 use nix::errno::Errno;
@@ -134,7 +137,7 @@ async fn hold(
                 None => libc::SIGKILL,
             },
             reason = lock.lost() => {
-                let message = format!("the lock on {} is lost ({reason}) before the command was started", args.name);
+                let message = format!("the lock on {} is lost ({reason}) before the command was started", shown(&args.name));
                 return Err(Failure::new(Exit::Fenced, "LOCK_LOST", message, "run it again"));
             }
         };
@@ -166,15 +169,25 @@ async fn hold(
     let ended = watch.run(margins, &mut control, &children).await;
     let (status, refused): (_, Vec<i32>) = (watch.status, watch.refused.iter().copied().collect());
     drop(control);
-    release(lock, if ended.lost { LOST_RELEASE_TIMEOUT } else { all }).await;
+    if ended.outlived() {
+        // A release, also one by drop, would give the lock to another while they work.
+        lock.abandon();
+    } else {
+        release(lock, if ended.lost { LOST_RELEASE_TIMEOUT } else { all }).await;
+    }
     let how = status.map_or_else(|| "it still runs".into(), |status| status.to_string());
     if !ended.left.is_empty() || !refused.is_empty() {
         let message = match ended.left.as_slice() {
             [] => format!("a signal did not reach {}, which ran as another user", list_processes(&refused)),
-            left => format!(
+            left if ended.outlived() => format!(
                 "the lock on {} is not held any more, and {} of its command could not be ended",
-                args.name,
+                shown(&args.name),
                 list_processes(left)
+            ),
+            left => format!(
+                "{} of the command could not be ended; the lock on {} was held until all of it had ended",
+                list_processes(left),
+                shown(&args.name)
             ),
         };
         let next =
@@ -185,7 +198,7 @@ async fn hold(
         return Err(Failure::new(
             Exit::Fenced,
             "LOCK_LOST",
-            format!("the lock on {} could not be kept; the command was ended ({how})", args.name),
+            format!("the lock on {} could not be kept; the command was ended ({how})", shown(&args.name)),
             "see why with `palisade history NAME` and `palisade cluster status`; what the command did is fenced by its token",
         ));
     }
@@ -209,14 +222,15 @@ async fn acquire(
         }
         Ok(Err(error)) => error.into(),
         Err(_) => {
-            let message = format!("no answer in time about the lock on {name}");
+            let message = format!("no answer in time about the lock on {}", shown(&name));
             Failure::new(Exit::Error, "OUTCOME_UNKNOWN", message, "try again, or allow more time with --timeout")
         }
     };
     // It may have been granted, or may yet be: nobody else knows of it, so it would be held for its whole TTL.
     if !verbs::let_go(client, &name, request_id, until).await {
         tracing::warn!(
-            "{name} may have been granted, and nothing answers that could take it back: it ends with its TTL"
+            "{} may have been granted, and nothing answers that could take it back: it ends with its TTL",
+            shown(&name)
         );
     }
     Err(failure)
@@ -296,6 +310,20 @@ struct Ended {
     lost: bool,
     /// Processes of the job that could not be ended.
     left: Vec<i32>,
+    /// They have ended since, under the lock.
+    gone: bool,
+}
+
+impl Ended {
+    /// Every process of the job has ended.
+    fn all(lost: bool) -> Ended {
+        Ended { lost, left: Vec::new(), gone: true }
+    }
+
+    /// Processes of the job live on without a lock.
+    fn outlived(&self) -> bool {
+        !self.left.is_empty() && !self.gone
+    }
 }
 
 /// A job that runs under a lock.
@@ -334,10 +362,11 @@ impl Watch<'_> {
                 reason = self.lock.lost(), if kill_at.is_none() => {
                     self.ask_all(libc::SIGTERM);
                     kill_at = Some(Instant::now() + LOST_GRACE);
+                    let reason = one_line(&reason.to_string());
                     voice::say(format!("palisade: the lock is lost ({reason}); ending the command\n"));
                 }
                 () = sleep_until(wake_at) => match kill_at {
-                    Some(_) => return Ended { lost: true, left: self.end_all().await },
+                    Some(_) => return self.end_or_hold(true, children).await,
                     None => {
                         let left = self.lock.valid_for();
                         if left <= margins.term {
@@ -349,7 +378,7 @@ impl Watch<'_> {
                 },
                 _ = children.next() => {
                     if self.reap() {
-                        return Ended { lost: kill_at.is_some(), left: Vec::new() };
+                        return Ended::all(kill_at.is_some());
                     }
                     if self.status.is_some() && look_at.is_none() {
                         self.tell_rest();
@@ -358,7 +387,8 @@ impl Watch<'_> {
                 }
                 event = control.next() => match event {
                     Some(event) => self.pass_on(event),
-                    None => return self.without_front(kill_at.is_some(), children).await,
+                    // The front was killed, and with it the exit code: the job ends now.
+                    None => return self.end_or_hold(kill_at.is_some(), children).await,
                 },
                 () = sleep_until(look_at.unwrap_or(wake_at)), if look_at.is_some() => {
                     self.tell_rest();
@@ -375,11 +405,14 @@ impl Watch<'_> {
         }
     }
 
-    /// The front was killed, and with it the exit code: the job ends now. What cannot be ended keeps the lock.
-    async fn without_front(&mut self, lost: bool, children: &Heard) -> Ended {
+    /// Ends the job. What cannot be ended keeps the lock for as long as that can be renewed.
+    async fn end_or_hold(&mut self, lost: bool, children: &Heard) -> Ended {
         let left = self.end_all().await;
-        if left.is_empty() || lost {
-            return Ended { lost, left };
+        if left.is_empty() {
+            return Ended::all(lost);
+        }
+        if !self.lock.is_valid() {
+            return Ended { lost: true, left, gone: false };
         }
         voice::say(format!(
             "palisade: {} cannot be ended; the lock is held for as long as the service lets it be\n",
@@ -387,12 +420,14 @@ impl Watch<'_> {
         ));
         loop {
             tokio::select! {
-                _ = self.lock.lost() => return Ended { lost: true, left },
+                _ = self.lock.lost() => return Ended { lost: true, left, gone: false },
                 _ = children.next() => {
                     if self.reap() {
-                        return Ended { lost: false, left: Vec::new() };
+                        return Ended { lost, left, gone: true };
                     }
                 }
+                // What it has started meanwhile may be in reach.
+                () = sleep(LOOK_AGAIN) => drop(self.job.kill_round()),
             }
         }
     }
@@ -454,7 +489,7 @@ impl Watch<'_> {
         let refused = self.job.signal_all(libc::SIGTERM, &mut self.told_rest);
         // A stopped process acts on it once it goes on. The lock is held, so it may.
         for process in self.job.processes().iter().filter(|process| process.is_stopped()) {
-            let _ = send(process.pid, libc::SIGCONT);
+            let _ = self.job.signal(process, libc::SIGCONT);
         }
         for pid in refused {
             self.out_of_reach(pid, libc::SIGTERM);
@@ -465,14 +500,17 @@ impl Watch<'_> {
     fn reap(&mut self) -> bool {
         loop {
             match wait_any() {
-                Ok(Some(waited)) if waited.pid == self.first => match waited.status.stopped_signal() {
-                    Some(_) => self.stop_front(),
-                    None if waited.status.continued() => self.continue_front(),
-                    None => {
-                        self.status = Some(waited.status);
-                        self.continue_front();
+                // Once it is reaped, its number may be that of another process of the job.
+                Ok(Some(waited)) if waited.pid == self.first && self.status.is_none() => {
+                    match waited.status.stopped_signal() {
+                        Some(_) => self.stop_front(),
+                        None if waited.status.continued() => self.continue_front(),
+                        None => {
+                            self.status = Some(waited.status);
+                            self.continue_front();
+                        }
                     }
-                },
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => return false,
                 Err(Errno::ECHILD) => return true,

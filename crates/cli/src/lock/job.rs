@@ -3,7 +3,7 @@
 //! It promises nothing about one look: processes start and end meanwhile. Whether all are gone is only said by wait(2),
 //! since the root of the job is a subreaper; whoever must end them all repeats [`Job::kill_round`] until it says so.
 
-use crate::lock::signals::{send, wait_any};
+use crate::lock::signals::{Handle, send, wait_any};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -81,7 +81,7 @@ impl Job {
         for _ in 0..LOOKS_MAX {
             let before = done.len();
             for process in self.processes() {
-                if done.insert(process.pid) && send(process.pid, number) == Err(Errno::EPERM) {
+                if done.insert(process.pid) && self.signal(&process, number) == Err(Errno::EPERM) {
                     refused.push(process.pid);
                 }
             }
@@ -90,6 +90,24 @@ impl Job {
             }
         }
         refused
+    }
+
+    /// To a process that [`processes`](Self::processes) has just shown.
+    ///
+    /// Its parent may have reaped it since, and its number may be a stranger's. So it is looked at again by way of a descriptor,
+    /// which stays with one process. A child of the root is reaped by this process only.
+    ///
+    /// # Errors
+    /// `EPERM`: it is another user's. `ESRCH`: it has ended.
+    pub fn signal(&self, process: &Process, number: i32) -> nix::Result<()> {
+        if process.parent == self.root {
+            return send(process.pid, number);
+        }
+        match Handle::open(process.pid) {
+            Some(handle) if Job::descends(process.pid, self.root) => handle.send(number),
+            Some(_) => Err(Errno::ESRCH),
+            None => send(process.pid, number),
+        }
     }
 
     /// SIGKILL to each process that can be found. Returns those that are out of reach.
@@ -101,7 +119,7 @@ impl Job {
                 break;
             }
         }
-        let kill = |process: &Process| send(process.pid, libc::SIGKILL) == Err(Errno::EPERM);
+        let kill = |process: &Process| self.signal(process, libc::SIGKILL) == Err(Errno::EPERM);
         self.processes().iter().filter(|process| kill(process)).map(|process| process.pid).collect()
     }
 
@@ -173,6 +191,20 @@ mod tests {
         }
         let me = std::process::id() as i32;
         assert_eq!(Process::look(me).map(|process| process.group), Some(nix::unistd::getpgrp().as_raw()));
+    }
+
+    #[test]
+    fn a_number_that_is_no_process_of_the_job_any_more_gets_no_signal() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut stranger = std::process::Command::new("sleep").arg("600").spawn().expect("start a process");
+        let pid = stranger.id() as i32;
+        // As a look showed it that is older than the stranger: somewhere below the root, which it is not.
+        let shown = Process { pid, parent: pid - 1, group: 1, state: b'S' };
+        let job = Job { root: pid, strangers: BTreeSet::new() };
+        assert_eq!(job.signal(&shown, libc::SIGTERM), Err(Errno::ESRCH));
+        let mine = Job { root: std::process::id() as i32, strangers: BTreeSet::new() };
+        assert_eq!(mine.signal(&shown, libc::SIGKILL), Ok(()));
+        assert_eq!(stranger.wait().expect("its end").signal(), Some(libc::SIGKILL), "the only signal that it got");
     }
 
     #[test]

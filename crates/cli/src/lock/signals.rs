@@ -6,6 +6,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use tokio::io::unix::AsyncFd;
@@ -120,6 +121,35 @@ pub fn send(pid: i32, number: i32) -> nix::Result<()> {
     // SAFETY: kill touches no memory of ours.
     let done = unsafe { libc::kill(pid, number) };
     Errno::result(done).map(drop)
+}
+
+/// A process by descriptor: its number may be another's one day, this is not.
+#[derive(Debug)]
+pub struct Handle(OwnedFd);
+
+impl Handle {
+    /// `None`: there is no such process, or this kernel has no descriptors for them.
+    pub fn open(pid: i32) -> Option<Handle> {
+        #[expect(unsafe_code, reason = "nix has no pidfd_open")]
+        // SAFETY: pidfd_open touches no memory of ours, and gives a new descriptor, which nothing else owns.
+        let descriptor = unsafe {
+            let descriptor = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+            (descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor as i32))
+        };
+        descriptor.map(Handle)
+    }
+
+    /// As [`send`].
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn send(&self, number: i32) -> nix::Result<()> {
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        #[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
+        // SAFETY: without a siginfo the call touches no memory of ours, and the descriptor is open.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, no_info, 0) };
+        Errno::result(done).map(drop)
+    }
 }
 
 /// How a signal is met that has no handler.
