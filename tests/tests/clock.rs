@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Builds the library that sets a process' wall clock ahead. `None`: there is no C compiler here.
 fn wall_clock_library(dir: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shims/wall_clock.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/wall_clock.c");
     let library = dir.join("wall_clock.so");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");

@@ -135,7 +135,7 @@ impl Servers {
         };
         let why = match tokio::time::timeout(within, connect).await {
             Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => endpoint::root_cause(&error),
+            Ok(Err(error)) => wire::root_cause(&error),
             Err(_) => format!("no answer in {} ms", within.as_millis()),
         };
         Err(Failure::NotSent(format!("cannot connect to {}: {why}", server.endpoint.uri()).into()))

@@ -1,11 +1,11 @@
 //! One RPC per operation: for `ClientOptions::unary`, and for what is no operation of the stream.
 
-use crate::endpoint::reason;
 use crate::mux::{Answer, Failure};
 use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use wire::limits::RESULT_FRAME_BYTES_MAX;
+use wire::reason;
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
 use wire::v1::{Error, Operation};

@@ -2,7 +2,6 @@
 
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY};
 use crate::router::Router;
-use client::endpoint::{reason, root_cause};
 use client::mux::is_meant;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use wire::v1::shard_service_client::ShardServiceClient;
 use wire::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
+use wire::{reason, root_cause};
 
 /// What was last logged of a node.
 #[derive(PartialEq)]

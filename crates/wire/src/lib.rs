@@ -6,6 +6,7 @@
 //! connections are taken ([`accept`], the only part that does I/O). It knows nothing of any other crate.
 
 pub mod accept;
+mod cause;
 mod cursor;
 mod error;
 mod identity;
@@ -14,6 +15,7 @@ pub mod limits;
 mod operation;
 mod validate;
 
+pub use cause::{reason, root_cause};
 pub use cursor::{decode_cursor, encode_cursor};
 pub use error::ErrorClass;
 pub use lateness::Lateness;

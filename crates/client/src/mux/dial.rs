@@ -1,7 +1,6 @@
 //! One connection and the stream on it.
 
 use super::LinkOptions;
-use crate::endpoint::{reason, root_cause};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -10,6 +9,7 @@ use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::shard_service_client::ShardServiceClient;
 use wire::v1::{ClusterIdentity, OperationFrame, ResultFrame};
+use wire::{reason, root_cause};
 
 /// Which service a link speaks to; both take the same frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 use super::dial::dial;
 use super::pending::Pending;
 use super::{LinkOptions, Submission};
-use crate::endpoint::reason;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
+use wire::reason;
 use wire::v1::{OperationFrame, ResultFrame};
 
 /// Frames under way to the transport. Few: what waits behind them is packed together.

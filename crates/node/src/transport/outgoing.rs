@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use wire::v1::peer_service_client::PeerServiceClient;
 use wire::v1::{Greeting, PeerFrame};
+use wire::{reason, root_cause};
 
 /// A stream that lasted this long was accepted.
 const ACCEPTED_AFTER: Duration = Duration::from_millis(500);
@@ -178,34 +179,5 @@ pub(super) async fn connect(address: &str) -> Result<Channel, String> {
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(root_cause(&error)),
         Err(_) => Err(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())),
-    }
-}
-
-/// The innermost cause that says something: "transport error" does not, and some causes are empty.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut told = None;
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if says_something(&words) {
-            told = Some(words);
-        }
-        cause = error.source();
-    }
-    told.unwrap_or_else(|| "the connection ended without a word: does another program listen there?".to_owned())
-}
-
-fn says_something(words: &str) -> bool {
-    !matches!(words.trim(), "" | "transport error" | "h2 protocol error: http2 error" | "operation was canceled")
-}
-
-/// What a status says, or what its causes do, or its code.
-pub(super) fn reason(status: &tonic::Status) -> String {
-    if says_something(status.message()) {
-        return status.message().to_owned();
-    }
-    match std::error::Error::source(status) {
-        Some(cause) => root_cause(cause),
-        None => format!("it answered {:?} and no words", status.code()),
     }
 }

@@ -5,7 +5,7 @@
 //! the directory that will have the name.
 
 use super::hello::nameless;
-use super::outgoing::{connect, reason};
+use super::outgoing::connect;
 use crate::error::NodeError;
 use crate::limits::{ASK_EVERY, AWAITED_EVERY, GREET_TIMEOUT, GREETINGS_MAX, SILENCE_MAX};
 use crate::stores::quorum_of_others;
@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use routing::{Fingerprint, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use wire::reason;
 use wire::v1::Hello;
 use wire::v1::peer_service_client::PeerServiceClient;
 

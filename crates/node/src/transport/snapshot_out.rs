@@ -4,7 +4,7 @@
 //! queued before the snapshot was handed over, the replica's own checkpoint among them, is in it.
 
 use super::hello::Greeter;
-use super::outgoing::{connect, reason};
+use super::outgoing::connect;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use wire::reason;
 use wire::v1::peer_service_client::PeerServiceClient;
 use wire::v1::snapshot_chunk::Part;
 use wire::v1::{HistoryChunk, HistoryRecord, SnapshotChunk, SnapshotHeader, SnapshotProgress};
