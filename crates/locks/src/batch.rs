@@ -1,13 +1,21 @@
 //! One log entry: many commands under one stamp and one checksum.
 //!
-//! Layout: version, CRC-32C of the rest (4 bytes, little-endian), wall and shard time (8 bytes each), count (4 bytes), then
-//! each command with its length as a varint. It knows nothing of what a command is, beyond handing its bytes on.
+//! ```text
+//! +---------+------------+----------+-----------+---------+------------------------------+
+//! | version | CRC-32C    | wall ms  | shard ms  | count   | count × (varint len, command)|
+//! | 1 byte  | 4 bytes LE | 8 bytes  | 8 bytes   | 4 bytes |                              |
+//! +---------+------------+----------+-----------+---------+------------------------------+
+//!                        |<----------------- covered by the CRC ----------------------->|
+//! ```
+//!
+//! All integers are little-endian. This module passes each command's bytes on to [`Command`] and
+//! knows nothing else of them.
 
 use crate::codec::{Reader, put_varint};
 use crate::command::{Command, DecodeError};
 use crate::types::Stamp;
 
-/// Longest batch, in bytes. A longer one is refused before it is looked at.
+/// Longest batch, in bytes. A longer one is refused before any of it is read.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 const VERSION: u8 = 1;
@@ -18,7 +26,23 @@ const COMMANDS_AT: usize = COUNT_AT + 4;
 
 /// Builds the bytes of one log entry out of encoded commands.
 ///
-/// - Never grows past [`BATCH_BYTES_MAX`]: an entry that no replica could decode must not reach the log.
+/// - The batch never grows past [`BATCH_BYTES_MAX`], because an entry that no replica can decode
+///   must not reach the log.
+///
+/// ```
+/// use palisade_locks::{Batch, BatchBuilder, Command, Stamp, Token};
+///
+/// let command = Command::Release { name: "orders/42", token: Token(7) };
+/// let mut bytes = Vec::new();
+/// command.encode(&mut bytes);
+///
+/// let mut batch = BatchBuilder::new(Stamp { wall_ms: 1_700_000_000_000, shard_ms: 12 });
+/// assert!(batch.has_room(bytes.len()));
+/// batch.push(&bytes);
+///
+/// let entry = batch.finish();
+/// assert_eq!(Batch::decode(&entry).unwrap().commands, [command]);
+/// ```
 #[derive(Debug)]
 pub struct BatchBuilder {
     bytes: Vec<u8>,
@@ -26,7 +50,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Starts an entry.
+    /// Starts an empty batch with this stamp.
     pub fn new(stamp: Stamp) -> Self {
         let mut bytes = vec![0; COMMANDS_AT];
         bytes[0] = VERSION;
@@ -38,7 +62,7 @@ impl BatchBuilder {
     /// Adds one command, as encoded by [`Command::encode`].
     ///
     /// # Panics
-    /// If the batch would exceed [`BATCH_BYTES_MAX`]: ask [`has_room`](Self::has_room) first.
+    /// If the batch would exceed [`BATCH_BYTES_MAX`]. Ask [`has_room`](Self::has_room) first.
     pub fn push(&mut self, encoded: &[u8]) {
         assert!(
             self.has_room(encoded.len()),
@@ -51,28 +75,28 @@ impl BatchBuilder {
         self.count += 1;
     }
 
-    /// Whether a command of so many bytes still fits.
+    /// Whether a command of `encoded_len` bytes still fits.
     pub fn has_room(&self, encoded_len: usize) -> bool {
         const LENGTH_BYTES_MAX: usize = 4;
         encoded_len < BATCH_BYTES_MAX && self.bytes.len() + LENGTH_BYTES_MAX + encoded_len <= BATCH_BYTES_MAX
     }
 
-    /// How many so far.
+    /// Number of commands pushed so far.
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// None so far.
+    /// Whether no command was pushed yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes so far.
+    /// Size of the batch so far, in bytes, header included.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The entry's bytes: version, CRC-32C, stamp, count, commands each with its length.
+    /// Fills in count and checksum and returns the entry's bytes, in the module's layout.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes[COUNT_AT..COMMANDS_AT].copy_from_slice(&self.count.to_le_bytes());
         let crc = crc32c::crc32c(&self.bytes[BODY_AT..]);
@@ -87,20 +111,22 @@ impl Default for BatchBuilder {
     }
 }
 
-/// One decoded log entry.
+/// One decoded log entry. Its commands borrow from the entry's bytes.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
-    /// When it was proposed.
+    /// When the leader proposed the entry.
     pub stamp: Stamp,
-    /// In order.
+    /// The commands, in the order in which they apply.
     pub commands: Vec<Command<'a>>,
 }
 
 impl<'a> Batch<'a> {
-    /// Length cap, then CRC, then the fields. Never panics, never allocates more than the input's size warrants.
+    /// Decodes an entry. It checks the length first, then the CRC, then each field.
+    ///
+    /// It never panics, and it never allocates more than the length of the input warrants.
     ///
     /// # Errors
-    /// What is wrong with the bytes; nothing of them may be applied.
+    /// If any byte is wrong. No command of such an entry may be applied.
     pub fn decode(bytes: &'a [u8]) -> Result<Batch<'a>, DecodeError> {
         if bytes.len() > BATCH_BYTES_MAX {
             return Err(DecodeError("a batch over 1 MiB"));
@@ -113,7 +139,8 @@ impl<'a> Batch<'a> {
         }
         let stamp = Stamp { wall_ms: u64::from_le_bytes(r.fixed()?), shard_ms: u64::from_le_bytes(r.fixed()?) };
         let count = u32::from_le_bytes(r.fixed()?) as usize;
-        // A count is only a claim; typical commands take far more than 16 bytes, and the vector grows if they do not.
+        // The count is unchecked input, so it may not size the vector alone. Commands are usually
+        // far longer than 16 bytes; if they are shorter, the vector grows.
         let mut commands = Vec::with_capacity(count.min(r.remaining() / 16));
         for _ in 0..count {
             commands.push(Command::decode(r.bytes()?)?);

@@ -1,7 +1,8 @@
 //! The primitives of all bytes of this crate: LEB128 varints and length-prefixed strings.
 //!
-//! Reading promises never to panic, never to read past the end, and never to allocate. It knows nothing of what the
-//! fields mean, beyond the codes of modes and ends that several records share.
+//! Reading never panics, never reads past the end and never allocates. This module knows nothing of
+//! the meaning of fields, except for the codes of modes and ends, because several records share
+//! them.
 
 use crate::command::DecodeError;
 use crate::types::{EndKind, Mode, RequestId};
@@ -50,6 +51,8 @@ pub(crate) fn put_end(into: &mut Vec<u8>, end: EndKind) {
 }
 
 /// Takes fields off the front of a byte string.
+///
+/// A malformed field ends the decoding: the caller drops the reader with the error.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -64,7 +67,7 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// All that is left must have been read.
+    /// Checks that every byte was read.
     pub(crate) fn end(self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError("bytes left over at the end")) }
     }

@@ -1,13 +1,14 @@
 //! Commands and their bytes in the log.
 //!
-//! A command is a tag byte, never reused, and its fields in a fixed order. Decoding borrows from the entry, and promises
-//! that what it returns is within the limits of [`validate`]. It knows nothing of batches or of the table.
+//! A command is a tag byte and its fields in a fixed order. A tag is never reused. Decoding borrows
+//! from the entry, and the result is always within the limits of [`validate`]. This module knows
+//! nothing of batches or of the table.
 
 use crate::codec::{Reader, put_mode, put_request, put_str, put_varint};
 use crate::limits::validate;
 use crate::types::*;
 
-/// The first byte of each command. Retired, never reused.
+/// The first byte of each command. A tag may be retired but never reused, because old logs hold it.
 mod tag {
     pub(super) const ACQUIRE: u8 = 1;
     pub(super) const RENEW: u8 = 2;
@@ -17,103 +18,120 @@ mod tag {
     pub(super) const CANCEL_WAIT: u8 = 6;
     pub(super) const EXPIRE_LEASE: u8 = 7;
     pub(super) const BREAK: u8 = 8;
-    /// [`HEARTBEAT`] of one life.
+    /// A [`HEARTBEAT`] that names one life of its session.
     pub(super) const HEARTBEAT_OF_LIFE: u8 = 9;
-    /// [`ACQUIRE`] that asks for a first lease to be claimed.
+    /// An [`ACQUIRE`] whose grant must be claimed within a first, shorter TTL.
     pub(super) const ACQUIRE_TO_CLAIM: u8 = 10;
-    /// [`CANCEL_WAIT`] of an acquire that its caller has given up.
+    /// A [`CANCEL_WAIT`] of an acquire that its caller has given up for good.
     pub(super) const GIVE_UP: u8 = 11;
 }
 
-/// What can be asked of the table. Borrows from the entry that it was decoded from.
+/// An operation on the table. It borrows from the entry that it was decoded from.
+///
+/// ```
+/// use palisade_locks::{Command, Token};
+///
+/// let renew = Command::Renew { name: "orders/42", token: Token(7) };
+/// let mut bytes = Vec::new();
+/// renew.encode(&mut bytes);
+/// assert_eq!(Command::decode(&bytes), Ok(renew));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// Take a lock, now or (with `wait`) after those ahead in its queue.
+    /// Takes a lock: now, or with `wait` after the waiters ahead in its queue.
     Acquire {
-        /// Same for all retries.
+        /// Identifies the acquire. Every retry carries the same id, so that it gets the same
+        /// answer.
         request_id: RequestId,
-        /// Of the resource.
+        /// Name of the resource to lock.
         name: &'a str,
-        /// For people and history; not an identity.
+        /// Shown to people and kept in history. It is not an identity: two holders may share it.
         owner: &'a str,
-        /// Of the private lease, or of the session's if this creates its record here.
+        /// TTL of the private lease; or of the session's lease, if this grant begins it on this
+        /// shard.
         ttl_ms: u32,
-        /// How.
+        /// Mode in which the lock is to be held.
         mode: Mode,
-        /// Queue if it cannot be granted at once.
+        /// Whether to queue if the lock cannot be granted at once.
         wait: bool,
-        /// Empty: a private lease.
+        /// Id of the session that the grant hangs on. Empty for a private lease.
         session: &'a str,
-        /// Free text.
+        /// Free text, shown with the grant and kept in history.
         metadata: &'a str,
-        /// Not 0: a grant out of the queue begins with this TTL, if it is the shorter, until it is claimed.
+        /// Unless 0: the TTL of a grant out of the queue until its holder renews it for the first
+        /// time. It is ignored if it is not shorter than `ttl_ms`.
+        ///
+        /// Without it, a waiter that died in the queue is granted the lock and blocks it for a full
+        /// `ttl_ms`. A holder that is alive claims the grant by renewing, and from then on has
+        /// `ttl_ms`.
         claim_ttl_ms: u32,
     },
-    /// Another TTL for the lease behind a grant.
+    /// Extends the lease behind a grant by another TTL.
     Renew {
-        /// Of the resource.
+        /// Name of the locked resource.
         name: &'a str,
-        /// Of the grant.
+        /// Token of the grant.
         token: Token,
     },
-    /// Let go.
+    /// Ends a grant at its holder's wish.
     Release {
-        /// Of the resource.
+        /// Name of the locked resource.
         name: &'a str,
-        /// Of the grant.
+        /// Token of the grant.
         token: Token,
     },
-    /// Another TTL for everything that a session holds here.
+    /// Extends the lease of everything that a session holds on this shard by another TTL.
     Heartbeat {
-        /// Which.
+        /// Id of the session.
         session: &'a str,
-        /// Which life of it; 0: any.
+        /// The life of the session to renew, or 0 for any life.
         life: LeaseId,
-        /// How many broken grants of that life the caller knows of.
+        /// Number of broken grants of that life that the caller already knows of.
         broken_seen: u64,
     },
-    /// Release everything that a session holds here and drop its waiters.
+    /// Releases everything that a session holds on this shard and drops its waiters.
     CloseSession {
-        /// Which.
+        /// Id of the session.
         session: &'a str,
     },
-    /// Take a waiter out of its queue.
+    /// Takes a waiter out of its queue.
     CancelWait {
-        /// Of the resource.
+        /// Name of the resource that it waits for.
         name: &'a str,
-        /// Of its acquire.
+        /// Request id of its acquire.
         request_id: RequestId,
-        /// The caller has given the acquire up: no copy of it that comes later is granted. Without, a retry may come
-        /// and queue again.
+        /// Whether the caller has given the acquire up for good. If so, no copy of it that arrives
+        /// later is granted. If not, a retry may queue again.
         given_up: bool,
     },
-    /// End a lease whose deadline passed on the leader. Does nothing if it was renewed since.
+    /// Ends a lease whose deadline passed on the leader. It does nothing if the lease was renewed
+    /// since the leader set that deadline.
     ExpireLease {
-        /// Which.
+        /// The lease that is due.
         lease: LeaseId,
-        /// Which of its lives.
+        /// The renewal that the leader timed. A lease with a later one lives on.
         renewal_seq: u64,
     },
-    /// Force-release, recorded.
+    /// Ends a grant by force and records who did it in its tenure.
     Break {
-        /// Of the resource.
+        /// Name of the locked resource.
         name: &'a str,
-        /// Whose hold.
+        /// Token of the grant to end.
         token: Token,
-        /// Who breaks.
+        /// The person or program that breaks the lock, for history.
         by: &'a str,
-        /// Why.
+        /// The reason for the break, for history. Not empty.
         reason: &'a str,
     },
 }
 
-/// Bytes that are not what they should be (command, batch, tenure, record, snapshot), or not of this version.
+/// Bytes that do not decode, as a command, batch, tenure, record or snapshot of a known version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not valid bytes of the lock table: {0}")]
+#[error("invalid lock table bytes: {0}")]
 pub struct DecodeError(pub &'static str);
 
 impl<'a> Command<'a> {
-    /// Appends this command's bytes (tag, then fields; lengths are bounded by the limits of the crate).
+    /// Appends the command's tag and fields to `into`.
     pub fn encode(&self, into: &mut Vec<u8>) {
         match *self {
             Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
@@ -165,7 +183,10 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Reads one command that takes up all of `bytes`. Checks the limits of names, TTLs and sizes.
+    /// Decodes one command, which must take up all of `bytes`, and checks it by [`validate`].
+    ///
+    /// # Errors
+    /// If the bytes are malformed or a field is outside its limits.
     pub fn decode(bytes: &'a [u8]) -> Result<Command<'a>, DecodeError> {
         let mut r = Reader::new(bytes);
         let command = match r.byte()? {

@@ -1,12 +1,12 @@
-//! One hash for everything: rapidhash v3 with a fixed seed, the same on every machine and in every version.
+//! The one hash of this crate: rapidhash v3 with a fixed seed, equal on every machine and version.
 //!
-//! It promises never to change: hashes of names are part of persisted records, and hashes of records are compared
-//! between replicas. It knows nothing of what it hashes.
+//! It must never change, because hashes of names are part of persisted records, and replicas
+//! compare hashes of records. It knows nothing of the meaning of its input.
 
 use crate::types::RequestId;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
-/// Frozen: see the module.
+/// The seed. Frozen, because persisted records depend on it.
 const SECRETS: RapidSecrets = RapidSecrets::seed_cpp(0x70_61_6c_69_73_61_64_65);
 
 pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {

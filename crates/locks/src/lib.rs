@@ -1,8 +1,35 @@
 //! The lock state machine: a pure, deterministic function of the commands applied to it.
 //!
-//! It decides who holds what. It promises that two tables which applied the same batches are equal in every observable
-//! way, state hash included. It knows nothing of clocks, randomness, Raft, disks or the network: time comes in as a
-//! [`Stamp`] on each batch, and what the outside must do comes out as [`Effects`].
+//! The [`LockTable`] decides which request holds a lock, which waits, and which is refused. Two
+//! tables that applied the same batches are equal in every observable way, state hash included. The
+//! crate knows nothing of clocks, randomness, Raft, disks or the network: time comes in as a
+//! [`Stamp`] on each batch, and the work left to the caller comes out as [`Effects`].
+//!
+//! ```
+//! use palisade_locks::{Command, Effects, LockTable, Mode, Outcome, RequestId, Stamp};
+//!
+//! let acquire = |id, owner| Command::Acquire {
+//!     request_id: RequestId(id),
+//!     name: "orders/42",
+//!     owner,
+//!     ttl_ms: 30_000,
+//!     mode: Mode::Exclusive,
+//!     wait: true,
+//!     session: "",
+//!     metadata: "",
+//!     claim_ttl_ms: 0,
+//! };
+//! let (mut table, mut effects) = (LockTable::new(), Effects::default());
+//! let at = Stamp { wall_ms: 1_700_000_000_000, shard_ms: 0 };
+//!
+//! let Outcome::Granted(ann) = table.apply(at, &acquire(1, "ann"), &mut effects) else { panic!() };
+//! assert_eq!(table.apply(at, &acquire(2, "bob"), &mut effects), Outcome::Queued);
+//!
+//! // The release hands the lock to the head of the queue, with a higher fencing token.
+//! table.apply(at, &Command::Release { name: "orders/42", token: ann.token }, &mut effects);
+//! assert_eq!(effects.granted[0].owner, "bob");
+//! assert!(effects.granted[0].token > ann.token);
+//! ```
 
 mod batch;
 mod codec;

@@ -1,101 +1,102 @@
-//! What a command's fields may be, and what to tell whoever sent something else.
+//! The limits of a command's fields, and the message for a caller that exceeds them.
 //!
-//! The same rules hold at the edge (node and gateway call [`validate`] before anything is proposed) and in the log
-//! ([`Command::decode`] calls it again). It knows nothing of the table: these are the refusals that no state can change.
+//! The same rules hold in two places. Node and gateway call [`validate`] before anything is
+//! proposed, and [`Command::decode`] calls it again for what the log holds. This module knows
+//! nothing of the table: it makes only the refusals that no state can change.
 
 use crate::command::{Command, DecodeError};
 use crate::types::*;
 
-/// A command that will never succeed as it is. The message says how to fix it.
+/// A command that can never succeed as it is. The message says how to fix it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidInput {
-    /// No name.
+    /// The resource name is empty.
     #[error("the resource name is empty: give a name of 1 to {NAME_BYTES_MAX} bytes")]
     NameEmpty,
-    /// Over [`NAME_BYTES_MAX`].
+    /// The resource name is over [`NAME_BYTES_MAX`].
     #[error("the resource name is {bytes} bytes long: shorten it to at most {NAME_BYTES_MAX} bytes")]
     NameTooLong {
-        /// As sent.
+        /// Length as sent.
         bytes: usize,
     },
-    /// A control character in a name.
+    /// The resource name has a control character.
     #[error("the resource name has the control character U+{code:04X} at byte {at}: remove or encode it")]
     NameControl {
-        /// Byte offset.
+        /// Byte offset of the character in the name.
         at: usize,
-        /// Code point.
+        /// Unicode code point of the character.
         code: u32,
     },
-    /// Over [`OWNER_BYTES_MAX`].
+    /// The owner is over [`OWNER_BYTES_MAX`].
     #[error("the owner is {bytes} bytes long: shorten it to at most {OWNER_BYTES_MAX} bytes")]
     OwnerTooLong {
-        /// As sent.
+        /// Length as sent.
         bytes: usize,
     },
-    /// No session id where one is needed.
+    /// The command needs a session id, and it is empty.
     #[error("the session id is empty: give the id of an open session")]
     SessionEmpty,
-    /// Over [`SESSION_BYTES_MAX`].
+    /// The session id is over [`SESSION_BYTES_MAX`].
     #[error("the session id is {bytes} bytes long: use the id you were given, at most {SESSION_BYTES_MAX} bytes")]
     SessionTooLong {
-        /// As sent.
+        /// Length as sent.
         bytes: usize,
     },
-    /// Over [`METADATA_BYTES_MAX`].
+    /// The metadata is over [`METADATA_BYTES_MAX`].
     #[error("the metadata is {bytes} bytes long: shorten it to at most {METADATA_BYTES_MAX} bytes")]
     MetadataTooLong {
-        /// As sent.
+        /// Length as sent.
         bytes: usize,
     },
-    /// A break without a reason.
+    /// The break has no reason.
     #[error("no reason was given: say why the lock is to be broken")]
     ReasonEmpty,
-    /// Over [`METADATA_BYTES_MAX`].
+    /// The reason is over [`METADATA_BYTES_MAX`].
     #[error("the reason is {bytes} bytes long: shorten it to at most {METADATA_BYTES_MAX} bytes")]
     ReasonTooLong {
-        /// As sent.
+        /// Length as sent.
         bytes: usize,
     },
-    /// Over [`METADATA_BYTES_MAX`].
-    #[error("the name of who breaks the lock is {bytes} bytes long: shorten it to at most {METADATA_BYTES_MAX} bytes")]
+    /// The breaker's name is over [`METADATA_BYTES_MAX`].
+    #[error("the breaker's name is {bytes} bytes long: shorten it to at most {METADATA_BYTES_MAX} bytes")]
     BreakerTooLong {
-        /// As sent.
+        /// Length as sent.
         bytes: usize,
     },
-    /// Outside [`TTL_MS`].
+    /// The TTL is outside [`TTL_MS`].
     #[error("a TTL of {ttl_ms} ms is out of range: choose 100 ms to 24 h (86400000 ms)")]
     TtlOutOfRange {
-        /// As sent.
+        /// TTL as sent.
         ttl_ms: u32,
     },
-    /// Outside [`CLAIM_TTL_MS`].
+    /// The claim TTL is outside [`CLAIM_TTL_MS`].
     #[error("a claim TTL of {claim_ttl_ms} ms is out of range: choose 100 ms to 60 s, or 0 for none")]
     ClaimTtlOutOfRange {
-        /// As sent.
+        /// Claim TTL as sent.
         claim_ttl_ms: u32,
     },
-    /// At or over 2^53.
+    /// The token is at or over 2^53.
     #[error(
-        "{token} cannot be a fencing token, all are below 2^53: use the token that came with the grant, as an integer"
+        "{token} is not a fencing token: tokens are below 2^53; use the one that came with the grant, as an integer"
     )]
     TokenOutOfRange {
-        /// As sent.
+        /// Token as sent.
         token: u64,
     },
-    /// Not 1..=limit.
+    /// The count of permits is not 1 to the limit.
     #[error(
-        "{count} of {limit} permits cannot be taken: ask for 1 to as many as the semaphore's limit, which is at least 1"
+        "{count} of {limit} permits cannot be taken: ask for 1 permit up to the semaphore's limit, which is at least 1"
     )]
     PermitsOutOfRange {
-        /// As sent.
+        /// Permits as sent.
         count: u32,
-        /// As sent.
+        /// Limit as sent.
         limit: u32,
     },
 }
 
 impl InvalidInput {
-    /// Without values, for bytes that come from a log.
+    /// The same refusal for bytes that come from a log: a constant text, without the values.
     pub(crate) fn in_log(self) -> DecodeError {
         DecodeError(match self {
             Self::NameEmpty => "an empty name",
@@ -116,10 +117,17 @@ impl InvalidInput {
     }
 }
 
-/// Whether `command` is within all limits. Call it before encoding what came from outside.
+/// Checks `command` against all limits. Call it before encoding a command that came from outside.
+///
+/// ```
+/// use palisade_locks::{Command, InvalidInput, Token, validate};
+///
+/// let release = Command::Release { name: "", token: Token(7) };
+/// assert_eq!(validate(&release), Err(InvalidInput::NameEmpty));
+/// ```
 ///
 /// # Errors
-/// The first limit that it breaks.
+/// The first limit that the command exceeds.
 pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
     match *command {
         Command::Acquire { name, owner, ttl_ms, mode, session, metadata, claim_ttl_ms, .. } => {
@@ -139,7 +147,7 @@ pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
         }
         Command::Heartbeat { session, .. } | Command::CloseSession { session } => validate_session(session),
         Command::CancelWait { name, .. } => validate_name(name),
-        // Made by leaders, from numbers that the table gave them.
+        // Leaders make this command, from numbers that the table gave them.
         Command::ExpireLease { .. } => Ok(()),
         Command::Break { name, token, by, reason } => {
             validate_name(name)?;
@@ -157,10 +165,10 @@ pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
     }
 }
 
-/// 1 to [`NAME_BYTES_MAX`] bytes without control characters.
+/// Checks that a name has 1 to [`NAME_BYTES_MAX`] bytes and no control characters.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The first rule that the name breaks.
 pub fn validate_name(name: &str) -> Result<(), InvalidInput> {
     let bytes = name.len();
     if bytes == 0 {
@@ -169,8 +177,9 @@ pub fn validate_name(name: &str) -> Result<(), InvalidInput> {
     if bytes > NAME_BYTES_MAX {
         return Err(InvalidInput::NameTooLong { bytes });
     }
-    // Control characters are C0 and DEL (one byte), or C1 (0xC2 0x80..=0x9F); only the latter needs decoding.
-    // Without an early end the compiler looks at many bytes at once; names are validated on every replica.
+    // A control character is C0 or DEL (one byte), or C1 (0xC2 0x80..=0x9F). Only C1 needs
+    // decoding, so names without these bytes are done here. The fold has no early exit, so that the
+    // compiler can vectorize it: every replica validates every name.
     if name.bytes().fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != 0x7f) & (byte != 0xc2)) {
         return Ok(());
     }
@@ -180,19 +189,19 @@ pub fn validate_name(name: &str) -> Result<(), InvalidInput> {
     }
 }
 
-/// At most [`OWNER_BYTES_MAX`] bytes.
+/// Checks that an owner has at most [`OWNER_BYTES_MAX`] bytes.
 ///
 /// # Errors
-/// It is longer.
+/// If it is longer.
 pub fn validate_owner(owner: &str) -> Result<(), InvalidInput> {
     let bytes = owner.len();
     if bytes > OWNER_BYTES_MAX { Err(InvalidInput::OwnerTooLong { bytes }) } else { Ok(()) }
 }
 
-/// 1 to [`SESSION_BYTES_MAX`] bytes.
+/// Checks that a session id has 1 to [`SESSION_BYTES_MAX`] bytes.
 ///
 /// # Errors
-/// It is empty or longer.
+/// If it is empty or longer.
 pub fn validate_session(session: &str) -> Result<(), InvalidInput> {
     match session.len() {
         0 => Err(InvalidInput::SessionEmpty),
@@ -201,15 +210,15 @@ pub fn validate_session(session: &str) -> Result<(), InvalidInput> {
     }
 }
 
-/// Within [`TTL_MS`].
+/// Checks that a TTL is within [`TTL_MS`].
 ///
 /// # Errors
-/// It is not.
+/// If it is outside.
 pub fn validate_ttl(ttl_ms: u32) -> Result<(), InvalidInput> {
     if TTL_MS.contains(&ttl_ms) { Ok(()) } else { Err(InvalidInput::TtlOutOfRange { ttl_ms }) }
 }
 
-/// 0, or within [`CLAIM_TTL_MS`].
+/// Checks that a claim TTL is 0 or within [`CLAIM_TTL_MS`].
 pub(crate) fn validate_claim_ttl(claim_ttl_ms: u32) -> Result<(), InvalidInput> {
     if claim_ttl_ms == 0 || CLAIM_TTL_MS.contains(&claim_ttl_ms) {
         Ok(())
@@ -218,18 +227,21 @@ pub(crate) fn validate_claim_ttl(claim_ttl_ms: u32) -> Result<(), InvalidInput> 
     }
 }
 
-/// Below 2^53. (0 is never issued, but asking with it is only answered by "not the owner".)
+/// Checks that a token is below 2^53.
+///
+/// Token 0 passes, although it is never issued: a command with it gets "not the owner" as its
+/// answer.
 ///
 /// # Errors
-/// It is not.
+/// If it is 2^53 or more.
 pub fn validate_token(token: Token) -> Result<(), InvalidInput> {
     if token.0 < 1 << 53 { Ok(()) } else { Err(InvalidInput::TokenOutOfRange { token: token.0 }) }
 }
 
-/// Permits are 1 to their limit.
+/// Checks that permits are 1 to their limit.
 ///
 /// # Errors
-/// They are not.
+/// If they are not.
 pub fn validate_mode(mode: Mode) -> Result<(), InvalidInput> {
     match mode {
         Mode::Permits { count, limit } if count == 0 || count > limit => {

@@ -1,13 +1,15 @@
-//! Bugs planted on purpose, to show that the checker can fail: in builds with the feature `planted-bugs` only, one at a time,
-//! chosen per thread. Without the feature there is nothing here to choose, and [`is`] is `false` at compile time.
+//! Bugs planted on purpose, to show that the checker of the simulator can fail.
 //!
-//! Those of the crate above (`shard`) are chosen here, too, so that there is one switch.
+//! Only builds with the feature `planted-bugs` have them. A test chooses at most one per thread.
+//! Without the feature there is nothing to choose, and [`is`] is `false` at compile time.
+//!
+//! The bugs of the crate above (`shard`) are listed here as well, so that there is one switch.
 
-/// What can be planted.
+/// The bugs that a test can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // each says what it is where it is planted
+#[allow(missing_docs)] // described where they are planted
 pub enum Bug {
-    // Here.
+    // Planted in this crate.
     TokenCounterLostBySnapshot,
     SnapshotWithoutQueue,
     RetryGrantedTwice,
@@ -25,7 +27,7 @@ pub enum Bug {
     TombstoneForgotten,
     ClaimIgnored,
     HashOfGoneKept,
-    // In `shard`.
+    // Planted in `shard`.
     ReadContextReused,
     ReadsWhileDeposed,
     AckBeforeFsync,
@@ -43,7 +45,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All of them.
+    /// Every bug, in the order of declaration.
     pub const ALL: [Bug; 31] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
@@ -88,12 +90,12 @@ mod switch {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// From now on this thread has this bug, and no other.
+    /// Gives this thread the bug `bug`, or none. It has at most one at a time.
     pub fn choose(bug: Option<Bug>) {
         CHOSEN.set(bug);
     }
 
-    /// Whether this thread has this bug.
+    /// Whether this thread was given the bug `bug`.
     pub fn is(bug: Bug) -> bool {
         CHOSEN.get() == Some(bug)
     }
@@ -101,7 +103,7 @@ mod switch {
 
 #[cfg(not(feature = "planted-bugs"))]
 mod switch {
-    /// Never: this build has no planted bugs.
+    /// Always `false`: this build has no planted bugs.
     #[inline(always)]
     pub const fn is(_: super::Bug) -> bool {
         false

@@ -1,14 +1,14 @@
-//! The bytes of a tenure in history, where name and token are its key.
+//! The bytes of a tenure in history. Name and token are its key there, so they are not repeated.
 //!
-//! They promise to stay readable for as long as history is kept: the version byte is never reused. No checksum of their
-//! own: they live inside checked storage.
+//! The bytes stay readable for as long as history is kept: a version byte is never reused. They
+//! carry no checksum, because the storage that holds them has one.
 
 use crate::codec::{Reader, put_end, put_mode, put_request, put_str, put_varint};
 use crate::command::DecodeError;
 use crate::types::*;
 
 const VERSION: u8 = 1;
-/// Of what is not text, in any tenure that can come to be: so that its bytes are allocated once.
+/// Upper bound for the bytes of all fields that are not text, so that encoding allocates once.
 const FIXED_BYTES_MAX: usize = 112;
 
 /// The parts of a tenure that are not in the key of its history record.
@@ -23,7 +23,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) ended_wall_ms: u64,
     pub(crate) renewals: u64,
     pub(crate) waited_ms: u64,
-    /// Owner, session, metadata, broken by, reason.
+    /// Owner, session, metadata, breaker, reason: in this order.
     pub(crate) texts: [&'a str; 5],
 }
 
@@ -53,7 +53,7 @@ impl Parts<'_> {
 }
 
 impl Ended {
-    /// What [`tenure`](Self::tenure) turns back.
+    /// Encodes a tenure. [`tenure`](Self::tenure) is the inverse.
     pub fn of(tenure: &Tenure) -> Ended {
         let grant = &tenure.grant;
         let parts = Parts {
@@ -78,20 +78,20 @@ impl Ended {
         }
     }
 
-    /// In full.
+    /// Decodes the tenure in full.
     ///
     /// # Errors
-    /// If `record` is not what the table made.
+    /// If `record` was not made by [`of`](Self::of) or by the table.
     pub fn tenure(&self) -> Result<Tenure, DecodeError> {
         Tenure::decode(&self.name, self.token, &self.record)
     }
 }
 
 impl Tenure {
-    /// The tenure of this name and token, from its [record](Ended::record); never panics.
+    /// Decodes the tenure of this name and token from its [record](Ended::record). Never panics.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// If the bytes are malformed or of an unknown version.
     pub fn decode(name: &str, token: Token, bytes: &[u8]) -> Result<Tenure, DecodeError> {
         let mut r = Reader::new(bytes);
         r.version(VERSION)?;

@@ -1,32 +1,36 @@
-//! The nouns of locking, and the rules that their values obey.
+//! The nouns of locking, and the limits of their values.
 
 use std::fmt;
 
-/// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. Outside is refused, not clamped.
+/// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. A TTL outside is refused, not
+/// clamped.
 pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
 /// Longest resource name, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 512;
-/// Longest owner, in bytes.
+/// Longest owner, in bytes of UTF-8.
 pub const OWNER_BYTES_MAX: usize = 256;
-/// Longest session id, in bytes.
+/// Longest session id, in bytes of UTF-8.
 pub const SESSION_BYTES_MAX: usize = 64;
-/// Longest metadata, reason or breaker, in bytes.
+/// Longest metadata, break reason or breaker, in bytes of UTF-8.
 pub const METADATA_BYTES_MAX: usize = 1024;
-/// How long an ended grant is remembered, in milliseconds of shard time, so that a late retry of its acquire or
-/// release gets the old answer.
+/// How long an ended grant is remembered, in milliseconds of shard time. Within that time a late
+/// retry of its acquire or release gets the answer of the first attempt.
 pub const REQUEST_MEMORY_MS: u64 = 30_000;
-/// Ended grants remembered at most, and ended sessions likewise; the oldest are forgotten first.
+/// Most ended grants, and most ended sessions, that are remembered. The oldest are forgotten first.
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
-/// Shortest and longest first lease of a grant that must be claimed, in milliseconds: 100 ms and 60 s.
+/// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
-/// Tokens remembered of the breaks that a session's life suffered, at most; the oldest are forgotten first.
+/// Most tokens of broken grants that one life of a session remembers. The oldest are forgotten
+/// first.
 pub const BROKEN_MEMORY_MAX: usize = 1_024;
-/// Waiters in one name's queue at most.
+/// Most waiters in the queue of one name.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
-/// The highest token there can be: the highest integer that JSON keeps exact.
+/// The highest token: 2^53 - 1, the highest integer that JSON keeps exact.
 pub const TOKEN_MAX: u64 = (1 << 53) - 1;
 
-/// Raised by one with each new grant of a shard, never reused. Stays below 2^53, so that JSON keeps it exact.
+/// A fencing token. Each new grant of a shard gets the next one, and none is ever reused.
+///
+/// A token stays below 2^53, so that JSON keeps it exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
@@ -36,288 +40,336 @@ impl fmt::Display for Token {
     }
 }
 
-/// Identifies one acquire through all its retries. Chosen at random by the client.
+/// Identifies one acquire through all its retries. The client chooses it at random.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u128);
 
-/// Shard-local number of a lease: of a session's presence on this shard, or of one grant's private lease. It is the token
-/// of the grant that the lease began with, so it is never reused.
+/// Shard-local number of a lease: of a session's presence on this shard, or of one grant's private
+/// lease.
+///
+/// It is the token of the grant that began the lease, so it is never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
-/// What may be held together with what.
+/// How a lock is held, and so which grants of one name are compatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Alone.
+    /// The holder holds the lock alone.
     Exclusive,
-    /// With any number of other shared holders.
+    /// Any number of shared holders hold the lock together.
     Shared,
-    /// With other permits of a semaphore of the same `limit`, as long as they add up to at most `limit`.
+    /// A semaphore. Holders with the same `limit` hold the lock together, as long as their counts
+    /// add up to at most `limit`.
     Permits {
-        /// Taken by this grant; 1..=limit.
+        /// Permits that this grant takes: 1 to `limit`.
         count: u32,
-        /// There are this many.
+        /// Permits that the semaphore has in total.
         limit: u32,
     },
 }
 
-/// When a batch was proposed, as its leader saw it.
+/// When a batch was proposed, by the clocks of its leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// Unix time in milliseconds. For display and history only: no decision reads it.
     pub wall_ms: u64,
-    /// Shard time in milliseconds: runs with the leader's monotonic clock, carried on from the last applied stamp when
-    /// leadership changes, so it never goes back. It may fall behind true time, and never runs ahead of it: see
-    /// `crates/shard/src/shard_time.rs`. Decides how long ended requests are remembered and how long waiters have waited.
-    /// A lease keeps the shard time of its last renewal, so that a new leader knows how old it is.
+    /// Shard time in milliseconds.
+    ///
+    /// It runs with the leader's monotonic clock and continues from the last applied stamp when
+    /// leadership changes, so it never goes back. It may fall behind true time and never runs ahead
+    /// of it: `crates/shard/src/shard_time.rs` has the proof.
+    ///
+    /// It decides how long ended requests are remembered and how long waiters have waited. A lease
+    /// keeps the shard time of its last renewal, so that a new leader knows the age of the lease.
     pub shard_ms: u64,
 }
 
-/// One current hold, as shown to its holder and to those who check.
+/// One hold that is in force, as shown to its holder and to observers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The resource.
+    /// Name of the locked resource.
     pub name: String,
-    /// Who holds it.
+    /// The holder, as named in its acquire.
     pub owner: String,
-    /// The fencing token.
+    /// The fencing token of this grant.
     pub token: Token,
-    /// How it is held.
+    /// Mode in which the lock is held.
     pub mode: Mode,
-    /// The session it hangs on; empty for a private lease.
+    /// The session that the grant hangs on. Empty for a private lease.
     pub session: String,
-    /// Of the session or of the acquire.
+    /// Metadata of the acquire that began the lease: its own, or the first one of its session.
     pub metadata: String,
-    /// The lease's time to live, once it is claimed.
+    /// TTL of the lease once it is claimed, in milliseconds.
     pub ttl_ms: u32,
-    /// Not 0: the lease is unclaimed, and lives only this long from its beginning.
+    /// Unless 0: the lease is unclaimed and lives this many milliseconds from its beginning.
     pub claim_within_ms: u32,
-    /// Unix, by the leader's wall clock.
+    /// When it was granted, in Unix milliseconds by the leader's wall clock.
     pub acquired_wall_ms: u64,
-    /// What is left of the lease, in shard time; 0 if it is due. (Of an ended grant, 0.)
+    /// Rest of the lease in milliseconds of shard time. 0 if it is due, and in the grant of a
+    /// [`Tenure`].
     pub rest_ms: u32,
-    /// Unix: when the rest is over, for display.
+    /// When that rest is over, in Unix milliseconds. For display.
     pub expires_wall_ms: u64,
-    /// Renewals since the grant.
+    /// Number of renewals since the grant.
     pub renewals: u64,
-    /// Time spent in the queue, in shard time.
+    /// Time that the acquire spent in the queue, in milliseconds of shard time.
     pub waited_ms: u64,
-    /// What asked for it.
+    /// Request id of the acquire that was granted.
     pub request_id: RequestId,
-    /// The lease it hangs on.
+    /// The lease that the grant hangs on.
     pub lease: LeaseId,
 }
 
 /// How a grant ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndKind {
-    /// Its owner let go.
+    /// Its holder released it, or closed its session.
     Released,
     /// Its lease ran out.
     Expired,
-    /// Somebody else ended it, by [`Command::Break`](crate::Command::Break).
+    /// It was ended by force, by [`Command::Break`](crate::Command::Break).
     Broken,
 }
 
 /// One grant from its start to its end: the unit of history.
+///
+/// ```
+/// use palisade_locks::{Command, Effects, LockTable, Mode, Outcome, RequestId, Stamp};
+///
+/// let (mut table, mut effects) = (LockTable::new(), Effects::default());
+/// let acquire = Command::Acquire {
+///     request_id: RequestId(1),
+///     name: "orders/42",
+///     owner: "ann",
+///     ttl_ms: 30_000,
+///     mode: Mode::Exclusive,
+///     wait: false,
+///     session: "",
+///     metadata: "",
+///     claim_ttl_ms: 0,
+/// };
+/// let at = Stamp { wall_ms: 5_000, shard_ms: 0 };
+/// let Outcome::Granted(grant) = table.apply(at, &acquire, &mut effects) else { panic!() };
+/// let later = Stamp { wall_ms: 7_000, shard_ms: 2_000 };
+/// let release = Command::Release { name: "orders/42", token: grant.token };
+/// table.apply(later, &release, &mut effects);
+///
+/// let tenure = effects.ended[0].tenure().unwrap();
+/// assert_eq!((tenure.grant.owner.as_str(), tenure.ended_wall_ms), ("ann", 7_000));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenure {
     /// The grant as it was at its end.
     pub grant: Grant,
-    /// Unix, by the wall clock of the leader that proposed the end.
+    /// When it ended, in Unix milliseconds by the wall clock of the leader that proposed the end.
     pub ended_wall_ms: u64,
-    /// How it ended.
+    /// How the grant ended.
     pub end: EndKind,
-    /// Who broke it and why; both empty unless `end` is `Broken`.
+    /// The breaker of the lock. Empty unless `end` is [`EndKind::Broken`].
     pub broken_by: String,
-    /// See `broken_by`.
+    /// The reason for the break. Empty unless `end` is [`EndKind::Broken`].
     pub break_reason: String,
 }
 
-/// What a command came to. Errors here are answers: the same on every replica.
+/// The answer to a command. A refusal is an answer too: it is the same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acquire: held, now or already (a retry of the same request id).
+    /// Acquire: the lock is held, by this request or by an earlier try with the same request id.
     Granted(Grant),
-    /// Acquire or break: done, and not described, because [`Effects::unheard`] is set.
+    /// Acquire or break: done, but not described, because [`Effects::unheard`] is set.
     Unheard,
-    /// Acquire: in the queue (again, at its old place, for a retry). A [`Effects::granted`] or [`Effects::dropped`] with
-    /// its request id follows some day.
+    /// Acquire: the request is in the queue; a retry finds it at its old place. An entry with its
+    /// request id in [`Effects::granted`] or [`Effects::dropped`] follows.
     Queued,
-    /// Renew: alive for another TTL.
+    /// Renew: the lease lives another TTL.
     Renewed {
-        /// TTL of the lease.
+        /// TTL of the lease, in milliseconds.
         ttl_ms: u32,
-        /// Unix, display.
+        /// When that TTL is over, in Unix milliseconds. For display.
         expires_wall_ms: u64,
-        /// Renewals since the grant, this one included.
+        /// Number of renewals since the grant, this one included.
         renewals: u64,
     },
-    /// Release: let go now, or before (`already`).
+    /// Release: the grant has ended.
     Released {
-        /// This token had been released earlier: a retry.
+        /// Whether it had been released before: this was a retry.
         already: bool,
     },
-    /// Heartbeat: the session's lease here lives another TTL.
+    /// Heartbeat: the session's lease on this shard lives another TTL.
     HeartbeatOk(SessionAlive),
-    /// CloseSession: so many grants were released (0 if the session was not known: closing is idempotent).
+    /// CloseSession: the session is closed. Closing is idempotent, so an unknown session gives this
+    /// too.
     Closed {
-        /// Grants ended.
+        /// Number of grants that this ended.
         released: u32,
     },
-    /// CancelWait: it was waiting and no longer is.
+    /// CancelWait: the request was in the queue and has left it.
     Cancelled,
-    /// CancelWait: nothing of this id waits or holds.
+    /// CancelWait: no waiter and no grant of this name has this request id.
     NotWaiting,
-    /// Break: ended.
+    /// Break: the grant has ended, with this tenure.
     Broken(Box<Tenure>),
-    /// Expire: the lease ended (`true`), or had been renewed or was gone already (`false`).
+    /// Expire: `true` if the lease ended. `false` if it had been renewed or was already gone.
     Expired(bool),
 
-    /// Acquire without waiting, or break of a stale token: another holds it.
+    /// Acquire without waiting, or break of a stale token: another grant holds the lock.
     Held {
-        /// Of one current holder.
+        /// Token of the oldest holder; 0 if there is none.
         token: Token,
-        /// Of the same holder.
+        /// Owner of the same holder.
         owner: String,
     },
-    /// Renew, release, break: this token does not hold the name (any more). Also for a token that never was.
+    /// Renew, release, break: this token does not hold the name, and perhaps never did.
     NotOwner {
-        /// What holds it now; 0 if it is free.
+        /// Token of the oldest holder; 0 if the name is free.
         current: Token,
     },
-    /// Renew, release: this token was the name's, and its lease ran out (remembered for [`REQUEST_MEMORY_MS`]).
+    /// Renew, release: this token held the name until its lease ran out. Remembered for
+    /// [`REQUEST_MEMORY_MS`].
     LeaseExpired {
-        /// What holds it now; 0 if it is free.
+        /// Token of the oldest holder; 0 if the name is free.
         current: Token,
     },
-    /// Acquire or heartbeat with a session that is not known here, because it was closed or its lease ran out.
+    /// Acquire or heartbeat: the session is unknown on this shard, was closed, or its lease ran
+    /// out.
     SessionLost,
-    /// Acquire: this request id was granted and that grant has ended since.
+    /// Acquire: this request id was granted, and that grant has ended since.
     AlreadyEnded {
-        /// The grant it got.
+        /// Token of that grant.
         token: Token,
-        /// How that ended.
+        /// How that grant ended.
         end: EndKind,
     },
-    /// Acquire: this request id was cancelled before this copy of it came.
+    /// Acquire: this request id was given up before this copy of the acquire arrived.
     CancelledBefore,
-    /// Acquire: conflicts with how the name is in use (a semaphore with another limit), or the request id is in use for
-    /// another name.
+    /// Acquire: the request conflicts with a present use. Either the name is a semaphore with
+    /// another limit, or the request id is in use for another name.
     Conflict(&'static str),
-    /// A bound of the table is reached (waiters per name, …).
+    /// Acquire: a bound of the table is reached, for example the waiters of one name.
     Full(&'static str),
 }
 
-/// What a heartbeat tells of a session's lease.
+/// The state of a session's lease on this shard, as a heartbeat reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionAlive {
-    /// Which life of the session this is.
+    /// The life that was renewed.
     pub life: LeaseId,
-    /// Of the lease.
+    /// TTL of the session's lease, in milliseconds.
     pub ttl_ms: u32,
-    /// How many grants of this life were ended by a break.
+    /// Number of grants of this life that a break has ended.
     pub broken_count: u64,
-    /// The tokens of those that the heartbeat did not know of, oldest first.
+    /// Tokens of the broken grants that the heartbeat did not know of, oldest first.
     pub broken: Vec<Token>,
-    /// Some of those are not remembered.
+    /// Whether some of those tokens are no longer remembered, so that `broken` is incomplete.
     pub broken_overflow: bool,
-    /// Grants that hang on this life now. Fewer than the session believes it has: some were released by others.
+    /// Number of grants that hang on this life. If the session counts more, other callers released
+    /// some of them.
     pub held: u32,
 }
 
 /// Why a waiter left the queue without a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// By [`Command::CancelWait`](crate::Command::CancelWait), or by a retry of its acquire that did not wait.
+    /// Cancelled by [`Command::CancelWait`](crate::Command::CancelWait), or by a retry of its
+    /// acquire that does not wait.
     Cancelled,
-    /// The session it waited with ended.
+    /// The session that it waited with ended.
     SessionEnded,
 }
 
-/// A change of a lease's life, for whoever keeps the deadlines (the leader).
+/// A change in a lease's life, for the keeper of deadlines (the leader).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseEvent {
-    /// Began or was renewed: lives for `ttl_ms` from now (the short TTL while it is unclaimed), and dies only by an `ExpireLease` naming this `renewal_seq`.
+    /// The lease began or was renewed. Only an `ExpireLease` that names this `renewal_seq` can end
+    /// it by time.
     Alive {
-        /// Which.
+        /// The lease that began or was renewed.
         lease: LeaseId,
-        /// From now on the leader's monotonic clock.
+        /// How long it lives from now on the leader's monotonic clock: the claim TTL while
+        /// unclaimed.
         ttl_ms: u32,
-        /// Names this life.
+        /// Number of the renewal, which names this stretch of the lease's life.
         renewal_seq: u64,
     },
-    /// Is no more.
+    /// The lease has ended.
     Gone {
-        /// Which.
+        /// The lease that ended.
         lease: LeaseId,
     },
 }
 
-/// A lease in force, for a new leader.
+/// A lease in force, as a new leader needs it to set its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveLease {
-    /// Which.
+    /// Number of the lease.
     pub lease: LeaseId,
-    /// From `renewed_ms`.
+    /// How long it lives from `renewed_ms`, in milliseconds.
     pub ttl_ms: u32,
-    /// Names this life.
+    /// Number of its last renewal, for the `ExpireLease` that may end it.
     pub renewal_seq: u64,
-    /// The shard time at which it began or was renewed.
+    /// Shard time at which it began or was last renewed.
     pub renewed_ms: u64,
 }
 
-/// A grant that ended, as history keeps it: the record is [`Tenure::decode`]d only when somebody asks.
+/// A grant that ended, as history keeps it. The record is decoded only when a reader asks for it,
+/// because most tenures are written and never read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The resource.
+    /// Name of the resource.
     pub name: String,
-    /// Of the grant.
+    /// Token of the grant.
     pub token: Token,
-    /// Unix, by the leader's wall clock: for display and for how long history is kept.
+    /// When it ended, in Unix milliseconds by the leader's wall clock. For display, and to decide
+    /// how long history keeps it.
     pub ended_wall_ms: u64,
-    /// How.
+    /// How the grant ended.
     pub end: EndKind,
-    /// All the rest.
+    /// All other fields of the tenure, encoded.
     pub record: Vec<u8>,
 }
 
-/// What one applied command did beside its own outcome. Reused between commands; the caller clears it.
+/// The side effects of one applied command.
 ///
-/// * `unheard` changes what is told, never what is done: replicas that differ in it stay the same.
+/// The caller reuses one value for many commands and clears it in between.
+///
+/// - `unheard` changes only what is reported, never what is done: replicas that differ in it stay
+///   equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Set by the caller: nobody reads outcomes here, as on a replica that does not lead. Grants are not described then:
-    /// [`Outcome::Unheard`] stands for [`Outcome::Granted`] and for [`Outcome::Broken`], and `granted` stays empty.
+    /// Set by the caller if no client listens here, as on a replica that does not lead. Grants are
+    /// then not described, which saves their allocations: [`Outcome::Unheard`] replaces
+    /// [`Outcome::Granted`] and [`Outcome::Broken`], and `granted` stays empty.
     pub unheard: bool,
-    /// Waiters that were handed a lock, in order.
+    /// Waiters that were granted a lock, in the order of their grants.
     pub granted: Vec<Grant>,
-    /// Waiters that left without.
+    /// Waiters that left their queue without a grant.
     pub dropped: Vec<(RequestId, DropReason)>,
     /// Leases that began, were renewed, or ended.
     pub leases: Vec<LeaseEvent>,
-    /// Grants that ended, in order.
+    /// Grants that ended, in the order of their ends.
     pub ended: Vec<Ended>,
 }
 
-/// Counts for metrics and capacity.
+/// Sizes of the table, for metrics and capacity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Names with at least one holder.
     pub locks: u64,
-    /// Grants in force.
+    /// Grants that are in force.
     pub grants: u64,
-    /// Acquires in queues.
+    /// Acquires that wait in queues.
     pub waiters: u64,
-    /// Sessions with a record here.
+    /// Sessions with a lease on this shard.
     pub sessions: u64,
 }
 
-/// A durable change: set or, without a value, delete. Keys are unique within a shard and order records by kind.
+/// One change of a durable record: set a value or, without one, delete it.
+///
+/// Keys are unique within a shard and sort records by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// At most 600 bytes; the first byte is the record's kind.
+    /// At most 600 bytes. The first byte is the record's kind.
     pub key: Vec<u8>,
-    /// `None` deletes.
+    /// The new value. `None` deletes the record.
     pub value: Option<Vec<u8>>,
 }
