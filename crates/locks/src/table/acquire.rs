@@ -1,6 +1,18 @@
-//! Taking: answers to retries, and grants.
+//! Acquiring: new requests, retries, and the making of grants.
 //!
-//! It knows nothing of how a grant ends, nor of how waiters are handed locks; it only appends to the queue.
+//! A retry must get the answer of the first attempt. Without the memory of requests it goes wrong
+//! like this:
+//!
+//! 1. A client sends an acquire. The leader grants token 7, and the answer is lost on the way.
+//! 2. The client sends the acquire again. If that were a new request, it would find the lock held
+//!    (by itself) and wait.
+//! 3. The holder of token 7 never learns of it, so the lock is blocked until the lease runs out.
+//!
+//! So [`find_request`](LockTable::find_request) comes before any other rule, and covers grants that
+//! have ended since: a retry of those must not be granted once more.
+//!
+//! This module knows nothing of how a grant ends, nor of how waiters are granted locks: it only
+//! appends to the queue.
 
 use super::index::Ref;
 use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
@@ -11,7 +23,7 @@ use crate::planted::{self, Bug};
 use crate::types::*;
 use std::num::NonZeroU64;
 
-/// An acquire, as it came.
+/// The fields of an acquire command.
 pub(super) struct Ask<'a> {
     pub(super) request: RequestId,
     pub(super) name: &'a str,
@@ -24,13 +36,13 @@ pub(super) struct Ask<'a> {
     pub(super) claim_ttl_ms: u32,
 }
 
-/// What a grant is made of, whether its acquire waited or not.
+/// The fields of a grant in the making, whether its acquire waited or not.
 pub(super) struct Claim {
     pub(super) request: RequestId,
     pub(super) mode: Mode,
-    /// Of the private lease, or of the session's if it begins with this.
+    /// Terms of the private lease; or of the session's lease, if this grant begins it.
     pub(super) terms: Terms,
-    /// [`NONE`]: a private lease.
+    /// Place of the session; [`NONE`] for a private lease.
     pub(super) session: u32,
     pub(super) waited_ms: u64,
 }
@@ -39,7 +51,7 @@ impl LockTable {
     pub(super) fn acquire(&mut self, at: Stamp, ask: &Ask<'_>, effects: &mut Effects) -> Outcome {
         if let Some(earlier) = self.find_request(ask.request)
             && !(planted::is(Bug::RetryGrantedTwice) && matches!(earlier, Ref::Ended(_)))
-        // planted: what was granted and has ended is granted again
+        // planted: a request that was granted and has ended is granted again
         {
             return self.acquire_again(at, ask, earlier, effects);
         }
@@ -68,7 +80,7 @@ impl LockTable {
         }
         let crowded = |lock: u32| self.locks[lock].queue_len >= WAITERS_PER_NAME_MAX;
         if !free && found.is_some_and(crowded) {
-            return Outcome::Full("too many wait for this name already (10000): try later");
+            return Outcome::Full("the queue of this name is full (10000 waiters): try again later");
         }
 
         let lock = found.unwrap_or_else(|| self.new_lock(ask.name));
@@ -99,7 +111,7 @@ impl LockTable {
         Outcome::Queued
     }
 
-    /// A retry, or a request id that is in use for something else.
+    /// Answers a retry, or refuses a request id that is in use for another name.
     fn acquire_again(&mut self, at: Stamp, ask: &Ask<'_>, earlier: Ref, effects: &mut Effects) -> Outcome {
         const OTHER_NAME: Outcome =
             Outcome::Conflict("the request id is in use for another name: choose a fresh one for each acquire");
@@ -136,39 +148,39 @@ impl LockTable {
         }
     }
 
-    /// Whether the holders make a semaphore with another limit than this asks for.
+    /// Whether the holders form a semaphore with another limit than `mode` asks for.
     fn of_another_limit(&self, lock: u32, mode: Mode) -> bool {
         let held = self.grants.get(self.locks[lock].grants.first).map(|grant| grant.mode);
         matches!((held, mode), (Some(Mode::Permits { limit, .. }), Mode::Permits { limit: asked, .. }) if limit != asked)
     }
 
-    /// Whether a grant in this mode can join the present ones.
+    /// Whether a grant in this mode is compatible with the present grants of the lock.
     pub(super) fn fits(&self, lock: u32, mode: Mode) -> bool {
         let row = &self.locks[lock];
         let Some(oldest) = self.grants.get(row.grants.first) else { return true };
         match (oldest.mode, mode) {
             (Mode::Shared, Mode::Shared) => true,
-            (Mode::Shared, Mode::Exclusive) => planted::is(Bug::SharedWithExclusive), // planted: together
+            (Mode::Shared, Mode::Exclusive) => planted::is(Bug::SharedWithExclusive), // planted: both hold
             (Mode::Permits { limit, .. }, Mode::Permits { count, limit: asked }) => {
-                let spare = u32::from(planted::is(Bug::PermitTooMany)); // planted: one more than there are
+                let spare = u32::from(planted::is(Bug::PermitTooMany)); // planted: one permit too many
                 limit == asked && count <= (limit + spare).saturating_sub(row.permits_used)
             }
             _ => false,
         }
     }
 
-    /// A session that this shard has not heard of: it gets a lease with its first grant.
+    /// Adds a session that this shard does not know. It gets a lease with its first grant.
     pub(super) fn unknown_session(&mut self, id: &str) -> u32 {
         let session = self.sessions.insert(SessionRow::unknown(id));
         self.index_session(id, Ref::Live(session));
         session
     }
 
-    /// Makes a grant that [`fits`](Self::fits), with the next token.
+    /// Makes a grant, which must [fit](Self::fits), with the next token.
     pub(super) fn grant(&mut self, at: Stamp, lock: u32, mut claim: Claim, effects: &mut Effects) -> u32 {
         assert!(self.last_token < TOKEN_MAX, "no token is left after {}", self.last_token);
         if planted::is(Bug::ClaimIgnored) {
-            claim.terms.claim(); // planted: a full TTL for whoever was in the queue
+            claim.terms.claim(); // planted: a full TTL for every waiter
         }
         self.last_token += 1;
         let token = NonZeroU64::new(self.last_token).expect("1 was added");
@@ -192,7 +204,7 @@ impl LockTable {
         self.link_grant(row)
     }
 
-    /// From now on the session is known here, by this lease.
+    /// Gives a session its lease. From now on the shard knows it by that lease.
     pub(super) fn begin_session(&mut self, session: u32, lease: NonZeroU64) {
         self.sessions[session].lease = Some(lease);
         self.sessions.touch(session);
@@ -200,7 +212,7 @@ impl LockTable {
         self.session_leases.insert(hash_number(lease.get()), session);
     }
 
-    /// Puts a grant, newer than all others, into the table.
+    /// Stores a grant that is newer than all others and links it to its lock and session.
     pub(super) fn link_grant(&mut self, row: GrantRow) -> u32 {
         let (token, lock, permits) = (row.token.get(), row.lock, row.permits());
         let grant = self.grants.insert(row);

@@ -1,17 +1,19 @@
-//! Doubly linked lists through rows of a slab: a lock's grants, its queue, a session's grants and its waiters.
+//! Doubly linked lists through the rows of a slab: a lock's grants, its queue, a session's grants
+//! and its waiters.
 //!
-//! Appending and unlinking take constant time and no memory. Order is the order of appending, which is by token or
-//! waiter number, so it is the same on every replica. It knows nothing of the rows but where their links are.
+//! Appending and unlinking take constant time and no memory. The order is that of appending, which
+//! is by token or waiter number, so it is the same on every replica. This module knows nothing of
+//! the rows, except where their links are.
 
 use super::slab::{Durable, NONE, Tracked};
 
 #[cfg(test)]
 thread_local! {
-    /// Rows that walks of this thread came by.
+    /// Rows that walks of this thread have visited.
     pub(super) static WALKED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// The two ends of a chain.
+/// The first and the last row of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ends {
     pub(super) first: u32,
@@ -36,7 +38,7 @@ impl Ends {
         self.first == NONE
     }
 
-    /// `links` finds the chain's links in a row.
+    /// Appends the row at `at`. `links` selects this chain's links in a row.
     pub(super) fn append<T: Durable>(&mut self, rows: &mut Tracked<T>, at: u32, links: fn(&mut T) -> &mut Links) {
         *links(&mut rows[at]) = Links { before: self.last, after: NONE };
         match self.last {
@@ -58,7 +60,7 @@ impl Ends {
         }
     }
 
-    /// From first to last. `links` finds the chain's links in a row.
+    /// Walks the chain from first to last. `links` selects this chain's links in a row.
     pub(super) fn walk<T: Durable>(self, rows: &Tracked<T>, links: fn(&T) -> Links) -> impl Iterator<Item = u32> {
         let mut next = self.first;
         std::iter::from_fn(move || {

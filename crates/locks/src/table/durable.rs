@@ -1,7 +1,28 @@
-//! Which records are written when: checkpoints and snapshots.
+//! Checkpoints and snapshots: which records are written, and when.
 //!
-//! A checkpoint holds the records that differ from the last one; what came and went in between has none. A snapshot
-//! holds all, with a checksum. It knows nothing of what is in a record.
+//! A checkpoint holds the records that differ from the last one. Loading the records of all
+//! checkpoints gives back the table as of the last one:
+//!
+//! ```text
+//!            checkpoint 1             checkpoint 2            loaded
+//! lock a     set a                    (unchanged)             a
+//! lock b     set b                    released: delete b      –
+//! lock c                              acquired: set c         c
+//! lock d                acquired and released: no record
+//! ```
+//!
+//! A record that is missing from a checkpoint goes wrong late and silently:
+//!
+//! 1. A grant is renewed, but its row is not [touched](super::slab::Tracked::touch), so the next
+//!    checkpoint leaves it out.
+//! 2. The log below that checkpoint is cut. The renewal is now nowhere on disk.
+//! 3. The replica restarts with the old renewal number. The leader's expiry names the new one, so
+//!    it ends the grant on every replica but this one: they have diverged.
+//!
+//! The hash in `hashing.rs` and the tests against a table built from the log exist to find this.
+//!
+//! A snapshot holds all records, with a checksum. This module knows nothing of the content of a
+//! record.
 
 use super::LockTable;
 use super::records::{Key, Loader, key, kind};
@@ -16,8 +37,40 @@ const CRC_AT: usize = 1;
 const RECORDS_AT: usize = CRC_AT + 4;
 
 impl LockTable {
-    /// What changed since the last call, in any order, each key once: applied to the records of the earlier calls it gives
-    /// the records of the whole table.
+    /// Returns the records that changed since the last call, in any order, each key once.
+    ///
+    /// Applied on top of the records of all earlier calls, they give the records of the whole
+    /// table.
+    ///
+    /// ```
+    /// use palisade_locks::{Command, Effects, LockTable, Mode, RequestId, Stamp};
+    /// use std::collections::BTreeMap;
+    ///
+    /// let mut table = LockTable::new();
+    /// let acquire = Command::Acquire {
+    ///     request_id: RequestId(1),
+    ///     name: "orders/42",
+    ///     owner: "ann",
+    ///     ttl_ms: 30_000,
+    ///     mode: Mode::Exclusive,
+    ///     wait: false,
+    ///     session: "",
+    ///     metadata: "",
+    ///     claim_ttl_ms: 0,
+    /// };
+    /// table.apply(Stamp::default(), &acquire, &mut Effects::default());
+    ///
+    /// // What storage does: set and delete records by key.
+    /// let mut records = BTreeMap::new();
+    /// for change in table.checkpoint() {
+    ///     match change.value {
+    ///         Some(value) => records.insert(change.key, value),
+    ///         None => records.remove(&change.key),
+    ///     };
+    /// }
+    /// let loaded = LockTable::load(records).unwrap();
+    /// assert_eq!(loaded.state_hash(), table.state_hash());
+    /// ```
     pub fn checkpoint(&mut self) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.dirty_len());
         let record = &mut Vec::new();
@@ -63,17 +116,18 @@ impl LockTable {
         changes
     }
 
-    /// How many records the next [`checkpoint`](Self::checkpoint) will hold at most. O(1).
+    /// Upper bound for the number of records in the next [`checkpoint`](Self::checkpoint). O(1).
     pub fn dirty_len(&self) -> usize {
         let header = usize::from(self.saved_header.as_ref() != Some(&self.header()));
         let rows = self.sessions.changes() + self.grants.changes() + self.waiters.changes();
         header + rows + self.ended_grants.changes() + self.ended_sessions.changes()
     }
 
-    /// Back from the records of all checkpoints so far, in any order (by key is fastest).
+    /// Loads a table from the records of all checkpoints so far, in any order. Sorted by key is
+    /// fastest.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// If a record is malformed, or if together they form no table.
     pub fn load(records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Self, DecodeError> {
         let mut records: Vec<_> = records.into_iter().collect();
         if !records.is_sorted_by(|a, b| a.0 < b.0) {
@@ -90,7 +144,8 @@ impl LockTable {
         Ok(table)
     }
 
-    /// The whole table as one byte string with a version and CRC-32C. Equal tables give equal bytes.
+    /// Encodes the whole table as one byte string with a version and a CRC-32C. Equal tables give
+    /// equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = vec![SNAPSHOT_VERSION, 0, 0, 0, 0];
         let mut value = Vec::new();
@@ -110,7 +165,7 @@ impl LockTable {
         }
         for at in self.waiters.by_number() {
             if planted::is(Bug::SnapshotWithoutQueue) {
-                break; // planted: whoever waited is forgotten by a replica that catches up
+                break; // planted: a replica that catches up forgets all waiters
             }
             add(kind::WAITER, self.waiters[at].number, &|into| self.encode_waiter(at, into));
         }
@@ -125,10 +180,11 @@ impl LockTable {
         bytes
     }
 
-    /// Back from [`snapshot`](Self::snapshot). The result has everything marked as changed, so its next checkpoint is complete.
+    /// Decodes a [`snapshot`](Self::snapshot). Every row counts as changed, so that the next
+    /// checkpoint is complete.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// If the checksum does not match, a record is malformed, or the records form no table.
     pub fn restore(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         r.version(SNAPSHOT_VERSION)?;
@@ -143,13 +199,13 @@ impl LockTable {
         }
         let mut table = loader.finish()?;
         if planted::is(Bug::TokenCounterLostBySnapshot) {
-            // planted: tokens go on from the highest that is held
+            // planted: tokens continue from the highest one that is held
             table.last_token = table.grants.iter().map(|(_, grant)| grant.token.get()).max().unwrap_or(0);
         }
         Ok(table)
     }
 
-    /// Everything stands in durable records as it is.
+    /// Notes that durable records hold the table as it is.
     fn mark_saved(&mut self) {
         let record = &mut Vec::new();
         for at in self.sessions.take_changes(self.last_token).1 {
@@ -170,7 +226,8 @@ impl LockTable {
     }
 }
 
-/// Returns the hash of key and value. `record` is room to put them together.
+/// Adds a change that sets a record. Returns the hash of key and value. `record` is scratch space
+/// to put them together.
 fn put(changes: &mut Vec<Change>, record: &mut Vec<u8>, key: Key, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
     record.clear();
     record.extend_from_slice(&key);

@@ -1,7 +1,8 @@
-//! Letting go, by will or by force, and what is remembered of it.
+//! Releasing and breaking, and the memory of grants and sessions that ended.
 //!
-//! An ended grant is remembered by request id and token, an ended session by its id, for [`REQUEST_MEMORY_MS`], so that late
-//! retries get their answer. It knows nothing of who is next in line.
+//! An ended grant is remembered by request id and token, an ended session by its id, for
+//! [`REQUEST_MEMORY_MS`]. Within that time a late retry gets the answer of the first attempt. This
+//! module knows nothing of the next waiter in line.
 
 use super::LockTable;
 use super::index::Ref;
@@ -12,8 +13,9 @@ use crate::planted::{self, Bug};
 use crate::tenure::Parts;
 use crate::types::*;
 
-/// Items of each kind forgotten per command at most, so that no command pays for a busy half minute. More than a
-/// command usually adds; what is left over is ignored when looked up.
+/// Most items of each kind that one command forgets, so that no command pays for a busy half
+/// minute. It is more than a command usually adds. Items that are due and still there are ignored
+/// by lookups.
 const FORGET_PER_COMMAND: usize = 4;
 
 impl LockTable {
@@ -23,7 +25,7 @@ impl LockTable {
                 && let Some(lock) = self.find_lock(name)
                 && let Some(holder) = self.oldest_grant(lock)
             {
-                // planted: whoever holds it is let go
+                // planted: another holder is released
                 let lock = self.end_grant(at, holder, EndKind::Released, "", "", effects);
                 self.settle(at, lock, effects);
                 return Outcome::Released { already: false };
@@ -63,22 +65,31 @@ impl LockTable {
         }
     }
 
-    /// Its session is told with its next heartbeat: nobody asked it.
+    /// Notes the break in the grant's session, which hears of it with its next heartbeat, because
+    /// it did not ask for the break.
     fn note_break(&mut self, grant: u32) {
         let row = &self.grants[grant];
         let (token, Lease::Session { session, .. }) = (row.token.get(), &row.lease) else { return };
         if planted::is(Bug::BreakNotTold) {
-            return; // planted: the session goes on to count on it
+            return; // planted: the session still counts on the grant
         }
         let session = *session;
         self.sessions[session].broken.get_or_insert_default().note(token);
         self.sessions.touch(session);
     }
 
-    /// No copy of this request is granted any more, for as long as an ended grant is remembered.
+    /// Leaves a tombstone: no copy of this request is granted any more, for as long as an ended
+    /// grant is remembered.
+    ///
+    /// Without it, a lock can be held that no client knows of:
+    ///
+    /// 1. A client's acquire is delayed in the network. The client gives up and cancels it.
+    /// 2. The cancel arrives first and finds nothing to cancel.
+    /// 3. The acquire arrives and is granted. Its client is gone, so the lock is blocked until the
+    ///    lease runs out.
     pub(super) fn bury(&mut self, request: RequestId, name: &str, ended_ms: u64) {
         if planted::is(Bug::TombstoneForgotten) {
-            return; // planted: a late copy is as good as new
+            return; // planted: a late copy counts as a new request
         }
         self.make_room_for_ended_grant();
         let tombstone = self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
@@ -99,7 +110,7 @@ impl LockTable {
         }
     }
 
-    /// How this token of this name ended, if that is remembered.
+    /// How the grant of this name and token ended, if that is remembered.
     fn ended(&self, name: &str, token: Token) -> Option<EndKind> {
         match self.find_token(token.0)? {
             Ref::Ended(ended) => {
@@ -110,7 +121,8 @@ impl LockTable {
         }
     }
 
-    /// Ends a grant and records its tenure. Returns its lock, which the caller settles.
+    /// Ends a grant and records its tenure. Returns the place of its lock, which the caller
+    /// settles.
     pub(super) fn end_grant(
         &mut self,
         at: Stamp,
@@ -137,7 +149,8 @@ impl LockTable {
         row.holders -= 1;
         self.held -= u64::from(row.grants.is_empty());
 
-        // The indexes go on to name the same request and token, now as ended.
+        // The indexes keep the same token and request id, which now refer to the ended grant. A
+        // token in the window carries its request along: only the reference of the token changes.
         self.make_room_for_ended_grant();
         let ended = EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
         let ended = self.ended_grants.push(ended).pack();
@@ -178,7 +191,7 @@ impl LockTable {
         self.index_session(&id, ended);
     }
 
-    /// Drops what was remembered long enough, a little at a time.
+    /// Forgets items that are due, a few at a time.
     pub(super) fn forget_some(&mut self) {
         for _ in 0..FORGET_PER_COMMAND {
             match self.ended_grants.oldest() {

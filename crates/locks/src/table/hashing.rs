@@ -1,15 +1,17 @@
-//! One hash over all records, to tell whether replicas have parted.
+//! One hash over all records, to tell whether replicas have diverged.
 //!
-//! It is the sum of the hashes of all records, so that no order is needed and each change costs what it changed: [`Sums`] has the
-//! hashes as of the last checkpoint, and only rows that changed since are read. Two choices were not taken:
+//! It is the sum of the hashes of all records. A sum needs no order, and a change costs only the
+//! records that it changed: [`Sums`](super::sums::Sums) holds the hashes as of the last checkpoint,
+//! and only rows that changed since are read. Two alternatives were rejected:
 //!
-//! - Hashing in `apply` would keep the sum always current. It would encode the old and the new record of each command, and
-//!   most locks come and go between two checkpoints and never need a hash.
-//! - A walk over the table in slices needs no memory. But its result stands for no single index, and only hashes at equal indexes can
-//!   be compared.
+//! - Hashing in `apply` would keep the sum current. But it would encode the old and the new record
+//!   of each command, and most locks come and go between two checkpoints and never need a hash.
+//! - Walking over the table in slices needs no memory for hashes. But the result belongs to no
+//!   single index, and only hashes at equal indexes can be compared.
 //!
-//! A row that changes and is not [touched](super::slab::Tracked::touch) is missed by its checkpoint, and likewise here: the tests compare
-//! with [`LockTable::state_hash_from_scratch`].
+//! A row that changes without being [touched](super::slab::Tracked::touch) is missed by the
+//! checkpoint and by this hash alike. The tests find it by comparing with
+//! [`LockTable::state_hash_from_scratch`].
 
 use super::LockTable;
 use super::recent::Ended;
@@ -18,10 +20,13 @@ use super::slab::{Durable, Tracked};
 use crate::hash::hash_bytes;
 
 impl LockTable {
-    /// Covers everything that decides future outcomes. Equal tables have equal hashes however they came to be (by log, or
-    /// by snapshot and then log).
+    /// A hash of all state that decides future outcomes.
     ///
-    /// Reads what changed since the last [`checkpoint`](Self::checkpoint), about [`state_hash_rows`](Self::state_hash_rows).
+    /// Equal tables have equal hashes, however they came to be: by the log alone, or by a snapshot
+    /// and the log after it.
+    ///
+    /// It reads the rows that changed since the last [`checkpoint`](Self::checkpoint), about
+    /// [`state_hash_rows`](Self::state_hash_rows) of them.
     pub fn state_hash(&self) -> u64 {
         let record = &mut Vec::new();
         let mut sum = self.hash_header(record);
@@ -31,13 +36,14 @@ impl LockTable {
         sum.wrapping_add(self.ended_grants.sum()).wrapping_add(self.ended_sessions.sum())
     }
 
-    /// How many rows [`state_hash`](Self::state_hash) reads now, about.
+    /// Number of rows that [`state_hash`](Self::state_hash) would read now, approximately.
     pub fn state_hash_rows(&self) -> usize {
         let rows = self.sessions.changed().len() + self.grants.changed().len() + self.waiters.changed().len();
         rows + self.ended_grants.unhashed() + self.ended_sessions.unhashed()
     }
 
-    /// The same as [`state_hash`](Self::state_hash), by reading the whole table: for tests.
+    /// The same hash as [`state_hash`](Self::state_hash), made by reading the whole table. For
+    /// tests.
     pub fn state_hash_from_scratch(&self) -> u64 {
         let record = &mut Vec::new();
         let mut sum = self.hash_header(record);
@@ -76,13 +82,13 @@ impl LockTable {
     }
 }
 
-/// What stood at the last checkpoint, with what changed since in the place of its former self.
+/// The sum as of the last checkpoint, with each changed record's old hash replaced by its new one.
 fn sum_of<T: Durable>(rows: &Tracked<T>, mut hash: impl FnMut(u32) -> u64) -> u64 {
     let sums = rows.sums();
     rows.changed().iter().fold(sums.total(), |sum, &at| sum.wrapping_sub(sums.get(at)).wrapping_add(hash(at)))
 }
 
-/// `record` is room to put key and value together.
+/// Hashes a record's key and value. `record` is scratch space to put them together.
 fn hash_record(record: &mut Vec<u8>, kind: u8, number: u64, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
     record.clear();
     record.extend_from_slice(&key(kind, number));

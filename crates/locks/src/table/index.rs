@@ -1,14 +1,19 @@
-//! Hash lookups without iteration: what hash order there is cannot leave here.
+//! Hash lookups without iteration, so that hash order cannot leave this module.
 //!
-//! An entry is a place in a slab, a position in a ring, or a token's short name, with half of its key's hash: the key is read
-//! only to be sure, and not at all to grow or tidy a table, which would read as many keys from all over memory as there are
-//! entries. Split into parts, each of which grows by itself, so that growing a table of millions never stops the shard for
-//! long. It knows nothing of keys.
+//! An entry is 32 bits (a place in a slab, a position in a ring, or a token's short name) plus half
+//! of its key's hash. Keys stay in their rows. A lookup reads a key only to confirm a match, and
+//! growing a table reads none: otherwise it would read as many keys as there are entries, from all
+//! over memory.
+//!
+//! The index is split into parts that grow one by one, so that growing a table of millions never
+//! stops the shard for long. It knows nothing of keys.
 
 use hashbrown::HashTable;
 
-/// The parts of a group are of unequal width, so that they double at different times: the tables together are never much emptier
-/// than on average, whatever the number of entries.
+/// Part of a group for each of its 22 shares of the hash space.
+///
+/// The parts are of unequal width, so that they double at different times. With equal parts all
+/// would double together, and right after that be half empty.
 const WITHIN: [u8; 22] = [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3];
 const GROUP: usize = 4;
 const GROUPS: usize = 16;
@@ -17,11 +22,11 @@ const PARTS: usize = GROUPS * GROUP;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     value: u32,
-    /// The lower half of the hash: the upper one chooses the part.
+    /// The lower half of the hash. The upper half chooses the part.
     hash: u32,
 }
 
-/// Entries by hash. Entries of equal keys may coexist; the reader's predicate chooses.
+/// Entries by hash. Entries of equal keys may coexist: the predicate of the caller chooses.
 ///
 /// - An entry is there once.
 #[derive(Debug)]
@@ -58,7 +63,7 @@ impl Index {
         }
     }
 
-    /// Both are of this hash.
+    /// Replaces an entry by another one of the same hash.
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
         let old = Entry { value: old, hash: hash as u32 };
         match self.parts[part(hash)].find_mut(within(old.hash), |other| *other == old) {
@@ -68,34 +73,38 @@ impl Index {
     }
 }
 
-/// Which part a hash belongs to, by its upper half.
+/// The part that a hash belongs to, by its upper half.
 fn part(hash: u64) -> usize {
     let place = (((hash >> 32) * (GROUPS * WITHIN.len()) as u64) >> 32) as usize;
     place / WITHIN.len() * GROUP + usize::from(WITHIN[place % WITHIN.len()])
 }
 
-/// What a part hashes by: its places come from the lowest bits, and its tags from the top 7.
+/// The hash within a part. Hash tables take places from the lowest bits and tags from the top 7, so
+/// both ends get the half that did not choose the part.
 fn within(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-/// What an entry refers to, in the indexes whose keys outlive their first form: a waiter becomes a grant, and a grant an
+/// The row that an entry refers to.
+///
+/// An entry changes its form while its key stays: a waiter becomes a grant, and a grant becomes an
 /// ended one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ref {
-    /// A grant or a session in force, by place.
+    /// A grant or a session in force, by its place.
     Live(u32),
-    /// A waiter, by place.
+    /// A waiter, by its place.
     Waiting(u32),
-    /// Ended and remembered, by the low bits of its number in its ring.
+    /// A grant or session that ended and is remembered, by the low bits of its number in its ring.
     Ended(u32),
-    /// A grant, in force or ended, by the low bits of its token: see [`Tokens`](super::tokens::Tokens).
+    /// A grant, in force or ended, by the low bits of its token: see
+    /// [`Tokens`](super::tokens::Tokens).
     Recent(u32),
 }
 
 impl Ref {
     const BITS: u32 = 30;
-    /// Of what a reference can hold.
+    /// Mask of the bits that a reference can hold.
     pub(super) const MASK: u32 = (1 << Self::BITS) - 1;
 
     pub(super) fn pack(self) -> u32 {
@@ -126,7 +135,7 @@ mod tests {
     use crate::hash::hash_number;
 
     #[test]
-    fn what_is_in_is_found_while_tables_grow() {
+    fn entries_are_found_while_tables_grow() {
         let mut index = Index::new();
         for value in 0..20_000 {
             index.insert(hash_number(value.into()), value);
@@ -147,13 +156,13 @@ mod tests {
         let mut room = Vec::new();
         for value in 0..400_000 {
             index.insert(hash_number(value.into()), value);
-            // Whatever the size, from a hundred thousand on.
+            // Checked at many sizes, from 100,000 entries on.
             if value >= 100_000 && value.is_multiple_of(10_000) {
                 let capacity: usize = index.parts.iter().map(HashTable::capacity).sum();
                 room.push(capacity as f64 / index.len() as f64);
             }
         }
-        // Tables that double together have from 1 to 2 times the room that they need.
+        // If all tables doubled together, the room would swing between 1 and 2 times the need.
         assert!(room.iter().all(|room| (1.2..1.6).contains(room)), "{room:?}");
     }
 }

@@ -1,7 +1,16 @@
-//! Keeping alive: renewals, heartbeats, and leases that end with all they keep.
+//! Renewals, heartbeats, and leases that end together with all that hangs on them.
 //!
-//! It knows nothing of deadlines: those are the leader's, who is told of each life of a lease by its renewal number, and
-//! can only end the life that it names.
+//! This module knows nothing of deadlines. The leader keeps them: it is told the renewal number of
+//! each lease, and its expiry names the renewal that it timed. Otherwise a live holder can lose its
+//! lock:
+//!
+//! 1. The deadline of lease 7 passes on the leader, which proposes its expiry.
+//! 2. A renewal of lease 7 is ahead of the expiry in the log. It is applied, and the holder is told
+//!    that it has another TTL.
+//! 3. The expiry is applied. Without a renewal number it would end the lease, and the next waiter
+//!    would hold the lock together with the first holder.
+//!
+//! With the number, the expiry names renewal 3, the lease is at renewal 4, and nothing happens.
 
 use super::LockTable;
 use super::index::Ref;
@@ -16,7 +25,7 @@ impl LockTable {
         let Some(grant) = self.find_grant(name, token) else {
             let fenced = self.fenced(name, token);
             if planted::is(Bug::ExpiredRenewed) && matches!(fenced, Outcome::LeaseExpired { .. }) {
-                // planted: told that it lives
+                // planted: the caller is told that its lease lives
                 return Outcome::Renewed { ttl_ms: 1_000, expires_wall_ms: at.wall_ms + 1_000, renewals: 1 };
             }
             return fenced;
@@ -44,8 +53,10 @@ impl LockTable {
         }
     }
 
-    /// Renews a session by one of its lives. A session that ended and began anew under its id is another: its former life's
-    /// holders must hear that what they held is lost.
+    /// Renews a session by one of its lives.
+    ///
+    /// A session that ended and began anew under the same id is a new life. A heartbeat that names
+    /// the former life is refused, because its holders must learn that they have lost their locks.
     pub(super) fn heartbeat(
         &mut self,
         at: Stamp,
@@ -60,7 +71,7 @@ impl LockTable {
                 Outcome::HeartbeatOk(self.alive(session, broken_seen))
             }
             Some(Ref::Ended(_)) if planted::is(Bug::DeadSessionHeartbeat) => {
-                // planted: told that it lives
+                // planted: the caller is told that its session lives
                 Outcome::HeartbeatOk(SessionAlive {
                     life,
                     ttl_ms: 1_000,
@@ -75,7 +86,7 @@ impl LockTable {
     }
 
     fn is_alive(&self, session: u32, life: LeaseId) -> bool {
-        let any_life = life.0 == 0 || planted::is(Bug::HeartbeatAnyLife); // planted: whichever life is named
+        let any_life = life.0 == 0 || planted::is(Bug::HeartbeatAnyLife); // planted: any life will do
         self.sessions[session].lease_id().is_some_and(|lease| any_life || lease == life)
     }
 
@@ -102,7 +113,7 @@ impl LockTable {
     pub(super) fn expire(&mut self, at: Stamp, lease: LeaseId, renewal_seq: u64, effects: &mut Effects) -> Outcome {
         let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
         if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
-            // planted: whichever life was timed
+            // planted: an expiry ends any life of the lease
             let any_life = planted::is(Bug::ExpiryIgnoresRenewal);
             let same_life = any_life || self.sessions[session].life.renewal_seq == renewal_seq;
             if same_life {
@@ -117,7 +128,7 @@ impl LockTable {
         {
             let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
             if planted::is(Bug::WaiterStarved) && self.locks[lock].queue_len > 0 {
-                return Outcome::Expired(true); // planted: nobody is handed the lock
+                return Outcome::Expired(true); // planted: no waiter is granted the lock
             }
             self.settle(at, lock, effects);
             return Outcome::Expired(true);
@@ -130,7 +141,8 @@ impl LockTable {
             Some(Ref::Live(session)) => self.end_session(at, session, EndKind::Released, effects),
             Some(_) => 0,
             None => {
-                // An acquire of this session may still be on its way: it must not bring the session to life.
+                // An acquire of this session may still be on its way. It must not bring the session
+                // back to life.
                 self.remember_session(id.into(), at.shard_ms);
                 0
             }
@@ -138,9 +150,11 @@ impl LockTable {
         Outcome::Closed { released }
     }
 
-    /// Ends a session with its grants, by token, and its waiters, first come first. Returns how many grants it had.
+    /// Ends a session with its grants, by token, and its waiters, first come first. Returns the
+    /// number of grants that it had.
     fn end_session(&mut self, at: Stamp, session: u32, end: EndKind, effects: &mut Effects) -> u32 {
-        // Nothing is handed over before all is gone, or the session's own waiters might be handed its locks.
+        // No lock is granted to a waiter before all grants and waiters of the session are gone.
+        // Otherwise a lock of the session might go to a waiter of the same session.
         let mut touched = Vec::new();
         let row = &self.sessions[session];
         let waiters: Vec<u32> = row.waiters.walk(&self.waiters, |waiter| waiter.session_links).collect();
@@ -150,7 +164,7 @@ impl LockTable {
         }
         for waiter in waiters {
             if planted::is(Bug::GrantToDeadWaiter) {
-                // planted: it waits on, though its session is dead
+                // planted: the waiter stays in the queue, though its session is dead
                 self.sessions[session].waiters.unlink(&mut self.waiters, waiter, WaiterRow::session_links_mut);
                 self.waiters[waiter].session = NONE;
                 continue;
@@ -170,7 +184,7 @@ impl LockTable {
         grants.len() as u32
     }
 
-    /// Takes a session without grants and waiters out of the table.
+    /// Removes a session without grants and waiters from the table.
     pub(super) fn forget_session(&mut self, session: u32) -> Box<str> {
         let row = &self.sessions[session];
         assert!(row.grants.is_empty() && row.waiters.is_empty(), "session {:?} still has grants or waiters", row.id);

@@ -1,9 +1,14 @@
-//! The table of one shard.
+//! The lock table of one shard.
 //!
-//! This file has its shape, dispatches commands, and answers questions. How a command works is in the modules below:
-//! `acquire` and `queue` give, `lease` keeps alive, `ending` takes away; `durable` and `records` are its bytes, `hashing` their
-//! hash, `pages` and `order` what is shown. It knows
-//! nothing of the log that its commands come from.
+//! This file defines its shape, dispatches commands, and answers questions. The modules below hold
+//! the rest:
+//!
+//! - `acquire` and `queue` grant locks, `lease` keeps them alive, `ending` ends them.
+//! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent` and `texts` store and find the rows.
+//! - `durable` and `records` turn rows into bytes, `hashing` and `sums` hash these.
+//! - `pages` and `order` serve reads of many rows.
+//!
+//! The table knows nothing of the log that its commands come from.
 
 mod acquire;
 mod chain;
@@ -38,13 +43,17 @@ use slab::{NONE, Slab, Tracked};
 use texts::Texts;
 use tokens::Tokens;
 
-/// All locks, leases, queues and recent requests of one shard.
+/// All locks, leases, queues and recent requests of one shard. The crate's page has an example.
 ///
-/// - Tokens and waiter numbers rise and are never reused. A lease is named by the token of the grant that began it.
-/// - The grants of a name are compatible with each other. Only the head of a queue is ever granted, and after each
-///   command no head could be.
-/// - A session is either known here or remembered as ended, never both; so no waiter's session is remembered as ended.
-/// - Places in slabs and hash order decide nothing that can be seen from outside.
+/// - Tokens and waiter numbers rise and are never reused. A lease is named by the token of the
+///   grant that began it.
+/// - The grants of one name are compatible with each other.
+/// - Only the head of a queue is ever granted. After each command, no head of a queue could be
+///   granted.
+/// - A session is either known on this shard or remembered as ended, never both. So no waiter's
+///   session is remembered as ended.
+/// - Places in slabs and hash order decide nothing that is visible from outside, because they
+///   differ between replicas.
 #[derive(Debug)]
 pub struct LockTable {
     locks: Slab<LockRow>,
@@ -54,15 +63,16 @@ pub struct LockTable {
     ended_grants: Ring<EndedGrant>,
     ended_sessions: Ring<EndedSession>,
 
-    /// Name to lock.
+    /// Finds a lock by its name.
     names: Index,
-    /// Token to grant, in force or ended.
+    /// Finds a grant by its token, in force or ended.
     tokens: Tokens,
-    /// Request id to waiter or grant, in force or ended. A grant is named by its token for as long as that has a short name.
+    /// Finds a waiter or a grant, in force or ended, by its request id. The entry of a grant is its
+    /// token's short name for as long as the token has one (see [`Tokens`]).
     requests: Index,
-    /// Session id to session, known or ended.
+    /// Finds a session by its id, known or ended.
     session_ids: Index,
-    /// Lease to session.
+    /// Finds a session by its lease.
     session_leases: Index,
 
     texts: Texts,
@@ -70,17 +80,17 @@ pub struct LockTable {
     last_token: u64,
     last_waiter: u64,
     shard_ms: u64,
-    /// Locks with a grant; the others only have waiters.
+    /// Number of locks with a grant. The other locks only have waiters.
     held: u64,
-    /// Sessions with a lease.
+    /// Number of sessions with a lease.
     begun: u64,
     saved_header: Option<Header>,
-    /// Locks by name, while listings are asked for.
+    /// Locks sorted by name. Exists only while listings are asked for.
     order: Option<Box<Order>>,
 }
 
 impl LockTable {
-    /// An empty table.
+    /// Makes an empty table.
     pub fn new() -> Self {
         LockTable {
             locks: Slab::new(),
@@ -105,8 +115,11 @@ impl LockTable {
         }
     }
 
-    /// Applies one command of the log. `effects` is appended to. The command is within its limits
-    /// ([`validate`](crate::validate)), as every decoded one is.
+    /// Applies one command of the log, appends its side effects to `effects`, and returns its
+    /// answer.
+    ///
+    /// The command must be within its limits ([`validate`](crate::validate)), as every decoded one
+    /// is.
     pub fn apply(&mut self, stamp: Stamp, command: &Command<'_>, effects: &mut Effects) -> Outcome {
         debug_assert!(crate::validate(command).is_ok(), "{command:?} was never validated");
         self.shard_ms = self.shard_ms.max(stamp.shard_ms);
@@ -132,20 +145,22 @@ impl LockTable {
         }
     }
 
-    /// The holders of a name, oldest grant first, as of `at`: what is left of their leases follows from its shard time.
-    /// Reads all of them: see [`holders_page`](Self::holders_page).
+    /// The holders of a name, oldest grant first. `at` gives the shard time by which the rest of
+    /// each lease is computed.
+    ///
+    /// It reads every holder. For names with many, use [`holders_page`](Self::holders_page).
     pub fn holders(&self, name: &str, at: Stamp) -> Vec<Grant> {
         self.find_lock(name)
             .map(|lock| self.grants_of(lock).map(|grant| self.show(grant, at)).collect())
             .unwrap_or_default()
     }
 
-    /// How many wait for a name.
+    /// Number of waiters in the queue of a name.
     pub fn queue_len(&self, name: &str) -> u32 {
         self.find_lock(name).map_or(0, |lock| self.locks[lock].queue_len)
     }
 
-    /// All live leases, by id: for a new leader, which gives each what is left of it.
+    /// All leases in force, by id. A new leader needs them to give each lease the rest of its time.
     pub fn leases(&self) -> impl Iterator<Item = LiveLease> + '_ {
         let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
             Lease::Private { life, terms } => Some((LeaseId(grant.token.get()), life, terms)),
@@ -158,8 +173,8 @@ impl LockTable {
         leases.into_iter()
     }
 
-    /// All waiters (name, request id), longest waiting first: for a new leader, which gives each a while to be heard of
-    /// again.
+    /// All waiters as (name, request id), longest waiting first. A new leader needs them to give
+    /// each waiter time to report again.
     pub fn waiters(&self) -> impl Iterator<Item = (&str, RequestId)> + '_ {
         self.waiters.by_number().into_iter().map(|at| {
             let waiter = &self.waiters[at];
@@ -167,17 +182,17 @@ impl LockTable {
         })
     }
 
-    /// The highest token issued.
+    /// The highest token issued so far.
     pub fn last_token(&self) -> Token {
         Token(self.last_token)
     }
 
-    /// The last stamp's shard time: a new leader carries on from here.
+    /// Shard time of the last stamp. A new leader continues from here.
     pub fn shard_ms(&self) -> u64 {
         self.shard_ms
     }
 
-    /// For metrics. O(1).
+    /// Sizes of the table, for metrics. O(1).
     pub fn counts(&self) -> Counts {
         Counts {
             locks: self.held,
@@ -187,13 +202,13 @@ impl LockTable {
         }
     }
 
-    // ---- finding -------------------------------------------------------------------------------------------------
+    // ---- finding --------------------------------------------------------------------------------
 
     fn find_lock(&self, name: &str) -> Option<u32> {
         self.names.get(hash_str(name), |lock| &*self.locks[lock].name == name)
     }
 
-    /// A name comes into use. Whoever calls this adds a grant or a waiter to it.
+    /// Adds a lock for a name that comes into use. The caller adds a grant or a waiter to it.
     fn new_lock(&mut self, name: &str) -> u32 {
         let lock = self.locks.insert(LockRow::new(name));
         self.names.insert(hash_str(name), lock);
@@ -208,7 +223,7 @@ impl LockTable {
         Terms::new(ttl_ms, owner, self.texts.joined(owner, metadata, rows))
     }
 
-    /// What a request id stands for, unless it ended too long ago.
+    /// Finds the waiter or grant of a request id. A request that ended too long ago is not found.
     fn find_request(&self, request: RequestId) -> Option<Ref> {
         let found = self.requests.get(hash_request(request), |entry| match self.resolve(entry) {
             Ref::Waiting(waiter) => self.waiters[waiter].request == request,
@@ -218,7 +233,8 @@ impl LockTable {
         found.map(|entry| self.resolve(entry))
     }
 
-    /// What an entry of `requests` says, by way of the token if it names that.
+    /// The row that an entry of `requests` refers to. An entry that is a short name leads there by
+    /// way of its token.
     fn resolve(&self, entry: u32) -> Ref {
         match Ref::unpack(entry) {
             Ref::Recent(token) => Ref::unpack(self.tokens.by_name(token)),
@@ -226,7 +242,10 @@ impl LockTable {
         }
     }
 
-    /// Indexes a grant that is there, in force or ended, by token and request id.
+    /// Indexes a grant that is already stored, in force or ended, by token and request id.
+    ///
+    /// Storing a token may move others out of the window of recent tokens. These lose their short
+    /// names, so the callback replaces their entries in `requests`.
     fn index_grant(&mut self, token: u64, to: Ref) {
         let request = self.request_of(to);
         let (requests, grants, ended) = (&mut self.requests, &self.grants, &self.ended_grants);
@@ -242,7 +261,7 @@ impl LockTable {
         request_of(&self.grants, &self.ended_grants, grant)
     }
 
-    /// What a token stands for, unless it ended too long ago.
+    /// Finds the grant of a token. A grant that ended too long ago is not found.
     fn find_token(&self, token: u64) -> Option<Ref> {
         let found = self.tokens.get(token, |entry| match Ref::unpack(entry) {
             Ref::Live(grant) => self.grants[grant].token.get() == token,
@@ -255,7 +274,7 @@ impl LockTable {
         found.map(Ref::unpack)
     }
 
-    /// The grant of that name and token, if it is in force.
+    /// Finds the grant in force of this name and token.
     fn find_grant(&self, name: &str, token: Token) -> Option<u32> {
         match self.find_token(token.0)? {
             Ref::Live(grant) => (&*self.locks[self.grants[grant].lock].name == name).then_some(grant),
@@ -263,7 +282,8 @@ impl LockTable {
         }
     }
 
-    /// What a session id stands for, unless it ended too long ago.
+    /// Finds the session of this id, known or ended. A session that ended too long ago is not
+    /// found.
     fn find_session(&self, id: &str) -> Option<Ref> {
         let found = self.session_ids.get(hash_str(id), |entry| match Ref::unpack(entry) {
             Ref::Live(session) => &*self.sessions[session].id == id,
@@ -284,13 +304,14 @@ impl LockTable {
         self.shard_ms < ended_ms.saturating_add(REQUEST_MEMORY_MS)
     }
 
-    // ---- showing -------------------------------------------------------------------------------------------------
+    // ---- showing --------------------------------------------------------------------------------
 
     fn grants_of(&self, lock: u32) -> impl Iterator<Item = u32> {
         self.locks[lock].grants.walk(&self.grants, |grant| grant.links)
     }
 
-    /// Session id (or none), lease, its life and terms, and the renewals it had before this grant.
+    /// Session id (empty for none), lease, life and terms of a grant's lease, and the number of
+    /// renewals that it had before this grant.
     fn lease_of<'a>(&'a self, row: &'a GrantRow) -> (&'a str, LeaseId, &'a Life, &'a Terms, u64) {
         match &row.lease {
             Lease::Private { life, terms } => ("", LeaseId(row.token.get()), life, terms, 0),
@@ -302,7 +323,7 @@ impl LockTable {
         }
     }
 
-    /// The answer to an acquire that holds.
+    /// The answer to an acquire of a lock that the request itself holds.
     fn granted(&self, grant: u32, at: Stamp, effects: &Effects) -> Outcome {
         if effects.unheard { Outcome::Unheard } else { Outcome::Granted(self.show(grant, at)) }
     }
@@ -330,13 +351,14 @@ impl LockTable {
         }
     }
 
-    /// The oldest holder's token, for those who are not holders; 0 if the name is free.
+    /// Token of the oldest holder, for the answer to a caller that does not hold the name. 0 if the
+    /// name is free.
     fn current(&self, name: &str) -> Token {
         let first = self.find_lock(name).map_or(NONE, |lock| self.locks[lock].grants.first);
         Token(self.grants.get(first).map_or(0, |grant| grant.token.get()))
     }
 
-    /// The answer to those who will not wait.
+    /// The answer to a caller that does not hold the lock and does not wait.
     fn held_by_another(&self, name: &str) -> Outcome {
         match self.find_lock(name).and_then(|lock| self.grants_of(lock).next()) {
             Some(grant) => {

@@ -1,18 +1,21 @@
-//! Locks in the order of their names, for listings.
+//! Locks sorted by name, for listings.
 //!
-//! It exists only while listings are asked for, because to keep it costs each new name some comparisons. It is built a slice of
-//! places at a time: meanwhile it has the locks of the places below `scanned`, and what comes and goes there keeps it so. It
-//! holds places only: names are read where they stand.
+//! The order exists only while listings are asked for, because keeping it costs some comparisons
+//! for each new name. It is built a slice of places at a time. Meanwhile it holds the locks at
+//! places below `scanned`, and locks that come or go there are added or removed at once. It stores
+//! places only; a name is read from its row.
 
 use super::rows::LockRow;
 use super::slab::Slab;
 
-/// Places of a block at most.
+/// Most places in one block.
 const BLOCK: usize = 512;
-/// All places are scanned.
+/// Value of `scanned` once all places are scanned.
 const ALL: u32 = u32::MAX;
 
-/// - The places in all blocks together, and within each, rise by name. No block is empty.
+/// Places sorted by the names of their locks, in blocks.
+///
+/// - Within a block, and from each block to the next, places rise by name. No block is empty.
 /// - Exactly the locks at places below `scanned` are in it.
 #[derive(Debug)]
 pub(super) struct Order {
@@ -41,14 +44,14 @@ impl Order {
         self.scanned += 1;
     }
 
-    /// A lock has come.
+    /// Takes in a new lock, if the scan is past its place.
     pub(super) fn insert(&mut self, at: u32, locks: &Slab<LockRow>) {
         if at < self.scanned {
             self.put(at, locks);
         }
     }
 
-    /// A lock is about to go.
+    /// Takes out a lock. Its row must still be there.
     pub(super) fn remove(&mut self, at: u32, locks: &Slab<LockRow>) {
         if at >= self.scanned {
             return;
@@ -60,7 +63,7 @@ impl Order {
         }
     }
 
-    /// The locks from this name on, by name.
+    /// The locks from this name on, sorted by name.
     pub(super) fn from(&self, name: &str, locks: &Slab<LockRow>) -> impl Iterator<Item = u32> {
         let (block, nth) = self.seek(name, locks);
         self.blocks[block..].iter().flatten().skip(nth).copied()
@@ -82,7 +85,7 @@ impl Order {
         }
     }
 
-    /// Where the first lock of this name or a later one stands: block and place in it.
+    /// Block, and place in the block, of the first lock with this name or a later one.
     fn seek(&self, name: &str, locks: &Slab<LockRow>) -> (usize, usize) {
         let before = |at: &u32| *locks[*at].name < *name;
         let block = self.blocks.partition_point(|places| places.last().is_some_and(before));

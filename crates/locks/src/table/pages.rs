@@ -1,52 +1,86 @@
 //! Answers of many rows, a page at a time.
 //!
-//! A table may hold a million names, and a name fifty thousand holders; a read that took them all in one go would stop the shard for
-//! as long. So each read says how many rows it may still touch, and goes on from where it stopped. It knows nothing of who asks, nor
-//! of when a read goes on.
+//! A table may hold a million names, and a name fifty thousand holders. A read of all of them in
+//! one go would stop the shard for that long. So each read comes with a budget of rows that it may
+//! touch, and continues later from where it stopped.
+//!
+//! This module knows nothing of the callers of reads, nor of when a read continues.
 
 use super::LockTable;
 use super::order::Order;
 use super::slab::NONE;
 use crate::types::*;
 
-/// What to take a name into the order of names costs, in rows that are shown: some twenty names are compared.
+/// Cost of taking one name into the order, in rows shown: about twenty names are compared.
 const SCAN_ROWS: usize = 4;
 
-/// All rows that a read may touch are touched, and it has not found where its page begins. It is to be asked again, with this.
+/// The answer of a read whose budget is used up before it found the beginning of its page. Pass it
+/// to the next call, which continues from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paused {
     /// Holders up to this token are before the page.
     pub seen: Token,
 }
 
-/// Holders of one name.
+/// A page of the holders of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HoldersPage {
-    /// By token.
+    /// The holders on this page, by token.
     pub holders: Vec<Grant>,
-    /// Of the name, on this page or not.
+    /// Number of all holders of the name, on this page or not.
     pub count: u32,
-    /// There are holders with higher tokens than the last on this page.
+    /// Whether there are holders with higher tokens than the last on this page.
     pub more: bool,
 }
 
-/// Grants of names with one prefix.
+/// A page of the grants whose names start with one prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
-    /// By name, then token.
+    /// The grants on this page, by name and then token.
     pub grants: Vec<Grant>,
-    /// The next page begins after this name and token; `None`: this is the last.
+    /// The next page begins after this name and token. `None` if this page is the last.
     pub next: Option<(String, Token)>,
 }
 
 impl LockTable {
-    /// Holders with tokens above `after`, oldest first, at most `limit`, as of `at`.
+    /// The holders with tokens above `after`, oldest first, at most `limit`. `at` gives the shard
+    /// time by which the rest of each lease is computed.
     ///
-    /// `rows` is lowered by the rows touched; more than that are touched only by what is shown.
+    /// `rows` is the budget, and is lowered by the number of rows touched. Only rows that are shown
+    /// may exceed it.
+    ///
+    /// ```
+    /// use palisade_locks::{Command, Effects, LockTable, Mode, Paused, RequestId, Stamp, Token};
+    ///
+    /// let (mut table, mut effects, at) = (LockTable::new(), Effects::default(), Stamp::default());
+    /// for id in 1..=5 {
+    ///     let acquire = Command::Acquire {
+    ///         request_id: RequestId(id),
+    ///         name: "orders/42",
+    ///         owner: "ann",
+    ///         ttl_ms: 30_000,
+    ///         mode: Mode::Shared,
+    ///         wait: false,
+    ///         session: "",
+    ///         metadata: "",
+    ///         claim_ttl_ms: 0,
+    ///     };
+    ///     table.apply(at, &acquire, &mut effects);
+    /// }
+    ///
+    /// let (start, mut rows) = (Paused::default(), 100);
+    /// let first = table.holders_page("orders/42", Token(0), start, 3, at, &mut rows).unwrap();
+    /// assert_eq!((first.holders.len(), first.count, first.more, rows), (3, 5, true, 97));
+    ///
+    /// let last = first.holders[2].token;
+    /// let second = table.holders_page("orders/42", last, start, 3, at, &mut rows).unwrap();
+    /// assert_eq!((second.holders.len(), second.more), (2, false));
+    /// ```
     ///
     /// # Errors
-    /// [`Paused`] where `after` has ended, so that the page's begin is to be looked for, and `rows` did not suffice for that. Each time
-    /// it gets further, as long as the holder that it names goes on to hold.
+    /// [`Paused`] if the grant of `after` has ended, so that the beginning of the page must be
+    /// searched, and `rows` did not suffice for the search. Each further call gets further, as long
+    /// as the holder that [`Paused`] names is still a holder.
     pub fn holders_page(
         &self,
         name: &str,
@@ -67,7 +101,8 @@ impl LockTable {
         Ok(HoldersPage { holders, count: self.locks[lock].holders, more: grant != NONE })
     }
 
-    /// The newest holders, newest first, at most `limit`, as of `at`.
+    /// The newest holders, newest first, at most `limit`. `at` gives the shard time by which the
+    /// rest of each lease is computed.
     pub fn newest_holders(&self, name: &str, limit: usize, at: Stamp) -> Vec<Grant> {
         let Some(lock) = self.find_lock(name) else { return Vec::new() };
         let mut grant = self.locks[lock].grants.last;
@@ -79,14 +114,17 @@ impl LockTable {
         holders
     }
 
-    /// Grants of names that start with `prefix`, by name then token, after the name and token of `after`, at most `limit`,
-    /// as of `at`.
+    /// The grants of names that start with `prefix`, by name and then token, after the name and
+    /// token of `after`, at most `limit`. `at` gives the shard time by which the rest of each lease
+    /// is computed.
     ///
-    /// The first listing puts all names in order, a part with each call; the order is kept until
-    /// [`forget_order`](Self::forget_order). A grant that is in force from the first page to the last is on exactly one of them.
+    /// The first listing sorts all names, a part of them with each call. The order is kept until
+    /// [`forget_order`](Self::forget_order). A grant that is in force from the first page to the
+    /// last is on exactly one of them.
     ///
     /// # Errors
-    /// [`Paused`] where `rows`, which is lowered by the rows touched, did not suffice to find where the page begins.
+    /// [`Paused`] if `rows`, which is lowered by the number of rows touched, did not suffice to
+    /// find the beginning of the page.
     pub fn list_page(
         &mut self,
         prefix: &str,
@@ -96,7 +134,8 @@ impl LockTable {
         at: Stamp,
         rows: &mut usize,
     ) -> Result<ListPage, Paused> {
-        // A page has at least half of the rows for itself, or it would be cut short for the sake of the order.
+        // At least half of the budget is for the page. Otherwise sorting names would cut the page
+        // short.
         let least = *rows / 2;
         self.order_some(rows);
         let order = self.order.as_deref().filter(|order| order.is_complete() && *rows >= least);
@@ -109,7 +148,8 @@ impl LockTable {
                 break;
             }
             let mut grant = match after {
-                // The first one, so nothing is on the page yet if this pauses.
+                // This is the first name of the page, so the page is still empty if the search
+                // pauses.
                 Some((name, token)) if *name == *row.name => self.grant_after(lock, token, paused, rows)?,
                 _ => row.grants.first,
             };
@@ -124,7 +164,7 @@ impl LockTable {
             }
             *rows = rows.saturating_sub(1);
             if *rows == 0 {
-                // A short page: whoever asks goes on after it.
+                // The page is short, and the caller continues after it.
                 return Ok(ListPage { grants, next: Some((row.name.to_string(), Token(TOKEN_MAX))) });
             }
         }
@@ -136,7 +176,7 @@ impl LockTable {
         self.order.is_some()
     }
 
-    /// Names are not kept in order any more. Costs nothing if they were not.
+    /// Drops the order of names. Costs nothing if there is none.
     pub fn forget_order(&mut self) {
         self.order = None;
     }
@@ -149,7 +189,7 @@ impl LockTable {
         }
     }
 
-    /// The place of the lock's first grant with a token above `after`; [`NONE`]: it has none.
+    /// The place of the lock's first grant with a token above `after`; [`NONE`] if there is none.
     fn grant_after(&self, lock: u32, after: Token, paused: Paused, rows: &mut usize) -> Result<u32, Paused> {
         let ends = self.locks[lock].grants;
         if after == Token(0) {
@@ -161,7 +201,7 @@ impl LockTable {
         if self.grants.get(ends.last).is_none_or(|last| last.token.get() <= after.0) {
             return Ok(NONE);
         }
-        // It has ended: only a walk tells which are the next.
+        // The grant of `after` has ended, so only a walk finds the next one.
         let mut at = self.grant_on(lock, paused.seen).unwrap_or(ends.first);
         while let Some(row) = self.grants.get(at) {
             if row.token.get() > after.0 {

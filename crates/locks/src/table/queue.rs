@@ -1,7 +1,16 @@
-//! Waiting: first come, first granted.
+//! Queues: first come, first granted.
 //!
-//! Only the head of a queue can be granted, so nobody overtakes. It knows nothing of time but how long a waiter has
-//! waited: who waits too long is cancelled from outside.
+//! Only the head of a queue is ever granted, and a new acquire is granted at once only if the queue
+//! is empty. Otherwise waiters starve:
+//!
+//! 1. A name is held in shared mode. An exclusive acquire queues.
+//! 2. Another shared acquire arrives. It is compatible with the holders, but it goes behind the
+//!    exclusive one.
+//! 3. If it were granted at once, a steady stream of shared holders would keep the exclusive waiter
+//!    in the queue for ever.
+//!
+//! This module knows nothing of time, except how long a waiter has waited. A waiter that waits too
+//! long is cancelled from outside.
 
 use super::LockTable;
 use super::acquire::Claim;
@@ -13,7 +22,7 @@ use crate::planted::{self, Bug};
 use crate::types::*;
 
 impl LockTable {
-    /// Puts a waiter, newer than all others, at the end of its lock's queue.
+    /// Puts a waiter that is newer than all others at the end of its lock's queue.
     pub(super) fn enqueue(&mut self, row: WaiterRow) {
         let (request, lock, session) = (row.request, row.lock, row.session);
         let waiter = self.waiters.insert(row);
@@ -25,7 +34,8 @@ impl LockTable {
         self.requests.insert(hash_request(request), Ref::Waiting(waiter).pack());
     }
 
-    /// Takes a waiter out of its queue. Its lock and session may be left without purpose: the caller sees to them.
+    /// Takes a waiter out of its queue. This may leave its lock or session without any use, which
+    /// the caller must check.
     pub(super) fn unqueue(&mut self, waiter: u32) -> WaiterRow {
         let &WaiterRow { request, lock, session, .. } = &self.waiters[waiter];
         self.requests.remove(hash_request(request), Ref::Waiting(waiter).pack());
@@ -37,7 +47,7 @@ impl LockTable {
         self.waiters.remove(waiter)
     }
 
-    /// A waiter leaves without a grant. The caller settles its lock.
+    /// Takes a waiter out of its queue without a grant. The caller settles its lock.
     pub(super) fn drop_waiter(&mut self, waiter: u32, why: DropReason, effects: &mut Effects) {
         let row = self.unqueue(waiter);
         effects.dropped.push((row.request, why));
@@ -67,11 +77,11 @@ impl LockTable {
                 self.settle(at, lock, effects);
                 Outcome::Cancelled
             }
-            // Too late: the caller holds it, and must know.
+            // The cancel came too late: the caller holds the lock and must know it.
             Some(Ref::Live(grant)) if &*self.locks[self.grants[grant].lock].name == name => {
                 self.granted(grant, at, effects)
             }
-            // The cancel may have overtaken its acquire.
+            // The cancel may have overtaken its acquire: see [`bury`](Self::bury).
             None if given_up => {
                 self.bury(request, name, at.shard_ms);
                 Outcome::NotWaiting
@@ -80,11 +90,13 @@ impl LockTable {
         }
     }
 
-    /// Hands a lock to as many heads of its queue as fit, and drops it if nobody is left. To be called whenever a grant or
-    /// a waiter has gone; harmless if the lock is gone already.
+    /// Grants the lock to as many heads of its queue as fit, and removes the lock if no grant and
+    /// no waiter is left.
+    ///
+    /// Call it whenever a grant or a waiter has gone. It is harmless if the lock is gone already.
     pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
-            // planted: who came last is served first
+            // planted: the last waiter to come is served first
             let head = if planted::is(Bug::LastComeFirstServed) { row.queue.last } else { row.queue.first };
             let Some(waiter) = self.waiters.get(head) else {
                 if row.grants.is_empty() {

@@ -1,8 +1,11 @@
-//! What ended not long ago, in the order in which it ended.
+//! Grants and sessions that ended a short time ago, in the order of their ends.
 //!
-//! A [`Ring`] gives each item the next number, keeps items in blocks, and drops them from the front. Its durable form is one
-//! record per block, so a shard that ends grants all the time writes few records, and none for items that came and went
-//! between two checkpoints. It knows nothing of when an item is to be forgotten, nor of who looks it up.
+//! A [`Ring`] numbers its items one by one, keeps them in blocks, and drops them from the front.
+//! Its durable form is one record per block. So a shard that ends grants all the time writes few
+//! records, and none for items that came and went between two checkpoints.
+//!
+//! This module knows nothing of when an item is to be forgotten, nor of the indexes that refer to
+//! it.
 
 use super::index::Ref;
 use crate::codec::{Reader, Result, put_end, put_request, put_str, put_varint};
@@ -11,25 +14,28 @@ use crate::hash::{hash_bytes, hash_str};
 use crate::types::{EndKind, RequestId};
 use std::collections::VecDeque;
 
-/// Items per block, and so per durable record. Frozen: records depend on it.
+/// Items per block, and so per durable record. Frozen, because records depend on it.
 const BLOCK: u64 = 128;
-/// Of a block's record: that of all records (see `records.rs`).
+/// Version of a block's record: the version of all records (see `records.rs`).
 const VERSION: u8 = 2;
 
-/// Something that ended. The default fills places that are never read.
+/// An item that ended. The default value fills places that are never read.
 pub(super) trait Ended: Default {
     fn encode(&self, into: &mut Vec<u8>);
     fn decode(r: &mut Reader<'_>) -> Result<Self>;
-    /// Of this item under its number. It covers all that is encoded, in a form that is quicker to make.
+    /// The hash of the item under its number. It covers all encoded fields, but in a form that is
+    /// faster to make than the encoding.
     fn hash(&self, number: u64) -> u64;
 }
 
-/// A grant that ended; or, without a token, a request that was given up before it was granted.
+/// A grant that ended; or, without a token, the tombstone of a request that was given up before it
+/// was granted.
 #[derive(Debug)]
 pub(super) struct EndedGrant {
     pub(super) token: u64,
     pub(super) ended_ms: u64,
-    /// Of the resource. A hash is enough: the token or request id has matched already, and is unique.
+    /// Hash of the resource name. A hash is enough, because the token or request id has matched
+    /// already and is unique.
     pub(super) name_hash: u64,
     request: [u64; 2],
     pub(super) end: EndKind,
@@ -40,7 +46,7 @@ impl EndedGrant {
         EndedGrant { token, ended_ms, name_hash, request: [request.0 as u64, (request.0 >> 64) as u64], end }
     }
 
-    /// The mark of a cancelled request: no copy of it may be granted any more.
+    /// The mark of a request that was given up. No copy of it may be granted any more.
     pub(super) fn tombstone(request: RequestId, name_hash: u64, ended_ms: u64) -> Self {
         EndedGrant::new(request, 0, name_hash, EndKind::Released, ended_ms)
     }
@@ -88,7 +94,7 @@ impl Ended for EndedGrant {
     }
 }
 
-/// A session that was closed or expired.
+/// A session that was closed or whose lease ran out.
 #[derive(Debug, Default)]
 pub(super) struct EndedSession {
     pub(super) id: Box<str>,
@@ -112,11 +118,21 @@ impl Ended for EndedSession {
 
 /// Items numbered from 0 in the order of their arrival.
 ///
-/// - `first..next` are the items; all are in `blocks`, where item `n` is in block `n / BLOCK` at `n % BLOCK`.
-/// - The front of `blocks` holds `first` (or nothing if there are no items); blocks are consecutive.
-/// - Durable records hold the blocks of `saved`, complete up to its end.
-/// - `sums` has the sum of item hashes of the first so many blocks, all of them full; `total` is their sum. A block that is full never
-///   changes, so each is hashed once, however many of its items were dropped since.
+/// - The items are `first..next`. Item `n` is in block `n / BLOCK` at `n % BLOCK`.
+/// - `blocks` is consecutive, and its front block holds `first`. It may be empty if there are no
+///   items.
+/// - Durable records hold the blocks of `saved`, complete up to the end of `saved`.
+/// - `sums` holds the sum of item hashes for each of the first blocks, all of them full. `total` is
+///   the sum of `sums`.
+/// - A full block never changes, so it is hashed once, however many of its items were dropped
+///   since.
+///
+/// ```text
+///  block 4                block 5               block 6
+/// [ x x x a b c ... ]    [ ... full ... ]      [ d e f
+///         ^ first                                    ^ next
+///   sums[0] counts the dropped x as well        no sum yet: hashed when it is full
+/// ```
 #[derive(Debug)]
 pub(super) struct Ring<T> {
     blocks: VecDeque<Vec<T>>,
@@ -136,26 +152,27 @@ impl<T: Ended> Ring<T> {
         (self.next - self.first) as usize
     }
 
-    /// Numbers of the items.
+    /// The numbers of the items.
     pub(super) fn span(&self) -> std::ops::Range<u64> {
         self.first..self.next
     }
 
-    /// Adds an item and names it, for [`get`](Self::get).
+    /// Adds an item. Returns its short name, for [`get`](Self::get).
     pub(super) fn push(&mut self, item: T) -> Ref {
         if self.next.is_multiple_of(BLOCK) {
             self.blocks.push_back(Vec::new());
         } else if self.blocks.is_empty() {
-            // The front of the first block was forgotten before the table was loaded; its places stay.
+            // The front of the first block was forgotten before the table was loaded, but its
+            // places stay.
             self.blocks.push_back(std::iter::repeat_with(T::default).take((self.next % BLOCK) as usize).collect());
         }
         let name = short(self.next);
-        self.blocks.back_mut().expect("a block was just seen to").push(item);
+        self.blocks.back_mut().expect("there is a block").push(item);
         self.next += 1;
         name
     }
 
-    /// The oldest item and its name.
+    /// The oldest item and its short name.
     pub(super) fn oldest(&self) -> Option<(Ref, &T)> {
         (self.first < self.next).then(|| (short(self.first), self.at(self.first)))
     }
@@ -170,16 +187,17 @@ impl<T: Ended> Ring<T> {
         }
     }
 
-    /// The sum of all items' hashes. Reads at most [`unhashed`](Self::unhashed) items.
+    /// The sum of all items' hashes. It reads at most [`unhashed`](Self::unhashed) items.
     pub(super) fn sum(&self) -> u64 {
         let hash = |number: u64| self.at(number).hash(number);
         let sum = |numbers: std::ops::Range<u64>| numbers.map(hash).fold(0, u64::wrapping_add);
-        // The first block's sum has items that were dropped since. They stand there until their block goes.
+        // The sum of the first block includes items that were dropped since. They stay in place
+        // until their whole block goes.
         let dropped = if self.sums.is_empty() { 0 } else { sum(self.first / BLOCK * BLOCK..self.first) };
         self.total.wrapping_sub(dropped).wrapping_add(sum(self.hashed_to().max(self.first)..self.next))
     }
 
-    /// How many items have to be read for [`sum`](Self::sum), about.
+    /// Number of items that [`sum`](Self::sum) has to read, approximately.
     pub(super) fn unhashed(&self) -> usize {
         (self.next.saturating_sub(self.hashed_to().max(self.first)) + BLOCK) as usize
     }
@@ -189,7 +207,7 @@ impl<T: Ended> Ring<T> {
         (self.first / BLOCK + self.sums.len() as u64) * BLOCK
     }
 
-    /// Hashes the full blocks that came since the last call.
+    /// Hashes the blocks that became full since the last call.
     pub(super) fn hash_blocks(&mut self) {
         while self.hashed_to() + BLOCK <= self.next {
             let from = self.hashed_to();
@@ -200,7 +218,7 @@ impl<T: Ended> Ring<T> {
         }
     }
 
-    /// By the name that it got.
+    /// The item with this short name.
     pub(super) fn get(&self, name: u32) -> &T {
         let offset = name.wrapping_sub(self.first as u32) & Ref::MASK;
         self.at(self.first + u64::from(offset))
@@ -215,12 +233,12 @@ impl<T: Ended> Ring<T> {
         self.span().map(|number| (number, self.at(number)))
     }
 
-    /// Numbers of the blocks that hold items.
+    /// The numbers of the blocks that hold items.
     pub(super) fn block_span(&self) -> std::ops::Range<u64> {
         blocks_with(&self.span())
     }
 
-    /// One block's record: the number of its first item, how many, and the items.
+    /// Encodes the record of one block: the number of its first item, the count, and the items.
     pub(super) fn encode_block(&self, block: u64, into: &mut Vec<u8>) {
         let items = (block * BLOCK).max(self.first)..((block + 1) * BLOCK).min(self.next);
         into.push(VERSION);
@@ -231,13 +249,13 @@ impl<T: Ended> Ring<T> {
         }
     }
 
-    /// How many records [`take_changes`](Self::take_changes) will name.
+    /// Number of records that [`take_changes`](Self::take_changes) will name.
     pub(super) fn changes(&self) -> usize {
         let (gone, changed) = self.differences();
         (gone.end.saturating_sub(gone.start) + changed.end.saturating_sub(changed.start)) as usize
     }
 
-    /// The block records to delete and those to write.
+    /// The block records to delete and those to write. All of them count as saved from now on.
     pub(super) fn take_changes(&mut self) -> (std::ops::Range<u64>, std::ops::Range<u64>) {
         let differences = self.differences();
         self.saved = self.span();
@@ -246,15 +264,18 @@ impl<T: Ended> Ring<T> {
     }
 
     fn differences(&self) -> (std::ops::Range<u64>, std::ops::Range<u64>) {
-        // A block whose items are all gone keeps its record until the next block begins.
+        // A block without items keeps its record until the next block begins.
         let saved = self.saved.start / BLOCK..self.saved.end.div_ceil(BLOCK);
         let gone = saved.start..saved.end.min(self.first / BLOCK).max(saved.start);
-        // Items since the last checkpoint start at `saved.end`; what stands before them in their block is written again.
+        // Items since the last checkpoint start at `saved.end`. The items before them in the same
+        // block are written again.
         let new = self.saved.end.max(self.first)..self.next;
         (gone, blocks_with(&new))
     }
 
-    /// Starts from what a header says. [`load_block`](Self::load_block) fills it.
+    /// Starts an empty ring at the span from a header. [`load_block`](Self::load_block) fills it.
+    ///
+    /// `max` bounds the number of items, because the header is unchecked input.
     pub(super) fn load(&mut self, span: std::ops::Range<u64>, max: usize) -> Result<()> {
         if span.start > span.end || span.end - span.start > max as u64 {
             return Err(DecodeError("an impossible span of recent memory"));
@@ -263,7 +284,8 @@ impl<T: Ended> Ring<T> {
         Ok(())
     }
 
-    /// Reads one record. Items below the first were forgotten since it was written. Returns the items' names.
+    /// Decodes one record and returns the short names of its items. Items below `first` were
+    /// forgotten since the record was written, and are skipped.
     pub(super) fn load_block(&mut self, block: u64, r: &mut Reader<'_>) -> Result<Vec<Ref>> {
         let (start, count) = (r.varint()?, r.varint()?);
         let end = start.checked_add(count).ok_or(DecodeError("an impossible block of recent memory"))?;
@@ -284,7 +306,7 @@ impl<T: Ended> Ring<T> {
         Ok(names)
     }
 
-    /// All that was loaded stands in durable records.
+    /// Notes that durable records hold all loaded items.
     pub(super) fn mark_saved(&mut self) {
         self.saved = self.span();
         self.hash_blocks();
@@ -303,7 +325,7 @@ fn short(number: u64) -> Ref {
     Ref::Ended(number as u32 & Ref::MASK)
 }
 
-/// The blocks that these items are in.
+/// The numbers of the blocks that hold these items.
 fn blocks_with(items: &std::ops::Range<u64>) -> std::ops::Range<u64> {
     if items.is_empty() { 0..0 } else { items.start / BLOCK..items.end.div_ceil(BLOCK) }
 }

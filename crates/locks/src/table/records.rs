@@ -1,9 +1,13 @@
-//! The records that a table is made of, and their bytes.
+//! The records that a table consists of, and their bytes.
 //!
-//! They are canonical: equal tables have equal records, whatever their history, so places and other accidents of layout
-//! have no part in them. Each has a key of a kind byte and a number that is never reused, and a value that begins with a
-//! version. Kinds, and versions within a kind, are retired, never reused. Reading promises never to panic and to refuse what
-//! no table can have written. It knows nothing of which records are to be written when.
+//! Records are canonical: equal tables have equal records, whatever their history. So places in
+//! slabs and other accidents of memory layout have no part in them.
+//!
+//! A record has a key and a value. The key is a kind byte and a number that is never reused. The
+//! value begins with a version. Kinds, and versions of a kind, may be retired but are never reused.
+//!
+//! Reading never panics, and refuses records that no table can have written. This module knows
+//! nothing of which records are written, and when.
 
 use super::index::Ref;
 use super::rows::{Broken, GrantRow, Lease, Life, Terms, WaiterRow};
@@ -21,7 +25,8 @@ use crate::types::*;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-/// The first byte of each key. Records are read by rising key, so each kind may refer to those before it.
+/// The first byte of each key. Records are read by rising key, so a record may refer to kinds
+/// before its own.
 pub(super) mod kind {
     pub(in super::super) const HEADER: u8 = 1;
     pub(in super::super) const SESSION: u8 = 2;
@@ -31,12 +36,16 @@ pub(super) mod kind {
     pub(in super::super) const ENDED_SESSIONS: u8 = 6;
 }
 
-/// Of all kinds. 2: leases have the shard time of their renewal in place of the wall time, and what is unclaimed or broken of
-/// them; a remembered request without a token was given up. 1 can still be read.
+/// Version of all kinds. Version 1 can still be read. Version 2 changed this:
+///
+/// - A lease has the shard time of its last renewal instead of the wall time.
+/// - A lease has its claim TTL, and a session its broken grants.
+/// - A remembered request without a token is a tombstone.
 const VERSION: u8 = 2;
 const PRIVATE: u8 = 0;
 const OF_SESSION: u8 = 1;
-/// Counters beyond this are not believed, so that counting on cannot overflow.
+/// Highest believable counter. A record with a higher one is refused, so that counting on cannot
+/// overflow.
 const COUNTER_MAX: u64 = 1 << 62;
 
 pub(super) type Key = [u8; 9];
@@ -47,7 +56,7 @@ pub(super) fn key(kind: u8, number: u64) -> Key {
     key
 }
 
-/// The counters of a table.
+/// The counters of a table. They are one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     last_token: u64,
@@ -141,12 +150,12 @@ impl LockTable {
     }
 }
 
-/// Puts a table together out of its records, which come by rising key.
+/// Builds a table from its records, which come by rising key.
 pub(super) struct Loader {
     table: LockTable,
     header: Option<Header>,
     last_key: Option<Key>,
-    /// Of the record at hand.
+    /// Version of the record that is being read.
     version: u8,
 }
 
@@ -181,7 +190,8 @@ impl Loader {
         r.end()
     }
 
-    /// The table, in which everything counts as changed since the last checkpoint. No records at all make an empty table.
+    /// Returns the table. All of it counts as changed since the last checkpoint. No records at all
+    /// make an empty table.
     pub(super) fn finish(self) -> Result<LockTable> {
         let expected = self.header.unwrap_or_else(|| LockTable::new().header());
         if self.table.header() != expected {
@@ -307,7 +317,8 @@ impl Loader {
             if !is_tombstone {
                 self.token(token)?;
             }
-            // An id may have been taken up again after it was forgotten, but a token comes once.
+            // A request id may have been used again after it was forgotten, but a token is unique
+            // for ever.
             let known = |entry| match Ref::unpack(entry) {
                 Ref::Live(grant) => self.table.grants[grant].token.get() == token,
                 Ref::Ended(other) => self.table.ended_grants.get(other).token == token,
@@ -366,8 +377,10 @@ impl Loader {
         let claim_ttl_ms = self.claim_ttl(r)?;
         let (renewal_seq, renewed_ms) = (counter(r)?, r.varint()?);
         let renewed_ms = match self.version {
-            // It was a wall time then. As good as new, so that nothing ends early. Checkpoints of other replicas stand elsewhere, so
-            // that their leases may differ, and the state hashes, until each lease is renewed or has ended.
+            // Version 1 kept a wall time here. Such a lease starts anew, so that nothing ends
+            // early. Checkpoints of other replicas are at other indexes, so their leases may
+            // differ, and with them the state hashes, until each of these leases is renewed or
+            // ends.
             1 => self.table.shard_ms,
             _ if renewed_ms > self.table.shard_ms => return Err(DecodeError("a lease that is ahead of its table")),
             _ => renewed_ms,

@@ -1,6 +1,7 @@
 //! The rows of the table: one per name in use, grant, waiter and session.
 //!
-//! Laid out to be small: a million held locks are the common case. They know nothing of how they come and go.
+//! They are laid out to be small, because a million held locks are the common case. They know
+//! nothing of how rows come and go.
 
 use super::chain::{Ends, Links};
 use super::slab::{Durable, NONE};
@@ -9,18 +10,19 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-/// A name in use: it has a grant or a waiter. No record of its own: it follows from those of its grants and waiters.
+/// A name in use: it has a grant or a waiter. It has no record of its own, because it follows from
+/// the records of its grants and waiters.
 #[derive(Debug)]
 pub(super) struct LockRow {
     pub(super) name: Box<str>,
-    /// By token.
+    /// The grants of the name, by token.
     pub(super) grants: Ends,
-    /// First come, first in line.
+    /// The waiters of the name, first come first.
     pub(super) queue: Ends,
     pub(super) queue_len: u32,
-    /// Grants.
+    /// Number of its grants.
     pub(super) holders: u32,
-    /// Sum over its grants.
+    /// Sum of the permits of its grants.
     pub(super) permits_used: u32,
 }
 
@@ -37,43 +39,45 @@ impl LockRow {
     }
 }
 
-/// What a lease is given when it begins. Owner and metadata share an allocation, with each other and with rows of the same.
+/// The terms of a lease, fixed when it begins. Owner and metadata share one allocation, with each
+/// other and with rows of equal texts.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     joined: Arc<str>,
     pub(super) ttl_ms: u32,
     owner_len: u16,
-    /// Of a lease: its TTL until it is claimed; of a waiter: what the lease is to begin with. 0: none. Shorter than `ttl_ms`.
+    /// Claim TTL in milliseconds, or 0 for none. For a lease: its TTL until it is claimed. For a
+    /// waiter: the claim TTL of its later lease. Shorter than `ttl_ms`.
     claim_ms: u16,
 }
 
 const _: () = assert!(*CLAIM_TTL_MS.end() <= u16::MAX as u32);
 
 impl Terms {
-    /// `joined` is owner and metadata.
+    /// Makes terms without a claim TTL. `joined` is the owner followed by the metadata.
     pub(super) fn new(ttl_ms: u32, owner: &str, joined: Arc<str>) -> Self {
-        debug_assert!(joined.starts_with(owner), "{joined:?} is not of {owner:?}");
+        debug_assert!(joined.starts_with(owner), "{joined:?} does not begin with {owner:?}");
         let owner_len = u16::try_from(owner.len()).expect("owners are validated to be short");
         Terms { joined, ttl_ms, owner_len, claim_ms: 0 }
     }
 
-    /// To be claimed within this, unless that is 0 or no shorter than the TTL.
+    /// Sets a claim TTL, unless it is 0 or no shorter than the TTL.
     pub(super) fn with_claim(self, claim_ttl_ms: u32) -> Self {
         let claim_ms = if claim_ttl_ms < self.ttl_ms { u16::try_from(claim_ttl_ms).unwrap_or(0) } else { 0 };
         Terms { claim_ms, ..self }
     }
 
-    /// From now on the lease has its full TTL with each renewal.
+    /// Claims the lease: from its next renewal on it has its full TTL.
     pub(super) fn claim(&mut self) {
         self.claim_ms = 0;
     }
 
-    /// 0: it is claimed.
+    /// The claim TTL while the lease is unclaimed; 0 once it is claimed.
     pub(super) fn claim_ms(&self) -> u32 {
         self.claim_ms.into()
     }
 
-    /// The TTL from the last renewal, or the beginning.
+    /// The TTL that counts from the beginning or the last renewal.
     pub(super) fn ttl_now_ms(&self) -> u32 {
         if self.claim_ms == 0 { self.ttl_ms } else { self.claim_ms.into() }
     }
@@ -87,12 +91,13 @@ impl Terms {
     }
 }
 
-/// What a renewal changes.
+/// The part of a lease that a renewal changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Life {
-    /// Counts renewals, and so names the lease's lives.
+    /// Number of renewals. It names the stretch of the lease's life since the last one.
     pub(super) renewal_seq: u64,
-    /// Shard time of the last renewal, or the start: what the table's clock was then, which a late stamp does not set back.
+    /// Shard time of the beginning or the last renewal, by the clock of the table. A late stamp
+    /// does not set that clock back.
     pub(super) renewed_ms: u64,
 }
 
@@ -106,7 +111,7 @@ impl Life {
         self.renewed_ms = shard_ms;
     }
 
-    /// What is left at this shard time.
+    /// Rest of the lease at this shard time, in milliseconds.
     pub(super) fn rest_ms(&self, terms: &Terms, shard_ms: u64) -> u32 {
         let age_ms = u32::try_from(shard_ms.saturating_sub(self.renewed_ms)).unwrap_or(u32::MAX);
         terms.ttl_now_ms().saturating_sub(age_ms)
@@ -122,7 +127,7 @@ impl Life {
     }
 }
 
-/// The grants of one session's life that were ended by breaks.
+/// The grants of one life of a session that a break has ended.
 ///
 /// - `tokens` holds the last of them, at most [`BROKEN_MEMORY_MAX`], oldest first.
 #[derive(Debug, Default)]
@@ -140,8 +145,11 @@ impl Broken {
         self.count += 1;
     }
 
-    /// Those after the first `seen`, as far as they are remembered, and whether some are not. A caller that claims to have seen
-    /// more than there were is told that it is in doubt.
+    /// The tokens after the first `seen` ones, as far as they are remembered, and whether the
+    /// caller must doubt that they are all.
+    ///
+    /// The caller must doubt if some are forgotten, or if it claims to have seen more than there
+    /// were.
     pub(super) fn since(&self, seen: u64) -> (Vec<Token>, bool) {
         let unseen = self.count.saturating_sub(seen);
         let told = self.tokens.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
@@ -150,22 +158,22 @@ impl Broken {
     }
 }
 
-/// What keeps a grant alive.
+/// The lease that keeps a grant alive.
 #[derive(Debug)]
 pub(super) enum Lease {
-    /// Its own lease, named by its token; ends with it.
+    /// The grant's own lease. It is named by the grant's token and ends with the grant.
     Private { life: Life, terms: Terms },
-    /// A session's.
+    /// The lease of a session.
     Session {
         session: u32,
-        /// Among the session's grants.
+        /// Neighbours among the session's grants.
         links: Links,
-        /// The session's renewals when it was granted.
+        /// Number of renewals of the session when this grant was made.
         renewals_before: u64,
     },
 }
 
-/// A grant in force. Its record is numbered by its token.
+/// A grant in force. The number of its record is its token.
 #[derive(Debug)]
 pub(super) struct GrantRow {
     pub(super) token: NonZeroU64,
@@ -174,9 +182,9 @@ pub(super) struct GrantRow {
     pub(super) lease: Lease,
     pub(super) mode: Mode,
     pub(super) lock: u32,
-    /// Among the lock's grants.
+    /// Neighbours among the lock's grants.
     pub(super) links: Links,
-    /// Saturates at 49 days.
+    /// Time in the queue, in milliseconds of shard time. Saturates at 49 days.
     pub(super) waited_ms: u32,
     changed_at: u32,
 }
@@ -218,7 +226,7 @@ impl GrantRow {
         }
     }
 
-    /// Permits that it takes; 0 if it is none of a semaphore's.
+    /// Permits that the grant takes; 0 if its mode has none.
     pub(super) fn permits(&self) -> u32 {
         match self.mode {
             Mode::Permits { count, .. } => count,
@@ -236,22 +244,22 @@ impl Durable for GrantRow {
     }
 }
 
-/// An acquire in a queue. Its record is numbered by the table's count of waiters so far.
+/// An acquire in a queue. The number of its record counts the waiters of the table.
 #[derive(Debug)]
 pub(super) struct WaiterRow {
     pub(super) number: u64,
     pub(super) request: RequestId,
-    /// In shard time.
+    /// Shard time at which it queued.
     pub(super) since_ms: u64,
-    /// Of the session that it begins if need be, or of its private lease.
+    /// Terms of its later lease: its private one, or the session's if its grant begins that.
     pub(super) terms: Terms,
     pub(super) mode: Mode,
     pub(super) lock: u32,
-    /// In the queue.
+    /// Neighbours in the queue.
     pub(super) links: Links,
-    /// [`NONE`]: a private lease.
+    /// Place of the session; [`NONE`] for a private lease.
     pub(super) session: u32,
-    /// Among the session's waiters.
+    /// Neighbours among the session's waiters.
     pub(super) session_links: Links,
     pub(super) changed_at: u32,
 }
@@ -274,24 +282,25 @@ impl Durable for WaiterRow {
     }
 }
 
-/// A session's presence on this shard. Its record is numbered by its lease, once it has one.
+/// The presence of a session on this shard. The number of its record is its lease, once it has one.
 ///
 /// - It has a lease, or at least one waiter.
-/// - Without a lease it has no grants: it is known here only for its waiters' sake, and has no record.
+/// - Without a lease it has no grants and no record: it is known only because its waiters refer to
+///   it.
 #[derive(Debug)]
 pub(super) struct SessionRow {
     pub(super) id: Box<str>,
-    /// The token of the grant that began it; `None` until then.
+    /// Token of the grant that began the lease; `None` before that grant.
     pub(super) lease: Option<NonZeroU64>,
     pub(super) life: Life,
     pub(super) terms: Terms,
-    /// By token.
+    /// The grants of the session, by token.
     pub(super) grants: Ends,
-    /// How many those are.
+    /// Number of its grants.
     pub(super) held: u32,
-    /// By number.
+    /// The waiters of the session, by number.
     pub(super) waiters: Ends,
-    /// Of this life. Breaks are rare.
+    /// Broken grants of this life. Boxed, because breaks are rare.
     pub(super) broken: Option<Box<Broken>>,
     pub(super) changed_at: u32,
 }

@@ -1,30 +1,32 @@
-//! Rows in blocks, named by their place; and the same with a note of which rows changed since the last checkpoint.
+//! Rows in blocks, named by their place; and the same with a note of the rows that changed since
+//! the last checkpoint.
 //!
-//! A place is reused when its row is gone, so it means nothing outside of the table, and differs between replicas that hold
-//! the same rows: whatever leaves the table is ordered by something else. It knows nothing of what the rows are.
+//! A place is reused once its row is gone, so it means nothing outside of the table, and it differs
+//! between replicas that hold the same rows. Rows that leave the table are therefore ordered by
+//! something else. This module knows nothing of the meaning of rows.
 
 use super::sums::Sums;
 use crate::planted::{self, Bug};
 use std::ops::{Index, IndexMut};
 
-/// No place.
+/// The place of no row.
 pub(super) const NONE: u32 = u32::MAX;
-/// So that two bits of a packed reference are free.
+/// Limit for places, so that two bits of a packed reference stay free for its tag.
 const ROWS_MAX: usize = 1 << 30;
-/// Rows of a block. Growing allocates one, and never moves what is there: a vector of a million rows would stop the shard to
-/// copy them.
+/// Rows in a block. Growing allocates one block and moves nothing, because copying a vector of a
+/// million rows would stop the shard.
 const BLOCK: usize = 1 << 12;
 
 #[derive(Debug)]
 enum Slot<T> {
     Full(T),
-    /// Names the next free slot.
+    /// A free slot, with the place of the next free one.
     Free(u32),
 }
 
 /// Rows by place.
 ///
-/// - All blocks but the last are full of slots, full or free.
+/// - All blocks but the last are full of slots, used or free.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     blocks: Vec<Vec<Slot<T>>>,
@@ -57,7 +59,8 @@ impl<T> Slab<T> {
     fn push(&mut self, row: T) -> u32 {
         if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
             assert!(self.blocks.len() < ROWS_MAX / BLOCK, "a table holds at most {ROWS_MAX} rows of a kind");
-            // The first grows with what is in it: most tables of small clusters never need more.
+            // The first block grows with its rows, because most tables of small clusters never need
+            // more.
             let capacity = if self.blocks.is_empty() { 0 } else { BLOCK };
             self.blocks.push(Vec::with_capacity(capacity));
         }
@@ -90,12 +93,12 @@ impl<T> Slab<T> {
         }
     }
 
-    /// All places that were ever used are below this.
+    /// Number of places that were ever used. All rows are at places below it.
     pub(super) fn places(&self) -> u32 {
         self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len()) as u32
     }
 
-    /// By place: sort before anything of it leaves the table.
+    /// All rows by place. Sort them before any of them leaves the table.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.blocks.iter().flatten().enumerate().filter_map(|(at, slot)| match slot {
             Slot::Full(row) => Some((at as u32, row)),
@@ -125,20 +128,23 @@ impl<T> IndexMut<u32> for Slab<T> {
 
 /// A row that has a durable record.
 pub(super) trait Durable {
-    /// Names the record: from a counter that only rises, so it is never reused. 0: has no record (yet).
+    /// Number of the record. It comes from a counter that only rises, so it is never reused. 0 if
+    /// the row has no record (yet).
     fn number(&self) -> u64;
-    /// Where the row stands in the list of changed rows; [`NONE`] if it does not. Kept by [`Tracked`].
+    /// Index of the row in the list of changed rows; [`NONE`] if it is not there. Kept by
+    /// [`Tracked`].
     fn changed_at(&mut self) -> &mut u32;
 }
 
-/// Rows, and which records differ from the last checkpoint.
+/// Rows, with the difference between their records and those of the last checkpoint.
 ///
-/// - A row with a number above `saved` has no durable record: it came after the last checkpoint. If it goes before the next,
-///   no trace of it is left.
-/// - Every such row, and every older one that was touched, is in `changed` exactly once; `changed_at` says where.
-/// - `gone` names each durable record whose row is no more, once.
-/// - `sums` has the hash of each durable record whose row is there, by its place. What is touched and never checkpointed
-///   is not in it.
+/// - A row with a number above `saved` has no durable record, because it came after the last
+///   checkpoint. If it goes before the next one, it leaves no trace.
+/// - `changed` lists every such row, and every older row that was touched, exactly once.
+///   `changed_at` is its index there.
+/// - `gone` lists each durable record whose row is gone, once.
+/// - `sums` holds the hash of each durable record whose row is still there, by its place. A change
+///   since the last checkpoint is not in it.
 #[derive(Debug)]
 pub(super) struct Tracked<T> {
     rows: Slab<T>,
@@ -153,7 +159,8 @@ impl<T: Durable> Tracked<T> {
         Tracked { rows: Slab::new(), changed: Vec::new(), gone: Vec::new(), saved: 0, sums: Sums::new() }
     }
 
-    /// With a number that is 0 or above all earlier ones. A row numbered later is [`touch`](Self::touch)ed then.
+    /// Adds a row. Its number is 0 or above all earlier ones. A row that gets its number later is
+    /// [touched](Self::touch) then.
     pub(super) fn insert(&mut self, row: T) -> u32 {
         let numbered = row.number() != 0;
         let at = self.rows.insert(row);
@@ -163,7 +170,7 @@ impl<T: Durable> Tracked<T> {
         at
     }
 
-    /// The row differs from its record.
+    /// Notes that the row differs from its record.
     pub(super) fn touch(&mut self, at: u32) {
         let place = self.changed.len() as u32;
         let changed_at = self.rows[at].changed_at();
@@ -186,7 +193,7 @@ impl<T: Durable> Tracked<T> {
             self.gone.push(row.number());
             let hash = self.sums.take(at);
             if planted::is(Bug::HashOfGoneKept) {
-                self.sums.keep(hash); // planted: a record that is gone counts on
+                self.sums.keep(hash); // planted: a deleted record still counts
             }
         }
         row
@@ -212,28 +219,29 @@ impl<T: Durable> Tracked<T> {
         rows.into_iter().map(|(_, at)| at).collect()
     }
 
-    /// The places of rows that differ from the last checkpoint.
+    /// The places of the rows that differ from the last checkpoint.
     pub(super) fn changed(&self) -> &[u32] {
         &self.changed
     }
 
-    /// What records hashed to at the last checkpoint.
+    /// The hashes of records as of the last checkpoint.
     pub(super) fn sums(&self) -> &Sums {
         &self.sums
     }
 
-    /// The row's record, as it is being written, has this hash.
+    /// Stores the hash of the row's record, which the caller writes to the checkpoint.
     pub(super) fn hashed(&mut self, at: u32, hash: u64) {
         self.sums.set(at, hash);
     }
 
-    /// How many records differ from the last checkpoint.
+    /// Number of records that differ from the last checkpoint.
     pub(super) fn changes(&self) -> usize {
         self.changed.len() + self.gone.len()
     }
 
-    /// Hands out what differs: the numbers of records to delete and the places of rows to write. All numbers so far are
-    /// at most `highest`, and count as saved from now on.
+    /// Hands out the difference: numbers of records to delete, and places of rows to write.
+    ///
+    /// No number so far is above `highest`. All of them count as saved from now on.
     pub(super) fn take_changes(&mut self, highest: u64) -> (Vec<u64>, Vec<u32>) {
         let (gone, changed) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.changed));
         for &at in &changed {
@@ -251,7 +259,8 @@ impl<T> Index<u32> for Tracked<T> {
     }
 }
 
-/// Does not touch: only links and other things that no record holds may change without.
+/// Does not [touch](Tracked::touch) the row. Use it without a touch only for links and other fields
+/// that no record holds.
 impl<T> IndexMut<u32> for Tracked<T> {
     fn index_mut(&mut self, at: u32) -> &mut T {
         &mut self.rows[at]
@@ -263,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_stay_over_blocks_and_are_used_again() {
+    fn places_are_stable_across_blocks_and_reused() {
         let mut slab = Slab::new();
         let count = 2 * BLOCK as u32 + 10;
         assert!((0..count).all(|row| slab.insert(row) == row));

@@ -1,13 +1,16 @@
-//! Hashes of records as they stood at the last checkpoint, by the place of their row, and their sum.
+//! Hashes of records as of the last checkpoint, by the place of their row, and the sum of all.
 //!
-//! A checkpoint encodes each changed record anyway, and hashes it on the way. So the hash over all records costs a walk over the
-//! rows that changed since, never one over the whole table. It knows nothing of what a record holds.
+//! A checkpoint encodes each changed record anyway and hashes it on the way. So the hash over all
+//! records costs a walk over the rows that changed since, never over the whole table. This module
+//! knows nothing of the content of a record.
 
-/// Places of a block: growing never moves what is there.
+/// Places in a block. Growing adds blocks and moves nothing.
 const BLOCK: usize = 1 << 12;
 
-/// - `total` is the sum of all hashes, wrapping.
-/// - A place without a record has 0.
+/// Hashes by place.
+///
+/// - `total` is the wrapping sum of all hashes.
+/// - A place without a record has the hash 0.
 #[derive(Debug)]
 pub(super) struct Sums {
     blocks: Vec<Vec<u64>>,
@@ -41,7 +44,7 @@ impl Sums {
         self.total = self.total.wrapping_sub(before).wrapping_add(hash);
     }
 
-    /// The record is no more. Returns its hash.
+    /// Removes the hash of a record that is gone, and returns it.
     pub(super) fn take(&mut self, at: u32) -> u64 {
         let block = self.blocks.get_mut(at as usize / BLOCK);
         let hash = block.and_then(|block| block.get_mut(at as usize % BLOCK)).map_or(0, std::mem::take);
@@ -60,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_total_is_the_sum_of_what_is_there() {
+    fn the_total_is_the_sum_of_all_hashes() {
         let mut sums = Sums::new();
         let far = 3 * BLOCK as u32 + 7;
         sums.set(far, u64::MAX);

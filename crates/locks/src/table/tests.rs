@@ -1,4 +1,4 @@
-//! What cannot be seen from outside: that nothing is left of what ended.
+//! Tests of the table's inside: no row and no index entry is left of ended grants.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn acquire<'a>(id: u64, name: &'a str, session: &'a str, wait: bool) -> Command<
 }
 
 #[test]
-fn nothing_is_left_of_what_ended() {
+fn ended_grants_leave_no_rows_behind() {
     let mut table = LockTable::new();
     let mut effects = Effects::default();
     let mut at = Stamp::default();
@@ -25,7 +25,7 @@ fn nothing_is_left_of_what_ended() {
     let sessions = ["", "s", "t", "u", "waits only"];
     for id in 0..2_000u64 {
         let (name, session) = (names[id as usize % 4], sessions[id as usize % 5]);
-        // Nobody of the last session is ever granted: its acquires are cancelled before.
+        // No waiter of the last session is ever granted: its acquires are cancelled before.
         let occupied = !table.holders(name, at).is_empty();
         if session != "waits only" || occupied {
             table.apply(at, &acquire(id, name, session, true), &mut effects);
@@ -47,7 +47,7 @@ fn nothing_is_left_of_what_ended() {
         }
         at.shard_ms += 11;
     }
-    // The last session is not closed: with its last waiter it must be gone by itself.
+    // The last session is not closed. It must go by itself, with its last waiter.
     for session in &sessions[1..4] {
         table.apply(at, &Command::CloseSession { session }, &mut effects);
     }
@@ -76,7 +76,7 @@ fn nothing_is_left_of_what_ended() {
     assert_eq!(empty.len(), 1, "only the header");
 }
 
-/// Its token stands in the window when it is granted, and has moved out of it when its retries come.
+/// The token is in the window when the lock is granted, and has left it when the retries come.
 #[test]
 fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     let (mut table, mut effects) = (LockTable::new(), Effects::default());
@@ -95,7 +95,7 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     };
     assert!(table.tokens.recent_name(held.0).is_some());
     churn(&mut table, &mut at, 10);
-    assert!(table.tokens.recent_name(held.0).is_none(), "the window keeps what it need not");
+    assert!(table.tokens.recent_name(held.0).is_none(), "the window keeps an old token");
 
     let mut restored = LockTable::restore(&table.snapshot()).expect("restores");
     let mut effects = Effects::default();
@@ -108,15 +108,15 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
         assert_eq!(again, Outcome::AlreadyEnded { token: held, end: EndKind::Released });
     }
     assert_eq!(table.state_hash(), restored.state_hash());
-    // Forgotten: its request id is free for a new grant.
+    // The grant is forgotten, so its request id is free for a new one.
     churn(&mut table, &mut at, 10_000);
     assert_ne!(token_of(&table.apply(at, &acquire(1, "held", "", false), &mut effects)), held);
 }
 
-/// One table goes on for long, so that its tokens stand in the window, leave it, and are forgotten in both states; its twin is restored
-/// time and again, and finds all of them in the index.
+/// One table lives long, so that its tokens stand in the window, leave it, and are forgotten in
+/// both states. Its twin is restored time and again, and finds all of them in the index.
 #[test]
-fn a_table_and_one_that_is_restored_again_and_again_answer_alike() {
+fn a_table_and_its_often_restored_twin_answer_alike() {
     let names: Vec<String> = (0..64).map(|n| format!("name-{n}")).collect();
     let (mut table, mut twin) = (LockTable::new(), LockTable::new());
     let (mut effects, mut twins) = (Effects::default(), Effects::default());
@@ -125,7 +125,7 @@ fn a_table_and_one_that_is_restored_again_and_again_answer_alike() {
     for step in 0..20_000u64 {
         let draw = |salt: u64, of: u64| crate::hash::hash_number(step << 8 | salt) % of;
         let id = step.saturating_sub(if draw(1, 3) == 0 { draw(2, 2_000) } else { 0 });
-        // Some names are let go at once, others are held for thousands of grants.
+        // Some names are released at once, others are held for thousands of grants.
         let name = &names[(crate::hash::hash_number(id) % if id % 8 == 0 { 64 } else { 8 }) as usize];
         let token = table.holders(name, at).first().map_or(Token(1 + draw(3, 1 + step)), |grant| grant.token);
         let session = ["", "", "", "s"][id as usize % 4];
@@ -156,7 +156,8 @@ fn a_table_and_one_that_is_restored_again_and_again_answer_alike() {
     assert!(old > 10 && left_old > 20 && again > 100, "{old}, {left_old}, {again}: hardly anything happened");
 }
 
-/// 10 retries of each of 10,000 queued acquires took 9.5 s: each counted those before it, for a number that was not read.
+/// Regression: 10 retries of each of 10,000 queued acquires took 9.5 s, because each one counted
+/// the waiters before it for a number that was never read.
 #[test]
 fn a_retry_of_a_queued_acquire_does_not_walk_its_queue() {
     let (mut table, mut effects) = (LockTable::new(), Effects::default());

@@ -1,16 +1,20 @@
-//! Owners and metadata, which many rows have in common: a client gives each of its locks the same.
+//! Owners and metadata. Rows with equal owner and metadata share one allocation, because a client
+//! gives each of its locks the same.
 //!
-//! A cache, not an index: who comes again soon shares what is there, who does not has a text of its own, and nothing has to be
-//! done when a row goes. What is shared with what is seen by nobody. It knows nothing of rows.
+//! This is a cache, not an index. A text that is used again soon is shared, any other gets an
+//! allocation of its own, and nothing has to be done when a row goes. Sharing is not visible from
+//! outside. This module knows nothing of rows.
 
 use crate::hash::hash_str;
 use std::sync::Arc;
 
-/// Rows for each place of the cache. Owners of fewer rows than this need not share: there is little to save.
+/// Rows per place of the cache. An owner of fewer rows need not share, because it saves little.
 const ROWS_PER_PLACE: usize = 16;
 const PLACES_MIN: usize = 64;
 const PLACES_MAX: usize = 1 << 16;
 
+/// The most recent text at each place of the cache.
+///
 /// - Each text is at the place that its hash names, or nowhere.
 #[derive(Debug)]
 pub(super) struct Texts {
@@ -22,10 +26,10 @@ impl Texts {
         Texts { places: Vec::new() }
     }
 
-    /// `owner` and `metadata` in one, for a table of so many rows.
+    /// Owner and metadata joined in one text, for a table of `rows` rows.
     pub(super) fn joined(&mut self, owner: &str, metadata: &str, rows: usize) -> Arc<str> {
         let wanted = (rows / ROWS_PER_PLACE).next_power_of_two().clamp(PLACES_MIN, PLACES_MAX);
-        // Begins anew when it is too small, or so large that what it holds on to counts.
+        // Start over if the cache is too small, or so large that the texts it keeps alive matter.
         if !(wanted..=4 * wanted).contains(&self.places.len()) {
             self.places = vec![None; wanted];
         }
@@ -62,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_on_to_few_texts() {
+    fn the_cache_keeps_few_texts() {
         let mut texts = Texts::new();
         let held = |texts: &Texts| texts.places.iter().flatten().count();
         for n in 0..100_000 {
@@ -70,6 +74,6 @@ mod tests {
             assert!(held(&texts) <= PLACES_MIN.max(n / 4), "{} texts of {n} rows", held(&texts));
         }
         texts.joined("last", "", 10);
-        assert!(held(&texts) <= PLACES_MIN, "most rows are gone, and {} texts are not", held(&texts));
+        assert!(held(&texts) <= PLACES_MIN, "{} texts are kept for 10 rows", held(&texts));
     }
 }

@@ -1,22 +1,43 @@
 //! From a token to its grant, in force or ended.
 //!
-//! Tokens are counted one by one, so that those of the last while need no hashes: they stand in a window of blocks, by their number,
-//! and what ends or is forgotten lies beside what was just granted, where it costs no read from far-off memory. When less
-//! than half of the window is in use, what it begins with moves to an index. It knows nothing of grants.
+//! Tokens are consecutive numbers. So recent tokens need no hash table: they stand in a window of
+//! blocks, indexed by their number. A grant that ends or is forgotten then lies next to the grants
+//! just made, and costs no read from distant memory.
+//!
+//! ```text
+//!       index `old`                        window
+//!  (hash table: few, old)     [block 40][block 41][block 42]
+//!    token 17 → grant            used 3    used 90   used 12   ← next token
+//!    token 290 → grant
+//! ```
+//!
+//! Without a bound, one lock that is held for a week would keep the window a week long:
+//!
+//! 1. Token 1 is held, and a million grants come and go after it.
+//! 2. The block of token 1 is the first of the window and never becomes empty, so no block after it
+//!    can be dropped either.
+//! 3. The window has a million places, nearly all of them empty.
+//!
+//! So when less than half of the window is in use, its first blocks move to the index. Moving takes
+//! a token's short name away, and the caller is told, because its index of requests refers to that
+//! name.
+//!
+//! This module knows nothing of grants.
 
 use super::index::{Index, Ref};
 use crate::hash::hash_number;
 use std::collections::VecDeque;
 
-/// Tokens of a block.
+/// Tokens in a block.
 const BLOCK: usize = 128;
-/// Blocks that a window may have beyond those that its tokens fill if half of their places are empty.
+/// Blocks that a window may have beyond twice the number that its tokens would fill.
 const SPARE_BLOCKS: usize = 2;
-/// So that the short names of the window's tokens differ.
+/// Most blocks in the window, so that the short names of its tokens differ.
 const BLOCKS_MAX: usize = (Ref::MASK as usize + 1) / BLOCK;
-/// Blocks that leave a window that is too long for each that joins it: no grant pays for a million that were held for long.
+/// Most blocks that leave a window that is too long when a block joins it. Thus no single grant
+/// pays for a million grants that were held for long.
 const LEAVE_AT_ONCE: usize = 4;
-/// No packed reference.
+/// A place without a packed reference.
 const EMPTY: u32 = u32::MAX;
 
 #[derive(Debug)]
@@ -27,21 +48,22 @@ struct Block {
 
 /// Packed references by token.
 ///
-/// - A token is there once: in the window if its block is in it or after it, and otherwise in the index. A block that has left the
-///   window never comes back.
-/// - Tokens that are not before the window come one by one.
+/// - A token is stored once. It is in the window if its block is in the window or after it, and in
+///   the index otherwise.
+/// - A block that has left the window never comes back.
+/// - New tokens that are not below the window come one by one, in order.
 #[derive(Debug)]
 pub(super) struct Tokens {
     window: VecDeque<Box<Block>>,
-    /// Which block the window begins with, or will.
+    /// Number of the window's first block, or of the next block while the window is empty.
     first: u64,
-    /// Tokens in the window.
+    /// Number of tokens in the window.
     recent: usize,
     old: Index,
 }
 
 impl Tokens {
-    /// For a table whose next token follows this one. Those before go to the index.
+    /// For a table whose next token is `last + 1`. Lower tokens go to the index.
     pub(super) fn new(last: u64) -> Self {
         Tokens { window: VecDeque::new(), first: place(last + 1).0, recent: 0, old: Index::new() }
     }
@@ -56,7 +78,7 @@ impl Tokens {
         self.old.len()
     }
 
-    /// `is_it` tells whether a reference is of this token.
+    /// The reference of a token. `is_it` tells whether a reference belongs to this token.
     pub(super) fn get(&self, token: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let (block, at) = place(token);
         match block.checked_sub(self.first) {
@@ -68,19 +90,22 @@ impl Tokens {
         }
     }
 
-    /// The short name of a token that is in the window.
+    /// The short name of a token, if the token is in the window.
     pub(super) fn recent_name(&self, token: u64) -> Option<Ref> {
         (self.first..self.end()).contains(&place(token).0).then(|| short(token))
     }
 
-    /// What a token in the window refers to, by its short name.
+    /// The reference of a token in the window, by its short name.
     pub(super) fn by_name(&self, name: u32) -> u32 {
         let begin = self.first * BLOCK as u64;
         let (nth, at) = place(u64::from(name.wrapping_sub(begin as u32) & Ref::MASK));
         self.window[nth as usize].places[at]
     }
 
-    /// A token that is not there yet. Tells of those that leave the window for it, and lose their short names.
+    /// Stores a token that is not stored yet.
+    ///
+    /// If a block joins the window, others may leave it. `moved` is called with the lost short name
+    /// and the reference of each token in those.
     pub(super) fn insert(&mut self, token: u64, reference: u32, moved: impl FnMut(Ref, u32)) {
         debug_assert!(reference != EMPTY);
         if place(token).0 == self.end() {
@@ -104,7 +129,7 @@ impl Tokens {
         match self.recent(token) {
             Some(block) => {
                 let before = std::mem::replace(&mut block.places[place(token).1], new);
-                assert_eq!(before, old, "token {token} is of something else");
+                assert_eq!(before, old, "token {token} refers to another grant");
             }
             None => self.old.replace(hash_number(token), old, new),
         }
@@ -113,10 +138,10 @@ impl Tokens {
     pub(super) fn remove(&mut self, token: u64, reference: u32) {
         let Some(block) = self.recent(token) else { return self.old.remove(hash_number(token), reference) };
         let before = std::mem::replace(&mut block.places[place(token).1], EMPTY);
-        assert_eq!(before, reference, "token {token} is of something else");
+        assert_eq!(before, reference, "token {token} refers to another grant");
         block.used -= 1;
         self.recent -= 1;
-        // The last one stays: there are more tokens to come for it.
+        // The last block stays even if it is empty, because the next tokens belong to it.
         for _ in 0..LEAVE_AT_ONCE {
             if self.window.len() > 1 && self.window.pop_front_if(|block| block.used == 0).is_some() {
                 self.first += 1;
@@ -124,7 +149,7 @@ impl Tokens {
         }
     }
 
-    /// The block after the window.
+    /// Number of the block after the window.
     fn end(&self) -> u64 {
         self.first + self.window.len() as u64
     }
@@ -134,7 +159,7 @@ impl Tokens {
         self.window.get_mut(nth as usize).map(|block| &mut **block)
     }
 
-    /// Adds a block to the window, after it has lost some of its first if it is too empty.
+    /// Adds a block to the window. If the window is too empty, its first blocks leave it before.
     fn extend(&mut self, mut moved: impl FnMut(Ref, u32)) {
         for _ in 0..LEAVE_AT_ONCE {
             let allowed = (SPARE_BLOCKS + 2 * self.recent / BLOCK).min(BLOCKS_MAX);
@@ -162,7 +187,7 @@ fn short(token: u64) -> Ref {
     Ref::Recent(token as u32 & Ref::MASK)
 }
 
-/// A token's block, and its place there.
+/// A token's block, and its place in that block.
 fn place(token: u64) -> (u64, usize) {
     (token / BLOCK as u64, (token % BLOCK as u64) as usize)
 }
@@ -173,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// `is_it` for references that are the lower bits of their tokens.
+    /// The predicate of [`Tokens::get`], for references that are the low bits of their tokens.
     fn of(token: u64) -> impl Fn(u32) -> bool {
         move |reference| reference & 0xfffff == token as u32 & 0xfffff
     }
@@ -182,7 +207,7 @@ mod tests {
         token as u32 & 0xfffff
     }
 
-    /// What was told of each token: its reference, and its short name while it has one.
+    /// For each token its reference, and its short name while it has one.
     type Model = BTreeMap<u64, (u32, Option<Ref>)>;
 
     fn insert(tokens: &mut Tokens, model: &mut Model, token: u64) -> usize {
@@ -190,15 +215,15 @@ mod tests {
         tokens.insert(token, reference(token), |name, moved| left.push((name, moved)));
         for (name, moved) in &left {
             let found = model.values_mut().find(|(reference, known)| (reference, *known) == (moved, Some(*name)));
-            found.expect("what moves was in the window").1 = None;
+            found.expect("a token that moves was in the window").1 = None;
         }
         model.insert(token, (reference(token), tokens.recent_name(token)));
         left.len()
     }
 
     proptest! {
-        /// Against a map: a table that was loaded, whose tokens rise by 1, and go in any order, or never. With short names that
-        /// are used again.
+        /// Compares with a map. The table was loaded, its tokens rise by 1, and they go in any
+        /// order or never. Short names wrap around and are used again.
         #[test]
         fn it_is_a_map(
             last in prop_oneof![Just(0u64), 1u64..1_000, (1u64 << 30) - 700..1 << 30, (1u64 << 32) - 700..1 << 32],
@@ -246,11 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_for_long_does_not_keep_the_window_open() {
+    fn a_token_held_for_long_does_not_keep_the_window_open() {
         let mut tokens = Tokens::new(0);
         for token in 1..=1_000_000u64 {
             tokens.insert(token, reference(token), |_, _| ());
-            // All but each thousandth go soon.
+            // All tokens go soon, except each thousandth.
             if let Some(gone) = token.checked_sub(100).filter(|gone| *gone > 0 && !gone.is_multiple_of(1_000)) {
                 tokens.remove(gone, reference(gone));
             }
@@ -261,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_held_together_leaves_the_window_a_little_at_a_time() {
+    fn tokens_held_together_leave_the_window_a_few_at_a_time() {
         const HELD: u64 = 100_000;
         let (mut tokens, mut most, mut all) = (Tokens::new(0), 0, 0);
         for token in 1..=10 * HELD {
