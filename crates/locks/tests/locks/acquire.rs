@@ -1,4 +1,4 @@
-//! Rules of taking.
+//! Rules of acquiring.
 
 use crate::driver::{Driver, ask};
 use palisade_locks::*;
@@ -111,7 +111,7 @@ fn a_session_is_not_reentrant() {
 }
 
 #[test]
-fn nobody_barges_past_a_queue() {
+fn no_acquire_barges_past_a_queue() {
     let mut d = Driver::new();
     d.hold(ask(1, "a").shared());
     d.queue(ask(2, "a"));
@@ -133,7 +133,7 @@ fn the_last_token_is_the_last() {
 fn a_waiter_is_not_granted_beyond_the_last_token() {
     let mut d = Driver::new();
     d.table = exhausted();
-    // Queued while one token was left, which the holder took.
+    // It queued while one token was left, and the holder got that token.
     let mut records = d.table.checkpoint();
     let mut queued = Driver::new();
     queued.at.shard_ms = 0;
@@ -141,7 +141,7 @@ fn a_waiter_is_not_granted_beyond_the_last_token() {
     queued.queue(ask(2, "a"));
     let header = records.remove(0);
     let records = queued.table.checkpoint().into_iter().filter(|change| change.key[0] != 1).chain([header]);
-    // The waiter counter is part of the header, so it is raised there: one waiter.
+    // The waiter counter is part of the header. Set it to 1, for the one waiter.
     let records: Vec<_> = records
         .map(|change| {
             let mut value = change.value.expect("set");
@@ -161,7 +161,7 @@ fn a_waiter_is_not_granted_beyond_the_last_token() {
     assert_eq!(d.table.counts().locks, 1);
 }
 
-/// One token short of the end.
+/// A table with one token left.
 fn exhausted() -> LockTable {
     let mut header = vec![1];
     let mut token = TOKEN_MAX - 1;
@@ -174,7 +174,7 @@ fn exhausted() -> LockTable {
     let mut key = vec![0; 9];
     key[0] = 1;
     let mut table = LockTable::load([(key, header)]).expect("loads");
-    // Anything written below is part of the next checkpoint.
+    // A restored table writes all of its records to the next checkpoint.
     table = LockTable::restore(&table.snapshot()).expect("restores");
     table
 }

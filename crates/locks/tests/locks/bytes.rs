@@ -1,4 +1,4 @@
-//! Commands, batches and tenures as bytes, and what is refused.
+//! Commands, batches and tenures as bytes, and the refusal of malformed ones.
 
 use crate::driver::{Ask, ask};
 use palisade_locks::*;
@@ -211,7 +211,7 @@ fn an_oversize_batch_is_refused_and_cannot_be_built() {
     assert!(builder.size_bytes() > BATCH_BYTES_MAX - 1_010);
 }
 
-/// What is said to whoever sends this. The log refuses it too.
+/// The message to a caller that sends this command. The log must refuse the command too.
 fn refusal(command: &Command<'_>) -> String {
     let mut bytes = Vec::new();
     command.encode(&mut bytes);

@@ -1,15 +1,15 @@
-//! A table with a clock and short ways to say things.
+//! A table with a clock, and shorthand for its commands.
 
 use palisade_locks::*;
 
 pub struct Driver {
     pub table: LockTable,
     pub at: Stamp,
-    /// Of the last command.
+    /// Side effects of the last command.
     pub effects: Effects,
 }
 
-/// An acquire: exclusive, private lease, not waiting, unless said otherwise.
+/// An acquire in exclusive mode, with a private lease and without waiting. The methods change that.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     pub id: u128,
@@ -83,7 +83,7 @@ impl Driver {
         self.apply(ask.command())
     }
 
-    /// Acquires what must be free.
+    /// Acquires a lock that must be free.
     pub fn hold(&mut self, ask: Ask<'_>) -> Grant {
         match self.acquire(ask) {
             Outcome::Granted(grant) => grant,
@@ -91,7 +91,7 @@ impl Driver {
         }
     }
 
-    /// Waits for what must be held. Returns how many wait then.
+    /// Queues for a lock that must be held. Returns the length of the queue after that.
     pub fn queue(&mut self, ask: Ask<'_>) -> u32 {
         match self.acquire(ask.wait()) {
             Outcome::Queued => self.table.queue_len(ask.name),
@@ -115,7 +115,7 @@ impl Driver {
         self.apply(Command::CloseSession { session })
     }
 
-    /// Of whichever life.
+    /// Renews the session in any of its lives.
     pub fn heartbeat(&mut self, session: &str) -> Outcome {
         self.beat(session, 0, 0)
     }
@@ -124,12 +124,12 @@ impl Driver {
         self.apply(Command::Heartbeat { session, life: LeaseId(life), broken_seen })
     }
 
-    /// As a client does that gives its acquire up.
+    /// Cancels as a client does: it has given its acquire up.
     pub fn cancel(&mut self, id: u128, name: &str) -> Outcome {
         self.apply(Command::CancelWait { name, request_id: RequestId(id), given_up: true })
     }
 
-    /// As a leader or a gateway does when nobody awaits the acquire any more.
+    /// Cancels as a leader or a gateway does when no client awaits the acquire any more.
     pub fn leave(&mut self, id: u128, name: &str) -> Outcome {
         self.apply(Command::CancelWait { name, request_id: RequestId(id), given_up: false })
     }
@@ -142,7 +142,7 @@ impl Driver {
         self.apply(Command::Break { name, token: Token(token), by: "root", reason: "stuck" })
     }
 
-    /// Request ids of the last command's handovers.
+    /// Request ids of the waiters that the last command granted a lock.
     pub fn handed(&self) -> Vec<u128> {
         self.effects.granted.iter().map(|grant| grant.request_id.0).collect()
     }

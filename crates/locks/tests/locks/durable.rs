@@ -5,7 +5,7 @@ use palisade_locks::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// A table with something of everything.
+/// A table with every kind of row.
 fn rich() -> Driver {
     let mut d = Driver::new();
     for id in 0..300 {
@@ -33,7 +33,7 @@ fn rich() -> Driver {
     d
 }
 
-/// What version 2 of the records added.
+/// The same with everything that version 2 of the records added.
 fn richer() -> Driver {
     let mut d = rich();
     d.hold(ask(1_100, "broken of session").session("s1"));
@@ -64,7 +64,7 @@ fn an_old_snapshot_still_loads() {
         let found: Vec<_> = d.holders(name).iter().map(|held| (held.token, held.renewals)).collect();
         assert_eq!(found, expected, "{name}");
     }
-    // Their renewals had no shard time: they count as new, so that none ends early.
+    // Renewals of version 1 have no shard time. They count as new, so that no lease ends early.
     assert!(d.table.leases().all(|live| live.renewed_ms == d.table.shard_ms()));
     assert_eq!(d.table.waiters().count(), rich().table.waiters().count());
     assert!(matches!(d.release("churn", 300), Outcome::Released { already: true }));
@@ -100,7 +100,8 @@ fn a_lock_that_came_and_went_costs_no_record() {
     assert!(changes.iter().all(|change| change.value.is_none() || change.key[0] == 1), "the rest is forgotten");
 }
 
-/// `cluster status` hashed the whole table on the shard's thread: 40 of them at 300,000 locks stopped its writes.
+/// Regression: `cluster status` hashed the whole table on the shard's thread. With 300,000 locks,
+/// 40 of them stopped the shard's writes.
 #[test]
 fn the_state_hash_reads_what_changed_since_the_last_checkpoint() {
     let mut d = rich();
@@ -188,7 +189,7 @@ fn keys_are_short_and_begin_with_their_kind() {
 }
 
 #[test]
-fn everything_that_differs_shows_in_the_hash() {
+fn every_difference_shows_in_the_hash() {
     let base = rich();
     let mut hashes = vec![base.table.state_hash()];
     let edits: [&dyn Fn(&mut Driver); 13] = [
@@ -231,7 +232,7 @@ proptest! {
         prop_assert!(LockTable::restore(&bytes[..at]).is_err());
     }
 
-    /// As if a checksum had been made over wrong bytes: whatever loads must be a table that works.
+    /// Records with damage that no checksum reveals. A table that loads from them must work.
     #[test]
     fn records_of_any_bytes_never_panic(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),

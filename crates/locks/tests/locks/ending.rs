@@ -1,4 +1,4 @@
-//! Rules of letting go.
+//! Rules of releasing and breaking.
 
 use crate::driver::{Driver, ask};
 use palisade_locks::*;
@@ -70,7 +70,7 @@ fn an_acquire_retried_after_its_end_is_told_so() {
 }
 
 #[test]
-fn a_break_records_who_and_why_and_hands_over() {
+fn a_break_records_breaker_and_reason_and_grants_the_next() {
     let mut d = Driver::new();
     d.hold(ask(1, "a"));
     d.queue(ask(2, "a"));
@@ -86,7 +86,7 @@ fn a_break_records_who_and_why_and_hands_over() {
 }
 
 #[test]
-fn a_break_of_a_stale_token_breaks_nobody() {
+fn a_break_of_a_stale_token_ends_no_grant() {
     let mut d = Driver::new();
     d.hold(ask(1, "a"));
     d.release("a", 1);

@@ -223,7 +223,7 @@ fn leases_are_listed_by_id() {
 }
 
 #[test]
-fn what_is_left_of_a_lease_follows_from_shard_time_and_never_from_the_wall_clock() {
+fn the_rest_of_a_lease_follows_shard_time_and_never_the_wall_clock() {
     let mut d = Driver::new();
     d.hold(ask(1, "a"));
     d.pass(1_000);
@@ -232,7 +232,7 @@ fn what_is_left_of_a_lease_follows_from_shard_time_and_never_from_the_wall_clock
     let rest =
         |d: &Driver| d.holders("a").iter().map(|held| (held.rest_ms, held.expires_wall_ms)).next().expect("held");
     assert_eq!(rest(&d), (2_000, d.at.wall_ms + 2_000));
-    // Another leader, whose wall clock is an hour ahead.
+    // Another leader with a wall clock that is an hour ahead.
     d.at.wall_ms += 3_600_000;
     assert_eq!(rest(&d), (2_000, d.at.wall_ms + 2_000));
     d.pass(5_000);
@@ -248,7 +248,7 @@ fn what_is_left_of_a_lease_follows_from_shard_time_and_never_from_the_wall_clock
 fn a_late_stamp_does_not_make_a_lease_older() {
     let mut d = Driver::new();
     d.hold(ask(1, "a"));
-    // A new leader's clock is behind: its stamp counts as the last one.
+    // A new leader's clock is behind, so its stamp counts as the last one.
     d.at.shard_ms = 10;
     d.renew("a", 1);
     assert_eq!(d.table.leases().next().map(|live| live.renewed_ms), Some(1_000));
@@ -262,7 +262,7 @@ fn alive(outcome: Outcome) -> SessionAlive {
 }
 
 #[test]
-fn a_session_that_began_anew_is_lost_to_those_who_know_its_former_life() {
+fn a_heartbeat_of_a_sessions_former_life_is_lost() {
     let mut d = Driver::new();
     let first = d.hold(ask(1, "a").session("s")).lease;
     assert_eq!(alive(d.beat("s", first.0, 0)).life, first);
@@ -272,10 +272,10 @@ fn a_session_that_began_anew_is_lost_to_those_who_know_its_former_life() {
     let second = d.hold(ask(2, "b").session("s")).lease;
     assert_ne!(first, second);
     let before = d.table.state_hash();
-    assert_eq!(d.beat("s", first.0, 0), Outcome::SessionLost, "what it held is gone");
+    assert_eq!(d.beat("s", first.0, 0), Outcome::SessionLost, "the grants of the former life are gone");
     assert_eq!(d.table.state_hash(), before, "the new life is not renewed by the old one");
     assert_eq!(alive(d.beat("s", second.0, 0)).life, second);
-    assert_eq!(alive(d.heartbeat("s")).life, second, "whichever life");
+    assert_eq!(alive(d.heartbeat("s")).life, second, "any life");
 }
 
 #[test]
@@ -294,15 +294,16 @@ fn a_session_is_told_of_its_broken_grants_until_it_has_seen_them() {
     assert_eq!(told(&mut d, 0), (2, vec![2, 1], false));
     assert_eq!(told(&mut d, 1), (2, vec![1], false));
     assert_eq!(told(&mut d, 2), (2, vec![], false));
-    assert!(told(&mut d, 3).2, "it says that it saw what never was");
+    assert!(told(&mut d, 3).2, "it claims more breaks than there were");
     d = Driver { table: LockTable::restore(&d.table.snapshot()).expect("restores"), ..d };
     assert_eq!(told(&mut d, 0), (2, vec![2, 1], false));
     assert_eq!(alive(d.heartbeat("s")).ttl_ms, 7_000);
     d.release("n3", 3);
-    assert_eq!(told(&mut d, 2), (2, vec![], false), "what it let go itself is no news");
+    assert_eq!(told(&mut d, 2), (2, vec![], false), "its own release is no break");
 }
 
-/// A grant of a session that was released by its token, by another process: nothing told the session.
+/// Another process releases a session's grant by its token. Only the heartbeat tells the session of
+/// it.
 #[test]
 fn a_session_is_told_how_many_grants_hang_on_it() {
     let mut d = Driver::new();
@@ -348,7 +349,8 @@ fn a_grant_out_of_the_queue_must_be_claimed_and_has_its_full_ttl_then() {
     let alive = |ttl_ms, renewal_seq| LeaseEvent::Alive { lease: LeaseId(2), ttl_ms, renewal_seq };
     assert_eq!(d.effects.leases[1], alive(400, 0));
     assert_eq!(d.table.leases().next().map(|live| live.ttl_ms), Some(400), "for a new leader, too");
-    // A retry of the same acquire says nothing of its client.
+    // A retry of the same acquire claims nothing, because a gateway may have sent it for a dead
+    // client.
     assert_eq!(d.acquire(ask(2, "a").claim(400).wait()), Outcome::Granted(granted));
     assert_eq!(d.effects.leases, []);
     let copy = LockTable::restore(&d.table.snapshot()).expect("restores");
@@ -357,7 +359,7 @@ fn a_grant_out_of_the_queue_must_be_claimed_and_has_its_full_ttl_then() {
     assert!(matches!(d.renew("a", 2), Outcome::Renewed { ttl_ms: 5_000, .. }));
     assert_eq!(d.effects.leases, [alive(5_000, 1)]);
     assert_eq!((d.holders("a")[0].claim_within_ms, d.holders("a")[0].rest_ms), (0, 5_000));
-    assert_eq!(d.expire(LeaseId(2), 0), Outcome::Expired(false), "its claim is not what runs out");
+    assert_eq!(d.expire(LeaseId(2), 0), Outcome::Expired(false), "the lease was claimed before");
 }
 
 #[test]
@@ -369,7 +371,7 @@ fn a_session_that_begins_out_of_the_queue_is_claimed_by_a_heartbeat() {
     assert_eq!(d.effects.granted[0].claim_within_ms, 400);
     assert!(matches!(d.beat("s", 2, 0), Outcome::HeartbeatOk(_)));
     assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease: LeaseId(2), ttl_ms: 5_000, renewal_seq: 1 }]);
-    // The session has a lease: its next grant needs no claim.
+    // The session has a lease, so its next grant needs no claim.
     d.hold(ask(3, "b"));
     d.queue(ask(4, "b").session("s").claim(400));
     d.release("b", 3);

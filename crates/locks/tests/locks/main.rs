@@ -1,4 +1,5 @@
-//! The lock table from outside: each rule by name, its bytes, and random histories against a plain twin.
+//! The lock table from outside: each rule by name, its bytes, and random histories against a plain
+//! twin.
 
 mod acquire;
 mod bytes;

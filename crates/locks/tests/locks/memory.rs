@@ -1,4 +1,4 @@
-//! Rules of what is remembered, and of shard time.
+//! Rules of the memory of ended grants and sessions, and of shard time.
 
 use crate::driver::{Driver, ask};
 use palisade_locks::*;
@@ -37,7 +37,7 @@ fn many_that_ended_at_once_are_forgotten_on_time() {
     }
     d.close("s");
     d.pass(REQUEST_MEMORY_MS);
-    // More than a command cleans up; whatever still lies about must not be seen.
+    // More items are due than one command forgets. Those that are left must not be found.
     assert_eq!(d.release("n499", 500), Outcome::NotOwner { current: Token(0) });
     assert_eq!(d.hold(ask(499, "other")).token, Token(501));
     assert!(matches!(d.acquire(ask(499, "other")), Outcome::Granted(_)));

@@ -1,4 +1,4 @@
-//! The plain twin: the rules of locking written down with vectors and linear searches, for comparison.
+//! The plain twin: the rules of locking written with vectors and linear searches, for comparison.
 
 use palisade_locks::*;
 
@@ -9,7 +9,7 @@ struct Lease {
     owner: String,
     metadata: String,
     ttl_ms: u32,
-    /// Until it is claimed, in place of `ttl_ms`; 0: it is.
+    /// TTL until the lease is claimed, instead of `ttl_ms`; 0 once it is claimed.
     claim_ms: u32,
     seq: u64,
     renewed_ms: u64,
@@ -41,7 +41,7 @@ struct Waiter {
     since_ms: u64,
 }
 
-/// Without a token: cancelled before it was granted.
+/// A grant that ended; or, without a token, a request that was given up before it was granted.
 struct Ended {
     name: String,
     token: u64,
@@ -404,7 +404,7 @@ impl Model {
         }
     }
 
-    // ---- what can be asked ---------------------------------------------------------------------------------------
+    // ---- questions ------------------------------------------------------------------------------
 
     pub fn holders(&self, name: &str) -> Vec<Grant> {
         self.holds.iter().filter(|hold| hold.name == name).map(|hold| self.show(hold)).collect()
@@ -427,7 +427,7 @@ impl Model {
         self.waiters.iter().map(|waiter| (waiter.name.as_str(), waiter.request)).collect()
     }
 
-    /// As of the last command.
+    /// The stamp of the last command.
     pub fn at(&self) -> Stamp {
         Stamp { wall_ms: self.wall_ms, shard_ms: self.shard_ms }
     }

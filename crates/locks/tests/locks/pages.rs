@@ -1,4 +1,4 @@
-//! Rules of pages: all of it, once, and never too much at a time.
+//! Rules of pages: every row once, and never too many at a time.
 
 use crate::driver::{Driver, ask};
 use palisade_locks::*;
@@ -6,7 +6,7 @@ use palisade_locks::*;
 /// Rows that one call may touch. Few, so that most calls pause.
 const ROWS: usize = 7;
 
-/// All grants with this prefix, by as many pages as it takes.
+/// All grants of names with this prefix, read page by page.
 pub fn list_all(table: &mut LockTable, prefix: &str, limit: usize, at: Stamp) -> Vec<Grant> {
     let mut grants = Vec::new();
     let mut after: Option<(String, Token)> = None;
@@ -52,7 +52,7 @@ fn tokens(grants: &[Grant]) -> Vec<u64> {
     grants.iter().map(|grant| grant.token.0).collect()
 }
 
-/// 6,000 shared holders: the answer was cut at what fits a frame, without a word.
+/// Regression: with 6,000 shared holders the answer was cut to the size of a frame, without notice.
 #[test]
 fn holders_come_in_pages_that_say_how_many_there_are() {
     let mut d = Driver::new();
@@ -69,7 +69,8 @@ fn holders_come_in_pages_that_say_how_many_there_are() {
         if !page.more {
             break;
         }
-        // What the next page begins after ends meanwhile: it is not missed, and nothing comes twice.
+        // The next page begins after a grant that ends meanwhile. No holder is missed or listed
+        // twice.
         d.release("config", after.0);
     }
     assert_eq!(seen, (1..=100).collect::<Vec<_>>());
@@ -93,9 +94,9 @@ fn holders_of_every_mode_are_counted() {
     assert_eq!(count(&d), 1);
 }
 
-/// What a page begins after has ended, and a walk finds the place: a part at a time.
+/// The grant before the page has ended, so a walk searches the beginning of the page, in parts.
 #[test]
-fn a_page_that_begins_after_what_has_ended_is_looked_for_in_parts() {
+fn the_beginning_of_a_page_after_an_ended_grant_is_searched_in_parts() {
     let mut d = Driver::new();
     for id in 1..=1_000 {
         d.hold(ask(id, "config").shared());
@@ -140,7 +141,8 @@ fn a_listing_reads_few_rows_at_a_time() {
     assert!(!d.table.is_ordered());
 }
 
-/// Locks come and go all the time, also while names are put in order: those held all along are listed once, by name.
+/// Locks come and go all the time, also while names are being sorted. A lock that is held
+/// throughout is listed once, by name.
 #[test]
 fn a_lock_held_throughout_a_listing_is_listed_once() {
     let mut d = Driver::new();

@@ -4,7 +4,7 @@ use crate::driver::{Driver, ask};
 use palisade_locks::*;
 
 #[test]
-fn waiters_are_granted_in_the_order_of_their_coming() {
+fn waiters_are_granted_in_order_of_arrival() {
     let mut d = Driver::new();
     d.hold(ask(0, "a"));
     for id in 1..=20 {
@@ -44,7 +44,7 @@ fn several_shared_heads_are_granted_in_a_row() {
     d.queue(ask(4, "a"));
     d.queue(ask(5, "a").shared());
     d.release("a", 1);
-    assert_eq!(d.handed(), [2, 3], "not 5, which came after an exclusive one");
+    assert_eq!(d.handed(), [2, 3], "not 5, which arrived after an exclusive one");
     d.release("a", 2);
     assert_eq!(d.handed(), [0u128; 0]);
     d.release("a", 3);
@@ -179,7 +179,7 @@ fn a_late_copy_of_a_cancelled_acquire_is_never_granted() {
 }
 
 #[test]
-fn a_cancel_of_what_was_granted_or_has_ended_changes_nothing() {
+fn a_cancel_after_the_grant_or_its_end_changes_nothing() {
     let mut d = Driver::new();
     let grant = d.hold(ask(1, "a"));
     assert_eq!(d.cancel(1, "a"), Outcome::Granted(grant), "the caller holds it, and must know");
@@ -191,7 +191,7 @@ fn a_cancel_of_what_was_granted_or_has_ended_changes_nothing() {
 }
 
 #[test]
-fn an_acquire_that_was_only_abandoned_may_come_again() {
+fn an_acquire_that_was_not_given_up_may_queue_again() {
     let mut d = Driver::new();
     assert_eq!(d.leave(2, "a"), Outcome::NotWaiting);
     d.hold(ask(1, "a"));

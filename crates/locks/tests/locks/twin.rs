@@ -1,4 +1,5 @@
-//! Random histories, run by two replicas and the plain twin. One replica is restarted in all ways in between.
+//! Random histories, run by two replicas and the plain twin. One replica is restarted in every
+//! possible way in between.
 
 use crate::model::Model;
 use crate::pages;
@@ -29,7 +30,7 @@ enum Op {
         grant: usize,
         name: Option<usize>,
     },
-    /// `life`: of a lease begun earlier, or any.
+    /// `life`: names the life of an earlier lease, or any life.
     Heartbeat {
         session: usize,
         life: Option<usize>,
@@ -38,14 +39,14 @@ enum Op {
     CloseSession {
         session: usize,
     },
-    /// `fresh`: of an id that is not used before, and then by the next acquire.
+    /// `fresh`: with a new request id, which the next acquire then uses.
     CancelWait {
         request: usize,
         name: Option<usize>,
         given_up: bool,
         fresh: bool,
     },
-    /// `stale`: naming an earlier or later life.
+    /// `stale`: names an earlier or later renewal.
     Expire {
         lease: usize,
         stale: i64,
@@ -54,11 +55,11 @@ enum Op {
         grant: usize,
         name: Option<usize>,
     },
-    /// Of the second replica: through its snapshot.
+    /// Restores the second replica from its snapshot.
     Restore,
-    /// Of the second replica.
+    /// Writes a checkpoint of the second replica.
     Checkpoint,
-    /// Of the second replica: from its checkpoints, then the log since.
+    /// Restarts the second replica from its checkpoints and the log since.
     Crash,
 }
 
@@ -140,7 +141,7 @@ impl Restarted {
 #[derive(Default)]
 struct Run {
     plain: LockTable,
-    /// Where nobody reads outcomes.
+    /// A replica on which no client reads outcomes.
     unheard: LockTable,
     restarted: Restarted,
     model: Model,
@@ -149,13 +150,13 @@ struct Run {
     leases: Vec<(LeaseId, u64)>,
 }
 
-/// Counted from the newest.
+/// The nth item, counted from the newest.
 fn recent<T: Clone>(all: &[T], back: usize) -> Option<T> {
     all.len().checked_sub(1 + back).map(|at| all[at].clone())
 }
 
 impl Run {
-    /// The same comes to be; only grants are not described.
+    /// Expects the same outcome, except that grants are not described.
     fn apply_unheard(&mut self, stamp: Stamp, command: &Command<'_>, outcome: &Outcome, effects: &Effects) {
         let mut unheard = Effects { unheard: true, ..Effects::default() };
         let told = self.unheard.apply(stamp, command, &mut unheard);
@@ -226,7 +227,7 @@ impl Run {
         let mut effects = Effects::default();
         let outcome = self.plain.apply(stamp, &command, &mut effects);
         self.restarted.log.push(entry.clone());
-        assert_eq!(self.restarted.apply(&entry), (outcome.clone(), effects.clone()), "replicas part at {command:?}");
+        assert_eq!(self.restarted.apply(&entry), (outcome.clone(), effects.clone()), "replicas diverge at {command:?}");
         self.apply_unheard(stamp, &command, &outcome, &effects);
         let (expected, expected_effects) = self.model.apply(stamp, &command);
         let blank = |outcome| if let Outcome::Conflict(_) = outcome { Outcome::Conflict("") } else { outcome };
