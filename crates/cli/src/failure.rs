@@ -1,9 +1,9 @@
 //! What went wrong, said to people and to programs: one line what happened, one line what to do next, an exit code.
 
-use crate::output::emit;
-use serde::Serialize;
+use crate::output::print_json;
 use std::io::Write;
 use std::process::ExitCode;
+use wire::json;
 use wire::v1::ErrorCode;
 
 /// The exit codes of every verb.
@@ -36,12 +36,10 @@ impl From<Exit> for ExitCode {
 const UNREACHABLE: &str = "UNREACHABLE";
 
 /// A verb that did not do what was asked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Failure {
-    #[serde(skip)]
     pub exit: Exit,
     /// Everything has been printed already: only the exit code remains to be set.
-    #[serde(skip)]
     pub told: bool,
     /// For programs: a name of [`ErrorCode`], or one of this program's own.
     pub code: String,
@@ -50,10 +48,8 @@ pub struct Failure {
     /// What to do next.
     pub next: String,
     /// The token that holds the name now, if the error says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub current_token: Option<u64>,
     /// Who holds it, if the error says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
 }
 
@@ -84,11 +80,17 @@ impl Failure {
         if self.told {
             // Nothing to add.
         } else if json {
-            emit(&serde_json::json!({ "error": self }).to_string());
+            print_json(&self.for_programs());
         } else {
             // The exit code says it too, if nobody reads this.
             let _ = std::io::stderr().write_all(self.for_people().as_bytes());
         }
+    }
+
+    /// The document that a program reads.
+    pub fn for_programs(&self) -> json::Failed {
+        let Failure { exit: _, told: _, code, message, next, current_token, holder } = self.clone();
+        json::Failed { error: json::Failure { code, current_token, holder, message, next } }
     }
 
     /// What happened, and what to do next. No character of a name can do more than be shown.
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn programs_get_the_holder_and_people_get_one_line() {
-        let json = serde_json::to_value(failure(WireError::held("held\nby\x1b[31m b", 7, "b"))).unwrap();
+        let held = failure(WireError::held("held\nby\x1b[31m b", 7, "b"));
+        let json = &serde_json::to_value(held.for_programs()).unwrap()["error"];
         assert_eq!(json["code"], "HELD");
         assert_eq!(json["current_token"], 7);
         assert_eq!(json["holder"], "b");

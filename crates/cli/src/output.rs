@@ -7,7 +7,8 @@ use crate::shown::{keep, padded, shown, width};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
-use wire::v1::{CheckResponse, Grant, GrantState, Mode, Tenure};
+use wire::json::mode_name;
+use wire::v1::{Grant, Mode};
 
 /// Unix milliseconds, for display.
 pub fn wall_ms() -> u64 {
@@ -32,156 +33,6 @@ pub fn emit_if_heard(line: &str) {
 pub fn print_json(value: &impl Serialize) {
     // Our own structs of strings and numbers always serialise.
     emit(&serde_json::to_string(value).expect("serialise to JSON"));
-}
-
-/// A grant, as programs see it.
-#[derive(Debug, Serialize)]
-pub struct GrantJson {
-    pub resource_name: String,
-    pub owner_id: String,
-    pub fencing_token: u64,
-    pub acquired_at_ms: u64,
-    pub expires_at_ms: u64,
-    /// What is left of the lease by the answering replica's count: 0 if it is due.
-    pub remaining_ms: u32,
-    pub ttl_ms: u32,
-    pub renewal_count: u64,
-    pub state: &'static str,
-    pub shard: u32,
-    pub mode: &'static str,
-    pub waited_ms: u64,
-    pub session_id: String,
-    pub metadata: String,
-}
-
-impl From<&Grant> for GrantJson {
-    fn from(grant: &Grant) -> GrantJson {
-        GrantJson {
-            resource_name: grant.resource_name.clone(),
-            owner_id: grant.owner_id.clone(),
-            fencing_token: grant.fencing_token,
-            acquired_at_ms: grant.acquired_at_ms,
-            expires_at_ms: grant.expires_at_ms,
-            remaining_ms: grant.remaining_ms,
-            ttl_ms: grant.ttl_ms,
-            renewal_count: grant.renewal_count,
-            state: state_name(grant.state()),
-            shard: grant.shard,
-            mode: mode_name(grant.mode()),
-            waited_ms: grant.waited_ms,
-            session_id: grant.session_id.clone(),
-            metadata: grant.metadata.clone(),
-        }
-    }
-}
-
-/// One tenure, as programs see it.
-#[derive(Debug, Serialize)]
-pub struct TenureJson {
-    pub resource_name: String,
-    pub owner_id: String,
-    pub fencing_token: u64,
-    pub acquired_at_ms: u64,
-    /// `null` while it holds.
-    pub ended_at_ms: Option<u64>,
-    pub state: &'static str,
-    pub renewal_count: u64,
-    pub waited_ms: u64,
-    pub session_id: String,
-    pub mode: &'static str,
-    pub broken_by: String,
-    pub break_reason: String,
-    pub shard: u32,
-}
-
-impl From<&Tenure> for TenureJson {
-    fn from(tenure: &Tenure) -> TenureJson {
-        TenureJson {
-            resource_name: tenure.resource_name.clone(),
-            owner_id: tenure.owner_id.clone(),
-            fencing_token: tenure.fencing_token,
-            acquired_at_ms: tenure.acquired_at_ms,
-            ended_at_ms: (tenure.ended_at_ms != 0).then_some(tenure.ended_at_ms),
-            state: state_name(tenure.state()),
-            renewal_count: tenure.renewal_count,
-            waited_ms: tenure.waited_ms,
-            session_id: tenure.session_id.clone(),
-            mode: mode_name(tenure.mode()),
-            broken_by: tenure.broken_by.clone(),
-            break_reason: tenure.break_reason.clone(),
-            shard: tenure.shard,
-        }
-    }
-}
-
-/// The answer to `check`, as programs see it. The oldest holder's fields stand at the top, so that the common, exclusive
-/// case needs no list; the holders that are shown stand in `holders`.
-#[derive(Debug, Serialize)]
-pub struct CheckJson {
-    pub resource_name: String,
-    /// `ACQUIRED` or `FREE`.
-    pub state: &'static str,
-    pub owner_id: Option<String>,
-    pub fencing_token: Option<u64>,
-    pub acquired_at_ms: Option<u64>,
-    pub expires_at_ms: Option<u64>,
-    pub ttl_ms: Option<u32>,
-    pub renewal_count: Option<u64>,
-    pub shard: u32,
-    pub waiters: u32,
-    pub last_token: u64,
-    pub answered_by: u64,
-    pub applied_index: u64,
-    pub stale_by_ms: u64,
-    pub holders: Vec<GrantJson>,
-    /// Of the name, shown or not.
-    pub holder_count: u32,
-    /// There are holders after the last that is shown.
-    pub more: bool,
-}
-
-impl CheckJson {
-    pub fn new(name: &str, answer: &CheckResponse) -> CheckJson {
-        let first = answer.holders.first();
-        CheckJson {
-            resource_name: name.to_owned(),
-            state: if first.is_some() { "ACQUIRED" } else { "FREE" },
-            owner_id: first.map(|grant| grant.owner_id.clone()),
-            fencing_token: first.map(|grant| grant.fencing_token),
-            acquired_at_ms: first.map(|grant| grant.acquired_at_ms),
-            expires_at_ms: first.map(|grant| grant.expires_at_ms),
-            ttl_ms: first.map(|grant| grant.ttl_ms),
-            renewal_count: first.map(|grant| grant.renewal_count),
-            shard: answer.shard,
-            waiters: answer.waiters,
-            last_token: answer.last_token,
-            answered_by: answer.answered_by,
-            applied_index: answer.applied_index,
-            stale_by_ms: answer.stale_by_ms,
-            holders: answer.holders.iter().map(GrantJson::from).collect(),
-            holder_count: answer.holder_count,
-            more: answer.more,
-        }
-    }
-}
-
-/// As in the protocol, without its prefixes.
-pub fn state_name(state: GrantState) -> &'static str {
-    match state {
-        GrantState::Unspecified => "UNKNOWN",
-        GrantState::Acquired => "ACQUIRED",
-        GrantState::ExpiredState => "EXPIRED",
-        GrantState::Released => "RELEASED",
-        GrantState::Broken => "BROKEN",
-    }
-}
-
-pub fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Exclusive => "exclusive",
-        Mode::Shared => "shared",
-        Mode::Semaphore => "semaphore",
-    }
 }
 
 /// `in 29.8s` as the answering replica counts, whatever the wall clocks show; or `due`.
@@ -291,40 +142,6 @@ pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_free_lock_says_so_and_names_no_holder() {
-        let json =
-            serde_json::to_value(CheckJson::new("a", &CheckResponse { shard: 3, ..Default::default() })).unwrap();
-        assert_eq!(json["state"], "FREE");
-        assert_eq!(json["fencing_token"], serde_json::Value::Null);
-        assert_eq!(json["shard"], 3);
-    }
-
-    #[test]
-    fn a_grant_has_the_agreed_field_names() {
-        let grant = Grant {
-            resource_name: "a".into(),
-            fencing_token: 9,
-            state: GrantState::Acquired.into(),
-            ..Default::default()
-        };
-        let json = serde_json::to_value(GrantJson::from(&grant)).unwrap();
-        for field in [
-            "resource_name",
-            "owner_id",
-            "fencing_token",
-            "acquired_at_ms",
-            "expires_at_ms",
-            "ttl_ms",
-            "renewal_count",
-            "state",
-            "shard",
-        ] {
-            assert!(json.get(field).is_some(), "{field} is missing in {json}");
-        }
-        assert_eq!(json["state"], "ACQUIRED");
-    }
 
     #[test]
     fn tables_align_and_clean_what_came_from_afar() {

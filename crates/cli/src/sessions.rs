@@ -8,6 +8,7 @@ use crate::shown::{counted, shown};
 use crate::verbs::connect;
 use client::SessionOptions;
 use std::time::Duration;
+use wire::json;
 
 /// Runs one of the session verbs.
 ///
@@ -26,7 +27,7 @@ async fn open(args: &SessionOpen) -> Result<(), Failure> {
     let options = SessionOptions::new().owner(owner).ttl(Duration::from_millis(args.ttl.into()));
     let opened = connect(&args.remote.gateways).open_session_raw(options).await?;
     if args.remote.json {
-        print_json(&serde_json::json!({ "session_id": opened.session_id, "ttl_ms": opened.ttl_ms }));
+        print_json(&json::SessionOpened::from(&opened));
         return Ok(());
     }
     emit(&format!("{} {}", Paint::stdout().good("opened"), shown(&opened.session_id)));
@@ -37,12 +38,7 @@ async fn open(args: &SessionOpen) -> Result<(), Failure> {
 async fn heartbeat(args: &SessionOn) -> Result<(), Failure> {
     let heartbeat = connect(&args.remote.gateways).heartbeat(&args.id, &args.shards).await?;
     if args.remote.json {
-        print_json(&serde_json::json!({
-            "session_id": args.id,
-            "renewed_shards": heartbeat.renewed_shards,
-            "lost_shards": heartbeat.lost_shards,
-            "failed_shards": heartbeat.failed_shards,
-        }));
+        print_json(&json::SessionRenewed::new(&args.id, &heartbeat));
     } else {
         emit(&format!("renewed on {} of {}", heartbeat.renewed_shards, counted(args.shards.len(), "shard")));
     }
@@ -64,7 +60,7 @@ async fn heartbeat(args: &SessionOn) -> Result<(), Failure> {
 async fn close(args: &SessionOn) -> Result<(), Failure> {
     let released = connect(&args.remote.gateways).close_session(&args.id, &args.shards).await?;
     if args.remote.json {
-        print_json(&serde_json::json!({ "session_id": args.id, "released": released }));
+        print_json(&json::SessionClosed { released, session_id: args.id.clone() });
     } else {
         emit(&format!("closed; {} released", counted(released, "lock")));
     }

@@ -12,6 +12,7 @@ use client::{AcquireOptions, Cancelled, Client, ClientOptions, RequestId};
 use std::ffi::OsString;
 use std::time::Duration;
 use tokio::time::Instant;
+use wire::json;
 use wire::limits::METADATA_BYTES_MAX;
 use wire::v1::{Consistency, ErrorCode, Grant, Mode, Tenure};
 
@@ -157,7 +158,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
         failure
     })?;
     if args.remote.json {
-        print_json(&GrantJson::from(&grant));
+        print_json(&json::Grant::from(&grant));
     } else {
         print_grant("acquired", &grant, Vec::new());
     }
@@ -168,15 +169,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
 pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
     let renewal = connect(&args.remote.gateways).renew(&args.name, args.token).await?;
     if args.remote.json {
-        print_json(&serde_json::json!({
-            "resource_name": args.name,
-            "fencing_token": args.token,
-            "state": "ACQUIRED",
-            "expires_at_ms": renewal.expires_at_ms,
-            "ttl_ms": renewal.ttl_ms,
-            "renewal_count": renewal.renewal_count,
-            "shard": renewal.shard,
-        }));
+        print_json(&json::Renewed::new(&args.name, args.token, &renewal));
         return Ok(());
     }
     let paint = Paint::stdout();
@@ -202,7 +195,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
         pages::all_holders(&client, &args.name, consistency, &mut answer).await?;
     }
     if args.remote.json {
-        print_json(&CheckJson::new(&args.name, &answer));
+        print_json(&json::Check::new(&args.name, &answer));
         return Ok(());
     }
     let mut about = vec![("waiters", answer.waiters.to_string())];
@@ -236,13 +229,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
 pub async fn release(args: &args::Release) -> Result<(), Failure> {
     let released = connect(&args.remote.gateways).release(&args.name, args.token).await?;
     if args.remote.json {
-        print_json(&serde_json::json!({
-            "resource_name": args.name,
-            "fencing_token": args.token,
-            "state": "RELEASED",
-            "already_released": released.already_released,
-            "shard": released.shard,
-        }));
+        print_json(&json::Released::new(&args.name, args.token, &released));
         return Ok(());
     }
     let paint = Paint::stdout();
@@ -256,8 +243,7 @@ pub async fn release(args: &args::Release) -> Result<(), Failure> {
 pub async fn history(args: &args::History) -> Result<(), Failure> {
     let tenures = connect(&args.remote.gateways).history(&args.name, args.limit).await?;
     if args.remote.json {
-        let tenures: Vec<TenureJson> = tenures.iter().map(TenureJson::from).collect();
-        print_json(&serde_json::json!({ "resource_name": args.name, "tenures": tenures }));
+        print_json(&json::History::new(&args.name, &tenures));
         return Ok(());
     }
     if tenures.is_empty() {
@@ -285,7 +271,7 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
 }
 
 fn ending(tenure: &Tenure) -> String {
-    let state = state_name(tenure.state());
+    let state = json::state_name(tenure.state());
     match (tenure.broken_by.as_str(), tenure.break_reason.as_str()) {
         _ if tenure.ended_at_ms == 0 => "holds it".into(),
         ("", "") => state.into(),
@@ -302,13 +288,7 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
         false => client.list_page(&args.prefix, args.limit, &args.cursor).await?,
     };
     if args.remote.json {
-        let grants: Vec<GrantJson> = listing.grants.iter().map(GrantJson::from).collect();
-        print_json(&serde_json::json!({
-            "grants": grants,
-            "more": listing.more,
-            "next_cursor": (!listing.next_cursor.is_empty()).then_some(&listing.next_cursor),
-            "missing_shards": listing.missing_shards,
-        }));
+        print_json(&json::Listing::from(&listing));
     } else {
         let mut rows = vec![["name", "owner", "token", "expires", "shard"].map(String::from).to_vec()];
         for grant in &listing.grants {
@@ -344,7 +324,7 @@ pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
     let by = args.by.clone().unwrap_or_else(args::user_at_host);
     let tenure = client.break_lock(&args.name, token, &args.reason, &by).await?;
     if args.remote.json {
-        print_json(&TenureJson::from(&tenure));
+        print_json(&json::Tenure::from(&tenure));
         return Ok(());
     }
     let paint = Paint::stdout();

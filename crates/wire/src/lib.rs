@@ -2,14 +2,16 @@
 //!
 //! Beside the generated code: typed errors and their way through a gRPC status ([`ErrorClass`], [`v1::Error`]), and what
 //! may be asked at all ([`limits`], [`check_operation`]), so that every front door refuses the same input with the same
-//! words; and what both kinds of servers need around their calls: who is of which cluster, how late a frame is, and how
-//! connections are taken ([`accept`], the only part that does I/O). It knows nothing of any other crate.
+//! words; the answers as JSON ([`json`]); and what both kinds of servers need around their calls: who is of which cluster,
+//! how late a frame is, and how connections are taken ([`accept`], the only part that does I/O). It knows nothing of any
+//! other crate.
 
 pub mod accept;
 mod cause;
 mod cursor;
 mod error;
 mod identity;
+pub mod json;
 mod lateness;
 pub mod limits;
 mod operation;
