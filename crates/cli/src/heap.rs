@@ -5,7 +5,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// From this size on, in bytes, the C library takes memory from the kernel and gives it back when it is freed. RocksDB's write
 /// buffers come in blocks of 1 MiB; left alone, glibc raises its limit beyond that when the first is freed, and keeps them
-/// from then on: 27 B for each of a million locks (docs/performance.md).
+/// from then on: 27 B for each of a million locks (docs/design/0011-allocators.md).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const GIVES_BACK_FROM: libc::c_int = 512 << 10;
 
