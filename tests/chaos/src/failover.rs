@@ -103,7 +103,8 @@ impl Failovers {
     pub fn summary(&self) -> String {
         let at = |share| quantile(&self.times, share).unwrap_or_default().as_secs_f64();
         format!(
-            "{} kills of a shard's leader, to the next acquire through a gateway: median {:.3} s, p99 {:.3} s, least {:.3} s, most {:.3} s",
+            "{} kills of a shard's leader. From the kill to the next acquire through a gateway:\n\
+             median {:.3} s, p99 {:.3} s, least {:.3} s, most {:.3} s",
             self.times.len(),
             at(0.5),
             at(0.99),

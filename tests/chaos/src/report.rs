@@ -93,7 +93,7 @@ impl Report {
     /// The table, as Markdown.
     pub fn table(&self) -> String {
         let mut text = String::from(
-            "| fault | times | operations | of these fenced | violations | served again during it, median / max | recovery, median / max |\n\
+            "| fault | rounds | operations | fenced | violations | served again during the fault, median / max | recovery, median / max |\n\
              |---|---|---|---|---|---|---|\n",
         );
         for (kinds, row) in &self.rows {
@@ -117,14 +117,15 @@ impl Report {
         let violations: usize = self.rows.values().map(|row| row.violations + row.failures).sum();
         let rounds: usize = self.rows.values().map(|row| row.times).sum();
         let mut text = format!(
-            "{} operations checked ({} grants, {} linearizable checks) in {rounds} rounds, {} s, seed {}: {} violations; {} names undecided\n",
-            self.operations,
-            self.grants,
-            self.checks,
+            "{rounds} rounds in {} s, seed {}: {} violations, {} names undecided.\n\
+             {} operations checked, of these {} grants and {} linearizable checks.\n",
             self.seconds,
             self.seed,
             violations + self.convergence.len() + self.panics.len(),
             self.undecided,
+            self.operations,
+            self.grants,
+            self.checks,
         );
         for what in self.convergence.iter().chain(&self.panics) {
             let _ = writeln!(text, "violation: {what}");
@@ -133,16 +134,16 @@ impl Report {
             let _ = writeln!(text, "skipped: {}: {why}", kind.title());
         }
         for kind in self.missing() {
-            let _ = writeln!(text, "never came: {}. A run that does not have it shows nothing about it", kind.title());
+            let _ = writeln!(text, "never came: {}, so this run shows nothing about it.", kind.title());
         }
         match self.refused_after_pause {
             None => {}
             Some(0) => text
-                .push_str("no client came back from a pause with a token that was over: nothing is shown about that\n"),
+                .push_str("No client came back from a pause with a lost lock, so this run shows nothing about that.\n"),
             Some(refused) => {
                 let _ = writeln!(
                     text,
-                    "{refused} times a client came back from a pause and was told that it does not hold any more"
+                    "Clients came back from a pause with a lost lock, and were refused: {refused} times."
                 );
             }
         }
