@@ -1,0 +1,165 @@
+//! The Markdown documents as a whole: a relative link leads to a file that exists, and its anchor to a heading of that file.
+//! And a message that `docs/operate/troubleshooting.md` quotes is one that the programs have.
+//!
+//! Links to other sites are not followed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Directories that hold no documents of ours.
+const SKIPPED: &[&str] = &["target", ".git", "node_modules"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository's root")
+}
+
+/// All Markdown files below `dir`.
+fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+        let path = entry.expect("a directory entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            if !SKIPPED.contains(&name) {
+                documents(&path, found);
+            }
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The lines of a page outside of its code fences.
+fn outside_fences(page: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let mut lines = Vec::new();
+    for line in page.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+/// A page's text without fences and `code`, in which `[x](y)` is no link.
+fn text(page: &str) -> String {
+    let page = outside_fences(page).join("\n");
+    page.split('`').step_by(2).collect::<Vec<_>>().join("`")
+}
+
+/// The targets of `[label](target)`.
+fn targets(page: &str) -> Vec<String> {
+    let text = text(page);
+    let after = text.split("](").skip(1);
+    after.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect()
+}
+
+/// A heading's anchor, as GitHub makes it: `## One, two` is `one-two`; the second of a name ends in `-1`.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in outside_fences(page).iter().filter(|line| line.starts_with('#')) {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor = kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>();
+        let again = (1..).map(|n| format!("{anchor}-{n}"));
+        let free = std::iter::once(anchor.clone()).chain(again).find(|name| !found.contains(name));
+        found.insert(free.expect("an endless supply of numbers"));
+    }
+    found
+}
+
+/// What is wrong with a link of the page at `path`, if anything.
+fn fault(path: &Path, target: &str) -> Option<String> {
+    if target.contains("://") || target.starts_with("mailto:") {
+        return None;
+    }
+    let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+    let file = match file {
+        "" => path.to_owned(),
+        _ => path.parent().expect("a file's directory").join(file),
+    };
+    if !file.exists() {
+        return Some("there is no such file".to_owned());
+    }
+    let anchor = anchor?;
+    if file.extension().is_none_or(|extension| extension != "md") || anchors(&read(&file)).contains(anchor) {
+        return None;
+    }
+    Some("that page has no such heading".to_owned())
+}
+
+#[test]
+fn relative_links_lead_somewhere() {
+    let root = root();
+    let mut paths = Vec::new();
+    documents(&root, &mut paths);
+    let mut links = 0;
+    let mut dead = Vec::new();
+    for path in &paths {
+        for target in targets(&read(path)) {
+            links += 1;
+            if let Some(why) = fault(path, &target) {
+                let page = path.strip_prefix(&root).expect("a page below the root").display();
+                dead.push(format!("{page}: ({target}): {why}"));
+            }
+        }
+    }
+    assert!(links > 20, "{links} links in {} pages: the pages were not read", paths.len());
+    assert!(dead.is_empty(), "dead links:\n{}", dead.join("\n"));
+}
+
+/// Adds the Rust sources below `dir` to `text`, with string literals joined where `\` continues them on the next line.
+fn sources(dir: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+        let path = entry.expect("a directory entry").path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = read(&path);
+            let mut parts = source.split("\\\n");
+            text.push_str(parts.next().unwrap_or_default());
+            parts.for_each(|part| text.push_str(part.trim_start()));
+        }
+    }
+}
+
+/// Messages that the page quotes: in backticks, several words, at the start of a table's row.
+fn quoted(page: &str) -> Vec<&str> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split_once('`')).map(|(message, _)| message).filter(|text| text.contains(' ')).collect()
+}
+
+#[test]
+fn quoted_messages_are_in_the_programs() {
+    let mut programs = String::new();
+    for entry in std::fs::read_dir(root().join("crates")).expect("the crates") {
+        sources(&entry.expect("a crate").path().join("src"), &mut programs);
+    }
+    let page = read(&root().join("docs/operate/troubleshooting.md"));
+    let messages = quoted(&page);
+    assert!(messages.len() > 15, "{} messages: the page was not read", messages.len());
+    let unknown: Vec<&&str> = messages.iter().filter(|message| !programs.contains(**message)).collect();
+    assert!(unknown.is_empty(), "docs/operate/troubleshooting.md quotes messages that no program has: {unknown:#?}");
+}
+
+#[test]
+fn dead_links_are_found() {
+    let page = root().join("README.md");
+    assert_eq!(fault(&page, "https://example.com/missing"), None);
+    assert_eq!(fault(&page, "ARCHITECTURE.md#the-crates"), None);
+    assert!(fault(&page, "docs/no-such-page.md").is_some());
+    assert!(fault(&page, "ARCHITECTURE.md#no-such-heading").is_some());
+    assert!(fault(&page, "#no-such-heading").is_some());
+}
+
+#[test]
+fn links_and_anchors_are_read_as_markdown_has_them() {
+    let page = "# A b\n[one](x.md) and `[no](y.md)`\n```\n[no](z.md)\n# no\n```\n## A `b`!\n[two\nlines](#a-b)\n";
+    assert_eq!(targets(page), ["x.md", "#a-b"]);
+    assert_eq!(anchors(page), BTreeSet::from(["a-b".to_owned(), "a-b-1".to_owned()]));
+}
