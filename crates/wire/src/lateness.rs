@@ -33,8 +33,14 @@ const WINDOW_MS: u64 = 60_000;
 pub struct Lateness {
     fastest: Option<Fastest>,
     window: Window,
-    /// Since when frames have been late, without an exception.
-    standing_since_ms: Option<u64>,
+    standing: Option<Standing>,
+}
+
+/// Frames have been late, without an exception.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    since_ms: u64,
+    last: Fastest,
 }
 
 /// A part of a stream's time, and the fastest among its frames that were in time.
@@ -67,22 +73,24 @@ impl Lateness {
         let drift_ms = received_ms.saturating_sub(fastest.received_ms) / DRIFT_PART;
         let late_ms = offset_ms.saturating_sub(fastest.offset_ms).saturating_sub_unsigned(drift_ms);
         if late_ms <= 0 {
-            self.standing_since_ms = None;
+            self.standing = None;
             self.in_time(this, fastest);
             return 0;
         }
         let late_ms = late_ms as u64;
         if late_ms < STANDING_MS {
-            self.standing_since_ms = None;
+            self.standing = None;
             return late_ms;
         }
-        // By this frame, and not by the fastest of that time: where the receiver's clock runs at twice the rate, that one is
-        // the oldest, and all frames would count as late for ever.
-        let since_ms = *self.standing_since_ms.get_or_insert(received_ms);
+        // By the last two frames, and not by the fastest of that time: where the receiver's clock runs at twice the rate, that
+        // one is the oldest, and all frames would count as late for ever. Nor by this one alone: on a stream of few frames
+        // it may be the only one that was held up for so long.
+        let Standing { since_ms, last } = *self.standing.get_or_insert(Standing { since_ms: received_ms, last: this });
         if received_ms.saturating_sub(since_ms) >= STANDING_FOR_MS {
-            self.begin(this);
-            return 0;
+            self.begin(if offset_ms <= last.offset_ms { this } else { last });
+            return self.late_ms(sent_ms, received_ms);
         }
+        self.standing = Some(Standing { since_ms, last: this });
         late_ms
     }
 
@@ -90,7 +98,7 @@ impl Lateness {
     fn begin(&mut self, frame: Fastest) {
         self.fastest = Some(frame);
         self.window = Window { since_ms: frame.received_ms, fastest: Some(frame) };
-        self.standing_since_ms = None;
+        self.standing = None;
     }
 
     fn in_time(&mut self, frame: Fastest, fastest: Fastest) {
@@ -192,6 +200,17 @@ mod tests {
         assert_eq!(stream.late_ms(4_000, 24_000), 0);
         assert_eq!(stream.late_ms(4_100, 24_100), 0);
         assert!(stream.late_ms(5_000, 30_000) >= 4_000, "and is judged from there on");
+    }
+
+    /// One late frame before it was enough for the second one to be the measure, and so in time.
+    #[test]
+    fn a_frame_that_is_held_up_after_a_late_one_is_still_late() {
+        let mut stream = Lateness::default();
+        assert_eq!(stream.late_ms(1, 1_001), 0);
+        assert_eq!(stream.late_ms(10_000, 14_000), 2_988);
+        let late_ms = stream.late_ms(20_000, 81_000);
+        assert!((56_900..=57_000).contains(&late_ms), "{late_ms} later than the frame before it");
+        assert_eq!(stream.late_ms(30_000, 31_000 + 60_000), 0, "two of the same lateness are a standing one");
     }
 
     #[test]
