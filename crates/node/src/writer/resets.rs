@@ -79,16 +79,23 @@ impl Resets {
         }
     }
 
-    /// The node stops: what has not begun is dropped, with what waits for it. Nothing of it was reported. Each flush of the database
-    /// takes seconds, and the end of the process would wait for all of them.
+    /// The node stops: a snapshot that has not begun is dropped, with all that follows it. Nothing of it was reported. Each flush of
+    /// the database takes seconds, and the end of the process would wait for all of them.
     pub(super) fn stop(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
+        let mut dropped = !self.waiting.is_empty();
         self.waiting.clear();
         self.held.retain(|shard, _| self.under_way == Some(*shard));
-        // Who asked hears that the writer has ended.
-        self.barriers.clear();
+        for jobs in self.held.values_mut() {
+            // The shard of the snapshot under way may have been sent another one since.
+            if let Some(next) = jobs.iter().position(|job| job.write.as_ref().is_some_and(|write| write.reset)) {
+                jobs.truncate(next);
+                dropped = true;
+            }
+        }
+        if dropped {
+            // Who asked hears that the writer has ended.
+            self.barriers.clear();
+        }
     }
 
     /// A shard's snapshot is on disk: what comes next, in order, before all that is queued.

@@ -290,6 +290,34 @@ async fn a_writer_that_is_told_to_end_begins_no_further_snapshot() {
     assert!(barrier.await.is_err(), "not all before it was written");
 }
 
+/// The second snapshot of the shard was held back behind the first. It was begun once that was done, though the writer had been
+/// told to end.
+#[tokio::test]
+async fn a_writer_that_is_told_to_end_begins_no_second_snapshot_of_a_shard() {
+    let f = Fixture::new();
+    f.queue_reset(0, 1);
+    assert_eq!(f.arrived.recv().unwrap(), RESET);
+    f.queue(0, 0, 2); // follows the first
+    f.queue_reset(0, 3);
+    f.queue(0, 0, 4); // follows the second
+    let writer = f.writer.clone();
+    let mut barrier = Box::pin(writer.barrier());
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut barrier).await.is_err());
+    f.queue(0, 2, 1);
+    f.writes(1);
+    f.writer.stop();
+    // All gates stand open from here on.
+    (0..2).for_each(|_| f.reset_goes.send(()).unwrap());
+    (0..3).for_each(|_| f.go.send(()).unwrap());
+    let (engine, arrived) = (f.engine.clone(), f.arrived.clone());
+    let reported: Vec<_> = f.end().into_iter().flat_map(|(_, persisted)| persisted).collect();
+    assert_eq!(reported, [(2, 1), (0, 1), (0, 2)], "the first one, and what follows it");
+    assert_eq!(arrived.try_iter().collect::<Vec<_>>(), [1], "no second snapshot is begun");
+    let found = engine.recover(ShardId(0)).unwrap();
+    assert_eq!((found.entries, found.hard_state), (vec![(2, vec![1])], Some(vec![1])));
+    assert!(barrier.await.is_err(), "not all before it was written");
+}
+
 #[test]
 fn a_snapshot_that_fails_ends_the_node() {
     let f = Fixture::new();
