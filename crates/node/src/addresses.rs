@@ -37,12 +37,11 @@ impl Addresses {
         if !is_address(address) || !self.configured.contains_key(&node) {
             return;
         }
-        let mut learned = self.lock();
-        let before = learned.get(&node).or_else(|| self.configured.get(&node));
+        let before = self.lock().insert(node, address.to_owned());
+        let before = before.as_ref().or_else(|| self.configured.get(&node));
         if before.is_some_and(|before| before != address) {
             tracing::info!(peer = %node, address, before = before.map_or("", String::as_str), "peer listens at another address now");
         }
-        learned.insert(node, address.to_owned());
     }
 
     /// Where a node may be found, the likeliest first.

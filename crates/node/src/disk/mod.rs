@@ -150,7 +150,9 @@ impl Watcher {
             (Spells::default(), Loads::default(), Looks::default(), 1);
         while !self.lifecycle.stopped() {
             let now_ms = self.disk.clock.mono_ms();
-            if let Some(usual) = looks.usual(now_ms, &lock(&self.disk.syncs)) {
+            // Bound first: within an `if let` the log writer would wait for the lock while the words below are said.
+            let usual = looks.usual(now_ms, &lock(&self.disk.syncs));
+            if let Some(usual) = usual {
                 let needed = stretch(usual, Duration::from_millis(election_ms));
                 if needed != stretched {
                     stretched = needed;
@@ -212,6 +214,8 @@ fn say_stretched(usual: Duration, election_ms: u64, needed: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Context;
+    use routing::NodeId;
 
     /// All syncs of a start counted as one write: five of a slow disk, one after the other, were said to hang.
     #[test]
@@ -226,6 +230,34 @@ mod tests {
             disk.during(|| assert!(disk.since_ms() > first_ms, "the older one of two"));
         });
         assert_eq!(disk.since_ms(), None);
+    }
+
+    /// A pipe of logs that is full held the watcher with that lock, and so the log writer, and whoever asked for the disk's state.
+    #[test]
+    fn a_slow_disk_is_told_of_without_the_lock_of_its_syncs() {
+        let (context, _inbox) = crate::testing::context(NodeId(1), 10);
+        (0..9).for_each(|_| context.disk.synced(Duration::from_secs(1)));
+        let locked = Arc::new(Mutex::new(Vec::new()));
+        let log = {
+            let (context, locked) = (context.clone(), locked.clone());
+            move || {
+                lock(&locked).push(context.disk.syncs.try_lock().is_err());
+                context.lifecycle.enter(crate::lifecycle::Phase::Stopped);
+                std::io::sink()
+            }
+        };
+        let Context { disk, engine, host, lifecycle, metrics, .. } = &*context;
+        let watcher = Watcher {
+            disk: disk.clone(),
+            engine: engine.clone(),
+            host: host.clone(),
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+            settings: Settings::default(),
+        };
+        let subscriber = tracing_subscriber::fmt().with_writer(log).finish();
+        tracing::subscriber::with_default(subscriber, || watcher.run());
+        assert_eq!(*lock(&locked), [false], "the disk is slow, which is said once");
     }
 
     #[test]

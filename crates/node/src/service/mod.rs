@@ -59,13 +59,21 @@ impl Shards {
             }
             (None, _) => return Ok(()),
         };
-        let mut said = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_none_or(|at| at.elapsed() >= STRANGERS_SAID_EVERY) {
+        if self.says_stranger() {
             let remote = request.extensions().get::<Peer<()>>().map(|peer| peer.remote);
             tracing::warn!(?remote, reason = %why, "refused a gateway");
-            *said = Some(Instant::now());
         }
         Err(Status::failed_precondition(why))
+    }
+
+    /// Whether it is time to log a refusal again.
+    fn says_stranger(&self) -> bool {
+        let mut said = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = said.is_none_or(|at| at.elapsed() >= STRANGERS_SAID_EVERY);
+        if is_due {
+            *said = Some(Instant::now());
+        }
+        is_due
     }
 
     fn next_key(&self) -> StreamKey {

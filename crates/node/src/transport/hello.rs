@@ -137,21 +137,18 @@ impl Greeter {
     /// Logs a refusal, once until it changes.
     fn note(&self, speaker: u64, refusal: Option<&Refusal>) {
         let known = self.context.peers.contains_key(&NodeId(speaker));
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = || self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let key = if known { speaker } else { 0 };
-        match refusal {
-            None => {
-                if refused.remove(&key).is_some() {
-                    tracing::info!(peer = speaker, "peer is accepted again");
-                }
+        let Some(refusal) = refusal else {
+            if refused().remove(&key).is_some() {
+                tracing::info!(peer = speaker, "peer is accepted again");
             }
-            Some(refusal) => {
-                let reason = refusal.to_string();
-                if refused.get(&key) != Some(&reason) {
-                    tracing::warn!(peer = speaker, %reason, "refused a peer");
-                    refused.insert(key, reason);
-                }
-            }
+            return;
+        };
+        let reason = refusal.to_string();
+        let former = refused().insert(key, reason.clone());
+        if former.as_ref() != Some(&reason) {
+            tracing::warn!(peer = speaker, %reason, "refused a peer");
         }
     }
 
