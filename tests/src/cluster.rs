@@ -130,6 +130,18 @@ impl Cluster {
         self.start_process(format!("node-{id}"), &args, env);
     }
 
+    /// Starts a node whose standard error is a full pipe that nobody reads, with this environment more.
+    ///
+    /// # Panics
+    /// If it runs already.
+    pub fn start_node_unheard(&mut self, id: u64, env: &[(String, String)]) {
+        let name = format!("node-{id}");
+        let (id, data) = (id.to_string(), self.data_dir(id).display().to_string());
+        let (command, log) = self.server(&name, &["node", "--id", &id, "--data-dir", &data], env);
+        let former = self.processes.insert(name, Process::spawn_unheard(command, &log));
+        assert!(former.is_none(), "node {id} runs already");
+    }
+
     /// Starts a second process of a node with another data directory, as on a second machine, and waits until it ends by
     /// itself. Returns how it ended and all that it said.
     ///
@@ -234,12 +246,15 @@ impl Cluster {
         if self.processes.contains_key(&name) {
             return;
         }
-        let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        args.extend(["--config".to_owned(), self.config.display().to_string()]);
-        let log = self.dir.path().join(format!("{name}.log"));
-        let mut command = Command::new(palisade_binary());
-        command.args(args).envs(env.iter().map(|(key, value)| (key, value)));
+        let (command, log) = self.server(&name, args, env);
         self.processes.insert(name, Process::spawn(command, &log));
+    }
+
+    /// A server of this cluster, and where its output goes.
+    fn server(&self, name: &str, args: &[&str], env: &[(String, String)]) -> (Command, PathBuf) {
+        let mut command = Command::new(palisade_binary());
+        command.args(args).arg("--config").arg(&self.config).envs(env.iter().map(|(key, value)| (key, value)));
+        (command, self.dir.path().join(format!("{name}.log")))
     }
 
     /// Waits until every node that runs here answers, and every shard has a leader that all of them know.

@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -35,6 +36,8 @@ pub fn palisade_binary() -> &'static Path {
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// What it says on standard error goes here, if nobody is to hear it.
+    _unheard: Option<PipeReader>,
 }
 
 impl Process {
@@ -53,17 +56,30 @@ impl Process {
     ///
     /// # Panics
     /// If it cannot be started.
-    pub fn spawn(mut command: Command, log: &Path) -> Process {
-        let file = File::options().create(true).append(true).open(log).expect("open the log");
+    pub fn spawn(command: Command, log: &Path) -> Process {
+        let file = open(log);
+        Process::spawn_with(command, log, file.into(), None)
+    }
+
+    /// The same with a standard error that is a full pipe, which nobody reads.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn spawn_unheard(command: Command, log: &Path) -> Process {
+        let (reader, writer) = full_pipe();
+        Process::spawn_with(command, log, writer.into(), Some(reader))
+    }
+
+    fn spawn_with(mut command: Command, log: &Path, stderr: Stdio, unheard: Option<PipeReader>) -> Process {
         let child = command
             .env("NO_COLOR", "1")
             .env("PALISADE_LOG", std::env::var("PALISADE_LOG").unwrap_or_else(|_| "info".into()))
             .stdin(Stdio::null())
-            .stdout(file.try_clone().expect("clone the log's handle"))
-            .stderr(file)
+            .stdout(open(log))
+            .stderr(stderr)
             .spawn()
             .expect("start palisade");
-        Process { child, log: log.to_owned() }
+        Process { child, log: log.to_owned(), _unheard: unheard }
     }
 
     /// Its process id.
@@ -94,6 +110,18 @@ impl Process {
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().expect("look at a child")
     }
+}
+
+fn open(log: &Path) -> File {
+    File::options().create(true).append(true).open(log).expect("open the log")
+}
+
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut filler = writer.try_clone().expect("clone a pipe");
+    // Far more than a pipe holds: this ends when nobody can read it any more.
+    std::thread::spawn(move || filler.write_all(&vec![b'.'; 16 << 20]));
+    (reader, writer)
 }
 
 impl Drop for Process {

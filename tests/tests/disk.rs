@@ -97,6 +97,25 @@ async fn a_node_whose_disk_stays_hung_ends_and_says_why() {
     cluster.replicas_agree().await;
 }
 
+/// The thread that watches the disk waited for its own words, and with it the end of the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_nobody_hears_serves_and_ends_when_its_disk_stays_hung() {
+    let spec = Spec { settings: vec![("disk_hang_exit_ms", 1_500)], ..Spec::default() };
+    let mut cluster = Cluster::prepare(spec).await;
+    let Some(disk) = HangingDisk::build(cluster.dir(), "hang") else {
+        return eprintln!("skipped: there is no C compiler (cc) to make a disk hang with");
+    };
+    cluster.start_node_unheard(1, &disk.environment(None));
+    cluster.start_all();
+    cluster.ready().await;
+    cluster.replicas_agree().await;
+    disk.hang();
+    let client = cluster.client();
+    eventually("names are served by the others", async || client.acquire("new").await.ok()).await;
+    let (status, _) = cluster.node_ended(1).await;
+    assert_eq!(status.code(), Some(74));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_told_to_stop_stops_though_its_disk_hangs() {
     let Some((mut cluster, disks)) = start(Spec::default(), None).await else { return };

@@ -4,6 +4,7 @@ use crate::args::ClusterCheck;
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_table};
 use crate::shown::{counted, one_line, shown};
+use crate::voice;
 use routing::ClusterConfig;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::path::Path;
 pub fn load(path: &Path) -> Result<ClusterConfig, Failure> {
     let (config, warnings) = parse(path)?;
     for warning in warnings {
-        eprintln!("warning: {}", one_line(&warning));
+        voice::say(format!("warning: {}\n", one_line(&warning)));
     }
     Ok(config)
 }
@@ -38,10 +39,10 @@ pub fn warn_if_wide(address: &str) {
         .to_socket_addrs()
         .map_or(true, |mut addresses| addresses.any(|address: SocketAddr| !address.ip().is_loopback()));
     if reachable {
-        eprintln!(
+        voice::say(format!(
             "warning: {address} is reachable from other machines, without encryption or access control: whoever reaches it \
-             can take and break locks"
-        );
+             can take and break locks\n"
+        ));
     }
 }
 

@@ -9,6 +9,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Paint, emit_if_heard};
 use crate::serve::{bind, gateway_failure, node_failure, open_engine, told_to_stop};
 use crate::shown::counted;
+use crate::voice;
 use client::Client;
 use futures_util::future::select_all;
 use gateway::{Gateway, GatewayOptions};
@@ -97,7 +98,7 @@ fn cluster_config(args: &args::Dev, sockets: &[(TcpListener, TcpListener)]) -> R
     let (config, warnings) =
         ClusterConfig::parse(&yaml).map_err(|error| Failure::new(Exit::Usage, "CONFIG", error.to_string(), ""))?;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        voice::say(format!("warning: {warning}\n"));
     }
     Ok(config)
 }

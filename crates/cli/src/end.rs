@@ -5,13 +5,14 @@
 //! takes too long. Nothing is lost by it: what was acknowledged is on disk.
 
 use crate::failure::Exit;
+use crate::voice;
 use std::io::Write;
 use std::time::Duration;
 
 /// A server that was told to stop, or has failed, is gone within this time.
 pub const STOPS_WITHIN: Duration = Duration::from_secs(15);
-/// Standard error may be on the disk that hangs.
-const WORDS_WITHIN: Duration = Duration::from_millis(500);
+/// Standard error may be on the disk that hangs, or not be read.
+pub const WORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Ends this process without running destructors: RocksDB's own threads would find its statics gone, or never end.
 pub fn now(code: u8) -> ! {
@@ -28,16 +29,12 @@ pub fn now(code: u8) -> ! {
 pub fn within(limit: Duration) {
     let wait = move || {
         std::thread::sleep(limit);
-        let words = move || {
-            eprintln!(
-                "error: this process did not stop within {} s, most likely because a disk hangs: ended; nothing that was \
-                 acknowledged is lost\n  next: look after the disk (dmesg, smartctl) before it is started again",
-                limit.as_secs()
-            );
-        };
-        let said = std::thread::Builder::new().spawn(words);
-        std::thread::sleep(WORDS_WITHIN);
-        drop(said);
+        let words = format!(
+            "error: this process did not stop within {} s, most likely because a disk hangs: ended; nothing that was \
+             acknowledged is lost\n  next: look after the disk (dmesg, smartctl) before it is started again\n",
+            limit.as_secs()
+        );
+        voice::last_words(words, WORDS_WITHIN);
         now(Exit::DiskHangs as u8);
     };
     // Without a thread it ends as it can.

@@ -1,10 +1,14 @@
 //! What servers and verbs log: to standard error, one line for each event, filtered by `PALISADE_LOG`.
 //!
 //! Names, owners and what peers say stand in these lines. It promises that no character of theirs can move a terminal's cursor,
-//! reorder a line or begin a new one.
+//! reorder a line or begin a new one; and that no thread of a server waits for standard error ([`voice`]): the thread that
+//! looks after the disk says what it sees, and so does the one that writes to it.
 
 use crate::args::Command;
+use crate::end;
 use crate::shown::{keep, one_line};
+use crate::voice;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
@@ -16,11 +20,29 @@ pub fn start(command: &Command) {
         Command::Dev(_) => "warn,palisade_node::transport=error",
         _ => "warn",
     };
-    start_with(default, |text| std::io::stderr().write_all(text.as_bytes()));
+    match command {
+        Command::Node(_) | Command::Gateway(_) | Command::Dev(_) => {
+            std::panic::set_hook(Box::new(say_panic));
+            start_with(default, voice::say);
+        }
+        // Nobody to tell is no reason not to go on.
+        _ => start_with(default, |text| drop(std::io::stderr().write_all(text.as_bytes()))),
+    }
+}
+
+/// As std says it, but within a limit: a thread of a server that panics ends the server only after these words.
+fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let (name, backtrace) = (thread.name().unwrap_or("<unnamed>"), Backtrace::capture());
+    let backtrace = match backtrace.status() {
+        BacktraceStatus::Captured => backtrace.to_string(),
+        _ => "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace".to_owned(),
+    };
+    voice::last_words(format!("\nthread '{name}' {panic}\n{backtrace}\n"), end::WORDS_WITHIN);
 }
 
 /// The same for a process that has its own way to standard error.
-pub fn start_with(default: &'static str, write: fn(String) -> std::io::Result<()>) {
+pub fn start_with(default: &'static str, write: fn(String)) {
     let given = std::env::var_os("PALISADE_LOG").filter(|text| !text.is_empty());
     let filter = given.and_then(|text| {
         let parsed = match text.to_str() {
@@ -29,12 +51,8 @@ pub fn start_with(default: &'static str, write: fn(String) -> std::io::Result<()
         };
         let told = |why: String| {
             let text = text.to_string_lossy();
-            // Nobody to tell is no reason not to go on.
             let (text, why) = (one_line(&text), one_line(&why));
-            let _ = write(format!(
-                "warning: PALISADE_LOG={text} is no filter ({why}); using {default}
-"
-            ));
+            write(format!("warning: PALISADE_LOG={text} is no filter ({why}); using {default}\n"));
         };
         parsed.map_err(told).ok()
     });
@@ -48,7 +66,7 @@ pub fn start_with(default: &'static str, write: fn(String) -> std::io::Result<()
 struct Lines {
     /// Escape sequences are the logger's own: it shows those of others by their numbers.
     colours: bool,
-    write: fn(String) -> std::io::Result<()>,
+    write: fn(String),
 }
 
 impl Lines {
@@ -64,7 +82,7 @@ impl Lines {
 
 impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
-        (self.write)(self.clean(event))?;
+        (self.write)(self.clean(event));
         Ok(event.len())
     }
 
@@ -80,9 +98,9 @@ mod tests {
     #[test]
     fn an_event_stays_on_its_line_whatever_names_are_in_it() {
         let event = "WARN refused name=a\u{202e}b\r\nERROR forged \x1b[2J\n".as_bytes();
-        let plain = Lines { colours: false, write: |_| Ok(()) }.clean(event);
+        let plain = Lines { colours: false, write: |_| {} }.clean(event);
         assert_eq!(plain, "WARN refused name=a\\u{202e}b\\u{d}\\u{a}ERROR forged \\u{1b}[2J\n");
-        let coloured = Lines { colours: true, write: |_| Ok(()) }.clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
+        let coloured = Lines { colours: true, write: |_| {} }.clean(b"\x1b[33mWARN\x1b[0m a\nb\n");
         assert_eq!(coloured, "\x1b[33mWARN\x1b[0m a\\u{a}b\n");
     }
 }

@@ -18,6 +18,7 @@ mod sessions;
 mod shown;
 mod status;
 mod verbs;
+mod voice;
 
 use args::{Cluster, Command};
 use failure::{Exit, Failure};
@@ -74,22 +75,24 @@ fn main() -> ExitCode {
         _ => runtime.shutdown_background(),
     }
     let code = match outcome {
-        Ok(code) => code,
+        Ok(()) => 0,
+        Err(failure) if serves => {
+            voice::last_words(failure.for_people(), end::WORDS_WITHIN);
+            failure.exit as u8
+        }
         Err(failure) => {
             failure.print(wants_json(&cli.command));
-            if let Command::Node(_) | Command::Dev(_) = &cli.command {
-                end::now(failure.exit as u8);
-            }
-            return failure.exit.into();
+            failure.exit as u8
         }
     };
+    voice::flush(end::WORDS_WITHIN);
     if let Command::Node(_) | Command::Dev(_) = &cli.command {
-        end::now(0);
+        end::now(code);
     }
-    code
+    ExitCode::from(code)
 }
 
-async fn run(command: &Command) -> Result<ExitCode, Failure> {
+async fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Dev(args) => dev::run(args).await,
         Command::Node(args) => serve::node(args).await,
@@ -108,7 +111,6 @@ async fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
         Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => unreachable!("needs no runtime of ours"),
     }
-    .map(|()| ExitCode::SUCCESS)
 }
 
 /// Whether `--json` is on a command line that could not be parsed. What follows `--` is another command's.

@@ -16,9 +16,10 @@ use crate::failure::{Exit, Failure};
 use crate::lock::front::DELIVERED;
 use crate::lock::job::{BETWEEN_ROUNDS, GONE_WITHIN, Job, Process};
 use crate::lock::signals::{self, Heard, Signals, send, wait_any};
-use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, tell, voice};
+use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, tell};
 use crate::shown::{one_line, shown};
 use crate::verbs;
+use crate::voice;
 use client::{AcquireOptions, Client, LockGuard, RequestId};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -92,10 +93,7 @@ fn start(guard: &args::Guard) -> Result<ExitCode, Failure> {
     let Ok(Cli { command: args::Command::Lock(args) }) = args::parse(words) else {
         return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", "the guard runs `palisade lock` only", ""));
     };
-    crate::logging::start_with("warn", |text| {
-        voice::say(text);
-        Ok(())
-    });
+    crate::logging::start_with("warn", voice::say);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| cannot("cannot start", error))?;
     let outcome = runtime.block_on(async {

@@ -14,7 +14,7 @@
 //!   its prompt back. The guard is outside that group, so it renews on and can end a job that is stopped.
 //! * Each of front and guard ends the job if the other is killed. The front is a subreaper as well: it inherits the job
 //!   from a dead guard. Killing both at one moment leaves only the parent-death signal of the command itself.
-//! * Signals come first and words later. No process here waits for standard error ([`voice`]).
+//! * Signals come first and words later. No process here waits for standard error ([`crate::voice`]).
 
 pub mod at_start;
 pub mod exec;
@@ -23,11 +23,11 @@ pub mod guard;
 mod job;
 mod reach;
 pub mod signals;
-mod voice;
 
 pub use front::run;
 
 use crate::failure::Failure;
+use crate::voice;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 

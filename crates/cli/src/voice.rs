@@ -1,0 +1,119 @@
+//! Words on standard error that never hold up the process that says them.
+//!
+//! Standard error may be a pipe that is full, one without a reader, or a file on a disk that hangs. A thread of its own writes
+//! to it, and takes no error seriously. What does not fit into its queue is dropped, and counted in the next line that fits:
+//! to serve, or to end a job, is worth more than saying so.
+
+use crate::shown::counted;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Messages that wait for a slow reader.
+const QUEUE: usize = 1_024;
+/// How often last words look for room.
+const LOOKS_EVERY: Duration = Duration::from_millis(5);
+
+enum Line {
+    Say(String),
+    Flush(SyncSender<()>),
+}
+
+/// Messages that were dropped since one fitted.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// The queue of the thread that writes; `None` in it: there could be no thread, so nothing is said.
+static LINES: OnceLock<Option<SyncSender<Line>>> = OnceLock::new();
+
+fn lines() -> Option<&'static SyncSender<Line>> {
+    let start = || {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let write = move || {
+            for line in receiver {
+                match line {
+                    // An error means that nobody listens. That is no reason to do anything else.
+                    Line::Say(text) => drop(io::stderr().write_all(text.as_bytes())),
+                    Line::Flush(done) => drop(done.try_send(())),
+                }
+            }
+        };
+        std::thread::Builder::new().name("voice".into()).spawn(write).ok().map(|_| sender)
+    };
+    LINES.get_or_init(start).as_ref()
+}
+
+/// Says it, if there is room. Returns at once.
+pub fn say(text: String) {
+    if let Some(lines) = lines() {
+        say_to(lines, &DROPPED, text);
+    }
+}
+
+fn say_to(lines: &SyncSender<Line>, dropped: &AtomicU64, text: String) {
+    let missing = dropped.swap(0, Ordering::Relaxed);
+    if lines.try_send(Line::Say(after(missing, text))).is_err() {
+        dropped.fetch_add(missing + 1, Ordering::Relaxed);
+    }
+}
+
+fn after(missing: u64, text: String) -> String {
+    match missing {
+        0 => text,
+        _ => format!("warning: {} dropped here: standard error took no more\n{text}", counted(missing, "message")),
+    }
+}
+
+/// Says it, and waits until everything has been said, but no longer than this.
+pub fn last_words(text: String, within: Duration) {
+    let until = Instant::now() + within;
+    if let Some(lines) = lines() {
+        send(lines, Line::Say(after(DROPPED.swap(0, Ordering::Relaxed), text)), until);
+    }
+    flush(until.saturating_duration_since(Instant::now()));
+}
+
+/// Waits until everything has been said, but no longer than this. Where nothing was, it returns at once.
+pub fn flush(within: Duration) {
+    let Some(Some(lines)) = LINES.get() else { return };
+    let until = Instant::now() + within;
+    let (done, is_done) = sync_channel(1);
+    if send(lines, Line::Flush(done), until) {
+        let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Waits for room until then: whether there was any.
+fn send(lines: &SyncSender<Line>, mut line: Line, until: Instant) -> bool {
+    loop {
+        match lines.try_send(line) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(full)) if Instant::now() < until => line = full,
+            Err(_) => return false,
+        }
+        std::thread::sleep(LOOKS_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted_in_the_next_message_that_does() {
+        let (lines, written) = sync_channel(1);
+        let dropped = AtomicU64::new(0);
+        let say = |text: &str| say_to(&lines, &dropped, text.into());
+        ["first", "second", "third"].into_iter().for_each(say);
+        let next = || match written.try_recv() {
+            Ok(Line::Say(text)) => text,
+            _ => panic!("nothing was said"),
+        };
+        assert_eq!(next(), "first");
+        say("fourth");
+        assert_eq!(next(), "warning: 2 messages dropped here: standard error took no more\nfourth");
+        say("fifth");
+        assert_eq!(next(), "fifth");
+        assert!(written.try_recv().is_err());
+    }
+}
