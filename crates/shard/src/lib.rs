@@ -16,6 +16,7 @@ mod membership;
 mod peer;
 mod peer_message;
 mod proposals;
+mod put_back;
 mod reads;
 mod ready;
 mod replica;
@@ -26,6 +27,7 @@ mod spare;
 mod timers;
 
 pub use api::*;
+pub use put_back::in_a_new_term;
 pub use replica::Replica;
 pub use snapshot_message::{
     BuiltSnapshot, LoadedSnapshot, build_snapshot, join_snapshot, load_snapshot, split_snapshot,

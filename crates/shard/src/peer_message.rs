@@ -12,7 +12,8 @@ use raft::eraftpb::{Message, MessageType};
 pub(crate) enum Refused {
     /// It is dropped: Raft tolerates loss.
     Nonsense(&'static str),
-    /// It shows that this replica lost what it had acknowledged. It must stop: what it says next could cost others the same.
+    /// It shows that this replica, or the one that leads, lost what it had acknowledged. This one must stop: what it says next
+    /// could cost others the same.
     DataLost(String),
 }
 
@@ -20,6 +21,9 @@ pub(crate) enum Refused {
 ///
 /// A heartbeat tells no commit index past what the leader was told that this replica has on disk. If it does, those entries
 /// are gone, and the replica is not who it was.
+///
+/// A leader has every entry that was committed before its term. If it has another one, it goes on from an older copy of a data
+/// directory. raft-rs would answer it with its own commit index, and so be counted for entries that it has not.
 pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), Refused> {
     check(message, raft).map_err(Refused::Nonsense)?;
     let last = raft.raft_log.last_index();
@@ -35,7 +39,29 @@ pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -
             message.commit
         )));
     }
+    if message.msg_type() == MessageType::MsgAppend
+        && message.term >= raft.term
+        && let Some(index) = contradicted(message, raft)
+        && !planted::is(Bug::ReseededUnderOldName)
+    {
+        return Err(Refused::DataLost(format!(
+            "the leader, node {}, lacks log entry {index} of this replica, which was committed: older copies of data directories \
+             were put back. Stop the nodes and bring the newest directories back; or re-seed this node, to go on with what the \
+             others have: see `palisade node --help`",
+            node_of(message.from)
+        )));
+    }
     Ok(())
+}
+
+/// The first entry that is committed here and another one there.
+fn contradicted(append: &Message, raft: &Raft<LogStore>) -> Option<u64> {
+    let log = &raft.raft_log;
+    let before = std::iter::once((append.index, append.log_term));
+    let known = before.chain(append.entries.iter().map(|entry| (entry.index, entry.term)));
+    let mut committed = known.take_while(|(index, _)| *index <= log.committed);
+    // Term 0: it has been cut off.
+    committed.find(|(index, term)| log.term(*index).is_ok_and(|own| own != 0 && own != *term)).map(|(index, _)| index)
 }
 
 fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {

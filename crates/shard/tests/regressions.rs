@@ -7,6 +7,8 @@ use palisade_shard::*;
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
 use routing::NodeId;
+use std::sync::Arc;
+use storage::{Engine, MemoryEngine, ShardWrite};
 
 fn from_peer(message: Message) -> Input {
     Input::Peer(message.encode_to_vec())
@@ -86,4 +88,70 @@ fn a_lease_outlives_the_millisecond_that_its_clock_cut_off() {
     };
     assert_eq!(held_at(&mut c, began_ms + 1_000), 1, "began in the last microsecond of its millisecond");
     assert_eq!(held_at(&mut c, began_ms + 1_001), 0);
+}
+
+/// What a replica has on disk, in another engine, as a copy that is put back. It has no checkpoint.
+fn put_back(c: &mut Cluster, id: u64, copy: &storage::Recovered, new_term: Option<u32>) {
+    let engine = MemoryEngine::new();
+    let (entries, hard_state) = (copy.entries.clone(), copy.hard_state.clone());
+    assert!(copy.applied.is_none(), "there is a checkpoint");
+    engine.write(&[ShardWrite { shard: SHARD, entries, hard_state, ..ShardWrite::default() }]).expect("written");
+    if let Some(random) = new_term {
+        let hard_state = copy.hard_state.as_ref().expect("it has voted");
+        engine.write(&[in_a_new_term(SHARD, hard_state, random).expect("sound")]).expect("written");
+    }
+    c.peers.get_mut(&id).expect("a peer").engine = Arc::new(engine);
+}
+
+/// Copies of nodes 1 and 2, and a later one of node 3, which has an entry that was committed in the next term. Nodes 1 and 2 are put
+/// back and have a leader, which node 3 has yet to hear.
+fn copies_of_two_moments(new_term: Option<u32>) -> Cluster {
+    let mut c = Cluster::new(3);
+    c.elect();
+    token(&c.acquire(1, "before", 600_000));
+    let older = [1, 2].map(|id| c.peers[&id].engine.recover(SHARD).expect("recovers"));
+    c.crash(1);
+    let leader = c.elect();
+    token(&c.acquire(leader, "between", 600_000));
+    c.run_ms(500);
+    (1..=3).for_each(|id| c.crash(id));
+    let newer = c.peers[&3].engine.recover(SHARD).expect("recovers");
+    for (id, copy) in [(1, &older[0]), (2, &older[1]), (3, &newer)] {
+        put_back(&mut c, id, copy, new_term);
+    }
+    (1..=2).for_each(|id| c.start(id));
+    c.elect();
+    c
+}
+
+/// It was counted for entries that it has not, once the leader's log was as long as what it had committed itself.
+#[test]
+fn a_replica_stops_when_the_leader_lacks_what_it_has_committed() {
+    let mut c = copies_of_two_moments(Some(5));
+    let leader = c.leader().expect("elected");
+    let term = c.status(leader).term;
+    assert!(term > 1 << 20, "a term that no copy has: {term}");
+    for round in 0..10 {
+        token(&c.acquire(leader, &format!("after-{round}"), 600_000));
+    }
+    c.start(3);
+    let fatal = (0..100).find_map(|_| {
+        c.now_ms += 50;
+        (1..=2).for_each(|id| c.peers.get_mut(&id).expect("a peer").inbox.push(Input::Tick));
+        let now = c.now();
+        let third = c.peers.get_mut(&3).expect("a peer");
+        let heard = std::mem::take(&mut third.inbox);
+        let outputs = match third.replica.as_mut().expect("runs").step(now, heard) {
+            Ok(outputs) => outputs,
+            Err(fatal) => return Some(fatal),
+        };
+        third.unwritten.extend(outputs.write);
+        for message in outputs.messages {
+            c.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(message.bytes));
+        }
+        c.round();
+        None
+    });
+    let fatal = fatal.expect("it goes on").to_string();
+    assert!(fatal.contains("lacks log entry") && fatal.contains("re-seed this node"), "{fatal}");
 }
