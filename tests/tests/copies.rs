@@ -216,6 +216,59 @@ async fn copies_of_all_directories_are_used_only_if_somebody_says_so() {
     cluster.ready().await;
 }
 
+/// Stops a cluster and puts copies back: of node 2, later of node 3, and last of node 1. What is held by then is returned.
+async fn copies_of_three_moments_are_put_back(cluster: &mut Cluster) -> BTreeMap<String, u64> {
+    let mut held = BTreeMap::new();
+    let mut copies = BTreeMap::new();
+    for node in [2, 3, 1] {
+        held.append(&mut take_some(cluster, &format!("before the copy of {node}")).await);
+        cluster.replicas_agree().await;
+        cluster.kill_node(node);
+        copies.insert(node, back_up(cluster, node));
+        // Its peers write down that it has been started again. Their copies are of later moments.
+        cluster.start_node(node);
+        cluster.ready().await;
+    }
+    (1..=SPEC.nodes).for_each(|node| cluster.kill_node(node));
+    copies.iter().for_each(|(node, copy)| drop(put_back(cluster, *node, copy)));
+    held
+}
+
+/// They refused each other, also with --accept-copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_all_directories_of_different_moments_can_be_gone_on_with() {
+    let mut cluster = Cluster::start(SPEC).await;
+    let held = copies_of_three_moments_are_put_back(&mut cluster).await;
+    // Of these two the first one leads: it has all that the second one has.
+    [1, 2].into_iter().for_each(|node| cluster.start_node_with(node, &["--accept-copy"]));
+    take(&cluster, "after").await;
+    cluster.start_node_with(3, &["--accept-copy"]);
+    cluster.ready().await;
+    cluster.replicas_agree().await;
+    assert_still_held(&cluster, &held).await;
+
+    // Once is enough.
+    (1..=SPEC.nodes).for_each(|node| cluster.kill_node(node));
+    cluster.start_all();
+    cluster.ready().await;
+    assert_still_held(&cluster, &held).await;
+}
+
+/// The leader lacks what the newest copy has committed. That one would be counted for entries that it does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_newer_than_what_the_others_go_on_with_is_re_seeded() {
+    let mut cluster = Cluster::start(SPEC).await;
+    copies_of_three_moments_are_put_back(&mut cluster).await;
+    [2, 3].into_iter().for_each(|node| cluster.start_node_with(node, &["--accept-copy"]));
+    let token = take(&cluster, "after").await;
+    refused(&cluster, 1, &["--accept-copy"], &["lacks log entry", "re-seed this node"]).await;
+    fs::rename(cluster.data_dir(1), cluster.data_dir(1).with_extension("put-back")).expect("move it away");
+    cluster.start_node_with(1, &["--reseed"]);
+    cluster.ready().await;
+    cluster.replicas_agree().await;
+    assert_still_held(&cluster, &BTreeMap::from([("after".to_owned(), token)])).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guard_file_refuses_what_no_peer_can_tell() {
     let mut cluster = Cluster::prepare(Spec { nodes: 1, replicas: 1, ..SPEC }).await;

@@ -46,7 +46,7 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
             id: NodeId(id),
             engine,
             // All nodes are in one directory: who copies it copies them all, at one moment.
-            first_start: FirstStart::AcceptCopy,
+            first_start: FirstStart::AcceptCopy { at_one_moment: true },
             guard_file: None,
             listener: Some(socket),
             metrics_listener: Some(node_metrics),

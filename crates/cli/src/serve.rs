@@ -40,7 +40,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let first_start = match (args.reseed, args.new_cluster, args.accept_copy) {
         (true, _, _) => FirstStart::Reseed { force: args.force },
         (false, true, _) => FirstStart::NewCluster,
-        (false, false, true) => FirstStart::AcceptCopy,
+        (false, false, true) => FirstStart::AcceptCopy { at_one_moment: false },
         (false, false, false) => FirstStart::AskPeers,
     };
     let guard_file = args.guard_file.clone();

@@ -49,7 +49,7 @@ pub(crate) struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) id: StoreId,
-    /// 0: not known, as of peers that an earlier version remembered.
+    /// 0: not known, as of peers that an earlier version remembered, or whose directories were put back.
     pub(crate) boot: u64,
     pub(crate) life: u64,
     pub(crate) record: u64,

@@ -127,6 +127,11 @@ impl Node {
                 let (stores, boot) = Stores::open(engine.clone(), &identity, groups, first_start, incarnation, guard)?;
                 let incarnation = stores.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
+                if first_start.puts_back() {
+                    // First the terms: without them nothing must go on as if these directories had been put back.
+                    begin_new_terms(&*engine, &hosted)?;
+                    stores.keep()?;
+                }
                 let replicas = open_replicas(&*engine, &map, &hosted, (id, incarnation), boot, &settings, clock)?;
                 Ok::<_, NodeError>((Arc::new(stores), replicas))
             });
@@ -382,6 +387,20 @@ fn shard_threads(settings: &Settings, shards: usize) -> usize {
         threads => threads,
     };
     wanted.clamp(1, shards.max(1))
+}
+
+/// The replicas go on from copies that may be of different moments. Blocks on the disk.
+fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result<(), NodeError> {
+    let mut writes = Vec::new();
+    for shard in hosted {
+        if let Some(hard_state) = engine.recover(*shard)?.hard_state {
+            writes.push(shard::in_a_new_term(*shard, &hard_state, rand::random())?);
+        }
+    }
+    if !writes.is_empty() {
+        engine.write(&writes)?;
+    }
+    Ok(())
 }
 
 fn open_replicas(

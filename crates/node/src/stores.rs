@@ -42,13 +42,24 @@ pub enum FirstStart {
     NewCluster,
     /// Goes on with a copy, also if the guard file knows of a newer state: what was acknowledged since is given up, and tokens
     /// may be issued again. Peers that know better still refuse it.
-    AcceptCopy,
+    AcceptCopy {
+        /// The directories of all nodes are copies of one moment. Otherwise some know newer states of the others than those
+        /// have, so this node gives up what it knows of its peers' progress, and its replicas go on in new terms.
+        at_one_moment: bool,
+    },
     /// The directory that this node had is lost: it comes back as a new member of its shards. Refused if this one is not
     /// empty.
     Reseed {
         /// Also if peers have just heard of the node with its former directory.
         force: bool,
     },
+}
+
+impl FirstStart {
+    /// Whether this node's directory, or those of its peers, may be older than what other nodes' directories know of them.
+    pub(crate) fn puts_back(self) -> bool {
+        self == FirstStart::AcceptCopy { at_one_moment: false }
+    }
 }
 
 /// Whose greeting a node awaits before it takes part.
@@ -113,7 +124,7 @@ impl Stores {
         let own = Own::open(&*engine, boot, first_start, incarnation, peers.is_empty())?;
         if let Some(guard) = &guard {
             match guard.check(&own.claim(&*engine)) {
-                Err(refused) if first_start == FirstStart::AcceptCopy => {
+                Err(refused) if matches!(first_start, FirstStart::AcceptCopy { .. }) => {
                     tracing::warn!("this was overruled by --accept-copy: {refused}");
                 }
                 checked => checked?,
@@ -126,7 +137,9 @@ impl Stores {
         let mut known = BTreeMap::new();
         for peer in &peers {
             if let Some(bytes) = engine.node_record(&peers::record_name(*peer))? {
-                known.insert(*peer, Peer::found(peers::decode(&bytes)?));
+                let found = peers::decode(&bytes)?;
+                let peer_of = if first_start.puts_back() { Peer::put_back } else { Peer::found };
+                known.insert(*peer, peer_of(found));
             }
         }
         let stores = Stores {

@@ -39,7 +39,8 @@ Copies. Peers remember how far a node's directory was, so an older copy of it is
 acknowledged since. A copy that lacks nothing (of a stopped node, moved to another disk) is taken once a majority of the other \
 nodes, whose directories are no copies, have confirmed it. If the directories of all nodes are moved or restored together, none \
 can tell, and each node waits: where anything was acknowledged since the copies were made, that is lost, and fencing tokens are \
-issued again. To go on all the same, start each node with --accept-copy once. With --guard-file a node keeps beside its data \
+issued again. To go on all the same, stop all nodes, and start each with --accept-copy once. If the copies are of different \
+moments, the newest may come to a leader that lacks what it has: its node then stops and says so, and is re-seeded. With --guard-file a node keeps beside its data \
 how far it was, in a place that is not copied or restored with it, and refuses an older directory by itself.")]
 pub struct Node {
     /// The cluster file

@@ -53,7 +53,7 @@ impl Own {
             (engine.born(), engine.node_record(BORN)?.map(|bytes| decode_birth(&bytes)).transpose()?);
         // A copy is a new file, whatever else it is.
         let is_copy = matches!((born, born_before), (Some(born), Some(before)) if born != before);
-        let standing = match (confirmed, is_copy && first_start != FirstStart::AcceptCopy) {
+        let standing = match (confirmed, is_copy && !matches!(first_start, FirstStart::AcceptCopy { .. })) {
             (false, _) => Standing::New,
             (true, true) => Standing::Copied,
             (true, false) => Standing::Usual,

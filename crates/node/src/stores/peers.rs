@@ -40,6 +40,13 @@ impl Peer {
     pub(super) fn found(known: Known) -> Peer {
         Peer { stored: known, live: Arc::new(Live::new(known)), told: None }
     }
+
+    /// The same where its directory may be an older one on purpose: which one it is still counts, how far it was does not.
+    /// That is on disk with the next [`keep`](super::Stores::keep).
+    pub(super) fn put_back(stored: Known) -> Peer {
+        let known = Known { boot: 0, life: 0, record: 0, ..stored };
+        Peer { stored, ..Peer::found(known) }
+    }
 }
 
 impl Live {

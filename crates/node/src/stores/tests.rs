@@ -273,6 +273,34 @@ fn a_copy_stays_one_until_it_is_accepted() {
     assert!(!stores.is_copy());
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual);
     engine.1.store(3, Ordering::Relaxed);
-    assert_eq!(open(FirstStart::AcceptCopy).standing(), Standing::Usual);
+    assert_eq!(open(FirstStart::AcceptCopy { at_one_moment: true }).standing(), Standing::Usual);
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual, "and for good");
+}
+
+/// Copies of different moments: each knew of the others' later states, so they refused each other for ever.
+#[test]
+fn what_is_known_of_peers_is_given_up_for_copies_of_different_moments_only() {
+    let original = first_run(id(5, 11), 100);
+    let fifth = restarted(&restarted(&restarted(&restarted(&original, 200), 300), 400), 500);
+    let copy = restarted(&fifth, 1_000);
+    let knows = || {
+        let engine = Arc::new(MemoryEngine::new());
+        let stores = open(&engine, FirstStart::NewCluster);
+        accept(&stores, PEER, &Claim { record: 1_100, ..fifth.clone() }).expect("first contact");
+        engine
+    };
+    for first_start in [FirstStart::AskPeers, FirstStart::AcceptCopy { at_one_moment: true }] {
+        refused(&open(&knows(), first_start), PEER, &copy, "older copy");
+    }
+    let engine = knows();
+    let stores = open(&engine, FirstStart::AcceptCopy { at_one_moment: false });
+    refused(&stores, PEER, &first_run(id(5, 12), 0), "another data directory");
+    refused(&stores, PEER, &first_run(id(4, 11), 0), "has been replaced");
+    accept(&stores, PEER, &copy).expect("it is put back");
+    refused(&stores, PEER, &restarted(&copy, 999), "older copy");
+
+    // Also if the node is killed before it has heard a peer.
+    let engine = knows();
+    open(&engine, FirstStart::AcceptCopy { at_one_moment: false }).keep().expect("written");
+    accept(&open(&engine, FirstStart::AskPeers), PEER, &copy).expect("it is put back");
 }
