@@ -38,7 +38,7 @@ fn apply(c: &mut Criterion) {
             // A release is remembered for 30 s of this time: 10,000 such pairs a second.
             let at = stamp(number / 10);
             let token = granted(&held.apply(at, &acquire(number, &name), &mut effects));
-            black_box(held.apply(at, &Command::Release { name: &name, token }, &mut effects));
+            black_box(held.apply(at, &Command::Release { name: &name, token, by: Some(LeaseId(0)) }, &mut effects));
             clear(&mut effects);
             if held.dirty_len() > 16_384 {
                 held.checkpoint();
@@ -52,7 +52,7 @@ fn apply(c: &mut Criterion) {
         let (table, effects) = &mut tables[number as usize % TABLES];
         let at = stamp(number / TABLES as u64 / 5);
         let token = granted(&table.apply(at, &acquire(number, &name), effects));
-        black_box(table.apply(at, &Command::Release { name: &name, token }, effects));
+        black_box(table.apply(at, &Command::Release { name: &name, token, by: Some(LeaseId(0)) }, effects));
         clear(effects);
         if table.dirty_len() > 16_384 {
             table.checkpoint();

@@ -1,7 +1,7 @@
 //! Bytes of the log and of checkpoints: encode and decode.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use locks::{Batch, Command, Effects, LockTable, Token};
+use locks::{Batch, Command, Effects, LeaseId, LockTable, Token};
 use palisade_benches::workload::{acquire, batch, encoded, name, stamp};
 use std::hint::black_box;
 
@@ -26,7 +26,13 @@ fn commands(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("batch of 128 acquires and 128 releases");
     let mixed: Vec<Command<'_>> = (names.iter().zip(0..))
-        .map(|(name, at)| if at % 2 == 0 { acquire(at, name) } else { Command::Release { name, token: Token(at) } })
+        .map(|(name, at)| {
+            if at % 2 == 0 {
+                acquire(at, name)
+            } else {
+                Command::Release { name, token: Token(at), by: Some(LeaseId(0)) }
+            }
+        })
         .collect();
     group.throughput(Throughput::Elements(COMMANDS));
     group.bench_function("encode", |b| b.iter(|| batch(stamp(1), black_box(&mixed))));

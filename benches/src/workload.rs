@@ -2,7 +2,7 @@
 //!
 //! The same numbers give the same bytes, always: nothing here reads a clock or throws dice.
 
-use locks::{BatchBuilder, Command, Mode, Outcome, RequestId, Stamp, Token};
+use locks::{BatchBuilder, Command, LeaseId, Mode, Outcome, RequestId, Stamp, Token};
 use routing::{NodeId, ShardId};
 use shard::{Input, Now, Replica, ReplicaConfig, Reply, Role, Ticket};
 use storage::Recovered;
@@ -160,8 +160,11 @@ impl Group {
         let acquires: Vec<Command<'_>> = numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
         let outcomes = self.run(&acquires);
         let tokens = outcomes.iter().map(granted);
-        let releases: Vec<Command<'_>> =
-            names.iter().zip(tokens).map(|(name, token)| Command::Release { name, token }).collect();
+        let releases: Vec<Command<'_>> = names
+            .iter()
+            .zip(tokens)
+            .map(|(name, token)| Command::Release { name, token, by: Some(LeaseId(0)) })
+            .collect();
         self.run(&releases);
     }
 

@@ -1,7 +1,7 @@
 //! Fixed work for counting instructions: `instructions apply|shard OPERATIONS`. See `scripts/instructions`, which runs each twice
 //! with different counts and divides the difference, so that set-up does not count.
 
-use locks::{Batch, Command, Effects, LockTable};
+use locks::{Batch, Command, Effects, LeaseId, LockTable};
 use palisade_benches::workload::{Group, acquire, batch, granted, name, stamp};
 use std::hint::black_box;
 
@@ -40,8 +40,11 @@ fn apply(operations: u64) {
         let names: Vec<String> = numbers.clone().map(name).collect();
         let acquires: Vec<Command<'_>> = numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
         let tokens: Vec<_> = run(round * 10, &acquires).iter().map(granted).collect();
-        let releases: Vec<Command<'_>> =
-            names.iter().zip(tokens).map(|(name, token)| Command::Release { name, token }).collect();
+        let releases: Vec<Command<'_>> = names
+            .iter()
+            .zip(tokens)
+            .map(|(name, token)| Command::Release { name, token, by: Some(LeaseId(0)) })
+            .collect();
         black_box(run(round * 10, &releases));
     }
 }

@@ -136,12 +136,18 @@ impl Client {
         self.renew_timed(name, token, self.inner.options.timeout).await.map(|(renewal, _)| renewal)
     }
 
-    /// Lets go. Releasing the same token again succeeds.
+    /// Lets go. Releasing the same token again succeeds. If the lock is a [`Session`]'s, that is told of
+    /// it: the [`SessionLock`](crate::SessionLock) is lost with the next heartbeat.
     ///
     /// # Errors
     /// [`Error::is_fenced`] if the token does not hold the lock any more; nothing is released then.
     pub async fn release(&self, name: &str, token: u64) -> Result<Released, Error> {
-        let op = Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token: token });
+        self.release_of(name, token, 0).await
+    }
+
+    /// `session_life`: the lock is of this life of a session, which lets it go by itself; 0: of none.
+    pub(crate) async fn release_of(&self, name: &str, token: u64, session_life: u64) -> Result<Released, Error> {
+        let op = Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token: token, session_life });
         match self.run(op).await?.answer {
             Answer::Release(released) => Ok(released),
             _ => Err(Error::confused("a release")),

@@ -20,7 +20,7 @@ pub enum LostReason {
     Fenced(String),
     /// This machine was suspended for so long since the last renewal was sent. The server's clock went on.
     Suspended(Duration),
-    /// It may have ended, and nobody can tell: more locks of its session were broken than the server remembers.
+    /// It may have ended, and nobody can tell: others ended more locks of its session than the server remembers.
     InDoubt(String),
     /// It was let go.
     Released,

@@ -30,8 +30,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// Something that is to be let go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Unwanted {
-    /// A grant.
-    Lock { name: String, token: u64 },
+    /// A grant. `session_life` is the grant's.
+    Lock { name: String, token: u64, session_life: u64 },
     /// An acquire that may be in a queue, granted, or on its way.
     Wait { name: String, request_id: RequestId },
     /// A session on these shards.
@@ -40,7 +40,8 @@ pub(crate) enum Unwanted {
 
 impl Unwanted {
     pub(crate) fn lock(grant: &Grant) -> Unwanted {
-        Unwanted::Lock { name: grant.resource_name.clone(), token: grant.fencing_token }
+        let (name, token, session_life) = (grant.resource_name.clone(), grant.fencing_token, grant.session_life);
+        Unwanted::Lock { name, token, session_life }
     }
 }
 
@@ -138,9 +139,9 @@ impl LettingGo {
         if *self.count.borrow() == 0 {
             return Vec::new();
         }
-        let lock = |token| Unwanted::Lock { name: name.into(), token };
+        let lock = |token, session_life| Unwanted::Lock { name: name.into(), token, session_life };
         let state = self.state();
-        let locks = state.items.range(lock(0)..=lock(u64::MAX));
+        let locks = state.items.range(lock(0, 0)..=lock(u64::MAX, u64::MAX));
         locks
             .filter_map(|(lock, _)| if let Unwanted::Lock { token, .. } = lock { Some(*token) } else { None })
             .collect()
@@ -238,7 +239,9 @@ impl Client {
 
     async fn try_to_let_go(&self, unwanted: &Unwanted) -> Verdict {
         let outcome = match unwanted {
-            Unwanted::Lock { name, token } => self.release(name, *token).await.map(|_| Verdict::Done),
+            Unwanted::Lock { name, token, session_life } => {
+                self.release_of(name, *token, *session_life).await.map(|_| Verdict::Done)
+            }
             Unwanted::Wait { name, request_id } => {
                 self.cancel_wait(name, *request_id).await.map(|cancelled| match cancelled {
                     Cancelled { grant: Some(grant), .. } => Verdict::Granted(grant),
@@ -315,7 +318,7 @@ async fn work(mut working: Working) {
                         let lives_for = Duration::from_millis(grant.ttl_ms.into());
                         client.let_go(Unwanted::lock(&grant), lives_for, keeper);
                     }
-                    (_, Unwanted::Lock { name, token }, Some(keeper)) => keeper.forget(&name, token),
+                    (_, Unwanted::Lock { name, token, .. }, Some(keeper)) => keeper.forget(&name, token),
                     _ => {}
                 }
             }

@@ -4,7 +4,7 @@
 //! keep their place for a grace period. The same request from elsewhere takes the place over, which ends the wait here.
 //! What still waits after the grace leaves its queue, and so does at once what no client can come back to: see [`crate::leave`].
 
-use crate::leave::{Left, Unanswered, is_unknown};
+use crate::leave::{Left, Unanswered, is_unknown, release};
 use crate::router::{Begun, Router, Sent};
 use crate::share::{Share, WaitPlace};
 use client::mux::{Answer, Outcome, Port};
@@ -258,7 +258,7 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
                     (Some(wait), Some(Answer::Grant(grant))) => {
                         router.metrics.unseen_grants.inc();
                         if wait.ours {
-                            router.leaving.push(Left { granted: Some(grant.fencing_token), place: None, ..wait });
+                            router.leaving.push(Left { granted: Some(release(grant)), place: None, ..wait });
                         }
                     }
                     // Its last try was given up because the client is gone, and may be in the queue still. One with an id of its

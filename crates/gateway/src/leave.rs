@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use wire::ErrorClass;
 use wire::limits::{DEFAULT_TIMEOUT_MS, DEFAULT_TTL_MS, REQUEST_ID_BYTES};
 use wire::v1::operation::Op;
-use wire::v1::{AcquireRequest, CancelWaitRequest, CancelWaitResponse, ReleaseRequest};
+use wire::v1::{AcquireRequest, CancelWaitRequest, CancelWaitResponse, Grant, ReleaseRequest};
 
 /// One acquire of a client that is gone.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(crate) struct Left {
     pub(crate) request_id: Vec<u8>,
     /// No client can ever take up what comes of it, because this gateway chose the id.
     pub(crate) ours: bool,
-    /// It was granted, with this token.
-    pub(crate) granted: Option<u64>,
+    /// It was granted, and this lets it go.
+    pub(crate) granted: Option<ReleaseRequest>,
     /// So many times more it is looked for if it is in no queue.
     pub(crate) misses: u32,
     /// By then it has ended by itself.
@@ -54,6 +54,12 @@ impl Left {
             place,
         }
     }
+}
+
+/// Lets go of a grant that nobody took up: no session need be told of its end.
+pub(crate) fn release(grant: Grant) -> ReleaseRequest {
+    let Grant { resource_name: name, fencing_token, session_life, .. } = grant;
+    ReleaseRequest { name, fencing_token, session_life }
 }
 
 /// Takes what is left behind.
@@ -162,7 +168,7 @@ fn pause(tries: u32) -> Duration {
 
 /// One try. Gives it back if it is to be tried again.
 async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left, u32)> {
-    let failed = match left.granted {
+    let failed = match &left.granted {
         None => {
             // Where the client may come back, a retry must not find its request ended for good.
             let cancel = CancelWaitRequest {
@@ -184,7 +190,7 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left,
                         // Its request may have been taken up through another gateway, and then it is in use.
                         return None;
                     }
-                    left.granted = Some(grant.fencing_token);
+                    left.granted = Some(release(grant));
                     left.place = None;
                     return Box::pin(leave(router, left, tries)).await;
                 }
@@ -192,13 +198,10 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left,
                 Err(error) => error,
             }
         }
-        Some(fencing_token) => {
-            let release = ReleaseRequest { name: left.name.clone(), fencing_token };
-            match router.by_name(Op::Release(release), LEAVE_TIMEOUT_MS, &NEVER).await {
-                Ok(_) => return None,
-                Err(error) => error,
-            }
-        }
+        Some(release) => match router.by_name(Op::Release(release.clone()), LEAVE_TIMEOUT_MS, &NEVER).await {
+            Ok(_) => return None,
+            Err(error) => error,
+        },
     };
     let again = matches!(failed.class(), ErrorClass::Retry | ErrorClass::Unknown) && Instant::now() < left.until;
     left.place = None;

@@ -24,6 +24,8 @@ mod tag {
     pub(super) const ACQUIRE_TO_CLAIM: u8 = 10;
     /// A [`CANCEL_WAIT`] of an acquire that its caller has given up for good.
     pub(super) const GIVE_UP: u8 = 11;
+    /// A [`RELEASE`] that says which life of a session asks for it.
+    pub(super) const RELEASE_BY: u8 = 12;
 }
 
 /// An operation on the table. It borrows from the entry that it was decoded from.
@@ -79,6 +81,10 @@ pub enum Command<'a> {
         name: &'a str,
         /// Token of the grant.
         token: Token,
+        /// The life of the session that asks for it, or 0 for no session. If the grant hangs on
+        /// another life, that session hears of the release with its next heartbeat. `None` is an
+        /// entry of an earlier version: no session hears of it.
+        by: Option<LeaseId>,
     },
     /// Extends the lease of everything that a session holds on this shard by another TTL.
     Heartbeat {
@@ -150,7 +156,11 @@ impl<'a> Command<'a> {
                 }
             }
             Command::Renew { name, token } => put_named(into, tag::RENEW, name, token),
-            Command::Release { name, token } => put_named(into, tag::RELEASE, name, token),
+            Command::Release { name, token, by: None } => put_named(into, tag::RELEASE, name, token),
+            Command::Release { name, token, by: Some(life) } => {
+                put_named(into, tag::RELEASE_BY, name, token);
+                put_varint(into, life.0);
+            }
             Command::Heartbeat { session, life: LeaseId(0), broken_seen: 0 } => {
                 into.push(tag::HEARTBEAT);
                 put_str(into, session);
@@ -202,7 +212,11 @@ impl<'a> Command<'a> {
                 claim_ttl_ms: if tag == tag::ACQUIRE { 0 } else { r.varint_u32()? },
             },
             tag::RENEW => Command::Renew { token: Token(r.varint()?), name: r.str()? },
-            tag::RELEASE => Command::Release { token: Token(r.varint()?), name: r.str()? },
+            tag @ (tag::RELEASE | tag::RELEASE_BY) => Command::Release {
+                token: Token(r.varint()?),
+                name: r.str()?,
+                by: if tag == tag::RELEASE { None } else { Some(LeaseId(r.varint()?)) },
+            },
             tag::HEARTBEAT => Command::Heartbeat { session: r.str()?, life: LeaseId(0), broken_seen: 0 },
             tag::HEARTBEAT_OF_LIFE => {
                 Command::Heartbeat { session: r.str()?, life: LeaseId(r.varint()?), broken_seen: r.varint()? }

@@ -141,7 +141,7 @@ pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
             }
             validate_metadata(metadata)
         }
-        Command::Renew { name, token } | Command::Release { name, token } => {
+        Command::Renew { name, token } | Command::Release { name, token, .. } => {
             validate_name(name)?;
             validate_token(token)
         }

@@ -24,6 +24,7 @@ pub enum Bug {
     PermitTooMany,
     HeartbeatAnyLife,
     BreakNotTold,
+    ReleaseNotTold,
     TombstoneForgotten,
     ClaimIgnored,
     HashOfGoneKept,
@@ -46,7 +47,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug, in the order of declaration.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 32] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -61,6 +62,7 @@ impl Bug {
         Bug::PermitTooMany,
         Bug::HeartbeatAnyLife,
         Bug::BreakNotTold,
+        Bug::ReleaseNotTold,
         Bug::TombstoneForgotten,
         Bug::ClaimIgnored,
         Bug::HashOfGoneKept,

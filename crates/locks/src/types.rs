@@ -20,8 +20,8 @@ pub const REQUEST_MEMORY_MS: u64 = 30_000;
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
 /// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
-/// Most tokens of broken grants that one life of a session remembers. The oldest are forgotten
-/// first.
+/// Most tokens that one life of a session remembers of grants that other callers ended. The oldest are
+/// forgotten first.
 pub const BROKEN_MEMORY_MAX: usize = 1_024;
 /// Most waiters in the queue of one name.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
@@ -256,15 +256,13 @@ pub struct SessionAlive {
     pub life: LeaseId,
     /// TTL of the session's lease, in milliseconds.
     pub ttl_ms: u32,
-    /// Number of grants of this life that a break has ended.
+    /// Number of grants of this life that other callers ended: by a break, or by a release that did
+    /// not name this life.
     pub broken_count: u64,
-    /// Tokens of the broken grants that the heartbeat did not know of, oldest first.
+    /// Tokens of those grants that the heartbeat did not know of, oldest first.
     pub broken: Vec<Token>,
     /// Whether some of those tokens are no longer remembered, so that `broken` is incomplete.
     pub broken_overflow: bool,
-    /// Number of grants that hang on this life. If the session counts more, other callers released
-    /// some of them.
-    pub held: u32,
 }
 
 /// Why a waiter left the queue without a grant.

@@ -104,7 +104,7 @@ fn all_holders_are_found_page_by_page() {
         }
         // The next page is to begin after one that is gone.
         let token = Token(*seen.last().expect("a page"));
-        c.submit(1, &Command::Release { name: "config", token }, None);
+        c.submit(1, &Command::Release { name: "config", token, by: None }, None);
         c.settle();
     }
     assert_eq!(seen, (1..=MANY as u64).collect::<Vec<_>>());
@@ -117,11 +117,11 @@ fn a_history_shows_the_newest_of_what_holds_and_of_what_has_ended() {
     c.elect();
     fill(&mut c, 0);
     // A checkpoint is due since long, and comes with the first change.
-    c.submit(1, &Command::Release { name: "config", token: Token(MANY as u64) }, None);
+    c.submit(1, &Command::Release { name: "config", token: Token(MANY as u64), by: None }, None);
     c.settle();
     // In one entry, and not by rising tokens.
     for n in 0..30 {
-        c.submit(1, &Command::Release { name: "config", token: Token(1 + n * 7 % 30) }, None);
+        c.submit(1, &Command::Release { name: "config", token: Token(1 + n * 7 % 30), by: None }, None);
     }
     c.settle();
     let ticket = ask(&mut c, Query::History { name: "config".into(), limit: 20 }, true);
@@ -194,7 +194,7 @@ fn all_locks_are_listed_page_by_page() {
         }
         // What is gone is not missed: its neighbours are.
         let (name, token) = after.clone().expect("just seen");
-        c.submit(1, &Command::Release { name: &name, token }, None);
+        c.submit(1, &Command::Release { name: &name, token, by: None }, None);
         c.settle();
     }
     assert_eq!(listed.len(), MANY);

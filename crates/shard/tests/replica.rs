@@ -252,7 +252,7 @@ fn waiters_are_served_in_order_and_keep_their_place_through_failover() {
     let mut current = held;
     for ticket in tickets {
         assert_eq!(c.reply(leader, ticket), None);
-        c.submit(leader, &Command::Release { name: "a", token: Token(current) }, None);
+        c.submit(leader, &Command::Release { name: "a", token: Token(current), by: None }, None);
         c.settle();
         current = token(&c.reply(leader, ticket).expect("next in line"));
     }
@@ -273,7 +273,7 @@ fn a_wait_ends_at_its_deadline_and_a_silent_waiter_after_the_grace() {
     c.peers.get_mut(&1).unwrap().inbox.push(Input::Detach { ticket: gone_ticket });
     c.run_ms(1_200);
     assert_eq!(c.status(1).counts.waiters, 0);
-    c.submit(1, &Command::Release { name: "a", token: Token(held) }, None);
+    c.submit(1, &Command::Release { name: "a", token: Token(held), by: None }, None);
     c.settle();
     assert!(token(&c.acquire(1, "a", 1_000)) > held);
 }
@@ -289,7 +289,7 @@ fn a_retry_takes_over_the_wait_of_the_attempt_before() {
     let second = c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(wait));
     c.settle();
     assert_eq!(c.reply(1, first), Some(Reply::Superseded));
-    c.submit(1, &Command::Release { name: "a", token: Token(held) }, None);
+    c.submit(1, &Command::Release { name: "a", token: Token(held), by: None }, None);
     c.settle();
     let granted = token(&c.reply(1, second).expect("granted"));
     let third = c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(wait));
@@ -448,7 +448,7 @@ fn a_replica_that_fell_behind_a_truncated_log_comes_back_by_snapshot() {
     for i in 0..1_000 {
         let held = token(&c.acquire(1, &format!("lock:{i}"), 600_000));
         if i % 2 == 0 {
-            c.submit(1, &Command::Release { name: &format!("lock:{i}"), token: Token(held) }, None);
+            c.submit(1, &Command::Release { name: &format!("lock:{i}"), token: Token(held), by: None }, None);
         }
     }
     c.settle();
@@ -477,7 +477,7 @@ fn history_is_in_memory_or_in_the_engine_and_never_lost_or_doubled() {
     for _ in 0..300 {
         let held = token(&c.acquire(1, "a", 60_000));
         tokens.push(held);
-        c.submit(1, &Command::Release { name: "a", token: Token(held) }, None);
+        c.submit(1, &Command::Release { name: "a", token: Token(held), by: None }, None);
         c.settle();
     }
     for id in 1..=3 {
@@ -513,7 +513,7 @@ fn history_ages_by_shard_time_and_not_by_a_wall_clock() {
     let mut leader = c.elect();
     for (name, day) in [("a", 0), ("b", 3), ("c", 3)] {
         let held = token(&c.acquire(leader, name, 60_000));
-        c.submit(leader, &Command::Release { name, token: Token(held) }, None);
+        c.submit(leader, &Command::Release { name, token: Token(held), by: None }, None);
         c.run_ms(11_000); // a checkpoint brings it to the engine
         for id in c.peers.keys().copied().filter(|id| c.peers[id].replica.is_some()).collect::<Vec<_>>() {
             let stored = c.peers[&id].engine.history(SHARD, name, 10).expect("history");

@@ -105,7 +105,7 @@ fn operations() {
         acquire(|r| r.mode = Mode::Semaphore.into()),
         acquire(|r| (r.mode, r.permits, r.permit_limit) = (Mode::Semaphore.into(), 4, 3)),
         Operation::of(Op::Renew(RenewRequest { name: "n".into(), fencing_token: 0 })),
-        Operation::of(Op::Release(ReleaseRequest { name: "n".into(), fencing_token: 1 << 53 })),
+        Operation::of(Op::Release(ReleaseRequest { name: "n".into(), fencing_token: 1 << 53, session_life: 0 })),
         Operation::of(Op::Check(CheckRequest { name: "n".into(), consistency: 9, ..Default::default() })),
         Operation::of(Op::Heartbeat(HeartbeatRequest::default())),
         Operation::of(Op::CancelWait(CancelWaitRequest { name: "n".into(), ..Default::default() })),

@@ -129,7 +129,7 @@ impl Group {
             self.members[0].inbox.push(Self::acquire(nth, ["a", "b", "c", "d"][nth as usize % 4], 60_000));
             self.settle(&[0, 1, 2]);
         }
-        self.members[0].inbox.push(Self::propose(50, &Command::Release { name: "a", token: Token(1) }, None));
+        self.members[0].inbox.push(Self::propose(50, &Command::Release { name: "a", token: Token(1), by: None }, None));
         for (member, ticket) in [(0, 51), (1, 52), (2, 53)] {
             let query = shard::Query::check("a");
             self.members[member].inbox.push(Input::Read { ticket, query, linearizable: true });

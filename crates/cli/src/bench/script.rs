@@ -157,7 +157,7 @@ impl Script {
             OperationKind::Acquire => {
                 Some(Op::CancelWait(CancelWaitRequest { name, request_id: self.request_id(), abandoned: false }))
             }
-            OperationKind::Release => Some(Op::Release(ReleaseRequest { name, fencing_token: self.life.released })),
+            OperationKind::Release => Some(release(name, self.life.released)),
             _ if self.life.token != 0 => Some(self.release()),
             _ => None,
         };
@@ -170,8 +170,7 @@ impl Script {
 
     /// A cancel at the end found that the acquire had been granted.
     pub fn was_granted(&mut self, grant: &Grant) {
-        let (name, fencing_token) = (grant.resource_name.clone(), grant.fencing_token);
-        self.left_behind.push(Op::Release(ReleaseRequest { name, fencing_token }));
+        self.left_behind.push(release(grant.resource_name.clone(), grant.fencing_token));
     }
 
     /// Locks that one answered heartbeat of this client has kept alive.
@@ -193,7 +192,7 @@ impl Script {
             return Some(op);
         }
         let token = self.tokens.pop()?;
-        Some(Op::Release(ReleaseRequest { name: self.own_name(self.tokens.len() as u32), fencing_token: token }))
+        Some(release(self.own_name(self.tokens.len() as u32), token))
     }
 
     fn come_and_go(&mut self) -> Step {
@@ -262,13 +261,18 @@ impl Script {
     fn release(&mut self) -> Op {
         let fencing_token = std::mem::take(&mut self.life.token);
         self.life.released = fencing_token;
-        Op::Release(ReleaseRequest { name: self.life.name.clone(), fencing_token })
+        release(self.life.name.clone(), fencing_token)
     }
 
     fn check_any(&mut self, consistency: Consistency) -> Op {
         let name = self.workload.names.cold(self.dice.below(self.workload.names.count));
         Op::Check(CheckRequest { name, consistency: consistency.into(), ..Default::default() })
     }
+}
+
+/// Of a lock with a private lease.
+fn release(name: String, fencing_token: u64) -> Op {
+    Op::Release(ReleaseRequest { name, fencing_token, session_life: 0 })
 }
 
 #[cfg(test)]

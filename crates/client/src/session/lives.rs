@@ -10,16 +10,16 @@
 //! So a lease is of one life, and a heartbeat renews the life that it names.
 
 use crate::lease::{LeaseCell, LostReason, Sent};
+use crate::letting_go::Unwanted;
 use crate::{Error, ErrorCode, Grant, Heartbeat};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::v1::{SessionLease, SessionLeaseState};
 
-/// Broken locks that are remembered for acquires that are under way. With more, these acquires are in doubt.
+/// Locks that others ended and that are remembered for acquires that are under way. With more, these acquires are in doubt.
 const EARLY_MAX: usize = 1_024;
 
 /// One lock of a session, shared by its holder and the session.
@@ -28,13 +28,11 @@ pub(super) struct LockCell {
     lease: Arc<LeaseCell>,
     /// Why this lock is lost, if its lease is not.
     ended: watch::Sender<Option<LostReason>>,
-    /// A release of it is under way.
-    leaving: AtomicBool,
 }
 
 impl LockCell {
     fn new(lease: Arc<LeaseCell>) -> LockCell {
-        LockCell { lease, ended: watch::Sender::new(None), leaving: AtomicBool::new(false) }
+        LockCell { lease, ended: watch::Sender::new(None) }
     }
 
     /// It is lost, and its lease is not. The first reason stays.
@@ -42,11 +40,6 @@ impl LockCell {
         self.ended.send_modify(|ended| {
             ended.get_or_insert(reason);
         });
-    }
-
-    /// It is about to be released: from now on the server may hold it or not.
-    pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn lost_now(&self) -> Option<LostReason> {
@@ -82,16 +75,6 @@ struct Kept {
     cell: Weak<LockCell>,
     /// When it was first seen to be lost in a way that the server may not know of.
     lost_since: Option<Instant>,
-    /// Which of the session's locks it is, in the order in which they were taken up.
-    number: u64,
-}
-
-impl Kept {
-    /// The server must hold it, as far as is known here.
-    fn is_believed(&self) -> bool {
-        let cell = self.cell.upgrade();
-        cell.is_some_and(|cell| !cell.leaving.load(Ordering::Relaxed) && cell.lost_now().is_none())
-    }
 }
 
 /// One life of the session on one shard.
@@ -110,8 +93,6 @@ pub(super) struct Named {
     pub(super) lease: SessionLease,
     /// To be renewed by it. `None`: there is none yet.
     cell: Option<Arc<LeaseCell>>,
-    /// How many locks the session had taken up, ever, before it was sent.
-    taken_up: u64,
 }
 
 /// How a shard answered a heartbeat.
@@ -121,10 +102,8 @@ pub(super) enum Answered {
     Renewed {
         /// Of the session there, if the server said so.
         ttl: Option<Duration>,
-        /// How many of its locks were broken so far.
+        /// How many of its locks others have ended so far.
         broken_count: u64,
-        /// The shard counts fewer locks of this life than are believed in here: others have released some.
-        lacks_some: bool,
     },
     /// The shard knows no such life.
     Lost,
@@ -137,14 +116,13 @@ pub(super) enum Answered {
 /// * A shard stays here until it loses the session, also when nothing is held there any more: a record of the session
 ///   that ends there would refuse its next acquire.
 /// * A lease that is lost never comes back: what hangs on it is lost, and a new one begins with the next acquire.
-/// * `early` holds what was broken while acquires are under way, and is not of a lock that is known here.
+/// * `early` holds what others ended while acquires are under way, and is not of a lock that is known here.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     shards: BTreeMap<u32, Life>,
-    taken_up: u64,
     acquiring: usize,
     early: BTreeSet<(u32, u64)>,
-    /// Rises whenever acquires under way may have missed that their lock was broken.
+    /// Rises whenever acquires under way may have missed that another ended their lock.
     doubts: u64,
     closed: bool,
 }
@@ -203,7 +181,7 @@ impl Lives {
         Ok(Some(life.lease.clone()).filter(|lease| lease.lost_now().is_none()))
     }
 
-    /// A heartbeat started `fresh`, and told of `broken_seen` breaks. Gives the lease to use, which is another one if that came
+    /// A heartbeat started `fresh`, and told of `broken_seen` locks that others ended. Gives the lease to use, which is another one if that came
     /// first.
     pub(super) fn start(&mut self, grant: &Grant, fresh: LeaseCell, broken_seen: u64) -> Result<Arc<LeaseCell>, Error> {
         if let Some(lease) = self.lease_of(grant)? {
@@ -216,7 +194,7 @@ impl Lives {
         Ok(fresh)
     }
 
-    /// From now on the lock hangs on this lease. `None`: whether it was broken meanwhile is in doubt, for more than `doubts`.
+    /// From now on the lock hangs on this lease. `None`: whether another ended it meanwhile is in doubt, for more than `doubts`.
     pub(super) fn take_up(
         &mut self,
         grant: &Grant,
@@ -230,7 +208,7 @@ impl Lives {
         if self.early.contains(&(shard, token)) {
             return Err(Error::new(
                 ErrorCode::NotOwner,
-                format!("the lock was broken right after token {token} was granted"),
+                format!("another ended the lock right after token {token} was granted"),
             ));
         }
         let current = self.shards.get_mut(&shard).filter(|life| Arc::ptr_eq(&life.lease, &lease));
@@ -241,9 +219,7 @@ impl Lives {
             ));
         };
         let cell = Arc::new(LockCell::new(lease));
-        self.taken_up += 1;
-        let (name, number) = (grant.resource_name.clone(), self.taken_up);
-        let kept = Kept { name, cell: Arc::downgrade(&cell), lost_since: None, number };
+        let kept = Kept { name: grant.resource_name.clone(), cell: Arc::downgrade(&cell), lost_since: None };
         life.locks.insert(token, kept);
         Ok(Some(cell))
     }
@@ -257,31 +233,16 @@ impl Lives {
         }
     }
 
-    /// The server says that this lock of a shard is over, and the session had no hand in it.
-    pub(super) fn ended_elsewhere(&mut self, shard: u32, token: u64) {
-        let kept = self.shards.get_mut(&shard).and_then(|life| life.locks.remove(&token));
-        if let Some(cell) = kept.and_then(|kept| kept.cell.upgrade()) {
-            cell.lose(LostReason::Fenced("it was released or ended by another: see its history".into()));
-        }
-    }
-
-    /// What must be held on this shard since the heartbeat was sent that named it, as far as is known here.
-    pub(super) fn believed(&self, named: &Named) -> impl Iterator<Item = (&str, u64)> {
-        let SessionLease { shard, life: id, .. } = named.lease;
-        let life = self.shards.get(&shard).filter(|life| life.id == id);
-        let locks = life.into_iter().flat_map(|life| &life.locks);
-        let believed = locks.filter(|(_, kept)| kept.number <= named.taken_up && kept.is_believed());
-        believed.map(|(token, kept)| (kept.name.as_str(), *token))
-    }
-
     /// Locks that are to be let go though no caller said so: lost here while the server, which goes on hearing of the
     /// session, keeps them; or dropped.
     ///
     /// A lock whose loss the server has not timed (after a suspend, or in doubt) stays for one TTL more, as if it had no
     /// heartbeats: so its holder has the time to stop.
-    pub(super) fn unwanted(&mut self, now: Instant) -> Vec<(String, u64)> {
+    pub(super) fn unwanted(&mut self, now: Instant) -> Vec<Unwanted> {
         let mut unwanted = Vec::new();
-        for (token, kept) in self.shards.values_mut().flat_map(|life| &mut life.locks) {
+        let lives = self.shards.values_mut();
+        let locks = lives.flat_map(|life| life.locks.iter_mut().map(|(token, kept)| (life.id, *token, kept)));
+        for (session_life, token, kept) in locks {
             let over = match kept.cell.upgrade() {
                 None => true,
                 Some(cell) => match cell.lost_now() {
@@ -291,7 +252,7 @@ impl Lives {
                 },
             };
             if over {
-                unwanted.push((kept.name.clone(), *token));
+                unwanted.push(Unwanted::Lock { name: kept.name.clone(), token, session_life });
             }
         }
         unwanted
@@ -302,7 +263,6 @@ impl Lives {
         let named = self.shards.iter().map(|(shard, life)| Named {
             lease: SessionLease { shard: *shard, life: life.id, broken_seen: life.broken_seen },
             cell: Some(life.lease.clone()),
-            taken_up: self.taken_up,
         });
         named.collect()
     }
@@ -312,7 +272,7 @@ impl Lives {
         let (shard, life) = (grant.shard, grant.session_life);
         let known = self.shards.get(&shard).filter(|known| known.id == life);
         let broken_seen = known.map_or(0, |known| known.broken_seen);
-        Named { lease: SessionLease { shard, life, broken_seen }, cell: None, taken_up: self.taken_up }
+        Named { lease: SessionLease { shard, life, broken_seen }, cell: None }
     }
 
     /// Takes in one answer. `ttl`: what the session was opened with.
@@ -324,7 +284,7 @@ impl Lives {
         let each = named.iter().map(|named| {
             let SessionLease { shard, life, .. } = named.lease;
             let state = states.get(&shard).copied();
-            let mut answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
+            let answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
                 Answered::Lost
             } else if failed.contains(&shard) || (life != 0 && state.is_none()) {
                 // A gateway that knows nothing of lives may have renewed another one.
@@ -333,19 +293,17 @@ impl Lives {
                 let ttl_ms = state.map_or(0, |state| state.ttl_ms);
                 let ttl = (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms.into()));
                 let broken_count = state.map_or(0, |state| state.broken_count);
-                Answered::Renewed { ttl, broken_count, lacks_some: false }
+                Answered::Renewed { ttl, broken_count }
             };
-            match &mut answered {
+            match &answered {
                 Answered::Lost => self.lost(named),
                 Answered::Failed => {}
-                Answered::Renewed { ttl: said, lacks_some, .. } => {
+                Answered::Renewed { ttl: said, .. } => {
                     if let Some(cell) = &named.cell {
                         cell.renewed(sent, ttl.min(said.unwrap_or(ttl)));
                     }
                     if let Some(state) = state {
                         self.heard_of_breaks(state);
-                        let fewer = |held: u32| (held as usize) < self.believed(named).count();
-                        *lacks_some = state.held.is_some_and(fewer);
                     }
                 }
             }
@@ -397,14 +355,16 @@ impl Lives {
         for token in &state.broken_tokens {
             let kept = life.as_mut().and_then(|life| life.locks.remove(token));
             match kept.map(|kept| kept.cell.upgrade()) {
-                Some(Some(cell)) => cell.lose(LostReason::Fenced("it was broken: see its history".into())),
+                Some(Some(cell)) => cell.lose(LostReason::Fenced(
+                    "it was broken, or released without this session: see its history".into(),
+                )),
                 Some(None) => {}
                 None if self.acquiring > 0 => drop(self.early.insert((state.shard, *token))),
                 None => {}
             }
         }
         if state.broken_overflow {
-            let why = "more locks of this session were broken than the server remembers, and this may be one";
+            let why = "others ended more locks of this session than the server remembers, and this may be one";
             let cells = life.iter().flat_map(|life| life.locks.values()).filter_map(|kept| kept.cell.upgrade());
             cells.for_each(|cell| cell.lose(LostReason::InDoubt(why.into())));
         }

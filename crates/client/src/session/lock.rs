@@ -43,8 +43,9 @@ impl SessionLock {
         &self.grant
     }
 
-    /// Held, as far as can be known: by the time the last acknowledged heartbeat was sent it was not broken, and its shard knew the
-    /// same life of the session. The TTL has not run out since, sleep of this machine counted.
+    /// Held, as far as can be known: by the time the last acknowledged heartbeat was sent nobody had
+    /// broken or released it, and its shard knew the same life of the session. The TTL has not run out
+    /// since, sleep of this machine counted.
     pub fn is_valid(&self) -> bool {
         self.cell.lost_now().is_none()
     }
@@ -65,8 +66,8 @@ impl SessionLock {
     /// [`Error::is_fenced`] if it was lost before. After any other error it is tried again in the background, until the
     /// server answers or the session is over.
     pub async fn release(mut self) -> Result<(), Error> {
-        self.cell.leave();
-        let outcome = self.session.client.release(self.name(), self.token()).await;
+        let release = self.session.client.release_of(self.name(), self.token(), self.grant.session_life);
+        let outcome = release.await;
         // After any other error the rest is left to `drop`, as it is if this future is dropped.
         self.released = outcome.as_ref().err().is_none_or(is_final);
         outcome.map(|_| ())

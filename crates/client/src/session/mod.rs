@@ -10,7 +10,6 @@ use crate::guard::{Holding, pause_after_failure};
 use crate::lease::{Lease, LeaseCell, Sent, renew_every};
 use crate::letting_go::{Unwanted, is_final};
 use crate::{AcquireOptions, Client, Error, ErrorCode, SessionOptions};
-use futures_util::{StreamExt, stream};
 use lives::{Answered, Lives, LockCell, Named};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,9 +17,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::v1::HeartbeatRequest;
-
-/// Renewals under way at a time, of locks that may be over.
-const RENEWALS_AT_ONCE: usize = 64;
 
 /// An open session. Whatever it acquires lives as long as its heartbeats get through: one RPC every third of its TTL, and
 /// every [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest, which names the
@@ -202,7 +198,7 @@ impl Inner {
             if let Some(cell) = self.lives().take_up(grant, lease.clone(), doubts)? {
                 return Ok(cell);
             }
-            // It may have been broken while it was on its way: its own renewal tells.
+            // Another may have ended it while it was on its way: its own renewal tells.
             doubts = self.lives().doubts();
             self.client.renew_timed(&grant.resource_name, grant.fencing_token, left_until(until)).await?;
         }
@@ -225,7 +221,7 @@ impl Inner {
         };
         let (answered, sent) = self.heartbeat(std::slice::from_ref(&named), left_until(until)).await?;
         let (said, broken_count) = match answered.first() {
-            Some(Answered::Renewed { ttl, broken_count, .. }) => (*ttl, *broken_count),
+            Some(Answered::Renewed { ttl, broken_count }) => (*ttl, *broken_count),
             Some(Answered::Lost) => {
                 return Err(Error::new(
                     ErrorCode::SessionLost,
@@ -281,11 +277,6 @@ impl Inner {
         }
         let timeout = within.min(self.pace() / 3);
         let (answered, _) = self.heartbeat(&named, timeout).await?;
-        let lacking = named.iter().zip(&answered);
-        let lacking = lacking.filter(|(_, answered)| matches!(answered, Answered::Renewed { lacks_some: true, .. }));
-        for (named, _) in lacking {
-            self.look_for_ended(named, timeout).await;
-        }
         match answered.iter().zip(&named).find(|(answered, _)| **answered == Answered::Failed) {
             None => Ok(()),
             Some((_, Named { lease, .. })) => {
@@ -293,19 +284,6 @@ impl Inner {
                 Err(Error::new(ErrorCode::NoLeader, message))
             }
         }
-    }
-
-    /// The shard holds fewer locks than this session believes: each one's own renewal tells which. What cannot be asked within this
-    /// time is asked after the next heartbeat.
-    async fn look_for_ended(&self, named: &Named, within: Duration) {
-        let believed: Vec<_> = self.lives().believed(named).map(|(name, token)| (name.to_owned(), token)).collect();
-        let asked = stream::iter(believed).for_each_concurrent(RENEWALS_AT_ONCE, async |(name, token)| {
-            let renewed = self.client.renew_timed(&name, token, within).await;
-            if renewed.is_err_and(|error| error.is_fenced()) {
-                self.lives().ended_elsewhere(named.lease.shard, token);
-            }
-        });
-        let _ = tokio::time::timeout(within, asked).await;
     }
 
     /// The TTL that sets the pace.
@@ -316,8 +294,8 @@ impl Inner {
     /// Lets go of locks that no caller can believe in any more, and that these heartbeats would keep.
     fn let_go_of_lost(self: &Arc<Self>) {
         let unwanted = self.lives().unwanted(Instant::now());
-        for (name, token) in unwanted {
-            self.client.let_go(Unwanted::Lock { name, token }, self.ttl, Some(Keeper::of(self)));
+        for lock in unwanted {
+            self.client.let_go(lock, self.ttl, Some(Keeper::of(self)));
         }
     }
 }

@@ -217,9 +217,7 @@ impl LockTable {
         let (token, lock, permits) = (row.token.get(), row.lock, row.permits());
         let grant = self.grants.insert(row);
         if let Lease::Session { session, .. } = self.grants[grant].lease {
-            let row = &mut self.sessions[session];
-            row.held += 1;
-            row.grants.append(&mut self.grants, grant, GrantRow::session_links_mut);
+            self.sessions[session].grants.append(&mut self.grants, grant, GrantRow::session_links_mut);
         }
         let row = &mut self.locks[lock];
         self.held += u64::from(row.grants.is_empty());

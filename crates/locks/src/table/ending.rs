@@ -19,7 +19,14 @@ use crate::types::*;
 const FORGET_PER_COMMAND: usize = 4;
 
 impl LockTable {
-    pub(super) fn release(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
+    pub(super) fn release(
+        &mut self,
+        at: Stamp,
+        name: &str,
+        token: Token,
+        by: Option<LeaseId>,
+        effects: &mut Effects,
+    ) -> Outcome {
         let Some(grant) = self.find_grant(name, token) else {
             if planted::is(Bug::StaleRelease)
                 && let Some(lock) = self.find_lock(name)
@@ -35,6 +42,12 @@ impl LockTable {
                 _ => self.fenced(name, token),
             };
         };
+        if let Some(life) = by
+            && !planted::is(Bug::ReleaseNotTold)
+        // planted: the session goes on to count on it
+        {
+            self.note_end_by(life, grant);
+        }
         let lock = self.end_grant(at, grant, EndKind::Released, "", "", effects);
         self.settle(at, lock, effects);
         Outcome::Released { already: false }
@@ -55,7 +68,10 @@ impl LockTable {
                 _ => self.held_by_another(name),
             };
         };
-        self.note_break(grant);
+        // planted: the session goes on to count on it
+        if !planted::is(Bug::BreakNotTold) {
+            self.note_end_by(LeaseId(0), grant);
+        }
         let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
         let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
         self.settle(at, lock, effects);
@@ -65,15 +81,15 @@ impl LockTable {
         }
     }
 
-    /// Notes the break in the grant's session, which hears of it with its next heartbeat, because
-    /// it did not ask for the break.
-    fn note_break(&mut self, grant: u32) {
+    /// Notes that the grant ended in its session, which hears of it with its next heartbeat. Not if
+    /// `life` is the session's own: then the session asked for the end.
+    fn note_end_by(&mut self, life: LeaseId, grant: u32) {
         let row = &self.grants[grant];
         let (token, Lease::Session { session, .. }) = (row.token.get(), &row.lease) else { return };
-        if planted::is(Bug::BreakNotTold) {
-            return; // planted: the session still counts on the grant
-        }
         let session = *session;
+        if self.sessions[session].lease_id() == Some(life) {
+            return;
+        }
         self.sessions[session].broken.get_or_insert_default().note(token);
         self.sessions.touch(session);
     }
@@ -138,9 +154,7 @@ impl LockTable {
         match row.lease {
             Lease::Private { .. } => effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) }),
             Lease::Session { session, .. } => {
-                let row = &mut self.sessions[session];
-                row.held -= 1;
-                row.grants.unlink(&mut self.grants, grant, GrantRow::session_links_mut);
+                self.sessions[session].grants.unlink(&mut self.grants, grant, GrantRow::session_links_mut);
             }
         }
         let row = &mut self.locks[lock];

@@ -78,7 +78,6 @@ impl LockTable {
                     broken_count: 0,
                     broken: Vec::new(),
                     broken_overflow: false,
-                    held: 0,
                 })
             }
             _ => Outcome::SessionLost,
@@ -98,7 +97,7 @@ impl LockTable {
             None => (Vec::new(), broken_seen > 0),
         };
         let life = row.lease_id().expect("only a session with a lease is renewed");
-        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow, held: row.held }
+        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow }
     }
 
     fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {

@@ -132,7 +132,7 @@ impl LockTable {
                 self.acquire(at, &ask, effects)
             }
             Command::Renew { name, token } => self.renew(at, name, token, effects),
-            Command::Release { name, token } => self.release(at, name, token, effects),
+            Command::Release { name, token, by } => self.release(at, name, token, by, effects),
             Command::Heartbeat { session, life, broken_seen } => {
                 self.heartbeat(at, session, life, broken_seen, effects)
             }

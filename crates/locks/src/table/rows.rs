@@ -127,7 +127,7 @@ impl Life {
     }
 }
 
-/// The grants of one life of a session that a break has ended.
+/// The grants of one life of a session that other callers ended, by a break or a release.
 ///
 /// - `tokens` holds the last of them, at most [`BROKEN_MEMORY_MAX`], oldest first.
 #[derive(Debug, Default)]
@@ -296,11 +296,9 @@ pub(super) struct SessionRow {
     pub(super) terms: Terms,
     /// The grants of the session, by token.
     pub(super) grants: Ends,
-    /// Number of its grants.
-    pub(super) held: u32,
     /// The waiters of the session, by number.
     pub(super) waiters: Ends,
-    /// Broken grants of this life. Boxed, because breaks are rare.
+    /// Grants of this life that other callers ended. Boxed, because these are rare.
     pub(super) broken: Option<Box<Broken>>,
     pub(super) changed_at: u32,
 }
@@ -313,7 +311,6 @@ impl SessionRow {
             life: Life::default(),
             terms: Terms::default(),
             grants: Ends::EMPTY,
-            held: 0,
             waiters: Ends::EMPTY,
             broken: None,
             changed_at: NONE,

@@ -40,7 +40,7 @@ fn ended_grants_leave_no_rows_behind() {
         if id % 2 == 1
             && let Some(grant) = table.holders(name, at).first()
         {
-            table.apply(at, &Command::Release { name, token: grant.token }, &mut effects);
+            table.apply(at, &Command::Release { name, token: grant.token, by: None }, &mut effects);
         }
         if id % 50 == 49 {
             table.checkpoint();
@@ -89,7 +89,7 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     let mut churn = |table: &mut LockTable, at: &mut Stamp, from: u64| {
         for id in from..from + 3_000 {
             let token = token_of(&table.apply(*at, &acquire(id, "other", "", false), &mut effects));
-            table.apply(*at, &Command::Release { name: "other", token }, &mut effects);
+            table.apply(*at, &Command::Release { name: "other", token, by: None }, &mut effects);
             at.shard_ms += REQUEST_MEMORY_MS / 1_000;
         }
     };
@@ -101,7 +101,7 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
     let mut effects = Effects::default();
     for table in [&mut table, &mut restored] {
         assert_eq!(token_of(&table.apply(at, &acquire(1, "held", "", false), &mut effects)), held);
-        let release = Command::Release { name: "held", token: held };
+        let release = Command::Release { name: "held", token: held, by: None };
         assert_eq!(table.apply(at, &release, &mut effects), Outcome::Released { already: false });
         assert_eq!(table.apply(at, &release, &mut effects), Outcome::Released { already: true });
         let again = table.apply(at, &acquire(1, "held", "", false), &mut effects);
@@ -133,8 +133,8 @@ fn a_table_and_its_often_restored_twin_answer_alike() {
             0..4 => acquire(id, name, session, id % 8 == 1),
             4 => Command::Renew { name, token },
             5 if draw(5, 50) == 0 => Command::CloseSession { session: "s" },
-            5 => Command::Release { name, token: Token(1 + draw(6, 1 + table.last_token().0)) },
-            _ => Command::Release { name, token },
+            5 => Command::Release { name, token: Token(1 + draw(6, 1 + table.last_token().0)), by: None },
+            _ => Command::Release { name, token, by: None },
         };
         let before = table.tokens.old_len();
         let outcome = table.apply(at, &command, &mut effects);

@@ -22,7 +22,7 @@ fn with_command(check: impl Fn(Command<'_>)) -> impl Fn(Parts) {
                 Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
             1 => Command::Renew { name, token },
-            2 => Command::Release { name, token },
+            2 => Command::Release { name, token, by: wait.then_some(LeaseId(request as u64)) },
             3 => {
                 let (life, broken_seen) = if wait { (LeaseId(token.0), request as u64) } else { (LeaseId(0), 0) };
                 Command::Heartbeat { session: name, life, broken_seen }
@@ -164,7 +164,8 @@ fn the_bytes_of_commands_and_batches_never_change() {
     assert_eq!(to_claim, [&[10], &expected[1..], &b"\xac\x02"[..]].concat());
     for (command, expected) in [
         (Command::Renew { name: "n", token: Token(300) }, &b"\x02\xac\x02\x01n"[..]),
-        (Command::Release { name: "n", token: Token(3) }, b"\x03\x03\x01n"),
+        (Command::Release { name: "n", token: Token(3), by: None }, b"\x03\x03\x01n"),
+        (Command::Release { name: "n", token: Token(3), by: Some(LeaseId(300)) }, b"\x0c\x03\x01n\xac\x02"),
         (Command::Heartbeat { session: "s", life: LeaseId(0), broken_seen: 0 }, b"\x04\x01s"),
         (Command::Heartbeat { session: "s", life: LeaseId(300), broken_seen: 1 }, b"\x09\x01s\xac\x02\x01"),
         (Command::CloseSession { session: "s" }, b"\x05\x01s"),
@@ -256,7 +257,7 @@ fn input_out_of_bounds_is_refused_with_what_to_do() {
 
     let token = Token(1 << 53);
     assert!(refusal(&Command::Renew { name, token }).contains("below 2^53"));
-    assert!(refusal(&Command::Release { name, token }).contains("below 2^53"));
+    assert!(refusal(&Command::Release { name, token, by: None }).contains("below 2^53"));
     assert!(
         refusal(&Command::Heartbeat { session: "", life: LeaseId(0), broken_seen: 0 }).contains("session id is empty")
     );

@@ -99,8 +99,13 @@ impl Driver {
         }
     }
 
+    /// By nobody's session.
     pub fn release(&mut self, name: &str, token: u64) -> Outcome {
-        self.apply(Command::Release { name, token: Token(token) })
+        self.release_by(0, name, token)
+    }
+
+    pub fn release_by(&mut self, life: u64, name: &str, token: u64) -> Outcome {
+        self.apply(Command::Release { name, token: Token(token), by: Some(LeaseId(life)) })
     }
 
     pub fn renew(&mut self, name: &str, token: u64) -> Outcome {

@@ -100,8 +100,11 @@ impl Model {
                     renewals: grant.renewals,
                 }
             }
-            Command::Release { name, token } => {
+            Command::Release { name, token, by } => {
                 if let Some(hold) = self.hold(name, token) {
+                    if by.is_some_and(|life| life.0 != hold.lease) {
+                        self.tell(&hold);
+                    }
                     self.end(&hold, EndKind::Released, "", "");
                     self.settle(name);
                     return Outcome::Released { already: false };
@@ -123,7 +126,6 @@ impl Model {
                         broken_count: all,
                         broken: broken[first as usize..].iter().map(|token| Token(*token)).collect(),
                         broken_overflow: broken_seen != first,
-                        held: self.holds.iter().filter(|hold| hold.lease == lease).count() as u32,
                     })
                 }
                 _ => Outcome::SessionLost,
@@ -172,13 +174,17 @@ impl Model {
                         None => Outcome::NotOwner { current: Token(0) },
                     };
                 };
-                let lease = self.leases.iter_mut().find(|lease| lease.id == hold.lease).expect("it is alive");
-                lease.broken.push(hold.token);
+                self.tell(&hold);
                 let tenure = self.end(&hold, EndKind::Broken, by, reason);
                 self.settle(name);
                 Outcome::Broken(Box::new(tenure))
             }
         }
+    }
+
+    fn tell(&mut self, hold: &Hold) {
+        let lease = self.leases.iter_mut().find(|lease| lease.id == hold.lease).expect("it is alive");
+        lease.broken.push(hold.token);
     }
 
     fn acquire(&mut self, ask: Waiter, wait: bool) -> Outcome {

@@ -26,9 +26,11 @@ enum Op {
         grant: usize,
         name: Option<usize>,
     },
+    /// `by`: not said; or no session, or a lease begun earlier.
     Release {
         grant: usize,
         name: Option<usize>,
+        by: Option<Option<usize>>,
     },
     /// `life`: names the life of an earlier lease, or any life.
     Heartbeat {
@@ -75,7 +77,8 @@ fn any_op() -> impl Strategy<Value = Op> {
                 Op::Acquire { again, name, mode, wait, session, ttl_ms, claim_ttl_ms }
             }),
         2 => (recent(), other_name()).prop_map(|(grant, name)| Op::Renew { grant, name }),
-        6 => (recent(), other_name()).prop_map(|(grant, name)| Op::Release { grant, name }),
+        6 => (recent(), other_name(), prop::option::weighted(0.8, prop::option::weighted(0.6, recent())))
+            .prop_map(|(grant, name, by)| Op::Release { grant, name, by }),
         2 => (session(), prop::option::weighted(0.6, recent()), 0..3u64)
             .prop_map(|(session, life, broken_seen)| Op::Heartbeat { session, life, broken_seen }),
         1 => session().prop_map(|session| Op::CloseSession { session }),
@@ -168,6 +171,10 @@ impl Run {
         assert_eq!(self.unheard.state_hash(), self.plain.state_hash(), "{command:?}");
     }
 
+    fn life(&self, back: Option<usize>) -> LeaseId {
+        back.and_then(|back| recent(&self.leases, back)).map_or(LeaseId(0), |(lease, _)| lease)
+    }
+
     fn step(&mut self, stamp: Stamp, op: &Op) {
         let held;
         let command = match *op {
@@ -187,18 +194,20 @@ impl Run {
                 let session = SESSIONS[session];
                 Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
-            Op::Renew { grant, name } | Op::Release { grant, name } | Op::Break { grant, name } => {
+            Op::Renew { grant, name } | Op::Release { grant, name, .. } | Op::Break { grant, name } => {
                 held = recent(&self.grants, grant).unwrap_or((NAMES[0].into(), Token(3)));
                 let (name, token) = (name.map_or(held.0.as_str(), |name| NAMES[name]), held.1);
                 match op {
                     Op::Renew { .. } => Command::Renew { name, token },
-                    Op::Release { .. } => Command::Release { name, token },
+                    Op::Release { by, .. } => {
+                        let by = by.map(|back| self.life(back));
+                        Command::Release { name, token, by }
+                    }
                     _ => Command::Break { name, token, by: "root", reason: "stuck" },
                 }
             }
             Op::Heartbeat { session, life, broken_seen } => {
-                let life = life.and_then(|back| recent(&self.leases, back)).map_or(LeaseId(0), |(lease, _)| lease);
-                Command::Heartbeat { session: SESSIONS[session], life, broken_seen }
+                Command::Heartbeat { session: SESSIONS[session], life: self.life(life), broken_seen }
             }
             Op::CloseSession { session } => Command::CloseSession { session: SESSIONS[session] },
             Op::CancelWait { request, name, given_up, fresh } => {

@@ -212,7 +212,6 @@ fn session_lease(shard: ShardId, alive: SessionAlive) -> v1::SessionLeaseState {
         broken_count: alive.broken_count,
         broken_tokens: alive.broken.into_iter().map(|token| token.0).collect(),
         broken_overflow: alive.broken_overflow,
-        held: Some(alive.held),
     }
 }
 

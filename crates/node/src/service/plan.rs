@@ -90,8 +90,9 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
         Op::Renew(v1::RenewRequest { name, fencing_token }) => {
             nothing(propose(&Command::Renew { name: &name, token: Token(fencing_token) }, None)?)
         }
-        Op::Release(v1::ReleaseRequest { name, fencing_token }) => {
-            nothing(propose(&Command::Release { name: &name, token: Token(fencing_token) }, None)?)
+        Op::Release(v1::ReleaseRequest { name, fencing_token, session_life }) => {
+            let (token, by) = (Token(fencing_token), Some(LeaseId(session_life)));
+            nothing(propose(&Command::Release { name: &name, token, by }, None)?)
         }
         Op::Heartbeat(v1::HeartbeatRequest { session_id, leases, .. }) => {
             // Without a word about this shard, any life of the session is meant.

@@ -104,7 +104,7 @@ fn a_heartbeat_names_the_life_of_its_own_shard() {
 #[test]
 fn a_heartbeat_tells_life_ttl_and_breaks() {
     let (life, ttl_ms, broken) = (LeaseId(7), 5_000, vec![Token(9)]);
-    let alive = locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true, held: 4 };
+    let alive = locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true };
     let reply = Reply::Done(Outcome::HeartbeatOk(alive));
     let OpResult::Heartbeat(told) = result(SHARD, NODE, Some(OperationKind::Heartbeat), reply) else { panic!() };
     let expected = v1::SessionLeaseState {
@@ -114,7 +114,6 @@ fn a_heartbeat_tells_life_ttl_and_breaks() {
         broken_count: 3,
         broken_tokens: vec![9],
         broken_overflow: true,
-        held: Some(4),
     };
     assert_eq!((told.renewed_shards, told.leases), (1, vec![expected]));
 }
@@ -157,7 +156,7 @@ fn bad_input_is_refused_before_anything_is_proposed() {
         Op::Acquire(v1::AcquireRequest { wait_ms: u32::MAX, ..acquire() }),
         Op::Acquire(v1::AcquireRequest { mode: v1::Mode::Semaphore.into(), ..acquire() }),
         Op::Acquire(v1::AcquireRequest { metadata: "m".repeat(70_000), ..acquire() }),
-        Op::Release(v1::ReleaseRequest { name: "a".into(), fencing_token: 1 << 53 }),
+        Op::Release(v1::ReleaseRequest { name: "a".into(), fencing_token: 1 << 53, session_life: 0 }),
         Op::Break(v1::BreakRequest { name: "a".into(), fencing_token: 1, ..Default::default() }),
         Op::Check(v1::CheckRequest { name: "a".into(), consistency: 5, ..Default::default() }),
         Op::Check(v1::CheckRequest { name: "a".into(), limit: 1_001, ..Default::default() }),

@@ -266,7 +266,7 @@ pub fn acquire_waiting(name: &str, request: u8) -> Op {
 }
 
 pub fn release(name: &str, fencing_token: u64) -> Op {
-    Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token })
+    Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token, session_life: 0 })
 }
 
 pub fn check(name: &str, consistency: v1::Consistency) -> Op {

@@ -179,7 +179,7 @@ impl Script {
             || token.map(Token).ok_or_else(|| format!("{client} was given no token for {subject}: say token=N"));
         let command = match verb {
             "renew" => Command::Renew { name: subject, token: token()? },
-            "release" => Command::Release { name: subject, token: token()? },
+            "release" => Command::Release { name: subject, token: token()?, by: Some(LeaseId(0)) },
             "heartbeat" => {
                 let life = words.value("life").map_or(Ok(0), number)?;
                 Command::Heartbeat {

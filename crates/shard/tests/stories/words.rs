@@ -32,7 +32,7 @@ pub fn command(command: &Command<'_>, who_asked: WhoAsked<'_>) -> String {
             format!("acquire {name}{} for {owner}{on}", self::mode(*mode))
         }
         Command::Renew { name, token } => format!("renew {name} of token {token}"),
-        Command::Release { name, token } => format!("release {name} of token {token}"),
+        Command::Release { name, token, .. } => format!("release {name} of token {token}"),
         Command::Heartbeat { session, life: LeaseId(0), .. } => format!("heartbeat of {session}"),
         Command::Heartbeat { session, life, .. } => format!("heartbeat of {session}, life {}", life.0),
         Command::CloseSession { session } => format!("close {session}"),

@@ -93,7 +93,7 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
         };
         table.apply(stamp, &acquire, &mut effects);
         table.apply(stamp, &Command::CancelWait { name, request_id, given_up: true }, &mut effects);
-        table.apply(stamp, &Command::Release { name, token: grant.token }, &mut effects);
+        table.apply(stamp, &Command::Release { name, token: grant.token, by: None }, &mut effects);
     }
     let waiters: Vec<(String, RequestId)> = table.waiters().map(|(name, id)| (name.to_owned(), id)).collect();
     for (name, request_id) in waiters.iter().step_by(2) {

@@ -45,7 +45,7 @@ pub struct LifeNote {
     pub operation: usize,
     /// The session's life that the grant hangs on, or that the heartbeat named; 0: any.
     pub life: u64,
-    /// The broken tokens that the answer to a heartbeat told.
+    /// The tokens that others ended, as the answer to a heartbeat told.
     pub broken: Vec<u64>,
     /// There were more.
     pub overflow: bool,

@@ -1,4 +1,5 @@
-//! 13: a heartbeat that names a former life of its session is refused, and one that is accepted has told of every break by then.
+//! 13: a heartbeat that names a former life of its session is refused. One that is accepted has told of
+//! every lock that another client had broken or released by then.
 //!
 //! Judged by what was noted of session operations. Without notes there is nothing to judge.
 
@@ -18,12 +19,12 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
             _ => {}
         }
     }
-    let breaks = breaks(index);
+    let ends = ends(index);
     for (key, beats) in &mut beats {
         let grants = grants.get(key).map_or(&[][..], Vec::as_slice);
         beats.sort_by_key(|beat| index.operation(beat.operation).return_us);
         former_lives(index, grants, beats, found);
-        breaks_told(index, grants, beats, &breaks, found);
+        ends_told(index, grants, beats, &ends, found);
     }
 }
 
@@ -44,37 +45,43 @@ fn former_lives(index: &Index<'_>, grants: &[&LifeNote], beats: &[&LifeNote], fo
     }
 }
 
-/// By shard, name and token: when a break of it had returned.
-fn breaks<'a>(index: &Index<'a>) -> BTreeMap<(u32, &'a str, u64), u64> {
-    let mut breaks = BTreeMap::new();
+/// By shard, name and token: who ended it by a break or a release, and when that had returned.
+type Ends<'a> = BTreeMap<(u32, &'a str, u64), (u32, u64)>;
+
+fn ends<'a>(index: &Index<'a>) -> Ends<'a> {
+    let mut ends = BTreeMap::new();
     for operation in &index.history.operations {
-        if let (Call::Break { token }, Outcome::Broken, Some(us)) =
+        if let (Call::Break { token }, Outcome::Broken, Some(us))
+        | (Call::Release { token }, Outcome::Released { already: false }, Some(us)) =
             (&operation.call, &operation.result, operation.return_us)
         {
-            breaks.insert((operation.shard, operation.name.as_str(), *token), us);
+            ends.insert((operation.shard, operation.name.as_str(), *token), (operation.client, us));
         }
     }
-    breaks
+    ends
 }
 
-fn breaks_told(
+fn ends_told(
     index: &Index<'_>,
     grants: &[&LifeNote],
     beats: &[&LifeNote],
-    breaks: &BTreeMap<(u32, &str, u64), u64>,
+    ends: &Ends<'_>,
     found: &mut Vec<Violation>,
 ) {
     for grant in grants {
         let operation = index.operation(grant.operation);
         let Outcome::Granted { token, .. } = operation.result else { continue };
-        let Some(broken_us) = breaks.get(&(operation.shard, operation.name.as_str(), token)) else { continue };
+        let Some(&(by, ended_us)) = ends.get(&(operation.shard, operation.name.as_str(), token)) else { continue };
+        if by == operation.client {
+            continue;
+        }
         let (mut told, mut overflow) = (BTreeSet::<u64>::new(), false);
         for beat in beats.iter().filter(|beat| beat.life == grant.life) {
             told.extend(beat.broken.iter().copied());
             overflow |= beat.overflow;
-            if index.operation(beat.operation).invoke_us > *broken_us && !overflow && !told.contains(&token) {
+            if index.operation(beat.operation).invoke_us > ended_us && !overflow && !told.contains(&token) {
                 let what = format!(
-                    "{:?}: token {token} was broken by {broken_us} us, and a later heartbeat of its session did not tell",
+                    "{:?}: client {by} had ended token {token} by {ended_us} us, and a later heartbeat of its session did not tell",
                     operation.name
                 );
                 let operations = vec![grant.operation, beat.operation];
@@ -88,7 +95,7 @@ fn breaks_told(
 #[cfg(test)]
 mod tests {
     use crate::checker::testing::*;
-    use crate::checker::{Invariant, LifeNote};
+    use crate::checker::{Call, Invariant, LifeNote, Outcome};
 
     fn note(h: &mut Build, operation: usize, life: u64, broken: &[u64]) {
         h.history.lives.push(LifeNote { operation, life, broken: broken.to_vec(), overflow: false });
@@ -111,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_break_that_a_later_heartbeat_does_not_tell_is_found() {
+    fn an_end_by_another_that_a_later_heartbeat_does_not_tell_is_found() {
         let mut h = Build::new();
         h.acquire_in_session(1, 7, "a", 0..10, 1, 1_000);
         h.break_hold(3, "a", 20..30, 1);
@@ -126,6 +133,12 @@ mod tests {
         h.history.lives[2].broken.clear();
         h.expect(Invariant::SessionLife);
         h.history.lives[2].overflow = true;
+        h.expect_fine();
+        h.history.lives[2].overflow = false;
+        h.history.operations[1].call = Call::Release { token: 1 };
+        h.history.operations[1].result = Outcome::Released { already: false };
+        h.expect(Invariant::SessionLife);
+        h.history.operations[1].client = 1;
         h.expect_fine();
     }
 }

@@ -53,7 +53,7 @@ impl World {
             Act::Renew { hold } => self.renew(id, hold),
             Act::Release { hold } => self.release(id, hold),
             Act::Stale { name, token, renew } => {
-                let what = if renew { What::Renew { token } } else { What::Release { token } };
+                let what = if renew { What::Renew { token } } else { What::Release { token, life: 0 } };
                 self.faults.add(FaultKind::StaleHolder);
                 self.ask_named(id, name, what, Purpose::Nothing);
             }
@@ -208,7 +208,7 @@ impl World {
         // so is what is to be claimed, though it waited for less than a millisecond.
         let known = *fresh && waited_ms == 0 && claim_within_ms == 0 && settled.tries == 1;
         let lease = known.then(|| Lease::new(instant(settled.first_sent_us), ms(ttl_ms)));
-        client.held.push(Held { name, token, session, operation: hold, lease, ttl_ms });
+        client.held.push(Held { name, token, session, life, operation: hold, lease, ttl_ms });
         if session == 0 {
             self.believe(id, hold);
         }
@@ -306,12 +306,13 @@ impl World {
         let client = self.clients.get_mut(&id).expect("a client");
         if let Some(at) = client.held.iter().position(|held| held.operation == hold) {
             let held = client.held.remove(at);
-            self.ask_named(id, held.name, What::Release { token: held.token }, Purpose::Release);
+            let what = What::Release { token: held.token, life: held.life };
+            self.ask_named(id, held.name, what, Purpose::Release);
         }
     }
 
     fn released(&mut self, id: u32, settled: &Settled) {
-        let What::Release { token } = settled.ask.what else { unreachable!("only releases let go") };
+        let What::Release { token, .. } = settled.ask.what else { unreachable!("only releases let go") };
         let name = self.names.iter().position(|name| name.name == settled.ask.name).expect("one of the names");
         if self.rng.percent(12) {
             let (after_us, renew) = (self.rng.range(0, 3 * SECOND_US), self.rng.percent(30));
@@ -367,7 +368,7 @@ impl World {
         match &settled.answer {
             // It was granted meanwhile, and nobody wants it.
             Ok(Done::Cancelled { held: Some(token) }) => {
-                let what = What::Release { token: *token };
+                let what = What::Release { token: *token, life: 0 };
                 self.ask(id, Ask { what, ..(*settled.ask).clone() }, Purpose::Nothing);
             }
             Ok(_) => {}
@@ -381,7 +382,7 @@ impl World {
         match &settled.answer {
             Ok(Done::Granted { waited_ms: 1.., .. }) => self.faults.add(FaultKind::DiedInQueue),
             Ok(Done::Granted { token, .. }) => {
-                let what = What::Release { token: *token };
+                let what = What::Release { token: *token, life: 0 };
                 self.ask(id, Ask { what, ..(*settled.ask).clone() }, Purpose::Nothing);
             }
             _ => self.give_up(id, &settled.ask),
@@ -459,10 +460,16 @@ impl World {
 
     fn looked(&mut self, id: u32, name: usize, answer: &Answer) {
         let Ok(Done::Holders { holders, .. }) = answer else { return };
-        if let Some((token, _)) = holders.first()
-            && self.rng.percent(4)
-        {
-            self.ask_named(id, name, What::Break { token: *token }, Purpose::Nothing);
+        let Some(&(token, _)) = holders.first() else { return };
+        match self.rng.below(100) {
+            0..4 => {
+                self.ask_named(id, name, What::Break { token }, Purpose::Nothing);
+            }
+            4..6 => {
+                self.faults.add(FaultKind::ReleasedByAnother);
+                self.ask_named(id, name, What::Release { token, life: 0 }, Purpose::Nothing);
+            }
+            _ => {}
         }
     }
 }

@@ -30,8 +30,10 @@ pub(crate) enum What {
     Renew {
         token: u64,
     },
+    /// `life`: of the session that lets go of its own; 0: none.
     Release {
         token: u64,
+        life: u64,
     },
     Break {
         token: u64,
@@ -108,7 +110,7 @@ impl Ask {
                 Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
             }
             What::Renew { token } => Command::Renew { name, token: Token(token) },
-            What::Release { token } => Command::Release { name, token: Token(token) },
+            What::Release { token, life } => Command::Release { name, token: Token(token), by: Some(LeaseId(life)) },
             What::Break { token } => Command::Break { name, token: Token(token), by: "operator", reason: "simulated" },
             What::Heartbeat { session, life, broken_seen } => {
                 id = session_name(session);

@@ -59,7 +59,7 @@ pub(crate) enum Act {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Life {
     pub life: u64,
-    /// Broken grants of that life, as far as it was told.
+    /// Grants of that life that others ended, as far as it was told.
     pub broken_seen: u64,
 }
 
@@ -104,6 +104,8 @@ pub(crate) struct Held {
     pub name: usize,
     pub token: u64,
     pub session: u64,
+    /// Of the session; 0: none.
+    pub life: u64,
     /// Of its acquire, in the record.
     pub operation: usize,
     /// Of a private lease. `None` until the renewal that a guard waits for, where nobody knows when the TTL began.
@@ -376,7 +378,7 @@ fn asked(what: &What) -> Asked {
             Asked::Acquire { request, mode, ttl_ms, wait_ms, session }
         }
         What::Renew { token } => Asked::Renew { token },
-        What::Release { token } => Asked::Release { token },
+        What::Release { token, .. } => Asked::Release { token },
         What::Break { token } => Asked::Break { token },
         What::Check { linearizable } => Asked::Check { linearizable },
         What::Heartbeat { session, .. } => Asked::Heartbeat { session },

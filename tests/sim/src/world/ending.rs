@@ -227,8 +227,11 @@ impl World {
         let name = name as usize;
         let Some(token) = self.ending.held.remove(&name) else { return };
         self.ending.once_more.insert(name);
-        let ask =
-            Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what: What::Release { token } };
+        let ask = Ask {
+            name: self.names[name].name.clone(),
+            shard: self.names[name].shard,
+            what: What::Release { token, life: 0 },
+        };
         self.ask(AUDITOR, ask, Purpose::Audit { name });
     }
 
@@ -238,7 +241,7 @@ impl World {
                 self.queue_and_die(name, *token);
             }
             (What::Acquire { .. }, Ok(Done::Granted { token, .. })) => {
-                let what = What::Release { token: *token };
+                let what = What::Release { token: *token, life: 0 };
                 let ask = Ask { what, ..(*settled.ask).clone() };
                 self.ask(AUDITOR, ask, Purpose::Audit { name });
             }

@@ -68,7 +68,8 @@ kinds! {
     LateCopy "late copy of a request",
     GivenUp "request given up in doubt",
     SessionRevived "session begun anew under its id",
-    BreakTold "break told to its session",
+    BreakTold "end by another told to its session",
+    ReleasedByAnother "lock released by another",
     Claimed "queued grant claimed",
     DiedInQueue "client dead before its turn",
 }
