@@ -19,7 +19,7 @@ fn throw(name: &str) {
             "{name} does not take {file} any more: if that is right, make the corpus anew (see tests/fuzz/src/corpus.rs)"
         );
     }
-    let mut rng = Rng::new(name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte)));
+    let mut rng = Rng::new(name.bytes().fold(1, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())));
     let mut taken = 0;
     for _ in 0..MUTATIONS {
         let (_, input) = &inputs[rng.below(inputs.len())];
