@@ -4,7 +4,11 @@
 //! stands beside them, and shows some pairs of them alike. Here each such character becomes its number, `\u{202e}`. JSON has
 //! the text as it is.
 
-/// Text as a value: two different texts never look the same but for letters of different alphabets that do.
+/// Text as a value: two different texts never look the same, with two exceptions.
+///
+/// * Letters of different alphabets that look alike, and twins that Unicode has of some ideographs.
+/// * Letters of Arabic, Hebrew and Indic scripts that Unicode has both in one and with a mark of their own: the marks are shown,
+///   because names in those scripts could not be read without.
 ///
 /// A backslash is doubled where numbers stand in the text, so that a number that is written out in a name is told from one that
 /// stands for a character.
@@ -60,6 +64,8 @@ fn is_hidden(c: char) -> bool {
             | 0x34f | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x2800 | 0x3164 | 0xffa0
             // Marks over other letters, which exist as letters of their own: ü and u with dots would look the same.
             | 0x300..=0x36f | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x20d0..=0x20ff | 0xfe20..=0xfe2f
+            // Likewise the marks of voiced kana, and the vowels and last consonants of Hangul syllables.
+            | 0x3099 | 0x309a | 0x1161..=0x11ff | 0xd7b0..=0xd7ff
             // Selectors of variants, tags, musical and shorthand controls.
             | 0x180b..=0x180f | 0xfe00..=0xfe0f | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff
             // For private use, and no characters: whatever a font has there.
@@ -87,9 +93,7 @@ fn char_width(c: char) -> usize {
         | 0x94d
         | 0xe31
         | 0xe34..=0xe3a
-        | 0xe47..=0xe4e
-        | 0x3099
-        | 0x309a => 0,
+        | 0xe47..=0xe4e => 0,
         0x1100..=0x115f
         | 0x231a
         | 0x231b
@@ -236,6 +240,9 @@ mod tests {
             (" a b ", "\\u{20}a b\\u{20}"),
             ("a\u{a0}b\u{3000}", "a\\u{a0}b\\u{3000}"),
             ("u\u{308}", "u\\u{308}"),
+            ("か\u{3099}ハ\u{309a}", "か\\u{3099}ハ\\u{309a}"),
+            ("\u{1100}\u{1161}\u{11a8}\u{d7b0}", "\u{1100}\\u{1161}\\u{11a8}\\u{d7b0}"),
+            ("が각", "が각"),
             ("\\u{202e}", "\\\\u{202e}"),
             ("a\\\n", "a\\\\\\u{a}"),
             ("\u{e000}\u{10ffff}\u{1fffe}\u{e0041}", "\\u{e000}\\u{10ffff}\\u{1fffe}\\u{e0041}"),
