@@ -100,3 +100,17 @@ async fn the_command_dies_with_a_killed_holder() {
     let client = cluster.client();
     client.acquire(AcquireOptions::new("a").wait(LONG)).await.expect("free after its TTL");
 }
+
+/// It was called in doubt beside the words that nothing was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_certainly_not_done_is_not_called_in_doubt() {
+    let mut cluster = Cluster::start(Spec::default()).await;
+    for id in [1, 2, 3] {
+        cluster.kill_node(id);
+    }
+    let output = cluster.run(&["lock", "a", "--timeout", "5s", "--", "true"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("palisade cluster status"), "{said}");
+    assert!(!said.contains("may have been granted"), "{said}");
+}

@@ -213,8 +213,8 @@ async fn acquire(
     let (options, name, request_id) = options;
     let failure = match timeout_at(answered_until, client.lock(options)).await {
         Ok(Ok(lock)) => return Ok(lock),
-        // Nobody was asked, or whoever was asked has refused.
-        Ok(Err(error)) if error.is_held() || error.is_unreachable() || error.is_invalid() => {
+        // Nothing was done.
+        Ok(Err(error)) if error.is_held() || error.is_retryable() || error.is_invalid() => {
             let _ = timeout(verbs::LET_GO_WITHIN, client.let_go_of_all()).await;
             return Err(error.into());
         }
