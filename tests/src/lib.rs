@@ -10,11 +10,13 @@ mod cluster;
 mod hang;
 mod locked;
 mod process;
+mod program;
 
 pub use cluster::{Cluster, Spec};
 pub use hang::HangingDisk;
 pub use locked::{Locked, process_state, runs};
 pub use process::{Process, palisade_binary};
+pub use program::compile_c;
 
 use std::time::{Duration, Instant};
 

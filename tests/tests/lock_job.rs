@@ -3,7 +3,7 @@
 use client::{AcquireOptions, Consistency, GrantState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use palisade_tests::{Cluster, Locked, Spec, eventually, palisade_binary, process_state, runs};
+use palisade_tests::{Cluster, Locked, Spec, compile_c, eventually, palisade_binary, process_state, runs};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
 const ENDED_BY_LOSS: Option<i32> = Some(4);
+/// Jobs of which each may show what one alone does not.
+const CHAINS: u32 = 10;
 
 /// Writes its pid to the file $1 and runs on, whatever SIGTERM says.
 const WORKER: &str = "#!/bin/sh\ntrap '' TERM\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
@@ -104,6 +106,62 @@ async fn a_killed_guard_ends_the_whole_job() {
     assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
     assert!(still_running(&locked).is_empty(), "{:?} run without a lock", still_running(&locked));
     assert!(locked.said().contains("signal 9 killed the process that kept the lock"));
+}
+
+/// Forks and ends, and so does its child, for as long as the file `job` is there: no look shows it where it is.
+const CHAIN: &str = "
+    #include <unistd.h>
+    int main(void) { while (access(\"job\", F_OK) == 0) if (fork() > 0) _exit(0); }";
+
+/// One look at all processes missed the one that ran, and the front took the job for ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_guard_ends_a_job_that_does_nothing_but_fork_and_end() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let place = tempfile::tempdir().expect("a directory");
+    let chain = place.path().join("chain");
+    compile_c(CHAIN, &chain);
+    // Each process of the job inherits the lock of this file.
+    let script = format!("exec 9>job; flock 9; echo $$ >pid; exec {}", chain.display());
+    for round in 0..CHAINS {
+        let mut locked = Locked::start(&cluster, &[&format!("a-{round}"), "--ttl", "24h"], &script).await;
+        kill(Pid::from_raw(locked.guard().await), Signal::SIGKILL).expect("kill the guard");
+        assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
+        let file = std::fs::File::open(locked.file("job")).expect("the job's file");
+        assert!(file.try_lock().is_ok(), "round {round}: the job runs on without a lock");
+    }
+}
+
+/// Writes its pid to the file `pid`, and ends its first thread. `/proc` shows it as `Z` from then on, though it works.
+const LEADERLESS: &str = "
+    #include <pthread.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    static void *work(void *none) { for (;;) pause(); }
+    int main(void) {
+        pthread_t thread;
+        pthread_create(&thread, 0, work, 0);
+        FILE *file = fopen(\"pid.new\", \"w\");
+        fprintf(file, \"%d\\n\", getpid());
+        fclose(file);
+        rename(\"pid.new\", \"pid\");
+        pthread_exit(0);
+    }";
+
+/// It counted as ended: it was told nothing, and the lock was held for it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_first_thread_has_ended_is_told_to_end() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let place = tempfile::tempdir().expect("a directory");
+    let daemon = place.path().join("daemon");
+    compile_c(LEADERLESS, &daemon);
+    let script = format!("(setsid {} &); while :; do sleep 0.05; done", daemon.display());
+    let mut locked = Locked::start(&cluster, &["a", "--ttl", "24h"], &script).await;
+    let pid = locked.written("pid").await;
+    let _daemon = EndsWithTest::new(&pid);
+    eventually("its first thread has ended", async || (process_state(&pid) == Some('Z')).then_some(())).await;
+    locked.signal(Signal::SIGTERM);
+    assert_eq!(locked.ended().await.code(), Some(128 + 15));
+    assert_eq!(process_state(&pid), None, "the lock was held until it had ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,9 +280,11 @@ impl Drop for EndsWithTest {
     }
 }
 
-fn as_another_user(cluster: &Cluster, place: &Locked, command: &[&str]) -> Command {
-    let mut run = Command::new("setpriv");
-    run.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(command).current_dir(place.file(""));
+/// `before` is a program that runs it as root, if any.
+fn as_another_user(cluster: &Cluster, place: &Locked, before: &[&str], command: &[&str]) -> Command {
+    let words = [before, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], command].concat();
+    let mut run = Command::new(words[0]);
+    run.args(&words[1..]).current_dir(place.file(""));
     run.env("PALISADE_ENDPOINT", cluster.endpoints());
     run
 }
@@ -238,7 +298,7 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     let cluster = Cluster::start(Spec::default()).await;
     let place = Locked::spawn(&cluster, &["--version"], |_| {});
     for_another_user(&place);
-    let user = |command: &[&str]| as_another_user(&cluster, &place, command);
+    let user = |command: &[&str]| as_another_user(&cluster, &place, &[], command);
     let output = |command: &[&str]| user(command).output().expect("run as another user");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if text(&output(&["./id", "-u"]).stdout) != "0" {
@@ -268,9 +328,35 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     assert!(told.contains(&pid), "{told}");
 }
 
+/// As [`AS_ROOT`], and its first thread ends.
+const LEADERLESS_AS_ROOT: &str = "exec ./setpriv --reuid=0 --regid=0 --clear-groups ./leaderless";
+
 /// The lock could be renewed again in the seconds between SIGTERM and SIGKILL, and was released though a process worked on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended() {
+    it_is_held_until_all_has_ended(AS_ROOT, &[]).await;
+}
+
+/// It was taken for ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended_and_whose_first_thread_has() {
+    it_is_held_until_all_has_ended(LEADERLESS_AS_ROOT, &[]).await;
+}
+
+/// That nothing was to be seen was taken for an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_lock_is_held_for_a_process_that_proc_does_not_show() {
+    let hide = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
+    let hiding = ["unshare", "--mount", "sh", "-c", hide, "sh"];
+    if !Command::new(hiding[0]).args(&hiding[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: only root can mount /proc so that it hides processes");
+        return;
+    }
+    it_is_held_until_all_has_ended(AS_ROOT, &hiding).await;
+}
+
+/// Of a job that becomes root and writes its pid, under a `palisade lock` that another user runs by way of `before`.
+async fn it_is_held_until_all_has_ended(job: &str, before: &[&str]) {
     if !geteuid().is_root() {
         eprintln!("skipped: only root can make a program setuid");
         return;
@@ -278,9 +364,11 @@ async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended() {
     let cluster = Cluster::start(Spec::default()).await;
     let place = Locked::spawn(&cluster, &["--version"], |_| {});
     for_another_user(&place);
+    compile_c(LEADERLESS, &place.file("leaderless"));
     let told = std::fs::File::create(place.file("told")).expect("a file");
-    let options = ["./palisade", "lock", "a", "--ttl", "15s", "--allow-setuid", "--", "sh", "-c", AS_ROOT];
-    let mut wrapper = as_another_user(&cluster, &place, &options).stderr(told).spawn().expect("start palisade lock");
+    let options = ["./palisade", "lock", "a", "--ttl", "15s", "--allow-setuid", "--", "sh", "-c", job];
+    let mut wrapper = as_another_user(&cluster, &place, before, &options);
+    let mut wrapper = wrapper.stderr(told).spawn().expect("start palisade lock");
     let pid = place.written("pid").await;
     let worker = EndsWithTest::new(&pid);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the command runs");
@@ -289,6 +377,9 @@ async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended() {
         wrapper.kill().expect("end palisade lock");
         wrapper.wait().expect("its end");
         return;
+    }
+    if job == LEADERLESS_AS_ROOT {
+        eventually("its first thread has ended", async || (process_state(&pid) == Some('Z')).then_some(())).await;
     }
     let says = async |words: &str| {
         eventually(words, async || std::fs::read_to_string(place.file("told")).ok()?.contains(words).then_some(()))
@@ -307,12 +398,12 @@ async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended() {
     let before = eventually("it is held", renewals).await;
     eventually("it is renewed", async || renewals().await.filter(|now| *now >= before + 2)).await;
     assert!(wrapper.try_wait().expect("look at a child").is_none(), "the guard waits");
-    assert!(runs(&pid), "it is out of reach");
+    assert!(process_state(&pid).is_some(), "it is out of reach");
     drop(worker);
     let ended = eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child")).await;
     let told = place.written("told").await;
     assert_eq!(ended.code(), Some(6), "{told}");
-    assert!(told.contains("was held until all of it had ended"), "{told}");
+    assert!(told.contains(&pid) && told.contains("was held until all of it had ended"), "{told}");
     let history = client.history("a", 1).await.expect("history");
     assert_eq!(history[0].state(), GrantState::Released);
 }

@@ -7,6 +7,7 @@
 use crate::args;
 use crate::failure::{Exit, Failure};
 use crate::lock::at_start::AtStart;
+use crate::lock::control::Event;
 use crate::lock::job::{Job, Process};
 use crate::lock::signals::{Disposition, Signals, send, set_disposition, wait_any};
 use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, tell};
@@ -21,8 +22,6 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 /// A TTL below this leaves no time to end a command in.
 const TTL_MIN_MS: u32 = 1_000;
-/// Set in a byte to the guard: the job has had this signal already.
-pub const DELIVERED: u8 = 0x80;
 /// `si_code` of what the kernel sends, such as a terminal's Ctrl-C.
 const SI_KERNEL: i32 = 0x80;
 
@@ -80,7 +79,7 @@ impl Front {
         set_disposition(libc::SIGCHLD, Disposition::Default);
         let signals = taken.descriptor()?;
         prctl::set_child_subreaper(true)?;
-        let job = Job::of_this_process();
+        let job = Job::of_this_process()?;
 
         let (reader, to_guard) = io::pipe()?;
         let inherited = dup(&reader)?; // unlike the reader, it is open after exec
@@ -124,10 +123,10 @@ impl Front {
             return;
         }
         // The terminal sends to the whole group.
-        let by_terminal = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH].contains(&number) && info.ssi_code == SI_KERNEL;
-        let delivered = if by_terminal { DELIVERED } else { 0 };
+        let by_terminal = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH].contains(&number);
+        let delivered = by_terminal && info.ssi_code == SI_KERNEL;
         // It fails only if the guard has ended, which the next signal says.
-        let _ = self.to_guard.write_all(&[number as u8 | delivered]);
+        let _ = self.to_guard.write_all(&[Event { number, delivered }.to_byte()]);
     }
 
     /// Reaps what has ended: orphans too, if this is process 1. Returns how the guard ended.
@@ -148,10 +147,9 @@ impl Front {
 
     /// Nothing renews the lock any more, so nothing may go on under it.
     fn guard_was_killed(&self, signal: i32) -> ExitCode {
-        let left = self.job.end();
-        let (exit, what) = match left.as_slice() {
-            [] => (Exit::Fenced, "the command was ended".into()),
-            left => (Exit::Escaped, format!("{} could not be ended", list_processes(left))),
+        let (exit, what) = match self.job.end() {
+            Ok(()) => (Exit::Fenced, "the command was ended".into()),
+            Err(left) => (Exit::Escaped, format!("{} could not be ended", list_processes(&left))),
         };
         tell(&Failure::new(
             exit,

@@ -1,12 +1,15 @@
 //! The processes of a job, found by their ancestry in `/proc`, and signals to all of them.
 //!
-//! It promises nothing about one look: processes start and end meanwhile. Whether all are gone is only said by wait(2),
-//! since the root of the job is a subreaper; whoever must end them all repeats [`Job::kill_round`] until it says so.
+//! It promises nothing about one look, because processes start and end meanwhile.
+//! Only wait(2) says whether all are gone: the root of the job is a subreaper,
+//! so each of them becomes its child before it can be lost.
+//! To end them all, repeat [`Job::end_round`] until it has an outcome.
 
 use crate::lock::signals::{Handle, send, wait_any};
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,9 +18,14 @@ const LOOKS_MAX: u32 = 5;
 /// Rounds over the direct children for each look at all processes: a process that does nothing but fork is caught there.
 const QUICK_ROUNDS: u32 = 20;
 /// A process that was killed is gone within this time, unless a device or a network file system holds it.
-pub const GONE_WITHIN: Duration = Duration::from_secs(10);
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// If every process that is left has refused its signals for so long, waiting on would not help.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Between two rounds: processes that were killed need a moment to end.
 pub const BETWEEN_ROUNDS: Duration = Duration::from_millis(2);
+
+/// A process id, and when that process started. The number alone may be another process's one day.
+pub type Identity = (i32, u64);
 
 /// One process as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +33,12 @@ pub struct Process {
     pub pid: i32,
     pub parent: i32,
     pub group: i32,
+    /// The state of its first thread. That one may have ended before the others.
     pub state: u8,
+    /// With the first one for as long as wait(2) has not returned the process.
+    threads: u32,
+    /// In clock ticks since the machine was started.
+    started: u64,
 }
 
 impl Process {
@@ -34,22 +47,39 @@ impl Process {
         parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
+    /// A child that `/proc` does not show, as with `hidepid=2` if it runs as another user.
+    fn unseen(pid: i32, parent: i32) -> Process {
+        Process { pid, parent, group: 0, state: b'?', threads: 1, started: 0 }
+    }
+
+    pub fn identity(&self) -> Identity {
+        (self.pid, self.started)
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.state == b'T'
     }
 
+    /// A process whose first thread has ended is shown as `Z` while its other threads work on.
+    /// wait(2) returns it after the last of them.
     fn has_ended(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+        self.state == b'X' || (self.state == b'Z' && self.threads <= 1)
     }
 }
 
-/// The name, in parentheses, may hold anything. After it: state, parent, process group.
+/// The name, in parentheses, may hold anything. proc_pid_stat(5) numbers the fields: the state after it is the third.
 fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Process { pid, parent, group, state })
+    let fields: Vec<&str> = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Process {
+        pid,
+        state: *field(3)?.as_bytes().first()?,
+        parent: field(4)?.parse().ok()?,
+        group: field(5)?.parse().ok()?,
+        threads: field(20)?.parse().ok()?,
+        started: field(22)?.parse().ok()?,
+    })
 }
 
 /// Everything that descends from one process.
@@ -62,26 +92,35 @@ pub struct Job {
 
 impl Job {
     /// Of this process: what descends from it, but from what it has already started.
-    pub fn of_this_process() -> Job {
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn of_this_process() -> io::Result<Job> {
         let root = std::process::id() as i32;
-        Job { root, strangers: children(root).into_iter().collect() }
+        Ok(Job { root, strangers: children(root)?.into_iter().collect() })
     }
 
     /// Those that are alive now, as far as one look tells.
     pub fn processes(&self) -> Vec<Process> {
-        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let all: BTreeMap<i32, Process> = pids.filter_map(|pid| Some((pid, Process::look(pid)?))).collect();
+        let mut all = every_process().unwrap_or_default();
+        for pid in self.children().unwrap_or_default() {
+            all.entry(pid).or_insert_with(|| Process::look(pid).unwrap_or(Process::unseen(pid, self.root)));
+        }
         descendants(&all, self.root, &self.strangers)
     }
 
+    /// The ids of [`processes`](Self::processes).
+    pub fn pids(&self) -> Vec<i32> {
+        self.processes().iter().map(|process| process.pid).collect()
+    }
+
     /// Sends a signal to each process that is not in `done`, and notes it there. Returns those that could not be reached.
-    pub fn signal_all(&self, number: i32, done: &mut BTreeSet<i32>) -> Vec<i32> {
+    pub fn signal_all(&self, number: i32, done: &mut BTreeSet<Identity>) -> Vec<i32> {
         let mut refused = Vec::new();
         for _ in 0..LOOKS_MAX {
             let before = done.len();
             for process in self.processes() {
-                if done.insert(process.pid) && self.signal(&process, number) == Err(Errno::EPERM) {
+                if done.insert(process.identity()) && self.signal(&process, number) == Err(Errno::EPERM) {
                     refused.push(process.pid);
                 }
             }
@@ -111,10 +150,10 @@ impl Job {
     }
 
     /// SIGKILL to each process that can be found. Returns those that are out of reach.
-    pub fn kill_round(&self) -> Vec<i32> {
+    pub fn kill_all(&self) -> Vec<i32> {
         for _ in 0..QUICK_ROUNDS {
-            let fresh: Vec<i32> = children(self.root).into_iter().filter(|pid| !self.strangers.contains(pid)).collect();
-            let hit = fresh.iter().filter(|pid| send(**pid, libc::SIGKILL).is_ok()).count();
+            let children = self.children().unwrap_or_default();
+            let hit = children.iter().filter(|pid| send(**pid, libc::SIGKILL).is_ok()).count();
             if hit == 0 {
                 break;
             }
@@ -123,19 +162,55 @@ impl Job {
         self.processes().iter().filter(|process| kill(process)).map(|process| process.pid).collect()
     }
 
-    /// Ends all of it, and reaps what it leaves to this process. Returns those that could not be ended.
-    pub fn end(&self) -> Vec<i32> {
-        let until = Instant::now() + GONE_WITHIN;
+    /// One round of a try to end all of it that `since` began.
+    /// `reap` takes from wait(2) what has ended, and says whether that is all.
+    ///
+    /// * `Some(Ok(()))`: every process has ended.
+    /// * `Some(Err(left))`: these cannot be ended. If the list is empty, some process is left that no look shows.
+    /// * `None`: another round may help.
+    pub fn end_round(&self, since: Instant, reap: impl FnOnce() -> bool) -> Option<Result<(), Vec<i32>>> {
+        let refused = self.kill_all();
+        if reap() {
+            return Some(Ok(()));
+        }
+        let left = self.pids();
+        let only_refused = !left.is_empty() && left.iter().all(|pid| refused.contains(pid));
+        let enough = if only_refused { REFUSED_FOR } else { GONE_WITHIN };
+        (since.elapsed() >= enough).then_some(Err(left))
+    }
+
+    /// Ends all of it, and reaps what it leaves to this process.
+    ///
+    /// # Errors
+    /// With those that could not be ended, as [`end_round`](Self::end_round) has them.
+    pub fn end(&self) -> Result<(), Vec<i32>> {
+        let since = Instant::now();
         loop {
-            let refused = self.kill_round();
-            while let Ok(Some(_)) = wait_any() {}
-            let left: Vec<i32> = self.processes().iter().map(|process| process.pid).collect();
-            let only_refused = !left.is_empty() && left.iter().all(|pid| refused.contains(pid));
-            if left.is_empty() || only_refused || Instant::now() >= until {
-                return left;
+            if let Some(outcome) = self.end_round(since, || self.reap()) {
+                return outcome;
             }
             sleep(BETWEEN_ROUNDS);
         }
+    }
+
+    /// Reaps children that have ended. Says whether no process of the job is left.
+    fn reap(&self) -> bool {
+        loop {
+            match wait_any() {
+                Ok(Some(_)) => {}
+                Err(Errno::ECHILD) => return true,
+                // A stranger keeps wait(2) from saying so. The list of children does:
+                // a process that lives has an ancestor in it, which stays there, ended or not, until it is reaped here.
+                _ => return !self.strangers.is_empty() && self.children().is_ok_and(|list| list.is_empty()),
+            }
+        }
+    }
+
+    /// Children of the root that belong to the job, also those that have ended and are not reaped.
+    fn children(&self) -> io::Result<Vec<i32>> {
+        let mut list = children(self.root)?;
+        list.retain(|pid| !self.strangers.contains(pid));
+        Ok(list)
     }
 
     /// Whether this process descends from `ancestor`.
@@ -147,7 +222,8 @@ impl Job {
             }
             at = process.parent;
         }
-        false
+        // One that cannot be looked at may be a child all the same.
+        children(ancestor).is_ok_and(|list| list.contains(&at))
     }
 }
 
@@ -168,29 +244,58 @@ fn descendants(all: &BTreeMap<i32, Process>, root: i32, strangers: &BTreeSet<i32
     found.iter().map(|pid| all[pid]).filter(|process| !process.has_ended()).collect()
 }
 
-/// The direct children of a process's main thread, if this kernel lists them: quick, and without a look at all others.
-fn children(pid: i32) -> Vec<i32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+fn every_process() -> io::Result<BTreeMap<i32, Process>> {
+    let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid| Some((pid, Process::look(pid)?))).collect())
+}
+
+/// The direct children of a process's main thread, also those that `/proc` hides otherwise.
+fn children(pid: i32) -> io::Result<Vec<i32>> {
+    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
+        Ok(list) => Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
+        // Few kernels are built without that list.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(every_process()?.values().filter(|process| process.parent == pid).map(|process| process.pid).collect())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn with_threads(pid: i32, parent: i32, state: u8, threads: u32) -> (i32, Process) {
+        (pid, Process { pid, parent, group: 1, state, threads, started: 5 })
+    }
+
     fn process(pid: i32, parent: i32, state: u8) -> (i32, Process) {
-        (pid, Process { pid, parent, group: 1, state })
+        with_threads(pid, parent, state, 1)
     }
 
     #[test]
     fn names_with_parentheses_and_spaces_are_parsed() {
-        let stat = b"42 (a) R 1 (b c) S 7 8 8 0 -1 4194560";
-        assert_eq!(parse(42, stat), Some(Process { pid: 42, parent: 7, group: 8, state: b'S' }));
-        for bad in [&b""[..], b"42 (x", b"42 (x) S", b"42 (x) S y 1"] {
+        let stat = b"42 (a) R 1 (b c) S 7 8 8 0 -1 4194560 9 9 9 9 9 9 9 9 20 0 3 0 137235 0 0 184467";
+        let is = Process { pid: 42, parent: 7, group: 8, state: b'S', threads: 3, started: 137_235 };
+        assert_eq!(parse(42, stat), Some(is));
+        for bad in [&b""[..], b"42 (x", b"42 (x) S", b"42 (x) S y 1", b"42 (x) S 7 8 8 0 -1 4194560"] {
             assert_eq!(parse(42, bad), None);
         }
         let me = std::process::id() as i32;
         assert_eq!(Process::look(me).map(|process| process.group), Some(nix::unistd::getpgrp().as_raw()));
+    }
+
+    /// It was taken for ended, and the lock was released while its threads worked on.
+    #[test]
+    fn a_process_whose_first_thread_alone_has_ended_is_alive() {
+        let shown = |threads: u32| {
+            let stat = format!("13 (x) Z 10 1 1 0 -1 4228364 9 9 9 9 9 9 9 9 20 0 {threads} 0 137235 0 0");
+            let zombie = parse(13, stat.as_bytes()).expect("a process");
+            let all = BTreeMap::from([process(10, 1, b'S'), (13, zombie), process(14, 13, b'S')]);
+            descendants(&all, 10, &BTreeSet::new()).iter().map(|p| p.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(2), [13, 14]);
+        assert_eq!(shown(1), [14]);
     }
 
     #[test]
@@ -199,12 +304,32 @@ mod tests {
         let mut stranger = std::process::Command::new("sleep").arg("600").spawn().expect("start a process");
         let pid = stranger.id() as i32;
         // As a look showed it that is older than the stranger: somewhere below the root, which it is not.
-        let shown = Process { pid, parent: pid - 1, group: 1, state: b'S' };
+        let (_, shown) = process(pid, pid - 1, b'S');
         let job = Job { root: pid, strangers: BTreeSet::new() };
         assert_eq!(job.signal(&shown, libc::SIGTERM), Err(Errno::ESRCH));
         let mine = Job { root: std::process::id() as i32, strangers: BTreeSet::new() };
         assert_eq!(mine.signal(&shown, libc::SIGKILL), Ok(()));
         assert_eq!(stranger.wait().expect("its end").signal(), Some(libc::SIGKILL), "the only signal that it got");
+    }
+
+    /// Only numbers were remembered, so a process with the number of one that had been told was never told.
+    #[test]
+    fn a_process_with_the_number_of_one_that_was_told_is_told() {
+        let script = "sleep 600 & wait $!; exit $?";
+        let mut root = std::process::Command::new("sh").args(["-c", script]).spawn().expect("start a process");
+        let job = Job { root: root.id() as i32, strangers: BTreeSet::new() };
+        let only = loop {
+            if let [only] = job.processes()[..] {
+                break only;
+            }
+            sleep(BETWEEN_ROUNDS);
+        };
+        let mut told = BTreeSet::from([only.identity()]);
+        assert!(job.signal_all(libc::SIGTERM, &mut told).is_empty());
+        assert_eq!(job.pids(), [only.pid], "it was told already");
+        let mut told = BTreeSet::from([(only.pid, only.started - 1)]);
+        assert!(job.signal_all(libc::SIGTERM, &mut told).is_empty());
+        assert_eq!(root.wait().expect("its end").code(), Some(128 + libc::SIGTERM));
     }
 
     #[test]

@@ -17,12 +17,14 @@
 //! * Signals come first and words later. No process here waits for standard error ([`crate::voice`]).
 
 pub mod at_start;
+mod control;
 pub mod exec;
 mod front;
 pub mod guard;
 mod job;
 mod reach;
 pub mod signals;
+mod watch;
 
 pub use front::run;
 
@@ -33,6 +35,8 @@ use std::time::Duration;
 
 /// How long a process that ends waits for its last words to be taken.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// How often the guard looks again at what tells it nothing when it changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A panic ends this process at once, so that its counterpart ends the job. Unwinding could hang, and so could a message.
 fn abort_on_panic() {
@@ -55,9 +59,12 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// `process 5`, `processes 5, 6`.
+/// `process 5`, `processes 5, 6`; `some process` if none of them could be seen.
 fn list_processes(pids: &[i32]) -> String {
     const SHOWN: usize = 8;
+    if pids.is_empty() {
+        return "some process".into();
+    }
     let shown: Vec<String> = pids.iter().take(SHOWN).map(i32::to_string).collect();
     let word = if pids.len() == 1 { "process" } else { "processes" };
     let more = if pids.len() > SHOWN { format!(" and {} more", pids.len() - SHOWN) } else { String::new() };
@@ -78,6 +85,7 @@ mod tests {
 
     #[test]
     fn processes_are_listed_in_words() {
+        assert_eq!(list_processes(&[]), "some process");
         assert_eq!(list_processes(&[5]), "process 5");
         assert_eq!(list_processes(&[5, 6]), "processes 5, 6");
         let ten: Vec<i32> = (1..=10).collect();
