@@ -132,6 +132,71 @@ async fn the_queue_is_left_at_every_signal_that_ends() {
     waiters(&cluster, 0).await;
 }
 
+/// `palisade lock a` with these options, which was stopped in the queue and has got its lock since. Its command writes the file
+/// `started`.
+async fn stopped_in_the_queue(cluster: &Cluster, options: &[&str], change: impl FnOnce(&mut Command)) -> Locked {
+    let client = cluster.client();
+    let held = client.acquire(AcquireOptions::new("a").ttl(Duration::from_secs(3_600))).await.expect("acquire");
+    let args = [&["lock", "a", "--wait", "1h"], options, &["--", "touch", "started"]].concat();
+    let locked = Locked::spawn(cluster, &args, change);
+    waiters(cluster, 1).await;
+    locked.signal(Signal::SIGSTOP);
+    let state = async || (process_state(&locked.id().to_string()) == Some('T')).then_some(());
+    eventually("it is stopped", state).await;
+    client.release("a", held.fencing_token).await.expect("release");
+    // Past the claim of its grant: it waits for its front.
+    renewed(cluster, 2).await;
+    assert!(!locked.file("started").exists(), "a command that is stopped does nothing");
+    locked
+}
+
+/// Waits until the holder of `a` has renewed its lock so often, or once more if `times` is 0.
+async fn renewed(cluster: &Cluster, times: u64) {
+    let client = cluster.client();
+    let renewals = async || -> Option<u64> {
+        Some(client.check("a", Consistency::Linearizable).await.ok()?.holders.first()?.renewal_count)
+    };
+    let before = eventually("it is held", renewals).await;
+    let enough = if times == 0 { before + 1 } else { times };
+    eventually("it is renewed", async || renewals().await.filter(|now| *now >= enough)).await;
+}
+
+/// Its guard waited for the word of SIGCONT, which nobody passes on who ignores it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_was_stopped_in_the_queue_starts_also_if_it_ignores_sigcont() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let ignore = |command: &mut Command| {
+        let args: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
+        let (dir, envs) = (command.get_current_dir().expect("a directory").to_owned(), command.get_envs());
+        let envs: Vec<_> = envs.filter_map(|(n, v)| Some((n.to_owned(), v?.to_owned()))).collect();
+        *command = Command::new("env");
+        command.arg("--ignore-signal=CONT").args(&args[1..]).current_dir(dir).envs(envs).stdin(Stdio::null());
+    };
+    let mut locked = stopped_in_the_queue(&cluster, &["--ttl", "1s"], ignore).await;
+    locked.signal(Signal::SIGCONT);
+    assert_eq!(locked.ended().await.code(), Some(0));
+    assert!(locked.file("started").exists());
+}
+
+/// Nothing looked at the lock between the stop and the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_not_started_under_a_lock_that_ends() {
+    let cluster = Cluster::start(Spec { gateways: 2, ..Spec::default() }).await;
+    let options = ["--ttl", "6s", "--endpoint", cluster.gateway(1)];
+    let mut locked = stopped_in_the_queue(&cluster, &options, |_| {}).await;
+    renewed(&cluster, 0).await;
+    cluster.pause_gateway(1);
+    // Into the last third of its validity. If this wakes late, the lock is lost, which ends the same way.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    locked.signal(Signal::SIGCONT);
+    let ended = locked.ended().await;
+    cluster.resume_gateway(1);
+    let said = locked.said();
+    assert!(!locked.file("started").exists(), "{said}");
+    assert_eq!(ended.code(), Some(4), "{said}");
+    assert!(said.contains("before the command was started"), "{said}");
+}
+
 /// Each step of it used to have the whole time for itself, so that the whole took twice as long.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_timeout_is_that_of_the_whole_call() {

@@ -2,6 +2,7 @@
 //! the lock ends.
 //!
 //! * The job is dead before the lock can be another's. When it is told to end and made to is up to its [`watch`].
+//! * The command is started only under a lock that is valid for long enough to end it again.
 //! * A lock that is valid is never released while a process of the job lives, also one that cannot be
 //!   ended. If such a process is left when the lock is lost, the lock is left to its TTL.
 //! * It listens to its front only: every signal is blocked here, so that no terminal and no `killall` ends it before the job.
@@ -17,11 +18,11 @@ use crate::lock::control::Control;
 use crate::lock::job::{Job, Process};
 use crate::lock::signals::{self, Heard, Signals, send};
 use crate::lock::watch::{Ended, Margins, Watch};
-use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, tell};
+use crate::lock::{LAST_WORDS, LOOK_AGAIN, abort_on_panic, exit_code, list_processes, reach, tell};
 use crate::shown::shown;
 use crate::verbs;
 use crate::voice;
-use client::{AcquireOptions, Client, LockGuard, RequestId};
+use client::{AcquireOptions, Client, LockGuard, LostReason, RequestId};
 use nix::sys::prctl;
 use nix::unistd::getppid;
 use std::ffi::OsString;
@@ -29,7 +30,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long the release of a lock may take that is lost, or about to be: the servers did not answer before either.
 const LOST_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -101,21 +102,18 @@ async fn hold(
             return Ok(ExitCode::from(number.map_or(1, |number| 128 + number as u8)));
         }
     };
-    // A shell's user has stopped us in the queue: the command starts when it is continued, as it would by itself.
-    while Process::look(guard.front).is_some_and(|front| front.is_stopped()) {
-        let number = tokio::select! {
-            event = control.next() => match event {
-                Some(event) if event.number == libc::SIGCONT || !signals::ends(event.number) => continue,
-                Some(event) => event.number,
-                None => libc::SIGKILL,
-            },
-            reason = lock.lost() => {
-                let message = format!("the lock on {} is lost ({reason}) before the command was started", shown(&args.name));
-                return Err(Failure::new(Exit::Fenced, "LOCK_LOST", message, "run it again"));
-            }
-        };
-        release(lock, all).await;
-        return Ok(ExitCode::from(128 + number as u8));
+    let margins = Margins::of(Duration::from_millis(args.ttl.into()));
+    match may_start(&lock, margins, guard.front, &mut control).await {
+        Start::Now => {}
+        Start::Lost(reason) => {
+            let message =
+                format!("the lock on {} is lost ({reason}) before the command was started", shown(&args.name));
+            return Err(Failure::new(Exit::Fenced, "LOCK_LOST", message, "run it again"));
+        }
+        Start::Never(number) => {
+            release(lock, all).await;
+            return Ok(ExitCode::from(128 + number as u8));
+        }
     }
     let first = match spawn(guard, args, lock.token()) {
         Ok(pid) => pid,
@@ -124,7 +122,6 @@ async fn hold(
             return Err(Failure::new(Exit::Error, "CANNOT_RUN", format!("cannot start the command: {error}"), ""));
         }
     };
-    let margins = Margins::of(Duration::from_millis(args.ttl.into()));
     let mut watch = Watch::new(&lock, margins, job, first, guard.front);
     let ended = watch.run(&mut control, &children).await;
     let (status, refused): (_, Vec<i32>) = (watch.status, watch.refused.iter().copied().collect());
@@ -164,6 +161,40 @@ async fn hold(
         ));
     }
     Ok(status.map_or(ExitCode::from(128 + libc::SIGKILL as u8), exit_code))
+}
+
+/// Whether the command may be started.
+enum Start {
+    Now,
+    /// The lock is another's, or may be.
+    Lost(LostReason),
+    /// This signal has ended the wrapper first.
+    Never(i32),
+}
+
+/// Waits until the command may be started, or may not be any more.
+///
+/// * If a shell's user has stopped the front in the queue, the command starts when the front goes on,
+///   as it would by itself.
+/// * The lock must be valid for longer than its watch needs to end the command. A lock that was
+///   granted late, or whose renewals fail, is not.
+async fn may_start(lock: &LockGuard, margins: Margins, front: i32, control: &mut Control) -> Start {
+    loop {
+        let is_stopped = Process::look(front).is_some_and(|front| front.is_stopped());
+        if !is_stopped && lock.valid_for() > margins.term {
+            return Start::Now;
+        }
+        tokio::select! {
+            biased;
+            reason = lock.lost() => return Start::Lost(reason),
+            event = control.next() => match event {
+                Some(event) if !signals::ends(event.number) => {}
+                event => return Start::Never(event.map_or(libc::SIGKILL, |event| event.number)),
+            },
+            // A front that ignores SIGCONT goes on without a word.
+            () = sleep(LOOK_AGAIN) => {}
+        }
+    }
 }
 
 /// Takes the lock, or makes sure as far as `until` allows that nothing comes of the try.
