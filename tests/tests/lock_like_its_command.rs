@@ -4,7 +4,7 @@ use client::{AcquireOptions, Consistency};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use palisade_tests::{Cluster, LIMIT, Locked, Spec, eventually, palisade_binary, process_state};
+use palisade_tests::{Cluster, LIMIT, Locked, Spec, compile_c, eventually, palisade_binary, process_state};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -387,4 +387,50 @@ async fn kill_zero_in_the_command_reaches_it_once() {
     assert_eq!(locked.ended().await.code(), Some(2));
     let _ = kill(Pid::from_raw(locked.id()), None);
     cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("it was let go");
+}
+
+/// Notes each SIGHUP in the file `got`. SIGUSR1 ends it.
+const COUNTS_HUPS: &str = "
+    #include <fcntl.h>
+    #include <signal.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    static int got;
+    static void on_hup(int number) { if (write(got, \"x\", 1) < 0) _exit(3); }
+    static void on_usr1(int number) { if (write(got, \".\", 1) < 0) _exit(3); _exit(0); }
+    int main(void) {
+        got = open(\"got\", O_CREAT | O_WRONLY | O_APPEND, 0600);
+        signal(SIGHUP, on_hup);
+        signal(SIGUSR1, on_usr1);
+        FILE *file = fopen(\"pid.new\", \"w\");
+        fprintf(file, \"%d %d\\n\", getpid(), getppid());
+        fclose(file);
+        rename(\"pid.new\", \"pid\");
+        for (;;) pause();
+    }";
+
+/// The kernel sends it to the group, and it was passed on as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_hangs_up_is_heard_once() {
+    let cluster = Cluster::start(Spec::default()).await;
+    let place = tempfile::tempdir().expect("a directory");
+    compile_c(COUNTS_HUPS, &place.path().join("count"));
+    let read = async |name: &str, is: fn(&str) -> bool| {
+        let text = async || std::fs::read_to_string(place.path().join(name)).ok().filter(|text| is(text));
+        eventually(name, text).await
+    };
+    let mut terminal = Terminal::start(&cluster);
+    terminal.shows("PROMPT> ").await;
+    terminal.types(&format!("cd {} && $PALISADE lock a -- ./count\n", place.path().display()));
+    let guard = read("pid", |_| true).await.split_whitespace().last().expect("its parent").to_owned();
+    let stat = std::fs::read_to_string(format!("/proc/{guard}/stat")).expect("the guard runs");
+    let front = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(1)).expect("its parent");
+    // Two signals at once would count as one, so what passes them on goes slowly.
+    let slowed = Command::new("renice").args(["-n", "19", "-p", &guard, front]).stdout(Stdio::null()).status();
+    assert!(slowed.expect("run renice").success());
+    terminal.shell.kill().expect("end the leader of the session");
+    read("got", |text| text.starts_with('x')).await;
+    // Signals are passed on in order.
+    kill(Pid::from_raw(front.parse().expect("a pid")), Signal::SIGUSR1).expect("signal palisade lock");
+    assert_eq!(read("got", |text| text.ends_with('.')).await, "x.");
 }

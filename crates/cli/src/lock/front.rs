@@ -3,6 +3,9 @@
 //! * It stays in its process group, where the job is too, and leaves the terminal's stop signals alone.
 //! * A signal that was ignored when it started stays ignored. Every other is taken from a descriptor and passed on.
 //! * It ends the job itself if the guard is killed, and continues a guard that is stopped.
+//!   While it is stopped itself (Ctrl-Z), it does neither before it is continued.
+//!   If the guard is killed meanwhile, the kernel kills the command, and the stop holds what is in its process group.
+//!   Only what the command has started in groups of its own works on, without the lock.
 
 use crate::args;
 use crate::failure::{Exit, Failure};
@@ -14,7 +17,7 @@ use crate::lock::{LAST_WORDS, abort_on_panic, exit_code, list_processes, reach, 
 use crate::voice;
 use nix::sys::prctl;
 use nix::sys::signalfd::{SignalFd, siginfo};
-use nix::unistd::{dup, getpgrp};
+use nix::unistd::{Pid, dup, getpgrp, getsid};
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -117,14 +120,13 @@ impl Front {
         if number == libc::SIGPIPE && sender == std::process::id() as i32 {
             return;
         }
-        // `kill 0` in a script of the job: the job has it.
+        // `kill 0` in a script of the job: the job has it. A signal to this process alone looks the same. It is dropped as well,
+        // because `kill 0` is common and the job is not told the id of this process.
         let group = getpgrp().as_raw();
         if Process::look(sender).is_some_and(|process| process.group == group) && Job::descends(sender, self.guard) {
             return;
         }
-        // The terminal sends to the whole group.
-        let by_terminal = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH].contains(&number);
-        let delivered = by_terminal && info.ssi_code == SI_KERNEL;
+        let delivered = info.ssi_code == SI_KERNEL && comes_to_the_group(number);
         // It fails only if the guard has ended, which the next signal says.
         let _ = self.to_guard.write_all(&[Event { number, delivered }.to_byte()]);
     }
@@ -158,5 +160,15 @@ impl Front {
             "the lock ends with its TTL; what the command did is fenced by its token",
         ));
         exit.into()
+    }
+}
+
+/// Whether a terminal sends it to a whole process group, and not to this process alone.
+fn comes_to_the_group(number: i32) -> bool {
+    match number {
+        libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH => true,
+        // A terminal that hangs up tells the leader of its session alone. The group hears when that leader ends.
+        libc::SIGHUP => getsid(None) != Ok(Pid::this()),
+        _ => false,
     }
 }
