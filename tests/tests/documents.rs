@@ -1,5 +1,6 @@
-//! The Markdown documents as a whole: a relative link leads to a file that exists, and its anchor to a heading of that file.
-//! And a message that `docs/operate/troubleshooting.md` quotes is one that the programs have.
+//! The Markdown documents as a whole. A relative link leads to a file that exists, and its anchor to a
+//! heading of that file. No page has a merge conflict left in it. A message that
+//! `docs/operate/troubleshooting.md` quotes is one that the programs have.
 //!
 //! Links to other sites are not followed.
 
@@ -111,6 +112,15 @@ fn relative_links_lead_somewhere() {
     }
     assert!(links > 20, "{links} links in {} pages: the pages were not read", paths.len());
     assert!(dead.is_empty(), "dead links:\n{}", dead.join("\n"));
+}
+
+#[test]
+fn no_page_has_a_conflict_left() {
+    let mut paths = Vec::new();
+    documents(&root(), &mut paths);
+    let marked = |line: &str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+    let left: Vec<&PathBuf> = paths.iter().filter(|path| read(path).lines().any(marked)).collect();
+    assert!(left.is_empty(), "conflicts are left in {left:?}");
 }
 
 /// Adds the Rust sources below `dir` to `text`, with string literals joined where `\` continues them on the next line.
