@@ -9,7 +9,8 @@ use crate::share::WaitPlace;
 use client::mux::Answer;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::collections::BTreeMap;
+use routing::ShardId;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,8 +34,8 @@ pub(crate) struct Left {
     pub(crate) misses: u32,
     /// By then it has ended by itself.
     pub(crate) until: Instant,
-    /// A wait keeps its place until the first try to leave its queue has ended. Without a leader that may fail for as long as the
-    /// wait, and the place is wanted for clients that live.
+    /// A wait keeps its place until the first try to leave its queue has ended, and no longer: without a
+    /// leader all tries may fail for as long as the wait, and the place is wanted for clients that live.
     pub(crate) place: Option<WaitPlace>,
 }
 
@@ -65,12 +66,12 @@ pub(crate) fn release(grant: Grant) -> ReleaseRequest {
 /// Takes what is left behind.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaving {
-    queue: mpsc::UnboundedSender<(Left, u32)>,
+    queue: mpsc::UnboundedSender<Next>,
     count: Arc<AtomicUsize>,
 }
 
 /// The other end of [`Leaving`].
-pub(crate) type LeftBehind = mpsc::UnboundedReceiver<(Left, u32)>;
+pub(crate) type LeftBehind = mpsc::UnboundedReceiver<Next>;
 
 impl Leaving {
     pub(crate) fn new() -> (Leaving, LeftBehind) {
@@ -78,12 +79,17 @@ impl Leaving {
         (Leaving { queue, count: Arc::default() }, left)
     }
 
-    /// Above the bound it is dropped: its own time ends it.
-    pub(crate) fn push(&self, left: Left) {
-        if self.count.fetch_add(1, Ordering::Relaxed) >= LEAVES_MAX {
+    /// Above the bound it is dropped: its own time ends it. If its first try has to wait for others, its
+    /// place is given back now, because that may take minutes.
+    pub(crate) fn push(&self, mut left: Left) {
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        if before >= LEAVES_MAX {
             self.count.fetch_sub(1, Ordering::Relaxed);
             tracing::debug!(name = %left.name, "too much is left behind: its own time ends this");
             return;
+        }
+        if before >= LEAVES_AT_ONCE {
+            left.place = None;
         }
         let _ = self.queue.send((left, 0)); // the gateway ends
     }
@@ -133,31 +139,68 @@ pub(crate) fn is_unknown(answer: &Answer) -> bool {
     matches!(answer, Answer::Error(error) if error.class() == ErrorClass::Unknown)
 }
 
+/// One that is to be tried, and how often it was.
+type Next = (Left, u32);
+
+/// What is to be tried at once on one shard.
+#[derive(Debug, Default)]
+struct Lane {
+    running: usize,
+    waiting: VecDeque<Next>,
+}
+
+impl Lane {
+    fn begin(&mut self) -> Option<Next> {
+        if self.running >= LEAVES_AT_ONCE {
+            return None;
+        }
+        let next = self.waiting.pop_front()?;
+        self.running += 1;
+        Some(next)
+    }
+}
+
 /// Works until the gateway ends. Its own clients go on elsewhere then, with their places.
+///
+/// Each shard has a lane of its own: the tries on a shard without a leader take long, and would hold up
+/// the leaves of all others.
 pub(crate) async fn work(router: Arc<Router>, mut left: LeftBehind, mut ending: watch::Receiver<bool>) {
     let mut running = FuturesUnordered::new();
-    let mut later: BTreeMap<(Instant, u64), (Left, u32)> = BTreeMap::new();
+    let mut lanes: BTreeMap<ShardId, Lane> = BTreeMap::new();
+    let mut later: BTreeMap<(Instant, u64), Next> = BTreeMap::new();
     let mut number = 0;
     loop {
-        let room = running.len() < LEAVES_AT_ONCE;
-        let due = later.first_key_value().map(|((due, _), _)| *due).filter(|_| room);
-        tokio::select! {
+        let due = later.first_key_value().map(|((due, _), _)| *due);
+        let next = tokio::select! {
             _ = ending.wait_for(|ending| *ending) => return,
-            Some(again) = running.next() => match again {
-                Some((one, tries)) => {
-                    number += 1;
-                    later.insert((Instant::now() + pause(tries), number), (one, tries));
+            Some((shard, again)) = running.next() => {
+                let lane = lanes.entry(shard).or_default();
+                lane.running -= 1;
+                running.extend(lane.begin().map(|next| on(shard, router.clone(), next)));
+                match again {
+                    Some((one, tries)) => {
+                        number += 1;
+                        later.insert((Instant::now() + pause(tries), number), (one, tries));
+                    }
+                    None => router.leaving.done(),
                 }
-                None => router.leaving.done(),
-            },
-            Some((one, tries)) = left.recv(), if room => running.push(leave(router.clone(), one, tries)),
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                if let Some((_, (one, tries))) = later.pop_first() {
-                    running.push(leave(router.clone(), one, tries));
-                }
+                continue;
             }
-        }
+            Some(next) = left.recv() => next,
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                let Some((_, next)) = later.pop_first() else { continue };
+                next
+            }
+        };
+        let shard = router.map.route(&next.0.name).shard;
+        let lane = lanes.entry(shard).or_default();
+        lane.waiting.push_back(next);
+        running.extend(lane.begin().map(|next| on(shard, router.clone(), next)));
     }
+}
+
+async fn on(shard: ShardId, router: Arc<Router>, (left, tries): Next) -> (ShardId, Option<Next>) {
+    (shard, leave(router, left, tries).await)
 }
 
 /// The n-th pause, doubling, and spread so that what was left together does not come back together.
@@ -167,7 +210,7 @@ fn pause(tries: u32) -> Duration {
 }
 
 /// One try. Gives it back if it is to be tried again.
-async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<(Left, u32)> {
+async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> {
     let failed = match &left.granted {
         None => {
             // Where the client may come back, a retry must not find its request ended for good.

@@ -60,8 +60,8 @@ pub(crate) const LEAVE_TIMEOUT_MS: u64 = 1_000;
 pub(crate) const LEAVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// A wait that is in no queue when it is to be left is looked for so many times more.
 pub(crate) const LEAVE_MISSES: u32 = 3;
-/// Such tries at the same time.
-pub(crate) const LEAVES_AT_ONCE: usize = 256;
+/// Such tries at the same time on one shard.
+pub(crate) const LEAVES_AT_ONCE: usize = 64;
 /// Acquires of clients that are gone, not ended yet; the excess ends by its own time.
 pub(crate) const LEAVES_MAX: usize = 2 * WAITS_MAX;
 

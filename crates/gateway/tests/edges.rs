@@ -239,17 +239,28 @@ async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
     assert_eq!(fakes.count(|_, op| is_cancel(op)), 6, "and no more once it is answered");
 }
 
-/// A shard without a leader kept the places of the dead for as long as they would have waited, and clients that live had none.
+fn cancelled_names(fakes: &Fakes) -> BTreeSet<String> {
+    let name = |(_, operation): (u64, Operation)| match operation.op {
+        Some(Op::CancelWait(cancel)) => Some(cancel.name),
+        _ => None,
+    };
+    fakes.seen().into_iter().filter_map(name).collect()
+}
+
+/// A shard without a leader kept the places of the dead for as long as they would have waited, and
+/// clients that live had none. Later it kept each until its first cancel, which for the last of many
+/// was minutes away.
 #[tokio::test]
 async fn places_of_lost_waits_are_free_though_their_queues_cannot_be_left() {
+    const WAITS: usize = 2_000;
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
         Op::CancelWait(_) => code(ErrorCode::NoLeader),
         _ => grants(operation),
     })
     .await;
     let mut stream = Raw::open(&channel(&fakes).await).await;
-    stream.send(0, (0..5).map(|n| Op::Acquire(wait(format!("n{n}"))))).await;
-    soon("they wait", fakes.until(5, |_, op| is_wait(op))).await;
+    stream.send(0, (0..WAITS).map(|n| Op::Acquire(wait(format!("n{n}"))))).await;
+    soon("they wait", fakes.until(WAITS, |_, op| is_wait(op))).await;
     drop(stream);
     soon("the places are free", async {
         while !fakes.get("/metrics").await.contains("palisade_gateway_waits 0\n") {
@@ -257,8 +268,41 @@ async fn places_of_lost_waits_are_free_though_their_queues_cannot_be_left() {
         }
     })
     .await;
+    let tried = cancelled_names(&fakes).len();
+    assert!(tried < WAITS, "all {tried} were tried before");
     let before = fakes.count(|_, op| is_cancel(op));
     soon("and the queues are left still", fakes.until(before + 1, |_, op| is_cancel(op))).await;
+}
+
+/// Cancels that wait for a leader took up all that run at a time, and those of other shards came minutes later.
+#[tokio::test]
+async fn a_shard_without_a_leader_does_not_hold_up_the_leaves_of_others() {
+    let names: Vec<String> = (0..3_000).map(|n| format!("n{n}")).collect();
+    let map = routing::ClusterConfig::dev(2, 3, 20_000).unwrap().shard_map();
+    let on_first = move |name: &str| map.route(name).shard.0 == map.shards().next().unwrap().0.0;
+    let (stuck, sound): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| on_first(name));
+    let is_stuck = {
+        let stuck: BTreeSet<String> = stuck.iter().cloned().collect();
+        move |name: &str| stuck.contains(name)
+    };
+    let fakes = Fakes::start(2, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
+        Op::CancelWait(cancel) if is_stuck(&cancel.name) => code(ErrorCode::NoLeader),
+        _ => grants(operation),
+    })
+    .await;
+    let mut stream = Raw::open(&channel(&fakes).await).await;
+    let (stuck, sound) = (&stuck[..1_000], &sound[..10]);
+    stream.send(0, stuck.iter().chain(sound).map(|name| Op::Acquire(wait(name.clone())))).await;
+    soon("they wait", fakes.until(1_010, |_, op| is_wait(op))).await;
+    drop(stream);
+    soon("the sound shard's are left", async {
+        while !sound.iter().all(|name| cancelled_names(&fakes).contains(name)) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let before = cancelled_names(&fakes).into_iter().filter(|name| stuck.contains(name)).count();
+    assert!(before < 500, "{before} of the other shard came first");
 }
 
 /// A caller without a request id hung up before its answer: what it was granted was held for its whole TTL.
