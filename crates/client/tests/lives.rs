@@ -25,6 +25,8 @@ struct Shard {
     life: u64,
     /// Shown with the next grant instead.
     former_life: Option<u64>,
+    /// Whose the next grant is, if it is not the caller's.
+    of_session: Option<String>,
     claim_within_ms: u32,
     ttl_ms: u32,
     /// The session is known to be over.
@@ -74,6 +76,7 @@ async fn serve(shard: &Shared) -> Fake {
                 }
                 let Answer::Grant(mut granted) = grant(request, shard.tokens) else { unreachable!() };
                 granted.session_life = shard.former_life.take().unwrap_or(shard.life);
+                granted.session_id = shard.of_session.take().unwrap_or(granted.session_id);
                 granted.claim_within_ms = shard.claim_within_ms;
                 Reaction::Later(shard.acquires_take, Answer::Grant(granted))
             }
@@ -291,6 +294,25 @@ async fn a_grant_of_a_former_life_that_arrives_late_is_not_handed_out() {
     shard.lock().unwrap().former_life = Some(3);
     assert!(session.acquire("b").await.unwrap_err().is_fenced());
     assert!(held.is_valid());
+}
+
+/// One request id in two sessions: the second took the life of the first for a later one of its own, and
+/// gave up all that it held on that shard.
+#[tokio::test]
+async fn a_grant_of_another_session_loses_nothing_of_this_one() {
+    let shard = shard();
+    let fake = serve(&shard).await;
+    let session = session(&fake, options(), LONG).await;
+    let held = session.acquire("a").await.unwrap();
+    for of_session in ["another", ""] {
+        {
+            let mut shard = shard.lock().unwrap();
+            (shard.former_life, shard.of_session) = (Some(9), Some(of_session.into()));
+        }
+        let refused = session.acquire(AcquireOptions::new("b").request_id([9; 16])).await.unwrap_err();
+        assert!(refused.is_invalid(), "{refused}");
+        assert!(held.is_valid());
+    }
 }
 
 /// An older gateway passes no lives on, and renews whichever life the session has.

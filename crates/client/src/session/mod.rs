@@ -110,6 +110,13 @@ impl Session {
 
     /// Takes a lock that hangs on this session. TTL and session of `options` are the session's.
     ///
+    /// Dropping the future lets go of what it may be granted. With a request id of the caller's
+    /// ([`AcquireOptions::request_id`]) it does not, because the caller may come back with that id. If
+    /// it never does, the session's heartbeats keep such a lock until the session ends.
+    ///
+    /// An acquire that is tried again under its id gives the same lock. What one of its objects lets go
+    /// is lost to the others.
+    ///
     /// # Errors
     /// [`Error::is_held`] if another holds it; [`Error::is_fenced`] if the session is lost where the name lives: open
     /// a new one then.
@@ -132,6 +139,12 @@ impl Session {
                 return Err(error);
             }
         };
+        if timed.grant.session_id != self.id() {
+            // Its life says nothing of this session's: to compare the two would lose what this one holds.
+            let of = if timed.grant.session_id.is_empty() { "of no session" } else { "of another session" };
+            let message = format!("this request id took a lock {of} before: choose a fresh id for each acquire");
+            return Err(Error::invalid(message));
+        }
         let holding = Holding::of(client, &timed, Some(Keeper::of(&self.inner)));
         let cell = self.inner.take_up(&timed, &acquiring, until).await;
         let cell = cell.map_err(|error| error.after_grant(timed.grant.fencing_token))?;
