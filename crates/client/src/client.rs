@@ -1,7 +1,7 @@
 //! The client: one method per operation, retried where that is safe.
 
 use crate::drive::{Course, Driven};
-use crate::guard::Holding;
+use crate::guard::{Guarded, Holding};
 use crate::lease::Sent;
 use crate::letting_go::{LettingGo, Unwanted};
 use crate::mux::{Answer, Failure};
@@ -52,6 +52,7 @@ struct Inner {
     /// Why no operation can work, if the endpoints were given wrongly.
     servers: Result<Servers, Error>,
     letting_go: LettingGo,
+    guarded: Guarded,
 }
 
 impl Client {
@@ -64,7 +65,9 @@ impl Client {
     /// As [`connect`](Self::connect), with options.
     pub fn with_options(endpoints: impl IntoIterator<Item = impl Into<String>>, options: ClientOptions) -> Client {
         let servers = Servers::new(endpoints.into_iter().map(Into::into).collect(), &options);
-        Client { inner: Arc::new(Inner { options, servers, letting_go: LettingGo::default() }) }
+        Client {
+            inner: Arc::new(Inner { options, servers, letting_go: LettingGo::default(), guarded: Guarded::default() }),
+        }
     }
 
     /// The options it was made with.
@@ -121,6 +124,10 @@ impl Client {
 
     pub(crate) fn letting_go(&self) -> &LettingGo {
         &self.inner.letting_go
+    }
+
+    pub(crate) fn guarded(&self) -> &Guarded {
+        &self.inner.guarded
     }
 
     /// How long this machine has been suspended, all in all: read it before what counts from its sending.

@@ -5,7 +5,8 @@ use crate::lease::{Lease, LeaseCell, LostReason, renew_every};
 use crate::letting_go::{Unwanted, is_final};
 use crate::session::Keeper;
 use crate::{AcquireOptions, Client, Error, ErrorCode, Grant};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -38,9 +39,15 @@ impl LockGuard {
         let until = options.until(client.options().timeout);
         let timed = client.acquire_timed(options.claimed(), None).await?;
         let holding = Holding::of(&client, &timed, None);
-        let (lease, asleep) = first_lease(&client, &timed, asleep, until).await?;
+        let first = first_lease(&client, &timed, asleep, until).await;
+        if !timed.fresh_id && first.as_ref().is_err_and(|error| error.code == ErrorCode::Expired) {
+            // The caller is told to acquire anew, by another id: nobody comes back for this lock.
+            client.let_go(Unwanted::lock(&timed.grant), Duration::from_millis(timed.grant.ttl_ms.into()), None);
+        }
+        let (lease, asleep) = first?;
         holding.into_iter().for_each(Holding::disarm);
         let lease = Arc::new(LeaseCell::new(lease, asleep, client.options().suspend_clock.clone()));
+        client.guarded().take_up(&timed.grant, &lease);
         let renewal = tokio::spawn(renew(client.clone(), timed.grant.clone(), lease.clone()));
         Ok(LockGuard { client, grant: timed.grant, lease, renewal, released: false })
     }
@@ -103,9 +110,37 @@ impl Drop for LockGuard {
         self.renewal.abort();
         let fenced = matches!(self.lease.lost_now(), Some(LostReason::Fenced(_)));
         self.lease.lose(LostReason::Released);
-        if !self.released && !fenced {
+        if self.client.guarded().leave(&self.grant, &self.lease) && !self.released && !fenced {
             self.client.let_go(Unwanted::lock(&self.grant), self.lease.ttl(), None);
         }
+    }
+}
+
+/// The guards of a client.
+///
+/// A caller can take a lock up again by its request id, in a new guard, while it still has one that lost
+/// it. Only the newest guard may let go: the others would end what it holds.
+#[derive(Debug, Default)]
+pub(crate) struct Guarded(Mutex<BTreeMap<(String, u64), Weak<LeaseCell>>>);
+
+impl Guarded {
+    fn newest(&self) -> MutexGuard<'_, BTreeMap<(String, u64), Weak<LeaseCell>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_up(&self, grant: &Grant, lease: &Arc<LeaseCell>) {
+        self.newest().insert((grant.resource_name.clone(), grant.fencing_token), Arc::downgrade(lease));
+    }
+
+    /// A guard is dropped. Says whether it was the newest of its lock.
+    fn leave(&self, grant: &Grant, lease: &Arc<LeaseCell>) -> bool {
+        let key = (grant.resource_name.clone(), grant.fencing_token);
+        let mut newest = self.newest();
+        let is_newest = newest.get(&key).is_some_and(|newest| newest.as_ptr() == Arc::as_ptr(lease));
+        if is_newest {
+            newest.remove(&key);
+        }
+        is_newest
     }
 }
 

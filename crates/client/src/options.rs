@@ -175,8 +175,8 @@ impl AcquireOptions {
     /// The request id, so that the caller itself can try again after an unknown outcome, or cancel. Without it a fresh one
     /// is chosen, and a grant that nobody can know of is let go again.
     ///
-    /// An id is used up by any other answer than [`Error::is_outcome_unknown`]: an earlier try may be on its way still, and is
-    /// cancelled, with the id, in the background. Choose a fresh id for the next acquire.
+    /// An id is used up by any other answer than [`Error::is_outcome_unknown`]: a try that may still be on
+    /// its way is cancelled, with the id, before the answer. Choose a fresh id for the next acquire.
     pub fn request_id(mut self, id: RequestId) -> Self {
         self.request_id = Some(id);
         self

@@ -3,9 +3,10 @@
 mod fake;
 
 use fake::{Fake, Reaction, error, grant};
+use palisade_client::clock::SuspendClock;
 use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
@@ -233,6 +234,68 @@ async fn a_lock_that_is_being_released_is_not_taken_up_again() {
     refusing.store(false, Ordering::SeqCst);
     within("it is released", client.let_go_of_all()).await;
     client.lock(mine()).await.expect("granted anew");
+}
+
+/// The caller was told to acquire anew, and the lock that it had been granted was held until its TTL by nobody.
+#[tokio::test]
+async fn a_grant_under_the_callers_id_that_is_told_as_expired_is_let_go() {
+    let fake = Fake::start(|op| match op {
+        Op::Renew(_) => Reaction::Later(400 * MS, Answer::Renew(RenewResponse { ttl_ms: 200, ..Default::default() })),
+        op => else_answered(op),
+    })
+    .await;
+    let client = client(&[&fake.endpoint()], LONG);
+    let mine = AcquireOptions::new("n").ttl(200 * MS).request_id([9; 16]);
+    assert_eq!(client.lock(mine).await.unwrap_err().code, ErrorCode::Expired);
+    within("it is let go", fake.until_seen(1, is_release)).await;
+}
+
+/// The caller asked twice by one id and had two objects of one lock. One let it go, and the other said "held" for as long as the
+/// session lived.
+#[tokio::test]
+async fn what_one_object_of_a_session_lock_lets_go_the_other_does_not_hold() {
+    let fake = Fake::start(|op| match op {
+        Op::Acquire(request) => Reaction::Answer(grant(request, 5)),
+        op => else_answered(op),
+    })
+    .await;
+    let client = client(&[&fake.endpoint()], LONG);
+    let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    let mine = || AcquireOptions::new("n").request_id([9; 16]);
+    let (one, other) = (session.acquire(mine()).await.unwrap(), session.acquire(mine()).await.unwrap());
+    assert!(one.is_valid() && other.is_valid());
+    within("it is released", one.release()).await.unwrap();
+    assert!(!other.is_valid());
+}
+
+/// A lock was lost here, and taken up again by its id. When the old object was dropped after that, it
+/// released what the new one held.
+#[tokio::test]
+async fn an_object_that_lost_its_lock_does_not_let_go_of_what_another_took_up_again() {
+    let asleep = Arc::new(Mutex::new(Duration::ZERO));
+    let clock = SuspendClock::from_fn({
+        let asleep = asleep.clone();
+        move || *asleep.lock().unwrap()
+    });
+    let fake = Fake::start(|op| match op {
+        Op::Acquire(request) => Reaction::Answer(grant(request, 5)),
+        op => else_answered(op),
+    })
+    .await;
+    let options = ClientOptions::new().owner("me").suspend_clock(clock);
+    let client = Client::with_options([fake.endpoint()], options);
+    let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
+    let mine = || AcquireOptions::new("n").ttl(LONG).request_id([9; 16]);
+    let old = (client.lock(mine()).await.unwrap(), session.acquire(mine()).await.unwrap());
+    *asleep.lock().unwrap() += Duration::from_secs(7);
+    assert!(!old.0.is_valid() && !old.1.is_valid());
+    let new = (client.lock(mine()).await.unwrap(), session.acquire(mine()).await.unwrap());
+    drop(old);
+    within("nothing is to be let go", client.let_go_of_all()).await;
+    assert!(new.0.is_valid() && new.1.is_valid());
+    assert_eq!(fake.count(is_release), 0);
+    drop(new);
+    within("both are let go", fake.until_seen(1, is_release)).await;
 }
 
 #[tokio::test]

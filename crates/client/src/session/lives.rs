@@ -218,10 +218,21 @@ impl Lives {
                 format!("shard {shard} lost this session right after a grant"),
             ));
         };
+        let known = life.locks.get(&token).and_then(|kept| kept.cell.upgrade());
+        if let Some(cell) = known.filter(|cell| Arc::ptr_eq(&cell.lease, &lease) && cell.lost_now().is_none()) {
+            // The caller asked twice by one request id. When one of its objects lets go, both must know.
+            return Ok(Some(cell));
+        }
         let cell = Arc::new(LockCell::new(lease));
         let kept = Kept { name: grant.resource_name.clone(), cell: Arc::downgrade(&cell), lost_since: None };
         life.locks.insert(token, kept);
         Ok(Some(cell))
+    }
+
+    /// A later acquire by the same request id has taken the lock up again, after `cell` had lost it.
+    pub(super) fn is_taken_up_again(&self, grant: &Grant, cell: &Arc<LockCell>) -> bool {
+        let kept = self.shards.get(&grant.shard).and_then(|life| life.locks.get(&grant.fencing_token));
+        kept.and_then(|kept| kept.cell.upgrade()).is_some_and(|other| !Arc::ptr_eq(&other, cell))
     }
 
     /// The server holds it no more.

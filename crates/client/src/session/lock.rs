@@ -79,6 +79,9 @@ impl Drop for SessionLock {
         // A closed session has released it, a fenced one is not held.
         let over = matches!(self.cell.lost_now(), Some(LostReason::Released | LostReason::Fenced(_)));
         self.cell.lose(LostReason::Released);
+        if self.session.lives().is_taken_up_again(&self.grant, &self.cell) {
+            return;
+        }
         if self.released || over {
             self.session.lives().forget(self.name(), self.token());
         } else {
