@@ -1,70 +1,80 @@
-//! What an engine promises.
+//! The promises of an engine, and the values that it takes and returns.
 
 use routing::ShardId;
 use std::time::Duration;
 
-/// What one shard wants written.
+/// The changes that one shard asks for in one write.
 ///
-/// * `entries`, `delete_after` and `hard_state` are its log: on disk, all of them or none, when [`Engine::write`] returns.
-/// * `applied`, `table`, `history` and `truncate_to` come of the log, and follow it: a crash may take the last of them back,
-///   all after some call and never only some of a call. The log is then as it was before it was truncated, and brings them forth again.
-/// * With `reset`, all of it is on disk when the call returns: the log that it would come of is gone. Other shards may be written
-///   meanwhile, by other threads; this one may not, because a crash could take the reset back and leave what follows it.
+/// - `entries`, `delete_after` and `hard_state` are the log. When [`Engine::write`] returns, all of
+///   them are on disk; after a crash in the middle, all or none are.
+/// - `applied`, `table`, `history` and `truncate_to` follow from the log. A crash may take back the
+///   last of them: everything after some call, never a part of one call. The log is then as it was
+///   before it was truncated, so that replaying it gives them again.
+/// - With `reset`, everything is on disk when the call returns, because the log that it would
+///   follow from is gone. Other threads may write other shards meanwhile. This shard may not be
+///   written, because a crash could take the reset back and leave the later write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardWrite {
-    /// Whose.
+    /// The shard to write.
     pub shard: ShardId,
-    /// First wipe the shard's log, hard state, applied record and table (not its history): a snapshot replaces them.
+    /// Wipes the shard's log, hard state, applied record and table first, because a snapshot
+    /// replaces them. History stays.
     pub reset: bool,
-    /// Log entries (index, bytes), consecutive. Replaces what was stored at these indexes.
+    /// Log entries (index, bytes) with consecutive indexes. They replace the stored entries at
+    /// these indexes.
     pub entries: Vec<(u64, Vec<u8>)>,
-    /// Delete all entries after this index: the tail that a new leader's entries replaced.
+    /// Deletes all entries after this index: the tail that a new leader's entries replace.
     pub delete_after: Option<u64>,
-    /// Delete all entries up to and including this index: they are below a durable checkpoint.
+    /// Deletes all entries up to and including this index, because a durable checkpoint covers
+    /// them.
     pub truncate_to: Option<u64>,
-    /// Raft's term, vote and commit, encoded by the shard.
+    /// Raft's term, vote and commit index, encoded by the shard.
     pub hard_state: Option<Vec<u8>>,
-    /// How far the table below has been applied, and the membership there; encoded by the shard. Goes with `table`.
+    /// Index up to which `table` has been applied, and the membership at it; encoded by the shard.
+    /// Written together with `table`.
     pub applied: Option<Vec<u8>>,
-    /// Records of the lock table to set, or to delete.
+    /// Records of the lock table (key, value). `None` deletes the record.
     pub table: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Ended grants.
+    /// Ended grants to add to history.
     pub history: Vec<HistoryRecord>,
 }
 
-/// One ended grant, on its way to or from history.
+/// One ended grant in history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryRecord {
-    /// Day of shard time at its end: retention drops whole days.
+    /// Day of shard time on which it ended. Retention drops whole days.
     pub day: u32,
-    /// Of the resource.
+    /// Name of the resource.
     pub name: String,
-    /// Of the grant: (shard, name, token) is unique.
+    /// Fencing token of the grant. The triple (shard, name, token) is unique.
     pub token: u64,
-    /// Of the log entry that ended it.
+    /// Index of the log entry that ended it.
     pub index: u64,
-    /// The encoded tenure.
+    /// The tenure, encoded by the shard.
     pub tenure: Vec<u8>,
 }
 
-/// What was found of a shard at start.
+/// The state of a shard as found at start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Consecutive by index.
+    /// Log entries (index, bytes) with consecutive indexes.
     pub entries: Vec<(u64, Vec<u8>)>,
-    /// As last written.
+    /// Hard state as last written.
     pub hard_state: Option<Vec<u8>>,
-    /// As last written.
+    /// Applied record as last written.
     pub applied: Option<Vec<u8>>,
-    /// By key.
+    /// Records of the lock table (key, value), sorted by key.
     pub table: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Nothing here is retryable: the process stops on any of these but `NotFound`-like emptiness, which is no error.
+/// A failure of the store. None of these may be retried: the process stops.
+///
+/// An empty store and a missing record are not errors.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The disk or RocksDB refused. After a failed sync the state of the file is unknown; never retry it.
-    #[error("storage failed: {0}; the process must stop, and its data directory be checked before it starts again")]
+    /// The disk or RocksDB refused. After a failed sync the state of the file is unknown, so that a
+    /// retry could report bytes as durable that are not.
+    #[error("storage failed: {0}; the process stops: check its data directory before you start it again")]
     Io(String),
     /// Bytes that were acknowledged are gone or changed.
     #[error("storage is damaged: {0}; re-seed this replica from its peers (see `palisade node --help`)")]
@@ -74,40 +84,47 @@ pub enum StorageError {
     Identity(String),
 }
 
-/// Who a data directory belongs to. Written once, compared at each start.
+/// The owner of a data directory. Written once and compared at each start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Of the cluster-frozen settings.
+    /// Fingerprint of the cluster's frozen settings.
     pub fingerprint: [u8; 16],
-    /// Of the node.
+    /// Id of the node in that cluster.
     pub node: u64,
 }
 
-/// A node's durable store.
+/// The durable store of a node. The crate's page has an example.
 pub trait Engine: Send + Sync + 'static {
-    /// Claims the store for `identity`, or checks that it is the owner's. Returns the boot count, from 1, already durable:
-    /// a nonce that no other run of this node has had.
+    /// Claims the store for `identity`, or checks that it belongs to `identity` already.
+    ///
+    /// Returns the boot count, from 1, which is on disk by then. It is a nonce that no other run of
+    /// this node has had.
     fn claim(&self, identity: &Identity) -> Result<u64, StorageError>;
 
-    /// All of `writes`, in order, in one append and one sync, or none where no log is among them. Promises what [`ShardWrite`] says.
+    /// Writes all of `writes`, in order, with the promises of [`ShardWrite`].
+    ///
+    /// It takes one append and one sync for all of them; or none, if none of them has a log.
     fn write(&self, writes: &[ShardWrite]) -> Result<(), StorageError>;
 
-    /// What a shard left. Every entry's checksum is verified, and that they are consecutive.
+    /// Reads the state of a shard. It verifies the checksum of every entry, and that the indexes
+    /// are consecutive.
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError>;
 
-    /// The lock table of a shard and how far it has been applied, of one moment: while others write, and without holding them up.
-    /// Only the two are filled in.
+    /// Reads the lock table of a shard and its applied record, both of one moment, without blocking
+    /// writers. The other fields stay empty.
     fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         let Recovered { applied, table, .. } = self.recover(shard)?;
         Ok(Recovered { applied, table, ..Recovered::default() })
     }
 
-    /// The newest `limit` ended grants of a name, newest first by token.
+    /// The newest `limit` ended grants of a name, highest token first.
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError>;
 
-    /// Ended grants of a shard whose entry index is above `after_index`, in key order, resumable: starts after `cursor` (from
-    /// the former call), returns at most `limit` and the next cursor, `None` at the end. A page may be empty and not the last: what a
-    /// call looks at is bounded, too.
+    /// A page of a shard's ended grants with an entry index above `after_index`, in key order.
+    ///
+    /// The page starts after `cursor` (from the former call) and has at most `limit` records. The
+    /// second value is the next cursor, `None` at the end. A page may be empty without being the
+    /// last, because the number of records that one call examines is bounded as well.
     #[allow(clippy::type_complexity)]
     fn history_since(
         &self,
@@ -120,27 +137,38 @@ pub trait Engine: Send + Sync + 'static {
     /// Drops all history of days before `day`.
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError>;
 
-    /// What the node keeps for itself under this name, beside its shards.
+    /// Reads a record that the node keeps for itself under this name, beside its shards.
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// The number of the last write of a log that is on disk. It rises with each, also over restarts; of two copies of a store the
-    /// one with the lower number has forgotten something. Cheap, and never waits for the disk.
+    /// Number of the last write of a log that is on disk. It rises with each such write, also over
+    /// restarts. Cheap, and never waits for the disk.
+    ///
+    /// Peers use it to detect an old copy of a data directory:
+    ///
+    /// 1. An operator copies the directory of node 3, which is at record 900.
+    /// 2. Node 3 acknowledges entries up to record 1000, and its disk fails.
+    /// 3. The operator starts the copy. It lacks 100 records that node 3 acknowledged, so its vote
+    ///    could elect a leader without a committed entry.
+    ///
+    /// The peers remember number 1000, and the copy reports 900. So they refuse it.
     fn last_record(&self) -> u64;
 
-    /// When the file system made this store, where it says so. A copy of the store was made at another time. Only good to be
-    /// compared with itself.
+    /// When the file system made this store, if it tells. A copy of the store was made at another
+    /// time, which shows that it is a copy. Compare it only with itself.
     fn born(&self) -> Option<u128>;
 
-    /// Sets all of these records, atomically; on disk when this returns.
+    /// Sets all of these records atomically. They are on disk when this returns.
     fn put_node_records(&self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StorageError>;
 
-    /// Whether a reset's records, which may be many, are being put into memory. Other writes take longer meanwhile, however fast the
-    /// disk is.
+    /// Whether the records of a reset, which may be many, are being put into memory. Other writes
+    /// take longer meanwhile, however fast the disk is.
     fn is_loading(&self) -> bool {
         false
     }
 
-    /// Syncs a few times, and says how long each took; calls `next` before each. Empty: there is no disk, or no room on it to try.
+    /// Syncs a few times and returns the time that each took. Calls `next` before each.
+    ///
+    /// The result is empty if there is no disk, or no room on it for the test file.
     fn measure_syncs(&self, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {
         let _ = next;
         Ok(Vec::new())
@@ -148,15 +176,15 @@ pub trait Engine: Send + Sync + 'static {
 }
 
 impl ShardWrite {
-    /// Whether it has a log.
+    /// Whether this write changes the log.
     pub fn has_log(&self) -> bool {
         self.delete_after.is_some() || self.hard_state.is_some() || !self.entries.is_empty()
     }
 
-    /// Panics on a write that no shard may ask for: it would leave a log that cannot be recovered.
+    /// Panics on a write that no shard may ask for, because its log could not be recovered.
     ///
-    /// * Its entries are consecutive.
-    /// * A tail is deleted up to the new entries, or after them, never leaving a gap between.
+    /// - The entries have consecutive indexes.
+    /// - The deleted tail leaves no gap before the new entries.
     pub(crate) fn assert_well_formed(&self) {
         for pair in self.entries.windows(2) {
             let (first, second) = (pair[0].0, pair[1].0);
@@ -176,12 +204,12 @@ impl ShardWrite {
     }
 }
 
-/// Each entry follows the one before it.
+/// Checks that an entry follows the one before it.
 pub(crate) fn check_consecutive(shard: ShardId, last: u64, next: u64) -> Result<(), StorageError> {
     if last.checked_add(1) == Some(next) {
         return Ok(());
     }
     Err(StorageError::Damaged(format!(
-        "shard {shard}: log entry {next} follows entry {last}, what stood between is gone"
+        "shard {shard}: log entry {next} follows entry {last}, and the entries between them are gone"
     )))
 }

@@ -1,4 +1,5 @@
-//! What the fuzzer (`tests/fuzz`) reaches of this crate: a stored key and value, as they are read back. Not for other use.
+//! Entry points for the fuzzer (`tests/fuzz`): stored keys and values, as they are read back. Not
+//! for other use.
 
 use crate::journal::record;
 use crate::{Identity, ShardWrite, identity, keys};
@@ -13,7 +14,7 @@ pub fn history_key(shard: u32, day: u32, name: &str, token: u64) -> Vec<u8> {
     keys::history(routing::ShardId(shard), day, name, token)
 }
 
-/// The key and value of a store's identity.
+/// The key and value of a store's identity record.
 pub fn identity_record(identity: &Identity) -> (Vec<u8>, Vec<u8>) {
     let key = keys::identity();
     let value = keys::seal(&key, &identity::encode(identity));
@@ -33,7 +34,8 @@ pub fn mend_journal_record(bytes: &mut [u8], salt: u32) {
     record::mend(bytes, salt);
 }
 
-/// What a journal makes of a record: its number, and how many entries lie in it. `None`: it is none.
+/// Reads a record as the journal does. Returns its number and its count of entries; `None` if it is
+/// no record.
 pub fn read_journal_record(bytes: &[u8], salt: u32) -> Option<(u64, usize)> {
     let record = record::read(bytes, salt)?;
     let parts = record.parts()?;
@@ -43,10 +45,11 @@ pub fn read_journal_record(bytes: &[u8], salt: u32) -> Option<(u64, usize)> {
     Some((record.number, parts.iter().map(|part| part.entries.len()).sum()))
 }
 
-/// Reads a record in every way that a key may be read in. The value without its checksum, or why it is refused.
+/// Reads a record in every way in which its key may be read. Returns the value without its
+/// checksum.
 ///
 /// # Errors
-/// As whoever opens the store would be told.
+/// The error that opening the store would give.
 pub fn read(key: &[u8], value: &[u8], claimant: &Identity) -> Result<Vec<u8>, crate::StorageError> {
     let _ = (keys::log_index(key), keys::table_record(key));
     if let Some(parsed) = keys::parse_history(key)
@@ -54,7 +57,7 @@ pub fn read(key: &[u8], value: &[u8], claimant: &Identity) -> Result<Vec<u8>, cr
     {
         let shard = u32::from_be_bytes(key[..4].try_into().expect("a history key begins with its shard"));
         if shard < u32::MAX {
-            assert_eq!(history_key(shard, parsed.day, parsed.name, parsed.token), key, "does not come back the same");
+            assert_eq!(history_key(shard, parsed.day, parsed.name, parsed.token), key, "the key does not round-trip");
         }
     }
     let bytes = keys::unseal(key, value, || format!("the record {key:02x?}"))?;

@@ -1,12 +1,16 @@
-//! Who a store belongs to, as bytes, and how a stranger is turned away. The same for every engine.
+//! The identity record of a store as bytes, and the refusal of a stranger. The same for every
+//! engine.
 //!
-//! It knows nothing of where the bytes are kept.
+//! This module knows nothing of the place where the bytes are kept.
 
 use crate::{Identity, StorageError};
 
-/// Of everything in a data directory. Raised when older code could misread what newer code wrote: code of version 1 took every
-/// directory for its node's first, and would vote and acknowledge for one that was lost; code of version 2 knows no journal, and would start
-/// with an empty log.
+/// Format version of everything in a data directory. It is raised when older code could misread
+/// newer data:
+///
+/// - Code of version 1 took every directory for its node's first. It would vote and acknowledge
+///   with a directory that replaced a lost one.
+/// - Code of version 2 knows no journal. It would start with an empty log.
 const FORMAT: u32 = 3;
 
 /// `format u32 LE | node u64 LE | fingerprint [16]`
@@ -20,7 +24,8 @@ pub(crate) fn encode(identity: &Identity) -> Vec<u8> {
     bytes
 }
 
-/// Whether the store with this identity record may be used by `claimant`. `place` is where it is, for people.
+/// Checks that `claimant` may use the store with this identity record. `place` names the store in
+/// error messages.
 pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(), StorageError> {
     let Some((format, rest)) = stored.split_first_chunk::<4>() else {
         return Err(StorageError::Damaged(format!("{place}: its identity record is cut short")));

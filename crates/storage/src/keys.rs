@@ -1,43 +1,48 @@
 //! The persisted layout: column families, keys and sealed values, all in one place.
 //!
-//! It promises that a key begins with its shard (so that no range of one shard reaches into another's), that keys sort as
-//! their contents do, and that every value carries a CRC-32C over its own key and its bytes: a flipped bit, and a value
-//! that landed under another key, are both found. It knows nothing of RocksDB.
+//! - A key begins with its shard, so that no range of one shard reaches into another's.
+//! - Keys sort as their contents do.
+//! - Every value carries a CRC-32C over its key and its bytes. This finds a flipped bit, and also a
+//!   value that landed under another key.
 //!
-//! Tags and names here are for ever: a retired one is never used again.
+//! Tags and names are permanent: a retired one is never used again. This module knows nothing of
+//! RocksDB.
 
 use crate::StorageError;
 use routing::ShardId;
 
-/// `shard u32 BE | index u64 BE` -> sealed entry: those that outlived their segment of the journal.
+/// Log entries that outlived their segment of the journal: `shard u32 BE | index u64 BE` -> sealed
+/// entry.
 pub(crate) const CF_LOG: &str = "log";
 /// `shard u32 BE | tag | …` -> sealed record of the lock table, or the applied record.
 pub(crate) const CF_STATE: &str = "state";
 /// `shard u32 BE | day u32 BE | name | 0 | token u64 BE` -> sealed `index u64 LE | tenure`.
 pub(crate) const CF_HISTORY: &str = "history";
-/// `shard u32 BE | tag` -> sealed record of a shard's log beside its entries; under [`NODE`], what concerns the whole node.
+/// `shard u32 BE | tag` -> sealed record of a shard's log beside its entries; or, under [`NODE`], a
+/// record of the whole node.
 pub(crate) const CF_META: &str = "meta";
 
-/// In `state`: a record of the lock table; its key follows.
+/// In `state`: a record of the lock table. The record's own key follows.
 const TAG_TABLE: u8 = 1;
 /// In `state`: the applied record.
 const TAG_APPLIED: u8 = 2;
-/// In `meta`: the hard state of a shard as of its last reset; a later one is in the journal.
+/// In `meta`: the hard state of a shard as of its last reset. A later one is in the journal.
 const TAG_HARD_STATE: u8 = 1;
-/// In `meta` under [`NODE`]: who the store belongs to.
+/// In `meta` under [`NODE`]: the identity of the store's owner.
 const TAG_IDENTITY: u8 = 2;
-/// In `meta` under [`NODE`]: how often it was opened.
+/// In `meta` under [`NODE`]: the count of starts.
 const TAG_BOOT: u8 = 3;
-/// In `meta` under [`NODE`]: what the node keeps for itself; its name follows.
+/// In `meta` under [`NODE`]: a record that the node keeps for itself. Its name follows.
 const TAG_NODE_RECORD: u8 = 4;
-/// In `meta`: the journal's records from this number on count for a shard; what came before, a reset has wiped.
+/// In `meta`: the first record of the journal that counts for a shard. A reset has wiped the
+/// records before it.
 const TAG_JOURNAL_FROM: u8 = 5;
-/// In `meta`: the log entries of a shard up to this index are deleted.
+/// In `meta`: the index up to which the log entries of a shard are deleted.
 const TAG_TRUNCATED: u8 = 6;
 /// In `meta` under [`NODE`]: the oldest segment of the journal that counts.
 const TAG_OLDEST_SEGMENT: u8 = 7;
 
-/// Stands where a shard id would: records of the whole node. No shard has this number.
+/// Stands in place of a shard id in records of the whole node. No shard has this number.
 const NODE: ShardId = ShardId(u32::MAX);
 
 const SHARD_BYTES: usize = 4;
@@ -49,7 +54,7 @@ pub(crate) fn shard_start(shard: ShardId) -> Vec<u8> {
     shard.0.to_be_bytes().to_vec()
 }
 
-/// Just past the last key of a shard, in any column family.
+/// The key just past the last one of a shard, in any column family.
 pub(crate) fn shard_end(shard: ShardId) -> Vec<u8> {
     assert!(shard < NODE, "shard {shard} is reserved for the node's own records");
     (shard.0 + 1).to_be_bytes().to_vec()
@@ -84,7 +89,7 @@ pub(crate) fn table(shard: ShardId, record: &[u8]) -> Vec<u8> {
     tagged(shard, TAG_TABLE, record)
 }
 
-/// First and just-past-last key of a shard's table.
+/// The first key of a shard's table, and the key just past its last one.
 pub(crate) fn table_range(shard: ShardId) -> (Vec<u8>, Vec<u8>) {
     (tagged(shard, TAG_TABLE, &[]), tagged(shard, TAG_TABLE + 1, &[]))
 }
@@ -114,12 +119,13 @@ pub(crate) fn oldest_segment() -> Vec<u8> {
     tagged(NODE, TAG_OLDEST_SEGMENT, &[])
 }
 
-/// A number as the bytes of a record.
+/// Decodes a number that is the value of a record.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// The shard of a key in `meta`, if it says from which record of the journal on, or after which entry, that shard's log counts.
+/// For a key in `meta` that tells where a shard's log begins: the shard, and the unit of the number
+/// stored there.
 pub(crate) fn log_begin(key: &[u8]) -> Option<(ShardId, LogBegin)> {
     let (shard, tag) = key.split_first_chunk::<SHARD_BYTES>()?;
     let shard = ShardId(u32::from_be_bytes(*shard));
@@ -130,7 +136,7 @@ pub(crate) fn log_begin(key: &[u8]) -> Option<(ShardId, LogBegin)> {
     }
 }
 
-/// What a number in `meta` counts.
+/// Unit of a number in `meta` that tells where a log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogBegin {
     Record,
@@ -156,9 +162,10 @@ pub(crate) fn history_day(shard: ShardId, day: u32) -> Vec<u8> {
     key
 }
 
-/// What all history keys of a name on a day begin with; a token follows.
+/// The prefix of all history keys of a name on a day. A token follows it.
 pub(crate) fn history_name(shard: ShardId, day: u32, name: &str) -> Vec<u8> {
-    // Names have no control characters; with one, a name could be read as the beginning of another's key.
+    // Names have no control characters. Otherwise one name could be read as the beginning of
+    // another's key.
     assert!(!name.as_bytes().contains(&0), "a resource name may not contain NUL: {name:?}");
     let mut key = Vec::with_capacity(SHARD_BYTES + 4 + name.len() + 1 + 8); // With room for a token.
     key.extend_from_slice(&shard_start(shard));
@@ -168,9 +175,10 @@ pub(crate) fn history_name(shard: ShardId, day: u32, name: &str) -> Vec<u8> {
     key
 }
 
-/// Just past the last key that begins with this result of [`history_name`].
+/// The key just past the last one that begins with this result of [`history_name`].
 pub(crate) fn history_name_end(prefix: &[u8]) -> Vec<u8> {
-    // The separator is 0, so the next prefix of the same length is one more; no name has a character below it.
+    // The separator is 0, so the next prefix of the same length ends with 1. No name has a
+    // character below that.
     let mut end = prefix.to_vec();
     if let Some(separator) = end.last_mut() {
         *separator = 1;
@@ -184,14 +192,14 @@ pub(crate) fn history(shard: ShardId, day: u32, name: &str, token: u64) -> Vec<u
     key
 }
 
-/// What a history key says.
+/// The parts of a history key after its shard.
 pub(crate) struct HistoryKey<'a> {
     pub(crate) day: u32,
     pub(crate) name: &'a str,
     pub(crate) token: u64,
 }
 
-/// The parts of a history key.
+/// Parses a history key.
 pub(crate) fn parse_history(key: &[u8]) -> Option<HistoryKey<'_>> {
     let day = u32::from_be_bytes(key.get(SHARD_BYTES..SHARD_BYTES + 4)?.try_into().ok()?);
     let (rest, token) = key.get(SHARD_BYTES + 4..)?.split_last_chunk::<8>()?;
@@ -207,7 +215,7 @@ pub(crate) fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     value
 }
 
-/// The same, of bytes in two parts, into a buffer that is used again.
+/// The same for bytes in two parts, into a buffer that is used again.
 pub(crate) fn seal_into(value: &mut Vec<u8>, key: &[u8], parts: [&[u8]; 2]) {
     let crc = parts.iter().fold(crc32c::crc32c(key), |crc, part| crc32c::crc32c_append(crc, part));
     value.clear();
@@ -216,7 +224,8 @@ pub(crate) fn seal_into(value: &mut Vec<u8>, key: &[u8], parts: [&[u8]; 2]) {
     parts.iter().for_each(|part| value.extend_from_slice(part));
 }
 
-/// The bytes of a sealed value. `what` names it in the error: "shard 3, log entry 17".
+/// Checks a sealed value and returns its bytes. `what` names the value in the error, for example
+/// "shard 3, log entry 17".
 pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8], what: impl FnOnce() -> String) -> Result<&'a [u8], StorageError> {
     match value.split_first_chunk::<CRC_BYTES>() {
         None => Err(StorageError::Damaged(format!("{}: {} bytes are too few for a checksum", what(), value.len()))),
@@ -230,7 +239,7 @@ pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8], what: impl FnOnce() -> Str
     }
 }
 
-/// What a value is sealed with.
+/// The checksum that seals a value.
 pub(crate) fn crc(key: &[u8], bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), bytes)
 }
@@ -239,7 +248,8 @@ pub(crate) fn crc(key: &[u8], bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Bytes on disk outlive the code: a change here needs a new format version and a way to read the old one.
+    /// Bytes on disk outlive the code. A change here needs a new format version and a way to read
+    /// the old one.
     #[test]
     fn persisted_bytes_stay_as_they_are() {
         let shard = ShardId(0x01020304);

@@ -1,20 +1,22 @@
-//! The in-memory twin, for the simulator: the same promises as on disk, and a crash on demand.
+//! The engine in memory, for the simulator: the promises of the engine on disk, and a crash on
+//! demand.
 //!
-//! It promises to be deterministic, and that [`MemoryEngine::crash`] loses all that the engine on disk could lose. It
-//! keeps no checksums: nothing here can flip a bit.
+//! It is deterministic. [`MemoryEngine::crash`] loses everything that the engine on disk could
+//! lose. It keeps no checksums, because no bit can flip here.
 
 use crate::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, identity, keys};
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// After so many writes at most, what follows the log is on disk, too.
+/// Most writes after which the parts that follow from the log are on disk as well.
 const FLUSH_EVERY: usize = 32;
 
-/// A store in memory.
+/// A store in memory. The crate's page has an example.
 ///
-/// * `current` is `durable` with the parts of `unflushed` that follow the log applied in order; their logs are in `durable`.
-/// * Reads see `current`; a crash leaves `durable`.
+/// - Logs go to `durable` and `current` at once.
+/// - `current` is `durable` plus the parts of `unflushed` that follow from the log, in order.
+/// - Reads see `current`. A crash leaves `durable`.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     inner: Mutex<Inner>,
@@ -44,18 +46,21 @@ struct ShardTables {
     hard_state: Option<Vec<u8>>,
     applied: Option<Vec<u8>>,
     table: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// By the key that it would have on disk, so that both engines page in the same order.
+    /// By the key that the record would have on disk, so that both engines return pages in the same
+    /// order.
     history: BTreeMap<Vec<u8>, HistoryRecord>,
 }
 
 impl MemoryEngine {
-    /// Empty.
+    /// Makes an empty store.
     pub fn new() -> MemoryEngine {
         MemoryEngine::default()
     }
 
-    /// The process dies: all that follows the log and was not flushed is gone. Afterwards the engine is as if opened anew, a
-    /// failure included.
+    /// Simulates the death of the process: everything that follows from the log and was not flushed
+    /// is lost.
+    ///
+    /// Afterwards the engine is as if opened anew. A failure is over as well.
     pub fn crash(&self) {
         let mut inner = self.lock();
         inner.current = inner.durable.clone();
@@ -64,18 +69,20 @@ impl MemoryEngine {
         inner.failed = false;
     }
 
-    /// All that was written is on disk, as after a clean stop.
+    /// Makes everything durable, as a clean stop does.
     pub fn flush(&self) {
         self.lock().flush();
     }
 
-    /// The next write fails, and with it all that follow, until a crash: a disk whose sync failed.
+    /// Makes the next write fail, and all writes after it until a crash, like a disk with a failed
+    /// sync.
     pub fn fail_next_write(&self) {
         self.lock().fail_next = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic inside leaves the tables half-written; the twin's users are tests, which fail by that panic already.
+        // A panic inside leaves the tables half-written. Only tests use this engine, and they fail
+        // by that panic already.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,7 +91,7 @@ impl Inner {
     fn check_writable(&mut self) -> Result<(), StorageError> {
         if std::mem::take(&mut self.fail_next) {
             self.failed = true;
-            return Err(StorageError::Io("the write failed, as was asked for".into()));
+            return Err(StorageError::Io("the write failed, as the test requested".into()));
         }
         if self.failed {
             return Err(StorageError::Io("an earlier write failed, so this one is refused".into()));
@@ -92,7 +99,7 @@ impl Inner {
         Ok(())
     }
 
-    /// All that is there is durable.
+    /// Makes everything durable.
     fn flush(&mut self) {
         for write in self.unflushed.drain(..) {
             self.durable.follow(&write);
@@ -121,7 +128,7 @@ impl Tables {
         }
     }
 
-    /// What follows the log.
+    /// Applies the parts that follow from the log.
     fn follow(&mut self, write: &ShardWrite) {
         let tables = self.shards.entry(write.shard).or_default();
         if let Some(to) = write.truncate_to {
@@ -239,7 +246,7 @@ impl Engine for MemoryEngine {
         let mut guard = self.lock();
         let inner = &mut *guard;
         inner.check_writable()?;
-        // Retention needs no order: what a crash brings back is dropped again.
+        // Retention needs no order: days that a crash brings back are dropped again.
         for tables in [&mut inner.current, &mut inner.durable] {
             if let Some(tables) = tables.shards.get_mut(&shard) {
                 tables.history.retain(|_, record| record.day >= day);

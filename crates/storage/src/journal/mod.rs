@@ -1,10 +1,22 @@
-//! The journal: where the logs of all shards of a node are written first, and most of their entries live and die.
+//! The journal: the logs of all shards of a node, in one sequence of records.
 //!
-//! One record for each call, one sync for each record. An entry is read again at start only, and by then most are truncated: they
-//! never reach the database. What outlives its segment is moved there (see [`Journal::retire`]), so that the segment can be used again.
+//! A call writes one record, and a record takes one sync. Entries are read again only at start.
+//! Most are truncated by then and never reach the database. Entries that outlive their segment move
+//! to the database (see [`Journal::retire`]), so that the segment can be used again:
 //!
-//! It promises that what [`append`](Journal::append) has returned for is on disk, and that bytes that were and are now gone or changed
-//! are reported, never skipped. It knows nothing of lock tables and history.
+//! ```text
+//!  segment 7            segment 8            segment 9 (active)
+//! [ full, no entry  ]  [ full, some entries] [ records ... | room ]
+//!   is needed            are needed             ^ append
+//!       |                    |
+//!       | retire             | moved to the database, if the journal is too long
+//!       v                    v
+//!  flush the database, then reuse the file
+//! ```
+//!
+//! Bytes for which [`append`](Journal::append) has returned are on disk. If such bytes are gone or
+//! changed, [`Journal::open`] reports it and never skips them. This module knows nothing of lock
+//! tables and history.
 
 pub(crate) mod record;
 mod segment;
@@ -21,17 +33,21 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// So many segments are retired at a time, drawn anew each time: it takes a flush of the database. All nodes have the same to write: with one
-/// number they would all flush at the same moments, and operations wait for a quorum of nodes that are busy with that.
+/// Number of segments retired at once, drawn anew each time. Retiring takes a flush of the
+/// database.
+///
+/// All nodes write the same. With one fixed number they would all flush at the same moments, and
+/// operations would wait for a quorum of busy nodes.
 const RETIRED_AT_ONCE: RangeInclusive<usize> = 4..=7;
-/// With more segments than this, entries that are still needed are moved to the database: those of shards that are idle or have no
-/// quorum. A busy shard needs little more than one segment, at the default settings and size.
+/// With more segments than this, entries that are still needed move to the database. They belong to
+/// shards that are idle or have no quorum. At the default settings and size, a busy shard needs
+/// little more than one segment.
 const SEGMENTS_MAX: RangeInclusive<usize> = 16..=256;
 const SEGMENTS_PER_SHARD: usize = 2;
-/// Files kept for use: as many as are retired at once, and one to begin with meanwhile.
+/// Most free files that are kept: as many as are retired at once, and one to write to meanwhile.
 const FREE_MAX: usize = 8;
 
-/// Where an entry's sealed value lies.
+/// The place of an entry's sealed value.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     segment: u64,
@@ -39,11 +55,13 @@ struct Place {
     bytes: u32,
 }
 
-/// What the journal holds of a shard.
+/// The part of a shard's log that the journal holds.
 ///
-/// * `entries` are those that are neither replaced, nor deleted, nor moved to the database. They lie in live segments.
-/// * `hard_state` is the latest that a record has. `None`: the latest stands in the database, or there is none.
-/// * The database holds no entry above `in_database`; 0: none.
+/// - `entries` are those neither replaced, nor deleted, nor moved to the database. They are in live
+///   segments.
+/// - `hard_state` is the latest one in a record. If it is `None`, the latest one is in the
+///   database, or there is none.
+/// - The database holds no entry above `in_database`; 0 if it holds none.
 #[derive(Debug, Default)]
 struct ShardLog {
     entries: BTreeMap<u64, Place>,
@@ -51,8 +69,10 @@ struct ShardLog {
     in_database: u64,
 }
 
-/// * It stands in `segment`, and in none after it. That is the active one, but for a shard whose reset a crash cut off: while
-///   the reset was under way, segments were begun without it.
+/// A shard's latest hard state.
+///
+/// - It is in `segment` and in no later segment. That is the active segment, with one exception: if
+///   a crash cut off a reset of the shard, segments that began during the reset lack it.
 #[derive(Debug)]
 struct HardState {
     bytes: Vec<u8>,
@@ -63,36 +83,41 @@ struct HardState {
 struct Segment {
     slot: Slot,
     salt: u32,
-    /// How many places point to it.
+    /// Number of places that point into this segment.
     live: usize,
 }
 
-/// Where a shard's log begins, as the database says.
+/// Where a shard's log begins, according to the database.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Begin {
-    /// Records before this say nothing of the shard any more.
+    /// Records before this one no longer count for the shard.
     pub record: u64,
-    /// Entries up to this are deleted.
+    /// Entries up to this index are deleted.
     pub truncated: u64,
-    /// The last entry in the database; 0: none.
+    /// Index of the last entry in the database; 0 if there is none.
     pub in_database: u64,
 }
 
-/// What [`Journal::open`] needs to know of the database and the mark.
+/// Facts from the database and the mark that [`Journal::open`] needs.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// The oldest segment that counts.
     pub oldest: u64,
-    /// A record that was on disk.
+    /// Number of a record that was on disk.
     pub synced: u64,
     pub begins: HashMap<ShardId, Begin>,
 }
 
-/// Shard, index, sealed value of an entry.
+/// Shard, index and sealed value of an entry.
 pub(crate) type Moved = (ShardId, u64, Vec<u8>);
 
-/// A segment that is not needed once the database has these entries, that the journal begins with `oldest`, and all else that it was told
-/// so far, on disk.
+/// A segment that leaves the journal.
+///
+/// Its file may be used again once the database has on disk:
+///
+/// - the `moved` entries,
+/// - the fact that the journal begins with `oldest`,
+/// - all else that it was given so far.
 #[derive(Debug)]
 pub(crate) struct Retired {
     pub moved: Vec<Moved>,
@@ -109,35 +134,47 @@ pub(crate) struct NewSlot {
 }
 
 impl NewSlot {
-    /// On disk when this returns.
+    /// Makes the file. It is on disk when this returns.
     pub(crate) fn make(self) -> Result<Slot, std::io::Error> {
         Slot::create(&self.dir, self.name, self.size_bytes)
     }
 }
 
-/// See the module.
+/// The journal: see the module's page.
 ///
-/// * Records have numbers from 1, one more each. So have segments.
-/// * The last of `segments` is written to; the others are full.
-/// * A record lies in one segment.
-/// * The first record of a segment repeats the hard states of all shards, beside what else is in it: no older segment is needed for them.
-///   Those of shards that were reset stand in the database instead, until a record brings a later one.
-/// * While a shard is being reset no segment is retired, and none is as long as a shard's latest hard state stands in it.
+/// - Records are numbered from 1, without gaps. Segments are as well.
+/// - The last of `segments` is written to. The others are full.
+/// - A record is in one segment.
+/// - The first record of a segment repeats the hard states of all shards, so that none is needed
+///   from an older segment. The database holds those of shards that were reset, until a record has
+///   a later one.
+/// - While a shard is being reset, no segment is retired. A segment is never retired while a
+///   shard's latest hard state is in it.
+///
+/// The last rule exists because of this failure:
+///
+/// 1. A shard's vote is in segment 3. A reset of the shard begins, so segments 4 to 15 start
+///    without the vote.
+/// 2. A crash takes the reset back. The vote in segment 3 counts again.
+/// 3. Segment 3 is retired. It has no entries that are needed, so nothing of it moves to the
+///    database.
+/// 4. After a restart the shard has forgotten its vote, and may vote twice in one term.
 #[derive(Debug)]
 pub(crate) struct Journal {
     dir: PathBuf,
     segment_bytes: u64,
     segments: BTreeMap<u64, Segment>,
-    /// The ordinal of the first of these, now or once there is one.
+    /// Ordinal of the first of `segments`, or of the next segment if there is none.
     oldest: u64,
-    /// How many are retired next.
+    /// Number of segments to retire next time.
     at_once: usize,
     free: Vec<Slot>,
     next_name: u64,
-    /// Where the active segment goes on, and while the journal is read, where the one before it ended.
+    /// End of the active segment, where the next record goes. `end_before` is that of the segment
+    /// before it, while the journal is read.
     end: u64,
     end_before: u64,
-    /// The next record's number.
+    /// Number of the next record.
     next: u64,
     shards: BTreeMap<ShardId, ShardLog>,
     resets: usize,
@@ -145,8 +182,10 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, which is created if it does not exist, and reads what is in it. Says which entries of
-    /// which shard in the database a record deletes: all after the index.
+    /// Opens the journal in `dir`, creates the directory if needed, and reads all records.
+    ///
+    /// `deletes` is called for each shard and index after which a record deletes entries that the
+    /// database may hold.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] if anything that was on disk is missing or changed.
@@ -192,7 +231,7 @@ impl Journal {
             journal.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
             journal.replay(ordinal, header, known, &mut deletes)?;
         }
-        // What a reset made void was on disk before it.
+        // A reset voids only records that were on disk before it.
         let void = known.begins.values().map(|begin| begin.record.saturating_sub(1)).max().unwrap_or(0);
         let last = known.synced.max(void);
         if journal.next <= last {
@@ -210,17 +249,21 @@ impl Journal {
         for (shard, begin) in &known.begins {
             journal.truncate(*shard, begin.truncated);
         }
-        // Files made for one large record, or not whole when the process died.
+        // Such a file was made for one large record, or was not whole when the process died.
         for slot in std::mem::take(&mut journal.free) {
             journal.give_back(slot).map_err(StorageError::Io)?;
         }
         Ok(journal)
     }
 
-    /// Makes durable what was found: what a killed process wrote, or failed to sync, may be in the kernel's memory only, and what was read is
-    /// taken for synced from here on. Writing it again reaches the disk even where the kernel takes a page for written that is not.
+    /// Syncs the bytes that were read, because from here on they count as durable.
     ///
-    /// A segment that was begun and has no record yet is none: it does not repeat the hard states, so nothing may be added to it.
+    /// A killed process may have left them in the kernel's memory only, or its sync may have
+    /// failed. Writing them again reaches the disk even if the kernel takes an unwritten page for a
+    /// written one.
+    ///
+    /// A segment that was begun and has no record is removed: it does not repeat the hard states,
+    /// so no record may follow in it.
     fn settle(&mut self) -> Result<(), std::io::Error> {
         if let Some(last) = self.segments.last_entry()
             && self.end == RECORDS_AT
@@ -236,11 +279,11 @@ impl Journal {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Segments that count, by ordinal. All other files are free.
+    /// The segments that count, by ordinal. All other files are free.
     fn find_segments(&mut self) -> Result<BTreeMap<u64, (Header, Slot)>, StorageError> {
         let failed = |error: std::io::Error| io(&self.dir, &error);
         std::fs::create_dir_all(&self.dir).map_err(failed)?;
-        // The directory of the directory: of one that was just made.
+        // Sync the parent directory too, in case `dir` was just made.
         self.dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()).map_err(failed)?;
         let mut found = BTreeMap::new();
         for file in std::fs::read_dir(&self.dir).map_err(failed)? {
@@ -301,7 +344,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the log parts of these writes as one record, on disk when this returns. None of them is a reset.
+    /// Writes the log parts of these writes as one record, which is on disk when this returns. None
+    /// of them may be a reset.
     pub(crate) fn append(&mut self, writes: &[&ShardWrite]) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("writing the journal: {error}");
         let mut parts: Vec<Part<'_>> = writes.iter().map(|write| Part::of(write)).collect();
@@ -319,7 +363,7 @@ impl Journal {
         active.slot.file.sync_data().map_err(|error| format!("syncing the journal: {error}"))
     }
 
-    /// A record at the end of the active segment.
+    /// Writes a record at the end of the active segment.
     fn write(&mut self, parts: &[Part<'_>]) -> Result<(), std::io::Error> {
         let at = self.end;
         let (&segment, active) = self.segments.last_key_value().expect("one was begun");
@@ -341,7 +385,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Goes on in another file, with room for a record of this size.
+    /// Begins a segment in another file, with room for a record of this size.
     fn begin_segment(&mut self, record_bytes: u64) -> Result<(), std::io::Error> {
         let needed = RECORDS_AT + record_bytes;
         let slot = match self.free.iter().position(|slot| slot.size_bytes >= needed) {
@@ -359,7 +403,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What a record of this segment says of a shard: written, or read at start.
+    /// Takes in one shard's part of a record in this segment, just written or read at start.
     fn take_part(
         &mut self,
         segment: u64,
@@ -392,7 +436,8 @@ impl Journal {
         }
     }
 
-    /// Entries up to this index are not needed any more, once the database has on disk that they are truncated.
+    /// Drops the places of entries up to this index. The caller must have the truncation in the
+    /// database on disk before their segment is used again.
     pub(crate) fn truncate(&mut self, shard: ShardId, to: u64) {
         let Some(log) = self.shards.get_mut(&shard) else { return };
         if log.in_database <= to {
@@ -403,8 +448,11 @@ impl Journal {
         self.let_go(deleted.into_values());
     }
 
-    /// A reset begins: the number from which on records count for the shard once the database says so. No record says anything of
-    /// it before [`reset`](Self::reset): its former hard state, repeated after that number, would be taken for a later one.
+    /// Begins a reset. Returns the number of the first record that counts for the shard, once the
+    /// database says so.
+    ///
+    /// No record mentions the shard before [`reset`](Self::reset). Otherwise its former hard state,
+    /// repeated after that number, would count as a later one.
     pub(crate) fn begin_reset(&mut self, shard: ShardId) -> u64 {
         self.resets += 1;
         if let Some(log) = self.shards.get_mut(&shard) {
@@ -413,8 +461,8 @@ impl Journal {
         self.next
     }
 
-    /// The database has, in memory, all of the shard that there is, this write's entries and hard state among it, and says that records
-    /// so far do not count.
+    /// Ends a reset. By now the database has in memory the whole shard, with this write's entries
+    /// and hard state, and the fact that records so far do not count.
     pub(crate) fn reset(&mut self, write: &ShardWrite) {
         assert!(self.resets > 0, "a reset begins before it is done");
         self.resets -= 1;
@@ -424,27 +472,27 @@ impl Journal {
         self.let_go(former.entries.into_values());
     }
 
-    /// The latest, if a record has it.
+    /// The latest hard state, if a record has it.
     pub(crate) fn hard_state(&self, shard: ShardId) -> Option<&[u8]> {
         Some(&self.shards.get(&shard)?.hard_state.as_ref()?.bytes)
     }
 
-    /// The number of the last record; 0: there is none.
+    /// Number of the last record; 0 if there is none.
     pub(crate) fn last(&self) -> u64 {
         self.next - 1
     }
 
-    /// Whether there is something for the keeper to do: room to make, or a file.
+    /// Whether the keeper has work: room to make, or a file.
     pub(crate) fn wants_keeper(&self) -> bool {
         self.free.is_empty() || self.is_long()
     }
 
-    /// The last index of the shard that the database may have an entry of; 0: none.
+    /// Last index of the shard for which the database may have an entry; 0 if there is none.
     pub(crate) fn in_database(&self, shard: ShardId) -> u64 {
         self.shards.get(&shard).map_or(0, |log| log.in_database)
     }
 
-    /// Reads what is here of a shard: index and sealed value, in order.
+    /// Reads the shard's entries in the journal as (index, sealed value), in order.
     pub(crate) fn read(&self, shard: ShardId) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
         let entries = self.shards.get(&shard).into_iter().flat_map(|log| &log.entries);
         entries.map(|(index, place)| Ok((*index, self.read_place(*place)?))).collect()
@@ -468,7 +516,8 @@ impl Journal {
             && self.segments.first_key_value().is_some_and(|(oldest, _)| !self.has_hard_state(*oldest))
     }
 
-    /// Whether a shard's latest hard state stands in this segment. The next segment that is begun repeats it.
+    /// Whether a shard's latest hard state is in this segment or an older one. The next segment
+    /// that begins repeats it.
     fn has_hard_state(&self, segment: u64) -> bool {
         self.shards.values().filter_map(|log| log.hard_state.as_ref()).any(|state| state.segment <= segment)
     }
@@ -478,8 +527,10 @@ impl Journal {
         self.segments.len() > max.min(*SEGMENTS_MAX.end())
     }
 
-    /// Takes out the oldest segment, if it is not needed any more; and also if it is, where the journal is too long, as long as `so_far` fewer
-    /// were taken out than are at once.
+    /// Takes the oldest segment out of the journal, if it is no longer needed.
+    ///
+    /// If the journal is too long, it also takes out segments that are needed and moves their
+    /// entries, until `so_far` has reached the number retired at once.
     pub(crate) fn retire(&mut self, so_far: usize) -> Result<Option<Retired>, StorageError> {
         let Some((&ordinal, oldest)) = self.segments.first_key_value() else { return Ok(None) };
         if self.resets > 0 || self.has_hard_state(ordinal) {
@@ -492,7 +543,7 @@ impl Journal {
         }
         let moved = if oldest.live > 0 { self.move_all_of(ordinal)? } else { Vec::new() };
         let Segment { slot, live, .. } = self.segments.remove(&ordinal).expect("just seen");
-        assert_eq!(live, 0, "all that was needed of {} was moved", slot.path.display());
+        assert_eq!(live, 0, "{} still has entries that are needed", slot.path.display());
         self.oldest = ordinal + 1;
         Ok(Some(Retired { moved, slot, oldest: self.oldest }))
     }
@@ -516,8 +567,9 @@ impl Journal {
         Ok(moved)
     }
 
-    /// A file for use: again, once the database has on disk what [`Retired`] says, or new. Of another size than all, or with enough of
-    /// them free, it is not kept.
+    /// Takes a file for later use: a new one, or a retired one once the database has on disk what
+    /// [`Retired`] says. The file is deleted if its size differs from the usual one or enough files
+    /// are free.
     pub(crate) fn give_back(&mut self, slot: Slot) -> Result<(), String> {
         if slot.size_bytes == self.segment_bytes && self.free.len() < FREE_MAX {
             self.free.push(slot);
@@ -526,7 +578,7 @@ impl Journal {
         std::fs::remove_file(&slot.path).map_err(|error| format!("{}: {error}", slot.path.display()))
     }
 
-    /// How to make a file ahead of need, if there is none free.
+    /// The file to make ahead of need, if no file is free.
     pub(crate) fn spare(&mut self) -> Option<NewSlot> {
         let (dir, size_bytes) = (self.dir.clone(), self.segment_bytes);
         self.free.is_empty().then(|| NewSlot { dir, name: self.take_name(), size_bytes })
@@ -538,7 +590,7 @@ impl Journal {
     }
 }
 
-/// An entry as it was written.
+/// Checks an entry's sealed value and returns its bytes.
 pub(crate) fn unseal(shard: ShardId, index: u64, sealed: &[u8]) -> Result<Vec<u8>, StorageError> {
     keys::unseal(&keys::log(shard, index), sealed, || format!("shard {shard}, log entry {index}")).map(<[u8]>::to_vec)
 }

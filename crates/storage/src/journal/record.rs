@@ -1,16 +1,18 @@
-//! The bytes of the journal's records. It knows nothing of files.
+//! The bytes of the journal's records. This module knows nothing of files.
 //!
 //! A record holds the log parts of the writes of one call:
 //!
 //! ```text
 //! record: body_bytes u32 | crc u32 | number u64 | body, padded with zeros to a multiple of 8
 //! body:   parts, then an end (flags 0, or no room for a part)
-//! part:   flags u8 | shard u32 | [delete_after u64] | [bytes u32 | hard state] | [count u32 | first index u64 | entries]
+//! part:   flags u8 | shard u32 | [delete_after u64] | [bytes u32 | hard state]
+//!         | [count u32 | first index u64 | entries]
 //! entry:  bytes u32 | sealed value, as the database would hold it
 //! ```
 //!
-//! All numbers are little-endian. The checksum (CRC-32C) covers all of the record but itself, and begins with a salt that is drawn for each
-//! life of a segment: neither a record of a former life nor bytes that a client chose are ever taken for one.
+//! All numbers are little-endian. The checksum (CRC-32C) covers the whole record except itself. It
+//! begins with a salt that is drawn anew each time a file becomes a segment. So neither a record of
+//! the file's earlier use, nor bytes chosen by a client, are ever taken for a record.
 
 use crate::{ShardWrite, keys};
 use routing::ShardId;
@@ -24,7 +26,7 @@ const HARD_STATE: u8 = 2;
 const ENTRIES: u8 = 4;
 const PART_BYTES_MIN: usize = 1 + 4;
 
-/// What of a write goes into a record.
+/// The part of a write that goes into a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part<'a> {
     pub shard: ShardId,
@@ -59,12 +61,13 @@ impl<'a> Part<'a> {
     }
 }
 
-/// How long a record of these parts is.
+/// Size of a record of these parts, in bytes.
 pub(super) fn size_bytes(parts: &[Part<'_>]) -> usize {
     (HEADER_BYTES + parts.iter().map(Part::size_bytes).sum::<usize>()).next_multiple_of(ALIGN)
 }
 
-/// Appends a record to `to`, and says of each entry where in `to` its sealed value lies, and how long it is.
+/// Appends a record to `to`. Calls `each` with the index of each entry, and with offset in `to` and
+/// length of its sealed value.
 pub(crate) fn encode(
     to: &mut Vec<u8>,
     number: u64,
@@ -101,7 +104,7 @@ pub(crate) fn encode(
     mend(&mut to[start..], salt);
 }
 
-/// Puts length and checksum where they belong.
+/// Fills in the length and the checksum.
 pub(crate) fn mend(record: &mut [u8], salt: u32) {
     let body_bytes = u32::try_from(record.len() - HEADER_BYTES).expect("a write is bounded far below 4 GiB");
     record[..4].copy_from_slice(&body_bytes.to_le_bytes());
@@ -113,21 +116,21 @@ fn put_length(to: &mut Vec<u8>, length: usize) {
     to.extend_from_slice(&u32::try_from(length).expect("a write is bounded far below 4 GiB").to_le_bytes());
 }
 
-/// Of a whole record, header included.
+/// Checksum of a whole record, header included.
 fn checksum(salt: u32, record: &[u8]) -> u32 {
     let crc = crc32c::crc32c_append(salt, &record[..4]);
     crc32c::crc32c_append(crc, &record[8..])
 }
 
-/// A record whose checksum is right.
+/// A record with a correct checksum.
 pub(crate) struct Record<'a> {
     pub number: u64,
-    /// With its header.
+    /// Size of the record with its header.
     pub size_bytes: usize,
     body: &'a [u8],
 }
 
-/// The record at the beginning of `bytes`, if one is there.
+/// The record at the beginning of `bytes`, if there is one.
 pub(crate) fn read(bytes: &[u8], salt: u32) -> Option<Record<'_>> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let number = u64::from_le_bytes(*header.last_chunk()?);
@@ -138,22 +141,23 @@ pub(crate) fn read(bytes: &[u8], salt: u32) -> Option<Record<'_>> {
     is_record.then(|| Record { number, size_bytes: whole.len(), body: &whole[HEADER_BYTES..] })
 }
 
-/// The number that a record at the beginning of `bytes` would have, whatever its checksum says.
+/// The number that a record at the beginning of `bytes` would have. Its checksum is not checked.
 pub(super) fn peek_number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.first_chunk::<HEADER_BYTES>()?.last_chunk()?))
 }
 
-/// A part as it lies in a record.
+/// A part of a stored record.
 pub(crate) struct StoredPart<'a> {
     pub shard: ShardId,
     pub delete_after: Option<u64>,
     pub hard_state: Option<&'a [u8]>,
-    /// Index, where the sealed value lies in the record, how long it is.
+    /// Index of each entry, with offset in the record and length of its sealed value.
     pub entries: Vec<(u64, usize, usize)>,
 }
 
 impl<'a> Record<'a> {
-    /// All parts, in order. `None`: its checksum is right, and yet it is no record of this format.
+    /// Decodes all parts, in order. `None` if the record is not of this format, although its
+    /// checksum is correct.
     pub(crate) fn parts(&self) -> Option<Vec<StoredPart<'a>>> {
         let mut rest = self.body;
         let mut parts = Vec::new();
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_is_read_back() {
+    fn an_encoded_record_is_read_back() {
         let (bytes, places) = encoded(42, 5);
         let record = read(&bytes, 5).expect("a record");
         assert_eq!((record.number, record.size_bytes), (42, bytes.len()));
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_or_cut_record_or_one_of_another_life_is_none() {
+    fn a_changed_or_cut_record_or_one_of_another_salt_is_none() {
         let (bytes, _) = encoded(42, 5);
         assert!(read(&bytes, 6).is_none(), "another salt");
         for cut in 0..bytes.len() {
@@ -238,7 +242,7 @@ mod tests {
         assert!(read(&[0; 64], 0).is_none(), "an empty file holds no records, whatever its salt");
     }
 
-    /// Bytes on disk outlive the code: a change here needs a new format version.
+    /// Bytes on disk outlive the code. A change here needs a new format version.
     #[test]
     fn persisted_bytes_stay_as_they_are() {
         let entries = [(0x11, b"ab".to_vec())];

@@ -1,11 +1,13 @@
-//! The files of the journal: of fixed size, written from front to back, used again and again.
+//! The files of the journal: of fixed size, written from front to back, and used again and again.
 //!
-//! A file that is overwritten in place needs no new blocks and no new size, so that a sync of it writes data only: half as long, and
-//! half the processor time, of a sync of one that grows. It knows nothing of what records hold.
+//! A file that is overwritten in place needs no new blocks and no new size, so a sync of it writes
+//! only data. Such a sync takes half the time, and half the processor time, of a sync of a growing
+//! file. This module knows nothing of the contents of records.
 //!
 //! ```text
 //! file:   header | records
-//! header: magic [8] | format u32 | salt u32 | ordinal u64 | first record's number u64 | crc u32 | zeros, to 64 bytes in all
+//! header: magic [8] | format u32 | salt u32 | ordinal u64 | first record's number u64 | crc u32 |
+//!         zeros, to 64 bytes in all
 //! ```
 
 use super::record::{self, Record};
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 const MAGIC: [u8; 8] = *b"palisjrn";
 const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = 64;
-/// Where records begin.
+/// Offset of the first record.
 pub(super) const RECORDS_AT: u64 = HEADER_BYTES as u64;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -30,18 +32,18 @@ pub(crate) struct Slot {
     pub(super) size_bytes: u64,
 }
 
-/// What makes a file a segment.
+/// The header that makes a file a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Segments follow each other by this.
+    /// Number of the segment. Segments have consecutive ordinals.
     pub ordinal: u64,
-    /// The number of the first record in it.
+    /// Number of the first record in the segment.
     pub first: u64,
     pub salt: u32,
 }
 
 impl Slot {
-    /// A new file in `dir`, all of its blocks written, on disk when this returns.
+    /// Makes a new file in `dir` with all of its blocks written. It is on disk when this returns.
     pub(super) fn create(dir: &Path, name: u64, size_bytes: u64) -> Result<Slot, Error> {
         let path = dir.join(format!("{name:06}.journal"));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
@@ -62,18 +64,18 @@ impl Slot {
         Ok(Slot { path, file, size_bytes })
     }
 
-    /// Begins a life of this file. Not on disk before it is synced with the first record.
+    /// Makes the file a new segment. The header is on disk only after the sync of the first record.
     pub(super) fn begin(&self, header: Header) -> Result<(), Error> {
         self.file.write_all_at(&encode(header), 0)
     }
 
-    /// Takes back [`begin`](Self::begin), on disk when this returns.
+    /// Takes [`begin`](Self::begin) back. This is on disk when it returns.
     pub(super) fn end_life(&self) -> Result<(), Error> {
         self.file.write_all_at(&[0; HEADER_BYTES], 0)?;
         self.file.sync_data()
     }
 
-    /// Writes the first so many bytes once more as they are, on disk when this returns.
+    /// Writes the first `bytes` bytes once more, unchanged. They are on disk when this returns.
     pub(super) fn write_again(&self, bytes: u64) -> Result<(), Error> {
         let mut buffer = vec![0; bytes as usize];
         self.file.read_exact_at(&mut buffer, 0)?;
@@ -81,14 +83,14 @@ impl Slot {
         self.file.sync_data()
     }
 
-    /// All of it.
+    /// Reads the whole file.
     pub(super) fn read(&self) -> Result<Vec<u8>, StorageError> {
         let mut bytes = vec![0; self.size_bytes as usize];
         self.file.read_exact_at(&mut bytes, 0).map_err(|error| io(&self.path, &error))?;
         Ok(bytes)
     }
 
-    /// `None`: it was never begun, or its header is damaged.
+    /// Reads the header. `None` if the segment was never begun or its header is damaged.
     pub(super) fn header(&self) -> Result<Option<Header>, Error> {
         let mut bytes = [0; HEADER_BYTES];
         match self.file.read_exact_at(&mut bytes, 0) {
@@ -98,7 +100,16 @@ impl Slot {
         }
     }
 
-    /// Calls `each` with the offset of each record, in order, from the first. Returns where they end, and the number of the next.
+    /// Calls `each` with the offset of each record, in order, from the first. Returns the end of
+    /// the records and the number of the next one.
+    ///
+    /// The first bad record is either a torn write or damage. Records are written one at a time,
+    /// and each is synced before the next. So:
+    ///
+    /// 1. A bad record with no good record after it may be torn. Its sync never returned, no one
+    ///    was told of it, and the journal ends before it.
+    /// 2. A bad record with a good record after it was synced before that one was written. It is
+    ///    damage.
     pub(super) fn replay(
         &self,
         header: Header,
@@ -115,7 +126,7 @@ impl Slot {
             each(at as u64, record)?;
             (at, next) = (at + size_bytes, next + 1);
         }
-        // One at a time is written, and synced before the next: if one follows a bad one, that was on disk.
+        // A good record after a bad one proves that the bad one was on disk.
         for later in (at..bytes.len()).step_by(record::ALIGN) {
             let number = record::peek_number(&bytes[later..]);
             if number.is_some_and(|number| number > next && number - next < u64::from(u32::MAX))

@@ -1,8 +1,8 @@
-//! The journal by itself, with the crashes that need a certain moment.
+//! The journal by itself, with crashes at moments that are hard to meet from outside.
 
 use super::*;
 
-/// So small that a segment has a few records.
+/// So small that a segment has only a few records.
 const SEGMENT_BYTES: u64 = 4 << 10;
 const RESET: ShardId = ShardId(0);
 const BUSY: ShardId = ShardId(1);
@@ -12,7 +12,7 @@ fn open(dir: &Path, oldest: u64) -> Journal {
     Journal::open(dir, SEGMENT_BYTES, &known, |_, _| Ok(())).expect("opens")
 }
 
-/// The busy shard writes until so many segments are there, and then lets go of its log.
+/// The busy shard writes until the journal has this many segments, and then truncates its log.
 fn fill(journal: &mut Journal, segments: usize) {
     let mut last = 0;
     while journal.segments.len() < segments {
@@ -23,14 +23,15 @@ fn fill(journal: &mut Journal, segments: usize) {
     journal.truncate(BUSY, last);
 }
 
-/// Retires all that it can. From which segment on the journal counts then.
+/// Retires every segment that it can. Returns the ordinal of the oldest one that counts then.
 fn retire(journal: &mut Journal) -> u64 {
     while journal.retire(0).expect("retires").is_some() {}
     journal.oldest
 }
 
-/// While a shard was reset, segments were begun without its former hard state. After a crash in that moment the former one
-/// counts, and it stood in an old segment only: that was retired, and a restart found the shard's vote forgotten.
+/// Regression: a restart found the shard's vote forgotten. The vote was only in an old segment,
+/// because segments that began during a reset lack it, and a crash took the reset back. That old
+/// segment was retired.
 #[test]
 fn a_segment_with_the_only_copy_of_a_hard_state_is_not_retired() {
     let dir = tempfile::tempdir().expect("temporary directory");
