@@ -1,19 +1,24 @@
 //! The threads of RocksDB that flush and merge, for all databases of this process.
 //!
-//! They give way to what somebody waits for.
+//! They run at a lower priority than the threads that answer requests.
 
 use super::options::{FLUSHES, MERGES};
 use crate::StorageError;
 use rocksdb::Env;
 
-/// How much nicer they are than who starts them. With three busy threads on its core such a thread still gets 3 % of it, so that a
-/// flush of 0.1 s ends within three seconds or so. At the lowest priority (19) flushes took
-/// 18 to 105 s beside busy threads, and writes waited for them.
+/// How much nicer they are than the thread that starts them.
+///
+/// With three busy threads on its core, such a thread still gets 3 % of it, so a flush of 0.1 s
+/// ends within about three seconds. At the lowest priority (19), flushes took 18 to 105 s beside
+/// busy threads, and writes waited for them.
 #[cfg(target_os = "linux")]
 const NICER: i32 = 10;
 
-/// Starts them, if no other database has. RocksDB starts them where it is told how many there are, and threads inherit their priority;
-/// opening a database does not give way.
+/// Starts the threads, if no other database has.
+///
+/// RocksDB starts them when it is told their number, and a thread inherits its priority. So a
+/// thread of its own lowers its priority and sets the numbers. The thread that opens the database
+/// keeps its priority.
 pub(super) fn start() -> Result<(), StorageError> {
     let mut env = Env::new().map_err(|error| StorageError::Io(format!("no RocksDB environment: {error}")))?;
     let start = || {
@@ -25,7 +30,8 @@ pub(super) fn start() -> Result<(), StorageError> {
         .map_err(|error| StorageError::Io(format!("cannot start a thread: {error}")))
 }
 
-/// This thread, and those that it starts. Where it cannot be had, they are in the way more than they need be.
+/// Lowers the priority of this thread and of those that it starts. If the system refuses, they only
+/// compete more.
 #[cfg(target_os = "linux")]
 fn give_way() {
     if let Ok(own) = rustix::process::getpriority_process(None) {

@@ -1,24 +1,31 @@
-//! A look at the records of RocksDB's logs before it reads them itself.
+//! A check of the records in RocksDB's logs before RocksDB reads them.
 //!
-//! RocksDB checks every record's checksum, and yet one changed byte can slip by it, or worse, in two places of a record's
-//! header. It takes a length that leads beyond the end of the file for a torn write, and drops that record and all after it
-//! without a word; in its manifest, that loses whole tables. And it tries a record again for ever whose type says that the
-//! file was recycled (facebook/rocksdb#13333). This finds both first, so that the directory is refused. All other judgement
-//! is left to RocksDB: a write that was really torn is no damage. It knows nothing of what the records hold.
+//! RocksDB verifies the checksum of every record. Still, one changed byte in a record's header can
+//! do harm in two ways:
+//!
+//! 1. The length leads beyond the end of the file. RocksDB takes this for a torn write and silently
+//!    drops this record and all after it. In its manifest, that loses whole tables.
+//! 2. The type says that the file was recycled. RocksDB tries to read the record again for ever
+//!    (facebook/rocksdb#13333).
+//!
+//! This check finds both first, so that the directory is refused. All other judgement is left to
+//! RocksDB: a write that was really torn is no damage. This module knows nothing of the contents of
+//! records.
 
 use crate::StorageError;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-/// Records lie in blocks of this size; what is left of one and too short for a header is padding.
+/// Records are in blocks of this size. The rest of a block that is too short for a header is
+/// padding.
 const BLOCK_BYTES: usize = 32 << 10;
 /// `checksum u32 | length u16 LE | type u8`
 const HEADER_BYTES: usize = 4 + 2 + 1;
-/// Types of records in recycled files. We recycle none.
+/// Types of records in recycled files. The engine recycles none.
 const RECYCLED_TYPES: [u8; 6] = [5, 6, 7, 8, 11, 131];
 
-/// Looks at the write-ahead logs and manifests in `dir`.
+/// Checks the write-ahead logs and manifests in `dir`.
 ///
 /// # Errors
 /// [`StorageError::Damaged`] if RocksDB must not read one of them.
@@ -37,7 +44,7 @@ pub(super) fn check(dir: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Where a record begins that RocksDB must not read, and what is wrong with it.
+/// Finds a record that RocksDB must not read: its offset, and the fault.
 fn find_damage(mut file: impl Read) -> std::io::Result<Option<(usize, &'static str)>> {
     let mut block = [0; BLOCK_BYTES];
     let mut start = 0;
@@ -52,9 +59,9 @@ fn find_damage(mut file: impl Read) -> std::io::Result<Option<(usize, &'static s
             }
             match after.get(usize::from(u16::from_le_bytes([header[4], header[5]]))..) {
                 Some(next) => rest = next,
-                // In any other block, RocksDB reports this itself.
+                // In any block but the last, RocksDB reports this itself.
                 None if is_last && is_whole_with_another_length(header, after) => {
-                    return Ok(Some((offset, "has another length than was written")));
+                    return Ok(Some((offset, "does not have the length that was written")));
                 }
                 None => break,
             }
@@ -66,8 +73,8 @@ fn find_damage(mut file: impl Read) -> std::io::Result<Option<(usize, &'static s
     }
 }
 
-/// Whether the checksum is right for some beginning of what follows the header. A record that was torn has lost its end, so
-/// it is right for none.
+/// Whether the checksum matches some prefix of the bytes after the header. If so, the length was
+/// changed. A torn record has lost its end, so its checksum matches no prefix.
 fn is_whole_with_another_length(header: &[u8; HEADER_BYTES], after: &[u8]) -> bool {
     let stored = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
     let mut crc = crc32c::crc32c(&header[6..]);
@@ -78,12 +85,12 @@ fn is_whole_with_another_length(header: &[u8; HEADER_BYTES], after: &[u8]) -> bo
         })
 }
 
-/// As RocksDB stores a checksum.
+/// The form in which RocksDB stores a checksum.
 fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Reads as much as there is, up to a block.
+/// Reads up to a block, as far as there are bytes.
 fn fill(file: &mut impl Read, block: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < block.len() {

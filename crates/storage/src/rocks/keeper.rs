@@ -1,6 +1,8 @@
-//! The journal's keeper: a thread that makes room in it, so that those who write need not wait for that.
+//! The journal's keeper: a thread that makes room in the journal, so that writers need not wait for
+//! it.
 //!
-//! It has the database on disk before segments are used again whose entries only it has, and makes files ahead of need.
+//! It flushes the database before segments are used again, because until then only they have some
+//! of the entries. It also makes files ahead of need.
 
 use super::{Store, put_in_memory};
 use crate::journal::Slot;
@@ -12,7 +14,7 @@ use std::thread::JoinHandle;
 
 #[derive(Debug)]
 pub(super) struct Keeper {
-    /// `None`: it was stopped.
+    /// The channel that wakes the thread, and the thread. `None` once it was stopped.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
 
@@ -24,19 +26,20 @@ impl Keeper {
         Ok(Keeper { running: Some((wake, thread)) })
     }
 
-    /// There may be something to do.
+    /// Tells the thread that there may be work.
     pub(super) fn wake(&self) {
         if let Some((wake, _)) = &self.running {
-            // One that waits already stands for all; if the thread has ended, writes are refused.
+            // A wake-up that is already queued stands for all. If the thread has ended, writes are
+            // refused.
             let _ = wake.try_send(());
         }
     }
 
-    /// Returns when it does nothing any more.
+    /// Stops the thread and waits for its end.
     pub(super) fn stop(&mut self) {
         if let Some((wake, thread)) = self.running.take() {
             drop(wake);
-            // If it panicked, whatever it held back stays in the journal.
+            // If it panicked, its unfinished segments stay in the journal.
             let _ = thread.join();
         }
     }
@@ -45,14 +48,14 @@ impl Keeper {
 fn run(store: &Store, woken: &Receiver<()>) {
     let _guard = PanicGuard(store);
     loop {
-        // What fails is kept as the reason why the next write is refused.
+        // A failure closes the engine for writes, with its text as the reason.
         if make_file(store).and_then(|()| make_room(store)).is_err() || woken.recv().is_err() {
             return;
         }
     }
 }
 
-/// Without a keeper the journal would only grow.
+/// Closes the engine if the keeper panics. Without a keeper the journal would only grow.
 struct PanicGuard<'a>(&'a Store);
 
 impl Drop for PanicGuard<'_> {
@@ -71,18 +74,19 @@ fn make_file(store: &Store) -> Result<(), StorageError> {
     })
 }
 
-/// What is written while the database is flushed goes on in other segments.
+/// Retires segments, flushes the database and frees their files. Writes meanwhile go to other
+/// segments.
 fn make_room(store: &Store) -> Result<(), StorageError> {
     if !store.writer().journal.is_long() {
         return Ok(());
     }
     let mut slots = Vec::new();
-    // One at a time, so that writes get in between.
+    // One segment at a time, so that writes get in between.
     while let Some(retired) = retire(store, slots.len())? {
         slots.push(retired);
     }
     let flushed = store.flush();
-    // Files that were given back may have made room for it.
+    // Deleted files may have made room for the reserve.
     let _ = store.reserve.keep();
     store.change(|writer| {
         flushed?;

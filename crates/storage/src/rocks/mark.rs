@@ -1,11 +1,23 @@
-//! How far the journal, and RocksDB's own logs, were known to be on disk, kept beside them.
+//! A mark of how far the journal, and RocksDB's own logs, were known to be on disk.
 //!
-//! A log that ends early looks the same whether a power loss tore a write that nobody was told of, or acknowledged writes
-//! were cut off, or a flipped bit in a length made the rest unreadable. RocksDB drops such a tail silently in every mode
-//! that survives a power loss: of its write-ahead log, and of its manifest, which says what its tables are. This mark tells
-//! them apart.
+//! A log that ends early has three possible causes, and they look the same:
 //!
-//! It knows nothing of RocksDB but that its writes are numbered, and that a file says which manifest is the current one.
+//! 1. A power loss tore a write. No one was told that it is on disk, so the log is complete without
+//!    it.
+//! 2. The end of the file was cut off, with acknowledged writes in it. The store is damaged.
+//! 3. A flipped bit in the length of a record made the rest unreadable. The store is damaged.
+//!
+//! RocksDB drops such a tail silently in every mode that survives a power loss. It does so for its
+//! write-ahead log, and for its manifest, which lists its tables. This mark tells the first cause
+//! from the others: if the log ends before the mark, acknowledged writes are gone.
+//!
+//! ```text
+//! journal:  | 1 | 2 | 3 | 4 | 5 ~        mark: 4   a torn write, the log is complete
+//! journal:  | 1 | 2 | 3 ~                mark: 4   record 4 was on disk: damaged
+//! ```
+//!
+//! This module knows of RocksDB only that it numbers its writes and that a file names the current
+//! manifest.
 
 use crate::StorageError;
 use std::fs::File;
@@ -13,35 +25,38 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// `sequence u64 LE | manifest u64 LE | manifest_bytes u64 LE | record u64 LE | crc32c of these u32 LE`
+/// `sequence u64 LE | manifest u64 LE | manifest_bytes u64 LE | record u64 LE | crc32c of these u32
+/// LE`
 const MARK_BYTES: usize = 4 * 8 + 4;
-/// Of format version 2, which had no journal.
+/// Size of the mark in format version 2, which had no journal.
 const FORMER_MARK_BYTES: usize = 3 * 8 + 4;
 
-/// What was on disk.
+/// Bytes that were on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Extent {
-    /// The number of the last write to RocksDB that was synced.
+    /// Number of the last write to RocksDB that was synced.
     sequence: u64,
-    /// The number of the manifest.
+    /// Number of the current manifest.
     manifest: u64,
-    /// How long it was.
+    /// Length of that manifest, in bytes.
     manifest_bytes: u64,
-    /// The number of the journal's last record.
+    /// Number of the journal's last record.
     record: u64,
 }
 
-/// A file with what is known to be on disk.
+/// The file with the mark.
 ///
-/// * It is written after the sync that it tells of, so it is never ahead of the journal and the write-ahead log, whatever is lost. (The
-///   manifest is synced by RocksDB on its own: a power loss in the very moment of that could leave the mark ahead of it, and
-///   the store would be refused though nothing is lost.)
-/// * It is hardly ever synced itself: after a killed process it is exact, after a power loss it may be some writes behind.
+/// - It is written after the sync that it reports. So it is never ahead of the journal and the
+///   write-ahead log, whichever writes a crash takes back.
+/// - Only for the manifest it may be ahead, because RocksDB syncs that by itself. A power loss at
+///   just that moment would make the store refused although nothing is lost.
+/// - It is hardly ever synced itself. After a killed process it is exact; after a power loss it may
+///   be some writes behind.
 #[derive(Debug)]
 pub(super) struct SyncedMark {
     file: File,
     extent: Extent,
-    /// The manifest of the open database.
+    /// The manifest of the open database: its number and file.
     manifest: Option<(u64, File)>,
 }
 
@@ -68,11 +83,11 @@ impl SyncedMark {
         }
         if database_exists {
             return Err(StorageError::Damaged(format!(
-                "{}: this mark of what is on disk is missing or unreadable",
+                "{}: the mark of durable bytes is missing or unreadable",
                 path.display()
             )));
         }
-        // The process died while it created the store, or never did.
+        // The process died while it created the store, or there never was one.
         let file = File::options().write(true).create(true).truncate(true).open(path).map_err(io)?;
         let extent = Extent::default();
         file.write_all_at(&encode(extent), 0).and_then(|()| file.sync_all()).map_err(io)?;
@@ -81,12 +96,13 @@ impl SyncedMark {
         Ok(SyncedMark { file, extent, manifest: None })
     }
 
-    /// Whether the manifest of the closed database in `dir` is as long as it was. RocksDB finds all else that ails it.
+    /// Checks that the manifest of the closed database in `dir` is as long as it was. RocksDB finds
+    /// all other damage to it.
     pub(super) fn check_manifest(&self, dir: &Path) -> Result<(), StorageError> {
         let Some((number, file)) = current_manifest(dir) else { return Ok(()) };
         let bytes = file.metadata().map_err(|error| StorageError::Io(format!("{}: {error}", dir.display())))?.len();
         let Extent { manifest, manifest_bytes, .. } = self.extent;
-        // One with a higher number took the place of the one that is known.
+        // A manifest with a higher number has replaced the known one.
         if (number, bytes) < (manifest, manifest_bytes) {
             return Err(StorageError::Damaged(format!(
                 "{}: manifest {number} has {bytes} bytes, but {manifest_bytes} of manifest {manifest} were on disk",
@@ -96,7 +112,8 @@ impl SyncedMark {
         Ok(())
     }
 
-    /// The write-ahead log of the database in `dir` was read up to `sequence`, and is written to from here on.
+    /// Checks that the write-ahead log of the database in `dir`, which was read up to `sequence`,
+    /// is complete. From here on it is written to.
     pub(super) fn database_opened(&mut self, dir: &Path, sequence: u64) -> Result<(), StorageError> {
         if sequence < self.extent.sequence {
             return Err(StorageError::Damaged(format!(
@@ -109,17 +126,18 @@ impl SyncedMark {
         Ok(())
     }
 
-    /// The journal's last record that was on disk when the mark was opened, or since.
+    /// Number of the journal's last record that was on disk when the mark was opened, or since.
     pub(super) fn record(&self) -> u64 {
         self.extent.record
     }
 
-    /// The mark itself is on disk when this returns.
+    /// Syncs the mark itself.
     pub(super) fn sync(&self) -> Result<(), String> {
         self.file.sync_data().map_err(|error| format!("syncing the mark: {error}"))
     }
 
-    /// The journal's records up to `record` are on disk, and RocksDB's writes up to `sequence`, if there are more.
+    /// Marks the journal's records up to `record` as durable, and RocksDB's writes up to
+    /// `sequence`, if given.
     pub(super) fn advance(&mut self, record: u64, sequence: Option<u64>) -> Result<(), String> {
         let sequence = sequence.unwrap_or(self.extent.sequence);
         assert!(sequence >= self.extent.sequence, "write numbers fell from {} to {sequence}", self.extent.sequence);
@@ -129,14 +147,16 @@ impl SyncedMark {
         if let Some((number, file)) = &self.manifest {
             (extent.manifest, extent.manifest_bytes) = (*number, file.metadata().map_err(failed)?.len());
         }
-        // These few bytes at the start of a file lie in one sector: they are replaced as a whole.
+        // These few bytes at the start of the file are in one sector, so they are replaced as a
+        // whole.
         self.file.write_all_at(&encode(extent), 0).map_err(failed)?;
         self.extent = extent;
         Ok(())
     }
 }
 
-/// The number of the manifest that `CURRENT` names, and the file. `None` if it names none: RocksDB says what is wrong then.
+/// Number and file of the manifest that `CURRENT` names. `None` if it names none; RocksDB reports
+/// the reason then.
 fn current_manifest(dir: &Path) -> Option<(u64, File)> {
     let current = std::fs::read_to_string(dir.join("CURRENT")).ok()?;
     let name = current.trim_end();

@@ -1,8 +1,21 @@
-//! The engine on disk: a journal for the logs of all shards, and one RocksDB database for lock tables, history and what outlives the journal.
+//! The engine on disk: a journal for the logs of all shards, and one RocksDB database for lock
+//! tables, history and log entries that outlive the journal.
 //!
-//! One append and one sync per call, both to the journal. What goes to the database is in memory until the next flush, which writes all
-//! of it or nothing: the log gives it back after a crash, so the journal lets go of no entry before the database is flushed. Bytes
-//! that were on disk and are now gone or changed are reported, never skipped. A failed write is never tried again.
+//! ```text
+//!  write ──► journal: one append, one sync  ──► durable
+//!       └──► database: memory only          ──► durable with the next flush, all of it or nothing
+//! ```
+//!
+//! So the database is never ahead of the log. After a crash it is behind, and replicas replay the
+//! log to catch up. For this to work the journal gives up no entry before the database is flushed:
+//!
+//! 1. A checkpoint covers entries 1 to 900. It is in the database's memory, and entries 1 to 900
+//!    are truncated.
+//! 2. Suppose that their segment is used again, and they are overwritten.
+//! 3. A crash takes the checkpoint back: the table is at entry 500, and entries 501 to 900 are gone.
+//!
+//! Bytes that were on disk and are now gone or changed are reported, never skipped. A failed write
+//! is never retried.
 
 mod background;
 mod framing;
@@ -29,23 +42,32 @@ use std::time::Duration;
 
 pub use room::Room;
 
-/// Below the data directory: RocksDB's own files.
+/// RocksDB's own files, below the data directory.
 const DB_DIR: &str = "rocksdb";
-/// Below the data directory: the journal's files.
+/// The journal's files, below the data directory.
 const JOURNAL_DIR: &str = "journal";
-/// Below the data directory: see [`SyncedMark`].
+/// The mark of durable bytes, below the data directory: see [`SyncedMark`].
 const MARK_FILE: &str = "SYNCED";
-/// The size of a file of the journal.
+/// Default size of a file of the journal.
 const SEGMENT_BYTES: u64 = 4 << 20;
-/// How many records one call of [`Engine::history_since`] looks at, so that a page takes bounded time: half a second or so. Each call
-/// sorts what is in memory, which takes a twentieth.
+/// Most records that one call of [`Engine::history_since`] examines, so that a page takes about half
+/// a second. Each call sorts the records in memory, which takes about a twentieth of a second.
 const HISTORY_SCAN_MAX: usize = 1 << 19;
 
-/// A node's store in a directory.
+/// The store of a node in a directory.
 ///
-/// * One process at a time has it open.
-/// * Writes happen one at a time, in one order.
-/// * After the first write that failed, every further one is refused: what the failed one left in the file is unknown.
+/// - One process at a time has it open.
+/// - Writes happen one at a time, in one order.
+/// - After a failed write every later one is refused, because the file's state is unknown then.
+///
+/// ```
+/// use palisade_storage::{Engine, Identity, RocksEngine};
+///
+/// let dir = tempfile::tempdir().unwrap();
+/// let identity = Identity { fingerprint: [7; 16], node: 1 };
+/// let start = || RocksEngine::open(dir.path()).unwrap().claim(&identity).unwrap();
+/// assert_eq!((start(), start()), (1, 2));
+/// ```
 #[derive(Debug)]
 pub struct RocksEngine {
     store: Arc<Store>,
@@ -53,12 +75,12 @@ pub struct RocksEngine {
     room: Room,
 }
 
-/// How a store is opened.
+/// Settings of a store.
 #[derive(Clone, Copy, Debug)]
 pub struct RocksOptions {
-    /// The size of a file of the journal.
+    /// Size of a file of the journal, in bytes.
     pub segment_bytes: u64,
-    /// Room on the disk that is kept for a start after others have filled it; 0: none.
+    /// Room on the disk that is kept for a start on a full disk, in bytes; 0 for none.
     pub reserve_bytes: u64,
 }
 
@@ -68,16 +90,16 @@ impl Default for RocksOptions {
     }
 }
 
-/// What the engine shares with the journal's keeper.
+/// The parts of the engine that the journal's keeper uses as well.
 #[derive(Debug)]
 struct Store {
     dir: PathBuf,
     db: DB,
     reserve: Reserve,
     writer: Mutex<Writer>,
-    /// The journal's last record that is on disk.
+    /// Number of the journal's last record that is on disk.
     last_record: AtomicU64,
-    /// See [`Engine::is_loading`].
+    /// Whether a reset is being loaded: see [`Engine::is_loading`].
     loading: AtomicBool,
 }
 
@@ -85,22 +107,25 @@ struct Store {
 struct Writer {
     journal: Journal,
     mark: SyncedMark,
-    /// Why the engine is closed for writes.
+    /// The failure that closed the engine for writes.
     failed: Option<String>,
 }
 
 impl RocksEngine {
-    /// Opens the store in `dir`, which is created if it does not exist.
+    /// Opens the store in `dir` with default settings, and creates it if needed.
+    ///
+    /// # Errors
+    /// If the directory is in use, belongs to another version, or is damaged, or if the disk fails.
     pub fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
         RocksEngine::open_with(dir, RocksOptions::default())
     }
 
-    /// The same with files of another size for the journal, in bytes.
+    /// Like [`open`](Self::open), with files of `segment_bytes` bytes for the journal.
     pub fn open_with_segments(dir: &Path, segment_bytes: u64) -> Result<RocksEngine, StorageError> {
         RocksEngine::open_with(dir, RocksOptions { segment_bytes, ..RocksOptions::default() })
     }
 
-    /// The same, with options.
+    /// Like [`open`](Self::open), with these settings.
     pub fn open_with(dir: &Path, options: RocksOptions) -> Result<RocksEngine, StorageError> {
         let RocksOptions { segment_bytes, reserve_bytes } = options;
         let io = |what: &str, error: std::io::Error| StorageError::Io(format!("{what} {}: {error}", dir.display()));
@@ -108,7 +133,7 @@ impl RocksEngine {
         let reserve = Reserve::new(dir, reserve_bytes);
         let reserve_used = reserve.give_up_if_needed()?;
         let db_dir = dir.join(DB_DIR);
-        // RocksDB writes CURRENT last: with it, there is a database.
+        // RocksDB writes CURRENT last, so there is a database exactly if this file exists.
         let exists = db_dir.join("CURRENT").exists();
         let mut mark = SyncedMark::open(&dir.join(MARK_FILE), exists)?;
         if exists {
@@ -143,18 +168,17 @@ impl RocksEngine {
         Ok(RocksEngine { store, keeper, room })
     }
 
-    /// How much room its start found on the disk.
+    /// The room that the start found on the disk.
     pub fn room(&self) -> Room {
         self.room
     }
 }
 
-/// All column families are opened with the database.
 fn cf<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
     db.cf_handle(name).expect("all column families are opened with the database")
 }
 
-/// On disk with the next flush.
+/// Puts a batch into the database's memory. It is on disk with the next flush.
 fn put_in_memory(db: &DB, batch: WriteBatch) -> Result<(), String> {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
@@ -177,7 +201,7 @@ impl Store {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The only way to the disk: after a failure nothing goes there any more.
+    /// Runs `change`, which may write. All writes go through here, so none follows a failed one.
     fn change(&self, change: impl FnOnce(&mut Writer) -> Result<(), String>) -> Result<(), StorageError> {
         let mut writer = self.writer();
         if let Some(why) = &writer.failed {
@@ -190,8 +214,8 @@ impl Store {
         result.map_err(StorageError::Io)
     }
 
-    /// The log goes to the journal first, then all else to the database. So the database is never ahead of the log, but behind it after
-    /// a crash, and replicas replay what it lacks. None of these is a reset: see [`reset`].
+    /// Writes the logs to the journal first, and then all else to the database, so that the
+    /// database is never ahead of the log. None of the writes may be a reset: see [`reset`].
     fn store(&self, writer: &mut Writer, writes: &[ShardWrite]) -> Result<(), String> {
         let mut batch = WriteBatch::default();
         for write in writes {
@@ -210,7 +234,7 @@ impl Store {
         Ok(())
     }
 
-    /// One record of the journal, on disk when this returns.
+    /// Writes one record of the journal. It is on disk when this returns.
     fn append(&self, writer: &mut Writer, writes: &[&ShardWrite]) -> Result<(), String> {
         writer.journal.append(writes)?;
         let last = writer.journal.last();
@@ -218,7 +242,7 @@ impl Store {
         writer.mark.advance(last, None)
     }
 
-    /// All that the database was given before is on disk, in one piece.
+    /// Flushes the database in one piece. All that it was given before is on disk then.
     fn flush(&self) -> Result<(), String> {
         let families = options::NAMES.map(|name| self.cf(name));
         let mut options = FlushOptions::default();
@@ -226,7 +250,7 @@ impl Store {
         self.db.flush_cfs_opt(&families.each_ref()[..], &options).map_err(rocksdb::Error::into_string)
     }
 
-    /// On disk when this returns: what concerns the whole node.
+    /// Writes a batch that concerns the whole node. It is on disk when this returns.
     fn put_synced(&self, batch: WriteBatch) -> Result<(), StorageError> {
         self.marked(batch.len() as u64, || {
             let mut options = WriteOptions::default();
@@ -235,8 +259,11 @@ impl Store {
         })
     }
 
-    /// Marks what `put` has on disk: so many keys, in the write-ahead log. A reset's records take numbers meanwhile and are
-    /// not in that log, so RocksDB's last number afterwards may be above it: the store would be refused after a kill.
+    /// Runs `put`, which writes `keys` keys to the write-ahead log, and marks them as durable.
+    ///
+    /// The mark counts these keys itself, because RocksDB's last number afterwards may be too high:
+    /// the records of a reset take numbers meanwhile and are not in that log. With such a mark the
+    /// store would be refused after a kill.
     fn marked(&self, keys: u64, put: impl FnOnce() -> Result<(), String>) -> Result<(), StorageError> {
         self.change(|writer| {
             let before = self.db.latest_sequence_number();
@@ -250,7 +277,7 @@ impl Store {
         found.map(|value| keys::unseal(key, &value, what).map(<[u8]>::to_vec)).transpose()
     }
 
-    /// An iterator over `start..end`. The range belongs to one shard.
+    /// An iterator over `start..end`. The range must belong to one shard.
     fn range(&self, cf: &str, start: Vec<u8>, end: Vec<u8>) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(start);
@@ -273,24 +300,25 @@ impl Store {
             each(key, value)?;
             iterator.next();
         }
-        // An iterator that met an unreadable block is invalid like one at its end; only its status tells them apart.
+        // An iterator that met an unreadable block looks like one at its end; its status differs.
         iterator.status().map_err(|error| read_error(what, &error))
     }
 
-    /// All of a write but what the journal is to keep of it. `in_database`: the last index of the shard that the database may have an
-    /// entry of. (From which record on the journal counts after a reset, that says itself.)
+    /// Adds the database's part of a write to `batch`: all but its log, which the journal keeps.
+    /// `in_database` is the last index of the shard for which the database may have an entry. A
+    /// reset adds by itself from which record on the journal counts.
     fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite, in_database: u64) {
         let (log, state, history, meta) =
             (self.cf(keys::CF_LOG), self.cf(keys::CF_STATE), self.cf(keys::CF_HISTORY), self.cf(keys::CF_META));
         let shard = write.shard;
         write.assert_well_formed();
-        // One buffer for all values: history comes by the thousand.
+        // One buffer for all values, because history comes by the thousand records.
         let mut sealed = Vec::new();
         let mut put = |batch: &mut WriteBatch, cf, key: &[u8], parts: [&[u8]; 2]| {
             keys::seal_into(&mut sealed, key, parts);
             batch.put_cf(cf, key, &sealed);
         };
-        // Deletions of ranges come before what is put into them.
+        // Deletions of ranges come first, because they would delete later puts of the same batch.
         if write.reset {
             batch.delete_range_cf(log, keys::shard_start(shard), keys::shard_end(shard));
             batch.delete_range_cf(state, keys::shard_start(shard), keys::shard_end(shard));
@@ -336,11 +364,11 @@ impl Drop for RocksEngine {
     fn drop(&mut self) {
         self.keeper.stop();
         let mut writer = self.store.writer();
-        // So that the next start has nothing to replay. If it cannot be done, that has.
+        // Flush, so that the next start has nothing to replay. If this fails, it replays.
         let flushed = writer.failed.is_none() && self.store.flush().is_ok();
         self.store.db.cancel_all_background_work(true);
         if flushed {
-            // If this cannot be noted, the mark stays behind, as after a kill.
+            // If this fails, the mark stays behind, as after a kill.
             let (record, sequence) = (writer.journal.last(), self.store.db.latest_sequence_number());
             let _ = writer.mark.advance(record, Some(sequence));
         }
@@ -397,8 +425,9 @@ impl Engine for RocksEngine {
         let mut entries = BTreeMap::new();
         let whole = (keys::shard_start(shard), keys::shard_end(shard));
         self.store.scan(keys::CF_LOG, whole, &format!("shard {shard}, log"), |key, value| {
-            let index = keys::log_index(key)
-                .ok_or_else(|| StorageError::Damaged(format!("shard {shard}: {} bytes are no log key", key.len())))?;
+            let index = keys::log_index(key).ok_or_else(|| {
+                StorageError::Damaged(format!("shard {shard}: a key of {} bytes is not a log key", key.len()))
+            })?;
             entries.insert(index, value.to_vec());
             Ok(())
         })?;
@@ -434,7 +463,7 @@ impl Engine for RocksEngine {
 
     fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         let mut found = Recovered::default();
-        // One iterator sees one moment: what is written meanwhile is not in it.
+        // One iterator sees one moment. Later writes are not in it.
         let (applied, whole) = (keys::applied(shard), (keys::shard_start(shard), keys::shard_end(shard)));
         self.store.scan(keys::CF_STATE, whole, &format!("shard {shard}, lock table"), |key, value| {
             let bytes = keys::unseal(key, value, || format!("shard {shard}, the record {key:02x?}"))?.to_vec();
@@ -449,10 +478,11 @@ impl Engine for RocksEngine {
     }
 
     fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
-        // By token. A shared grant can end days after a younger one, so an older day may hold a higher token: no day can be
-        // left out, but in each only the tokens above the lowest of the best so far are read.
+        // History is sorted by day, but the answer is sorted by token. A shared grant can end days
+        // after a younger one, so an older day may hold a higher token and no day can be skipped.
+        // In each day, only tokens above the lowest of the best so far are read.
         let mut newest: BTreeMap<u64, HistoryRecord> = BTreeMap::new();
-        // One iterator for everything: each new one sorts what is in memory.
+        // One iterator for everything, because each new one sorts the records in memory.
         let mut iterator = self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
         iterator.seek_to_last();
         while limit > 0
@@ -473,7 +503,7 @@ impl Engine for RocksEngine {
                 iterator.prev();
             }
             iterator.status().map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
-            // To the last key of the day before, whichever day that is.
+            // Go to the last key of the nearest earlier day that has one.
             iterator.seek_for_prev(keys::history_day(shard, day));
         }
         iterator.status().map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
@@ -487,7 +517,7 @@ impl Engine for RocksEngine {
         cursor: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
-        // The range bounds the cursor: whatever it holds, no other shard's records are read.
+        // The range bounds the cursor: no other shard's records are read, even with a bad cursor.
         let mut iterator = self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
         match cursor {
             None => iterator.seek_to_first(),
@@ -518,9 +548,9 @@ impl Engine for RocksEngine {
         let (start, end) = (keys::shard_start(shard), keys::history_day(shard, day));
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end);
-        // What a crash brings back is dropped again.
+        // A crash may bring these days back. They are dropped again then.
         self.store.change(|_| put_in_memory(&self.store.db, batch))?;
-        // Whole files of dropped days go at once; what shares a file with younger days goes when that is compacted.
+        // Files of dropped days alone are deleted at once. Others lose these days when compacted.
         self.store
             .db
             .delete_file_in_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end)
@@ -546,7 +576,7 @@ impl Engine for RocksEngine {
     }
 
     fn born(&self) -> Option<u128> {
-        // The mark is made with the store and never again. A wall clock may have been set back past 1970 then: no birth.
+        // The mark is made with the store and never again. A clock before 1970 gives no birth time.
         let made = std::fs::metadata(self.store.dir.join(MARK_FILE)).ok()?.created().ok()?;
         Some(made.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos())
     }

@@ -1,4 +1,4 @@
-//! What is read from the database, as it is told further: history records, where logs begin, errors.
+//! Reading from the database: history records, the beginnings of logs, and the kinds of errors.
 
 use crate::journal::{Begin, Known};
 use crate::keys::{self, LogBegin};
@@ -7,16 +7,17 @@ use rocksdb::{DB, ErrorKind, IteratorMode};
 use routing::ShardId;
 use std::path::Path;
 
-/// What the journal must know of the database before it is read. `synced`: a record that was on disk.
+/// Collects the facts from the database that the journal needs before it is read. `synced` is the
+/// number of a record that was on disk.
 pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
     let mut known = Known { synced, ..Known::default() };
     let number = |key: &[u8], value: &[u8]| {
-        let what = || format!("the record {key:02x?} of where logs begin");
+        let what = || format!("the record {key:02x?} of the beginning of a log");
         let bytes = keys::unseal(key, value, what)?;
         keys::number(bytes).ok_or_else(|| StorageError::Damaged(format!("{}: {} bytes", what(), bytes.len())))
     };
     for record in db.iterator_cf(super::cf(db, keys::CF_META), IteratorMode::Start) {
-        let (key, value) = record.map_err(|error| read_error("where logs begin", &error))?;
+        let (key, value) = record.map_err(|error| read_error("the beginnings of logs", &error))?;
         if *key == *keys::oldest_segment() {
             known.oldest = number(&key, &value)?;
         }
@@ -39,14 +40,14 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
 
 pub(super) fn parse_history(shard: ShardId, key: &[u8]) -> Result<keys::HistoryKey<'_>, StorageError> {
     keys::parse_history(key)
-        .ok_or_else(|| StorageError::Damaged(format!("shard {shard}: {key:02x?} is no key of a history record")))
+        .ok_or_else(|| StorageError::Damaged(format!("shard {shard}: {key:02x?} is not a key of a history record")))
 }
 
 pub(super) fn history_record(shard: ShardId, key: &[u8], value: &[u8]) -> Result<HistoryRecord, StorageError> {
     history_parts(shard, key, value).map(HistoryParts::record)
 }
 
-/// A history record where it lies.
+/// A history record in RocksDB's memory, not yet copied.
 pub(super) struct HistoryParts<'a> {
     key: keys::HistoryKey<'a>,
     pub(super) index: u64,
@@ -81,7 +82,7 @@ pub(super) fn read_error(what: &str, error: &rocksdb::Error) -> StorageError {
     }
 }
 
-/// `exists`: the database was there before.
+/// The error of a failed open. `exists` tells whether the database was there before.
 pub(super) fn open_error(dir: &Path, exists: bool, error: &rocksdb::Error) -> StorageError {
     let (dir, message) = (dir.display(), error.to_string());
     // RocksDB has no kind of its own for a lock that is taken.

@@ -1,27 +1,36 @@
-//! A reset: a snapshot takes the place of all that a shard has, in one piece, while other shards' writes go on.
+//! A reset: a snapshot replaces all that a shard has, in one piece, while other shards are being
+//! written.
 //!
-//! It is on disk only after a flush of the database, which takes seconds. The steps, and what a crash after each finds:
+//! It is on disk only after a flush of the database, which takes seconds. These are the steps, and
+//! the state that a crash after each leaves:
 //!
-//! 1. *Begin* (under the lock): from here on no segment repeats the shard's former hard state, and none is retired. Nothing
-//!    has changed.
-//! 2. *Put* the new records into the database's memory, in one batch, with the number of the journal's next record: what
-//!    stands before that in the journal says nothing of the shard any more. Still nothing has changed on disk.
-//! 3. *Forget* (under the lock) what the journal has of the shard. Segments may be retired again, since that takes a flush of
-//!    the database, and with it the batch is on disk.
-//! 4. *Flush*. With it the reset is on disk; before, all of it is lost and the shard stands where it stood.
-//! 5. *Record* the hard state in the journal, so that the last record tells that the store went further.
+//! 1. *Begin* (under the lock). From here on no segment repeats the shard's former hard state, and
+//!    no segment is retired. A crash finds the former shard.
+//! 2. *Put* the new records into the database's memory, in one batch, with the number of the
+//!    journal's next record: earlier records no longer count for the shard. Nothing has changed on
+//!    disk, so a crash still finds the former shard.
+//! 3. *Forget* (under the lock) the shard's entries in the journal. Segments may be retired again,
+//!    because retiring takes a flush of the database, and that flush writes the batch too.
+//! 4. *Flush*. With it the reset is on disk. A crash before its end loses all of the reset.
+//! 5. *Record* the hard state in the journal, so that the number of the last record shows that the
+//!    store has advanced.
 //!
-//! Nobody writes anything of this shard between 1 and 4: its log would follow a snapshot that a crash can take back.
+//! No other write of this shard happens between steps 1 and 4. Otherwise:
+//!
+//! 1. The snapshot at index 900 is put into memory.
+//! 2. Entry 901 is written to the journal and acknowledged.
+//! 3. A crash takes the snapshot back. The log now has entry 901 after entry 500, which recovery
+//!    reports as damage.
 
 use super::{Store, put_in_memory};
 use crate::{ShardWrite, StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::atomic::Ordering;
 
-/// Writes a reset; on disk when this returns.
+/// Writes a reset, which is on disk when this returns.
 ///
 /// # Errors
-/// [`StorageError::Io`]: the engine takes no writes any more.
+/// [`StorageError::Io`] if a write failed. The engine takes no writes any more then.
 pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageError> {
     assert!(write.reset, "only a reset replaces a shard");
     let mut batch = WriteBatch::default();
@@ -33,7 +42,7 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
     })?;
     let key = keys::journal_from(write.shard);
     batch.put_cf(store.cf(keys::CF_META), &key, keys::seal(&key, &next.to_le_bytes()));
-    // Other writes to the database wait for this one, and the disk has no part in it.
+    // Other writes to the database wait for this one, which does not use the disk.
     store.loading.store(true, Ordering::Relaxed);
     let put = put_in_memory(&store.db, batch);
     store.loading.store(false, Ordering::Relaxed);
@@ -45,8 +54,9 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
     let flushed = store.flush();
     store.change(|writer| {
         flushed?;
-        // What a reset brings is acknowledged, too. With a record for it, a copy of the directory from before is an older one by
-        // its number.
+        // A reset is acknowledged as well, so it gets a record of its own. Otherwise a copy of the
+        // directory from before the reset would have the same number, and peers could not tell that
+        // it is older.
         match write.hard_state.clone() {
             Some(bytes) => {
                 let hard_state = Some(bytes);

@@ -1,8 +1,14 @@
-//! Room on the disk that is kept for a start, and how long a sync takes there.
+//! Room on the disk that is kept for a start, and the duration of a sync there.
 //!
-//! A start needs room: for RocksDB's next manifest, for the flush of what the journal gives back. On a disk that others (or
-//! the node's own history) have filled, a node that stopped could not even start to be looked at. So a file of some size,
-//! the reserve, lies beside the data. It is given up when a start finds the disk full, and kept again once there is room.
+//! A start needs room, for RocksDB's next manifest and for the flush of entries replayed from the
+//! journal. Suppose other programs, or the node's own history, fill the disk:
+//!
+//! 1. The node stops, because a write fails.
+//! 2. It is started again, so that an operator can look at it and free some room.
+//! 3. The start fails as well, since it cannot write a manifest.
+//!
+//! So a file of some size, the reserve, is kept beside the data. A start that finds the disk full
+//! deletes it, and it is made again once there is room.
 
 use crate::StorageError;
 use std::fs::File;
@@ -11,33 +17,35 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Below the data directory.
+/// The reserve's file, below the data directory.
 const RESERVE_FILE: &str = "RESERVE";
-/// Below the data directory, for a moment at each start.
+/// The file for measuring syncs, below the data directory, for a moment at each start.
 const SYNCS_FILE: &str = "SYNC-TEST";
 const SYNCS: usize = 5;
 const SYNCED_BYTES: usize = 4 << 10;
-/// Of a reserve that is written, at a time.
+/// Size of one write to the reserve.
 const FILL_BYTES: usize = 64 << 10;
 
-/// How much room a start found on the disk.
+/// The room that a start found on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     /// The reserve is kept, or none is asked for.
     Enough,
-    /// The disk is nearly full, and this start had no need of the reserve, or there was none.
+    /// The disk is nearly full. This start did not need the reserve, or there was none.
     Little {
-        /// For others than root.
+        /// Free bytes for users other than root.
         free_bytes: u64,
     },
-    /// The disk was full: the reserve was given up for this start.
+    /// The disk was full, so this start deleted the reserve.
     ReserveUsed {
-        /// With what the reserve took.
+        /// Free bytes, with those that the reserve took.
         free_bytes: u64,
     },
 }
 
-/// * The file has `bytes` bytes, all of them its own blocks, or it is not there.
+/// The reserve.
+///
+/// - The file has `bytes` bytes, all of them in blocks of its own, or it does not exist.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
@@ -49,11 +57,13 @@ impl Reserve {
         Reserve { path: dir.join(RESERVE_FILE), bytes }
     }
 
-    /// Before a start writes anything: gives the reserve up if there is less room than that beside it. Whether it did.
+    /// Deletes the reserve if less room than its size is left beside it. To be called before a
+    /// start writes anything. Returns whether the room was needed.
     pub(super) fn give_up_if_needed(&self) -> Result<bool, StorageError> {
         let Ok(found) = self.path.metadata() else { return Ok(false) };
         let is_needed = self.free_bytes().is_some_and(|free| free < self.bytes);
-        // Another size than it had: the setting was changed, or the process died while it was made.
+        // The size differs if the setting was changed, or if the process died while it made the
+        // file.
         if is_needed || found.len() != self.bytes {
             std::fs::remove_file(&self.path)
                 .map_err(|error| StorageError::Io(format!("removing {}: {error}", self.path.display())))?;
@@ -61,7 +71,7 @@ impl Reserve {
         Ok(is_needed)
     }
 
-    /// Keeps the reserve, if as much room is left beside it. What does not fit is not kept: that is no failure.
+    /// Makes the reserve, if as much room would be left beside it. Too little room is no failure.
     pub(super) fn keep(&self) -> Room {
         self.keep_by(allocate)
     }
@@ -75,7 +85,7 @@ impl Reserve {
             return Room::Little { free_bytes };
         }
         if self.make(allocate).is_err() {
-            // It was the last room there was.
+            // Its writing took the last room.
             let _ = std::fs::remove_file(&self.path);
             return Room::Little { free_bytes };
         }
@@ -91,7 +101,7 @@ impl Reserve {
         file.sync_all()
     }
 
-    /// `None`: the system does not tell.
+    /// Free bytes; `None` if the system does not tell.
     fn free_bytes(&self) -> Option<u64> {
         free_bytes(self.path.parent()?)
     }
@@ -126,7 +136,7 @@ fn is_unsupported(error: &Error) -> bool {
     error.kind() == ErrorKind::Unsupported
 }
 
-/// Where blocks cannot be had unwritten.
+/// Writes zeros, on file systems that cannot allocate blocks without writing them.
 fn fill(file: &File, bytes: u64) -> Result<(), Error> {
     let zeros = vec![0; FILL_BYTES];
     let mut at = 0;
@@ -138,12 +148,12 @@ fn fill(file: &File, bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a little and syncs, a few times, in a file of its own: how long each took. Calls `next` before each sync. Empty if there is
-/// no room to try.
+/// Writes a little and syncs, a few times, to a file of its own. Returns the time that each sync
+/// took; nothing if there is no room for the file. Calls `next` before each sync.
 pub(super) fn measure_syncs(dir: &Path, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {
     let path = dir.join(SYNCS_FILE);
     let measured = time_syncs(&path, next);
-    // What is left of it is overwritten by the next start.
+    // If the file stays, the next start overwrites it.
     let _ = std::fs::remove_file(&path);
     match measured {
         Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(Vec::new()),
@@ -154,7 +164,8 @@ pub(super) fn measure_syncs(dir: &Path, next: &dyn Fn()) -> Result<Vec<Duration>
 fn time_syncs(path: &Path, next: &dyn Fn()) -> Result<Vec<Duration>, Error> {
     let file = File::options().write(true).create(true).truncate(true).open(path)?;
     let bytes = [0x5a; SYNCED_BYTES];
-    // The first also makes the file known: a record of the journal goes to a file that is there.
+    // The first sync makes the file itself durable. It is not timed, because a record of the
+    // journal goes to a file that exists.
     file.write_all_at(&bytes, 0)?;
     next();
     file.sync_all()?;
@@ -173,16 +184,17 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
-    /// Some file systems have no `fallocate`: each start there said that the disk is nearly full, and kept no reserve.
+    /// Regression: some file systems have no `fallocate`. Each start there reported a nearly full
+    /// disk and kept no reserve.
     #[test]
-    fn a_reserve_is_written_where_blocks_cannot_be_had_unwritten() {
+    fn a_reserve_is_written_where_blocks_cannot_be_allocated() {
         for unsupported in [Error::from(ErrorKind::Unsupported), Error::from_raw_os_error(95)] {
             let dir = tempfile::tempdir().expect("temporary directory");
             let reserve = Reserve::new(dir.path(), (2 << 20) + 1);
             assert_eq!(reserve.keep_by(|_, _| Err(unsupported)), Room::Enough);
             let found = reserve.path.metadata().expect("it is kept");
             assert_eq!(found.len(), reserve.bytes);
-            assert!(found.blocks() * 512 >= reserve.bytes, "its room is not taken");
+            assert!(found.blocks() * 512 >= reserve.bytes, "its blocks are not allocated");
         }
         let dir = tempfile::tempdir().expect("temporary directory");
         let reserve = Reserve::new(dir.path(), 2 << 20);

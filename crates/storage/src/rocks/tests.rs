@@ -1,8 +1,8 @@
-//! What needs a certain moment between threads.
+//! Tests that need a certain moment between threads.
 
 use super::*;
 
-/// A directory as a kill leaves it: what is in memory only is gone.
+/// A directory as a kill leaves it: records that were only in memory are gone.
 fn killed(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("temporary directory");
     let copied = std::process::Command::new("cp").arg("-a").arg(dir.join(".")).arg(copy.path()).status();
@@ -10,8 +10,9 @@ fn killed(dir: &Path) -> tempfile::TempDir {
     copy
 }
 
-/// A reset puts its records beside the writer's lock, and they are in no write-ahead log. The mark counted them as written to
-/// that log if they came between a node's record and the look at the last number; after a kill the node refused its store.
+/// Regression: after a kill, the node refused its store. A reset puts its records without the
+/// writer's lock, and they are in no write-ahead log. If they came between a node's record and the
+/// reading of RocksDB's last number, the mark counted them as records of that log.
 #[test]
 fn records_of_a_reset_are_not_marked_as_written_to_the_write_ahead_log() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -38,7 +39,7 @@ fn records_of_a_reset_are_not_marked_as_written_to_the_write_ahead_log() {
     assert_eq!(found.node_record(b"name").expect("reads"), Some(vec![1]));
     put(false);
     let copy = killed(dir.path());
-    // The mark still tells of a write-ahead log that lost its end.
+    // The mark still detects a write-ahead log that lost its end.
     let log =
         std::fs::read_dir(copy.path().join(DB_DIR)).expect("a directory").map(|file| file.expect("a file").path());
     let log = log.filter(|path| path.extension().is_some_and(|ending| ending == "log")).max().expect("a log");
