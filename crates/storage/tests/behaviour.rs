@@ -1,6 +1,7 @@
-//! What every engine promises, run against each: the same cases on RocksDB and in memory.
+//! The promises of every engine, as one suite: the same cases run on RocksDB and in memory.
 //!
-//! A case gets a [`Store`]: an engine that can be closed and opened again. It knows nothing of how bytes are kept.
+//! A case gets a [`Store`]: an engine that can be closed and opened again. The cases know nothing
+//! of how bytes are kept.
 
 use palisade_storage::*;
 use proptest::prelude::*;
@@ -10,11 +11,11 @@ use std::collections::BTreeMap;
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
 
-/// An engine and its place.
+/// An engine and the place where it keeps its bytes.
 trait Store {
     fn new() -> Self;
     fn engine(&self) -> &dyn Engine;
-    /// Closes and opens it.
+    /// Closes the engine and opens it again.
     fn reopen(&mut self);
 }
 
@@ -94,7 +95,7 @@ fn write(store: &impl Store, write: ShardWrite) {
     store.engine().write(&[write]).expect("write");
 }
 
-/// Everything of a shard. What is read of its table alone must be the same.
+/// Recovers a shard. Its table, read alone, must be the same.
 fn recover(store: &impl Store, shard: ShardId) -> Recovered {
     let found = store.engine().recover(shard).expect("recover");
     let Recovered { applied, table, .. } = found.clone();
@@ -170,7 +171,7 @@ fn a_write_replaces_and_deletes<S: Store>() {
 fn a_replaced_tail_is_gone<S: Store>() {
     let mut store = S::new();
     write(&store, ShardWrite { shard: A, entries: entries(1..=9, "old"), ..Default::default() });
-    // Both ways to name the tail: after the last new entry, and after the last one kept.
+    // There are two ways to name the tail: after the last new entry, and after the last one kept.
     write(&store, ShardWrite { shard: A, entries: entries(6..=7, "new"), delete_after: Some(7), ..Default::default() });
     let mut expected = entries(1..=5, "old");
     expected.extend(entries(6..=7, "new"));
@@ -185,7 +186,7 @@ fn a_replaced_tail_is_gone<S: Store>() {
     assert_eq!(recover(&store, A).entries, expected);
     write(&store, ShardWrite { shard: A, delete_after: Some(0), ..Default::default() });
     assert_eq!(recover(&store, A).entries, []);
-    // Nothing is after the last index that there can be.
+    // No entry is after the highest possible index.
     write(
         &store,
         ShardWrite { shard: A, entries: entries(1..=2, "x"), delete_after: Some(u64::MAX), ..Default::default() },
@@ -201,7 +202,7 @@ fn truncation_drops_up_to_and_including<S: Store>() {
     assert_eq!(recover(&store, A).entries, entries(5..=11, "e"));
     write(&store, ShardWrite { shard: A, truncate_to: Some(11), ..Default::default() });
     assert_eq!(recover(&store, A).entries, []);
-    // Entries go on after it, and one that the same write truncates does not come back.
+    // Later entries follow it. An entry that its own write truncates does not come back.
     write(&store, ShardWrite { shard: A, entries: entries(12..=14, "e"), truncate_to: Some(12), ..Default::default() });
     store.reopen();
     assert_eq!(recover(&store, A).entries, entries(13..=14, "e"));
@@ -249,7 +250,7 @@ fn a_reset_and_its_replacement_come_in_one_write<S: Store>() {
 
 fn shards_do_not_touch_each_other<S: Store>() {
     let mut store = S::new();
-    // Neighbours on both sides, and the highest that there can be.
+    // Neighbours on both sides, and the highest possible shard.
     let shards = [0, 1, 2, 255, 256, u32::MAX - 1].map(ShardId);
     let writes: Vec<_> = shards.iter().map(|shard| full_write(*shard, &format!("of {shard}"))).collect();
     store.engine().write(&writes).expect("write");
@@ -320,7 +321,8 @@ fn an_empty_write_is_fine<S: Store>() {
     assert_eq!(recover(&store, A).entries.len(), 1);
 }
 
-/// One shard is idle while another goes on for long: its log is kept all the same, and the hard state of either.
+/// One shard is idle while another writes for long. The idle shard's log is kept, and both hard
+/// states.
 fn a_log_outlives_its_segments<S: Store>() {
     let mut store = S::new();
     let idle = ShardWrite { hard_state: Some(b"idle".to_vec()), ..full_write(A, "idle") };
@@ -342,7 +344,8 @@ fn a_log_outlives_its_segments<S: Store>() {
     }
 }
 
-/// A new leader's entries take the place of old ones that were moved, and a truncation reaches those, too.
+/// A new leader's entries replace old ones that were moved to the database, and a truncation
+/// reaches those as well.
 fn a_tail_that_outlived_its_segment_is_replaced<S: Store>() {
     let mut store = S::new();
     let go_on = |store: &S, from: u64| {
@@ -379,7 +382,7 @@ fn a_tail_that_outlived_its_segment_is_replaced<S: Store>() {
 
 fn history_is_newest_first_by_token<S: Store>() {
     let mut store = S::new();
-    // Token 9 ended long after 12 and 10: a shared grant may outlive younger ones.
+    // Token 9 ended long after 12 and 10, because a shared grant may outlive younger ones.
     let records = [(5, 12), (5, 10), (9, 9), (2, 3), (2, 1), (7, 8), (7, 11)];
     let history_records = records.iter().map(|(day, token)| tenure(*day, "n", *token, *token)).collect();
     write(&store, ShardWrite { shard: A, history: history_records, ..Default::default() });
@@ -501,7 +504,7 @@ fn a_stranger_is_refused<S: Store>() {
     assert_eq!(store.engine().claim(&identity).expect("own store"), 2, "a refusal counts as no boot");
 }
 
-/// One random step, in small numbers so that steps meet.
+/// One random step, with small numbers so that steps collide.
 #[derive(Clone, Debug)]
 enum Step {
     Append { shard: u32, count: u64 },
@@ -529,7 +532,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The first index of the log, the log as a plain list, and the table as a plain map.
 type ModelShard = (u64, Vec<Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>);
 
-/// A plain model next to the engine.
+/// Compares the engine with a plain model.
 fn random_writes_match_a_model<S: Store>() {
     let config = ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() };
     proptest!(config, |(steps in prop::collection::vec(step(), 1..60))| {

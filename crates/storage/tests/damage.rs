@@ -1,6 +1,7 @@
-//! Files of a closed store are damaged, and the store must say so when it is opened or read: never go on without the bytes.
+//! Files of a closed store are damaged. The store must report it when it is opened or read, and
+//! never continue without the bytes.
 //!
-//! The one exception is a record at the very end of the journal that nobody was told is on disk.
+//! The one exception is a record at the very end of the journal whose write was never acknowledged.
 
 use palisade_storage::*;
 use routing::ShardId;
@@ -8,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const SHARD: ShardId = ShardId(5);
-/// Where a segment's records begin, and how long their headers are.
+/// Offset of a segment's first record, and size of a record's header.
 const RECORDS_AT: usize = 64;
 const HEADER_BYTES: usize = 16;
 
@@ -20,7 +21,7 @@ fn entry(index: u64) -> Vec<u8> {
     format!("<entry {index:06}>").repeat(10).into_bytes()
 }
 
-/// Writes `count` entries, each synced on its own, and closes the store.
+/// Writes `count` entries, each with its own sync, and closes the store.
 fn filled(dir: &Path, count: u64) {
     let engine = open(dir).expect("new store");
     for index in 1..=count {
@@ -37,7 +38,7 @@ fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The journal's files, each with its ordinal, oldest first; those never begun are left out.
+/// The journal's files with their ordinals, oldest first, without those that were never begun.
 fn segments(dir: &Path) -> Vec<(u64, PathBuf)> {
     let listed = fs::read_dir(dir.join("journal")).expect("journal").map(|file| file.expect("file").path());
     let ordinal = |path: &Path| {
@@ -54,7 +55,7 @@ fn journal(dir: &Path) -> PathBuf {
     segments(dir).pop().expect("a segment").1
 }
 
-/// Where the records of a segment begin, and at the end where they end.
+/// The offset of each record of a segment, and last the end of the records.
 fn record_offsets(bytes: &[u8]) -> Vec<usize> {
     let number_at =
         |at: usize| bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")));
@@ -62,7 +63,7 @@ fn record_offsets(bytes: &[u8]) -> Vec<usize> {
     let mut offsets = vec![RECORDS_AT];
     loop {
         let at = *offsets.last().expect("one");
-        // What follows is of an earlier life of the file, or of none.
+        // The bytes from here on are from an earlier use of the file, or were never written.
         if number_at(at + 8) != Some(number) {
             return offsets;
         }
@@ -92,7 +93,8 @@ fn a_flipped_bit_anywhere_in_the_journal_is_found() {
     filled(dir.path(), 400);
     let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
     let (end, last) = (offsets[offsets.len() - 1], offsets[offsets.len() - 2]);
-    // The file's header, records at the beginning and in the middle, each part of the last one's header, its body.
+    // The file's header, records at the beginning and in the middle, and of the last record each
+    // part of its header and its body.
     let body = last + HEADER_BYTES + 20;
     for place in
         [0, 12, 20, 30, RECORDS_AT, offsets[1] + 40, end / 2, last, last + 3, last + 4, last + 8, body, end - 20]
@@ -105,7 +107,8 @@ fn a_flipped_bit_anywhere_in_the_journal_is_found() {
     assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 400);
 }
 
-/// After a power loss the mark may be behind; a bad record that others follow is damage all the same.
+/// After a power loss the mark may be behind. A bad record with good ones after it is damage all
+/// the same.
 #[test]
 fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -114,7 +117,7 @@ fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
     filled(dir.path(), 400);
     fs::write(dir.path().join("SYNCED"), early_mark).expect("write");
     let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
-    // Its length, its number, its body.
+    // In a record's length, its number and its body.
     for (nth, place) in [(3, 0), (200, 9), (300, 30), (398, 40)] {
         let copy = tempfile::tempdir().expect("temporary directory");
         copy_store(dir.path(), copy.path());
@@ -135,12 +138,13 @@ fn copy_store(from: &Path, to: &Path) {
 }
 
 #[test]
-fn acknowledged_writes_cut_off_the_end_of_the_journal_are_missed() {
+fn acknowledged_writes_cut_off_the_end_of_the_journal_are_detected() {
     let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 200);
     let offsets = record_offsets(&fs::read(journal(dir.path())).expect("journal"));
     let (end, last) = (offsets[offsets.len() - 1], offsets[offsets.len() - 2]);
-    // To nothing, in the middle of a record, exactly between two, in a header, by one byte that was not zero.
+    // Cut to nothing, in the middle of a record, exactly between two, in a header, and by one byte
+    // that was not zero.
     for keep in [0, RECORDS_AT, end / 2, last, last + 3, end - 9] {
         for zeros in [false, true] {
             let copy = tempfile::tempdir().expect("temporary directory");
@@ -155,7 +159,7 @@ fn acknowledged_writes_cut_off_the_end_of_the_journal_are_missed() {
 }
 
 #[test]
-fn a_torn_write_that_nobody_was_told_of_is_dropped() {
+fn a_torn_write_that_was_never_acknowledged_is_dropped() {
     let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 11);
     let mark = fs::read(dir.path().join("SYNCED")).expect("mark");
@@ -165,7 +169,7 @@ fn a_torn_write_that_nobody_was_told_of_is_dropped() {
     let whole = fs::read(journal(dir.path())).expect("journal");
     let offsets = record_offsets(&whole);
     let (end, last) = (offsets[offsets.len() - 1], offsets[offsets.len() - 2]);
-    // Any part of it may have reached the disk, not only its beginning.
+    // Any part of the record may have reached the disk, not only its beginning.
     for torn in [last..last + HEADER_BYTES, last + 100..end, last + 40..last + 41, last..end] {
         let copy = tempfile::tempdir().expect("temporary directory");
         copy_store(dir.path(), copy.path());
@@ -178,10 +182,11 @@ fn a_torn_write_that_nobody_was_told_of_is_dropped() {
     }
 }
 
-/// A segment whose first record was torn has none, and the hard states that it was to repeat are where they were: also when all older
-/// segments are retired, at another moment each time.
+/// A segment with a torn first record has no record, so the hard states that it was to repeat are
+/// still where they were. This holds even when all older segments are retired, at another moment in
+/// each round.
 #[test]
-fn a_segment_without_its_first_record_is_not_gone_on_with() {
+fn a_segment_without_its_first_record_is_not_continued() {
     let open = |dir: &Path| RocksEngine::open_with_segments(dir, 1024);
     let busy = |index: u64| {
         let (entries, truncate_to) = (vec![(index, entry(index))], Some(index));
@@ -195,7 +200,7 @@ fn a_segment_without_its_first_record_is_not_gone_on_with() {
         engine.write(&[idle]).expect("write");
         (1..=14 + round).for_each(|index| engine.write(&[busy(index)]).expect("write"));
         drop(engine);
-        // Until the newest segment has one record, of which the mark does not know.
+        // Write until the newest segment has one record that is not in the mark.
         let mut index = 15 + round;
         loop {
             let mark = fs::read(dir.path().join("SYNCED")).expect("mark");
@@ -207,7 +212,7 @@ fn a_segment_without_its_first_record_is_not_gone_on_with() {
             index += 1;
         }
         change(&journal(dir.path()), |bytes| bytes[RECORDS_AT + 20..].fill(0));
-        // If the older ones were retired since, that record was on disk, and this is damage.
+        // If the older segments were retired since, that record was on disk. Then this is damage.
         if let Err(error) = open(dir.path()) {
             assert!(error.to_string().contains("segment") && error.to_string().contains("is missing"), "{error}");
             continue;
@@ -223,9 +228,9 @@ fn a_segment_without_its_first_record_is_not_gone_on_with() {
     assert!(opened > 0, "the test needs a torn record that was not known to be on disk");
 }
 
-/// What a segment held in an earlier life is not taken for its end, however well it fits.
+/// Records of a file's earlier use are never read, even if they fit exactly behind its end.
 #[test]
-fn records_of_an_earlier_life_of_a_segment_are_not_read() {
+fn records_of_an_earlier_use_of_a_file_are_not_read() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let open = || RocksEngine::open_with_segments(dir.path(), 4096).expect("store");
     let mut engine = open();
@@ -301,7 +306,7 @@ fn a_value_changed_behind_the_databases_back_is_found() {
         ..Default::default()
     };
     engine.write(&[write]).expect("write");
-    // Another shard goes on until the entries have been moved to the database.
+    // Another shard writes until the entries have been moved to the database.
     for index in 1..=100 {
         let other = ShardWrite { shard: ShardId(0), entries: vec![(index, entry(index))], ..Default::default() };
         engine.write(&[ShardWrite { truncate_to: Some(index), ..other }]).expect("write");
@@ -355,9 +360,9 @@ fn a_mark_without_its_store_is_not_taken_for_a_new_one() {
     }
 }
 
-/// Its logs are in the database, where this version would not look for them.
+/// The logs of such a store are in the database, where this version would not look for them.
 #[test]
-fn a_store_of_the_version_before_is_told_so() {
+fn a_store_of_the_former_version_is_refused_as_such() {
     let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 3);
     fs::write(dir.path().join("SYNCED"), [0; 28]).expect("write");

@@ -1,8 +1,8 @@
-//! Any one byte of a stopped store is changed, whichever file it is in: the store says that it is damaged and what to do, or
-//! gives back exactly what was written. Never anything else.
+//! One byte of a stopped store is changed, in any of its files. The store must either report damage
+//! and say what to do, or give back exactly the bytes that were written.
 //!
-//! Every byte is tried of every file that RocksDB reads at start, and of the log, the tables and the mark; of files that
-//! only people read (its own log, a copy of its options), a sample.
+//! In each file that RocksDB reads at start, in the log, the tables and the mark, every byte is
+//! tried. In files that only people read (its own log, a copy of its options), a sample is tried.
 
 use palisade_storage::*;
 use routing::ShardId;
@@ -12,17 +12,18 @@ use std::path::{Path, PathBuf};
 
 const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(5)];
 const IDENTITY: Identity = Identity { fingerprint: [7; 16], node: 3 };
-/// Of a file of which not every byte is tried, so many are.
+/// Bytes to try in a file of which only a sample is tried.
 const SAMPLED: usize = 40;
 
-/// Several segments, so that the journal is retired and what is left of it moved.
+/// So small that there are several segments, the journal is retired and its remaining entries are
+/// moved.
 const SEGMENT_BYTES: u64 = 1024;
 
 fn open(dir: &Path) -> Result<RocksEngine, StorageError> {
     RocksEngine::open_with_segments(dir, SEGMENT_BYTES)
 }
 
-/// All that a node reads of its store.
+/// Everything that a node reads from its store.
 #[derive(Debug, PartialEq, Eq)]
 struct Contents {
     boot: u64,
@@ -42,7 +43,8 @@ fn read(dir: &Path) -> Result<Contents, StorageError> {
     Ok(Contents { boot, shards, history, newest, node_record: engine.node_record(b"peer")? })
 }
 
-/// What a shard's life leaves behind: entries with a replaced tail, hard states, a checkpoint with history, a truncated log.
+/// A typical life of two shards: entries with a replaced tail, hard states, a checkpoint with
+/// history, a truncated log.
 fn live(engine: &RocksEngine, from: u64) {
     for index in from..from + 6 {
         let write = |shard: ShardId| ShardWrite {
@@ -78,7 +80,8 @@ fn live(engine: &RocksEngine, from: u64) {
     engine.write(&SHARDS.map(checkpoint)).expect("checkpoint");
 }
 
-/// A store that was stopped once, and then killed: what was written before is in tables, the rest in the journal and RocksDB's log.
+/// A store that was stopped once, then used, and then killed. The first part is in tables, the
+/// second in the journal and in RocksDB's log.
 fn killed(dir: &Path) {
     let before = tempfile::tempdir().expect("temporary directory");
     for from in [1, 7] {
@@ -87,12 +90,12 @@ fn killed(dir: &Path) {
         engine.put_node_records(&[(b"peer".to_vec(), from.to_string().into_bytes())]).expect("node record");
         live(&engine, from);
         if from == 7 {
-            copy(before.path(), dir); // as it is on disk while it runs
+            copy(before.path(), dir); // the disk as it is while the engine runs
         }
     }
 }
 
-/// How much of a file is data: the rest of a segment is as it was made.
+/// Number of bytes at the front of a file that are data. The rest of a segment is still zero.
 fn used(name: &str, bytes: &[u8]) -> usize {
     match name.ends_with(".journal") {
         true => bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
@@ -124,15 +127,16 @@ fn name(file: &Path) -> String {
     file.file_name().expect("name").to_string_lossy().into_owned()
 }
 
-/// All bits of all bytes of all files with data, instead of a share that takes seconds.
+/// Whether to try all bits of all bytes of all data files, instead of a share that takes seconds.
 fn everything() -> bool {
     std::env::var_os("PALISADE_EVERY_BYTE").is_some()
 }
 
-/// Changes every `step`th byte of one file, alone, to `changed` of it. Returns where that was harmless.
+/// Changes every `step`th byte of one file, one at a time, to `changed` of it. Returns the offsets
+/// where that was harmless.
 ///
 /// # Panics
-/// If a change led to anything but the same contents or an error that says what to do.
+/// If a change led to anything but the same contents, or an error that says what to do.
 fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8) -> u8) -> Vec<usize> {
     let intact = {
         let scratch = tempfile::tempdir().expect("temporary directory");
@@ -166,7 +170,7 @@ fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8)
     harmless
 }
 
-/// The kinds of files of which no byte may change without being missed.
+/// Whether a file is of a kind in which no change of a byte may go unnoticed.
 fn holds_data(name: &str) -> bool {
     [".journal", ".log", ".sst"].iter().any(|extension| name.ends_with(extension))
         || ["SYNCED", "CURRENT"].contains(&name)
@@ -181,12 +185,14 @@ fn a_changed_byte_is_found_or_harmless() {
     for file in files(dir.path()) {
         let (name, bytes) = (name(&file), fs::metadata(&file).expect("file").len() as usize);
         let step = match holds_data(&name) {
-            // Tables are checked block by block, so a share of their bytes meets every block.
+            // Tables are checked block by block, so a share of their bytes is enough to meet every
+            // block.
             true if name.ends_with(".sst") && !everything() => 7,
             true => 1,
             false => bytes.div_ceil(SAMPLED).max(1),
         };
-        // A high bit makes lengths long, a low one makes them a little wrong: every place gets another, or all.
+        // A high bit makes a length long, a low bit makes it slightly wrong. Each place gets
+        // another bit, or all bits.
         for turn in 0..if everything() { 8 } else { 1 } {
             let harmless = change_each(dir.path(), &file, step, |place, byte| byte ^ 1 << ((place + turn) % 8));
             if holds_data(&name) {
@@ -198,7 +204,8 @@ fn a_changed_byte_is_found_or_harmless() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [".journal", ".log", ".sst", "CURRENT", "MANIFEST-", "SYNCED"]);
 }
 
-/// RocksDB's reader never returned from a record whose type was changed to one of recycled files.
+/// Regression: RocksDB's reader never returned from a record whose type was changed to one of
+/// recycled files.
 #[test]
 fn a_changed_record_type_does_not_hang() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -211,7 +218,7 @@ fn a_changed_record_type_does_not_hang() {
     }
 }
 
-/// A file that was cut off is found as well: whether in the middle of a record or between two.
+/// A shortened file is found as well, whether it was cut in the middle of a record or between two.
 #[test]
 fn a_shortened_file_is_found() {
     let dir = tempfile::tempdir().expect("temporary directory");

@@ -1,6 +1,8 @@
-//! Processes that write are killed, or their writes fail, and every write that they acknowledged must be there afterwards.
+//! Writing processes are killed, or their writes fail. Every acknowledged write must be there
+//! afterwards.
 //!
-//! The writer is this test program itself, started again with [`DIR`] set: its one case then writes until it is stopped.
+//! The writer is this test program itself, started again with [`DIR`] set. Its one case then writes
+//! until it is stopped.
 
 use palisade_storage::*;
 use routing::ShardId;
@@ -17,7 +19,8 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("a number"))
 }
 
-/// What the child writes as its `number`th: one entry per shard, one record, and the tail of the log cut now and then.
+/// The child's nth write: one entry per shard, one record, and now and then a truncation of the
+/// log.
 fn writes(number: u64) -> Vec<ShardWrite> {
     let write = |shard| ShardWrite {
         shard: ShardId(shard),
@@ -30,7 +33,8 @@ fn writes(number: u64) -> Vec<ShardWrite> {
     (0..SHARDS).map(write).collect()
 }
 
-/// Up to 100 KiB: larger than what RocksDB hands to the file at once, so that a kill can fall between the parts.
+/// Up to 100 KiB. That is more than RocksDB hands to the file at once, so that a kill can fall
+/// between the parts.
 fn payload(shard: u32, number: u64) -> Vec<u8> {
     let size_bytes = if number.is_multiple_of(7) { 100_000 } else { (number % 900) as usize + 12 };
     let mut bytes = vec![number as u8; size_bytes];
@@ -39,7 +43,8 @@ fn payload(shard: u32, number: u64) -> Vec<u8> {
     bytes
 }
 
-/// The last number that each shard has, after checking that everything up to it is there and as it was written.
+/// The number of the last write that each shard has. Everything up to it must be there as it was
+/// written.
 fn check(engine: &RocksEngine) -> u64 {
     let last = (0..SHARDS).map(|shard| {
         let found = engine.recover(ShardId(shard)).expect("recover");
@@ -97,7 +102,7 @@ fn no_acknowledged_write_is_lost_by_kill_9() {
     for round in 0..12u64 {
         let mut child = spawn(dir.path(), Command::new(this_program()));
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        // Killed after another number of writes each time, the first time during the first ones.
+        // Each round kills after another number of writes, the first round during the first ones.
         let kill_after = 1 + round * round * 5;
         let mut heard = 0;
         for line in lines {
@@ -106,7 +111,7 @@ fn no_acknowledged_write_is_lost_by_kill_9() {
             acknowledged = number.parse().expect("a number");
             heard += 1;
             if heard == kill_after {
-                // What else comes down the pipe was acknowledged too, so reading goes on.
+                // Later lines in the pipe were acknowledged too, so reading continues.
                 child.kill().expect("kill");
             }
         }
@@ -128,7 +133,7 @@ fn no_acknowledged_write_is_lost_by_kill_9() {
 fn after_a_failed_write_all_are_refused_and_none_acknowledged_is_lost() {
     let dir = tempfile::tempdir().expect("temporary directory");
     drop(RocksEngine::open(dir.path()).expect("a file for the journal is made before the limit"));
-    // The journal may not go further than this; the size is in blocks of 512 bytes or of 1 KiB.
+    // The journal may not grow beyond this. The limit is in blocks of 512 bytes or of 1 KiB.
     let mut command = Command::new("sh");
     command.args(["-c", r#"trap "" XFSZ; ulimit -f 2000; exec "$0" "$@""#]).arg(this_program());
     let mut child = spawn(dir.path(), command);

@@ -1,4 +1,5 @@
-//! Writes of one shard that the log writer merges into one call: they must come to the same as one call each.
+//! The log writer merges writes of one shard into one call. The result must equal that of one call
+//! each.
 
 use palisade_storage::{Engine, MemoryEngine, RocksEngine, ShardWrite};
 use proptest::prelude::*;
@@ -6,15 +7,15 @@ use routing::ShardId;
 
 const SHARD: ShardId = ShardId(1);
 
-/// What a replica does next to its log, whatever stands there.
+/// A replica's next write to its log, in any state of the log.
 #[derive(Clone, Debug)]
 enum Step {
     Append(u64),
-    /// A new leader's entries in place of the last so many.
+    /// Replaces this many of the last entries by this many of a new leader.
     Replace(u64, u64),
-    /// Part of what is there.
+    /// Truncates a part of the log.
     Truncate(u64),
-    /// A snapshot so far ahead, and entries after it.
+    /// A snapshot this far ahead, and this many entries after it.
     Reset(u64, u64),
     Table(u8, Option<u8>),
 }

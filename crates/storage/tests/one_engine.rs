@@ -1,4 +1,4 @@
-//! What only one of the engines can be asked.
+//! Tests that only one of the engines can run.
 
 use palisade_storage::*;
 use routing::ShardId;
@@ -18,9 +18,9 @@ fn recover(store: &MemoryEngine, shard: ShardId) -> Recovered {
     store.recover(shard).expect("recover")
 }
 
-/// Only in memory can a crash be had for the asking.
+/// Only the engine in memory can crash on demand.
 #[test]
-fn a_crash_in_memory_loses_what_follows_the_log_and_never_the_log() {
+fn a_crash_in_memory_loses_unflushed_state_and_never_the_log() {
     let store = MemoryEngine::new();
     let log = entries(1..=9, "a");
     write(&store, ShardWrite { shard: A, entries: log.clone(), hard_state: Some(vec![1]), ..Default::default() });
@@ -30,7 +30,7 @@ fn a_crash_in_memory_loses_what_follows_the_log_and_never_the_log() {
     assert_eq!(recover(&store, A).entries, entries(8..=9, "a"));
     store.crash();
     assert_eq!(recover(&store, A), Recovered { entries: log, hard_state: Some(vec![1]), ..Default::default() });
-    // With a reset, all that was before it is there, too.
+    // A reset makes all earlier writes durable as well.
     write(&store, checkpoint);
     write(&store, ShardWrite { shard: B, reset: true, applied: Some(vec![9]), ..Default::default() });
     store.crash();
@@ -51,16 +51,16 @@ fn a_failed_write_in_memory_closes_the_engine_until_it_is_opened_anew() {
     store.write(&one).expect("a new run");
 }
 
-/// Flushes and merges must not take the processor from those whom somebody waits for.
+/// Flushes and merges must not take the processor from threads that answer requests.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_threads_of_rocksdb_give_way_and_no_other() {
+fn only_the_threads_of_rocksdb_lower_their_priority() {
     let dir = tempfile::tempdir().unwrap();
     let _engine = RocksEngine::open(dir.path()).unwrap();
     let nice_of = |stat: &str| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse::<i32>().unwrap();
     let own = nice_of(&std::fs::read_to_string("/proc/thread-self/stat").unwrap());
     let process = nice_of(&std::fs::read_to_string("/proc/self/stat").unwrap());
-    assert_eq!(own, process, "what opens a database does not give way");
+    assert_eq!(own, process, "the thread that opens a database keeps its priority");
     let mut background = 0;
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
         // Threads of other tests come and go.

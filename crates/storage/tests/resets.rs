@@ -1,6 +1,8 @@
-//! Resets: a snapshot takes the place of a shard, while others write, and whenever the process dies.
+//! Resets: a snapshot replaces a shard while other shards are written, and the process dies at any
+//! moment.
 //!
-//! The writer is this test program itself, started again with [`DIR`] set: its one case then writes until it is killed.
+//! The writer is this test program itself, started again with [`DIR`] set. Its one case then writes
+//! until it is killed.
 
 use palisade_storage::*;
 use routing::ShardId;
@@ -11,11 +13,11 @@ use std::sync::Arc;
 
 /// Tells the child where to write.
 const DIR: &str = "PALISADE_TEST_RESET_IN";
-/// Is reset again and again: by generations.
+/// This shard is reset again and again, generation by generation.
 const RESET: ShardId = ShardId(0);
-/// Writes all the time.
+/// This shard is written all the time.
 const BUSY: ShardId = ShardId(1);
-/// So small that segments change many times while a snapshot is flushed, and are retired.
+/// So small that segments change many times, and are retired, while a snapshot is flushed.
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Log entries that follow each snapshot.
 const FOLLOWING: u64 = 3;
@@ -24,7 +26,7 @@ fn open(dir: &Path) -> RocksEngine {
     RocksEngine::open_with_segments(dir, SEGMENT_BYTES).expect("opens")
 }
 
-/// What says of which generation it is, in all of its parts.
+/// The bytes that tell the generation, in all parts of a write.
 fn generation(number: u64) -> Vec<u8> {
     number.to_le_bytes().to_vec()
 }
@@ -45,7 +47,7 @@ fn snapshot(number: u64) -> ShardWrite {
     }
 }
 
-/// The log goes on after the snapshot of this generation: the first entry is the one after it.
+/// The log after the snapshot of this generation. Its first entry follows the snapshot.
 fn following(number: u64, nth: u64) -> ShardWrite {
     ShardWrite {
         shard: RESET,
@@ -118,7 +120,7 @@ fn spawn(dir: &Path) -> Child {
 }
 
 #[test]
-fn a_reset_is_there_in_one_piece_or_not_at_all_whenever_the_process_dies() {
+fn a_reset_is_atomic_whenever_the_process_dies() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (mut reset, mut last) = (0, 0);
     for round in 0..20u64 {
@@ -131,7 +133,7 @@ fn a_reset_is_there_in_one_piece_or_not_at_all_whenever_the_process_dies() {
             last = told("busy ").unwrap_or(last);
             heard += u64::from(told("busy ").is_some());
             if heard == 5 + round * 7 {
-                child.kill().expect("kill"); // what else comes down the pipe was acknowledged, too
+                child.kill().expect("kill"); // later lines in the pipe were acknowledged, too
             }
         }
         child.wait().expect("wait");
@@ -144,7 +146,7 @@ fn a_reset_is_there_in_one_piece_or_not_at_all_whenever_the_process_dies() {
     assert!(reset > 0, "no reset was acknowledged in all rounds");
 }
 
-/// Without a crash between them: resets, other writes and both at once, in one call.
+/// Resets, other writes, and both in one call, without a crash in between.
 #[test]
 fn resets_and_other_writes_of_one_call_happen_in_their_order() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -156,9 +158,9 @@ fn resets_and_other_writes_of_one_call_happen_in_their_order() {
     assert_eq!(check(&open(dir.path())), (3, 3));
 }
 
-/// Others took the time for which a large snapshot held up their writes for a disk that hangs.
+/// Regression: while a large snapshot blocked other writes, the disk was thought to hang.
 #[test]
-fn a_reset_says_while_it_is_put_into_memory() {
+fn a_reset_reports_that_it_is_loading() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let engine = open(dir.path());
     assert!(!engine.is_loading());

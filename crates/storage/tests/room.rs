@@ -1,4 +1,4 @@
-//! A disk without room: a small file system of its own, which only root can make.
+//! A full disk: a small file system of its own, which only root can mount.
 
 use palisade_storage::*;
 use std::fs::File;
@@ -13,7 +13,7 @@ const OPTIONS: RocksOptions = RocksOptions { segment_bytes: 1 << 20, reserve_byt
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// `None`: it cannot be had here.
+    /// Mounts it. `None` if this process may not.
     fn new() -> Option<SmallDisk> {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mounted =
@@ -25,7 +25,7 @@ impl SmallDisk {
         None
     }
 
-    /// Others take all the room there is.
+    /// Other programs take all the room.
     fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.0.path().join("others")).expect("a file");
         for piece_bytes in [1 << 20, 4 << 10, 1] {
@@ -62,7 +62,7 @@ fn write(engine: &RocksEngine, index: u64) {
 }
 
 #[test]
-fn a_node_starts_again_on_a_disk_that_others_have_filled() {
+fn a_node_starts_again_on_a_full_disk() {
     let Some(disk) = SmallDisk::new() else { return };
     let dir = disk.data();
     let engine = open(&dir).expect("a new store");
@@ -101,7 +101,7 @@ fn a_reserve_that_does_not_fit_is_not_kept_and_none_is_kept_unasked() {
 }
 
 #[test]
-fn syncs_are_measured_and_nothing_is_left_of_it() {
+fn syncs_are_measured_and_leave_no_file() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let engine = RocksEngine::open(dir.path()).expect("a new store");
     let said = std::cell::Cell::new(0);
