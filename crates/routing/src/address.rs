@@ -1,8 +1,9 @@
-//! Addresses as people write them: `host:port`, and all other ways with words on what to write instead.
+//! Addresses as people write them: `host:port`. Any other form is refused, with the form to write
+//! instead.
 //!
-//! One parser serves the cluster file, `--listen` and the endpoints of clients, so that an address which one of them takes is
-//! none that another refuses. It promises that no part of a text is ignored: a scheme that asks for encryption, a user, a path
-//! or a query is refused. It resolves no names.
+//! One parser serves the cluster file, `--listen` and the endpoints of clients, so that all of them
+//! accept the same addresses. It ignores no part of a text: a scheme that asks for encryption, a
+//! user, a path or a query is refused. It resolves no names.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,59 +31,70 @@ pub struct Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
     Ip(IpAddr),
-    /// As it was written.
+    /// The name as it was written.
     Name(String),
 }
 
-/// What is wrong with a text that should be an address, and what to write. The text itself is not in it: it may hold a password.
+/// The reason why a text is no address, and what to write. It does not hold the text itself, which
+/// may have a password in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// There is nothing.
+    /// The text is empty.
     #[error("it is empty: write host:port, as in 127.0.0.1:7400")]
     Empty,
-    /// Spaces or semicolons, as between items of a list.
-    #[error("it is more than one: write host:port, and commas between several")]
+    /// The text has spaces or semicolons, as between the items of a list.
+    #[error("it looks like more than one address: write host:port, and separate several by commas")]
     Several,
-    /// A scheme where none is taken.
+    /// The text has a scheme where none is accepted.
     #[error("it has a scheme: write host:port alone, as in 127.0.0.1:7400")]
     Scheme,
-    /// A scheme that asks for TLS.
-    #[error("it asks for encryption, which there is not yet: write host:port, or http://host:port, for plain text")]
+    /// The scheme asks for TLS.
+    #[error(
+        "its scheme asks for encryption, which is not supported: write host:port, or http://host:port, for plain text"
+    )]
     Encryption,
-    /// Another scheme than http.
-    #[error("its scheme is not known: write host:port, or http://host:port")]
+    /// The scheme is neither `http` nor one that asks for TLS.
+    #[error("its scheme is unknown: write host:port, or http://host:port")]
     UnknownScheme,
-    /// `user@` or `user:password@`.
+    /// The text has `user@` or `user:password@`.
     #[error("it names a user, but there is no login: write host:port alone")]
     User,
-    /// Anything behind the port.
-    #[error("something follows the port, and would not be used: write host:port alone, without path or query")]
+    /// There is more text after the port.
+    #[error("there is text after the port, which would be ignored: write host:port alone, without path or query")]
     Trailing,
-    /// No `:port`.
+    /// There is no `:port`.
     #[error("it has no port: write host:port, as in 127.0.0.1:7400")]
     NoPort,
-    /// Not 1 to 65535.
-    #[error("its port is no number from 1 to 65535: write host:port, as in 127.0.0.1:7400")]
+    /// The port is not 1 to 65535.
+    #[error("its port is not a number from 1 to 65535: write host:port, as in 127.0.0.1:7400")]
     Port,
-    /// Colons in the host.
+    /// The host has colons, but no brackets.
     #[error("write an IPv6 address in [ ], and its port behind them, as in [::1]:7400")]
     BareIpv6,
-    /// `[` without `]`, or something else between them.
+    /// The text has `[` without `]`, or no IPv6 address between them.
     #[error("write an IPv6 address without a zone in [ ], as in [::1]:7400")]
     Ipv6,
-    /// Four numbers that are no IPv4 address.
-    #[error("its host is no IPv4 address: write four numbers from 0 to 255, without leading zeros")]
+    /// The host is four numbers that form no IPv4 address.
+    #[error("its host is not an IPv4 address: write four numbers from 0 to 255, without leading zeros")]
     Ipv4,
-    /// Characters that no host name has.
-    #[error("its host is no host: write a name of letters, digits, `.` and `-`, or an IP address, before the port")]
+    /// The host has characters that no host name has.
+    #[error("its host is not a valid name: write letters, digits, `.` and `-`, or an IP address, before the port")]
     HostName,
 }
 
 impl Address {
-    /// An endpoint of a client: an address, or the same as a URL of scheme `http` without anything behind the port but `/`.
+    /// Parses an endpoint of a client: an address, or a URL of scheme `http` with nothing after the
+    /// port but `/`.
+    ///
+    /// ```
+    /// use palisade_routing::{Address, AddressError};
+    ///
+    /// assert_eq!(Address::of_endpoint("http://gw.example:7400/").unwrap().host(), "gw.example");
+    /// assert_eq!(Address::of_endpoint("https://gw.example:7400"), Err(AddressError::Encryption));
+    /// ```
     ///
     /// # Errors
-    /// What to write instead. Nothing is ignored but spaces around it.
+    /// The form to write instead. Only spaces around the text are ignored.
     pub fn of_endpoint(text: &str) -> Result<Address, AddressError> {
         let text = text.trim();
         let Some((scheme, rest)) = text.split_once("://") else { return text.parse() };
@@ -101,12 +113,13 @@ impl Address {
         }
     }
 
-    /// The port.
+    /// The port, 1 to 65535.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it means every address of a machine, so that nobody can dial it: `0.0.0.0`, `[::]`.
+    /// Whether it stands for every address of a machine, so that no client can dial it: `0.0.0.0`,
+    /// `[::]`.
     pub fn is_unspecified(&self) -> bool {
         matches!(self.one_spelling(), Host::Ip(ip) if ip.is_unspecified())
     }
@@ -119,8 +132,10 @@ impl Address {
         }
     }
 
-    /// Whether both name one socket, in whatever spelling. `localhost` is 127.0.0.1 and ::1. Of two names only the spelling is
-    /// known, not what they resolve to.
+    /// Whether both name one socket, in any spelling.
+    ///
+    /// `localhost` is the same as 127.0.0.1 and as ::1. Two names are compared by their spelling,
+    /// because names are not resolved.
     pub fn is_same_as(&self, other: &Address) -> bool {
         if self.port != other.port {
             return false;
@@ -173,7 +188,7 @@ impl FromStr for Address {
                 (host_of(host)?, port)
             }
         };
-        // u16's own parser takes a sign.
+        // The parser of `u16` would accept a sign.
         if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(if port.is_empty() { AddressError::NoPort } else { AddressError::Port });
         }
@@ -219,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_an_endpoint_is_taken_whole_or_refused() {
+    fn every_form_of_an_endpoint_is_accepted_whole_or_refused() {
         for (text, address) in [
             ("127.0.0.1:7400", "127.0.0.1:7400"),
             (" localhost:1\n", "localhost:1"),
@@ -287,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn one_socket_in_other_spellings() {
+    fn spellings_of_one_socket_are_the_same() {
         let address = |text: &str| text.parse::<Address>().expect(text);
         let same = |one: &str, other: &str| address(one).is_same_as(&address(other));
         for (one, other) in [

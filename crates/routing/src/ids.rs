@@ -1,4 +1,4 @@
-//! Identifiers that every other crate shares.
+//! Identifiers that all other crates share.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -18,28 +18,38 @@ macro_rules! id {
 }
 
 id!(
-    /// A node, as numbered in the cluster file. From 1 to 2^32 - 1.
+    /// A node, as numbered in the cluster file: 1 to 2^32 - 1.
     NodeId(u64)
 );
 id!(
-    /// A shard. From 0.
+    /// A shard, numbered from 0.
     ShardId(u32)
 );
 id!(
-    /// A version of the shard map. Only ever rises.
+    /// A version of the shard map. It only ever rises.
     MapVersion(u64)
 );
 
-/// One of [`SLOTS`] fixed hash slots.
+/// One of the [`SLOTS`] fixed hash slots.
+///
+/// ```
+/// use palisade_routing::Slot;
+///
+/// assert_eq!(Slot::of("{user1000}.following"), Slot::of("{user1000}.followers"));
+/// assert_eq!(Slot::of("a").index(), 15_939);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub(crate) u16);
 
-/// How many slots there are. Fixed for ever: names are spread by it.
+/// Number of slots. It never changes, because it decides the slot of every name.
 pub const SLOTS: u16 = 16_384;
 
 impl Slot {
-    /// CRC-32 (IEEE) of the name, or of what stands between its first `{` and the next `}` if that is not empty (as in
-    /// Redis Cluster, so that related names can share a shard), modulo [`SLOTS`].
+    /// The slot of a name: CRC-32 (IEEE) of its key, modulo [`SLOTS`].
+    ///
+    /// The key is the text between the first `{` and the next `}`, unless that is empty. Otherwise
+    /// it is the whole name. Redis Cluster has the same rule, so that related names can share a
+    /// shard.
     pub fn of(name: &str) -> Slot {
         let key = match name.split_once('{').and_then(|(_, rest)| rest.split_once('}')) {
             Some((tag, _)) if !tag.is_empty() => tag,
@@ -48,12 +58,12 @@ impl Slot {
         Slot((crc32fast::hash(key.as_bytes()) % u32::from(SLOTS)) as u16)
     }
 
-    /// 0..[`SLOTS`].
+    /// The number of the slot, below [`SLOTS`].
     pub fn index(self) -> u16 {
         self.0
     }
 
-    /// `None` at [`SLOTS`] and above.
+    /// The slot with this number; `None` at [`SLOTS`] and above.
     pub fn new(index: u16) -> Option<Slot> {
         (index < SLOTS).then_some(Slot(index))
     }

@@ -1,26 +1,26 @@
-//! The versioned map: slot -> shard -> replicas.
+//! The versioned map from slot to shard to replicas.
 //!
-//! It promises an owner for every slot, and knows nothing of where the map came from.
+//! It has an owner for every slot. This module knows nothing of the origin of a map.
 
 use crate::ids::*;
 use std::collections::BTreeMap;
 
-/// How many shards a cluster may have.
+/// Most shards that a cluster may have.
 pub const SHARDS_MAX: u32 = 4_096;
 
-/// Where a shard lives.
+/// The nodes of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replicas {
-    /// In the order of the cluster file; no duplicates.
+    /// Nodes with a replica, in the order of the cluster file, without duplicates.
     pub nodes: Vec<NodeId>,
-    /// One of `nodes`: who should lead, all else equal.
+    /// The one of `nodes` that should lead, if all else is equal.
     pub preferred_leader: NodeId,
 }
 
-/// Slot -> shard -> replicas, with a version.
+/// A version of the map from slot to shard to replicas. The crate's page has an example.
 ///
-/// * Every slot is owned by exactly one shard, and that shard is in the map.
-/// * A router that holds version v accepts only maps of a version above v.
+/// - Every slot is owned by exactly one shard, and that shard is in the map.
+/// - A router that holds version v accepts only maps of a version above v.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMap {
     version: MapVersion,
@@ -28,19 +28,22 @@ pub struct ShardMap {
     shards: BTreeMap<ShardId, Replicas>,
 }
 
-/// Where a name goes, by one version of the map.
+/// The way of a name, by one version of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Of the name.
+    /// The slot of the name.
     pub slot: Slot,
-    /// Owner of the slot.
+    /// The shard that owns the slot.
     pub shard: ShardId,
-    /// Of the map that says so.
+    /// The version of the map.
     pub version: MapVersion,
 }
 
 impl ShardMap {
-    /// Slots spread evenly, in contiguous ranges, over `shards`. Panics if `shards` is empty: configs are validated first.
+    /// A map that spreads the slots evenly over `shards`, in contiguous ranges.
+    ///
+    /// # Panics
+    /// If `shards` is empty or has more than [`SHARDS_MAX`]. A validated configuration has neither.
     pub fn even(version: MapVersion, shards: BTreeMap<ShardId, Replicas>) -> ShardMap {
         assert!(!shards.is_empty(), "a map needs at least one shard");
         assert!(shards.len() <= SHARDS_MAX as usize, "{} shards are more than {SHARDS_MAX}", shards.len());
@@ -49,12 +52,12 @@ impl ShardMap {
         ShardMap { version, owners, shards }
     }
 
-    /// The version.
+    /// The version of this map.
     pub fn version(&self) -> MapVersion {
         self.version
     }
 
-    /// Where `name` goes.
+    /// The slot and shard of `name`.
     pub fn route(&self, name: &str) -> Route {
         let slot = Slot::of(name);
         Route { slot, shard: self.owner(slot), version: self.version }
@@ -65,12 +68,12 @@ impl ShardMap {
         self.owners[usize::from(slot.index())]
     }
 
-    /// Where a shard lives; `None` if there is no such shard.
+    /// The nodes of a shard; `None` if there is no such shard.
     pub fn replicas(&self, shard: ShardId) -> Option<&Replicas> {
         self.shards.get(&shard)
     }
 
-    /// All shards, by id.
+    /// All shards with their replicas, by id.
     pub fn shards(&self) -> impl Iterator<Item = (ShardId, &Replicas)> {
         self.shards.iter().map(|(id, replicas)| (*id, replicas))
     }

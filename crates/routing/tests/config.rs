@@ -1,4 +1,4 @@
-//! The cluster file: what is refused, with which words, what only warns, and what the fingerprint covers.
+//! The cluster file: refusals and their words, warnings, and the coverage of the fingerprint.
 
 use palisade_routing::*;
 use proptest::prelude::*;
@@ -71,7 +71,7 @@ fn broken_files_are_refused() {
 }
 
 #[test]
-fn what_editors_and_templates_make_of_a_file_is_read_or_named_by_its_line() {
+fn quirks_of_editors_and_templates_are_read_or_named_by_their_line() {
     let base = three();
     for read in [
         THREE.replace('\n', "\r\n"),
@@ -159,7 +159,8 @@ fn shared_addresses() {
     let all = THREE.replace("7412", "7411").replace("7413", "7411");
     refused(&all, &["node 1 (`address`) and node 2 (`address`) and node 3 (`address`) share", give]);
     assert_eq!(parse(&all).expect_err("shared").matches("share the address").count(), 1, "told once");
-    // "All addresses of this host" includes the one beside it, but not another host's.
+    // "All addresses of this host" includes another address of the same host, but not one of
+    // another host.
     refused(&with("127.0.0.1:8411", "0.0.0.0:7411", ""), &["node 1 (`address`) and node 1 (`metrics`)", give]);
     assert!(parse(&with("127.0.0.1:8411", "0.0.0.0:7412", "")).is_ok());
 }
@@ -238,13 +239,13 @@ fn a_zone_with_a_majority_warns_only_if_there_are_more() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     let error = ClusterConfig::load(std::path::Path::new("no/such/cluster.yaml")).expect_err("not there");
     assert!(error.to_string().contains("no/such/cluster.yaml"), "{error}");
 }
 
 #[test]
-fn generated_clusters_that_cannot_be_are_refused() {
+fn impossible_generated_clusters_are_refused() {
     let loopback = Addresses::Loopback { base_port: 7400 };
     let generate = |layout, addresses: &Addresses| ClusterConfig::generate("c", 4, 5, layout, 0, 1, addresses);
     assert!(generate(NodeLayout::Shared(4), &loopback).is_err(), "too few nodes");
@@ -255,8 +256,8 @@ fn generated_clusters_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn the_fingerprint_of_a_file_stays() {
-    // Data directories hold it: another value here locks every existing cluster out.
+fn the_fingerprint_of_a_file_never_changes() {
+    // Data directories hold it. Another value here would make every existing directory unusable.
     assert_eq!(three().fingerprint().to_string(), "63b2c5a12510d45404efefd53a8c1a63");
 }
 
@@ -275,7 +276,7 @@ fn the_fingerprint_changes_with_what_is_frozen_and_with_nothing_else() {
         &|c| c.replicas = 1,
         &|c| c.nodes[2].id = NodeId(4),
         &|c| {
-            // Other leaders than those that come out by themselves.
+            // Leaders other than the computed ones.
             let nodes = vec![NodeId(3), NodeId(1), NodeId(2)];
             c.placement = (0..2).map(|s| PlacementConfig { shard: ShardId(s), nodes: nodes.clone() }).collect();
         },
@@ -290,7 +291,7 @@ fn the_fingerprint_changes_with_what_is_frozen_and_with_nothing_else() {
         &|c| c.settings.history_days = 7,
         &|c| c.nodes.reverse(),
         &|c| {
-            // The same as comes out by itself.
+            // The same placement as the computed one.
             let map = c.shard_map();
             let placed = |(shard, replicas): (ShardId, &Replicas)| {
                 let mut nodes = replicas.nodes.clone();

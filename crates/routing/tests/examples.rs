@@ -1,4 +1,4 @@
-//! The commented examples in `config/` parse, and are what the generator makes.
+//! The commented examples in `config/` parse, and equal the generator's output.
 
 use palisade_routing::*;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn every_example_parses() {
 }
 
 #[test]
-fn the_examples_are_what_the_generator_makes() {
+fn the_examples_equal_the_generators_output() {
     let loopback = Addresses::Loopback { base_port: 7400 };
     let hosts = Addresses::Hosts { domain: "palisade.example".into(), port: 7400 };
     use NodeLayout::{Dedicated, Shared};
@@ -38,7 +38,7 @@ fn the_examples_are_what_the_generator_makes() {
     for (name, generated) in cases {
         let (config, warnings) = example(name);
         assert_eq!(config, generated.expect(name), "{name}");
-        // Only the one on many hosts listens beyond its machine.
+        // Only the example for many hosts listens beyond its machine.
         assert_eq!(warnings.len(), usize::from(name == "hyperscale-40.yaml"), "{name}: {warnings:?}");
     }
 }

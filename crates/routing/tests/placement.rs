@@ -4,7 +4,7 @@ use palisade_routing::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// `zone_sizes` nodes in each zone, ids mixed over the zones.
+/// A cluster with `zone_sizes` nodes in its zones. Ids are mixed over the zones.
 fn cluster(shards: u32, replicas: u32, zone_sizes: &[u32]) -> ClusterConfig {
     let nodes: u32 = zone_sizes.iter().sum();
     let mut config = ClusterConfig::generate(
@@ -46,7 +46,7 @@ fn leads_per_node(config: &ClusterConfig) -> Vec<usize> {
     config.nodes.iter().map(|node| leads(node.id)).collect()
 }
 
-/// For each shard, how many replicas are in each zone, zero included.
+/// For each shard, the number of replicas in each zone, zero included.
 fn zones_of_shards(config: &ClusterConfig) -> Vec<Vec<usize>> {
     let none: BTreeMap<_, usize> = config.nodes.iter().map(|node| (node.zone.clone(), 0)).collect();
     let map = config.shard_map();
@@ -61,7 +61,7 @@ fn zones_of_shards(config: &ClusterConfig) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn as_many_nodes_as_replicas_all_host_all() {
+fn with_as_many_nodes_as_replicas_every_node_hosts_every_shard() {
     let config = ClusterConfig::dev(7, 5, 7400).expect("valid");
     assert_eq!(replicas_per_node(&config), [7; 5]);
     assert!(spread_of(leads_per_node(&config)) <= 1);
@@ -78,7 +78,7 @@ fn dedicated_nodes_serve_one_shard_each_over_all_zones() {
 
 #[test]
 fn a_large_zone_is_not_left_over_for_the_last_shards() {
-    // Two and a half, one and a half, one of each shard's five replicas.
+    // Of each shard's five replicas, the zones' shares are 2.5, 1.5 and 1.
     for zones in zones_of_shards(&cluster(20, 5, &[50, 30, 20])) {
         assert!(zones.iter().all(|count| *count <= 3) && !zones.contains(&0), "{zones:?}");
     }
@@ -135,8 +135,8 @@ proptest! {
         }
     }
 
-    /// All nodes host as many shards as the others or one less, so leaders can be within one of each other too as soon as
-    /// each node hosts one.
+    /// All nodes host equally many shards or one less. So leaders can be within one of each other
+    /// too, once each node hosts a shard.
     #[test]
     fn leaders_are_balanced((shards, replicas, zones) in sizes()) {
         let config = cluster(shards, replicas, &zones);

@@ -1,4 +1,4 @@
-//! Names to slots: answers that may never change, since stored locks are where these put them.
+//! The slots of names. These answers may never change, because stored locks are found by them.
 
 use palisade_routing::*;
 use proptest::prelude::*;
@@ -10,28 +10,28 @@ fn slot(name: &str) -> u16 {
 
 #[test]
 fn known_answers() {
-    // The check value of CRC-32 (IEEE) is 0xCBF43926 for these digits.
+    // The check value of CRC-32 (IEEE) for these digits is 0xCBF43926.
     assert_eq!(slot("123456789"), (0xCBF4_3926_u32 % 16_384) as u16);
     assert_eq!(slot("123456789"), 0x3926);
-    // CRC-32 of nothing is 0, of "a" 0xE8B7BE43.
+    // CRC-32 of the empty text is 0, and of "a" 0xE8B7BE43.
     assert_eq!(slot(""), 0);
     assert_eq!(slot("a"), (0xE8B7_BE43_u32 % 16_384) as u16);
 }
 
 #[test]
-fn what_stands_in_the_first_braces_counts_alone() {
+fn the_text_in_the_first_braces_is_hashed_alone() {
     assert_eq!(slot("{user1000}.following"), slot("user1000"));
     assert_eq!(slot("{user1000}.following"), slot("{user1000}.followers"));
     assert_eq!(slot("prefix{123456789}suffix"), 0x3926);
-    // From the first opening brace to the next closing one.
+    // The key reaches from the first opening brace to the next closing one.
     assert_eq!(slot("foo{{bar}}zap"), slot("{bar"));
     assert_eq!(slot("foo{bar}{zap}"), slot("bar"));
     assert_eq!(slot("}{123456789}"), 0x3926);
 }
 
 #[test]
-fn without_a_pair_or_with_nothing_in_it_the_whole_name_counts() {
-    // The right sides hash the same bytes by their tag.
+fn without_braces_or_with_nothing_between_them_the_whole_name_is_hashed() {
+    // If the tag counted, both sides would hash the same bytes.
     assert_ne!(slot("foo{}{123456789}"), slot("123456789"));
     assert_ne!(slot("{123456789"), slot("123456789"));
     assert_ne!(slot("123456789}"), slot("123456789"));
@@ -40,7 +40,7 @@ fn without_a_pair_or_with_nothing_in_it_the_whole_name_counts() {
 }
 
 #[test]
-fn there_are_as_many_slots_as_there_are() {
+fn slot_numbers_are_bounded() {
     assert_eq!(Slot::new(SLOTS - 1).map(Slot::index), Some(SLOTS - 1));
     assert_eq!(Slot::new(SLOTS), None);
 }

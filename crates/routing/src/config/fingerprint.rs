@@ -1,21 +1,23 @@
-//! The hash that two processes must agree on to be of one cluster.
+//! The hash on which two processes must agree to be of one cluster.
 //!
-//! It is SHA-256, cut to 16 bytes: a peer with another fingerprint is refused, so two different configurations must not
-//! meet by chance, and a CRC or a hash-table hash does not promise that over time or versions.
+//! It is SHA-256, cut to 16 bytes. A peer with another fingerprint is refused, so two
+//! configurations must not have the same one by chance. A CRC does not promise that, and a
+//! hash-table hash may change between versions.
 
 use super::{ClusterConfig, Fingerprint};
 use crate::ids::{NodeId, SLOTS};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// Part of the hash. Another when what is hashed, or how, changes.
+/// Part of the hashed bytes. It changes when the set of hashed values, or their form, changes.
 const FORMAT: &[u8] = b"palisade cluster 1";
 
 impl ClusterConfig {
-    /// See [`Fingerprint`].
+    /// The hash of the frozen part: see [`Fingerprint`].
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = Sha256::new();
-        // Every text and list is preceded by its length, so that no two configurations run together to the same bytes.
+        // Every text and list is preceded by its length, so that no two configurations give the
+        // same bytes.
         let mut number = |value: u64| hash.update(value.to_le_bytes());
         number(u64::from(SLOTS));
         number(u64::from(self.shards));

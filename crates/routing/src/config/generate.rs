@@ -1,4 +1,4 @@
-//! Cluster files by rule: for `palisade dev`, for a planner that emits them, and for the examples in `config/`.
+//! Cluster files by rule: for `palisade dev`, for the planner, and for the examples in `config/`.
 
 use super::{ClusterConfig, ConfigError, GatewayConfig, NodeConfig, Settings};
 use crate::ids::NodeId;
@@ -6,41 +6,61 @@ use crate::ids::NodeId;
 /// How shards share nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeLayout {
-    /// Every shard has nodes of its own: shards × replicas of them.
+    /// Every shard has nodes of its own, so there are shards × replicas nodes.
     Dedicated,
-    /// All shards live on this many nodes.
+    /// All shards share this many nodes.
     Shared(u32),
 }
 
-/// Where the processes listen.
+/// The addresses of the processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addresses {
-    /// All on 127.0.0.1: gateways from `base_port` on, nodes from `base_port` + 11 on, and each one's metrics 1,000 higher.
+    /// All on 127.0.0.1. Gateways take the ports from `base_port` on, nodes those from `base_port`
+    /// + 11 on. The metrics of each are 1,000 higher.
     Loopback {
-        /// Of the first gateway.
+        /// Port of the first gateway.
         base_port: u16,
     },
-    /// Each on a host of its own in this domain, `node-007.zone-b.DOMAIN`, all on `port`, and their metrics 1,000 higher.
+    /// Each process on a host of its own in this domain, for example `node-007.zone-b.DOMAIN`. All
+    /// use `port`, and their metrics are 1,000 higher.
     Hosts {
-        /// Without a dot at its beginning.
+        /// The domain, without a leading dot.
         domain: String,
-        /// Of nodes and gateways.
+        /// Port of all nodes and gateways.
         port: u16,
     },
 }
 
-/// On one host, gateways have the ports below this one and nodes those above.
+/// On one host, gateways have the ports up to this offset and nodes those above.
 const NODE_PORTS_AFTER: u32 = 10;
 const METRICS_PORTS_AFTER: u32 = 1_000;
 
 impl ClusterConfig {
-    /// A cluster in one process on loopback, with one gateway on `base_port` and as few nodes as there are replicas.
+    /// A cluster in one process on loopback, with one gateway on `base_port` and as few nodes as
+    /// there are replicas.
+    ///
+    /// # Errors
+    /// If the values are out of range or the ports do not suffice.
     pub fn dev(shards: u32, replicas: u32, base_port: u16) -> Result<ClusterConfig, ConfigError> {
         let addresses = Addresses::Loopback { base_port };
         ClusterConfig::generate("dev", shards, replicas, NodeLayout::Shared(replicas), 0, 1, &addresses)
     }
 
-    /// A validated cluster of numbered nodes, dealt to `zones` zones in turn (0: no zones), and `gateways` gateways.
+    /// A validated cluster of numbered nodes and `gateways` gateways. The nodes are dealt to
+    /// `zones` zones in turn; 0 means no zones.
+    ///
+    /// ```
+    /// use palisade_routing::{Addresses, ClusterConfig, NodeLayout};
+    ///
+    /// let hosts = Addresses::Hosts { domain: "locks.example".into(), port: 7400 };
+    /// let config =
+    ///     ClusterConfig::generate("orders", 32, 3, NodeLayout::Shared(6), 3, 2, &hosts).unwrap();
+    /// assert_eq!(config.nodes[1].address, "node-002.zone-b.locks.example:7400");
+    /// assert_eq!(config.gateways[0].metrics.as_deref(), Some("gateway-001.locks.example:8400"));
+    /// ```
+    ///
+    /// # Errors
+    /// If the values are out of range or the ports do not suffice.
     pub fn generate(
         name: &str,
         shards: u32,
@@ -94,7 +114,7 @@ impl ClusterConfig {
     }
 }
 
-/// `zone-a` … `zone-z`, then by number.
+/// `zone-a` to `zone-z`, then numbers.
 fn zone_name(zone: u32) -> String {
     match u8::try_from(zone) {
         Ok(letter) if letter < 26 => format!("zone-{}", char::from(b'a' + letter)),
@@ -107,12 +127,12 @@ fn loopback(base_port: u16, offset: u32) -> Result<(String, String), ConfigError
     host("127.0.0.1", port)
 }
 
-/// Address and metrics address.
+/// The address of a process and of its metrics.
 fn host(host: &str, port: u16) -> Result<(String, String), ConfigError> {
     let metrics = u16::try_from(u32::from(port) + METRICS_PORTS_AFTER).map_err(|_| no_room(port))?;
     Ok((format!("{host}:{port}"), format!("{host}:{metrics}")))
 }
 
 fn no_room(port: u16) -> ConfigError {
-    ConfigError(format!("the ports after {port} do not suffice: choose a lower one"))
+    ConfigError(format!("the ports after {port} are too few for the cluster: choose a lower port"))
 }

@@ -1,7 +1,8 @@
-//! `cluster.yaml`: what a cluster is made of, checked before anything starts.
+//! The cluster file, `cluster.yaml`: the members and settings of a cluster, checked before anything
+//! starts.
 //!
-//! It promises that a configuration which passed [`ClusterConfig::validate`] can be placed and run, and that an error says
-//! what to change in the file. It reads the file when asked to ([`ClusterConfig::load`]) and touches nothing else outside.
+//! A configuration that passed [`ClusterConfig::validate`] can be placed and run. An error says
+//! what to change in the file. Only [`ClusterConfig::load`] reads a file.
 
 mod fingerprint;
 mod generate;
@@ -14,98 +15,126 @@ pub use generate::{Addresses, NodeLayout};
 use crate::ids::*;
 use serde::{Deserialize, Serialize};
 
-/// The cluster file. Unknown keys are refused.
+/// The content of a cluster file. Unknown keys are refused.
+///
+/// *Frozen* keys are part of the [`Fingerprint`]: changing one makes another cluster.
+///
+/// ```
+/// use palisade_routing::ClusterConfig;
+///
+/// let yaml = "
+/// cluster: example
+/// shards: 4
+/// replicas: 1
+/// nodes:
+///   - { id: 1, address: '127.0.0.1:7411' }
+/// ";
+/// let (config, warnings) = ClusterConfig::parse(yaml).unwrap();
+/// assert_eq!(config.settings.tick_ms, 50);
+/// assert!(warnings.is_empty());
+///
+/// let error = ClusterConfig::parse(&yaml.replace("shards", "shard")).unwrap_err();
+/// assert!(error.to_string().ends_with("did you mean `shards`?"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
-    /// Name of the cluster: frozen.
+    /// Name of the cluster. Frozen.
     pub cluster: String,
-    /// All nodes.
+    /// All nodes of the cluster. Their ids are frozen.
     pub nodes: Vec<NodeConfig>,
-    /// Gateways, for `cluster start` and for people; clients are told their endpoints.
+    /// Gateways, for `cluster start` and for people. Clients are given the endpoints separately.
     #[serde(default, deserialize_with = "parse::empty_is_default")]
     pub gateways: Vec<GatewayConfig>,
-    /// How many shards: frozen.
+    /// Number of shards. Frozen.
     pub shards: u32,
-    /// Replicas of each shard: frozen.
+    /// Number of replicas of each shard. Frozen.
     pub replicas: u32,
-    /// Explicit placement; without it shards are spread over zones and leaders balanced.
+    /// Explicit placement. Without it, shards are spread over zones and leaders are balanced. The
+    /// resulting placement is frozen.
     #[serde(default, deserialize_with = "parse::empty_is_default", skip_serializing_if = "Vec::is_empty")]
     pub placement: Vec<PlacementConfig>,
-    /// Timing and limits of each process; may differ between nodes.
+    /// Timing and limits of each process. They may differ between nodes.
     #[serde(default, deserialize_with = "parse::empty_is_default")]
     pub settings: Settings,
 }
 
-/// One node.
+/// One node of the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
-    /// From 1, unique.
+    /// Id of the node, unique, from 1.
     pub id: NodeId,
-    /// `host:port` that it listens on and that peers and gateways dial.
+    /// `host:port` on which it listens. Peers and gateways dial exactly this.
     pub address: String,
-    /// `host:port` of its `/metrics`; none without it.
+    /// `host:port` of its `/metrics`. Without it, the node serves none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
-    /// Failure zone; nodes without one are each their own.
+    /// Failure zone. A node without one is a zone of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
 
-/// One gateway.
+/// One gateway of the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
-    /// `host:port`.
+    /// `host:port` on which it listens for clients.
     pub address: String,
-    /// `host:port` of its `/metrics`.
+    /// `host:port` of its `/metrics`. Without it, the gateway serves none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
 }
 
-/// Where one shard lives.
+/// Explicit placement of one shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlacementConfig {
-    /// Which.
+    /// Id of the shard.
     pub shard: ShardId,
-    /// Its replicas; the first is the preferred leader.
+    /// Nodes of its replicas. The first is the preferred leader.
     pub nodes: Vec<NodeId>,
 }
 
-/// Per-process settings, all with defaults. Units are in the names.
+/// Settings of one process. All have defaults, and units are in the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// One Raft tick.
+    /// Duration of one Raft tick.
     pub tick_ms: u64,
-    /// Leader heartbeat, in ticks.
+    /// Interval of a leader's heartbeats, in ticks.
     pub heartbeat_ticks: usize,
-    /// Election timeout at least, in ticks; at most twice that.
+    /// Shortest election timeout, in ticks. The longest is twice that.
     pub election_ticks: usize,
-    /// Threads that run shards; 0: one per two cores (the others serve the network and the disk), at most the number of shards.
+    /// Number of threads that run shards. 0 means one per two cores, because the other cores serve
+    /// the network and the disk; but no more than shards.
     pub shard_threads: usize,
-    /// Log entry fills up to this many bytes of commands.
+    /// Most bytes of commands in one log entry.
     pub entry_bytes_max: usize,
-    /// Entries proposed and not yet applied, per shard.
+    /// Most entries of a shard that are proposed and not yet applied.
     pub entries_in_flight_max: usize,
-    /// A leader sends its entries at once to no more followers than a quorum needs. For the others they wait so long at most, to go
-    /// together with those that follow: less work for all nodes, and these a little behind. 0: nothing waits.
+    /// Longest time that a leader delays an append to a follower that no quorum needs.
+    ///
+    /// A leader sends an entry at once to as many followers as a quorum needs. For the others the
+    /// entry waits this long at most, and goes together with the entries after it. That is less
+    /// work for all nodes, and leaves these followers slightly behind. 0 delays nothing.
     pub append_hold_ms: u64,
-    /// Operations queued per shard before it answers BUSY.
+    /// Most operations queued for a shard. Beyond that it answers BUSY.
     pub queue_ops_max: usize,
-    /// Checkpoint the lock table after about so many bytes of applied entries: three to five quarters, other for each replica.
+    /// Bytes of applied entries after which the lock table is checkpointed, approximately. Each
+    /// replica draws its own value, from 3/4 to 5/4 of this.
     pub checkpoint_log_bytes: u64,
-    /// Entries kept after a checkpoint for followers that lag, per shard, in bytes.
+    /// Bytes of entries of a shard that are kept after a checkpoint, for followers that lag.
     pub log_keep_bytes: u64,
-    /// Days of history.
+    /// Days for which history is kept.
     pub history_days: u32,
-    /// How long a waiter whose stream is gone keeps its place.
+    /// How long a waiter keeps its place in the queue after its stream is gone.
     pub waiter_grace_ms: u64,
-    /// A node ends once a write to its disk has been under way for this long. (It hands its leaderships over long before.)
+    /// How long a write to the disk may take before the node ends its process. It hands its
+    /// leaderships over long before that.
     pub disk_hang_exit_ms: u64,
-    /// Room on the disk that a node keeps for itself, in bytes: with it, it can start again after others have filled the disk.
+    /// Room on the disk that a node keeps for itself, in bytes. With it the node can start again on
+    /// a disk that other programs have filled.
     pub disk_reserve_bytes: u64,
 }
 
@@ -130,14 +159,15 @@ impl Default for Settings {
     }
 }
 
-/// Hash of the cluster-frozen part: name, shards, replicas, placement, node ids, slot count. Not of addresses or settings.
+/// Hash of the frozen part of a cluster: name, shards, replicas, placement, node ids, slot count.
+/// Addresses and settings are not in it.
 ///
-/// Placement counts as it comes out: without an explicit one, it follows from the zones, so a node's move to another zone
-/// changes the hash if it moves a replica.
+/// Placement counts as the resulting map. Without an explicit placement the map follows from the
+/// zones. So moving a node to another zone changes the hash exactly if it moves a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
 
-/// A cluster file that cannot be used, and what to change.
+/// The reason why a cluster file cannot be used, and what to change.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);

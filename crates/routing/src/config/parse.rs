@@ -1,10 +1,10 @@
-//! From YAML and to YAML, with errors for people.
+//! Reading and writing the YAML of a cluster file, with errors for people.
 
 use super::{ClusterConfig, ConfigError};
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
-/// `settings:` with nothing after it is like no `settings:`.
+/// Reads `settings:` with nothing after it like a missing `settings:`.
 pub(super) fn empty_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     from: D,
 ) -> Result<T, D::Error> {
@@ -12,7 +12,11 @@ pub(super) fn empty_is_default<'de, D: Deserializer<'de>, T: Default + Deseriali
 }
 
 impl ClusterConfig {
-    /// Parses and validates; warnings are for people (an even replica count, a wide address without TLS, …).
+    /// Parses and validates a cluster file. Returns warnings for people, for example about an even
+    /// replica count or a public address without TLS.
+    ///
+    /// # Errors
+    /// All problems, each with what to change in the file.
     pub fn parse(yaml: &str) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
         let yaml = yaml.strip_prefix(BYTE_ORDER_MARK).unwrap_or(yaml);
         if yaml.trim().is_empty() {
@@ -23,7 +27,11 @@ impl ClusterConfig {
         Ok((config, warnings))
     }
 
-    /// [`parse`](ClusterConfig::parse)s a file; its path stands in every error.
+    /// Reads and [parses](ClusterConfig::parse) the file at `path`. Every error begins with the
+    /// path.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and those of [`parse`](ClusterConfig::parse).
     pub fn load(path: &Path) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
         let read = std::fs::read(path);
         let bytes =
@@ -31,7 +39,10 @@ impl ClusterConfig {
         ClusterConfig::parse_bytes(&bytes).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
-    /// [`parse`](ClusterConfig::parse)s what a file holds.
+    /// [Parses](ClusterConfig::parse) the bytes of a file.
+    ///
+    /// # Errors
+    /// If they are not UTF-8, and those of [`parse`](ClusterConfig::parse).
     pub fn parse_bytes(bytes: &[u8]) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
@@ -47,13 +58,14 @@ impl ClusterConfig {
     }
 }
 
-/// Editors of some systems begin a file with it.
+/// Some editors begin a file with it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// What is wrong, with the tab that YAML does not take or the key that was probably meant.
+/// The error for people, with the tab that YAML does not accept or the key that was probably meant.
 fn explain(yaml: &str, error: &serde_yaml::Error) -> String {
     let message = error.to_string();
-    // Of a line that is indented with a tab the reader says only that a character cannot start a token, here or a line later.
+    // For a line that is indented with a tab, the parser only says that a character cannot start a
+    // token, on that line or the next one.
     let broken = error.location().map_or(1, |place| place.line());
     let indent = |line: &str| line.len() - line.trim_start().len();
     let near = yaml.lines().enumerate().skip(broken.saturating_sub(2)).take(3);
@@ -64,7 +76,7 @@ fn explain(yaml: &str, error: &serde_yaml::Error) -> String {
     }
 }
 
-/// Adds the lines of a key that stands twice; the reader says only which.
+/// Adds the line numbers of a key that occurs twice. The parser names only the key.
 fn with_lines(yaml: &str, message: String) -> String {
     let Some(key) = message.split("duplicate field `").nth(1).and_then(|rest| rest.split('`').next()) else {
         return message;
@@ -73,7 +85,7 @@ fn with_lines(yaml: &str, message: String) -> String {
     let lines: Vec<String> =
         yaml.lines().zip(1..).filter(|(line, _)| has_key(line)).map(|(_, number)| i32::to_string(&number)).collect();
     match lines.len() {
-        0 | 1 => message, // deeper down
+        0 | 1 => message, // the key is nested
         _ => format!("{message}, in lines {}", lines.join(" and ")),
     }
 }
@@ -86,11 +98,11 @@ fn with_nearest_key(message: String) -> String {
     };
     let mut quoted = rest.split('`');
     let unknown = quoted.next().unwrap_or_default();
-    // Every second part from here on stands in quotes.
+    // From here on, every second part was in quotes.
     let known = quoted.skip(1).step_by(2);
     let nearest = known.map(|key| (edit_distance(unknown, key), key)).min();
     match nearest {
-        // Farther than this, it is another word.
+        // A key that is farther away is another word.
         Some((distance, key)) if distance <= unknown.len().max(key.len()) / 2 => {
             format!("{message}: did you mean `{key}`?")
         }
@@ -98,7 +110,7 @@ fn with_nearest_key(message: String) -> String {
     }
 }
 
-/// How many characters must be inserted, deleted or replaced to get from one to the other (Levenshtein).
+/// Number of characters to insert, delete or replace to turn one text into the other (Levenshtein).
 fn edit_distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -1,14 +1,15 @@
-//! Which nodes a shard lives on, and which of them should lead it.
+//! Placement: the nodes of each shard, and the preferred leader among them.
 //!
-//! It promises the same answer for the same file, whatever the order of its nodes, and for every shard distinct nodes.
-//! It knows nothing of load: all shards count alike.
+//! The same file gives the same answer, whatever the order of its nodes. The replicas of a shard
+//! are on distinct nodes. This module knows nothing of load: all shards count alike.
 
 use super::{ClusterConfig, NodeConfig};
 use crate::ids::{MapVersion, NodeId, ShardId};
 use crate::map::{Replicas, ShardMap};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Of the map that a cluster file describes. Later ones come from moves of slots and nodes.
+/// Version of the map that a cluster file describes. Later versions come from moves of slots and
+/// nodes.
 const FIRST_VERSION: MapVersion = MapVersion(1);
 
 impl ClusterConfig {
@@ -23,10 +24,12 @@ impl ClusterConfig {
         self.placement.iter().map(|placed| (placed.shard, replicas(&placed.nodes))).collect()
     }
 
-    /// * Two nodes differ by at most one replica.
-    /// * Within that, a shard is spread over the zones as evenly as can be seen from shard to shard; exactly so if all
-    ///   zones have the same number of nodes.
-    /// * No other choice of leaders has fewer on the node that leads most.
+    /// Spreads replicas and leaders over the nodes.
+    ///
+    /// - Two nodes differ by at most one replica.
+    /// - Within that, a shard is spread over the zones as evenly as a choice shard by shard can. If
+    ///   all zones have the same number of nodes, the spread is exactly even.
+    /// - No other choice of leaders has fewer leaders on the node with the most.
     fn spread(&self) -> BTreeMap<ShardId, Replicas> {
         let mut placer = Placer::new(&self.nodes, u64::from(self.shards) * u64::from(self.replicas));
         let placed: Vec<Vec<NodeId>> = (0..self.shards)
@@ -39,7 +42,7 @@ impl ClusterConfig {
     }
 }
 
-/// The zone of a node: one without a name is its own.
+/// The zone of a node. A node without a zone name is a zone of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Zone<'a> {
     Named(&'a str),
@@ -55,13 +58,13 @@ impl NodeConfig {
 struct Placer {
     nodes: Vec<Candidate>,
     zones: Vec<ZoneLoad>,
-    /// All replicas of all shards.
+    /// Number of replicas of all shards together.
     replicas_total: u64,
 }
 
 struct Candidate {
     id: NodeId,
-    /// Position in `zones`.
+    /// Index in `zones`.
     zone: usize,
     replicas: u64,
 }
@@ -88,7 +91,7 @@ impl Placer {
     /// Places the next shard, of the `shards_left` that are not placed yet.
     fn place(&mut self, replicas: usize, shards_left: u64) -> Vec<NodeId> {
         let nodes_total = self.nodes.len() as i128;
-        // What is still to come to each zone if all nodes are loaded alike, per shard, as a fraction over this.
+        // Each zone's share of this shard if all nodes end with the same load, times `denominator`.
         let denominator = nodes_total * i128::from(shards_left);
         let shares: Vec<i128> = (self.zones.iter())
             .map(|zone| {
@@ -100,9 +103,13 @@ impl Placer {
         let mut taken = vec![false; self.nodes.len()];
         let mut placed = Vec::with_capacity(replicas);
         for _ in 0..replicas {
-            // Least loaded first, which keeps all nodes within one replica of each other. Then a zone whose share this shard
-            // must take now, so that large zones are not left over for the last shards; then the zone that the shard uses
-            // least; then the one with most still to come.
+            // The choice goes by these criteria, in this order:
+            //
+            // 1. The least loaded node, which keeps all nodes within one replica of each other.
+            // 2. A zone that has not yet had its share of this shard, so that large zones are not
+            //    left over for the last shards.
+            // 3. The zone that this shard uses least.
+            // 4. The zone with the largest rest of its share.
             let best = (0..self.nodes.len()).filter(|at| !taken[*at]).min_by_key(|at| {
                 let (node, zone) = (&self.nodes[*at], self.nodes[*at].zone);
                 let has_its_share = of_zone[zone] >= shares[zone] / denominator;
@@ -122,7 +129,8 @@ impl Placer {
     }
 }
 
-/// A leader for each shard out of its replicas, so that the most any node leads is as little as possible, and so on down.
+/// Chooses a leader for each shard from its replicas. The maximum of leaders per node is as small
+/// as possible, then the number of nodes at the next count, and so on.
 fn balanced_leaders(shards: &[Vec<NodeId>]) -> Vec<NodeId> {
     let mut led: BTreeMap<NodeId, usize> = shards.iter().flatten().map(|node| (*node, 0)).collect();
     let mut leaders = Vec::with_capacity(shards.len());
@@ -131,8 +139,9 @@ fn balanced_leaders(shards: &[Vec<NodeId>]) -> Vec<NodeId> {
         *led.entry(leader).or_default() += 1;
         leaders.push(leader);
     }
-    // Greedy may corner itself. As long as some chain of shards leads from a node to one that leads at least two less, each
-    // shard of the chain moves one on. With none left the choice is optimal.
+    // The greedy choice may be suboptimal. A chain of shards that leads from one node to another
+    // with at least two leaders less is an improvement: each shard of the chain moves its leader
+    // one step on. Without such a chain the choice is optimal.
     while let Some(chain) = improvement(shards, &leaders, &led) {
         for (shard, to) in chain {
             let from = std::mem::replace(&mut leaders[shard], to);
@@ -143,7 +152,7 @@ fn balanced_leaders(shards: &[Vec<NodeId>]) -> Vec<NodeId> {
     leaders
 }
 
-/// Shards and their new leaders, last of the chain first.
+/// Finds such a chain: shards with their new leaders, last of the chain first.
 fn improvement(
     shards: &[Vec<NodeId>],
     leaders: &[NodeId],
@@ -155,7 +164,7 @@ fn improvement(
         leads.entry(*leader).or_default().push(shard);
     }
     for (start, most) in led.iter().filter(|(_, count)| **count >= least + 2) {
-        // Breadth first; `from` says by which shard a node was reached.
+        // Breadth-first search. `from` holds the shard by which each node was reached.
         let mut from: BTreeMap<NodeId, usize> = BTreeMap::new();
         let mut queue = VecDeque::from([*start]);
         while let Some(node) = queue.pop_front() {

@@ -1,26 +1,31 @@
-//! What a cluster file must fulfil, and what is worth a warning.
+//! The rules for a cluster file, and the warnings.
 //!
-//! All problems are reported at once, each with what to change. Relations between settings are checked here, so that the
-//! crates which use them need not.
+//! All problems are reported at once, each with what to change. Relations between settings are
+//! checked here, so that the crates that use them need not do it.
 
 use super::*;
 use crate::address::Address;
 use crate::map::SHARDS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A log entry travels with its envelope in a message of at most 1 MiB.
+/// Upper limit for `entry_bytes_max`. An entry travels with its envelope in a message of at most 1
+/// MiB.
 const ENTRY_BYTES_LIMIT: usize = (1 << 20) - (16 << 10);
-/// Any single command fits.
+/// Lower limit for `entry_bytes_max`. Any single command fits.
 const ENTRY_BYTES_LEAST: usize = 16 << 10;
-/// A follower misses two heartbeats before it may stand for election.
+/// Heartbeats per election timeout: a follower misses two before it may stand for election.
 const HEARTBEATS_PER_ELECTION: usize = 3;
 
-/// A replica's id in Raft has the other half of a u64 for the incarnation of its node's data directory.
+/// Highest node id. A replica's id in Raft is a u64, and the other half holds the incarnation of
+/// its node's data directory.
 const NODE_ID_MAX: u64 = u32::MAX as u64;
 
 impl ClusterConfig {
-    /// Checks everything that [`parse`](ClusterConfig::parse) does, for a configuration made otherwise. The warnings are for
-    /// people.
+    /// Checks a configuration that was not made by [`parse`](ClusterConfig::parse) by the same
+    /// rules. Returns warnings for people.
+    ///
+    /// # Errors
+    /// All problems, one per line, each with what to change.
     pub fn validate(&self) -> Result<Vec<String>, ConfigError> {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
@@ -117,7 +122,7 @@ impl ClusterConfig {
             };
             if address.is_unspecified() && listener.dialled {
                 problems.push(format!(
-                    "{} has the address {:?}, which others cannot dial: name the host or its address",
+                    "{} has the address {:?}, which other nodes cannot dial: name the host or its address",
                     listener.what, listener.address
                 ));
             }
@@ -154,7 +159,7 @@ impl ClusterConfig {
                 more => format!("{first} and {more} more listen"),
             };
             warnings.push(format!(
-                "{who} beyond this machine without TLS or access control: whoever reaches the port can take and break locks; \
+                "{who} beyond this machine without TLS or access control: any client that reaches the port can take and break locks; \
                  keep it inside a trusted network"
             ));
         }
@@ -204,7 +209,7 @@ impl ClusterConfig {
         }
     }
 
-    /// The configuration is valid but for this.
+    /// Warns of zones that hold a majority of a shard. The configuration is valid otherwise.
     fn warn_of_zones(&self, warnings: &mut Vec<String>) {
         let zone_of: BTreeMap<NodeId, _> = self.nodes.iter().map(|node| (node.id, node.zone())).collect();
         if zone_of.values().collect::<BTreeSet<_>>().len() < 2 {
@@ -217,7 +222,7 @@ impl ClusterConfig {
                 *of_zone.entry(&zone_of[node]).or_default() += 1;
             }
             for (zone, count) in of_zone {
-                // A zone without a name is a single node: it goes down as one whatever we do.
+                // A zone without a name is a single node. It fails as a whole under any placement.
                 if let placement::Zone::Named(name) = zone
                     && replicas.nodes.len() > 1
                     && count > replicas.nodes.len() / 2
@@ -276,7 +281,7 @@ impl Settings {
             ));
         }
         let in_flight_bytes = (self.entry_bytes_max as u64).saturating_mul(self.entries_in_flight_max as u64);
-        // A replica's own part is three quarters of it, or more.
+        // A replica draws 3/4 of the setting or more.
         if self.checkpoint_log_bytes - self.checkpoint_log_bytes / 4 < in_flight_bytes {
             problems.push(format!(
                 "`settings.checkpoint_log_bytes` is {}: make it at least 4/3 of `entry_bytes_max` × `entries_in_flight_max` \
@@ -287,19 +292,21 @@ impl Settings {
     }
 }
 
-/// Something that a process of the cluster listens on.
+/// An address on which a process of the cluster listens.
 struct Listener<'a> {
-    /// Same for all of one process.
+    /// Index of the process, the same for all of its listeners.
     process: usize,
-    /// For people.
+    /// Name of the listener, for people.
     what: String,
-    /// Other nodes connect to exactly this address.
+    /// Whether other nodes connect to exactly this address.
     dialled: bool,
     address: &'a str,
 }
 
-/// Whether two listeners cannot both have what they want. Every machine has addresses that mean "all of mine", so these
-/// collide only within one process.
+/// Whether two listeners cannot both have their address.
+///
+/// An unspecified address stands for all addresses of its own machine, so it collides only within
+/// one process.
 fn collide((one, first): &(Address, &Listener<'_>), (other, second): &(Address, &Listener<'_>)) -> bool {
     match one.is_unspecified() || other.is_unspecified() {
         true => one.port() == other.port() && first.process == second.process,
