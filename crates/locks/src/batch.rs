@@ -32,7 +32,7 @@ const COMMANDS_AT: usize = COUNT_AT + 4;
 /// ```
 /// use palisade_locks::{Batch, BatchBuilder, Command, Stamp, Token};
 ///
-/// let command = Command::Release { name: "orders/42", token: Token(7) };
+/// let command = Command::Renew { name: "orders/42", token: Token(7) };
 /// let mut bytes = Vec::new();
 /// command.encode(&mut bytes);
 ///

@@ -6,7 +6,9 @@
 //! [`Stamp`] on each batch, and the work left to the caller comes out as [`Effects`].
 //!
 //! ```
-//! use palisade_locks::{Command, Effects, LockTable, Mode, Outcome, RequestId, Stamp};
+//! use palisade_locks::{
+//!     Command, Effects, LeaseId, LockTable, Mode, Outcome, RequestId, Stamp,
+//! };
 //!
 //! let acquire = |id, owner| Command::Acquire {
 //!     request_id: RequestId(id),
@@ -26,7 +28,9 @@
 //! assert_eq!(table.apply(at, &acquire(2, "bob"), &mut effects), Outcome::Queued);
 //!
 //! // The release hands the lock to the head of the queue, with a higher fencing token.
-//! table.apply(at, &Command::Release { name: "orders/42", token: ann.token }, &mut effects);
+//! let by = Some(LeaseId(0)); // no session asks for the release
+//! let release = Command::Release { name: "orders/42", token: ann.token, by };
+//! table.apply(at, &release, &mut effects);
 //! assert_eq!(effects.granted[0].owner, "bob");
 //! assert!(effects.granted[0].token > ann.token);
 //! ```

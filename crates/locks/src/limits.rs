@@ -122,8 +122,8 @@ impl InvalidInput {
 /// ```
 /// use palisade_locks::{Command, InvalidInput, Token, validate};
 ///
-/// let release = Command::Release { name: "", token: Token(7) };
-/// assert_eq!(validate(&release), Err(InvalidInput::NameEmpty));
+/// let renew = Command::Renew { name: "", token: Token(7) };
+/// assert_eq!(validate(&renew), Err(InvalidInput::NameEmpty));
 /// ```
 ///
 /// # Errors

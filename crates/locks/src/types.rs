@@ -134,7 +134,9 @@ pub enum EndKind {
 /// One grant from its start to its end: the unit of history.
 ///
 /// ```
-/// use palisade_locks::{Command, Effects, LockTable, Mode, Outcome, RequestId, Stamp};
+/// use palisade_locks::{
+///     Command, Effects, LeaseId, LockTable, Mode, Outcome, RequestId, Stamp,
+/// };
 ///
 /// let (mut table, mut effects) = (LockTable::new(), Effects::default());
 /// let acquire = Command::Acquire {
@@ -151,7 +153,8 @@ pub enum EndKind {
 /// let at = Stamp { wall_ms: 5_000, shard_ms: 0 };
 /// let Outcome::Granted(grant) = table.apply(at, &acquire, &mut effects) else { panic!() };
 /// let later = Stamp { wall_ms: 7_000, shard_ms: 2_000 };
-/// let release = Command::Release { name: "orders/42", token: grant.token };
+/// let by = Some(LeaseId(0)); // no session asks for it
+/// let release = Command::Release { name: "orders/42", token: grant.token, by };
 /// table.apply(later, &release, &mut effects);
 ///
 /// let tenure = effects.ended[0].tenure().unwrap();
