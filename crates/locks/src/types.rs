@@ -20,8 +20,8 @@ pub const REQUEST_MEMORY_MS: u64 = 30_000;
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
 /// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
-/// Most tokens that one life of a session remembers of grants that other callers ended. The oldest are
-/// forgotten first.
+/// Most tokens that one life of a session remembers of grants that other callers ended. The oldest
+/// are forgotten first.
 pub const BROKEN_MEMORY_MAX: usize = 1_024;
 /// Most waiters in the queue of one name.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;

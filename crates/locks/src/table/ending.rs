@@ -44,7 +44,7 @@ impl LockTable {
         };
         if let Some(life) = by
             && !planted::is(Bug::ReleaseNotTold)
-        // planted: the session goes on to count on it
+        // planted: the session still counts on the grant
         {
             self.note_end_by(life, grant);
         }
@@ -68,7 +68,7 @@ impl LockTable {
                 _ => self.held_by_another(name),
             };
         };
-        // planted: the session goes on to count on it
+        // planted: the session still counts on the grant
         if !planted::is(Bug::BreakNotTold) {
             self.note_end_by(LeaseId(0), grant);
         }

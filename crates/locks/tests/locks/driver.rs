@@ -99,7 +99,7 @@ impl Driver {
         }
     }
 
-    /// By nobody's session.
+    /// Releases in the name of no session.
     pub fn release(&mut self, name: &str, token: u64) -> Outcome {
         self.release_by(0, name, token)
     }
