@@ -12,7 +12,7 @@
 //! 1. A checkpoint covers entries 1 to 900. It is in the database's memory, and entries 1 to 900
 //!    are truncated.
 //! 2. Suppose that their segment is used again, and they are overwritten.
-//! 3. A crash takes the checkpoint back: the table is at entry 500, and entries 501 to 900 are gone.
+//! 3. A crash takes the checkpoint back: the table is at entry 500, entries 501 to 900 are gone.
 //!
 //! Bytes that were on disk and are now gone or changed are reported, never skipped. A failed write
 //! is never retried.
@@ -50,8 +50,8 @@ const JOURNAL_DIR: &str = "journal";
 const MARK_FILE: &str = "SYNCED";
 /// Default size of a file of the journal.
 const SEGMENT_BYTES: u64 = 4 << 20;
-/// Most records that one call of [`Engine::history_since`] examines, so that a page takes about half
-/// a second. Each call sorts the records in memory, which takes about a twentieth of a second.
+/// Most records that one call of [`Engine::history_since`] examines, so that a page takes about
+/// half a second. Each call sorts the records in memory, which takes about a twentieth of a second.
 const HISTORY_SCAN_MAX: usize = 1 << 19;
 
 /// The store of a node in a directory.
