@@ -1,8 +1,10 @@
-//! What to build: shards, nodes, gateways and their machines, for the load at the end of the growth that is looked at.
+//! The cluster to build: shards, nodes, gateways and their machines, for the load at the end of the
+//! growth.
 //!
-//! The number of shards is frozen once a cluster has started, so it is the one that the last month of the growth table needs,
-//! not today's. Machines are this service's, whichever column the number of shards comes from. Everything that is assumed here
-//! is a constant of this file, and stands in what is shown.
+//! The number of shards is frozen once a cluster has started. So it is the number for the last
+//! month of the growth table, not for today. Machines are computed with this service's costs,
+//! whichever column the number of shards comes from. Every assumption is a constant of this file
+//! and is shown in the report.
 
 use crate::figures::Figures;
 use crate::growth::GrowthOutlook;
@@ -10,88 +12,93 @@ use crate::model::Rates;
 use crate::{Calibration, Sizing, Workload};
 use serde::Serialize;
 
-/// Gateways that a cluster has at least: one may fail.
+/// Fewest gateways of a cluster, so that one may fail.
 pub(crate) const GATEWAYS_MIN: u64 = 2;
-/// Clients of one gateway, each with one connection: a quarter of the streams that it takes, so that two gateways which fail do
-/// not bring the others to that bound.
+/// Clients of one gateway, each with one connection. That is a quarter of the streams that a
+/// gateway accepts, so that two failed gateways do not bring the others to that bound.
 pub(crate) const CLIENTS_PER_GATEWAY: f64 = 4_000.0;
-/// Share of its cores that a machine may use at the peak: the rest is for a failover, and for flushes and merges.
+/// Share of its cores that a machine may use at the peak. The rest is for a failover, and for
+/// flushes and merges.
 pub(crate) const CORES_USED: f64 = 0.5;
-/// No machine has fewer.
+/// Fewest cores of a machine.
 pub(crate) const CORES_MIN: u64 = 2;
-/// Operations of an entry, for costs: few, so that they are not too low.
+/// Operations in an entry, as assumed for costs. Few, so that costs are not underestimated.
 const ENTRY_OPS: f64 = 10.0;
-/// Awakenings of the network and of a shard's thread for one entry: when it comes, and when it is acknowledged.
+/// Wake-ups of the network and of a shard's thread for one entry: when it arrives, and when it is
+/// acknowledged.
 const WAKES_PER_ENTRY: f64 = 2.0;
-/// A node's memory without locks: the store's write buffers and caches, connections.
+/// Memory of a node without locks: the store's write buffers and caches, and connections.
 pub(crate) const NODE_BASE_BYTES: f64 = 512e6;
-/// A shard's memory without locks: the kept end of its log, and what is queued.
+/// Memory of a shard without locks: the kept end of its log, and queued operations.
 pub(crate) const SHARD_BASE_BYTES: f64 = 16e6;
 /// Memory of a session beside its owner.
 pub(crate) const SESSION_BYTES: f64 = 512.0;
-/// A table's parts double while it grows, and a snapshot is built beside it.
+/// Factor for the memory of a lock table: its parts double while it grows, and a snapshot is built
+/// beside it.
 pub(crate) const TABLE_ROOM: f64 = 2.0;
-/// History is merged from time to time, and both copies exist until then.
+/// Factor for the disk space of history: it is merged from time to time, and both copies exist
+/// until then.
 pub(crate) const DISK_ROOM: f64 = 2.0;
-/// A node's disk without history: journal, logs, lock tables.
+/// Disk space of a node without history: journal, logs, lock tables.
 pub(crate) const DISK_BASE_BYTES: f64 = 4e9;
-/// A gateway's memory, and that of one client's connection with what is under way on it.
+/// Memory of a gateway without clients.
 pub(crate) const GATEWAY_BASE_BYTES: f64 = 256e6;
-/// See [`GATEWAY_BASE_BYTES`].
+/// Memory of one client's connection at a gateway, with the requests that are under way on it.
 pub(crate) const CLIENT_BYTES: f64 = 64e3;
-/// Memory is bought in these.
+/// Step in which memory is bought.
 const MEMORY_STEP_BYTES: f64 = 1e9;
-/// No machine has less.
+/// Least memory of a machine.
 const MEMORY_MIN_BYTES: f64 = 2e9;
 
-/// A machine.
+/// A machine to buy or rent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Machine {
     /// Cores that are busy at the peak.
     pub busy_cores: f64,
-    /// Cores to have.
+    /// Cores that the machine should have.
     pub cores: u64,
-    /// Bytes in use at the peak.
+    /// Bytes of memory in use at the peak.
     pub used_bytes: u64,
-    /// Memory to have.
+    /// Bytes of memory that the machine should have.
     pub memory_bytes: u64,
-    /// Disk to have; 0: none.
+    /// Bytes of disk that the machine should have; 0 for none.
     pub disk_bytes: u64,
 }
 
-/// What to build, and for how much load.
+/// The cluster to build, and the load that it carries.
 ///
-/// - `shards` is what the growth table says of month `months`, and no less than any month before.
-/// - There are two gateways at least, and one more than the load needs.
+/// - `shards` is the number in the growth table for month `months`, and no less than that of any
+///   month before.
+/// - There are at least two gateways, and one more than the load needs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Build {
-    /// From now on, to the end of the growth that is looked at.
+    /// Months from now to the end of the growth.
     pub months: u32,
-    /// Load then, as a factor of today's.
+    /// Load at that time, as a factor of today's.
     pub growth: f64,
-    /// Processes that take locks then.
+    /// Processes that take locks at that time.
     pub instances: f64,
-    /// Writes per second at the peak then, on `shards`.
+    /// Writes per second at the peak of that time, on `shards` shards.
     pub peak_writes_per_s: f64,
-    /// Checks per second at the peak then.
+    /// Checks per second at the peak of that time.
     pub peak_reads_per_s: f64,
-    /// Locks held at the peak then.
+    /// Locks held at the peak of that time.
     pub peak_active_locks: f64,
-    /// To have from the start.
+    /// Number of shards to have from the start.
     pub shards: u64,
-    /// Share of a leader's capacity in use at the peak then.
+    /// Share of a leader's capacity in use at the peak of that time.
     pub peak_utilisation: f64,
-    /// All nodes.
+    /// Number of all nodes.
     pub nodes: u64,
-    /// All gateways.
+    /// Number of all gateways.
     pub gateways: u64,
-    /// Replicas on one node, and those of them that lead.
+    /// Number of replicas on one node.
     pub replicas_per_node: u64,
-    /// See `replicas_per_node`.
+    /// Number of those replicas that lead.
     pub leaders_per_node: u64,
-    /// Each node.
+    /// The machine of each node.
     pub node: Machine,
-    /// Each gateway.
+    /// The machine of each gateway.
     pub gateway: Machine,
 }
 
@@ -114,7 +121,7 @@ impl Build {
         Build::on(workload, calibration, figures, shards, nodes)
     }
 
-    /// For so many shards on so many nodes, whatever is needed.
+    /// Machines for this number of shards and nodes, even if the load needs more.
     pub(crate) fn on(
         workload: &Workload,
         calibration: &Calibration,
@@ -160,7 +167,7 @@ impl Build {
         let by_cores = gateway_cores / (calibration.cores as f64 * CORES_USED);
         let enough = by_clients.max(by_cores).ceil().max(1.0) as u64;
         let gateways = enough.saturating_add(1).max(GATEWAYS_MIN);
-        // One of them has failed.
+        // One of the gateways has failed.
         let gateway_used = GATEWAY_BASE_BYTES + CLIENT_BYTES * instances / enough as f64;
         Build {
             months,
@@ -199,7 +206,7 @@ pub(crate) fn follower_us(calibration: &Calibration) -> f64 {
         + shared_us(calibration)
 }
 
-/// What both do alike: flushes, and an operation's part of its entry.
+/// Processor time that both have in common: flushes, and an operation's part of its entry.
 fn shared_us(calibration: &Calibration) -> f64 {
     let costs = &calibration.costs;
     let roots = costs.network_us_per_entry_root + costs.shard_us_per_entry_root + costs.writer_us_per_entry_root;
@@ -214,7 +221,8 @@ pub(crate) fn lock_bytes(workload: &Workload, calibration: &Calibration) -> f64 
 
 fn machine(busy_cores: f64, used_bytes: f64, disk_bytes: f64) -> Machine {
     let memory = (used_bytes / MEMORY_STEP_BYTES).ceil() * MEMORY_STEP_BYTES;
-    // What does not fit saturates: the figures that such a plan begins with are refused before.
+    // A value that does not fit saturates. Such a plan is never shown, because its first figures
+    // were refused before.
     Machine {
         busy_cores,
         cores: ((busy_cores / CORES_USED).ceil() as u64).max(CORES_MIN),

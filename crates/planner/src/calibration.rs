@@ -1,47 +1,60 @@
-//! What this service costs on some hardware: the numbers that the palisade column is sized with.
+//! The costs of this service on some hardware, with which the palisade column is sized.
 //!
-//! Without a measurement these are assumptions, and every report says so. They are meant to err on the side of more
-//! hardware: a leader is given no more than what etcd is said to carry, and bytes no compression.
+//! Without a measurement these are assumptions, and every report says so. They err on the side of
+//! more hardware: a leader carries no more than etcd is said to carry, and history is not
+//! compressed.
 
 use crate::keys::{Key, Values};
 use crate::{Costs, PlanError};
 use serde::Serialize;
 use std::sync::LazyLock;
 
-/// Costs of this service.
+/// Costs of this service on one kind of machine.
 ///
-/// - Every field is finite and not negative; rates and ratios are above zero.
-/// - `fsync_low_ms` ≤ `fsync_p50_ms` ≤ `fsync_high_ms`; there is at least one core, and one sync at a time.
+/// - Every field is finite and not negative. Rates and ratios are above zero.
+/// - `fsync_low_ms` ≤ `fsync_p50_ms` ≤ `fsync_high_ms`. There is at least one core, and one sync at
+///   a time.
+///
+/// ```
+/// use palisade_planner::Calibration;
+///
+/// let measured = Calibration::parse("measured: true\nwrites_per_s_per_leader: 25000\n").unwrap();
+/// assert_eq!(measured.writes_per_s_per_leader, 25_000.0);
+/// // Keys that are left out stay as assumed.
+/// let assumed = Calibration::default();
+/// assert_eq!(measured.lock_overhead_bytes, assumed.lock_overhead_bytes);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibration {
-    /// Where the numbers come from, for people.
+    /// Origin of the numbers, for people.
     pub source: String,
-    /// Whether they were measured; otherwise they are assumptions.
+    /// Whether the numbers were measured. Otherwise they are assumptions.
     pub measured: bool,
     /// Acquires and releases that one leader carries per second, if it does nothing else.
     pub writes_per_s_per_leader: f64,
     /// Renewals of leases that one leader carries per second, if it does nothing else.
     pub renewals_per_s_per_leader: f64,
-    /// Log bytes of one operation beyond the name, owner and metadata that it carries.
+    /// Log bytes of one operation beside its name, owner and metadata.
     pub operation_overhead_bytes: u64,
-    /// Bytes of a tenure in history beyond its name, owner and metadata: times, ids, and the key, which has the name again.
+    /// Bytes of a tenure in history beside its name, owner and metadata: times, ids, and the key,
+    /// which repeats the name.
     pub tenure_overhead_bytes: u64,
-    /// Bytes of history on disk per byte written, after compression: 1 without.
+    /// Bytes of history on disk per byte written; 1 without compression.
     pub history_stored_ratio: f64,
-    /// Memory of a held lock beyond its name, owner and metadata.
+    /// Memory of a held lock beside its name, owner and metadata.
     pub lock_overhead_bytes: u64,
-    /// One sync of the log to disk, at best (p1).
+    /// Time of one sync of the log to disk, at best (p1).
     pub fsync_low_ms: f64,
-    /// One sync of the log to disk, half of the time.
+    /// Time of one sync of the log to disk, at the median.
     pub fsync_p50_ms: f64,
-    /// One sync of the log to disk, at p99.
+    /// Time of one sync of the log to disk, at p99.
     pub fsync_high_ms: f64,
-    /// Syncs of different files that the disk does at a time, before each takes longer.
+    /// Syncs of different files that the disk does at a time before each takes longer.
     pub syncs_in_parallel: u64,
     /// Processor cores of a machine.
     pub cores: u64,
-    /// How much more a node's work for one shard costs when the work before was for another: a tenth is 0.1. Not that in the
-    /// background, and not checks.
+    /// Extra cost of a node's work for one shard if its work before was for another: 0.1 is a
+    /// tenth. Background work and checks are not affected.
     pub other_shard_extra: f64,
     /// Processor time by thread, for simulations.
     #[serde(flatten)]
@@ -49,7 +62,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Costs on machines that each have so many shards, at random one after the other.
+    /// The costs on machines with `shards` shards each, if these take turns at random.
     pub(crate) fn costs_with(&self, shards: usize) -> Costs {
         let mut costs = self.costs.clone();
         costs.node_times(1.0 + self.other_shard_extra * (1.0 - 1.0 / shards as f64));
@@ -58,7 +71,7 @@ impl Calibration {
 }
 
 impl Default for Calibration {
-    /// Assumptions.
+    /// The assumptions without any measurement.
     fn default() -> Self {
         Calibration {
             source: "assumed defaults, not measured".to_owned(),
@@ -84,7 +97,7 @@ const fn key(name: &'static str, help: &'static str) -> Key {
     Key { name, flag: "", example: "", help }
 }
 
-/// What one thread gives to operations, of its time at capacity; the rest goes into entries.
+/// Share of its time that a thread at capacity spends on operations. The rest goes into entries.
 const FOR_OPERATIONS: f64 = 0.95;
 
 const OWN_KEYS: &[Key] = &[
@@ -104,14 +117,14 @@ const OWN_KEYS: &[Key] = &[
     key("other_shard_extra", "what a node's work costs more after another shard's: 0.1 is a tenth"),
 ];
 
-/// Those, and the costs.
+/// All keys: these and those of the costs.
 static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [OWN_KEYS, Costs::KEYS].concat());
 
 impl Calibration {
-    /// Reads a calibration. What it does not say stays as assumed.
+    /// Reads a calibration. Keys that it leaves out stay as assumed.
     ///
     /// # Errors
-    /// For YAML that is none, unknown keys and impossible values.
+    /// If the text is not YAML, or has unknown keys or impossible values.
     pub fn parse(yaml: &str) -> Result<Calibration, PlanError> {
         let values = Values::read("calibration", &KEYS, yaml, &[])?;
         let assumed = Calibration::default();
@@ -165,7 +178,8 @@ impl Calibration {
             let problem = format!("is {}, not between `fsync_low_ms` and `fsync_high_ms`", calibration.fsync_p50_ms);
             return Err(PlanError::Value { key: "fsync_p50_ms", problem });
         }
-        // Without a measurement, a leader's thread is taken to be what carries no more than its writes.
+        // Without a measurement, the leader's shard thread is assumed to be the bottleneck of its
+        // writes.
         calibration.costs.leader_shard_us_per_op = FOR_OPERATIONS * 1e6 / calibration.writes_per_s_per_leader;
         for (key, cost) in calibration.costs.fields() {
             if let Some(given) = values.number(key)? {
@@ -175,7 +189,7 @@ impl Calibration {
         Ok(calibration)
     }
 
-    /// A file that [`parse`](Self::parse)s to this.
+    /// A file that [parses](Self::parse) to this calibration.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(self).expect("plain numbers and strings serialise")
     }

@@ -1,6 +1,7 @@
 //! The same workload on etcd, on ZooKeeper, and on this service.
 //!
-//! The other two are the specification's arithmetic with their published capacities per leader; neither was measured here.
+//! The first two are the specification's arithmetic with their published capacities per leader.
+//! Neither was measured here.
 
 use crate::figures::{self, Figures};
 use crate::model::LeaderCapacity;
@@ -8,21 +9,21 @@ use crate::{Plan, PlanError};
 
 const OTHERS: [(&str, f64); 2] = [("etcd", 10_000.0), ("ZooKeeper", 5_000.0)];
 
-/// One service.
+/// The figures of one service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compared {
-    /// For people.
+    /// Name of the service, for people.
     pub name: &'static str,
-    /// Where its capacity comes from.
+    /// Origin of its leader's capacity.
     pub capacity_source: String,
-    /// Sized for it.
+    /// The workload, sized for this service.
     pub figures: Figures,
 }
 
 /// Sizes the workload of a plan for each service.
 ///
 /// # Errors
-/// If a figure does not fit a number.
+/// If a figure is too large for its number type.
 pub fn compare(plan: &Plan) -> Result<Vec<Compared>, PlanError> {
     let mut all = Vec::new();
     for (name, capacity) in OTHERS {

@@ -1,25 +1,26 @@
-//! How often an acquire finds the lock taken, as far as the workload tells.
+//! How often an acquire finds its lock taken, as far as the workload tells.
 //!
-//! A name is taken for the share of time that it is held. Over equally likely names that is active locks ÷ names; of one
-//! name it is its acquires × hold. Real names are not equally likely, so this is the least to expect.
+//! A name is taken for the share of time in which it is held. With equally likely names that share
+//! is active locks ÷ names. For one name it is its acquires × hold. Real names are not equally
+//! likely, so the real contention is higher.
 
 use crate::{PlanError, Workload};
 use serde::Serialize;
 
-/// The specification's levels, by failed acquires over attempts.
+/// The specification's levels of contention, by failed acquires per attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContentionLevel {
-    /// Below 5 %.
+    /// Below 5 % of attempts.
     Low,
-    /// 5–20 %.
+    /// 5 to 20 % of attempts.
     Medium,
-    /// Above 20 %: use finer locks.
+    /// Above 20 % of attempts: use finer locks.
     High,
 }
 
 impl ContentionLevel {
-    /// Of a share of failed attempts.
+    /// The level of a share of failed attempts.
     pub fn of(rate: f64) -> ContentionLevel {
         match rate {
             ..0.05 => ContentionLevel::Low,
@@ -28,7 +29,7 @@ impl ContentionLevel {
         }
     }
 
-    /// For people.
+    /// The level in words, for people.
     pub fn name(self) -> &'static str {
         match self {
             ContentionLevel::Low => "low",
@@ -38,20 +39,22 @@ impl ContentionLevel {
     }
 }
 
-/// The outlook, at the peak.
+/// The contention at the peak.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Contention {
-    /// Share of acquires that find the lock taken; `None` if the number of names is not known. At most 1.
+    /// Share of acquires that find the lock taken, at most 1. `None` if the number of names is not
+    /// known.
     pub rate: Option<f64>,
-    /// Of that.
+    /// The level of that share.
     pub level: Option<ContentionLevel>,
-    /// With as many names or more, below 5 %.
+    /// Number of names from which contention is low (below 5 %).
     pub resources_for_low: u64,
-    /// With fewer names, above 20 %.
+    /// Number of names below which contention is high (above 20 %).
     pub resources_for_high: u64,
-    /// How often one name can be granted at most.
+    /// Most grants of one name per second.
     pub grants_per_name_per_s: f64,
-    /// Share of the time for which the hottest name would have to be held; above 1 it cannot. `None` if not known.
+    /// Share of time for which the hottest name would have to be held. Above 1 that is impossible.
+    /// `None` if not known.
     pub hottest_busy: Option<f64>,
 }
 
@@ -74,7 +77,7 @@ impl Contention {
     }
 }
 
-/// Share of the time for which the hottest name would have to be held, at the peak.
+/// Share of time for which the hottest name would have to be held at the peak.
 pub(crate) fn hottest_busy(workload: &Workload) -> Option<f64> {
     let acquire_per_s = workload.acquire_per_s() * workload.peak_multiplier;
     workload.hottest_share.map(|share| share * acquire_per_s * workload.hold_s)

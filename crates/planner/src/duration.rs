@@ -1,6 +1,7 @@
 //! Durations as people write them (`200us`, `2.5s`, `1h30m`), and back.
 //!
-//! Parsing is exact to the nanosecond and never rounds. It knows nothing of what a duration is for.
+//! Parsing is exact to the nanosecond and never rounds. This module knows nothing of the purpose of
+//! a duration.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ const UNITS: [(&str, u64); 7] = [
     ("µs", 1_000),
 ];
 
-/// Parses one or more `<number><unit>` parts, from large to small units, with or without spaces between. A bare `0` is
-/// allowed.
+/// Parses one or more `<number><unit>` parts, from large to small units, with or without spaces
+/// between them. A bare `0` is allowed.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let fail = |what: &str| Err(format!("{what}; write a duration such as 250ms, 2.5s, 5m or 1h30m"));
     let mut rest = text.trim();
@@ -40,7 +41,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
             return fail(&format!("has no unit after `{number}`"));
         }
         let Some((_, unit_ns)) = UNITS.iter().find(|(suffix, _)| *suffix == unit) else {
-            return fail(&format!("has `{unit}`, which is no unit (d, h, m, s, ms, us are)"));
+            return fail(&format!("has `{unit}`, which is not a unit (use d, h, m, s, ms or us)"));
         };
         if *unit_ns >= larger_than {
             return fail("has units that do not go from large to small");
@@ -66,7 +67,7 @@ fn split_while(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
 /// `12.5` of a unit, in nanoseconds.
 fn part_ns(number: &str, unit_ns: u64) -> Result<u64, &'static str> {
     const TOO_LONG: &str = "is too long";
-    const NO_NUMBER: &str = "has a number that is none";
+    const NO_NUMBER: &str = "has an invalid number";
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || number.ends_with('.') || fraction.contains('.') {
         return Err(NO_NUMBER);
@@ -75,7 +76,7 @@ fn part_ns(number: &str, unit_ns: u64) -> Result<u64, &'static str> {
     if fraction.is_empty() {
         return Ok(whole_ns);
     }
-    // At most 12 digits: with the largest unit, below 2^128 by far.
+    // At most 12 digits. With the largest unit the product is far below 2^128.
     if fraction.len() > 12 {
         return Err("is finer than a nanosecond");
     }
@@ -87,7 +88,7 @@ fn part_ns(number: &str, unit_ns: u64) -> Result<u64, &'static str> {
     u64::try_from(scaled / scale).ok().and_then(|ns| ns.checked_add(whole_ns)).ok_or(TOO_LONG)
 }
 
-/// In seconds, for people and exactly (to the microsecond): `200us`, `2.5s`, `5m`, `1h30m`.
+/// Seconds for people, exact to the microsecond: `200us`, `2.5s`, `5m`, `1h30m`.
 pub(crate) fn show_s(seconds: f64) -> String {
     let us = (seconds * 1e6).round() as u64;
     let decimal = |value: f64| {
@@ -133,16 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_with_the_reason() {
+    fn a_malformed_duration_is_refused_with_the_reason() {
         for (text, reason) in [
             ("", "empty"),
             ("30", "no unit"),
             ("s", "no number"),
             ("-5s", "negative"),
-            ("1.s", "number that is none"),
-            (".5s", "number that is none"),
-            ("1.2.3s", "number that is none"),
-            ("5min", "no unit (d, h"),
+            ("1.s", "invalid number"),
+            (".5s", "invalid number"),
+            ("1.2.3s", "invalid number"),
+            ("5min", "not a unit (use d, h"),
             ("1m1h", "large to small"),
             ("1s1s", "large to small"),
             ("1us1µs", "large to small"),
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_as_they_are_written() {
+    fn durations_are_shown_as_they_are_written() {
         for text in ["0s", "200us", "1.5ms", "999ms", "2.5s", "30s", "5m", "1h30m", "1d", "2m0.5s", "1d2h3m4s"] {
             let parsed = parse(text).expect("a duration");
             assert_eq!(show_s(parsed.as_secs_f64()), text);

@@ -1,13 +1,13 @@
 //! From a plan to a cluster file that `palisade node` and `palisade gateway` accept.
 //!
-//! Placement, zones and validation are `routing`'s; this only says how many of what.
+//! Placement, zones and validation are left to `routing`. This module only decides the numbers.
 
 use crate::build::Build;
 use crate::figures::{Column, Plan};
 use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use routing::{Addresses, ClusterConfig, ConfigError, NodeLayout};
 
-/// Which column's shards to take.
+/// The column that gives the number of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmitFor {
     /// The published arithmetic.
@@ -16,53 +16,65 @@ pub enum EmitFor {
     Palisade,
 }
 
-/// What the plan does not say.
+/// Choices that the plan leaves open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmitOptions {
-    /// By default this service's.
+    /// The column to use. By default that of this service.
     pub emit_for: Option<EmitFor>,
-    /// Another number of shards than planned, such as for a trial on one machine.
+    /// Number of shards, if it differs from the plan, for example for a trial on one machine.
     pub shards: Option<u32>,
-    /// Put all shards on this many nodes, instead of each on nodes of its own.
+    /// Number of nodes that share all shards. By default each shard has nodes of its own.
     pub nodes: Option<u32>,
-    /// By default as many as the plan says: two at least, and one more than clients and operations need.
+    /// Number of gateways. By default the plan's: at least two, and one more than clients and
+    /// operations need.
     pub gateways: Option<u32>,
-    /// Where processes listen.
+    /// The addresses of the processes.
     pub addresses: Addresses,
 }
 
 impl Default for EmitOptions {
-    /// As planned for the end of the growth, on loopback from port 7400 on.
+    /// The plan for the end of the growth, on loopback from port 7400 on.
     fn default() -> Self {
         let addresses = Addresses::Loopback { base_port: 7400 };
         EmitOptions { emit_for: None, shards: None, nodes: None, gateways: None, addresses }
     }
 }
 
-/// No cluster file can be made of this.
+/// The reason why a plan makes no cluster file.
 #[derive(Debug, thiserror::Error)]
 pub enum EmitError {
-    /// More than a cluster can have.
+    /// The plan has more shards than a cluster can have.
     #[error(
         "{} shards are more than the {} that a cluster has at most: share leases, renew less often, or split the workload",
         count(*.0), count(routing::SHARDS_MAX.into())
     )]
     TooManyShards(u64),
-    /// Too many nodes to number.
+    /// The plan has more nodes than can be numbered.
     #[error("{} nodes are too many for one file: lower `nodes_per_shard`", count(*.0))]
     TooManyNodes(u64),
-    /// Too many gateways to number.
+    /// The plan has more gateways than can be numbered.
     #[error("{} gateways are too many for one file: split the workload", count(*.0))]
     TooManyGateways(u64),
-    /// What `routing` says of it.
+    /// The configuration is invalid, as `routing` explains.
     #[error("the plan makes no valid cluster file: {0}")]
     Config(#[from] ConfigError),
 }
 
-/// Makes the cluster file: the configuration, and its text with a comment on where it comes from.
+/// Makes the cluster file: the configuration, and its text with a comment on its origin.
+///
+/// ```
+/// use palisade_planner::{Calibration, EmitOptions, Plan, Workload, emit};
+///
+/// let workload = Workload::parse("acquire_per_s: 100\nhold: 5s\n", &[]).unwrap();
+/// let plan = Plan::new(workload, Calibration::default()).unwrap();
+/// let (config, yaml) = emit(&plan, &EmitOptions::default()).unwrap();
+/// assert_eq!(u64::from(config.shards), plan.palisade.build.shards);
+/// assert!(yaml.starts_with("# Made by `palisade plan`"));
+/// ```
 ///
 /// # Errors
-/// If the plan has more shards or nodes than a cluster can have, or the options make an impossible cluster.
+/// If the plan has more shards or nodes than a cluster can have, or if the options make an
+/// impossible cluster.
 pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String), EmitError> {
     let emit_for = options.emit_for.unwrap_or(EmitFor::Palisade);
     let (column, column_name) = match emit_for {
@@ -76,7 +88,8 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
         .filter(|shards| *shards <= routing::SHARDS_MAX)
         .ok_or(EmitError::TooManyShards(wanted))?;
     let dedicated = u64::from(shards) * u64::from(workload.nodes_per_shard);
-    // Ids and host names are numbered; what is beyond a million is a mistake, and would take all memory here.
+    // Ids and host names are numbered. More than a million is a mistake, and would take all memory
+    // here.
     let nodes = match options.nodes {
         Some(nodes) => u64::from(nodes),
         None => dedicated,
@@ -106,7 +119,7 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
     Ok((config, yaml))
 }
 
-/// Ports below the nodes' are for gateways.
+/// Number of ports below those of the nodes, which are for gateways.
 const GATEWAYS_ON_ONE_HOST: u32 = 10;
 
 fn comment(plan: &Plan, column: &Column, column_name: &str, build: &Build, gateways: u32) -> String {

@@ -1,49 +1,49 @@
-//! What can be wrong with a plan's input: each error names the key to change.
+//! The errors of a plan's input. Each names the key to change.
 
-/// Input that no plan can be made of, and what to change.
+/// Input that no plan can be made of, and the change to make.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Not YAML, or not a mapping.
+    /// The text is not YAML, or not a mapping.
     #[error("the {what} is not valid YAML: {problem}")]
     Yaml {
-        /// Workload or calibration.
+        /// Kind of the file: workload or calibration.
         what: &'static str,
-        /// As the parser says.
+        /// The message of the parser.
         problem: String,
     },
-    /// A key that does not exist.
-    #[error("`{key}` is no key of a {what}{}", did_you_mean(.nearest))]
+    /// A key does not exist.
+    #[error("`{key}` is not a key of a {what}{}", did_you_mean(.nearest))]
     UnknownKey {
-        /// Workload or calibration.
+        /// Kind of the file: workload or calibration.
         what: &'static str,
-        /// As written.
+        /// The key as it was written.
         key: String,
-        /// The one that was probably meant.
+        /// The key that was probably meant.
         nearest: Option<&'static str>,
     },
-    /// A value that is impossible, or of the wrong type.
+    /// A value is impossible or of the wrong type.
     #[error("`{key}` {problem}")]
     Value {
-        /// Whose.
+        /// The key of that value.
         key: &'static str,
-        /// What is wrong and what to write instead.
+        /// The fault, and the value to write instead.
         problem: String,
     },
-    /// Nothing says how many locks are taken.
+    /// The workload gives no rate.
     #[error(
         "the workload has no rate: give `instances` (times `locks_per_instance_per_min`), `acquire_per_s` or \
          `events_per_day`"
     )]
     NoRate,
-    /// Two keys say how many locks are taken.
+    /// Two keys give the rate.
     #[error("`{0}` and `{1}` both give the rate: keep one of them")]
     TwoRates(&'static str, &'static str),
-    /// A figure past 64 bits, or past what a float holds exactly enough.
+    /// A figure is past 64 bits, or past the exact range of a float.
     #[error("{figure} is too large to compute with: check `{check}`")]
     Overflow {
-        /// As named in the JSON report.
+        /// Name of the figure in the JSON report.
         figure: &'static str,
-        /// The keys that drive it.
+        /// The keys that drive the figure.
         check: &'static str,
     },
 }

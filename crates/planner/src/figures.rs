@@ -1,6 +1,6 @@
 //! A plan: every figure, as the specification computes it and as this service works.
 //!
-//! Checked against overflow: a figure that does not fit is an error that names it, never a wrapped or infinite number.
+//! A figure that overflows is an error that names it, never a wrapped or infinite number.
 
 use crate::build::Build;
 use crate::contention::Contention;
@@ -13,17 +13,17 @@ use crate::{Calibration, PlanError, Sizing, Workload, notes};
 use serde::Serialize;
 
 const DAY_S: f64 = 86_400.0;
-/// Rates above this are no rates of anything; sums and products of them would lose what is added.
+/// Highest plausible rate. Above it, sums and products of rates would lose their small terms.
 const RATE_MAX_PER_S: f64 = 1e15;
 
-/// How many shards carry a load.
+/// Number of shards that carry a load.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ShardCount {
-    /// The fewest that keep the headroom asked for.
+    /// The fewest shards that keep the wanted headroom.
     pub shards: u64,
-    /// The fewest that carry it at all.
+    /// The fewest shards that carry the load at all.
     pub without_headroom: u64,
-    /// Share of a leader's capacity in use with `shards`.
+    /// Share of a leader's capacity in use with `shards` shards.
     pub utilisation: f64,
 }
 
@@ -41,124 +41,124 @@ impl ShardCount {
     }
 }
 
-/// The figures of one column. Rates are averages unless they say `peak`; all are of the whole cluster unless they say
-/// otherwise.
+/// The figures of one column. They are averages unless their name says `peak`, and are of the whole
+/// cluster unless their doc says otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figures {
-    /// Locks taken.
+    /// Acquires per second.
     pub acquire_per_s: f64,
-    /// Renewals of locks, or of leases.
+    /// Renewals per second, of locks or of leases.
     pub renew_per_s: f64,
-    /// Locks let go.
+    /// Releases per second.
     pub release_per_s: f64,
-    /// The three together.
+    /// Acquires, renewals and releases per second.
     pub writes_per_s: f64,
-    /// At the peak.
+    /// Acquires per second at the peak.
     pub peak_acquire_per_s: f64,
-    /// At the peak.
+    /// Renewals per second at the peak.
     pub peak_renew_per_s: f64,
-    /// At the peak.
+    /// Releases per second at the peak.
     pub peak_release_per_s: f64,
-    /// The three together.
+    /// Acquires, renewals and releases per second at the peak.
     pub peak_writes_per_s: f64,
-    /// Checks.
+    /// Checks per second.
     pub reads_per_s: f64,
-    /// Writes from the taking of a lock to its end.
+    /// Writes from the acquire of a lock to its end.
     pub writes_per_lock: f64,
-    /// Renewals among the writes, as a share.
+    /// Share of renewals among the writes.
     pub renewal_share: f64,
-    /// Locks held at a time (Little's law).
+    /// Locks that are held at a time (Little's law).
     pub active_locks: f64,
-    /// At the peak.
+    /// Locks that are held at a time at the peak.
     pub peak_active_locks: f64,
-    /// What they take.
+    /// Memory of the held locks.
     pub active_bytes: u64,
-    /// What the peak takes.
+    /// Memory of the held locks at the peak.
     pub peak_active_bytes: u64,
-    /// Bytes of one record of history.
+    /// Size of one record of history.
     pub history_record_bytes: u64,
-    /// Records of history per second.
+    /// Records that are added to history per second.
     pub history_records_per_s: f64,
-    /// Written to history.
+    /// Bytes that are added to history per day.
     pub history_bytes_per_day: u64,
-    /// Kept of it.
+    /// Bytes of all history that is kept.
     pub history_bytes_total: u64,
-    /// Active locks and history.
+    /// Bytes of held locks and of history.
     pub storage_bytes_total: u64,
-    /// From all leaders to all replicas.
+    /// Bytes per second from all leaders to all replicas.
     pub leader_write_bytes_per_s: f64,
-    /// At the peak.
+    /// Bytes per second from all leaders to all replicas at the peak.
     pub peak_leader_write_bytes_per_s: f64,
-    /// Answers to checks, from all followers.
+    /// Bytes per second of answers to checks, from all followers.
     pub follower_read_bytes_per_s: f64,
-    /// What a leader carries.
+    /// The load that a leader carries.
     pub leader_capacity: LeaderCapacity,
-    /// Sized on the average.
+    /// Shards if sized on the average.
     pub shards_avg: ShardCount,
-    /// Sized on the peak.
+    /// Shards if sized on the peak.
     pub shards_peak: ShardCount,
-    /// What is planned: one of the two, as the workload asks.
+    /// Planned shards: one of these two, as the workload asks.
     pub shards: u64,
-    /// Share of a leader's capacity in use at the peak, as planned.
+    /// Share of a leader's capacity in use at the peak, with the planned shards.
     pub peak_utilisation: f64,
-    /// All nodes.
+    /// Number of all nodes.
     pub nodes_total: u64,
-    /// Votes that commit.
+    /// Number of votes that commit an entry.
     pub quorum: u32,
-    /// Replicas of a shard that may fail.
+    /// Number of a shard's replicas that may fail.
     pub failures_tolerated: u32,
-    /// Of an acquire.
+    /// Latency budget of an acquire.
     pub latency_ms: LatencyBudget,
 }
 
 /// Whether a plan can be run as it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
-    /// It can.
+    /// Whether it can be run.
     pub fits: bool,
-    /// Why not. Empty if it fits.
+    /// The reasons if it cannot. Empty if it fits.
     pub reasons: Vec<String>,
 }
 
-/// One way to compute everything.
+/// One way to compute a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// The numbers.
+    /// The figures for today's load.
     pub figures: Figures,
-    /// What they smell of.
+    /// The smell tests of these figures.
     pub smell_tests: Vec<SmellTest>,
-    /// Whether all that must hold does.
+    /// Whether all tests that must hold do hold.
     pub fit: Fit,
-    /// When the shards of today no longer suffice.
+    /// The months ahead, and when today's shards no longer suffice.
     pub growth: GrowthOutlook,
-    /// What to build, for the end of that growth.
+    /// The cluster to build for the end of that growth.
     pub build: Build,
 }
 
-/// Everything about a workload.
+/// Everything about a workload. The crate's page has an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The input, complete.
+    /// The complete input.
     pub workload: Workload,
-    /// What the palisade column is computed with.
+    /// The costs with which the palisade column is computed.
     pub calibration: Calibration,
-    /// By average writes.
+    /// Size class, by average writes.
     pub size_class: SizeClass,
-    /// As published.
+    /// The column of the published model.
     pub specification: Column,
-    /// As this service works.
+    /// The column of this service.
     pub palisade: Column,
     /// How often an acquire will find the lock taken.
     pub contention: Contention,
-    /// Where published figures differ from these, and other remarks.
+    /// Remarks, above all on published figures that differ from these.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// Computes everything.
+    /// Computes every figure.
     ///
     /// # Errors
-    /// If a figure does not fit a number.
+    /// If a figure is too large for its number type.
     pub fn new(workload: Workload, calibration: Calibration) -> Result<Plan, PlanError> {
         let rates = Rates::of(&workload);
         if rates.at_peak(workload.peak_multiplier).writes_per_s() > RATE_MAX_PER_S
@@ -179,7 +179,7 @@ impl Plan {
     }
 }
 
-/// The column of the specification, with leaders of any capacity.
+/// The figures of the published model, with leaders of this capacity.
 pub(crate) fn published(workload: &Workload, capacity: LeaderCapacity) -> Result<Figures, PlanError> {
     let entry_bytes = workload.entry.total();
     let figures = Shared::of(workload, capacity)?;
@@ -194,7 +194,7 @@ pub(crate) fn published(workload: &Workload, capacity: LeaderCapacity) -> Result
     })
 }
 
-/// The column of this service.
+/// The figures of this service.
 pub(crate) fn palisade(workload: &Workload, calibration: &Calibration) -> Result<Figures, PlanError> {
     let entry_bytes = workload.entry.total();
     let figures = Shared::of(workload, LeaderCapacity::palisade(calibration))?;
@@ -236,7 +236,7 @@ impl Writes {
     }
 }
 
-/// What both columns compute alike.
+/// The part of the computation that both columns share.
 struct Shared<'a> {
     workload: &'a Workload,
     capacity: LeaderCapacity,
@@ -248,7 +248,7 @@ struct Shared<'a> {
     peak_utilisation: f64,
 }
 
-/// What they do not.
+/// The inputs in which the columns differ.
 struct Costs {
     lock_bytes: u64,
     history_record_bytes: u64,
@@ -296,7 +296,7 @@ impl<'a> Shared<'a> {
             .shards
             .checked_mul(u64::from(workload.nodes_per_shard))
             .ok_or(PlanError::Overflow { figure: "nodes_total", check: "leader_capacity and nodes_per_shard" })?;
-        // Fewer writes do not mean fewer checks: both columns answer as many.
+        // Fewer writes do not mean fewer checks, so both columns answer equally many.
         let reads_per_s = Rates::of(workload).writes_per_s() * workload.reads_per_write;
         let follower_read_bytes_per_s = reads_per_s * workload.entry.total() as f64;
         for (figure, value) in [

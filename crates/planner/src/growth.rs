@@ -1,33 +1,33 @@
-//! Growth: what the load will be, and when the planned shards no longer carry it.
+//! Growth: the load of the months ahead, and when the planned shards no longer carry it.
 
 use crate::figures::Figures;
 use crate::model::Rates;
 use crate::{PlanError, Sizing, Workload};
 use serde::Serialize;
 
-/// One month from now.
+/// The load of one month.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Month {
-    /// 0 is now.
+    /// Number of the month; 0 is now.
     pub month: u32,
-    /// Average, with as many shards as are planned then.
+    /// Average writes per second, on the shards that this month needs.
     pub writes_per_s: f64,
-    /// At the peak, with as many shards as are planned then.
+    /// Writes per second at the peak, on the shards that this month needs.
     pub peak_writes_per_s: f64,
-    /// Sized on the average.
+    /// Shards if sized on the average.
     pub shards_avg: u64,
-    /// Sized on the peak.
+    /// Shards if sized on the peak.
     pub shards_peak: u64,
 }
 
-/// The months ahead.
+/// The load of the months ahead.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GrowthOutlook {
-    /// From now on.
+    /// The months, from now on.
     pub months: Vec<Month>,
-    /// How much more load (as a factor) the planned shards carry before they need company.
+    /// Load up to which the planned shards suffice, as a factor of today's.
     pub load_until_next_shard: f64,
-    /// When that is, in months; `None` without growth.
+    /// Months until that load is reached; `None` without growth.
     pub months_until_next_shard: Option<f64>,
 }
 
@@ -60,7 +60,8 @@ impl GrowthOutlook {
             Sizing::Peak => now.at_peak(workload.peak_multiplier),
             Sizing::Average => now,
         };
-        // Utilisation is proportional to the load when instances grow with it. Below 1 only by rounding.
+        // Utilisation is proportional to the load, because instances grow with it. The factor is
+        // below 1 only by rounding.
         let usable = 1.0 - workload.headroom;
         let load_until_next_shard = (usable / capacity.utilisation(&sized_for, figures.shards)).max(1.0);
         let per_month = workload.growth.per_month;

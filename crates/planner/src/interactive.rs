@@ -1,17 +1,17 @@
 //! Asks for a workload, step by step, in the order of LOCKS.
 //!
-//! Generic over where it reads and writes; an answer that is not possible is explained and asked for again.
+//! It is generic over its input and output. An impossible answer is explained and asked for again.
 
 use crate::{PlanError, Workload};
 use std::io::{BufRead, Write};
 
-/// Why there is no workload.
+/// The reason why the questions gave no workload.
 #[derive(Debug, thiserror::Error)]
 pub enum InteractiveError {
     /// The input ended before the last question.
     #[error("the input ended before the question on `{0}` was answered: answer it, or use a workload file")]
     Ended(&'static str),
-    /// It cannot be read or written.
+    /// The questions cannot be written or the answers cannot be read.
     #[error("cannot ask: {0}")]
     Io(#[from] std::io::Error),
     /// All answers are possible, but not together.
@@ -22,7 +22,7 @@ pub enum InteractiveError {
 struct Question {
     key: &'static str,
     ask: &'static str,
-    /// What an empty answer means.
+    /// Meaning of an empty answer.
     default: &'static str,
 }
 
@@ -36,7 +36,7 @@ struct Step {
     questions: &'static [Question],
 }
 
-/// The rate is asked for in the second step, by the first of these questions that is answered.
+/// The second step asks for the rate, with the first of these questions that gets an answer.
 const RATE: &[Question] = &[
     q("locks_per_instance_per_min", "Locks that each instance takes per minute", "other ways to say it"),
     q("acquire_per_s", "Locks taken per second by all of them", "events per day instead"),
@@ -89,11 +89,11 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Asks the five steps in order and returns the workload. An empty answer takes the default; what is `given` (values by key,
-/// as flags are) is not asked for.
+/// Asks the five steps in order and returns the workload. An empty answer takes the default. Keys
+/// in `given` (values by key, as flags give them) are not asked for.
 ///
 /// # Errors
-/// If the input ends early or cannot be read, or what is given is impossible.
+/// If the input ends early or cannot be read, or if `given` is impossible.
 pub fn ask(
     input: &mut impl BufRead,
     output: &mut impl Write,
@@ -101,7 +101,7 @@ pub fn ask(
 ) -> Result<Workload, InteractiveError> {
     let mut answers = given.to_vec();
     possible_so_far(&answers)?;
-    writeln!(output, "Five steps. Press Enter to take what stands in [brackets].")?;
+    writeln!(output, "Five steps. Press Enter for the value in [brackets].")?;
     for step in STEPS {
         writeln!(output, "\n{}", step.title)?;
         for question in step.questions {
@@ -134,7 +134,7 @@ fn ask_rate(
     Ok(())
 }
 
-/// Whether it was answered.
+/// Asks one question. Returns whether it was answered.
 fn ask_one(
     input: &mut impl BufRead,
     output: &mut impl Write,
@@ -154,7 +154,7 @@ fn ask_one(
             return Ok(false);
         }
         answers.push((question.key.to_owned(), answer.to_owned()));
-        // A rate per instance needs instances; the default is 2,000 of them.
+        // A rate per instance needs the number of instances. Its default is 2,000.
         if question.key == "locks_per_instance_per_min" && !has(answers, "instances") {
             answers.push(("instances".into(), "2000".into()));
         }
@@ -168,7 +168,7 @@ fn ask_one(
     }
 }
 
-/// Whether a workload can be made of the answers, with any rate if none was given yet.
+/// Checks that the answers make a workload, with any rate if none was given yet.
 fn possible_so_far(answers: &[(String, String)]) -> Result<(), PlanError> {
     match Workload::parse("", answers) {
         Err(PlanError::NoRate) => Workload::parse("acquire_per_s: 1", answers).map(|_| ()),

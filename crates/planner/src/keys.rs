@@ -1,7 +1,8 @@
-//! Every key of a workload, and reading values of keys out of YAML and flags.
+//! Every key of a workload, and the reading of values from YAML and flags.
 //!
-//! Files, flags and answers to questions take one way: they become values of dotted keys (`entry.name_bytes`), and a flag's
-//! value replaces the file's. Errors name the key. It knows nothing of which values are possible together.
+//! Files, flags and answers to questions take the same way: they become values of dotted keys
+//! (`entry.name_bytes`). The value of a flag replaces that of the file. Errors name the key. This
+//! module knows nothing of the combinations of values that are possible.
 
 use crate::{PlanError, duration, quantity};
 use serde_yaml::Value;
@@ -10,13 +11,13 @@ use std::collections::BTreeMap;
 /// A key of the workload file.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// With dots where it is nested: `entry.name_bytes`.
+    /// Name with dots where it is nested: `entry.name_bytes`.
     pub name: &'static str,
-    /// As a flag, without its dashes: `entry-name-bytes`.
+    /// Name as a flag, without its dashes: `entry-name-bytes`.
     pub flag: &'static str,
-    /// What its value looks like.
+    /// An example of a value, or its kind: `DURATION`.
     pub example: &'static str,
-    /// What it says, in one line, with its default.
+    /// Meaning and default, in one line.
     pub help: &'static str,
 }
 
@@ -69,13 +70,14 @@ pub const KEYS: &[Key] = &[
     key("growth.months", "growth-months", "N", "Months to look ahead [default: 12]"),
 ];
 
-/// Values by key.
+/// The given values, by key.
 pub(crate) struct Values {
     map: BTreeMap<&'static str, Value>,
 }
 
 impl Values {
-    /// Reads a YAML mapping, in which a key with dots is a mapping of its own, and puts `overrides` over it.
+    /// Reads a YAML mapping and replaces values by `overrides`. A key with dots is a mapping of its
+    /// own in YAML.
     pub(crate) fn read(
         what: &'static str,
         known: &'static [Key],
@@ -107,7 +109,7 @@ impl Values {
             }
         }
         for (key, text) in overrides {
-            // What is no YAML scalar is text.
+            // An override that is not a YAML scalar is text.
             let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
             values.put(what, known, key, value)?;
         }
@@ -170,7 +172,7 @@ impl Values {
         }
     }
 
-    /// A word.
+    /// A value that is a word.
     pub(crate) fn text(&self, key: &'static str) -> Result<Option<String>, PlanError> {
         match self.map.get(key) {
             None => Ok(None),
@@ -180,7 +182,7 @@ impl Values {
         }
     }
 
-    /// Yes or no.
+    /// A value that is true or false.
     pub(crate) fn flag(&self, key: &'static str) -> Result<Option<bool>, PlanError> {
         match self.map.get(key) {
             None => Ok(None),
@@ -196,22 +198,23 @@ impl Values {
     }
 }
 
-/// Whether `group` holds the key `name`: `entry` does `entry.name_bytes`.
+/// Whether `group` holds the key `name`. `entry` holds `entry.name_bytes`.
 fn is_group(name: &str, group: &str) -> bool {
     name.split_once('.').is_some_and(|(prefix, _)| prefix == group)
 }
 
-/// The last part.
+/// The last part of a dotted name.
 fn leaf(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-/// The known key that was probably meant. Inside the wrong group, or outside of its group, the same word counts.
+/// The known key that was probably meant. A key in the wrong group, or outside of its group, is
+/// compared by its last part.
 fn nearest(known: &'static [Key], wrong: &str) -> Option<&'static str> {
     let distance =
         |name: &str| strsim::damerau_levenshtein(wrong, name).min(strsim::damerau_levenshtein(wrong, leaf(name)));
     let best = known.iter().min_by_key(|known| distance(known.name))?;
-    // Farther than this, it is another word.
+    // A key that is farther away is another word.
     (distance(best.name) <= wrong.chars().count().max(leaf(best.name).len()) / 2).then_some(best.name)
 }
 

@@ -1,35 +1,36 @@
 //! The latency budget of an acquire, component by component, each as a range.
 //!
-//! It is a budget out of assumed or calibrated parts, for an unloaded service; it is no measurement.
+//! It is a budget of assumed or calibrated parts, for a service without load. It is not a
+//! measurement.
 
 use crate::{Calibration, Workload};
 use serde::Serialize;
 
-/// One part of the way.
+/// One component of the latency.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Component {
-    /// For people.
+    /// Name of the component, for people.
     pub name: &'static str,
-    /// At best.
+    /// Its time at best, in milliseconds.
     pub low_ms: f64,
-    /// At p99.
+    /// Its time at p99, in milliseconds.
     pub high_ms: f64,
 }
 
-/// All parts of the way, one after the other.
+/// All components of the latency, one after the other.
 ///
-/// - `low` and `high` are the sums of the components'.
+/// - `low` and `high` are the sums of the components' values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LatencyBudget {
-    /// All at their best.
+    /// All components at their best, in milliseconds.
     pub low: f64,
-    /// All at their p99.
+    /// All components at their p99, in milliseconds.
     pub high: f64,
-    /// In the order of the way.
+    /// The components, in the order of the way.
     pub components: Vec<Component>,
 }
 
-/// Round trip within one data centre.
+/// Round trip within one data centre, in milliseconds.
 const RTT_MS: (f64, f64) = (1.0, 2.0);
 const RESPONSE_MS: (f64, f64) = (1.0, 2.0);
 
@@ -41,7 +42,8 @@ impl LatencyBudget {
         LatencyBudget { low: sum(|part| part.low_ms), high: sum(|part| part.high_ms), components }
     }
 
-    /// As published. A round trip between replicas that is longer than the published quorum wait takes its place.
+    /// The published budget. If the round trip between replicas is longer than the published quorum
+    /// wait, it replaces that.
     pub fn published(workload: &Workload) -> LatencyBudget {
         let rtt = workload.network_rtt_ms.unwrap_or(0.0);
         LatencyBudget::of(&[
@@ -50,12 +52,13 @@ impl LatencyBudget {
             ("replication, in parallel", (2.0, 3.0)),
             ("quorum wait", (rtt.max(2.0), rtt.max(3.0))),
             ("response", RESPONSE_MS),
-            // The published total is 7–12 ms, its parts sum to 7–11 ms.
+            // The published total is 7–12 ms, but its parts sum to 7–11 ms.
             ("not assigned", (0.0, 1.0)),
         ])
     }
 
-    /// As this service works: through a gateway; behind at most one earlier entry; the leader syncs while followers do.
+    /// The budget of this service. The acquire goes through a gateway and waits for at most one
+    /// earlier entry; the leader syncs while followers do.
     pub fn palisade(workload: &Workload, calibration: &Calibration) -> LatencyBudget {
         let rtt = workload.network_rtt_ms.map_or(RTT_MS, |rtt| (rtt, rtt));
         let fsync = (calibration.fsync_low_ms, calibration.fsync_high_ms);
@@ -69,7 +72,8 @@ impl LatencyBudget {
         ])
     }
 
-    /// Half way between best and p99 of all parts at once: what a p99 target is held against.
+    /// The middle between best and p99 of all components at once. A p99 target is compared with
+    /// this.
     pub fn expected(&self) -> f64 {
         (self.low + self.high) / 2.0
     }

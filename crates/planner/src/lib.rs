@@ -1,17 +1,24 @@
 //! The capacity model: from a workload to shard counts, and to a cluster file that runs.
 //!
-//! LOCKS: latency, operations, cluster, key metrics, storage. Every figure is computed twice from the same
-//! [`Workload`]: as the published model does (each lock renewed alone, an entry kept for every operation), and as this
-//! service works (leases shared by all locks of an instance, one history record per grant) with costs out of a
-//! [`Calibration`]. What is to be built follows from the second, for the load at the end of the growth ([`Build`]).
+//! It follows the five steps of LOCKS: latency, operations, cluster, key metrics, storage. Every
+//! figure is computed twice from the same [`Workload`]:
 //!
-//! Pure functions on typed values: it reads no file, no clock and no network; text comes in and goes out as strings.
-//! It knows nothing of Raft or of a running cluster.
+//! - as the published model does: each lock is renewed alone, and an entry is kept for every
+//!   operation;
+//! - as this service works: all locks of an instance share a lease, and history has one record per
+//!   grant. The costs come from a [`Calibration`].
+//!
+//! The plan to build ([`Build`]) follows from the second column, for the load at the end of the
+//! growth.
+//!
+//! All functions are pure: they read no file, clock or network, and take and return text as
+//! strings. The crate knows nothing of Raft or of a running cluster.
 //!
 //! ```
 //! use palisade_planner::{Calibration, Plan, Workload};
 //!
-//! let workload = Workload::parse("instances: 2000\nlocks_per_instance_per_min: 10\nhold: 300s\n", &[])?;
+//! let yaml = "instances: 2000\nlocks_per_instance_per_min: 10\nhold: 300s\n";
+//! let workload = Workload::parse(yaml, &[])?;
 //! let plan = Plan::new(workload, Calibration::default())?;
 //! assert_eq!(plan.specification.figures.shards_peak.shards, 3);
 //! # Ok::<(), palisade_planner::PlanError>(())

@@ -1,27 +1,29 @@
-//! The arithmetic: rates of operations, what a leader is asked for, and how many shards that takes.
+//! The arithmetic: rates of operations, the load on a leader, and the number of shards that carry
+//! it.
 //!
-//! Both columns use the same functions; the published model is the case without shared leases. Floats carry rates (per
-//! second) and seconds. Nothing here knows of files, reports or advice.
+//! Both columns use the same functions. The published model is the case without shared leases.
+//! Floats hold rates (per second) and seconds. This module knows nothing of files, reports or
+//! advice.
 
 use crate::{Calibration, Workload};
 use serde::Serialize;
 
-/// Relative error below which a quotient counts as whole: 110,000 writes/s on leaders of 10,000/s are 11 shards, however
-/// the sum was rounded on the way.
+/// Relative error below which a quotient counts as whole. 110,000 writes/s on leaders of 10,000/s
+/// are 11 shards, however the sum was rounded on the way.
 const ROUNDING: f64 = 1e-9;
 
-/// Operations per second that a workload asks for, as an average.
+/// Average operations per second that a workload asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// Locks taken.
+    /// Acquires per second.
     pub acquire_per_s: f64,
-    /// Renewals if each lock is renewed alone.
+    /// Renewals per second, if each lock is renewed alone.
     pub renew_each_per_s: f64,
-    /// Locks let go.
+    /// Releases per second.
     pub release_per_s: f64,
-    /// Processes that hold locks, with one session each.
+    /// Number of processes that hold locks, each with one session.
     pub instances: f64,
-    /// Between heartbeats.
+    /// Time between heartbeats, in seconds.
     pub heartbeat_s: f64,
 }
 
@@ -38,7 +40,8 @@ impl Rates {
         }
     }
 
-    /// At the peak: the same processes take and release more locks, and hold more of them.
+    /// The rates at the peak. The same processes acquire and release more locks, and hold more of
+    /// them.
     pub fn at_peak(self, multiplier: f64) -> Rates {
         Rates {
             acquire_per_s: self.acquire_per_s * multiplier,
@@ -48,42 +51,42 @@ impl Rates {
         }
     }
 
-    /// After growth: more processes, each as busy as before.
+    /// The rates after growth. There are more processes, each as busy as before.
     pub fn grown(self, factor: f64) -> Rates {
         Rates { instances: self.instances * factor, ..self.at_peak(factor) }
     }
 
-    /// All writes if each lock is renewed alone.
+    /// All writes per second, if each lock is renewed alone.
     pub fn writes_per_s(&self) -> f64 {
         self.acquire_per_s + self.renew_each_per_s + self.release_per_s
     }
 
-    /// Heartbeats of sessions that reach one shard, if every instance keeps a lease there.
+    /// Heartbeats per second that reach one shard, if every instance keeps a lease on it.
     pub fn heartbeats_per_shard_per_s(&self) -> f64 {
         self.instances / self.heartbeat_s
     }
 }
 
-/// What one leader carries, and how leases are renewed.
+/// The load that one leader carries, and the way in which leases are renewed.
 ///
 /// - Rates are above zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeaderCapacity {
-    /// Acquires and releases, if it does nothing else.
+    /// Acquires and releases per second, if the leader does nothing else.
     pub writes_per_s: f64,
-    /// Renewals, if it does nothing else.
+    /// Renewals per second, if the leader does nothing else.
     pub renewals_per_s: f64,
     /// Whether one lease keeps all locks that an instance holds on a shard.
     pub shared_leases: bool,
 }
 
 impl LeaderCapacity {
-    /// As published: a renewal is a write, and each lock is renewed alone.
+    /// The published model: a renewal is a write, and each lock is renewed alone.
     pub fn published(writes_per_s: f64) -> LeaderCapacity {
         LeaderCapacity { writes_per_s, renewals_per_s: writes_per_s, shared_leases: false }
     }
 
-    /// As this service works.
+    /// This service, with the costs of a calibration.
     pub fn palisade(calibration: &Calibration) -> LeaderCapacity {
         LeaderCapacity {
             writes_per_s: calibration.writes_per_s_per_leader,
@@ -92,7 +95,8 @@ impl LeaderCapacity {
         }
     }
 
-    /// Renewals per second on so many shards: of leases where they are shared and that is less, of each lock otherwise.
+    /// Renewals per second on `shards` shards. Leases are renewed if they are shared and need fewer
+    /// renewals, otherwise each lock.
     pub fn renew_per_s(&self, rates: &Rates, shards: u64) -> f64 {
         if self.leases_pay(rates, shards) {
             rates.heartbeats_per_shard_per_s() * shards as f64
@@ -106,16 +110,35 @@ impl LeaderCapacity {
         self.shared_leases && rates.heartbeats_per_shard_per_s() * (shards as f64) < rates.renew_each_per_s
     }
 
-    /// Share of its capacity that each of so many leaders is asked for; above 1 it cannot.
+    /// Share of its capacity that each of `shards` leaders is asked for. Above 1 it cannot carry
+    /// the load.
     pub fn utilisation(&self, rates: &Rates, shards: u64) -> f64 {
         let writes = rates.acquire_per_s + rates.release_per_s;
         (writes / self.writes_per_s + self.renew_per_s(rates, shards) / self.renewals_per_s) / shards as f64
     }
 
-    /// Fewest shards whose leaders keep `headroom` free. At least one; past 2^53, `None`.
+    /// The fewest shards whose leaders keep `headroom` free, at least one. `None` if that is past
+    /// 2^53.
     ///
-    /// Utilisation never rises with the number of shards (leases cost each shard the same, all else is divided), so the
-    /// fewest follow directly for either way to renew, and the better way wins.
+    /// Utilisation never rises with the number of shards: leases cost each shard the same, and all
+    /// other load is divided. So the fewest shards follow directly for either way to renew, and the
+    /// better way wins.
+    ///
+    /// ```
+    /// use palisade_planner::{LeaderCapacity, Rates};
+    ///
+    /// let rates = Rates {
+    ///     acquire_per_s: 6_000.0,
+    ///     renew_each_per_s: 12_000.0,
+    ///     release_per_s: 6_000.0,
+    ///     instances: 2_000.0,
+    ///     heartbeat_s: 15.0,
+    /// };
+    /// let published = LeaderCapacity::published(10_000.0);
+    /// assert_eq!(published.shards(&rates, 0.0), Some(3)); // 24,000 writes/s
+    /// assert_eq!(published.shards(&rates, 0.2), Some(3));
+    /// assert_eq!(published.shards(&rates, 0.5), Some(5));
+    /// ```
     pub fn shards(&self, rates: &Rates, headroom: f64) -> Option<u64> {
         let usable = 1.0 - headroom;
         let writes = (rates.acquire_per_s + rates.release_per_s) / self.writes_per_s;
@@ -127,31 +150,31 @@ impl LeaderCapacity {
     }
 }
 
-/// Rounds up, but not for what rounding on the way added.
+/// Rounds up, but ignores the error that earlier rounding may have added.
 fn ceil(exact: f64) -> Option<u64> {
     let whole = (exact * (1.0 - ROUNDING)).ceil().max(1.0);
     (whole <= (1u64 << 53) as f64).then_some(whole as u64)
 }
 
-/// Votes that commit: more than half. The others may fail.
+/// Number of votes that commit an entry: more than half. The other replicas may fail.
 pub fn quorum(replicas: u32) -> u32 {
     replicas / 2 + 1
 }
 
-/// The specification's classes of size, by average writes per second.
+/// The specification's size classes, by average writes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SizeClass {
     /// Below 1,000 writes/s.
     Small,
-    /// To 10,000 writes/s.
+    /// From 1,000 to 10,000 writes/s.
     Medium,
-    /// Above.
+    /// Above 10,000 writes/s.
     Large,
 }
 
 impl SizeClass {
-    /// Of an average load.
+    /// The class of an average load.
     pub fn of(writes_per_s: f64) -> SizeClass {
         match writes_per_s {
             ..1_000.0 => SizeClass::Small,
@@ -160,12 +183,12 @@ impl SizeClass {
         }
     }
 
-    /// Replicas of each shard.
+    /// Number of replicas of each shard.
     pub fn replicas(self) -> u32 {
         if self == SizeClass::Small { 3 } else { 5 }
     }
 
-    /// For people.
+    /// The class in words, for people.
     pub fn describe(self) -> &'static str {
         match self {
             SizeClass::Small => "< 1K writes/s: 3 nodes",

@@ -1,4 +1,5 @@
-//! Remarks on a plan: where published figures round, truncate or size otherwise, so that both can be compared.
+//! Remarks on a plan: published figures that are rounded, truncated or sized otherwise, so that
+//! both can be compared.
 
 use crate::figures::Figures;
 use crate::quantity::{count, counted, percent, show};
@@ -29,11 +30,11 @@ pub(crate) fn notes(workload: &Workload, published: &Figures, palisade: &Figures
     notes
 }
 
-/// Published tables cut rates of instances to whole locks before they go on.
+/// Published tables truncate the rates of instances to whole locks before they go on.
 fn truncated(workload: &Workload, figures: &Figures) -> Option<String> {
     let RateSource::LocksPerInstancePerMin(_) = workload.rate else { return None };
     let whole = figures.acquire_per_s.trunc();
-    // What rounds up was published rounded.
+    // A rate that rounds up was published rounded.
     if whole == figures.acquire_per_s || whole != figures.acquire_per_s.round() || whole < 100.0 {
         return None;
     }

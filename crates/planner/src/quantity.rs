@@ -1,6 +1,6 @@
 //! Numbers as people write and read them: `2_000`, `10k`, `8%`; `7,333.3`, `126.7 GB`.
 //!
-//! Showing rounds, for people only; programs get the figures themselves.
+//! Showing rounds, because it is for people only. Programs get the exact figures.
 
 /// Reads a number: underscores or commas between digits, a suffix `k`, `M` or `G`, or a `%`.
 pub(crate) fn parse(text: &str) -> Option<f64> {
@@ -13,27 +13,28 @@ pub(crate) fn parse(text: &str) -> Option<f64> {
         _ => (text, 1.0),
     };
     let digits: String = digits.trim_end().chars().filter(|c| !matches!(c, '_' | ',')).collect();
-    // `parse` would also take "inf" and "nan".
+    // `parse` would also accept "inf" and "nan".
     if !digits.contains(|c: char| c.is_ascii_digit()) {
         return None;
     }
     let number: f64 = digits.parse().ok()?;
-    // By division, since 1e-2 is not exact and 8 / 100 is as good as it gets.
+    // Divide by 100, because 1e-2 is not exact while 8 / 100 is rounded only once.
     let number = if scale < 1.0 { number / 100.0 } else { number * scale };
     number.is_finite().then_some(number)
 }
 
-/// With thousands separators, at most one decimal: `7,333.3`, `22,000`. Below a tenth, two figures: `0.000012`.
+/// With thousands separators and at most one decimal: `7,333.3`, `22,000`. Below a tenth, with two
+/// significant figures: `0.000012`.
 pub(crate) fn show(value: f64) -> String {
     if value > 0.0 && value < 0.1 {
         let zeros = (-value.log10().floor()) as usize;
-        // Smaller than that is nothing.
+        // A value below 1e-12 is shown as 0.
         return decimals(value, (zeros + 1).min(12));
     }
     decimals(value, 1)
 }
 
-/// With thousands separators and at most so many decimals, none if they are zeros.
+/// With thousands separators and at most `places` decimals, without trailing zeros.
 pub(crate) fn decimals(value: f64, places: usize) -> String {
     let text = format!("{value:.places$}");
     let (sign, text) = text.strip_prefix('-').map_or(("", text.as_str()), |text| ("-", text));
@@ -49,12 +50,12 @@ pub(crate) fn decimals(value: f64, places: usize) -> String {
     if fraction.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{fraction}") }
 }
 
-/// A whole number.
+/// A whole number with thousands separators.
 pub(crate) fn count(value: u64) -> String {
     decimals(value as f64, 0)
 }
 
-/// A whole number and its noun, whose plural has an `s`: `1 shard`, `22,000 shards`.
+/// A whole number and its noun, which forms its plural with `s`: `1 shard`, `22,000 shards`.
 pub(crate) fn counted(value: u64, noun: &str) -> String {
     if value == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(value)) }
 }
@@ -68,7 +69,7 @@ pub(crate) fn percent(share: f64) -> String {
 pub(crate) fn bytes(value: f64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let (mut value, mut unit) = (value, 0);
-    // What would round to 1,000.0 takes the next unit.
+    // A value that would be shown as 1,000.0 takes the next unit.
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1e3;
         unit += 1;

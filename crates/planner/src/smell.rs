@@ -1,6 +1,6 @@
-//! Smell tests: what a reader of the figures should stop at, and what to do about it.
+//! Smell tests: figures at which a reader should stop, and advice for each.
 //!
-//! A test whose input is not known is not made up: it is left out.
+//! A test with an unknown input is left out. Its input is never made up.
 
 use crate::contention::{self, ContentionLevel};
 use crate::duration::show_s;
@@ -9,20 +9,20 @@ use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use crate::{Sizing, Workload};
 use serde::Serialize;
 
-/// What came of a test.
+/// The result of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing to do.
+    /// There is nothing to do.
     Pass,
-    /// Worth a thought.
+    /// The figure is worth a thought.
     Warn,
-    /// Change something.
+    /// Something must be changed.
     Fail,
 }
 
 impl Verdict {
-    /// For people.
+    /// The verdict as shown to people.
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Pass => "pass",
@@ -32,35 +32,38 @@ impl Verdict {
     }
 }
 
-/// One test.
+/// The result of one test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SmellTest {
-    /// What was looked at: stable, for programs.
+    /// Name of the test. Stable, for programs.
     pub name: &'static str,
-    /// What came of it.
+    /// The verdict on the figure.
     pub verdict: Verdict,
-    /// What was found, with its numbers.
+    /// The finding, with its numbers.
     pub finding: String,
-    /// What to do; empty if it passed.
+    /// The advice. Empty if the test passed.
     pub advice: String,
-    /// If it fails, the plan does not fit.
+    /// Whether a failure of this test means that the plan does not fit.
     pub must_hold: bool,
 }
 
-/// Shards that a cluster can have.
+/// Most shards of a cluster.
 const SHARDS_MAX: u64 = routing::SHARDS_MAX as u64;
-/// What one node should keep on disk before somebody thinks about it, and before it is too much.
+/// History of one node: above the first limit it is worth a thought, above the second it is too
+/// much.
 const NODE_HISTORY_BYTES: (f64, f64) = (1e12, 10e12);
-/// The specification's 10,000 workers on 2,000 instances, and what no process does.
+/// Locks per instance: the specification has 10,000 workers on 2,000 instances, and no process
+/// reaches the second limit.
 const LOCKS_PER_INSTANCE: (f64, f64) = (5.0, 1_000.0);
-/// A failover takes below a second; a holder that pauses should outlive both.
+/// Shortest TTL without a warning. A failover takes less than a second, and a lease should outlive
+/// that and a pause of its holder.
 const TTL_SHORT_S: f64 = 2.0;
-/// Below this, what renewals take of a leader is not worth a change.
+/// Utilisation below which fewer renewals are not worth a change.
 const UTILISATION_LITTLE: f64 = 0.1;
-/// Farther apart than this, replicas are not in one data centre.
+/// Longest round trip between replicas in one data centre, in milliseconds.
 const RTT_ONE_SITE_MS: f64 = 5.0;
 
-/// All tests that the workload has the inputs for.
+/// All tests with known inputs.
 pub(crate) fn tests(workload: &Workload, figures: &Figures) -> Vec<SmellTest> {
     let mut tests = vec![
         capacity(workload, figures),
@@ -86,7 +89,7 @@ fn must_hold(test: SmellTest) -> SmellTest {
     SmellTest { must_hold: true, ..test }
 }
 
-/// The verdict for a value that should stay below the first limit and must stay below the second.
+/// The verdict on a value that should not exceed the first limit and must not exceed the second.
 fn below(value: f64, (warn, fail): (f64, f64)) -> Verdict {
     match value {
         value if value > fail => Verdict::Fail,
@@ -110,7 +113,7 @@ fn capacity(workload: &Workload, figures: &Figures) -> SmellTest {
         Sizing::Average => format!("sized on the average: the peak needs {}; set `sizing: peak`", shard_word(needed)),
         Sizing::Peak => "keep some capacity for a failover: set `headroom`, such as 20%".to_owned(),
     };
-    // 1e-9: what rounding on the way may have added.
+    // 1e-9 is the error that earlier rounding may have added.
     let verdict = below(used, (0.9 + 1e-9, 1.0 + 1e-9));
     must_hold(test("leader_capacity", verdict, finding, &advice))
 }
@@ -203,7 +206,7 @@ fn heartbeats(workload: &Workload, figures: &Figures) -> SmellTest {
 }
 
 fn ttl(workload: &Workload) -> SmellTest {
-    // For so long the holder is busy and does not renew.
+    // The longest time that a holder is busy without renewing.
     let step_s = workload.heartbeat_s.min(workload.hold_s);
     let ttl = show_s(workload.ttl_s);
     let name = "ttl";

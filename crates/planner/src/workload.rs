@@ -1,7 +1,7 @@
-//! The workload: what locks are wanted, how fast, for how long, and what is asked of the service.
+//! The workload: the wanted locks, their rate and hold time, and the demands on the service.
 //!
-//! A [`Workload`] is complete and possible: defaults are filled in, and each impossible value was refused with the key to
-//! change. It computes nothing beyond its defaults.
+//! A [`Workload`] is complete and possible: defaults are filled in, and each impossible value was
+//! refused with the key to change. It computes nothing beyond its defaults.
 
 use crate::keys::{KEYS, Values};
 use crate::model::{Rates, SizeClass};
@@ -11,114 +11,116 @@ use serde::Serialize;
 /// A commented workload file with every key.
 pub const TEMPLATE: &str = include_str!("template.yaml");
 
-/// Where the rate comes from.
+/// The form in which the rate was given.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateSource {
-    /// Instances × locks per instance per minute.
+    /// Locks that each instance takes per minute, times the instances.
     LocksPerInstancePerMin(f64),
-    /// Given.
+    /// Acquires per second in total.
     AcquirePerS(f64),
-    /// Events per day, one lock each.
+    /// Events per day, each of which takes one lock.
     EventsPerDay(f64),
 }
 
-/// Which load the cluster is sized for.
+/// The load for which the cluster is sized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sizing {
-    /// The peak.
+    /// The peak load.
     Peak,
-    /// The average: at the peak, leaders answer BUSY unless the headroom covers it.
+    /// The average load. At the peak, leaders answer BUSY unless the headroom covers it.
     Average,
 }
 
-/// What one entry is made of.
+/// Sizes of the parts of one entry, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EntryBytes {
-    /// Of the resource name.
+    /// Length of the resource name.
     pub name_bytes: u64,
-    /// Of the owner id.
+    /// Length of the owner id.
     pub owner_bytes: u64,
-    /// Of the metadata.
+    /// Length of the metadata.
     pub metadata_bytes: u64,
 }
 
 impl EntryBytes {
-    /// All of it.
+    /// Length of all parts together.
     pub fn total(self) -> u64 {
         self.name_bytes + self.owner_bytes + self.metadata_bytes
     }
 }
 
-/// How the load grows.
+/// Growth of the load over time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Growth {
-    /// Compound, as a share: 0.1 is 10 % a month.
+    /// Compound growth per month as a share: 0.1 is 10 %.
     pub per_month: f64,
-    /// How far to look.
+    /// Number of months to look ahead.
     pub months: u32,
 }
 
-/// A workload that can be planned for. Rates are averages unless they say `peak`.
+/// A workload that can be planned for. Rates are averages unless their name says `peak`.
 ///
-/// - All numbers are finite and not negative; hold, TTL, heartbeat, rates, capacities and targets are above zero.
-/// - The heartbeat is shorter than the TTL, and the TTL is one that the service accepts.
-/// - There is at least one replica, and a node for each.
+/// - All numbers are finite and not negative. Hold, TTL, heartbeat, rates, capacities and targets
+///   are above zero.
+/// - The heartbeat is shorter than the TTL, and the service accepts the TTL.
+/// - There is at least one replica, and a node for each replica.
 /// - 0 ≤ headroom < 1 ≤ peak multiplier.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Workload {
-    /// For people, and of the cluster.
+    /// Name of the workload for people, and of the planned cluster.
     pub name: String,
-    /// Processes that take locks.
+    /// Number of processes that take locks.
     pub instances: u64,
-    /// How the rate was given.
+    /// The rate, in the form in which it was given.
     pub rate: RateSource,
-    /// How long a lock is held.
+    /// Time for which a lock is held, in seconds.
     pub hold_s: f64,
-    /// How long a lock outlives its holder.
+    /// TTL: the time that a lock outlives its holder, in seconds.
     pub ttl_s: f64,
-    /// Between renewals.
+    /// Time between renewals, in seconds.
     pub heartbeat_s: f64,
-    /// Peak over average.
+    /// Peak rate divided by average rate.
     pub peak_multiplier: f64,
-    /// Checks per write.
+    /// Number of checks per write.
     pub reads_per_write: f64,
-    /// Distinct names, if known.
+    /// Number of distinct names, if known.
     pub resources: Option<u64>,
-    /// Share of all acquires that want one name, if known.
+    /// Share of all acquires that want the hottest name, if known.
     pub hottest_share: Option<f64>,
-    /// Bytes of an entry.
+    /// Sizes of the parts of an entry.
     pub entry: EntryBytes,
-    /// How long history is kept.
+    /// Days for which history is kept.
     pub history_days: u32,
-    /// Copies of each shard.
+    /// Number of copies of each shard.
     pub replicas: u32,
-    /// Nodes counted per shard.
+    /// Number of nodes to pay for per shard.
     pub nodes_per_shard: u32,
-    /// Writes per second of one leader, as the specification sizes.
+    /// Writes per second that one leader carries in the specification's sizing.
     pub leader_capacity_per_s: f64,
-    /// Share of it to keep free.
+    /// Share of that capacity to keep free.
     pub headroom: f64,
-    /// What the shards are sized for.
+    /// The load for which shards are sized.
     pub sizing: Sizing,
-    /// Wanted p99 of an acquire.
+    /// Wanted p99 of an acquire, in milliseconds.
     pub target_p99_ms: f64,
-    /// Between replicas, if given.
+    /// Round trip between replicas in milliseconds, if given.
     pub network_rtt_ms: Option<f64>,
-    /// Zones that nodes are spread over; 0 if not given.
+    /// Number of zones over which nodes are spread; 0 if not given.
     pub failure_zones: u32,
-    /// How the load grows.
+    /// Growth of the load over time.
     pub growth: Growth,
-    /// Keys that were not given, so that people know what was assumed.
+    /// Keys that were not given, so that a report can list its assumptions.
     pub assumed: Vec<&'static str>,
 }
 
-/// What the specification assumes where nothing is given.
+/// Values of the specification where nothing is given.
 mod default {
     pub(super) const INSTANCES: u64 = 2_000;
     pub(super) const LOCKS_PER_INSTANCE_PER_MIN: f64 = 10.0;
-    /// Its table of assumptions says 5 s, but all that it sizes is held for this long: the larger one is the safer.
+    /// The specification's table of assumptions says 5 s, but everything that it sizes is held for
+    /// 300 s. The larger value is the safer one.
     pub(super) const HOLD_S: f64 = 300.0;
     pub(super) const TTL_S: f64 = 30.0;
     pub(super) const PEAK_MULTIPLIER: f64 = 3.0;
@@ -131,10 +133,10 @@ mod default {
     pub(super) const GROWTH: super::Growth = super::Growth { per_month: 0.10, months: 12 };
 }
 
-/// What the service accepts.
+/// The TTLs that the service accepts, in seconds.
 const TTL_S: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
 const NAME_BYTES_MAX: u64 = 512;
-/// One message between client and service is at most so long.
+/// Most bytes of one message between client and service.
 const TEXT_BYTES_MAX: u64 = 64 << 10;
 const REPLICAS_MAX: u64 = 99;
 const HISTORY_DAYS_MAX: u64 = 36_500;
@@ -142,16 +144,29 @@ const MONTHS_MAX: u64 = 600;
 const ZONES_MAX: u64 = 1_000;
 
 impl Workload {
-    /// Reads a workload file; `overrides` are values by key that replace the file's, as flags do.
+    /// Reads a workload file. `overrides` are values by key, as flags give them, which replace
+    /// those of the file.
+    ///
+    /// ```
+    /// use palisade_planner::{PlanError, Workload};
+    ///
+    /// let flags = [("hold".to_owned(), "5s".to_owned())];
+    /// let workload = Workload::parse("acquire_per_s: 2k\nhold: 5m\n", &flags).unwrap();
+    /// assert_eq!((workload.acquire_per_s(), workload.hold_s), (2_000.0, 5.0));
+    ///
+    /// let error = Workload::parse("acquires_per_s: 2k\n", &[]).unwrap_err();
+    /// assert!(matches!(error, PlanError::UnknownKey { nearest: Some("acquire_per_s"), .. }));
+    /// ```
     ///
     /// # Errors
-    /// For YAML that is none, unknown keys, impossible values, and a rate that is missing or given twice.
+    /// If the text is not YAML, has unknown keys or impossible values, or gives no rate or two
+    /// rates.
     pub fn parse(yaml: &str, overrides: &[(String, String)]) -> Result<Workload, PlanError> {
         let values = Values::read("workload", KEYS, yaml, overrides)?;
         let rate = rate(&values)?;
         let instances = values.whole("instances")?.unwrap_or(default::INSTANCES);
         if instances == 0 {
-            return impossible("instances", "is 0: somebody has to take locks");
+            return impossible("instances", "is 0: at least one process must take locks");
         }
         let (ttl_s, heartbeat_s) = ttl_and_heartbeat(&values)?;
         let mut workload = Workload {
@@ -183,7 +198,7 @@ impl Workload {
         Ok(workload)
     }
 
-    /// Locks taken per second.
+    /// Locks taken per second, on average.
     pub fn acquire_per_s(&self) -> f64 {
         match self.rate {
             RateSource::LocksPerInstancePerMin(locks) => self.instances as f64 * locks / 60.0,
@@ -228,7 +243,7 @@ fn above_zero(values: &Values, key: &'static str, default: f64) -> Result<f64, P
     }
 }
 
-/// A whole number that fits 32 bits by far.
+/// A whole number that is at most `most`, and so fits in 32 bits.
 fn at_most(values: &Values, key: &'static str, most: u64, default: u64) -> Result<u32, PlanError> {
     let number = values.whole(key)?.unwrap_or(default);
     match u32::try_from(number) {
@@ -279,7 +294,7 @@ fn hold_s(values: &Values) -> Result<f64, PlanError> {
     }
 }
 
-/// If only the heartbeat is given, the TTL is twice that.
+/// The TTL and the heartbeat in seconds. If only the heartbeat is given, the TTL is twice that.
 fn ttl_and_heartbeat(values: &Values) -> Result<(f64, f64), PlanError> {
     let heartbeat_s = values.duration_s("heartbeat")?;
     if heartbeat_s.is_some_and(|heartbeat_s| heartbeat_s <= 0.0) {
@@ -350,7 +365,8 @@ fn growth(values: &Values) -> Result<Growth, PlanError> {
     Ok(Growth { per_month, months })
 }
 
-/// Replicas, and nodes per shard. Either follows from the other; without both, the size class of the average load says.
+/// Replicas, and nodes per shard. Either follows from the other. Without both, they follow from the
+/// size class of the average load.
 fn copies(values: &Values, workload: &Workload) -> Result<(u32, u32), PlanError> {
     let given = |key: &'static str, most: u64| -> Result<Option<u32>, PlanError> {
         match values.has(key).then(|| at_most(values, key, most, 0)).transpose()? {
@@ -374,7 +390,7 @@ fn copies(values: &Values, workload: &Workload) -> Result<(u32, u32), PlanError>
 }
 
 impl Workload {
-    /// What was assumed since it was not given: each key with its value, for people.
+    /// The assumed keys with their values, for people.
     pub fn assumptions(&self) -> Vec<(&'static str, String)> {
         self.assumed.iter().map(|key| (*key, self.shown(key))).collect()
     }
@@ -418,7 +434,7 @@ fn assumed(values: &Values) -> Vec<&'static str> {
         .filter(|key| !values.has(key))
         .filter(|key| !matches!(*key, "name" | "resources" | "hottest_share" | "sizing"))
         .filter(|key| !rates.contains(key) || (*key == rates[0] && !rate_given))
-        // One implies the other.
+        // One of these two implies the other.
         .filter(|key| *key != "nodes_per_shard" || !values.has("replicas"))
         .filter(|key| *key != "replicas" || !values.has("nodes_per_shard"))
         .collect()

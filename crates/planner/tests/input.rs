@@ -63,7 +63,7 @@ fn impossible_values_are_refused_by_key() {
         ("target_p99: 0", "target_p99", "is 0"),
         ("history_days: 1e9", "history_days", "at most 36,500"),
         ("history_days: 1.5", "history_days", "whole number"),
-        ("instances: 0", "instances", "somebody"),
+        ("instances: 0", "instances", "at least one process"),
         ("instances: -3", "instances", "cannot be negative"),
         ("instances: 1e30", "instances", "2^53"),
         ("instances: 2\nlocks_per_instance_per_min: 0", "locks_per_instance_per_min", "nothing is locked"),

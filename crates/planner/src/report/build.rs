@@ -1,4 +1,4 @@
-//! What to build: the answer that a plan opens with, and how it came about.
+//! The cluster to build, which opens a plan, and the formulas behind it.
 
 use crate::build::{self, Build, Machine};
 use crate::quantity::{bytes, count, counted, decimals, percent, show};
@@ -28,7 +28,8 @@ pub(crate) fn horizon(build: &Build) -> String {
     }
 }
 
-/// Of each figure its label, its value, the formula with its numbers filled in, and its value by the published model.
+/// For each figure: its label, its value, its formula with the numbers filled in, and its value in
+/// the published model.
 pub(crate) fn rows(plan: &Plan) -> Vec<[String; 4]> {
     let (spec, own) = (&plan.specification.build, &plan.palisade.build);
     let (workload, calibration) = (&plan.workload, &plan.calibration);
@@ -113,7 +114,7 @@ fn busy_gateways(build: &Build) -> String {
     decimals(build.gateway.busy_cores * enough, 2)
 }
 
-/// Of a machine's cores, at the peak.
+/// Cores of a machine that may be used at the peak.
 fn usable(plan: &Plan) -> String {
     decimals(plan.calibration.cores as f64 * build::CORES_USED, 1)
 }

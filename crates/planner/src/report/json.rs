@@ -1,13 +1,14 @@
-//! The plan for programs. Keys are stable; they are only ever added.
+//! The plan for programs. Keys are stable: they are only ever added.
 //!
-//! The specification's figures stand at the top, this service's under `palisade`, with the same keys: today's, and under `build`
-//! what carries the load at the end of the growth. Rates are per second, sizes in bytes, times in the unit of their name.
+//! The specification's figures are at the top, and this service's under `palisade` with the same
+//! keys. Both are for today's load; `build` is the cluster for the load at the end of the growth.
+//! Rates are per second, sizes in bytes, times in the unit of their name.
 
 use crate::figures::{Column, Figures};
 use crate::{Compared, Plan, ShardCount};
 use serde_json::{Map, Value, json as value};
 
-/// The whole plan, with a comparison if one is given.
+/// The whole plan, with a comparison if `compared` is not empty.
 pub fn json(plan: &Plan, compared: &[Compared]) -> Value {
     let mut top = column(&plan.specification);
     let workload = &plan.workload;
@@ -90,7 +91,8 @@ fn figures(figures: &Figures) -> Map<String, Value> {
     }
 }
 
-/// Fractions to six decimals: what is beyond comes of the arithmetic, not of the workload. Integers stay exact.
+/// Rounds fractions to six decimals. Further digits come from the arithmetic, not from the
+/// workload. Integers stay exact.
 pub(super) fn rounded(value: Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {

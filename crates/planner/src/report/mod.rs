@@ -1,6 +1,6 @@
-//! A plan, shown: as text for people, as JSON for programs, as a picture of load over growth.
+//! Reports of a plan: text for people, JSON for programs, a picture of load over growth.
 //!
-//! It only shows: every number comes out of the plan, and all three take it from there.
+//! Reports only show. All three take every number from the plan.
 
 mod build;
 mod json;

@@ -1,4 +1,4 @@
-//! A simulation, shown: beside the formulas for people, with stable keys for programs.
+//! Reports of a simulation: for people beside the formulas, for programs with stable keys.
 
 use super::json::rounded;
 use super::table::Align::{Left, Right};
@@ -9,7 +9,7 @@ use serde_json::{Value, json as value};
 
 const WIDTH: usize = 118;
 
-/// The simulation as text. Ends with a newline.
+/// The simulation as text. It ends with a newline.
 pub fn simulation_text(simulation: &Simulation) -> String {
     let mut out = head(simulation);
     let shards = simulation.shards as f64;
@@ -140,7 +140,8 @@ fn findings(scenario: &Scenario) -> Vec<String> {
     found
 }
 
-/// For programs. Rates of `per_shard` are of one shard, the others of all that a scenario happens to.
+/// The simulation for programs. Rates in `per_shard` are of one shard. All other rates are of all
+/// shards in the scenario.
 pub fn simulation_json(simulation: &Simulation) -> Value {
     let scenarios: Vec<Value> =
         simulation.scenarios.iter().map(|scenario| scenario_json(simulation, scenario)).collect();

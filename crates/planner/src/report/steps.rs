@@ -1,4 +1,5 @@
-//! The rows of the five steps, for today's load: each figure with its formula filled in, for both columns.
+//! The rows of the five steps, for today's load: each figure with its formula filled in, for both
+//! columns.
 
 use crate::duration::show_s;
 use crate::figures::{Figures, ShardCount};
@@ -6,7 +7,7 @@ use crate::model::Rates;
 use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use crate::{Calibration, Plan, RateSource, Sizing, Workload};
 
-/// A figure, and how it came about: a formula after an equals sign, or a remark.
+/// A figure and its origin: a formula after an equals sign, or a remark.
 pub(crate) struct Cell {
     pub(crate) value: String,
     pub(crate) how: String,
@@ -31,24 +32,24 @@ fn row(label: impl Into<String>, specification: Cell, palisade: Cell) -> Row {
     Row { label: label.into(), specification, palisade }
 }
 
-/// The same in both columns.
+/// A row with the same value in both columns.
 fn same(label: &str, value: impl Into<String>, formula: impl std::fmt::Display) -> Row {
     let value = value.into();
     row(label, remark(value.clone(), ""), cell(value, formula))
 }
 
-/// The same in both columns, with a remark.
+/// A row with the same value in both columns and a remark.
 fn same_remark(label: &str, value: impl Into<String>, how: impl Into<String>) -> Row {
     let value = value.into();
     row(label, remark(value.clone(), ""), remark(value, how))
 }
 
-/// `ms`, in ranges.
+/// A range of milliseconds.
 fn range(low: f64, high: f64) -> String {
     if low == high { decimals(low, 2) } else { format!("{}–{}", decimals(low, 2), decimals(high, 2)) }
 }
 
-/// Step 1. The components differ, so they stand side by side, not in rows of one name.
+/// Step 1. The components of the columns differ, so they are listed side by side and not by name.
 pub(crate) fn latency(plan: &Plan) -> Vec<[String; 4]> {
     let (specification, palisade) = (&plan.specification.figures.latency_ms, &plan.palisade.figures.latency_ms);
     let lines = specification.components.len().max(palisade.components.len());
@@ -69,7 +70,7 @@ pub(crate) fn latency(plan: &Plan) -> Vec<[String; 4]> {
     rows
 }
 
-/// Step 2.
+/// Step 2: rates of operations.
 pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
     let workload = &plan.workload;
     let (spec, own) = (&plan.specification.figures, &plan.palisade.figures);
@@ -134,7 +135,8 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
     ]
 }
 
-/// Renewals of this service: of leases, which do not multiply at the peak, or of locks where those are fewer.
+/// Renewals of this service: of leases, which do not multiply at the peak, or of locks where these
+/// need fewer.
 fn renewals(plan: &Plan, rates: &Rates, renew_per_s: f64) -> Cell {
     let figures = &plan.palisade.figures;
     if figures.leader_capacity.leases_pay(rates, figures.shards) {
@@ -149,7 +151,7 @@ fn shard_word(shards: u64) -> String {
     counted(shards, "shard")
 }
 
-/// Step 3.
+/// Step 3: shards and nodes.
 pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
     let workload = &plan.workload;
     let (spec, own) = (&plan.specification.figures, &plan.palisade.figures);
@@ -224,7 +226,7 @@ fn shards_formula(workload: &Workload, figures: &Figures, rates: &Rates) -> Stri
     format!("⌈{writes} ÷ {per_writes} ÷ ({left} − {heartbeats} ÷ {per_renewals})⌉")
 }
 
-/// Step 4.
+/// Step 4: key metrics.
 pub(crate) fn key_metrics(plan: &Plan) -> Vec<Row> {
     let workload = &plan.workload;
     let (spec, own) = (&plan.specification.figures, &plan.palisade.figures);
@@ -275,7 +277,7 @@ pub(crate) fn key_metrics(plan: &Plan) -> Vec<Row> {
     ]
 }
 
-/// Step 5.
+/// Step 5: active locks and history.
 pub(crate) fn storage(plan: &Plan) -> Vec<Row> {
     let workload = &plan.workload;
     let (spec, own) = (&plan.specification.figures, &plan.palisade.figures);

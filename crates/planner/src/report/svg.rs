@@ -1,7 +1,8 @@
-//! A picture of load over growth against capacity: SVG by hand, without scripts or outside references.
+//! A picture of load over growth against capacity: plain SVG, without scripts or outside
+//! references.
 //!
-//! Each column's load grows from today's with the workload; its capacity is what the planned shards carry. Where the two
-//! meet, the next shard is due.
+//! Each column's load grows from today's with the workload. Its capacity is the load that the
+//! planned shards carry. Where the two meet, the next shard is due.
 
 use crate::figures::Column;
 use crate::quantity::{count, counted, decimals, percent, show};
@@ -9,18 +10,19 @@ use crate::{Plan, Sizing};
 use std::fmt::Write;
 
 const SIZE: (f64, f64) = (900.0, 500.0);
-/// Of the plotting area: left, top, right, bottom.
+/// The plotting area: left, top, right, bottom.
 const AREA: (f64, f64, f64, f64) = (90.0, 70.0, 870.0, 380.0);
-/// A capacity this many times above all loads would flatten them: it is named instead of drawn.
+/// A capacity this many times above all loads would flatten their lines. It is named instead of
+/// drawn.
 const FLATTENING: f64 = 3.0;
 
-/// What is drawn of one column.
+/// The curves of one column.
 struct Series {
     name: &'static str,
     colour: &'static str,
-    /// Today, of the load that the shards are sized for.
+    /// Writes per second today, of the load for which the shards are sized.
     writes_per_s: f64,
-    /// Of the planned shards, in such writes.
+    /// Capacity of the planned shards, in such writes.
     capacity_per_s: f64,
     shards: u64,
     months_until_next_shard: Option<f64>,
@@ -44,7 +46,7 @@ impl Series {
     }
 }
 
-/// The picture.
+/// The picture as SVG text.
 pub fn svg(plan: &Plan) -> String {
     let workload = &plan.workload;
     let series = [

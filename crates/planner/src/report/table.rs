@@ -1,13 +1,13 @@
 //! Aligned columns of text.
 
-/// How a column is set.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// Rows under headings, two spaces in, two between columns, nothing at the ends of lines.
+/// Rows under headings, with two spaces before each column and none at the end of a line.
 pub(crate) fn table(aligns: &[Align], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
     let columns: Vec<usize> =
@@ -29,7 +29,8 @@ pub(crate) fn table(aligns: &[Align], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Breaks at spaces, so that no line is longer than `width` if no word is; continuation lines get `indent`.
+/// Breaks text at spaces, so that no line is longer than `width` unless a word is. Continuation
+/// lines begin with `indent`.
 pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
     let words = text.trim_start();
     let mut out = text[..text.len() - words.len()].to_owned();

@@ -1,4 +1,4 @@
-//! The plan for people: the five steps, then what to make of them.
+//! The plan for people: the five steps, and then the conclusions.
 
 use super::build;
 use super::steps::{self, Row};
@@ -12,7 +12,8 @@ use std::fmt::Write;
 
 const WIDTH: usize = 118;
 
-/// The whole plan as text, with a comparison at its end if one is given. Ends with a newline.
+/// The whole plan as text, with a comparison at its end if `compared` is not empty. It ends with a
+/// newline.
 pub fn text(plan: &Plan, compared: &[Compared]) -> String {
     let mut out = String::new();
     head(&mut out, plan);
@@ -181,7 +182,7 @@ fn growth(out: &mut String, plan: &Plan) {
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     let (spec, own) = (&plan.specification.growth.months, &plan.palisade.growth.months);
     let last = spec.len() - 1;
-    // At most a dozen lines, the first and the last among them.
+    // At most a dozen lines, including the first and the last.
     let stride = last.div_ceil(12).max(1);
     for at in (0..=last).filter(|at| at % stride == 0 || *at == last) {
         let (spec, own) = (&spec[at], &own[at]);
