@@ -1,4 +1,4 @@
-//! The page on capacity planning says what the planner computes.
+//! The page on capacity planning agrees with the planner.
 
 mod support;
 
@@ -11,7 +11,7 @@ fn page() -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Rows of the table of worked examples, by workload.
+/// The rows of the table of worked examples, by workload.
 fn rows(page: &str) -> Vec<Vec<String>> {
     page.lines()
         .filter(|line| line.starts_with("| `"))
@@ -20,10 +20,10 @@ fn rows(page: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// As far as the page gives digits.
+/// A figure to the digits that the page gives.
 fn shows(cell: &str, value: f64) -> bool {
     let places = cell.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-    // A whole number on the page is one that has no tenths.
+    // A whole number on the page stands for a figure without tenths.
     format!("{value:.places$}") == *cell && (places > 0 || (value - value.round()).abs() < 0.05)
 }
 
@@ -48,7 +48,7 @@ fn the_table_of_worked_examples_is_computed() {
 }
 
 #[test]
-fn excerpts_are_what_is_printed() {
+fn excerpts_equal_the_output() {
     let page = page();
     let mut checked = 0;
     for block in page.split("```text ").skip(1) {

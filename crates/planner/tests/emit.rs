@@ -1,4 +1,4 @@
-//! Plans become cluster files that the service accepts, and the examples in `config/` are such.
+//! Plans become cluster files that the service accepts. The examples in `config/` are such files.
 
 mod support;
 
@@ -67,7 +67,7 @@ fn palisades_costs_size_the_file_and_the_published_model_only_if_asked() {
     for calibration in [Calibration::default(), measured()] {
         assert_eq!(shards(calibration.clone(), None), 1);
         assert_eq!(shards(calibration.clone(), Some(EmitFor::Palisade)), 1);
-        // After a year at 10 % a month.
+        // The load after a year at 10 % per month.
         assert_eq!(shards(calibration, Some(EmitFor::Specification)), 7);
     }
 }
@@ -90,7 +90,7 @@ fn history_and_reasons_go_into_the_file() {
 
 #[test]
 fn a_file_is_sized_for_the_last_month_of_the_growth_table() {
-    // 3,200 instances: one shard carries today's peak, and two are needed within the year.
+    // With 3,200 instances one shard carries today's peak, and two are needed within the year.
     let plan = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[]).expect("a plan");
     for (emit_for, column) in [(None, &plan.palisade), (Some(EmitFor::Specification), &plan.specification)] {
         let (config, _) = emit(&plan, &EmitOptions { emit_for, ..Default::default() }).expect("a file");
@@ -115,12 +115,13 @@ fn there_are_two_gateways_at_least_and_more_by_clients_and_by_operations() {
     };
     assert_eq!(gateways("instances: 1\nacquire_per_s: 1\n"), 2);
     assert_eq!(gateways("instances: 3200\nacquire_per_s: 1\n"), 2);
-    // 4,000 clients each, and one more.
+    // 4,000 clients on each gateway, and one gateway more.
     assert_eq!(gateways("instances: 40_001\nacquire_per_s: 1\n"), 12);
-    // 120,000 acquires, releases and checks a second and 20 renewals, 15 µs each, on two of four cores: 0.9, and one more.
+    // There are 120,000 acquires, releases and checks per second and 20 renewals, at 15 µs each, on
+    // two of four cores. That is 0.9 gateways, and one more.
     assert_eq!(gateways("instances: 10\nacquire_per_s: 15_000\nhold: 1s\npeak_multiplier: 1\n"), 2);
     assert_eq!(gateways("instances: 10\nacquire_per_s: 60_000\nhold: 1s\npeak_multiplier: 1\n"), 5);
-    // On one machine there is room for ten.
+    // On one machine there is room for ten gateways.
     let plan = plan_of("instances: 100_000\nacquire_per_s: 1\n", &[]).expect("a plan");
     let (config, yaml) = emit(&plan, &EmitOptions::default()).expect("a file");
     assert_eq!(config.gateways.len(), 10);
@@ -131,8 +132,8 @@ fn there_are_two_gateways_at_least_and_more_by_clients_and_by_operations() {
 fn machines_are_stated_and_follow_from_the_load() {
     let built = |flags: &[(&str, &str)]| plan_with("worked-solution", flags).palisade.build;
     let (today, year) = (built(&[("growth.per_month", "0")]), built(&[]));
-    // 2,133.3 writes/s at the peak on one leader: 10 + 95 + 2 µs each, 5 for flushes, 15 for a tenth of an entry's awakenings
-    // and sync; and a fifth of 66,000 checks of 10 µs.
+    // 2,133.3 writes/s at the peak on one leader: 10 + 95 + 2 µs each, 5 µs for flushes, 15 µs for
+    // a tenth of an entry's wake-ups and sync. A fifth of 66,000 checks at 10 µs comes on top.
     let busy = (2_133.333 * 127.0 + 66_000.0 * 10.0 / 5.0) / 1e6;
     assert!((today.node.busy_cores - busy).abs() < 1e-3, "{:?}", today.node);
     assert_eq!(today.node.cores, 2);
@@ -143,7 +144,7 @@ fn machines_are_stated_and_follow_from_the_load() {
     // 394 GB of history, twice, and 4 GB.
     assert_eq!((today.node.disk_bytes as f64 / 1e9).round(), 792.0);
     assert!(year.node.cores >= today.node.cores && year.node.memory_bytes > today.node.memory_bytes);
-    // All on the same nodes: each has a replica of both shards.
+    // If all are on the same nodes, each node has a replica of both shards.
     let plan = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[]).expect("a plan");
     let (_, apart) = emit(&plan, &EmitOptions::default()).expect("a file");
     let (_, shared) = emit(&plan, &EmitOptions { nodes: Some(5), ..Default::default() }).expect("a file");
@@ -164,7 +165,7 @@ fn impossible_clusters_are_refused() {
     assert!(none.contains("`shards` is 0"), "{none}");
     let many = plan_with("worked-solution", &[("nodes_per_shard", "1M"), ("growth.per_month", "0")]);
     assert!(matches!(emitted(&many, published(2)), EmitError::TooManyNodes(3_000_000)));
-    // 1,000 nodes do not fit on one host, but on hosts of their own.
+    // 1,000 nodes do not fit on one host, but they fit on hosts of their own.
     let wide = || EmitOptions { nodes: Some(1_000), ..Default::default() };
     assert!(matches!(emitted(&worked, wide()), EmitError::Config(_)));
     emit(&worked, &EmitOptions { addresses: hosts(), ..wide() }).expect("hosts");

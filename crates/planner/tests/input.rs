@@ -1,4 +1,5 @@
-//! Bad input is refused with the key to change; what is left out is assumed, and said to be.
+//! Bad input is refused with the key to change. Keys that are left out are assumed, and the plan
+//! says so.
 
 mod support;
 
@@ -23,13 +24,13 @@ fn unknown_keys_get_the_nearest_known_one() {
         ("leader_capacity_per_s: 5", "`leader_capacity`"),
     ] {
         let error = refused(line);
-        assert!(error.contains("is no key of a workload"), "{error}");
+        assert!(error.contains("is not a key of a workload"), "{error}");
         assert!(error.ends_with(&format!("did you mean {nearest}?")), "{line}: {error}");
     }
     let error = refused("zzzzzzzzzzzzzz: 5");
-    assert!(error.ends_with("is no key of a workload"), "{error}");
+    assert!(error.ends_with("is not a key of a workload"), "{error}");
     let error = Calibration::parse("fsync_hi_ms: 3").expect_err("unknown").to_string();
-    assert_eq!(error, "`fsync_hi_ms` is no key of a calibration: did you mean `fsync_high_ms`?");
+    assert_eq!(error, "`fsync_hi_ms` is not a key of a calibration: did you mean `fsync_high_ms`?");
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn a_rate_is_needed_once() {
 }
 
 #[test]
-fn what_is_no_mapping_is_no_workload() {
+fn only_a_mapping_is_a_workload() {
     for yaml in ["- a\n- b", "just words", "a: b: c", "{", "instances: 1\ninstances: 2", "1: 2", "entry: {1: 2}"] {
         let error = parse(yaml, &[]).map(|_| ()).expect_err(yaml);
         assert!(matches!(error, PlanError::Yaml { .. }), "{yaml}: {error}");
@@ -185,7 +186,7 @@ fn either_of_replicas_and_nodes_per_shard_gives_the_other() {
 }
 
 #[test]
-fn what_was_assumed_is_said() {
+fn assumptions_are_reported() {
     let assumed = parse("acquire_per_s: 1\nttl: 30s\nreplicas: 3", &[]).expect("a workload").assumed;
     assert!(assumed.contains(&"hold") && assumed.contains(&"instances"), "{assumed:?}");
     for given in ["acquire_per_s", "locks_per_instance_per_min", "ttl", "replicas", "nodes_per_shard"] {
@@ -197,7 +198,7 @@ fn what_was_assumed_is_said() {
 fn the_template_is_a_workload_and_shows_every_key_with_its_default() {
     let template = parse(TEMPLATE, &[]).expect("the template");
     assert_eq!((template.instances, template.acquire_per_s().round()), (2_000, 333.0));
-    // Lines such as `# hold: 5m` become keys; prose is not a key and a value.
+    // Lines such as `# hold: 5m` become keys. Prose is not a key and a value.
     let shown = |line: &str| {
         let line = line.trim_start_matches("# ");
         let (key, value) = line.split_once(": ")?;
@@ -213,7 +214,7 @@ fn the_template_is_a_workload_and_shows_every_key_with_its_default() {
             key.name
         );
     }
-    // All of them together are the same workload, but for what has no default.
+    // With all of them the workload is the same, except for keys without a default.
     let without_default =
         ["acquire_per_s", "events_per_day", "failure_zones", "network_rtt", "resources", "hottest_share"];
     let all: String = lines

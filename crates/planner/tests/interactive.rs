@@ -1,11 +1,11 @@
-//! Five steps of questions on a pipe.
+//! The five steps of questions, asked on a pipe.
 
 mod support;
 
 use palisade_planner::{InteractiveError, Workload, ask};
 use support::{parse, workload_text};
 
-/// The questions, as shown, and what came of the answers.
+/// The questions as shown, and the resulting workload.
 fn answered(lines: &[&str]) -> (String, Result<Workload, InteractiveError>) {
     answered_with(&[], lines)
 }
@@ -20,7 +20,7 @@ fn answered_with(given: &[(&str, &str)], lines: &[&str]) -> (String, Result<Work
 
 #[test]
 fn enter_all_the_way_is_the_worked_solution() {
-    // One more than the questions: unread lines do no harm.
+    // One line more than there are questions. Unread lines do no harm.
     let (shown, outcome) = answered(&[""; 22]);
     let workload = outcome.expect("a workload");
     let worked = parse(&workload_text("worked-solution"), &[("name", "workload")]).expect("a workload");
@@ -33,7 +33,7 @@ fn enter_all_the_way_is_the_worked_solution() {
 }
 
 #[test]
-fn answers_are_taken_and_impossible_ones_asked_for_again() {
+fn answers_are_used_and_impossible_ones_asked_for_again() {
     let (shown, outcome) = answered(&[
         "0", "20ms", "", // p99, RTT
         "500", "-1", "6", // instances, locks per minute
@@ -74,7 +74,7 @@ fn input_that_ends_early_is_an_error_that_names_the_question() {
 }
 
 #[test]
-fn what_is_given_is_not_asked_for() {
+fn given_values_are_not_asked_for() {
     let given = [("events_per_day", "864_000"), ("hold", "2m"), ("history_days", "7")];
     let (shown, outcome) = answered_with(&given, &[""; 16]);
     let workload = outcome.unwrap_or_else(|error| panic!("{error}\n{shown}"));

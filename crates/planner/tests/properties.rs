@@ -1,4 +1,5 @@
-//! What holds for every workload: more load or headroom never means fewer shards, and the fewest shards are just that.
+//! Properties of every workload. More load or headroom never means fewer shards, and one shard less
+//! than the fewest does not carry the load.
 
 mod support;
 
@@ -28,8 +29,8 @@ fn none_fewer(before: &Plan, after: &Plan) -> bool {
 }
 
 prop_compose! {
-    /// Five times each of these still fits its counter: at most 10^5 × 1,000/min × 2,000 renewals × 200 B × 30 days × 5
-    /// is 9 × 10^18 bytes of history, half of what 64 bits hold.
+    /// Five times each of these still fits its counter. At most 10^5 × 1,000/min × 2,000 renewals ×
+    /// 200 B × 30 days × 5 is 9 × 10^18 bytes of history, half of the range of 64 bits.
     fn any_workload()(
         instances in 1u64..100_000,
         per_min in 0.01f64..1_000.0,
@@ -119,7 +120,7 @@ proptest! {
             prop_assert_eq!(f.storage_bytes_total, f.active_bytes + f.history_bytes_total);
             let shards: Vec<u64> = column.growth.months.iter().map(|month| month.shards_peak).collect();
             prop_assert!(shards.is_sorted());
-            // Fit is nothing but what must hold.
+            // A plan fits exactly if all tests that must hold do hold.
             prop_assert_eq!(column.fit.fits, column.fit.reasons.is_empty());
         }
         prop_assert!(close_to_planned(&plan));
@@ -146,7 +147,7 @@ proptest! {
     }
 }
 
-/// The load that the planned shards last for is at least today's.
+/// The load for which the planned shards last is at least today's.
 fn close_to_planned(plan: &Plan) -> bool {
     [&plan.specification, &plan.palisade].iter().all(|column| column.growth.load_until_next_shard >= 1.0)
 }

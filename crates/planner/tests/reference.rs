@@ -5,7 +5,7 @@ mod support;
 use palisade_planner::{SizeClass, Sizing, SmellTest, Verdict, json, quorum};
 use support::{plan, plan_of, plan_with};
 
-/// To one decimal, as the published tables give it.
+/// A figure to one decimal, as the published tables give it.
 fn tenth(value: f64) -> String {
     format!("{value:.1}")
 }
@@ -74,11 +74,11 @@ fn payments() {
 
 #[test]
 fn small_startup() {
-    // ~10 and ~200 are one digit each.
+    // ~10 and ~200 have one significant digit each.
     let f = plan("small").specification.figures;
     assert_eq!((tenth(f.acquire_per_s), tenth(f.writes_per_s)), ("10.0".into(), "220.0".into()));
     assert_eq!((f.shards, f.nodes_total), (1, 3));
-    // With the usual ten locks a minute it is more, in the same class.
+    // With the usual ten locks per minute it is more, in the same class.
     let usual = plan_of("instances: 100", &[]).expect("a plan");
     let f = &usual.specification.figures;
     assert_eq!((tenth(f.acquire_per_s), tenth(f.writes_per_s)), ("16.7".into(), "366.7".into()));
@@ -157,7 +157,7 @@ fn latency_in_one_data_centre() {
     assert_eq!(budget.components.iter().map(|part| part.low_ms).sum::<f64>(), budget.low);
     assert_eq!(budget.components.iter().map(|part| part.high_ms).sum::<f64>(), budget.high);
     assert!(plan.specification.fit.fits, "{:?}", plan.specification.fit);
-    // Its far end is above 10 ms.
+    // The far end of its range is above 10 ms.
     assert_eq!(smell(&plan.specification.smell_tests, "latency").verdict, Verdict::Warn);
 }
 
@@ -195,7 +195,8 @@ fn smell<'a>(tests: &'a [SmellTest], name: &str) -> &'a SmellTest {
 
 #[test]
 fn little_own_arithmetic_of_the_palisade_column() {
-    // 2,000 instances beat every 15 s on each shard: 133.3/s. At the peak one shard takes 2,000 other writes: 21.3 %.
+    // 2,000 instances send a heartbeat every 15 s to each shard: 133.3/s. At the peak one shard
+    // takes 2,000 other writes: 21.3 %.
     let plan = plan("worked-solution");
     let f = &plan.palisade.figures;
     assert_eq!((f.shards_avg.shards, f.shards_peak.shards), (1, 1));
@@ -205,14 +206,14 @@ fn little_own_arithmetic_of_the_palisade_column() {
     assert_eq!(tenth(f.peak_utilisation * 100.0), "21.3");
     // One record of 200 + 256 bytes per grant.
     assert_eq!(f.history_bytes_per_day, 13_132_800_000);
-    // Acquires carry 200 + 128, releases 100 + 128, renewals 128 bytes, to five replicas.
+    // Acquires have 200 + 128 bytes, releases 100 + 128, renewals 128, to five replicas.
     let bytes = (328.0 + 228.0) * 1_000.0 / 3.0 + 128.0 * 400.0 / 3.0;
     assert!((f.leader_write_bytes_per_s - 5.0 * bytes).abs() < 1e-6);
-    // Checks do not get fewer.
+    // The number of checks stays the same.
     assert_eq!(f.reads_per_s, plan.specification.figures.reads_per_s);
     assert_eq!(tenth(f.reads_per_s), "22000.0");
-    // At hyperscale: 100,000 ÷ 15 = 6,667 renewals/s on each of S leaders, and 100,000 other writes at the peak in all:
-    // 100,000 ÷ S + 6,667 ≤ 10,000 from S = 30 on.
+    // At hyperscale there are 100,000 ÷ 15 = 6,667 renewals/s on each of S leaders, and 100,000
+    // other writes at the peak in total: 100,000 ÷ S + 6,667 ≤ 10,000 from S = 30 on.
     let hyperscale = plan_with("hyperscale", &[("headroom", "0"), ("sizing", "peak")]).palisade;
     assert_eq!(hyperscale.figures.shards_peak.shards, 30);
     assert!(hyperscale.fit.fits);
@@ -220,7 +221,7 @@ fn little_own_arithmetic_of_the_palisade_column() {
 
 #[test]
 fn growth_until_the_next_shard() {
-    // 22,000 of 30,000: 1.36 times the load; at 10 % a month, 3.25 months.
+    // 22,000 of 30,000: 1.36 times the load. At 10 % per month that takes 3.25 months.
     let growth = plan("worked-solution").specification.growth;
     assert_eq!(format!("{:.2}", growth.load_until_next_shard), "1.36");
     assert_eq!(format!("{:.2}", growth.months_until_next_shard.expect("it grows")), "3.25");
@@ -261,7 +262,7 @@ fn every_example_and_exercise_can_be_planned() {
     assert_eq!(names.len(), 14, "{names:?}");
     for name in names {
         let plan = plan(&name);
-        // Those that are sized on the average, as published, may not carry their peak.
+        // Rows that are sized on the average, as published, may not carry their peak.
         let sized_on_average = plan.workload.sizing == Sizing::Average;
         assert!(plan.palisade.fit.fits || sized_on_average, "{name}: {:?}", plan.palisade.fit);
         let at_peak = plan_with(&name, &[("sizing", "peak")]);

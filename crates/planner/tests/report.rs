@@ -1,4 +1,4 @@
-//! What people and programs see: a golden text, stable keys, a picture that is well formed.
+//! The reports for people and programs: a golden text, stable keys, a well-formed picture.
 
 mod support;
 
@@ -8,7 +8,8 @@ use palisade_planner::{
 use std::path::PathBuf;
 use support::{parse, plan, plan_with, workload_text};
 
-/// Shown when it changes, since a changed golden text is accepted only with an explanation. `PALISADE_BLESS=1` rewrites it.
+/// Compares with the golden text and shows it if it differs, because a changed golden is accepted
+/// only with an explanation. `PALISADE_BLESS=1` rewrites it.
 fn golden(name: &str, shown: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("PALISADE_BLESS").is_some() {
@@ -81,7 +82,7 @@ fn the_same_keys_stand_under_palisade() {
 }
 
 #[test]
-fn what_is_assumed_is_told_with_its_value() {
+fn an_assumption_is_reported_with_its_value() {
     let plan = support::plan_of("instances: 10\n", &[]).expect("a plan");
     let head: String = text(&plan, &[]).lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let head = head.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -97,7 +98,7 @@ fn what_is_assumed_is_told_with_its_value() {
 }
 
 #[test]
-fn ours_comes_first_and_the_published_model_stands_beside_it() {
+fn this_services_column_comes_first_and_the_published_model_beside_it() {
     let shown = text(&plan("worked-solution"), &[]);
     let first = |word: &str| shown.find(word).unwrap_or_else(|| panic!("{word}"));
     assert!(first("build: 1 shard × 5 replicas on 5 nodes, 3 gateways") < first("assumed"), "{shown}");
@@ -129,7 +130,7 @@ fn a_calibration_changes_its_own_column_only() {
     let measured = Plan::new(workload(), Calibration::parse(measured).expect("valid")).expect("a plan");
     assert_eq!(measured.specification.figures, assumed.specification.figures);
     let own = &measured.palisade.figures;
-    // 3,333 of 2,000/s, and of each leader 667 renewals of 4,000/s: 1.67 ÷ (1 − 0.167) = 2.
+    // 3,333 of 2,000/s, and on each leader 667 renewals of 4,000/s: 1.67 ÷ (1 − 0.167) = 2.
     assert_eq!(own.shards_avg.shards, 2);
     assert_eq!(own.history_record_bytes, 50);
     assert!(own.latency_ms.high < assumed.palisade.figures.latency_ms.high);
@@ -139,7 +140,7 @@ fn a_calibration_changes_its_own_column_only() {
 }
 
 #[test]
-fn text_names_what_does_not_fit_and_why() {
+fn text_names_the_reasons_why_a_plan_does_not_fit() {
     let shown = text(&plan_with("worked-solution", &[("network_rtt", "50ms")]), &[]);
     assert!(shown.contains("fit (specification): no"), "{shown}");
     assert!(shown.contains("a p99 of 10 ms cannot be reached"), "{shown}");

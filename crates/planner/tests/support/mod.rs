@@ -1,11 +1,11 @@
-//! What the tests share: workloads from `config/workloads/`, and plans of them.
+//! Helpers of the tests: workloads from `config/workloads/`, and plans of them.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use palisade_planner::{Calibration, Plan, PlanError, Workload};
 use std::path::PathBuf;
 
-/// Below `config/`.
+/// A file below `config/`.
 pub fn config_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config").join(name)
 }
@@ -16,7 +16,7 @@ pub fn workload_text(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Its plan, with flags over it and assumed costs.
+/// The plan of that workload, with flags over it and assumed costs.
 pub fn plan_with(name: &str, flags: &[(&str, &str)]) -> Plan {
     plan_of(&workload_text(name), flags).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
