@@ -77,7 +77,7 @@ pub struct Stamp {
     ///
     /// It runs with the leader's monotonic clock and continues from the last applied stamp when
     /// leadership changes, so it never goes back. It may fall behind true time and never runs ahead
-    /// of it: `crates/shard/src/shard_time.rs` has the proof.
+    /// of it: `crates/shard/src/parts/shard_time.rs` has the proof.
     ///
     /// It decides how long ended requests are remembered and how long waiters have waited. A lease
     /// keeps the shard time of its last renewal, so that a new leader knows the age of the lease.

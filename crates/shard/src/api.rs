@@ -1,6 +1,6 @@
 //! What goes into a replica, and what comes out.
 
-use crate::snapshot_message::{BuiltSnapshot, LoadedSnapshot};
+use crate::snapshot::{BuiltSnapshot, LoadedSnapshot};
 use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure, Token};
 use routing::{NodeId, ShardId};
 use std::sync::Arc;

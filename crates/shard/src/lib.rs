@@ -6,29 +6,13 @@
 //! time comes in as [`Now`].
 
 mod api;
-mod apply;
-mod checkpoint;
-mod disk;
-mod lead;
-mod log_store;
-mod logger;
-mod membership;
-mod peer;
-mod peer_message;
-mod proposals;
+mod parts;
 mod put_back;
-mod reads;
-mod ready;
+mod raft;
 mod replica;
-mod serve;
-mod shard_time;
-mod snapshot_message;
-mod spare;
-mod timers;
+mod snapshot;
 
 pub use api::*;
 pub use put_back::in_a_new_term;
 pub use replica::Replica;
-pub use snapshot_message::{
-    BuiltSnapshot, LoadedSnapshot, build_snapshot, join_snapshot, load_snapshot, split_snapshot,
-};
+pub use snapshot::{BuiltSnapshot, LoadedSnapshot, build_snapshot, join_snapshot, load_snapshot, split_snapshot};

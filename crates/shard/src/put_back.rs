@@ -8,7 +8,7 @@
 //! 3. Node 3 takes that for the entry 50 that it has. Its table differs from there on, and nothing says so.
 //!
 //! So every replica goes on in a term that no copy can have. What entries of such a term contradict is found
-//! (`peer_message.rs`).
+//! (`raft/peer_message.rs`).
 
 use crate::Fatal;
 use raft::eraftpb::HardState;

@@ -4,9 +4,9 @@
 //! would make its followers believe that their leader is gone. So a step touches a bounded number of rows for each line of reads; what
 //! is left goes on in the next step, which comes at once.
 
+use super::Replica;
 use crate::api::{Answer, Query, Reply};
-use crate::reads::{Line, Read};
-use crate::replica::Replica;
+use crate::parts::reads::{Line, Read};
 use locks::{Grant, Paused, Tenure, Token};
 use std::cmp::Reverse;
 
@@ -21,17 +21,9 @@ const RECORDS_PER_ROW: usize = 16;
 /// Names are kept in order for so long after the last listing, in milliseconds: each new name costs more meanwhile.
 const ORDER_KEEP_MS: u64 = 15_000;
 
-/// What is kept between reads.
-#[derive(Default)]
-pub(crate) struct Serving {
-    /// The state hash at an index: many may ask for it at once, and nothing has changed.
-    hash: Option<(u64, u64)>,
-    listed_at_ms: u64,
-}
-
 impl Replica {
     /// Answers reads that may be answered at this applied index, as far as a step may go.
-    pub(crate) fn serve_reads(&mut self) {
+    pub(super) fn serve_reads(&mut self) {
         self.reads.confirm(self.applied_index);
         for line in Line::ALL {
             let mut rows = ROWS_PER_STEP;
@@ -53,19 +45,19 @@ impl Replica {
                 }
             }
         }
-        if self.table.is_ordered() && self.now.mono_ms.saturating_sub(self.serving.listed_at_ms) >= ORDER_KEEP_MS {
+        if self.table.is_ordered() && self.read_cache.since_listing_ms(self.now.mono_ms) >= ORDER_KEEP_MS {
             self.table.forget_order();
         }
     }
 
     /// When reads that are left over go on: at once, after what has come meanwhile.
-    pub(crate) fn reads_wake_at_ms(&self) -> Option<u64> {
+    pub(super) fn reads_wake_at_ms(&self) -> Option<u64> {
         self.reads.any_ready().then_some(self.now.mono_ms)
     }
 
     /// The next of the line needs a hash that is there already.
     fn next_is_hashed(&self, line: Line) -> bool {
-        let hashed = self.serving.hash.is_some_and(|(index, _)| index == self.applied_index);
+        let hashed = self.read_cache.hash_at(self.applied_index).is_some();
         hashed && self.reads.next_ready(line).is_some_and(|read| read.query == Query::Status)
     }
 
@@ -90,7 +82,7 @@ impl Replica {
                 }
             }
             Query::List { prefix, after, limit } => {
-                self.serving.listed_at_ms = self.now.mono_ms;
+                self.read_cache.note_listing(self.now.mono_ms);
                 let after = after.as_ref().map(|(name, token)| (name.as_str(), *token));
                 let page = self.table.list_page(prefix, after, paused, *limit, at, rows)?;
                 Answer::List { grants: page.grants, next: page.next }
@@ -117,15 +109,13 @@ impl Replica {
     }
 
     fn state_hash(&mut self, rows: &mut usize) -> u64 {
-        match self.serving.hash {
-            Some((index, hash)) if index == self.applied_index => hash,
-            _ => {
-                self.touched(self.table.state_hash_rows(), rows);
-                let hash = self.table.state_hash();
-                self.serving.hash = Some((self.applied_index, hash));
-                hash
-            }
+        if let Some(hash) = self.read_cache.hash_at(self.applied_index) {
+            return hash;
         }
+        self.touched(self.table.state_hash_rows(), rows);
+        let hash = self.table.state_hash();
+        self.read_cache.keep_hash(self.applied_index, hash);
+        hash
     }
 
     /// Of those that no checkpoint has taken yet.

@@ -1,6 +1,6 @@
 //! Snapshot messages taken apart for the road, put together again, and made ready for a replica.
 
-use crate::membership::check_conf;
+use crate::raft::conf_state::check_conf;
 use locks::{Change, LockTable};
 use raft::eraftpb::{Message, MessageType, SnapshotMetadata};
 use raft_prost::Message as _;

@@ -14,39 +14,16 @@
 //!
 //! It knows nothing of the disk itself: the host watches that, and tells.
 
+use super::Replica;
 use crate::api::Reply;
-use crate::replica::Replica;
 use raft::eraftpb::MessageType;
 use std::cmp::Reverse;
 
-/// How the disk of this replica's node does.
-///
-/// * `stretch` is at least 1.
-/// * `tried` and `ticks` belong to one spell of hanging.
-pub(crate) struct Disk {
-    pub hangs: bool,
-    stretch: u32,
-    /// Ticks since the disk hangs.
-    ticks: usize,
-    /// Members that leadership was offered to in this spell.
-    tried: Vec<u64>,
-}
-
-impl Default for Disk {
-    fn default() -> Self {
-        Disk { hangs: false, stretch: 1, ticks: 0, tried: Vec::new() }
-    }
-}
-
 impl Replica {
     /// The host says how the disk does.
-    pub(crate) fn on_disk(&mut self, hangs: bool, stretch: u32) {
-        self.disk.stretch = stretch.max(1);
-        if self.disk.hangs == hangs {
-            return;
-        }
-        self.disk = Disk { hangs, stretch: self.disk.stretch, ..Disk::default() };
-        if hangs {
+    pub(super) fn on_disk(&mut self, hangs: bool, stretch: u32) {
+        let changed = self.disk.report(hangs, stretch);
+        if changed && hangs {
             // What is in an entry already may be done yet; what only queued was not.
             self.proposals.refuse_queued(&Reply::NoLeader, &mut self.out.replies);
             self.leave_leadership();
@@ -55,16 +32,16 @@ impl Replica {
 
     /// Once per tick, before Raft's own: holds back the timers of elections where the disk is slow. raft-rs counts ticks of
     /// the election timeout in a public field; a tick that is taken off before it is added leaves heartbeats alone.
-    pub(crate) fn stretch_election_timeout(&mut self, tick: u64) {
-        if !tick.is_multiple_of(u64::from(self.disk.stretch)) {
+    pub(super) fn stretch_election_timeout(&mut self, tick: u64) {
+        if self.disk.skips(tick) {
             let raft = &mut self.raw.raft;
             raft.election_elapsed = raft.election_elapsed.saturating_sub(1);
         }
     }
 
     /// Once per tick while the disk hangs.
-    pub(crate) fn tick_without_disk(&mut self) {
-        self.disk.ticks += 1;
+    pub(super) fn tick_without_disk(&mut self) {
+        self.disk.tick();
         if self.lead.is_some() {
             self.raw.tick(); // heartbeats: until another leads, nobody is to be elected against this one
             self.leave_leadership();
@@ -83,17 +60,17 @@ impl Replica {
             return; // nobody else could lead
         }
         let patience = self.config.election_ticks.div_ceil(2);
-        if self.disk.ticks < patience * self.disk.tried.len() {
+        if self.disk.ticks() < patience * self.disk.offered().len() {
             return;
         }
         let level = |id: u64| self.raw.raft.prs().get(id).is_some_and(|progress| self.is_level(progress));
         let heard = |id: u64| self.raw.raft.prs().get(id).map(|p| (p.recent_active, p.matched));
-        let untried = others.into_iter().filter(|id| !self.disk.tried.contains(id));
+        let untried = others.into_iter().filter(|id| !self.disk.offered().contains(id));
         let next = untried.max_by_key(|id| (level(*id), heard(*id), Reverse(*id)));
-        let given_up = self.disk.ticks >= self.config.election_ticks;
+        let given_up = self.disk.ticks() >= self.config.election_ticks;
         match next.filter(|_| !given_up) {
             Some(to) => {
-                self.disk.tried.push(to);
+                self.disk.offer(to);
                 self.raw.transfer_leader(to);
             }
             // Between the last offer and the end of its time, heartbeats go on.
@@ -112,13 +89,13 @@ impl Replica {
     }
 
     /// Whether a peer's message is to be dropped, because what follows from it would need the disk.
-    pub(crate) fn needs_disk(&self, kind: MessageType) -> bool {
+    pub(super) fn needs_disk(&self, kind: MessageType) -> bool {
         use MessageType::{MsgRequestPreVote, MsgRequestVote, MsgTimeoutNow};
-        self.disk.hangs && matches!(kind, MsgRequestVote | MsgRequestPreVote | MsgTimeoutNow)
+        self.disk.hangs() && matches!(kind, MsgRequestVote | MsgRequestPreVote | MsgTimeoutNow)
     }
 
     /// Whether nothing is to be said to peers.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.disk.hangs && self.raw.raft.state != raft::StateRole::Leader
+    pub(super) fn is_silent(&self) -> bool {
+        self.disk.hangs() && self.raw.raft.state != raft::StateRole::Leader
     }
 }

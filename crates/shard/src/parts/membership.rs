@@ -18,11 +18,9 @@
 //!
 //! This knows nothing of how a node comes by its incarnation, or of when an old one has ceased to be: it is told.
 
-use crate::api::{Fatal, Member};
-use crate::peer::{incarnation_of, node_of, peer_id};
-use crate::replica::Replica;
-use raft::eraftpb::{ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType};
-use raft_prost::Message as _;
+use crate::raft::conf_state::members;
+use crate::raft::peer_id::{incarnation_of, node_of, peer_id};
+use raft::eraftpb::{ConfChange, ConfChangeType, ConfState};
 use routing::NodeId;
 use std::collections::BTreeMap;
 
@@ -90,121 +88,16 @@ pub(crate) fn next_change(
     })
 }
 
-/// What is wrong with a configuration, if it is none that these changes lead to. raft-rs panics on some that are not.
-///
-/// * It has a voter, and is not joint: changes are simple.
-/// * Of a node it has one voter at most, and one learner, of a later incarnation.
-pub(crate) fn check_conf(conf: &ConfState) -> Result<(), &'static str> {
-    if conf.voters.is_empty() {
-        return Err("a configuration without voters");
-    }
-    if !conf.voters_outgoing.is_empty() || !conf.learners_next.is_empty() || conf.auto_leave {
-        return Err("a joint configuration");
-    }
-    let mut voters = BTreeMap::new();
-    for &id in &conf.voters {
-        if node_of(id).0 == 0 || voters.insert(node_of(id), id).is_some() {
-            return Err("two voters of one node, or one of none");
-        }
-    }
-    let mut learners = BTreeMap::new();
-    for &id in &conf.learners {
-        let replaces = voters.get(&node_of(id)).is_none_or(|voter| *voter < id);
-        if node_of(id).0 == 0 || !replaces || learners.insert(node_of(id), id).is_some() {
-            return Err("a learner that replaces nobody");
-        }
-    }
-    Ok(())
-}
-
-/// Voters and learners.
-fn members(conf: &ConfState) -> impl Iterator<Item = u64> {
-    conf.voters.iter().chain(&conf.learners).copied()
-}
-
 fn change(kind: ConfChangeType, id: u64) -> ConfChange {
     let mut change = ConfChange { node_id: id, ..Default::default() };
     change.set_change_type(kind);
     change
 }
 
-impl Replica {
-    /// As of the applied index.
-    pub(crate) fn members(&self) -> Vec<Member> {
-        let conf = self.raw.store().conf_state();
-        let member =
-            |id| Member { node: node_of(id), incarnation: incarnation_of(id), learner: conf.learners.contains(&id) };
-        let mut members: Vec<Member> = members(conf).map(member).collect();
-        members.sort_unstable();
-        members
-    }
-
-    /// The members on this node: while it is being re-seeded there may be two, who is replaced and who comes.
-    pub(crate) fn members_on(&self, node: NodeId) -> Vec<u64> {
-        members(self.raw.store().conf_state()).filter(|id| node_of(*id) == node).collect()
-    }
-
-    /// Which member on this node has a vote.
-    pub(crate) fn voter_on(&self, node: NodeId) -> Option<u64> {
-        self.raw.store().conf_state().voters.iter().copied().find(|id| node_of(*id) == node)
-    }
-
-    /// Whether a member that is heard of has as good as all of the log, as far as a leader knows.
-    ///
-    /// It is measured against what was committed a tick ago, or up to two: on a busy shard nobody is ever level with this very
-    /// moment, and spare followers (`spare.rs`) on purpose. It decides only how long a group waits for its new voter's log, and
-    /// how long a new leader's takes to become complete, not what is safe.
-    pub(crate) fn is_level(&self, progress: &raft::Progress) -> bool {
-        progress.recent_active && progress.matched > 0 && progress.matched >= self.committed_at_ticks[0]
-    }
-
-    /// On a leader, once per tick: proposes the next change, if one is due and none is under way.
-    pub(crate) fn change_membership(&mut self) {
-        let raft = &self.raw.raft;
-        // What stands in the log of former leaders must be settled first: a change of theirs could be among it.
-        if self.lead.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term() {
-            return;
-        }
-        let caught_up = |id| raft.prs().get(id).is_some_and(|progress| self.is_level(progress));
-        let Some(change) = next_change(self.raw.store().conf_state(), &self.incarnations, caught_up) else { return };
-        let (shard, node) = (self.config.shard.0, self.config.node.0);
-        let (of, incarnation) = (node_of(change.node_id).0, incarnation_of(change.node_id));
-        match self.raw.propose_conf_change(Vec::new(), change.clone()) {
-            Ok(()) => {
-                tracing::info!(shard, node, of, incarnation, change = ?change.change_type(), "proposed a change of members");
-            }
-            // Leadership is being handed on, or too much is uncommitted: the next tick tries again.
-            Err(error) => tracing::debug!(shard, node, of, incarnation, "no change of members for now: {error}"),
-        }
-    }
-
-    /// A committed change takes effect, on every replica at the same place in the log.
-    pub(crate) fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
-        let malformed = |what: &dyn std::fmt::Display| format!("entry {}, a change of members: {what}", entry.index);
-        let applied = match entry.entry_type() {
-            EntryType::EntryConfChangeV2 => {
-                let change = ConfChangeV2::decode(entry.data.as_ref()).map_err(|e| self.fatal(malformed(&e)))?;
-                self.raw.apply_conf_change(&change)
-            }
-            _ => {
-                let change = ConfChange::decode(entry.data.as_ref()).map_err(|e| self.fatal(malformed(&e)))?;
-                self.raw.apply_conf_change(&change)
-            }
-        };
-        let mut conf = applied.map_err(|e| self.fatal(malformed(&e)))?;
-        check_conf(&conf).map_err(|e| self.fatal(malformed(&e)))?;
-        // Out of a hash table; these bytes are stored, and should not differ between replicas.
-        conf.voters.sort_unstable();
-        conf.learners.sort_unstable();
-        self.incarnations.learn_members(&conf);
-        self.raw.mut_store().set_conf_state(conf);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::conf_state::check_conf;
     use ConfChangeType::{AddLearnerNode, AddNode, RemoveNode};
 
     const OWN: NodeId = NodeId(1);
@@ -325,25 +218,5 @@ mod tests {
             newest.sort_unstable();
             assert_eq!((voters, conf.learners.len()), (newest, 0), "seed {seed}");
         }
-    }
-
-    #[test]
-    fn configurations_that_no_change_leads_to_are_found() {
-        let joint = ConfState { voters_outgoing: vec![1], ..conf(&[1, 2], &[]) };
-        let bad = [
-            conf(&[], &[1]),
-            joint,
-            conf(&[1, id(2, 0), id(2, 1)], &[]),
-            conf(&[1, 1], &[]),
-            conf(&[0, 1], &[]),
-            conf(&[1, 2], &[2]),
-            conf(&[1, id(2, 3)], &[id(2, 1)]),
-            conf(&[1], &[id(2, 1), id(2, 2)]),
-            conf(&[1], &[1 << 32]),
-        ];
-        for conf in bad {
-            assert!(check_conf(&conf).is_err(), "{conf:?}");
-        }
-        assert_eq!(check_conf(&conf(&[1, id(2, 0), 3], &[id(2, 9)])), Ok(()));
     }
 }

@@ -1,7 +1,7 @@
 //! What a peer may say. raft-rs believes whatever it is told, and panics where that cannot be.
 
-use crate::log_store::LogStore;
-use crate::peer::node_of;
+use super::log_store::LogStore;
+use super::peer_id::node_of;
 use locks::planted::{self, Bug};
 use raft::Raft;
 use raft::StateRole;

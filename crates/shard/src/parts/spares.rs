@@ -11,9 +11,7 @@
 //!
 //! This knows nothing of timers: it says when it wants to be asked again.
 
-use crate::peer::node_of;
-use crate::replica::Replica;
-use raft::ProgressState;
+use crate::raft::peer_id::node_of;
 use raft::eraftpb::{Message, MessageType};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -56,7 +54,7 @@ impl Spares {
     /// Of the followers, with what each is known to have of the log, all but `needed` are spare: those that have most are active. Among
     /// equals they are the next ones on a ring of all nodes, so that leaders on different nodes lean on different ones. Who gets
     /// its entries later has less of the log for most of the time, so who is active stays so.
-    fn choose(&mut self, own: u64, followers: impl Iterator<Item = (u64, u64)>, needed: usize, now_ms: u64) {
+    pub(crate) fn choose(&mut self, own: u64, followers: impl Iterator<Item = (u64, u64)>, needed: usize, now_ms: u64) {
         self.passed_over.retain(|_, until_ms| now_ms < *until_ms);
         let own = node_of(own);
         let mut ranked: Vec<_> = followers
@@ -68,8 +66,18 @@ impl Spares {
         self.spare = ranked.into_iter().skip(needed).map(|(.., id)| id).collect();
     }
 
+    /// Every follower gets its appends at once.
+    pub(crate) fn choose_none(&mut self) {
+        self.spare.clear();
+    }
+
+    /// Whether no follower is spare.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spare.is_empty()
+    }
+
     /// An append, or whatever else is not to overtake one, is to be sent: what goes now, in this order.
-    fn pass(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
+    pub(crate) fn pass(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
         let (to, bytes) = (message.to, message.entries.iter().map(|entry| entry.data.len()).sum::<usize>());
         let is_spare = self.spare.contains(&to) && message.msg_type() == MessageType::MsgAppend;
         let may_join = |held: &Held| held.bytes + bytes <= HELD_BYTES_MAX && continues(&held.append, &message);
@@ -96,13 +104,13 @@ impl Spares {
     }
 
     /// When all that is held is to go. `uncommitted` is the oldest entry that waits for a quorum, and when it was proposed.
-    fn due_ms(&self, uncommitted: Option<(u64, u64)>) -> Option<u64> {
+    pub(crate) fn due_ms(&self, uncommitted: Option<(u64, u64)>) -> Option<u64> {
         let oldest_ms = self.held.values().map(|held| held.since_ms).min()?;
         let late_ms = uncommitted.map_or(u64::MAX, |(_, at_ms)| at_ms + self.patience_ms());
         Some(late_ms.min(oldest_ms + self.hold_ms))
     }
 
-    fn is_late(&self, (_, at_ms): (u64, u64), now_ms: u64) -> bool {
+    pub(crate) fn is_late(&self, (_, at_ms): (u64, u64), now_ms: u64) -> bool {
         now_ms >= at_ms + self.patience_ms()
     }
 
@@ -111,13 +119,13 @@ impl Spares {
     }
 
     /// These made an entry wait, those aside that were not even sent it.
-    fn pass_over(&mut self, behind: impl Iterator<Item = u64>, now_ms: u64) {
+    pub(crate) fn pass_over(&mut self, behind: impl Iterator<Item = u64>, now_ms: u64) {
         let sent = behind.filter(|id| !self.held.contains_key(id));
         self.passed_over.extend(sent.map(|id| (id, now_ms + PASSED_OVER_MS)));
     }
 
     /// All that is held, for followers that are to know of this commit index. An append that is made now would tell them of it.
-    fn release(&mut self, committed: u64) -> impl Iterator<Item = Message> + use<> {
+    pub(crate) fn release(&mut self, committed: u64) -> impl Iterator<Item = Message> + use<> {
         std::mem::take(&mut self.held).into_values().map(move |mut held| {
             held.append.commit = committed;
             held.append
@@ -125,7 +133,7 @@ impl Spares {
     }
 
     /// Said once, and not while an earlier moment is still to come that was said before: then it is asked again.
-    fn wake_at_ms(&mut self, now_ms: u64, due_ms: u64) -> Option<u64> {
+    pub(crate) fn wake_at_ms(&mut self, now_ms: u64, due_ms: u64) -> Option<u64> {
         let is_told = now_ms < self.told_ms && self.told_ms <= due_ms;
         (!is_told).then(|| {
             self.told_ms = due_ms;
@@ -139,60 +147,6 @@ impl Spares {
 fn continues(append: &Message, next: &Message) -> bool {
     let last = append.entries.last().map(|entry| (entry.index, entry.term));
     next.msg_type() == MessageType::MsgAppend && next.term == append.term && last == Some((next.index, next.log_term))
-}
-
-impl Replica {
-    /// Looks who is active and who is spare, for the messages that raft-rs has ready.
-    ///
-    /// Nobody is spare while leadership is handed on, so that who takes it over is level, nor while the members are about to
-    /// change, a new leader's first entries included. A learner never is, nor one that raft-rs does not just send what comes:
-    /// what it is sent is to find out something, or waits for nothing but its answer.
-    pub(crate) fn choose_spares(&mut self) {
-        let Some(lead) = &mut self.lead else { return };
-        let raft = &self.raw.raft;
-        if self.config.append_hold_ms == 0 || raft.lead_transferee.is_some() || raft.has_pending_conf() {
-            lead.spares.spare.clear();
-            return;
-        }
-        let voters = &self.raw.store().conf_state().voters;
-        let followers = raft.prs().iter().filter(|(id, progress)| {
-            **id != raft.id && progress.state == ProgressState::Replicate && voters.contains(id)
-        });
-        let followers = followers.map(|(id, progress)| (*id, progress.matched));
-        lead.spares.choose(raft.id, followers, voters.len() / 2, self.now.mono_ms);
-    }
-
-    /// Sends a message now, or later with others.
-    pub(crate) fn send(&mut self, message: Message) {
-        match &mut self.lead {
-            Some(lead) if message.msg_type() != MessageType::MsgHeartbeat => {
-                let now = lead.spares.pass(message, self.now.mono_ms);
-                now.into_iter().flatten().for_each(|message| self.post(&message));
-            }
-            _ => self.post(&message),
-        }
-    }
-
-    /// At the end of a step: sends what is held, if it is time, or says when to look again.
-    pub(crate) fn release_held(&mut self) -> Option<u64> {
-        self.lead.as_ref()?.spares.due_ms(None)?;
-        self.choose_spares();
-        let (raft, now_ms) = (&self.raw.raft, self.now.mono_ms);
-        let committed = raft.raft_log.committed;
-        let uncommitted = self.proposals.oldest_after(committed);
-        let spares = &mut self.lead.as_mut()?.spares;
-        let due_ms = spares.due_ms(uncommitted)?;
-        if now_ms < due_ms && !spares.spare.is_empty() {
-            return spares.wake_at_ms(now_ms, due_ms);
-        }
-        if let Some((index, _)) = uncommitted.filter(|uncommitted| spares.is_late(*uncommitted, now_ms)) {
-            let behind = raft.prs().iter().filter(|(_, progress)| progress.matched < index);
-            spares.pass_over(behind.map(|(id, _)| *id), now_ms);
-        }
-        let released: Vec<Message> = spares.release(committed).collect();
-        released.iter().for_each(|message| self.post(message));
-        None
-    }
 }
 
 #[cfg(test)]

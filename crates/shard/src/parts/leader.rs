@@ -6,10 +6,10 @@
 //! first wins.
 
 use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
-use crate::proposals::{Asked, Proposals};
-use crate::shard_time::{LeaderClock, Observed};
-use crate::spare::Spares;
-use crate::timers::Timers;
+use crate::parts::proposals::{Asked, Proposals};
+use crate::parts::shard_time::{LeaderClock, Observed};
+use crate::parts::spares::Spares;
+use crate::parts::timers::Timers;
 use locks::planted::{self, Bug};
 use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
 use std::collections::BTreeMap;

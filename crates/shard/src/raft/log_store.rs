@@ -3,10 +3,8 @@
 //! The same entries are durable through the log writer; recovery is the only reader of that copy. The size is bounded by
 //! truncation after checkpoints.
 
-use crate::api::Fatal;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use routing::ShardId;
 use std::cell::Cell;
 use std::collections::VecDeque;
 
@@ -14,7 +12,6 @@ use std::collections::VecDeque;
 /// * `conf_state` is that of the applied index; a snapshot that is kept was built under it.
 /// * `bytes` is the sum of [`entry_bytes`] over the entries.
 pub(crate) struct LogStore {
-    shard: ShardId,
     hard_state: HardState,
     conf_state: ConfState,
     truncated_index: u64,
@@ -34,7 +31,6 @@ pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
 
 impl LogStore {
     pub(crate) fn new(
-        shard: ShardId,
         hard_state: HardState,
         conf_state: ConfState,
         truncated_index: u64,
@@ -43,7 +39,6 @@ impl LogStore {
     ) -> LogStore {
         let bytes = entries.iter().map(entry_bytes).sum();
         let store = LogStore {
-            shard,
             hard_state,
             conf_state,
             truncated_index,
@@ -76,11 +71,14 @@ impl LogStore {
     }
 
     /// Adds entries, replacing what stood at their indexes and after.
-    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
+    ///
+    /// # Errors
+    /// A description if the entries do not join the log.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), String> {
         let Some(first) = entries.first() else { return Ok(()) };
         if first.index <= self.truncated_index || first.index > self.last() + 1 {
             let (have_first, have_last) = (self.first(), self.last());
-            return Err(self.fatal(format!("entry {} does not join the log {have_first}..={have_last}", first.index)));
+            return Err(format!("entry {} does not join the log {have_first}..={have_last}", first.index));
         }
         while self.last() >= first.index {
             let gone = self.entries.pop_back().expect("the log reaches to the entry to be replaced");
@@ -144,10 +142,6 @@ impl LogStore {
         }
         let offset = index.checked_sub(self.first())?;
         self.entries.get(usize::try_from(offset).ok()?).map(|e| e.term)
-    }
-
-    fn fatal(&self, what: String) -> Fatal {
-        Fatal { shard: self.shard, what }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Committed entries into the lock table, and what follows from them.
 
+use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
-use crate::lead::Lead;
-use crate::log_store::entry_bytes;
-use crate::proposals::Asked;
-use crate::replica::Replica;
+use crate::parts::leader::Lead;
+use crate::parts::proposals::Asked;
+use crate::raft::log_store::entry_bytes;
 use locks::planted::{self, Bug};
 use locks::{Batch, Command, Effects, Outcome};
 use raft::eraftpb::{Entry, EntryType};
@@ -12,7 +12,7 @@ use raft::eraftpb::{Entry, EntryType};
 impl Replica {
     /// Applies committed entries in order. All replicas run the same code on the same bytes; an entry that cannot be
     /// applied stops every replica in the same place.
-    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
+    pub(super) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         for entry in entries {
             if entry.index != self.applied_index + 1 {
                 return Err(self.fatal(format!("entry {} committed after {}", entry.index, self.applied_index)));

@@ -1,0 +1,14 @@
+//! The parts that a replica is composed of. Each keeps one kind of state with its rules, is tested by itself, and knows
+//! nothing of the replica.
+
+pub(crate) mod checkpointing;
+pub(crate) mod disk_health;
+pub(crate) mod leader;
+pub(crate) mod membership;
+pub(crate) mod proposals;
+pub(crate) mod read_cache;
+pub(crate) mod reads;
+pub(crate) mod shard_time;
+pub(crate) mod spares;
+pub(crate) mod step_write;
+mod timers;

@@ -1,0 +1,87 @@
+//! Who leads, as raft-rs sees it, and what follows from a change.
+
+use super::Replica;
+use crate::api::{Leadership, Reply, Role};
+use crate::parts::leader::Lead;
+use crate::raft::peer_id::node_of;
+use locks::planted::{self, Bug};
+use raft::StateRole;
+
+impl Replica {
+    /// Compares what Raft says of leadership with what was known, and takes up or lays down what a leader keeps.
+    pub(super) fn note_leadership(&mut self) {
+        let raft = &self.raw.raft;
+        let leader = (raft.leader_id != 0).then(|| node_of(raft.leader_id));
+        let is_me = raft.state == StateRole::Leader;
+        let known = Leadership { leader, term: raft.term, is_me };
+        if known == self.leadership {
+            return;
+        }
+        let leader_changed = known.leader != self.leadership.leader;
+        self.leadership = known;
+        self.out.leadership = Some(known);
+        if self.lead.as_ref().is_some_and(|lead| !is_me || lead.term != known.term) {
+            let reply = self.not_leading();
+            let waiters = if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown }; // planted: not so
+            self.lead.take().expect("just seen").end(waiters, &mut self.out.replies);
+            self.proposals.fail_all(&reply, &mut self.out.replies);
+        }
+        if is_me && self.lead.is_none() {
+            self.lead = Some(Lead::new(known.term, self.now.mono_ms, &self.observed, &self.config, &self.table));
+        }
+        if leader_changed && leader.is_some() {
+            self.stats.leader_changes += 1;
+            self.retry_reads = true;
+        }
+    }
+
+    pub(super) fn not_leading(&self) -> Reply {
+        match self.leadership.leader {
+            Some(hint) if hint != self.config.node => Reply::NotLeader { hint: Some(hint), term: self.leadership.term },
+            _ => Reply::NoLeader,
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        }
+    }
+
+    /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
+    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there, and a
+    /// spare follower hears heartbeats before the entries that are held for it. A leader that has not applied an entry of its own
+    /// term may lack what its predecessor acknowledged, and counts as a follower.
+    pub(super) fn stale_by_ms(&self) -> u64 {
+        let raft = &self.raw.raft;
+        let since_ms = match &self.lead {
+            Some(lead) if self.applied_term == raft.term => {
+                let voters = raft.prs().conf().voters().ids();
+                let others = voters.iter().filter(|id| *id != raft.id);
+                let mut heard_ms: Vec<u64> = others.map(|id| lead.last_heard_ms(id)).collect();
+                heard_ms.sort_unstable_by(|a, b| b.cmp(a));
+                // With itself, so many others are a majority.
+                match heard_ms.len().div_ceil(2) {
+                    0 => self.now.mono_ms,
+                    others => heard_ms[others - 1],
+                }
+            }
+            _ => self.heard_from_leader_ms,
+        };
+        self.now.mono_ms.saturating_sub(since_ms)
+    }
+
+    /// In simulation, election timeouts come from the seed and not from raft-rs's thread-local generator.
+    pub(super) fn seed_election_timeout(&mut self) {
+        let Some(seed) = self.config.election_seed else { return };
+        let parts = [seed, self.config.node.0, u64::from(self.config.shard.0), self.raw.raft.term];
+        let mixed = parts.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |hash, part| {
+            let hash = (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            hash ^ (hash >> 33)
+        });
+        let ticks = self.config.election_ticks;
+        self.raw.raft.set_randomized_election_timeout(ticks + (mixed % ticks as u64) as usize);
+    }
+}

@@ -1,0 +1,162 @@
+//! How a replica starts: from what the last run left on disk, or empty.
+
+use super::{Replica, Stats};
+use crate::api::*;
+use crate::parts::checkpointing::Checkpointing;
+use crate::parts::disk_health::DiskHealth;
+use crate::parts::membership::Incarnations;
+use crate::parts::proposals::Proposals;
+use crate::parts::read_cache::ReadCache;
+use crate::parts::reads::Reads;
+use crate::parts::shard_time::Observed;
+use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::raft::conf_state::check_conf;
+use crate::raft::log_store::LogStore;
+use crate::raft::logger::logger;
+use crate::raft::peer_id::peer_id;
+use locks::planted::{self, Bug};
+use locks::{Effects, LockTable};
+use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
+use raft::{RawNode, ReadOnlyOption};
+use raft_prost::Message as _;
+use std::collections::VecDeque;
+use storage::Recovered;
+
+/// One append message carries entries of up to this many bytes.
+const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// A leader takes no more proposals while this many bytes are uncommitted.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+
+impl Replica {
+    /// Takes up where the last run stopped, or starts empty if there was none.
+    ///
+    /// # Errors
+    /// [`Fatal`] if what was recovered cannot be this shard's.
+    pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
+        let reseeded_as = if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation }; // planted: as nobody new
+        let (shard, id) = (config.shard, peer_id(config.node, reseeded_as));
+        let fatal = |what: String| Fatal { shard, what };
+        let (store, applied) = open_log(&config, &recovered)?;
+        let table = LockTable::load(recovered.table).map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
+        let stored_last = store.last();
+        let incarnations = Incarnations::new(config.node, &config.voters, store.conf_state());
+        let is_preferred = config.preferred_leader == config.node;
+        let raft_config = raft::Config {
+            id,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            min_election_tick: config.election_ticks,
+            max_election_tick: if is_preferred && config.election_seed.is_none() {
+                config.election_ticks + config.election_ticks.div_ceil(4)
+            } else {
+                2 * config.election_ticks
+            },
+            applied: applied.index,
+            max_size_per_msg: APPEND_BYTES_MAX,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            // raft-rs puts new entries on any empty append that is still to be sent, though it may stand elsewhere in the log
+            // (its `is_continuous_ents`): the receiver would acknowledge entries that it does not have. Entries are batched
+            // before they get here.
+            batch_append: planted::is(Bug::AppendsBatchedByRaft),
+            // A commit index travels with the next append, or the next heartbeat: a message of its own to each follower, and its
+            // acknowledgement, would be half of all messages under load.
+            skip_bcast_commit: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: 4 << 20,
+            ..Default::default()
+        };
+        let raw = RawNode::new(&raft_config, store, &logger(shard, config.node))
+            .map_err(|e| fatal(format!("starting Raft: {e}")))?;
+        let mut replica = Replica {
+            proposals: Proposals::new(config.queue_ops_max, config.entry_bytes_max, config.entries_in_flight_max),
+            reads: Reads::new(
+                id,
+                config.boot,
+                config.queue_ops_max,
+                2 * config.heartbeat_ticks,
+                3 * config.election_ticks,
+            ),
+            checkpointing: Checkpointing::new(applied.index, now.mono_ms),
+            step_write: StepWrite::new(stored_last),
+            raw,
+            observed: Observed::new(table.shard_ms(), now),
+            table,
+            now,
+            applied_index: applied.index,
+            applied_term: applied.term,
+            lead: None,
+            leadership: Leadership::default(),
+            retry_reads: false,
+            read_cache: ReadCache::default(),
+            unsynced: UnsyncedReadies::default(),
+            incoming: None,
+            incarnations,
+            disk: DiskHealth::default(),
+            committed_at_ticks: [0; 2],
+            effects: Effects::default(),
+            out: Outputs::default(),
+            stats: Stats::default(),
+            heard_from_leader_ms: now.mono_ms,
+            config,
+        };
+        replica.seed_election_timeout();
+        Ok(replica)
+    }
+
+    /// Its host builds snapshots for it ([`Outputs::wants_snapshot`]), off its thread. Otherwise it builds them itself, in the step in
+    /// which they are wanted.
+    #[must_use]
+    pub fn with_snapshots_apart(mut self) -> Replica {
+        self.checkpointing.builds_apart = true;
+        self
+    }
+}
+
+/// The log and the position of the table, checked against each other.
+fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, SnapshotMetadata), Fatal> {
+    let fatal = |what: String| Fatal { shard: config.shard, what };
+    // Of a re-seeded replica, too: it is no member before the log, from its beginning or by snapshot, tells it so.
+    let mut voters: Vec<u64> = config.voters.iter().map(|node| peer_id(*node, 0)).collect();
+    voters.sort_unstable();
+    let applied = match &recovered.applied {
+        Some(bytes) => {
+            SnapshotMetadata::decode(bytes.as_slice()).map_err(|e| fatal(format!("the applied record: {e}")))?
+        }
+        None => SnapshotMetadata { conf_state: Some(ConfState { voters, ..Default::default() }), index: 0, term: 0 },
+    };
+    let mut entries = VecDeque::with_capacity(recovered.entries.len());
+    for (index, bytes) in &recovered.entries {
+        let entry = Entry::decode(bytes.as_slice()).map_err(|e| fatal(format!("log entry {index}: {e}")))?;
+        if entry.index != *index {
+            return Err(fatal(format!("log entry {index} says it is entry {}", entry.index)));
+        }
+        entries.push_back(entry);
+    }
+    let (mut truncated_index, mut truncated_term) = (applied.index, applied.term);
+    if let Some(first) = entries.front()
+        && first.index <= applied.index
+    {
+        (truncated_index, truncated_term) = (first.index, first.term);
+        entries.pop_front();
+    }
+    if entries.front().is_some_and(|first| first.index != truncated_index + 1) {
+        return Err(fatal(format!("the log starts at {} after {truncated_index}", entries[0].index)));
+    }
+    let last = truncated_index + entries.len() as u64;
+    let mut hard_state = match &recovered.hard_state {
+        Some(bytes) => HardState::decode(bytes.as_slice()).map_err(|e| fatal(format!("the hard state: {e}")))?,
+        None => HardState::default(),
+    };
+    if last < applied.index || hard_state.commit > last {
+        let (applied, commit) = (applied.index, hard_state.commit);
+        return Err(fatal(format!("the log ends at {last}, before applied {applied} or committed {commit}")));
+    }
+    // The commit index is not written when it moves alone; what was applied was committed.
+    hard_state.commit = hard_state.commit.max(applied.index);
+    let conf_state = applied.get_conf_state().clone();
+    check_conf(&conf_state).map_err(|e| fatal(format!("the applied record: {e}")))?;
+    Ok((LogStore::new(hard_state, conf_state, truncated_index, truncated_term, entries), applied))
+}

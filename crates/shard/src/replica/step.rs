@@ -1,0 +1,194 @@
+//! One step: inputs in, outputs out.
+
+use super::Replica;
+use crate::api::*;
+use crate::parts::proposals::Asked;
+use crate::parts::reads::Read;
+use locks::planted::{self, Bug};
+use locks::{Effects, Paused, Stamp};
+use raft::SnapshotStatus;
+
+/// Ticks after start at which a preferred leader asks for votes, if nobody leads.
+const FIRST_CAMPAIGN_TICKS: u64 = 3;
+
+impl Replica {
+    /// Takes `inputs` in order and returns everything that follows from them.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop the process without answering anything more.
+    pub fn step(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Result<Outputs, Fatal> {
+        debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
+        self.now = now;
+        for input in inputs {
+            self.take(input)?;
+        }
+        if let Some(lead) = &mut self.lead
+            && !self.disk.hangs()
+        {
+            if planted::is(Bug::ExpiryWithoutQuorum) {
+                // planted: a leader, deposed or not, ends what is due without asking anybody
+                for (lease, renewal_seq) in lead.take_due_leases(now.mono_ms) {
+                    let table_ms = self.table.shard_ms();
+                    let shard_ms = lead.clock.shard_ms(table_ms, now.mono_ms).unwrap_or(table_ms);
+                    let stamp = Stamp { wall_ms: now.wall_ms, shard_ms };
+                    let command = locks::Command::ExpireLease { lease, renewal_seq };
+                    self.table.apply(stamp, &command, &mut Effects::default());
+                }
+            }
+            lead.propose_due(now.mono_ms, &mut self.proposals);
+        }
+        loop {
+            self.drain_ready()?;
+            self.propose();
+            self.read_rounds();
+            if !self.raw.has_ready() {
+                break;
+            }
+        }
+        self.note_leadership();
+        self.serve_reads();
+        self.checkpoint_if_due();
+        self.build_snapshot_if_wanted();
+        self.out.write = self.take_write();
+        let held_until_ms = self.release_held();
+        let wakes = [self.proposals.wake_at_ms(now.mono_ms), held_until_ms, self.reads_wake_at_ms()];
+        self.out.wake_at_ms = wakes.into_iter().flatten().min();
+        Ok(std::mem::take(&mut self.out))
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), Fatal> {
+        match input {
+            Input::Tick => self.tick(),
+            Input::Peer(bytes) => return self.hear(&bytes),
+            Input::SnapshotBuilt(built) => self.snapshot_built(built),
+            Input::Snapshot(loaded) => return self.hear_snapshot(loaded),
+            Input::Propose { ticket, command, wait, give_up_at_ms } => {
+                let reply = if self.lead.is_none() {
+                    self.not_leading()
+                } else if self.disk.hangs() {
+                    Reply::NoLeader
+                } else if self.proposals.push(Asked { ticket, wait }, command, give_up_at_ms) {
+                    return Ok(());
+                } else {
+                    Reply::Busy
+                };
+                self.out.replies.push((ticket, reply));
+            }
+            Input::Read { ticket, query, linearizable } => self.read(ticket, query, linearizable),
+            Input::Detach { ticket } => {
+                // A stream that ends may leave thousands, so that those in lock queues are not looked for among what is proposed.
+                let waited = self.lead.as_mut().is_some_and(|lead| lead.detach(ticket, self.now.mono_ms));
+                if !waited {
+                    self.proposals.detach(ticket);
+                }
+            }
+            Input::Persisted { number } => self.release_persisted(number),
+            Input::Unreachable { node } => {
+                self.members_on(node).into_iter().for_each(|id| self.raw.report_unreachable(id));
+            }
+            Input::SnapshotSent { node, ok } => {
+                self.checkpointing.sent(node, ok, self.now.mono_ms);
+                let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.members_on(node).into_iter().for_each(|id| self.raw.report_snapshot(id, status));
+            }
+            Input::Wake => {}
+            Input::Disk { hangs, stretch } => self.on_disk(hangs, stretch),
+            Input::Campaign => self.campaign(),
+            // planted: nobody is told that it has forgotten everything
+            Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
+            Input::Incarnation { node, incarnation } => self.incarnations.learn(node, incarnation),
+            Input::Transfer { to } => {
+                if self.lead.is_some()
+                    && let Some(id) = self.voter_on(to)
+                {
+                    self.raw.transfer_leader(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        self.stats.ticks += 1;
+        self.committed_at_ticks = [self.committed_at_ticks[1], self.raw.raft.raft_log.committed];
+        if self.disk.hangs() {
+            self.tick_without_disk();
+            if let Some(context) = self.reads.tick(&mut self.out.replies) {
+                self.raw.read_index(context);
+            }
+            return self.seed_election_timeout();
+        }
+        self.stretch_election_timeout(self.stats.ticks);
+        if !self.awaits_snapshot() {
+            self.raw.tick();
+        }
+        self.change_membership();
+        self.seed_election_timeout();
+        if self.stats.ticks == FIRST_CAMPAIGN_TICKS
+            && self.config.preferred_leader == self.config.node
+            && self.leadership.leader.is_none()
+        {
+            self.campaign();
+        }
+        if let Some(context) = self.reads.tick(&mut self.out.replies) {
+            self.raw.read_index(context);
+        }
+    }
+
+    fn campaign(&mut self) {
+        // raft-rs asks a learner, or one who is no member, about that only where it campaigns by itself.
+        if self.awaits_snapshot() || self.disk.hangs() || !self.raw.raft.promotable() {
+            return;
+        }
+        if let Err(error) = self.raw.campaign() {
+            tracing::debug!(shard = self.config.shard.0, node = self.config.node.0, "not campaigning: {error}");
+        }
+    }
+
+    /// Fills entries from the queue while more may be in flight; not before the leader's clock runs. The entry that starts it is
+    /// applied in a step like this one, which then goes on here.
+    fn propose(&mut self) {
+        let now_ms = self.now.mono_ms;
+        while self.proposals.can_propose(now_ms) {
+            let Some(lead) = &self.lead else { return };
+            self.proposals.refuse_late(now_ms, &mut self.out.replies);
+            if self.proposals.is_empty() {
+                return;
+            }
+            let Some(shard_ms) = lead.clock.shard_ms(self.table.shard_ms(), now_ms) else { return };
+            let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
+            let (entry, count) = self.proposals.next_entry(stamp, now_ms);
+            // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
+            if self.raw.propose(Vec::new(), entry).is_err() {
+                return;
+            }
+            let (index, term) = (self.raw.raft.raft_log.last_index(), self.raw.raft.term);
+            self.proposals.proposed(index, term, count, now_ms, &mut self.out.replies);
+        }
+    }
+
+    fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
+        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.lead.is_some(); // planted: a leader just answers
+        let needs_round = linearizable && !deposed;
+        if needs_round && (self.leadership.leader.is_none() || self.disk.hangs()) {
+            self.out.replies.push((ticket, Reply::NoLeader));
+            return;
+        }
+        let read = Read { ticket, query, linearizable: needs_round, paused: Paused::default() };
+        let taken = if needs_round { self.reads.push(read) } else { self.reads.push_ready(read) };
+        if !taken {
+            self.out.replies.push((ticket, Reply::Busy));
+        }
+    }
+
+    fn read_rounds(&mut self) {
+        if std::mem::take(&mut self.retry_reads)
+            && let Some(context) = self.reads.retry()
+        {
+            self.raw.read_index(context);
+        }
+        if let Some(context) = self.reads.start_round() {
+            self.raw.read_index(context);
+        }
+    }
+}
