@@ -434,7 +434,7 @@ fn open_replicas(
             election_seed: None,
         };
         let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;
-        replicas.insert(*shard, replica.with_snapshots_apart());
+        replicas.insert(*shard, replica.with_host_built_snapshots());
     }
     Ok(replicas)
 }

@@ -169,7 +169,7 @@ pub enum Reply {
         /// may lack what was committed up to [`ReplicaConfig::append_hold_ms`] before that.
         stale_by_ms: u64,
     },
-    /// Not done: this replica does not lead.
+    /// Not done: this replica does not leader.
     NotLeader {
         /// Who does, if known.
         hint: Option<NodeId>,

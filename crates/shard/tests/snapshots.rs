@@ -11,7 +11,7 @@ use raft_prost::Message as _;
 fn node_3_is_behind() -> Cluster {
     let mut c = Cluster::new(3);
     c.log_keep_bytes = 0;
-    c.builds_apart = true;
+    c.host_builds = true;
     for id in 1..=3 {
         c.crash(id);
         c.start(id);

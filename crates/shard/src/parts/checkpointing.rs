@@ -28,7 +28,7 @@ pub(crate) struct Checkpointing {
     pub history: Vec<HistoryRecord>,
     pub log_bytes: u64,
     /// The host builds snapshots, off the replica's thread.
-    pub builds_apart: bool,
+    pub host_builds: bool,
     at_ms: u64,
     catching_up: Option<CatchingUp>,
     /// The index and the data of a snapshot that the log store has without its data.
@@ -94,8 +94,8 @@ impl Checkpointing {
 
     /// Starts over at a snapshot that was installed.
     pub(crate) fn reset_to(&mut self, index: u64, now_ms: u64) {
-        let builds_apart = self.builds_apart;
-        *self = Checkpointing { builds_apart, ..Checkpointing::new(index, now_ms) };
+        let host_builds = self.host_builds;
+        *self = Checkpointing { host_builds, ..Checkpointing::new(index, now_ms) };
     }
 
     /// The log after this index is kept for snapshots that are on their way; without any, none after `applied_index`.
@@ -113,7 +113,7 @@ impl Checkpointing {
     pub(crate) fn start_building(&mut self, index: u64, now_ms: u64) {
         let former = self.catching_up.take().filter(|former| !former.sending.is_empty());
         let (after, sending) = former.map_or((index, Vec::new()), |former| (former.after, former.sending));
-        self.catching_up = Some(CatchingUp { after, building: self.builds_apart, sending, at_ms: now_ms });
+        self.catching_up = Some(CatchingUp { after, building: self.host_builds, sending, at_ms: now_ms });
     }
 
     /// The host's building has ended, with or without a snapshot. Returns whether one is still wanted.

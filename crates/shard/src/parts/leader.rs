@@ -6,8 +6,8 @@
 //! first wins.
 
 use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
-use crate::parts::proposals::{Asked, Proposals};
-use crate::parts::shard_time::{LeaderClock, Observed};
+use crate::parts::proposals::{Caller, Proposals};
+use crate::parts::shard_time::{LeaderClock, Observation};
 use crate::parts::spares::Spares;
 use crate::parts::timers::Timers;
 use locks::planted::{self, Bug};
@@ -27,30 +27,36 @@ struct Waiter {
 }
 
 /// * `by_ticket` holds exactly the waiters whose ticket is not 0.
-pub(crate) struct Lead {
+pub(crate) struct LeaderState {
     pub term: u64,
     pub spares: Spares,
     pub clock: LeaderClock,
     since_mono_ms: u64,
     grace_ms: u64,
     /// When each member last answered in this term, by Raft's name for it.
-    heard_ms: BTreeMap<u64, u64>,
+    contact_ms: BTreeMap<u64, u64>,
     leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
 }
 
-impl Lead {
-    /// Takes over a table, which was `observed`: every lease gets what is left of it, every waiter the grace period to be heard of.
-    pub(crate) fn new(term: u64, now_ms: u64, observed: &Observed, config: &ReplicaConfig, table: &LockTable) -> Lead {
+impl LeaderState {
+    /// Takes over a table, which was `observation`: every lease gets what is left of it, every waiter the grace period to be heard of.
+    pub(crate) fn new(
+        term: u64,
+        now_ms: u64,
+        observation: &Observation,
+        config: &ReplicaConfig,
+        table: &LockTable,
+    ) -> LeaderState {
         let grace_ms = config.waiter_grace_ms;
-        let mut lead = Lead {
+        let mut leader = LeaderState {
             term,
             spares: Spares::new(config.append_hold_ms),
             clock: LeaderClock::default(),
             since_mono_ms: now_ms,
             grace_ms,
-            heard_ms: BTreeMap::new(),
+            contact_ms: BTreeMap::new(),
             leases: Timers::new(),
             waiters: Timers::new(),
             by_ticket: BTreeMap::new(),
@@ -58,23 +64,23 @@ impl Lead {
         for live in table.leases() {
             // planted: counted from long before
             let early_ms = if planted::is(Bug::EarlyTtlAfterFailover) { u64::from(live.ttl_ms) * 9 / 10 } else { 0 };
-            let deadline_ms = observed.deadline_ms(&live, now_ms).saturating_sub(early_ms);
-            lead.leases.set(live.lease, deadline_ms, live.renewal_seq);
+            let deadline_ms = observation.deadline_ms(&live, now_ms).saturating_sub(early_ms);
+            leader.leases.set(live.lease, deadline_ms, live.renewal_seq);
         }
         for (name, request_id) in table.waiters() {
-            lead.attach(request_id, name, 0, now_ms + grace_ms);
+            leader.attach(request_id, name, 0, now_ms + grace_ms);
         }
-        lead
+        leader
     }
 
     /// A member said something in this term.
-    pub(crate) fn heard(&mut self, id: u64, now_ms: u64) {
-        self.heard_ms.insert(id, now_ms);
+    pub(crate) fn note_contact(&mut self, id: u64, now_ms: u64) {
+        self.contact_ms.insert(id, now_ms);
     }
 
     /// Since when a member was not heard of; at first all count as heard of when this began, by the votes of a majority.
-    pub(crate) fn last_heard_ms(&self, id: u64) -> u64 {
-        self.heard_ms.get(&id).copied().unwrap_or(self.since_mono_ms)
+    pub(crate) fn last_contact_ms(&self, id: u64) -> u64 {
+        self.contact_ms.get(&id).copied().unwrap_or(self.since_mono_ms)
     }
 
     pub(crate) fn on_lease(&mut self, event: LeaseEvent, now_ms: u64) {
@@ -94,7 +100,7 @@ impl Lead {
         &mut self,
         request_id: RequestId,
         name: &str,
-        asked: Option<&Asked>,
+        asked: Option<&Caller>,
         now_ms: u64,
         replies: &mut Vec<(Ticket, Reply)>,
     ) {
@@ -104,7 +110,7 @@ impl Lead {
             replies.push((old.ticket, Reply::Superseded));
         }
         match asked {
-            Some(Asked { ticket, wait: Some(Wait { wait_ms, .. }) }) if *ticket != 0 => {
+            Some(Caller { ticket, wait: Some(Wait { wait_ms, .. }) }) if *ticket != 0 => {
                 self.attach(request_id, name, *ticket, now_ms + u64::from(*wait_ms));
             }
             _ => self.attach(request_id, name, 0, now_ms + self.grace_ms),

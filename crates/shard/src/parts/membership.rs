@@ -54,7 +54,7 @@ impl Incarnations {
 
     /// Whether this is a replica of another node of the shard, and none that has been replaced. It need not be a member as far
     /// as is known here: who lags behind hears from members that were taken in since (Raft thesis, 4.1).
-    pub(crate) fn may_speak(&self, id: u64) -> bool {
+    pub(crate) fn is_current(&self, id: u64) -> bool {
         self.0.get(&node_of(id)).is_some_and(|known| incarnation_of(id) >= *known)
     }
 }
@@ -165,10 +165,10 @@ mod tests {
         let conf = conf(&[1, 2, 3], &[]);
         assert_eq!(next(&conf, &[(1, 7), (4, 7)], &[]), None);
         let incarnations = heard(&conf, &[(1, 7), (3, 7)]);
-        let may_speak = |of, incarnation| incarnations.may_speak(id(of, incarnation));
-        assert!(may_speak(2, 0) && may_speak(2, 1) && may_speak(3, 7) && may_speak(3, 8));
-        assert!(!may_speak(3, 0) && !may_speak(3, 6), "replaced");
-        assert!(!may_speak(1, 0) && !may_speak(1, 7) && !may_speak(4, 0), "itself, and a stranger");
+        let is_current = |of, incarnation| incarnations.is_current(id(of, incarnation));
+        assert!(is_current(2, 0) && is_current(2, 1) && is_current(3, 7) && is_current(3, 8));
+        assert!(!is_current(3, 0) && !is_current(3, 6), "replaced");
+        assert!(!is_current(1, 0) && !is_current(1, 7) && !is_current(4, 0), "itself, and a stranger");
     }
 
     /// Whatever is heard and in whatever order, with changes from anywhere between: each step is one change that raft-rs takes as

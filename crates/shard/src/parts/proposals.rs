@@ -7,16 +7,16 @@ use std::collections::VecDeque;
 /// An entry of this part of the largest size goes though others are in flight.
 const WELL_FILLED: usize = 4;
 /// The next entry waits for those who were just answered at most so long, in milliseconds.
-const HOLD_MS_MAX: u64 = 4;
+const BATCH_DELAY_MS_MAX: u64 = 4;
 
 /// One operation that is to be answered. Ticket 0: nobody waits for it.
-pub(crate) struct Asked {
+pub(crate) struct Caller {
     pub ticket: Ticket,
     pub wait: Option<Wait>,
 }
 
 struct Queued {
-    asked: Asked,
+    asked: Caller,
     command: Vec<u8>,
     give_up_at_ms: u64,
 }
@@ -32,11 +32,11 @@ struct InFlight {
     index: u64,
     term: u64,
     at_ms: u64,
-    asked: Vec<Asked>,
+    asked: Vec<Caller>,
 }
 
 /// For whom the next entry waits: until then, or until so many operations are there. See [`Proposals::can_propose`].
-struct Hold {
+struct BatchDelay {
     until_ms: u64,
     operations: usize,
     told: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Proposals {
     /// Of the queue: the bytes of all commands.
     queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
-    hold: Option<Hold>,
+    batch_delay: Option<BatchDelay>,
     queue_ops_max: usize,
     entry_bytes_max: usize,
     entries_in_flight_max: usize,
@@ -69,7 +69,7 @@ impl Proposals {
             own_queued: 0,
             queued_bytes: 0,
             in_flight,
-            hold: None,
+            batch_delay: None,
             queue_ops_max,
             entry_bytes_max,
             entries_in_flight_max,
@@ -77,7 +77,7 @@ impl Proposals {
     }
 
     /// Queues an operation; false if there is no room.
-    pub(crate) fn push(&mut self, asked: Asked, command: Vec<u8>, give_up_at_ms: u64) -> bool {
+    pub(crate) fn push(&mut self, asked: Caller, command: Vec<u8>, give_up_at_ms: u64) -> bool {
         debug_assert!(asked.ticket != 0, "ticket 0 is the leader's own");
         let room = self.queue.len() - self.own_queued < self.queue_ops_max;
         if room {
@@ -92,7 +92,7 @@ impl Proposals {
         debug_assert!(self.has_room_for_own());
         self.own_queued += 1;
         self.queued_bytes += command.len();
-        let asked = Asked { ticket: 0, wait: None };
+        let asked = Caller { ticket: 0, wait: None };
         self.queue.push_back(Queued { asked, command, give_up_at_ms: u64::MAX });
     }
 
@@ -109,21 +109,21 @@ impl Proposals {
     ///   three quarters of both halves are there, but no longer than half of what the last one took.
     pub(crate) fn can_propose(&self, now_ms: u64) -> bool {
         match self.in_flight.len() {
-            0 => !self.queue.is_empty() && !self.holds(now_ms),
+            0 => !self.queue.is_empty() && !self.delays_batch(now_ms),
             entries => entries < self.entries_in_flight_max && self.queued_bytes >= self.entry_bytes_max / WELL_FILLED,
         }
     }
 
-    fn holds(&self, now_ms: u64) -> bool {
-        self.hold.as_ref().is_some_and(|hold| now_ms < hold.until_ms && self.queue.len() < hold.operations)
+    fn delays_batch(&self, now_ms: u64) -> bool {
+        self.batch_delay.as_ref().is_some_and(|hold| now_ms < hold.until_ms && self.queue.len() < hold.operations)
     }
 
     /// When the queue must be looked at again; said once.
     pub(crate) fn wake_at_ms(&mut self, now_ms: u64) -> Option<u64> {
-        if !self.in_flight.is_empty() || self.queue.is_empty() || !self.holds(now_ms) {
+        if !self.in_flight.is_empty() || self.queue.is_empty() || !self.delays_batch(now_ms) {
             return None;
         }
-        let hold = self.hold.as_mut()?;
+        let hold = self.batch_delay.as_mut()?;
         (!std::mem::replace(&mut hold.told, true)).then_some(hold.until_ms)
     }
 
@@ -187,7 +187,7 @@ impl Proposals {
                 asked.push(queued.asked);
             }
         }
-        self.own_queued -= asked.iter().filter(|asked: &&Asked| asked.ticket == 0).count();
+        self.own_queued -= asked.iter().filter(|asked: &&Caller| asked.ticket == 0).count();
         self.in_flight.push_back(InFlight { index, term, at_ms, asked });
     }
 
@@ -199,7 +199,7 @@ impl Proposals {
         term: u64,
         now_ms: u64,
         replies: &mut Vec<(Ticket, Reply)>,
-    ) -> Option<Vec<Asked>> {
+    ) -> Option<Vec<Caller>> {
         while let Some(front) = self.in_flight.front() {
             if front.index > index {
                 return None;
@@ -207,8 +207,8 @@ impl Proposals {
             let front = self.in_flight.pop_front().expect("just seen");
             if front.index == index && front.term == term {
                 let answered = front.asked.iter().filter(|asked| asked.ticket != 0).count();
-                self.hold = Some(Hold {
-                    until_ms: now_ms + (now_ms.saturating_sub(front.at_ms) / 2).min(HOLD_MS_MAX),
+                self.batch_delay = Some(BatchDelay {
+                    until_ms: now_ms + (now_ms.saturating_sub(front.at_ms) / 2).min(BATCH_DELAY_MS_MAX),
                     operations: (3 * (answered + self.queue.len())).div_ceil(4),
                     told: false,
                 });
@@ -229,7 +229,7 @@ impl Proposals {
 
     /// Empties the queue: nothing of it was done. What is in entries stays in flight.
     pub(crate) fn refuse_queued(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
-        (self.own_queued, self.queued_bytes, self.hold) = (0, 0, None);
+        (self.own_queued, self.queued_bytes, self.batch_delay) = (0, 0, None);
         let asked = self.queue.drain(..).map(|queued| queued.asked.ticket).filter(|ticket| *ticket != 0);
         replies.extend(asked.map(|ticket| (ticket, reply.clone())));
     }
@@ -243,7 +243,7 @@ impl Proposals {
         }
         for asked in self.in_flight.iter_mut().flat_map(|entry| entry.asked.iter_mut()) {
             if asked.ticket == ticket {
-                *asked = Asked { ticket: 0, wait: None };
+                *asked = Caller { ticket: 0, wait: None };
                 return;
             }
         }

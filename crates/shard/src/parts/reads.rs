@@ -13,7 +13,7 @@ use locks::planted::{self, Bug};
 use std::collections::VecDeque;
 
 /// Reads of the whole table that are ready, or about to be: people ask for those, a few at a time.
-const WIDE_MAX: usize = 256;
+const WHOLE_TABLE_MAX: usize = 256;
 
 pub(crate) struct Read {
     pub ticket: Ticket,
@@ -25,20 +25,20 @@ pub(crate) struct Read {
 
 /// What lines there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum Scope {
     /// Of one name.
-    Narrow,
+    OneName,
     /// Of all.
-    Wide,
+    WholeTable,
 }
 
-impl Line {
-    pub(crate) const ALL: [Line; 2] = [Line::Narrow, Line::Wide];
+impl Scope {
+    pub(crate) const ALL: [Scope; 2] = [Scope::OneName, Scope::WholeTable];
 
-    fn of(query: &Query) -> Line {
+    fn of(query: &Query) -> Scope {
         match query {
-            Query::Check { .. } | Query::History { .. } => Line::Narrow,
-            Query::List { .. } | Query::Status => Line::Wide,
+            Query::Check { .. } | Query::History { .. } => Scope::OneName,
+            Query::List { .. } | Query::Status => Scope::WholeTable,
         }
     }
 }
@@ -57,7 +57,7 @@ struct Confirmed {
     age_ticks: usize,
 }
 
-/// * Of each line, `next` and the round hold at most as many as its bound; nothing more is taken while so many are confirmed or
+/// * Of each scope, `next` and the round hold at most as many as its bound; nothing more is taken while so many are confirmed or
 ///   ready, which `waiting` counts.
 /// * Every read is answered or given up within `give_up_ticks` of its round's start, as many again once confirmed, and once ready.
 /// * A read is served only at an applied index at or above the one its round was given.
@@ -75,7 +75,7 @@ pub(crate) struct Reads {
     round: Option<Round>,
     /// By rising index, so also by falling age.
     confirmed: VecDeque<Confirmed>,
-    /// By line, each with the tick since when.
+    /// By scope, each with the tick since when.
     ready: [VecDeque<(u64, Read)>; 2],
     /// By line.
     waiting: [usize; 2],
@@ -88,7 +88,7 @@ impl Reads {
             node,
             boot,
             sequence: 0,
-            most: [reads_max, reads_max.min(WIDE_MAX)],
+            most: [reads_max, reads_max.min(WHOLE_TABLE_MAX)],
             retry_ticks,
             give_up_ticks,
             next: Vec::new(),
@@ -103,10 +103,10 @@ impl Reads {
 
     /// Queues a linearizable read for the next round; false if there is no room.
     pub(crate) fn push(&mut self, read: Read) -> bool {
-        let line = Line::of(&read.query) as usize;
-        let room = self.queued[line] < self.most[line] && self.waiting[line] < self.most[line];
+        let scope = Scope::of(&read.query) as usize;
+        let room = self.queued[scope] < self.most[scope] && self.waiting[scope] < self.most[scope];
         if room {
-            self.queued[line] += 1;
+            self.queued[scope] += 1;
             self.next.push(read);
         }
         room
@@ -114,11 +114,11 @@ impl Reads {
 
     /// Queues a read that needs no round; false if there is no room.
     pub(crate) fn push_ready(&mut self, read: Read) -> bool {
-        let line = Line::of(&read.query) as usize;
-        let room = self.waiting[line] < self.most[line];
+        let scope = Scope::of(&read.query) as usize;
+        let room = self.waiting[scope] < self.most[scope];
         if room {
-            self.waiting[line] += 1;
-            self.ready[line].push_back((self.ticks, read));
+            self.waiting[scope] += 1;
+            self.ready[scope].push_back((self.ticks, read));
         }
         room
     }
@@ -141,7 +141,7 @@ impl Reads {
         self.ticks += 1;
         self.confirmed.iter_mut().for_each(|confirmed| confirmed.age_ticks += 1);
         while let Some(old) = self.confirmed.pop_front_if(|oldest| oldest.age_ticks >= self.give_up_ticks) {
-            old.reads.iter().for_each(|read| self.waiting[Line::of(&read.query) as usize] -= 1);
+            old.reads.iter().for_each(|read| self.waiting[Scope::of(&read.query) as usize] -= 1);
             replies.extend(old.reads.into_iter().map(|read| (read.ticket, Reply::NoLeader)));
         }
         // More is asked than can be answered: whoever asked this has gone by now, and would only keep others waiting.
@@ -178,7 +178,7 @@ impl Reads {
     /// An answer. Only that of the current attempt counts.
     pub(crate) fn on_read_state(&mut self, context: &[u8], index: u64) {
         if let Some(round) = self.round.take_if(|round| round.context == context) {
-            round.reads.iter().for_each(|read| self.waiting[Line::of(&read.query) as usize] += 1);
+            round.reads.iter().for_each(|read| self.waiting[Scope::of(&read.query) as usize] += 1);
             let floor = self.confirmed.back().map_or(0, |last| last.index);
             self.confirmed.push_back(Confirmed { index: index.max(floor), reads: round.reads, age_ticks: 0 });
         }
@@ -188,27 +188,27 @@ impl Reads {
     pub(crate) fn confirm(&mut self, applied_index: u64) {
         while let Some(confirmed) = self.confirmed.pop_front_if(|first| first.index <= applied_index) {
             for read in confirmed.reads {
-                self.ready[Line::of(&read.query) as usize].push_back((self.ticks, read));
+                self.ready[Scope::of(&read.query) as usize].push_back((self.ticks, read));
             }
         }
     }
 
     /// The next of a line that may be answered, and since which tick.
-    pub(crate) fn take_ready(&mut self, line: Line) -> Option<(u64, Read)> {
-        let read = self.ready[line as usize].pop_front()?;
-        self.waiting[line as usize] -= 1;
+    pub(crate) fn take_ready(&mut self, scope: Scope) -> Option<(u64, Read)> {
+        let read = self.ready[scope as usize].pop_front()?;
+        self.waiting[scope as usize] -= 1;
         Some(read)
     }
 
-    pub(crate) fn next_ready(&self, line: Line) -> Option<&Read> {
-        self.ready[line as usize].front().map(|(_, read)| read)
+    pub(crate) fn next_ready(&self, scope: Scope) -> Option<&Read> {
+        self.ready[scope as usize].front().map(|(_, read)| read)
     }
 
     /// Its answer is not complete: it is the next again.
     pub(crate) fn put_back(&mut self, since: u64, read: Read) {
-        let line = Line::of(&read.query) as usize;
-        self.waiting[line] += 1;
-        self.ready[line].push_front((since, read));
+        let scope = Scope::of(&read.query) as usize;
+        self.waiting[scope] += 1;
+        self.ready[scope].push_front((since, read));
     }
 
     pub(crate) fn any_ready(&self) -> bool {
@@ -240,7 +240,7 @@ mod tests {
 
     fn served(reads: &mut Reads, applied_index: u64) -> Vec<Ticket> {
         reads.confirm(applied_index);
-        std::iter::from_fn(|| reads.take_ready(Line::Narrow)).map(|(_, read)| read.ticket).collect()
+        std::iter::from_fn(|| reads.take_ready(Scope::OneName)).map(|(_, read)| read.ticket).collect()
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
         assert!(!reads.push(status(4)), "as many wait as may");
         assert!(reads.push_ready(read(5)), "the other line has room");
         reads.tick(&mut replies);
-        let (since, first) = reads.take_ready(Line::Wide).expect("the first");
+        let (since, first) = reads.take_ready(Scope::WholeTable).expect("the first");
         assert!(reads.push_ready(status(6)));
         reads.put_back(since, first);
         for _ in 0..2 {

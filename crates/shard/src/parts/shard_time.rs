@@ -43,15 +43,15 @@ const TAKE_OVER_MARGIN_MS: u64 = 2;
 
 /// The last observation of shard time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Observed {
+pub(crate) struct Observation {
     shard_ms: u64,
     mono_ms: u64,
 }
 
-impl Observed {
+impl Observation {
     /// The table shows this shard time, `now` that a stamped entry was applied or the table was loaded.
-    pub(crate) fn new(shard_ms: u64, now: Now) -> Observed {
-        Observed { shard_ms, mono_ms: now.mono_ms }
+    pub(crate) fn new(shard_ms: u64, now: Now) -> Observation {
+        Observation { shard_ms, mono_ms: now.mono_ms }
     }
 
     pub(crate) fn observe(&mut self, shard_ms: u64, now: Now) {
@@ -60,7 +60,7 @@ impl Observed {
             self.shard_ms = shard_ms;
             return;
         }
-        *self = Observed::new(shard_ms, now);
+        *self = Observation::new(shard_ms, now);
     }
 
     /// Shard time now: true time or behind it.
@@ -87,13 +87,13 @@ impl Observed {
 /// A leader's clock, from when it has applied the first entry of its own term.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LeaderClock {
-    from: Option<Observed>,
+    from: Option<Observation>,
 }
 
 impl LeaderClock {
     /// The first entry of its own term is applied. Later calls change nothing.
-    pub(crate) fn start(&mut self, observed: Observed) {
-        self.from.get_or_insert(observed);
+    pub(crate) fn start(&mut self, observation: Observation) {
+        self.from.get_or_insert(observation);
     }
 
     /// What to stamp an entry with, now that the table shows `table_ms`. `None`: nothing may be proposed yet.
@@ -122,25 +122,25 @@ mod tests {
 
     #[test]
     fn a_lease_has_its_ttl_less_its_age_and_none_is_left_of_an_old_one() {
-        let observed = Observed::new(50_000, at(1_000));
-        assert_eq!(observed.deadline_ms(&live(10_000, 47_000), 4_000), 4_000 + 4_000 + TAKE_OVER_MARGIN_MS);
-        assert_eq!(observed.deadline_ms(&live(10_000, 10_000), 4_000), 4_000 + TAKE_OVER_MARGIN_MS);
+        let observation = Observation::new(50_000, at(1_000));
+        assert_eq!(observation.deadline_ms(&live(10_000, 47_000), 4_000), 4_000 + 4_000 + TAKE_OVER_MARGIN_MS);
+        assert_eq!(observation.deadline_ms(&live(10_000, 10_000), 4_000), 4_000 + TAKE_OVER_MARGIN_MS);
     }
 
     #[test]
     fn only_the_last_observation_counts() {
-        let mut observed = Observed::new(50_000, at(1_000));
+        let mut observation = Observation::new(50_000, at(1_000));
         // The leader of the next entry is behind: it applied that one late.
-        observed.observe(50_500, at(4_000));
-        assert_eq!(observed.shard_ms(4_000), 50_500);
+        observation.observe(50_500, at(4_000));
+        assert_eq!(observation.shard_ms(4_000), 50_500);
     }
 
     #[test]
     fn a_leader_stamps_nothing_until_its_own_term_has_an_entry_applied() {
         let mut clock = LeaderClock::default();
         assert_eq!(clock.shard_ms(50_000, 9_000), None);
-        clock.start(Observed::new(50_000, at(1_000)));
-        clock.start(Observed::new(60_000, at(1_000)));
+        clock.start(Observation::new(50_000, at(1_000)));
+        clock.start(Observation::new(60_000, at(1_000)));
         assert_eq!(clock.shard_ms(50_000, 1_000), Some(50_000), "never behind the table");
         assert_eq!(clock.shard_ms(50_000, 3_000), Some(51_999));
     }

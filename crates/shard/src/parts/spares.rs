@@ -17,49 +17,49 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Entries held for one follower, in bytes. What is more goes at once: it is worth a message of its own.
-const HELD_BYTES_MAX: usize = 256 << 10;
+const DELAYED_BYTES_MAX: usize = 256 << 10;
 /// Who made an entry wait is not leaned on for so long, in milliseconds: where appends are rare it would be as level as the others each
 /// time, and each entry would wait for it anew.
-const PASSED_OVER_MS: u64 = 10_000;
+const SLOW_MS: u64 = 10_000;
 
 /// What is held for one follower.
-struct Held {
+struct DelayedAppend {
     append: Message,
     bytes: usize,
     since_ms: u64,
 }
 
 /// * It belongs to one leadership, and what is held ends with it: no append ever leaves under a later term than it was made in.
-/// * For a follower there is one append at most. It has an entry, and at most [`HELD_BYTES_MAX`] bytes of them; they stand in the log
+/// * For a follower there is one append at most. It has an entry, and at most [`DELAYED_BYTES_MAX`] bytes of them; they stand in the log
 ///   one after the other, as does what joins them.
 /// * Appends reach the network in the order in which raft-rs made them, for each follower. Heartbeats alone may overtake them: they
 ///   say nothing of entries that were not acknowledged.
-/// * With `hold_ms` 0 there are no spare followers.
+/// * With `delay_ms_max` 0 there are no spare followers.
 pub(crate) struct Spares {
-    hold_ms: u64,
+    delay_ms_max: u64,
     spare: Vec<u64>,
-    held: BTreeMap<u64, Held>,
+    delayed: BTreeMap<u64, DelayedAppend>,
     /// Until when each is not leaned on.
-    passed_over: BTreeMap<u64, u64>,
+    slow_until_ms: BTreeMap<u64, u64>,
     /// When it asked to be looked at again, the last time that it did.
-    told_ms: u64,
+    wake_told_ms: u64,
 }
 
 impl Spares {
-    pub(crate) fn new(hold_ms: u64) -> Spares {
-        let (spare, held, passed_over) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Spares { hold_ms, spare, held, passed_over, told_ms: 0 }
+    pub(crate) fn new(delay_ms_max: u64) -> Spares {
+        let (spare, delayed, slow_until_ms) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Spares { delay_ms_max, spare, delayed, slow_until_ms, wake_told_ms: 0 }
     }
 
     /// Of the followers, with what each is known to have of the log, all but `needed` are spare: those that have most are active. Among
     /// equals they are the next ones on a ring of all nodes, so that leaders on different nodes lean on different ones. Who gets
     /// its entries later has less of the log for most of the time, so who is active stays so.
     pub(crate) fn choose(&mut self, own: u64, followers: impl Iterator<Item = (u64, u64)>, needed: usize, now_ms: u64) {
-        self.passed_over.retain(|_, until_ms| now_ms < *until_ms);
+        self.slow_until_ms.retain(|_, until_ms| now_ms < *until_ms);
         let own = node_of(own);
         let mut ranked: Vec<_> = followers
             .map(|(id, matched)| {
-                (self.passed_over.contains_key(&id), Reverse(matched), node_of(id) < own, node_of(id), id)
+                (self.slow_until_ms.contains_key(&id), Reverse(matched), node_of(id) < own, node_of(id), id)
             })
             .collect();
         ranked.sort_unstable();
@@ -77,11 +77,12 @@ impl Spares {
     }
 
     /// An append, or whatever else is not to overtake one, is to be sent: what goes now, in this order.
-    pub(crate) fn pass(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
+    pub(crate) fn route(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
         let (to, bytes) = (message.to, message.entries.iter().map(|entry| entry.data.len()).sum::<usize>());
         let is_spare = self.spare.contains(&to) && message.msg_type() == MessageType::MsgAppend;
-        let may_join = |held: &Held| held.bytes + bytes <= HELD_BYTES_MAX && continues(&held.append, &message);
-        match self.held.remove(&to) {
+        let may_join =
+            |held: &DelayedAppend| held.bytes + bytes <= DELAYED_BYTES_MAX && continues(&held.append, &message);
+        match self.delayed.remove(&to) {
             Some(mut held) if may_join(&held) => {
                 held.append.commit = message.commit;
                 held.append.entries.extend(message.entries);
@@ -89,13 +90,13 @@ impl Spares {
                 if !is_spare {
                     return [Some(held.append), None];
                 }
-                self.held.insert(to, held);
+                self.delayed.insert(to, held);
                 [None, None]
             }
             before => {
                 let before = before.map(|held| held.append);
-                if is_spare && bytes <= HELD_BYTES_MAX && !message.entries.is_empty() {
-                    self.held.insert(to, Held { append: message, bytes, since_ms: now_ms });
+                if is_spare && bytes <= DELAYED_BYTES_MAX && !message.entries.is_empty() {
+                    self.delayed.insert(to, DelayedAppend { append: message, bytes, since_ms: now_ms });
                     return [before, None];
                 }
                 [before, Some(message)]
@@ -105,28 +106,28 @@ impl Spares {
 
     /// When all that is held is to go. `uncommitted` is the oldest entry that waits for a quorum, and when it was proposed.
     pub(crate) fn due_ms(&self, uncommitted: Option<(u64, u64)>) -> Option<u64> {
-        let oldest_ms = self.held.values().map(|held| held.since_ms).min()?;
-        let late_ms = uncommitted.map_or(u64::MAX, |(_, at_ms)| at_ms + self.patience_ms());
-        Some(late_ms.min(oldest_ms + self.hold_ms))
+        let oldest_ms = self.delayed.values().map(|held| held.since_ms).min()?;
+        let late_ms = uncommitted.map_or(u64::MAX, |(_, at_ms)| at_ms + self.late_after_ms());
+        Some(late_ms.min(oldest_ms + self.delay_ms_max))
     }
 
     pub(crate) fn is_late(&self, (_, at_ms): (u64, u64), now_ms: u64) -> bool {
-        now_ms >= at_ms + self.patience_ms()
+        now_ms >= at_ms + self.late_after_ms()
     }
 
-    fn patience_ms(&self) -> u64 {
-        self.hold_ms.div_ceil(2)
+    fn late_after_ms(&self) -> u64 {
+        self.delay_ms_max.div_ceil(2)
     }
 
     /// These made an entry wait, those aside that were not even sent it.
-    pub(crate) fn pass_over(&mut self, behind: impl Iterator<Item = u64>, now_ms: u64) {
-        let sent = behind.filter(|id| !self.held.contains_key(id));
-        self.passed_over.extend(sent.map(|id| (id, now_ms + PASSED_OVER_MS)));
+    pub(crate) fn mark_slow(&mut self, behind: impl Iterator<Item = u64>, now_ms: u64) {
+        let sent = behind.filter(|id| !self.delayed.contains_key(id));
+        self.slow_until_ms.extend(sent.map(|id| (id, now_ms + SLOW_MS)));
     }
 
     /// All that is held, for followers that are to know of this commit index. An append that is made now would tell them of it.
-    pub(crate) fn release(&mut self, committed: u64) -> impl Iterator<Item = Message> + use<> {
-        std::mem::take(&mut self.held).into_values().map(move |mut held| {
+    pub(crate) fn take_delayed(&mut self, committed: u64) -> impl Iterator<Item = Message> + use<> {
+        std::mem::take(&mut self.delayed).into_values().map(move |mut held| {
             held.append.commit = committed;
             held.append
         })
@@ -134,9 +135,9 @@ impl Spares {
 
     /// Said once, and not while an earlier moment is still to come that was said before: then it is asked again.
     pub(crate) fn wake_at_ms(&mut self, now_ms: u64, due_ms: u64) -> Option<u64> {
-        let is_told = now_ms < self.told_ms && self.told_ms <= due_ms;
+        let is_told = now_ms < self.wake_told_ms && self.wake_told_ms <= due_ms;
         (!is_told).then(|| {
-            self.told_ms = due_ms;
+            self.wake_told_ms = due_ms;
             due_ms
         })
     }
@@ -188,11 +189,11 @@ mod tests {
     }
 
     fn passed(spares: &mut Spares, message: Message) -> Vec<(u64, usize)> {
-        shape(spares.pass(message, 100).iter().flatten())
+        shape(spares.route(message, 100).iter().flatten())
     }
 
     fn released(spares: &mut Spares) -> Vec<(u64, usize)> {
-        shape(&spares.release(0).collect::<Vec<_>>())
+        shape(&spares.take_delayed(0).collect::<Vec<_>>())
     }
 
     #[test]
@@ -223,14 +224,14 @@ mod tests {
     fn who_made_an_entry_wait_is_passed_over_for_a_while() {
         let mut spares = spares();
         [4, 5].iter().for_each(|id| assert_eq!(passed(&mut spares, append(*id, 0, &[8])), []));
-        spares.pass_over([2, 4, 5].into_iter(), 0);
+        spares.mark_slow([2, 4, 5].into_iter(), 0);
         let mut chosen = |now_ms| {
             spares.choose(1, (2..=5).map(|id| (id, 0)), 2, now_ms);
             spares.spare.clone()
         };
         assert_eq!(chosen(0), [5, 2]);
-        assert_eq!(chosen(PASSED_OVER_MS - 1), [5, 2]);
-        assert_eq!(chosen(PASSED_OVER_MS), [4, 5]);
+        assert_eq!(chosen(SLOW_MS - 1), [5, 2]);
+        assert_eq!(chosen(SLOW_MS), [4, 5]);
     }
 
     #[test]
@@ -244,13 +245,13 @@ mod tests {
                 assert_eq!(passed(&mut spares, append(to, after, &[8])), []);
             }
         }
-        let released: Vec<Message> = spares.release(3).collect();
+        let released: Vec<Message> = spares.take_delayed(3).collect();
         assert_eq!(shape(&released), [(0, 3), (0, 3)]);
         for append in released {
             assert_eq!(append.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [1, 2, 3]);
             assert_eq!((append.term, append.log_term, append.commit), (TERM, TERM, 3));
         }
-        assert!(spares.release(3).next().is_none());
+        assert!(spares.take_delayed(3).next().is_none());
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
         for kind in [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow, MessageType::MsgReadIndexResp] {
             let mut spares = spares();
             assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
-            let sent = spares.pass(message(kind, Message { to: 4, ..Default::default() }), 100);
+            let sent = spares.route(message(kind, Message { to: 4, ..Default::default() }), 100);
             let kinds: Vec<MessageType> = sent.iter().flatten().map(Message::msg_type).collect();
             assert_eq!(kinds, [MessageType::MsgAppend, kind]);
             assert_eq!(released(&mut spares), []);
@@ -300,10 +301,10 @@ mod tests {
     #[test]
     fn many_bytes_are_not_held() {
         let mut spares = spares();
-        assert_eq!(passed(&mut spares, append(4, 0, &[HELD_BYTES_MAX])), []);
+        assert_eq!(passed(&mut spares, append(4, 0, &[DELAYED_BYTES_MAX])), []);
         assert_eq!(passed(&mut spares, append(4, 1, &[1])), [(0, 1)]);
-        assert_eq!(passed(&mut spares, append(4, 2, &[HELD_BYTES_MAX - 1])), []);
-        assert_eq!(passed(&mut spares, append(4, 3, &[HELD_BYTES_MAX + 1])), [(1, 2), (3, 1)]);
+        assert_eq!(passed(&mut spares, append(4, 2, &[DELAYED_BYTES_MAX - 1])), []);
+        assert_eq!(passed(&mut spares, append(4, 3, &[DELAYED_BYTES_MAX + 1])), [(1, 2), (3, 1)]);
         assert_eq!(released(&mut spares), []);
     }
 
@@ -311,9 +312,9 @@ mod tests {
     fn it_is_due_when_the_oldest_was_held_for_long_or_an_entry_is_not_committed_for_half_as_long() {
         let mut spares = spares();
         assert_eq!(spares.due_ms(Some((1, 100))), None, "nothing is held");
-        spares.pass(append(5, 0, &[8]), 98);
-        spares.pass(append(4, 0, &[8]), 100);
-        spares.pass(append(4, 1, &[8]), 105);
+        spares.route(append(5, 0, &[8]), 98);
+        spares.route(append(4, 0, &[8]), 100);
+        spares.route(append(4, 1, &[8]), 105);
         assert_eq!(spares.due_ms(None), Some(108));
         assert_eq!(spares.due_ms(Some((1, 100))), Some(105));
         assert_eq!(spares.due_ms(Some((2, 105))), Some(108));

@@ -9,9 +9,9 @@ use raft::eraftpb::{Message, MessageType};
 
 /// Why raft-rs does not get to see a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum Rejection {
     /// It is dropped: Raft tolerates loss.
-    Nonsense(&'static str),
+    Malformed(&'static str),
     /// It shows that this replica, or the one that leads, lost what it had acknowledged. This one must stop: what it says next
     /// could cost others the same.
     DataLost(String),
@@ -24,15 +24,15 @@ pub(crate) enum Refused {
 ///
 /// A leader has every entry that was committed before its term. If it has another one, it goes on from an older copy of a data
 /// directory. raft-rs would answer it with its own commit index, and so be counted for entries that it has not.
-pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), Refused> {
-    check(message, raft).map_err(Refused::Nonsense)?;
+pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), Rejection> {
+    check(message, raft).map_err(Rejection::Malformed)?;
     let last = raft.raft_log.last_index();
     if message.msg_type() == MessageType::MsgHeartbeat && message.term >= raft.term && message.commit > last {
         if planted::is(Bug::ReseededUnderOldName) {
             message.commit = 0; // planted, with what shows it: the replica is sent all of it again, and goes on
             return Ok(());
         }
-        return Err(Refused::DataLost(format!(
+        return Err(Rejection::DataLost(format!(
             "the leader, node {}, counts on log entries up to {} that this replica acknowledged, and its log ends at {last}: \
              its data directory was damaged or replaced. Re-seed it: see `palisade node --help`",
             node_of(message.from),
@@ -44,7 +44,7 @@ pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -
         && let Some(index) = contradicted(message, raft)
         && !planted::is(Bug::ReseededUnderOldName)
     {
-        return Err(Refused::DataLost(format!(
+        return Err(Rejection::DataLost(format!(
             "the leader, node {}, lacks log entry {index} of this replica, which was committed: older copies of data directories \
              were put back. Stop the nodes and bring the newest directories back; or re-seed this node, to go on with what the \
              others have: see `palisade node --help`",

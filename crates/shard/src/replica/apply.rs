@@ -2,8 +2,8 @@
 
 use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
-use crate::parts::leader::Lead;
-use crate::parts::proposals::Asked;
+use crate::parts::leader::LeaderState;
+use crate::parts::proposals::Caller;
 use crate::raft::log_store::entry_bytes;
 use locks::planted::{self, Bug};
 use locks::{Batch, Command, Effects, Outcome};
@@ -24,10 +24,10 @@ impl Replica {
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_conf_change(entry)?,
             }
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
-            if let Some(lead) = &mut self.lead
-                && lead.term == entry.term
+            if let Some(leader) = &mut self.leader_state
+                && leader.term == entry.term
             {
-                lead.clock.start(self.observed);
+                leader.clock.start(self.observation);
             }
             self.checkpointing.log_bytes += entry_bytes(entry);
             self.stats.entries_applied += 1;
@@ -35,21 +35,21 @@ impl Replica {
         Ok(())
     }
 
-    fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Asked>>) -> Result<(), Fatal> {
+    fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Caller>>) -> Result<(), Fatal> {
         let batch = Batch::decode(&entry.data).map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
         self.stats.commands_applied += batch.commands.len() as u64;
         let mut asked = asked.into_iter().flatten();
         let mut effects = std::mem::take(&mut self.effects);
-        effects.unheard = self.lead.is_none();
+        effects.unheard = self.leader_state.is_none();
         for command in &batch.commands {
             let outcome = self.table.apply(batch.stamp, command, &mut effects);
-            if let Some(lead) = &mut self.lead {
+            if let Some(leader) = &mut self.leader_state {
                 self.out.ended.extend(effects.ended.iter().map(|ended| ended.end));
                 let now_ms = self.now.mono_ms;
-                follow_up(lead, command, outcome, asked.next(), &effects, now_ms, &mut self.out.replies);
+                follow_up(leader, command, outcome, asked.next(), &effects, now_ms, &mut self.out.replies);
             }
             for ended in effects.ended.drain(..) {
-                if planted::is(Bug::HistoryEndMissing) && self.lead.is_none() {
+                if planted::is(Bug::HistoryEndMissing) && self.leader_state.is_none() {
                     continue; // planted: only the leader writes history
                 }
                 self.checkpointing.record(ended, entry.index, self.table.shard_ms());
@@ -59,32 +59,32 @@ impl Replica {
             effects.leases.clear();
         }
         self.effects = effects;
-        self.observed.observe(self.table.shard_ms(), self.now);
+        self.observation.observe(self.table.shard_ms(), self.now);
         Ok(())
     }
 }
 
 /// Deadlines, waiters and answers that follow from one applied command, on the leader.
 fn follow_up(
-    lead: &mut Lead,
+    leader: &mut LeaderState,
     command: &Command<'_>,
     outcome: Outcome,
-    asked: Option<Asked>,
+    asked: Option<Caller>,
     effects: &Effects,
     now_ms: u64,
     replies: &mut Vec<(Ticket, Reply)>,
 ) {
     for event in &effects.leases {
-        lead.on_lease(*event, now_ms);
+        leader.on_lease(*event, now_ms);
     }
     for grant in &effects.granted {
-        lead.on_granted(grant, replies);
+        leader.on_granted(grant, replies);
     }
     for (request_id, reason) in &effects.dropped {
-        lead.on_dropped(*request_id, *reason, replies);
+        leader.on_dropped(*request_id, *reason, replies);
     }
     if let (Outcome::Queued, Command::Acquire { request_id, name, .. }) = (&outcome, command) {
-        lead.on_queued(*request_id, name, asked.as_ref(), now_ms, replies);
+        leader.on_queued(*request_id, name, asked.as_ref(), now_ms, replies);
     } else if let Some(asked) = asked
         && asked.ticket != 0
     {

@@ -6,7 +6,7 @@
 
 use super::Replica;
 use crate::api::Fatal;
-use crate::parts::shard_time::Observed;
+use crate::parts::shard_time::Observation;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot};
 use locks::planted::{self, Bug};
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
@@ -40,7 +40,7 @@ impl Replica {
             return;
         }
         self.checkpoint();
-        if self.checkpointing.builds_apart {
+        if self.checkpointing.host_builds {
             self.out.wants_snapshot = true;
         } else {
             let snapshot = Snapshot { data: self.table.snapshot(), metadata: Some(self.metadata()) };
@@ -122,7 +122,7 @@ impl Replica {
             return Err(self.fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
         };
         self.table = table;
-        self.observed = Observed::new(self.table.shard_ms(), self.now);
+        self.observation = Observation::new(self.table.shard_ms(), self.now);
         (self.applied_index, self.applied_term) = (meta.index, meta.term);
         self.raw.mut_store().reset_to(snapshot);
         self.incarnations.learn_members(meta.get_conf_state());

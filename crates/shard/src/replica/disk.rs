@@ -42,7 +42,7 @@ impl Replica {
     /// Once per tick while the disk hangs.
     pub(super) fn tick_without_disk(&mut self) {
         self.disk.tick();
-        if self.lead.is_some() {
+        if self.leader_state.is_some() {
             self.raw.tick(); // heartbeats: until another leads, nobody is to be elected against this one
             self.leave_leadership();
         }
@@ -50,7 +50,7 @@ impl Replica {
 
     /// Offers leadership to the next voter, if it is time; steps down if enough were asked.
     fn leave_leadership(&mut self) {
-        if self.lead.is_none() || self.raw.raft.state != raft::StateRole::Leader {
+        if self.leader_state.is_none() || self.raw.raft.state != raft::StateRole::Leader {
             return;
         }
         let own = self.raw.raft.id;
@@ -63,7 +63,7 @@ impl Replica {
         if self.disk.ticks() < patience * self.disk.offered().len() {
             return;
         }
-        let level = |id: u64| self.raw.raft.prs().get(id).is_some_and(|progress| self.is_level(progress));
+        let level = |id: u64| self.raw.raft.prs().get(id).is_some_and(|progress| self.is_caught_up(progress));
         let heard = |id: u64| self.raw.raft.prs().get(id).map(|p| (p.recent_active, p.matched));
         let untried = others.into_iter().filter(|id| !self.disk.offered().contains(id));
         let next = untried.max_by_key(|id| (level(*id), heard(*id), Reverse(*id)));

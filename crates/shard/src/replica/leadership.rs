@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::api::{Leadership, Reply, Role};
-use crate::parts::leader::Lead;
+use crate::parts::leader::LeaderState;
 use crate::raft::peer_id::node_of;
 use locks::planted::{self, Bug};
 use raft::StateRole;
@@ -20,14 +20,15 @@ impl Replica {
         let leader_changed = known.leader != self.leadership.leader;
         self.leadership = known;
         self.out.leadership = Some(known);
-        if self.lead.as_ref().is_some_and(|lead| !is_me || lead.term != known.term) {
+        if self.leader_state.as_ref().is_some_and(|leader| !is_me || leader.term != known.term) {
             let reply = self.not_leading();
             let waiters = if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown }; // planted: not so
-            self.lead.take().expect("just seen").end(waiters, &mut self.out.replies);
+            self.leader_state.take().expect("just seen").end(waiters, &mut self.out.replies);
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
-        if is_me && self.lead.is_none() {
-            self.lead = Some(Lead::new(known.term, self.now.mono_ms, &self.observed, &self.config, &self.table));
+        if is_me && self.leader_state.is_none() {
+            self.leader_state =
+                Some(LeaderState::new(known.term, self.now.mono_ms, &self.observation, &self.config, &self.table));
         }
         if leader_changed && leader.is_some() {
             self.stats.leader_changes += 1;
@@ -56,19 +57,19 @@ impl Replica {
     /// term may lack what its predecessor acknowledged, and counts as a follower.
     pub(super) fn stale_by_ms(&self) -> u64 {
         let raft = &self.raw.raft;
-        let since_ms = match &self.lead {
-            Some(lead) if self.applied_term == raft.term => {
+        let since_ms = match &self.leader_state {
+            Some(leader) if self.applied_term == raft.term => {
                 let voters = raft.prs().conf().voters().ids();
                 let others = voters.iter().filter(|id| *id != raft.id);
-                let mut heard_ms: Vec<u64> = others.map(|id| lead.last_heard_ms(id)).collect();
-                heard_ms.sort_unstable_by(|a, b| b.cmp(a));
+                let mut contact_ms: Vec<u64> = others.map(|id| leader.last_contact_ms(id)).collect();
+                contact_ms.sort_unstable_by(|a, b| b.cmp(a));
                 // With itself, so many others are a majority.
-                match heard_ms.len().div_ceil(2) {
+                match contact_ms.len().div_ceil(2) {
                     0 => self.now.mono_ms,
-                    others => heard_ms[others - 1],
+                    others => contact_ms[others - 1],
                 }
             }
-            _ => self.heard_from_leader_ms,
+            _ => self.leader_contact_ms,
         };
         self.now.mono_ms.saturating_sub(since_ms)
     }

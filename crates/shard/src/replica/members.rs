@@ -36,7 +36,7 @@ impl Replica {
     /// It is measured against what was committed a tick ago, or up to two: on a busy shard nobody is ever level with this very
     /// moment, and spare followers (`spare.rs`) on purpose. It decides only how long a group waits for its new voter's log, and
     /// how long a new leader's takes to become complete, not what is safe.
-    pub(super) fn is_level(&self, progress: &raft::Progress) -> bool {
+    pub(super) fn is_caught_up(&self, progress: &raft::Progress) -> bool {
         progress.recent_active && progress.matched > 0 && progress.matched >= self.committed_at_ticks[0]
     }
 
@@ -44,10 +44,10 @@ impl Replica {
     pub(super) fn change_membership(&mut self) {
         let raft = &self.raw.raft;
         // What stands in the log of former leaders must be settled first: a change of theirs could be among it.
-        if self.lead.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term() {
+        if self.leader_state.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term() {
             return;
         }
-        let caught_up = |id| raft.prs().get(id).is_some_and(|progress| self.is_level(progress));
+        let caught_up = |id| raft.prs().get(id).is_some_and(|progress| self.is_caught_up(progress));
         let Some(change) = next_change(self.raw.store().conf_state(), &self.incarnations, caught_up) else { return };
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let (of, incarnation) = (node_of(change.node_id).0, incarnation_of(change.node_id));

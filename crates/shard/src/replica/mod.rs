@@ -3,11 +3,11 @@
 mod apply;
 mod checkpoints;
 mod disk;
-mod hear;
 mod leadership;
 mod members;
 mod open;
 mod ready;
+mod receive;
 mod sending;
 mod serve;
 mod step;
@@ -15,12 +15,12 @@ mod step;
 use crate::api::*;
 use crate::parts::checkpointing::Checkpointing;
 use crate::parts::disk_health::DiskHealth;
-use crate::parts::leader::Lead;
+use crate::parts::leader::LeaderState;
 use crate::parts::membership::Incarnations;
 use crate::parts::proposals::Proposals;
 use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
-use crate::parts::shard_time::Observed;
+use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
 use crate::raft::log_store::LogStore;
 use crate::raft::peer_id::{incarnation_of, node_of};
@@ -32,19 +32,19 @@ use routing::NodeId;
 /// One replica of one shard.
 ///
 /// * `applied_index` is the table's position: the table holds exactly the committed entries up to it.
-/// * `observed` is of the last stamped entry that the table holds, or of when the table was loaded.
-/// * `lead` is there exactly while this replica leads; deadlines, attached waiters and held appends live and die with it.
+/// * `observation` is of the last stamped entry that the table holds, or of when the table was loaded.
+/// * `leader_state` is there exactly while this replica leads; deadlines, attached waiters and held appends live and die with it.
 /// * Nothing is answered "done" but from `apply.rs`, which sees only entries that a quorum has on disk.
 pub struct Replica {
     config: ReplicaConfig,
     raw: RawNode<LogStore>,
     table: LockTable,
-    observed: Observed,
+    observation: Observation,
     now: Now,
     applied_index: u64,
     applied_term: u64,
     proposals: Proposals,
-    lead: Option<Lead>,
+    leader_state: Option<LeaderState>,
     leadership: Leadership,
     reads: Reads,
     read_cache: ReadCache,
@@ -59,7 +59,7 @@ pub struct Replica {
     effects: Effects,
     out: Outputs,
     stats: Stats,
-    heard_from_leader_ms: u64,
+    leader_contact_ms: u64,
 }
 
 /// Counts since the start.
@@ -83,7 +83,7 @@ impl Replica {
         let raft = &self.raw.raft;
         let is_leader = self.role() == Role::Leader;
         let caught_up = |(id, progress): (&u64, &raft::Progress)| {
-            let close = *id == raft.id || self.is_level(progress);
+            let close = *id == raft.id || self.is_caught_up(progress);
             (is_leader && close && raft.prs().conf().voters().contains(*id)).then(|| node_of(*id))
         };
         let mut caught_up: Vec<NodeId> = raft.prs().iter().filter_map(caught_up).collect();

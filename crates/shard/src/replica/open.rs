@@ -8,7 +8,7 @@ use crate::parts::membership::Incarnations;
 use crate::parts::proposals::Proposals;
 use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
-use crate::parts::shard_time::Observed;
+use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
 use crate::raft::conf_state::check_conf;
 use crate::raft::log_store::LogStore;
@@ -82,12 +82,12 @@ impl Replica {
             checkpointing: Checkpointing::new(applied.index, now.mono_ms),
             step_write: StepWrite::new(stored_last),
             raw,
-            observed: Observed::new(table.shard_ms(), now),
+            observation: Observation::new(table.shard_ms(), now),
             table,
             now,
             applied_index: applied.index,
             applied_term: applied.term,
-            lead: None,
+            leader_state: None,
             leadership: Leadership::default(),
             retry_reads: false,
             read_cache: ReadCache::default(),
@@ -99,7 +99,7 @@ impl Replica {
             effects: Effects::default(),
             out: Outputs::default(),
             stats: Stats::default(),
-            heard_from_leader_ms: now.mono_ms,
+            leader_contact_ms: now.mono_ms,
             config,
         };
         replica.seed_election_timeout();
@@ -109,8 +109,8 @@ impl Replica {
     /// Its host builds snapshots for it ([`Outputs::wants_snapshot`]), off its thread. Otherwise it builds them itself, in the step in
     /// which they are wanted.
     #[must_use]
-    pub fn with_snapshots_apart(mut self) -> Replica {
-        self.checkpointing.builds_apart = true;
+    pub fn with_host_built_snapshots(mut self) -> Replica {
+        self.checkpointing.host_builds = true;
         self
     }
 }

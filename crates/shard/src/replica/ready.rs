@@ -97,9 +97,9 @@ impl Replica {
 
     /// Sends a message now, or later with others.
     pub(super) fn send(&mut self, message: Message) {
-        match &mut self.lead {
-            Some(lead) if message.msg_type() != MessageType::MsgHeartbeat => {
-                let now = lead.spares.pass(message, self.now.mono_ms);
+        match &mut self.leader_state {
+            Some(leader) if message.msg_type() != MessageType::MsgHeartbeat => {
+                let now = leader.spares.route(message, self.now.mono_ms);
                 now.into_iter().flatten().for_each(|message| self.post(&message));
             }
             _ => self.post(&message),

@@ -11,10 +11,10 @@ impl Replica {
     /// change, a new leader's first entries included. A learner never is, nor one that raft-rs does not just send what comes:
     /// what it is sent is to find out something, or waits for nothing but its answer.
     pub(super) fn choose_spares(&mut self) {
-        let Some(lead) = &mut self.lead else { return };
+        let Some(leader) = &mut self.leader_state else { return };
         let raft = &self.raw.raft;
         if self.config.append_hold_ms == 0 || raft.lead_transferee.is_some() || raft.has_pending_conf() {
-            lead.spares.choose_none();
+            leader.spares.choose_none();
             return;
         }
         let voters = &self.raw.store().conf_state().voters;
@@ -22,26 +22,26 @@ impl Replica {
             **id != raft.id && progress.state == ProgressState::Replicate && voters.contains(id)
         });
         let followers = followers.map(|(id, progress)| (*id, progress.matched));
-        lead.spares.choose(raft.id, followers, voters.len() / 2, self.now.mono_ms);
+        leader.spares.choose(raft.id, followers, voters.len() / 2, self.now.mono_ms);
     }
 
     /// At the end of a step: sends what is held, if it is time, or says when to look again.
-    pub(super) fn release_held(&mut self) -> Option<u64> {
-        self.lead.as_ref()?.spares.due_ms(None)?;
+    pub(super) fn send_delayed(&mut self) -> Option<u64> {
+        self.leader_state.as_ref()?.spares.due_ms(None)?;
         self.choose_spares();
         let (raft, now_ms) = (&self.raw.raft, self.now.mono_ms);
         let committed = raft.raft_log.committed;
         let uncommitted = self.proposals.oldest_after(committed);
-        let spares = &mut self.lead.as_mut()?.spares;
+        let spares = &mut self.leader_state.as_mut()?.spares;
         let due_ms = spares.due_ms(uncommitted)?;
         if now_ms < due_ms && !spares.is_empty() {
             return spares.wake_at_ms(now_ms, due_ms);
         }
         if let Some((index, _)) = uncommitted.filter(|uncommitted| spares.is_late(*uncommitted, now_ms)) {
             let behind = raft.prs().iter().filter(|(_, progress)| progress.matched < index);
-            spares.pass_over(behind.map(|(id, _)| *id), now_ms);
+            spares.mark_slow(behind.map(|(id, _)| *id), now_ms);
         }
-        let released: Vec<Message> = spares.release(committed).collect();
+        let released: Vec<Message> = spares.take_delayed(committed).collect();
         released.iter().for_each(|message| self.post(message));
         None
     }

@@ -6,7 +6,7 @@
 
 use super::Replica;
 use crate::api::{Answer, Query, Reply};
-use crate::parts::reads::{Line, Read};
+use crate::parts::reads::{Read, Scope};
 use locks::{Grant, Paused, Tenure, Token};
 use std::cmp::Reverse;
 
@@ -25,10 +25,10 @@ impl Replica {
     /// Answers reads that may be answered at this applied index, as far as a step may go.
     pub(super) fn serve_reads(&mut self) {
         self.reads.confirm(self.applied_index);
-        for line in Line::ALL {
+        for scope in Scope::ALL {
             let mut rows = ROWS_PER_STEP;
-            while (rows > 0 || self.next_is_hashed(line))
-                && let Some((since, mut read)) = self.reads.take_ready(line)
+            while (rows > 0 || self.next_is_hashed(scope))
+                && let Some((since, mut read)) = self.reads.take_ready(scope)
             {
                 let mut own = ROWS_PER_STEP;
                 let answer = self.answer(&read.query, read.paused, &mut own);
@@ -56,9 +56,9 @@ impl Replica {
     }
 
     /// The next of the line needs a hash that is there already.
-    fn next_is_hashed(&self, line: Line) -> bool {
+    fn next_is_hashed(&self, scope: Scope) -> bool {
         let hashed = self.read_cache.hash_at(self.applied_index).is_some();
-        hashed && self.reads.next_ready(line).is_some_and(|read| read.query == Query::Status)
+        hashed && self.reads.next_ready(scope).is_some_and(|read| read.query == Query::Status)
     }
 
     fn reply_read(&mut self, read: &Read, answer: Answer) {
@@ -69,7 +69,7 @@ impl Replica {
 
     /// Lowers `rows` by what it touches. Where they do not suffice, the query goes on later from where it stopped.
     fn answer(&mut self, query: &Query, paused: Paused, rows: &mut usize) -> Result<Answer, Paused> {
-        let at = self.observed.stamp(self.now);
+        let at = self.observation.stamp(self.now);
         Ok(match query {
             Query::Check { name, after, limit } => {
                 let page = self.table.holders_page(name, *after, paused, *limit, at, rows)?;

@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::api::*;
-use crate::parts::proposals::Asked;
+use crate::parts::proposals::Caller;
 use crate::parts::reads::Read;
 use locks::planted::{self, Bug};
 use locks::{Effects, Paused, Stamp};
@@ -20,22 +20,22 @@ impl Replica {
         debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
         self.now = now;
         for input in inputs {
-            self.take(input)?;
+            self.handle(input)?;
         }
-        if let Some(lead) = &mut self.lead
+        if let Some(leader) = &mut self.leader_state
             && !self.disk.hangs()
         {
             if planted::is(Bug::ExpiryWithoutQuorum) {
                 // planted: a leader, deposed or not, ends what is due without asking anybody
-                for (lease, renewal_seq) in lead.take_due_leases(now.mono_ms) {
+                for (lease, renewal_seq) in leader.take_due_leases(now.mono_ms) {
                     let table_ms = self.table.shard_ms();
-                    let shard_ms = lead.clock.shard_ms(table_ms, now.mono_ms).unwrap_or(table_ms);
+                    let shard_ms = leader.clock.shard_ms(table_ms, now.mono_ms).unwrap_or(table_ms);
                     let stamp = Stamp { wall_ms: now.wall_ms, shard_ms };
                     let command = locks::Command::ExpireLease { lease, renewal_seq };
                     self.table.apply(stamp, &command, &mut Effects::default());
                 }
             }
-            lead.propose_due(now.mono_ms, &mut self.proposals);
+            leader.propose_due(now.mono_ms, &mut self.proposals);
         }
         loop {
             self.drain_ready()?;
@@ -50,24 +50,24 @@ impl Replica {
         self.checkpoint_if_due();
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
-        let held_until_ms = self.release_held();
-        let wakes = [self.proposals.wake_at_ms(now.mono_ms), held_until_ms, self.reads_wake_at_ms()];
+        let delayed_until_ms = self.send_delayed();
+        let wakes = [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
         self.out.wake_at_ms = wakes.into_iter().flatten().min();
         Ok(std::mem::take(&mut self.out))
     }
 
-    fn take(&mut self, input: Input) -> Result<(), Fatal> {
+    fn handle(&mut self, input: Input) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick(),
-            Input::Peer(bytes) => return self.hear(&bytes),
+            Input::Peer(bytes) => return self.receive(&bytes),
             Input::SnapshotBuilt(built) => self.snapshot_built(built),
-            Input::Snapshot(loaded) => return self.hear_snapshot(loaded),
+            Input::Snapshot(loaded) => return self.receive_snapshot(loaded),
             Input::Propose { ticket, command, wait, give_up_at_ms } => {
-                let reply = if self.lead.is_none() {
+                let reply = if self.leader_state.is_none() {
                     self.not_leading()
                 } else if self.disk.hangs() {
                     Reply::NoLeader
-                } else if self.proposals.push(Asked { ticket, wait }, command, give_up_at_ms) {
+                } else if self.proposals.push(Caller { ticket, wait }, command, give_up_at_ms) {
                     return Ok(());
                 } else {
                     Reply::Busy
@@ -77,7 +77,7 @@ impl Replica {
             Input::Read { ticket, query, linearizable } => self.read(ticket, query, linearizable),
             Input::Detach { ticket } => {
                 // A stream that ends may leave thousands, so that those in lock queues are not looked for among what is proposed.
-                let waited = self.lead.as_mut().is_some_and(|lead| lead.detach(ticket, self.now.mono_ms));
+                let waited = self.leader_state.as_mut().is_some_and(|leader| leader.detach(ticket, self.now.mono_ms));
                 if !waited {
                     self.proposals.detach(ticket);
                 }
@@ -98,7 +98,7 @@ impl Replica {
             Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
             Input::Incarnation { node, incarnation } => self.incarnations.learn(node, incarnation),
             Input::Transfer { to } => {
-                if self.lead.is_some()
+                if self.leader_state.is_some()
                     && let Some(id) = self.voter_on(to)
                 {
                     self.raw.transfer_leader(id);
@@ -150,12 +150,12 @@ impl Replica {
     fn propose(&mut self) {
         let now_ms = self.now.mono_ms;
         while self.proposals.can_propose(now_ms) {
-            let Some(lead) = &self.lead else { return };
+            let Some(leader) = &self.leader_state else { return };
             self.proposals.refuse_late(now_ms, &mut self.out.replies);
             if self.proposals.is_empty() {
                 return;
             }
-            let Some(shard_ms) = lead.clock.shard_ms(self.table.shard_ms(), now_ms) else { return };
+            let Some(shard_ms) = leader.clock.shard_ms(self.table.shard_ms(), now_ms) else { return };
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
             let (entry, count) = self.proposals.next_entry(stamp, now_ms);
             // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
@@ -168,7 +168,7 @@ impl Replica {
     }
 
     fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
-        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.lead.is_some(); // planted: a leader just answers
+        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.leader_state.is_some(); // planted: a leader just answers
         let needs_round = linearizable && !deposed;
         if needs_round && (self.leadership.leader.is_none() || self.disk.hangs()) {
             self.out.replies.push((ticket, Reply::NoLeader));

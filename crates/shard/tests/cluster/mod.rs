@@ -34,7 +34,7 @@ pub struct Cluster {
     /// Of replicas that start from now on.
     pub append_hold_ms: u64,
     /// Replicas that start from now on have their snapshots built by their host.
-    pub builds_apart: bool,
+    pub host_builds: bool,
     /// Those that were asked for, while they are not built: by whom.
     pub holds_builds: bool,
     pub held_builds: Vec<u64>,
@@ -58,7 +58,7 @@ impl Cluster {
             cut: Vec::new(),
             log_keep_bytes: 1 << 20,
             append_hold_ms: 0,
-            builds_apart: false,
+            host_builds: false,
             holds_builds: false,
             held_builds: Vec::new(),
             holds_snapshots: false,
@@ -129,7 +129,7 @@ impl Cluster {
         };
         let recovered = peer.engine.recover(SHARD).expect("recovers");
         let replica = Replica::open(config, recovered, now).expect("opens");
-        peer.replica = Some(if self.builds_apart { replica.with_snapshots_apart() } else { replica });
+        peer.replica = Some(if self.host_builds { replica.with_host_built_snapshots() } else { replica });
         // As its host does from what it has recorded.
         let known: Vec<Input> = self.peers.iter().map(|(id, peer)| incarnation(*id, peer.incarnation)).collect();
         self.peers.get_mut(&id).expect("a peer").inbox.extend(known);

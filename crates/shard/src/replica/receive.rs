@@ -3,7 +3,7 @@
 use super::Replica;
 use crate::api::Fatal;
 use crate::raft::peer_id::node_of;
-use crate::raft::peer_message::{Refused, check_peer_message};
+use crate::raft::peer_message::{Rejection, check_peer_message};
 use crate::snapshot::LoadedSnapshot;
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 impl Replica {
     /// A peer's bytes. Whatever is not for this replica, comes from one that has been replaced, or only a local caller may
     /// say, is dropped: Raft tolerates loss.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let drop = |from: u64, what: &dyn std::fmt::Display| {
             tracing::warn!(shard, node, from = node_of(from).0, "dropped a peer's message: {what}");
@@ -23,30 +23,30 @@ impl Replica {
             Err(error) => return drop(0, &error),
         };
         if message.msg_type() != MessageType::MsgSnapshot {
-            return self.hear_message(message, None);
+            return self.receive_message(message, None);
         }
         // A damaged one will be sent again.
         match LoadedSnapshot::of(message) {
-            Ok(loaded) => self.hear_snapshot(Arc::new(loaded)),
+            Ok(loaded) => self.receive_snapshot(Arc::new(loaded)),
             Err(what) => drop(0, &what),
         }
     }
 
-    pub(super) fn hear_snapshot(&mut self, loaded: Arc<LoadedSnapshot>) -> Result<(), Fatal> {
+    pub(super) fn receive_snapshot(&mut self, loaded: Arc<LoadedSnapshot>) -> Result<(), Fatal> {
         match Arc::into_inner(loaded) {
-            Some(loaded) => self.hear_message(loaded.message.clone(), Some(loaded)),
+            Some(loaded) => self.receive_message(loaded.message.clone(), Some(loaded)),
             None => Ok(()),
         }
     }
 
-    fn hear_message(&mut self, mut message: Message, snapshot: Option<LoadedSnapshot>) -> Result<(), Fatal> {
+    fn receive_message(&mut self, mut message: Message, snapshot: Option<LoadedSnapshot>) -> Result<(), Fatal> {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let drop = |from: u64, what: &dyn std::fmt::Display| {
             tracing::warn!(shard, node, from = node_of(from).0, "dropped a peer's message: {what}");
             Ok(())
         };
         let from = message.from;
-        if message.to != self.raw.raft.id || !self.incarnations.may_speak(from) {
+        if message.to != self.raw.raft.id || !self.incarnations.is_current(from) {
             // Nothing strange: until a replica that was lost is removed, what is meant for it comes to who takes its place.
             let (from, to) = (node_of(from).0, message.to);
             tracing::debug!(shard, node, from, to, "dropped a message for or from somebody else");
@@ -54,8 +54,8 @@ impl Replica {
         }
         match check_peer_message(&mut message, &self.raw.raft) {
             Ok(()) => {}
-            Err(Refused::Nonsense(what)) => return drop(from, &what),
-            Err(Refused::DataLost(what)) => return Err(self.fatal(what)),
+            Err(Rejection::Malformed(what)) => return drop(from, &what),
+            Err(Rejection::DataLost(what)) => return Err(self.fatal(what)),
         }
         if message.msg_type() == MessageType::MsgTimeoutNow && self.awaits_snapshot()
             || self.needs_disk(message.msg_type())
@@ -69,14 +69,14 @@ impl Replica {
         if let Some(loaded) = snapshot {
             self.keep_if_accepted(loaded);
         }
-        if let Some(lead) = &mut self.lead
+        if let Some(leader) = &mut self.leader_state
             && term == self.raw.raft.term
             && self.raw.raft.prs().get(from).is_some()
         {
-            lead.heard(from, self.now.mono_ms);
+            leader.note_contact(from, self.now.mono_ms);
         }
         if self.raw.raft.leader_id == from {
-            self.heard_from_leader_ms = self.now.mono_ms;
+            self.leader_contact_ms = self.now.mono_ms;
         }
         self.seed_election_timeout();
         Ok(())
