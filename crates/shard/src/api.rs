@@ -1,4 +1,4 @@
-//! What goes into a replica, and what comes out.
+//! The inputs and outputs of a replica, its configuration and its status.
 
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot};
 use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure, Token};
@@ -9,16 +9,18 @@ use storage::ShardWrite;
 /// The host's clocks at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic, in milliseconds, from any fixed start in this process. All deadlines are on this clock.
+    /// Monotonic, in milliseconds, from any fixed start in this process. All deadlines are on this
+    /// clock.
     pub mono_ms: u64,
-    /// Unix time in milliseconds: display and history only.
+    /// Unix time in milliseconds, for display and history only.
     pub wall_ms: u64,
 }
 
-/// Names one operation between the host and its replica: chosen by the host, never reused while unanswered. 0 is reserved.
+/// The name of one operation between the host and its replica. The host chooses it, and does not
+/// reuse it while the operation is unanswered. 0 is reserved.
 pub type Ticket = u64;
 
-/// What a replica is told.
+/// One thing for a replica to handle.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// One Raft tick has passed.
@@ -27,373 +29,395 @@ pub enum Input {
     Wake,
     /// An encoded Raft message from a peer.
     Peer(Vec<u8>),
-    /// A peer's snapshot message, made ready off this replica's thread ([`load_snapshot`](crate::load_snapshot)). The input
-    /// has the only hand on it: otherwise it is dropped, as if it was lost.
+    /// A peer's snapshot message, made ready off this replica's thread
+    /// ([`load_snapshot`](crate::load_snapshot)). The input must have the only reference to it.
+    /// Otherwise it is dropped, as if it was lost.
     Snapshot(Arc<LoadedSnapshot>),
-    /// What came of [`Outputs::wants_snapshot`]; `None`: nothing, and it is asked for again.
+    /// The host has built the snapshot of [`Outputs::wants_snapshot`]. `None` means that it could
+    /// not: the replica asks again.
     SnapshotBuilt(Option<BuiltSnapshot>),
-    /// An operation for the log, as encoded by [`locks::Command::encode`]. Answered once.
+    /// An operation for the log, as encoded by [`locks::Command::encode`]. It is answered once.
     Propose {
-        /// For the reply.
+        /// The name for its reply.
         ticket: Ticket,
-        /// Encoded.
+        /// The encoded command.
         command: Vec<u8>,
-        /// For an acquire that may wait: its id and for how long.
+        /// Set for an acquire that may wait.
         wait: Option<Wait>,
-        /// Past this moment of the monotonic clock nobody waits for it, the waiting in a lock's queue aside: what is not in the
-        /// log by then is refused as [`Reply::Busy`].
+        /// On the monotonic clock. The caller gives up then, unless its acquire is in a lock's queue
+        /// already. An operation that is not in the log by then is refused as [`Reply::Busy`].
         give_up_at_ms: u64,
     },
-    /// A read. Answered once.
+    /// A read. It is answered once.
     Read {
-        /// For the reply.
+        /// The name for its reply.
         ticket: Ticket,
-        /// What.
+        /// The question.
         query: Query,
-        /// `false`: from this replica's own state, at once. `true`: after a ReadIndex round, on any replica.
+        /// `false`: answered at once from this replica's own state. `true`: answered after a
+        /// ReadIndex round, on any replica.
         linearizable: bool,
     },
-    /// Whoever waits for this ticket is gone. A waiting acquire keeps its place for the grace period.
+    /// The caller of this ticket is gone. A waiting acquire keeps its place for the grace period.
     Detach {
-        /// Of the operation.
+        /// The operation's ticket.
         ticket: Ticket,
     },
-    /// The write of this number (and all before) is on disk.
+    /// The write of this number, and all before it, are on disk.
     Persisted {
-        /// Of [`Write::number`].
+        /// See [`Write::number`].
         number: u64,
     },
-    /// Messages to this peer are not getting through.
+    /// Messages do not get through to this peer.
     Unreachable {
-        /// The peer.
+        /// The node of the peer.
         node: NodeId,
     },
     /// A snapshot message was delivered, or could not be.
     SnapshotSent {
-        /// The peer.
+        /// The node that it was for.
         node: NodeId,
-        /// Delivered.
+        /// Whether it was delivered.
         ok: bool,
     },
-    /// How the disk of this replica's node does; until the next of these. At first it works.
+    /// The state of the node's disk, until the next such input. At first it works.
     Disk {
-        /// A write has been under way for longer than elections take: none that begins now can be counted on.
+        /// A write has been under way for longer than an election takes, so no write that begins now
+        /// can be counted on.
         hangs: bool,
-        /// Timers of elections run so many times slower, because the usual sync takes that long. 1: as configured.
+        /// The timers of elections run this many times slower, because the usual sync takes that
+        /// long. 1: as configured.
         stretch: u32,
     },
     /// Try to become leader now.
     Campaign,
     /// If leading, hand leadership to this replica.
     Transfer {
-        /// The replica.
+        /// The node of the next leader.
         to: NodeId,
     },
-    /// A node's data directory is now of this incarnation, or a later one: whoever it was before has forgotten what it said.
-    /// Told of every node that shares this shard, whenever it is learned, and again after a start; idempotent.
+    /// A node's data directory is of this incarnation now, or of a later one. Its earlier replica has
+    /// forgotten its votes and acknowledgements.
+    ///
+    /// The host gives this for every node of the shard, whenever it learns of an incarnation and again
+    /// after a start. It is idempotent.
     Incarnation {
-        /// The node. (The own one is ignored.)
+        /// The node. The own one is ignored.
         node: NodeId,
-        /// As it was last accepted. Lower ones than known are ignored.
+        /// The last accepted incarnation. A lower one than known is ignored.
         incarnation: u32,
     },
 }
 
-/// How long an acquire waits.
+/// An acquire's wish to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// Of the acquire.
+    /// The id of the acquire.
     pub request_id: RequestId,
-    /// From now.
+    /// From now, in milliseconds.
     pub wait_ms: u32,
 }
 
 /// A question to the lock table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// Who holds this name?
+    /// The holders of one name.
     Check {
-        /// The resource.
+        /// The resource name.
         name: String,
-        /// Holders with higher tokens than this; 0: from the oldest on.
+        /// Only holders with higher tokens than this. 0: from the oldest on.
         after: Token,
-        /// At most so many of them.
+        /// At most this many of them.
         limit: usize,
     },
     /// Grants by name prefix.
     List {
-        /// May be empty.
+        /// The prefix, which may be empty.
         prefix: String,
-        /// Those after this name and token; `None`: from the first on.
+        /// Only grants after this name and token. `None`: from the first on.
         after: Option<(String, Token)>,
-        /// At most so many.
+        /// At most this many of them.
         limit: usize,
     },
-    /// Ended grants of a name that are not yet in the engine's history, and the current ones. The host adds
-    /// [`storage::Engine::history`], read after this answer, and drops duplicates by token.
+    /// The current grants of a name, and the ended ones that are not yet in the engine's history. The
+    /// host adds [`storage::Engine::history`], read after this answer, and drops duplicates by token.
     History {
-        /// The resource.
+        /// The resource name.
         name: String,
-        /// Of each, the newest so many by token.
+        /// At most this many current and this many ended ones: the newest by token.
         limit: usize,
     },
-    /// This replica's [`Status`], state hash included.
+    /// This replica's [`Status`], with its state hash.
     Status,
 }
 
 impl Query {
-    /// All holders of a name.
+    /// Asks for all holders of a name.
     pub fn check(name: impl Into<String>) -> Query {
         Query::Check { name: name.into(), after: Token(0), limit: usize::MAX }
     }
 }
 
-/// What an operation came to.
+/// The answer to an operation or a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Applied. (For a waiting acquire only ever `Granted` or a refusal, never `Queued`.)
+    /// The operation was applied, with this outcome. A waiting acquire gets `Granted` or a refusal
+    /// here, and never `Queued`.
     Done(Outcome),
-    /// The wait's time ran out. Nothing is held.
+    /// The wait's time ran out, and nothing is held.
     WaitTimeout,
-    /// Cancelled by command, or its session ended.
+    /// The wait was cancelled by a command, or its session ended.
     WaitCancelled,
     /// A newer attempt of the same request took over this wait.
     Superseded,
     /// The answer to a read, as of `applied_index`.
     Read {
-        /// The answer.
+        /// The answer itself.
         answer: Answer,
-        /// The table's position.
+        /// The table's position in the log.
         applied_index: u64,
-        /// How long ago this replica last heard from a leader, or, leading, from a majority; 0 for a linearizable read. A follower
-        /// may lack what was committed up to [`ReplicaConfig::append_hold_ms`] before that.
+        /// Milliseconds since this replica last had a message from its leader, or, if it leads, from
+        /// a majority. 0 for a linearizable read. A follower may lack entries that were committed up
+        /// to [`ReplicaConfig::append_hold_ms`] before that.
         stale_by_ms: u64,
     },
-    /// Not done: this replica does not leader.
+    /// Not done, because this replica does not lead.
     NotLeader {
-        /// Who does, if known.
+        /// The leader, if known.
         hint: Option<NodeId>,
-        /// By this term.
+        /// The term that it leads in.
         term: u64,
     },
-    /// Not done: no leader is known, or it has no quorum.
+    /// Not done, because no leader is known, or it has no quorum.
     NoLeader,
-    /// Not done: too much is queued.
+    /// Not done, because too much is queued.
     Busy,
-    /// It may or may not have been done, or may yet be.
+    /// It may have been done, or may yet be.
     Unknown,
 }
 
 /// The answer to a [`Query`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To `Check`.
+    /// Answers [`Query::Check`].
     Check {
-        /// Oldest first.
+        /// The holders, the oldest first.
         holders: Vec<Grant>,
-        /// Of the name, asked for or not; 0: it is free.
+        /// How many holders the name has, in this answer or not. 0: it is free.
         holder_count: u32,
-        /// There are holders after these.
+        /// Whether there are holders after these.
         more: bool,
-        /// In the queue.
+        /// How many acquires are in the name's queue.
         waiters: u32,
-        /// Highest issued by the shard.
+        /// The highest token that the shard has issued.
         last_token: u64,
     },
-    /// To `List`.
+    /// Answers [`Query::List`].
     List {
-        /// By name, then token.
+        /// The grants, by name, then token.
         grants: Vec<Grant>,
-        /// There may be more after this name and token; fewer than asked for can be answered before that.
+        /// There may be more after this name and token. An answer may end early, with fewer grants
+        /// than asked for.
         next: Option<(String, Token)>,
     },
-    /// To `History`.
+    /// Answers [`Query::History`].
     History {
-        /// Not yet in the engine; any order.
+        /// Ended grants that are not yet in the engine, in any order.
         ended: Vec<Tenure>,
-        /// Still held.
+        /// Grants that are still held.
         current: Vec<Grant>,
     },
-    /// To `Status`.
+    /// Answers [`Query::Status`].
     Status(Box<Status>),
 }
 
-/// Raft roles.
+/// The role of a replica in Raft.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Follows.
+    /// It follows a leader, or waits for one.
     #[default]
     Follower,
-    /// Asks for votes.
+    /// It asks for votes.
     Candidate,
-    /// Leads.
+    /// It leads its term.
     Leader,
 }
 
 /// One member of the group, as this replica's configuration has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {
-    /// Whose replica.
+    /// The node that it runs on.
     pub node: NodeId,
-    /// Of that node's data directory: 0 as the cluster was bootstrapped, higher after each re-seed.
+    /// The incarnation of that node's data directory: 0 as the cluster was bootstrapped, and higher
+    /// after each re-seed.
     pub incarnation: u32,
-    /// It gets the log and has no vote yet: it is being re-seeded.
+    /// It gets the log and has no vote yet, because it is being re-seeded.
     pub learner: bool,
 }
 
 /// A replica's state, for people, metrics and placement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Which shard.
+    /// The shard of the replica.
     pub shard: ShardId,
-    /// Which replica.
+    /// The node that it runs on.
     pub node: NodeId,
-    /// Its role.
+    /// Its role in Raft.
     pub role: Role,
-    /// Who leads, if known.
+    /// The leader, if known.
     pub leader: Option<NodeId>,
-    /// Raft term.
+    /// Its Raft term.
     pub term: u64,
-    /// Raft commit index.
+    /// The Raft commit index.
     pub committed_index: u64,
-    /// Applied to the table.
+    /// The last entry applied to the table.
     pub applied_index: u64,
-    /// First log index kept.
+    /// The first log index kept.
     pub first_index: u64,
-    /// Last log index.
+    /// The last log index.
     pub last_index: u64,
-    /// Where the last durable checkpoint stands.
+    /// The index of the last checkpoint.
     pub checkpoint_index: u64,
-    /// Of the table; 0 unless asked for by [`Query::Status`].
+    /// The hash of the table, or 0 unless asked for by [`Query::Status`].
     pub state_hash: u64,
-    /// Highest token issued.
+    /// The highest token issued.
     pub last_token: u64,
-    /// Shard time at the applied index: it runs with the leaders' monotonic clocks, and history ages by it.
+    /// Shard time at the applied index. It runs with the leaders' monotonic clocks, and history ages
+    /// by it.
     pub shard_ms: u64,
-    /// Table counts.
+    /// The table's counts of what it holds.
     pub counts: Counts,
-    /// Since start.
+    /// Snapshots installed since the start.
     pub snapshots_installed: u64,
-    /// Since start: how often the leader changed, as seen here.
+    /// Changes of leader since the start, as seen here.
     pub leader_changes: u64,
-    /// Since start: entries applied, and the commands in them.
+    /// Entries applied since the start.
     pub entries_applied: u64,
-    /// See `entries_applied`.
+    /// Commands in the entries applied since the start.
     pub commands_applied: u64,
-    /// Leader only: voters that have all of the log that was committed a tick or two ago (itself included).
+    /// On a leader: the voters that have all of the log that was committed a tick or two ago, itself
+    /// included. Otherwise empty.
     pub caught_up: Vec<NodeId>,
-    /// Of this replica's data directory.
+    /// The incarnation of this replica's data directory.
     pub incarnation: u32,
-    /// The group as this replica knows it, by node. A re-seeded replica is no member until the log says so.
+    /// The members of the group as this replica knows them, by node. A re-seeded replica is no member
+    /// until the log says so.
     pub members: Vec<Member>,
 }
 
 /// A message for a peer's replica of the same shard.
 #[derive(Clone, Debug)]
 pub struct PeerMessage {
-    /// The peer.
+    /// The node of the peer.
     pub to: NodeId,
-    /// Encoded.
+    /// The encoded Raft message.
     pub bytes: Vec<u8>,
-    /// It carries a snapshot: send it apart, in chunks ([`split_snapshot`](crate::split_snapshot)), and report
-    /// [`Input::SnapshotSent`].
+    /// It carries a snapshot. Send it apart, in chunks ([`split_snapshot`](crate::split_snapshot)), and
+    /// report [`Input::SnapshotSent`].
     pub is_snapshot: bool,
-    /// The data of a snapshot that was built off the replica's thread: the bytes are without it.
+    /// The data of a snapshot that the host has built. The bytes are without it.
     pub snapshot_data: Option<Arc<Vec<u8>>>,
-    /// A heartbeat or a vote, or the answer to one: it may overtake what else is on its way to the peer.
+    /// A heartbeat, a vote, or the answer to one: it may overtake other messages on the way to the
+    /// peer.
     ///
-    /// Raft takes messages in any order. In particular a heartbeat's commit index is no higher than what the leader knows
-    /// the follower to have, so it says nothing of appends that it overtakes; and votes and their answers name their term.
-    /// Behind 32 MiB of appends, a heartbeat would come later than the election that it is to prevent.
+    /// Raft takes messages in any order. A heartbeat's commit index is no higher than the last entry
+    /// that the follower has acknowledged, so it tells of no append that it overtakes. Votes and their
+    /// answers name their term. Behind 32 MiB of appends, a heartbeat would come later than the
+    /// election that it is to prevent.
     pub is_urgent: bool,
 }
 
-/// Something to make durable, with all that queued up before it.
+/// A write to make durable, after all writes before it.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// Report with [`Input::Persisted`]. Rises.
+    /// The number to report with [`Input::Persisted`]. It never falls.
     pub number: u64,
-    /// What.
+    /// The bytes to write.
     pub write: ShardWrite,
 }
 
-/// What a step came to.
+/// The outputs of one step.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
-    /// Send now. Loss is tolerated.
+    /// Messages to send now. Raft tolerates the loss of any of them.
     pub messages: Vec<PeerMessage>,
-    /// Hand to the log writer, in order.
+    /// A write for the log writer, which takes them in order.
     pub write: Option<Write>,
-    /// Answers.
+    /// Replies to operations and reads.
     pub replies: Vec<(Ticket, Reply)>,
-    /// The leader or term known here changed.
+    /// Set if the leader or the term known here has changed.
     pub leadership: Option<Leadership>,
-    /// How grants ended in this step, for metrics: released, expired, broken.
+    /// How grants ended in this step (released, expired, broken), for metrics.
     pub ended: Vec<EndKind>,
-    /// Build a snapshot off this replica's thread, of what the engine holds once this step's write is in it
-    /// ([`build_snapshot`](crate::build_snapshot)), and report [`Input::SnapshotBuilt`].
+    /// Build a snapshot off this replica's thread, of what the engine holds once this step's write is
+    /// in it ([`build_snapshot`](crate::build_snapshot)), and report [`Input::SnapshotBuilt`].
     pub wants_snapshot: bool,
-    /// On the monotonic clock: [`Input::Wake`] is wanted then. It may come late, and is forgotten with this replica.
+    /// On the monotonic clock: give [`Input::Wake`] then. It may come late, and a replica that is
+    /// dropped needs none.
     pub wake_at_ms: Option<u64>,
     /// Rows that reads have touched in this step.
     pub rows_read: usize,
 }
 
-/// Who leads, as known here.
+/// The leader as known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// If known.
+    /// The leader, if known.
     pub leader: Option<NodeId>,
-    /// In this term.
+    /// The term that this replica is in.
     pub term: u64,
-    /// This replica is the leader.
+    /// Whether this replica is the leader.
     pub is_me: bool,
 }
 
-/// A replica that cannot go on: its bytes are damaged, or its state would part from the others'. The process stops.
+/// A replica that cannot go on, because its bytes are damaged or its state would differ from that of
+/// the others. The process must stop.
 #[derive(Debug, thiserror::Error)]
 #[error("shard {shard}: {what}")]
 pub struct Fatal {
-    /// Which.
+    /// The shard of the replica.
     pub shard: ShardId,
-    /// What happened.
+    /// A description for people.
     pub what: String,
 }
 
-/// How a replica is set up.
+/// The configuration of a replica.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
-    /// Which shard.
+    /// The shard of the replica.
     pub shard: ShardId,
-    /// Which replica: the node's id.
+    /// The node that it runs on.
     pub node: NodeId,
-    /// Of this node's data directory: 0 as the cluster was bootstrapped, higher after each re-seed. It is part of this
-    /// replica's name in the group, so it must be durable before the replica says anything.
+    /// The incarnation of this node's data directory: 0 as the cluster was bootstrapped, and higher
+    /// after each re-seed. It is part of this replica's id in the group, so it must be durable before
+    /// the replica sends anything.
     pub incarnation: u32,
-    /// All replicas at the shard's first start, with incarnation 0.
+    /// The nodes of all replicas at the shard's first start, with incarnation 0.
     pub voters: Vec<NodeId>,
-    /// Who should lead, all else equal: campaigns a little earlier.
+    /// The node that should lead, all else equal. It campaigns a little earlier.
     pub preferred_leader: NodeId,
-    /// A number no other run of this node has had.
+    /// A number that no other run of this node has had.
     pub boot: u64,
-    /// Leader heartbeat, in ticks.
+    /// Ticks between two heartbeats of a leader.
     pub heartbeat_ticks: usize,
-    /// Election timeout at least, in ticks; at most twice that.
+    /// The least election timeout, in ticks. The longest is twice that.
     pub election_ticks: usize,
-    /// Bytes of commands per entry.
+    /// At most this many bytes of commands go into an entry.
     pub entry_bytes_max: usize,
-    /// Entries proposed and not applied.
+    /// At most this many entries are proposed and not applied.
     pub entries_in_flight_max: usize,
-    /// Entries for followers that no quorum needs wait so long at most, to go together with what follows; 0: they go at once.
+    /// Appends for spare followers are delayed by at most this long, to go together with those that
+    /// follow. 0: they go at once.
     pub append_hold_ms: u64,
-    /// Operations queued before Busy.
+    /// At most this many operations are queued. More are refused as [`Reply::Busy`].
     pub queue_ops_max: usize,
-    /// Log bytes applied between checkpoints, about: three to five quarters, other for each replica.
+    /// Log bytes applied between two checkpoints, about: each replica takes another share of this,
+    /// between three and five quarters.
     pub checkpoint_log_bytes: u64,
-    /// Log bytes kept below a checkpoint for followers that lag.
+    /// Log bytes kept below a checkpoint, for followers that lag.
     pub log_keep_bytes: u64,
-    /// Grace of a waiter whose stream is gone.
+    /// The time that a waiter keeps its place after its stream is gone.
     pub waiter_grace_ms: u64,
-    /// Deterministic election timeouts, for simulation.
+    /// A seed for election timeouts, in a simulation. `None`: raft-rs draws them.
     pub election_seed: Option<u64>,
 }

@@ -1,9 +1,23 @@
 //! One replica of one Raft group of the lock service, as a synchronous state machine.
 //!
-//! [`Replica::step`] takes inputs (ticks, peers' messages, operations, "this write is on disk") and returns outputs (messages
-//! to send, one write to make durable, replies). It promises that no reply says "done" before a quorum has the operation on
-//! disk. raft-rs lives only here: messages travel as bytes. It knows nothing of threads, sockets, files or clocks;
-//! time comes in as [`Now`].
+//! [`Replica::step`] takes inputs (ticks, peers' messages, operations, "this write is on disk") and
+//! returns outputs (messages to send, one write to make durable, replies). No reply says "done"
+//! before a quorum has the operation on disk.
+//!
+//! Read it from the top down:
+//!
+//! | file | for |
+//! |---|---|
+//! | `api.rs` | the inputs and outputs |
+//! | `replica/step.rs` | one step, from its inputs to its outputs |
+//! | `replica/ready.rs` | the order in which things become durable and visible: the safety argument |
+//! | `replica/apply.rs` | committed entries into the lock table |
+//! | `parts/` | the state a replica is composed of, each kind with its rules |
+//! | `raft/` | the few things that raft-rs needs around it |
+//! | `snapshot.rs` | snapshots, built and loaded off the replica's thread |
+//!
+//! raft-rs lives only here: messages leave a replica as bytes. The crate knows nothing of threads,
+//! sockets, files or clocks. Time comes in as [`Now`].
 
 mod api;
 mod parts;

@@ -8,8 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use storage::Recovered;
 
-/// A peer's snapshot, checked and decoded: what is left to do in the replica does not depend on its size. Decoding a large
-/// one takes seconds, and on the replica's thread its heartbeats and those of its neighbours would wait for that.
+/// A peer's snapshot, checked and decoded: what is left to do in the replica does not depend on its
+/// size. Decoding a large one takes seconds, and on the replica's thread its heartbeats and those
+/// of its neighbours would wait for that.
 pub struct LoadedSnapshot {
     /// Without the data.
     pub(crate) message: Message,
@@ -44,7 +45,8 @@ impl fmt::Debug for LoadedSnapshot {
     }
 }
 
-/// A snapshot for peers that fell behind, with the data apart: nothing of it is copied when it is sent.
+/// A snapshot for peers that fell behind, with the data apart: nothing of it is copied when it is
+/// sent.
 #[derive(Clone)]
 pub struct BuiltSnapshot {
     pub(crate) metadata: SnapshotMetadata,
@@ -57,8 +59,8 @@ impl fmt::Debug for BuiltSnapshot {
     }
 }
 
-/// Makes a snapshot of what [`Engine::table`](storage::Engine::table) found of a shard: its last checkpoint. Takes long for a large one.
-/// `None`: there is no checkpoint yet.
+/// Makes a snapshot of what [`Engine::table`](storage::Engine::table) found of a shard: its last
+/// checkpoint. Takes long for a large one. `None`: there is no checkpoint yet.
 ///
 /// # Errors
 /// What is wrong with what was found.
@@ -69,7 +71,8 @@ pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, String>
     Ok(Some(BuiltSnapshot { metadata, data: Arc::new(table.snapshot()) }))
 }
 
-/// Makes what [`split_snapshot`] took apart ready for [`Input::Snapshot`](crate::Input::Snapshot). Takes long for a large one.
+/// Makes what [`split_snapshot`] took apart ready for [`Input::Snapshot`](crate::Input::Snapshot).
+/// Takes long for a large one.
 ///
 /// # Errors
 /// A description if the bytes are no snapshot message, or no snapshot.
@@ -79,8 +82,8 @@ pub fn load_snapshot(message: &[u8], data: &[u8]) -> Result<LoadedSnapshot, Stri
     LoadedSnapshot::new(message, data)
 }
 
-/// Takes the snapshot data out of an encoded snapshot message, so that the two can be sent apart. Returns the message
-/// without its data, the data, and the log index that the snapshot stands at.
+/// Takes the snapshot data out of an encoded snapshot message, so that the two can be sent apart.
+/// Returns the message without its data, the data, and the log index that the snapshot stands at.
 ///
 /// # Errors
 /// A description if the bytes are no snapshot message.

@@ -1,26 +1,32 @@
-//! When a checkpoint is due, the history that no write has taken yet, and for how long a snapshot is kept.
+//! When a checkpoint is due, the history that no write has taken yet, and for how long a snapshot
+//! is kept.
 //!
-//! This decides and remembers. It knows nothing of the log or the table: `replica/checkpoints.rs` asks here, and acts.
+//! This decides and remembers. It knows nothing of the log or the table: `replica/checkpoints.rs`
+//! asks here, and acts.
 
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
 use storage::HistoryRecord;
 
-/// A table that has changed is checkpointed at least this often, in milliseconds, however little was logged.
+/// A table that has changed is checkpointed at least this often, in milliseconds, however little
+/// was logged.
 const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
-/// And whenever about this many records of table or history wait: a checkpoint is built within one step, which must stay far
-/// shorter than an election timeout, or a busy shard loses its leader to its own checkpoints.
+/// A checkpoint is due whenever about this many records of table or history wait. It is built
+/// within one step, which must stay far shorter than an election timeout. Otherwise a busy shard
+/// loses its leader to its own checkpoints.
 const CHECKPOINT_RECORDS: u64 = 16_384;
-/// A snapshot kept for lagging replicas is dropped this long after it was built or, if that is later, last arrived, in
-/// milliseconds, and with it the log kept for its sake: it is built again if asked for.
+/// A snapshot is dropped this long after it was built or last arrived, in milliseconds, and with it
+/// the log that is kept for its sake. It is built again if a replica needs it.
 const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
 
 /// What a replica remembers of its checkpoints, and of the snapshots that others are sent.
 ///
-/// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above it.
-/// * `history` holds the tenures of applied entries that no write has taken yet, in order. The next write takes all of
-///   them. A checkpoint is such a write, so none is left whose entry is at or below `index`.
+/// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above
+///   it.
+/// * `history` has the ended tenures of applied entries that no write has taken yet, in order. The
+///   next write takes all of them. A checkpoint is such a write, so the entry of each is above
+///   `index`.
 /// * `log_bytes` counts the log applied since the last checkpoint.
 #[derive(Default)]
 pub(crate) struct Checkpointing {
@@ -37,8 +43,9 @@ pub(crate) struct Checkpointing {
 
 /// The followers that a snapshot was built for, and the log that they need after it.
 ///
-/// A snapshot is of no use on arrival without the entries after it, and the next one would come too late as well: before
-/// its data, a receiver is sent history, and reading that takes long where there is much of it.
+/// A snapshot is of no use on arrival without the entries after it, and the next one would come too
+/// late as well: before its data, a receiver is sent history, and reading that takes long where
+/// there is much of it.
 struct CatchingUp {
     /// The index of the oldest snapshot that counts.
     after: u64,
@@ -58,8 +65,9 @@ impl Checkpointing {
 
     /// Adds an ended tenure to the history.
     ///
-    /// `shard_ms` is the shard's time at the entry `index`. History is dropped by it, so it may not be a wall clock's: one leader
-    /// with a wrong date would have its records dropped at once, or kept for ever.
+    /// `shard_ms` is the shard's time at the entry `index`. History is dropped by it. A wall clock
+    /// would not do, because the records of a leader with a wrong date would be dropped at once, or
+    /// never.
     pub(crate) fn record(&mut self, ended: locks::Ended, index: u64, shard_ms: u64) {
         self.history.push(HistoryRecord {
             day: u32::try_from(shard_ms / DAY_MS).unwrap_or(u32::MAX),
@@ -70,9 +78,11 @@ impl Checkpointing {
         });
     }
 
-    /// Whether a checkpoint is due: enough was logged or changed, or the last one is old and something was applied since.
+    /// Whether a checkpoint is due: enough was logged or changed, or the last one is old and an
+    /// entry was applied since.
     ///
-    /// `dirty_records` of the table have changed; `every_bytes` is how much log may pass between checkpoints, about.
+    /// `dirty_records` of the table have changed. About `every_bytes` of log pass between
+    /// checkpoints.
     pub(crate) fn is_due(
         &self,
         (node, shard): (NodeId, ShardId),
@@ -98,7 +108,8 @@ impl Checkpointing {
         *self = Checkpointing { host_builds, ..Checkpointing::new(index, now_ms) };
     }
 
-    /// The log after this index is kept for snapshots that are on their way; without any, none after `applied_index`.
+    /// The log after this index is kept for snapshots that are on their way; without any, none
+    /// after `applied_index`.
     pub(crate) fn log_needed_after(&self, applied_index: u64) -> u64 {
         self.catching_up.as_ref().map_or(applied_index, |c| c.after.min(applied_index))
     }
@@ -108,15 +119,16 @@ impl Checkpointing {
         self.catching_up.as_ref().is_some_and(|c| c.building)
     }
 
-    /// A snapshot at `index` is built in this step, or by the host from now on. The log after an older one is still needed
-    /// while that is on its way.
+    /// A snapshot at `index` is built in this step, or by the host from now on. The log after an
+    /// older one is still needed while that is on its way.
     pub(crate) fn start_building(&mut self, index: u64, now_ms: u64) {
         let former = self.catching_up.take().filter(|former| !former.sending.is_empty());
         let (after, sending) = former.map_or((index, Vec::new()), |former| (former.after, former.sending));
         self.catching_up = Some(CatchingUp { after, building: self.host_builds, sending, at_ms: now_ms });
     }
 
-    /// The host's building has ended, with or without a snapshot. Returns whether one is still wanted.
+    /// The host's building has ended, with or without a snapshot. Returns whether one is still
+    /// wanted.
     pub(crate) fn end_building(&mut self, now_ms: u64) -> bool {
         let Some(catching_up) = &mut self.catching_up else { return false };
         (catching_up.building, catching_up.at_ms) = (false, now_ms);
@@ -140,8 +152,8 @@ impl Checkpointing {
         }
     }
 
-    /// A snapshot has arrived at this node, or was refused. A refusal does not prolong its life: the log is not kept for a
-    /// node that is sent nothing.
+    /// A snapshot has arrived at this node, or was refused. A refusal does not prolong its life:
+    /// the log is not kept for a node that is sent nothing.
     pub(crate) fn sent(&mut self, to: NodeId, ok: bool, now_ms: u64) {
         if let Some(catching_up) = &mut self.catching_up
             && let Some(at) = catching_up.sending.iter().position(|node| *node == to)
@@ -153,7 +165,7 @@ impl Checkpointing {
         }
     }
 
-    /// Whether a snapshot is kept that nobody has asked for in a while.
+    /// Whether a snapshot is kept that no replica has needed for a while.
     pub(crate) fn snapshot_is_over(&self, now_ms: u64) -> bool {
         self.catching_up
             .as_ref()
@@ -166,10 +178,14 @@ impl Checkpointing {
     }
 }
 
-/// Three to five quarters of this, by node and shard. All replicas apply the same entries: without it those of a shard would build
-/// their checkpoints at the same moment, and operations wait for a quorum of nodes that are busy with that.
+/// Three to five quarters of `of`, by node and shard.
+///
+/// All replicas of a shard apply the same entries. With equal shares they would build their
+/// checkpoints at the same moment, and operations would wait for a quorum of nodes that are busy
+/// with that.
 fn own_share(of: u64, node: NodeId, shard: ShardId) -> u64 {
-    // Multiples of irrational parts of 2³²: consecutive nodes, and consecutive shards, are spread evenly (Weyl's equidistribution).
+    // Multiples of irrational parts of 2³² spread consecutive nodes, and consecutive shards, evenly
+    // (Weyl's equidistribution).
     let by_node = (node.0 as u32).wrapping_mul(0x9E37_79B9);
     let turn = by_node.wrapping_add(shard.0.wrapping_mul(0x6A09_E667));
     of - of / 4 + ((of / 2 * u64::from(turn)) >> 32)

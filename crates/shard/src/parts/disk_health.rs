@@ -1,4 +1,5 @@
-//! What a replica knows of its node's disk: whether it hangs, how slow it is, and what was tried since it hangs.
+//! What a replica knows of its node's disk: whether it hangs, how slow it is, and what was tried
+//! since it hangs.
 //!
 //! It knows nothing of the disk itself: the host watches that, and tells.
 
@@ -36,7 +37,8 @@ impl DiskHealth {
         self.hangs
     }
 
-    /// Whether the timers of elections stand still in this tick: with a stretch of 3, in two ticks of three.
+    /// Whether the timers of elections stand still in this tick: with a stretch of 3, in two ticks
+    /// of three.
     pub(crate) fn skips(&self, tick: u64) -> bool {
         !tick.is_multiple_of(u64::from(self.stretch))
     }

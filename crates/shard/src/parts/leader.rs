@@ -1,9 +1,11 @@
-//! What only a leader keeps, in memory and on its own monotonic clock: lease deadlines, attached waiters, and what it holds for
-//! spare followers.
+//! Leader state: lease deadlines, attached waiters, and contact with the members. It is in memory
+//! only, on the leader's own monotonic clock.
 //!
-//! A lease ends early nowhere: a new leader gives every lease what is left of its TTL (see `shard_time.rs`), and what comes due
-//! here is only *proposed* to end, under the name of the life that was timed (`renewal_seq`); a renewal that is applied
-//! first wins.
+//! A lease never ends early, for two reasons:
+//!
+//! * A new leader gives every lease the rest of its TTL (`shard_time.rs`).
+//! * A lease that comes due here is only *proposed* to end, under the name of the life that was
+//!   timed (`renewal_seq`). A renewal that is applied first wins.
 
 use crate::api::{ReplicaConfig, Reply, Ticket, Wait};
 use crate::parts::proposals::{Caller, Proposals};
@@ -14,26 +16,32 @@ use locks::planted::{self, Bug};
 use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
 use std::collections::BTreeMap;
 
-/// A proposed expiry or cancellation that has not taken effect is proposed again after this long.
+/// A proposed expiry or cancellation is proposed again after this long, in milliseconds, unless it
+/// has taken effect.
 const REPROPOSE_MS: u64 = 1_000;
-/// Expiries (and cancellations) proposed per step at most: mass expiry comes in bounded entries.
+/// At most this many expiries, and as many cancellations, are proposed per step, so that a mass
+/// expiry comes in bounded entries.
 const DUE_PER_STEP_MAX: usize = 1_024;
 
+/// An acquire in a lock's queue.
 struct Waiter {
     name: String,
-    /// 0: its stream is gone, or was another leader's.
+    /// 0 if its stream is gone, or was attached to another leader.
     ticket: Ticket,
     timed_out: bool,
 }
 
-/// * `by_ticket` holds exactly the waiters whose ticket is not 0.
+/// The state that only a leader has. It begins and ends with one leadership.
+///
+/// * `by_ticket` has exactly the waiters with a ticket other than 0.
+/// * `leases` has every lease of the table, and `waiters` every queued acquire.
 pub(crate) struct LeaderState {
     pub term: u64,
     pub spares: Spares,
     pub clock: LeaderClock,
-    since_mono_ms: u64,
+    since_ms: u64,
     grace_ms: u64,
-    /// When each member last answered in this term, by Raft's name for it.
+    /// When each member last answered in this term, by Raft's id.
     contact_ms: BTreeMap<u64, u64>,
     leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
@@ -41,7 +49,8 @@ pub(crate) struct LeaderState {
 }
 
 impl LeaderState {
-    /// Takes over a table, which was `observation`: every lease gets what is left of it, every waiter the grace period to be heard of.
+    /// Takes over a table that was observed last by `observation`. Every lease gets the rest of its
+    /// TTL, and every waiter the grace period to attach itself again.
     pub(crate) fn new(
         term: u64,
         now_ms: u64,
@@ -54,7 +63,7 @@ impl LeaderState {
             term,
             spares: Spares::new(config.append_hold_ms),
             clock: LeaderClock::default(),
-            since_mono_ms: now_ms,
+            since_ms: now_ms,
             grace_ms,
             contact_ms: BTreeMap::new(),
             leases: Timers::new(),
@@ -62,7 +71,7 @@ impl LeaderState {
             by_ticket: BTreeMap::new(),
         };
         for live in table.leases() {
-            // planted: counted from long before
+            // planted: every lease seems older than it is
             let early_ms = if planted::is(Bug::EarlyTtlAfterFailover) { u64::from(live.ttl_ms) * 9 / 10 } else { 0 };
             let deadline_ms = observation.deadline_ms(&live, now_ms).saturating_sub(early_ms);
             leader.leases.set(live.lease, deadline_ms, live.renewal_seq);
@@ -73,20 +82,23 @@ impl LeaderState {
         leader
     }
 
-    /// A member said something in this term.
+    /// Notes that a member has answered in this term.
     pub(crate) fn note_contact(&mut self, id: u64, now_ms: u64) {
         self.contact_ms.insert(id, now_ms);
     }
 
-    /// Since when a member was not heard of; at first all count as heard of when this began, by the votes of a majority.
+    /// When a member last answered. At first all count as having answered when this leadership
+    /// began, because a majority voted for it.
     pub(crate) fn last_contact_ms(&self, id: u64) -> u64 {
-        self.contact_ms.get(&id).copied().unwrap_or(self.since_mono_ms)
+        self.contact_ms.get(&id).copied().unwrap_or(self.since_ms)
     }
 
+    /// Sets or removes the deadline of a lease.
     pub(crate) fn on_lease(&mut self, event: LeaseEvent, now_ms: u64) {
         match event {
             LeaseEvent::Alive { lease, ttl_ms, renewal_seq } => {
-                // The clock is cut to whole milliseconds: this one may be nearly over, and the one it ends in just begun.
+                // The clock is cut to whole milliseconds, and this one may be nearly over. Without
+                // the 1 the lease could end up to 1 ms early.
                 self.leases.set(lease, now_ms + u64::from(ttl_ms) + 1, renewal_seq);
             }
             LeaseEvent::Gone { lease } => {
@@ -95,7 +107,7 @@ impl LeaderState {
         }
     }
 
-    /// An acquire was queued (again). Whoever waited for an earlier attempt is told so.
+    /// An acquire was queued, or queued again. A waiter of an earlier attempt is answered.
     pub(crate) fn on_queued(
         &mut self,
         request_id: RequestId,
@@ -117,6 +129,7 @@ impl LeaderState {
         }
     }
 
+    /// A queued acquire was granted: answers its waiter.
     pub(crate) fn on_granted(&mut self, grant: &Grant, replies: &mut Vec<(Ticket, Reply)>) {
         if let Some(waiter) = self.remove_waiter(grant.request_id)
             && waiter.ticket != 0
@@ -125,6 +138,7 @@ impl LeaderState {
         }
     }
 
+    /// A queued acquire left its queue without a grant: answers its waiter.
     pub(crate) fn on_dropped(&mut self, id: RequestId, reason: DropReason, replies: &mut Vec<(Ticket, Reply)>) {
         if let Some(waiter) = self.remove_waiter(id)
             && waiter.ticket != 0
@@ -138,7 +152,8 @@ impl LeaderState {
         }
     }
 
-    /// The stream behind a waiting acquire is gone: it keeps its place for the grace period. `false`: it is in no queue.
+    /// The stream of a waiting acquire is gone. The acquire keeps its place for the grace period.
+    /// Returns `false` if no acquire with this ticket is in a queue.
     pub(crate) fn detach(&mut self, ticket: Ticket, now_ms: u64) -> bool {
         let Some(request_id) = self.by_ticket.remove(&ticket) else { return false };
         if let Some(mut waiter) = self.waiters.remove(request_id) {
@@ -174,8 +189,8 @@ impl LeaderState {
         }
     }
 
-    /// Leadership is gone: all attached waiters are told to ask elsewhere. They keep their places, so a grant may come of
-    /// them yet: none may hear that nothing was done.
+    /// Leadership is gone: all attached waiters get `reply`. They keep their places in the queues,
+    /// so a grant may come of them yet, and `reply` must not say that nothing was done.
     pub(crate) fn end(mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         let waiters = self.waiters.drain_sorted();
         replies.extend(waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, reply.clone())));

@@ -1,22 +1,43 @@
-//! Who belongs to the group, and how a node that lost its data comes back into it.
+//! The next change of a group's members, so that a node that lost its data comes back.
 //!
-//! A replica that lost its log has forgotten votes and acknowledgements that others count on. Under its old name it could
-//! help to elect a leader that lacks an acknowledged entry. So it comes back under a new one, its node's next incarnation,
-//! which no member of the group has heard of yet, and the leader takes it in, by entries in the log:
+//! A replica that lost its log has forgotten votes and acknowledgements that others count on. How
+//! it goes wrong if it comes back under its old id:
 //!
-//! 1. a learner gets the log and has no vote;
-//! 2. once it has caught up, the voter that it replaces is removed;
-//! 3. and it becomes a voter.
+//! 1. Leader A of three has entry 7 acknowledged by B. Both have it on disk, so it is committed.
+//! 2. B loses its disk and starts empty.
+//! 3. A fails. B votes for C, which never had entry 7. Two of three are a majority.
+//! 4. C leads, and entry 7 is lost although it was acknowledged.
 //!
-//! Each is one simple change, proposed only when the one before is applied, so that a quorum of each configuration meets
-//! every quorum of the next. raft-rs changes its configuration when an entry is applied, not when it is appended. That is sound
-//! as long as nobody campaigns who is more than one change behind its own log: whoever has entry k + 1 was told with it that
-//! change k is committed, must still know that after a restart (`ready.rs` writes the commit index with every synced
-//! write), and does not campaign before it has applied what is committed.
+//! So B comes back under a new id, with its node's next **incarnation**, which no member has heard
+//! of yet. The leader takes it in by entries in the log:
 //!
-//! With more than a minority lost at once no quorum of the old members is left: nothing is changed, and nothing served.
+//! ```text
+//!              voters        learners
+//!              A B⁰ C
+//!  AddLearner  A B⁰ C        B¹           B¹ gets the log, and has no vote
+//!                                         … until it is caught up
+//!  RemoveNode  A    C        B¹           B⁰ is removed
+//!  AddNode     A B¹ C                     B¹ votes
+//! ```
 //!
-//! This knows nothing of how a node comes by its incarnation, or of when an old one has ceased to be: it is told.
+//! Each is one simple change, and is proposed only once the change before it is applied. So a
+//! quorum of each configuration meets every quorum of the next.
+//!
+//! raft-rs changes its configuration when an entry is applied, not when it is appended. That is
+//! sound as long as no replica campaigns that is more than one change behind its own log. It holds
+//! for a replica that has entry k + 1, a change, in its log:
+//!
+//! 1. With the entry it was told that change k is committed, because k + 1 was proposed after k was
+//!    applied.
+//! 2. It still knows that after a restart, because the commit index is written with every synced
+//!    write (`replica/ready.rs`).
+//! 3. It does not campaign before it has applied all entries that it knows as committed.
+//!
+//! If a majority is lost at once, no quorum of the old members is left. Then nothing is changed,
+//! and nothing served.
+//!
+//! This knows nothing of how a node gets its incarnation, or of when an old one has ceased to be:
+//! it is told.
 
 use crate::raft::conf_state::members;
 use crate::raft::peer_id::{incarnation_of, node_of, peer_id};
@@ -24,14 +45,15 @@ use raft::eraftpb::{ConfChange, ConfChangeType, ConfState};
 use routing::NodeId;
 use std::collections::BTreeMap;
 
-/// The newest incarnation heard of, for each other node of the shard.
+/// The newest known incarnation of each other node of the shard.
 ///
-/// * Has an entry for each node of the cluster file that shares the shard, the own one left out: nobody changes its own
-///   membership, and nobody else has any.
-/// * An incarnation only ever rises. None of the configuration is above it.
+/// * It has an entry for each node that the cluster file gives the shard, except the own node: a
+///   replica does not change its own membership. No other node can be a member.
+/// * An incarnation only rises. None in the configuration is above it.
 pub(crate) struct Incarnations(BTreeMap<NodeId, u32>);
 
 impl Incarnations {
+    /// Of the shard's `nodes`, as far as its configuration tells.
     pub(crate) fn new(own: NodeId, nodes: &[NodeId], conf: &ConfState) -> Incarnations {
         let others = nodes.iter().filter(|node| **node != own);
         let mut incarnations = Incarnations(others.map(|node| (*node, 0)).collect());
@@ -39,28 +61,34 @@ impl Incarnations {
         incarnations
     }
 
+    /// Notes an incarnation, unless a later one is known or the node is not of this shard.
     pub(crate) fn learn(&mut self, node: NodeId, incarnation: u32) {
         if let Some(known) = self.0.get_mut(&node) {
             *known = incarnation.max(*known);
         }
     }
 
-    /// A leader before this one may have heard of more than this replica has.
+    /// Notes the incarnations of all members. A former leader may have known of more than this
+    /// replica.
     pub(crate) fn learn_members(&mut self, conf: &ConfState) {
         for id in members(conf) {
             self.learn(node_of(id), incarnation_of(id));
         }
     }
 
-    /// Whether this is a replica of another node of the shard, and none that has been replaced. It need not be a member as far
-    /// as is known here: who lags behind hears from members that were taken in since (Raft thesis, 4.1).
+    /// Whether this id is that of another node of the shard, and of no replaced replica.
+    ///
+    /// It need not be a member in this replica's configuration: a replica that lags gets messages
+    /// from members that were taken in since (Raft thesis, 4.1).
     pub(crate) fn is_current(&self, id: u64) -> bool {
         self.0.get(&node_of(id)).is_some_and(|known| incarnation_of(id) >= *known)
     }
 }
 
-/// What a leader should propose next, if anything: for the first node that is not yet as it should be, and can be helped.
-/// `caught_up` tells of a peer id whether its log is level with the leader's.
+/// The change that a leader should propose next, if any: for the first node that lacks its newest
+/// replica among the voters, and that a change can bring further now.
+///
+/// `caught_up` tells for a Raft id whether that member is caught up.
 pub(crate) fn next_change(
     conf: &ConfState,
     wanted: &Incarnations,
@@ -171,8 +199,9 @@ mod tests {
         assert!(!is_current(1, 0) && !is_current(1, 7) && !is_current(4, 0), "itself, and a stranger");
     }
 
-    /// Whatever is heard and in whatever order, with changes from anywhere between: each step is one change that raft-rs takes as
-    /// a simple one, leaves a configuration that passes the check, and in the end everybody is in.
+    /// Whatever is heard and in whatever order, with changes from anywhere between: each step is
+    /// one change that raft-rs takes as a simple one, leaves a configuration that passes the check,
+    /// and in the end everybody is in.
     #[test]
     fn every_way_leads_to_all_newest_incarnations_by_legal_steps() {
         for seed in 0..2_000u64 {

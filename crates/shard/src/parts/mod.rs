@@ -1,5 +1,5 @@
-//! The parts that a replica is composed of. Each keeps one kind of state with its rules, is tested by itself, and knows
-//! nothing of the replica.
+//! The parts that a replica is composed of. Each keeps one kind of state with its rules, is tested
+//! by itself, and knows nothing of the replica.
 
 pub(crate) mod checkpointing;
 pub(crate) mod disk_health;

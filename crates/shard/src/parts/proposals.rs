@@ -1,20 +1,24 @@
-//! Operations on their way into the log: queued, then in flight in entries, then answered at apply.
+//! Operations on their way into the log: queued, then in flight in entries, then answered when
+//! their entry is applied.
 
 use crate::api::{Reply, Ticket, Wait};
 use locks::{BatchBuilder, Stamp};
 use std::collections::VecDeque;
 
-/// An entry of this part of the largest size goes though others are in flight.
+/// An entry of at least one part in this many of the largest size goes although others are in
+/// flight.
 const WELL_FILLED: usize = 4;
-/// The next entry waits for those who were just answered at most so long, in milliseconds.
+/// At most this long does the next entry wait for callers that were just answered, in milliseconds.
 const BATCH_DELAY_MS_MAX: u64 = 4;
 
-/// One operation that is to be answered. Ticket 0: nobody waits for it.
+/// The caller of an operation. Ticket 0 stands for none: the operation is the leader's own, or its
+/// caller has gone.
 pub(crate) struct Caller {
     pub ticket: Ticket,
     pub wait: Option<Wait>,
 }
 
+/// An operation that is in no entry yet.
 struct Queued {
     asked: Caller,
     command: Vec<u8>,
@@ -22,12 +26,13 @@ struct Queued {
 }
 
 impl Queued {
-    /// Its caller has given it up.
+    /// Whether its caller has given up by now.
     fn is_late(&self, now_ms: u64) -> bool {
         self.give_up_at_ms < now_ms
     }
 }
 
+/// An entry that was proposed and is not applied yet, with the callers of its operations in order.
 struct InFlight {
     index: u64,
     term: u64,
@@ -35,23 +40,29 @@ struct InFlight {
     asked: Vec<Caller>,
 }
 
-/// For whom the next entry waits: until then, or until so many operations are there. See [`Proposals::can_propose`].
+/// How long the next entry waits for more operations: until this moment, or until this many are
+/// queued. See [`Proposals::can_propose`].
 struct BatchDelay {
     until_ms: u64,
     operations: usize,
-    told: bool,
+    /// The moment was returned by [`Proposals::wake_at_ms`].
+    reported: bool,
 }
 
+/// The operations of one leadership that are not applied yet.
+///
 /// * An operation is in the queue or in one entry in flight, never in both.
 /// * Entries in flight rise by index. All are of this leadership: losing it empties both lists.
-/// * Clients' operations and the leader's own (ends of leases and waits) are bounded apart: a flood of the former must not
-///   keep the latter out. They share the queue, so that a renewal that came before an expiry also takes effect before it.
-/// * Whatever leaves without having been in an entry was not done; whatever leaves an entry unapplied is unknown.
+/// * Clients' operations and the leader's own (ends of leases and waits) are bounded apart, so that
+///   a flood of the former does not keep the latter out. They share one queue, so that a renewal
+///   that came before an expiry also takes effect before it.
+/// * An operation that leaves without having been in an entry was not done. The outcome of one that
+///   leaves with an unapplied entry is unknown.
 pub(crate) struct Proposals {
     queue: VecDeque<Queued>,
-    /// Of the queue: how many are the leader's own.
+    /// How many operations in the queue are the leader's own.
     own_queued: usize,
-    /// Of the queue: the bytes of all commands.
+    /// The bytes of all commands in the queue.
     queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
     batch_delay: Option<BatchDelay>,
@@ -61,6 +72,7 @@ pub(crate) struct Proposals {
 }
 
 impl Proposals {
+    /// Of at most this many queued operations of each kind, bytes per entry, and entries in flight.
     pub(crate) fn new(queue_ops_max: usize, entry_bytes_max: usize, entries_in_flight_max: usize) -> Self {
         assert!(entries_in_flight_max > 0 && entry_bytes_max > 0 && queue_ops_max > 0);
         let (queue, in_flight) = (VecDeque::new(), VecDeque::new());
@@ -76,7 +88,7 @@ impl Proposals {
         }
     }
 
-    /// Queues an operation; false if there is no room.
+    /// Queues a client's operation. Returns `false` if there is no room.
     pub(crate) fn push(&mut self, asked: Caller, command: Vec<u8>, give_up_at_ms: u64) -> bool {
         debug_assert!(asked.ticket != 0, "ticket 0 is the leader's own");
         let room = self.queue.len() - self.own_queued < self.queue_ops_max;
@@ -87,7 +99,8 @@ impl Proposals {
         room
     }
 
-    /// Queues an operation of the leader's own. Ask [`has_room_for_own`](Self::has_room_for_own) first.
+    /// Queues an operation of the leader's own. There must be room:
+    /// [`has_room_for_own`](Self::has_room_for_own).
     pub(crate) fn push_own(&mut self, command: Vec<u8>) {
         debug_assert!(self.has_room_for_own());
         self.own_queued += 1;
@@ -100,13 +113,17 @@ impl Proposals {
         self.own_queued < self.queue_ops_max
     }
 
-    /// Something waits and another entry may go. What an entry costs five replicas hardly depends on its size, so that small ones
-    /// sent early make all of them later (the trade of Nagle's algorithm, RFC 896):
+    /// Whether an operation waits and another entry may go.
     ///
-    /// * While others are in flight only a well-filled one goes.
-    /// * When the last one was answered, its operations' callers are about to come back. Without them, half of all callers would
-    ///   always be in flight and the other half queued, in entries half as full as they could be. So the next entry waits until
-    ///   three quarters of both halves are there, but no longer than half of what the last one took.
+    /// The cost of an entry hardly depends on its size, so that small entries that go early make
+    /// all of them later (the trade of Nagle's algorithm, RFC 896):
+    ///
+    /// * While other entries are in flight, only a well-filled one goes.
+    /// * When an entry was answered, its callers are about to come back. If the next entry did not
+    ///   wait for them, one half of all callers would always be in flight and the other half
+    ///   queued, and entries would be half as full as they could be. So it waits until three
+    ///   quarters of both halves are there, but no longer than half of the time that the last entry
+    ///   took.
     pub(crate) fn can_propose(&self, now_ms: u64) -> bool {
         match self.in_flight.len() {
             0 => !self.queue.is_empty() && !self.delays_batch(now_ms),
@@ -114,20 +131,21 @@ impl Proposals {
         }
     }
 
+    /// Whether the next entry waits for more operations.
     fn delays_batch(&self, now_ms: u64) -> bool {
-        self.batch_delay.as_ref().is_some_and(|hold| now_ms < hold.until_ms && self.queue.len() < hold.operations)
+        self.batch_delay.as_ref().is_some_and(|delay| now_ms < delay.until_ms && self.queue.len() < delay.operations)
     }
 
-    /// When the queue must be looked at again; said once.
+    /// The moment when the next entry stops waiting for more operations. Each is returned once.
     pub(crate) fn wake_at_ms(&mut self, now_ms: u64) -> Option<u64> {
         if !self.in_flight.is_empty() || self.queue.is_empty() || !self.delays_batch(now_ms) {
             return None;
         }
-        let hold = self.batch_delay.as_mut()?;
-        (!std::mem::replace(&mut hold.told, true)).then_some(hold.until_ms)
+        let delay = self.batch_delay.as_mut()?;
+        (!std::mem::replace(&mut delay.reported, true)).then_some(delay.until_ms)
     }
 
-    /// Of the entries in flight: the index of the oldest after this one, and when it was proposed.
+    /// The oldest entry in flight after this index: its index, and when it was proposed.
     pub(crate) fn oldest_after(&self, index: u64) -> Option<(u64, u64)> {
         self.in_flight.iter().find(|entry| entry.index > index).map(|entry| (entry.index, entry.at_ms))
     }
@@ -136,9 +154,11 @@ impl Proposals {
         self.queue.is_empty()
     }
 
-    /// Refuses the oldest operations as far as their callers have given them up; [`proposed`](Self::proposed) does so with those
-    /// that are late behind one that is not. They have tried again by now, most likely, or
-    /// will: a queue that works through what nobody waits for never gets to what somebody does.
+    /// Refuses the oldest operations as far as their callers have given up. Late ones behind an
+    /// operation in time are refused by [`proposed`](Self::proposed).
+    ///
+    /// Their callers try again, most likely. A queue that works through abandoned operations never
+    /// gets to those that are still waited for.
     pub(crate) fn refuse_late(&mut self, now_ms: u64, replies: &mut Vec<(Ticket, Reply)>) {
         while let Some(late) = self.queue.pop_front_if(|queued| queued.is_late(now_ms)) {
             self.queued_bytes -= late.command.len();
@@ -148,8 +168,10 @@ impl Proposals {
         }
     }
 
-    /// The next entry's bytes and how many operations of the queue's front it covers: all of them but those that are late by `now_ms`.
-    /// The first is not: see [`refuse_late`](Self::refuse_late).
+    /// The bytes of the next entry, and how many operations at the queue's front it covers.
+    ///
+    /// Those that are late by `now_ms` are covered but left out. The first operation is not late,
+    /// after [`refuse_late`](Self::refuse_late).
     pub(crate) fn next_entry(&self, stamp: Stamp, now_ms: u64) -> (Vec<u8>, usize) {
         let mut batch = BatchBuilder::new(stamp);
         let mut count = 0;
@@ -167,8 +189,8 @@ impl Proposals {
         (batch.finish(), count)
     }
 
-    /// The front `count` operations are now in the entry at (index, term), but for those that were late when it was made, at `at_ms`:
-    /// they are refused into `replies`.
+    /// The `count` operations at the queue's front are in flight in the entry at (index, term) now.
+    /// Those that were late when it was made, at `at_ms`, are refused into `replies`.
     pub(crate) fn proposed(
         &mut self,
         index: u64,
@@ -191,8 +213,8 @@ impl Proposals {
         self.in_flight.push_back(InFlight { index, term, at_ms, asked });
     }
 
-    /// The entry at (index, term) is being applied: who asked for its operations, if it was proposed here. Entries
-    /// that were overtaken are answered into `replies`.
+    /// The callers of the operations in the entry at (index, term), which is being applied, if it
+    /// was proposed here. Entries that were overtaken by it are answered into `replies`.
     pub(crate) fn take_applied(
         &mut self,
         index: u64,
@@ -210,7 +232,7 @@ impl Proposals {
                 self.batch_delay = Some(BatchDelay {
                     until_ms: now_ms + (now_ms.saturating_sub(front.at_ms) / 2).min(BATCH_DELAY_MS_MAX),
                     operations: (3 * (answered + self.queue.len())).div_ceil(4),
-                    told: false,
+                    reported: false,
                 });
                 return Some(front.asked);
             }
@@ -219,7 +241,8 @@ impl Proposals {
         None
     }
 
-    /// Leadership is gone: `not_done` for what only queued, unknown for the rest.
+    /// Leadership is gone: answers `not_done` to all that is queued, and "unknown" to all in
+    /// flight.
     pub(crate) fn fail_all(&mut self, not_done: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         for entry in self.in_flight.drain(..) {
             replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
@@ -227,14 +250,15 @@ impl Proposals {
         self.refuse_queued(not_done, replies);
     }
 
-    /// Empties the queue: nothing of it was done. What is in entries stays in flight.
+    /// Refuses all that is queued, because nothing of it was done. Entries in flight stay.
     pub(crate) fn refuse_queued(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         (self.own_queued, self.queued_bytes, self.batch_delay) = (0, 0, None);
         let asked = self.queue.drain(..).map(|queued| queued.asked.ticket).filter(|ticket| *ticket != 0);
         replies.extend(asked.map(|ticket| (ticket, reply.clone())));
     }
 
-    /// Nobody waits for this ticket any more. Out of the queue it is simply dropped; in flight it goes on unanswered.
+    /// The caller of this ticket has gone. In the queue its operation is dropped; in flight it goes
+    /// on unanswered.
     pub(crate) fn detach(&mut self, ticket: Ticket) {
         if let Some(at) = self.queue.iter().position(|queued| queued.asked.ticket == ticket) {
             let queued = self.queue.remove(at).expect("just seen");

@@ -1,34 +1,48 @@
-//! Linearizable reads: one ReadIndex round in flight, everything that comes meanwhile rides the next.
+//! Linearizable reads: one ReadIndex round in flight. Reads that come meanwhile wait for the next.
 //!
-//! Every attempt has a context that was never used before (node, boot, sequence): an answer to an abandoned attempt can
-//! never be taken for the current one (etcd issue 20418). A round can be dropped silently, by a leader that has
-//! not yet committed in its term or by the network; it is then tried again under a new context.
+//! ```text
+//! push ──► next ──► round ──► confirmed ──► ready ──► answered
+//!                     │           │           ▲
+//!                  ReadIndex   applied index  └── push_ready: reads that need no round
+//! ```
 //!
-//! Reads that may be answered are ready, and are taken from here as far as one step may go (see `serve`). Those of one name and those
-//! of the whole table stand in lines of their own: the many rows of one kind never keep the other waiting.
+//! A round can be dropped silently: by the network, or by a leader that has not yet committed in
+//! its term. It is then tried again, and every attempt has a context that was never used before
+//! (node, boot, sequence). How it goes wrong if a context is used twice (etcd issue 20418):
+//!
+//! 1. Attempt 1 asks the leader. Its answer, commit index 5, is delayed. Attempt 2 is answered at
+//!    once, and the round ends.
+//! 2. Entry 6 is committed, and a client is told so. It asks for a read, which starts a new round.
+//! 3. The delayed answer comes. It has the context of the new round, so that is confirmed at index
+//!    5.
+//! 4. The read is answered without entry 6, although the client knows of it.
+//!
+//! Reads of one name and reads of the whole table have queues of their own, so that the many rows
+//! of one kind never keep the other waiting.
 
 use crate::api::{Query, Reply, Ticket};
 use locks::Paused;
 use locks::planted::{self, Bug};
 use std::collections::VecDeque;
 
-/// Reads of the whole table that are ready, or about to be: people ask for those, a few at a time.
+/// At most this many reads of the whole table wait. People ask for those, a few at a time.
 const WHOLE_TABLE_MAX: usize = 256;
 
+/// A read that is not answered yet.
 pub(crate) struct Read {
     pub ticket: Ticket,
     pub query: Query,
     pub linearizable: bool,
-    /// Where it goes on.
+    /// Where a partial answer goes on.
     pub paused: Paused,
 }
 
-/// What lines there are.
+/// How much of the table a read may touch. Each scope has a queue of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Of one name.
+    /// The holders or the history of one name.
     OneName,
-    /// Of all.
+    /// A listing, or the state hash.
     WholeTable,
 }
 
@@ -43,6 +57,7 @@ impl Scope {
     }
 }
 
+/// The round in flight, under the context of its current attempt.
 struct Round {
     context: Vec<u8>,
     reads: Vec<Read>,
@@ -50,39 +65,43 @@ struct Round {
     attempt_ticks: usize,
 }
 
-/// Confirmed, and waiting for the table to get there.
+/// The reads of a round that was confirmed. They wait until the table is at its index.
 struct Confirmed {
     index: u64,
     reads: Vec<Read>,
     age_ticks: usize,
 }
 
-/// * Of each scope, `next` and the round hold at most as many as its bound; nothing more is taken while so many are confirmed or
-///   ready, which `waiting` counts.
-/// * Every read is answered or given up within `give_up_ticks` of its round's start, as many again once confirmed, and once ready.
-/// * A read is served only at an applied index at or above the one its round was given.
+/// All reads that are not answered yet.
+///
+/// * `next` and the round each have at most `most` reads of a scope. No more are taken while as
+///   many are confirmed or ready, which `waiting` counts.
+/// * A read stays in its round for at most `give_up_ticks`, as long again confirmed, and as long
+///   again ready. Then it is given up.
+/// * A read is answered only at an applied index at or above the one of its round.
 pub(crate) struct Reads {
     node: u64,
     boot: u64,
     sequence: u64,
-    /// By line.
+    /// The bound of each scope.
     most: [usize; 2],
     retry_ticks: usize,
     give_up_ticks: usize,
     next: Vec<Read>,
-    /// By line: how many are in `next`.
+    /// How many reads of each scope are in `next`.
     queued: [usize; 2],
     round: Option<Round>,
-    /// By rising index, so also by falling age.
+    /// By rising index, and so by falling age.
     confirmed: VecDeque<Confirmed>,
-    /// By scope, each with the tick since when.
+    /// The reads of each scope that may be answered, with the tick at which they became ready.
     ready: [VecDeque<(u64, Read)>; 2],
-    /// By line.
+    /// How many reads of each scope are confirmed or ready.
     waiting: [usize; 2],
     ticks: u64,
 }
 
 impl Reads {
+    /// `node` and `boot` make the contexts of this run unique; `reads_max` bounds each scope.
     pub(crate) fn new(node: u64, boot: u64, reads_max: usize, retry_ticks: usize, give_up_ticks: usize) -> Reads {
         Reads {
             node,
@@ -101,7 +120,7 @@ impl Reads {
         }
     }
 
-    /// Queues a linearizable read for the next round; false if there is no room.
+    /// Queues a linearizable read for the next round. Returns `false` if there is no room.
     pub(crate) fn push(&mut self, read: Read) -> bool {
         let scope = Scope::of(&read.query) as usize;
         let room = self.queued[scope] < self.most[scope] && self.waiting[scope] < self.most[scope];
@@ -112,7 +131,7 @@ impl Reads {
         room
     }
 
-    /// Queues a read that needs no round; false if there is no room.
+    /// Queues a read that needs no round. Returns `false` if there is no room.
     pub(crate) fn push_ready(&mut self, read: Read) -> bool {
         let scope = Scope::of(&read.query) as usize;
         let room = self.waiting[scope] < self.most[scope];
@@ -123,7 +142,8 @@ impl Reads {
         room
     }
 
-    /// The context of a round to start now, if one is due.
+    /// Starts a round with all reads that wait for one, unless a round is in flight. Returns its
+    /// context.
     pub(crate) fn start_round(&mut self) -> Option<Vec<u8>> {
         if self.round.is_some() || self.next.is_empty() {
             return None;
@@ -135,8 +155,10 @@ impl Reads {
         Some(context)
     }
 
-    /// One tick: the context of a new attempt, if the current one has gone unanswered for long; gives up on rounds past hope.
-    /// So it does on reads that are confirmed for an index that this replica does not get to: its disk or its log lags.
+    /// One tick. Returns the context of a new attempt if the current one was not answered in time.
+    ///
+    /// Gives up on old rounds, and on reads that were confirmed for an index that this replica does
+    /// not reach because its disk or its log lags.
     pub(crate) fn tick(&mut self, replies: &mut Vec<(Ticket, Reply)>) -> Option<Vec<u8>> {
         self.ticks += 1;
         self.confirmed.iter_mut().for_each(|confirmed| confirmed.age_ticks += 1);
@@ -144,7 +166,8 @@ impl Reads {
             old.reads.iter().for_each(|read| self.waiting[Scope::of(&read.query) as usize] -= 1);
             replies.extend(old.reads.into_iter().map(|read| (read.ticket, Reply::NoLeader)));
         }
-        // More is asked than can be answered: whoever asked this has gone by now, and would only keep others waiting.
+        // More is asked than can be answered. The callers of the oldest reads have gone by now, and
+        // their reads would only keep others waiting.
         let too_old = |(since, _): &mut (u64, Read)| self.ticks - *since >= self.give_up_ticks as u64;
         for (ready, waiting) in self.ready.iter_mut().zip(&mut self.waiting) {
             while let Some((_, read)) = ready.pop_front_if(too_old) {
@@ -165,7 +188,8 @@ impl Reads {
         self.retry()
     }
 
-    /// A new attempt of the current round at once: the leader changed.
+    /// Starts a new attempt of the current round at once, because the leader has changed. Returns
+    /// its context.
     pub(crate) fn retry(&mut self) -> Option<Vec<u8>> {
         self.round.as_ref()?;
         let context = self.fresh_context();
@@ -175,7 +199,8 @@ impl Reads {
         Some(context)
     }
 
-    /// An answer. Only that of the current attempt counts.
+    /// Takes an answer: the commit index for the round of this context. Only the current attempt's
+    /// counts.
     pub(crate) fn on_read_state(&mut self, context: &[u8], index: u64) {
         if let Some(round) = self.round.take_if(|round| round.context == context) {
             round.reads.iter().for_each(|read| self.waiting[Scope::of(&read.query) as usize] += 1);
@@ -184,7 +209,7 @@ impl Reads {
         }
     }
 
-    /// What is confirmed for this applied index, or an earlier one, may be answered.
+    /// Makes the reads ready that were confirmed for this applied index, or an earlier one.
     pub(crate) fn confirm(&mut self, applied_index: u64) {
         while let Some(confirmed) = self.confirmed.pop_front_if(|first| first.index <= applied_index) {
             for read in confirmed.reads {
@@ -193,18 +218,19 @@ impl Reads {
         }
     }
 
-    /// The next of a line that may be answered, and since which tick.
+    /// Takes the next ready read of a scope, and the tick at which it became ready.
     pub(crate) fn take_ready(&mut self, scope: Scope) -> Option<(u64, Read)> {
         let read = self.ready[scope as usize].pop_front()?;
         self.waiting[scope as usize] -= 1;
         Some(read)
     }
 
+    /// The next ready read of a scope.
     pub(crate) fn next_ready(&self, scope: Scope) -> Option<&Read> {
         self.ready[scope as usize].front().map(|(_, read)| read)
     }
 
-    /// Its answer is not complete: it is the next again.
+    /// Puts a read back as the next, because its answer is not complete.
     pub(crate) fn put_back(&mut self, since: u64, read: Read) {
         let scope = Scope::of(&read.query) as usize;
         self.waiting[scope] += 1;
@@ -212,10 +238,10 @@ impl Reads {
     }
 
     pub(crate) fn any_ready(&self) -> bool {
-        self.ready.iter().any(|line| !line.is_empty())
+        self.ready.iter().any(|queue| !queue.is_empty())
     }
 
-    /// Answers everything not yet confirmed.
+    /// Answers all reads that are not yet confirmed.
     pub(crate) fn fail_all(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         self.queued = [0; 2];
         let round = self.round.take().map(|round| round.reads).unwrap_or_default();
@@ -289,7 +315,7 @@ mod tests {
         let status = |ticket| Read { query: Query::Status, ..read(ticket) };
         assert!(reads.push_ready(status(1)) && reads.push_ready(status(2)) && !reads.push_ready(status(3)));
         assert!(!reads.push(status(4)), "as many wait as may");
-        assert!(reads.push_ready(read(5)), "the other line has room");
+        assert!(reads.push_ready(read(5)), "the other scope has room");
         reads.tick(&mut replies);
         let (since, first) = reads.take_ready(Scope::WholeTable).expect("the first");
         assert!(reads.push_ready(status(6)));

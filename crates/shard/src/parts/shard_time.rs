@@ -1,44 +1,64 @@
-//! Shard time: how old a lease is, as every replica knows it without a word.
+//! Shard time: how old a lease is, known to every replica without traffic.
 //!
-//! Each entry is stamped with shard time by the leader that proposed it. The table never goes back: a stamp below an earlier one counts
-//! as that one. A lease keeps the shard time of its last renewal, R. Each replica remembers its **last observation**: the table's
-//! shard time S after the last stamped entry it applied, and its own monotonic time t when it applied that entry. Now the lease
-//! is (S + (now - t)) - R old. A new leader gives each lease its TTL less that age, so that an abandoned lock ends in time
-//! however often leadership moves.
+//! Each entry is stamped with shard time by the leader that proposed it. The table's shard time
+//! never goes back: a stamp below an earlier one counts as that one. A lease keeps the shard time R
+//! of its last renewal. Each replica remembers its **last observation**: the table's shard time S
+//! after the last stamped entry that it applied, and its own monotonic time t at that moment. Now
+//! the lease is (S + (now - t)) - R old. A new leader gives each lease its TTL less that age, so
+//! that an abandoned lock ends in time however often leadership moves.
 //!
-//! No lease is ever counted as older than it is. Let T be the true time at which a stamp was taken:
+//! # No lease is ever counted as older than it is
 //!
-//! 1. A replica applies an entry after it was stamped: t >= T. So now - t is at most the time since the stamp.
-//! 2. It remains to show that between two entries shard time never ran ahead of true time: for every entry j and every earlier
-//!    entry R, S_j - S_R <= T_j - T_R. This is so by induction over the log's index.
-//! 3. Both are of one leadership: its clock is its monotonic clock and an offset, so the two differences are the same.
-//! 4. j is the first stamped entry of its leadership, or a later one, and R is of an earlier leadership: the leader's clock goes on from its
-//!    last observation (S_i, t_i) at the moment when it has applied the first entry of its own term. By then it has applied
-//!    all entries of earlier terms, so i is at or after R, and S_i - S_R <= T_i - T_R holds. It adds now - t_i, which is at most
-//!    T_j - T_i by step 1.
+//! Let T be the true time at which a stamp was taken.
 //!
-//! So before that moment a leader proposes nothing. It has no clock yet, and what its table shows is no substitute: say a shard is idle
-//! for a minute, and a new leader stamps an acquire with the time of the last entry. Its clock, once started, is a minute ahead
-//! of that stamp. The next leader counts the lease, which is seconds old, as a minute older, and ends it early.
+//! 1. A replica applies an entry after it was stamped: t >= T. So now - t is at most the time since
+//!    the stamp.
+//! 2. It remains to show that between two entries shard time never ran ahead of true time: for
+//!    every entry j and every earlier entry R, S_j - S_R <= T_j - T_R. The proof is by induction
+//!    over the log's index.
+//! 3. Let both be of one leadership. Its clock is its monotonic clock and an offset, so the two
+//!    differences are equal.
+//! 4. Let j be of a later leadership than R. The leader's clock goes on from its last observation
+//!    (S_i, t_i) at the moment when it has applied the first entry of its own term. By then it has
+//!    applied all entries of earlier terms, so i is at or after R, and S_i - S_R <= T_i - T_R
+//!    holds. The clock adds now - t_i, which is at most T_j - T_i by step 1.
 //!
-//! What goes wrong without step 4: leader B applied an entry soon, and follows it with a clock that is right. An entry R, stamped by
-//! leader C which had applied late and whose clock is behind, is not yet applied by B when B takes over. Going on from its old
-//! observation, B's clock is ahead of C's by that delay, and R seems older than it is.
+//! # A leader proposes nothing before that moment
 //!
-//! Late it may be: a follower hears with the next heartbeat what is committed, so each move of leadership can cost a heartbeat.
+//! How it goes wrong if a new leader stamps entries with its table's shard time until its clock
+//! runs:
 //!
-//! For the same reason only the last observation counts, and never the largest of several. A replica that restarts has no
-//! observation: its table counts as applied at the moment when it was loaded, which is late.
+//! 1. A shard is idle for a minute. Then a new leader stamps an acquire with the time of the last
+//!    entry.
+//! 2. Its clock starts, a minute ahead of that stamp.
+//! 3. The next leader counts the lease as a minute old. It is seconds old, and ends early.
 //!
-//! Clocks are cut to whole milliseconds, so that a difference of two readings may be up to 1 ms too long. A leader's clock
-//! therefore starts 1 ms behind, so that the error does not add up over leaderships; and a new leader adds
-//! [`TAKE_OVER_MARGIN_MS`] to what is left of a lease.
+//! How it goes wrong if the clock starts from an older observation (without step 4):
+//!
+//! 1. Leader C applied late, so its clock is behind. It stamps entry R.
+//! 2. B applied the entries before R soon, and its observation is right. It has not applied R when
+//!    it takes over, and its clock goes on from the old observation.
+//! 3. B's clock is ahead of C's by C's delay, and R seems older than it is.
+//!
+//! For the same reason only the last observation counts, and never the largest of several. A
+//! replica that restarts has no observation. Its table counts as applied at the moment when it was
+//! loaded, which is late.
+//!
+//! # Shard time may be late
+//!
+//! A follower hears with the next heartbeat which entries are committed. So each move of leadership
+//! can cost a heartbeat.
+//!
+//! Clocks are cut to whole milliseconds, so that a difference of two readings may be up to 1 ms too
+//! long. A leader's clock therefore starts 1 ms behind, so that the error does not add up over
+//! leaderships. A new leader adds [`TAKE_OVER_MARGIN_MS`] to the rest of a lease.
 
 use crate::api::Now;
 use locks::planted::{self, Bug};
 use locks::{LiveLease, Stamp};
 
-/// What a new leader adds to the rest of a lease: 1 ms for the readings that the lease's age is made of, 1 ms for those of its own wait.
+/// A new leader adds this to the rest of a lease: 1 ms for the two readings that the lease's age is
+/// made of, and 1 ms for the two of the leader's own wait.
 const TAKE_OVER_MARGIN_MS: u64 = 2;
 
 /// The last observation of shard time.
@@ -49,11 +69,13 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
-    /// The table shows this shard time, `now` that a stamped entry was applied or the table was loaded.
+    /// The table has this shard time `now`, after a stamped entry was applied or the table was
+    /// loaded.
     pub(crate) fn new(shard_ms: u64, now: Now) -> Observation {
         Observation { shard_ms, mono_ms: now.mono_ms }
     }
 
+    /// A stamped entry was applied.
     pub(crate) fn observe(&mut self, shard_ms: u64, now: Now) {
         if planted::is(Bug::EarlyRest) {
             // planted: the shard time of the last entry, at the moment of the first
@@ -63,17 +85,17 @@ impl Observation {
         *self = Observation::new(shard_ms, now);
     }
 
-    /// Shard time now: true time or behind it.
+    /// Shard time now. It is at or behind true time.
     pub(crate) fn shard_ms(&self, mono_ms: u64) -> u64 {
         self.shard_ms + mono_ms.saturating_sub(self.mono_ms)
     }
 
-    /// The moment now, for showing what is left of leases.
+    /// The moment now, to show the rest of leases.
     pub(crate) fn stamp(&self, now: Now) -> Stamp {
         Stamp { wall_ms: now.wall_ms, shard_ms: self.shard_ms(now.mono_ms) }
     }
 
-    /// When a lease is over, on the monotonic clock of a leader that takes over now.
+    /// The end of a lease, on the monotonic clock of a leader that takes over now.
     pub(crate) fn deadline_ms(&self, live: &LiveLease, mono_ms: u64) -> u64 {
         let ttl_ms = u64::from(live.ttl_ms);
         if planted::is(Bug::RestartsFullTtl) {
@@ -84,19 +106,21 @@ impl Observation {
     }
 }
 
-/// A leader's clock, from when it has applied the first entry of its own term.
+/// A leader's clock of shard time. It runs once the leader has applied the first entry of its own
+/// term.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LeaderClock {
     from: Option<Observation>,
 }
 
 impl LeaderClock {
-    /// The first entry of its own term is applied. Later calls change nothing.
+    /// The first entry of the leader's own term is applied. Later calls change nothing.
     pub(crate) fn start(&mut self, observation: Observation) {
         self.from.get_or_insert(observation);
     }
 
-    /// What to stamp an entry with, now that the table shows `table_ms`. `None`: nothing may be proposed yet.
+    /// The stamp of an entry that is proposed now, while the table's shard time is `table_ms`.
+    /// `None`: the clock does not run, and nothing may be proposed.
     pub(crate) fn shard_ms(&self, table_ms: u64, mono_ms: u64) -> Option<u64> {
         let from = match self.from {
             // planted: with the time of the last entry, as if that was now

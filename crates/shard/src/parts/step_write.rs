@@ -1,7 +1,7 @@
 //! What a step asks the log writer to make durable, and the messages that wait until it is.
 //!
-//! This knows nothing of the order in which a `Ready` is handled: `replica/ready.rs` tells that story and calls these
-//! methods.
+//! This knows nothing of the order in which a `Ready` is handled: `replica/ready.rs` tells that
+//! story and calls these methods.
 
 use crate::api::Write;
 use raft::eraftpb::{Entry, HardState, Message, SnapshotMetadata};
@@ -12,9 +12,11 @@ use storage::{HistoryRecord, ShardWrite};
 
 /// The one write of a step, as far as it has been collected.
 ///
-/// * `stored_last` is the last log index that storage holds once all writes handed out so far are done.
-/// * `hard_state` is the latest that no write has taken yet. A commit index that moved alone waits there for the next
-///   synced write, because it is found again after a restart and not worth a write of its own.
+/// * `stored_last` is the last log index that storage holds once all writes handed out so far are
+///   done.
+/// * `hard_state` is the latest that no write has taken yet. A commit index that moved alone waits
+///   there for the next synced write, because it is found again after a restart and not worth a
+///   write of its own.
 /// * `number` is that of the last `Ready` that must be synced. It never falls.
 #[derive(Default)]
 pub(crate) struct StepWrite {
@@ -70,7 +72,8 @@ impl StepWrite {
 
     /// A snapshot at `meta` takes the place of log and table, with all the `records` of its table.
     ///
-    /// The reset wipes the stored hard state, and the same `Ready` may not carry another: so it is written here.
+    /// The reset wipes the stored hard state, and the same `Ready` may not carry another: so it is
+    /// written here.
     pub(crate) fn reset_to(
         &mut self,
         meta: &SnapshotMetadata,
@@ -88,11 +91,12 @@ impl StepWrite {
         self.wanted = true;
     }
 
-    /// Hands out the write, if there is anything to write. `log_last` is the last index of the log now.
+    /// Hands out the write, if there is anything to write. `log_last` is the last index of the log
+    /// now.
     ///
-    /// `history` goes a little with each write. All at once with a checkpoint, it would hold up the log of all shards, on
-    /// all nodes at the same time. Written ahead of its checkpoint it does no harm: after a crash, replay ends the same
-    /// grants again.
+    /// `history` goes a little with each write. All at once with a checkpoint, it would hold up the
+    /// log of all shards, on all nodes at the same time. Written ahead of its checkpoint it does no
+    /// harm: after a crash, replay ends the same grants again.
     pub(crate) fn take(&mut self, shard: ShardId, history: &mut Vec<HistoryRecord>, log_last: u64) -> Option<Write> {
         if !std::mem::take(&mut self.wanted) {
             return None;
@@ -130,7 +134,8 @@ impl UnsyncedReadies {
         self.0.push_back(UnsyncedReady { number, needs_sync, messages });
     }
 
-    /// The oldest `Ready`'s number and messages, if they may go now that `synced` and all before it are on disk.
+    /// The oldest `Ready`'s number and messages, if they may go now that `synced` and all before it
+    /// are on disk.
     pub(crate) fn pop_synced(&mut self, synced: u64) -> Option<(u64, Vec<Message>)> {
         let may_go = |ready: &mut UnsyncedReady| !ready.needs_sync || ready.number <= synced;
         self.0.pop_front_if(may_go).map(|ready| (ready.number, ready.messages))

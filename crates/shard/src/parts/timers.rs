@@ -1,4 +1,4 @@
-//! Deadlines on the leader's monotonic clock. In memory only: they end with the leadership that set them.
+//! Deadlines on a monotonic clock, by key.
 
 use hashbrown::HashMap;
 use rapidhash::fast::SeedableState;
@@ -6,11 +6,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::Hash;
 
-/// Keys with a deadline each. Setting a deadline again moves it, at the cost of one hash lookup: the heap is corrected
-/// only when the old deadline comes up.
+/// Keys with a deadline and a value each.
+///
+/// Setting a later deadline costs one hash lookup, because the heap is corrected only when the old
+/// deadline comes up. A lease that is renewed for hours has one entry in the heap.
 ///
 /// * Every key in `live` has at least one entry in `heap` at or before its deadline.
-/// * Keys come due in order of (deadline, key), whatever the hash order.
+/// * Keys come due in order of (deadline, key), independent of the hash order.
 pub(crate) struct Timers<K, V> {
     live: HashMap<K, (u64, V), SeedableState<'static>>,
     heap: BinaryHeap<Reverse<(u64, K)>>,
@@ -21,6 +23,7 @@ impl<K: Copy + Ord + Hash, V> Timers<K, V> {
         Timers { live: HashMap::with_hasher(SeedableState::fixed()), heap: BinaryHeap::new() }
     }
 
+    /// Sets or moves the deadline of a key.
     pub(crate) fn set(&mut self, key: K, deadline_ms: u64, value: V) {
         match self.live.insert(key, (deadline_ms, value)) {
             Some((before_ms, _)) if before_ms <= deadline_ms => {}
@@ -28,11 +31,12 @@ impl<K: Copy + Ord + Hash, V> Timers<K, V> {
         }
     }
 
+    /// Forgets a key. Its entry in the heap goes when it comes up.
     pub(crate) fn remove(&mut self, key: K) -> Option<V> {
         self.live.remove(&key).map(|(_, value)| value)
     }
 
-    /// Takes the next key whose deadline is at or before `now_ms`.
+    /// Takes the next key with a deadline at or before `now_ms`.
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<(K, V)> {
         while let Some(&Reverse((at_ms, key))) = self.heap.peek() {
             if at_ms > now_ms {
@@ -48,7 +52,7 @@ impl<K: Copy + Ord + Hash, V> Timers<K, V> {
         None
     }
 
-    /// Everything, by key: for the end of a leadership.
+    /// Takes all keys, sorted.
     pub(crate) fn drain_sorted(&mut self) -> Vec<(K, V)> {
         self.heap.clear();
         let mut all: Vec<(K, V)> = self.live.drain().map(|(key, (_, value))| (key, value)).collect();

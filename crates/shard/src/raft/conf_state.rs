@@ -1,18 +1,23 @@
-//! Configurations of a group that may occur, and those that may not.
+//! The configurations of a group that may occur.
 
 use super::peer_id::node_of;
 use raft::eraftpb::ConfState;
 use std::collections::BTreeMap;
 
-/// Voters and learners.
+/// All members, voters before learners, by Raft's id.
 pub(crate) fn members(conf: &ConfState) -> impl Iterator<Item = u64> {
     conf.voters.iter().chain(&conf.learners).copied()
 }
 
-/// What is wrong with a configuration, if it is none that these changes lead to. raft-rs panics on some that are not.
+/// Whether the changes that this service makes can lead to a configuration. raft-rs panics on some
+/// others.
 ///
-/// * It has a voter, and is not joint: changes are simple.
-/// * Of a node it has one voter at most, and one learner, of a later incarnation.
+/// * It has a voter, and is not joint, because changes are simple.
+/// * A node has at most one voter and one learner in it, and the learner is of the later
+///   incarnation.
+///
+/// # Errors
+/// A description of the rule that is broken.
 pub(crate) fn check_conf(conf: &ConfState) -> Result<(), &'static str> {
     if conf.voters.is_empty() {
         return Err("a configuration without voters");

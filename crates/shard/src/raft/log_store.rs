@@ -1,15 +1,17 @@
-//! The Raft log as raft-rs reads it: everything since the last truncation, in memory.
+//! The Raft log as raft-rs reads it: all entries since the last cut, in memory.
 //!
-//! The same entries are durable through the log writer; recovery is the only reader of that copy. The size is bounded by
-//! truncation after checkpoints.
+//! The same entries are durable through the log writer. Only recovery reads that copy. The size is
+//! bounded by the cuts after checkpoints.
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+/// The log of one replica.
+///
 /// * Entries are consecutive, the first at `truncated_index + 1`.
-/// * `conf_state` is that of the applied index; a snapshot that is kept was built under it.
+/// * `conf_state` is that of the applied index. A snapshot that is kept was built under it.
 /// * `bytes` is the sum of [`entry_bytes`] over the entries.
 pub(crate) struct LogStore {
     hard_state: HardState,
@@ -18,18 +20,19 @@ pub(crate) struct LogStore {
     truncated_term: u64,
     entries: VecDeque<Entry>,
     bytes: u64,
-    /// Built when raft-rs asks for one; see `checkpoint.rs`.
+    /// Built when raft-rs asks for one (`replica/checkpoints.rs`).
     snapshot: Option<Snapshot>,
-    /// Raft-rs was refused one that reaches this index.
+    /// raft-rs asked for a snapshot that reaches this index, and was refused.
     snapshot_wanted: Cell<Option<u64>>,
 }
 
-/// What an entry counts for, in bytes: its data and a little for its frame.
+/// The size of an entry in bytes: its data, and a little for its frame.
 pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
     entry.data.len() as u64 + 32
 }
 
 impl LogStore {
+    /// A log whose `entries` follow the cut at (`truncated_index`, `truncated_term`).
     pub(crate) fn new(
         hard_state: HardState,
         conf_state: ConfState,
@@ -56,21 +59,24 @@ impl LogStore {
         &self.conf_state
     }
 
-    /// As of the applied index. A snapshot that was built under the former configuration may not know who is to get it.
+    /// Sets the configuration of the applied index. A snapshot that was built under the former one
+    /// is dropped, because it may lack the member that it is for.
     pub(crate) fn set_conf_state(&mut self, conf_state: ConfState) {
         self.conf_state = conf_state;
         self.snapshot = None;
     }
 
+    /// The first index kept.
     pub(crate) fn first(&self) -> u64 {
         self.truncated_index + 1
     }
 
+    /// The last index, or that of the cut if no entry follows it.
     pub(crate) fn last(&self) -> u64 {
         self.truncated_index + self.entries.len() as u64
     }
 
-    /// Adds entries, replacing what stood at their indexes and after.
+    /// Adds entries, in the place of those at their indexes and after.
     ///
     /// # Errors
     /// A description if the entries do not join the log.
@@ -92,8 +98,8 @@ impl LogStore {
         Ok(())
     }
 
-    /// Forgets the oldest entries, none above `durable_index`, while at least `keep_bytes` remain. Returns the new truncated
-    /// index if it moved.
+    /// Forgets the oldest entries while at least `keep_bytes` remain, and none above
+    /// `durable_index`. Returns the new `truncated_index` if it moved.
     pub(crate) fn truncate(&mut self, durable_index: u64, keep_bytes: u64) -> Option<u64> {
         let before = self.truncated_index;
         while let Some(front) = self.entries.front() {
@@ -110,7 +116,7 @@ impl LogStore {
         (self.truncated_index > before).then_some(self.truncated_index)
     }
 
-    /// A snapshot takes the place of the whole log.
+    /// Puts a snapshot in the place of the whole log.
     pub(crate) fn reset_to(&mut self, snapshot: &Snapshot) {
         let meta = snapshot.get_metadata();
         (self.truncated_index, self.truncated_term) = (meta.index, meta.term);
@@ -120,22 +126,24 @@ impl LogStore {
         self.snapshot = None;
     }
 
-    /// Whether raft-rs asked for a snapshot since the last call, and the one that is here, if any, would still not do: it may
-    /// have been built meanwhile.
+    /// Whether raft-rs has asked for a snapshot since the last call, and none that is kept will do.
+    /// One may have been built meanwhile.
     pub(crate) fn take_snapshot_wanted(&self) -> bool {
         self.snapshot_wanted.take().is_some_and(|index| self.usable_snapshot(index).is_none())
     }
 
+    /// The snapshot that is kept, if it reaches the index asked for and the log goes on from it.
     fn usable_snapshot(&self, request_index: u64) -> Option<&Snapshot> {
         let index_min = request_index.max(self.truncated_index);
         self.snapshot.as_ref().filter(|snapshot| snapshot.get_metadata().index >= index_min)
     }
 
+    /// Keeps a snapshot for raft-rs, or drops the one that is kept.
     pub(crate) fn set_snapshot(&mut self, snapshot: Option<Snapshot>) {
         self.snapshot = snapshot;
     }
 
-    /// The term of an entry or of the truncation point, if the log reaches there.
+    /// The term of an entry or of the cut, if the log reaches there.
     pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
         if index == self.truncated_index {
             return Some(self.truncated_term);

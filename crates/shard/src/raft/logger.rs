@@ -1,8 +1,9 @@
-//! raft-rs logs through slog; this hands what matters on to `tracing`.
+//! A logger for raft-rs, which logs through slog: hands its warnings and errors on to `tracing`.
 
 use routing::{NodeId, ShardId};
 use slog::{Drain, Level, Logger, OwnedKVList, Record, o};
 
+/// Hands slog records to `tracing`, with the replica that they belong to.
 struct ToTracing {
     shard: ShardId,
     node: NodeId,
@@ -23,7 +24,8 @@ impl Drain for ToTracing {
     }
 }
 
-/// A logger for one replica. Debug records of raft-rs (several per message) are dropped before they are formatted.
+/// A logger for one replica. Debug records of raft-rs, several per message, are dropped before they
+/// are formatted.
 pub(crate) fn logger(shard: ShardId, node: NodeId) -> Logger {
     Logger::root(slog::LevelFilter::new(ToTracing { shard, node }, Level::Info).fuse(), o!())
 }

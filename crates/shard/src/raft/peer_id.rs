@@ -1,12 +1,15 @@
-//! The number by which Raft knows a replica: its node, and which incarnation of that node's data directory it lives in.
+//! Raft's id of a replica: its node, and the incarnation of that node's data directory.
 //!
-//! A replica that lost its log has forgotten votes and acknowledgements. It comes back as another member, so that nothing
-//! which was counted on it is counted on what came after. This knows nothing of how a node comes by its incarnation.
+//! A replica that lost its log has forgotten votes and acknowledgements. It comes back under
+//! another id, so that they do not count for it (`parts/membership.rs`). This knows nothing of how
+//! a node gets its incarnation.
 
 use routing::NodeId;
 
-/// Raft's id of a replica: the node in the low 32 bits, the incarnation in the high ones. A cluster is bootstrapped with
-/// incarnation 0, so its ids are those of its nodes.
+/// Raft's id of a replica: the node in the low 32 bits, the incarnation in the high ones.
+///
+/// A cluster is bootstrapped with incarnation 0, so its ids are those of its nodes. For example,
+/// node 3 is `0x0000_0000_0000_0003` at first and `0x0000_0001_0000_0003` after a re-seed.
 pub(crate) fn peer_id(node: NodeId, incarnation: u32) -> u64 {
     assert!(
         node.0 <= u64::from(u32::MAX),
@@ -16,12 +19,12 @@ pub(crate) fn peer_id(node: NodeId, incarnation: u32) -> u64 {
     node.0 | u64::from(incarnation) << 32
 }
 
-/// Whose replica this is.
+/// The node of a replica.
 pub(crate) fn node_of(peer_id: u64) -> NodeId {
     NodeId(peer_id & u64::from(u32::MAX))
 }
 
-/// In which incarnation of its node's data directory it lives.
+/// The incarnation of the data directory that a replica lives in.
 pub(crate) fn incarnation_of(peer_id: u64) -> u32 {
     (peer_id >> 32) as u32
 }

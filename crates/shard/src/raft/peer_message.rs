@@ -1,4 +1,5 @@
-//! What a peer may say. raft-rs believes whatever it is told, and panics where that cannot be.
+//! The messages that raft-rs can take from a peer. It believes any message, and panics on some that
+//! cannot be.
 
 use super::log_store::LogStore;
 use super::peer_id::node_of;
@@ -7,29 +8,34 @@ use raft::Raft;
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 
-/// Why raft-rs does not get to see a message.
+/// The reason that raft-rs does not get a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
-    /// It is dropped: Raft tolerates loss.
+    /// The message makes no sense. It is dropped, because Raft tolerates loss.
     Malformed(&'static str),
-    /// It shows that this replica, or the one that leads, lost what it had acknowledged. This one must stop: what it says next
-    /// could cost others the same.
+    /// The message shows that this replica, or its leader, lost entries that it had acknowledged.
+    /// This replica must stop, or its votes could cost others the same entries.
     DataLost(String),
 }
 
 /// Whether raft-rs can take this message.
 ///
-/// A heartbeat tells no commit index past what the leader was told that this replica has on disk. If it does, those entries
-/// are gone, and the replica is not who it was.
+/// Two messages show that entries were lost, and raft-rs does not notice them:
 ///
-/// A leader has every entry that was committed before its term. If it has another one, it goes on from an older copy of a data
-/// directory. raft-rs would answer it with its own commit index, and so be counted for entries that it has not.
+/// * A heartbeat with a commit index above the end of this log. A leader sends none above the last
+///   entry that this replica acknowledged, so entries were lost here.
+/// * An append that contradicts an entry committed here. A leader has every entry that was committed
+///   before its term, so this one goes on from an older copy of a data directory. raft-rs would answer
+///   it with its own commit index, and be counted for entries that it does not have.
+///
+/// # Errors
+/// [`Rejection`], with the reason.
 pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), Rejection> {
     check(message, raft).map_err(Rejection::Malformed)?;
     let last = raft.raft_log.last_index();
     if message.msg_type() == MessageType::MsgHeartbeat && message.term >= raft.term && message.commit > last {
         if planted::is(Bug::ReseededUnderOldName) {
-            message.commit = 0; // planted, with what shows it: the replica is sent all of it again, and goes on
+            message.commit = 0; // planted: the replica is sent all entries again, and goes on
             return Ok(());
         }
         return Err(Rejection::DataLost(format!(
@@ -54,23 +60,23 @@ pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -
     Ok(())
 }
 
-/// The first entry that is committed here and another one there.
+/// The index of the first entry of an append that contradicts an entry committed here.
 fn contradicted(append: &Message, raft: &Raft<LogStore>) -> Option<u64> {
     let log = &raft.raft_log;
     let before = std::iter::once((append.index, append.log_term));
     let known = before.chain(append.entries.iter().map(|entry| (entry.index, entry.term)));
     let mut committed = known.take_while(|(index, _)| *index <= log.committed);
-    // Term 0: it has been cut off.
+    // Term 0: the entry has been cut off.
     committed.find(|(index, term)| log.term(*index).is_ok_and(|own| own != 0 && own != *term)).map(|(index, _)| index)
 }
 
 fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
     if planted::is(Bug::AppendsBatchedByRaft) {
-        return Ok(()); // planted, with what makes such messages: whatever comes is taken, as once it was
+        return Ok(()); // planted: every message is taken, as once it was
     }
     let Some(kind) = MessageType::from_i32(message.msg_type) else { return Err("of an unknown kind") };
     match kind {
-        // Followers do not forward proposals here: a gateway asks the leader itself. Nor do they forward transfers.
+        // A gateway asks the leader itself, so followers forward neither proposals nor transfers.
         MessageType::MsgPropose => return Err("followers do not forward proposals"),
         MessageType::MsgTransferLeader => return Err("followers do not forward transfers"),
         MessageType::MsgReadIndex if message.term != 0 => return Err("a read with a term"),
@@ -83,7 +89,8 @@ fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.entries.len() != 1 => {
             Err("a read without its context")
         }
-        // raft-rs knows entries past its log by term 0, and would take this one's predecessor for one that it has.
+        // raft-rs gives entries past its log the term 0, so it would believe that it has the entry
+        // before these.
         MessageType::MsgAppend if (message.index == 0) != (message.log_term == 0) => Err("an entry without a term"),
         MessageType::MsgAppend => {
             let mut before = (message.index, message.log_term);

@@ -1,4 +1,4 @@
-//! Committed entries into the lock table, and what follows from them.
+//! Committed entries into the lock table, and the answers that follow from them.
 
 use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
@@ -10,8 +10,12 @@ use locks::{Batch, Command, Effects, Outcome};
 use raft::eraftpb::{Entry, EntryType};
 
 impl Replica {
-    /// Applies committed entries in order. All replicas run the same code on the same bytes; an entry that cannot be
-    /// applied stops every replica in the same place.
+    /// Applies committed entries in order.
+    ///
+    /// All replicas run the same code on the same bytes.
+    ///
+    /// # Errors
+    /// [`Fatal`] if an entry cannot be applied. That stops every replica at the same entry.
     pub(super) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         for entry in entries {
             if entry.index != self.applied_index + 1 {
@@ -64,7 +68,7 @@ impl Replica {
     }
 }
 
-/// Deadlines, waiters and answers that follow from one applied command, on the leader.
+/// Sets the deadlines and gives the answers that follow from one applied command, on the leader.
 fn follow_up(
     leader: &mut LeaderState,
     command: &Command<'_>,

@@ -1,8 +1,21 @@
-//! Checkpoints of the lock table, log truncation below them, and snapshots for replicas that fell behind.
+//! Checkpoints of the lock table, cuts of the log below them, and snapshots for replicas that fell
+//! behind.
 //!
-//! A checkpoint's changes and applied record go in one write, and history no later; the log is cut only up to the index that
-//! they stand at, in the same write or a later one. So at any crash the durable table plus the durable log give the whole
-//! state.
+//! ```text
+//! log:      ├── cut ──┤── kept for laggards ──┤── replayed after a crash ──┤
+//!                     ▲                       ▲                            ▲
+//!               truncated_index       checkpoint index              applied index
+//! ```
+//!
+//! A crash at any moment leaves a durable table and a durable log that give the whole state
+//! together:
+//!
+//! 1. A checkpoint's records and the index that they stand at go in one write, and the history of
+//!    the tenures that ended before it in the same or an earlier one.
+//! 2. The log is cut only up to that index, in the same write or a later one.
+//!
+//! When a checkpoint is due, and how long a snapshot is kept, is decided in
+//! `parts/checkpointing.rs`.
 
 use super::Replica;
 use crate::api::Fatal;
@@ -13,11 +26,11 @@ use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use routing::NodeId;
 use std::sync::Arc;
 
-/// Log that is kept at most for the sake of a snapshot, in bytes. It is in memory.
+/// At most this much log is kept for the sake of a snapshot, in bytes, because it is in memory.
 const SNAPSHOT_LOG_BYTES_MAX: u64 = 256 << 20;
 
 impl Replica {
-    /// Writes a checkpoint if enough was logged, or long enough ago.
+    /// Writes a checkpoint if one is due, and drops a snapshot that no replica asks for any more.
     pub(super) fn checkpoint_if_due(&mut self) {
         let (node, shard, now_ms) = (self.config.node, self.config.shard, self.now.mono_ms);
         let (dirty, every_bytes) = (self.table.dirty_len(), self.config.checkpoint_log_bytes);
@@ -26,12 +39,14 @@ impl Replica {
         }
         if self.checkpointing.snapshot_is_over(now_ms) {
             self.drop_snapshot();
-            self.checkpoint(); // cuts the log that was kept for it, also where nothing more happens
+            self.checkpoint(); // cuts the log that was kept for it, even on an idle shard
         }
     }
 
-    /// Builds the snapshot that raft-rs asked for. The checkpoint before it puts all history up to its index on the way
-    /// to the engine, where the sender reads it.
+    /// Builds the snapshot that raft-rs asked for, or asks the host for it.
+    ///
+    /// A checkpoint goes before it. It puts all history up to its index on the way to the engine,
+    /// where the sender reads it.
     pub(super) fn build_snapshot_if_wanted(&mut self) {
         if !self.raw.store().take_snapshot_wanted() || self.applied_index == 0 {
             return;
@@ -49,8 +64,10 @@ impl Replica {
         self.checkpointing.start_building(self.applied_index, self.now.mono_ms);
     }
 
-    /// What was built off this thread: of the checkpoint above, or a later one. It is of use if the log goes on from there, and
-    /// if the members are still the same: a newcomer must be in it.
+    /// Takes the snapshot that the host has built, of the checkpoint above or a later one.
+    ///
+    /// It is of use only if the log goes on from its index, and if the members are still the same:
+    /// a new member must be in it.
     pub(super) fn snapshot_built(&mut self, built: Option<BuiltSnapshot>) {
         if !self.checkpointing.end_building(self.now.mono_ms) {
             return;
@@ -64,7 +81,8 @@ impl Replica {
         store.set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
     }
 
-    /// A snapshot is on its way until the host reports it as sent. Returns its data, if that was built apart.
+    /// Notes that a snapshot is on its way, until the host reports it as sent. Returns its data, if
+    /// the host has built it.
     pub(super) fn sends_snapshot(&mut self, to: NodeId, message: &Message) -> Option<Arc<Vec<u8>>> {
         let data = self.checkpointing.data_at(message.get_snapshot().get_metadata().index);
         if data.is_some() || !message.get_snapshot().data.is_empty() {
@@ -87,11 +105,11 @@ impl Replica {
             self.step_write.truncate_to(index);
         }
         if cut_hard.is_some() {
-            self.drop_snapshot(); // too late: the next one is built after this
+            self.drop_snapshot(); // the log after it is gone, so the next one must be newer
         }
     }
 
-    /// What the log store has without its data would be of no use.
+    /// Drops the snapshot, both its data and the log store's record of it.
     fn drop_snapshot(&mut self) {
         self.checkpointing.drop_snapshot();
         self.raw.mut_store().set_snapshot(None);
@@ -105,7 +123,8 @@ impl Replica {
         }
     }
 
-    /// Keeps what a peer's snapshot holds if Raft has accepted it: until it is installed, in this same step.
+    /// Keeps the state of a peer's snapshot if Raft has accepted it. It is installed in this same
+    /// step.
     pub(super) fn keep_if_accepted(&mut self, loaded: LoadedSnapshot) {
         let accepted = self.raw.raft.raft_log.unstable.snapshot.as_ref();
         if accepted.is_some_and(|snapshot| snapshot.get_metadata().index == loaded.index()) {
@@ -113,8 +132,14 @@ impl Replica {
         }
     }
 
-    /// Raft accepted a snapshot: it replaces table and log, durably with this step's write. History of this replica's own
-    /// goes with it; the sender has put what was missing into the engine before.
+    /// Installs a snapshot that Raft accepted: it replaces table and log, durably with this step's
+    /// write.
+    ///
+    /// The history that this replica has in memory goes with that write. The history that it lacked
+    /// is in the engine already: the sender sent it before the snapshot.
+    ///
+    /// # Errors
+    /// [`Fatal`] if Raft installs a snapshot that was not loaded here.
     pub(super) fn install_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let meta = snapshot.get_metadata();
         let loaded = self.incoming.take().filter(|loaded| loaded.index() == meta.index);

@@ -1,18 +1,22 @@
-//! What a replica does while the disk of its node hangs, or takes long over every sync.
+//! Leading without a disk: handing leadership on while the node's disk hangs, and elections on a
+//! disk that is slow.
 //!
-//! A leader needs its own disk to answer, but not to hand leadership on: its messages leave before its own sync, and its
-//! followers commit without it. So while the disk hangs:
+//! A leader needs its own disk to answer, but not to hand leadership on: its messages leave before
+//! its own sync, and its followers commit without it. So while the disk hangs:
 //!
-//! 1. A leader refuses new operations at once, because none of them can be answered here.
-//! 2. It hands leadership to one caught-up voter after the other, each for half an election timeout.
-//! 3. If none takes it within an election timeout, the leader steps down. Its heartbeats end, and the others elect.
-//! 4. A replica that does not lead is silent, and neither campaigns nor takes part in elections: it cannot write a vote.
-//!    Its silence tells the leader not to count on it.
+//! 1. A leader refuses new operations at once, because it can answer none of them.
+//! 2. It offers leadership to one caught-up voter after the other, each for half an election
+//!    timeout.
+//! 3. If none takes it within an election timeout, the leader steps down. Its heartbeats end, and
+//!    the others elect.
+//! 4. A replica that does not lead is silent, and takes no part in elections, because it cannot
+//!    write a vote. Its silence tells the leader not to count on it.
 //!
-//! On a disk whose usual sync takes as long as an election timeout, an election could never end: a vote is a sync. There
-//! the timers of elections run slower (`stretch`), while heartbeats keep their rate.
+//! On a disk whose usual sync takes as long as an election timeout, an election could never end,
+//! because a vote is a sync. There the timers of elections run slower (`stretch`), while heartbeats
+//! keep their rate.
 //!
-//! It knows nothing of the disk itself: the host watches that, and tells.
+//! This knows nothing of the disk itself: the host watches it, and reports.
 
 use super::Replica;
 use crate::api::Reply;
@@ -20,18 +24,20 @@ use raft::eraftpb::MessageType;
 use std::cmp::Reverse;
 
 impl Replica {
-    /// The host says how the disk does.
+    /// Takes the host's report of the disk.
     pub(super) fn on_disk(&mut self, hangs: bool, stretch: u32) {
         let changed = self.disk.report(hangs, stretch);
         if changed && hangs {
-            // What is in an entry already may be done yet; what only queued was not.
+            // An operation that is in an entry may still be done. One that only queued was not.
             self.proposals.refuse_queued(&Reply::NoLeader, &mut self.out.replies);
             self.leave_leadership();
         }
     }
 
-    /// Once per tick, before Raft's own: holds back the timers of elections where the disk is slow. raft-rs counts ticks of
-    /// the election timeout in a public field; a tick that is taken off before it is added leaves heartbeats alone.
+    /// Holds back the timers of elections on a slow disk. Called before each of Raft's own ticks.
+    ///
+    /// raft-rs counts the ticks of the election timeout in a public field. A tick that is taken off
+    /// before raft-rs adds it leaves the heartbeats alone.
     pub(super) fn stretch_election_timeout(&mut self, tick: u64) {
         if self.disk.skips(tick) {
             let raft = &mut self.raw.raft;
@@ -39,16 +45,16 @@ impl Replica {
         }
     }
 
-    /// Once per tick while the disk hangs.
+    /// One tick while the disk hangs.
     pub(super) fn tick_without_disk(&mut self) {
         self.disk.tick();
         if self.leader_state.is_some() {
-            self.raw.tick(); // heartbeats: until another leads, nobody is to be elected against this one
+            self.raw.tick(); // heartbeats, so that no election begins before another replica leads
             self.leave_leadership();
         }
     }
 
-    /// Offers leadership to the next voter, if it is time; steps down if enough were asked.
+    /// Offers leadership to the next voter if it is time, or steps down after an election timeout.
     fn leave_leadership(&mut self) {
         if self.leader_state.is_none() || self.raw.raft.state != raft::StateRole::Leader {
             return;
@@ -57,7 +63,7 @@ impl Replica {
         let voters = &self.raw.store().conf_state().voters;
         let others: Vec<u64> = voters.iter().copied().filter(|id| *id != own).collect();
         if others.is_empty() {
-            return; // nobody else could lead
+            return; // no other replica could lead
         }
         let patience = self.config.election_ticks.div_ceil(2);
         if self.disk.ticks() < patience * self.disk.offered().len() {
@@ -73,7 +79,7 @@ impl Replica {
                 self.disk.offer(to);
                 self.raw.transfer_leader(to);
             }
-            // Between the last offer and the end of its time, heartbeats go on.
+            // All were asked, and the last may still take it: heartbeats go on.
             None if !given_up => {}
             None => {
                 let (shard, node) = (self.config.shard.0, self.config.node.0);
@@ -88,13 +94,13 @@ impl Replica {
         }
     }
 
-    /// Whether a peer's message is to be dropped, because what follows from it would need the disk.
+    /// Whether a peer's message must be dropped, because answering it would need the disk.
     pub(super) fn needs_disk(&self, kind: MessageType) -> bool {
         use MessageType::{MsgRequestPreVote, MsgRequestVote, MsgTimeoutNow};
         self.disk.hangs() && matches!(kind, MsgRequestVote | MsgRequestPreVote | MsgTimeoutNow)
     }
 
-    /// Whether nothing is to be said to peers.
+    /// Whether this replica sends nothing to its peers.
     pub(super) fn is_silent(&self) -> bool {
         self.disk.hangs() && self.raw.raft.state != raft::StateRole::Leader
     }

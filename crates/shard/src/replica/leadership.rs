@@ -1,4 +1,4 @@
-//! Who leads, as raft-rs sees it, and what follows from a change.
+//! The leader as raft-rs sees it, and what begins and ends with leading.
 
 use super::Replica;
 use crate::api::{Leadership, Reply, Role};
@@ -8,7 +8,10 @@ use locks::planted::{self, Bug};
 use raft::StateRole;
 
 impl Replica {
-    /// Compares what Raft says of leadership with what was known, and takes up or lays down what a leader keeps.
+    /// Compares Raft's view of leadership with the one known here.
+    ///
+    /// A replica that ceases to lead drops its leader state and fails what was asked of it. A
+    /// replica that begins to lead sets up its leader state from the table.
     pub(super) fn note_leadership(&mut self) {
         let raft = &self.raw.raft;
         let leader = (raft.leader_id != 0).then(|| node_of(raft.leader_id));
@@ -22,7 +25,8 @@ impl Replica {
         self.out.leadership = Some(known);
         if self.leader_state.as_ref().is_some_and(|leader| !is_me || leader.term != known.term) {
             let reply = self.not_leading();
-            let waiters = if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown }; // planted: not so
+            // planted: waiters hear that nothing was done, although a grant may come of them yet
+            let waiters = if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown };
             self.leader_state.take().expect("just seen").end(waiters, &mut self.out.replies);
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
@@ -36,6 +40,7 @@ impl Replica {
         }
     }
 
+    /// The refusal of an operation, with a hint at the leader if it is known.
     pub(super) fn not_leading(&self) -> Reply {
         match self.leadership.leader {
             Some(hint) if hint != self.config.node => Reply::NotLeader { hint: Some(hint), term: self.leadership.term },
@@ -51,10 +56,15 @@ impl Replica {
         }
     }
 
-    /// How old this replica's state may be: since when a follower has not heard of a leader, and a leader, which may have been
-    /// deposed since, not of a majority. A hint: what waited in a socket counts as heard when it is taken from there, and a
-    /// spare follower hears heartbeats before the entries that are held for it. A leader that has not applied an entry of its own
-    /// term may lack what its predecessor acknowledged, and counts as a follower.
+    /// How old this replica's state may be, in milliseconds.
+    ///
+    /// * For a follower: the time since the last message from its leader.
+    /// * For a leader, which may have been deposed since: the time since a majority last answered.
+    ///   Until it has applied an entry of its own term, it may lack entries that its predecessor
+    ///   acknowledged, so it counts as a follower.
+    ///
+    /// This is a hint and no bound. A message that waited in a socket counts from when it is read,
+    /// and a spare follower gets heartbeats before the entries that are delayed for it.
     pub(super) fn stale_by_ms(&self) -> u64 {
         let raft = &self.raw.raft;
         let since_ms = match &self.leader_state {
@@ -63,7 +73,7 @@ impl Replica {
                 let others = voters.iter().filter(|id| *id != raft.id);
                 let mut contact_ms: Vec<u64> = others.map(|id| leader.last_contact_ms(id)).collect();
                 contact_ms.sort_unstable_by(|a, b| b.cmp(a));
-                // With itself, so many others are a majority.
+                // This many others are a majority together with the leader.
                 match contact_ms.len().div_ceil(2) {
                     0 => self.now.mono_ms,
                     others => contact_ms[others - 1],
@@ -74,7 +84,8 @@ impl Replica {
         self.now.mono_ms.saturating_sub(since_ms)
     }
 
-    /// In simulation, election timeouts come from the seed and not from raft-rs's thread-local generator.
+    /// Sets the election timeout in a simulation: from the seed, because raft-rs would draw it from
+    /// a thread-local generator.
     pub(super) fn seed_election_timeout(&mut self) {
         let Some(seed) = self.config.election_seed else { return };
         let parts = [seed, self.config.node.0, u64::from(self.config.shard.0), self.raw.raft.term];

@@ -1,5 +1,5 @@
-//! The group's members as this replica knows them, and how a leader changes them. Which change is next is decided in
-//! `parts/membership.rs`.
+//! The group's members as this replica knows them, and how a leader changes them. The next change
+//! is chosen in `parts/membership.rs`.
 
 use super::Replica;
 use crate::api::{Fatal, Member};
@@ -11,7 +11,7 @@ use raft_prost::Message as _;
 use routing::NodeId;
 
 impl Replica {
-    /// As of the applied index.
+    /// The members as of the applied index, sorted by node and incarnation.
     pub(super) fn members(&self) -> Vec<Member> {
         let conf = self.raw.store().conf_state();
         let member =
@@ -21,29 +21,32 @@ impl Replica {
         members
     }
 
-    /// The members on this node: while it is being re-seeded there may be two, who is replaced and who comes.
+    /// The members on this node, by Raft's id. A node that is being re-seeded may have two: the
+    /// replica that is replaced, and its successor.
     pub(super) fn members_on(&self, node: NodeId) -> Vec<u64> {
         members(self.raw.store().conf_state()).filter(|id| node_of(*id) == node).collect()
     }
 
-    /// Which member on this node has a vote.
+    /// The member on this node that has a vote, by Raft's id.
     pub(super) fn voter_on(&self, node: NodeId) -> Option<u64> {
         self.raw.store().conf_state().voters.iter().copied().find(|id| node_of(*id) == node)
     }
 
-    /// Whether a member that is heard of has as good as all of the log, as far as a leader knows.
+    /// Whether a member is caught up: it answers, and has the log up to the commit index of a tick
+    /// or two ago, as far as a leader knows.
     ///
-    /// It is measured against what was committed a tick ago, or up to two: on a busy shard nobody is ever level with this very
-    /// moment, and spare followers (`spare.rs`) on purpose. It decides only how long a group waits for its new voter's log, and
-    /// how long a new leader's takes to become complete, not what is safe.
+    /// The present commit index would be no measure. On a busy shard no follower has reached it
+    /// yet, and spare followers are behind on purpose (`parts/spares.rs`). Safety does not depend
+    /// on this: it only decides how long a group waits for the log of a new voter, or of its next
+    /// leader.
     pub(super) fn is_caught_up(&self, progress: &raft::Progress) -> bool {
         progress.recent_active && progress.matched > 0 && progress.matched >= self.committed_at_ticks[0]
     }
 
-    /// On a leader, once per tick: proposes the next change, if one is due and none is under way.
+    /// Proposes the next change of members, once per tick on a leader, if none is under way.
     pub(super) fn change_membership(&mut self) {
         let raft = &self.raw.raft;
-        // What stands in the log of former leaders must be settled first: a change of theirs could be among it.
+        // Entries of former leaders must be committed first, because a change could be among them.
         if self.leader_state.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term() {
             return;
         }
@@ -55,12 +58,15 @@ impl Replica {
             Ok(()) => {
                 tracing::info!(shard, node, of, incarnation, change = ?change.change_type(), "proposed a change of members");
             }
-            // Leadership is being handed on, or too much is uncommitted: the next tick tries again.
+            // Leadership is being handed on, or too much is uncommitted. The next tick tries again.
             Err(error) => tracing::debug!(shard, node, of, incarnation, "no change of members for now: {error}"),
         }
     }
 
-    /// A committed change takes effect, on every replica at the same place in the log.
+    /// Applies a committed change, on every replica at the same place in the log.
+    ///
+    /// # Errors
+    /// [`Fatal`] if the entry is damaged, or leads to a configuration that may not be.
     pub(super) fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
         let malformed = |what: &dyn std::fmt::Display| format!("entry {}, a change of members: {what}", entry.index);
         let applied = match entry.entry_type() {
@@ -75,7 +81,7 @@ impl Replica {
         };
         let mut conf = applied.map_err(|e| self.fatal(malformed(&e)))?;
         check_conf(&conf).map_err(|e| self.fatal(malformed(&e)))?;
-        // Out of a hash table; these bytes are stored, and should not differ between replicas.
+        // They come out of a hash table. The bytes are stored, and should be equal on all replicas.
         conf.voters.sort_unstable();
         conf.learners.sort_unstable();
         self.incarnations.learn_members(&conf);

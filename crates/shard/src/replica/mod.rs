@@ -1,4 +1,19 @@
-//! The replica: inputs in, outputs out.
+//! The replica: its state, which `parts/` divides into pieces with rules of their own, and what it
+//! says of itself. Each file below adds the methods for one thing that a replica does.
+//!
+//! ```text
+//! step.rs         inputs ──► handle each ──► drain Ready ──► reads, checkpoint, write ──► outputs
+//! receive.rs      a peer's message, checked, then to raft-rs
+//! ready.rs        what raft-rs has ready: send, apply, write, and wait for the disk, in this order
+//! apply.rs        committed entries into the lock table, and the answers that follow
+//! sending.rs      appends for spare followers, a little later
+//! leadership.rs   what begins and ends with leading
+//! members.rs      changes of the group's members
+//! checkpoints.rs  checkpoints, cuts of the log, and snapshots
+//! serve.rs        answers to reads
+//! disk.rs         what changes while the node's disk hangs or is slow
+//! open.rs         the start
+//! ```
 
 mod apply;
 mod checkpoints;
@@ -31,35 +46,49 @@ use routing::NodeId;
 
 /// One replica of one shard.
 ///
-/// * `applied_index` is the table's position: the table holds exactly the committed entries up to it.
-/// * `observation` is of the last stamped entry that the table holds, or of when the table was loaded.
-/// * `leader_state` is there exactly while this replica leads; deadlines, attached waiters and held appends live and die with it.
-/// * Nothing is answered "done" but from `apply.rs`, which sees only entries that a quorum has on disk.
+/// * The table holds exactly the committed entries up to `applied_index`.
+/// * `observation` belongs to the last stamped entry in the table, or to the moment when the table
+///   was loaded.
+/// * `leader_state` is there exactly while this replica leads. Lease deadlines, attached waiters
+///   and delayed appends live and die with it.
+/// * Only `apply.rs` answers "done", and it sees only entries that a quorum has on disk.
+/// * `out` collects the outputs of the step under way, and is empty between steps.
 pub struct Replica {
     config: ReplicaConfig,
     raw: RawNode<LogStore>,
-    table: LockTable,
-    observation: Observation,
+    /// The clocks of this step.
     now: Now,
+
+    table: LockTable,
     applied_index: u64,
     applied_term: u64,
-    proposals: Proposals,
-    leader_state: Option<LeaderState>,
+    observation: Observation,
+    /// Kept between entries, so that applying one allocates nothing for it.
+    effects: Effects,
+
     leadership: Leadership,
-    reads: Reads,
-    read_cache: ReadCache,
-    retry_reads: bool,
-    unsynced: UnsyncedReadies,
-    step_write: StepWrite,
-    checkpointing: Checkpointing,
-    incoming: Option<LoadedSnapshot>,
+    leader_state: Option<LeaderState>,
+    /// On the monotonic clock, in milliseconds: the last message from the leader.
+    leader_contact_ms: u64,
+    /// The commit index at the last two ticks, the older one first.
+    committed_at_ticks: [u64; 2],
     incarnations: Incarnations,
     disk: DiskHealth,
-    committed_at_ticks: [u64; 2],
-    effects: Effects,
+
+    proposals: Proposals,
+    reads: Reads,
+    read_cache: ReadCache,
+    /// The leader has changed, so the round of reads under way is tried again.
+    retry_reads: bool,
+
+    step_write: StepWrite,
+    unsynced: UnsyncedReadies,
+    checkpointing: Checkpointing,
+    /// A peer's snapshot that raft-rs has accepted in this step and not yet handed out.
+    incoming: Option<LoadedSnapshot>,
+
     out: Outputs,
     stats: Stats,
-    leader_contact_ms: u64,
 }
 
 /// Counts since the start.
@@ -73,12 +102,13 @@ struct Stats {
 }
 
 impl Replica {
-    /// The hash of the table by reading all of it, to compare with [`Query::Status`]: for tests.
+    /// The hash of the table, computed by reading all of it. Tests compare it with the running
+    /// hash of [`Query::Status`].
     pub fn state_hash_from_scratch(&self) -> u64 {
         self.table.state_hash_from_scratch()
     }
 
-    /// The state without its hash (cheap).
+    /// The state without its hash, which makes it cheap.
     pub fn status(&self) -> Status {
         let raft = &self.raw.raft;
         let is_leader = self.role() == Role::Leader;

@@ -1,4 +1,4 @@
-//! How a replica starts: from what the last run left on disk, or empty.
+//! The start of a replica: from the bytes that its last run left on disk, or empty.
 
 use super::{Replica, Stats};
 use crate::api::*;
@@ -22,18 +22,19 @@ use raft_prost::Message as _;
 use std::collections::VecDeque;
 use storage::Recovered;
 
-/// One append message carries entries of up to this many bytes.
+/// One append message carries entries of at most this many bytes.
 const APPEND_BYTES_MAX: u64 = 1 << 20;
 /// A leader takes no more proposals while this many bytes are uncommitted.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
 impl Replica {
-    /// Takes up where the last run stopped, or starts empty if there was none.
+    /// Goes on where the last run stopped, or starts empty if there was none.
     ///
     /// # Errors
-    /// [`Fatal`] if what was recovered cannot be this shard's.
+    /// [`Fatal`] if the recovered bytes are damaged, or contradict each other.
     pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
-        let reseeded_as = if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation }; // planted: as nobody new
+        // planted: a re-seeded replica under its old id
+        let reseeded_as = if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation };
         let (shard, id) = (config.shard, peer_id(config.node, reseeded_as));
         let fatal = |what: String| Fatal { shard, what };
         let (store, applied) = open_log(&config, &recovered)?;
@@ -57,12 +58,12 @@ impl Replica {
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
-            // raft-rs puts new entries on any empty append that is still to be sent, though it may stand elsewhere in the log
-            // (its `is_continuous_ents`): the receiver would acknowledge entries that it does not have. Entries are batched
-            // before they get here.
+            // raft-rs adds new entries to any empty append that is still to be sent, even to one
+            // that stands elsewhere in the log (its `is_continuous_ents`). The receiver would
+            // acknowledge entries that it does not have. Entries are batched before they get here.
             batch_append: planted::is(Bug::AppendsBatchedByRaft),
-            // A commit index travels with the next append, or the next heartbeat: a message of its own to each follower, and its
-            // acknowledgement, would be half of all messages under load.
+            // A commit index travels with the next append or heartbeat. Messages of its own, and
+            // their acknowledgements, would be half of all messages under load.
             skip_bcast_commit: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: 4 << 20,
@@ -106,8 +107,8 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Its host builds snapshots for it ([`Outputs::wants_snapshot`]), off its thread. Otherwise it builds them itself, in the step in
-    /// which they are wanted.
+    /// Lets the host build snapshots off the replica's thread ([`Outputs::wants_snapshot`]).
+    /// Otherwise the replica builds them itself, in the step that wants them.
     #[must_use]
     pub fn with_host_built_snapshots(mut self) -> Replica {
         self.checkpointing.host_builds = true;
@@ -118,7 +119,8 @@ impl Replica {
 /// The log and the position of the table, checked against each other.
 fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, SnapshotMetadata), Fatal> {
     let fatal = |what: String| Fatal { shard: config.shard, what };
-    // Of a re-seeded replica, too: it is no member before the log, from its beginning or by snapshot, tells it so.
+    // A re-seeded replica starts with these voters too. It is no member until the log says so, from
+    // its beginning or by a snapshot.
     let mut voters: Vec<u64> = config.voters.iter().map(|node| peer_id(*node, 0)).collect();
     voters.sort_unstable();
     let applied = match &recovered.applied {
@@ -154,7 +156,7 @@ fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, 
         let (applied, commit) = (applied.index, hard_state.commit);
         return Err(fatal(format!("the log ends at {last}, before applied {applied} or committed {commit}")));
     }
-    // The commit index is not written when it moves alone; what was applied was committed.
+    // A commit index that moved alone was not written. But applied entries were committed.
     hard_state.commit = hard_state.commit.max(applied.index);
     let conf_state = applied.get_conf_state().clone();
     check_conf(&conf_state).map_err(|e| fatal(format!("the applied record: {e}")))?;

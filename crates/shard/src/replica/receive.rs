@@ -1,4 +1,7 @@
 //! Peers' messages, checked before raft-rs gets to see them.
+//!
+//! A message is dropped if it is damaged, meant for another replica, sent by a replica that has
+//! been replaced, or of a kind that only a local caller may send. Raft tolerates loss.
 
 use super::Replica;
 use crate::api::Fatal;
@@ -10,8 +13,10 @@ use raft_prost::Message as _;
 use std::sync::Arc;
 
 impl Replica {
-    /// A peer's bytes. Whatever is not for this replica, comes from one that has been replaced, or only a local caller may
-    /// say, is dropped: Raft tolerates loss.
+    /// Takes the bytes of a peer's message.
+    ///
+    /// # Errors
+    /// [`Fatal`] if the message shows that this replica lost data that it had acknowledged.
     pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let drop = |from: u64, what: &dyn std::fmt::Display| {
@@ -25,13 +30,17 @@ impl Replica {
         if message.msg_type() != MessageType::MsgSnapshot {
             return self.receive_message(message, None);
         }
-        // A damaged one will be sent again.
+        // A damaged snapshot will be sent again.
         match LoadedSnapshot::of(message) {
             Ok(loaded) => self.receive_snapshot(Arc::new(loaded)),
             Err(what) => drop(0, &what),
         }
     }
 
+    /// Takes a peer's snapshot that was loaded off this thread.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
     pub(super) fn receive_snapshot(&mut self, loaded: Arc<LoadedSnapshot>) -> Result<(), Fatal> {
         match Arc::into_inner(loaded) {
             Some(loaded) => self.receive_message(loaded.message.clone(), Some(loaded)),
@@ -47,9 +56,10 @@ impl Replica {
         };
         let from = message.from;
         if message.to != self.raw.raft.id || !self.incarnations.is_current(from) {
-            // Nothing strange: until a replica that was lost is removed, what is meant for it comes to who takes its place.
+            // This is normal: until a lost replica is removed, its messages come to its successor
+            // on the same node.
             let (from, to) = (node_of(from).0, message.to);
-            tracing::debug!(shard, node, from, to, "dropped a message for or from somebody else");
+            tracing::debug!(shard, node, from, to, "dropped a message for or from another replica");
             return Ok(());
         }
         match check_peer_message(&mut message, &self.raw.raft) {
@@ -82,8 +92,10 @@ impl Replica {
         Ok(())
     }
 
-    /// A snapshot took the place of the log and is not on disk yet, so raft-rs counts its state as not applied. Should
-    /// an election begin, it would look for the entries that led there, and panic.
+    /// Whether a snapshot has taken the place of the log and is not on disk yet.
+    ///
+    /// raft-rs counts its state as not applied until then. If an election began, raft-rs would look
+    /// for the entries before the snapshot, and panic.
     pub(super) fn awaits_snapshot(&self) -> bool {
         self.raw.raft.raft_log.applied + 1 < self.raw.store().first()
     }

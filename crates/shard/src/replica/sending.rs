@@ -1,15 +1,20 @@
-//! When spare followers get what a leader holds back for them. Which followers are spare is decided in `parts/spares.rs`.
+//! Delayed appends: the messages for spare followers leave a little later than the others. Which
+//! followers are spare, and how appends are joined, is decided in `parts/spares.rs`. The place
+//! where a message is delayed is `send` in `ready.rs`.
 
 use super::Replica;
 use raft::ProgressState;
 use raft::eraftpb::Message;
 
 impl Replica {
-    /// Looks who is active and who is spare, for the messages that raft-rs has ready.
+    /// Chooses the active and the spare followers, for the messages that raft-rs has ready.
     ///
-    /// Nobody is spare while leadership is handed on, so that who takes it over is level, nor while the members are about to
-    /// change, a new leader's first entries included. A learner never is, nor one that raft-rs does not just send what comes:
-    /// what it is sent is to find out something, or waits for nothing but its answer.
+    /// Some followers are never spare:
+    ///
+    /// * any of them while leadership is handed on, so that the next leader is caught up;
+    /// * any of them while members are about to change, a new leader's first entries included;
+    /// * a learner, because its log is what a change of members waits for;
+    /// * a follower that raft-rs is probing or sending a snapshot: a probe's answer is waited for.
     pub(super) fn choose_spares(&mut self) {
         let Some(leader) = &mut self.leader_state else { return };
         let raft = &self.raw.raft;
@@ -25,7 +30,8 @@ impl Replica {
         leader.spares.choose(raft.id, followers, voters.len() / 2, self.now.mono_ms);
     }
 
-    /// At the end of a step: sends what is held, if it is time, or says when to look again.
+    /// Sends the delayed appends at the end of a step, if they are due. Otherwise returns when they
+    /// will be, on the monotonic clock in milliseconds.
     pub(super) fn send_delayed(&mut self) -> Option<u64> {
         self.leader_state.as_ref()?.spares.due_ms(None)?;
         self.choose_spares();

@@ -1,28 +1,62 @@
-//! Answers to reads, as many rows in a step as leave its writes and ticks their time.
+//! Reads: queued, confirmed by a round, and answered.
 //!
-//! A shard has one thread for all that it does. A read of a whole table, or fifty reads of a name with as many thousand holders,
-//! would make its followers believe that their leader is gone. So a step touches a bounded number of rows for each line of reads; what
-//! is left goes on in the next step, which comes at once.
+//! A shard has one thread for all that it does. A read of a whole table, or fifty reads of a name
+//! with as many thousand holders, would hold up its heartbeats until its followers elect another
+//! leader. So a step touches a bounded number of rows for each scope of reads. The rest goes on in
+//! the next step, which comes at once.
 
 use super::Replica;
-use crate::api::{Answer, Query, Reply};
+use crate::api::{Answer, Query, Reply, Ticket};
 use crate::parts::reads::{Read, Scope};
+use locks::planted::{self, Bug};
 use locks::{Grant, Paused, Tenure, Token};
 use std::cmp::Reverse;
 
-/// Rows that one line's reads touch in a step, about: the last one begins with as many of its own, so that its page is not cut
-/// short by those before it, and may show a page or hash what changed since the last checkpoint. A row takes a quarter to half
-/// a microsecond.
+/// Rows that the reads of one scope touch in a step, about. A row takes a quarter to half a
+/// microsecond.
+///
+/// The last read of a step begins with as many rows of its own, so that its page is not cut short
+/// by the reads before it. A hash may read more: the rows that changed since the last checkpoint.
 const ROWS_PER_STEP: usize = 4_096;
-/// What an answer takes, whatever it shows, in rows.
+/// The cost of any answer, in rows.
 const ROWS_PER_ANSWER: usize = 2;
-/// Records of history in memory that are looked through in the time of a row that is shown.
+/// Records of history in memory that can be searched in the time that one row takes.
 const RECORDS_PER_ROW: usize = 16;
-/// Names are kept in order for so long after the last listing, in milliseconds: each new name costs more meanwhile.
+/// After the last listing, names are kept in order for this long, in milliseconds. Each new name
+/// costs more meanwhile.
 const ORDER_KEEP_MS: u64 = 15_000;
 
 impl Replica {
-    /// Answers reads that may be answered at this applied index, as far as a step may go.
+    /// Queues a read: for the next round, or at once if it needs none.
+    pub(super) fn queue_read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
+        // planted: a leader answers without a round, even if it has been deposed
+        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.leader_state.is_some();
+        let needs_round = linearizable && !deposed;
+        if needs_round && (self.leadership.leader.is_none() || self.disk.hangs()) {
+            self.out.replies.push((ticket, Reply::NoLeader));
+            return;
+        }
+        let read = Read { ticket, query, linearizable: needs_round, paused: Paused::default() };
+        let taken = if needs_round { self.reads.push(read) } else { self.reads.push_ready(read) };
+        if !taken {
+            self.out.replies.push((ticket, Reply::Busy));
+        }
+    }
+
+    /// Tries the current round again if the leader has changed, and starts the next one if it is
+    /// due.
+    pub(super) fn start_read_rounds(&mut self) {
+        if std::mem::take(&mut self.retry_reads)
+            && let Some(context) = self.reads.retry()
+        {
+            self.raw.read_index(context);
+        }
+        if let Some(context) = self.reads.start_round() {
+            self.raw.read_index(context);
+        }
+    }
+
+    /// Answers the reads that this applied index allows, as far as a step may go.
     pub(super) fn serve_reads(&mut self) {
         self.reads.confirm(self.applied_index);
         for scope in Scope::ALL {
@@ -50,12 +84,13 @@ impl Replica {
         }
     }
 
-    /// When reads that are left over go on: at once, after what has come meanwhile.
+    /// The moment when the reads that are left over go on: at once, after inputs that have come
+    /// meanwhile.
     pub(super) fn reads_wake_at_ms(&self) -> Option<u64> {
         self.reads.any_ready().then_some(self.now.mono_ms)
     }
 
-    /// The next of the line needs a hash that is there already.
+    /// Whether the next read of the scope needs nothing but a hash that is known already.
     fn next_is_hashed(&self, scope: Scope) -> bool {
         let hashed = self.read_cache.hash_at(self.applied_index).is_some();
         hashed && self.reads.next_ready(scope).is_some_and(|read| read.query == Query::Status)
@@ -67,7 +102,10 @@ impl Replica {
         self.out.replies.push((read.ticket, reply));
     }
 
-    /// Lowers `rows` by what it touches. Where they do not suffice, the query goes on later from where it stopped.
+    /// The answer to a query. Lowers `rows` by the rows that it touches.
+    ///
+    /// # Errors
+    /// [`Paused`] if the rows did not suffice: the query goes on from there later.
     fn answer(&mut self, query: &Query, paused: Paused, rows: &mut usize) -> Result<Answer, Paused> {
         let at = self.observation.stamp(self.now);
         Ok(match query {
@@ -102,7 +140,7 @@ impl Replica {
         })
     }
 
-    /// So many rows at once, which may be more than there were to touch.
+    /// Counts rows that are touched at once, which may be more than `rows` has left.
     fn touched(&mut self, touched: usize, rows: &mut usize) {
         self.out.rows_read += touched.saturating_sub(*rows);
         *rows = rows.saturating_sub(touched);
@@ -118,7 +156,7 @@ impl Replica {
         hash
     }
 
-    /// Of those that no checkpoint has taken yet.
+    /// The newest ended tenures of a name, among those that no write has taken yet.
     fn newest_ended(&self, name: &str, limit: usize) -> Vec<Tenure> {
         let mut records: Vec<_> = self.checkpointing.history.iter().filter(|record| record.name == name).collect();
         if records.len() > limit {

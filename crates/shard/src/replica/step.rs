@@ -1,21 +1,27 @@
 //! One step: inputs in, outputs out.
+//!
+//! 1. Each input is handled in order. Most of them only queue something, or tell raft-rs.
+//! 2. A leader queues the ends of leases and waits that have come due.
+//! 3. Whatever raft-rs has ready is drained (`ready.rs`), and new proposals and reads go into it,
+//!    until nothing is left to do.
+//! 4. Reads are answered, a checkpoint is taken if one is due, and the step's one write is handed
+//!    out.
 
 use super::Replica;
 use crate::api::*;
 use crate::parts::proposals::Caller;
-use crate::parts::reads::Read;
 use locks::planted::{self, Bug};
-use locks::{Effects, Paused, Stamp};
+use locks::{Effects, Stamp};
 use raft::SnapshotStatus;
 
-/// Ticks after start at which a preferred leader asks for votes, if nobody leads.
+/// Ticks after the start at which the preferred leader asks for votes, if no replica leads.
 const FIRST_CAMPAIGN_TICKS: u64 = 3;
 
 impl Replica {
     /// Takes `inputs` in order and returns everything that follows from them.
     ///
     /// # Errors
-    /// [`Fatal`]: stop the process without answering anything more.
+    /// [`Fatal`]: the process must stop, without answering anything more.
     pub fn step(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Result<Outputs, Fatal> {
         debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
         self.now = now;
@@ -26,7 +32,7 @@ impl Replica {
             && !self.disk.hangs()
         {
             if planted::is(Bug::ExpiryWithoutQuorum) {
-                // planted: a leader, deposed or not, ends what is due without asking anybody
+                // planted: a leader, deposed or not, ends due leases without asking the others
                 for (lease, renewal_seq) in leader.take_due_leases(now.mono_ms) {
                     let table_ms = self.table.shard_ms();
                     let shard_ms = leader.clock.shard_ms(table_ms, now.mono_ms).unwrap_or(table_ms);
@@ -40,7 +46,7 @@ impl Replica {
         loop {
             self.drain_ready()?;
             self.propose();
-            self.read_rounds();
+            self.start_read_rounds();
             if !self.raw.has_ready() {
                 break;
             }
@@ -63,20 +69,12 @@ impl Replica {
             Input::SnapshotBuilt(built) => self.snapshot_built(built),
             Input::Snapshot(loaded) => return self.receive_snapshot(loaded),
             Input::Propose { ticket, command, wait, give_up_at_ms } => {
-                let reply = if self.leader_state.is_none() {
-                    self.not_leading()
-                } else if self.disk.hangs() {
-                    Reply::NoLeader
-                } else if self.proposals.push(Caller { ticket, wait }, command, give_up_at_ms) {
-                    return Ok(());
-                } else {
-                    Reply::Busy
-                };
-                self.out.replies.push((ticket, reply));
+                self.queue_proposal(Caller { ticket, wait }, command, give_up_at_ms);
             }
-            Input::Read { ticket, query, linearizable } => self.read(ticket, query, linearizable),
+            Input::Read { ticket, query, linearizable } => self.queue_read(ticket, query, linearizable),
             Input::Detach { ticket } => {
-                // A stream that ends may leave thousands, so that those in lock queues are not looked for among what is proposed.
+                // A stream that ends may leave thousands. Those in lock queues are found by their
+                // ticket, so that the proposals are not searched for each of them.
                 let waited = self.leader_state.as_mut().is_some_and(|leader| leader.detach(ticket, self.now.mono_ms));
                 if !waited {
                     self.proposals.detach(ticket);
@@ -94,7 +92,7 @@ impl Replica {
             Input::Wake => {}
             Input::Disk { hangs, stretch } => self.on_disk(hangs, stretch),
             Input::Campaign => self.campaign(),
-            // planted: nobody is told that it has forgotten everything
+            // planted: no replica hears that this node has forgotten everything
             Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
             Input::Incarnation { node, incarnation } => self.incarnations.learn(node, incarnation),
             Input::Transfer { to } => {
@@ -106,6 +104,20 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    fn queue_proposal(&mut self, caller: Caller, command: Vec<u8>, give_up_at_ms: u64) {
+        let ticket = caller.ticket;
+        let reply = if self.leader_state.is_none() {
+            self.not_leading()
+        } else if self.disk.hangs() {
+            Reply::NoLeader
+        } else if self.proposals.push(caller, command, give_up_at_ms) {
+            return;
+        } else {
+            Reply::Busy
+        };
+        self.out.replies.push((ticket, reply));
     }
 
     fn tick(&mut self) {
@@ -136,7 +148,8 @@ impl Replica {
     }
 
     fn campaign(&mut self) {
-        // raft-rs asks a learner, or one who is no member, about that only where it campaigns by itself.
+        // raft-rs checks that it may be promoted only where it campaigns by itself. A learner, or a
+        // replica that is no member, must not.
         if self.awaits_snapshot() || self.disk.hangs() || !self.raw.raft.promotable() {
             return;
         }
@@ -145,8 +158,10 @@ impl Replica {
         }
     }
 
-    /// Fills entries from the queue while more may be in flight; not before the leader's clock runs. The entry that starts it is
-    /// applied in a step like this one, which then goes on here.
+    /// Fills entries from the queue while more may be in flight.
+    ///
+    /// Nothing is proposed before the leader's clock runs. The entry that starts it is applied in
+    /// a step like this one, which then goes on here.
     fn propose(&mut self) {
         let now_ms = self.now.mono_ms;
         while self.proposals.can_propose(now_ms) {
@@ -158,37 +173,13 @@ impl Replica {
             let Some(shard_ms) = leader.clock.shard_ms(self.table.shard_ms(), now_ms) else { return };
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
             let (entry, count) = self.proposals.next_entry(stamp, now_ms);
-            // Dropped while leadership is being handed on or too much is uncommitted: it stays queued.
+            // raft-rs refuses while leadership is handed on or too much is uncommitted. The
+            // operations stay queued.
             if self.raw.propose(Vec::new(), entry).is_err() {
                 return;
             }
             let (index, term) = (self.raw.raft.raft_log.last_index(), self.raw.raft.term);
             self.proposals.proposed(index, term, count, now_ms, &mut self.out.replies);
-        }
-    }
-
-    fn read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
-        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.leader_state.is_some(); // planted: a leader just answers
-        let needs_round = linearizable && !deposed;
-        if needs_round && (self.leadership.leader.is_none() || self.disk.hangs()) {
-            self.out.replies.push((ticket, Reply::NoLeader));
-            return;
-        }
-        let read = Read { ticket, query, linearizable: needs_round, paused: Paused::default() };
-        let taken = if needs_round { self.reads.push(read) } else { self.reads.push_ready(read) };
-        if !taken {
-            self.out.replies.push((ticket, Reply::Busy));
-        }
-    }
-
-    fn read_rounds(&mut self) {
-        if std::mem::take(&mut self.retry_reads)
-            && let Some(context) = self.reads.retry()
-        {
-            self.raw.read_index(context);
-        }
-        if let Some(context) = self.reads.start_round() {
-            self.raw.read_index(context);
         }
     }
 }
