@@ -120,7 +120,7 @@ fn a_learner_neither_leads_nor_counts_as_caught_up() {
     c.peers.get_mut(&3).unwrap().inbox.push(Input::Campaign);
     c.run_ms(2_000);
     assert_eq!((c.leader(), c.status(3).role), (Some(1), Role::Follower));
-    // With its log level with the leader's it still is none, as long as no quorum agrees to what comes next.
+    // Caught up with the leader it still is none, as long as no quorum agrees to what comes next.
     c.peers.get_mut(&2).unwrap().disk_works = false;
     c.peers.get_mut(&3).unwrap().disk_works = true;
     c.run_ms(200);

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const HOLD_MS: u64 = 10;
 
 /// Nothing is under way, and whoever follows has all of the log.
-fn level(size: u64, append_hold_ms: u64) -> Cluster {
+fn caught_up(size: u64, append_hold_ms: u64) -> Cluster {
     let mut c = Cluster::thrifty(size, append_hold_ms);
     assert_eq!(c.elect(), 1);
     c.run_ms(1_000);
@@ -52,7 +52,7 @@ fn all_are_equal(c: &mut Cluster) {
 #[test]
 fn spare_followers_get_fewer_and_larger_appends() {
     for (size, active, spare) in [(5, [2, 3].as_slice(), [4, 5].as_slice()), (3, &[2], &[3])] {
-        let mut c = level(size, HOLD_MS);
+        let mut c = caught_up(size, HOLD_MS);
         for i in 0..100 {
             entry(&mut c, 1, &format!("lock:{i}"));
             c.pass_ms(2);
@@ -72,7 +72,7 @@ fn spare_followers_get_fewer_and_larger_appends() {
 
 #[test]
 fn with_nothing_to_hold_for_all_followers_get_every_entry_at_once() {
-    let mut c = level(5, 0);
+    let mut c = caught_up(5, 0);
     for i in 0..20 {
         entry(&mut c, 1, &format!("lock:{i}"));
     }
@@ -83,7 +83,7 @@ fn with_nothing_to_hold_for_all_followers_get_every_entry_at_once() {
 
 #[test]
 fn leaders_on_different_nodes_lean_on_different_followers() {
-    let mut c = level(5, HOLD_MS);
+    let mut c = caught_up(5, HOLD_MS);
     for (leader, active) in [(1, [2, 3]), (4, [1, 5]), (5, [1, 2])] {
         if leader != 1 {
             let before = c.leader().expect("a leader");
@@ -101,7 +101,7 @@ fn leaders_on_different_nodes_lean_on_different_followers() {
 /// Nobody says that it is gone.
 #[test]
 fn a_spare_follower_takes_the_place_of_an_active_one_that_hears_nothing() {
-    let mut c = level(5, HOLD_MS);
+    let mut c = caught_up(5, HOLD_MS);
     c.isolate(3);
     let ticket = submit(&mut c, "a");
     c.settle();
@@ -125,7 +125,7 @@ fn a_spare_follower_takes_the_place_of_an_active_one_that_hears_nothing() {
 /// The leader's own disk hangs: with both active ones there is no quorum without it.
 #[test]
 fn a_leaders_slow_disk_is_made_up_for_by_the_spare_followers() {
-    let mut c = level(5, HOLD_MS);
+    let mut c = caught_up(5, HOLD_MS);
     c.peers.get_mut(&1).unwrap().disk_works = false;
     let ticket = submit(&mut c, "a");
     c.settle();
@@ -141,7 +141,7 @@ fn a_leaders_slow_disk_is_made_up_for_by_the_spare_followers() {
 
 #[test]
 fn leadership_moves_under_load_to_a_spare_follower() {
-    let mut c = level(5, HOLD_MS);
+    let mut c = caught_up(5, HOLD_MS);
     // A stream of entries, of which some are always under way.
     for i in 0..200 {
         submit(&mut c, &format!("lock:{i}"));
@@ -172,7 +172,7 @@ fn leadership_moves_under_load_to_a_spare_follower() {
 #[test]
 fn what_is_held_ends_with_the_leadership() {
     // Longer than it takes the others to elect another.
-    let mut c = level(5, 60_000);
+    let mut c = caught_up(5, 60_000);
     c.isolate(1);
     let ticket = submit(&mut c, "a");
     c.settle();
@@ -191,7 +191,7 @@ fn what_is_held_ends_with_the_leadership() {
 /// A member that is re-seeded gets in under load.
 #[test]
 fn a_learner_is_no_spare_follower() {
-    let mut c = level(5, HOLD_MS);
+    let mut c = caught_up(5, HOLD_MS);
     c.reseed(5);
     for i in 0..300 {
         submit(&mut c, &format!("lock:{i}"));

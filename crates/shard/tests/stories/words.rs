@@ -12,7 +12,7 @@ pub fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
 }
 
-/// `n3`, or `n3#1` where it is the second of its name: it lost its disk and came back. See `src/peer.rs`.
+/// `n3`, or `n3#1` where it is the second of its name: it lost its disk and came back. See `src/raft/peer_id.rs`.
 pub fn member(peer_id: u64) -> String {
     match (peer_id & u64::from(u32::MAX), peer_id >> 32) {
         (node, 0) => format!("n{node}"),
