@@ -1,6 +1,7 @@
 //! The Markdown documents as a whole. A relative link leads to a file that exists, and its anchor to a
 //! heading of that file. No page has a merge conflict left in it. A message that
-//! `docs/operate/troubleshooting.md` quotes is one that the programs have.
+//! `docs/operate/troubleshooting.md` quotes is one that the programs have, and so is a metric that
+//! `docs/operate/monitoring.md` names.
 //!
 //! Links to other sites are not followed.
 
@@ -155,6 +156,28 @@ fn quoted_messages_are_in_the_programs() {
     assert!(messages.len() > 15, "{} messages: the page was not read", messages.len());
     let unknown: Vec<&&str> = messages.iter().filter(|message| !programs.contains(**message)).collect();
     assert!(unknown.is_empty(), "docs/operate/troubleshooting.md quotes messages that no program has: {unknown:#?}");
+}
+
+/// The metrics that the page names.
+fn metrics(page: &str) -> BTreeSet<&str> {
+    let words = page.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+    words.filter(|word| word.starts_with("palisade_") && *word != "palisade_" && *word != "palisade_gateway_").collect()
+}
+
+#[test]
+fn metrics_of_the_monitoring_page_are_in_the_programs() {
+    let (mut node, mut gateway) = (String::new(), String::new());
+    sources(&root().join("crates/node/src/metrics"), &mut node);
+    sources(&root().join("crates/gateway/src"), &mut gateway);
+    let page = read(&root().join("docs/operate/monitoring.md"));
+    let named = metrics(&page);
+    assert!(named.len() > 30, "{} metrics: the page was not read", named.len());
+    let is_known = |name: &str| match name.strip_prefix("palisade_gateway_") {
+        Some(name) => gateway.contains(&format!("\"{name}\"")),
+        None => node.contains(&format!("\"{name}\"")),
+    };
+    let unknown: Vec<&str> = named.into_iter().filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "docs/operate/monitoring.md names metrics that no program has: {unknown:?}");
 }
 
 #[test]
