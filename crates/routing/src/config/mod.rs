@@ -167,7 +167,7 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
 
-/// The reason why a cluster file cannot be used, and what to change.
+/// The reason why a cluster file cannot be used, and the change to make.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);

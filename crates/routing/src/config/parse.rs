@@ -16,7 +16,7 @@ impl ClusterConfig {
     /// replica count or a public address without TLS.
     ///
     /// # Errors
-    /// All problems, each with what to change in the file.
+    /// All problems, each with the change to make in the file.
     pub fn parse(yaml: &str) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
         let yaml = yaml.strip_prefix(BYTE_ORDER_MARK).unwrap_or(yaml);
         if yaml.trim().is_empty() {

@@ -25,7 +25,7 @@ impl ClusterConfig {
     /// rules. Returns warnings for people.
     ///
     /// # Errors
-    /// All problems, one per line, each with what to change.
+    /// All problems, one per line, each with the change to make.
     pub fn validate(&self) -> Result<Vec<String>, ConfigError> {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
