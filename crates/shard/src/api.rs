@@ -1,6 +1,6 @@
 //! The inputs and outputs of a replica, its configuration and its status.
 
-use crate::snapshot::{BuiltSnapshot, LoadedSnapshot};
+use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::{Counts, EndKind, Grant, Outcome, RequestId, Tenure, Token};
 use routing::{NodeId, ShardId};
 use std::sync::Arc;
@@ -40,12 +40,13 @@ pub enum Input {
     Propose {
         /// The name for its reply.
         ticket: Ticket,
-        /// The encoded command.
+        /// The command, encoded.
         command: Vec<u8>,
         /// Set for an acquire that may wait.
         wait: Option<Wait>,
-        /// On the monotonic clock. The caller gives up then, unless its acquire is in a lock's queue
-        /// already. An operation that is not in the log by then is refused as [`Reply::Busy`].
+        /// On the monotonic clock. The caller gives up then, unless its acquire is in a lock's
+        /// queue already. An operation that is not in the log by then is refused as
+        /// [`Reply::Busy`].
         give_up_at_ms: u64,
     },
     /// A read. It is answered once.
@@ -60,12 +61,12 @@ pub enum Input {
     },
     /// The caller of this ticket is gone. A waiting acquire keeps its place for the grace period.
     Detach {
-        /// The operation's ticket.
+        /// The ticket of its operation.
         ticket: Ticket,
     },
     /// The write of this number, and all before it, are on disk.
     Persisted {
-        /// See [`Write::number`].
+        /// The number of the write, from [`Write::number`].
         number: u64,
     },
     /// Messages do not get through to this peer.
@@ -82,8 +83,8 @@ pub enum Input {
     },
     /// The state of the node's disk, until the next such input. At first it works.
     Disk {
-        /// A write has been under way for longer than an election takes, so no write that begins now
-        /// can be counted on.
+        /// A write has been under way for longer than an election takes, so no write that begins
+        /// now can be counted on.
         hangs: bool,
         /// The timers of elections run this many times slower, because the usual sync takes that
         /// long. 1: as configured.
@@ -96,11 +97,11 @@ pub enum Input {
         /// The node of the next leader.
         to: NodeId,
     },
-    /// A node's data directory is of this incarnation now, or of a later one. Its earlier replica has
-    /// forgotten its votes and acknowledgements.
+    /// A node's data directory is of this incarnation now, or of a later one. Its earlier replica
+    /// has forgotten its votes and acknowledgements.
     ///
-    /// The host gives this for every node of the shard, whenever it learns of an incarnation and again
-    /// after a start. It is idempotent.
+    /// The host gives this for every node of the shard, whenever it learns of an incarnation and
+    /// again after a start. It is idempotent.
     Incarnation {
         /// The node. The own one is ignored.
         node: NodeId,
@@ -139,8 +140,9 @@ pub enum Query {
         /// At most this many of them.
         limit: usize,
     },
-    /// The current grants of a name, and the ended ones that are not yet in the engine's history. The
-    /// host adds [`storage::Engine::history`], read after this answer, and drops duplicates by token.
+    /// The current grants of a name, and the ended ones that are not yet in the engine's history.
+    /// The host adds [`storage::Engine::history`], read after this answer, and drops duplicates by
+    /// token.
     History {
         /// The resource name.
         name: String,
@@ -172,13 +174,13 @@ pub enum Reply {
     Superseded,
     /// The answer to a read, as of `applied_index`.
     Read {
-        /// The answer itself.
+        /// The answer to its query.
         answer: Answer,
         /// The table's position in the log.
         applied_index: u64,
-        /// Milliseconds since this replica last had a message from its leader, or, if it leads, from
-        /// a majority. 0 for a linearizable read. A follower may lack entries that were committed up
-        /// to [`ReplicaConfig::append_hold_ms`] before that.
+        /// Milliseconds since this replica last had a message from its leader, or, if it leads,
+        /// from a majority. 0 for a linearizable read. A follower may lack entries that were
+        /// committed up to [`ReplicaConfig::append_hold_ms`] before that.
         stale_by_ms: u64,
     },
     /// Not done, because this replica does not lead.
@@ -266,7 +268,7 @@ pub struct Status {
     pub role: Role,
     /// The leader, if known.
     pub leader: Option<NodeId>,
-    /// Its Raft term.
+    /// The Raft term that it is in.
     pub term: u64,
     /// The Raft commit index.
     pub committed_index: u64,
@@ -282,10 +284,10 @@ pub struct Status {
     pub state_hash: u64,
     /// The highest token issued.
     pub last_token: u64,
-    /// Shard time at the applied index. It runs with the leaders' monotonic clocks, and history ages
-    /// by it.
+    /// Shard time at the applied index. It runs with the leaders' monotonic clocks, and history
+    /// ages by it.
     pub shard_ms: u64,
-    /// The table's counts of what it holds.
+    /// Counts of the records in the table.
     pub counts: Counts,
     /// Snapshots installed since the start.
     pub snapshots_installed: u64,
@@ -295,13 +297,13 @@ pub struct Status {
     pub entries_applied: u64,
     /// Commands in the entries applied since the start.
     pub commands_applied: u64,
-    /// On a leader: the voters that have all of the log that was committed a tick or two ago, itself
-    /// included. Otherwise empty.
+    /// On a leader: the voters that have all of the log that was committed a tick or two ago,
+    /// itself included. Otherwise empty.
     pub caught_up: Vec<NodeId>,
     /// The incarnation of this replica's data directory.
     pub incarnation: u32,
-    /// The members of the group as this replica knows them, by node. A re-seeded replica is no member
-    /// until the log says so.
+    /// The members of the group as this replica knows them, by node. A re-seeded replica is no
+    /// member until the log says so.
     pub members: Vec<Member>,
 }
 
@@ -312,18 +314,16 @@ pub struct PeerMessage {
     pub to: NodeId,
     /// The encoded Raft message.
     pub bytes: Vec<u8>,
-    /// It carries a snapshot. Send it apart, in chunks ([`split_snapshot`](crate::split_snapshot)), and
-    /// report [`Input::SnapshotSent`].
-    pub is_snapshot: bool,
-    /// The data of a snapshot that the host has built. The bytes are without it.
-    pub snapshot_data: Option<Arc<Vec<u8>>>,
+    /// Set if the message is the header of a snapshot. Send the two apart from other messages, the
+    /// data in chunks, and report [`Input::SnapshotSent`].
+    pub snapshot: Option<SnapshotData>,
     /// A heartbeat, a vote, or the answer to one: it may overtake other messages on the way to the
     /// peer.
     ///
-    /// Raft takes messages in any order. A heartbeat's commit index is no higher than the last entry
-    /// that the follower has acknowledged, so it tells of no append that it overtakes. Votes and their
-    /// answers name their term. Behind 32 MiB of appends, a heartbeat would come later than the
-    /// election that it is to prevent.
+    /// Raft takes messages in any order. A heartbeat's commit index is no higher than the last
+    /// entry that the follower has acknowledged, so it tells of no append that it overtakes. Votes
+    /// and their answers name their term. Behind 32 MiB of appends, a heartbeat would come later
+    /// than the election that it is to prevent.
     pub is_urgent: bool,
 }
 
@@ -349,8 +349,8 @@ pub struct Outputs {
     pub leadership: Option<Leadership>,
     /// How grants ended in this step (released, expired, broken), for metrics.
     pub ended: Vec<EndKind>,
-    /// Build a snapshot off this replica's thread, of what the engine holds once this step's write is
-    /// in it ([`build_snapshot`](crate::build_snapshot)), and report [`Input::SnapshotBuilt`].
+    /// Build a snapshot off this replica's thread, of the engine's table with this step's write in
+    /// it ([`build_snapshot`](crate::build_snapshot)), and report [`Input::SnapshotBuilt`].
     pub wants_snapshot: bool,
     /// On the monotonic clock: give [`Input::Wake`] then. It may come late, and a replica that is
     /// dropped needs none.
@@ -370,8 +370,8 @@ pub struct Leadership {
     pub is_me: bool,
 }
 
-/// A replica that cannot go on, because its bytes are damaged or its state would differ from that of
-/// the others. The process must stop.
+/// A replica that cannot go on, because its bytes are damaged or its state would differ from that
+/// of the others. The process must stop.
 #[derive(Debug, thiserror::Error)]
 #[error("shard {shard}: {what}")]
 pub struct Fatal {
@@ -389,8 +389,8 @@ pub struct ReplicaConfig {
     /// The node that it runs on.
     pub node: NodeId,
     /// The incarnation of this node's data directory: 0 as the cluster was bootstrapped, and higher
-    /// after each re-seed. It is part of this replica's id in the group, so it must be durable before
-    /// the replica sends anything.
+    /// after each re-seed. It is part of this replica's id in the group, so it must be durable
+    /// before the replica sends anything.
     pub incarnation: u32,
     /// The nodes of all replicas at the shard's first start, with incarnation 0.
     pub voters: Vec<NodeId>,

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `api.rs` | the inputs and outputs |
 //! | `replica/step.rs` | one step, from its inputs to its outputs |
-//! | `replica/ready.rs` | the order in which things become durable and visible: the safety argument |
+//! | `replica/ready.rs` | the order of sending, applying and writing: the safety argument |
 //! | `replica/apply.rs` | committed entries into the lock table |
 //! | `parts/` | the state a replica is composed of, each kind with its rules |
 //! | `raft/` | the few things that raft-rs needs around it |
@@ -29,4 +29,4 @@ mod snapshot;
 pub use api::*;
 pub use put_back::in_a_new_term;
 pub use replica::Replica;
-pub use snapshot::{BuiltSnapshot, LoadedSnapshot, build_snapshot, join_snapshot, load_snapshot, split_snapshot};
+pub use snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData, build_snapshot, join_snapshot, load_snapshot};

@@ -1,31 +1,86 @@
-//! Snapshot messages taken apart for the road, put together again, and made ready for a replica.
+//! Snapshots, built and loaded off the replica's thread.
+//!
+//! A snapshot leaves a replica in two pieces: the Raft message as its header, and the data, which
+//! all messages of one snapshot share. The host sends both, and the data is never copied on the
+//! way:
+//!
+//! ```text
+//! engine ── build_snapshot ──► BuiltSnapshot ──► replica ──► PeerMessage { bytes, snapshot }
+//!                                                                  │         │
+//!                                                                header     data, in chunks
+//!                                                                  ▼         ▼
+//!                              other replica ◄── LoadedSnapshot ◄── load_snapshot
+//! ```
 
 use crate::raft::conf_state::check_conf;
+use bytes::Bytes;
 use locks::{Change, LockTable};
 use raft::eraftpb::{Message, MessageType, SnapshotMetadata};
 use raft_prost::Message as _;
 use std::fmt;
-use std::sync::Arc;
 use storage::Recovered;
 
-/// A peer's snapshot, checked and decoded: what is left to do in the replica does not depend on its
-/// size. Decoding a large one takes seconds, and on the replica's thread its heartbeats and those
-/// of its neighbours would wait for that.
+/// A snapshot for peers that fell behind.
+#[derive(Clone)]
+pub struct BuiltSnapshot {
+    pub(crate) metadata: SnapshotMetadata,
+    pub(crate) data: Bytes,
+}
+
+impl fmt::Debug for BuiltSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuiltSnapshot").field("index", &self.metadata.index).finish_non_exhaustive()
+    }
+}
+
+/// Makes a snapshot of a shard's last checkpoint, as [`Engine::table`](storage::Engine::table)
+/// found it. `None`: there is no checkpoint yet. This takes seconds for a large one.
+///
+/// # Errors
+/// A description of the damage in the bytes that were found.
+pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, String> {
+    let Some(applied) = found.applied else { return Ok(None) };
+    let metadata = SnapshotMetadata::decode(applied.as_slice()).map_err(|e| format!("the applied record: {e}"))?;
+    let table = LockTable::load(found.table).map_err(|e| format!("the lock table's checkpoint: {e}"))?;
+    Ok(Some(BuiltSnapshot { metadata, data: table.snapshot().into() }))
+}
+
+/// The data of a snapshot on its way to a peer. It goes with the message that has its header.
+#[derive(Clone)]
+pub struct SnapshotData {
+    /// The log index that the snapshot stands at.
+    pub index: u64,
+    /// The encoded table. All messages of one snapshot share it.
+    pub data: Bytes,
+}
+
+impl fmt::Debug for SnapshotData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotData").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// A peer's snapshot, checked and decoded. The work that is left to the replica does not depend on
+/// its size. Decoding a large one takes seconds, and on the replica's thread the heartbeats of all
+/// its shards would wait for that.
 pub struct LoadedSnapshot {
-    /// Without the data.
+    /// The header: a Raft message without the data.
     pub(crate) message: Message,
     pub(crate) table: LockTable,
-    /// All that the table holds, for the write that installs it.
+    /// All records of the table, for the write that installs it.
     pub(crate) records: Vec<Change>,
 }
 
 impl LoadedSnapshot {
+    /// The log index that the snapshot stands at.
     pub(crate) fn index(&self) -> u64 {
         self.message.get_snapshot().get_metadata().index
     }
 
+    /// Loads a snapshot message that has its data within.
+    ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the damage.
     pub(crate) fn of(mut message: Message) -> Result<LoadedSnapshot, String> {
         let data = std::mem::take(&mut message.mut_snapshot().data);
         LoadedSnapshot::new(message, &data)
@@ -45,63 +100,25 @@ impl fmt::Debug for LoadedSnapshot {
     }
 }
 
-/// A snapshot for peers that fell behind, with the data apart: nothing of it is copied when it is
-/// sent.
-#[derive(Clone)]
-pub struct BuiltSnapshot {
-    pub(crate) metadata: SnapshotMetadata,
-    pub(crate) data: Arc<Vec<u8>>,
-}
-
-impl fmt::Debug for BuiltSnapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuiltSnapshot").field("index", &self.metadata.index).finish_non_exhaustive()
-    }
-}
-
-/// Makes a snapshot of what [`Engine::table`](storage::Engine::table) found of a shard: its last
-/// checkpoint. Takes long for a large one. `None`: there is no checkpoint yet.
+/// Loads the two pieces of a peer's snapshot for [`Input::Snapshot`](crate::Input::Snapshot). This
+/// takes seconds for a large one.
 ///
 /// # Errors
-/// What is wrong with what was found.
-pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, String> {
-    let Some(applied) = found.applied else { return Ok(None) };
-    let metadata = SnapshotMetadata::decode(applied.as_slice()).map_err(|e| format!("the applied record: {e}"))?;
-    let table = LockTable::load(found.table).map_err(|e| format!("the lock table's checkpoint: {e}"))?;
-    Ok(Some(BuiltSnapshot { metadata, data: Arc::new(table.snapshot()) }))
-}
-
-/// Makes what [`split_snapshot`] took apart ready for [`Input::Snapshot`](crate::Input::Snapshot).
-/// Takes long for a large one.
-///
-/// # Errors
-/// A description if the bytes are no snapshot message, or no snapshot.
-pub fn load_snapshot(message: &[u8], data: &[u8]) -> Result<LoadedSnapshot, String> {
-    let mut message = decode(message)?;
+/// A description if `header` is no snapshot message, or `data` is damaged.
+pub fn load_snapshot(header: &[u8], data: &[u8]) -> Result<LoadedSnapshot, String> {
+    let mut message = decode(header)?;
     message.mut_snapshot().data = Vec::new();
     LoadedSnapshot::new(message, data)
 }
 
-/// Takes the snapshot data out of an encoded snapshot message, so that the two can be sent apart.
-/// Returns the message without its data, the data, and the log index that the snapshot stands at.
+/// Joins the two pieces of a snapshot to one message for [`Input::Peer`](crate::Input::Peer). The
+/// replica loads it on its own thread, which is simple and slow: this is for simulation and tests.
 ///
 /// # Errors
-/// A description if the bytes are no snapshot message.
-pub fn split_snapshot(message: &[u8]) -> Result<(Vec<u8>, Vec<u8>, u64), String> {
-    let mut message = decode(message)?;
-    let snapshot = message.snapshot.as_mut().ok_or("the message has no snapshot")?;
-    let index = snapshot.get_metadata().index;
-    let data = std::mem::take(&mut snapshot.data);
-    Ok((message.encode_to_vec(), data, index))
-}
-
-/// Puts the data back. The inverse of [`split_snapshot`].
-///
-/// # Errors
-/// A description if the bytes are no snapshot message.
-pub fn join_snapshot(message: &[u8], data: Vec<u8>) -> Result<Vec<u8>, String> {
-    let mut message = decode(message)?;
-    message.snapshot.as_mut().ok_or("the message has no snapshot")?.data = data;
+/// A description if `header` is no snapshot message.
+pub fn join_snapshot(header: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
+    let mut message = decode(header)?;
+    message.mut_snapshot().data = data.to_vec();
     Ok(message.encode_to_vec())
 }
 

@@ -334,8 +334,7 @@ fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
     let mut group = Group::new();
     group.live();
     let hello = || Some(Hello { node: 1, ..Default::default() });
-    let heads = group.messages.iter().filter_map(|(_, _, bytes)| shard::split_snapshot(bytes).ok());
-    let headers = heads.map(|(raft, data, _)| {
+    let headers = group.snapshots.into_iter().map(|(raft, data)| {
         let header = SnapshotHeader { hello: hello(), shard: 0, raft, data_bytes: data.len() as u64 };
         (Part::Header(header), data)
     });

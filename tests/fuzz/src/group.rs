@@ -60,6 +60,8 @@ pub(crate) struct Group {
     now: Now,
     /// From, to, bytes.
     pub(crate) messages: Vec<(u64, u64, Vec<u8>)>,
+    /// The header and the data of each snapshot that was sent.
+    pub(crate) snapshots: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Group {
@@ -95,7 +97,7 @@ impl Group {
             inbox: Vec::new(),
             so_far: Situation { node, recovered: Recovered::default(), steps: Vec::new() },
         };
-        Group { members: [1, 2, 3].map(member).into(), now: Self::START, messages: Vec::new() }
+        Group { members: [1, 2, 3].map(member).into(), now: Self::START, messages: Vec::new(), snapshots: Vec::new() }
     }
 
     /// An acquire of its own request id, which waits if `ticket` is even.
@@ -199,11 +201,14 @@ impl Group {
         }
         let from = member.so_far.node;
         for message in outputs.messages {
-            if message.is_snapshot {
+            let mut bytes = message.bytes;
+            if let Some(snapshot) = message.snapshot {
                 self.members[at].inbox.push(Input::SnapshotSent { node: message.to, ok: true });
+                let whole = shard::join_snapshot(&bytes, &snapshot.data).expect("a snapshot message");
+                self.snapshots.push((std::mem::replace(&mut bytes, whole), snapshot.data.to_vec()));
             }
-            self.members[message.to.0 as usize - 1].inbox.push(Input::Peer(message.bytes.clone()));
-            self.messages.push((from, message.to.0, message.bytes));
+            self.members[message.to.0 as usize - 1].inbox.push(Input::Peer(bytes.clone()));
+            self.messages.push((from, message.to.0, bytes));
         }
     }
 

@@ -318,9 +318,9 @@ impl Worker {
     }
 
     fn send(&mut self, index: usize, shard: ShardId, message: PeerMessage) {
-        let PeerMessage { to, bytes, is_snapshot, snapshot_data, is_urgent } = message;
-        if is_snapshot {
-            if !self.snapshots.push(SnapshotJob::Send { shard, to, message: bytes, data: snapshot_data }) {
+        let PeerMessage { to, bytes, snapshot, is_urgent } = message;
+        if let Some(snapshot) = snapshot {
+            if !self.snapshots.push(SnapshotJob::Send { shard, to, header: bytes, snapshot }) {
                 self.tell(index, Input::SnapshotSent { node: to, ok: false });
             }
             return;

@@ -41,7 +41,10 @@ impl SnapshotReceiver {
         // engine with the write that installs the snapshot. A status that is a little old asks for some records twice.
         self.report(SnapshotProgress { history_after: status.applied_index, installed: false }).await?;
 
+        // All of it at once, so that it is not copied as it grows. It takes no memory before it is filled.
         let mut data = Vec::new();
+        let room = data.try_reserve_exact(data_bytes as usize);
+        room.map_err(|error| Status::resource_exhausted(format!("a snapshot of {data_bytes} bytes: {error}")))?;
         loop {
             match self.next().await? {
                 Part::Header(_) => return Err(Status::invalid_argument("a snapshot has one header")),

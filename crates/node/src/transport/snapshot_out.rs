@@ -11,9 +11,8 @@ use crate::limits::{
     SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_PAGE, SNAPSHOT_HISTORY_ROWS, SNAPSHOT_STEP_TIMEOUT,
     SNAPSHOTS_AT_ONCE, SNAPSHOTS_QUEUED_MAX,
 };
-use bytes::Bytes;
 use routing::{NodeId, ShardId};
-use shard::{BuiltSnapshot, Input};
+use shard::{BuiltSnapshot, Input, SnapshotData};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,10 +30,9 @@ pub(crate) enum SnapshotJob {
     Send {
         shard: ShardId,
         to: NodeId,
-        /// Encoded Raft message.
-        message: Vec<u8>,
-        /// The snapshot's data, if the message is without.
-        data: Option<Arc<Vec<u8>>>,
+        /// The encoded Raft message, without the data.
+        header: Vec<u8>,
+        snapshot: SnapshotData,
     },
 }
 
@@ -73,7 +71,7 @@ pub(crate) async fn send_snapshots(
         let (context, greeter) = (context.clone(), greeter.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let (shard, to, message, data) = match job {
+            let (shard, to, header, snapshot) = match job {
                 SnapshotJob::Build { shard } => {
                     tokio::select! {
                         () = context.lifecycle.reached(Phase::Stopped) => {}
@@ -81,12 +79,12 @@ pub(crate) async fn send_snapshots(
                     }
                     return;
                 }
-                SnapshotJob::Send { shard, to, message, data } => (shard, to, message, data),
+                SnapshotJob::Send { shard, to, header, snapshot } => (shard, to, header, snapshot),
             };
-            let bytes = message.len() + data.as_ref().map_or(0, |data| data.len());
+            let bytes = header.len() + snapshot.data.len();
             let sent = tokio::select! {
                 () = context.lifecycle.reached(Phase::Stopped) => return,
-                sent = send(&context, &greeter, (shard, to), message, data) => sent,
+                sent = send(&context, &greeter, (shard, to), header, snapshot) => sent,
             };
             match &sent {
                 Ok(()) => tracing::info!(%shard, peer = %to, bytes, "snapshot sent"),
@@ -123,14 +121,12 @@ async fn send(
     context: &Arc<Context>,
     greeter: &Greeter,
     (shard, to): (ShardId, NodeId),
-    message: Vec<u8>,
-    data: Option<Arc<Vec<u8>>>,
+    header: Vec<u8>,
+    snapshot: SnapshotData,
 ) -> Result<(), String> {
     let configured = context.peers.get(&to).ok_or_else(|| format!("node {to} is no peer"))?;
     context.writer.barrier().await.map_err(|error| error.to_string())?;
-    let (raft, within, index) = shard::split_snapshot(&message)?;
-    drop(message);
-    let mut data = data.map_or_else(|| Bytes::from(within), |data| Bytes::from_owner(Shared(data)));
+    let SnapshotData { index, mut data } = snapshot;
     let data_bytes = data.len() as u64;
     if data_bytes > SNAPSHOT_BYTES_MAX {
         return Err(format!(
@@ -148,7 +144,7 @@ async fn send(
     }
     let mut client = PeerServiceClient::new(channel?);
     let (chunks, stream) = mpsc::channel(2);
-    let header = SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft, data_bytes };
+    let header = SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft: header, data_bytes };
     put(&chunks, Part::Header(header)).await?;
     let call = client.install_snapshot(ReceiverStream::new(stream));
     let mut progress = in_time(call).await?.map_err(|status| reason(&status))?.into_inner();
@@ -166,15 +162,6 @@ async fn send(
     // If the receiver broke off, what it says tells more than that it takes no more.
     let last = next(&mut progress).await;
     sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
-}
-
-/// Data that its replica keeps for others, too.
-struct Shared(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 async fn send_history(

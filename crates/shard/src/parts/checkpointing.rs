@@ -4,8 +4,8 @@
 //! This decides and remembers. It knows nothing of the log or the table: `replica/checkpoints.rs`
 //! asks here, and acts.
 
+use bytes::Bytes;
 use routing::{NodeId, ShardId};
-use std::sync::Arc;
 use storage::HistoryRecord;
 
 /// A table that has changed is checkpointed at least this often, in milliseconds, however little
@@ -20,7 +20,7 @@ const CHECKPOINT_RECORDS: u64 = 16_384;
 const SNAPSHOT_KEEP_MS: u64 = 30_000;
 const DAY_MS: u64 = 86_400_000;
 
-/// What a replica remembers of its checkpoints, and of the snapshots that others are sent.
+/// The checkpoints of a replica, and the snapshots on their way to others.
 ///
 /// * `index` is that of the last checkpoint handed to the log writer; the log is never cut above
 ///   it.
@@ -37,8 +37,8 @@ pub(crate) struct Checkpointing {
     pub host_builds: bool,
     at_ms: u64,
     catching_up: Option<CatchingUp>,
-    /// The index and the data of a snapshot that the log store has without its data.
-    data: Option<(u64, Arc<Vec<u8>>)>,
+    /// The index and the data of the snapshot that the log store has, without its data.
+    data: Option<(u64, Bytes)>,
 }
 
 /// The followers that a snapshot was built for, and the log that they need after it.
@@ -58,7 +58,7 @@ struct CatchingUp {
 }
 
 impl Checkpointing {
-    /// Of a replica whose last checkpoint is at `index`.
+    /// Starts with the last checkpoint at `index`.
     pub(crate) fn new(index: u64, now_ms: u64) -> Self {
         Checkpointing { index, at_ms: now_ms, ..Default::default() }
     }
@@ -136,12 +136,12 @@ impl Checkpointing {
     }
 
     /// Keeps the data of the snapshot at `index` for all messages that carry it.
-    pub(crate) fn keep_data(&mut self, index: u64, data: Arc<Vec<u8>>) {
+    pub(crate) fn keep_data(&mut self, index: u64, data: Bytes) {
         self.data = Some((index, data));
     }
 
     /// The data of the snapshot at `index`, if it is kept.
-    pub(crate) fn data_at(&self, index: u64) -> Option<Arc<Vec<u8>>> {
+    pub(crate) fn data_at(&self, index: u64) -> Option<Bytes> {
         self.data.as_ref().filter(|(of, _)| *of == index).map(|(_, data)| data.clone())
     }
 

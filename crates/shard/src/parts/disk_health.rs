@@ -1,9 +1,9 @@
-//! What a replica knows of its node's disk: whether it hangs, how slow it is, and what was tried
-//! since it hangs.
+//! The state of the node's disk as a replica knows it: whether it hangs, how slow it is, and which
+//! members leadership was offered to since it hangs.
 //!
-//! It knows nothing of the disk itself: the host watches that, and tells.
+//! This knows nothing of the disk itself: the host watches it, and reports.
 
-/// How the disk of this replica's node does.
+/// The health of the disk of this replica's node.
 ///
 /// * `stretch` is at least 1.
 /// * `ticks` and `offered` belong to one spell of hanging.

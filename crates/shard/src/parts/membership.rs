@@ -199,9 +199,9 @@ mod tests {
         assert!(!is_current(1, 0) && !is_current(1, 7) && !is_current(4, 0), "itself, and a stranger");
     }
 
-    /// Whatever is heard and in whatever order, with changes from anywhere between: each step is
-    /// one change that raft-rs takes as a simple one, leaves a configuration that passes the check,
-    /// and in the end everybody is in.
+    /// Incarnations are learned in any order, with changes from former leaders between. Each step
+    /// is one simple change, leaves a configuration that passes the check, and in the end all are
+    /// voters.
     #[test]
     fn every_way_leads_to_all_newest_incarnations_by_legal_steps() {
         for seed in 0..2_000u64 {

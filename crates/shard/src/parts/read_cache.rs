@@ -1,4 +1,4 @@
-//! What is kept between reads, because the next read may want it too.
+//! Results that are kept between reads, because the next read may need them too.
 
 /// The state hash at an index, and when the table was last listed.
 #[derive(Default)]

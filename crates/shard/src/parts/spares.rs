@@ -175,7 +175,7 @@ impl Spares {
     }
 }
 
-/// Whether `next` is the append whose entries follow those of `append`.
+/// Whether the entries of `next` follow those of `append`.
 ///
 /// An entry's place is its index *and* its term. raft-rs's own batching compares only the index,
 /// and not even that if the append before has no entries.

@@ -1,4 +1,5 @@
-//! What a step asks the log writer to make durable, and the messages that wait until it is.
+//! The write that a step asks the log writer to make durable, and the messages that wait until it
+//! is.
 //!
 //! This knows nothing of the order in which a `Ready` is handled: `replica/ready.rs` tells that
 //! story and calls these methods.
@@ -28,7 +29,7 @@ pub(crate) struct StepWrite {
 }
 
 impl StepWrite {
-    /// Of a replica whose stored log ends at `stored_last`.
+    /// Starts with a stored log that ends at `stored_last`.
     pub(crate) fn new(stored_last: u64) -> StepWrite {
         StepWrite { stored_last, ..StepWrite::default() }
     }
@@ -62,7 +63,7 @@ impl StepWrite {
     ) {
         self.write.table.extend(changes);
         self.write.applied = Some(applied.encode_to_vec());
-        self.wanted = true; // so that the history up to here goes with this step's write, at the latest
+        self.wanted = true; // so that the history up to here goes with this write at the latest
     }
 
     /// The log is cut: storage forgets the entries up to `index`.
@@ -114,7 +115,7 @@ impl StepWrite {
     }
 }
 
-/// A `Ready` whose messages wait until it, or one before it, is on disk.
+/// The messages of a `Ready` that wait until it, or one before it, is on disk.
 struct UnsyncedReady {
     number: u64,
     needs_sync: bool,

@@ -32,7 +32,7 @@ pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
 }
 
 impl LogStore {
-    /// A log whose `entries` follow the cut at (`truncated_index`, `truncated_term`).
+    /// A log of `entries` that follow the cut at (`truncated_index`, `truncated_term`).
     pub(crate) fn new(
         hard_state: HardState,
         conf_state: ConfState,

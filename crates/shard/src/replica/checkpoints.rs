@@ -20,11 +20,10 @@
 use super::Replica;
 use crate::api::Fatal;
 use crate::parts::shard_time::Observation;
-use crate::snapshot::{BuiltSnapshot, LoadedSnapshot};
+use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
 use locks::planted::{self, Bug};
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use routing::NodeId;
-use std::sync::Arc;
 
 /// At most this much log is kept for the sake of a snapshot, in bytes, because it is in memory.
 const SNAPSHOT_LOG_BYTES_MAX: u64 = 256 << 20;
@@ -58,8 +57,8 @@ impl Replica {
         if self.checkpointing.host_builds {
             self.out.wants_snapshot = true;
         } else {
-            let snapshot = Snapshot { data: self.table.snapshot(), metadata: Some(self.metadata()) };
-            self.raw.mut_store().set_snapshot(Some(snapshot));
+            let (metadata, data) = (self.metadata(), self.table.snapshot().into());
+            self.keep_snapshot(BuiltSnapshot { metadata, data });
         }
         self.checkpointing.start_building(self.applied_index, self.now.mono_ms);
     }
@@ -72,28 +71,33 @@ impl Replica {
         if !self.checkpointing.end_building(self.now.mono_ms) {
             return;
         }
-        let Some(BuiltSnapshot { metadata, data }) = built else { return };
-        let store = self.raw.mut_store();
-        if metadata.index + 1 < store.first() || metadata.get_conf_state() != store.conf_state() {
-            return;
+        let Some(built) = built else { return };
+        let store = self.raw.store();
+        if built.metadata.index + 1 >= store.first() && built.metadata.get_conf_state() == store.conf_state() {
+            self.keep_snapshot(built);
         }
-        self.checkpointing.keep_data(metadata.index, data);
-        store.set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
     }
 
-    /// Notes that a snapshot is on its way, until the host reports it as sent. Returns its data, if
-    /// the host has built it.
-    pub(super) fn sends_snapshot(&mut self, to: NodeId, message: &Message) -> Option<Arc<Vec<u8>>> {
-        let data = self.checkpointing.data_at(message.get_snapshot().get_metadata().index);
-        if data.is_some() || !message.get_snapshot().data.is_empty() {
-            self.checkpointing.sends_to(to);
-        }
-        data
+    /// Gives raft-rs the snapshot to send, without its data: raft-rs would clone that into every
+    /// message.
+    fn keep_snapshot(&mut self, BuiltSnapshot { metadata, data }: BuiltSnapshot) {
+        self.checkpointing.keep_data(metadata.index, data);
+        self.raw.mut_store().set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
+    }
+
+    /// Notes that the snapshot of this message is on its way, until the host reports it as sent.
+    /// Returns its data, or `None` if that has been dropped.
+    pub(super) fn sends_snapshot(&mut self, to: NodeId, message: &Message) -> Option<SnapshotData> {
+        let index = message.get_snapshot().get_metadata().index;
+        let data = self.checkpointing.data_at(index)?;
+        self.checkpointing.sends_to(to);
+        Some(SnapshotData { index, data })
     }
 
     fn checkpoint(&mut self) {
         let changes = self.table.checkpoint().into_iter().map(|change| (change.key, change.value));
-        let state_missing = planted::is(Bug::AppliedAheadOfState); // planted: the index moves on, the state does not
+        // planted: the index moves on, the state does not
+        let state_missing = planted::is(Bug::AppliedAheadOfState);
         let metadata = self.metadata();
         self.step_write.add_checkpoint(&metadata, changes.filter(|_| !state_missing));
         self.checkpointing.written(self.applied_index, self.now.mono_ms);

@@ -1,4 +1,4 @@
-//! The leader as raft-rs sees it, and what begins and ends with leading.
+//! The leader as raft-rs sees it, and the leader state that begins and ends with leading.
 
 use super::Replica;
 use crate::api::{Leadership, Reply, Role};
@@ -10,7 +10,7 @@ use raft::StateRole;
 impl Replica {
     /// Compares Raft's view of leadership with the one known here.
     ///
-    /// A replica that ceases to lead drops its leader state and fails what was asked of it. A
+    /// A replica that ceases to lead drops its leader state and fails its proposals. A
     /// replica that begins to lead sets up its leader state from the table.
     pub(super) fn note_leadership(&mut self) {
         let raft = &self.raw.raft;

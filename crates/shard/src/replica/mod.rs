@@ -1,17 +1,17 @@
-//! The replica: its state, which `parts/` divides into pieces with rules of their own, and what it
-//! says of itself. Each file below adds the methods for one thing that a replica does.
+//! The replica: its state, which `parts/` divides into pieces with rules of their own, and its
+//! status. Each file below adds the methods for one thing that a replica does.
 //!
 //! ```text
 //! step.rs         inputs ──► handle each ──► drain Ready ──► reads, checkpoint, write ──► outputs
 //! receive.rs      a peer's message, checked, then to raft-rs
-//! ready.rs        what raft-rs has ready: send, apply, write, and wait for the disk, in this order
+//! ready.rs        raft-rs's Ready: send, apply, write, and wait for the disk, in this order
 //! apply.rs        committed entries into the lock table, and the answers that follow
 //! sending.rs      appends for spare followers, a little later
-//! leadership.rs   what begins and ends with leading
+//! leadership.rs   the beginning and the end of leading
 //! members.rs      changes of the group's members
 //! checkpoints.rs  checkpoints, cuts of the log, and snapshots
 //! serve.rs        answers to reads
-//! disk.rs         what changes while the node's disk hangs or is slow
+//! disk.rs         leading and voting while the node's disk hangs or is slow
 //! open.rs         the start
 //! ```
 

@@ -153,9 +153,9 @@ impl Replica {
             }
             return;
         }
-        let snapshot_data = if is_snapshot { self.sends_snapshot(to, message) } else { None };
-        if is_snapshot && snapshot_data.is_none() && message.get_snapshot().data.is_empty() {
-            // It was built apart, and has been dropped since: Raft asks again.
+        let snapshot = if is_snapshot { self.sends_snapshot(to, message) } else { None };
+        if is_snapshot && snapshot.is_none() {
+            // Its data has been dropped since. Raft asks again.
             self.raw.report_snapshot(message.to, SnapshotStatus::Failure);
             return;
         }
@@ -168,12 +168,6 @@ impl Replica {
                 | MessageType::MsgRequestPreVote
                 | MessageType::MsgRequestPreVoteResponse
         );
-        self.out.messages.push(PeerMessage {
-            to,
-            bytes: message.encode_to_vec(),
-            is_snapshot,
-            snapshot_data,
-            is_urgent,
-        });
+        self.out.messages.push(PeerMessage { to, bytes: message.encode_to_vec(), snapshot, is_urgent });
     }
 }

@@ -13,7 +13,7 @@ impl Replica {
     ///
     /// * any of them while leadership is handed on, so that the next leader is caught up;
     /// * any of them while members are about to change, a new leader's first entries included;
-    /// * a learner, because its log is what a change of members waits for;
+    /// * a learner, because a change of members waits for its log;
     /// * a follower that raft-rs is probing or sending a snapshot: a probe's answer is waited for.
     pub(super) fn choose_spares(&mut self) {
         let Some(leader) = &mut self.leader_state else { return };

@@ -2,7 +2,7 @@
 //!
 //! 1. Each input is handled in order. Most of them only queue something, or tell raft-rs.
 //! 2. A leader queues the ends of leases and waits that have come due.
-//! 3. Whatever raft-rs has ready is drained (`ready.rs`), and new proposals and reads go into it,
+//! 3. All that raft-rs has ready is drained (`ready.rs`), and new proposals and reads go into it,
 //!    until nothing is left to do.
 //! 4. Reads are answered, a checkpoint is taken if one is due, and the step's one write is handed
 //!    out.

@@ -212,12 +212,12 @@ impl Cluster {
         for (from, message) in sent {
             busy = true;
             let passes = self.passes(from, message.to.0);
-            if message.is_snapshot && self.holds_snapshots {
+            if message.snapshot.is_some() && self.holds_snapshots {
                 self.held_snapshots.push((from, message));
                 continue;
             }
-            if let Some(data) = &message.snapshot_data {
-                let loaded = load_snapshot(&message.bytes, data).expect("a snapshot");
+            if let Some(snapshot) = &message.snapshot {
+                let loaded = load_snapshot(&message.bytes, &snapshot.data).expect("a snapshot");
                 self.peers
                     .get_mut(&from)
                     .expect("a peer")
@@ -228,12 +228,6 @@ impl Cluster {
                     receiver.inbox.push(Input::Snapshot(Arc::new(loaded)));
                 }
                 continue;
-            }
-            if message.is_snapshot {
-                let (head, data, _) = split_snapshot(&message.bytes).expect("a snapshot message");
-                assert_eq!(join_snapshot(&head, data).expect("joins"), message.bytes);
-                let sender = self.peers.get_mut(&from).expect("a peer");
-                sender.inbox.push(Input::SnapshotSent { node: message.to, ok: passes });
             }
             if passes {
                 self.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(message.bytes));
@@ -254,7 +248,8 @@ impl Cluster {
     pub fn release_snapshots(&mut self) {
         self.holds_snapshots = false;
         for (from, message) in std::mem::take(&mut self.held_snapshots) {
-            self.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(message.bytes));
+            let bytes = whole(&message);
+            self.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(bytes));
             let sender = self.peers.get_mut(&from).expect("a peer");
             sender.inbox.push(Input::SnapshotSent { node: message.to, ok: true });
         }
@@ -392,6 +387,14 @@ impl Peer {
     pub fn build_snapshot(&mut self) {
         let built = build_snapshot(self.engine.table(SHARD).expect("can be read")).expect("sound");
         self.inbox.push(Input::SnapshotBuilt(built));
+    }
+}
+
+/// The message with the data of its snapshot, if it has one.
+pub fn whole(message: &PeerMessage) -> Vec<u8> {
+    match &message.snapshot {
+        Some(snapshot) => join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message"),
+        None => message.bytes.clone(),
     }
 }
 

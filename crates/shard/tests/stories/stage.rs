@@ -3,7 +3,7 @@
 //! The replicas live in the [`Cluster`] that all tests of this crate share; this moves them step by step and writes down what it
 //! sees. Nothing happens by itself: time passes when told to, and messages travel when the stage settles.
 
-use crate::cluster::{Cluster, SHARD};
+use crate::cluster::{Cluster, SHARD, whole};
 use crate::twin::{self, Twin};
 use crate::words;
 use locks::{Outcome, RequestId};
@@ -336,7 +336,8 @@ impl Stage {
     }
 
     fn carry(&mut self, sent: Vec<(u64, PeerMessage)>) {
-        for (from, PeerMessage { to, bytes, is_snapshot, .. }) in sent {
+        for (from, sent) in sent {
+            let (to, is_snapshot, bytes) = (sent.to, sent.snapshot.is_some(), whole(&sent));
             let arrives = !self.cluster.cut.contains(&(from, to.0)) && self.cluster.peers[&to.0].replica.is_some();
             let message = Message::decode(bytes.as_slice()).expect("a message of the replica's own");
             if let Some(said) = words::message(&message) {

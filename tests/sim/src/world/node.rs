@@ -9,9 +9,7 @@ use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::rng::Rng;
 use crate::world::ask::{Ask, Done, What};
 use routing::{NodeId, ShardId};
-use shard::{
-    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket, join_snapshot, split_snapshot,
-};
+use shard::{Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket, join_snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use storage::{Engine, ShardWrite};
@@ -278,19 +276,23 @@ impl World {
             self.queue_write(id, Job { write: Some(write.write), then });
         }
         for message in outputs.messages {
-            self.trace.mix_bytes(&message.bytes);
-            let to = message.to.0;
-            if message.is_snapshot {
+            let (to, is_snapshot) = (message.to.0, message.snapshot.is_some());
+            let bytes = match message.snapshot {
+                Some(snapshot) => join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message"),
+                None => message.bytes,
+            };
+            self.trace.mix_bytes(&bytes);
+            if is_snapshot {
                 self.faults.add(FaultKind::SnapshotSent);
                 let boot = self.nodes[&id].boot;
-                let then = Then::Event(Box::new(Event::Snapshot { from: id, boot, to, shard, bytes: message.bytes }));
+                let then = Then::Event(Box::new(Event::Snapshot { from: id, boot, to, shard, bytes }));
                 self.queue_write(id, Job { write: None, then });
                 continue;
             }
             if !self.network.passes(Place::Node(id), Place::Node(to)) && self.rng.percent(10) {
                 self.tell(id, shard, Input::Unreachable { node: message.to });
             }
-            self.send(Place::Node(id), Place::Node(to), Message::Raft { shard, bytes: message.bytes });
+            self.send(Place::Node(id), Place::Node(to), Message::Raft { shard, bytes });
         }
         for (ticket, reply) in outputs.replies {
             self.answer(id, shard, ticket, reply);
@@ -432,8 +434,6 @@ impl World {
             return self.agenda.push(self.now_us + 10 * after_us, event);
         };
         let after_index = receiver.status().applied_index;
-        let (head, data, _) = split_snapshot(&bytes).expect("a replica's snapshot message");
-        let bytes = join_snapshot(&head, data).expect("just taken apart");
         let engine = &self.nodes[&from].disk.engine;
         let (mut history, mut cursor) = (Vec::new(), None);
         loop {
