@@ -55,7 +55,7 @@ async fn callers_of_other_clusters_are_refused() {
     cluster.stop_all().await;
 }
 
-/// As many waits as a stream had slots kept every renewal and cancel out of it.
+/// Enough waits filled a stream and kept every renewal and cancel out of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_take_no_place_of_what_is_short() {
     // So many take their time on a slow machine, and leadership is not what this is about.

@@ -33,10 +33,10 @@ pub(crate) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamKey(pub(crate) u32);
 
-/// An operation's name towards its replica: its stream, and the slot there that waits for it. Slots are not reused
-/// before they are answered, so tickets are not either.
-pub(crate) fn ticket(stream: StreamKey, slot: u32) -> Ticket {
-    u64::from(stream.0) << 32 | u64::from(slot)
+/// The name of an operation towards its replica: its stream, and its index in that stream's table of
+/// operations. An index is not reused before its operation was answered, and so no ticket is.
+pub(crate) fn ticket(stream: StreamKey, op_index: u32) -> Ticket {
+    u64::from(stream.0) << 32 | u64::from(op_index)
 }
 
 /// The inverse of [`ticket`].
@@ -62,10 +62,10 @@ pub(crate) enum Request {
     Read { query: Query, linearizable: bool },
 }
 
-/// What came of a slot's operation.
+/// The reply to one operation of a stream.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) slot: u32,
+    pub(crate) op_index: u32,
     pub(crate) reply: Reply,
 }
 

@@ -96,9 +96,9 @@ impl Fixture {
     }
 }
 
-fn submission(key: u32, slot: u32) -> Submission {
-    let request = Request::Propose { command: vec![slot as u8], wait: None };
-    Submission { index: 0, ticket: ticket(StreamKey(key), slot), give_up_at_ms: u64::MAX, request }
+fn submission(key: u32, op_index: u32) -> Submission {
+    let request = Request::Propose { command: vec![op_index as u8], wait: None };
+    Submission { index: 0, ticket: ticket(StreamKey(key), op_index), give_up_at_ms: u64::MAX, request }
 }
 
 /// The tickets of the operations among the inputs.
@@ -115,11 +115,11 @@ fn what_arrives_during_a_step_is_one_step_in_order() {
     let f = Fixture::new(10_000);
     f.host.submit(0, vec![submission(1, 0)]).unwrap();
     assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 0)]);
-    for slot in 1..=500 {
-        f.host.submit(0, vec![submission(1, slot)]).unwrap();
+    for op_index in 1..=500 {
+        f.host.submit(0, vec![submission(1, op_index)]).unwrap();
     }
     f.outcomes.send(Ok(Outputs::default())).unwrap();
-    let expected: Vec<Ticket> = (1..=500).map(|slot| ticket(StreamKey(1), slot)).collect();
+    let expected: Vec<Ticket> = (1..=500).map(|op_index| ticket(StreamKey(1), op_index)).collect();
     assert_eq!(tickets(&f.steps.recv().unwrap()), expected);
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     f.end();
@@ -131,11 +131,12 @@ fn a_streams_answers_of_one_round_come_in_one_piece() {
     let (mut first, mut second) = (f.open(1), f.open(2));
     f.host.submit(0, vec![submission(1, 0), submission(2, 0), submission(1, 1)]).unwrap();
     f.steps.recv().unwrap();
-    let replies = [(1, 0), (2, 0), (1, 1), (9, 0)].map(|(key, slot)| (ticket(StreamKey(key), slot), Reply::NoLeader));
+    let replies =
+        [(1, 0), (2, 0), (1, 1), (9, 0)].map(|(key, op_index)| (ticket(StreamKey(key), op_index), Reply::NoLeader));
     f.outcomes.send(Ok(Outputs { replies: replies.into(), ..Outputs::default() })).unwrap();
-    let slots = |answers: Vec<Answer>| answers.into_iter().map(|answer| answer.slot).collect::<Vec<_>>();
-    assert_eq!(slots(first.blocking_recv().unwrap()), [0, 1]);
-    assert_eq!(slots(second.blocking_recv().unwrap()), [0]);
+    let indexes = |answers: Vec<Answer>| answers.into_iter().map(|answer| answer.op_index).collect::<Vec<_>>();
+    assert_eq!(indexes(first.blocking_recv().unwrap()), [0, 1]);
+    assert_eq!(indexes(second.blocking_recv().unwrap()), [0]);
     f.end();
 }
 
@@ -157,9 +158,9 @@ fn before_it_takes_part_a_replica_hears_no_peer_and_decides_nothing() {
     let mut answers = f.open(1);
     assert_eq!(f.host.deliver([(ShardId(0), vec![1])]), 0);
     f.host.input(ShardId(0), Input::Peer(vec![2]));
-    let read = |slot, linearizable| {
+    let read = |op_index, linearizable| {
         let request = Request::Read { query: Query::Status, linearizable };
-        Submission { request, ..submission(1, slot) }
+        Submission { request, ..submission(1, op_index) }
     };
     f.host.submit(0, vec![submission(1, 0), read(1, true), read(2, false)]).unwrap();
     let told = f.steps.recv().unwrap();
@@ -167,7 +168,7 @@ fn before_it_takes_part_a_replica_hears_no_peer_and_decides_nothing() {
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     let refused = answers.blocking_recv().unwrap();
     assert!(refused.iter().all(|answer| answer.reply == Reply::NoLeader), "{refused:?}");
-    assert_eq!(refused.iter().map(|answer| answer.slot).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(refused.iter().map(|answer| answer.op_index).collect::<Vec<_>>(), [0, 1]);
 
     f.host.take_part();
     f.host.deliver([(ShardId(0), vec![3])]);
@@ -188,7 +189,7 @@ fn a_full_inbox_refuses_whole_batches() {
     f.host.submit(0, vec![submission(1, 4)]).unwrap();
     assert_eq!(f.host.queued_operations(), 2);
     f.outcomes.send(Ok(Outputs::default())).unwrap();
-    assert_eq!(tickets(&f.steps.recv().unwrap()), [1, 4].map(|slot| ticket(StreamKey(1), slot)));
+    assert_eq!(tickets(&f.steps.recv().unwrap()), [1, 4].map(|op_index| ticket(StreamKey(1), op_index)));
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     f.end();
 }
@@ -203,7 +204,7 @@ fn an_operation_that_nobody_waits_for_is_not_handed_over() {
     assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 1)]);
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     let answers = answers.blocking_recv().unwrap();
-    assert_eq!((answers[0].slot, &answers[0].reply), (0, &Reply::Busy));
+    assert_eq!((answers[0].op_index, &answers[0].reply), (0, &Reply::Busy));
     f.end();
 }
 

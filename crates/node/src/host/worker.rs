@@ -331,13 +331,13 @@ impl Worker {
     }
 
     fn answer(&mut self, ticket: u64, reply: Reply) {
-        let (key, slot) = untangle(ticket);
+        let (key, op_index) = untangle(ticket);
         // A stream that has ended gets nothing any more.
         let Some(stream) = self.streams.get_mut(&key) else { return };
         if stream.answers.is_empty() {
             self.answered.push(key);
         }
-        stream.answers.push(Answer { slot, reply });
+        stream.answers.push(Answer { op_index, reply });
     }
 
     /// Sends this round's answers and messages, each receiver's in one piece.

@@ -4,10 +4,10 @@
 //! proposed, and that no operation reaches a shard that does not own its name. It holds no lock state.
 
 mod history;
+mod op_table;
 mod operate;
 mod outcome;
 pub(crate) mod plan;
-mod slots;
 
 #[cfg(test)]
 mod tests;

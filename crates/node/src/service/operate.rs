@@ -5,9 +5,9 @@
 //! * Reading does not wait for the peer to take results before that, so a peer that sends before it reads does not lock up.
 //! * When the stream ends, its shards are told which waiting acquires nobody awaits any more.
 
+use super::op_table::{InFlight, OpTable};
 use super::outcome::{self, reads};
 use super::plan::{Follow, Plan, check, plan, route, stale_route};
-use super::slots::{InFlight, Slots};
 use crate::context::Context;
 use crate::host::{Answer, AnswerPort, Request, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
@@ -37,10 +37,10 @@ pub(super) struct OperateStream {
     /// Keeps `answers` open should all shard threads end.
     _port: AnswerPort,
     answers: mpsc::UnboundedReceiver<Vec<Answer>>,
-    /// Results made elsewhere than in a shard thread, by slot.
+    /// Results made elsewhere than in a shard thread, by index in the table of operations.
     settle: mpsc::UnboundedSender<(u32, OpResult)>,
     settled: mpsc::UnboundedReceiver<(u32, OpResult)>,
-    slots: Slots,
+    ops: OpTable,
     ready: VecDeque<OperationResult>,
     lateness: Lateness,
     /// By thread: what the current frame has for it.
@@ -68,7 +68,7 @@ impl OperateStream {
             answers,
             settle,
             settled,
-            slots: Slots::default(),
+            ops: OpTable::default(),
             ready: VecDeque::new(),
             lateness: Lateness::default(),
             batches,
@@ -81,13 +81,13 @@ impl OperateStream {
         let mut stopped = std::pin::pin!(lifecycle.reached(Phase::Stopped));
         let outbound = self.outbound.clone(); // so that room in it can be held while results are packed
         let mut reading = true;
-        while reading || self.slots.len() > 0 || !self.ready.is_empty() {
-            let room = self.slots.short() + self.ready.len() < STREAM_RESULTS_MAX;
+        while reading || self.ops.len() > 0 || !self.ready.is_empty() {
+            let room = self.ops.short() + self.ready.len() < STREAM_RESULTS_MAX;
             tokio::select! {
                 biased;
                 () = &mut stopped => return self.last_words().await,
                 Some(answers) = self.answers.recv() => self.take_answers(answers),
-                Some((slot, result)) = self.settled.recv() => self.finish(slot, result),
+                Some((op_index, result)) = self.settled.recv() => self.finish(op_index, result),
                 room = outbound.reserve(), if !self.ready.is_empty() => {
                     let Ok(room) = room else { return };
                     if lifecycle.failed() {
@@ -141,7 +141,7 @@ impl OperateStream {
         let timeout_ms = if operation.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { operation.timeout_ms };
         let Plan { request, follow } = plan(operation)?;
         let waits = matches!(request, Request::Propose { wait: Some(_), .. });
-        if self.slots.is_full(waits) {
+        if self.ops.is_full(waits) {
             let message = match waits {
                 true => format!("this stream has {STREAM_WAITS_MAX} waits in flight: await some, or open another"),
                 false => format!("this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another"),
@@ -149,8 +149,8 @@ impl OperateStream {
             return Err(Box::new(Error::busy(message, if waits { 1_000 } else { 50 })));
         }
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
-        let slot = self.slots.put(InFlight { id, kind, shard, seat, received, waits, follow });
-        let ticket = ticket(self.key, slot);
+        let op_index = self.ops.put(InFlight { id, kind, shard, seat, received, waits, follow });
+        let ticket = ticket(self.key, op_index);
         self.batches[seat.thread].push(Submission { index: seat.index, ticket, give_up_at_ms, request });
         Ok(())
     }
@@ -164,20 +164,20 @@ impl OperateStream {
             let batch = std::mem::take(&mut self.batches[thread]);
             let refused = self.context.host.submit(thread, batch).err().unwrap_or_default();
             for submission in refused {
-                self.finish_reply(submission.ticket as u32, Reply::Busy); // the ticket's lower half is the slot
+                self.finish_reply(submission.ticket as u32, Reply::Busy); // the ticket's lower half is the index
             }
         }
     }
 
     fn take_answers(&mut self, answers: Vec<Answer>) {
-        for Answer { slot, reply } in answers {
-            self.take_answer(slot, reply);
+        for Answer { op_index, reply } in answers {
+            self.take_answer(op_index, reply);
         }
     }
 
-    fn take_answer(&mut self, slot: u32, reply: Reply) {
-        let Some(operation) = self.slots.get_mut(slot) else {
-            debug_assert!(false, "slot {slot} is answered, and nothing is in flight there");
+    fn take_answer(&mut self, op_index: u32, reply: Reply) {
+        let Some(operation) = self.ops.get_mut(op_index) else {
+            debug_assert!(false, "operation {op_index} is answered, and nothing is in flight there");
             return;
         };
         match (std::mem::replace(&mut operation.follow, Follow::Nothing), reply) {
@@ -185,25 +185,25 @@ impl OperateStream {
                 let (context, settle, shard) = (self.context.clone(), self.settle.clone(), operation.shard);
                 tokio::spawn(async move {
                     let result = super::history::complete(context, shard, name, limit, current, ended).await;
-                    let _ = settle.send((slot, result)); // a stream that has ended needs no result
+                    let _ = settle.send((op_index, result)); // a stream that has ended needs no result
                 });
             }
-            (_, reply) => self.finish_reply(slot, reply),
+            (_, reply) => self.finish_reply(op_index, reply),
         }
     }
 
-    fn finish_reply(&mut self, slot: u32, reply: Reply) {
-        let Some(operation) = self.slots.get_mut(slot) else { return };
+    fn finish_reply(&mut self, op_index: u32, reply: Reply) {
+        let Some(operation) = self.ops.get_mut(op_index) else { return };
         let mut result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
         if let OpResult::ShardStatus(status) = &mut result {
             status.stands_by = !self.context.stores.takes_part();
             outcome::with_disk(&mut result, self.context.disk.state());
         }
-        self.finish(slot, result);
+        self.finish(op_index, result);
     }
 
-    fn finish(&mut self, slot: u32, result: OpResult) {
-        let Some(operation) = self.slots.take(slot) else { return };
+    fn finish(&mut self, op_index: u32, result: OpResult) {
+        let Some(operation) = self.ops.take(op_index) else { return };
         let InFlight { id, kind, shard, received, .. } = operation;
         let outcome = outcome::error_code(&result).map_or(metrics::Outcome::Ok, Into::into);
         self.context.metrics.answered(kind, outcome, received.elapsed(), Some(shard));
@@ -218,9 +218,9 @@ impl OperateStream {
         if self.context.lifecycle.failed() {
             return;
         }
-        let slots: Vec<u32> = self.slots.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            let Some(operation) = self.slots.get_mut(slot) else { continue };
+        let indexes: Vec<u32> = self.ops.iter().map(|(op_index, _)| op_index).collect();
+        for op_index in indexes {
+            let Some(operation) = self.ops.get_mut(op_index) else { continue };
             let last = if reads(operation.kind) {
                 Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica")
             } else {
@@ -228,7 +228,7 @@ impl OperateStream {
                     "this node is shutting down: this may or may not have been done. Try again with the same ids";
                 Error::new(ErrorCode::OutcomeUnknown, message)
             };
-            self.finish(slot, OpResult::Error(last));
+            self.finish(op_index, OpResult::Error(last));
         }
         let hand_over = async {
             while !self.ready.is_empty() {
@@ -243,8 +243,8 @@ impl OperateStream {
 
 impl Drop for OperateStream {
     fn drop(&mut self) {
-        let waiting = self.slots.iter().filter(|(_, operation)| operation.waits);
-        let waiting = waiting.map(|(slot, operation)| (operation.seat, ticket(self.key, slot))).collect();
+        let waiting = self.ops.iter().filter(|(_, operation)| operation.waits);
+        let waiting = waiting.map(|(op_index, operation)| (operation.seat, ticket(self.key, op_index))).collect();
         self.context.host.close_stream(self.key, waiting);
         self.context.metrics.streams.dec();
     }

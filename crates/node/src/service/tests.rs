@@ -1,9 +1,9 @@
 //! From operations to requests, and from replies to results.
 
+use super::op_table::{InFlight, OpTable};
 use super::operate::next_frame;
 use super::outcome::{history, result};
 use super::plan::{Follow, check, plan, route, stale_route};
-use super::slots::{InFlight, Slots};
 use crate::host::{Request, Seat};
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_WAITS_MAX};
 use crate::metrics::Kind;
@@ -353,20 +353,20 @@ fn slots_are_reused_only_after_their_answer() {
         waits,
         follow: Follow::Nothing,
     };
-    let mut slots = Slots::default();
-    let taken: Vec<u32> = (0..3).map(|id| slots.put(in_flight(id, id == 1))).collect();
+    let mut ops = OpTable::default();
+    let taken: Vec<u32> = (0..3).map(|id| ops.put(in_flight(id, id == 1))).collect();
     assert_eq!(taken, [0, 1, 2]);
-    assert_eq!(slots.take(1).map(|op| op.id), Some(1));
-    assert!(slots.take(1).is_none() && slots.take(99).is_none());
-    assert_eq!((slots.put(in_flight(3, false)), slots.put(in_flight(4, false)), slots.len()), (1, 3, 4));
-    while !slots.is_full(true) {
-        slots.put(in_flight(5, true));
+    assert_eq!(ops.take(1).map(|op| op.id), Some(1));
+    assert!(ops.take(1).is_none() && ops.take(99).is_none());
+    assert_eq!((ops.put(in_flight(3, false)), ops.put(in_flight(4, false)), ops.len()), (1, 3, 4));
+    while !ops.is_full(true) {
+        ops.put(in_flight(5, true));
     }
-    assert_eq!((slots.len(), slots.short()), (4 + STREAM_WAITS_MAX, 4), "what is short has slots of its own");
-    while !slots.is_full(false) {
-        slots.put(in_flight(6, false));
+    assert_eq!((ops.len(), ops.short()), (4 + STREAM_WAITS_MAX, 4), "short operations have room of their own");
+    while !ops.is_full(false) {
+        ops.put(in_flight(6, false));
     }
-    assert_eq!(slots.short(), STREAM_OPS_MAX);
-    assert_eq!(slots.take(10).map(|op| op.waits), Some(true));
-    assert!(!slots.is_full(true) && slots.is_full(false));
+    assert_eq!(ops.short(), STREAM_OPS_MAX);
+    assert_eq!(ops.take(10).map(|op| op.waits), Some(true));
+    assert!(!ops.is_full(true) && ops.is_full(false));
 }

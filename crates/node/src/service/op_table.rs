@@ -1,8 +1,9 @@
 //! The operations of one stream that are not answered yet.
 //!
-//! * At most [`STREAM_WAITS_MAX`] slots are taken by what may wait for long, and [`STREAM_OPS_MAX`] by all else: however many wait,
-//!   what is short gets through.
-//! * A slot is free again only once its operation was answered, so no two operations of a stream have the same ticket.
+//! * Operations that may wait for long are bounded by [`STREAM_WAITS_MAX`], and all others by
+//!   [`STREAM_OPS_MAX`]. So short operations get through, however many wait.
+//! * An index is free again only once its operation was answered, so no two operations of a stream have
+//!   the same ticket.
 
 use super::plan::Follow;
 use crate::host::Seat;
@@ -14,7 +15,7 @@ use std::time::Instant;
 /// One operation between its receipt and its result.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    /// The sender's name for it.
+    /// The id that the sender gave it.
     pub(super) id: u64,
     pub(super) kind: Kind,
     pub(super) shard: ShardId,
@@ -25,25 +26,26 @@ pub(super) struct InFlight {
     pub(super) follow: Follow,
 }
 
+/// Operations by index.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(super) struct OpTable {
     taken: Vec<Option<InFlight>>,
     free: Vec<u32>,
-    /// Of those taken, the ones of operations that may wait.
+    /// How many of them may wait.
     waits: usize,
 }
 
-impl Slots {
+impl OpTable {
     pub(super) fn len(&self) -> usize {
         self.taken.len() - self.free.len()
     }
 
-    /// Those of operations that do not wait.
+    /// How many operations do not wait.
     pub(super) fn short(&self) -> usize {
         self.len() - self.waits
     }
 
-    /// Whether there is no slot for an operation that waits, or does not.
+    /// Whether there is no room for an operation that may wait, or for one that does not.
     pub(super) fn is_full(&self, waits: bool) -> bool {
         match waits {
             true => self.waits >= STREAM_WAITS_MAX,
@@ -51,34 +53,34 @@ impl Slots {
         }
     }
 
-    /// Panics if full.
+    /// Adds an operation and returns its index. Panics if there is no room.
     pub(super) fn put(&mut self, operation: InFlight) -> u32 {
         assert!(!self.is_full(operation.waits), "a stream has too many operations in flight");
         self.waits += usize::from(operation.waits);
-        if let Some(slot) = self.free.pop() {
-            self.taken[slot as usize] = Some(operation);
-            return slot;
+        if let Some(op_index) = self.free.pop() {
+            self.taken[op_index as usize] = Some(operation);
+            return op_index;
         }
         self.taken.push(Some(operation));
         (self.taken.len() - 1) as u32
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut InFlight> {
-        self.taken.get_mut(slot as usize)?.as_mut()
+    pub(super) fn get_mut(&mut self, op_index: u32) -> Option<&mut InFlight> {
+        self.taken.get_mut(op_index as usize)?.as_mut()
     }
 
-    /// Frees the slot: its operation was answered.
-    pub(super) fn take(&mut self, slot: u32) -> Option<InFlight> {
-        let operation = self.taken.get_mut(slot as usize)?.take();
+    /// Removes an operation, because it was answered.
+    pub(super) fn take(&mut self, op_index: u32) -> Option<InFlight> {
+        let operation = self.taken.get_mut(op_index as usize)?.take();
         if let Some(operation) = &operation {
-            self.free.push(slot);
+            self.free.push(op_index);
             self.waits -= usize::from(operation.waits);
         }
         operation
     }
 
-    /// All that are taken.
+    /// All operations, with their indexes.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &InFlight)> {
-        self.taken.iter().enumerate().filter_map(|(slot, op)| Some((slot as u32, op.as_ref()?)))
+        self.taken.iter().enumerate().filter_map(|(op_index, op)| Some((op_index as u32, op.as_ref()?)))
     }
 }
