@@ -148,8 +148,10 @@ fn quoted(page: &str) -> Vec<&str> {
 #[test]
 fn quoted_messages_are_in_the_programs() {
     let mut programs = String::new();
-    for entry in std::fs::read_dir(root().join("crates")).expect("the crates") {
-        sources(&entry.expect("a crate").path().join("src"), &mut programs);
+    for dir in ["crates", "tools"] {
+        for entry in std::fs::read_dir(root().join(dir)).expect("the crates") {
+            sources(&entry.expect("a crate").path().join("src"), &mut programs);
+        }
     }
     let page = read(&root().join("docs/operate/troubleshooting.md"));
     let messages = quoted(&page);

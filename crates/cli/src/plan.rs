@@ -6,7 +6,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::emit;
 use crate::shown::{counted, one_line};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
-use planner::{Calibration, EmitOptions, KEYS, SimulateOptions, Workload};
+use capacity_sim::SimulateOptions;
+use planner::{Calibration, EmitOptions, KEYS, Workload};
 use routing::{Addresses, ClusterConfig};
 use std::path::{Path, PathBuf};
 
@@ -152,7 +153,7 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
             shards: args.emitted.shards.map(u64::from),
             column: emit_options(&args.emitted).emit_for,
         };
-        planner::simulate(&plan, &options).map_err(|error| impossible(&error))
+        capacity_sim::simulate(&plan, &options).map_err(|error| impossible(&error))
     });
     let simulation = simulation.transpose()?;
     let cluster = args.emit.as_ref().map(|path| Ok((path, planner::emit(&plan, &emit_options(&args.emitted))?)));
@@ -177,13 +178,13 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
     if args.json {
         let mut document = planner::json(&plan, &compared);
         if let Some(simulation) = &simulation {
-            document["simulation"] = planner::simulation_json(simulation);
+            document["simulation"] = capacity_sim::json(simulation);
         }
         emit(&document.to_string());
     } else {
         show(&planner::text(&plan, &compared));
         if let Some(simulation) = &simulation {
-            show(&planner::simulation_text(simulation));
+            show(&capacity_sim::text(simulation));
         }
     }
     Ok(())

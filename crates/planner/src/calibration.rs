@@ -63,7 +63,7 @@ pub struct Calibration {
 
 impl Calibration {
     /// The costs on machines with `shards` shards each, if these take turns at random.
-    pub(crate) fn costs_with(&self, shards: usize) -> Costs {
+    pub fn costs_with(&self, shards: usize) -> Costs {
         let mut costs = self.costs.clone();
         costs.node_times(1.0 + self.other_shard_extra * (1.0 - 1.0 / shards as f64));
         costs

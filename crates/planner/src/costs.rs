@@ -32,7 +32,7 @@ macro_rules! costs {
                 &[$(Key { name: stringify!($field), flag: "", example: "", help: $help },)*];
 
             /// Each field with its name.
-            pub(crate) fn fields(&mut self) -> Vec<(&'static str, &mut f64)> {
+            pub fn fields(&mut self) -> Vec<(&'static str, &mut f64)> {
                 vec![$((stringify!($field), &mut self.$field),)*]
             }
         }
@@ -92,7 +92,7 @@ impl Costs {
     }
 
     /// A gateway's cost per operation, if an entry has `entry_ops` operations.
-    pub(crate) fn gateway_us_at(&self, entry_ops: f64) -> f64 {
+    pub fn gateway_us_at(&self, entry_ops: f64) -> f64 {
         self.gateway_us_per_op
             + self.gateway_us_per_entry_root / entry_ops.sqrt()
             + self.gateway_us_per_entry / entry_ops

@@ -39,9 +39,8 @@ mod keys;
 mod latency;
 mod model;
 mod notes;
-mod quantity;
+pub mod quantity;
 mod report;
-mod simulate;
 mod smell;
 mod workload;
 
@@ -58,9 +57,6 @@ pub use interactive::{InteractiveError, ask};
 pub use keys::{KEYS, Key};
 pub use latency::{Component, LatencyBudget};
 pub use model::{LeaderCapacity, Rates, SizeClass, quorum};
-pub use report::{json, simulation_json, simulation_text, svg, text};
-pub use simulate::{
-    LoadLevel, NodeUse, OneMachine, Recovery, Run, Scenario, SimulateOptions, Simulation, predict, simulate,
-};
+pub use report::{json, rounded, svg, table, text};
 pub use smell::{SmellTest, Verdict};
 pub use workload::{EntryBytes, Growth, RateSource, Sizing, TEMPLATE, Workload};

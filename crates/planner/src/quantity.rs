@@ -3,7 +3,7 @@
 //! Showing rounds, because it is for people only. Programs get the exact figures.
 
 /// Reads a number: underscores or commas between digits, a suffix `k`, `M` or `G`, or a `%`.
-pub(crate) fn parse(text: &str) -> Option<f64> {
+pub fn parse(text: &str) -> Option<f64> {
     let text = text.trim();
     let (digits, scale) = match text.char_indices().next_back()? {
         (at, 'k' | 'K') => (&text[..at], 1e3),
@@ -25,7 +25,7 @@ pub(crate) fn parse(text: &str) -> Option<f64> {
 
 /// With thousands separators and at most one decimal: `7,333.3`, `22,000`. Below a tenth, with two
 /// significant figures: `0.000012`.
-pub(crate) fn show(value: f64) -> String {
+pub fn show(value: f64) -> String {
     if value > 0.0 && value < 0.1 {
         let zeros = (-value.log10().floor()) as usize;
         // A value below 1e-12 is shown as 0.
@@ -35,7 +35,7 @@ pub(crate) fn show(value: f64) -> String {
 }
 
 /// With thousands separators and at most `places` decimals, without trailing zeros.
-pub(crate) fn decimals(value: f64, places: usize) -> String {
+pub fn decimals(value: f64, places: usize) -> String {
     let text = format!("{value:.places$}");
     let (sign, text) = text.strip_prefix('-').map_or(("", text.as_str()), |text| ("-", text));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -51,22 +51,22 @@ pub(crate) fn decimals(value: f64, places: usize) -> String {
 }
 
 /// A whole number with thousands separators.
-pub(crate) fn count(value: u64) -> String {
+pub fn count(value: u64) -> String {
     decimals(value as f64, 0)
 }
 
 /// A whole number and its noun, which forms its plural with `s`: `1 shard`, `22,000 shards`.
-pub(crate) fn counted(value: u64, noun: &str) -> String {
+pub fn counted(value: u64, noun: &str) -> String {
     if value == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(value)) }
 }
 
 /// A share of one: `90.9%`.
-pub(crate) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{}%", decimals(share * 100.0, 1))
 }
 
 /// In powers of 1,000, as capacity is sold: `20 MB`, `126.7 GB`, `3.8 TB`.
-pub(crate) fn bytes(value: f64) -> String {
+pub fn bytes(value: f64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let (mut value, mut unit) = (value, 0);
     // A value that would be shown as 1,000.0 takes the next unit.

@@ -3,7 +3,7 @@
 mod support;
 
 use palisade_planner::{
-    Calibration, Plan, SimulateOptions, compare, json, simulate, simulation_json, simulation_text, svg, text,
+    Calibration, Plan, compare, json, svg, text,
 };
 use std::path::PathBuf;
 use support::{parse, plan, plan_with, workload_text};
@@ -184,37 +184,4 @@ fn a_picture_is_well_formed_and_inside_its_frame() {
     // Both columns outgrow one shard within ten years.
     let decade = svg(&plan_with("worked-solution", &[("growth.months", "120"), ("growth.per_month", "3%")]));
     assert_eq!(decade.matches("<circle").count(), 2);
-}
-
-#[test]
-fn a_simulation_as_text_and_for_programs() {
-    for name in ["worked-solution", "ten-million"] {
-        let plan = plan(name);
-        let options = SimulateOptions { seed: 1, shards: None, column: None };
-        let simulation = simulate(&plan, &options).expect("a simulation");
-        let shown = simulation_text(&simulation);
-        assert!(shown.contains("costs are assumed"), "{shown}");
-        for line in shown.lines() {
-            assert!(line.chars().count() <= 140, "{name}: {line}");
-            assert_eq!(line, line.trim_end(), "{name}");
-        }
-        let shown = simulation_json(&simulation);
-        assert_eq!(shown["shards"], plan.palisade.figures.shards);
-        let names: Vec<&str> = shown["scenarios"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .filter_map(|scenario| scenario["name"].as_str())
-            .collect();
-        assert_eq!(names[..3], ["average", "peak", "leader_lost"]);
-        for scenario in shown["scenarios"].as_array().expect("a list") {
-            for key in ["shards", "writes_per_s", "formula_utilisation"] {
-                assert!(scenario[key].is_number(), "{name}, {key}: {scenario}");
-            }
-            for key in ["answered_per_s", "p50_ms", "p99_ms", "operations_per_entry", "gateway_cpu"] {
-                assert!(scenario["per_shard"][key].is_number(), "{name}, {key}: {scenario}");
-            }
-            assert!(scenario["per_shard"]["leader"]["busiest_thread"].is_number(), "{scenario}");
-        }
-    }
 }

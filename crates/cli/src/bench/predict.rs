@@ -4,7 +4,8 @@ use super::args::{Bench, Mix};
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_json};
 use crate::shown::{counted, one_line};
-use planner::{EntryBytes, OneMachine};
+use capacity_sim::OneMachine;
+use planner::EntryBytes;
 use std::path::Path;
 
 /// The same run, the same prediction.
@@ -37,7 +38,7 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
         entry: EntryBytes { name_bytes, owner_bytes, metadata_bytes: 0 },
         taken_cores: args.taken_cores,
     };
-    let run = planner::predict(&setup, &calibration, SEED);
+    let run = capacity_sim::predict(&setup, &calibration, SEED);
     if args.json {
         print_json(&run);
         return Ok(());

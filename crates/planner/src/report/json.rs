@@ -93,7 +93,7 @@ fn figures(figures: &Figures) -> Map<String, Value> {
 
 /// Rounds fractions to six decimals. Further digits come from the arithmetic, not from the
 /// workload. Integers stay exact.
-pub(super) fn rounded(value: Value) -> Value {
+pub fn rounded(value: Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => {
             let exact = number.as_f64().unwrap_or_default();

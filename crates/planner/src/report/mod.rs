@@ -4,13 +4,11 @@
 
 mod build;
 mod json;
-mod simulation;
 mod steps;
 mod svg;
-mod table;
+pub mod table;
 mod text;
 
-pub use json::json;
-pub use simulation::{simulation_json, simulation_text};
+pub use json::{json, rounded};
 pub use svg::svg;
 pub use text::text;

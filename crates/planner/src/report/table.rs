@@ -2,13 +2,15 @@
 
 /// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
+    /// Text begins in one column.
     Left,
+    /// Text ends in one column, as numbers do.
     Right,
 }
 
 /// Rows under headings, with two spaces before each column and none at the end of a line.
-pub(crate) fn table(aligns: &[Align], rows: &[Vec<String>]) -> String {
+pub fn table(aligns: &[Align], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
     let columns: Vec<usize> =
         (0..aligns.len()).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
@@ -31,7 +33,7 @@ pub(crate) fn table(aligns: &[Align], rows: &[Vec<String>]) -> String {
 
 /// Breaks text at spaces, so that no line is longer than `width` unless a word is. Continuation
 /// lines begin with `indent`.
-pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> String {
+pub fn wrap(text: &str, width: usize, indent: &str) -> String {
     let words = text.trim_start();
     let mut out = text[..text.len() - words.len()].to_owned();
     let mut used = 0;

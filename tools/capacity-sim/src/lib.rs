@@ -1,10 +1,12 @@
-//! The planned cluster, simulated: arrivals, batching, processors, syncs, links, and what happens when a leader or a zone is lost.
+//! The planned cluster, simulated: arrivals, batching, processors, syncs, links, and the loss of a
+//! leader or a zone.
 //!
-//! A discrete-event model with the costs of a [`Calibration`]. Shards of a planned cluster have machines of their own, so a few
-//! stand for all of them. Everything follows from the seed: the same input gives the same figures.
+//! A discrete-event model with the costs of a [`Calibration`]. Shards of a planned cluster have
+//! machines of their own, so a few stand for all of them. Everything follows from the seed: the
+//! same input gives the same figures.
 //!
-//! It knows nothing of clocks, files and running clusters. What it leaves out: the time that threads take to wake, other
-//! programs on the machines, lost packets, and contention for names.
+//! It knows nothing of clocks, files and running clusters. It leaves out the time that threads take
+//! to wake, other programs on the machines, lost packets, and contention for names.
 
 mod agenda;
 mod build;
@@ -15,18 +17,20 @@ mod load;
 mod measure;
 mod observe;
 mod random;
+mod report;
 mod scenarios;
 mod threads;
 mod world;
 
 pub use measure::{NodeUse, Run};
+pub use report::{json, text};
 pub use scenarios::{LoadLevel, Recovery, Scenario, SimulateOptions, Simulation, simulate};
 
-use crate::{Calibration, EntryBytes};
 use agenda::Ns;
 use build::{Shape, op_bytes, world};
 use load::Load;
 use measure::measure;
+use planner::{Calibration, EntryBytes};
 
 /// Seconds before anything is measured.
 const WARM_UP_S: f64 = 1.0;
@@ -35,8 +39,8 @@ fn ns(seconds: f64) -> Ns {
     (seconds * 1e9) as Ns
 }
 
-/// A run of `palisade bench --mix acquire-release` in a closed loop, on a machine that has all nodes, a gateway and the load
-/// generator on it.
+/// A run of `palisade bench --mix acquire-release` in a closed loop, on a machine that has all
+/// nodes, a gateway and the load generator on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneMachine {
     /// Nodes, each with a replica of every shard.
@@ -45,13 +49,13 @@ pub struct OneMachine {
     pub shards: u32,
     /// Operations in flight.
     pub clients: u32,
-    /// What they lock.
+    /// Sizes of the names and owners that they lock.
     pub entry: EntryBytes,
     /// Cores that other programs keep busy meanwhile: less than there are.
     pub taken_cores: f64,
 }
 
-/// What the model expects of such a run.
+/// Simulates such a run.
 ///
 /// # Panics
 /// Without nodes, shards or clients, or if no processor time is left.

@@ -1,17 +1,17 @@
-//! Where operations come from: from ever so many clients that know nothing of each other, or from so many that each wait for
-//! an answer before they ask again.
+//! Where operations come from: from ever so many clients that know nothing of each other, or from
+//! so many that each wait for an answer before they ask again.
 
-use super::agenda::Ns;
-use super::group::Op;
-use super::random::Random;
-use super::world::ShardIx;
+use crate::agenda::Ns;
+use crate::group::Op;
+use crate::random::Random;
+use crate::world::ShardIx;
 
-/// What an operation puts in the log.
+/// Bytes in the log, by kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct OpBytes {
-    pub(super) acquire: f64,
-    pub(super) release: f64,
-    pub(super) renewal: f64,
+pub(crate) struct OpBytes {
+    pub(crate) acquire: f64,
+    pub(crate) release: f64,
+    pub(crate) renewal: f64,
 }
 
 /// Independent arrivals on one shard.
@@ -22,7 +22,8 @@ struct Stream {
     next: Ns,
 }
 
-/// The clients of a closed loop: each takes a lock and lets it go, again and again with other names.
+/// The clients of a closed loop: each takes a lock and lets it go, again and again with other
+/// names.
 struct Client {
     /// Where its lock is.
     shard: ShardIx,
@@ -30,19 +31,19 @@ struct Client {
 }
 
 /// - Open loop: no clients. Closed loop: no streams.
-pub(super) struct Load {
+pub(crate) struct Load {
     bytes: OpBytes,
     streams: Vec<Stream>,
     clients: Vec<Client>,
     shards: usize,
     /// Acquires and releases that arrived, or were sent.
-    pub(super) offered: u64,
+    pub(crate) offered: u64,
     random: Random,
 }
 
 impl Load {
     /// Open loop on one shard: acquires and releases, and renewals of so much weight each.
-    pub(super) fn open(bytes: OpBytes, writes_per_s: f64, renewals_per_s: f64, weight: f64, seed: u64) -> Load {
+    pub(crate) fn open(bytes: OpBytes, writes_per_s: f64, renewals_per_s: f64, weight: f64, seed: u64) -> Load {
         let mut random = Random::new(seed);
         let streams = [(writes_per_s, 1.0, false), (renewals_per_s, weight, true)];
         let streams = streams
@@ -54,22 +55,22 @@ impl Load {
     }
 
     /// Closed loop over shards.
-    pub(super) fn closed(bytes: OpBytes, clients: u32, shards: usize, seed: u64) -> Load {
+    pub(crate) fn closed(bytes: OpBytes, clients: u32, shards: usize, seed: u64) -> Load {
         let clients = (0..clients).map(|_| Client { shard: 0, holds: false }).collect();
         Load { bytes, streams: Vec::new(), clients, shards, offered: 0, random: Random::new(seed) }
     }
 
-    pub(super) fn clients(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         self.clients.len()
     }
 
     /// When the next operation arrives from outside.
-    pub(super) fn next_ns(&self) -> Option<Ns> {
+    pub(crate) fn next_ns(&self) -> Option<Ns> {
         self.streams.iter().map(|stream| stream.next).min()
     }
 
-    /// What arrived up to `now`, each sent `link` before.
-    pub(super) fn arrived(&mut self, now: Ns, link: Ns) -> Vec<Op> {
+    /// The operations that arrived up to `now`, each sent `link` before.
+    pub(crate) fn arrived(&mut self, now: Ns, link: Ns) -> Vec<Op> {
         let mut ops = Vec::new();
         for stream in &mut self.streams {
             while stream.next <= now {
@@ -87,8 +88,8 @@ impl Load {
         ops
     }
 
-    /// What a client asks next, and of which shard.
-    pub(super) fn ask(&mut self, client: u32, now: Ns) -> (ShardIx, Op) {
+    /// The next operation of a client, and its shard.
+    pub(crate) fn ask(&mut self, client: u32, now: Ns) -> (ShardIx, Op) {
         let asks = &mut self.clients[client as usize];
         if !asks.holds {
             asks.shard = self.random.below(self.shards);

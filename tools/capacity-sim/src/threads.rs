@@ -1,13 +1,14 @@
-//! What each thread does with its inbox, and what that costs.
+//! The work of each thread on its inbox, and its cost.
 //!
-//! Costs are the calibration's, laid over the way of an entry: half of what an operation costs a thread is due when it comes
-//! and half when it is applied or answered. What an entry costs beside its operations is due where it passes. What does not grow
-//! with operations a node's thread pays when it is woken, so whatever it then finds shares it.
+//! Costs are the calibration's, laid over the way of an entry: half of an operation's cost to a
+//! thread is due when it comes, and half when it is applied or answered. An entry's cost beside its
+//! operations is due where it passes. The cost that does not grow with operations is due when a
+//! node's thread is woken, so all messages that it then finds share it.
 
-use super::agenda::Ns;
-use super::group::{Entry, NodeIx, Op, weight};
-use super::host::ThreadId;
-use super::world::{Envelope, Event, Message, Role, Send, ShardIx, Target, World};
+use crate::agenda::Ns;
+use crate::group::{Entry, NodeIx, Op, weight};
+use crate::host::ThreadId;
+use crate::world::{Envelope, Event, Message, Role, Send, ShardIx, Target, World};
 use std::collections::BTreeMap;
 
 /// Operations are given up after so long.
@@ -20,8 +21,9 @@ fn inside(message: Message) -> Envelope {
 }
 
 impl World {
-    /// What it costs a thread to be woken, in microseconds. A writer pays for each sync; others are given their costs by message.
-    pub(super) fn wake_us(&self, thread: ThreadId) -> f64 {
+    /// The cost of waking a thread, in microseconds. A writer pays for each sync; other threads'
+    /// costs come with their messages.
+    pub(crate) fn wake_us(&self, thread: ThreadId) -> f64 {
         match self.threads[thread].role {
             Role::Network(_) => self.setting.costs.network_us_per_wake,
             Role::Shards(_) => self.setting.costs.shard_us_per_wake,
@@ -29,8 +31,9 @@ impl World {
         }
     }
 
-    /// Works on an inbox: what it costs, in microseconds, and what is sent when that is done.
-    pub(super) fn work(&mut self, thread: ThreadId, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
+    /// Works on an inbox: returns the cost in microseconds, and the messages that are sent
+    /// afterwards.
+    pub(crate) fn work(&mut self, thread: ThreadId, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         match self.threads[thread].role {
             Role::Client => self.client_works(inbox),
             Role::Gateway => self.gateway_works(inbox),
@@ -41,8 +44,9 @@ impl World {
         }
     }
 
-    /// What clients of a closed loop ask first, in one frame: they share one connection to the gateway, as those of `palisade bench`.
-    pub(super) fn first_of_clients(&mut self) -> Vec<Send> {
+    /// The first operations of a closed loop, in one frame: all clients share one connection to the
+    /// gateway, as in `palisade bench`.
+    pub(crate) fn first_of_clients(&mut self) -> Vec<Send> {
         let frame: Vec<(ShardIx, Op)> =
             (0..self.load.clients() as u32).map(|client| self.load.ask(client, 0)).collect();
         let first = Message::Asked { ops: frame, entries: 1.0 };
@@ -79,7 +83,8 @@ impl World {
     fn gateway_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let (now, link) = (self.agenda.now(), self.setting.link_ns);
         let (mut coming, mut going): (BTreeMap<ShardIx, Vec<Op>>, Vec<Op>) = Default::default();
-        // In entries' worth: half of what an entry costs is due on the way to the leader, half on the way back.
+        // In entries' worth: half of an entry's cost is due on the way to the leader, half on the
+        // way back.
         let (mut entries, mut answered, mut roots) = (0.0, 0.0, 0.0);
         for envelope in inbox {
             match envelope.message {
@@ -128,8 +133,8 @@ impl World {
         (cost, sends)
     }
 
-    /// To whoever leads; without a leader they wait here.
-    pub(super) fn pass_to_leader(&mut self, shard: ShardIx, mut ops: Vec<Op>) -> Option<Send> {
+    /// Sends operations to the leader; without one they wait here.
+    pub(crate) fn pass_to_leader(&mut self, shard: ShardIx, mut ops: Vec<Op>) -> Option<Send> {
         match self.groups[shard].leader {
             Some(leader) if self.waiting[shard].is_empty() => {
                 let room = self.setting.unanswered_max.saturating_sub(self.unanswered[shard]).min(ops.len());
@@ -147,8 +152,8 @@ impl World {
         }
     }
 
-    /// Takes back operations whose leader is gone.
-    pub(super) fn wait_for_leader(&mut self, shard: ShardIx, ops: Vec<Op>) {
+    /// Takes back the operations of a leader that is gone.
+    pub(crate) fn wait_for_leader(&mut self, shard: ShardIx, ops: Vec<Op>) {
         self.unanswered[shard] -= ops.len();
         self.waiting[shard].extend(ops);
         // A leader that serves already hears of them at once.
@@ -157,8 +162,8 @@ impl World {
         }
     }
 
-    /// Sends what waited, but what waited too long.
-    pub(super) fn retry(&mut self, shard: ShardIx) {
+    /// Sends the operations that waited, except those that waited too long.
+    pub(crate) fn retry(&mut self, shard: ShardIx) {
         let (now, waited) = (self.agenda.now(), std::mem::take(&mut self.waiting[shard]));
         let (in_time, late): (Vec<Op>, Vec<Op>) = waited.into_iter().partition(|op| now - op.sent <= TIMEOUT_NS);
         self.log.timed_out += late.len() as u64;
@@ -254,7 +259,7 @@ impl World {
         (cost, sends)
     }
 
-    /// Applies what is committed, and proposes what may go.
+    /// Applies committed entries, and proposes the next entry if it may go.
     fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, sends: &mut Vec<Send>) -> f64 {
         let (per_op, root) = (self.setting.costs.leader_shard_us_per_op, self.setting.costs.shard_us_per_entry_root);
         let (now, mut cost) = (self.agenda.now(), 0.0);
@@ -313,7 +318,7 @@ impl World {
     }
 
     /// A millisecond's checks, on all nodes.
-    pub(super) fn chores(&mut self) {
+    pub(crate) fn chores(&mut self) {
         let work = self.setting.checks_per_s * self.setting.costs.check_us_per_op;
         for node in 0..self.nodes.len() {
             let threads = if self.nodes[node].alive { self.nodes[node].network.clone() } else { Vec::new() };

@@ -4,14 +4,14 @@
 
 /// SplitMix64: each number is a hash of a counter.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,22 +20,22 @@ impl Random {
     }
 
     /// In [0, 1).
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// In [low, high).
-    pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
     /// The gap to the next of events that come independently, so many per second.
-    pub(super) fn gap_ns(&mut self, per_s: f64) -> u64 {
+    pub(crate) fn gap_ns(&mut self, per_s: f64) -> u64 {
         (-(1.0 - self.unit()).ln() / per_s * 1e9) as u64
     }
 
     /// Below `count`.
-    pub(super) fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         (self.unit() * count as f64) as usize
     }
 }
@@ -44,14 +44,14 @@ impl Random {
 ///
 /// - p1 ≤ p50 ≤ p99.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct SyncTime {
-    pub(super) p1_ms: f64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
+pub(crate) struct SyncTime {
+    pub(crate) p1_ms: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 impl SyncTime {
-    pub(super) fn draw_ns(&self, random: &mut Random) -> u64 {
+    pub(crate) fn draw_ns(&self, random: &mut Random) -> u64 {
         let at = random.unit().clamp(0.01, 0.99);
         let (low, high, part) = match at {
             ..0.5 => (self.p1_ms, self.p50_ms, (at - 0.01) / 0.49),

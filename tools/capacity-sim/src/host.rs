@@ -1,30 +1,34 @@
 //! A machine: cores that threads share fairly, and a disk with a queue of syncs.
 //!
-//! Cores are shared much as Linux shares them since 6.6 ("earliest eligible virtual deadline first", Stoica and Abdel-Wahab
-//! 1995): a thread's virtual time is the processor time that it has had, a core goes to one that has had no more than the average
-//! of those who want one, and among these to the one whose slice ends first. A thread that yields to others has had its slice, as
-//! since 6.18. Other than there, one queue is for all cores, and a thread keeps its core until its work is done: work is short
-//! against the time that queues are long. It knows nothing of what threads do.
+//! Cores are shared much as Linux shares them since 6.6 ("earliest eligible virtual deadline
+//! first", Stoica and Abdel-Wahab 1995): a thread's virtual time is the processor time that it has
+//! had, a core goes to a thread that has had no more than the average of all threads that want one,
+//! and among these to the thread with the earliest end of its slice. A thread that yields to others
+//! has had its slice, as since 6.18. Other than there, one queue is for all cores, and a thread
+//! keeps its core until its work is done: work is short compared with the time for which queues are
+//! long. It knows nothing of the threads' work.
 
-use super::agenda::Ns;
-use super::random::{Random, SyncTime};
+use crate::agenda::Ns;
+use crate::random::{Random, SyncTime};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A thread, by its place in the model.
-pub(super) type ThreadId = usize;
+pub(crate) type ThreadId = usize;
 
-/// A thread may use so much processor time before others whose slice ends earlier go first, on one core; on more the slice is longer.
+/// On one core a thread may use so much processor time before threads with an earlier end of their
+/// slice go first; on more cores the slice is longer.
 const BASE_SLICE_NS: i64 = 700_000;
 /// Linux counts no more cores than this for it.
 const SLICE_CORES_MAX: usize = 8;
 
-/// What a thread has had of the processors, in virtual time.
+/// A thread's account of processor time, in virtual time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     had: i64,
     /// Its slice ends there.
     deadline: i64,
-    /// Asleep: what it had less than the average when it fell asleep, a slice at most; negative if it had more.
+    /// Asleep: its distance below the average when it fell asleep, a slice at most; negative if it
+    /// was above.
     owed: i64,
     /// It runs, or waits for a core.
     awake: bool,
@@ -32,14 +36,14 @@ struct Account {
 
 /// - No more threads run than there are cores, and no more syncs than the disk does at a time.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(crate) struct Host {
     cores: usize,
     running: usize,
     ready: Vec<ThreadId>,
-    /// Those that go on with what they do.
+    /// Threads that go on with their work.
     go_on: Vec<ThreadId>,
     accounts: BTreeMap<ThreadId, Account>,
-    /// Of what those that are awake have had; as it was while nobody is.
+    /// Mean virtual time of the threads that are awake; it stays while all of them sleep.
     average: i64,
     slice_ns: i64,
     syncs_max: usize,
@@ -47,13 +51,13 @@ pub(super) struct Host {
     to_sync: VecDeque<ThreadId>,
     sync_time: SyncTime,
     /// Time that syncs took, one after the other.
-    pub(super) sync_ns: Ns,
+    pub(crate) sync_ns: Ns,
     /// How many.
-    pub(super) syncs: u64,
+    pub(crate) syncs: u64,
 }
 
 impl Host {
-    pub(super) fn new(cores: usize, syncs_max: usize, sync_time: SyncTime) -> Host {
+    pub(crate) fn new(cores: usize, syncs_max: usize, sync_time: SyncTime) -> Host {
         assert!(cores > 0 && syncs_max > 0);
         Host {
             cores,
@@ -72,31 +76,32 @@ impl Host {
         }
     }
 
-    pub(super) fn cores(&self) -> usize {
+    pub(crate) fn cores(&self) -> usize {
         self.cores
     }
 
-    pub(super) fn syncs_max(&self) -> usize {
+    pub(crate) fn syncs_max(&self) -> usize {
         self.syncs_max
     }
 
-    pub(super) fn sync_time(&self) -> SyncTime {
+    pub(crate) fn sync_time(&self) -> SyncTime {
         self.sync_time
     }
 
     /// A thread has work.
-    pub(super) fn wants_core(&mut self, thread: ThreadId) {
+    pub(crate) fn wants_core(&mut self, thread: ThreadId) {
         self.wakes(thread);
         self.ready.push(thread);
     }
 
     /// A thread has more work, and may have it done before others.
-    pub(super) fn wants_core_first(&mut self, thread: ThreadId) {
+    pub(crate) fn wants_core_first(&mut self, thread: ThreadId) {
         self.wakes(thread);
         self.go_on.push(thread);
     }
 
-    /// Who had more than the average before it slept still has, up to two slices; who had less is owed that, up to a slice.
+    /// A thread that was above the average before it slept still is, by up to two slices; one that
+    /// was below is owed the difference, up to a slice.
     fn wakes(&mut self, thread: ThreadId) {
         let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.accounts.entry(thread).or_default();
@@ -110,8 +115,8 @@ impl Host {
         }
     }
 
-    /// A thread that has a core leaves it to others who wait for one, before it works.
-    pub(super) fn yields(&mut self, thread: ThreadId) {
+    /// A thread that has a core leaves it to waiting threads before it works.
+    pub(crate) fn yields(&mut self, thread: ThreadId) {
         self.running -= 1;
         if self.ready.is_empty() && self.go_on.is_empty() {
             return self.ready.push(thread);
@@ -126,7 +131,7 @@ impl Host {
     }
 
     /// The next thread that gets a core, if one is free.
-    pub(super) fn takes_core(&mut self) -> Option<ThreadId> {
+    pub(crate) fn takes_core(&mut self) -> Option<ThreadId> {
         if self.running == self.cores {
             return None;
         }
@@ -135,7 +140,8 @@ impl Host {
         Some(thread)
     }
 
-    /// Of those that had no more than the average, the one whose slice ends first; and if that is nobody, of all.
+    /// Takes the thread with the earliest end of its slice, of those that are not above the
+    /// average; of all threads if every one is above it.
     fn takes_earliest(&mut self) -> Option<ThreadId> {
         let order = |thread: &ThreadId| {
             let account = &self.accounts[thread];
@@ -146,7 +152,7 @@ impl Host {
     }
 
     /// A thread has done its work, which counts for so much.
-    pub(super) fn leaves_core(&mut self, thread: ThreadId, counts: Ns) {
+    pub(crate) fn leaves_core(&mut self, thread: ThreadId, counts: Ns) {
         assert!(self.running > 0, "a core is left that nobody had");
         self.running -= 1;
         let slice_ns = self.slice_ns;
@@ -159,7 +165,7 @@ impl Host {
     }
 
     /// A thread that has left its core has nothing to do.
-    pub(super) fn sleeps(&mut self, thread: ThreadId) {
+    pub(crate) fn sleeps(&mut self, thread: ThreadId) {
         let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.account(thread);
         if account.awake {
@@ -184,12 +190,12 @@ impl Host {
     }
 
     /// A thread has something to sync.
-    pub(super) fn wants_sync(&mut self, thread: ThreadId) {
+    pub(crate) fn wants_sync(&mut self, thread: ThreadId) {
         self.to_sync.push_back(thread);
     }
 
-    /// The next sync that begins, if the disk has room: whose, and how long it takes.
-    pub(super) fn begins_sync(&mut self, random: &mut Random) -> Option<(ThreadId, Ns)> {
+    /// The next sync that begins, if the disk has room: its thread, and its length.
+    pub(crate) fn begins_sync(&mut self, random: &mut Random) -> Option<(ThreadId, Ns)> {
         if self.syncing == self.syncs_max {
             return None;
         }
@@ -201,7 +207,7 @@ impl Host {
         Some((thread, took))
     }
 
-    pub(super) fn ends_sync(&mut self) {
+    pub(crate) fn ends_sync(&mut self) {
         assert!(self.syncing > 0, "a sync ends that never began");
         self.syncing -= 1;
     }

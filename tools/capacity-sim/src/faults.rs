@@ -1,21 +1,23 @@
-//! What happens when nodes die: their threads end, followers notice by silence, one of them is elected, and the gateway finds it.
+//! The death of nodes: their threads end, followers notice the silence, one of them is elected, and
+//! the gateway finds it.
 //!
 //! Split votes are left out, and so are nodes that come back.
 
-use super::agenda::Ns;
-use super::group::NodeIx;
-use super::world::{Event, ShardIx, World};
+use crate::agenda::Ns;
+use crate::group::NodeIx;
+use crate::world::{Event, ShardIx, World};
 
-/// A gateway asks again within this, while nobody serves.
+/// While a shard has no leader, a gateway asks again after this time.
 const RETRY_NS: f64 = 50e6;
-/// Round trips from the first candidate's timeout to its first committed entry: asking whether it may stand, the vote, the entry.
+/// Round trips from the first candidate's timeout to its first committed entry: asking whether it
+/// may stand, the vote, the entry.
 const ROUND_TRIPS: u64 = 3;
 /// Each of these is synced before it counts: the vote, the entry.
 const SYNCS: u64 = 2;
 
 impl World {
     /// These nodes end, all in one moment.
-    pub(super) fn die(&mut self, nodes: &[NodeIx]) {
+    pub(crate) fn die(&mut self, nodes: &[NodeIx]) {
         for node in nodes {
             self.end_threads(*node);
         }
@@ -30,11 +32,11 @@ impl World {
         }
     }
 
-    /// Who will be elected, and how long from now; `None` without a quorum.
+    /// The time until an election ends, and the elected node; `None` without a quorum.
     fn election(&mut self, shard: ShardIx) -> Option<(Ns, NodeIx)> {
         let replicas = self.groups[shard].replicas.clone();
         let alive: Vec<NodeIx> = replicas.iter().copied().filter(|node| self.nodes[*node].alive).collect();
-        if alive.len() < crate::quorum(replicas.len() as u32) as usize {
+        if alive.len() < planner::quorum(replicas.len() as u32) as usize {
             return None;
         }
         let (ticks, tick_ns) = (self.setting.election_ticks, self.setting.tick_ns as f64);
@@ -47,7 +49,7 @@ impl World {
         Some((noticed + ROUND_TRIPS * 2 * self.setting.link_ns + sync_ns, node))
     }
 
-    pub(super) fn elected(&mut self, shard: ShardIx, node: NodeIx) {
+    pub(crate) fn elected(&mut self, shard: ShardIx, node: NodeIx) {
         self.groups[shard].elected(node);
         let asked_again = self.random.between(0.0, RETRY_NS) as Ns;
         self.served_again[shard] = Some(self.agenda.now() + asked_again);

@@ -1,10 +1,10 @@
-//! What happens next: events by time, and in the order in which they were planned where times are equal.
+//! The agenda: events by time; events of one time come in the order in which they were planned.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Nanoseconds since the beginning of the simulation.
-pub(super) type Ns = u64;
+pub(crate) type Ns = u64;
 
 struct Planned<E> {
     at: (Ns, u64),
@@ -32,33 +32,33 @@ impl<E> Ord for Planned<E> {
 }
 
 /// - Time never goes back: nothing is planned before `now`.
-pub(super) struct Agenda<E> {
+pub(crate) struct Agenda<E> {
     now: Ns,
     planned: u64,
     heap: BinaryHeap<Reverse<Planned<E>>>,
 }
 
 impl<E> Agenda<E> {
-    pub(super) fn new() -> Agenda<E> {
+    pub(crate) fn new() -> Agenda<E> {
         Agenda { now: 0, planned: 0, heap: BinaryHeap::new() }
     }
 
-    pub(super) fn now(&self) -> Ns {
+    pub(crate) fn now(&self) -> Ns {
         self.now
     }
 
-    pub(super) fn at(&mut self, at: Ns, event: E) {
+    pub(crate) fn at(&mut self, at: Ns, event: E) {
         assert!(at >= self.now, "an event at {at} is planned at {}", self.now);
         self.planned += 1;
         self.heap.push(Reverse(Planned { at: (at, self.planned), event }));
     }
 
-    pub(super) fn after(&mut self, delay: Ns, event: E) {
+    pub(crate) fn after(&mut self, delay: Ns, event: E) {
         self.at(self.now + delay, event);
     }
 
     /// The next event up to `end`; it is then that time.
-    pub(super) fn next(&mut self, end: Ns) -> Option<E> {
+    pub(crate) fn next(&mut self, end: Ns) -> Option<E> {
         if self.heap.peek()?.0.at.0 > end {
             return None;
         }

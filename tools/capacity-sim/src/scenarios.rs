@@ -1,24 +1,22 @@
-//! What is asked of the planned cluster: the average, the peak, a lost leader, a lost zone.
+//! The scenarios of a planned cluster: the average, the peak, a lost leader, a lost zone.
 
-use super::agenda::Ns;
-use super::build::{Shape, op_bytes, world};
-use super::load::Load;
-use super::measure::{Run, measure, together};
-use super::world::{Event, World};
-use super::{WARM_UP_S, ns};
-use crate::figures::Column;
-use crate::model::{LeaderCapacity, Rates, quorum};
-use crate::{EmitFor, Plan, PlanError, Sizing};
+use crate::agenda::Ns;
+use crate::build::{Shape, op_bytes, world};
+use crate::load::Load;
+use crate::measure::{Run, measure, together};
+use crate::world::{Event, World};
+use crate::{WARM_UP_S, ns};
+use planner::{Column, EmitFor, LeaderCapacity, Plan, PlanError, Rates, Sizing, quorum};
 use serde::Serialize;
 
-/// What to simulate of a plan.
+/// The choices for the simulation of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimulateOptions {
     /// Everything that is random follows from it.
     pub seed: u64,
     /// Another number of shards than today's load needs.
     pub shards: Option<u64>,
-    /// Whose shard count to take; by default this service's.
+    /// The column of the plan that gives the number of shards; by default this service's.
     pub column: Option<EmitFor>,
 }
 
@@ -35,18 +33,19 @@ pub enum LoadLevel {
 /// How a shard came back.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Recovery {
-    /// From the loss to the first operation served, in half of the runs; `None` if nobody can serve.
+    /// From the loss to the first operation served, in half of the runs; `None` if no replica can
+    /// serve.
     pub serves_after_ms: Option<f64>,
     /// In the slowest run.
     pub serves_after_worst_ms: Option<f64>,
-    /// From the loss until p99 is back at no more than one and a half times what it was, and a millisecond, in half of the runs;
-    /// `None` if it was not within the simulated time.
+    /// From the loss until p99 is at most one and a half times its old value and a millisecond, in
+    /// half of the runs; `None` if that takes longer than the simulated time.
     pub p99_back_after_ms: Option<f64>,
     /// In the slowest run.
     pub p99_back_after_worst_ms: Option<f64>,
 }
 
-/// One scenario: what a shard of it showed.
+/// One scenario, by the figures of one of its shards.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scenario {
     /// Stable, for programs.
@@ -63,7 +62,7 @@ pub struct Scenario {
     pub run: Run,
     /// All that was asked for was answered.
     pub keeps_up: bool,
-    /// What the formulas say that a leader is asked for of its capacity.
+    /// Share of its capacity that a leader is asked for, by the formulas.
     pub formula_utilisation: f64,
     /// After a loss that ends the service of the shard for a while.
     pub recovery: Option<Recovery>,
@@ -167,7 +166,7 @@ fn gateways_for(shards: u64) -> u64 {
     if shards == 1 { 1 } else { shards.div_ceil(10).max(2) }
 }
 
-/// What is lost.
+/// The nodes that a scenario loses.
 struct Loss {
     name: &'static str,
     title: &'static str,
@@ -287,7 +286,8 @@ impl Cluster<'_> {
         (OPS_ENOUGH / (writes + renewals).max(WRITES_PER_S_MIN)).clamp(SPAN_S.0, SPAN_S.1)
     }
 
-    /// A gateway that is shared by less than one shard per core is simulated as if one core were ours.
+    /// A gateway that is shared by less than one shard per core is simulated as if one core were
+    /// ours.
     fn shown(&self, run: Run) -> Run {
         Run { gateway_cpu: run.gateway_cpu * self.gateway_share().min(1.0), ..run }
     }

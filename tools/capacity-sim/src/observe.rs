@@ -1,49 +1,50 @@
-//! What is seen of a run: latencies in the order in which operations ended, and their percentiles.
+//! The log of a run: latencies in the order in which operations ended, and their percentiles.
 
-use super::agenda::Ns;
+use crate::agenda::Ns;
 
-/// What has been answered, and what has not.
+/// Operations that were answered, refused and given up.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     /// When each acquire or release was answered, and how long it took.
     answered: Vec<(Ns, Ns)>,
     /// When each renewal was answered.
-    pub(super) renewals: u64,
+    pub(crate) renewals: u64,
     /// No room in a queue.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// Given up after the timeout.
-    pub(super) timed_out: u64,
+    pub(crate) timed_out: u64,
 }
 
 /// Percentiles, in milliseconds; zeros of nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Latency {
-    pub(super) mean_ms: f64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
+pub(crate) struct Latency {
+    pub(crate) mean_ms: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 impl Log {
-    pub(super) fn answered(&mut self, now: Ns, sent: Ns) {
+    pub(crate) fn answered(&mut self, now: Ns, sent: Ns) {
         self.answered.push((now, now - sent));
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.answered.len()
     }
 
     /// Forgets all so far.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Log::default();
     }
 
     /// All latencies.
-    pub(super) fn latencies(&self) -> impl Iterator<Item = Ns> {
+    pub(crate) fn latencies(&self) -> impl Iterator<Item = Ns> {
         self.answered.iter().map(|(_, latency)| *latency)
     }
 
-    /// The end of the last window, counted from `from`, whose p99 was above `limit_ms`; `None` if there was none.
-    pub(super) fn last_slow_window(&self, from: Ns, window: Ns, limit_ms: f64) -> Option<Ns> {
+    /// The end of the last window with a p99 above `limit_ms`, counted from `from`; `None` without
+    /// one.
+    pub(crate) fn last_slow_window(&self, from: Ns, window: Ns, limit_ms: f64) -> Option<Ns> {
         let mut windows: Vec<Vec<Ns>> = Vec::new();
         for (at, latency) in self.answered.iter().filter(|(at, _)| *at >= from) {
             let window = ((at - from) / window) as usize;
@@ -58,7 +59,7 @@ impl Log {
 }
 
 impl Latency {
-    pub(super) fn of(mut latencies: Vec<Ns>) -> Latency {
+    pub(crate) fn of(mut latencies: Vec<Ns>) -> Latency {
         if latencies.is_empty() {
             return Latency::default();
         }

@@ -1,45 +1,46 @@
 //! Puts worlds together: a shard on machines of its own, or everything on one machine.
 
-use super::agenda::{Agenda, Ns};
-use super::group::{Bounds, Group, NodeIx};
-use super::host::{Host, ThreadId};
-use super::load::{Load, OpBytes};
-use super::observe::Log;
-use super::random::{Random, SyncTime};
-use super::world::{HostIx, Node, Role, Setting, Thread, World};
-use crate::{Calibration, EntryBytes};
+use crate::agenda::{Agenda, Ns};
+use crate::group::{Bounds, Group, NodeIx};
+use crate::host::{Host, ThreadId};
+use crate::load::{Load, OpBytes};
+use crate::observe::Log;
+use crate::random::{Random, SyncTime};
+use crate::world::{HostIx, Node, Role, Setting, Thread, World};
+use planner::{Calibration, EntryBytes};
 use routing::Settings;
 
 /// The gateway's machine.
-pub(super) const GATEWAY_HOST: HostIx = 0;
+pub(crate) const GATEWAY_HOST: HostIx = 0;
 
 /// Operations that a node takes of each gateway before it has answered some.
 const STREAM_OPS_MAX: usize = 16_384;
 
-/// What a calibration says of machines.
-pub(super) fn sync_time(calibration: &Calibration) -> SyncTime {
+/// The disk of a machine, by a calibration.
+pub(crate) fn sync_time(calibration: &Calibration) -> SyncTime {
     SyncTime { p1_ms: calibration.fsync_low_ms, p50_ms: calibration.fsync_p50_ms, p99_ms: calibration.fsync_high_ms }
 }
 
-pub(super) fn op_bytes(calibration: &Calibration, entry: &EntryBytes) -> OpBytes {
+pub(crate) fn op_bytes(calibration: &Calibration, entry: &EntryBytes) -> OpBytes {
     let overhead = calibration.operation_overhead_bytes as f64;
     OpBytes { acquire: entry.total() as f64 + overhead, release: entry.name_bytes as f64 + overhead, renewal: overhead }
 }
 
 /// The shape of a world.
-pub(super) struct Shape {
-    pub(super) nodes: usize,
-    pub(super) shards: usize,
-    /// All on one machine, the load generator included; otherwise each node has one, and the gateway.
-    pub(super) one_machine: bool,
-    pub(super) link_ns: Ns,
-    pub(super) gateways: usize,
-    pub(super) gateway_share: f64,
-    pub(super) checks_per_s: f64,
+pub(crate) struct Shape {
+    pub(crate) nodes: usize,
+    pub(crate) shards: usize,
+    /// All on one machine, the load generator included; otherwise each node has one, and the
+    /// gateway.
+    pub(crate) one_machine: bool,
+    pub(crate) link_ns: Ns,
+    pub(crate) gateways: usize,
+    pub(crate) gateway_share: f64,
+    pub(crate) checks_per_s: f64,
 }
 
 /// Every node holds a replica of every shard; leaders are spread over them.
-pub(super) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: u64) -> World {
+pub(crate) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: u64) -> World {
     let settings = Settings::default();
     let cores = calibration.cores as usize;
     let machines = if shape.one_machine { 1 } else { 1 + shape.nodes };

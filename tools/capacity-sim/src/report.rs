@@ -1,16 +1,16 @@
 //! Reports of a simulation: for people beside the formulas, for programs with stable keys.
 
-use super::json::rounded;
-use super::table::Align::{Left, Right};
-use super::table::{table, wrap};
-use crate::quantity::{count, counted, decimals, percent};
 use crate::{LoadLevel, Scenario, Simulation};
+use planner::quantity::{count, counted, decimals, percent};
+use planner::rounded;
+use planner::table::Align::{Left, Right};
+use planner::table::{table, wrap};
 use serde_json::{Value, json as value};
 
 const WIDTH: usize = 118;
 
 /// The simulation as text. It ends with a newline.
-pub fn simulation_text(simulation: &Simulation) -> String {
+pub fn text(simulation: &Simulation) -> String {
     let mut out = head(simulation);
     let shards = simulation.shards as f64;
     let titles = [
@@ -142,7 +142,7 @@ fn findings(scenario: &Scenario) -> Vec<String> {
 
 /// The simulation for programs. Rates in `per_shard` are of one shard. All other rates are of all
 /// shards in the scenario.
-pub fn simulation_json(simulation: &Simulation) -> Value {
+pub fn json(simulation: &Simulation) -> Value {
     let scenarios: Vec<Value> =
         simulation.scenarios.iter().map(|scenario| scenario_json(simulation, scenario)).collect();
     rounded(value!({

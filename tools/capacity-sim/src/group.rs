@@ -1,58 +1,60 @@
-//! One shard as the model sees it: a queue, entries in flight, and who has acknowledged what.
+//! One shard as the model sees it: a queue, entries in flight, and acknowledgements.
 //!
-//! It follows the rules of `shard`: one entry is in flight at a time, unless the queue fills a good part of the next; the next
-//! waits for who was just answered; and a commit index travels with the next entry. It knows nothing of processors, disks and
+//! It follows the rules of `shard`: one entry is in flight at a time, unless the queue fills a good
+//! part of the next; the next waits for clients that were just answered, because they ask again
+//! soon; and a commit index travels with the next entry. It knows nothing of processors, disks and
 //! links.
 
-use super::agenda::Ns;
+use crate::agenda::Ns;
 use std::collections::VecDeque;
 
 /// A node, by its place in the model.
-pub(super) type NodeIx = usize;
+pub(crate) type NodeIx = usize;
 
 /// An entry of this part of the largest size goes though others are in flight.
 const WELL_FILLED: f64 = 4.0;
-/// The next entry waits for those who were just answered at most so long, in milliseconds.
+/// Longest time that the next entry waits for clients that were just answered, in milliseconds.
 const HOLD_MS_MAX: u64 = 4;
 /// Shards know the time in whole milliseconds.
 const NS_PER_MS: Ns = 1_000_000;
 
-/// An operation that somebody waits for.
+/// An operation that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Op {
+pub(crate) struct Op {
     /// When its client sent it.
-    pub(super) sent: Ns,
-    /// Closed loop: whose it is.
-    pub(super) client: u32,
+    pub(crate) sent: Ns,
+    /// Closed loop: the client that asked.
+    pub(crate) client: u32,
     /// In the log.
-    pub(super) bytes: f64,
-    /// What it costs, in operations of the calibration: 1 but for renewals.
-    pub(super) weight: f64,
+    pub(crate) bytes: f64,
+    /// Cost, in operations of the calibration: 1 except for renewals.
+    pub(crate) weight: f64,
     /// A renewal of a lease.
-    pub(super) renewal: bool,
+    pub(crate) renewal: bool,
 }
 
 /// The weights of operations together.
-pub(super) fn weight(ops: &[Op]) -> f64 {
+pub(crate) fn weight(ops: &[Op]) -> f64 {
     ops.iter().map(|op| op.weight).sum()
 }
 
 /// Bounds of a shard: as in its settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Bounds {
-    pub(super) entry_bytes_max: f64,
-    pub(super) entries_in_flight_max: usize,
-    pub(super) queue_ops_max: usize,
+pub(crate) struct Bounds {
+    pub(crate) entry_bytes_max: f64,
+    pub(crate) entries_in_flight_max: usize,
+    pub(crate) queue_ops_max: usize,
 }
 
 /// An entry that goes out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Entry {
-    pub(super) index: u64,
+pub(crate) struct Entry {
+    pub(crate) index: u64,
     /// Of its operations.
-    pub(super) weight: f64,
-    /// Of the operations that followers may apply once they have it: all that were committed since the entry before.
-    pub(super) committed: f64,
+    pub(crate) weight: f64,
+    /// Of the operations that followers may apply once they have it: all that were committed since
+    /// the entry before.
+    pub(crate) committed: f64,
 }
 
 struct InFlight {
@@ -61,7 +63,7 @@ struct InFlight {
     ops: Vec<Op>,
 }
 
-/// For whom the next entry waits: until then, or until so many operations are there.
+/// The next entry waits until this time, or until this many operations are there.
 struct Hold {
     until_ms: u64,
     operations: usize,
@@ -71,10 +73,10 @@ struct Hold {
 /// - Entries in flight rise by index, each by one.
 /// - An operation is in the queue or in one entry in flight, never in both.
 /// - Committed operations are told of with one entry.
-pub(super) struct Group {
-    /// `None` while nobody serves.
-    pub(super) leader: Option<NodeIx>,
-    pub(super) replicas: Vec<NodeIx>,
+pub(crate) struct Group {
+    /// `None` while no replica serves.
+    pub(crate) leader: Option<NodeIx>,
+    pub(crate) replicas: Vec<NodeIx>,
     bounds: Bounds,
     queue: VecDeque<Op>,
     queued_bytes: f64,
@@ -88,7 +90,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(leader: NodeIx, replicas: Vec<NodeIx>, bounds: Bounds) -> Group {
+    pub(crate) fn new(leader: NodeIx, replicas: Vec<NodeIx>, bounds: Bounds) -> Group {
         assert!(replicas.contains(&leader), "node {leader} leads what it does not hold");
         let acked = vec![0; replicas.len()];
         Group {
@@ -106,7 +108,7 @@ impl Group {
     }
 
     /// Queues operations; how many found no room.
-    pub(super) fn push(&mut self, ops: Vec<Op>) -> usize {
+    pub(crate) fn push(&mut self, ops: Vec<Op>) -> usize {
         let room = self.bounds.queue_ops_max.saturating_sub(self.queue.len());
         let refused = ops.len().saturating_sub(room);
         for op in ops.into_iter().take(room) {
@@ -117,7 +119,7 @@ impl Group {
     }
 
     /// The next entry, if the rules let one go.
-    pub(super) fn propose(&mut self, now: Ns) -> Option<Entry> {
+    pub(crate) fn propose(&mut self, now: Ns) -> Option<Entry> {
         let may = match self.in_flight.len() {
             0 => !self.queue.is_empty() && !self.holds(now),
             entries => {
@@ -149,7 +151,7 @@ impl Group {
     }
 
     /// When the queue must be looked at again; said once. Threads sleep for whole milliseconds.
-    pub(super) fn wake_at(&mut self, now: Ns) -> Option<Ns> {
+    pub(crate) fn wake_at(&mut self, now: Ns) -> Option<Ns> {
         if !self.in_flight.is_empty() || self.queue.is_empty() || !self.holds(now) {
             return None;
         }
@@ -159,21 +161,21 @@ impl Group {
     }
 
     /// A replica has everything up to `index` on disk.
-    pub(super) fn acknowledged(&mut self, node: NodeIx, index: u64) {
+    pub(crate) fn acknowledged(&mut self, node: NodeIx, index: u64) {
         if let Some(at) = self.replicas.iter().position(|replica| *replica == node) {
             self.acked[at] = self.acked[at].max(index);
         }
     }
 
-    /// What a quorum has on disk.
+    /// The last entry that a quorum has on disk.
     fn committed(&self) -> u64 {
         let mut acked = self.acked.clone();
         acked.sort_unstable_by(|left, right| right.cmp(left));
-        acked[crate::quorum(self.replicas.len() as u32) as usize - 1]
+        acked[planner::quorum(self.replicas.len() as u32) as usize - 1]
     }
 
     /// The operations of the next entry that is committed and not applied.
-    pub(super) fn apply(&mut self, now: Ns) -> Option<Vec<Op>> {
+    pub(crate) fn apply(&mut self, now: Ns) -> Option<Vec<Op>> {
         if self.in_flight.front()?.index > self.committed() {
             return None;
         }
@@ -188,8 +190,8 @@ impl Group {
         Some(ops)
     }
 
-    /// Nobody leads any more: whatever waited, for its senders to try again.
-    pub(super) fn orphaned(&mut self) -> Vec<Op> {
+    /// The leader is gone: returns the waiting operations, so that their senders try again.
+    pub(crate) fn orphaned(&mut self) -> Vec<Op> {
         (self.leader, self.hold, self.queued_bytes, self.untold) = (None, None, 0.0, 0.0);
         let in_flight = self.in_flight.drain(..).flat_map(|entry| entry.ops);
         let mut all: Vec<Op> = in_flight.collect();
@@ -198,7 +200,7 @@ impl Group {
     }
 
     /// A replica leads; its log has all that was committed.
-    pub(super) fn elected(&mut self, node: NodeIx) {
+    pub(crate) fn elected(&mut self, node: NodeIx) {
         assert!(self.in_flight.is_empty() && self.replicas.contains(&node), "node {node} cannot lead");
         self.leader = Some(node);
     }
@@ -218,7 +220,7 @@ mod tests {
         group.propose(now).map(|entry| (entry.index, entry.weight))
     }
 
-    /// One replica, whose entry of `count` operations was proposed at 0 and applied after so long.
+    /// One replica; its entry of `count` operations was proposed at 0 and applied after `took_ms`.
     fn answered(count: usize, took_ms: u64) -> Group {
         let mut group = Group::new(0, vec![0], BOUNDS);
         group.push(ops(count));
@@ -270,7 +272,7 @@ mod tests {
         assert_eq!(group.propose(now), None, "5 of 8");
         group.push(ops(1));
         assert_eq!(proposed(&mut group, now), Some((2, 6.0)), "6 of 8");
-        // Those who are queued when it is answered count too.
+        // Operations that are queued when the entry is answered count too.
         group.push(ops(2));
         group.acknowledged(0, 2);
         assert!(group.apply(2 * now).is_some());

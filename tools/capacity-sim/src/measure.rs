@@ -1,18 +1,19 @@
-//! What a span of a run showed: rates, latencies, and how busy whom.
+//! The figures of a span of a run: rates, latencies, and the use of processors and disks.
 
-use super::agenda::Ns;
-use super::build::GATEWAY_HOST;
-use super::group::NodeIx;
-use super::observe::Latency;
-use super::world::{Role, World};
+use crate::agenda::Ns;
+use crate::build::GATEWAY_HOST;
+use crate::group::NodeIx;
+use crate::observe::Latency;
+use crate::world::{Role, World};
 use serde::Serialize;
 
-/// How busy a node was, as shares of what it has.
+/// The use of a node's resources, as shares of 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct NodeUse {
     /// Of all cores.
     pub cpu: f64,
-    /// Of one core: its busiest thread. At 1 the node carries no more, whatever else is free.
+    /// Of one core: its busiest thread. At 1 the node carries no more, even if other cores are
+    /// free.
     pub busiest_thread: f64,
     /// Of the disk.
     pub disk: f64,
@@ -20,7 +21,8 @@ pub struct NodeUse {
     pub syncs_per_s: f64,
 }
 
-/// What a span of time showed, of what was simulated. Latencies are of acquires and releases, as clients see them.
+/// The figures of one span of simulated time. Latencies are of acquires and releases, as clients
+/// see them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Run {
     /// Acquires and releases that were asked for.
@@ -76,8 +78,9 @@ impl Before {
     }
 }
 
-/// Runs to `end`, and says what that span showed; with the latencies, so that spans can be put together.
-pub(super) fn measure(world: &mut World, end: Ns) -> (Run, Vec<Ns>) {
+/// Runs to `end`, and returns the figures of that span, with the latencies, so that spans can be
+/// put together.
+pub(crate) fn measure(world: &mut World, end: Ns) -> (Run, Vec<Ns>) {
     let before = Before::of(world);
     world.log.clear();
     world.run(end);
@@ -109,7 +112,7 @@ pub(super) fn measure(world: &mut World, end: Ns) -> (Run, Vec<Ns>) {
     (run, latencies)
 }
 
-/// On one machine a node's processor is what it used of all of it, and the disk is everybody's.
+/// On one machine a node's share is its part of all cores, and all nodes share the disk.
 fn node_use(world: &World, before: &Before, node: NodeIx, seconds: f64) -> NodeUse {
     let own = |role: Role| role.node() == Some(node);
     let busy: Vec<f64> = (world.threads.iter().zip(&before.busy))
@@ -127,8 +130,8 @@ fn node_use(world: &World, before: &Before, node: NodeIx, seconds: f64) -> NodeU
     }
 }
 
-/// Several spans of the same kind as one: means of what is a rate, percentiles of all latencies together.
-pub(super) fn together(spans: Vec<(Run, Vec<Ns>)>) -> Run {
+/// Several spans of the same kind as one: means of rates, percentiles of all latencies together.
+pub(crate) fn together(spans: Vec<(Run, Vec<Ns>)>) -> Run {
     let count = spans.len() as f64;
     let mean = |of: &dyn Fn(&Run) -> f64| spans.iter().map(|(run, _)| of(run)).sum::<f64>() / count;
     let node = |of: &dyn Fn(&Run) -> NodeUse| NodeUse {

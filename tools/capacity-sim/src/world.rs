@@ -1,24 +1,25 @@
 //! The model at work: threads with inboxes on machines, messages between them, syncs, and time.
 //!
-//! A thread that gets a core takes all that waits in its inbox, works on it for as long as that costs, and then sends what came
-//! of it; so batches size themselves by the load, as they do in the service. What the threads do stands in `threads`.
+//! A thread that gets a core takes all messages in its inbox, works for as long as they cost, and
+//! then sends the results; so batches size themselves by the load, as they do in the service. The
+//! work of the threads stands in `threads`.
 
-use super::agenda::{Agenda, Ns};
-use super::group::{Entry, Group, NodeIx, Op};
-use super::host::{Host, ThreadId};
-use super::load::Load;
-use super::observe::Log;
-use super::random::Random;
-use crate::Costs;
+use crate::agenda::{Agenda, Ns};
+use crate::group::{Entry, Group, NodeIx, Op};
+use crate::host::{Host, ThreadId};
+use crate::load::Load;
+use crate::observe::Log;
+use crate::random::Random;
+use planner::Costs;
 
 /// A machine, by its place in the model.
-pub(super) type HostIx = usize;
+pub(crate) type HostIx = usize;
 /// A shard, by its place in the model.
-pub(super) type ShardIx = usize;
+pub(crate) type ShardIx = usize;
 
-/// What a thread is for.
+/// The job of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Makes the load, where that shares the machine.
     Client,
     Gateway,
@@ -33,17 +34,19 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// How much dearer processor time is to it than to others: flushes and merges run at nice 10, which is a ninth of the share.
+    /// How much dearer processor time is to it than to others: flushes and merges run at nice 10,
+    /// which is a ninth of the share.
     fn weight(self) -> Ns {
         if let Role::Background(_) = self { 9 } else { 1 }
     }
 
-    /// Whether it lets others run when it is woken, before it takes what has come: as whoever waits at a mailbox of the node's.
+    /// Whether a woken thread lets others run before it takes its messages, as the threads at a
+    /// node's mailboxes do.
     fn yields(self) -> bool {
         matches!(self, Role::Shards(_) | Role::Writer(_))
     }
 
-    pub(super) fn node(self) -> Option<NodeIx> {
+    pub(crate) fn node(self) -> Option<NodeIx> {
         match self {
             Role::Client | Role::Gateway => None,
             Role::Network(node) | Role::Shards(node) | Role::Writer(node) | Role::Background(node) => Some(node),
@@ -51,18 +54,19 @@ impl Role {
     }
 }
 
-/// What goes from thread to thread.
+/// A message from thread to thread.
 #[derive(Clone, Debug)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// A frame of a client's connection, after answers of so many entries.
     Asked { ops: Vec<(ShardIx, Op)>, entries: f64 },
     /// From the gateway to the leader.
     Ops { shard: ShardIx, ops: Vec<Op> },
     /// From the leader to the gateway.
     Answers { shard: ShardIx, ops: Vec<Op> },
-    /// A frame to a client's connection: answers of so many entries, and the sum of the roots of what each of them had.
+    /// A frame to a client's connection: answers of so many entries, and the sum of the roots of
+    /// their operations.
     Answered { ops: Vec<Op>, entries: f64, roots: f64 },
-    /// An entry on its way to a follower, and with it what is committed.
+    /// An entry on its way to a follower, and with it the commit index.
     Append { shard: ShardIx, entry: Entry },
     /// An entry on its way to the disk.
     Write { shard: ShardIx, index: u64, weight: f64 },
@@ -70,7 +74,7 @@ pub(super) enum Message {
     Persisted { shard: ShardIx, index: u64 },
     /// A follower has it on disk.
     Acknowledged { shard: ShardIx, index: u64, by: NodeIx },
-    /// An entry has waited long enough for who was just answered.
+    /// An entry has waited long enough for clients that were just answered.
     Held { shard: ShardIx },
     /// Processor time for other things.
     Work(Ns),
@@ -91,23 +95,23 @@ impl Message {
 
 /// A message, and where it is to go from a network thread.
 #[derive(Clone, Debug)]
-pub(super) struct Envelope {
-    pub(super) message: Message,
-    pub(super) to: Target,
+pub(crate) struct Envelope {
+    pub(crate) message: Message,
+    pub(crate) to: Target,
 }
 
 /// Where a network thread passes something on to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// Its own node.
     Inside,
     Node(NodeIx),
     Gateway,
 }
 
-/// What happens.
+/// An event.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A message arrives in an inbox.
     Arrives(ThreadId, Envelope),
     /// A thread has done its work; `life` tells threads of a dead node from those that work now.
@@ -122,16 +126,16 @@ pub(super) enum Event {
     Die(Vec<NodeIx>),
     /// A replica has won and its first entry is committed.
     Elected(ShardIx, NodeIx),
-    /// The gateway tries what it could not send.
+    /// The gateway tries again to send its waiting operations.
     Retry(ShardIx),
 }
 
 /// Something that leaves a thread.
 #[derive(Clone, Debug)]
-pub(super) struct Send {
-    pub(super) to: ThreadId,
-    pub(super) delay: Ns,
-    pub(super) envelope: Envelope,
+pub(crate) struct Send {
+    pub(crate) to: ThreadId,
+    pub(crate) delay: Ns,
+    pub(crate) envelope: Envelope,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,25 +150,25 @@ enum State {
 
 /// - A thread that is idle has an empty inbox.
 #[derive(Debug)]
-pub(super) struct Thread {
-    pub(super) role: Role,
-    pub(super) host: HostIx,
-    pub(super) inbox: Vec<Envelope>,
+pub(crate) struct Thread {
+    pub(crate) role: Role,
+    pub(crate) host: HostIx,
+    pub(crate) inbox: Vec<Envelope>,
     state: State,
     /// Processor time so far.
-    pub(super) busy_ns: Ns,
+    pub(crate) busy_ns: Ns,
     /// Worked since it last waited, for work or for a core.
     ran_ns: Ns,
     /// It slept, and has not worked since.
     woken: bool,
     /// Since it was woken it has let others go first.
     yielded: bool,
-    /// A writer: what is told when the sync is done.
+    /// A writer: the messages to send when the sync is done.
     after_sync: Vec<Send>,
 }
 
 impl Thread {
-    pub(super) fn new(role: Role, host: HostIx) -> Thread {
+    pub(crate) fn new(role: Role, host: HostIx) -> Thread {
         Thread {
             role,
             host,
@@ -181,7 +185,8 @@ impl Thread {
     /// All that waits, or as much of it as is worked on at a time.
     fn take(&mut self) -> Vec<Envelope> {
         let mut weight = 0.0;
-        // A client's connections are served in turn, and what one asks goes out before the next is looked at.
+        // A client's connections are served in turn, and one's operations go out before the next is
+        // looked at.
         let most = if self.role == Role::Client { 1.0 } else { WEIGHT_AT_ONCE };
         let more = self.inbox.iter().position(|envelope| {
             let full = weight >= most;
@@ -195,61 +200,63 @@ impl Thread {
 
 /// A node's threads.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) network: Vec<ThreadId>,
-    pub(super) shards: Vec<ThreadId>,
-    pub(super) writer: ThreadId,
-    pub(super) background: ThreadId,
-    pub(super) alive: bool,
+pub(crate) struct Node {
+    pub(crate) network: Vec<ThreadId>,
+    pub(crate) shards: Vec<ThreadId>,
+    pub(crate) writer: ThreadId,
+    pub(crate) background: ThreadId,
+    pub(crate) alive: bool,
     /// How often it died.
-    pub(super) life: u32,
+    pub(crate) life: u32,
     /// Work in the background that is not done yet.
-    pub(super) background_ns: f64,
+    pub(crate) background_ns: f64,
 }
 
-/// What does not change while the model runs.
+/// The settings of a model, which stay as they are while it runs.
 #[derive(Clone, Debug)]
-pub(super) struct Setting {
-    pub(super) costs: Costs,
+pub(crate) struct Setting {
+    pub(crate) costs: Costs,
     /// One way between machines.
-    pub(super) link_ns: Ns,
-    /// Operations that the gateway handles for each of ours, over its cores: other shards' come and go as ours do.
-    pub(super) gateway_share: f64,
+    pub(crate) link_ns: Ns,
+    /// Operations that the gateway handles for each of ours, over its cores: other shards' come and
+    /// go as ours do.
+    pub(crate) gateway_share: f64,
     /// Raft's tick, in which the next two count.
-    pub(super) tick_ns: Ns,
-    pub(super) election_ticks: f64,
-    pub(super) heartbeat_ticks: f64,
-    /// Operations of a shard that may be on their way; what is more is refused.
-    pub(super) unanswered_max: usize,
+    pub(crate) tick_ns: Ns,
+    pub(crate) election_ticks: f64,
+    pub(crate) heartbeat_ticks: f64,
+    /// Operations of a shard that may be on their way; more are refused.
+    pub(crate) unanswered_max: usize,
     /// Checks per second that each node answers.
-    pub(super) checks_per_s: f64,
+    pub(crate) checks_per_s: f64,
 }
 
-pub(super) struct World {
-    pub(super) setting: Setting,
-    pub(super) agenda: Agenda<Event>,
-    pub(super) random: Random,
-    pub(super) hosts: Vec<Host>,
-    pub(super) threads: Vec<Thread>,
-    pub(super) nodes: Vec<Node>,
-    pub(super) gateway: ThreadId,
+pub(crate) struct World {
+    pub(crate) setting: Setting,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) random: Random,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) gateway: ThreadId,
     /// Closed loop only.
-    pub(super) client: Option<ThreadId>,
-    pub(super) groups: Vec<Group>,
-    /// At the gateway, by shard: operations that nobody serves.
-    pub(super) waiting: Vec<Vec<Op>>,
+    pub(crate) client: Option<ThreadId>,
+    pub(crate) groups: Vec<Group>,
+    /// At the gateway, by shard: operations that no replica serves.
+    pub(crate) waiting: Vec<Vec<Op>>,
     /// At the gateway, by shard: operations on their way.
-    pub(super) unanswered: Vec<usize>,
-    pub(super) load: Load,
-    pub(super) log: Log,
+    pub(crate) unanswered: Vec<usize>,
+    pub(crate) load: Load,
+    pub(crate) log: Log,
     /// Entries proposed so far, and the operations in them.
-    pub(super) entries: u64,
-    pub(super) entry_ops: f64,
+    pub(crate) entries: u64,
+    pub(crate) entry_ops: f64,
     /// When each shard was served again after its leader died.
-    pub(super) served_again: Vec<Option<Ns>>,
+    pub(crate) served_again: Vec<Option<Ns>>,
 }
 
-/// A thread that has more than this before it sends what came of it before it takes the rest.
+/// A thread with more than this weight in its inbox sends its first results before it takes the
+/// rest.
 const WEIGHT_AT_ONCE: f64 = 2_048.0;
 /// A thread that finds more to do when it is done keeps its core, until it has worked for so long.
 const RUN_ON_NS: Ns = 3_000_000;
@@ -258,13 +265,13 @@ const CHORES_NS: Ns = 1_000_000;
 
 impl World {
     /// How long a sync takes, on a machine like the nodes'.
-    pub(super) fn sync_ns(&mut self) -> Ns {
+    pub(crate) fn sync_ns(&mut self) -> Ns {
         let host = self.threads[self.nodes[0].writer].host;
         self.hosts[host].sync_time().draw_ns(&mut self.random)
     }
 
-    /// Plans what begins the run.
-    pub(super) fn begin(&mut self) {
+    /// Plans the first events of the run.
+    pub(crate) fn begin(&mut self) {
         if self.setting.checks_per_s > 0.0 {
             self.agenda.after(0, Event::Chores);
         }
@@ -275,7 +282,7 @@ impl World {
     }
 
     /// Runs up to `end`.
-    pub(super) fn run(&mut self, end: Ns) {
+    pub(crate) fn run(&mut self, end: Ns) {
         while let Some(event) = self.agenda.next(end) {
             self.happen(event);
         }
@@ -323,11 +330,11 @@ impl World {
         self.life(thread) == life && self.threads[thread].role.node().is_none_or(|node| self.nodes[node].alive)
     }
 
-    pub(super) fn life(&self, thread: ThreadId) -> u32 {
+    pub(crate) fn life(&self, thread: ThreadId) -> u32 {
         self.threads[thread].role.node().map_or(0, |node| self.nodes[node].life)
     }
 
-    pub(super) fn send(&mut self, send: Send) {
+    pub(crate) fn send(&mut self, send: Send) {
         match send.delay {
             0 => self.arrives(send.to, send.envelope),
             delay => self.agenda.after(delay, Event::Arrives(send.to, send.envelope)),
@@ -368,7 +375,8 @@ impl World {
             self.threads[thread].state = State::Working;
             self.threads[thread].yielded = false;
             let inbox = self.threads[thread].take();
-            // Not for one that goes on with what came meanwhile; and other work is given with all that it costs.
+            // A thread that goes on with messages of the meantime pays nothing; and other work
+            // comes with all its costs.
             let only_work = inbox.iter().all(|envelope| matches!(envelope.message, Message::Work(_)));
             let wake_us = if woken && !only_work { self.wake_us(thread) } else { 0.0 };
             let (cost_us, sends) = self.work(thread, inbox);
@@ -392,7 +400,7 @@ impl World {
             self.hosts[host].wants_sync(thread);
             return self.start_syncs(host);
         }
-        // Before others are woken: who has more to do stays on its core.
+        // Before others are woken: a thread with more work stays on its core.
         self.rest(thread);
         sends.into_iter().for_each(|send| self.send(send));
     }
@@ -433,8 +441,8 @@ impl World {
         }
     }
 
-    /// All threads of a dead node end; what they had of clients' goes back to the gateway.
-    pub(super) fn end_threads(&mut self, node: NodeIx) {
+    /// All threads of a dead node end; their operations of clients go back to the gateway.
+    pub(crate) fn end_threads(&mut self, node: NodeIx) {
         self.nodes[node].alive = false;
         self.nodes[node].life += 1;
         for thread in 0..self.threads.len() {
@@ -445,7 +453,7 @@ impl World {
         }
     }
 
-    /// What a dead node does not answer is tried again, with the same request ids.
+    /// Operations that a dead node does not answer are tried again, with the same request ids.
     fn salvage(&mut self, envelope: Envelope) {
         if let Message::Ops { shard, ops } | Message::Answers { shard, ops } = envelope.message {
             self.wait_for_leader(shard, ops);

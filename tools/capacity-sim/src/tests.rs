@@ -1,7 +1,8 @@
-//! What must hold for every model: Little's law, monotony, sums of parts, the same from the same seed.
+//! Laws that hold for every model: Little's law, monotony, sums of parts, the same figures from the
+//! same seed.
 
 use super::*;
-use crate::{Plan, Workload};
+use planner::{Plan, Workload};
 
 const ENTRY: EntryBytes = EntryBytes { name_bytes: 100, owner_bytes: 50, metadata_bytes: 0 };
 
@@ -21,8 +22,9 @@ fn plain(us: f64) -> Calibration {
 
 #[test]
 fn one_client_waits_for_the_sum_of_the_parts() {
-    // Half of the gateway there, half of the shard's thread, a sync, the other halves: 2 × 100 µs and 1 ms. Followers take no
-    // processor time here, so three of them have it on disk before the leader, whose writer begins 100 µs later.
+    // Half of the gateway there, half of the shard's thread, a sync, the other halves: 2 × 100 µs
+    // and 1 ms. Followers take no processor time here, so three of them have it on disk before the
+    // leader: its writer begins 100 µs later.
     let run = predict(&one_machine(5, 1, 1), &plain(100.0), 1);
     assert!((run.mean_ms - 1.2).abs() < 0.001, "{run:?}");
     assert!((run.answered_per_s - 1_000.0 / 1.2).abs() < 1.0, "{run:?}");
@@ -34,8 +36,8 @@ fn one_client_waits_for_the_sum_of_the_parts() {
 
 #[test]
 fn clients_that_come_back_at_once_share_one_entry() {
-    // They come in several frames, so the first entry has some of them only. A rule that lets the next go at once would leave
-    // half of them in flight and half in the queue for ever.
+    // They come in several frames, so the first entry has some of them only. A rule that lets the
+    // next go at once would leave half of them in flight and half in the queue for ever.
     let mut calibration = plain(1.0);
     (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) = (8.0, 8.0, 8.0);
     let run = predict(&one_machine(5, 1, 64), &calibration, 1);
@@ -137,7 +139,8 @@ fn a_lost_leader_is_replaced_within_the_time_of_an_election() {
         let recovery = scenario(&simulation, name).recovery.expect("a recovery");
         let (serves, worst) =
             (recovery.serves_after_ms.expect("served"), recovery.serves_after_worst_ms.expect("served"));
-        // Eight to sixteen ticks of 50 ms after the last heartbeat, less its age, then votes, the entry, and the gateway.
+        // Eight to sixteen ticks of 50 ms after the last heartbeat, less its age, then votes, the
+        // entry, and the gateway.
         assert!((300.0..=worst).contains(&serves) && worst < 900.0, "{recovery:?}");
         let back = recovery.p99_back_after_ms.expect("back");
         assert!(back >= serves && back < 6_000.0, "{recovery:?}");
