@@ -1,19 +1,19 @@
 //! A cluster of real processes in a temporary directory.
 
-use crate::process::Process;
 use crate::{LIMIT, eventually, palisade_binary};
 use client::{Client, ClusterStatus, ShardStatus};
+use local_cluster::{
+    Addresses, Ended, Launch, Member, Process, Processes, cluster_config, free_addresses, leaders, page,
+};
 use nix::sys::signal::Signal;
-use routing::{ClusterConfig, ShardMap};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use routing::{ClusterConfig, Settings, ShardMap};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
+
+/// Lines of each log that a failing test prints.
+const LOG_LINES_SHOWN: usize = 30;
 
 /// What a cluster is to be made of.
 #[derive(Clone, Debug)]
@@ -26,13 +26,13 @@ pub struct Spec {
     pub replicas: u32,
     /// Gateways, numbered from 1.
     pub gateways: u64,
-    /// Lines for the `settings` of the cluster file.
-    pub settings: Vec<(&'static str, u64)>,
+    /// The `settings` of the cluster file, if they are not the defaults.
+    pub settings: Option<Settings>,
 }
 
 impl Default for Spec {
     fn default() -> Self {
-        Spec { nodes: 3, shards: 1, replicas: 3, gateways: 1, settings: Vec::new() }
+        Spec { nodes: 3, shards: 1, replicas: 3, gateways: 1, settings: None }
     }
 }
 
@@ -44,17 +44,13 @@ impl Spec {
 }
 
 /// The processes of a cluster.
-///
-/// * `processes` has an entry for each process that is running or paused, and none for those that were killed.
 #[derive(Debug)]
 pub struct Cluster {
     spec: Spec,
+    config_file: PathBuf,
+    processes: Processes,
+    /// Removed with all that is in it once the processes above are gone.
     dir: TempDir,
-    config: PathBuf,
-    node_metrics: Vec<String>,
-    gateways: Vec<String>,
-    gateway_metrics: Vec<String>,
-    processes: BTreeMap<String, Process>,
     _only_one: MutexGuard<'static, ()>,
 }
 
@@ -78,38 +74,19 @@ impl Cluster {
         static ONLY_ONE: Mutex<()> = Mutex::const_new(());
         let only_one = ONLY_ONE.lock().await;
         let dir = TempDir::with_prefix("palisade-test-").expect("temporary directory");
-        let mut yaml = format!("cluster: test\nshards: {}\nreplicas: {}\nnodes:\n", spec.shards, spec.replicas);
-        let node_metrics: Vec<String> = (0..spec.nodes).map(|_| free_address()).collect();
-        for (id, metrics) in (1..).zip(&node_metrics) {
-            let address = free_address();
-            writeln!(yaml, "  - {{ id: {id}, address: \"{address}\", metrics: \"{metrics}\" }}")
-                .expect("write to a string");
-        }
-        let gateways: Vec<String> = (0..spec.gateways).map(|_| free_address()).collect();
-        let gateway_metrics: Vec<String> = (0..spec.gateways).map(|_| free_address()).collect();
-        yaml.push_str("gateways:\n");
-        for (address, metrics) in gateways.iter().zip(&gateway_metrics) {
-            writeln!(yaml, "  - {{ address: \"{address}\", metrics: \"{metrics}\" }}").expect("write to a string");
-        }
-        if !spec.settings.is_empty() {
-            yaml.push_str("settings:\n");
-            for (key, value) in &spec.settings {
-                writeln!(yaml, "  {key}: {value}").expect("write to a string");
-            }
-        }
-        let config = dir.path().join("cluster.yaml");
-        std::fs::write(&config, yaml).expect("write the cluster file");
-        let processes = BTreeMap::new();
-        Cluster { spec, dir, config, node_metrics, gateways, gateway_metrics, processes, _only_one: only_one }
+        let addresses = free_addresses(2 * (spec.nodes + spec.gateways) as usize).expect("free ports");
+        let (nodes, gateways) = addresses.split_at(2 * spec.nodes as usize);
+        let mut config = cluster_config("test", spec.shards, &Addresses::pairs(nodes), &Addresses::pairs(gateways));
+        config.replicas = spec.replicas;
+        config.settings = spec.settings.clone().unwrap_or_default();
+        let processes = Processes::new(dir.path(), config).expect("the files of a cluster");
+        Cluster { spec, config_file: processes.config_file(), processes, dir, _only_one: only_one }
     }
 
     /// Starts every process that is not running.
     pub fn start_all(&mut self) {
-        for id in 1..=self.spec.nodes {
-            self.start_node(id);
-        }
-        for number in 1..=self.spec.gateways {
-            self.start_gateway(number);
+        for member in self.processes.members() {
+            self.start_member(member, &Launch::default());
         }
     }
 
@@ -118,67 +95,64 @@ impl Cluster {
         self.start_node_with(id, &[]);
     }
 
-    /// Starts a node with these options more, unless it runs.
+    /// Starts a node with more options, unless it runs.
     pub fn start_node_with(&mut self, id: u64, options: &[&str]) {
         self.start_node_in(id, options, &[]);
     }
 
-    /// Starts a node with these options and environment more, unless it runs.
+    /// Starts a node with more options and environment, unless it runs.
     pub fn start_node_in(&mut self, id: u64, options: &[&str], env: &[(String, String)]) {
-        let (id_text, data) = (id.to_string(), self.data_dir(id).display().to_string());
-        let args = [&["node", "--id", &id_text, "--data-dir", &data], options].concat();
-        self.start_process(format!("node-{id}"), &args, env);
+        let args = options.iter().map(|option| (*option).to_owned()).collect();
+        self.start_member(Member::Node(id), &Launch { args, env: env.to_vec(), ..Launch::default() });
     }
 
-    /// Starts a node whose standard error is a full pipe that nobody reads, with this environment more.
+    /// Starts a node with this environment more, and a standard error that is a full pipe, which is never read.
     ///
     /// # Panics
     /// If it runs already.
     pub fn start_node_unheard(&mut self, id: u64, env: &[(String, String)]) {
-        let name = format!("node-{id}");
-        let (id, data) = (id.to_string(), self.data_dir(id).display().to_string());
-        let (command, log) = self.server(&name, &["node", "--id", &id, "--data-dir", &data], env);
-        let former = self.processes.insert(name, Process::spawn_unheard(command, &log));
-        assert!(former.is_none(), "node {id} runs already");
+        assert!(!self.processes.runs(Member::Node(id)), "node {id} runs already");
+        self.start_member(Member::Node(id), &Launch { env: env.to_vec(), unheard: true, ..Launch::default() });
+    }
+
+    fn start_member(&mut self, member: Member, launch: &Launch) {
+        if !self.processes.runs(member) {
+            self.processes.start(member, Command::new(palisade_binary()), launch).expect("start palisade");
+        }
     }
 
     /// Starts a second process of a node with another data directory, as on a second machine, and waits until it ends by
-    /// itself. Returns how it ended and all that it said.
+    /// itself. Returns how it ended and its log.
     ///
     /// # Panics
     /// If it goes on.
     pub async fn node_that_ends_elsewhere(&self, id: u64, data: &Path, options: &[&str]) -> (ExitStatus, String) {
-        let yaml = std::fs::read_to_string(&self.config).expect("read the cluster file");
-        let (mut config, _) = ClusterConfig::parse(&yaml).expect("the cluster file is sound");
-        let node = config.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
-        let mut elsewhere = yaml.replace(&node.address, &free_address());
-        if let Some(metrics) = &node.metrics {
-            elsewhere = elsewhere.replace(metrics, &free_address());
-        }
+        let mut elsewhere = self.processes.config().clone();
+        let node = elsewhere.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
+        let addresses = free_addresses(2).expect("free ports");
+        (node.address, node.metrics) = (addresses[0].clone(), Some(addresses[1].clone()));
         let config = self.dir.path().join("elsewhere.yaml");
-        std::fs::write(&config, elsewhere).expect("write a cluster file");
-        let (id_text, data, config) = (id.to_string(), data.display().to_string(), config.display().to_string());
-        let args = [&["node", "--id", &id_text, "--data-dir", &data, "--config", &config], options].concat();
-        self.process_that_ends(id, args).await
+        self.processes.write_config(&config, &elsewhere).expect("write a cluster file");
+        let args = options.iter().map(|option| (*option).to_owned()).collect();
+        let launch = Launch { config: Some(config), data: Some(data.to_owned()), args, ..Launch::default() };
+        self.process_that_ends(id, &launch).await
     }
 
-    /// Starts a node with these options more, waits until it ends by itself, and returns how it ended and all that it said.
+    /// Starts a node with more options, waits until it ends by itself, and returns how it ended and its log.
     ///
     /// # Panics
     /// If it goes on.
     pub async fn node_that_ends(&self, id: u64, options: &[&str]) -> (ExitStatus, String) {
-        let (id_text, data) = (id.to_string(), self.data_dir(id).display().to_string());
-        let config = self.config.display().to_string();
-        let args = [&["node", "--id", &id_text, "--data-dir", &data, "--config", &config], options].concat();
-        self.process_that_ends(id, args).await
+        let args = options.iter().map(|option| (*option).to_owned()).collect();
+        self.process_that_ends(id, &Launch { args, ..Launch::default() }).await
     }
 
-    async fn process_that_ends(&self, id: u64, args: Vec<&str>) -> (ExitStatus, String) {
-        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+    async fn process_that_ends(&self, id: u64, launch: &Launch) -> (ExitStatus, String) {
         let log = self.dir.path().join(format!("node-{id}-that-ends.log"));
         std::fs::write(&log, "").expect("an empty log");
-        let mut process = Process::start(&args, &log);
-        let ended = eventually(&format!("palisade {} ends", args.join(" ")), async || process.ended()).await;
+        let command = self.processes.command(Member::Node(id), Command::new(palisade_binary()), launch);
+        let mut process = Process::spawn(command, &log).expect("start palisade");
+        let ended = eventually(&format!("node {id} with {launch:?} ends"), async || process.ended()).await;
         (ended, std::fs::read_to_string(&log).expect("its log"))
     }
 
@@ -195,35 +169,39 @@ impl Cluster {
     /// # Panics
     /// If it goes on.
     pub async fn node_ended(&mut self, id: u64) -> (ExitStatus, String) {
-        let mut process = self.processes.remove(&format!("node-{id}")).expect("a running node");
+        let mut process = self.processes.take(Member::Node(id)).expect("a running node");
         let status = eventually(&format!("node {id} ends"), async || process.ended()).await;
         (status, std::fs::read_to_string(process.log()).expect("its log"))
     }
 
-    /// Where everything of this cluster lies.
+    /// The directory that everything of this cluster lies in.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Where a node keeps its data.
+    /// A node's data directory.
     pub fn data_dir(&self, id: u64) -> PathBuf {
-        self.dir.path().join(format!("data-{id}"))
+        self.processes.data(id)
     }
 
-    /// What a node that runs here has logged so far.
+    /// The log of a node so far.
     pub fn node_log(&self, id: u64) -> String {
-        std::fs::read_to_string(self.processes[&format!("node-{id}")].log()).expect("its log")
+        std::fs::read_to_string(self.processes.log(Member::Node(id))).expect("its log")
     }
 
     /// Starts a gateway, unless it runs.
     pub fn start_gateway(&mut self, number: u64) {
-        let address = self.gateways[number as usize - 1].clone();
-        self.start_process(format!("gateway-{number}"), &["gateway", "--listen", &address], &[]);
+        self.start_member(Member::Gateway(number), &Launch::default());
     }
 
     /// The cluster file.
     pub fn config(&self) -> &Path {
-        &self.config
+        &self.config_file
+    }
+
+    /// The description of the cluster, as in its file.
+    pub fn described(&self) -> &ClusterConfig {
+        self.processes.config()
     }
 
     /// Starts a gateway beside those of the cluster, on a cluster file of its own; `before` is a program that runs it, if any.
@@ -232,29 +210,14 @@ impl Cluster {
     /// # Panics
     /// If it cannot be started.
     pub fn start_stranger(&self, before: &[&str], config: &Path) -> (Process, String) {
-        let address = free_address();
+        let address = free_addresses(1).expect("a free port").remove(0);
         let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
         words.push(palisade_binary().display().to_string());
         words.extend(["gateway", "--listen", &address, "--config", &config.display().to_string()].map(str::to_owned));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let log = self.dir.path().join(format!("stranger-{address}.log"));
-        (Process::spawn(command, &log), address)
-    }
-
-    fn start_process(&mut self, name: String, args: &[&str], env: &[(String, String)]) {
-        if self.processes.contains_key(&name) {
-            return;
-        }
-        let (command, log) = self.server(&name, args, env);
-        self.processes.insert(name, Process::spawn(command, &log));
-    }
-
-    /// A server of this cluster, and where its output goes.
-    fn server(&self, name: &str, args: &[&str], env: &[(String, String)]) -> (Command, PathBuf) {
-        let mut command = Command::new(palisade_binary());
-        command.args(args).arg("--config").arg(&self.config).envs(env.iter().map(|(key, value)| (key, value)));
-        (command, self.dir.path().join(format!("{name}.log")))
+        (Process::spawn(command, &log).expect("start palisade"), address)
     }
 
     /// Waits until every node that runs here answers, and every shard has a leader that all of them know.
@@ -276,96 +239,108 @@ impl Cluster {
 
     /// Panics if a process ended by itself.
     fn all_alive(&mut self) {
-        for (name, process) in &mut self.processes {
-            if let Some(status) = process.ended() {
-                panic!("{name} ended by itself: {status}");
-            }
+        if let Some(Ended { member, status }) = self.processes.ended().into_iter().next() {
+            panic!("{member} ended by itself: {status}");
         }
     }
 
     /// The nodes that are running or paused.
     pub fn running_nodes(&self) -> Vec<u64> {
-        (1..=self.spec.nodes).filter(|id| self.processes.contains_key(&format!("node-{id}"))).collect()
+        self.processes.running_nodes()
     }
 
     /// SIGKILL.
     pub fn kill_node(&mut self, id: u64) {
-        self.processes.remove(&format!("node-{id}")).expect("a running node").kill();
+        self.kill(Member::Node(id));
     }
 
     /// SIGKILL.
     pub fn kill_gateway(&mut self, number: u64) {
-        self.processes.remove(&format!("gateway-{number}")).expect("a running gateway").kill();
+        self.kill(Member::Gateway(number));
+    }
+
+    fn kill(&mut self, member: Member) {
+        assert!(self.processes.runs(member), "{member} does not run");
+        self.processes.kill(member);
     }
 
     /// Some other signal.
     pub fn signal_node(&self, id: u64, signal: Signal) {
-        self.processes[&format!("node-{id}")].signal(signal);
+        self.signal(Member::Node(id), signal);
+    }
+
+    fn signal(&self, member: Member, signal: Signal) {
+        assert!(self.processes.runs(member), "{member} does not run");
+        self.processes.signal(member, signal);
     }
 
     /// SIGSTOP.
     pub fn pause_node(&self, id: u64) {
-        self.processes[&format!("node-{id}")].signal(Signal::SIGSTOP);
+        self.signal(Member::Node(id), Signal::SIGSTOP);
     }
 
     /// SIGCONT.
     pub fn resume_node(&self, id: u64) {
-        self.processes[&format!("node-{id}")].signal(Signal::SIGCONT);
+        self.signal(Member::Node(id), Signal::SIGCONT);
     }
 
     /// SIGSTOP.
     pub fn pause_gateway(&self, number: u64) {
-        self.processes[&format!("gateway-{number}")].signal(Signal::SIGSTOP);
+        self.signal(Member::Gateway(number), Signal::SIGSTOP);
     }
 
     /// SIGCONT.
     pub fn resume_gateway(&self, number: u64) {
-        self.processes[&format!("gateway-{number}")].signal(Signal::SIGCONT);
+        self.signal(Member::Gateway(number), Signal::SIGCONT);
     }
 
-    /// What a gateway says at `/metrics`.
+    /// A gateway's `/metrics`.
     ///
     /// # Panics
     /// If it does not answer.
     pub fn gateway_metrics(&self, number: u64) -> String {
-        page_at(&self.gateway_metrics[number as usize - 1], "/metrics")
+        self.page(Member::Gateway(number), "/metrics")
     }
 
-    /// What a node says at `/metrics`.
+    /// A node's `/metrics`.
     ///
     /// # Panics
     /// If it does not answer.
     pub fn node_metrics(&self, id: u64) -> String {
-        page_at(&self.node_metrics[id as usize - 1], "/metrics")
+        self.page(Member::Node(id), "/metrics")
     }
 
-    /// What a node says at `/healthz`, status line and all.
+    /// A node's `/healthz`, status line and all.
     ///
     /// # Panics
     /// If it does not answer.
     pub fn node_health(&self, id: u64) -> String {
-        page_at(&self.node_metrics[id as usize - 1], "/healthz")
+        self.page(Member::Node(id), "/healthz")
+    }
+
+    fn page(&self, member: Member, name: &str) -> String {
+        let address = self.processes.metrics_address(member).expect("each process has a page of metrics");
+        page(address, name).expect("a page")
     }
 
     /// Its gateways, as clients name them.
     pub fn endpoints(&self) -> String {
-        self.gateways.join(",")
+        self.processes.endpoints().join(",")
     }
 
     /// The address of one gateway, from 1.
     pub fn gateway(&self, number: u64) -> &str {
-        &self.gateways[number as usize - 1]
+        self.processes.address(Member::Gateway(number))
     }
 
     /// A client of all gateways.
     pub fn client(&self) -> Client {
-        Client::connect(self.gateways.clone())
+        Client::connect(self.processes.endpoints())
     }
 
     /// The map of shards that the cluster file describes.
     pub fn map(&self) -> ShardMap {
-        let yaml = std::fs::read_to_string(&self.config).expect("read the cluster file");
-        ClusterConfig::parse(&yaml).expect("the cluster file is sound").0.shard_map()
+        self.described().shard_map()
     }
 
     /// A name that begins with `prefix` and goes to this shard.
@@ -387,13 +362,7 @@ impl Cluster {
 
     /// The node that leads a shard. Waits until there is one.
     pub async fn leader(&self, shard: u32) -> u64 {
-        eventually("a leader", async || {
-            let status = self.try_status().await?;
-            // The highest term: a deposed leader that was paused may still call itself one.
-            let leaders = status.shards.iter().filter(|s| s.shard == shard && s.role == "leader");
-            leaders.max_by_key(|s| s.term).map(|s| s.node)
-        })
-        .await
+        eventually("a leader", async || leaders(&self.try_status().await?).get(&shard).map(|leader| leader.node)).await
     }
 
     /// Waits until all replicas of each shard, one per node, stand at the same index with the same state hash.
@@ -453,41 +422,13 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // A stopped process dies of SIGKILL all the same; Process's drop sends it.
         if std::thread::panicking() {
-            for number in 1..=self.spec.nodes.max(self.spec.gateways) {
-                for kind in ["node", "gateway"] {
-                    let log = self.dir.path().join(format!("{kind}-{number}.log"));
-                    if let Ok(text) = std::fs::read_to_string(log) {
-                        let lines: Vec<&str> = text.lines().collect();
-                        let tail = &lines[lines.len().saturating_sub(30)..];
-                        eprintln!("---- the end of {kind}-{number}'s log ----\n{}", tail.join("\n"));
-                    }
+            for member in self.processes.members() {
+                let log = self.processes.log_end(member, LOG_LINES_SHOWN);
+                if !log.is_empty() {
+                    eprintln!("---- the end of {member}'s log ----\n{log}");
                 }
             }
-        }
-    }
-}
-
-fn page_at(address: &str, page: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("connect for a page");
-    write!(stream, "GET {page} HTTP/1.0\r\n\r\n").expect("ask for a page");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("read a page");
-    text
-}
-
-/// A loopback address that is free now: below the range that the kernel takes ports for outgoing connections from, so that
-/// it stays free while its process is down.
-fn free_address() -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id().wrapping_mul(131) % 20_000;
-    loop {
-        let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 10_000 + (start + offset) % 20_000;
-        let address = format!("127.0.0.1:{port}");
-        if TcpListener::bind(&address).is_ok() {
-            return address;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The harness of the whole-system tests: real `palisade` processes on loopback, hurt on request.
+//! The harness of the whole-system tests: real `palisade` processes on loopback, hurt on request. The processes themselves
+//! are [`local_cluster::Processes`]; here they are waited for, and a failure of one is a failed test.
 //!
 //! * Every process that was started is killed and reaped when its [`Cluster`] is dropped, also when a test fails.
 //! * Only one cluster of a test binary runs at a time: a small machine should not time out for being small.
@@ -6,16 +7,17 @@
 //!
 //! Waiting is by condition, with a limit that only a broken system reaches ([`eventually`]); nothing here asserts speed.
 
+mod binary;
 mod cluster;
 mod hang;
 mod locked;
-mod process;
 mod program;
 
+pub use binary::palisade_binary;
 pub use cluster::{Cluster, Spec};
 pub use hang::HangingDisk;
+pub use local_cluster::{Launch, Process};
 pub use locked::{Locked, process_state, runs};
-pub use process::{Process, palisade_binary};
 pub use program::compile_c;
 
 use std::time::{Duration, Instant};

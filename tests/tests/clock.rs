@@ -3,6 +3,7 @@
 use client::AcquireOptions;
 use nix::sys::signal::Signal;
 use palisade_tests::{Cluster, Spec, eventually};
+use routing::Settings;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -38,7 +39,9 @@ fn looks(cluster: &Cluster, node: u64) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_ahead_deletes_no_history() {
-    let mut cluster = Cluster::start(Spec { settings: vec![("history_days", 1)], ..Spec::default() }).await;
+    let mut cluster =
+        Cluster::start(Spec { settings: Some(Settings { history_days: 1, ..Settings::default() }), ..Spec::default() })
+            .await;
     let dir = cluster.data_dir(0);
     std::fs::create_dir_all(&dir).expect("a directory for the library");
     let Some(library) = wall_clock_library(&dir) else { return };

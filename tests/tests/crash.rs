@@ -2,6 +2,7 @@
 
 use client::{AcquireOptions, Client, Consistency, GrantState};
 use palisade_tests::{Cluster, Spec, eventually};
+use routing::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -110,7 +111,7 @@ const WORKERS: usize = 200;
 /// Two operations for each name: 100,000 in all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_missed_a_truncated_log_comes_back_by_snapshot() {
-    let settings = vec![("checkpoint_log_bytes", 1 << 20), ("log_keep_bytes", 1 << 20)];
+    let settings = Some(Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 1 << 20, ..Settings::default() });
     let mut cluster = Cluster::start(Spec { settings, ..Spec::default() }).await;
     let leader = cluster.leader(0).await;
     let behind = cluster.running_nodes().into_iter().find(|id| *id != leader).expect("a follower");

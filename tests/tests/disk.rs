@@ -3,6 +3,7 @@
 use client::{AcquireOptions, Consistency};
 use nix::sys::signal::Signal;
 use palisade_tests::{Cluster, HangingDisk, Spec, eventually};
+use routing::Settings;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -82,7 +83,7 @@ async fn names_are_served_while_the_whole_disk_of_their_leader_hangs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_disk_stays_hung_ends_and_says_why() {
-    let settings = vec![("disk_hang_exit_ms", 1_500)];
+    let settings = Some(Settings { disk_hang_exit_ms: 1_500, ..Settings::default() });
     let Some((mut cluster, disks)) = start(Spec { settings, ..Spec::default() }, None).await else { return };
     let leader = cluster.leader(0).await;
     disks[&leader].hang();
@@ -100,7 +101,8 @@ async fn a_node_whose_disk_stays_hung_ends_and_says_why() {
 /// The thread that watches the disk waited for its own words, and with it the end of the node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_nobody_hears_serves_and_ends_when_its_disk_stays_hung() {
-    let spec = Spec { settings: vec![("disk_hang_exit_ms", 1_500)], ..Spec::default() };
+    let settings = Some(Settings { disk_hang_exit_ms: 1_500, ..Settings::default() });
+    let spec = Spec { settings, ..Spec::default() };
     let mut cluster = Cluster::prepare(spec).await;
     let Some(disk) = HangingDisk::build(cluster.dir(), "hang") else {
         return eprintln!("skipped: there is no C compiler (cc) to make a disk hang with");

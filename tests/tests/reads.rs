@@ -2,6 +2,7 @@
 
 use client::{AcquireOptions, Client, ClientOptions, Consistency, Mode};
 use palisade_tests::{Cluster, Spec, eventually};
+use routing::Settings;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 #[tokio::test(flavor = "multi_thread")]
 async fn stale_checks_are_answered_by_followers_and_linearizable_ones_are_not() {
     // So long an election timeout that nobody takes over while the leader is paused.
-    let settings = vec![("tick_ms", 100), ("election_ticks", 150)];
+    let settings = Some(Settings { tick_ms: 100, election_ticks: 150, ..Settings::default() });
     let cluster = Cluster::start(Spec { settings, ..Spec::default() }).await;
     let held = cluster.client().acquire("a").await.expect("acquire");
     eventually("followers have applied it", async || {
@@ -73,7 +74,7 @@ async fn hold(client: &Client, count: usize, options: impl Fn(usize) -> AcquireO
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_change_no_leader_and_writes_go_on() {
     // Long enough that a machine that is busy with other tests changes no leader either.
-    let settings = vec![("tick_ms", 100), ("election_ticks", 40)];
+    let settings = Some(Settings { tick_ms: 100, election_ticks: 40, ..Settings::default() });
     let cluster = Cluster::start(Spec { settings, ..Spec::default() }).await;
     let client = Client::with_options([cluster.gateway(1)], ClientOptions::new().timeout(Duration::from_secs(30)));
     hold(&client, 15_000, |n| AcquireOptions::new(format!("user:{n:05}"))).await;

@@ -5,8 +5,8 @@
 use crate::failure::{Exit, Failure};
 use crate::output::emit;
 use crate::shown::{counted, one_line};
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use capacity_sim::SimulateOptions;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use planner::{Calibration, EmitOptions, KEYS, Workload};
 use routing::{Addresses, ClusterConfig};
 use std::path::{Path, PathBuf};

@@ -2,9 +2,7 @@
 
 mod support;
 
-use palisade_planner::{
-    Calibration, Plan, compare, json, svg, text,
-};
+use palisade_planner::{Calibration, Plan, compare, json, svg, text};
 use std::path::PathBuf;
 use support::{parse, plan, plan_with, workload_text};
 

@@ -4,10 +4,12 @@
 //! The cluster has default settings and no other load. Kills go around the shards; each waits until the cluster is whole again.
 
 use crate::cluster::{Cluster, SHARDS};
-use crate::network::{Host, Network};
+use crate::network::Network;
 use crate::probe::{all_back, all_level};
 use crate::report::quantile;
 use client::{AcquireOptions, Client};
+use local_cluster::Member;
+use routing::Settings;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -36,11 +38,11 @@ pub async fn failovers(
     namespaces: bool,
     mut told: impl FnMut(u32, u32, Duration),
 ) -> Result<Failovers, String> {
-    let mut cluster = Cluster::start(dir, Network::new(&Cluster::hosts(), namespaces)?, &[])?;
+    let mut cluster = Cluster::start(dir, Network::new(&Cluster::hosts(), namespaces)?, Settings::default())?;
     if !all_back(&cluster, WHOLE_WITHIN).await {
         return Err(format!("the cluster did not start within {WHOLE_WITHIN:?}: see the logs in {}", dir.display()));
     }
-    let client = Client::connect(cluster.endpoints());
+    let client = Client::connect(cluster.processes.endpoints());
     let mut failovers = Failovers::default();
     for kill in 1..=kills {
         let shard = kill % SHARDS;
@@ -50,7 +52,7 @@ pub async fn failovers(
         }
         // Its connections stand, as those of a client that is in use do.
         acquire(&cluster, &client, shard, &format!("before-{kill}")).await?;
-        let leader = Host::Node(leaders[&shard]);
+        let leader = Member::Node(leaders[&shard]);
         let killed = Instant::now();
         cluster.strike(leader);
         acquire(&cluster, &client, shard, &format!("after-{kill}")).await?;
@@ -70,7 +72,7 @@ async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
     let asked = Instant::now();
     loop {
         let leaders = cluster.leaders().await.unwrap_or_default();
-        if leaders.iter().map(|(shard, (node, _))| (*shard, *node)).collect::<BTreeMap<_, _>>() == wanted {
+        if leaders.iter().map(|(shard, leader)| (*shard, leader.node)).collect::<BTreeMap<_, _>>() == wanted {
             return Ok(wanted);
         }
         if asked.elapsed() > SETTLES_WITHIN {

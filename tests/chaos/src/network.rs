@@ -5,28 +5,10 @@
 //! loopback and nothing can be cut. It promises to touch no network but its own: the whole of it exists in a namespace that
 //! `scripts/chaos` makes and that ends with this process. It knows nothing of what is sent.
 
+use local_cluster::{Member, free_addresses};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
-
-/// A process' place in the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Host {
-    /// From 1.
-    Node(u64),
-    /// From 1.
-    Gateway(u64),
-}
-
-impl std::fmt::Display for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Host::Node(id) => write!(f, "node-{id}"),
-            Host::Gateway(number) => write!(f, "gateway-{number}"),
-        }
-    }
-}
 
 /// See the module.
 ///
@@ -34,13 +16,13 @@ impl std::fmt::Display for Host {
 #[derive(Debug)]
 pub struct Network {
     namespaces: bool,
-    addresses: BTreeMap<Host, String>,
+    addresses: BTreeMap<Member, String>,
     /// Who hears nothing of whom.
-    deaf: BTreeMap<Host, BTreeSet<Host>>,
+    deaf: BTreeMap<Member, BTreeSet<Member>>,
     /// What share of what arrives is lost, in percent.
-    lossy: BTreeMap<Host, u32>,
+    lossy: BTreeMap<Member, u32>,
     /// Connections to these nodes are led to these ports outside instead.
-    detours: BTreeMap<Host, u16>,
+    detours: BTreeMap<Member, u16>,
 }
 
 const PORT: u16 = 7400;
@@ -53,7 +35,7 @@ impl Network {
     ///
     /// # Errors
     /// What the system's tools said, for people.
-    pub fn new(hosts: &[Host], namespaces: bool) -> Result<Network, String> {
+    pub fn new(hosts: &[Member], namespaces: bool) -> Result<Network, String> {
         let mut network = Network {
             namespaces,
             addresses: BTreeMap::new(),
@@ -68,18 +50,22 @@ impl Network {
             run("ip", "link set chaos up")?;
             run("ip", &format!("addr add {OUTSIDE}/24 dev chaos"))?;
         }
-        for &host in hosts {
-            let address = if namespaces { format!("{}:{PORT}", network.join(host)?) } else { free_address()? };
-            network.addresses.insert(host, address);
-        }
+        let addresses = match namespaces {
+            true => hosts
+                .iter()
+                .map(|host| Ok(format!("{}:{PORT}", network.join(*host)?)))
+                .collect::<Result<_, String>>()?,
+            false => free_addresses(hosts.len()).map_err(|error| error.to_string())?,
+        };
+        network.addresses = hosts.iter().copied().zip(addresses).collect();
         Ok(network)
     }
 
     /// Gives a host its namespace, and returns its IP address.
-    fn join(&self, host: Host) -> Result<String, String> {
+    fn join(&self, host: Member) -> Result<String, String> {
         let number = match host {
-            Host::Node(id) => id,
-            Host::Gateway(number) => 100 + number,
+            Member::Node(id) => id,
+            Member::Gateway(number) => 100 + number,
         };
         let address = format!("{PREFIX}.{number}");
         run("ip", &format!("netns add {host}"))?;
@@ -97,12 +83,12 @@ impl Network {
     }
 
     /// `host:port` of a host.
-    pub fn address(&self, host: Host) -> &str {
+    pub fn address(&self, host: Member) -> &str {
         &self.addresses[&host]
     }
 
     /// A command that runs `program` at that host.
-    pub fn command(&self, host: Host, program: &std::path::Path) -> Command {
+    pub fn command(&self, host: Member, program: &std::path::Path) -> Command {
         if !self.namespaces {
             return Command::new(program);
         }
@@ -112,20 +98,20 @@ impl Network {
     }
 
     /// From now on `ear` hears nothing of `mouth`.
-    pub fn deafen(&mut self, ear: Host, mouth: Host) {
+    pub fn deafen(&mut self, ear: Member, mouth: Member) {
         if ear != mouth {
             self.deaf.entry(ear).or_default().insert(mouth);
         }
     }
 
     /// Neither hears the other.
-    pub fn cut(&mut self, one: Host, other: Host) {
+    pub fn cut(&mut self, one: Member, other: Member) {
         self.deafen(one, other);
         self.deafen(other, one);
     }
 
     /// No host of one side hears any of the other, and the other way round.
-    pub fn split(&mut self, one: &[Host], other: &[Host]) {
+    pub fn split(&mut self, one: &[Member], other: &[Member]) {
         for &a in one {
             for &b in other {
                 self.cut(a, b);
@@ -134,12 +120,12 @@ impl Network {
     }
 
     /// From now on `ear` loses this share of what arrives from other hosts.
-    pub fn lose(&mut self, ear: Host, percent: u32) {
+    pub fn lose(&mut self, ear: Member, percent: u32) {
         self.lossy.insert(ear, percent);
     }
 
     /// From now on new connections of other hosts to `to` go to this port outside.
-    pub fn detour(&mut self, to: Host, port: u16) {
+    pub fn detour(&mut self, to: Member, port: u16) {
         self.detours.insert(to, port);
     }
 
@@ -168,7 +154,7 @@ impl Network {
         self.apply()
     }
 
-    fn ip(&self, host: &Host) -> &str {
+    fn ip(&self, host: &Member) -> &str {
         self.addresses[host].split(':').next().unwrap_or_default()
     }
 
@@ -203,7 +189,7 @@ impl Network {
 }
 
 /// Replaces a host's packet filter in one go.
-fn restore(host: Host, rules: &str) -> Result<(), String> {
+fn restore(host: Member, rules: &str) -> Result<(), String> {
     let failed = |why: String| format!("iptables-restore at {host}: {why}");
     let mut child = Command::new("ip")
         .args(["netns", "exec", &host.to_string(), "iptables-restore"])
@@ -229,20 +215,4 @@ pub fn run(program: &str, args: &str) -> Result<(), String> {
         Ok(output) => Err(format!("{program} {args}: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Err(format!("{program}: {error}: install it (Debian: iproute2, iptables, mount)")),
     }
-}
-
-/// A loopback address that is free now: below the range that the kernel takes ports for outgoing connections from, so that
-/// it stays free while its process is down.
-fn free_address() -> Result<String, String> {
-    let start = std::process::id().wrapping_mul(131) % 10_000;
-    (0..10_000)
-        .map(|offset| format!("127.0.0.1:{}", 20_000 + (start + offset) % 10_000))
-        .find(|address| TcpListener::bind(address).is_ok() && take(address))
-        .ok_or_else(|| "no port is free on loopback".into())
-}
-
-/// Whether it was not handed out before.
-fn take(address: &str) -> bool {
-    static TAKEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
-    TAKEN.lock().is_ok_and(|mut taken| taken.insert(address.to_owned()))
 }

@@ -34,7 +34,7 @@ impl Prober {
         let recorder = Arc::new(Recorder::default());
         let caller = Caller::new(cluster.client(TRY_FOR), CLIENT, recorder.clone(), cluster.map.clone());
         let options = ClientOptions::new().timeout(Duration::from_secs(10)).owner("conductor");
-        let patient = Client::with_options(cluster.endpoints(), options);
+        let patient = Client::with_options(cluster.processes.endpoints(), options);
         Prober { caller, patient, recorder, probes: 0 }
     }
 

@@ -2,15 +2,17 @@
 
 use crate::clients::{CLIENTS, Clients, VICTIM};
 use crate::clock::now_us;
-use crate::cluster::{Cluster, last_lines};
+use crate::cluster::Cluster;
 use crate::faults::{COMBINATIONS, Kind, Stage, Wound};
 use crate::judge::{Evidence, Verdict, judge};
-use crate::network::{Host, Network};
+use crate::network::Network;
 use crate::probe::{Prober, all_back, all_level, samples};
 use crate::report::Report;
 use crate::tools::Tools;
+use local_cluster::{Leader, Member};
 use palisade_sim::checker::{Outcome, Sample, check_convergence};
 use palisade_sim::rng::Rng;
+use routing::Settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -80,8 +82,8 @@ pub async fn run(plan: Plan, mut told: impl FnMut(&Round), stop: impl Future<Out
     let network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
     let mut rng = Rng::new(plan.seed);
     // Small logs, so that a node that was away for a round needs a snapshot now and then.
-    let settings = [("checkpoint_log_bytes", 1 << 20), ("log_keep_bytes", 64 << 10)];
-    let cluster = Cluster::start(&plan.dir, network, &settings)?;
+    let settings = Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 64 << 10, ..Settings::default() };
+    let cluster = Cluster::start(&plan.dir, network, settings)?;
     let clients = Clients::start(&cluster, &plan.dir, rng.next_u64())?;
     let prober = Prober::new(&cluster);
     let mut report = Report::new(&plan);
@@ -236,7 +238,7 @@ impl Conductor {
     async fn leaders(&self) -> Result<BTreeMap<u32, u64>, String> {
         for _ in 0..20 {
             if let Some(leaders) = self.cluster.leaders().await {
-                return Ok(leaders.into_iter().map(|(shard, (node, _))| (shard, node)).collect());
+                return Ok(leaders.into_iter().map(|(shard, leader)| (shard, leader.node)).collect());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -249,11 +251,12 @@ impl Conductor {
         let mut missing = wound.must_end.clone();
         loop {
             for ended in self.cluster.ended() {
-                let expected = match ended.host {
-                    Host::Node(id) => missing.remove(&id) || wound.may_end.contains(&id),
-                    Host::Gateway(_) => false,
+                let expected = match ended.member {
+                    Member::Node(id) => missing.remove(&id) || wound.may_end.contains(&id),
+                    Member::Gateway(_) => false,
                 };
-                let what = format!("{} ended by itself: {}: {}", ended.host, ended.status, ended.last_words);
+                let last_words = self.cluster.processes.log_end(ended.member, 1);
+                let what = format!("{} ended by itself: {}: {last_words}", ended.member, ended.status);
                 // By an exit code, that is: a signal would be a crash.
                 let as_expected = expected && ended.status.code().is_some_and(|code| code != 0);
                 let list = if as_expected { &mut round.notes } else { &mut round.failures };
@@ -271,7 +274,7 @@ impl Conductor {
 
     fn last_words(&self) -> String {
         let words = Cluster::hosts().into_iter().map(|host| {
-            let lines = last_lines(&self.cluster.log(host), 4);
+            let lines = self.cluster.processes.log_end(host, 4);
             format!("---- {host}\n{lines}")
         });
         words.collect::<Vec<_>>().join("\n")
@@ -280,7 +283,7 @@ impl Conductor {
     /// Lines of all logs in which something panicked.
     fn panics(&self) -> Vec<String> {
         let clients = (1..=CLIENTS).map(|number| self.plan.dir.join(format!("client-{number}.log")));
-        let logs = Cluster::hosts().into_iter().map(|host| self.cluster.log(host)).chain(clients);
+        let logs = Cluster::hosts().into_iter().map(|host| self.cluster.processes.log(host)).chain(clients);
         logs.flat_map(|log| {
             let text = std::fs::read(&log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
@@ -296,7 +299,7 @@ impl Conductor {
 #[derive(Default)]
 struct Quiet {
     from_us: u64,
-    leaders: Option<BTreeMap<u32, (u64, u64)>>,
+    leaders: Option<BTreeMap<u32, Leader>>,
     stretches: Vec<(u64, u64)>,
 }
 

@@ -3,17 +3,17 @@
 use super::{Stage, Wound};
 use crate::cluster::{Cluster, NODES};
 use crate::delay::SlowWay;
-use crate::network::Host;
 use client::{AcquireOptions, Client, ClientOptions};
+use local_cluster::Member;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Stage<'_> {
     /// Two nodes and a gateway on one side, three nodes and the other gateway on the other.
     pub(super) fn halves(&mut self) -> Result<Wound, String> {
-        let nodes: Vec<Host> = self.shuffled().into_iter().map(Host::Node).collect();
-        let minority = [nodes[0], nodes[1], Host::Gateway(2)];
-        let majority = [nodes[2], nodes[3], nodes[4], Host::Gateway(1)];
+        let nodes: Vec<Member> = self.shuffled().into_iter().map(Member::Node).collect();
+        let minority = [nodes[0], nodes[1], Member::Gateway(2)];
+        let majority = [nodes[2], nodes[3], nodes[4], Member::Gateway(1)];
         self.cluster.network.split(&minority, &majority);
         self.cluster.network.apply()?;
         Ok(Wound::lasting_s(self.rng, 5, 9).serves())
@@ -23,7 +23,7 @@ impl Stage<'_> {
     pub(super) fn isolate_leader(&mut self) -> Result<Wound, String> {
         let leader = self.some_leader();
         for id in 1..=NODES {
-            self.cluster.network.cut(Host::Node(leader), Host::Node(id));
+            self.cluster.network.cut(Member::Node(leader), Member::Node(id));
         }
         self.cluster.network.apply()?;
         Ok(Wound::lasting_s(self.rng, 5, 9).serves())
@@ -34,7 +34,7 @@ impl Stage<'_> {
         let nodes = self.shuffled();
         let count = nodes.len();
         for at in 0..count {
-            self.cluster.network.cut(Host::Node(nodes[at]), Host::Node(nodes[(at + 2) % count]));
+            self.cluster.network.cut(Member::Node(nodes[at]), Member::Node(nodes[(at + 2) % count]));
         }
         self.cluster.network.apply()?;
         Ok(Wound::lasting_s(self.rng, 5, 9))
@@ -42,10 +42,10 @@ impl Stage<'_> {
 
     /// A leader that hears none of its peers, or that none of its peers hears.
     pub(super) fn one_way(&mut self) -> Result<Wound, String> {
-        let leader = Host::Node(self.some_leader());
+        let leader = Member::Node(self.some_leader());
         let deaf = self.rng.percent(50);
         for id in 1..=NODES {
-            let (ear, mouth) = if deaf { (leader, Host::Node(id)) } else { (Host::Node(id), leader) };
+            let (ear, mouth) = if deaf { (leader, Member::Node(id)) } else { (Member::Node(id), leader) };
             self.cluster.network.deafen(ear, mouth);
         }
         self.cluster.network.apply()?;
@@ -65,7 +65,7 @@ impl Stage<'_> {
     pub(super) async fn delay(&mut self) -> Result<Wound, String> {
         let most = Duration::from_millis(*self.rng.pick(&[10, 40, 120]));
         for id in 1..=NODES {
-            let (host, seed) = (Host::Node(id), self.rng.next_u64());
+            let (host, seed) = (Member::Node(id), self.rng.next_u64());
             let to = self.cluster.network.address(host).to_owned();
             let way = SlowWay::open(to, most, seed).await.map_err(|error| format!("a slow way: {error}"))?;
             self.cluster.network.detour(host, way.port());
@@ -91,7 +91,7 @@ impl Stage<'_> {
             leaders.iter().filter_map(|(shard, node)| (*node == leader).then_some(*shard)).collect()
         };
         let before = led(&self.leaders);
-        self.cluster.network.cut(Host::Gateway(1), Host::Node(leader));
+        self.cluster.network.cut(Member::Gateway(1), Member::Node(leader));
         self.cluster.network.apply()?;
         let mut wound = Wound::lasting_s(self.rng, 3, 5).serves();
         for gateway in [1, 2] {
@@ -111,7 +111,7 @@ impl Stage<'_> {
         }
         // Leaderships that moved meanwhile make this mean nothing.
         let after = self.cluster.leaders().await.unwrap_or_default();
-        if led(&after.into_iter().map(|(shard, (node, _))| (shard, node)).collect()) != before {
+        if led(&after.into_iter().map(|(shard, leader)| (shard, leader.node)).collect()) != before {
             wound.failures.clear();
         }
         Ok(wound)
@@ -121,7 +121,7 @@ impl Stage<'_> {
 /// Whether an acquire of a fresh name on each shard succeeds through one gateway alone.
 async fn through(cluster: &Cluster, gateway: u64, nonce: u64) -> Vec<Result<(), String>> {
     let options = ClientOptions::new().timeout(Duration::from_secs(4)).owner("conductor");
-    let client = Client::with_options([cluster.network.address(Host::Gateway(gateway))], options);
+    let client = Client::with_options([cluster.network.address(Member::Gateway(gateway))], options);
     let asks = cluster.map.shards().map(|(shard, _)| {
         let mut names = (0..).map(|n| format!("cut-{nonce:x}/{gateway}-{n}"));
         let name = names.find(|name| cluster.map.route(name).shard == shard).expect("every shard has names");

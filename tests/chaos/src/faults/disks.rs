@@ -1,8 +1,8 @@
 //! Disks that hang, and directories that are older than what their node said.
 
 use super::{Stage, Wound};
-use crate::network::Host;
 use crate::probe::all_back;
+use local_cluster::Member;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -38,20 +38,20 @@ impl Stage<'_> {
     pub(super) async fn put_back_a_copy(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let id = self.some_leader();
-        let (data, copy) = (self.cluster.data(id), self.cluster.disk(id).join("copy"));
-        self.cluster.kill(Host::Node(id));
+        let (data, copy) = (self.cluster.processes.data(id), self.cluster.processes.disk(id).join("copy"));
+        self.cluster.kill(Member::Node(id));
         copy_dir(&data, &copy)?;
-        self.cluster.start_one(Host::Node(id));
+        self.cluster.start_one(Member::Node(id));
         if !all_back(self.cluster, BACK_WITHIN).await {
             wound.failures.push(format!("node {id} was killed and started, and was not back within {BACK_WITHIN:?}"));
         }
         // It acknowledges under load what the copy does not have.
         sleep(Duration::from_millis(self.rng.range(1_000, 4_000))).await;
-        self.cluster.kill(Host::Node(id));
+        self.cluster.kill(Member::Node(id));
         self.cluster.mark_damaged(id);
         std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
         std::fs::rename(&copy, &data).map_err(|error| format!("{}: {error}", copy.display()))?;
-        self.cluster.start_one(Host::Node(id));
+        self.cluster.start_one(Member::Node(id));
         wound.must_end = [id].into();
         Ok(wound.serves())
     }

@@ -2,9 +2,9 @@
 //! gateways that know an old address.
 
 use super::{Stage, Wound};
-use crate::cluster::{Launch, SHARDS};
-use crate::network::Host;
+use crate::cluster::SHARDS;
 use client::{AcquireOptions, Client, ClientOptions, Consistency};
+use local_cluster::{Launch, Member};
 use palisade_tests::palisade_binary;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -103,12 +103,13 @@ impl Stage<'_> {
         let mut term = 0;
         let answer = loop {
             let leader = self.cluster.leaders().await.and_then(|leaders| leaders.get(&shard).copied());
-            if let Some((leader, now)) = leader {
-                moves += u32::from(term != 0 && now > term);
-                term = now;
-                self.cluster.pause(Host::Node(leader));
+            if let Some(leader) = leader {
+                moves += u32::from(term != 0 && leader.term > term);
+                term = leader.term;
+                let leader = Member::Node(leader.node);
+                self.cluster.processes.pause(leader);
                 sleep(Duration::from_millis(1_800)).await;
-                self.cluster.resume(Host::Node(leader));
+                self.cluster.processes.resume(leader);
             }
             match timeout(Duration::from_millis(700), &mut waiting).await {
                 Ok(answer) => break Some(answer),
@@ -141,7 +142,7 @@ impl Stage<'_> {
     pub(super) async fn suspend_a_client(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let library = self.tools.suspend.clone().ok_or("the library for suspends is missing")?;
-        let slept = self.cluster.config().with_extension("slept");
+        let slept = self.cluster.processes.dir().join("cluster.slept");
         let sleeps = |seconds: u32| {
             std::fs::write(&slept, seconds.to_string()).map_err(|error| format!("{}: {error}", slept.display()))
         };
@@ -180,13 +181,14 @@ impl Stage<'_> {
     pub(super) async fn give_old_address(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let leader = self.some_leader();
-        let gateway = Host::Gateway(self.rng.range(1, crate::cluster::GATEWAYS));
-        let now = self.cluster.network.address(Host::Node(leader)).to_owned();
-        let (host, _) = now.rsplit_once(':').ok_or("an address has a port")?;
-        let (sound, old) = (self.cluster.config(), self.cluster.config().with_extension("old.yaml"));
-        let yaml = std::fs::read_to_string(&sound).map_err(|error| format!("{}: {error}", sound.display()))?;
-        let yaml = yaml.replace(&format!("\"{now}\""), &format!("\"{host}:9\""));
-        std::fs::write(&old, yaml).map_err(|error| format!("{}: {error}", old.display()))?;
+        let gateway = Member::Gateway(self.rng.range(1, crate::cluster::GATEWAYS));
+        let mut before = self.cluster.processes.config().clone();
+        let moved =
+            before.nodes.iter_mut().find(|node| node.id.0 == leader).ok_or("the leader is in the cluster file")?;
+        let (host, _) = moved.address.rsplit_once(':').ok_or("an address has a port")?;
+        moved.address = format!("{host}:9");
+        let old = self.cluster.processes.dir().join("cluster.old.yaml");
+        self.cluster.processes.write_config(&old, &before).map_err(|error| error.to_string())?;
         wound.failures.extend(self.cluster.stop(gateway).await.err());
         self.cluster.launch(gateway, &Launch { config: Some(old), ..Launch::default() });
         let options = ClientOptions::new().timeout(PASSED_ON_WITHIN).owner("conductor");
@@ -208,7 +210,7 @@ impl Stage<'_> {
     /// The program, speaking to all gateways.
     fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(palisade_binary());
-        command.args(&args[..1]).args(["--endpoint", &self.cluster.endpoints().join(",")]).args(&args[1..]);
+        command.args(&args[..1]).args(["--endpoint", &self.cluster.processes.endpoints().join(",")]).args(&args[1..]);
         command
     }
 }

@@ -2,10 +2,10 @@
 //! back other bits than were written.
 
 use super::{Stage, Wound};
-use crate::cluster::{Launch, NODES};
-use crate::network::Host;
+use crate::cluster::NODES;
 use crate::probe::all_back;
 use client::{AcquireOptions, Client};
+use local_cluster::{Launch, Member};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ const LEFT_BYTES: u64 = 40 << 20;
 impl Stage<'_> {
     /// The wall clock of a leader is set an hour ahead and an hour back while it runs. Nothing must come of it.
     pub(super) async fn jump_wall_clock(&mut self) -> Result<Wound, String> {
-        let setting = self.cluster.config().with_extension("clock");
+        let setting = self.cluster.processes.dir().join("cluster.clock");
         let set = |offset_s: i64| {
             std::fs::write(&setting, format!("{offset_s:+}")).map_err(|error| format!("{}: {error}", setting.display()))
         };
@@ -94,8 +94,8 @@ impl Stage<'_> {
     }
 
     pub(super) async fn restart(&mut self, id: u64, launch: Launch, wound: &mut Wound) {
-        wound.failures.extend(self.cluster.stop(Host::Node(id)).await.err());
-        self.cluster.launch(Host::Node(id), &launch);
+        wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
+        self.cluster.launch(Member::Node(id), &launch);
         if !all_back(self.cluster, BACK_WITHIN).await {
             wound.failures.push(format!("node {id} was restarted, and was not back within {BACK_WITHIN:?}"));
         }
@@ -103,7 +103,7 @@ impl Stage<'_> {
 
     pub(super) async fn leads(&self, id: u64, shard: u32) -> bool {
         let leaders = self.cluster.leaders().await;
-        leaders.is_some_and(|leaders| leaders.get(&shard).is_some_and(|(leader, _)| *leader == id))
+        leaders.is_some_and(|leaders| leaders.get(&shard).is_some_and(|leader| leader.node == id))
     }
 
     pub(super) fn fresh_name(&mut self, shard: u32) -> String {
@@ -148,22 +148,22 @@ impl Stage<'_> {
         self.hurt.insert(NODES);
         let path = self.cluster.ballast(NODES);
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-        wound.failures.extend(self.cluster.stop(Host::Node(NODES)).await.err());
+        wound.failures.extend(self.cluster.stop(Member::Node(NODES)).await.err());
         let mut ballast = std::fs::File::create(&path).map_err(failed)?;
         fill(&mut ballast);
         let full_bytes = ballast.metadata().map_err(failed)?.len();
         ballast.set_len(full_bytes.saturating_sub(LEFT_BYTES)).map_err(failed)?;
         ballast.seek(SeekFrom::End(0)).map_err(failed)?;
-        self.cluster.start_one(Host::Node(NODES));
+        self.cluster.start_one(Member::Node(NODES));
         if !all_back(self.cluster, BACK_WITHIN).await {
             wound.failures.push(format!("node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"));
         }
         fill(&mut ballast);
         // Its log goes on in files that it has: for how long depends on the load. A start needs room at once, and has its reserve.
         wound.notes.push("killed and started again on the full disk".into());
-        self.cluster.kill(Host::Node(NODES));
+        self.cluster.kill(Member::Node(NODES));
         fill(&mut ballast);
-        self.cluster.start_one(Host::Node(NODES));
+        self.cluster.start_one(Member::Node(NODES));
         if !all_back(self.cluster, BACK_WITHIN).await {
             wound
                 .failures
@@ -176,11 +176,12 @@ impl Stage<'_> {
     pub(super) async fn fail_syncs(&mut self) -> Result<Wound, String> {
         let id = self.some_leader();
         let libraries = self.tools.fiu.clone().ok_or("libfiu is missing")?;
-        let pipes = self.cluster.config().with_extension("fiu");
+        let pipes = self.cluster.processes.dir().join("cluster.fiu");
         let env = vec![("LD_PRELOAD".to_owned(), libraries), ("FIU_CTRL_FIFO".to_owned(), pipes.display().to_string())];
         let mut wound = Wound::default();
         self.restart(id, Launch { env, ..Launch::default() }, &mut wound).await;
-        let pid = self.cluster.pid(Host::Node(id)).ok_or("the node whose syncs should fail does not run")?;
+        let pid =
+            self.cluster.processes.pid(Member::Node(id)).ok_or("the node whose syncs should fail does not run")?;
         const EIO: i32 = 5;
         // It waits for ever for a process that is gone, or does not come up.
         let told = Command::new("timeout")
@@ -203,12 +204,12 @@ impl Stage<'_> {
         let nodes = self.shuffled();
         let victims = [nodes[0], nodes[1]];
         for id in victims {
-            self.cluster.kill(Host::Node(id));
+            self.cluster.kill(Member::Node(id));
             self.cluster.mark_damaged(id);
         }
         for (id, in_log) in victims.into_iter().zip([true, false]) {
-            wound.notes.push(self.flip_a_bit(&self.cluster.data(id), in_log)?);
-            self.cluster.start_one(Host::Node(id));
+            wound.notes.push(self.flip_a_bit(&self.cluster.processes.data(id), in_log)?);
+            self.cluster.start_one(Member::Node(id));
         }
         wound.must_end = [victims[0]].into();
         wound.may_end = [victims[1]].into();

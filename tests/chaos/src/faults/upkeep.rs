@@ -1,9 +1,10 @@
 //! What operators do, and do wrong: a rolling restart, a node with another cluster file.
 
 use super::{Stage, Wound};
-use crate::cluster::{Launch, NODES, SHARDS};
-use crate::network::Host;
+use crate::cluster::{NODES, SHARDS};
 use crate::probe::all_back;
+use local_cluster::{Launch, Member};
+use routing::ClusterConfig;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ impl Stage<'_> {
     pub(super) async fn rolling_restart(&mut self) -> Wound {
         let mut wound = Wound::default();
         for id in 1..=NODES {
-            wound.failures.extend(self.cluster.stop(Host::Node(id)).await.err());
-            self.cluster.start_one(Host::Node(id));
+            wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
+            self.cluster.start_one(Member::Node(id));
             if !all_back(self.cluster, BACK_WITHIN).await {
                 wound.failures.push(format!("node {id} was restarted, and was not back within {BACK_WITHIN:?}"));
             }
@@ -28,12 +29,11 @@ impl Stage<'_> {
     pub(super) async fn other_settings(&mut self) -> Result<Wound, String> {
         let id = self.some_follower();
         let mut wound = Wound::lasting_s(self.rng, 3, 5).serves();
-        wound.failures.extend(self.cluster.stop(Host::Node(id)).await.err());
-        let (sound, other) = (self.cluster.config(), self.cluster.config().with_extension("other.yaml"));
-        let yaml = std::fs::read_to_string(&sound).map_err(|error| format!("{}: {error}", sound.display()))?;
-        let yaml = yaml.replace(&format!("shards: {SHARDS}\n"), &format!("shards: {}\n", 2 * SHARDS));
-        std::fs::write(&other, yaml).map_err(|error| format!("{}: {error}", other.display()))?;
-        self.cluster.launch(Host::Node(id), &Launch { config: Some(other), ..Launch::default() });
+        wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
+        let config = ClusterConfig { shards: 2 * SHARDS, ..self.cluster.processes.config().clone() };
+        let other = self.cluster.processes.dir().join("cluster.other.yaml");
+        self.cluster.processes.write_config(&other, &config).map_err(|error| error.to_string())?;
+        self.cluster.launch(Member::Node(id), &Launch { config: Some(other), ..Launch::default() });
         wound.must_end = BTreeSet::from([id]);
         Ok(wound)
     }

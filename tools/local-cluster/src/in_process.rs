@@ -1,0 +1,166 @@
+//! A cluster with its gateway inside the calling process, on real storage and real Raft.
+//!
+//! The nodes talk to each other over loopback sockets like any nodes; only their ports are the
+//! system's choice. Each node holds a replica of each shard. Storage is opened by the caller, so
+//! that a caller can warn of a full disk, or keep everything in memory.
+
+use crate::{Addresses, cluster_config, leaders};
+use client::Client;
+use futures_util::future::select_all;
+use gateway::{Gateway, GatewayError, GatewayHandle, GatewayOptions};
+use node::{FirstStart, Node, NodeError, NodeHandle, NodeOptions};
+use routing::{ClusterConfig, ConfigError, NodeId};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::Engine;
+
+/// Between two looks whether every shard has a leader.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A cluster inside this process that could not be started, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum InProcessError {
+    /// The cluster is an impossible one.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A socket on loopback could not be bound or asked for its address.
+    #[error("no socket on loopback: {0}")]
+    Socket(#[from] std::io::Error),
+    /// A node did not start, or failed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The gateway did not start, or ended.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+}
+
+/// The parts of a cluster inside this process.
+pub struct InProcessOptions {
+    /// The cluster's name.
+    pub name: String,
+    /// The number of shards.
+    pub shards: u32,
+    /// The store of each node: one node for each.
+    pub engines: Vec<Arc<dyn Engine>>,
+    /// The gateway's socket.
+    pub listener: TcpListener,
+    /// The socket of the gateway's `/metrics`.
+    pub metrics_listener: TcpListener,
+}
+
+/// A cluster that runs inside this process. Call [`stop`](Self::stop) before the process ends: a
+/// node that is dropped has not told its peers, and leaves its store as it is.
+pub struct InProcess {
+    config: ClusterConfig,
+    warnings: Vec<String>,
+    address: String,
+    metrics_address: String,
+    nodes: Vec<NodeHandle>,
+    gateway: GatewayHandle,
+}
+
+impl InProcess {
+    /// Starts all nodes, then the gateway. Call it inside a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// The first part that does not start.
+    pub async fn start(options: InProcessOptions) -> Result<InProcess, InProcessError> {
+        let InProcessOptions { name, shards, engines, listener, metrics_listener } = options;
+        let mut sockets = Vec::new();
+        for _ in &engines {
+            sockets.push((TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?));
+        }
+        let of = |(serves, metrics): &(TcpListener, TcpListener)| -> std::io::Result<Addresses> {
+            Ok(Addresses { serves: address_of(serves)?, metrics: Some(address_of(metrics)?) })
+        };
+        let addresses = sockets.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let config = cluster_config(&name, shards, &addresses, &[]);
+        let warnings = config.validate()?;
+        let mut nodes = Vec::new();
+        for ((id, engine), (socket, metrics)) in (1..).zip(engines).zip(sockets) {
+            let options = NodeOptions {
+                cluster: config.clone(),
+                id: NodeId(id),
+                engine,
+                // All nodes lie in one directory, so a copy of it has all of them of one moment.
+                first_start: FirstStart::AcceptCopy { at_one_moment: true },
+                guard_file: None,
+                listener: Some(socket),
+                metrics_listener: Some(metrics),
+            };
+            nodes.push(Node::start(options).await?);
+        }
+        let (address, metrics_address) = (address_of(&listener)?, address_of(&metrics_listener)?);
+        let cluster = config.clone();
+        let options = GatewayOptions { cluster, listener, metrics_listener: Some(metrics_listener) };
+        let gateway = Gateway::start(options).await?;
+        Ok(InProcess { config, warnings, address, metrics_address, nodes, gateway })
+    }
+
+    /// The description of the cluster.
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// Warnings about the description, for people.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// `host:port` that the gateway serves on.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `host:port` of the gateway's `/metrics`.
+    pub fn metrics_address(&self) -> &str {
+        &self.metrics_address
+    }
+
+    /// Waits until every shard has a leader. The future holds nothing of the cluster, so that it
+    /// can be awaited beside [`failed`](Self::failed).
+    pub fn led(&self) -> impl Future<Output = ()> + use<> {
+        let (client, shards) = (Client::connect([&self.address]), self.config.shards as usize);
+        async move {
+            loop {
+                if client.cluster_status().await.is_ok_and(|status| leaders(&status).len() == shards) {
+                    return;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Waits until a node or the gateway ends by itself.
+    ///
+    /// # Errors
+    /// The failure that ended it.
+    pub async fn ended(&mut self) -> Result<(), InProcessError> {
+        let failed = select_all(self.nodes.iter().map(|node| Box::pin(node.wait_failed())));
+        tokio::select! {
+            (error, _, _) = failed => Err(error.into()),
+            ended = self.gateway.wait() => Ok(ended?),
+        }
+    }
+
+    /// Stops the gateway, then all nodes at once: each gives the others a moment to take over its
+    /// leaderships.
+    ///
+    /// # Errors
+    /// The first node's that did not stop cleanly.
+    pub async fn stop(self) -> Result<(), InProcessError> {
+        self.gateway.shutdown().await;
+        let stopping: Vec<_> = self.nodes.into_iter().map(|node| tokio::spawn(node.shutdown())).collect();
+        let mut outcome = Ok(());
+        for node in stopping {
+            let stopped = node.await.unwrap_or_else(|error| Err(NodeError::Failed(error.to_string())));
+            outcome = outcome.and(stopped);
+        }
+        Ok(outcome?)
+    }
+}
+
+fn address_of(listener: &TcpListener) -> std::io::Result<String> {
+    Ok(listener.local_addr()?.to_string())
+}

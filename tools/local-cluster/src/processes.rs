@@ -1,0 +1,344 @@
+//! A cluster of child processes: started, hurt, stopped.
+
+use crate::{ClusterError, Member, Process};
+use nix::sys::signal::Signal;
+use routing::ClusterConfig;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Between two looks at a process that was told to stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A change to the usual start of a process.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// More environment.
+    pub env: Vec<(String, String)>,
+    /// Another cluster file.
+    pub config: Option<PathBuf>,
+    /// Another data directory, for a node.
+    pub data: Option<PathBuf>,
+    /// More arguments.
+    pub args: Vec<String>,
+    /// Standard error is a full pipe that is never read.
+    pub unheard: bool,
+}
+
+/// A process that ended by itself.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The process.
+    pub member: Member,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// The processes of a cluster, and their files in one directory.
+///
+/// * `running` has an entry for each process that was started and has not been killed, stopped or
+///   reaped; `paused` names some of these.
+/// * Every process is killed and reaped when this is dropped.
+#[derive(Debug)]
+pub struct Processes {
+    dir: PathBuf,
+    config: ClusterConfig,
+    running: BTreeMap<Member, Process>,
+    paused: BTreeSet<Member>,
+}
+
+impl Processes {
+    /// Writes the cluster file and makes the directories of the nodes in `dir`, and starts nothing.
+    ///
+    /// # Errors
+    /// If the directory cannot be written to.
+    pub fn new(dir: &Path, config: ClusterConfig) -> Result<Processes, ClusterError> {
+        let processes = Processes { dir: dir.to_owned(), config, running: BTreeMap::new(), paused: BTreeSet::new() };
+        processes.write_config(&processes.config_file(), &processes.config)?;
+        for node in &processes.config.nodes {
+            let disk = processes.disk(node.id.0);
+            std::fs::create_dir_all(&disk).map_err(ClusterError::file("create", &disk))?;
+        }
+        Ok(processes)
+    }
+
+    /// Writes a cluster file, for example one that differs from this cluster's.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_config(&self, path: &Path, config: &ClusterConfig) -> Result<(), ClusterError> {
+        std::fs::write(path, config.to_yaml()).map_err(ClusterError::file("write", path))
+    }
+
+    /// The description of the cluster.
+    pub fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// The directory that all files of the cluster lie in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The cluster file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.join("cluster.yaml")
+    }
+
+    /// The directory that stands for a node's disk: its data directory lies in it.
+    pub fn disk(&self, id: u64) -> PathBuf {
+        self.dir.join(format!("disk-{id}"))
+    }
+
+    /// A node's data directory.
+    pub fn data(&self, id: u64) -> PathBuf {
+        self.disk(id).join("data")
+    }
+
+    /// A process's log.
+    pub fn log(&self, member: Member) -> PathBuf {
+        self.dir.join(format!("{member}.log"))
+    }
+
+    /// The last lines of a process's log; empty without a log.
+    pub fn log_end(&self, member: Member, lines: usize) -> String {
+        let text = std::fs::read(self.log(member)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// All nodes, then all gateways, of the cluster file.
+    pub fn members(&self) -> Vec<Member> {
+        let nodes = self.config.nodes.iter().map(|node| Member::Node(node.id.0));
+        nodes.chain((1..).zip(&self.config.gateways).map(|(number, _)| Member::Gateway(number))).collect()
+    }
+
+    /// `host:port` that a member serves on.
+    ///
+    /// # Panics
+    /// If the cluster file has no such member.
+    pub fn address(&self, member: Member) -> &str {
+        match member {
+            Member::Node(id) => &self.node(id).address,
+            Member::Gateway(number) => &self.gateway(number).address,
+        }
+    }
+
+    /// `host:port` of a member's `/metrics`, if it has that page.
+    ///
+    /// # Panics
+    /// If the cluster file has no such member.
+    pub fn metrics_address(&self, member: Member) -> Option<&str> {
+        match member {
+            Member::Node(id) => self.node(id).metrics.as_deref(),
+            Member::Gateway(number) => self.gateway(number).metrics.as_deref(),
+        }
+    }
+
+    fn node(&self, id: u64) -> &routing::NodeConfig {
+        self.config.node(routing::NodeId(id)).expect("a node of the cluster file")
+    }
+
+    fn gateway(&self, number: u64) -> &routing::GatewayConfig {
+        self.config.gateways.get(number as usize - 1).expect("a gateway of the cluster file")
+    }
+
+    /// The addresses of all gateways, as clients name them.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.config.gateways.iter().map(|gateway| gateway.address.clone()).collect()
+    }
+
+    /// The command that runs a member: `program` with the member's arguments.
+    pub fn command(&self, member: Member, mut program: Command, launch: &Launch) -> Command {
+        match member {
+            Member::Node(id) => {
+                let data = launch.data.clone().unwrap_or_else(|| self.data(id));
+                program.args(["node", "--id", &id.to_string(), "--data-dir"]).arg(data);
+            }
+            Member::Gateway(_) => {
+                program.args(["gateway", "--listen", self.address(member)]);
+            }
+        }
+        program.arg("--config").arg(launch.config.clone().unwrap_or_else(|| self.config_file()));
+        program.args(&launch.args).envs(launch.env.iter().map(|(key, value)| (key, value)));
+        program
+    }
+
+    /// Starts a member that does not run. `program` runs `palisade`, possibly by way of another
+    /// program (`ip netns exec … palisade`).
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    ///
+    /// # Panics
+    /// If it runs: that is a mistake of the caller.
+    pub fn start(&mut self, member: Member, program: Command, launch: &Launch) -> Result<(), ClusterError> {
+        assert!(!self.runs(member), "{member} runs already");
+        let (command, log) = (self.command(member, program, launch), self.log(member));
+        let started =
+            if launch.unheard { Process::spawn_unheard(command, &log) } else { Process::spawn(command, &log) };
+        self.running.insert(member, started.map_err(|source| ClusterError::Start { member, source })?);
+        Ok(())
+    }
+
+    /// The process was started, and has not been killed, stopped or reaped.
+    pub fn runs(&self, member: Member) -> bool {
+        self.running.contains_key(&member)
+    }
+
+    /// The pid of a member that runs.
+    pub fn pid(&self, member: Member) -> Option<u32> {
+        self.running.get(&member).map(Process::id)
+    }
+
+    /// The nodes that run or are paused, by id.
+    pub fn running_nodes(&self) -> Vec<u64> {
+        let node = |member: &Member| if let Member::Node(id) = member { Some(*id) } else { None };
+        self.running.keys().filter_map(node).collect()
+    }
+
+    /// Sends SIGKILL, and waits until the process is gone. Does nothing to one that does not run.
+    pub fn kill(&mut self, member: Member) {
+        if let Some(mut process) = self.take(member) {
+            process.kill();
+        }
+    }
+
+    /// Sends a signal. Does nothing to a process that does not run.
+    pub fn signal(&self, member: Member, signal: Signal) {
+        if let Some(process) = self.running.get(&member) {
+            process.signal(signal);
+        }
+    }
+
+    /// Sends SIGSTOP.
+    pub fn pause(&mut self, member: Member) {
+        if self.runs(member) {
+            self.signal(member, Signal::SIGSTOP);
+            self.paused.insert(member);
+        }
+    }
+
+    /// Sends SIGCONT to a process that was paused.
+    pub fn resume(&mut self, member: Member) {
+        if self.paused.remove(&member) {
+            self.signal(member, Signal::SIGCONT);
+        }
+    }
+
+    /// Resumes every process that was paused.
+    pub fn resume_all(&mut self) {
+        for member in std::mem::take(&mut self.paused) {
+            self.signal(member, Signal::SIGCONT);
+        }
+    }
+
+    /// Sends SIGTERM, and waits until the process is gone. Does nothing to one that does not run.
+    ///
+    /// # Errors
+    /// If it does not stop within `limit`, or not cleanly. In either case it is gone.
+    pub async fn stop(&mut self, member: Member, limit: Duration) -> Result<(), ClusterError> {
+        let Some(mut process) = self.take(member) else { return Ok(()) };
+        process.signal(Signal::SIGCONT);
+        process.signal(Signal::SIGTERM);
+        let asked = Instant::now();
+        loop {
+            match process.ended() {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(ClusterError::StoppedBadly { member, status }),
+                None if asked.elapsed() > limit => return Err(ClusterError::NotStopped { member, limit }),
+                None => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Reaps the processes that ended by themselves since the last call.
+    pub fn ended(&mut self) -> Vec<Ended> {
+        let mut found = Vec::new();
+        for (member, process) in &mut self.running {
+            found.extend(process.ended().map(|status| Ended { member: *member, status }));
+        }
+        for ended in &found {
+            self.take(ended.member);
+        }
+        found
+    }
+
+    /// Hands a process over to the caller.
+    pub fn take(&mut self, member: Member) -> Option<Process> {
+        self.paused.remove(&member);
+        self.running.remove(&member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Addresses, cluster_config};
+
+    /// A cluster of shells: `program` is a shell that runs a script and ignores its arguments.
+    fn cluster(dir: &Path) -> Processes {
+        let config = cluster_config("test", 1, &[Addresses::only("127.0.0.1:1")], &[Addresses::only("127.0.0.1:2")]);
+        Processes::new(dir, config).expect("a cluster")
+    }
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]);
+        command
+    }
+
+    async fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+        loop {
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn each_member_is_started_with_its_arguments_and_its_end_is_noticed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = cluster(dir.path());
+        assert_eq!(cluster.members(), [Member::Node(1), Member::Gateway(1)]);
+        let launch = Launch { args: vec!["--more".into()], env: vec![("A".into(), "b".into())], ..Launch::default() };
+        for member in cluster.members() {
+            cluster.start(member, shell("echo $A $*; exit 3"), &launch).expect("started");
+        }
+        let mut ended = Vec::new();
+        eventually(|| {
+            ended.extend(cluster.ended());
+            (ended.len() == 2).then_some(())
+        })
+        .await;
+        assert!(ended.iter().all(|ended| ended.status.code() == Some(3)), "{ended:?}");
+        let (config, data) = (cluster.config_file(), cluster.data(1));
+        let (config, data) = (config.display(), data.display());
+        let node = format!("b node --id 1 --data-dir {data} --config {config} --more");
+        assert_eq!(cluster.log_end(Member::Node(1), 1), node);
+        let gateway = format!("b gateway --listen 127.0.0.1:2 --config {config} --more");
+        assert_eq!(cluster.log_end(Member::Gateway(1), 9), gateway);
+        assert!(!cluster.runs(Member::Node(1)));
+    }
+
+    #[tokio::test]
+    async fn a_process_stops_when_told_also_while_it_is_paused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cluster = cluster(dir.path());
+        let node = Member::Node(1);
+        // `wait` is interrupted by the trap, where a command in the foreground would not be.
+        let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1 & wait; done";
+        cluster.start(node, shell(script), &Launch::default()).expect("started");
+        let ready = cluster.log(node);
+        eventually(|| std::fs::read_to_string(&ready).ok().filter(|text| text.contains("ready"))).await;
+        cluster.pause(node);
+        cluster.stop(node, Duration::from_secs(60)).await.expect("a clean stop");
+        assert_eq!((cluster.runs(node), cluster.pid(node)), (false, None));
+        cluster.start(node, shell("exit 1"), &Launch::default()).expect("started again");
+        let failed = cluster.stop(node, Duration::from_secs(60)).await;
+        assert!(failed.is_err_and(|error| error.to_string().starts_with("node-1 was told to stop and ended")));
+    }
+}
