@@ -1,7 +1,7 @@
 //! A closed loop's clock and counts: operations that end within the measured span, with their latencies, and the result as one
 //! line of JSON whose keys are those of `palisade bench --json`.
 
-use crate::latency::Latencies;
+use load::latency::Latencies;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

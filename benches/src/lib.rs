@@ -1,10 +1,8 @@
 //! What the benches share: a closed loop with percentiles, for systems other than ours.
 //!
-//! Ours is measured by `palisade bench`, with the same percentiles code.
+//! Ours is measured by `palisade bench`, with the same percentiles (`load::latency`).
 
 pub mod closed_loop;
-#[path = "../../crates/cli/src/bench/latency.rs"]
-pub mod latency;
 pub mod workload;
 
 /// The generated client of etcd's protocol.

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("planner", &["routing"]),
     ("capacity-sim", &["planner", "routing"]),
     ("local-cluster", &["client", "gateway", "node", "routing", "storage"]),
+    ("load", &["client", "local-cluster", "planner", "routing", "storage", "wire"]),
     ("cli", EVERYTHING),
     ("tests", EVERYTHING),
     ("sim", EVERYTHING),
@@ -40,6 +41,7 @@ const EVERYTHING: &[&str] = &[
     "planner",
     "capacity-sim",
     "local-cluster",
+    "load",
 ];
 
 /// Libraries that one crate hides from all others, and that crate. (`benches` measures them bare, to know the ceiling.)

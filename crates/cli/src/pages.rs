@@ -1,6 +1,7 @@
 //! Answers that come in pages: all of them together, or what to say of those that are not shown.
 
 use crate::failure::Failure;
+use crate::shown::grouped;
 use client::{Checked, Client, Consistency, Listing};
 use std::collections::BTreeSet;
 
@@ -65,19 +66,6 @@ pub fn locks_left_out(listing: &Listing) -> String {
     format!("… and more: --all shows them all, --cursor {} the next page", listing.next_cursor)
 }
 
-/// With a comma between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +77,5 @@ mod tests {
         assert_eq!(holders_left_out(&answer), "showing 1,000 of 1,234,567 holders, the oldest: --all shows them all");
         let listing = Listing { next_cursor: "a07".into(), ..Default::default() };
         assert_eq!(locks_left_out(&listing), "… and more: --all shows them all, --cursor a07 the next page");
-        assert_eq!([grouped(0), grouped(999), grouped(1_000)], ["0", "999", "1,000"]);
     }
 }

@@ -207,6 +207,19 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     }
 }
 
+/// With a comma between thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// `2026-11-29 23:41:17Z`, of Unix milliseconds. In UTC: the same on every machine, as in the logs.
 pub fn date_time(unix_ms: u64) -> String {
     let s = unix_ms / 1_000;
@@ -285,6 +298,11 @@ mod tests {
     fn numbers_agree_with_their_nouns() {
         assert_eq!([0, 1, 2].map(|n| counted(n, "shard")), ["0 shards", "1 shard", "2 shards"]);
         assert_eq!(counted(usize::MAX, "lock"), format!("{} locks", usize::MAX));
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

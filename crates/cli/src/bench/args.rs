@@ -1,50 +1,14 @@
 //! The command line of `palisade bench`, and what it comes to. It decides nothing about how the load is made.
 
-use super::names::{NAME_BYTES_MIN, NameSpace};
 use crate::args::Gateways;
 use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::shown::counted;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use load::{Mix, NAME_BYTES_MIN, NameSpace, Options, SEED_RENEWALS, Workload};
 use std::path::PathBuf;
 use std::time::Duration;
 use wire::limits::{NAME_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS};
-
-/// What the clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mix {
-    /// Take a lock, let it go, again with another name
-    AcquireRelease,
-    /// A lock's life: acquire, 20 renewals spread over its hold, release
-    Seed,
-    /// Renew locks that are held all the time, one by one
-    Renew,
-    /// Linearizable checks of held locks
-    Check,
-    /// Checks of held locks, answered by any replica
-    StaleCheck,
-    /// One session per client that holds its share of the locks, kept alive by heartbeats
-    Heartbeat,
-}
-
-impl Mix {
-    /// As on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mix::AcquireRelease => "acquire-release",
-            Mix::Seed => "seed",
-            Mix::Renew => "renew",
-            Mix::Check => "check",
-            Mix::StaleCheck => "stale-check",
-            Mix::Heartbeat => "heartbeat",
-        }
-    }
-
-    /// All its locks are taken before anything is measured.
-    pub fn holds_from_the_start(self) -> bool {
-        !matches!(self, Mix::AcquireRelease | Mix::Seed)
-    }
-}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -129,38 +93,28 @@ pub struct Bench {
     pub json: bool,
 }
 
-/// What all clients of a run share.
-#[derive(Clone, Debug)]
-pub struct Workload {
-    /// What they do.
-    pub mix: Mix,
-    /// How many there are.
-    pub clients: u32,
-    /// What they lock.
-    pub names: NameSpace,
-    /// Length of an owner.
-    pub owner_bytes: usize,
-    /// Of each lock.
-    pub ttl_ms: u32,
-    /// Share of acquires that go to hot names, 0 to 1.
-    pub hot: f64,
-    /// Pause before each renewal of a seed cycle.
-    pub renewal_pause: Duration,
-    /// Checks after each write of a seed cycle.
-    pub reads_per_write: u32,
-    /// The first life of each client's locks is cut short at random, so that lives do not begin and end in step.
-    pub staggered: bool,
-}
-
-/// Renewals in the life of a lock under the seed mix.
-pub const SEED_RENEWALS: u32 = 20;
-
 impl Bench {
-    /// Checks what the command line's types cannot.
+    /// The run that the command line asks for, on names that are this `run`'s own. Checks what the command line's types
+    /// cannot.
     ///
     /// # Errors
     /// What to change.
-    pub fn workload(&self, run: u32) -> Result<Workload, Failure> {
+    pub fn options(&self, run: u32) -> Result<Options, Failure> {
+        let endpoints = self.gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+        Ok(Options {
+            workload: self.workload(run)?,
+            endpoints: endpoints.map(str::to_owned).collect(),
+            timeout: self.gateways.timeout,
+            connections: self.streams,
+            unary: self.unary,
+            rate: self.rate,
+            warmup: self.warmup,
+            duration: self.duration,
+            keep: self.keep,
+        })
+    }
+
+    fn workload(&self, run: u32) -> Result<Workload, Failure> {
         let usage = |what: String, next: &str| Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next));
         if !(NAME_BYTES_MIN..=NAME_BYTES_MAX).contains(&self.name_bytes) {
             let what =

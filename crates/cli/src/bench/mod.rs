@@ -1,57 +1,92 @@
-//! `palisade bench`: load of a chosen kind, and what came of it.
-//!
-//! Each client is a small task around a [`script::Script`]; all share one thread and a few connections, so that little of the
-//! machine goes into making the load. Results count what was answered within the measured span. Latencies are those of
-//! answered operations: from when they were sent in a closed loop, from when they were due in an open one.
+//! `palisade bench`: the load generator and the calibration of the crate `load`, on the command line.
 
 pub mod args;
-mod calibrate;
-mod caller;
-mod latency;
-mod names;
 mod predict;
 mod report;
-mod run;
-mod script;
-mod stats;
 
 use crate::failure::{Exit, Failure, one_line};
+use crate::output::{print_json, wall_ms};
+use crate::serve::told_to_stop;
+use crate::shown::date_time;
 use args::Bench;
-use report::Report;
+use load::calibrate::{self, CalibrateError, CalibrateOptions};
+use load::{Caller, LoadError, Measured, Report};
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::Path;
 
 /// `palisade bench`.
 pub async fn run(args: &Bench) -> Result<(), Failure> {
     if let Some(out) = &args.calibrate {
-        return calibrate::run(args, out).await;
+        return calibrate(args, out).await;
     }
-    let workload = args.workload(rand::random())?;
+    let options = args.options(rand::random())?;
     if let Some(calibration) = &args.predict {
         return predict::run(args, calibration);
     }
     // Whether anybody is there is known before a load is made.
-    crate::verbs::connect(&args.gateways).cluster_status().await?;
-    let callers = caller::Caller::connect(&args.gateways, args.streams, args.clients, args.unary)?;
+    let client = crate::verbs::connect(&args.gateways);
+    client.cluster_status().await?;
+    let callers = Caller::connect(&options).map_err(|error| failure(args, error))?;
     let live = std::io::stderr().is_terminal() && !args.json;
-    let measured = run::run(args, workload, callers, live).await?;
+    let measured = load::run(&options, &callers, &client, live, told_to_stop()).await;
+    let measured = measured.map_err(|error| failure(args, error))?;
     if measured.stats.operations() == 0 {
-        let errors = measured.stats.errors.iter().map(|(kind, count)| {
-            let example = measured.stats.examples.get(kind).map_or("", String::as_str);
-            format!("; {count} × {kind}: {}", one_line(example))
-        });
-        let what = format!("nothing was answered in the measured time{}", errors.collect::<String>());
-        return Err(Failure::new(
-            Exit::Error,
-            "NOTHING_ANSWERED",
-            what,
-            "look at the cluster: palisade cluster status",
-        ));
+        return Err(nothing_answered(&measured));
     }
-    let report = Report::new(args, &measured);
+    let report = Report::new(&options, &measured);
     if args.json {
-        report.print_json()
+        print_json(&report);
     } else {
-        report.print()
+        report::print(&report);
     }
     Ok(())
+}
+
+async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
+    let failed = |what: String, next: &str| Failure::new(Exit::Error, "CALIBRATION", what, next);
+    let program = std::env::current_exe()
+        .map_err(|error| failed(format!("this program cannot be found: {error}"), "run it by its path"))?
+        .into_os_string();
+    // By way of `__exec`, so that a process is killed with this one, however this one ends.
+    let parent = std::process::id().to_string();
+    let before = ["__exec", "--parent", &parent, "--"].map(OsString::from);
+    let now = date_time(wall_ms());
+    let options = CalibrateOptions {
+        out: out.to_owned(),
+        data_dir: args.data_dir.clone(),
+        palisade: [program.clone()].into_iter().chain(before).chain([program]).collect(),
+        host: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+        today: now.split(' ').next().unwrap_or(&now).to_owned(),
+    };
+    let outcome = calibrate::run(&options, told_to_stop()).await;
+    outcome.map_err(|error: CalibrateError| failed(error.to_string(), error.next()))
+}
+
+fn failure(args: &Bench, error: LoadError) -> Failure {
+    let what = error.to_string();
+    match error {
+        LoadError::NoEndpoint => {
+            let what = format!("{:?} names no endpoint", args.gateways.endpoint);
+            let next = "write --endpoint host:port, as in 127.0.0.1:7400";
+            Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next)
+        }
+        LoadError::Client(error) => error.into(),
+        LoadError::NotPrepared { code, .. } => {
+            let next = "see `palisade cluster status`; use fewer --names or --clients";
+            Failure::new(Exit::Error, &code, what, next)
+        }
+        LoadError::Interrupted => {
+            Failure::new(Exit::Error, "INTERRUPTED", what, "run it again, with a shorter --duration")
+        }
+    }
+}
+
+fn nothing_answered(measured: &Measured) -> Failure {
+    let errors = measured.stats.errors.iter().map(|(kind, count)| {
+        let example = measured.stats.examples.get(kind).map_or("", String::as_str);
+        format!("; {count} × {kind}: {}", one_line(example))
+    });
+    let what = format!("nothing was answered in the measured time{}", errors.collect::<String>());
+    Failure::new(Exit::Error, "NOTHING_ANSWERED", what, "look at the cluster: palisade cluster status")
 }

@@ -1,10 +1,11 @@
 //! `palisade bench --predict`: what the planner's model expects of a run, so that it can stand beside what the run shows.
 
-use super::args::{Bench, Mix};
+use super::args::Bench;
 use crate::failure::{Exit, Failure};
 use crate::output::{emit, print_json};
 use crate::shown::{counted, one_line};
 use capacity_sim::OneMachine;
+use load::Mix;
 use planner::EntryBytes;
 use std::path::Path;
 

@@ -1,12 +1,11 @@
-//! One run: what is to be held is acquired, then warm-up, measurement, and letting go.
+//! One run: acquiring the locks of mixes that hold some, warm-up, measurement, and letting go.
 //!
-//! It owns the clock. Scripts say what to send, [`Stats`] counts what came back.
+//! It owns the clock. Scripts choose the operations, and [`Stats`] counts the answers.
 
-use super::args::{Bench, Mix, Workload};
-use super::caller::{Caller, Refusal, kept_alive};
-use super::script::{Script, Step};
-use super::stats::{Ending, Stats};
-use crate::failure::{Exit, Failure};
+use crate::caller::{Caller, Refusal, kept_alive};
+use crate::script::{Script, Step};
+use crate::stats::{Ending, Stats};
+use crate::{LoadError, Mix, Workload};
 use client::{Client, SessionOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,7 +26,30 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// Clients that end are waited for so long, beyond the timeout of an operation.
 const END_GRACE: Duration = Duration::from_secs(2);
 
-/// What a run measured.
+/// A run: the load, and how it is made and measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The load.
+    pub workload: Workload,
+    /// The gateways, as `host:port`.
+    pub endpoints: Vec<String>,
+    /// Of each operation.
+    pub timeout: Duration,
+    /// Connections that the clients share.
+    pub connections: u32,
+    /// One RPC per operation, instead of one stream per connection.
+    pub unary: bool,
+    /// Open loop: operations per second over all clients. `None`: a closed loop.
+    pub rate: Option<u32>,
+    /// How long to run before anything is measured.
+    pub warmup: Duration,
+    /// How long to measure.
+    pub duration: Duration,
+    /// Leave the locks that are held at the end to their TTL.
+    pub keep: bool,
+}
+
+/// The figures of a run.
 #[derive(Debug)]
 pub struct Measured {
     /// Of the measured span.
@@ -40,7 +62,7 @@ pub struct Measured {
     pub cpu: Duration,
 }
 
-/// What the clients of a run share.
+/// The state that the clients of a run share.
 struct Shared {
     /// Answers are counted.
     measuring: AtomicBool,
@@ -62,7 +84,7 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// `false`: the load stops, and nothing is to be sent any more but what lets go.
+    /// `false`: the load stops, and only operations that let go are sent from now on.
     async fn sleep_until(&self, due: Instant) -> bool {
         let mut stopping = self.stopping.subscribe();
         tokio::select! {
@@ -96,40 +118,45 @@ impl Arrivals {
     }
 }
 
-/// Runs the load.
+/// Runs the load over these connections. `sessions` opens the sessions of mixes that use some;
+/// `live` draws a line of progress on standard error; `stop` ends the run early.
 ///
 /// # Errors
-/// If what the mix holds from the start cannot be acquired.
-pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: bool) -> Result<Measured, Failure> {
-    let workload = Arc::new(workload);
-    let clients = prepare(args, &workload, &callers).await?;
+/// If the locks that the mix holds from the start cannot be acquired, or `stop` came first.
+pub async fn run(
+    options: &Options,
+    callers: &[Caller],
+    sessions: &Client,
+    live: bool,
+    stop: impl Future<Output = ()>,
+) -> Result<Measured, LoadError> {
+    let clients = prepare(options, callers, sessions).await?;
 
     let start = Instant::now();
-    let arrivals = args.rate.map(|rate| Arrivals { start, rate, taken: AtomicU64::new(0), done: AtomicU64::new(0) });
+    let arrivals = options.rate.map(|rate| Arrivals { start, rate, taken: AtomicU64::new(0), done: AtomicU64::new(0) });
     let shared = Arc::new(Shared {
         measuring: AtomicBool::new(false),
         stopping: watch::Sender::new(false),
         stats: Mutex::default(),
         lately: live.then(Mutex::default),
         arrivals,
-        keep: args.keep,
+        keep: options.keep,
     });
     let tasks: Vec<JoinHandle<()>> =
         clients.into_iter().map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller))).collect();
-    let progress = live.then(|| tokio::spawn(show_progress(shared.clone(), start, args.warmup + args.duration)));
+    let progress = live.then(|| tokio::spawn(show_progress(shared.clone(), start, options.warmup + options.duration)));
 
-    let told_to_stop = crate::serve::told_to_stop();
-    tokio::pin!(told_to_stop);
+    tokio::pin!(stop);
     let mut interrupted = tokio::select! {
-        () = tokio::time::sleep_until(start + args.warmup) => false,
-        () = &mut told_to_stop => true,
+        () = tokio::time::sleep_until(start + options.warmup) => false,
+        () = &mut stop => true,
     };
     let (began, cpu) = (Instant::now(), cpu_time());
     if !interrupted {
         shared.measuring.store(true, Ordering::Relaxed);
         interrupted = tokio::select! {
-            () = tokio::time::sleep_until(began + args.duration) => false,
-            () = &mut told_to_stop => true,
+            () = tokio::time::sleep_until(began + options.duration) => false,
+            () = &mut stop => true,
         };
         shared.measuring.store(false, Ordering::Relaxed);
     }
@@ -142,44 +169,45 @@ pub async fn run(args: &Bench, workload: Workload, callers: Vec<Caller>, live: b
         progress.abort();
         eprint!("\r\x1b[K");
     }
-    all_ended(args, tasks).await;
+    all_ended(options, tasks).await;
     if interrupted {
-        let (what, next) = ("interrupted before the end of the measurement", "run it again, with a shorter --duration");
-        return Err(Failure::new(Exit::Error, "INTERRUPTED", what, next));
+        return Err(LoadError::Interrupted);
     }
     Ok(Measured { stats, span: ended - began, behind, cpu })
 }
 
 /// Waits for clients that let go, for so long as that may take.
-async fn all_ended(args: &Bench, tasks: Vec<JoinHandle<()>>) {
+async fn all_ended(options: &Options, tasks: Vec<JoinHandle<()>>) {
     let all_ended = async {
         for task in tasks {
             let _ = task.await;
         }
     };
-    // Mixes that hold much from the start let go of one after the other: that may take as long as it takes.
-    let patience = args.gateways.timeout * 2 + END_GRACE;
-    let patience = if args.mix.holds_from_the_start() { patience * 10 } else { patience };
+    // Mixes that hold much from the start let go of one after the other: that may take as long as
+    // it takes.
+    let patience = options.timeout * 2 + END_GRACE;
+    let patience = if options.workload.mix.holds_from_the_start() { patience * 10 } else { patience };
     if tokio::time::timeout(patience, all_ended).await.is_err() {
         eprintln!("warning: not all clients could let go in time: what they hold ends with its TTL");
     }
 }
 
-/// Releases what a client holds, and cancels what it may have been granted.
+/// Releases a client's locks, and cancels its acquires that may have been granted.
 async fn let_go(script: &mut Script, caller: &Caller) {
     while let Some(op) = script.let_go() {
-        // What cannot be let go ends with its TTL.
+        // A lock that cannot be let go ends with its TTL.
         if let Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) = caller.call(op).await {
             script.was_granted(&grant);
         }
     }
 }
 
-/// Acquires what is held from the start. The scripts, each with its connection.
-async fn prepare(args: &Bench, workload: &Arc<Workload>, callers: &[Caller]) -> Result<Vec<(Script, Caller)>, Failure> {
-    let sessions = (workload.mix == Mix::Heartbeat).then(|| crate::verbs::connect(&args.gateways));
+/// Acquires the locks that are held from the start. Returns the scripts, each with its connection.
+async fn prepare(options: &Options, callers: &[Caller], sessions: &Client) -> Result<Vec<(Script, Caller)>, LoadError> {
+    let workload = Arc::new(options.workload.clone());
+    let sessions = (workload.mix == Mix::Heartbeat).then(|| sessions.clone());
     let mut tasks = Vec::new();
-    for client in 0..args.clients {
+    for client in 0..workload.clients {
         let (workload, sessions) = (workload.clone(), sessions.clone());
         let caller = callers[client as usize % callers.len()].clone();
         tasks.push(tokio::spawn(async move {
@@ -195,19 +223,24 @@ async fn prepare(args: &Bench, workload: &Arc<Workload>, callers: &[Caller]) -> 
         failed = failed.or(prepared.err());
     }
     let Some(failure) = failed else { return Ok(clients) };
-    // What the others were granted by then is held for as long as it would be in the run, otherwise.
+    // Otherwise the locks of the other clients would be held for their whole TTL.
     let letting_go = clients.into_iter().map(|(mut script, caller)| {
         tokio::spawn(async move {
             let_go(&mut script, &caller).await;
         })
     });
-    if !args.keep {
-        all_ended(args, letting_go.collect()).await;
+    if !options.keep {
+        all_ended(options, letting_go.collect()).await;
     }
     Err(failure)
 }
 
-async fn take_all(script: &mut Script, caller: &Caller, sessions: Option<Client>, ttl_ms: u32) -> Result<(), Failure> {
+async fn take_all(
+    script: &mut Script,
+    caller: &Caller,
+    sessions: Option<Client>,
+    ttl_ms: u32,
+) -> Result<(), LoadError> {
     if let Some(sessions) = sessions {
         script.use_session(open_session(&sessions, ttl_ms).await?);
     }
@@ -220,13 +253,13 @@ async fn take_all(script: &mut Script, caller: &Caller, sessions: Option<Client>
     Ok(())
 }
 
-async fn open_session(sessions: &Client, ttl_ms: u32) -> Result<String, Failure> {
+async fn open_session(sessions: &Client, ttl_ms: u32) -> Result<String, LoadError> {
     let options = SessionOptions::new().ttl(Duration::from_millis(ttl_ms.into()));
     Ok(sessions.open_session_raw(options).await?.session_id)
 }
 
 /// Until it is granted: a retry has the same request id.
-async fn insist(caller: &Caller, op: &Op) -> Result<Answer, Failure> {
+async fn insist(caller: &Caller, op: &Op) -> Result<Answer, LoadError> {
     let mut tries = 1;
     loop {
         match caller.call(op.clone()).await {
@@ -240,9 +273,8 @@ async fn insist(caller: &Caller, op: &Op) -> Result<Answer, Failure> {
     }
 }
 
-fn not_prepared(code: &str, message: &str) -> Failure {
-    let what = format!("what the mix holds from the start could not be acquired: {message}");
-    Failure::new(Exit::Error, code, what, "see `palisade cluster status`; use fewer --names or --clients")
+fn not_prepared(code: &str, message: &str) -> LoadError {
+    LoadError::NotPrepared { code: code.to_owned(), message: message.to_owned() }
 }
 
 /// One client, from the start to the end of the load.
@@ -330,7 +362,8 @@ async fn show_progress(shared: Arc<Shared>, start: Instant, total: Duration) {
 fn cpu_time() -> Duration {
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // After the command's name, which may hold anything: state is field 3, user and system time are 14 and 15.
+    // After the command's name, which may hold anything: state is field 3, user and system time are
+    // 14 and 15.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
     TICK * ticks

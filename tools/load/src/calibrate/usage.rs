@@ -1,15 +1,15 @@
-//! What processes have used so far: processor time by kind of thread, and memory, from `/proc`.
+//! The resources that processes have used so far: processor time by kind of thread, and memory,
+//! from `/proc`.
 //!
-//! It knows nothing of what they did meanwhile.
+//! It knows nothing of their work.
 
-use super::cluster::failed;
-use crate::failure::Failure;
-use std::fs;
+use super::error::CalibrateError;
+use std::{fs, io};
 
-/// Processor time in microseconds by what threads are for, and how often some of them were woken.
+/// Processor time in microseconds by kind of thread, and how often some of them were woken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
-    /// The async runtime, and whatever is not one of the others.
+    /// The async runtime, and all threads of no other kind.
     pub network_us: f64,
     /// How often these threads went to sleep.
     pub network_wakes: f64,
@@ -29,7 +29,7 @@ impl Cpu {
         self.network_us + self.shards_us + self.writer_us + self.background_us
     }
 
-    /// What was used since.
+    /// The use since an earlier moment.
     pub fn since(&self, before: &Cpu) -> Cpu {
         Cpu {
             network_us: self.network_us - before.network_us,
@@ -46,10 +46,10 @@ impl Cpu {
 ///
 /// # Errors
 /// Where `/proc` is missing, or the process is gone.
-pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
-    let unreadable = |error: std::io::Error| {
-        let next = "calibrate on Linux, with /proc mounted and thread statistics compiled in";
-        failed(format!("cannot read the processor time of process {pid} from /proc: {error}"), next)
+pub fn cpu(pid: u32) -> Result<Cpu, CalibrateError> {
+    let unreadable = |source: io::Error| {
+        let what = format!("the processor time of process {pid}");
+        CalibrateError::Proc { what, source }
     };
     let mut cpu = Cpu::default();
     for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(unreadable)? {
@@ -74,26 +74,27 @@ pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
         }
     }
     if cpu.total_us() == 0.0 {
-        return Err(unreadable(std::io::Error::other("schedstat says nothing")));
+        return Err(unreadable(io::Error::other("schedstat says nothing")));
     }
     Ok(cpu)
 }
 
-/// Processor time that nobody has used since the machine started, on all cores together, in microseconds.
+/// Processor time that no process has used since the machine started, on all cores together, in
+/// microseconds.
 ///
 /// # Errors
 /// Where `/proc` is missing.
-pub fn idle_us() -> Result<f64, Failure> {
+pub fn idle_us() -> Result<f64, CalibrateError> {
     // In hundredths of a second on every Linux that people run: user, nice, system, idle, iowait.
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(4).take(2);
     let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
     match ticks[..] {
         [idle, waiting] => Ok((idle + waiting) * 1e4),
-        _ => Err(failed(
-            "/proc/stat does not say how idle the machine is".to_owned(),
-            "calibrate on Linux, with /proc mounted",
-        )),
+        _ => Err(CalibrateError::Proc {
+            what: "how idle the machine is".to_owned(),
+            source: io::Error::other("/proc/stat does not say it"),
+        }),
     }
 }
 
@@ -101,12 +102,13 @@ pub fn idle_us() -> Result<f64, Failure> {
 ///
 /// # Errors
 /// Where `/proc` is missing, or the process is gone.
-pub fn memory_bytes(pid: u32) -> Result<f64, Failure> {
+pub fn memory_bytes(pid: u32) -> Result<f64, CalibrateError> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kib.map(|kib| kib * 1_024.0).ok_or_else(|| {
-        failed(format!("/proc/{pid}/status does not say RssAnon"), "calibrate on Linux, with /proc mounted")
+    kib.map(|kib| kib * 1_024.0).ok_or_else(|| CalibrateError::Proc {
+        what: format!("the memory of process {pid}"),
+        source: io::Error::other("its status does not say RssAnon"),
     })
 }
 

@@ -1,24 +1,30 @@
-//! `palisade bench --calibrate`: what this service costs on this machine, for `palisade plan --calibration`.
+//! `palisade bench --calibrate`: the costs of this service on this machine, for `palisade plan
+//! --calibration`.
 //!
-//! It starts clusters of its own (five nodes and a gateway; one with a shard for each node to lead, one with one shard), loads them
-//! with `palisade bench` at several levels, and looks at what each process and thread used, as `/proc` and the nodes' metrics say.
-//! Everything is on this machine, so capacities are those of a leader that shares its processors with four followers, a gateway
-//! and the load: less than a leader carries alone. Costs by thread do not have that error, and simulations compute with these.
+//! It starts clusters of its own (five nodes and a gateway; one with a shard for each node to lead,
+//! one with one shard), loads them with `palisade bench` at several levels, and reads the use of
+//! each process and thread from `/proc` and from the nodes' metrics. Everything is on this machine,
+//! so capacities are those of a leader that shares its processors with four followers, a gateway
+//! and the load: less than a leader carries alone. Costs by thread do not have that error, and
+//! simulations compute with these.
 
 mod cluster;
 mod disk;
+mod error;
 mod fit;
 mod history;
 mod usage;
 mod window;
 
-use super::args::Bench;
-use crate::failure::Failure;
-use crate::shown::{counted, date_time};
-use cluster::{Cluster, NODES, cannot, failed};
+pub use error::CalibrateError;
+
+use cluster::{Cluster, NODES};
 use fit::{Point, least_squares};
+use local_cluster::Member;
+use planner::quantity::counted;
 use planner::{Calibration, Costs};
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 use usage::{Cpu, cpu, memory_bytes};
@@ -26,46 +32,62 @@ use window::{Moment, NodeWindow, WINDOW, Window, load};
 
 /// Clients of the loads from which costs are taken: from hardly any batching to very much.
 const LEVELS: [u32; 4] = [12, 90, 700, 3_000];
-/// One more load, until nodes have merged what they flushed: history is merged in sixteen files or more.
+/// One more load, until nodes have merged their flushed files: history is merged in sixteen files
+/// or more.
 const SUSTAINED_CLIENTS: u32 = 1_500;
 /// How long.
 const SUSTAINED: Duration = Duration::from_secs(60);
 /// Held at the same time to see how much memory that takes.
 const HELD: u32 = 200_000;
-/// What loads lock, as `palisade bench` has it by default.
+/// Sizes of names and owners, by default the same in `palisade bench`.
 const NAME_BYTES: f64 = 100.0;
 const OWNER_BYTES: f64 = 50.0;
-/// Kernel threads and the like; what is more disturbs.
+/// Kernel threads and the like use this much; a greater use disturbs the measurement.
 const TAKEN_CORES_MAX: f64 = 0.15;
-/// Costs per operation and per entry are told apart by how full entries are: the fullest load's by so much, at least.
+/// Costs per operation and per entry are told apart by how full entries are: the fullest load's by
+/// so much, at least.
 const SPREAD_MIN: f64 = 10.0;
-/// What other shards' work costs more is looked for between nothing and as much again, in so many steps.
+/// The extra cost of other shards' work is looked for between nothing and as much again, in this
+/// many steps.
 const EXTRA_TRIES: u32 = 50;
 /// A disk that syncs faster than this is none.
 const SYNC_MIN_MS: f64 = 0.02;
 
-/// Calibrates, and writes the file.
+/// A calibration that is to be made.
+#[derive(Clone, Debug)]
+pub struct CalibrateOptions {
+    /// The file that is written.
+    pub out: PathBuf,
+    /// Where its nodes keep their data meanwhile; `None`: the temporary directory.
+    pub data_dir: Option<PathBuf>,
+    /// The words that run `palisade` as a process that ends with this one.
+    pub palisade: Vec<OsString>,
+    /// The name of this machine, for the file.
+    pub host: String,
+    /// Today's date, for the file.
+    pub today: String,
+}
+
+/// Calibrates, and writes the file. `stop` ends it early.
 ///
 /// # Errors
-/// If something that is measured cannot be.
-pub async fn run(args: &Bench, out: &Path) -> Result<(), Failure> {
+/// If something cannot be measured, or `stop` came first; nothing is written then.
+pub async fn run(options: &CalibrateOptions, stop: impl Future<Output = ()>) -> Result<(), CalibrateError> {
     tokio::select! {
-        done = calibrate(args, out) => done,
-        () = crate::serve::told_to_stop() => {
-            Err(failed("stopped before it was done; nothing was written".to_owned(), "run it again, to its end"))
-        }
+        done = calibrate(options) => done,
+        () = stop => Err(CalibrateError::Stopped),
     }
 }
 
-async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
+async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
+    let out = &options.out;
     // First, so that a long measurement is not lost for a name.
-    std::fs::File::options().append(true).create(true).open(out).map_err(|error| cannot("write", out, &error))?;
+    std::fs::File::options().append(true).create(true).open(out).map_err(CalibrateError::file("write", out))?;
     cpu(std::process::id())?;
-    let parent = args.data_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir =
-        TempDir::with_prefix_in("palisade-calibrate-", &parent).map_err(|error| cannot("use", &parent, &error))?;
+    let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = TempDir::with_prefix_in("palisade-calibrate-", &parent).map_err(CalibrateError::file("use", &parent))?;
     say("the disk");
-    let syncs = disk::measure(dir.path()).map_err(|error| cannot("sync in", dir.path(), &error))?;
+    let syncs = disk::measure(dir.path()).map_err(CalibrateError::file("sync in", dir.path()))?;
     if syncs.p50_ms < SYNC_MIN_MS {
         eprintln!("warning: a sync takes {:.3} ms here: this is memory, not a disk; use --data-dir", syncs.p50_ms);
     }
@@ -81,12 +103,13 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     let own_dir = |shards: usize| dir.path().join(format!("{shards}-shards"));
     let start = async |shards: usize| {
         let own = own_dir(shards);
-        std::fs::create_dir(&own).map_err(|error| cannot("create", &own, &error))?;
-        Cluster::start(&own, shards).await
+        std::fs::create_dir(&own).map_err(CalibrateError::file("create", &own))?;
+        Cluster::start(&own, shards, &options.palisade).await
     };
-    // On the one all nodes lead and follow, as in a cluster that is used; on the other one node leads and does nothing else. Each level
-    // on both, one after the other: what differs between them is not the time of day.
-    let shared = start(NODES).await?;
+    // On the one all nodes lead and follow, as in a cluster that is used; on the other one node
+    // leads and does nothing else. Each level on both, one after the other: so the time of day
+    // makes no difference between them.
+    let shared = start(NODES as usize).await?;
     let mut cluster = start(1).await?;
     let began = Moment::now(&shared, None)?;
     let (mut windows, mut one_shard) = (Vec::new(), Vec::new());
@@ -96,9 +119,9 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     }
     level(&shared, "a shard for each node, for a minute", SUSTAINED_CLIENTS, SUSTAINED).await?;
     let whole = Window::between(&began, &Moment::now(&shared, None)?);
-    shared.end().await;
-    // What cannot be removed now is removed with all of it.
-    let _ = std::fs::remove_dir_all(own_dir(NODES));
+    drop(shared); // and its processes with it
+    // Files that cannot be removed now are removed with the whole directory.
+    let _ = std::fs::remove_dir_all(own_dir(NODES as usize));
     leader_alone(&mut calibration, &one_shard);
     windows.extend(one_shard);
     costs(&mut calibration, &windows, &whole);
@@ -129,17 +152,18 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     calibration.renewals_per_s_per_leader = (beats.ops() / beats.seconds).round();
     say("history on disk");
     let leader = cluster.leads()?.iter().position(|leads| *leads > 0).unwrap_or(0);
-    let data = cluster.stop((leader + 1) % NODES).await?;
-    if let Some(history) = history::measure(&data).await? {
+    // Nodes are numbered from 1: this is the one after the leader.
+    let data = cluster.stop((leader as u64 + 1) % NODES + 1).await?;
+    if let Some(history) = history::measure(data).await? {
         calibration.tenure_overhead_bytes = (history.record_bytes - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64;
         calibration.history_stored_ratio = rounded(history.stored_ratio);
     }
     say("memory");
     calibration.lock_overhead_bytes = lock_overhead(&cluster, leader).await?;
-    cluster.end().await;
-    calibration.source = source(&calibration, &syncs, &windows, taken);
+    drop(cluster);
+    calibration.source = source(options, &calibration, &syncs, &windows, taken);
     let comment = "# Made by `palisade bench --calibrate`; for `palisade plan --calibration`.\n";
-    std::fs::write(out, format!("{comment}{}", calibration.to_yaml())).map_err(|error| cannot("write", out, &error))?;
+    std::fs::write(out, format!("{comment}{}", calibration.to_yaml())).map_err(CalibrateError::file("write", out))?;
     eprintln!("{}: {}", out.display(), calibration.source);
     Ok(())
 }
@@ -148,9 +172,9 @@ fn say(what: &str) {
     eprintln!("measuring: {what}");
 }
 
-/// One load on a cluster, and what it showed.
-async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> Result<Window, Failure> {
-    say(&format!("{what}, {}", counted(clients, "client")));
+/// One load on a cluster, and its figures.
+async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> Result<Window, CalibrateError> {
+    say(&format!("{what}, {}", counted(clients.into(), "client")));
     let window = load(cluster, &["--clients", &clients.to_string()], span).await?;
     eprintln!("  {}", window.shown());
     Ok(window)
@@ -164,15 +188,18 @@ fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
 
 /// Costs by thread.
 ///
-/// Each thread is given costs per operation, per root of the operations of an entry, and per awakening (sync, entry), that explain
-/// its processor time under all loads ([`planner::Costs`] says why). They can be told apart because entries of the heaviest
-/// load hold some hundred times as many operations as those of the lightest, awakenings from entries because several shards
+/// Each thread is given costs per operation, per root of the operations of an entry, and per
+/// awakening (sync, entry), that explain its processor time under all loads ([`planner::Costs`]
+/// says why). They can be told apart because entries of the heaviest load hold some hundred times
+/// as many operations as those of the lightest, awakenings from entries because several shards
 /// share them, and leading from following because with one shard one node does nothing else.
 ///
-/// With several shards on a machine the same work costs more: what the one needs is not in the caches after another's. How much
-/// more is chosen so that the costs of one and of five shards come out alike.
+/// With several shards on a machine the same work costs more: its data is not in the caches after
+/// another shard's work. How much more is chosen so that the costs of one and of five shards come
+/// out alike.
 ///
-/// What nodes do in the background is taken from all of `whole`: it comes later than the operations that it is for.
+/// Background work of nodes is taken from all of `whole`, because it comes later than its
+/// operations.
 fn costs(calibration: &mut Calibration, windows: &[Window], whole: &Window) {
     let tries = (0..=EXTRA_TRIES).map(|step| f64::from(step) / f64::from(EXTRA_TRIES));
     let fits = tries.map(|extra| (extra, fit(&calibration.costs, windows, extra)));
@@ -228,7 +255,7 @@ fn leader_alone(calibration: &mut Calibration, windows: &[Window]) {
     calibration.writes_per_s_per_leader = capacity.round();
     // Half are acquires, with name and owner; half are releases, with the name.
     let carried = NAME_BYTES + OWNER_BYTES / 2.0;
-    // Large batches, so that what goes with each message does not count.
+    // Large batches, so that the fixed cost of a message does not count.
     let fullest =
         windows.iter().max_by(|left, right| left.operations_per_entry().total_cmp(&right.operations_per_entry()));
     if let Some(leader) = fullest.map(Window::leader).filter(|leader| leader.applied > 0.0) {
@@ -238,30 +265,35 @@ fn leader_alone(calibration: &mut Calibration, windows: &[Window]) {
 }
 
 /// Memory that a held lock takes beyond its name and owner.
-async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, Failure> {
-    let pid = cluster.nodes[leader].pid();
+async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, CalibrateError> {
+    let pid = cluster.pid(Member::Node(leader as u64 + 1));
     let before = memory_bytes(pid)?;
     let names = HELD.to_string();
     let options =
         ["--mix", "renew", "--clients", "700", "--names", &names, "--warmup", "0", "--duration", "1s", "--keep"];
     let bench = cluster.bench(&options.map(str::to_owned))?;
-    let outcome = bench.wait_with_output().await.map_err(|error| failed(format!("the load was lost: {error}"), ""))?;
+    let outcome = bench.wait_with_output().await.map_err(CalibrateError::LoadLost)?;
     if !outcome.status.success() {
-        return Err(failed("many locks could not be taken".to_owned(), "try on a machine that has less to do"));
+        return Err(CalibrateError::Overloaded("many locks could not be taken"));
     }
     let each = (memory_bytes(pid)? - before) / f64::from(HELD);
     Ok((each - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64)
 }
 
-fn source(calibration: &Calibration, syncs: &disk::Syncs, windows: &[Window], taken_cores: f64) -> String {
-    let now = date_time(crate::output::wall_ms());
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+fn source(
+    options: &CalibrateOptions,
+    calibration: &Calibration,
+    syncs: &disk::Syncs,
+    windows: &[Window],
+    taken_cores: f64,
+) -> String {
     let (least, most) = operations_per_entry(windows);
     format!(
-        "palisade bench --calibrate {} on {host}, {}: {NODES} nodes, gateway and load on {}; the disk does {:.0} syncs/s, {:.0} \
+        "palisade bench --calibrate {} on {}, {}: {NODES} nodes, gateway and load on {}; the disk does {:.0} syncs/s, {:.0} \
          by {NODES} writers; {least:.0} to {most:.0} operations per entry; other programs used up to {taken_cores:.1} cores",
         env!("CARGO_PKG_VERSION"),
-        now.split(' ').next().unwrap_or(&now),
+        options.host,
+        options.today,
         counted(calibration.cores, "core"),
         syncs.alone_per_s,
         syncs.together_per_s,
@@ -277,7 +309,8 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Led by the first node, or in equal parts by all: then work of nodes costs 0.3 more for four of five.
+    /// Led by the first node, or in equal parts by all: then work of nodes costs 0.3 more for four
+    /// of five.
     fn window(ops: f64, entries: f64, shared: bool) -> Window {
         let more = if shared { 1.24 } else { 1.0 };
         let node = |at: usize| {
@@ -310,8 +343,8 @@ mod tests {
         };
         Window {
             seconds: 2.0,
-            shards: if shared { NODES } else { 1 },
-            nodes: (0..NODES).map(node).collect(),
+            shards: if shared { NODES as usize } else { 1 },
+            nodes: (0..NODES as usize).map(node).collect(),
             gateway_us: 7.0 * ops + 5.0 * (ops * entries).sqrt() + 70.0 * entries,
             client_us: 8.0 * ops + 80.0 * entries,
             idle_us: 0.0,

@@ -1,4 +1,4 @@
-//! How long a sync takes in a directory: what the log writer of a node waits for.
+//! The time that a sync takes in a directory: the log writer of a node waits for it.
 //!
 //! It appends to files as a log is appended to, and syncs each write. It knows nothing of RocksDB.
 
@@ -14,7 +14,7 @@ const SPAN: Duration = Duration::from_millis(1_500);
 /// So many nodes sync to the same disk while calibrating.
 const WRITERS: usize = 5;
 
-/// What the disk does.
+/// The times and rates of a disk's syncs.
 ///
 /// - p1 ≤ p50 ≤ p99.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,11 +33,11 @@ pub struct Syncs {
     pub in_parallel: u64,
 }
 
-/// Measures it, with one writer and with several. Percentiles are those with the better median: where one writer is slower than
-/// several, it waited for a processor to wake it, and not for the disk.
+/// Measures it, with one writer and with several. Percentiles are those with the better median:
+/// where one writer is slower than several, it waited for a processor to wake it, and not for the
+/// disk.
 ///
-/// # Errors
-/// What the disk says.
+/// # Errors The disk's own.
 pub fn measure(dir: &Path) -> io::Result<Syncs> {
     let mut alone = write(&dir.join("sync-alone"))?;
     let threads: Vec<_> = (0..WRITERS)

@@ -47,7 +47,8 @@ impl NameSpace {
     }
 }
 
-/// Random enough to spread load; not for secrets. (Xorshift: a few instructions, so that the load costs little to make.)
+/// Random enough to spread load; not for secrets. (Xorshift: a few instructions, so that the load
+/// costs little to make.)
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 

@@ -1,9 +1,9 @@
-//! What is counted while measuring.
+//! Counters and latencies of a measured span.
 //!
 //! It knows nothing of connections; clocks are read by its callers.
 
-use super::caller::Refusal;
-use super::latency::Latencies;
+use crate::Refusal;
+use crate::latency::Latencies;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::OperationKind;

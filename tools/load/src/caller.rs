@@ -1,10 +1,9 @@
 //! One connection's way to the service: the SDK's stream, or its unary calls.
 //!
-//! The stream is used without the SDK's retries: the gateway retries, and what still fails is to be seen. It knows nothing of
-//! what is asked.
+//! The stream is used without the SDK's retries: the gateway retries, and failures beyond that must
+//! be visible. It knows nothing of the operations.
 
-use crate::args::Gateways;
-use crate::failure::{Exit, Failure};
+use crate::{LoadError, Options};
 use client::mux::{self, Link, LinkOptions, Service};
 use client::{AcquireOptions, Client, ClientOptions, endpoint};
 use std::time::Duration;
@@ -43,30 +42,26 @@ pub struct Refusal {
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
 impl Caller {
-    /// Connections to the gateways of the command line, in turn. Connects when first used.
+    /// The connections of a run, to its endpoints in turn. Each connects when it is first used.
     ///
     /// # Errors
-    /// An endpoint that is none.
-    pub fn connect(gateways: &Gateways, count: u32, clients: u32, unary: bool) -> Result<Vec<Caller>, Failure> {
-        let addresses: Vec<&str> =
-            gateways.endpoint.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-        if addresses.is_empty() {
-            let what = format!("{:?} names no endpoint", gateways.endpoint);
-            let next = "write --endpoint host:port, as in 127.0.0.1:7400";
-            return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next));
+    /// Without endpoints, or if one of them is none.
+    pub fn connect(run: &Options) -> Result<Vec<Caller>, LoadError> {
+        if run.endpoints.is_empty() {
+            return Err(LoadError::NoEndpoint);
         }
-        let in_turn = addresses.iter().cycle().take(count as usize);
+        let in_turn = run.endpoints.iter().cycle().take(run.connections as usize);
         in_turn
             .map(|address| {
-                if unary {
-                    let options = ClientOptions::new().timeout(gateways.timeout).unary(true);
-                    return Ok(Caller::Unary(Client::with_options([*address], options)));
+                if run.unary {
+                    let options = ClientOptions::new().timeout(run.timeout).unary(true);
+                    return Ok(Caller::Unary(Client::with_options([address], options)));
                 }
                 let endpoint = endpoint::parse(address)?;
                 let defaults = LinkOptions::new(Service::Locks);
-                let queue_ops_max = defaults.queue_ops_max.max(clients as usize);
+                let queue_ops_max = defaults.queue_ops_max.max(run.workload.clients as usize);
                 let link = Link::start(endpoint, LinkOptions { queue_ops_max, ..defaults });
-                Ok(Caller::Stream { link, timeout_ms: gateways.timeout.as_millis() as u64 })
+                Ok(Caller::Stream { link, timeout_ms: run.timeout.as_millis() as u64 })
             })
             .collect()
     }

@@ -1,24 +1,24 @@
-//! What history takes on disk: the records of a node that has stopped, and the files that they lie in.
+//! The size of history on disk: the records of a node that has stopped, and the files that they lie
+//! in.
 
-use super::cluster::failed;
-use crate::failure::Failure;
-use crate::serve::open_engine;
+use super::error::CalibrateError;
 use routing::ShardId;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use storage::{Engine, RocksEngine, RocksOptions};
 
 /// Records that are looked at; they are alike.
 const SAMPLE: usize = 20_000;
 /// With fewer, files hold more of other things than of history.
 const RECORDS_MIN: usize = 10_000;
-/// Of a record's key, beside the name: shard, token, and what keeps names apart.
+/// Of a record's key, beside the name: shard, token, and the separator after the name.
 const KEY_BYTES: usize = 16;
 
-/// What history takes.
+/// The size of history.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     /// Of a record, with its name, before compression.
     pub record_bytes: f64,
-    /// Bytes of all tables per byte of history; what else lies in them counts too, but more than its own size is not shown.
+    /// Bytes of all tables per byte of history, at most 1. Other records in the tables count too.
     pub stored_ratio: f64,
 }
 
@@ -26,13 +26,17 @@ pub struct History {
 ///
 /// # Errors
 /// If the data cannot be read.
-pub async fn measure(data: &Path) -> Result<Option<History>, Failure> {
-    let engine = open_engine(data, 0).await?;
+pub async fn measure(data: PathBuf) -> Result<Option<History>, CalibrateError> {
+    // Off the async threads: there may be a log to replay and much to read.
+    let measured = tokio::task::spawn_blocking(move || look(&data)).await;
+    measured.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
+fn look(data: &Path) -> Result<Option<History>, CalibrateError> {
+    let engine = RocksEngine::open_with(data, RocksOptions { reserve_bytes: 0, ..RocksOptions::default() })?;
     let (mut cursor, mut records, mut bytes) = (None, 0, 0);
     loop {
-        let (page, next) = engine
-            .history_since(ShardId(0), 0, cursor, SAMPLE)
-            .map_err(|error| failed(format!("history cannot be read: {error}"), ""))?;
+        let (page, next) = engine.history_since(ShardId(0), 0, cursor, SAMPLE)?;
         records += page.len();
         bytes += page.iter().map(|record| record.name.len() + record.tenure.len() + KEY_BYTES).sum::<usize>();
         match next {
@@ -44,7 +48,7 @@ pub async fn measure(data: &Path) -> Result<Option<History>, Failure> {
     if records < RECORDS_MIN {
         return Ok(None);
     }
-    let tables = tables_bytes(data).map_err(|error| super::cannot("read", data, &error))?;
+    let tables = tables_bytes(data).map_err(CalibrateError::file("read", data))?;
     let stored_ratio = (tables as f64 / bytes as f64).clamp(0.001, 1.0);
     Ok(Some(History { record_bytes: bytes as f64 / records as f64, stored_ratio }))
 }

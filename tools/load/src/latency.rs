@@ -1,9 +1,10 @@
 //! Percentiles of latencies, in microseconds, with three significant digits.
 //!
-//! `benches` compiles this file too (by its path), so that other systems are measured by the same code. It knows nothing of
-//! operations and clocks.
+//! The benches of other systems use it too, so that all figures come out of the same code. It knows
+//! nothing of operations and clocks.
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 use std::time::Duration;
 
 /// Longer latencies count as this long, in microseconds: ten minutes.
@@ -15,8 +16,8 @@ pub struct Latencies {
     histogram: Histogram<u64>,
 }
 
-/// What is shown of them, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// A summary of latencies, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Percentiles {
     /// How many there were.
     pub count: u64,

@@ -1,10 +1,10 @@
-//! What one client does: a pure state machine of requests and answers.
+//! The script of one client: a pure state machine of requests and answers.
 //!
-//! It promises a request whenever it is asked for one, each name its own but for hot ones. It knows nothing of connections,
-//! clocks and statistics.
+//! It promises a request whenever it is asked for one, each name its own but for hot ones. It knows
+//! nothing of connections, clocks and statistics.
 
-use super::args::{Mix, SEED_RENEWALS, Workload};
-use super::names::Dice;
+use crate::names::Dice;
+use crate::{Mix, SEED_RENEWALS, Workload};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::OperationKind;
@@ -15,7 +15,7 @@ use wire::v1::{
     ReleaseRequest, RenewRequest,
 };
 
-/// What a client is to do.
+/// The next step of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Send this, and tell [`Script::answered`] or [`Script::failed`].
@@ -45,11 +45,12 @@ pub struct Script {
     life: Life,
     checks_left: u32,
     paused: bool,
-    /// What failed, and holds a lock or may hold one: released or cancelled at the end.
+    /// Failed operations that hold a lock or may hold one: released or cancelled at the end.
     left_behind: Vec<Op>,
 }
 
-/// Beyond so many of a client, what failed ends with its TTL: a cluster that answers nothing must not fill this memory.
+/// Beyond so many of a client, locks of failed operations end with their TTL: a cluster that
+/// answers nothing must not fill this memory.
 const LEFT_BEHIND_MAX: usize = 64;
 
 /// Of the lock that is held now, in mixes that come and go.
@@ -57,7 +58,7 @@ const LEFT_BEHIND_MAX: usize = 64;
 struct Life {
     name: String,
     token: u64,
-    /// The token whose release was asked for last.
+    /// The token of the last release that was asked for.
     released: u64,
     renewals: u32,
 }
@@ -100,7 +101,8 @@ impl Script {
         self.workload.names.cold(self.client + place * self.workload.clients)
     }
 
-    /// Before the mix begins: acquires, one after the other, of what it holds from the start. `None`: all done.
+    /// Before the mix begins: acquires, one after the other, of the locks that it holds from the
+    /// start. `None`: all done.
     pub fn prepare(&mut self) -> Option<Op> {
         let place = self.tokens.len() as u32;
         if !self.workload.mix.holds_from_the_start() || place >= self.places() {
@@ -109,7 +111,7 @@ impl Script {
         Some(self.acquire(self.own_name(place)))
     }
 
-    /// The answer to what [`prepare`](Self::prepare) asked for; `false` if that is no grant.
+    /// The answer to an operation of [`prepare`](Self::prepare); `false` if that is no grant.
     pub fn prepared(&mut self, answer: &Answer) -> bool {
         let Answer::Grant(grant) = answer else { return false };
         self.tokens.push(grant.fencing_token);
@@ -119,7 +121,7 @@ impl Script {
         true
     }
 
-    /// What to do next. A release that was asked for here and is not sent leaves its lock held.
+    /// The next step. A release that comes from here and is not sent leaves its lock held.
     pub fn step(&mut self) -> Step {
         Step::Send(match self.workload.mix {
             Mix::AcquireRelease | Mix::Seed => return self.come_and_go(),
@@ -149,7 +151,8 @@ impl Script {
         self.checks_left = self.workload.reads_per_write;
     }
 
-    /// The last step's request failed: the lock, if there was or may be one, is let go at the end of the run.
+    /// The last step's request failed: the lock, if there was or may be one, is let go at the end
+    /// of the run.
     pub fn failed(&mut self, kind: OperationKind, held_by_another: bool) {
         let name = self.life.name.clone();
         let left = match kind {
@@ -178,7 +181,8 @@ impl Script {
         self.tokens.len() as u64
     }
 
-    /// At the end: lets go of what is held, one request after the other. `None`: nothing is held any more.
+    /// At the end: lets go of all locks, one request after the other. `None`: nothing is held any
+    /// more.
     pub fn let_go(&mut self) -> Option<Op> {
         if !self.session.is_empty() {
             let session_id = std::mem::take(&mut self.session);
@@ -277,8 +281,8 @@ fn release(name: String, fencing_token: u64) -> Op {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::NameSpace;
     use super::*;
+    use crate::NameSpace;
     use std::collections::BTreeSet;
     use wire::v1::{Grant, ReleaseResponse, RenewResponse};
 
@@ -300,7 +304,8 @@ mod tests {
         Answer::Grant(Grant { fencing_token: token, shard: token as u32 % 2, ..Grant::default() })
     }
 
-    /// Runs a script against answers that always succeed; the kinds of its requests, one letter each, and the names.
+    /// Runs a script against answers that always succeed; the kinds of its requests, one letter
+    /// each, and the names.
     fn run(script: &mut Script, steps: usize) -> (String, Vec<String>) {
         let (mut kinds, mut names) = (String::new(), Vec::new());
         for token in 1..=steps as u64 {

@@ -1,10 +1,10 @@
-//! One load on a cluster, and what was counted while it ran.
+//! One load on a cluster, and the counters while it ran.
 //!
-//! It knows nothing of what follows from that.
+//! It draws no conclusions from them.
 
-use super::cluster::{Cluster, Server, failed};
+use super::cluster::{Cluster, GATEWAY, nodes};
+use super::error::CalibrateError;
 use super::usage::{Cpu, cpu, idle_us};
-use crate::failure::Failure;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ const RUN_OUT: Duration = Duration::from_secs(1);
 /// Operations that a node answered: those of the shards that it leads.
 const ANSWERED: &str = "palisade_operations_total";
 
-/// What one load came to in its window.
+/// The counts of one load in its window.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// How long it was.
@@ -49,12 +49,12 @@ pub struct NodeWindow {
     pub sync_s: f64,
     /// To its peers.
     pub sent_bytes: f64,
-    /// What its threads used.
+    /// Processor time of its threads.
     pub cpu: Cpu,
 }
 
 impl Window {
-    /// What was counted between two moments.
+    /// The counts between two moments.
     pub fn between(began: &Moment, ended: &Moment) -> Window {
         let node = |before: &(BTreeMap<String, f64>, Cpu), after: &(BTreeMap<String, f64>, Cpu)| {
             let count = |name: &str| {
@@ -106,7 +106,7 @@ impl Window {
         *most.expect("a cluster has nodes")
     }
 
-    /// What other programs used, in cores.
+    /// The use by other programs, in cores.
     pub fn taken_cores(&self, cores: u64) -> f64 {
         (cores as f64 - self.busy_cores() - self.idle_us / 1e6 / self.seconds).max(0.0)
     }
@@ -147,13 +147,13 @@ impl Moment {
     ///
     /// # Errors
     /// If something cannot be read.
-    pub fn now(cluster: &Cluster, client: Option<u32>) -> Result<Moment, Failure> {
-        let node = |node: &Server| Ok((node.metrics()?, cpu(node.pid())?));
+    pub fn now(cluster: &Cluster, client: Option<u32>) -> Result<Moment, CalibrateError> {
+        let node = |node| Ok((cluster.metrics(node)?, cpu(cluster.pid(node))?));
         Ok(Moment {
             at: Instant::now(),
             shards: cluster.shards,
-            nodes: cluster.nodes.iter().map(node).collect::<Result<_, Failure>>()?,
-            gateway: cpu(cluster.gateway.pid())?,
+            nodes: nodes().map(node).collect::<Result<_, CalibrateError>>()?,
+            gateway: cpu(cluster.pid(GATEWAY))?,
             client: client.map(cpu).transpose()?.unwrap_or_default(),
             idle_us: idle_us()?,
         })
@@ -164,11 +164,10 @@ impl Moment {
 ///
 /// # Errors
 /// If it cannot be run, or leaders change meanwhile.
-pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, Failure> {
-    let overloaded = |what: &str| failed(what.to_owned(), "try on a machine that has less to do");
+pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, CalibrateError> {
     let leads = cluster.leads()?;
-    let answered = || -> Result<f64, Failure> {
-        cluster.nodes.iter().map(|node| Ok(node.metrics()?.get(ANSWERED).copied().unwrap_or(0.0))).sum()
+    let answered = || -> Result<f64, CalibrateError> {
+        nodes().map(|node| Ok(cluster.metrics(node)?.get(ANSWERED).copied().unwrap_or(0.0))).sum()
     };
     let before = answered()?;
     let duration = format!("{}ms", (WARM_UP + span + RUN_OUT).as_millis());
@@ -180,7 +179,7 @@ pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result
     let until = Instant::now() + Duration::from_secs(60);
     while answered()? - before <= held.unwrap_or(0.0) {
         if Instant::now() > until {
-            return Err(overloaded("the load did not begin within a minute"));
+            return Err(CalibrateError::Overloaded("the load did not begin within a minute"));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -188,13 +187,13 @@ pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result
     let began = Moment::now(cluster, bench.id())?;
     tokio::time::sleep(span).await;
     let ended = Moment::now(cluster, bench.id())?;
-    let outcome = bench.wait_with_output().await.map_err(|error| failed(format!("the load was lost: {error}"), ""))?;
+    let outcome = bench.wait_with_output().await.map_err(CalibrateError::LoadLost)?;
     if !outcome.status.success() {
         let said = String::from_utf8_lossy(&outcome.stdout).trim().to_owned();
-        return Err(overloaded(&format!("the load failed: {said}")));
+        return Err(CalibrateError::LoadFailed(said));
     }
     if cluster.leads()? != leads {
-        return Err(overloaded("leaders changed meanwhile"));
+        return Err(CalibrateError::Overloaded("leaders changed meanwhile"));
     }
     Ok(Window::between(&began, &ended))
 }
