@@ -11,50 +11,18 @@ use prometheus::{
 };
 use routing::NodeId;
 use std::time::Duration;
-use wire::OperationKind;
 use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
+use wire::{OperationKind, Outcome};
 
 /// One child per known kind, then one for the unknown.
 const KINDS: usize = OperationKind::ALL.len() + 1;
-
-/// What came of an operation, as label. The same words as the nodes'.
-const OUTCOMES: [&str; 10] = [
-    "ok",
-    "invalid",
-    "held",
-    "wait_timeout",
-    "wait_cancelled",
-    "fenced",
-    "busy",
-    "not_served",
-    "outcome_unknown",
-    "internal",
-];
-
-fn outcome(code: Option<ErrorCode>) -> usize {
-    let label = match code {
-        None => "ok",
-        Some(ErrorCode::InvalidArgument) => "invalid",
-        Some(ErrorCode::Held) => "held",
-        Some(ErrorCode::WaitTimeout) => "wait_timeout",
-        Some(ErrorCode::WaitCancelled) => "wait_cancelled",
-        Some(ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost) => "fenced",
-        Some(ErrorCode::Busy) => "busy",
-        Some(ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown) => {
-            "not_served"
-        }
-        Some(ErrorCode::OutcomeUnknown) => "outcome_unknown",
-        Some(ErrorCode::Internal | ErrorCode::Unspecified) => "internal",
-    };
-    OUTCOMES.iter().position(|known| *known == label).unwrap_or(OUTCOMES.len() - 1)
-}
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    operations: Vec<[IntCounter; OUTCOMES.len()]>,
+    operations: Vec<[IntCounter; Outcome::ALL.len()]>,
     latency: Vec<Histogram>,
     retries: Vec<IntCounter>,
     attempts: IntCounter,
@@ -92,7 +60,9 @@ impl Metrics {
             &["node"],
         )?)?;
         Ok(Metrics {
-            operations: kinds().map(|kind| OUTCOMES.map(|o| operations.with_label_values(&[kind, o]))).collect(),
+            operations: kinds()
+                .map(|kind| Outcome::ALL.map(|o| operations.with_label_values(&[kind, o.as_str()])))
+                .collect(),
             latency: kinds().map(|kind| latency.with_label_values(&[kind])).collect(),
             retries: kinds().map(|kind| retries.with_label_values(&[kind])).collect(),
             attempts: r.counter("acquires_total", "Acquires answered: granted, or refused because another holds.")?,
@@ -152,7 +122,7 @@ impl Metrics {
     }
 
     fn count(&self, kind: usize, code: Option<ErrorCode>, took: Duration) {
-        self.operations[kind][outcome(code)].inc();
+        self.operations[kind][Outcome::of(code) as usize].inc();
         self.latency[kind].observe(took.as_secs_f64());
     }
 

@@ -15,6 +15,7 @@ pub mod json;
 mod lateness;
 pub mod limits;
 mod operation;
+mod outcome;
 mod validate;
 
 pub use cause::{reason, root_cause};
@@ -22,6 +23,7 @@ pub use cursor::{decode_cursor, encode_cursor};
 pub use error::ErrorClass;
 pub use lateness::Lateness;
 pub use operation::{OperationKind, encoded_bytes};
+pub use outcome::Outcome;
 pub use validate::{check_name, check_operation, check_session_options, fill_defaults};
 
 /// The generated code: messages, clients and servers.

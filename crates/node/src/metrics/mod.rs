@@ -14,9 +14,8 @@ use registrar::Registrar;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wire::OperationKind;
 use wire::accept::Accepted;
-use wire::v1::ErrorCode;
+use wire::{OperationKind, Outcome};
 
 /// What an operation asks for; `None`: nothing that this version knows.
 pub(crate) type Kind = Option<OperationKind>;
@@ -30,52 +29,6 @@ fn index(kind: Kind) -> usize {
 
 fn kind_labels() -> impl Iterator<Item = &'static str> {
     OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"])
-}
-
-/// What came of it, sorted like [`ErrorCode`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Ok,
-    Invalid,
-    Held,
-    WaitTimeout,
-    WaitCancelled,
-    Fenced,
-    Busy,
-    NotServed,
-    Unknown,
-    Internal,
-}
-
-const OUTCOMES: [(Outcome, &str); 10] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::Invalid, "invalid"),
-    (Outcome::Held, "held"),
-    (Outcome::WaitTimeout, "wait_timeout"),
-    (Outcome::WaitCancelled, "wait_cancelled"),
-    (Outcome::Fenced, "fenced"),
-    (Outcome::Busy, "busy"),
-    (Outcome::NotServed, "not_served"),
-    (Outcome::Unknown, "outcome_unknown"),
-    (Outcome::Internal, "internal"),
-];
-
-impl From<ErrorCode> for Outcome {
-    fn from(code: ErrorCode) -> Self {
-        match code {
-            ErrorCode::InvalidArgument => Outcome::Invalid,
-            ErrorCode::Held => Outcome::Held,
-            ErrorCode::WaitTimeout => Outcome::WaitTimeout,
-            ErrorCode::WaitCancelled => Outcome::WaitCancelled,
-            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => Outcome::Fenced,
-            ErrorCode::Busy => Outcome::Busy,
-            ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown => {
-                Outcome::NotServed
-            }
-            ErrorCode::OutcomeUnknown => Outcome::Unknown,
-            ErrorCode::Internal | ErrorCode::Unspecified => Outcome::Internal,
-        }
-    }
 }
 
 /// Counts of the traffic with one peer.
@@ -94,7 +47,7 @@ pub(crate) struct PeerMetrics {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    operations: Vec<[IntCounter; OUTCOMES.len()]>,
+    operations: Vec<[IntCounter; Outcome::ALL.len()]>,
     latency: Vec<Histogram>,
     shards: BTreeMap<ShardId, ShardMetrics>,
     peers: BTreeMap<NodeId, PeerMetrics>,
@@ -138,7 +91,7 @@ impl Metrics {
         let sent = r.counters("palisade_snapshots_sent_total", "Snapshots sent to peers.", &["result"])?;
         Ok(Metrics {
             operations: kind_labels()
-                .map(|kind| OUTCOMES.map(|(_, outcome)| operations.with_label_values(&[kind, outcome])))
+                .map(|kind| Outcome::ALL.map(|outcome| operations.with_label_values(&[kind, outcome.as_str()])))
                 .collect(),
             latency: kind_labels().map(|kind| latency.with_label_values(&[kind])).collect(),
             shards: per_shard::children(&r, shards)?,
@@ -280,14 +233,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_and_outcomes_index_their_tables() {
+    fn kinds_index_their_table() {
         for (nth, kind) in OperationKind::ALL.into_iter().enumerate() {
             assert_eq!(index(Some(kind)), nth, "{}", kind.as_str());
         }
         assert_eq!(kind_labels().count(), KINDS);
-        for (nth, (outcome, label)) in OUTCOMES.iter().enumerate() {
-            assert_eq!(*outcome as usize, nth, "{label}");
-        }
     }
 
     #[test]

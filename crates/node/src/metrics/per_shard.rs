@@ -1,12 +1,12 @@
 //! What is counted and shown of each replica.
 
+use super::Kind;
 use super::registrar::Registrar;
-use super::{Kind, Outcome};
 use prometheus::{Error, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use routing::ShardId;
 use shard::{Role, Status};
 use std::collections::BTreeMap;
-use wire::OperationKind;
+use wire::{OperationKind, Outcome};
 
 /// One replica's children of the metrics by shard.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::host::{Answer, AnswerPort, Request, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
-use crate::metrics::{self, Kind};
+use crate::metrics::Kind;
 use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use wire::limits::DEFAULT_TIMEOUT_MS;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as OpResult;
 use wire::v1::{Error, ErrorCode, Operation, OperationFrame, OperationResult, ResultFrame};
-use wire::{Lateness, OperationKind};
+use wire::{Lateness, OperationKind, Outcome};
 
 /// How long a stream that ends with its node tries to hand over its last results.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -121,7 +121,7 @@ impl OperateStream {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
             let admitted = operation.held_up(late_ms).and_then(|()| self.admit(operation, kind, received, now_ms));
             if let Err(error) = admitted {
-                self.context.metrics.answered(kind, error.code().into(), Duration::ZERO, None);
+                self.context.metrics.answered(kind, Outcome::of(Some(error.code())), Duration::ZERO, None);
                 self.ready.push_back(OperationResult { id, result: Some(OpResult::Error(*error)) });
             }
         }
@@ -205,7 +205,7 @@ impl OperateStream {
     fn finish(&mut self, op_index: u32, result: OpResult) {
         let Some(operation) = self.ops.take(op_index) else { return };
         let InFlight { id, kind, shard, received, .. } = operation;
-        let outcome = outcome::error_code(&result).map_or(metrics::Outcome::Ok, Into::into);
+        let outcome = Outcome::of(outcome::error_code(&result));
         self.context.metrics.answered(kind, outcome, received.elapsed(), Some(shard));
         if kind == Some(OperationKind::Acquire) && met_contention(&result) {
             self.context.metrics.contended(shard);
