@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Waiting acquires of all clients; the excess is refused with BUSY. A node takes as many from one gateway.
-pub(crate) const WAITS_MAX: usize = 65_536;
+/// Waiting acquires of all clients; the excess is refused with BUSY.
+pub(crate) const WAITS_MAX: usize = wire::limits::GATEWAY_WAITS_MAX;
 /// Of these, those of one connection, over all its streams and calls: at most a quarter of what is free, too.
 pub(crate) const CONNECTION_WAITS_MAX: usize = 4_096;
 /// So many a connection gets however full the gateway is, as long as it is not quite full.

@@ -1,7 +1,27 @@
 //! Every bound of a node that is not a setting, in one place, with what happens at it. (What operations may hold is said
 //! by [`wire::limits`].)
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// The public surface and the lock table have the same limits. Otherwise a gateway would accept an operation that the table
+/// refuses, or refuse one that it takes. Neither crate may use the other, so they are compared here.
+const _: () = {
+    const fn same(public: &RangeInclusive<u32>, table: &RangeInclusive<u32>) -> bool {
+        *public.start() == *table.start() && *public.end() == *table.end()
+    }
+    assert!(same(&wire::limits::TTL_MS, &locks::TTL_MS));
+    assert!(same(&wire::limits::CLAIM_TTL_MS, &locks::CLAIM_TTL_MS));
+    assert!(wire::limits::NAME_BYTES_MAX == locks::NAME_BYTES_MAX);
+    assert!(wire::limits::OWNER_BYTES_MAX == locks::OWNER_BYTES_MAX);
+    assert!(wire::limits::SESSION_BYTES_MAX == locks::SESSION_BYTES_MAX);
+    assert!(wire::limits::METADATA_BYTES_MAX == locks::METADATA_BYTES_MAX);
+    assert!(wire::limits::TOKEN_END == locks::TOKEN_MAX + 1);
+    // A frame that holds one operation of any size is accepted.
+    assert!(wire::limits::OPERATION_BYTES_MAX <= wire::limits::FRAME_BYTES_MAX);
+    // Rows are cut off before they outgrow the receiver's frame.
+    assert!(RESULT_FRAME_BYTES + ROWS_BYTES_MAX <= wire::limits::RESULT_FRAME_BYTES_MAX);
+};
 
 /// The version of what nodes say to each other. A peer of another one is refused. (1 did not say which data directory it
 /// comes with, and 2 not how far that was.)
@@ -13,9 +33,9 @@ pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
 pub(crate) const ROWS_BYTES_MAX: usize = 3 << 20;
 /// Operations of one stream that are not answered yet, waits aside; the excess is refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 16_384;
-/// Waiting acquires of one stream, beside them: as many as a gateway takes from all of its clients. They are kept, and cost nothing
-/// while they wait.
-pub(crate) const STREAM_WAITS_MAX: usize = 65_536;
+/// Waiting acquires of one stream, beside them: as many as a gateway takes from all of its clients. They are kept, and cost
+/// nothing while they wait.
+pub(crate) const STREAM_WAITS_MAX: usize = wire::limits::GATEWAY_WAITS_MAX;
 /// Results of one stream that its peer has not taken yet; above, nothing more is read from it.
 pub(crate) const STREAM_RESULTS_MAX: usize = 32_768;
 /// Open streams of operations; the excess is refused with RESOURCE_EXHAUSTED.

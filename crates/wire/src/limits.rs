@@ -1,6 +1,7 @@
 //! What the public surface accepts, in one place: sizes, TTLs, defaults.
 //!
-//! These are the lock table's own limits (crate `locks`), stated again for those who may not depend on it.
+//! These are the lock table's own limits (crate `locks`), stated again for crates that may not depend on it. The crate `node`
+//! uses both, and does not compile if they differ.
 
 /// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. Outside is refused, not clamped.
 pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
@@ -34,6 +35,9 @@ pub const ROWS_MAX: u32 = 1_000;
 pub const HISTORY_ROWS_DEFAULT: u32 = 20;
 /// Grants in a list that names no limit.
 pub const LIST_ROWS_DEFAULT: u32 = 100;
+/// Waiting acquires of one gateway, over all its clients. A node takes as many on one stream, so that
+/// no wait that a gateway accepts is refused by a node.
+pub const GATEWAY_WAITS_MAX: usize = 65_536;
 /// Largest single operation, encoded, in bytes.
 pub const OPERATION_BYTES_MAX: usize = 64 << 10;
 /// Largest frame of operations, encoded, in bytes.
