@@ -1,6 +1,6 @@
 //! One heartbeat for many locks.
 
-use client::mux::{Answer, Link, LinkOptions, Service};
+use client::mux::{Answer, Link, LinkOptions, Locks};
 use client::{AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock, SessionOptions};
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,7 +199,7 @@ async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not
     let claim_ttl = Duration::from_millis(500);
     // Speaks the protocol by itself, and never claims: as good as dead.
     let endpoint = Endpoint::from_shared(format!("http://{}", cluster.gateway(1))).expect("an endpoint");
-    let link = Link::start(endpoint, LinkOptions::new(Service::Locks));
+    let link = Link::<Locks>::start(endpoint, LinkOptions::default());
     let dead = tokio::spawn(async move {
         let acquire = AcquireRequest {
             name: "a".into(),
@@ -218,7 +218,7 @@ async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not
     eventually("the living one waits", async || (waiters().await? == 2).then_some(())).await;
     held.release().await.expect("release");
 
-    let Ok(Answer::Grant(granted)) = dead.await.expect("join") else { panic!("its turn comes first") };
+    let granted = dead.await.expect("join").ok().and_then(Answer::into_grant).expect("its turn comes first");
     assert!(granted.claim_within_ms > 0, "{granted:?}");
     let guard = tokio::time::timeout(Duration::from_secs(60), alive).await.expect("far sooner than an hour");
     let guard = guard.expect("join").expect("the next one's turn");

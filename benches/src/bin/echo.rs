@@ -138,9 +138,9 @@ async fn stream(
         let operations = (0..per_frame).map(|_| {
             round += 1;
             let op = Some(Op::Acquire(ask(&load, run, at, round)));
-            Operation { id: round, timeout_ms: 5_000, op, route: None }
+            Operation { id: round, timeout_ms: 5_000, op }
         });
-        OperationFrame { operations: operations.collect(), ..Default::default() }
+        StreamRequest { operations: operations.collect(), ..Default::default() }
     };
     let mut sent = std::collections::VecDeque::new();
     for _ in 0..share {
@@ -189,7 +189,7 @@ fn grant(tokens: &AtomicU64, request: AcquireRequest) -> Grant {
 
 fn answer(tokens: &AtomicU64, op: Op) -> Answer {
     match op {
-        Op::Acquire(request) => Answer::Grant(grant(tokens, request)),
+        Op::Acquire(request) => Answer::granted(grant(tokens, request)),
         Op::Renew(_) => Answer::Renew(RenewResponse::default()),
         Op::Release(_) => Answer::Release(ReleaseResponse::default()),
         Op::Check(_) => Answer::Check(CheckResponse::default()),
@@ -205,12 +205,9 @@ fn nothing<T>() -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl LockService for Echo {
-    type StreamStream = ReceiverStream<Result<ResultFrame, Status>>;
+    type StreamStream = ReceiverStream<Result<StreamResponse, Status>>;
 
-    async fn stream(
-        &self,
-        request: Request<Streaming<OperationFrame>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
         let (results, stream) = tokio::sync::mpsc::channel(16);
         let (mut frames, tokens) = (request.into_inner(), self.tokens.clone());
         tokio::spawn(async move {
@@ -219,7 +216,7 @@ impl LockService for Echo {
                     let result = Some(answer(&tokens, operation.op?));
                     Some(OperationResult { id: operation.id, result })
                 });
-                if results.send(Ok(ResultFrame { results: answered.collect() })).await.is_err() {
+                if results.send(Ok(StreamResponse { results: answered.collect() })).await.is_err() {
                     return;
                 }
             }
@@ -227,8 +224,8 @@ impl LockService for Echo {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<Grant>, Status> {
-        Ok(Response::new(self.grant(request.into_inner())))
+    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+        Ok(Response::new(AcquireResponse { grant: Some(self.grant(request.into_inner())) }))
     }
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         Ok(Response::new(Default::default()))
@@ -255,7 +252,7 @@ impl LockService for Echo {
     async fn cancel_wait(&self, _: Request<CancelWaitRequest>) -> Result<Response<CancelWaitResponse>, Status> {
         nothing()
     }
-    async fn r#break(&self, _: Request<BreakRequest>) -> Result<Response<BreakResponse>, Status> {
+    async fn break_lock(&self, _: Request<BreakLockRequest>) -> Result<Response<BreakLockResponse>, Status> {
         nothing()
     }
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {

@@ -72,7 +72,7 @@ impl Failure {
         let is_advice = |part: &str| ["tip: ", "Usage: ", "For more "].iter().any(|start| part.starts_with(start));
         let (next, message): (Vec<String>, Vec<String>) =
             told.split("\n\n").map(in_one_line).filter(|part| !part.is_empty()).partition(|part| is_advice(part));
-        Failure::new(Exit::Usage, ErrorCode::InvalidArgument.as_str_name(), message.join("; "), next.join("; "))
+        Failure::new(Exit::Usage, ErrorCode::InvalidArgument.name(), message.join("; "), next.join("; "))
     }
 
     /// To standard error for people; as `{"error":{…}}` to standard output for programs.
@@ -132,16 +132,14 @@ impl From<client::Error> for Failure {
             ErrorCode::NoLeader => {
                 (Exit::Error, "try again in a moment; if it goes on, see which nodes are down: palisade cluster status")
             }
-            ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown => {
-                (Exit::Error, "try again in a moment")
-            }
+            ErrorCode::ShuttingDown => (Exit::Error, "try again in a moment"),
             ErrorCode::OutcomeUnknown => (
                 Exit::Error,
                 "it may or may not have been done: look with `palisade check`, or retry an acquire with its --request-id",
             ),
             ErrorCode::Internal | ErrorCode::Unspecified => (Exit::Error, "see the logs of the gateway and the nodes"),
         };
-        let mut failure = Failure::new(exit, code.as_str_name(), one_line(&error.message), next);
+        let mut failure = Failure::new(exit, code.name(), one_line(&error.message), next);
         failure.current_token = error.current_token;
         failure.holder = error.holder;
         failure

@@ -123,7 +123,7 @@ pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String
         ("renewals", grant.renewal_count.to_string()),
         ("shard", grant.shard.to_string()),
     ];
-    if grant.mode() != Mode::Exclusive {
+    if !matches!(grant.mode(), Mode::Exclusive | Mode::Unspecified) {
         pairs.push(("mode", mode_name(grant.mode()).to_owned()));
     }
     if grant.waited_ms > 0 {

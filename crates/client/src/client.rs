@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use wire::OperationKind;
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
-use wire::v1::{self, Consistency, Grant, Operation, Tenure};
+use wire::v1::{self, AcquireResponse, Consistency, Grant, Operation, Tenure};
 
 /// What is left of a time that is up, for the request that still has to be made.
 const LEAST_TIME: Duration = Duration::from_millis(1);
@@ -202,11 +202,7 @@ impl Client {
     /// Takes a waiting acquire out of its queue. If it was granted meanwhile, the answer carries the grant, and the caller
     /// holds it.
     pub async fn cancel_wait(&self, name: &str, request_id: RequestId) -> Result<Cancelled, Error> {
-        let op = Op::CancelWait(v1::CancelWaitRequest {
-            name: name.into(),
-            request_id: request_id.to_vec(),
-            ..Default::default()
-        });
+        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id: request_id.to_vec() });
         match self.run(op).await?.answer {
             Answer::CancelWait(cancelled) => Ok(cancelled),
             _ => Err(Error::confused("a cancel")),
@@ -219,14 +215,14 @@ impl Client {
     /// # Errors
     /// [`Error::is_fenced`] or [`Error::is_held`] if the token does not hold it (any more).
     pub async fn break_lock(&self, name: &str, token: u64, reason: &str, by: &str) -> Result<Tenure, Error> {
-        let op = Op::Break(v1::BreakRequest {
+        let op = Op::BreakLock(v1::BreakLockRequest {
             name: name.into(),
             fencing_token: token,
             reason: reason.into(),
             broken_by: by.into(),
         });
         match self.run(op).await?.answer {
-            Answer::Break(v1::BreakResponse { tenure: Some(tenure) }) => Ok(tenure),
+            Answer::BreakLock(v1::BreakLockResponse { tenure: Some(tenure) }) => Ok(tenure),
             _ => Err(Error::confused("a break")),
         }
     }
@@ -280,10 +276,11 @@ impl Client {
         .await
     }
 
-    /// Another TTL for what a session holds on these shards.
+    /// Another TTL for what a session holds on these shards, whichever life of the session that is.
     pub async fn heartbeat(&self, session_id: &str, shards: &[u32]) -> Result<Heartbeat, Error> {
-        let request =
-            v1::HeartbeatRequest { session_id: session_id.into(), shards: shards.to_vec(), ..Default::default() };
+        let lease = |shard: &u32| v1::SessionLease { shard: *shard, ..Default::default() };
+        let leases = shards.iter().map(lease).collect();
+        let request = v1::HeartbeatRequest { session_id: session_id.into(), leases };
         self.heartbeat_timed(request, self.inner.options.timeout).await.map(|(heartbeat, _)| heartbeat)
     }
 
@@ -338,7 +335,9 @@ impl Client {
             Err((error, in_doubt)) => chosen.is_none() && (*in_doubt || error.is_outcome_unknown()),
         };
         let (grant, first_sent, tries) = match outcome {
-            Ok(Driven { answer: Answer::Grant(grant), first_sent, tries, .. }) => (grant, first_sent, tries),
+            Ok(Driven {
+                answer: Answer::Acquire(AcquireResponse { grant: Some(grant) }), first_sent, tries, ..
+            }) => (grant, first_sent, tries),
             Ok(_) => return Err(Error::confused("an acquire")),
             // Refused, but an earlier try may arrive yet, and be granted then.
             Err((error, true)) if chosen.is_some() && !error.is_outcome_unknown() => {
@@ -367,7 +366,7 @@ impl Client {
         until: Instant,
     ) -> Result<Grant, Error> {
         let request_id = request_id.to_vec();
-        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id, ..Default::default() });
+        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id });
         match self.run_within(op, left_until(until)).await.map(|driven| driven.answer) {
             Ok(Answer::CancelWait(Cancelled { grant: Some(grant), .. })) => Ok(grant),
             Ok(Answer::CancelWait(_)) => Err(refused),

@@ -122,6 +122,8 @@ impl Course {
     fn after(&mut self, failed: &Failure, targets: &[u64]) -> Decision {
         let failure = match failed {
             Failure::Refused(error) => retry::Failure::Answer(error),
+            Failure::NotLeader { leader, why, .. } => retry::Failure::NotLeader { leader: *leader, why },
+            Failure::StaleRoute(why) => retry::Failure::StaleRoute(why),
             Failure::NotSent(why) => retry::Failure::NotSent(why),
             Failure::Lost(why) => retry::Failure::Lost(why),
         };

@@ -1,6 +1,6 @@
 //! The gateways that a client knows: one link and one channel each, made when first needed.
 
-use crate::mux::{Answer, Failure, Link, LinkOptions, Service};
+use crate::mux::{Answer, Failure, Link, LinkOptions, Locks};
 use crate::{ClientOptions, Error, endpoint, unary};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,7 +22,7 @@ pub(crate) struct Servers {
 #[derive(Debug)]
 struct Server {
     endpoint: Endpoint,
-    link: OnceLock<Link>,
+    link: OnceLock<Link<Locks>>,
     channel: Mutex<Option<Channel>>,
     /// Held by whoever connects, so that the others do not.
     connecting: tokio::sync::Mutex<()>,
@@ -48,7 +48,7 @@ impl Servers {
         let link = LinkOptions {
             queue_ops_max: options.queue_ops_max.max(1),
             connect_timeout: options.connect_timeout,
-            ..LinkOptions::new(Service::Locks)
+            ..LinkOptions::default()
         };
         Ok(Servers { servers, targets, current: AtomicUsize::new(0), link })
     }
@@ -79,7 +79,7 @@ impl Servers {
         let answered = match outcome {
             Ok(_) => true,
             Err(Failure::Refused(error)) => !matches!(error.class(), ErrorClass::Retry | ErrorClass::Unknown),
-            Err(Failure::NotSent(_) | Failure::Lost(_)) => false,
+            Err(_) => false,
         };
         if answered && self.first() != target {
             self.current.store(target as usize, Ordering::Relaxed);

@@ -23,18 +23,18 @@ pub(crate) async fn call(channel: Channel, operation: Operation, timeout: Durati
         };
     }
     let outcome = match operation.op {
-        Some(Op::Acquire(request)) => rpc!(acquire, request, Answer::Grant),
+        Some(Op::Acquire(request)) => rpc!(acquire, request, Answer::Acquire),
         Some(Op::Renew(request)) => rpc!(renew, request, Answer::Renew),
         Some(Op::Release(request)) => rpc!(release, request, Answer::Release),
         Some(Op::Check(request)) => rpc!(check, request, Answer::Check),
         Some(Op::Heartbeat(request)) => rpc!(heartbeat, request, Answer::Heartbeat),
         Some(Op::CloseSession(request)) => rpc!(close_session, request, Answer::CloseSession),
         Some(Op::CancelWait(request)) => rpc!(cancel_wait, request, Answer::CancelWait),
-        Some(Op::Break(request)) => rpc!(r#break, request, Answer::Break),
+        Some(Op::BreakLock(request)) => rpc!(break_lock, request, Answer::BreakLock),
         Some(Op::History(request)) => rpc!(history, request, Answer::History),
         Some(Op::List(request)) => rpc!(list, request, Answer::List),
-        Some(Op::ShardStatus(_)) | None => {
-            return Err(Failure::Refused(Box::new(Error::invalid("no client operation of this kind"))));
+        None => {
+            return Err(Failure::Refused(Box::new(Error::invalid("the operation is empty"))));
         }
     };
     outcome.map_err(|status| failed(&status))

@@ -104,10 +104,10 @@ async fn a_guard_whose_renewals_go_unanswered_is_lost_before_its_ttl_and_stays_s
 async fn a_lock_that_waited_is_renewed_before_it_is_handed_out() {
     let fake = Fake::start(|op| match op {
         Op::Acquire(request) => {
-            let Answer::Grant(mut waited) = grant(request, 3) else { unreachable!() };
+            let mut waited = grant(request, 3).into_grant().expect("a grant");
             waited.waited_ms = 1_600;
             // Longer than the TTL: counted from the request it would be lost by now.
-            Reaction::Later(Duration::from_millis(1_600), Answer::Grant(waited))
+            Reaction::Later(Duration::from_millis(1_600), Answer::granted(waited))
         }
         Op::Renew(_) => renewed(),
         _ => released(),
@@ -157,9 +157,9 @@ async fn a_grant_that_cannot_be_confirmed_is_not_reported_as_not_done() {
 async fn a_lock_that_is_lost_before_it_is_handed_out_is_not_handed_out() {
     let fake = Fake::start(|op| match op {
         Op::Acquire(request) => {
-            let Answer::Grant(mut waited) = grant(request, 3) else { unreachable!() };
+            let mut waited = grant(request, 3).into_grant().expect("a grant");
             waited.waited_ms = 1;
-            Reaction::Answer(Answer::Grant(waited))
+            Reaction::Answer(Answer::granted(waited))
         }
         Op::Renew(_) => error(ErrorCode::Expired),
         _ => released(),
@@ -175,14 +175,19 @@ fn shards(lost: Arc<AtomicU64>, failed: Arc<AtomicU64>) -> impl Fn(&Op) -> React
     let tokens = AtomicU64::new(1);
     move |op| match op {
         Op::Acquire(request) => {
-            let Answer::Grant(mut held) = grant(request, tokens.fetch_add(1, Ordering::SeqCst)) else { unreachable!() };
+            let mut held = grant(request, tokens.fetch_add(1, Ordering::SeqCst)).into_grant().expect("a grant");
             held.shard = request.name.rsplit('/').next().unwrap().parse().unwrap();
-            Reaction::Answer(Answer::Grant(held))
+            Reaction::Answer(Answer::granted(held))
         }
         Op::Heartbeat(request) => {
             let among = |set: &AtomicU64| {
                 let set = set.load(Ordering::SeqCst);
-                request.shards.iter().copied().filter(|shard| set & (1 << shard) != 0).collect::<Vec<u32>>()
+                request
+                    .leases
+                    .iter()
+                    .map(|lease| lease.shard)
+                    .filter(|shard| set & (1 << shard) != 0)
+                    .collect::<Vec<u32>>()
             };
             Reaction::Answer(Answer::Heartbeat(HeartbeatResponse {
                 lost_shards: among(&lost),
@@ -207,7 +212,11 @@ async fn one_heartbeat_names_all_shards_and_one_that_loses_the_session_takes_onl
     let c = session.acquire("c/2").await.unwrap();
     assert_eq!((a.shard(), b.shard(), c.shard()), (1, 2, 2));
     assert_eq!(c.grant().session_id, "s-1");
-    fake.until_seen(4, |op| matches!(op, Op::Heartbeat(request) if request.shards == [1, 2])).await;
+    fake.until_seen(
+        4,
+        |op| matches!(op, Op::Heartbeat(request) if request.leases.iter().map(|lease| lease.shard).eq([1, 2])),
+    )
+    .await;
     assert!(a.is_valid() && b.is_valid() && c.is_valid());
 
     lost.store(1 << 2, Ordering::SeqCst);

@@ -165,7 +165,7 @@ async fn granted_late() -> Fake {
         Op::Acquire(_) => error(ErrorCode::Held),
         Op::CancelWait(request) => {
             let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
-            let Answer::Grant(late) = grant(&late, 5) else { unreachable!() };
+            let late = grant(&late, 5).into_grant().expect("a grant");
             Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
         }
         op => else_answered(op),
@@ -346,9 +346,9 @@ async fn a_cancel_that_is_refused_is_repeated_until_it_is_answered() {
 async fn queueing(claims_answered: bool) -> Fake {
     Fake::start(move |op| match op {
         Op::Acquire(request) => {
-            let Answer::Grant(mut waited) = grant(request, 3) else { unreachable!() };
+            let mut waited = grant(request, 3).into_grant().expect("a grant");
             (waited.waited_ms, waited.claim_within_ms) = (1, request.claim_ttl_ms);
-            Reaction::Answer(Answer::Grant(waited))
+            Reaction::Answer(Answer::granted(waited))
         }
         Op::Renew(_) if !claims_answered => Reaction::Silence,
         op => else_answered(op),

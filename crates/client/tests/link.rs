@@ -4,17 +4,17 @@ mod fake;
 
 use fake::{Fake, Reaction, grant, nobody};
 use futures_util::future::join_all;
-use palisade_client::mux::{Answer, Failure, Link, LinkOptions, Service};
+use palisade_client::mux::{Failure, Link, LinkOptions, Locks};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::transport::Endpoint;
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, Operation};
 
-fn link(address: &str) -> Link {
-    link_with(address, LinkOptions::new(Service::Locks))
+fn link(address: &str) -> Link<Locks> {
+    link_with(address, LinkOptions::default())
 }
 
-fn link_with(address: &str, options: LinkOptions) -> Link {
+fn link_with(address: &str, options: LinkOptions) -> Link<Locks> {
     Link::start(Endpoint::from_shared(format!("http://{address}")).unwrap(), options)
 }
 
@@ -36,7 +36,7 @@ async fn many_operations_share_few_frames_and_each_gets_its_own_answer() {
     let names: Vec<String> = (0..2_000).map(|n| format!("name-{n}")).collect();
     let answers = join_all(names.iter().map(|name| link.call(acquire(name), 60_000))).await;
     for (name, answer) in names.iter().zip(answers) {
-        let Ok(Answer::Grant(grant)) = answer else { panic!("{answer:?}") };
+        let grant = answer.expect("an answer").into_grant().expect("a grant");
         assert_eq!(&grant.resource_name, name);
     }
     let frames = fake.frames();
@@ -49,7 +49,7 @@ async fn many_operations_share_few_frames_and_each_gets_its_own_answer() {
 #[tokio::test]
 async fn a_frame_stays_below_its_size() {
     let fake = Fake::start(granting).await;
-    let link = link_with(&fake.endpoint(), LinkOptions { frame_bytes: 1_000, ..LinkOptions::new(Service::Locks) });
+    let link = link_with(&fake.endpoint(), LinkOptions { frame_bytes: 1_000, ..LinkOptions::default() });
     let name = "n".repeat(300);
     let answers = join_all((0..20).map(|_| link.call(acquire(&name), 60_000))).await;
     assert!(answers.iter().all(Result::is_ok));
@@ -82,7 +82,7 @@ async fn a_dead_stream_leaves_doubt_about_what_was_sent_and_the_next_operation_c
 async fn what_finds_no_server_was_not_sent() {
     let address = nobody().await;
     for eager in [false, true] {
-        let link = link_with(&address, LinkOptions { eager, ..LinkOptions::new(Service::Locks) });
+        let link = link_with(&address, LinkOptions { eager, ..LinkOptions::default() });
         let outcome = link.call(acquire("n"), 60_000).await;
         assert!(matches!(outcome, Err(Failure::NotSent(_))), "{outcome:?}");
         assert!(!link.is_connected());
@@ -102,7 +102,7 @@ async fn an_operation_ends_with_its_time() {
 async fn a_full_queue_refuses() {
     // Accepts connections in the kernel and never says a word.
     let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let options = LinkOptions { queue_ops_max: 4, ..LinkOptions::new(Service::Locks) };
+    let options = LinkOptions { queue_ops_max: 4, ..LinkOptions::default() };
     let link = link_with(&deaf.local_addr().unwrap().to_string(), options);
     let outcomes = join_all((0..50).map(|_| link.call(acquire("n"), 300))).await;
     let full =

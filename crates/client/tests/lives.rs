@@ -74,11 +74,11 @@ async fn serve(shard: &Shared) -> Fake {
                 if shard.life == 0 {
                     shard.life = shard.tokens;
                 }
-                let Answer::Grant(mut granted) = grant(request, shard.tokens) else { unreachable!() };
+                let mut granted = grant(request, shard.tokens).into_grant().expect("a grant");
                 granted.session_life = shard.former_life.take().unwrap_or(shard.life);
                 granted.session_id = shard.of_session.take().unwrap_or(granted.session_id);
                 granted.claim_within_ms = shard.claim_within_ms;
-                Reaction::Later(shard.acquires_take, Answer::Grant(granted))
+                Reaction::Later(shard.acquires_take, Answer::granted(granted))
             }
             Op::Heartbeat(_) | Op::Renew(_) if shard.silent => Reaction::Silence,
             Op::Heartbeat(request) => Reaction::Answer(Answer::Heartbeat(heartbeat(&shard, request))),

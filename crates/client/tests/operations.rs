@@ -109,7 +109,7 @@ fn waiting_room(op: &Op) -> Reaction {
     match op {
         Op::CancelWait(request) => {
             let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
-            let Answer::Grant(late) = grant(&late, 5) else { unreachable!() };
+            let late = grant(&late, 5).into_grant().expect("a grant");
             Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
         }
         Op::Release(_) => Reaction::Answer(Answer::Release(ReleaseResponse::default())),

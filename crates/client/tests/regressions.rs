@@ -24,7 +24,7 @@ fn released() -> Reaction {
 }
 
 fn cancelled(cancelled: bool, grant: Option<operation_result::Result>) -> Reaction {
-    let grant = grant.map(|grant| if let Answer::Grant(grant) = grant { grant } else { unreachable!() });
+    let grant = grant.and_then(Answer::into_grant);
     Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled, grant }))
 }
 

@@ -2,16 +2,17 @@
 
 use crate::limits::STATUS_TIMEOUT_MS;
 use crate::router::{NEVER, Plan, Router};
-use client::mux::Answer;
 use futures_util::future::join_all;
 use routing::ShardId;
 use std::collections::{BTreeMap, BTreeSet};
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as Answer;
+use wire::internal::v1::{CloseSession, Heartbeat, Operation, ReadStatus, Route, ShardPage};
 use wire::limits::DEFAULT_TTL_MS;
-use wire::v1::operation::Op;
 use wire::v1::{
     CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, Grant, HeartbeatRequest,
-    HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest, OpenSessionResponse, Operation,
-    Route, SessionLease, SessionLeaseState, ShardStatus, ShardStatusRequest,
+    HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest, OpenSessionResponse, SessionLease,
+    SessionLeaseState, ShardStatus,
 };
 use wire::{ErrorClass, check_session_options, decode_cursor, encode_cursor};
 
@@ -40,31 +41,26 @@ impl Router {
     }
 
     /// One renewal per shard, all at once. What one shard says does not hold up the others' answers longer than `timeout_ms`.
-    /// A shard that is named with a life of the session is asked about that life.
     pub(crate) async fn heartbeat(
         &self,
         request: HeartbeatRequest,
         timeout_ms: u64,
     ) -> Result<HeartbeatResponse, Box<Error>> {
         let lives: BTreeMap<u32, SessionLease> = request.leases.iter().map(|lease| (lease.shard, *lease)).collect();
-        let named: Vec<u32> = request.shards.iter().chain(lives.keys()).copied().collect();
-        let (known, unknown) = self.known(&named);
+        let (known, unknown) = self.known(lives.keys().copied());
         let op = |shard: ShardId| {
-            Op::Heartbeat(HeartbeatRequest {
-                session_id: request.session_id.clone(),
-                shards: vec![shard.0],
-                leases: lives.get(&shard.0).copied().into_iter().collect(),
-            })
+            let SessionLease { life, broken_seen, .. } = lives.get(&shard.0).copied().unwrap_or_default();
+            Op::Heartbeat(Heartbeat { session_id: request.session_id.clone(), life, broken_seen })
         };
         let mut answer = HeartbeatResponse { lost_shards: unknown, ..Default::default() };
         let mut room = BROKEN_TOKENS_MAX;
         for (shard, outcome) in self.ask_each(known, timeout_ms, op).await {
             match outcome {
-                Ok(Answer::Heartbeat(of_shard)) if of_shard.lost_shards.is_empty() => {
+                Ok(Answer::Heartbeat(lease)) => {
                     answer.renewed_shards += 1;
-                    answer.leases.extend(of_shard.leases.into_iter().map(|lease| within(lease, &mut room)));
+                    answer.leases.push(within(lease, &mut room));
                 }
-                Ok(_) => answer.lost_shards.push(shard.0),
+                Ok(_) => answer.failed_shards.push(shard.0),
                 Err(error) if error.class() == ErrorClass::Fenced => answer.lost_shards.push(shard.0),
                 Err(error) if error.class() == ErrorClass::FixInput => return Err(error),
                 Err(_) => answer.failed_shards.push(shard.0),
@@ -79,13 +75,11 @@ impl Router {
         request: CloseSessionRequest,
         timeout_ms: u64,
     ) -> Result<CloseSessionResponse, Box<Error>> {
-        let (known, unknown) = self.known(&request.shards);
+        let (known, unknown) = self.known(request.shards.iter().copied());
         if let Some(shard) = unknown.first() {
             return Err(Box::new(Error::invalid(format!("the cluster has no shard {shard}"))));
         }
-        let op = |shard: ShardId| {
-            Op::CloseSession(CloseSessionRequest { session_id: request.session_id.clone(), shards: vec![shard.0] })
-        };
+        let op = |_| Op::CloseSession(CloseSession { session_id: request.session_id.clone() });
         let mut answer = CloseSessionResponse::default();
         let mut failed = None;
         for (_, outcome) in self.ask_each(known, timeout_ms, op).await {
@@ -148,9 +142,9 @@ impl Router {
 
     async fn shard_status(&self, shard: ShardId, node: u64) -> Option<ShardStatus> {
         let route = Route { shard: shard.0, slot: 0, map_version: self.map.version().0 };
-        let operation = Operation { route: Some(route), ..Operation::of(Op::ShardStatus(ShardStatusRequest {})) };
+        let operation = Operation::routed(Op::ReadStatus(ReadStatus {}), route);
         match self.nodes.call(node, operation, STATUS_TIMEOUT_MS).await {
-            Ok(Answer::ShardStatus(status)) => Some(status),
+            Ok(Answer::Status(status)) => Some(status),
             outcome => {
                 tracing::debug!(%shard, node, ?outcome, "no status");
                 None
@@ -159,8 +153,8 @@ impl Router {
     }
 
     /// The shards among these that there are, each once, and those that there are not.
-    fn known(&self, shards: &[u32]) -> (Vec<ShardId>, Vec<u32>) {
-        let named: BTreeSet<u32> = shards.iter().copied().collect();
+    fn known(&self, shards: impl Iterator<Item = u32>) -> (Vec<ShardId>, Vec<u32>) {
+        let named: BTreeSet<u32> = shards.collect();
         let (known, unknown): (Vec<u32>, Vec<u32>) =
             named.into_iter().partition(|shard| self.map.replicas(ShardId(*shard)).is_some());
         (known.into_iter().map(ShardId).collect(), unknown)
@@ -192,13 +186,9 @@ impl Router {
 
 /// One page of each shard's: up to where the first of them ends that has more after it, because what that one would show next comes
 /// before the rest of the others.
-fn merge(pages: Vec<ListResponse>, limit: usize) -> ListResponse {
+fn merge(pages: Vec<ShardPage>, limit: usize) -> ListResponse {
     let key = |grant: &Grant| (grant.resource_name.clone(), grant.fencing_token);
-    // A node of a version without cursors says `more` only: it goes on after its last.
-    let end = |page: &ListResponse| {
-        decode_cursor(&page.next_cursor).or_else(|| page.grants.last().filter(|_| page.more).map(key))
-    };
-    let mut end = pages.iter().filter_map(end).min();
+    let mut end = pages.iter().filter_map(|page| decode_cursor(&page.next_cursor)).min();
     let mut grants: Vec<Grant> = pages.into_iter().flat_map(|page| page.grants).collect();
     grants.sort_by_cached_key(key);
     if let Some(end) = &end {
@@ -217,14 +207,13 @@ fn merge(pages: Vec<ListResponse>, limit: usize) -> ListResponse {
 mod tests {
     use super::*;
 
-    fn page(names: &[&str], next: Option<&str>) -> ListResponse {
+    fn page(names: &[&str], next: Option<&str>) -> ShardPage {
         let grant = |name: &&str| Grant { resource_name: (*name).into(), fencing_token: 3, ..Default::default() };
         let next_cursor = next.map(|name| encode_cursor(name, 3)).unwrap_or_default();
-        let more = !next_cursor.is_empty();
-        ListResponse { grants: names.iter().map(grant).collect(), more, next_cursor, ..Default::default() }
+        ShardPage { grants: names.iter().map(grant).collect(), next_cursor }
     }
 
-    fn merged(pages: &[ListResponse], limit: usize) -> (Vec<String>, Option<String>) {
+    fn merged(pages: &[ShardPage], limit: usize) -> (Vec<String>, Option<String>) {
         let page = merge(pages.to_vec(), limit);
         assert_eq!(page.more, !page.next_cursor.is_empty());
         let names = page.grants.into_iter().map(|grant| grant.resource_name).collect();
@@ -239,8 +228,6 @@ mod tests {
         assert_eq!(merged(&[short, long.clone()], 3), (names(&["a", "b", "c"]), Some("c".into())));
         assert_eq!(merged(&[page(&["b"], None), long.clone()], 5), (names(&["a", "b", "c", "e", "g"]), None));
         // One that looked through names and showed none says how far it got.
-        assert_eq!(merged(&[page(&[], Some("b")), long.clone()], 5), (names(&["a"]), Some("b".into())));
-        let without_cursor = ListResponse { more: true, ..page(&["b", "d"], None) };
-        assert_eq!(merged(&[without_cursor, long], 5), (names(&["a", "b", "c", "d"]), Some("d".into())));
+        assert_eq!(merged(&[page(&[], Some("b")), long], 5), (names(&["a"]), Some("b".into())));
     }
 }

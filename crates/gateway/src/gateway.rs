@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use wire::v1::ClusterIdentity;
+use wire::internal::v1::ClusterIdentity;
 
 /// What a gateway is started with.
 pub struct GatewayOptions {

@@ -5,9 +5,10 @@
 //! What still waits after the grace leaves its queue, and so does at once what no client can come back to: see [`crate::leave`].
 
 use crate::leave::{Left, Unanswered, is_unknown, release};
+use crate::nodes::{Outcome, Port};
 use crate::router::{Begun, Router, Sent};
 use crate::share::{Share, WaitPlace};
-use client::mux::{Answer, Outcome, Port};
+use client::mux::Answer;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use wire::OperationKind;
 use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
-use wire::v1::{AcquireRequest, Error, Operation, OperationResult};
+use wire::v1::{AcquireRequest, AcquireResponse, Error, Operation, OperationResult};
 
 /// A number of our own for each operation: clients may choose theirs badly.
 type Key = u64;
@@ -255,7 +256,7 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
         tokio::select! {
             Some((key, result)) = running.next() => {
                 match (waiting.remove(&key), result.result) {
-                    (Some(wait), Some(Answer::Grant(grant))) => {
+                    (Some(wait), Some(Answer::Acquire(AcquireResponse { grant: Some(grant) }))) => {
                         router.metrics.unseen_grants.inc();
                         if wait.ours {
                             router.leaving.push(Left { granted: Some(release(grant)), place: None, ..wait });

@@ -9,7 +9,7 @@ use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use wire::v1::ClusterResponse;
+use wire::internal::v1::ClusterResponse;
 
 /// See the module.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::v1::{HostedShard, NodeAddress};
+    use wire::internal::v1::{HostedShard, NodeAddress};
 
     fn response(addresses: &[(u64, &str)], leads: &[u32]) -> ClusterResponse {
         let address = |(node, address): &(u64, &str)| NodeAddress { node: *node, address: (*address).to_owned() };

@@ -17,9 +17,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use wire::ErrorClass;
+use wire::internal::v1::CancelWait;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as RoutedAnswer;
 use wire::limits::{DEFAULT_TIMEOUT_MS, DEFAULT_TTL_MS, REQUEST_ID_BYTES};
-use wire::v1::operation::Op;
-use wire::v1::{AcquireRequest, CancelWaitRequest, CancelWaitResponse, Grant, ReleaseRequest};
+use wire::v1::{AcquireRequest, CancelWaitResponse, Grant, ReleaseRequest};
 
 /// One acquire of a client that is gone.
 #[derive(Debug)]
@@ -214,19 +216,18 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> 
     let failed = match &left.granted {
         None => {
             // Where the client may come back, a retry must not find its request ended for good.
-            let cancel = CancelWaitRequest {
-                name: left.name.clone(),
-                request_id: left.request_id.clone(),
-                abandoned: !left.ours,
-            };
+            let cancel =
+                CancelWait { name: left.name.clone(), request_id: left.request_id.clone(), abandoned: !left.ours };
             match router.by_name(Op::CancelWait(cancel), LEAVE_TIMEOUT_MS, &NEVER).await {
                 // It may be that the cancel overtook it.
-                Ok(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: None })) if left.misses > 0 => {
+                Ok(RoutedAnswer::CancelWait(CancelWaitResponse { cancelled: false, grant: None }))
+                    if left.misses > 0 =>
+                {
                     left.misses -= 1;
                     left.place = None;
                     return Some((left, tries + 1));
                 }
-                Ok(Answer::CancelWait(cancelled)) => {
+                Ok(RoutedAnswer::CancelWait(cancelled)) => {
                     let grant = cancelled.grant?;
                     router.metrics.unseen_grants.inc();
                     if !left.ours {

@@ -6,9 +6,11 @@
 //! no lock state: any gateway serves any client, and a client that loses one goes on through another. It knows nothing of
 //! Raft and storage, and decides nothing about locks.
 //!
-//! The road of one operation: `service` (gRPC) → `stream` (one task per client stream) → `router` (validate, route, retry)
-//! → a node's link, and back. `fanout` turns one operation into one per shard; `in_flight` keeps the waits of lost clients and
-//! `leave` ends them; `share` says how much one client may take up; `watch` keeps an eye on the nodes, and `known` what they say.
+//! The road of one operation: `service` (gRPC) → `stream` (one task per client stream) → `router`
+//! (validate, route, retry) → a node's link, and back. `fanout` turns one operation into one per
+//! shard; `in_flight` keeps the waits of lost clients and `leave` ends them; `translate` stands
+//! between the public protocol and the nodes'; `share` says how much one client may take up;
+//! `watch` keeps an eye on the nodes, and `known` what they say.
 
 mod error;
 mod fanout;
@@ -24,6 +26,7 @@ mod server;
 mod service;
 mod share;
 mod stream;
+mod translate;
 mod watch;
 
 pub use error::GatewayError;

@@ -102,9 +102,9 @@ impl Metrics {
             _ => None,
         };
         if kind == Some(OperationKind::Acquire) {
-            let contended = match answer {
-                Answer::Grant(grant) => grant.waited_ms > 0,
-                _ => matches!(code, Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)),
+            let contended = match answer.grant() {
+                Some(grant) => grant.waited_ms > 0,
+                None => matches!(code, Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)),
             };
             if contended || code.is_none() {
                 self.attempts.inc();

@@ -3,18 +3,24 @@
 use crate::error::GatewayError;
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
 use crate::watch::endpoint;
-use client::mux::{Failure, Link, LinkOptions, Outcome, Port, Service};
+use client::mux::{Failure, Link, LinkOptions, Shards};
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use wire::v1::operation::Op;
-use wire::v1::{ClusterIdentity, Operation};
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as Answer;
+use wire::internal::v1::{ClusterIdentity, Operation};
+
+/// What came of one try.
+pub(crate) type Outcome = client::mux::Outcome<Answer>;
+/// Where that goes.
+pub(crate) type Port = client::mux::Port<Answer>;
 
 /// Two streams per node: waiting acquires, which can be many and long, do not take the place of anything else.
 #[derive(Debug)]
 struct Node {
-    operations: Link,
-    waits: Link,
+    operations: Link<Shards>,
+    waits: Link<Shards>,
     /// Where the next connections of both go.
     address: Mutex<String>,
 }
@@ -34,7 +40,7 @@ impl Nodes {
             connect_timeout: NODE_CONNECT_TIMEOUT,
             keepalive_interval: NODE_KEEPALIVE.0,
             keepalive_timeout: NODE_KEEPALIVE.1,
-            ..LinkOptions::new(Service::Shards)
+            ..LinkOptions::default()
         };
         let mut nodes = BTreeMap::new();
         for node in &cluster.nodes {
@@ -79,7 +85,7 @@ impl Nodes {
     }
 
     /// A cancel is short, and goes with what is short. If it overtakes its acquire, that is refused when it comes.
-    fn link(&self, node: u64, operation: &Operation) -> Option<&Link> {
+    fn link(&self, node: u64, operation: &Operation) -> Option<&Link<Shards>> {
         let streams = self.nodes.get(&node)?;
         let waits = match &operation.op {
             Some(Op::Acquire(acquire)) => acquire.wait_ms > 0,

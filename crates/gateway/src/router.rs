@@ -5,11 +5,12 @@ use crate::known::Known;
 use crate::leave::Leaving;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, COME_BACK_MAX, STALE_ATTEMPT_TIMEOUT_MS};
 use crate::metrics::Metrics;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Outcome, Port};
 use crate::share::Waits;
+use crate::translate::{confused, to_client, to_shard};
 use client::drive::{Course, GivenUp};
 use client::leaders::LeaderCache;
-use client::mux::{Answer, Failure, Outcome, Port};
+use client::mux::{Answer, Failure};
 use client::retry::{Policy, Try};
 use futures_util::future::BoxFuture;
 use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
@@ -18,12 +19,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use wire::accept::Accepted;
+use wire::internal::v1::operation::Op as RoutedOp;
+use wire::internal::v1::operation_result::Result as RoutedAnswer;
+use wire::internal::v1::{CancelWait, ClusterIdentity, ClusterResponse, Operation as RoutedOperation, Route};
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
-use wire::v1::{
-    AcquireRequest, CancelWaitRequest, CancelWaitResponse, ClusterIdentity, ClusterResponse, Consistency, Error,
-    ErrorCode, Operation, Route,
-};
+use wire::v1::{AcquireRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Operation};
 use wire::{ErrorClass, OperationKind};
 
 /// For what is finished whoever goes.
@@ -55,15 +56,15 @@ pub(crate) struct Asking {
     shard: ShardId,
     kind: OperationKind,
     stale: bool,
-    operation: Operation,
+    operation: RoutedOperation,
     targets: Arc<[u64]>,
     course: Course,
 }
 
 impl Asking {
-    fn to_send(&self, next: &Try) -> Operation {
+    fn to_send(&self, next: &Try) -> RoutedOperation {
         let mut operation = self.operation.clone();
-        if let Some(Op::Acquire(acquire)) = &mut operation.op {
+        if let Some(RoutedOp::Acquire(acquire)) = &mut operation.op {
             acquire.wait_ms = next.wait_ms;
         }
         operation
@@ -173,11 +174,14 @@ impl Router {
             Ok(alone) => alone,
             Err(error) => return Begun::Answered(Answer::Error(*error)),
         };
-        let waits = op.wait_ms() > 0 || matches!(op, Op::CancelWait(_));
-        let Some(name) = op.name().filter(|_| !waits && !is_scan(&op)) else {
+        if op.wait_ms() > 0 || matches!(op, Op::CancelWait(_)) || is_scan(&op) {
             return Begun::Alone(Alone { op, timeout_ms });
+        }
+        let op = match to_shard(op) {
+            Ok(op) => op,
+            Err(op) => return Begun::Alone(Alone { op: *op, timeout_ms }),
         };
-        let plan = self.plan(name, timeout_ms);
+        let plan = self.plan(op.name().unwrap_or_default(), timeout_ms);
         let asked = self.asking(op, &plan).and_then(|mut asking| Ok((asking.course.first()?, asking)));
         match asked {
             Ok((first, asking)) => {
@@ -203,14 +207,14 @@ impl Router {
     /// The outcome of what [`begin`](Self::begin) sent; on failure, what is to go on.
     pub(crate) fn settle(&self, sent: Box<Sent>, outcome: Outcome) -> Result<Answer, Failed> {
         self.learn(&sent.asking, sent.target, &outcome);
-        outcome.map_err(|failure| Failed { sent, failure })
+        outcome.map(to_client).map_err(|failure| Failed { sent, failure })
     }
 
     /// Goes on with what failed at first. Once `abandoned`, it is not tried again.
     pub(crate) async fn go_on(&self, failed: Failed, abandoned: &AtomicBool) -> Answer {
         let Failed { sent, failure } = failed;
         let answer = self.try_on(sent.asking, failure, abandoned).await;
-        answer.unwrap_or_else(|error| Answer::Error(*error))
+        answer.map_or_else(|error| Answer::Error(*error), to_client)
     }
 
     /// What [`begin`](Self::begin) left to be done by itself.
@@ -220,8 +224,10 @@ impl Router {
             Op::Heartbeat(request) => self.heartbeat(request, timeout_ms).await.map(Answer::Heartbeat),
             Op::CloseSession(request) => self.close_session(request, timeout_ms).await.map(Answer::CloseSession),
             Op::List(request) => self.list(request, timeout_ms).await.map(Answer::List),
-            Op::ShardStatus(_) => Err(Box::new(Error::invalid("ask for the status of the whole cluster instead"))),
-            op => self.by_name(op, timeout_ms, abandoned).await,
+            op => match to_shard(op) {
+                Ok(op) => self.by_name(op, timeout_ms, abandoned).await.map(to_client),
+                Err(_) => Err(Box::new(confused())),
+            },
         };
         answer.unwrap_or_else(|error| Answer::Error(*error))
     }
@@ -231,19 +237,23 @@ impl Router {
         Plan { shard: route.shard, slot: route.slot.index().into(), timeout_ms, retry_busy: false }
     }
 
-    pub(crate) async fn by_name(&self, op: Op, timeout_ms: u64, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+    pub(crate) async fn by_name(
+        &self,
+        op: RoutedOp,
+        timeout_ms: u64,
+        abandoned: &AtomicBool,
+    ) -> Result<RoutedAnswer, Box<Error>> {
         let plan = self.plan(op.name().unwrap_or_default(), timeout_ms);
-        let cancels = matches!(op, Op::CancelWait(_));
-        match self.ask(op, &plan, abandoned).await? {
-            Answer::Grant(grant) if cancels => {
-                Ok(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant) }))
-            }
-            answer => Ok(answer),
-        }
+        self.ask(op, &plan, abandoned).await
     }
 
     /// Asks one shard, at the replica that is best asked.
-    pub(crate) async fn ask(&self, op: Op, plan: &Plan, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+    pub(crate) async fn ask(
+        &self,
+        op: RoutedOp,
+        plan: &Plan,
+        abandoned: &AtomicBool,
+    ) -> Result<RoutedAnswer, Box<Error>> {
         let mut asking = self.asking(op, plan)?;
         let first = asking.course.first()?;
         match self.send(&asking, first).await {
@@ -252,7 +262,7 @@ impl Router {
         }
     }
 
-    fn asking(&self, op: Op, plan: &Plan) -> Result<Asking, Box<Error>> {
+    fn asking(&self, op: RoutedOp, plan: &Plan) -> Result<Asking, Box<Error>> {
         let Some(replicas) = self.replicas.get(&plan.shard) else {
             return Err(Box::new(Error::invalid(format!("the cluster has no shard {}", plan.shard))));
         };
@@ -265,7 +275,7 @@ impl Router {
             retry_busy: plan.retry_busy,
             relays: false,
         };
-        let stale = matches!(&op, Op::Check(check) if check.consistency() == Consistency::Stale);
+        let stale = matches!(&op, RoutedOp::Check(check) if check.consistency() == Consistency::Stale);
         let targets = if stale {
             policy.attempt_timeout_ms = STALE_ATTEMPT_TIMEOUT_MS;
             self.followers_first(replicas, leader)
@@ -274,7 +284,7 @@ impl Router {
         };
         let first = if stale { targets[0] } else { leader.unwrap_or(targets[0]) };
         let route = Route { shard: plan.shard.0, slot: plan.slot, map_version: self.map.version().0 };
-        let operation = Operation { route: Some(route), ..Operation::of(op) };
+        let operation = RoutedOperation::routed(op, route);
         Ok(Asking { shard: plan.shard, kind, stale, operation, targets, course: Course::new(policy, first) })
     }
 
@@ -284,7 +294,12 @@ impl Router {
         outcome
     }
 
-    async fn try_on(&self, asking: Asking, failed: Failure, abandoned: &AtomicBool) -> Result<Answer, Box<Error>> {
+    async fn try_on(
+        &self,
+        asking: Asking,
+        failed: Failure,
+        abandoned: &AtomicBool,
+    ) -> Result<RoutedAnswer, Box<Error>> {
         let (course, targets) = (asking.course.clone(), asking.targets.clone());
         let send = |next| {
             self.metrics.retried(asking.kind);
@@ -301,16 +316,18 @@ impl Router {
     /// its node yet, and would be granted, though the client was told that another holds the lock.
     ///
     /// Not after: the client may have come back through another gateway with its id, and hold what the cancel finds.
-    async fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Result<Answer, Box<Error>> {
+    async fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Result<RoutedAnswer, Box<Error>> {
         let GivenUp { error, in_doubt } = given_up;
         let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
-        let Some(Op::Acquire(acquire)) = asking.operation.op.as_ref().filter(|_| in_doubt && !open) else {
+        let Some(RoutedOp::Acquire(acquire)) = asking.operation.op.as_ref().filter(|_| in_doubt && !open) else {
             return Err(error);
         };
         let left_ms = asking.course.left().as_millis() as u64;
         match self.cancel(acquire, left_ms.max(1)).await {
-            Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) => Ok(Answer::Grant(grant)),
-            Ok(Answer::CancelWait(_)) => Err(error),
+            Ok(RoutedAnswer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) => {
+                Ok(RoutedAnswer::Grant(grant))
+            }
+            Ok(RoutedAnswer::CancelWait(_)) => Err(error),
             unclear => {
                 let why = unclear.err().map_or_else(|| "an answer of another kind".into(), |why| why.message);
                 Err(Box::new(Error::outcome_unknown(format!(
@@ -323,9 +340,13 @@ impl Router {
     }
 
     /// Boxed, because a cancel is itself asked of a shard.
-    fn cancel<'a>(&'a self, acquire: &AcquireRequest, timeout_ms: u64) -> BoxFuture<'a, Result<Answer, Box<Error>>> {
+    fn cancel<'a>(
+        &'a self,
+        acquire: &AcquireRequest,
+        timeout_ms: u64,
+    ) -> BoxFuture<'a, Result<RoutedAnswer, Box<Error>>> {
         let (name, request_id) = (acquire.name.clone(), acquire.request_id.clone());
-        let cancel = Op::CancelWait(CancelWaitRequest { name, request_id, abandoned: false });
+        let cancel = RoutedOp::CancelWait(CancelWait { name, request_id, abandoned: false });
         Box::pin(async move { self.by_name(cancel, timeout_ms, &NEVER).await })
     }
 
@@ -353,14 +374,15 @@ impl Router {
             Ok(_) if asking.kind.is_read() || self.leader(shard) == Some(node.0) => {}
             Ok(_) => leaders().confirm(shard, node),
             Err(Failure::NotSent(_) | Failure::Lost(_)) => leaders().suspect(shard, node),
-            Err(Failure::Refused(error)) => match error.code() {
-                ErrorCode::NotLeader => {
-                    let hint = Some(NodeId(error.leader_hint)).filter(|hint| hint.0 != 0);
-                    let mut leaders = leaders();
-                    if !leaders.learn(shard, hint, error.term) {
-                        leaders.suspect(shard, node);
-                    }
+            Err(Failure::NotLeader { leader, term, .. }) => {
+                let hint = Some(NodeId(*leader)).filter(|hint| hint.0 != 0);
+                let mut leaders = leaders();
+                if !leaders.learn(shard, hint, *term) {
+                    leaders.suspect(shard, node);
                 }
+            }
+            Err(Failure::StaleRoute(_)) => {}
+            Err(Failure::Refused(error)) => match error.code() {
                 ErrorCode::NoLeader | ErrorCode::ShuttingDown => leaders().suspect(shard, node),
                 _ => {}
             },

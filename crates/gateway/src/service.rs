@@ -6,6 +6,7 @@ use crate::limits::{CONNECTION_STREAMS_MAX, OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_
 use crate::router::Router;
 use crate::share::{Share, StreamPlace};
 use crate::stream;
+use crate::translate::confused;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -65,7 +66,7 @@ impl Locks {
                 self.router.metrics.refused.inc();
                 Status::from(*error)
             })?;
-            running.next().await.and_then(|result| result.result).ok_or_else(confused)?
+            running.next().await.and_then(|result| result.result).ok_or_else(|| Status::from(confused()))?
         };
         match answer {
             Answer::Error(error) => Err(error.into()),
@@ -77,10 +78,6 @@ impl Locks {
 /// Of the connection that a request came over. (Only tests serve over anything but a connection of ours.)
 fn share<T>(request: &Request<T>) -> Arc<Share> {
     request.extensions().get::<Peer<Arc<Share>>>().map(|peer| peer.state.clone()).unwrap_or_default()
-}
-
-fn confused() -> Status {
-    Error::internal("a node answered something else than what was asked: are all of one version?").into()
 }
 
 /// The caller's own patience, from the `grpc-timeout` header.
@@ -113,19 +110,16 @@ macro_rules! answered {
     ($self:expr, $request:expr, $op:path, $answer:path) => {
         match $self.one($request, $op).await? {
             $answer(response) => Ok(Response::new(response)),
-            _ => Err(confused()),
+            _ => Err(confused().into()),
         }
     };
 }
 
 #[tonic::async_trait]
 impl LockService for Locks {
-    type StreamStream = ReceiverStream<Result<ResultFrame, Status>>;
+    type StreamStream = ReceiverStream<Result<StreamResponse, Status>>;
 
-    async fn stream(
-        &self,
-        request: Request<Streaming<OperationFrame>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
         self.not_ending()?;
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("this gateway has {STREAMS_MAX} streams already: send more over each"))
@@ -145,8 +139,8 @@ impl LockService for Locks {
         Ok(Response::new(ReceiverStream::new(frames)))
     }
 
-    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<Grant>, Status> {
-        answered!(self, request, Op::Acquire, Answer::Grant)
+    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+        answered!(self, request, Op::Acquire, Answer::Acquire)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
@@ -188,8 +182,8 @@ impl LockService for Locks {
         answered!(self, request, Op::CancelWait, Answer::CancelWait)
     }
 
-    async fn r#break(&self, request: Request<BreakRequest>) -> Result<Response<BreakResponse>, Status> {
-        answered!(self, request, Op::Break, Answer::Break)
+    async fn break_lock(&self, request: Request<BreakLockRequest>) -> Result<Response<BreakLockResponse>, Status> {
+        answered!(self, request, Op::BreakLock, Answer::BreakLock)
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {

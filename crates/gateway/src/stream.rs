@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{Error, Operation, OperationFrame, OperationResult, ResultFrame};
+use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
 
-type Frames = mpsc::Sender<Result<ResultFrame, Status>>;
+type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
 
 /// How the gateway tells clients to go elsewhere.
 pub(crate) const ENDING: &str = "this gateway is shutting down: go on through another with the same ids";
@@ -25,7 +25,7 @@ pub(crate) const ENDING: &str = "this gateway is shutting down: go on through an
 pub(crate) async fn serve(
     router: Arc<Router>,
     mut ending: watch::Receiver<bool>,
-    mut incoming: Streaming<OperationFrame>,
+    mut incoming: Streaming<StreamRequest>,
     outgoing: Frames,
     place: StreamPlace,
 ) {
@@ -85,7 +85,7 @@ pub(crate) async fn serve(
 
 fn take(
     router: &Router,
-    frame: OperationFrame,
+    frame: StreamRequest,
     late_ms: u64,
     place: &StreamPlace,
     running: &mut InFlight,
@@ -137,7 +137,7 @@ impl Ready {
     }
 
     /// As many as fit one frame, at least one.
-    fn pack(&mut self) -> ResultFrame {
+    fn pack(&mut self) -> StreamResponse {
         let mut results = Vec::with_capacity(self.queue.len().min(RESULT_FRAME_OPS));
         let mut bytes = 0;
         while let Some(next) = self.queue.front() {
@@ -149,6 +149,6 @@ impl Ready {
             results.extend(self.queue.pop_front());
         }
         self.bytes -= bytes;
-        ResultFrame { results }
+        StreamResponse { results }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use wire::v1::shard_service_client::ShardServiceClient;
-use wire::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
+use wire::internal::v1::shard_service_client::ShardServiceClient;
+use wire::internal::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
 use wire::{reason, root_cause};
 
 /// What was last logged of a node.

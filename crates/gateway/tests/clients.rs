@@ -6,8 +6,9 @@ use client::{AcquireOptions, ErrorCode, SessionOptions};
 use fake::{Fakes, LONG, Reaction, code, granted};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as Answer;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as Answer;
+use wire::internal::v1::{Operation, ShardPage};
 use wire::v1::*;
 
 #[tokio::test]
@@ -15,7 +16,7 @@ async fn a_heartbeat_asks_each_named_shard_once_and_tells_lost_from_failed() {
     let fakes = Fakes::start(4, 3, &[], |_, operation| match operation.route.as_ref().unwrap().shard {
         1 => code(ErrorCode::SessionLost),
         2 => code(ErrorCode::NoLeader),
-        _ => Reaction::Answer(Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() })),
+        _ => Reaction::Answer(Answer::Heartbeat(SessionLeaseState::default())),
     })
     .await;
     let client = fakes.client(Duration::from_millis(700));
@@ -55,7 +56,7 @@ async fn lists_are_merged_by_name_and_say_what_is_missing() {
         }
         let grant = |n: u32| Grant { resource_name: format!("{n:02}"), shard, ..Default::default() };
         let grants = (0..request.limit).map(|n| grant(3 * n + shard)).collect();
-        Reaction::Answer(Answer::List(ListResponse { grants, ..Default::default() }))
+        Reaction::Answer(Answer::List(ShardPage { grants, ..Default::default() }))
     })
     .await;
     let client = fakes.client(Duration::from_millis(500));
@@ -74,12 +75,7 @@ async fn lists_are_merged_by_name_and_say_what_is_missing() {
 async fn the_cluster_status_shows_every_replica_that_answers_and_the_nodes_that_do_not() {
     let fakes = Fakes::start(2, 3, &[3], |node, operation| {
         let shard = operation.route.as_ref().unwrap().shard;
-        Reaction::Answer(Answer::ShardStatus(ShardStatus {
-            shard,
-            node,
-            role: "follower".into(),
-            ..Default::default()
-        }))
+        Reaction::Answer(Answer::Status(ShardStatus { shard, node, role: "follower".into(), ..Default::default() }))
     })
     .await;
     let client = fakes.client(LONG);

@@ -3,7 +3,7 @@
 mod fake;
 
 use client::ErrorCode;
-use fake::{Fakes, LONG, Reaction, code, granted};
+use fake::{Fakes, LONG, NodeAnswer, NodeOp, NodeOperation, Reaction, code, granted, granted_before};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,25 +19,25 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
-fn grants(operation: &Operation) -> Reaction {
+fn grants(operation: &NodeOperation) -> Reaction {
     match operation.op.as_ref().unwrap() {
-        Op::Acquire(request) if request.wait_ms > 0 => Reaction::Silence,
-        Op::Acquire(request) => granted(request, 7),
-        Op::Renew(_) => Reaction::Answer(Answer::Renew(RenewResponse::default())),
-        Op::Release(_) => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
-        Op::CancelWait(_) => {
-            Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: true, ..Default::default() }))
+        NodeOp::Acquire(request) if request.wait_ms > 0 => Reaction::Silence,
+        NodeOp::Acquire(request) => granted(request, 7),
+        NodeOp::Renew(_) => Reaction::Answer(NodeAnswer::Renew(RenewResponse::default())),
+        NodeOp::Release(_) => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
+        NodeOp::CancelWait(_) => {
+            Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse { cancelled: true, ..Default::default() }))
         }
         _ => code(ErrorCode::Internal),
     }
 }
 
-fn is_wait(op: &Op) -> bool {
-    matches!(op, Op::Acquire(acquire) if acquire.wait_ms > 0)
+fn is_wait(op: &NodeOp) -> bool {
+    matches!(op, NodeOp::Acquire(acquire) if acquire.wait_ms > 0)
 }
 
-fn is_cancel(op: &Op) -> bool {
-    matches!(op, Op::CancelWait(_))
+fn is_cancel(op: &NodeOp) -> bool {
+    matches!(op, NodeOp::CancelWait(_))
 }
 
 fn wait(name: String) -> AcquireRequest {
@@ -59,8 +59,8 @@ async fn soon<T>(what: &str, of: impl Future<Output = T>) -> T {
 
 /// One stream to the gateway.
 struct Raw {
-    frames: mpsc::Sender<OperationFrame>,
-    results: Streaming<ResultFrame>,
+    frames: mpsc::Sender<StreamRequest>,
+    results: Streaming<StreamResponse>,
     next_id: u64,
 }
 
@@ -78,7 +78,7 @@ impl Raw {
             operations.push(Operation { id: self.next_id, ..Operation::of(op) });
             self.next_id += 1;
         }
-        self.frames.send(OperationFrame { operations, sent_ms }).await.unwrap();
+        self.frames.send(StreamRequest { operations, sent_ms }).await.unwrap();
     }
 
     async fn results(&mut self, count: usize) -> Vec<Answer> {
@@ -226,7 +226,7 @@ async fn waits_are_bounded_over_all_streams_of_a_connection() {
 async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
     let cancels = AtomicUsize::new(0);
     let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-        Op::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) < 5 => code(ErrorCode::Busy),
+        NodeOp::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) < 5 => code(ErrorCode::Busy),
         _ => grants(operation),
     })
     .await;
@@ -240,8 +240,8 @@ async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
 }
 
 fn cancelled_names(fakes: &Fakes) -> BTreeSet<String> {
-    let name = |(_, operation): (u64, Operation)| match operation.op {
-        Some(Op::CancelWait(cancel)) => Some(cancel.name),
+    let name = |(_, operation): (u64, NodeOperation)| match operation.op {
+        Some(NodeOp::CancelWait(cancel)) => Some(cancel.name),
         _ => None,
     };
     fakes.seen().into_iter().filter_map(name).collect()
@@ -254,7 +254,7 @@ fn cancelled_names(fakes: &Fakes) -> BTreeSet<String> {
 async fn places_of_lost_waits_are_free_though_their_queues_cannot_be_left() {
     const WAITS: usize = 2_000;
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
-        Op::CancelWait(_) => code(ErrorCode::NoLeader),
+        NodeOp::CancelWait(_) => code(ErrorCode::NoLeader),
         _ => grants(operation),
     })
     .await;
@@ -286,7 +286,7 @@ async fn a_shard_without_a_leader_does_not_hold_up_the_leaves_of_others() {
         move |name: &str| stuck.contains(name)
     };
     let fakes = Fakes::start(2, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-        Op::CancelWait(cancel) if is_stuck(&cancel.name) => code(ErrorCode::NoLeader),
+        NodeOp::CancelWait(cancel) if is_stuck(&cancel.name) => code(ErrorCode::NoLeader),
         _ => grants(operation),
     })
     .await;
@@ -310,8 +310,8 @@ async fn a_shard_without_a_leader_does_not_hold_up_the_leaves_of_others() {
 async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {
     for over_stream in [false, true] {
         let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
-            Op::Acquire(_) => Reaction::Silence,
-            Op::CancelWait(cancel) => granted(&AcquireRequest { name: cancel.name.clone(), ..Default::default() }, 7),
+            NodeOp::Acquire(_) => Reaction::Silence,
+            NodeOp::CancelWait(cancel) => granted_before(cancel, 7),
             _ => grants(operation),
         })
         .await;
@@ -320,14 +320,14 @@ async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {
         if over_stream {
             let mut stream = Raw::open(&channel).await;
             stream.send(0, [Op::Acquire(acquire)]).await;
-            soon("asked", fakes.until(1, |_, op| matches!(op, Op::Acquire(_)))).await;
+            soon("asked", fakes.until(1, |_, op| matches!(op, NodeOp::Acquire(_)))).await;
         } else {
             let mut client = LockServiceClient::new(channel.clone());
             let call = tokio::spawn(async move { client.acquire(acquire).await });
-            soon("asked", fakes.until(1, |_, op| matches!(op, Op::Acquire(_)))).await;
+            soon("asked", fakes.until(1, |_, op| matches!(op, NodeOp::Acquire(_)))).await;
             call.abort();
         }
-        let released = fakes.until(1, |_, op| matches!(op, Op::Release(release) if release.fencing_token == 7));
+        let released = fakes.until(1, |_, op| matches!(op, NodeOp::Release(release) if release.fencing_token == 7));
         soon("let go", released).await;
     }
 }
@@ -345,7 +345,7 @@ async fn what_was_held_up_longer_than_its_sender_waits_is_not_done() {
     assert_eq!(fakes.seen().len(), 1, "nothing went on to a node");
     stream.send(1, [Op::Acquire(wait("waits".into()))]).await;
     soon("a wait goes on", fakes.until(1, |_, op| is_wait(op))).await;
-    let left = fakes.count(|_, op| matches!(op, Op::Acquire(acquire) if acquire.wait_ms <= 500_001));
+    let left = fakes.count(|_, op| matches!(op, NodeOp::Acquire(acquire) if acquire.wait_ms <= 500_001));
     assert_eq!(left, 1, "with what is left of it");
     stream.send(110_000, [renew()]).await;
     assert!(matches!(stream.results(1).await[0], Answer::Renew(_)), "what is in time is done");

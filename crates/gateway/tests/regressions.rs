@@ -2,18 +2,19 @@
 
 mod fake;
 
-use client::mux::{Failure, Link, LinkOptions, Service};
-use fake::{Fakes, LONG, Reaction, code, granted};
+use client::mux::{Failure, Link, LinkOptions, Locks};
+use fake::{Fakes, LONG, NodeAnswer, NodeOp, Reaction, code, granted, granted_before};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
+use wire::internal::v1::ShardPage;
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
-fn link(fakes: &Fakes) -> Link {
+fn link(fakes: &Fakes) -> Link<Locks> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
-    Link::start(endpoint, LinkOptions::new(Service::Locks))
+    Link::start(endpoint, LinkOptions::default())
 }
 
 fn wait(name: String) -> Operation {
@@ -24,7 +25,7 @@ fn wait(name: String) -> Operation {
 #[tokio::test]
 async fn waits_do_not_take_the_place_of_renewals() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
-        Op::Renew(_) => Reaction::Answer(Answer::Renew(RenewResponse { ttl_ms: 1_000, ..Default::default() })),
+        NodeOp::Renew(_) => Reaction::Answer(NodeAnswer::Renew(RenewResponse { ttl_ms: 1_000, ..Default::default() })),
         _ => Reaction::Silence,
     })
     .await;
@@ -33,7 +34,7 @@ async fn waits_do_not_take_the_place_of_renewals() {
         let link = link.clone();
         tokio::spawn(async move { link.call(wait(format!("n{n}")), 60_000).await });
     }
-    fakes.until(4_096, |_, op| matches!(op, Op::Acquire(_))).await;
+    fakes.until(4_096, |_, op| matches!(op, NodeOp::Acquire(_))).await;
     let renewal = Operation::of(Op::Renew(RenewRequest { name: "n".into(), fencing_token: 1 }));
     assert!(matches!(link.call(renewal, 60_000).await, Ok(Answer::Renew(_))));
 }
@@ -45,22 +46,21 @@ async fn a_grant_to_a_lost_client_that_chose_no_request_id_is_let_go() {
     let fakes = Fakes::start(1, 3, &[], {
         let gone = gone.clone();
         move |_, operation| match operation.op.as_ref().unwrap() {
-            Op::Acquire(_) => Reaction::Silence,
-            Op::CancelWait(request) => {
+            NodeOp::Acquire(_) => Reaction::Silence,
+            NodeOp::CancelWait(request) => {
                 assert!(gone.load(Ordering::SeqCst));
-                let acquire = AcquireRequest { name: request.name.clone(), ..Default::default() };
-                granted(&acquire, 7)
+                granted_before(request, 7)
             }
-            _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+            _ => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
         }
     })
     .await;
     let link = link(&fakes);
     let waiting = tokio::spawn(async move { link.call(wait("n".into()), 60_000).await });
-    fakes.until(1, |_, op| matches!(op, Op::Acquire(_))).await;
+    fakes.until(1, |_, op| matches!(op, NodeOp::Acquire(_))).await;
     gone.store(true, Ordering::SeqCst);
     waiting.abort(); // the link ends with its last handle
-    let let_go = fakes.until(1, |_, op| matches!(op, Op::Release(request) if request.fencing_token == 7));
+    let let_go = fakes.until(1, |_, op| matches!(op, NodeOp::Release(request) if request.fencing_token == 7));
     tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
 }
 
@@ -83,7 +83,7 @@ async fn lists_in_flight_are_few_per_stream() {
         let error = tokio::time::timeout(Duration::from_secs(10), refused.recv()).await.expect("refused").unwrap();
         assert_eq!(error.code(), ErrorCode::Busy);
     }
-    fakes.until(64, |_, op| matches!(op, Op::List(_))).await;
+    fakes.until(64, |_, op| matches!(op, NodeOp::List(_))).await;
 }
 
 /// The client stopped reading, and all its answers, however large, were taken from the nodes and kept.
@@ -91,8 +91,8 @@ async fn lists_in_flight_are_few_per_stream() {
 async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     let megabyte = || Grant { metadata: "m".repeat(1 << 20), ..Default::default() };
     let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-        Op::History(_) => {
-            Reaction::Answer(Answer::List(ListResponse { grants: vec![megabyte()], ..Default::default() }))
+        NodeOp::History(_) => {
+            Reaction::Answer(NodeAnswer::List(ShardPage { grants: vec![megabyte()], ..Default::default() }))
         }
         _ => Reaction::Silence,
     })
@@ -105,11 +105,11 @@ async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     for id in 0..200 {
         let history = Op::History(HistoryRequest { name: "n".into(), ..Default::default() });
         frames
-            .send(OperationFrame { operations: vec![Operation { id, ..Operation::of(history) }], ..Default::default() })
+            .send(StreamRequest { operations: vec![Operation { id, ..Operation::of(history) }], ..Default::default() })
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        asked = fakes.count(|_, op| matches!(op, Op::History(_)));
+        asked = fakes.count(|_, op| matches!(op, NodeOp::History(_)));
     }
     assert!(asked <= 64 + 16, "{asked} answers of a megabyte each for nobody");
     drop(stream);
@@ -119,7 +119,7 @@ async fn a_client_that_takes_no_results_is_kept_few_of_them() {
 #[tokio::test]
 async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_itself() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
-        Op::Acquire(request) => granted(request, 7),
+        NodeOp::Acquire(request) => granted(request, 7),
         _ => Reaction::Silence,
     })
     .await;
@@ -138,12 +138,12 @@ async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_it
 async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     const OPEN: usize = 4_000;
     let fakes = Fakes::start(2, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
-        Op::Acquire(request) => {
-            let Reaction::Answer(Answer::Grant(mut grant)) = granted(request, 7) else { unreachable!() };
+        NodeOp::Acquire(request) => {
+            let Reaction::Answer(NodeAnswer::Grant(mut grant)) = granted(request, 7) else { unreachable!() };
             grant.metadata = "m".repeat(2_000);
-            Reaction::Answer(Answer::Grant(grant))
+            Reaction::Answer(NodeAnswer::Grant(grant))
         }
-        _ => Reaction::Answer(Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() })),
+        _ => Reaction::Answer(NodeAnswer::Heartbeat(SessionLeaseState::default())),
     })
     .await;
     let client = LockServiceClient::connect(format!("http://{}", fakes.gateway.address())).await.unwrap();
@@ -155,16 +155,16 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
             let acquire = AcquireRequest { name: format!("n{last_id}"), owner: "me".into(), ..Default::default() };
             Operation { id: last_id, timeout_ms: 30_000, ..Operation::of(Op::Acquire(acquire)) }
         };
-        OperationFrame { operations: (0..count).map(acquire).collect(), ..Default::default() }
+        StreamRequest { operations: (0..count).map(acquire).collect(), ..Default::default() }
     };
     frames.send(acquires(OPEN)).await.unwrap();
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
     let mut incoming = client.max_decoding_message_size(64 << 20).stream(outgoing).await.unwrap().into_inner();
-    fakes.until(OPEN, |_, op| matches!(op, Op::Acquire(_))).await;
+    fakes.until(OPEN, |_, op| matches!(op, NodeOp::Acquire(_))).await;
     let heartbeat =
-        Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), shards: vec![0], ..Default::default() });
+        Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), leases: vec![SessionLease::default()] });
     let heartbeat = Operation { id: 1, timeout_ms: 30_000, ..Operation::of(heartbeat) };
-    frames.send(OperationFrame { operations: vec![heartbeat], ..Default::default() }).await.unwrap();
+    frames.send(StreamRequest { operations: vec![heartbeat], ..Default::default() }).await.unwrap();
     let mut answered = 0;
     while answered < 10 * OPEN {
         let frame = incoming.message().await.unwrap().unwrap();
@@ -184,19 +184,21 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
 async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_the_answer() {
     let tries = AtomicU32::new(0);
     let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-        Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
-        Op::Acquire(_) => code(ErrorCode::Held),
-        Op::CancelWait(request) => granted(&AcquireRequest { name: request.name.clone(), ..Default::default() }, 7),
-        _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+        NodeOp::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
+        NodeOp::Acquire(_) => code(ErrorCode::Held),
+        NodeOp::CancelWait(request) => granted_before(request, 7),
+        _ => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
     })
     .await;
     let acquire = AcquireRequest { name: "n".into(), request_id: vec![3; 16], ..Default::default() };
     let answer = link(&fakes).call(Operation::of(Op::Acquire(acquire)), 60_000).await;
-    assert!(matches!(&answer, Ok(Answer::Grant(grant)) if grant.fencing_token == 7), "{answer:?}");
-    let cancelled =
-        |_, op: &Op| matches!(op, Op::CancelWait(request) if request.request_id == [3; 16] && !request.abandoned);
+    assert!(
+        matches!(&answer, Ok(answer) if answer.grant().is_some_and(|grant| grant.fencing_token == 7)),
+        "{answer:?}"
+    );
+    let cancelled = |_, op: &NodeOp| matches!(op, NodeOp::CancelWait(request) if request.request_id == [3; 16] && !request.abandoned);
     assert_eq!(fakes.count(cancelled), 1);
-    assert_eq!(fakes.count(|_, op| matches!(op, Op::Release(_))), 0, "no gateway ends a lock of its client's id");
+    assert_eq!(fakes.count(|_, op| matches!(op, NodeOp::Release(_))), 0, "no gateway ends a lock of its client's id");
 }
 
 /// The cancel cannot be done: a client with an id is told so, and for one without the gateway goes on.
@@ -205,11 +207,11 @@ async fn a_refusal_in_doubt_that_cannot_be_cancelled_is_told_as_doubt() {
     for chosen in [true, false] {
         let (tries, cancels) = (AtomicU32::new(0), AtomicU32::new(0));
         let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-            Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
-            Op::Acquire(_) => code(ErrorCode::Held),
-            Op::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) == 0 => code(ErrorCode::Internal),
-            Op::CancelWait(request) => granted(&AcquireRequest { name: request.name.clone(), ..Default::default() }, 7),
-            _ => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
+            NodeOp::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
+            NodeOp::Acquire(_) => code(ErrorCode::Held),
+            NodeOp::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) == 0 => code(ErrorCode::Internal),
+            NodeOp::CancelWait(request) => granted_before(request, 7),
+            _ => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
         })
         .await;
         let request_id = if chosen { vec![3; 16] } else { Vec::new() };
@@ -217,7 +219,7 @@ async fn a_refusal_in_doubt_that_cannot_be_cancelled_is_told_as_doubt() {
         let answer = link(&fakes).call(Operation::of(Op::Acquire(acquire)), 60_000).await;
         let told = matches!(&answer, Err(Failure::Refused(error)) if error.code() == ErrorCode::OutcomeUnknown);
         assert!(told, "{answer:?}");
-        let released = |_, op: &Op| matches!(op, Op::Release(request) if request.fencing_token == 7);
+        let released = |_, op: &NodeOp| matches!(op, NodeOp::Release(request) if request.fencing_token == 7);
         if chosen {
             assert_eq!(fakes.count(released), 0);
         } else {

@@ -3,13 +3,14 @@
 mod fake;
 
 use client::{AcquireOptions, Client, ClientOptions, Consistency, ErrorCode};
-use fake::{Fakes, LONG, Reaction, code, error, granted};
+use fake::{Fakes, LONG, Reaction, code, error, granted, not_leader};
 use futures_util::future::join_all;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as Answer;
-use wire::v1::{CheckResponse, Error, Operation, ReleaseResponse};
+use wire::internal::v1::Operation;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as Answer;
+use wire::v1::{CheckResponse, Error, ReleaseResponse};
 
 fn grants(operation: &Operation) -> Reaction {
     match operation.op.as_ref().unwrap() {
@@ -28,7 +29,7 @@ async fn not_leader_answers_lead_to_the_leader_and_the_next_operation_goes_there
     let leads = 2;
     let fakes = Fakes::start(1, 3, &[], move |node, operation| match node == leads {
         true => grants(operation),
-        false => error(Error::not_leader("not me", leads, 5)),
+        false => not_leader(leads, 5),
     })
     .await;
     let client = fakes.client(LONG);
@@ -148,7 +149,11 @@ async fn bad_input_is_refused_before_any_node_is_asked() {
     assert_eq!(fakes.seen().len(), 0);
 
     let request = wire::v1::AcquireRequest { name: "n".into(), ..Default::default() };
-    assert_eq!(raw.acquire(request).await.unwrap().into_inner().fencing_token, 7, "the connection goes on");
+    assert_eq!(
+        raw.acquire(request).await.unwrap().into_inner().grant.unwrap().fencing_token,
+        7,
+        "the connection goes on"
+    );
 }
 
 #[tokio::test]
@@ -174,13 +179,13 @@ async fn many_operations_share_frames_towards_the_nodes() {
 
 #[tokio::test]
 async fn a_stream_with_too_many_operations_in_flight_is_refused_as_busy() {
-    use client::mux::{Failure, Link, LinkOptions, Service};
+    use client::mux::{Failure, Link, LinkOptions, Locks};
     let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
-    let link = Link::start(endpoint, LinkOptions::new(Service::Locks));
+    let link = Link::<Locks>::start(endpoint, LinkOptions::default());
     let acquire = |n: u32| {
         let request = wire::v1::AcquireRequest { name: format!("n{n}"), wait_ms: 60_000, ..Default::default() };
-        Operation::of(Op::Acquire(request))
+        wire::v1::Operation::of(wire::v1::operation::Op::Acquire(request))
     };
     let (refusals, mut refused) = tokio::sync::mpsc::channel(5_000);
     for n in 0..4_100 {

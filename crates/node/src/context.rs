@@ -15,7 +15,7 @@ use std::sync::Arc;
 use storage::Engine;
 use tokio::sync::Semaphore;
 use wire::accept::Accepted;
-use wire::v1::ClusterIdentity;
+use wire::internal::v1::ClusterIdentity;
 
 /// See the module.
 pub(crate) struct Context {

@@ -4,16 +4,17 @@
 use crate::host::Request;
 use crate::service::plan;
 use routing::ShardMap;
-use wire::v1::{Error, Operation};
+use wire::internal::v1::Operation;
+use wire::internal::v1::operation_result::Result as OpResult;
 
 /// Checks an operation as the service does. The command to propose; `None` for a read.
 ///
 /// # Errors
 /// As the sender would be told.
-pub fn command_of(map: &ShardMap, operation: Operation) -> Result<Option<Vec<u8>>, Error> {
-    plan::route(map, &operation).map_err(|error| *error)?;
-    plan::check(&operation).map_err(|error| *error)?;
-    match plan::plan(operation).map_err(|error| *error)?.request {
+pub fn command_of(map: &ShardMap, operation: Operation) -> Result<Option<Vec<u8>>, Box<OpResult>> {
+    plan::route(map, &operation)?;
+    plan::check(&operation)?;
+    match plan::plan(operation)?.request {
         Request::Propose { command, .. } => Ok(Some(command)),
         Request::Read { .. } => Ok(None),
     }

@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// The services that the health service knows beside the whole server, which has no name.
-const SERVICES: [&str; 2] = ["", "palisade.v1.ShardService"];
+const SERVICES: [&str; 2] = ["", "palisade.internal.v1.ShardService"];
 
 /// What keeps this node from serving, for people.
 ///

@@ -24,8 +24,8 @@ const _: () = {
 };
 
 /// The version of what nodes say to each other. A peer of another one is refused. (1 did not say which data directory it
-/// comes with, and 2 not how far that was.)
-pub(crate) const PROTOCOL: u32 = 3;
+/// comes with, 2 not how far that was, and 3 spoke in another package.)
+pub(crate) const PROTOCOL: u32 = 4;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;

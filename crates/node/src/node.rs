@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use storage::{Engine, Identity};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use wire::v1::ClusterIdentity;
+use wire::internal::v1::ClusterIdentity;
 
 /// What a node is started with.
 pub struct NodeOptions {

@@ -17,9 +17,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use wire::accept::{Incoming, connections_max};
+use wire::internal::v1::peer_service_server::PeerServiceServer;
+use wire::internal::v1::shard_service_server::ShardServiceServer;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
-use wire::v1::peer_service_server::PeerServiceServer;
-use wire::v1::shard_service_server::ShardServiceServer;
 
 const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 const RESETS_MAX: usize = 256;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine};
 use tokio::sync::Semaphore;
-use wire::v1::ClusterIdentity;
+use wire::internal::v1::ClusterIdentity;
 
 pub(crate) const FINGERPRINT: Fingerprint = Fingerprint([7; 16]);
 

@@ -6,10 +6,11 @@ use cluster::*;
 use routing::{NodeId, Settings};
 use std::time::Duration;
 use tonic::Code;
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as OpResult;
-use wire::v1::shard_service_client::ShardServiceClient;
-use wire::v1::{self, ClusterIdentity, ClusterRequest, ClusterResponse, ErrorCode, Operation, OperationFrame};
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::shard_service_client::ShardServiceClient;
+use wire::internal::v1::{CancelWait, ClusterIdentity, ClusterRequest, ClusterResponse, OperateRequest, Operation};
+use wire::v1::{self, ErrorCode};
 
 async fn soon<T>(what: &str, of: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANGS, of).await.unwrap_or_else(|_| panic!("not in time: {what}"))
@@ -74,8 +75,7 @@ async fn waits_take_no_place_of_what_is_short() {
     }
     let renewed = caller.ask(cluster.route("a"), renew("a", held.fencing_token)).await.expect("an answer");
     assert!(matches!(renewed, OpResult::Renew(_)), "{renewed:?}");
-    let cancel =
-        Op::CancelWait(v1::CancelWaitRequest { name: "a".into(), request_id: id(16_998), ..Default::default() });
+    let cancel = Op::CancelWait(CancelWait { name: "a".into(), request_id: id(16_998), ..Default::default() });
     let cancelled = caller.ask(cluster.route("a"), cancel).await.expect("an answer");
     assert!(matches!(cancelled, OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, .. })), "{cancelled:?}");
     let refused =
@@ -91,8 +91,8 @@ async fn what_was_held_up_longer_than_its_sender_waits_is_not_proposed() {
     let held = granted(cluster.ask_leader(acquire("a", 1)).await);
     let mut caller = cluster.caller(cluster.leader_of("a").await).await;
     let frame = |id, sent_ms, op| {
-        let operation = Operation { id, route: Some(cluster.route("a")), ..Operation::of(op) };
-        OperationFrame { operations: vec![operation], sent_ms }
+        let operation = Operation { id, ..Operation::routed(op, cluster.route("a")) };
+        OperateRequest { operations: vec![operation], sent_ms }
     };
     caller.frames.send(frame(900, 60_000, renew("a", held.fencing_token))).await.unwrap();
     assert!(matches!(caller.result(900).await, Some(OpResult::Renew(_))));

@@ -5,8 +5,9 @@ mod cluster;
 use cluster::*;
 use palisade_node::{Node, NodeError, NodeOptions};
 use routing::{NodeId, Settings};
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as OpResult;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::{CancelWait, Route};
 use wire::v1::{self, Consistency, ErrorCode, GrantState};
 
 /// Names of both shards.
@@ -80,7 +81,7 @@ async fn one_node_takes_writes_and_the_others_say_who() {
                         assert_eq!(again.fencing_token, held.fencing_token);
                         leaders.push(id.0);
                     }
-                    OpResult::Error(error) if error.code() == ErrorCode::NotLeader => hints.push(error.leader_hint),
+                    OpResult::NotLeader(not_leader) => hints.push(not_leader.leader),
                     OpResult::Error(error) => assert!(error.is_retryable(), "{error}"),
                     other => panic!("{other:?}"),
                 }
@@ -180,7 +181,7 @@ async fn waiters_are_granted_in_order_and_can_be_cancelled() {
     let (route, mut caller) = (cluster.route("orders"), cluster.caller(leader).await);
     let waiting = caller.send(route, (2..=5).map(|request| acquire_waiting("orders", request))).await;
     let cancel = |request: u8| {
-        Op::CancelWait(v1::CancelWaitRequest {
+        Op::CancelWait(CancelWait {
             name: "orders".into(),
             request_id: request_id("orders", request),
             ..Default::default()
@@ -282,8 +283,9 @@ async fn bad_frames_are_refused_and_the_node_goes_on() {
     let route = cluster.route("orders");
 
     let mut caller = cluster.caller(leader).await;
-    let elsewhere = v1::Route { shard: 1 - route.shard, ..route };
-    assert_eq!(code(caller.ask(elsewhere, acquire("orders", 2)).await.unwrap()), ErrorCode::StaleRoute);
+    let elsewhere = Route { shard: 1 - route.shard, ..route };
+    let stale = caller.ask(elsewhere, acquire("orders", 2)).await.unwrap();
+    assert!(matches!(stale, OpResult::StaleRoute(_)), "{stale:?}");
     assert_eq!(code(caller.ask(route, acquire("", 2)).await.unwrap()), ErrorCode::InvalidArgument);
     let Op::Acquire(too_brief) = acquire("orders", 2) else { unreachable!() };
     let too_brief = Op::Acquire(v1::AcquireRequest { ttl_ms: 1, ..too_brief });

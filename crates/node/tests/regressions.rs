@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Engine, HistoryRecord, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as OpResult;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
 
 /// Takes its time over every write that has history in it, or to read through history of which nothing is asked for.
 struct SlowHistory {

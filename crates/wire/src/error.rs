@@ -28,14 +28,16 @@ impl ErrorCode {
             ErrorCode::InvalidArgument => ErrorClass::FixInput,
             ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => ErrorClass::TryLater,
             ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => ErrorClass::Fenced,
-            ErrorCode::Busy
-            | ErrorCode::NoLeader
-            | ErrorCode::NotLeader
-            | ErrorCode::StaleRoute
-            | ErrorCode::ShuttingDown => ErrorClass::Retry,
+            ErrorCode::Busy | ErrorCode::NoLeader | ErrorCode::ShuttingDown => ErrorClass::Retry,
             ErrorCode::OutcomeUnknown => ErrorClass::Unknown,
             ErrorCode::Unspecified | ErrorCode::Internal => ErrorClass::Internal,
         }
+    }
+
+    /// Its name without the enum's prefix, as in `HELD`: in JSON, logs and `google.rpc.ErrorInfo`.
+    pub fn name(self) -> &'static str {
+        let name = self.as_str_name();
+        name.strip_prefix("ERROR_CODE_").unwrap_or(name)
     }
 
     /// The gRPC code that stands for it in a status.
@@ -45,9 +47,7 @@ impl ErrorCode {
             ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => Code::Aborted,
             ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => Code::FailedPrecondition,
             ErrorCode::Busy => Code::ResourceExhausted,
-            ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown => {
-                Code::Unavailable
-            }
+            ErrorCode::NoLeader | ErrorCode::ShuttingDown => Code::Unavailable,
             ErrorCode::OutcomeUnknown => Code::Unknown,
             ErrorCode::Unspecified | ErrorCode::Internal => Code::Internal,
         }
@@ -85,16 +85,6 @@ impl Error {
         Error::new(ErrorCode::NoLeader, message)
     }
 
-    /// Asked of a replica that does not lead. `leader_hint` 0: it knows of none.
-    pub fn not_leader(message: impl Into<String>, leader_hint: u64, term: u64) -> Error {
-        Error { leader_hint, term, ..Error::new(ErrorCode::NotLeader, message) }
-    }
-
-    /// Sent by a map older than `map_version`.
-    pub fn stale_route(message: impl Into<String>, map_version: u64) -> Error {
-        Error { map_version, ..Error::new(ErrorCode::StaleRoute, message) }
-    }
-
     /// It may or may not have been done.
     pub fn outcome_unknown(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::OutcomeUnknown, message)
@@ -128,7 +118,7 @@ impl Error {
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.code().as_str_name(), self.message)
+        write!(f, "{}: {}", self.code().name(), self.message)
     }
 }
 

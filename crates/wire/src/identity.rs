@@ -1,6 +1,6 @@
 //! Which cluster a caller or a node is of: said in a header of each stream between them, and compared.
 
-use crate::v1::ClusterIdentity;
+use crate::internal::v1::ClusterIdentity;
 use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 

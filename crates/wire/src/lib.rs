@@ -1,4 +1,5 @@
-//! Generated gRPC types (package `palisade.v1`) and their conversions.
+//! Generated gRPC types and their conversions: [`v1`] is what clients and gateways say to each
+//! other, [`internal`] what gateways and nodes do.
 //!
 //! Beside the generated code: typed errors and their way through a gRPC status ([`ErrorClass`], [`v1::Error`]), and what
 //! may be asked at all ([`limits`], [`check_operation`]), so that every front door refuses the same input with the same
@@ -16,6 +17,7 @@ mod lateness;
 pub mod limits;
 mod operation;
 mod outcome;
+mod routed;
 mod validate;
 
 pub use cause::{reason, root_cause};
@@ -24,10 +26,21 @@ pub use error::ErrorClass;
 pub use lateness::Lateness;
 pub use operation::{OperationKind, encoded_bytes};
 pub use outcome::Outcome;
-pub use validate::{check_name, check_operation, check_session_options, fill_defaults};
+pub use validate::{
+    check_name, check_operation, check_routed, check_session_options, fill_defaults, fill_routed_defaults,
+};
 
-/// The generated code: messages, clients and servers.
+/// The public protocol (package `palisade.v1`): generated messages, clients and servers.
 #[allow(missing_docs, clippy::all, clippy::disallowed_types, clippy::disallowed_methods)]
 pub mod v1 {
     tonic::include_proto!("palisade.v1");
+}
+
+/// What gateways and nodes say to each other (package `palisade.internal.v1`).
+pub mod internal {
+    /// Generated messages, clients and servers.
+    #[allow(missing_docs, clippy::all, clippy::disallowed_types, clippy::disallowed_methods)]
+    pub mod v1 {
+        tonic::include_proto!("palisade.internal.v1");
+    }
 }

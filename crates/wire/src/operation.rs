@@ -1,7 +1,8 @@
 //! What an operation is: its kind, its size on the wire.
 
 use crate::limits::DEFAULT_TIMEOUT_MS;
-use crate::v1::{Error, Operation, operation::Op};
+use crate::v1::operation_result::Result as Answer;
+use crate::v1::{AcquireResponse, Error, Grant, Operation, operation::Op};
 
 /// The kinds of operations, for policies and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,14 +98,13 @@ impl Op {
             Op::Heartbeat(_) => OperationKind::Heartbeat,
             Op::CloseSession(_) => OperationKind::CloseSession,
             Op::CancelWait(_) => OperationKind::CancelWait,
-            Op::Break(_) => OperationKind::Break,
+            Op::BreakLock(_) => OperationKind::Break,
             Op::History(_) => OperationKind::History,
             Op::List(_) => OperationKind::List,
-            Op::ShardStatus(_) => OperationKind::ShardStatus,
         }
     }
 
-    /// The resource that this is about; `None` for those about a session, a prefix or a replica.
+    /// The resource that this is about; `None` for those about a session or a prefix.
     pub fn name(&self) -> Option<&str> {
         match self {
             Op::Acquire(r) => Some(&r.name),
@@ -112,9 +112,9 @@ impl Op {
             Op::Release(r) => Some(&r.name),
             Op::Check(r) => Some(&r.name),
             Op::CancelWait(r) => Some(&r.name),
-            Op::Break(r) => Some(&r.name),
+            Op::BreakLock(r) => Some(&r.name),
             Op::History(r) => Some(&r.name),
-            Op::Heartbeat(_) | Op::CloseSession(_) | Op::List(_) | Op::ShardStatus(_) => None,
+            Op::Heartbeat(_) | Op::CloseSession(_) | Op::List(_) => None,
         }
     }
 
@@ -128,9 +128,9 @@ impl Op {
 }
 
 impl Operation {
-    /// An operation without id, timeout and route: those are set where it is sent.
+    /// An operation without id and timeout: those are set where it is sent.
     pub fn of(op: Op) -> Operation {
-        Operation { id: 0, timeout_ms: 0, op: Some(op), route: None }
+        Operation { id: 0, timeout_ms: 0, op: Some(op) }
     }
 
     /// Takes off what it was held up on its way: first off its wait, then off its timeout.
@@ -138,26 +138,55 @@ impl Operation {
     /// # Errors
     /// BUSY: its sender has given it up, so it must not be done any more.
     pub fn held_up(&mut self, late_ms: u64) -> Result<(), Box<Error>> {
-        if late_ms == 0 {
-            return Ok(());
-        }
-        let mut late_ms = late_ms;
-        if let Some(Op::Acquire(acquire)) = &mut self.op
-            && acquire.wait_ms > 0
-        {
-            // At least 1: a wait does not turn into an acquire that does not wait.
-            let off_ms = late_ms.min(u64::from(acquire.wait_ms - 1));
-            acquire.wait_ms -= off_ms as u32;
-            late_ms -= off_ms;
-        }
-        let timeout_ms = if self.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { self.timeout_ms };
-        if late_ms >= u64::from(timeout_ms) {
-            let message = "this was held up on its way for longer than its sender waits, and was not done: try again";
-            return Err(Box::new(Error::busy(message, 0)));
-        }
-        self.timeout_ms = timeout_ms - late_ms as u32;
-        Ok(())
+        let wait_ms = match &mut self.op {
+            Some(Op::Acquire(acquire)) => Some(&mut acquire.wait_ms),
+            _ => None,
+        };
+        take_off(late_ms, wait_ms, &mut self.timeout_ms)
     }
+}
+
+impl Answer {
+    /// An acquire that was granted.
+    pub fn granted(grant: Grant) -> Answer {
+        Answer::Acquire(AcquireResponse { grant: Some(grant) })
+    }
+
+    /// The grant of an acquire; `None` for all else.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            Answer::Acquire(acquired) => acquired.grant.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Likewise, by value.
+    pub fn into_grant(self) -> Option<Grant> {
+        match self {
+            Answer::Acquire(acquired) => acquired.grant,
+            _ => None,
+        }
+    }
+}
+
+/// See [`Operation::held_up`].
+pub(crate) fn take_off(mut late_ms: u64, wait_ms: Option<&mut u32>, timeout_ms: &mut u32) -> Result<(), Box<Error>> {
+    if late_ms == 0 {
+        return Ok(());
+    }
+    if let Some(wait_ms) = wait_ms.filter(|wait_ms| **wait_ms > 0) {
+        // At least 1: a wait does not turn into an acquire that does not wait.
+        let off_ms = late_ms.min(u64::from(*wait_ms - 1));
+        *wait_ms -= off_ms as u32;
+        late_ms -= off_ms;
+    }
+    let all_ms = if *timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { *timeout_ms };
+    if late_ms >= u64::from(all_ms) {
+        let message = "this was held up on its way for longer than its sender waits, and was not done: try again";
+        return Err(Box::new(Error::busy(message, 0)));
+    }
+    *timeout_ms = all_ms - late_ms as u32;
+    Ok(())
 }
 
 /// How many bytes a message takes on the wire.

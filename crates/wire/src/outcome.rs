@@ -61,9 +61,7 @@ impl Outcome {
             Some(ErrorCode::WaitCancelled) => Outcome::WaitCancelled,
             Some(ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost) => Outcome::Fenced,
             Some(ErrorCode::Busy) => Outcome::Busy,
-            Some(ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::StaleRoute | ErrorCode::ShuttingDown) => {
-                Outcome::NotServed
-            }
+            Some(ErrorCode::NoLeader | ErrorCode::ShuttingDown) => Outcome::NotServed,
             Some(ErrorCode::OutcomeUnknown) => Outcome::Unknown,
             Some(ErrorCode::Internal | ErrorCode::Unspecified) => Outcome::Internal,
         }

@@ -4,8 +4,11 @@
 //! SDK and the command line, where it can be told, refuse it.
 
 use crate::cursor::decode_cursor;
+use crate::internal;
+use crate::internal::v1::operation::Op as Routed;
 use crate::limits::*;
-use crate::v1::{AcquireRequest, Consistency, Error, Mode, Operation, operation::Op};
+use crate::v1::operation::Op;
+use crate::v1::{self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, ListRequest, Mode};
 
 /// Refuses names that are empty, over-long, or hold control characters.
 pub fn check_name(name: &str) -> Result<(), Error> {
@@ -32,10 +35,8 @@ pub fn check_session_options(owner: &str, ttl_ms: u32, metadata: &str) -> Result
 }
 
 /// Refuses an operation that no shard would accept. Zero values that stand for a default pass.
-pub fn check_operation(operation: &Operation) -> Result<(), Error> {
-    let Some(op) = &operation.op else {
-        return Err(Error::invalid("the operation is empty, or of a kind that this version does not know"));
-    };
+pub fn check_operation(operation: &v1::Operation) -> Result<(), Error> {
+    let Some(op) = &operation.op else { return Err(empty()) };
     if let Some(name) = op.name() {
         check_name(name)?;
     }
@@ -43,42 +44,34 @@ pub fn check_operation(operation: &Operation) -> Result<(), Error> {
         Op::Acquire(r) => check_acquire(r),
         Op::Renew(r) => check_token(r.fencing_token),
         Op::Release(r) => check_token(r.fencing_token),
-        Op::Check(r) => {
-            if Consistency::try_from(r.consistency).is_err() {
-                return Err(Error::invalid("unknown consistency: use linearizable or stale"));
-            }
-            if r.after_token >= TOKEN_END {
-                return Err(Error::invalid(format!(
-                    "the token to go on after is {}: give the last one of the page before",
-                    r.after_token
-                )));
-            }
-            check_rows(r.limit)
-        }
-        Op::Heartbeat(r) => check_session(&r.session_id, r.shards.len().max(r.leases.len())),
+        Op::Check(r) => check_check(r),
+        Op::Heartbeat(r) => check_session(&r.session_id, r.leases.len()),
         Op::CloseSession(r) => check_session(&r.session_id, r.shards.len()),
         Op::CancelWait(r) => check_request_id(&r.request_id, false),
-        Op::Break(r) => {
-            check_token(r.fencing_token)?;
-            if r.reason.trim().is_empty() {
-                return Err(Error::invalid(
-                    "the reason is empty: say why the lock is broken, it is kept in its history",
-                ));
-            }
-            at_most("reason", &r.reason, METADATA_BYTES_MAX)?;
-            at_most("breaker", &r.broken_by, METADATA_BYTES_MAX)
-        }
+        Op::BreakLock(r) => check_break(r),
         Op::History(r) => check_rows(r.limit),
-        Op::List(r) => {
-            at_most("prefix", &r.prefix, NAME_BYTES_MAX)?;
-            if !r.cursor.is_empty() && decode_cursor(&r.cursor).is_none() {
-                return Err(Error::invalid(
-                    "the cursor is not one that a list answered: hand back its next_cursor as it is, or begin without one",
-                ));
-            }
-            check_rows(r.limit)
-        }
-        Op::ShardStatus(_) => Ok(()),
+        Op::List(r) => check_list(r),
+    }
+}
+
+/// Likewise, of an operation between a gateway and a node.
+pub fn check_routed(operation: &internal::v1::Operation) -> Result<(), Error> {
+    let Some(op) = &operation.op else { return Err(empty()) };
+    if let Some(name) = op.name() {
+        check_name(name)?;
+    }
+    match op {
+        Routed::Acquire(r) => check_acquire(r),
+        Routed::Renew(r) => check_token(r.fencing_token),
+        Routed::Release(r) => check_token(r.fencing_token),
+        Routed::Check(r) => check_check(r),
+        Routed::Heartbeat(r) => check_session(&r.session_id, 1),
+        Routed::CloseSession(r) => check_session(&r.session_id, 1),
+        Routed::CancelWait(r) => check_request_id(&r.request_id, false),
+        Routed::BreakLock(r) => check_break(r),
+        Routed::History(r) => check_rows(r.limit),
+        Routed::List(r) => check_list(r),
+        Routed::ReadStatus(_) => Ok(()),
     }
 }
 
@@ -86,21 +79,77 @@ pub fn check_operation(operation: &Operation) -> Result<(), Error> {
 pub fn fill_defaults(op: &mut Op, fresh_id: impl FnOnce() -> [u8; REQUEST_ID_BYTES]) {
     match op {
         Op::Acquire(r) => {
-            if r.ttl_ms == 0 {
-                r.ttl_ms = DEFAULT_TTL_MS;
-            }
             if r.request_id.is_empty() {
                 r.request_id = fresh_id().to_vec();
             }
-            if r.mode() == Mode::Semaphore && r.permits == 0 {
-                r.permits = 1;
-            }
+            fill_acquire(r);
         }
-        Op::Check(r) if r.limit == 0 => r.limit = ROWS_MAX,
-        Op::History(r) if r.limit == 0 => r.limit = HISTORY_ROWS_DEFAULT,
-        Op::List(r) if r.limit == 0 => r.limit = LIST_ROWS_DEFAULT,
+        Op::Check(r) => default_to(&mut r.limit, ROWS_MAX),
+        Op::History(r) => default_to(&mut r.limit, HISTORY_ROWS_DEFAULT),
+        Op::List(r) => default_to(&mut r.limit, LIST_ROWS_DEFAULT),
         _ => {}
     }
+}
+
+/// Likewise, at a node. No request id is made up there: an acquire could not be retried through
+/// another node with it.
+pub fn fill_routed_defaults(op: &mut Routed) {
+    match op {
+        Routed::Acquire(r) => fill_acquire(r),
+        Routed::Check(r) => default_to(&mut r.limit, ROWS_MAX),
+        Routed::History(r) => default_to(&mut r.limit, HISTORY_ROWS_DEFAULT),
+        Routed::List(r) => default_to(&mut r.limit, LIST_ROWS_DEFAULT),
+        _ => {}
+    }
+}
+
+fn fill_acquire(r: &mut AcquireRequest) {
+    default_to(&mut r.ttl_ms, DEFAULT_TTL_MS);
+    if r.mode() == Mode::Semaphore {
+        default_to(&mut r.permits, 1);
+    }
+}
+
+fn default_to(value: &mut u32, default: u32) {
+    if *value == 0 {
+        *value = default;
+    }
+}
+
+fn empty() -> Error {
+    Error::invalid("the operation is empty, or of a kind that this version does not know")
+}
+
+fn check_check(r: &CheckRequest) -> Result<(), Error> {
+    if Consistency::try_from(r.consistency).is_err() {
+        return Err(Error::invalid("unknown consistency: use linearizable or stale"));
+    }
+    if r.after_token >= TOKEN_END {
+        return Err(Error::invalid(format!(
+            "the token to go on after is {}: give the last one of the page before",
+            r.after_token
+        )));
+    }
+    check_rows(r.limit)
+}
+
+fn check_break(r: &BreakLockRequest) -> Result<(), Error> {
+    check_token(r.fencing_token)?;
+    if r.reason.trim().is_empty() {
+        return Err(Error::invalid("the reason is empty: say why the lock is broken, it is kept in its history"));
+    }
+    at_most("reason", &r.reason, METADATA_BYTES_MAX)?;
+    at_most("breaker", &r.broken_by, METADATA_BYTES_MAX)
+}
+
+fn check_list(r: &ListRequest) -> Result<(), Error> {
+    at_most("prefix", &r.prefix, NAME_BYTES_MAX)?;
+    if !r.cursor.is_empty() && decode_cursor(&r.cursor).is_none() {
+        return Err(Error::invalid(
+            "the cursor is not one that a list answered: hand back its next_cursor as it is, or begin without one",
+        ));
+    }
+    check_rows(r.limit)
 }
 
 fn check_acquire(r: &AcquireRequest) -> Result<(), Error> {
@@ -126,7 +175,7 @@ fn check_acquire(r: &AcquireRequest) -> Result<(), Error> {
             r.permits.max(1),
             r.permit_limit
         ))),
-        Ok(Mode::Exclusive | Mode::Shared) if r.permits > 0 || r.permit_limit > 0 => {
+        Ok(Mode::Exclusive | Mode::Shared | Mode::Unspecified) if r.permits > 0 || r.permit_limit > 0 => {
             Err(Error::invalid("permits are for mode semaphore only: leave them out, or change the mode"))
         }
         Ok(_) => Ok(()),

@@ -117,7 +117,7 @@ async fn history(client: &Client, name: &str) -> Result<Vec<TenureRecord>, Strin
 fn record(name: &str, tenure: &Tenure) -> TenureRecord {
     let end = match tenure.state() {
         GrantState::Released => Some(End::Released),
-        GrantState::ExpiredState => Some(End::Expired),
+        GrantState::Expired => Some(End::Expired),
         GrantState::Broken => Some(End::Broken),
         GrantState::Acquired | GrantState::Unspecified => None,
     };

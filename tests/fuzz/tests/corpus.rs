@@ -59,6 +59,8 @@ macro_rules! thrown {
 thrown! {
     operation_frame
     result_frame
+    operate_request
+    operate_response
     peer_frame
     snapshot_chunk
     command

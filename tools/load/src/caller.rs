@@ -4,7 +4,7 @@
 //! be visible. It knows nothing of the operations.
 
 use crate::{LoadError, Options};
-use client::mux::{self, Link, LinkOptions, Service};
+use client::mux::{self, Link, LinkOptions, Locks};
 use client::{AcquireOptions, Client, ClientOptions, endpoint};
 use std::time::Duration;
 use wire::v1::operation::Op;
@@ -17,7 +17,7 @@ pub enum Caller {
     /// Many operations per frame.
     Stream {
         /// The stream.
-        link: Link,
+        link: Link<Locks>,
         /// Of each operation.
         timeout_ms: u64,
     },
@@ -58,7 +58,7 @@ impl Caller {
                     return Ok(Caller::Unary(Client::with_options([address], options)));
                 }
                 let endpoint = endpoint::parse(address)?;
-                let defaults = LinkOptions::new(Service::Locks);
+                let defaults = LinkOptions::default();
                 let queue_ops_max = defaults.queue_ops_max.max(run.workload.clients as usize);
                 let link = Link::start(endpoint, LinkOptions { queue_ops_max, ..defaults });
                 Ok(Caller::Stream { link, timeout_ms: run.timeout.as_millis() as u64 })
@@ -86,7 +86,7 @@ async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
                 .ttl(Duration::from_millis(request.ttl_ms.into()))
                 .session(request.session_id)
                 .request_id(request_id);
-            Answer::Grant(client.acquire(options).await?)
+            Answer::granted(client.acquire(options).await?)
         }
         Op::Renew(request) => Answer::Renew(client.renew(&request.name, request.fencing_token).await?),
         Op::Release(request) => Answer::Release(client.release(&request.name, request.fencing_token).await?),
@@ -94,7 +94,10 @@ async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
             let consistency = Consistency::try_from(request.consistency).unwrap_or_default();
             Answer::Check(client.check(&request.name, consistency).await?)
         }
-        Op::Heartbeat(request) => Answer::Heartbeat(client.heartbeat(&request.session_id, &request.shards).await?),
+        Op::Heartbeat(request) => {
+            let shards: Vec<u32> = request.leases.iter().map(|lease| lease.shard).collect();
+            Answer::Heartbeat(client.heartbeat(&request.session_id, &shards).await?)
+        }
         Op::CancelWait(request) => {
             let request_id = request.request_id.as_slice().try_into().expect("16 bytes, as the script makes them");
             Answer::CancelWait(client.cancel_wait(&request.name, request_id).await?)
@@ -125,6 +128,8 @@ impl Refusal {
     fn of(failure: &mux::Failure) -> Refusal {
         match failure {
             mux::Failure::Refused(error) => client::Error::from((**error).clone()).into(),
+            // Gateways answer neither.
+            mux::Failure::NotLeader { why, .. } | mux::Failure::StaleRoute(why) => Refusal::new("NO_LEADER", &**why),
             mux::Failure::NotSent(why) => Refusal::new("NOT_SENT", &**why),
             mux::Failure::Lost(why) => Refusal::new("LOST", &**why),
         }
@@ -135,11 +140,6 @@ impl From<client::Error> for Refusal {
     fn from(error: client::Error) -> Refusal {
         let held = matches!(error.code, ErrorCode::Held);
         let pause = if held { Duration::ZERO } else { PAUSE_AFTER_ERROR };
-        Refusal {
-            kind: error.code.as_str_name(),
-            held,
-            pause: error.retry_after.unwrap_or(pause),
-            message: error.message,
-        }
+        Refusal { kind: error.code.name(), held, pause: error.retry_after.unwrap_or(pause), message: error.message }
     }
 }

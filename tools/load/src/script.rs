@@ -12,7 +12,7 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{
     AcquireRequest, CancelWaitRequest, CheckRequest, CloseSessionRequest, Consistency, Grant, HeartbeatRequest, Mode,
-    ReleaseRequest, RenewRequest,
+    ReleaseRequest, RenewRequest, SessionLease,
 };
 
 /// The next step of a client.
@@ -113,7 +113,7 @@ impl Script {
 
     /// The answer to an operation of [`prepare`](Self::prepare); `false` if that is no grant.
     pub fn prepared(&mut self, answer: &Answer) -> bool {
-        let Answer::Grant(grant) = answer else { return false };
+        let Some(grant) = answer.grant() else { return false };
         self.tokens.push(grant.fencing_token);
         if !self.shards.contains(&grant.shard) {
             self.shards.push(grant.shard);
@@ -134,8 +134,7 @@ impl Script {
             Mix::StaleCheck => self.check_any(Consistency::Stale),
             Mix::Heartbeat => Op::Heartbeat(HeartbeatRequest {
                 session_id: self.session.clone(),
-                shards: self.shards.clone(),
-                ..Default::default()
+                leases: self.shards.iter().map(|shard| SessionLease { shard: *shard, ..Default::default() }).collect(),
             }),
         })
     }
@@ -143,7 +142,7 @@ impl Script {
     /// The answer to the last step's request.
     pub fn answered(&mut self, answer: &Answer) {
         match answer {
-            Answer::Grant(grant) => self.life.token = grant.fencing_token,
+            Answer::Acquire(_) => self.life.token = answer.grant().map_or(0, |grant| grant.fencing_token),
             Answer::Renew(_) => self.life.renewals += 1,
             Answer::Release(_) => self.life.token = 0,
             _ => return,
@@ -157,9 +156,7 @@ impl Script {
         let name = self.life.name.clone();
         let left = match kind {
             OperationKind::Acquire if held_by_another => None,
-            OperationKind::Acquire => {
-                Some(Op::CancelWait(CancelWaitRequest { name, request_id: self.request_id(), abandoned: false }))
-            }
+            OperationKind::Acquire => Some(Op::CancelWait(CancelWaitRequest { name, request_id: self.request_id() })),
             OperationKind::Release => Some(release(name, self.life.released)),
             _ if self.life.token != 0 => Some(self.release()),
             _ => None,
@@ -301,7 +298,7 @@ mod tests {
     }
 
     fn granted(token: u64) -> Answer {
-        Answer::Grant(Grant { fencing_token: token, shard: token as u32 % 2, ..Grant::default() })
+        Answer::granted(Grant { fencing_token: token, shard: token as u32 % 2, ..Grant::default() })
     }
 
     /// Runs a script against answers that always succeed; the kinds of its requests, one letter
@@ -442,7 +439,7 @@ mod tests {
         }
         assert_eq!(script.locks_per_heartbeat(), 4);
         let Step::Send(Op::Heartbeat(beat)) = script.step() else { panic!("a heartbeat") };
-        assert_eq!(beat.shards.len(), 2);
+        assert_eq!(beat.leases.len(), 2);
         assert!(matches!(script.let_go(), Some(Op::CloseSession(_))));
         assert_eq!(script.let_go(), None);
     }

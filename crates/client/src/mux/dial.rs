@@ -1,31 +1,20 @@
 //! One connection and the stream on it.
 
-use super::LinkOptions;
+use super::{LinkOptions, Protocol};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Request, Streaming};
-use wire::limits::{HTTP2_FRAME_BYTES_MAX, RESULT_FRAME_BYTES_MAX};
-use wire::v1::lock_service_client::LockServiceClient;
-use wire::v1::shard_service_client::ShardServiceClient;
-use wire::v1::{ClusterIdentity, OperationFrame, ResultFrame};
+use wire::internal::v1::ClusterIdentity;
+use wire::limits::HTTP2_FRAME_BYTES_MAX;
 use wire::{reason, root_cause};
 
-/// Which service a link speaks to; both take the same frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// `LockService.Stream`, of a gateway.
-    Locks,
-    /// `ShardService.Operate`, of a node.
-    Shards,
-}
-
 /// Connects and opens the stream, within the connect timeout. Errors are for people.
-pub(super) async fn dial(
+pub(super) async fn dial<P: Protocol>(
     endpoint: Endpoint,
     options: LinkOptions,
-    frames: mpsc::Receiver<OperationFrame>,
-) -> Result<Streaming<ResultFrame>, String> {
+    frames: mpsc::Receiver<P::Frame>,
+) -> Result<Streaming<P::Results>, String> {
     let whom = whom(&endpoint, options.identity.as_ref());
     let opened = async {
         let endpoint = endpoint
@@ -36,20 +25,11 @@ pub(super) async fn dial(
             .keep_alive_timeout(options.keepalive_timeout)
             .keep_alive_while_idle(true);
         let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
-        let frames = ReceiverStream::new(frames);
-        let stream = match options.service {
-            Service::Locks => {
-                LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).stream(frames).await
-            }
-            Service::Shards => {
-                let mut call = Request::new(frames);
-                if let Some(identity) = &options.identity {
-                    identity.put(call.metadata_mut());
-                }
-                ShardServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).operate(call).await
-            }
-        };
-        let response = stream.map_err(|status| reason(&status))?;
+        let mut call = Request::new(ReceiverStream::new(frames));
+        if let Some(identity) = &options.identity {
+            identity.put(call.metadata_mut());
+        }
+        let response = P::open(channel, call).await.map_err(|status| reason(&status))?;
         // Before the first frame is sent: what a stranger is asked would be done there.
         if let Some(identity) = &options.identity {
             is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;

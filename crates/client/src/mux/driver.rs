@@ -2,7 +2,7 @@
 
 use super::dial::dial;
 use super::pending::Pending;
-use super::{LinkOptions, Submission};
+use super::{LinkOptions, Protocol, Submission};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 use wire::reason;
-use wire::v1::{OperationFrame, ResultFrame};
 
 /// Frames under way to the transport. Few: what waits behind them is packed together.
 const FRAMES_UNDER_WAY: usize = 2;
@@ -23,13 +22,13 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 const SWEEP: Duration = Duration::from_millis(5);
 
 /// The owner of one connection.
-pub(super) struct Driver {
+pub(super) struct Driver<P: Protocol> {
     endpoint: Arc<Mutex<Endpoint>>,
     options: LinkOptions,
-    submissions: mpsc::Receiver<Submission>,
+    submissions: mpsc::Receiver<Submission<P>>,
     connected: Arc<AtomicBool>,
-    pending: Pending,
-    taken: Vec<Submission>,
+    pending: Pending<P>,
+    taken: Vec<Submission<P>>,
     /// Why there is no connection.
     lost: String,
 }
@@ -42,13 +41,13 @@ enum End {
     Unused,
 }
 
-impl Driver {
+impl<P: Protocol> Driver<P> {
     pub(super) fn new(
         endpoint: Arc<Mutex<Endpoint>>,
         options: LinkOptions,
-        submissions: mpsc::Receiver<Submission>,
+        submissions: mpsc::Receiver<Submission<P>>,
         connected: Arc<AtomicBool>,
-    ) -> Driver {
+    ) -> Driver<P> {
         let (pending, taken) = (Pending::default(), Vec::new());
         Driver { endpoint, options, submissions, connected, pending, taken, lost: "still connecting".into() }
     }
@@ -119,9 +118,9 @@ impl Driver {
     async fn connect(
         &mut self,
         endpoint: Endpoint,
-        outgoing: mpsc::Receiver<OperationFrame>,
-    ) -> Result<Streaming<ResultFrame>, End> {
-        let dialled = dial(endpoint, self.options.clone(), outgoing);
+        outgoing: mpsc::Receiver<P::Frame>,
+    ) -> Result<Streaming<P::Results>, End> {
+        let dialled = dial::<P>(endpoint, self.options.clone(), outgoing);
         tokio::pin!(dialled);
         loop {
             let sweep = sweep_at(self.pending.soonest());
@@ -141,7 +140,7 @@ impl Driver {
         }
     }
 
-    async fn serve(&mut self, frames: mpsc::Sender<OperationFrame>, mut incoming: Streaming<ResultFrame>) -> End {
+    async fn serve(&mut self, frames: mpsc::Sender<P::Frame>, mut incoming: Streaming<P::Results>) -> End {
         let began = Instant::now();
         let sweep = tokio::time::sleep_until(began);
         tokio::pin!(sweep);
@@ -154,7 +153,7 @@ impl Driver {
             }
             tokio::select! {
                 frame = incoming.message() => match frame {
-                    Ok(Some(frame)) => frame.results.into_iter().for_each(|result| self.pending.settle(result)),
+                    Ok(Some(frame)) => P::unpack(frame).for_each(|(id, outcome)| self.pending.settle(id, outcome)),
                     Ok(None) => return End::Lost("the server ended the stream".into()),
                     Err(status) => return End::Lost(format!("the connection was lost: {}", reason(&status))),
                 },

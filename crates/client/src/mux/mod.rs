@@ -1,19 +1,22 @@
 //! Many operations over one stream: the multiplexer between here and one server.
 //!
-//! One task per [`Link`] owns the connection, packs whatever waits into one frame, and hands each result to whoever waits
-//! for it. It serves clients towards gateways and gateways towards nodes, whose frames are the same. It promises one
-//! outcome for each operation taken, at the latest when its time is up, and says truly whether an operation may have
-//! reached the server. It knows nothing of retries: a lost connection fails what was in flight.
+//! One task per [`Link`] owns the connection, packs whatever waits into one frame, and hands each
+//! result to whoever waits for it. It serves clients towards gateways and gateways towards nodes,
+//! whose messages differ ([`Protocol`]). It promises one outcome for each operation taken, at the
+//! latest when its time is up, and says truly whether an operation may have reached the server. It
+//! knows nothing of retries: a lost connection fails what was in flight.
 
 mod dial;
 mod driver;
 mod pending;
+mod protocol;
 mod reply;
 
 #[cfg(test)]
 mod tests;
 
-pub use dial::{Service, is_meant};
+pub use dial::is_meant;
+pub use protocol::{Locks, Protocol, Shards};
 pub use reply::{Outcome, Port};
 
 use driver::Driver;
@@ -24,16 +27,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
-use wire::v1::{ClusterIdentity, Error, Operation, operation_result};
+use wire::internal::v1::ClusterIdentity;
+use wire::v1::{Error, operation_result};
 
-/// What a server answers. Where this is the `Ok` of a result it is never [`Answer::Error`]: see [`Failure::Refused`].
+/// What a gateway answers. Where this is the `Ok` of a result it is never [`Answer::Error`]: see
+/// [`Failure::Refused`].
 pub type Answer = operation_result::Result;
 
 /// How a link behaves.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
-    /// Which service of the server.
-    pub service: Service,
     /// Connects at once and keeps trying, and refuses operations while there is no connection. Otherwise the first
     /// operation connects, and those that come meanwhile wait for it.
     pub eager: bool,
@@ -52,11 +55,9 @@ pub struct LinkOptions {
     pub identity: Option<ClusterIdentity>,
 }
 
-impl LinkOptions {
-    /// Sensible values for one of the services.
-    pub fn new(service: Service) -> LinkOptions {
+impl Default for LinkOptions {
+    fn default() -> LinkOptions {
         LinkOptions {
-            service,
             eager: false,
             queue_ops_max: 16_384,
             connect_timeout: Duration::from_secs(2),
@@ -73,6 +74,18 @@ impl LinkOptions {
 pub enum Failure {
     /// The server answered with an error.
     Refused(Box<Error>),
+    /// A node answered that it does not lead the shard, and who does as far as it knows; 0: it
+    /// knows of none. Nothing was done.
+    NotLeader {
+        /// Node id.
+        leader: u64,
+        /// In which that one leads.
+        term: u64,
+        /// For people.
+        why: Arc<str>,
+    },
+    /// A node answered that by its map the shard is not served there, and why. Nothing was done.
+    StaleRoute(Arc<str>),
     /// It never left: there is no connection, the queue is full, its time ran out before.
     NotSent(Arc<str>),
     /// It left, and the connection was lost or its time ran out: it may or may not have been done.
@@ -80,24 +93,30 @@ pub enum Failure {
 }
 
 /// A handle to one server's stream. Cheap to clone; the connection ends with the last clone.
-#[derive(Clone, Debug)]
-pub struct Link {
-    queue: mpsc::Sender<Submission>,
+#[derive(Debug)]
+pub struct Link<P: Protocol> {
+    queue: mpsc::Sender<Submission<P>>,
     connected: Arc<AtomicBool>,
     endpoint: Arc<Mutex<Endpoint>>,
 }
 
-/// An operation under way to the driver.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    operation: Operation,
-    deadline: Instant,
-    reply: Reply,
+impl<P: Protocol> Clone for Link<P> {
+    fn clone(&self) -> Link<P> {
+        Link { queue: self.queue.clone(), connected: self.connected.clone(), endpoint: self.endpoint.clone() }
+    }
 }
 
-impl Link {
+/// An operation under way to the driver.
+#[derive(Debug)]
+pub(crate) struct Submission<P: Protocol> {
+    operation: P::Operation,
+    deadline: Instant,
+    reply: Reply<P::Answer>,
+}
+
+impl<P: Protocol> Link<P> {
     /// Starts a link's task on the current Tokio runtime.
-    pub fn start(endpoint: Endpoint, options: LinkOptions) -> Link {
+    pub fn start(endpoint: Endpoint, options: LinkOptions) -> Link<P> {
         let (queue, submissions) = mpsc::channel(options.queue_ops_max);
         let connected = Arc::new(AtomicBool::new(false));
         let endpoint = Arc::new(Mutex::new(endpoint));
@@ -115,24 +134,24 @@ impl Link {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Sends an operation and waits for its answer, for `timeout_ms` and, if it is a waiting acquire, its wait on top. The
-    /// server is told a little less, so that its own word comes in time, and less by the time until it is sent. Sets `id` and
-    /// `timeout_ms`.
+    /// Sends an operation and waits for its answer, for `timeout_ms` and, if it is a waiting
+    /// acquire, its wait on top. The server is told a little less, so that its own word comes in
+    /// time, and less by the time until it is sent. Sets the operation's number and timeout.
     ///
     /// The operation goes on when this future is dropped after the first poll.
-    pub async fn call(&self, operation: Operation, timeout_ms: u64) -> Outcome {
+    pub async fn call(&self, operation: P::Operation, timeout_ms: u64) -> Outcome<P::Answer> {
         let (reply, answer) = oneshot::channel();
         self.queue(operation, timeout_ms, Reply::Once(reply));
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Likewise, without waiting: the outcome comes to the port.
-    pub fn submit(&self, operation: Operation, timeout_ms: u64, port: Port) {
+    pub fn submit(&self, operation: P::Operation, timeout_ms: u64, port: Port<P::Answer>) {
         self.queue(operation, timeout_ms, Reply::Port(port));
     }
 
-    fn queue(&self, operation: Operation, timeout_ms: u64, reply: Reply) {
-        let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
+    fn queue(&self, operation: P::Operation, timeout_ms: u64, reply: Reply<P::Answer>) {
+        let wait_ms = P::wait_ms(&operation);
         let deadline = Instant::now() + Duration::from_millis(timeout_ms.saturating_add(wait_ms.into()));
         let (refused, failure) = match self.queue.try_send(Submission { operation, deadline, reply }) {
             Ok(()) => return,

@@ -1,13 +1,11 @@
 //! What a link has taken and not yet answered: the queue of what waits to be sent, the slab of what was sent.
 
 use super::reply::Reply;
-use super::{Answer, Failure, Submission};
+use super::{Failure, Outcome, Protocol, Submission};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::encoded_bytes;
-use wire::v1::{OperationFrame, OperationResult};
 
 /// Bytes that a frame spends on each operation beside the operation itself: field tag, length, id.
 const OPERATION_OVERHEAD_BYTES: usize = 24;
@@ -17,22 +15,26 @@ const OPERATION_OVERHEAD_BYTES: usize = 24;
 /// * An operation is in the queue or in the slab, and leaves with exactly one outcome.
 /// * An id is a place in the slab and the generation of that place, so a late result never meets a later operation.
 /// * `soonest` is no later than any deadline in the slab or the queue.
-#[derive(Default)]
-pub(super) struct Pending {
-    queue: VecDeque<Submission>,
-    slots: Vec<Slot>,
+pub(super) struct Pending<P: Protocol> {
+    queue: VecDeque<Submission<P>>,
+    slots: Vec<Slot<P::Answer>>,
     free: Vec<u32>,
     in_flight: usize,
     soonest: Option<Instant>,
 }
 
-#[derive(Default)]
-struct Slot {
+struct Slot<A> {
     generation: u32,
-    sent: Option<(Instant, Reply)>,
+    sent: Option<(Instant, Reply<A>)>,
 }
 
-impl Pending {
+impl<P: Protocol> Default for Pending<P> {
+    fn default() -> Pending<P> {
+        Pending { queue: VecDeque::new(), slots: Vec::new(), free: Vec::new(), in_flight: 0, soonest: None }
+    }
+}
+
+impl<P: Protocol> Pending<P> {
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -47,7 +49,7 @@ impl Pending {
         self.soonest
     }
 
-    pub(super) fn push(&mut self, submission: Submission) {
+    pub(super) fn push(&mut self, submission: Submission<P>) {
         self.soonest = Some(self.soonest.map_or(submission.deadline, |soonest| soonest.min(submission.deadline)));
         self.queue.push_back(submission);
     }
@@ -56,11 +58,11 @@ impl Pending {
     ///
     /// The frame says when it was `sent_ms`. The server is told what is left of each operation's time, which began before the
     /// queue.
-    pub(super) fn pack(&mut self, now: Instant, sent_ms: u64, bytes_max: usize) -> Option<OperationFrame> {
+    pub(super) fn pack(&mut self, now: Instant, sent_ms: u64, bytes_max: usize) -> Option<P::Frame> {
         let mut operations = Vec::new();
         let mut bytes = 0;
         while let Some(front) = self.queue.front() {
-            let size = encoded_bytes(&front.operation) + OPERATION_OVERHEAD_BYTES;
+            let size = P::bytes(&front.operation) + OPERATION_OVERHEAD_BYTES;
             if bytes + size > bytes_max && !operations.is_empty() {
                 break;
             }
@@ -73,25 +75,19 @@ impl Pending {
                 continue;
             }
             bytes += size;
-            let wait_ms = operation.op.as_ref().map_or(0, |op| op.wait_ms());
-            operation.timeout_ms = told_ms((deadline - now).saturating_sub(Duration::from_millis(wait_ms.into())));
-            operation.id = self.insert(deadline, reply);
+            let wait = Duration::from_millis(P::wait_ms(&operation).into());
+            P::address(&mut operation, self.insert(deadline, reply), told_ms((deadline - now).saturating_sub(wait)));
             operations.push(operation);
         }
-        (!operations.is_empty()).then_some(OperationFrame { operations, sent_ms })
+        (!operations.is_empty()).then(|| P::pack(operations, sent_ms))
     }
 
-    /// Hands a result to whoever waits for it. Results of operations that were given up are dropped.
-    pub(super) fn settle(&mut self, result: OperationResult) {
-        let Some(reply) = self.remove(result.id) else { return };
-        let outcome = match result.result {
-            Some(Answer::Error(error)) => Err(Failure::Refused(Box::new(error))),
-            Some(answer) => Ok(answer),
-            None => {
-                Err(Failure::Lost("the server answered with a result of a kind that this version does not know".into()))
-            }
-        };
-        reply.send(outcome);
+    /// Hands an outcome to whoever waits for it. Those of operations that were given up are
+    /// dropped.
+    pub(super) fn settle(&mut self, id: u64, outcome: Outcome<P::Answer>) {
+        if let Some(reply) = self.remove(id) {
+            reply.send(outcome);
+        }
     }
 
     /// Fails what is past its deadline.
@@ -140,9 +136,9 @@ impl Pending {
         self.soonest = None;
     }
 
-    fn insert(&mut self, deadline: Instant, reply: Reply) -> u64 {
+    fn insert(&mut self, deadline: Instant, reply: Reply<P::Answer>) -> u64 {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(Slot { generation: 0, sent: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[place as usize];
@@ -153,7 +149,7 @@ impl Pending {
         u64::from(slot.generation) << 32 | u64::from(place)
     }
 
-    fn remove(&mut self, id: u64) -> Option<Reply> {
+    fn remove(&mut self, id: u64) -> Option<Reply<P::Answer>> {
         let (generation, place) = ((id >> 32) as u32, id as u32);
         let slot = self.slots.get_mut(place as usize).filter(|slot| slot.generation == generation)?;
         let (_, reply) = slot.sent.take()?;

@@ -1,21 +1,21 @@
 //! Who is told of an outcome.
 
-use super::{Answer, Failure, closed};
+use super::{Failure, closed};
 use tokio::sync::{mpsc, oneshot};
 
 /// What came of one try.
-pub type Outcome = Result<Answer, Failure>;
+pub type Outcome<A> = Result<A, Failure>;
 
 /// For one who waits for one operation, or one who waits for many.
 #[derive(Debug)]
-pub(super) enum Reply {
-    Once(oneshot::Sender<Outcome>),
-    Port(Port),
+pub(super) enum Reply<A> {
+    Once(oneshot::Sender<Outcome<A>>),
+    Port(Port<A>),
 }
 
-impl Reply {
+impl<A> Reply<A> {
     /// Whoever asked may have gone.
-    pub(super) fn send(self, outcome: Outcome) {
+    pub(super) fn send(self, outcome: Outcome<A>) {
         match self {
             Reply::Once(reply) => drop(reply.send(outcome)),
             Reply::Port(port) => port.send(outcome),
@@ -35,26 +35,26 @@ impl Reply {
 ///
 /// - Exactly one outcome comes of each, whatever becomes of the link.
 #[derive(Debug)]
-pub struct Port {
-    outcomes: Option<mpsc::UnboundedSender<(usize, Outcome)>>,
+pub struct Port<A> {
+    outcomes: Option<mpsc::UnboundedSender<(usize, Outcome<A>)>>,
     number: usize,
 }
 
-impl Port {
+impl<A> Port<A> {
     /// Of the operation with this number. The queue holds at most an outcome for each operation under way.
-    pub fn new(outcomes: &mpsc::UnboundedSender<(usize, Outcome)>, number: usize) -> Port {
+    pub fn new(outcomes: &mpsc::UnboundedSender<(usize, Outcome<A>)>, number: usize) -> Port<A> {
         Port { outcomes: Some(outcomes.clone()), number }
     }
 
     /// Whoever asked may have gone.
-    pub fn send(mut self, outcome: Outcome) {
+    pub fn send(mut self, outcome: Outcome<A>) {
         if let Some(outcomes) = self.outcomes.take() {
             let _ = outcomes.send((self.number, outcome));
         }
     }
 }
 
-impl Drop for Port {
+impl<A> Drop for Port<A> {
     fn drop(&mut self) {
         if let Some(outcomes) = self.outcomes.take() {
             let _ = outcomes.send((self.number, Err(closed())));

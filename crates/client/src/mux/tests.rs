@@ -1,10 +1,11 @@
 //! The queue and slab by themselves; links against a small server are tested in `tests/mux.rs`.
 
-use super::pending::{Pending, told_ms};
+use super::pending::told_ms;
 use super::*;
 use wire::v1::operation::Op;
-use wire::v1::{AcquireRequest, CheckRequest, CheckResponse, OperationResult};
+use wire::v1::{AcquireRequest, CheckRequest, CheckResponse, Operation};
 
+type Pending = super::pending::Pending<Locks>;
 type Waiting = oneshot::Receiver<Result<Answer, Failure>>;
 
 fn submit(pending: &mut Pending, name: &str, deadline: Instant) -> Waiting {
@@ -14,8 +15,8 @@ fn submit(pending: &mut Pending, name: &str, deadline: Instant) -> Waiting {
     waiting
 }
 
-fn answer(id: u64) -> OperationResult {
-    OperationResult { id, result: Some(Answer::Check(CheckResponse::default())) }
+fn answer() -> Outcome<Answer> {
+    Ok(Answer::Check(CheckResponse::default()))
 }
 
 fn later() -> Instant {
@@ -49,12 +50,12 @@ fn a_late_result_never_meets_a_later_operation() {
     let mut second = submit(&mut pending, "b", later());
     let new = pending.pack(now, 1, 1 << 20).unwrap().operations[0].id;
     assert_eq!(old as u32, new as u32, "the same place");
-    pending.settle(answer(old));
+    pending.settle(old, answer());
     assert!(second.try_recv().is_err(), "not its result");
-    pending.settle(answer(new));
+    pending.settle(new, answer());
     assert!(matches!(second.try_recv(), Ok(Ok(_))));
-    pending.settle(answer(new));
-    pending.settle(answer(u64::MAX));
+    pending.settle(new, answer());
+    pending.settle(u64::MAX, answer());
     assert_eq!(pending.in_flight(), 0);
 }
 

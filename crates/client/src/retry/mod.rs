@@ -51,6 +51,15 @@ pub struct Policy {
 pub enum Failure<'a> {
     /// The target answered so.
     Answer(&'a Error),
+    /// The target does not lead. Who does as far as it knows; 0: it knows of none.
+    NotLeader {
+        /// A target.
+        leader: u64,
+        /// For people.
+        why: &'a str,
+    },
+    /// The target's map says that the shard is not served there; why.
+    StaleRoute(&'a str),
     /// It did not leave here; why.
     NotSent(&'a str),
     /// It left, and no answer came; why.
@@ -168,7 +177,9 @@ impl Attempt {
     pub fn next(&mut self, now_ms: u64, jitter: f64, failure: Failure<'_>, targets: &[u64]) -> Decision {
         let (code, what) = match failure {
             Failure::Answer(error) => (error.code(), error.message.as_str()),
-            Failure::NotSent(why) => (ErrorCode::NoLeader, why),
+            Failure::NotLeader { why, .. } | Failure::StaleRoute(why) | Failure::NotSent(why) => {
+                (ErrorCode::NoLeader, why)
+            }
             Failure::Lost(why) => (ErrorCode::OutcomeUnknown, why),
         };
         if !matches!(failure, Failure::Answer(_)) || matches!(code.class(), ErrorClass::Retry | ErrorClass::Unknown) {
@@ -189,6 +200,15 @@ impl Attempt {
                 }
                 self.elsewhere(now_ms, jitter, targets)
             }
+            Failure::NotLeader { leader, .. } => {
+                self.heard = true;
+                self.not_leader(now_ms, jitter, leader, targets)
+            }
+            Failure::StaleRoute(_) => {
+                self.heard = true;
+                self.target = self.following(now_ms, targets);
+                self.pause(now_ms, jitter, 0)
+            }
             Failure::Answer(error) => {
                 self.heard = true;
                 self.answered(now_ms, jitter, error, targets)
@@ -196,20 +216,21 @@ impl Attempt {
         }
     }
 
+    /// Follows a hint to a target that may well lead.
+    fn not_leader(&mut self, now_ms: u64, jitter: f64, hint: u64, targets: &[u64]) -> Decision {
+        let known = targets.contains(&hint) && hint != self.target;
+        let good = known && self.silent != Some(hint) && !self.is_hung(hint, now_ms);
+        if good && self.hops < HOPS_MAX {
+            self.hops += 1;
+            self.target = hint;
+            return self.send(now_ms);
+        }
+        self.target = if good { hint } else { self.following(now_ms, targets) };
+        self.pause(now_ms, jitter, 0)
+    }
+
     fn answered(&mut self, now_ms: u64, jitter: f64, error: &Error, targets: &[u64]) -> Decision {
         match error.code() {
-            ErrorCode::NotLeader => {
-                let hint = error.leader_hint;
-                let known = targets.contains(&hint) && hint != self.target;
-                let good = known && self.silent != Some(hint) && !self.is_hung(hint, now_ms);
-                if good && self.hops < HOPS_MAX {
-                    self.hops += 1;
-                    self.target = hint;
-                    return self.send(now_ms);
-                }
-                self.target = if good { hint } else { self.following(now_ms, targets) };
-                self.pause(now_ms, jitter, 0)
-            }
             ErrorCode::NoLeader | ErrorCode::OutcomeUnknown
                 if self.policy.relays && self.tries as usize >= targets.len() =>
             {
@@ -220,7 +241,7 @@ impl Attempt {
                 }
                 Decision::GiveUp(Box::new(error.clone()))
             }
-            ErrorCode::NoLeader | ErrorCode::StaleRoute => {
+            ErrorCode::NoLeader => {
                 self.target = self.following(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }

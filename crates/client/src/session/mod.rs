@@ -273,11 +273,8 @@ impl Inner {
 
     /// One heartbeat of these lives, and how each of their shards answered.
     async fn heartbeat(&self, named: &[Named], timeout: Duration) -> Result<(Vec<Answered>, Sent), Error> {
-        let request = HeartbeatRequest {
-            session_id: self.id.clone(),
-            shards: named.iter().map(|named| named.lease.shard).collect(),
-            leases: named.iter().map(|named| named.lease).collect(),
-        };
+        let request =
+            HeartbeatRequest { session_id: self.id.clone(), leases: named.iter().map(|named| named.lease).collect() };
         let (answer, sent) = self.client.heartbeat_timed(request, timeout).await?;
         Ok((self.lives().answered(named, &answer, sent, self.ttl), sent))
     }

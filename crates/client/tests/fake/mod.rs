@@ -125,7 +125,7 @@ pub async fn nobody() -> String {
 }
 
 pub fn grant(request: &AcquireRequest, token: u64) -> Answer {
-    Answer::Grant(Grant {
+    Answer::granted(Grant {
         resource_name: request.name.clone(),
         owner_id: request.owner.clone(),
         fencing_token: token,
@@ -146,12 +146,9 @@ macro_rules! answered {
 
 #[tonic::async_trait]
 impl LockService for Fake {
-    type StreamStream = ReceiverStream<Result<ResultFrame, Status>>;
+    type StreamStream = ReceiverStream<Result<StreamResponse, Status>>;
 
-    async fn stream(
-        &self,
-        request: Request<Streaming<OperationFrame>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
         self.seen.lock().unwrap().streams += 1;
         let (results, stream) = mpsc::channel(16);
         let fake = self.clone();
@@ -173,7 +170,7 @@ impl LockService for Fake {
                             tokio::spawn(async move {
                                 tokio::time::sleep(delay).await;
                                 let result = OperationResult { id, result: Some(answer) };
-                                let _ = results.send(Ok(ResultFrame { results: vec![result] })).await;
+                                let _ = results.send(Ok(StreamResponse { results: vec![result] })).await;
                             });
                         }
                         Reaction::Silence => {}
@@ -183,7 +180,7 @@ impl LockService for Fake {
                         }
                     }
                 }
-                if !answered.is_empty() && results.send(Ok(ResultFrame { results: answered })).await.is_err() {
+                if !answered.is_empty() && results.send(Ok(StreamResponse { results: answered })).await.is_err() {
                     return;
                 }
             }
@@ -191,8 +188,8 @@ impl LockService for Fake {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<Grant>, Status> {
-        answered!(self, Op::Acquire, request, Answer::Grant)
+    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+        answered!(self, Op::Acquire, request, Answer::Acquire)
     }
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         answered!(self, Op::Renew, request, Answer::Renew)
@@ -215,8 +212,8 @@ impl LockService for Fake {
     async fn cancel_wait(&self, request: Request<CancelWaitRequest>) -> Result<Response<CancelWaitResponse>, Status> {
         answered!(self, Op::CancelWait, request, Answer::CancelWait)
     }
-    async fn r#break(&self, request: Request<BreakRequest>) -> Result<Response<BreakResponse>, Status> {
-        answered!(self, Op::Break, request, Answer::Break)
+    async fn break_lock(&self, request: Request<BreakLockRequest>) -> Result<Response<BreakLockResponse>, Status> {
+        answered!(self, Op::BreakLock, request, Answer::BreakLock)
     }
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
         answered!(self, Op::History, request, Answer::History)

@@ -11,16 +11,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as Answer;
-use wire::v1::shard_service_server::{ShardService, ShardServiceServer};
-use wire::v1::*;
+#[allow(unused_imports)]
+pub use wire::internal::v1::Operation as NodeOperation;
+pub use wire::internal::v1::operation::Op as NodeOp;
+pub use wire::internal::v1::operation_result::Result as NodeAnswer;
+use wire::internal::v1::shard_service_server::{ShardService, ShardServiceServer};
+use wire::internal::v1::*;
+use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// What a node does with an operation.
 pub enum Reaction {
-    Answer(Answer),
+    Answer(NodeAnswer),
     /// Never answers.
     Silence,
     /// Ends the stream, and with it everything in flight.
@@ -28,7 +31,11 @@ pub enum Reaction {
 }
 
 pub fn error(error: Error) -> Reaction {
-    Reaction::Answer(Answer::Error(error))
+    Reaction::Answer(NodeAnswer::Error(error))
+}
+
+pub fn not_leader(leader: u64, term: u64) -> Reaction {
+    Reaction::Answer(NodeAnswer::NotLeader(NotLeader { message: "not me".into(), leader, term }))
 }
 
 pub fn code(code: ErrorCode) -> Reaction {
@@ -36,13 +43,19 @@ pub fn code(code: ErrorCode) -> Reaction {
 }
 
 pub fn granted(request: &AcquireRequest, token: u64) -> Reaction {
-    Reaction::Answer(Answer::Grant(Grant {
+    Reaction::Answer(NodeAnswer::Grant(Grant {
         resource_name: request.name.clone(),
         owner_id: request.owner.clone(),
         fencing_token: token,
         ttl_ms: request.ttl_ms,
         ..Grant::default()
     }))
+}
+
+/// The cancel came after the grant.
+pub fn granted_before(cancel: &CancelWait, token: u64) -> Reaction {
+    let grant = Grant { resource_name: cancel.name.clone(), fencing_token: token, ..Grant::default() };
+    Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant) }))
 }
 
 /// Gets the node's id and the operation.
@@ -176,12 +189,12 @@ impl Fakes {
         self.frames.lock().unwrap().clone()
     }
 
-    pub fn count(&self, what: impl Fn(u64, &Op) -> bool) -> usize {
+    pub fn count(&self, what: impl Fn(u64, &NodeOp) -> bool) -> usize {
         let matches = |(node, operation): &&(u64, Operation)| operation.op.as_ref().is_some_and(|op| what(*node, op));
         self.seen.lock().unwrap().iter().filter(matches).count()
     }
 
-    pub async fn until(&self, count: usize, what: impl Fn(u64, &Op) -> bool) {
+    pub async fn until(&self, count: usize, what: impl Fn(u64, &NodeOp) -> bool) {
         while self.count(&what) < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -190,11 +203,11 @@ impl Fakes {
 
 #[tonic::async_trait]
 impl ShardService for FakeNode {
-    type OperateStream = ReceiverStream<Result<ResultFrame, Status>>;
+    type OperateStream = ReceiverStream<Result<OperateResponse, Status>>;
 
     async fn operate(
         &self,
-        request: Request<Streaming<OperationFrame>>,
+        request: Request<Streaming<OperateRequest>>,
     ) -> Result<Response<Self::OperateStream>, Status> {
         let (results, stream) = mpsc::channel(16);
         let node = self.clone();
@@ -215,7 +228,7 @@ impl ShardService for FakeNode {
                         }
                     }
                 }
-                if !answered.is_empty() && results.send(Ok(ResultFrame { results: answered })).await.is_err() {
+                if !answered.is_empty() && results.send(Ok(OperateResponse { results: answered })).await.is_err() {
                     return;
                 }
             }

@@ -325,7 +325,7 @@ impl Worker {
             }
             return;
         }
-        let message = wire::v1::PeerMessage { shard: shard.0, raft: bytes.into() };
+        let message = wire::internal::v1::PeerMessage { shard: shard.0, raft: bytes.into() };
         let lanes = self.outgoing.entry(to).or_default();
         if is_urgent { &mut lanes.urgent } else { &mut lanes.usual }.push(message);
     }

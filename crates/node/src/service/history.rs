@@ -5,7 +5,7 @@ use crate::context::Context;
 use locks::{Grant, Tenure};
 use routing::ShardId;
 use std::sync::Arc;
-use wire::v1::operation_result::Result as OpResult;
+use wire::internal::v1::operation_result::Result as OpResult;
 use wire::v1::{Error, ErrorCode};
 
 /// `current` and `recent`: what the replica has in memory, read before this.

@@ -25,9 +25,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::accept::Peer;
-use wire::v1::shard_service_server::ShardService;
-use wire::v1::{
-    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperationFrame, ResultFrame,
+use wire::internal::v1::shard_service_server::ShardService;
+use wire::internal::v1::{
+    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperateRequest, OperateResponse,
 };
 
 /// Frames of results under way to the transport: the slower it takes them, the fuller they get.
@@ -89,11 +89,11 @@ impl Shards {
 
 #[tonic::async_trait]
 impl ShardService for Shards {
-    type OperateStream = ReceiverStream<Result<ResultFrame, Status>>;
+    type OperateStream = ReceiverStream<Result<OperateResponse, Status>>;
 
     async fn operate(
         &self,
-        request: Request<Streaming<OperationFrame>>,
+        request: Request<Streaming<OperateRequest>>,
     ) -> Result<Response<Self::OperateStream>, Status> {
         if self.context.lifecycle.draining() {
             return Err(Status::unavailable("this node is shutting down: ask another replica"));

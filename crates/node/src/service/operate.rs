@@ -7,7 +7,7 @@
 
 use super::op_table::{InFlight, OpTable};
 use super::outcome::{self, reads};
-use super::plan::{Follow, Plan, check, plan, route, stale_route};
+use super::plan::{Follow, Plan, Refused, check, plan, refused, route, stale_route};
 use crate::context::Context;
 use crate::host::{Answer, AnswerPort, Request, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
@@ -19,11 +19,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::{OperateRequest, OperateResponse, Operation, OperationResult};
 use wire::limits::DEFAULT_TIMEOUT_MS;
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as OpResult;
-use wire::v1::{Error, ErrorCode, Operation, OperationFrame, OperationResult, ResultFrame};
-use wire::{Lateness, OperationKind, Outcome};
+use wire::v1::{Error, ErrorCode};
+use wire::{Lateness, OperationKind};
 
 /// How long a stream that ends with its node tries to hand over its last results.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -32,8 +33,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub(super) struct OperateStream {
     context: Arc<Context>,
     key: StreamKey,
-    inbound: Streaming<OperationFrame>,
-    outbound: mpsc::Sender<Result<ResultFrame, Status>>,
+    inbound: Streaming<OperateRequest>,
+    outbound: mpsc::Sender<Result<OperateResponse, Status>>,
     /// Keeps `answers` open should all shard threads end.
     _port: AnswerPort,
     answers: mpsc::UnboundedReceiver<Vec<Answer>>,
@@ -51,8 +52,8 @@ impl OperateStream {
     pub(super) fn new(
         context: Arc<Context>,
         key: StreamKey,
-        inbound: Streaming<OperationFrame>,
-        outbound: mpsc::Sender<Result<ResultFrame, Status>>,
+        inbound: Streaming<OperateRequest>,
+        outbound: mpsc::Sender<Result<OperateResponse, Status>>,
     ) -> Self {
         let (port, answers) = mpsc::unbounded_channel(); // at most a message per operation in flight
         let (settle, settled) = mpsc::unbounded_channel(); // likewise
@@ -113,26 +114,26 @@ impl OperateStream {
         }
     }
 
-    fn take_frame(&mut self, frame: OperationFrame) {
+    fn take_frame(&mut self, frame: OperateRequest) {
         let received = Instant::now();
         let now_ms = self.context.clock.mono_ms();
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
         for mut operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
-            let admitted = operation.held_up(late_ms).and_then(|()| self.admit(operation, kind, received, now_ms));
-            if let Err(error) = admitted {
-                self.context.metrics.answered(kind, Outcome::of(Some(error.code())), Duration::ZERO, None);
-                self.ready.push_back(OperationResult { id, result: Some(OpResult::Error(*error)) });
+            let in_time = operation.held_up(late_ms).map_err(|error| refused(*error));
+            if let Err(result) = in_time.and_then(|()| self.admit(operation, kind, received, now_ms)) {
+                self.context.metrics.answered(kind, outcome::counted(&result), Duration::ZERO, None);
+                self.ready.push_back(OperationResult { id, result: Some(*result) });
             }
         }
         self.submit();
     }
 
     /// Puts an operation into its thread's batch.
-    fn admit(&mut self, operation: Operation, kind: Kind, received: Instant, now_ms: u64) -> Result<(), Box<Error>> {
+    fn admit(&mut self, operation: Operation, kind: Kind, received: Instant, now_ms: u64) -> Result<(), Refused> {
         if self.context.lifecycle.draining() {
             let message = "this node is shutting down and did not do this: ask another replica";
-            return Err(Box::new(Error::new(ErrorCode::ShuttingDown, message)));
+            return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
         check(&operation)?;
         let shard = route(&self.context.map, &operation)?;
@@ -146,7 +147,7 @@ impl OperateStream {
                 true => format!("this stream has {STREAM_WAITS_MAX} waits in flight: await some, or open another"),
                 false => format!("this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another"),
             };
-            return Err(Box::new(Error::busy(message, if waits { 1_000 } else { 50 })));
+            return Err(refused(Error::busy(message, if waits { 1_000 } else { 50 })));
         }
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
         let op_index = self.ops.put(InFlight { id, kind, shard, seat, received, waits, follow });
@@ -195,7 +196,7 @@ impl OperateStream {
     fn finish_reply(&mut self, op_index: u32, reply: Reply) {
         let Some(operation) = self.ops.get_mut(op_index) else { return };
         let mut result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
-        if let OpResult::ShardStatus(status) = &mut result {
+        if let OpResult::Status(status) = &mut result {
             status.stands_by = !self.context.stores.takes_part();
             outcome::with_disk(&mut result, self.context.disk.state());
         }
@@ -205,8 +206,7 @@ impl OperateStream {
     fn finish(&mut self, op_index: u32, result: OpResult) {
         let Some(operation) = self.ops.take(op_index) else { return };
         let InFlight { id, kind, shard, received, .. } = operation;
-        let outcome = Outcome::of(outcome::error_code(&result));
-        self.context.metrics.answered(kind, outcome, received.elapsed(), Some(shard));
+        self.context.metrics.answered(kind, outcome::counted(&result), received.elapsed(), Some(shard));
         if kind == Some(OperationKind::Acquire) && met_contention(&result) {
             self.context.metrics.contended(shard);
         }
@@ -262,7 +262,7 @@ fn met_contention(result: &OpResult) -> bool {
 }
 
 /// As many results as fit one frame; at least one.
-pub(super) fn next_frame(ready: &mut VecDeque<OperationResult>) -> ResultFrame {
+pub(super) fn next_frame(ready: &mut VecDeque<OperationResult>) -> OperateResponse {
     let mut results = Vec::new();
     let mut bytes = 0;
     while let Some(result) = ready.front() {
@@ -272,5 +272,5 @@ pub(super) fn next_frame(ready: &mut VecDeque<OperationResult>) -> ResultFrame {
         }
         results.extend(ready.pop_front());
     }
-    ResultFrame { results }
+    OperateResponse { results }
 }

@@ -7,14 +7,16 @@ use locks::{EndKind, Grant, Mode, Outcome, SessionAlive, Tenure};
 use routing::{NodeId, ShardId};
 use shard::{Answer, Reply, Role, Status};
 use wire::OperationKind;
-use wire::v1::operation_result::Result as OpResult;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::{NotLeader, ShardPage};
 use wire::v1::{self, Error, ErrorCode, GrantState};
 
-/// The code of a result that is an error.
-pub(super) fn error_code(result: &OpResult) -> Option<ErrorCode> {
+/// How a result is counted.
+pub(super) fn counted(result: &OpResult) -> wire::Outcome {
     match result {
-        OpResult::Error(error) => Some(error.code()),
-        _ => None,
+        OpResult::Error(error) => wire::Outcome::of(Some(error.code())),
+        OpResult::NotLeader(_) | OpResult::StaleRoute(_) => wire::Outcome::NotServed,
+        _ => wire::Outcome::Ok,
     }
 }
 
@@ -33,7 +35,7 @@ pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> 
         ),
         Reply::NotLeader { hint, term } => {
             let message = format!("node {node} does not lead shard {shard}: ask the leader");
-            OpResult::Error(Error::not_leader(message, hint.map_or(0, |node| node.0), term))
+            OpResult::NotLeader(NotLeader { message, leader: hint.map_or(0, |node| node.0), term })
         }
         Reply::NoLeader => OpResult::Error(Error {
             retry_after_ms: 200,
@@ -75,15 +77,11 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
         Outcome::Released { already } => {
             OpResult::Release(v1::ReleaseResponse { already_released: already, shard: shard.0 })
         }
-        Outcome::HeartbeatOk(alive) => OpResult::Heartbeat(v1::HeartbeatResponse {
-            renewed_shards: 1,
-            leases: vec![session_lease(shard, alive)],
-            ..Default::default()
-        }),
+        Outcome::HeartbeatOk(alive) => OpResult::Heartbeat(session_lease(shard, alive)),
         Outcome::Closed { released } => OpResult::CloseSession(v1::CloseSessionResponse { released }),
         Outcome::Cancelled => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, grant: None }),
         Outcome::NotWaiting => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant: None }),
-        Outcome::Broken(ended) => OpResult::Break(v1::BreakResponse { tenure: Some(tenure(shard, *ended)) }),
+        Outcome::Broken(ended) => OpResult::BreakLock(v1::BreakLockResponse { tenure: Some(tenure(shard, *ended)) }),
         // Of a break, it names a token that holds no more: fenced, like a release by it.
         Outcome::Held { token, owner } if kind == Some(OperationKind::Break) => OpResult::Error(Error {
             holder: owner,
@@ -158,11 +156,10 @@ fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_
                 (_, Some((name, token))) => wire::encode_cursor(&name, token.0),
                 (_, None) => String::new(),
             };
-            let more = !next_cursor.is_empty();
-            OpResult::List(v1::ListResponse { grants, more, missing_shards: Vec::new(), next_cursor })
+            OpResult::List(ShardPage { grants, next_cursor })
         }
         Answer::History { current, ended } => history(shard, current, ended, usize::MAX),
-        Answer::Status(status) => OpResult::ShardStatus(shard_status(*status)),
+        Answer::Status(status) => OpResult::Status(shard_status(*status)),
     }
 }
 
@@ -218,7 +215,7 @@ fn session_lease(shard: ShardId, alive: SessionAlive) -> v1::SessionLeaseState {
 fn tenure(shard: ShardId, ended: Tenure) -> v1::Tenure {
     let state = match ended.end {
         EndKind::Released => GrantState::Released,
-        EndKind::Expired => GrantState::ExpiredState,
+        EndKind::Expired => GrantState::Expired,
         EndKind::Broken => GrantState::Broken,
     };
     v1::Tenure {
@@ -259,7 +256,7 @@ fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
 
 /// A replica knows nothing of its node's disk.
 pub(super) fn with_disk(result: &mut OpResult, disk: DiskState) {
-    if let OpResult::ShardStatus(status) = result {
+    if let OpResult::Status(status) = result {
         status.disk_write_age_ms = disk.write_age_ms;
         status.disk_hangs = disk.hangs;
         status.disk_sync_us = disk.sync_us;

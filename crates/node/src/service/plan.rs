@@ -4,9 +4,11 @@ use crate::host::Request;
 use locks::{Command, LeaseId, Mode, RequestId, Token};
 use routing::{MapVersion, ShardId, ShardMap, Slot};
 use shard::{Query, Wait};
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::{CancelWait, CloseSession, Heartbeat, Operation, ReadStatus, StaleRoute};
 use wire::limits::{OPERATION_BYTES_MAX, REQUEST_ID_BYTES};
-use wire::v1::operation::Op;
-use wire::v1::{self, Consistency, Error, Operation};
+use wire::v1::{self, Consistency, Error};
 
 /// What to ask, and what is to be done once it is answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,14 +26,14 @@ pub(crate) enum Follow {
     History { name: String, limit: usize },
 }
 
-/// Error boxed: it is large, and rare.
-type Refused = Box<Error>;
+/// The result of an operation that reaches no replica. Boxed: it is large, and rare.
+pub(crate) type Refused = Box<OpResult>;
 
 /// The shard that the operation names, if by `map` it owns what the operation is about. (Whether it is hosted here is
 /// another question.)
 ///
 /// # Errors
-/// STALE_ROUTE if the sender's map is old; INVALID_ARGUMENT if it contradicts itself.
+/// A stale route if the sender's map is old; INVALID_ARGUMENT if it contradicts itself.
 pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
     let Some(route) = &operation.route else {
         return Err(invalid("an operation for a node needs a route: send it through a gateway"));
@@ -40,7 +42,7 @@ pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
     let theirs = MapVersion(route.map_version);
     if theirs > map.version() {
         let message = format!("this node's shard map (version {}) is older than the route's: try again", map.version());
-        return Err(Box::new(Error::busy(message, 200)));
+        return Err(refused(Error::busy(message, 200)));
     }
     let owned = match operation.op.as_ref().and_then(Op::name) {
         Some(name) => {
@@ -60,7 +62,7 @@ pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
 pub(crate) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
     let message =
         format!("shard {shard} does not serve this here by map version {}: fetch the newer map", map.version());
-    Box::new(Error::stale_route(message, map.version().0))
+    Box::new(OpResult::StaleRoute(StaleRoute { message, map_version: map.version().0 }))
 }
 
 /// Whether the operation can be served anywhere.
@@ -72,7 +74,7 @@ pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     if bytes > OPERATION_BYTES_MAX {
         return Err(invalid(format!("the operation has {bytes} bytes: at most {OPERATION_BYTES_MAX} are taken")));
     }
-    Ok(wire::check_operation(operation)?)
+    wire::check_routed(operation).map_err(refused)
 }
 
 /// What to ask the replica, of an operation that passed [`check`].
@@ -80,10 +82,8 @@ pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
 /// # Errors
 /// INVALID_ARGUMENT with what to change.
 pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
-    let shard = operation.route.as_ref().map_or(0, |route| route.shard);
     let Some(mut op) = operation.op else { return Err(invalid("the operation is empty")) };
-    // An acquire without a request id is refused below: one made up here could not be retried through another node.
-    wire::fill_defaults(&mut op, || [0; REQUEST_ID_BYTES]);
+    wire::fill_routed_defaults(&mut op);
     let nothing = |request| Ok(Plan { request, follow: Follow::Nothing });
     match op {
         Op::Acquire(acquire) => nothing(plan_acquire(&acquire)?),
@@ -94,22 +94,18 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
             let (token, by) = (Token(fencing_token), Some(LeaseId(session_life)));
             nothing(propose(&Command::Release { name: &name, token, by }, None)?)
         }
-        Op::Heartbeat(v1::HeartbeatRequest { session_id, leases, .. }) => {
-            // Without a word about this shard, any life of the session is meant.
-            let (life, broken_seen) = leases
-                .iter()
-                .find(|lease| lease.shard == shard)
-                .map_or((LeaseId(0), 0), |lease| (LeaseId(lease.life), lease.broken_seen));
+        Op::Heartbeat(Heartbeat { session_id, life, broken_seen }) => {
+            let life = LeaseId(life);
             nothing(propose(&Command::Heartbeat { session: &session_id, life, broken_seen }, None)?)
         }
-        Op::CloseSession(v1::CloseSessionRequest { session_id, .. }) => {
+        Op::CloseSession(CloseSession { session_id }) => {
             nothing(propose(&Command::CloseSession { session: &session_id }, None)?)
         }
-        Op::Break(v1::BreakRequest { name, fencing_token, reason, broken_by }) => {
+        Op::BreakLock(v1::BreakLockRequest { name, fencing_token, reason, broken_by }) => {
             let token = Token(fencing_token);
             nothing(propose(&Command::Break { name: &name, token, by: &broken_by, reason: &reason }, None)?)
         }
-        Op::CancelWait(v1::CancelWaitRequest { name, request_id, abandoned }) => {
+        Op::CancelWait(CancelWait { name, request_id, abandoned }) => {
             let request_id = parse_request_id(&request_id)?;
             nothing(propose(&Command::CancelWait { name: &name, request_id, given_up: !abandoned }, None)?)
         }
@@ -129,9 +125,7 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
             let query = Query::List { prefix, after, limit: limit as usize };
             nothing(Request::Read { query, linearizable: true })
         }
-        Op::ShardStatus(v1::ShardStatusRequest {}) => {
-            nothing(Request::Read { query: Query::Status, linearizable: false })
-        }
+        Op::ReadStatus(ReadStatus {}) => nothing(Request::Read { query: Query::Status, linearizable: false }),
     }
 }
 
@@ -139,7 +133,7 @@ fn plan_acquire(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
     let request_id = parse_request_id(&acquire.request_id)?;
     let wait_ms = acquire.wait_ms;
     let mode = match acquire.mode() {
-        v1::Mode::Exclusive => Mode::Exclusive,
+        v1::Mode::Exclusive | v1::Mode::Unspecified => Mode::Exclusive,
         v1::Mode::Shared => Mode::Shared,
         v1::Mode::Semaphore => Mode::Permits { count: acquire.permits, limit: acquire.permit_limit },
     };
@@ -175,5 +169,10 @@ fn parse_request_id(bytes: &[u8]) -> Result<RequestId, Refused> {
 }
 
 fn invalid(message: impl Into<String>) -> Refused {
-    Box::new(Error::invalid(message))
+    refused(Error::invalid(message))
+}
+
+/// The error as a result.
+pub(super) fn refused(error: Error) -> Refused {
+    Box::new(OpResult::Error(error))
 }

@@ -9,7 +9,7 @@ use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
-use wire::v1::{Greeting, Hello, StoreRun, StoreSeen};
+use wire::internal::v1::{GreetResponse, Hello, StoreRun, StoreSeen};
 
 /// What this node says of itself, and whom it listens to.
 pub(crate) struct Greeter {
@@ -115,7 +115,7 @@ impl Greeter {
     ///
     /// # Errors
     /// [`Refusal`], logged here.
-    pub(crate) fn check_lost(&self, hello: &Hello) -> Result<Greeting, Refusal> {
+    pub(crate) fn check_lost(&self, hello: &Hello) -> Result<GreetResponse, Refusal> {
         let judged = match self.judge(Some(hello)) {
             Ok((peer, _)) => {
                 let known = self.context.stores.lost_by(peer, hello.force, self.context.clock.mono_ms());
@@ -124,7 +124,7 @@ impl Greeter {
             Err(reason) => Err(Refusal::Stranger(reason)),
         };
         self.note(hello.node, judged.as_ref().err());
-        judged.map(|incarnation| Greeting { hello: Some(self.hello()), incarnation, ..Greeting::default() })
+        judged.map(|incarnation| GreetResponse { hello: Some(self.hello()), incarnation, ..GreetResponse::default() })
     }
 
     /// The highest incarnation of a peer that is a member of a shard here.

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use wire::v1::peer_service_server::PeerService;
-use wire::v1::{DeliverResponse, Greeting, Hello, PeerFrame, SnapshotChunk, SnapshotProgress};
+use wire::internal::v1::peer_service_server::PeerService;
+use wire::internal::v1::{
+    DeliverRequest, DeliverResponse, GreetRequest, GreetResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+};
 
 /// The service between nodes.
 pub(crate) struct Peers {
@@ -27,7 +29,7 @@ impl Peers {
         Peers { context, greeter, outboxes, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
     }
 
-    async fn listen(&self, mut frames: Streaming<PeerFrame>) -> Result<(), Status> {
+    async fn listen(&self, mut frames: Streaming<DeliverRequest>) -> Result<(), Status> {
         let Some(mut first) = frames.message().await? else { return Ok(()) };
         let mut accepted = self.greeter.check(first.hello.take()).await?;
         let peer = accepted.peer;
@@ -57,32 +59,34 @@ impl Peers {
 
 #[tonic::async_trait]
 impl PeerService for Peers {
-    type InstallSnapshotStream = ReceiverStream<Result<SnapshotProgress, Status>>;
+    type InstallSnapshotStream = ReceiverStream<Result<InstallSnapshotResponse, Status>>;
 
-    async fn greet(&self, request: Request<Hello>) -> Result<Response<Greeting>, Status> {
-        let hello = request.into_inner();
-        if hello.is_lost {
-            return match self.greeter.check_lost(&hello) {
+    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
+        let GreetRequest { hello } = request.into_inner();
+        if let Some(hello) = hello.as_ref().filter(|hello| hello.is_lost) {
+            return match self.greeter.check_lost(hello) {
                 Ok(greeting) => Ok(Response::new(greeting)),
                 Err(Refusal::Store(refused_store)) => {
-                    Ok(Response::new(Greeting { refused_store, ..Greeting::default() }))
+                    Ok(Response::new(GreetResponse { refused_store, ..GreetResponse::default() }))
                 }
                 Err(refusal) => Err(refusal.into()),
             };
         }
-        match self.greeter.check(Some(hello)).await {
+        match self.greeter.check(hello).await {
             Ok(Accepted { peer, .. }) => {
                 if let Some(outbox) = self.outboxes.of(peer) {
                     outbox.peer_is_there();
                 }
-                Ok(Response::new(Greeting { hello: Some(self.greeter.hello()), ..Greeting::default() }))
+                Ok(Response::new(GreetResponse { hello: Some(self.greeter.hello()), ..GreetResponse::default() }))
             }
-            Err(Refusal::Store(refused_store)) => Ok(Response::new(Greeting { refused_store, ..Greeting::default() })),
+            Err(Refusal::Store(refused_store)) => {
+                Ok(Response::new(GreetResponse { refused_store, ..GreetResponse::default() }))
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }
 
-    async fn deliver(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<DeliverResponse>, Status> {
+    async fn deliver(&self, request: Request<Streaming<DeliverRequest>>) -> Result<Response<DeliverResponse>, Status> {
         tokio::select! {
             () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
             ended = self.listen(request.into_inner()) => ended.map(|()| Response::new(DeliverResponse {})),
@@ -91,7 +95,7 @@ impl PeerService for Peers {
 
     async fn install_snapshot(
         &self,
-        request: Request<Streaming<SnapshotChunk>>,
+        request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         if !self.context.stores.takes_part() {
             return Err(Status::unavailable("this node takes no part before its peers have greeted it"));

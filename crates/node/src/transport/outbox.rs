@@ -11,7 +11,7 @@ use routing::{NodeId, ShardId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
-use wire::v1::PeerMessage;
+use wire::internal::v1::PeerMessage;
 
 /// What a message costs in a frame beside its bytes, at most.
 const MESSAGE_OVERHEAD_BYTES: usize = 16;

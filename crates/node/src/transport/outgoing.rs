@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use wire::v1::peer_service_client::PeerServiceClient;
-use wire::v1::{Greeting, PeerFrame};
+use wire::internal::v1::peer_service_client::PeerServiceClient;
+use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse};
 use wire::{reason, root_cause};
 
 /// A stream that lasted this long was accepted.
@@ -96,7 +96,7 @@ impl Outgoing {
         // One frame under way in the channel, one in the making: the longer the peer takes, the fuller the next frame.
         let (frames, stream) = mpsc::channel(1);
         let hello = self.greeter.hello();
-        let hello = PeerFrame { record: hello.record, hello: Some(hello), ..PeerFrame::default() };
+        let hello = DeliverRequest { record: hello.record, hello: Some(hello), ..DeliverRequest::default() };
         if frames.try_send(hello).is_err() {
             return "the stream closed at once".into();
         }
@@ -122,9 +122,10 @@ impl Outgoing {
 
     /// Each learns whether the other listens to it. The peer knows this node's data directory afterwards.
     async fn greet(&self, client: &mut PeerServiceClient<Channel>, address: &str) -> Result<(), String> {
-        let answer = tokio::time::timeout(GREET_TIMEOUT, client.greet(self.greeter.hello())).await;
+        let answer =
+            tokio::time::timeout(GREET_TIMEOUT, client.greet(GreetRequest { hello: Some(self.greeter.hello()) })).await;
         let answer = answer.map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
-        let Greeting { hello, refused_store, .. } = answer.map_err(|status| reason(&status))?.into_inner();
+        let GreetResponse { hello, refused_store, .. } = answer.map_err(|status| reason(&status))?.into_inner();
         if !refused_store.is_empty() {
             self.context.lifecycle.fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(refused_store);
@@ -140,7 +141,7 @@ impl Outgoing {
 
     /// Returns when the stream takes no more. Every frame says how far this node's directory is. So a peer knows it up to the
     /// last acknowledgement that it heard, and from the frames between which directories its own peers have.
-    async fn pump(&self, frames: mpsc::Sender<PeerFrame>) {
+    async fn pump(&self, frames: mpsc::Sender<DeliverRequest>) {
         let mut tell = tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while let Ok(room) = frames.reserve().await {
@@ -150,7 +151,8 @@ impl Outgoing {
             };
             // After the messages were taken: what they acknowledge is on disk.
             let record = self.context.engine.last_record();
-            let frame = PeerFrame { hello: None, messages, record, seen: seen.into_iter().map(seen_to_wire).collect() };
+            let frame =
+                DeliverRequest { hello: None, messages, record, seen: seen.into_iter().map(seen_to_wire).collect() };
             if frame.messages.is_empty() {
                 room.send(frame);
                 continue;

@@ -13,9 +13,9 @@ use futures_util::future::join_all;
 use routing::{Fingerprint, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use wire::internal::v1::peer_service_client::PeerServiceClient;
+use wire::internal::v1::{GreetRequest, Hello};
 use wire::reason;
-use wire::v1::Hello;
-use wire::v1::peer_service_client::PeerServiceClient;
 
 /// Asks the peers until enough have answered. `groups`: for each shard, the other nodes that have it. `forced`: also while
 /// the former directory is in use.
@@ -112,7 +112,7 @@ async fn ask(address: &str, hello: &Hello) -> Answer {
         Err(why) => return Answer::Unheard(why),
     };
     let mut client = PeerServiceClient::new(channel);
-    match tokio::time::timeout(GREET_TIMEOUT, client.greet(hello.clone())).await {
+    match tokio::time::timeout(GREET_TIMEOUT, client.greet(GreetRequest { hello: Some(hello.clone()) })).await {
         Ok(Ok(greeting)) => {
             let greeting = greeting.into_inner();
             match greeting.refused_store.is_empty() {

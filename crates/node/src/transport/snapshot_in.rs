@@ -9,15 +9,17 @@ use std::sync::Arc;
 use storage::ShardWrite;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
-use wire::v1::snapshot_chunk::Part;
-use wire::v1::{HistoryChunk, HistoryRecord, SnapshotChunk, SnapshotHeader, SnapshotProgress};
+use wire::internal::v1::install_snapshot_request::Part;
+use wire::internal::v1::{
+    HistoryChunk, HistoryRecord, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotHeader,
+};
 
 /// See the module. The sender is a peer, but its bytes are checked like anybody's.
 pub(super) struct SnapshotReceiver {
     pub(super) context: Arc<Context>,
     pub(super) greeter: Arc<Greeter>,
-    pub(super) chunks: Streaming<SnapshotChunk>,
-    pub(super) progress: mpsc::Sender<Result<SnapshotProgress, Status>>,
+    pub(super) chunks: Streaming<InstallSnapshotRequest>,
+    pub(super) progress: mpsc::Sender<Result<InstallSnapshotResponse, Status>>,
 }
 
 impl SnapshotReceiver {
@@ -39,7 +41,7 @@ impl SnapshotReceiver {
         }
         // The replica has every grant that ended up to here, in the engine or in memory; what is in memory goes to the
         // engine with the write that installs the snapshot. A status that is a little old asks for some records twice.
-        self.report(SnapshotProgress { history_after: status.applied_index, installed: false }).await?;
+        self.report(InstallSnapshotResponse { history_after: status.applied_index, installed: false }).await?;
 
         // All of it at once, so that it is not copied as it grows. It takes no memory before it is filled.
         let mut data = Vec::new();
@@ -71,7 +73,7 @@ impl SnapshotReceiver {
         self.context.host.input(shard, Input::Snapshot(Arc::new(loaded)));
         self.context.metrics.snapshots_received.inc();
         tracing::info!(%shard, %peer, data_bytes, "snapshot received");
-        self.report(SnapshotProgress { history_after: status.applied_index, installed: true }).await
+        self.report(InstallSnapshotResponse { history_after: status.applied_index, installed: true }).await
     }
 
     /// Not synced: the write that installs the snapshot comes later, and is.
@@ -93,7 +95,7 @@ impl SnapshotReceiver {
             .ok_or_else(|| Status::invalid_argument("a part of a snapshot that this version does not know"))
     }
 
-    async fn report(&self, progress: SnapshotProgress) -> Result<(), Status> {
+    async fn report(&self, progress: InstallSnapshotResponse) -> Result<(), Status> {
         self.progress.send(Ok(progress)).await.map_err(|_| Status::cancelled("the sender has gone"))
     }
 }

@@ -17,10 +17,12 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use wire::internal::v1::install_snapshot_request::Part;
+use wire::internal::v1::peer_service_client::PeerServiceClient;
+use wire::internal::v1::{
+    HistoryChunk, HistoryRecord, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotHeader,
+};
 use wire::reason;
-use wire::v1::peer_service_client::PeerServiceClient;
-use wire::v1::snapshot_chunk::Part;
-use wire::v1::{HistoryChunk, HistoryRecord, SnapshotChunk, SnapshotHeader, SnapshotProgress};
 
 /// What is to be done with a snapshot off the shard's thread.
 #[derive(Debug)]
@@ -168,7 +170,7 @@ async fn send_history(
     context: &Arc<Context>,
     shard: ShardId,
     after: u64,
-    chunks: &mpsc::Sender<SnapshotChunk>,
+    chunks: &mpsc::Sender<InstallSnapshotRequest>,
 ) -> Result<(), String> {
     let mut cursor = None;
     loop {
@@ -200,12 +202,12 @@ fn to_wire(record: storage::HistoryRecord) -> HistoryRecord {
     HistoryRecord { day, name, token, index, tenure }
 }
 
-async fn put(chunks: &mpsc::Sender<SnapshotChunk>, part: Part) -> Result<(), String> {
-    let sent = in_time(chunks.send(SnapshotChunk { part: Some(part) })).await?;
+async fn put(chunks: &mpsc::Sender<InstallSnapshotRequest>, part: Part) -> Result<(), String> {
+    let sent = in_time(chunks.send(InstallSnapshotRequest { part: Some(part) })).await?;
     sent.map_err(|_| "the receiver broke off".to_owned())
 }
 
-async fn next(progress: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress, String> {
+async fn next(progress: &mut Streaming<InstallSnapshotResponse>) -> Result<InstallSnapshotResponse, String> {
     let message = in_time(progress.message()).await?.map_err(|status| reason(&status))?;
     message.ok_or_else(|| "the receiver ended the stream".to_owned())
 }

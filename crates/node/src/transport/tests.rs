@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Code;
-use wire::v1::peer_service_client::PeerServiceClient;
-use wire::v1::{Greeting, Hello, PeerFrame, PeerMessage, StoreRun};
+use wire::internal::v1::peer_service_client::PeerServiceClient;
+use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse, Hello, PeerMessage, StoreRun};
 
 /// Waits for messages, of which only the first is wanted.
 fn first(inbox: &InboxEnd) -> HostMessage {
@@ -81,7 +81,8 @@ async fn serve() -> (Arc<Context>, InboxEnd, String) {
 
 async fn knock(address: &str, hello: Option<Hello>) -> tonic::Status {
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let frames = tokio_stream::iter([PeerFrame { hello, messages: vec![message(0, 1)], ..PeerFrame::default() }]);
+    let frames =
+        tokio_stream::iter([DeliverRequest { hello, messages: vec![message(0, 1)], ..DeliverRequest::default() }]);
     client.deliver(frames).await.expect_err("it was let in")
 }
 
@@ -114,9 +115,9 @@ async fn strangers_are_refused_with_a_reason() {
     context.lifecycle.enter(Phase::Stopped);
 }
 
-async fn greet(address: &str, hello: Hello) -> Greeting {
+async fn greet(address: &str, hello: Hello) -> GreetResponse {
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    client.greet(hello).await.expect("a peer of this cluster").into_inner()
+    client.greet(GreetRequest { hello: Some(hello) }).await.expect("a peer of this cluster").into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,9 +149,12 @@ async fn a_copy_from_before_the_last_frame_is_refused() {
     let (context, inbox, address) = serve().await;
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
     let (frames, stream) = tokio::sync::mpsc::channel(4);
-    let first = PeerFrame { hello: Some(hello(0, 11)), ..PeerFrame::default() };
+    let first = DeliverRequest { hello: Some(hello(0, 11)), ..DeliverRequest::default() };
     frames.send(first).await.unwrap();
-    frames.send(PeerFrame { messages: vec![message(0, 1)], record: 700, ..PeerFrame::default() }).await.unwrap();
+    frames
+        .send(DeliverRequest { messages: vec![message(0, 1)], record: 700, ..DeliverRequest::default() })
+        .await
+        .unwrap();
     let call = tokio::spawn(async move { client.deliver(tokio_stream::wrappers::ReceiverStream::new(stream)).await });
     let heard = tokio::task::spawn_blocking(move || {
         let mut told = Vec::new();
@@ -164,7 +168,10 @@ async fn a_copy_from_before_the_last_frame_is_refused() {
     let older = greet(&address, second_hello(699)).await.refused_store;
     assert!(older.contains("older copy") && older.contains("record 700"), "{older}");
     assert_eq!(greet(&address, second_hello(700)).await.refused_store, "");
-    frames.send(PeerFrame { messages: vec![message(0, 1)], record: 701, ..PeerFrame::default() }).await.unwrap();
+    frames
+        .send(DeliverRequest { messages: vec![message(0, 1)], record: 701, ..DeliverRequest::default() })
+        .await
+        .unwrap();
     let status = call.await.unwrap().expect_err("the former run is still listened to");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     let mut messages = Vec::new();
@@ -185,8 +192,9 @@ async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
     assert_eq!(greet(&address, Hello { stands_by: true, ..original.clone() }).await.refused_store, "");
 
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let silent = PeerFrame { hello: Some(Hello { stands_by: true, ..original }), record: 5, ..PeerFrame::default() };
-    let speaks = PeerFrame { messages: vec![message(0, 1)], record: 6, ..PeerFrame::default() };
+    let silent =
+        DeliverRequest { hello: Some(Hello { stands_by: true, ..original }), record: 5, ..DeliverRequest::default() };
+    let speaks = DeliverRequest { messages: vec![message(0, 1)], record: 6, ..DeliverRequest::default() };
     client.deliver(tokio_stream::iter([silent, speaks])).await.expect("it is fit");
     let other = greet(&address, copy).await.refused_store;
     assert!(other.contains("another process has run"), "{other}");

@@ -12,10 +12,11 @@ use storage::{Engine, MemoryEngine};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use wire::v1::operation::Op;
-use wire::v1::operation_result::Result as OpResult;
-use wire::v1::shard_service_client::ShardServiceClient;
-use wire::v1::{self, ClusterIdentity, ErrorCode, Operation, OperationFrame, ResultFrame, Route};
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::internal::v1::shard_service_client::ShardServiceClient;
+use wire::internal::v1::{ClusterIdentity, OperateRequest, OperateResponse, Operation, ReadStatus, Route};
+use wire::v1::{self, ErrorCode};
 
 /// No step of a test takes this long unless it hangs.
 pub const HANGS: Duration = Duration::from_secs(60);
@@ -131,6 +132,7 @@ impl Cluster {
                     let Some(mut caller) = self.try_caller(*id).await else { continue };
                     match caller.ask(route, op.clone()).await {
                         Some(OpResult::Error(error)) if error.is_retryable() => {}
+                        Some(OpResult::NotLeader(_) | OpResult::StaleRoute(_)) => {}
                         Some(result) => return result,
                         None => {}
                     }
@@ -181,9 +183,9 @@ impl Cluster {
     }
 
     pub async fn status(&self, id: NodeId, shard: u32) -> v1::ShardStatus {
-        let op = Op::ShardStatus(v1::ShardStatusRequest {});
+        let op = Op::ReadStatus(ReadStatus {});
         match self.caller(id).await.ask(self.shard_route(shard), op).await {
-            Some(OpResult::ShardStatus(status)) => status,
+            Some(OpResult::Status(status)) => status,
             other => panic!("{other:?}"),
         }
     }
@@ -191,8 +193,8 @@ impl Cluster {
 
 /// One stream of operations to one node.
 pub struct Caller {
-    pub frames: mpsc::Sender<OperationFrame>,
-    pub results: Streaming<ResultFrame>,
+    pub frames: mpsc::Sender<OperateRequest>,
+    pub results: Streaming<OperateResponse>,
     next_id: u64,
     /// Results that came for others than the one asked for.
     pub early: BTreeMap<u64, OpResult>,
@@ -216,11 +218,11 @@ impl Caller {
     pub async fn send(&mut self, route: Route, ops: impl IntoIterator<Item = Op>) -> Vec<u64> {
         let mut operations = Vec::new();
         for op in ops {
-            operations.push(Operation { id: self.next_id, route: Some(route), ..Operation::of(op) });
+            operations.push(Operation { id: self.next_id, ..Operation::routed(op, route) });
             self.next_id += 1;
         }
         let ids = operations.iter().map(|operation| operation.id).collect();
-        let _ = self.frames.send(OperationFrame { operations, ..Default::default() }).await;
+        let _ = self.frames.send(OperateRequest { operations, ..Default::default() }).await;
         ids
     }
 

@@ -380,7 +380,7 @@ pub fn state_name(state: GrantState) -> &'static str {
     match state {
         GrantState::Unspecified => "UNKNOWN",
         GrantState::Acquired => "ACQUIRED",
-        GrantState::ExpiredState => "EXPIRED",
+        GrantState::Expired => "EXPIRED",
         GrantState::Released => "RELEASED",
         GrantState::Broken => "BROKEN",
     }
@@ -389,7 +389,7 @@ pub fn state_name(state: GrantState) -> &'static str {
 /// The mode of a hold, as on the command line.
 pub fn mode_name(mode: Mode) -> &'static str {
     match mode {
-        Mode::Exclusive => "exclusive",
+        Mode::Exclusive | Mode::Unspecified => "exclusive",
         Mode::Shared => "shared",
         Mode::Semaphore => "semaphore",
     }

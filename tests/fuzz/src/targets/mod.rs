@@ -20,6 +20,9 @@ pub const TARGETS: &[Target] = &[
     // Clients and gateways.
     Target { name: "operation_frame", run: wire::operation_frame, bytes_per_byte: 512, bytes_at_least: 128 << 10 },
     Target { name: "result_frame", run: wire::result_frame, bytes_per_byte: 512, bytes_at_least: 16 << 10 },
+    // Gateways and nodes.
+    Target { name: "operate_request", run: wire::operate_request, bytes_per_byte: 512, bytes_at_least: 128 << 10 },
+    Target { name: "operate_response", run: wire::operate_response, bytes_per_byte: 512, bytes_at_least: 16 << 10 },
     // Peers.
     Target { name: "peer_frame", run: shard::peer_frame, bytes_per_byte: 64, bytes_at_least: 1 << 20 },
     Target { name: "snapshot_chunk", run: shard::snapshot_chunk, bytes_per_byte: 64, bytes_at_least: 16 << 10 },

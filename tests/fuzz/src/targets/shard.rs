@@ -5,8 +5,8 @@ use crate::group::{Group, SITUATIONS, Told};
 use crate::sections::sections;
 use ::shard::{Fatal, Input, Now, Query, Replica};
 use ::storage::Recovered;
-use ::wire::v1::snapshot_chunk::Part;
-use ::wire::v1::{PeerFrame, SnapshotChunk};
+use ::wire::internal::v1::install_snapshot_request::Part;
+use ::wire::internal::v1::{DeliverRequest, InstallSnapshotRequest};
 
 /// Ticks after which every timeout has run out.
 const TICKS: u64 = 40;
@@ -15,7 +15,7 @@ const TICKS: u64 = 40;
 /// and whether its disk keeps up. It may drop them, it may stop for good with a reason, and it may not panic.
 pub(super) fn peer_frame(bytes: &[u8]) -> bool {
     let Some((first, frame)) = bytes.split_first() else { return false };
-    let Some(frame) = decode::<PeerFrame>(frame) else { return false };
+    let Some(frame) = decode::<DeliverRequest>(frame) else { return false };
     let situation = &SITUATIONS[usize::from(first & 0x7f) % SITUATIONS.len()];
     let disk_keeps_up = first & 0x80 == 0;
     let (mut replica, now) = situation.replica();
@@ -37,7 +37,9 @@ pub(super) fn peer_frame(bytes: &[u8]) -> bool {
 pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     let sections = sections(bytes);
     let [chunk, data] = sections[..] else { return false };
-    let Some(SnapshotChunk { part: Some(part) }) = decode::<SnapshotChunk>(chunk) else { return false };
+    let Some(InstallSnapshotRequest { part: Some(part) }) = decode::<InstallSnapshotRequest>(chunk) else {
+        return false;
+    };
     let Part::Header(header) = part else { return true };
     let Ok(message) = ::shard::join_snapshot(&header.raft, data) else { return false };
     // Data within the header counts for nothing: the same comes of it again.

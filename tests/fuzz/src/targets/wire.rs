@@ -1,6 +1,7 @@
 //! Frames of clients, gateways and nodes.
 
-use ::wire::v1::{Error, ErrorCode, OperationFrame, ResultFrame, operation_result};
+use ::wire::internal::v1 as internal;
+use ::wire::v1::{Error, ErrorCode, StreamRequest, StreamResponse, operation_result};
 use locks::Command;
 use prost::Message;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
@@ -13,10 +14,9 @@ static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
     ShardMap::even(MapVersion(1), BTreeMap::from([(ShardId(0), replicas.clone()), (ShardId(1), replicas)]))
 });
 
-/// What a gateway is sent by clients, and a node by gateways: whatever passes the checks must make a command that every
-/// replica can read from its log.
+/// What a gateway is sent by clients: what is valid stays so with its defaults.
 pub(super) fn operation_frame(bytes: &[u8]) -> bool {
-    let Some(frame) = decode::<OperationFrame>(bytes) else { return false };
+    let Some(frame) = decode::<StreamRequest>(bytes) else { return false };
     let mut taken = false;
     for mut operation in frame.operations {
         let valid = ::wire::check_operation(&operation).is_ok();
@@ -27,6 +27,22 @@ pub(super) fn operation_frame(bytes: &[u8]) -> bool {
             !valid || ::wire::check_operation(&operation).is_ok(),
             "valid only without its defaults: {operation:?}"
         );
+        taken |= valid;
+    }
+    taken
+}
+
+/// What a node is sent by gateways: whatever passes the checks must make a command that every
+/// replica can read from its log.
+pub(super) fn operate_request(bytes: &[u8]) -> bool {
+    let Some(frame) = decode::<internal::OperateRequest>(bytes) else { return false };
+    let mut taken = false;
+    for mut operation in frame.operations {
+        let valid = ::wire::check_routed(&operation).is_ok();
+        if let Some(op) = &mut operation.op {
+            ::wire::fill_routed_defaults(op);
+        }
+        assert!(!valid || ::wire::check_routed(&operation).is_ok(), "valid only without its defaults: {operation:?}");
         match node::fuzzing::command_of(&MAP, operation) {
             Ok(Some(command)) => {
                 let decoded = Command::decode(&command).expect("what is proposed can be applied");
@@ -34,15 +50,24 @@ pub(super) fn operation_frame(bytes: &[u8]) -> bool {
                 taken = true;
             }
             Ok(None) => taken = true,
-            Err(error) => assert_ne!(error.code(), ErrorCode::Unspecified),
+            Err(refused) => {
+                if let internal::operation_result::Result::Error(error) = *refused {
+                    assert_ne!(error.code(), ErrorCode::Unspecified);
+                }
+            }
         }
     }
     taken
 }
 
-/// What a client is sent by a gateway, and a gateway by nodes; and errors on their way through a status.
+/// What a gateway is sent by nodes.
+pub(super) fn operate_response(bytes: &[u8]) -> bool {
+    decode::<internal::OperateResponse>(bytes).is_some_and(|frame| !frame.results.is_empty())
+}
+
+/// What a client is sent by a gateway; and errors on their way through a status.
 pub(super) fn result_frame(bytes: &[u8]) -> bool {
-    let Some(frame) = decode::<ResultFrame>(bytes) else { return false };
+    let Some(frame) = decode::<StreamResponse>(bytes) else { return false };
     for result in &frame.results {
         if let Some(operation_result::Result::Error(error)) = &result.result {
             let (class, retryable) = (error.class(), error.is_retryable());

@@ -72,6 +72,20 @@ pub(crate) enum Done {
 
 pub(crate) type Answer = Result<Done, Box<Error>>;
 
+/// What a node answers a gateway.
+pub(crate) type NodeAnswer = Result<Done, Refusal>;
+
+/// Why a node did not do it.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    Error(Box<Error>),
+    /// Another leads.
+    NotLeader {
+        hint: Option<NodeId>,
+        term: u64,
+    },
+}
+
 pub(crate) fn session_name(session: u64) -> String {
     format!("s{session}")
 }
@@ -136,8 +150,8 @@ impl Ask {
     }
 
     /// What a reply means, as the node's service puts it.
-    pub(crate) fn answer(&self, node: NodeId, reply: Reply) -> Answer {
-        match reply {
+    pub(crate) fn answer(&self, reply: Reply) -> NodeAnswer {
+        let answer = match reply {
             Reply::Done(outcome) => self.done(outcome),
             Reply::Read { answer: Read::Check { holders, waiters, .. }, .. } => {
                 let shown = |grant: &Grant| (grant.token.0, grant.request_id.0 as u64);
@@ -146,14 +160,13 @@ impl Ask {
             Reply::Read { .. } => error(ErrorCode::Internal),
             Reply::WaitTimeout => error(ErrorCode::WaitTimeout),
             Reply::WaitCancelled | Reply::Superseded => error(ErrorCode::WaitCancelled),
-            Reply::NotLeader { hint, term } => {
-                Err(Box::new(Error::not_leader(format!("node {node}"), hint.map_or(0, |node| node.0), term)))
-            }
+            Reply::NotLeader { hint, term } => return Err(Refusal::NotLeader { hint, term }),
             Reply::NoLeader => Err(Box::new(Error { retry_after_ms: 200, ..Error::no_leader("") })),
             Reply::Busy => Err(Box::new(Error::busy("", 100))),
             Reply::Unknown if self.kind().is_read() => error(ErrorCode::NoLeader),
             Reply::Unknown => error(ErrorCode::OutcomeUnknown),
-        }
+        };
+        answer.map_err(Refusal::Error)
     }
 
     fn done(&self, outcome: Outcome) -> Answer {

@@ -334,7 +334,7 @@ impl World {
         let operation = call.operation;
         self.trace.line(self.now_us, || {
             let record = &self.history.operations[operation];
-            let code = answer.as_ref().err().map_or("", |error| error.code().as_str_name());
+            let code = answer.as_ref().err().map_or("", |error| error.code().name());
             format!(
                 "client {id}  #{operation} {:?} {:?} -> {:?} {code} (tries {tries})",
                 record.name, record.call, record.result

@@ -1,6 +1,6 @@
 //! A gateway: takes a client's operation to the leader of its shard, by the real retry machine and leader cache. No lock state.
 
-use super::ask::{Answer, Ask, What};
+use super::ask::{Answer, Ask, NodeAnswer, Refusal, What};
 use super::{Event, Message, Place, World};
 use client::leaders::LeaderCache;
 use client::retry::{Attempt, Decision, Failure, Policy};
@@ -143,7 +143,7 @@ impl World {
         self.send(Place::Gateway(id), call.client, Message::ClientReply { call: number, answer, tries });
     }
 
-    pub(crate) fn gateway_reply(&mut self, id: u32, from: Place, ticket: Ticket, answer: Answer) {
+    pub(crate) fn gateway_reply(&mut self, id: u32, from: Place, ticket: Ticket, answer: NodeAnswer) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         // Whoever asked is answered already: a grant that comes now ends with its TTL.
         let Some(number) = gateway.tickets.remove(&ticket) else { return };
@@ -158,17 +158,17 @@ impl World {
                 }
                 return self.gateway_finish(id, number, Ok(done));
             }
-            Err(error) => error,
-        };
-        match error.code() {
-            ErrorCode::NotLeader => {
-                let hint = (error.leader_hint != 0).then_some(NodeId(error.leader_hint));
-                if !gateway.leaders.learn(shard, hint, error.term) {
+            Err(Refusal::NotLeader { hint, term }) => {
+                if !gateway.leaders.learn(shard, hint, term) {
                     gateway.leaders.suspect(shard, NodeId(node));
                 }
+                let failure = Failure::NotLeader { leader: hint.map_or(0, |node| node.0), why: "another leads" };
+                return self.gateway_failed(id, number, failure);
             }
-            ErrorCode::NoLeader => gateway.leaders.suspect(shard, NodeId(node)),
-            _ => {}
+            Err(Refusal::Error(error)) => error,
+        };
+        if error.code() == ErrorCode::NoLeader {
+            gateway.leaders.suspect(shard, NodeId(node));
         }
         self.gateway_failed(id, number, Failure::Answer(&error));
     }

@@ -22,7 +22,7 @@ pub use faults::{FaultCounts, FaultKind};
 use crate::checker::{Bounds, History, Sample, Violation};
 use crate::rng::Rng;
 use agenda::Agenda;
-use ask::{Answer, Ask};
+use ask::{Answer, Ask, NodeAnswer};
 use calls::{Act, Client};
 use faults::Chaos;
 use gateway::Gateway;
@@ -61,7 +61,7 @@ pub(crate) enum Message {
     },
     Reply {
         ticket: Ticket,
-        answer: Answer,
+        answer: NodeAnswer,
     },
     /// The connection broke, or never came to be.
     Broken {

@@ -310,7 +310,7 @@ impl World {
         }
         let node = self.nodes.get_mut(&id).expect("a node");
         let Some((from, ask, taken_us)) = node.pending.remove(&ticket) else { return };
-        let answer = ask.answer(NodeId(id), reply);
+        let answer = ask.answer(reply);
         if let (What::Acquire { request, .. }, Ok(Done::Granted { token, .. })) = (&ask.what, &answer)
             && self.given_up.contains(request)
         {
@@ -391,7 +391,7 @@ impl World {
             return self.send(Place::Node(id), from, Message::Broken { ticket, sent: false });
         }
         if self.now_us > give_up_us {
-            let answer = ask.answer(NodeId(id), Reply::Busy);
+            let answer = ask.answer(Reply::Busy);
             return self.send(Place::Node(id), from, Message::Reply { ticket, answer });
         }
         let give_up_at_ms = node.clock.read(self.now_us).mono_ms + (give_up_us - self.now_us) / 1_000;

@@ -1,0 +1,144 @@
+//! What goes over a link: the stream of one of the two services, and the messages on it.
+
+use super::Failure;
+use std::fmt::Debug;
+use std::future::Future;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+use wire::encoded_bytes;
+use wire::internal::v1 as internal;
+use wire::internal::v1::shard_service_client::ShardServiceClient;
+use wire::limits::RESULT_FRAME_BYTES_MAX;
+use wire::v1;
+use wire::v1::lock_service_client::LockServiceClient;
+
+/// A service with a stream of operations. Each operation is answered under its number, in any
+/// order.
+pub trait Protocol: Debug + Send + Sync + Sized + 'static {
+    /// One operation, with its number and what is left of its time.
+    type Operation: Debug + Send + 'static;
+    /// What an operation is answered, if it is not refused.
+    type Answer: Debug + Send + 'static;
+    /// Many operations, as they are sent.
+    type Frame: Send + 'static;
+    /// Many answers, as they come.
+    type Results: Send + 'static;
+
+    /// How long the operation may wait in a lock's queue.
+    fn wait_ms(operation: &Self::Operation) -> u32;
+
+    /// What it takes on the wire.
+    fn bytes(operation: &Self::Operation) -> usize;
+
+    /// Sets the number, and how long the sender waits.
+    fn address(operation: &mut Self::Operation, id: u64, timeout_ms: u32);
+
+    /// Packs operations.
+    fn pack(operations: Vec<Self::Operation>, sent_ms: u64) -> Self::Frame;
+
+    /// Unpacks answers, each with its operation's number.
+    fn unpack(results: Self::Results) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send;
+
+    /// Opens the stream.
+    fn open(
+        channel: Channel,
+        call: Request<ReceiverStream<Self::Frame>>,
+    ) -> impl Future<Output = Result<Response<Streaming<Self::Results>>, Status>> + Send;
+}
+
+/// `LockService.Stream` of a gateway.
+#[derive(Debug)]
+pub struct Locks;
+
+impl Protocol for Locks {
+    type Operation = v1::Operation;
+    type Answer = v1::operation_result::Result;
+    type Frame = v1::StreamRequest;
+    type Results = v1::StreamResponse;
+
+    fn wait_ms(operation: &v1::Operation) -> u32 {
+        operation.op.as_ref().map_or(0, v1::operation::Op::wait_ms)
+    }
+
+    fn bytes(operation: &v1::Operation) -> usize {
+        encoded_bytes(operation)
+    }
+
+    fn address(operation: &mut v1::Operation, id: u64, timeout_ms: u32) {
+        (operation.id, operation.timeout_ms) = (id, timeout_ms);
+    }
+
+    fn pack(operations: Vec<v1::Operation>, sent_ms: u64) -> v1::StreamRequest {
+        v1::StreamRequest { operations, sent_ms }
+    }
+
+    fn unpack(results: v1::StreamResponse) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
+        let outcome = |result| match result {
+            Some(v1::operation_result::Result::Error(error)) => Err(Failure::Refused(Box::new(error))),
+            Some(answer) => Ok(answer),
+            None => Err(of_another_kind()),
+        };
+        results.results.into_iter().map(move |result| (result.id, outcome(result.result)))
+    }
+
+    async fn open(
+        channel: Channel,
+        call: Request<ReceiverStream<v1::StreamRequest>>,
+    ) -> Result<Response<Streaming<v1::StreamResponse>>, Status> {
+        LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).stream(call).await
+    }
+}
+
+/// `ShardService.Operate` of a node.
+#[derive(Debug)]
+pub struct Shards;
+
+impl Protocol for Shards {
+    type Operation = internal::Operation;
+    type Answer = internal::operation_result::Result;
+    type Frame = internal::OperateRequest;
+    type Results = internal::OperateResponse;
+
+    fn wait_ms(operation: &internal::Operation) -> u32 {
+        operation.op.as_ref().map_or(0, internal::operation::Op::wait_ms)
+    }
+
+    fn bytes(operation: &internal::Operation) -> usize {
+        encoded_bytes(operation)
+    }
+
+    fn address(operation: &mut internal::Operation, id: u64, timeout_ms: u32) {
+        (operation.id, operation.timeout_ms) = (id, timeout_ms);
+    }
+
+    fn pack(operations: Vec<internal::Operation>, sent_ms: u64) -> internal::OperateRequest {
+        internal::OperateRequest { operations, sent_ms }
+    }
+
+    fn unpack(results: internal::OperateResponse) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
+        let outcome = |result| match result {
+            Some(internal::operation_result::Result::Error(error)) => Err(Failure::Refused(Box::new(error))),
+            Some(internal::operation_result::Result::NotLeader(internal::NotLeader { message, leader, term })) => {
+                Err(Failure::NotLeader { leader, term, why: message.into() })
+            }
+            Some(internal::operation_result::Result::StaleRoute(stale)) => {
+                Err(Failure::StaleRoute(stale.message.into()))
+            }
+            Some(answer) => Ok(answer),
+            None => Err(of_another_kind()),
+        };
+        results.results.into_iter().map(move |result| (result.id, outcome(result.result)))
+    }
+
+    async fn open(
+        channel: Channel,
+        call: Request<ReceiverStream<internal::OperateRequest>>,
+    ) -> Result<Response<Streaming<internal::OperateResponse>>, Status> {
+        ShardServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).operate(call).await
+    }
+}
+
+fn of_another_kind() -> Failure {
+    Failure::Lost("the server answered with a result of a kind that this version does not know".into())
+}

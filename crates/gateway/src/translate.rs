@@ -1,0 +1,57 @@
+//! From what a client asks to what a node is asked, and from what a node answers to what the client
+//! is told.
+
+use wire::internal::v1::operation::Op as RoutedOp;
+use wire::internal::v1::operation_result::Result as RoutedAnswer;
+use wire::internal::v1::{CancelWait, ShardPage};
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as Answer;
+use wire::v1::{CancelWaitRequest, Error, HeartbeatResponse, ListResponse};
+
+/// An operation on one name, as its shard is asked.
+///
+/// # Errors
+/// The operation itself, if it is about more than one shard.
+pub(crate) fn to_shard(op: Op) -> Result<RoutedOp, Box<Op>> {
+    Ok(match op {
+        Op::Acquire(request) => RoutedOp::Acquire(request),
+        Op::Renew(request) => RoutedOp::Renew(request),
+        Op::Release(request) => RoutedOp::Release(request),
+        Op::Check(request) => RoutedOp::Check(request),
+        Op::CancelWait(CancelWaitRequest { name, request_id }) => {
+            RoutedOp::CancelWait(CancelWait { name, request_id, abandoned: false })
+        }
+        Op::BreakLock(request) => RoutedOp::BreakLock(request),
+        Op::History(request) => RoutedOp::History(request),
+        Op::Heartbeat(_) | Op::CloseSession(_) | Op::List(_) => return Err(Box::new(op)),
+    })
+}
+
+/// What a client is told of one shard's answer.
+pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
+    match answer {
+        RoutedAnswer::Error(error) => Answer::Error(error),
+        RoutedAnswer::Grant(grant) => Answer::granted(grant),
+        RoutedAnswer::Renew(renewed) => Answer::Renew(renewed),
+        RoutedAnswer::Release(released) => Answer::Release(released),
+        RoutedAnswer::Check(checked) => Answer::Check(checked),
+        RoutedAnswer::Heartbeat(lease) => {
+            Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, leases: vec![lease], ..Default::default() })
+        }
+        RoutedAnswer::CloseSession(closed) => Answer::CloseSession(closed),
+        RoutedAnswer::CancelWait(cancelled) => Answer::CancelWait(cancelled),
+        RoutedAnswer::BreakLock(broken) => Answer::BreakLock(broken),
+        RoutedAnswer::History(history) => Answer::History(history),
+        RoutedAnswer::List(ShardPage { grants, next_cursor }) => {
+            let more = !next_cursor.is_empty();
+            Answer::List(ListResponse { grants, more, missing_shards: Vec::new(), next_cursor })
+        }
+        // The first was not asked for, and the others are failures by now.
+        RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => Answer::Error(confused()),
+    }
+}
+
+/// A node that answers something else than what was asked.
+pub(crate) fn confused() -> Error {
+    Error::internal("a node answered something else than what was asked: are all of one version?")
+}
