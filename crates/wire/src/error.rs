@@ -1,7 +1,7 @@
 //! Typed errors: what the caller should do, and the way through a gRPC status and back.
 
+use crate::details;
 use crate::v1::{Error, ErrorCode};
-use prost::Message;
 use tonic::{Code, Status};
 
 /// What the caller of a failed operation should do.
@@ -109,10 +109,7 @@ impl Error {
     /// The typed error in a status' details. `None` for statuses that are gRPC's own: a lost connection, an unknown
     /// method, a message over the size limit.
     pub fn from_status(status: &Status) -> Option<Error> {
-        if status.details().is_empty() {
-            return None;
-        }
-        Error::decode(status.details()).ok().filter(|e| e.code() != ErrorCode::Unspecified)
+        details::decode(status.details()).filter(|error| error.code() != ErrorCode::Unspecified)
     }
 }
 
@@ -126,7 +123,7 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
-        let details = error.encode_to_vec();
+        let details = details::encode(&error);
         Status::with_details(error.code().status_code(), error.message, details.into())
     }
 }

@@ -10,6 +10,7 @@
 pub mod accept;
 mod cause;
 mod cursor;
+mod details;
 mod error;
 mod identity;
 pub mod json;
@@ -22,6 +23,7 @@ mod validate;
 
 pub use cause::{reason, root_cause};
 pub use cursor::{decode_cursor, encode_cursor};
+pub use details::ERROR_DOMAIN;
 pub use error::ErrorClass;
 pub use lateness::Lateness;
 pub use operation::{OperationKind, encoded_bytes};

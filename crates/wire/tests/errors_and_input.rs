@@ -37,6 +37,25 @@ fn every_code_has_its_class_and_survives_a_status() {
     assert_eq!(listed, CODES.len());
 }
 
+/// What the libraries of other languages read.
+#[test]
+fn details_are_a_google_rpc_status() {
+    use tonic_types::StatusExt;
+    let held = Status::from(Error::held("bob has it", 41, "bob"));
+    let details = held.check_error_details().expect("a google.rpc.Status");
+    let info = details.error_info().expect("an ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("HELD", "palisade"));
+    assert_eq!(info.metadata.get("current_token").map(String::as_str), Some("41"));
+    assert_eq!(info.metadata.get("holder").map(String::as_str), Some("bob"));
+    assert!(details.retry_info().is_none(), "nobody knows when it is free");
+
+    let busy = Status::from(Error::busy("full", 1_250));
+    let details = busy.check_error_details().expect("a google.rpc.Status");
+    let delay = details.retry_info().and_then(|retry| retry.retry_delay);
+    assert_eq!(delay, Some(std::time::Duration::from_millis(1_250)));
+    assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("BUSY"));
+}
+
 #[test]
 fn statuses_of_grpc_itself_hold_no_typed_error() {
     assert_eq!(Error::from_status(&Status::unavailable("connection reset")), None);
