@@ -1,17 +1,23 @@
 //! Generates the gRPC code from `proto/`.
 
+use std::path::PathBuf;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../../proto");
+    let includes = &["../../proto"];
+    // First: it leaves a file without code for the public package, which it imports.
     tonic_prost_build::configure()
+        .extern_path(".palisade.v1", "crate::v1")
         .bytes(".palisade.internal.v1.PeerMessage.raft")
         .bytes(".palisade.internal.v1.InstallSnapshotRequest.data")
         .compile_protos(
-            &[
-                "../../proto/palisade/v1/palisade.proto",
-                "../../proto/palisade/internal/v1/gateway.proto",
-                "../../proto/palisade/internal/v1/peer.proto",
-            ],
-            &["../../proto"],
+            &["../../proto/palisade/internal/v1/gateway.proto", "../../proto/palisade/internal/v1/peer.proto"],
+            includes,
         )?;
-    println!("cargo:rerun-if-changed=../../proto");
+    // Gateways show what clients use, and no more, by reflection.
+    let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("palisade.v1.binpb");
+    tonic_prost_build::configure()
+        .file_descriptor_set_path(descriptors)
+        .compile_protos(&["../../proto/palisade/v1/palisade.proto"], includes)?;
     Ok(())
 }

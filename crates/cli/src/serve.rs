@@ -110,8 +110,8 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         Some(address) => Some(bind(address)?),
         None => None,
     };
-    let mut gateway =
-        Gateway::start(GatewayOptions { cluster, listener, metrics_listener }).await.map_err(gateway_failure)?;
+    let options = GatewayOptions { cluster, listener, metrics_listener, reflection: args.reflection };
+    let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
     let outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
         ended = gateway.wait() => ended.map_err(gateway_failure),

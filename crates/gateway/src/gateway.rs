@@ -24,6 +24,8 @@ pub struct GatewayOptions {
     pub listener: std::net::TcpListener,
     /// Where `/metrics` and `/healthz` are served, if anywhere.
     pub metrics_listener: Option<std::net::TcpListener>,
+    /// Whether `grpc.reflection` shows the public protocol to tools such as grpcurl.
+    pub reflection: bool,
 }
 
 /// See [`Gateway::start`].
@@ -36,7 +38,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`]; nothing is left running.
     pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
-        let GatewayOptions { cluster, listener, metrics_listener } = options;
+        let GatewayOptions { cluster, listener, metrics_listener, reflection } = options;
         let listener = adopt(listener)?;
         let metrics_listener = metrics_listener.map(adopt).transpose()?;
         let address = listener.local_addr()?;
@@ -60,7 +62,7 @@ impl Gateway {
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let locks = Locks::new(router.clone(), ending.clone());
-        tasks.spawn(server::serve(listener, router.clone(), locks, ending.clone()));
+        tasks.spawn(server::serve(listener, router.clone(), locks, reflection, ending.clone()));
         for node in node_ids {
             tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
         }

@@ -33,6 +33,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     router: Arc<Router>,
     locks: Locks,
+    reflection: bool,
     mut ending: watch::Receiver<bool>,
 ) -> Result<(), GatewayError> {
     let ended = async move {
@@ -40,6 +41,15 @@ pub(crate) async fn serve(
     };
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflected = |error: tonic_reflection::server::Error| GatewayError::Config(error.to_string());
+    // Tools ask for either version.
+    let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
+    let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
     let incoming = Incoming::new(listener, router.accepted.clone(), connections_max(reserve), Arc::<Share>::default);
     let serving = Server::builder()
@@ -53,6 +63,8 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(health)
+        .add_optional_service(v1)
+        .add_optional_service(v1alpha)
         .serve_with_incoming_shutdown(incoming, ended);
     let served = tokio::select! {
         served = serving => served,

@@ -379,3 +379,29 @@ async fn probes_are_told_whether_every_shard_has_a_leader() {
     let unknown = HealthClient::new(channel(&fakes).await).check(HealthCheckRequest { service: "x".into() }).await;
     assert_eq!(unknown.unwrap_err().code(), tonic::Code::NotFound);
 }
+
+/// What nodes say to each other is nobody else's to call.
+#[tokio::test]
+async fn reflection_shows_what_clients_use_and_nothing_else() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
+    let mut client = ServerReflectionClient::new(channel(&fakes).await);
+    let mut ask = async |message_request: MessageRequest| {
+        let request = ServerReflectionRequest { message_request: Some(message_request), ..Default::default() };
+        let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+        answers.into_inner().message().await.map(|answer| answer.and_then(|answer| answer.message_response))
+    };
+    let listed = ask(MessageRequest::ListServices(String::new())).await.unwrap();
+    let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
+    let services: BTreeSet<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
+    let public = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "palisade.v1.LockService"];
+    assert_eq!(services, BTreeSet::from(public));
+    let symbol = |symbol: &str| MessageRequest::FileContainingSymbol(symbol.to_owned());
+    let found = ask(symbol("palisade.v1.AcquireRequest")).await.unwrap();
+    assert!(matches!(found, Some(MessageResponse::FileDescriptorResponse(_))), "{found:?}");
+    let hidden = ask(symbol("palisade.internal.v1.ShardService")).await.unwrap_err();
+    assert_eq!(hidden.code(), tonic::Code::NotFound);
+}

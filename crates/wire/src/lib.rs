@@ -38,6 +38,9 @@ pub mod v1 {
     tonic::include_proto!("palisade.v1");
 }
 
+/// The public protocol as an encoded `google.protobuf.FileDescriptorSet`, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/palisade.v1.binpb"));
+
 /// What gateways and nodes say to each other (package `palisade.internal.v1`).
 pub mod internal {
     /// Generated messages, clients and servers.

@@ -93,7 +93,9 @@ impl InProcess {
         }
         let (address, metrics_address) = (address_of(&listener)?, address_of(&metrics_listener)?);
         let cluster = config.clone();
-        let options = GatewayOptions { cluster, listener, metrics_listener: Some(metrics_listener) };
+        // Its users are people who try the service out, with tools such as grpcurl.
+        let reflection = true;
+        let options = GatewayOptions { cluster, listener, metrics_listener: Some(metrics_listener), reflection };
         let gateway = Gateway::start(options).await?;
         Ok(InProcess { config, warnings, address, metrics_address, nodes, gateway })
     }

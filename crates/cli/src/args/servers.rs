@@ -77,4 +77,7 @@ pub struct Gateway {
     /// Where clients connect [default: the first gateway of the cluster file, or 127.0.0.1:7400]
     #[arg(long, value_parser = address, value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// Show the public protocol to tools such as grpcurl (gRPC reflection)
+    #[arg(long)]
+    pub reflection: bool,
 }

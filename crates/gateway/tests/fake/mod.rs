@@ -145,7 +145,8 @@ impl Fakes {
         }
         change(&mut config);
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let options = GatewayOptions { cluster: config.clone(), listener: listen(), metrics_listener: Some(listen()) };
+        let (cluster, metrics_listener) = (config.clone(), Some(listen()));
+        let options = GatewayOptions { cluster, listener: listen(), metrics_listener, reflection: true };
         let gateway = Gateway::start(options).await.unwrap();
         Fakes { gateway, config, seen, frames, said }
     }
