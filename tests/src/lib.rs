@@ -12,6 +12,7 @@ mod cluster;
 mod hang;
 mod locked;
 mod program;
+pub mod tools;
 
 pub use binary::palisade_binary;
 pub use cluster::{Cluster, Spec};
