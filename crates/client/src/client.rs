@@ -102,6 +102,8 @@ impl Client {
         holding.into_iter().for_each(Holding::disarm);
         (grant.expires_at_ms, grant.ttl_ms) = (renewal.expires_at_ms, renewal.ttl_ms);
         (grant.renewal_count, grant.claim_within_ms) = (renewal.renewal_count, 0);
+        // The claim began the full TTL just now.
+        grant.remaining_ms = renewal.ttl_ms;
         Ok(grant)
     }
 

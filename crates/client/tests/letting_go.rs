@@ -379,7 +379,9 @@ async fn a_plain_acquire_claims_if_it_asked_for_that() {
     assert_eq!(client.acquire(wait.clone()).await.unwrap().claim_within_ms, 0);
     assert_eq!(fake.count(|op| matches!(op, Op::Renew(_))), 0, "its TTL runs already");
     let claimed = client.acquire(wait.claim_ttl(500 * MS)).await.unwrap();
-    assert_eq!((claimed.claim_within_ms, claimed.ttl_ms), (0, LONG.as_millis() as u32));
+    let ttl_ms = LONG.as_millis() as u32;
+    assert_eq!((claimed.claim_within_ms, claimed.ttl_ms), (0, ttl_ms));
+    assert_eq!(claimed.remaining_ms, ttl_ms, "it showed what was left of the unclaimed lease");
     assert_eq!(fake.count(|op| matches!(op, Op::Renew(_))), 1);
     assert_eq!(acquires(&fake)[1].claim_ttl_ms, 500);
 }
