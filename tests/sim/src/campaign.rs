@@ -1,4 +1,4 @@
-//! Many seeds over a few threads, each seed in one.
+//! Runs many seeds on a few threads, each seed in one thread.
 
 use crate::checker::{Invariant, Violation};
 use crate::planted::{self, Bug};
@@ -7,23 +7,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Which seeds, and how.
+/// The seeds of a campaign, and the way to run them.
 #[derive(Clone, Copy, Debug)]
 pub struct Campaign {
-    /// The first.
+    /// The first seed.
     pub from: u64,
-    /// How many.
+    /// The number of seeds.
     pub seeds: u64,
-    /// At once.
+    /// The number of threads that run seeds at once.
     pub threads: usize,
-    /// A readable trace of each, on standard output.
+    /// Whether to print a readable trace of each seed on standard output.
     pub prints: bool,
     /// A bug on purpose: see [`planted`](crate::planted).
     pub bug: Option<Bug>,
 }
 
 impl Campaign {
-    /// Runs them. `each` is told of each as it ends, in no order, and says whether to go on.
+    /// Runs the seeds. `each` receives every report as its run ends, in no order. It returns
+    /// `false` to stop the campaign.
     pub fn run(&self, each: impl FnMut(Report) -> bool + Send) {
         let next = AtomicU64::new(self.from);
         let stop = AtomicBool::new(false);
@@ -49,7 +50,7 @@ impl Campaign {
     }
 }
 
-/// A panic in a replica is a finding like any other.
+/// Runs one seed, and reports a panic in a replica as a violation like any other.
 pub fn run_caught(seed: u64, prints: bool) -> Report {
     static QUIET: std::sync::Once = std::sync::Once::new();
     QUIET.call_once(|| {
@@ -68,29 +69,29 @@ thread_local! {
     static PANICKED: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
 
-/// What many runs came to.
+/// The sums over many runs.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// Runs.
+    /// The number of runs.
     pub seeds: u64,
-    /// Of those, with a violation.
+    /// The runs with a violation.
     pub failed_seeds: u64,
-    /// Judged.
+    /// The operations that were judged.
     pub operations: u64,
-    /// Of those, grants that a client was told of.
+    /// The grants among them that a client was told of.
     pub grants: u64,
-    /// Of those, checks that claimed to be linearizable and were answered.
+    /// The answered checks among them that claimed to be linearizable.
     pub linearizable_checks: u64,
-    /// Simulated microseconds.
+    /// The simulated time in microseconds.
     pub simulated_us: u64,
-    /// Handled.
+    /// The number of handled events.
     pub events: u64,
-    /// By kind.
+    /// The number of faults by kind.
     pub faults: FaultCounts,
 }
 
 impl Totals {
-    /// Adds a run.
+    /// Adds the report of one run.
     pub fn add(&mut self, report: &Report) {
         use crate::checker::{Call, Outcome};
         self.seeds += 1;
@@ -106,7 +107,7 @@ impl Totals {
         self.faults.merge(&report.faults);
     }
 
-    /// Kinds of faults that never happened.
+    /// The kinds of faults that never happened.
     pub fn silent_faults(&self) -> Vec<FaultKind> {
         FaultKind::ALL.iter().copied().filter(|kind| self.faults.of(*kind) == 0).collect()
     }

@@ -1,4 +1,5 @@
-//! Safety of Palisade, shown: a checker of recorded histories, and a simulator that records them under faults.
+//! Shows that Palisade is safe: a checker of recorded histories, and a simulator that records them
+//! under faults.
 
 pub mod campaign;
 pub mod checker;

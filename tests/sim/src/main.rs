@@ -1,4 +1,4 @@
-//! `palisade-sim`: runs seeds, prints what happened to them, and how to replay one that failed.
+//! `palisade-sim`: runs seeds, prints their results, and shows how to replay a failed seed.
 
 use clap::Parser;
 use palisade_sim::campaign::{Campaign, Totals, first_failure};
@@ -40,7 +40,8 @@ struct Args {
     threads: usize,
 }
 
-/// Most seeds of one run: far beyond what anybody waits for, and the last seed stays a u64.
+/// The largest number of seeds in one run. It is far beyond any practical run, and it keeps the
+/// last seed a u64.
 const SEEDS_MAX: u64 = 1 << 40;
 
 fn main() -> std::process::ExitCode {
@@ -95,7 +96,7 @@ fn main() -> std::process::ExitCode {
     if first_failure(&failed).is_some() || !silent.is_empty() { 1.into() } else { 0.into() }
 }
 
-/// The table of `scripts/planted-bugs`. Fails if one is not caught.
+/// Prints the table of `scripts/planted-bugs`. Fails if one bug is not caught.
 fn planted_bugs(args: &Args) -> std::process::ExitCode {
     if !AVAILABLE {
         eprintln!("this build has no planted bugs: use scripts/planted-bugs");

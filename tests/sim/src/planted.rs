@@ -1,28 +1,30 @@
-//! Bugs on purpose, and how many seeds it takes until each is caught.
+//! Bugs on purpose, and the number of seeds until each is caught.
 //!
-//! The bugs stand in the crates themselves, behind their feature `planted-bugs`; without it none can be chosen.
+//! The crates themselves contain the bugs, behind their feature `planted-bugs`. Without this
+//! feature no bug can be chosen.
 
 use std::fmt;
 
-/// One bug of any crate.
+/// One planted bug of any crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// In the lock table or the replica.
+    /// A bug in the lock table or the replica.
     Server(locks::planted::Bug),
-    /// In the SDK, parts of which are the gateway's.
+    /// A bug in the SDK, parts of which belong to the gateway.
     Client(client::planted::Bug),
 }
 
 impl Bug {
-    /// All of them.
+    /// All planted bugs that the simulator can catch.
     pub fn all() -> Vec<Bug> {
-        // No simulated shard is idle for as long as a TTL, which this one needs: a story of the shard crate shows it.
+        // The omitted bug needs a shard that is idle for a whole TTL, and no simulated shard is. A
+        // story of the shard crate shows it.
         let shows = |bug: &locks::planted::Bug| *bug != locks::planted::Bug::StampBeforeClock;
         let server = locks::planted::Bug::ALL.into_iter().filter(shows).map(Bug::Server);
         server.chain(client::planted::Bug::ALL.map(Bug::Client)).collect()
     }
 
-    /// By the name that `Display` gives.
+    /// Finds a bug by the name that its `Display` gives.
     pub fn named(name: &str) -> Option<Bug> {
         Bug::all().into_iter().find(|bug| bug.to_string() == name)
     }
@@ -38,17 +40,17 @@ impl fmt::Display for Bug {
     }
 }
 
-/// Whether this build has any.
+/// Whether this build contains planted bugs.
 pub const AVAILABLE: bool = cfg!(feature = "planted-bugs");
 
-/// From now on this thread's clusters have this bug, and no other.
+/// From now on, this thread's clusters have this bug and no other.
 #[cfg(feature = "planted-bugs")]
 pub fn choose(bug: Option<Bug>) {
     locks::planted::choose(if let Some(Bug::Server(bug)) = bug { Some(bug) } else { None });
     client::planted::choose(if let Some(Bug::Client(bug)) = bug { Some(bug) } else { None });
 }
 
-/// Panics if asked for one: this build has none.
+/// Panics if a bug is chosen, because this build has none.
 #[cfg(not(feature = "planted-bugs"))]
 pub fn choose(bug: Option<Bug>) {
     assert!(bug.is_none(), "this build has no planted bugs: build with --features planted-bugs");

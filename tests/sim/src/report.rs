@@ -1,15 +1,16 @@
-//! Runs for people and programs: totals, and what to look at when one failed.
+//! Reports of runs for people and programs: totals, and the details of a failure.
 
 use crate::campaign::Totals;
 use crate::world::{FaultKind, Report};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Violations of one run shown, and operations of each.
+/// The number of violations shown for one run, and of operations shown for each violation.
 const VIOLATIONS_SHOWN: usize = 5;
 const OPERATIONS_SHOWN: usize = 6;
 
-/// A failed run: what does not hold, the operations that show it, and the command that replays it.
+/// Describes a failed run: the broken invariants, the operations that show them, and the command
+/// that replays the run.
 pub fn failure(report: &Report) -> String {
     let mut text = String::new();
     let (nodes, shards, clients) = report.shape;
@@ -40,7 +41,7 @@ pub fn failure(report: &Report) -> String {
     text
 }
 
-/// Totals for people.
+/// Formats the totals for people.
 pub fn text(totals: &Totals, elapsed: Duration) -> String {
     let mut text = String::new();
     for kind in FaultKind::ALL {
@@ -64,7 +65,7 @@ pub fn text(totals: &Totals, elapsed: Duration) -> String {
     text
 }
 
-/// Totals for programs.
+/// Formats the totals for programs, as JSON.
 pub fn json(totals: &Totals, elapsed: Duration, silent: &[FaultKind]) -> String {
     let faults: serde_json::Map<String, serde_json::Value> =
         FaultKind::ALL.iter().map(|kind| (kind.to_string(), totals.faults.of(*kind).into())).collect();

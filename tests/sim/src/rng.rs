@@ -1,11 +1,12 @@
-//! Pseudo-random numbers, all from one seed: xoshiro256++ seeded by splitmix64. It knows nothing of the machine.
+//! Pseudo-random numbers, all from one seed: xoshiro256++ seeded by splitmix64. The generator uses
+//! no randomness of the machine.
 
-/// A generator.
+/// A deterministic generator of pseudo-random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng([u64; 4]);
 
 impl Rng {
-    /// Everything that follows is decided by `seed`.
+    /// Starts a generator. `seed` decides every number that follows.
     pub fn new(seed: u64) -> Rng {
         let mut state = seed;
         Rng([0; 4].map(|_: u64| {
@@ -17,7 +18,7 @@ impl Rng {
         }))
     }
 
-    /// Any number.
+    /// The next number, over the whole range of u64.
     pub fn next_u64(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.0;
         let result = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
@@ -31,22 +32,22 @@ impl Rng {
         result
     }
 
-    /// 0 to `below` - 1; `below` is not 0.
+    /// A number from 0 to `below` - 1. `below` must not be 0.
     pub fn below(&mut self, below: u64) -> u64 {
         self.next_u64() % below
     }
 
-    /// `from` to `to`, both included.
+    /// A number from `from` to `to`, both included.
     pub fn range(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
     }
 
-    /// 0 to 1.
+    /// A number from 0 to 1.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// `true` so often in 100.
+    /// `true` in `percent` of 100 calls, on average.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -56,13 +57,13 @@ impl Rng {
         self.unit() < probability
     }
 
-    /// Exponentially distributed with this mean; at most eight times as much.
+    /// An exponentially distributed number with this mean, at most eight times the mean.
     pub fn around(&mut self, mean: u64) -> u64 {
         let x = -(1.0 - self.unit()).ln() * mean as f64;
         (x as u64).clamp(1, 8 * mean.max(1))
     }
 
-    /// Any order.
+    /// Puts the items into a random order.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for at in (1..items.len()).rev() {
             let other = self.below(at as u64 + 1) as usize;
@@ -70,7 +71,7 @@ impl Rng {
         }
     }
 
-    /// One of these; not empty.
+    /// Picks one of these items. `from` must not be empty.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }

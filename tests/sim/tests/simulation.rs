@@ -1,4 +1,5 @@
-//! A share of what `scripts/sim` runs: no violation, every kind of fault, and equal seeds give equal runs.
+//! A share of the seeds that `scripts/sim` runs: no violation, every kind of fault, and equal runs
+//! for equal seeds.
 
 use palisade_sim::campaign::{Campaign, Totals, run_caught};
 use palisade_sim::report;

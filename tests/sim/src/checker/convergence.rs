@@ -1,18 +1,18 @@
-//! 12: replicas of a shard with an equal applied index have equal state.
+//! Invariant 12: replicas of a shard with an equal applied index have equal state.
 
 use super::{Invariant, Violation};
 use std::collections::BTreeMap;
 
-/// What one replica said of its state.
+/// The state that one replica reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Which.
+    /// The shard of the replica.
     pub shard: u32,
-    /// Which replica.
+    /// The node of the replica.
     pub node: u64,
-    /// The table's position.
+    /// The index of the last applied entry.
     pub applied_index: u64,
-    /// Of the table there.
+    /// The hash of the table at that index.
     pub state_hash: u64,
 }
 

@@ -1,4 +1,5 @@
-//! 5: within the safe interval of an acknowledged grant, every linearizable check shows its token.
+//! Invariant 5: within the safe interval of an acknowledged grant, every linearizable check shows
+//! its token.
 
 use super::{Call, Hold, Index, Invariant, NameOperations, Outcome, Violation};
 

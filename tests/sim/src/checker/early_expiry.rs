@@ -1,9 +1,11 @@
-//! 2: the next grant of a name returns no earlier than the end of the former holder's safe interval.
+//! Invariant 2: the next grant of a name returns no earlier than the end of the former holder's
+//! safe interval.
 
 use super::{Hold, Invariant, Mode, NameOperations, Violation};
 
 pub(super) fn check(name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
-    // By token, so "former" is a prefix; the latest ends so far of each kind of holder.
+    // Holds stand in order of their tokens, so the former holds are a prefix. These are the latest
+    // ends so far of each kind of holder.
     let (mut exclusive, mut shared, mut permits): (Option<&Hold>, Option<&Hold>, Option<&Hold>) = (None, None, None);
     for hold in &operations.holds {
         let in_the_way = match hold.mode {

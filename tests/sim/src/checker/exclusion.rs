@@ -1,12 +1,15 @@
-//! 1: safe intervals of incompatible grants of a name are disjoint; permits add up to no more than their limit.
+//! Invariant 1: safe intervals of incompatible grants of a name are disjoint. Permits add up to no
+//! more than their limit.
 
 use super::{Hold, Index, Invariant, Mode, NameOperations, Violation};
 use std::collections::BTreeMap;
 
-/// Clocks apart by more than this are beyond what an SDK can know of: fencing holds then, beliefs do not.
+/// The largest difference of clock rates that an SDK can allow for. Beyond it fencing still holds,
+/// but a holder's belief may be wrong.
 const BELIEF_RATE_MAX: f64 = 1.01;
 
-/// No two holders believe in incompatible grants at the same time: what the SDK says is as good as the safe intervals.
+/// Checks that no two holders believe in incompatible grants at the same time, because the SDK's
+/// answer must be as good as the safe intervals.
 pub(super) fn check_beliefs(index: &Index<'_>, found: &mut Vec<Violation>) {
     if index.history.bounds.server_rate_max > BELIEF_RATE_MAX {
         return;
@@ -18,7 +21,7 @@ pub(super) fn check_beliefs(index: &Index<'_>, found: &mut Vec<Violation>) {
         let Some(hold) = index.names.get(&key).and_then(|all| all.hold(belief.token)) else {
             continue;
         };
-        // A break is not the holder's doing: it cannot know.
+        // The end of a break is ignored, because the holder cannot know of a break.
         let (start_us, end_us) = (belief.from_us, belief.until_us.min(hold.let_go_us));
         believed.entry(key).or_default().push(Hold { start_us, end_us, ..hold.clone() });
     }

@@ -1,5 +1,7 @@
-//! 6: no renewal or release succeeds by a token that was asked for after a later, incompatible grant had returned; and no
-//! heartbeat keeps a session alive that such a grant shows to be dead.
+//! Invariant 6: a token that a later, incompatible grant has outdated has no effect.
+//!
+//! No renewal or release of such a token succeeds if it was asked for after the later grant
+//! returned. No heartbeat keeps a session alive after such a grant shows that the session is dead.
 
 use super::exclusion::compatible;
 use super::{Call, Hold, Index, Invariant, Mode, NameOperations, Outcome, Violation};
@@ -27,7 +29,8 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
         if !succeeded {
             continue;
         }
-        // A token that nobody was told of: only what excludes everything proves that it was over.
+        // No client was told of this token. Only a grant that excludes every other holder proves
+        // that the token was over.
         let later = highest.iter().flatten().find(|later| {
             later.token > token
                 && match modes.get(&token) {
@@ -49,8 +52,8 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
     check_sessions(index, name, &by_return, found);
 }
 
-/// A closed session holds nothing: no later check shows a grant of it, and no acquire of it that was asked for later is
-/// granted.
+/// A closed session holds nothing. No later check shows a grant of it, and no acquire of it that
+/// was asked for later is granted.
 pub(super) fn check_closed_sessions(index: &Index<'_>, found: &mut Vec<Violation>) {
     let mut closed: BTreeMap<(u32, u64), (u64, usize)> = BTreeMap::new();
     for (key, all) in &index.sessions {
@@ -91,9 +94,10 @@ pub(super) fn check_closed_sessions(index: &Index<'_>, found: &mut Vec<Violation
     }
 }
 
-/// A session's grant that ended by nobody's will shows that the session ended.
+/// If a session's grant ended although no client ended it, then the session itself ended.
 fn check_sessions(index: &Index<'_>, name: &str, by_return: &[&Hold], found: &mut Vec<Violation>) {
-    // The last grants before each, by return, are enough: a session that is dead is not used for new ones for long.
+    // The last grants before each, by return, are enough, because a dead session is not used for
+    // new grants for long.
     for (place, later) in by_return.iter().enumerate() {
         for former in by_return[..place].iter().rev().take(4) {
             if former.session == 0
@@ -182,7 +186,8 @@ mod tests {
         h.acquire_in_session(1, 7, "a", 0..10, 1, 1_000);
         h.acquire(2, "a", 1_500..1_510, 2, 1_000);
         h.heartbeat(1, 7, 3_000..3_010);
-        // Told that it lives, it may count on its lock, so other invariants fall too.
+        // A client that is told that its session lives may rely on its lock, so other invariants
+        // fail too.
         h.expect_among(Invariant::Fencing);
     }
 

@@ -1,13 +1,15 @@
-//! 9: who is known to have been in the queue before another asked is granted first.
+//! Invariant 9: a waiter known to be in the queue before another one asked is granted first.
 //!
-//! From outside, a place in the queue shows in the number of waiters that a check reports: if it is that of all who can be
-//! waiting, all of them are. Only acquires of a single try count: one that was tried again may have lost its place
-//! between (its stream was gone for longer than the grace period).
+//! From outside, the number of waiters in a check shows a place in the queue. If this number equals
+//! the number of all requests that can be waiting, then all of them are waiting. Only acquires of a
+//! single try count, because an acquire that was tried again may have lost its place between the
+//! tries. It loses its place when its stream is gone for longer than the grace period.
 
 use super::{Call, Index, Invariant, NameOperations, Outcome, Violation};
 use std::collections::BTreeMap;
 
-/// An acquire that was tried more than once may leave a try behind that queues anew, for at most so long after its end.
+/// The longest time after its end for which an acquire of several tries may leave a try behind.
+/// Such a try queues anew.
 const STRAY_TRY_US: u64 = 60_000_000;
 
 pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
@@ -45,7 +47,8 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
     }
 }
 
-/// By when an acquire is known to have been in the queue, where that is known.
+/// The time by which each acquire is known to be in the queue. Acquires without such a time are
+/// left out.
 fn queued_by(index: &Index<'_>, operations: &NameOperations) -> BTreeMap<usize, u64> {
     let mut known = BTreeMap::new();
     let mut begun = operations.all.iter().copied().filter(|&at| may_queue(index, at)).peekable();
@@ -64,7 +67,7 @@ fn queued_by(index: &Index<'_>, operations: &NameOperations) -> BTreeMap<usize, 
         while let Some(at) = begun.next_if(|&at| index.operation(at).invoke_us <= return_us) {
             maybe_waiting.push(at);
         }
-        // Checks overlap a little, so what is over is kept for a while.
+        // Checks overlap a little, so acquires that are over are kept for a while.
         maybe_waiting.retain(|&at| gone_us(index, at).saturating_add(STRAY_TRY_US) >= invoke_us);
         let candidates: Vec<usize> =
             maybe_waiting.iter().copied().filter(|&at| gone_us(index, at) >= invoke_us).collect();
@@ -85,7 +88,7 @@ fn may_queue(index: &Index<'_>, at: usize) -> bool {
     matches!(operation.call, Call::Acquire { wait_ms, .. } if wait_ms > 0) && operation.result != Outcome::NotDone
 }
 
-/// When an acquire was surely no longer in the queue.
+/// The time after which an acquire is surely no longer in the queue.
 fn gone_us(index: &Index<'_>, at: usize) -> u64 {
     let operation = index.operation(at);
     match (operation.return_us, operation.tries) {

@@ -1,6 +1,7 @@
-//! 14: a request whose cancel was answered, and not with its grant, is never granted after that.
+//! Invariant 14: a request is never granted after its cancel was answered without its grant.
 //!
-//! Shown by copies that a server took in later and granted, where those were recorded, and by later checks.
+//! Two kinds of record show a violation: later checks, and copies that a server took in later and
+//! granted, if the run recorded them.
 
 use super::{Call, Index, Invariant, Outcome, Violation};
 use std::collections::BTreeMap;

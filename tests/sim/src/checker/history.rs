@@ -1,82 +1,89 @@
-//! What is recorded of a run: each operation as its client saw it, and what the service's history says at the end.
+//! The record of a run: each operation as its client saw it, and the tenures of the service's
+//! history at the end.
 //!
-//! All times are microseconds on one monotonic clock, the same for all clients. It knows nothing of where the record came
-//! from: a simulation or real processes.
+//! All times are microseconds on one monotonic clock, the same for all clients. This module does
+//! not know whether the record comes from a simulation or from real processes.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything the checker judges.
+/// All records that the checker judges.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct History {
-    /// In any order.
+    /// The operations, in any order.
     pub operations: Vec<Operation>,
-    /// What holders believed, where that was recorded: empty otherwise.
+    /// The holders' beliefs. The list is empty if the run did not record them.
     #[serde(default)]
     pub beliefs: Vec<Belief>,
-    /// What session operations told beside their outcome, where that was recorded.
+    /// The notes on session operations beside their outcome, if the run recorded them.
     #[serde(default)]
     pub lives: Vec<LifeNote>,
-    /// Copies of acquires that a server took in and answered with a grant, though they had been given up; where that was recorded.
+    /// Granted copies of acquires that had already been given up, if the run recorded them.
     #[serde(default)]
     pub late_grants: Vec<LateGrant>,
-    /// Every tenure that the service knows, read after the last operation; `None` if it was not read.
+    /// Every tenure that the service knows, read after the last operation. `None` if it was not
+    /// read.
     pub tenures: Option<Vec<TenureRecord>>,
-    /// The bounds that this run was to keep.
+    /// The bounds that this run had to keep.
     pub bounds: Bounds,
 }
 
 /// A stretch of time in which a client's SDK said that it held a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Belief {
-    /// Of the grant's acquire, as a place in the history.
+    /// The acquire of the grant, as a place in the history.
     pub operation: usize,
-    /// Of the grant.
+    /// The fencing token of the grant.
     pub token: u64,
-    /// When it began to say so.
+    /// The time at which the SDK began to say so.
     pub from_us: u64,
-    /// When it would have stopped, had nothing come in between.
+    /// The time at which the SDK would have stopped, if nothing had come in between.
     pub until_us: u64,
 }
 
-/// Of an acquire on a session that was granted, or of a heartbeat that was accepted.
+/// A note on a granted acquire of a session, or on an accepted heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LifeNote {
-    /// As a place in the history.
+    /// The operation, as a place in the history.
     pub operation: usize,
-    /// The session's life that the grant hangs on, or that the heartbeat named; 0: any.
+    /// The session's life to which the grant belongs, or which the heartbeat named. 0 stands for
+    /// any life.
     pub life: u64,
-    /// The tokens that others ended, as the answer to a heartbeat told.
+    /// The tokens that other clients ended, as the answer to a heartbeat told.
     pub broken: Vec<u64>,
-    /// There were more.
+    /// `true` if others ended more tokens than the answer listed.
     pub overflow: bool,
 }
 
 /// A copy of an acquire that was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LateGrant {
-    /// Of the acquire.
+    /// The request id of the acquire.
     pub request: u64,
-    /// What it got.
+    /// The token of the copy's grant.
     pub token: u64,
-    /// When a server took the copy in.
+    /// The time at which a server took the copy in.
     pub taken_us: u64,
 }
 
-/// What the run's environment was, and what may be expected of it.
+/// The environment of a run, and the bounds that follow from it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bounds {
-    /// The fastest server clock, as a multiple of the clock of this record: a lease may end that much sooner by it.
+    /// The fastest server clock, as a multiple of the clock of this record. A lease may end earlier
+    /// by this factor.
     pub server_rate_max: f64,
-    /// The slowest server clock.
+    /// The slowest server clock, as a multiple of the clock of this record.
     pub server_rate_min: f64,
-    /// Microseconds within which a shard has a leader again once nothing is wrong, and within which a due expiry is noticed.
+    /// The time within which a shard has a leader again after the last fault, and within which a
+    /// due expiry is noticed, in microseconds.
     pub failover_us: u64,
-    /// Microseconds for which a waiter that nobody awaits any more keeps its place.
+    /// The time for which a waiter keeps its place after its client stopped waiting, in
+    /// microseconds.
     pub waiter_grace_us: u64,
-    /// A grant out of the queue may live for no longer than this, in milliseconds, unless it is claimed; 0: none needs a claim.
+    /// The longest life of an unclaimed grant out of the queue, in milliseconds. With 0, no grant
+    /// needs a claim.
     #[serde(default)]
     pub claim_ttl_ms: u32,
-    /// Stretches without faults, from and to: late expiry is judged in these only.
+    /// The stretches without faults, from start to end. Late expiry is judged in these only.
     pub calm: Vec<(u64, u64)>,
 }
 
@@ -94,17 +101,19 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// A lease of this TTL lives at least so long, in microseconds of the record's clock.
+    /// The shortest life of a lease with this TTL, in microseconds of the record's clock.
     pub fn shortest_us(&self, ttl_ms: u32) -> u64 {
         (f64::from(ttl_ms) * 1_000.0 / self.server_rate_max) as u64
     }
 
-    /// What a grant that nobody was told of lives for at least: nobody claims it, if it waited.
+    /// The shortest life of a grant whose answer did not arrive. No client claims such a grant, so
+    /// the claim TTL ends it if the acquire waited.
     pub fn unclaimed_ms(&self, ttl_ms: u32, wait_ms: u32) -> u32 {
         if wait_ms > 0 && self.claim_ttl_ms > 0 { ttl_ms.min(self.claim_ttl_ms) } else { ttl_ms }
     }
 
-    /// A lease of this TTL is noticed to be over after at most so long, in microseconds of the record's clock.
+    /// The longest time until the end of a lease with this TTL is noticed, in microseconds of the
+    /// record's clock.
     pub fn longest_us(&self, ttl_ms: u32) -> u64 {
         (f64::from(ttl_ms) * 1_000.0 / self.server_rate_min) as u64
     }
@@ -113,89 +122,90 @@ impl Bounds {
 /// One operation of one client, with all the tries made for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Operation {
-    /// Who asked.
+    /// The client that asked.
     pub client: u32,
-    /// Of the resource; empty for what is about a session.
+    /// The name of the resource. It is empty for an operation on a session.
     pub name: String,
-    /// That the operation went to.
+    /// The shard that the operation went to.
     pub shard: u32,
-    /// When its first try was sent.
+    /// The time at which the first try was sent.
     pub invoke_us: u64,
-    /// When its answer was there. `None`: never; it may take effect at any time after `invoke_us`.
+    /// The time at which the answer arrived. With `None` no answer came, so the operation may take
+    /// effect at any time after `invoke_us`.
     pub return_us: Option<u64>,
-    /// By the client and everybody on the way, as far as known; 0: not known.
+    /// The tries by the client and by all gateways on the way, as far as known. 0 if not known.
     pub tries: u32,
-    /// What was asked.
+    /// The request of the client.
     pub call: Call,
-    /// What it came to.
+    /// The outcome that the client was told.
     pub result: Outcome,
 }
 
-/// How a lock is asked for.
+/// The mode of a lock request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Alone.
+    /// Excludes every other holder.
     Exclusive,
-    /// With other shared holders.
+    /// Shares the lock with other shared holders.
     Shared,
-    /// With other permits, up to the limit.
+    /// Shares the lock with other permits, up to the limit.
     Permits {
-        /// Taken.
+        /// The permits taken by this holder.
         count: u32,
-        /// Of so many.
+        /// The permits that exist.
         limit: u32,
     },
 }
 
-/// What was asked.
+/// The request of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
-    /// Take a lock.
+    /// Takes a lock.
     Acquire {
-        /// Stands for the request id: the same number exactly for the same id.
+        /// Stands for the request id: equal numbers stand for equal ids.
         request: u64,
-        /// How.
+        /// The mode of the lock.
         mode: Mode,
-        /// Of the private lease, or of the session.
+        /// The TTL of the private lease or of the session.
         ttl_ms: u32,
-        /// 0: it does not wait.
+        /// The longest wait. With 0 the request does not wait.
         wait_ms: u32,
-        /// Stands for the session; 0: a private lease.
+        /// Stands for the session. 0 stands for a private lease.
         session: u64,
     },
-    /// Another TTL.
+    /// Renews the lease for another TTL.
     Renew {
-        /// Of the grant.
+        /// The fencing token of the grant.
         token: u64,
     },
-    /// Let go.
+    /// Releases the lock.
     Release {
-        /// Of the grant.
+        /// The fencing token of the grant.
         token: u64,
     },
-    /// Force-release.
+    /// Force-releases the lock.
     Break {
-        /// Of the grant.
+        /// The fencing token of the grant.
         token: u64,
     },
-    /// Who holds it?
+    /// Asks for the current holders.
     Check {
-        /// Or stale.
+        /// `true` for a linearizable check, `false` for a stale one.
         linearizable: bool,
     },
-    /// Another TTL for a session on this operation's shard.
+    /// Renews a session on this operation's shard for another TTL.
     Heartbeat {
-        /// Which.
+        /// The session to renew.
         session: u64,
     },
-    /// The session's end on this operation's shard.
+    /// Ends a session on this operation's shard.
     CloseSession {
-        /// Which.
+        /// The session to close.
         session: u64,
     },
-    /// The request is given up.
+    /// Gives up a request.
     CancelWait {
-        /// Of the acquire.
+        /// The request id of the acquire.
         request: u64,
     },
 }
@@ -203,53 +213,54 @@ pub enum Call {
 /// One holder in the answer to a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Holder {
-    /// Of the grant.
+    /// The fencing token of the grant.
     pub token: u64,
-    /// Of its acquire, where the answer tells.
+    /// The request id of its acquire, if the answer tells it.
     pub request: Option<u64>,
 }
 
-/// What an operation came to, as told to its client.
+/// The outcome of an operation, as its client was told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Nobody knows.
+    /// The client does not know whether the operation took effect.
     Unknown,
-    /// Told for certain that nothing was done, by any try.
+    /// The client was told for certain that no try had an effect.
     NotDone,
-    /// Refused by the lock table (held, the wait ran out, this request's grant is over, …): nothing is held now.
+    /// The lock table refused the request, for example because the lock is held, the wait ran out,
+    /// or this request's grant is over. The request holds nothing now.
     Refused,
-    /// Refused: the token or session is not, or no longer, valid.
+    /// The request was refused because its token or session is not valid, or no longer valid.
     Fenced,
-    /// Acquire.
+    /// The acquire was granted.
     Granted {
-        /// The fencing token.
+        /// The fencing token of the grant.
         token: u64,
-        /// Of its lease.
+        /// The TTL of its lease.
         ttl_ms: u32,
     },
-    /// Renew.
+    /// The lease was renewed.
     Renewed,
-    /// Release.
+    /// The lock was released.
     Released {
-        /// It had been released before.
+        /// `true` if an earlier request had released it.
         already: bool,
     },
-    /// Break.
+    /// The lock was force-released.
     Broken,
-    /// Check.
+    /// The check was answered.
     Holders {
-        /// Empty: free.
+        /// The current holders. Empty if the lock is free.
         holders: Vec<Holder>,
-        /// In the queue.
+        /// The number of requests in the queue.
         waiters: u32,
     },
-    /// Heartbeat.
+    /// The heartbeat was accepted.
     HeartbeatOk,
-    /// Close.
+    /// The session was closed.
     Closed,
-    /// Cancel.
+    /// The cancel was answered.
     Cancelled {
-        /// It had been granted, and the answer told so.
+        /// `true` if the answer told that the request had been granted.
         held: bool,
     },
 }
@@ -257,25 +268,25 @@ pub enum Outcome {
 /// How a grant ended, as the service's history says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// By its owner.
+    /// Its owner released it.
     Released,
-    /// Its lease ran out.
+    /// The lease ran out.
     Expired,
-    /// By somebody else.
+    /// Another client or an operator ended it.
     Broken,
 }
 
 /// One grant in the service's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenureRecord {
-    /// Where.
+    /// The shard of the resource.
     pub shard: u32,
-    /// Of the resource.
+    /// The name of the resource.
     pub name: String,
-    /// The fencing token.
+    /// The fencing token of the grant.
     pub token: u64,
-    /// Of its acquire, where the history tells.
+    /// The request id of its acquire, if the history tells it.
     pub request: Option<u64>,
-    /// `None`: it still holds.
+    /// The end of the tenure. `None` if the grant still holds.
     pub end: Option<End>,
 }

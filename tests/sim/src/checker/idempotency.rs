@@ -1,4 +1,4 @@
-//! 7: one request id comes to at most one grant, always told with the same token.
+//! Invariant 7: one request id comes to at most one grant, always told with the same token.
 
 use super::{Call, Index, Invariant, Outcome, Violation};
 use std::collections::BTreeMap;

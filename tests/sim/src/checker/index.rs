@@ -1,8 +1,14 @@
-//! A history sorted for its judges: operations by name, grants as holds with their safe intervals.
+//! A history sorted for the checker's modules: operations by name, grants as holds with their safe
+//! intervals.
 //!
-//! A hold's **safe interval** begins when its acquire returned and ends at the earliest of: the invocation of anything that
-//! may have ended it (release, break, close of its session), and the invocation of the last acknowledged acquire, renewal or
-//! heartbeat plus the TTL. In it the holder may rely on the lock.
+//! A hold's **safe interval** begins at the return of its acquire. It ends at the earliest of two
+//! times:
+//!
+//! - the invocation of any operation that may have ended the hold (release, break, close of its
+//!   session);
+//! - the invocation of the last acknowledged acquire, renewal or heartbeat, plus the TTL.
+//!
+//! The holder may rely on the lock within this interval.
 
 use super::history::*;
 use std::collections::BTreeMap;
@@ -10,58 +16,60 @@ use std::collections::BTreeMap;
 /// One acknowledged grant.
 #[derive(Clone, Debug)]
 pub struct Hold {
-    /// Of its acquire, in the history.
+    /// The acquire, as a place in the history.
     pub operation: usize,
-    /// The fencing token.
+    /// The fencing token of the grant.
     pub token: u64,
-    /// Of the acquire.
+    /// The request id of the acquire.
     pub request: u64,
-    /// How.
+    /// The mode of the lock.
     pub mode: Mode,
-    /// 0: a private lease.
+    /// The session of the grant. 0 stands for a private lease.
     pub session: u64,
-    /// First invocation of any try of this request.
+    /// The first invocation of any try of this request.
     pub invoke_us: u64,
-    /// The safe interval's start: the first return.
+    /// The start of the safe interval: the first return.
     pub start_us: u64,
-    /// The safe interval's end; may lie before its start.
+    /// The end of the safe interval. It may lie before the start.
     pub end_us: u64,
-    /// The earliest invocation of anything that may end it on purpose; `u64::MAX` if there is none.
+    /// The earliest invocation of any operation that may end the hold on purpose. `u64::MAX` if
+    /// there is none.
     pub let_go_us: u64,
-    /// The earliest return of an answer saying that it has ended on purpose; `u64::MAX` if there is none.
+    /// The earliest return of an answer saying that the hold has ended on purpose. `u64::MAX` if
+    /// there is none.
     pub gone_by_us: u64,
 }
 
 /// The operations on one name, by invocation.
 #[derive(Debug, Default)]
 pub struct NameOperations {
-    /// All, as places in the history.
+    /// All operations, as places in the history.
     pub all: Vec<usize>,
     /// The acknowledged grants, by token, each token once.
     pub holds: Vec<Hold>,
 }
 
 impl NameOperations {
-    /// The grant of this token.
+    /// Finds the grant of this token.
     pub fn hold(&self, token: u64) -> Option<&Hold> {
         self.holds.binary_search_by_key(&token, |hold| hold.token).ok().map(|at| &self.holds[at])
     }
 }
 
-/// See the module.
+/// A history with its operations by name, by session and by request.
 pub struct Index<'a> {
-    /// What this is about.
+    /// The history that this index describes.
     pub history: &'a History,
-    /// By (shard, name).
+    /// The operations on each name, by (shard, name).
     pub names: BTreeMap<(u32, &'a str), NameOperations>,
-    /// Operations about a session, by (shard, session), by invocation.
+    /// The operations on each session, by (shard, session), in order of invocation.
     pub sessions: BTreeMap<(u32, u64), Vec<usize>>,
-    /// Request to the acquires made with it, by invocation.
+    /// The acquires of each request id, in order of invocation.
     pub requests: BTreeMap<u64, Vec<usize>>,
 }
 
 impl<'a> Index<'a> {
-    /// Sorts a history.
+    /// Sorts a history by name, session and request.
     pub fn new(history: &'a History) -> Index<'a> {
         let mut order: Vec<usize> = (0..history.operations.len()).collect();
         order.sort_by_key(|&at| history.operations[at].invoke_us);
@@ -140,7 +148,8 @@ impl<'a> Index<'a> {
                         && let Call::Acquire { ttl_ms: asked_ms, session, .. } = self.operation(hold.operation).call
                         && let Outcome::Granted { ttl_ms, .. } = self.operation(hold.operation).result
                     {
-                        // What was to be claimed has the TTL that was asked for from then on.
+                        // A claimed grant has the TTL that its acquire asked for, from the claim
+                        // on.
                         let ttl_ms = if session == 0 { asked_ms.max(ttl_ms) } else { ttl_ms };
                         let until_us = operation.invoke_us + self.history.bounds.shortest_us(ttl_ms);
                         hold.end_us = hold.end_us.max(until_us);
@@ -177,8 +186,9 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// When the session's lease on this shard was last known to start anew: the invocation of its last acknowledged
-    /// heartbeat, or that of the first acquire that may have begun it.
+    /// The last time at which the session's lease on this shard was known to start anew. It is the
+    /// invocation of the last acknowledged heartbeat, or of the first acquire that may have begun
+    /// the session.
     fn session_alive_us(&self, shard: u32, session: u64) -> u64 {
         let mut first = None;
         let mut last = 0;

@@ -1,8 +1,10 @@
-//! 3: with a waiter, a silent holder is replaced within its TTL, a failover and a tick.
+//! Invariant 3: if a waiter queues, a silent holder is replaced within its TTL, a failover and a
+//! tick.
 //!
-//! Judged within calm stretches only: a waiter sits through one, longer than the bound, and nothing happens to the name, nor
-//! to any session that holds it. The bound allows for one more holder between the two: a waiter that nobody awaits any
-//! more, granted in its grace period, holds for a TTL before its turn is over.
+//! The module judges within calm stretches only. A waiter must wait through a stretch longer than
+//! the bound, while no operation touches the name or a session that holds it. The bound allows for
+//! one more holder between the two: an abandoned waiter, granted in its grace period, holds the
+//! lock for a TTL.
 
 use super::{Call, Index, Invariant, NameOperations, Outcome, Violation};
 
@@ -55,7 +57,7 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
     }
 }
 
-/// When anything was done that can keep or change what is held.
+/// The times of all operations that can keep or change the set of holders.
 fn news_of(index: &Index<'_>, operations: &NameOperations) -> Vec<u64> {
     let mut news = Vec::new();
     let mut note = |at: usize| {

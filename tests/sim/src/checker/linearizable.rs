@@ -1,30 +1,32 @@
-//! 8: linearizable checks read a register of holders that grants and ends write, in some order that fits real time.
+//! Invariant 8: linearizable checks read a register of holders. Grants and ends write the register,
+//! in some order that fits real time.
 //!
-//! A just-in-time search (Wing and Gong's, as Lowe arranged it): through the invocations and returns of a name in order, with
-//! the set of all states that are still possible. Tokens of a name rise in the order of its grants, so the states stay few.
-//! What nobody was told the outcome of may take effect at any later time, or never; a lease may end by itself at any time
-//! after it may.
+//! The module runs a just-in-time search (Wing and Gong's, as Lowe arranged it). The search goes
+//! through the invocations and returns of a name in order, with the set of all states that are
+//! still possible. Tokens of a name rise in the order of its grants, so the states stay few. An
+//! operation with an unknown outcome may take effect at any later time, or never. A lease may end
+//! by itself at any time after its TTL.
 
 use super::exclusion::compatible;
 use super::{Call, Index, Mode, NameOperations, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// States considered at once, at most.
+/// The largest number of states that the search considers at once.
 const STATES_MAX: usize = 20_000;
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Search {
-    /// There is an order.
+    /// An order exists.
     Fine,
-    /// There is none that explains the operation at this place.
+    /// No order explains the operation at this place.
     Violated {
-        /// In the history.
+        /// The operation, as a place in the history.
         at: usize,
-        /// The holders that were possible before.
+        /// The sets of holders that were possible before the operation.
         holders: Vec<Vec<u64>>,
     },
-    /// Too many states.
+    /// The search reached too many states.
     GivenUp,
 }
 
@@ -39,13 +41,14 @@ enum Step {
 struct Event {
     step: Step,
     invoke_us: u64,
-    /// `u64::MAX`: it need never happen.
+    /// The time by which the event must have happened. `u64::MAX` if it need never happen.
     return_us: u64,
-    /// In the history.
+    /// The operation, as a place in the history.
     at: usize,
 }
 
-/// * `holders` rises; `done` rises and holds only events that have begun and not returned.
+/// * `holders` rises.
+/// * `done` rises, and holds only events that have begun and not returned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct State {
     holders: Vec<u64>,
@@ -69,7 +72,7 @@ fn search(events: &[Event], modes: &BTreeMap<u64, Mode>) -> Search {
             moments.push((event.return_us, true, number));
         }
     }
-    // Invocations before returns of the same moment: they may overlap.
+    // Invocations come before returns of the same moment, because the two may overlap.
     moments.sort_unstable();
     let mut pending: BTreeSet<usize> = BTreeSet::new();
     let mut states = BTreeSet::from([State { holders: Vec::new(), last_token: 0, done: Vec::new() }]);
@@ -95,7 +98,7 @@ fn search(events: &[Event], modes: &BTreeMap<u64, Mode>) -> Search {
             }
             for &other in &pending {
                 if let Some(reached) = state.take(events, modes, other) {
-                    // A check changes nothing: taking it as soon as it fits is never wrong.
+                    // A check changes nothing, so it is never wrong to take it as soon as it fits.
                     let is_check = matches!(events[other].step, Step::Check { .. });
                     if is_check {
                         open.push(reached);
@@ -110,7 +113,8 @@ fn search(events: &[Event], modes: &BTreeMap<u64, Mode>) -> Search {
             let holders: BTreeSet<Vec<u64>> = states.into_iter().map(|state| state.holders).collect();
             return Search::Violated { at: events[number].at, holders: holders.into_iter().take(5).collect() };
         }
-        // Ends of what no longer holds in any state, and grants below every state's last token, are settled or never will be.
+        // These events are settled or never will be: ends of grants that hold in no state, and
+        // grants below every state's last token.
         let floor = next.iter().map(|state| state.last_token).min().unwrap_or(0);
         pending.retain(|&other| match events[other].step {
             Step::Grant { token, .. } => events[other].return_us != u64::MAX || token > floor,
@@ -134,7 +138,7 @@ fn search(events: &[Event], modes: &BTreeMap<u64, Mode>) -> Search {
 }
 
 impl State {
-    /// This state after the event, if it can happen now.
+    /// Returns this state after the event, if the event can happen now.
     fn take(&self, events: &[Event], modes: &BTreeMap<u64, Mode>, number: usize) -> Option<State> {
         let place = self.done.binary_search(&(number as u32)).err()?;
         let mut state = self.clone();
@@ -162,7 +166,7 @@ impl State {
     }
 }
 
-/// The name's grants, ends and checks.
+/// The grants, ends and checks of the name.
 fn events(index: &Index<'_>, shard: u32, operations: &NameOperations) -> (Vec<Event>, BTreeMap<u64, Mode>) {
     let bounds = &index.history.bounds;
     let mut events = Vec::new();
@@ -172,7 +176,8 @@ fn events(index: &Index<'_>, shard: u32, operations: &NameOperations) -> (Vec<Ev
         modes.insert(token, mode);
         let (invoke_us, return_us) = (hold.invoke_us, hold.start_us);
         events.push(Event { step: Step::Grant { token, mode }, invoke_us, return_us, at });
-        // Ends lie after begins; an end whose interval is empty (asked for and answered out of order) is left open.
+        // Ends lie after begins. An end stays open if its interval is empty, because it was asked
+        // for and answered out of order.
         let invoke_us = hold.end_us.max(hold.invoke_us);
         let return_us = if hold.gone_by_us > invoke_us { hold.gone_by_us } else { u64::MAX };
         events.push(Event { step: Step::End { token }, invoke_us, return_us, at });

@@ -1,7 +1,8 @@
-//! The judge: a recorded history in, violations of the safety invariants out.
+//! The checker: takes a recorded history and returns violations of the safety invariants.
 //!
-//! One small module per invariant, numbered as in `docs/safety.md`. Simulated and real runs are judged by the same code. It
-//! knows nothing of how the history came about, and trusts nothing but what clients were told.
+//! There is one small module per invariant, numbered as in `docs/safety.md`. The same code judges
+//! simulated and real runs. The checker does not know how the history came about. It trusts only
+//! the answers that clients received.
 
 mod convergence;
 mod durability;
@@ -27,43 +28,44 @@ pub use index::{Hold, Index, NameOperations};
 
 use std::fmt;
 
-/// What must hold. Numbers as in `docs/safety.md`; 11 is all of these across a move, and no check of its own.
+/// The invariants, numbered as in `docs/safety.md`. Number 11 has no check of its own, because it
+/// is all of these across a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
-    /// 1
+    /// Invariant 1: safe intervals of incompatible grants are disjoint.
     Exclusion,
-    /// 2
+    /// Invariant 2: a next grant returns after the former safe interval.
     NoEarlyExpiry,
-    /// 3
+    /// Invariant 3: a silent holder is replaced within a bound.
     BoundedLateExpiry,
-    /// 4
+    /// Invariant 4: a token is issued once, and tokens rise.
     Tokens,
-    /// 5
+    /// Invariant 5: an acknowledged grant shows in every linearizable check.
     Durability,
-    /// 6
+    /// Invariant 6: an outdated token has no effect.
     Fencing,
-    /// 7
+    /// Invariant 7: one request id comes to one grant.
     Idempotency,
-    /// 8
+    /// Invariant 8: linearizable checks fit one order in real time.
     Linearizability,
-    /// 9
+    /// Invariant 9: waiters are granted in the order of their queue.
     Fifo,
-    /// 10
+    /// Invariant 10: the service's history agrees with its answers.
     Tenures,
-    /// 12
+    /// Invariant 12: equal applied indexes have equal states.
     Convergence,
-    /// 13
+    /// Invariant 13: a heartbeat of a former life is refused.
     SessionLife,
-    /// 14
+    /// Invariant 14: a cancelled request is never granted.
     GivenUp,
-    /// Not numbered: when faults stop, everything serves again.
+    /// Without a number: when faults stop, every shard serves again.
     Liveness,
-    /// Not numbered: no replica stops by its own doing.
+    /// Without a number: no replica stops by itself.
     NoCrash,
 }
 
 impl Invariant {
-    /// As in `docs/safety.md`.
+    /// The title of the invariant, as in `docs/safety.md`.
     pub fn title(self) -> &'static str {
         match self {
             Invariant::Exclusion => "1 exclusion",
@@ -88,9 +90,9 @@ impl Invariant {
 /// One thing that went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// What does not hold.
+    /// The invariant that does not hold.
     pub invariant: Invariant,
-    /// How, for people.
+    /// A description of the violation, for people.
     pub what: String,
     /// The operations that show it, as places in the history.
     pub operations: Vec<usize>,
@@ -102,12 +104,13 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the judge came to.
+/// The result of a check.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// Empty: all is well.
+    /// The violations found. Empty if every invariant holds.
     pub violations: Vec<Violation>,
-    /// Names whose search for a linearization was given up for its size. Not a violation, and not a proof.
+    /// The names whose search for a linearization grew too large. Such a name is neither a
+    /// violation nor a proof.
     pub undecided_names: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
-//! 13: a heartbeat that names a former life of its session is refused. One that is accepted has told of
-//! every lock that another client had broken or released by then.
+//! Invariant 13: a heartbeat that names a former life of its session is refused.
 //!
-//! Judged by what was noted of session operations. Without notes there is nothing to judge.
+//! An accepted heartbeat has told of every lock that another client had broken or released by then.
+//! The module judges by the notes on session operations. Without notes it finds nothing.
 
 use super::{Call, Index, Invariant, LifeNote, Outcome, Violation};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +45,8 @@ fn former_lives(index: &Index<'_>, grants: &[&LifeNote], beats: &[&LifeNote], fo
     }
 }
 
-/// By shard, name and token: who ended it by a break or a release, and when that had returned.
+/// The client that ended each grant by a break or a release, and the return of that operation. The
+/// key is (shard, name, token).
 type Ends<'a> = BTreeMap<(u32, &'a str, u64), (u32, u64)>;
 
 fn ends<'a>(index: &Index<'a>) -> Ends<'a> {

@@ -1,5 +1,7 @@
-//! 10: the service's history has each acknowledged grant once, with an end that was asked for or its lease's, and nothing
-//! that nobody asked for.
+//! Invariant 10: the service's history has each acknowledged grant once.
+//!
+//! Each of these grants has an end that a client asked for, or the end of its lease. The history
+//! contains no grant and no end that no client asked for.
 
 use super::{Call, End, Index, Invariant, Outcome, TenureRecord, Violation};
 use std::collections::BTreeMap;
@@ -33,7 +35,7 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// What a client was told of an end stands in the history.
+/// Checks that the history contains each end that a client was told of.
 fn ended_as_told(
     index: &Index<'_>,
     at: usize,
@@ -59,7 +61,7 @@ fn ended_as_told(
     }
 }
 
-/// Somebody asked for this grant, and was not told that nothing was done.
+/// Checks that a client asked for this grant, and was not told that nothing was done.
 fn asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation>) {
     let TenureRecord { name, token, .. } = tenure;
     match tenure.request {
@@ -97,7 +99,7 @@ fn asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation
     }
 }
 
-/// A release or a break in the history was somebody's.
+/// Checks that a client asked for each release or break in the history.
 fn end_asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation>) {
     let operations = index.names.get(&(tenure.shard, tenure.name.as_str()));
     let mut all = operations.into_iter().flat_map(|operations| &operations.all).map(|&at| &index.operation(at).call);
@@ -114,7 +116,7 @@ fn end_asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Viola
     }
 }
 
-/// Some session that may have held this was closed.
+/// Whether a session that may have held this grant was closed.
 fn closed(index: &Index<'_>, tenure: &TenureRecord) -> bool {
     let session_of = |at: &usize| match index.operation(*at).call {
         Call::Acquire { session, .. } => session,

@@ -153,7 +153,7 @@ impl Build {
         assert!(found.is_empty(), "a legal history was refused: {found:#?}");
     }
 
-    /// Found, and by its own module.
+    /// Expects a violation of this invariant, found by its own module.
     pub fn expect(&self, invariant: Invariant) {
         self.expect_among(invariant);
     }

@@ -1,4 +1,5 @@
-//! 4: a token is issued once; what returned before another was asked for has the lower token.
+//! Invariant 4: a token is issued once. A grant that returned before another was asked for has the
+//! lower token.
 
 use super::{Index, Invariant, NameOperations, Violation};
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ pub(super) fn check(name: &str, operations: &NameOperations, found: &mut Vec<Vio
     }
 }
 
-/// Each token of a shard goes to one request of one name.
+/// Each token of a shard belongs to one request of one name.
 pub(super) fn check_shards(index: &Index<'_>, found: &mut Vec<Violation>) {
     let mut seen: BTreeMap<(u32, u64), (u64, &str, usize)> = BTreeMap::new();
     for (&(shard, name), operations) in &index.names {

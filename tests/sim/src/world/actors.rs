@@ -1,4 +1,6 @@
-//! What clients do: take, keep, let go, look, break; forget, come late, and try again what they do not know the outcome of.
+//! The behaviour of clients: they acquire, renew, release, check and break locks.
+//!
+//! Clients also forget a lock, come late with it, and retry a request with an unknown outcome.
 
 use super::ask::{Answer, Ask, Done, What};
 use super::calls::{Act, Client, Held, Life, Purpose, Role, Session, Settled};
@@ -11,10 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wire::v1::ErrorCode;
 
-/// Operations of one client at a time.
+/// The largest number of operations that one client has under way.
 const CALLS_MAX: usize = 4;
 const HELD_MAX: usize = 3;
-/// First leases that are to be claimed, in milliseconds.
+/// The TTLs of first leases that must be claimed, in milliseconds.
 pub(crate) const CLAIM_TTL_MS: std::ops::Range<u32> = 600..1_500;
 
 impl World {
@@ -118,7 +120,7 @@ impl World {
         self.ask_named(id, name, what, Purpose::Take { name, fresh: again.is_none() });
     }
 
-    /// The acquire that was asked with this request id.
+    /// Finds the acquire that was asked with this request id.
     fn asked_before(&self, request: u64) -> Option<What> {
         use crate::checker::{Call, Mode};
         self.history.operations.iter().rev().take(400).find_map(|operation| match operation.call {
@@ -177,7 +179,8 @@ impl World {
                 (*token, *ttl_ms, *waited_ms, *claim_within_ms, *life)
             }
             Err(error) => {
-                // Once, and within the time for which the table remembers what a request came to.
+                // The client retries once, and within the time for which the table remembers the
+                // result of a request.
                 let spent_us = self.now_us - settled.first_sent_us;
                 let memory_us = (REQUEST_MEMORY_MS as f64 * 1_000.0 / self.chaos.rate_max) as u64;
                 let in_time = 2 * spent_us + 3 * SECOND_US < memory_us;
@@ -186,7 +189,8 @@ impl World {
                     self.agenda
                         .push(self.now_us + after_us, Event::Act { client: id, act: Act::Retake { name, request } });
                 } else if settled.tries > 1 || error.code() == ErrorCode::OutcomeUnknown {
-                    // An earlier try may be on its way yet, unless all were answered as not done.
+                    // An earlier try may still be on its way, unless all tries were answered as not
+                    // done.
                     if error.class() != wire::ErrorClass::Retry && self.rng.percent(40) {
                         self.copy_late(id, (*settled.ask).clone());
                     }
@@ -204,8 +208,9 @@ impl World {
             return;
         }
         let hold = settled.operation;
-        // As the SDK's guard does: what waited, or was tried or asked for before, may have begun long ago, and is renewed first;
-        // so is what is to be claimed, though it waited for less than a millisecond.
+        // The SDK's guard does the same: it renews a grant first if its TTL may have begun long
+        // ago. This is so if the request waited, was tried again, or was asked before. A grant that
+        // must be claimed is also renewed, even if it waited for less than a millisecond.
         let known = *fresh && waited_ms == 0 && claim_within_ms == 0 && settled.tries == 1;
         let lease = known.then(|| Lease::new(instant(settled.first_sent_us), ms(ttl_ms)));
         client.held.push(Held { name, token, session, life, operation: hold, lease, ttl_ms });
@@ -222,7 +227,7 @@ impl World {
                 let life = Life { life, broken_seen: 0 };
                 ours.shards.insert(shard, life);
                 let names = &self.names;
-                // What hangs on a former life is lost.
+                // Grants that belong to a former life of the session are lost.
                 client.held.retain(|held| {
                     known.is_none()
                         || held.operation == hold
@@ -238,7 +243,7 @@ impl World {
         let fate = self.rng.below(100);
         let hold_us = self.rng.around(2 * SECOND_US);
         if session == 0 && fate < 14 {
-            // Forgotten, and remembered too late.
+            // The client forgets its lock, and remembers it too late.
             let late_us = u64::from(ttl_ms) * 1_000 + self.rng.range(0, 8 * SECOND_US);
             let (act, again) = (fate < 7, self.rng.percent(50));
             for (after_us, renew) in [(late_us, act), (late_us + SECOND_US, again)] {
@@ -293,7 +298,7 @@ impl World {
         self.believe(id, hold);
     }
 
-    /// Records until when the SDK's lease says that this lock is held.
+    /// Records the time until which the SDK's lease says that this lock is held.
     fn believe(&mut self, id: u32, hold: usize) {
         let held = self.clients[&id].held.iter().find(|held| held.operation == hold);
         if let Some(Held { token, lease: Some(lease), .. }) = held {
@@ -355,7 +360,8 @@ impl World {
 
     // ---- giving up --------------------------------------------------------------------------------------------------
 
-    /// Tells the shard that an acquire is not wanted any more, until that is answered.
+    /// Tells the shard that the client has given up an acquire, and repeats this until it is
+    /// answered.
     fn give_up(&mut self, id: u32, acquire: &Ask) {
         let (What::Acquire { request, .. } | What::CancelWait { request, .. }) = acquire.what else {
             unreachable!("only an acquire is given up")
@@ -366,7 +372,7 @@ impl World {
 
     fn gave_up(&mut self, id: u32, settled: &Settled) {
         match &settled.answer {
-            // It was granted meanwhile, and nobody wants it.
+            // The request was granted meanwhile, so the client releases the unwanted grant.
             Ok(Done::Cancelled { held: Some(token) }) => {
                 let what = What::Release { token: *token, life: 0 };
                 self.ask(id, Ask { what, ..(*settled.ask).clone() }, Purpose::Nothing);
@@ -377,7 +383,8 @@ impl World {
         }
     }
 
-    /// Whoever asked is dead by now: a grant out of the queue is nobody's. One that did not wait is let go.
+    /// The client is dead by now, so a grant out of the queue has no owner. A grant that did not
+    /// wait is released.
     fn died_in_queue(&mut self, id: u32, settled: &Settled) {
         match &settled.answer {
             Ok(Done::Granted { waited_ms: 1.., .. }) => self.faults.add(FaultKind::DiedInQueue),
@@ -389,7 +396,7 @@ impl World {
         }
     }
 
-    /// An acquire with a session that expired long ago: it begins anew under its id.
+    /// Acquires with a session that expired long ago. The session begins anew under its id.
     fn revive(&mut self, id: u32, session: u64, ttl_ms: u32, shard: ShardId, life: Life) {
         let Some(name) = self.names.iter().position(|name| name.shard == shard) else { return };
         let request = self.number();
@@ -408,7 +415,7 @@ impl World {
         }
     }
 
-    /// It ended somewhere: a new one is opened for what comes next.
+    /// The session ended on a shard, so the client opens a new one for its next operations.
     fn lose_session(&mut self, id: u32, session: u64) {
         let client = self.clients.get_mut(&id).expect("a client");
         if client.session.as_ref().is_some_and(|ours| ours.id == session) {
@@ -417,7 +424,7 @@ impl World {
         }
     }
 
-    /// Closes its session, or forgets it and remembers it too late.
+    /// Closes the client's session, or forgets it and remembers it too late.
     fn leave_session(&mut self, id: u32) {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(session) = client.session.take() else { return };
@@ -433,7 +440,7 @@ impl World {
                 let act = Act::Beat { session: session.id, shard, life };
                 self.agenda.push(self.now_us + after_us, Event::Act { client: id, act });
                 if self.rng.percent(50) {
-                    // Its end is forgotten by then, on the slowest clock.
+                    // By then the table has forgotten the session's end, even on the slowest clock.
                     let memory_us = (REQUEST_MEMORY_MS + u64::from(session.ttl_ms) + 4_000) * 1_000;
                     let after_us = (memory_us as f64 / self.chaos.rate_min) as u64 + self.rng.range(0, 5 * SECOND_US);
                     let act = Act::Revive { session: session.id, ttl_ms: session.ttl_ms, shard, life };
@@ -445,7 +452,7 @@ impl World {
 
     // ---- looking --------------------------------------------------------------------------------------------------
 
-    /// Whoever looks right after something was acknowledged must see it, whichever replica answers.
+    /// A check right after an acknowledged operation must show it, whichever replica answers.
     fn look_soon(&mut self, name: &str) {
         let name = self.names.iter().position(|known| known.name == name).expect("one of the names");
         let watchers: Vec<u32> = (self.clients.iter())
@@ -478,7 +485,7 @@ fn ms(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
 }
 
-/// The clients' clock as the SDK's type: only differences matter.
+/// Converts the clients' clock into the SDK's type. Only differences between such instants matter.
 fn instant(us: u64) -> Instant {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *START.get_or_init(Instant::now) + Duration::from_micros(us)

@@ -1,4 +1,4 @@
-//! What is to happen, in order of time, and of entry where times are equal.
+//! The events to come, in order of time. Events at equal times stand in order of entry.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

@@ -1,6 +1,8 @@
-//! Operations on their way: what is asked, as a replica's input, and what a replica's reply means to who asked.
+//! Operations on their way: a request as a replica's input, and a replica's reply as its client's
+//! answer.
 //!
-//! The second follows the node's service: the same errors by the same codes, as the retry machine judges by them.
+//! Replies are translated as in the node's service. They become the same errors with the same
+//! codes, because the retry machine judges by these codes.
 
 use locks::{Command, Grant, LeaseId, Mode, Outcome, RequestId, Token};
 use routing::{NodeId, ShardId};
@@ -8,7 +10,7 @@ use shard::{Answer as Read, Input, Query, Reply, Ticket, Wait};
 use wire::OperationKind;
 use wire::v1::{Error, ErrorCode};
 
-/// One operation.
+/// One operation on its way to a shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub name: String,
@@ -24,13 +26,13 @@ pub(crate) enum What {
         ttl_ms: u32,
         wait_ms: u32,
         session: u64,
-        /// 0: a grant out of the queue needs no claim.
+        /// The TTL within which a grant out of the queue must be claimed. With 0 it needs no claim.
         claim_ttl_ms: u32,
     },
     Renew {
         token: u64,
     },
-    /// `life`: of the session that lets go of its own; 0: none.
+    /// `life` is the life of the session that releases its own lock. With 0 there is no session.
     Release {
         token: u64,
         life: u64,
@@ -41,7 +43,7 @@ pub(crate) enum What {
     Check {
         linearizable: bool,
     },
-    /// `life` 0: any.
+    /// With `life` 0 the heartbeat is for any life.
     Heartbeat {
         session: u64,
         life: u64,
@@ -50,14 +52,14 @@ pub(crate) enum What {
     CloseSession {
         session: u64,
     },
-    /// `given_up`: by the client itself, and no gateway that lost it.
+    /// `given_up` says that the client itself gave up, rather than a gateway that lost its client.
     CancelWait {
         request: u64,
         given_up: bool,
     },
 }
 
-/// What it came to.
+/// The result of an operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
     Granted { token: u64, ttl_ms: u32, waited_ms: u64, claim_within_ms: u32, life: u64 },
@@ -72,14 +74,14 @@ pub(crate) enum Done {
 
 pub(crate) type Answer = Result<Done, Box<Error>>;
 
-/// What a node answers a gateway.
+/// The answer of a node to a gateway.
 pub(crate) type NodeAnswer = Result<Done, Refusal>;
 
-/// Why a node did not do it.
+/// The reason why a node did not execute an operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
     Error(Box<Error>),
-    /// Another leads.
+    /// Another node leads the shard.
     NotLeader {
         hint: Option<NodeId>,
         term: u64,
@@ -108,7 +110,7 @@ impl Ask {
         if let What::Acquire { wait_ms, .. } = self.what { wait_ms } else { 0 }
     }
 
-    /// For the replica that is to do it. `left_ms`: of the wait.
+    /// Builds the input for the replica. `left_ms` is the rest of the wait.
     pub(crate) fn input(&self, ticket: Ticket, left_ms: u32, give_up_at_ms: u64) -> Input {
         let name = self.name.as_str();
         let id;
@@ -149,7 +151,7 @@ impl Ask {
         Input::Propose { ticket, command: bytes, wait, give_up_at_ms }
     }
 
-    /// What a reply means, as the node's service puts it.
+    /// Translates a reply as the node's service does.
     pub(crate) fn answer(&self, reply: Reply) -> NodeAnswer {
         let answer = match reply {
             Reply::Done(outcome) => self.done(outcome),

@@ -1,4 +1,7 @@
-//! A client's operations: recorded, sent to a gateway, tried again by the real retry machine, and counted as the SDK counts.
+//! A client's operations: each is recorded, sent to a gateway, and retried by the real retry
+//! machine.
+//!
+//! Tries are counted as the SDK counts them.
 
 use super::ask::{Answer, Ask, Done, What};
 use super::{Event, FaultKind, Message, Place, World};
@@ -12,26 +15,26 @@ use std::sync::Arc;
 use wire::ErrorClass;
 use wire::v1::ErrorCode;
 
-/// All tries of an operation together, as in the SDK; half of it for each gateway.
+/// The time for all tries of an operation together, as in the SDK. Each gateway gets half of it.
 const TIMEOUT_MS: u64 = 5_000;
 
-/// What a client does next.
+/// The next action of a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// Something of its own choice.
+    /// An action that the client chooses at random.
     Something,
-    /// A linearizable check.
+    /// A linearizable check of the name.
     Look {
         name: usize,
     },
-    /// `hold`: the acquire's place in the record. (Tokens of two shards can be equal.)
+    /// `hold` is the acquire's place in the record, because tokens of two shards can be equal.
     Renew {
         hold: usize,
     },
     Release {
         hold: usize,
     },
-    /// By a token that is most likely over.
+    /// An operation by a token that is most likely over.
     Stale {
         name: usize,
         token: u64,
@@ -55,18 +58,18 @@ pub(crate) enum Act {
     },
 }
 
-/// What a client knows of its session on a shard.
+/// The client's knowledge of its session on a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Life {
     pub life: u64,
-    /// Grants of that life that others ended, as far as it was told.
+    /// The number of grants of that life that others ended, as far as the client was told.
     pub broken_seen: u64,
 }
 
-/// What an operation is for.
+/// The purpose of an operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
-    /// `fresh`: its request id was not used before.
+    /// `fresh` says that the request id was not used before.
     Take {
         name: usize,
         fresh: bool,
@@ -79,51 +82,53 @@ pub(crate) enum Purpose {
         session: u64,
         shard: ShardId,
     },
-    /// It begins a session anew, whose former life was this.
+    /// Begins a session anew. The fields name its former life.
     Revive {
         session: u64,
         shard: ShardId,
         life: Life,
     },
-    /// The request is not wanted any more, and may be granted.
+    /// Gives up the request, which may still be granted.
     GiveUp,
-    /// Its client is dead before its turn comes.
+    /// Acquires for a client that dies before its turn comes.
     DieInQueue,
     Look {
         name: usize,
     },
-    /// The end's question whether a name can be had.
+    /// Asks at the end of a run whether a name can be acquired.
     Audit {
         name: usize,
     },
     Nothing,
 }
 
-/// A hold, as its client believes in it.
+/// A lock that its client believes it holds.
 pub(crate) struct Held {
     pub name: usize,
     pub token: u64,
     pub session: u64,
-    /// Of the session; 0: none.
+    /// The life of the session. 0 if there is no session.
     pub life: u64,
-    /// Of its acquire, in the record.
+    /// The acquire, as a place in the record.
     pub operation: usize,
-    /// Of a private lease. `None` until the renewal that a guard waits for, where nobody knows when the TTL began.
+    /// The private lease. `None` until the first renewal, if the guard must wait for it because the
+    /// start of the TTL is unknown.
     pub lease: Option<Lease>,
     pub ttl_ms: u32,
 }
 
-/// A session, as its client keeps it.
+/// A session as its client knows it.
 pub(crate) struct Session {
     pub id: u64,
     pub ttl_ms: u32,
-    /// Where it holds, or held, something.
+    /// The shards where the session holds a lock, or held one.
     pub shards: BTreeMap<ShardId, Life>,
-    /// Its client has stopped its heartbeats.
+    /// Whether the client has stopped the heartbeats of this session.
     pub forgotten: bool,
 }
 
-/// * `calls` by number; `tries` names the call of each try under way.
+/// * `calls` holds the calls by number.
+/// * `tries` names the call of each try under way.
 pub(crate) struct Client {
     pub role: Role,
     pub paused_until_us: u64,
@@ -135,13 +140,13 @@ pub(crate) struct Client {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Private leases.
+    /// Takes locks with private leases.
     Locker,
-    /// All on one session.
+    /// Takes all its locks on one session.
     Sessioner,
-    /// Checks, and breaks now and then.
+    /// Checks locks, and breaks one now and then.
     Watcher,
-    /// Only the end's questions.
+    /// Asks only the questions at the end of a run.
     Auditor,
 }
 
@@ -154,11 +159,11 @@ struct Call {
     trying: Option<(u64, u32)>,
     first_sent_us: u64,
     sent_us: u64,
-    /// Known of by those behind.
+    /// The tries that the gateways and nodes reported.
     tries: u32,
 }
 
-/// How an operation went, for its client.
+/// The result of an operation, for its client.
 pub(crate) struct Settled {
     pub operation: usize,
     pub ask: Arc<Ask>,
@@ -288,8 +293,8 @@ impl World {
         }
     }
 
-    /// What an earlier try sent is still on its way somewhere, and comes when the client may have given it up. Nobody reads
-    /// the answer.
+    /// Sends a late copy of an earlier try, which may arrive after the client gave the request up.
+    /// No client reads the answer.
     pub(crate) fn copy_late(&mut self, id: u32, ask: Ask) {
         self.faults.add(FaultKind::LateCopy);
         let gateway = 1 + self.rng.below(self.gateways.len() as u64) as u32;
@@ -318,7 +323,7 @@ impl World {
         }
     }
 
-    /// It is over: into the record, and to what it was for.
+    /// Ends an operation: records its answer, and passes the answer on by the operation's purpose.
     fn settle(&mut self, id: u32, number: u64, answer: Answer) {
         let Some(call) = self.clients.get_mut(&id).and_then(|client| client.calls.remove(&number)) else { return };
         let tries = call.tries.max(call.attempt.tries());
@@ -347,7 +352,7 @@ impl World {
 }
 
 impl World {
-    /// What the judge is to know of sessions and given-up requests.
+    /// Notes the facts about sessions and given-up requests that the checker needs.
     fn note_life(&mut self, operation: usize, ask: &Ask, answer: &Answer) {
         let note = match (&ask.what, answer) {
             (What::Acquire { session: 1.., .. }, Ok(Done::Granted { life, .. })) => {
@@ -389,7 +394,7 @@ fn asked(what: &What) -> Asked {
 
 fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
     match answer {
-        // What is to be claimed is good for that long.
+        // A grant that must be claimed is valid for the claim TTL only.
         Ok(Done::Granted { token, claim_within_ms: ttl_ms @ 1.., .. } | Done::Granted { token, ttl_ms, .. }) => {
             Outcome::Granted { token: *token, ttl_ms: *ttl_ms }
         }
@@ -406,7 +411,7 @@ fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
         Err(error) => match error.class() {
             ErrorClass::Retry => Outcome::NotDone,
             ErrorClass::TryLater | ErrorClass::FixInput => Outcome::Refused,
-            // An acquire's own grant that has ended since.
+            // The acquire's own grant has ended since.
             ErrorClass::Fenced if matches!(ask.what, What::Acquire { .. }) && error.code() == ErrorCode::Expired => {
                 Outcome::Refused
             }

@@ -1,8 +1,8 @@
-//! A node's clocks: monotonic time at a rate of its own, wall time that jumps.
+//! A node's clocks: monotonic time at a rate of its own, and wall time that jumps.
 
 use shard::Now;
 
-/// * Monotonic time never goes back, whatever the rate was set to.
+/// * Monotonic time never goes back, even if the rate changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     since_us: u64,
@@ -11,7 +11,7 @@ pub(crate) struct Clock {
     wall_offset_ms: i64,
 }
 
-/// Where wall clocks start: 2026-01-01.
+/// The start of all wall clocks: 2026-01-01.
 const WALL_START_MS: i64 = 1_767_225_600_000;
 
 impl Clock {
@@ -34,7 +34,7 @@ impl Clock {
         Now { mono_ms: (self.mono_us(now_us) / 1_000.0) as u64, wall_ms: wall_ms.max(0) as u64 }
     }
 
-    /// How long this node takes for what it believes to be so long.
+    /// The true duration of a time span that this node measures as `local_us`.
     pub(crate) fn true_us(&self, local_us: u64) -> u64 {
         ((local_us as f64 / self.rate) as u64).max(1)
     }

@@ -1,7 +1,8 @@
-//! A node's disk: the in-memory engine, its one writer, and what can go wrong with either.
+//! A node's disk: the in-memory engine, its one writer, and the faults of both.
 //!
-//! A batch of all shards' writes is on its way to the disk for a while; a crash then finds it whole, lost, or torn (which the
-//! write-ahead log's checksums turn into lost). A bit flipped while the node is down is found by checksum at the next start.
+//! A batch with all shards' writes is on its way to the disk for a while. A crash then leaves the
+//! batch whole, lost, or torn. A torn batch counts as lost, because the write-ahead log's checksums
+//! reject it. If a bit is flipped while the node is down, a checksum shows it at the next start.
 
 use super::Event;
 use crate::rng::Rng;
@@ -9,7 +10,7 @@ use routing::ShardId;
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine, Recovered, ShardWrite, StorageError};
 
-/// Something to be written, and what follows once it is.
+/// A write, and the actions that follow once it is durable.
 pub(crate) struct Job {
     pub write: Option<ShardWrite>,
     pub then: Then,
@@ -20,7 +21,7 @@ pub(crate) enum Then {
         shard: ShardId,
         number: u64,
     },
-    /// Happens at once.
+    /// An event that happens at once.
     Event(Box<Event>),
 }
 
@@ -28,16 +29,16 @@ pub(crate) struct Disk {
     pub engine: Arc<MemoryEngine>,
     pub queue: Vec<Job>,
     pub writing: Option<Vec<Job>>,
-    /// Microseconds per sync, usually.
+    /// The usual duration of a sync, in microseconds.
     pub sync_us: u64,
     pub slow: bool,
     pub full: bool,
-    /// Checksums of what was there at the last stop, by shard, kept while bits are flipped.
+    /// The checksums of the data at the last stop, by shard. They are kept while bits are flipped.
     sealed: Vec<(ShardId, u32)>,
     flipped: Option<(ShardId, Recovered)>,
 }
 
-/// What a crash did to what was on its way to the disk.
+/// The effect of a crash on a batch that was on its way to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CrashLoss {
     Nothing,
@@ -66,17 +67,18 @@ impl Disk {
         self.engine.claim(&Identity { fingerprint: [7; 16], node })
     }
 
-    /// An empty one takes its place.
+    /// Replaces the disk by an empty one.
     pub(crate) fn replace(&mut self) {
         *self = Disk { slow: self.slow, full: self.full, ..Disk::new(self.sync_us) };
     }
 
-    /// A bit of it is flipped, known or not.
+    /// Whether a bit of this disk is flipped, known or not.
     pub(crate) fn is_flipped(&self) -> bool {
         self.flipped.is_some()
     }
 
-    /// Takes all that is queued, if the writer is idle. How long it will take, if it begins.
+    /// Takes all queued jobs if the writer is idle. Returns the duration of the write if one
+    /// begins.
     pub(crate) fn start(&mut self, rng: &mut Rng) -> Option<u64> {
         if self.writing.is_some() || self.queue.is_empty() {
             return None;
@@ -91,7 +93,7 @@ impl Disk {
         })
     }
 
-    /// The batch on its way is written now.
+    /// Completes the batch that was on its way.
     pub(crate) fn finish(&mut self) -> Result<Vec<Job>, StorageError> {
         let mut jobs = self.writing.take().unwrap_or_default();
         if self.full {
@@ -104,7 +106,8 @@ impl Disk {
         Ok(jobs)
     }
 
-    /// The process dies, or the machine: what was on its way to the disk, and what of the tables was in memory, is lost alike.
+    /// Ends the process or the machine. The batch on its way to the disk and the in-memory part of
+    /// the tables are lost in both cases.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> CrashLoss {
         self.queue.clear();
         let writing = self.writing.take().unwrap_or_default();
@@ -112,7 +115,7 @@ impl Disk {
         let mut loss = CrashLoss::Nothing;
         match (writes.is_empty(), rng.below(3)) {
             (true, _) => {}
-            // A full or failed disk takes nothing; the batch is lost then.
+            // A full or failed disk takes nothing, so the batch is lost then.
             (false, 0) if !self.full => {
                 let _ = self.engine.write(&writes);
             }
@@ -123,7 +126,8 @@ impl Disk {
         loss
     }
 
-    /// Flips one bit of what a stopped node has of these shards. `false`: it has nothing yet.
+    /// Flips one bit of a stopped node's data of these shards. Returns `false` if there is no data
+    /// yet.
     pub(crate) fn flip_bit(&mut self, rng: &mut Rng, shards: &[ShardId]) -> bool {
         let shard = *rng.pick(shards);
         let Ok(mut found) = self.engine.recover(shard) else { return false };

@@ -1,7 +1,9 @@
-//! The end of a run: faults stop, clients fall silent with what they hold, and everything has to come right by itself.
+//! The end of a run: faults stop, clients fall silent with their locks, and the cluster must
+//! recover by itself.
 //!
-//! Then an auditor takes every name in turn, waiting: silent holders must expire, forgotten waiters give up, every shard serve,
-//! within a bound. At last the replicas' states are compared and the service's history is read.
+//! Then an auditor acquires every name in turn, with a wait. Within a bound, silent holders must
+//! expire, forgotten waiters must give up, and every shard must serve. At last the replicas' states
+//! are compared and the service's history is read.
 
 use super::ask::{Ask, Done, What};
 use super::calls::{Purpose, Settled};
@@ -14,42 +16,46 @@ use shard::{Answer as Read, Input, Query, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use storage::Engine;
 
-/// From the last fault to every shard serving again.
+/// The time from the last fault until every shard serves again.
 const SERVES_WITHIN_US: u64 = 45 * SECOND_US;
-/// Clients have fallen silent for so long: what they asked for is answered.
+/// The time after which a silent client's requests have been answered.
 const SETTLED_US: u64 = 9 * SECOND_US;
-/// From then on, every lease is over within the longest TTL, what moves of leadership cost, and an election.
+/// The time after that in which every lease ends: the longest TTL, the cost of moves of leadership,
+/// and an election.
 const ABANDONED_WITHIN_US: u64 = (6 + 8) * SECOND_US;
-/// What a dead client asks for in the queue: far longer than the end waits, unless it must be claimed.
+/// The TTL that a dead client asks for in the queue. It is far longer than the end waits, unless
+/// the grant must be claimed.
 const DEAD_TTL_MS: u32 = 240_000;
 const DEAD_CLAIM_MS: u32 = 700;
-/// From the last question to replicas that stand level: the last leases end meanwhile.
+/// The time from the last question until the replicas stand level. The last leases end meanwhile.
 const CONVERGES_WITHIN_US: u64 = 10 * SECOND_US;
 
 #[derive(Default)]
 pub(crate) struct Ending {
-    /// Clients do nothing new.
+    /// Whether clients start no new operations.
     pub silent: bool,
-    /// Leadership moves until then, and what was abandoned must be gone. Terms at the start, and tokens, by shard.
+    /// The time until which leadership moves. By then abandoned locks must be gone. `terms` are the
+    /// terms at the start, and `abandoned` the tokens then, by shard.
     restless_until_us: u64,
     terms: BTreeMap<ShardId, u64>,
     abandoned: BTreeMap<ShardId, u64>,
-    /// Names not yet had by the auditor.
+    /// The names that the auditor has not acquired yet.
     open: BTreeSet<usize>,
-    /// Names for which a client has died in the queue, and those that are to be had once more after that.
+    /// The names for which a client died in the queue, and which must be acquired once more after
+    /// that.
     died: BTreeSet<usize>,
     held: BTreeMap<usize, u64>,
     once_more: BTreeSet<usize>,
-    /// By then all must be well.
+    /// The time by which every check must pass.
     until_us: u64,
-    /// By then the replicas must stand level.
+    /// The time by which the replicas must stand level.
     converged_by_us: u64,
 }
 
-/// Beside the numbered stages.
+/// Stages beside the numbered ones.
 const RESTLESS: u32 = 10;
 const ABANDONED: u32 = 11;
-/// And on: of the name with that number.
+/// The stages from here on release the name with the number that is added.
 const RELEASE: u32 = 100;
 
 impl World {
@@ -97,10 +103,11 @@ impl World {
         }
     }
 
-    /// What clients had left when they had been silent for a while is not held any more, though leadership moved all the time.
+    /// Checks that locks are gone that clients abandoned a while ago, although leadership moved all
+    /// the time.
     fn judge_abandoned(&mut self) {
         let moves = self.terms().iter().map(|(shard, term)| term - self.ending.terms[shard]).min().unwrap_or(0);
-        // Where elections kept failing there was no leader to end anything.
+        // If elections kept failing, there was no leader to end a lease.
         if moves < 8 {
             return;
         }
@@ -128,7 +135,8 @@ impl World {
         }
     }
 
-    /// Slow clocks make everything late. (The auditor waits longer, so that a wait that ends does not help out.)
+    /// The time in which every shard must serve again. Slow clocks make it longer. The auditor
+    /// waits even longer, so that the end of a wait does not help.
     fn serves_within_us(&self) -> u64 {
         (SERVES_WITHIN_US as f64 / self.chaos.rate_min) as u64
     }
@@ -157,7 +165,7 @@ impl World {
                     self.audit(name);
                 }
             }
-            // Who was re-seeded lately may still be on its way in.
+            // A node that was re-seeded lately may still be on its way in.
             1 if self.now_us < self.ending.until_us && !self.missing_voters().is_empty() => {
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage });
             }
@@ -178,11 +186,13 @@ impl World {
                 self.ending.converged_by_us = self.now_us + CONVERGES_WITHIN_US;
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 3 });
             }
-            // A checkpoint on its way to the disk is in neither place that the history is read from: the node waits, too.
+            // The history is read from two places, and a checkpoint on its way to the disk is in
+            // neither. The node waits for it, too.
             _ if self.nodes.values().any(|node| node.disk.writing.is_some()) => {
                 self.agenda.push(self.now_us + SECOND_US / 10, Event::Ending { stage });
             }
-            // A lease may have ended a moment ago; who follows hears of it with the next heartbeat.
+            // A lease may have ended a moment ago. A follower hears of this with the next
+            // heartbeat.
             _ if self.now_us < self.ending.converged_by_us && self.diverged().next().is_some() => {
                 self.agenda.push(self.now_us + SECOND_US / 10, Event::Ending { stage });
             }
@@ -205,13 +215,13 @@ impl World {
         self.ask(AUDITOR, ask, Purpose::Audit { name });
     }
 
-    /// All of a name.
+    /// The mode that takes the whole of a name.
     fn whole(&self, name: usize) -> locks::Mode {
         let mode = locks::Mode::Exclusive;
         if self.names[name].modes.contains(&mode) { mode } else { locks::Mode::Permits { count: 3, limit: 3 } }
     }
 
-    /// Behind the auditor, somebody queues who will be dead when the turn comes.
+    /// Queues a client behind the auditor that will be dead when its turn comes.
     fn queue_and_die(&mut self, name: usize, token: u64) {
         self.ending.died.insert(name);
         self.ending.held.insert(name, token);
@@ -256,13 +266,13 @@ impl World {
                     self.agenda.push(self.now_us + 2 * SECOND_US, Event::Ending { stage: 1 });
                 }
             }
-            // Whatever it was, it may not stay so.
+            // The name is audited again after any other answer.
             _ => self.audit(name),
         }
     }
 
-    /// The shards whose replicas do not all stand at the same index, as they must at rest. (That their states are equal then is
-    /// judged with all samples.)
+    /// The shards whose replicas do not all stand at the same index, as they must at rest. Their
+    /// states at equal indexes are judged with all samples.
     fn diverged(&self) -> impl Iterator<Item = String> {
         self.map.shards().filter_map(|(shard, _)| {
             let index = |node: &Node| node.replicas.get(&shard).map(|replica| replica.status().applied_index);
@@ -272,7 +282,8 @@ impl World {
         })
     }
 
-    /// Of every name, as the leaders tell: ended grants from the engine and from memory, and current ones.
+    /// Reads the tenures of every name from the leaders: ended grants from the engine and from
+    /// memory, and current grants.
     fn read_tenures(&mut self) -> Option<Vec<TenureRecord>> {
         let mut tenures = Vec::new();
         for at in 0..self.names.len() {
@@ -283,7 +294,8 @@ impl World {
         Some(tenures)
     }
 
-    /// What a replica's table answers, as it is. `last`: nobody dies any more, and what is to be written is written at once.
+    /// Asks a replica's table directly. With `last` no client dies any more, and outstanding writes
+    /// are made at once.
     fn look_at(&mut self, id: u64, shard: ShardId, query: Query, last: bool) -> Option<Read> {
         let ticket = OWN_TICKETS + self.number();
         let node = self.nodes.get_mut(&id).expect("a node");
@@ -315,7 +327,8 @@ impl World {
         for record in node.disk.engine.history(shard, name, usize::MAX).expect("memory can be read") {
             let tenure = locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure)
                 .expect("as it was written");
-            // The same tenure may be in both while a checkpoint is on its way; anything else that stands twice is told.
+            // The same tenure may be in both places while a checkpoint is on its way. Any other
+            // tenure that appears twice is reported.
             if !in_memory.contains(&tenure.grant.token.0) {
                 found.push((tenure.grant, Some(tenure.end)));
             }

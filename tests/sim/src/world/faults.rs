@@ -1,5 +1,7 @@
-//! What goes wrong, when, and how often it did. Faults come in bouts of one to three at a time, with calm between; the world is
-//! set right at the end of each bout, and for good at the end of the run.
+//! The faults of a run: their kinds, their times and their counts.
+//!
+//! Faults come in bouts of one to three at a time, with calm between them. The world is healed at
+//! the end of each bout, and for good at the end of the run.
 
 use super::network::{Place, Weather};
 use super::{Event, SECOND_US, World};
@@ -10,13 +12,13 @@ use std::fmt;
 
 macro_rules! kinds {
     ($($kind:ident $text:literal,)*) => {
-        /// A kind of fault.
+        /// One kind of fault.
         #[allow(missing_docs)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum FaultKind { $($kind,)* }
 
         impl FaultKind {
-            /// All kinds.
+            /// All kinds of faults.
             pub const ALL: &[FaultKind] = &[$(FaultKind::$kind,)*];
         }
 
@@ -74,11 +76,11 @@ kinds! {
     DiedInQueue "client dead before its turn",
 }
 
-/// How often each kind happened.
+/// The number of faults of each kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounts {
     counts: [u64; FaultKind::ALL.len()],
-    /// Names whose linearization search was given up.
+    /// The names whose linearization search was given up.
     pub undecided_names: u64,
 }
 
@@ -93,12 +95,12 @@ impl FaultCounts {
         self.counts[kind as usize] += 1;
     }
 
-    /// Of one kind.
+    /// The number of faults of one kind.
     pub fn of(&self, kind: FaultKind) -> u64 {
         self.counts[kind as usize]
     }
 
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn merge(&mut self, other: &FaultCounts) {
         self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
         self.undecided_names += other.undecided_names;
@@ -112,7 +114,7 @@ pub(crate) struct Chaos {
     pub rate_max: f64,
     pub rate_min: f64,
     drift: bool,
-    /// So many disks may yet be lost or damaged.
+    /// The number of disks that may still be lost or damaged.
     pub losses_left: u32,
     ends_us: u64,
     pub calm_since_us: Option<u64>,
@@ -138,12 +140,13 @@ impl Chaos {
         }
     }
 
-    /// The longest wait of an acquire: all its tries stay within what the table remembers, on the fastest clock.
+    /// The longest wait of an acquire. All tries of such an acquire stay within the table's memory
+    /// of requests, even on the fastest clock.
     pub(crate) fn wait_ms_max(&self) -> u64 {
         if self.drift { 5_000 } else { 12_000 }
     }
 
-    /// Whether clients are busy just now: they come in bursts.
+    /// Whether clients are busy now. They come in bursts.
     pub(crate) fn busy(&self, now_us: u64) -> bool {
         now_us < self.busy_until_us
     }
@@ -178,7 +181,8 @@ impl World {
                     self.clocks_right();
                     return self.begin_ending();
                 }
-                // Mostly short; now and then long enough for late expiry to be judged, or with clients at rest.
+                // Calm is mostly short. Now and then it is long enough for late expiry to be
+                // judged, or clients rest in it.
                 let calm_us = match self.rng.below(100) {
                     0..12 => self.rng.range(45, 70) * SECOND_US,
                     _ => SECOND_US + self.rng.around(9 * SECOND_US),
@@ -272,7 +276,7 @@ impl World {
         }
     }
 
-    /// Everyone reaches two neighbours only. (Of three nodes, one link is cut.)
+    /// Each node reaches only two neighbours. With three nodes, one link is cut.
     fn ring(&mut self) {
         let ids = self.ids();
         self.note(FaultKind::PartitionRing, String::new());
@@ -324,7 +328,8 @@ impl World {
         self.agenda.push(self.now_us + after_us, Event::Start { node: id });
     }
 
-    /// Now, or a moment after all disks began to lag: then much is on its way that was not acknowledged, or should not be.
+    /// Stops all nodes, either now or a moment after all disks begin to lag. In the second case
+    /// many writes are on their way that are not acknowledged, or must not be.
     fn all_down_soon(&mut self) {
         if self.rng.percent(60) {
             self.nodes.values_mut().for_each(|node| node.disk.slow = true);
@@ -429,7 +434,7 @@ impl World {
         }
     }
 
-    /// Everything works again. (What stopped starts; a damaged disk is replaced in its own time.)
+    /// Heals everything: stopped processes start, and a damaged disk is replaced in its own time.
     fn set_right(&mut self) {
         self.trace.line(self.now_us, || "----      set right".to_owned());
         self.network.cut.clear();

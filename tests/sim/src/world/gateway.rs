@@ -1,4 +1,6 @@
-//! A gateway: takes a client's operation to the leader of its shard, by the real retry machine and leader cache. No lock state.
+//! A gateway: it takes a client's operation to the leader of its shard.
+//!
+//! It uses the real retry machine and leader cache, and keeps no lock state.
 
 use super::ask::{Answer, Ask, NodeAnswer, Refusal, What};
 use super::{Event, Message, Place, World};
@@ -10,13 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::v1::ErrorCode;
 
-/// A node's first try; doubled with each unanswered one.
+/// The timeout of the first try at a node. It doubles with each unanswered try.
 const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
 
-/// Of what a gateway does by itself.
+/// The timeout of a cancel that the gateway sends by itself.
 const CANCEL_TIMEOUT_MS: u64 = 5_000;
 
-/// * `calls` has an entry for each operation that a client awaits; `tickets` for each try under way of those.
+/// * `calls` has an entry for each operation that a client awaits.
+/// * `tickets` has an entry for each try under way of these operations.
 pub(crate) struct Gateway {
     pub up: bool,
     pub paused_until_us: u64,
@@ -29,9 +32,9 @@ struct Call {
     client: Place,
     ask: Arc<Ask>,
     attempt: Attempt,
-    /// Rises with whatever makes an earlier timer meaningless.
+    /// Rises with every change that makes an earlier timer meaningless.
     turn: u32,
-    /// The try under way, and with whom.
+    /// The try under way, and the node that it was sent to.
     trying: Option<(Ticket, u64)>,
 }
 
@@ -48,7 +51,7 @@ impl Gateway {
 }
 
 impl World {
-    /// All that a gateway knows is gone; nodes and clients see their connections end.
+    /// The gateway loses all its state. Nodes and clients see their connections end.
     pub(crate) fn crash_gateway(&mut self, id: u32) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         gateway.up = false;
@@ -97,10 +100,11 @@ impl World {
         self.gateway_do(id, call, decision);
     }
 
-    /// All nodes, the leader (or a guess) first.
+    /// All nodes, starting with the leader or a guess of it.
     fn targets(&mut self, id: u32, ask: &Ask) -> Vec<u64> {
         let mut targets: Vec<u64> = self.nodes.keys().copied().collect();
-        // Any replica answers a check, a linearizable one too; the real gateway asks followers for stale ones only.
+        // Any replica answers a check, even a linearizable one. The real gateway asks followers for
+        // stale checks only.
         let anybody = matches!(ask.what, What::Check { .. }) && self.rng.percent(60);
         let first = match self.gateways[&id].leaders.leader(ask.shard) {
             Some(leader) if !anybody => targets.iter().position(|node| *node == leader.0).unwrap_or(0),
@@ -145,7 +149,7 @@ impl World {
 
     pub(crate) fn gateway_reply(&mut self, id: u32, from: Place, ticket: Ticket, answer: NodeAnswer) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        // Whoever asked is answered already: a grant that comes now ends with its TTL.
+        // The client has been answered already, so a grant that comes now ends with its TTL.
         let Some(number) = gateway.tickets.remove(&ticket) else { return };
         let Place::Node(node) = from else { unreachable!("only nodes reply to gateways") };
         let Some(call) = gateway.calls.get_mut(&number) else { return };
@@ -215,7 +219,8 @@ impl World {
         }
     }
 
-    /// The client's stream is gone: nobody awaits this. A waiting acquire leaves its queue, in the client's name.
+    /// Drops a call whose client's stream is gone. If the call is a waiting acquire, the gateway
+    /// takes it out of its queue in the client's name.
     pub(crate) fn gateway_abandon(&mut self, id: u32, client: Place, number: u64) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let Some(call) = gateway.calls.remove(&number) else { return };

@@ -1,7 +1,9 @@
-//! A whole cluster in one thread: nodes, gateways, clients, network, disks and clocks, moved by one agenda from one seed.
+//! A whole cluster in one thread: nodes, gateways, clients, network, disks and clocks. One agenda
+//! from one seed moves them.
 //!
-//! The replicas, the lock table, the retry machine, the leader cache and the lease arithmetic are the real ones. It promises
-//! that equal seeds give equal runs, to the last message. It knows nothing of what is right: it records, and the checker judges.
+//! The replicas, the lock table, the retry machine, the leader cache and the lease arithmetic are
+//! the real ones. Equal seeds give equal runs, to the last message. The simulator does not know
+//! which results are right: it records them, and the checker judges.
 
 mod actors;
 mod agenda;
@@ -36,19 +38,19 @@ use std::sync::Arc;
 use trace::Trace;
 
 pub(crate) const SECOND_US: u64 = 1_000_000;
-/// Gateways.
+/// The number of gateways.
 const GATEWAYS: u32 = 2;
-/// The client that asks for everything at the end.
+/// The client that acquires every name at the end.
 const AUDITOR: u32 = 999;
 
-/// What travels.
+/// A message between two places.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Raft {
         shard: ShardId,
         bytes: Vec<u8>,
     },
-    /// Who a node is, as it says with each connection.
+    /// The identity that a node states with each connection.
     Hello {
         node: u64,
         incarnation: u32,
@@ -63,7 +65,7 @@ pub(crate) enum Message {
         ticket: Ticket,
         answer: NodeAnswer,
     },
-    /// The connection broke, or never came to be.
+    /// The connection broke, or could not be opened.
     Broken {
         ticket: Ticket,
         sent: bool,
@@ -88,7 +90,7 @@ pub(crate) enum Message {
     },
 }
 
-/// What happens.
+/// An event on the agenda.
 pub(crate) enum Event {
     Tick { node: u64, boot: u64 },
     Step { node: u64, boot: u64, shard: ShardId },
@@ -109,7 +111,7 @@ pub(crate) enum Event {
     Ending { stage: u32 },
 }
 
-/// A name and how it is used.
+/// A name and the way it is used.
 #[derive(Clone, Debug)]
 pub(crate) struct Name {
     pub name: String,
@@ -117,24 +119,24 @@ pub(crate) struct Name {
     pub modes: Vec<Mode>,
 }
 
-/// How a run came out.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What it ran from.
+    /// The seed of the run.
     pub seed: u64,
-    /// Nodes, shards, clients.
+    /// The numbers of nodes, shards and clients.
     pub shape: (u64, u32, u32),
-    /// Hash over everything that happened.
+    /// A hash over every event of the run.
     pub trace_hash: u64,
-    /// What went wrong, the checker's findings included.
+    /// All violations, including the checker's.
     pub violations: Vec<Violation>,
-    /// What was recorded.
+    /// The recorded history of the run.
     pub history: History,
-    /// Simulated microseconds.
+    /// The simulated time in microseconds.
     pub simulated_us: u64,
-    /// Events handled.
+    /// The number of handled events.
     pub events: u64,
-    /// How often each kind of fault happened.
+    /// The number of faults of each kind.
     pub faults: FaultCounts,
 }
 
@@ -152,7 +154,7 @@ pub(crate) struct World {
     pub history: History,
     pub samples: Vec<Sample>,
     pub violations: Vec<Violation>,
-    /// Requests whose cancel was answered, and not with a grant.
+    /// The requests whose cancel was answered without a grant.
     pub given_up: BTreeSet<u64>,
     pub faults: FaultCounts,
     pub chaos: Chaos,
@@ -163,7 +165,7 @@ pub(crate) struct World {
     events: u64,
 }
 
-/// Runs one seed to its end. `prints`: a readable trace.
+/// Runs one seed to its end. `prints` asks for a readable trace.
 pub fn run(seed: u64, prints: bool) -> Report {
     let mut world = World::new(seed, prints);
     world.begin();
@@ -231,7 +233,7 @@ impl World {
         world
     }
 
-    /// A few names, so that they are fought for: every shard has at least one.
+    /// Chooses a few names, so that clients compete for them. Every shard has at least one name.
     fn name_names(&mut self) {
         let shards = self.map.shards().count() as u64;
         let count = shards + self.rng.range(1, 3);
@@ -302,7 +304,8 @@ impl World {
         }
     }
 
-    /// Until when whoever this happens to is stopped, if it is. What arrives meanwhile waits, in order.
+    /// The time until which the receiver of this event is stopped, if it is stopped. Events that
+    /// arrive meanwhile wait, in order.
     fn paused_until(&self, event: &Event) -> Option<u64> {
         let until_us = match event {
             Event::Tick { node, .. }
@@ -328,7 +331,7 @@ impl World {
         (until_us > self.now_us).then_some(until_us)
     }
 
-    /// Sends one message, to arrive or not.
+    /// Sends one message, which may not arrive.
     pub(crate) fn send(&mut self, from: Place, to: Place, message: Message) {
         let datagram = matches!(message, Message::Raft { .. } | Message::Hello { .. });
         let fate = self.network.send(&mut self.rng, self.now_us, from, to, datagram);

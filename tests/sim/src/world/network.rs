@@ -1,9 +1,10 @@
-//! The network: who reaches whom, how late, and what becomes of a message on its way.
+//! The network: which places reach each other, the delay between them, and the fate of each
+//! message.
 
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Anything with an address.
+/// A place with an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Node(u64),
@@ -21,19 +22,19 @@ impl Place {
     }
 }
 
-/// What is wrong with all links at once.
+/// The disturbances on all links at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Weather {
-    /// Between nodes only.
+    /// Whether the weather affects links between nodes only.
     pub peers_only: bool,
     pub loss: f64,
     pub duplication: f64,
-    /// So many messages are late by up to `late_us`, and so overtaken.
+    /// The share of messages that are late by up to `late_us`. Other messages overtake them.
     pub lateness: f64,
     pub late_us: u64,
 }
 
-/// What becomes of one message.
+/// The fate of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Cut,
@@ -41,7 +42,8 @@ pub(crate) enum Fate {
     Arrives { at_us: u64, again_at_us: Option<u64>, late: bool, overtakes: bool },
 }
 
-/// * `cut` holds ordered pairs: what one side sends does not arrive; the other way may be open.
+/// * `cut` holds ordered pairs: messages in this direction do not arrive, while the other direction
+///   may be open.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     pub cut: BTreeSet<(Place, Place)>,
@@ -63,7 +65,8 @@ impl Network {
         !self.cut.contains(&(from, to))
     }
 
-    /// `datagram`: may be duplicated, as what Raft tolerates; a request or its answer is not, as streams do not do that.
+    /// Decides the fate of a message. A `datagram` may be duplicated, because Raft tolerates this.
+    /// Requests and answers are never duplicated, because streams deliver each message once.
     pub(crate) fn send(&mut self, rng: &mut Rng, now_us: u64, from: Place, to: Place, datagram: bool) -> Fate {
         if !self.passes(from, to) {
             return Fate::Cut;

@@ -1,5 +1,7 @@
-//! A node: its replicas, what waits for them, and the way of their outputs. Follows the real host: one step takes all that has
-//! come, writes are queued before anything is sent, a snapshot goes after all writes queued before it.
+//! A node: its replicas, the operations that wait for them, and the way of their outputs.
+//!
+//! The node follows the real host. One step takes all inputs that have come. Writes are queued
+//! before any message is sent. A snapshot leaves after all writes queued before it.
 
 use super::clock::Clock;
 use super::disk::{CrashLoss, Disk, Job, Then};
@@ -14,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use storage::{Engine, ShardWrite};
 
-/// Tickets from here on are the simulator's own questions.
+/// The first ticket of the simulator's own questions.
 pub(crate) const OWN_TICKETS: Ticket = 1 << 60;
 
-/// As in the cluster file: equal on all nodes.
+/// The settings in the cluster file. They are equal on all nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub tick_ms: u64,
@@ -52,7 +54,7 @@ impl Settings {
 }
 
 /// * `replicas` is empty exactly while the node is down.
-/// * `boot` rises with each start and each stop, so that what was under way for a former run is told apart.
+/// * `boot` rises with each start and each stop, so that events of a former run can be told apart.
 pub(crate) struct Node {
     pub id: u64,
     pub settings: Settings,
@@ -61,17 +63,17 @@ pub(crate) struct Node {
     pub replicas: BTreeMap<ShardId, Replica>,
     pub inbox: BTreeMap<ShardId, Vec<Input>>,
     pub step_due: BTreeSet<ShardId>,
-    /// From whom, what, and when it was taken.
+    /// The sender of each operation, the operation, and the time at which it was taken.
     pub pending: BTreeMap<Ticket, (Place, Arc<Ask>, u64)>,
     pub boot: u64,
     pub paused_until_us: u64,
-    /// It stopped by itself, and stays down.
+    /// Whether the node stopped by itself. Then it stays down.
     pub failed: bool,
-    /// Of its disk, and durable there.
+    /// The incarnation of the node's disk, which is durable there.
     pub incarnation: u32,
-    /// The highest that each other node said of itself; durable, too.
+    /// The highest incarnation that each other node stated. This is durable, too.
     pub incarnations: BTreeMap<u64, u32>,
-    /// Its disk is damaged, and known to be: it waits for somebody to put in an empty one.
+    /// Whether the disk is known to be damaged, so that the node waits for an empty one.
     pub awaits_reseed: bool,
     pub ticks: u64,
 }
@@ -120,7 +122,7 @@ impl World {
         let boot = match node.disk.claim(id) {
             Ok(boot) => boot,
             Err(error) => {
-                // Set right, it is started again.
+                // The node is started again when the world is healed.
                 return self.trace.line(now_us, || format!("node {id}    does not start: {error}"));
             }
         };
@@ -128,7 +130,8 @@ impl World {
             let recovered = match node.disk.recover(shard) {
                 Ok(recovered) => recovered,
                 Err(error) => {
-                    // It may have voted, and may not vote as if not: it comes back as somebody else, or not at all.
+                    // The node may have voted, and must not vote as if it had not. It comes back
+                    // under a new incarnation, or not at all.
                     node.awaits_reseed = true;
                     node.replicas.clear();
                     self.faults.add(FaultKind::DamageDetected);
@@ -179,7 +182,7 @@ impl World {
         self.say_hello(id);
     }
 
-    /// The process ends without warning.
+    /// Ends the process without warning.
     pub(crate) fn crash_node(&mut self, id: u64, power_cut: bool) {
         let node = self.nodes.get_mut(&id).expect("a node");
         if !node.is_up() {
@@ -199,7 +202,8 @@ impl World {
         let pending = std::mem::take(&mut node.pending);
         self.trace.line(self.now_us, || format!("node {id}    dies (power cut: {power_cut}, disk: {loss:?})"));
         for (ticket, (from, ..)) in pending {
-            // The operating system resets its connections; after a power cut nobody says anything.
+            // The operating system resets the process's connections. After a power cut no such
+            // reset is sent.
             if !power_cut {
                 self.send(Place::Node(id), from, Message::Broken { ticket, sent: true });
             }
@@ -227,7 +231,8 @@ impl World {
         }
     }
 
-    /// Something for a replica: it takes it a little later, with what else has come by then.
+    /// Gives a replica an input. The replica takes it a little later, with all other inputs that
+    /// have come by then.
     pub(crate) fn tell(&mut self, id: u64, shard: ShardId, input: Input) {
         let node = self.nodes.get_mut(&id).expect("a node");
         if !node.is_up() {
@@ -248,7 +253,7 @@ impl World {
         match replica.step(now, inputs) {
             Ok(outputs) => {
                 if let Some(at_ms) = outputs.wake_at_ms {
-                    // Not a moment before, by rounding.
+                    // The extra microsecond keeps rounding from making the step early.
                     let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000) + 1;
                     self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
                 }
@@ -407,7 +412,7 @@ impl World {
         }
     }
 
-    /// A gateway's connections to a node are gone.
+    /// Drops the operations of a gateway whose connections to this node are gone.
     pub(crate) fn drop_streams(&mut self, id: u64, gateway: Place) {
         let pending = &self.nodes[&id].pending;
         let gone: Vec<Ticket> = pending.iter().filter(|(_, (from, ..))| *from == gateway).map(|(t, _)| *t).collect();
@@ -418,7 +423,8 @@ impl World {
 
     // ---- snapshots ------------------------------------------------------------------------------------------------
 
-    /// All writes before it are in the engine: off it goes, with the ended grants that the receiver lacks.
+    /// All earlier writes are in the engine, so the snapshot leaves with the ended grants that the
+    /// receiver lacks.
     pub(crate) fn carry_snapshot(&mut self, from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8>) {
         if self.nodes[&from].boot != boot {
             return;

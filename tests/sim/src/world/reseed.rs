@@ -1,15 +1,18 @@
-//! Disks that are lost, and nodes that come back without their data: as new members, under a new incarnation. Follows the real
-//! host: a node says with each connection which incarnation its data directory is, the other writes that down before it
-//! listens, and tells its replicas, then and at each start.
+//! Lost disks, and nodes that come back without their data. Such a node is a new member under a new
+//! incarnation.
+//!
+//! The module follows the real host. With each connection a node states the incarnation of its data
+//! directory. Its peer writes this down before it listens. The peer tells its replicas then, and
+//! again at each start.
 
 use super::node::Node;
 use super::{Event, FaultKind, Message, Place, SECOND_US, World};
 use routing::{NodeId, ShardId};
 use shard::{Input, Member, Role, Status};
 
-/// A node says so often who it is.
+/// The number of ticks between two statements of a node's identity.
 pub(crate) const HELLO_TICKS: u64 = 10;
-/// What a re-seed would find on the wall at the start of the run: seconds.
+/// The wall time that a re-seed would find at the start of the run, in seconds.
 const WALL_START_S: u64 = 1_767_225_600;
 
 pub(crate) fn incarnation_of(node: u64, incarnation: u32) -> Input {
@@ -37,8 +40,9 @@ impl World {
         }
     }
 
-    /// Whether every shard keeps a majority of voters with their data, now and while this node comes back, if this one loses its.
-    /// With fewer nothing would be served ever again, and nothing be shown.
+    /// Whether every shard keeps a majority of voters with their data if this node loses its own,
+    /// now and while it comes back. Without such a majority the shard would never serve again, and
+    /// the run would show nothing.
     pub(crate) fn may_lose(&self, id: u64) -> bool {
         let has_data = |node: &Node| !node.failed && !node.awaits_reseed && !node.disk.is_flipped();
         let keeps = |node: &Node| node.id != id && has_data(node);
@@ -55,13 +59,14 @@ impl World {
             })
     }
 
-    /// Of who leads in the highest term.
+    /// The status of the leader in the highest term.
     fn leader_status(&self, shard: ShardId) -> Option<Status> {
         let statuses = self.nodes.values().filter_map(|node| Some(node.replicas.get(&shard)?.status()));
         statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
     }
 
-    /// For a while all that is acknowledged stands on a bare majority, and then on less: see [`lose_witness`](Self::lose_witness).
+    /// Cuts nodes off so that all acknowledged entries stand on a bare majority for a while, and
+    /// then on less: see [`lose_witness`](Self::lose_witness).
     pub(crate) fn lose_witness_soon(&mut self, leader: u64) {
         let mut others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != leader).collect();
         self.rng.shuffle(&mut others);
@@ -76,8 +81,9 @@ impl World {
         self.agenda.push(self.now_us + after_us, Event::WitnessLost { leader, witness: witnesses[0] });
     }
 
-    /// Who was cut off is back, while the leader is away and one of those who acknowledged what it committed loses its disk and
-    /// comes back soon. Under its old name that one would help to elect a leader who lacks all of it.
+    /// Reconnects the nodes that were cut off, and kills the leader. A node that acknowledged the
+    /// leader's entries loses its disk and comes back soon. Under its old identity this node could
+    /// help to elect a leader that lacks all these entries.
     pub(crate) fn lose_witness(&mut self, leader: u64, witness: u64) {
         if self.chaos.calm_since_us.is_some() || !self.may_lose(witness) {
             return;
@@ -88,7 +94,8 @@ impl World {
         self.kill(leader, FaultKind::PowerCut);
     }
 
-    /// A node's machine is gone, and within this time another one takes its place, with an empty disk.
+    /// Destroys a node's machine. Within this time another machine takes its place, with an empty
+    /// disk.
     pub(crate) fn lose_disk(&mut self, id: u64, within_us: u64) {
         if !self.may_lose(id) {
             return;
@@ -112,7 +119,8 @@ impl World {
         self.start_node(id);
     }
 
-    /// Whoever does not vote, of each shard, as its leader knows it: for people.
+    /// Lists the nodes that do not vote, for each shard as its leader knows it. The list is for
+    /// people.
     pub(crate) fn missing_voters(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for (shard, _) in self.map.shards() {

@@ -1,7 +1,9 @@
-//! What happened: a hash over everything, and readable lines on standard output if they are asked for (at once, so that a run
-//! that ends in a panic has them too).
+//! The trace of a run: a hash over every event, and readable lines on standard output if they are
+//! asked for.
+//!
+//! Lines are printed at once, so that a run that ends in a panic has them too.
 
-/// * Equal runs have equal hashes; lines, printed or not, have no part in them.
+/// * Equal runs have equal hashes. Lines do not enter the hash, printed or not.
 pub(crate) struct Trace {
     hash: u64,
     prints: bool,
