@@ -1,6 +1,8 @@
-//! The client processes, seen from the conductor: given orders, paused, asked for their records.
+//! The client processes as the conductor sees them: it sends them orders, pauses them and reads
+//! their records.
 //!
-//! They run outside of every node's and gateway's namespace. Each is killed and reaped when this is dropped.
+//! The processes run outside of every node's and gateway's namespace. [`Clients`] kills and reaps
+//! each of them when it is dropped.
 
 use crate::cluster::Cluster;
 use crate::load::{Order, Told};
@@ -13,14 +15,15 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// How many processes.
+/// The number of client processes.
 pub const CLIENTS: usize = 3;
-/// The one that is paused: from 0.
+/// The client process that is paused, counted from 0.
 pub const VICTIM: usize = CLIENTS - 1;
-/// Beyond the time for which a client process itself waits for what is under way.
+/// The longest wait for an answer. It exceeds the time in which a client process completes its
+/// operations.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(40);
 
-/// See the module.
+/// The running client processes.
 #[derive(Debug)]
 pub struct Clients {
     processes: Vec<Process>,
@@ -35,10 +38,10 @@ struct Process {
 }
 
 impl Clients {
-    /// Starts them.
+    /// Starts the client processes.
     ///
     /// # Errors
-    /// What kept one from starting.
+    /// The reason why one process could not start.
     pub fn start(cluster: &Cluster, dir: &Path, seed: u64) -> Result<Clients, String> {
         let me = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
         let processes = (1..=CLIENTS).map(|number| {
@@ -63,7 +66,7 @@ impl Clients {
         Ok(Clients { processes: processes.collect::<Result<_, String>>()?, dir: dir.to_owned() })
     }
 
-    /// Load, from now on.
+    /// Starts the load.
     ///
     /// # Errors
     /// If a client process does not answer.
@@ -77,10 +80,11 @@ impl Clients {
         Ok(())
     }
 
-    /// No more load; what was under way is seen through. Returns the records.
+    /// Stops the load, waits for the operations under way, and returns the records.
     ///
     /// # Errors
-    /// If a client process does not answer: its record is missing, and nothing can be judged.
+    /// If a client process does not answer. Its record is then missing, so the round cannot be
+    /// judged.
     pub async fn end(&mut self, round: u32) -> Result<Vec<Record>, String> {
         let path = |number: usize| self.dir.join(format!("record-{round}-{number}.json"));
         let paths: Vec<PathBuf> = (0..self.processes.len()).map(path).collect();
@@ -96,19 +100,20 @@ impl Clients {
         Ok(records)
     }
 
-    /// SIGSTOP for [`VICTIM`].
+    /// Sends SIGSTOP to [`VICTIM`].
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// SIGCONT for [`VICTIM`].
+    /// Sends SIGCONT to [`VICTIM`].
     pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.processes[VICTIM].child.id() {
-            // It fails only if the process has ended, which shows when it is asked for its record.
+            // The signal fails only if the process has ended, and the request for its record shows
+            // that.
             let _ = kill(Pid::from_raw(pid as i32), signal);
         }
     }

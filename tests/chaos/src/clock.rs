@@ -1,9 +1,11 @@
-//! The one clock of all records: CLOCK_MONOTONIC, which every process of this machine reads alike, in any namespace. Nothing
-//! that fakes clocks is ever put before a process that records.
+//! The one clock of all records: CLOCK_MONOTONIC.
+//!
+//! Every process of this machine reads the same value from it, in any namespace. A process that
+//! records is never started with a library that fakes clocks.
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Microseconds on the machine's monotonic clock.
+/// Reads the machine's monotonic clock, in microseconds.
 ///
 /// # Panics
 /// If the system has no such clock.

@@ -1,9 +1,11 @@
-//! The processes of a cluster: started, hurt, healed.
+//! The processes of a cluster: this module starts them, applies faults to them and heals them.
 //!
-//! * Whatever was done to it, [`Cluster::heal`] undoes: it knows what a sound cluster is, not what was broken.
-//! * Every process is killed and reaped when this is dropped.
+//! * [`Cluster::heal`] undoes every fault, because it restores a sound cluster without a record of
+//!   the damage.
+//! * Every process is killed and reaped when the [`Cluster`] is dropped.
 //!
-//! It knows nothing of which faults there are; those that need more than a signal are given as a [`Launch`].
+//! The module does not know the kinds of faults. A fault that needs more than a signal is given as
+//! a [`Launch`].
 
 use crate::delay::SlowWay;
 use crate::network::{Network, run};
@@ -17,48 +19,49 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Nodes, numbered from 1.
+/// The number of nodes. They are numbered from 1.
 pub const NODES: u64 = 5;
-/// Each on every node.
+/// The number of shards. Each node has a replica of every shard.
 pub const SHARDS: u32 = 4;
-/// Gateways, numbered from 1.
+/// The number of gateways. They are numbered from 1.
 pub const GATEWAYS: u64 = 2;
 
-/// The last node's disk.
+/// The size of the last node's disk.
 const SMALL_DISK_BYTES: u64 = 512 << 20;
 
-/// A gateway waits for nodes that do not answer, and must be left the time to say so.
+/// The wait for a status. A gateway waits for nodes that do not answer, so it needs the time to
+/// report them.
 const STATUS_WITHIN: Duration = Duration::from_secs(4);
-/// A process that is told to stop does so within this time, or something is wrong.
+/// The longest time that a process may take to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
-/// See the module.
+/// A cluster of real processes in a network of its own.
 #[derive(Debug)]
 pub struct Cluster {
     /// The network that the processes live in.
     pub network: Network,
-    /// By the cluster file.
+    /// The shard map of the cluster file.
     pub map: Arc<ShardMap>,
-    /// The detours that connections are led through now.
+    /// The detours that connections take now.
     pub slow_ways: Vec<SlowWay>,
     /// The processes and their files.
     pub processes: Processes,
-    /// Nodes that run in another way than usual.
+    /// The processes that run with an unusual configuration or environment.
     unusual: BTreeSet<Member>,
-    /// Nodes with a damaged data directory: to be started anew, empty.
+    /// The nodes with a damaged data directory. They must be started again with an empty one.
     damaged: BTreeSet<u64>,
 }
 
 impl Cluster {
-    /// All hosts.
+    /// All hosts of the cluster.
     pub fn hosts() -> Vec<Member> {
         (1..=NODES).map(Member::Node).chain((1..=GATEWAYS).map(Member::Gateway)).collect()
     }
 
-    /// Writes the cluster file and starts everything.
+    /// Writes the cluster file and starts every process.
     ///
     /// # Errors
-    /// What kept it from starting, for people.
+    /// The reason why the cluster could not start, for people.
     pub fn start(dir: &Path, network: Network, settings: Settings) -> Result<Cluster, String> {
         let at = |host| Addresses::only(network.address(host));
         let nodes: Vec<Addresses> = (1..=NODES).map(|id| at(Member::Node(id))).collect();
@@ -69,7 +72,8 @@ impl Cluster {
         let map = Arc::new(config.shard_map());
         let processes = Processes::new(dir, config).map_err(|error| error.to_string())?;
         if network.can_cut() {
-            // A small disk that can be filled up. Like the network, it is gone with this process.
+            // The last node has a small disk that a fault can fill up. Like the network, this disk
+            // disappears with this process.
             let disk = processes.disk(NODES);
             run("mount", &format!("-t tmpfs -o size={SMALL_DISK_BYTES} chaos {}", disk.display()))?;
         }
@@ -93,12 +97,12 @@ impl Cluster {
         }
     }
 
-    /// Starts a process in the usual way. It must not run.
+    /// Starts a process in the usual way. The process must not be running.
     pub fn start_one(&mut self, host: Member) {
         self.launch(host, &Launch::default());
     }
 
-    /// Starts a process. It must not run.
+    /// Starts a process. The process must not be running.
     pub fn launch(&mut self, host: Member, launch: &Launch) {
         let program = self.network.command(host, palisade_binary());
         // Without the program there is nothing to test.
@@ -108,27 +112,28 @@ impl Cluster {
         }
     }
 
-    /// SIGKILL, and waits until it is gone. Nothing happens to one that does not run.
+    /// Sends SIGKILL, and waits until the process is gone. A process that is not running stays as
+    /// it is.
     pub fn kill(&mut self, host: Member) {
         self.processes.kill(host);
         self.unusual.remove(&host);
     }
 
-    /// SIGKILL, at once; it is reaped later.
+    /// Sends SIGKILL at once. The process is reaped later.
     pub fn strike(&self, host: Member) {
         self.processes.signal(host, Signal::SIGKILL);
     }
 
-    /// SIGTERM, and waits until it is gone.
+    /// Sends SIGTERM, and waits until the process is gone.
     ///
     /// # Errors
-    /// If it does not stop, or not cleanly; it is killed then.
+    /// If the process does not stop, or does not stop cleanly. It is killed then.
     pub async fn stop(&mut self, host: Member) -> Result<(), String> {
         self.unusual.remove(&host);
         self.processes.stop(host, STOPS_WITHIN).await.map_err(|error| error.to_string())
     }
 
-    /// Reaps the processes that ended by themselves since last asked.
+    /// Reaps the processes that ended by themselves since the last call.
     pub fn ended(&mut self) -> Vec<Ended> {
         let ended = self.processes.ended();
         for ended in &ended {
@@ -137,32 +142,35 @@ impl Cluster {
         ended
     }
 
-    /// Its data directory will be thrown away when it is healed, and the node re-seeded.
+    /// Marks a node's data directory as damaged. Healing discards the directory and re-seeds the
+    /// node.
     pub fn mark_damaged(&mut self, id: u64) {
         self.damaged.insert(id);
     }
 
-    /// Where a file stands that takes all the room there is beside a node's data.
+    /// The path of the file that fills the disk beside a node's data.
     pub fn ballast(&self, id: u64) -> PathBuf {
         self.processes.disk(id).join("ballast")
     }
 
-    /// While there is a file at this path, the disk of a node that was started with the library for it hangs.
+    /// The path of the file that makes a disk hang. The disk hangs while the file exists, for a
+    /// node that was started with the library for it.
     pub fn hang(&self) -> PathBuf {
         self.processes.dir().join("hang")
     }
 
-    /// Undoes whatever was done: everybody hears, runs in the usual way, on sound data.
+    /// Undoes every fault: all processes hear each other, run in the usual way, and have sound
+    /// data.
     ///
     /// # Errors
-    /// What could not be undone, for people.
+    /// The faults that could not be undone, for people.
     pub async fn heal(&mut self) -> Result<(), String> {
         self.network.mend();
         self.network.apply()?;
         self.slow_ways.clear(); // their connections break, and new ones go straight
         self.processes.resume_all();
         for id in 1..=NODES {
-            // Most nodes have none.
+            // Most nodes have no such file.
             let _ = std::fs::remove_file(self.ballast(id));
         }
         let _ = std::fs::remove_file(self.hang());
@@ -176,18 +184,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// As the operator's page says: the old directory goes away, and the node is started with an empty one and `--reseed`.
+    /// Follows the operator's page: the old directory is removed, and the node starts with an empty
+    /// one and `--reseed`.
     fn reseed(&mut self, id: u64) -> Result<(), String> {
         self.kill(Member::Node(id));
         let data = self.processes.data(id);
         std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
-        // By force: its peers have just heard of it with the directory that is gone.
+        // The start needs `--force`, because the peers have just heard from this node with its
+        // removed directory.
         let args = vec!["--reseed".to_owned(), "--force".to_owned()];
         self.launch(Member::Node(id), &Launch { args, ..Launch::default() });
         Ok(())
     }
 
-    /// What the cluster says of itself; `None` if no gateway tells in time.
+    /// The status that the cluster reports. `None` if no gateway answers in time.
     pub async fn status(&self) -> Option<ClusterStatus> {
         self.client(STATUS_WITHIN).cluster_status().await.ok()
     }

@@ -1,7 +1,8 @@
-//! A slow network in user space: connections that are led through here deliver what they carry late, each piece by another delay.
+//! A slow network in user space: connections through it deliver their bytes late, each piece with
+//! another delay.
 //!
-//! Within one direction of one connection the order stays, as TCP promises it; between directions, connections and hosts it does
-//! not. It knows nothing of what is carried.
+//! The order stays within one direction of one connection, as TCP promises. Between directions,
+//! connections and hosts the order may change. The module does not interpret the bytes.
 
 use palisade_sim::rng::Rng;
 use std::net::SocketAddr;
@@ -15,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Pieces under way in one direction of a connection; a sender of more is held back.
+/// The largest number of pieces under way in one direction of a connection. A sender of more pieces
+/// is held back.
 const PIECES_MAX: usize = 256;
 const PIECE_BYTES: usize = 16 << 10;
-/// One piece in so many is delayed by far more than the others.
+/// The share of pieces that are delayed by far more than the others.
 const STRAGGLERS_PERCENT: u64 = 2;
 
-/// Listens for connections to one host. They break when it is dropped.
+/// A listener for connections to one host. The connections break when it is dropped.
 #[derive(Debug)]
 pub struct SlowWay {
     listens: u16,
@@ -30,7 +32,8 @@ pub struct SlowWay {
 }
 
 impl SlowWay {
-    /// A way to `to`, with delays of up to `most` in each direction, now and then five times as much.
+    /// Opens a way to `to`, with delays of up to `most` in each direction. Now and then a delay is
+    /// five times as long.
     ///
     /// # Errors
     /// If no socket can be bound.
@@ -58,7 +61,7 @@ impl SlowWay {
         Ok(SlowWay { listens, led, _tasks: tasks })
     }
 
-    /// Connections led so far.
+    /// The number of connections that went through so far.
     pub fn led(&self) -> usize {
         self.led.load(Ordering::Relaxed)
     }

@@ -1,7 +1,8 @@
-//! How long a shard is without a leader when its leader is killed: from SIGKILL to the next acquire on it that succeeds, asked
-//! for by the SDK through the gateways.
+//! Measures how long a shard has no leader after its leader is killed.
 //!
-//! The cluster has default settings and no other load. Kills go around the shards; each waits until the cluster is whole again.
+//! The time runs from SIGKILL to the next successful acquire on the shard, which the SDK requests
+//! through the gateways. The cluster has default settings and no other load. Kills go around the
+//! shards, and each kill waits until the cluster is whole again.
 
 use crate::cluster::{Cluster, SHARDS};
 use crate::network::Network;
@@ -14,24 +15,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Beyond these something is stuck.
+/// The longest time for recovery. Beyond it the cluster is stuck.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 const SERVES_WITHIN: Duration = Duration::from_secs(30);
-/// Between one kill and the next, leaderships go back to where the map wants them; they must not be on the move when the
-/// next leader is killed.
+/// The time in which leaderships return to the nodes that the map prefers. No leadership may be
+/// moving when the next leader is killed.
 const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
-/// Times to the next acquire, one for each kill.
+/// The times to the next acquire, one for each kill.
 #[derive(Clone, Debug, Default)]
 pub struct Failovers {
-    /// In the order of the kills.
+    /// The times in the order of the kills.
     pub times: Vec<Duration>,
 }
 
-/// Kills leaders so often. `told` hears of each.
+/// Kills leaders `kills` times. `told` hears of each kill.
 ///
 /// # Errors
-/// What kept it from going on, for people.
+/// The reason why it could not go on, for people.
 pub async fn failovers(
     kills: u32,
     dir: &Path,
@@ -50,7 +51,7 @@ pub async fn failovers(
         if all_level(&cluster, WHOLE_WITHIN).await.is_none() {
             return Err(format!("the cluster was not whole within {WHOLE_WITHIN:?} after kill {}", kill - 1));
         }
-        // Its connections stand, as those of a client that is in use do.
+        // The acquire opens the connections, because a client in use has open connections as well.
         acquire(&cluster, &client, shard, &format!("before-{kill}")).await?;
         let leader = Member::Node(leaders[&shard]);
         let killed = Instant::now();
@@ -65,7 +66,7 @@ pub async fn failovers(
     Ok(failovers)
 }
 
-/// Waits until every shard is led by the node that the map prefers. Returns these.
+/// Waits until the node that the map prefers leads every shard. Returns these nodes.
 async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
     let wanted: BTreeMap<u32, u64> =
         cluster.map.shards().map(|(shard, replicas)| (shard.0, replicas.preferred_leader.0)).collect();
@@ -84,7 +85,7 @@ async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
     }
 }
 
-/// Takes a fresh name of a shard, however often it has to ask.
+/// Acquires a fresh name of a shard, with as many tries as it takes.
 async fn acquire(cluster: &Cluster, client: &Client, shard: u32, prefix: &str) -> Result<(), String> {
     let mut names = (0..).map(|n| format!("{prefix}/{n}")).filter(|name| cluster.map.route(name).shard.0 == shard);
     let asked = Instant::now();
@@ -101,7 +102,7 @@ async fn acquire(cluster: &Cluster, client: &Client, shard: u32, prefix: &str) -
 }
 
 impl Failovers {
-    /// For people.
+    /// Formats the times for people.
     pub fn summary(&self) -> String {
         let at = |share| quantile(&self.times, share).unwrap_or_default().as_secs_f64();
         format!(
@@ -115,7 +116,7 @@ impl Failovers {
         )
     }
 
-    /// For programs.
+    /// Formats the times for programs, as JSON.
     pub fn json(&self) -> String {
         let at = |share| quantile(&self.times, share).map(|time| time.as_secs_f64() * 1_000.0);
         serde_json::json!({

@@ -1,4 +1,6 @@
-//! From the records of a round to a verdict, by the same checker that judges simulations.
+//! Turns the records of a round into a verdict.
+//!
+//! The same checker judges simulations.
 
 use crate::record::{Record, merge};
 use palisade_sim::checker::{self, Bounds, Call, History, Outcome, TenureRecord};
@@ -6,48 +8,50 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Violations shown for one round, and operations of each.
+/// The number of violations shown for one round, and of operations shown for each violation.
 const VIOLATIONS_SHOWN: usize = 5;
 const OPERATIONS_SHOWN: usize = 6;
 
-/// Everything that a round is judged by.
+/// The evidence by which a round is judged.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Of the client processes and the conductor.
+    /// The records of the client processes and the conductor.
     pub records: Vec<Record>,
     /// The service's history of all names, read at the end.
     pub tenures: Vec<TenureRecord>,
-    /// Stretches without faults and changes of leaders, from and to, in microseconds of the record's clock.
+    /// The stretches without faults and changes of leaders, from start to end, in microseconds of
+    /// the record's clock.
     pub quiet: Vec<(u64, u64)>,
-    /// A node's clock ran at another rate, half to double: then fencing is what holds, not wall-clock exclusion.
+    /// Whether a node's clock ran at another rate, from half to double. Then fencing must hold, but
+    /// wall-clock exclusion need not.
     pub drifted: bool,
 }
 
-/// What the judge came to.
+/// The result of judging one round.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// Attempts, answered or not.
+    /// The attempts, answered or not.
     pub operations: usize,
-    /// Of these, acquires that were granted.
+    /// The granted acquires among these attempts.
     pub grants: usize,
-    /// Of these, linearizable checks that were answered.
+    /// The answered linearizable checks among these attempts.
     pub checks: usize,
-    /// Of these, refused because the token or session was over.
+    /// The attempts that were refused because the token or session was over.
     pub fenced: usize,
-    /// How much does not hold.
+    /// The number of violations.
     pub violations: usize,
-    /// What, for people.
+    /// The violations to show, for people.
     pub shown: Vec<String>,
-    /// Names whose search was given up.
+    /// The number of names whose search was given up.
     pub undecided: usize,
 }
 
-/// A due expiry is noticed within this time by a leader that nothing keeps from it.
+/// The time within which a leader notices a due expiry, if no fault prevents it.
 const NOTICED_WITHIN_US: u64 = 1_000_000;
-/// As in the cluster file's defaults.
+/// The grace period of a waiter, as in the cluster file's defaults.
 const WAITER_GRACE_US: u64 = 5_000_000;
 
-/// What the SDK asks for with each acquire that waits.
+/// The claim TTL that the SDK requests with each waiting acquire.
 const CLAIM_TTL_MS: u32 = 10_000;
 /// The fastest and slowest clock of a round with drift.
 const DRIFT: (f64, f64) = (2.0, 0.5);
@@ -82,7 +86,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     }
 }
 
-/// Some with the operations that show them, the rest as counts.
+/// Formats some violations with the operations that show them, and the rest as counts.
 fn shown(history: &History, violations: &[checker::Violation]) -> Vec<String> {
     let mut shown: Vec<String> = Vec::new();
     for violation in violations.iter().take(VIOLATIONS_SHOWN) {

@@ -1,12 +1,16 @@
-//! Safety on real processes: a cluster of `palisade` processes is hurt in every way that one machine allows, and what its
-//! clients saw is judged by the checker of the simulator.
+//! Tests safety on real processes.
 //!
-//! * The **conductor** ([`run`]) owns the cluster and goes through rounds: load, a fault, healing, recovery, quiet, verdict.
+//! A cluster of `palisade` processes suffers every fault that one machine allows. The simulator's
+//! checker judges the operations that its clients recorded.
+//!
+//! * The **conductor** ([`run`]) owns the cluster and goes through rounds: load, a fault, healing,
+//!   recovery, quiet, verdict.
 //! * **Client processes** ([`load`]) use the SDK and write down every attempt ([`record`]).
 //! * The **judge** ([`judge`]) joins the records of a round and asks the checker.
 //!
-//! `scripts/chaos` gives it a network, a mount and a process namespace of its own, so that whatever becomes of it, nothing is
-//! left behind. `docs/chaos.md` says what is thrown at the cluster, and what a long run found.
+//! `scripts/chaos` gives the run a network, a mount and a process namespace of its own, so that it
+//! leaves nothing behind, however it ends. `docs/chaos.md` lists the faults and the findings of a
+//! long run.
 
 pub mod clients;
 pub mod clock;

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says whether all was well.
+/// Runs the faults. Returns whether every check passed.
 async fn conduct(args: Run) -> Result<bool, String> {
     let temporary = tempfile::Builder::new().prefix("palisade-chaos-").tempdir();
     let temporary = temporary.map_err(|error| format!("a temporary directory: {error}"))?;
@@ -106,7 +106,7 @@ async fn conduct(args: Run) -> Result<bool, String> {
     outcome.map(|()| fine)
 }
 
-/// The small disk: a directory that is mounted on cannot be removed.
+/// Unmounts the small disk, because a directory with a mount cannot be removed.
 fn unmount_below(dir: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let places =
@@ -149,7 +149,7 @@ async fn measure(
     (true, page.map_or(Ok(()), |page| write_docs(page, "failover", &failovers.summary())))
 }
 
-/// SIGINT (Ctrl-C) or SIGTERM.
+/// Waits for SIGINT (Ctrl-C) or SIGTERM.
 async fn told_to_stop() {
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
     let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");

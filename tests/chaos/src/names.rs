@@ -1,29 +1,30 @@
-//! Which names clients use: a few that all of them want, and many that hardly anybody shares.
+//! The names that clients use: a few that all of them want, and many that clients hardly ever
+//! share.
 //!
-//! Names turn over: each round has its own, and within a round every [`EPOCH_US`] new ones, so that the history of a name stays
-//! small enough to be searched for an order that explains it.
+//! Names turn over. Each round has its own names, and new ones come every [`EPOCH_US`] within a
+//! round. The history of a name therefore stays small enough for the search for a linearization.
 
 use palisade_sim::checker::Mode;
 use palisade_sim::rng::Rng;
 
-/// Microseconds for which the same names are used.
+/// The time for which the same names are used, in microseconds.
 pub const EPOCH_US: u64 = 8_000_000;
 const HOT: u64 = 10;
 const COLD: u64 = 300;
 const PERMITS: u32 = 3;
 
-/// A name, and how it is taken.
+/// A name, and the way it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// Of the resource.
+    /// The name of the resource.
     pub name: String,
-    /// One of those who want it at once.
+    /// Whether many clients want this name at once.
     pub hot: bool,
     kind: u64,
 }
 
 impl Name {
-    /// One that is in use `since_us` after its round began.
+    /// Picks a name that is in use `since_us` after its round began.
     pub fn pick(rng: &mut Rng, round: u32, since_us: u64) -> Name {
         let epoch = since_us / EPOCH_US;
         if rng.percent(55) {
@@ -33,7 +34,7 @@ impl Name {
         Name { name: format!("r{round}.{epoch}/cold-{}", rng.below(COLD)), hot: false, kind: 0 }
     }
 
-    /// How to ask for it this time.
+    /// The mode for the next acquire of this name.
     pub fn mode(&self, rng: &mut Rng) -> Mode {
         match self.kind {
             3 if rng.percent(65) => Mode::Shared,

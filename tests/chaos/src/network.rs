@@ -1,40 +1,44 @@
-//! Where the processes of a cluster live, and how they are cut from each other.
+//! The network that the processes of a cluster live in, and the cuts between them.
 //!
-//! With namespaces, each process has a network namespace of its own, joined to a bridge by a veth pair, and its own packet
-//! filter: what it does not hear is decided at its ear, so that any pair can be cut in either direction. Without, all are on
-//! loopback and nothing can be cut. It promises to touch no network but its own: the whole of it exists in a namespace that
-//! `scripts/chaos` makes and that ends with this process. It knows nothing of what is sent.
+//! With namespaces, each process has a network namespace of its own, joined to a bridge by a veth
+//! pair. Each namespace has its own packet filter, which drops packets at the receiver, so that any
+//! pair can be cut in either direction. Without namespaces, all processes are on loopback and no
+//! cut is possible.
+//!
+//! The module promises to touch no other network. The whole network exists in a namespace that
+//! `scripts/chaos` makes and that ends with this process. The module does not interpret any packet.
 
 use local_cluster::{Member, free_addresses};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// See the module.
+/// The hosts with their addresses, and the cuts between them.
 ///
-/// * What `deaf` and `lossy` say is what the packet filters do, once [`apply`](Self::apply) has returned.
+/// * Once [`apply`](Self::apply) has returned, the packet filters act as `deaf` and `lossy` say.
 #[derive(Debug)]
 pub struct Network {
     namespaces: bool,
     addresses: BTreeMap<Member, String>,
-    /// Who hears nothing of whom.
+    /// For each host, the hosts that it does not hear.
     deaf: BTreeMap<Member, BTreeSet<Member>>,
-    /// What share of what arrives is lost, in percent.
+    /// For each host, the share of arriving packets that is lost, in percent.
     lossy: BTreeMap<Member, u32>,
-    /// Connections to these nodes are led to these ports outside instead.
+    /// The ports outside that connections to these nodes go to instead.
     detours: BTreeMap<Member, u16>,
 }
 
 const PORT: u16 = 7400;
-/// All of it is inside this process' own network namespace, so it collides with nothing.
+/// The addresses exist only inside this process's own network namespace, so they collide with no
+/// other.
 const PREFIX: &str = "10.77.0";
 const OUTSIDE: &str = "10.77.0.254";
 
 impl Network {
-    /// A network of these hosts.
+    /// Builds a network of these hosts.
     ///
     /// # Errors
-    /// What the system's tools said, for people.
+    /// The message of the system's tools, for people.
     pub fn new(hosts: &[Member], namespaces: bool) -> Result<Network, String> {
         let mut network = Network {
             namespaces,
@@ -82,7 +86,7 @@ impl Network {
         self.namespaces
     }
 
-    /// `host:port` of a host.
+    /// The `host:port` of a host.
     pub fn address(&self, host: Member) -> &str {
         &self.addresses[&host]
     }
@@ -97,20 +101,20 @@ impl Network {
         command
     }
 
-    /// From now on `ear` hears nothing of `mouth`.
+    /// From now on, `ear` hears nothing from `mouth`.
     pub fn deafen(&mut self, ear: Member, mouth: Member) {
         if ear != mouth {
             self.deaf.entry(ear).or_default().insert(mouth);
         }
     }
 
-    /// Neither hears the other.
+    /// Cuts both directions between two hosts.
     pub fn cut(&mut self, one: Member, other: Member) {
         self.deafen(one, other);
         self.deafen(other, one);
     }
 
-    /// No host of one side hears any of the other, and the other way round.
+    /// Cuts both directions between each host of one side and each host of the other.
     pub fn split(&mut self, one: &[Member], other: &[Member]) {
         for &a in one {
             for &b in other {
@@ -119,27 +123,27 @@ impl Network {
         }
     }
 
-    /// From now on `ear` loses this share of what arrives from other hosts.
+    /// From now on, `ear` loses this share of the packets from other hosts.
     pub fn lose(&mut self, ear: Member, percent: u32) {
         self.lossy.insert(ear, percent);
     }
 
-    /// From now on new connections of other hosts to `to` go to this port outside.
+    /// From now on, new connections of other hosts to `to` go to this port outside.
     pub fn detour(&mut self, to: Member, port: u16) {
         self.detours.insert(to, port);
     }
 
-    /// Everybody hears everything, directly.
+    /// Removes all cuts, losses and detours.
     pub fn mend(&mut self) {
         self.deaf.clear();
         self.lossy.clear();
         self.detours.clear();
     }
 
-    /// Breaks all connections between hosts that carry anything now.
+    /// Breaks all connections between hosts that carry data now.
     ///
     /// # Errors
-    /// What the packet filter's tool said.
+    /// The message of the packet filter's tool.
     pub async fn break_connections(&self) -> Result<(), String> {
         if !self.namespaces || !crate::tools::has_packet_filter() {
             return Ok(());
@@ -158,10 +162,10 @@ impl Network {
         self.addresses[host].split(':').next().unwrap_or_default()
     }
 
-    /// Makes it so, host after host.
+    /// Puts the cuts, losses and detours into effect, host after host.
     ///
     /// # Errors
-    /// What the packet filter's tool said.
+    /// The message of the packet filter's tool.
     pub fn apply(&self) -> Result<(), String> {
         if !self.namespaces || !crate::tools::has_packet_filter() {
             return Ok(()); // what needs it is skipped
@@ -188,7 +192,7 @@ impl Network {
     }
 }
 
-/// Replaces a host's packet filter in one go.
+/// Replaces a host's packet filter in one step.
 fn restore(host: Member, rules: &str) -> Result<(), String> {
     let failed = |why: String| format!("iptables-restore at {host}: {why}");
     let mut child = Command::new("ip")
@@ -207,7 +211,7 @@ fn restore(host: Member, rules: &str) -> Result<(), String> {
 /// Runs one of the system's tools to its end.
 ///
 /// # Errors
-/// What it said.
+/// The tool's message.
 pub fn run(program: &str, args: &str) -> Result<(), String> {
     let output = Command::new(program).args(args.split_whitespace()).output();
     match output {

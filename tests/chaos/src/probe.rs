@@ -1,4 +1,4 @@
-//! The conductor's own questions: does every shard serve, has every node come back, what does the history say?
+//! The conductor's own checks: every shard serves, every node is back, and the history can be read.
 
 use crate::cluster::{Cluster, NODES, SHARDS};
 use crate::load::{Caller, Wish, number_of};
@@ -11,25 +11,26 @@ use tokio::task::JoinSet;
 
 /// The conductor's number among the clients of a record.
 const CLIENT: u32 = 1;
-/// A try of a probe: short, so that the next one comes soon.
+/// The timeout of one try of a probe. It is short, so that the next try comes soon.
 const TRY_FOR: Duration = Duration::from_millis(1_000);
-/// Tenures of a name that can be read at once; a name with more cannot be judged.
+/// The number of tenures of a name that can be read at once. A name with more tenures cannot be
+/// judged.
 const TENURES_MAX: u32 = 1_000;
 const READS_AT_ONCE: usize = 24;
 const READ_WITHIN: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// The conductor's client, with its own record.
 #[derive(Debug)]
 pub struct Prober {
     caller: Caller,
     patient: Client,
-    /// What its own attempts are noted in.
+    /// The recorder of its own attempts.
     pub recorder: Arc<Recorder>,
     probes: u64,
 }
 
 impl Prober {
-    /// For this cluster.
+    /// Creates a prober for this cluster.
     pub fn new(cluster: &Cluster) -> Prober {
         let recorder = Arc::new(Recorder::default());
         let caller = Caller::new(cluster.client(TRY_FOR), CLIENT, recorder.clone(), cluster.map.clone());
@@ -38,8 +39,8 @@ impl Prober {
         Prober { caller, patient, recorder, probes: 0 }
     }
 
-    /// How long it takes from now until an acquire asked for from now on has succeeded on every shard. `None`: longer than
-    /// `within`.
+    /// The time from now until an acquire sent from now on has succeeded on every shard. `None` if
+    /// this takes longer than `within`.
     pub async fn all_serve(&mut self, round: u32, within: Duration) -> Option<Duration> {
         self.probes += 1;
         let started = Instant::now();
@@ -55,10 +56,10 @@ impl Prober {
         Some(longest)
     }
 
-    /// Every tenure of these names.
+    /// Reads every tenure of these names.
     ///
     /// # Errors
-    /// If they cannot all be read.
+    /// If some tenures cannot be read.
     pub async fn tenures(&self, names: Vec<String>) -> Result<Vec<TenureRecord>, String> {
         let mut names = names.into_iter();
         let mut reads = JoinSet::new();
@@ -82,7 +83,7 @@ impl Prober {
 async fn serves(caller: &Caller, shard: u32, prefix: &str, from: Instant, within: Duration) -> Option<Duration> {
     let mut names = (0..).map(|n| format!("{prefix}-{n}")).filter(|name| caller.shard(name) == shard);
     loop {
-        // Another name each time: one whose outcome is not known may be held.
+        // Each try uses another name, because a name with an unknown outcome may be held.
         let name = names.next().expect("every shard has names");
         let (request, mode) = (caller.number(), Mode::Exclusive);
         let wish = Wish { request, name, mode, ttl_ms: 1_000, wait_ms: 0, session: None };
@@ -125,7 +126,7 @@ fn record(name: &str, tenure: &Tenure) -> TenureRecord {
     TenureRecord { shard: tenure.shard, name, token: tenure.fencing_token, request, end }
 }
 
-/// What replicas said of their states.
+/// The states that the replicas reported.
 pub fn samples(shards: &[ShardStatus]) -> Vec<Sample> {
     let sample = |status: &ShardStatus| Sample {
         shard: status.shard,
@@ -136,15 +137,15 @@ pub fn samples(shards: &[ShardStatus]) -> Vec<Sample> {
     shards.iter().map(sample).collect()
 }
 
-/// Waits until every node answers and every shard has a leader that all its replicas follow, each at the leader's index.
-/// Returns what they said then; `None`: not within this time.
+/// Waits until every node answers and every shard has a leader that all its replicas follow, each
+/// at the leader's index. Returns the statuses at that time, or `None` after `within`.
 pub async fn all_level(cluster: &Cluster, within: Duration) -> Option<Vec<ShardStatus>> {
     let level = |leader: &ShardStatus, status: &ShardStatus| status.applied_index == leader.applied_index;
     settled(cluster, within, level).await
 }
 
-/// Waits until every node answers and every shard has a leader that all its replicas follow; they may lag. Says whether
-/// that came to be within this time.
+/// Waits until every node answers and every shard has a leader that all its replicas follow.
+/// Replicas may lag. Returns whether this happened within the given time.
 pub async fn all_back(cluster: &Cluster, within: Duration) -> bool {
     settled(cluster, within, |_, _| true).await.is_some()
 }

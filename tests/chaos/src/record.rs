@@ -1,10 +1,13 @@
-//! What clients write down, and how the records of several processes become one history for the checker.
+//! The clients' records, and the way in which the records of several processes become one history
+//! for the checker.
 //!
-//! Every attempt is noted before it is sent, and completed by its answer; one that never got an answer stays open. Processes
-//! write a file per round, which [`merge`] joins. It knows nothing of how an attempt is made.
+//! Every attempt is noted before it is sent, and completed by its answer. An attempt without an
+//! answer stays open. Processes write one file per round, and [`merge`] joins the files. The module
+//! does not know how an attempt is made.
 //!
-//! Answers name the owner of a grant, which clients make of the number of their request; of what a session holds, of the
-//! session's number. A session asks for a name only once, so that either leads to the request.
+//! Answers name the owner of a grant. Clients build this owner from the number of their request, or
+//! from the session's number if the lock belongs to a session. A session asks for a name only once,
+//! so that either number leads to the request.
 
 use crate::clock::now_us;
 use palisade_sim::checker::{Belief, Bounds, Call, History, Operation, Outcome, TenureRecord};
@@ -13,14 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What one process saw in one round.
+/// The record of one process in one round.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
-    /// Places in [`Belief`] are places in this list.
+    /// The attempts in the order of their notes. [`Belief`] refers to places in this list.
     pub operations: Vec<Operation>,
-    /// What guards said.
+    /// The beliefs of guards.
     pub beliefs: Vec<Belief>,
-    /// Requests whose grant the SDK lets go by itself if there was one and nobody heard of it.
+    /// Requests whose grant the SDK releases by itself, if a grant exists and its answer was lost.
     pub let_go: Vec<u64>,
 }
 
@@ -34,7 +37,7 @@ pub struct Attempt {
 
 /// Takes notes of one round after the other, for any number of tasks.
 ///
-/// * An answer that comes when its round is over is not noted: the attempt stays open, which is true as well.
+/// * An answer after the end of its round is not noted. The attempt stays open, which is also true.
 #[derive(Debug, Default)]
 pub struct Recorder(Mutex<Current>);
 
@@ -49,12 +52,12 @@ impl Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new round. What was noted before is gone, unless it was [taken](Self::take).
+    /// Starts a new round. Earlier notes are lost, unless they were [taken](Self::take).
     pub fn begin(&self, round: u32) {
         *self.lock() = Current { round, record: Record::default() };
     }
 
-    /// An attempt that is about to be made.
+    /// Notes an attempt before it is sent.
     pub fn asked(&self, client: u32, name: &str, shard: u32, call: Call) -> Attempt {
         let mut current = self.lock();
         let place = current.record.operations.len();
@@ -65,7 +68,7 @@ impl Recorder {
         Attempt { round: current.round, place }
     }
 
-    /// Its answer is there.
+    /// Notes the answer of an attempt.
     pub fn answered(&self, attempt: Attempt, result: Outcome) {
         let return_us = now_us();
         self.note(attempt, |record| {
@@ -76,14 +79,14 @@ impl Recorder {
         });
     }
 
-    /// A guard of what this attempt was granted says that it holds for so long from now.
+    /// Notes that a guard of this attempt's grant believes to hold it for `valid_us` from now.
     pub fn believed(&self, attempt: Attempt, token: u64, valid_us: u64) {
         let from_us = now_us();
         let belief = Belief { operation: attempt.place, token, from_us, until_us: from_us + valid_us };
         self.note(attempt, |record| record.beliefs.push(belief));
     }
 
-    /// Should nobody hear of what this request is granted, the SDK lets it go.
+    /// Notes that the SDK releases this request's grant if its answer is lost.
     pub fn let_go(&self, attempt: Attempt, request: u64) {
         self.note(attempt, |record| record.let_go.push(request));
     }
@@ -95,7 +98,7 @@ impl Recorder {
         }
     }
 
-    /// The round's record; nothing more is noted until the next begins.
+    /// Takes the round's record. No more notes are taken until the next round begins.
     pub fn take(&self) -> Record {
         let mut current = self.lock();
         current.round = u32::MAX;
@@ -104,27 +107,28 @@ impl Recorder {
 }
 
 impl Record {
-    /// Writes it.
+    /// Writes the record to a file.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The error of the file system.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
         std::fs::write(path, serde_json::to_vec(self)?)
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Reads a record that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// What the file system or the parser says.
+    /// The error of the file system or the parser.
     pub fn load(path: &Path) -> std::io::Result<Record> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
     }
 }
 
-/// One history of all records of a round.
+/// Merges all records of a round into one history.
 ///
-/// `quiet` are stretches in which nothing was wrong and no shard changed its leader: an attempt within one went straight to
-/// the leader, by a single try, which is what the order of a queue can be judged by. `bounds` are the round's.
+/// `quiet` are stretches without a fault and without a change of leaders. An attempt within a
+/// stretch went straight to the leader in a single try, so the order of a queue can be judged by
+/// it. `bounds` are the bounds of the round.
 pub fn merge(records: &[Record], tenures: Vec<TenureRecord>, quiet: &[(u64, u64)], bounds: Bounds) -> History {
     let mut history = History { bounds, ..History::default() };
     for record in records {
@@ -150,7 +154,7 @@ pub fn merge(records: &[Record], tenures: Vec<TenureRecord>, quiet: &[(u64, u64)
     history
 }
 
-/// Puts requests for sessions, where answers name these.
+/// Replaces sessions by requests in answers that name sessions.
 fn name_requests(operations: &mut [Operation], tenures: &mut [TenureRecord]) {
     let mut requests: BTreeMap<(u64, String), u64> = BTreeMap::new();
     for operation in operations.iter() {
@@ -178,7 +182,8 @@ fn name_requests(operations: &mut [Operation], tenures: &mut [TenureRecord]) {
     }
 }
 
-/// What the SDK let go by itself, as attempts without an answer. Their tokens are known only where somebody else saw them.
+/// The SDK's background releases, as attempts without an answer. A token is known only if a check
+/// or the history showed it.
 fn background_releases(operations: &[Operation], tenures: &[TenureRecord], let_go: &BTreeSet<u64>) -> Vec<Operation> {
     let asked: BTreeMap<u64, &Operation> = operations
         .iter()

@@ -1,4 +1,4 @@
-//! What a run came to: a table by kind of fault, for people, programs and `docs/chaos.md`.
+//! The result of a run: a table by kind of fault, for people, programs and `docs/chaos.md`.
 
 use crate::faults::Kind;
 use crate::run::{Plan, Round};
@@ -19,23 +19,23 @@ struct Row {
     recoveries: Vec<Duration>,
 }
 
-/// See the module.
+/// The sums over all rounds of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     rows: BTreeMap<Vec<Kind>, Row>,
-    /// That this machine cannot inflict, and why.
+    /// The kinds that this machine cannot inflict, and the reasons.
     skipped: Vec<(Kind, &'static str)>,
-    /// That were to come.
+    /// The kinds that the plan asks for.
     wanted: Vec<Kind>,
-    /// Replicas with equal applied index and different state.
+    /// The replicas with equal applied index and different state.
     pub convergence: Vec<String>,
-    /// Lines of logs.
+    /// The log lines of panics.
     pub panics: Vec<String>,
-    /// How often every kind has come.
+    /// The number of complete cycles through all kinds.
     pub cycles: u32,
-    /// The whole run.
+    /// The duration of the whole run.
     pub seconds: u64,
-    /// It was ended early.
+    /// Whether the run was ended early.
     pub interrupted: bool,
     seed: u64,
     operations: usize,
@@ -46,7 +46,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// An empty one.
+    /// Creates an empty report.
     pub fn new(plan: &Plan) -> Report {
         let asked = |kind: &Kind| plan.kinds.is_empty() || plan.kinds.contains(kind);
         let skipped = |kind: Kind| plan.tools.missing(kind).map(|why| (kind, why));
@@ -55,7 +55,7 @@ impl Report {
         Report { wanted, skipped, seed: plan.seed, ..Report::default() }
     }
 
-    /// One more round.
+    /// Adds one more round.
     pub fn add(&mut self, round: Round) {
         let row = self.rows.entry(round.kinds).or_default();
         row.times += 1;
@@ -74,7 +74,7 @@ impl Report {
         }
     }
 
-    /// Everything held, and every kind came.
+    /// Whether every invariant held and every kind was inflicted.
     pub fn is_fine(&self) -> bool {
         self.rows.values().all(|row| row.violations == 0 && row.failures == 0)
             && self.convergence.is_empty()
@@ -84,13 +84,13 @@ impl Report {
             && !self.interrupted
     }
 
-    /// Kinds that were to come and did not.
+    /// The kinds that the plan asks for and that did not occur.
     fn missing(&self) -> Vec<Kind> {
         let came = |kind: &Kind| self.rows.keys().any(|kinds| kinds.contains(kind));
         self.wanted.iter().copied().filter(|kind| !came(kind)).collect()
     }
 
-    /// The table, as Markdown.
+    /// Formats the table as Markdown.
     pub fn table(&self) -> String {
         let mut text = String::from(
             "| fault | rounds | operations | fenced | violations | served again during the fault, median / max | recovery, median / max |\n\
@@ -112,7 +112,7 @@ impl Report {
         text
     }
 
-    /// What the table leaves out.
+    /// Formats the facts that the table leaves out.
     pub fn summary(&self) -> String {
         let violations: usize = self.rows.values().map(|row| row.violations + row.failures).sum();
         let rounds: usize = self.rows.values().map(|row| row.times).sum();
@@ -153,7 +153,7 @@ impl Report {
         text
     }
 
-    /// For programs.
+    /// Formats the report for programs, as JSON.
     pub fn json(&self) -> String {
         let ms = |times: &[Duration], at: f64| quantile(times, at).map(|time| time.as_millis() as u64);
         let faults: Vec<serde_json::Value> = (self.rows.iter())
@@ -192,10 +192,11 @@ impl Report {
     }
 }
 
-/// Puts `text` into a page, where it is marked: `<!-- MARK: begin -->` and `<!-- MARK: end -->`, each on a line of its own.
+/// Puts `text` into a page between the marks `<!-- MARK: begin -->` and `<!-- MARK: end -->`, each
+/// on a line of its own.
 ///
 /// # Errors
-/// If it cannot be read or written, or has no such place.
+/// If the page cannot be read or written, or has no such place.
 pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", page.display());
     let old = std::fs::read_to_string(page).map_err(failed)?;
@@ -205,7 +206,7 @@ pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), String> {
     std::fs::write(page, format!("{}{}\n{}", &old[..begin], text.trim_end(), &old[end..])).map_err(failed)
 }
 
-/// For people, while a run goes on.
+/// Formats a round for people, while a run goes on.
 pub fn line(round: &Round) -> String {
     let ms = |time: Option<Duration>| time.map_or("–".into(), |time| format!("{} ms", time.as_millis()));
     let mut text = format!(
@@ -239,7 +240,7 @@ fn spread(times: &[Duration]) -> String {
     }
 }
 
-/// The smallest that so large a share is not above.
+/// The smallest time that is not below this share of all times.
 pub fn quantile(times: &[Duration], share: f64) -> Option<Duration> {
     let mut times = times.to_vec();
     times.sort_unstable();

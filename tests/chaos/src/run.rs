@@ -17,51 +17,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Load before the fault: the order of queues is judged in it.
+/// The load before the fault. The order of queues is judged in it.
 const CALM: Duration = Duration::from_secs(4);
-/// Load after recovery.
+/// The load after recovery.
 const AFTERMATH: Duration = Duration::from_millis(1_500);
-/// Beyond these something is stuck.
+/// The longest times for serving and recovery. Beyond these the cluster is stuck.
 const SERVES_DURING_WITHIN: Duration = Duration::from_secs(10);
 const RECOVERS_WITHIN: Duration = Duration::from_secs(45);
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 const STOPS_ITSELF_WITHIN: Duration = Duration::from_secs(15);
 
-/// What a run is asked to do.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How long, at least; every kind comes once in any case.
+    /// The minimum duration. Every kind is inflicted once in any case.
     pub minutes: u64,
-    /// These only; empty: all.
+    /// The only kinds to inflict. Empty for all kinds.
     pub kinds: Vec<Kind>,
-    /// Decides what is hurt when.
+    /// Decides the targets and times of faults.
     pub seed: u64,
-    /// What there is to hurt with.
+    /// The tools that this machine has for faults.
     pub tools: Tools,
-    /// For data, logs and the histories that broke an invariant.
+    /// The directory for data, logs and the histories that broke an invariant.
     pub dir: PathBuf,
 }
 
-/// One round, as it went.
+/// The course of one round.
 #[derive(Clone, Debug, Default)]
 pub struct Round {
-    /// From 1.
+    /// The number of the round, from 1.
     pub number: u32,
-    /// What was inflicted.
+    /// The kinds of faults that were inflicted.
     pub kinds: Vec<Kind>,
-    /// From the fault until every shard served again while it lasted, where that must be.
+    /// The time from the fault until every shard served again during the fault, if serving is
+    /// required.
     pub interruption: Option<Duration>,
-    /// From the healing until every shard served.
+    /// The time from the healing until every shard served.
     pub recovery: Option<Duration>,
-    /// What the checker says.
+    /// The verdict of the checker.
     pub verdict: Verdict,
-    /// What else does not hold: processes that ended or did not, shards that did not serve.
+    /// Other failures: processes that ended or did not end, and shards that did not serve.
     pub failures: Vec<String>,
-    /// What was done and came of it, where that is worth knowing.
+    /// Notes on the fault and its results that are worth reading.
     pub notes: Vec<String>,
-    /// Tokens that a paused client came back with and that were refused; `None`: none was paused.
+    /// The number of refused tokens of a client that came back from a pause. `None` if no client
+    /// was paused.
     pub refused_after_pause: Option<usize>,
-    /// Where the evidence of a broken invariant is kept.
+    /// The place where the evidence of a broken invariant is kept.
     pub kept: Option<String>,
 }
 
@@ -74,14 +76,15 @@ struct Conductor {
     samples: Vec<Sample>,
 }
 
-/// Runs the plan. `told` hears of each round when it has been judged. Stops early when `stop` resolves.
+/// Runs the plan. `told` hears of each round when it has been judged. The run stops early when
+/// `stop` resolves.
 ///
 /// # Errors
-/// What kept it from going on, for people.
+/// The reason why it could not go on, for people.
 pub async fn run(plan: Plan, mut told: impl FnMut(&Round), stop: impl Future<Output = ()>) -> Result<Report, String> {
     let network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
     let mut rng = Rng::new(plan.seed);
-    // Small logs, so that a node that was away for a round needs a snapshot now and then.
+    // Logs are small, so that a node that was away for a round needs a snapshot now and then.
     let settings = Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 64 << 10, ..Settings::default() };
     let cluster = Cluster::start(&plan.dir, network, settings)?;
     let clients = Clients::start(&cluster, &plan.dir, rng.next_u64())?;
@@ -116,7 +119,7 @@ impl Conductor {
                 }
                 number += 1;
                 let (round, evidence) = self.round(number, &kinds).await?;
-                // The verdict is found while the next round runs.
+                // The verdict is computed while the next round runs.
                 if let Some(before) = judged.take() {
                     let before = before.await.map_err(|error| format!("the judge: {error}"))?;
                     told(&before);
@@ -139,7 +142,7 @@ impl Conductor {
         Ok(())
     }
 
-    /// Every kind once, in some order, and a few combinations.
+    /// Every kind once, in random order, and a few combinations.
     fn cycle(&mut self) -> Vec<Vec<Kind>> {
         let possible = |kind: &Kind| self.plan.tools.missing(*kind).is_none();
         let wanted = |kind: &Kind| self.plan.kinds.is_empty() || self.plan.kinds.contains(kind);
@@ -223,7 +226,7 @@ impl Conductor {
         for kind in kinds {
             let wound = stage.inflict(*kind).await?;
             all.lasting = all.lasting.max(wound.lasting);
-            // Two at once may well be more than a majority can bear.
+            // Two faults at once may be more than a majority can bear.
             all.serves &= wound.serves && kinds.len() == 1;
             all.drifted |= wound.drifted;
             all.must_end.extend(wound.must_end);
@@ -234,7 +237,7 @@ impl Conductor {
         Ok(all)
     }
 
-    /// Who leads each shard.
+    /// The leader of each shard.
     async fn leaders(&self) -> Result<BTreeMap<u32, u64>, String> {
         for _ in 0..20 {
             if let Some(leaders) = self.cluster.leaders().await {
@@ -245,7 +248,8 @@ impl Conductor {
         Err("no status that names a leader for every shard, before a fault".into())
     }
 
-    /// Reaps what has ended by itself, waits for what must, and notes what should not have, or did not.
+    /// Reaps processes that ended by themselves, and waits for those that must end. Notes each
+    /// unexpected end and each missing one.
     async fn await_ends(&mut self, wound: &Wound, round: &mut Round) {
         let asked = Instant::now();
         let mut missing = wound.must_end.clone();
@@ -257,7 +261,7 @@ impl Conductor {
                 };
                 let last_words = self.cluster.processes.log_end(ended.member, 1);
                 let what = format!("{} ended by itself: {}: {last_words}", ended.member, ended.status);
-                // By an exit code, that is: a signal would be a crash.
+                // The process must end with an exit code, because a signal would be a crash.
                 let as_expected = expected && ended.status.code().is_some_and(|code| code != 0);
                 let list = if as_expected { &mut round.notes } else { &mut round.failures };
                 list.push(what);
@@ -280,7 +284,7 @@ impl Conductor {
         words.collect::<Vec<_>>().join("\n")
     }
 
-    /// Lines of all logs in which something panicked.
+    /// The panic lines in all logs.
     fn panics(&self) -> Vec<String> {
         let clients = (1..=CLIENTS).map(|number| self.plan.dir.join(format!("client-{number}.log")));
         let logs = Cluster::hosts().into_iter().map(|host| self.cluster.processes.log(host)).chain(clients);
@@ -295,7 +299,7 @@ impl Conductor {
     }
 }
 
-/// Stretches in which nothing is wrong and no shard changes its leader.
+/// Stretches without a fault and without a change of a shard's leader.
 #[derive(Default)]
 struct Quiet {
     from_us: u64,

@@ -1,30 +1,30 @@
-//! What this machine has to hurt a cluster with, and what is missing.
+//! The tools that this machine has for faults, and the missing ones.
 
 use crate::faults::Kind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// See the module.
+/// The tools that were found on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct Tools {
-    /// This process has network and mount namespaces of its own.
+    /// Whether this process has network and mount namespaces of its own.
     pub namespaces: bool,
-    /// iptables-restore, for what cuts connections and loses packets.
+    /// iptables-restore, which cuts connections and loses packets.
     pub iptables: bool,
     /// timeout, for tools that may wait for ever.
     pub timeout: bool,
-    /// libfaketime, for a process' clocks.
+    /// libfaketime, for a process's clocks.
     pub faketime: Option<PathBuf>,
-    /// libfiu, for a process' system calls: both libraries, as LD_PRELOAD wants them.
+    /// libfiu, for a process's system calls: both libraries, in the form of LD_PRELOAD.
     pub fiu: Option<String>,
-    /// A disk that hangs, for a process: a library compiled from `tests/shim/hang.c`.
+    /// The library that makes a process's disk hang, compiled from `tests/shim/hang.c`.
     pub hang: Option<PathBuf>,
-    /// A suspend, for a process: a library compiled from `tests/shim/suspend.c`.
+    /// The library that suspends a process, compiled from `tests/shim/suspend.c`.
     pub suspend: Option<PathBuf>,
 }
 
 impl Tools {
-    /// Looks around. Libraries that have to be compiled are put into `dir`.
+    /// Finds the tools on this machine. Libraries that must be compiled are put into `dir`.
     pub fn find(namespaces: bool, dir: &Path) -> Tools {
         let below = |dir: &str| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let faketime = below("/usr/lib").chain(["/usr/lib".into(), "/usr/local/lib".into()]);
@@ -37,7 +37,7 @@ impl Tools {
         Tools { namespaces, iptables: has_packet_filter(), timeout: has("timeout"), faketime, fiu, hang, suspend }
     }
 
-    /// Why this cannot be done to a cluster here. `None`: it can.
+    /// The reason why this kind cannot be inflicted on a cluster here. `None` if it can.
     pub fn missing(&self, kind: Kind) -> Option<&'static str> {
         if kind.needs_namespaces() && !self.namespaces {
             return Some("it needs namespaces of its own: run as root, or allow unprivileged user namespaces");
@@ -66,7 +66,7 @@ impl Tools {
 
 const NO_COMPILER: &str = "it needs a C compiler (Debian: build-essential)";
 
-/// A library to preload, from its source in `tests/shim`.
+/// Compiles a library to preload from its source in `tests/shim`.
 fn compiled(name: &str, dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../shim/{name}.c"));
     let library = dir.join(format!("{name}.so"));
@@ -75,7 +75,7 @@ fn compiled(name: &str, dir: &Path) -> Option<PathBuf> {
     made.is_ok_and(|made| made.success()).then_some(library)
 }
 
-/// Whether connections can be cut, where there are namespaces.
+/// Whether connections can be cut, if there are namespaces.
 pub fn has_packet_filter() -> bool {
     has("iptables-restore")
 }

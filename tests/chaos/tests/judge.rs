@@ -1,11 +1,13 @@
-//! The judge can fail: records of a sound run pass, and each way of tampering with them is found, by way of files, merge and
+//! Tests that the judge can fail.
+//!
+//! Records of a sound run pass. Each way of tampering with them is found, through files, merge and
 //! verdict as in a real run.
 
 use palisade_chaos::judge::{Evidence, judge};
 use palisade_chaos::record::Record;
 use palisade_sim::checker::{Call, End, Holder, Mode, Operation, Outcome, TenureRecord};
 
-/// Three clients in two processes take turns on one name, look, and come late.
+/// Three clients in two processes take turns on one name, check it, and come late.
 struct Story {
     records: [Record; 2],
     tenures: Vec<TenureRecord>,
@@ -23,7 +25,7 @@ impl Story {
             story.ask(2, Call::Check { linearizable: true }, held_by(&[token]));
             story.ask(client, Call::Renew { token }, Outcome::Renewed);
             let end = match token % 5 {
-                // Silent until it is over.
+                // The client stays silent until its lease is over.
                 0 => {
                     story.now_us += 1_500_000;
                     End::Expired
@@ -53,12 +55,12 @@ impl Story {
         self.records[client as usize % 2].operations.push(operation);
     }
 
-    /// The operation that is `wanted`.
+    /// Finds the operation that `wanted` selects.
     fn find(&mut self, wanted: impl Fn(&Operation) -> bool) -> &mut Operation {
         self.records.iter_mut().flat_map(|record| &mut record.operations).find(|o| wanted(o)).expect("it is there")
     }
 
-    /// What the judge shows, after the records went through files.
+    /// The violations that the judge shows, after the records went through files.
     fn judged(&self) -> Vec<String> {
         let dir = tempfile::tempdir().expect("temporary directory");
         let records = self.records.iter().enumerate().map(|(number, record)| {

@@ -1,4 +1,4 @@
-//! Partitions and packet loss.
+//! Faults of the network: partitions and packet loss.
 
 use super::{Stage, Wound};
 use crate::cluster::{Cluster, NODES};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Stage<'_> {
-    /// Two nodes and a gateway on one side, three nodes and the other gateway on the other.
+    /// Two nodes and a gateway stand on one side, three nodes and the other gateway on the other.
     pub(super) fn halves(&mut self) -> Result<Wound, String> {
         let nodes: Vec<Member> = self.shuffled().into_iter().map(Member::Node).collect();
         let minority = [nodes[0], nodes[1], Member::Gateway(2)];
@@ -19,7 +19,8 @@ impl Stage<'_> {
         Ok(Wound::lasting_s(self.rng, 5, 9).serves())
     }
 
-    /// Clients still reach it, through both gateways: it must not answer for its followers.
+    /// Cuts a leader from its peers. Clients still reach it through both gateways, but it must not
+    /// answer for its followers.
     pub(super) fn isolate_leader(&mut self) -> Result<Wound, String> {
         let leader = self.some_leader();
         for id in 1..=NODES {
@@ -29,7 +30,7 @@ impl Stage<'_> {
         Ok(Wound::lasting_s(self.rng, 5, 9).serves())
     }
 
-    /// Each node hears two others only.
+    /// Each node hears only two others.
     pub(super) fn ring(&mut self) -> Result<Wound, String> {
         let nodes = self.shuffled();
         let count = nodes.len();
@@ -40,7 +41,7 @@ impl Stage<'_> {
         Ok(Wound::lasting_s(self.rng, 5, 9))
     }
 
-    /// A leader that hears none of its peers, or that none of its peers hears.
+    /// Cuts one direction: a leader hears none of its peers, or none of its peers hears the leader.
     pub(super) fn one_way(&mut self) -> Result<Wound, String> {
         let leader = Member::Node(self.some_leader());
         let deaf = self.rng.percent(50);
@@ -61,7 +62,7 @@ impl Stage<'_> {
         Ok(Wound::lasting_s(self.rng, 6, 10))
     }
 
-    /// Nodes and gateways reach nodes over a slow way only, each piece late by another time.
+    /// Nodes and gateways reach nodes only over a slow way, and each piece has another delay.
     pub(super) async fn delay(&mut self) -> Result<Wound, String> {
         let most = Duration::from_millis(*self.rng.pick(&[10, 40, 120]));
         for id in 1..=NODES {
@@ -72,7 +73,7 @@ impl Stage<'_> {
             self.cluster.slow_ways.push(way);
         }
         self.cluster.network.apply()?;
-        // Connections that stand would go on as they are.
+        // Open connections would go on without the delay, so they are broken.
         self.cluster.network.break_connections().await?;
         let mut wound = Wound::lasting_s(self.rng, 8, 10);
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -83,8 +84,9 @@ impl Stage<'_> {
         Ok(wound)
     }
 
-    /// A gateway and the node that leads a shard do not hear each other. Through this gateway the names of that node's
-    /// shards must be refused and all others served; through the other gateway all are.
+    /// Cuts a gateway from the node that leads a shard, in both directions. Through this gateway,
+    /// the names of that node's shards must be refused and all others served. Through the other
+    /// gateway all names are served.
     pub(super) async fn cut_gateway(&mut self) -> Result<Wound, String> {
         let leader = self.some_leader();
         let led = |leaders: &BTreeMap<u32, u64>| -> Vec<u32> {
@@ -109,7 +111,7 @@ impl Stage<'_> {
                 }
             }
         }
-        // Leaderships that moved meanwhile make this mean nothing.
+        // If leaderships moved meanwhile, the result means nothing.
         let after = self.cluster.leaders().await.unwrap_or_default();
         if led(&after.into_iter().map(|(shard, leader)| (shard, leader.node)).collect()) != before {
             wound.failures.clear();

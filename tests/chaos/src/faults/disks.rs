@@ -1,4 +1,4 @@
-//! Disks that hang, and directories that are older than what their node said.
+//! Faults of disks: disks that hang, and directories that are older than their node's answers.
 
 use super::{Stage, Wound};
 use crate::probe::all_back;
@@ -9,12 +9,13 @@ use tokio::time::sleep;
 
 /// The thread that makes log entries durable, as the kernel names it.
 pub(super) const LOG_WRITER: &str = "log-writer";
-/// A node that is restarted takes part again within this time, or something is wrong.
+/// The longest time until a restarted node takes part again.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 impl Stage<'_> {
-    /// The disk of a leader stops answering, for one of its threads or for all. Its leaderships must go to others, because
-    /// an entry that a leader cannot write itself costs each operation the time until somebody gives up.
+    /// The disk of a leader hangs, for one of its threads or for all of them. The leaderships must
+    /// move to other nodes. Otherwise each operation waits until a timeout, because the leader
+    /// cannot write its own entry.
     pub(super) async fn hang_disk(&mut self, thread: Option<&str>) -> Result<Wound, String> {
         let library = self.tools.hang.clone().ok_or("the library for hanging disks is missing")?;
         let hang = self.cluster.hang();
@@ -33,8 +34,9 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// A leader is killed, and comes back with its directory as it was some seconds before. It has forgotten what it
-    /// acknowledged since, so its peers must refuse it. It is re-seeded then.
+    /// A leader is killed, and comes back with a copy of its directory from some seconds before. It
+    /// has forgotten the entries that it acknowledged since, so its peers must refuse it. Then it
+    /// is re-seeded.
     pub(super) async fn put_back_a_copy(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let id = self.some_leader();
@@ -45,7 +47,7 @@ impl Stage<'_> {
         if !all_back(self.cluster, BACK_WITHIN).await {
             wound.failures.push(format!("node {id} was killed and started, and was not back within {BACK_WITHIN:?}"));
         }
-        // It acknowledges under load what the copy does not have.
+        // Under load, the leader acknowledges entries that the copy does not have.
         sleep(Duration::from_millis(self.rng.range(1_000, 4_000))).await;
         self.cluster.kill(Member::Node(id));
         self.cluster.mark_damaged(id);

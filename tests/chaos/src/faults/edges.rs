@@ -1,5 +1,7 @@
-//! What happens around the core: clients that end while they wait, clients that slept, leaders that move all the time,
-//! gateways that know an old address.
+//! Faults around the core of the cluster.
+//!
+//! Clients end while they wait, client machines sleep, leaders move all the time, and gateways know
+//! an old address.
 
 use super::{Stage, Wound};
 use crate::cluster::SHARDS;
@@ -10,19 +12,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// Something that is shown soon is shown within this time.
+/// The longest time until an expected change becomes visible.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10);
-/// A lock that a dead or silent client was next in line for goes to the next one within this time, far below the TTL
-/// that the dead client asked for.
+/// The longest time until a lock passes to the next waiter, if the client before it is dead or
+/// silent. It is far below the TTL that the dead client asked for.
 const PASSED_ON_WITHIN: Duration = Duration::from_secs(25);
 const DEAD_TTL: &str = "120s";
-/// An abandoned lock lives so long, and leaders move more often.
+/// The TTL of an abandoned lock. Leaders move more often than this.
 const ABANDONED_TTL: Duration = Duration::from_secs(6);
-/// It ends within its TTL, an election, and what the pauses of leaders take.
+/// The longest life of an abandoned lock: its TTL, an election, and the pauses of leaders.
 const ABANDONED_ENDS_WITHIN: Duration = Duration::from_secs(16);
 const MOVES_MIN: u32 = 2;
 
-/// A process of ours that is killed and reaped at the latest when this is dropped.
+/// A process that is killed and reaped when this is dropped, if not earlier.
 struct Job(Child);
 
 impl Job {
@@ -32,7 +34,7 @@ impl Job {
     }
 
     fn signal(&self, signal: nix::sys::signal::Signal) {
-        // It fails only if the process has ended, which shows elsewhere.
+        // The signal fails only if the process has ended, and another check shows that.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), signal);
     }
 }
@@ -45,8 +47,8 @@ impl Drop for Job {
 }
 
 impl Stage<'_> {
-    /// A holds, B waits, C waits behind it. B is killed, or falls silent with its connection open. A lets go. C must get
-    /// the lock soon, and not after B's TTL.
+    /// A holds a lock, B waits, and C waits behind B. B is killed, or falls silent with its
+    /// connection open. Then A releases the lock. C must get it soon, and not only after B's TTL.
     pub(super) async fn kill_in_queue(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let shard = self.rng.below(SHARDS.into()) as u32;
@@ -84,8 +86,8 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// The leader of a shard is paused past the election timeout, again and again, so that leadership moves more often
-    /// than a lease lasts. A lock that its holder abandoned must end all the same.
+    /// Pauses the leader of a shard past the election timeout, again and again, so that leadership
+    /// moves more often than a lease lasts. A lock that its holder abandoned must still end.
     pub(super) async fn move_leaders(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::default();
         let shard = self.rng.below(SHARDS.into()) as u32;
@@ -137,8 +139,8 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// The machine of a client sleeps for an hour, as far as one of its clocks tells. `palisade lock` must take its lock
-    /// for lost and end its job, though the monotonic clock has not moved.
+    /// The machine of a client sleeps for an hour, according to one of its clocks. `palisade lock`
+    /// must treat its lock as lost and end its job, although the monotonic clock has not moved.
     pub(super) async fn suspend_a_client(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let library = self.tools.suspend.clone().ok_or("the library for suspends is missing")?;
@@ -176,8 +178,8 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// A gateway is started with a cluster file from before a leader moved to another address. It must find out where the
-    /// leader listens now, and serve its shards.
+    /// A gateway starts with a cluster file from before a leader moved to another address. The
+    /// gateway must find the leader's new address and serve its shards.
     pub(super) async fn give_old_address(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let leader = self.some_leader();
@@ -207,7 +209,7 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// The program, speaking to all gateways.
+    /// The `palisade` program with the endpoints of all gateways.
     fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(palisade_binary());
         command.args(&args[..1]).args(["--endpoint", &self.cluster.processes.endpoints().join(",")]).args(&args[1..]);

@@ -1,5 +1,7 @@
-//! What machines do to a process: clocks that jump or run at another rate, disks that are full, that fail to sync, that give
-//! back other bits than were written.
+//! Faults of a process's machine.
+//!
+//! Clocks jump or run at another rate. Disks are full, fail to sync, or return other bits than were
+//! written.
 
 use super::{Stage, Wound};
 use crate::cluster::NODES;
@@ -12,16 +14,19 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
-/// A node that is restarted takes part again within this time, or something is wrong.
+/// The longest time until a restarted node takes part again.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
-/// Leadership goes back to a node some time after it is; whether it does is no matter of safety.
+/// The longest wait until leadership returns to a restarted node. A missing return does not affect
+/// safety.
 const LEADS_WITHIN: Duration = Duration::from_secs(10);
 const HOUR_S: i64 = 3_600;
-/// Less than RocksDB reserves for a log and the reserve together, more than that alone: the node keeps its reserve.
+/// The room that is left on the full disk. It is less than RocksDB's log reservation plus the
+/// node's reserve, and more than the reserve alone, so that the node keeps its reserve.
 const LEFT_BYTES: u64 = 40 << 20;
 
 impl Stage<'_> {
-    /// The wall clock of a leader is set an hour ahead and an hour back while it runs. Nothing must come of it.
+    /// Sets the wall clock of a running leader an hour ahead and an hour back. Neither jump may
+    /// have an effect.
     pub(super) async fn jump_wall_clock(&mut self) -> Result<Wound, String> {
         let setting = self.cluster.processes.dir().join("cluster.clock");
         let set = |offset_s: i64| {
@@ -49,7 +54,8 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// The clocks of a leader run at another rate, half to double: leases end sooner or later by it. Tokens must still fence.
+    /// The clocks of a leader run at another rate, from half to double. Leases therefore end sooner
+    /// or later, but tokens must still fence.
     pub(super) async fn drift(&mut self) -> Result<Wound, String> {
         let rate = *self.rng.pick(&[0.5, 1.5, 2.0]);
         let mut wound = Wound { drifted: true, ..Wound::lasting_s(self.rng, 6, 8) };
@@ -68,7 +74,8 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// Restarts a leader with libfaketime before it, and waits until it leads again. Returns it and a shard of its.
+    /// Restarts a leader with libfaketime preloaded, and waits until it leads again. Returns the
+    /// node and one of its shards.
     async fn with_other_clock(&mut self, env: &[(&str, String)], wound: &mut Wound) -> Result<(u64, u32), String> {
         let library = self.tools.faketime.clone().ok_or("libfaketime is missing")?;
         let mut env: Vec<(String, String)> =
@@ -77,7 +84,8 @@ impl Stage<'_> {
         self.leader_with(env, wound).await
     }
 
-    /// Restarts a leader in another environment, and waits until it leads again. Returns it and a shard of its.
+    /// Restarts a leader in another environment, and waits until it leads again. Returns the node
+    /// and one of its shards.
     pub(super) async fn leader_with(
         &mut self,
         env: Vec<(String, String)>,
@@ -112,7 +120,8 @@ impl Stage<'_> {
         names.find(|name| self.cluster.map.route(name).shard.0 == shard).expect("every shard has names")
     }
 
-    /// How far the wall clock is ahead that a node stamps its grants with. `None`: it does not lead, before or after.
+    /// How far the wall clock in a node's grant stamps is ahead. `None` if the node does not lead
+    /// the shard, before or after.
     async fn shown_ahead_s(&mut self, id: u64, shard: u32) -> Option<i64> {
         let name = self.fresh_name(shard);
         let client = self.cluster.client(Duration::from_secs(3));
@@ -124,7 +133,8 @@ impl Stage<'_> {
         self.leads(id, shard).await.then_some((grant.acquired_at_ms as i64 - now_ms) / 1_000)
     }
 
-    /// How long a lease that nobody renews keeps others out. `None`: the node does not lead the shard, before or after.
+    /// How long an unrenewed lease keeps other clients out. `None` if the node does not lead the
+    /// shard, before or after.
     async fn lease_life(&mut self, id: u64, shard: u32, ttl: Duration) -> Option<Duration> {
         let name = self.fresh_name(shard);
         let client: Client = self.cluster.client(Duration::from_secs(3));
@@ -138,11 +148,12 @@ impl Stage<'_> {
         self.leads(id, shard).await.then_some(lived)
     }
 
-    /// The last node's disk has no room left. It stops rather than acknowledge, starts again with the room that it kept for that, and
-    /// goes on for as long as that lasts.
+    /// The last node's disk has no room left. The node must stop rather than acknowledge. It then
+    /// starts again with the room that it kept for this case, and goes on for as long as that room
+    /// lasts.
     ///
-    /// RocksDB reserves room for its log when it makes one, which would see it through; so the node starts with too little for
-    /// that, and loses the rest while it runs.
+    /// RocksDB reserves room when it creates its log, and this room would save the node. The node
+    /// therefore starts with too little room for the reservation, and loses the rest while it runs.
     pub(super) async fn fill_disk(&mut self) -> Result<Wound, String> {
         let mut wound = Wound { may_end: [NODES].into(), ..Wound::lasting_s(self.rng, 4, 6) };
         self.hurt.insert(NODES);
@@ -159,7 +170,8 @@ impl Stage<'_> {
             wound.failures.push(format!("node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"));
         }
         fill(&mut ballast);
-        // Its log goes on in files that it has: for how long depends on the load. A start needs room at once, and has its reserve.
+        // The log continues in existing files, for a time that depends on the load. A start needs
+        // room at once, and has the reserve for it.
         wound.notes.push("killed and started again on the full disk".into());
         self.cluster.kill(Member::Node(NODES));
         fill(&mut ballast);
@@ -172,7 +184,8 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// Every sync of a leader fails from now on. It must stop, and not acknowledge what is not on its disk.
+    /// Every sync of a leader fails from now on. The leader must stop, and must not acknowledge
+    /// entries that are not on its disk.
     pub(super) async fn fail_syncs(&mut self) -> Result<Wound, String> {
         let id = self.some_leader();
         let libraries = self.tools.fiu.clone().ok_or("libfiu is missing")?;
@@ -183,7 +196,7 @@ impl Stage<'_> {
         let pid =
             self.cluster.processes.pid(Member::Node(id)).ok_or("the node whose syncs should fail does not run")?;
         const EIO: i32 = 5;
-        // It waits for ever for a process that is gone, or does not come up.
+        // The tool waits for ever for a process that has ended or never starts.
         let told = Command::new("timeout")
             .args(["30", "fiu-ctrl", "-f"])
             .arg(&pipes)
@@ -198,7 +211,9 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    /// Two stopped nodes: one bit is flipped in a log of of one, and one in a table or manifest of the other. The first must refuse to start, the second must refuse or hold nothing wrong; both are re-seeded.
+    /// Flips one bit in each of two stopped nodes: in a log of one, and in a table or manifest of
+    /// the other. The first node must refuse to start. The second must refuse to start, or hold no
+    /// wrong state. Both are re-seeded.
     pub(super) async fn flip_bits(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 4, 6);
         let nodes = self.shuffled();
@@ -227,7 +242,8 @@ impl Stage<'_> {
         if files.is_empty() {
             return Err(format!("{}: no file to flip a bit in", data.display()));
         }
-        // The segment that was written to last: of the others it is not told here which are still needed.
+        // The newest segment is taken, because this code cannot tell which of the older segments
+        // are still needed.
         let ordinal = |path: &PathBuf| std::fs::read(path).map(|bytes| number_at(&bytes, 16)).unwrap_or_default();
         let newest = files.iter().max_by_key(|path| ordinal(path)).expect("not empty").clone();
         let path = if in_log { newest } else { self.rng.pick(&files).clone() };
@@ -241,7 +257,8 @@ impl Stage<'_> {
     }
 }
 
-/// How much of a segment of the journal a killed node must miss: all but its last record, of which it may have told nobody.
+/// The part of a journal segment that a killed node must miss: all but the last record. The node
+/// may not have told any other process of that last record.
 fn known_to_be_on_disk(bytes: &[u8]) -> usize {
     let (mut at, mut last) = (64, 64);
     let mut number = number_at(bytes, 24);
@@ -256,7 +273,7 @@ fn number_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")))
 }
 
-/// Writes until nothing more fits. The node may free room meanwhile: what fits then is taken too.
+/// Writes until the disk is full. The node may free room meanwhile, and this room is filled too.
 fn fill(file: &mut std::fs::File) {
     for piece_bytes in [1 << 20, 4 << 10, 1] {
         while file.write_all(&vec![0; piece_bytes]).is_ok() {}

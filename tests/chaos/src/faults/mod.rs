@@ -1,7 +1,8 @@
-//! The matrix of faults: what each does to the cluster, and what must come of it.
+//! The matrix of faults: the effect of each fault on the cluster, and the result that it must have.
 //!
-//! A fault inflicts and says what it expects; it never heals: [`Cluster::heal`] undoes them all alike. What clients see is
-//! judged by the checker, whatever the fault; expectations here are about the processes: who must stop, who must refuse, who
+//! A fault inflicts damage and states its expectations, but never heals: [`Cluster::heal`] undoes
+//! all faults in the same way. The checker judges the clients' view, whichever fault was inflicted.
+//! The expectations here concern processes: some must stop, some must refuse to start, and some
 //! must go on serving.
 
 mod cuts;
@@ -86,12 +87,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds of faults.
     pub fn all() -> impl Iterator<Item = Kind> {
         Kind::value_variants().iter().copied()
     }
 
-    /// For people.
+    /// The title of the fault, for people.
     pub fn title(self) -> &'static str {
         match self {
             Kind::Nothing => "nothing (control)",
@@ -127,7 +128,7 @@ impl Kind {
         }
     }
 
-    /// Cannot be done on loopback.
+    /// Whether the fault cannot be inflicted on loopback.
     pub fn needs_namespaces(self) -> bool {
         matches!(
             self,
@@ -143,7 +144,7 @@ impl Kind {
     }
 }
 
-/// Pairs that are inflicted together.
+/// Pairs of faults that are inflicted together.
 pub const COMBINATIONS: &[[Kind; 2]] = &[
     [Kind::KillLeader, Kind::Loss],
     [Kind::PauseClient, Kind::KillLeader],
@@ -159,38 +160,38 @@ pub const COMBINATIONS: &[[Kind; 2]] = &[
     [Kind::OldCopy, Kind::PauseClient],
 ];
 
-/// What a fault can reach.
+/// The objects that a fault can reach.
 pub struct Stage<'a> {
-    /// To be hurt.
+    /// The cluster to be hurt.
     pub cluster: &'a mut Cluster,
-    /// To be hurt.
+    /// The client processes to be hurt.
     pub clients: &'a mut Clients,
-    /// Decides where.
+    /// Decides the targets of a fault.
     pub rng: &'a mut Rng,
-    /// What there is to hurt with.
+    /// The tools that this machine has for faults.
     pub tools: &'a Tools,
-    /// Who led each shard before anything was done.
+    /// The leader of each shard before the first fault.
     pub leaders: BTreeMap<u32, u64>,
-    /// Nodes that were hurt already.
+    /// The nodes that were hurt already.
     pub hurt: BTreeSet<u64>,
 }
 
-/// What was done, and what must come of it.
+/// The damage of a fault, and its expected results.
 #[derive(Clone, Debug, Default)]
 pub struct Wound {
-    /// How long to leave it so.
+    /// The time for which the fault lasts.
     pub lasting: Duration,
-    /// Every shard must serve while it lasts.
+    /// Whether every shard must serve during the fault.
     pub serves: bool,
-    /// These nodes must end by themselves.
+    /// The nodes that must end by themselves.
     pub must_end: BTreeSet<u64>,
-    /// These nodes may.
+    /// The nodes that may end by themselves.
     pub may_end: BTreeSet<u64>,
-    /// A node's clock runs at another rate.
+    /// Whether a node's clock runs at another rate.
     pub drifted: bool,
-    /// Expectations that were not met while it was inflicted.
+    /// The expectations that failed while the fault was inflicted.
     pub failures: Vec<String>,
-    /// What was done, where that is worth knowing.
+    /// Notes on the fault that are worth reading.
     pub notes: Vec<String>,
 }
 
@@ -217,7 +218,7 @@ impl Stage<'_> {
     /// Inflicts a fault.
     ///
     /// # Errors
-    /// If it could not be inflicted at all.
+    /// If the fault could not be inflicted at all.
     pub async fn inflict(&mut self, kind: Kind) -> Result<Wound, String> {
         match kind {
             Kind::Nothing => Ok(Wound { lasting: Duration::from_secs(14), serves: true, ..Wound::default() }),
@@ -253,15 +254,16 @@ impl Stage<'_> {
         }
     }
 
-    /// A node that leads something, and has not been hurt yet; if all of those have been, any that has not. Two faults on one
-    /// node would hide each other: one that is paused cannot end by itself, as its full disk makes it.
+    /// Picks a leader that has not been hurt yet. If all leaders have been hurt, it picks any
+    /// unhurt node. Two faults on one node would hide each other: a paused node cannot end by
+    /// itself, as its full disk demands.
     fn some_leader(&mut self) -> u64 {
         let leader = leader_to_hurt(&self.leaders, &self.hurt, self.rng);
         self.hurt.insert(leader);
         leader
     }
 
-    /// A node that leads nothing, or as little as any, and has not been hurt yet.
+    /// Picks an unhurt node that leads no shard, or as few as any other node.
     fn some_follower(&mut self) -> u64 {
         let led = |id: &u64| self.leaders.values().filter(|leader| *leader == id).count();
         let follower = (1..=NODES).min_by_key(|id| (self.hurt.contains(id), led(id))).expect("there are nodes");
@@ -269,7 +271,7 @@ impl Stage<'_> {
         follower
     }
 
-    /// All nodes in some order.
+    /// All nodes in random order.
     fn shuffled(&mut self) -> Vec<u64> {
         let mut left: Vec<u64> = (1..=NODES).collect();
         let mut nodes = Vec::new();
@@ -284,7 +286,8 @@ impl Stage<'_> {
 mod tests {
     use super::*;
 
-    /// A run ended with "node 5 should have stopped by itself, and runs on": its disk was full, and it was paused.
+    /// A run ended with "node 5 should have stopped by itself, and runs on": its disk was full, and
+    /// it was paused.
     #[test]
     fn a_node_is_hurt_once_also_where_it_leads_everything() {
         let leaders: BTreeMap<u32, u64> = (0..4).map(|shard| (shard, NODES)).collect();

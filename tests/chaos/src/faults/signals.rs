@@ -1,4 +1,4 @@
-//! SIGKILL and SIGSTOP: of nodes, gateways and a client process.
+//! Faults by SIGKILL and SIGSTOP: of nodes, gateways and a client process.
 
 use super::{Stage, Wound};
 use crate::cluster::{GATEWAYS, NODES};
@@ -40,7 +40,8 @@ impl Stage<'_> {
         Wound::lasting_s(self.rng, 4, 6).serves()
     }
 
-    /// Longer than any TTL that clients ask for: when they wake up, what they held may be another's.
+    /// Pauses a client for longer than any TTL that clients ask for. When it wakes up, another
+    /// client may hold its locks.
     pub(super) fn pause_client(&mut self) -> Wound {
         self.clients.pause();
         Wound::lasting_s(self.rng, 4, 6).serves()

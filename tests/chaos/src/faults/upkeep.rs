@@ -1,4 +1,5 @@
-//! What operators do, and do wrong: a rolling restart, a node with another cluster file.
+//! Faults by operators, in correct and in wrong upkeep: a rolling restart, and a node with another
+//! cluster file.
 
 use super::{Stage, Wound};
 use crate::cluster::{NODES, SHARDS};
@@ -8,11 +9,11 @@ use routing::ClusterConfig;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A node that is restarted takes part again within this time, or something is wrong.
+/// The longest time until a restarted node takes part again.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 impl Stage<'_> {
-    /// One node after the other, each when the one before is back.
+    /// Restarts one node after the other. Each restart waits until the node before is back.
     pub(super) async fn rolling_restart(&mut self) -> Wound {
         let mut wound = Wound::default();
         for id in 1..=NODES {
@@ -25,7 +26,8 @@ impl Stage<'_> {
         wound.serves()
     }
 
-    /// A node comes back with a cluster file that has another number of shards: its own data refuses it.
+    /// A node comes back with a cluster file that has another number of shards. The node's own data
+    /// must refuse it.
     pub(super) async fn other_settings(&mut self) -> Result<Wound, String> {
         let id = self.some_follower();
         let mut wound = Wound::lasting_s(self.rng, 3, 5).serves();

@@ -1,6 +1,7 @@
-//! What clients do: take, keep, let go, look, break; forget, come late, and try again what they do not know the outcome of.
+//! The behaviour of clients: they acquire, renew, release, check and break locks.
 //!
-//! Each actor is one task that does one thing after the other until its round is over.
+//! Clients also forget a lock, come late with it, and retry a request with an unknown outcome. Each
+//! actor is one task that performs one action after the other until its round is over.
 
 use super::calls::{Caller, Wish};
 use crate::clock::now_us;
@@ -14,23 +15,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// A request id is good for this long after it was first used: the lock table remembers it for half a minute.
+/// The time after its first use for which a request id is retried. The lock table remembers the id
+/// for half a minute.
 const RETRIED_FOR_US: u64 = 12_000_000;
-/// Longer than a silent holder can keep a waiter waiting while nothing is wrong.
+/// The longest wait. It is longer than a silent holder can delay a waiter while there is no fault.
 const PATIENCE_MS: u32 = 12_000;
-/// Mean pause between two things that an actor does.
+/// The mean pause between two actions of an actor.
 const PACE_MS: u64 = 60;
 
-/// What an actor does.
+/// The role of an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Private leases, renewed by hand.
+    /// Takes private leases and renews them by hand.
     Locker,
-    /// All on sessions.
+    /// Takes all its locks on sessions.
     Sessioner,
-    /// The SDK's guards.
+    /// Takes locks by the SDK's guards.
     Guardian,
-    /// Looks, and breaks now and then.
+    /// Checks locks, and breaks one now and then.
     Watcher,
 }
 
@@ -40,14 +42,14 @@ pub struct Actor {
     pub caller: Caller,
     pub role: Role,
     pub rng: Rng,
-    /// When its round began, on the record's clock.
+    /// The start of its round on the record's clock.
     pub from_us: u64,
     pub round: u32,
     pub over: Arc<AtomicBool>,
 }
 
 impl Actor {
-    /// Acts until the round is over; what is under way then is seen through.
+    /// Acts until the round is over, and then completes the operation under way.
     pub async fn run(mut self) {
         while !self.is_over() {
             match self.role {
@@ -82,7 +84,8 @@ impl Actor {
         Wish { request: self.caller.number(), name: name.name, mode, ttl_ms, wait_ms, session: None }
     }
 
-    /// Milliseconds to hold something for: mostly short, so that others get it; sometimes so long that it must be renewed.
+    /// The time to hold a lock, in milliseconds. It is mostly short, so that other actors get the
+    /// lock. Sometimes it is so long that the lease must be renewed.
     fn hold_ms(&mut self) -> u64 {
         if self.rng.percent(12) { self.rng.range(800, 3_000) } else { self.rng.around(25) }
     }
@@ -95,7 +98,7 @@ impl Actor {
         self.look_soon(&wish.name).await;
         let fate = self.rng.below(100);
         if fate < 7 {
-            // Forgotten, and remembered too late.
+            // The actor forgets its lock, and remembers it too late.
             let late_ms = u64::from(wish.ttl_ms) + self.rng.range(0, 600);
             return self.come_late(&wish.name, token, late_ms).await;
         }
@@ -108,7 +111,7 @@ impl Actor {
         }
     }
 
-    /// Acquires, and tries again with the same id where the outcome is not known.
+    /// Acquires a lock, and retries with the same id while the outcome is unknown.
     async fn take(&mut self, wish: &Wish) -> Option<u64> {
         let first_us = now_us();
         loop {
@@ -125,7 +128,7 @@ impl Actor {
         }
     }
 
-    /// Holds it for a while, renewing it every third of its TTL.
+    /// Holds the lock for a while, and renews it every third of its TTL.
     async fn keep(&mut self, wish: &Wish, token: u64) {
         let until = Instant::now() + Duration::from_millis(self.hold_ms());
         let third = Duration::from_millis(u64::from(wish.ttl_ms) / 3);
@@ -141,7 +144,8 @@ impl Actor {
         }
     }
 
-    /// Comes back with a token that is most likely over. It must be refused if another has it.
+    /// Comes back with a token that is most likely over. The token must be refused if another
+    /// client holds the lock.
     async fn come_late(&mut self, name: &str, token: u64, late_ms: u64) {
         sleep(Duration::from_millis(late_ms)).await;
         for _ in 0..self.rng.range(1, 2) {
@@ -153,7 +157,7 @@ impl Actor {
         }
     }
 
-    /// Whoever looks right after something was acknowledged must see it, whichever replica answers.
+    /// A check right after an acknowledged operation must show it, whichever replica answers.
     async fn look_soon(&mut self, name: &str) {
         if self.rng.percent(35) {
             let _ = self.caller.check(name, true).await;
@@ -189,7 +193,8 @@ impl Actor {
         let session = (self.caller.number(), opened.session_id);
         let mut shards: BTreeSet<u32> = BTreeSet::new();
         let mut held: Vec<(String, u64)> = Vec::new();
-        // Each name once: what a session holds is told apart by name.
+        // Each name is asked for once, because the record tells a session's locks apart by their
+        // names.
         let mut asked: BTreeSet<String> = BTreeSet::new();
         let mut beat_at = Instant::now() + Duration::from_millis(u64::from(ttl_ms) / 3);
         for _ in 0..self.rng.range(3, 12) {
@@ -204,7 +209,8 @@ impl Actor {
                 }
             }
             if held.len() < 3 && self.rng.percent(60) {
-                // Shorter waits than the rest: nobody beats for this session meanwhile.
+                // These waits are shorter than others, because no heartbeat is sent for this
+                // session meanwhile.
                 let wish = self.wish();
                 let wait_ms = wish.wait_ms.min(ttl_ms / 4);
                 let wish = Wish { session: Some(session.clone()), ttl_ms, wait_ms, ..wish };
@@ -219,7 +225,7 @@ impl Actor {
                         self.look_soon(&wish.name).await;
                     }
                     Err(error) if error.code == ErrorCode::SessionLost => return,
-                    // A waiter or a grant may be left behind there: the close must reach it.
+                    // A waiter or a grant may remain on that shard, so the close must reach it.
                     Err(error) if error.is_outcome_unknown() => {
                         shards.insert(shard);
                     }
@@ -238,13 +244,14 @@ impl Actor {
         if self.rng.percent(60) {
             let _ = self.caller.close_session(&session, &named).await;
         } else if self.rng.percent(50) {
-            // Forgotten, and remembered too late.
+            // The actor forgets its session, and remembers it too late.
             sleep(Duration::from_millis(u64::from(ttl_ms) + self.rng.range(0, 800))).await;
             let _ = self.caller.heartbeat(&session, &named).await;
         }
     }
 
-    /// Takes a name of its own, falls silent, and waits for it as another would: it must come once the lease has run out.
+    /// Takes a name of its own, falls silent, and waits for the name as another client would. The
+    /// name must be granted once the lease has run out.
     async fn outlive_a_silent_holder(&mut self) {
         let (number, ttl_ms) = (self.caller.number(), self.rng.range(500, 1_000) as u32);
         let (name, mode) = (format!("r{}.silent/{number}", self.round), Mode::Exclusive);

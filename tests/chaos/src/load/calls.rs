@@ -1,4 +1,4 @@
-//! The SDK's operations, each noted before it is made and when it is answered.
+//! The SDK's operations. Each is noted before it is sent and when it is answered.
 
 use crate::record::{Attempt, Recorder};
 use client::{AcquireOptions, Checked, Client, Consistency, Error, ErrorCode, Grant, LockGuard, RequestId};
@@ -12,35 +12,35 @@ use wire::ErrorClass;
 /// One recorded client.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The SDK.
+    /// The SDK's client.
     pub client: Client,
-    /// Its number in the record, unique among all processes.
+    /// The client's number in the record, unique among all processes.
     pub id: u32,
     recorder: Arc<Recorder>,
     map: Arc<ShardMap>,
     numbers: Arc<AtomicU64>,
 }
 
-/// An acquire, as it is asked for and asked for again.
+/// An acquire, which can be repeated with the same values.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// Stands for the request id in the record; the id is made of it.
+    /// Stands for the request id in the record. The id is built from it.
     pub request: u64,
-    /// Of the resource.
+    /// The name of the resource.
     pub name: String,
-    /// How.
+    /// The mode of the lock.
     pub mode: Mode,
-    /// Of the lease.
+    /// The TTL of the lease.
     pub ttl_ms: u32,
-    /// 0: it does not wait.
+    /// The longest wait. With 0 the request does not wait.
     pub wait_ms: u32,
-    /// Its number and id, if it is to hang on one.
+    /// The number and id of the session, if the lock belongs to one.
     pub session: Option<(u64, String)>,
 }
 
 impl Wish {
-    /// What checks and the history show as its owner: the request's number, so that they tell whose grant they mean. All that
-    /// a session holds is shown as owned by whoever opened it.
+    /// The owner that checks and the history show. It contains the request's number, so that they
+    /// identify the grant. All locks of a session show the session's number instead.
     fn owner(&self) -> String {
         match &self.session {
             None => format!("request-{}", self.request),
@@ -75,24 +75,25 @@ impl Wish {
     }
 }
 
-/// The number in an owner, as a check or the history shows it: of a request, or of a session.
+/// Reads the number of a request or a session from an owner, as a check or the history shows it.
 pub fn number_of(owner: &str) -> Option<u64> {
     owner.strip_prefix("request-").or_else(|| owner.strip_prefix("session-"))?.parse().ok()
 }
 
 impl Caller {
-    /// A caller whose numbers begin at `id` << 40, so that no two of a run share one.
+    /// Creates a caller whose numbers begin at `id` << 40, so that no two callers of a run share a
+    /// number.
     pub fn new(client: Client, id: u32, recorder: Arc<Recorder>, map: Arc<ShardMap>) -> Caller {
         let numbers = Arc::new(AtomicU64::new(u64::from(id) << 40));
         Caller { client, id, recorder, map, numbers }
     }
 
-    /// A number that nobody else has.
+    /// A number that no other caller has.
     pub fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The shard that a name lives on.
+    /// The shard of a name.
     pub fn shard(&self, name: &str) -> u32 {
         self.map.route(name).shard.0
     }
@@ -101,13 +102,13 @@ impl Caller {
         self.recorder.asked(self.id, name, self.shard(name), call)
     }
 
-    /// Takes a lock that its caller renews by itself.
+    /// Acquires a lock that its caller renews by itself.
     pub async fn acquire(&self, wish: &Wish) -> Result<Grant, Error> {
         let attempt = self.asked(&wish.name, wish.call());
         let answer = self.client.acquire(wish.options().request_id(wish.request_id())).await;
         let outcome = match &answer {
             Ok(grant) => Outcome::Granted { token: grant.fencing_token, ttl_ms: grant.ttl_ms },
-            // Its own grant, which has ended since.
+            // The caller's own grant has ended since.
             Err(error) if error.code == ErrorCode::Expired => Outcome::Refused,
             Err(error) => refusal(error),
         };
@@ -115,7 +116,7 @@ impl Caller {
         answer
     }
 
-    /// Takes a lock that the SDK keeps: under an id of its own, with renewals and beliefs of its own.
+    /// Acquires a lock that the SDK keeps, with its own request id, renewals and beliefs.
     pub async fn lock(&self, wish: &Wish) -> Result<Guard<'_>, Error> {
         let attempt = self.asked(&wish.name, wish.call());
         self.recorder.let_go(attempt, wish.request);
@@ -126,8 +127,8 @@ impl Caller {
                 Ok(Guard { caller: self, attempt, guard: Some(guard) })
             }
             Err(error) => {
-                // A refused acquire holds nothing. Any other error may be of the guard's own first renewal: then there is
-                // a grant, which the SDK lets go.
+                // A refused acquire holds nothing. Any other error may come from the guard's own
+                // first renewal. Then there is a grant, which the SDK releases.
                 if matches!(error.code.class(), ErrorClass::TryLater | ErrorClass::FixInput) {
                     self.recorder.answered(attempt, Outcome::Refused);
                 }
@@ -136,7 +137,7 @@ impl Caller {
         }
     }
 
-    /// Another TTL.
+    /// Renews a lease for another TTL.
     pub async fn renew(&self, name: &str, token: u64) -> Result<(), Error> {
         let attempt = self.asked(name, Call::Renew { token });
         let answer = self.client.renew(name, token).await;
@@ -144,7 +145,7 @@ impl Caller {
         answer.map(|_| ())
     }
 
-    /// Lets go.
+    /// Releases a lock.
     pub async fn release(&self, name: &str, token: u64) -> Result<(), Error> {
         let attempt = self.asked(name, Call::Release { token });
         let answer = self.client.release(name, token).await;
@@ -153,7 +154,7 @@ impl Caller {
         answer.map(|_| ())
     }
 
-    /// Ends another's hold.
+    /// Breaks another client's lock.
     pub async fn break_lock(&self, name: &str, token: u64) -> Result<(), Error> {
         let attempt = self.asked(name, Call::Break { token });
         let answer = self.client.break_lock(name, token, "chaos", "operator").await;
@@ -161,7 +162,7 @@ impl Caller {
         answer.map(|_| ())
     }
 
-    /// Who holds it?
+    /// Asks for the current holders.
     pub async fn check(&self, name: &str, linearizable: bool) -> Result<Checked, Error> {
         let attempt = self.asked(name, Call::Check { linearizable });
         let consistency = if linearizable { Consistency::Linearizable } else { Consistency::Stale };
@@ -170,7 +171,7 @@ impl Caller {
         answer
     }
 
-    /// A heartbeat. Returns the shards that have lost the session.
+    /// Sends a heartbeat. Returns the shards that have lost the session.
     pub async fn heartbeat(&self, session: &(u64, String), shards: &[u32]) -> Result<Vec<u32>, Error> {
         let call = |_: &u32| Call::Heartbeat { session: session.0 };
         let attempts = self.asked_of_shards(shards, call);
@@ -187,13 +188,13 @@ impl Caller {
         answer.map(|beat| beat.lost_shards)
     }
 
-    /// The end of a session.
+    /// Closes a session on these shards.
     pub async fn close_session(&self, session: &(u64, String), shards: &[u32]) -> Result<(), Error> {
         let call = |_: &u32| Call::CloseSession { session: session.0 };
         let attempts = self.asked_of_shards(shards, call);
         let answer = self.client.close_session(&session.1, shards).await;
         for (_, attempt) in attempts {
-            // A failure does not say which of the shards it was.
+            // A failure does not say which of the shards it concerns.
             let outcome = answer.as_ref().map_or(Outcome::Unknown, |_| Outcome::Closed);
             self.recorder.answered(attempt, outcome);
         }
@@ -205,17 +206,18 @@ impl Caller {
     }
 }
 
-/// A lock that the SDK keeps. Dropping it leaves it to the SDK to let go in the background; nobody hears how that goes.
+/// A lock that the SDK keeps. If the guard is dropped, the SDK releases the lock in the background
+/// and reports no result.
 #[derive(Debug)]
 pub struct Guard<'a> {
     caller: &'a Caller,
     attempt: Attempt,
-    /// `None` once it is released.
+    /// The SDK's guard. `None` once it is released.
     guard: Option<LockGuard>,
 }
 
 impl Guard<'_> {
-    /// Notes what the guard says of itself now; says whether it still holds.
+    /// Notes the guard's present belief. Returns whether it still holds the lock.
     pub fn look(&self) -> bool {
         let Some(guard) = &self.guard else { return false };
         let valid_us = guard.valid_for().as_micros() as u64;
@@ -225,12 +227,12 @@ impl Guard<'_> {
         valid_us > 0
     }
 
-    /// Lets go.
+    /// Releases the lock.
     pub async fn release(mut self) -> Result<(), Error> {
         let Some(guard) = self.guard.take() else { return Ok(()) };
         let attempt = self.caller.asked(guard.name(), Call::Release { token: guard.token() });
         let answer = guard.release().await;
-        // The guard does not tell whether it had been released before: it had not.
+        // The guard does not tell whether the lock had been released before, but it had not.
         let outcome = answer.as_ref().map_or_else(refusal, |()| Outcome::Released { already: false });
         self.caller.recorder.answered(attempt, outcome);
         answer
@@ -245,13 +247,13 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// What an answer to a check shows.
+/// The outcome that a check's answer shows.
 fn shown(checked: &Checked) -> Outcome {
     let holder = |grant: &Grant| Holder { token: grant.fencing_token, request: number_of(&grant.owner_id) };
     Outcome::Holders { holders: checked.holders.iter().map(holder).collect(), waiters: checked.waiters }
 }
 
-/// What an error says for certain.
+/// The outcome that an error proves.
 fn refusal(error: &Error) -> Outcome {
     match error.code.class() {
         ErrorClass::Retry => Outcome::NotDone,

@@ -1,7 +1,7 @@
-//! A client process: actors that use the SDK, told what to do on standard input, a record per round as a file.
+//! A client process: its actors use the SDK, and it writes one record file per round.
 //!
-//! Standard input and output carry a line of JSON per [`Order`] and [`Told`]. It knows nothing of faults: it is paused,
-//! and the gateways that it speaks to are hurt, without its knowing.
+//! Standard input and output carry one line of JSON per [`Order`] and [`Told`]. The process does
+//! not know of faults. It does not notice that it is paused, or that the gateways are hurt.
 
 mod actors;
 mod calls;
@@ -22,29 +22,29 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
 
-/// What the conductor tells a client process.
+/// An order of the conductor to a client process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Order {
-    /// Put load on the cluster.
+    /// Puts load on the cluster.
     Begin {
-        /// Which: part of all names.
+        /// The number of the round, which is part of all names.
         round: u32,
     },
-    /// Stop, see through what is under way, and write the record there.
+    /// Stops the load, completes the operations under way, and writes the record to a file.
     End {
-        /// A file.
+        /// The file for the record.
         record: PathBuf,
     },
 }
 
-/// What it answers.
+/// The answer of a client process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Told {
     /// The load runs.
     Begun,
     /// The record is written.
     Ended {
-        /// In it.
+        /// The number of operations in the record.
         operations: usize,
     },
 }
@@ -69,20 +69,21 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// Clients of one process have ids from its number times this.
+/// The clients of one process have ids from its number times this.
 const IDS_PER_PROCESS: u32 = 1_000;
-/// How long what is under way at the end of a round is waited for: beyond the SDK's own patience and the longest wait.
+/// The longest wait for operations under way at the end of a round. It exceeds the SDK's timeout
+/// and the longest wait.
 const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs until standard input ends.
 ///
 /// # Errors
-/// What cannot be read, written or understood, for people.
+/// The input or file that cannot be read, written or understood, for people.
 pub async fn run(options: Options) -> Result<(), String> {
     let config = ClusterConfig::load(&options.config).map_err(|error| error.to_string())?.0;
     let map = Arc::new(config.shard_map());
     let recorder = Arc::new(Recorder::default());
-    // Several connections, as several applications would have.
+    // Several connections are opened, because several applications would have as many.
     let clients: Vec<Client> = (0..4)
         .map(|at| Client::with_options(rotated(&options.endpoints, at), ClientOptions::new().owner("chaos")))
         .collect();
@@ -134,7 +135,7 @@ fn tell(told: &Told) {
     println!("{}", serde_json::to_string(told).expect("what is told is plain"));
 }
 
-/// The same gateways, another one first.
+/// The same gateways in a rotated order.
 fn rotated(endpoints: &str, by: usize) -> Vec<String> {
     let mut endpoints: Vec<String> = endpoints.split(',').map(str::to_owned).collect();
     let by = by % endpoints.len();
