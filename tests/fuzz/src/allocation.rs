@@ -1,7 +1,8 @@
-//! The system's allocator, counting: how many bytes a thread has allocated at the most while it did something.
+//! A counting allocator on top of the system's: it measures the peak of bytes that a thread has
+//! allocated during its work.
 //!
-//! The counts are each thread's own, so what other threads do meanwhile does not matter. They are right for work that
-//! allocates and frees on one thread, which is what the targets do.
+//! Each thread has its own counts, so other threads do not disturb them. The counts are right for
+//! work that allocates and frees on one thread, as the targets do.
 
 #![allow(unsafe_code)] // An allocator cannot be written without. It only counts and passes on.
 
@@ -14,7 +15,8 @@ struct Counting;
 static COUNTING: Counting = Counting;
 
 thread_local! {
-    // Without initialisers that allocate, and without destructors: they are used inside of the allocator.
+    // The initialisers do not allocate and there are no destructors, because the allocator itself
+    // uses these values.
     static LIVE_BYTES: Cell<isize> = const { Cell::new(0) };
     static PEAK_BYTES: Cell<isize> = const { Cell::new(0) };
 }
@@ -25,7 +27,8 @@ fn count(bytes: isize) {
     PEAK_BYTES.set(PEAK_BYTES.get().max(live_bytes));
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came; counting touches no memory of the caller's.
+// SAFETY: every call is passed on to the system's allocator unchanged, and counting touches no
+// memory of the caller.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -48,7 +51,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs `work`, and says how many bytes more than before were allocated at the most.
+/// Runs `work`. Returns its result and the peak of additionally allocated bytes.
 pub(crate) fn peak_bytes_during<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before_bytes = LIVE_BYTES.get();
     PEAK_BYTES.set(before_bytes);

@@ -1,7 +1,8 @@
-//! The corpus: small inputs of every target, made of real encodings, that mutations start from.
+//! The corpus: small inputs of every target, made of real encodings. Mutations start from them.
 //!
-//! It is committed (`corpus/TARGET/*`), so that every run throws the same; `cargo run --release -p palisade-fuzz --bin corpus` makes it
-//! anew where an encoding changed. Files called `regression-…` are not generated: each once broke something, and stays.
+//! The corpus is committed (`corpus/TARGET/*`), so that every run uses the same inputs. When an
+//! encoding changes, `cargo run --release -p palisade-fuzz --bin corpus` generates it again. Files
+//! named `regression-…` are not generated: each of them once broke a promise, and stays.
 
 use crate::group::Group;
 use crate::sections::join;
@@ -22,7 +23,7 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
-/// Where a target's inputs are.
+/// The directory of a target's inputs.
 pub fn dir(target: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "corpus", target].iter().collect()
 }
@@ -72,7 +73,7 @@ fn numbered(inputs: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<String, Vec<u
 
 // ---- commands, entries, tables -------------------------------------------------------------------------------
 
-/// One of each kind and mode, on few names, so that they meet.
+/// One command of each kind and mode, on few names, so that the commands meet.
 fn commands() -> Vec<Command<'static>> {
     let acquire = |id: u128, name, mode, wait, session| Command::Acquire {
         request_id: RequestId(id << 64 | id),
@@ -136,7 +137,7 @@ struct Life {
     ended: Vec<Ended>,
 }
 
-/// Tables after the first commands, after some more, and so on.
+/// A table after the first commands, after some more, and so on.
 fn lives() -> Vec<Life> {
     let live = |commands: &[Command<'_>]| {
         let (mut table, mut effects) = (LockTable::new(), Effects::default());
@@ -184,7 +185,7 @@ fn acquires() -> [(&'static str, AcquireRequest); 3] {
     [("acquire", acquire), ("acquire_permits", semaphore), ("acquire_shared", shared)]
 }
 
-/// Those that go to a shard as they came.
+/// Operations that go to a shard without a change.
 macro_rules! plain_ops {
     ($Op:ident) => {
         acquires().map(|(what, request)| (what, $Op::Acquire(request))).into_iter().chain([
@@ -252,7 +253,7 @@ fn operate_requests() -> BTreeMap<String, Vec<u8>> {
     frames(operations, |operations| internal::OperateRequest { operations, ..Default::default() }.encode_to_vec())
 }
 
-/// Each by itself, and all in one.
+/// Each message by itself, and all messages in one frame.
 fn frames<M: Clone>(
     messages: impl Iterator<Item = (&'static str, M)>,
     frame: impl Fn(Vec<M>) -> Vec<u8>,
@@ -302,7 +303,7 @@ fn lease_state() -> SessionLeaseState {
     }
 }
 
-/// Those that a client gets as a node gave them.
+/// Answers that a client gets as a node gave them.
 macro_rules! plain_answers {
     ($Answer:ident) => {
         [
@@ -365,8 +366,8 @@ fn operate_responses() -> BTreeMap<String, Vec<u8>> {
 
 // ---- peers and the disk --------------------------------------------------------------------------------------
 
-/// For each situation that a target starts from, real messages of each kind to the replica that is in it: of what came before, and of
-/// what came next.
+/// Real messages of each kind to the replica of each situation that a target starts from. They come
+/// from before the situation and from after it.
 fn peer_frames() -> BTreeMap<String, Vec<u8>> {
     let mut group = Group::new();
     group.live();
@@ -389,7 +390,7 @@ fn peer_frames() -> BTreeMap<String, Vec<u8>> {
             messages.truncate(4);
             let messages = messages.iter().map(|bytes| PeerMessage { shard: 0, raft: bytes.to_vec().into() });
             let frame = DeliverRequest { messages: messages.collect(), ..DeliverRequest::default() };
-            // Every other one with a disk that does not keep up.
+            // Every second input has a disk that does not keep up.
             let first = situation | if kind % 2 == 0 { 0x80 } else { 0 };
             let bytes: Vec<u8> = [first].into_iter().chain(frame.encode_to_vec()).collect();
             frames.insert(format!("{name}_{kind:02}"), bytes);
@@ -487,7 +488,7 @@ fn journal_records() -> BTreeMap<String, Vec<u8>> {
 
 // ---- files ---------------------------------------------------------------------------------------------------
 
-/// The examples that the repository has.
+/// The example files of the repository.
 fn yaml_files(dir: &str) -> BTreeMap<String, Vec<u8>> {
     let dir: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", dir].iter().collect();
     let files = std::fs::read_dir(dir).expect("the examples").map(|file| file.expect("an example").path());

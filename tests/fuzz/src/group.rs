@@ -1,7 +1,9 @@
-//! Three replicas of one shard that have lived through something, so that one of them can be put back where it was as often as needed.
+//! Three replicas of one shard with some history, so that one of them can be put back into its
+//! place as often as needed.
 //!
-//! A replica's outputs follow from its inputs alone. So a replica that is started from the same bytes and told the same is in the
-//! same place: a [`Situation`] is these bytes and inputs. It knows nothing of what is thrown at the replica afterwards.
+//! A replica's outputs follow from its inputs alone. Therefore two replicas with the same first
+//! bytes and the same inputs are in the same state. A [`Situation`] consists of these bytes and
+//! inputs. The module does not know the inputs that a target sends afterwards.
 
 use locks::{Command, Mode, RequestId, Token};
 use routing::{NodeId, ShardId};
@@ -9,10 +11,10 @@ use shard::{Input, Now, Replica, ReplicaConfig, Wait};
 use std::sync::LazyLock;
 use storage::{Engine, MemoryEngine, Recovered};
 
-/// What a replica is told in one step.
+/// The inputs that a replica gets in one step.
 pub(crate) type Told = Vec<Input>;
 
-/// How one replica came to be where it is.
+/// The history that leads one replica to its present state.
 #[derive(Clone)]
 pub(crate) struct Situation {
     node: u64,
@@ -20,7 +22,8 @@ pub(crate) struct Situation {
     steps: Vec<(Now, Told)>,
 }
 
-/// A leader, a follower, one that asks for votes, one that has just started empty, and one from a checkpoint.
+/// A leader, a follower, a candidate, a replica that has just started empty, and a replica from a
+/// checkpoint.
 pub(crate) static SITUATIONS: LazyLock<Vec<Situation>> = LazyLock::new(|| {
     let mut group = Group::new();
     group.live();
@@ -34,7 +37,7 @@ pub(crate) static SITUATIONS: LazyLock<Vec<Situation>> = LazyLock::new(|| {
 });
 
 impl Situation {
-    /// A replica that is there, and what time it is.
+    /// Builds the replica in this situation. Returns it with the time there.
     pub(crate) fn replica(&self) -> (Replica, Now) {
         let mut replica =
             Replica::open(Group::config(self.node), self.recovered.clone(), Group::START).expect("it opened before");
@@ -54,11 +57,11 @@ struct Member {
     so_far: Situation,
 }
 
-/// The three, and everything that they ever sent each other.
+/// The three replicas, and all messages that they ever sent each other.
 pub(crate) struct Group {
     members: Vec<Member>,
     now: Now,
-    /// From, to, bytes.
+    /// The sender, the receiver and the bytes of each message.
     pub(crate) messages: Vec<(u64, u64, Vec<u8>)>,
     /// The header and the data of each snapshot that was sent.
     pub(crate) snapshots: Vec<(Vec<u8>, Vec<u8>)>,
@@ -100,7 +103,7 @@ impl Group {
         Group { members: [1, 2, 3].map(member).into(), now: Self::START, messages: Vec::new(), snapshots: Vec::new() }
     }
 
-    /// An acquire of its own request id, which waits if `ticket` is even.
+    /// An acquire with its own request id, which waits if `ticket` is even.
     pub(crate) fn acquire(ticket: u64, name: &str, ttl_ms: u32) -> Input {
         let (request_id, wait) = (RequestId(u128::from(ticket) + 1), ticket.is_multiple_of(2));
         let session = if ticket.is_multiple_of(3) { "session" } else { "" };
@@ -124,7 +127,8 @@ impl Group {
         Input::Propose { ticket, command: bytes, wait, give_up_at_ms: u64::MAX }
     }
 
-    /// An election, grants, waits, ends, reads, a snapshot for a replica that fell behind, and a change of leader and back.
+    /// Goes through an election, grants, waits, ends, reads, a snapshot for a replica that fell
+    /// behind, and a change of leader and back.
     pub(crate) fn live(&mut self) {
         self.run(10);
         for nth in 0..24 {
@@ -137,7 +141,7 @@ impl Group {
             self.members[member].inbox.push(Input::Read { ticket, query, linearizable: true });
         }
         self.run(4);
-        // The third hears nothing while the log is cut, and gets a snapshot.
+        // The third replica receives no messages while the log is cut, and then gets a snapshot.
         for nth in 60..90 {
             self.members[0].inbox.push(Self::acquire(2 * nth + 1, &format!("lock:{nth}"), 600_000));
             self.settle(&[0, 1]);
@@ -152,7 +156,7 @@ impl Group {
         }
     }
 
-    /// What comes next: more of the same, and an election.
+    /// Continues the history: more of the same, and an election.
     pub(crate) fn live_on(&mut self) {
         for nth in 100..108 {
             self.members[0].inbox.push(Self::acquire(nth, "next", 1_000));
@@ -175,7 +179,7 @@ impl Group {
         self.members[node as usize - 1].so_far.clone()
     }
 
-    /// Ticks, with everything settled after each.
+    /// Ticks, and settles all messages after each tick.
     fn run(&mut self, ticks: u64) {
         for _ in 0..ticks {
             self.now.mono_ms += Self::TICK_MS;
@@ -212,7 +216,7 @@ impl Group {
         }
     }
 
-    /// Starts a member again from what is on its disk.
+    /// Starts a member again from the data on its disk.
     fn restart(&mut self, at: usize) {
         let node = self.members[at].so_far.node;
         let recovered = self.recovered(node);

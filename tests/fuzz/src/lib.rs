@@ -1,8 +1,12 @@
-//! Everything that decodes bytes from outside, as plain functions to throw bytes at.
+//! All decoders of bytes from outside, as plain functions for a fuzzer.
 //!
-//! A [`Target`] promises what its decoder does: whatever the bytes, it does not panic, it allocates no more than a stated multiple of
-//! their length, and what it takes it gives back the same. `cargo test -p palisade-fuzz` throws the committed corpus and fixed
-//! mutations of it; `scripts/fuzz` goes on from there under coverage guidance. It knows nothing of what the bytes mean to the service.
+//! A [`Target`] states promises that hold for any bytes. The decoder does not panic. It allocates
+//! no more than a stated multiple of the input's length. Accepted bytes come back the same when
+//! they are encoded again.
+//!
+//! `cargo test -p palisade-fuzz` runs the committed corpus and fixed mutations of it.
+//! `scripts/fuzz` goes on from there under coverage guidance. The crate does not know the meaning
+//! of the bytes for the service.
 
 mod allocation;
 pub mod corpus;
@@ -13,29 +17,29 @@ mod targets;
 
 pub use targets::TARGETS;
 
-/// One decoder, or several that see the same bytes.
+/// One decoder, or several decoders of the same bytes.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Of its folder in the corpus.
+    /// The name of its folder in the corpus.
     pub name: &'static str,
-    /// Takes the bytes or refuses them; `true` if it took them. Panics where a promise is broken.
+    /// Decodes the bytes, and returns whether they were accepted. Panics if a promise is broken.
     pub run: fn(&[u8]) -> bool,
-    /// How many bytes may be allocated at a time for each byte of input…
+    /// The bytes that may be allocated at a time for each byte of input.
     pub bytes_per_byte: usize,
-    /// … and beside these, whatever the input.
+    /// The bytes that may be allocated beside these, for any input.
     pub bytes_at_least: usize,
 }
 
 impl Target {
-    /// The target of this name.
+    /// Finds the target of this name.
     pub fn named(name: &str) -> Option<&'static Target> {
         TARGETS.iter().find(|target| target.name == name)
     }
 
-    /// Runs it on these bytes; `true` if it took them.
+    /// Runs the target on these bytes, and returns whether they were accepted.
     ///
     /// # Panics
-    /// If it does, or allocates more than it may.
+    /// If the target panics, or allocates more than it may.
     pub fn check(&self, input: &[u8]) -> bool {
         let (taken, peak_bytes) = allocation::peak_bytes_during(|| (self.run)(input));
         let allowed_bytes = self.bytes_at_least + self.bytes_per_byte * input.len();

@@ -1,19 +1,19 @@
-//! Changes to inputs, all decided by a seed: what comes of a run is the same every time.
+//! Mutations of inputs. A seed decides all of them, so that a run has the same results every time.
 //!
-//! They are the usual ones: bits, bytes, numbers at their limits, pieces that are cut out, doubled, or taken from another input. What
-//! coverage guidance does better is left to it.
+//! The mutations are the usual ones: bits, bytes, numbers at their limits, and pieces that are cut
+//! out, doubled, or taken from another input. Cleverer mutations are left to coverage guidance.
 
 /// A small generator of pseudo-random numbers (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// Everything that follows is decided by `seed`.
+    /// Starts a generator. `seed` decides every number that follows.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }
 
-    /// Any number.
+    /// The next number, over the whole range of u64.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -22,19 +22,19 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// 0 to `below` - 1, or 0 if that is none.
+    /// A number from 0 to `below` - 1, or 0 if that range is empty.
     pub fn below(&mut self, below: usize) -> usize {
         (self.next_u64() % below.max(1) as u64) as usize
     }
 }
 
-/// Inputs do not grow past this.
+/// The length that inputs do not grow past.
 const BYTES_MAX: usize = 16 << 10;
-/// Values at which numbers go over.
+/// Values at which integer encodings and types reach their limits.
 const EDGES: [u64; 12] =
     [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 53, i64::MAX as u64, u64::MAX];
 
-/// Changes `input` in one to four places; `other` is another input of the same target.
+/// Changes `input` in one to four places. `other` is another input of the same target.
 pub fn mutate(rng: &mut Rng, input: &mut Vec<u8>, other: &[u8]) {
     for _ in 0..1 + rng.below(4) {
         change(rng, input, other);
@@ -66,7 +66,7 @@ fn change(rng: &mut Rng, input: &mut Vec<u8>, other: &[u8]) {
             input[at..at + width].copy_from_slice(&edge[..width]);
         }
         7 => {
-            // As the varints of most encodings here.
+            // The edge is written as a varint, as in most encodings here.
             let mut edge = EDGES[rng.below(EDGES.len())];
             let mut varint = Vec::new();
             while edge >= 0x80 {

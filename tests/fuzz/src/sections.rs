@@ -1,4 +1,6 @@
-//! Several byte strings in one input: each has its length before it, two bytes little-endian. A length past the end means
+//! Several byte strings in one input.
+//!
+//! Each string has its length before it, as two bytes little-endian. A length past the end means
 //! "the rest", so that any input has sections.
 
 pub(crate) fn sections(mut bytes: &[u8]) -> Vec<&[u8]> {

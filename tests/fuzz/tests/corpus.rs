@@ -1,11 +1,11 @@
-//! Every target, thrown its corpus and fixed mutations of it.
+//! Runs every target on its corpus and on fixed mutations of it.
 
 use palisade_fuzz::mutate::{Rng, mutate};
 use palisade_fuzz::{TARGETS, Target, corpus};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Of each target. What coverage guidance finds beyond is `scripts/fuzz`'s.
+/// The number of mutations of each target. `scripts/fuzz` goes further with coverage guidance.
 const MUTATIONS: usize = 10_000;
 
 fn throw(name: &str) {
@@ -32,7 +32,7 @@ fn throw(name: &str) {
     assert!((1..MUTATIONS).contains(&taken), "{name} takes {taken} of {MUTATIONS} mutations: do they reach it at all?");
 }
 
-/// As [`Target::check`], but an input that breaks a promise is kept.
+/// Runs [`Target::check`], and keeps an input that breaks a promise.
 fn check(target: &Target, input: &[u8]) -> bool {
     catch_unwind(AssertUnwindSafe(|| target.check(input))).unwrap_or_else(|_| {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("find-{}", target.name));

@@ -1,4 +1,4 @@
-//! Makes the generated part of the corpus anew.
+//! Generates the generated part of the corpus again.
 
 use palisade_fuzz::{TARGETS, corpus};
 

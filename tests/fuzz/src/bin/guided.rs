@@ -1,4 +1,4 @@
-//! libFuzzer on one target, named by `PALISADE_FUZZ_TARGET`. Started by `scripts/fuzz`.
+//! Runs libFuzzer on the target that `PALISADE_FUZZ_TARGET` names. `scripts/fuzz` starts it.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! Files that people write: of a cluster, and of a workload.
+//! Files that people write: the cluster file and the workload file.
 
 use planner::{Calibration, EmitOptions, Plan, Workload};
 use routing::ClusterConfig;
 
-/// What is accepted can be placed, and its own text says the same.
+/// An accepted cluster file can be placed, and its own text reads as the same configuration.
 pub(super) fn cluster_yaml(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok((config, _)) = ClusterConfig::parse(text) else { return false };
@@ -15,7 +15,8 @@ pub(super) fn cluster_yaml(bytes: &[u8]) -> bool {
     true
 }
 
-/// What is accepted can be planned for, or is refused with the key to change; the plan can be told in every form.
+/// An accepted workload can be planned for, or is refused with the key to change. The plan can be
+/// shown in every form.
 pub(super) fn workload_yaml(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let calibration = Calibration::default();

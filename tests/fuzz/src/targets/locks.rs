@@ -1,6 +1,7 @@
 //! The bytes of the lock table: commands, log entries, tenures, snapshots, records.
 //!
-//! What a checksum protects is tried twice: as it is, and with the checksum put right, so that what stands behind it is reached.
+//! Bytes under a checksum are tried twice: as they are, and with a corrected checksum, so that the
+//! code behind the checksum is reached.
 
 use crate::sections::sections;
 use ::locks::{
@@ -21,7 +22,7 @@ pub(super) fn tenure(bytes: &[u8]) -> bool {
     true
 }
 
-/// An entry that can be read can be applied, by every table in the same way.
+/// A readable entry can be applied, and every table applies it in the same way.
 pub(super) fn log_entry(bytes: &[u8]) -> bool {
     let is_taken = |bytes: &[u8]| {
         let Ok(batch) = Batch::decode(bytes) else { return false };
@@ -64,7 +65,8 @@ pub(super) fn table_records(bytes: &[u8]) -> bool {
     true
 }
 
-/// A table that was taken in works: it comes back from its own bytes, answers, and goes on until nothing is held any more.
+/// An accepted table works: it comes back from its own bytes, answers queries, and goes on until no
+/// lock is held.
 fn use_table(mut table: LockTable, stamp: Stamp) {
     let restored = LockTable::restore(&table.snapshot()).expect("a table's own snapshot");
     assert_eq!(restored.state_hash(), table.state_hash(), "another table comes back from the snapshot");
@@ -99,7 +101,8 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
     for (name, request_id) in waiters.iter().step_by(2) {
         table.apply(stamp, &Command::CancelWait { name, request_id: *request_id, given_up: false }, &mut effects);
     }
-    // Who waits is granted when a lease ends, and has a lease then. Each time round ends at least one.
+    // When a lease ends, a waiter is granted and has a lease then. Each round ends at least one
+    // lease.
     for _ in 0..=grants.len() + waiters.len() {
         let leases: Vec<LiveLease> = table.leases().collect();
         for LiveLease { lease, renewal_seq, .. } in leases {
@@ -112,7 +115,7 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
     assert_eq!(restored.state_hash(), table.state_hash(), "another table comes back from the last snapshot");
 }
 
-/// With the version and checksum that entries and snapshots begin with put right.
+/// Replaces the version and the checksum at the start of entries and snapshots by correct ones.
 pub(crate) fn with_checksum(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if let Some((head, body)) = bytes.split_first_chunk_mut::<5>() {

@@ -1,4 +1,4 @@
-//! The targets, sorted by whose bytes they take.
+//! The targets, sorted by the origin of their bytes.
 
 mod config;
 mod locks;
@@ -9,13 +9,16 @@ mod wire;
 pub(crate) use self::storage::CLAIMANT;
 use crate::Target;
 
-/// All of them.
+/// All targets of the fuzzer.
 ///
-/// What they may allocate is near what was seen. A protobuf list names an element in two bytes; an
-/// [`Operation`](::wire::v1::Operation) or its result takes some 190 in memory, up to twice that in a vector that grows by
-/// doubling, and twice again here, where it is checked by encoding and decoding it. An input's sections are listed, with 16
-/// bytes for two. A table that was read is used, a replica runs, and a cluster file of a few lines may ask for
-/// [`SHARDS_MAX`](routing::SHARDS_MAX) shards: that is the rest.
+/// The limits of allocation are close to the measured values. A protobuf list names an element in
+/// two bytes. An [`Operation`](::wire::v1::Operation) or its result takes some 190 bytes in memory,
+/// and up to twice that in a vector that grows by doubling. It takes twice as much again here,
+/// because it is checked by encoding and decoding it. An input's sections are listed, with 16 bytes
+/// for two.
+///
+/// The rest has three reasons: an accepted table is used, a replica runs, and a cluster file of a
+/// few lines may ask for [`SHARDS_MAX`](routing::SHARDS_MAX) shards.
 pub const TARGETS: &[Target] = &[
     // Clients and gateways.
     Target { name: "operation_frame", run: wire::operation_frame, bytes_per_byte: 512, bytes_at_least: 128 << 10 },

@@ -1,4 +1,4 @@
-//! What a running replica is told by its peers, and what it starts from.
+//! The messages of peers to a running replica, and the data that a replica starts from.
 
 use super::wire::decode;
 use crate::group::{Group, SITUATIONS, Told};
@@ -8,11 +8,12 @@ use ::storage::Recovered;
 use ::wire::internal::v1::install_snapshot_request::Part;
 use ::wire::internal::v1::{DeliverRequest, InstallSnapshotRequest};
 
-/// Ticks after which every timeout has run out.
+/// The number of ticks after which every timeout has run out.
 const TICKS: u64 = 40;
 
-/// A frame of peers' messages into a replica that leads, follows, asks for votes, or has just started: the first byte says which,
-/// and whether its disk keeps up. It may drop them, it may stop for good with a reason, and it may not panic.
+/// Sends a frame of peers' messages to a replica that leads, follows, asks for votes, or has just
+/// started. The first byte chooses the replica, and whether its disk keeps up. The replica may drop
+/// the messages, or stop for good with a reason, but it must not panic.
 pub(super) fn peer_frame(bytes: &[u8]) -> bool {
     let Some((first, frame)) = bytes.split_first() else { return false };
     let Some(frame) = decode::<DeliverRequest>(frame) else { return false };
@@ -33,7 +34,7 @@ pub(super) fn peer_frame(bytes: &[u8]) -> bool {
     taken
 }
 
-/// One chunk of a snapshot, and data to go with it if it is a header.
+/// Decodes one chunk of a snapshot, and loads the data with it if the chunk is a header.
 pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     let sections = sections(bytes);
     let [chunk, data] = sections[..] else { return false };
@@ -42,15 +43,16 @@ pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     };
     let Part::Header(header) = part else { return true };
     let Ok(message) = ::shard::join_snapshot(&header.raft, data) else { return false };
-    // Data within the header counts for nothing: the same comes of it again.
+    // Data within the header is ignored, so joining again gives the same message.
     assert_eq!(::shard::join_snapshot(&message, data).as_ref(), Ok(&message), "does not come back the same");
     let loaded = [&header.raft, &message].map(|header| ::shard::load_snapshot(header, data).is_ok());
     assert_eq!(loaded[0], loaded[1], "the data within the header was looked at");
     true
 }
 
-/// What a replica finds at its start: hard state, applied record, the first entry's index and how many there are, the entries, then the
-/// table's keys and values in turn. It refuses to start, or it runs.
+/// The data that a replica finds at its start: hard state, applied record, the first entry's index
+/// and the number of entries, the entries, then the table's keys and values in turn. The replica
+/// either refuses to start, or it runs.
 pub(super) fn recovered(bytes: &[u8]) -> bool {
     let sections = sections(bytes);
     let [hard_state, applied, span, ref rest @ ..] = sections[..] else { return false };
@@ -59,7 +61,7 @@ pub(super) fn recovered(bytes: &[u8]) -> bool {
     first_bytes[..first.len().min(8)].copy_from_slice(&first[..first.len().min(8)]);
     let first = u64::from_le_bytes(first_bytes);
     let (entries, table) = rest.split_at(usize::from(*count).min(rest.len()));
-    // The engine gives entries that follow each other.
+    // The engine returns entries with consecutive indexes.
     let Some(entries) =
         entries.iter().zip(0..).map(|(bytes, nth)| Some((first.checked_add(nth)?, bytes.to_vec()))).collect()
     else {
@@ -74,7 +76,7 @@ pub(super) fn recovered(bytes: &[u8]) -> bool {
     true
 }
 
-/// Goes on until every timeout has run out, with a disk that works, and asks for something at its end.
+/// Goes on until every timeout has run out, with a working disk, and makes a request at the end.
 fn carry_on(replica: &mut Replica, mut now: Now, mut numbers: Vec<u64>) -> Result<(), Fatal> {
     for tick in 0..TICKS {
         now.mono_ms += Group::TICK_MS;

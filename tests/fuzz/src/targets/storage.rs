@@ -1,4 +1,5 @@
-//! Records as they lie on the disk: a key, and a value with its checksum; a record of the journal.
+//! Records as they lie on the disk: a key with a value and its checksum, and a record of the
+//! journal.
 
 use super::locks::tenure;
 use crate::sections::sections;
@@ -6,7 +7,8 @@ use ::storage::{Identity, fuzzing};
 
 pub(crate) const CLAIMANT: Identity = Identity { fingerprint: [5; 16], node: 1 };
 
-/// As it is, and with the checksum put right: nothing but the sealed bytes comes back, and history's tenures are read.
+/// Reads the record as it is, and with a corrected checksum. Only the sealed bytes may come back,
+/// and tenures of the history are read.
 pub(super) fn stored_record(bytes: &[u8]) -> bool {
     let sections = sections(bytes);
     let [key, value] = sections[..] else { return false };
@@ -21,7 +23,8 @@ pub(super) fn stored_record(bytes: &[u8]) -> bool {
     as_it_is
 }
 
-/// A salt and a record: as it is, and with length and checksum put right, so that what they cover is read at all.
+/// Reads a salt and a record: as they are, and with corrected length and checksum, so that the
+/// covered bytes are read at all.
 pub(super) fn journal_record(bytes: &[u8]) -> bool {
     let Some((salt, record)) = bytes.split_first_chunk::<4>() else { return false };
     let salt = u32::from_le_bytes(*salt);

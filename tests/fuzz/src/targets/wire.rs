@@ -14,7 +14,7 @@ static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
     ShardMap::even(MapVersion(1), BTreeMap::from([(ShardId(0), replicas.clone()), (ShardId(1), replicas)]))
 });
 
-/// What a gateway is sent by clients: what is valid stays so with its defaults.
+/// A frame from clients to a gateway. A valid frame stays valid with its defaults filled in.
 pub(super) fn operation_frame(bytes: &[u8]) -> bool {
     let Some(frame) = decode::<StreamRequest>(bytes) else { return false };
     let mut taken = false;
@@ -32,7 +32,7 @@ pub(super) fn operation_frame(bytes: &[u8]) -> bool {
     taken
 }
 
-/// What a node is sent by gateways: whatever passes the checks must make a command that every
+/// A frame from gateways to a node. If it passes the checks, it must make a command that every
 /// replica can read from its log.
 pub(super) fn operate_request(bytes: &[u8]) -> bool {
     let Some(frame) = decode::<internal::OperateRequest>(bytes) else { return false };
@@ -60,12 +60,12 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
     taken
 }
 
-/// What a gateway is sent by nodes.
+/// A frame from nodes to a gateway.
 pub(super) fn operate_response(bytes: &[u8]) -> bool {
     decode::<internal::OperateResponse>(bytes).is_some_and(|frame| !frame.results.is_empty())
 }
 
-/// What a client is sent by a gateway; and errors on their way through a status.
+/// A frame from a gateway to a client, and errors on their way through a status.
 pub(super) fn result_frame(bytes: &[u8]) -> bool {
     let Some(frame) = decode::<StreamResponse>(bytes) else { return false };
     for result in &frame.results {
@@ -86,7 +86,8 @@ pub(super) fn result_frame(bytes: &[u8]) -> bool {
     !frame.results.is_empty()
 }
 
-/// The message, if it is one; and it is the same when it has been encoded and decoded again.
+/// Decodes a message, if the bytes are one. It must be the same when it has been encoded and
+/// decoded again.
 pub(super) fn decode<M: Message + Default + PartialEq + Debug>(bytes: &[u8]) -> Option<M> {
     let message = M::decode(bytes).ok()?;
     let encoded = message.encode_to_vec();
