@@ -1,13 +1,13 @@
-//! The lock table alone: one command applied.
+//! The lock table alone: the cost of applying one command.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use locks::{Command, Effects, LeaseId, LockTable, Outcome, REQUEST_MEMORY_MS};
 use palisade_benches::workload::{OWNER, acquire, granted, name, stamp};
 use std::hint::black_box;
 
-/// Locks that are held while others come and go.
+/// The locks that are held while others come and go.
 const HELD: u64 = 100_000;
-/// Replicas of five nodes with four shards each.
+/// The replicas of five nodes with four shards each.
 const TABLES: usize = 20;
 
 fn table() -> (LockTable, Effects) {
@@ -35,7 +35,7 @@ fn apply(c: &mut Criterion) {
         b.iter(|| {
             number += 1;
             let name = name(number);
-            // A release is remembered for 30 s of this time: 10,000 such pairs a second.
+            // A release is remembered for 30 s of this time, at 10,000 such pairs a second.
             let at = stamp(number / 10);
             let token = granted(&held.apply(at, &acquire(number, &name), &mut effects));
             black_box(held.apply(at, &Command::Release { name: &name, token, by: Some(LeaseId(0)) }, &mut effects));
@@ -45,7 +45,8 @@ fn apply(c: &mut Criterion) {
             }
         });
     });
-    // As on a node: tables of many shards, each with half a minute of ended grants (5,000 a second) in mind, share the caches.
+    // As on a node, tables of many shards share the caches. Each table remembers half a minute of
+    // ended grants, at 5,000 a second.
     let mut tables: Vec<_> = (0..TABLES).map(|_| (LockTable::new(), Effects::default())).collect();
     let mut run = |number: u64| {
         let name = name(number);

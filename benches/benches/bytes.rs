@@ -1,11 +1,11 @@
-//! Bytes of the log and of checkpoints: encode and decode.
+//! The bytes of the log and of checkpoints: encode and decode.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use locks::{Batch, Command, Effects, LeaseId, LockTable, Token};
 use palisade_benches::workload::{acquire, batch, encoded, name, stamp};
 use std::hint::black_box;
 
-/// Commands in a batch: what a busy shard packs into one entry.
+/// The commands in a batch. A busy shard packs as many into one entry.
 const COMMANDS: u64 = 256;
 const LOCKS: u64 = 10_000;
 

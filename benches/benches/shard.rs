@@ -1,5 +1,6 @@
-//! A shard's replicas in one thread, disks and network instant: what consensus and apply cost per operation, all replicas
-//! together.
+//! A shard's replicas in one thread, with an instant disk and network.
+//!
+//! The bench measures the cost of consensus and apply per operation, for all replicas together.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use palisade_benches::workload::Group;

@@ -1,5 +1,7 @@
-//! A closed loop's clock and counts: operations that end within the measured span, with their latencies, and the result as one
-//! line of JSON whose keys are those of `palisade bench --json`.
+//! The clock and counts of a closed loop.
+//!
+//! The loop measures operations that end within the measured span, with their latencies. The result
+//! is one line of JSON with the keys of `palisade bench --json`.
 
 use load::latency::Latencies;
 use std::fmt::Write;
@@ -30,7 +32,7 @@ pub struct Load {
     pub owner_bytes: usize,
 }
 
-/// Shared by all clients of a run.
+/// The state that all clients of a run share.
 #[derive(Debug, Default)]
 pub struct Meter {
     measuring: AtomicBool,
@@ -40,31 +42,31 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Nothing is measured yet.
+    /// Creates a meter that does not measure yet.
     pub fn new() -> Arc<Meter> {
         Arc::default()
     }
 
-    /// One operation, sent at `sent`, has been answered just now.
+    /// Counts one operation that was sent at `sent` and has been answered just now.
     pub fn done(&self, sent: Instant) {
         if self.measuring.load(Ordering::Relaxed) {
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).record(sent.elapsed());
         }
     }
 
-    /// One operation failed.
+    /// Counts one failed operation.
     pub fn failed(&self) {
         if self.measuring.load(Ordering::Relaxed) {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// No new operations.
+    /// Whether clients must start no new operations.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Warms up, measures, tells the clients to stop, prints.
+    /// Warms up, measures, tells the clients to stop, and prints the result.
     pub async fn run(&self, system: &str, load: &Load, operations_per_answer: u64) {
         tokio::time::sleep(Duration::from_secs(load.warmup)).await;
         let began = Instant::now();
@@ -93,11 +95,12 @@ impl Meter {
     }
 }
 
-/// The name that a client uses in its `round`-th turn: distinct for all clients and rounds of a run.
+/// The name that a client uses in its `round`-th turn. It differs for all clients and rounds of a
+/// run.
 pub fn name(run: u32, client: usize, round: u64, bytes: usize) -> String {
     const PADDING: &str = "................................................................";
     let mut name = String::with_capacity(bytes);
-    // Writing to a string cannot fail.
+    // A write to a string cannot fail.
     let _ = write!(name, "b/{run:08x}/{client:06}/{round:010}");
     while name.len() < bytes {
         name.push_str(&PADDING[..PADDING.len().min(bytes - name.len())]);
@@ -105,7 +108,7 @@ pub fn name(run: u32, client: usize, round: u64, bytes: usize) -> String {
     name
 }
 
-/// Tells runs apart: the clock's nanoseconds and the process.
+/// Distinguishes runs by the clock's nanoseconds and the process id.
 pub fn run_id() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (since.as_nanos() as u32) ^ std::process::id().rotate_left(16)

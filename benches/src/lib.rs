@@ -1,6 +1,6 @@
-//! What the benches share: a closed loop with percentiles, for systems other than ours.
+//! The shared part of the benches: a closed loop with percentiles, for systems other than Palisade.
 //!
-//! Ours is measured by `palisade bench`, with the same percentiles (`load::latency`).
+//! `palisade bench` measures Palisade, with the same percentiles (`load::latency`).
 
 pub mod closed_loop;
 pub mod workload;

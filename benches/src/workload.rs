@@ -1,13 +1,16 @@
-//! Fixed work for measurements of parts: commands of the specification's sizes, and a group of replicas in memory.
+//! Fixed work for measurements of parts: commands of the specification's sizes, and a group of
+//! replicas in memory.
 //!
-//! The same numbers give the same bytes, always: nothing here reads a clock or throws dice.
+//! The same numbers always give the same bytes, because this module reads no clock and uses no
+//! randomness.
 
 use locks::{BatchBuilder, Command, LeaseId, Mode, Outcome, RequestId, Stamp, Token};
 use routing::{NodeId, ShardId};
 use shard::{Input, Now, Replica, ReplicaConfig, Reply, Role, Ticket};
 use storage::Recovered;
 
-/// A name of 100 bytes. (Made by hand: formatting with padding would cost more than what is measured.)
+/// A name of 100 bytes. It is made by hand, because formatting with padding would cost more than
+/// the measured work.
 pub fn name(number: u64) -> String {
     let mut bytes = [b'.'; 100];
     let (mut at, mut left) = (bytes.len(), number);
@@ -37,19 +40,19 @@ pub fn acquire(request: u64, name: &str) -> Command<'_> {
     }
 }
 
-/// As bytes.
+/// Encodes a command as bytes.
 pub fn encoded(command: &Command<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     command.encode(&mut bytes);
     bytes
 }
 
-/// When something happens: so many milliseconds after the start.
+/// The time so many milliseconds after the start.
 pub fn stamp(ms: u64) -> Stamp {
     Stamp { wall_ms: 1_700_000_000_000 + ms, shard_ms: ms }
 }
 
-/// A log entry of these commands.
+/// Encodes a log entry of these commands.
 pub fn batch(at: Stamp, commands: &[Command<'_>]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(at);
     let mut bytes = Vec::new();
@@ -64,7 +67,7 @@ pub fn batch(at: Stamp, commands: &[Command<'_>]) -> Vec<u8> {
 /// The token of a grant.
 ///
 /// # Panics
-/// If it is none: the work is fixed, so that is a defect.
+/// If the outcome is no grant. The work is fixed, so that is a defect.
 pub fn granted(outcome: &Outcome) -> Token {
     match outcome {
         Outcome::Granted(grant) => grant.token,
@@ -72,8 +75,8 @@ pub fn granted(outcome: &Outcome) -> Token {
     }
 }
 
-/// One shard's replicas in one thread. Their network is instant, and so is their disk, which keeps nothing: a replica reads it only
-/// when it starts.
+/// One shard's replicas in one thread. Their network and their disk are instant. The disk keeps no
+/// data, because a replica reads it only when it starts.
 pub struct Group {
     peers: Vec<Peer>,
     now_ms: u64,
@@ -88,7 +91,7 @@ struct Peer {
 }
 
 impl Group {
-    /// A group that has elected its first replica.
+    /// Creates a group that has elected its first replica.
     pub fn new(replicas: u64) -> Group {
         let voters: Vec<NodeId> = (1..=replicas).map(NodeId).collect();
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_001_000 };
@@ -125,14 +128,14 @@ impl Group {
         panic!("the preferred replica was not elected");
     }
 
-    /// 50 ms pass.
+    /// Lets 50 ms pass.
     pub fn tick(&mut self) {
         self.now_ms += 50;
         self.peers.iter_mut().for_each(|peer| peer.inbox.push(Input::Tick));
         self.settle();
     }
 
-    /// Proposes all commands to the leader at once, and gives their outcomes in order.
+    /// Proposes all commands to the leader at once, and returns their outcomes in order.
     pub fn run(&mut self, commands: &[Command<'_>]) -> Vec<Outcome> {
         let first = self.next_ticket;
         for command in commands {
@@ -154,7 +157,8 @@ impl Group {
         outcomes.into_iter().map(|outcome| outcome.expect("all are answered")).collect()
     }
 
-    /// One acquire and one release of each name of these numbers, the acquires together, then the releases.
+    /// Acquires and releases each name of these numbers once, first all acquires, then all
+    /// releases.
     pub fn acquire_release(&mut self, numbers: std::ops::Range<u64>) {
         let names: Vec<String> = numbers.clone().map(name).collect();
         let acquires: Vec<Command<'_>> = numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
@@ -168,7 +172,7 @@ impl Group {
         self.run(&releases);
     }
 
-    /// Rounds until nothing moves any more.
+    /// Runs rounds until no message is left.
     fn settle(&mut self) {
         let now = Now { mono_ms: self.now_ms, wall_ms: 1_700_000_000_000 + self.now_ms };
         loop {

@@ -1,8 +1,10 @@
-//! The consensus path alone: what raft-rs, RocksDB and this disk allow, with nothing of a lock service around them.
+//! The consensus path alone: the limits of raft-rs, RocksDB and this disk, without a lock service
+//! around them.
 //!
-//! Five nodes as threads, each with its own RocksDB; messages go through channels; one write batch and one fsync per loop for
-//! all shards of a node; every leader proposes all operations that wait as one entry. No RPC, no lock table, no checkpoint.
-//! The service's throughput is stated as a share of this, measured in the same run.
+//! Five nodes run as threads, each with its own RocksDB. Messages go through channels. Each loop
+//! makes one write batch and one fsync for all shards of a node. Every leader proposes all waiting
+//! operations as one entry. There is no RPC, no lock table and no checkpoint. The service's
+//! throughput is stated as a share of this figure, measured in the same run.
 //!
 //! `consensus-ceiling [--shards 4] [--outstanding 256] [--seconds 5] [--op-bytes 130] [--no-sync]`
 
@@ -194,7 +196,8 @@ fn node(
     }
 }
 
-/// What became ready through persisting and needs no write of its own: commits and their messages.
+/// Handles the updates that became ready through persisting and need no write of their own: commits
+/// and their messages.
 fn drain(groups: &mut [Group], settings: &Settings, shared: &Shared, peers: &[Sender<(usize, Vec<u8>)>]) {
     for (shard, group) in groups.iter_mut().enumerate() {
         while group.raw.has_ready() && group.raw.raft.raft_log.unstable_entries().is_empty() {
@@ -252,7 +255,7 @@ fn apply(group: &mut Group, entries: &[raft::eraftpb::Entry], settings: &Setting
         shared.operations.fetch_add(count as u64, Ordering::Relaxed);
         shared.entries.fetch_add(1, Ordering::Relaxed);
     }
-    // Keep the in-memory log small, as truncation would.
+    // Keeps the in-memory log small, as truncation would.
     if let Some(last) = entries.last().filter(|last| last.index % 1_024 == 0 && last.index > 8_192) {
         let _ = group.raw.store().wl().compact(last.index - 4_096);
     }

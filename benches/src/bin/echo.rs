@@ -1,7 +1,9 @@
-//! What gRPC alone allows: a gateway that answers every request at once with nothing behind it, and the load for it.
+//! The limits of gRPC alone: a gateway without a service behind it that answers every request at
+//! once, and the load for it.
 //!
-//! `echo serve --listen 127.0.0.1:7499` speaks `LockService`, so `palisade bench` can be pointed at it: that measures the load
-//! generator itself. `echo load --unary` and `echo load --per-frame 32` are the bare ceilings, with no SDK in front.
+//! `echo serve --listen 127.0.0.1:7499` speaks `LockService`, so `palisade bench` can use it. That
+//! combination measures the load generator itself. `echo load --unary` and `echo load --per-frame
+//! 32` are the bare ceilings, without the SDK.
 
 use clap::{Args, Parser, Subcommand};
 use palisade_benches::closed_loop::{Load, Meter, name, run_id};
@@ -161,7 +163,7 @@ async fn stream(
     }
 }
 
-/// Answers at once.
+/// A service that answers every request at once.
 #[derive(Default)]
 struct Echo {
     tokens: Arc<AtomicU64>,

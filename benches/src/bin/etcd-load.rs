@@ -1,6 +1,8 @@
-//! The load of `palisade bench --mix acquire-release` on etcd: a transaction that creates the key if it is absent, then a delete.
+//! The load of `palisade bench --mix acquire-release` on etcd: a transaction that creates the key
+//! if it is absent, then a delete.
 //!
-//! `--mix keep-alive` renews leases instead, which etcd keeps in its leader's memory and does not replicate.
+//! `--mix keep-alive` renews leases instead. etcd keeps these renewals in its leader's memory and
+//! does not replicate them.
 
 use clap::{Parser, ValueEnum};
 use palisade_benches::closed_loop::{Load, Meter, name, run_id};

@@ -1,5 +1,7 @@
-//! Fixed work for counting instructions: `instructions apply|shard OPERATIONS`. See `scripts/instructions`, which runs each twice
-//! with different counts and divides the difference, so that set-up does not count.
+//! Fixed work for counting instructions: `instructions apply|shard OPERATIONS`.
+//!
+//! `scripts/instructions` runs each kind twice with different counts and divides the difference, so
+//! that set-up does not count.
 
 use locks::{Batch, Command, Effects, LeaseId, LockTable};
 use palisade_benches::workload::{Group, acquire, batch, granted, name, stamp};
@@ -21,7 +23,8 @@ fn main() {
     }
 }
 
-/// What a replica does with committed entries: decode, then apply. Building the entries counts too: it is the leader's share.
+/// Decodes committed entries and applies them, as a replica does. Building the entries counts too,
+/// as the leader's share.
 fn apply(operations: u64) {
     let (mut table, mut effects) = (LockTable::new(), Effects::default());
     let mut run = |at: u64, commands: &[Command<'_>]| -> Vec<locks::Outcome> {

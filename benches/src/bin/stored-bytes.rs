@@ -1,7 +1,7 @@
-//! What a node's column families take on disk: once everything is flushed, compacted, and as bare keys and values.
+//! The size of a node's column families on disk: flushed, compacted, and as bare keys and values.
 //!
-//! It opens the RocksDB directory that it is given with the options that the node used, and compacts it: give it a copy. It knows
-//! nothing of what the records mean.
+//! The program opens the given RocksDB directory with the node's options and compacts it, so give
+//! it a copy. It does not know the meaning of the records.
 //!
 //! `stored-bytes DIR` prints one JSON object with an object per column family.
 
@@ -11,14 +11,15 @@ use std::process::ExitCode;
 
 const CACHE_BYTES: usize = 8 << 20;
 
-/// One column family. Sizes in bytes.
+/// One column family, with sizes in bytes.
 struct Stored {
     name: String,
     flushed_bytes: usize,
     compacted_bytes: usize,
-    /// After compaction.
+    /// The number of entries after compaction.
     entries: u64,
-    /// Of keys and values after compaction, without compression and what a table adds.
+    /// The bytes of keys and values after compaction, without compression and without the overhead
+    /// of a table.
     raw_bytes: u64,
 }
 
@@ -67,7 +68,7 @@ fn measure_family(db: &DB, name: String) -> Result<Stored, String> {
     db.flush_cf(&cf).map_err(rocks)?;
     let flushed_bytes = file_bytes()?;
     let mut how = CompactOptions::default();
-    // What lies at the bottom already was perhaps compressed as young data are.
+    // Data that already lay at the bottom may have been compressed as young data.
     how.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
     db.compact_range_cf_opt(&cf, None::<&[u8]>, None::<&[u8]>, &how);
     let (compacted_bytes, tables) = (file_bytes()?, table_properties(db, &name)?);
@@ -86,7 +87,8 @@ fn measure_family(db: &DB, name: String) -> Result<Stored, String> {
     Ok(Stored { name, flushed_bytes, compacted_bytes, entries, raw_bytes })
 }
 
-/// Of all tables of a column family together, as RocksDB prints them; empty without tables.
+/// The properties of all tables of a column family together, as RocksDB prints them. Empty without
+/// tables.
 fn table_properties(db: &DB, name: &str) -> Result<String, String> {
     let cf = db.cf_handle(name).ok_or_else(|| format!("{name} was not opened"))?;
     let found = db.property_value_cf(&cf, "rocksdb.aggregated-table-properties");

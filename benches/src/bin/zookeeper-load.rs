@@ -1,8 +1,10 @@
-//! The load of `palisade bench --mix acquire-release` on ZooKeeper: create an ephemeral node, then delete it.
+//! The load of `palisade bench --mix acquire-release` on ZooKeeper: create an ephemeral node, then
+//! delete it.
 //!
-//! Speaks ZooKeeper's own protocol (jute: big-endian numbers, strings and buffers with a 4-byte length, frames with a 4-byte
-//! length). Each connection is one session and carries many clients' requests without waiting for answers, which ZooKeeper gives
-//! in order; whatever requests are ready are written together.
+//! The program speaks ZooKeeper's own protocol (jute: big-endian numbers, strings and buffers with
+//! a 4-byte length, frames with a 4-byte length). Each connection is one session and carries many
+//! clients' requests. It does not wait for answers, because ZooKeeper answers in order. All ready
+//! requests are written together.
 
 use clap::Parser;
 use palisade_benches::closed_loop::{Load, Meter, name, run_id};
@@ -16,12 +18,12 @@ use tokio::net::TcpStream;
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
 const PING: i32 = 11;
-/// Number of every ping; other requests count from 1.
+/// The number of every ping. Other requests count from 1.
 const PING_XID: i32 = -2;
 const EPHEMERAL: i32 = 1;
 const ALL_PERMISSIONS: i32 = 31;
 const SESSION_TIMEOUT_MS: i32 = 30_000;
-/// No frame of these answers is longer.
+/// The longest frame among these answers.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Parser)]
@@ -76,7 +78,7 @@ async fn open_session(address: &str) -> io::Result<TcpStream> {
     }
     let mut answer = vec![0; length];
     stream.read_exact(&mut answer).await?;
-    // Version, then the timeout: 0 says that there is no session.
+    // The answer has the version, then the timeout. A timeout of 0 says that there is no session.
     match answer.get(4..8) {
         Some(timeout) if timeout != [0; 4] => Ok(stream),
         _ => Err(invalid("no session")),
@@ -91,7 +93,7 @@ struct Client {
     holds: bool,
 }
 
-/// A request that is not answered yet: what it was, whose, since when.
+/// A request without an answer yet: its kind, its client and its start.
 struct Open {
     xid: i32,
     client: Option<usize>,
@@ -141,7 +143,7 @@ async fn serve(
         }
         let mut at = 0;
         while let Some(frame) = next_frame(&input, &mut at)? {
-            // Number, transaction, error.
+            // The fields of an answer are number, transaction and error.
             let (Some(number), Some(error)) = (int_at(frame, 0), int_at(frame, 12)) else {
                 return Err(invalid("an answer that is too short"));
             };
@@ -176,7 +178,7 @@ impl Client {
             request.int(-1); // any version
         } else {
             self.round += 1;
-            // One level: a slash within would name a parent.
+            // The path has one level, because a slash within it would name a parent.
             self.path = format!("/{}", name(run, self.number, self.round, load.name_bytes - 1).replace('/', "_"));
             request.int(CREATE);
             request.buffer(self.path.as_bytes());
@@ -211,7 +213,7 @@ impl Frame {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
 
-    /// Also a string.
+    /// Appends a buffer, or a string, which has the same encoding.
     fn buffer(&mut self, bytes: &[u8]) {
         self.int(bytes.len() as i32);
         self.0.extend_from_slice(bytes);
@@ -227,7 +229,7 @@ fn int_at(frame: &[u8], at: usize) -> Option<i32> {
     frame.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes)
 }
 
-/// The frame at `at`, if it is all there; moves `at` past it.
+/// Returns the frame at `at` if it is complete, and moves `at` past it.
 fn next_frame<'a>(input: &'a [u8], at: &mut usize) -> io::Result<Option<&'a [u8]>> {
     let Some(length) = int_at(input, *at) else { return Ok(None) };
     let length = usize::try_from(length).ok().filter(|length| *length <= FRAME_BYTES_MAX);
