@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The `palisade` program: the file that `PALISADE_BIN` names, or else one that is built now from
+/// The `palisade` program: the file that `PALISADE_BIN` names, or a program that is built now from
 /// this source tree in the release profile.
 ///
 /// # Panics
-/// If it cannot be built.
+/// If the program cannot be built.
 pub fn palisade_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

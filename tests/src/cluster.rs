@@ -12,19 +12,19 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Lines of each log that a failing test prints.
+/// The number of lines of each log that a failing test prints.
 const LOG_LINES_SHOWN: usize = 30;
 
-/// What a cluster is to be made of.
+/// The size and settings of a cluster.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Nodes, numbered from 1.
+    /// The number of nodes. They are numbered from 1.
     pub nodes: u64,
-    /// Shards.
+    /// The number of shards.
     pub shards: u32,
-    /// Replicas of each.
+    /// The number of replicas of each shard.
     pub replicas: u32,
-    /// Gateways, numbered from 1.
+    /// The number of gateways. They are numbered from 1.
     pub gateways: u64,
     /// The `settings` of the cluster file, if they are not the defaults.
     pub settings: Option<Settings>,
@@ -49,7 +49,8 @@ pub struct Cluster {
     spec: Spec,
     config_file: PathBuf,
     processes: Processes,
-    /// Removed with all that is in it once the processes above are gone.
+    /// The directory of the cluster. It is removed with its contents once the processes above are
+    /// gone.
     dir: TempDir,
     _only_one: MutexGuard<'static, ()>,
 }
@@ -58,7 +59,7 @@ impl Cluster {
     /// Starts all processes and waits until every node answers and every shard has a leader.
     ///
     /// # Panics
-    /// If that does not happen.
+    /// If the cluster does not become ready.
     pub async fn start(spec: Spec) -> Cluster {
         let mut cluster = Cluster::prepare(spec).await;
         cluster.start_all();
@@ -66,10 +67,10 @@ impl Cluster {
         cluster
     }
 
-    /// Writes the cluster file, and starts nothing yet.
+    /// Writes the cluster file, but starts no process yet.
     ///
     /// # Panics
-    /// If that cannot be done.
+    /// If the file cannot be written.
     pub async fn prepare(spec: Spec) -> Cluster {
         static ONLY_ONE: Mutex<()> = Mutex::const_new(());
         let only_one = ONLY_ONE.lock().await;
@@ -100,16 +101,17 @@ impl Cluster {
         self.start_node_in(id, options, &[]);
     }
 
-    /// Starts a node with more options and environment, unless it runs.
+    /// Starts a node with more options and environment variables, unless it runs.
     pub fn start_node_in(&mut self, id: u64, options: &[&str], env: &[(String, String)]) {
         let args = options.iter().map(|option| (*option).to_owned()).collect();
         self.start_member(Member::Node(id), &Launch { args, env: env.to_vec(), ..Launch::default() });
     }
 
-    /// Starts a node with this environment more, and a standard error that is a full pipe, which is never read.
+    /// Starts a node with more environment variables. Its standard error is a full pipe that is
+    /// never read.
     ///
     /// # Panics
-    /// If it runs already.
+    /// If the node runs already.
     pub fn start_node_unheard(&mut self, id: u64, env: &[(String, String)]) {
         assert!(!self.processes.runs(Member::Node(id)), "node {id} runs already");
         self.start_member(Member::Node(id), &Launch { env: env.to_vec(), unheard: true, ..Launch::default() });
@@ -121,11 +123,11 @@ impl Cluster {
         }
     }
 
-    /// Starts a second process of a node with another data directory, as on a second machine, and waits until it ends by
-    /// itself. Returns how it ended and its log.
+    /// Starts a second process of a node with another data directory, as on a second machine. Waits
+    /// until this process ends by itself, and returns its exit status and its log.
     ///
     /// # Panics
-    /// If it goes on.
+    /// If the process does not end.
     pub async fn node_that_ends_elsewhere(&self, id: u64, data: &Path, options: &[&str]) -> (ExitStatus, String) {
         let mut elsewhere = self.processes.config().clone();
         let node = elsewhere.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
@@ -138,10 +140,11 @@ impl Cluster {
         self.process_that_ends(id, &launch).await
     }
 
-    /// Starts a node with more options, waits until it ends by itself, and returns how it ended and its log.
+    /// Starts a node with more options and waits until it ends by itself. Returns its exit status
+    /// and its log.
     ///
     /// # Panics
-    /// If it goes on.
+    /// If the node does not end.
     pub async fn node_that_ends(&self, id: u64, options: &[&str]) -> (ExitStatus, String) {
         let args = options.iter().map(|option| (*option).to_owned()).collect();
         self.process_that_ends(id, &Launch { args, ..Launch::default() }).await
@@ -156,25 +159,25 @@ impl Cluster {
         (ended, std::fs::read_to_string(&log).expect("its log"))
     }
 
-    /// Waits until a node that runs here ends by itself, and returns its log.
+    /// Waits until a running node ends by itself, and returns its log.
     ///
     /// # Panics
-    /// If it goes on.
+    /// If the node does not end.
     pub async fn node_ends(&mut self, id: u64) -> String {
         self.node_ended(id).await.1
     }
 
-    /// Waits until a node that runs here ends by itself, and returns how it ended, and its log.
+    /// Waits until a running node ends by itself, and returns its exit status and its log.
     ///
     /// # Panics
-    /// If it goes on.
+    /// If the node does not end.
     pub async fn node_ended(&mut self, id: u64) -> (ExitStatus, String) {
         let mut process = self.processes.take(Member::Node(id)).expect("a running node");
         let status = eventually(&format!("node {id} ends"), async || process.ended()).await;
         (status, std::fs::read_to_string(process.log()).expect("its log"))
     }
 
-    /// The directory that everything of this cluster lies in.
+    /// The directory with all files of this cluster.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -204,11 +207,11 @@ impl Cluster {
         self.processes.config()
     }
 
-    /// Starts a gateway beside those of the cluster, on a cluster file of its own; `before` is a program that runs it, if any.
-    /// Gives its address too.
+    /// Starts a gateway beside those of the cluster, with a cluster file of its own. `before` is a
+    /// program that runs the gateway, if it is not empty. Returns the process and its address.
     ///
     /// # Panics
-    /// If it cannot be started.
+    /// If the gateway cannot be started.
     pub fn start_stranger(&self, before: &[&str], config: &Path) -> (Process, String) {
         let address = free_addresses(1).expect("a free port").remove(0);
         let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
@@ -220,7 +223,8 @@ impl Cluster {
         (Process::spawn(command, &log).expect("start palisade"), address)
     }
 
-    /// Waits until every node that runs here answers, and every shard has a leader that all of them know.
+    /// Waits until every running node answers, and every shard has a leader that all these nodes
+    /// know.
     pub async fn ready(&mut self) {
         let running: Vec<u64> = self.running_nodes();
         eventually("every shard has a leader", async || {
@@ -249,12 +253,12 @@ impl Cluster {
         self.processes.running_nodes()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL to a node.
     pub fn kill_node(&mut self, id: u64) {
         self.kill(Member::Node(id));
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL to a gateway.
     pub fn kill_gateway(&mut self, number: u64) {
         self.kill(Member::Gateway(number));
     }
@@ -264,7 +268,7 @@ impl Cluster {
         self.processes.kill(member);
     }
 
-    /// Some other signal.
+    /// Sends any signal to a node.
     pub fn signal_node(&self, id: u64, signal: Signal) {
         self.signal(Member::Node(id), signal);
     }
@@ -274,46 +278,46 @@ impl Cluster {
         self.processes.signal(member, signal);
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP to a node.
     pub fn pause_node(&self, id: u64) {
         self.signal(Member::Node(id), Signal::SIGSTOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a node.
     pub fn resume_node(&self, id: u64) {
         self.signal(Member::Node(id), Signal::SIGCONT);
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP to a gateway.
     pub fn pause_gateway(&self, number: u64) {
         self.signal(Member::Gateway(number), Signal::SIGSTOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a gateway.
     pub fn resume_gateway(&self, number: u64) {
         self.signal(Member::Gateway(number), Signal::SIGCONT);
     }
 
-    /// A gateway's `/metrics`.
+    /// Reads the `/metrics` page of a gateway.
     ///
     /// # Panics
-    /// If it does not answer.
+    /// If the gateway does not answer.
     pub fn gateway_metrics(&self, number: u64) -> String {
         self.page(Member::Gateway(number), "/metrics")
     }
 
-    /// A node's `/metrics`.
+    /// Reads the `/metrics` page of a node.
     ///
     /// # Panics
-    /// If it does not answer.
+    /// If the node does not answer.
     pub fn node_metrics(&self, id: u64) -> String {
         self.page(Member::Node(id), "/metrics")
     }
 
-    /// A node's `/healthz`, status line and all.
+    /// Reads the `/healthz` answer of a node, including its status line.
     ///
     /// # Panics
-    /// If it does not answer.
+    /// If the node does not answer.
     pub fn node_health(&self, id: u64) -> String {
         self.page(Member::Node(id), "/healthz")
     }
@@ -323,12 +327,12 @@ impl Cluster {
         page(address, name).expect("a page")
     }
 
-    /// Its gateways, as clients name them.
+    /// The addresses of the gateways, in the form that clients take.
     pub fn endpoints(&self) -> String {
         self.processes.endpoints().join(",")
     }
 
-    /// The address of one gateway, from 1.
+    /// The address of one gateway, counted from 1.
     pub fn gateway(&self, number: u64) -> &str {
         self.processes.address(Member::Gateway(number))
     }
@@ -343,24 +347,24 @@ impl Cluster {
         self.described().shard_map()
     }
 
-    /// A name that begins with `prefix` and goes to this shard.
+    /// Builds a name that begins with `prefix` and belongs to this shard.
     pub fn name_on(&self, shard: u32, prefix: &str) -> String {
         let map = self.map();
         let mut names = (0..).map(|i| format!("{prefix}-{i}"));
         names.find(|name| map.route(name).shard.0 == shard).expect("every shard has names")
     }
 
-    /// What the cluster says of itself; `None` while no gateway answers.
+    /// The status that the cluster reports. `None` while no gateway answers.
     pub async fn try_status(&self) -> Option<ClusterStatus> {
         self.client().cluster_status().await.ok()
     }
 
-    /// What the cluster says of itself.
+    /// The status that the cluster reports. Waits until a gateway answers.
     pub async fn status(&self) -> ClusterStatus {
         eventually("the cluster's status", async || self.try_status().await).await
     }
 
-    /// The node that leads a shard. Waits until there is one.
+    /// The node that leads a shard. Waits until the shard has a leader.
     pub async fn leader(&self, shard: u32) -> u64 {
         eventually("a leader", async || leaders(&self.try_status().await?).get(&shard).map(|leader| leader.node)).await
     }
@@ -387,7 +391,8 @@ impl Cluster {
         .await;
     }
 
-    /// The command `palisade` with these arguments, its endpoint set, its standard streams piped.
+    /// The command `palisade` with these arguments. Its endpoint is set, and its standard streams
+    /// are piped.
     pub fn palisade(&self, args: &[&str]) -> Command {
         let mut command = Command::new(palisade_binary());
         command.args(args).env("PALISADE_ENDPOINT", self.endpoints()).env("NO_COLOR", "1");
@@ -402,12 +407,12 @@ impl Cluster {
         tokio::time::timeout(LIMIT, run).await.expect("palisade ends").expect("no panic")
     }
 
-    /// Runs `palisade … --json`, expects it to succeed, and parses what it printed.
+    /// Runs `palisade … --json`, expects success, and parses the output.
     pub async fn run_json(&self, args: &[&str]) -> serde_json::Value {
         self.run_json_to(args, true).await
     }
 
-    /// Runs `palisade … --json`, however it ends, and parses what it printed.
+    /// Runs `palisade … --json`, accepts any exit status, and parses the output.
     pub async fn run_json_of(&self, args: &[&str]) -> serde_json::Value {
         self.run_json_to(args, false).await
     }

@@ -1,9 +1,9 @@
-//! A disk that hangs: see `tests/shim/hang.c`.
+//! A disk that can hang, built from `tests/shim/hang.c`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The library that makes a process's disk hang, and the file that says when.
+/// The library that makes a process's disk hang, and the file that switches the hang on.
 #[derive(Clone, Debug)]
 pub struct HangingDisk {
     library: PathBuf,
@@ -11,10 +11,11 @@ pub struct HangingDisk {
 }
 
 impl HangingDisk {
-    /// Compiles the library into `dir`, with the switch `name` beside it. `None`: there is no C compiler here.
+    /// Compiles the library into `dir`, with the switch `name` beside it. Returns `None` if this
+    /// machine has no C compiler.
     ///
     /// # Panics
-    /// If there is one, and it refuses the library.
+    /// If there is a compiler, but it rejects the library.
     pub fn build(dir: &Path, name: &str) -> Option<HangingDisk> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/hang.c");
         let library = dir.join("hang.so");
@@ -27,7 +28,8 @@ impl HangingDisk {
         Some(HangingDisk { library, switch: dir.join(name) })
     }
 
-    /// The environment of a process whose disk this is. `thread`: the only one that is held; `None`: all are.
+    /// The environment of a process with this disk. With `thread`, only that thread hangs. With
+    /// `None`, all threads do.
     pub fn environment(&self, thread: Option<&str>) -> Vec<(String, String)> {
         let mut env = vec![
             ("LD_PRELOAD".to_owned(), self.library.display().to_string()),
@@ -37,7 +39,7 @@ impl HangingDisk {
         env
     }
 
-    /// From now on no write returns.
+    /// Makes the disk hang: from now on, no write returns.
     ///
     /// # Panics
     /// If the switch cannot be made.
@@ -45,10 +47,10 @@ impl HangingDisk {
         std::fs::write(&self.switch, "").expect("make the switch");
     }
 
-    /// Writes return again.
+    /// Ends the hang, so that writes return again.
     ///
     /// # Panics
-    /// If it does not hang.
+    /// If the disk does not hang.
     pub fn go_on(&self) {
         std::fs::remove_file(&self.switch).expect("remove the switch");
     }

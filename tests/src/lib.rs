@@ -1,11 +1,17 @@
-//! The harness of the whole-system tests: real `palisade` processes on loopback, hurt on request. The processes themselves
-//! are [`local_cluster::Processes`]; here they are waited for, and a failure of one is a failed test.
+//! The harness of the whole-system tests: real `palisade` processes on loopback, with faults on
+//! request.
 //!
-//! * Every process that was started is killed and reaped when its [`Cluster`] is dropped, also when a test fails.
-//! * Only one cluster of a test binary runs at a time: a small machine should not time out for being small.
+//! [`local_cluster::Processes`] runs the processes. This crate waits for them, and turns a failed
+//! process into a failed test.
+//!
+//! * Every process that was started is killed and reaped when its [`Cluster`] is dropped, also when
+//!   a test fails.
+//! * Only one cluster of a test binary runs at a time, because a small machine should not time out
+//!   for being small.
 //! * A failing test prints the end of each process's log.
 //!
-//! Waiting is by condition, with a limit that only a broken system reaches ([`eventually`]); nothing here asserts speed.
+//! Tests wait for conditions, with a limit that only a broken system reaches ([`eventually`]). No
+//! test asserts speed.
 
 mod binary;
 mod cluster;
@@ -23,10 +29,12 @@ pub use program::compile_c;
 
 use std::time::{Duration, Instant};
 
-/// How long [`eventually`] waits: far beyond what a healthy system takes on a slow machine.
+/// The longest wait of [`eventually`]. It is far longer than a healthy system needs on a slow
+/// machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer, and returns it. Panics, naming `what`, if there is none within [`LIMIT`].
+/// Asks until there is an answer, and returns it. Panics with `what` in the message if there is no
+/// answer within [`LIMIT`].
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

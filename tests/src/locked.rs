@@ -1,4 +1,4 @@
-//! A command under `palisade lock`, and a look at its processes.
+//! A command under `palisade lock`, and the state of its processes.
 
 use crate::{Cluster, eventually, palisade_binary};
 use nix::sys::signal::{Signal, kill};
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use tempfile::TempDir;
 
-/// `palisade lock OPTIONS -- COMMAND`, in a directory of its own. Killed when dropped, and its job with it.
+/// `palisade lock OPTIONS -- COMMAND`, in a directory of its own. Dropping this kills it with its
+/// job.
 #[derive(Debug)]
 pub struct Locked {
     child: Child,
@@ -18,12 +19,13 @@ impl Locked {
     /// Starts `sh -c SCRIPT` under the lock, and waits until the script has written the file `pid`.
     ///
     /// # Panics
-    /// If it does not.
+    /// If the script does not write the file.
     pub async fn start(cluster: &Cluster, options: &[&str], script: &str) -> Locked {
         Locked::start_with(cluster, options, script, |_| {}).await
     }
 
-    /// As [`start`](Self::start), with something changed of the command that starts `palisade`.
+    /// Starts a script as [`start`](Self::start) does. `change` may alter the command that starts
+    /// `palisade`.
     ///
     /// # Panics
     /// If the script does not write its file.
@@ -39,10 +41,10 @@ impl Locked {
         locked
     }
 
-    /// Starts `palisade` with these arguments, and waits for nothing. Signals have their defaults.
+    /// Starts `palisade` with these arguments, and does not wait. Signals have their defaults.
     ///
     /// # Panics
-    /// If it cannot be started.
+    /// If `palisade` cannot be started.
     pub fn spawn(cluster: &Cluster, args: &[&str], change: impl FnOnce(&mut Command)) -> Locked {
         let dir = TempDir::with_prefix("palisade-lock-").expect("temporary directory");
         let set = cluster.palisade(&[]);
@@ -56,18 +58,18 @@ impl Locked {
         Locked { child, dir }
     }
 
-    /// A file in the command's directory.
+    /// The path of a file in the command's directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// What is in a file that the command is going to write.
+    /// Waits for a file that the command writes, and returns its contents.
     pub async fn written(&self, name: &str) -> String {
         let read = async || std::fs::read_to_string(self.file(name)).ok().filter(|text| !text.is_empty());
         eventually(&format!("the command writes {name}"), read).await.trim().to_owned()
     }
 
-    /// Whether the process runs whose id is in this file.
+    /// Whether the process with the id in this file runs.
     ///
     /// # Panics
     /// If there is no such file.
@@ -92,20 +94,21 @@ impl Locked {
         eventually("palisade lock has a guard", first).await
     }
 
-    /// Signals `palisade lock`.
+    /// Sends a signal to `palisade lock`.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If `palisade lock` has ended.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.id()), signal).expect("signal palisade lock");
     }
 
-    /// Waits until it ends.
+    /// Waits until `palisade lock` ends.
     pub async fn ended(&mut self) -> ExitStatus {
         eventually("palisade lock ends", async || self.child.try_wait().expect("look at a child")).await
     }
 
-    /// What it and its command have said on standard error. Call it when all have ended.
+    /// The standard error of `palisade lock` and its command. Call this when all their processes
+    /// have ended.
     ///
     /// # Panics
     /// If standard error was not left to the harness.
@@ -124,7 +127,8 @@ impl Drop for Locked {
     }
 }
 
-/// The state that `/proc` shows of a process, such as `S` or `T`; `None`: there is none.
+/// The state that `/proc` shows of a process, such as `S` or `T`. `None` if there is no such
+/// process.
 pub fn process_state(pid: &str) -> Option<char> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
     stat.rsplit(')').next()?.trim().chars().next()

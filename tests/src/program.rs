@@ -1,4 +1,4 @@
-//! Small C programs, for what a shell cannot do.
+//! Small C programs, for tasks that a shell cannot perform.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 /// Compiles a C program to the file `to`, with the `cc` that Rust links with.
 ///
 /// # Panics
-/// If it does not compile.
+/// If the program does not compile.
 pub fn compile_c(source: &str, to: &Path) {
     let file = to.with_extension("c");
     std::fs::write(&file, source).expect("write a source");

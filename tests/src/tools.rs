@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Of the npm package `@bufbuild/buf`.
+/// The version of the npm package `@bufbuild/buf`.
 const BUF_VERSION: &str = "1.75.0";
 
-/// Why a test cannot be run here: for its last words, `skipped: …`.
+/// The reason why a test cannot run here. The test prints it as `skipped: …`.
 #[derive(Debug)]
 pub struct Skipped(pub String);
 
-/// A directory below `target/` that is kept from run to run, and exists.
+/// A directory below `target/` that exists and is kept from run to run.
 ///
 /// # Panics
-/// If it cannot be made.
+/// If the directory cannot be made.
 pub fn kept_dir(name: &str) -> PathBuf {
     // A test runs from target/<profile>/deps/.
     let me = std::env::current_exe().expect("the path of this test");
@@ -22,10 +22,10 @@ pub fn kept_dir(name: &str) -> PathBuf {
     dir
 }
 
-/// Whether a program can be run at all.
+/// Checks that a program can be run.
 ///
 /// # Errors
-/// [`Skipped`]: it cannot.
+/// [`Skipped`] if the program cannot be run.
 pub fn need(program: &str, version_flag: &str) -> Result<(), Skipped> {
     match Command::new(program).arg(version_flag).output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -33,10 +33,10 @@ pub fn need(program: &str, version_flag: &str) -> Result<(), Skipped> {
     }
 }
 
-/// Runs what installs something.
+/// Runs a command that installs a tool.
 ///
 /// # Errors
-/// [`Skipped`], with the end of what it said: mostly, there is no network.
+/// [`Skipped`] with the end of the command's output. The usual reason is a missing network.
 pub fn install(what: &str, command: &mut Command) -> Result<(), Skipped> {
     let output = command.output().map_err(|error| Skipped(format!("{what}: {error}")))?;
     if output.status.success() {
@@ -47,20 +47,20 @@ pub fn install(what: &str, command: &mut Command) -> Result<(), Skipped> {
     Err(Skipped(format!("{what} failed: {}", end.into_iter().rev().collect::<Vec<_>>().join(" / "))))
 }
 
-/// Runs what builds something from what is installed.
+/// Runs a command that builds a program from installed tools.
 ///
 /// # Panics
-/// If it fails, with all that it said: then it is the protocol or the client that is wrong.
+/// If the build fails, with the whole output, because then the protocol or the client is wrong.
 pub fn build(what: &str, command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{what}: {error}"));
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{what}: {said}");
 }
 
-/// The `buf` in the path, or npm's.
+/// The `buf` in the path, or the one from npm.
 ///
 /// # Errors
-/// [`Skipped`]: there is neither.
+/// [`Skipped`] if there is neither.
 pub fn buf() -> Result<PathBuf, Skipped> {
     if need("buf", "--version").is_ok() {
         return Ok("buf".into());

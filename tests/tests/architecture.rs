@@ -1,14 +1,16 @@
-//! House rules as tests: which crate may use which, where raft and RocksDB may appear, module docs, file lengths, and the
-//! lints of the pure crates.
+//! House rules as tests.
 //!
-//! It reads what cargo and the files say, and knows nothing of what the code does.
+//! The rules say which crate may use which other crate, and where raft and RocksDB may appear. They
+//! also cover module docs, file lengths, and the lints of the pure crates. The tests read cargo's
+//! metadata and the source files, and know nothing of the code's behaviour.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Our crates, and which of ours each may use. A new crate or edge is a decision: it goes in here and in ARCHITECTURE.md.
+/// The crates of this workspace, and the workspace crates that each may use. A new crate or edge is
+/// a decision, so it must be added here and in ARCHITECTURE.md.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("locks", &[]),
     ("routing", &[]),
@@ -44,24 +46,26 @@ const EVERYTHING: &[&str] = &[
     "load",
 ];
 
-/// Libraries that one crate hides from all others, and that crate. (`benches` measures them bare, to know the ceiling.)
+/// The libraries that one crate hides from all others, and that crate. `benches` measures them
+/// bare, to know the ceiling.
 const HIDDEN: &[(&str, &str)] = &[("raft", "shard"), ("rocksdb", "storage")];
 const MEASURES_BARE: &str = "benches";
 
-/// Crates whose outcome may not depend on clocks, randomness or hash order.
+/// The crates with results that may not depend on clocks, randomness or hash order.
 const PURE: &[&str] = &["locks", "routing", "shard"];
-/// What their `clippy.toml` must ban at least.
+/// The items that their `clippy.toml` must ban at least.
 const BANNED: &[&str] = &[
     "std::time::Instant::now",
     "std::time::SystemTime::now",
     "std::collections::HashMap",
     "std::collections::HashSet",
 ];
-/// And these, but in `shard`: raft-rs draws its election timeouts itself, and the simulator sets them.
+/// More items that it must ban, except in `shard`: raft-rs draws its election timeouts itself, and
+/// the simulator sets them.
 const BANNED_RANDOMNESS: &[&str] = &["rand::rng", "rand::thread_rng", "rand::random"];
 
 const LINES_MAX: usize = 600;
-/// Files that may be longer, each with its reason.
+/// The files that may be longer, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 
 fn root() -> PathBuf {
@@ -72,22 +76,22 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// One dependency of one of our crates.
+/// One dependency of a workspace crate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Edge {
-    /// Without `palisade-`.
+    /// The name without `palisade-`.
     from: String,
     to: String,
-    /// For tests only.
+    /// Whether only tests need the dependency.
     dev: bool,
 }
 
-/// A workspace crate's name without its prefix.
+/// The name of a workspace crate without its prefix.
 fn ours(package: &str) -> Option<&str> {
     package.strip_prefix("palisade-")
 }
 
-/// Our crates and all their direct dependencies.
+/// The workspace crates and all their direct dependencies.
 fn workspace() -> (BTreeSet<String>, BTreeSet<Edge>) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -121,7 +125,8 @@ fn forbidden(edges: &BTreeSet<Edge>) -> Vec<String> {
         if let Some(to) = ours(to)
             && !may_use.contains(&to)
         {
-            // Tests of a crate may stand on others: cargo keeps them out of what is shipped.
+            // The tests of a crate may use other crates, because cargo keeps these out of the
+            // shipped program.
             match dev {
                 true => println!("for its tests, {from} uses {to}"),
                 false => found.push(format!("{from} may not use {to}")),
@@ -160,7 +165,7 @@ fn the_rules_notice_what_they_forbid() {
 
 #[test]
 fn the_allowed_edges_have_no_cycle() {
-    // Each crate may only use ones that are listed before it.
+    // Each crate may only use crates that are listed before it.
     for (at, (name, may_use)) in ALLOWED.iter().enumerate() {
         let before: Vec<&str> = ALLOWED[..at].iter().map(|(name, _)| *name).collect();
         assert!(
@@ -170,7 +175,7 @@ fn the_allowed_edges_have_no_cycle() {
     }
 }
 
-/// All `.rs` files of ours, relative to the root.
+/// All `.rs` files of the workspace, relative to the root.
 fn sources() -> Vec<String> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
@@ -222,7 +227,7 @@ fn pure_crates_ban_clocks_randomness_and_hash_order() {
         for line in rules.lines().filter(|line| line.contains("path = ")) {
             assert!(line.contains("reason = \""), "crates/{name}/clippy.toml bans without a reason: {line}");
         }
-        // The bans are levels of these lints, which the workspace denies.
+        // The bans only set levels of these lints, and the workspace denies the lints.
         let manifest = read(&format!("crates/{name}/Cargo.toml"));
         assert!(manifest.contains("[lints]\nworkspace = true"), "crates/{name} does not take the workspace's lints");
     }

@@ -1,4 +1,4 @@
-//! The command line against a running cluster: what it prints, and its exit codes.
+//! The command line against a running cluster: its output and its exit codes.
 
 use palisade_tests::{Cluster, Spec, palisade_binary};
 use std::process::{Command, Output};
@@ -83,7 +83,7 @@ async fn bad_input_is_refused_as_usage_and_the_service_goes_on() {
         &["acquire", "a", "--ttl", "99ms"],
         &["acquire", "a", "--ttl", "25h"],
         &["check", ""],
-        // By the parser of the command line: the same document.
+        // The parser of the command line refuses these, and prints the same document.
         &["acquire", "a", "--owner", ""],
         &["break", "a", "--reason", "gone", "--by", ""],
         &["acquire", "a", "--ttl", "soon"],
@@ -169,7 +169,7 @@ async fn cluster_status_for_people_and_programs() {
 
 fn nobody_there(args: &[&str]) -> Output {
     let mut command = Command::new(palisade_binary());
-    // The discard port of a loopback address that nothing else uses.
+    // The discard port of a loopback address that no other program uses.
     command.args(args).env("PALISADE_ENDPOINT", "127.0.0.9:9").output().expect("run palisade")
 }
 

@@ -1,4 +1,5 @@
-//! `scripts/cluster`: what it says, and its exit code, when a process does not come up, and the way back from there.
+//! `scripts/cluster`: its output and exit code when a process does not come up, and the recovery
+//! from there.
 
 use palisade_tests::{LIMIT, palisade_binary};
 use std::fs;
@@ -8,17 +9,17 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Three nodes and a gateway, run by the script. Stopped when dropped.
+/// Three nodes and a gateway, run by the script. Dropping this stops them.
 struct Scripted {
     dir: TempDir,
-    /// Of the nodes, from node 1 on.
+    /// The addresses of the nodes, from node 1 on.
     addresses: Vec<String>,
 }
 
 impl Scripted {
     fn prepare() -> Scripted {
         let dir = TempDir::with_prefix("palisade-script-").expect("temporary directory");
-        // Held until all are chosen, so that they differ.
+        // The ports are held until all are chosen, so that they differ.
         let held: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let addresses: Vec<String> = held.iter().map(|held| held.local_addr().expect("address").to_string()).collect();
         let nodes: Vec<String> = (1..)
@@ -67,7 +68,7 @@ impl Drop for Scripted {
     }
 }
 
-/// The socket of a process that was killed just now, as soon as that is gone.
+/// Binds the address of a process that was killed just now, as soon as its socket is gone.
 fn taken(address: &str) -> TcpListener {
     let started = Instant::now();
     loop {

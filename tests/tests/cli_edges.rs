@@ -1,5 +1,7 @@
-//! The command line at its edges: addresses in every spelling, empty variables, ports that are taken, names that a terminal would
-//! obey, and a load that ends before its time.
+//! Edge cases of the command line.
+//!
+//! These are addresses in every spelling, empty variables, taken ports, names with terminal control
+//! characters, and a load that ends early.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,7 +14,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Without a cluster, and without what the tests' own environment says.
+/// The `palisade` program without a cluster, and without the test's own environment.
 fn palisade(args: &[&str]) -> Command {
     let mut command = Command::new(palisade_binary());
     command.args(args).stdin(Stdio::null()).env("NO_COLOR", "1");
@@ -26,7 +28,7 @@ fn run(command: &mut Command) -> Output {
     command.output().expect("run palisade")
 }
 
-/// What moves a cursor, reorders a line or hides in it.
+/// Whether a terminal obeys this character: it moves the cursor, reorders a line, or is invisible.
 fn is_obeyed(c: char) -> bool {
     (c.is_control() && c != '\n') || "\u{202e}\u{2066}\u{2069}\u{200b}\u{feff}\u{2028}".contains(c)
 }
@@ -55,7 +57,7 @@ async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_t
     for number in ["\\u{202e}eciovni", "\\u{2066}alice\\u{2069}", "a\\u{200b}\\u{feff}b"] {
         assert!(shown.contains(number), "{number} is not in {shown}");
     }
-    // Columns stand below each other: two for each wide character.
+    // The columns are aligned: a wide character counts as two.
     let table = said(&cluster.run(&["ls"]).await);
     let (header, row) =
         (table.lines().next().expect("a header"), table.lines().find(|l| l.contains('日')).expect("a row"));
@@ -70,7 +72,7 @@ async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_t
         (&history["tenures"][0]["owner_id"], &history["tenures"][0]["break_reason"]),
         (&owner.into(), &note.into())
     );
-    // Ages alone say nothing in a log that is read later.
+    // Times are printed too, because ages alone mean nothing in a log that is read later.
     let history = said(&cluster.run(&["history", name]).await);
     let row = history.lines().nth(1).unwrap_or_default();
     let times: Vec<&str> =
@@ -122,7 +124,7 @@ async fn every_way_to_write_an_endpoint_reaches_it_or_is_refused() {
             assert!(!said.contains("secret"), "{verb:?}: {said}");
         }
     }
-    // As `VAR=` in the files of compose, systemd and charts.
+    // Files of compose, systemd and charts set empty variables as `VAR=`.
     let owner = run(check(cluster.gateway(1)).arg("--json").env("PALISADE_OWNER", ""));
     assert!(owner.status.success(), "{}", said(&owner));
     let acquire = ["acquire", "own", "--endpoint", cluster.gateway(1)];
@@ -159,7 +161,7 @@ fn an_address_that_is_taken_is_told_at_once_and_before_any_data_is_made() {
     refused(&as_node, &node);
     refused(&["gateway", "--config", config], &gateway);
     refused(&["dev", "--listen", &gateway, "--data-dir", data_dir], &gateway);
-    // Their other addresses.
+    // The file now has other addresses.
     write("127.0.0.1:1", "127.0.0.1:1");
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
     write(&free, &free.replace("127.0.0.1", "127.0.0.2"));
@@ -211,14 +213,14 @@ async fn a_load_leaves_nothing_locked_however_it_ends() {
         assert_eq!(held["grants"].as_array().expect("grants").len(), 0, "{what}: {held}");
     };
     let common = ["--clients", "4", "--warmup", "0s", "--ttl", "10m", "--names", "100"];
-    // So slow that at its end most clients wait for their turn, with a lock in their hands.
+    // The load is so slow that most clients wait for their turn at its end, and each holds a lock.
     for mix in ["acquire-release", "seed"] {
         let load = [&["bench", "--mix", mix, "--rate", "8", "--duration", "2s"][..], &common].concat();
         let output = cluster.run(&load).await;
         assert!(output.status.success(), "{mix}: {}", said(&output));
         none_held(mix).await;
     }
-    // Interrupted.
+    // The load is interrupted.
     let load = [&["bench", "--mix", "seed", "--hold", "10m", "--duration", "10m"][..], &common].concat();
     let child = cluster.palisade(&load).spawn().expect("start a load");
     eventually("locks are held", async || {

@@ -1,7 +1,7 @@
-//! Clients in other languages, as their users write them, against a real gateway: each must make of
-//! an error what docs/protocol.md says.
+//! Clients in other languages, as their users write them, against a real gateway. Each must treat
+//! an error as docs/protocol.md says.
 //!
-//! The clients are in `tests/clients`; what they need is installed below `target/clients`. Where a
+//! The clients are in `tests/clients`, and their tools are installed below `target/clients`. If a
 //! language or the network is missing, its test says that it was skipped.
 
 use client::AcquireOptions;
@@ -38,7 +38,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a client prints: a line for each call. `command` is the client, ready for its arguments.
+/// Runs a client and returns its output, one line for each call. `command` is the client, ready for
+/// its arguments.
 fn said(command: &mut Command, gateway: &str, wanted: &[&str]) -> Vec<String> {
     let output = command.arg(gateway).args(wanted).output().expect("the client runs");
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -46,7 +47,7 @@ fn said(command: &mut Command, gateway: &str, wanted: &[&str]) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// Runs a client against a cluster that is well, and against one without a quorum. `client` makes
+/// Runs a client against a healthy cluster, and against a cluster without a quorum. `client` makes
 /// it ready to run.
 async fn judge(language: &str, client: impl FnOnce() -> Result<Box<dyn Fn() -> Command>, Skipped>) {
     let client = match client() {
@@ -94,9 +95,9 @@ async fn python_with_grpcio() {
     judge("Python", ready).await;
 }
 
-/// Of one of the clients in `tests/clients/node`.
+/// Prepares one of the clients in `tests/clients/node`.
 fn node(script: &'static str) -> Result<Box<dyn Fn() -> Command>, Skipped> {
-    // Both tests work in one directory.
+    // Both tests work in one directory, so they run one at a time.
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     need("node", "--version")?;
@@ -167,7 +168,7 @@ async fn java_with_grpc_java() {
         mvn.args(["-q", "-B", "compile"]).current_dir(&dir);
         mvn.arg(format!("-Dmaven.repo.local={}", dir.join("repository").display()));
         mvn.arg(format!("-Dproto.dir={}", proto().display()));
-        // It fetches and builds in one.
+        // Maven fetches and builds in one step.
         let output = mvn.output().expect("mvn runs");
         let said = String::from_utf8_lossy(&output.stdout);
         if said.contains("Could not transfer artifact") {

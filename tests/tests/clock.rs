@@ -1,4 +1,4 @@
-//! A wall clock that is wrong: nothing is lost for it.
+//! A wrong wall clock must not lose any data.
 
 use client::AcquireOptions;
 use nix::sys::signal::Signal;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Builds the library that sets a process' wall clock ahead. `None`: there is no C compiler here.
+/// Builds the library that sets a process's wall clock ahead. `None` if this machine has no C
+/// compiler.
 fn wall_clock_library(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/wall_clock.c");
     let library = dir.join("wall_clock.so");
@@ -32,7 +33,7 @@ async fn history_tokens(cluster: &Cluster, name: &str) -> Vec<u64> {
     tenures.iter().map(|tenure| tenure["fencing_token"].as_u64().expect("a token")).collect()
 }
 
-/// How often a node has looked for history that is too old, in all of its runs.
+/// The number of times that a node looked for history that is too old, in all its runs.
 fn looks(cluster: &Cluster, node: u64) -> usize {
     cluster.node_log(node).matches("history older than this was dropped").count()
 }
@@ -57,7 +58,8 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
     }
     assert_eq!(history_tokens(&cluster, "kept").await, tokens);
 
-    // On disk as history, and not only as a log that brings it forth again: after a checkpoint and a clean stop.
+    // The history must be on disk as history, and not only as a log that produces it again. A
+    // checkpoint and a clean stop achieve this.
     let applied = cluster.status().await.shards.iter().map(|replica| replica.applied_index).max().expect("a replica");
     eventually("every replica has written a checkpoint", async || {
         let status = cluster.try_status().await?;
@@ -65,7 +67,8 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
     })
     .await;
     let looked_before: Vec<usize> = (1..=3).map(|node| looks(&cluster, node)).collect();
-    // All of them, so that no other node makes up for it; a month, where a day is kept.
+    // All nodes get the wrong clock, so that no other node makes up for it. It is a month ahead,
+    // and history is kept for a day.
     for node in 1..=3 {
         cluster.signal_node(node, Signal::SIGTERM);
         cluster.node_ends(node).await;
@@ -81,7 +84,8 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
         (1..=3).all(looked).then_some(())
     })
     .await;
-    // What ends now bears a date of next month. It is kept as long as any other, and no longer.
+    // A tenure that ends now has a date of next month. It is kept as long as any other, and no
+    // longer.
     let grant = eventually("an acquire", async || {
         client.acquire(AcquireOptions::new("kept").ttl(Duration::from_secs(60))).await.ok()
     })

@@ -1,4 +1,4 @@
-//! Several want one name.
+//! Several clients want one name.
 
 use client::{AcquireOptions, Client, Consistency};
 use palisade_tests::{Cluster, Spec, eventually};
@@ -48,7 +48,8 @@ async fn a_waiter_is_granted_when_the_holder_lets_go() {
     let (grant, granted) = waiter.await.expect("the waiter");
     println!("granted {:?} after the release was sent", granted - released);
     assert!(grant.fencing_token > held.fencing_token);
-    // Half of what it surely waited: the shard's clock counts in milliseconds of its own.
+    // The bound is half of the sure wait, because the shard counts the wait with its own
+    // millisecond clock.
     assert!(grant.waited_ms >= 50, "waited {} ms", grant.waited_ms);
 }
 

@@ -1,4 +1,5 @@
-//! An older copy of a data directory has forgotten what its node acknowledged: it is refused, and says what to do.
+//! An older copy of a data directory lacks entries that its node acknowledged. The copy is refused,
+//! with a message that says how to go on.
 
 use client::{AcquireOptions, Consistency};
 use palisade_tests::{Cluster, Spec, eventually};
@@ -35,7 +36,8 @@ async fn assert_still_held(cluster: &Cluster, held: &BTreeMap<String, u64>) {
     }
 }
 
-/// What a backup tool does. Files that a running node takes away meanwhile are left out.
+/// Copies a directory as a backup tool does. Files that a running node removes meanwhile are left
+/// out.
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("create");
     for entry in fs::read_dir(from).expect("read") {
@@ -48,14 +50,14 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// Copies a node's directory beside it.
+/// Copies a node's directory beside the original.
 fn back_up(cluster: &Cluster, node: u64) -> PathBuf {
     let copy = cluster.data_dir(node).with_extension("copy");
     copy_dir(&cluster.data_dir(node), &copy);
     copy
 }
 
-/// Puts a copy in the place of a stopped node's directory, which is kept aside.
+/// Puts a copy in the place of a stopped node's directory. The directory is kept aside.
 fn put_back(cluster: &Cluster, node: u64, copy: &Path) -> PathBuf {
     let (data, newest) = (cluster.data_dir(node), cluster.data_dir(node).with_extension("newest"));
     fs::rename(&data, &newest).expect("keep the newest aside");
@@ -89,7 +91,7 @@ async fn an_older_copy_of_a_directory_is_refused_by_peers_that_are_running() {
     held.append(&mut take_some(&cluster, "after").await);
     cluster.replicas_agree().await;
 
-    // While it runs, too: a snapshot of a file system, or a careless backup.
+    // A copy is also made while the node runs, as by a file system snapshot or a careless backup.
     let running = cluster.data_dir(node).with_extension("running");
     copy_dir(&cluster.data_dir(node), &running);
     held.append(&mut take_some(&cluster, "later").await);
@@ -104,10 +106,10 @@ async fn an_older_copy_of_a_directory_is_refused_by_peers_that_are_running() {
     copy_dir(&running, &cluster.data_dir(node));
     let said = refused(&cluster, node, &[], &["--reseed"]).await;
     assert!(said.contains("an older copy") || said.contains("is damaged"), "{said}");
-    // Its own word does not help against what peers know.
+    // The operator's `--accept-copy` does not override the peers' knowledge.
     refused(&cluster, node, &["--accept-copy"], &["--reseed"]).await;
 
-    // A directory that lacks nothing is taken, though it is a copy.
+    // A directory that lacks no entry is accepted, although it is a copy.
     fs::remove_dir_all(cluster.data_dir(node)).expect("the copy");
     copy_dir(&newest, &cluster.data_dir(node));
     cluster.start_node(node);
@@ -119,7 +121,8 @@ async fn an_older_copy_of_a_directory_is_refused_by_peers_that_are_running() {
     assert_still_held(&cluster, &held).await;
 }
 
-/// What the peers know is on their disks: killing all of them does not make them forget.
+/// The peers keep their knowledge on their disks, so they still have it after all of them are
+/// killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_copy_of_a_directory_is_refused_by_peers_that_were_killed() {
     let mut cluster = Cluster::start(SPEC).await;
@@ -141,7 +144,8 @@ async fn an_older_copy_of_a_directory_is_refused_by_peers_that_were_killed() {
     assert_still_held(&cluster, &held).await;
 }
 
-/// The node that acknowledged a grant is put back without it, and the other one that has it is down. The third knows of neither.
+/// The node that acknowledged a grant is put back without it, and the other node that has it is
+/// down. The third node knows of neither.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_does_not_decide_with_peers_that_cannot_tell() {
     let mut cluster = Cluster::start(SPEC).await;
@@ -173,7 +177,7 @@ async fn a_copy_does_not_decide_with_peers_that_cannot_tell() {
     assert!(text.contains(&format!("node {copied} does not: it takes no part")), "{text}");
     assert!(text.contains(&format!("node {leader} does not: it does not answer")), "{text}");
 
-    // The one that knows ends it.
+    // The node that knows of the grant ends the copy.
     cluster.start_node(leader);
     let said = cluster.node_ends(copied).await;
     assert!(said.contains(&format!("refused by node {leader}")), "{said}");
@@ -206,7 +210,7 @@ async fn copies_of_all_directories_are_used_only_if_somebody_says_so() {
     let status = cluster.status().await;
     assert!(status.shards.iter().all(|replica| replica.stands_by && replica.role != "leader"), "{status:?}");
 
-    // It is said, and for good.
+    // With `--accept-copy` the nodes accept the copies, and for good.
     nodes.clone().for_each(|node| cluster.kill_node(node));
     nodes.clone().for_each(|node| cluster.start_node_with(node, &["--accept-copy"]));
     cluster.ready().await;
@@ -216,7 +220,8 @@ async fn copies_of_all_directories_are_used_only_if_somebody_says_so() {
     cluster.ready().await;
 }
 
-/// Stops a cluster and puts copies back: of node 2, later of node 3, and last of node 1. What is held by then is returned.
+/// Stops a cluster and puts copies back: of node 2, later of node 3, and last of node 1. Returns
+/// the locks held by then.
 async fn copies_of_three_moments_are_put_back(cluster: &mut Cluster) -> BTreeMap<String, u64> {
     let mut held = BTreeMap::new();
     let mut copies = BTreeMap::new();
@@ -225,7 +230,7 @@ async fn copies_of_three_moments_are_put_back(cluster: &mut Cluster) -> BTreeMap
         cluster.replicas_agree().await;
         cluster.kill_node(node);
         copies.insert(node, back_up(cluster, node));
-        // Its peers write down that it has been started again. Their copies are of later moments.
+        // The node's peers write down that it was started again. Their copies are of later moments.
         cluster.start_node(node);
         cluster.ready().await;
     }
@@ -234,12 +239,12 @@ async fn copies_of_three_moments_are_put_back(cluster: &mut Cluster) -> BTreeMap
     held
 }
 
-/// They refused each other, also with --accept-copy.
+/// Such copies once refused each other, even with --accept-copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_all_directories_of_different_moments_can_be_gone_on_with() {
     let mut cluster = Cluster::start(SPEC).await;
     let held = copies_of_three_moments_are_put_back(&mut cluster).await;
-    // Of these two the first one leads: it has all that the second one has.
+    // Of these two nodes the first one leads, because it has all entries of the second one.
     [1, 2].into_iter().for_each(|node| cluster.start_node_with(node, &["--accept-copy"]));
     take(&cluster, "after").await;
     cluster.start_node_with(3, &["--accept-copy"]);
@@ -247,14 +252,15 @@ async fn copies_of_all_directories_of_different_moments_can_be_gone_on_with() {
     cluster.replicas_agree().await;
     assert_still_held(&cluster, &held).await;
 
-    // Once is enough.
+    // One start with the option is enough.
     (1..=SPEC.nodes).for_each(|node| cluster.kill_node(node));
     cluster.start_all();
     cluster.ready().await;
     assert_still_held(&cluster, &held).await;
 }
 
-/// The leader lacks what the newest copy has committed. That one would be counted for entries that it does not have.
+/// The leader lacks entries that the newest copy has committed. The newest copy would be counted
+/// for entries that it does not have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_is_newer_than_what_the_others_go_on_with_is_re_seeded() {
     let mut cluster = Cluster::start(SPEC).await;
@@ -289,7 +295,7 @@ async fn a_guard_file_refuses_what_no_peer_can_tell() {
     cluster.start_node_with(1, &[&options[..], &["--accept-copy"]].concat());
     cluster.ready().await;
     cluster.kill_node(1);
-    // From here on the copy is the newest.
+    // From here on, the copy is the newest directory.
     cluster.start_node_with(1, &options);
     cluster.ready().await;
     cluster.kill_node(1);
@@ -308,7 +314,7 @@ async fn a_re_seed_is_refused_while_the_node_runs() {
     assert_eq!(status.code(), Some(1), "{said}");
     let words = ["is running with its former data directory", "stop that process first", "--force"];
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
-    // It goes on, and has its votes.
+    // The node goes on, and keeps its votes.
     cluster.ready().await;
     let votes = async || {
         let status = cluster.try_status().await?;
@@ -318,7 +324,7 @@ async fn a_re_seed_is_refused_while_the_node_runs() {
     assert!(eventually("the leader's members", votes).await);
     cluster.kill_node(node);
 
-    // Once it is stopped, the same empty directory is taken.
+    // Once the node is stopped, the same empty directory is accepted.
     fs::rename(cluster.data_dir(node), cluster.data_dir(node).with_extension("lost")).expect("lose its data");
     fs::rename(&elsewhere, cluster.data_dir(node)).expect("the new directory");
     cluster.start_node_with(node, &["--reseed"]);

@@ -1,4 +1,4 @@
-//! Processes are killed.
+//! Processes are killed while clients hold locks.
 
 use client::{AcquireOptions, Client, Consistency, GrantState};
 use palisade_tests::{Cluster, Spec, eventually};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// Takes names of its own until told to stop, every other one for good. Returns what it was told that it holds.
+/// Acquires names of its own until `stop` is set, and keeps every second lock for good. Returns the
+/// locks that it was told it holds.
 async fn work(client: Client, worker: u32, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> BTreeMap<String, u64> {
     let mut held = BTreeMap::new();
     for i in 0.. {
@@ -18,7 +19,8 @@ async fn work(client: Client, worker: u32, stop: Arc<AtomicBool>, done: Arc<Atom
             break;
         }
         let name = format!("worker-{worker}:{i}");
-        // Failing is allowed while there is no leader; being told "granted" and losing it is not.
+        // An acquire may fail while there is no leader. A lock that was acknowledged as granted
+        // must not be lost.
         let Ok(grant) = client.acquire(AcquireOptions::new(&name).ttl(LONG)).await else { continue };
         if i % 2 == 0 {
             held.insert(name, grant.fencing_token);
@@ -108,7 +110,7 @@ async fn all_nodes_killed_and_restarted_still_hold_every_lock() {
 const NAMES: usize = 50_000;
 const WORKERS: usize = 200;
 
-/// Two operations for each name: 100,000 in all.
+/// The test makes two operations for each name: 100,000 in all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_missed_a_truncated_log_comes_back_by_snapshot() {
     let settings = Some(Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 1 << 20, ..Settings::default() });

@@ -1,4 +1,5 @@
-//! Disks that hang: nodes run with a library before them that holds their writes (`tests/shim/hang.c`).
+//! Disks that hang: nodes run with a preloaded library that holds their writes
+//! (`tests/shim/hang.c`).
 
 use client::{AcquireOptions, Consistency};
 use nix::sys::signal::Signal;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// A cluster whose nodes each have a disk that can hang. `None`: there is no C compiler here.
+/// A cluster with a disk on each node that can hang. `None` if this machine has no C compiler.
 async fn start(spec: Spec, thread: Option<&str>) -> Option<(Cluster, BTreeMap<u64, HangingDisk>)> {
     let nodes = spec.nodes;
     let mut cluster = Cluster::prepare(spec).await;
@@ -98,7 +99,8 @@ async fn a_node_whose_disk_stays_hung_ends_and_says_why() {
     cluster.replicas_agree().await;
 }
 
-/// The thread that watches the disk waited for its own words, and with it the end of the node.
+/// The thread that watches the disk once waited for its own log line, which delayed the end of the
+/// node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_nobody_hears_serves_and_ends_when_its_disk_stays_hung() {
     let settings = Some(Settings { disk_hang_exit_ms: 1_500, ..Settings::default() });

@@ -1,21 +1,23 @@
-//! The Markdown documents as a whole. A relative link leads to a file that exists, and its anchor to a
-//! heading of that file. No page has a merge conflict left in it. A message that
-//! `docs/operate/troubleshooting.md` quotes is one that the programs have, and so is a metric that
-//! `docs/operate/monitoring.md` names.
+//! Checks the Markdown documents as a whole.
+//!
+//! * A relative link leads to an existing file, and its anchor to a heading of that file.
+//! * No page contains a merge conflict.
+//! * A message that `docs/operate/troubleshooting.md` quotes exists in the programs.
+//! * A metric that `docs/operate/monitoring.md` names exists in the programs.
 //!
 //! Links to other sites are not followed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Directories that hold no documents of ours.
+/// Directories without documents of this project.
 const SKIPPED: &[&str] = &["target", ".git", "node_modules"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository's root")
 }
 
-/// All Markdown files below `dir`.
+/// Finds all Markdown files below `dir`.
 fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
         let path = entry.expect("a directory entry").path();
@@ -48,20 +50,21 @@ fn outside_fences(page: &str) -> Vec<&str> {
     lines
 }
 
-/// A page's text without fences and `code`, in which `[x](y)` is no link.
+/// The text of a page without fences and `code`, because `[x](y)` is no link there.
 fn text(page: &str) -> String {
     let page = outside_fences(page).join("\n");
     page.split('`').step_by(2).collect::<Vec<_>>().join("`")
 }
 
-/// The targets of `[label](target)`.
+/// The targets of all links `[label](target)`.
 fn targets(page: &str) -> Vec<String> {
     let text = text(page);
     let after = text.split("](").skip(1);
     after.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())).collect()
 }
 
-/// A heading's anchor, as GitHub makes it: `## One, two` is `one-two`; the second of a name ends in `-1`.
+/// The anchors of the headings, as GitHub makes them: `## One, two` is `one-two`, and the second
+/// heading of a name ends in `-1`.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in outside_fences(page).iter().filter(|line| line.starts_with('#')) {
@@ -75,7 +78,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     found
 }
 
-/// What is wrong with a link of the page at `path`, if anything.
+/// The fault of a link of the page at `path`, if there is one.
 fn fault(path: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
@@ -139,7 +142,7 @@ fn sources(dir: &Path, text: &mut String) {
     }
 }
 
-/// Messages that the page quotes: in backticks, several words, at the start of a table's row.
+/// The messages that the page quotes: in backticks, several words, at the start of a table's row.
 fn quoted(page: &str) -> Vec<&str> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| row.split_once('`')).map(|(message, _)| message).filter(|text| text.contains(' ')).collect()

@@ -1,4 +1,4 @@
-//! A gateway dies under its clients, runs out of descriptors, or has a cluster file that is wrong.
+//! A gateway dies under its clients, runs out of descriptors, or has a wrong cluster file.
 
 use client::{AcquireOptions, Client, Consistency, SessionOptions};
 use palisade_tests::{Cluster, Spec, eventually};
@@ -11,7 +11,7 @@ const LONG: Duration = Duration::from_secs(120);
 async fn holder_and_waiters_go_on_through_the_second_gateway() {
     let mut cluster = Cluster::start(Spec { gateways: 2, ..Spec::default() }).await;
     let ttl = Duration::from_secs(3);
-    // All but the watcher talk to the first gateway as long as it lives.
+    // All clients except the watcher use the first gateway as long as it lives.
     let holder = cluster.client();
     let session = holder.open_session(SessionOptions::new().ttl(ttl)).await.expect("open a session");
     let held = session.acquire("a").await.expect("acquire");
@@ -29,7 +29,8 @@ async fn holder_and_waiters_go_on_through_the_second_gateway() {
     }
 
     cluster.kill_gateway(1);
-    // Longer than the session lives without heartbeats, and than a waiter's place is kept without its stream.
+    // The wait is longer than the session lives without heartbeats, and longer than a waiter keeps
+    // its place without its stream.
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(held.is_valid(), "the session was kept alive through the second gateway");
     let checked = watcher.check("a", Consistency::Linearizable).await.expect("check");
@@ -44,7 +45,8 @@ async fn holder_and_waiters_go_on_through_the_second_gateway() {
     session.close().await.expect("close");
 }
 
-/// 300 idle connections at a limit of 96 descriptors kept a core busy, and its own connections to the nodes could not be made anew.
+/// With a limit of 96 descriptors, 300 idle connections once kept a core busy. The gateway's own
+/// connections to the nodes could not be opened again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_descriptors_waits_and_goes_on() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -69,7 +71,8 @@ async fn a_gateway_without_descriptors_waits_and_goes_on() {
     eventually("it takes connections again", async || late.check("held", Consistency::Stale).await.ok()).await;
 }
 
-/// Its file had a node's old address, and it was without that node's shards until it was restarted.
+/// The gateway's file had a node's old address. The gateway once lacked that node's shards until it
+/// was restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_with_an_old_address_finds_the_node_by_its_peers() {
     let cluster = Cluster::start(Spec { shards: 3, ..Spec::default() }).await;
@@ -95,7 +98,7 @@ async fn a_gateway_with_an_old_address_finds_the_node_by_its_peers() {
     }
 }
 
-/// It took a lock in production.
+/// A gateway of the staging cluster once took a lock in production.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_of_another_cluster_is_refused_and_says_so() {
     let cluster = Cluster::start(Spec::default()).await;

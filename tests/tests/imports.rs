@@ -106,27 +106,27 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
     &["tests/chaos/src/report.rs", "tests/chaos/src/run.rs"],
 ];
 
-/// A module's path from the root of its crate: empty for the root itself.
+/// A module's path from the root of its crate. It is empty for the root itself.
 type ModulePath = Vec<String>;
 
 /// One name of a `use`.
 #[derive(Clone, Debug)]
 struct Import {
-    /// As written, with `*` at the end of a glob.
+    /// The path as written, with `*` at the end of a glob.
     path: Vec<String>,
-    /// The name that it binds here; `*` for a glob.
+    /// The name that it binds here. A glob has `*`.
     name: String,
     is_public: bool,
 }
 
-/// What one module declares and names.
+/// The declarations of one module, and the paths that it names.
 #[derive(Debug, Default)]
 struct Module {
     file: String,
     items: BTreeSet<String>,
     children: BTreeSet<String>,
     imports: Vec<Import>,
-    /// Paths in code, `use` aside.
+    /// The paths in code, without those of `use`.
     mentions: Vec<Vec<String>>,
 }
 
@@ -134,7 +134,8 @@ struct Module {
 #[derive(Debug, Default)]
 struct Modules(BTreeMap<ModulePath, Module>);
 
-/// Rust text as words, `::`, and single characters; without comments, strings and attributes.
+/// Splits Rust text into words, `::`, and single characters, without comments, strings and
+/// attributes.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -274,8 +275,8 @@ impl Modules {
                         self.read_tokens(&tokens[at + 3..end], file, &below, child);
                     } else if !is_test {
                         let files = [dir.join(format!("{name}.rs")), below.join("mod.rs")];
-                        // A file that stands elsewhere (`#[path]`) is shared between crates, and
-                        // left out.
+                        // A file in another place (`#[path]`) is shared between crates, and left
+                        // out.
                         if let Some(file) = files.iter().find(|file| file.exists()) {
                             self.read_file(file, &below, child);
                         }
@@ -292,7 +293,7 @@ impl Modules {
                         module.imports.extend(found);
                     }
                 }
-                // Braces of an item that is for tests only.
+                // These are the braces of an item for tests only.
                 "{" if is_test && depth == 0 => at = closing(tokens, at) + 1,
                 "{" => (depth, at) = (depth + 1, at + 1),
                 "}" => (depth, at) = (depth - 1, at + 1),
@@ -300,7 +301,7 @@ impl Modules {
                     let skipped = ["unsafe", "extern", "mut", "fn"].iter().filter(|word| next(1) == **word).count();
                     module.items.insert(next(1 + skipped).to_owned());
                     at += 2 + skipped;
-                    // What stands in its signature is still to be read.
+                    // The signature of the item must still be read.
                     if !is_test {
                         continue;
                     }
@@ -329,7 +330,8 @@ impl Modules {
         self.0.insert(path, module);
     }
 
-    /// The file that has what a path in the module `from` names. `None`: not in this crate.
+    /// The file with the item that a path in the module `from` names. `None` if the item is not in
+    /// this crate.
     fn target(&self, from: &ModulePath, path: &[String], hops: usize) -> Option<&str> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match first.as_str() {
@@ -338,8 +340,8 @@ impl Modules {
             "super" => from.split_last()?.1.to_vec(),
             _ if self.0[from].children.contains(first) => [&from[..], std::slice::from_ref(first)].concat(),
             _ => {
-                // A name that was imported here; a path of one name is not looked at, it was seen
-                // where it came in.
+                // The name was imported here. A path of one name is skipped, because it was seen at
+                // its import.
                 let import = self.0[from].imports.iter().find(|import| import.name == *first && hops > 0)?;
                 let whole: Vec<String> = import.path.iter().chain(rest).cloned().collect();
                 return (whole != path).then(|| self.target(from, &whole, hops - 1)).flatten();
@@ -380,7 +382,7 @@ impl Modules {
             || path.len() > 1 && self.has(from, &path[..path.len() - 1], hops)
     }
 
-    /// Which file imports which others.
+    /// The files that each file imports.
     fn imports(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         const HOPS: usize = 8;
         let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -402,7 +404,7 @@ impl Modules {
     }
 }
 
-/// The circles: sets of files of which each leads to all others.
+/// The circles: sets of files in which each file leads to all others.
 fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<BTreeSet<&'a str>> {
     let reach = |from: &'a str| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
@@ -458,7 +460,7 @@ fn no_file_imports_itself_in_a_circle() {
     assert!(gone.is_empty(), "these are in no circle any more: take them off the list: {gone:?}");
 }
 
-/// A crate of these files, and the circles in it.
+/// Builds a crate of these files, and returns the circles in it.
 fn circles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
     let dir = tempfile::tempdir().expect("a directory");
     for (name, text) in files {

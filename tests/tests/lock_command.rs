@@ -7,9 +7,9 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// Ignores SIGTERM, tells its pid, runs on.
+/// A script that ignores SIGTERM, writes its pid, and runs on.
 const STUBBORN: &str = "trap '' TERM; echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
-/// Tells its pid, runs on.
+/// A script that writes its pid and runs on.
 const PLAIN: &str = "echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +37,7 @@ async fn the_command_gets_its_token_and_its_exit_code_is_passed_on() {
 async fn it_holds_on_during_a_long_command_and_passes_signals_on() {
     let cluster = Cluster::start(Spec::default()).await;
     let mut locked = Locked::start(&cluster, &["a", "--ttl", "1s"], PLAIN).await;
-    // Three times its TTL.
+    // The wait is three times the TTL.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let checked = cluster.client().check("a", Consistency::Linearizable).await.expect("check");
     assert!(checked.holders[0].renewal_count > 0, "renewed while the command runs");
@@ -56,7 +56,7 @@ async fn the_command_is_dead_before_another_holds_the_lock_when_its_gateway_hang
     let mut locked = Locked::start(&cluster, &options, STUBBORN).await;
     let waiter = Client::connect([cluster.gateway(2)]);
     let waiting = tokio::spawn(async move { waiter.acquire(AcquireOptions::new("a").wait(LONG)).await });
-    // The nodes go on: they give the lock to the waiter as soon as its TTL has passed.
+    // The nodes keep running, so they give the lock to the waiter as soon as its TTL has passed.
     cluster.pause_gateway(1);
     waiting.await.expect("the waiter").expect("granted");
     assert!(!locked.command_runs(), "the command outlived its lock");
@@ -101,7 +101,7 @@ async fn the_command_dies_with_a_killed_holder() {
     client.acquire(AcquireOptions::new("a").wait(LONG)).await.expect("free after its TTL");
 }
 
-/// It was called in doubt beside the words that nothing was done.
+/// A failed acquire was once reported as in doubt, beside the statement that nothing was done.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_certainly_not_done_is_not_called_in_doubt() {
     let mut cluster = Cluster::start(Spec::default()).await;

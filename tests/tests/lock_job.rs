@@ -1,4 +1,5 @@
-//! `palisade lock` as the guard of a job: the job is all its processes, and none of them outlives the lock.
+//! `palisade lock` as the guard of a job: a job consists of all its processes, and none of them
+//! outlives the lock.
 
 use client::{AcquireOptions, Consistency, GrantState};
 use nix::sys::signal::{Signal, kill};
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
 const ENDED_BY_LOSS: Option<i32> = Some(4);
-/// Jobs of which each may show what one alone does not.
+/// The number of jobs. Each job may show a fault that a single one does not.
 const CHAINS: u32 = 10;
 
-/// Writes its pid to the file $1 and runs on, whatever SIGTERM says.
+/// A script that writes its pid to the file $1 and ignores SIGTERM.
 const WORKER: &str = "#!/bin/sh\ntrap '' TERM\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
-/// The same, and SIGTERM ends it.
+/// The same script, but SIGTERM ends it.
 const POLITE: &str = "#!/bin/sh\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
 
 /// Workers in groups and sessions of their own, one without parents, and one as the command itself.
@@ -93,7 +94,7 @@ async fn a_killed_wrapper_ends_the_whole_job_and_lets_the_lock_go() {
     let mut locked = everywhere(&cluster, "24h", WORKER, |_| {}).await;
     locked.signal(Signal::SIGKILL);
     locked.ended().await;
-    // Not after its TTL of a day.
+    // The lock must be free before its TTL of a day ends.
     cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("the lock is let go");
     assert!(still_running(&locked).is_empty(), "{:?} runs under another's lock", still_running(&locked));
 }
@@ -108,12 +109,13 @@ async fn a_killed_guard_ends_the_whole_job() {
     assert!(locked.said().contains("signal 9 killed the process that kept the lock"));
 }
 
-/// Forks and ends, and so does its child, for as long as the file `job` is there: no look shows it where it is.
+/// A program that forks and ends, and so does its child, while the file `job` exists. No look at
+/// the processes shows it in its present place.
 const CHAIN: &str = "
     #include <unistd.h>
     int main(void) { while (access(\"job\", F_OK) == 0) if (fork() > 0) _exit(0); }";
 
-/// One look at all processes missed the one that ran, and the front took the job for ended.
+/// A single look at all processes once missed the running one, so the front took the job for ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_guard_ends_a_job_that_does_nothing_but_fork_and_end() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -131,7 +133,8 @@ async fn a_killed_guard_ends_a_job_that_does_nothing_but_fork_and_end() {
     }
 }
 
-/// Writes its pid to the file `pid`, and ends its first thread. `/proc` shows it as `Z` from then on, though it works.
+/// A program that writes its pid to the file `pid` and ends its first thread. From then on `/proc`
+/// shows the process as `Z`, although it works.
 const LEADERLESS: &str = "
     #include <pthread.h>
     #include <stdio.h>
@@ -147,7 +150,7 @@ const LEADERLESS: &str = "
         pthread_exit(0);
     }";
 
-/// It counted as ended: it was told nothing, and the lock was held for it for ever.
+/// Such a process once counted as ended. It got no signal, and the lock was held for it for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_whose_first_thread_has_ended_is_told_to_end() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -184,7 +187,7 @@ async fn a_guard_that_is_stopped_goes_on() {
 async fn a_stopped_job_ends_when_its_lock_is_lost() {
     let cluster = Cluster::start(Spec::default()).await;
     let mut locked = everywhere(&cluster, "2s", WORKER, |_| {}).await;
-    // A bash with job control continues what it leaves stopped.
+    // A bash with job control continues the processes that it leaves stopped.
     for worker in WORKERS.into_iter().filter(|worker| *worker != "job-control") {
         let pid = locked.written(worker).await;
         kill(Pid::from_raw(pid.parse().expect("a pid")), Signal::SIGSTOP).expect("stop a worker");
@@ -200,7 +203,7 @@ async fn a_full_standard_error_does_not_save_the_job() {
     let cluster = Cluster::start(Spec::default()).await;
     let (_reader, mut writer) = std::io::pipe().expect("a pipe");
     let stderr = writer.try_clone().expect("its other end");
-    // Its words must find no room, be they few.
+    // The pipe is full, so that even a short message finds no room.
     let full = std::thread::spawn(move || while writer.write_all(&[b'x'; 4096]).is_ok() {});
     let mut locked = everywhere(&cluster, "3s", WORKER, |command| {
         command.stderr(stderr);
@@ -250,7 +253,8 @@ async fn orphans_are_reaped_as_process_one() {
     assert!(!locked.written("states").await.contains('Z'), "zombies");
 }
 
-/// A directory that another user can use, with copies of `palisade` and of programs that become root.
+/// A directory that another user can use, with copies of `palisade` and of programs that become
+/// root.
 fn for_another_user(locked: &Locked) {
     let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set a mode");
     open(&locked.file(""), 0o777);
@@ -261,11 +265,12 @@ fn for_another_user(locked: &Locked) {
     }
 }
 
-/// Becomes root, so that nothing that runs as another user can end it.
+/// A command that becomes root, so that no process of another user can end it.
 const AS_ROOT: &str =
     "exec ./setpriv --reuid=0 --regid=0 --clear-groups sh -c 'echo $$ >pid; while :; do sleep 0.05; done'";
 
-/// Ends a process when the test does, also by a panic: it may be out of reach of all else.
+/// Ends a process when the test ends, also by a panic. The process may be out of reach of all other
+/// means.
 struct EndsWithTest(Pid);
 
 impl EndsWithTest {
@@ -280,7 +285,7 @@ impl Drop for EndsWithTest {
     }
 }
 
-/// `before` is a program that runs it as root, if any.
+/// `before` is a program that runs the command as root, if it is not empty.
 fn as_another_user(cluster: &Cluster, place: &Locked, before: &[&str], command: &[&str]) -> Command {
     let words = [before, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], command].concat();
     let mut run = Command::new(words[0]);
@@ -305,15 +310,16 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
         eprintln!("skipped: setuid does nothing on this file system");
         return;
     }
-    // Seen beforehand: not started, and no lock taken.
+    // The setuid program is seen beforehand, so it is not started and no lock is taken.
     let refused = output(&["./palisade", "lock", "a", "--", "./id", "-u"]);
     assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("becomes root"), "{}", text(&refused.stderr));
     assert!(cluster.client().history("a", 1).await.expect("history").is_empty(), "no lock was taken");
-    // Not seen beforehand: the program does not become another user.
+    // The setuid program is not seen beforehand, but it does not become another user.
     let inside = output(&["./palisade", "lock", "a", "--", "sh", "-c", "./id -u"]);
     assert_eq!((text(&inside.stdout).as_str(), inside.status.code()), ("65534", Some(0)));
-    // Accepted: it runs as root, works on when the lock is broken, and that is said.
+    // The setuid program is allowed, so it runs as root. It works on when the lock is broken, and a
+    // message says so.
     let options = ["./palisade", "lock", "a", "--ttl", "2s", "--allow-setuid", "--", "sh", "-c", AS_ROOT];
     let told = std::fs::File::create(place.file("told")).expect("a file");
     let mut wrapper = user(&options).stderr(told).spawn().expect("start palisade lock");
@@ -331,19 +337,20 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
 /// As [`AS_ROOT`], and its first thread ends.
 const LEADERLESS_AS_ROOT: &str = "exec ./setpriv --reuid=0 --regid=0 --clear-groups ./leaderless";
 
-/// The lock could be renewed again in the seconds between SIGTERM and SIGKILL, and was released though a process worked on.
+/// The lock could be renewed again between SIGTERM and SIGKILL. It was once released although a
+/// process still worked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended() {
     it_is_held_until_all_has_ended(AS_ROOT, &[]).await;
 }
 
-/// It was taken for ended.
+/// Such a process was once taken for ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended_and_whose_first_thread_has() {
     it_is_held_until_all_has_ended(LEADERLESS_AS_ROOT, &[]).await;
 }
 
-/// That nothing was to be seen was taken for an end.
+/// A process that `/proc` does not show was once taken for ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_lock_is_held_for_a_process_that_proc_does_not_show() {
     let hide = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
@@ -355,7 +362,8 @@ async fn a_valid_lock_is_held_for_a_process_that_proc_does_not_show() {
     it_is_held_until_all_has_ended(AS_ROOT, &hiding).await;
 }
 
-/// Of a job that becomes root and writes its pid, under a `palisade lock` that another user runs by way of `before`.
+/// Tests a job that becomes root and writes its pid. Another user runs `palisade lock` for it,
+/// started by `before`.
 async fn it_is_held_until_all_has_ended(job: &str, before: &[&str]) {
     if !geteuid().is_root() {
         eprintln!("skipped: only root can make a program setuid");
@@ -389,7 +397,7 @@ async fn it_is_held_until_all_has_ended(job: &str, before: &[&str]) {
     says("could not be renewed").await;
     cluster.resume_gateway(1);
     says("cannot be ended").await;
-    // Longer than its TTL would be without renewals: it is renewed on.
+    // The wait is longer than the TTL without renewals, so the lock is still renewed.
     let client = cluster.client();
     let renewals = async || {
         let holders = client.check("a", Consistency::Linearizable).await.ok()?.holders;

@@ -1,4 +1,5 @@
-//! `palisade lock` to its caller: signals, terminal, arguments and codes as if the command had been started directly.
+//! `palisade lock` as its caller sees it: signals, terminal, arguments and exit codes are those of
+//! the command itself.
 
 use client::{AcquireOptions, Consistency};
 use nix::pty::openpty;
@@ -38,7 +39,8 @@ async fn every_signal_that_would_end_it_is_passed_on() {
 async fn what_was_ignored_blocked_or_closed_at_the_start_is_so_in_the_command() {
     let cluster = Cluster::start(Spec::default()).await;
     let show = "grep -E 'SigBlk|SigIgn' /proc/self/status; [ -e /proc/self/fd/0 ] && echo open";
-    // Signal 32 and 33 are glibc's own: its posix_spawn ignores them in what it starts.
+    // Signals 32 and 33 belong to glibc: its posix_spawn ignores them in the processes that it
+    // starts.
     let lines = |bytes: &[u8]| -> Vec<String> {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let number = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
@@ -65,7 +67,7 @@ async fn what_was_ignored_blocked_or_closed_at_the_start_is_so_in_the_command() 
         assert_eq!(lines(&locked.stdout), lines(&direct.stdout), "{setting:?} {close}");
         assert_eq!(locked.status.code(), direct.status.code());
     }
-    // The wrapper goes on as well.
+    // The wrapper goes on as well as the command.
     let ignoring = "echo $$ >pid; while [ ! -e end ]; do sleep 0.05; done; exit 8";
     let mut locked = Locked::start_with(&cluster, &["a"], ignoring, |command| {
         let args: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
@@ -125,15 +127,15 @@ async fn the_queue_is_left_at_every_signal_that_ends() {
             assert!(ended.code().is_some_and(|code| code != 0), "{verb:?} did not leave by itself: {ended}");
         }
     }
-    // The guard of one that is killed leaves it, too.
+    // The guard of a killed wrapper leaves the queue, too.
     let waiting = Locked::spawn(&cluster, &lock, |_| {});
     waiters(&cluster, 1).await;
     waiting.signal(Signal::SIGKILL);
     waiters(&cluster, 0).await;
 }
 
-/// `palisade lock a` with these options, which was stopped in the queue and has got its lock since. Its command writes the file
-/// `started`.
+/// Runs `palisade lock a` with these options, stops it in the queue, and lets it get its lock. Its
+/// command writes the file `started`.
 async fn stopped_in_the_queue(cluster: &Cluster, options: &[&str], change: impl FnOnce(&mut Command)) -> Locked {
     let client = cluster.client();
     let held = client.acquire(AcquireOptions::new("a").ttl(Duration::from_secs(3_600))).await.expect("acquire");
@@ -144,13 +146,13 @@ async fn stopped_in_the_queue(cluster: &Cluster, options: &[&str], change: impl 
     let state = async || (process_state(&locked.id().to_string()) == Some('T')).then_some(());
     eventually("it is stopped", state).await;
     client.release("a", held.fencing_token).await.expect("release");
-    // Past the claim of its grant: it waits for its front.
+    // The guard has claimed its grant and waits for its front.
     renewed(cluster, 2).await;
     assert!(!locked.file("started").exists(), "a command that is stopped does nothing");
     locked
 }
 
-/// Waits until the holder of `a` has renewed its lock so often, or once more if `times` is 0.
+/// Waits until the holder of `a` has renewed its lock `times` times, or once more if `times` is 0.
 async fn renewed(cluster: &Cluster, times: u64) {
     let client = cluster.client();
     let renewals = async || -> Option<u64> {
@@ -161,7 +163,8 @@ async fn renewed(cluster: &Cluster, times: u64) {
     eventually("it is renewed", async || renewals().await.filter(|now| *now >= enough)).await;
 }
 
-/// Its guard waited for the word of SIGCONT, which nobody passes on who ignores it.
+/// The guard once waited for a message about SIGCONT, which a front that ignores SIGCONT never
+/// sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_was_stopped_in_the_queue_starts_also_if_it_ignores_sigcont() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -178,7 +181,7 @@ async fn a_command_that_was_stopped_in_the_queue_starts_also_if_it_ignores_sigco
     assert!(locked.file("started").exists());
 }
 
-/// Nothing looked at the lock between the stop and the start.
+/// No code once checked the lock between the stop and the start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_not_started_under_a_lock_that_ends() {
     let cluster = Cluster::start(Spec { gateways: 2, ..Spec::default() }).await;
@@ -186,7 +189,8 @@ async fn a_command_is_not_started_under_a_lock_that_ends() {
     let mut locked = stopped_in_the_queue(&cluster, &options, |_| {}).await;
     renewed(&cluster, 0).await;
     cluster.pause_gateway(1);
-    // Into the last third of its validity. If this wakes late, the lock is lost, which ends the same way.
+    // The wait ends in the last third of the lock's validity. If this thread wakes late, the lock
+    // is lost, which ends the same way.
     tokio::time::sleep(Duration::from_secs(5)).await;
     locked.signal(Signal::SIGCONT);
     let ended = locked.ended().await;
@@ -197,12 +201,14 @@ async fn a_command_is_not_started_under_a_lock_that_ends() {
     assert!(said.contains("before the command was started"), "{said}");
 }
 
-/// Each step of it used to have the whole time for itself, so that the whole took twice as long.
+/// Each step of the call once had the whole timeout for itself, so that the call took twice as
+/// long.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_timeout_is_that_of_the_whole_call() {
     let (timeout, generous) = (Duration::from_secs(12), Duration::from_secs(20));
     let cluster = Cluster::start(Spec::default()).await;
-    // The gateway answers, and cannot say what became of the acquire: it is to be cancelled.
+    // The gateway answers, but cannot tell the outcome of the acquire, so the acquire must be
+    // cancelled.
     cluster.running_nodes().into_iter().for_each(|id| cluster.pause_node(id));
     let start = Instant::now();
     let silent = cluster.run(&["lock", "a", "--timeout", "12s", "--", "true"]).await;
@@ -290,7 +296,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The terminal goes with its last descriptor, and SIGHUP to what runs on it.
+        // The terminal closes with its last descriptor, and sends SIGHUP to the processes on it.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
@@ -311,7 +317,7 @@ async fn on_a_terminal_a_job_stops_goes_on_and_ends_as_without_a_wrapper() {
     terminal.shows("PROMPT> ").await;
     terminal.types("echo al''ive\n");
     terminal.shows("alive").await;
-    // It is renewed while it is stopped.
+    // The lock is renewed while the wrapper is stopped.
     let before = eventually("it is held", renewals).await;
     eventually("it is renewed", async || renewals().await.filter(|now: &u64| *now >= before + 3)).await;
     terminal.types("fg\n");
@@ -354,7 +360,7 @@ async fn a_job_that_is_stopped_on_a_terminal_ends_when_its_lock_is_lost() {
     assert_eq!(process_state(&pid), Some('T'));
     cluster.run_json(&["break", "a", "--reason", "test"]).await;
     eventually("the command is gone", async || process_state(&pid).is_none().then_some(())).await;
-    // The shell tells before its next prompt, once the wrapper has ended.
+    // The shell reports the exit before its next prompt, once the wrapper has ended.
     let start = Instant::now();
     while !terminal.seen.lock().expect("no panic").contains("Exit 4") {
         assert!(start.elapsed() < LIMIT, "the wrapper goes on");
@@ -389,7 +395,7 @@ async fn kill_zero_in_the_command_reaches_it_once() {
     cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("it was let go");
 }
 
-/// Notes each SIGHUP in the file `got`. SIGUSR1 ends it.
+/// A program that notes each SIGHUP in the file `got`. SIGUSR1 ends it.
 const COUNTS_HUPS: &str = "
     #include <fcntl.h>
     #include <signal.h>
@@ -409,7 +415,7 @@ const COUNTS_HUPS: &str = "
         for (;;) pause();
     }";
 
-/// The kernel sends it to the group, and it was passed on as well.
+/// The kernel sends SIGHUP to the whole group, and the wrapper once passed it on as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_that_hangs_up_is_heard_once() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -425,7 +431,7 @@ async fn a_terminal_that_hangs_up_is_heard_once() {
     let guard = read("pid", |_| true).await.split_whitespace().last().expect("its parent").to_owned();
     let stat = std::fs::read_to_string(format!("/proc/{guard}/stat")).expect("the guard runs");
     let front = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(1)).expect("its parent");
-    // Two signals at once would count as one, so what passes them on goes slowly.
+    // Two signals at once would count as one, so the processes that pass them on are slowed down.
     let slowed = Command::new("renice").args(["-n", "19", "-p", &guard, front]).stdout(Stdio::null()).status();
     assert!(slowed.expect("run renice").success());
     terminal.shell.kill().expect("end the leader of the session");

@@ -1,5 +1,4 @@
-//! The public protocol as it is promised: its style, what was frozen of it, and the table of its
-//! errors.
+//! The promises of the public protocol: its style, its frozen parts, and the table of its errors.
 
 use palisade_tests::tools::{self, Skipped};
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ fn the_protocol_has_buf_s_style_and_breaks_nothing_that_was_frozen() {
     }
 }
 
-/// Its first four columns are the code's; the others are for people.
+/// The first four columns are the code's. The others are for people.
 #[test]
 fn the_table_of_errors_is_the_code_s() {
     let page = std::fs::read_to_string(root().join("docs/protocol.md")).expect("docs/protocol.md");

@@ -1,4 +1,4 @@
-//! Too few nodes, and enough again.
+//! A cluster without a quorum, and with a quorum again.
 
 use client::{AcquireOptions, Client, ClientOptions, Consistency};
 use palisade_tests::{Cluster, LIMIT, Spec, eventually};

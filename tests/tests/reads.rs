@@ -1,4 +1,4 @@
-//! What reads are answered by, and that large ones leave the rest in peace.
+//! The replicas that answer reads, and large reads that do not disturb other operations.
 
 use client::{AcquireOptions, Client, ClientOptions, Consistency, Mode};
 use palisade_tests::{Cluster, Spec, eventually};
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stale_checks_are_answered_by_followers_and_linearizable_ones_are_not() {
-    // So long an election timeout that nobody takes over while the leader is paused.
+    // The election timeout is so long that no follower takes over while the leader is paused.
     let settings = Some(Settings { tick_ms: 100, election_ticks: 150, ..Settings::default() });
     let cluster = Cluster::start(Spec { settings, ..Spec::default() }).await;
     let held = cluster.client().acquire("a").await.expect("acquire");
@@ -46,7 +46,7 @@ async fn a_paused_leader_is_replaced_and_follows_when_it_wakes() {
     let second = eventually("an acquire by a new leader", async || client.acquire("a").await.ok()).await;
     assert!(second.fencing_token > first.fencing_token);
     cluster.resume_node(leader);
-    // Whoever answers, the deposed leader included, shows the new holder.
+    // Any replica must show the new holder, including the deposed leader.
     for _ in 0..20 {
         let checked = client.check("a", Consistency::Linearizable).await.expect("check");
         assert_eq!(checked.holders[0].fencing_token, second.fencing_token);
@@ -56,7 +56,7 @@ async fn a_paused_leader_is_replaced_and_follows_when_it_wakes() {
     cluster.replicas_agree().await;
 }
 
-/// Takes so many locks, a few hundred at a time.
+/// Takes `count` locks, a few hundred at a time.
 async fn hold(client: &Client, count: usize, options: impl Fn(usize) -> AcquireOptions) {
     let mut under_way = JoinSet::new();
     for n in 0..count {
@@ -69,11 +69,12 @@ async fn hold(client: &Client, count: usize, options: impl Fn(usize) -> AcquireO
     under_way.join_all().await;
 }
 
-/// 40 times `cluster status` and `ls --limit 1` at 300,000 locks, or 50 checks of a name with 50,000 shared holders, took so long in one
-/// step that the shard's followers elected another leader, again and again.
+/// Some reads once took so long in one step that the shard's followers elected another leader,
+/// again and again. These were 40 times `cluster status` and `ls --limit 1` at 300,000 locks, or 50
+/// checks of a name with 50,000 shared holders.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_reads_change_no_leader_and_writes_go_on() {
-    // Long enough that a machine that is busy with other tests changes no leader either.
+    // The timeout is so long that a machine busy with other tests changes no leader either.
     let settings = Some(Settings { tick_ms: 100, election_ticks: 40, ..Settings::default() });
     let cluster = Cluster::start(Spec { settings, ..Spec::default() }).await;
     let client = Client::with_options([cluster.gateway(1)], ClientOptions::new().timeout(Duration::from_secs(30)));

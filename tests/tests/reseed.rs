@@ -1,4 +1,5 @@
-//! A node's data is damaged, lost, or replaced: it says so and does not take part; `--reseed` brings it back.
+//! A node with damaged, lost or replaced data says so and does not take part. `--reseed` brings it
+//! back.
 
 use client::{AcquireOptions, Consistency, ShardStatus};
 use palisade_tests::{Cluster, Spec, eventually};
@@ -31,7 +32,8 @@ async fn assert_still_held(cluster: &Cluster, held: &BTreeMap<String, u64>) {
     }
 }
 
-/// Waits until the node has a vote in every shard, by its leader's word, and is level with the others.
+/// Waits until the node has a vote in every shard, as the leader reports, and is level with the
+/// other replicas.
 async fn is_voter_again(cluster: &Cluster, node: u64) {
     let votes = |leader: &ShardStatus, replica: &ShardStatus| {
         leader.members.iter().any(|m| (m.node, m.incarnation, m.learner) == (node, replica.incarnation, false))
@@ -56,7 +58,7 @@ async fn is_voter_again(cluster: &Cluster, node: u64) {
     }
 }
 
-/// The newest file of a stopped node whose name is like this and that holds anything.
+/// The newest file of a stopped node with a name that `like` accepts and with any data in it.
 fn file_of(data: &Path, like: impl Fn(&str) -> bool) -> PathBuf {
     let files =
         ["", "rocksdb", "journal"].into_iter().flat_map(|sub| fs::read_dir(data.join(sub)).expect("data directory"));
@@ -69,7 +71,7 @@ fn file_of(data: &Path, like: impl Fn(&str) -> bool) -> PathBuf {
     files.pop().expect("there is such a file")
 }
 
-/// In the middle of what it holds.
+/// Flips a bit in the middle of the file's data.
 fn flip_in_the_middle(path: &Path) {
     let mut bytes = fs::read(path).expect("read");
     let end = bytes.iter().rposition(|byte| *byte != 0).expect("it holds something");
@@ -93,7 +95,7 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
     cluster.kill_node(node);
     held.append(&mut take_locks(&cluster, "without it").await);
 
-    // Any damage is told, with the way out.
+    // Any damage is reported, together with the way out.
     let data = cluster.data_dir(node);
     let kinds: [fn(&str) -> bool; 4] = [
         |name| name.ends_with(".journal"),
@@ -109,7 +111,7 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
         flip_in_the_middle(&file);
     }
 
-    // Nor does it come back as if it was new.
+    // The node does not come back as a new node either.
     let old = data.with_extension("old");
     fs::rename(&data, &old).expect("move the data away");
     refused(&cluster, node, &[], &["comes with another data directory", "start it with --reseed"]).await;
@@ -121,7 +123,7 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
     is_voter_again(&cluster, node).await;
     assert_still_held(&cluster, &held).await;
 
-    // Now it stands in for the loss of another.
+    // Now the node makes up for the loss of another node.
     let other = cluster.running_nodes().into_iter().find(|id| *id != node).expect("another node");
     cluster.kill_node(other);
     assert_still_held(&cluster, &held).await;
@@ -130,7 +132,7 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
     cluster.ready().await;
     cluster.replicas_agree().await;
 
-    // Its incarnation stays, and what it had before has been replaced for good.
+    // The node's incarnation stays, and its former data has been replaced for good.
     cluster.kill_node(node);
     refused(&cluster, node, &["--reseed"], &["already re-seeded", "start without --reseed"]).await;
     let new = data.with_extension("new");
@@ -151,7 +153,8 @@ async fn a_node_that_lost_everything_with_another_down_waits_for_it() {
     for node in [1, 2, 3] {
         cluster.kill_node(node);
     }
-    // Two lose their data and are started as if nothing was: they know nothing of each other, and only the third could tell.
+    // Two nodes lose their data and are started in the usual way. They know nothing of each other,
+    // and only the third node could tell.
     for node in [1, 2] {
         fs::remove_dir_all(cluster.data_dir(node)).expect("lose its data");
         cluster.start_node(node);
@@ -165,7 +168,7 @@ async fn a_node_that_lost_everything_with_another_down_waits_for_it() {
     let terms: Vec<u64> = status.shards.iter().map(|replica| replica.term).collect();
     assert_eq!(terms, [0; 4], "nobody stood for election");
 
-    // It does tell.
+    // The third node does tell.
     cluster.start_node(3);
     for node in [1, 2] {
         let log = cluster.node_ends(node).await;

@@ -1,4 +1,4 @@
-//! One heartbeat for many locks.
+//! Sessions: one heartbeat for many locks.
 
 use client::mux::{Answer, Link, LinkOptions, Locks};
 use client::{AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock, SessionOptions};
@@ -11,7 +11,7 @@ use wire::v1::{AcquireRequest, Operation};
 
 const LOCKS: usize = 1_000;
 
-/// How many heartbeats a gateway has answered.
+/// The number of heartbeats that a gateway has answered.
 fn heartbeats(cluster: &Cluster) -> u64 {
     let text = cluster.gateway_metrics(1);
     let of_heartbeats = text
@@ -54,7 +54,7 @@ async fn a_thousand_locks_live_on_one_heartbeat_per_interval() {
     for (shard, before) in entries_before {
         let entries = entries_after[&shard] - before;
         println!("  shard {shard}: {entries} Raft entries");
-        // One more may have been on its way when counting began.
+        // One more heartbeat may have been on its way when counting began.
         assert!(entries <= beats_after + 1, "shard {shard}: {entries} entries for {beats_after} heartbeats");
         assert!(entries >= 1, "shard {shard}: heartbeats are replicated");
     }
@@ -82,7 +82,7 @@ async fn a_lost_session_is_lost_with_all_it_held() {
     let opened = client.open_session_raw(SessionOptions::new().ttl(ttl)).await.expect("open");
     let options = AcquireOptions::new("a").session(&opened.session_id).ttl(ttl);
     let grant = client.acquire(options).await.expect("acquire");
-    // No heartbeat.
+    // No heartbeat is sent.
     eventually("the lock is free", async || {
         client.check("a", Consistency::Linearizable).await.ok()?.holders.is_empty().then_some(())
     })
@@ -93,7 +93,7 @@ async fn a_lost_session_is_lost_with_all_it_held() {
     assert!(late.is_fenced(), "{late:?}");
 }
 
-/// Renews five times a second, and gives an operation up after half a second.
+/// A client that renews five times a second, and gives an operation up after half a second.
 fn impatient(cluster: &Cluster) -> Client {
     let options =
         ClientOptions::new().timeout(Duration::from_millis(500)).renew_interval_max(Duration::from_millis(200));
@@ -110,7 +110,8 @@ async fn acquire(session: &Session, name: &str) -> SessionLock {
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A session's heartbeats named no locks, so that a broken one stayed valid for as long as the session lived.
+/// A session's heartbeats once named no locks, so a broken lock stayed valid for as long as the
+/// session lived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_lock_of_a_session_is_lost_within_a_renewal_interval() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -141,7 +142,8 @@ async fn a_session_that_is_closed_by_another_client_is_lost_within_a_renewal_int
     assert!(session.acquire("a").await.expect_err("acquired by a session that is over").is_fenced());
 }
 
-/// The heartbeats of its session kept a lock whose release had got no answer, for as long as the session lived.
+/// If a release got no answer, the heartbeats of its session once kept the lock for as long as the
+/// session lived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_whose_release_failed_is_let_go_while_its_session_lives_on() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -152,7 +154,7 @@ async fn a_lock_whose_release_failed_is_let_go_while_its_session_lives_on() {
     cluster.pause_gateway(1);
     assert!(unwanted.release().await.expect_err("released through a stopped gateway").is_outcome_unknown());
     drop(dropped);
-    // Longer than one try in the background takes.
+    // The wait is longer than one try in the background takes.
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.resume_gateway(1);
     for name in ["a", "b"] {
@@ -165,7 +167,7 @@ async fn a_lock_whose_release_failed_is_let_go_while_its_session_lives_on() {
     session.close().await.expect("close");
 }
 
-/// One cancel that got no answer left its waiter in the queue for the whole of its wait.
+/// A cancel without an answer once left its waiter in the queue for the whole wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_is_given_up_while_its_gateway_hangs_leaves_the_queue_later() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -180,7 +182,7 @@ async fn a_wait_that_is_given_up_while_its_gateway_hangs_leaves_the_queue_later(
     eventually("it waits", async || (waiters().await? == 1).then_some(())).await;
     cluster.pause_gateway(1);
     waiting.abort();
-    // Longer than its cancel is tried once.
+    // The wait is longer than one try of the cancel.
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.resume_gateway(1);
     eventually("it has left", async || (waiters().await? == 0).then_some(())).await;
@@ -188,7 +190,7 @@ async fn a_wait_that_is_given_up_while_its_gateway_hangs_leaves_the_queue_later(
     held.release().await.expect("release");
 }
 
-/// A client that died in the queue blocked the name for its whole TTL once its turn came.
+/// A client that died in the queue once blocked the name for its whole TTL when its turn came.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not() {
     let cluster = Cluster::start(Spec::default()).await;
@@ -197,7 +199,8 @@ async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not
     let held = acquire(&holders, "a").await;
     let waiters = async || Some(client.check("a", Consistency::Linearizable).await.ok()?.waiters);
     let claim_ttl = Duration::from_millis(500);
-    // Speaks the protocol by itself, and never claims: as good as dead.
+    // This client speaks the protocol by itself and never claims, so that it behaves like a dead
+    // client.
     let endpoint = Endpoint::from_shared(format!("http://{}", cluster.gateway(1))).expect("an endpoint");
     let link = Link::<Locks>::start(endpoint, LinkOptions::default());
     let dead = tokio::spawn(async move {
