@@ -21,7 +21,8 @@ pub(super) fn check_beliefs(index: &Index<'_>, found: &mut Vec<Violation>) {
         let Some(hold) = index.names.get(&key).and_then(|all| all.hold(belief.token)) else {
             continue;
         };
-        // The end of a break is ignored, because the holder cannot know of a break.
+        // A break cuts the belief off here, because the holder did not cause it and cannot know of
+        // it.
         let (start_us, end_us) = (belief.from_us, belief.until_us.min(hold.let_go_us));
         believed.entry(key).or_default().push(Hold { start_us, end_us, ..hold.clone() });
     }

@@ -265,7 +265,7 @@ pub enum Outcome {
     },
 }
 
-/// How a grant ended, as the service's history says.
+/// The kind of end of a grant, as the service's history says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// Its owner released it.

@@ -109,7 +109,7 @@ impl fmt::Display for Violation {
 pub struct Verdict {
     /// The violations found. Empty if every invariant holds.
     pub violations: Vec<Violation>,
-    /// The names whose search for a linearization grew too large. Such a name is neither a
+    /// The names with a search for a linearization that grew too large. Such a name is neither a
     /// violation nor a proof.
     pub undecided_names: Vec<String>,
 }

@@ -90,7 +90,7 @@ impl World {
         self.ask(id, ask, purpose)
     }
 
-    // ---- taking ---------------------------------------------------------------------------------------------------
+    // ---- taking ---------------------------------------------------------------------------------
 
     fn take(&mut self, id: u32, name: usize, again: Option<u64>) {
         let request = match again {
@@ -259,7 +259,7 @@ impl World {
         self.agenda.push(now_us + hold_us, Event::Act { client: id, act: Act::Release { hold } });
     }
 
-    // ---- keeping and letting go -----------------------------------------------------------------------------------
+    // ---- keeping and letting go -----------------------------------------------------------------
 
     fn renew(&mut self, id: u32, hold: usize) {
         let client = self.clients.get_mut(&id).expect("a client");
@@ -325,7 +325,7 @@ impl World {
         }
     }
 
-    // ---- sessions -------------------------------------------------------------------------------------------------
+    // ---- sessions -------------------------------------------------------------------------------
 
     fn beat(&mut self, id: u32, session: u64, shard: ShardId, life: Life) {
         let Life { life, broken_seen } = life;
@@ -358,7 +358,7 @@ impl World {
         self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Beat { session, shard, life } });
     }
 
-    // ---- giving up --------------------------------------------------------------------------------------------------
+    // ---- giving up ------------------------------------------------------------------------------
 
     /// Tells the shard that the client has given up an acquire, and repeats this until it is
     /// answered.
@@ -450,7 +450,7 @@ impl World {
         }
     }
 
-    // ---- looking --------------------------------------------------------------------------------------------------
+    // ---- looking --------------------------------------------------------------------------------
 
     /// A check right after an acknowledged operation must show it, whichever replica answers.
     fn look_soon(&mut self, name: &str) {

@@ -159,7 +159,7 @@ struct Call {
     trying: Option<(u64, u32)>,
     first_sent_us: u64,
     sent_us: u64,
-    /// The tries that the gateways and nodes reported.
+    /// The largest number of tries that a gateway reported for this operation.
     tries: u32,
 }
 

@@ -79,7 +79,7 @@ impl World {
         self.agenda.push(self.ending.until_us, Event::Ending { stage: 1 });
     }
 
-    // ---- leadership that moves more often than any TTL passes --------------------------------------------------------
+    // ---- leadership that moves more often than any TTL passes -----------------------------------
 
     fn terms(&self) -> BTreeMap<ShardId, u64> {
         let term = |shard: ShardId| {
@@ -271,8 +271,8 @@ impl World {
         }
     }
 
-    /// The shards whose replicas do not all stand at the same index, as they must at rest. Their
-    /// states at equal indexes are judged with all samples.
+    /// The shards with replicas at different indexes. At rest all must stand at the same index.
+    /// Their states at equal indexes are judged with all samples.
     fn diverged(&self) -> impl Iterator<Item = String> {
         self.map.shards().filter_map(|(shard, _)| {
             let index = |node: &Node| node.replicas.get(&shard).map(|replica| replica.status().applied_index);

@@ -80,7 +80,7 @@ kinds! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounts {
     counts: [u64; FaultKind::ALL.len()],
-    /// The names whose linearization search was given up.
+    /// The number of names for which the linearization search was given up.
     pub undecided_names: u64,
 }
 

@@ -219,8 +219,8 @@ impl World {
         }
     }
 
-    /// Drops a call whose client's stream is gone. If the call is a waiting acquire, the gateway
-    /// takes it out of its queue in the client's name.
+    /// Drops a call after its client's stream is gone. If the call is a waiting acquire, the
+    /// gateway takes it out of its queue in the client's name.
     pub(crate) fn gateway_abandon(&mut self, id: u32, client: Place, number: u64) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let Some(call) = gateway.calls.remove(&number) else { return };

@@ -154,7 +154,7 @@ pub(crate) struct World {
     pub history: History,
     pub samples: Vec<Sample>,
     pub violations: Vec<Violation>,
-    /// The requests whose cancel was answered without a grant.
+    /// The requests with a cancel that was answered without a grant.
     pub given_up: BTreeSet<u64>,
     pub faults: FaultCounts,
     pub chaos: Chaos,

@@ -324,7 +324,7 @@ impl World {
         self.send(Place::Node(id), from, Message::Reply { ticket, answer });
     }
 
-    // ---- the disk ------------------------------------------------------------------------------------------------
+    // ---- the disk -------------------------------------------------------------------------------
 
     fn queue_write(&mut self, id: u64, job: Job) {
         self.nodes.get_mut(&id).expect("a node").disk.queue.push(job);
@@ -376,7 +376,7 @@ impl World {
         self.start_write(id);
     }
 
-    // ---- what arrives ---------------------------------------------------------------------------------------------
+    // ---- arrivals -------------------------------------------------------------------------------
 
     pub(crate) fn hear_peer(&mut self, id: u64, shard: ShardId, bytes: Vec<u8>) {
         self.tell(id, shard, Input::Peer(bytes));
@@ -412,7 +412,7 @@ impl World {
         }
     }
 
-    /// Drops the operations of a gateway whose connections to this node are gone.
+    /// Drops the operations of a gateway after its connections to this node are gone.
     pub(crate) fn drop_streams(&mut self, id: u64, gateway: Place) {
         let pending = &self.nodes[&id].pending;
         let gone: Vec<Ticket> = pending.iter().filter(|(_, (from, ..))| *from == gateway).map(|(t, _)| *t).collect();
@@ -421,7 +421,7 @@ impl World {
         }
     }
 
-    // ---- snapshots ------------------------------------------------------------------------------------------------
+    // ---- snapshots ------------------------------------------------------------------------------
 
     /// All earlier writes are in the engine, so the snapshot leaves with the ended grants that the
     /// receiver lacks.
@@ -469,7 +469,7 @@ impl World {
         }
     }
 
-    // ---- samples of state -----------------------------------------------------------------------------------------
+    // ---- samples of state -----------------------------------------------------------------------
 
     pub(crate) fn sample(&mut self) {
         self.agenda.push(self.now_us + 20 * SECOND, Event::Sample);
