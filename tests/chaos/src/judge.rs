@@ -42,7 +42,7 @@ pub struct Verdict {
     pub violations: usize,
     /// The violations to show, for people.
     pub shown: Vec<String>,
-    /// The number of names whose search was given up.
+    /// The number of names for which the search was given up.
     pub undecided: usize,
 }
 

@@ -1,4 +1,6 @@
-//! `palisade-chaos`: the command line. `scripts/chaos` starts it in namespaces of its own where the system allows.
+//! `palisade-chaos`: the command line of the chaos tests.
+//!
+//! `scripts/chaos` starts it in namespaces of its own, if the system allows that.
 
 use clap::{Args, Parser, Subcommand};
 use palisade_chaos::failover::failovers;

@@ -23,7 +23,8 @@ pub struct Record {
     pub operations: Vec<Operation>,
     /// The beliefs of guards.
     pub beliefs: Vec<Belief>,
-    /// Requests whose grant the SDK releases by itself, if a grant exists and its answer was lost.
+    /// The requests with a background release: the SDK releases their grant by itself, if a grant
+    /// exists and its answer was lost.
     pub let_go: Vec<u64>,
 }
 

@@ -120,8 +120,8 @@ impl Stage<'_> {
         names.find(|name| self.cluster.map.route(name).shard.0 == shard).expect("every shard has names")
     }
 
-    /// How far the wall clock in a node's grant stamps is ahead. `None` if the node does not lead
-    /// the shard, before or after.
+    /// The lead of the wall clock with which a node stamps its grants. `None` if the node does not
+    /// lead the shard, before or after.
     async fn shown_ahead_s(&mut self, id: u64, shard: u32) -> Option<i64> {
         let name = self.fresh_name(shard);
         let client = self.cluster.client(Duration::from_secs(3));
@@ -133,7 +133,7 @@ impl Stage<'_> {
         self.leads(id, shard).await.then_some((grant.acquired_at_ms as i64 - now_ms) / 1_000)
     }
 
-    /// How long an unrenewed lease keeps other clients out. `None` if the node does not lead the
+    /// The time for which an unrenewed lease excludes others. `None` if the node does not lead the
     /// shard, before or after.
     async fn lease_life(&mut self, id: u64, shard: u32, ttl: Duration) -> Option<Duration> {
         let name = self.fresh_name(shard);
@@ -257,8 +257,9 @@ impl Stage<'_> {
     }
 }
 
-/// The part of a journal segment that a killed node must miss: all but the last record. The node
-/// may not have told any other process of that last record.
+/// The length of the part of a journal segment in which a killed node must notice damage.
+///
+/// This part excludes the last record, because the node may not have told any other process of it.
 fn known_to_be_on_disk(bytes: &[u8]) -> usize {
     let (mut at, mut last) = (64, 64);
     let mut number = number_at(bytes, 24);

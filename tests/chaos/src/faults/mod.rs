@@ -21,7 +21,7 @@ use palisade_sim::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What is done to the cluster.
+/// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
     /// Nothing: late expiry and the order of queues are judged here.

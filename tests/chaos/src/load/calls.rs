@@ -81,7 +81,7 @@ pub fn number_of(owner: &str) -> Option<u64> {
 }
 
 impl Caller {
-    /// Creates a caller whose numbers begin at `id` << 40, so that no two callers of a run share a
+    /// Creates a caller with numbers from `id` << 40, so that no two callers of a run share a
     /// number.
     pub fn new(client: Client, id: u32, recorder: Arc<Recorder>, map: Arc<ShardMap>) -> Caller {
         let numbers = Arc::new(AtomicU64::new(u64::from(id) << 40));
