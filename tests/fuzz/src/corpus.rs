@@ -71,7 +71,7 @@ fn numbered(inputs: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<String, Vec<u
     (0..).zip(inputs).map(|(nth, input): (u32, _)| (format!("{nth:02}"), input)).collect()
 }
 
-// ---- commands, entries, tables -------------------------------------------------------------------------------
+// ---- commands, entries, tables ------------------------------------------------------------------
 
 /// One command of each kind and mode, on few names, so that the commands meet.
 fn commands() -> Vec<Command<'static>> {
@@ -158,7 +158,7 @@ fn records(table: &mut LockTable) -> Vec<u8> {
     join(&parts)
 }
 
-// ---- clients and gateways ------------------------------------------------------------------------------------
+// ---- clients and gateways -----------------------------------------------------------------------
 
 fn name() -> String {
     "payment:user:123".to_owned()
@@ -364,7 +364,7 @@ fn operate_responses() -> BTreeMap<String, Vec<u8>> {
     frames(results, |results| internal::OperateResponse { results }.encode_to_vec())
 }
 
-// ---- peers and the disk --------------------------------------------------------------------------------------
+// ---- peers and the disk -------------------------------------------------------------------------
 
 /// Real messages of each kind to the replica of each situation that a target starts from. They come
 /// from before the situation and from after it.
@@ -486,7 +486,7 @@ fn journal_records() -> BTreeMap<String, Vec<u8>> {
     numbered(records)
 }
 
-// ---- files ---------------------------------------------------------------------------------------------------
+// ---- files --------------------------------------------------------------------------------------
 
 /// The example files of the repository.
 fn yaml_files(dir: &str) -> BTreeMap<String, Vec<u8>> {
