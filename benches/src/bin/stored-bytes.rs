@@ -68,7 +68,8 @@ fn measure_family(db: &DB, name: String) -> Result<Stored, String> {
     db.flush_cf(&cf).map_err(rocks)?;
     let flushed_bytes = file_bytes()?;
     let mut how = CompactOptions::default();
-    // Data that already lay at the bottom may have been compressed as young data.
+    // The bottom level is rewritten as well, because its data may have been compressed as young
+    // data.
     how.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
     db.compact_range_cf_opt(&cf, None::<&[u8]>, None::<&[u8]>, &how);
     let (compacted_bytes, tables) = (file_bytes()?, table_properties(db, &name)?);
