@@ -369,7 +369,8 @@ impl Cluster {
         eventually("a leader", async || leaders(&self.try_status().await?).get(&shard).map(|leader| leader.node)).await
     }
 
-    /// Waits until all replicas of each shard, one per node, stand at the same index with the same state hash.
+    /// Waits until all replicas of each shard, one per node, stand at the same index with the same
+    /// state hash.
     pub async fn replicas_agree(&self) {
         eventually("all replicas at one index with one state hash", async || {
             let status = self.try_status().await?;

@@ -99,8 +99,8 @@ async fn a_node_whose_disk_stays_hung_ends_and_says_why() {
     cluster.replicas_agree().await;
 }
 
-/// The thread that watches the disk once waited for its own log line, which delayed the end of the
-/// node.
+/// The thread that watches the disk once blocked on writing its own log line, so the node did not
+/// end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_nobody_hears_serves_and_ends_when_its_disk_stays_hung() {
     let settings = Some(Settings { disk_hang_exit_ms: 1_500, ..Settings::default() });

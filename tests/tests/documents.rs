@@ -127,7 +127,8 @@ fn no_page_has_a_conflict_left() {
     assert!(left.is_empty(), "conflicts are left in {left:?}");
 }
 
-/// Adds the Rust sources below `dir` to `text`, with string literals joined where `\` continues them on the next line.
+/// Adds the Rust sources below `dir` to `text`. String literals that `\` continues on the next line
+/// are joined.
 fn sources(dir: &Path, text: &mut String) {
     for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
         let path = entry.expect("a directory entry").path();

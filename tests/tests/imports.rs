@@ -243,7 +243,7 @@ impl Modules {
         modules
     }
 
-    /// Reads a file, whose child modules are in `dir`.
+    /// Reads a file. Its child modules are in `dir`.
     fn read_file(&mut self, file: &Path, dir: &Path, path: ModulePath) {
         let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         self.read_tokens(&tokens(&text), &file.display().to_string(), dir, path);

@@ -16,7 +16,7 @@ const ENDED_BY_LOSS: Option<i32> = Some(4);
 /// The number of jobs. Each job may show a fault that a single one does not.
 const CHAINS: u32 = 10;
 
-/// A script that writes its pid to the file $1 and ignores SIGTERM.
+/// A script that writes its pid to the file $1 and runs on, because it ignores SIGTERM.
 const WORKER: &str = "#!/bin/sh\ntrap '' TERM\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
 /// The same script, but SIGTERM ends it.
 const POLITE: &str = "#!/bin/sh\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
@@ -334,7 +334,7 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     assert!(told.contains(&pid), "{told}");
 }
 
-/// As [`AS_ROOT`], and its first thread ends.
+/// Becomes root as [`AS_ROOT`] does, and then its first thread ends.
 const LEADERLESS_AS_ROOT: &str = "exec ./setpriv --reuid=0 --regid=0 --clear-groups ./leaderless";
 
 /// The lock could be renewed again between SIGTERM and SIGKILL. It was once released although a
