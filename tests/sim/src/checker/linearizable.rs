@@ -236,7 +236,7 @@ mod tests {
         let mut h = Build::new();
         h.acquire_unanswered(1, 50, "a", 0);
         h.check_requests(2, "a", 100..110, &[(1, 50)]);
-        h.check(3, "a", 120..130, &[]); // within its TTL, nobody let go
+        h.check(3, "a", 120..130, &[]); // within its TTL, without a release
         h.expect(Invariant::Linearizability);
     }
 
@@ -277,7 +277,8 @@ mod tests {
         h.check(4, "a", 16..40, &[]); // overlaps both
         h.release(1, "a", 210..400, 1);
         h.acquire_waiting(2, "a", 50..390, 2, 1_000);
-        h.check(3, "a", 220..380, &[]); // between release and hand-over: one moment, but possible from outside
+        // The check falls between release and hand-over: one moment, but possible from outside.
+        h.check(3, "a", 220..380, &[]);
         h.check(3, "a", 381..385, &[2]);
         h.expect_fine();
     }

@@ -41,8 +41,8 @@ pub(crate) struct Ending {
     abandoned: BTreeMap<ShardId, u64>,
     /// The names that the auditor has not acquired yet.
     open: BTreeSet<usize>,
-    /// The names for which a client died in the queue, and which must be acquired once more after
-    /// that.
+    /// The names for which a client died in the queue. `once_more` has those that the auditor must
+    /// then acquire once more.
     died: BTreeSet<usize>,
     held: BTreeMap<usize, u64>,
     once_more: BTreeSet<usize>,

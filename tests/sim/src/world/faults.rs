@@ -341,7 +341,7 @@ impl World {
 
     pub(crate) fn all_down(&mut self) {
         if self.ending.silent {
-            return; // too late for that
+            return; // the end of the run has begun
         }
         self.note(FaultKind::AllDown, String::new());
         for id in self.ids() {
