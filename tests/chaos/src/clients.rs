@@ -95,7 +95,8 @@ impl Clients {
         for (process, path) in self.processes.iter_mut().zip(&paths) {
             process.answer().await?;
             records.push(Record::load(path).map_err(|error| format!("{}: {error}", path.display()))?);
-            let _ = std::fs::remove_file(path); // read; a history that breaks an invariant is kept as a whole
+            // The record has been read. A history that breaks an invariant is kept as a whole.
+            let _ = std::fs::remove_file(path);
         }
         Ok(records)
     }

@@ -32,7 +32,7 @@ const SMALL_DISK_BYTES: u64 = 512 << 20;
 /// The wait for a status. A gateway waits for nodes that do not answer, so it needs the time to
 /// report them.
 const STATUS_WITHIN: Duration = Duration::from_secs(4);
-/// The longest time that a process may take to stop.
+/// The longest time that a process may take to stop. A longer time is a failure.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
 /// A cluster of real processes in a network of its own.
@@ -167,7 +167,7 @@ impl Cluster {
     pub async fn heal(&mut self) -> Result<(), String> {
         self.network.mend();
         self.network.apply()?;
-        self.slow_ways.clear(); // their connections break, and new ones go straight
+        self.slow_ways.clear(); // open connections break, and new ones go straight
         self.processes.resume_all();
         for id in 1..=NODES {
             // Most nodes have no such file.

@@ -168,7 +168,7 @@ impl Network {
     /// The message of the packet filter's tool.
     pub fn apply(&self) -> Result<(), String> {
         if !self.namespaces || !crate::tools::has_packet_filter() {
-            return Ok(()); // what needs it is skipped
+            return Ok(()); // faults that need the filter are skipped
         }
         self.addresses.keys().try_for_each(|host| {
             let mut rules = String::from("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n");

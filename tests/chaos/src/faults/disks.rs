@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 /// The thread that makes log entries durable, as the kernel names it.
 pub(super) const LOG_WRITER: &str = "log-writer";
-/// The longest time until a restarted node takes part again.
+/// The longest time until a restarted node takes part again. A longer time is a failure.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 impl Stage<'_> {

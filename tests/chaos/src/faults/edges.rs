@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// The longest time until an expected change becomes visible.
+/// The longest time until an expected change becomes visible. A longer time is a failure.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 /// The longest time until a lock passes to the next waiter, if the client before it is dead or
 /// silent. It is far below the TTL that the dead client asked for.

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
-/// The longest time until a restarted node takes part again.
+/// The longest time until a restarted node takes part again. A longer time is a failure.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// The longest wait until leadership returns to a restarted node. A missing return does not affect
 /// safety.

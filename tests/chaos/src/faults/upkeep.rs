@@ -9,7 +9,7 @@ use routing::ClusterConfig;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The longest time until a restarted node takes part again.
+/// The longest time until a restarted node takes part again. A longer time is a failure.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 impl Stage<'_> {

@@ -71,7 +71,7 @@ pub struct Options {
 
 /// The clients of one process have ids from its number times this.
 const IDS_PER_PROCESS: u32 = 1_000;
-/// The longest wait for operations under way at the end of a round. It exceeds the SDK's timeout
+/// The time limit for operations under way at the end of a round. It exceeds the SDK's timeout
 /// and the longest wait.
 const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(20);
 
