@@ -89,7 +89,7 @@ async fn every_way_to_write_an_endpoint_reaches_it_or_is_refused() {
     let port = cluster.gateway(1).rsplit_once(':').expect("a port").1.to_owned();
     let check = |endpoint: &str| palisade(&["check", "x", "--timeout", "5s", "--endpoint", endpoint]);
     for endpoint in [
-        format!("localhost:{port}"), // ::1 first on many machines, where nothing listens
+        format!("localhost:{port}"), // ::1 first on many machines, without a listener
         format!(" 127.0.0.9:9 , 127.0.0.1:{port}, "),
         format!("http://127.0.0.1:{port}"),
         format!("HTTP://127.0.0.1:{port}/"),
