@@ -1,4 +1,4 @@
-//! Why a gateway does not start, or stopped.
+//! The reasons why a gateway does not start, or stops.
 
 /// A gateway that cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +12,9 @@ pub enum GatewayError {
     /// A server ended by itself.
     #[error("the {what} server ended: {why}")]
     Failed {
-        /// Which.
+        /// Name of the server.
         what: &'static str,
-        /// What it said.
+        /// The server's own error.
         why: String,
     },
 }

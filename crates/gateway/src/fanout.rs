@@ -1,4 +1,4 @@
-//! One operation of a client that is one for each of many shards: heartbeats, closes, lists, status.
+//! Operations that fan out to many shards: heartbeats, closes, lists, status.
 
 use crate::limits::STATUS_TIMEOUT_MS;
 use crate::router::{NEVER, Plan, Router};
@@ -18,10 +18,11 @@ use wire::{ErrorClass, check_session_options, decode_cursor, encode_cursor};
 
 type Outcome = Result<Answer, Box<Error>>;
 
-/// Broken tokens in one answer to a heartbeat at most, so that it fits a frame.
+/// Most broken tokens in one answer to a heartbeat, so that the answer fits a frame.
 const BROKEN_TOKENS_MAX: usize = 1 << 16;
 
-/// One shard's part of an answer. Its tokens are counted off `room`; those that do not fit count as not remembered.
+/// Fits one shard's part of an answer into `room`. Tokens that do not fit are dropped and reported
+/// as an overflow.
 fn within(mut lease: SessionLeaseState, room: &mut usize) -> SessionLeaseState {
     if lease.broken_tokens.len() > *room {
         lease.broken_tokens.clear();
@@ -32,7 +33,7 @@ fn within(mut lease: SessionLeaseState, room: &mut usize) -> SessionLeaseState {
 }
 
 impl Router {
-    /// A fresh session id: nothing is sent anywhere.
+    /// Makes a new session id. Nothing is sent to any node.
     pub(crate) fn open_session(&self, request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
         check_session_options(&request.owner, request.ttl_ms, &request.metadata)?;
         let id: u128 = rand::random();
@@ -40,7 +41,8 @@ impl Router {
         Ok(OpenSessionResponse { session_id: format!("{id:032x}"), ttl_ms })
     }
 
-    /// One renewal per shard, all at once. What one shard says does not hold up the others' answers longer than `timeout_ms`.
+    /// Renews on all shards at the same time. A slow shard holds up the answers of the others for
+    /// at most `timeout_ms`.
     pub(crate) async fn heartbeat(
         &self,
         request: HeartbeatRequest,
@@ -69,7 +71,8 @@ impl Router {
         Ok(answer)
     }
 
-    /// Closes it on every shard named. If one could not be asked the whole fails: a second time does no harm.
+    /// Closes the session on every shard named. If one shard fails the whole fails, because closing
+    /// a second time does no harm.
     pub(crate) async fn close_session(
         &self,
         request: CloseSessionRequest,
@@ -93,7 +96,8 @@ impl Router {
         failed.map_or(Ok(answer), Err)
     }
 
-    /// A page of all shards' grants by name. Shards that could not be asked are named, unless that is all of them.
+    /// Reads one page of all shards' grants, by name. Shards that failed are named in the answer;
+    /// if all failed, the list fails.
     pub(crate) async fn list(&self, request: ListRequest, timeout_ms: u64) -> Result<ListResponse, Box<Error>> {
         let all: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         let shards = all.len();
@@ -116,7 +120,8 @@ impl Router {
         }
     }
 
-    /// Asks every replica for its state. Those that do not answer soon are left out, and their nodes shown as unreachable.
+    /// Asks every replica for its state. A replica that does not answer in time is left out, and
+    /// its node is shown as unreachable.
     pub(crate) async fn cluster_status(&self) -> ClusterStatusResponse {
         let replicas =
             self.map.shards().flat_map(|(shard, replicas)| replicas.nodes.iter().map(move |node| (shard, *node)));
@@ -152,7 +157,7 @@ impl Router {
         }
     }
 
-    /// The shards among these that there are, each once, and those that there are not.
+    /// Splits shard numbers into shards that exist, each once, and numbers that do not.
     fn known(&self, shards: impl Iterator<Item = u32>) -> (Vec<ShardId>, Vec<u32>) {
         let named: BTreeSet<u32> = shards.collect();
         let (known, unknown): (Vec<u32>, Vec<u32>) =
@@ -160,7 +165,8 @@ impl Router {
         (known.into_iter().map(ShardId).collect(), unknown)
     }
 
-    /// All at once; nobody behind us tries a single shard again, so what is busy is tried again here.
+    /// Asks all shards at the same time. Busy shards are retried here, because the client cannot
+    /// retry a single shard.
     async fn ask_each(
         &self,
         shards: Vec<ShardId>,
@@ -184,8 +190,10 @@ impl Router {
     }
 }
 
-/// One page of each shard's: up to where the first of them ends that has more after it, because what that one would show next comes
-/// before the rest of the others.
+/// Merges one page of each shard into one page.
+///
+/// The page ends where the first shard page with a cursor ends. The next grants of that shard come
+/// before the rest of the others, so going on would skip them.
 fn merge(pages: Vec<ShardPage>, limit: usize) -> ListResponse {
     let key = |grant: &Grant| (grant.resource_name.clone(), grant.fencing_token);
     let mut end = pages.iter().filter_map(|page| decode_cursor(&page.next_cursor)).min();
@@ -227,7 +235,7 @@ mod tests {
         assert_eq!(merged(&[short.clone(), long.clone()], 10), (names(&["a", "b", "c", "d"]), Some("d".into())));
         assert_eq!(merged(&[short, long.clone()], 3), (names(&["a", "b", "c"]), Some("c".into())));
         assert_eq!(merged(&[page(&["b"], None), long.clone()], 5), (names(&["a", "b", "c", "e", "g"]), None));
-        // One that looked through names and showed none says how far it got.
+        // A page without grants still has a cursor for the names that it looked through.
         assert_eq!(merged(&[page(&[], Some("b")), long], 5), (names(&["a"]), Some("b".into())));
     }
 }

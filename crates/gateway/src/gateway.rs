@@ -16,27 +16,28 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wire::internal::v1::ClusterIdentity;
 
-/// What a gateway is started with.
+/// The configuration and the sockets of a gateway.
 pub struct GatewayOptions {
-    /// The cluster file, validated. A node that is not where it says is looked for where the other nodes say.
+    /// The cluster file, validated. A node that is not at its address in the file is looked for at
+    /// the addresses that the other nodes report.
     pub cluster: ClusterConfig,
-    /// Where clients are served.
+    /// The listener for clients.
     pub listener: std::net::TcpListener,
-    /// Where `/metrics` and `/healthz` are served, if anywhere.
+    /// The listener for `/metrics` and `/healthz`, if they are served.
     pub metrics_listener: Option<std::net::TcpListener>,
     /// Whether `grpc.reflection` shows the public protocol to tools such as grpcurl.
     pub reflection: bool,
 }
 
-/// See [`Gateway::start`].
+/// The entry point: [`Gateway::start`] starts a gateway.
 pub struct Gateway;
 
 impl Gateway {
-    /// Starts a gateway and returns once it serves. It connects to the nodes in the background, and as often as need be.
-    /// Call it inside a tokio runtime.
+    /// Starts a gateway and returns once it serves. Connections to the nodes are made in the
+    /// background, and again whenever one is lost. Call it inside a tokio runtime.
     ///
     /// # Errors
-    /// [`GatewayError`]; nothing is left running.
+    /// [`GatewayError`] if the gateway cannot start. Nothing is left running then.
     pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
         let GatewayOptions { cluster, listener, metrics_listener, reflection } = options;
         let listener = adopt(listener)?;
@@ -75,13 +76,13 @@ impl Gateway {
     }
 }
 
-/// Work that ends with the gateway.
+/// Gives background work that ends with the gateway the result type of a server.
 async fn ended(work: impl Future<Output = ()>) -> Result<(), GatewayError> {
     work.await;
     Ok(())
 }
 
-/// Sums up in the log what was refused.
+/// Logs a summary of refusals from time to time, instead of a line for each.
 async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
     let mut said = 0;
     while tokio::time::timeout(REFUSALS_SAID_EVERY, ending.wait_for(|ending| *ending)).await.is_err() {
@@ -99,7 +100,8 @@ fn adopt(listener: std::net::TcpListener) -> Result<TcpListener, std::io::Error>
     TcpListener::from_std(listener)
 }
 
-/// A running gateway. Dropping it stops it at once; [`shutdown`](Self::shutdown) lets operations finish.
+/// A running gateway. Dropping it stops it at once, and [`shutdown`](Self::shutdown) lets
+/// operations finish first.
 pub struct GatewayHandle {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
@@ -108,17 +110,18 @@ pub struct GatewayHandle {
 }
 
 impl GatewayHandle {
-    /// Where clients are served.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where `/metrics` is served, if anywhere.
+    /// The address of `/metrics`, if it is served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
     }
 
-    /// Waits until one of its servers ends by itself, which none should. Can be dropped and called again.
+    /// Waits until one of the gateway's servers ends by itself, which is always a fault. The future
+    /// can be dropped and the method called again.
     pub async fn wait(&mut self) -> Result<(), GatewayError> {
         match self.tasks.join_next().await {
             Some(Ok(outcome)) => outcome,
@@ -127,8 +130,9 @@ impl GatewayHandle {
         }
     }
 
-    /// Takes nothing new, lets what runs finish for a second at most, and ends the clients' streams. Waiting acquires go on
-    /// through another gateway with their places.
+    /// Stops the gateway: refuses new operations, gives running ones at most a second to finish,
+    /// and ends the clients' streams. Waiting acquires go on through another gateway and keep their
+    /// places.
     pub async fn shutdown(mut self) {
         tracing::info!(address = %self.address, "gateway stops");
         self.end.send_replace(true);

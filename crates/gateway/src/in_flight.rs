@@ -1,8 +1,11 @@
-//! The operations of one client that are not answered yet, and what becomes of its waits when it is lost.
+//! The unanswered operations of one client, and the fate of its waits when the client is lost.
 //!
-//! A client that loses its stream may come back, here or at another gateway, with the same request ids: its waiting acquires
-//! keep their place for a grace period. The same request from elsewhere takes the place over, which ends the wait here.
-//! What still waits after the grace leaves its queue, and so does at once what no client can come back to: see [`crate::leave`].
+//! A client that loses its stream may come back, here or at another gateway, with the same request
+//! ids. So its waiting acquires keep their place for a grace period. The same request from
+//! elsewhere takes the place over, which ends the wait here.
+//!
+//! A wait that is left after the grace period leaves its queue. An acquire that its client cannot
+//! come back to is ended at once: see [`crate::leave`].
 
 use crate::leave::{Left, Unanswered, is_unknown, release};
 use crate::nodes::{Outcome, Port};
@@ -23,13 +26,13 @@ use wire::limits::REQUEST_ID_BYTES;
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, AcquireResponse, Error, Operation, OperationResult};
 
-/// A number of our own for each operation: clients may choose theirs badly.
+/// A key of our own for each operation, because clients may choose ids that are not unique.
 type Key = u64;
 type Running = FuturesUnordered<BoxFuture<'static, (Key, OperationResult)>>;
-/// Acquires that may be in a queue, with what is to be done about each if its client is lost.
+/// Acquires that may be in a queue, with the cleanup that each needs if its client is lost.
 type Waiting = BTreeMap<Key, Left>;
 
-/// An operation that was sent, and whose outcome comes to `outcomes`.
+/// An operation that was sent. Its outcome comes to `outcomes`.
 struct Direct {
     id: u64,
     received: Instant,
@@ -37,31 +40,36 @@ struct Direct {
     unanswered: Option<Unanswered>,
 }
 
+/// The operations in flight of one stream, or of one call.
+///
 /// * An operation is in `direct`, `running` or `answered`, and leaves with one answer.
-/// * `waiting` holds exactly the waiting acquires among what is running, `scans` the lists and histories.
-/// * Dropped while any of them run, it keeps those for the grace period, unless the gateway itself is ending.
+/// * `waiting` holds exactly the waiting acquires among the running operations, `scans` the lists
+///   and histories.
+/// * If it is dropped while waits run, they are kept for the grace period, unless the gateway
+///   itself is ending.
 pub(crate) struct InFlight {
     router: Arc<Router>,
     ending: watch::Receiver<bool>,
-    /// Of the connection, and whether this is a single call of it.
+    /// The share of the connection. `unary` is set for a single call.
     share: Arc<Share>,
     unary: bool,
     abandoned: Arc<AtomicBool>,
     direct: Slab<Direct>,
     port: mpsc::UnboundedSender<(usize, Outcome)>,
-    /// At most one for each in `direct`.
+    /// Holds at most one outcome for each entry of `direct`.
     outcomes: mpsc::UnboundedReceiver<(usize, Outcome)>,
     running: Running,
     answered: VecDeque<OperationResult>,
     waiting: Waiting,
-    /// Those that went on, and whose ids are this gateway's.
+    /// Acquires that were retried, if this gateway chose their ids.
     unanswered: BTreeMap<Key, Unanswered>,
     scans: BTreeSet<Key>,
     next_key: Key,
 }
 
 impl InFlight {
-    /// A client's stream, or a single call (`unary`), on the connection of this share.
+    /// Starts empty, for a client's stream or a single call (`unary`), on the connection of this
+    /// share.
     pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>, share: Arc<Share>, unary: bool) -> InFlight {
         let (port, outcomes) = mpsc::unbounded_channel();
         InFlight {
@@ -86,12 +94,12 @@ impl InFlight {
         self.direct.len() + self.running.len() + self.answered.len()
     }
 
-    /// How many of them may be in a queue.
+    /// How many operations may be in a queue.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// How many of them are lists and histories.
+    /// How many operations are lists or histories.
     pub(crate) fn scans(&self) -> usize {
         self.scans.len()
     }
@@ -99,7 +107,7 @@ impl InFlight {
     /// Begins to serve an operation.
     ///
     /// # Errors
-    /// BUSY: it is a wait, and its connection has its share of those.
+    /// BUSY if the operation is a wait, and its connection has its full share of waits.
     pub(crate) fn push(&mut self, mut operation: Operation) -> Result<(), Box<Error>> {
         let (id, received) = (operation.id, Instant::now());
         let kind = operation.op.as_ref().map(Op::kind);
@@ -137,7 +145,7 @@ impl InFlight {
         Ok(())
     }
 
-    /// What to remember of a waiting acquire, which gets an id if it has none.
+    /// Takes a place for a waiting acquire, and gives it a request id if it has none.
     fn wait_of(&self, acquire: &mut AcquireRequest, timeout_ms: u32) -> Result<Left, Box<Error>> {
         let place = WaitPlace::take(&self.share, &self.router.waits, self.unary)?;
         let ours = acquire.request_id.is_empty();
@@ -147,11 +155,12 @@ impl InFlight {
         Ok(Left::of(acquire, timeout_ms, ours, Some(place)))
     }
 
-    /// The next answer; `None` if nothing is in flight. Dropping the future loses nothing.
+    /// The next answer, or `None` if nothing is in flight. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<OperationResult> {
         loop {
-            // Futures first, and at each call: outcomes can come faster than they are taken, and then there is always one, while
-            // a heartbeat that is never polled is never even sent.
+            // Futures come first, at each call. Outcomes can come faster than they are taken, so
+            // one is always ready; a heartbeat behind them would never be polled, and so never
+            // sent.
             tokio::select! {
                 biased;
                 Some((key, result)) = self.running.next() => {
@@ -174,7 +183,7 @@ impl InFlight {
         }
     }
 
-    /// The next answer, if it is there.
+    /// The next answer, if one is ready.
     pub(crate) fn next_now(&mut self) -> Option<OperationResult> {
         while self.answered.is_empty()
             && let Ok((place, outcome)) = self.outcomes.try_recv()
@@ -186,7 +195,7 @@ impl InFlight {
         Some(result)
     }
 
-    /// What was sent was answered, or goes on.
+    /// Takes the outcome of a direct operation: its answer, or a failure that is retried.
     fn settle(&mut self, place: usize, outcome: Outcome) {
         let Direct { id, received, sent, unanswered } = self.direct.remove(place);
         let kind = Some(sent.kind());
@@ -228,7 +237,7 @@ impl InFlight {
     }
 }
 
-/// Its answer can be large.
+/// Whether an operation is a list or a history, because their answers can be large.
 pub(crate) fn is_scan(op: &Op) -> bool {
     matches!(op, Op::List(_) | Op::History(_))
 }
@@ -248,7 +257,8 @@ impl Drop for InFlight {
 
 /// Lets lost waits run for the grace period, then takes them out of their queues.
 ///
-/// What is granted meanwhile is let go only if its id is ours: its client may have come back with it elsewhere, and hold it.
+/// A grant in that time is released only if this gateway chose the id. Otherwise the client may
+/// have come back with its id elsewhere, and hold the grant.
 async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut running: Running, mut waiting: Waiting) {
     let grace = tokio::time::sleep(router.waiter_grace());
     tokio::pin!(grace);
@@ -262,8 +272,9 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut runnin
                             router.leaving.push(Left { granted: Some(release(grant)), place: None, ..wait });
                         }
                     }
-                    // Its last try was given up because the client is gone, and may be in the queue still. One with an id of its
-                    // client's may have been taken up elsewhere: that place is not ours to leave.
+                    // The last try was given up because the client is gone, so the request may
+                    // still be queued. A request with the client's own id may have been taken up
+                    // elsewhere: we must not leave that place.
                     (Some(wait), Some(answer)) if wait.ours && is_unknown(&answer) => router.leaving.push(wait),
                     _ => {}
                 }

@@ -1,8 +1,10 @@
-//! What the nodes said lately of their cluster: where each of them listens, and who leads which shard.
+//! What nodes lately reported of their cluster: the address of each node, and the leader of each
+//! shard.
 //!
-//! A cluster file may be older than the cluster. A node that moved tells its peers its new address, so that a gateway with the old
-//! one can ask them. And whether all shards have leaders is known without a request for each probe. Nothing here is decided for
-//! long: what was said is forgotten, or said anew, within seconds.
+//! A cluster file may be older than the cluster. A node that moved tells its peers its new address,
+//! so a gateway with the old one can ask the peers. The reports also tell whether all shards have
+//! leaders, so that a probe costs no request. No report counts for long: within seconds it is
+//! forgotten or made anew.
 
 use crate::limits::LED_WITHIN;
 use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
@@ -11,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use wire::internal::v1::ClusterResponse;
 
-/// See the module.
+/// The latest reports of all nodes.
 #[derive(Debug)]
 pub(crate) struct Known {
     inner: Mutex<Inner>,
@@ -19,9 +21,9 @@ pub(crate) struct Known {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By node: where the cluster file says that it listens.
+    /// By node: its address in the cluster file.
     configured: BTreeMap<u64, String>,
-    /// By node: where the others say that it listens, by who says so.
+    /// By node: its address as the nodes report it, by the reporting node.
     said: BTreeMap<u64, BTreeMap<u64, String>>,
     /// When a node last said that it leads a shard.
     led: BTreeMap<ShardId, Instant>,
@@ -35,7 +37,7 @@ impl Known {
         Known { inner: Mutex::new(Inner { configured, ..Inner::default() }) }
     }
 
-    /// A node was reached, and said this.
+    /// Takes in the report of a node that was reached.
     pub(crate) fn said(&self, node: u64, response: &ClusterResponse) {
         let mut inner = self.lock();
         inner.lost.remove(&node);
@@ -54,13 +56,14 @@ impl Known {
         self.lock().lost.insert(node, why);
     }
 
-    /// Where a node may be found, the likeliest first: where most of the others say, then where the cluster file says.
+    /// The addresses where a node may be found, the likeliest first: the address that most nodes
+    /// report, then the one in the cluster file.
     pub(crate) fn addresses(&self, node: u64) -> Vec<String> {
         let inner = self.lock();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         let said = inner.said.get(&node).into_iter().flatten();
         for (by, address) in said {
-            // Those that are lost said it long ago; its own word counts for more.
+            // A lost node's report is old. A node's word about itself counts for more.
             let weight = if inner.lost.contains_key(by) {
                 1
             } else if *by == node {
@@ -78,7 +81,7 @@ impl Known {
         addresses.into_iter().map(|(address, _)| address.to_owned()).collect()
     }
 
-    /// Where the cluster file says that a node is.
+    /// A node's address in the cluster file.
     pub(crate) fn configured(&self, node: NodeId) -> String {
         self.lock().configured.get(&node.0).cloned().unwrap_or_default()
     }
@@ -86,7 +89,7 @@ impl Known {
     /// Whether locks can be served: every shard has a leader that could be reached lately.
     ///
     /// # Errors
-    /// Which have none, and what cannot be reached.
+    /// The shards without a leader, and the nodes that cannot be reached.
     pub(crate) fn serving(&self, map: &ShardMap) -> Result<(), String> {
         let inner = self.lock();
         let is_led = |shard: ShardId| inner.led.get(&shard).is_some_and(|at| at.elapsed() < LED_WITHIN);

@@ -1,7 +1,9 @@
-//! What clients that are gone leave behind: queues to leave in their name, and grants that nobody knows of to let go.
+//! Cleans up after clients that are gone: leaves queues in their name, and releases grants that no
+//! client knows of.
 //!
-//! Each is tried until it is answered, or until what it is about has ended by itself. It takes no place of what clients ask for
-//! now: a cancel goes the way of short operations, and only so many run at the same time.
+//! Each cleanup is retried until it is answered, or until its acquire has ended by itself. Cleanups
+//! take no capacity from clients: a cancel goes with the short operations, and the number of
+//! cleanups at the same time is bounded.
 
 use crate::limits::{LEAVE_MISSES, LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE, LEAVES_MAX};
 use crate::router::{NEVER, Router};
@@ -28,21 +30,22 @@ use wire::v1::{AcquireRequest, CancelWaitResponse, Grant, ReleaseRequest};
 pub(crate) struct Left {
     pub(crate) name: String,
     pub(crate) request_id: Vec<u8>,
-    /// No client can ever take up what comes of it, because this gateway chose the id.
+    /// This gateway chose the request id, so no client can ever take up the grant.
     pub(crate) ours: bool,
-    /// It was granted, and this lets it go.
+    /// The release to send, if the acquire was granted.
     pub(crate) granted: Option<ReleaseRequest>,
-    /// So many times more it is looked for if it is in no queue.
+    /// How many more times the acquire is looked for if it is in no queue.
     pub(crate) misses: u32,
-    /// By then it has ended by itself.
+    /// The time by which the acquire has ended by itself.
     pub(crate) until: Instant,
-    /// A wait keeps its place until the first try to leave its queue has ended, and no longer: without a
-    /// leader all tries may fail for as long as the wait, and the place is wanted for clients that live.
+    /// The place of a wait. It is held until the first try to leave the queue has ended, and no
+    /// longer. Without a leader all tries may fail for as long as the wait, and the place is needed
+    /// for clients that live.
     pub(crate) place: Option<WaitPlace>,
 }
 
 impl Left {
-    /// An acquire that is not granted yet, as far as is known here.
+    /// Records an acquire that is not known to be granted.
     pub(crate) fn of(acquire: &AcquireRequest, timeout_ms: u32, ours: bool, place: Option<WaitPlace>) -> Left {
         let ttl_ms = if acquire.ttl_ms == 0 { DEFAULT_TTL_MS } else { acquire.ttl_ms };
         let timeout_ms = if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms };
@@ -59,13 +62,14 @@ impl Left {
     }
 }
 
-/// Lets go of a grant that nobody took up: no session need be told of its end.
+/// The release of a grant that no client took up. It names the session's own life, because the
+/// session need not be told that the grant ended.
 pub(crate) fn release(grant: Grant) -> ReleaseRequest {
     let Grant { resource_name: name, fencing_token, session_life, .. } = grant;
     ReleaseRequest { name, fencing_token, session_life }
 }
 
-/// Takes what is left behind.
+/// The queue that takes acquires of clients that are gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaving {
     queue: mpsc::UnboundedSender<Next>,
@@ -81,8 +85,10 @@ impl Leaving {
         (Leaving { queue, count: Arc::default() }, left)
     }
 
-    /// Above the bound it is dropped: its own time ends it. If its first try has to wait for others, its
-    /// place is given back now, because that may take minutes.
+    /// Queues an acquire for cleanup. Above [`LEAVES_MAX`] it is dropped, and ends by its own time.
+    ///
+    /// If the first try has to queue behind others, the acquire's place is given back at once,
+    /// because its turn may be minutes away.
     pub(crate) fn push(&self, mut left: Left) {
         let before = self.count.fetch_add(1, Ordering::Relaxed);
         if before >= LEAVES_MAX {
@@ -101,7 +107,7 @@ impl Leaving {
     }
 }
 
-/// An acquire on its way. If this is dropped before it was answered, its client is gone.
+/// An acquire in flight. If it is dropped before the answer, its client is gone.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     leaving: Leaving,
@@ -109,8 +115,10 @@ pub(crate) struct Unanswered {
 }
 
 impl Unanswered {
-    /// Of an acquire without a request id, which gets one: nobody but this gateway can ever take up what comes of it. `None`: its
-    /// client has an id and may come back with it.
+    /// Tracks an acquire without a request id, and gives it one. No client can ever take up its
+    /// grant, because only this gateway knows the id.
+    ///
+    /// `None` if the client sent an id, because it may come back with it.
     pub(crate) fn of(acquire: &mut AcquireRequest, timeout_ms: u32, leaving: &Leaving) -> Option<Unanswered> {
         if !acquire.request_id.is_empty() {
             return None;
@@ -120,7 +128,8 @@ impl Unanswered {
         Some(Unanswered { leaving: leaving.clone(), left: Some(left) })
     }
 
-    /// A client that is told of doubt cannot come back, because it has no id: that acquire is left behind too.
+    /// Ends the tracking. If the answer leaves the outcome open, the acquire is cleaned up too:
+    /// without an id its client cannot retry.
     pub(crate) fn answered(mut self, answer: Option<&Answer>) {
         if !answer.is_some_and(is_unknown) {
             self.left = None;
@@ -136,15 +145,15 @@ impl Drop for Unanswered {
     }
 }
 
-/// Whether an answer leaves open what became of the operation.
+/// Whether an answer leaves the outcome of the operation open.
 pub(crate) fn is_unknown(answer: &Answer) -> bool {
     matches!(answer, Answer::Error(error) if error.class() == ErrorClass::Unknown)
 }
 
-/// One that is to be tried, and how often it was.
+/// A cleanup, and how many tries it had.
 type Next = (Left, u32);
 
-/// What is to be tried at once on one shard.
+/// The cleanups of one shard.
 #[derive(Debug, Default)]
 struct Lane {
     running: usize,
@@ -162,10 +171,11 @@ impl Lane {
     }
 }
 
-/// Works until the gateway ends. Its own clients go on elsewhere then, with their places.
+/// Runs cleanups until the gateway ends. At that point its own clients go on elsewhere with their
+/// places, so nothing of theirs is cleaned up.
 ///
-/// Each shard has a lane of its own: the tries on a shard without a leader take long, and would hold up
-/// the leaves of all others.
+/// Each shard has its own lane. Tries on a shard without a leader take long, and in a common lane
+/// they would hold up the cleanups of all other shards.
 pub(crate) async fn work(router: Arc<Router>, mut left: LeftBehind, mut ending: watch::Receiver<bool>) {
     let mut running = FuturesUnordered::new();
     let mut lanes: BTreeMap<ShardId, Lane> = BTreeMap::new();
@@ -205,21 +215,22 @@ async fn on(shard: ShardId, router: Arc<Router>, (left, tries): Next) -> (ShardI
     (shard, leave(router, left, tries).await)
 }
 
-/// The n-th pause, doubling, and spread so that what was left together does not come back together.
+/// The n-th pause: doubling, and spread at random so that cleanups that began together do not come
+/// back together.
 fn pause(tries: u32) -> Duration {
     let (first, longest) = LEAVE_PAUSE;
     (first * (1 << tries.min(10))).min(longest).mul_f64(rand::random_range(0.5..1.0))
 }
 
-/// One try. Gives it back if it is to be tried again.
+/// Makes one try. Returns the cleanup if another try is due.
 async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> {
     let failed = match &left.granted {
         None => {
-            // Where the client may come back, a retry must not find its request ended for good.
+            // If the client may come back, its retry must not find the request ended for good.
             let cancel =
                 CancelWait { name: left.name.clone(), request_id: left.request_id.clone(), abandoned: !left.ours };
             match router.by_name(Op::CancelWait(cancel), LEAVE_TIMEOUT_MS, &NEVER).await {
-                // It may be that the cancel overtook it.
+                // The cancel may have overtaken the acquire.
                 Ok(RoutedAnswer::CancelWait(CancelWaitResponse { cancelled: false, grant: None }))
                     if left.misses > 0 =>
                 {
@@ -231,7 +242,8 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> 
                     let grant = cancelled.grant?;
                     router.metrics.unseen_grants.inc();
                     if !left.ours {
-                        // Its request may have been taken up through another gateway, and then it is in use.
+                        // The grant may be in use: the client may have taken up its request through
+                        // another gateway.
                         return None;
                     }
                     left.granted = Some(release(grant));

@@ -1,87 +1,95 @@
-//! Every bound of a gateway, in one place, with what happens at it. (What operations may hold is said by [`wire::limits`].)
+//! All bounds of a gateway, each with the effect of reaching it. [`wire::limits`] has the bounds of
+//! operations.
 
 use std::time::Duration;
 
-/// Waiting acquires of all clients; the excess is refused with BUSY.
+/// Waiting acquires of all clients. The excess is refused with BUSY.
 pub(crate) const WAITS_MAX: usize = wire::limits::GATEWAY_WAITS_MAX;
-/// Of these, those of one connection, over all its streams and calls: at most a quarter of what is free, too.
+/// Waits of one connection, over all its streams and calls. A connection gets at most a quarter of
+/// the free places, too.
 pub(crate) const CONNECTION_WAITS_MAX: usize = 4_096;
-/// So many a connection gets however full the gateway is, as long as it is not quite full.
+/// Waits that a connection gets however full the gateway is, while places are left.
 pub(crate) const WAITS_MIN: usize = 16;
-/// Of a connection's waits, those that are calls of their own.
+/// Waits of one connection that are calls of their own.
 pub(crate) const CONNECTION_UNARY_WAITS_MAX: usize = 512;
-/// Streams of one connection; the excess is refused with RESOURCE_EXHAUSTED.
+/// Streams of one connection. The excess is refused with RESOURCE_EXHAUSTED.
 pub(crate) const CONNECTION_STREAMS_MAX: usize = 16;
-/// HTTP/2 streams of one connection, each a call or a stream; a client keeps the excess back by itself. So many that its waits and
-/// streams leave as many for its short calls.
+/// HTTP/2 streams of one connection, each a call or a stream. The client itself holds the excess
+/// back. The bound is high enough that waits and streams leave about half for short calls.
 pub(crate) const HTTP2_STREAMS_MAX: u32 = 1_024;
-/// Operations of one client's streams that are not answered yet, beside its waits; the streams of a connection share them. The
-/// excess is refused with BUSY.
+/// Unanswered operations of one connection's streams, waits aside. The streams of the connection
+/// share them, and the excess is refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 4_096;
-/// Of these, lists and histories: their answers can have megabytes each.
+/// Lists and histories among [`STREAM_OPS_MAX`]. They are few, because each answer can have
+/// megabytes.
 pub(crate) const STREAM_SCANS_MAX: usize = 64;
-/// Operations in one frame; a frame with more ends its stream.
+/// Operations in one frame. A larger frame ends its stream.
 pub(crate) const FRAME_OPS_MAX: usize = 16_384;
-/// Results that a client has not taken yet; above, nothing more is read from it.
+/// Results that a client has not taken yet. Above the bound its stream is not read.
 pub(crate) const STREAM_RESULTS_MAX: usize = 8_192;
-/// Bytes of results that a client has not taken yet; above, what else is answered is left where it is.
+/// Bytes of results that a client has not taken yet. Above the bound no more answers are collected.
 pub(crate) const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
-/// Results packed at once: a frame is closed at so many, or at so many bytes.
+/// Most results in one frame. A frame also closes at [`RESULT_FRAME_BYTES`].
 pub(crate) const RESULT_FRAME_OPS: usize = 1_024;
-/// See [`RESULT_FRAME_OPS`].
+/// Most bytes of results in one frame. A frame also closes at [`RESULT_FRAME_OPS`].
 pub(crate) const RESULT_FRAME_BYTES: usize = 512 << 10;
-/// Frames of results under way to the transport.
+/// Frames of results on their way to the transport.
 pub(crate) const RESULT_FRAMES_UNDER_WAY: usize = 2;
-/// Open streams of clients; the excess is refused with RESOURCE_EXHAUSTED.
+/// Open streams of all clients. The excess is refused with RESOURCE_EXHAUSTED.
 pub(crate) const STREAMS_MAX: usize = 16_384;
-/// Unary calls at the same time, over all clients, waits aside; the excess is refused with BUSY.
+/// Unary calls of all clients at the same time, waits aside. The excess is refused with BUSY.
 pub(crate) const UNARY_MAX: usize = 16_384;
 
-/// Operations that wait to be sent to one node; the excess is refused.
+/// Operations in the send queue of one node. The excess is refused.
 pub(crate) const NODE_QUEUE_OPS_MAX: usize = 16_384;
-/// A node must be connected to within this time.
+/// Time to connect to a node.
 pub(crate) const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent node is probed so often, and given up when it does not answer a probe for so long. Together less than the usual
-/// grace of waiters: those that waited at a leader that hangs must be heard of by the next one before it drops them.
+/// How often a silent node is probed, and how long it has to answer a probe.
+///
+/// Together they are less than the usual grace of waiters. If a leader hangs, its waiters must
+/// reach the next leader before that leader drops them.
 pub(crate) const NODE_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
-/// A node that has not answered for so long may be gone: the operation is tried elsewhere, doubling with each time.
+/// Time for one try. A node that does not answer in time may be gone, so the operation is tried
+/// elsewhere. The time doubles with each unanswered try.
 pub(crate) const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
-/// Likewise for a stale check, which any replica can answer.
+/// Time for one try of a stale check. It is shorter, because any replica can answer.
 pub(crate) const STALE_ATTEMPT_TIMEOUT_MS: u64 = 300;
-/// For each replica in a cluster status.
+/// Time for each replica to answer in a cluster status.
 pub(crate) const STATUS_TIMEOUT_MS: u64 = 1_000;
-/// A client whose connection ended, and that lives, comes back with its waits within this time, and keeps their places. One that
-/// comes later waits at the end of its queues. So a place is not kept for long, and the dead are granted nothing.
+/// Time for a client that lost its connection to come back with its waits and keep their places. A
+/// later one waits at the end of its queues. The time is short, so that dead clients hold few
+/// places and get no grants.
 pub(crate) const COME_BACK_MAX: Duration = Duration::from_millis(300);
-/// One try to leave a queue in the name of a client that is gone, or to let go of what it was granted.
+/// Time for one try to leave a queue, or to release a grant, of a client that is gone.
 pub(crate) const LEAVE_TIMEOUT_MS: u64 = 1_000;
-/// First and longest pause between such tries.
+/// First and longest pause between tries of such a cleanup.
 pub(crate) const LEAVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// A wait that is in no queue when it is to be left is looked for so many times more.
+/// How many more times a cleanup looks for a wait that is in no queue.
 pub(crate) const LEAVE_MISSES: u32 = 3;
-/// Such tries at the same time on one shard.
+/// Cleanups at the same time on one shard.
 pub(crate) const LEAVES_AT_ONCE: usize = 64;
-/// Acquires of clients that are gone, not ended yet; the excess ends by its own time.
+/// Acquires of clients that are gone and that have not ended yet. The excess ends by its own time.
 pub(crate) const LEAVES_MAX: usize = 2 * WAITS_MAX;
 
-/// How often each node is asked what it knows.
+/// How often each node is asked for its report.
 pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// Likewise, while some shard has no leader and the node answers.
+/// How often an answering node is asked while some shard has no leader.
 pub(crate) const WATCH_KEENLY_EVERY: Duration = Duration::from_millis(100);
-/// What is wrong with a lost node is logged anew, if it is something else, at most so often.
+/// Shortest time between two log lines about one lost node. Only a new reason is logged again.
 pub(crate) const WATCH_SAYS_EVERY: Duration = Duration::from_secs(10);
-/// A shard whose leader was last heard of longer ago has none.
+/// A shard whose leader was last heard of longer ago counts as without a leader.
 pub(crate) const LED_WITHIN: Duration = Duration::from_secs(2);
 /// How often refusals are summed up in the log.
 pub(crate) const REFUSALS_SAID_EVERY: Duration = Duration::from_secs(10);
-/// Descriptors that are not for clients' connections: what the gateway opens itself, beside four for each node.
+/// File descriptors kept for the gateway's own use, in addition to four for each node.
 pub(crate) const DESCRIPTORS_RESERVED: usize = 32;
 
-/// What a unary call whose deadline is not longer than its wait gets for the operation itself. (The deadline stays.)
+/// Time for the operation itself, in a unary call whose deadline is no longer than its wait. The
+/// deadline still holds.
 pub(crate) const OWN_TIMEOUT_MS: u32 = 500;
 
-/// How long a shutdown lets operations finish.
+/// Time for operations to finish in a shutdown.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(1);
-/// How long a shutdown waits for open connections after that.
+/// Time for open connections to close after that.
 pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(1);

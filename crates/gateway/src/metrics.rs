@@ -1,7 +1,8 @@
-//! What a gateway counts: one registry per gateway, names `palisade_gateway_*`.
+//! The metrics of a gateway: one registry per gateway, names `palisade_gateway_*`.
 //!
-//! Every labelled child is made at the start, so nothing is looked up by label while serving. Labels are kinds, outcomes
-//! and node ids; a resource's name is never one.
+//! All labelled children are made at the start, so that serving looks up nothing by label. Labels
+//! are kinds, outcomes and node ids. A resource name is never a label, because names have no
+//! bound.
 
 use crate::router::Router;
 use prometheus::core::Collector;
@@ -15,10 +16,10 @@ use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
 use wire::{OperationKind, Outcome};
 
-/// One child per known kind, then one for the unknown.
+/// One child for each kind, and one for operations without a kind.
 const KINDS: usize = OperationKind::ALL.len() + 1;
 
-/// See the module.
+/// The registry of one gateway and its metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -89,13 +90,13 @@ impl Metrics {
         })
     }
 
-    /// One more operation in flight, until this is dropped.
+    /// Counts one operation in flight until the guard is dropped.
     pub(crate) fn counted(&self) -> Counted<'_> {
         self.in_flight.inc();
         Counted(&self.in_flight)
     }
 
-    /// An operation of a stream or a unary call was answered.
+    /// Counts the answer of an operation, from a stream or a unary call.
     pub(crate) fn answered(&self, kind: Option<OperationKind>, answer: &Answer, took: Duration) {
         let code = match answer {
             Answer::Error(error) => Some(error.code()),
@@ -116,7 +117,7 @@ impl Metrics {
         self.count(kind.map_or(KINDS - 1, |kind| kind as usize), code, took);
     }
 
-    /// A unary call that is no operation was answered.
+    /// Counts the answer of a unary call that is not an operation of the stream.
     pub(crate) fn called(&self, kind: OperationKind, code: Option<ErrorCode>, took: Duration) {
         self.count(kind as usize, code, took);
     }
@@ -126,12 +127,12 @@ impl Metrics {
         self.latency[kind].observe(took.as_secs_f64());
     }
 
-    /// An operation is tried again.
+    /// Counts a retry of an operation.
     pub(crate) fn retried(&self, kind: OperationKind) {
         self.retries[kind as usize].inc();
     }
 
-    /// Everything, in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub(crate) fn text(&self, router: &Router) -> String {
         for (node, connected) in &self.connected {
             connected.set(router.nodes.is_connected(*node).into());

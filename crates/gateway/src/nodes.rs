@@ -11,17 +11,18 @@ use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as Answer;
 use wire::internal::v1::{ClusterIdentity, Operation};
 
-/// What came of one try.
+/// The outcome of one try.
 pub(crate) type Outcome = client::mux::Outcome<Answer>;
-/// Where that goes.
+/// The receiver of one outcome.
 pub(crate) type Port = client::mux::Port<Answer>;
 
-/// Two streams per node: waiting acquires, which can be many and long, do not take the place of anything else.
+/// The two streams to one node. Waiting acquires have their own, because they are many and long and
+/// would hold up the other operations.
 #[derive(Debug)]
 struct Node {
     operations: Link<Shards>,
     waits: Link<Shards>,
-    /// Where the next connections of both go.
+    /// The address for the next connections of both streams.
     address: Mutex<String>,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Starts to connect to all of them.
+    /// Starts to connect to all nodes.
     pub(crate) fn connect(cluster: &ClusterConfig, identity: &ClusterIdentity) -> Result<Nodes, GatewayError> {
         let options = LinkOptions {
             eager: true,
@@ -55,7 +56,7 @@ impl Nodes {
         Ok(Nodes { nodes })
     }
 
-    /// Sends one operation and waits for what comes of it.
+    /// Sends one operation and waits for its outcome.
     pub(crate) async fn call(&self, node: u64, operation: Operation, timeout_ms: u64) -> Outcome {
         match self.link(node, &operation) {
             Some(link) => link.call(operation, timeout_ms).await,
@@ -63,7 +64,7 @@ impl Nodes {
         }
     }
 
-    /// Sends one operation; what comes of it comes to the port.
+    /// Sends one operation. Its outcome comes to the port.
     pub(crate) fn submit(&self, node: u64, operation: Operation, timeout_ms: u64, port: Port) {
         match self.link(node, &operation) {
             Some(link) => link.submit(operation, timeout_ms, port),
@@ -71,7 +72,8 @@ impl Nodes {
         }
     }
 
-    /// A node was reached there: what is not connected to it looks for it there from now on.
+    /// Takes the address at which a node was reached. Links that are not connected will
+    /// use it.
     pub(crate) fn found(&self, node: u64, address: &str) {
         let Some(streams) = self.nodes.get(&node) else { return };
         let mut known = streams.address.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +86,8 @@ impl Nodes {
         }
     }
 
-    /// A cancel is short, and goes with what is short. If it overtakes its acquire, that is refused when it comes.
+    /// Chooses the stream for an operation. A cancel goes with the short operations. If it
+    /// overtakes its acquire, the acquire is refused when it arrives.
     fn link(&self, node: u64, operation: &Operation) -> Option<&Link<Shards>> {
         let streams = self.nodes.get(&node)?;
         let waits = match &operation.op {
@@ -94,7 +97,7 @@ impl Nodes {
         Some(if waits { &streams.waits } else { &streams.operations })
     }
 
-    /// Whether its stream stands.
+    /// Whether the stream for short operations is up.
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         self.nodes.get(&node.0).is_some_and(|node| node.operations.is_connected())
     }

@@ -1,4 +1,5 @@
-//! From an operation to its answer: validated, routed, sent to the right replica, tried again where that is safe.
+//! The way of an operation to its answer: validate, route, send to the right replica, and retry
+//! where that is safe.
 
 use crate::in_flight::is_scan;
 use crate::known::Known;
@@ -27,10 +28,10 @@ use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Operation};
 use wire::{ErrorClass, OperationKind};
 
-/// For what is finished whoever goes.
+/// The `abandoned` flag of work that is finished even if its client goes.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// What every client stream shares.
+/// The state that all client streams share.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) cluster: ClusterConfig,
@@ -41,16 +42,16 @@ pub(crate) struct Router {
     pub(crate) metrics: Metrics,
     pub(crate) leaving: Leaving,
     pub(crate) waits: Arc<Waits>,
-    /// Clients' connections.
+    /// The open connections of clients.
     pub(crate) accepted: Arc<Accepted>,
-    /// By shard: its replicas, the preferred leader first.
+    /// The replicas of each shard, the preferred leader first.
     replicas: BTreeMap<ShardId, Arc<[u64]>>,
     leaders: RwLock<LeaderCache>,
-    /// Where the next stale check begins.
+    /// Counts stale checks, so that each begins at the next follower.
     turn: AtomicUsize,
 }
 
-/// An operation of one shard, on its way.
+/// An operation on one shard, with its route and the state of its retries.
 #[derive(Debug)]
 pub(crate) struct Asking {
     shard: ShardId,
@@ -71,7 +72,7 @@ impl Asking {
     }
 }
 
-/// An operation whose first try is under way.
+/// An operation whose first try is in flight.
 #[derive(Debug)]
 pub(crate) struct Sent {
     asking: Asking,
@@ -91,14 +92,14 @@ pub(crate) struct Failed {
     failure: Failure,
 }
 
-/// An operation that needs more than one answer of one node, or waits.
+/// An operation that waits, or that needs more than one answer of one node.
 #[derive(Debug)]
 pub(crate) struct Alone {
     op: Op,
     timeout_ms: u64,
 }
 
-/// How an operation begins.
+/// The state of an operation after [`Router::begin`].
 #[derive(Debug)]
 pub(crate) enum Begun {
     Answered(Answer),
@@ -106,7 +107,7 @@ pub(crate) enum Begun {
     Alone(Alone),
 }
 
-/// Where one operation goes, and how it is tried.
+/// Where an operation goes, and how it is retried.
 pub(crate) struct Plan {
     pub(crate) shard: ShardId,
     pub(crate) slot: u32,
@@ -145,12 +146,13 @@ impl Router {
         }
     }
 
-    /// How long a waiter whose client is gone keeps its place: the client may come back through another gateway.
+    /// How long a waiter whose client is gone keeps its place, because the client may come back
+    /// through another gateway.
     pub(crate) fn waiter_grace(&self) -> Duration {
         Duration::from_millis(self.cluster.settings.waiter_grace_ms).min(COME_BACK_MAX)
     }
 
-    /// A node said at this address what it knows.
+    /// Takes in the report of a node that was reached at this address.
     pub(crate) fn heard(&self, node: u64, address: &str, response: &ClusterResponse) {
         self.known.said(node, response);
         self.nodes.found(node, address);
@@ -167,8 +169,11 @@ impl Router {
         self.leaders.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One operation of a client, from its receipt on. Most need one answer of one node: those are sent at once, and their
-    /// outcome comes to the port that `port` gives. The others, and those that fail, are futures.
+    /// Begins one operation of a client.
+    ///
+    /// Most operations need one answer of one node. Such an operation is sent at once, and its
+    /// outcome comes to the port that `port` gives. The other operations, and those that fail at
+    /// first, go on as futures.
     pub(crate) fn begin(&self, operation: Operation, port: impl FnOnce() -> Port) -> Begun {
         let Alone { op, timeout_ms } = match prepare(operation) {
             Ok(alone) => alone,
@@ -192,7 +197,7 @@ impl Router {
         }
     }
 
-    /// One operation that does not wait, from its receipt to its answer.
+    /// Serves one operation that does not wait, from its receipt to its answer.
     pub(crate) async fn unary(&self, operation: Operation) -> Answer {
         let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
         let _counted = self.metrics.counted();
@@ -204,20 +209,21 @@ impl Router {
         answer
     }
 
-    /// The outcome of what [`begin`](Self::begin) sent; on failure, what is to go on.
+    /// Settles an operation that [`begin`](Self::begin) sent: its answer, or its failure.
     pub(crate) fn settle(&self, sent: Box<Sent>, outcome: Outcome) -> Result<Answer, Failed> {
         self.learn(&sent.asking, sent.target, &outcome);
         outcome.map(to_client).map_err(|failure| Failed { sent, failure })
     }
 
-    /// Goes on with what failed at first. Once `abandoned`, it is not tried again.
+    /// Retries an operation after its first failure. There is no further try once `abandoned` is
+    /// set.
     pub(crate) async fn go_on(&self, failed: Failed, abandoned: &AtomicBool) -> Answer {
         let Failed { sent, failure } = failed;
         let answer = self.try_on(sent.asking, failure, abandoned).await;
         answer.map_or_else(|error| Answer::Error(*error), to_client)
     }
 
-    /// What [`begin`](Self::begin) left to be done by itself.
+    /// Serves an operation that [`begin`](Self::begin) did not send.
     pub(crate) async fn serve(&self, alone: Alone, abandoned: &AtomicBool) -> Answer {
         let Alone { op, timeout_ms } = alone;
         let answer = match op {
@@ -247,7 +253,7 @@ impl Router {
         self.ask(op, &plan, abandoned).await
     }
 
-    /// Asks one shard, at the replica that is best asked.
+    /// Asks one shard: the leader first, or for a stale check a follower.
     pub(crate) async fn ask(
         &self,
         op: RoutedOp,
@@ -312,10 +318,14 @@ impl Router {
         }
     }
 
-    /// An acquire that was refused while one of its tries is in doubt is cancelled before its client is told. That try may reach
-    /// its node yet, and would be granted, though the client was told that another holds the lock.
+    /// Ends an operation that is not tried again.
     ///
-    /// Not after: the client may have come back through another gateway with its id, and hold what the cancel finds.
+    /// An acquire that was refused while one of its tries is in doubt is cancelled before its
+    /// client gets the answer. Otherwise the late try could still reach its node and be granted,
+    /// after the client was told that another holds the lock.
+    ///
+    /// The cancel cannot come after the answer. By then the client may have come back through
+    /// another gateway with its id, and the cancel would release the grant that it holds.
     async fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Result<RoutedAnswer, Box<Error>> {
         let GivenUp { error, in_doubt } = given_up;
         let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
@@ -339,7 +349,7 @@ impl Router {
         }
     }
 
-    /// Boxed, because a cancel is itself asked of a shard.
+    /// Cancels an acquire. Boxed, because a cancel is itself an operation on a shard.
     fn cancel<'a>(
         &'a self,
         acquire: &AcquireRequest,
@@ -350,7 +360,8 @@ impl Router {
         Box::pin(async move { self.by_name(cancel, timeout_ms, &NEVER).await })
     }
 
-    /// In turn, so that they share the reads; the leader, which has enough to do, comes last.
+    /// The replicas for a stale check. Followers take turns, so that they share the reads. The
+    /// leader comes last, because it has enough to do.
     fn followers_first(&self, replicas: &[u64], leader: Option<u64>) -> Arc<[u64]> {
         let leader = leader.unwrap_or(replicas[0]);
         let followers: Vec<u64> = replicas.iter().copied().filter(|node| *node != leader).collect();
@@ -370,7 +381,7 @@ impl Router {
         let (shard, node) = (asking.shard, NodeId(node));
         let leaders = || self.leaders_mut();
         match outcome {
-            // Reads are answered by followers too.
+            // A read says nothing of leadership, because followers answer reads too.
             Ok(_) if asking.kind.is_read() || self.leader(shard) == Some(node.0) => {}
             Ok(_) => leaders().confirm(shard, node),
             Err(Failure::NotSent(_) | Failure::Lost(_)) => leaders().suspect(shard, node),
@@ -390,9 +401,10 @@ impl Router {
     }
 }
 
-/// An operation that may be sent: checked, and with defaults for what it does not say.
+/// Checks an operation and fills in defaults for unset fields.
 fn prepare(operation: Operation) -> Result<Alone, Box<Error>> {
-    // Its size needs no look: every field has its limit, and all of them together are below that of an operation.
+    // The total size needs no check: each field has its limit, and all of them together stay below
+    // the limit of an operation.
     wire::check_operation(&operation)?;
     let timeout_ms = match operation.timeout_ms {
         0 => DEFAULT_TIMEOUT_MS,

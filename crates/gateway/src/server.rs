@@ -1,4 +1,5 @@
-//! The sockets of a gateway: gRPC for clients and probes, HTTP for `/metrics` and `/healthz`. Every limit of the transport is set here.
+//! The sockets of a gateway: gRPC for clients and probes, HTTP for `/metrics` and `/healthz`. All
+//! limits of the transport are set here.
 
 use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
@@ -25,7 +26,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The services that `grpc.health.v1` knows beside the whole server, which has no name.
 const HEALTH_SERVICES: [&str; 2] = ["", "palisade.v1.LockService"];
-/// How often its answers are brought up to date.
+/// How often the answers of `grpc.health.v1` are updated.
 const HEALTH_EVERY: Duration = Duration::from_millis(100);
 
 /// Serves clients until the gateway ends, and then until their streams have ended.
@@ -47,7 +48,7 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let reflected = |error: tonic_reflection::server::Error| GatewayError::Config(error.to_string());
-    // Tools ask for either version.
+    // Both versions are served, because tools ask for either.
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
@@ -73,7 +74,7 @@ pub(crate) async fn serve(
     served.map_err(|error| GatewayError::Failed { what: "gRPC", why: error.to_string() })
 }
 
-/// Keeps what `grpc.health.v1` answers up to date. Never returns.
+/// Keeps the answers of `grpc.health.v1` up to date. Never returns.
 async fn report_health(router: &Router, reporter: HealthReporter) {
     let mut told = None;
     loop {

@@ -20,7 +20,7 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
-/// The service for clients.
+/// The gRPC service for clients.
 pub(crate) struct Locks {
     router: Arc<Router>,
     ending: watch::Receiver<bool>,
@@ -41,7 +41,8 @@ impl Locks {
         Ok(())
     }
 
-    /// One operation on its own. If the caller goes away this is dropped, and a wait kept for its grace period.
+    /// Serves one operation as a call. If the caller hangs up this future is dropped, and a wait is
+    /// kept for its grace period.
     async fn one<T>(&self, request: Request<T>, op: impl FnOnce(T) -> Op) -> Result<Answer, Status> {
         self.not_ending()?;
         let (patience, share) = (timeout(request.metadata()), share(&request));
@@ -75,12 +76,13 @@ impl Locks {
     }
 }
 
-/// Of the connection that a request came over. (Only tests serve over anything but a connection of ours.)
+/// The share of the connection that a request came over. The default is for tests, which may serve
+/// over other connections.
 fn share<T>(request: &Request<T>) -> Arc<Share> {
     request.extensions().get::<Peer<Arc<Share>>>().map(|peer| peer.state.clone()).unwrap_or_default()
 }
 
-/// The caller's own patience, from the `grpc-timeout` header.
+/// The caller's deadline, from the `grpc-timeout` header.
 fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let value = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -99,7 +101,8 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     })
 }
 
-/// What of it is left for the operation itself: a wait comes on top, and the answer needs its way back.
+/// The part of the caller's deadline that the operation may use. The wait is subtracted, and so is
+/// the time for the answer's way back.
 fn timeout_ms(patience: Duration, wait_ms: u32) -> u32 {
     let all_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX).saturating_sub(wait_ms);
     let least_ms = if wait_ms == 0 { 1 } else { OWN_TIMEOUT_MS };

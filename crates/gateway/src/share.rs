@@ -1,14 +1,16 @@
-//! How much of a gateway one client may take up. A client is its connection: there is no other name for it yet.
+//! Bounds how much of a gateway one client may take up. A client is its connection, because there
+//! is no other identity for it yet.
 //!
-//! Waits are long and cheap, all else is short. So waits are counted apart, and however many there are, they take no place of a
-//! renewal, a release, a cancel or a heartbeat: not on the connection, not on a stream, and not towards a node.
+//! Waits are long and cheap, and all other operations are short. So waits are counted apart.
+//! However many there are, they take no capacity from a renewal, a release, a cancel or a
+//! heartbeat: not on the connection, not on a stream, and not towards a node.
 
 use crate::limits::{CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, WAITS_MAX, WAITS_MIN};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use wire::v1::Error;
 
-/// One connection's.
+/// The counts of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     waits: AtomicUsize,
@@ -16,11 +18,11 @@ pub(crate) struct Share {
     streams: AtomicUsize,
 }
 
-/// All connections' waits together.
+/// The number of waits of all connections together.
 #[derive(Debug, Default)]
 pub(crate) struct Waits(AtomicUsize);
 
-/// One wait's place; given back when it is dropped.
+/// The place of one wait. Dropping it gives the place back.
 #[derive(Debug)]
 pub(crate) struct WaitPlace {
     share: Arc<Share>,
@@ -35,11 +37,13 @@ impl Waits {
 }
 
 impl WaitPlace {
-    /// A place for one more wait of this connection. The fuller the gateway, the less one connection gets, but a few always: so
-    /// some connections that take what they can get leave room for all others.
+    /// Takes a place for one more wait of this connection.
+    ///
+    /// The fuller the gateway, the fewer places one connection gets, but always a few. So some
+    /// greedy connections leave room for all others.
     ///
     /// # Errors
-    /// BUSY: it has its share.
+    /// BUSY if the connection has its full share.
     pub(crate) fn take(share: &Arc<Share>, all: &Arc<Waits>, unary: bool) -> Result<WaitPlace, Box<Error>> {
         let place = WaitPlace { share: share.clone(), all: all.clone(), unary };
         let (before, of_all) = (share.waits.fetch_add(1, Relaxed), all.0.fetch_add(1, Relaxed));
@@ -53,7 +57,7 @@ impl WaitPlace {
         } else {
             return Ok(place);
         };
-        // Far apart: whoever asks for so many comes again with all of them.
+        // The delay is long, because a client with so many waits comes back with all of them.
         Err(Box::new(Error::busy(format!("{refusal}, and this one was not begun: await some first"), 1_000)))
     }
 }
@@ -68,18 +72,18 @@ impl Drop for WaitPlace {
     }
 }
 
-/// One stream of a connection, which has its part of what the connection may have in flight.
+/// The place of one stream. A stream gets an equal part of what its connection may have in flight.
 #[derive(Debug)]
 pub(crate) struct StreamPlace(pub(crate) Arc<Share>);
 
 impl StreamPlace {
-    /// `None`: the connection has too many streams.
+    /// Takes a place for a stream. `None` if the connection has too many streams.
     pub(crate) fn take(share: Arc<Share>) -> Option<StreamPlace> {
         let place = StreamPlace(share);
         (place.0.streams.fetch_add(1, Relaxed) < CONNECTION_STREAMS_MAX).then_some(place)
     }
 
-    /// This stream's part of `all`.
+    /// The part of `all` that this stream may use.
     pub(crate) fn part(&self, all: usize) -> usize {
         all / self.0.streams.load(Relaxed).max(1)
     }

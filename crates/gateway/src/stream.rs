@@ -1,7 +1,9 @@
-//! One client's stream: one task that takes frames, serves their operations, and packs results into frames.
+//! One client's stream: one task that takes frames, serves their operations, and packs results into
+//! frames.
 //!
 //! * Every operation received gets one result, unless the stream fails or the gateway ends first.
-//! * Operations in flight and results not yet taken are bounded; the excess is refused, and then not read.
+//! * Operations in flight are bounded, and the excess is refused. Results that are not taken yet
+//!   are bounded too: above that bound the stream is not read.
 
 use crate::in_flight::{InFlight, is_scan};
 use crate::limits::*;
@@ -18,7 +20,7 @@ use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
 
-/// How the gateway tells clients to go elsewhere.
+/// The status that sends clients to another gateway.
 pub(crate) const ENDING: &str = "this gateway is shutting down: go on through another with the same ids";
 
 /// Serves one stream to its end.
@@ -102,7 +104,8 @@ fn take(
     }
 }
 
-/// Waits are counted by connection: see [`InFlight::push`].
+/// Checks the bounds of a stream. Waits are not counted here but by connection: see
+/// [`InFlight::push`].
 fn has_room(operation: &Operation, place: &StreamPlace, running: &InFlight) -> Result<(), Box<Error>> {
     let (what, in_flight, max) = match &operation.op {
         Some(op) if op.wait_ms() > 0 => return Ok(()),
@@ -118,7 +121,7 @@ fn has_room(operation: &Operation, place: &StreamPlace, running: &InFlight) -> R
 
 /// Results that the client has not taken yet.
 ///
-/// * `bytes` is the size of all in the queue.
+/// * `bytes` is the size of all results in the queue.
 #[derive(Default)]
 struct Ready {
     queue: VecDeque<OperationResult>,
@@ -126,7 +129,7 @@ struct Ready {
 }
 
 impl Ready {
-    /// Whether more answers are to be taken from where they come.
+    /// Whether more answers may be taken in.
     fn has_room(&self) -> bool {
         self.queue.len() < RESULT_FRAME_OPS && self.bytes < STREAM_RESULT_BYTES_MAX
     }
@@ -136,7 +139,7 @@ impl Ready {
         self.queue.push_back(result);
     }
 
-    /// As many as fit one frame, at least one.
+    /// Packs one frame: as many results as fit, and at least one.
     fn pack(&mut self) -> StreamResponse {
         let mut results = Vec::with_capacity(self.queue.len().min(RESULT_FRAME_OPS));
         let mut bytes = 0;

@@ -1,5 +1,4 @@
-//! From what a client asks to what a node is asked, and from what a node answers to what the client
-//! is told.
+//! Translates a client's operation into a node's, and a node's answer into the client's.
 
 use wire::internal::v1::operation::Op as RoutedOp;
 use wire::internal::v1::operation_result::Result as RoutedAnswer;
@@ -8,10 +7,10 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{CancelWaitRequest, Error, HeartbeatResponse, ListResponse};
 
-/// An operation on one name, as its shard is asked.
+/// Makes the shard's form of an operation on one name.
 ///
 /// # Errors
-/// The operation itself, if it is about more than one shard.
+/// The operation itself, if it concerns more than one shard.
 pub(crate) fn to_shard(op: Op) -> Result<RoutedOp, Box<Op>> {
     Ok(match op {
         Op::Acquire(request) => RoutedOp::Acquire(request),
@@ -27,7 +26,7 @@ pub(crate) fn to_shard(op: Op) -> Result<RoutedOp, Box<Op>> {
     })
 }
 
-/// What a client is told of one shard's answer.
+/// Makes the client's form of one shard's answer.
 pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
     match answer {
         RoutedAnswer::Error(error) => Answer::Error(error),
@@ -46,12 +45,12 @@ pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
             let more = !next_cursor.is_empty();
             Answer::List(ListResponse { grants, more, missing_shards: Vec::new(), next_cursor })
         }
-        // The first was not asked for, and the others are failures by now.
+        // Status was not asked for, and the other two are handled as failures before.
         RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => Answer::Error(confused()),
     }
 }
 
-/// A node that answers something else than what was asked.
+/// The error for a node whose answer does not match the operation.
 pub(crate) fn confused() -> Error {
     Error::internal("a node answered something else than what was asked: are all of one version?")
 }

@@ -1,4 +1,5 @@
-//! The gateway's eye on each node: asks it every half second what it knows, finds it again when it moved, and says when it is lost.
+//! Watches each node: asks for its report every half second, finds the node again after a move, and
+//! logs its loss.
 
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY};
 use crate::router::Router;
@@ -11,7 +12,7 @@ use wire::internal::v1::shard_service_client::ShardServiceClient;
 use wire::internal::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
 use wire::{reason, root_cause};
 
-/// What was last logged of a node.
+/// The state of a node that was logged last.
 #[derive(PartialEq)]
 enum Seen {
     Nothing,
@@ -19,7 +20,7 @@ enum Seen {
     Lost { why: String, at: Instant },
 }
 
-/// One node's. Returns when the gateway ends.
+/// Watches one node. Returns when the gateway ends.
 pub(crate) async fn keep(router: Arc<Router>, node: u64, mut ending: watch::Receiver<bool>) {
     tokio::select! {
         _ = ending.wait_for(|ending| *ending) => {}
@@ -76,7 +77,7 @@ async fn look(router: &Router, node: u64) {
     }
 }
 
-/// Asks over this connection, or over a new one.
+/// Asks for a report, over the given connection or a new one.
 async fn ask(
     address: &str,
     channel: Option<Channel>,
@@ -105,10 +106,10 @@ async fn connect(address: &str) -> Result<Channel, String> {
     endpoint.connect().await.map_err(|error| root_cause(&error))
 }
 
-/// Where a node listens.
+/// The endpoint of a node's address.
 ///
 /// # Errors
-/// It is no address.
+/// If the address is not `host:port`.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
     Endpoint::from_shared(format!("http://{address}")).map_err(|_| format!("the address {address:?} is not host:port"))
 }

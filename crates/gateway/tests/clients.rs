@@ -1,4 +1,5 @@
-//! What a gateway does for many shards at once, for clients that are lost, at its own end, and for those who watch it.
+//! A gateway's work for many shards at once, for lost clients, at its own end, and for its
+//! operators.
 
 mod fake;
 
@@ -109,7 +110,7 @@ fn queue(operation: &Operation) -> Reaction {
     }
 }
 
-/// A client of a runtime of its own, so that it can be lost with everything it has open.
+/// A client with its own runtime, so that it can be lost with all its open connections.
 struct Doomed(Option<tokio::runtime::Runtime>);
 
 impl Doomed {
@@ -144,8 +145,8 @@ async fn the_wait_of_a_lost_client_leaves_its_queue_after_the_grace() {
 
 #[tokio::test]
 async fn a_wait_that_was_taken_up_elsewhere_is_left_alone() {
-    // The second acquire of a request takes the first one's place: the fake says so to the first by hanging up on it, and
-    // the gateway does not try again for a client that is gone.
+    // The second acquire of a request takes the place of the first. The fake ends the first by
+    // hanging up, and the gateway does not retry for a client that is gone.
     let fakes = Fakes::start(1, 1, &[], |_, operation| match operation.op.as_ref().unwrap() {
         Op::Acquire(request) if request.wait_ms == 1 => Reaction::Hangup,
         _ => queue(operation),

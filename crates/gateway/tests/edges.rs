@@ -1,4 +1,5 @@
-//! What once broke at the edges of a gateway: nodes that moved or are strangers, clients that take all there is or vanish, probes.
+//! Regressions at the edges of a gateway: nodes that moved or belong to another cluster, clients
+//! that take all capacity or vanish, probes.
 
 mod fake;
 
@@ -57,7 +58,7 @@ async fn soon<T>(what: &str, of: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, of).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-/// One stream to the gateway.
+/// A stream to the gateway, without the SDK.
 struct Raw {
     frames: mpsc::Sender<StreamRequest>,
     results: Streaming<StreamResponse>,
@@ -95,7 +96,7 @@ fn is_busy(answer: &Answer) -> bool {
     matches!(answer, Answer::Error(error) if error.code() == ErrorCode::Busy)
 }
 
-/// A gateway of a staging cluster, whose file named a node of production, took a lock there.
+/// A gateway of a staging cluster had a production node in its file, and took a lock there.
 #[tokio::test]
 async fn a_gateway_of_another_cluster_speaks_to_no_node() {
     let changes: [fn(&mut routing::ClusterConfig); 2] =
@@ -111,7 +112,7 @@ async fn a_gateway_of_another_cluster_speaks_to_no_node() {
     }
 }
 
-/// A gateway with a node's old address was without its shards until it was restarted.
+/// A gateway with a node's old address lost its shards until it was restarted.
 #[tokio::test]
 async fn a_node_that_moved_is_found_by_asking_the_others() {
     let moved = |config: &mut routing::ClusterConfig| config.nodes[1].address = "127.0.0.1:1".into();
@@ -130,7 +131,7 @@ async fn a_node_that_moved_is_found_by_asking_the_others() {
     assert_eq!(asked, BTreeSet::from([1, 2, 3]));
 }
 
-/// Two nodes changed places, and each was asked for the other's shards.
+/// Two nodes changed places, and each was asked for the shards of the other.
 #[tokio::test]
 async fn a_node_that_answers_at_anothers_address_is_not_taken_for_it() {
     let swapped = |config: &mut routing::ClusterConfig| {
@@ -153,7 +154,8 @@ async fn a_node_that_answers_at_anothers_address_is_not_taken_for_it() {
     assert_eq!(fakes.seen().iter().map(|(node, _)| *node).collect::<Vec<_>>(), [1]);
 }
 
-/// A node that cannot be reached was named nowhere, and the advice was to look at the cluster's status.
+/// No message named the node that could not be reached, and the advice was to look at the cluster's
+/// status.
 #[tokio::test]
 async fn an_error_says_which_node_cannot_be_reached_and_where() {
     let fakes = Fakes::start(1, 1, &[1], |_, _| Reaction::Silence).await;
@@ -164,7 +166,8 @@ async fn an_error_says_which_node_cannot_be_reached_and_where() {
     assert!(health.contains(&format!("node 1 at {address}")), "{health}");
 }
 
-/// Waits that are calls of their own took all of a connection's HTTP/2 streams, and its renewals hung behind them.
+/// Waits as calls of their own took all HTTP/2 streams of a connection, and its renewals hung
+/// behind them.
 #[tokio::test]
 async fn waits_of_a_connection_leave_room_for_its_short_calls() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
@@ -188,7 +191,7 @@ async fn waits_of_a_connection_leave_room_for_its_short_calls() {
     soon("renewed beside its waits", renewal).await.unwrap();
 }
 
-/// Sixteen thousand waits of one client, over some streams, were all there was room for.
+/// Sixteen thousand waits of one client, over several streams, took all the places of the gateway.
 #[tokio::test]
 async fn waits_are_bounded_over_all_streams_of_a_connection() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
@@ -221,7 +224,7 @@ async fn waits_are_bounded_over_all_streams_of_a_connection() {
     .await;
 }
 
-/// One refused cancel, and a dead client stayed in its queue for its whole wait.
+/// After one refused cancel, a dead client stayed in its queue for its whole wait.
 #[tokio::test]
 async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
     let cancels = AtomicUsize::new(0);
@@ -247,9 +250,9 @@ fn cancelled_names(fakes: &Fakes) -> BTreeSet<String> {
     fakes.seen().into_iter().filter_map(name).collect()
 }
 
-/// A shard without a leader kept the places of the dead for as long as they would have waited, and
-/// clients that live had none. Later it kept each until its first cancel, which for the last of many
-/// was minutes away.
+/// A shard without a leader kept the places of dead clients for as long as their waits, and live
+/// clients got none. A later version kept each place until its first cancel, which for the last of
+/// many was minutes away.
 #[tokio::test]
 async fn places_of_lost_waits_are_free_though_their_queues_cannot_be_left() {
     const WAITS: usize = 2_000;
@@ -274,7 +277,8 @@ async fn places_of_lost_waits_are_free_though_their_queues_cannot_be_left() {
     soon("and the queues are left still", fakes.until(before + 1, |_, op| is_cancel(op))).await;
 }
 
-/// Cancels that wait for a leader took up all that run at a time, and those of other shards came minutes later.
+/// Cancels that waited for a leader took all the slots, and those of other shards came minutes
+/// later.
 #[tokio::test]
 async fn a_shard_without_a_leader_does_not_hold_up_the_leaves_of_others() {
     let names: Vec<String> = (0..3_000).map(|n| format!("n{n}")).collect();
@@ -305,7 +309,8 @@ async fn a_shard_without_a_leader_does_not_hold_up_the_leaves_of_others() {
     assert!(before < 500, "{before} of the other shard came first");
 }
 
-/// A caller without a request id hung up before its answer: what it was granted was held for its whole TTL.
+/// A caller without a request id hung up before its answer, and its grant was held for the whole
+/// TTL.
 #[tokio::test]
 async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {
     for over_stream in [false, true] {
@@ -332,7 +337,7 @@ async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {
     }
 }
 
-/// Copies of acquires that lay in a socket for long were done when they came out of it.
+/// Copies of acquires lay in a socket for long, and were carried out when they came out of it.
 #[tokio::test]
 async fn what_was_held_up_longer_than_its_sender_waits_is_not_done() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
@@ -360,7 +365,7 @@ async fn health(fakes: &Fakes) -> (bool, ServingStatus, ServingStatus) {
     (fakes.get("/healthz").await.starts_with("HTTP/1.1 200"), all, locks)
 }
 
-/// `/healthz` said ok without a quorum, and nothing answered `grpc.health.v1`.
+/// `/healthz` said ok without a quorum, and `grpc.health.v1` was not served.
 #[tokio::test]
 async fn probes_are_told_whether_every_shard_has_a_leader() {
     let fakes = Fakes::start(2, 3, &[], |_, operation| grants(operation)).await;
@@ -380,7 +385,7 @@ async fn probes_are_told_whether_every_shard_has_a_leader() {
     assert_eq!(unknown.unwrap_err().code(), tonic::Code::NotFound);
 }
 
-/// What nodes say to each other is nobody else's to call.
+/// The internal protocol is only for gateways and nodes to call.
 #[tokio::test]
 async fn reflection_shows_what_clients_use_and_nothing_else() {
     use tonic_reflection::pb::v1::ServerReflectionRequest;

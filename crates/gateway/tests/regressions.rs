@@ -1,4 +1,4 @@
-//! What once broke, each under the name of what broke.
+//! Regressions of the gateway. Each test has the name of the fault.
 
 mod fake;
 
@@ -21,7 +21,7 @@ fn wait(name: String) -> Operation {
     Operation::of(Op::Acquire(AcquireRequest { name, wait_ms: 60_000, ..Default::default() }))
 }
 
-/// A client with thousands of waits had its renewals refused, and lost what it held.
+/// A client with thousands of waits had its renewals refused, and lost its locks.
 #[tokio::test]
 async fn waits_do_not_take_the_place_of_renewals() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
@@ -39,7 +39,8 @@ async fn waits_do_not_take_the_place_of_renewals() {
     assert!(matches!(link.call(renewal, 60_000).await, Ok(Answer::Renew(_))));
 }
 
-/// The gateway had chosen its id, so nobody else could ever take the grant up; it was held until its TTL.
+/// The gateway had chosen the id, so no client could ever take the grant up. It was held until its
+/// TTL.
 #[tokio::test]
 async fn a_grant_to_a_lost_client_that_chose_no_request_id_is_let_go() {
     let gone = std::sync::Arc::new(AtomicBool::new(false));
@@ -64,7 +65,8 @@ async fn a_grant_to_a_lost_client_that_chose_no_request_id_is_let_go() {
     tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
 }
 
-/// Each may come to megabytes, and a client that asked for thousands and took none filled the gateway's memory.
+/// Each answer may have megabytes. A client that asked for thousands and took none filled the
+/// gateway's memory.
 #[tokio::test]
 async fn lists_in_flight_are_few_per_stream() {
     let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
@@ -86,7 +88,7 @@ async fn lists_in_flight_are_few_per_stream() {
     fakes.until(64, |_, op| matches!(op, NodeOp::List(_))).await;
 }
 
-/// The client stopped reading, and all its answers, however large, were taken from the nodes and kept.
+/// The client stopped reading. All its answers, however large, were taken from the nodes and kept.
 #[tokio::test]
 async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     let megabyte = || Grant { metadata: "m".repeat(1 << 20), ..Default::default() };
@@ -115,7 +117,8 @@ async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     drop(stream);
 }
 
-/// A unary caller whose deadline is just its wait left the operation itself a millisecond.
+/// The deadline of a unary caller was equal to its wait, which left the operation itself a
+/// millisecond.
 #[tokio::test]
 async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_itself() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
@@ -133,7 +136,7 @@ async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_it
     assert!(told_ms >= 400, "{told_ms} ms for the node");
 }
 
-/// A client that took its answers more slowly than they came kept its heartbeats from ever being sent.
+/// A client took its answers more slowly than they came, so that its heartbeats were never sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     const OPEN: usize = 4_000;
@@ -178,8 +181,9 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     panic!("{answered} acquires were answered, and the heartbeat was not");
 }
 
-/// A first try was on its way still when another node answered HELD: then it was granted, and held until its TTL by nobody. The
-/// next gateway cancelled it after its answer, and released what the client had got with its id elsewhere.
+/// A first try was still in flight when another node answered HELD. The try was then granted, and
+/// held until its TTL without a holder. The next version of the gateway cancelled it after its
+/// answer. That released the grant which the client had got with its id elsewhere.
 #[tokio::test]
 async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_the_answer() {
     let tries = AtomicU32::new(0);
@@ -201,7 +205,8 @@ async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_t
     assert_eq!(fakes.count(|_, op| matches!(op, NodeOp::Release(_))), 0, "no gateway ends a lock of its client's id");
 }
 
-/// The cancel cannot be done: a client with an id is told so, and for one without the gateway goes on.
+/// The cancel fails. A client with an id is told of the doubt, and without an id the gateway goes
+/// on cancelling.
 #[tokio::test]
 async fn a_refusal_in_doubt_that_cannot_be_cancelled_is_told_as_doubt() {
     for chosen in [true, false] {

@@ -1,4 +1,5 @@
-//! The way of one operation through a gateway to nodes of a few lines: leaders, retries, stale reads, refusals.
+//! The way of one operation through a gateway to small fake nodes: leaders, retries, stale reads,
+//! refusals.
 
 mod fake;
 

@@ -1,4 +1,4 @@
-//! Nodes of a few lines on loopback ports, and a gateway in front of them.
+//! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
 use client::{Client, ClientOptions};
@@ -21,12 +21,12 @@ use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// What a node does with an operation.
+/// A node's reaction to an operation.
 pub enum Reaction {
     Answer(NodeAnswer),
-    /// Never answers.
+    /// Does not answer.
     Silence,
-    /// Ends the stream, and with it everything in flight.
+    /// Ends the stream, and with it all operations in flight.
     Hangup,
 }
 
@@ -52,13 +52,13 @@ pub fn granted(request: &AcquireRequest, token: u64) -> Reaction {
     }))
 }
 
-/// The cancel came after the grant.
+/// The answer to a cancel that came after the grant.
 pub fn granted_before(cancel: &CancelWait, token: u64) -> Reaction {
     let grant = Grant { resource_name: cancel.name.clone(), fencing_token: token, ..Grant::default() };
     Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant) }))
 }
 
-/// Gets the node's id and the operation.
+/// Reacts to an operation, given the node's id.
 type Handler = dyn Fn(u64, &Operation) -> Reaction + Send + Sync;
 
 #[derive(Clone)]
@@ -71,12 +71,12 @@ struct FakeNode {
     handler: Arc<Handler>,
 }
 
-/// What the nodes say of the cluster.
+/// The nodes' reports of the cluster.
 #[derive(Default)]
 pub struct Said {
-    /// Where each of them listens.
+    /// The address of each node.
     pub addresses: BTreeMap<u64, String>,
-    /// By shard: the node that says that it leads it.
+    /// By shard: the node that reports itself as leader.
     pub leaders: BTreeMap<u32, u64>,
 }
 
@@ -90,7 +90,7 @@ pub struct Fakes {
 }
 
 impl Fakes {
-    /// Nodes 1 to `nodes`, each a replica of every shard; those in `down` do not listen.
+    /// Starts nodes 1 to `nodes`, each a replica of every shard. Nodes in `down` do not listen.
     pub async fn start(
         shards: u32,
         nodes: u32,
@@ -107,7 +107,8 @@ impl Fakes {
         fakes
     }
 
-    /// Likewise; the gateway's cluster file is another than the nodes'. Does not wait for connections.
+    /// Like [`start`](Self::start), but the gateway's cluster file differs from the nodes'. Does
+    /// not wait for connections.
     pub async fn start_with(
         shards: u32,
         nodes: u32,
@@ -151,7 +152,7 @@ impl Fakes {
         Fakes { gateway, config, seen, frames, said }
     }
 
-    /// The answer to an HTTP request, head and all.
+    /// The answer to an HTTP request, with its head.
     pub async fn get(&self, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(self.gateway.metrics_address().unwrap()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -161,7 +162,8 @@ impl Fakes {
         answer
     }
 
-    /// Shuts the gateway down; gives what the nodes have been asked, and will be.
+    /// Shuts the gateway down. The result shows the operations that nodes received, also later
+    /// ones.
     pub async fn shut_down(self) -> Arc<Mutex<Vec<(u64, Operation)>>> {
         self.gateway.shutdown().await;
         self.seen
@@ -176,7 +178,7 @@ impl Fakes {
         self.config.shard_map().replicas(ShardId(shard)).unwrap().preferred_leader
     }
 
-    /// Which node was asked what, in order.
+    /// The operations that nodes received, in order.
     pub fn seen(&self) -> Vec<(u64, Operation)> {
         self.seen.lock().unwrap().clone()
     }
@@ -185,7 +187,7 @@ impl Fakes {
         self.seen.lock().unwrap().clear();
     }
 
-    /// How many operations each frame to a node had.
+    /// The number of operations in each frame to a node.
     pub fn frames(&self) -> Vec<usize> {
         self.frames.lock().unwrap().clone()
     }
