@@ -20,13 +20,14 @@ use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
 use wire::v1::{self, AcquireResponse, Consistency, Grant, Operation, Tenure};
 
-/// What is left of a time that is up, for the request that still has to be made.
+/// The least time for a request that still has to be made when the caller's time is up.
 const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// A client of one cluster. Cheap to clone; clones share their connections.
 ///
-/// Every operation is tried until it is answered, refused, or its time ([`ClientOptions::timeout`]) is up, on another gateway
-/// if one fails. Retries are safe: an acquire keeps its request id, the others name a token.
+/// Every operation is retried until it is answered, refused, or its time
+/// ([`ClientOptions::timeout`]) is up. If one gateway fails, the next is tried. Retries are safe,
+/// because an acquire keeps its request id and the other operations name a token.
 ///
 /// ```no_run
 /// use palisade_client::{AcquireOptions, Client};
@@ -35,7 +36,7 @@ const LEAST_TIME: Duration = Duration::from_millis(1);
 /// # async fn example() -> Result<(), palisade_client::Error> {
 /// let client = Client::connect(["127.0.0.1:7400"]);
 /// let grant = client.acquire(AcquireOptions::new("jobs/nightly").ttl(Duration::from_secs(10))).await?;
-/// // Hand the token to whatever the lock protects: it refuses tokens lower than the highest it has seen.
+/// // Hand the token to the protected resource. It refuses tokens below the highest it has seen.
 /// println!("token {}", grant.fencing_token);
 /// client.release("jobs/nightly", grant.fencing_token).await?;
 /// # Ok(())
@@ -49,20 +50,20 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     options: ClientOptions,
-    /// Why no operation can work, if the endpoints were given wrongly.
+    /// The gateways, or the error of wrong endpoints: every operation then fails with it.
     servers: Result<Servers, Error>,
     letting_go: LettingGo,
     guarded: Guarded,
 }
 
 impl Client {
-    /// A client of these gateways (`host:port` each) with default options. Connects when first used, so an endpoint that is
-    /// no endpoint shows as [`Error::is_invalid`] of the first operation.
+    /// A client of these gateways (`host:port` each) with default options. It connects on first
+    /// use, so a malformed endpoint shows as [`Error::is_invalid`] of the first operation.
     pub fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Client {
         Client::with_options(endpoints, ClientOptions::default())
     }
 
-    /// As [`connect`](Self::connect), with options.
+    /// Like [`connect`](Self::connect), with options.
     pub fn with_options(endpoints: impl IntoIterator<Item = impl Into<String>>, options: ClientOptions) -> Client {
         let servers = Servers::new(endpoints.into_iter().map(Into::into).collect(), &options);
         Client {
@@ -70,23 +71,25 @@ impl Client {
         }
     }
 
-    /// The options it was made with.
+    /// The options that the client was made with.
     pub fn options(&self) -> &ClientOptions {
         &self.inner.options
     }
 
-    /// Takes a lock, now or within [`AcquireOptions::wait`]. The caller renews it; see [`lock`](Self::lock) for a guard
-    /// that renews itself.
+    /// Takes a lock, now or within [`AcquireOptions::wait`]. The caller has to renew it: see
+    /// [`lock`](Self::lock) for a guard that renews itself.
     ///
-    /// Dropping the future leaves the queue, and lets a grant go that came too late to be seen. With a
-    /// request id of the caller's ([`AcquireOptions::request_id`]) it does neither, because the caller
-    /// may come back with that id, here or in another process.
+    /// Dropping the future leaves the queue, and releases a grant that came too late to be seen.
+    /// With a request id of the caller's ([`AcquireOptions::request_id`]) it does neither, because
+    /// the caller may come back with the id, here or in another process.
     ///
     /// # Errors
-    /// [`Error::is_held`] if another holds it, also at the end of the wait. If an earlier try may be on
-    /// its way then, it is cancelled, so that it is not granted to nobody: in the background, or before
-    /// this answers if the caller chose the id. [`Error::is_outcome_unknown`] if that cannot be done in
-    /// time, or if the lock is being released that an earlier call got under the same id.
+    /// [`Error::is_held`] if another holds the lock, also at the end of the wait. An earlier try
+    /// may still be in flight then. It is cancelled, so that it cannot be granted to a caller that
+    /// no longer waits: before the answer if the caller chose the id, otherwise in the background.
+    ///
+    /// [`Error::is_outcome_unknown`] if the cancel does not succeed in time, or if an earlier grant
+    /// of the same id is being released.
     pub async fn acquire(&self, options: impl Into<AcquireOptions>) -> Result<Grant, Error> {
         let options = options.into();
         let until = options.until(self.inner.options.timeout);
@@ -102,15 +105,17 @@ impl Client {
         holding.into_iter().for_each(Holding::disarm);
         (grant.expires_at_ms, grant.ttl_ms) = (renewal.expires_at_ms, renewal.ttl_ms);
         (grant.renewal_count, grant.claim_within_ms) = (renewal.renewal_count, 0);
-        // The claim began the full TTL just now.
+        // The full TTL began with the claim just now.
         grant.remaining_ms = renewal.ttl_ms;
         Ok(grant)
     }
 
-    /// Resolves when all that was to be let go in the background is answered, or has run out: call it before the process ends.
+    /// Resolves when all background releases are answered or have run out. Call it before the
+    /// process ends.
     ///
-    /// Dropped guards and waits, and releases that failed, are tried again in the background until the server answers. With the
-    /// process that ends too, and the TTL is left. It may take as long as the cluster cannot be reached, so give it a timeout.
+    /// Dropped guards and waits, and releases that failed, are retried in the background until the
+    /// server answers. The end of the process stops these retries, and the locks last until their
+    /// TTL. Give the call a timeout, because it takes as long as the cluster is unreachable.
     ///
     /// ```no_run
     /// # async fn example(client: palisade_client::Client) {
@@ -132,12 +137,13 @@ impl Client {
         &self.inner.guarded
     }
 
-    /// How long this machine has been suspended, all in all: read it before what counts from its sending.
+    /// How long this machine has been suspended in all. Read it before the moment that validity is
+    /// counted from.
     pub(crate) fn asleep(&self) -> Duration {
         self.inner.options.suspend_clock.total()
     }
 
-    /// Another TTL for a private lease.
+    /// Extends a private lease by another TTL.
     ///
     /// # Errors
     /// [`Error::is_fenced`] if the token does not hold the lock any more.
@@ -145,16 +151,17 @@ impl Client {
         self.renew_timed(name, token, self.inner.options.timeout).await.map(|(renewal, _)| renewal)
     }
 
-    /// Lets go. Releasing the same token again succeeds. If the lock is a [`Session`]'s, that is told of
-    /// it: the [`SessionLock`](crate::SessionLock) is lost with the next heartbeat.
+    /// Releases a lock. Releasing the same token again succeeds. If the lock belongs to a
+    /// [`Session`], its [`SessionLock`](crate::SessionLock) is lost with the next heartbeat.
     ///
     /// # Errors
-    /// [`Error::is_fenced`] if the token does not hold the lock any more; nothing is released then.
+    /// [`Error::is_fenced`] if the token does not hold the lock any more. Nothing is released then.
     pub async fn release(&self, name: &str, token: u64) -> Result<Released, Error> {
         self.release_of(name, token, 0).await
     }
 
-    /// `session_life`: the lock is of this life of a session, which lets it go by itself; 0: of none.
+    /// Releases a lock. `session_life` names the life of the session that releases its own lock; 0
+    /// if no session does.
     pub(crate) async fn release_of(&self, name: &str, token: u64, session_life: u64) -> Result<Released, Error> {
         let op = Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token: token, session_life });
         match self.run(op).await?.answer {
@@ -163,15 +170,18 @@ impl Client {
         }
     }
 
-    /// Who holds it, and how many wait. `Stale` answers come from any replica and say how old they may be.
+    /// Shows the holders of a lock and the number of waiters. A `Stale` answer comes from any
+    /// replica, and says how old it may be.
     ///
-    /// A shared lock may have more holders than an answer: the oldest 1,000 are shown, `more` says that there are others, and
-    /// `holder_count` how many there are in all. See [`check_page`](Self::check_page) for the rest.
+    /// A shared lock may have more holders than fit an answer. The answer has the oldest 1,000,
+    /// `more` tells of others, and `holder_count` is the number of all. See
+    /// [`check_page`](Self::check_page) for the rest.
     pub async fn check(&self, name: &str, consistency: Consistency) -> Result<Checked, Error> {
         self.check_page(name, consistency, 0, 0).await
     }
 
-    /// Holders with tokens above `after_token`, oldest first. `limit` 0: 1,000, which is the most.
+    /// Shows the holders with tokens above `after_token`, oldest first. `limit` is at most 1,000,
+    /// and 0 means 1,000.
     ///
     /// ```no_run
     /// use palisade_client::{Client, Consistency};
@@ -201,8 +211,8 @@ impl Client {
         }
     }
 
-    /// Takes a waiting acquire out of its queue. If it was granted meanwhile, the answer carries the grant, and the caller
-    /// holds it.
+    /// Takes a waiting acquire out of its queue. If it was granted meanwhile, the answer has the
+    /// grant, and the caller holds the lock.
     pub async fn cancel_wait(&self, name: &str, request_id: RequestId) -> Result<Cancelled, Error> {
         let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id: request_id.to_vec() });
         match self.run(op).await?.answer {
@@ -211,11 +221,11 @@ impl Client {
         }
     }
 
-    /// Ends another's hold by force. `token` says whose, so that a retry cannot break the next holder; `reason` and `by` are
-    /// kept in the history.
+    /// Ends another owner's hold by force. `token` names the hold, so that a retry cannot break the
+    /// next holder. `reason` and `by` are kept in history.
     ///
     /// # Errors
-    /// [`Error::is_fenced`] or [`Error::is_held`] if the token does not hold it (any more).
+    /// [`Error::is_fenced`] or [`Error::is_held`] if the token does not hold the lock (any more).
     pub async fn break_lock(&self, name: &str, token: u64, reason: &str, by: &str) -> Result<Tenure, Error> {
         let op = Op::BreakLock(v1::BreakLockRequest {
             name: name.into(),
@@ -229,7 +239,8 @@ impl Client {
         }
     }
 
-    /// The name's tenures, newest first, the current ones included. `limit` 0: 20; at most 1,000.
+    /// The tenures of a name, newest first, with the current ones. `limit` is at most 1,000, and 0
+    /// means 20.
     pub async fn history(&self, name: &str, limit: u32) -> Result<Vec<Tenure>, Error> {
         match self.run(Op::History(v1::HistoryRequest { name: name.into(), limit })).await?.answer {
             Answer::History(history) => Ok(history.tenures),
@@ -237,16 +248,17 @@ impl Client {
         }
     }
 
-    /// What is held now, by name. `limit` 0: 100; at most 1,000. See [`list_page`](Self::list_page) for what comes after that.
+    /// The current grants, by name. `limit` is at most 1,000, and 0 means 100. See
+    /// [`list_page`](Self::list_page) for the next pages.
     pub async fn list(&self, prefix: &str, limit: u32) -> Result<Listing, Error> {
         self.list_page(prefix, limit, "").await
     }
 
-    /// One page of what is held, by name. `cursor` is the `next_cursor` of the page before, empty for the first; where an answer has
-    /// none, its page was the last.
+    /// One page of the current grants, by name. `cursor` is the `next_cursor` of the page before,
+    /// and empty for the first page. The last page has no `next_cursor`.
     ///
-    /// A lock that is held from the first page to the last is on exactly one of them. Shards that could not be asked are named in
-    /// each page's `missing_shards`.
+    /// A lock that is held from the first page to the last is on exactly one page. Shards that
+    /// could not be asked are named in each page's `missing_shards`.
     pub async fn list_page(&self, prefix: &str, limit: u32, cursor: &str) -> Result<Listing, Error> {
         let request = v1::ListRequest { prefix: prefix.into(), limit, cursor: cursor.into() };
         match self.run(Op::List(request)).await?.answer {
@@ -255,7 +267,7 @@ impl Client {
         }
     }
 
-    /// Nodes and replicas, as they answer right now.
+    /// The nodes and replicas that answer now.
     pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
         self.rpc(OperationKind::ClusterStatus, |channel, timeout| async move {
             let request = unary::timed(v1::ClusterStatusRequest {}, timeout);
@@ -264,7 +276,8 @@ impl Client {
         .await
     }
 
-    /// A fresh session id, without heartbeats: see [`open_session`](Self::open_session) for one that keeps itself alive.
+    /// Makes a new session id, without heartbeats. See [`open_session`](Self::open_session) for a
+    /// session that keeps itself alive.
     pub async fn open_session_raw(&self, options: SessionOptions) -> Result<Opened, Error> {
         let request = v1::OpenSessionRequest {
             owner: said_owner(options.owner, &self.inner.options.owner)?,
@@ -278,7 +291,8 @@ impl Client {
         .await
     }
 
-    /// Another TTL for what a session holds on these shards, whichever life of the session that is.
+    /// Extends a session's leases on these shards by another TTL, whichever life the session has
+    /// there.
     pub async fn heartbeat(&self, session_id: &str, shards: &[u32]) -> Result<Heartbeat, Error> {
         let lease = |shard: &u32| v1::SessionLease { shard: *shard, ..Default::default() };
         let leases = shards.iter().map(lease).collect();
@@ -286,7 +300,7 @@ impl Client {
         self.heartbeat_timed(request, self.inner.options.timeout).await.map(|(heartbeat, _)| heartbeat)
     }
 
-    /// Releases what a session holds on these shards, and says how many locks that were.
+    /// Releases all locks of a session on these shards, and returns their number.
     pub async fn close_session(&self, session_id: &str, shards: &[u32]) -> Result<u32, Error> {
         let op = Op::CloseSession(v1::CloseSessionRequest { session_id: session_id.into(), shards: shards.to_vec() });
         match self.run(op).await?.answer {
@@ -295,8 +309,8 @@ impl Client {
         }
     }
 
-    /// Takes a lock and keeps it: the guard renews it in the background, knows how long it may be believed in, and lets it
-    /// go at the end.
+    /// Takes a lock and keeps it. The guard renews the lock in the background, knows for how long
+    /// it is valid, and releases it at the end.
     ///
     /// ```no_run
     /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
@@ -313,12 +327,13 @@ impl Client {
         LockGuard::acquire(self.clone(), options.into()).await
     }
 
-    /// Opens a session: one heartbeat keeps alive whatever it holds.
+    /// Opens a session: one heartbeat keeps all its locks alive.
     pub async fn open_session(&self, options: SessionOptions) -> Result<Session, Error> {
         Session::open(self.clone(), options).await
     }
 
-    /// `keeper`: of a session, which would keep a grant alive that its acquire did not see.
+    /// Acquires, and tells when the request was first sent. `keeper` is the session that would keep
+    /// an unseen grant alive.
     pub(crate) async fn acquire_timed(&self, options: AcquireOptions, keeper: Option<Keeper>) -> Result<Timed, Error> {
         let chosen = options.request_id;
         let request_id = chosen.unwrap_or_else(rand::random);
@@ -326,9 +341,10 @@ impl Client {
         let request = options.into_request(&self.inner.options.owner, request_id)?;
         let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
         let (name, lives_for_ms) = (request.name.clone(), u64::from(ttl_ms) + u64::from(request.wait_ms));
-        // Under an id of our own nobody else can ever learn of the grant: if we do not either, it is to be let go.
+        // Only this call knows an id of our own. If the call does not see the grant, the grant must
+        // be released.
         let mut unseen = Unseen { client: self, name, request_id, lives_for_ms, keeper, armed: chosen.is_none() };
-        // Only an id that is not fresh can yield a lock that is on its way out.
+        // A fresh id cannot meet a lock that is being released. Only an id of the caller's can.
         let going = chosen.map(|_| self.inner.letting_go.locks_of(&unseen.name)).unwrap_or_default();
         let began = Instant::now();
         let outcome = self.tried_within(Op::Acquire(request), self.inner.options.timeout).await;
@@ -341,7 +357,7 @@ impl Client {
                 answer: Answer::Acquire(AcquireResponse { grant: Some(grant) }), first_sent, tries, ..
             }) => (grant, first_sent, tries),
             Ok(_) => return Err(Error::confused("an acquire")),
-            // Refused, but an earlier try may arrive yet, and be granted then.
+            // The acquire was refused, but an earlier try may still arrive and be granted.
             Err((error, true)) if chosen.is_some() && !error.is_outcome_unknown() => {
                 (self.cancel_first(&unseen.name, request_id, error, until).await?, began, 2)
             }
@@ -353,13 +369,14 @@ impl Client {
         Ok(Timed { grant, first_sent, tries, fresh_id: chosen.is_none() })
     }
 
-    /// Before a caller is told that its acquire was refused, ends the try of it that is in doubt. Otherwise:
+    /// Ends the try that is in doubt before the caller is told that its acquire was refused.
+    /// Without this:
     ///
-    /// 1. The caller is told HELD, and this client means to cancel and release in the background.
+    /// 1. The caller is told HELD, and this client goes on to cancel and release in the background.
     /// 2. The caller asks again with its id, through another client, and is granted the lock.
     /// 3. The cancel finds that grant, and its release ends a lock that the caller holds.
     ///
-    /// So the id's grant is the answer if there is one, and no release is ever sent for it.
+    /// So a grant of the id becomes the answer, and no release is ever sent for it.
     async fn cancel_first(
         &self,
         name: &str,
@@ -377,7 +394,7 @@ impl Client {
         }
     }
 
-    /// With when the acknowledged try was sent.
+    /// Renews, and tells when the acknowledged try was sent.
     pub(crate) async fn renew_timed(
         &self,
         name: &str,
@@ -393,7 +410,7 @@ impl Client {
         }
     }
 
-    /// With when the acknowledged try was sent.
+    /// Sends a heartbeat, and tells when the acknowledged try was sent.
     pub(crate) async fn heartbeat_timed(
         &self,
         request: v1::HeartbeatRequest,
@@ -415,7 +432,8 @@ impl Client {
         self.tried_within(op, timeout).await.map_err(|(error, _)| error)
     }
 
-    /// The error says whether a try is in doubt still: see [`GivenUp`](crate::drive::GivenUp).
+    /// Retries one operation within `timeout`. The error tells whether a try is still in doubt: see
+    /// [`GivenUp`](crate::drive::GivenUp).
     async fn tried_within(&self, op: Op, timeout: Duration) -> Result<Driven<Answer>, (Error, bool)> {
         let not_tried = |error: Error| (error, false);
         let servers = self.inner.servers.as_ref().map_err(|error| not_tried(error.clone()))?;
@@ -444,7 +462,7 @@ impl Client {
         driven.map_err(|given_up| (reach.explain(*given_up.error, servers), given_up.in_doubt))
     }
 
-    /// For what is no operation of the stream: a unary RPC, retried like the rest. `kind` must be a read.
+    /// Retries a unary RPC that is not an operation of the stream. `kind` must be a read.
     async fn rpc<T, F>(
         &self,
         kind: OperationKind,
@@ -460,7 +478,7 @@ impl Client {
             let timeout = Duration::from_millis(next.timeout_ms);
             let began = Instant::now();
             let outcome = match servers.channel(next.target, timeout).await {
-                // What it took to connect is part of the time.
+                // The time to connect is part of the time of the operation.
                 Ok(channel) => send(channel, timeout.saturating_sub(began.elapsed()).max(LEAST_TIME))
                     .await
                     .map_err(|status| unary::failed(&status)),
@@ -477,8 +495,8 @@ impl Client {
         driven.map(|driven| driven.answer).map_err(|given_up| reach.explain(*given_up.error, servers))
     }
 
-    /// With one gateway a try may take all the time there is: the gateway itself tries again. With several, a gateway that
-    /// hangs must leave time for the next.
+    /// The bounds of the retries. With one gateway a try may take all the time, because the gateway
+    /// itself retries. With several, a gateway that hangs must leave time for the next.
     fn policy(&self, kind: OperationKind, wait_ms: u32, timeout: Duration, servers: &Servers) -> Policy {
         let timeout_ms = u64::from(whole_ms(timeout)).max(1);
         let attempt_timeout_ms = if servers.targets().len() > 1 { timeout_ms.div_ceil(2) } else { timeout_ms };
@@ -486,12 +504,12 @@ impl Client {
     }
 }
 
-/// Whether any try of one operation got through to a gateway.
+/// Whether any try of one operation reached a gateway.
 #[derive(Debug)]
 struct Reach {
     since: Instant,
     got_through: AtomicBool,
-    /// Why the last try that was not sent was not.
+    /// The reason why the last unsent try was not sent.
     not_sent: Mutex<Option<Arc<str>>>,
 }
 
@@ -511,7 +529,8 @@ impl Reach {
         }
     }
 
-    /// The error of an operation that failed: whoever reached no gateway knows nothing of the cluster behind.
+    /// The error of a failed operation. If no gateway was reached, it says so, because nothing is
+    /// known of the cluster then.
     fn explain(&self, error: v1::Error, servers: &Servers) -> Error {
         let not_sent = self.not_sent.lock().unwrap_or_else(PoisonError::into_inner);
         match not_sent.as_deref() {
@@ -523,21 +542,21 @@ impl Reach {
     }
 }
 
-/// A grant, and when it was asked for first.
+/// A grant, and when it was first asked for.
 pub(crate) struct Timed {
     pub(crate) grant: Grant,
     pub(crate) first_sent: Instant,
     pub(crate) tries: u32,
-    /// The request id was made for this very call, so nothing was asked by it before `first_sent`.
+    /// The request id was made for this call, so no request carried it before `first_sent`.
     pub(crate) fresh_id: bool,
 }
 
-/// What is left until then, for an operation that is part of a longer one.
+/// The time left until then, for a part of a longer operation.
 pub(crate) fn left_until(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).max(LEAST_TIME)
 }
 
-/// An acquire whose grant no caller may ever see: cancelled on drop, and let go.
+/// An acquire whose grant no caller may ever see. On drop it is cancelled, and its grant released.
 struct Unseen<'a> {
     client: &'a Client,
     name: String,

@@ -25,17 +25,17 @@ use std::time::Duration;
 pub struct SuspendClock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl SuspendClock {
-    /// The machine's own.
+    /// The machine's own clock.
     pub fn system() -> SuspendClock {
         SuspendClock::from_fn(suspended)
     }
 
-    /// Another one, to try a program against suspends that never happened.
+    /// A clock of the caller's, to test a program with simulated suspends.
     pub fn from_fn(total: impl Fn() -> Duration + Send + Sync + 'static) -> SuspendClock {
         SuspendClock(Arc::new(total))
     }
 
-    /// All suspends together. Only the growth between two readings means anything.
+    /// The sum of all suspends. Only the growth between two readings has a meaning.
     pub fn total(&self) -> Duration {
         (self.0)()
     }
@@ -53,10 +53,10 @@ impl fmt::Debug for SuspendClock {
     }
 }
 
-/// CLOCK_BOOTTIME less CLOCK_MONOTONIC.
+/// CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
 ///
 /// The two cannot be read at one moment. A thread that loses its processor between the readings
-/// would see a gap that is none, so the reading with the least time around it counts.
+/// would see a gap that does not exist, so the reading with the least time around it counts.
 #[cfg(target_os = "linux")]
 fn suspended() -> Duration {
     use nix::time::{ClockId, clock_gettime};
@@ -79,7 +79,7 @@ fn suspended() -> Duration {
     best.1
 }
 
-/// No such clock is known here: suspends go unseen.
+/// Always zero: this system has no such clock, so suspends are not seen.
 #[cfg(not(target_os = "linux"))]
 fn suspended() -> Duration {
     Duration::ZERO

@@ -1,4 +1,4 @@
-//! The shell around the retry machine: clock, jitter and pauses, for clients and gateways alike.
+//! Runs the retry machine with a clock, jitter and pauses, for clients and gateways alike.
 
 use crate::mux::Failure;
 use crate::retry::{self, Attempt, Decision, Policy, Try};
@@ -7,28 +7,30 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wire::v1::Error;
 
-/// An operation that was answered, with when its tries were sent: a holder counts its validity from there.
+/// An answered operation, with the times when its tries were sent. A holder counts its validity
+/// from there.
 #[derive(Clone, Debug)]
 pub struct Driven<A> {
-    /// What was answered.
+    /// The answer of the server.
     pub answer: A,
-    /// The first try.
+    /// When the first try was sent.
     pub first_sent: Instant,
-    /// The try that was answered.
+    /// When the answered try was sent.
     pub sent: Instant,
-    /// How many there were.
+    /// The number of tries.
     pub tries: u32,
-    /// Who answered.
+    /// The target that answered.
     pub target: u64,
 }
 
-/// An operation that came to no success.
+/// An operation that did not succeed.
 #[derive(Debug)]
 pub struct GivenUp {
-    /// For the caller.
+    /// The error for the caller.
     pub error: Box<Error>,
-    /// A try may have been done, or may be done yet, whatever `error` says: it was sent, and not answered. An acquire that was
-    /// refused is to be cancelled then, or a late copy of it may be granted to nobody.
+    /// A try was sent and not answered, so it may have been done, or may yet be. This holds for any
+    /// `error`. If the operation is an acquire that was refused, cancel it. Otherwise a late copy
+    /// may be granted, and no client would know of the grant.
     pub in_doubt: bool,
 }
 
@@ -47,20 +49,20 @@ pub struct Course {
 }
 
 impl Course {
-    /// Begins now.
+    /// Begins an operation, now.
     pub fn new(policy: Policy, first: u64) -> Course {
         Course { attempt: Attempt::new(policy, 0, first), started: Instant::now(), first_sent: None }
     }
 
-    /// What is left of the operation's time, its wait included.
+    /// The time left to the operation, its wait included.
     pub fn left(&self) -> Duration {
         Duration::from_millis(self.attempt.deadline_ms()).saturating_sub(self.started.elapsed())
     }
 
-    /// The first try, for who makes it in another way; call it once.
+    /// The first try, for a caller that sends it by other means. Call this once.
     ///
     /// # Errors
-    /// There is no time for any.
+    /// If there is no time for a try.
     pub fn first(&mut self) -> Result<Try, Box<Error>> {
         self.first_sent = Some(self.started);
         match self.attempt.resume(0) {
@@ -70,11 +72,11 @@ impl Course {
         }
     }
 
-    /// Tries until there is an answer or the retry machine gives up; from after the [`first`](Self::first) try on if that was made
-    /// and `failed`.
+    /// Tries until there is an answer or the retry machine gives up. If the [`first`](Self::first)
+    /// try was already made and failed, `failed` has its failure.
     ///
-    /// `send` sends one try; `targets` gives those that can be asked, best first, and is asked anew after each failure.
-    /// Once `abandoned` says so, what fails is not tried again.
+    /// `send` sends one try. `targets` has the targets, best first, and is read anew after each
+    /// failure. Once `abandoned` returns true, a failure is not retried.
     pub async fn drive<A, S, F, T>(
         mut self,
         failed: Option<Failure>,

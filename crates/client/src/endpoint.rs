@@ -4,10 +4,11 @@ use crate::Error;
 use routing::{Address, AddressError};
 use tonic::transport::Endpoint;
 
-/// The gateway at `text`: `host:port`, or `http://host:port`. The connection tries every address that the host resolves to.
+/// Parses the endpoint of a gateway: `host:port`, or `http://host:port`. The connection tries every
+/// address that the host resolves to.
 ///
 /// # Errors
-/// [`Error::is_invalid`], with what to write.
+/// [`Error::is_invalid`] with a message that shows the right form.
 pub fn parse(text: &str) -> Result<Endpoint, Error> {
     let address = Address::of_endpoint(text).map_err(|why| refused(text, why))?;
     Endpoint::from_shared(format!("http://{address}")).map_err(|_| refused(text, AddressError::HostName))
@@ -15,7 +16,7 @@ pub fn parse(text: &str) -> Result<Endpoint, Error> {
 
 fn refused(text: &str, why: AddressError) -> Error {
     let text = text.trim();
-    // It may have a password, which belongs in no log.
+    // The text may have a password, which must not reach a log.
     let shown = match text.rsplit_once('@') {
         Some((_, host)) => format!("…@{host}"),
         None => text.to_owned(),

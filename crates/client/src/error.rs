@@ -1,34 +1,36 @@
-//! What went wrong, sorted by what to do next.
+//! The client's error, sorted by the next step of the caller.
 
 use std::time::Duration;
 use wire::ErrorClass;
 use wire::v1::ErrorCode;
 
-/// A failed operation.
+/// The error of a failed operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct Error {
-    /// What happened.
+    /// The kind of the error.
     pub code: ErrorCode,
-    /// For people: what happened and what to do next.
+    /// A message for people: the event and the next step.
     pub message: String,
-    /// The fencing token that holds the name now, if one does and the server said so.
+    /// The fencing token that holds the name now, if there is one and the server sent it.
     pub current_token: Option<u64>,
-    /// The owner of one current holder, if the lock is held by another. May be empty: the protocol does not ask who acquires.
+    /// The owner of one current holder, if another holds the lock. May be empty, because the
+    /// protocol does not require an owner.
     pub holder: Option<String>,
-    /// How long to wait before the next try, if the server said so.
+    /// How long to wait before the next try, if the server asked for a delay.
     pub retry_after: Option<Duration>,
     unreachable: bool,
 }
 
 impl Error {
-    /// No gateway could be connected to, so this says nothing about the cluster, and nothing was done. Is one running there?
+    /// No gateway could be reached. Nothing was done, and nothing is known of the cluster. Check
+    /// that a gateway runs there.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable
     }
 
-    /// The lock is another's, and is still so after the wait, if there was one. Wait (longer), or try later.
+    /// Another holds the lock, also after the wait if there was one. Wait longer, or try later.
     pub fn is_held(&self) -> bool {
         self.code.class() == ErrorClass::TryLater
     }
@@ -38,12 +40,12 @@ impl Error {
         self.code.class() == ErrorClass::Fenced
     }
 
-    /// Nothing was done, and later it may be: the cluster is busy, or has no quorum.
+    /// Nothing was done, but a later try may succeed: the cluster is busy, or has no quorum.
     pub fn is_retryable(&self) -> bool {
         self.code.class() == ErrorClass::Retry
     }
 
-    /// It may or may not have been done: try again with the same ids, or look.
+    /// The operation may or may not have been done. Try again with the same ids, or check.
     pub fn is_outcome_unknown(&self) -> bool {
         self.code.class() == ErrorClass::Unknown
     }
@@ -64,7 +66,7 @@ impl Error {
         }
     }
 
-    /// No try got through to any of the gateways at `addresses`; `why` is what the last one failed with.
+    /// No try reached any of the gateways at `addresses`. `why` is the failure of the last try.
     pub(crate) fn unreachable(addresses: &[String], within_ms: u128, why: &str) -> Error {
         let who = match addresses {
             [only] => format!("the gateway at {only} could not be reached"),
@@ -74,7 +76,8 @@ impl Error {
         Error { unreachable: true, ..Error::new(ErrorCode::NoLeader, message) }
     }
 
-    /// Of what follows a grant: whatever was not done there, the grant was. Only the loss of the lock is told as it is.
+    /// The error of a step after a grant. The lock was granted even if the step failed, so the
+    /// outcome is unknown. Only the loss of the lock is passed on as it is.
     pub(crate) fn after_grant(self, token: u64) -> Error {
         if self.is_fenced() {
             return self;
@@ -86,7 +89,8 @@ impl Error {
         )
     }
 
-    /// Of an acquire that was refused, while an earlier try of it could not be cancelled (`why`).
+    /// The error of an acquire that was refused while an earlier try could not be cancelled; `why`
+    /// is the error of the cancel.
     pub(crate) fn in_doubt(self, why: &Error) -> Error {
         let message = format!(
             "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one was refused ({self}): \
@@ -95,7 +99,7 @@ impl Error {
         Error::new(ErrorCode::OutcomeUnknown, message)
     }
 
-    /// Of an acquire that found a grant of an earlier one.
+    /// The error of an acquire that found an earlier grant of its id, which is being released.
     pub(crate) fn being_released(token: u64) -> Error {
         let message = format!(
             "this request id was granted token {token} before, and that is being released: try again, or with another request id"
@@ -107,7 +111,7 @@ impl Error {
         Error::new(ErrorCode::InvalidArgument, message)
     }
 
-    /// The server answered something else than what was asked for.
+    /// The server's answer does not match the operation.
     pub(crate) fn confused(asked: &str) -> Error {
         Error::new(
             ErrorCode::Internal,

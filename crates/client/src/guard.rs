@@ -1,4 +1,4 @@
-//! One lock that keeps itself: renewed in the background, released at the end.
+//! A lock that keeps itself: renewed in the background, and released at the end.
 
 use crate::client::{Timed, left_until};
 use crate::lease::{Lease, LeaseCell, LostReason, renew_every};
@@ -13,13 +13,16 @@ use tokio::time::Instant;
 
 /// A held lock with a private lease of its own.
 ///
-/// * Renewed every third of its TTL, and every [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max)
-///   at the latest, as long as the guard lives and the lock is held. So it hears of a break within that time.
-/// * Counts as lost before its lease can end, and so before another can get it without a break, because validity is
-///   counted from the moment each renewal was sent. A machine that was suspended meanwhile (a sleeping laptop) loses it when it wakes. A virtual machine whose host
-///   stops all its clocks does not notice, and is a reason to use the [`token`](Self::token).
-/// * Dropping it lets it go in the background, where that is tried until the server answers or the TTL is over;
-///   [`release`](Self::release) says whether that worked.
+/// * The guard renews every third of the TTL, and every
+///   [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest,
+///   while it lives and the lock is held. So it hears of a break within that time.
+/// * The lock counts as lost before its lease can end, and so before another can get it without a
+///   break. Validity is counted from the moment each renewal was sent.
+/// * A machine that was suspended meanwhile (a sleeping laptop) loses the lock when it wakes. A
+///   virtual machine whose host stops all its clocks does not notice: use the
+///   [`token`](Self::token) for this case.
+/// * Dropping the guard releases the lock in the background, with retries until the server answers
+///   or the TTL is over. [`release`](Self::release) tells whether the release worked.
 #[derive(Debug)]
 pub struct LockGuard {
     client: Client,
@@ -41,7 +44,8 @@ impl LockGuard {
         let holding = Holding::of(&client, &timed, None);
         let first = first_lease(&client, &timed, asleep, until).await;
         if !timed.fresh_id && first.as_ref().is_err_and(|error| error.code == ErrorCode::Expired) {
-            // The caller is told to acquire anew, by another id: nobody comes back for this lock.
+            // The caller is told to acquire again with another id, so this grant would never be
+            // used.
             client.let_go(Unwanted::lock(&timed.grant), Duration::from_millis(timed.grant.ttl_ms.into()), None);
         }
         let (lease, asleep) = first?;
@@ -52,54 +56,56 @@ impl LockGuard {
         Ok(LockGuard { client, grant: timed.grant, lease, renewal, released: false })
     }
 
-    /// The fencing token: hand it to whatever the lock protects.
+    /// The fencing token. Hand it to the resource that the lock protects.
     pub fn token(&self) -> u64 {
         self.grant.fencing_token
     }
 
-    /// The name of what is locked.
+    /// The name of the locked resource.
     pub fn name(&self) -> &str {
         &self.grant.resource_name
     }
 
-    /// The grant as it was given.
+    /// The grant as the server sent it.
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 
-    /// Held, as far as can be known: it was not broken by the time the last acknowledged renewal was sent, and its TTL has not run
-    /// out since, sleep of this machine counted.
+    /// Whether the lock is held, as far as can be known. It was not broken when the last
+    /// acknowledged renewal was sent. Its TTL has not run out since, with sleep of this machine
+    /// counted.
     pub fn is_valid(&self) -> bool {
         self.lease.lost_now().is_none()
     }
 
-    /// How much longer it is held if no renewal gets through. Zero once it is lost.
+    /// How much longer the lock is held if no renewal gets through. Zero once the lock is lost.
     pub fn valid_for(&self) -> Duration {
         self.lease.valid_for()
     }
 
-    /// Resolves when the lock is lost, with the reason: stop acting on it then.
+    /// Resolves with the reason when the lock is lost. Stop acting on the lock then.
     pub async fn lost(&self) -> LostReason {
         self.lease.lost().await
     }
 
-    /// Lets go.
+    /// Releases the lock, and returns once the server has answered.
     ///
     /// # Errors
-    /// [`Error::is_fenced`] if it was lost before. After any other error it is tried again in the background, until the
-    /// server answers or the TTL is over.
+    /// [`Error::is_fenced`] if the lock was lost before. After any other error the release is
+    /// retried in the background, until the server answers or the TTL is over.
     pub async fn release(mut self) -> Result<(), Error> {
         self.renewal.abort();
         let outcome = self.client.release(self.name(), self.token()).await;
-        // Not before: a dropped future leaves the release to `drop`, and so does one that got no certain answer.
+        // Set only after the answer. If the future is dropped, or the answer is not certain, `drop`
+        // does the release.
         self.released = outcome.as_ref().err().is_none_or(is_final);
         outcome.map(|_| ())
     }
 
-    /// Leaves the lock to its TTL: it is neither renewed nor released from now on.
+    /// Leaves the lock to its TTL: from now on it is neither renewed nor released.
     ///
-    /// For a holder that cannot stop what the lock protects. Its successor then gets the lock no earlier
-    /// than the TTL allows.
+    /// This is for a holder that cannot stop the work under the lock. Its successor then gets the
+    /// lock no earlier than the TTL allows.
     pub fn abandon(mut self) {
         self.released = true;
     }
@@ -118,8 +124,9 @@ impl Drop for LockGuard {
 
 /// The guards of a client.
 ///
-/// A caller can take a lock up again by its request id, in a new guard, while it still has one that lost
-/// it. Only the newest guard may let go: the others would end what it holds.
+/// A caller can take a lock up again by its request id, in a new guard, while it still has a guard
+/// that lost it. Only the newest guard may release the lock. A release by an older one would end
+/// the lock of the newest.
 #[derive(Debug, Default)]
 pub(crate) struct Guarded(Mutex<BTreeMap<(String, u64), Weak<LeaseCell>>>);
 
@@ -132,7 +139,7 @@ impl Guarded {
         self.newest().insert((grant.resource_name.clone(), grant.fencing_token), Arc::downgrade(lease));
     }
 
-    /// A guard is dropped. Says whether it was the newest of its lock.
+    /// Removes a dropped guard. Returns whether it was the newest of its lock.
     fn leave(&self, grant: &Grant, lease: &Arc<LeaseCell>) -> bool {
         let key = (grant.resource_name.clone(), grant.fencing_token);
         let mut newest = self.newest();
@@ -144,7 +151,7 @@ impl Guarded {
     }
 }
 
-/// A grant that no caller has yet: let go again unless it gets there.
+/// A grant on its way to the caller. It is released on drop, unless it arrives.
 pub(crate) struct Holding<'a> {
     client: &'a Client,
     unwanted: Option<Unwanted>,
@@ -153,8 +160,9 @@ pub(crate) struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    /// `keeper`: the session that keeps it alive. `None` for an id of the caller's, because the caller is
-    /// told to try again with it: a release in the background would then end the lock that it gets.
+    /// Guards a grant. `keeper` is the session that keeps it alive. `None` if the caller chose the
+    /// id. The caller is then told to retry with it, so a background release would end the lock
+    /// that the retry gets.
     pub(crate) fn of<'a>(client: &'a Client, timed: &Timed, keeper: Option<Keeper>) -> Option<Holding<'a>> {
         let ttl = Duration::from_millis(timed.grant.ttl_ms.into());
         timed.fresh_id.then(|| Holding { client, unwanted: Some(Unwanted::lock(&timed.grant)), ttl, keeper })
@@ -173,11 +181,16 @@ impl Drop for Holding<'_> {
     }
 }
 
-/// What may be believed of a lock that has just been acquired, and the sleep that counts with it.
+/// The first lease of a lock that was just acquired, and the sleep of the machine that it counts
+/// from.
 ///
-/// Its TTL began no earlier than its request id was first sent. For one that waited, or took more than one try, that may be
-/// long ago; for an id of the caller's, which may be older than this call, it is not known at all. Such a lock is renewed
-/// at once, and counted from there. So is one that must be claimed: it is held only once the claim is acknowledged.
+/// The TTL began no earlier than the request id was first sent. If the acquire waited or took
+/// several tries, that may be long ago. If the caller chose the id, it may be older than this call,
+/// and the time is unknown. Such a lock is renewed at once, and its validity is counted from the
+/// renewal.
+///
+/// A lock that must be claimed is renewed too, because it is held only once the claim is
+/// acknowledged.
 async fn first_lease(
     client: &Client,
     timed: &Timed,
@@ -223,7 +236,7 @@ async fn renew(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
         if left.is_zero() {
             return;
         }
-        // A try that is not answered must leave time for another.
+        // An unanswered try must leave time for another.
         let timeout = left.min(ttl / 3).min(client.options().timeout);
         match client.renew_timed(&grant.resource_name, grant.fencing_token, timeout).await {
             Ok((renewal, sent)) => {
@@ -240,7 +253,8 @@ async fn renew(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
     }
 }
 
-/// A twentieth of a short TTL; a few of them between two renewals of a long one.
+/// The pause after a failed renewal: 3/20 of the interval, which is a twentieth of a short TTL. So
+/// a few tries fit between two renewals.
 pub(crate) fn pause_after_failure(ttl: Duration, interval_max: Duration) -> Duration {
     renew_every(ttl, interval_max) * 3 / 20
 }

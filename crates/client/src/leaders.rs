@@ -1,15 +1,15 @@
-//! Who leads which shard, as far as is known here: hints, ordered by term.
+//! The known leader of each shard: hints, ordered by term.
 //!
-//! A pure value: it knows nothing of connections and clocks. A wrong hint costs a hop, never correctness: the replica
-//! that is asked decides by itself whether it leads.
+//! The cache is a pure value and knows nothing of connections and clocks. A wrong hint costs a hop,
+//! never correctness, because the replica that is asked decides by itself whether it leads.
 
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 
 /// Shard → leader, by term.
 ///
-/// * The term known of a shard never falls: news of an older term is ignored.
-/// * Within one term at most one leader is accepted, as Raft elects at most one.
+/// * The known term of a shard never falls: news of an older term is ignored.
+/// * Within one term at most one leader is accepted, because Raft elects at most one.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderCache {
     shards: BTreeMap<ShardId, Known>,
@@ -19,27 +19,29 @@ pub struct LeaderCache {
 struct Known {
     term: u64,
     leader: Option<NodeId>,
-    /// The leader of `term` failed to answer: nobody is to be sent there first until news of a later term, or an answer.
+    /// The leader of `term`, if it failed to answer. It is not the first target again until there
+    /// is news of a later term, or an answer of its own.
     suspected: Option<NodeId>,
 }
 
 impl LeaderCache {
-    /// Nothing is known.
+    /// An empty cache, without any hint.
     pub fn new() -> LeaderCache {
         LeaderCache::default()
     }
 
-    /// Where to try first; `None` if nothing better is known than any replica.
+    /// The target to try first. `None` if one replica is as good as another.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.shards.get(&shard).and_then(|known| known.leader)
     }
 
-    /// The newest term heard of, 0 at first.
+    /// The newest known term, 0 at first.
     pub fn term(&self, shard: ShardId) -> u64 {
         self.shards.get(&shard).map_or(0, |known| known.term)
     }
 
-    /// A replica said that in `term` this one leads, or that nobody does yet. Says whether that was news.
+    /// Takes the report of a replica: the leader in `term`, or that there is none yet. Returns
+    /// whether that was news.
     pub fn learn(&mut self, shard: ShardId, leader: Option<NodeId>, term: u64) -> bool {
         let known = self.shards.entry(shard).or_default();
         if term > known.term {
@@ -53,7 +55,8 @@ impl LeaderCache {
         false
     }
 
-    /// This replica has just answered as the leader does. Counts only while no leader is known: an answer tells no term.
+    /// Notes that this replica has just answered as leader. This counts only while no leader is
+    /// known, because an answer has no term.
     pub fn confirm(&mut self, shard: ShardId, leader: NodeId) {
         let known = self.shards.entry(shard).or_default();
         if known.leader.is_none() {
@@ -62,7 +65,8 @@ impl LeaderCache {
         }
     }
 
-    /// This replica did not answer: if it is the known leader, forget that.
+    /// Notes that this replica did not answer. If it is the known leader, it no longer counts as
+    /// such.
     pub fn suspect(&mut self, shard: ShardId, node: NodeId) {
         if let Some(known) = self.shards.get_mut(&shard)
             && known.leader == Some(node)

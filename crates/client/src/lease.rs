@@ -1,8 +1,9 @@
-//! How long a holder may believe that it holds: pure arithmetic, and a cell to watch it.
+//! How long a holder may count on its lock: pure arithmetic, and a cell to watch it.
 //!
-//! It promises that a lock counts as lost here before the server can end its lease, as long as clocks run apart by
-//! less than [`margin`]: validity is counted from the moment the request was *sent*, and the server's count starts later.
-//! A machine that was suspended meanwhile is no exception: see [`clock`](crate::clock).
+//! A lock counts as lost here before the server can end its lease, as long as clocks differ by less
+//! than [`margin`]. The reason is that validity is counted from the moment the request was *sent*,
+//! and the server's count starts later. This also holds for a machine that was suspended meanwhile:
+//! see [`clock`](crate::clock).
 
 use crate::clock::SuspendClock;
 use crate::planted::{self, Bug};
@@ -10,19 +11,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Why a lock is not held any more.
+/// The reason why a lock is no longer held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LostReason {
-    /// It could not be renewed in time. The server may not have noticed yet.
+    /// The lease could not be renewed in time. The server may not have noticed yet.
     NotRenewed,
-    /// The server said so: it expired, was broken, or its session is lost.
+    /// The server said that the lock expired, was broken, or lost its session.
     Fenced(String),
-    /// This machine was suspended for so long since the last renewal was sent. The server's clock went on.
+    /// This machine was suspended for this long since the last renewal was sent. The server's clock
+    /// went on.
     Suspended(Duration),
-    /// It may have ended, and nobody can tell: others ended more locks of its session than the server remembers.
+    /// The lock may have ended. Others ended more locks of its session than the server remembers,
+    /// so no one can tell.
     InDoubt(String),
-    /// It was let go.
+    /// The holder released the lock.
     Released,
 }
 
@@ -39,12 +42,13 @@ impl std::fmt::Display for LostReason {
     }
 }
 
-/// What is taken off a TTL for clocks that run apart and timers that fire late: 1 % and 2 ms.
+/// The part of a TTL that is not counted on: 1 % and 2 ms, for clocks that differ and timers that
+/// fire late.
 pub fn margin(ttl: Duration) -> Duration {
     ttl / 100 + Duration::from_millis(2)
 }
 
-/// Until when a lease may be believed in whose grant or renewal was sent at `sent` and has been acknowledged.
+/// The end of a lease's validity. The acknowledged grant or renewal was sent at `sent`.
 pub fn valid_until(sent: Instant, ttl: Duration) -> Instant {
     if planted::is(Bug::ValidityTooLong) {
         return sent + ttl + ttl / 2; // planted: believed in for longer than it lives
@@ -52,24 +56,24 @@ pub fn valid_until(sent: Instant, ttl: Duration) -> Instant {
     sent + ttl.saturating_sub(margin(ttl))
 }
 
-/// A longer suspend than this loses a lease. A shorter one only takes its own length off the validity.
+/// Longest suspend that does not lose a lease. It only takes its own length off the validity.
 pub const SUSPEND_TOLERANCE: Duration = Duration::from_millis(100);
 
-/// Time between renewals: a third of the TTL, so that two tries may fail, and at most `interval_max`, because a renewal
-/// is how a holder hears that its lock was broken.
+/// Time between renewals: a third of the TTL, so that two tries may fail. At most `interval_max`,
+/// because a renewal is how a holder hears that its lock was broken.
 pub fn renew_every(ttl: Duration, interval_max: Duration) -> Duration {
     (ttl / 3).min(interval_max.max(INTERVAL_LEAST))
 }
 
-/// No shorter interval can be chosen, so that a mistake does not renew without a pause.
+/// Shortest interval that can be chosen, so that a mistake does not renew without a pause.
 const INTERVAL_LEAST: Duration = Duration::from_millis(100);
-/// A watcher of a lease looks for a suspend so often.
+/// How often a watcher of a lease looks for a suspend.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A lease as its holder may believe in it.
+/// A lease as its holder may count on it.
 ///
 /// * `valid_until` never goes back.
-/// * Once lost it stays lost: a renewal acknowledged after the validity ran out does not revive it.
+/// * A lost lease stays lost: a renewal acknowledged after the validity ran out does not revive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     ttl: Duration,
@@ -79,12 +83,13 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Acknowledged; asked for at `sent`.
+    /// A lease whose acknowledged request was sent at `sent`.
     pub fn new(sent: Instant, ttl: Duration) -> Lease {
         Lease { ttl, sent, valid_until: valid_until(sent, ttl), lost: None }
     }
 
-    /// A renewal that was sent at `sent` has been acknowledged by `now`. Says whether the lease lives on.
+    /// Takes in a renewal that was sent at `sent` and acknowledged by `now`. Returns whether the
+    /// lease lives on.
     pub fn renewed(&mut self, now: Instant, sent: Instant, ttl: Duration) -> bool {
         if self.lost_at(now).is_some() {
             return false;
@@ -95,12 +100,12 @@ impl Lease {
         true
     }
 
-    /// It is lost. The first reason stays.
+    /// Marks the lease as lost. The first reason stays.
     pub fn lose(&mut self, reason: LostReason) {
         self.lost.get_or_insert(reason);
     }
 
-    /// Why it is lost at `now`; `None`: it holds.
+    /// The reason why the lease is lost at `now`. `None` if it is valid.
     pub fn lost_at(&mut self, now: Instant) -> Option<&LostReason> {
         if self.lost.is_none() && now >= self.valid_until {
             self.lost = Some(LostReason::NotRenewed);
@@ -108,7 +113,7 @@ impl Lease {
         self.lost.as_ref()
     }
 
-    /// How much longer it holds without renewal.
+    /// How much longer the lease is valid without renewal.
     pub fn valid_for(&self, now: Instant) -> Duration {
         match self.lost {
             Some(_) => Duration::ZERO,
@@ -116,27 +121,27 @@ impl Lease {
         }
     }
 
-    /// When to renew: see [`renew_every`].
+    /// When the next renewal is due: see [`renew_every`].
     pub fn renew_at(&self, interval_max: Duration) -> Instant {
         self.sent + renew_every(self.ttl, interval_max)
     }
 
-    /// Its time to live.
+    /// The time to live of the lease.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 }
 
-/// When a request was sent that began or renewed a lease.
+/// The moment when a request that began or renewed a lease was sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// The try that was answered.
+    /// When the answered try was sent.
     pub(crate) at: Instant,
     /// How long the machine had been suspended in all, read at `at` or before.
     pub(crate) asleep: Duration,
 }
 
-/// A lease, and the suspends that its last acknowledged request knew of.
+/// A lease, and the total of suspends when its last acknowledged request was sent.
 #[derive(Debug)]
 struct Watched {
     lease: Lease,
@@ -144,7 +149,8 @@ struct Watched {
 }
 
 impl Watched {
-    /// Why it is lost; `None`: it holds. A suspend longer than [`SUSPEND_TOLERANCE`] loses it here.
+    /// The reason why the lease is lost, or `None`. A suspend longer than [`SUSPEND_TOLERANCE`]
+    /// loses it here.
     fn lost_at(&mut self, now: Instant, asleep: Duration) -> Option<&LostReason> {
         let slept = asleep.saturating_sub(self.asleep);
         let lost = self.lease.lost_at(now + slept.min(SUSPEND_TOLERANCE)).is_some();
@@ -162,8 +168,8 @@ impl Watched {
 
 /// A lease shared by its holder and the task that renews it.
 ///
-/// * Once lost it stays lost.
-/// * Every look at it looks for a suspend first, because no timer fires while the machine sleeps.
+/// * A lost lease stays lost.
+/// * Each access looks for a suspend first, because no timer fires while the machine sleeps.
 #[derive(Debug)]
 pub(crate) struct LeaseCell {
     watched: watch::Sender<Watched>,
@@ -171,7 +177,7 @@ pub(crate) struct LeaseCell {
 }
 
 impl LeaseCell {
-    /// `asleep`: as the request that `lease` counts from knew it.
+    /// Starts a cell. `asleep` is the total of suspends when the request of `lease` was sent.
     pub(crate) fn new(lease: Lease, asleep: Duration, clock: SuspendClock) -> LeaseCell {
         LeaseCell { watched: watch::Sender::new(Watched { lease, asleep }), clock }
     }
@@ -184,13 +190,13 @@ impl LeaseCell {
         self.watched.borrow().lease.renew_at(interval_max)
     }
 
-    /// How much longer it holds without renewal.
+    /// How much longer the lease is valid without renewal.
     pub(crate) fn valid_for(&self) -> Duration {
         let (now, asleep) = (Instant::now(), self.clock.total());
         self.watched.borrow().valid_for(now, asleep)
     }
 
-    /// Says whether the lease lives on.
+    /// Takes in a renewal. Returns whether the lease lives on.
     pub(crate) fn renewed(&self, sent: Sent, ttl: Duration) -> bool {
         let (now, asleep) = (Instant::now(), self.clock.total());
         let mut alive = false;
@@ -207,7 +213,7 @@ impl LeaseCell {
         self.watched.send_modify(|watched| watched.lease.lose(reason));
     }
 
-    /// Why it is lost by now; `None`: it holds.
+    /// The reason why the lease is lost by now. `None` if it is valid.
     pub(crate) fn lost_now(&self) -> Option<LostReason> {
         let (now, asleep) = (Instant::now(), self.clock.total());
         if !self.watched.borrow().valid_for(now, asleep).is_zero() {
@@ -218,7 +224,7 @@ impl LeaseCell {
         reason
     }
 
-    /// Resolves when it is lost.
+    /// Resolves with the reason when the lease is lost.
     pub(crate) async fn lost(&self) -> LostReason {
         let mut changes = self.watched.subscribe();
         loop {
@@ -226,7 +232,7 @@ impl LeaseCell {
                 return reason;
             }
             let valid_until = changes.borrow_and_update().lease.valid_until;
-            // No timer counts sleep, so this one is short.
+            // Timers do not count sleep, so this one is short.
             let look_again = valid_until.min(Instant::now() + LOOK_AGAIN);
             tokio::select! {
                 _ = changes.changed() => {}
@@ -284,8 +290,9 @@ mod tests {
     }
 
     proptest! {
-        /// The server's count starts at the earliest when the request was sent, so its lease ends at `sent + ttl` at the
-        /// earliest by a clock that may run 1 % faster than ours. The holder always gives up before.
+        /// The server's count starts no earlier than the request was sent. Its clock may run 1 %
+        /// faster than ours, so its lease ends at `sent + ttl` of that clock at the earliest. The
+        /// holder always gives up before.
         #[test]
         fn the_holder_gives_up_before_the_server_can(
             ttl_ms in 100..86_400_000u32,

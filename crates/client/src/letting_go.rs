@@ -1,12 +1,13 @@
-//! What is to be let go: locks that no caller holds any more, places in queues, sessions.
+//! The list of pending releases: locks that no caller holds any more, places in queues, sessions.
 //!
-//! A release, cancel or close that fails, or whose caller is gone, is put on this list. One task per
-//! client works on it, and tries each again until the server has answered it for good, or its lease
-//! has certainly run out. Otherwise a lock whose release failed would be kept alive by the heartbeats
-//! of its session for as long as that lives.
+//! A release, cancel or close that fails, or whose caller is gone, goes on this list. One task per
+//! client retries each until the server has given a final answer, or until the lease has certainly
+//! run out. Otherwise the heartbeats of a session would keep a lock alive whose release failed, for
+//! as long as the session lives.
 //!
-//! It promises nothing past the end of the process or its Tokio runtime: there the TTL has to do. It
-//! is bounded: what finds the list full is left to its TTL too, and a session offers it again.
+//! The list promises nothing past the end of the process or its Tokio runtime: there the TTL ends
+//! the locks. It is bounded. An item that finds it full is left to its TTL too, and a session
+//! offers its items again.
 
 use crate::options::RequestId;
 use crate::session::Keeper;
@@ -20,19 +21,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// More are left to their TTL.
+/// Most items on the list. The excess is left to its TTL.
 const ITEMS_MAX: usize = 16_384;
-/// Requests under way at a time.
+/// Requests in flight at a time.
 const AT_ONCE: usize = 256;
-/// First and longest pause before one is tried again; doubled each time.
+/// First and longest pause before an item is retried. It doubles each time.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Something that is to be let go.
+/// Something to be released.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Unwanted {
-    /// A grant. `session_life` is the grant's.
+    /// A grant, with its `session_life`.
     Lock { name: String, token: u64, session_life: u64 },
-    /// An acquire that may be in a queue, granted, or on its way.
+    /// An acquire that may be queued, granted, or on its way.
     Wait { name: String, request_id: RequestId },
     /// A session on these shards.
     Session { id: String, shards: Vec<u32> },
@@ -45,7 +46,7 @@ impl Unwanted {
     }
 }
 
-/// What is known of one of them.
+/// The state of one item.
 ///
 /// * Past `until` its lease has run out, unless `keeper` keeps it alive.
 #[derive(Debug)]
@@ -55,17 +56,17 @@ struct Item {
     lives_for: Duration,
     pause: Duration,
     keeper: Option<Keeper>,
-    /// A request for it was sent, and may be done at any time from then on.
+    /// A request for the item was sent, so it may be done at any time from then on.
     tried: bool,
 }
 
 /// How a try ended.
 enum Verdict {
-    /// It is let go, or was never held: for good.
+    /// The item is released, or was never held. The verdict is final.
     Done,
-    /// The acquire is not waiting: but it may have been overtaken by this cancel.
+    /// The acquire is not waiting, but this cancel may have overtaken it.
     NotYetSeen,
-    /// No certain answer.
+    /// There was no certain answer.
     Again,
     /// The acquire was granted meanwhile.
     Granted(Grant),
@@ -75,14 +76,14 @@ enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct LettingGo {
     state: Mutex<State>,
-    /// Where a lock may be let go that is dropped outside of any runtime.
+    /// The runtime for a release whose lock is dropped outside of any runtime.
     runtime: OnceLock<Handle>,
     more: Notify,
-    /// How many there are.
+    /// The number of items.
     count: watch::Sender<usize>,
 }
 
-/// * What is in `items` is in `due` too, once, unless a request for it is under way.
+/// * An item in `items` is in `due` too, once, unless its request is in flight.
 #[derive(Debug, Default)]
 struct State {
     items: BTreeMap<Unwanted, Item>,
@@ -103,7 +104,8 @@ impl LettingGo {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Call this where something begins that may be let go later: a drop may happen on a thread without a runtime.
+    /// Remembers the current runtime. Call this when something begins that may be released later,
+    /// because a drop may happen on a thread without a runtime.
     pub(crate) fn remember_runtime(&self) {
         if self.runtime.get().is_none()
             && let Ok(handle) = Handle::try_current()
@@ -119,7 +121,8 @@ impl LettingGo {
         let _ = count.wait_for(|count| *count == 0).await;
     }
 
-    /// The next that is due, from now on under way; and when the one after it is due.
+    /// Takes the next due item, which counts as in flight from now on, and tells when the one after
+    /// it is due.
     fn take_due(&self, now: Instant) -> (Option<Unwanted>, Option<Instant>) {
         let mut state = self.state();
         match state.due.first_key_value().map(|((at, _), _)| *at) {
@@ -134,7 +137,7 @@ impl LettingGo {
         }
     }
 
-    /// The tokens of a name's locks that are to be let go.
+    /// The tokens of a name's locks that are to be released.
     pub(crate) fn locks_of(&self, name: &str) -> Vec<u64> {
         if *self.count.borrow() == 0 {
             return Vec::new();
@@ -147,8 +150,11 @@ impl LettingGo {
             .collect()
     }
 
-    /// A caller came back for a lock: takes it off the list, and says whether no request can end it any more.
-    /// `before`: what [`locks_of`](Self::locks_of) gave before it was asked for. What has left the list since was released.
+    /// Takes a lock off the list because its caller came back for it. Returns whether no request
+    /// can end the lock any more.
+    ///
+    /// `before` is the result of [`locks_of`](Self::locks_of) before the acquire was sent. A lock
+    /// that has left the list since then was released.
     pub(crate) fn take_back(&self, grant: &Grant, before: &[u64]) -> bool {
         let was_here = before.contains(&grant.fencing_token);
         if !was_here && *self.count.borrow() == 0 {
@@ -168,7 +174,7 @@ impl LettingGo {
         }
     }
 
-    /// Says whether work is over: then the next offer starts a new task.
+    /// Returns whether the work is over. If so, the next offer starts a new task.
     fn stop_if_empty(&self) -> bool {
         let mut state = self.state();
         if state.items.is_empty() {
@@ -177,14 +183,14 @@ impl LettingGo {
         !state.working
     }
 
-    /// What to do after a try. Gives what is known of it if there will be no other.
+    /// Plans the next try after a verdict. Returns the item if there will be no other try.
     fn tried(&self, unwanted: &Unwanted, verdict: &Verdict, timeout: Duration) -> Option<Item> {
         let now = Instant::now();
         let mut state = self.state();
         let item = state.items.get_mut(unwanted)?;
         let over = match verdict {
             Verdict::Done | Verdict::Granted(_) => true,
-            // By then it has been refused as too old, if it ever arrives.
+            // By then the server refuses the acquire as too old, if it ever arrives.
             Verdict::NotYetSeen => now >= item.offered + timeout,
             Verdict::Again => {
                 if item.keeper.as_ref().is_some_and(Keeper::keeps) {
@@ -206,7 +212,8 @@ impl LettingGo {
 }
 
 impl Client {
-    /// Puts something on the list, unless it is there already. `lives_for`: how long it lives at the server without renewal.
+    /// Puts something on the list, unless it is there already. `lives_for` is its life at the
+    /// server without renewal.
     pub(crate) fn let_go(&self, unwanted: Unwanted, lives_for: Duration, keeper: Option<Keeper>) {
         let list = self.letting_go();
         let Some(runtime) = Handle::try_current().ok().or_else(|| list.runtime.get().cloned()) else {
@@ -214,7 +221,7 @@ impl Client {
             return;
         };
         let now = Instant::now();
-        // A change of leaders starts a lease anew, so one TTL more.
+        // A change of leaders starts a lease anew, which adds one TTL.
         let lives_for = 2 * lives_for + self.options().timeout;
         let item = Item { offered: now, until: now + lives_for, lives_for, pause: PAUSE.0, keeper, tried: false };
         let mut state = list.state();
@@ -261,12 +268,13 @@ impl Client {
     }
 }
 
-/// No second try can say anything else: it is not held (any more).
+/// Whether a retry cannot change the answer, because the lock is not held (any more).
 pub(crate) fn is_final(error: &Error) -> bool {
     error.is_fenced() || error.is_invalid()
 }
 
-/// The task's hold on its client. If the task ends by force, with its runtime, the next offer starts another.
+/// The task's hold on its client. If the task is ended with its runtime, the next offer starts
+/// another task.
 struct Working {
     client: Client,
     over: bool,

@@ -1,16 +1,22 @@
 //! The SDK: sessions, guards, retries, multiplexed streams.
 //!
-//! Start with [`Client`]: [`Client::lock`] for one lock that keeps itself, [`Client::open_session`] for many on one heartbeat,
-//! [`Client::acquire`] for those who renew by themselves. Errors say what to do next: see [`Error`].
+//! Start with [`Client`]. [`Client::lock`] takes one lock that keeps itself, and
+//! [`Client::open_session`] keeps many on one heartbeat. [`Client::acquire`] is for callers that
+//! renew by themselves. Errors say what to do next: see [`Error`].
 //!
-//! **Use the fencing token.** A lock service can tell a holder that it lost its lock, but not stop one that is paused in
-//! the middle of a write. Whatever the lock protects should refuse tokens lower than the highest it has seen.
+//! **Use the fencing token.** A lock service can tell a holder that it lost its lock, but cannot
+//! stop a holder that is paused in the middle of a write. The resource under the lock should refuse
+//! tokens lower than the highest it has seen.
 //!
-//! The crate promises that a lock counts as lost here before its lease can end at the service ([`lease`]), and within one
-//! renewal interval after it was broken there ([`ClientOptions::renew_interval_max`]). It promises that an operation that
-//! may have been done is never reported as not done ([`retry`]). It holds no lock state of its own. The
-//! modules below [`Client`] are public for the gateway, which speaks to nodes by the same means, and for simulators, which
-//! drive the pure ones.
+//! The crate makes these promises:
+//!
+//! - A lock counts as lost here before its lease can end at the service ([`lease`]).
+//! - A broken lock counts as lost within one renewal interval
+//!   ([`ClientOptions::renew_interval_max`]).
+//! - An operation that may have been done is never reported as not done ([`retry`]).
+//!
+//! The crate holds no lock state of its own. The modules below [`Client`] are public for two users.
+//! The gateway reaches nodes by the same means, and simulators drive the pure modules.
 
 mod client;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! What the caller can choose.
+//! The options of clients, acquires and sessions.
 
 use crate::Error;
 use crate::clock::SuspendClock;
@@ -10,27 +10,31 @@ use wire::v1::{AcquireRequest, Mode};
 /// Identifies one acquire through all its retries.
 pub type RequestId = [u8; REQUEST_ID_BYTES];
 
-/// First lease of a grant out of the queue, until it is claimed.
+/// First lease of a grant out of the queue, until the client claims it.
 const CLAIM_TTL: Duration = Duration::from_secs(10);
 
-/// How a [`Client`](crate::Client) behaves.
+/// The settings of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How long an operation may take, its retries included; a wait comes on top. Default: 5 s.
+    /// Time for an operation with all its retries, to which an acquire adds its wait. Default: 5 s.
     pub timeout: Duration,
-    /// Who acquires, if an acquire does not say; shown to others, not empty. Default: `host/pid`.
+    /// Owner of acquires that name none. It is shown to others and must not be empty. Default:
+    /// `host/pid`.
     pub owner: String,
-    /// Uses a unary RPC for each operation instead of one stream for many: simpler, slower. For comparison.
+    /// Whether to use a unary RPC for each operation instead of one stream for many. This is
+    /// simpler and slower, and meant for comparison. Default: no.
     pub unary: bool,
-    /// Operations that wait to be sent on one connection; above, they are refused as busy. Default: 16,384.
+    /// Most operations that wait to be sent on one connection. The excess is refused as busy.
+    /// Default: 16,384.
     pub queue_ops_max: usize,
-    /// A gateway must be connected to within this time. Default: 2 s.
+    /// Time to connect to a gateway. Default: 2 s.
     pub connect_timeout: Duration,
-    /// Guards and sessions renew after a third of their TTL, and after this time at the latest, because a renewal is how they
-    /// hear that a lock was broken. Default: 10 s.
+    /// Longest time between two renewals. Guards and sessions renew after a third of their TTL, or
+    /// after this time if it is shorter. A TTL can be long, but a renewal is how they hear that a
+    /// lock was broken. Default: 10 s.
     pub renew_interval_max: Duration,
-    /// Tells how long this machine has been suspended. Default: the machine's own.
+    /// The clock that tells how long this machine has been suspended. Default: the machine's own.
     pub suspend_clock: SuspendClock,
 }
 
@@ -49,43 +53,44 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// The defaults.
+    /// Options with all the defaults.
     pub fn new() -> ClientOptions {
         ClientOptions::default()
     }
 
-    /// How long an operation may take, its retries included.
+    /// Sets the time for an operation with all its retries.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Who acquires, if an acquire does not say.
+    /// Sets the owner of acquires that name none.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = owner.into();
         self
     }
 
-    /// A unary RPC for each operation.
+    /// Chooses a unary RPC for each operation.
     pub fn unary(mut self, unary: bool) -> Self {
         self.unary = unary;
         self
     }
 
-    /// Guards and sessions hear of a broken lock within this time. A lower value costs more renewals.
+    /// Sets the time within which guards and sessions hear of a broken lock. A lower value costs
+    /// more renewals.
     pub fn renew_interval_max(mut self, interval: Duration) -> Self {
         self.renew_interval_max = interval;
         self
     }
 
-    /// Another clock of suspends, for tests.
+    /// Sets another clock of suspends, for tests.
     pub fn suspend_clock(mut self, clock: SuspendClock) -> Self {
         self.suspend_clock = clock;
         self
     }
 }
 
-/// `host/pid`, as far as the system tells.
+/// `host/pid`, as far as the system tells them.
 fn default_owner() -> String {
     let host = ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .into_iter()
@@ -95,7 +100,7 @@ fn default_owner() -> String {
     format!("{host}/{}", std::process::id())
 }
 
-/// What to acquire, and how. A name alone is enough: exclusive, TTL 30 s, no waiting.
+/// The name to acquire, and how. A name alone is enough: exclusive, TTL 30 s, no waiting.
 ///
 /// ```
 /// use palisade_client::AcquireOptions;
@@ -120,77 +125,82 @@ pub struct AcquireOptions {
 }
 
 impl AcquireOptions {
-    /// Of this resource.
+    /// An acquire of this resource, with the defaults.
     pub fn new(name: impl Into<String>) -> AcquireOptions {
         AcquireOptions { name: name.into(), ..AcquireOptions::default() }
     }
 
-    /// Who acquires; shown to others and kept in history, not empty. Not an identity: the token is.
+    /// Sets the owner. It is shown to others and kept in history, and must not be empty. It is not
+    /// an identity: the token is.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    /// Time to live without renewal, 100 ms to 24 h.
+    /// Sets the time to live without renewal, 100 ms to 24 h.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Queues for at most so long if another holds it.
+    /// Queues for at most this long if another holds the lock.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Exclusive or shared; for a semaphore see [`permits`](Self::permits).
+    /// Sets the mode, exclusive or shared. For a semaphore see [`permits`](Self::permits).
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Together with other shared holders.
+    /// Holds the lock together with other shared holders.
     pub fn shared(self) -> Self {
         self.mode(Mode::Shared)
     }
 
-    /// `count` permits of a semaphore that has `limit` of them.
+    /// Takes `count` permits of a semaphore that has `limit` of them.
     pub fn permits(mut self, count: u32, limit: u32) -> Self {
         (self.mode, self.permits, self.permit_limit) = (Mode::Semaphore, count, limit);
         self
     }
 
-    /// Hangs it on an open session instead of a private lease. [`Session::acquire`](crate::Session::acquire) does this.
+    /// Hangs the grant on an open session instead of a private lease.
+    /// [`Session::acquire`](crate::Session::acquire) does this.
     pub fn session(mut self, session_id: impl Into<String>) -> Self {
         self.session_id = session_id.into();
         self
     }
 
-    /// Free text, shown to those who check.
+    /// Sets a free text that is shown with the grant.
     pub fn metadata(mut self, metadata: impl Into<String>) -> Self {
         self.metadata = metadata.into();
         self
     }
 
-    /// The request id, so that the caller itself can try again after an unknown outcome, or cancel. Without it a fresh one
-    /// is chosen, and a grant that nobody can know of is let go again.
+    /// Sets the request id, so that the caller itself can retry after an unknown outcome, or
+    /// cancel. Without it a fresh id is chosen, and a grant that the caller did not see is
+    /// released.
     ///
-    /// An id is used up by any other answer than [`Error::is_outcome_unknown`]: a try that may still be on
-    /// its way is cancelled, with the id, before the answer. Choose a fresh id for the next acquire.
+    /// An id is used up by any answer except [`Error::is_outcome_unknown`], because a try in flight
+    /// is cancelled with the id before the answer. Choose a fresh id for the next acquire.
     pub fn request_id(mut self, id: RequestId) -> Self {
         self.request_id = Some(id);
         self
     }
 
-    /// A grant out of the queue begins with this TTL at most, until this client claims it, which it does at once. A client
-    /// that died while it waited then blocks the name for this long, not for its TTL. From 100 ms to 60 s. Guards and sessions do
-    /// so by themselves, with 10 s.
+    /// Sets the TTL that a grant out of the queue has until this client claims it, which it does at
+    /// once. It only counts if it is shorter than the TTL. 100 ms to 60 s.
+    ///
+    /// A client that died in the queue then blocks the name for this time instead of its TTL.
+    /// Guards and sessions set 10 s by themselves.
     pub fn claim_ttl(mut self, ttl: Duration) -> Self {
         self.claim_ttl = Some(ttl);
         self
     }
 
-    /// With the default claim TTL, if it may wait and none was chosen.
+    /// Sets the default claim TTL, if the acquire may wait and has none.
     pub(crate) fn claimed(mut self) -> Self {
         if !self.wait.is_zero() {
             self.claim_ttl.get_or_insert(CLAIM_TTL);
@@ -234,7 +244,7 @@ impl From<String> for AcquireOptions {
     }
 }
 
-/// What a session is opened with.
+/// The settings of a new session.
 #[derive(Clone, Debug, Default)]
 pub struct SessionOptions {
     pub(crate) owner: Option<String>,
@@ -243,32 +253,32 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// The client's owner, TTL 30 s.
+    /// Options with the client's owner and a TTL of 30 s.
     pub fn new() -> SessionOptions {
         SessionOptions::default()
     }
 
-    /// Who holds what the session acquires; not empty.
+    /// Sets the owner of the session's locks, which must not be empty.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    /// Time to live without a heartbeat, 100 ms to 24 h.
+    /// Sets the time to live without a heartbeat, 100 ms to 24 h.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Free text, shown with the session's grants.
+    /// Sets a free text that is shown with the session's grants.
     pub fn metadata(mut self, metadata: impl Into<String>) -> Self {
         self.metadata = metadata.into();
         self
     }
 }
 
-/// Who asks. On the wire an empty owner is one that was not said; here it is a mistake, such as a variable that is not set, and
-/// it would leave others to guess who holds their lock.
+/// The owner of a request. On the wire an empty owner means that none was given. Here it is a
+/// mistake, such as an unset variable, and others could not tell the owner of the lock.
 pub(crate) fn said_owner(chosen: Option<String>, default: &str) -> Result<String, Error> {
     let owner = chosen.unwrap_or_else(|| default.to_owned());
     if owner.trim().is_empty() {
@@ -277,7 +287,7 @@ pub(crate) fn said_owner(chosen: Option<String>, default: &str) -> Result<String
     Ok(owner)
 }
 
-/// 0 stands for the default on the wire, so a TTL of zero must not get there.
+/// A TTL in milliseconds. A TTL of zero is refused, because 0 stands for the default on the wire.
 pub(crate) fn ttl_ms(ttl: Option<Duration>) -> Result<u32, Error> {
     match ttl {
         None => Ok(0),
@@ -288,7 +298,8 @@ pub(crate) fn ttl_ms(ttl: Option<Duration>) -> Result<u32, Error> {
     }
 }
 
-/// In milliseconds, rounded up; what does not fit is as long as possible, and refused by its limit.
+/// Milliseconds, rounded up. A duration that does not fit becomes the longest, which its limit then
+/// refuses.
 pub(crate) fn whole_ms(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

@@ -1,16 +1,18 @@
-//! Bugs planted on purpose, to show that the checker can fail: in builds with the feature `planted-bugs` only, one at a time,
-//! chosen per thread. Without the feature [`is`] is `false` at compile time.
+//! Bugs planted on purpose, to show that the checker can fail.
+//!
+//! Only builds with the feature `planted-bugs` have them. A test chooses at most one per thread.
+//! Without the feature [`is`] is `false` at compile time.
 
-/// What can be planted.
+/// The bugs that a test can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)] // each says what it is where it is planted
+#[allow(missing_docs)] // each is explained where it is planted
 pub enum Bug {
     DoubtForgotten,
     ValidityTooLong,
 }
 
 impl Bug {
-    /// All of them.
+    /// Every bug, in the order of declaration.
     pub const ALL: [Bug; 2] = [Bug::DoubtForgotten, Bug::ValidityTooLong];
 }
 
@@ -23,12 +25,12 @@ mod switch {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// From now on this thread has this bug, and no other.
+    /// Gives this thread the bug `bug`, or none. It has at most one at a time.
     pub fn choose(bug: Option<Bug>) {
         CHOSEN.set(bug);
     }
 
-    /// Whether this thread has this bug.
+    /// Whether this thread was given the bug `bug`.
     pub fn is(bug: Bug) -> bool {
         CHOSEN.get() == Some(bug)
     }
@@ -36,7 +38,7 @@ mod switch {
 
 #[cfg(not(feature = "planted-bugs"))]
 mod switch {
-    /// Never: this build has no planted bugs.
+    /// Always `false`: this build has no planted bugs.
     #[inline(always)]
     pub const fn is(_: super::Bug) -> bool {
         false

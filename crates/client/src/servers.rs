@@ -1,4 +1,4 @@
-//! The gateways that a client knows: one link and one channel each, made when first needed.
+//! The gateways of a client, with one link and one channel each, made when first needed.
 
 use crate::mux::{Answer, Failure, Link, LinkOptions, Locks};
 use crate::{ClientOptions, Error, endpoint, unary};
@@ -14,7 +14,7 @@ use wire::v1::Operation;
 pub(crate) struct Servers {
     servers: Vec<Server>,
     targets: Vec<u64>,
-    /// Answered last: tried first.
+    /// The target that answered last, which is tried first.
     current: AtomicUsize,
     link: LinkOptions,
 }
@@ -24,7 +24,7 @@ struct Server {
     endpoint: Endpoint,
     link: OnceLock<Link<Locks>>,
     channel: Mutex<Option<Channel>>,
-    /// Held by whoever connects, so that the others do not.
+    /// Held while connecting, so that only one caller connects.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -57,13 +57,13 @@ impl Servers {
         &self.targets
     }
 
-    /// Of each: `host:port`.
+    /// The `host:port` of each gateway.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let address = |server: &Server| server.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
         self.servers.iter().map(address).collect()
     }
 
-    /// To any of them, as of a moment ago.
+    /// Whether a connection to any gateway was up a moment ago.
     pub(crate) fn is_connected(&self) -> bool {
         let connected =
             |server: &Server| server.link.get().is_some_and(Link::is_connected) || server.channel().is_some();
@@ -74,7 +74,8 @@ impl Servers {
         self.current.load(Ordering::Relaxed) as u64
     }
 
-    /// A target that says something final, be it a refusal, is a good one to begin with the next time.
+    /// Notes a target that gave a final answer, a refusal included. The next operation begins
+    /// there.
     pub(crate) fn heard<T>(&self, target: u64, outcome: &Result<T, Failure>) {
         let answered = match outcome {
             Ok(_) => true,
@@ -86,14 +87,14 @@ impl Servers {
         }
     }
 
-    /// Over the stream.
+    /// Sends an operation over the stream.
     pub(crate) async fn call(&self, target: u64, operation: Operation, timeout_ms: u64) -> Result<Answer, Failure> {
         let server = &self.servers[target as usize];
         let link = server.link.get_or_init(|| Link::start(server.endpoint.clone(), self.link.clone()));
         link.call(operation, timeout_ms).await
     }
 
-    /// As an RPC of its own.
+    /// Sends an operation as an RPC of its own.
     pub(crate) async fn call_unary(
         &self,
         target: u64,
@@ -103,7 +104,7 @@ impl Servers {
         let wait = Duration::from_millis(operation.op.as_ref().map_or(0, |op| op.wait_ms()).into());
         let began = Instant::now();
         let channel = self.channel(target, timeout).await?;
-        // What it took to connect is part of the time.
+        // The time to connect is part of the time of the operation.
         let left = timeout.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
         let outcome = unary::call(channel, operation, left + wait).await;
         if matches!(outcome, Err(Failure::Lost(_))) {
@@ -112,14 +113,15 @@ impl Servers {
         outcome
     }
 
-    /// A channel for unary RPCs, connected.
+    /// A connected channel for unary RPCs.
     pub(crate) async fn channel(&self, target: u64, timeout: Duration) -> Result<Channel, Failure> {
         let server = &self.servers[target as usize];
         let within = timeout.min(self.link.connect_timeout);
         let endpoint = server
             .endpoint
             .clone()
-            // Of all addresses that the host resolves to together, so that one which swallows packets leaves the others time.
+            // The bound covers all addresses of the host together, so that one that swallows
+            // packets leaves time for the others.
             .connect_timeout(within)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(self.link.keepalive_interval)

@@ -1,4 +1,5 @@
-//! One RPC per operation: for `ClientOptions::unary`, and for what is no operation of the stream.
+//! One RPC per operation, for `ClientOptions::unary` and for the calls that the stream does not
+//! carry.
 
 use crate::mux::{Answer, Failure};
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub(crate) fn service(channel: Channel) -> LockServiceClient<Channel> {
     LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
 }
 
-/// Sends one operation as its RPC, with `timeout` as the RPC's own.
+/// Sends one operation as an RPC with this timeout.
 pub(crate) async fn call(channel: Channel, operation: Operation, timeout: Duration) -> Result<Answer, Failure> {
     let mut service = service(channel);
     macro_rules! rpc {
@@ -40,14 +41,15 @@ pub(crate) async fn call(channel: Channel, operation: Operation, timeout: Durati
     outcome.map_err(|status| failed(&status))
 }
 
-/// A request that ends after `timeout`, on both sides.
+/// A request with a timeout that holds on both sides.
 pub(crate) fn timed<T>(message: T, timeout: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
 }
 
-/// A typed error is an answer; all else leaves the outcome open.
+/// Maps a status to a failure. A typed error is an answer, and any other status leaves the outcome
+/// open.
 pub(crate) fn failed(status: &Status) -> Failure {
     match Error::from_status(status) {
         Some(error) => Failure::Refused(Box::new(error)),

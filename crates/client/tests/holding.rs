@@ -106,7 +106,8 @@ async fn a_lock_that_waited_is_renewed_before_it_is_handed_out() {
         Op::Acquire(request) => {
             let mut waited = grant(request, 3).into_grant().expect("a grant");
             waited.waited_ms = 1_600;
-            // Longer than the TTL: counted from the request it would be lost by now.
+            // The delay is longer than the TTL. Counted from the request, the lock would be lost by
+            // now.
             Reaction::Later(Duration::from_millis(1_600), Answer::granted(waited))
         }
         Op::Renew(_) => renewed(),
@@ -133,7 +134,7 @@ async fn a_lock_under_an_id_of_the_callers_may_be_old_and_is_renewed_before_it_i
     assert!(guard.is_valid());
 }
 
-/// Once reported as "nothing was done", because the second of the two requests was not.
+/// Such a grant was reported as "nothing was done", because the second of its two requests was not.
 #[tokio::test]
 async fn a_grant_that_cannot_be_confirmed_is_not_reported_as_not_done() {
     let fake = Fake::start(|op| match op {
@@ -170,7 +171,8 @@ async fn a_lock_that_is_lost_before_it_is_handed_out_is_not_handed_out() {
     fake.until_seen(1, is_release).await;
 }
 
-/// Names end in their shard; shards in `lost` do not know the session, those in `failed` do not answer.
+/// Names end in their shard. Shards in `lost` do not know the session, and shards in `failed` do
+/// not answer.
 fn shards(lost: Arc<AtomicU64>, failed: Arc<AtomicU64>) -> impl Fn(&Op) -> Reaction + Send + Sync {
     let tokens = AtomicU64::new(1);
     move |op| match op {
@@ -242,7 +244,7 @@ async fn a_shard_that_cannot_be_asked_for_a_ttl_loses_its_locks_and_the_others_s
     failed.store(1 << 2, Ordering::SeqCst);
     assert_eq!(b.lost().await, LostReason::NotRenewed);
     assert!(a.is_valid());
-    // The shard is back: a new lock begins a new lease, the old one stays lost.
+    // The shard is back. A new lock begins a new lease, and the old one stays lost.
     failed.store(0, Ordering::SeqCst);
     let again = session.acquire("again/2").await.unwrap();
     assert!(again.is_valid() && !b.is_valid());

@@ -1,4 +1,5 @@
-//! A lock that no caller wants is let go: releases, cancels and closes are tried again until they are answered.
+//! Locks that no caller wants are released: releases, cancels and closes are retried until they are
+//! answered.
 
 mod fake;
 
@@ -15,7 +16,7 @@ use wire::v1::{ReleaseResponse, RenewResponse};
 
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3_600);
-/// A test that hangs fails by this.
+/// A test that hangs fails after this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn client(endpoints: &[&str], timeout: Duration) -> Client {
@@ -30,7 +31,7 @@ fn is_cancel(op: &Op) -> bool {
     matches!(op, Op::CancelWait(_))
 }
 
-/// Answers what is not acquired, kept or let go.
+/// Answers every operation with success.
 fn else_answered(op: &Op) -> Reaction {
     Reaction::Answer(match op {
         Op::Acquire(request) => grant(request, 3),
@@ -42,7 +43,7 @@ fn else_answered(op: &Op) -> Reaction {
     })
 }
 
-/// As long as `refusing`, what lets go is refused.
+/// Refuses releases, cancels and closes while `refusing` is set.
 async fn refusing() -> (Fake, Arc<AtomicBool>) {
     let refusing = Arc::new(AtomicBool::new(true));
     let fake = Fake::start({
@@ -62,7 +63,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("still waiting: {what}"))
 }
 
-/// The release was given up after one timeout, and the session's heartbeats kept the lock for as long as it lived.
+/// The release was given up after one timeout, and the session's heartbeats kept the lock for as
+/// long as the session lived.
 #[tokio::test]
 async fn a_session_lock_whose_release_failed_is_released_once_that_is_possible() {
     let (fake, refusing) = refusing().await;
@@ -117,7 +119,7 @@ async fn what_has_run_out_is_not_tried_for_ever() {
     assert!(fake.count(is_release) > 0);
 }
 
-/// It was lost here, and the heartbeats that got through later kept it at the server.
+/// The lock was lost here, but later heartbeats kept it at the server.
 #[tokio::test]
 async fn a_session_lock_that_was_not_renewed_in_time_is_not_revived_by_later_heartbeats() {
     let failing = Arc::new(AtomicBool::new(false));
@@ -146,7 +148,8 @@ fn acquires(fake: &Fake) -> Vec<AcquireRequest> {
     fake.seen().into_iter().filter_map(acquire).collect()
 }
 
-/// The first try was on its way still when a second one was answered with HELD; then it was granted to nobody.
+/// The first try was still in flight when the second was answered with HELD. The first was then
+/// granted, and no caller knew of the grant.
 #[tokio::test]
 async fn a_refusal_while_an_earlier_try_is_in_doubt_cancels_that_try_and_releases_its_grant() {
     let (dying, other) = (Fake::start(|_| Reaction::Hangup).await, granted_late().await);
@@ -159,7 +162,7 @@ async fn a_refusal_while_an_earlier_try_is_in_doubt_cancels_that_try_and_release
     within("its grant is released", other.until_seen(1, released)).await;
 }
 
-/// Refuses every acquire, and had granted one of them all the same.
+/// Refuses every acquire, although one of them was granted.
 async fn granted_late() -> Fake {
     Fake::start(|op| match op {
         Op::Acquire(_) => error(ErrorCode::Held),
@@ -173,7 +176,8 @@ async fn granted_late() -> Fake {
     .await
 }
 
-/// The caller was told HELD, came back with its id elsewhere, and the cancel in the background released what it had got.
+/// The caller was told HELD, and came back with its id elsewhere. The cancel in the background
+/// released the lock that it had got.
 #[tokio::test]
 async fn a_refusal_in_doubt_under_the_callers_id_is_cancelled_first_and_no_release_is_sent() {
     let (dying, other) = (Fake::start(|_| Reaction::Hangup).await, granted_late().await);
@@ -194,7 +198,8 @@ async fn a_refusal_in_doubt_under_the_callers_id_is_cancelled_first_and_no_relea
     assert_eq!(deaf.count(is_release), 0);
 }
 
-/// The claim went unanswered, so the caller was told to try again with its id; the release in the background ended what it then got.
+/// The claim was not answered, so the caller was told to retry with its id. The release in the
+/// background ended the lock that the retry got.
 #[tokio::test]
 async fn a_lock_taken_up_again_under_the_callers_id_is_not_let_go_behind_its_back() {
     let deaf = Arc::new(AtomicBool::new(true));
@@ -219,7 +224,7 @@ async fn a_lock_taken_up_again_under_the_callers_id_is_not_let_go_behind_its_bac
     assert!(guard.is_valid() && lock.is_valid());
 }
 
-/// A release that was on its way ended the lock that the caller had taken up again.
+/// A release in flight ended the lock that the caller had taken up again.
 #[tokio::test]
 async fn a_lock_that_is_being_released_is_not_taken_up_again() {
     let (fake, refusing) = refusing().await;
@@ -236,7 +241,8 @@ async fn a_lock_that_is_being_released_is_not_taken_up_again() {
     client.lock(mine()).await.expect("granted anew");
 }
 
-/// The caller was told to acquire anew, and the lock that it had been granted was held until its TTL by nobody.
+/// The caller was told to acquire anew, and the first grant was held until its TTL without a
+/// holder.
 #[tokio::test]
 async fn a_grant_under_the_callers_id_that_is_told_as_expired_is_let_go() {
     let fake = Fake::start(|op| match op {
@@ -250,8 +256,8 @@ async fn a_grant_under_the_callers_id_that_is_told_as_expired_is_let_go() {
     within("it is let go", fake.until_seen(1, is_release)).await;
 }
 
-/// The caller asked twice by one id and had two objects of one lock. One let it go, and the other said "held" for as long as the
-/// session lived.
+/// The caller asked twice with one id and had two objects of one lock. One released the lock, and
+/// the other said "held" for as long as the session lived.
 #[tokio::test]
 async fn what_one_object_of_a_session_lock_lets_go_the_other_does_not_hold() {
     let fake = Fake::start(|op| match op {
@@ -268,8 +274,8 @@ async fn what_one_object_of_a_session_lock_lets_go_the_other_does_not_hold() {
     assert!(!other.is_valid());
 }
 
-/// A lock was lost here, and taken up again by its id. When the old object was dropped after that, it
-/// released what the new one held.
+/// A lock was lost here, and taken up again by its id. When the old object was dropped after that,
+/// its release ended the lock of the new one.
 #[tokio::test]
 async fn an_object_that_lost_its_lock_does_not_let_go_of_what_another_took_up_again() {
     let asleep = Arc::new(Mutex::new(Duration::ZERO));
@@ -336,13 +342,13 @@ async fn a_cancel_that_is_refused_is_repeated_until_it_is_answered() {
         acquired = client.acquire(AcquireOptions::new("n").wait(LONG)) => panic!("{acquired:?}"),
         () = fake.until_seen(1, |op| matches!(op, Op::Acquire(_))) => {}
     }
-    // Many times the timeout of one cancel.
+    // This takes many times the timeout of one cancel.
     within("it is repeated", fake.until_seen(20, is_cancel)).await;
     refusing.store(false, Ordering::SeqCst);
     within("it is answered", client.let_go_of_all()).await;
 }
 
-/// Grants out of the queue after a claim's time.
+/// Makes grants out of the queue that must be claimed in time.
 async fn queueing(claims_answered: bool) -> Fake {
     Fake::start(move |op| match op {
         Op::Acquire(request) => {
@@ -386,7 +392,7 @@ async fn a_plain_acquire_claims_if_it_asked_for_that() {
     assert_eq!(acquires(&fake)[1].claim_ttl_ms, 500);
 }
 
-/// The acquire had its timeout, and the renewal after it another one.
+/// The acquire had its timeout, and the renewal after it had another one.
 #[tokio::test]
 async fn the_timeout_of_a_lock_covers_all_of_its_requests() {
     let fake = Fake::start(|op| match op {

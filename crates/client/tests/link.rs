@@ -1,4 +1,4 @@
-//! The multiplexer against a small server: packing, death of the stream, refusals, deadlines.
+//! The multiplexer against a small server: packing, loss of the stream, refusals, deadlines.
 
 mod fake;
 
@@ -100,7 +100,7 @@ async fn an_operation_ends_with_its_time() {
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    // Accepts connections in the kernel and never says a word.
+    // The kernel accepts connections here, but no byte is ever sent.
     let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = LinkOptions { queue_ops_max: 4, ..LinkOptions::default() };
     let link = link_with(&deaf.local_addr().unwrap().to_string(), options);

@@ -1,4 +1,5 @@
-//! Whatever ends or moves a lock shows in the object that holds it: breaks, former lives of a session, shorter TTLs, suspends.
+//! The object of a lock shows each event that ends or moves it: breaks, former lives of a session,
+//! shorter TTLs, suspends.
 
 mod fake;
 
@@ -14,29 +15,29 @@ use wire::v1::{SessionLease, SessionLeaseState};
 
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3_600);
-/// A test that hangs fails by this.
+/// A test that hangs fails after this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A shard 0 with one session, as a server has it.
+/// Shard 0 with one session, as a server keeps it.
 #[derive(Debug, Default)]
 struct Shard {
     tokens: u64,
-    /// Of the session there; 0: none yet.
+    /// The life of the session, or 0 before there is one.
     life: u64,
-    /// Shown with the next grant instead.
+    /// The life to show with the next grant instead.
     former_life: Option<u64>,
-    /// Whose the next grant is, if it is not the caller's.
+    /// The session of the next grant, if it is not the caller's.
     of_session: Option<String>,
     claim_within_ms: u32,
     ttl_ms: u32,
-    /// The session is known to be over.
+    /// Whether the session has ended.
     ended: bool,
     broken: Vec<u64>,
-    /// Releases fail, and leave the lock held.
+    /// Releases fail, and the lock stays held.
     keeps: bool,
     overflow: bool,
     silent: bool,
-    /// Answers say nothing of lives, as those of an older gateway.
+    /// Answers have no lives, like those of an older gateway.
     old: bool,
     acquires_take: Duration,
 }
@@ -107,7 +108,7 @@ fn shard() -> Shared {
     Arc::new(Mutex::new(Shard { ttl_ms: LONG.as_millis() as u32, ..Shard::default() }))
 }
 
-/// Renews ten times a second.
+/// Options that renew ten times a second.
 fn options() -> ClientOptions {
     ClientOptions::new().owner("me").renew_interval_max(100 * MS)
 }
@@ -125,7 +126,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("still waiting: {what}"))
 }
 
-/// Heartbeats named no tokens: a lock that somebody broke stayed valid for as long as its session lived.
+/// Heartbeats named no tokens, so a broken lock stayed valid for as long as its session lived.
 #[tokio::test]
 async fn a_session_lock_that_is_broken_is_lost_by_the_next_heartbeat() {
     let shard = shard();
@@ -143,8 +144,8 @@ async fn a_session_lock_that_is_broken_is_lost_by_the_next_heartbeat() {
     assert_eq!(fake.count(|op| matches!(op, Op::Release(_))), 0, "it holds nothing");
 }
 
-/// The shard told only how many locks the session had there. One that was being let go hid the loss of
-/// another, which stayed valid for as long as the session lived.
+/// The shard told only how many locks the session had there. A lock that was being released hid the
+/// loss of another, which stayed valid for as long as the session lived.
 #[tokio::test]
 async fn a_session_lock_that_another_releases_is_lost_by_the_next_heartbeat() {
     let shard = shard();
@@ -172,7 +173,7 @@ async fn whatever_a_session_lets_go_itself_is_let_go_in_the_name_of_its_life() {
     let (lost, kept) = (session.acquire("c").await.unwrap(), session.acquire("d").await.unwrap());
     within("it is released", released.release()).await.unwrap();
     drop(dropped);
-    // One is broken, and what was not told puts the rest in doubt: the session lets that go.
+    // The overflow puts all locks in doubt, so the session releases them.
     shard.lock().unwrap().overflow = true;
     within("it is in doubt", lost.lost()).await;
     within("it is in doubt", kept.lost()).await;
@@ -182,7 +183,8 @@ async fn whatever_a_session_lets_go_itself_is_let_go_in_the_name_of_its_life() {
     assert_eq!(fake.count(own), 4);
 }
 
-/// A lock broken between its grant and its first heartbeat was in no list when the answer came.
+/// A lock that was broken between its grant and its first heartbeat was in no list when the answer
+/// came.
 #[tokio::test]
 async fn a_lock_that_is_broken_before_its_grant_arrives_is_not_handed_out() {
     let shard = shard();
@@ -214,14 +216,14 @@ async fn more_breaks_than_the_server_remembers_put_all_locks_in_doubt_and_they_a
         assert!(matches!(within("it is in doubt", lock.lost()).await, LostReason::InDoubt(_)));
     }
     shard.lock().unwrap().overflow = false;
-    // They are in the caller's hands still, and the session would keep them for ever.
+    // The locks are still in the caller's hands, and heartbeats would keep them for ever.
     for token in [a.token(), b.token()] {
         let released = |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == token);
         within("it is let go", fake.until_seen(1, released)).await;
     }
 }
 
-/// An overflow said nothing of locks whose grants were on their way.
+/// An overflow did not cover locks with grants in flight.
 #[tokio::test]
 async fn a_grant_that_arrives_after_an_overflow_is_confirmed_by_its_own_renewal() {
     let shard = shard();
@@ -245,12 +247,13 @@ async fn a_grant_that_arrives_after_an_overflow_is_confirmed_by_its_own_renewal(
     assert_eq!(fake.count(|op| matches!(op, Op::Renew(request) if request.fencing_token == 2)), 1);
 }
 
-/// The session's lease was one per shard, whichever life of the session it was of: heartbeats revived what had ended.
+/// The session had one lease per shard for all its lives, so heartbeats revived locks that had
+/// ended.
 #[tokio::test]
 async fn a_session_begun_anew_revives_nothing_of_its_former_life() {
     let shard = shard();
     let fake = serve(&shard).await;
-    // No heartbeat by itself: only the acquire meets the new life.
+    // The interval is long, so that no heartbeat but only the acquire meets the new life.
     let session = session(&fake, options().renew_interval_max(LONG), LONG).await;
     let old = session.acquire("a").await.unwrap();
     shard.lock().unwrap().life = 2;
@@ -296,8 +299,8 @@ async fn a_grant_of_a_former_life_that_arrives_late_is_not_handed_out() {
     assert!(held.is_valid());
 }
 
-/// One request id in two sessions: the second took the life of the first for a later one of its own, and
-/// gave up all that it held on that shard.
+/// One request id was used in two sessions. The second took the life of the first for a later one
+/// of its own, and gave up all its locks on that shard.
 #[tokio::test]
 async fn a_grant_of_another_session_loses_nothing_of_this_one() {
     let shard = shard();
@@ -315,7 +318,7 @@ async fn a_grant_of_another_session_loses_nothing_of_this_one() {
     }
 }
 
-/// An older gateway passes no lives on, and renews whichever life the session has.
+/// An older gateway passes no lives on, and renews any life that the session has.
 #[tokio::test]
 async fn an_answer_that_names_no_life_renews_none() {
     let shard = shard();
@@ -340,7 +343,7 @@ async fn the_shorter_ttl_of_the_server_counts() {
     assert_eq!(within("its time is up", held.lost()).await, LostReason::NotRenewed);
 }
 
-/// With a TTL of 24 h it heard of it after 8 h.
+/// A guard with a TTL of 24 h heard of a break after 8 h.
 #[tokio::test]
 async fn a_guard_with_a_long_ttl_hears_of_a_break_within_an_interval() {
     let shard = shard();
@@ -351,7 +354,7 @@ async fn a_guard_with_a_long_ttl_hears_of_a_break_within_an_interval() {
     assert!(matches!(within("the break is heard of", guard.lost()).await, LostReason::Fenced(_)));
 }
 
-/// The clock that validity is counted on stands still while a machine sleeps.
+/// The clock of validity stands still while a machine sleeps.
 #[tokio::test]
 async fn locks_are_lost_by_a_suspend_of_this_machine_and_let_go() {
     let shard = shard();

@@ -1,4 +1,5 @@
-//! The client against small gateways: retries with the same ids, failover, cancelled futures, unary mode.
+//! The client against small fake gateways: retries with the same ids, failover, cancelled futures,
+//! unary mode.
 
 mod fake;
 
@@ -104,7 +105,7 @@ async fn bad_input_is_refused_here() {
     assert!(Client::connect(["nonsense"]).check("n", Consistency::Stale).await.unwrap_err().is_invalid());
 }
 
-/// Cancels, and gives a grant that came too late.
+/// Answers a cancel with a grant that came too late. Acquires get no answer.
 fn waiting_room(op: &Op) -> Reaction {
     match op {
         Op::CancelWait(request) => {
@@ -139,7 +140,8 @@ async fn an_acquire_with_an_id_of_the_callers_is_left_to_the_caller() {
     let client = client(&[&fake.endpoint()], Duration::from_millis(100));
     let unknown = client.acquire(AcquireOptions::new("n").request_id([4; 16])).await.unwrap_err();
     assert!(unknown.is_outcome_unknown());
-    // The caller goes on with it: asked in order, so a cancel of the client's own would have come before.
+    // The caller cancels by itself. Operations arrive in order, so a cancel of the client's own
+    // would have come before.
     let cancelled = client.cancel_wait("n", [4; 16]).await.unwrap();
     assert_eq!(cancelled.grant.unwrap().fencing_token, 5);
     let cancels = fake.seen().iter().filter(|op| matches!(op, Op::CancelWait(_))).count();

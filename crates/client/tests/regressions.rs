@@ -1,4 +1,4 @@
-//! What once broke, each under the name of what broke.
+//! Regressions of the client. Each test has the name of the fault.
 
 mod fake;
 
@@ -28,7 +28,7 @@ fn cancelled(cancelled: bool, grant: Option<operation_result::Result>) -> Reacti
     Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled, grant }))
 }
 
-/// The only try took all that was left of the validity, so nothing was left for a second.
+/// The only try took all the rest of the validity, so no time was left for a second.
 #[tokio::test]
 async fn one_renewal_that_goes_unanswered_does_not_lose_the_lock() {
     let renewals = AtomicU32::new(0);
@@ -50,7 +50,7 @@ async fn one_renewal_that_goes_unanswered_does_not_lose_the_lock() {
     assert!(guard.is_valid());
 }
 
-/// The shards were forgotten before they were told, so whoever closed it next closed nothing.
+/// The session forgot its shards before they were told, so the next close closed nothing.
 #[tokio::test]
 async fn a_session_whose_close_is_given_up_is_closed_in_the_background() {
     let closes = AtomicU32::new(0);
@@ -90,7 +90,7 @@ async fn stopped_process() -> (String, Vec<tokio::net::TcpStream>, tokio::net::T
     (address.to_string(), filling, listener)
 }
 
-/// They queued for one another's attempts to connect, and whoever came last waited for all of them.
+/// Calls queued for each other's attempts to connect, and the last call waited for all of them.
 #[tokio::test]
 async fn calls_to_a_server_that_takes_no_connections_keep_their_deadlines() {
     let (endpoint, _filling, _listener) = stopped_process().await;
@@ -110,7 +110,8 @@ async fn calls_to_a_server_that_takes_no_connections_keep_their_deadlines() {
     );
 }
 
-/// Only a success counted as an answer, so under contention every acquire began at the gateway that hangs.
+/// Only a success counted as an answer, so under contention every acquire began at a gateway that
+/// hung.
 #[tokio::test]
 async fn the_gateway_that_refused_is_asked_first_the_next_time() {
     let silent = Fake::start(|_| Reaction::Silence).await;
@@ -123,7 +124,8 @@ async fn the_gateway_that_refused_is_asked_first_the_next_time() {
     assert_eq!(acquires, 1, "it hung once");
 }
 
-/// Acquires and cancels take different ways through a gateway, and a cancel that came first found nothing to cancel.
+/// Acquires and cancels take different ways through a gateway. A cancel that came first found no
+/// acquire to cancel.
 #[tokio::test]
 async fn a_cancel_that_overtakes_its_acquire_is_repeated() {
     let cancels = AtomicU32::new(0);
@@ -146,7 +148,8 @@ async fn a_cancel_that_overtakes_its_acquire_is_repeated() {
     tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
 }
 
-/// The first try, believed lost, arrived after the second and took its place; the second's end was taken for the whole's.
+/// The first try, believed lost, arrived after the second and took its place. The end of the second
+/// was taken for the end of the wait.
 #[tokio::test]
 async fn a_wait_whose_place_was_taken_by_its_own_lost_try_is_taken_up_again() {
     let dying = Fake::start(|_| Reaction::Hangup).await;

@@ -1,4 +1,4 @@
-//! One connection and the stream on it.
+//! Opens one connection and the stream on it.
 
 use super::{LinkOptions, Protocol};
 use tokio::sync::mpsc;
@@ -30,7 +30,8 @@ pub(super) async fn dial<P: Protocol>(
             identity.put(call.metadata_mut());
         }
         let response = P::open(channel, call).await.map_err(|status| reason(&status))?;
-        // Before the first frame is sent: what a stranger is asked would be done there.
+        // Checked before the first frame is sent, because a wrong server would execute the
+        // operations in it.
         if let Some(identity) = &options.identity {
             is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;
         }
@@ -43,7 +44,7 @@ pub(super) async fn dial<P: Protocol>(
     }
 }
 
-/// `node 2 at 10.0.0.2:7401`, or the address alone.
+/// The server's name in messages: `node 2 at 10.0.0.2:7401`, or the address alone.
 fn whom(endpoint: &Endpoint, identity: Option<&ClusterIdentity>) -> String {
     let address = endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
     match identity {
@@ -55,7 +56,7 @@ fn whom(endpoint: &Endpoint, identity: Option<&ClusterIdentity>) -> String {
 /// Whether a node that answers as `found` is the one that `meant` names.
 ///
 /// # Errors
-/// Why not, for people.
+/// The difference, as a message for people.
 pub fn is_meant(meant: &ClusterIdentity, found: Option<&ClusterIdentity>) -> Result<(), String> {
     if let Some(why) = meant.differs(found) {
         return Err(why);

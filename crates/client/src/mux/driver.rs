@@ -12,13 +12,14 @@ use tonic::Streaming;
 use tonic::transport::Endpoint;
 use wire::reason;
 
-/// Frames under way to the transport. Few: what waits behind them is packed together.
+/// Frames on their way to the transport. They are few, so that the operations behind them are
+/// packed together.
 const FRAMES_UNDER_WAY: usize = 2;
-/// Operations taken off the queue at once.
+/// Operations taken off the queue at a time.
 const TAKEN_AT_ONCE: usize = 1_024;
-/// First and longest pause between an eager link's attempts to connect.
+/// First and longest pause before an eager link connects again.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Deadlines are looked at no more often than this.
+/// How long after the soonest deadline a sweep runs, so that sweeps are no more frequent than this.
 const SWEEP: Duration = Duration::from_millis(5);
 
 /// The owner of one connection.
@@ -29,15 +30,15 @@ pub(super) struct Driver<P: Protocol> {
     connected: Arc<AtomicBool>,
     pending: Pending<P>,
     taken: Vec<Submission<P>>,
-    /// Why there is no connection.
+    /// The reason why there is no connection.
     lost: String,
 }
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 enum End {
-    /// It was lost, or could not be made.
+    /// The connection was lost, or could not be made.
     Lost(String),
-    /// Nobody has a handle to the link any more.
+    /// The last handle to the link is gone.
     Unused,
 }
 
@@ -88,7 +89,7 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    /// Until there is something to send. `false`: nobody can send any more.
+    /// Waits until there is something to send. `false` if all handles are gone.
     async fn wait_for_work(&mut self) -> bool {
         if self.pending.queued() > 0 {
             return true;
@@ -100,8 +101,8 @@ impl<P: Protocol> Driver<P> {
         true
     }
 
-    /// Eager links refuse what comes while there is no connection: there may be another server to ask. `false`: nobody
-    /// can send any more.
+    /// Refuses operations while there is no connection, because the caller may have another server
+    /// to ask. `false` if all handles are gone.
     async fn refuse_until(&mut self, until: Instant, why: &str) -> bool {
         loop {
             match tokio::time::timeout_at(until, self.submissions.recv()).await {
@@ -160,7 +161,8 @@ impl<P: Protocol> Driver<P> {
                 count = self.submissions.recv_many(&mut self.taken, TAKEN_AT_ONCE),
                     if self.pending.queued() < self.options.queue_ops_max =>
                 {
-                    // Whoever waits for an answer holds a handle, so without handles nobody waits.
+                    // A caller that waits for an answer holds a handle. Without handles there are
+                    // no callers left.
                     if count == 0 {
                         return End::Unused;
                     }
@@ -180,7 +182,7 @@ impl<P: Protocol> Driver<P> {
     }
 }
 
-/// A little after the soonest deadline, so that those close together are swept together.
+/// A little after the soonest deadline, so that deadlines close together are swept together.
 fn sweep_at(soonest: Option<Instant>) -> Option<Instant> {
     soonest.map(|soonest| soonest + SWEEP)
 }

@@ -1,10 +1,12 @@
-//! Many operations over one stream: the multiplexer between here and one server.
+//! Carries many operations over one stream: the multiplexer between this side and one server.
 //!
-//! One task per [`Link`] owns the connection, packs whatever waits into one frame, and hands each
-//! result to whoever waits for it. It serves clients towards gateways and gateways towards nodes,
-//! whose messages differ ([`Protocol`]). It promises one outcome for each operation taken, at the
-//! latest when its time is up, and says truly whether an operation may have reached the server. It
-//! knows nothing of retries: a lost connection fails what was in flight.
+//! One task per [`Link`] owns the connection. It packs all waiting operations into one frame, and
+//! hands each result to its caller. It serves clients towards gateways and gateways towards nodes,
+//! with different messages ([`Protocol`]).
+//!
+//! The link promises one outcome for each operation taken, at the latest when its time is up. It
+//! says truly whether an operation may have reached the server. It knows nothing of retries: a lost
+//! connection fails all operations in flight.
 
 mod dial;
 mod driver;
@@ -30,28 +32,28 @@ use tonic::transport::Endpoint;
 use wire::internal::v1::ClusterIdentity;
 use wire::v1::{Error, operation_result};
 
-/// What a gateway answers. Where this is the `Ok` of a result it is never [`Answer::Error`]: see
+/// A gateway's answer. As the `Ok` of a result it is never [`Answer::Error`]: see
 /// [`Failure::Refused`].
 pub type Answer = operation_result::Result;
 
-/// How a link behaves.
+/// The settings of a link.
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
-    /// Connects at once and keeps trying, and refuses operations while there is no connection. Otherwise the first
-    /// operation connects, and those that come meanwhile wait for it.
+    /// Whether to connect at once, retry the connection, and refuse operations while there is none.
+    /// Otherwise the first operation connects, and later ones wait for the connection.
     pub eager: bool,
-    /// Operations that are not sent yet; above, they are refused.
+    /// Most operations that wait to be sent. The excess is refused.
     pub queue_ops_max: usize,
-    /// A connection must stand, stream included, within this time.
+    /// The time to connect and to open the stream.
     pub connect_timeout: Duration,
-    /// A silent connection is probed so often.
+    /// How often a silent connection is probed.
     pub keepalive_interval: Duration,
-    /// And given up when a probe is not answered for so long.
+    /// How long a probe may go unanswered before the connection is given up.
     pub keepalive_timeout: Duration,
     /// A frame of operations is closed once it holds this many bytes.
     pub frame_bytes: usize,
-    /// Towards nodes: the cluster that this side is of, and the node that is meant. A server of another cluster, or another
-    /// node, is not spoken to.
+    /// Set towards nodes: the cluster of this side, and the node at the other end. A node of
+    /// another cluster, or another node, gets no operations.
     pub identity: Option<ClusterIdentity>,
 }
 
@@ -74,21 +76,23 @@ impl Default for LinkOptions {
 pub enum Failure {
     /// The server answered with an error.
     Refused(Box<Error>),
-    /// A node answered that it does not lead the shard, and who does as far as it knows; 0: it
-    /// knows of none. Nothing was done.
+    /// The node does not lead the shard. `leader` is the leader as far as the node knows, or 0.
+    /// Nothing was done.
     NotLeader {
-        /// Node id.
+        /// The leader's node id.
         leader: u64,
-        /// In which that one leads.
+        /// The term of that leader.
         term: u64,
-        /// For people.
+        /// The reason, for people.
         why: Arc<str>,
     },
-    /// A node answered that by its map the shard is not served there, and why. Nothing was done.
+    /// By the node's map the shard is not served there. Has the reason. Nothing was done.
     StaleRoute(Arc<str>),
-    /// It never left: there is no connection, the queue is full, its time ran out before.
+    /// The operation was not sent: there was no connection, the queue was full, or its time ran
+    /// out.
     NotSent(Arc<str>),
-    /// It left, and the connection was lost or its time ran out: it may or may not have been done.
+    /// The operation was sent, and the connection was lost or the time ran out. It may or may not
+    /// have been done.
     Lost(Arc<str>),
 }
 
@@ -106,7 +110,7 @@ impl<P: Protocol> Clone for Link<P> {
     }
 }
 
-/// An operation under way to the driver.
+/// An operation on its way to the driver.
 #[derive(Debug)]
 pub(crate) struct Submission<P: Protocol> {
     operation: P::Operation,
@@ -124,19 +128,21 @@ impl<P: Protocol> Link<P> {
         Link { queue, connected, endpoint }
     }
 
-    /// From the next connection on, the server is looked for there. A connection that stands goes on.
+    /// Sets the server's address for the next connection. A connection that is up goes on.
     pub fn redirect(&self, endpoint: Endpoint) {
         *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
     }
 
-    /// Whether a connection stands, as of a moment ago.
+    /// Whether a connection was up a moment ago.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Sends an operation and waits for its answer, for `timeout_ms` and, if it is a waiting
-    /// acquire, its wait on top. The server is told a little less, so that its own word comes in
-    /// time, and less by the time until it is sent. Sets the operation's number and timeout.
+    /// Sends an operation and waits for its answer: for `timeout_ms`, and in addition for the wait
+    /// of a waiting acquire. Sets the operation's number and timeout.
+    ///
+    /// The server gets a little less time, so that its own answer arrives before the deadline. The
+    /// time in the queue is subtracted too.
     ///
     /// The operation goes on when this future is dropped after the first poll.
     pub async fn call(&self, operation: P::Operation, timeout_ms: u64) -> Outcome<P::Answer> {
@@ -145,7 +151,7 @@ impl<P: Protocol> Link<P> {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Likewise, without waiting: the outcome comes to the port.
+    /// Like [`call`](Self::call), without waiting: the outcome comes to the port.
     pub fn submit(&self, operation: P::Operation, timeout_ms: u64, port: Port<P::Answer>) {
         self.queue(operation, timeout_ms, Reply::Port(port));
     }
@@ -164,7 +170,7 @@ impl<P: Protocol> Link<P> {
     }
 }
 
-/// The runtime ended under the link, or its task did.
+/// The failure of a link whose task or runtime has ended.
 fn closed() -> Failure {
     Failure::Lost("the connection's task has ended".into())
 }

@@ -1,4 +1,5 @@
-//! What a link has taken and not yet answered: the queue of what waits to be sent, the slab of what was sent.
+//! The unanswered operations of a link: a queue of those to be sent, and a slab of those that were
+//! sent.
 
 use super::reply::Reply;
 use super::{Failure, Outcome, Protocol, Submission};
@@ -7,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Bytes that a frame spends on each operation beside the operation itself: field tag, length, id.
+/// Bytes that a frame spends on each operation in addition to the operation itself: field tag,
+/// length, id.
 const OPERATION_OVERHEAD_BYTES: usize = 24;
 
-/// Queue and slab.
+/// The queue and the slab.
 ///
 /// * An operation is in the queue or in the slab, and leaves with exactly one outcome.
-/// * An id is a place in the slab and the generation of that place, so a late result never meets a later operation.
+/// * An id is a place in the slab and the generation of that place, so that a late result never
+///   meets a later operation.
 /// * `soonest` is no later than any deadline in the slab or the queue.
 pub(super) struct Pending<P: Protocol> {
     queue: VecDeque<Submission<P>>,
@@ -44,7 +47,7 @@ impl<P: Protocol> Pending<P> {
         self.in_flight
     }
 
-    /// When [`expire`](Self::expire) is to be called next.
+    /// When [`expire`](Self::expire) is due.
     pub(super) fn soonest(&self) -> Option<Instant> {
         self.soonest
     }
@@ -54,10 +57,11 @@ impl<P: Protocol> Pending<P> {
         self.queue.push_back(submission);
     }
 
-    /// Takes operations off the queue into one frame of about `bytes_max`, at least one. `None`: nothing is to be sent.
+    /// Packs operations off the queue into one frame of about `bytes_max`, at least one. `None` if
+    /// there is nothing to send.
     ///
-    /// The frame says when it was `sent_ms`. The server is told what is left of each operation's time, which began before the
-    /// queue.
+    /// The frame carries `sent_ms`, the time when it was sent. The server gets the time left to
+    /// each operation, counted from before the queue.
     pub(super) fn pack(&mut self, now: Instant, sent_ms: u64, bytes_max: usize) -> Option<P::Frame> {
         let mut operations = Vec::new();
         let mut bytes = 0;
@@ -68,7 +72,7 @@ impl<P: Protocol> Pending<P> {
             }
             let Some(Submission { mut operation, deadline, reply }) = self.queue.pop_front() else { break };
             if reply.is_closed() {
-                continue; // whoever asked is gone, and it never left
+                continue; // its caller is gone, and it was never sent
             }
             if now >= deadline {
                 reply.send(Err(too_late()));
@@ -82,15 +86,14 @@ impl<P: Protocol> Pending<P> {
         (!operations.is_empty()).then(|| P::pack(operations, sent_ms))
     }
 
-    /// Hands an outcome to whoever waits for it. Those of operations that were given up are
-    /// dropped.
+    /// Hands an outcome to its caller. An outcome of an operation that was given up is dropped.
     pub(super) fn settle(&mut self, id: u64, outcome: Outcome<P::Answer>) {
         if let Some(reply) = self.remove(id) {
             reply.send(outcome);
         }
     }
 
-    /// Fails what is past its deadline.
+    /// Fails the operations that are past their deadline.
     pub(super) fn expire(&mut self, now: Instant) {
         let lost: Arc<str> = "no answer in time".into();
         let mut soonest: Option<Instant> = None;
@@ -120,7 +123,8 @@ impl<P: Protocol> Pending<P> {
         self.soonest = soonest;
     }
 
-    /// The connection is gone: what was sent is in doubt, what was not is not.
+    /// Fails all operations because the connection is gone. Those that were sent are in doubt, and
+    /// those in the queue were certainly not sent.
     pub(super) fn fail_all(&mut self, why: &str) {
         let why: Arc<str> = why.into();
         for (place, slot) in self.slots.iter_mut().enumerate() {
@@ -159,9 +163,10 @@ impl<P: Protocol> Pending<P> {
     }
 }
 
-/// What the server is told of our patience: a tenth less, 100 ms at most, for the way back.
+/// The time that the server is given: a tenth less than the caller's, at most 100 ms less, for the
+/// answer's way back.
 pub(super) fn told_ms(left: Duration) -> u32 {
-    // Rounded, so that the microseconds until here do not count.
+    // Rounded, so that the microseconds spent on this side do not count.
     let left_ms = (left + Duration::from_micros(500)).as_millis();
     let way_back_ms = (left_ms / 10).min(100);
     u32::try_from(left_ms - way_back_ms).unwrap_or(u32::MAX).max(1)

@@ -1,4 +1,4 @@
-//! What goes over a link: the stream of one of the two services, and the messages on it.
+//! The two services that a link can carry, with their streams and messages.
 
 use super::Failure;
 use std::fmt::Debug;
@@ -13,34 +13,34 @@ use wire::limits::RESULT_FRAME_BYTES_MAX;
 use wire::v1;
 use wire::v1::lock_service_client::LockServiceClient;
 
-/// A service with a stream of operations. Each operation is answered under its number, in any
-/// order.
+/// A service with a stream of operations. Each answer carries its operation's number, and answers
+/// come in any order.
 pub trait Protocol: Debug + Send + Sync + Sized + 'static {
-    /// One operation, with its number and what is left of its time.
+    /// One operation, with its number and the time left to it.
     type Operation: Debug + Send + 'static;
-    /// What an operation is answered, if it is not refused.
+    /// The answer to an operation that is not refused.
     type Answer: Debug + Send + 'static;
-    /// Many operations, as they are sent.
+    /// A frame of operations, as it is sent.
     type Frame: Send + 'static;
-    /// Many answers, as they come.
+    /// A frame of answers, as it is received.
     type Results: Send + 'static;
 
     /// How long the operation may wait in a lock's queue.
     fn wait_ms(operation: &Self::Operation) -> u32;
 
-    /// What it takes on the wire.
+    /// The size of the operation on the wire.
     fn bytes(operation: &Self::Operation) -> usize;
 
-    /// Sets the number, and how long the sender waits.
+    /// Sets the operation's number, and how long its sender waits.
     fn address(operation: &mut Self::Operation, id: u64, timeout_ms: u32);
 
-    /// Packs operations.
+    /// Packs operations into one frame.
     fn pack(operations: Vec<Self::Operation>, sent_ms: u64) -> Self::Frame;
 
     /// Unpacks answers, each with its operation's number.
     fn unpack(results: Self::Results) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send;
 
-    /// Opens the stream.
+    /// Opens the stream on a channel.
     fn open(
         channel: Channel,
         call: Request<ReceiverStream<Self::Frame>>,

@@ -1,12 +1,12 @@
-//! Who is told of an outcome.
+//! The ways in which an outcome reaches its caller.
 
 use super::{Failure, closed};
 use tokio::sync::{mpsc, oneshot};
 
-/// What came of one try.
+/// The outcome of one try.
 pub type Outcome<A> = Result<A, Failure>;
 
-/// For one who waits for one operation, or one who waits for many.
+/// The receiver of an outcome: a caller with one operation, or a caller with many.
 #[derive(Debug)]
 pub(super) enum Reply<A> {
     Once(oneshot::Sender<Outcome<A>>),
@@ -14,7 +14,7 @@ pub(super) enum Reply<A> {
 }
 
 impl<A> Reply<A> {
-    /// Whoever asked may have gone.
+    /// Sends the outcome. A caller that has gone does not get it.
     pub(super) fn send(self, outcome: Outcome<A>) {
         match self {
             Reply::Once(reply) => drop(reply.send(outcome)),
@@ -22,7 +22,7 @@ impl<A> Reply<A> {
         }
     }
 
-    /// Nobody waits any more.
+    /// Whether the caller has gone.
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Reply::Once(reply) => reply.is_closed(),
@@ -31,9 +31,10 @@ impl<A> Reply<A> {
     }
 }
 
-/// Where the outcome of one operation goes, under its sender's number, in one queue with those of its others.
+/// The queue that an outcome goes to, under its operation's number. Operations of one caller share
+/// the queue.
 ///
-/// - Exactly one outcome comes of each, whatever becomes of the link.
+/// - Each operation gets exactly one outcome, even if the link ends.
 #[derive(Debug)]
 pub struct Port<A> {
     outcomes: Option<mpsc::UnboundedSender<(usize, Outcome<A>)>>,
@@ -41,12 +42,13 @@ pub struct Port<A> {
 }
 
 impl<A> Port<A> {
-    /// Of the operation with this number. The queue holds at most an outcome for each operation under way.
+    /// A port for the operation with this number. The queue holds at most one outcome for each
+    /// operation in flight.
     pub fn new(outcomes: &mpsc::UnboundedSender<(usize, Outcome<A>)>, number: usize) -> Port<A> {
         Port { outcomes: Some(outcomes.clone()), number }
     }
 
-    /// Whoever asked may have gone.
+    /// Sends the outcome. A caller that has gone does not get it.
     pub fn send(mut self, outcome: Outcome<A>) {
         if let Some(outcomes) = self.outcomes.take() {
             let _ = outcomes.send((self.number, outcome));

@@ -98,7 +98,7 @@ fn the_server_is_told_less_than_we_wait() {
     assert_eq!([1, 10, 500, 5_000].map(|ms| told_ms(Duration::from_millis(ms))), [1, 9, 450, 4_900]);
 }
 
-/// A copy that left its sender late was carried out long after its sender had given it up.
+/// An operation that was sent late was carried out long after its sender had given it up.
 #[test]
 fn time_in_the_queue_is_part_of_what_the_server_is_told() {
     let mut pending = Pending::default();

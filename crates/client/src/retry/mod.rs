@@ -1,9 +1,11 @@
-//! Whether, where and when to try an operation again: a pure state machine.
+//! Decides whether, where and when to retry an operation: a pure state machine.
 //!
-//! It promises: nothing is sent at or after the deadline; once an attempt may have been done without an answer, the
-//! operation is never reported as not done, unless the lock table itself said so to a later attempt with the same ids. It
-//! knows nothing of clocks, sockets and randomness: times are milliseconds on any one monotonic clock, jitter is an
-//! argument, targets are numbers (a client's gateways, a gateway's nodes).
+//! It promises that nothing is sent at or after the deadline. It also promises that an operation is
+//! never reported as not done once an attempt may have been done without an answer. The exception
+//! is an answer of the lock table itself to a later attempt with the same ids.
+//!
+//! It knows nothing of clocks, sockets and randomness. Times are milliseconds on any one monotonic
+//! clock, jitter is an argument, and targets are numbers (a client's gateways, a gateway's nodes).
 
 #[cfg(test)]
 mod tests;
@@ -12,113 +14,118 @@ use crate::planted::{self, Bug};
 use wire::v1::{Error, ErrorCode};
 use wire::{ErrorClass, OperationKind};
 
-/// Moves to another target without a pause, in a row.
+/// Most moves to another target in a row without a pause.
 const HOPS_MAX: u32 = 3;
-/// So many rounds of hops follow each other; after them a pause stands between any two tries, hints aside. All of the targets were
-/// asked several times by then, and what is down is found no sooner by asking more often.
+/// Rounds of hops that may follow each other. After them there is a pause between any two tries,
+/// hints aside. By then each target was asked several times, and asking more often does not find a
+/// server sooner that is down.
 const ROUNDS_AT_ONCE: u32 = 3;
-/// Shortest pause of our own choice. They double up to [`longest_pause_ms`].
+/// Shortest pause that the machine chooses. Pauses double up to [`longest_pause_ms`].
 const PAUSE_MS: u64 = 10;
 /// Longest pause that a server can ask for.
 const ASKED_PAUSE_MS_MAX: u64 = 1_000;
 
-/// A twentieth of the time that there is, so that one operation makes tens of tries and not hundreds, whatever its patience; but
-/// 100 ms to 1 s, so that a new leader is found soon after its election.
+/// Longest pause: a twentieth of the operation's time, so that an operation makes tens of tries and
+/// not hundreds, however long its time. It is at least 100 ms, and at most 1 s so that a new leader
+/// is found soon after its election.
 fn longest_pause_ms(timeout_ms: u64) -> u64 {
     (timeout_ms / 20).clamp(100, 1_000)
 }
 
-/// What bounds the tries of one operation.
+/// The bounds on the tries of one operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// What it is: decides what doubt an unanswered attempt leaves.
+    /// The kind of the operation. It decides whether an unanswered attempt leaves doubt.
     pub kind: OperationKind,
-    /// All tries together, the wait not counted.
+    /// The time for all tries together, without the wait.
     pub timeout_ms: u64,
-    /// How long an acquire may wait in its queue, on top; 0: it does not wait.
+    /// How long an acquire may wait in its queue, in addition. 0 if it does not wait.
     pub wait_ms: u32,
-    /// The first try; doubled with each one that stays unanswered. The wait comes on top.
+    /// The time for the first try. It doubles with each unanswered try, and the wait comes on top.
     pub attempt_timeout_ms: u64,
-    /// Try again after BUSY. Off where someone before us does.
+    /// Whether to retry after BUSY. Off where the caller of this side retries by itself.
     pub retry_busy: bool,
-    /// The targets try by themselves for as long as they were given: what they could not do is asked of each once, and
-    /// the last one's word is final.
+    /// The targets retry by themselves for the time that they are given. So if one fails, each
+    /// other target is asked once, and the answer of the last is final.
     pub relays: bool,
 }
 
 /// How one try failed.
 #[derive(Clone, Copy, Debug)]
 pub enum Failure<'a> {
-    /// The target answered so.
+    /// The target answered with this error.
     Answer(&'a Error),
-    /// The target does not lead. Who does as far as it knows; 0: it knows of none.
+    /// The target does not lead. `leader` is the leader as far as the target knows, or 0.
     NotLeader {
-        /// A target.
+        /// The number of a target.
         leader: u64,
-        /// For people.
+        /// The reason, for people.
         why: &'a str,
     },
-    /// The target's map says that the shard is not served there; why.
+    /// By the target's map the shard is not served there. Has the reason.
     StaleRoute(&'a str),
-    /// It did not leave here; why.
+    /// The try was not sent. Has the reason.
     NotSent(&'a str),
-    /// It left, and no answer came; why.
+    /// The try was sent, and no answer came. Has the reason.
     Lost(&'a str),
 }
 
-/// What to do now.
+/// The next step of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Send it.
+    /// Send this try now.
     Send(Try),
-    /// Call [`Attempt::resume`] in so many milliseconds.
+    /// Call [`Attempt::resume`] after a pause.
     RetryAfter {
-        /// From now.
+        /// The pause, counted from now.
         ms: u64,
     },
-    /// It is over.
+    /// The operation has ended with this error.
     GiveUp(Box<Error>),
 }
 
-/// One try.
+/// One try of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Try {
-    /// Where to.
+    /// The target to send it to.
     pub target: u64,
-    /// How long to wait for the answer, beside `wait_ms`. At least 1.
+    /// How long to wait for the answer, in addition to `wait_ms`. At least 1.
     pub timeout_ms: u64,
-    /// What is left of a waiting acquire's wait: at least 1 for one that waits, so that it does not lose its place by
-    /// turning into one that does not; 0 for everything else.
+    /// The time left of an acquire's wait. At least 1 for an acquire that waits, because with 0 it
+    /// would turn into one that does not wait and lose its place. 0 for everything else.
     pub wait_ms: u32,
 }
 
-/// One operation's tries.
+/// The tries of one operation.
 ///
-/// * `tries` counts what [`Decision::Send`] was decided for.
-/// * `in_doubt` is set by an unanswered try of an operation that changes something, and never cleared.
+/// * `tries` counts the decisions to [`Decision::Send`].
+/// * `in_doubt` is set by an unanswered try of an operation that changes something, and is never
+///   cleared.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     policy: Policy,
     started_ms: u64,
     target: u64,
-    /// Failed since the last pause without an answer: not hopped to again before the next pause.
+    /// The target that failed without an answer since the last pause. It is not tried again before
+    /// the next pause.
     silent: Option<u64>,
-    /// Let a whole try go by without a word, and until when others are asked instead: hints to it may be of before it hung.
+    /// The target that did not answer for a whole try, and the time until which others are asked.
+    /// Hints to it may be older than its hang.
     hung: Option<(u64, u64)>,
-    /// When the last try's time is up.
+    /// When the time of the last try is up.
     try_ends_ms: u64,
     tries: u32,
     hops: u32,
     pauses: u32,
     unanswered: u32,
     in_doubt: bool,
-    /// How often a try left doubt, and how often one was told that its wait was cancelled.
+    /// How many tries left doubt, and how many were told that their wait was cancelled.
     doubts: u32,
     cancelled: u32,
     last: Option<Box<Last>>,
-    /// Some target said something.
+    /// Whether any target has answered.
     heard: bool,
-    /// Why the last try that did not leave here did not.
+    /// The reason why the last unsent try was not sent.
     unreachable: Option<Box<str>>,
 }
 
@@ -129,7 +136,7 @@ struct Last {
 }
 
 impl Attempt {
-    /// Starts with a first target.
+    /// Starts an operation with its first target.
     pub fn new(policy: Policy, now_ms: u64, first: u64) -> Attempt {
         Attempt {
             policy,
@@ -151,29 +158,30 @@ impl Attempt {
         }
     }
 
-    /// When the last try's answer must be here.
+    /// The time by which the last try must be answered.
     pub fn deadline_ms(&self) -> u64 {
         self.started_ms + u64::from(self.policy.wait_ms) + self.policy.timeout_ms
     }
 
-    /// Tries so far.
+    /// The number of tries so far.
     pub fn tries(&self) -> u32 {
         self.tries
     }
 
-    /// An earlier try may have been done without an answer.
+    /// Whether an earlier try may have been done without an answer.
     pub fn in_doubt(&self) -> bool {
         self.in_doubt
     }
 
-    /// At the start, and when a pause is over.
+    /// Decides at the start, and when a pause is over.
     pub fn resume(&mut self, now_ms: u64) -> Decision {
         self.hops = 0;
         self.silent = None;
         self.send(now_ms)
     }
 
-    /// A try has failed. `targets` are those that can be asked, in order of preference; `jitter` is from 0 to 1.
+    /// Decides after a failed try. `targets` has the targets in order of preference, and `jitter`
+    /// is from 0 to 1.
     pub fn next(&mut self, now_ms: u64, jitter: f64, failure: Failure<'_>, targets: &[u64]) -> Decision {
         let (code, what) = match failure {
             Failure::Answer(error) => (error.code(), error.message.as_str()),
@@ -216,7 +224,7 @@ impl Attempt {
         }
     }
 
-    /// Follows a hint to a target that may well lead.
+    /// Follows a hint, unless its target was silent or hangs.
     fn not_leader(&mut self, now_ms: u64, jitter: f64, hint: u64, targets: &[u64]) -> Decision {
         let known = targets.contains(&hint) && hint != self.target;
         let good = known && self.silent != Some(hint) && !self.is_hung(hint, now_ms);
@@ -256,7 +264,8 @@ impl Attempt {
                 self.target = self.following(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
-            // Perhaps by an earlier try, which came late and took the place over: it may be granted yet.
+            // An earlier try may have come late and taken the place over, so the acquire may still
+            // be granted.
             ErrorCode::WaitCancelled if self.policy.kind == OperationKind::Acquire && self.in_doubt => {
                 self.cancelled += 1;
                 // A try in doubt takes the place over once. A cancel ends every later try too.
@@ -285,13 +294,13 @@ impl Attempt {
 
     fn doubt(&mut self) {
         if !self.policy.kind.is_read() && !planted::is(Bug::DoubtForgotten) {
-            // planted: what got no answer was not done
+            // planted: a try without an answer counts as not done
             self.in_doubt = true;
             self.doubts += 1;
         }
     }
 
-    /// Where to next, at once if there is somewhere else that was not tried a moment ago.
+    /// Moves to the next target, at once if there is another one that was not tried a moment ago.
     fn elsewhere(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
         let others = targets.iter().filter(|t| **t != self.target).count() as u32;
         self.target = self.following(now_ms, targets);
@@ -302,7 +311,7 @@ impl Attempt {
         self.pause(now_ms, jitter, 0)
     }
 
-    /// The target after the current one, in a ring, that does not hang; the same if there is no other.
+    /// The next target in the ring that does not hang. The current target if there is no other.
     fn following(&self, now_ms: u64, targets: &[u64]) -> u64 {
         let Some(at) = targets.iter().position(|t| *t == self.target) else {
             return targets.first().copied().unwrap_or(self.target);
@@ -344,7 +353,7 @@ impl Attempt {
         Decision::Send(Try { target: self.target, timeout_ms, wait_ms: wait_ms as u32 })
     }
 
-    /// Out of time, or of patience.
+    /// Ends an operation that ran out of time or of tries.
     fn over(&self, now_ms: u64) -> Decision {
         let tries = if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
         let spent = format!("within {} ms and {tries}", now_ms - self.started_ms);
@@ -367,7 +376,7 @@ impl Attempt {
                 "no server could be reached {spent} (last: {seen}). Nothing was done: start what does not run, or correct the addresses"
             ))
         } else {
-            // The one that leads, or that a quorum lacks, may be the one that is not reached.
+            // The unreachable server may be the leader, or the one that a quorum lacks.
             let unreachable = self.unreachable.as_deref().filter(|why| *why != seen);
             let unreachable = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
             Error::no_leader(format!(

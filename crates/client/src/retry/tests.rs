@@ -107,7 +107,8 @@ fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
     assert_eq!(code(&end), Some(ErrorCode::NoLeader));
 }
 
-/// A call that failed for its five seconds had asked 372 times: many of them at once kept the servers from getting up.
+/// A call that failed for its five seconds made 372 tries. Many such calls at once kept servers
+/// from starting.
 #[test]
 fn one_failing_call_makes_tens_of_tries() {
     let no_leader = Error::no_leader("no quorum");
@@ -175,7 +176,7 @@ fn hints_to_a_leader_that_hung_are_not_followed_until_an_election_had_its_time()
             other => panic!("{other:?}"),
         };
     }
-    // It may have been slow, and lead still.
+    // The target may have been slow, and may still lead.
     now = 2_100;
     assert_eq!(sent_to(&attempt.next(now, 0.5, hint, &NODES)), Some(1));
 }
@@ -196,7 +197,7 @@ fn a_wait_that_ends_in_doubt_may_live_on_in_an_earlier_try() {
     }
 }
 
-/// A wait that its own client had cancelled was asked for again and again until the wait was over.
+/// A wait that its own client had cancelled was retried again and again until the wait was over.
 #[test]
 fn a_wait_that_was_cancelled_for_good_is_not_asked_for_until_its_end() {
     let cancelled = Error::new(ErrorCode::WaitCancelled, "cancelled");
@@ -311,7 +312,8 @@ fn kind() -> impl Strategy<Value = OperationKind> {
 }
 
 proptest! {
-    /// Nothing is sent at or after the deadline, tries fit into it, and what may have been done is never "not done".
+    /// Nothing is sent at or after the deadline, and tries fit into it. An operation that may have
+    /// been done is never reported as "not done".
     #[test]
     fn rules_hold_under_any_failures(
         kind in kind(),

@@ -1,13 +1,16 @@
-//! What a session knows of its shards: which life of it they have, its lease there, and which locks hang on it.
+//! A session's view of its shards: the session's life on each, its lease there, and the locks that
+//! hang on it.
 //!
-//! Bookkeeping only: it sends nothing. Why lives matter, as a story:
+//! This module only keeps books and sends nothing. A story shows why lives matter:
 //!
-//! 1. A session holds `a` on a shard, and cannot reach it for longer than its TTL. The shard ends the session there.
-//! 2. Much later the session acquires `b` on that shard. If the shard has forgotten the old session by then, one of the same
-//!    id begins anew.
-//! 3. The next heartbeat succeeds. Taken for the old session's, it would call `a` held, which is another's by now.
+//! 1. A session holds `a` on a shard, and cannot reach the shard for longer than its TTL. The shard
+//!    ends the session there.
+//! 2. Much later the session acquires `b` on that shard. If the shard has forgotten the old session
+//!    by then, a session with the same id begins anew.
+//! 3. The next heartbeat succeeds. If it counted for the old session, `a` would seem to be held,
+//!    although another holds it by now.
 //!
-//! So a lease is of one life, and a heartbeat renews the life that it names.
+//! So a lease belongs to one life, and a heartbeat renews the life that it names.
 
 use crate::lease::{LeaseCell, LostReason, Sent};
 use crate::letting_go::Unwanted;
@@ -19,14 +22,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::v1::{SessionLease, SessionLeaseState};
 
-/// Locks that others ended and that are remembered for acquires that are under way. With more, these acquires are in doubt.
+/// Most locks ended by others that are remembered for acquires in flight. Above it, these acquires
+/// are in doubt.
 const EARLY_MAX: usize = 1_024;
 
 /// One lock of a session, shared by its holder and the session.
 #[derive(Debug)]
 pub(super) struct LockCell {
     lease: Arc<LeaseCell>,
-    /// Why this lock is lost, if its lease is not.
+    /// The reason why this lock alone is lost, while its lease is not.
     ended: watch::Sender<Option<LostReason>>,
 }
 
@@ -35,7 +39,7 @@ impl LockCell {
         LockCell { lease, ended: watch::Sender::new(None) }
     }
 
-    /// It is lost, and its lease is not. The first reason stays.
+    /// Marks the lock as lost, without its lease. The first reason stays.
     pub(super) fn lose(&self, reason: LostReason) {
         self.ended.send_modify(|ended| {
             ended.get_or_insert(reason);
@@ -55,7 +59,7 @@ impl LockCell {
         self.lease.ttl()
     }
 
-    /// Resolves when it is lost.
+    /// Resolves when the lock is lost.
     pub(super) async fn lost(&self) -> LostReason {
         let mut ended = self.ended.subscribe();
         tokio::select! {
@@ -71,58 +75,60 @@ impl LockCell {
 #[derive(Debug)]
 struct Kept {
     name: String,
-    /// Gone: its holder dropped it, and it waits to be let go.
+    /// Gone if the holder dropped the lock. The lock then waits to be released.
     cell: Weak<LockCell>,
-    /// When it was first seen to be lost in a way that the server may not know of.
+    /// When the lock was first seen to be lost in a way that the server may not know of.
     lost_since: Option<Instant>,
 }
 
 /// One life of the session on one shard.
 #[derive(Debug)]
 struct Life {
-    /// 0: the server did not say.
+    /// The number of the life. 0 if the server did not send it.
     id: u64,
     lease: Arc<LeaseCell>,
     broken_seen: u64,
     locks: BTreeMap<u64, Kept>,
 }
 
-/// What a heartbeat says of one shard.
+/// The part of a heartbeat for one shard.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) lease: SessionLease,
-    /// To be renewed by it. `None`: there is none yet.
+    /// The lease that the heartbeat renews. `None` if there is none yet.
     cell: Option<Arc<LeaseCell>>,
 }
 
-/// How a shard answered a heartbeat.
+/// A shard's answer to a heartbeat.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answered {
-    /// The life that was named lives.
+    /// The named life is alive.
     Renewed {
-        /// Of the session there, if the server said so.
+        /// The session's TTL on the shard, if the server sent it.
         ttl: Option<Duration>,
-        /// How many of its locks others have ended so far.
+        /// How many locks of this life others have ended so far.
         broken_count: u64,
     },
     /// The shard knows no such life.
     Lost,
-    /// It could not be asked.
+    /// The shard could not be asked.
     Failed,
 }
 
 /// The lives of one session.
 ///
-/// * A shard stays here until it loses the session, also when nothing is held there any more: a record of the session
-///   that ends there would refuse its next acquire.
-/// * A lease that is lost never comes back: what hangs on it is lost, and a new one begins with the next acquire.
-/// * `early` holds what others ended while acquires are under way, and is not of a lock that is known here.
+/// * A shard stays here until it loses the session, even when the session holds nothing there any
+///   more. Without heartbeats the session's record there would end, and refuse the next acquire.
+/// * A lost lease never comes back. Its locks are lost, and a new lease begins with the next
+///   acquire.
+/// * `early` has the locks that others ended while acquires are in flight, if they are not known
+///   here.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     shards: BTreeMap<u32, Life>,
     acquiring: usize,
     early: BTreeSet<(u32, u64)>,
-    /// Rises whenever acquires under way may have missed that another ended their lock.
+    /// Rises whenever an acquire in flight may have missed that another ended its lock.
     doubts: u64,
     closed: bool,
 }
@@ -136,17 +142,18 @@ impl Lives {
         self.shards.values().map(|life| &life.lease).filter(|lease| lease.lost_now().is_none())
     }
 
-    /// When the first lease is to be renewed. Lost ones are never due again, and only named so that the session stays known.
+    /// When the first lease is due for renewal. A lost lease is never due, and is named only so
+    /// that the session stays known.
     pub(super) fn renew_at(&self, interval_max: Duration) -> Option<Instant> {
         self.live().map(|lease| lease.renew_at(interval_max)).min()
     }
 
-    /// The shortest TTL of those that live.
+    /// The shortest TTL of the leases that live.
     pub(super) fn ttl(&self) -> Option<Duration> {
         self.live().map(|lease| lease.ttl()).min()
     }
 
-    /// An acquire begins. Says how many doubts there are: see [`take_up`](Self::take_up).
+    /// Begins an acquire. Returns the number of doubts: see [`take_up`](Self::take_up).
     pub(super) fn begin_acquire(&mut self) -> u64 {
         self.acquiring += 1;
         self.doubts
@@ -163,9 +170,9 @@ impl Lives {
         self.doubts
     }
 
-    /// The running lease that a grant hangs on. `None`: a heartbeat must start it.
+    /// The running lease that a grant hangs on. `None` if a heartbeat must start it.
     ///
-    /// A grant of a newer life ends the older one here: the server has ended it.
+    /// A grant of a newer life ends the older life here, because the server has ended it.
     pub(super) fn lease_of(&mut self, grant: &Grant) -> Result<Option<Arc<LeaseCell>>, Error> {
         let Some(life) = self.shards.get(&grant.shard) else { return Ok(None) };
         if grant.session_life < life.id {
@@ -181,20 +188,21 @@ impl Lives {
         Ok(Some(life.lease.clone()).filter(|lease| lease.lost_now().is_none()))
     }
 
-    /// A heartbeat started `fresh`, and told of `broken_seen` locks that others ended. Gives the lease to use, which is another one if that came
-    /// first.
+    /// Takes in a lease that a heartbeat started, and the number of locks that others had ended by
+    /// then. Returns the lease to use. If another lease came first, that one is returned.
     pub(super) fn start(&mut self, grant: &Grant, fresh: LeaseCell, broken_seen: u64) -> Result<Arc<LeaseCell>, Error> {
         if let Some(lease) = self.lease_of(grant)? {
             return Ok(lease);
         }
         let fresh = Arc::new(fresh);
         let new = || Life { id: grant.session_life, lease: fresh.clone(), broken_seen, locks: BTreeMap::new() };
-        // What hangs on an older lease of the same life stays lost, and is still to be let go.
+        // Locks of an older lease of the same life stay lost, and must still be released.
         self.shards.entry(grant.shard).or_insert_with(new).lease = fresh.clone();
         Ok(fresh)
     }
 
-    /// From now on the lock hangs on this lease. `None`: whether another ended it meanwhile is in doubt, for more than `doubts`.
+    /// Hangs the lock on this lease. `None` if there are more than `doubts` doubts: another may
+    /// then have ended the lock meanwhile.
     pub(super) fn take_up(
         &mut self,
         grant: &Grant,
@@ -220,7 +228,8 @@ impl Lives {
         };
         let known = life.locks.get(&token).and_then(|kept| kept.cell.upgrade());
         if let Some(cell) = known.filter(|cell| Arc::ptr_eq(&cell.lease, &lease) && cell.lost_now().is_none()) {
-            // The caller asked twice by one request id. When one of its objects lets go, both must know.
+            // The caller asked twice with one request id. When one of its objects releases the
+            // lock, both must know.
             return Ok(Some(cell));
         }
         let cell = Arc::new(LockCell::new(lease));
@@ -229,13 +238,14 @@ impl Lives {
         Ok(Some(cell))
     }
 
-    /// A later acquire by the same request id has taken the lock up again, after `cell` had lost it.
+    /// Whether a later acquire with the same request id has taken the lock up again, after `cell`
+    /// lost it.
     pub(super) fn is_taken_up_again(&self, grant: &Grant, cell: &Arc<LockCell>) -> bool {
         let kept = self.shards.get(&grant.shard).and_then(|life| life.locks.get(&grant.fencing_token));
         kept.and_then(|kept| kept.cell.upgrade()).is_some_and(|other| !Arc::ptr_eq(&other, cell))
     }
 
-    /// The server holds it no more.
+    /// Drops a lock that the server no longer holds.
     pub(super) fn forget(&mut self, name: &str, token: u64) {
         for life in self.shards.values_mut() {
             if life.locks.get(&token).is_some_and(|kept| kept.name == name) {
@@ -244,11 +254,11 @@ impl Lives {
         }
     }
 
-    /// Locks that are to be let go though no caller said so: lost here while the server, which goes on hearing of the
-    /// session, keeps them; or dropped.
+    /// The locks to release without a caller's request. A caller dropped them, or they were lost
+    /// here while the server keeps them, because it still hears of the session.
     ///
-    /// A lock whose loss the server has not timed (after a suspend, or in doubt) stays for one TTL more, as if it had no
-    /// heartbeats: so its holder has the time to stop.
+    /// The server has not timed some losses: those after a suspend, or in doubt. Such a lock is
+    /// kept for one TTL more, as if it got no heartbeats, so that its holder has time to stop.
     pub(super) fn unwanted(&mut self, now: Instant) -> Vec<Unwanted> {
         let mut unwanted = Vec::new();
         let lives = self.shards.values_mut();
@@ -269,7 +279,7 @@ impl Lives {
         unwanted
     }
 
-    /// What a heartbeat names.
+    /// The parts of a heartbeat, one for each shard.
     pub(super) fn named(&self) -> Vec<Named> {
         let named = self.shards.iter().map(|(shard, life)| Named {
             lease: SessionLease { shard: *shard, life: life.id, broken_seen: life.broken_seen },
@@ -278,7 +288,7 @@ impl Lives {
         named.collect()
     }
 
-    /// What the first heartbeat after a grant names.
+    /// The part of the first heartbeat after a grant.
     pub(super) fn named_for(&self, grant: &Grant) -> Named {
         let (shard, life) = (grant.shard, grant.session_life);
         let known = self.shards.get(&shard).filter(|known| known.id == life);
@@ -286,7 +296,7 @@ impl Lives {
         Named { lease: SessionLease { shard, life, broken_seen }, cell: None }
     }
 
-    /// Takes in one answer. `ttl`: what the session was opened with.
+    /// Takes in the answer to a heartbeat. `ttl` is the TTL that the session was opened with.
     pub(super) fn answered(&mut self, named: &[Named], answer: &Heartbeat, sent: Sent, ttl: Duration) -> Vec<Answered> {
         let lost: BTreeSet<u32> = answer.lost_shards.iter().copied().collect();
         let failed: BTreeSet<u32> = answer.failed_shards.iter().copied().collect();
@@ -298,7 +308,7 @@ impl Lives {
             let answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
                 Answered::Lost
             } else if failed.contains(&shard) || (life != 0 && state.is_none()) {
-                // A gateway that knows nothing of lives may have renewed another one.
+                // An old gateway that does not know of lives may have renewed another life.
                 Answered::Failed
             } else {
                 let ttl_ms = state.map_or(0, |state| state.ttl_ms);
@@ -323,12 +333,12 @@ impl Lives {
         each.collect()
     }
 
-    /// No heartbeat comes any more.
+    /// Whether heartbeats have ended.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// All is over: nothing is held any more.
+    /// Ends all leases, because nothing is held any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.shards.values().for_each(|life| life.lease.lose(LostReason::Released));
@@ -339,17 +349,17 @@ impl Lives {
         if let Some(cell) = &named.cell {
             cell.lose(fenced(named.lease.shard, why));
         }
-        // Not if it was begun anew meanwhile.
+        // A life that was begun anew meanwhile stays.
         if self.shards.get(&named.lease.shard).is_some_and(|life| life.id == named.lease.life) {
             self.end(named.lease.shard, why);
         }
     }
 
-    /// The life there is over, and all that hangs on it.
+    /// Ends the life on one shard, with all its locks.
     fn end(&mut self, shard: u32, why: &str) {
         if let Some(life) = self.shards.remove(&shard) {
             life.lease.lose(fenced(shard, why));
-            // They may hang on older leases.
+            // Some locks may hang on older leases.
             for kept in life.locks.into_values() {
                 if let Some(cell) = kept.cell.upgrade() {
                     cell.lose(fenced(shard, why));

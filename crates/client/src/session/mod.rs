@@ -18,13 +18,17 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::v1::HeartbeatRequest;
 
-/// An open session. Whatever it acquires lives as long as its heartbeats get through: one RPC every third of its TTL, and
-/// every [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest, which names the
-/// shards where it holds something.
+/// An open session. Its locks live as long as its heartbeats get through.
 ///
-/// A lock is lost if it was broken or another released it by its token, if its shard lost the session, or if that could not
-/// be reached for a TTL; the others stay. Dropping the session closes it in the background, which releases everything; [`close`](Self::close) says whether
-/// that worked.
+/// A heartbeat is one RPC that names the shards where the session holds locks. It is sent every
+/// third of the TTL, and every
+/// [`ClientOptions::renew_interval_max`](crate::ClientOptions::renew_interval_max) at the latest.
+///
+/// A lock is lost if it was broken, or if another released it by its token. It is also lost if its
+/// shard lost the session, or could not be reached for a TTL. The other locks stay.
+///
+/// Dropping the session closes it in the background, which releases everything.
+/// [`close`](Self::close) tells whether the close worked.
 ///
 /// ```no_run
 /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
@@ -54,11 +58,11 @@ struct Inner {
     owner: String,
     metadata: String,
     lives: Mutex<Lives>,
-    /// A lease was started, which may be due before the next heartbeat.
+    /// Signals that a lease was started, because it may be due before the next heartbeat.
     started: Notify,
 }
 
-/// A session's hold on locks that are to be let go: it keeps them alive until they are.
+/// A session's hold on locks that are to be released. Its heartbeats keep them alive until then.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper(Weak<Inner>);
 
@@ -67,12 +71,12 @@ impl Keeper {
         Keeper(Arc::downgrade(session))
     }
 
-    /// The session may be alive still.
+    /// Whether the session may still be alive.
     pub(crate) fn keeps(&self) -> bool {
         self.0.upgrade().is_some_and(|session| !session.lives().is_closed())
     }
 
-    /// The server holds it no more.
+    /// Drops a lock that the server no longer holds.
     pub(crate) fn forget(&self, name: &str, token: u64) {
         if let Some(session) = self.0.upgrade() {
             session.lives().forget(name, token);
@@ -103,23 +107,25 @@ impl Session {
         self.inner.ttl
     }
 
-    /// The shards that a heartbeat names now.
+    /// The shards that a heartbeat names at present.
     pub fn shards(&self) -> Vec<u32> {
         self.inner.lives().shards()
     }
 
-    /// Takes a lock that hangs on this session. TTL and session of `options` are the session's.
+    /// Takes a lock that hangs on this session. The session's own TTL and id replace those of
+    /// `options`.
     ///
-    /// Dropping the future lets go of what it may be granted. With a request id of the caller's
-    /// ([`AcquireOptions::request_id`]) it does not, because the caller may come back with that id. If
-    /// it never does, the session's heartbeats keep such a lock until the session ends.
+    /// Dropping the future releases a lock that it may be granted. With a request id of the
+    /// caller's ([`AcquireOptions::request_id`]) it does not, because the caller may come back with
+    /// the id. If the caller never does, the session's heartbeats keep the lock until the session
+    /// ends.
     ///
-    /// An acquire that is tried again under its id gives the same lock. What one of its objects lets go
-    /// is lost to the others.
+    /// A retry of an acquire with the same id gives the same lock. If one of its objects releases
+    /// the lock, the others lose it.
     ///
     /// # Errors
-    /// [`Error::is_held`] if another holds it; [`Error::is_fenced`] if the session is lost where the name lives: open
-    /// a new one then.
+    /// [`Error::is_held`] if another holds the lock. [`Error::is_fenced`] if the session is lost on
+    /// the shard of the name: open a new session then.
     pub async fn acquire(&self, options: impl Into<AcquireOptions>) -> Result<SessionLock, Error> {
         let mut options = options.into().session(self.id()).ttl(self.inner.ttl).claimed();
         options.owner.get_or_insert_with(|| self.inner.owner.clone());
@@ -133,14 +139,16 @@ impl Session {
             Ok(timed) => timed,
             Err(error) => {
                 if error.code == ErrorCode::SessionLost {
-                    // One shard has lost the session. Which one this tells before the caller looks at its other locks.
+                    // One shard has lost the session. A heartbeat tells which, before the caller
+                    // looks at its other locks.
                     let _ = self.inner.beat_once(left_until(until)).await;
                 }
                 return Err(error);
             }
         };
         if timed.grant.session_id != self.id() {
-            // Its life says nothing of this session's: to compare the two would lose what this one holds.
+            // The life of another session must not be compared with this session's. That would lose
+            // the locks of this session.
             let of = if timed.grant.session_id.is_empty() { "of no session" } else { "of another session" };
             let message = format!("this request id took a lock {of} before: choose a fresh id for each acquire");
             return Err(Error::invalid(message));
@@ -152,14 +160,15 @@ impl Session {
         Ok(SessionLock::new(self.inner.clone(), timed.grant, cell))
     }
 
-    /// Releases everything, and says how many locks that were.
+    /// Releases all locks of the session, and returns their number.
     ///
     /// # Errors
-    /// Those of [`Client::close_session`]. It is tried again in the background, until the server answers or the TTL is over.
+    /// Those of [`Client::close_session`]. After an error the close is retried in the background,
+    /// until the server answers or the TTL is over.
     pub async fn close(mut self) -> Result<u32, Error> {
         self.heartbeat.abort();
         let outcome = self.inner.close().await;
-        // After an error the rest is left to `drop`, as it is if this future is dropped.
+        // After an error, or if this future is dropped, `drop` does the rest.
         self.closed = outcome.as_ref().err().is_none_or(is_final);
         outcome
     }
@@ -179,7 +188,7 @@ impl Drop for Session {
     }
 }
 
-/// An acquire of a session that is under way.
+/// An acquire of a session, in flight.
 struct Acquiring<'a> {
     session: &'a Inner,
     doubts: u64,
@@ -211,15 +220,18 @@ impl Inner {
             if let Some(cell) = self.lives().take_up(grant, lease.clone(), doubts)? {
                 return Ok(cell);
             }
-            // Another may have ended it while it was on its way: its own renewal tells.
+            // Another may have ended the lock while its grant was in flight. A renewal of the lock
+            // tells.
             doubts = self.lives().doubts();
             self.client.renew_timed(&grant.resource_name, grant.fencing_token, left_until(until)).await?;
         }
     }
 
-    /// The session's lease on a shard where it has just been granted something. An acquire does not renew, and does not
-    /// tell how long ago the session began there: unless a lease of its life is running, one heartbeat starts it. That also
-    /// claims what is to be claimed.
+    /// The session's lease on the shard of a new grant.
+    ///
+    /// An acquire does not renew, and does not tell how long ago the session began there. So one
+    /// heartbeat starts the lease, unless a lease of the life is running. The heartbeat also claims
+    /// a grant that must be claimed.
     async fn lease_of(&self, timed: &Timed, until: Instant) -> Result<Arc<LeaseCell>, Error> {
         let (grant, shard) = (&timed.grant, timed.grant.shard);
         let named = {
@@ -243,7 +255,8 @@ impl Inner {
             }
             _ => return Err(unconfirmed(shard)),
         };
-        // The server's, if shorter: another acquire may have begun the session there with its own.
+        // The server's TTL counts if it is shorter, because another acquire may have begun the
+        // session there with its own.
         let ttl = self.ttl.min(said.unwrap_or(self.ttl));
         let fresh = Lease::new(sent.at, ttl);
         if fresh.valid_for(Instant::now()).is_zero() {
@@ -255,7 +268,7 @@ impl Inner {
         Ok(lease)
     }
 
-    /// Nothing is held any more. Gives the shards where something may be.
+    /// Ends all leases. Returns the shards where the server may still hold locks.
     fn end(&self) -> Vec<u32> {
         let mut lives = self.lives();
         lives.close();
@@ -263,7 +276,7 @@ impl Inner {
     }
 
     async fn close(&self) -> Result<u32, Error> {
-        // They stay known: should this future be dropped, the next close must name them.
+        // The shards stay known. If this future is dropped, the next close must name them.
         let shards = self.end();
         if shards.is_empty() {
             return Ok(0);
@@ -271,7 +284,7 @@ impl Inner {
         self.client.close_session(&self.id, &shards).await
     }
 
-    /// One heartbeat of these lives, and how each of their shards answered.
+    /// Sends one heartbeat of these lives. Returns each shard's answer.
     async fn heartbeat(&self, named: &[Named], timeout: Duration) -> Result<(Vec<Answered>, Sent), Error> {
         let request =
             HeartbeatRequest { session_id: self.id.clone(), leases: named.iter().map(|named| named.lease).collect() };
@@ -279,7 +292,7 @@ impl Inner {
         Ok((self.lives().answered(named, &answer, sent, self.ttl), sent))
     }
 
-    /// One heartbeat for all shards. Says how it went, for the pace.
+    /// Sends one heartbeat for all shards. The result sets the time of the next.
     async fn beat_once(&self, within: Duration) -> Result<(), Error> {
         let named = self.lives().named();
         if named.is_empty() {
@@ -296,12 +309,12 @@ impl Inner {
         }
     }
 
-    /// The TTL that sets the pace.
+    /// The TTL that sets the time between heartbeats.
     fn pace(&self) -> Duration {
         self.lives().ttl().map_or(self.ttl, |ttl| ttl.min(self.ttl))
     }
 
-    /// Lets go of locks that no caller can believe in any more, and that these heartbeats would keep.
+    /// Releases locks that no caller can count on any more, because the heartbeats would keep them.
     fn let_go_of_lost(self: &Arc<Self>) {
         let unwanted = self.lives().unwanted(Instant::now());
         for lock in unwanted {
@@ -317,7 +330,7 @@ fn unconfirmed(shard: u32) -> Error {
     )
 }
 
-/// One heartbeat per interval; sooner after one that did not reach every shard.
+/// Sends one heartbeat per interval, and sooner after a heartbeat that did not reach every shard.
 async fn beat(inner: Arc<Inner>) {
     let interval_max = inner.client.options().renew_interval_max;
     loop {

@@ -1,4 +1,5 @@
-//! A gateway of a few lines on a loopback port: answers by a closure, remembers what it was asked.
+//! A small fake gateway on a loopback port. It answers by a closure, and keeps the operations that
+//! it received.
 #![allow(dead_code)] // each test file uses its own part of it
 
 use std::net::SocketAddr;
@@ -13,14 +14,14 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
-/// What the fake does with an operation.
+/// The fake's reaction to an operation.
 pub enum Reaction {
     Answer(Answer),
-    /// Answers, a little later.
+    /// Answers after a delay.
     Later(Duration, Answer),
-    /// Never answers.
+    /// Does not answer.
     Silence,
-    /// Ends the stream, and with it everything in flight.
+    /// Ends the stream, and with it all operations in flight.
     Hangup,
 }
 
@@ -63,7 +64,7 @@ impl Fake {
         self.address.to_string()
     }
 
-    /// All operations so far, in order.
+    /// All operations received so far, in order.
     pub fn seen(&self) -> Vec<Op> {
         self.seen.lock().unwrap().operations.iter().filter_map(|operation| operation.op.clone()).collect()
     }
@@ -72,12 +73,12 @@ impl Fake {
         self.seen.lock().unwrap().operations.clone()
     }
 
-    /// How many operations each frame had.
+    /// The number of operations in each frame.
     pub fn frames(&self) -> Vec<usize> {
         self.seen.lock().unwrap().frames.clone()
     }
 
-    /// When each frame was sent, as it says.
+    /// The time of sending in each frame.
     pub fn sent_ms(&self) -> Vec<u64> {
         self.seen.lock().unwrap().sent_ms.clone()
     }
@@ -86,14 +87,14 @@ impl Fake {
         self.seen.lock().unwrap().streams
     }
 
-    /// Waits until something was asked for `count` times.
+    /// Waits until `count` operations of a kind were received.
     pub async fn until_seen(&self, count: usize, what: impl Fn(&Op) -> bool) {
         while self.count(&what) < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// How often something was asked for.
+    /// The number of operations of a kind.
     pub fn count(&self, what: impl Fn(&Op) -> bool) -> usize {
         self.seen().iter().filter(|op| what(op)).count()
     }
