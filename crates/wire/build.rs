@@ -5,7 +5,8 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=../../proto");
     let includes = &["../../proto"];
-    // First: it leaves a file without code for the public package, which it imports.
+    // The internal package goes first, because it writes a file without code for the public package
+    // that it imports.
     tonic_prost_build::configure()
         .extern_path(".palisade.v1", "crate::v1")
         .bytes(".palisade.internal.v1.PeerMessage.raft")
@@ -14,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             &["../../proto/palisade/internal/v1/gateway.proto", "../../proto/palisade/internal/v1/peer.proto"],
             includes,
         )?;
-    // Gateways show what clients use, and no more, by reflection.
+    // Reflection shows the public package only, so these descriptors hold no internal message.
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("palisade.v1.binpb");
     tonic_prost_build::configure()
         .file_descriptor_set_path(descriptors)

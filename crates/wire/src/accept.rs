@@ -1,8 +1,12 @@
-//! The listening side of a server: connections accepted one by one, within what descriptors the process has.
+//! The listening side of a server. Connections are accepted one by one, within the descriptors that
+//! the process has.
 //!
-//! It promises that a server which cannot take a connection waits before it tries again, says so once per spell, and goes on
-//! by itself; that some descriptors are left for the server's own use; and that a connection which never says anything is
-//! closed. It knows nothing of what is spoken over a connection.
+//! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
+//!   and goes on by itself.
+//! - Some descriptors are left for the server's own use.
+//! - A connection that sends nothing is closed.
+//!
+//! This module knows nothing of the protocol on a connection.
 
 use futures_core::Stream;
 use std::io;
@@ -17,14 +21,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
-/// First and longest pause after a connection could not be taken.
+/// First and longest pause after an accept that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// A spell is logged at most so often.
+/// Shortest time between two log lines about spells.
 const SAID_EVERY: Duration = Duration::from_secs(10);
-/// A connection says something within this time, or is closed.
+/// Time for a connection to send its first byte. After it the connection is closed.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
 
-/// What a listener counts.
+/// The counts of a listener.
 #[derive(Debug, Default)]
 pub struct Accepted {
     open: AtomicUsize,
@@ -32,30 +36,30 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Connections that are open.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// How often the listener stopped to take connections, for want of descriptors.
+    /// How often the listener stopped taking connections because descriptors were short.
     pub fn spells(&self) -> u64 {
         self.spells.load(Ordering::Relaxed)
     }
 }
 
-/// How many connections may be open so that `reserve` descriptors are left, but at least half of all. At most the process' own
-/// soft limit on descriptors counts.
+/// The number of connections that may be open so that `reserve` descriptors are left, but at least
+/// half of all descriptors. Only the process's own soft limit counts.
 pub fn connections_max(reserve: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     limit.saturating_sub(reserve).max(limit / 2).max(1)
 }
 
-/// Lets this process have as many descriptors as its hard limit allows: each connection takes one, and the soft limit is 1,024
-/// on many systems. Returns the limit that holds.
+/// Raises this process's soft limit on descriptors to its hard limit. Each connection takes a
+/// descriptor, and the soft limit is 1,024 on many systems. Returns the limit that holds.
 ///
 /// # Errors
-/// The system refused; the limit is as it was.
+/// If the system refuses. The limit stays as it was.
 pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -63,8 +67,8 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     Ok(maximum)
 }
 
-/// The connections of one listener, as a stream for a tonic server. Each gets a state of its own, which its requests find in
-/// their extensions as [`Peer`].
+/// The connections of one listener, as a stream for a tonic server. Each connection has its own
+/// state, which its requests find in their extensions as [`Peer`].
 pub struct Incoming<S> {
     listener: TcpListener,
     accepted: Arc<Accepted>,
@@ -72,14 +76,15 @@ pub struct Incoming<S> {
     first_byte_max: Duration,
     state: Box<dyn Fn() -> S + Send>,
     pause: Option<Pin<Box<Sleep>>>,
-    /// The next pause, while a spell lasts.
+    /// The next pause, while a spell of failures lasts.
     spell: Option<Duration>,
-    /// The last spell that was logged, and whether it lasts. Spells can follow each other within moments.
+    /// The last spell that was logged, and whether it lasts. Kept because spells can follow each
+    /// other within moments.
     said: Option<(Instant, bool)>,
 }
 
 impl<S> Incoming<S> {
-    /// Takes connections as long as fewer than `open_max` are open.
+    /// Takes connections while fewer than `open_max` are open.
     pub fn new(
         listener: TcpListener,
         accepted: Arc<Accepted>,
@@ -162,7 +167,8 @@ impl<S> Stream for Incoming<S> {
     }
 }
 
-/// The connection that was to be taken is gone; the next one may be taken at once.
+/// Whether an error concerns only the connection that was to be taken. The next one may then be
+/// taken at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(error.kind(), ConnectionAborted | ConnectionReset | BrokenPipe | Interrupted | TimedOut)
@@ -183,22 +189,22 @@ impl Drop for Open {
     }
 }
 
-/// An accepted connection.
+/// An accepted connection, closed if it stays silent.
 pub struct Connection<S> {
     tcp: TcpStream,
     remote: SocketAddr,
     state: S,
-    /// Until the first byte.
+    /// Set until the first byte arrives. The connection is closed when it fires.
     silent: Option<Pin<Box<Sleep>>>,
     _open: Open,
 }
 
-/// What a request knows of the connection that it came over.
+/// The connection of a request, as the request's extensions show it.
 #[derive(Clone, Debug)]
 pub struct Peer<S> {
-    /// The other end.
+    /// The address of the other end.
     pub remote: SocketAddr,
-    /// Of the connection.
+    /// The state of the connection.
     pub state: S,
 }
 

@@ -1,11 +1,11 @@
-//! The words for a failed call: the innermost cause that says something.
+//! The words for a failed call: the innermost cause that has a meaning.
 //!
 //! tonic's own outermost text is "transport error", and some causes below it are empty. A log line
 //! or an error message made of those tells an operator nothing.
 
 use tonic::Status;
 
-/// Texts of the transport that say only that there was an error.
+/// Texts of the transport that only say that there was an error.
 const SAYING_NOTHING: [&str; 4] =
     ["transport error", "h2 protocol error: http2 error", "operation was canceled", "connection error"];
 
@@ -16,7 +16,7 @@ fn says_something(words: &str) -> bool {
     !words.is_empty() && !SAYING_NOTHING.contains(&words)
 }
 
-/// The innermost cause of `error` that says something.
+/// The innermost cause of `error` that has a meaning.
 ///
 /// ```
 /// let refused = std::io::Error::other("connection refused");

@@ -1,16 +1,17 @@
-//! Where a page of a listing begins, as one opaque word.
+//! The start of a page of a listing, as one opaque word.
 //!
-//! It is written and read here alone: clients hand it back as they got it. It holds the last name and token before the page, so
-//! it means the same to every shard and gateway, and to those that start later.
+//! Only this module writes and reads cursors: clients hand them back unchanged. A cursor holds the
+//! last name and token before the page. So it means the same to every shard and gateway, also to
+//! those that start later.
 
 use crate::limits::{NAME_BYTES_MAX, TOKEN_END};
 
-/// Of this form. Another one gets another letter.
+/// The form of a cursor. A new form gets a new letter.
 const FORM: u8 = b'a';
-/// In hex digits: enough for all tokens.
+/// Width of the token in hex digits, enough for all tokens.
 const TOKEN_DIGITS: usize = 14;
 
-/// After this name and token.
+/// The cursor of the page after this name and token.
 pub fn encode_cursor(name: &str, token: u64) -> String {
     let mut cursor = format!("{}{token:0width$x}", char::from(FORM), width = TOKEN_DIGITS);
     for byte in name.bytes() {
@@ -20,7 +21,7 @@ pub fn encode_cursor(name: &str, token: u64) -> String {
     cursor
 }
 
-/// Name and token; `None` if no listing has answered this.
+/// The name and token of a cursor. `None` if no listing has given this word.
 pub fn decode_cursor(cursor: &str) -> Option<(String, u64)> {
     let digits = cursor.as_bytes().strip_prefix(&[FORM])?;
     let (token, name) = digits.split_at_checked(TOKEN_DIGITS)?;
@@ -43,7 +44,7 @@ fn digit(value: u8) -> char {
     char::from(b"0123456789abcdef"[usize::from(value)])
 }
 
-/// Of a lower-case digit: each cursor has one spelling.
+/// The value of a digit. Only lower case counts, so that each cursor has one spelling.
 fn value(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),

@@ -30,14 +30,14 @@ pub(crate) fn encode(error: &Error) -> Vec<u8> {
     Status { code, message: error.message.clone(), details }.encode_to_vec()
 }
 
-/// `None`: the details hold no error of ours.
+/// The typed error in encoded details. `None` if they hold none of ours.
 pub(crate) fn decode(details: &[u8]) -> Option<Error> {
     let status = Status::decode(details).ok()?;
     let ours = status.details.iter().find(|any| any.type_url.strip_prefix(TYPE_URLS) == Some(ERROR_TYPE))?;
     Error::decode(ours.value.as_slice()).ok()
 }
 
-/// For clients that read no more than the `ErrorInfo`.
+/// The error's fields as metadata, for clients that read only the `ErrorInfo`.
 fn metadata(error: &Error) -> HashMap<String, String> {
     let token = (error.current_token != 0).then(|| ("current_token".to_owned(), error.current_token.to_string()));
     let holder = (!error.holder.is_empty()).then(|| ("holder".to_owned(), error.holder.clone()));

@@ -1,28 +1,28 @@
-//! Typed errors: what the caller should do, and the way through a gRPC status and back.
+//! Typed errors: the caller's next step, and the conversion to a gRPC status and back.
 
 use crate::details;
 use crate::v1::{Error, ErrorCode};
 use tonic::{Code, Status};
 
-/// What the caller of a failed operation should do.
+/// The next step for the caller of a failed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
     /// The same request will never succeed.
     FixInput,
-    /// The lock is another's: wait for it, or try later.
+    /// Another holds the lock: wait for it, or try later.
     TryLater,
     /// Stop acting on this lock at once.
     Fenced,
     /// Nothing was done: retry, perhaps elsewhere.
     Retry,
-    /// It may or may not have been done: retry with the same ids, or look.
+    /// The operation may or may not have been done: retry with the same ids, or check.
     Unknown,
     /// A defect of the service.
     Internal,
 }
 
 impl ErrorCode {
-    /// What the caller should do.
+    /// The next step for the caller.
     pub fn class(self) -> ErrorClass {
         match self {
             ErrorCode::InvalidArgument => ErrorClass::FixInput,
@@ -34,13 +34,14 @@ impl ErrorCode {
         }
     }
 
-    /// Its name without the enum's prefix, as in `HELD`: in JSON, logs and `google.rpc.ErrorInfo`.
+    /// The name without the enum's prefix, as in `HELD`. Used in JSON, logs and
+    /// `google.rpc.ErrorInfo`.
     pub fn name(self) -> &'static str {
         let name = self.as_str_name();
         name.strip_prefix("ERROR_CODE_").unwrap_or(name)
     }
 
-    /// The gRPC code that stands for it in a status.
+    /// The gRPC code of the status for this error.
     pub fn status_code(self) -> Code {
         match self {
             ErrorCode::InvalidArgument => Code::InvalidArgument,
@@ -55,12 +56,12 @@ impl ErrorCode {
 }
 
 impl Error {
-    /// An error with no more than a code and a message.
+    /// An error with only a code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Error {
         Error { code: code.into(), message: message.into(), ..Error::default() }
     }
 
-    /// The input can never succeed; `message` says what to change.
+    /// The input can never succeed. `message` says how to change it.
     pub fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::InvalidArgument, message)
     }
@@ -70,12 +71,12 @@ impl Error {
         Error { current_token, holder: holder.into(), ..Error::new(ErrorCode::Held, message) }
     }
 
-    /// The token does not hold the name; `current_token` does (0: nobody).
+    /// The token does not hold the name. `current_token` does, or 0 if the name is free.
     pub fn not_owner(message: impl Into<String>, current_token: u64) -> Error {
         Error { current_token, ..Error::new(ErrorCode::NotOwner, message) }
     }
 
-    /// A queue or cap is full, and nothing was done.
+    /// A queue or limit is full, and nothing was done.
     pub fn busy(message: impl Into<String>, retry_after_ms: u32) -> Error {
         Error { retry_after_ms, ..Error::new(ErrorCode::Busy, message) }
     }
@@ -85,29 +86,29 @@ impl Error {
         Error::new(ErrorCode::NoLeader, message)
     }
 
-    /// It may or may not have been done.
+    /// The operation may or may not have been done.
     pub fn outcome_unknown(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::OutcomeUnknown, message)
     }
 
-    /// A defect.
+    /// A defect of the service itself.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::Internal, message)
     }
 
-    /// What the caller should do. Codes of a later version count as [`ErrorClass::Internal`].
+    /// The next step for the caller. Codes of a later version count as [`ErrorClass::Internal`].
     pub fn class(&self) -> ErrorClass {
         self.code().class()
     }
 
-    /// Worth sending again as it is: nothing was done, or it may have been and the operation carries the ids that make a
-    /// second time harmless.
+    /// Whether the same request may be sent again. Nothing was done, or the ids of the operation
+    /// make a second time harmless.
     pub fn is_retryable(&self) -> bool {
         matches!(self.class(), ErrorClass::Retry | ErrorClass::Unknown)
     }
 
-    /// The typed error in a status' details. `None` for statuses that are gRPC's own: a lost connection, an unknown
-    /// method, a message over the size limit.
+    /// The typed error in the details of a status. `None` for gRPC's own statuses: a lost
+    /// connection, an unknown method, a message over the size limit.
     pub fn from_status(status: &Status) -> Option<Error> {
         details::decode(status.details()).filter(|error| error.code() != ErrorCode::Unspecified)
     }

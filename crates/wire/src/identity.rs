@@ -1,27 +1,29 @@
-//! Which cluster a caller or a node is of: said in a header of each stream between them, and compared.
+//! The cluster identity of a caller or a node. Each stream between them carries it in a header, and
+//! the other side compares.
 
 use crate::internal::v1::ClusterIdentity;
 use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
-/// The header.
+/// The header that carries the identity.
 const HEADER: &str = "palisade-cluster-bin";
-/// Characters of a foreign name that are shown.
+/// Most characters of a foreign name in a message.
 const SHOWN_MAX: usize = 64;
 
 impl ClusterIdentity {
-    /// Says it in the headers of a call or an answer.
+    /// Puts the identity into the headers of a call or an answer.
     pub fn put(&self, headers: &mut MetadataMap) {
         headers.insert_bin(HEADER, MetadataValue::from_bytes(&self.encode_to_vec()));
     }
 
-    /// What the other side says of itself, if anything.
+    /// The identity of the other side, if its headers have one.
     pub fn of(headers: &MetadataMap) -> Option<ClusterIdentity> {
         let bytes = headers.get_bin(HEADER)?.to_bytes().ok()?;
         ClusterIdentity::decode(bytes).ok()
     }
 
-    /// Why `other` is not of this cluster; `None` if it is. Which node is speaking does not matter here.
+    /// The reason why `other` belongs to another cluster, or `None` if it does not. Node ids are
+    /// not compared.
     pub fn differs(&self, other: Option<&ClusterIdentity>) -> Option<String> {
         match other {
             None => Some("it does not say of which cluster it is: run the same version on both sides".into()),

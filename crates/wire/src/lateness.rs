@@ -1,25 +1,30 @@
 //! How late a frame of operations is, by the clock of its sender.
 //!
-//! The clocks of two machines have nothing in common, but both run at about the same rate. A frame that was held up, in a
-//! socket, in a proxy or by a paused process, shows a larger difference between its receipt and its sending than the fastest
-//! frame of its stream. It knows nothing of clocks itself: times are arguments.
+//! The clocks of two machines show unrelated times, but both run at about the same rate. So the
+//! fastest frame of a stream sets a measure: the difference between its receipt and its sending. A
+//! frame that was held up has a larger difference. It may have waited in a socket, in a proxy or
+//! for a paused process.
+//!
+//! This module reads no clocks: times are arguments.
 
-/// Clocks may run apart by this part: one in a thousand, where NTP corrects by half of that at most.
+/// Clocks may drift by one part in this many. NTP corrects by half of that at most.
 const DRIFT_PART: u64 = 1_000;
-/// Lateness from here on is a standing one if it does not end.
+/// Lateness from which on frames count as standing late, if it does not end.
 const STANDING_MS: u64 = 500;
-/// A standing lateness counts as the normal way after so long. The sender's clock stood still, for example while its machine was
-/// suspended; what had piled up is through by then.
+/// How long frames must be standing late before their lateness counts as normal. The cause is a
+/// sender whose clock stood still, for example while its machine was suspended. By then the frames
+/// that had piled up have passed.
 const STANDING_FOR_MS: u64 = 2_000;
-/// The measure is set anew this often, by the fastest frame in time since. Otherwise the allowance for
-/// drift would grow with the age of the stream, and hide seconds after some hours.
+/// How often the measure is set anew, by the fastest frame in time since. Otherwise the allowance
+/// for drift would grow with the age of the stream, and after some hours hide delays of seconds.
 const WINDOW_MS: u64 = 60_000;
 
-/// One stream's frames.
+/// The lateness of one stream's frames.
 ///
-/// * A frame is never later than it took in truth longer than the fastest frame, but for the drift.
-/// * The allowance for drift is 120 ms at most while each window has a frame in time. A stream that was
-///   idle for long gets more, because its clocks may really have run apart.
+/// * The reported lateness of a frame is at most its real delay beyond that of the fastest frame,
+///   except for drift.
+/// * The allowance for drift is at most 120 ms while each window has a frame in time. A stream that
+///   was idle for long gets more, because its clocks may really differ by more.
 ///
 /// ```
 /// use palisade_wire::Lateness;
@@ -36,7 +41,7 @@ pub struct Lateness {
     standing: Option<Standing>,
 }
 
-/// Frames have been late, without an exception.
+/// A spell in which all frames have been late.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     since_ms: u64,
@@ -52,14 +57,14 @@ struct Window {
 
 #[derive(Clone, Copy, Debug)]
 struct Fastest {
-    /// Received less sent.
+    /// Time of receipt minus time of sending.
     offset_ms: i64,
     received_ms: u64,
 }
 
 impl Lateness {
-    /// How many milliseconds later a frame came than the fastest would have. `sent_ms`: what the frame says (0: nothing);
-    /// `received_ms`: the receiver's own monotonic clock.
+    /// How many milliseconds later a frame came than the fastest would have. `sent_ms` is the time
+    /// in the frame, or 0 if it has none. `received_ms` is from the receiver's own monotonic clock.
     pub fn late_ms(&mut self, sent_ms: u64, received_ms: u64) -> u64 {
         if sent_ms == 0 {
             return 0;
@@ -82,9 +87,12 @@ impl Lateness {
             self.standing = None;
             return late_ms;
         }
-        // By the last two frames, and not by the fastest of that time: where the receiver's clock runs at twice the rate, that
-        // one is the oldest, and all frames would count as late for ever. Nor by this one alone: on a stream of few frames
-        // it may be the only one that was held up for so long.
+        // The measure comes from the last two frames.
+        //
+        // The fastest frame of the spell would not do. If the receiver's clock runs at twice the
+        // rate, that is the oldest frame, and all frames would count as late for ever. This frame
+        // alone would not do either. On a stream of few frames it may be the only one that was held
+        // up for so long.
         let Standing { since_ms, last } = *self.standing.get_or_insert(Standing { since_ms: received_ms, last: this });
         if received_ms.saturating_sub(since_ms) >= STANDING_FOR_MS {
             self.begin(if offset_ms <= last.offset_ms { this } else { last });
@@ -94,7 +102,7 @@ impl Lateness {
         late_ms
     }
 
-    /// From this frame on, whatever was before.
+    /// Makes this frame the measure, and forgets earlier ones.
     fn begin(&mut self, frame: Fastest) {
         self.fastest = Some(frame);
         self.window = Window { since_ms: frame.received_ms, fastest: Some(frame) };
@@ -106,7 +114,7 @@ impl Lateness {
             return self.begin(frame);
         }
         if frame.received_ms.saturating_sub(self.window.since_ms) >= WINDOW_MS {
-            // Only frames in time are in a window, so the measure never rises faster than by the drift.
+            // A window has only frames in time, so the measure never rises faster than the drift.
             self.fastest = self.window.fastest.or(self.fastest);
             self.window = Window { since_ms: frame.received_ms, fastest: None };
         }
@@ -127,7 +135,7 @@ mod tests {
         for sent_ms in (1..10_000).step_by(100) {
             assert_eq!(stream.late_ms(sent_ms, 5_000_000 + sent_ms), 0);
         }
-        // The receiver was paused for a minute: what was sent meanwhile is read at its end.
+        // The receiver was paused for a minute, and reads the frames of that time at its end.
         for sent_ms in (10_001..70_000).step_by(1_000) {
             let late_ms = stream.late_ms(sent_ms, 5_070_000);
             let in_truth_ms = 70_000 - sent_ms;
@@ -136,7 +144,8 @@ mod tests {
         assert_eq!(stream.late_ms(70_001, 5_070_001), 0);
     }
 
-    /// All but the first frames were later than a second, so that a node whose clock ran fast served nothing.
+    /// All frames but the first counted as later than a second, so a node whose clock ran fast
+    /// served nothing.
     #[test]
     fn a_clock_at_twice_the_rate_leaves_most_frames_in_time() {
         let mut stream = Lateness::default();
@@ -154,7 +163,7 @@ mod tests {
         }
     }
 
-    /// The allowance grew by a millisecond each second, for ever.
+    /// The allowance grew by a millisecond each second, without end.
     #[test]
     fn a_frame_held_up_on_an_old_stream_is_as_late_as_on_a_young_one() {
         for (drift_ppm, stream_s) in [(0, 60 * 90), (400, 60 * 90), (0, 86_400), (400, 86_400)] {
@@ -175,7 +184,7 @@ mod tests {
     fn frames_that_are_all_held_up_do_not_become_the_measure_of_their_window() {
         let mut stream = Lateness::default();
         stream.late_ms(1, 1_001);
-        // Below what counts as standing, for four minutes.
+        // The delay stays below that of standing lateness, for four minutes.
         for sent_ms in (1_000..240_000).step_by(1_000) {
             stream.late_ms(sent_ms, 1_000 + sent_ms + 450);
         }
@@ -202,7 +211,8 @@ mod tests {
         assert!(stream.late_ms(5_000, 30_000) >= 4_000, "and is judged from there on");
     }
 
-    /// One late frame before it was enough for the second one to be the measure, and so in time.
+    /// One late frame was enough to make the next late frame the measure, so that it counted as in
+    /// time.
     #[test]
     fn a_frame_that_is_held_up_after_a_late_one_is_still_late() {
         let mut stream = Lateness::default();

@@ -1,11 +1,16 @@
-//! Generated gRPC types and their conversions: [`v1`] is what clients and gateways say to each
-//! other, [`internal`] what gateways and nodes do.
+//! Generated gRPC types and their conversions: [`v1`] is the protocol between clients and gateways,
+//! [`internal`] the one between gateways and nodes.
 //!
-//! Beside the generated code: typed errors and their way through a gRPC status ([`ErrorClass`], [`v1::Error`]), and what
-//! may be asked at all ([`limits`], [`check_operation`]), so that every front door refuses the same input with the same
-//! words; the answers as JSON ([`json`]); and what both kinds of servers need around their calls: who is of which cluster,
-//! how late a frame is, and how connections are taken ([`accept`], the only part that does I/O). It knows nothing of any
-//! other crate.
+//! The crate adds these parts to the generated code:
+//!
+//! - Typed errors and their conversion to a gRPC status ([`ErrorClass`], [`v1::Error`]).
+//! - The checks of input ([`limits`], [`check_operation`]), so that gateways and nodes refuse the
+//!   same input with the same words.
+//! - The answers as JSON ([`json`]).
+//! - Parts that all servers need: cluster identity, lateness of frames, and accepting connections
+//!   ([`accept`], the only part that does I/O).
+//!
+//! It knows nothing of any other crate.
 
 pub mod accept;
 mod cause;
@@ -41,7 +46,7 @@ pub mod v1 {
 /// The public protocol as an encoded `google.protobuf.FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/palisade.v1.binpb"));
 
-/// What gateways and nodes say to each other (package `palisade.internal.v1`).
+/// The internal protocol of gateways and nodes (package `palisade.internal.v1`).
 pub mod internal {
     /// Generated messages, clients and servers.
     #[allow(missing_docs, clippy::all, clippy::disallowed_types, clippy::disallowed_methods)]

@@ -1,19 +1,21 @@
-//! What the public surface accepts, in one place: sizes, TTLs, defaults.
+//! The limits of the public protocol, in one place: sizes, TTLs, defaults.
 //!
-//! These are the lock table's own limits (crate `locks`), stated again for crates that may not depend on it. The crate `node`
-//! uses both, and does not compile if they differ.
+//! Many are the lock table's own limits (crate `locks`), repeated for crates that may not depend on
+//! it. The crate `node` uses both, and does not compile if they differ.
 
-/// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. Outside is refused, not clamped.
+/// Shortest and longest TTL, in milliseconds: 100 ms and 24 h. A TTL outside is refused, not
+/// clamped.
 pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
 /// TTL of an acquire or session that names none, in milliseconds.
 pub const DEFAULT_TTL_MS: u32 = 30_000;
-/// Shortest and longest first lease of a grant that must be claimed, in milliseconds: 100 ms and 60 s.
+/// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s. It is the first lease of a
+/// grant that must be claimed.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Longest wait of an acquire, in milliseconds: 24 h.
 pub const WAIT_MS_MAX: u32 = 86_400_000;
-/// How long an operation may take that does not say, in milliseconds.
+/// Time for an operation that names no timeout, in milliseconds.
 pub const DEFAULT_TIMEOUT_MS: u32 = 5_000;
-/// Longest time that an operation may ask for, in milliseconds (a wait comes on top).
+/// Longest timeout of an operation, in milliseconds. A wait comes on top.
 pub const TIMEOUT_MS_MAX: u32 = 60_000;
 /// Longest resource name, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -23,28 +25,29 @@ pub const OWNER_BYTES_MAX: usize = 256;
 pub const SESSION_BYTES_MAX: usize = 64;
 /// Longest metadata, break reason or breaker, in bytes.
 pub const METADATA_BYTES_MAX: usize = 1024;
-/// Fencing tokens are below this, so that JSON keeps them exact.
+/// Upper bound for fencing tokens, which stay below it so that JSON keeps them exact.
 pub const TOKEN_END: u64 = 1 << 53;
 /// Size of a request id, in bytes.
 pub const REQUEST_ID_BYTES: usize = 16;
 /// Most shards that one heartbeat or close may name.
 pub const SESSION_SHARDS_MAX: usize = 4_096;
-/// Tenures in one history answer, grants in one list, and holders in one check, at most.
+/// Most tenures in one history answer, grants in one list, and holders in one check.
 pub const ROWS_MAX: u32 = 1_000;
 /// Tenures in a history answer that names no limit.
 pub const HISTORY_ROWS_DEFAULT: u32 = 20;
 /// Grants in a list that names no limit.
 pub const LIST_ROWS_DEFAULT: u32 = 100;
-/// Waiting acquires of one gateway, over all its clients. A node takes as many on one stream, so that
-/// no wait that a gateway accepts is refused by a node.
+/// Most waiting acquires of one gateway, over all its clients. A node takes as many on one stream,
+/// so that it never refuses a wait that a gateway accepted.
 pub const GATEWAY_WAITS_MAX: usize = 65_536;
 /// Largest single operation, encoded, in bytes.
 pub const OPERATION_BYTES_MAX: usize = 64 << 10;
 /// Largest frame of operations, encoded, in bytes.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Largest frame of results, encoded, in bytes: one list of [`ROWS_MAX`] grants of the largest size fits.
+/// Largest frame of results, encoded, in bytes. A list of [`ROWS_MAX`] grants of the largest size
+/// fits.
 pub const RESULT_FRAME_BYTES_MAX: usize = 8 << 20;
 
-/// Largest HTTP/2 frame that is taken: one that holds a whole message is read in one go, where the default of 16 KiB takes
-/// several reads.
+/// Largest HTTP/2 frame that is accepted. A frame of this size holds a whole message, which is then
+/// read at once. The default of 16 KiB takes several reads.
 pub const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;

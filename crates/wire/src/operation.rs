@@ -1,4 +1,4 @@
-//! What an operation is: its kind, its size on the wire.
+//! The kind of an operation, and its size on the wire.
 
 use crate::limits::DEFAULT_TIMEOUT_MS;
 use crate::v1::operation_result::Result as Answer;
@@ -8,31 +8,31 @@ use crate::v1::{AcquireResponse, Error, Grant, Operation, operation::Op};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum OperationKind {
-    /// Take a lock.
+    /// Takes a lock, at once or after a wait.
     Acquire,
-    /// Another TTL for a private lease.
+    /// Extends a private lease by another TTL.
     Renew,
-    /// Let go.
+    /// Releases a lock by its token.
     Release,
-    /// Who holds it?
+    /// Shows the holders of a lock.
     Check,
-    /// A fresh session id.
+    /// Makes a new session id.
     OpenSession,
-    /// Another TTL for a session.
+    /// Extends a session by another TTL.
     Heartbeat,
-    /// End a session.
+    /// Ends a session and releases its locks.
     CloseSession,
-    /// Leave a queue.
+    /// Takes a waiting acquire out of its queue.
     CancelWait,
-    /// Force-release.
+    /// Ends another owner's hold by force.
     Break,
-    /// Tenures of a name.
+    /// Shows the tenures of a name.
     History,
-    /// Grants by prefix.
+    /// Lists grants by prefix.
     List,
-    /// State of one replica.
+    /// Shows the state of one replica.
     ShardStatus,
-    /// State of all of them.
+    /// Shows the state of all replicas.
     ClusterStatus,
 }
 
@@ -54,7 +54,7 @@ impl OperationKind {
         OperationKind::ClusterStatus,
     ];
 
-    /// Lower case with underscores, as in metrics.
+    /// The name in lower case with underscores, as metrics show it.
     pub fn as_str(self) -> &'static str {
         match self {
             OperationKind::Acquire => "acquire",
@@ -73,7 +73,7 @@ impl OperationKind {
         }
     }
 
-    /// Changes nothing, so a lost attempt leaves no doubt.
+    /// Whether the operation changes nothing, so that a lost attempt leaves no doubt.
     pub fn is_read(self) -> bool {
         matches!(
             self,
@@ -88,7 +88,7 @@ impl OperationKind {
 }
 
 impl Op {
-    /// Which kind this is.
+    /// The kind of this operation.
     pub fn kind(&self) -> OperationKind {
         match self {
             Op::Acquire(_) => OperationKind::Acquire,
@@ -104,7 +104,7 @@ impl Op {
         }
     }
 
-    /// The resource that this is about; `None` for those about a session or a prefix.
+    /// The name of the resource. `None` if the operation concerns a session or a prefix.
     pub fn name(&self) -> Option<&str> {
         match self {
             Op::Acquire(r) => Some(&r.name),
@@ -118,7 +118,7 @@ impl Op {
         }
     }
 
-    /// How long an acquire may wait in its queue; 0 for everything else.
+    /// How long an acquire may wait in its queue. 0 for everything else.
     pub fn wait_ms(&self) -> u32 {
         match self {
             Op::Acquire(r) => r.wait_ms,
@@ -128,15 +128,15 @@ impl Op {
 }
 
 impl Operation {
-    /// An operation without id and timeout: those are set where it is sent.
+    /// An operation without id and timeout, which are set when it is sent.
     pub fn of(op: Op) -> Operation {
         Operation { id: 0, timeout_ms: 0, op: Some(op) }
     }
 
-    /// Takes off what it was held up on its way: first off its wait, then off its timeout.
+    /// Takes the time that an operation was held up off its wait first, and then off its timeout.
     ///
     /// # Errors
-    /// BUSY: its sender has given it up, so it must not be done any more.
+    /// BUSY if the sender has given the operation up, because it must not be done then.
     pub fn held_up(&mut self, late_ms: u64) -> Result<(), Box<Error>> {
         let wait_ms = match &mut self.op {
             Some(Op::Acquire(acquire)) => Some(&mut acquire.wait_ms),
@@ -152,7 +152,7 @@ impl Answer {
         Answer::Acquire(AcquireResponse { grant: Some(grant) })
     }
 
-    /// The grant of an acquire; `None` for all else.
+    /// The grant of an acquire. `None` for all other answers.
     pub fn grant(&self) -> Option<&Grant> {
         match self {
             Answer::Acquire(acquired) => acquired.grant.as_ref(),
@@ -160,7 +160,7 @@ impl Answer {
         }
     }
 
-    /// Likewise, by value.
+    /// The grant of an acquire, by value. `None` for all other answers.
     pub fn into_grant(self) -> Option<Grant> {
         match self {
             Answer::Acquire(acquired) => acquired.grant,
@@ -169,13 +169,14 @@ impl Answer {
     }
 }
 
-/// See [`Operation::held_up`].
+/// The arithmetic of [`Operation::held_up`].
 pub(crate) fn take_off(mut late_ms: u64, wait_ms: Option<&mut u32>, timeout_ms: &mut u32) -> Result<(), Box<Error>> {
     if late_ms == 0 {
         return Ok(());
     }
     if let Some(wait_ms) = wait_ms.filter(|wait_ms| **wait_ms > 0) {
-        // At least 1: a wait does not turn into an acquire that does not wait.
+        // At least 1 is left, because with 0 a waiting acquire would turn into one that does not
+        // wait.
         let off_ms = late_ms.min(u64::from(*wait_ms - 1));
         *wait_ms -= off_ms as u32;
         late_ms -= off_ms;
@@ -189,7 +190,7 @@ pub(crate) fn take_off(mut late_ms: u64, wait_ms: Option<&mut u32>, timeout_ms: 
     Ok(())
 }
 
-/// How many bytes a message takes on the wire.
+/// The size of a message on the wire, in bytes.
 pub fn encoded_bytes(message: &impl prost::Message) -> usize {
     message.encoded_len()
 }

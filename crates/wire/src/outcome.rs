@@ -14,7 +14,7 @@ use crate::v1::ErrorCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Outcome {
-    /// Done.
+    /// The operation was done.
     Ok,
     /// The input can never succeed.
     Invalid,

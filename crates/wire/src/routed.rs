@@ -1,4 +1,4 @@
-//! Operations between gateways and nodes: the same kinds as clients' operations, of one shard each.
+//! Operations between gateways and nodes: the kinds of clients' operations, each on one shard.
 
 use crate::internal::v1::operation::Op;
 use crate::internal::v1::{Operation, Route};
@@ -6,7 +6,7 @@ use crate::operation::{OperationKind, take_off};
 use crate::v1::Error;
 
 impl Op {
-    /// Which kind this is.
+    /// The kind of this operation.
     pub fn kind(&self) -> OperationKind {
         match self {
             Op::Acquire(_) => OperationKind::Acquire,
@@ -23,7 +23,7 @@ impl Op {
         }
     }
 
-    /// The resource that this is about; `None` for those about a session, a prefix or a replica.
+    /// The name of the resource. `None` if the operation concerns a session, a prefix or a replica.
     pub fn name(&self) -> Option<&str> {
         match self {
             Op::Acquire(r) => Some(&r.name),
@@ -37,7 +37,7 @@ impl Op {
         }
     }
 
-    /// How long an acquire may wait in its queue; 0 for everything else.
+    /// How long an acquire may wait in its queue. 0 for everything else.
     pub fn wait_ms(&self) -> u32 {
         match self {
             Op::Acquire(r) => r.wait_ms,
@@ -47,16 +47,16 @@ impl Op {
 }
 
 impl Operation {
-    /// An operation for the shard of this route, without id and timeout: those are set where it is
+    /// An operation for the shard of this route, without id and timeout, which are set when it is
     /// sent.
     pub fn routed(op: Op, route: Route) -> Operation {
         Operation { id: 0, timeout_ms: 0, op: Some(op), route: Some(route) }
     }
 
-    /// As [`v1::Operation::held_up`](crate::v1::Operation::held_up).
+    /// Like [`v1::Operation::held_up`](crate::v1::Operation::held_up).
     ///
     /// # Errors
-    /// BUSY: its sender has given it up, so it must not be done any more.
+    /// BUSY if the sender has given the operation up, because it must not be done then.
     pub fn held_up(&mut self, late_ms: u64) -> Result<(), Box<Error>> {
         let wait_ms = match &mut self.op {
             Some(Op::Acquire(acquire)) => Some(&mut acquire.wait_ms),

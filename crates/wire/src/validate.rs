@@ -1,7 +1,7 @@
-//! What may be asked: early, typed refusals of input that can never succeed. Each says what to change.
+//! Early, typed refusals of input that can never succeed. Each says how to change the input.
 //!
-//! An empty owner passes: on the wire it cannot be told from one that was not said, and a client need not say who it is. The
-//! SDK and the command line, where it can be told, refuse it.
+//! An empty owner passes. On the wire it cannot be told from an unset owner, and a client need not
+//! name one. The SDK and the command line can tell the two apart, and refuse an empty owner.
 
 use crate::cursor::decode_cursor;
 use crate::internal;
@@ -10,7 +10,7 @@ use crate::limits::*;
 use crate::v1::operation::Op;
 use crate::v1::{self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, ListRequest, Mode};
 
-/// Refuses names that are empty, over-long, or hold control characters.
+/// Refuses a name that is empty, too long, or has control characters.
 pub fn check_name(name: &str) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::invalid("the name is empty: name the resource to lock"));
@@ -27,14 +27,14 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses what a session cannot be opened with. TTL 0 stands for the default.
+/// Refuses options that no session can be opened with. TTL 0 stands for the default.
 pub fn check_session_options(owner: &str, ttl_ms: u32, metadata: &str) -> Result<(), Error> {
     at_most("owner", owner, OWNER_BYTES_MAX)?;
     at_most("metadata", metadata, METADATA_BYTES_MAX)?;
     check_ttl(ttl_ms)
 }
 
-/// Refuses an operation that no shard would accept. Zero values that stand for a default pass.
+/// Refuses an operation that no shard would accept. Zero values that stand for defaults pass.
 pub fn check_operation(operation: &v1::Operation) -> Result<(), Error> {
     let Some(op) = &operation.op else { return Err(empty()) };
     if let Some(name) = op.name() {
@@ -54,7 +54,7 @@ pub fn check_operation(operation: &v1::Operation) -> Result<(), Error> {
     }
 }
 
-/// Likewise, of an operation between a gateway and a node.
+/// Like [`check_operation`], for an operation between a gateway and a node.
 pub fn check_routed(operation: &internal::v1::Operation) -> Result<(), Error> {
     let Some(op) = &operation.op else { return Err(empty()) };
     if let Some(name) = op.name() {
@@ -75,7 +75,8 @@ pub fn check_routed(operation: &internal::v1::Operation) -> Result<(), Error> {
     }
 }
 
-/// Puts the defaults in the place of zero values. `fresh_id` gives the request id of an acquire that has none.
+/// Replaces zero values by the defaults. `fresh_id` makes the request id of an acquire that has
+/// none.
 pub fn fill_defaults(op: &mut Op, fresh_id: impl FnOnce() -> [u8; REQUEST_ID_BYTES]) {
     match op {
         Op::Acquire(r) => {
@@ -91,8 +92,8 @@ pub fn fill_defaults(op: &mut Op, fresh_id: impl FnOnce() -> [u8; REQUEST_ID_BYT
     }
 }
 
-/// Likewise, at a node. No request id is made up there: an acquire could not be retried through
-/// another node with it.
+/// Like [`fill_defaults`], at a node. It makes no request id, because an acquire could not be
+/// retried through another node with an id that only this node knows.
 pub fn fill_routed_defaults(op: &mut Routed) {
     match op {
         Routed::Acquire(r) => fill_acquire(r),

@@ -1,4 +1,5 @@
-//! Errors keep everything on their way through a status; input is refused with the right words, and only bad input.
+//! Errors keep all their fields on the way through a status. Only bad input is refused, and with
+//! the right words.
 
 use palisade_wire::v1::{operation::Op, *};
 use palisade_wire::{ErrorClass, check_name, check_operation, fill_defaults};
@@ -37,7 +38,7 @@ fn every_code_has_its_class_and_survives_a_status() {
     assert_eq!(listed, CODES.len());
 }
 
-/// What the libraries of other languages read.
+/// Libraries of other languages read these details.
 #[test]
 fn details_are_a_google_rpc_status() {
     use tonic_types::StatusExt;

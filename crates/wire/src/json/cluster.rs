@@ -11,32 +11,34 @@ use std::collections::BTreeMap;
 /// A cluster, by all reports that one gateway could get.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterStatus {
-    /// The cluster's name.
+    /// The name of the cluster.
     pub cluster: String,
     /// The version of the map of shards that the gateway uses.
     pub map_version: u64,
     /// In the order of the cluster file.
     pub nodes: Vec<Node>,
-    /// By number, without gaps: a shard that no replica answered for has no leader.
+    /// The shards, by number and without gaps. A shard without an answer from any replica has no
+    /// leader.
     pub shards: Vec<Shard>,
 }
 
 /// One node of a cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct Node {
-    /// The node's id.
+    /// The id of the node.
     pub node: u64,
     /// The address that its peers use.
     pub address: String,
     /// The zone of the cluster file; empty if it names none.
     pub zone: String,
-    /// The node answered the gateway.
+    /// Whether the node answered the gateway.
     pub reachable: bool,
     /// The number of shards that the node leads.
     pub leads: usize,
-    /// Age of the write that the node's disk is busy with; 0 without one, `null` if it is unknown.
+    /// Age of the write that the node's disk is busy with. 0 without one, `null` if the age is
+    /// unknown.
     pub disk_write_age_ms: Option<u64>,
-    /// That write is older than elections take, so the node neither leads nor votes.
+    /// Whether that write is older than elections take, so that the node neither leads nor votes.
     pub disk_hangs: bool,
     /// Median time of the last syncs; `null` if it is unknown.
     pub disk_sync_ms: Option<f64>,
@@ -45,7 +47,7 @@ pub struct Node {
 /// One shard, over all its replicas that answered.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shard {
-    /// The shard's number.
+    /// The number of the shard.
     pub shard: u32,
     /// The leader of the highest term: a deposed leader may not know yet that it is deposed.
     pub leader: Option<u64>,
@@ -55,40 +57,40 @@ pub struct Shard {
     pub applied_index: u64,
     /// Locks that are held.
     pub active_locks: u64,
-    /// Acquires in queues.
+    /// Acquires that wait in queues.
     pub waiters: u64,
     /// Sessions that are alive on this shard.
     pub sessions: u64,
     /// The highest token that the shard has issued.
     pub last_token: u64,
-    /// `null` where no two replicas stand at the same index.
+    /// Whether the state hashes agree. `null` if no two replicas stand at the same index.
     pub hashes_equal: Option<bool>,
     /// The replicas that answered, by node.
     pub replicas: Vec<Replica>,
-    /// The Raft group as the leader knows it. A shard serves while a majority of those with a vote
-    /// counts.
+    /// The Raft group as the leader knows it. A shard serves while a majority of the members with a
+    /// vote counts.
     pub members: Vec<Member>,
 }
 
 /// A member of a shard's Raft group.
 #[derive(Clone, Debug, Serialize)]
 pub struct Member {
-    /// The member's node.
+    /// The node of the member.
     pub node: u64,
     /// The incarnation of the data directory that the member stands for.
     pub incarnation: u32,
-    /// The member is no learner.
+    /// Whether the member votes. A learner does not.
     pub has_vote: bool,
-    /// The member has a vote, and a replica that can cast it answered.
+    /// Whether the member counts: it has a vote, and a replica that can cast it answered.
     pub counts: bool,
-    /// Why the member does not count; empty if it does.
+    /// The reason why the member does not count. Empty if it does.
     pub reason: &'static str,
 }
 
 /// A replica that answered.
 #[derive(Clone, Debug, Serialize)]
 pub struct Replica {
-    /// The replica's node.
+    /// The node of the replica.
     pub node: u64,
     /// `leader`, `follower` or `candidate`.
     pub role: String,
@@ -106,13 +108,14 @@ pub struct Replica {
     pub last_index: u64,
     /// The entry at which the last checkpoint stands.
     pub checkpoint_index: u64,
-    /// In hex: JSON numbers are not exact beyond 2^53.
+    /// The hash in hex, because JSON numbers are not exact beyond 2^53.
     pub state_hash: String,
     /// Snapshots installed since the node's process started.
     pub snapshots_installed: u64,
-    /// Of the node's data directory: higher after each re-seed.
+    /// The incarnation of the node's data directory. It is higher after each re-seed.
     pub incarnation: u32,
-    /// The group does not count the replica as a voter yet: it was re-seeded, and is catching up.
+    /// Whether the replica is catching up after a re-seed. The group does not count it as a voter
+    /// yet.
     pub reseeding: bool,
 }
 
@@ -145,13 +148,14 @@ impl Shard {
     }
 }
 
-/// The worst report on a node's disk: each replica of the node reported at another moment.
+/// The worst report on a node's disk. Each replica of the node reports at another moment, so their
+/// reports differ.
 fn disk_of(status: &ClusterStatusResponse, node: u64) -> Option<&ShardStatus> {
     let told = status.shards.iter().filter(|replica| replica.node == node);
     told.max_by_key(|replica| (replica.disk_hangs, replica.disk_write_age_ms))
 }
 
-/// One row per shard that a replica answered for, and for gaps between them.
+/// One row for each shard with an answer, and for the gaps between them.
 fn shards(status: &ClusterStatusResponse) -> Vec<Shard> {
     let mut by_shard: BTreeMap<u32, Vec<&ShardStatus>> = BTreeMap::new();
     for replica in &status.shards {

@@ -7,7 +7,7 @@
 //! * Enums are words in the protocol's spelling without its prefixes: `ACQUIRED`, `exclusive`.
 //! * Numbers that can exceed 2^53 are strings in hex, because JSON readers round them.
 //!
-//! This module converts; it knows nothing of connections, terminals and exit codes.
+//! This module converts. It knows nothing of connections, terminals and exit codes.
 //!
 //! ```
 //! use palisade_wire::{json, v1};
@@ -30,7 +30,7 @@ use serde::Serialize;
 /// A hold of a lock.
 #[derive(Clone, Debug, Serialize)]
 pub struct Grant {
-    /// The lock's name.
+    /// The name of the lock.
     pub resource_name: String,
     /// The owner that the acquire named; empty if it named none.
     pub owner_id: String,
@@ -84,13 +84,13 @@ impl From<&crate::v1::Grant> for Grant {
 /// One grant from its start to its end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tenure {
-    /// The lock's name.
+    /// The name of the lock.
     pub resource_name: String,
     /// The owner that the acquire named.
     pub owner_id: String,
     /// The token of the grant.
     pub fencing_token: u64,
-    /// Unix milliseconds.
+    /// Start of the tenure, in Unix milliseconds.
     pub acquired_at_ms: u64,
     /// Unix milliseconds; `null` while the lock is held.
     pub ended_at_ms: Option<u64>,
@@ -136,21 +136,22 @@ impl From<&crate::v1::Tenure> for Tenure {
 /// exclusive case needs no list.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// The lock's name.
+    /// The name of the lock.
     pub resource_name: String,
-    /// `ACQUIRED` or `FREE`.
+    /// The state of the name: `ACQUIRED` or `FREE`.
     pub state: &'static str,
-    /// Of the oldest holder, like the five fields below; `null` if the name is free.
+    /// The oldest holder's owner, or `null` if the name is free. The five fields below are the
+    /// oldest holder's too.
     pub owner_id: Option<String>,
-    /// See [`Grant::fencing_token`].
+    /// The oldest holder's [`Grant::fencing_token`].
     pub fencing_token: Option<u64>,
-    /// See [`Grant::acquired_at_ms`].
+    /// The oldest holder's [`Grant::acquired_at_ms`].
     pub acquired_at_ms: Option<u64>,
-    /// See [`Grant::expires_at_ms`].
+    /// The oldest holder's [`Grant::expires_at_ms`].
     pub expires_at_ms: Option<u64>,
-    /// See [`Grant::ttl_ms`].
+    /// The oldest holder's [`Grant::ttl_ms`].
     pub ttl_ms: Option<u32>,
-    /// See [`Grant::renewal_count`].
+    /// The oldest holder's [`Grant::renewal_count`].
     pub renewal_count: Option<u64>,
     /// The shard that the name belongs to.
     pub shard: u32,
@@ -162,13 +163,13 @@ pub struct Check {
     pub answered_by: u64,
     /// The answering replica's position in the log.
     pub applied_index: u64,
-    /// How old a stale answer may be; 0 for a linearizable one.
+    /// How old a stale answer may be. 0 for a linearizable answer.
     pub stale_by_ms: u64,
     /// The holders of this page, oldest first.
     pub holders: Vec<Grant>,
-    /// All holders of the name, on this page or not.
+    /// The number of all holders of the name, on this page or not.
     pub holder_count: u32,
-    /// There are holders after the last of this page.
+    /// Whether there are holders after the last of this page.
     pub more: bool,
 }
 
@@ -207,11 +208,11 @@ pub struct Renewed {
     pub fencing_token: u64,
     /// Renewals since the grant, this one included.
     pub renewal_count: u64,
-    /// The lock's name.
+    /// The name of the lock.
     pub resource_name: String,
     /// The shard that the name belongs to.
     pub shard: u32,
-    /// `ACQUIRED`: a renewal that did not keep the lock is an error.
+    /// Always `ACQUIRED`, because a renewal that did not keep the lock is an error.
     pub state: &'static str,
     /// The lease's full length, from now.
     pub ttl_ms: u32,
@@ -235,15 +236,15 @@ impl Renewed {
 /// A lock that was released.
 #[derive(Clone, Debug, Serialize)]
 pub struct Released {
-    /// The token had been released before: this was a retry.
+    /// Whether the token had been released before, so that this was a retry.
     pub already_released: bool,
     /// The token of the request.
     pub fencing_token: u64,
-    /// The lock's name.
+    /// The name of the lock.
     pub resource_name: String,
     /// The shard that the name belongs to.
     pub shard: u32,
-    /// `RELEASED`.
+    /// Always `RELEASED`, also for a retry.
     pub state: &'static str,
 }
 
@@ -263,9 +264,9 @@ impl Released {
 /// The tenures of a name.
 #[derive(Clone, Debug, Serialize)]
 pub struct History {
-    /// The lock's name.
+    /// The name of the lock.
     pub resource_name: String,
-    /// Newest first.
+    /// The tenures, newest first.
     pub tenures: Vec<Tenure>,
 }
 
@@ -280,13 +281,13 @@ impl History {
 /// Locks that are held, by a prefix of their names.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listing {
-    /// By name, then token.
+    /// The grants, by name and then by token.
     pub grants: Vec<Grant>,
     /// Shards that could not be asked: their locks are not listed.
     pub missing_shards: Vec<u32>,
-    /// There are grants after the last of this page.
+    /// Whether there are grants after the last of this page.
     pub more: bool,
-    /// Where the next page begins; `null` on the last.
+    /// The start of the next page. `null` on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -305,9 +306,9 @@ impl From<&ListResponse> for Listing {
 /// A session that was opened.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionOpened {
-    /// The new session.
+    /// The id of the new session.
     pub session_id: String,
-    /// Its lease on each shard.
+    /// The TTL of the session's lease on each shard.
     pub ttl_ms: u32,
 }
 
@@ -354,11 +355,11 @@ pub struct SessionClosed {
 /// A request that failed: the whole document is `{"error": {…}}`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failed {
-    /// What went wrong.
+    /// The code and the words of the error.
     pub error: Failure,
 }
 
-/// What went wrong, and the way on.
+/// An error, and the way on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failure {
     /// A name of [`ErrorCode`](crate::v1::ErrorCode), or one of the program that answers.
