@@ -1,8 +1,8 @@
-//! What this process was started with, so that the job can be started with the same: ignored and blocked signals, and
-//! standard streams that are closed.
+//! Records the state that this process was started with, so that the job starts with the same. The
+//! state is the ignored and blocked signals, and the standard streams that are closed.
 //!
-//! Rust's runtime changes some of it before `main`: it ignores SIGPIPE, and opens `/dev/null` for closed standard streams.
-//! A constructor runs before that and takes notes.
+//! Rust's runtime changes part of this state before `main`: it ignores SIGPIPE, and opens
+//! `/dev/null` for closed standard streams. A constructor runs before the runtime and takes notes.
 
 use crate::lock::signals::{Disposition, Signals, set_disposition};
 use std::fmt;
@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Taken before `main`: bits 0 to 2 for standard streams that are closed, [`PIPE_IGNORED`].
+/// Taken before `main`: bits 0 to 2 mark closed standard streams; see also [`PIPE_IGNORED`].
 static NOTES: AtomicU8 = AtomicU8::new(0);
 const PIPE_IGNORED: u8 = 1 << 3;
 
@@ -24,7 +24,7 @@ extern "C" fn take_notes() {
     let mut notes = 0;
     for stream in 0..3 {
         #[expect(unsafe_code, reason = "the standard library answers only for streams that are open")]
-        // SAFETY: this reads the flags of a descriptor; one that is closed is an error.
+        // SAFETY: the call reads the flags of a descriptor; a closed descriptor is an error.
         let flags = unsafe { libc::fcntl(stream, libc::F_GETFD) };
         if flags == -1 {
             notes |= 1 << stream;
@@ -32,7 +32,8 @@ extern "C" fn take_notes() {
     }
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     #[expect(unsafe_code, reason = "nix cannot read a disposition without setting one")]
-    // SAFETY: nothing is set, and the answer is written to a variable of ours, which zeroes initialise too.
+    // SAFETY: the call sets nothing. It writes its answer to a variable of ours, which zeroes
+    // initialise too.
     let handler = unsafe {
         libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr());
         action.assume_init().sa_sigaction
@@ -43,17 +44,17 @@ extern "C" fn take_notes() {
     NOTES.store(notes, Ordering::Relaxed);
 }
 
-/// What a process inherits from its caller and passes on.
+/// The signal state and streams that a process inherits from its caller and passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtStart {
     pub ignored: Signals,
     pub blocked: Signals,
-    /// Bit N: descriptor N of the standard streams was closed.
+    /// Bit N is set if descriptor N of the standard streams was closed.
     pub closed: u8,
 }
 
 impl AtStart {
-    /// Of this process. Call it first: it reads the mask of now.
+    /// Reads the state of this process. Call it first, because it reads the current signal mask.
     ///
     /// # Errors
     /// If there is no `/proc`.
@@ -74,7 +75,7 @@ impl AtStart {
         })
     }
 
-    /// Makes it so in this process, which becomes another program next.
+    /// Restores this state in the current process, which becomes another program next.
     pub fn restore(self) {
         for number in self.ignored.numbers() {
             set_disposition(number, Disposition::Ignore);
@@ -85,7 +86,8 @@ impl AtStart {
         for stream in (0..3).filter(|stream| self.closed & 1 << stream != 0) {
             let _ = nix::unistd::close(stream);
         }
-        // Last: what was sent meanwhile is delivered now, and meets the dispositions that were asked for.
+        // The mask comes last: signals sent meanwhile are delivered now, and meet the requested
+        // dispositions.
         let _ = self.blocked.block();
     }
 }
@@ -125,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_runtimes_own_ignoring_of_sigpipe_does_not_count() {
-        // Test runners start their children with the default, and the runtime has ignored it since.
+        // Test runners start their children with the default, and the runtime has ignored SIGPIPE
+        // since.
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
         assert!(Signals(u64::from_str_radix(ignored, 16).unwrap()).contains(libc::SIGPIPE));

@@ -1,6 +1,6 @@
-//! The pipe from the front to the guard: one byte for each signal that the front has got.
+//! The pipe from the front to the guard: one byte for each signal that the front has received.
 //!
-//! It ends when the front does, in whatever way.
+//! The pipe ends when the front ends, however the front ends.
 
 use crate::lock::signals;
 use std::fs::File;
@@ -8,14 +8,14 @@ use std::io;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-/// Set in the byte of a signal that the job has had already.
+/// Set in the byte of a signal that the job has already received.
 const DELIVERED: u8 = 0x80;
 
-/// A signal that the front has got.
+/// A signal that the front has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     pub number: i32,
-    /// The job has it already.
+    /// Whether the job has already received the signal.
     pub delivered: bool,
 }
 
@@ -34,18 +34,20 @@ pub struct Control(pipe::Receiver);
 
 impl Control {
     pub fn open(descriptor: i32) -> io::Result<Control> {
-        // Opened anew, it is closed on exec. The inherited one would stay open in the job.
+        // Opened anew, the descriptor is closed on exec. The inherited one would stay open in the
+        // job.
         let file = File::open(format!("/proc/self/fd/{descriptor}"))?;
         nix::unistd::close(descriptor)?;
         pipe::Receiver::from_file(file).map(Control)
     }
 
-    /// `None`: the front is gone. A dropped future loses nothing.
+    /// Reads the next signal; `None` means that the front is gone. A dropped future loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.read_u8().await.ok().map(Event::from_byte)
     }
 
-    /// The signal that would end a process without handlers; `None`: the front is gone.
+    /// Waits for a signal that would end a process without handlers; `None` means that the front is
+    /// gone.
     pub async fn told_to_end(&mut self) -> Option<i32> {
         loop {
             let number = self.next().await?.number;

@@ -1,8 +1,11 @@
 //! `palisade __exec`: prepares itself as the first process of a job and then becomes the command.
 //!
-//! A process can ask the kernel only for itself to be killed when its parent dies, and only between fork and exec. A
-//! program of its own does it without code between fork and exec. It promises that the command does not outlive a guard
-//! that is killed, and that the command is started with what `palisade lock` was started with.
+//! A process can ask the kernel to be killed when its parent dies. It can ask only for itself, and
+//! only between fork and exec. A separate program makes the request without code between fork and
+//! exec.
+//!
+//! The command does not outlive a killed guard. It starts with the same signal state and streams as
+//! `palisade lock`.
 
 use crate::args::Exec;
 use nix::errno::Errno;
@@ -14,17 +17,18 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-/// As shells and env(1) have it: found but could not be run, and not found.
+/// As in shells and env(1): the command was found but could not be run, or was not found.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Returns only if the command could not be started.
+/// Becomes the command; returns only if the command could not be started.
 pub fn run(args: &Exec) -> ExitCode {
     if let Err(error) = prepare(args) {
         tell(&format!("error: cannot prepare the command: {error}"));
         return ExitCode::from(CANNOT_RUN);
     }
-    // The parent died before it was asked for its death: the front ends this process, or has.
+    // The parent died before this process asked for its own death. The front ends this process, or
+    // has already ended it.
     if getppid().as_raw() != args.parent {
         return ExitCode::from(CANNOT_RUN);
     }
@@ -38,7 +42,8 @@ pub fn run(args: &Exec) -> ExitCode {
 
 fn prepare(args: &Exec) -> nix::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // The terminal must see the command where it saw `palisade lock`, which its own guard is not.
+    // The terminal must see the command in the process group of `palisade lock`. The guard is in a
+    // group of its own.
     setpgid(Pid::from_raw(0), Pid::from_raw(args.group))?;
     if args.no_new_privs {
         prctl::set_no_new_privs()?;

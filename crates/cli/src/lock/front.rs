@@ -1,11 +1,15 @@
-//! The process that was started as `palisade lock`: it starts the guard, passes signals on, and exits as the guard says.
+//! The process that was started as `palisade lock`: it starts the guard, passes signals on, and
+//! exits with the code of the guard.
 //!
-//! * It stays in its process group, where the job is too, and leaves the terminal's stop signals alone.
-//! * A signal that was ignored when it started stays ignored. Every other is taken from a descriptor and passed on.
-//! * It ends the job itself if the guard is killed, and continues a guard that is stopped.
-//!   While it is stopped itself (Ctrl-Z), it does neither before it is continued.
-//!   If the guard is killed meanwhile, the kernel kills the command, and the stop holds what is in its process group.
-//!   Only what the command has started in groups of its own works on, without the lock.
+//! * It stays in its process group, where the job is too, and leaves the terminal's stop signals
+//!   alone.
+//! * A signal that was ignored at its start stays ignored. Every other signal is read from a
+//!   descriptor and passed on.
+//! * It ends the job itself if the guard is killed, and continues a guard that is stopped. While
+//!   the front itself is stopped (Ctrl-Z), it does neither before it is continued. If the guard is
+//!   killed meanwhile, the kernel kills the command, and the stop holds the processes of its
+//!   process group. Only processes that the command started in groups of their own work on, without
+//!   the lock.
 
 use crate::args;
 use crate::failure::{Exit, Failure};
@@ -23,12 +27,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 
-/// A TTL below this leaves no time to end a command in.
+/// A shorter TTL leaves no time to end a command.
 const TTL_MIN_MS: u32 = 1_000;
-/// `si_code` of what the kernel sends, such as a terminal's Ctrl-C.
+/// `si_code` of signals that the kernel sends, such as a terminal's Ctrl-C.
 const SI_KERNEL: i32 = 0x80;
 
-/// Runs `palisade lock`. The exit code is the command's, unless there is more to say.
+/// Runs `palisade lock`. The exit code is the command's, unless the lock fails or a
+/// process of the command escapes.
 pub fn run(args: &args::Lock) -> ExitCode {
     abort_on_panic();
     let outcome = check(args).and_then(|()| {
@@ -48,7 +53,7 @@ pub fn run(args: &args::Lock) -> ExitCode {
     code
 }
 
-/// What can be refused before anything is asked of anybody.
+/// Makes the refusals that need no request to the cluster.
 fn check(args: &args::Lock) -> Result<(), Failure> {
     if args.ttl < TTL_MIN_MS {
         let next = "use a --ttl of at least 1s: below that there is no time to end the command in";
@@ -78,16 +83,17 @@ impl Front {
         let children = Signals::of(&[libc::SIGCHLD]);
         let taken = Signals::ALL.without(left_alone).with(children);
         taken.with(at_start.blocked).block()?;
-        // A caller may ignore its children. Inherited, that would keep the guard's end from us.
+        // A caller may ignore its children. Inherited, that would hide the guard's end from the
+        // front.
         set_disposition(libc::SIGCHLD, Disposition::Default);
         let signals = taken.descriptor()?;
         prctl::set_child_subreaper(true)?;
         let job = Job::of_this_process()?;
 
         let (reader, to_guard) = io::pipe()?;
-        let inherited = dup(&reader)?; // unlike the reader, it is open after exec
+        let inherited = dup(&reader)?; // unlike the reader, open after exec
         let me = std::process::id();
-        let mut guard = Command::new("/proc/self/exe"); // this program, be its file replaced or gone
+        let mut guard = Command::new("/proc/self/exe"); // this program, even if its file is gone
         guard.arg0("lock-guard").arg("__guard").arg("--control").arg(inherited.as_raw_fd().to_string());
         guard.arg("--front").arg(me.to_string()).arg("--group").arg(getpgrp().to_string());
         guard.arg("--at-start").arg(at_start.to_string()).arg("--").args(std::env::args_os().skip(1));
@@ -95,7 +101,7 @@ impl Front {
         Ok(Front { guard, signals, to_guard, job })
     }
 
-    /// Until the guard has ended.
+    /// Passes signals on until the guard has ended.
     fn watch(mut self) -> ExitCode {
         loop {
             let info = match self.signals.read_signal() {
@@ -116,22 +122,23 @@ impl Front {
 
     fn pass_on(&mut self, info: &siginfo) {
         let (number, sender) = (info.ssi_signo as i32, info.ssi_pid as i32);
-        // A pipe that we wrote to was closed.
+        // SIGPIPE from this process itself means that a pipe it wrote to was closed.
         if number == libc::SIGPIPE && sender == std::process::id() as i32 {
             return;
         }
-        // `kill 0` in a script of the job: the job has it. A signal to this process alone looks the same. It is dropped as well,
-        // because `kill 0` is common and the job is not told the id of this process.
+        // A `kill 0` in a script of the job reaches the job as well. A signal to this process alone
+        // looks the same. Both are dropped, because `kill 0` is common and the job does not know
+        // the id of this process.
         let group = getpgrp().as_raw();
         if Process::look(sender).is_some_and(|process| process.group == group) && Job::descends(sender, self.guard) {
             return;
         }
         let delivered = info.ssi_code == SI_KERNEL && comes_to_the_group(number);
-        // It fails only if the guard has ended, which the next signal says.
+        // The write fails only if the guard has ended, and the next signal reports that.
         let _ = self.to_guard.write_all(&[Event { number, delivered }.to_byte()]);
     }
 
-    /// Reaps what has ended: orphans too, if this is process 1. Returns how the guard ended.
+    /// Reaps ended children, orphans too if this is process 1. Returns how the guard ended.
     fn reap(&self) -> Option<ExitStatus> {
         let mut ended = None;
         while let Ok(Some(waited)) = wait_any() {
@@ -147,7 +154,7 @@ impl Front {
         ended
     }
 
-    /// Nothing renews the lock any more, so nothing may go on under it.
+    /// Ends the job, because no process renews the lock any more and no work may go on under it.
     fn guard_was_killed(&self, signal: i32) -> ExitCode {
         let (exit, what) = match self.job.end() {
             Ok(()) => (Exit::Fenced, "the command was ended".into()),
@@ -163,11 +170,12 @@ impl Front {
     }
 }
 
-/// Whether a terminal sends it to a whole process group, and not to this process alone.
+/// Whether a terminal sends the signal to a whole process group instead of to this process alone.
 fn comes_to_the_group(number: i32) -> bool {
     match number {
         libc::SIGINT | libc::SIGQUIT | libc::SIGWINCH => true,
-        // A terminal that hangs up tells the leader of its session alone. The group hears when that leader ends.
+        // A terminal that hangs up tells the leader of its session alone. The group gets the signal
+        // when that leader ends.
         libc::SIGHUP => getsid(None) != Ok(Pid::this()),
         _ => false,
     }

@@ -1,14 +1,18 @@
-//! `palisade __guard`: takes the lock, starts the command, renews while any process of the job lives, and ends the job when
-//! the lock ends.
+//! `palisade __guard`: takes the lock, starts the command, renews the lock while any process of the
+//! job lives, and ends the job when the lock ends.
 //!
-//! * The job is dead before the lock can be another's. When it is told to end and made to is up to its [`watch`].
-//! * The command is started only under a lock that is valid for long enough to end it again.
-//! * A lock that is valid is never released while a process of the job lives, also one that cannot be
+//! * The job is dead before another request can hold the lock. Its [`watch`] decides when the job
+//!   is asked to end and when it is killed.
+//! * The command starts only under a lock that stays valid for long enough to end the command
+//!   again.
+//! * A valid lock is never released while a process of the job lives, even one that cannot be
 //!   ended. If such a process is left when the lock is lost, the lock is left to its TTL.
-//! * It listens to its front only: every signal is blocked here, so that no terminal and no `killall` ends it before the job.
-//! * It cannot keep its promise while it is stopped together with its front (a frozen container): then fencing must.
+//! * The guard listens to its front only. It blocks every signal, so that no terminal and no
+//!   `killall` ends it before the job.
+//! * It cannot keep its promise while it is stopped together with its front (a frozen container).
+//!   Then fencing must protect the resource.
 //!
-//! It knows no protocol: renewal and validity are the SDK guard's.
+//! The guard knows no protocol: renewal and validity belong to the SDK's guard.
 //!
 //! [`watch`]: crate::lock::watch
 
@@ -32,13 +36,14 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// How long the release of a lock may take that is lost, or about to be: the servers did not answer before either.
+/// Time limit for the release of a lock that is lost, or about to be. It is short, because the
+/// servers did not answer before either.
 const LOST_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Of `--timeout`, this part and at most so much is kept for leaving the queue.
+/// The share of `--timeout` that is kept for leaving the queue; [`CANCEL_MAX`] limits it.
 const CANCEL_SHARE: u32 = 5;
 const CANCEL_MAX: Duration = Duration::from_secs(1);
 
-/// Runs the guard, as the front has started it.
+/// Runs the guard as the front has started it.
 pub fn run(guard: &args::Guard) -> ExitCode {
     abort_on_panic();
     let code = match start(guard) {
@@ -59,7 +64,8 @@ pub fn run(guard: &args::Guard) -> ExitCode {
 fn start(guard: &args::Guard) -> Result<ExitCode, Failure> {
     let cannot = |what: &str, error: io::Error| Failure::new(Exit::Error, "CANNOT_RUN", format!("{what}: {error}"), "");
     Signals::ALL.block().map_err(|error| cannot("cannot block signals", error.into()))?;
-    // Not ours by name: `killall palisade` shall not end front and guard at once.
+    // The process gets another name, so that `killall palisade` does not end front and guard at
+    // once.
     let _ = prctl::set_name(c"lock-guard");
     prctl::set_child_subreaper(true).map_err(|error| cannot("cannot adopt orphans", error.into()))?;
     let words = std::iter::once(OsString::from("palisade")).chain(guard.words.iter().cloned());
@@ -67,7 +73,7 @@ fn start(guard: &args::Guard) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", "the guard runs `palisade lock` only", ""));
     };
     crate::logging::start_with("warn", voice::say);
-    // Before anything is started here: nobody is a stranger.
+    // This comes before the guard starts any process, so that no child counts as a stranger.
     let job = Job::of_this_process().map_err(|error| cannot("cannot see processes", error))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| cannot("cannot start", error))?;
@@ -81,7 +87,7 @@ fn start(guard: &args::Guard) -> Result<ExitCode, Failure> {
     outcome
 }
 
-/// From the acquire to the release.
+/// Holds the lock for one run of the command, from the acquire to the release.
 async fn hold(
     guard: &args::Guard,
     args: &args::Lock,
@@ -127,7 +133,7 @@ async fn hold(
     let (status, refused): (_, Vec<i32>) = (watch.status, watch.refused.iter().copied().collect());
     drop(control);
     match ended {
-        // A release, also one by drop, would give the lock to another while they work.
+        // A release, even one by drop, would give the lock away while these processes work.
         Ended::Outlived(_) => lock.abandon(),
         Ended::Gone { lost, .. } => release(lock, if lost { LOST_RELEASE_TIMEOUT } else { all }).await,
     }
@@ -166,18 +172,18 @@ async fn hold(
 /// Whether the command may be started.
 enum Start {
     Now,
-    /// The lock is another's, or may be.
+    /// Another request holds the lock, or may hold it.
     Lost(LostReason),
-    /// This signal has ended the wrapper first.
+    /// This signal ended the wrapper before the command started.
     Never(i32),
 }
 
-/// Waits until the command may be started, or may not be any more.
+/// Waits until the command may be started, or until it is too late to start it.
 ///
-/// * If a shell's user has stopped the front in the queue, the command starts when the front goes on,
-///   as it would by itself.
-/// * The lock must be valid for longer than its watch needs to end the command. A lock that was
-///   granted late, or whose renewals fail, is not.
+/// * If a shell's user has stopped the front in the queue, the command starts when the front
+///   continues, as it would without the wrapper.
+/// * The lock must stay valid for longer than its watch needs to end the command. A lock that was
+///   granted late, or whose renewals fail, does not qualify.
 async fn may_start(lock: &LockGuard, margins: Margins, front: i32, control: &mut Control) -> Start {
     loop {
         let is_stopped = Process::look(front).is_some_and(|front| front.is_stopped());
@@ -191,13 +197,14 @@ async fn may_start(lock: &LockGuard, margins: Margins, front: i32, control: &mut
                 Some(event) if !signals::ends(event.number) => {}
                 event => return Start::Never(event.map_or(libc::SIGKILL, |event| event.number)),
             },
-            // A front that ignores SIGCONT goes on without a word.
+            // A front that ignores SIGCONT continues without a message.
             () = sleep(LOOK_AGAIN) => {}
         }
     }
 }
 
-/// Takes the lock, or makes sure as far as `until` allows that nothing comes of the try.
+/// Takes the lock. On failure it cancels the request, as far as `until` allows, so that no later
+/// grant comes from it.
 async fn acquire(
     client: &Client,
     options: (AcquireOptions, String, RequestId),
@@ -207,7 +214,7 @@ async fn acquire(
     let (options, name, request_id) = options;
     let failure = match timeout_at(answered_until, client.lock(options)).await {
         Ok(Ok(lock)) => return Ok(lock),
-        // Nothing was done.
+        // The request changed nothing.
         Ok(Err(error)) if error.is_held() || error.is_retryable() || error.is_invalid() => {
             let _ = timeout(verbs::LET_GO_WITHIN, client.let_go_of_all()).await;
             return Err(error.into());
@@ -218,7 +225,8 @@ async fn acquire(
             Failure::new(Exit::Error, "OUTCOME_UNKNOWN", message, "try again, or allow more time with --timeout")
         }
     };
-    // It may have been granted, or may yet be: nobody else knows of it, so it would be held for its whole TTL.
+    // The lock may have been granted, or may still be. No other process knows of this grant, so the
+    // lock would be held for its whole TTL.
     if !verbs::let_go(client, &name, request_id, until).await {
         tracing::warn!(
             "{} may have been granted, and nothing answers that could take it back: it ends with its TTL",

@@ -1,9 +1,9 @@
-//! The processes of a job, found by their ancestry in `/proc`, and signals to all of them.
+//! Finds the processes of a job by their ancestry in `/proc`, and signals all of them.
 //!
-//! It promises nothing about one look, because processes start and end meanwhile.
-//! Only wait(2) says whether all are gone: the root of the job is a subreaper,
-//! so each of them becomes its child before it can be lost.
-//! To end them all, repeat [`Job::end_round`] until it has an outcome.
+//! One look guarantees nothing, because processes start and end meanwhile. Only wait(2) says
+//! whether all of them are gone: the root of the job is a subreaper, so each process becomes its
+//! child before it can be lost. To end all processes, repeat [`Job::end_round`] until it has an
+//! outcome.
 
 use crate::lock::signals::{Handle, send, wait_any};
 use nix::errno::Errno;
@@ -13,18 +13,19 @@ use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Looks for processes that start while others are being signalled.
+/// Limit of looks for processes that start while others are being signalled.
 const LOOKS_MAX: u32 = 5;
-/// Rounds over the direct children for each look at all processes: a process that does nothing but fork is caught there.
+/// Rounds over the direct children before each look at all processes. They catch a process that
+/// does nothing but fork.
 const QUICK_ROUNDS: u32 = 20;
-/// A process that was killed is gone within this time, unless a device or a network file system holds it.
+/// A killed process is gone within this time, unless a device or a network file system holds it.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
-/// If every process that is left has refused its signals for so long, waiting on would not help.
+/// Waiting longer would not help if every process left has refused its signals for this long.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
-/// Between two rounds: processes that were killed need a moment to end.
+/// Pause between two rounds, because killed processes need a moment to end.
 pub const BETWEEN_ROUNDS: Duration = Duration::from_millis(2);
 
-/// A process id, and when that process started. The number alone may be another process's one day.
+/// A process id and the start time of the process. The kernel may reuse the number alone.
 pub type Identity = (i32, u64);
 
 /// One process as `/proc/PID/stat` shows it.
@@ -33,21 +34,22 @@ pub struct Process {
     pub pid: i32,
     pub parent: i32,
     pub group: i32,
-    /// The state of its first thread. That one may have ended before the others.
+    /// The state of the first thread, which may end before the others.
     pub state: u8,
-    /// With the first one for as long as wait(2) has not returned the process.
+    /// Number of threads. It includes the first one until wait(2) has returned the process.
     threads: u32,
-    /// In clock ticks since the machine was started.
+    /// Start time in clock ticks since the machine was started.
     started: u64,
 }
 
 impl Process {
-    /// `None`: there is none, or it is not to be seen.
+    /// Reads one process; `None` if it does not exist or `/proc` hides it.
     pub fn look(pid: i32) -> Option<Process> {
         parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// A child that `/proc` does not show, as with `hidepid=2` if it runs as another user.
+    /// A child that `/proc` does not show. With `hidepid=2`, this is a child that runs as another
+    /// user.
     fn unseen(pid: i32, parent: i32) -> Process {
         Process { pid, parent, group: 0, state: b'?', threads: 1, started: 0 }
     }
@@ -61,13 +63,14 @@ impl Process {
     }
 
     /// A process whose first thread has ended is shown as `Z` while its other threads work on.
-    /// wait(2) returns it after the last of them.
+    /// wait(2) returns the process after the last of them.
     fn has_ended(&self) -> bool {
         self.state == b'X' || (self.state == b'Z' && self.threads <= 1)
     }
 }
 
-/// The name, in parentheses, may hold anything. proc_pid_stat(5) numbers the fields: the state after it is the third.
+/// Parses the fields after the name, because the name, in parentheses, may hold any byte.
+/// proc_pid_stat(5) numbers the fields: the state after the name is the third.
 fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let fields: Vec<&str> = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().collect();
@@ -82,16 +85,16 @@ fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     })
 }
 
-/// Everything that descends from one process.
+/// All descendants of one process, without its strangers.
 #[derive(Clone, Debug)]
 pub struct Job {
     root: i32,
-    /// Children of the root that are no part of the job, with all theirs.
+    /// Children of the root that, with their descendants, are no part of the job.
     strangers: BTreeSet<i32>,
 }
 
 impl Job {
-    /// Of this process: what descends from it, but from what it has already started.
+    /// The job of this process: its descendants, except the children it has already started.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -100,7 +103,7 @@ impl Job {
         Ok(Job { root, strangers: children(root)?.into_iter().collect() })
     }
 
-    /// Those that are alive now, as far as one look tells.
+    /// The processes that are alive now, as far as one look tells.
     pub fn processes(&self) -> Vec<Process> {
         let mut all = every_process().unwrap_or_default();
         for pid in self.children().unwrap_or_default() {
@@ -114,7 +117,8 @@ impl Job {
         self.processes().iter().map(|process| process.pid).collect()
     }
 
-    /// Sends a signal to each process that is not in `done`, and notes it there. Returns those that could not be reached.
+    /// Sends a signal to each process that is not in `done`, and adds the process to `done`.
+    /// Returns the processes that could not be reached.
     pub fn signal_all(&self, number: i32, done: &mut BTreeSet<Identity>) -> Vec<i32> {
         let mut refused = Vec::new();
         for _ in 0..LOOKS_MAX {
@@ -131,13 +135,14 @@ impl Job {
         refused
     }
 
-    /// To a process that [`processes`](Self::processes) has just shown.
+    /// Sends a signal to a process that [`processes`](Self::processes) has just shown.
     ///
-    /// Its parent may have reaped it since, and its number may be a stranger's. So it is looked at again by way of a descriptor,
-    /// which stays with one process. A child of the root is reaped by this process only.
+    /// The parent of the process may have reaped it since, and a stranger may have its number now.
+    /// So the ancestry is checked again behind a descriptor, because a descriptor stays with one
+    /// process. Only this process reaps a child of the root, so that such a child needs no check.
     ///
     /// # Errors
-    /// `EPERM`: it is another user's. `ESRCH`: it has ended.
+    /// `EPERM`: the process belongs to another user. `ESRCH`: the process has ended.
     pub fn signal(&self, process: &Process, number: i32) -> nix::Result<()> {
         if process.parent == self.root {
             return send(process.pid, number);
@@ -149,7 +154,7 @@ impl Job {
         }
     }
 
-    /// SIGKILL to each process that can be found. Returns those that are out of reach.
+    /// Sends SIGKILL to each process that it finds. Returns the processes that are out of reach.
     pub fn kill_all(&self) -> Vec<i32> {
         for _ in 0..QUICK_ROUNDS {
             let children = self.children().unwrap_or_default();
@@ -162,11 +167,12 @@ impl Job {
         self.processes().iter().filter(|process| kill(process)).map(|process| process.pid).collect()
     }
 
-    /// One round of a try to end all of it that `since` began.
-    /// `reap` takes from wait(2) what has ended, and says whether that is all.
+    /// Runs one round of the attempt, begun at `since`, to end the whole job. `reap` collects ended
+    /// processes from wait(2), and says whether none is left.
     ///
     /// * `Some(Ok(()))`: every process has ended.
-    /// * `Some(Err(left))`: these cannot be ended. If the list is empty, some process is left that no look shows.
+    /// * `Some(Err(left))`: these processes cannot be ended. If the list is empty, a process is
+    ///   left that no look shows.
     /// * `None`: another round may help.
     pub fn end_round(&self, since: Instant, reap: impl FnOnce() -> bool) -> Option<Result<(), Vec<i32>>> {
         let refused = self.kill_all();
@@ -179,10 +185,10 @@ impl Job {
         (since.elapsed() >= enough).then_some(Err(left))
     }
 
-    /// Ends all of it, and reaps what it leaves to this process.
+    /// Ends the whole job, and reaps the processes that the job leaves to this process.
     ///
     /// # Errors
-    /// With those that could not be ended, as [`end_round`](Self::end_round) has them.
+    /// With the processes that could not be ended, as in [`end_round`](Self::end_round).
     pub fn end(&self) -> Result<(), Vec<i32>> {
         let since = Instant::now();
         loop {
@@ -199,14 +205,15 @@ impl Job {
             match wait_any() {
                 Ok(Some(_)) => {}
                 Err(Errno::ECHILD) => return true,
-                // A stranger keeps wait(2) from saying so. The list of children does:
-                // a process that lives has an ancestor in it, which stays there, ended or not, until it is reaped here.
+                // A living stranger keeps wait(2) from reporting that the job has ended. The list
+                // of children reports it instead: a living process has an ancestor in that list,
+                // which stays there, ended or not, until it is reaped here.
                 _ => return !self.strangers.is_empty() && self.children().is_ok_and(|list| list.is_empty()),
             }
         }
     }
 
-    /// Children of the root that belong to the job, also those that have ended and are not reaped.
+    /// Children of the root that belong to the job, including ended ones that are not reaped.
     fn children(&self) -> io::Result<Vec<i32>> {
         let mut list = children(self.root)?;
         list.retain(|pid| !self.strangers.contains(pid));
@@ -222,12 +229,12 @@ impl Job {
             }
             at = process.parent;
         }
-        // One that cannot be looked at may be a child all the same.
+        // A process that `/proc` hides may still be a child.
         children(ancestor).is_ok_and(|list| list.contains(&at))
     }
 }
 
-/// Those below `root` that have not ended, in order of their ids.
+/// The processes below `root` that have not ended, in order of their ids.
 fn descendants(all: &BTreeMap<i32, Process>, root: i32, strangers: &BTreeSet<i32>) -> Vec<Process> {
     let mut below: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for process in all.values() {
@@ -249,7 +256,7 @@ fn every_process() -> io::Result<BTreeMap<i32, Process>> {
     Ok(pids.filter_map(|pid| Some((pid, Process::look(pid)?))).collect())
 }
 
-/// The direct children of a process's main thread, also those that `/proc` hides otherwise.
+/// The direct children of a process's main thread, including those that `/proc` hides otherwise.
 fn children(pid: i32) -> io::Result<Vec<i32>> {
     match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
         Ok(list) => Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
@@ -285,7 +292,7 @@ mod tests {
         assert_eq!(Process::look(me).map(|process| process.group), Some(nix::unistd::getpgrp().as_raw()));
     }
 
-    /// It was taken for ended, and the lock was released while its threads worked on.
+    /// Such a process counted as ended, so the lock was released while its threads worked on.
     #[test]
     fn a_process_whose_first_thread_alone_has_ended_is_alive() {
         let shown = |threads: u32| {
@@ -303,7 +310,8 @@ mod tests {
         use std::os::unix::process::ExitStatusExt;
         let mut stranger = std::process::Command::new("sleep").arg("600").spawn().expect("start a process");
         let pid = stranger.id() as i32;
-        // As a look showed it that is older than the stranger: somewhere below the root, which it is not.
+        // As a look before the stranger's start showed it: somewhere below the root, where it is
+        // not.
         let (_, shown) = process(pid, pid - 1, b'S');
         let job = Job { root: pid, strangers: BTreeSet::new() };
         assert_eq!(job.signal(&shown, libc::SIGTERM), Err(Errno::ESRCH));
@@ -312,7 +320,7 @@ mod tests {
         assert_eq!(stranger.wait().expect("its end").signal(), Some(libc::SIGKILL), "the only signal that it got");
     }
 
-    /// Only numbers were remembered, so a process with the number of one that had been told was never told.
+    /// Only numbers were remembered, so a new process with the number of a told one got no signal.
     #[test]
     fn a_process_with_the_number_of_one_that_was_told_is_told() {
         let script = "sleep 600 & wait $!; exit $?";
@@ -340,7 +348,7 @@ mod tests {
             process(11, 10, b'T'),
             process(12, 11, b'S'),
             process(13, 10, b'Z'),
-            process(20, 10, b'S'), // a stranger, and what it started
+            process(20, 10, b'S'), // a stranger and its child
             process(21, 20, b'S'),
             process(30, 1, b'S'),
         ]);

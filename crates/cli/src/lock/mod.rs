@@ -1,20 +1,23 @@
 //! `palisade lock`: runs a command for as long as a lock is held, and no longer.
 //!
-//! Three processes, so that one is always left to end the job:
+//! Three processes share the work, so that one is always left to end the job:
 //!
 //! ```text
 //! front   the process that was started; passes signals on and exits with the command's code
-//!  └ guard   takes, renews and releases the lock; in a process group of its own, with every signal blocked
+//!  └ guard   takes, renews and releases the lock; in its own process group, every signal blocked
 //!     └ job     the command and all that it starts, in the front's process group
 //! ```
 //!
-//! * The job is every process that descends from the guard. The guard is a subreaper, so a process cannot leave by `setsid`,
-//!   by a process group of its own, or by losing its parent. The lock is held until the last of them is gone.
-//! * The terminal sees the front and the job as one group, as if there were no wrapper: Ctrl-Z stops both and the shell has
-//!   its prompt back. The guard is outside that group, so it renews on and can end a job that is stopped.
-//! * Each of front and guard ends the job if the other is killed. The front is a subreaper as well: it inherits the job
-//!   from a dead guard. Killing both at one moment leaves only the parent-death signal of the command itself.
-//! * Signals come first and words later. No process here waits for standard error ([`crate::voice`]).
+//! * The job is every process that descends from the guard. The guard is a subreaper, so that a
+//!   process cannot leave by `setsid`, by a process group of its own, or by losing its parent. The
+//!   lock is held until the last process of the job is gone.
+//! * The terminal sees the front and the job as one group, as if there were no wrapper: Ctrl-Z
+//!   stops both, and the shell shows its prompt again. The guard is outside that group, so it
+//!   continues to renew and can end a job that is stopped.
+//! * Front and guard each end the job if the other is killed. The front is a subreaper as well: it
+//!   inherits the job from a dead guard. If both are killed at one moment, only the parent-death
+//!   signal of the command itself is left.
+//! * Signals come before messages. No process here waits for standard error ([`crate::voice`]).
 
 pub mod at_start;
 mod control;
@@ -33,12 +36,13 @@ use crate::voice;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-/// How long a process that ends waits for its last words to be taken.
+/// Time limit for the last messages of a process that ends.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// How often the guard looks again at what tells it nothing when it changes.
+/// How often the guard polls state that sends no notice when it changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A panic ends this process at once, so that its counterpart ends the job. Unwinding could hang, and so could a message.
+/// Makes a panic end this process at once, so that its counterpart ends the job. Unwinding could
+/// hang, and so could a message.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         voice::say(format!("palisade: {panic}\n"));
@@ -47,19 +51,19 @@ fn abort_on_panic() {
     }));
 }
 
-/// As [`Failure::print`], without waiting for a reader.
+/// Prints a failure like [`Failure::print`], without waiting for a reader.
 fn tell(failure: &Failure) {
     voice::say(failure.for_people());
 }
 
-/// A command's own code, or 128 + N if signal N ended it, as shells have it.
+/// The command's own code, or 128 + N if signal N ended it, as in shells.
 fn exit_code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// `process 5`, `processes 5, 6`; `some process` if none of them could be seen.
+/// Names processes: `process 5`, `processes 5, 6`, or `some process` if none could be seen.
 fn list_processes(pids: &[i32]) -> String {
     const SHOWN: usize = 8;
     if pids.is_empty() {

@@ -1,8 +1,9 @@
-//! Which commands a guard could not end: those that become another user.
+//! Finds commands that a guard could not end, because they become another user.
 //!
-//! kill(2) of an ordinary user does not reach a process that has become root, as `sudo` does. Such a command would work on
-//! when its lock is another's, so it is refused before the lock is taken. A program that the command itself starts later
-//! cannot be seen here: `no_new_privs` keeps it from becoming another user.
+//! The kill(2) of an ordinary user does not reach a process that has become root, as `sudo` does.
+//! Such a command would work on after the lock has passed to another holder, so it is refused
+//! before the lock is taken. A program that the command itself starts later cannot be seen here:
+//! `no_new_privs` keeps that program from becoming another user.
 
 use nix::sys::prctl;
 use nix::unistd::{Group, User, getegid, geteuid, getuid};
@@ -11,14 +12,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Whether processes of this user can come out of reach by starting a program that is setuid. Root reaches all.
+/// Whether a process of this user can get out of reach by starting a setuid program. Root reaches
+/// all processes.
 pub fn is_limited() -> bool {
     !geteuid().is_root()
 }
 
-/// Why this command would be out of reach; `None`: it would not, as far as its file tells.
+/// The reason why this command would be out of reach; `None` if its file shows no such reason.
 pub fn out_of_reach(command: &OsStr) -> Option<String> {
-    // Where privileges cannot be gained any more, the kernel ignores the bits.
+    // Where a process cannot gain privileges any more, the kernel ignores the bits.
     if !is_limited() || prctl::get_no_new_privs() == Ok(true) {
         return None;
     }
@@ -51,7 +53,7 @@ fn find(command: &OsStr) -> Option<PathBuf> {
 fn has_capabilities(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     #[expect(unsafe_code, reason = "neither nix nor the standard library reads extended attributes")]
-    // SAFETY: both names end with a zero, and with a size of 0 nothing is written.
+    // SAFETY: both names end with a zero, and with a size of 0 the call writes nothing.
     let size = unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
     size > 0
 }

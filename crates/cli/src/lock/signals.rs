@@ -1,5 +1,5 @@
-//! Signals by number, real-time ones included, which `nix` has no names for. The unsafe calls of this program that concern
-//! signals and children are here, and each does one thing.
+//! Signals by number, including the real-time ones, which `nix` has no names for. All unsafe calls
+//! of this program that concern signals and children are here, and each does one thing.
 
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
@@ -11,15 +11,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use tokio::io::unix::AsyncFd;
 
-/// A set of signals as the kernel shows it in `/proc/PID/status`: bit N - 1 stands for signal N.
+/// A set of signals as in `/proc/PID/status`: bit N - 1 stands for signal N.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signals(pub u64);
 
 impl Signals {
-    /// Every signal that there is.
+    /// Every signal number from 1 to 64.
     pub const ALL: Signals = Signals(u64::MAX);
 
-    /// These.
+    /// The set of the signals with these numbers.
     pub fn of(numbers: &[i32]) -> Signals {
         Signals(numbers.iter().fold(0, |bits, number| bits | bit(*number)))
     }
@@ -42,11 +42,12 @@ impl Signals {
         (1..=64).filter(move |number| self.contains(*number))
     }
 
-    /// Signals that only this program's C library uses are left out.
+    /// Converts the set for the C library, without the signals that only the C library uses.
     pub fn to_set(self) -> SigSet {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         #[expect(unsafe_code, reason = "nix's SigSet cannot name real-time signals")]
-        // SAFETY: sigemptyset initialises the set; sigaddset refuses a number that is no signal and changes nothing then.
+        // SAFETY: sigemptyset initialises the set; sigaddset refuses a number that is no signal,
+        // and then changes nothing.
         unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             for number in self.numbers() {
@@ -56,12 +57,12 @@ impl Signals {
         }
     }
 
-    /// Makes these the blocked ones of this thread.
+    /// Makes this set the blocked signals of this thread.
     pub fn block(self) -> nix::Result<()> {
         self.to_set().thread_set_mask()
     }
 
-    /// A descriptor that they, while blocked, are read from.
+    /// Opens a descriptor to read these signals from, while they are blocked.
     pub fn descriptor(self) -> nix::Result<SignalFd> {
         SignalFd::with_flags(&self.to_set(), SfdFlags::SFD_CLOEXEC)
     }
@@ -72,10 +73,10 @@ impl Signals {
 pub struct Heard(AsyncFd<SignalFd>);
 
 impl Heard {
-    /// These, which are blocked already.
+    /// Listens for these signals, which are blocked already.
     ///
     /// # Errors
-    /// If no descriptor can be had for them.
+    /// If no descriptor can be opened for them.
     pub fn listen(signals: Signals) -> io::Result<Heard> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let descriptor = SignalFd::with_flags(&signals.to_set(), flags)?;
@@ -85,7 +86,7 @@ impl Heard {
         registered.map(Heard).map_err(|error| io::Error::other(error.to_string()))
     }
 
-    /// The next one. A dropped future loses none.
+    /// Waits for the next signal. A dropped future loses no signal.
     pub async fn next(&self) -> i32 {
         loop {
             let mut ready = self.0.readable().await.expect("the runtime lives while its tasks do");
@@ -104,17 +105,18 @@ fn bit(number: i32) -> u64 {
     }
 }
 
-/// Whether a signal ends a process that has no handler for it. Faults do too, but nobody sends them to say something.
+/// Whether a signal ends a process that has no handler for it. The answer is also `true` for
+/// faults, although no process sends a fault as a message.
 pub fn ends(number: i32) -> bool {
     let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
     let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
     !harmless.contains(&number) && !stops.contains(&number)
 }
 
-/// kill(2).
+/// Sends a signal by kill(2).
 ///
 /// # Errors
-/// `EPERM`: the process is another user's. `ESRCH`: there is none.
+/// `EPERM`: the process belongs to another user. `ESRCH`: there is no such process.
 pub fn send(pid: i32, number: i32) -> nix::Result<()> {
     assert!(pid > 0, "{pid} would be a group, or everything");
     #[expect(unsafe_code, reason = "nix's kill takes no real-time signals")]
@@ -123,15 +125,17 @@ pub fn send(pid: i32, number: i32) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// A process by descriptor: its number may be another's one day, this is not.
+/// A process by descriptor. The kernel may reuse a process number, but the descriptor stays with
+/// one process.
 #[derive(Debug)]
 pub struct Handle(OwnedFd);
 
 impl Handle {
-    /// `None`: there is no such process, or this kernel has no descriptors for them.
+    /// Opens the process; `None` if it does not exist, or this kernel has no process descriptors.
     pub fn open(pid: i32) -> Option<Handle> {
         #[expect(unsafe_code, reason = "nix has no pidfd_open")]
-        // SAFETY: pidfd_open touches no memory of ours, and gives a new descriptor, which nothing else owns.
+        // SAFETY: pidfd_open touches no memory of ours, and returns a new descriptor without
+        // another owner.
         let descriptor = unsafe {
             let descriptor = libc::syscall(libc::SYS_pidfd_open, pid, 0);
             (descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor as i32))
@@ -139,10 +143,10 @@ impl Handle {
         descriptor.map(Handle)
     }
 
-    /// As [`send`].
+    /// Sends a signal to this process, like [`send`].
     ///
     /// # Errors
-    /// Likewise.
+    /// The same as those of [`send`].
     pub fn send(&self, number: i32) -> nix::Result<()> {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         #[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
@@ -152,14 +156,14 @@ impl Handle {
     }
 }
 
-/// How a signal is met that has no handler.
+/// How a process without a handler reacts to a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     Default,
     Ignore,
 }
 
-/// Sets it. A number that is no signal changes nothing.
+/// Sets the disposition of a signal. A number that is no signal changes nothing.
 pub fn set_disposition(number: i32, disposition: Disposition) {
     let handler = match disposition {
         Disposition::Default => libc::SIG_DFL,
@@ -172,15 +176,16 @@ pub fn set_disposition(number: i32, disposition: Disposition) {
     }
 }
 
-/// What has become of a child.
+/// A change of state of one child, as wait(2) reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Waited {
     pub pid: i32,
-    /// Ended, stopped or continued.
+    /// Whether the child has ended, stopped or continued.
     pub status: ExitStatus,
 }
 
-/// Any child that has ended, stopped or been continued; `None`: none has, just now. Ended ones are reaped.
+/// Returns any child that has ended, stopped or been continued; `None` if no child has done so now.
+/// Ended children are reaped.
 ///
 /// # Errors
 /// `ECHILD`: there are no children.
@@ -192,7 +197,7 @@ pub fn wait_any() -> nix::Result<Option<Waited>> {
             unsafe_code,
             reason = "nix reaps a child that a real-time signal ended, and then does not say which it was"
         )]
-        // SAFETY: the status is written to a variable of ours that lives on.
+        // SAFETY: the call writes the status to a variable of ours that lives on.
         let pid = unsafe { libc::waitpid(-1, &mut status, flags) };
         match Errno::result(pid) {
             Ok(0) => return Ok(None),

@@ -1,9 +1,12 @@
-//! The watch over a job that runs under a lock: which signals it gets, and when it is made to end.
+//! The watch over a job that runs under a lock: it decides which signals the job gets, and when the
+//! job must end.
 //!
-//! * The job is dead before the lock can be another's: it gets SIGTERM while [`Margins::term`] of validity is left, and
-//!   SIGKILL when [`Margins::kill`] is left, whatever the cluster or the network do.
-//! * A lock that is lost all at once (broken by somebody) leaves [`LOST_GRACE`] between the two.
-//! * Only wait(2) says that the job has ended. While it does not, a lock that can be kept is kept.
+//! * The job is dead before another request can hold the lock. It gets SIGTERM while
+//!   [`Margins::term`] of validity is left, and SIGKILL when [`Margins::kill`] is left, whether or
+//!   not the cluster and the network answer.
+//! * A lock that is lost all at once (broken by an operator) leaves [`LOST_GRACE`] between the two.
+//! * Only wait(2) says that the job has ended. Until then, the lock is kept for as long as
+//!   possible.
 
 use crate::lock::control::{Control, Event};
 use crate::lock::job::{BETWEEN_ROUNDS, Identity, Job, Process};
@@ -21,12 +24,13 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Between SIGTERM and SIGKILL when the lock is gone already.
+/// Time between SIGTERM and SIGKILL when the lock is already gone.
 const LOST_GRACE: Duration = Duration::from_millis(250);
 
-/// How much validity must be left, before the job is asked to end and before it is made to.
+/// Validity that must be left when the job is asked to end, and when it is killed.
 ///
-/// * `kill < term <= ttl / 3`: a healthy guard renews every third of its TTL, so it never comes near.
+/// * `kill < term <= ttl / 3`: a healthy guard renews every third of its TTL, so its validity never
+///   comes near these margins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margins {
     pub term: Duration,
@@ -44,13 +48,14 @@ impl Margins {
     }
 }
 
-/// How a watch ended.
+/// The outcome of a watch.
 pub enum Ended {
     /// Every process of the job has ended.
     Gone {
-        /// The lock is, or was about to be, another's.
+        /// The lock is lost, or was about to be.
         lost: bool,
-        /// Processes that could not be ended at first, if there were any: they have ended under the lock.
+        /// Processes that could not be ended at first, if there were any. They have ended under the
+        /// lock.
         held_for: Option<Vec<i32>>,
     },
     /// The lock is lost, and these processes live on. If the list is empty, no look shows which.
@@ -62,17 +67,17 @@ pub struct Watch<'a> {
     lock: &'a LockGuard,
     margins: Margins,
     job: Job,
-    /// The command itself.
+    /// The process id of the command itself.
     first: i32,
     front: i32,
     has_terminal: bool,
-    /// The front was stopped because the command is.
+    /// The front was stopped because the command stopped.
     mirrored_stop: bool,
-    /// How the command ended.
+    /// How the command ended; `None` while it runs.
     pub status: Option<ExitStatus>,
     /// The front was told to end.
     told: bool,
-    /// Signals that the command has got by way of the front, or together with it.
+    /// Signals that the command got through the front, or together with the front.
     passed: Signals,
     /// Processes that were told to end after the command had ended.
     told_rest: BTreeSet<Identity>,
@@ -81,7 +86,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Over a job whose command `first` has just been started.
+    /// Watches over a job whose command `first` has just been started.
     pub fn new(lock: &'a LockGuard, margins: Margins, job: Job, first: i32, front: i32) -> Watch<'a> {
         Watch {
             lock,
@@ -99,7 +104,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Until no process of the job is left, or the lock is lost and all that can be ended is.
+    /// Runs until no process of the job is left, or until the lock is lost and every process that
+    /// can be ended has ended.
     pub async fn run(&mut self, control: &mut Control, children: &Heard) -> Ended {
         let margins = self.margins;
         let mut kill_at = None;
@@ -138,7 +144,7 @@ impl<'a> Watch<'a> {
                 }
                 event = control.next() => match event {
                     Some(event) => self.pass_on(event),
-                    // The front was killed, and with it the exit code: the job ends now.
+                    // The front was killed, and the exit code is lost with it: the job ends now.
                     None => return self.end_or_hold(kill_at.is_some(), children).await,
                 },
                 () = sleep_until(look_at.unwrap_or(wake_at)), if look_at.is_some() => {
@@ -155,7 +161,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Ends the job. What cannot be ended keeps the lock for as long as that can be renewed.
+    /// Ends the job. Processes that cannot be ended keep the lock for as long as it can be renewed.
     async fn end_or_hold(&mut self, lost: bool, children: &Heard) -> Ended {
         let Err(left) = self.end_all().await else { return Ended::Gone { lost, held_for: None } };
         if self.lock.is_valid() {
@@ -173,31 +179,32 @@ impl<'a> Watch<'a> {
                         return Ended::Gone { lost, held_for: Some(left) };
                     }
                 }
-                // What it has started meanwhile may be in reach.
+                // Processes that they started meanwhile may be in reach.
                 () = sleep(LOOK_AGAIN) => drop(self.job.kill_all()),
             }
         }
     }
 
-    /// A signal to every process of the job.
+    /// Sends a signal to every process of the job.
     fn ask_all(&mut self, number: i32) {
         let refused = self.job.signal_all(number, &mut BTreeSet::new());
         self.refused.extend(refused);
     }
 
-    /// Ends every process of the job, or returns those that cannot be ended, as [`Job::end_round`] has them.
+    /// Ends every process of the job, or returns those that cannot be ended, as in
+    /// [`Job::end_round`].
     async fn end_all(&mut self) -> Result<(), Vec<i32>> {
         let (job, since) = (self.job.clone(), std::time::Instant::now());
         loop {
             if let Some(outcome) = job.end_round(since, || self.reap()) {
                 return outcome;
             }
-            // The lock is renewed meanwhile, if it can be.
+            // The pause lets the lock be renewed meanwhile, if that is possible.
             sleep(BETWEEN_ROUNDS).await;
         }
     }
 
-    /// To the command; once it has ended, to all that it left.
+    /// Passes a signal to the command, or to all processes it left if the command has ended.
     fn pass_on(&mut self, event: Event) {
         let number = event.number;
         if [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM].contains(&number) {
@@ -221,14 +228,15 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The command has ended because it was told to. What it left in groups and sessions of its own was told nothing.
+    /// Ends the rest of a job whose command ended because it was told to. Processes in groups and
+    /// sessions of their own did not get that signal.
     fn tell_rest(&mut self) {
         let killed_by = self.status.and_then(|status| status.signal());
         if !self.told && !killed_by.is_some_and(|number| self.passed.contains(number)) {
             return;
         }
         let refused = self.job.signal_all(libc::SIGTERM, &mut self.told_rest);
-        // A stopped process acts on it once it goes on. The lock is held, so it may.
+        // A stopped process acts on the signal once it continues. It may, because the lock is held.
         for process in self.job.processes().iter().filter(|process| process.is_stopped()) {
             let _ = self.job.signal(process, libc::SIGCONT);
         }
@@ -237,11 +245,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Takes note of children that have ended, stopped or gone on. Says whether none is left.
+    /// Records children that have ended, stopped or continued. Says whether no child is left.
     fn reap(&mut self) -> bool {
         loop {
             match wait_any() {
-                // Once it is reaped, its number may be that of another process of the job.
+                // After it is reaped, another process of the job may get the number of the command.
                 Ok(Some(waited)) if waited.pid == self.first && self.status.is_none() => {
                     match waited.status.stopped_signal() {
                         Some(_) => self.stop_front(),
@@ -260,7 +268,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The command stopped by itself, or another's signal stopped it alone. A shell must see its job stop.
+    /// Stops the front, because a shell must see its job stop. The command stopped by itself, or a
+    /// signal from elsewhere stopped it alone.
     fn stop_front(&mut self) {
         let is_stopped = |pid| Process::look(pid).is_some_and(|process| process.is_stopped());
         let front_lives = getppid().as_raw() == self.front;
