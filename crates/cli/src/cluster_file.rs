@@ -1,4 +1,4 @@
-//! The cluster file, from disk: read, checked, its warnings told; and `palisade cluster check`.
+//! Reads the cluster file from disk, checks it and reports its warnings; `palisade cluster check`.
 
 use crate::args::ClusterCheck;
 use crate::failure::{Exit, Failure};
@@ -12,7 +12,7 @@ use std::path::Path;
 /// Reads and checks a cluster file. Warnings go to standard error.
 ///
 /// # Errors
-/// If it cannot be read or used.
+/// If the file cannot be read or used.
 pub fn load(path: &Path) -> Result<ClusterConfig, Failure> {
     let (config, warnings) = parse(path)?;
     for warning in warnings {
@@ -33,7 +33,8 @@ fn parse(path: &Path) -> Result<(ClusterConfig, Vec<String>), Failure> {
     })
 }
 
-/// Warns if programs on other machines can reach `address`: there is no access control and no encryption.
+/// Warns if programs on other machines can reach `address`, because there is no access control and
+/// no encryption.
 pub fn warn_if_wide(address: &str) {
     let reachable = address
         .to_socket_addrs()

@@ -1,6 +1,7 @@
 //! `palisade dev`: a whole cluster with its gateway in this process, on real storage and real Raft.
 //!
-//! It makes the sockets and stores, and greets; the cluster itself is [`local_cluster::InProcess`].
+//! It makes the sockets and stores, and prints the greeting. The cluster itself is
+//! [`local_cluster::InProcess`].
 
 use crate::args;
 use crate::cluster_file::warn_if_wide;
@@ -15,10 +16,10 @@ use std::path::{Path, PathBuf};
 /// Runs the cluster until a signal or a fatal error ends it.
 ///
 /// # Errors
-/// Whatever kept it from starting, or ended it.
+/// The failure that kept the cluster from starting, or ended it.
 pub async fn run(args: &args::Dev) -> Result<(), Failure> {
     warn_if_wide(&args.listen);
-    // First: if something else is there already, nothing has been started or written yet.
+    // The bind comes first. If the address is taken, nothing has been started or written yet.
     let listener = bind(&args.listen)?;
     let metrics_listener = bind("127.0.0.1:0")?;
     let data = DataDir::prepare(args.data_dir.clone())?;
@@ -58,7 +59,7 @@ fn failure(error: InProcessError) -> Failure {
     }
 }
 
-/// The first lines of a cluster that serves, and commands to try on it.
+/// The first lines of a cluster that serves, with commands to try on it.
 fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String> {
     let (paint, address) = (Paint::stdout(), cluster.address());
     let endpoint = if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
@@ -92,7 +93,7 @@ fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String
     lines
 }
 
-/// Where the data goes.
+/// The place of the cluster's data.
 enum DataDir {
     Kept(PathBuf),
     Temporary(tempfile::TempDir),

@@ -1,17 +1,18 @@
 //! Durations as people write them (`100ms`, `30s`, `5m`, `1h30m`), and back.
 //!
-//! Parsing takes whole milliseconds only and never rounds. It knows nothing of what a duration is for: limits on TTLs
-//! belong to the service.
+//! Parsing accepts whole milliseconds only and never rounds. The module does not know the purpose
+//! of a duration: limits on TTLs belong to the service.
 
 use std::time::Duration;
 
 /// Units from large to small: suffix and milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Parses one or more `<number><unit>` parts, from large to small units, each unit at most once. A bare `0` is allowed.
+/// Parses one or more `<number><unit>` parts, from large to small units, each unit at most once. A
+/// bare `0` is allowed.
 ///
 /// # Errors
-/// What is wrong with `text`, and an example of what is right.
+/// The mistake in `text`, and an example of a valid duration.
 pub fn parse(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -51,17 +52,17 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
-/// Like [`parse`], but refuses what does not fit the protocol's 32-bit milliseconds (about 49 days), far above the 24 h that
-/// the service allows for what is written in them: TTLs and waits.
+/// Like [`parse`], but refuses a duration above the protocol's 32-bit milliseconds (about 49 days).
+/// That limit is far above the 24 h that the service allows for TTLs and waits.
 ///
 /// # Errors
-/// As [`parse`].
+/// The same as those of [`parse`], and an error for a duration that is too long.
 pub fn parse_ms(text: &str) -> Result<u32, String> {
     let duration = parse(text)?;
     u32::try_from(duration.as_millis()).map_err(|_| "it is too long: at most 24h".to_owned())
 }
 
-/// For people: `420ms`, `29.8s`, `4m 12s`, `2h 05m`, `3d 04h`.
+/// Shows a duration for people: `420ms`, `29.8s`, `4m 12s`, `2h 05m`, `3d 04h`.
 pub fn show_ms(ms: u64) -> String {
     let (s, m, h, d) = (ms / 1_000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
     match ms {

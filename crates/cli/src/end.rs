@@ -1,8 +1,8 @@
-//! The end of a server's process, also where something does not end.
+//! The end of a server's process, even if some part of it does not end.
 //!
-//! A thread that a hung disk holds never returns, and waiting for it (by a join, by the destructors that run at exit) would
-//! keep a dead node's process alive. So a server ends at once when it has done what it could, and within a limit if that
-//! takes too long. Nothing is lost by it: what was acknowledged is on disk.
+//! A thread on a hung disk never returns. A join, or the destructors that run at exit, would wait
+//! for it and keep a dead node's process alive. So a server ends at once after its last step, and
+//! within a limit if that step takes too long. This loses no data: acknowledged data is on disk.
 
 use crate::failure::Exit;
 use crate::voice;
@@ -11,15 +11,16 @@ use std::time::Duration;
 
 /// A server that was told to stop, or has failed, is gone within this time.
 pub const STOPS_WITHIN: Duration = Duration::from_secs(15);
-/// Standard error may be on the disk that hangs, or not be read.
+/// The limit for last messages. Standard error may be on the hanging disk, or have no reader.
 pub const WORDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// Ends this process without running destructors: RocksDB's own threads would find its statics gone, or never end.
+/// Ends this process without running destructors. Otherwise RocksDB's own threads would find its
+/// statics gone, or never end.
 pub fn now(code: u8) -> ! {
-    // Only what this program printed itself; nobody can be told if that fails.
+    // The flush concerns only this program's own output; a failure of it cannot be reported.
     let _ = std::io::stdout().flush();
     #[expect(unsafe_code, reason = "std ends a process by its destructors, or by a signal")]
-    // SAFETY: `_exit` takes any value and returns to nothing.
+    // SAFETY: `_exit` takes any value and returns to no code.
     unsafe {
         libc::_exit(code.into())
     }
@@ -37,6 +38,6 @@ pub fn within(limit: Duration) {
         voice::last_words(words, WORDS_WITHIN);
         now(Exit::DiskHangs as u8);
     };
-    // Without a thread it ends as it can.
+    // Without this thread, the process ends in the ordinary way.
     let _ = std::thread::Builder::new().name("end".into()).spawn(wait);
 }

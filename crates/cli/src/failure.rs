@@ -1,4 +1,5 @@
-//! What went wrong, said to people and to programs: one line what happened, one line what to do next, an exit code.
+//! A failure as people and programs read it: one line for the event, one line for the next step,
+//! and an exit code.
 
 use crate::output::print_json;
 use std::io::Write;
@@ -10,19 +11,20 @@ use wire::v1::ErrorCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Anything that is not one of the others.
+    /// Any failure that no other code covers.
     Error = 1,
     /// The command line, or a value on it, is not valid.
     Usage = 2,
-    /// The lock is another's, or the wait timed out.
+    /// Another request holds the lock, or the wait timed out.
     Held = 3,
-    /// Not the owner (any more), expired, session lost.
+    /// The caller is not the owner (any more), the lease has expired, or the session is lost.
     Fenced = 4,
-    /// `lock`: the command could not be ended, so it was not started.
+    /// `lock`: the command could not be ended under a lost lock, so it was not started.
     WouldEscape = 5,
     /// `lock`: a process of the command was, or is, out of reach.
     Escaped = 6,
-    /// A node ended itself, or was ended, because its disk does not finish a write (`EX_IOERR` of sysexits.h).
+    /// A node ended itself, or was ended, because its disk does not finish a write (`EX_IOERR` of
+    /// sysexits.h).
     DiskHangs = 74,
 }
 
@@ -32,24 +34,24 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The code of a failure that is no word of the cluster: no gateway could be connected to.
+/// The code of a failure without an answer from the cluster: no gateway could be reached.
 const UNREACHABLE: &str = "UNREACHABLE";
 
-/// A verb that did not do what was asked.
+/// The failure of a verb to do its task.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub exit: Exit,
-    /// Everything has been printed already: only the exit code remains to be set.
+    /// Everything has been printed already, so only the exit code is left to set.
     pub told: bool,
-    /// For programs: a name of [`ErrorCode`], or one of this program's own.
+    /// The code for programs: a name of [`ErrorCode`], or one of this program's own.
     pub code: String,
-    /// What happened.
+    /// The message about the event.
     pub message: String,
-    /// What to do next.
+    /// The advice about the next step.
     pub next: String,
-    /// The token that holds the name now, if the error says.
+    /// The token that holds the name now, if the error carries it.
     pub current_token: Option<u64>,
-    /// Who holds it, if the error says.
+    /// The owner that holds the name now, if the error carries it.
     pub holder: Option<String>,
 }
 
@@ -59,12 +61,13 @@ impl Failure {
         Failure { exit, told: false, code, message, next, current_token: None, holder: None }
     }
 
-    /// What was printed says it all.
+    /// A failure that the printed output already describes in full.
     pub fn already_told(exit: Exit) -> Failure {
         Failure { told: true, ..Failure::new(exit, "", "", "") }
     }
 
-    /// A command line that could not be parsed, as the parser tells it to people: what is wrong, then tips and usage.
+    /// A command line that could not be parsed, in the parser's words for people: the mistake, then
+    /// tips and usage.
     pub fn of_usage(error: &clap::Error) -> Failure {
         let told = error.render().to_string();
         let told = told.strip_prefix("error: ").unwrap_or(&told);
@@ -75,25 +78,26 @@ impl Failure {
         Failure::new(Exit::Usage, ErrorCode::InvalidArgument.name(), message.join("; "), next.join("; "))
     }
 
-    /// To standard error for people; as `{"error":{…}}` to standard output for programs.
+    /// Prints to standard error for people, or as `{"error":{…}}` to standard output for programs.
     pub fn print(&self, json: bool) {
         if self.told {
             // Nothing to add.
         } else if json {
             print_json(&self.for_programs());
         } else {
-            // The exit code says it too, if nobody reads this.
+            // The exit code reports the failure too, if standard error has no reader.
             let _ = std::io::stderr().write_all(self.for_people().as_bytes());
         }
     }
 
-    /// The document that a program reads.
+    /// The JSON document for programs.
     pub fn for_programs(&self) -> json::Failed {
         let Failure { exit: _, told: _, code, message, next, current_token, holder } = self.clone();
         json::Failed { error: json::Failure { code, current_token, holder, message, next } }
     }
 
-    /// What happened, and what to do next. No character of a name can do more than be shown.
+    /// The event and the next step, for people. Characters from names are shown without any effect
+    /// on the terminal.
     pub fn for_people(&self) -> String {
         let lines = |text: &str| text.lines().map(one_line).collect::<Vec<_>>().join("\n");
         match self.next.as_str() {

@@ -1,8 +1,10 @@
-//! What servers and verbs log: to standard error, one line for each event, filtered by `PALISADE_LOG`.
+//! The log of servers and verbs: on standard error, one line for each event, filtered by
+//! `PALISADE_LOG`.
 //!
-//! Names, owners and what peers say stand in these lines. It promises that no character of theirs can move a terminal's cursor,
-//! reorder a line or begin a new one; and that no thread of a server waits for standard error ([`voice`]): the thread that
-//! looks after the disk says what it sees, and so does the one that writes to it.
+//! These lines contain names, owners and messages of peers. No character of such text can move a
+//! terminal's cursor, reorder a line or begin a new one. No thread of a server waits for standard
+//! error ([`voice`]). Otherwise a blocked pipe would stop even the threads that watch the disk and
+//! write to it, because these threads log too.
 
 use crate::args::Command;
 use crate::end;
@@ -12,8 +14,9 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. `PALISADE_LOG` is what `RUST_LOG` is elsewhere: `info` for servers, `warn` for all else. In `dev` all nodes
-/// live and die together, so what they say of each other's absence is noise. What is no filter is told, and not used.
+/// Starts logging. `PALISADE_LOG` has the syntax of `RUST_LOG`; the default is `info` for servers
+/// and `warn` for all other commands. In `dev` all nodes live and die together, so their messages
+/// about each other's absence are noise. An invalid filter is reported, and not used.
 pub fn start(command: &Command) {
     let default = match command {
         Command::Node(_) | Command::Gateway(_) => "info",
@@ -25,12 +28,13 @@ pub fn start(command: &Command) {
             std::panic::set_hook(Box::new(say_panic));
             start_with(default, voice::say);
         }
-        // Nobody to tell is no reason not to go on.
+        // An unreadable standard error is no reason to stop.
         _ => start_with(default, |text| drop(std::io::stderr().write_all(text.as_bytes()))),
     }
 }
 
-/// As std says it, but within a limit: a thread of a server that panics ends the server only after these words.
+/// Reports a panic in the format of std, but within a time limit. A panicking thread of a server
+/// ends the server only after this message.
 fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let (name, backtrace) = (thread.name().unwrap_or("<unnamed>"), Backtrace::capture());
@@ -41,7 +45,7 @@ fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
     voice::last_words(format!("\nthread '{name}' {panic}\n{backtrace}\n"), end::WORDS_WITHIN);
 }
 
-/// The same for a process that has its own way to standard error.
+/// Starts logging for a process that writes to standard error in its own way.
 pub fn start_with(default: &'static str, write: fn(String)) {
     let given = std::env::var_os("PALISADE_LOG").filter(|text| !text.is_empty());
     let filter = given.and_then(|text| {
@@ -62,9 +66,9 @@ pub fn start_with(default: &'static str, write: fn(String)) {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
 }
 
-/// Standard error, for one event at a time.
+/// A writer to standard error, for one event at a time.
 struct Lines {
-    /// Escape sequences are the logger's own: it shows those of others by their numbers.
+    /// Keeps escape sequences. They are the logger's own, because it escapes those of other text.
     colours: bool,
     write: fn(String),
 }

@@ -1,4 +1,4 @@
-//! The palisade binary: the servers, and a verb for everything that a client can do.
+//! The palisade binary: the servers, and a verb for each operation of a client.
 
 mod args;
 mod bench;
@@ -26,13 +26,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long a server that ends waits for its store.
+/// Time limit for closing the store of a server that ends.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        // Help, the version, and what is wrong for people.
+        // Help, the version, and errors for people.
         Err(error) if !error.use_stderr() || !asks_for_json(std::env::args_os()) => error.exit(),
         Err(error) => {
             Failure::of_usage(&error).print(true);
@@ -56,7 +56,8 @@ fn main() -> ExitCode {
         false => tokio::runtime::Builder::new_current_thread(),
     };
     if let Command::Node(_) = cli.command {
-        // The other half runs shards (`shard_threads`): on few cores, each thread more is one more to wake for each message.
+        // Shards have the other half (`shard_threads`). On few cores, each further thread is one
+        // more to wake for each message.
         builder.worker_threads(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)));
     }
     let runtime = match builder.enable_all().build() {
@@ -68,10 +69,11 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(run(&cli.command));
     match &cli.command {
-        // The store closes with the last task that has a hand on it. A process that exits before is aborted by RocksDB's own
-        // threads, which find its statics gone. One whose disk hangs is not waited for.
+        // The store closes with the last task that has a handle to it. If the process exits
+        // earlier, RocksDB's own threads find its statics gone and abort the process. The wait is
+        // limited, because a disk may hang.
         Command::Node(_) | Command::Dev(_) => runtime.shutdown_timeout(STORE_CLOSES_WITHIN),
-        // Nothing that still runs in the background is worth waiting for.
+        // No background work of the other commands needs a wait.
         _ => runtime.shutdown_background(),
     }
     let code = match outcome {
@@ -113,12 +115,13 @@ async fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// Whether `--json` is on a command line that could not be parsed. What follows `--` is another command's.
+/// Whether `--json` is on a command line that could not be parsed. Arguments after `--` belong to
+/// another command.
 fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
     args.take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
-/// Whether standard output is ours and a program reads it.
+/// Whether standard output belongs to this program and another program reads it.
 fn wants_json(command: &Command) -> bool {
     match command {
         Command::Acquire(args) => args.remote.json,

@@ -1,6 +1,7 @@
-//! Results on standard output: aligned `key: value` lines and tables for people, one JSON document for programs.
+//! Results on standard output: aligned `key: value` lines and tables for people, one JSON document
+//! for programs.
 //!
-//! It knows the wire's types and a wall clock for relative times; it asks nobody anything.
+//! The module knows the wire's types and a wall clock for relative times. It sends no requests.
 
 use crate::duration::show_ms;
 use crate::shown::{keep, padded, shown, width};
@@ -10,42 +11,44 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use wire::json::mode_name;
 use wire::v1::{Grant, Mode};
 
-/// Unix milliseconds, for display.
+/// The current time in Unix milliseconds, for display.
 pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Prints a line. Ends the process quietly if nobody reads any more (`palisade ls | head`).
+/// Prints a line. Ends the process quietly if the pipe has no reader any more, as in
+/// `palisade ls | head`.
 pub fn emit(line: &str) {
     let mut stdout = std::io::stdout().lock();
     if writeln!(stdout, "{line}").is_err() {
-        // What a shell reports for a command that SIGPIPE ended.
+        // The exit code that a shell reports for a command that SIGPIPE ended.
         std::process::exit(141);
     }
 }
 
-/// Prints a line, for a server: it goes on when nobody reads what it says.
+/// Prints a line for a server, which continues even if standard output has no reader.
 pub fn emit_if_heard(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// Prints a value as one line of JSON.
 pub fn print_json(value: &impl Serialize) {
-    // Our own structs of strings and numbers always serialise.
+    // Structs of strings and numbers always serialise.
     emit(&serde_json::to_string(value).expect("serialise to JSON"));
 }
 
-/// `in 29.8s` as the answering replica counts, whatever the wall clocks show; or `due`.
+/// Shows the time left as the answering replica counts it, independent of wall clocks: `in 29.8s`,
+/// or `due`.
 pub fn expiry(grant: &Grant) -> String {
     if grant.due { "due".to_owned() } else { format!("in {}", show_ms(grant.remaining_ms.into())) }
 }
 
-/// `2.1s ago`.
+/// Shows the time since an event: `2.1s ago`.
 pub fn ago(at_ms: u64, now_ms: u64) -> String {
     format!("{} ago", show_ms(now_ms.saturating_sub(at_ms)))
 }
 
-/// Colours, on a terminal and without `NO_COLOR` only.
+/// Colours for a terminal, unless `NO_COLOR` is set.
 #[derive(Clone, Copy, Debug)]
 pub struct Paint(bool);
 
@@ -84,13 +87,15 @@ pub fn print_pairs(pairs: &[(&str, String)]) {
     }
 }
 
-/// Values may be coloured by us; what came from afar is cleaned before it gets its colour, so only ESC may remain.
+/// Escapes all control characters but ESC, because our own colours need ESC. Text from other
+/// machines is escaped before it gets its colour.
 fn one_line_keep_colour(value: &str) -> String {
     keep(value, |c| c == '\x1b')
 }
 
-/// Lines of a table with left-aligned columns two spaces apart; the first row is the header. What a terminal would obey or hide
-/// in cells from afar is shown by its number ([`shown`]).
+/// Lines of a table with left-aligned columns two spaces apart; the first row is the header. Cells
+/// may come from other machines, so characters that a terminal would obey or hide are shown by
+/// number ([`shown`]).
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
@@ -103,7 +108,7 @@ pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Prints [`table`] with a dim header.
+/// Prints a [`table`] with a dim header.
 pub fn print_table(rows: &[Vec<String>]) {
     let paint = Paint::stdout();
     for (i, line) in table(rows).iter().enumerate() {
@@ -111,7 +116,7 @@ pub fn print_table(rows: &[Vec<String>]) {
     }
 }
 
-/// What people want to know of a grant, and what the verb adds to it.
+/// Prints the facts of a grant for people, and the lines that the verb adds.
 pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String)>) {
     let paint = Paint::stdout();
     let due = if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };

@@ -1,18 +1,18 @@
-//! Answers that come in pages: all of them together, or what to say of those that are not shown.
+//! Answers that come in pages: all pages together, or a note about the rows that are not shown.
 
 use crate::failure::Failure;
 use crate::shown::grouped;
 use client::{Checked, Client, Consistency, Listing};
 use std::collections::BTreeSet;
 
-/// Rows of a page: the most that one may have.
+/// Rows of a page: the maximum that the service allows.
 const PAGE_ROWS: u32 = 1_000;
 
-/// Adds to an answer the holders that it leaves out. They are asked for one page after another: what comes and goes meanwhile may be
-/// shown or not, and whoever holds all the while is.
+/// Adds to an answer the holders that it leaves out. The pages are read one after another, so a
+/// holder that comes or goes meanwhile may be missing. A lasting holder is always in the result.
 ///
 /// # Errors
-/// If a page cannot be had.
+/// If a page cannot be read.
 pub async fn all_holders(
     client: &Client,
     name: &str,
@@ -32,7 +32,7 @@ pub async fn all_holders(
 /// All grants of names with this prefix, as one listing.
 ///
 /// # Errors
-/// If a page cannot be had.
+/// If a page cannot be read.
 pub async fn list_all(client: &Client, prefix: &str) -> Result<Listing, Failure> {
     let mut all = Listing::default();
     let mut missing = BTreeSet::new();
@@ -48,7 +48,7 @@ pub async fn list_all(client: &Client, prefix: &str) -> Result<Listing, Failure>
     }
 }
 
-/// Of an answer with more holders than it shows.
+/// The note under an answer that has more holders than it shows.
 pub fn holders_left_out(answer: &Checked) -> String {
     let shown = answer.holders.len();
     format!(
@@ -58,7 +58,7 @@ pub fn holders_left_out(answer: &Checked) -> String {
     )
 }
 
-/// Of a listing with more after it.
+/// The note under a listing that has more locks than it shows.
 pub fn locks_left_out(listing: &Listing) -> String {
     if listing.next_cursor.is_empty() {
         return "… and more: name a longer prefix".into();

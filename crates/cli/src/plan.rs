@@ -1,6 +1,6 @@
 //! `palisade plan`: from a workload to shard counts, and to a cluster file.
 //!
-//! It reads and writes the files and prints; every number is the planner's.
+//! The module reads and writes the files and prints. The planner computes every number.
 
 use crate::failure::{Exit, Failure};
 use crate::output::emit;
@@ -99,7 +99,7 @@ impl Args for Overrides {
                 .value_name(key.example)
                 .help(key.help)
                 .help_heading("Workload (each replaces the key of that name in the file)")
-                // So that a negative number is refused by name, and not taken for a flag.
+                // A negative number must be refused by name, so it is not parsed as a flag.
                 .allow_hyphen_values(true)
                 .action(ArgAction::Set)
         };
@@ -127,7 +127,8 @@ impl FromArgMatches for Overrides {
 /// Runs `palisade plan`.
 ///
 /// # Errors
-/// If the input is impossible, or a file cannot be read or written. A plan that does not fit is none: it says so.
+/// If the input is impossible, or a file cannot be read or written. A plan that does not fit is no
+/// error: its text says so.
 pub fn run(args: &Plan) -> Result<(), Failure> {
     if args.template {
         emit(planner::TEMPLATE.trim_end());
@@ -190,7 +191,7 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which ports must be free.
+/// Lists the ports that must be free.
 fn ports(config: &ClusterConfig) -> String {
     let port = |address: &String| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let of = |addresses: Vec<&String>| {
@@ -208,7 +209,7 @@ fn ports(config: &ClusterConfig) -> String {
     format!("ports: gateways {gateways}, nodes {nodes}, metrics {metrics}")
 }
 
-/// Names out of the workload are in it.
+/// Prints the plan with control characters escaped, because it contains names from the workload.
 fn show(text: &str) {
     text.trim_end().lines().for_each(|line| emit(&one_line(line)));
 }
@@ -216,7 +217,7 @@ fn show(text: &str) {
 /// Reads a calibration.
 ///
 /// # Errors
-/// If the file cannot be read, or is none.
+/// If the file cannot be read, or is no calibration.
 pub fn read_calibration(path: &Path) -> Result<Calibration, Failure> {
     Calibration::parse(&read(path, "calibration")?).map_err(|error| in_file(path, &error))
 }
@@ -224,7 +225,7 @@ pub fn read_calibration(path: &Path) -> Result<Calibration, Failure> {
 fn workload(args: &Plan) -> Result<Workload, Failure> {
     let overrides = &args.overrides.0;
     if args.interactive {
-        // Questions go where they do not mix with the plan.
+        // Questions go to standard error, so that they do not mix with the plan.
         let asked = planner::ask(&mut std::io::stdin().lock(), &mut std::io::stderr().lock(), overrides);
         return asked.map_err(|error| Failure::new(Exit::Usage, "PLAN", error.to_string(), NEXT));
     }

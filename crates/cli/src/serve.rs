@@ -1,4 +1,5 @@
-//! `palisade node` and `palisade gateway`: one server in this process, until a signal or a fatal error ends it.
+//! `palisade node` and `palisade gateway`: one server in this process, until a signal or a fatal
+//! error ends it.
 
 use crate::args;
 use crate::cluster_file::{load, warn_if_wide};
@@ -14,17 +15,17 @@ use std::time::Duration;
 use storage::{Engine, RocksEngine, RocksOptions, Room, StorageError};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A node that failed is given so long to end its threads.
+/// Time limit for a failed node to end its threads.
 const FAILED_STOP_MAX: Duration = Duration::from_secs(5);
-/// How often a start that takes long says so.
+/// Interval of the messages about a start that takes long.
 const SAYS_SO_EVERY: Duration = Duration::from_secs(10);
-/// Where a gateway listens when nothing says otherwise.
+/// The listen address of a gateway without a configured one.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
 
 /// Runs a node to its end.
 ///
 /// # Errors
-/// Whatever kept it from starting, or ended it.
+/// The failure that kept the node from starting, or ended it.
 pub async fn node(args: &args::Node) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let id = NodeId(args.id);
@@ -58,12 +59,13 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     };
     end::within(end::STOPS_WITHIN);
     let Some(error) = failed else { return node.shutdown().await.map_err(node_failure) };
-    // A thread that is in the store while the process exits would crash it. One that a dead disk holds is not waited for.
+    // A thread that is in the store while the process exits would crash the process. The wait is
+    // limited, because a thread on a dead disk never ends.
     let _ = tokio::time::timeout(FAILED_STOP_MAX, node.shutdown()).await;
     Err(node_failure(error))
 }
 
-/// Awaits something that needs the disk, and says so while it takes long.
+/// Awaits work that needs the disk, and reports regularly while the work takes long.
 async fn saying_so<T>(what: &str, work: impl Future<Output = T>) -> T {
     let began = std::time::Instant::now();
     let mut work = std::pin::pin!(work);
@@ -80,7 +82,8 @@ async fn saying_so<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// Binds a node's addresses, and frees them again: a node that cannot listen makes no data, and reads none before it says so.
+/// Binds a node's addresses, and frees them again. A node that cannot listen thereby fails before
+/// it creates or reads any data.
 fn check_free(cluster: &ClusterConfig, id: NodeId) -> Result<(), Failure> {
     let Some(node) = cluster.node(id) else { return Ok(()) };
     for address in std::iter::once(&node.address).chain(&node.metrics) {
@@ -92,7 +95,7 @@ fn check_free(cluster: &ClusterConfig, id: NodeId) -> Result<(), Failure> {
 /// Runs a gateway to its end.
 ///
 /// # Errors
-/// Whatever kept it from starting, or ended it.
+/// The failure that kept the gateway from starting, or ended it.
 pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let cluster = load(&args.config)?;
     let listed = || cluster.gateways.first().map(|gateway| gateway.address.clone());
@@ -103,7 +106,7 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     };
     let configured = cluster.gateways.iter().find(|gateway| same(&gateway.address));
     if configured.is_none() {
-        warn_if_wide(&listen); // of those in the file, the file's own warnings told already
+        warn_if_wide(&listen); // the file's own warnings cover addresses in the file
     }
     let listener = bind(&listen)?;
     let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
@@ -120,7 +123,7 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     outcome
 }
 
-/// Opens a node's store, off the async threads: it may have much to replay.
+/// Opens a node's store outside the async threads, because there may be much to replay.
 ///
 /// # Errors
 /// If the directory cannot be used.
@@ -160,10 +163,10 @@ fn say_room(dir: &str, room: Room) {
     }
 }
 
-/// Binds a socket now, so that whoever starts this learns at once if it cannot be.
+/// Binds a socket now, so that the caller learns at once if this is impossible.
 ///
 /// # Errors
-/// If it is taken or not this machine's.
+/// If the address is taken, or belongs to another machine.
 pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
     std::net::TcpListener::bind(address).map_err(|error| {
         let (exit, next) = match error.kind() {
@@ -181,7 +184,8 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
     })
 }
 
-/// A server takes a descriptor for each connection, and on many systems a process starts with 1,024.
+/// Raises the limit of descriptors. A server takes one for each connection, and on many systems a
+/// process starts with 1,024.
 pub fn raise_descriptor_limit() {
     match wire::accept::raise_descriptor_limit() {
         Ok(limit) => tracing::debug!(?limit, "descriptors that this process may have"),
@@ -189,7 +193,7 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// SIGINT (Ctrl-C) or SIGTERM.
+/// Waits for SIGINT (Ctrl-C) or SIGTERM.
 pub async fn told_to_stop() {
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
     let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");

@@ -1,4 +1,5 @@
-//! `palisade session`: sessions by hand, for scripts and for looking at them. The SDK does this by itself.
+//! `palisade session`: sessions by hand, for scripts and for inspection. The SDK manages its
+//! sessions by itself.
 
 use crate::args::{self, Session, SessionOn, SessionOpen};
 use crate::duration::show_ms;
@@ -13,7 +14,8 @@ use wire::json;
 /// Runs one of the session verbs.
 ///
 /// # Errors
-/// As the service answers; a heartbeat fails as fenced if the session is lost on any of the shards.
+/// The error of the service. A heartbeat fails as fenced if the session is lost on any of the
+/// shards.
 pub async fn run(verb: &Session) -> Result<(), Failure> {
     match verb {
         Session::Open(args) => open(args).await,
@@ -67,7 +69,7 @@ async fn close(args: &SessionOn) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `shard 1`, `shards 1, 2`.
+/// Names shards: `shard 1`, `shards 1, 2`.
 fn numbered(shards: &[u32]) -> String {
     let numbers: Vec<String> = shards.iter().map(u32::to_string).collect();
     format!("shard{} {}", if shards.len() == 1 { "" } else { "s" }, numbers.join(", "))

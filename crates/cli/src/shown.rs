@@ -1,17 +1,19 @@
-//! Text from afar as a terminal may show it, and how wide that is; numbers with their nouns; times.
+//! Text from other machines in a form that a terminal may show, and its width; numbers with their
+//! nouns; times.
 //!
-//! Names, owners and metadata are other people's. A terminal obeys control characters in them, lets some reorder or hide what
-//! stands beside them, and shows some pairs of them alike. Here each such character becomes its number, `\u{202e}`. JSON has
-//! the text as it is.
+//! Names, owners and metadata come from other people. A terminal obeys control characters in them,
+//! lets some characters reorder or hide their neighbours, and shows some pairs of characters alike.
+//! Here each such character becomes its number, `\u{202e}`. JSON output has the text as it is.
 
-/// Text as a value: two different texts never look the same, with two exceptions.
+/// Shows text as a value: two different texts never look the same, with two exceptions.
 ///
-/// * Letters of different alphabets that look alike, and twins that Unicode has of some ideographs.
-/// * Letters of Arabic, Hebrew and Indic scripts that Unicode has both in one and with a mark of their own: the marks are shown,
-///   because names in those scripts could not be read without.
+/// * Letters of different alphabets that look alike, and ideographs that Unicode has twice.
+/// * Letters of Arabic, Hebrew and Indic scripts that Unicode has both as one character and with a
+///   separate mark. The marks are shown, because names in those scripts could not be read without
+///   them.
 ///
-/// A backslash is doubled where numbers stand in the text, so that a number that is written out in a name is told from one that
-/// stands for a character.
+/// A backslash before a number in the text is doubled. Otherwise a number written out in a name
+/// would look like a number that stands for a character.
 pub fn shown(text: &str) -> String {
     let edge = text.len() - text.trim_start_matches(' ').len();
     let end = text.trim_end_matches(' ').len();
@@ -30,12 +32,13 @@ pub fn shown(text: &str) -> String {
     out
 }
 
-/// A message on one line of a terminal. What it says of values is not told from what they say; doing it twice is like once.
+/// Shows a message on one line of a terminal. The text of the message and the values in it are
+/// treated alike. Doing it twice has the same result as once.
 pub fn one_line(text: &str) -> String {
     keep(text, |_| false)
 }
 
-/// As [`one_line`], with some of the characters left as they are.
+/// Like [`one_line`], but leaves some of the characters as they are.
 pub fn keep(text: &str, kept: impl Fn(char) -> bool) -> String {
     if !text.chars().any(|c| is_hidden(c) && !kept(c)) {
         return text.to_owned();
@@ -51,7 +54,8 @@ fn push_number(out: &mut String, c: char) {
     out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
 }
 
-/// Whether a terminal obeys it, shows nothing or a blank for it, or shows it as a part of its neighbour.
+/// Whether a terminal obeys the character, shows it as nothing or a blank, or merges it with its
+/// neighbour.
 fn is_hidden(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
@@ -62,27 +66,31 @@ fn is_hidden(c: char) -> bool {
             0xad | 0x61c | 0x180e | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb
             // Blank letters, and braille without a dot.
             | 0x34f | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x2800 | 0x3164 | 0xffa0
-            // Marks over other letters, which exist as letters of their own: ü and u with dots would look the same.
+            // Marks over other letters, where the marked letter also exists as one character:
+            // otherwise ü and u with dots would look the same.
             | 0x300..=0x36f | 0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x20d0..=0x20ff | 0xfe20..=0xfe2f
-            // Likewise the marks of voiced kana, and the vowels and last consonants of Hangul syllables.
+            // Likewise the marks of voiced kana, and the vowels and last consonants of Hangul
+            // syllables.
             | 0x3099 | 0x309a | 0x1161..=0x11ff | 0xd7b0..=0xd7ff
             // Selectors of variants, tags, musical and shorthand controls.
             | 0x180b..=0x180f | 0xfe00..=0xfe0f | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff
-            // For private use, and no characters: whatever a font has there.
+            // Private use and noncharacters, because their look depends on the font.
             | 0xe000..=0xf8ff | 0xfdd0..=0xfdef | 0xf0000..=0x10ffff)
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// Columns of a terminal that a text takes which went through [`shown`].
+/// Terminal columns of a text that went through [`shown`].
 pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
-/// East Asian wide and full-width characters and emoji take two columns, marks that join a letter none (UAX #11, coarsely).
+/// Width of a character: East Asian wide and full-width characters and emoji take two columns, and
+/// marks that join a letter take none (UAX #11, coarsely).
 fn char_width(c: char) -> usize {
     match u32::from(c) {
         0..=0x2ff => 1,
-        // Vowel signs and other marks of scripts that have no letters with them in one.
+        // Vowel signs and other marks of scripts that do not have each marked letter as one
+        // character.
         0x483..=0x489
         | 0x591..=0x5bd
         | 0x610..=0x61a
@@ -193,12 +201,12 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// `text` with blanks behind it, up to a width.
+/// Pads `text` with blanks at its end, up to a width.
 pub fn padded(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(to.saturating_sub(width(text))))
 }
 
-/// `1 shard`, `2 shards`: a number and its noun, whose plural has an `s`.
+/// `1 shard`, `2 shards`: a number and its noun, for nouns with a plural in `s`.
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     match count.try_into() {
         Ok(1) => format!("1 {noun}"),
@@ -207,7 +215,7 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     }
 }
 
-/// With a comma between thousands.
+/// Shows a number with a comma between thousands.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -220,11 +228,13 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// `2026-11-29 23:41:17Z`, of Unix milliseconds. In UTC: the same on every machine, as in the logs.
+/// Shows Unix milliseconds as `2026-11-29 23:41:17Z`. The time is in UTC, so that it is the same on
+/// every machine and in the logs.
 pub fn date_time(unix_ms: u64) -> String {
     let s = unix_ms / 1_000;
     let (days, of_day) = (s / 86_400, s % 86_400);
-    // Days from 0000-03-01 on, in eras of 400 years, each of which has as many days: leap days come at the end of a year then.
+    // Days count from 0000-03-01, in eras of 400 years with equal numbers of days. Leap days then
+    // come at the end of a year.
     let day = days + 719_468;
     let (era, of_era) = (day / 146_097, day % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;

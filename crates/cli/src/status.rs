@@ -1,6 +1,8 @@
-//! `palisade cluster status`: nodes, shards and how their replicas stand to each other.
+//! `palisade cluster status`: nodes, shards, and the state of their replicas relative to each
+//! other.
 //!
-//! It shows the document of [`wire::json::ClusterStatus`] to people or programs, and adds nothing to it.
+//! It shows the document of [`wire::json::ClusterStatus`] to people or programs, and adds no facts
+//! to it.
 
 use crate::args::ClusterStatus;
 use crate::failure::{Exit, Failure};
@@ -9,10 +11,11 @@ use crate::shown::shown;
 use crate::verbs;
 use wire::json::{self, Member, Node, Replica, Shard};
 
-/// From here on the time of a sync is shown, because operations wait for one sync and elections for two.
+/// From this value on the time of a sync is shown, because operations wait for one sync and
+/// elections for two.
 const SLOW_SYNC_MS: f64 = 100.0;
 
-/// Runs the verb.
+/// Runs `palisade cluster status`.
 ///
 /// # Errors
 /// If no gateway answers, or a shard has no leader.
@@ -33,7 +36,7 @@ pub async fn run(args: &ClusterStatus) -> Result<(), Failure> {
             false => format!("no leader for shard {}", leaderless.join(", ")),
         };
         if args.remote.json {
-            // The document that was printed says it already: `leader` is null.
+            // The printed document already shows this: `leader` is null.
             return Err(Failure::already_told(Exit::Error));
         }
         let next =
@@ -54,7 +57,7 @@ fn disk_in_words(node: &Node) -> String {
     }
 }
 
-/// The members of a shard that do not count, and why.
+/// The members of a shard that do not count, each with the reason.
 fn missing(shard: &Shard) -> Vec<String> {
     let (counting, votes) = shard.votes();
     let missing = shard.members.iter().filter(|member| !member.counts);

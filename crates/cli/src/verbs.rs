@@ -1,4 +1,4 @@
-//! The lock verbs: each one call of the SDK, and its answer shown.
+//! The lock verbs: each makes one call of the SDK and shows its answer.
 
 use crate::args::{self, Gateways};
 use crate::duration::show_ms;
@@ -16,13 +16,13 @@ use wire::json;
 use wire::limits::METADATA_BYTES_MAX;
 use wire::v1::{Consistency, ErrorCode, Grant, Mode, Tenure};
 
-/// First lease of a grant out of the queue, until it is claimed.
+/// First lease of a grant out of the queue, until the grant is claimed.
 const CLAIM_TTL: Duration = Duration::from_secs(5);
-/// How long the end of a verb may wait for what the SDK lets go in the background.
+/// How long the end of a verb may wait while the SDK releases locks in the background.
 pub const LET_GO_WITHIN: Duration = Duration::from_millis(500);
-/// Between two cancels, if the first was refused.
+/// Time between two cancels, if the first was refused.
 const CANCEL_AGAIN: Duration = Duration::from_millis(100);
-/// Signals that end a process, and that somebody may send to make it end.
+/// Signals that end a process, and that a user or program may send for this purpose.
 const INTERRUPTS: [i32; 8] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -34,27 +34,27 @@ const INTERRUPTS: [i32; 8] = [
     libc::SIGXCPU,
 ];
 
-/// A client of the gateways that the command line names.
+/// Connects a client to the gateways that the command line names.
 pub fn connect(gateways: &Gateways) -> Client {
     connect_within(gateways, gateways.timeout)
 }
 
-/// The same, with a time of its own for each operation.
+/// Like [`connect`], with a separate timeout for each operation.
 pub fn connect_within(gateways: &Gateways, timeout: Duration) -> Client {
     let endpoints = gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
     let options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
     Client::with_options(endpoints, options)
 }
 
-/// At random.
+/// Draws a new request id at random.
 pub fn new_request_id() -> RequestId {
     rand::random()
 }
 
-/// How the command line wants a lock held.
+/// Adds the hold that the command line asks for to the options.
 ///
 /// # Errors
-/// Permits of what is no semaphore.
+/// If permits are given for a lock that is no semaphore.
 pub fn held_as(options: AcquireOptions, held: &args::Held) -> Result<AcquireOptions, Failure> {
     match held.mode {
         args::Mode::Semaphore => {
@@ -70,7 +70,7 @@ pub fn held_as(options: AcquireOptions, held: &args::Held) -> Result<AcquireOpti
     }
 }
 
-/// A command line, as far as it fits.
+/// A command line as metadata, cut to the permitted length.
 pub fn as_metadata(command: &[OsString]) -> String {
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     let mut text = words.join(" ").replace(char::is_control, " ");
@@ -80,8 +80,9 @@ pub fn as_metadata(command: &[OsString]) -> String {
     text
 }
 
-/// Leaves the queue, and lets go of what was granted meanwhile: asked again until that is answered or `until` has come. Says
-/// whether it was answered; if not, a grant may yet come of it, and ends with its TTL.
+/// Leaves the queue, and releases a lock that was granted meanwhile. The cancel is repeated until
+/// it is answered or `until` has come. The result says whether it was answered. Otherwise the
+/// request may still be granted, and the grant ends with its TTL.
 pub async fn let_go(client: &Client, name: &str, request_id: RequestId, until: Instant) -> bool {
     let answered = async {
         loop {
@@ -98,7 +99,8 @@ pub async fn let_go(client: &Client, name: &str, request_id: RequestId, until: I
     tokio::time::timeout_at(until, answered).await.is_ok()
 }
 
-/// The signals that would end this process, but for those that its caller ignores: from now on they are only heard of here.
+/// Listens for the signals that would end this process, except those that its caller ignores. From
+/// now on these signals no longer end the process.
 fn interrupts() -> Result<Heard, Failure> {
     let listen = || {
         let at_start = AtStart::of_this_process()?;
@@ -109,7 +111,7 @@ fn interrupts() -> Result<Heard, Failure> {
     listen().map_err(|error| Failure::new(Exit::Error, "SIGNALS", format!("cannot listen for signals: {error}"), ""))
 }
 
-/// `palisade acquire`.
+/// Runs `palisade acquire`: takes a lock, and waits for it if asked to.
 pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     let client = connect(&args.remote.gateways);
     let request_id = args.request_id.map_or_else(new_request_id, u128::to_be_bytes);
@@ -122,7 +124,8 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
         .request_id(request_id);
     options = held_as(options, &args.held)?;
     if args.wait > 0 {
-        // A command that is killed in the queue does not block the name for a whole TTL.
+        // The short lease keeps a command that is killed in the queue from blocking the name for a
+        // whole TTL.
         options = options.claim_ttl(CLAIM_TTL);
     }
     if let Some(session) = &args.session {
@@ -145,7 +148,8 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
         }
     };
     if acquired.is_err() {
-        // An earlier try may be on its way: it is cancelled in the background, which ends with this process.
+        // An earlier try may be on its way. Its cancel runs in the background, which ends with this
+        // process.
         let _ = tokio::time::timeout(LET_GO_WITHIN, client.let_go_of_all()).await;
     }
     let grant = acquired.map_err(|error| {
@@ -165,7 +169,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `palisade renew`.
+/// Runs `palisade renew`: extends the lease of a held lock.
 pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
     let renewal = connect(&args.remote.gateways).renew(&args.name, args.token).await?;
     if args.remote.json {
@@ -183,7 +187,7 @@ pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `palisade check`.
+/// Runs `palisade check`: shows the holders of a lock.
 pub async fn check(args: &args::Check) -> Result<(), Failure> {
     let consistency = match args.consistency {
         args::Consistency::Linearizable => Consistency::Linearizable,
@@ -225,7 +229,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `palisade release`.
+/// Runs `palisade release`: releases a held lock.
 pub async fn release(args: &args::Release) -> Result<(), Failure> {
     let released = connect(&args.remote.gateways).release(&args.name, args.token).await?;
     if args.remote.json {
@@ -239,7 +243,7 @@ pub async fn release(args: &args::Release) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `palisade history`.
+/// Runs `palisade history`: shows the tenures of a lock, newest first.
 pub async fn history(args: &args::History) -> Result<(), Failure> {
     let tenures = connect(&args.remote.gateways).history(&args.name, args.limit).await?;
     if args.remote.json {
@@ -280,7 +284,7 @@ fn ending(tenure: &Tenure) -> String {
     }
 }
 
-/// `palisade ls`.
+/// Runs `palisade ls`: lists the locks of a prefix.
 pub async fn list(args: &args::Ls) -> Result<(), Failure> {
     let client = connect(&args.remote.gateways);
     let listing = match args.all {
@@ -314,7 +318,7 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
     Err(Failure::already_told(Exit::Error))
 }
 
-/// `palisade break`: looks who holds it, and breaks that hold and no other.
+/// Runs `palisade break`: looks up the holder, and breaks that hold and no other.
 pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
     let client = connect(&args.remote.gateways);
     let token = match args.token {
@@ -340,7 +344,7 @@ pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tokens in one message.
+/// Most tokens that one message names.
 const TOKENS_NAMED_MAX: usize = 20;
 
 async fn holding_token(client: &Client, name: &str) -> Result<u64, Failure> {

@@ -1,8 +1,9 @@
-//! Words on standard error that never hold up the process that says them.
+//! Messages on standard error that never block the process that sends them.
 //!
-//! Standard error may be a pipe that is full, one without a reader, or a file on a disk that hangs. A thread of its own writes
-//! to it, and takes no error seriously. What does not fit into its queue is dropped, and counted in the next line that fits:
-//! to serve, or to end a job, is worth more than saying so.
+//! Standard error may be a full pipe, a pipe without a reader, or a file on a disk that hangs. A
+//! separate thread writes to it and ignores errors. A message that does not fit into the queue is
+//! dropped, and counted in the next message that fits. Serving, or ending a job, is worth more than
+//! a message.
 
 use crate::shown::counted;
 use std::io::{self, Write};
@@ -11,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Messages that wait for a slow reader.
+/// Limit of messages that wait for a slow reader.
 const QUEUE: usize = 1_024;
-/// How often last words look for room.
+/// How often [`last_words`] looks for room in the queue.
 const LOOKS_EVERY: Duration = Duration::from_millis(5);
 
 enum Line {
@@ -21,9 +22,10 @@ enum Line {
     Flush(SyncSender<()>),
 }
 
-/// Messages that were dropped since one fitted.
+/// Messages dropped since the last one that fitted.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-/// The queue of the thread that writes; `None` in it: there could be no thread, so nothing is said.
+/// The queue of the writing thread. The inner `None` means that no thread could be started, so no
+/// messages appear.
 static LINES: OnceLock<Option<SyncSender<Line>>> = OnceLock::new();
 
 fn lines() -> Option<&'static SyncSender<Line>> {
@@ -32,7 +34,7 @@ fn lines() -> Option<&'static SyncSender<Line>> {
         let write = move || {
             for line in receiver {
                 match line {
-                    // An error means that nobody listens. That is no reason to do anything else.
+                    // An error means that standard error has no reader, which is no reason to act.
                     Line::Say(text) => drop(io::stderr().write_all(text.as_bytes())),
                     Line::Flush(done) => drop(done.try_send(())),
                 }
@@ -43,7 +45,7 @@ fn lines() -> Option<&'static SyncSender<Line>> {
     LINES.get_or_init(start).as_ref()
 }
 
-/// Says it, if there is room. Returns at once.
+/// Queues a message if there is room, and returns at once.
 pub fn say(text: String) {
     if let Some(lines) = lines() {
         say_to(lines, &DROPPED, text);
@@ -64,7 +66,7 @@ fn after(missing: u64, text: String) -> String {
     }
 }
 
-/// Says it, and waits until everything has been said, but no longer than this.
+/// Queues a message, and waits until all messages are written, but no longer than `within`.
 pub fn last_words(text: String, within: Duration) {
     let until = Instant::now() + within;
     if let Some(lines) = lines() {
@@ -73,7 +75,8 @@ pub fn last_words(text: String, within: Duration) {
     flush(until.saturating_duration_since(Instant::now()));
 }
 
-/// Waits until everything has been said, but no longer than this. Where nothing was, it returns at once.
+/// Waits until all messages are written, but no longer than `within`. Without any earlier message
+/// it returns at once.
 pub fn flush(within: Duration) {
     let Some(Some(lines)) = LINES.get() else { return };
     let until = Instant::now() + within;
@@ -83,7 +86,7 @@ pub fn flush(within: Duration) {
     }
 }
 
-/// Waits for room until then: whether there was any.
+/// Waits for room in the queue until `until`. Says whether the line was queued.
 fn send(lines: &SyncSender<Line>, mut line: Line, until: Instant) -> bool {
     loop {
         match lines.try_send(line) {

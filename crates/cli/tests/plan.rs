@@ -46,7 +46,7 @@ fn a_plan_becomes_a_cluster_file_that_is_accepted() {
     let checked = stdout(&palisade(&["cluster", "check", "--config", text(&cluster)]));
     assert!(checked.starts_with("hyperscale: 14 shards × 5 replicas on 70 nodes, 10 gateways"), "{checked}");
     assert!(std::fs::read_to_string(&picture).expect("the picture").starts_with("<svg"));
-    // Scaled to one machine.
+    // The same plan, scaled to one machine.
     let mut small = emit.to_vec();
     small.extend(["--shards", "2", "--nodes", "5", "--base-port", "17400"]);
     stdout(&palisade(&small));
@@ -63,7 +63,7 @@ fn a_template_and_a_calibration_are_input() {
     let args = ["plan", "--workload", text(&template), "--calibration", text(&calibration), "--hold", "2m", "--json"];
     let json: serde_json::Value = serde_json::from_str(&stdout(&palisade(&args))).expect("JSON");
     assert_eq!((&json["workload"]["hold_s"], &json["calibration"]["source"]), (&120.0.into(), &"this desk".into()));
-    // 2,000 acquires and releases a second at the peak, 500 per leader, and a few heartbeats.
+    // The peak is 2,000 acquires and releases a second at 500 per leader, and a few heartbeats.
     assert_eq!(json["palisade"]["shards_peak"], 5);
 }
 

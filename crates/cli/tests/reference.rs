@@ -1,4 +1,4 @@
-//! `docs/reference/command-line.md` is the help of every verb, as the program prints it, and
+//! `docs/reference/command-line.md` is the help of every verb, as the program prints it.
 //! `docs/reference/cluster-file.md` has every key of the cluster file, in the words of the types.
 //!
 //! `PALISADE_BLESS=1 cargo test -p palisade-cli --test reference` writes both pages anew.
@@ -28,7 +28,7 @@ What to write first is in [deploy](../operate/deploy.md); `config/dev.yaml` show
 <!-- Written by `PALISADE_BLESS=1 cargo test -p palisade-cli --test reference`. -->
 ";
 
-/// A struct of the cluster file, and the heading for it.
+/// A struct of the cluster file, and its heading on the page.
 const PARTS: [(&str, &str); 5] = [
     ("ClusterConfig", "The whole file"),
     ("NodeConfig", "`nodes`: a list of"),
@@ -37,12 +37,12 @@ const PARTS: [(&str, &str); 5] = [
     ("Settings", "`settings`"),
 ];
 
-/// A file of this repository.
+/// The path of a file in this repository.
 fn file(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// Compares a page with what is kept, or keeps it if that is asked for.
+/// Compares a page with the stored one, and first stores it if `PALISADE_BLESS` is set.
 fn kept(path: &str, page: &str) {
     let path = file(path);
     if std::env::var_os("PALISADE_BLESS").is_some() {
@@ -58,11 +58,11 @@ fn kept(path: &str, page: &str) {
     );
 }
 
-/// What `palisade VERB… --help` prints, 100 columns wide, whatever the environment of this test is.
+/// The output of `palisade VERB… --help`, 100 columns wide, independent of this test's environment.
 fn help(verbs: &[String]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
     for name in ["PALISADE_ENDPOINT", "PALISADE_OWNER", "PALISADE_GUARD_FILE"] {
-        command.env_remove(name); // help shows the value of a variable that is set
+        command.env_remove(name); // help shows the value of a set variable
     }
     let output = command.args(verbs).arg("--help").env("COLUMNS", "100").env("NO_COLOR", "1").output();
     let output = output.expect("start palisade");
@@ -71,7 +71,7 @@ fn help(verbs: &[String]) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// The verbs that a help lists.
+/// The verbs that a help text lists.
 fn verbs_in(help: &str) -> Vec<String> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let verbs = lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
@@ -115,7 +115,7 @@ fn fields(source: &str, name: &str) -> Vec<(String, String)> {
     fields
 }
 
-/// By setting, as Rust shows them.
+/// The default of each setting, in Rust's debug format.
 fn defaults() -> BTreeMap<String, String> {
     let shown = format!("{:#?}", Settings::default());
     let lines = shown.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once(": "));

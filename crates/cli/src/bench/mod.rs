@@ -1,4 +1,5 @@
-//! `palisade bench`: the load generator and the calibration of the crate `load`, on the command line.
+//! `palisade bench`: the load generator and the calibration of the crate `load`, on the command
+//! line.
 
 pub mod args;
 mod predict;
@@ -15,7 +16,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::Path;
 
-/// `palisade bench`.
+/// Runs `palisade bench`: a load, a prediction or a calibration.
 pub async fn run(args: &Bench) -> Result<(), Failure> {
     if let Some(out) = &args.calibrate {
         return calibrate(args, out).await;
@@ -24,7 +25,7 @@ pub async fn run(args: &Bench) -> Result<(), Failure> {
     if let Some(calibration) = &args.predict {
         return predict::run(args, calibration);
     }
-    // Whether anybody is there is known before a load is made.
+    // The status call finds out before the load whether a gateway answers.
     let client = crate::verbs::connect(&args.gateways);
     client.cluster_status().await?;
     let callers = Caller::connect(&options).map_err(|error| failure(args, error))?;
@@ -48,7 +49,8 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| failed(format!("this program cannot be found: {error}"), "run it by its path"))?
         .into_os_string();
-    // By way of `__exec`, so that a process is killed with this one, however this one ends.
+    // The child starts by way of `__exec`, so that it is killed with this process, however this
+    // process ends.
     let parent = std::process::id().to_string();
     let before = ["__exec", "--parent", &parent, "--"].map(OsString::from);
     let now = date_time(wall_ms());

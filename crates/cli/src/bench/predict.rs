@@ -1,4 +1,5 @@
-//! `palisade bench --predict`: what the planner's model expects of a run, so that it can stand beside what the run shows.
+//! `palisade bench --predict`: the prediction of the planner's model for a run, for comparison with
+//! the run's result.
 
 use super::args::Bench;
 use crate::failure::{Exit, Failure};
@@ -9,10 +10,10 @@ use load::Mix;
 use planner::EntryBytes;
 use std::path::Path;
 
-/// The same run, the same prediction.
+/// A fixed seed, so that the same run has the same prediction.
 const SEED: u64 = 1;
 
-/// Predicts.
+/// Prints the prediction of the planner's model for these options.
 ///
 /// # Errors
 /// If the calibration cannot be read, or the model does not know such a load.

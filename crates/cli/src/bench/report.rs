@@ -1,10 +1,10 @@
-//! A run's result, for people.
+//! The result of a run, for people.
 
 use crate::output::{Paint, emit, print_table};
 use crate::shown::{counted, grouped, one_line};
 use load::Report;
 
-/// Prints a result.
+/// Prints the result of a run.
 pub fn print(report: &Report) {
     let rate = report.rate.map_or_else(String::new, |rate| format!(" at {rate}/s"));
     emit(&format!(
