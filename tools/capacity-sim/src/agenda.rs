@@ -1,4 +1,4 @@
-//! The agenda: events by time; events of one time come in the order in which they were planned.
+//! The agenda: events in order of time. Events of the same time come in the order of planning.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -31,7 +31,7 @@ impl<E> Ord for Planned<E> {
     }
 }
 
-/// - Time never goes back: nothing is planned before `now`.
+/// * Time never goes back: no event is planned before `now`.
 pub(crate) struct Agenda<E> {
     now: Ns,
     planned: u64,
@@ -57,7 +57,7 @@ impl<E> Agenda<E> {
         self.at(self.now + delay, event);
     }
 
-    /// The next event up to `end`; it is then that time.
+    /// Returns the next event up to `end`, and moves the time to this event.
     pub(crate) fn next(&mut self, end: Ns) -> Option<E> {
         if self.heap.peek()?.0.at.0 > end {
             return None;

@@ -1,4 +1,4 @@
-//! Puts worlds together: a shard on machines of its own, or everything on one machine.
+//! Builds worlds: a shard on machines of its own, or all processes on one machine.
 
 use crate::agenda::{Agenda, Ns};
 use crate::group::{Bounds, Group, NodeIx};
@@ -10,13 +10,13 @@ use crate::world::{HostIx, Node, Role, Setting, Thread, World};
 use planner::{Calibration, EntryBytes};
 use routing::Settings;
 
-/// The gateway's machine.
+/// The machine that the gateway runs on.
 pub(crate) const GATEWAY_HOST: HostIx = 0;
 
-/// Operations that a node takes of each gateway before it has answered some.
+/// Operations that a node takes from each gateway before it has answered some.
 const STREAM_OPS_MAX: usize = 16_384;
 
-/// The disk of a machine, by a calibration.
+/// The sync times of a machine's disk, from a calibration.
 pub(crate) fn sync_time(calibration: &Calibration) -> SyncTime {
     SyncTime { p1_ms: calibration.fsync_low_ms, p50_ms: calibration.fsync_p50_ms, p99_ms: calibration.fsync_high_ms }
 }
@@ -26,12 +26,12 @@ pub(crate) fn op_bytes(calibration: &Calibration, entry: &EntryBytes) -> OpBytes
     OpBytes { acquire: entry.total() as f64 + overhead, release: entry.name_bytes as f64 + overhead, renewal: overhead }
 }
 
-/// The shape of a world.
+/// The shape of a world: its machines, nodes and shards.
 pub(crate) struct Shape {
     pub(crate) nodes: usize,
     pub(crate) shards: usize,
-    /// All on one machine, the load generator included; otherwise each node has one, and the
-    /// gateway.
+    /// If set, all threads share one machine, including the load generator. Otherwise each node has
+    /// its own machine, and so has the gateway.
     pub(crate) one_machine: bool,
     pub(crate) link_ns: Ns,
     pub(crate) gateways: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Shape {
     pub(crate) checks_per_s: f64,
 }
 
-/// Every node holds a replica of every shard; leaders are spread over them.
+/// Builds a world. Every node holds a replica of every shard; leaders are spread over the nodes.
 pub(crate) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: u64) -> World {
     let settings = Settings::default();
     let cores = calibration.cores as usize;
@@ -51,7 +51,7 @@ pub(crate) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: 
     let nodes: Vec<Node> = (0..shape.nodes)
         .map(|node| {
             let host = if shape.one_machine { GATEWAY_HOST } else { 1 + node };
-            // As `palisade node` shares a machine's cores between its network and its shards.
+            // `palisade node` splits a machine's cores in the same way between network and shards.
             let half = cores.div_ceil(2);
             Node {
                 network: (0..half).map(|_| threads.start(Role::Network(node), host)).collect(),

@@ -1,7 +1,7 @@
-//! The death of nodes: their threads end, followers notice the silence, one of them is elected, and
-//! the gateway finds it.
+//! The death of nodes: their threads end, followers notice the silence, one follower is elected,
+//! and the gateway finds the new leader.
 //!
-//! Split votes are left out, and so are nodes that come back.
+//! The model leaves out split votes and nodes that come back.
 
 use crate::agenda::Ns;
 use crate::group::NodeIx;
@@ -9,14 +9,14 @@ use crate::world::{Event, ShardIx, World};
 
 /// While a shard has no leader, a gateway asks again after this time.
 const RETRY_NS: f64 = 50e6;
-/// Round trips from the first candidate's timeout to its first committed entry: asking whether it
-/// may stand, the vote, the entry.
+/// Round trips from the first candidate's timeout to its first committed entry: the question
+/// whether it may stand, the vote, the entry.
 const ROUND_TRIPS: u64 = 3;
-/// Each of these is synced before it counts: the vote, the entry.
+/// Syncs of an election: the vote and the entry are each on disk before they count.
 const SYNCS: u64 = 2;
 
 impl World {
-    /// These nodes end, all in one moment.
+    /// Ends these nodes, all at one moment.
     pub(crate) fn die(&mut self, nodes: &[NodeIx]) {
         for node in nodes {
             self.end_threads(*node);
@@ -40,7 +40,7 @@ impl World {
             return None;
         }
         let (ticks, tick_ns) = (self.setting.election_ticks, self.setting.tick_ns as f64);
-        // The same heartbeat was the last for all of them.
+        // All followers heard the same last heartbeat.
         let silent = self.random.between(0.0, self.setting.heartbeat_ticks);
         let timeouts = alive.into_iter().map(|node| (self.random.between(ticks, 2.0 * ticks), node));
         let (timeout, node) = timeouts.min_by(|left, right| left.0.total_cmp(&right.0))?;

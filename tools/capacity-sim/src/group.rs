@@ -1,9 +1,9 @@
-//! One shard as the model sees it: a queue, entries in flight, and acknowledgements.
+//! One shard in the model: a queue, entries in flight, and acknowledgements.
 //!
-//! It follows the rules of `shard`: one entry is in flight at a time, unless the queue fills a good
-//! part of the next; the next waits for clients that were just answered, because they ask again
-//! soon; and a commit index travels with the next entry. It knows nothing of processors, disks and
-//! links.
+//! It follows the rules of `shard`. One entry is in flight at a time, unless the queue fills a good
+//! part of the next entry. The next entry waits for clients that were just answered, because they
+//! soon send again. A commit index travels with the next entry. The module knows nothing of
+//! processors, disks and links.
 
 use crate::agenda::Ns;
 use std::collections::VecDeque;
@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 /// A node, by its place in the model.
 pub(crate) type NodeIx = usize;
 
-/// An entry of this part of the largest size goes though others are in flight.
+/// An entry may go although others are in flight if it has the largest size divided by this.
 const WELL_FILLED: f64 = 4.0;
 /// Longest time that the next entry waits for clients that were just answered, in milliseconds.
 const HOLD_MS_MAX: u64 = 4;
-/// Shards know the time in whole milliseconds.
+/// Shards count time in whole milliseconds.
 const NS_PER_MS: Ns = 1_000_000;
 
 /// An operation that a client waits for.
@@ -23,22 +23,22 @@ const NS_PER_MS: Ns = 1_000_000;
 pub(crate) struct Op {
     /// When its client sent it.
     pub(crate) sent: Ns,
-    /// Closed loop: the client that asked.
+    /// Closed loop: the client that sent the operation.
     pub(crate) client: u32,
-    /// In the log.
+    /// Size of the operation in the log.
     pub(crate) bytes: f64,
-    /// Cost, in operations of the calibration: 1 except for renewals.
+    /// Cost relative to an operation of the calibration: 1 except for renewals.
     pub(crate) weight: f64,
     /// A renewal of a lease.
     pub(crate) renewal: bool,
 }
 
-/// The weights of operations together.
+/// The sum of the weights of operations.
 pub(crate) fn weight(ops: &[Op]) -> f64 {
     ops.iter().map(|op| op.weight).sum()
 }
 
-/// Bounds of a shard: as in its settings.
+/// Bounds of a shard, the same as in its settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) entry_bytes_max: f64,
@@ -46,14 +46,14 @@ pub(crate) struct Bounds {
     pub(crate) queue_ops_max: usize,
 }
 
-/// An entry that goes out.
+/// An entry on its way to the followers and the disk.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) index: u64,
-    /// Of its operations.
+    /// The weight of its operations.
     pub(crate) weight: f64,
-    /// Of the operations that followers may apply once they have it: all that were committed since
-    /// the entry before.
+    /// The weight of the operations that followers may apply once they have this entry: all
+    /// operations that were committed since the entry before.
     pub(crate) committed: f64,
 }
 
@@ -63,16 +63,16 @@ struct InFlight {
     ops: Vec<Op>,
 }
 
-/// The next entry waits until this time, or until this many operations are there.
+/// A wait of the next entry: it ends at this time, or when this many operations are queued.
 struct Hold {
     until_ms: u64,
     operations: usize,
     told: bool,
 }
 
-/// - Entries in flight rise by index, each by one.
-/// - An operation is in the queue or in one entry in flight, never in both.
-/// - Committed operations are told of with one entry.
+/// * Entries in flight rise by index, each by one.
+/// * An operation is in the queue or in one entry in flight, never in both.
+/// * The commit of an operation travels to followers with exactly one entry.
 pub(crate) struct Group {
     /// `None` while no replica serves.
     pub(crate) leader: Option<NodeIx>,
@@ -82,10 +82,10 @@ pub(crate) struct Group {
     queued_bytes: f64,
     in_flight: VecDeque<InFlight>,
     hold: Option<Hold>,
-    /// The weight of committed operations that no entry has told followers of.
+    /// The weight of committed operations that no entry has announced to followers.
     untold: f64,
     last_index: u64,
-    /// By replica: the highest index on its disk.
+    /// The highest index on the disk of each replica.
     acked: Vec<u64>,
 }
 
@@ -107,7 +107,7 @@ impl Group {
         }
     }
 
-    /// Queues operations; how many found no room.
+    /// Queues operations. Returns how many found no room.
     pub(crate) fn push(&mut self, ops: Vec<Op>) -> usize {
         let room = self.bounds.queue_ops_max.saturating_sub(self.queue.len());
         let refused = ops.len().saturating_sub(room);
@@ -118,7 +118,7 @@ impl Group {
         refused
     }
 
-    /// The next entry, if the rules let one go.
+    /// Returns the next entry, if the rules let it go.
     pub(crate) fn propose(&mut self, now: Ns) -> Option<Entry> {
         let may = match self.in_flight.len() {
             0 => !self.queue.is_empty() && !self.holds(now),
@@ -150,7 +150,8 @@ impl Group {
         self.hold.as_ref().is_some_and(|hold| now / NS_PER_MS < hold.until_ms && self.queue.len() < hold.operations)
     }
 
-    /// When the queue must be looked at again; said once. Threads sleep for whole milliseconds.
+    /// The time of the next look at the queue, returned only once. Threads sleep for whole
+    /// milliseconds.
     pub(crate) fn wake_at(&mut self, now: Ns) -> Option<Ns> {
         if !self.in_flight.is_empty() || self.queue.is_empty() || !self.holds(now) {
             return None;
@@ -160,7 +161,7 @@ impl Group {
         (!std::mem::replace(&mut hold.told, true)).then_some(now + sleeps)
     }
 
-    /// A replica has everything up to `index` on disk.
+    /// Records that a replica has every entry up to `index` on disk.
     pub(crate) fn acknowledged(&mut self, node: NodeIx, index: u64) {
         if let Some(at) = self.replicas.iter().position(|replica| *replica == node) {
             self.acked[at] = self.acked[at].max(index);
@@ -174,7 +175,7 @@ impl Group {
         acked[planner::quorum(self.replicas.len() as u32) as usize - 1]
     }
 
-    /// The operations of the next entry that is committed and not applied.
+    /// Applies the next committed entry, and returns its operations.
     pub(crate) fn apply(&mut self, now: Ns) -> Option<Vec<Op>> {
         if self.in_flight.front()?.index > self.committed() {
             return None;
@@ -190,7 +191,7 @@ impl Group {
         Some(ops)
     }
 
-    /// The leader is gone: returns the waiting operations, so that their senders try again.
+    /// Removes a dead leader. Returns the waiting operations, so that their senders try again.
     pub(crate) fn orphaned(&mut self) -> Vec<Op> {
         (self.leader, self.hold, self.queued_bytes, self.untold) = (None, None, 0.0, 0.0);
         let in_flight = self.in_flight.drain(..).flat_map(|entry| entry.ops);
@@ -199,7 +200,7 @@ impl Group {
         all
     }
 
-    /// A replica leads; its log has all that was committed.
+    /// Installs a new leader; its log has every committed entry.
     pub(crate) fn elected(&mut self, node: NodeIx) {
         assert!(self.in_flight.is_empty() && self.replicas.contains(&node), "node {node} cannot lead");
         self.leader = Some(node);
@@ -220,7 +221,8 @@ mod tests {
         group.propose(now).map(|entry| (entry.index, entry.weight))
     }
 
-    /// One replica; its entry of `count` operations was proposed at 0 and applied after `took_ms`.
+    /// A group with one replica. Its entry of `count` operations was proposed at 0 and applied
+    /// after `took_ms`.
     fn answered(count: usize, took_ms: u64) -> Group {
         let mut group = Group::new(0, vec![0], BOUNDS);
         group.push(ops(count));
@@ -272,7 +274,7 @@ mod tests {
         assert_eq!(group.propose(now), None, "5 of 8");
         group.push(ops(1));
         assert_eq!(proposed(&mut group, now), Some((2, 6.0)), "6 of 8");
-        // Operations that are queued when the entry is answered count too.
+        // Operations that are queued at the moment of the answer count too.
         group.push(ops(2));
         group.acknowledged(0, 2);
         assert!(group.apply(2 * now).is_some());

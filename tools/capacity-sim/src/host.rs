@@ -1,12 +1,14 @@
 //! A machine: cores that threads share fairly, and a disk with a queue of syncs.
 //!
 //! Cores are shared much as Linux shares them since 6.6 ("earliest eligible virtual deadline
-//! first", Stoica and Abdel-Wahab 1995): a thread's virtual time is the processor time that it has
-//! had, a core goes to a thread that has had no more than the average of all threads that want one,
-//! and among these to the thread with the earliest end of its slice. A thread that yields to others
-//! has had its slice, as since 6.18. Other than there, one queue is for all cores, and a thread
-//! keeps its core until its work is done: work is short compared with the time for which queues are
-//! long. It knows nothing of the threads' work.
+//! first", Stoica and Abdel-Wahab 1995). The virtual time of a thread is the processor time that it
+//! has had. A thread is eligible for a core if it has had no more than the average of all threads
+//! that want one. Among eligible threads, the one with the earliest end of its slice gets the core.
+//! A thread that yields to others has used up its slice, as since 6.18.
+//!
+//! Unlike Linux, the model has one queue for all cores, and a thread keeps its core until its work
+//! is done. This is accurate enough, because work is short compared with the lifetime of queues.
+//! The module knows nothing of the threads' work.
 
 use crate::agenda::Ns;
 use crate::random::{Random, SyncTime};
@@ -15,35 +17,36 @@ use std::collections::{BTreeMap, VecDeque};
 /// A thread, by its place in the model.
 pub(crate) type ThreadId = usize;
 
-/// On one core a thread may use so much processor time before threads with an earlier end of their
-/// slice go first; on more cores the slice is longer.
+/// On one core a thread may use this much processor time before threads with an earlier end of
+/// their slice go first. On more cores the slice is longer.
 const BASE_SLICE_NS: i64 = 700_000;
-/// Linux counts no more cores than this for it.
+/// Linux counts no more cores than this for the length of the slice.
 const SLICE_CORES_MAX: usize = 8;
 
 /// A thread's account of processor time, in virtual time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     had: i64,
-    /// Its slice ends there.
+    /// The virtual time at which the slice of the thread ends.
     deadline: i64,
-    /// Asleep: its distance below the average when it fell asleep, a slice at most; negative if it
-    /// was above.
+    /// For a sleeping thread, its distance below the average when it fell asleep, a slice at most.
+    /// The value is negative if the thread was above the average.
     owed: i64,
-    /// It runs, or waits for a core.
+    /// Whether the thread runs, or waits for a core.
     awake: bool,
 }
 
-/// - No more threads run than there are cores, and no more syncs than the disk does at a time.
+/// * At most as many threads run as there are cores, and at most as many syncs as the disk does at
+///   a time.
 #[derive(Debug)]
 pub(crate) struct Host {
     cores: usize,
     running: usize,
     ready: Vec<ThreadId>,
-    /// Threads that go on with their work.
+    /// Threads that continue their work on the same core.
     go_on: Vec<ThreadId>,
     accounts: BTreeMap<ThreadId, Account>,
-    /// Mean virtual time of the threads that are awake; it stays while all of them sleep.
+    /// Mean virtual time of the threads that are awake. It stays constant while all threads sleep.
     average: i64,
     slice_ns: i64,
     syncs_max: usize,
@@ -52,7 +55,7 @@ pub(crate) struct Host {
     sync_time: SyncTime,
     /// Time that syncs took, one after the other.
     pub(crate) sync_ns: Ns,
-    /// How many.
+    /// Number of syncs so far.
     pub(crate) syncs: u64,
 }
 
@@ -88,20 +91,20 @@ impl Host {
         self.sync_time
     }
 
-    /// A thread has work.
+    /// Lets a thread with work wait for a core.
     pub(crate) fn wants_core(&mut self, thread: ThreadId) {
         self.wakes(thread);
         self.ready.push(thread);
     }
 
-    /// A thread has more work, and may have it done before others.
+    /// Lets a thread with more work wait for a core, possibly ahead of other threads.
     pub(crate) fn wants_core_first(&mut self, thread: ThreadId) {
         self.wakes(thread);
         self.go_on.push(thread);
     }
 
-    /// A thread that was above the average before it slept still is, by up to two slices; one that
-    /// was below is owed the difference, up to a slice.
+    /// Wakes a thread. A thread that was above the average before it slept still is, by up to two
+    /// slices. A thread that was below the average is owed the difference, up to a slice.
     fn wakes(&mut self, thread: ThreadId) {
         let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.accounts.entry(thread).or_default();
@@ -115,7 +118,7 @@ impl Host {
         }
     }
 
-    /// A thread that has a core leaves it to waiting threads before it works.
+    /// Moves a thread from its core back to the waiting threads before it works.
     pub(crate) fn yields(&mut self, thread: ThreadId) {
         self.running -= 1;
         if self.ready.is_empty() && self.go_on.is_empty() {
@@ -130,7 +133,7 @@ impl Host {
         self.ready.push(thread);
     }
 
-    /// The next thread that gets a core, if one is free.
+    /// Returns the next thread that gets a core, if one is free.
     pub(crate) fn takes_core(&mut self) -> Option<ThreadId> {
         if self.running == self.cores {
             return None;
@@ -140,8 +143,8 @@ impl Host {
         Some(thread)
     }
 
-    /// Takes the thread with the earliest end of its slice, of those that are not above the
-    /// average; of all threads if every one is above it.
+    /// Takes the eligible thread with the earliest end of its slice. If every thread is above the
+    /// average, it takes the earliest of all threads.
     fn takes_earliest(&mut self) -> Option<ThreadId> {
         let order = |thread: &ThreadId| {
             let account = &self.accounts[thread];
@@ -151,7 +154,7 @@ impl Host {
         Some(self.ready.remove(at))
     }
 
-    /// A thread has done its work, which counts for so much.
+    /// Takes a thread off its core after its work, which counts as this much processor time.
     pub(crate) fn leaves_core(&mut self, thread: ThreadId, counts: Ns) {
         assert!(self.running > 0, "a core is left that nobody had");
         self.running -= 1;
@@ -164,7 +167,7 @@ impl Host {
         self.take_average();
     }
 
-    /// A thread that has left its core has nothing to do.
+    /// Puts a thread without work to sleep, after it has left its core.
     pub(crate) fn sleeps(&mut self, thread: ThreadId) {
         let (average, slice_ns) = (self.average, self.slice_ns);
         let account = self.account(thread);
@@ -189,12 +192,12 @@ impl Host {
         }
     }
 
-    /// A thread has something to sync.
+    /// Queues a sync for a thread.
     pub(crate) fn wants_sync(&mut self, thread: ThreadId) {
         self.to_sync.push_back(thread);
     }
 
-    /// The next sync that begins, if the disk has room: its thread, and its length.
+    /// Begins the next sync if the disk has room. Returns its thread and its length.
     pub(crate) fn begins_sync(&mut self, random: &mut Random) -> Option<(ThreadId, Ns)> {
         if self.syncing == self.syncs_max {
             return None;

@@ -1,12 +1,12 @@
 //! The planned cluster, simulated: arrivals, batching, processors, syncs, links, and the loss of a
 //! leader or a zone.
 //!
-//! A discrete-event model with the costs of a [`Calibration`]. Shards of a planned cluster have
-//! machines of their own, so a few stand for all of them. Everything follows from the seed: the
+//! It is a discrete-event model with the costs of a [`Calibration`]. Shards of a planned cluster
+//! have machines of their own, so a few shards stand for all. All figures follow from the seed: the
 //! same input gives the same figures.
 //!
-//! It knows nothing of clocks, files and running clusters. It leaves out the time that threads take
-//! to wake, other programs on the machines, lost packets, and contention for names.
+//! The model knows nothing of clocks, files and running clusters. It leaves out the time that
+//! threads take to wake, other programs on the machines, lost packets, and contention for names.
 
 mod agenda;
 mod build;
@@ -32,30 +32,30 @@ use load::Load;
 use measure::measure;
 use planner::{Calibration, EntryBytes};
 
-/// Seconds before anything is measured.
+/// Simulated seconds before the measurement begins.
 const WARM_UP_S: f64 = 1.0;
 
 fn ns(seconds: f64) -> Ns {
     (seconds * 1e9) as Ns
 }
 
-/// A run of `palisade bench --mix acquire-release` in a closed loop, on a machine that has all
-/// nodes, a gateway and the load generator on it.
+/// A run of `palisade bench --mix acquire-release` in a closed loop. One machine has all nodes, a
+/// gateway and the load generator on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OneMachine {
     /// Nodes, each with a replica of every shard.
     pub nodes: u32,
     /// Shards, with leaders spread over the nodes.
     pub shards: u32,
-    /// Operations in flight.
+    /// Operations in flight at any time.
     pub clients: u32,
-    /// Sizes of the names and owners that they lock.
+    /// Sizes of the names and owners of the locks.
     pub entry: EntryBytes,
-    /// Cores that other programs keep busy meanwhile: less than there are.
+    /// Cores that other programs keep busy meanwhile. The value is below the number of cores.
     pub taken_cores: f64,
 }
 
-/// Simulates such a run.
+/// Simulates a run of `palisade bench` on one machine.
 ///
 /// # Panics
 /// Without nodes, shards or clients, or if no processor time is left.
@@ -78,7 +78,8 @@ pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run 
     measure(&mut world, ns(WARM_UP_S + 5.0)).0
 }
 
-/// With cores that others use a part of the time, all work takes longer by that part.
+/// Scales a calibration for cores that other programs use a part of the time: all work takes longer
+/// by that part.
 fn slowed(calibration: &Calibration, taken_cores: f64) -> Calibration {
     let (cores, mut slowed) = (calibration.cores as f64, calibration.clone());
     assert!((0.0..cores).contains(&taken_cores), "others take {taken_cores} of {cores} cores");

@@ -1,12 +1,12 @@
-//! Where operations come from: from ever so many clients that know nothing of each other, or from
-//! so many that each wait for an answer before they ask again.
+//! The sources of operations. An open loop has very many independent clients. In a closed loop,
+//! each of a fixed number of clients waits for an answer before it sends again.
 
 use crate::agenda::Ns;
 use crate::group::Op;
 use crate::random::Random;
 use crate::world::ShardIx;
 
-/// Bytes in the log, by kind of operation.
+/// Bytes in the log, for each kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct OpBytes {
     pub(crate) acquire: f64,
@@ -22,15 +22,14 @@ struct Stream {
     next: Ns,
 }
 
-/// The clients of a closed loop: each takes a lock and lets it go, again and again with other
-/// names.
+/// A client of a closed loop: it takes a lock and releases it, again and again with other names.
 struct Client {
-    /// Where its lock is.
+    /// The shard of its lock.
     shard: ShardIx,
     holds: bool,
 }
 
-/// - Open loop: no clients. Closed loop: no streams.
+/// * An open loop has no clients, and a closed loop has no streams.
 pub(crate) struct Load {
     bytes: OpBytes,
     streams: Vec<Stream>,
@@ -42,7 +41,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Open loop on one shard: acquires and releases, and renewals of so much weight each.
+    /// An open loop on one shard: acquires and releases, and renewals of this weight each.
     pub(crate) fn open(bytes: OpBytes, writes_per_s: f64, renewals_per_s: f64, weight: f64, seed: u64) -> Load {
         let mut random = Random::new(seed);
         let streams = [(writes_per_s, 1.0, false), (renewals_per_s, weight, true)];
@@ -54,7 +53,7 @@ impl Load {
         Load { bytes, streams, clients: Vec::new(), shards: 1, offered: 0, random }
     }
 
-    /// Closed loop over shards.
+    /// A closed loop over several shards.
     pub(crate) fn closed(bytes: OpBytes, clients: u32, shards: usize, seed: u64) -> Load {
         let clients = (0..clients).map(|_| Client { shard: 0, holds: false }).collect();
         Load { bytes, streams: Vec::new(), clients, shards, offered: 0, random: Random::new(seed) }
@@ -64,12 +63,12 @@ impl Load {
         self.clients.len()
     }
 
-    /// When the next operation arrives from outside.
+    /// The arrival time of the next operation from outside.
     pub(crate) fn next_ns(&self) -> Option<Ns> {
         self.streams.iter().map(|stream| stream.next).min()
     }
 
-    /// The operations that arrived up to `now`, each sent `link` before.
+    /// The operations that arrived up to `now`, each sent `link` earlier.
     pub(crate) fn arrived(&mut self, now: Ns, link: Ns) -> Vec<Op> {
         let mut ops = Vec::new();
         for stream in &mut self.streams {

@@ -10,14 +10,14 @@ use serde::Serialize;
 /// The use of a node's resources, as shares of 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct NodeUse {
-    /// Of all cores.
+    /// Share of all cores of the machine.
     pub cpu: f64,
-    /// Of one core: its busiest thread. At 1 the node carries no more, even if other cores are
-    /// free.
+    /// Share of one core that the busiest thread uses. At 1 the node carries no more load, even if
+    /// other cores are free.
     pub busiest_thread: f64,
-    /// Of the disk.
+    /// Share of time that the disk is busy.
     pub disk: f64,
-    /// Synced writes.
+    /// Synced writes of the log per second.
     pub syncs_per_s: f64,
 }
 
@@ -25,31 +25,31 @@ pub struct NodeUse {
 /// see them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Run {
-    /// Acquires and releases that were asked for.
+    /// Acquires and releases that clients sent.
     pub offered_per_s: f64,
-    /// Those that were answered.
+    /// Acquires and releases that were answered.
     pub answered_per_s: f64,
     /// Renewals that were answered.
     pub renewals_per_s: f64,
-    /// Found a full queue.
+    /// Operations that found a full queue.
     pub refused_per_s: f64,
-    /// Given up after the timeout of an operation.
+    /// Operations given up after their timeout.
     pub timed_out_per_s: f64,
-    /// Mean latency.
+    /// Mean latency of these operations.
     pub mean_ms: f64,
-    /// Half were no slower.
+    /// Half of these operations were no slower.
     pub p50_ms: f64,
-    /// 99 of 100 were no slower.
+    /// 99 of 100 operations were no slower.
     pub p99_ms: f64,
-    /// Operations that shared an entry; renewals count by their cost.
+    /// Operations that shared an entry. Renewals count by their cost.
     pub operations_per_entry: f64,
-    /// Entries.
+    /// Entries of the log per second.
     pub entries_per_s: f64,
-    /// A node that leads.
+    /// The use of a node that leads.
     pub leader: NodeUse,
-    /// A node that follows; where each node does both, the same.
+    /// The use of a node that follows. Where each node does both, it is the same.
     pub follower: NodeUse,
-    /// Of a gateway's cores.
+    /// Share of the gateway's cores.
     pub gateway_cpu: f64,
 }
 
@@ -78,8 +78,8 @@ impl Before {
     }
 }
 
-/// Runs to `end`, and returns the figures of that span, with the latencies, so that spans can be
-/// put together.
+/// Runs to `end`, and returns the figures of that span. The latencies are returned too, so that
+/// several spans can be combined.
 pub(crate) fn measure(world: &mut World, end: Ns) -> (Run, Vec<Ns>) {
     let before = Before::of(world);
     world.log.clear();
@@ -112,7 +112,8 @@ pub(crate) fn measure(world: &mut World, end: Ns) -> (Run, Vec<Ns>) {
     (run, latencies)
 }
 
-/// On one machine a node's share is its part of all cores, and all nodes share the disk.
+/// The use of one node. On one machine, the node's share is its part of all cores, and all nodes
+/// share the disk.
 fn node_use(world: &World, before: &Before, node: NodeIx, seconds: f64) -> NodeUse {
     let own = |role: Role| role.node() == Some(node);
     let busy: Vec<f64> = (world.threads.iter().zip(&before.busy))
@@ -130,7 +131,7 @@ fn node_use(world: &World, before: &Before, node: NodeIx, seconds: f64) -> NodeU
     }
 }
 
-/// Several spans of the same kind as one: means of rates, percentiles of all latencies together.
+/// Combines several spans of the same kind: means of rates, percentiles of all latencies together.
 pub(crate) fn together(spans: Vec<(Run, Vec<Ns>)>) -> Run {
     let count = spans.len() as f64;
     let mean = |of: &dyn Fn(&Run) -> f64| spans.iter().map(|(run, _)| of(run)).sum::<f64>() / count;

@@ -5,17 +5,17 @@ use crate::agenda::Ns;
 /// Operations that were answered, refused and given up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
-    /// When each acquire or release was answered, and how long it took.
+    /// The time of each answer to an acquire or release, and its latency.
     answered: Vec<(Ns, Ns)>,
-    /// When each renewal was answered.
+    /// Number of renewals that were answered.
     pub(crate) renewals: u64,
-    /// No room in a queue.
+    /// Operations that found no room in a queue.
     pub(crate) refused: u64,
-    /// Given up after the timeout.
+    /// Operations given up after the timeout.
     pub(crate) timed_out: u64,
 }
 
-/// Percentiles, in milliseconds; zeros of nothing.
+/// Percentiles in milliseconds; all zero without any latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Latency {
     pub(crate) mean_ms: f64,
@@ -32,18 +32,18 @@ impl Log {
         self.answered.len()
     }
 
-    /// Forgets all so far.
+    /// Forgets all operations so far.
     pub(crate) fn clear(&mut self) {
         *self = Log::default();
     }
 
-    /// All latencies.
+    /// The latencies of all answered acquires and releases.
     pub(crate) fn latencies(&self) -> impl Iterator<Item = Ns> {
         self.answered.iter().map(|(_, latency)| *latency)
     }
 
-    /// The end of the last window with a p99 above `limit_ms`, counted from `from`; `None` without
-    /// one.
+    /// The end of the last window with a p99 above `limit_ms`, counted from `from`. `None` means
+    /// that no window was so slow.
     pub(crate) fn last_slow_window(&self, from: Ns, window: Ns, limit_ms: f64) -> Option<Ns> {
         let mut windows: Vec<Vec<Ns>> = Vec::new();
         for (at, latency) in self.answered.iter().filter(|(at, _)| *at >= from) {
@@ -64,7 +64,7 @@ impl Latency {
             return Latency::default();
         }
         latencies.sort_unstable();
-        // The smallest that so many are no larger than.
+        // The smallest latency that at least this share of latencies does not exceed.
         let at = |share: f64| latencies[((latencies.len() as f64 * share).ceil() as usize).max(1) - 1] as f64 / 1e6;
         let mean_ms = latencies.iter().map(|ns| *ns as f64).sum::<f64>() / latencies.len() as f64 / 1e6;
         Latency { mean_ms, p50_ms: at(0.5), p99_ms: at(0.99) }

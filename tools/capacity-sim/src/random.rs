@@ -1,6 +1,6 @@
 //! Random numbers from a seed, and the distributions that the model draws from.
 //!
-//! The same seed gives the same numbers on every machine. It is not for secrets.
+//! The same seed gives the same numbers on every machine. The numbers are not fit for secrets.
 
 /// SplitMix64: each number is a hash of a counter.
 #[derive(Clone, Debug)]
@@ -19,30 +19,31 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// In [0, 1).
+    /// A number in [0, 1).
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// In [low, high).
+    /// A number in [low, high).
     pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// The gap to the next of events that come independently, so many per second.
+    /// The gap to the next of independent events, which come at this rate per second.
     pub(crate) fn gap_ns(&mut self, per_s: f64) -> u64 {
         (-(1.0 - self.unit()).ln() / per_s * 1e9) as u64
     }
 
-    /// Below `count`.
+    /// A whole number below `count`.
     pub(crate) fn below(&mut self, count: usize) -> usize {
         (self.unit() * count as f64) as usize
     }
 }
 
-/// How long a sync takes: straight lines through its logarithm at p1, p50 and p99, and no farther.
+/// The distribution of sync times: straight lines through its logarithm at p1, p50 and p99, and no
+/// values beyond these.
 ///
-/// - p1 ≤ p50 ≤ p99.
+/// * p1 ≤ p50 ≤ p99.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SyncTime {
     pub(crate) p1_ms: f64,

@@ -140,8 +140,8 @@ fn findings(scenario: &Scenario) -> Vec<String> {
     found
 }
 
-/// The simulation for programs. Rates in `per_shard` are of one shard. All other rates are of all
-/// shards in the scenario.
+/// The simulation as JSON for programs. Rates in `per_shard` are of one shard. All other rates are
+/// of all shards in the scenario.
 pub fn json(simulation: &Simulation) -> Value {
     let scenarios: Vec<Value> =
         simulation.scenarios.iter().map(|scenario| scenario_json(simulation, scenario)).collect();

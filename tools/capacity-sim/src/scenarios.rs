@@ -12,88 +12,89 @@ use serde::Serialize;
 /// The choices for the simulation of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimulateOptions {
-    /// Everything that is random follows from it.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// Another number of shards than today's load needs.
+    /// The number of shards, if not the number that today's load needs.
     pub shards: Option<u64>,
-    /// The column of the plan that gives the number of shards; by default this service's.
+    /// The column of the plan that gives the number of shards. The default is this service's
+    /// column.
     pub column: Option<EmitFor>,
 }
 
-/// Which load was simulated.
+/// The level of load in a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadLevel {
-    /// The average.
+    /// The average load of the workload.
     Average,
-    /// The peak.
+    /// The peak load of the workload.
     Peak,
 }
 
-/// How a shard came back.
+/// The recovery of a shard after a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Recovery {
-    /// From the loss to the first operation served, in half of the runs; `None` if no replica can
-    /// serve.
+    /// Time from the loss to the first served operation, in half of the runs. `None` means that no
+    /// replica can serve.
     pub serves_after_ms: Option<f64>,
-    /// In the slowest run.
+    /// The same time in the slowest run.
     pub serves_after_worst_ms: Option<f64>,
-    /// From the loss until p99 is at most one and a half times its old value and a millisecond, in
-    /// half of the runs; `None` if that takes longer than the simulated time.
+    /// Time from the loss until p99 is at most one and a half times its old value plus a
+    /// millisecond, in half of the runs. `None` means that it takes longer than the simulated time.
     pub p99_back_after_ms: Option<f64>,
-    /// In the slowest run.
+    /// The same time in the slowest run.
     pub p99_back_after_worst_ms: Option<f64>,
 }
 
 /// One scenario, by the figures of one of its shards.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scenario {
-    /// Stable, for programs.
+    /// A stable name for programs.
     pub name: &'static str,
-    /// For people.
+    /// A title for people.
     pub title: &'static str,
-    /// The load.
+    /// The level of load.
     pub load: LoadLevel,
-    /// Shards that this happens to, as a share.
+    /// Share of the shards that the scenario affects.
     pub share_of_shards: f64,
-    /// Nodes lost of each of these shards.
+    /// Nodes lost by each of these shards.
     pub nodes_lost: u32,
-    /// Of one shard; after a loss, from when it is served again.
+    /// The figures of one shard. After a loss, they begin when the shard is served again.
     pub run: Run,
-    /// All that was asked for was answered.
+    /// Whether all offered operations were answered.
     pub keeps_up: bool,
-    /// Share of its capacity that a leader is asked for, by the formulas.
+    /// Share of a leader's capacity that the load needs, by the formulas.
     pub formula_utilisation: f64,
-    /// After a loss that ends the service of the shard for a while.
+    /// The recovery, after a loss that interrupts the service of the shard.
     pub recovery: Option<Recovery>,
 }
 
-/// All of it.
+/// A simulated plan with all its scenarios.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Simulation {
     /// Whether the costs were measured; otherwise they are assumptions.
     pub measured: bool,
-    /// Where the costs come from.
+    /// The origin of the costs.
     pub costs: String,
-    /// The seed.
+    /// The seed of all random numbers.
     pub seed: u64,
     /// Shards of the cluster.
     pub shards: u64,
     /// Nodes of the cluster.
     pub nodes: u64,
-    /// Gateways that share the load: those that a plan has, less the one that may fail.
+    /// Gateways that share the load: those of the plan, less the one that may fail.
     pub gateways: u64,
     /// Cores of each machine.
     pub cores: u64,
-    /// Between machines, there and back.
+    /// Round trip between machines.
     pub network_rtt_ms: f64,
     /// Runs of one shard behind each scenario.
     pub shards_simulated: u32,
     /// Operations answered in all runs.
     pub operations_simulated: u64,
-    /// The formulas' latency of an acquire, at best and at p99.
+    /// The latency of an acquire by the formulas, at best and at p99.
     pub budget_ms: (f64, f64),
-    /// In the order in which they are shown.
+    /// The scenarios in display order.
     pub scenarios: Vec<Scenario>,
 }
 
@@ -101,27 +102,28 @@ pub struct Simulation {
 const SAMPLES: u64 = 5;
 /// Round trip within one data centre, as in the latency budget at best.
 const RTT_MS: f64 = 1.0;
-/// A shard with hardly anything to do is simulated with so much, or nothing would be seen.
+/// Lowest rate that is simulated. A shard with a lower rate would have too few operations for
+/// figures.
 const WRITES_PER_S_MIN: f64 = 20.0;
-/// More would be no plan, and take all memory here.
+/// Highest rate that is simulated. A higher one is not realistic, and would take all memory here.
 const WRITES_PER_S_MAX: f64 = 2e6;
-/// Measured at least and at most, in seconds, and the operations that are enough.
+/// Shortest and longest measured span in seconds. Within these, it lasts [`OPS_ENOUGH`] operations.
 const SPAN_S: (f64, f64) = (2.0, 20.0);
 const OPS_ENOUGH: f64 = 40_000.0;
-/// Steady before a loss, and watched after it.
+/// Steady span before a loss, and observed span after it.
 const BEFORE_S: f64 = 2.0;
 const AFTER_S: f64 = 12.0;
-/// p99 is looked at in windows of this length.
+/// The length of the windows in which p99 is computed.
 const WINDOW_S: f64 = 0.25;
-/// Operations of an entry for which gateways are counted: few, so that they are enough.
+/// Operations per entry in the count of gateways. The value is low, so that the gateways suffice.
 const ENTRY_OPS: f64 = 10.0;
-/// Gateways are enough if each is busy for less than this.
+/// Gateways suffice if each is busy for less than this share.
 const GATEWAY_CPU: f64 = 0.5;
 
 /// Simulates a plan.
 ///
 /// # Errors
-/// If a shard is asked for more than can be simulated.
+/// If a shard has a higher rate than can be simulated.
 pub fn simulate(plan: &Plan, options: &SimulateOptions) -> Result<Simulation, PlanError> {
     let column = match options.column.unwrap_or(EmitFor::Palisade) {
         EmitFor::Specification => &plan.specification,
@@ -161,7 +163,7 @@ pub fn simulate(plan: &Plan, options: &SimulateOptions) -> Result<Simulation, Pl
     })
 }
 
-/// Gateways that share the load of so many shards, at least.
+/// The minimum of gateways that share the load of this many shards.
 fn gateways_for(shards: u64) -> u64 {
     if shards == 1 { 1 } else { shards.div_ceil(10).max(2) }
 }
@@ -234,7 +236,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// A renewal's cost in acquires.
+    /// The cost of a renewal relative to an acquire.
     fn renewal_weight(&self) -> f64 {
         self.capacity.writes_per_s / self.capacity.renewals_per_s
     }
@@ -286,8 +288,8 @@ impl Cluster<'_> {
         (OPS_ENOUGH / (writes + renewals).max(WRITES_PER_S_MIN)).clamp(SPAN_S.0, SPAN_S.1)
     }
 
-    /// A gateway that is shared by less than one shard per core is simulated as if one core were
-    /// ours.
+    /// Scales the gateway's use. If less than one shard shares each core of a gateway, the
+    /// simulation gives the shard a whole core.
     fn shown(&self, run: Run) -> Run {
         Run { gateway_cpu: run.gateway_cpu * self.gateway_share().min(1.0), ..run }
     }
@@ -345,7 +347,7 @@ impl Cluster<'_> {
         let replicas = self.plan.workload.replicas;
         let left = replicas - loss.nodes;
         let at = ns(WARM_UP_S + BEFORE_S);
-        // Recovered no later than this the rest shows how it goes on.
+        // Recovery must end by `settled`. The rest of the span shows the state after it.
         let (settled, end) = (at + ns(AFTER_S / 2.0), at + ns(AFTER_S));
         let limit_ms = 1.5 * steady_p99_ms + 1.0;
         let (mut spans, mut serves, mut back) = (Vec::new(), Vec::new(), Vec::new());
@@ -385,17 +387,17 @@ fn ms(time: Ns) -> f64 {
     time as f64 / 1e6
 }
 
-/// `None` if it is so in half of the runs.
+/// The median of the runs; `None` if half of the runs have no value.
 fn median(runs: &[Option<f64>]) -> Option<f64> {
     sorted(runs)[runs.len() / 2]
 }
 
-/// `None` if it is so in any run.
+/// The worst of the runs; `None` if any run has no value.
 fn worst(runs: &[Option<f64>]) -> Option<f64> {
     *sorted(runs).last()?
 }
 
-/// `None` is the worst.
+/// The runs in order. `None` counts as the worst.
 fn sorted(runs: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut runs = runs.to_vec();
     runs.sort_by(|left, right| left.unwrap_or(f64::INFINITY).total_cmp(&right.unwrap_or(f64::INFINITY)));

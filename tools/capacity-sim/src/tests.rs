@@ -1,5 +1,5 @@
-//! Laws that hold for every model: Little's law, monotony, sums of parts, the same figures from the
-//! same seed.
+//! Laws that hold for every model: Little's law, monotony, sums of parts, and equal figures from
+//! equal seeds.
 
 use super::*;
 use planner::{Plan, Workload};
@@ -10,7 +10,7 @@ fn one_machine(nodes: u32, shards: u32, clients: u32) -> OneMachine {
     OneMachine { nodes, shards, clients, entry: ENTRY, taken_cores: 0.0 }
 }
 
-/// Each step takes so long, and nothing waits for anything.
+/// A calibration in which each step takes this long, and no step waits for another.
 fn plain(us: f64) -> Calibration {
     let mut calibration = Calibration { cores: 64, syncs_in_parallel: 64, ..Calibration::default() };
     calibration.costs.fields().into_iter().for_each(|(_, cost)| *cost = 0.0);
@@ -22,9 +22,9 @@ fn plain(us: f64) -> Calibration {
 
 #[test]
 fn one_client_waits_for_the_sum_of_the_parts() {
-    // Half of the gateway there, half of the shard's thread, a sync, the other halves: 2 × 100 µs
-    // and 1 ms. Followers take no processor time here, so three of them have it on disk before the
-    // leader: its writer begins 100 µs later.
+    // The way takes half of the gateway, half of the shard's thread, a sync, and the other halves:
+    // 2 × 100 µs and 1 ms. Followers take no processor time here, so three of them have the entry
+    // on disk before the leader. The leader's writer begins 100 µs later.
     let run = predict(&one_machine(5, 1, 1), &plain(100.0), 1);
     assert!((run.mean_ms - 1.2).abs() < 0.001, "{run:?}");
     assert!((run.answered_per_s - 1_000.0 / 1.2).abs() < 1.0, "{run:?}");
@@ -36,8 +36,9 @@ fn one_client_waits_for_the_sum_of_the_parts() {
 
 #[test]
 fn clients_that_come_back_at_once_share_one_entry() {
-    // They come in several frames, so the first entry has some of them only. A rule that lets the
-    // next go at once would leave half of them in flight and half in the queue for ever.
+    // The operations come in several frames, so the first entry has only some of them. If the next
+    // entry went at once, half of the operations would stay in flight and half in the queue for
+    // ever.
     let mut calibration = plain(1.0);
     (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) = (8.0, 8.0, 8.0);
     let run = predict(&one_machine(5, 1, 64), &calibration, 1);
@@ -48,14 +49,14 @@ fn clients_that_come_back_at_once_share_one_entry() {
 #[test]
 fn what_others_take_slows_all_work_down() {
     let taken = OneMachine { taken_cores: 32.0, ..one_machine(5, 1, 1) };
-    // Twice the 200 µs of above, on half of 64 cores.
+    // Twice the 200 µs from the test above, on half of 64 cores.
     assert!((predict(&taken, &plain(100.0), 1).mean_ms - 1.4).abs() < 0.001);
 }
 
 #[test]
 fn on_one_disk_a_quorum_of_syncs_comes_one_after_the_other() {
     let calibration = Calibration { syncs_in_parallel: 1, ..plain(0.0) };
-    // Three of five make the quorum; the two that are left are in the way of the next entry.
+    // Three of five make the quorum. The two remaining syncs delay the next entry.
     let run = predict(&one_machine(5, 1, 1), &calibration, 1);
     assert!((run.answered_per_s - 200.0).abs() < 2.0, "{run:?}");
     assert!(run.leader.disk > 0.99, "{run:?}");
@@ -112,7 +113,7 @@ fn more_load_never_lowers_utilisation() {
         assert!(more.leader.cpu > less.leader.cpu && more.follower.cpu > less.follower.cpu, "{less:?} {more:?}");
         assert!(more.leader.busiest_thread > less.leader.busiest_thread, "{less:?} {more:?}");
         assert!(more.gateway_cpu > less.gateway_cpu, "{less:?} {more:?}");
-        // Entries grow before they become more, so that syncs need not.
+        // Entries grow before their number rises, so the number of syncs need not rise.
         assert!(more.operations_per_entry >= less.operations_per_entry, "{less:?} {more:?}");
         assert!(more.answered_per_s > 0.98 * more.offered_per_s, "{more:?}");
     }
@@ -125,7 +126,7 @@ fn what_a_leader_cannot_carry_is_not_answered() {
     let simulation = simulate(&plan, &options(1, Some(1))).expect("a simulation");
     let average = scenario(&simulation, "average");
     assert!(!average.keeps_up && average.formula_utilisation > 1.9, "{average:?}");
-    // As much as the formulas say, and some more for the size of the batches.
+    // The rate of the formulas, and some more because of the size of the batches.
     assert!((9_000.0..11_000.0).contains(&average.run.answered_per_s), "{average:?}");
     assert!(average.run.leader.busiest_thread > 0.99, "{average:?}");
 }
@@ -139,7 +140,7 @@ fn a_lost_leader_is_replaced_within_the_time_of_an_election() {
         let recovery = scenario(&simulation, name).recovery.expect("a recovery");
         let (serves, worst) =
             (recovery.serves_after_ms.expect("served"), recovery.serves_after_worst_ms.expect("served"));
-        // Eight to sixteen ticks of 50 ms after the last heartbeat, less its age, then votes, the
+        // Eight to sixteen ticks of 50 ms after the last heartbeat, less its age; then votes, the
         // entry, and the gateway.
         assert!((300.0..=worst).contains(&serves) && worst < 900.0, "{recovery:?}");
         let back = recovery.p99_back_after_ms.expect("back");

@@ -1,9 +1,9 @@
 //! The work of each thread on its inbox, and its cost.
 //!
-//! Costs are the calibration's, laid over the way of an entry: half of an operation's cost to a
-//! thread is due when it comes, and half when it is applied or answered. An entry's cost beside its
-//! operations is due where it passes. The cost that does not grow with operations is due when a
-//! node's thread is woken, so all messages that it then finds share it.
+//! The calibration's costs are spread over the way of an entry. Half of an operation's cost to a
+//! thread is due when the operation comes, and half when it is applied or answered. The cost of the
+//! entry itself is due wherever the entry passes. A cost that does not grow with operations is due
+//! when a node's thread is woken, so all messages in its inbox share that cost.
 
 use crate::agenda::Ns;
 use crate::group::{Entry, NodeIx, Op, weight};
@@ -11,9 +11,9 @@ use crate::host::ThreadId;
 use crate::world::{Envelope, Event, Message, Role, Send, ShardIx, Target, World};
 use std::collections::BTreeMap;
 
-/// Operations are given up after so long.
+/// Operations are given up after this time.
 const TIMEOUT_NS: Ns = 5_000_000_000;
-/// Background work comes in portions.
+/// The size of one portion of background work.
 const BACKGROUND_NS: f64 = 1e6;
 
 fn inside(message: Message) -> Envelope {
@@ -21,7 +21,7 @@ fn inside(message: Message) -> Envelope {
 }
 
 impl World {
-    /// The cost of waking a thread, in microseconds. A writer pays for each sync; other threads'
+    /// The cost of waking a thread, in microseconds. A writer pays for each sync. Other threads'
     /// costs come with their messages.
     pub(crate) fn wake_us(&self, thread: ThreadId) -> f64 {
         match self.threads[thread].role {
@@ -31,8 +31,8 @@ impl World {
         }
     }
 
-    /// Works on an inbox: returns the cost in microseconds, and the messages that are sent
-    /// afterwards.
+    /// Works on an inbox. Returns the cost in microseconds, and the messages that are sent after
+    /// the work.
     pub(crate) fn work(&mut self, thread: ThreadId, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         match self.threads[thread].role {
             Role::Client => self.client_works(inbox),
@@ -65,7 +65,7 @@ impl World {
             cost += ops.len() as f64 * costs.client_us_per_op + per_entry;
             answered.push((ops, entries));
         }
-        // Asked again when the work is done, and that is when the answer counts as seen.
+        // A client sends again when the work is done, and at that time the answer counts as seen.
         let done = self.agenda.now() + (cost * 1e3) as Ns;
         let mut sends = Vec::with_capacity(answered.len());
         for (ops, entries) in answered {
@@ -83,7 +83,7 @@ impl World {
     fn gateway_works(&mut self, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let (now, link) = (self.agenda.now(), self.setting.link_ns);
         let (mut coming, mut going): (BTreeMap<ShardIx, Vec<Op>>, Vec<Op>) = Default::default();
-        // In entries' worth: half of an entry's cost is due on the way to the leader, half on the
+        // Counted in entries: half of an entry's cost is due on the way to the leader, half on the
         // way back.
         let (mut entries, mut answered, mut roots) = (0.0, 0.0, 0.0);
         for envelope in inbox {
@@ -133,7 +133,7 @@ impl World {
         (cost, sends)
     }
 
-    /// Sends operations to the leader; without one they wait here.
+    /// Sends operations to the leader. Without a leader they wait at the gateway.
     pub(crate) fn pass_to_leader(&mut self, shard: ShardIx, mut ops: Vec<Op>) -> Option<Send> {
         match self.groups[shard].leader {
             Some(leader) if self.waiting[shard].is_empty() => {
@@ -152,11 +152,11 @@ impl World {
         }
     }
 
-    /// Takes back the operations of a leader that is gone.
+    /// Takes back the operations of a dead leader.
     pub(crate) fn wait_for_leader(&mut self, shard: ShardIx, ops: Vec<Op>) {
         self.unanswered[shard] -= ops.len();
         self.waiting[shard].extend(ops);
-        // A leader that serves already hears of them at once.
+        // A leader that already serves gets the operations at once.
         if self.groups[shard].leader.is_some() {
             self.retry(shard);
         }
@@ -223,7 +223,7 @@ impl World {
                     self.log.refused += refused as u64;
                     touched.push(shard);
                 }
-                // Not the leader any more.
+                // This node is no longer the leader.
                 Message::Ops { shard, ops } => self.wait_for_leader(shard, ops),
                 Message::Append { shard, entry } => {
                     cost += (entry.weight + entry.committed) * c.follower_shard_us_per_op / 2.0;
@@ -259,7 +259,7 @@ impl World {
         (cost, sends)
     }
 
-    /// Applies committed entries, and proposes the next entry if it may go.
+    /// Applies committed entries, and proposes the next entry if the rules allow it.
     fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, sends: &mut Vec<Send>) -> f64 {
         let (per_op, root) = (self.setting.costs.leader_shard_us_per_op, self.setting.costs.shard_us_per_entry_root);
         let (now, mut cost) = (self.agenda.now(), 0.0);
@@ -306,7 +306,7 @@ impl World {
         (cost, sends)
     }
 
-    /// Flushes and compactions that an entry will cost one day, in portions.
+    /// Adds the later flushes and compactions of an entry, in portions.
     fn in_background(&mut self, node: NodeIx, weight: f64, sends: &mut Vec<Send>) {
         let state = &mut self.nodes[node];
         state.background_ns += weight * self.setting.costs.background_us_per_op * 1e3;
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// A millisecond's checks, on all nodes.
+    /// Adds the checks of one millisecond, on all nodes.
     pub(crate) fn chores(&mut self) {
         let work = self.setting.checks_per_s * self.setting.costs.check_us_per_op;
         for node in 0..self.nodes.len() {

@@ -1,8 +1,8 @@
 //! The model at work: threads with inboxes on machines, messages between them, syncs, and time.
 //!
 //! A thread that gets a core takes all messages in its inbox, works for as long as they cost, and
-//! then sends the results; so batches size themselves by the load, as they do in the service. The
-//! work of the threads stands in `threads`.
+//! then sends the results. Batches therefore adapt to the load, as they do in the service. The
+//! module `threads` defines the work of the threads.
 
 use crate::agenda::{Agenda, Ns};
 use crate::group::{Entry, Group, NodeIx, Op};
@@ -20,10 +20,10 @@ pub(crate) type ShardIx = usize;
 /// The job of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Makes the load, where that shares the machine.
+    /// Makes the load, if the load generator shares the machine.
     Client,
     Gateway,
-    /// A node's sockets.
+    /// Serves the sockets of a node.
     Network(NodeIx),
     /// Runs some of a node's shards.
     Shards(NodeIx),
@@ -34,8 +34,8 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// How much dearer processor time is to it than to others: flushes and merges run at nice 10,
-    /// which is a ninth of the share.
+    /// The price of processor time for this thread relative to others. Flushes and merges run at
+    /// nice 10, which gives them a ninth of the share.
     fn weight(self) -> Ns {
         if let Role::Background(_) = self { 9 } else { 1 }
     }
@@ -57,31 +57,31 @@ impl Role {
 /// A message from thread to thread.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    /// A frame of a client's connection, after answers of so many entries.
+    /// A frame of a client's connection, after answers from this many entries.
     Asked { ops: Vec<(ShardIx, Op)>, entries: f64 },
-    /// From the gateway to the leader.
+    /// Operations from the gateway to the leader.
     Ops { shard: ShardIx, ops: Vec<Op> },
-    /// From the leader to the gateway.
+    /// Answers from the leader to the gateway.
     Answers { shard: ShardIx, ops: Vec<Op> },
-    /// A frame to a client's connection: answers of so many entries, and the sum of the roots of
-    /// their operations.
+    /// A frame to a client's connection: answers from this many entries, and the sum of the roots
+    /// of their operations.
     Answered { ops: Vec<Op>, entries: f64, roots: f64 },
-    /// An entry on its way to a follower, and with it the commit index.
+    /// An entry on its way to a follower, together with the commit index.
     Append { shard: ShardIx, entry: Entry },
     /// An entry on its way to the disk.
     Write { shard: ShardIx, index: u64, weight: f64 },
-    /// It is there.
+    /// An entry is on the disk of the node that wrote it.
     Persisted { shard: ShardIx, index: u64 },
-    /// A follower has it on disk.
+    /// A follower has an entry on disk.
     Acknowledged { shard: ShardIx, index: u64, by: NodeIx },
     /// An entry has waited long enough for clients that were just answered.
     Held { shard: ShardIx },
-    /// Processor time for other things.
+    /// Processor time for work outside of operations.
     Work(Ns),
 }
 
 impl Message {
-    /// Operations in it.
+    /// The weight of the operations in this message.
     fn weight(&self) -> f64 {
         match self {
             Message::Asked { ops, .. } => ops.len() as f64,
@@ -93,28 +93,28 @@ impl Message {
     }
 }
 
-/// A message, and where it is to go from a network thread.
+/// A message, and the target that a network thread passes it on to.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {
     pub(crate) message: Message,
     pub(crate) to: Target,
 }
 
-/// Where a network thread passes something on to.
+/// The target that a network thread passes a message on to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// Its own node.
+    /// A thread of the same node.
     Inside,
     Node(NodeIx),
     Gateway,
 }
 
-/// An event.
+/// An event that the agenda delivers at its time.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A message arrives in an inbox.
     Arrives(ThreadId, Envelope),
-    /// A thread has done its work; `life` tells threads of a dead node from those that work now.
+    /// A thread has done its work. `life` tells threads of a dead node from those of a live one.
     Worked { thread: ThreadId, took: Ns, sends: Vec<Send>, life: u32 },
     /// A writer's sync is done.
     Synced { thread: ThreadId, sends: Vec<Send>, life: u32 },
@@ -130,7 +130,7 @@ pub(crate) enum Event {
     Retry(ShardIx),
 }
 
-/// Something that leaves a thread.
+/// A message that leaves a thread, with its delay.
 #[derive(Clone, Debug)]
 pub(crate) struct Send {
     pub(crate) to: ThreadId,
@@ -148,22 +148,22 @@ enum State {
     Syncing,
 }
 
-/// - A thread that is idle has an empty inbox.
+/// * An idle thread has an empty inbox.
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) role: Role,
     pub(crate) host: HostIx,
     pub(crate) inbox: Vec<Envelope>,
     state: State,
-    /// Processor time so far.
+    /// Processor time used so far.
     pub(crate) busy_ns: Ns,
-    /// Worked since it last waited, for work or for a core.
+    /// Processor time since the thread last waited, for work or for a core.
     ran_ns: Ns,
-    /// It slept, and has not worked since.
+    /// Whether the thread slept, and has not worked since.
     woken: bool,
-    /// Since it was woken it has let others go first.
+    /// Whether the thread has let others go first since it was woken.
     yielded: bool,
-    /// A writer: the messages to send when the sync is done.
+    /// For a writer: the messages to send when the sync is done.
     after_sync: Vec<Send>,
 }
 
@@ -182,11 +182,11 @@ impl Thread {
         }
     }
 
-    /// All that waits, or as much of it as is worked on at a time.
+    /// Takes the waiting messages, up to the most that the thread works on at a time.
     fn take(&mut self) -> Vec<Envelope> {
         let mut weight = 0.0;
-        // A client's connections are served in turn, and one's operations go out before the next is
-        // looked at.
+        // A client's connections are served in turn. The operations of one connection go out before
+        // the next connection is served.
         let most = if self.role == Role::Client { 1.0 } else { WEIGHT_AT_ONCE };
         let more = self.inbox.iter().position(|envelope| {
             let full = weight >= most;
@@ -198,7 +198,7 @@ impl Thread {
     }
 }
 
-/// A node's threads.
+/// The threads and the state of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) network: Vec<ThreadId>,
@@ -206,26 +206,26 @@ pub(crate) struct Node {
     pub(crate) writer: ThreadId,
     pub(crate) background: ThreadId,
     pub(crate) alive: bool,
-    /// How often it died.
+    /// Number of deaths of the node.
     pub(crate) life: u32,
-    /// Work in the background that is not done yet.
+    /// Time of background work that is not done yet.
     pub(crate) background_ns: f64,
 }
 
-/// The settings of a model, which stay as they are while it runs.
+/// The settings of a model, which stay constant during a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) costs: Costs,
-    /// One way between machines.
+    /// Delay of one way between machines.
     pub(crate) link_ns: Ns,
-    /// Operations that the gateway handles for each of ours, over its cores: other shards' come and
-    /// go as ours do.
+    /// Operations that the gateway handles for each simulated one, divided by its cores. Other
+    /// shards' operations come and go at the same rate.
     pub(crate) gateway_share: f64,
-    /// Raft's tick, in which the next two count.
+    /// Raft's tick, which is the unit of the next two settings.
     pub(crate) tick_ns: Ns,
     pub(crate) election_ticks: f64,
     pub(crate) heartbeat_ticks: f64,
-    /// Operations of a shard that may be on their way; more are refused.
+    /// Limit of a shard's operations on their way; further operations are refused.
     pub(crate) unanswered_max: usize,
     /// Checks per second that each node answers.
     pub(crate) checks_per_s: f64,
@@ -239,32 +239,32 @@ pub(crate) struct World {
     pub(crate) threads: Vec<Thread>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) gateway: ThreadId,
-    /// Closed loop only.
+    /// The client thread, in a closed loop only.
     pub(crate) client: Option<ThreadId>,
     pub(crate) groups: Vec<Group>,
-    /// At the gateway, by shard: operations that no replica serves.
+    /// At the gateway, by shard: operations that no replica serves yet.
     pub(crate) waiting: Vec<Vec<Op>>,
-    /// At the gateway, by shard: operations on their way.
+    /// At the gateway, by shard: operations on their way to a leader or back.
     pub(crate) unanswered: Vec<usize>,
     pub(crate) load: Load,
     pub(crate) log: Log,
     /// Entries proposed so far, and the operations in them.
     pub(crate) entries: u64,
     pub(crate) entry_ops: f64,
-    /// When each shard was served again after its leader died.
+    /// The time at which each shard was served again after its leader died.
     pub(crate) served_again: Vec<Option<Ns>>,
 }
 
 /// A thread with more than this weight in its inbox sends its first results before it takes the
 /// rest.
 const WEIGHT_AT_ONCE: f64 = 2_048.0;
-/// A thread that finds more to do when it is done keeps its core, until it has worked for so long.
+/// Limit of processor time for which a thread keeps its core while it finds further work.
 const RUN_ON_NS: Ns = 3_000_000;
-/// Work outside of requests comes so often.
+/// Interval of the work outside of requests.
 const CHORES_NS: Ns = 1_000_000;
 
 impl World {
-    /// How long a sync takes, on a machine like the nodes'.
+    /// Draws the time of a sync, on a machine like the nodes'.
     pub(crate) fn sync_ns(&mut self) -> Ns {
         let host = self.threads[self.nodes[0].writer].host;
         self.hosts[host].sync_time().draw_ns(&mut self.random)
@@ -281,7 +281,7 @@ impl World {
         self.plan_due();
     }
 
-    /// Runs up to `end`.
+    /// Runs the model up to `end`.
     pub(crate) fn run(&mut self, end: Ns) {
         while let Some(event) = self.agenda.next(end) {
             self.happen(event);
@@ -325,7 +325,7 @@ impl World {
         }
     }
 
-    /// Whether a thread is still the one that began something.
+    /// Whether the thread that began an event still lives.
     fn lives(&self, thread: ThreadId, life: u32) -> bool {
         self.life(thread) == life && self.threads[thread].role.node().is_none_or(|node| self.nodes[node].alive)
     }
@@ -375,8 +375,8 @@ impl World {
             self.threads[thread].state = State::Working;
             self.threads[thread].yielded = false;
             let inbox = self.threads[thread].take();
-            // A thread that goes on with messages of the meantime pays nothing; and other work
-            // comes with all its costs.
+            // A thread that continues with messages of the meantime pays no wake-up cost. Other
+            // work already includes all its costs.
             let only_work = inbox.iter().all(|envelope| matches!(envelope.message, Message::Work(_)));
             let wake_us = if woken && !only_work { self.wake_us(thread) } else { 0.0 };
             let (cost_us, sends) = self.work(thread, inbox);
@@ -400,7 +400,8 @@ impl World {
             self.hosts[host].wants_sync(thread);
             return self.start_syncs(host);
         }
-        // Before others are woken: a thread with more work stays on its core.
+        // This comes before other threads are woken, because a thread with more work stays on its
+        // core.
         self.rest(thread);
         sends.into_iter().for_each(|send| self.send(send));
     }
@@ -413,7 +414,7 @@ impl World {
         }
     }
 
-    /// Goes on if something came meanwhile: on the same core, until its time slice is used up.
+    /// Continues if messages came meanwhile, on the same core until the time slice is used up.
     fn rest(&mut self, thread: ThreadId) {
         let due = thread == self.gateway && self.load.next_ns().is_some_and(|next| next <= self.agenda.now());
         let more = due || !self.threads[thread].inbox.is_empty();
@@ -434,14 +435,14 @@ impl World {
         }
     }
 
-    /// An idle gateway wakes when the next operation arrives.
+    /// Plans the wake-up of an idle gateway for the arrival of the next operation.
     fn plan_due(&mut self) {
         if let Some(next) = self.load.next_ns() {
             self.agenda.at(next.max(self.agenda.now()), Event::Due);
         }
     }
 
-    /// All threads of a dead node end; their operations of clients go back to the gateway.
+    /// Ends all threads of a dead node. Their operations of clients go back to the gateway.
     pub(crate) fn end_threads(&mut self, node: NodeIx) {
         self.nodes[node].alive = false;
         self.nodes[node].life += 1;
@@ -453,7 +454,8 @@ impl World {
         }
     }
 
-    /// Operations that a dead node does not answer are tried again, with the same request ids.
+    /// Returns operations that a dead node will not answer, so that they are tried again with the
+    /// same request ids.
     fn salvage(&mut self, envelope: Envelope) {
         if let Message::Ops { shard, ops } | Message::Answers { shard, ops } = envelope.message {
             self.wait_for_leader(shard, ops);
