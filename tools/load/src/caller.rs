@@ -1,7 +1,7 @@
-//! One connection's way to the service: the SDK's stream, or its unary calls.
+//! The connection of clients to the service: the SDK's stream, or its unary calls.
 //!
-//! The stream is used without the SDK's retries: the gateway retries, and failures beyond that must
-//! be visible. It knows nothing of the operations.
+//! The stream is used without the SDK's retries. The gateway already retries, and failures beyond
+//! that must be visible. The module knows nothing of the operations.
 
 use crate::{LoadError, Options};
 use client::mux::{self, Link, LinkOptions, Locks};
@@ -11,41 +11,42 @@ use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{Consistency, ErrorCode, HeartbeatResponse, Operation};
 
-/// A way to the service. Cheap to clone.
+/// A connection to the service. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// Many operations per frame.
+    /// A stream, with many operations per frame.
     Stream {
-        /// The stream.
+        /// The stream of the SDK.
         link: Link<Locks>,
-        /// Of each operation.
+        /// The timeout of each operation.
         timeout_ms: u64,
     },
-    /// An RPC each.
+    /// Unary calls, with one RPC for each operation.
     Unary(Client),
 }
 
-/// How a request failed.
+/// The failure of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// A name of [`ErrorCode`], or one of the SDK's own: `NOT_SENT`, `LOST`.
     pub kind: &'static str,
-    /// The lock is another's: an answer like any other.
+    /// Another request holds the lock; this is an answer like any other.
     pub held: bool,
-    /// Do not try again before.
+    /// The shortest pause before the next try.
     pub pause: Duration,
-    /// For people.
+    /// The message for people.
     pub message: String,
 }
 
-/// After a refusal that asks for no longer pause: a client that is refused at once must not spin.
+/// The pause after a refusal, unless it asks for a longer one. Without it, a client that is refused
+/// at once would spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
 impl Caller {
-    /// The connections of a run, to its endpoints in turn. Each connects when it is first used.
+    /// Opens the connections of a run, to its endpoints in turn. Each connects at its first use.
     ///
     /// # Errors
-    /// Without endpoints, or if one of them is none.
+    /// If there are no endpoints, or an endpoint is invalid.
     pub fn connect(run: &Options) -> Result<Vec<Caller>, LoadError> {
         if run.endpoints.is_empty() {
             return Err(LoadError::NoEndpoint);
@@ -110,7 +111,7 @@ async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
     })
 }
 
-/// A heartbeat that reached every shard of its session, and found it alive there.
+/// Whether a heartbeat reached every shard of its session, and found the session alive there.
 pub fn kept_alive(answer: &HeartbeatResponse) -> bool {
     answer.lost_shards.is_empty() && answer.failed_shards.is_empty()
 }
@@ -120,7 +121,7 @@ impl Refusal {
         Refusal { kind, held: false, pause: PAUSE_AFTER_ERROR, message: message.into() }
     }
 
-    /// A heartbeat that did not keep everything alive.
+    /// A refusal for a heartbeat that did not keep all locks alive.
     pub fn of_heartbeat(answer: &HeartbeatResponse) -> Refusal {
         Refusal::new(if answer.lost_shards.is_empty() { "SHARD_FAILED" } else { "SESSION_LOST" }, format!("{answer:?}"))
     }
@@ -128,7 +129,7 @@ impl Refusal {
     fn of(failure: &mux::Failure) -> Refusal {
         match failure {
             mux::Failure::Refused(error) => client::Error::from((**error).clone()).into(),
-            // Gateways answer neither.
+            // Gateways never send these two answers.
             mux::Failure::NotLeader { why, .. } | mux::Failure::StaleRoute(why) => Refusal::new("NO_LEADER", &**why),
             mux::Failure::NotSent(why) => Refusal::new("NOT_SENT", &**why),
             mux::Failure::Lost(why) => Refusal::new("LOST", &**why),

@@ -1,12 +1,12 @@
 //! Errors of a run.
 
-/// A load that could not be made.
+/// A run of the load generator that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The list of endpoints is empty.
     #[error("no endpoint is named")]
     NoEndpoint,
-    /// The service cannot be asked, or refused to open a session.
+    /// The service does not answer, or refused to open a session.
     #[error(transparent)]
     Client(#[from] client::Error),
     /// A lock that the mix holds from the start could not be acquired.

@@ -1,13 +1,13 @@
 //! Percentiles of latencies, in microseconds, with three significant digits.
 //!
-//! The benches of other systems use it too, so that all figures come out of the same code. It knows
-//! nothing of operations and clocks.
+//! The benches of other systems use this module too, so that one piece of code computes all
+//! figures. It knows nothing of operations and clocks.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::time::Duration;
 
-/// Longer latencies count as this long, in microseconds: ten minutes.
+/// The highest latency in microseconds, ten minutes. Longer latencies count as this one.
 const HIGHEST_US: u64 = 600_000_000;
 
 /// Latencies of one kind of operation.
@@ -19,17 +19,17 @@ pub struct Latencies {
 /// A summary of latencies, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Percentiles {
-    /// How many there were.
+    /// Number of recorded latencies.
     pub count: u64,
-    /// Half were no slower.
+    /// Half of the latencies were no higher.
     pub p50_ms: f64,
-    /// Nine of ten.
+    /// Nine of ten latencies were no higher.
     pub p90_ms: f64,
-    /// 99 of 100.
+    /// 99 of 100 latencies were no higher.
     pub p99_ms: f64,
-    /// 999 of 1,000.
+    /// 999 of 1,000 latencies were no higher.
     pub p999_ms: f64,
-    /// The slowest.
+    /// The highest recorded latency.
     pub max_ms: f64,
 }
 
@@ -40,28 +40,28 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// None yet.
+    /// An empty set of latencies.
     pub fn new() -> Latencies {
         // The bounds are constants that the histogram accepts.
         Latencies { histogram: Histogram::new_with_max(HIGHEST_US, 3).expect("valid bounds") }
     }
 
-    /// One more.
+    /// Adds one latency to the set.
     pub fn record(&mut self, latency: Duration) {
         self.histogram.saturating_record((latency.as_micros() as u64).min(HIGHEST_US));
     }
 
-    /// All of another's.
+    /// Adds all latencies of another set.
     pub fn add(&mut self, other: &Latencies) {
         self.histogram.add(&other.histogram).expect("the same bounds");
     }
 
-    /// How many.
+    /// Number of latencies so far.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// Zeros if there are none.
+    /// The percentiles; all are zero without any latency.
     pub fn percentiles(&self) -> Percentiles {
         let at = |quantile: f64| self.histogram.value_at_quantile(quantile) as f64 / 1_000.0;
         Percentiles {

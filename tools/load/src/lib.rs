@@ -1,12 +1,12 @@
-//! Load of a chosen kind on a cluster, its figures, and the calibration that stands on them.
+//! Load of a chosen kind on a cluster, its figures, and the calibration that uses them.
 //!
-//! Each client is a small task around a script; all clients share one thread and a few connections,
-//! so that little of the machine goes into making the load. Results count the operations that were
-//! answered within the measured span. Latencies are those of answered operations: from when they
-//! were sent in a closed loop, from when they were due in an open one.
+//! Each client is a small task around a script. All clients share one thread and a few connections,
+//! so that the load itself takes little of the machine. Results count the operations that were
+//! answered within the measured span. Latencies are those of answered operations. They count from
+//! the send in a closed loop, and from the due time in an open loop.
 //!
-//! It knows nothing of the command line: [`run`] and [`calibrate`] take their options as values,
-//! and return figures or typed errors.
+//! The crate knows nothing of the command line: [`run`] and [`calibrate`] take their options as
+//! values, and return figures or typed errors.
 
 pub mod calibrate;
 mod caller;

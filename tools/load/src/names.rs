@@ -1,35 +1,36 @@
-//! Names to lock: distinct, of one length, the same for the same number, others in the next run.
+//! Names of locks: distinct, of one length, equal for equal numbers, and different in each run.
 //!
-//! It knows nothing of slots: where a name lives is the service's business.
+//! The module knows nothing of slots, because the service decides which shard a name belongs to.
 
 use std::fmt::Write;
 
-/// `b/`, the run in 8 hex digits, `/`, a letter, the number in 10 digits.
+/// Length of the fixed parts of a name: `b/`, the run in 8 hex digits, `/`, a letter, the number in
+/// 10 digits.
 pub const NAME_BYTES_MIN: usize = 22;
 
 /// The names of one run.
 ///
-/// - Names of different numbers differ, hot and cold ones too, and so do those of different runs.
+/// * Names of different numbers differ, and so do hot and cold names, and names of different runs.
 #[derive(Clone, Copy, Debug)]
 pub struct NameSpace {
-    /// Tells runs apart.
+    /// The number that tells runs apart.
     pub run: u32,
-    /// Cold names are numbered from 0 to this.
+    /// Number of cold names; the names are numbered from 0.
     pub count: u32,
-    /// Hot names likewise.
+    /// Number of hot names; the names are numbered from 0.
     pub hot: u32,
-    /// Length of each, at least [`NAME_BYTES_MIN`].
+    /// Length of each name, at least [`NAME_BYTES_MIN`].
     pub bytes: usize,
 }
 
 impl NameSpace {
-    /// A name that few ask for.
+    /// A name that few clients use.
     pub fn cold(&self, number: u32) -> String {
         debug_assert!(number < self.count, "name {number} of {}", self.count);
         self.name('c', number)
     }
 
-    /// A name that many ask for.
+    /// A name that many clients use.
     pub fn hot(&self, number: u32) -> String {
         debug_assert!(number < self.hot, "hot name {number} of {}", self.hot);
         self.name('h', number)
@@ -47,18 +48,18 @@ impl NameSpace {
     }
 }
 
-/// Random enough to spread load; not for secrets. (Xorshift: a few instructions, so that the load
-/// costs little to make.)
+/// Random numbers that spread load; they are not fit for secrets. The generator is Xorshift,
+/// because its few instructions keep the load cheap to make.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// The same seed, the same throws.
+    /// Creates the generator. The same seed gives the same numbers.
     pub fn new(seed: u64) -> Dice {
         Dice((seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1)
     }
 
-    /// Any number.
+    /// A random number over the whole range.
     pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -66,7 +67,7 @@ impl Dice {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u32) -> u32 {
         (((self.number() >> 32) * u64::from(bound)) >> 32) as u32
     }

@@ -10,30 +10,30 @@ use std::collections::BTreeMap;
 pub struct Report {
     /// The kind of load.
     pub mix: &'static str,
-    /// `closed` or `open`.
+    /// The kind of loop: `closed` or `open`.
     pub r#loop: &'static str,
-    /// `stream` or `unary`.
+    /// The kind of transport: `stream` or `unary`.
     pub transport: &'static str,
-    /// Operations in flight at most.
+    /// The maximum of operations in flight.
     pub clients: u32,
     /// Connections that the clients shared.
     pub connections: u32,
-    /// Open loop: operations per second that were due.
+    /// Open loop: due operations per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// Length of each name.
+    /// Length of each name, in bytes.
     pub name_bytes: usize,
     /// Length of the measured span.
     pub seconds: f64,
-    /// Operations that were answered in it.
+    /// Operations that were answered in the measured span.
     pub operations: u64,
-    /// The same, per second.
+    /// Answered operations per second.
     pub operations_per_s: f64,
-    /// Operations that changed something.
+    /// Operations per second that changed state.
     pub writes_per_s: f64,
-    /// Operations that changed nothing.
+    /// Operations per second that changed no state.
     pub reads_per_s: f64,
-    /// Heartbeats × locks that each kept alive.
+    /// Heartbeats per second, each times the locks that it kept alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_alive_per_s: Option<f64>,
     /// Acquires that found the lock held, as a share of all acquires.
@@ -50,7 +50,7 @@ pub struct Report {
     pub latency: BTreeMap<&'static str, Percentiles>,
     /// Processor time of the load generator itself.
     pub generator_cpu_s: f64,
-    /// The same, for each operation.
+    /// Processor time of the load generator for each operation.
     pub generator_cpu_us_per_operation: f64,
 }
 

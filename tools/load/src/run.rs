@@ -1,6 +1,6 @@
-//! One run: acquiring the locks of mixes that hold some, warm-up, measurement, and letting go.
+//! One run: acquiring the locks of mixes that hold some, warm-up, measurement, and release.
 //!
-//! It owns the clock. Scripts choose the operations, and [`Stats`] counts the answers.
+//! The module owns the clock. Scripts choose the operations, and [`Stats`] counts the answers.
 
 use crate::caller::{Caller, Refusal, kept_alive};
 use crate::script::{Script, Step};
@@ -19,31 +19,31 @@ use wire::v1::CancelWaitResponse;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 
-/// Tries of one acquire before the mix begins.
+/// Limit of tries for one acquire before the mix begins.
 const PREPARE_TRIES: u32 = 10;
-/// The progress line is drawn so often.
+/// Interval of the progress line.
 const PROGRESS: Duration = Duration::from_millis(500);
-/// Clients that end are waited for so long, beyond the timeout of an operation.
+/// Time that ending clients get beyond the timeout of an operation.
 const END_GRACE: Duration = Duration::from_secs(2);
 
-/// A run: the load, and how it is made and measured.
+/// The options of a run: the load, and how it is made and measured.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The load.
+    /// The load of the run.
     pub workload: Workload,
     /// The gateways, as `host:port`.
     pub endpoints: Vec<String>,
-    /// Of each operation.
+    /// The timeout of each operation.
     pub timeout: Duration,
     /// Connections that the clients share.
     pub connections: u32,
-    /// One RPC per operation, instead of one stream per connection.
+    /// Use one RPC per operation, instead of one stream per connection.
     pub unary: bool,
     /// Open loop: operations per second over all clients. `None`: a closed loop.
     pub rate: Option<u32>,
-    /// How long to run before anything is measured.
+    /// Time to run before the measurement.
     pub warmup: Duration,
-    /// How long to measure.
+    /// Length of the measurement.
     pub duration: Duration,
     /// Leave the locks that are held at the end to their TTL.
     pub keep: bool,
@@ -52,24 +52,24 @@ pub struct Options {
 /// The figures of a run.
 #[derive(Debug)]
 pub struct Measured {
-    /// Of the measured span.
+    /// Counters and latencies of the measured span.
     pub stats: Stats,
-    /// Its length.
+    /// Length of the measured span.
     pub span: Duration,
-    /// Open loop: operations that were due in it, or before, and not done at its end.
+    /// Open loop: operations that were due by the end of the span and not done.
     pub behind: u64,
-    /// Processor time that this process took in it.
+    /// Processor time of this process in the span.
     pub cpu: Duration,
 }
 
 /// The state that the clients of a run share.
 struct Shared {
-    /// Answers are counted.
+    /// Whether answers are counted.
     measuring: AtomicBool,
-    /// No new requests but those that let go.
+    /// If set, no new requests are sent, except those that release locks.
     stopping: watch::Sender<bool>,
     stats: Mutex<Stats>,
-    /// Since the last progress line.
+    /// Statistics since the last progress line.
     lately: Option<Mutex<Stats>>,
     arrivals: Option<Arrivals>,
     keep: bool,
@@ -84,7 +84,8 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// `false`: the load stops, and only operations that let go are sent from now on.
+    /// Sleeps until `due`. `false` means that the load stops, and only releasing operations are
+    /// sent from now on.
     async fn sleep_until(&self, due: Instant) -> bool {
         let mut stopping = self.stopping.subscribe();
         tokio::select! {
@@ -94,7 +95,7 @@ impl Shared {
     }
 }
 
-/// When the operations of an open loop are due: at a fixed rate, each taken by one client.
+/// The schedule of an open loop: operations are due at a fixed rate, and each goes to one client.
 struct Arrivals {
     start: Instant,
     rate: u32,
@@ -111,7 +112,7 @@ impl Arrivals {
         self.due(self.taken.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Due by `now` and not done.
+    /// The number of operations that were due by `now` and are not done.
     fn behind(&self, now: Instant) -> u64 {
         let due = (now - self.start).as_nanos() * u128::from(self.rate) / 1_000_000_000;
         (due as u64).saturating_sub(self.done.load(Ordering::Relaxed))
@@ -176,15 +177,15 @@ pub async fn run(
     Ok(Measured { stats, span: ended - began, behind, cpu })
 }
 
-/// Waits for clients that let go, for so long as that may take.
+/// Waits for clients that release their locks, up to a limit that depends on the mix.
 async fn all_ended(options: &Options, tasks: Vec<JoinHandle<()>>) {
     let all_ended = async {
         for task in tasks {
             let _ = task.await;
         }
     };
-    // Mixes that hold much from the start let go of one after the other: that may take as long as
-    // it takes.
+    // Mixes that hold many locks from the start release them one after the other, so they get more
+    // time.
     let patience = options.timeout * 2 + END_GRACE;
     let patience = if options.workload.mix.holds_from_the_start() { patience * 10 } else { patience };
     if tokio::time::timeout(patience, all_ended).await.is_err() {
@@ -195,7 +196,7 @@ async fn all_ended(options: &Options, tasks: Vec<JoinHandle<()>>) {
 /// Releases a client's locks, and cancels its acquires that may have been granted.
 async fn let_go(script: &mut Script, caller: &Caller) {
     while let Some(op) = script.let_go() {
-        // A lock that cannot be let go ends with its TTL.
+        // A lock that cannot be released ends with its TTL.
         if let Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) = caller.call(op).await {
             script.was_granted(&grant);
         }
@@ -223,7 +224,7 @@ async fn prepare(options: &Options, callers: &[Caller], sessions: &Client) -> Re
         failed = failed.or(prepared.err());
     }
     let Some(failure) = failed else { return Ok(clients) };
-    // Otherwise the locks of the other clients would be held for their whole TTL.
+    // Without this, the locks of the other clients would be held for their whole TTL.
     let letting_go = clients.into_iter().map(|(mut script, caller)| {
         tokio::spawn(async move {
             let_go(&mut script, &caller).await;
@@ -258,7 +259,7 @@ async fn open_session(sessions: &Client, ttl_ms: u32) -> Result<String, LoadErro
     Ok(sessions.open_session_raw(options).await?.session_id)
 }
 
-/// Until it is granted: a retry has the same request id.
+/// Repeats an acquire until it is granted. A retry has the same request id.
 async fn insist(caller: &Caller, op: &Op) -> Result<Answer, LoadError> {
     let mut tries = 1;
     loop {
@@ -277,11 +278,12 @@ fn not_prepared(code: &str, message: &str) -> LoadError {
     LoadError::NotPrepared { code: code.to_owned(), message: message.to_owned() }
 }
 
-/// One client, from the start to the end of the load.
+/// Runs one client, from the start to the end of the load.
 async fn client_task(shared: Arc<Shared>, mut script: Script, caller: Caller) {
     let mut due = None;
     while !shared.stopping() {
-        // First: a step that is not sent would be forgotten, and a lock with it.
+        // The wait comes before the step. A step that is not sent would be forgotten, and its lock
+        // with it.
         if let Some(arrivals) = &shared.arrivals
             && due.is_none()
         {
@@ -295,7 +297,7 @@ async fn client_task(shared: Arc<Shared>, mut script: Script, caller: Caller) {
             Step::Send(op) => op,
             Step::Pause(pause) => {
                 shared.sleep_until(Instant::now() + pause).await;
-                continue; // with the same turn, if turns are given
+                continue; // the client keeps its turn, if there are turns
             }
         };
         let due = due.take().unwrap_or_else(Instant::now);
@@ -362,8 +364,8 @@ async fn show_progress(shared: Arc<Shared>, start: Instant, total: Duration) {
 fn cpu_time() -> Duration {
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // After the command's name, which may hold anything: state is field 3, user and system time are
-    // 14 and 15.
+    // The fields follow the command's name, which may hold any byte. State is field 3; user and
+    // system time are 14 and 15.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
     TICK * ticks

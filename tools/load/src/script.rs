@@ -1,7 +1,7 @@
 //! The script of one client: a pure state machine of requests and answers.
 //!
-//! It promises a request whenever it is asked for one, each name its own but for hot ones. It knows
-//! nothing of connections, clocks and statistics.
+//! It has a request whenever the client asks for one. Each name belongs to one client, except for
+//! hot names. The module knows nothing of connections, clocks and statistics.
 
 use crate::names::Dice;
 use crate::{Mix, SEED_RENEWALS, Workload};
@@ -18,16 +18,16 @@ use wire::v1::{
 /// The next step of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Send this, and tell [`Script::answered`] or [`Script::failed`].
+    /// Send this request, and pass its result to [`Script::answered`] or [`Script::failed`].
     Send(Op),
-    /// Wait so long, then ask again.
+    /// Wait for this time, then ask again.
     Pause(Duration),
 }
 
 /// One client's part of a workload.
 ///
-/// - Client `c` of `n` uses the cold names c, c + n, c + 2n, …: no two clients ever meet there.
-/// - At most one request is open.
+/// * Client `c` of `n` uses the cold names c, c + n, c + 2n, …, so no two clients ever share one.
+/// * At most one request is open.
 #[derive(Debug)]
 pub struct Script {
     workload: Arc<Workload>,
@@ -35,36 +35,38 @@ pub struct Script {
     owner: String,
     dice: Dice,
     requests: u64,
-    /// Of the name used last among our own: its place among them.
+    /// The place of the last used name among the client's own names.
     place: u32,
-    /// Tokens of our own names, by place; 0 if not held. Mixes that hold from the start only.
+    /// Tokens of the client's own names, by place; 0 if the lock is not held. Only mixes that hold
+    /// locks from the start use it.
     tokens: Vec<u64>,
-    /// Empty: none.
+    /// The client's session; empty without one.
     session: String,
     shards: Vec<u32>,
     life: Life,
     checks_left: u32,
     paused: bool,
-    /// Failed operations that hold a lock or may hold one: released or cancelled at the end.
+    /// Requests that release or cancel at the end. They belong to failed operations that hold a
+    /// lock, or may hold one.
     left_behind: Vec<Op>,
 }
 
-/// Beyond so many of a client, locks of failed operations end with their TTL: a cluster that
-/// answers nothing must not fill this memory.
+/// Limit of `left_behind` for one client. Further locks of failed operations end with their TTL,
+/// because a cluster without answers must not fill this memory.
 const LEFT_BEHIND_MAX: usize = 64;
 
-/// Of the lock that is held now, in mixes that come and go.
+/// The lock that is held now, in mixes that acquire and release.
 #[derive(Clone, Debug, Default)]
 struct Life {
     name: String,
     token: u64,
-    /// The token of the last release that was asked for.
+    /// The token of the last requested release.
     released: u64,
     renewals: u32,
 }
 
 impl Script {
-    /// Of one client.
+    /// Creates the script of one client.
     pub fn new(workload: Arc<Workload>, client: u32) -> Script {
         let mut owner = format!("bench-{client:06}");
         owner.extend(std::iter::repeat_n('.', workload.owner_bytes.saturating_sub(owner.len())));
@@ -87,12 +89,12 @@ impl Script {
         }
     }
 
-    /// Hangs its locks on a session.
+    /// Attaches the client's locks to a session.
     pub fn use_session(&mut self, session: String) {
         self.session = session;
     }
 
-    /// How many cold names are its own.
+    /// Number of cold names that belong to this client.
     fn places(&self) -> u32 {
         (self.workload.names.count - self.client).div_ceil(self.workload.clients)
     }
@@ -101,8 +103,8 @@ impl Script {
         self.workload.names.cold(self.client + place * self.workload.clients)
     }
 
-    /// Before the mix begins: acquires, one after the other, of the locks that it holds from the
-    /// start. `None`: all done.
+    /// Returns the next acquire before the mix begins, for the locks that it holds from the start.
+    /// `None` means that all are acquired.
     pub fn prepare(&mut self) -> Option<Op> {
         let place = self.tokens.len() as u32;
         if !self.workload.mix.holds_from_the_start() || place >= self.places() {
@@ -111,7 +113,8 @@ impl Script {
         Some(self.acquire(self.own_name(place)))
     }
 
-    /// The answer to an operation of [`prepare`](Self::prepare); `false` if that is no grant.
+    /// Takes the answer to an operation of [`prepare`](Self::prepare). Returns `false` if the
+    /// answer is no grant.
     pub fn prepared(&mut self, answer: &Answer) -> bool {
         let Some(grant) = answer.grant() else { return false };
         self.tokens.push(grant.fencing_token);
@@ -121,7 +124,7 @@ impl Script {
         true
     }
 
-    /// The next step. A release that comes from here and is not sent leaves its lock held.
+    /// Returns the next step. If a returned release is not sent, its lock stays held.
     pub fn step(&mut self) -> Step {
         Step::Send(match self.workload.mix {
             Mix::AcquireRelease | Mix::Seed => return self.come_and_go(),
@@ -139,7 +142,7 @@ impl Script {
         })
     }
 
-    /// The answer to the last step's request.
+    /// Takes the answer to the last step's request.
     pub fn answered(&mut self, answer: &Answer) {
         match answer {
             Answer::Acquire(_) => self.life.token = answer.grant().map_or(0, |grant| grant.fencing_token),
@@ -150,8 +153,8 @@ impl Script {
         self.checks_left = self.workload.reads_per_write;
     }
 
-    /// The last step's request failed: the lock, if there was or may be one, is let go at the end
-    /// of the run.
+    /// Records that the last step's request failed. If there was or may be a lock, it is released
+    /// at the end of the run.
     pub fn failed(&mut self, kind: OperationKind, held_by_another: bool) {
         let name = self.life.name.clone();
         let left = match kind {
@@ -168,18 +171,18 @@ impl Script {
         self.checks_left = 0;
     }
 
-    /// A cancel at the end found that the acquire had been granted.
+    /// Records that a cancel at the end found a granted acquire.
     pub fn was_granted(&mut self, grant: &Grant) {
         self.left_behind.push(release(grant.resource_name.clone(), grant.fencing_token));
     }
 
-    /// Locks that one answered heartbeat of this client has kept alive.
+    /// Number of locks that one answered heartbeat of this client has kept alive.
     pub fn locks_per_heartbeat(&self) -> u64 {
         self.tokens.len() as u64
     }
 
-    /// At the end: lets go of all locks, one request after the other. `None`: nothing is held any
-    /// more.
+    /// Returns the next request that releases locks at the end. `None` means that no lock is held
+    /// any more.
     pub fn let_go(&mut self) -> Option<Op> {
         if !self.session.is_empty() {
             let session_id = std::mem::take(&mut self.session);
@@ -232,7 +235,7 @@ impl Script {
         self.own_name(self.place)
     }
 
-    /// Of the acquire that was made last.
+    /// The request id of the last acquire.
     fn request_id(&self) -> Vec<u8> {
         let (run, client, request) = (self.workload.names.run, self.client, self.requests);
         let mut request_id = Vec::with_capacity(16);
@@ -271,7 +274,7 @@ impl Script {
     }
 }
 
-/// Of a lock with a private lease.
+/// A release request for a lock with a private lease.
 fn release(name: String, fencing_token: u64) -> Op {
     Op::Release(ReleaseRequest { name, fencing_token, session_life: 0 })
 }
@@ -301,8 +304,8 @@ mod tests {
         Answer::granted(Grant { fencing_token: token, shard: token as u32 % 2, ..Grant::default() })
     }
 
-    /// Runs a script against answers that always succeed; the kinds of its requests, one letter
-    /// each, and the names.
+    /// Runs a script against answers that always succeed. Returns the kinds of its requests, one
+    /// letter each, and the names.
     fn run(script: &mut Script, steps: usize) -> (String, Vec<String>) {
         let (mut kinds, mut names) = (String::new(), Vec::new());
         for token in 1..=steps as u64 {
@@ -384,19 +387,19 @@ mod tests {
             Step::Send(op) => op,
             Step::Pause(_) => panic!("nothing pauses here"),
         };
-        // Granted for all that is known: cancelled, and released if it was.
+        // The acquire may have been granted, so it is cancelled, and released if it was granted.
         let acquire = next(&mut script);
         script.failed(OperationKind::Acquire, false);
         let Some(Op::CancelWait(cancel)) = script.let_go() else { panic!("the acquire is in doubt") };
         assert!(matches!(&acquire, Op::Acquire(acquire) if acquire.request_id == cancel.request_id));
         script.was_granted(&Grant { resource_name: "a".into(), fencing_token: 3, ..Grant::default() });
         assert!(matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 3));
-        // Held, and a renewal failed.
+        // The lock is held, and a renewal failed.
         next(&mut script);
         script.answered(&granted(7));
         assert!(matches!(next(&mut script), Op::Renew(_)));
         script.failed(OperationKind::Renew, false);
-        // Held, and the release failed.
+        // The lock is held, and the release failed.
         next(&mut script);
         script.answered(&granted(8));
         (0..SEED_RENEWALS).for_each(|_| {

@@ -1,6 +1,6 @@
 //! Counters and latencies of a measured span.
 //!
-//! It knows nothing of connections; clocks are read by its callers.
+//! The module knows nothing of connections. Its callers read the clocks.
 
 use crate::Refusal;
 use crate::latency::Latencies;
@@ -11,34 +11,34 @@ use wire::OperationKind;
 /// Counts and latencies of one span of time.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    /// Of operations that were answered, HELD included.
+    /// Latencies of answered operations by kind, HELD answers included.
     pub latencies: BTreeMap<OperationKind, Latencies>,
-    /// Acquires that were answered, either way.
+    /// Acquires that were granted or refused as HELD.
     pub acquires: u64,
-    /// Those that found the lock held by another.
+    /// Acquires that found the lock held by another request.
     pub held: u64,
-    /// Locks that lived on through a heartbeat.
+    /// Locks that heartbeats kept alive.
     pub kept_alive: u64,
-    /// By kind; HELD is none.
+    /// Number of errors by kind; HELD is no error.
     pub errors: BTreeMap<&'static str, u64>,
-    /// The first of each kind, for people.
+    /// The first message of each kind of error, for people.
     pub examples: BTreeMap<&'static str, String>,
 }
 
-/// How one operation ended.
+/// The outcome of one operation.
 #[derive(Clone, Copy, Debug)]
 pub enum Ending<'a> {
-    /// As wished. With how many locks it kept alive, if it was a heartbeat.
+    /// The operation succeeded as requested.
     Done {
-        /// See above.
+        /// The number of locks that it kept alive, if it was a heartbeat.
         kept_alive: u64,
     },
-    /// Otherwise.
+    /// The operation was refused, or failed.
     Refused(&'a Refusal),
 }
 
 impl Stats {
-    /// One more operation.
+    /// Counts one more operation.
     pub fn record(&mut self, kind: OperationKind, latency: Duration, ending: Ending<'_>) {
         match ending {
             Ending::Done { kept_alive } => self.kept_alive += kept_alive,
@@ -53,24 +53,24 @@ impl Stats {
         self.latencies.entry(kind).or_default().record(latency);
     }
 
-    /// Answered operations.
+    /// Number of answered operations.
     pub fn operations(&self) -> u64 {
         self.latencies.values().map(Latencies::count).sum()
     }
 
-    /// Answered operations that change something.
+    /// Number of answered operations that change state.
     pub fn writes(&self) -> u64 {
         let writes = self.latencies.iter().filter(|(kind, _)| !kind.is_read());
-        // An acquire that was refused changed nothing.
+        // A refused acquire changed no state.
         writes.map(|(_, latencies)| latencies.count()).sum::<u64>() - self.held
     }
 
-    /// Failed acquires / attempts, 0 to 1.
+    /// Acquires refused as HELD divided by all answered acquires, 0 to 1.
     pub fn contention_rate(&self) -> f64 {
         if self.acquires == 0 { 0.0 } else { self.held as f64 / self.acquires as f64 }
     }
 
-    /// Of all kinds together.
+    /// The latencies of all kinds together.
     pub fn all(&self) -> Latencies {
         let mut all = Latencies::new();
         self.latencies.values().for_each(|latencies| all.add(latencies));

@@ -22,7 +22,7 @@ pub enum Mix {
 }
 
 impl Mix {
-    /// As on the command line.
+    /// The name of the mix on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Mix::AcquireRelease => "acquire-release",
@@ -34,7 +34,7 @@ impl Mix {
         }
     }
 
-    /// All its locks are taken before anything is measured.
+    /// Whether the mix acquires all its locks before the measurement.
     pub fn holds_from_the_start(self) -> bool {
         !matches!(self, Mix::AcquireRelease | Mix::Seed)
     }

@@ -1,7 +1,7 @@
 //! A cluster for measuring: five nodes and a gateway, as processes on loopback that end with this
-//! one.
+//! process.
 //!
-//! It knows nothing of the measurements.
+//! The module knows nothing of the measurements.
 
 use super::error::CalibrateError;
 use client::Client;
@@ -16,23 +16,23 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-/// Nodes, each with a replica.
+/// Number of nodes; each holds a replica of every shard.
 pub const NODES: u64 = 5;
-/// The only gateway.
+/// The only gateway of the cluster.
 pub const GATEWAY: Member = Member::Gateway(1);
-/// For the cluster to have its leaders.
+/// Time limit for the cluster to elect its leaders.
 const READY_MAX: Duration = Duration::from_secs(30);
-/// Time after that for followers to catch up with elections and moves of leaders.
+/// Time after the elections for followers to catch up, and for leaders to move.
 const SETTLE: Duration = Duration::from_secs(2);
-/// For a node to stop cleanly.
+/// Time limit for a node to stop cleanly.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
-/// All nodes, in order.
+/// All nodes in the order of their ids.
 pub fn nodes() -> impl Iterator<Item = Member> {
     (1..=NODES).map(Member::Node)
 }
 
-/// The processes. Killed when dropped.
+/// The processes of the cluster. They are killed when it is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     processes: Processes,
@@ -42,11 +42,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it in an empty directory, and waits for the leader of each shard. `palisade`: the
-    /// words that run this program.
+    /// Starts the cluster in an empty directory, and waits for the leader of each shard. `palisade`
+    /// is the command that runs this program.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the cluster cannot be started.
     pub async fn start(dir: &Path, shards: usize, palisade: &[OsString]) -> Result<Cluster, CalibrateError> {
         let addresses = Addresses::pairs(&free_addresses(2 * (NODES as usize + 1))?);
         let (nodes, gateways) = addresses.split_at(NODES as usize);
@@ -69,7 +69,7 @@ impl Cluster {
                 let last_words = self.processes.log_end(member, 1);
                 return Err(CalibrateError::Ended { member, status, last_words });
             }
-            // Leaderships move for a while after the start, to where the map wants them.
+            // After the start, leaderships move for a while to the nodes that the map prefers.
             let most = self.shards.div_ceil(NODES as usize);
             let spread = self
                 .leads()
@@ -82,33 +82,33 @@ impl Cluster {
         Err(CalibrateError::Overloaded("the cluster did not get its leaders"))
     }
 
-    /// A process's counters and gauges: the sum over the labels, by name.
+    /// The counters and gauges of a process by name, each the sum over its labels.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If the process does not answer.
     pub fn metrics(&self, member: Member) -> Result<BTreeMap<String, f64>, CalibrateError> {
         let address = self.processes.metrics_address(member).expect("each process has a page of metrics");
         Ok(metric_sums(&page(address, "/metrics")?))
     }
 
-    /// A process's pid; 0 for one that has ended.
+    /// The pid of a process; 0 if the process has ended.
     pub fn pid(&self, member: Member) -> u32 {
         self.processes.pid(member).unwrap_or_default()
     }
 
-    /// How many shards each node leads.
+    /// The number of shards that each node leads.
     ///
     /// # Errors
-    /// If one does not answer.
+    /// If a node does not answer.
     pub fn leads(&self) -> Result<Vec<usize>, CalibrateError> {
         let count = |node| Ok(self.metrics(node)?.get("palisade_raft_is_leader").map_or(0, |leads| *leads as usize));
         nodes().map(count).collect()
     }
 
-    /// Runs `palisade bench` against it with these options more.
+    /// Runs `palisade bench` against the cluster with these additional options.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the load generator cannot be started.
     pub fn bench(&self, options: &[String]) -> Result<Child, CalibrateError> {
         let mut command = Command::from(std_command(&self.palisade));
         command.args(["bench", "--json", "--endpoint", self.processes.address(GATEWAY)]).args(options);
@@ -119,7 +119,7 @@ impl Cluster {
     /// Stops a node cleanly, and returns its data directory.
     ///
     /// # Errors
-    /// If it does not stop.
+    /// If the node does not stop.
     pub async fn stop(&mut self, node: u64) -> Result<PathBuf, CalibrateError> {
         self.processes.stop(Member::Node(node), STOP_MAX).await?;
         Ok(self.processes.data(node))

@@ -1,43 +1,44 @@
-//! The time that a sync takes in a directory: the log writer of a node waits for it.
+//! The time of a sync in a directory, because the log writer of a node waits for it.
 //!
-//! It appends to files as a log is appended to, and syncs each write. It knows nothing of RocksDB.
+//! The module appends to files as to a log, and syncs each write. It knows nothing of RocksDB.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Appended and synced each time: an entry of some thirty operations.
+/// Bytes of each synced write: an entry of some thirty operations.
 const WRITE_BYTES: usize = 8 << 10;
-/// How long one measurement takes.
+/// Length of one measurement.
 const SPAN: Duration = Duration::from_millis(1_500);
-/// So many nodes sync to the same disk while calibrating.
+/// Number of nodes that sync to the same disk during a calibration.
 const WRITERS: usize = 5;
 
 /// The times and rates of a disk's syncs.
 ///
-/// - p1 ≤ p50 ≤ p99.
+/// * p1 ≤ p50 ≤ p99.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Syncs {
-    /// 1 of 100 is no slower.
+    /// 1 of 100 syncs is no slower.
     pub p1_ms: f64,
-    /// Half are no slower.
+    /// Half of the syncs are no slower.
     pub p50_ms: f64,
-    /// 99 of 100 are no slower.
+    /// 99 of 100 syncs are no slower.
     pub p99_ms: f64,
-    /// By one writer.
+    /// Syncs per second of one writer.
     pub alone_per_s: f64,
-    /// By as many writers as the cluster has nodes, together.
+    /// Syncs per second of as many writers as the cluster has nodes, together.
     pub together_per_s: f64,
-    /// Syncs of different files that are done at a time, each as slow as these percentiles say.
+    /// Syncs of different files that the disk does at a time, at the speed of these percentiles.
     pub in_parallel: u64,
 }
 
-/// Measures it, with one writer and with several. Percentiles are those with the better median:
-/// where one writer is slower than several, it waited for a processor to wake it, and not for the
-/// disk.
+/// Measures the syncs of a directory with one writer and with several. The percentiles are those
+/// with the better median. If one writer is slower than several, it waited for a processor to wake
+/// it instead of the disk.
 ///
-/// # Errors The disk's own.
+/// # Errors
+/// The errors of the disk.
 pub fn measure(dir: &Path) -> io::Result<Syncs> {
     let mut alone = write(&dir.join("sync-alone"))?;
     let threads: Vec<_> = (0..WRITERS)
@@ -56,7 +57,7 @@ pub fn measure(dir: &Path) -> io::Result<Syncs> {
 }
 
 impl Syncs {
-    /// Of sorted times.
+    /// Computes the figures from sorted times.
     fn of(alone: &[Duration], together: &[Duration]) -> Syncs {
         let at = |took: &[Duration], share: f64| {
             took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3
@@ -75,7 +76,8 @@ impl Syncs {
     }
 }
 
-/// Appends and syncs for the span, once at least: how long each took. The file is removed.
+/// Appends and syncs for the span, at least once. Returns the time of each sync, and removes the
+/// file.
 fn write(path: &Path) -> io::Result<Vec<Duration>> {
     let (mut file, data) = (File::create(path)?, vec![0x5a; WRITE_BYTES]);
     let (begin, mut took) = (Instant::now(), Vec::new());
@@ -97,10 +99,11 @@ mod tests {
     #[test]
     fn what_is_done_at_a_time_follows_from_rate_and_time() {
         let ms = |ms: u64, count: usize| vec![Duration::from_millis(ms); count];
-        // 1,000/s of 1 ms; together 2,000/s, each waiting.
+        // One writer does 1,000/s at 1 ms each. Several do 2,000/s together, and each waits longer.
         let syncs = Syncs::of(&ms(1, 1_500), &ms(2, 3_000));
         assert_eq!((syncs.p50_ms, syncs.in_parallel, syncs.alone_per_s), (1.0, 2, 1_000.0));
-        // One writer was slower than five: theirs is the disk's time, and they did five at a time.
+        // One writer was slower than five. Their time is the disk's time, and they did five at a
+        // time.
         let syncs = Syncs::of(&ms(4, 375), &ms(1, 7_500));
         assert_eq!((syncs.p50_ms, syncs.in_parallel, syncs.together_per_s), (1.0, 5, 5_000.0));
     }

@@ -1,21 +1,21 @@
-//! Errors of a calibration, each with a way on.
+//! Errors of a calibration, each with advice for the next step.
 
 use local_cluster::{ClusterError, Member};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-/// A calibration that came to no end.
+/// A calibration that ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
-    /// A file or directory.
+    /// An operation on a file or directory failed.
     #[error("cannot {verb} {path}: {source}")]
     File {
         /// `write`, `create`, `use`, `read`, `sync in`.
         verb: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The reason.
+        /// The reason from the system.
         source: io::Error,
     },
     /// A process of the cluster could not be started, stopped or asked.
@@ -24,9 +24,9 @@ pub enum CalibrateError {
     /// A process of the cluster ended by itself.
     #[error("{member} of the cluster ended: {status}: {last_words}")]
     Ended {
-        /// The process.
+        /// The process that ended.
         member: Member,
-        /// How it ended.
+        /// The exit status of the process.
         status: ExitStatus,
         /// The last line of its log.
         last_words: String,
@@ -40,7 +40,7 @@ pub enum CalibrateError {
     /// The load generator failed.
     #[error("the load failed: {0}")]
     LoadFailed(String),
-    /// Something took longer than it does on a machine with time to spare.
+    /// A step took longer than it does on a machine with time to spare.
     #[error("{0}")]
     Overloaded(&'static str),
     /// `/proc` lacks a figure.
@@ -48,7 +48,7 @@ pub enum CalibrateError {
     Proc {
         /// For example `the processor time of process 12`.
         what: String,
-        /// The reason.
+        /// The reason from the system.
         source: io::Error,
     },
     /// History on disk could not be read.
@@ -75,7 +75,7 @@ impl CalibrateError {
         }
     }
 
-    /// For `map_err` on an operation with a file.
+    /// Builds an error from an operation on a file, for `map_err`.
     pub(super) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CalibrateError {
         move |source| CalibrateError::File { verb, path: path.to_owned(), source }
     }

@@ -1,27 +1,27 @@
-//! From counts under several loads to costs: per operation, and per event that many operations
-//! share.
+//! Computes costs from the counts under several loads: the cost per operation, and the cost per
+//! event that many operations share.
 
 /// One thread under one load: the counts of `N` kinds of events, and the processor time that all of
 /// them took together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point<const N: usize> {
-    /// Operations, awakenings, and the like.
+    /// Counts of operations, awakenings, and similar events.
     pub counts: [f64; N],
-    /// Processor time.
+    /// Processor time in microseconds.
     pub us: f64,
 }
 
-/// The costs of each, none negative, that come nearest to all points by least squares of relative
-/// errors. A cost that cannot be told from others goes to the first of them; without points all are
-/// zero. Also returns the sum of the squares that is left.
+/// Finds the non-negative costs of each kind that fit all points best, by least squares of relative
+/// errors. If a cost cannot be told from others, the first of them gets it. Without points all
+/// costs are zero. Also returns the remaining sum of squares.
 pub fn least_squares<const N: usize>(points: &[Point<N>]) -> ([f64; N], f64) {
     let rows: Vec<[f64; N]> =
         points.iter().filter(|point| point.us > 0.0).map(|point| point.counts.map(|count| count / point.us)).collect();
     let error = |costs: &[f64; N]| -> f64 {
         rows.iter().map(|row| (row.iter().zip(costs).map(|(a, b)| a * b).sum::<f64>() - 1.0).powi(2)).sum()
     };
-    // With costs that must not be negative some may be zero: each choice is tried, those with few
-    // and early ones first.
+    // Costs must not be negative, so some may be zero. Each choice is tried, those with few and
+    // early costs first.
     let mut choices: Vec<u32> = (1..1 << N).collect();
     choices.sort_by_key(|chosen| (chosen.count_ones(), *chosen));
     let (mut best, mut least) = ([0.0; N], error(&[0.0; N]));
@@ -36,8 +36,8 @@ pub fn least_squares<const N: usize>(points: &[Point<N>]) -> ([f64; N], f64) {
     (best, least)
 }
 
-/// Least squares of `row · costs = 1` with the chosen columns, by the normal equations; `None` if
-/// those cannot be told apart.
+/// Least squares of `row · costs = 1` with the chosen columns, by the normal equations. `None`
+/// means that the columns cannot be told apart.
 fn solve<const N: usize>(rows: &[[f64; N]], chosen: impl Fn(usize) -> bool) -> Option<[f64; N]> {
     let columns: Vec<usize> = (0..N).filter(|column| chosen(*column)).collect();
     let sum = |of: &dyn Fn(&[f64; N]) -> f64| rows.iter().map(of).sum::<f64>();
@@ -48,8 +48,8 @@ fn solve<const N: usize>(rows: &[[f64; N]], chosen: impl Fn(usize) -> bool) -> O
         })
         .collect();
     let own: Vec<f64> = (0..columns.len()).map(|i| equations[i][i]).collect();
-    // Gauss and Jordan; the matrix is positive, so the diagonal is never a bad pivot unless columns
-    // depend on each other.
+    // Gauss-Jordan elimination. The matrix is positive, so the diagonal is a bad pivot only if
+    // columns depend on each other.
     for i in 0..columns.len() {
         let pivot = equations[i].clone();
         if pivot[i] <= 1e-9 * own[i] {

@@ -1,33 +1,32 @@
-//! The size of history on disk: the records of a node that has stopped, and the files that they lie
-//! in.
+//! The size of history on disk, from the records of a stopped node and the files that hold them.
 
 use super::error::CalibrateError;
 use routing::ShardId;
 use std::path::{Path, PathBuf};
 use storage::{Engine, RocksEngine, RocksOptions};
 
-/// Records that are looked at; they are alike.
+/// Limit of records that are read. More are not needed, because they are alike.
 const SAMPLE: usize = 20_000;
-/// With fewer, files hold more of other things than of history.
+/// Fewest records for a result. With fewer, the files hold mostly other data.
 const RECORDS_MIN: usize = 10_000;
-/// Of a record's key, beside the name: shard, token, and the separator after the name.
+/// Bytes of a record's key beside the name: shard, token, and the separator after the name.
 const KEY_BYTES: usize = 16;
 
-/// The size of history.
+/// The size of history: of a record before compression, and of the tables on disk.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
-    /// Of a record, with its name, before compression.
+    /// Bytes of a record with its name, before compression.
     pub record_bytes: f64,
     /// Bytes of all tables per byte of history, at most 1. Other records in the tables count too.
     pub stored_ratio: f64,
 }
 
-/// Looks at the data of a node that has stopped. `None`: there is too little of it.
+/// Measures the data of a stopped node. `None` means that there is too little of it.
 ///
 /// # Errors
 /// If the data cannot be read.
 pub async fn measure(data: PathBuf) -> Result<Option<History>, CalibrateError> {
-    // Off the async threads: there may be a log to replay and much to read.
+    // This runs outside the async threads, because there may be a log to replay and much to read.
     let measured = tokio::task::spawn_blocking(move || look(&data)).await;
     measured.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
@@ -53,7 +52,7 @@ fn look(data: &Path) -> Result<Option<History>, CalibrateError> {
     Ok(Some(History { record_bytes: bytes as f64 / records as f64, stored_ratio }))
 }
 
-/// Of all tables below a directory.
+/// Size of all tables below a directory.
 fn tables_bytes(dir: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {

@@ -1,12 +1,14 @@
-//! `palisade bench --calibrate`: the costs of this service on this machine, for `palisade plan
-//! --calibration`.
+//! `palisade bench --calibrate`: measures the costs of this service on this machine. The file is
+//! for `palisade plan --calibration`.
 //!
-//! It starts clusters of its own (five nodes and a gateway; one with a shard for each node to lead,
-//! one with one shard), loads them with `palisade bench` at several levels, and reads the use of
-//! each process and thread from `/proc` and from the nodes' metrics. Everything is on this machine,
-//! so capacities are those of a leader that shares its processors with four followers, a gateway
-//! and the load: less than a leader carries alone. Costs by thread do not have that error, and
-//! simulations compute with these.
+//! The module starts two clusters of its own, each with five nodes and a gateway. One has a shard
+//! for each node to lead, and the other has one shard. It loads them with `palisade bench` at
+//! several levels. It reads the use of each process and thread from `/proc` and from the nodes'
+//! metrics.
+//!
+//! All processes are on this machine. A measured capacity is therefore that of a leader that shares
+//! its processors with four followers, a gateway and the load. A leader alone carries more. Costs
+//! by thread do not have that error, and simulations compute with these costs.
 
 mod cluster;
 mod disk;
@@ -30,37 +32,37 @@ use tempfile::TempDir;
 use usage::{Cpu, cpu, memory_bytes};
 use window::{Moment, NodeWindow, WINDOW, Window, load};
 
-/// Clients of the loads from which costs are taken: from hardly any batching to very much.
+/// Clients of the loads that yield the costs: from hardly any batching to very much.
 const LEVELS: [u32; 4] = [12, 90, 700, 3_000];
-/// One more load, until nodes have merged their flushed files: history is merged in sixteen files
-/// or more.
+/// Clients of one more load. It lasts until nodes have merged their flushed files, because history
+/// is merged in sixteen files or more.
 const SUSTAINED_CLIENTS: u32 = 1_500;
-/// How long.
+/// Length of this load.
 const SUSTAINED: Duration = Duration::from_secs(60);
-/// Held at the same time to see how much memory that takes.
+/// Locks held at the same time, to measure their memory.
 const HELD: u32 = 200_000;
-/// Sizes of names and owners, by default the same in `palisade bench`.
+/// Sizes of names and owners; they equal the defaults of `palisade bench`.
 const NAME_BYTES: f64 = 100.0;
 const OWNER_BYTES: f64 = 50.0;
-/// Kernel threads and the like use this much; a greater use disturbs the measurement.
+/// Limit of use by kernel threads and the like. A greater use disturbs the measurement.
 const TAKEN_CORES_MAX: f64 = 0.15;
-/// Costs per operation and per entry are told apart by how full entries are: the fullest load's by
-/// so much, at least.
+/// Smallest ratio between the fullest and the emptiest entries of the loads. Otherwise the costs
+/// per operation and per entry could not be told apart.
 const SPREAD_MIN: f64 = 10.0;
-/// The extra cost of other shards' work is looked for between nothing and as much again, in this
-/// many steps.
+/// Steps of the search for the extra cost of other shards' work, which lies between zero and the
+/// cost itself.
 const EXTRA_TRIES: u32 = 50;
-/// A disk that syncs faster than this is none.
+/// Shortest credible sync time; a faster sync does not reach a disk.
 const SYNC_MIN_MS: f64 = 0.02;
 
-/// A calibration that is to be made.
+/// The options of a calibration.
 #[derive(Clone, Debug)]
 pub struct CalibrateOptions {
-    /// The file that is written.
+    /// The file that the calibration writes.
     pub out: PathBuf,
-    /// Where its nodes keep their data meanwhile; `None`: the temporary directory.
+    /// The directory for the nodes' data meanwhile; `None` means the temporary directory.
     pub data_dir: Option<PathBuf>,
-    /// The words that run `palisade` as a process that ends with this one.
+    /// The command that runs `palisade` as a process that ends with this one.
     pub palisade: Vec<OsString>,
     /// The name of this machine, for the file.
     pub host: String,
@@ -68,10 +70,10 @@ pub struct CalibrateOptions {
     pub today: String,
 }
 
-/// Calibrates, and writes the file. `stop` ends it early.
+/// Calibrates, and writes the file. `stop` ends the calibration early.
 ///
 /// # Errors
-/// If something cannot be measured, or `stop` came first; nothing is written then.
+/// If a figure cannot be measured, or `stop` came first. In both cases no result is written.
 pub async fn run(options: &CalibrateOptions, stop: impl Future<Output = ()>) -> Result<(), CalibrateError> {
     tokio::select! {
         done = calibrate(options) => done,
@@ -81,7 +83,7 @@ pub async fn run(options: &CalibrateOptions, stop: impl Future<Output = ()>) -> 
 
 async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
     let out = &options.out;
-    // First, so that a long measurement is not lost for a name.
+    // The check of the file comes first, so that a bad name does not waste a long measurement.
     std::fs::File::options().append(true).create(true).open(out).map_err(CalibrateError::file("write", out))?;
     cpu(std::process::id())?;
     let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -106,9 +108,9 @@ async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
         std::fs::create_dir(&own).map_err(CalibrateError::file("create", &own))?;
         Cluster::start(&own, shards, &options.palisade).await
     };
-    // On the one all nodes lead and follow, as in a cluster that is used; on the other one node
-    // leads and does nothing else. Each level on both, one after the other: so the time of day
-    // makes no difference between them.
+    // On the first cluster all nodes lead and follow, as in ordinary use. On the second, one node
+    // leads and has no other task. Each level runs on both, one after the other, so that the time
+    // of day makes no difference between them.
     let shared = start(NODES as usize).await?;
     let mut cluster = start(1).await?;
     let began = Moment::now(&shared, None)?;
@@ -119,8 +121,8 @@ async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
     }
     level(&shared, "a shard for each node, for a minute", SUSTAINED_CLIENTS, SUSTAINED).await?;
     let whole = Window::between(&began, &Moment::now(&shared, None)?);
-    drop(shared); // and its processes with it
-    // Files that cannot be removed now are removed with the whole directory.
+    drop(shared); // this also ends its processes
+    // Files that cannot be removed now are removed later, with the whole directory.
     let _ = std::fs::remove_dir_all(own_dir(NODES as usize));
     leader_alone(&mut calibration, &one_shard);
     windows.extend(one_shard);
@@ -152,7 +154,7 @@ async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
     calibration.renewals_per_s_per_leader = (beats.ops() / beats.seconds).round();
     say("history on disk");
     let leader = cluster.leads()?.iter().position(|leads| *leads > 0).unwrap_or(0);
-    // Nodes are numbered from 1: this is the one after the leader.
+    // Nodes are numbered from 1, so this is the node after the leader.
     let data = cluster.stop((leader as u64 + 1) % NODES + 1).await?;
     if let Some(history) = history::measure(data).await? {
         calibration.tenure_overhead_bytes = (history.record_bytes - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64;
@@ -172,7 +174,7 @@ fn say(what: &str) {
     eprintln!("measuring: {what}");
 }
 
-/// One load on a cluster, and its figures.
+/// Runs one load on a cluster, and returns its figures.
 async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> Result<Window, CalibrateError> {
     say(&format!("{what}, {}", counted(clients.into(), "client")));
     let window = load(cluster, &["--clients", &clients.to_string()], span).await?;
@@ -180,23 +182,26 @@ async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> R
     Ok(window)
 }
 
-/// In the load with the fewest, and in that with the most.
+/// Operations per entry in the load with the fewest, and in the load with the most.
 fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
     let each = windows.iter().map(Window::operations_per_entry);
     each.fold((f64::INFINITY, 0.0), |(least, most), ops| (least.min(ops), most.max(ops)))
 }
 
-/// Costs by thread.
+/// Computes the costs by thread.
 ///
-/// Each thread is given costs per operation, per root of the operations of an entry, and per
-/// awakening (sync, entry), that explain its processor time under all loads ([`planner::Costs`]
-/// says why). They can be told apart because entries of the heaviest load hold some hundred times
-/// as many operations as those of the lightest, awakenings from entries because several shards
-/// share them, and leading from following because with one shard one node does nothing else.
+/// Each thread gets a cost per operation, a cost per root of the operations of an entry, and a cost
+/// per awakening (sync, entry). Together these explain its processor time under all loads
+/// ([`planner::Costs`] says why). The costs can be told apart for three reasons:
 ///
-/// With several shards on a machine the same work costs more: its data is not in the caches after
-/// another shard's work. How much more is chosen so that the costs of one and of five shards come
-/// out alike.
+/// * Entries of the heaviest load hold some hundred times as many operations as those of the
+///   lightest.
+/// * Awakenings differ from entries, because several shards share an awakening.
+/// * Leading differs from following, because with one shard one node does nothing else.
+///
+/// With several shards on a machine the same work costs more, because another shard's work has
+/// displaced its data from the caches. The extra cost is chosen so that the costs of one and of
+/// five shards come out alike.
 ///
 /// Background work of nodes is taken from all of `whole`, because it comes later than its
 /// operations.
@@ -212,7 +217,7 @@ fn costs(calibration: &mut Calibration, windows: &[Window], whole: &Window) {
     (calibration.costs, calibration.other_shard_extra) = (costs, extra);
 }
 
-/// Costs of one shard, if others cost so much more, and the sum of squares that is left.
+/// Costs of one shard if other shards add this extra cost, and the remaining sum of squares.
 fn fit(assumed: &Costs, windows: &[Window], extra: f64) -> (Costs, f64) {
     let mut left = 0.0;
     let mut node = |shared: &dyn Fn(&NodeWindow) -> f64, us: &dyn Fn(&Cpu) -> f64| {
@@ -249,13 +254,13 @@ fn fit(assumed: &Costs, windows: &[Window], extra: f64) -> (Costs, f64) {
     (c, left)
 }
 
-/// Capacity of a leader that has the cluster to itself, and bytes per operation.
+/// Computes the capacity of a leader that has the cluster to itself, and bytes per operation.
 fn leader_alone(calibration: &mut Calibration, windows: &[Window]) {
     let capacity = windows.iter().map(|window| window.ops() / window.seconds).fold(1.0, f64::max);
     calibration.writes_per_s_per_leader = capacity.round();
-    // Half are acquires, with name and owner; half are releases, with the name.
+    // Half of the operations are acquires, with name and owner; half are releases, with the name.
     let carried = NAME_BYTES + OWNER_BYTES / 2.0;
-    // Large batches, so that the fixed cost of a message does not count.
+    // Large batches are used, so that the fixed cost of a message does not count.
     let fullest =
         windows.iter().max_by(|left, right| left.operations_per_entry().total_cmp(&right.operations_per_entry()));
     if let Some(leader) = fullest.map(Window::leader).filter(|leader| leader.applied > 0.0) {
@@ -264,7 +269,7 @@ fn leader_alone(calibration: &mut Calibration, windows: &[Window]) {
     }
 }
 
-/// Memory that a held lock takes beyond its name and owner.
+/// Measures the memory of a held lock beyond its name and owner.
 async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, CalibrateError> {
     let pid = cluster.pid(Member::Node(leader as u64 + 1));
     let before = memory_bytes(pid)?;
@@ -300,7 +305,7 @@ fn source(
     )
 }
 
-/// Four digits that count; costs are no better known.
+/// Rounds to four significant digits, because costs are no better known.
 fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
@@ -309,8 +314,8 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Led by the first node, or in equal parts by all: then work of nodes costs 0.3 more for four
-    /// of five.
+    /// Builds a window whose shards are led by the first node, or in equal parts by all nodes. In
+    /// the second case work of nodes costs 0.3 more for four of five shards.
     fn window(ops: f64, entries: f64, shared: bool) -> Window {
         let more = if shared { 1.24 } else { 1.0 };
         let node = |at: usize| {
@@ -320,7 +325,7 @@ mod tests {
                 (false, _) => 0.0,
             };
             let (followed, roots) = (ops - led, (ops * entries).sqrt());
-            // With several shards an awakening is for more than one entry.
+            // With several shards, one awakening serves more than one entry.
             let wakes = if shared { entries } else { 3.0 * entries };
             let cpu = Cpu {
                 network_us: (4.0 * led + followed + 7.0 * roots + 10.0 * wakes) * more,

@@ -1,35 +1,35 @@
-//! The resources that processes have used so far: processor time by kind of thread, and memory,
-//! from `/proc`.
+//! The resources that processes have used so far: processor time by kind of thread, and memory. The
+//! figures come from `/proc`.
 //!
-//! It knows nothing of their work.
+//! The module knows nothing of the work of the processes.
 
 use super::error::CalibrateError;
 use std::{fs, io};
 
-/// Processor time in microseconds by kind of thread, and how often some of them were woken.
+/// Processor time in microseconds by kind of thread, and the number of wake-ups of some kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
     /// The async runtime, and all threads of no other kind.
     pub network_us: f64,
     /// How often these threads went to sleep.
     pub network_wakes: f64,
-    /// Shard threads.
+    /// Processor time of the shard threads.
     pub shards_us: f64,
     /// How often these threads went to sleep.
     pub shards_wakes: f64,
-    /// The log writer.
+    /// Processor time of the log writer.
     pub writer_us: f64,
     /// RocksDB's own threads, and the heap's.
     pub background_us: f64,
 }
 
 impl Cpu {
-    /// All of it.
+    /// Processor time of all threads together.
     pub fn total_us(&self) -> f64 {
         self.network_us + self.shards_us + self.writer_us + self.background_us
     }
 
-    /// The use since an earlier moment.
+    /// The use since an earlier reading.
     pub fn since(&self, before: &Cpu) -> Cpu {
         Cpu {
             network_us: self.network_us - before.network_us,
@@ -54,7 +54,7 @@ pub fn cpu(pid: u32) -> Result<Cpu, CalibrateError> {
     let mut cpu = Cpu::default();
     for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(unreadable)? {
         let path = task.map_err(unreadable)?.path();
-        // A thread may end between being listed and being read.
+        // A thread may end between the listing and the reading.
         let read = |file: &str| fs::read_to_string(path.join(file));
         let (Ok(name), Ok(schedstat), Ok(status)) = (read("comm"), read("schedstat"), read("status")) else {
             continue;
@@ -68,7 +68,7 @@ pub fn cpu(pid: u32) -> Result<Cpu, CalibrateError> {
             name if name.starts_with("shards-") => {
                 (cpu.shards_us, cpu.shards_wakes) = (cpu.shards_us + us, cpu.shards_wakes + wakes)
             }
-            // The latter give memory back.
+            // The threads of jemalloc give memory back.
             name if name.starts_with("rocksdb") || name.starts_with("jemalloc") => cpu.background_us += us,
             _ => (cpu.network_us, cpu.network_wakes) = (cpu.network_us + us, cpu.network_wakes + wakes),
         }
@@ -85,7 +85,8 @@ pub fn cpu(pid: u32) -> Result<Cpu, CalibrateError> {
 /// # Errors
 /// Where `/proc` is missing.
 pub fn idle_us() -> Result<f64, CalibrateError> {
-    // In hundredths of a second on every Linux that people run: user, nice, system, idle, iowait.
+    // The unit is hundredths of a second on every common Linux. The fields are user, nice, system,
+    // idle, iowait.
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(4).take(2);
     let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();

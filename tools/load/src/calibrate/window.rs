@@ -1,6 +1,6 @@
-//! One load on a cluster, and the counters while it ran.
+//! One load on a cluster, and the counters during the load.
 //!
-//! It draws no conclusions from them.
+//! The module draws no conclusions from the counters.
 
 use super::cluster::{Cluster, GATEWAY, nodes};
 use super::error::CalibrateError;
@@ -8,33 +8,33 @@ use super::usage::{Cpu, cpu, idle_us};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Before a load is looked at.
+/// Time of a load before its window begins.
 const WARM_UP: Duration = Duration::from_millis(1_500);
-/// How long it is looked at, as a rule.
+/// The usual length of a window.
 pub const WINDOW: Duration = Duration::from_secs(5);
-/// Beyond that the load goes on, so that it does not end before it was looked at.
+/// Time of a load after its window, so that the load does not end first.
 const RUN_OUT: Duration = Duration::from_secs(1);
-/// Operations that a node answered: those of the shards that it leads.
+/// Counter of the operations that a node answered. They belong to the shards that it leads.
 const ANSWERED: &str = "palisade_operations_total";
 
 /// The counts of one load in its window.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// How long it was.
+    /// Length of the window.
     pub seconds: f64,
-    /// Of the cluster.
+    /// Number of shards of the cluster.
     pub shards: usize,
-    /// Each node.
+    /// The counts of each node.
     pub nodes: Vec<NodeWindow>,
     /// Processor time of the gateway.
     pub gateway_us: f64,
     /// Processor time of the load generator.
     pub client_us: f64,
-    /// Of all cores.
+    /// Idle time of all cores together.
     pub idle_us: f64,
 }
 
-/// A node's share of it.
+/// The counts of one node in a window.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeWindow {
     /// Operations of shards that it leads.
@@ -47,14 +47,14 @@ pub struct NodeWindow {
     pub syncs: f64,
     /// Time that its writes and syncs took.
     pub sync_s: f64,
-    /// To its peers.
+    /// Bytes sent to the peers of the node.
     pub sent_bytes: f64,
     /// Processor time of its threads.
     pub cpu: Cpu,
 }
 
 impl Window {
-    /// The counts between two moments.
+    /// Computes the counts between two moments.
     pub fn between(began: &Moment, ended: &Moment) -> Window {
         let node = |before: &(BTreeMap<String, f64>, Cpu), after: &(BTreeMap<String, f64>, Cpu)| {
             let count = |name: &str| {
@@ -85,22 +85,22 @@ impl Window {
         self.nodes.iter().map(of).sum::<f64>() / self.nodes.len().max(1) as f64
     }
 
-    /// Operations in the log.
+    /// Operations in the log, as the mean over nodes.
     pub fn ops(&self) -> f64 {
         self.mean(|node| node.applied)
     }
 
-    /// Entries in the log.
+    /// Entries in the log, as the mean over nodes.
     pub fn entries(&self) -> f64 {
         self.mean(|node| node.entries)
     }
 
-    /// Operations that shared an entry.
+    /// Mean number of operations that shared an entry.
     pub fn operations_per_entry(&self) -> f64 {
         self.ops() / self.entries().max(1.0)
     }
 
-    /// The node that answered most.
+    /// The node that answered the most operations.
     pub fn leader(&self) -> NodeWindow {
         let most = self.nodes.iter().max_by(|left, right| left.answered.total_cmp(&right.answered));
         *most.expect("a cluster has nodes")
@@ -111,13 +111,13 @@ impl Window {
         (cores as f64 - self.busy_cores() - self.idle_us / 1e6 / self.seconds).max(0.0)
     }
 
-    /// Of all processes together, in cores.
+    /// The use of all processes together, in cores.
     fn busy_cores(&self) -> f64 {
         let nodes = self.nodes.iter().map(|node| node.cpu.total_us()).sum::<f64>();
         (nodes + self.gateway_us + self.client_us) / 1e6 / self.seconds
     }
 
-    /// For people.
+    /// One line about the window, for people.
     pub fn shown(&self) -> String {
         let syncs = self.mean(|node| node.syncs);
         format!(
@@ -131,7 +131,7 @@ impl Window {
     }
 }
 
-/// Counters of one moment.
+/// The counters at one moment.
 #[derive(Debug)]
 pub struct Moment {
     at: Instant,
@@ -143,10 +143,10 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Of a cluster, and of its load if there is one.
+    /// Reads the counters of a cluster, and of its load if there is one.
     ///
     /// # Errors
-    /// If something cannot be read.
+    /// If a counter cannot be read.
     pub fn now(cluster: &Cluster, client: Option<u32>) -> Result<Moment, CalibrateError> {
         let node = |node| Ok((cluster.metrics(node)?, cpu(cluster.pid(node))?));
         Ok(Moment {
@@ -160,10 +160,10 @@ impl Moment {
     }
 }
 
-/// Runs a load, and looks at it for so long.
+/// Runs a load, and returns the counts of a window of this length.
 ///
 /// # Errors
-/// If it cannot be run, or leaders change meanwhile.
+/// If the load cannot be run, or leaders change meanwhile.
 pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, CalibrateError> {
     let leads = cluster.leads()?;
     let answered = || -> Result<f64, CalibrateError> {
@@ -174,7 +174,8 @@ pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result
     let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
     options.extend(["--warmup", "0", "--duration", &duration].map(str::to_owned));
     let bench = cluster.bench(&options)?;
-    // Mixes that hold locks from the start take them first: the load is there once answers come.
+    // Mixes that hold locks from the start acquire them first. The load has begun when further
+    // answers come.
     let held = options.iter().position(|option| option == "--names").and_then(|at| options[at + 1].parse::<f64>().ok());
     let until = Instant::now() + Duration::from_secs(60);
     while answered()? - before <= held.unwrap_or(0.0) {
