@@ -20,10 +20,10 @@ pub fn free_addresses(count: usize) -> Result<Vec<String>, ClusterError> {
 }
 
 fn free_address() -> Result<String, ClusterError> {
-    /// Ports handed out or found taken so far.
+    /// Number of ports tried so far, whether free or taken.
     static TRIED: AtomicU32 = AtomicU32::new(0);
     let range = PORTS.end - PORTS.start;
-    // Processes that run at the same time begin at different places.
+    // Processes that run at the same time begin at different ports.
     let start = std::process::id().wrapping_mul(131) % range;
     let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
     loop {

@@ -5,19 +5,19 @@ use routing::{ClusterConfig, GatewayConfig, NodeConfig, NodeId, Settings};
 /// The addresses of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// `host:port` that it serves on.
+    /// The address that the process serves on, as `host:port`.
     pub serves: String,
-    /// `host:port` of its `/metrics`, if it has that page.
+    /// The address of its `/metrics` as `host:port`, if it has that page.
     pub metrics: Option<String>,
 }
 
 impl Addresses {
-    /// An address without a page of metrics.
+    /// The addresses of a process without a page of metrics.
     pub fn only(serves: impl Into<String>) -> Addresses {
         Addresses { serves: serves.into(), metrics: None }
     }
 
-    /// Consecutive addresses as pairs: one to serve on, and one for metrics.
+    /// Groups consecutive addresses into pairs: one to serve on, and one for metrics.
     ///
     /// # Panics
     /// If the number of addresses is odd.
@@ -31,7 +31,7 @@ impl Addresses {
 }
 
 /// The description of a cluster with these processes. Nodes have the ids 1, 2, …, each shard has a
-/// replica on every node, and settings are the defaults; callers change the fields that they want
+/// replica on every node, and settings are the defaults. Callers change the fields that they want
 /// otherwise.
 ///
 /// ```

@@ -4,60 +4,60 @@ use crate::Member;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A part of a cluster of processes that could not be started, hurt or asked.
+/// A failed attempt to start, hurt or ask a part of a cluster of processes.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// A file of the cluster.
+    /// An operation on a file of the cluster failed.
     #[error("cannot {verb} {path}: {source}")]
     File {
-        /// `write`, `create`, `open`.
+        /// The operation: `write`, `create` or `open`.
         verb: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The reason.
+        /// The reason from the system.
         source: io::Error,
     },
-    /// Loopback has no port left.
+    /// No port is left on loopback.
     #[error("no port is free on loopback: {0}")]
     Ports(#[source] io::Error),
     /// A process could not be started.
     #[error("cannot start {member}: {source}")]
     Start {
-        /// The process.
+        /// The process that did not start.
         member: Member,
-        /// The reason.
+        /// The reason from the system.
         source: io::Error,
     },
     /// A process was told to stop, and ended with a failure.
     #[error("{member} was told to stop and ended with {status}")]
     StoppedBadly {
-        /// The process.
+        /// The process that was told to stop.
         member: Member,
-        /// How it ended.
+        /// The exit status of the process.
         status: std::process::ExitStatus,
     },
-    /// A process was told to stop, did not, and was killed.
+    /// A process was told to stop, did not stop in time, and was killed.
     #[error("{member} was told to stop and did not within {limit:?}: killed")]
     NotStopped {
-        /// The process.
+        /// The process that was told to stop.
         member: Member,
-        /// The time that it was given.
+        /// The time limit for the stop.
         limit: std::time::Duration,
     },
     /// A page of a process could not be read.
     #[error("no answer from http://{address}{page}: {source}")]
     Page {
-        /// `host:port`.
+        /// The address of the process, as `host:port`.
         address: String,
-        /// The path.
+        /// The path of the page.
         page: String,
-        /// The reason.
+        /// The reason from the system.
         source: io::Error,
     },
 }
 
 impl ClusterError {
-    /// For `map_err` on an operation with a file.
+    /// Builds an error from an operation on a file, for `map_err`.
     pub(crate) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClusterError {
         move |source| ClusterError::File { verb, path: path.to_owned(), source }
     }

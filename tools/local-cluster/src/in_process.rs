@@ -1,8 +1,8 @@
 //! A cluster with its gateway inside the calling process, on real storage and real Raft.
 //!
-//! The nodes talk to each other over loopback sockets like any nodes; only their ports are the
-//! system's choice. Each node holds a replica of each shard. Storage is opened by the caller, so
-//! that a caller can warn of a full disk, or keep everything in memory.
+//! The nodes talk to each other over loopback sockets like any nodes, but the system chooses their
+//! ports. Each node holds a replica of each shard. The caller opens the storage, so that it can
+//! warn of a full disk, or keep all data in memory.
 
 use crate::{Addresses, cluster_config, leaders};
 use client::Client;
@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Engine;
 
-/// Between two looks whether every shard has a leader.
+/// Interval between two checks whether every shard has a leader.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A cluster inside this process that could not be started, or ended.
+/// The failure of a cluster inside this process to start, or its unexpected end.
 #[derive(Debug, thiserror::Error)]
 pub enum InProcessError {
-    /// The cluster is an impossible one.
+    /// The description of the cluster is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A socket on loopback could not be bound or asked for its address.
+    /// A socket on loopback could not be bound, or its address could not be read.
     #[error("no socket on loopback: {0}")]
     Socket(#[from] std::io::Error),
     /// A node did not start, or failed.
@@ -37,20 +37,20 @@ pub enum InProcessError {
 
 /// The parts of a cluster inside this process.
 pub struct InProcessOptions {
-    /// The cluster's name.
+    /// The name of the cluster.
     pub name: String,
     /// The number of shards.
     pub shards: u32,
-    /// The store of each node: one node for each.
+    /// The stores of the nodes, one for each node.
     pub engines: Vec<Arc<dyn Engine>>,
-    /// The gateway's socket.
+    /// The socket that the gateway serves on.
     pub listener: TcpListener,
     /// The socket of the gateway's `/metrics`.
     pub metrics_listener: TcpListener,
 }
 
-/// A cluster that runs inside this process. Call [`stop`](Self::stop) before the process ends: a
-/// node that is dropped has not told its peers, and leaves its store as it is.
+/// A cluster that runs inside this process. Call [`stop`](Self::stop) before the process ends. A
+/// dropped node does not tell its peers, and leaves its store as it is.
 pub struct InProcess {
     config: ClusterConfig,
     warnings: Vec<String>,
@@ -64,7 +64,7 @@ impl InProcess {
     /// Starts all nodes, then the gateway. Call it inside a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// The first part that does not start.
+    /// The error of the first part that does not start.
     pub async fn start(options: InProcessOptions) -> Result<InProcess, InProcessError> {
         let InProcessOptions { name, shards, engines, listener, metrics_listener } = options;
         let mut sockets = Vec::new();
@@ -83,7 +83,8 @@ impl InProcess {
                 cluster: config.clone(),
                 id: NodeId(id),
                 engine,
-                // All nodes lie in one directory, so a copy of it has all of them of one moment.
+                // All nodes lie in one directory, so a copy of the directory has all nodes at one
+                // moment.
                 first_start: FirstStart::AcceptCopy { at_one_moment: true },
                 guard_file: None,
                 listener: Some(socket),
@@ -93,7 +94,7 @@ impl InProcess {
         }
         let (address, metrics_address) = (address_of(&listener)?, address_of(&metrics_listener)?);
         let cluster = config.clone();
-        // Its users are people who try the service out, with tools such as grpcurl.
+        // People use this cluster to try the service out, with tools such as grpcurl.
         let reflection = true;
         let options = GatewayOptions { cluster, listener, metrics_listener: Some(metrics_listener), reflection };
         let gateway = Gateway::start(options).await?;
@@ -110,18 +111,18 @@ impl InProcess {
         &self.warnings
     }
 
-    /// `host:port` that the gateway serves on.
+    /// The address that the gateway serves on, as `host:port`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// `host:port` of the gateway's `/metrics`.
+    /// The address of the gateway's `/metrics`, as `host:port`.
     pub fn metrics_address(&self) -> &str {
         &self.metrics_address
     }
 
-    /// Waits until every shard has a leader. The future holds nothing of the cluster, so that it
-    /// can be awaited beside [`failed`](Self::failed).
+    /// Waits until every shard has a leader. The future borrows no part of the cluster, so that it
+    /// can be awaited beside [`ended`](Self::ended).
     pub fn led(&self) -> impl Future<Output = ()> + use<> {
         let (client, shards) = (Client::connect([&self.address]), self.config.shards as usize);
         async move {
@@ -146,11 +147,11 @@ impl InProcess {
         }
     }
 
-    /// Stops the gateway, then all nodes at once: each gives the others a moment to take over its
-    /// leaderships.
+    /// Stops the gateway, then all nodes at once. Each node gives the others a moment to take over
+    /// its leaderships.
     ///
     /// # Errors
-    /// The first node's that did not stop cleanly.
+    /// The error of the first node that did not stop cleanly.
     pub async fn stop(self) -> Result<(), InProcessError> {
         self.gateway.shutdown().await;
         let stopping: Vec<_> = self.nodes.into_iter().map(|node| tokio::spawn(node.shutdown())).collect();

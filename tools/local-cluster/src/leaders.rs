@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 pub struct Leader {
     /// The node of the replica.
     pub node: u64,
-    /// The term in which it leads.
+    /// The term of this leadership.
     pub term: u64,
 }
 
-/// The leader of each shard that has one. Of two replicas that both report to lead a shard, the one
-/// with the higher term counts: a deposed leader that was paused or cut off does not know it yet.
+/// The leader of each shard that has one. If two replicas both report to lead a shard, the one with
+/// the higher term counts. The other is a deposed leader that was paused or cut off, and does not
+/// know of the new term yet.
 pub fn leaders(status: &ClusterStatus) -> BTreeMap<u32, Leader> {
     let mut leaders: BTreeMap<u32, Leader> = BTreeMap::new();
     for replica in status.shards.iter().filter(|replica| replica.role == "leader") {

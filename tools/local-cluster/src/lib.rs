@@ -5,10 +5,9 @@
 //! * Both describe their cluster by [`cluster_config`] on [`free_addresses`], and both count as
 //!   ready by [`leaders`].
 //!
-//! The two types stay apart because nothing of a child process (pid, log, exit status, signals)
-//! exists for a node that is a handle in the same process. The library decides nothing about a
-//! cluster's health: its callers wait for the state that they need, and decide on the meaning of a
-//! failure.
+//! The two types stay apart, because a node inside the same process has no pid, log, exit status or
+//! signals of its own. The library makes no decision about a cluster's health. Its callers wait for
+//! the state that they need, and decide on the meaning of a failure.
 
 mod addresses;
 mod config;

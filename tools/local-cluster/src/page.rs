@@ -6,10 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// A page is there within this time, or its process counts as not answering.
+/// Time limit for a page. After it, the process counts as not answering.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// The page at `address` (`host:port`), with its status line and headers.
+/// Reads the page at `address` (`host:port`), with its status line and headers.
 ///
 /// # Errors
 /// If the address does not answer within ten seconds.
@@ -32,7 +32,7 @@ fn read(address: &str, page: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The counters and gauges on a page of metrics, by name: the sum over all labels.
+/// The counters and gauges on a page of metrics by name, each the sum over all labels.
 ///
 /// ```
 /// let page = "palisade_a{shard=\"0\"} 2\npalisade_a{shard=\"1\"} 3\nother 7\n";

@@ -1,4 +1,4 @@
-//! One child process: started, signalled, reaped.
+//! One child process: its start, its signals and its end.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,13 +15,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 pub struct Process {
     child: Child,
     log: PathBuf,
-    /// The other end of a standard error that is never read.
+    /// The read end of a standard error that is never read.
     _unheard: Option<PipeReader>,
 }
 
 impl Process {
-    /// Starts a command. Its output is appended to `log`, without colours. `PALISADE_LOG` of this
-    /// process chooses the level of its log; without it the level is `info`.
+    /// Starts a command. Its output is appended to `log`, without colours. The environment variable
+    /// `PALISADE_LOG` of this process chooses the log level of the command; the default is `info`.
     ///
     /// # Errors
     /// If the log cannot be opened, or the command cannot be started.
@@ -30,11 +30,11 @@ impl Process {
         Process::spawn_with(command, log, stderr, None)
     }
 
-    /// The same with a standard error that is a full pipe: a write to it blocks, because its other end
-    /// is never read.
+    /// Starts a command like [`spawn`](Self::spawn), with a full pipe as its standard error. A
+    /// write to the pipe blocks, because its other end is never read.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn).
+    /// The same as those of [`spawn`](Self::spawn).
     pub fn spawn_unheard(command: Command, log: &Path) -> io::Result<Process> {
         let (reader, writer) = full_pipe()?;
         Process::spawn_with(command, log, writer.into(), Some(reader))
@@ -51,12 +51,12 @@ impl Process {
         Ok(Process { child, log: log.to_owned(), _unheard: unheard })
     }
 
-    /// Its process id.
+    /// The process id of the child.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The file that its output goes to.
+    /// The file that receives the output of the process.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -64,21 +64,21 @@ impl Process {
     /// Sends a signal. A process that has ended by itself and is not reaped yet ignores it.
     ///
     /// # Panics
-    /// If the process has been reaped: that is a mistake of the caller.
+    /// If the process has been reaped, because such a call is a mistake of the caller.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("signal a process that was started here");
     }
 
     /// Sends SIGKILL, and waits until the process is gone.
     pub fn kill(&mut self) {
-        // Both fail only if it has been reaped already.
+        // Both calls fail only if the process has been reaped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Its exit status, if it has ended by itself. Reaps it.
+    /// The exit status of a process that has ended by itself. Reaps the process.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        // A child of this process can always be asked.
+        // The status of a child of this process is always readable.
         self.child.try_wait().expect("look at a child")
     }
 }
@@ -90,7 +90,7 @@ fn open(log: &Path) -> io::Result<File> {
 fn full_pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     let mut filler = writer.try_clone()?;
-    // Far more than a pipe holds, so this blocks until the reading end is dropped.
+    // A pipe holds far less than this, so the write blocks until the reading end is dropped.
     std::thread::spawn(move || filler.write_all(&vec![b'.'; 16 << 20]));
     Ok((reader, writer))
 }

@@ -1,4 +1,4 @@
-//! A cluster of child processes: started, hurt, stopped.
+//! A cluster of child processes: their start, their faults and their stop.
 
 use crate::{ClusterError, Member, Process};
 use nix::sys::signal::Signal;
@@ -8,30 +8,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a process that was told to stop.
+/// Interval between two checks of a process that was told to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A change to the usual start of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
-    /// More environment.
+    /// Additional environment variables.
     pub env: Vec<(String, String)>,
-    /// Another cluster file.
+    /// A cluster file other than the cluster's own.
     pub config: Option<PathBuf>,
-    /// Another data directory, for a node.
+    /// A data directory other than the usual one, for a node.
     pub data: Option<PathBuf>,
-    /// More arguments.
+    /// Additional arguments.
     pub args: Vec<String>,
-    /// Standard error is a full pipe that is never read.
+    /// Whether standard error is a full pipe that is never read.
     pub unheard: bool,
 }
 
 /// A process that ended by itself.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// The process.
+    /// The process that ended.
     pub member: Member,
-    /// How it ended.
+    /// The exit status of the process.
     pub status: ExitStatus,
 }
 
@@ -49,7 +49,7 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Writes the cluster file and makes the directories of the nodes in `dir`, and starts nothing.
+    /// Writes the cluster file and makes the directories of the nodes in `dir`. Starts no process.
     ///
     /// # Errors
     /// If the directory cannot be written to.
@@ -66,7 +66,7 @@ impl Processes {
     /// Writes a cluster file, for example one that differs from this cluster's.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn write_config(&self, path: &Path, config: &ClusterConfig) -> Result<(), ClusterError> {
         std::fs::write(path, config.to_yaml()).map_err(ClusterError::file("write", path))
     }
@@ -76,27 +76,27 @@ impl Processes {
         &self.config
     }
 
-    /// The directory that all files of the cluster lie in.
+    /// The directory that contains all files of the cluster.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The cluster file.
+    /// The path of the cluster file.
     pub fn config_file(&self) -> PathBuf {
         self.dir.join("cluster.yaml")
     }
 
-    /// The directory that stands for a node's disk: its data directory lies in it.
+    /// The directory that stands for a node's disk, and contains its data directory.
     pub fn disk(&self, id: u64) -> PathBuf {
         self.dir.join(format!("disk-{id}"))
     }
 
-    /// A node's data directory.
+    /// The data directory of a node.
     pub fn data(&self, id: u64) -> PathBuf {
         self.disk(id).join("data")
     }
 
-    /// A process's log.
+    /// The log file of a process.
     pub fn log(&self, member: Member) -> PathBuf {
         self.dir.join(format!("{member}.log"))
     }
@@ -115,7 +115,7 @@ impl Processes {
         nodes.chain((1..).zip(&self.config.gateways).map(|(number, _)| Member::Gateway(number))).collect()
     }
 
-    /// `host:port` that a member serves on.
+    /// The address that a member serves on, as `host:port`.
     ///
     /// # Panics
     /// If the cluster file has no such member.
@@ -126,7 +126,7 @@ impl Processes {
         }
     }
 
-    /// `host:port` of a member's `/metrics`, if it has that page.
+    /// The address of a member's `/metrics` as `host:port`, if it has that page.
     ///
     /// # Panics
     /// If the cluster file has no such member.
@@ -170,10 +170,10 @@ impl Processes {
     /// program (`ip netns exec … palisade`).
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the member cannot be started.
     ///
     /// # Panics
-    /// If it runs: that is a mistake of the caller.
+    /// If the member runs already, because such a call is a mistake of the caller.
     pub fn start(&mut self, member: Member, program: Command, launch: &Launch) -> Result<(), ClusterError> {
         assert!(!self.runs(member), "{member} runs already");
         let (command, log) = (self.command(member, program, launch), self.log(member));
@@ -183,7 +183,7 @@ impl Processes {
         Ok(())
     }
 
-    /// The process was started, and has not been killed, stopped or reaped.
+    /// Whether the process was started, and has not been killed, stopped or reaped.
     pub fn runs(&self, member: Member) -> bool {
         self.running.contains_key(&member)
     }
@@ -199,21 +199,22 @@ impl Processes {
         self.running.keys().filter_map(node).collect()
     }
 
-    /// Sends SIGKILL, and waits until the process is gone. Does nothing to one that does not run.
+    /// Sends SIGKILL, and waits until the process is gone. Has no effect on a process that does not
+    /// run.
     pub fn kill(&mut self, member: Member) {
         if let Some(mut process) = self.take(member) {
             process.kill();
         }
     }
 
-    /// Sends a signal. Does nothing to a process that does not run.
+    /// Sends a signal. Has no effect on a process that does not run.
     pub fn signal(&self, member: Member, signal: Signal) {
         if let Some(process) = self.running.get(&member) {
             process.signal(signal);
         }
     }
 
-    /// Sends SIGSTOP.
+    /// Sends SIGSTOP, and records the process as paused.
     pub fn pause(&mut self, member: Member) {
         if self.runs(member) {
             self.signal(member, Signal::SIGSTOP);
@@ -235,10 +236,11 @@ impl Processes {
         }
     }
 
-    /// Sends SIGTERM, and waits until the process is gone. Does nothing to one that does not run.
+    /// Sends SIGTERM, and waits until the process is gone. Has no effect on a process that does not
+    /// run.
     ///
     /// # Errors
-    /// If it does not stop within `limit`, or not cleanly. In either case it is gone.
+    /// If the process does not stop within `limit`, or not cleanly. In either case it is gone.
     pub async fn stop(&mut self, member: Member, limit: Duration) -> Result<(), ClusterError> {
         let Some(mut process) = self.take(member) else { return Ok(()) };
         process.signal(Signal::SIGCONT);
@@ -329,7 +331,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut cluster = cluster(dir.path());
         let node = Member::Node(1);
-        // `wait` is interrupted by the trap, where a command in the foreground would not be.
+        // The trap interrupts `wait`, but would not interrupt a command in the foreground.
         let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1 & wait; done";
         cluster.start(node, shell(script), &Launch::default()).expect("started");
         let ready = cluster.log(node);
