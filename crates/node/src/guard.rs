@@ -1,10 +1,11 @@
-//! The guard file: what a node remembers of its data directory outside of it.
+//! The guard file: a record of the data directory that a node keeps outside of it.
 //!
-//! Peers tell an older copy of one node's directory. If the directories of all nodes are put back together, no peer knows
-//! better, and tokens are issued a second time. A file that is not copied with the directory does know.
+//! Peers detect an older copy of one node's directory. If the directories of all nodes are put back
+//! together, no peer knows better, and tokens are issued a second time. A file that is not copied
+//! with the directory does know.
 //!
-//! It promises that the file on disk names each run of the directory before that run takes part. It knows nothing of what
-//! makes a directory unfit: see `lineage`.
+//! The module promises that the file on disk names each run of the directory before that run takes
+//! part. It knows nothing of the rule that makes a directory unfit: see `lineage`.
 
 use crate::error::NodeError;
 use crate::lineage::{Claim, Known, StoreId, explain, judge};
@@ -19,13 +20,13 @@ use storage::Identity;
 const TITLE: &str = "palisade guard file, version 1";
 const FIELDS: [&str; 7] = ["cluster", "node", "incarnation", "store", "boot", "life", "record"];
 
-/// See the module.
+/// The guard file of one node.
 #[derive(Debug)]
 pub(crate) struct Guard {
     path: PathBuf,
     cluster: String,
     node: u64,
-    /// What was last written, or why it could not be.
+    /// The knowledge that was last written, or the reason why it could not be written.
     last: Mutex<Option<Result<Known, String>>>,
 }
 
@@ -35,10 +36,12 @@ impl Guard {
         Guard { path, cluster, node: identity.node, last: Mutex::new(None) }
     }
 
-    /// Whether the directory with this claim is as far as the file says. Without a file it is.
+    /// Checks that the directory with this claim is as far as the file says. Without a file the
+    /// check succeeds.
     ///
     /// # Errors
-    /// [`NodeError`], with what to do: it is not, or the file cannot be read or is another node's.
+    /// [`NodeError`] with advice, if the directory is behind, or the file cannot be read or belongs
+    /// to another node.
     pub(crate) fn check(&self, claim: &Claim) -> Result<(), NodeError> {
         let shown = self.path.display();
         let text = match std::fs::read_to_string(&self.path) {
@@ -77,10 +80,10 @@ impl Guard {
         *last = Some(written);
     }
 
-    /// On disk when this returns.
+    /// Writes the file, which is on disk when this returns.
     ///
     /// # Errors
-    /// What kept it from being written; the file is the former one then.
+    /// The reason why the file was not written. The former file remains in that case.
     pub(crate) fn write(&self, known: &Known) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot write the guard file {}: {error}", self.path.display());
         let written = self.beside();
@@ -91,7 +94,8 @@ impl Guard {
         File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)
     }
 
-    /// The file as it is written. Other nodes of this machine may have files beside this one, and the name of each is its own.
+    /// The path of the file while it is written. Other nodes of this machine may have files in the
+    /// same directory, so the name is derived from this file's own.
     fn beside(&self) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
@@ -166,13 +170,14 @@ mod tests {
         assert!(refused.contains("belongs to node 1"), "{refused}");
     }
 
-    /// `guard.1` and `guard.2` were both written as `guard.new`: one node could put the other's in its place.
+    /// `guard.1` and `guard.2` were both written as `guard.new`, so one node could put the other's
+    /// file in its place.
     #[test]
     fn guard_files_that_differ_in_their_ending_are_written_apart() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let beside = [1, 2].map(|node| guard(&dir.path().join(format!("guard.{node}")), node).beside());
         assert_eq!(beside, [1, 2].map(|node| dir.path().join(format!("guard.{node}.new"))));
-        // Under what the other one was written as: it stays as it is.
+        // The other file was written under this name, and it must stay as it is.
         std::fs::write(dir.path().join("guard.new"), "another's").expect("write");
         guard(&dir.path().join("guard.1"), 1).write(&claim(1, 0).known()).expect("written");
         assert_eq!(std::fs::read_to_string(dir.path().join("guard.new")).expect("read"), "another's");

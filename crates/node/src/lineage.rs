@@ -1,17 +1,20 @@
-//! Whether a data directory is as far as it was: the pure rule, for peers and for the guard file.
+//! Judges whether a data directory is as far as it was. The rule is pure, and serves for peers and
+//! for the guard file.
 //!
-//! A replica that forgot what it voted for and acknowledged must not take part. A directory forgets when it is lost, and when
-//! an older copy of it is put back. A lost one has another random name. An older copy has the right name, so it is told by
-//! two numbers: how often the directory was started (its boot), and how many records its journal has.
+//! A replica that forgot its votes and acknowledgements must not take part. A directory forgets
+//! when it is lost, and when an older copy of it is put back. A new directory in place of a lost
+//! one has another random name. An older copy has the right name, so two numbers tell it apart: the
+//! number of the directory's starts (its boot), and the number of records in its journal.
 //!
-//! How it goes wrong without the second: A and S have entry 7, and it is acknowledged. S stops, and a copy of its directory
-//! without entry 7 is put back. S and B are a majority that elects B, which never had entry 7.
+//! Without the second number, it goes wrong as follows: A and S have entry 7, and it is
+//! acknowledged. S stops, and a copy of its directory without entry 7 is put back. S and B are a
+//! majority that elects B, which never had entry 7.
 //!
-//! This knows nothing of disks, sockets and clocks.
+//! The module knows nothing of disks, sockets and clocks.
 
 use routing::NodeId;
 
-/// How many of its latest runs a directory remembers, and says.
+/// The number of latest runs that a directory remembers and sends to peers.
 pub(crate) const RUNS_MAX: usize = 32;
 
 /// Names one data directory of a node.
@@ -19,7 +22,7 @@ pub(crate) const RUNS_MAX: usize = 32;
 pub(crate) struct StoreId {
     /// 0 at the cluster's start, higher after each re-seed.
     pub(crate) incarnation: u32,
-    /// Random.
+    /// Random name of the directory.
     pub(crate) store: u64,
 }
 
@@ -28,15 +31,16 @@ pub(crate) struct StoreId {
 pub(crate) struct Run {
     /// Counts the directory's starts, from 1.
     pub(crate) boot: u64,
-    /// Random: two processes with one boot number ran on two copies.
+    /// Random, so that two processes with one boot number are known to have run on two copies.
     pub(crate) life: u64,
-    /// The journal's last record when it was opened.
+    /// The last record of the journal at the time when the process opened it.
     pub(crate) opened: u64,
 }
 
-/// What a node says of its directory.
+/// The claim that a node makes about its directory.
 ///
-/// * `runs` is not empty, has at most [`RUNS_MAX`] runs, and their boots rise. The last one is the run that speaks.
+/// * `runs` is not empty, has at most [`RUNS_MAX`] runs, and their boots rise. The last run is the
+///   one that makes the claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) id: StoreId,
@@ -45,43 +49,46 @@ pub(crate) struct Claim {
     pub(crate) record: u64,
 }
 
-/// How far a directory is known to have been: its latest run, and a record of its journal that was on disk in that run.
+/// The known progress of a directory: its latest run, and a record of its journal that was on disk
+/// in that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) id: StoreId,
-    /// 0: not known, as of peers that an earlier version remembered, or whose directories were put back.
+    /// 0 means unknown: an earlier version remembered the peer, or its directory was put back.
     pub(crate) boot: u64,
     pub(crate) life: u64,
     pub(crate) record: u64,
 }
 
-/// Why a directory must not be used.
+/// The reason why a directory must not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// The node has been re-seeded since.
     Replaced,
-    /// It is another directory, and no re-seed.
+    /// The directory is another one, and no re-seed.
     Other,
-    /// It is an older copy: it has forgotten a run, or records.
+    /// The directory is an older copy: it has forgotten a run, or records.
     Older,
-    /// Another process has run on a copy of it.
+    /// Another process has run on a copy of the directory.
     Twin,
 }
 
 impl Claim {
+    /// The run that makes the claim.
+    ///
     /// # Panics
-    /// If there are no runs: [`Claim::is_sound`] says so first.
+    /// If there are no runs: call [`Claim::is_sound`] first.
     pub(crate) fn run(&self) -> Run {
         *self.runs.last().expect("a claim has runs")
     }
 
-    /// Whether bytes from outside make a claim.
+    /// Whether bytes from outside make a valid claim.
     pub(crate) fn is_sound(&self) -> bool {
         let rises = self.runs.is_sorted_by(|a, b| a.boot < b.boot);
         rises && (1..=RUNS_MAX).contains(&self.runs.len()) && self.runs[0].boot > 0
     }
 
-    /// What is to be remembered of it.
+    /// The knowledge to remember from this claim.
     pub(crate) fn known(&self) -> Known {
         let run = self.run();
         Known { id: self.id, boot: run.boot, life: run.life, record: self.record.max(run.opened) }
@@ -89,16 +96,17 @@ impl Claim {
 }
 
 impl Known {
-    /// Whether both tell of one run.
+    /// Whether both describe one run.
     pub(crate) fn is_same_run(&self, other: &Known) -> bool {
         (self.id, self.boot, self.life) == (other.id, other.boot, other.life)
     }
 }
 
-/// Whether a directory with this claim has everything that it is known to have had.
+/// Judges whether a directory with this claim has everything that it is known to have had.
 ///
-/// Each run opens with all that the runs before it had on disk. So the first run after the known one tells: it must have
-/// opened with the known record, or a later one. What the directory wrote since says nothing.
+/// Each run opens with all the records that earlier runs had on disk. So the first run after the
+/// known one decides: it must have opened with the known record, or a later one. The records that
+/// the directory wrote since do not count.
 pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
     if claim.id.incarnation != known.id.incarnation {
         return if claim.id.incarnation < known.id.incarnation { Err(Unfit::Replaced) } else { Ok(()) };
@@ -115,7 +123,7 @@ pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
     let began_before = claim.runs[0].boot <= known.boot;
     match claim.runs.iter().find(|run| run.boot == known.boot) {
         Some(run) if run.life != known.life => return Err(Unfit::Twin),
-        // It remembers earlier runs, and not the known one.
+        // The directory remembers earlier runs, but not the known one.
         None if began_before => return Err(Unfit::Older),
         _ => {}
     }
@@ -125,7 +133,8 @@ pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
     }
 }
 
-/// What to tell people of a node's directory that is not fit. `whose` says what knows better: "this cluster", or a file.
+/// The message for people about a node's unfit directory. `whose` names the source that knows
+/// better: "this cluster", or a file.
 pub(crate) fn explain(node: NodeId, whose: &str, known: &Known, claim: &Claim, unfit: Unfit) -> String {
     let run = claim.run();
     let re_seed = "move this directory away and start node with --reseed once, on an empty one";
@@ -158,7 +167,7 @@ pub(crate) fn explain(node: NodeId, whose: &str, known: &Known, claim: &Claim, u
     }
 }
 
-/// The run that tells how much of the known one is left.
+/// The run that tells how much of the known run is left.
 fn first_after(known: &Known, claim: &Claim) -> Run {
     claim.runs.iter().copied().find(|run| run.boot > known.boot).unwrap_or_else(|| claim.run())
 }
@@ -201,12 +210,13 @@ mod tests {
         for runs in [
             &[first, known_run, run(6, 60, 999)][..],
             &[run(6, 60, 999)],
-            // It ran on, with peers that did not know better, and has written more than it forgot.
+            // The copy ran on with peers that did not know better, and has written more than it
+            // forgot.
             &[first, known_run, run(6, 60, 999), run(7, 70, 1_900)],
             // A copy from before the known run.
             &[first],
             &[run(3, 30, 1), run(4, 40, 100)],
-            // Its runs pass over the known one.
+            // The copy's runs skip the known one.
             &[first, run(6, 60, 1_500)],
         ] {
             assert_eq!(judge(&KNOWN, &claim(runs, 2_000)), Err(Unfit::Older), "{runs:?}");
@@ -246,8 +256,8 @@ mod tests {
         assert!(!claim(&many, 0).is_sound() && claim(&many[1..], 0).is_sound());
     }
 
-    /// Lives of a directory and of copies of it, at random. A peer that heard all of the original refuses a copy exactly
-    /// if it lacks something, and the original never.
+    /// Random lives of a directory and of its copies. A peer that heard all of the original refuses
+    /// a copy exactly if the copy lacks something. It never refuses the original.
     #[test]
     fn a_peer_that_heard_everything_is_never_wrong() {
         #[derive(Clone)]
@@ -286,7 +296,7 @@ mod tests {
                 }
             }
             let (Some(mut copy), Some(known)) = (copy, known) else { continue };
-            // Put back. It may go on for a while with peers that know nothing.
+            // The copy is put back. It may run for a while with peers that know nothing.
             let put_back = copy.record;
             for _ in 0..=below(2) {
                 life += 1;

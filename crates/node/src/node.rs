@@ -1,8 +1,11 @@
 //! Starting and stopping a node.
 //!
-//! Start: claim the store, recover every hosted shard, then threads, then sockets: nothing is heard before everything is
-//! there. Stop: take nothing new, hand leaderships over, end the streams, end the shard threads, write what they queued,
-//! end. After a failure only the last steps, and in silence.
+//! A start claims the store, recovers every hosted shard, starts the threads, and opens the sockets
+//! last. So no peer is heard before every part is ready.
+//!
+//! A stop takes no new operations, hands leaderships over, ends the streams, ends the shard
+//! threads, and writes the jobs that they queued. After a failure the node runs only the last
+//! steps, and sends nothing.
 
 use crate::addresses::Addresses;
 use crate::board::Board;
@@ -35,33 +38,34 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use wire::internal::v1::ClusterIdentity;
 
-/// What a node is started with.
+/// The parts and settings that a node starts with.
 pub struct NodeOptions {
     /// The cluster file. The peers' addresses in it must be the real ones.
     pub cluster: ClusterConfig,
-    /// Which of its nodes this is.
+    /// The node of the cluster file that this process runs.
     pub id: NodeId,
-    /// The node's store. Nobody else writes to it while the node runs.
+    /// The node's store. No other process may write to it while the node runs.
     pub engine: Arc<dyn Engine>,
-    /// What to do if the store is empty, or a copy.
+    /// The way to start if the store is empty, or a copy.
     pub first_start: FirstStart,
-    /// A file outside of the store that remembers how far the store was, so that an older copy is refused where no peer
-    /// knows better.
+    /// A file outside of the store that remembers how far the store was. With it, an older copy is
+    /// refused where no peer knows better.
     pub guard_file: Option<PathBuf>,
-    /// Serve on this socket instead of binding the node's address: for tests and `dev`, which need port 0.
+    /// Serves on this socket instead of binding the node's address: for tests and `dev`, which need
+    /// port 0.
     pub listener: Option<std::net::TcpListener>,
-    /// Serve `/metrics` on this socket instead of binding the node's metrics address.
+    /// Serves `/metrics` on this socket instead of binding the node's metrics address.
     pub metrics_listener: Option<std::net::TcpListener>,
 }
 
-/// See [`Node::start`].
+/// The entry point to this crate: see [`Node::start`].
 pub struct Node;
 
 impl Node {
     /// Starts a node and returns once it serves. Call it inside a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// [`NodeError`]; nothing is left running.
+    /// [`NodeError`] if any part cannot start. No thread or task is left running in that case.
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
         let NodeOptions { cluster, id, engine, first_start, guard_file, listener, metrics_listener } = options;
         let me = cluster.node(id).ok_or_else(|| {
@@ -102,7 +106,7 @@ impl Node {
         let metrics = Metrics::new(hosted.iter().copied(), peers.keys().copied())
             .map_err(|error| NodeError::Config(format!("metrics cannot be set up: {error}")))?;
         let lifecycle = Arc::new(Lifecycle::new());
-        // An early return ends what watches the disk.
+        // An early return ends the thread that watches the disk.
         let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
         let (host, inboxes) = Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
         let (host, metrics, disk) = (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
@@ -128,7 +132,8 @@ impl Node {
                 let incarnation = stores.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
                 if first_start.puts_back() {
-                    // First the terms: without them nothing must go on as if these directories had been put back.
+                    // The terms come first. Without new terms, the replicas must not continue as if
+                    // these directories had been put back.
                     begin_new_terms(&*engine, &hosted)?;
                     stores.keep()?;
                 }
@@ -182,7 +187,7 @@ impl Node {
             writer_thread: Some(writer_thread),
             tasks: JoinSet::new(),
         };
-        // From here on an early return drops the handle, which ends what was started.
+        // From here on an early return drops the handle, which ends everything that was started.
         unless_started.0 = None;
         handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
         for (peer, store) in context.stores.known() {
@@ -216,7 +221,8 @@ impl Node {
     }
 }
 
-/// A running node. Dropping it stops the node without waiting for anything; [`shutdown`](Self::shutdown) is kinder.
+/// A running node. Dropping it stops the node without waiting; [`shutdown`](Self::shutdown) is
+/// kinder.
 pub struct NodeHandle {
     context: Arc<Context>,
     address: SocketAddr,
@@ -226,12 +232,12 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// Where it listens.
+    /// The address of the socket on which the node listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Which node it is.
+    /// The id of this node.
     pub fn id(&self) -> NodeId {
         self.context.id
     }
@@ -241,36 +247,40 @@ impl NodeHandle {
         self.context.metrics.text(&self.context.board, self.context.host.queued_operations())
     }
 
-    /// The last published status of each replica here (without state hashes), by shard; up to a quarter second old.
+    /// The last published status of each replica here, by shard. It lacks state hashes, and is up
+    /// to a quarter second old.
     pub fn statuses(&self) -> Vec<shard::Status> {
         self.context.board.all()
     }
 
-    /// If this node leads `shard`, asks it to hand leadership to `to`. Nothing is promised: see [`Self::statuses`].
+    /// If this node leads `shard`, asks it to hand leadership to `to`. The transfer may not happen:
+    /// check [`Self::statuses`].
     pub fn transfer(&self, shard: ShardId, to: NodeId) {
         self.context.host.input(shard, Input::Transfer { to });
     }
 
-    /// Returns when something fatal happened: the node answers nothing any more, and the process should end with this
-    /// message. Pends for as long as the node is well, and for ever once it was shut down.
+    /// Returns when a fatal failure happened: the node answers nothing any more, and the process
+    /// should end with this message. The future is pending while the node is well, and for ever
+    /// after a shutdown.
     pub async fn wait_failed(&self) -> NodeError {
         failure(&self.context.lifecycle).await
     }
 
-    /// Ends the node as if its process was killed: nothing more is written, answered or handed over. Returns once nothing
-    /// of it runs any more.
+    /// Ends the node as if its process was killed: it writes, answers and hands over nothing more.
+    /// Returns once no part of the node runs any more.
     pub async fn kill(self) {
         self.context.lifecycle.enter(Phase::Failed);
         let failure = self.shutdown().await;
         debug_assert!(failure.is_ok(), "{failure:?}");
     }
 
-    /// Stops the node: takes nothing new, hands its leaderships over (best effort), answers what is in flight, and writes
-    /// what was queued.
+    /// Stops the node. It takes no new operations, hands its leaderships over (best effort),
+    /// answers the operations in flight, and writes the queued jobs.
     ///
     /// # Errors
-    /// [`NodeError::Failed`] if it had failed, or failed meanwhile; [`NodeError::DiskHangs`] if its threads did not end within
-    /// seven seconds, because the disk does not finish a write. The process should exit then, without waiting for anything.
+    /// [`NodeError::Failed`] if the node had failed, or failed meanwhile. [`NodeError::DiskHangs`]
+    /// if its threads did not end within seven seconds, because the disk does not finish a write.
+    /// The process should exit then, without waiting any longer.
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         let context = self.context.clone();
         context.lifecycle.enter(Phase::Draining);
@@ -356,7 +366,8 @@ impl NodeHandle {
 }
 
 impl Drop for NodeHandle {
-    /// Without waiting. After [`shutdown`](Self::shutdown) there is nothing left to do.
+    /// Stops the node without waiting. After [`shutdown`](Self::shutdown) there is nothing left to
+    /// do.
     fn drop(&mut self) {
         self.context.lifecycle.enter(Phase::Stopped);
         self.context.host.stop();
@@ -364,7 +375,7 @@ impl Drop for NodeHandle {
     }
 }
 
-/// Until the node has started, what was started for it ends with this.
+/// Ends the parts of a node whose start returned early.
 struct StopsOnDrop(Option<Arc<Lifecycle>>);
 
 impl Drop for StopsOnDrop {
@@ -389,7 +400,8 @@ fn shard_threads(settings: &Settings, shards: usize) -> usize {
     wanted.clamp(1, shards.max(1))
 }
 
-/// The replicas go on from copies that may be of different moments. Blocks on the disk.
+/// Moves each replica to a new term, because the copies may be of different moments. Blocks on the
+/// disk.
 fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result<(), NodeError> {
     let mut writes = Vec::new();
     for shard in hosted {
@@ -439,13 +451,14 @@ fn open_replicas(
     Ok(replicas)
 }
 
-/// Lets the replicas take part once the peers that could know better have greeted this node: see [`Standing`]. One that does
-/// know better ends it.
+/// Lets the replicas take part once the peers that could know of a newer state have greeted this
+/// node: see [`Standing`]. A peer that does know of a newer state ends this node.
 async fn take_part(context: Arc<Context>) {
     let stores = &context.stores;
     match stores.standing() {
         Standing::Usual => {
-            // Its peers judge it before they listen to it. This is for those that may be quicker than one that knows more.
+            // The peers judge this node before they listen to it. The wait covers the case that a
+            // peer without knowledge is quicker than a peer that knows more.
             if tokio::time::timeout(GREETINGS_MAX, stores.greeted_by_all()).await.is_err() {
                 let awaited = stores.awaited();
                 tracing::info!("takes part without having heard from node {}", listed(&awaited));
@@ -486,7 +499,7 @@ fn listed(nodes: &BTreeSet<NodeId>) -> String {
     nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Writes down every few seconds, and at the end, how far the data directories are.
+/// Writes the progress of the data directories to disk, every few seconds and at the end.
 async fn keep_stores(context: Arc<Context>) {
     let mut every = tokio::time::interval(KEEP_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -508,7 +521,7 @@ async fn keep_stores(context: Arc<Context>) {
     }
 }
 
-/// Asks for each shard led here to be led elsewhere, and waits a moment for it.
+/// Asks each shard led here to move its leadership, and waits a moment for it.
 async fn hand_over(context: &Context) {
     let deadline = Instant::now() + HANDOVER_MAX;
     let mut asked = BTreeSet::new();
@@ -530,11 +543,11 @@ async fn hand_over(context: &Context) {
     }
 }
 
-/// The shard threads first: what they queue last is still written.
+/// Ends the shard threads first, so that the writer still writes the last jobs that they queue.
 fn join_threads(context: &Context, shard_threads: Vec<JoinHandle<()>>, writer: Option<JoinHandle<()>>) {
     context.host.stop();
     for thread in shard_threads {
-        // A panic has been reported by the thread's own guard.
+        // The thread's own guard has reported a panic already.
         let _ = thread.join();
     }
     context.writer.stop();

@@ -1,15 +1,19 @@
-//! Which data directory each node comes with: this node's own, and what its peers were last accepted with.
+//! The data directory of each node: this node's own, and the one that each peer was last accepted
+//! with.
 //!
-//! A replica that lost its directory, or got an older copy of it back, has forgotten votes and acknowledgements, and must
-//! not go on as if it had not. So every directory has a random name and an incarnation, and remembers its runs; and every
-//! node remembers of its peers which directory they have and how far it was (`lineage`). It promises:
+//! A replica that lost its directory has forgotten votes and acknowledgements. So has a replica
+//! that got an older copy of its directory back. Neither may continue as if nothing was lost. So
+//! every directory has a random name and an incarnation, and remembers its runs. Every node
+//! remembers the directory of each peer, and how far that directory was (`lineage`). The module
+//! promises:
 //!
-//! * What it accepts of a peer is on disk before the peer is listened to.
-//! * How far a peer is, it knows up to the last frame that arrived, and on disk up to a few seconds before.
-//! * A node whose directory may have forgotten something takes part only once the peers that could tell have greeted it
-//!   ([`Standing`]).
+//! * A peer's accepted directory is on disk before this node listens to the peer.
+//! * A peer's progress is known in memory up to the last frame that arrived. On disk it lags by at
+//!   most a few seconds.
+//! * A node with a directory that may have forgotten something takes part only once the peers that
+//!   could tell have greeted it ([`Standing`]).
 //!
-//! It knows nothing of sockets and Raft.
+//! The module knows nothing of sockets and Raft.
 
 mod own;
 mod peers;
@@ -28,89 +32,100 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::{Engine, Identity, StorageError};
 use tokio::sync::watch;
 
-/// A peer that was heard of within this time, in milliseconds, is alive. A living one says something every second.
+/// A peer that was heard within this time, in milliseconds, is alive. A living peer sends a frame
+/// every second.
 pub(crate) const ALIVE_MS: u64 = 4_000;
 
-/// What a node does about a data directory that may have forgotten something.
+/// How a node starts with a data directory that may have forgotten something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstStart {
-    /// An empty one takes part only once every other node that shares a shard with it has confirmed that it knows no other
-    /// directory of it. A copy takes part only once enough others that are no copies have accepted it.
+    /// A node with an empty directory takes part only once every other node that shares a shard
+    /// with it has confirmed that it knows no other directory of this node. A node with a copy
+    /// takes part only once enough nodes that have no copies have accepted it.
     #[default]
     AskPeers,
-    /// The whole cluster has never run, so there is nothing that could have been lost: takes part at once.
+    /// The whole cluster has never run, so no data can have been lost. The node takes part at once.
     NewCluster,
-    /// Goes on with a copy, also if the guard file knows of a newer state: what was acknowledged since is given up, and tokens
-    /// may be issued again. Peers that know better still refuse it.
+    /// The node continues with a copy, even if the guard file knows of a newer state. It gives up
+    /// everything that was acknowledged since the copy was made, and tokens may be issued again.
+    /// Peers that know of a newer state still refuse it.
     AcceptCopy {
-        /// The directories of all nodes are copies of one moment. Otherwise some know newer states of the others than those
-        /// have, so this node gives up what it knows of its peers' progress, and its replicas go on in new terms.
+        /// The directories of all nodes are copies of one moment. Otherwise some directories know
+        /// of newer states of the other nodes than the other nodes have. In that case this node
+        /// gives up its knowledge of its peers' progress, and its replicas continue in new terms.
         at_one_moment: bool,
     },
-    /// The directory that this node had is lost: it comes back as a new member of its shards. Refused if this one is not
-    /// empty.
+    /// The directory of this node is lost, so the node comes back as a new member of its shards.
+    /// The start is refused if the present directory is not empty.
     Reseed {
-        /// Also if peers have just heard of the node with its former directory.
+        /// Also re-seeds if peers have just heard of the node with its former directory.
         force: bool,
     },
 }
 
 impl FirstStart {
-    /// Whether this node's directory, or those of its peers, may be older than what other nodes' directories know of them.
+    /// Whether the directory of this node, or of a peer, may be older than the state that other
+    /// nodes' directories know of it.
     pub(crate) fn puts_back(self) -> bool {
         self == FirstStart::AcceptCopy { at_one_moment: false }
     }
 }
 
-/// Whose greeting a node awaits before it takes part.
+/// Selects the greetings that a node awaits before it takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The directory is new. All peers: each could know that it is not the first.
+    /// The directory is new. The node awaits all peers, because each could know of an earlier
+    /// directory.
     New,
-    /// The directory was copied here. Of each shard as many peers as are a quorum, and they must be no copies: if all
-    /// directories were put back together, their nodes know only what is in the copies.
+    /// The directory was copied here. In each shard the node awaits as many peers as make a quorum,
+    /// and these must have no copies. If all directories were put back together, their nodes know
+    /// only the state in the copies.
     Copied,
-    /// All peers, but not for long: see [`Stores::greeted_by_all`].
+    /// The directory is the usual one. The node awaits all peers, but not for long: see
+    /// [`Stores::greeted_by_all`].
     Usual,
 }
 
-/// See the module.
+/// The stores of this node and of its peers, as far as this node knows them.
 ///
-/// * `own` is on disk before this exists.
+/// * `own` is on disk before this value exists.
 /// * A peer's incarnation never falls, and within one incarnation its store never changes.
-/// * Of one run of a peer, the known record never falls.
+/// * Within one run of a peer, the known record never falls.
 pub(crate) struct Stores {
     engine: Arc<dyn Engine>,
     own: Own,
     guard: Option<Guard>,
-    /// For each shard here, the other nodes that have it.
+    /// For each shard on this node, the other nodes that have a replica of it.
     groups: Vec<BTreeSet<NodeId>>,
-    /// Never held while the disk is waited for: the tasks of all streams look here.
+    /// Never held during a wait for the disk, because the tasks of all streams lock it.
     peers: Mutex<BTreeMap<NodeId, Peer>>,
-    /// Held while peers are written down, one at a time.
+    /// Held while peers are written to disk, so that only one write runs at a time.
     writes: Mutex<()>,
-    /// Peers that have accepted this node's store, and whether they are no copies themselves.
+    /// Peers that have accepted this node's store. The value is true if the peer's own store is no
+    /// copy.
     greeted: watch::Sender<BTreeMap<NodeId, bool>>,
     takes_part: AtomicBool,
 }
 
-/// Why a peer's store is not accepted.
+/// The reason why a peer's store is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAccepted {
-    /// It is not fit; for people.
+    /// The store is not fit. The message is for people.
     #[error("{0}")]
     Unfit(String),
-    /// It could not be written down. The node must stop.
+    /// The store could not be written to disk. The node must stop.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
 impl Stores {
-    /// Claims `engine` for this node, and settles which store it is. Returns the boot count too. `incarnation` is that of a
-    /// re-seed. On disk, and in the guard file, when this returns.
+    /// Claims `engine` for this node and settles which store it is. Returns the boot count too.
+    /// `incarnation` is the incarnation of a re-seed. The result is on disk, and in the guard file,
+    /// when this returns.
     ///
     /// # Errors
-    /// [`NodeError`] if the store is another's or damaged, is not empty but to be re-seeded, or is older than the guard file.
+    /// [`NodeError`] if the store is damaged or belongs to another node, is not empty but to be
+    /// re-seeded, or is older than the guard file.
     pub(crate) fn open(
         engine: Arc<dyn Engine>,
         identity: &Identity,
@@ -159,7 +174,7 @@ impl Stores {
         self.own.id
     }
 
-    /// What this node says of its directory.
+    /// The claim about its directory that this node sends to peers.
     pub(crate) fn claim(&self) -> Claim {
         self.own.claim(&*self.engine)
     }
@@ -169,7 +184,8 @@ impl Stores {
         self.standing() == Standing::Copied && !self.takes_part()
     }
 
-    /// Whether it was declared that a former directory does not count, whoever has heard of it.
+    /// Whether the operator declared that a former directory does not count, even if peers have
+    /// heard of it.
     pub(crate) fn is_forced(&self) -> bool {
         self.own.forced
     }
@@ -179,12 +195,13 @@ impl Stores {
         self.lock().iter().map(|(node, peer)| (*node, peer.live.known().id)).collect()
     }
 
-    /// Whether `peer` comes with the directory that it is known by and with all that this had, or with its first or next one.
-    /// That is then on disk, and nothing else is listened to under its name. `forced`: also while the one before is alive.
-    /// Blocks on the disk.
+    /// Accepts `peer` if it comes with its known directory and all the data that this directory
+    /// had, or with its first or next directory. The accepted directory is then on disk, and this
+    /// node listens to no other directory under that name. `forced` accepts a new directory while
+    /// the former one is alive. Blocks on the disk.
     ///
     /// # Errors
-    /// [`NotAccepted`].
+    /// [`NotAccepted`] if the directory is not fit, or cannot be written down.
     pub(crate) fn accept(
         &self,
         peer: NodeId,
@@ -192,7 +209,7 @@ impl Stores {
         forced: bool,
         now_ms: u64,
     ) -> Result<Arc<Live>, NotAccepted> {
-        // Of two claims to one peer's name, one comes second.
+        // Two claims to one peer's name must be judged one after the other.
         let _one_at_a_time = self.writes();
         let known = claim.known();
         let (live, stored) = {
@@ -220,11 +237,12 @@ impl Stores {
         Ok(live)
     }
 
-    /// Whether `peer` would be accepted, if it comes with the directory that it is known by. Nothing is remembered of it.
-    /// `false`: it is its first or next directory, and must be accepted.
+    /// Whether `peer` would be accepted with the directory that it is known by. The call remembers
+    /// nothing of the peer. `false` means that the directory is the peer's first or next one, and
+    /// must be accepted.
     ///
     /// # Errors
-    /// For people: it is not fit.
+    /// A message for people, if the directory is not fit.
     pub(crate) fn judge(&self, peer: NodeId, claim: &Claim, forced: bool, now_ms: u64) -> Result<bool, String> {
         let peers = self.lock();
         let known = peers.get(&peer);
@@ -232,18 +250,19 @@ impl Stores {
         Ok(known.is_some_and(|known| known.live.known().id == claim.id))
     }
 
-    /// The highest incarnation that is known of `peer`, which asks for it because its directory is lost.
+    /// The highest known incarnation of `peer`, which asks for it because its directory is lost.
     ///
     /// # Errors
-    /// For people: it is alive with the directory that is known.
+    /// A message for people, if the peer is alive with the known directory.
     pub(crate) fn lost_by(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<u32, String> {
         let Some(live) = self.lock().get(&peer).map(|known| known.live.clone()) else { return Ok(0) };
         live.check_silent(peer, forced, now_ms)?;
         Ok(live.known().id.incarnation)
     }
 
-    /// What a peer has heard of other peers: how far their directories were. It counts beside what was heard here, never in
-    /// place of it: the peer may have accepted what it could not judge.
+    /// Notes how far other peers' directories were, as a peer has heard it. This knowledge counts
+    /// beside this node's own, and never replaces it: the peer may have accepted a directory that
+    /// it could not judge.
     pub(crate) fn hear_of(&self, seen: impl IntoIterator<Item = (NodeId, Known)>) {
         let mut peers = self.lock();
         for (node, seen) in seen {
@@ -260,12 +279,13 @@ impl Stores {
         }
     }
 
-    /// What this node knows of its peers, to tell others.
+    /// The progress of the peers that this node knows of, to tell other nodes.
     pub(crate) fn seen(&self) -> Vec<(NodeId, Known)> {
         self.lock().iter().map(|(node, peer)| (*node, peer.live.known())).collect()
     }
 
-    /// Writes down how far the peers' directories are, and its own to the guard file. Blocks on the disk.
+    /// Writes the progress of the peers' directories to disk, and of this node's own to the guard
+    /// file. Blocks on the disk.
     ///
     /// # Errors
     /// [`StorageError`]: the node must stop.
@@ -291,7 +311,8 @@ impl Stores {
         Ok(())
     }
 
-    /// `peer` has accepted this node's store, and its own is a copy or none.
+    /// Notes that `peer` has accepted this node's store. `is_copy` tells whether the peer's own
+    /// store is a copy.
     pub(crate) fn confirmed_by(&self, peer: NodeId, is_copy: bool) {
         self.greeted.send_if_modified(|greeted| greeted.insert(peer, !is_copy) != Some(!is_copy));
     }
@@ -300,17 +321,18 @@ impl Stores {
         self.own.standing
     }
 
-    /// Peers that could still make the difference. Empty: none has to be awaited.
+    /// The peers that could still change the outcome. If the set is empty, no peer has to be
+    /// awaited.
     pub(crate) fn awaited(&self) -> BTreeSet<NodeId> {
         awaited(self.own.standing, &self.groups, &self.greeted.borrow())
     }
 
-    /// Returns once nobody is awaited. Where no peer could vouch for a copy, that is never.
+    /// Returns once no peer is awaited. If no peer could vouch for a copy, it never returns.
     pub(crate) async fn greeted_by_all(&self) {
         let done = |greeted: &BTreeMap<NodeId, bool>| {
             awaited(self.own.standing, &self.groups, greeted).is_empty() && !self.lacks_vouchers(greeted)
         };
-        // The sender lives in `self`, so this can only end by the condition.
+        // The sender lives in `self`, so only the condition can end the wait.
         let _ = self.greeted.subscribe().wait_for(done).await;
     }
 
@@ -318,7 +340,7 @@ impl Stores {
         self.own.standing == Standing::Copied && !self.groups.iter().all(|group| is_vouched(group, greeted))
     }
 
-    /// The directory is as good as any from here on. Blocks on the disk.
+    /// From here on this directory is as good as any other. Blocks on the disk.
     ///
     /// # Errors
     /// [`StorageError`]: the node must stop.
@@ -343,7 +365,7 @@ impl Stores {
     }
 }
 
-/// Whether a peer's directory has all that it is known to have had, by what was heard here and by others.
+/// Checks that a peer's directory has all the data that this node or its peers have heard it had.
 fn fit(former: Option<&Peer>, peer: NodeId, claim: &Claim, forced: bool, now_ms: u64) -> Result<(), String> {
     let Some(former) = former else { return Ok(()) };
     for known in [former.live.known()].into_iter().chain(former.told) {
@@ -355,13 +377,14 @@ fn fit(former: Option<&Peer>, peer: NodeId, claim: &Claim, forced: bool, now_ms:
     }
 }
 
-/// How many of a shard's other replicas are asked where a majority has to be. All of them, where there are no more.
+/// The number of a shard's other replicas to ask when a majority is needed. It is at most `others`.
 pub(crate) fn quorum_of_others(others: usize) -> usize {
-    // With this node they are `others + 1`.
+    // With this node, the shard has `others + 1` replicas.
     (others.div_ceil(2) + 1).min(others)
 }
 
-/// Whether enough peers that are no copies have accepted this node's copy. Without peers nobody can.
+/// Whether enough peers that have no copies have accepted this node's copy. Without peers, no copy
+/// can be vouched for.
 fn is_vouched(group: &BTreeSet<NodeId>, greeted: &BTreeMap<NodeId, bool>) -> bool {
     let vouchers = group.iter().filter(|peer| greeted.get(peer) == Some(&true)).count();
     vouchers >= quorum_of_others(group.len()).max(1)

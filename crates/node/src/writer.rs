@@ -1,13 +1,16 @@
-//! The log writer: one thread, the only one that writes to the node's disk while it runs, but for what concerns no replica
-//! (retention, and which peers are known).
+//! The log writer: the only thread that writes to the node's disk while it runs. Exceptions are
+//! retention and the records of known peers, which concern no replica.
 //!
-//! It merges whatever all shards have queued into one [`Engine::write`], so that one sync serves them all, and meanwhile
-//! the next batch fills. Snapshots that replace a shard are written beside it ([`resets`]). It promises that jobs are written in the order in which each thread queued them, and that
-//! nothing is reported before the write that holds it has returned. A failed write ends the node; it is never tried
-//! again.
+//! The writer merges the queued jobs of all shards into one [`Engine::write`], so that one sync
+//! serves them all. Meanwhile the next batch fills. Snapshots that replace a shard are written
+//! beside the log writer ([`resets`]).
 //!
-//! Its queue is bounded by those who fill it: a replica stops at its entries in flight, and a snapshot's task has one
-//! job at a time.
+//! The writer promises that the jobs of each thread are written in the order in which it queued
+//! them. It reports no job before the write that holds it has returned. A failed write ends the
+//! node, and is never tried again.
+//!
+//! The senders bound the queue: a replica stops at its entries in flight, and a snapshot's task has
+//! one job at a time.
 
 mod resets;
 
@@ -25,14 +28,14 @@ use std::time::{Duration, Instant};
 use storage::{Engine, ShardWrite};
 use tokio::sync::oneshot;
 
-/// Something to write, or (without a write) to be told that all before it was written.
+/// A job for the disk. Without a write, it only asks to be told that all earlier jobs were written.
 #[derive(Debug)]
 pub(crate) struct WriteJob {
     pub(crate) write: Option<ShardWrite>,
     pub(crate) done: Done,
 }
 
-/// Who is told.
+/// The party that is told when a job is done.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// The replica at this place of this shard thread.
@@ -55,12 +58,12 @@ enum Message {
 /// Tells a shard thread how far its replicas' writes are done: thread, then (place, number).
 pub(crate) type Report = Box<dyn Fn(usize, Vec<(usize, u64)>) + Send>;
 
-/// The writer has ended: the node is stopping.
+/// The writer has ended, because the node is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the log writer has ended")]
 pub(crate) struct WriterEnded;
 
-/// The way to the log writer.
+/// A handle to the log writer.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter {
     sender: Sender<Message>,
@@ -83,23 +86,25 @@ impl LogWriter {
         Ok((LogWriter { sender }, handle))
     }
 
-    /// Takes its place behind all that was queued before.
+    /// Queues the job behind all earlier ones.
     pub(crate) fn queue(&self, job: WriteJob) {
-        // A writer that has ended writes nothing: the node is stopping, and what is not reported is not acknowledged.
+        // A writer that has ended writes nothing. The node is stopping then, and an unreported
+        // write is not acknowledged.
         self.sender.send(Message::Job(job));
     }
 
-    /// Writes what follows no log; done when a reader of the engine sees it.
+    /// Writes data that follows no log. It returns when a reader of the engine sees the data.
     pub(crate) async fn write(&self, write: ShardWrite) -> Result<(), WriterEnded> {
         self.ask(Some(write)).await
     }
 
-    /// Returns once everything queued before was written.
+    /// Returns once all earlier jobs were written.
     pub(crate) async fn barrier(&self) -> Result<(), WriterEnded> {
         self.ask(None).await
     }
 
-    /// Ends the thread once it has written what is queued, but for snapshots that wait for others, and what follows them.
+    /// Ends the thread once it has written the queued jobs. Snapshots that wait for other snapshots
+    /// are dropped, and so are the jobs behind them.
     pub(crate) fn stop(&self) {
         self.sender.send(Message::Stop);
     }
@@ -132,7 +137,7 @@ impl Thread {
         let mut done = Vec::new();
         let mut go_on = true;
         loop {
-            // What is left of a full batch goes first; what came meanwhile joins it.
+            // The rest of a full batch goes first. The jobs that arrived meanwhile join it.
             let patience = if queue.is_empty() { None } else { Some(Duration::ZERO) };
             if self.receiver.take_all(&mut arrived, patience) == Received::Closed && queue.is_empty() {
                 return;
@@ -144,7 +149,7 @@ impl Thread {
                         let next = self.resets.is_done(shard);
                         next.into_iter().rev().for_each(|job| queue.push_front(Message::Job(job)));
                     }
-                    // What was said after the end is not heard.
+                    // Messages after the end are ignored.
                     _ if !go_on => {}
                     message => queue.push_back(message),
                 }
@@ -152,7 +157,7 @@ impl Thread {
             if self.lifecycle.failed() {
                 return;
             }
-            // At once: what a snapshot held back may take a while.
+            // Reports at once, because the jobs that a snapshot held back may take a while.
             self.tell(&mut done);
             go_on &= gather(&mut queue, &mut self.resets, &mut writes, &mut done);
             if !writes.is_empty() {
@@ -187,7 +192,7 @@ impl Thread {
                     let highest = by_thread[thread].entry(index).or_default();
                     *highest = number.max(*highest);
                 }
-                // Whoever asked may have gone.
+                // The caller may have gone.
                 Done::Caller(caller) => drop(caller.send(())),
             }
         }
@@ -199,7 +204,7 @@ impl Thread {
     }
 }
 
-/// Takes what is there, within bounds: whether there is more to come after it.
+/// Takes the queued jobs, within bounds. Returns whether more may follow.
 fn gather(
     queue: &mut VecDeque<Message>,
     resets: &mut Resets,
@@ -227,7 +232,7 @@ fn gather(
     true
 }
 
-/// Roughly.
+/// The rough size of a write.
 fn size_bytes(write: &ShardWrite) -> usize {
     let entries: usize = write.entries.iter().map(|(_, bytes)| bytes.len()).sum();
     let table: usize = write.table.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();

@@ -5,28 +5,28 @@ use crate::error::NodeError;
 use crate::lineage::{Claim, RUNS_MAX, Run, StoreId};
 use storage::{Engine, StorageError};
 
-/// Under this name stands `incarnation u32 LE | store u64 LE | 1 if confirmed, else 0`.
+/// Key of `incarnation u32 LE | store u64 LE | 1 if confirmed, else 0`.
 const OWN: &[u8] = b"own store";
-/// Under this name stand the latest runs, oldest first: `boot u64 LE | life u64 LE | opened u64 LE` each.
+/// Key of the latest runs, oldest first: `boot u64 LE | life u64 LE | opened u64 LE` each.
 const RUNS: &[u8] = b"own runs";
-/// Under this name stands when the file system made the directory, where it says so: `u128 LE`.
+/// Key of the time at which the file system made the directory, if it tells: `u128 LE`.
 const BORN: &[u8] = b"own birth";
 const RUN_BYTES: usize = 3 * 8;
 
-/// See the module.
+/// The name, runs and standing of this node's directory.
 pub(super) struct Own {
     pub(super) id: StoreId,
     pub(super) standing: Standing,
     pub(super) forced: bool,
-    /// The last is the present one.
+    /// The last run is the present one.
     runs: Vec<Run>,
     born: Option<u128>,
-    /// What was found under [`BORN`].
+    /// The creation time that was found under [`BORN`].
     born_before: Option<u128>,
 }
 
 impl Own {
-    /// Reads what the directory says of itself, and adds the present run. Writes nothing.
+    /// Reads the records of the directory and adds the present run. Writes nothing.
     pub(super) fn open(
         engine: &dyn Engine,
         boot: u64,
@@ -38,7 +38,7 @@ impl Own {
         let (id, mut confirmed) = match (found, first_start) {
             (Some((id, _)), FirstStart::Reseed { .. }) => return Err(not_empty(id)),
             (Some(found), _) => found,
-            // It is no member, so it need not wait.
+            // A re-seeded node is no member yet, so it need not wait.
             (None, FirstStart::Reseed { .. }) => (StoreId { incarnation, store: rand::random() }, true),
             (None, _) => (StoreId { incarnation: 0, store: rand::random() }, false),
         };
@@ -51,7 +51,7 @@ impl Own {
         runs.drain(..runs.len().saturating_sub(RUNS_MAX));
         let (born, born_before) =
             (engine.born(), engine.node_record(BORN)?.map(|bytes| decode_birth(&bytes)).transpose()?);
-        // A copy is a new file, whatever else it is.
+        // A copy is a new file, so its creation time differs.
         let is_copy = matches!((born, born_before), (Some(born), Some(before)) if born != before);
         let standing = match (confirmed, is_copy && !matches!(first_start, FirstStart::AcceptCopy { .. })) {
             (false, _) => Standing::New,
@@ -62,7 +62,8 @@ impl Own {
         Ok(Own { id, standing, forced, runs, born, born_before })
     }
 
-    /// On disk when this returns. That a copy is one stays on record until it is confirmed.
+    /// Writes the records; they are on disk when this returns. A copy stays on record as a copy
+    /// until it is confirmed.
     pub(super) fn keep(&self, engine: &dyn Engine) -> Result<(), StorageError> {
         let born = if self.standing == Standing::Copied { self.born_before } else { self.born };
         self.put(engine, self.standing != Standing::New, born)
@@ -89,7 +90,7 @@ impl Own {
 /// Refuses to re-seed a store that is not empty.
 ///
 /// # Errors
-/// [`NodeError`], and if the store cannot be read.
+/// [`NodeError`] if the store is not empty or cannot be read.
 pub(crate) fn check_empty(engine: &dyn Engine) -> Result<(), NodeError> {
     found(engine)?.map_or(Ok(()), |(id, _)| Err(not_empty(id)))
 }

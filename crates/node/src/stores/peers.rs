@@ -1,4 +1,4 @@
-//! What is known of one peer's data directory.
+//! The knowledge that this node has of one peer's data directory.
 
 use super::ALIVE_MS;
 use crate::lineage::{Known, StoreId};
@@ -7,27 +7,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use storage::StorageError;
 
-/// `incarnation u32 LE | store u64 LE`, and since there is more to know: `boot u64 LE | life u64 LE | record u64 LE`.
+/// `incarnation u32 LE | store u64 LE`, and in later versions also `boot u64 LE | life u64 LE |
+/// record u64 LE`.
 const PEER_BYTES: usize = FORMER_PEER_BYTES + 3 * 8;
 const FORMER_PEER_BYTES: usize = 4 + 8;
 
-/// One run of a peer, as far as it was heard of. Shared with the tasks that hear it, which take no lock for a frame.
+/// One run of a peer, as far as this node heard of it. The tasks that hear the peer share it, and
+/// take no lock for a frame.
 ///
 /// * `record` never falls.
-/// * Once `ended`, nothing that the run says counts.
+/// * Once `ended`, no frame of the run counts.
 #[derive(Debug)]
 pub(crate) struct Live {
     id: StoreId,
     boot: u64,
     life: u64,
     record: AtomicU64,
-    /// On this node's clock; 0: not since it started.
+    /// Time on this node's clock; 0 means that the run was not heard since this node started.
     heard_ms: AtomicU64,
     ended: AtomicBool,
 }
 
-/// * `stored` is what is on disk of it.
-/// * `told` is of a later run of the same directory than `live`: other peers have heard of it, this node has not.
+/// * `stored` is the part of the knowledge that is on disk.
+/// * `told` is a later run of the same directory than `live`: other peers have heard of it, but
+///   this node has not.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) stored: Known,
@@ -36,13 +39,14 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// On disk, at the start.
+    /// A peer as it was read from disk at the start.
     pub(super) fn found(known: Known) -> Peer {
         Peer { stored: known, live: Arc::new(Live::new(known)), told: None }
     }
 
-    /// The same where its directory may be an older one on purpose: which one it is still counts, how far it was does not.
-    /// That is on disk with the next [`keep`](super::Stores::keep).
+    /// A peer with a directory that may be an older one on purpose. The name of the directory still
+    /// counts, and its progress does not. This is on disk with the next
+    /// [`keep`](super::Stores::keep).
     pub(super) fn put_back(stored: Known) -> Peer {
         let known = Known { boot: 0, life: 0, record: 0, ..stored };
         Peer { stored, ..Peer::found(known) }
@@ -60,15 +64,15 @@ impl Live {
         Known { id: self.id, boot: self.boot, life: self.life, record: self.record.load(Ordering::Relaxed) }
     }
 
-    /// The run said something, and that its journal has this record on disk. `false`: another run of the node has been
-    /// accepted since, so this one is not listened to.
+    /// Notes that the run sent a frame, and that its journal has `record` on disk. `false` means
+    /// that another run of the node has been accepted since, so this node ignores the frame.
     pub(crate) fn heard(&self, record: u64, now_ms: u64) -> bool {
         self.raise(record);
         self.heard_ms.store(now_ms.max(1), Ordering::Relaxed);
         !self.ended.load(Ordering::Acquire)
     }
 
-    /// Others have heard so.
+    /// Raises the record to the one that other peers have heard of.
     pub(super) fn raise(&self, record: u64) {
         self.record.fetch_max(record, Ordering::Relaxed);
     }
@@ -77,10 +81,10 @@ impl Live {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Refuses that a directory takes the place of one that is in use.
+    /// Refuses a directory that would take the place of one in use.
     ///
     /// # Errors
-    /// For people.
+    /// A message for people.
     pub(super) fn check_silent(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<(), String> {
         let heard_ms = self.heard_ms.load(Ordering::Relaxed);
         let ago_ms = now_ms.saturating_sub(heard_ms);

@@ -1,4 +1,4 @@
-//! The promises of the module above, one by one, against the engine in memory.
+//! The promises of the `stores` module, one by one, against the engine in memory.
 
 use super::*;
 use crate::lineage::Run;
@@ -7,7 +7,7 @@ use storage::MemoryEngine;
 
 const PEER: NodeId = NodeId(2);
 const OTHER: NodeId = NodeId(3);
-/// Of a re-seed, as the peers would have it.
+/// The incarnation of a re-seed, as the peers would choose it.
 const NEXT: u32 = 8;
 
 fn id(incarnation: u32, store: u64) -> StoreId {
@@ -141,7 +141,8 @@ fn a_peer_is_known_by_its_first_store_until_it_is_re_seeded() {
     assert_eq!(stores.known()[&PEER], id(9, 13));
 }
 
-/// The last frame that arrived counts while this node lives, and what was kept once it has died.
+/// While this node lives, the last frame that arrived counts. After its death, the kept record
+/// counts.
 #[test]
 fn a_copy_that_lacks_what_its_original_told_is_refused() {
     let engine = Arc::new(MemoryEngine::new());
@@ -171,14 +172,14 @@ fn what_others_have_heard_counts_beside_what_was_heard_here() {
     accept(&stores, PEER, &original).expect("first contact");
     stores.hear_of([(PEER, Known { record: 500, ..original.known() }), (NodeId(9), original.known())]);
     refused(&stores, PEER, &restarted(&original, 499), "older copy");
-    // Others saw its next run. It went further.
+    // Other peers saw the next run, and it went further.
     let next = restarted(&original, 500);
     stores.hear_of([(PEER, Known { record: 700, ..next.known() })]);
     stores.hear_of([(PEER, Known { record: 600, ..next.known() })]);
     refused(&stores, PEER, &restarted(&next, 699), "older copy");
     accept(&stores, PEER, &restarted(&next, 700)).expect("it lacks nothing");
 
-    // Others accepted a copy that this node can tell: their word does not make it good.
+    // Other peers accepted a copy that this node can tell. Their word does not make the copy good.
     let stores = open(&Arc::new(MemoryEngine::new()), FirstStart::NewCluster);
     accept(&stores, PEER, &Claim { record: 500, ..original.clone() }).expect("first contact");
     let copy = restarted(&original, 400);
@@ -234,7 +235,7 @@ fn a_usual_start_awaits_all_and_a_copy_a_quorum_of_originals() {
     assert!(!is_vouched(&nodes(&[]), &greeted(&[])), "a node without peers cannot tell");
 }
 
-/// An engine whose files were made at a certain time.
+/// An engine with files that were made at a given time.
 struct Dated(Arc<MemoryEngine>, AtomicU64);
 
 #[rustfmt::skip]
@@ -277,7 +278,8 @@ fn a_copy_stays_one_until_it_is_accepted() {
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual, "and for good");
 }
 
-/// Copies of different moments: each knew of the others' later states, so they refused each other for ever.
+/// The directories were copies of different moments. Each knew of the others' later states, so they
+/// refused each other for ever.
 #[test]
 fn what_is_known_of_peers_is_given_up_for_copies_of_different_moments_only() {
     let original = first_run(id(5, 11), 100);
@@ -299,7 +301,7 @@ fn what_is_known_of_peers_is_given_up_for_copies_of_different_moments_only() {
     accept(&stores, PEER, &copy).expect("it is put back");
     refused(&stores, PEER, &restarted(&copy, 999), "older copy");
 
-    // Also if the node is killed before it has heard a peer.
+    // The put-back must hold even if the node is killed before it has heard a peer.
     let engine = knows();
     open(&engine, FirstStart::AcceptCopy { at_one_moment: false }).keep().expect("written");
     accept(&open(&engine, FirstStart::AskPeers), PEER, &copy).expect("it is put back");

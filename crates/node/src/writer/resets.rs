@@ -1,8 +1,11 @@
-//! Snapshots on their way to the disk. Each replaces all that a shard has, and is on disk in one piece only after a flush of the
-//! database: seconds, for which the other shards' writes must not wait. So they are written beside the log writer, one at a time.
+//! Snapshots on their way to the disk.
 //!
-//! What the shard queues meanwhile is held back and follows in order. Otherwise a crash between the two could find the
-//! shard's new log without the snapshot that it follows.
+//! A snapshot replaces all data of a shard, and is on disk in one piece only after a flush of the
+//! database. The flush takes seconds, and the other shards' writes must not wait for it. So
+//! snapshots are written beside the log writer, one at a time.
+//!
+//! The jobs that the shard queues meanwhile are held back and follow in order. Otherwise a crash
+//! between the two writes could leave the shard's new log without the snapshot that it follows.
 
 use super::{Done, Message, WriteJob};
 use crate::lifecycle::{Lifecycle, PanicGuard};
@@ -12,8 +15,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use storage::{Engine, ShardWrite};
 
-/// * A shard is in `held` exactly while a snapshot of it is in `waiting` or under way; its later jobs are there, in order.
-/// * `barriers` is empty if `held` is: they return after all that was queued before them.
+/// * A shard is in `held` exactly while a snapshot of it is in `waiting` or under way. Its later
+///   jobs are there, in order.
+/// * `barriers` is empty if `held` is, because a barrier returns after all jobs that were queued
+///   before it.
 #[derive(Debug, Default)]
 pub(super) struct Resets {
     held: BTreeMap<ShardId, VecDeque<WriteJob>>,
@@ -23,12 +28,12 @@ pub(super) struct Resets {
 }
 
 impl Resets {
-    /// Nothing is held back or under way.
+    /// No job is held back or under way.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Takes a job that is, or must wait for, a snapshot; returns any other.
+    /// Takes a job that is a snapshot or must wait for one, and returns any other job.
     pub(super) fn divert(&mut self, mut job: WriteJob) -> Option<WriteJob> {
         let Some(write) = &job.write else {
             if self.is_idle() {
@@ -49,7 +54,8 @@ impl Resets {
         None
     }
 
-    /// Begins with the next one, if none is under way. Call it when all that was queued before is written.
+    /// Begins the next snapshot, if none is under way. Call it when all jobs queued before are
+    /// written.
     pub(super) fn go_on(
         &mut self,
         engine: &Arc<dyn Engine>,
@@ -70,7 +76,8 @@ impl Resets {
                 if let Err(error) = engine.write(&[write]) {
                     lifecycle.fail(error.to_string());
                 }
-                // Also after a failure: the log writer wakes up by it, and ends.
+                // The message is sent after a failure too, because the log writer wakes up by it
+                // and ends.
                 to_writer.send(Message::ResetDone(shard, done));
             }
         };
@@ -79,26 +86,28 @@ impl Resets {
         }
     }
 
-    /// The node stops: a snapshot that has not begun is dropped, with all that follows it. Nothing of it was reported. Each flush of
-    /// the database takes seconds, and the end of the process would wait for all of them.
+    /// Drops the snapshots that have not begun, and all jobs that follow them, because the node
+    /// stops. None of these jobs was reported. Each flush of the database takes seconds, and the
+    /// end of the process would wait for all of them.
     pub(super) fn stop(&mut self) {
         let mut dropped = !self.waiting.is_empty();
         self.waiting.clear();
         self.held.retain(|shard, _| self.under_way == Some(*shard));
         for jobs in self.held.values_mut() {
-            // The shard of the snapshot under way may have been sent another one since.
+            // The shard of the snapshot under way may have been sent another snapshot since.
             if let Some(next) = jobs.iter().position(|job| job.write.as_ref().is_some_and(|write| write.reset)) {
                 jobs.truncate(next);
                 dropped = true;
             }
         }
         if dropped {
-            // Who asked hears that the writer has ended.
+            // The callers learn that the writer has ended.
             self.barriers.clear();
         }
     }
 
-    /// A shard's snapshot is on disk: what comes next, in order, before all that is queued.
+    /// Returns the next jobs of a shard, in order, once its snapshot is on disk. They go before all
+    /// queued jobs.
     pub(super) fn is_done(&mut self, shard: ShardId) -> Vec<WriteJob> {
         self.under_way = None;
         let mut next: Vec<WriteJob> = self.held.remove(&shard).unwrap_or_default().into();

@@ -6,16 +6,16 @@ use routing::ShardId;
 use std::sync::Mutex;
 use storage::{HistoryRecord, Identity, MemoryEngine, Recovered, StorageError};
 
-/// Announces each write, and goes on with it only when told to.
+/// Announces each write, and continues it only when told to.
 struct Gate {
     inner: MemoryEngine,
     arrived: Sender<usize>,
     go: Receiver<()>,
-    /// The same for resets, which come on a thread of their own.
+    /// The same permission for resets, which come on a thread of their own.
     resets_go: Receiver<()>,
 }
 
-/// Announces a reset.
+/// The number that announces a reset.
 const RESET: usize = usize::MAX;
 
 impl Engine for Gate {
@@ -124,7 +124,7 @@ impl Fixture {
         std::mem::take(&mut self.reports.lock().unwrap())
     }
 
-    /// The next write is announced as this, and done when this returns.
+    /// Expects the next write under this number; the write is done when this returns.
     fn writes(&self, announced: usize) {
         assert_eq!(self.arrived.recv().unwrap(), announced);
         self.go.send(()).unwrap();
@@ -184,7 +184,8 @@ async fn a_barrier_returns_after_all_before_it() {
     assert_eq!(f.end(), vec![(0, vec![(0, 1)])]);
 }
 
-/// A snapshot is on disk after a flush of the database. It was flushed in the log writer, and all shards of the node waited.
+/// A snapshot is on disk after a flush of the database. The log writer did that flush itself, and
+/// all shards of the node waited.
 #[test]
 fn a_snapshot_on_its_way_to_the_disk_holds_back_its_own_shard_only() {
     let f = Fixture::new();
@@ -264,7 +265,8 @@ fn a_writer_that_is_told_to_end_ends_after_the_snapshot_under_way() {
     assert_eq!(engine.recover(ShardId(1)).unwrap().entries, []);
 }
 
-/// Each snapshot takes a flush of the database: a node with many shards that was told to end seemed to have a disk that hangs.
+/// Each snapshot takes a flush of the database. A node with many shards that was told to end seemed
+/// to have a disk that hangs.
 #[tokio::test]
 async fn a_writer_that_is_told_to_end_begins_no_further_snapshot() {
     let f = Fixture::new();
@@ -290,8 +292,8 @@ async fn a_writer_that_is_told_to_end_begins_no_further_snapshot() {
     assert!(barrier.await.is_err(), "not all before it was written");
 }
 
-/// The second snapshot of the shard was held back behind the first. It was begun once that was done, though the writer had been
-/// told to end.
+/// The second snapshot of the shard was held back behind the first. It was begun once the first was
+/// done, though the writer had been told to end.
 #[tokio::test]
 async fn a_writer_that_is_told_to_end_begins_no_second_snapshot_of_a_shard() {
     let f = Fixture::new();
