@@ -197,7 +197,7 @@ mod tests {
             &[first, known_run][..], // the same run greets again
             &[first, known_run, run(6, 60, 1_000)],
             &[first, known_run, run(6, 60, 1_700)],
-            &[first, known_run, run(6, 60, 1_000), run(9, 90, 1_000)], // runs between that greeted nobody
+            &[first, known_run, run(6, 60, 1_000), run(9, 90, 1_000)], // the runs between greeted no node
             &[run(7, 70, 1_000)],                                      // the known run is too long ago
         ] {
             assert_eq!(judge(&KNOWN, &claim(runs, 2_000)), Ok(()), "{runs:?}");

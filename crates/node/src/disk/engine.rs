@@ -1,5 +1,6 @@
-//! The node's store, with the writes of the node's own records watched. The log writer's own are watched by itself: what is
-//! written beside it, a snapshot for example, may take long on a disk that works.
+//! The node's store, with a watch on the writes of the node's own records. The log writer watches
+//! its own writes. Its other work, a snapshot for example, is written beside it, and may take long
+//! on a disk that works.
 
 use super::DiskWatch;
 use routing::ShardId;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError};
 
-/// See the module.
+/// An engine whose record writes are watched.
 pub(crate) struct Watched {
     pub(crate) inner: Arc<dyn Engine>,
     pub(crate) disk: Arc<DiskWatch>,
@@ -69,7 +70,8 @@ impl Engine for Watched {
     }
 
     fn measure_syncs(&self, next: &dyn Fn()) -> Result<Vec<Duration>, StorageError> {
-        // Each sync by itself: five of a slow disk take as long as one of a disk that hangs.
+        // Each sync is watched by itself, because five syncs of a slow disk take as long as one of
+        // a disk that hangs.
         self.disk.during_each(|again| {
             self.inner.measure_syncs(&|| {
                 again();

@@ -1,10 +1,11 @@
-//! Watching the disk: since when a write is under way, and how long syncs usually take.
+//! Watching the disk: the start of the write under way, and the usual duration of syncs.
 //!
-//! A disk that hangs says nothing: the thread that writes is stuck in the kernel, and everything else goes on. So another
-//! thread, which never touches the disk, looks at the age of the write under way. It tells the replicas, which hand their
-//! leaderships over; it logs, and shows what it sees; and it ends a node whose disk does not come back.
+//! A disk that hangs reports nothing: the thread that writes is stuck in the kernel, and all other
+//! threads go on. So another thread, which never touches the disk, looks at the age of the write
+//! under way. It tells the replicas, which hand their leaderships over. It logs and shows its
+//! findings, and it ends a node with a disk that does not come back.
 //!
-//! It decides nothing about locks, and knows nothing of what is written.
+//! The module decides nothing about locks, and knows nothing of the contents of writes.
 
 mod engine;
 mod spells;
@@ -26,10 +27,12 @@ use std::time::Duration;
 use storage::Engine;
 use syncs::{Looks, Syncs, stretch};
 
-/// What is under way to the disk, and how it went lately.
+/// The writes under way to the disk, and the latest syncs.
 ///
-/// * `log_since` is the moment at which the log writer's write began, in milliseconds of the clock and plus one; 0: none is.
-/// * `others` holds the same for writes of the node's own records, by a number each.
+/// * `log_since` is the moment at which the log writer's write began, in milliseconds of the clock
+///   and plus one. 0 means that none is under way.
+/// * `others` holds the same moment for each write of the node's own records, under a number of its
+///   own.
 #[derive(Debug)]
 pub(crate) struct DiskWatch {
     clock: Clock,
@@ -39,14 +42,14 @@ pub(crate) struct DiskWatch {
     syncs: Mutex<Syncs>,
 }
 
-/// How the disk does, for people.
+/// The state of the disk, for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DiskState {
-    /// Of the write under way; 0: none is.
+    /// Age of the write under way; 0 means that none is.
     pub(crate) write_age_ms: u64,
-    /// Longer than elections take: nothing is led or voted for here.
+    /// Whether the write takes longer than elections, so that this node neither leads nor votes.
     pub(crate) hangs: bool,
-    /// The median of the last syncs; 0: none was measured.
+    /// The median of the last syncs; 0 means that none was measured.
     pub(crate) sync_us: u64,
 }
 
@@ -61,7 +64,7 @@ impl DiskWatch {
         }
     }
 
-    /// The log writer begins a write. It has one at a time.
+    /// Notes that the log writer begins a write. It has one at a time.
     pub(crate) fn log_write_begins(&self) {
         self.log_since.store(self.clock.mono_ms() + 1, Ordering::Relaxed);
     }
@@ -77,12 +80,13 @@ impl DiskWatch {
         lock(&self.syncs).push(took);
     }
 
-    /// Runs a write that is not the log writer's.
+    /// Runs a write of any thread but the log writer.
     pub(crate) fn during<T>(&self, write: impl FnOnce() -> T) -> T {
         self.during_each(|_| write())
     }
 
-    /// The same for several, one after the other: `writes` calls what it is given before each.
+    /// Runs several such writes, one after the other. `writes` calls its argument before each
+    /// write.
     pub(crate) fn during_each<T>(&self, writes: impl FnOnce(&dyn Fn()) -> T) -> T {
         let number = {
             let mut others = lock(&self.others);
@@ -97,7 +101,7 @@ impl DiskWatch {
         done
     }
 
-    /// When the oldest write under way began.
+    /// The time at which the oldest write under way began.
     fn since_ms(&self) -> Option<u64> {
         let log = self.log_since.load(Ordering::Relaxed).checked_sub(1);
         let other = lock(&self.others).values().copied().min();
@@ -117,12 +121,12 @@ impl DiskWatch {
     }
 }
 
-/// Nothing that can panic runs under these locks.
+/// Locks a mutex, poisoned or not, because no code that can panic runs under these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The thread that looks.
+/// The thread that watches the disk.
 pub(crate) struct Watcher {
     pub(crate) disk: Arc<DiskWatch>,
     /// Only asked whether it is loading, which does not wait for the disk.
@@ -134,7 +138,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Runs until the node stops. It touches no disk, so it need not be waited for.
+    /// Runs until the node stops. The thread touches no disk, so a stop need not wait for it.
     pub(crate) fn start(self) -> std::io::Result<()> {
         std::thread::Builder::new().name("disk-watch".into()).spawn(move || self.run()).map(drop)
     }
@@ -150,7 +154,8 @@ impl Watcher {
             (Spells::default(), Loads::default(), Looks::default(), 1);
         while !self.lifecycle.stopped() {
             let now_ms = self.disk.clock.mono_ms();
-            // Bound first: within an `if let` the log writer would wait for the lock while the words below are said.
+            // The value is bound first: within an `if let` the lock would be held while the
+            // messages below are logged, and the log writer would wait for it.
             let usual = looks.usual(now_ms, &lock(&self.disk.syncs));
             if let Some(usual) = usual {
                 let needed = stretch(usual, Duration::from_millis(election_ms));
@@ -217,7 +222,8 @@ mod tests {
     use crate::context::Context;
     use routing::NodeId;
 
-    /// All syncs of a start counted as one write: five of a slow disk, one after the other, were said to hang.
+    /// All syncs of a start counted as one write. Five syncs of a slow disk, one after the other,
+    /// were taken for a disk that hangs.
     #[test]
     fn writes_one_after_the_other_have_an_age_each() {
         let disk = crate::testing::disk();
@@ -232,7 +238,8 @@ mod tests {
         assert_eq!(disk.since_ms(), None);
     }
 
-    /// A pipe of logs that is full held the watcher with that lock, and so the log writer, and whoever asked for the disk's state.
+    /// A full pipe of logs held the watcher with that lock. So the log writer waited, and so did
+    /// each caller that asked for the disk's state.
     #[test]
     fn a_slow_disk_is_told_of_without_the_lock_of_its_syncs() {
         let (context, _inbox) = crate::testing::context(NodeId(1), 10);

@@ -1,34 +1,35 @@
-//! When a disk counts as hanging: from the age of its write under way to what follows, a pure state machine.
+//! Decides when a disk counts as hanging. A pure state machine turns the age of the write under way
+//! into consequences.
 
 use crate::limits::LOADING_MS_MAX;
 
 /// * `hangs_ms` is less than `end_ms`, or the node ends without handing anything over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// From this age on the disk hangs.
+    /// From this age of a write on, the disk hangs.
     pub(super) hangs_ms: u64,
-    /// From this age on it is not waited for any more.
+    /// From this age of a write on, the node does not wait for the disk any more.
     pub(super) end_ms: u64,
-    /// How often it is looked at.
+    /// The period of the looks at the write.
     pub(super) look_ms: u64,
 }
 
-/// What a look comes to, if anything changed.
+/// The change that a look found, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Hangs,
-    /// The write that hung took so long, about.
+    /// The disk works again. The write that hung took about this long.
     WorksAgain {
         after_ms: u64,
     },
-    /// Said once.
+    /// The node must end. Reported once.
     End,
 }
 
 /// A spell begins with a write that takes too long, and ends with that write.
 ///
-/// * `counted_ms` is the age of the write as far as this looked on: a process that was paused (SIGSTOP, a virtual machine
-///   that moved) finds an old write, and its disk has done nothing wrong.
+/// * `counted_ms` is the age of the write as far as the looks saw it. A process that was paused
+///   (SIGSTOP, a virtual machine that moved) finds an old write, although its disk is not at fault.
 #[derive(Debug, Default)]
 pub(super) struct Spells {
     write: Option<u64>,
@@ -38,11 +39,11 @@ pub(super) struct Spells {
     ended: bool,
 }
 
-/// A look that comes later than so many of its periods was kept from looking.
+/// A look that comes later than this many periods was delayed, so the gap does not count in full.
 const LATE_LOOKS: u64 = 4;
 
 impl Spells {
-    /// `since_ms`: when the oldest write under way began.
+    /// Looks at the oldest write under way, which began at `since_ms`.
     pub(super) fn look(&mut self, limits: Limits, now_ms: u64, since_ms: Option<u64>) -> Option<Turn> {
         let seen_ms = now_ms.saturating_sub(self.looked_ms).min(LATE_LOOKS * limits.look_ms);
         self.looked_ms = now_ms;
@@ -70,15 +71,17 @@ impl Spells {
     }
 }
 
-/// Whether a snapshot is being put into memory: other writes wait for that, and the disk has no part in it.
+/// Whether a snapshot is being put into memory. Other writes wait for that work, although the disk
+/// has no part in it.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
     since_ms: Option<u64>,
 }
 
 impl Loads {
-    /// Whether the age of the write under way says something of the disk. A disk that hangs already still does, and so does one for
-    /// which the snapshot itself may wait: it takes too long.
+    /// Whether the age of the write under way tells of the disk. It does if the disk already counts
+    /// as hanging. It also does once the snapshot takes too long, because the snapshot itself may
+    /// wait for the disk.
     pub(super) fn age_counts(&mut self, now_ms: u64, is_loading: bool, hangs: bool) -> bool {
         if !is_loading {
             self.since_ms = None;
@@ -95,7 +98,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { hangs_ms: 800, end_ms: 30_000, look_ms: 50 };
 
-    /// Looks every 50 ms from one moment to another; what it said, and when.
+    /// Looks every 50 ms from one moment to another. Returns each change with its time.
     fn looks(spells: &mut Spells, from_ms: u64, to_ms: u64, since_ms: Option<u64>) -> Vec<(u64, Turn)> {
         let times = (from_ms..to_ms).step_by(50);
         times.filter_map(|now_ms| spells.look(LIMITS, now_ms, since_ms).map(|turn| (now_ms, turn))).collect()
@@ -137,7 +140,8 @@ mod tests {
         assert_eq!(spells.look(LIMITS, 120_000, Some(70_000)), None, "a write that began before the pause");
     }
 
-    /// What a look of each 50 ms says while a write waits, of which a snapshot is put into memory for some time.
+    /// Looks every 50 ms while a write waits. For the time `loading`, a snapshot is put into
+    /// memory.
     fn looks_beside_a_snapshot(to_ms: u64, write_from_ms: u64, loading: std::ops::Range<u64>) -> Vec<(u64, Turn)> {
         let (mut spells, mut loads, mut hangs) = (Spells::default(), Loads::default(), false);
         let mut look = |now_ms| {
@@ -150,7 +154,8 @@ mod tests {
         (0..to_ms).step_by(50).filter_map(&mut look).collect()
     }
 
-    /// The writes of all shards wait while a large snapshot is put into memory. A healthy disk was said to hang.
+    /// The writes of all shards wait while a large snapshot is put into memory. A healthy disk was
+    /// reported as hanging.
     #[test]
     fn a_write_that_waits_for_a_snapshot_does_not_make_the_disk_hang() {
         assert_eq!(looks_beside_a_snapshot(5_500, 1_000, 900..5_000), []);

@@ -1,17 +1,17 @@
-//! How long syncs usually take, and what that means for elections.
+//! The usual duration of syncs, and its effect on elections.
 
 use crate::limits::SYNCS_LOOKED_AT_EVERY_MS;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Syncs that are looked at.
+/// The number of latest syncs that the median covers.
 const SYNCS_MAX: usize = 63;
-/// Fewer than this say nothing.
+/// Fewer syncs than this give no median.
 const SYNCS_LEAST: usize = 5;
-/// Elections take so many times longer at most, however slow the disk is.
+/// The most that elections are stretched, however slow the disk is.
 const STRETCH_MAX: u32 = 16;
 
-/// The last syncs.
+/// Durations of the last syncs.
 #[derive(Debug, Default)]
 pub(super) struct Syncs {
     last: VecDeque<Duration>,
@@ -25,7 +25,7 @@ impl Syncs {
         self.last.push_back(took);
     }
 
-    /// The median: one that hung says nothing of the others.
+    /// The median, because one sync that hung must not count for the others.
     pub(super) fn usual(&self) -> Option<Duration> {
         let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
         sorted.sort_unstable();
@@ -33,14 +33,15 @@ impl Syncs {
     }
 }
 
-/// When the usual sync is looked at: at once when there is one, and then from time to time.
+/// The schedule for a look at the usual sync: at once when there is a median, and then from time to
+/// time.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     next_ms: u64,
 }
 
 impl Looks {
-    /// `None`: it is not time yet, or there is none.
+    /// The usual sync; `None` if it is too early for a look, or there is no median.
     pub(super) fn usual(&mut self, now_ms: u64, syncs: &Syncs) -> Option<Duration> {
         if now_ms < self.next_ms {
             return None;
@@ -51,8 +52,9 @@ impl Looks {
     }
 }
 
-/// How many times longer the election timeout must be. An election takes two syncs one after the other: the candidate's vote
-/// for itself, and those of the others. A third is for what else there is to write.
+/// The factor by which the election timeout must grow. An election takes two syncs one after the
+/// other: the candidate's vote for itself, and the votes of the others. A third sync is for other
+/// writes.
 pub(super) fn stretch(usual: Duration, election: Duration) -> u32 {
     if 2 * usual <= election {
         return 1;
@@ -73,8 +75,8 @@ mod tests {
         assert_eq!(of(600_000), 16);
     }
 
-    /// The first look came before the syncs of the start were measured, and the next one ten seconds later: until then a node
-    /// with a slow disk stood for elections that it could not win.
+    /// The first look came before the syncs of the start were measured, and the next one ten
+    /// seconds later. Until then a node with a slow disk stood for elections that it could not win.
     #[test]
     fn the_first_syncs_are_looked_at_as_soon_as_they_are_measured() {
         let (mut looks, mut syncs) = (Looks::default(), Syncs::default());

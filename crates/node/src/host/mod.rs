@@ -1,9 +1,10 @@
-//! The way into the shard threads: which thread has which shard, and what may be said to it.
+//! The way into the shard threads: it knows the thread of each shard, and bounds the messages to
+//! the threads.
 //!
-//! * What one caller says to one shard arrives in the order in which it was said.
-//! * Every inbox is bounded where outsiders fill it: operations are refused ([`Host::submit`]) and peers' bytes dropped
-//!   ([`Host::deliver`]) before they are queued. What the node itself says (persisted, control) is bounded by what its
-//!   replicas have in flight.
+//! * The messages of one caller to one shard arrive in the order in which they were sent.
+//! * Every inbox is bounded where outsiders fill it. Operations are refused ([`Host::submit`]) and
+//!   peers' bytes dropped ([`Host::deliver`]) before they are queued. Messages of the node itself
+//!   (persisted, control) are bounded by the work that its replicas have in flight.
 
 mod ticker;
 mod worker;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Where a shard is: its thread, and its place in it.
+/// The seat of a shard: its thread, and its place in the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
     pub(crate) thread: usize,
@@ -33,8 +34,9 @@ pub(crate) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamKey(pub(crate) u32);
 
-/// The name of an operation towards its replica: its stream, and its index in that stream's table of
-/// operations. An index is not reused before its operation was answered, and so no ticket is.
+/// The name of an operation towards its replica: its stream, and its index in that stream's table
+/// of operations. An index is not reused before its operation was answered, and so neither is a
+/// ticket.
 pub(crate) fn ticket(stream: StreamKey, op_index: u32) -> Ticket {
     u64::from(stream.0) << 32 | u64::from(op_index)
 }
@@ -50,12 +52,13 @@ pub(crate) struct Submission {
     /// Place of the shard in its thread.
     pub(crate) index: usize,
     pub(crate) ticket: Ticket,
-    /// Past this moment of the node's clock nobody waits for it: it is refused unless it has been handed over by then.
+    /// After this moment of the node's clock no caller waits for the operation. It is refused
+    /// unless it has been handed over by then.
     pub(crate) give_up_at_ms: u64,
     pub(crate) request: Request,
 }
 
-/// What is asked of a replica.
+/// The request that a replica is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Propose { command: Vec<u8>, wait: Option<Wait> },
@@ -69,32 +72,34 @@ pub(crate) struct Answer {
     pub(crate) reply: Reply,
 }
 
-/// Where a stream takes its answers. As many are under way as its operations in flight.
+/// The channel on which a stream takes its answers. It holds at most one answer for each operation
+/// in flight.
 pub(crate) type AnswerPort = UnboundedSender<Vec<Answer>>;
 
-/// What a shard thread is told.
+/// The messages to a shard thread.
 #[derive(Debug)]
 pub(crate) enum HostMessage {
     Submit(Vec<Submission>),
     StreamOpened(StreamKey, AnswerPort),
-    /// With the waiting operations that nobody waits for any more.
+    /// A stream has closed. The message lists its waiting operations, because no caller waits for
+    /// them any more.
     StreamClosed(StreamKey, Vec<(usize, Ticket)>),
     /// Encoded Raft messages, by place.
     Peers(Vec<(usize, Vec<u8>)>),
-    /// By place: on disk up to this number.
+    /// By place: all writes up to this number are on disk.
     Persisted(Vec<(usize, u64)>),
     Input(usize, Input),
-    /// To all shards shared with this peer.
+    /// An input to all shards shared with this peer.
     Shared(NodeId, Input),
-    /// To all shards.
+    /// An input to all shards.
     All(Input),
     /// From here on replicas tick, and hear their peers.
     TakePart,
-    /// Finish what is queued before this, and end.
+    /// Finish the messages queued before this one, and end.
     Stop,
 }
 
-/// What waits in one inbox, as far as it is bounded.
+/// The bounded part of one inbox's load.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     operations: AtomicUsize,
@@ -123,7 +128,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Spreads `shards` over `threads` threads. An inbox takes `operations_max` operations per shard in it.
+    /// Spreads `shards` over `threads` threads. An inbox takes `operations_max` operations per
+    /// shard in it.
     pub(crate) fn new(shards: &[ShardId], threads: usize, operations_max: usize) -> (Host, Vec<InboxEnd>) {
         assert!(threads > 0, "a node needs a shard thread");
         let mut counts = vec![0; threads];
@@ -148,7 +154,7 @@ impl Host {
         self.inboxes.len()
     }
 
-    /// `None`: not hosted here.
+    /// The seat of a shard; `None` if the shard is not hosted here.
     pub(crate) fn seat(&self, shard: ShardId) -> Option<Seat> {
         self.seats.get(&shard).copied()
     }
@@ -160,7 +166,7 @@ impl Host {
         here.into_iter().map(|(shard, _)| *shard).collect()
     }
 
-    /// Operations that wait for all threads.
+    /// The number of operations that wait for the threads, over all threads.
     pub(crate) fn queued_operations(&self) -> usize {
         self.inboxes.iter().map(|inbox| inbox.load.operations.load(Ordering::Relaxed)).sum()
     }
@@ -168,7 +174,7 @@ impl Host {
     /// Hands over operations of one thread's shards.
     ///
     /// # Errors
-    /// The operations again, none of them queued: too much waits there.
+    /// Returns the operations, none of them queued, because too many wait there.
     pub(crate) fn submit(&self, thread: usize, batch: Vec<Submission>) -> Result<(), Vec<Submission>> {
         let inbox = &self.inboxes[thread];
         let count = batch.len();
@@ -187,7 +193,8 @@ impl Host {
         }
     }
 
-    /// `waiting`: the stream's operations that may wait for long, and that nobody waits for any more.
+    /// Tells the shard threads that a stream has closed. `waiting` names its operations that may
+    /// wait for long, because no caller waits for them any more.
     pub(crate) fn close_stream(&self, key: StreamKey, waiting: Vec<(Seat, Ticket)>) {
         let mut by_thread = vec![Vec::new(); self.inboxes.len()];
         for (seat, ticket) in waiting {
@@ -198,7 +205,8 @@ impl Host {
         }
     }
 
-    /// Hands over peers' messages. Returns how many were dropped: not hosted here, or too much waits already.
+    /// Hands over peers' messages. Returns how many were dropped, because their shard is not hosted
+    /// here or too much waits already.
     pub(crate) fn deliver(&self, messages: impl IntoIterator<Item = (ShardId, Vec<u8>)>) -> usize {
         let mut by_thread: Vec<Vec<(usize, Vec<u8>)>> = vec![Vec::new(); self.inboxes.len()];
         let mut dropped = 0;
@@ -224,12 +232,13 @@ impl Host {
         dropped
     }
 
-    /// `persisted`: by place in `thread`, the number up to which all is on disk.
+    /// Tells `thread` the numbers up to which its writes are on disk. `persisted` holds them by
+    /// place.
     pub(crate) fn persisted(&self, thread: usize, persisted: Vec<(usize, u64)>) {
         self.say(thread, HostMessage::Persisted(persisted));
     }
 
-    /// Ignored if the shard is not hosted here.
+    /// Hands an input to a shard; the call does nothing if the shard is not hosted here.
     pub(crate) fn input(&self, shard: ShardId, input: Input) {
         if let Some(seat) = self.seat(shard) {
             self.say(seat.thread, HostMessage::Input(seat.index, input));
@@ -243,21 +252,21 @@ impl Host {
         }
     }
 
-    /// Tells all replicas how the disk does: see [`Input::Disk`].
+    /// Tells all replicas the state of the disk: see [`Input::Disk`].
     pub(crate) fn disk(&self, hangs: bool, stretch: u32) {
         for thread in 0..self.inboxes.len() {
             self.say(thread, HostMessage::All(Input::Disk { hangs, stretch }));
         }
     }
 
-    /// Until then no replica here ticks or hears a peer.
+    /// Lets the replicas take part. Before this call no replica here ticks or hears a peer.
     pub(crate) fn take_part(&self) {
         for thread in 0..self.inboxes.len() {
             self.say(thread, HostMessage::TakePart);
         }
     }
 
-    /// Ends all threads once they have done what is queued.
+    /// Ends all threads once they have done their queued work.
     pub(crate) fn stop(&self) {
         for thread in 0..self.inboxes.len() {
             self.say(thread, HostMessage::Stop);
@@ -265,7 +274,8 @@ impl Host {
     }
 
     fn say(&self, thread: usize, message: HostMessage) {
-        // A thread that has ended hears nothing: the node is stopping, and whoever waits for an answer is told so.
+        // A thread that has ended hears nothing. The node is stopping then, and each caller that
+        // waits for an answer is told so.
         self.inboxes[thread].sender.send(message);
     }
 }

@@ -1,4 +1,4 @@
-//! Shard threads with replicas that only write down what they are told.
+//! Shard threads with replicas that only record their inputs.
 
 use super::ticker::Ticker;
 use super::*;
@@ -13,7 +13,8 @@ use std::thread::JoinHandle;
 use storage::MemoryEngine;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// Announces each step with anything but ticks in it, and returns from it only when told what.
+/// Announces each step that has other inputs than ticks. It returns from the step only when told
+/// the result.
 struct Scripted {
     steps: Sender<Vec<Input>>,
     outcomes: Receiver<Result<Outputs, String>>,
@@ -50,7 +51,7 @@ impl Fixture {
         fixture
     }
 
-    /// One thread with shard 0, whose node does not know yet whether it may take part.
+    /// One thread with shard 0. Its node does not know yet whether it may take part.
     fn waiting(operations_max: usize) -> Self {
         let (host, mut inboxes) = Host::new(&[ShardId(0)], 1, operations_max);
         let (step, steps) = crossbeam_channel::unbounded();

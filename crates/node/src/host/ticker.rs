@@ -1,4 +1,4 @@
-//! When ticks are due: one per period, and few at once after a pause.
+//! The schedule of ticks: one per period, and only a few at once after a pause.
 
 use crate::limits::TICKS_AT_ONCE_MAX;
 
@@ -15,8 +15,9 @@ impl Ticker {
         Ticker { period_ms, next_ms: now_ms + period_ms }
     }
 
-    /// How many ticks to deliver at `now_ms`. Periods missed beyond the cap are lost: after a pause a replica must hear its
-    /// peers before its election timeout, not have it elapse at once.
+    /// The number of ticks to deliver at `now_ms`. Periods missed beyond the cap are lost: after a
+    /// pause a replica must hear its peers before its election timeout, rather than have the
+    /// timeout elapse at once.
     pub(super) fn due(&mut self, now_ms: u64) -> u64 {
         if now_ms < self.next_ms {
             return 0;

@@ -1,8 +1,8 @@
-//! A shard thread: takes all that is there, steps each shard that it touches once, and sends on what comes out.
+//! A shard thread: it empties its inbox, steps each touched shard once, and sends the outputs on.
 //!
-//! It promises that the clock is read after the inbox, so that nobody's lease starts before they asked for it; that a
-//! write is handed to the log writer before anything that follows from it is sent; and that after a fatal error nothing
-//! of that round is sent or answered.
+//! It promises that the clock is read after the inbox, so that no lease starts before its request.
+//! A write is handed to the log writer before anything that follows from it is sent. After a fatal
+//! error, nothing of that round is sent or answered.
 
 use super::ticker::Ticker;
 use super::{Answer, AnswerPort, HostMessage, InboxEnd, Request, StreamKey, Submission, untangle};
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a shard thread needs of a replica.
+/// The interface of a replica that a shard thread needs.
 pub(crate) trait Stepper: Send {
     /// Takes all of `inputs`, in order.
     fn step(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal>;
@@ -37,7 +37,7 @@ impl Stepper for Replica {
     }
 }
 
-/// One replica and what it is to be told.
+/// One replica and the inputs that wait for it.
 struct Place {
     shard: ShardId,
     replica: Box<dyn Stepper>,
@@ -52,11 +52,11 @@ struct StreamPort {
     answers: Vec<Answer>,
 }
 
-/// What a thread is made of.
+/// The parts of a shard thread.
 pub(crate) struct WorkerParts {
     pub(crate) thread: usize,
     pub(crate) inbox: InboxEnd,
-    /// By place: shard, replica, the other nodes that have one.
+    /// By place: the shard, its replica, and the other nodes that have one.
     pub(crate) replicas: Vec<(ShardId, Box<dyn Stepper>, Vec<NodeId>)>,
     pub(crate) clock: Clock,
     pub(crate) tick_ms: u64,
@@ -68,7 +68,7 @@ pub(crate) struct WorkerParts {
     pub(crate) board: Arc<Board>,
 }
 
-/// See the module.
+/// One shard thread and its replicas.
 pub(crate) struct Worker {
     thread: usize,
     inbox: InboxEnd,
@@ -81,7 +81,7 @@ pub(crate) struct Worker {
     outgoing: BTreeMap<NodeId, Lanes>,
     clock: Clock,
     ticker: Ticker,
-    /// When which place wants to be woken.
+    /// The wake-ups that replicas asked for: time and place.
     wakes: BTreeSet<(u64, usize)>,
     publish_at_ms: u64,
     writer: LogWriter,
@@ -90,7 +90,7 @@ pub(crate) struct Worker {
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
-    /// Before, no replica ticks or hears a peer.
+    /// Until this is true, no replica ticks or hears a peer.
     takes_part: bool,
 }
 
@@ -119,7 +119,7 @@ impl Worker {
         }
     }
 
-    /// Returns when told to stop, or when the node has failed.
+    /// Runs until the thread is told to stop, or the node has failed.
     pub(crate) fn run(mut self, name: &str) {
         let lifecycle = self.lifecycle.clone();
         let _guard = PanicGuard { lifecycle: &lifecycle, thread: name };
@@ -129,7 +129,8 @@ impl Worker {
             if self.lifecycle.failed() {
                 return;
             }
-            // After the inbox: whatever asked was sent before this moment, so a lease that starts now starts late, not early.
+            // The clock is read after the inbox: each request was sent before this moment, so a
+            // lease that starts now starts late, not early.
             let now = self.clock.now();
             for message in batch.drain(..) {
                 self.take(now, message);
@@ -165,23 +166,24 @@ impl Worker {
         }
     }
 
-    /// Waits for something or the next tick, then takes all that is there. `false`: this is the last.
+    /// Waits for a message or the next tick, then empties the inbox. Returns `false` if this batch
+    /// is the last.
     fn receive(&self, batch: &mut Vec<HostMessage>) -> bool {
-        // What this thread left for itself goes first.
+        // The inputs that this thread left for itself go first.
         let wait_ms = if self.touched.is_empty() { self.wait_ms(self.clock.mono_ms()) } else { 0 };
         match self.inbox.receiver.take_all(batch, Some(Duration::from_millis(wait_ms))) {
             Received::Some => {}
             Received::Nothing => return true,
             Received::Closed => return false,
         }
-        // What was said after the end is not heard.
+        // Messages after the end are ignored.
         if let Some(end) = batch.iter().position(|message| matches!(message, HostMessage::Stop)) {
             batch.truncate(end + 1);
         }
         !matches!(batch.last(), Some(HostMessage::Stop))
     }
 
-    /// Until the next tick, or until a replica wants to be woken.
+    /// Milliseconds until the next tick, or until a replica wants to be woken.
     fn wait_ms(&self, now_ms: u64) -> u64 {
         let tick_ms = self.ticker.wait_ms(now_ms);
         self.wakes.first().map_or(tick_ms, |(at_ms, _)| tick_ms.min(at_ms.saturating_sub(now_ms)))
@@ -236,7 +238,8 @@ impl Worker {
     fn submit(&mut self, now: Now, operation: Submission) {
         let Submission { index, ticket, give_up_at_ms, request } = operation;
         if now.mono_ms > give_up_at_ms {
-            // It waited here for as long as its sender does: doing it now would only delay those behind it.
+            // The operation waited here for as long as its sender does. Doing it now would only
+            // delay the operations behind it.
             self.answer(ticket, Reply::Busy);
             return;
         }
@@ -253,7 +256,7 @@ impl Worker {
 
     fn tell(&mut self, index: usize, input: Input) {
         if !self.takes_part && matches!(input, Input::Tick | Input::Peer(_) | Input::Snapshot(_)) {
-            return; // it may have forgotten what it said: see `stores`
+            return; // the replica may have forgotten its votes: see `stores`
         }
         let place = &mut self.places[index];
         if place.inputs.is_empty() {
@@ -287,7 +290,8 @@ impl Worker {
 
     fn dispatch(&mut self, index: usize, outputs: Outputs) {
         let shard = self.places[index].shard;
-        // Before the messages: a snapshot's sender waits for all writes queued before it.
+        // The write goes before the messages, because a snapshot's sender waits for all writes
+        // queued before it.
         if let Some(write) = outputs.write {
             let done = Done::Replica { thread: self.thread, index, number: write.number };
             self.writer.queue(WriteJob { write: Some(write.write), done });
@@ -332,7 +336,7 @@ impl Worker {
 
     fn answer(&mut self, ticket: u64, reply: Reply) {
         let (key, op_index) = untangle(ticket);
-        // A stream that has ended gets nothing any more.
+        // A stream that has ended gets no answers any more.
         let Some(stream) = self.streams.get_mut(&key) else { return };
         if stream.answers.is_empty() {
             self.answered.push(key);
@@ -340,11 +344,11 @@ impl Worker {
         stream.answers.push(Answer { op_index, reply });
     }
 
-    /// Sends this round's answers and messages, each receiver's in one piece.
+    /// Sends this round's answers and messages, in one piece for each receiver.
     fn flush(&mut self) {
         for key in self.answered.drain(..) {
             if let Some(stream) = self.streams.get_mut(&key) {
-                // Its task may have ended; it says so itself.
+                // The stream's task may have ended; it reports that itself.
                 let _ = stream.port.send(std::mem::take(&mut stream.answers));
             }
         }

@@ -1,7 +1,8 @@
-//! What a node counts: one registry per node, names `palisade_*`.
+//! The metrics of a node: one registry per node, names `palisade_*`.
 //!
-//! Every labelled child is made at the start, so nothing is looked up by label while serving. Labels are ids and kinds;
-//! a resource's name is never one. Gauges of replicas are filled in from the board when somebody asks.
+//! Every labelled child is made at the start, so that no operation looks one up by label. Labels
+//! are ids and kinds; a resource's name is never one. Gauges of replicas are filled in from the
+//! board when the metrics are asked for.
 
 mod per_shard;
 mod registrar;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use wire::accept::Accepted;
 use wire::{OperationKind, Outcome};
 
-/// What an operation asks for; `None`: nothing that this version knows.
+/// The kind of an operation; `None` if this version does not know it.
 pub(crate) type Kind = Option<OperationKind>;
 
 /// One child per known kind, then one for the unknown.
@@ -43,7 +44,7 @@ pub(crate) struct PeerMetrics {
     pub(crate) messages_dropped: IntCounter,
 }
 
-/// See the module.
+/// All metrics of one node.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -68,7 +69,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// For a node that hosts `shards` and talks to `peers`.
+    /// The metrics of a node that hosts `shards` and talks to `peers`.
     pub(crate) fn new(
         shards: impl IntoIterator<Item = ShardId>,
         peers: impl IntoIterator<Item = NodeId>,
@@ -133,7 +134,7 @@ impl Metrics {
         })
     }
 
-    /// One operation was answered.
+    /// Counts an operation that was answered.
     pub(crate) fn answered(&self, kind: Kind, outcome: Outcome, took: Duration, shard: Option<ShardId>) {
         self.operations[index(kind)][outcome as usize].inc();
         self.latency[index(kind)].observe(took.as_secs_f64());
@@ -142,7 +143,7 @@ impl Metrics {
         }
     }
 
-    /// An acquire could not be granted at once, whatever became of it.
+    /// Counts an acquire that could not be granted at once, however it ended.
     pub(crate) fn contended(&self, shard: ShardId) {
         if let Some(metrics) = self.shards.get(&shard) {
             metrics.contended.inc();
@@ -175,18 +176,18 @@ impl Metrics {
         self.snapshots_sent[usize::from(!ok)].inc();
     }
 
-    /// The counts of one of the peers this was made for.
+    /// The counts of a peer that was given to [`Metrics::new`].
     pub(crate) fn peer(&self, peer: NodeId) -> PeerMetrics {
         self.peers[&peer].clone()
     }
 
-    /// Brings up to date what the listener counts.
+    /// Updates the gauges of connections from the listener's counts.
     pub(crate) fn connections(&self, accepted: &Accepted) {
         self.connections.set(accepted.open() as i64);
         self.accept_pauses.set(accepted.spells() as i64);
     }
 
-    /// Everything, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     pub(crate) fn text(&self, board: &Board, queued_operations: usize) -> String {
         self.queued_operations.set(i64::try_from(queued_operations).unwrap_or(i64::MAX));
         for status in board.all() {

@@ -1,4 +1,4 @@
-//! What is counted and shown of each replica.
+//! The metrics of each replica.
 
 use super::Kind;
 use super::registrar::Registrar;
@@ -94,7 +94,7 @@ impl ShardMetrics {
         set(&self.locks, status.counts.locks);
         set(&self.waiters, status.counts.waiters);
         set(&self.sessions, status.counts.sessions);
-        // The replica counts from its start, as these do.
+        // The replica counts from its start, and these counters start with it.
         let raise = |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));
         raise(&self.leader_changes, status.leader_changes);
         raise(&self.entries_applied, status.entries_applied);

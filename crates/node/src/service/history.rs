@@ -8,7 +8,8 @@ use std::sync::Arc;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::v1::{Error, ErrorCode};
 
-/// `current` and `recent`: what the replica has in memory, read before this.
+/// Adds the part on disk to `current` and `recent`, which the replica had in memory and gave out
+/// earlier.
 pub(super) async fn complete(
     context: Arc<Context>,
     shard: ShardId,
@@ -20,7 +21,8 @@ pub(super) async fn complete(
     let Ok(_permit) = context.history_reads.acquire().await else {
         return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
     };
-    // What a checkpoint took out of the replica's memory before it answered was queued for the disk before its answer was.
+    // A checkpoint takes records out of the replica's memory. It queued them for the disk before
+    // the replica answered, so the barrier waits for them.
     if context.writer.barrier().await.is_err() {
         return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
     }

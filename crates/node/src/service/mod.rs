@@ -1,7 +1,8 @@
-//! What gateways ask of a node: streams of operations for the shards it hosts.
+//! The service for gateways: streams of operations for the shards that this node hosts.
 //!
-//! It promises that every operation of a live stream gets one result, that bad input is refused before anything is
-//! proposed, and that no operation reaches a shard that does not own its name. It holds no lock state.
+//! It promises that every operation of a live stream gets one result. Bad input is refused before
+//! anything is proposed, and no operation reaches a shard that does not own its name. The service
+//! holds no lock state.
 
 mod history;
 mod op_table;
@@ -30,16 +31,17 @@ use wire::internal::v1::{
     ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperateRequest, OperateResponse,
 };
 
-/// Frames of results under way to the transport: the slower it takes them, the fuller they get.
+/// Frames of results under way to the transport. The slower the transport takes them, the fuller
+/// the next ones get.
 const RESULT_FRAMES_UNDER_WAY: usize = 2;
 
 /// The service for gateways.
 pub(crate) struct Shards {
     context: Arc<Context>,
-    /// The next stream's key. 0 is never given: no ticket may be 0.
+    /// The next stream's key. It is never 0, because no ticket may be 0.
     next_stream: AtomicU32,
     streams: Arc<Semaphore>,
-    /// When a stranger was last logged.
+    /// The time at which the refusal of a stranger was last logged.
     strangers: Mutex<Option<Instant>>,
 }
 
@@ -49,7 +51,8 @@ impl Shards {
         Shards { context, next_stream: AtomicU32::new(1), streams, strangers: Mutex::default() }
     }
 
-    /// Refuses callers of another cluster, and those that look for another node: what they ask would be done to the wrong locks.
+    /// Refuses callers of another cluster, and callers that look for another node, because their
+    /// operations would change the wrong locks.
     fn check_caller(&self, request: &Request<impl Sized>) -> Result<(), Status> {
         let (caller, ours) = (ClusterIdentity::of(request.metadata()), &self.context.identity);
         let why = match (ours.differs(caller.as_ref()), caller.map_or(0, |caller| caller.node)) {
@@ -78,7 +81,7 @@ impl Shards {
 
     fn next_key(&self) -> StreamKey {
         loop {
-            // Reused after 2^32 streams: by then the former bearer is long gone.
+            // A key is reused after 2^32 streams. By then its former stream is long gone.
             let key = self.next_stream.fetch_add(1, Ordering::Relaxed);
             if key != 0 {
                 return StreamKey(key);

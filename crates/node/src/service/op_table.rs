@@ -1,9 +1,9 @@
 //! The operations of one stream that are not answered yet.
 //!
-//! * Operations that may wait for long are bounded by [`STREAM_WAITS_MAX`], and all others by
-//!   [`STREAM_OPS_MAX`]. So short operations get through, however many wait.
-//! * An index is free again only once its operation was answered, so no two operations of a stream have
-//!   the same ticket.
+//! * At most [`STREAM_WAITS_MAX`] operations may wait for long, and at most [`STREAM_OPS_MAX`]
+//!   others are in flight. So short operations get through, however many wait.
+//! * An index is free again only once its operation was answered, so no two operations of a stream
+//!   have the same ticket.
 
 use super::plan::Follow;
 use crate::host::Seat;
@@ -15,13 +15,13 @@ use std::time::Instant;
 /// One operation between its receipt and its result.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    /// The id that the sender gave it.
+    /// The id that the sender gave to the operation.
     pub(super) id: u64,
     pub(super) kind: Kind,
     pub(super) shard: ShardId,
     pub(super) seat: Seat,
     pub(super) received: Instant,
-    /// It may wait in a lock's queue.
+    /// Whether the operation may wait in a lock's queue.
     pub(super) waits: bool,
     pub(super) follow: Follow,
 }
@@ -31,7 +31,7 @@ pub(super) struct InFlight {
 pub(super) struct OpTable {
     taken: Vec<Option<InFlight>>,
     free: Vec<u32>,
-    /// How many of them may wait.
+    /// The number of operations that may wait.
     waits: usize,
 }
 
@@ -40,12 +40,13 @@ impl OpTable {
         self.taken.len() - self.free.len()
     }
 
-    /// How many operations do not wait.
+    /// The number of operations that do not wait.
     pub(super) fn short(&self) -> usize {
         self.len() - self.waits
     }
 
-    /// Whether there is no room for an operation that may wait, or for one that does not.
+    /// Whether there is no room for an operation of this kind, either one that may wait or one that
+    /// does not.
     pub(super) fn is_full(&self, waits: bool) -> bool {
         match waits {
             true => self.waits >= STREAM_WAITS_MAX,

@@ -1,9 +1,12 @@
-//! One stream of operations: takes frames, sends each operation to its shard's thread, packs results into frames.
+//! One stream of operations: it takes frames, sends each operation to its shard's thread, and packs
+//! results into frames.
 //!
-//! * Every operation received gets one result, unless the stream or the node fails first.
-//! * Results that wait and operations in flight together are bounded: beyond that the stream is not read.
-//! * Reading does not wait for the peer to take results before that, so a peer that sends before it reads does not lock up.
-//! * When the stream ends, its shards are told which waiting acquires nobody awaits any more.
+//! * Every received operation gets one result, unless the stream or the node fails first.
+//! * Waiting results and operations in flight are bounded together. Beyond the bound the stream is
+//!   not read.
+//! * Below the bound, reading does not wait for the peer to take results. So a peer that sends
+//!   before it reads causes no deadlock.
+//! * When the stream ends, its shards are told which waiting acquires no caller awaits any more.
 
 use super::op_table::{InFlight, OpTable};
 use super::outcome::{self, reads};
@@ -26,25 +29,25 @@ use wire::limits::DEFAULT_TIMEOUT_MS;
 use wire::v1::{Error, ErrorCode};
 use wire::{Lateness, OperationKind};
 
-/// How long a stream that ends with its node tries to hand over its last results.
+/// The time that a stream has to hand over its last results when its node stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// One stream of operations and its state.
 pub(super) struct OperateStream {
     context: Arc<Context>,
     key: StreamKey,
     inbound: Streaming<OperateRequest>,
     outbound: mpsc::Sender<Result<OperateResponse, Status>>,
-    /// Keeps `answers` open should all shard threads end.
+    /// Keeps `answers` open even if all shard threads end.
     _port: AnswerPort,
     answers: mpsc::UnboundedReceiver<Vec<Answer>>,
-    /// Results made elsewhere than in a shard thread, by index in the table of operations.
+    /// Results made outside of the shard threads, by index in the table of operations.
     settle: mpsc::UnboundedSender<(u32, OpResult)>,
     settled: mpsc::UnboundedReceiver<(u32, OpResult)>,
     ops: OpTable,
     ready: VecDeque<OperationResult>,
     lateness: Lateness,
-    /// By thread: what the current frame has for it.
+    /// By thread: the operations of the current frame for it.
     batches: Vec<Vec<Submission>>,
 }
 
@@ -76,7 +79,7 @@ impl OperateStream {
         }
     }
 
-    /// Returns when the peer or the node ends it.
+    /// Runs until the peer or the node ends the stream.
     pub(super) async fn run(mut self) {
         let lifecycle = self.context.lifecycle.clone();
         let mut stopped = std::pin::pin!(lifecycle.reached(Phase::Stopped));
@@ -156,7 +159,7 @@ impl OperateStream {
         Ok(())
     }
 
-    /// Hands the batches to their threads. What does not fit there is answered at once.
+    /// Hands the batches to their threads. Operations that find no room there are answered at once.
     fn submit(&mut self) {
         for thread in 0..self.batches.len() {
             if self.batches[thread].is_empty() {
@@ -213,7 +216,8 @@ impl OperateStream {
         self.ready.push_back(OperationResult { id, result: Some(result) });
     }
 
-    /// The node stops: says what can be said of what is in flight, and hands over what is ready.
+    /// Ends the stream because the node stops. Answers the operations in flight as far as their
+    /// outcome is known, and hands over the ready results.
     async fn last_words(mut self) {
         if self.context.lifecycle.failed() {
             return;
@@ -236,7 +240,8 @@ impl OperateStream {
                 outbound.send(Ok(next_frame(&mut self.ready)));
             }
         };
-        // A peer that does not take them in time finds the connection closed: the same to it.
+        // A peer that does not take the results in time finds the connection closed, which tells it
+        // the same.
         let _ = tokio::time::timeout(LAST_WORDS, hand_over).await;
     }
 }
@@ -250,7 +255,7 @@ impl Drop for OperateStream {
     }
 }
 
-/// An acquire that another holder stood in the way of, whatever became of it.
+/// Whether this is the result of an acquire that another holder blocked, however the acquire ended.
 fn met_contention(result: &OpResult) -> bool {
     match result {
         OpResult::Grant(grant) => grant.waited_ms > 0,
@@ -261,7 +266,7 @@ fn met_contention(result: &OpResult) -> bool {
     }
 }
 
-/// As many results as fit one frame; at least one.
+/// Takes as many results as fit one frame, but at least one.
 pub(super) fn next_frame(ready: &mut VecDeque<OperationResult>) -> OperateResponse {
     let mut results = Vec::new();
     let mut bytes = 0;

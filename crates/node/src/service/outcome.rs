@@ -1,4 +1,5 @@
-//! From a replica's reply to an operation's result: what the caller should know, and do next.
+//! From a replica's reply to an operation's result: the facts that the caller should know, and its
+//! next step.
 
 use crate::disk::DiskState;
 use crate::limits::ROWS_BYTES_MAX;
@@ -11,7 +12,7 @@ use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{NotLeader, ShardPage};
 use wire::v1::{self, Error, ErrorCode, GrantState};
 
-/// How a result is counted.
+/// The outcome under which a result is counted.
 pub(super) fn counted(result: &OpResult) -> wire::Outcome {
     match result {
         OpResult::Error(error) => wire::Outcome::of(Some(error.code())),
@@ -20,7 +21,8 @@ pub(super) fn counted(result: &OpResult) -> wire::Outcome {
     }
 }
 
-/// `kind`: of the operation. History answers need what is on disk too: see [`history`](super::history).
+/// `kind` is the kind of the operation. History answers also need the part on disk: see
+/// [`history`](super::history).
 pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> OpResult {
     match reply {
         Reply::Done(outcome) => done(shard, kind, outcome),
@@ -55,14 +57,14 @@ pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> 
     }
 }
 
-/// Changes nothing, so that its outcome is never in doubt.
+/// Whether the operation changes nothing, so that its outcome is never in doubt.
 pub(super) fn reads(kind: Kind) -> bool {
     kind.is_none_or(OperationKind::is_read)
 }
 
 fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
     match outcome {
-        // It was granted before the cancel came: the caller holds it, and must know.
+        // The acquire was granted before the cancel came: the caller holds the lock, and must know.
         Outcome::Granted(granted) if kind == Some(OperationKind::CancelWait) => {
             let grant = Some(grant(shard, granted));
             OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant })
@@ -82,7 +84,8 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
         Outcome::Cancelled => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, grant: None }),
         Outcome::NotWaiting => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant: None }),
         Outcome::Broken(ended) => OpResult::BreakLock(v1::BreakLockResponse { tenure: Some(tenure(shard, *ended)) }),
-        // Of a break, it names a token that holds no more: fenced, like a release by it.
+        // A break that meets this outcome named a token that holds no lock any more. It is fenced,
+        // like a release by that token.
         Outcome::Held { token, owner } if kind == Some(OperationKind::Break) => OpResult::Error(Error {
             holder: owner,
             ..Error::not_owner(
@@ -163,11 +166,12 @@ fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_
     }
 }
 
-/// Newest first, each token once; what holds still counts as it holds.
+/// The tenures newest first, with each token once. A token that holds its lock still counts as
+/// holding.
 pub(super) fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, limit: usize) -> OpResult {
     let mut tenures: Vec<v1::Tenure> = current.into_iter().map(|held| holding(shard, held)).collect();
     tenures.extend(ended.into_iter().map(|ended| tenure(shard, ended)));
-    // Ended before holding: the disk was read later than the table.
+    // Ended tenures sort before holding ones, because the disk was read later than the table.
     tenures.sort_by_key(|tenure| std::cmp::Reverse((tenure.fencing_token, tenure.ended_at_ms)));
     tenures.dedup_by_key(|tenure| tenure.fencing_token);
     tenures.truncate(limit);
@@ -254,7 +258,7 @@ fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
     }
 }
 
-/// A replica knows nothing of its node's disk.
+/// Adds the state of the disk, because a replica knows nothing of its node's disk.
 pub(super) fn with_disk(result: &mut OpResult, disk: DiskState) {
     if let OpResult::Status(status) = result {
         status.disk_write_age_ms = disk.write_age_ms;
@@ -297,7 +301,7 @@ fn member(member: shard::Member) -> v1::Member {
     v1::Member { node: node.0, incarnation, learner }
 }
 
-/// As many rows as fit one result, and whether some did not.
+/// Takes as many rows as fit one result, and tells whether some did not.
 fn fit<T>(rows: impl IntoIterator<Item = T>, size_bytes: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
     let mut kept = Vec::new();
     let mut bytes = 0;

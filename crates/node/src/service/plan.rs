@@ -1,4 +1,5 @@
-//! From an operation to what its replica is asked: the route checked, the input validated, the command encoded.
+//! From an operation to the request for its replica: the route is checked, the input validated, the
+//! command encoded.
 
 use crate::host::Request;
 use locks::{Command, LeaseId, Mode, RequestId, Token};
@@ -10,30 +11,30 @@ use wire::internal::v1::{CancelWait, CloseSession, Heartbeat, Operation, ReadSta
 use wire::limits::{OPERATION_BYTES_MAX, REQUEST_ID_BYTES};
 use wire::v1::{self, Consistency, Error};
 
-/// What to ask, and what is to be done once it is answered.
+/// The request for the replica, and the work that is left once the replica answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) request: Request,
     pub(crate) follow: Follow,
 }
 
-/// What the answer alone does not settle.
+/// The work that the answer alone does not settle.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Follow {
-    /// Nothing.
+    /// No work is left.
     Nothing,
-    /// Add what is on disk.
+    /// Add the records that are on disk.
     History { name: String, limit: usize },
 }
 
-/// The result of an operation that reaches no replica. Boxed: it is large, and rare.
+/// The result of an operation that reaches no replica. It is boxed because it is large and rare.
 pub(crate) type Refused = Box<OpResult>;
 
-/// The shard that the operation names, if by `map` it owns what the operation is about. (Whether it is hosted here is
-/// another question.)
+/// The shard that the operation names, if `map` says that this shard owns the operation's name.
+/// Whether this node hosts the shard is another question.
 ///
 /// # Errors
-/// A stale route if the sender's map is old; INVALID_ARGUMENT if it contradicts itself.
+/// A stale route if the sender's map is old; INVALID_ARGUMENT if the operation contradicts itself.
 pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
     let Some(route) = &operation.route else {
         return Err(invalid("an operation for a node needs a route: send it through a gateway"));
@@ -52,23 +53,23 @@ pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
             }
             map.owner(slot) == shard
         }
-        // Sessions, lists and status are asked of every shard that the sender knows.
+        // Every shard that the sender knows is asked for sessions, lists and status.
         None => map.replicas(shard).is_some(),
     };
     if owned { Ok(shard) } else { Err(stale_route(map, shard)) }
 }
 
-/// This node does not serve that shard (any more).
+/// The refusal for a shard that this node does not serve (any more).
 pub(crate) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
     let message =
         format!("shard {shard} does not serve this here by map version {}: fetch the newer map", map.version());
     Box::new(OpResult::StaleRoute(StaleRoute { message, map_version: map.version().0 }))
 }
 
-/// Whether the operation can be served anywhere.
+/// Whether the operation can be served by any node.
 ///
 /// # Errors
-/// INVALID_ARGUMENT with what to change.
+/// INVALID_ARGUMENT with the change that the sender should make.
 pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     let bytes = wire::encoded_bytes(operation);
     if bytes > OPERATION_BYTES_MAX {
@@ -77,10 +78,10 @@ pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     wire::check_routed(operation).map_err(refused)
 }
 
-/// What to ask the replica, of an operation that passed [`check`].
+/// The plan for an operation that passed [`check`].
 ///
 /// # Errors
-/// INVALID_ARGUMENT with what to change.
+/// INVALID_ARGUMENT with the change that the sender should make.
 pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
     let Some(mut op) = operation.op else { return Err(invalid("the operation is empty")) };
     wire::fill_routed_defaults(&mut op);
@@ -152,7 +153,8 @@ fn plan_acquire(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
 }
 
 fn propose(command: &Command<'_>, wait: Option<Wait>) -> Result<Request, Refused> {
-    // The table's own word, after the front doors' common check: what it would not decode must not reach the log.
+    // The lock table has its own check, after the common check of the front doors. A command that
+    // the table would not decode must not reach the log.
     locks::validate(command).map_err(|error| invalid(error.to_string()))?;
     let mut bytes = Vec::new();
     command.encode(&mut bytes);

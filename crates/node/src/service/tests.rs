@@ -300,7 +300,7 @@ fn a_check_says_who_answered_and_how_old_it_is() {
 #[test]
 fn history_is_newest_first_and_shows_each_token_once() {
     let current = vec![held(8), held(7)];
-    // Token 7 ended between the read of the table and that of the disk, where token 5 is too.
+    // Token 7 ended between the read of the table and that of the disk. Token 5 is on the disk too.
     let all = vec![
         ended(5, EndKind::Expired),
         ended(7, EndKind::Broken),
