@@ -1,17 +1,19 @@
-//! Where the nodes of the cluster listen at present: as they say themselves, or else as the cluster file says.
+//! The present addresses of the cluster's nodes: each as its node announced it, or else as the
+//! cluster file has it.
 //!
-//! A cluster file is a plan, and each machine has its own copy. A node that was moved says its new address when it greets its
-//! peers. They find it there from then on, and tell gateways whose file is older. What was learned is forgotten with the process:
-//! the moved node greets again.
+//! A cluster file is a plan, and each machine has its own copy. A node that was moved announces its
+//! new address when it greets its peers. From then on the peers find it there, and tell gateways
+//! whose file is older. Learned addresses are forgotten with the process, because the moved node
+//! greets again.
 
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Longest address that is taken from a peer.
+/// The longest address that a node takes from a peer.
 const ADDRESS_BYTES_MAX: usize = 300;
 
-/// See the module.
+/// The addresses from the cluster file and from greetings.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     own: NodeId,
@@ -25,14 +27,15 @@ impl Addresses {
         Addresses { own, configured, learned: Mutex::default() }
     }
 
-    /// What this node says of itself; empty if its own file does not say where others find it.
+    /// The address that this node announces. It is empty if the node's own file does not say where
+    /// other nodes find it.
     pub(crate) fn own(&self) -> &str {
         let own = self.configured.get(&self.own).map_or("", String::as_str);
         let anywhere = ["0.0.0.0:", "[::]:", "*:"].iter().any(|host| own.starts_with(host));
         if anywhere { "" } else { own }
     }
 
-    /// A peer that was accepted says where it listens.
+    /// Notes the address that an accepted peer announced.
     pub(crate) fn learn(&self, node: NodeId, address: &str) {
         if !is_address(address) || !self.configured.contains_key(&node) {
             return;
@@ -44,7 +47,7 @@ impl Addresses {
         }
     }
 
-    /// Where a node may be found, the likeliest first.
+    /// The addresses at which a node may be found, the likeliest first.
     pub(crate) fn of(&self, node: NodeId, configured: &str) -> Vec<String> {
         let learned = self.lock().get(&node).cloned();
         let mut addresses: Vec<String> = learned.into_iter().collect();
@@ -54,7 +57,7 @@ impl Addresses {
         addresses
     }
 
-    /// All nodes' present addresses, as far as they are known here.
+    /// All nodes' present addresses, as far as this node knows them.
     pub(crate) fn all(&self) -> Vec<(NodeId, String)> {
         let learned = self.lock();
         let present = |(node, configured): (&NodeId, &String)| match *node == self.own {
@@ -69,7 +72,7 @@ impl Addresses {
     }
 }
 
-/// `host:port`, of characters that an address can have.
+/// Whether the text is `host:port`, made of characters that an address can have.
 fn is_address(address: &str) -> bool {
     let has_port = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     let of_address = |c: char| c.is_ascii_alphanumeric() || ".-_:[]%".contains(c);

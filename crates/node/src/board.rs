@@ -1,24 +1,25 @@
-//! The last published status of each replica of this node, for placement, metrics, snapshots and shutdown.
+//! The last published status of each replica of this node, for placement, metrics, snapshots and
+//! shutdown.
 //!
-//! Written by the shard threads every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each change of
-//! leadership; a little old otherwise. No operation is decided by it.
+//! The shard threads write it every [`STATUS_EVERY_MS`](crate::limits::STATUS_EVERY_MS) and at each
+//! change of leadership. Between these times it is a little old, so it decides no operation.
 
 use routing::{NodeId, ShardId};
 use shard::{Role, Status};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Who leads a shard, as a replica here knows it.
+/// The leader of a shard, as a replica here knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leader {
     pub(crate) shard: ShardId,
     pub(crate) leader: Option<NodeId>,
     pub(crate) term: u64,
-    /// This replica.
+    /// Whether the leader is this replica.
     pub(crate) is_me: bool,
 }
 
-/// See the module.
+/// The status of each replica, by shard.
 #[derive(Debug)]
 pub(crate) struct Board {
     cells: BTreeMap<ShardId, Mutex<Status>>,
@@ -30,7 +31,8 @@ impl Board {
         Board { cells: shards.into_iter().map(cell).collect() }
     }
 
-    /// Replaces what is known of `status.shard`; ignored if this node does not host it.
+    /// Replaces the status of `status.shard`. The call is ignored if this node does not host the
+    /// shard.
     pub(crate) fn publish(&self, status: Status) {
         if let Some(cell) = self.cells.get(&status.shard) {
             *cell.lock().unwrap_or_else(PoisonError::into_inner) = status;
@@ -41,12 +43,12 @@ impl Board {
         self.cells.get(&shard).map(|cell| cell.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// By shard.
+    /// All statuses, in order of their shards.
     pub(crate) fn all(&self) -> Vec<Status> {
         self.cells.keys().filter_map(|shard| self.get(*shard)).collect()
     }
 
-    /// Of each shard, without the rest.
+    /// The leader of each shard, without the rest of the status.
     pub(crate) fn leaders(&self) -> impl Iterator<Item = Leader> {
         self.cells.iter().map(|(shard, cell)| {
             let status = cell.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +57,7 @@ impl Board {
         })
     }
 
-    /// Shards led here.
+    /// The statuses of the shards that this node leads.
     pub(crate) fn led(&self) -> Vec<Status> {
         self.all().into_iter().filter(|status| status.role == Role::Leader).collect()
     }

@@ -3,7 +3,7 @@
 use shard::Now;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Reads both clocks.
+/// Reads both the monotonic clock and the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
@@ -20,7 +20,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
-        // A wall clock before 1970 shows as 0: it is for display only.
+        // A wall clock before 1970 shows as 0, because it is for display only.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono_ms: self.mono_ms(), wall_ms: millis(wall.as_millis()) }
     }

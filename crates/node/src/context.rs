@@ -1,4 +1,4 @@
-//! What the tasks of one node share: who it is, and the ways to its threads.
+//! The state that all tasks of one node share: its identity, and the handles to its threads.
 
 use crate::addresses::Addresses;
 use crate::board::Board;
@@ -17,15 +17,16 @@ use tokio::sync::Semaphore;
 use wire::accept::Accepted;
 use wire::internal::v1::ClusterIdentity;
 
-/// See the module.
+/// The shared state of one node.
 pub(crate) struct Context {
     pub(crate) id: NodeId,
     pub(crate) fingerprint: Fingerprint,
-    /// As this node says it to gateways.
+    /// The identity that this node shows to gateways.
     pub(crate) identity: ClusterIdentity,
     pub(crate) addresses: Addresses,
     pub(crate) map: ShardMap,
-    /// Where the other nodes that share a shard with this one listen by the cluster file, as `host:port`.
+    /// The addresses of the other nodes that share a shard with this one, by the cluster file, as
+    /// `host:port`.
     pub(crate) peers: BTreeMap<NodeId, String>,
     pub(crate) host: Arc<Host>,
     pub(crate) writer: LogWriter,
@@ -37,8 +38,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
-    /// Connections.
+    /// Counts of accepted connections.
     pub(crate) accepted: Arc<Accepted>,
-    /// History reads on the disk.
+    /// Permits for history reads on the disk.
     pub(crate) history_reads: Semaphore,
 }

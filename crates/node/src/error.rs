@@ -1,6 +1,6 @@
-//! Why a node does not start, or stopped.
+//! The reasons why a node does not start, or stopped.
 
-/// A node that cannot start or go on.
+/// The reason why a node cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The cluster file does not describe this node.
@@ -9,15 +9,15 @@ pub enum NodeError {
     /// A socket could not be bound or served.
     #[error("cannot listen on {address}: {reason}; stop what uses this address, or change it in the cluster file")]
     Listen {
-        /// `host:port`.
+        /// The address, as `host:port`.
         address: String,
-        /// What the system said.
+        /// The message of the operating system.
         reason: String,
     },
     /// The store cannot be used.
     #[error(transparent)]
     Storage(#[from] storage::StorageError),
-    /// What the store holds cannot be a replica's.
+    /// The contents of the store cannot be a replica's.
     #[error(transparent)]
     Shard(#[from] shard::Fatal),
     /// A thread could not be started.
@@ -32,18 +32,18 @@ pub enum NodeError {
          start the node again"
     )]
     Panicked {
-        /// Which.
+        /// The part that panicked.
         part: &'static str,
-        /// What the runtime said.
+        /// The message of the runtime.
         reason: String,
     },
-    /// Something fatal happened while running. The whole node has stopped and answers nothing.
+    /// A fatal failure happened while the node ran. The whole node has stopped and answers nothing.
     #[error("{0}")]
     Failed(String),
 }
 
 impl NodeError {
-    /// A task that did not come to its end.
+    /// The error for a task that did not come to its end.
     pub(crate) fn of_task(part: &'static str, error: &tokio::task::JoinError) -> NodeError {
         match error.is_panic() {
             true => NodeError::Panicked { part, reason: error.to_string() },

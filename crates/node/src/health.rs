@@ -1,7 +1,8 @@
-//! What probes are told: whether this node takes part in serving its shards, at `/healthz` and by `grpc.health.v1`.
+//! The answers to probes, at `/healthz` and by `grpc.health.v1`: whether this node takes part in
+//! serving its shards.
 //!
-//! A node that answers "not serving" may be well itself: its shards lack a quorum, for example. So this is for readiness and for
-//! alarms. It is no reason to restart the process.
+//! A node that answers "not serving" may be well itself: its shards may lack a quorum, for example.
+//! So the answer is for readiness and for alarms. It is no reason to restart the process.
 
 use crate::context::Context;
 use crate::limits::HEALTH_EVERY;
@@ -14,10 +15,10 @@ use tonic_health::server::HealthReporter;
 /// The services that the health service knows beside the whole server, which has no name.
 const SERVICES: [&str; 2] = ["", "palisade.internal.v1.ShardService"];
 
-/// What keeps this node from serving, for people.
+/// Whether this node serves.
 ///
 /// # Errors
-/// That.
+/// The reason why this node does not serve, for people.
 pub(crate) fn serving(context: &Context) -> Result<(), String> {
     if let Some(failure) = context.lifecycle.failure() {
         return Err(format!("the node has failed: {failure}"));
@@ -26,7 +27,7 @@ pub(crate) fn serving(context: &Context) -> Result<(), String> {
         return Err("the node is shutting down".into());
     }
     if !context.stores.takes_part() {
-        // Not by whom it awaits: it may take part without them.
+        // The peers that the node awaits do not decide this, because it may take part without them.
         let why = match context.stores.standing() {
             Standing::New => "its data directory is new, and not all peers have confirmed that they know of no other",
             Standing::Copied => {

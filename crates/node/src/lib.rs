@@ -1,11 +1,13 @@
 //! One node: threads, log writer, transport and services for many shards.
 //!
-//! The host of [`shard::Replica`]s. It owns everything that they must not know: clocks, threads, sockets, the disk's one
-//! writer. It promises that inputs reach a replica in order, that a write is reported persisted only after the engine
-//! returned, and that nothing is answered any more once anything fatal happened. It decides nothing about locks.
+//! The crate hosts [`shard::Replica`]s, and owns the parts that replicas must not know: clocks,
+//! threads, sockets, and the only writer to the disk. It promises that inputs reach a replica in
+//! order. A write is reported persisted only after the engine returned. After a fatal failure the
+//! node answers nothing any more. The crate decides nothing about locks.
 //!
-//! The road of one operation: `service::operate` (tokio, one task per stream) → `host` (a shard thread) → `writer` (the log
-//! writer thread) and `transport` (one stream per peer node) → `host` → the stream's task.
+//! The path of one operation: `service::operate` (tokio, one task per stream) → `host` (a shard
+//! thread) → `writer` (the log writer thread) and `transport` (one stream per peer node) → `host` →
+//! the stream's task.
 
 mod addresses;
 mod board;

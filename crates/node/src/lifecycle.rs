@@ -1,30 +1,30 @@
-//! Where a node stands between its start and its end, known to every thread and task of it.
+//! The phase of a node between its start and its end, known to all its threads and tasks.
 //!
 //! * The phase only rises: running, draining, stopped, failed.
-//! * The first failure is the one that is kept, and it is logged here, once.
+//! * The node keeps its first failure, which is logged here, once.
 
 use crate::error::NodeError;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::sync::watch;
 
-/// See the module.
+/// The phase of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Serves.
+    /// The node serves operations.
     Running,
-    /// Takes no new operations; answers what it has.
+    /// The node takes no new operations, and answers those in flight.
     Draining,
-    /// Everything ends.
+    /// All parts of the node end.
     Stopped,
-    /// Everything ends, and nothing is answered.
+    /// All parts of the node end, and it answers nothing.
     Failed,
 }
 
-/// Shared by all of a node.
+/// The phase and the first failure, shared by all parts of a node.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    /// The watch's value again, for hot paths.
+    /// A copy of the watch's value, for hot paths.
     phase: AtomicU8,
     watch: watch::Sender<Phase>,
     failure: OnceLock<String>,
@@ -42,11 +42,12 @@ impl Lifecycle {
         }
     }
 
-    /// Ends the node: nothing is answered from here on.
+    /// Ends the node, which answers nothing from here on.
     pub(crate) fn fail(&self, what: impl Into<String>) {
         let what = what.into();
         let is_first = self.failure.set(what.clone()).is_ok();
-        // First: where the log cannot be written to (its disk hangs, its pipe is full), the node ends all the same.
+        // The phase is entered before the log, so that the node ends even if the log cannot be
+        // written to (its disk hangs, its pipe is full).
         self.enter(Phase::Failed);
         if is_first {
             tracing::error!(reason = %what, "node stops: fatal");
@@ -59,7 +60,7 @@ impl Lifecycle {
         self.fail(what);
     }
 
-    /// Goes to `phase`, unless already further.
+    /// Moves to `phase`, unless the node is already further.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
         self.watch.send_if_modified(|current| {
@@ -69,22 +70,22 @@ impl Lifecycle {
         });
     }
 
-    /// Something fatal happened: say nothing more.
+    /// Whether the node has failed, so that it must answer nothing more.
     pub(crate) fn failed(&self) -> bool {
         self.phase.load(Ordering::SeqCst) >= Phase::Failed as u8
     }
 
-    /// Everything ends.
+    /// Whether all parts of the node must end.
     pub(crate) fn stopped(&self) -> bool {
         self.phase.load(Ordering::SeqCst) >= Phase::Stopped as u8
     }
 
-    /// Take nothing new.
+    /// Whether the node must take no new operations.
     pub(crate) fn draining(&self) -> bool {
         self.phase.load(Ordering::SeqCst) >= Phase::Draining as u8
     }
 
-    /// What went wrong, if anything did.
+    /// The first failure of the node, if there was one.
     pub(crate) fn failure(&self) -> Option<NodeError> {
         let what = self.failure.get().cloned()?;
         let kind = if self.disk_hangs.load(Ordering::SeqCst) { NodeError::DiskHangs } else { NodeError::Failed };
@@ -94,12 +95,12 @@ impl Lifecycle {
     /// Returns once the phase is `phase` or later.
     pub(crate) async fn reached(&self, phase: Phase) {
         let mut watch = self.watch.subscribe();
-        // The sender lives in `self`, so this can only end by reaching the phase.
+        // The sender lives in `self`, so only the phase can end the wait.
         let _ = watch.wait_for(|current| *current >= phase).await;
     }
 }
 
-/// Held by a thread for as long as it works: one that unwinds takes the node down with it.
+/// Held by a thread while it works, so that a thread that unwinds ends the node.
 pub(crate) struct PanicGuard<'a> {
     pub(crate) lifecycle: &'a Lifecycle,
     pub(crate) thread: &'a str,

@@ -1,8 +1,9 @@
-//! A queue that its one reader empties in one go, and sleeps on.
+//! A queue with one reader, which empties it in one go and sleeps on it.
 //!
-//! The channels of std and crossbeam spin before they sleep, and hand out one message at a time: on a machine that is busy,
-//! a tenth of all processor time went into that spinning. This one takes the lock once per batch. It is unbounded: those
-//! who fill it bound it (see [`host`](crate::host) and [`writer`](crate::writer)).
+//! The channels of std and crossbeam spin before they sleep, and hand out one message at a time. On
+//! a busy machine, a tenth of all processor time went into that spinning. This queue takes the lock
+//! once per batch. It is unbounded, so its senders must bound it (see [`host`](crate::host) and
+//! [`writer`](crate::writer)).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,22 +22,22 @@ struct State<T> {
     receiver_sleeps: bool,
 }
 
-/// The way in. Cheap to clone.
+/// The sending end. Cheap to clone.
 #[derive(Debug)]
 pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
-/// The way out.
+/// The receiving end of a mailbox.
 #[derive(Debug)]
 pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
-/// What came of waiting.
+/// The result of waiting for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// At least one message.
+    /// At least one message came.
     Some,
-    /// Nothing came in time.
+    /// No message came in time.
     Nothing,
-    /// Nothing, and there is nobody left to send.
+    /// There is no message, and no sender is left.
     Closed,
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn mailbox<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// Adds a message; false if nobody will read it.
+    /// Adds a message; false if no receiver will read it.
     pub(crate) fn send(&self, message: T) -> bool {
         let mut state = self.0.lock();
         if !state.receiver_lives {
@@ -64,13 +65,14 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// A way in for one who answers the receiver's own questions.
+    /// A sender for a thread that answers the receiver's own questions.
     pub(crate) fn sender(&self) -> Sender<T> {
         self.0.lock().senders += 1;
         Sender(self.0.clone())
     }
 
-    /// Appends all that is there to `into`, waiting for the first message until `timeout` has passed (for ever without one).
+    /// Appends all messages to `into`. Waits for the first message until `timeout` has passed, or
+    /// for ever without a timeout.
     pub(crate) fn take_all(&self, into: &mut Vec<T>, timeout: Option<Duration>) -> Received {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         let mut state = self.0.lock();
@@ -96,7 +98,8 @@ impl<T> Receiver<T> {
                 None => self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
             state.receiver_sleeps = false;
-            // Who else is ready to run may be about to send, too: on busy cores this makes one round of several.
+            // Other threads that are ready to run may be about to send, too. On busy cores the
+            // yield turns several rounds into one.
             drop(state);
             std::thread::yield_now();
             state = self.0.lock();
@@ -105,7 +108,7 @@ impl<T> Receiver<T> {
 }
 
 impl<T> Shared<T> {
-    /// Nothing that can panic runs under the lock, so a poisoned one is as good as any.
+    /// Locks the state, poisoned or not, because no code that can panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Leadership goes back to where the map wants it, gently.
+//! Returns leadership to the replicas that the map prefers, gently.
 
 use crate::context::Context;
 use crate::limits::{PLACEMENT_EVERY, PLACEMENT_PATIENCE};
@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Which shards should be handed over, and since when.
+/// The shards that should be handed over, and the time since when.
 ///
 /// * At most one shard is handed over per look, so that a node that comes back is not overwhelmed.
-/// * A shard is handed over only to a replica that has been caught up for [`PLACEMENT_PATIENCE`] without a break.
+/// * A shard is handed over only to a replica that has been caught up for [`PLACEMENT_PATIENCE`]
+///   without a break.
 #[derive(Debug, Default)]
 struct Wishes {
     since: BTreeMap<ShardId, Instant>,
 }
 
 impl Wishes {
-    /// `led`: the shards led here. `preferred`: who should lead a shard. Returns a shard to hand over, and to whom.
+    /// Returns a shard to hand over, and its next leader. `led` are the shards led here;
+    /// `preferred` names the node that should lead a shard.
     fn look(
         &mut self,
         now: Instant,
@@ -44,7 +46,7 @@ impl Wishes {
     }
 }
 
-/// Runs until it is dropped.
+/// Places leaders until the future is dropped.
 pub(crate) async fn place_leaders(context: Arc<Context>) {
     let mut wishes = Wishes::default();
     let mut every = tokio::time::interval(PLACEMENT_EVERY);

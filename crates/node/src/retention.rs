@@ -1,8 +1,9 @@
-//! History older than the settings say is dropped, whole days at a time.
+//! Drops history that is older than the settings allow, whole days at a time.
 //!
-//! A day is one of shard time, which runs with the monotonic clocks of the shard's leaders, and is the same on all replicas.
-//! So no wall clock has a say in it: one that is ahead drops nothing, and one that was wrong keeps nothing for ever. Shard
-//! time stands still where nobody leads, so history is kept for the days that the settings say or longer, never shorter.
+//! A day is one of shard time, which runs with the monotonic clocks of the shard's leaders, and is
+//! the same on all replicas. So wall clocks have no influence: one that is ahead drops nothing, and
+//! one that was wrong keeps nothing for ever. Shard time stands still while the shard has no
+//! leader. So history is kept for the days in the settings or longer, never shorter.
 
 use crate::context::Context;
 use routing::ShardId;
@@ -10,17 +11,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// By then the replicas have said where they stand.
+/// By this time the replicas have published their status.
 const FIRST: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_secs(3_600);
 const DAY_MS: u64 = 86_400_000;
 
-/// The shards' times, as they go on where nothing is applied.
+/// The shards' times, as they continue where no command is applied.
 ///
-/// * A shard's time is at most what was applied, and what has passed here on the monotonic clock since it last changed.
+/// * A shard's time is at most its applied time plus the time that has passed on this node's
+///   monotonic clock since the applied time last changed.
 #[derive(Debug, Default)]
 struct Times {
-    /// Applied time, and since when on this node's clock.
+    /// Applied time, and the time on this node's clock at which it last changed.
     seen: BTreeMap<ShardId, (u64, u64)>,
 }
 
@@ -37,7 +39,8 @@ impl Times {
     }
 }
 
-/// Runs until it is dropped: soon after the start, then hourly. Keeps `days` full days before today.
+/// Drops old history until the future is dropped: soon after the start, then hourly. Keeps `days`
+/// full days before today.
 pub(crate) async fn drop_old_history(context: Arc<Context>, days: u32) {
     let mut every = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, EVERY);
     let mut times = Times::default();
@@ -83,7 +86,7 @@ mod tests {
         assert_eq!(times.keep_from(SHARD, applied_ms, 5 * HOUR_MS, 30), 10);
         assert_eq!(times.keep_from(SHARD, applied_ms, 28 * HOUR_MS, 30), 10, "not a day has passed here");
         assert_eq!(times.keep_from(SHARD, applied_ms, 29 * HOUR_MS, 30), 11);
-        // What passed while it was idle does not count twice.
+        // The time that passed while the shard was idle does not count twice.
         assert_eq!(times.keep_from(SHARD, applied_ms + DAY_MS, 29 * HOUR_MS, 30), 11);
         assert_eq!(times.keep_from(ShardId(1), applied_ms, 29 * HOUR_MS, 30), 10, "each shard has its own");
     }

@@ -1,4 +1,5 @@
-//! The sockets of a node: gRPC for gateways, peers and probes, HTTP for `/metrics` and `/healthz`. Every limit of the transport is set here.
+//! The sockets of a node: gRPC for gateways, peers and probes, HTTP for `/metrics` and `/healthz`.
+//! Every limit of the transport is set here.
 
 use crate::context::Context;
 use crate::error::NodeError;
@@ -36,7 +37,7 @@ pub(crate) async fn listen(bound: Option<std::net::TcpListener>, address: &str) 
     listener.map_err(|error| NodeError::Listen { address: address.to_owned(), reason: error.to_string() })
 }
 
-/// Where it listens.
+/// The address that the listener is bound to.
 pub(crate) fn local_address(listener: &TcpListener, address: &str) -> Result<SocketAddr, NodeError> {
     let listen = |error: std::io::Error| NodeError::Listen { address: address.to_owned(), reason: error.to_string() };
     listener.local_addr().map_err(listen)

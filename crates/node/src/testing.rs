@@ -1,4 +1,5 @@
-//! What the tests of this crate share: a node without replicas, whose inboxes the test reads itself.
+//! Shared parts of this crate's tests: a node without replicas, with inboxes that the test reads
+//! itself.
 
 use crate::addresses::Addresses;
 use crate::board::Board;
@@ -34,12 +35,13 @@ pub(crate) fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new([ShardId(0), ShardId(1)], [NodeId(1), NodeId(2)]).unwrap())
 }
 
-/// Node `id` of the map above, with one shard thread whose inbox is returned, and `operations_max` per shard.
+/// Node `id` of the map above, with `operations_max` per shard. The inbox of its one shard thread
+/// is returned.
 pub(crate) fn context(id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
     context_of(FINGERPRINT, id, operations_max)
 }
 
-/// Of a cluster with these settings.
+/// The same for a cluster with this fingerprint of its settings.
 pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
     let shards = [ShardId(0), ShardId(1)];
     let (host, mut inboxes) = Host::new(&shards, 1, operations_max);

@@ -1,4 +1,5 @@
-//! What once broke at the edges of a node: gateways of other clusters, waits without end, frames from the past, nodes that move.
+//! Regressions at the edges of a node: gateways of other clusters, waits without end, late frames,
+//! nodes that move.
 
 mod cluster;
 
@@ -59,7 +60,8 @@ async fn callers_of_other_clusters_are_refused() {
 /// Enough waits filled a stream and kept every renewal and cancel out of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_take_no_place_of_what_is_short() {
-    // So many take their time on a slow machine, and leadership is not what this is about.
+    // So many waits take their time on a slow machine, and leadership is not the subject of this
+    // test.
     let cluster = Cluster::start(3, 1, Settings { election_ticks: 400, ..Settings::default() }).await;
     let held = granted(cluster.ask_leader(acquire("a", 1)).await);
     granted(cluster.ask_leader(acquire("b", 1)).await);
@@ -84,7 +86,8 @@ async fn waits_take_no_place_of_what_is_short() {
     cluster.stop_all().await;
 }
 
-/// What lay in a socket for longer than its sender waited was proposed when it came out of it.
+/// An operation that lay in a socket for longer than its sender waited was proposed when it was
+/// read.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_held_up_longer_than_its_sender_waits_is_not_proposed() {
     let cluster = Cluster::start(3, 1, Settings::default()).await;
@@ -103,7 +106,7 @@ async fn what_was_held_up_longer_than_its_sender_waits_is_not_proposed() {
     cluster.stop_all().await;
 }
 
-/// Without a quorum a node said ok to its probes.
+/// A node without a quorum answered "ok" to its probes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_quorum_knows_no_leader() {
     let mut cluster = Cluster::start(3, 2, Settings::default()).await;
@@ -130,7 +133,8 @@ async fn a_node_without_a_quorum_knows_no_leader() {
     cluster.stop_all().await;
 }
 
-/// Its peers dialled a moved node where their files said, for ever, and nobody could say where it was.
+/// The peers of a moved node dialled the addresses in their files, for ever, and no node could tell
+/// where it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_moved_is_found_by_its_peers_and_named_by_them() {
     let mut cluster = Cluster::start(3, 1, Settings::default()).await;
@@ -138,7 +142,7 @@ async fn a_node_that_moved_is_found_by_its_peers_and_named_by_them() {
     cluster.stop(NodeId(3)).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let moved_to = listener.local_addr().unwrap().to_string();
-    // Its own file says so; those of the others are as they were.
+    // The node's own file has the new address; the files of the other nodes are unchanged.
     cluster.config.nodes[2].address.clone_from(&moved_to);
     cluster.start_node(NodeId(3), Some(listener)).await;
     for id in [1, 2] {
@@ -150,7 +154,8 @@ async fn a_node_that_moved_is_found_by_its_peers_and_named_by_them() {
         })
         .await;
     }
-    // With it alone the last of the others has a quorum, which takes both ways between them.
+    // Together with the moved node, the last of the other nodes has a quorum. That takes
+    // connections both ways between them.
     cluster.crash(NodeId(1)).await;
     granted(cluster.ask_leader(acquire("b", 1)).await);
     cluster.stop_all().await;

@@ -13,7 +13,8 @@ use wire::v1::{self, Consistency, ErrorCode, GrantState};
 /// Names of both shards.
 const NAMES: [&str; 4] = ["orders", "users", "a", "jobs/nightly"];
 
-/// Elections only where a node is gone: a machine that is busy with other things must not look like one.
+/// Settings that allow elections only where a node is gone, because a busy machine must not look
+/// like a lost node.
 fn calm() -> Settings {
     Settings { election_ticks: 20, ..Settings::default() }
 }
@@ -165,7 +166,7 @@ async fn a_node_that_missed_the_log_comes_back_by_snapshot() {
     let status = cluster.status(away, route.shard).await;
     assert!(status.snapshots_installed >= 1, "{status:?}");
 
-    // Its history is whole, what ended while it was away included.
+    // The node's history is whole, including the grants that ended while it was away.
     let op = Op::History(v1::HistoryRequest { name: "{kept}/churn".into(), limit: 1_000 });
     let OpResult::History(history) = cluster.caller(away).await.ask(route, op).await.unwrap() else { panic!() };
     let shown: Vec<u64> = history.tenures.iter().rev().map(|tenure| tenure.fencing_token).collect();
@@ -239,7 +240,8 @@ async fn a_node_whose_disk_fails_stops_answering_and_says_why() {
     let mut caller = cluster.caller(leader).await;
     cluster.engines[&leader].fail_next_write();
     let answer = caller.ask(cluster.route("orders"), release("orders", held.fencing_token)).await;
-    // The two others may have committed it before this disk was heard of; nothing else can be true.
+    // The two other nodes may have committed the release before this disk failed. No other answer
+    // can be true.
     assert!(matches!(answer, None | Some(OpResult::Release(_))), "{answer:?}");
     let failed = cluster.nodes[&leader].wait_failed().await;
     let late = caller.ask(cluster.route("orders"), check("orders", Consistency::Stale)).await;
@@ -341,7 +343,7 @@ async fn a_node_that_shuts_down_answers_what_it_has() {
     assert!(error.is_retryable(), "{error}");
     drop(idle);
 
-    // The same request goes on elsewhere, and is granted in its turn.
+    // The same request continues on another node, and is granted in its turn.
     let again = async { granted(cluster.ask_leader(acquire_waiting("orders", 2)).await) };
     let release = async { cluster.ask_leader(release("orders", first.fencing_token)).await };
     let (granted, _) = tokio::join!(again, release);

@@ -1,4 +1,4 @@
-//! What once broke, by name.
+//! Regression tests, each named after the fault that it covers.
 
 mod cluster;
 
@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 
-/// Takes its time over every write that has history in it, or to read through history of which nothing is asked for.
+/// An engine that is slow to write history, and slow to read through history of which no record is
+/// requested.
 struct SlowHistory {
     inner: Arc<MemoryEngine>,
     write: Duration,
@@ -43,7 +44,7 @@ impl Engine for SlowHistory {
         cursor: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
-        // No key begins so.
+        // No key begins with this prefix.
         let page = match cursor.as_deref() {
             None => 0,
             Some([b'w', page]) => *page,
@@ -72,11 +73,11 @@ impl Engine for SlowHistory {
     }
 }
 
-/// A checkpoint takes ended grants out of the replica's memory; until the log writer had written it, they were in neither
-/// half of a history answer.
+/// A checkpoint takes ended grants out of the replica's memory. Until the log writer had written
+/// them, they were in neither half of a history answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
-    // Every step checkpoints.
+    // Every step makes a checkpoint.
     let settings = Settings { election_ticks: 40, checkpoint_log_bytes: 1, ..Settings::default() };
     let mut cluster = Cluster::start(3, 1, settings).await;
     for id in [1, 2, 3].map(NodeId) {
@@ -94,8 +95,9 @@ async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
     cluster.stop_all().await;
 }
 
-/// The leader says nothing while it reads through history that the receiver has, and the receiver gave up after half a minute; and
-/// what it was sent at last was of no use, because the log after it was gone. A replica that had been away came back never.
+/// The leader sends nothing while it reads through history that the receiver has, and the receiver
+/// gave up after half a minute. The snapshot that it was sent at last was of no use, because the
+/// log after it was gone. A replica that had been away never came back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
     let settings =
@@ -133,7 +135,7 @@ async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
     let engine = Arc::new(SlowHistory { inner, write: Duration::ZERO, pages: 0, page: Duration::ZERO });
     cluster.nodes.insert(away, Node::start(cluster.options(away, engine)).await.unwrap());
 
-    // The load goes on until it is there.
+    // The load continues until the replica is back.
     for round in 0.. {
         assert!(round < 4_000, "never: {:?}", cluster.status(away, route.shard).await);
         churn().await;
@@ -148,8 +150,9 @@ async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
     cluster.stop_all().await;
 }
 
-/// A node that was started again while a peer was down for good answered "not serving" until that peer came back: it asked
-/// which peers had not greeted it, and not whether it takes part without them.
+/// A node that was started again while a peer was down for good answered "not serving" until that
+/// peer came back. Its health check asked which peers had not greeted it, and not whether it takes
+/// part without them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_starts_again_while_a_peer_is_down_says_that_it_serves() {
     let mut cluster = Cluster::start(3, 2, Settings::default()).await;

@@ -1,4 +1,5 @@
-//! Who is speaking: the first thing said between nodes, both ways, and on every stream.
+//! Greetings: the first message between nodes, both ways, and on every stream. They name the node
+//! that speaks.
 
 use crate::context::Context;
 use crate::limits::PROTOCOL;
@@ -11,16 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 use wire::internal::v1::{GreetResponse, Hello, StoreRun, StoreSeen};
 
-/// What this node says of itself, and whom it listens to.
+/// Makes this node's greetings, and judges those of its peers.
 pub(crate) struct Greeter {
     context: Arc<Context>,
-    /// The last refusal logged for each peer (0: those who are none), so that each is logged once per change.
+    /// The last refusal logged for each peer, so that each is logged once per change. Key 0 stands
+    /// for callers that are no peers.
     refused: Mutex<BTreeMap<u64, String>>,
 }
 
 /// A peer whose directory is fit.
 ///
-/// * Until there is a `live`, nothing is remembered of the run that speaks, and it is not listened to.
+/// * Until there is a `live`, this node remembers nothing of the run that speaks, and does not
+///   listen to it.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) peer: NodeId,
@@ -30,13 +33,14 @@ pub(crate) struct Accepted {
     pub(crate) live: Option<Arc<Live>>,
 }
 
-/// Why somebody is not listened to. Says what to change.
+/// The reason why a caller is refused, with the change that would help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// It is no peer, or set up differently.
+    /// The caller is no peer, or is set up differently.
     #[error("{0}")]
     Stranger(String),
-    /// It is a peer whose data directory is another or an older one than is known of it, and must stop.
+    /// The caller is a peer with another or an older data directory than this node knows of, and
+    /// must stop.
     #[error("{0}")]
     Store(String),
     /// This node is stopping.
@@ -66,8 +70,9 @@ impl Greeter {
         }
     }
 
-    /// The peer that says this, judged. If it takes part, the run of its data directory is on disk here, and its incarnation
-    /// known to the shards shared with it, before this returns.
+    /// Judges the peer that sends this greeting. If the peer takes part, the run of its data
+    /// directory is on disk here before this returns. Its incarnation is then known to the shards
+    /// shared with it.
     ///
     /// # Errors
     /// [`Refusal`], logged here.
@@ -91,7 +96,8 @@ impl Greeter {
         judged
     }
 
-    /// The run that speaks, with its latest record on disk. It is remembered from here on.
+    /// Accepts the run that speaks, with its latest record on disk. The run is remembered from here
+    /// on.
     ///
     /// # Errors
     /// [`Refusal`], logged here.
@@ -111,7 +117,7 @@ impl Greeter {
         judged.map_err(Refusal::Store)
     }
 
-    /// What is known here of a peer that has lost its directory.
+    /// The knowledge of this node about a peer that has lost its directory.
     ///
     /// # Errors
     /// [`Refusal`], logged here.
@@ -152,7 +158,7 @@ impl Greeter {
         }
     }
 
-    /// Everything but what the disk must be asked for.
+    /// Checks the greeting, except for the checks that need the disk.
     fn judge<'a>(&self, hello: Option<&'a Hello>) -> Result<(NodeId, &'a Hello), String> {
         let id = self.context.id;
         let Some(hello) = hello else {

@@ -1,4 +1,4 @@
-//! What peers send: frames of Raft messages, and snapshots.
+//! The service for peers: frames of Raft messages, and snapshots.
 
 use super::hello::{Accepted, Greeter, Refusal, seen_from_wire};
 use super::outbox::Outboxes;

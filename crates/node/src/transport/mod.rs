@@ -1,8 +1,11 @@
-//! Nodes among themselves: Raft messages in frames, one stream per peer, and snapshots apart from them.
+//! The transport between nodes: Raft messages in frames, one stream per peer, and snapshots apart
+//! from them.
 //!
-//! Messages may be lost, and are dropped rather than queued without bound; Raft sends again. It promises that a peer of
-//! another cluster, of other cluster-frozen settings, of another protocol, or with another or an older data directory than is
-//! known of it is refused, both ways, with a reason. It knows nothing of what the messages say.
+//! Messages may be lost, and are dropped rather than queued without bound, because Raft sends
+//! again. The transport refuses a peer of another cluster, of other cluster-frozen settings, or of
+//! another protocol. It also refuses a peer with another or an older data directory than is known
+//! of it. It refuses both ways, with a reason. The transport knows nothing of the contents of
+//! messages.
 
 mod hello;
 mod incoming;

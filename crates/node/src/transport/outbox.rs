@@ -1,10 +1,12 @@
-//! What waits to be sent to each peer.
+//! The messages that wait to be sent to each peer.
 //!
-//! * An outbox holds at most [`OUTBOX_BYTES_MAX`] of messages; what comes on top is refused, the newest first lost, and the
-//!   caller told whose it was.
-//! * Urgent messages have a lane of their own, of at most [`OUTBOX_URGENT_BYTES_MAX`]. They go before all others: those wait for
-//!   no more than that. (Why they may: [`shard::PeerMessage::is_urgent`].)
-//! * Frames hold whole messages, each lane's in order, and are as full as what waits allows.
+//! * An outbox holds at most [`OUTBOX_BYTES_MAX`] of messages. Messages above the bound are
+//!   refused, so the newest are lost first, and the caller is told their shards.
+//! * Urgent messages have a lane of their own, of at most [`OUTBOX_URGENT_BYTES_MAX`]. They go
+//!   before all others, so the others never wait for more than that.
+//!   ([`shard::PeerMessage::is_urgent`] says why they may.)
+//! * Frames hold whole messages, in order within each lane, and are as full as the waiting messages
+//!   allow.
 
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_URGENT_BYTES_MAX, PEER_FRAME_BYTES};
 use routing::{NodeId, ShardId};
@@ -13,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use wire::internal::v1::PeerMessage;
 
-/// What a message costs in a frame beside its bytes, at most.
+/// The most bytes that a message takes in a frame beside its own.
 const MESSAGE_OVERHEAD_BYTES: usize = 16;
 
-/// For one peer. Any number of threads fill it, one task empties it.
+/// The outbox for one peer. Any number of threads fill it, one task empties it.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
@@ -30,14 +32,14 @@ struct Queue {
     usual: Lane,
 }
 
-/// * `bytes` is what the messages count for.
+/// * `bytes` is the sum of the messages' sizes.
 #[derive(Debug, Default)]
 struct Lane {
     messages: VecDeque<PeerMessage>,
     bytes: usize,
 }
 
-/// What one thread has for one peer.
+/// The messages of one thread for one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
     pub(crate) urgent: Vec<PeerMessage>,
@@ -51,7 +53,7 @@ impl Lanes {
 }
 
 impl Lane {
-    /// Notes the shards of those for which there is no room.
+    /// Adds messages. Notes the shards of messages for which there is no room.
     fn push(&mut self, messages: Vec<PeerMessage>, bytes_max: usize, refused: &mut Vec<ShardId>) {
         for message in messages {
             let bytes = size_bytes(&message);
@@ -67,7 +69,7 @@ impl Lane {
         }
     }
 
-    /// The next, unless the frame, which has `taken` bytes, is full without it.
+    /// Takes the next message, unless the frame, which has `taken` bytes, would overflow with it.
     fn pop(&mut self, taken: &mut usize) -> Option<PeerMessage> {
         let bytes = size_bytes(self.messages.front()?);
         if *taken > 0 && *taken + bytes > PEER_FRAME_BYTES {
@@ -79,7 +81,7 @@ impl Lane {
 }
 
 impl Outbox {
-    /// Returns the shards of the messages for which there was no room, each once.
+    /// Adds messages. Returns the shards of the messages for which there was no room, each once.
     pub(crate) fn push(&self, lanes: Lanes) -> Vec<ShardId> {
         let mut refused = Vec::new();
         {
@@ -91,7 +93,7 @@ impl Outbox {
         refused
     }
 
-    /// Waits until there is something, and takes a frame's worth of it. Dropping the future loses nothing.
+    /// Waits for messages, and takes one frame of them. Dropping the future loses no message.
     pub(crate) async fn next_frame(&self) -> Vec<PeerMessage> {
         loop {
             let frame = self.take_frame();
@@ -102,12 +104,13 @@ impl Outbox {
         }
     }
 
-    /// Drops everything: the peer cannot be reached, and old messages are of no use to it.
+    /// Drops all messages, because the peer cannot be reached and old messages are of no use to it.
     pub(crate) fn clear(&self) {
         *self.lock() = Queue::default();
     }
 
-    /// The peer has just connected to this node, so it is worth trying the other way.
+    /// Notes that the peer has just connected to this node, so that a connection the other way is
+    /// worth trying.
     pub(crate) fn peer_is_there(&self) {
         self.heard_from.notify_one();
     }
@@ -120,7 +123,8 @@ impl Outbox {
     fn take_frame(&self) -> Vec<PeerMessage> {
         let mut queue = self.lock();
         let mut frame = Vec::new();
-        // They are few: all of them, and a frame's worth of the others. A large one of those must not wait for ever.
+        // Urgent messages are few, so the frame takes all of them, and a frame's worth of the
+        // others. A large message of the others must not wait for ever.
         let (mut urgent_bytes, mut bytes) = (0, 0);
         frame.extend(std::iter::from_fn(|| queue.urgent.pop(&mut urgent_bytes)));
         frame.extend(std::iter::from_fn(|| queue.usual.pop(&mut bytes)));
@@ -147,12 +151,12 @@ impl Outboxes {
         Outboxes { by_peer: peers.into_iter().map(|peer| (peer, Arc::default())).collect() }
     }
 
-    /// `None`: no such peer.
+    /// The outbox of a peer; `None` if there is no such peer.
     pub(crate) fn of(&self, peer: NodeId) -> Option<Arc<Outbox>> {
         self.by_peer.get(&peer).cloned()
     }
 
-    /// See [`Outbox::push`]. Messages to a node that is no peer are lost.
+    /// Adds messages for a peer: see [`Outbox::push`]. Messages to a node that is no peer are lost.
     pub(crate) fn push(&self, peer: NodeId, lanes: Lanes) -> Vec<ShardId> {
         match self.by_peer.get(&peer) {
             Some(outbox) => outbox.push(lanes),

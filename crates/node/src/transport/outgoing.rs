@@ -1,4 +1,5 @@
-//! The stream to one peer: kept up, refilled from its outbox, told when it is lost.
+//! The stream to one peer: it is kept up, refilled from the peer's outbox, and reported when it is
+//! lost.
 
 use super::hello::{Accepted, Greeter, seen_to_wire};
 use super::outbox::Outbox;
@@ -20,7 +21,8 @@ use wire::{reason, root_cause};
 /// A stream that lasted this long was accepted.
 const ACCEPTED_AFTER: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between pings, and for their answer: a connection that was cut must be given up sooner than TCP would.
+/// The time between pings, and the time for their answer. A connection that was cut must be given
+/// up sooner than TCP would.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 
 /// Keeps the stream to one peer.
@@ -28,13 +30,13 @@ pub(crate) struct Outgoing {
     pub(crate) context: Arc<Context>,
     pub(crate) greeter: Arc<Greeter>,
     pub(crate) peer: NodeId,
-    /// By the cluster file. It may say otherwise itself.
+    /// The address in the cluster file. The peer itself may announce another one.
     pub(crate) address: String,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) metrics: PeerMetrics,
 }
 
-/// What was last logged of the peer.
+/// The state of the peer that was last logged.
 #[derive(PartialEq)]
 enum Seen {
     Nothing,
@@ -43,7 +45,7 @@ enum Seen {
 }
 
 impl Outgoing {
-    /// Returns when the node stops.
+    /// Keeps the stream until the node stops.
     pub(crate) async fn run(self) {
         let stopped = self.context.lifecycle.reached(crate::lifecycle::Phase::Stopped);
         tokio::select! {
@@ -67,14 +69,15 @@ impl Outgoing {
             self.outbox.clear();
             self.context.host.input_shared(self.peer, &Input::Unreachable { node: self.peer });
             let lost = Seen::Lost(reason);
-            // Of several addresses one is the right one, so that the others' reasons are none.
+            // At most one of several addresses is the right one, so failures of the others are not
+            // logged.
             if seen != lost && (nth == 0 || seen == Seen::Connected) {
                 let Seen::Lost(reason) = &lost else { unreachable!("just made") };
                 tracing::warn!(peer = %self.peer, %address, %reason, "peer cannot be reached; trying on");
                 seen = lost;
             }
             pause = if began.elapsed() >= RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
-            // Spread, so that a cluster that restarts does not dial in step.
+            // The pause is spread, so that a cluster that restarts does not dial in step.
             let pause = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0)));
             tokio::select! {
                 () = pause => {}
@@ -83,7 +86,7 @@ impl Outgoing {
         }
     }
 
-    /// Returns why it ended.
+    /// Runs one stream, and returns the reason why it ended.
     async fn converse(&self, address: &str, seen: &mut Seen) -> String {
         let channel = match connect(address).await {
             Ok(channel) => channel,
@@ -93,7 +96,8 @@ impl Outgoing {
         if let Err(reason) = self.greet(&mut client, address).await {
             return reason;
         }
-        // One frame under way in the channel, one in the making: the longer the peer takes, the fuller the next frame.
+        // One frame is under way in the channel, and one in the making. The longer the peer takes,
+        // the fuller the next frame is.
         let (frames, stream) = mpsc::channel(1);
         let hello = self.greeter.hello();
         let hello = DeliverRequest { record: hello.record, hello: Some(hello), ..DeliverRequest::default() };
@@ -120,7 +124,8 @@ impl Outgoing {
         }
     }
 
-    /// Each learns whether the other listens to it. The peer knows this node's data directory afterwards.
+    /// Greets the peer, so that each side learns whether the other listens to it. The peer knows
+    /// this node's data directory afterwards.
     async fn greet(&self, client: &mut PeerServiceClient<Channel>, address: &str) -> Result<(), String> {
         let answer =
             tokio::time::timeout(GREET_TIMEOUT, client.greet(GreetRequest { hello: Some(self.greeter.hello()) })).await;
@@ -139,8 +144,9 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Returns when the stream takes no more. Every frame says how far this node's directory is. So a peer knows it up to the
-    /// last acknowledgement that it heard, and from the frames between which directories its own peers have.
+    /// Sends frames until the stream takes no more. Every frame says how far this node's directory
+    /// is. So the peer knows that progress up to the last acknowledgement that it heard. The frames
+    /// in between tell how far the directories of this node's own peers are.
     async fn pump(&self, frames: mpsc::Sender<DeliverRequest>) {
         let mut tell = tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -149,7 +155,8 @@ impl Outgoing {
                 messages = self.outbox.next_frame() => (messages, Vec::new()),
                 _ = tell.tick() => (Vec::new(), self.context.stores.seen()),
             };
-            // After the messages were taken: what they acknowledge is on disk.
+            // The record is read after the messages were taken, so everything that they acknowledge
+            // is on disk.
             let record = self.context.engine.last_record();
             let frame =
                 DeliverRequest { hello: None, messages, record, seen: seen.into_iter().map(seen_to_wire).collect() };

@@ -1,8 +1,10 @@
-//! What a node asks before it is re-seeded: which incarnation comes next, and whether the former one is silent.
+//! Questions to the peers before a node is re-seeded: the next incarnation, and the silence of the
+//! former one.
 //!
-//! It promises an incarnation above all that a majority of each shard's replicas knows. A member of a shard is known to a
-//! majority, so no two directories of a node are members under one name, and no clock has a say in it. It knows nothing of
-//! the directory that will have the name.
+//! The module promises an incarnation above all that a majority of each shard's replicas knows. A
+//! member of a shard is known to a majority. So no two directories of a node are members under one
+//! name, and clocks have no influence. The module knows nothing of the directory that will have the
+//! name.
 
 use super::hello::nameless;
 use super::outgoing::connect;
@@ -17,8 +19,8 @@ use wire::internal::v1::peer_service_client::PeerServiceClient;
 use wire::internal::v1::{GreetRequest, Hello};
 use wire::reason;
 
-/// Asks the peers until enough have answered. `groups`: for each shard, the other nodes that have it. `forced`: also while
-/// the former directory is in use.
+/// Asks the peers until enough have answered. `groups` holds, for each shard, the other nodes that
+/// have it. `forced` re-seeds even while the former directory is in use.
 ///
 /// # Errors
 /// [`NodeError`]: the former directory is in use, or a peer is of another cluster.
@@ -63,9 +65,9 @@ pub(crate) async fn choose_incarnation(
     }
 }
 
-/// What the peers have said so far.
+/// The answers of the peers so far.
 ///
-/// * A peer is either in `known` or not; those in `refused` and `unheard` are asked again.
+/// * A peer is either in `known` or not. Peers in `refused` and `unheard` are asked again.
 #[derive(Debug, Default)]
 struct Answers {
     known: BTreeMap<NodeId, u32>,
@@ -73,7 +75,7 @@ struct Answers {
     unheard: BTreeMap<NodeId, String>,
 }
 
-/// What came of asking one peer.
+/// The answer of one peer.
 #[derive(Debug)]
 enum Answer {
     Known(u32),
@@ -93,7 +95,7 @@ impl Answers {
         }
     }
 
-    /// No peer hears of the former directory, and a majority of each shard has answered.
+    /// Whether no peer hears of the former directory, and a majority of each shard has answered.
     fn are_enough(&self, groups: &[BTreeSet<NodeId>]) -> bool {
         let asked = |group: &BTreeSet<NodeId>| group.iter().filter(|peer| self.known.contains_key(peer)).count();
         self.refused.is_empty() && groups.iter().all(|group| asked(group) >= quorum_of_others(group.len()))

@@ -1,4 +1,5 @@
-//! Receiving one snapshot: its history goes to the engine as it comes, its state to the shard once it is whole.
+//! Receiving one snapshot: its history goes to the engine as it comes, its state to the shard once
+//! it is whole.
 
 use super::hello::{Accepted, Greeter};
 use crate::context::Context;
@@ -14,7 +15,8 @@ use wire::internal::v1::{
     HistoryChunk, HistoryRecord, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotHeader,
 };
 
-/// See the module. The sender is a peer, but its bytes are checked like anybody's.
+/// Receives one snapshot. The sender is a peer, but its bytes are checked like those of any other
+/// caller.
 pub(super) struct SnapshotReceiver {
     pub(super) context: Arc<Context>,
     pub(super) greeter: Arc<Greeter>,
@@ -39,11 +41,13 @@ impl SnapshotReceiver {
         if data_bytes > SNAPSHOT_BYTES_MAX {
             return Err(Status::invalid_argument(format!("a snapshot has at most {SNAPSHOT_BYTES_MAX} bytes")));
         }
-        // The replica has every grant that ended up to here, in the engine or in memory; what is in memory goes to the
-        // engine with the write that installs the snapshot. A status that is a little old asks for some records twice.
+        // The replica has every grant that ended up to here, in the engine or in memory. The grants
+        // in memory go to the engine with the write that installs the snapshot. A status that is a
+        // little old requests some records twice.
         self.report(InstallSnapshotResponse { history_after: status.applied_index, installed: false }).await?;
 
-        // All of it at once, so that it is not copied as it grows. It takes no memory before it is filled.
+        // The buffer is reserved in one piece, so that its data is not copied as it grows. It takes
+        // no memory before it is filled.
         let mut data = Vec::new();
         let room = data.try_reserve_exact(data_bytes as usize);
         room.map_err(|error| Status::resource_exhausted(format!("a snapshot of {data_bytes} bytes: {error}")))?;
@@ -64,7 +68,8 @@ impl SnapshotReceiver {
         if data.len() as u64 != data_bytes {
             return Err(Status::data_loss(format!("{} bytes of {data_bytes} arrived", data.len())));
         }
-        // Off the async threads, and off the shard's: decoding a large one takes seconds.
+        // Decoding runs off the async threads, and off the shard's, because a large snapshot takes
+        // seconds.
         let loaded = tokio::task::spawn_blocking(move || shard::load_snapshot(&raft, &data)).await;
         let loaded = loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
             tracing::warn!(%shard, %peer, %error, "refused a snapshot");
@@ -76,7 +81,8 @@ impl SnapshotReceiver {
         self.report(InstallSnapshotResponse { history_after: status.applied_index, installed: true }).await
     }
 
-    /// Not synced: the write that installs the snapshot comes later, and is.
+    /// Writes history without a sync, because the write that installs the snapshot comes later, and
+    /// is synced.
     async fn keep_history(&self, shard: ShardId, chunk: HistoryChunk) -> Result<(), Status> {
         if chunk.records.is_empty() {
             return Ok(()); // the sender reads on

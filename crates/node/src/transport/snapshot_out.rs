@@ -1,7 +1,9 @@
-//! Sending snapshots: apart from the other messages, in chunks, with the ended grants that the receiver lacks.
+//! Sending snapshots: apart from the other messages, in chunks, with the ended grants that the
+//! receiver lacks.
 //!
-//! It promises that the history it sends reaches up to the snapshot: it reads the engine only after every write that was
-//! queued before the snapshot was handed over, the replica's own checkpoint among them, is in it.
+//! The module promises that the sent history reaches up to the snapshot. It reads the engine only
+//! after all writes that were queued before the snapshot was handed over, among them the replica's
+//! own checkpoint.
 
 use super::hello::Greeter;
 use super::outgoing::connect;
@@ -24,10 +26,10 @@ use wire::internal::v1::{
 };
 use wire::reason;
 
-/// What is to be done with a snapshot off the shard's thread.
+/// The work on a snapshot off the shard's thread.
 #[derive(Debug)]
 pub(crate) enum SnapshotJob {
-    /// Make one, of what the engine holds after all that was queued before.
+    /// Make a snapshot of the data that the engine holds after all writes queued before.
     Build { shard: ShardId },
     Send {
         shard: ShardId,
@@ -38,7 +40,7 @@ pub(crate) enum SnapshotJob {
     },
 }
 
-/// The way to the task that sends them.
+/// The handle to the task that sends snapshots.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotQueue {
     sender: mpsc::Sender<SnapshotJob>,
@@ -50,13 +52,13 @@ impl SnapshotQueue {
         (SnapshotQueue { sender }, receiver)
     }
 
-    /// `false`: too many wait.
+    /// Queues a job; `false` if too many wait.
     pub(crate) fn push(&self, job: SnapshotJob) -> bool {
         self.sender.try_send(job).is_ok()
     }
 }
 
-/// Sends what comes, some at once, until the node stops. Each job is reported to its shard.
+/// Sends snapshots, a few at once, until the node stops. Each job is reported to its shard.
 pub(crate) async fn send_snapshots(
     context: Arc<Context>,
     greeter: Arc<Greeter>,
@@ -98,7 +100,8 @@ pub(crate) async fn send_snapshots(
     }
 }
 
-/// A snapshot of the shard's last checkpoint in the engine. `None`: it cannot be had now.
+/// A snapshot of the shard's last checkpoint in the engine; `None` if the engine cannot give it
+/// now.
 async fn build(context: &Arc<Context>, shard: ShardId) -> Option<BuiltSnapshot> {
     context.writer.barrier().await.ok()?;
     let engine = context.engine.clone();
@@ -161,7 +164,7 @@ async fn send(
         put(&chunks, Part::End(true)).await
     };
     let sent: Result<(), String> = sent.await;
-    // If the receiver broke off, what it says tells more than that it takes no more.
+    // If the receiver broke off, its last message tells more than the failure to send does.
     let last = next(&mut progress).await;
     sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
 }
@@ -181,7 +184,8 @@ async fn send_history(
             context.lifecycle.fail(error.to_string());
             error.to_string()
         })?;
-        // An empty chunk for an empty page: the receiver gives up on who is silent, and most of a long history it has.
+        // An empty page gets an empty chunk. The receiver already has most of a long history, and
+        // gives up on a sender that is silent.
         let mut records = records.into_iter().map(to_wire).peekable();
         loop {
             let records_of_chunk = records.by_ref().take(SNAPSHOT_HISTORY_ROWS).collect();

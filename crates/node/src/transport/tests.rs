@@ -1,4 +1,4 @@
-//! Frames over a loopback socket, between a node without replicas and whoever knocks.
+//! Frames over a loopback socket, between a node without replicas and any caller.
 
 use super::outbox::Outbox;
 use super::*;
@@ -18,7 +18,7 @@ use tonic::Code;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
 use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse, Hello, PeerMessage, StoreRun};
 
-/// Waits for messages, of which only the first is wanted.
+/// Waits for messages; the test wants only the first.
 fn first(inbox: &InboxEnd) -> HostMessage {
     let mut messages = Vec::new();
     assert_eq!(inbox.receiver.take_all(&mut messages, None), Received::Some);
@@ -33,7 +33,7 @@ fn usual(usual: Vec<PeerMessage>) -> Lanes {
     Lanes { usual, urgent: Vec::new() }
 }
 
-/// From this node to node 2.
+/// The stream from this node to node 2.
 fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outgoing {
     Outgoing {
         context: sender.clone(),
@@ -45,7 +45,7 @@ fn outgoing(sender: &Arc<Context>, outboxes: &Outboxes, address: String) -> Outg
     }
 }
 
-/// Of node 1, in the first run of its directory.
+/// A greeting from node 1, in the first run of its directory.
 fn hello(incarnation: u32, store: u64) -> Hello {
     let runs = vec![StoreRun { boot: 1, life: store, opened: 0 }];
     Hello {
@@ -59,7 +59,7 @@ fn hello(incarnation: u32, store: u64) -> Hello {
     }
 }
 
-/// Of node 1, in the second run of the same directory, opened with this record.
+/// A greeting from node 1, in the second run of the same directory, opened with this record.
 fn second_hello(opened: u64) -> Hello {
     let mut second = hello(0, 11);
     second.runs.push(StoreRun { boot: 2, life: 99, opened });
@@ -143,7 +143,8 @@ async fn a_peer_that_comes_with_another_store_is_told_to_stop() {
     context.lifecycle.enter(Phase::Stopped);
 }
 
-/// A frame is heard before what it acknowledges is counted, and its run is not listened to once there is a later one.
+/// The messages of a frame are delivered before the record that they acknowledge is counted. A run
+/// is ignored once there is a later one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_from_before_the_last_frame_is_refused() {
     let (context, inbox, address) = serve().await;
@@ -198,7 +199,8 @@ async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
     client.deliver(tokio_stream::iter([silent, speaks])).await.expect("it is fit");
     let other = greet(&address, copy).await.refused_store;
     assert!(other.contains("another process has run"), "{other}");
-    // A new name is remembered at once: a re-seed says nothing before the leader speaks to it.
+    // A new name is remembered at once, because a re-seed sends nothing before the leader speaks to
+    // it.
     assert_eq!(greet(&address, Hello { stands_by: true, force: true, ..hello(3, 12) }).await.refused_store, "");
     assert_eq!(context.stores.known()[&NodeId(1)].incarnation, 3);
     context.lifecycle.enter(Phase::Stopped);
@@ -216,7 +218,7 @@ async fn a_node_that_lost_its_directory_learns_the_next_incarnation() {
     let ask = Hello { is_lost: true, ..super::hello::nameless(NodeId(1), FINGERPRINT) };
     let alive = greet(&address, ask).await;
     assert!(alive.refused_store.contains("is running with its former data directory"), "{alive:?}");
-    // It falls silent, so the answer changes by itself.
+    // The former directory falls silent, so the answer changes by itself.
     assert_eq!(choose(false).await.expect("it was silent for a while"), 7);
     context.lifecycle.enter(Phase::Stopped);
 }
@@ -262,7 +264,7 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
     let task = tokio::spawn(outgoing(&sender, &outboxes, address).run());
     let frame = |message| match message {
         HostMessage::Peers(messages) => Some(messages),
-        _ => None, // who the sender is
+        _ => None, // the sender's incarnation
     };
     let messages = tokio::task::spawn_blocking(move || {
         let mut told = Vec::new();

@@ -1,4 +1,5 @@
-//! A cluster in one process: nodes on loopback sockets and stores in memory, and a caller that finds leaders by asking.
+//! A cluster in one process: nodes on loopback sockets and stores in memory, and a caller that asks
+//! nodes until it finds the leader.
 
 #![allow(dead_code)] // each test binary uses a part of it
 
@@ -74,7 +75,7 @@ impl Cluster {
         self.nodes.insert(id, Node::start(options).await.unwrap());
     }
 
-    /// A restart: on the same address and store.
+    /// Restarts a node on the same address and store.
     pub async fn restart(&mut self, id: NodeId) {
         self.start_node(id, None).await;
     }
@@ -83,7 +84,7 @@ impl Cluster {
         self.nodes.remove(&id).unwrap().shutdown().await.unwrap();
     }
 
-    /// As by a loss of power: what was not synced is gone.
+    /// Stops a node like a loss of power, so that unsynced data is gone.
     pub async fn crash(&mut self, id: NodeId) {
         self.nodes.remove(&id).unwrap().kill().await;
         self.engines[&id].crash();
@@ -104,7 +105,7 @@ impl Cluster {
         Caller::connect_as(address, Some(&self.identity(0))).await.ok()
     }
 
-    /// As gateways of this cluster say it, to this node if it is not 0.
+    /// The identity that gateways of this cluster send to this node; 0 means any node.
     pub fn identity(&self, node: u64) -> ClusterIdentity {
         ClusterIdentity {
             fingerprint: self.config.fingerprint().0.to_vec(),
@@ -123,7 +124,7 @@ impl Cluster {
         Route { shard, slot: 0, map_version: self.map.version().0 }
     }
 
-    /// Asks whoever leads the name's shard, trying until it is answered by a leader.
+    /// Asks the leader of the name's shard, and tries until a leader answers.
     pub async fn ask_leader(&self, op: Op) -> OpResult {
         let route = self.route(op.name().unwrap());
         let asked = async {
@@ -161,8 +162,8 @@ impl Cluster {
         tokio::time::timeout(HANGS, found).await.expect("no leader")
     }
 
-    /// Waits until all running replicas have applied the same index of every shard, and checks that they are in the same
-    /// state there.
+    /// Waits until all running replicas have applied the same index of every shard, and checks that
+    /// their states there are equal.
     pub async fn assert_replicas_agree(&self) {
         for (shard, _) in self.map.shards() {
             let agreed = async {
@@ -196,12 +197,12 @@ pub struct Caller {
     pub frames: mpsc::Sender<OperateRequest>,
     pub results: Streaming<OperateResponse>,
     next_id: u64,
-    /// Results that came for others than the one asked for.
+    /// Results that came before the caller asked for them.
     pub early: BTreeMap<u64, OpResult>,
 }
 
 impl Caller {
-    /// The status that refuses it, if it is refused.
+    /// Connects with this identity. The error is the status with which the node refuses the caller.
     pub async fn connect_as(address: &str, identity: Option<&ClusterIdentity>) -> Result<Caller, tonic::Status> {
         let connected = ShardServiceClient::connect(format!("http://{address}")).await;
         let mut client = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
@@ -243,7 +244,7 @@ impl Caller {
     }
 }
 
-/// A request id is one name's: the same numbers for different names are different requests.
+/// Makes a request id for one name: the same numbers for different names are different requests.
 pub fn request_id(name: &str, request: u8) -> Vec<u8> {
     let mut id: Vec<u8> = name.bytes().chain([0; 15]).take(15).collect();
     id.push(request);
