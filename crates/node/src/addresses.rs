@@ -2,9 +2,9 @@
 //! cluster file has it.
 //!
 //! A cluster file is a plan, and each machine has its own copy. A node that was moved announces its
-//! new address when it greets its peers. From then on the peers find it there, and tell gateways
-//! whose file is older. Learned addresses are forgotten with the process, because the moved node
-//! greets again.
+//! new address when it greets its peers. From then on the peers find it there, and tell it to
+//! gateways with older files. Learned addresses are forgotten with the process, because the moved
+//! node greets again.
 
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;

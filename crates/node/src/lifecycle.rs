@@ -46,8 +46,8 @@ impl Lifecycle {
     pub(crate) fn fail(&self, what: impl Into<String>) {
         let what = what.into();
         let is_first = self.failure.set(what.clone()).is_ok();
-        // The phase is entered before the log, so that the node ends even if the log cannot be
-        // written to (its disk hangs, its pipe is full).
+        // The phase is entered before the log is written. Otherwise a log that cannot be written to
+        // (its disk hangs, its pipe is full) would keep the node from ending.
         self.enter(Phase::Failed);
         if is_first {
             tracing::error!(reason = %what, "node stops: fatal");

@@ -103,9 +103,9 @@ pub(crate) const DESCRIPTORS_RESERVED: usize = 1_024;
 pub(crate) const TELL_EVERY: Duration = Duration::from_secs(1);
 /// The period at which the progress of directories is written to disk.
 pub(crate) const KEEP_EVERY: Duration = Duration::from_secs(3);
-/// The time that a node with its usual directory waits for peers that do not greet it, because any
-/// of them could know of a newer state of it. Peers that are down for good delay its start by this
-/// time.
+/// The time that a node with its usual directory waits for peers that do not greet it. It waits
+/// because any of them could know of a newer state of it. Peers that are down for good delay its
+/// start by this time.
 pub(crate) const GREETINGS_MAX: Duration = Duration::from_secs(2);
 /// A re-seed is refused when peers still hear of the former directory after this time.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);

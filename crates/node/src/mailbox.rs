@@ -79,7 +79,7 @@ impl<T> Receiver<T> {
         loop {
             if !state.messages.is_empty() {
                 if into.is_empty() {
-                    std::mem::swap(&mut state.messages, into); // and its capacity goes back
+                    std::mem::swap(&mut state.messages, into); // the old capacity goes back
                 } else {
                     into.append(&mut state.messages);
                 }

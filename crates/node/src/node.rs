@@ -375,7 +375,7 @@ impl Drop for NodeHandle {
     }
 }
 
-/// Ends the parts of a node whose start returned early.
+/// Ends the parts of a node if its start returns early.
 struct StopsOnDrop(Option<Arc<Lifecycle>>);
 
 impl Drop for StopsOnDrop {

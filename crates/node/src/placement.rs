@@ -41,7 +41,7 @@ impl Wishes {
         }
         let ripe = |shard: &ShardId| now.duration_since(self.since[shard]) >= patience;
         let (shard, to) = wanted.into_iter().find(|(shard, _)| ripe(shard))?;
-        self.since.remove(&shard); // if it does not move, it ripens again
+        self.since.remove(&shard); // a shard that does not move must ripen again
         Some((shard, to))
     }
 }

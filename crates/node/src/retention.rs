@@ -18,8 +18,8 @@ const DAY_MS: u64 = 86_400_000;
 
 /// The shards' times, as they continue where no command is applied.
 ///
-/// * A shard's time is at most its applied time plus the time that has passed on this node's
-///   monotonic clock since the applied time last changed.
+/// * A shard's time is at most its applied time plus the time since the applied time last changed,
+///   on this node's monotonic clock.
 #[derive(Debug, Default)]
 struct Times {
     /// Applied time, and the time on this node's clock at which it last changed.

@@ -39,9 +39,9 @@ pub(crate) const ALIVE_MS: u64 = 4_000;
 /// How a node starts with a data directory that may have forgotten something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstStart {
-    /// A node with an empty directory takes part only once every other node that shares a shard
-    /// with it has confirmed that it knows no other directory of this node. A node with a copy
-    /// takes part only once enough nodes that have no copies have accepted it.
+    /// A node with an empty directory takes part only once its peers have confirmed that they know
+    /// no other directory of it. Every other node that shares a shard with it must confirm. A node
+    /// with a copy takes part only once enough nodes that have no copies have accepted it.
     #[default]
     AskPeers,
     /// The whole cluster has never run, so no data can have been lost. The node takes part at once.

@@ -1,6 +1,7 @@
-//! The node's store, with a watch on the writes of the node's own records. The log writer watches
-//! its own writes. Its other work, a snapshot for example, is written beside it, and may take long
-//! on a disk that works.
+//! The node's store, with a watch on the writes of the node's own records.
+//!
+//! The log writer watches its own writes. Other shard writes, a snapshot for example, run beside it
+//! and are not watched, because they may take long on a disk that works.
 
 use super::DiskWatch;
 use routing::ShardId;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError};
 
-/// An engine whose record writes are watched.
+/// An engine with a watch on the writes of records.
 pub(crate) struct Watched {
     pub(crate) inner: Arc<dyn Engine>,
     pub(crate) disk: Arc<DiskWatch>,

@@ -171,7 +171,7 @@ impl Watcher {
             let counts = loads.age_counts(now_ms, self.engine.is_loading(), self.disk.hangs());
             match spells.look(limits(stretched), now_ms, since_ms.filter(|_| counts)) {
                 Some(Turn::Hangs) => {
-                    self.turn(true, stretched); // before the words: the log may be on the same disk
+                    self.turn(true, stretched); // first: the log may be on this disk
                     tracing::warn!(
                         age_ms,
                         "the disk hangs: a write is under way for long. Handing leaderships over; until it is done, this node \

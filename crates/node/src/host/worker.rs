@@ -283,7 +283,7 @@ impl Worker {
             self.dispatch(index, outputs);
         }
         if self.touched.is_empty() {
-            self.touched = touched; // keeps its capacity
+            self.touched = touched; // the vector keeps its capacity
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::v1::{Error, ErrorCode};
 
-/// Adds the part on disk to `current` and `recent`, which the replica had in memory and gave out
-/// earlier.
+/// Completes a history answer with the records on disk. `current` and `recent` are the records in
+/// the replica's memory, read before this call.
 pub(super) async fn complete(
     context: Arc<Context>,
     shard: ShardId,

@@ -59,7 +59,7 @@ impl OperateStream {
         outbound: mpsc::Sender<Result<OperateResponse, Status>>,
     ) -> Self {
         let (port, answers) = mpsc::unbounded_channel(); // at most a message per operation in flight
-        let (settle, settled) = mpsc::unbounded_channel(); // likewise
+        let (settle, settled) = mpsc::unbounded_channel(); // with the same bound
         let batches = (0..context.host.threads()).map(|_| Vec::new()).collect();
         context.metrics.streams.inc();
         context.host.open_stream(key, &port);

@@ -20,7 +20,7 @@ pub(crate) struct Greeter {
     refused: Mutex<BTreeMap<u64, String>>,
 }
 
-/// A peer whose directory is fit.
+/// A peer with a fit directory.
 ///
 /// * Until there is a `live`, this node remembers nothing of the run that speaks, and does not
 ///   listen to it.

@@ -28,7 +28,7 @@ pub(super) struct Resets {
 }
 
 impl Resets {
-    /// No job is held back or under way.
+    /// Whether no job is held back or under way.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty()
     }

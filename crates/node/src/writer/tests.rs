@@ -191,7 +191,7 @@ fn a_snapshot_on_its_way_to_the_disk_holds_back_its_own_shard_only() {
     let f = Fixture::new();
     f.queue_reset(0, 1);
     assert_eq!(f.arrived.recv().unwrap(), RESET);
-    f.queue(0, 0, 2); // of the same shard: it follows
+    f.queue(0, 0, 2); // a job of the same shard follows the snapshot
     f.queue(0, 1, 1);
     f.writes(1);
     f.queue(0, 1, 2);
@@ -256,7 +256,7 @@ fn a_writer_that_is_told_to_end_ends_after_the_snapshot_under_way() {
     assert_eq!(f.arrived.recv().unwrap(), RESET);
     f.queue(0, 0, 2);
     f.writer.stop();
-    f.queue(0, 1, 9); // after the end: not written
+    f.queue(0, 1, 9); // queued after the end, so not written
     f.reset_goes.send(()).unwrap();
     f.writes(1);
     let engine = f.engine.clone();
