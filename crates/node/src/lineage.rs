@@ -197,8 +197,10 @@ mod tests {
             &[first, known_run][..], // the same run greets again
             &[first, known_run, run(6, 60, 1_000)],
             &[first, known_run, run(6, 60, 1_700)],
-            &[first, known_run, run(6, 60, 1_000), run(9, 90, 1_000)], // the runs between greeted no node
-            &[run(7, 70, 1_000)],                                      // the known run is too long ago
+            // The runs between greeted no node.
+            &[first, known_run, run(6, 60, 1_000), run(9, 90, 1_000)],
+            // The known run is too long ago.
+            &[run(7, 70, 1_000)],
         ] {
             assert_eq!(judge(&KNOWN, &claim(runs, 2_000)), Ok(()), "{runs:?}");
         }

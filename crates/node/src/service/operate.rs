@@ -58,7 +58,7 @@ impl OperateStream {
         inbound: Streaming<OperateRequest>,
         outbound: mpsc::Sender<Result<OperateResponse, Status>>,
     ) -> Self {
-        let (port, answers) = mpsc::unbounded_channel(); // at most a message per operation in flight
+        let (port, answers) = mpsc::unbounded_channel(); // at most one per operation in flight
         let (settle, settled) = mpsc::unbounded_channel(); // with the same bound
         let batches = (0..context.host.threads()).map(|_| Vec::new()).collect();
         context.metrics.streams.inc();
@@ -83,7 +83,8 @@ impl OperateStream {
     pub(super) async fn run(mut self) {
         let lifecycle = self.context.lifecycle.clone();
         let mut stopped = std::pin::pin!(lifecycle.reached(Phase::Stopped));
-        let outbound = self.outbound.clone(); // so that room in it can be held while results are packed
+        // The clone holds room in the channel while results are packed.
+        let outbound = self.outbound.clone();
         let mut reading = true;
         while reading || self.ops.len() > 0 || !self.ready.is_empty() {
             let room = self.ops.short() + self.ready.len() < STREAM_RESULTS_MAX;
@@ -168,7 +169,8 @@ impl OperateStream {
             let batch = std::mem::take(&mut self.batches[thread]);
             let refused = self.context.host.submit(thread, batch).err().unwrap_or_default();
             for submission in refused {
-                self.finish_reply(submission.ticket as u32, Reply::Busy); // the ticket's lower half is the index
+                // The lower half of a ticket is the index.
+                self.finish_reply(submission.ticket as u32, Reply::Busy);
             }
         }
     }
@@ -189,7 +191,8 @@ impl OperateStream {
                 let (context, settle, shard) = (self.context.clone(), self.settle.clone(), operation.shard);
                 tokio::spawn(async move {
                     let result = super::history::complete(context, shard, name, limit, current, ended).await;
-                    let _ = settle.send((op_index, result)); // a stream that has ended needs no result
+                    // A stream that has ended needs no result.
+                    let _ = settle.send((op_index, result));
                 });
             }
             (_, reply) => self.finish_reply(op_index, reply),
