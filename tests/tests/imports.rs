@@ -43,7 +43,7 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/planner/src/smell.rs",
     ],
     &["crates/planner/src/model.rs", "crates/planner/src/workload.rs"],
-    &["crates/planner/src/simulate/load.rs", "crates/planner/src/simulate/world.rs"],
+    &["tools/capacity-sim/src/load.rs", "tools/capacity-sim/src/world.rs"],
     &[
         "crates/storage/src/rocks/keeper.rs",
         "crates/storage/src/rocks/mod.rs",
@@ -51,6 +51,7 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/storage/src/rocks/reset.rs",
     ],
     &["crates/cli/src/args.rs", "crates/cli/src/bench/args.rs"],
+    &["tools/load/src/caller.rs", "tools/load/src/run.rs", "tools/load/src/stats.rs"],
     &[
         "crates/client/src/client.rs",
         "crates/client/src/guard.rs",
@@ -64,6 +65,7 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/client/src/mux/driver.rs",
         "crates/client/src/mux/mod.rs",
         "crates/client/src/mux/pending.rs",
+        "crates/client/src/mux/protocol.rs",
         "crates/client/src/mux/reply.rs",
     ],
     &["crates/locks/src/codec.rs", "crates/locks/src/command.rs", "crates/locks/src/limits.rs"],
@@ -427,7 +429,9 @@ fn root() -> PathBuf {
 /// The root files of all crates, relative to the repository.
 fn crate_roots() -> Vec<PathBuf> {
     let below = |dir: &str| std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
-    let dirs = below("crates").chain(["tests", "tests/sim", "tests/chaos", "tests/fuzz", "benches"].map(PathBuf::from));
+    let dirs = below("crates")
+        .chain(below("tools"))
+        .chain(["tests", "tests/sim", "tests/chaos", "tests/fuzz", "benches"].map(PathBuf::from));
     let files = dirs.flat_map(|dir| ["src/lib.rs", "src/main.rs"].map(|file| dir.join(file)));
     files.filter(|file| file.exists()).collect()
 }
