@@ -28,11 +28,12 @@ const TERMS: u64 = 1 << 20;
 /// `hard_state` is the copy's. `random` keeps apart the terms of two times of putting back.
 ///
 /// # Errors
-/// [`Fatal`] if `hard_state` cannot be decoded.
+/// [`Fatal`] if `hard_state` cannot be decoded, or if no term is left above its own.
 pub fn in_a_new_term(shard: ShardId, hard_state: &[u8], random: u32) -> Result<ShardWrite, Fatal> {
-    let state = HardState::decode(hard_state);
-    let mut state = state.map_err(|error| Fatal { shard, what: format!("the hard state: {error}") })?;
-    state.term += TERMS + u64::from(random);
+    let fatal = |what: String| Fatal { shard, what };
+    let mut state = HardState::decode(hard_state).map_err(|error| fatal(format!("the hard state: {error}")))?;
+    let term = state.term.checked_add(TERMS + u64::from(random));
+    state.term = term.ok_or_else(|| fatal(format!("no term is left above {}", state.term)))?;
     state.vote = 0;
     Ok(ShardWrite { shard, hard_state: Some(state.encode_to_vec()), ..ShardWrite::default() })
 }
