@@ -38,7 +38,11 @@ fn apply(c: &mut Criterion) {
             // A release is remembered for 30 s of this time, at 10,000 such pairs a second.
             let at = stamp(number / 10);
             let token = granted(&held.apply(at, &acquire(number, &name), &mut effects));
-            black_box(held.apply(at, &Command::Release { name: &name, token, by: Some(LeaseId(0)) }, &mut effects));
+            black_box(held.apply(
+                at,
+                &Command::Release { name: &name, token, by: Some(LeaseId(0)) },
+                &mut effects,
+            ));
             clear(&mut effects);
             if held.dirty_len() > 16_384 {
                 held.checkpoint();
@@ -53,7 +57,11 @@ fn apply(c: &mut Criterion) {
         let (table, effects) = &mut tables[number as usize % TABLES];
         let at = stamp(number / TABLES as u64 / 5);
         let token = granted(&table.apply(at, &acquire(number, &name), effects));
-        black_box(table.apply(at, &Command::Release { name: &name, token, by: Some(LeaseId(0)) }, effects));
+        black_box(table.apply(
+            at,
+            &Command::Release { name: &name, token, by: Some(LeaseId(0)) },
+            effects,
+        ));
         clear(effects);
         if table.dirty_len() > 16_384 {
             table.checkpoint();
@@ -94,17 +102,36 @@ fn apply(c: &mut Criterion) {
         let mut sessions = LockTable::new();
         for number in 0..locks {
             let name = name(number);
-            let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, metadata, claim_ttl_ms, .. } =
-                acquire(number, &name)
+            let Command::Acquire {
+                request_id,
+                name,
+                owner,
+                ttl_ms,
+                mode,
+                wait,
+                metadata,
+                claim_ttl_ms,
+                ..
+            } = acquire(number, &name)
             else {
                 unreachable!("it is an acquire")
             };
             let session = "session-1";
-            let command =
-                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms };
+            let command = Command::Acquire {
+                request_id,
+                name,
+                owner,
+                ttl_ms,
+                mode,
+                wait,
+                session,
+                metadata,
+                claim_ttl_ms,
+            };
             granted(&sessions.apply(stamp(0), &command, &mut effects));
         }
-        let heartbeat = Command::Heartbeat { session: "session-1", life: LeaseId(0), broken_seen: 0 };
+        let heartbeat =
+            Command::Heartbeat { session: "session-1", life: LeaseId(0), broken_seen: 0 };
         let alive = sessions.apply(stamp(1), &heartbeat, &mut effects);
         assert!(matches!(alive, Outcome::HeartbeatOk(_)), "{alive:?}");
         clear(&mut effects);

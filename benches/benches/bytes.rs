@@ -21,7 +21,9 @@ fn commands(c: &mut Criterion) {
             black_box(&one).encode(&mut into);
         });
     });
-    group.bench_function("decode acquire", |b| b.iter(|| Command::decode(black_box(&bytes)).map(drop)));
+    group.bench_function("decode acquire", |b| {
+        b.iter(|| Command::decode(black_box(&bytes)).map(drop))
+    });
     group.finish();
 
     let mut group = c.benchmark_group("batch of 128 acquires and 128 releases");
@@ -37,7 +39,9 @@ fn commands(c: &mut Criterion) {
     group.throughput(Throughput::Elements(COMMANDS));
     group.bench_function("encode", |b| b.iter(|| batch(stamp(1), black_box(&mixed))));
     let entry = batch(stamp(1), &mixed);
-    group.bench_function("decode", |b| b.iter(|| Batch::decode(black_box(&entry)).map(|batch| batch.commands.len())));
+    group.bench_function("decode", |b| {
+        b.iter(|| Batch::decode(black_box(&entry)).map(|batch| batch.commands.len()))
+    });
     group.finish();
 }
 

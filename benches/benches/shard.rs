@@ -12,13 +12,16 @@ fn shard(c: &mut Criterion) {
         let mut group = Group::new(replicas);
         let mut next = 0;
         criterion_group.throughput(Throughput::Elements(2 * outstanding));
-        criterion_group.bench_function(format!("{replicas} replicas, {outstanding} outstanding"), |b| {
-            b.iter(|| {
-                group.acquire_release(next..next + outstanding);
-                next += outstanding;
-                group.tick();
-            });
-        });
+        criterion_group.bench_function(
+            format!("{replicas} replicas, {outstanding} outstanding"),
+            |b| {
+                b.iter(|| {
+                    group.acquire_release(next..next + outstanding);
+                    next += outstanding;
+                    group.tick();
+                });
+            },
+        );
     }
     criterion_group.finish();
 }

@@ -110,6 +110,7 @@ pub fn name(run: u32, client: usize, round: u64, bytes: usize) -> String {
 
 /// Distinguishes runs by the clock's nanoseconds and the process id.
 pub fn run_id() -> u32 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (since.as_nanos() as u32) ^ std::process::id().rotate_left(16)
 }

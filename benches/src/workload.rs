@@ -117,8 +117,13 @@ impl Group {
             let replica = Replica::open(config, Recovered::default(), now).expect("opens");
             Peer { replica, inbox: Vec::new() }
         });
-        let mut group =
-            Group { peers: peers.collect(), now_ms: 1_000, next_ticket: 1, sent: Vec::new(), replies: Vec::new() };
+        let mut group = Group {
+            peers: peers.collect(),
+            now_ms: 1_000,
+            next_ticket: 1,
+            sent: Vec::new(),
+            replies: Vec::new(),
+        };
         for _ in 0..100 {
             group.tick();
             if group.peers[0].replica.status().role == Role::Leader {
@@ -161,7 +166,8 @@ impl Group {
     /// releases.
     pub fn acquire_release(&mut self, numbers: std::ops::Range<u64>) {
         let names: Vec<String> = numbers.clone().map(name).collect();
-        let acquires: Vec<Command<'_>> = numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
+        let acquires: Vec<Command<'_>> =
+            numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
         let outcomes = self.run(&acquires);
         let tokens = outcomes.iter().map(granted);
         let releases: Vec<Command<'_>> = names
@@ -183,7 +189,8 @@ impl Group {
                 }
                 busy = true;
                 let outputs = peer.replica.step(now, peer.inbox.drain(..)).expect("no fatal error");
-                self.sent.extend(outputs.messages.into_iter().map(|m| (m.to.0 as usize - 1, m.bytes)));
+                self.sent
+                    .extend(outputs.messages.into_iter().map(|m| (m.to.0 as usize - 1, m.bytes)));
                 self.replies.extend(outputs.replies);
                 if let Some(write) = outputs.write {
                     peer.inbox.push(Input::Persisted { number: write.number });

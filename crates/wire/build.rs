@@ -12,7 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".palisade.internal.v1.PeerMessage.raft")
         .bytes(".palisade.internal.v1.InstallSnapshotRequest.data")
         .compile_protos(
-            &["../../proto/palisade/internal/v1/gateway.proto", "../../proto/palisade/internal/v1/peer.proto"],
+            &[
+                "../../proto/palisade/internal/v1/gateway.proto",
+                "../../proto/palisade/internal/v1/peer.proto",
+            ],
             includes,
         )?;
     // Reflection shows the public package only, so these descriptors hold no internal message.

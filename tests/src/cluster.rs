@@ -3,7 +3,8 @@
 use crate::{LIMIT, eventually, palisade_binary};
 use client::{Client, ClusterStatus, ShardStatus};
 use local_cluster::{
-    Addresses, Ended, Launch, Member, Process, Processes, cluster_config, free_addresses, leaders, page,
+    Addresses, Ended, Launch, Member, Process, Processes, cluster_config, free_addresses, leaders,
+    page,
 };
 use nix::sys::signal::Signal;
 use routing::{ClusterConfig, Settings, ShardMap};
@@ -75,9 +76,15 @@ impl Cluster {
         static ONLY_ONE: Mutex<()> = Mutex::const_new(());
         let only_one = ONLY_ONE.lock().await;
         let dir = TempDir::with_prefix("palisade-test-").expect("temporary directory");
-        let addresses = free_addresses(2 * (spec.nodes + spec.gateways) as usize).expect("free ports");
+        let addresses =
+            free_addresses(2 * (spec.nodes + spec.gateways) as usize).expect("free ports");
         let (nodes, gateways) = addresses.split_at(2 * spec.nodes as usize);
-        let mut config = cluster_config("test", spec.shards, &Addresses::pairs(nodes), &Addresses::pairs(gateways));
+        let mut config = cluster_config(
+            "test",
+            spec.shards,
+            &Addresses::pairs(nodes),
+            &Addresses::pairs(gateways),
+        );
         config.replicas = spec.replicas;
         config.settings = spec.settings.clone().unwrap_or_default();
         let processes = Processes::new(dir.path(), config).expect("the files of a cluster");
@@ -104,7 +111,10 @@ impl Cluster {
     /// Starts a node with more options and environment variables, unless it runs.
     pub fn start_node_in(&mut self, id: u64, options: &[&str], env: &[(String, String)]) {
         let args = options.iter().map(|option| (*option).to_owned()).collect();
-        self.start_member(Member::Node(id), &Launch { args, env: env.to_vec(), ..Launch::default() });
+        self.start_member(
+            Member::Node(id),
+            &Launch { args, env: env.to_vec(), ..Launch::default() },
+        );
     }
 
     /// Starts a node with more environment variables. Its standard error is a full pipe that is
@@ -114,12 +124,17 @@ impl Cluster {
     /// If the node runs already.
     pub fn start_node_unheard(&mut self, id: u64, env: &[(String, String)]) {
         assert!(!self.processes.runs(Member::Node(id)), "node {id} runs already");
-        self.start_member(Member::Node(id), &Launch { env: env.to_vec(), unheard: true, ..Launch::default() });
+        self.start_member(
+            Member::Node(id),
+            &Launch { env: env.to_vec(), unheard: true, ..Launch::default() },
+        );
     }
 
     fn start_member(&mut self, member: Member, launch: &Launch) {
         if !self.processes.runs(member) {
-            self.processes.start(member, Command::new(palisade_binary()), launch).expect("start palisade");
+            self.processes
+                .start(member, Command::new(palisade_binary()), launch)
+                .expect("start palisade");
         }
     }
 
@@ -128,15 +143,22 @@ impl Cluster {
     ///
     /// # Panics
     /// If the process does not end.
-    pub async fn node_that_ends_elsewhere(&self, id: u64, data: &Path, options: &[&str]) -> (ExitStatus, String) {
+    pub async fn node_that_ends_elsewhere(
+        &self,
+        id: u64,
+        data: &Path,
+        options: &[&str],
+    ) -> (ExitStatus, String) {
         let mut elsewhere = self.processes.config().clone();
-        let node = elsewhere.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
+        let node =
+            elsewhere.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
         let addresses = free_addresses(2).expect("free ports");
         (node.address, node.metrics) = (addresses[0].clone(), Some(addresses[1].clone()));
         let config = self.dir.path().join("elsewhere.yaml");
         self.processes.write_config(&config, &elsewhere).expect("write a cluster file");
         let args = options.iter().map(|option| (*option).to_owned()).collect();
-        let launch = Launch { config: Some(config), data: Some(data.to_owned()), args, ..Launch::default() };
+        let launch =
+            Launch { config: Some(config), data: Some(data.to_owned()), args, ..Launch::default() };
         self.process_that_ends(id, &launch).await
     }
 
@@ -153,9 +175,11 @@ impl Cluster {
     async fn process_that_ends(&self, id: u64, launch: &Launch) -> (ExitStatus, String) {
         let log = self.dir.path().join(format!("node-{id}-that-ends.log"));
         std::fs::write(&log, "").expect("an empty log");
-        let command = self.processes.command(Member::Node(id), Command::new(palisade_binary()), launch);
+        let command =
+            self.processes.command(Member::Node(id), Command::new(palisade_binary()), launch);
         let mut process = Process::spawn(command, &log).expect("start palisade");
-        let ended = eventually(&format!("node {id} with {launch:?} ends"), async || process.ended()).await;
+        let ended =
+            eventually(&format!("node {id} with {launch:?} ends"), async || process.ended()).await;
         (ended, std::fs::read_to_string(&log).expect("its log"))
     }
 
@@ -216,7 +240,10 @@ impl Cluster {
         let address = free_addresses(1).expect("a free port").remove(0);
         let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
         words.push(palisade_binary().display().to_string());
-        words.extend(["gateway", "--listen", &address, "--config", &config.display().to_string()].map(str::to_owned));
+        words.extend(
+            ["gateway", "--listen", &address, "--config", &config.display().to_string()]
+                .map(str::to_owned),
+        );
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let log = self.dir.path().join(format!("stranger-{address}.log"));
@@ -231,7 +258,8 @@ impl Cluster {
             self.all_alive();
             let status = self.try_status().await?;
             let agreed = (0..self.spec.shards).all(|shard| {
-                let replicas: Vec<&ShardStatus> = status.shards.iter().filter(|s| s.shard == shard).collect();
+                let replicas: Vec<&ShardStatus> =
+                    status.shards.iter().filter(|s| s.shard == shard).collect();
                 let leader = replicas.iter().find(|s| s.role == "leader").map(|s| s.node);
                 leader.is_some() && replicas.iter().all(|s| Some(s.leader) == leader)
             });
@@ -323,7 +351,8 @@ impl Cluster {
     }
 
     fn page(&self, member: Member, name: &str) -> String {
-        let address = self.processes.metrics_address(member).expect("each process has a page of metrics");
+        let address =
+            self.processes.metrics_address(member).expect("each process has a page of metrics");
         page(address, name).expect("a page")
     }
 
@@ -366,7 +395,10 @@ impl Cluster {
 
     /// The node that leads a shard. Waits until the shard has a leader.
     pub async fn leader(&self, shard: u32) -> u64 {
-        eventually("a leader", async || leaders(&self.try_status().await?).get(&shard).map(|leader| leader.node)).await
+        eventually("a leader", async || {
+            leaders(&self.try_status().await?).get(&shard).map(|leader| leader.node)
+        })
+        .await
     }
 
     /// Waits until all replicas of each shard, one per node, stand at the same index with the same
@@ -375,8 +407,10 @@ impl Cluster {
         eventually("all replicas at one index with one state hash", async || {
             let status = self.try_status().await?;
             let agree = (0..self.spec.shards).all(|shard| {
-                let replicas: Vec<&ShardStatus> = status.shards.iter().filter(|s| s.shard == shard).collect();
-                let same_index = replicas.iter().all(|s| s.applied_index == replicas[0].applied_index);
+                let replicas: Vec<&ShardStatus> =
+                    status.shards.iter().filter(|s| s.shard == shard).collect();
+                let same_index =
+                    replicas.iter().all(|s| s.applied_index == replicas[0].applied_index);
                 if same_index {
                     let hashes: Vec<u64> = replicas.iter().map(|s| s.state_hash).collect();
                     assert!(
@@ -421,8 +455,13 @@ impl Cluster {
     async fn run_json_to(&self, args: &[&str], must_succeed: bool) -> serde_json::Value {
         let output = self.run(&[args, &["--json"]].concat()).await;
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() || !must_succeed, "palisade {args:?}: {}\n{text}", output.status);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("palisade {args:?}: {error}\n{text}"))
+        assert!(
+            output.status.success() || !must_succeed,
+            "palisade {args:?}: {}\n{text}",
+            output.status
+        );
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("palisade {args:?}: {error}\n{text}"))
     }
 }
 

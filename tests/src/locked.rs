@@ -65,7 +65,8 @@ impl Locked {
 
     /// Waits for a file that the command writes, and returns its contents.
     pub async fn written(&self, name: &str) -> String {
-        let read = async || std::fs::read_to_string(self.file(name)).ok().filter(|text| !text.is_empty());
+        let read =
+            async || std::fs::read_to_string(self.file(name)).ok().filter(|text| !text.is_empty());
         eventually(&format!("the command writes {name}"), read).await.trim().to_owned()
     }
 
@@ -104,7 +105,8 @@ impl Locked {
 
     /// Waits until `palisade lock` ends.
     pub async fn ended(&mut self) -> ExitStatus {
-        eventually("palisade lock ends", async || self.child.try_wait().expect("look at a child")).await
+        eventually("palisade lock ends", async || self.child.try_wait().expect("look at a child"))
+            .await
     }
 
     /// The standard error of `palisade lock` and its command. Call this when all their processes

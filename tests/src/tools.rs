@@ -44,7 +44,10 @@ pub fn install(what: &str, command: &mut Command) -> Result<(), Skipped> {
     }
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     let end: Vec<&str> = said.lines().rev().take(8).collect();
-    Err(Skipped(format!("{what} failed: {}", end.into_iter().rev().collect::<Vec<_>>().join(" / "))))
+    Err(Skipped(format!(
+        "{what} failed: {}",
+        end.into_iter().rev().collect::<Vec<_>>().join(" / ")
+    )))
 }
 
 /// Runs a command that builds a program from installed tools.
@@ -71,7 +74,9 @@ pub fn buf() -> Result<PathBuf, Skipped> {
         need("npm", "--version")?;
         let package = format!("@bufbuild/buf@{BUF_VERSION}");
         let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--prefix", "."]).arg(package).current_dir(&dir);
+        npm.args(["install", "--no-audit", "--no-fund", "--prefix", "."])
+            .arg(package)
+            .current_dir(&dir);
         install("npm install", &mut npm)?;
     }
     Ok(installed)

@@ -105,7 +105,9 @@ fn workspace() -> (BTreeSet<String>, BTreeSet<Edge>) {
     let (mut crates, mut edges) = (BTreeSet::new(), BTreeSet::new());
     for package in metadata["packages"].as_array().expect("packages") {
         let name = text(&package["name"]);
-        let from = ours(&name).unwrap_or_else(|| panic!("{name}: our crates are called palisade-…")).to_owned();
+        let from = ours(&name)
+            .unwrap_or_else(|| panic!("{name}: our crates are called palisade-…"))
+            .to_owned();
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             // `kind` is null for a normal dependency.
             let dev = dependency["kind"].as_str() == Some("dev");
@@ -153,12 +155,17 @@ fn crates_use_only_what_they_may() {
 
 #[test]
 fn the_rules_notice_what_they_forbid() {
-    let edge = |from: &str, to: &str, dev| BTreeSet::from([Edge { from: from.into(), to: to.into(), dev }]);
+    let edge = |from: &str, to: &str, dev| {
+        BTreeSet::from([Edge { from: from.into(), to: to.into(), dev }])
+    };
     assert_eq!(forbidden(&edge("locks", "palisade-storage", false)), ["locks may not use storage"]);
     assert_eq!(forbidden(&edge("gateway", "palisade-node", false)), ["gateway may not use node"]);
     assert_eq!(forbidden(&edge("unknown", "palisade-node", false)), ["unknown may not use node"]);
     assert_eq!(forbidden(&edge("node", "raft", false)), ["node may not use raft: only shard may"]);
-    assert_eq!(forbidden(&edge("shard", "rocksdb", true)), ["shard may not use rocksdb: only storage may"]);
+    assert_eq!(
+        forbidden(&edge("shard", "rocksdb", true)),
+        ["shard may not use rocksdb: only storage may"]
+    );
     assert_eq!(forbidden(&edge("planner", "palisade-wire", true)), [""; 0]);
     assert_eq!(forbidden(&edge("storage", "palisade-routing", false)), [""; 0]);
 }
@@ -178,7 +185,9 @@ fn the_allowed_edges_have_no_cycle() {
 /// All `.rs` files of the workspace, relative to the root.
 fn sources() -> Vec<String> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+        for entry in
+            std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+        {
             let path = entry.expect("directory entry").path();
             if path.is_dir() {
                 walk(&path, found);
@@ -193,13 +202,15 @@ fn sources() -> Vec<String> {
         walk(&root.join(dir), &mut found);
     }
     assert!(found.len() > 20, "sources were found");
-    let relative = |path: PathBuf| path.strip_prefix(&root).expect("below the root").display().to_string();
+    let relative =
+        |path: PathBuf| path.strip_prefix(&root).expect("below the root").display().to_string();
     found.into_iter().map(relative).collect()
 }
 
 #[test]
 fn every_file_says_what_it_is() {
-    let silent: Vec<String> = sources().into_iter().filter(|path| !read(path).starts_with("//! ")).collect();
+    let silent: Vec<String> =
+        sources().into_iter().filter(|path| !read(path).starts_with("//! ")).collect();
     assert!(silent.is_empty(), "these do not start with `//!` on line 1: {silent:#?}");
 }
 
@@ -210,7 +221,8 @@ fn files_have_a_length_that_can_be_read() {
         .map(|path| (read(&path).lines().count(), path))
         .filter_map(|(lines, path)| (lines > LINES_MAX).then_some((path, lines)))
         .collect();
-    let too_long: Vec<_> = long.iter().filter(|(path, _)| !excused.contains(path.as_str())).collect();
+    let too_long: Vec<_> =
+        long.iter().filter(|(path, _)| !excused.contains(path.as_str())).collect();
     assert!(too_long.is_empty(), "split these where they have a seam: {too_long:#?}");
     let idle: Vec<_> = excused.iter().filter(|path| !long.contains_key(**path)).collect();
     assert!(idle.is_empty(), "these need no excuse any more: {idle:?}");
@@ -222,26 +234,41 @@ fn pure_crates_ban_clocks_randomness_and_hash_order() {
         let rules = read(&format!("crates/{name}/clippy.toml"));
         let randomness = if *name == "shard" { &[] } else { BANNED_RANDOMNESS };
         for banned in BANNED.iter().chain(randomness) {
-            assert!(rules.contains(&format!("path = \"{banned}\"")), "crates/{name}/clippy.toml does not ban {banned}");
+            assert!(
+                rules.contains(&format!("path = \"{banned}\"")),
+                "crates/{name}/clippy.toml does not ban {banned}"
+            );
         }
         for line in rules.lines().filter(|line| line.contains("path = ")) {
-            assert!(line.contains("reason = \""), "crates/{name}/clippy.toml bans without a reason: {line}");
+            assert!(
+                line.contains("reason = \""),
+                "crates/{name}/clippy.toml bans without a reason: {line}"
+            );
         }
         // The bans only set levels of these lints, and the workspace denies the lints.
         let manifest = read(&format!("crates/{name}/Cargo.toml"));
-        assert!(manifest.contains("[lints]\nworkspace = true"), "crates/{name} does not take the workspace's lints");
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "crates/{name} does not take the workspace's lints"
+        );
     }
     let manifest = read("Cargo.toml");
     for lint in ["disallowed_methods", "disallowed_types"] {
-        assert!(manifest.contains(&format!("{lint} = \"deny\"")), "the workspace does not deny {lint}");
+        assert!(
+            manifest.contains(&format!("{lint} = \"deny\"")),
+            "the workspace does not deny {lint}"
+        );
     }
 }
 
 #[test]
 fn pure_crates_do_not_lift_their_bans() {
-    let of_pure = |path: &String| PURE.iter().any(|name| path.starts_with(&format!("crates/{name}/")));
+    let of_pure =
+        |path: &String| PURE.iter().any(|name| path.starts_with(&format!("crates/{name}/")));
     for path in sources().into_iter().filter(of_pure) {
-        let lifted = read(&path).lines().any(|line| line.contains("allow(") && line.contains("clippy::disallowed"));
+        let lifted = read(&path)
+            .lines()
+            .any(|line| line.contains("allow(") && line.contains("clippy::disallowed"));
         assert!(!lifted, "{path} allows what its crate bans");
     }
 }
@@ -250,7 +277,10 @@ fn pure_crates_do_not_lift_their_bans() {
 fn what_must_pass_before_a_change_lands_runs_clippy_on_everything() {
     assert!(read(".ci/run").contains("scripts/test"));
     let script = read("scripts/test");
-    let clippy = script.lines().find(|line| line.trim_start().starts_with("cargo clippy")).expect("a clippy line");
+    let clippy = script
+        .lines()
+        .find(|line| line.trim_start().starts_with("cargo clippy"))
+        .expect("a clippy line");
     for flag in ["--workspace", "--all-targets", "-D warnings"] {
         assert!(clippy.contains(flag), "{flag} is missing in: {clippy}");
     }

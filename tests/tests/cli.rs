@@ -8,7 +8,8 @@ fn stderr(output: &Output) -> String {
 }
 
 fn error_code(output: &Output) -> String {
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let json: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("one JSON document");
     json["error"]["code"].as_str().expect("an error with a code").to_owned()
 }
 
@@ -18,7 +19,9 @@ async fn a_locks_life() {
     let free = cluster.run_json(&["check", "payment:user:123"]).await;
     assert_eq!((free["state"].as_str(), free["fencing_token"].as_u64()), (Some("FREE"), None));
 
-    let grant = cluster.run_json(&["acquire", "payment:user:123", "--owner", "pod-42", "--ttl", "1m30s"]).await;
+    let grant = cluster
+        .run_json(&["acquire", "payment:user:123", "--owner", "pod-42", "--ttl", "1m30s"])
+        .await;
     assert_eq!(grant["resource_name"], "payment:user:123");
     assert_eq!(grant["owner_id"], "pod-42");
     assert_eq!(grant["ttl_ms"], 90_000);
@@ -30,7 +33,10 @@ async fn a_locks_life() {
     let renewal = cluster.run_json(&["renew", "payment:user:123", "--token", &token]).await;
     assert_eq!(renewal["renewal_count"], 1);
     let held = cluster.run_json(&["check", "payment:user:123"]).await;
-    assert_eq!((&held["state"], &held["fencing_token"]), (&"ACQUIRED".into(), &grant["fencing_token"]));
+    assert_eq!(
+        (&held["state"], &held["fencing_token"]),
+        (&"ACQUIRED".into(), &grant["fencing_token"])
+    );
     assert_eq!(held["renewal_count"], 1);
 
     let listed = cluster.run_json(&["ls", "payment:"]).await;
@@ -39,7 +45,10 @@ async fn a_locks_life() {
     assert_eq!(none["grants"].as_array().expect("grants").len(), 0);
 
     let released = cluster.run_json(&["release", "payment:user:123", "--token", &token]).await;
-    assert_eq!((&released["state"], &released["already_released"]), (&"RELEASED".into(), &false.into()));
+    assert_eq!(
+        (&released["state"], &released["already_released"]),
+        (&"RELEASED".into(), &false.into())
+    );
     let again = cluster.run_json(&["release", "payment:user:123", "--token", &token]).await;
     assert_eq!(again["already_released"], true);
 
@@ -57,12 +66,18 @@ async fn whoever_does_not_hold_a_lock_cannot_touch_it() {
     let wrong = (token + 1_000).to_string();
     for verb in ["renew", "release"] {
         let refused = cluster.run(&[verb, "a", "--token", &wrong, "--json"]).await;
-        assert_eq!((refused.status.code(), error_code(&refused).as_str()), (Some(4), "NOT_OWNER"), "{verb}");
+        assert_eq!(
+            (refused.status.code(), error_code(&refused).as_str()),
+            (Some(4), "NOT_OWNER"),
+            "{verb}"
+        );
     }
     let held = cluster.run_json(&["check", "a"]).await;
     assert_eq!(held["fencing_token"], token, "nothing was released");
 
-    let broken = cluster.run_json(&["break", "a", "--reason", "its owner is gone", "--by", "operator"]).await;
+    let broken = cluster
+        .run_json(&["break", "a", "--reason", "its owner is gone", "--by", "operator"])
+        .await;
     assert_eq!((&broken["state"], &broken["broken_by"]), (&"BROKEN".into(), &"operator".into()));
     let refused = cluster.run(&["renew", "a", "--token", &token.to_string(), "--json"]).await;
     assert_eq!(refused.status.code(), Some(4), "{}", error_code(&refused));
@@ -93,11 +108,18 @@ async fn bad_input_is_refused_as_usage_and_the_service_goes_on() {
     ];
     for args in cases {
         let refused = cluster.run(&[args, &["--json"]].concat()).await;
-        assert_eq!((refused.status.code(), error_code(&refused).as_str()), (Some(2), "INVALID_ARGUMENT"), "{args:?}");
+        assert_eq!(
+            (refused.status.code(), error_code(&refused).as_str()),
+            (Some(2), "INVALID_ARGUMENT"),
+            "{args:?}"
+        );
     }
-    for args in
-        [&["acquire", "a", "--ttl", "soon"][..], &["renew", "a"], &["acquire", "a", "--request-id", "7"], &["fly"]]
-    {
+    for args in [
+        &["acquire", "a", "--ttl", "soon"][..],
+        &["renew", "a"],
+        &["acquire", "a", "--request-id", "7"],
+        &["fly"],
+    ] {
         let refused = cluster.run(args).await;
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", stderr(&refused));
     }
@@ -150,7 +172,8 @@ async fn cluster_status_for_people_and_programs() {
         assert_eq!(shard["replicas"].as_array().expect("replicas").len(), 3);
         assert_eq!(shard["hashes_equal"], true, "{shard}");
     }
-    let table = String::from_utf8_lossy(&cluster.run(&["cluster", "status"]).await.stdout).into_owned();
+    let table =
+        String::from_utf8_lossy(&cluster.run(&["cluster", "status"]).await.stdout).into_owned();
     assert!(table.contains("state hashes") && table.contains("equal"), "{table}");
 
     cluster.kill_node(1);
@@ -175,18 +198,31 @@ fn nobody_there(args: &[&str]) -> Output {
 
 #[test]
 fn nobody_there_is_an_error_that_says_where_it_looked_and_not_one_of_the_cluster() {
-    for verb in [&["acquire", "a"][..], &["check", "a"], &["session", "open"], &["cluster", "status"], &["bench"]] {
+    for verb in [
+        &["acquire", "a"][..],
+        &["check", "a"],
+        &["session", "open"],
+        &["cluster", "status"],
+        &["bench"],
+    ] {
         let output = nobody_there(&[verb, &["--timeout", "300ms"]].concat());
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{verb:?}: {said}");
-        assert!(said.contains("the gateway at 127.0.0.9:9 could not be reached"), "{verb:?}: {said}");
+        assert!(
+            said.contains("the gateway at 127.0.0.9:9 could not be reached"),
+            "{verb:?}: {said}"
+        );
         assert!(!said.contains("leader"), "{verb:?} blames the cluster: {said}");
         for way_out in ["next: ", "palisade dev", "--endpoint", "PALISADE_ENDPOINT"] {
             assert!(said.contains(way_out), "{verb:?}: {way_out} is not in {said}");
         }
         assert!(output.stdout.is_empty(), "{verb:?} prints an empty result");
         let output = nobody_there(&[verb, &["--timeout", "300ms", "--json"]].concat());
-        assert_eq!((output.status.code(), error_code(&output).as_str()), (Some(1), "UNREACHABLE"), "{verb:?}");
+        assert_eq!(
+            (output.status.code(), error_code(&output).as_str()),
+            (Some(1), "UNREACHABLE"),
+            "{verb:?}"
+        );
     }
     let output = nobody_there(&["lock", "a", "--timeout", "300ms", "--", "true"]);
     assert_eq!(output.status.code(), Some(1));
@@ -198,11 +234,19 @@ fn a_command_line_that_cannot_be_parsed_is_told_where_json_goes_only_if_json_was
     let asked = nobody_there(&["acquire", "a", "--ttl", "90", "--json"]);
     assert_eq!((asked.status.code(), error_code(&asked).as_str()), (Some(2), "INVALID_ARGUMENT"));
     assert!(asked.stderr.is_empty(), "{}", stderr(&asked));
-    for plain in [&["acquire", "a", "--ttl", "90"][..], &["lock", "a", "--ttl", "90", "--", "ls", "--json"]] {
+    for plain in
+        [&["acquire", "a", "--ttl", "90"][..], &["lock", "a", "--ttl", "90", "--", "ls", "--json"]]
+    {
         let output = nobody_there(plain);
         assert_eq!(output.status.code(), Some(2), "{plain:?}");
-        assert!(output.stdout.is_empty() && stderr(&output).contains("`90` has no unit"), "{plain:?}");
+        assert!(
+            output.stdout.is_empty() && stderr(&output).contains("`90` has no unit"),
+            "{plain:?}"
+        );
     }
     let help = nobody_there(&["acquire", "--json", "--help"]);
-    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: palisade acquire"));
+    assert!(
+        help.status.success()
+            && String::from_utf8_lossy(&help.stdout).contains("Usage: palisade acquire")
+    );
 }

@@ -20,8 +20,10 @@ impl Scripted {
     fn prepare() -> Scripted {
         let dir = TempDir::with_prefix("palisade-script-").expect("temporary directory");
         // The ports are held until all are chosen, so that they differ.
-        let held: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let addresses: Vec<String> = held.iter().map(|held| held.local_addr().expect("address").to_string()).collect();
+        let held: Vec<TcpListener> =
+            (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let addresses: Vec<String> =
+            held.iter().map(|held| held.local_addr().expect("address").to_string()).collect();
         let nodes: Vec<String> = (1..)
             .zip(&addresses[..3])
             .map(|(id, address)| format!("  - {{ id: {id}, address: \"{address}\" }}\n"))
@@ -43,7 +45,10 @@ impl Scripted {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cluster");
         let mut command = Command::new(script);
         command.args(args).arg("--config").arg(self.dir.path().join("cluster.yaml"));
-        command.arg("--dir").arg(self.dir.path().join("run")).env("PALISADE_BIN", palisade_binary());
+        command
+            .arg("--dir")
+            .arg(self.dir.path().join("run"))
+            .env("PALISADE_BIN", palisade_binary());
         command.output().expect("run scripts/cluster")
     }
 
@@ -74,14 +79,20 @@ fn taken(address: &str) -> TcpListener {
     loop {
         match TcpListener::bind(address) {
             Ok(socket) => return socket,
-            Err(error) => assert!(started.elapsed() < LIMIT, "{address} does not become free: {error}"),
+            Err(error) => {
+                assert!(started.elapsed() < LIMIT, "{address} does not become free: {error}")
+            }
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -92,7 +103,11 @@ fn a_process_that_does_not_come_up_is_told_with_the_end_of_its_log_and_a_lost_no
 
     cluster.succeeds(&["kill", "3"]);
     let taken = taken(&cluster.addresses[2]);
-    cluster.fails(&["start", "3"], 1, &["node-3 did not start", "node-3.log", &cluster.addresses[2]]);
+    cluster.fails(
+        &["start", "3"],
+        1,
+        &["node-3 did not start", "node-3.log", &cluster.addresses[2]],
+    );
     drop(taken);
 
     let current = cluster.data_of(3).join("rocksdb").join("CURRENT");
@@ -104,7 +119,11 @@ fn a_process_that_does_not_come_up_is_told_with_the_end_of_its_log_and_a_lost_no
     cluster.succeeds(&["start", "3", "--reseed"]);
     cluster.fails(&["start", "3", "--reseed"], 2, &["node-3 runs"]);
 
-    for args in [&["start", "--reseed"][..], &["start", "gateway-1", "--reseed"], &["stop", "3", "--reseed"]] {
+    for args in [
+        &["start", "--reseed"][..],
+        &["start", "gateway-1", "--reseed"],
+        &["stop", "3", "--reseed"],
+    ] {
         cluster.fails(args, 2, &["--reseed is for the start of one node"]);
     }
 }

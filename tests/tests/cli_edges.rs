@@ -11,7 +11,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// The `palisade` program without a cluster, and without the test's own environment.
@@ -34,7 +38,8 @@ fn is_obeyed(c: char) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_to_programs_as_they_are() {
+async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_to_programs_as_they_are()
+ {
     let cluster = Cluster::start(Spec::default()).await;
     let (name, owner, note) = ("\u{202e}eciovni", "\u{2066}alice\u{2069}", "a\u{200b}\u{feff}b");
     cluster.run_json(&["acquire", name, "--owner", owner, "--metadata", note]).await;
@@ -42,9 +47,13 @@ async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_t
     let refused = cluster.run(&["acquire", name]).await;
     assert_eq!(refused.status.code(), Some(3));
     let mut shown = said(&refused);
-    for args in
-        [&["ls"][..], &["check", name], &["history", name], &["cluster", "status"], &["break", name, "--reason", note]]
-    {
+    for args in [
+        &["ls"][..],
+        &["check", name],
+        &["history", name],
+        &["cluster", "status"],
+        &["break", name, "--reason", note],
+    ] {
         let output = cluster.run(args).await;
         assert!(output.status.success(), "{args:?}: {}", said(&output));
         shown += &said(&output);
@@ -52,15 +61,18 @@ async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_t
     let nobody = cluster.run(&["break", name, "--reason", "again"]).await;
     assert_eq!(nobody.status.code(), Some(1));
     shown += &said(&nobody);
-    let obeyed: Vec<String> = shown.chars().filter(|c| is_obeyed(*c)).map(|c| format!("{:x}", u32::from(c))).collect();
+    let obeyed: Vec<String> =
+        shown.chars().filter(|c| is_obeyed(*c)).map(|c| format!("{:x}", u32::from(c))).collect();
     assert!(obeyed.is_empty(), "{obeyed:?} reach the terminal: {shown:?}");
     for number in ["\\u{202e}eciovni", "\\u{2066}alice\\u{2069}", "a\\u{200b}\\u{feff}b"] {
         assert!(shown.contains(number), "{number} is not in {shown}");
     }
     // The columns are aligned: a wide character counts as two.
     let table = said(&cluster.run(&["ls"]).await);
-    let (header, row) =
-        (table.lines().next().expect("a header"), table.lines().find(|l| l.contains('日')).expect("a row"));
+    let (header, row) = (
+        table.lines().next().expect("a header"),
+        table.lines().find(|l| l.contains('日')).expect("a row"),
+    );
     let columns_before = |line: &str, what: &str| -> usize {
         let before = line.split(what).next().expect("a part");
         before.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum()
@@ -75,8 +87,11 @@ async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_t
     // Times are printed too, because ages alone mean nothing in a log that is read later.
     let history = said(&cluster.run(&["history", name]).await);
     let row = history.lines().nth(1).unwrap_or_default();
-    let times: Vec<&str> =
-        row.split("  ").map(str::trim).filter(|cell| cell.starts_with("20") && cell.ends_with('Z')).collect();
+    let times: Vec<&str> = row
+        .split("  ")
+        .map(str::trim)
+        .filter(|cell| cell.starts_with("20") && cell.ends_with('Z'))
+        .collect();
     assert!(
         times.len() == 2 && times.iter().all(|time| time.len() == 20),
         "acquired and ended: {times:?} in {history}"
@@ -87,7 +102,8 @@ async fn names_that_a_terminal_would_obey_are_shown_by_their_numbers_and_given_t
 async fn every_way_to_write_an_endpoint_reaches_it_or_is_refused() {
     let cluster = Cluster::start(Spec::default()).await;
     let port = cluster.gateway(1).rsplit_once(':').expect("a port").1.to_owned();
-    let check = |endpoint: &str| palisade(&["check", "x", "--timeout", "5s", "--endpoint", endpoint]);
+    let check =
+        |endpoint: &str| palisade(&["check", "x", "--timeout", "5s", "--endpoint", endpoint]);
     for endpoint in [
         format!("localhost:{port}"), // ::1 first on many machines, without a listener
         format!(" 127.0.0.9:9 , 127.0.0.1:{port}, "),
@@ -112,7 +128,13 @@ async fn every_way_to_write_an_endpoint_reaches_it_or_is_refused() {
         ",,".to_owned(),
         String::new(),
     ] {
-        for verb in [&["check", "x"][..], &["bench"], &["bench", "--unary"], &["cluster", "status"], &["lock", "x"]] {
+        for verb in [
+            &["check", "x"][..],
+            &["bench"],
+            &["bench", "--unary"],
+            &["cluster", "status"],
+            &["lock", "x"],
+        ] {
             let mut command = palisade(verb);
             command.args(["--timeout", "5s", "--endpoint", &endpoint]);
             if verb[0] == "lock" {
@@ -128,16 +150,24 @@ async fn every_way_to_write_an_endpoint_reaches_it_or_is_refused() {
     let owner = run(check(cluster.gateway(1)).arg("--json").env("PALISADE_OWNER", ""));
     assert!(owner.status.success(), "{}", said(&owner));
     let acquire = ["acquire", "own", "--endpoint", cluster.gateway(1)];
-    let acquired = run(palisade(&acquire).env("PALISADE_OWNER", "").env("PALISADE_LOG", "").env("NO_COLOR", ""));
+    let acquired = run(palisade(&acquire)
+        .env("PALISADE_OWNER", "")
+        .env("PALISADE_LOG", "")
+        .env("NO_COLOR", ""));
     assert!(acquired.status.success() && said(&acquired).contains('@'), "{}", said(&acquired));
     let unset = run(palisade(&["check", "x", "--timeout", "300ms"]).env("PALISADE_ENDPOINT", ""));
-    assert!(!said(&unset).contains("no endpoint") && unset.status.code() != Some(2), "{}", said(&unset));
+    assert!(
+        !said(&unset).contains("no endpoint") && unset.status.code() != Some(2),
+        "{}",
+        said(&unset)
+    );
 }
 
 #[test]
 fn an_address_that_is_taken_is_told_at_once_and_before_any_data_is_made() {
     let dir = tempfile::tempdir().expect("a directory");
-    let held: Vec<TcpListener> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let held: Vec<TcpListener> =
+        (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
     let [node, node_metrics, gateway, gateway_metrics] =
         [0, 1, 2, 3].map(|at| held[at].local_addr().expect("an address").to_string());
     let file = dir.path().join("c.yaml");
@@ -153,17 +183,26 @@ fn an_address_that_is_taken_is_told_at_once_and_before_any_data_is_made() {
     let refused = |args: &[&str], address: &str| {
         let output = run(&mut palisade(args));
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", said(&output));
-        assert!(said(&output).contains(&format!("cannot listen on {address}")), "{args:?}: {}", said(&output));
+        assert!(
+            said(&output).contains(&format!("cannot listen on {address}")),
+            "{args:?}: {}",
+            said(&output)
+        );
         assert!(!Path::new(data_dir).exists(), "{args:?} has made data");
     };
-    let as_node = ["node", "--config", config, "--id", "1", "--data-dir", data_dir, "--new-cluster"];
+    let as_node =
+        ["node", "--config", config, "--id", "1", "--data-dir", data_dir, "--new-cluster"];
     write(&node, &gateway);
     refused(&as_node, &node);
     refused(&["gateway", "--config", config], &gateway);
     refused(&["dev", "--listen", &gateway, "--data-dir", data_dir], &gateway);
     // The file now has other addresses.
     write("127.0.0.1:1", "127.0.0.1:1");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("an address")
+        .to_string();
     write(&free, &free.replace("127.0.0.1", "127.0.0.2"));
     refused(&as_node, &node_metrics);
     refused(&["gateway", "--config", config], &gateway_metrics);
@@ -171,7 +210,9 @@ fn an_address_that_is_taken_is_told_at_once_and_before_any_data_is_made() {
 
 #[test]
 fn what_cannot_be_listened_on_is_usage() {
-    for address in ["localhost", "::1:7400", "http://127.0.0.1:7400", "127.0.0.1:99999", "me@127.0.0.1:1", ""] {
+    for address in
+        ["localhost", "::1:7400", "http://127.0.0.1:7400", "127.0.0.1:99999", "me@127.0.0.1:1", ""]
+    {
         let output = run(&mut palisade(&["dev", "--listen", address]));
         assert_eq!(output.status.code(), Some(2), "{address:?}: {}", said(&output));
         assert!(said(&output).contains("write"), "{address:?}: {}", said(&output));
@@ -181,11 +222,15 @@ fn what_cannot_be_listened_on_is_usage() {
 #[test]
 fn a_log_filter_that_is_none_is_told_and_does_no_harm() {
     for filter in ["palisade=verbose,,=", "=\u{202e}=\n"] {
-        let mut command = palisade(&["check", "x", "--endpoint", "127.0.0.9:9", "--timeout", "300ms"]);
+        let mut command =
+            palisade(&["check", "x", "--endpoint", "127.0.0.9:9", "--timeout", "300ms"]);
         let output = run(command.env("PALISADE_LOG", filter));
         let said = said(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.starts_with("warning: PALISADE_LOG=") && said.contains("is no filter"), "{said}");
+        assert!(
+            said.starts_with("warning: PALISADE_LOG=") && said.contains("is no filter"),
+            "{said}"
+        );
         assert!(!said.chars().any(is_obeyed), "{said:?}");
     }
 }
@@ -215,13 +260,15 @@ async fn a_load_leaves_nothing_locked_however_it_ends() {
     let common = ["--clients", "4", "--warmup", "0s", "--ttl", "10m", "--names", "100"];
     // The load is so slow that most clients wait for their turn at its end, and each holds a lock.
     for mix in ["acquire-release", "seed"] {
-        let load = [&["bench", "--mix", mix, "--rate", "8", "--duration", "2s"][..], &common].concat();
+        let load =
+            [&["bench", "--mix", mix, "--rate", "8", "--duration", "2s"][..], &common].concat();
         let output = cluster.run(&load).await;
         assert!(output.status.success(), "{mix}: {}", said(&output));
         none_held(mix).await;
     }
     // The load is interrupted.
-    let load = [&["bench", "--mix", "seed", "--hold", "10m", "--duration", "10m"][..], &common].concat();
+    let load =
+        [&["bench", "--mix", "seed", "--hold", "10m", "--duration", "10m"][..], &common].concat();
     let child = cluster.palisade(&load).spawn().expect("start a load");
     eventually("locks are held", async || {
         let held = cluster.run_json(&["ls", "b/"]).await;
@@ -229,8 +276,9 @@ async fn a_load_leaves_nothing_locked_however_it_ends() {
     })
     .await;
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("interrupt it");
-    let ended =
-        tokio::task::spawn_blocking(move || child.wait_with_output().expect("its end")).await.expect("no panic");
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().expect("its end"))
+        .await
+        .expect("no panic");
     assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
     assert!(said(&ended).contains("interrupted"), "{}", said(&ended));
     none_held("interrupted").await;

@@ -29,7 +29,8 @@ fn workshop(of: &str) -> PathBuf {
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("the sources") {
-        let (from, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).expect("a source");
+        let (from, to) =
+            entry.map(|entry| (entry.path(), to.join(entry.file_name()))).expect("a source");
         if from.is_dir() {
             copy(&from, &to);
         } else {
@@ -58,11 +59,18 @@ async fn judge(language: &str, client: impl FnOnce() -> Result<Box<dyn Fn() -> C
     let held = AcquireOptions::new("held").owner("alice").ttl(Duration::from_secs(3_600));
     let token = cluster.client().acquire(held).await.expect("acquire").fencing_token;
     let line = |error: &str, grpc: u32, token: u64| {
-        format!("{error} grpc={grpc} reason={error} domain=palisade error=ERROR_CODE_{error} token={token}")
+        format!(
+            "{error} grpc={grpc} reason={error} domain=palisade error=ERROR_CODE_{error} token={token}"
+        )
     };
     let well = ["HELD", "NOT_OWNER", "INVALID_ARGUMENT", "WAIT_TIMEOUT"];
     let told = said(&mut client(), cluster.gateway(1), &well);
-    let expected = [line(well[0], 10, token), line(well[1], 9, token), line(well[2], 3, 0), line(well[3], 10, 0)];
+    let expected = [
+        line(well[0], 10, token),
+        line(well[1], 9, token),
+        line(well[2], 3, 0),
+        line(well[3], 10, 0),
+    ];
     assert_eq!(told, expected, "{language}");
 
     cluster.kill_node(1);
@@ -77,13 +85,19 @@ async fn python_with_grpcio() {
         need("python3", "--version")?;
         let dir = workshop("python");
         let python = dir.join("venv/bin/python");
-        install("python3 -m venv", Command::new("python3").args(["-m", "venv", "venv"]).current_dir(&dir))?;
-        let pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"];
+        install(
+            "python3 -m venv",
+            Command::new("python3").args(["-m", "venv", "venv"]).current_dir(&dir),
+        )?;
+        let pip =
+            ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", "requirements.txt"];
         install("pip install", Command::new(&python).args(pip).current_dir(&dir))?;
         let generated = dir.join("gen");
         std::fs::create_dir_all(&generated).expect("a directory");
         let mut protoc = Command::new(&python);
-        protoc.args(["-m", "grpc_tools.protoc", "--python_out=gen", "--grpc_python_out=gen", "-I"]).arg(proto());
+        protoc
+            .args(["-m", "grpc_tools.protoc", "--python_out=gen", "--grpc_python_out=gen", "-I"])
+            .arg(proto());
         protoc.arg("palisade/v1/palisade.proto").current_dir(&dir);
         build("grpc_tools.protoc", &mut protoc);
         Ok(Box::new(move || {
@@ -104,7 +118,10 @@ fn node(script: &'static str) -> Result<Box<dyn Fn() -> Command>, Skipped> {
     need("npm", "--version")?;
     need("protoc", "--version")?;
     let dir = workshop("node");
-    install("npm install", Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(&dir))?;
+    install(
+        "npm install",
+        Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(&dir),
+    )?;
     std::fs::create_dir_all(dir.join("gen")).expect("a directory");
     let mut protoc = Command::new("protoc");
     protoc.arg("--plugin=protoc-gen-es=node_modules/.bin/protoc-gen-es");
@@ -137,15 +154,23 @@ async fn go_with_grpc_go() {
         let bin = dir.join("bin");
         let go = |args: &[&str]| {
             let mut go = Command::new("go");
-            go.args(args).env("GOPATH", dir.join("path")).env("GOFLAGS", "-modcacherw").current_dir(&dir);
+            go.args(args)
+                .env("GOPATH", dir.join("path"))
+                .env("GOFLAGS", "-modcacherw")
+                .current_dir(&dir);
             go
         };
-        let plugins = ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"];
+        let plugins = [
+            "google.golang.org/protobuf/cmd/protoc-gen-go",
+            "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
+        ];
         std::fs::create_dir_all(&bin).expect("a directory");
         install("go mod download", &mut go(&["mod", "download"]))?;
         build("go build", &mut go(&["build", "-o", "bin/", plugins[0], plugins[1]]));
         let mut protoc = Command::new("protoc");
-        protoc.args(["--plugin=bin/protoc-gen-go", "--plugin=bin/protoc-gen-go-grpc", "-I"]).arg(proto());
+        protoc
+            .args(["--plugin=bin/protoc-gen-go", "--plugin=bin/protoc-gen-go-grpc", "-I"])
+            .arg(proto());
         for plugin in ["go", "go-grpc"] {
             let package = "Mpalisade/v1/palisade.proto=palisadetest/palisadev1,module=palisadetest";
             protoc.arg(format!("--{plugin}_out=.")).arg(format!("--{plugin}_opt={package}"));

@@ -40,9 +40,11 @@ fn looks(cluster: &Cluster, node: u64) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_ahead_deletes_no_history() {
-    let mut cluster =
-        Cluster::start(Spec { settings: Some(Settings { history_days: 1, ..Settings::default() }), ..Spec::default() })
-            .await;
+    let mut cluster = Cluster::start(Spec {
+        settings: Some(Settings { history_days: 1, ..Settings::default() }),
+        ..Spec::default()
+    })
+    .await;
     let dir = cluster.data_dir(0);
     std::fs::create_dir_all(&dir).expect("a directory for the library");
     let Some(library) = wall_clock_library(&dir) else { return };
@@ -60,7 +62,14 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
 
     // The history must be on disk as history, and not only as a log that produces it again. A
     // checkpoint and a clean stop achieve this.
-    let applied = cluster.status().await.shards.iter().map(|replica| replica.applied_index).max().expect("a replica");
+    let applied = cluster
+        .status()
+        .await
+        .shards
+        .iter()
+        .map(|replica| replica.applied_index)
+        .max()
+        .expect("a replica");
     eventually("every replica has written a checkpoint", async || {
         let status = cluster.try_status().await?;
         status.shards.iter().all(|replica| replica.checkpoint_index >= applied).then_some(())
@@ -74,7 +83,10 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
         cluster.node_ends(node).await;
     }
     let library = library.display().to_string();
-    let ahead = [("LD_PRELOAD".to_owned(), library), ("WALL_CLOCK_AHEAD_S".to_owned(), "2592000".to_owned())];
+    let ahead = [
+        ("LD_PRELOAD".to_owned(), library),
+        ("WALL_CLOCK_AHEAD_S".to_owned(), "2592000".to_owned()),
+    ];
     for node in 1..=3 {
         cluster.start_node_in(node, &[], &ahead);
     }
@@ -93,7 +105,12 @@ async fn a_node_whose_clock_is_ahead_deletes_no_history() {
     client.release("kept", grant.fencing_token).await.expect("a release");
     tokens.insert(0, grant.fencing_token);
     assert_eq!(history_tokens(&cluster, "kept").await, tokens);
-    let ended = cluster.run_json(&["history", "kept"]).await["tenures"][0]["ended_at_ms"].as_u64().expect("a time");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a date").as_millis() as u64;
+    let ended = cluster.run_json(&["history", "kept"]).await["tenures"][0]["ended_at_ms"]
+        .as_u64()
+        .expect("a time");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a date")
+        .as_millis() as u64;
     assert!(ended > now + 86_400_000, "the nodes' clocks were not ahead");
 }

@@ -22,7 +22,8 @@ async fn one_holds_and_the_other_is_told_who() {
     assert_eq!(told["error"]["holder"], "first");
     assert_eq!(told["error"]["current_token"], held["fencing_token"]);
 
-    let timed_out = cluster.run(&["acquire", "a", "--owner", "second", "--wait", "200ms", "--json"]).await;
+    let timed_out =
+        cluster.run(&["acquire", "a", "--owner", "second", "--wait", "200ms", "--json"]).await;
     assert_eq!(timed_out.status.code(), Some(3));
     let told: serde_json::Value = serde_json::from_slice(&timed_out.stdout).expect("JSON");
     assert_eq!(told["error"]["code"], "WAIT_TIMEOUT");
@@ -62,12 +63,14 @@ async fn twenty_waiters_are_granted_in_their_order() {
     for i in 0..20u32 {
         let (waiter, granted) = (cluster.client(), granted.clone());
         tokio::spawn(async move {
-            let options = AcquireOptions::new("a").ttl(LONG).wait(LONG).owner(format!("waiter-{i}"));
+            let options =
+                AcquireOptions::new("a").ttl(LONG).wait(LONG).owner(format!("waiter-{i}"));
             let grant = waiter.acquire(options).await.expect("wait");
             granted.send((i, grant.fencing_token)).expect("the test listens");
             waiter.release("a", grant.fencing_token).await.expect("release");
         });
-        eventually("it has queued", async || (waiters(&client, "a").await == i + 1).then_some(())).await;
+        eventually("it has queued", async || (waiters(&client, "a").await == i + 1).then_some(()))
+            .await;
     }
     client.release("a", held.fencing_token).await.expect("release");
     let mut last_token = held.fencing_token;
@@ -90,7 +93,10 @@ async fn a_silent_holders_lock_goes_over_after_its_ttl_and_never_before() {
         let held = client.acquire(AcquireOptions::new(&name).ttl(ttl)).await.expect("acquire");
         let grant = client.acquire(AcquireOptions::new(&name).wait(LONG)).await.expect("wait");
         let after = sent.elapsed();
-        assert!(after >= ttl, "granted to another {after:?} after the first was asked for with a TTL of {ttl:?}");
+        assert!(
+            after >= ttl,
+            "granted to another {after:?} after the first was asked for with a TTL of {ttl:?}"
+        );
         assert!(grant.fencing_token > held.fencing_token);
         let late = client.renew(&name, held.fencing_token).await.expect_err("renewed a lost lock");
         assert!(late.is_fenced(), "{late:?}");

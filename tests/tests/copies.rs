@@ -31,7 +31,8 @@ async fn assert_still_held(cluster: &Cluster, held: &BTreeMap<String, u64>) {
     let client = cluster.client();
     for (name, token) in held {
         let check = async || client.check(name, Consistency::Linearizable).await.ok();
-        let tokens: Vec<u64> = eventually("a check", check).await.holders.iter().map(|g| g.fencing_token).collect();
+        let tokens: Vec<u64> =
+            eventually("a check", check).await.holders.iter().map(|g| g.fencing_token).collect();
         assert_eq!(tokens, [*token], "{name} was acknowledged with token {token}");
     }
 }
@@ -41,7 +42,8 @@ async fn assert_still_held(cluster: &Cluster, held: &BTreeMap<String, u64>) {
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("create");
     for entry in fs::read_dir(from).expect("read") {
-        let (from, to) = (entry.as_ref().expect("entry").path(), to.join(entry.expect("entry").file_name()));
+        let (from, to) =
+            (entry.as_ref().expect("entry").path(), to.join(entry.expect("entry").file_name()));
         if from.is_dir() {
             copy_dir(&from, &to);
         } else if let Err(error) = fs::copy(&from, &to) {
@@ -99,9 +101,17 @@ async fn an_older_copy_of_a_directory_is_refused_by_peers_that_are_running() {
     cluster.kill_node(node);
 
     let newest = put_back(&cluster, node, &stopped);
-    let said =
-        refused(&cluster, node, &[], &["refused by node", "comes with", "--reseed", "palisade node --help"]).await;
-    assert!(said.contains("an older copy") || said.contains("a copy of its data directory"), "{said}");
+    let said = refused(
+        &cluster,
+        node,
+        &[],
+        &["refused by node", "comes with", "--reseed", "palisade node --help"],
+    )
+    .await;
+    assert!(
+        said.contains("an older copy") || said.contains("a copy of its data directory"),
+        "{said}"
+    );
     fs::remove_dir_all(cluster.data_dir(node)).expect("the copy");
     copy_dir(&running, &cluster.data_dir(node));
     let said = refused(&cluster, node, &[], &["--reseed"]).await;
@@ -140,7 +150,10 @@ async fn an_older_copy_of_a_directory_is_refused_by_peers_that_were_killed() {
         cluster.start_node(node);
     }
     let said = cluster.node_ends(node).await;
-    assert!(said.contains("refused by node") && said.contains("copy of its data directory"), "{said}");
+    assert!(
+        said.contains("refused by node") && said.contains("copy of its data directory"),
+        "{said}"
+    );
     assert_still_held(&cluster, &held).await;
 }
 
@@ -208,7 +221,10 @@ async fn copies_of_all_directories_are_used_only_if_somebody_says_so() {
     })
     .await;
     let status = cluster.status().await;
-    assert!(status.shards.iter().all(|replica| replica.stands_by && replica.role != "leader"), "{status:?}");
+    assert!(
+        status.shards.iter().all(|replica| replica.stands_by && replica.role != "leader"),
+        "{status:?}"
+    );
 
     // With `--accept-copy` the nodes accept the copies, and for good.
     nodes.clone().for_each(|node| cluster.kill_node(node));
@@ -268,7 +284,8 @@ async fn a_copy_that_is_newer_than_what_the_others_go_on_with_is_re_seeded() {
     [2, 3].into_iter().for_each(|node| cluster.start_node_with(node, &["--accept-copy"]));
     let token = take(&cluster, "after").await;
     refused(&cluster, 1, &["--accept-copy"], &["lacks log entry", "re-seed this node"]).await;
-    fs::rename(cluster.data_dir(1), cluster.data_dir(1).with_extension("put-back")).expect("move it away");
+    fs::rename(cluster.data_dir(1), cluster.data_dir(1).with_extension("put-back"))
+        .expect("move it away");
     cluster.start_node_with(1, &["--reseed"]);
     cluster.ready().await;
     cluster.replicas_agree().await;
@@ -325,7 +342,8 @@ async fn a_re_seed_is_refused_while_the_node_runs() {
     cluster.kill_node(node);
 
     // Once the node is stopped, the same empty directory is accepted.
-    fs::rename(cluster.data_dir(node), cluster.data_dir(node).with_extension("lost")).expect("lose its data");
+    fs::rename(cluster.data_dir(node), cluster.data_dir(node).with_extension("lost"))
+        .expect("lose its data");
     fs::rename(&elsewhere, cluster.data_dir(node)).expect("the new directory");
     cluster.start_node_with(node, &["--reseed"]);
     cluster.ready().await;
@@ -333,7 +351,8 @@ async fn a_re_seed_is_refused_while_the_node_runs() {
         let status = cluster.try_status().await?;
         let members = &status.shards.iter().find(|replica| replica.role == "leader")?.members;
         let all = members.len() == 3 && members.iter().all(|member| !member.learner);
-        (all && members.iter().any(|member| (member.node, member.incarnation) == (node, 1))).then_some(())
+        (all && members.iter().any(|member| (member.node, member.incarnation) == (node, 1)))
+            .then_some(())
     })
     .await;
     assert_still_held(&cluster, &held).await;

@@ -35,7 +35,8 @@ async fn hung_leader_is_replaced(thread: Option<&str>) {
     let leader = cluster.leader(0).await;
     disks[&leader].hang();
     let hung = Instant::now();
-    let grant = eventually("names are served again", async || client.acquire("new").await.ok()).await;
+    let grant =
+        eventually("names are served again", async || client.acquire("new").await.ok()).await;
     println!("acquired {:?} after the disk of the leader hung ({thread:?})", hung.elapsed());
     assert!(grant.fencing_token > held.fencing_token);
     let checked = client.check("held", Consistency::Linearizable).await.expect("check");
@@ -54,7 +55,8 @@ async fn hung_leader_is_replaced(thread: Option<&str>) {
     let text = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(text.contains("HANGS: write under way for"), "{text}");
     let metrics = cluster.node_metrics(leader);
-    let age = metrics.lines().find_map(|line| line.strip_prefix("palisade_disk_write_age_seconds "));
+    let age =
+        metrics.lines().find_map(|line| line.strip_prefix("palisade_disk_write_age_seconds "));
     assert!(age.is_some_and(|age| age.parse::<f64>().is_ok_and(|age| age > 0.0)), "{metrics}");
     assert_eq!(cluster.node_log(leader).matches("the disk hangs").count(), 1, "said once");
     let health = cluster.node_health(leader);
@@ -85,7 +87,9 @@ async fn names_are_served_while_the_whole_disk_of_their_leader_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_disk_stays_hung_ends_and_says_why() {
     let settings = Some(Settings { disk_hang_exit_ms: 1_500, ..Settings::default() });
-    let Some((mut cluster, disks)) = start(Spec { settings, ..Spec::default() }, None).await else { return };
+    let Some((mut cluster, disks)) = start(Spec { settings, ..Spec::default() }, None).await else {
+        return;
+    };
     let leader = cluster.leader(0).await;
     disks[&leader].hang();
     let client = cluster.client();

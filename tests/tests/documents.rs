@@ -14,12 +14,16 @@ use std::path::{Path, PathBuf};
 const SKIPPED: &[&str] = &["target", ".git", "node_modules"];
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository's root")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .expect("the repository's root")
 }
 
 /// Finds all Markdown files below `dir`.
 fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    {
         let path = entry.expect("a directory entry").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
@@ -83,7 +87,8 @@ fn fault(path: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
     }
-    let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+    let (file, anchor) =
+        target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let file = match file {
         "" => path.to_owned(),
         _ => path.parent().expect("a file's directory").join(file),
@@ -92,7 +97,9 @@ fn fault(path: &Path, target: &str) -> Option<String> {
         return Some("there is no such file".to_owned());
     }
     let anchor = anchor?;
-    if file.extension().is_none_or(|extension| extension != "md") || anchors(&read(&file)).contains(anchor) {
+    if file.extension().is_none_or(|extension| extension != "md")
+        || anchors(&read(&file)).contains(anchor)
+    {
         return None;
     }
     Some("that page has no such heading".to_owned())
@@ -130,7 +137,8 @@ fn no_page_has_a_conflict_left() {
 /// Adds the Rust sources below `dir` to `text`. String literals that `\` continues on the next line
 /// are joined.
 fn sources(dir: &Path, text: &mut String) {
-    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    {
         let path = entry.expect("a directory entry").path();
         if path.is_dir() {
             sources(&path, text);
@@ -146,7 +154,10 @@ fn sources(dir: &Path, text: &mut String) {
 /// The messages that the page quotes: in backticks, several words, at the start of a table's row.
 fn quoted(page: &str) -> Vec<&str> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.filter_map(|row| row.split_once('`')).map(|(message, _)| message).filter(|text| text.contains(' ')).collect()
+    rows.filter_map(|row| row.split_once('`'))
+        .map(|(message, _)| message)
+        .filter(|text| text.contains(' '))
+        .collect()
 }
 
 #[test]
@@ -160,14 +171,22 @@ fn quoted_messages_are_in_the_programs() {
     let page = read(&root().join("docs/operate/troubleshooting.md"));
     let messages = quoted(&page);
     assert!(messages.len() > 15, "{} messages: the page was not read", messages.len());
-    let unknown: Vec<&&str> = messages.iter().filter(|message| !programs.contains(**message)).collect();
-    assert!(unknown.is_empty(), "docs/operate/troubleshooting.md quotes messages that no program has: {unknown:#?}");
+    let unknown: Vec<&&str> =
+        messages.iter().filter(|message| !programs.contains(**message)).collect();
+    assert!(
+        unknown.is_empty(),
+        "docs/operate/troubleshooting.md quotes messages that no program has: {unknown:#?}"
+    );
 }
 
 /// The metrics that the page names.
 fn metrics(page: &str) -> BTreeSet<&str> {
     let words = page.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
-    words.filter(|word| word.starts_with("palisade_") && *word != "palisade_" && *word != "palisade_gateway_").collect()
+    words
+        .filter(|word| {
+            word.starts_with("palisade_") && *word != "palisade_" && *word != "palisade_gateway_"
+        })
+        .collect()
 }
 
 #[test]
@@ -183,7 +202,10 @@ fn metrics_of_the_monitoring_page_are_in_the_programs() {
         None => node.contains(&format!("\"{name}\"")),
     };
     let unknown: Vec<&str> = named.into_iter().filter(|name| !is_known(name)).collect();
-    assert!(unknown.is_empty(), "docs/operate/monitoring.md names metrics that no program has: {unknown:?}");
+    assert!(
+        unknown.is_empty(),
+        "docs/operate/monitoring.md names metrics that no program has: {unknown:?}"
+    );
 }
 
 #[test]

@@ -13,10 +13,12 @@ async fn holder_and_waiters_go_on_through_the_second_gateway() {
     let ttl = Duration::from_secs(3);
     // All clients except the watcher use the first gateway as long as it lives.
     let holder = cluster.client();
-    let session = holder.open_session(SessionOptions::new().ttl(ttl)).await.expect("open a session");
+    let session =
+        holder.open_session(SessionOptions::new().ttl(ttl)).await.expect("open a session");
     let held = session.acquire("a").await.expect("acquire");
     let watcher = Client::connect([cluster.gateway(2)]);
-    let waiters = async || watcher.check("a", Consistency::Linearizable).await.expect("check").waiters;
+    let waiters =
+        async || watcher.check("a", Consistency::Linearizable).await.expect("check").waiters;
     let mut waiting = Vec::new();
     for i in 0..2u32 {
         let client = cluster.client();
@@ -57,10 +59,13 @@ async fn a_gateway_without_descriptors_waits_and_goes_on() {
         holder.acquire(AcquireOptions::new("held").ttl(LONG).request_id([5; 16])).await.ok()
     })
     .await;
-    let idle: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(&address).expect("the kernel takes it")).collect();
+    let idle: Vec<TcpStream> =
+        (0..300).map(|_| TcpStream::connect(&address).expect("the kernel takes it")).collect();
     let log = || std::fs::read_to_string(gateway.log()).expect("its log");
-    eventually("it stops taking connections", async || log().contains("no more connections are taken").then_some(()))
-        .await;
+    eventually("it stops taking connections", async || {
+        log().contains("no more connections are taken").then_some(())
+    })
+    .await;
     for _ in 0..5 {
         holder.renew("held", held.fencing_token).await.expect("those who are connected go on");
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -68,7 +73,10 @@ async fn a_gateway_without_descriptors_waits_and_goes_on() {
     assert!(log().lines().count() < 30, "{}", log());
     drop(idle);
     let late = Client::connect([&address]);
-    eventually("it takes connections again", async || late.check("held", Consistency::Stale).await.ok()).await;
+    eventually("it takes connections again", async || {
+        late.check("held", Consistency::Stale).await.ok()
+    })
+    .await;
 }
 
 /// The gateway's file had a node's old address. The gateway once lacked that node's shards until it
@@ -93,7 +101,11 @@ async fn a_gateway_with_an_old_address_finds_the_node_by_its_peers() {
     })
     .await;
     let log = std::fs::read_to_string(gateway.log()).expect("its log");
-    for words in ["gateway serves", "127.0.0.1:1 cannot be used", "another address than the cluster file says"] {
+    for words in [
+        "gateway serves",
+        "127.0.0.1:1 cannot be used",
+        "another address than the cluster file says",
+    ] {
         assert!(log.contains(words), "{words:?} is not in\n{log}");
     }
 }
@@ -107,11 +119,24 @@ async fn a_gateway_of_another_cluster_is_refused_and_says_so() {
     std::fs::write(&staging, yaml.replace("cluster: test", "cluster: staging")).expect("write it");
     let (gateway, address) = cluster.start_stranger(&[], &staging);
     let client = Client::connect([&address]);
-    let refused =
-        eventually("it answers", async || client.acquire("job").await.err().filter(|error| !error.is_unreachable()))
-            .await;
-    assert!(refused.message.contains("is of cluster \"test\"") || refused.message.contains("\"staging\""), "{refused}");
-    assert!(cluster.client().check("job", Consistency::Linearizable).await.expect("check").holders.is_empty());
+    let refused = eventually("it answers", async || {
+        client.acquire("job").await.err().filter(|error| !error.is_unreachable())
+    })
+    .await;
+    assert!(
+        refused.message.contains("is of cluster \"test\"")
+            || refused.message.contains("\"staging\""),
+        "{refused}"
+    );
+    assert!(
+        cluster
+            .client()
+            .check("job", Consistency::Linearizable)
+            .await
+            .expect("check")
+            .holders
+            .is_empty()
+    );
     let log = std::fs::read_to_string(gateway.log()).expect("its log");
     assert!(log.contains("cluster \"test\""), "{log}");
 }

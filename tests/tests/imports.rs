@@ -25,7 +25,11 @@ use std::path::{Path, PathBuf};
 /// instead of adding one.
 const KNOWN_CIRCLES: &[&[&str]] = &[
     &["crates/node/src/metrics/mod.rs", "crates/node/src/metrics/per_shard.rs"],
-    &["crates/node/src/stores.rs", "crates/node/src/stores/own.rs", "crates/node/src/stores/peers.rs"],
+    &[
+        "crates/node/src/stores.rs",
+        "crates/node/src/stores/own.rs",
+        "crates/node/src/stores/peers.rs",
+    ],
     &["crates/node/src/writer.rs", "crates/node/src/writer/resets.rs"],
     &[
         "crates/gateway/src/in_flight.rs",
@@ -69,7 +73,11 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/client/src/mux/reply.rs",
     ],
     &["crates/locks/src/codec.rs", "crates/locks/src/command.rs", "crates/locks/src/limits.rs"],
-    &["crates/locks/src/table/acquire.rs", "crates/locks/src/table/mod.rs", "crates/locks/src/table/records.rs"],
+    &[
+        "crates/locks/src/table/acquire.rs",
+        "crates/locks/src/table/mod.rs",
+        "crates/locks/src/table/records.rs",
+    ],
     &[
         "tests/sim/src/checker/durability.rs",
         "tests/sim/src/checker/early_expiry.rs",
@@ -141,11 +149,14 @@ struct Modules(BTreeMap<ModulePath, Module>);
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let starts = |at: usize, what: &str| what.chars().enumerate().all(|(i, c)| chars.get(at + i) == Some(&c));
+    let starts = |at: usize, what: &str| {
+        what.chars().enumerate().all(|(i, c)| chars.get(at + i) == Some(&c))
+    };
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(&c) = chars.get(at) {
         // `r"…"`, `br#"…"#`: the prefix was read as a word.
-        let is_raw = found.last().is_some_and(|word| ["r", "br", "cr"].contains(&String::as_str(word)));
+        let is_raw =
+            found.last().is_some_and(|word| ["r", "br", "cr"].contains(&String::as_str(word)));
         let hashes = chars[at..].iter().take_while(|c| **c == '#').count();
         if starts(at, "//") {
             at += chars[at..].iter().take_while(|c| **c != '\n').count();
@@ -167,7 +178,9 @@ fn tokens(text: &str) -> Vec<String> {
                 at += if chars[at] == '\\' { 2 } else { 1 };
             }
             at += 1;
-        } else if c == '\'' && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\'')) {
+        } else if c == '\''
+            && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\''))
+        {
             at += 2 + usize::from(chars[at + 1] == '\\');
             while at < chars.len() && chars[at] != '\'' {
                 at += 1;
@@ -207,7 +220,13 @@ fn closing(tokens: &[String], open: usize) -> usize {
 }
 
 /// Reads a use tree, `a::{b, c::*}`, and returns where it ends.
-fn use_tree(tokens: &[String], mut at: usize, before: &[String], is_public: bool, found: &mut Vec<Import>) -> usize {
+fn use_tree(
+    tokens: &[String],
+    mut at: usize,
+    before: &[String],
+    is_public: bool,
+    found: &mut Vec<Import>,
+) -> usize {
     let mut path = before.to_vec();
     loop {
         match tokens.get(at).map(String::as_str) {
@@ -247,7 +266,8 @@ impl Modules {
 
     /// Reads a file. Its child modules are in `dir`.
     fn read_file(&mut self, file: &Path, dir: &Path, path: ModulePath) {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let text = std::fs::read_to_string(file)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         self.read_tokens(&tokens(&text), &file.display().to_string(), dir, path);
     }
 
@@ -299,8 +319,13 @@ impl Modules {
                 "{" if is_test && depth == 0 => at = closing(tokens, at) + 1,
                 "{" => (depth, at) = (depth + 1, at + 1),
                 "}" => (depth, at) = (depth - 1, at + 1),
-                "fn" | "struct" | "enum" | "union" | "trait" | "type" | "const" | "static" if depth == 0 => {
-                    let skipped = ["unsafe", "extern", "mut", "fn"].iter().filter(|word| next(1) == **word).count();
+                "fn" | "struct" | "enum" | "union" | "trait" | "type" | "const" | "static"
+                    if depth == 0 =>
+                {
+                    let skipped = ["unsafe", "extern", "mut", "fn"]
+                        .iter()
+                        .filter(|word| next(1) == **word)
+                        .count();
                     module.items.insert(next(1 + skipped).to_owned());
                     at += 2 + skipped;
                     // The signature of the item must still be read.
@@ -312,11 +337,15 @@ impl Modules {
                     }
                     continue;
                 }
-                _ if next(1) == "::" && tokens.get(at.wrapping_sub(1)).is_none_or(|before| before != "$") => {
+                _ if next(1) == "::"
+                    && tokens.get(at.wrapping_sub(1)).is_none_or(|before| before != "$") =>
+                {
                     let mut mention = vec![token.clone()];
                     at += 1;
                     while tokens.get(at).is_some_and(|token| token == "::")
-                        && tokens.get(at + 1).is_some_and(|word| word.chars().all(|c| c.is_alphanumeric() || c == '_'))
+                        && tokens.get(at + 1).is_some_and(|word| {
+                            word.chars().all(|c| c.is_alphanumeric() || c == '_')
+                        })
                     {
                         mention.push(tokens[at + 1].clone());
                         at += 2;
@@ -340,11 +369,14 @@ impl Modules {
             "crate" => Vec::new(),
             "self" => from.clone(),
             "super" => from.split_last()?.1.to_vec(),
-            _ if self.0[from].children.contains(first) => [&from[..], std::slice::from_ref(first)].concat(),
+            _ if self.0[from].children.contains(first) => {
+                [&from[..], std::slice::from_ref(first)].concat()
+            }
             _ => {
                 // The name was imported here. A path of one name is skipped, because it was seen at
                 // its import.
-                let import = self.0[from].imports.iter().find(|import| import.name == *first && hops > 0)?;
+                let import =
+                    self.0[from].imports.iter().find(|import| import.name == *first && hops > 0)?;
                 let whole: Vec<String> = import.path.iter().chain(rest).cloned().collect();
                 return (whole != path).then(|| self.target(from, &whole, hops - 1)).flatten();
             }
@@ -361,11 +393,17 @@ impl Modules {
                 let named = module.imports.iter().filter(|import| import.name == *name);
                 let globs = module.imports.iter().filter(|import| import.name == "*");
                 let through = named.chain(globs).find_map(|import| {
-                    let stem =
-                        if import.name == "*" { &import.path[..import.path.len() - 1] } else { &import.path[..] };
+                    let stem = if import.name == "*" {
+                        &import.path[..import.path.len() - 1]
+                    } else {
+                        &import.path[..]
+                    };
                     let last = if import.name == "*" { Some(name) } else { None };
-                    let whole: Vec<String> = stem.iter().chain(last).chain(after).cloned().collect();
-                    self.has(&at, &whole, hops - 1).then(|| self.target(&at, &whole, hops - 1)).flatten()
+                    let whole: Vec<String> =
+                        stem.iter().chain(last).chain(after).cloned().collect();
+                    self.has(&at, &whole, hops - 1)
+                        .then(|| self.target(&at, &whole, hops - 1))
+                        .flatten()
                 });
                 return through.or(Some(&module.file));
             }
@@ -392,13 +430,15 @@ impl Modules {
             let signpost = |import: &Import| {
                 import.is_public
                     && self.target(at, &import.path, HOPS).is_some_and(|file| {
-                        self.0
-                            .iter()
-                            .any(|(path, module)| module.file == file && path.len() > at.len() && path.starts_with(at))
+                        self.0.iter().any(|(path, module)| {
+                            module.file == file && path.len() > at.len() && path.starts_with(at)
+                        })
                     })
             };
-            let imported = module.imports.iter().filter(|import| !signpost(import)).map(|import| &import.path);
-            let targets = imported.chain(&module.mentions).filter_map(|path| self.target(at, path, HOPS));
+            let imported =
+                module.imports.iter().filter(|import| !signpost(import)).map(|import| &import.path);
+            let targets =
+                imported.chain(&module.mentions).filter_map(|path| self.target(at, path, HOPS));
             let others = targets.filter(|file| *file != module.file);
             found.entry(&module.file).or_default().extend(others);
         }
@@ -415,7 +455,8 @@ fn circles<'a>(imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<BTree
         }
         seen
     };
-    let reached: BTreeMap<&str, BTreeSet<&str>> = imports.keys().map(|file| (*file, reach(file))).collect();
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        imports.keys().map(|file| (*file, reach(file))).collect();
     let circle_of = |file: &'a str| -> BTreeSet<&'a str> {
         reached[file].iter().copied().filter(|other| reached[other].contains(file)).collect()
     };
@@ -428,7 +469,9 @@ fn root() -> PathBuf {
 
 /// The root files of all crates, relative to the repository.
 fn crate_roots() -> Vec<PathBuf> {
-    let below = |dir: &str| std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let below = |dir: &str| {
+        std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path())
+    };
     let dirs = below("crates")
         .chain(below("tools"))
         .chain(["tests", "tests/sim", "tests/chaos", "tests/fuzz", "benches"].map(PathBuf::from));
@@ -448,19 +491,24 @@ fn no_file_imports_itself_in_a_circle() {
         let imports = modules.imports();
         edges += imports.values().map(BTreeSet::len).sum::<usize>();
         for circle in circles(&imports) {
-            let known = KNOWN_CIRCLES.iter().find(|known| circle.iter().all(|file| known.contains(file)));
+            let known =
+                KNOWN_CIRCLES.iter().find(|known| circle.iter().all(|file| known.contains(file)));
             still.extend(circle.iter().map(|file| file.to_string()));
             if known.is_none() {
-                let inside =
-                    |files: &BTreeSet<&str>| files.intersection(&circle).copied().collect::<Vec<_>>().join(", ");
-                let edges = circle.iter().map(|file| format!("    {file} imports {}\n", inside(&imports[file])));
+                let inside = |files: &BTreeSet<&str>| {
+                    files.intersection(&circle).copied().collect::<Vec<_>>().join(", ")
+                };
+                let edges = circle
+                    .iter()
+                    .map(|file| format!("    {file} imports {}\n", inside(&imports[file])));
                 new.push(edges.collect::<String>());
             }
         }
     }
     assert!(edges > 300, "imports were found: {edges}");
     assert!(new.is_empty(), "circles of imports:\n{}", new.join("and\n"));
-    let gone: Vec<_> = KNOWN_CIRCLES.iter().copied().flatten().filter(|file| !still.contains(**file)).collect();
+    let gone: Vec<_> =
+        KNOWN_CIRCLES.iter().copied().flatten().filter(|file| !still.contains(**file)).collect();
     assert!(gone.is_empty(), "these are in no circle any more: take them off the list: {gone:?}");
 }
 
@@ -502,9 +550,15 @@ fn a_parent_imports_its_child_or_is_imported_by_it() {
     let parent = |text| ("a/mod.rs", text);
     let up = child("use super::A;\nimpl A { pub(super) fn f(&self) {} }");
     let down = parent("mod child;\nuse child::C;\npub struct A(C);");
-    assert_eq!(circles_of(&[root, parent("mod child;\npub struct A;\nfn g(a: A) { a.f() }"), up]), [[""; 0]; 0]);
+    assert_eq!(
+        circles_of(&[root, parent("mod child;\npub struct A;\nfn g(a: A) { a.f() }"), up]),
+        [[""; 0]; 0]
+    );
     assert_eq!(circles_of(&[root, down, child("pub struct C;")]), [[""; 0]; 0]);
-    assert_eq!(circles_of(&[root, down, child("pub struct C(Option<Box<super::A>>);")]), [["child.rs", "mod.rs"]]);
+    assert_eq!(
+        circles_of(&[root, down, child("pub struct C(Option<Box<super::A>>);")]),
+        [["child.rs", "mod.rs"]]
+    );
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(120);
 
 /// A script that ignores SIGTERM, writes its pid, and runs on.
-const STUBBORN: &str = "trap '' TERM; echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
+const STUBBORN: &str =
+    "trap '' TERM; echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
 /// A script that writes its pid and runs on.
 const PLAIN: &str = "echo $$ > pid.new; mv pid.new pid; while :; do sleep 0.05; done";
 
@@ -55,7 +56,8 @@ async fn the_command_is_dead_before_another_holds_the_lock_when_its_gateway_hang
     let options = ["a", "--ttl", "2s", "--endpoint", cluster.gateway(1)];
     let mut locked = Locked::start(&cluster, &options, STUBBORN).await;
     let waiter = Client::connect([cluster.gateway(2)]);
-    let waiting = tokio::spawn(async move { waiter.acquire(AcquireOptions::new("a").wait(LONG)).await });
+    let waiting =
+        tokio::spawn(async move { waiter.acquire(AcquireOptions::new("a").wait(LONG)).await });
     // The nodes keep running, so they give the lock to the waiter as soon as its TTL has passed.
     cluster.pause_gateway(1);
     waiting.await.expect("the waiter").expect("granted");
@@ -77,7 +79,10 @@ async fn the_command_is_dead_before_another_holds_the_lock_when_all_nodes_hang()
         cluster.resume_node(id);
     }
     let client = cluster.client();
-    eventually("another gets the lock", async || client.acquire(AcquireOptions::new("a").wait(LONG)).await.ok()).await;
+    eventually("another gets the lock", async || {
+        client.acquire(AcquireOptions::new("a").wait(LONG)).await.ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

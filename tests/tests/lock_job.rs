@@ -4,7 +4,9 @@
 use client::{AcquireOptions, Consistency, GrantState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use palisade_tests::{Cluster, Locked, Spec, compile_c, eventually, palisade_binary, process_state, runs};
+use palisade_tests::{
+    Cluster, Locked, Spec, compile_c, eventually, palisade_binary, process_state, runs,
+};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -17,7 +19,8 @@ const ENDED_BY_LOSS: Option<i32> = Some(4);
 const CHAINS: u32 = 10;
 
 /// A script that writes its pid to the file $1 and runs on, because it ignores SIGTERM.
-const WORKER: &str = "#!/bin/sh\ntrap '' TERM\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
+const WORKER: &str =
+    "#!/bin/sh\ntrap '' TERM\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
 /// The same script, but SIGTERM ends it.
 const POLITE: &str = "#!/bin/sh\necho $$ >$1.new; mv $1.new $1; while :; do sleep 0.05; done\n";
 
@@ -31,7 +34,12 @@ const EVERYWHERE: &str = "
 const WORKERS: [&str; 5] = ["in-a-group", "in-a-session", "orphan", "job-control", "pid"];
 
 /// Starts [`EVERYWHERE`] under the lock `a`, and waits until all its workers run.
-async fn everywhere(cluster: &Cluster, ttl: &str, worker: &str, change: impl FnOnce(&mut Command)) -> Locked {
+async fn everywhere(
+    cluster: &Cluster,
+    ttl: &str,
+    worker: &str,
+    change: impl FnOnce(&mut Command),
+) -> Locked {
     let script = format!("printf %s \"$0\" >worker; chmod +x worker; {EVERYWHERE}");
     let args = ["lock", "a", "--ttl", ttl, "--", "sh", "-c", &script, worker];
     let locked = Locked::spawn(cluster, &args, change);
@@ -59,8 +67,16 @@ async fn a_job_that_is_told_to_end_keeps_the_lock_until_its_last_process_has_end
     let cluster = Cluster::start(Spec::default()).await;
     let mut locked = everywhere(&cluster, "24h", POLITE, |_| {}).await;
     locked.signal(Signal::SIGTERM);
-    cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("the lock is let go");
-    assert!(still_running(&locked).is_empty(), "{:?} runs under another's lock", still_running(&locked));
+    cluster
+        .client()
+        .acquire(AcquireOptions::new("a").wait(LONG))
+        .await
+        .expect("the lock is let go");
+    assert!(
+        still_running(&locked).is_empty(),
+        "{:?} runs under another's lock",
+        still_running(&locked)
+    );
     assert_eq!(locked.ended().await.code(), Some(128 + 15));
 }
 
@@ -95,8 +111,16 @@ async fn a_killed_wrapper_ends_the_whole_job_and_lets_the_lock_go() {
     locked.signal(Signal::SIGKILL);
     locked.ended().await;
     // The lock must be free before its TTL of a day ends.
-    cluster.client().acquire(AcquireOptions::new("a").wait(LONG)).await.expect("the lock is let go");
-    assert!(still_running(&locked).is_empty(), "{:?} runs under another's lock", still_running(&locked));
+    cluster
+        .client()
+        .acquire(AcquireOptions::new("a").wait(LONG))
+        .await
+        .expect("the lock is let go");
+    assert!(
+        still_running(&locked).is_empty(),
+        "{:?} runs under another's lock",
+        still_running(&locked)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +149,8 @@ async fn a_killed_guard_ends_a_job_that_does_nothing_but_fork_and_end() {
     // Each process of the job inherits the lock of this file.
     let script = format!("exec 9>job; flock 9; echo $$ >pid; exec {}", chain.display());
     for round in 0..CHAINS {
-        let mut locked = Locked::start(&cluster, &[&format!("a-{round}"), "--ttl", "24h"], &script).await;
+        let mut locked =
+            Locked::start(&cluster, &[&format!("a-{round}"), "--ttl", "24h"], &script).await;
         kill(Pid::from_raw(locked.guard().await), Signal::SIGKILL).expect("kill the guard");
         assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
         let file = std::fs::File::open(locked.file("job")).expect("the job's file");
@@ -161,7 +186,10 @@ async fn a_process_whose_first_thread_has_ended_is_told_to_end() {
     let mut locked = Locked::start(&cluster, &["a", "--ttl", "24h"], &script).await;
     let pid = locked.written("pid").await;
     let _daemon = EndsWithTest::new(&pid);
-    eventually("its first thread has ended", async || (process_state(&pid) == Some('Z')).then_some(())).await;
+    eventually("its first thread has ended", async || {
+        (process_state(&pid) == Some('Z')).then_some(())
+    })
+    .await;
     locked.signal(Signal::SIGTERM);
     assert_eq!(locked.ended().await.code(), Some(128 + 15));
     assert_eq!(process_state(&pid), None, "the lock was held until it had ended");
@@ -173,13 +201,22 @@ async fn a_guard_that_is_stopped_goes_on() {
     let locked = everywhere(&cluster, "2s", WORKER, |_| {}).await;
     let guard = locked.guard().await;
     let client = cluster.client();
-    let renewals =
-        async || client.check("a", Consistency::Linearizable).await.ok()?.holders.first()?.renewal_count.into();
+    let renewals = async || {
+        client
+            .check("a", Consistency::Linearizable)
+            .await
+            .ok()?
+            .holders
+            .first()?
+            .renewal_count
+            .into()
+    };
     let before = eventually("it is held", renewals).await;
     for signal in [Signal::SIGTSTP, Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGUSR1] {
         kill(Pid::from_raw(guard), signal).expect("signal the guard");
     }
-    eventually("it is renewed", async || renewals().await.filter(|now: &u64| *now >= before + 3)).await;
+    eventually("it is renewed", async || renewals().await.filter(|now: &u64| *now >= before + 3))
+        .await;
     assert_eq!(still_running(&locked), WORKERS);
 }
 
@@ -191,7 +228,8 @@ async fn a_stopped_job_ends_when_its_lock_is_lost() {
     for worker in WORKERS.into_iter().filter(|worker| *worker != "job-control") {
         let pid = locked.written(worker).await;
         kill(Pid::from_raw(pid.parse().expect("a pid")), Signal::SIGSTOP).expect("stop a worker");
-        eventually("it is stopped", async || (process_state(&pid) == Some('T')).then_some(())).await;
+        eventually("it is stopped", async || (process_state(&pid) == Some('T')).then_some(()))
+            .await;
     }
     cluster.run_json(&["break", "a", "--reason", "test"]).await;
     assert_eq!(locked.ended().await.code(), ENDED_BY_LOSS);
@@ -237,16 +275,23 @@ async fn orphans_are_reaped_as_process_one() {
         return;
     }
     let cluster = Cluster::start(Spec::default()).await;
-    let script =
-        "for i in 1 2 3; do (sleep 0.1 & ); done; while pgrep -x sleep; do :; done; ps -eo stat >states; exit 7";
+    let script = "for i in 1 2 3; do (sleep 0.1 & ); done; while pgrep -x sleep; do :; done; ps -eo stat >states; exit 7";
     let lock = ["--pid", "--fork", "--mount-proc", "sh", "-c", "exec \"$@\"", "sh"];
     let palisade = palisade_binary().display().to_string();
     let mut locked = Locked::spawn(&cluster, &[], |command| {
-        let settings: Vec<_> = command.get_envs().map(|(n, v)| (n.to_owned(), v.map(Into::into))).collect();
+        let settings: Vec<_> =
+            command.get_envs().map(|(n, v)| (n.to_owned(), v.map(Into::into))).collect();
         let dir = command.get_current_dir().map(Path::to_owned);
         *command = Command::new("unshare");
-        command.args(lock).arg(&palisade).args(["lock", "a", "--ttl", "5s", "--", "sh", "-c", script]);
-        command.envs(settings.into_iter().filter_map(|(n, v): (_, Option<std::ffi::OsString>)| Some((n, v?))));
+        command
+            .args(lock)
+            .arg(&palisade)
+            .args(["lock", "a", "--ttl", "5s", "--", "sh", "-c", script]);
+        command.envs(
+            settings
+                .into_iter()
+                .filter_map(|(n, v): (_, Option<std::ffi::OsString>)| Some((n, v?))),
+        );
         command.current_dir(dir.expect("a directory")).stdout(std::process::Stdio::null());
     });
     assert_eq!(locked.ended().await.code(), Some(7));
@@ -256,7 +301,9 @@ async fn orphans_are_reaped_as_process_one() {
 /// A directory that another user can use, with copies of `palisade` and of programs that become
 /// root.
 fn for_another_user(locked: &Locked) {
-    let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set a mode");
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set a mode")
+    };
     open(&locked.file(""), 0o777);
     std::fs::copy(palisade_binary(), locked.file("palisade")).expect("copy palisade");
     for (from, to) in [("/usr/bin/id", "id"), ("/usr/bin/setpriv", "setpriv")] {
@@ -266,8 +313,7 @@ fn for_another_user(locked: &Locked) {
 }
 
 /// A command that becomes root, so that no process of another user can end it.
-const AS_ROOT: &str =
-    "exec ./setpriv --reuid=0 --regid=0 --clear-groups sh -c 'echo $$ >pid; while :; do sleep 0.05; done'";
+const AS_ROOT: &str = "exec ./setpriv --reuid=0 --regid=0 --clear-groups sh -c 'echo $$ >pid; while :; do sleep 0.05; done'";
 
 /// Ends a process when the test ends, also by a panic. The process may be out of reach of all other
 /// means.
@@ -286,8 +332,14 @@ impl Drop for EndsWithTest {
 }
 
 /// `before` is a program that runs the command as root, if it is not empty.
-fn as_another_user(cluster: &Cluster, place: &Locked, before: &[&str], command: &[&str]) -> Command {
-    let words = [before, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], command].concat();
+fn as_another_user(
+    cluster: &Cluster,
+    place: &Locked,
+    before: &[&str],
+    command: &[&str],
+) -> Command {
+    let words = [before, &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], command]
+        .concat();
     let mut run = Command::new(words[0]);
     run.args(&words[1..]).current_dir(place.file(""));
     run.env("PALISADE_ENDPOINT", cluster.endpoints());
@@ -314,19 +366,25 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     let refused = output(&["./palisade", "lock", "a", "--", "./id", "-u"]);
     assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("becomes root"), "{}", text(&refused.stderr));
-    assert!(cluster.client().history("a", 1).await.expect("history").is_empty(), "no lock was taken");
+    assert!(
+        cluster.client().history("a", 1).await.expect("history").is_empty(),
+        "no lock was taken"
+    );
     // The setuid program is not seen beforehand, but it does not become another user.
     let inside = output(&["./palisade", "lock", "a", "--", "sh", "-c", "./id -u"]);
     assert_eq!((text(&inside.stdout).as_str(), inside.status.code()), ("65534", Some(0)));
     // The setuid program is allowed, so it runs as root. It works on when the lock is broken, and a
     // message says so.
-    let options = ["./palisade", "lock", "a", "--ttl", "2s", "--allow-setuid", "--", "sh", "-c", AS_ROOT];
+    let options =
+        ["./palisade", "lock", "a", "--ttl", "2s", "--allow-setuid", "--", "sh", "-c", AS_ROOT];
     let told = std::fs::File::create(place.file("told")).expect("a file");
     let mut wrapper = user(&options).stderr(told).spawn().expect("start palisade lock");
     let pid = place.written("pid").await;
     let worker = EndsWithTest::new(&pid);
     cluster.run_json(&["break", "a", "--reason", "test"]).await;
-    let ended = eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child")).await;
+    let ended =
+        eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child"))
+            .await;
     assert!(runs(&pid), "it is out of reach");
     drop(worker);
     let told = place.written("told").await;
@@ -355,7 +413,12 @@ async fn a_valid_lock_is_held_for_a_process_that_cannot_be_ended_and_whose_first
 async fn a_valid_lock_is_held_for_a_process_that_proc_does_not_show() {
     let hide = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
     let hiding = ["unshare", "--mount", "sh", "-c", hide, "sh"];
-    if !Command::new(hiding[0]).args(&hiding[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+    if !Command::new(hiding[0])
+        .args(&hiding[1..])
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         eprintln!("skipped: only root can mount /proc so that it hides processes");
         return;
     }
@@ -374,7 +437,8 @@ async fn it_is_held_until_all_has_ended(job: &str, before: &[&str]) {
     for_another_user(&place);
     compile_c(LEADERLESS, &place.file("leaderless"));
     let told = std::fs::File::create(place.file("told")).expect("a file");
-    let options = ["./palisade", "lock", "a", "--ttl", "15s", "--allow-setuid", "--", "sh", "-c", job];
+    let options =
+        ["./palisade", "lock", "a", "--ttl", "15s", "--allow-setuid", "--", "sh", "-c", job];
     let mut wrapper = as_another_user(&cluster, &place, before, &options);
     let mut wrapper = wrapper.stderr(told).spawn().expect("start palisade lock");
     let pid = place.written("pid").await;
@@ -387,11 +451,16 @@ async fn it_is_held_until_all_has_ended(job: &str, before: &[&str]) {
         return;
     }
     if job == LEADERLESS_AS_ROOT {
-        eventually("its first thread has ended", async || (process_state(&pid) == Some('Z')).then_some(())).await;
+        eventually("its first thread has ended", async || {
+            (process_state(&pid) == Some('Z')).then_some(())
+        })
+        .await;
     }
     let says = async |words: &str| {
-        eventually(words, async || std::fs::read_to_string(place.file("told")).ok()?.contains(words).then_some(()))
-            .await;
+        eventually(words, async || {
+            std::fs::read_to_string(place.file("told")).ok()?.contains(words).then_some(())
+        })
+        .await;
     };
     cluster.pause_gateway(1);
     says("could not be renewed").await;
@@ -408,7 +477,9 @@ async fn it_is_held_until_all_has_ended(job: &str, before: &[&str]) {
     assert!(wrapper.try_wait().expect("look at a child").is_none(), "the guard waits");
     assert!(process_state(&pid).is_some(), "it is out of reach");
     drop(worker);
-    let ended = eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child")).await;
+    let ended =
+        eventually("palisade lock ends", async || wrapper.try_wait().expect("look at a child"))
+            .await;
     let told = place.written("told").await;
     assert_eq!(ended.code(), Some(6), "{told}");
     assert!(told.contains(&pid) && told.contains("was held until all of it had ended"), "{told}");

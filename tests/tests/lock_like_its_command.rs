@@ -5,7 +5,9 @@ use client::{AcquireOptions, Consistency};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use palisade_tests::{Cluster, LIMIT, Locked, Spec, compile_c, eventually, palisade_binary, process_state};
+use palisade_tests::{
+    Cluster, LIMIT, Locked, Spec, compile_c, eventually, palisade_binary, process_state,
+};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,12 +21,15 @@ const LONG: Duration = Duration::from_secs(120);
 #[tokio::test(flavor = "multi_thread")]
 async fn every_signal_that_would_end_it_is_passed_on() {
     let cluster = Cluster::start(Spec::default()).await;
-    for signal in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "PIPE", "ABRT", "SEGV", "RTMIN+3"] {
+    for signal in
+        ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "PIPE", "ABRT", "SEGV", "RTMIN+3"]
+    {
         let script = format!(
             "exec bash -c 'trap \"echo {signal} >got; exit 9\" {signal}; echo $$ >pid; while :; do sleep 0.05; done'"
         );
         let mut locked = Locked::start(&cluster, &["a", "--ttl", "24h"], &script).await;
-        let sent = Command::new("bash").args(["-c", &format!("kill -{signal} {}", locked.id())]).status();
+        let sent =
+            Command::new("bash").args(["-c", &format!("kill -{signal} {}", locked.id())]).status();
         assert!(sent.expect("run kill").success());
         assert_eq!(locked.written("got").await, signal);
         assert_eq!(locked.ended().await.code(), Some(9), "SIG{signal}: the command's own code");
@@ -44,7 +49,9 @@ async fn what_was_ignored_blocked_or_closed_at_the_start_is_so_in_the_command() 
     let lines = |bytes: &[u8]| -> Vec<String> {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let number = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
-        let without = |line: &str| number(line).map_or(line.to_owned(), |bits| format!("{:x}", bits & !(3 << 31)));
+        let without = |line: &str| {
+            number(line).map_or(line.to_owned(), |bits| format!("{:x}", bits & !(3 << 31)))
+        };
         text.lines().map(without).collect()
     };
     let palisade = palisade_binary().display().to_string();
@@ -71,10 +78,16 @@ async fn what_was_ignored_blocked_or_closed_at_the_start_is_so_in_the_command() 
     let ignoring = "echo $$ >pid; while [ ! -e end ]; do sleep 0.05; done; exit 8";
     let mut locked = Locked::start_with(&cluster, &["a"], ignoring, |command| {
         let args: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
-        let (dir, envs) = (command.get_current_dir().expect("a directory").to_owned(), command.get_envs());
+        let (dir, envs) =
+            (command.get_current_dir().expect("a directory").to_owned(), command.get_envs());
         let envs: Vec<_> = envs.filter_map(|(n, v)| Some((n.to_owned(), v?.to_owned()))).collect();
         *command = Command::new("env");
-        command.arg("--ignore-signal=HUP,QUIT").args(&args[1..]).current_dir(dir).envs(envs).stdin(Stdio::null());
+        command
+            .arg("--ignore-signal=HUP,QUIT")
+            .args(&args[1..])
+            .current_dir(dir)
+            .envs(envs)
+            .stdin(Stdio::null());
     })
     .await;
     locked.signal(Signal::SIGHUP);
@@ -92,13 +105,17 @@ async fn a_new_binary_in_its_place_does_not_stop_a_queued_command() {
     let (binary, newer) = (dir.path().join("palisade"), dir.path().join("newer"));
     std::fs::copy(palisade_binary(), &binary).expect("copy palisade");
     let mut command = Command::new(&binary);
-    command.args(["lock", "a", "--wait", "2m", "--", "echo", "ran"]).env("PALISADE_ENDPOINT", cluster.endpoints());
+    command
+        .args(["lock", "a", "--wait", "2m", "--", "echo", "ran"])
+        .env("PALISADE_ENDPOINT", cluster.endpoints());
     let child = command.stdout(Stdio::piped()).spawn().expect("start palisade lock");
     waiters(&cluster, 1).await;
     std::fs::copy(palisade_binary(), &newer).expect("the newer one");
     std::fs::rename(&newer, &binary).expect("the upgrade");
     client.release("a", held.fencing_token).await.expect("release");
-    let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("its end")).await.expect("no panic");
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("its end"))
+        .await
+        .expect("no panic");
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"ran\n"[..]));
 }
 
@@ -114,17 +131,26 @@ async fn waiters(cluster: &Cluster, count: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_is_left_at_every_signal_that_ends() {
     let cluster = Cluster::start(Spec::default()).await;
-    cluster.client().acquire(AcquireOptions::new("a").ttl(Duration::from_secs(3_600))).await.expect("acquire");
+    cluster
+        .client()
+        .acquire(AcquireOptions::new("a").ttl(Duration::from_secs(3_600)))
+        .await
+        .expect("acquire");
     let acquire = ["acquire", "a", "--wait", "1h"];
     let lock = ["lock", "a", "--wait", "1h", "--", "true"];
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1] {
+    for signal in
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1]
+    {
         for verb in [&acquire[..], &lock[..]] {
             let mut waiting = Locked::spawn(&cluster, verb, |_| {});
             waiters(&cluster, 1).await;
             waiting.signal(signal);
             waiters(&cluster, 0).await;
             let ended = waiting.ended().await;
-            assert!(ended.code().is_some_and(|code| code != 0), "{verb:?} did not leave by itself: {ended}");
+            assert!(
+                ended.code().is_some_and(|code| code != 0),
+                "{verb:?} did not leave by itself: {ended}"
+            );
         }
     }
     // The guard of a killed wrapper leaves the queue, too.
@@ -136,9 +162,16 @@ async fn the_queue_is_left_at_every_signal_that_ends() {
 
 /// Runs `palisade lock a` with these options, stops it in the queue, and lets it get its lock. Its
 /// command writes the file `started`.
-async fn stopped_in_the_queue(cluster: &Cluster, options: &[&str], change: impl FnOnce(&mut Command)) -> Locked {
+async fn stopped_in_the_queue(
+    cluster: &Cluster,
+    options: &[&str],
+    change: impl FnOnce(&mut Command),
+) -> Locked {
     let client = cluster.client();
-    let held = client.acquire(AcquireOptions::new("a").ttl(Duration::from_secs(3_600))).await.expect("acquire");
+    let held = client
+        .acquire(AcquireOptions::new("a").ttl(Duration::from_secs(3_600)))
+        .await
+        .expect("acquire");
     let args = [&["lock", "a", "--wait", "1h"], options, &["--", "touch", "started"]].concat();
     let locked = Locked::spawn(cluster, &args, change);
     waiters(cluster, 1).await;
@@ -156,7 +189,9 @@ async fn stopped_in_the_queue(cluster: &Cluster, options: &[&str], change: impl 
 async fn renewed(cluster: &Cluster, times: u64) {
     let client = cluster.client();
     let renewals = async || -> Option<u64> {
-        Some(client.check("a", Consistency::Linearizable).await.ok()?.holders.first()?.renewal_count)
+        Some(
+            client.check("a", Consistency::Linearizable).await.ok()?.holders.first()?.renewal_count,
+        )
     };
     let before = eventually("it is held", renewals).await;
     let enough = if times == 0 { before + 1 } else { times };
@@ -170,10 +205,16 @@ async fn a_command_that_was_stopped_in_the_queue_starts_also_if_it_ignores_sigco
     let cluster = Cluster::start(Spec::default()).await;
     let ignore = |command: &mut Command| {
         let args: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
-        let (dir, envs) = (command.get_current_dir().expect("a directory").to_owned(), command.get_envs());
+        let (dir, envs) =
+            (command.get_current_dir().expect("a directory").to_owned(), command.get_envs());
         let envs: Vec<_> = envs.filter_map(|(n, v)| Some((n.to_owned(), v?.to_owned()))).collect();
         *command = Command::new("env");
-        command.arg("--ignore-signal=CONT").args(&args[1..]).current_dir(dir).envs(envs).stdin(Stdio::null());
+        command
+            .arg("--ignore-signal=CONT")
+            .args(&args[1..])
+            .current_dir(dir)
+            .envs(envs)
+            .stdin(Stdio::null());
     };
     let mut locked = stopped_in_the_queue(&cluster, &["--ttl", "1s"], ignore).await;
     locked.signal(Signal::SIGCONT);
@@ -244,12 +285,20 @@ async fn the_default_owner_names_the_process() {
 async fn a_semaphore_by_the_command_line() {
     let cluster = Cluster::start(Spec::default()).await;
     let code = async |args: &[&str]| cluster.run(args).await.status.code();
-    assert_eq!(code(&["lock", "pool", "--mode", "semaphore", "--", "true"]).await, Some(0), "a limit of 1");
+    assert_eq!(
+        code(&["lock", "pool", "--mode", "semaphore", "--", "true"]).await,
+        Some(0),
+        "a limit of 1"
+    );
     let two = ["acquire", "pool", "--mode", "semaphore", "--permits", "2", "--limit", "3"];
     assert_eq!(code(&two).await, Some(0));
     assert_eq!(code(&two).await, Some(3), "one permit is left");
     assert_eq!(code(&["acquire", "pool", "--mode", "semaphore", "--limit", "3"]).await, Some(0));
-    assert_eq!(code(&["acquire", "other", "--limit", "3"]).await, Some(2), "only a semaphore has permits");
+    assert_eq!(
+        code(&["acquire", "other", "--limit", "3"]).await,
+        Some(2),
+        "only a semaphore has permits"
+    );
 }
 
 /// An interactive bash on a terminal of its own.
@@ -262,7 +311,9 @@ struct Terminal {
 impl Terminal {
     fn start(cluster: &Cluster) -> Terminal {
         let pty = openpty(None, None).expect("a terminal");
-        let side = |stream: &std::os::fd::OwnedFd| File::from(stream.try_clone().expect("a terminal's side"));
+        let side = |stream: &std::os::fd::OwnedFd| {
+            File::from(stream.try_clone().expect("a terminal's side"))
+        };
         let mut command = Command::new("setsid");
         command.args(["--ctty", "env", "--default-signal", "bash", "--norc", "--noprofile", "-i"]);
         command.env("PALISADE", palisade_binary()).env("PALISADE_ENDPOINT", cluster.endpoints());
@@ -288,7 +339,11 @@ impl Terminal {
     async fn shows(&self, text: &str) {
         let start = Instant::now();
         while !self.seen.lock().expect("no panic").contains(text) {
-            assert!(start.elapsed() < LIMIT, "no {text:?} in {:?}", self.seen.lock().expect("no panic"));
+            assert!(
+                start.elapsed() < LIMIT,
+                "no {text:?} in {:?}",
+                self.seen.lock().expect("no panic")
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -306,11 +361,20 @@ impl Drop for Terminal {
 async fn on_a_terminal_a_job_stops_goes_on_and_ends_as_without_a_wrapper() {
     let cluster = Cluster::start(Spec::default()).await;
     let client = cluster.client();
-    let renewals =
-        async || client.check("a", Consistency::Linearizable).await.ok()?.holders.first()?.renewal_count.into();
+    let renewals = async || {
+        client
+            .check("a", Consistency::Linearizable)
+            .await
+            .ok()?
+            .holders
+            .first()?
+            .renewal_count
+            .into()
+    };
     let mut terminal = Terminal::start(&cluster);
     terminal.shows("PROMPT> ").await;
-    terminal.types("$PALISADE lock a --ttl 1s -- sh -c 'echo BE''GAN; while :; do sleep 0.1; done'\n");
+    terminal
+        .types("$PALISADE lock a --ttl 1s -- sh -c 'echo BE''GAN; while :; do sleep 0.1; done'\n");
     terminal.shows("BEGAN").await;
     terminal.types("\x1a");
     terminal.shows("Stopped").await;
@@ -319,7 +383,8 @@ async fn on_a_terminal_a_job_stops_goes_on_and_ends_as_without_a_wrapper() {
     terminal.shows("alive").await;
     // The lock is renewed while the wrapper is stopped.
     let before = eventually("it is held", renewals).await;
-    eventually("it is renewed", async || renewals().await.filter(|now: &u64| *now >= before + 3)).await;
+    eventually("it is renewed", async || renewals().await.filter(|now: &u64| *now >= before + 3))
+        .await;
     terminal.types("fg\n");
     terminal.shows("BE").await;
     terminal.types("\x03");
@@ -348,10 +413,14 @@ async fn a_job_that_is_stopped_on_a_terminal_ends_when_its_lock_is_lost() {
     let cluster = Cluster::start(Spec::default()).await;
     let mut terminal = Terminal::start(&cluster);
     terminal.shows("PROMPT> ").await;
-    terminal.types("$PALISADE lock a --ttl 2s -- sh -c 'echo pid $$.; while :; do sleep 0.1; done'\n");
+    terminal
+        .types("$PALISADE lock a --ttl 2s -- sh -c 'echo pid $$.; while :; do sleep 0.1; done'\n");
     let digits = async || {
         let seen = terminal.seen.lock().expect("no panic").clone();
-        let pids = seen.split("pid ").filter_map(|text| text.split_once('.')).map(|(pid, _)| pid.to_owned());
+        let pids = seen
+            .split("pid ")
+            .filter_map(|text| text.split_once('.'))
+            .map(|(pid, _)| pid.to_owned());
         pids.filter(|pid| pid.parse::<u32>().is_ok()).last()
     };
     let pid = eventually("its pid", digits).await;
@@ -374,7 +443,9 @@ async fn a_command_can_ask_on_the_terminal_also_behind_a_pipe() {
     let cluster = Cluster::start(Spec::default()).await;
     let mut terminal = Terminal::start(&cluster);
     terminal.shows("PROMPT> ").await;
-    terminal.types("echo | $PALISADE lock a -- sh -c 'echo WH''AT; read a </dev/tty; echo got-$a' | cat\n");
+    terminal.types(
+        "echo | $PALISADE lock a -- sh -c 'echo WH''AT; read a </dev/tty; echo got-$a' | cat\n",
+    );
     terminal.shows("WHAT").await;
     terminal.types("this\n");
     terminal.shows("got-this").await;
@@ -422,21 +493,31 @@ async fn a_terminal_that_hangs_up_is_heard_once() {
     let place = tempfile::tempdir().expect("a directory");
     compile_c(COUNTS_HUPS, &place.path().join("count"));
     let read = async |name: &str, is: fn(&str) -> bool| {
-        let text = async || std::fs::read_to_string(place.path().join(name)).ok().filter(|text| is(text));
+        let text =
+            async || std::fs::read_to_string(place.path().join(name)).ok().filter(|text| is(text));
         eventually(name, text).await
     };
     let mut terminal = Terminal::start(&cluster);
     terminal.shows("PROMPT> ").await;
     terminal.types(&format!("cd {} && $PALISADE lock a -- ./count\n", place.path().display()));
-    let guard = read("pid", |_| true).await.split_whitespace().last().expect("its parent").to_owned();
+    let guard =
+        read("pid", |_| true).await.split_whitespace().last().expect("its parent").to_owned();
     let stat = std::fs::read_to_string(format!("/proc/{guard}/stat")).expect("the guard runs");
-    let front = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(1)).expect("its parent");
+    let front = stat
+        .rsplit(')')
+        .next()
+        .and_then(|fields| fields.split_whitespace().nth(1))
+        .expect("its parent");
     // Two signals at once would count as one, so the processes that pass them on are slowed down.
-    let slowed = Command::new("renice").args(["-n", "19", "-p", &guard, front]).stdout(Stdio::null()).status();
+    let slowed = Command::new("renice")
+        .args(["-n", "19", "-p", &guard, front])
+        .stdout(Stdio::null())
+        .status();
     assert!(slowed.expect("run renice").success());
     terminal.shell.kill().expect("end the leader of the session");
     read("got", |text| text.starts_with('x')).await;
     // Signals are passed on in order.
-    kill(Pid::from_raw(front.parse().expect("a pid")), Signal::SIGUSR1).expect("signal palisade lock");
+    kill(Pid::from_raw(front.parse().expect("a pid")), Signal::SIGUSR1)
+        .expect("signal palisade lock");
     assert_eq!(read("got", |text| text.ends_with('.')).await, "x.");
 }

@@ -19,7 +19,8 @@ fn the_protocol_has_buf_s_style_and_breaks_nothing_that_was_frozen() {
     };
     for args in [&["lint"][..], &["breaking", "--against", "proto/frozen.binpb"]] {
         let output = Command::new(&buf).args(args).current_dir(root()).output().expect("buf runs");
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "buf {}:\n{said}see docs/protocol.md", args.join(" "));
     }
 }
@@ -29,7 +30,10 @@ fn the_protocol_has_buf_s_style_and_breaks_nothing_that_was_frozen() {
 fn the_table_of_errors_is_the_code_s() {
     let page = std::fs::read_to_string(root().join("docs/protocol.md")).expect("docs/protocol.md");
     let row = |line: &str| -> Vec<String> {
-        line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+        line.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().trim_matches('`').to_owned())
+            .collect()
     };
     let table = page.lines().skip_while(|line| !line.starts_with("| error |")).skip(2);
     let told: Vec<Vec<String>> = table.take_while(|line| line.starts_with('|')).map(row).collect();
@@ -37,12 +41,17 @@ fn the_table_of_errors_is_the_code_s() {
     let coded: Vec<Vec<String>> = codes
         .map(|code| {
             let number = (code as i32).to_string();
-            [code.name(), &number, grpc(code.status_code()), class(code.class())].map(str::to_owned).to_vec()
+            [code.name(), &number, grpc(code.status_code()), class(code.class())]
+                .map(str::to_owned)
+                .to_vec()
         })
         .collect();
     let first_four: Vec<Vec<String>> = told.iter().map(|row| row[..4].to_vec()).collect();
     assert_eq!(first_four, coded);
-    assert!(told.iter().all(|row| row.len() == 6 && row.iter().all(|cell| !cell.is_empty())), "{told:?}");
+    assert!(
+        told.iter().all(|row| row.len() == 6 && row.iter().all(|cell| !cell.is_empty())),
+        "{told:?}"
+    );
 }
 
 fn grpc(code: Code) -> &'static str {

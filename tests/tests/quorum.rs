@@ -8,20 +8,27 @@ use std::time::Duration;
 async fn two_of_five_may_be_down_and_with_three_nothing_is_granted_until_one_returns() {
     let mut cluster = Cluster::start(Spec::five_by_four()).await;
     let client = cluster.client();
-    let held = client.acquire(AcquireOptions::new("held").ttl(Duration::from_secs(600))).await.expect("acquire");
+    let held = client
+        .acquire(AcquireOptions::new("held").ttl(Duration::from_secs(600)))
+        .await
+        .expect("acquire");
 
     cluster.kill_node(1);
     cluster.kill_node(2);
     for shard in 0..4 {
         let name = cluster.name_on(shard, "two-down");
-        let grant = eventually("an acquire with two down", async || client.acquire(name.as_str()).await.ok()).await;
+        let grant = eventually("an acquire with two down", async || {
+            client.acquire(name.as_str()).await.ok()
+        })
+        .await;
         assert_eq!(grant.shard, shard);
         client.release(&name, grant.fencing_token).await.expect("release with two down");
     }
 
     cluster.kill_node(3);
     let deadline = Duration::from_secs(2);
-    let impatient = Client::with_options([cluster.gateway(1)], ClientOptions::new().timeout(deadline));
+    let impatient =
+        Client::with_options([cluster.gateway(1)], ClientOptions::new().timeout(deadline));
     for shard in 0..4 {
         let name = cluster.name_on(shard, "three-down");
         let acquire = tokio::time::timeout(LIMIT, impatient.acquire(name.as_str()));
@@ -40,7 +47,10 @@ async fn two_of_five_may_be_down_and_with_three_nothing_is_granted_until_one_ret
     cluster.start_node(2);
     for shard in 0..4 {
         let name = cluster.name_on(shard, "three-up");
-        eventually("an acquire once one is back", async || client.acquire(name.as_str()).await.ok()).await;
+        eventually("an acquire once one is back", async || {
+            client.acquire(name.as_str()).await.ok()
+        })
+        .await;
     }
     let checked = client.check("held", Consistency::Linearizable).await.expect("check");
     assert_eq!(checked.holders[0].fencing_token, held.fencing_token, "held throughout");

@@ -20,17 +20,27 @@ async fn stale_checks_are_answered_by_followers_and_linearizable_ones_are_not() 
     .await;
     let leader = cluster.leader(0).await;
     cluster.pause_node(leader);
-    let client = Client::with_options([cluster.gateway(1)], ClientOptions::new().timeout(Duration::from_secs(2)));
+    let client = Client::with_options(
+        [cluster.gateway(1)],
+        ClientOptions::new().timeout(Duration::from_secs(2)),
+    );
     for _ in 0..4 {
-        let checked = eventually("a stale check", async || client.check("a", Consistency::Stale).await.ok()).await;
+        let checked =
+            eventually("a stale check", async || client.check("a", Consistency::Stale).await.ok())
+                .await;
         assert_ne!(checked.answered_by, leader);
         assert_eq!(checked.holders[0].fencing_token, held.fencing_token);
     }
-    let error = client.check("a", Consistency::Linearizable).await.expect_err("linearizable without the leader");
+    let error = client
+        .check("a", Consistency::Linearizable)
+        .await
+        .expect_err("linearizable without the leader");
     println!("linearizable, the leader paused: {error}");
     cluster.resume_node(leader);
-    let checked =
-        eventually("a linearizable check", async || client.check("a", Consistency::Linearizable).await.ok()).await;
+    let checked = eventually("a linearizable check", async || {
+        client.check("a", Consistency::Linearizable).await.ok()
+    })
+    .await;
     assert_eq!(checked.holders[0].fencing_token, held.fencing_token);
     assert_eq!(checked.stale_by_ms, 0);
 }
@@ -42,8 +52,12 @@ async fn a_paused_leader_is_replaced_and_follows_when_it_wakes() {
     let first = client.acquire("a").await.expect("acquire");
     let leader = cluster.leader(0).await;
     cluster.pause_node(leader);
-    eventually("a release by a new leader", async || client.release("a", first.fencing_token).await.ok()).await;
-    let second = eventually("an acquire by a new leader", async || client.acquire("a").await.ok()).await;
+    eventually("a release by a new leader", async || {
+        client.release("a", first.fencing_token).await.ok()
+    })
+    .await;
+    let second =
+        eventually("an acquire by a new leader", async || client.acquire("a").await.ok()).await;
     assert!(second.fencing_token > first.fencing_token);
     cluster.resume_node(leader);
     // Any replica must show the new holder, including the deposed leader.
@@ -77,11 +91,16 @@ async fn large_reads_change_no_leader_and_writes_go_on() {
     // The timeout is so long that a machine busy with other tests changes no leader either.
     let settings = Some(Settings { tick_ms: 100, election_ticks: 40, ..Settings::default() });
     let cluster = Cluster::start(Spec { settings, ..Spec::default() }).await;
-    let client = Client::with_options([cluster.gateway(1)], ClientOptions::new().timeout(Duration::from_secs(30)));
+    let client = Client::with_options(
+        [cluster.gateway(1)],
+        ClientOptions::new().timeout(Duration::from_secs(30)),
+    );
     hold(&client, 15_000, |n| AcquireOptions::new(format!("user:{n:05}"))).await;
     hold(&client, 8_000, |_| AcquireOptions::new("config").mode(Mode::Shared)).await;
     let before = cluster.status().await;
-    let terms = |status: &client::ClusterStatus| status.shards.iter().map(|s| s.term).collect::<BTreeSet<_>>();
+    let terms = |status: &client::ClusterStatus| {
+        status.shards.iter().map(|s| s.term).collect::<BTreeSet<_>>()
+    };
 
     let mut readers = JoinSet::new();
     for reader in 0..120 {
@@ -91,7 +110,9 @@ async fn large_reads_change_no_leader_and_writes_go_on() {
                 match reader % 3 {
                     0 => drop(client.cluster_status().await.expect("status")),
                     1 => assert!(client.list("user:", 1).await.expect("list").more),
-                    _ => assert!(client.check("config", Consistency::Stale).await.expect("check").more),
+                    _ => assert!(
+                        client.check("config", Consistency::Stale).await.expect("check").more
+                    ),
                 }
             }
         });
@@ -122,13 +143,19 @@ async fn what_is_cut_says_so_and_can_be_gone_on_with() {
     let all = cluster.run_json(&["check", "config", "--all"]).await;
     assert_eq!((shown(&all, "holders"), &all["more"]), (1_200, &false.into()));
     let said = String::from_utf8(cluster.run(&["check", "config"]).await.stdout).expect("text");
-    assert!(said.contains("showing 1,000 of 1,200 holders"), "{}", said.lines().last().unwrap_or_default());
+    assert!(
+        said.contains("showing 1,000 of 1,200 holders"),
+        "{}",
+        said.lines().last().unwrap_or_default()
+    );
 
     let (mut names, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
     loop {
         let page = cluster.run_json(&["ls", "user:", "--limit", "900", "--cursor", &cursor]).await;
         let grants = page["grants"].as_array().expect("grants");
-        names.extend(grants.iter().map(|grant| grant["resource_name"].as_str().expect("a name").to_owned()));
+        names.extend(
+            grants.iter().map(|grant| grant["resource_name"].as_str().expect("a name").to_owned()),
+        );
         pages += 1;
         match page["next_cursor"].as_str() {
             Some(next) => cursor = next.to_owned(),
@@ -141,5 +168,8 @@ async fn what_is_cut_says_so_and_can_be_gone_on_with() {
     assert_eq!((shown(&all, "grants"), &all["next_cursor"]), (3_700, &serde_json::Value::Null));
     let refused = cluster.run(&["ls", "--cursor", "user:0899"]).await;
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("next_cursor"), "it says what a cursor is");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("next_cursor"),
+        "it says what a cursor is"
+    );
 }

@@ -36,14 +36,19 @@ async fn assert_still_held(cluster: &Cluster, held: &BTreeMap<String, u64>) {
 /// other replicas.
 async fn is_voter_again(cluster: &Cluster, node: u64) {
     let votes = |leader: &ShardStatus, replica: &ShardStatus| {
-        leader.members.iter().any(|m| (m.node, m.incarnation, m.learner) == (node, replica.incarnation, false))
+        leader
+            .members
+            .iter()
+            .any(|m| (m.node, m.incarnation, m.learner) == (node, replica.incarnation, false))
             && leader.members.len() == SPEC.replicas as usize
     };
     eventually(&format!("node {node} votes in every shard"), async || {
         let status = cluster.try_status().await?;
         let voter_of = |shard: u32| {
             let of_shard = || status.shards.iter().filter(move |replica| replica.shard == shard);
-            let leader = of_shard().filter(|replica| replica.role == "leader").max_by_key(|replica| replica.term)?;
+            let leader = of_shard()
+                .filter(|replica| replica.role == "leader")
+                .max_by_key(|replica| replica.term)?;
             let replica = of_shard().find(|replica| replica.node == node)?;
             assert!(replica.incarnation > 0, "{replica:?}");
             votes(leader, replica).then_some(())
@@ -53,15 +58,21 @@ async fn is_voter_again(cluster: &Cluster, node: u64) {
     .await;
     cluster.replicas_agree().await;
     let status = cluster.run_json(&["cluster", "status"]).await;
-    for replica in status["shards"].as_array().expect("shards").iter().flat_map(|s| s["replicas"].as_array().unwrap()) {
+    for replica in status["shards"]
+        .as_array()
+        .expect("shards")
+        .iter()
+        .flat_map(|s| s["replicas"].as_array().unwrap())
+    {
         assert_eq!(replica["reseeding"], false, "{status:#}");
     }
 }
 
 /// The newest file of a stopped node with a name that `like` accepts and with any data in it.
 fn file_of(data: &Path, like: impl Fn(&str) -> bool) -> PathBuf {
-    let files =
-        ["", "rocksdb", "journal"].into_iter().flat_map(|sub| fs::read_dir(data.join(sub)).expect("data directory"));
+    let files = ["", "rocksdb", "journal"]
+        .into_iter()
+        .flat_map(|sub| fs::read_dir(data.join(sub)).expect("data directory"));
     let mut files: Vec<PathBuf> = files.map(|file| file.expect("file").path()).collect();
     files.retain(|path| path.is_file() && fs::metadata(path).expect("file").len() > 0);
     files.retain(|path| like(&path.file_name().expect("name").to_string_lossy()));
@@ -114,7 +125,8 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
     // The node does not come back as a new node either.
     let old = data.with_extension("old");
     fs::rename(&data, &old).expect("move the data away");
-    refused(&cluster, node, &[], &["comes with another data directory", "start it with --reseed"]).await;
+    refused(&cluster, node, &[], &["comes with another data directory", "start it with --reseed"])
+        .await;
     refused(&cluster, node, &["--reseed"], &["is not empty", "move it away"]).await;
     fs::remove_dir_all(&data).expect("what the mistake left");
 
@@ -138,7 +150,13 @@ async fn a_damaged_node_is_refused_and_comes_back_re_seeded() {
     let new = data.with_extension("new");
     fs::rename(&data, &new).expect("move the data away");
     fs::rename(&old, &data).expect("bring the old data back");
-    refused(&cluster, node, &[], &["comes with another data directory", "has been replaced by a re-seed"]).await;
+    refused(
+        &cluster,
+        node,
+        &[],
+        &["comes with another data directory", "has been replaced by a re-seed"],
+    )
+    .await;
     fs::remove_dir_all(&data).expect("the old data");
     fs::rename(&new, &data).expect("the right data");
     cluster.start_node(node);

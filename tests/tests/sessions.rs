@@ -1,7 +1,10 @@
 //! Sessions: one heartbeat for many locks.
 
 use client::mux::{Answer, Link, LinkOptions, Locks};
-use client::{AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock, SessionOptions};
+use client::{
+    AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock,
+    SessionOptions,
+};
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,10 +17,11 @@ const LOCKS: usize = 1_000;
 /// The number of heartbeats that a gateway has answered.
 fn heartbeats(cluster: &Cluster) -> u64 {
     let text = cluster.gateway_metrics(1);
-    let of_heartbeats = text
-        .lines()
-        .filter(|line| line.starts_with("palisade_gateway_operations_total{") && line.contains("\"heartbeat\""));
-    of_heartbeats.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+    let of_heartbeats = text.lines().filter(|line| {
+        line.starts_with("palisade_gateway_operations_total{") && line.contains("\"heartbeat\"")
+    });
+    of_heartbeats.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+        as u64
 }
 
 async fn applied(cluster: &Cluster) -> BTreeMap<u32, u64> {
@@ -35,7 +39,8 @@ async fn a_thousand_locks_live_on_one_heartbeat_per_interval() {
     let cluster = Cluster::start(Spec::five_by_four()).await;
     let ttl = Duration::from_secs(3);
     let client = cluster.client();
-    let session = client.open_session(SessionOptions::new().ttl(ttl)).await.expect("open a session");
+    let session =
+        client.open_session(SessionOptions::new().ttl(ttl)).await.expect("open a session");
     let (started, mut locks) = (Instant::now(), Vec::new());
     for i in 0..LOCKS {
         locks.push(session.acquire(format!("item:{i}")).await.expect("acquire"));
@@ -44,9 +49,12 @@ async fn a_thousand_locks_live_on_one_heartbeat_per_interval() {
     let shards: BTreeSet<u32> = locks.iter().map(|lock| lock.shard()).collect();
     assert_eq!(shards.len(), 4);
 
-    let (from, entries_before, beats_before) = (Instant::now(), applied(&cluster).await, heartbeats(&cluster));
-    eventually("it lives on well past its TTL", async || (from.elapsed() > 3 * ttl).then_some(())).await;
-    let (beats_after, entries_after) = (heartbeats(&cluster) - beats_before, applied(&cluster).await);
+    let (from, entries_before, beats_before) =
+        (Instant::now(), applied(&cluster).await, heartbeats(&cluster));
+    eventually("it lives on well past its TTL", async || (from.elapsed() > 3 * ttl).then_some(()))
+        .await;
+    let (beats_after, entries_after) =
+        (heartbeats(&cluster) - beats_before, applied(&cluster).await);
     let intervals = from.elapsed().as_secs_f64() / (ttl.as_secs_f64() / 3.0);
     println!("{LOCKS} locks on 4 shards: {beats_after} heartbeats in {intervals:.1} intervals");
     assert!(beats_after >= 3, "it lives on heartbeats");
@@ -55,7 +63,10 @@ async fn a_thousand_locks_live_on_one_heartbeat_per_interval() {
         let entries = entries_after[&shard] - before;
         println!("  shard {shard}: {entries} Raft entries");
         // One more heartbeat may have been on its way when counting began.
-        assert!(entries <= beats_after + 1, "shard {shard}: {entries} entries for {beats_after} heartbeats");
+        assert!(
+            entries <= beats_after + 1,
+            "shard {shard}: {entries} entries for {beats_after} heartbeats"
+        );
         assert!(entries >= 1, "shard {shard}: heartbeats are replicated");
     }
     for lock in &locks {
@@ -95,13 +106,17 @@ async fn a_lost_session_is_lost_with_all_it_held() {
 
 /// A client that renews five times a second, and gives an operation up after half a second.
 fn impatient(cluster: &Cluster) -> Client {
-    let options =
-        ClientOptions::new().timeout(Duration::from_millis(500)).renew_interval_max(Duration::from_millis(200));
+    let options = ClientOptions::new()
+        .timeout(Duration::from_millis(500))
+        .renew_interval_max(Duration::from_millis(200));
     Client::with_options(cluster.endpoints().split(','), options)
 }
 
 async fn open(client: &Client, ttl: Duration) -> Session {
-    eventually("a session opens", async || client.open_session(SessionOptions::new().ttl(ttl)).await.ok()).await
+    eventually("a session opens", async || {
+        client.open_session(SessionOptions::new().ttl(ttl)).await.ok()
+    })
+    .await
 }
 
 async fn acquire(session: &Session, name: &str) -> SessionLock {
@@ -120,8 +135,9 @@ async fn a_broken_lock_of_a_session_is_lost_within_a_renewal_interval() {
     let names = [cluster.name_on(0, "a"), cluster.name_on(0, "b")];
     let (broken, kept) = (acquire(&session, &names[0]).await, acquire(&session, &names[1]).await);
     other.break_lock(broken.name(), broken.token(), "a test", "me").await.expect("break");
-    let reason =
-        tokio::time::timeout(Duration::from_secs(60), broken.lost()).await.expect("far sooner than a third of an hour");
+    let reason = tokio::time::timeout(Duration::from_secs(60), broken.lost())
+        .await
+        .expect("far sooner than a third of an hour");
     assert!(matches!(reason, LostReason::Fenced(_)), "{reason}");
     assert!(kept.is_valid());
     let others = open(&other, HOUR).await;
@@ -136,10 +152,13 @@ async fn a_session_that_is_closed_by_another_client_is_lost_within_a_renewal_int
     let session = open(&client, HOUR).await;
     let held = acquire(&session, "a").await;
     cluster.client().close_session(session.id(), &[held.shard()]).await.expect("close");
-    let reason =
-        tokio::time::timeout(Duration::from_secs(60), held.lost()).await.expect("far sooner than a third of an hour");
+    let reason = tokio::time::timeout(Duration::from_secs(60), held.lost())
+        .await
+        .expect("far sooner than a third of an hour");
     assert!(matches!(reason, LostReason::Fenced(_)), "{reason}");
-    assert!(session.acquire("a").await.expect_err("acquired by a session that is over").is_fenced());
+    assert!(
+        session.acquire("a").await.expect_err("acquired by a session that is over").is_fenced()
+    );
 }
 
 /// If a release got no answer, the heartbeats of its session once kept the lock for as long as the
@@ -152,14 +171,26 @@ async fn a_lock_whose_release_failed_is_let_go_while_its_session_lives_on() {
     let (unwanted, dropped, kept) =
         (acquire(&session, "a").await, acquire(&session, "b").await, acquire(&session, "c").await);
     cluster.pause_gateway(1);
-    assert!(unwanted.release().await.expect_err("released through a stopped gateway").is_outcome_unknown());
+    assert!(
+        unwanted
+            .release()
+            .await
+            .expect_err("released through a stopped gateway")
+            .is_outcome_unknown()
+    );
     drop(dropped);
     // The wait is longer than one try in the background takes.
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.resume_gateway(1);
     for name in ["a", "b"] {
         eventually("it is let go", async || {
-            client.check(name, Consistency::Linearizable).await.ok()?.holders.is_empty().then_some(())
+            client
+                .check(name, Consistency::Linearizable)
+                .await
+                .ok()?
+                .holders
+                .is_empty()
+                .then_some(())
         })
         .await;
     }
@@ -186,7 +217,9 @@ async fn a_wait_that_is_given_up_while_its_gateway_hangs_leaves_the_queue_later(
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.resume_gateway(1);
     eventually("it has left", async || (waiters().await? == 0).then_some(())).await;
-    tokio::time::timeout(Duration::from_secs(60), client.let_go_of_all()).await.expect("the cancel was answered");
+    tokio::time::timeout(Duration::from_secs(60), client.let_go_of_all())
+        .await
+        .expect("the cancel was answered");
     held.release().await.expect("release");
 }
 
@@ -201,7 +234,8 @@ async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not
     let claim_ttl = Duration::from_millis(500);
     // This client speaks the protocol by itself and never claims, so that it behaves like a dead
     // client.
-    let endpoint = Endpoint::from_shared(format!("http://{}", cluster.gateway(1))).expect("an endpoint");
+    let endpoint =
+        Endpoint::from_shared(format!("http://{}", cluster.gateway(1))).expect("an endpoint");
     let link = Link::<Locks>::start(endpoint, LinkOptions::default());
     let dead = tokio::spawn(async move {
         let acquire = AcquireRequest {
@@ -216,18 +250,24 @@ async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not
     eventually("the dead one waits", async || (waiters().await? == 1).then_some(())).await;
     let alive = tokio::spawn({
         let client = client.clone();
-        async move { client.lock(AcquireOptions::new("a").ttl(HOUR).wait(HOUR).claim_ttl(claim_ttl)).await }
+        async move {
+            client.lock(AcquireOptions::new("a").ttl(HOUR).wait(HOUR).claim_ttl(claim_ttl)).await
+        }
     });
     eventually("the living one waits", async || (waiters().await? == 2).then_some(())).await;
     held.release().await.expect("release");
 
-    let granted = dead.await.expect("join").ok().and_then(Answer::into_grant).expect("its turn comes first");
+    let granted =
+        dead.await.expect("join").ok().and_then(Answer::into_grant).expect("its turn comes first");
     assert!(granted.claim_within_ms > 0, "{granted:?}");
-    let guard = tokio::time::timeout(Duration::from_secs(60), alive).await.expect("far sooner than an hour");
+    let guard = tokio::time::timeout(Duration::from_secs(60), alive)
+        .await
+        .expect("far sooner than an hour");
     let guard = guard.expect("join").expect("the next one's turn");
     assert!(guard.token() > granted.fencing_token);
     tokio::time::sleep(6 * claim_ttl).await;
-    let holder = client.check("a", Consistency::Linearizable).await.expect("check").holders.swap_remove(0);
+    let holder =
+        client.check("a", Consistency::Linearizable).await.expect("check").holders.swap_remove(0);
     assert_eq!(holder.fencing_token, guard.token(), "it was claimed, and has its full TTL");
     assert!(guard.is_valid() && guard.valid_for() > HOUR / 2);
 }

@@ -41,7 +41,8 @@ async fn ten_thousand_names_are_served_by_every_shard_and_tokens_rise() {
     for (name, shard, _) in &grants {
         assert_eq!(map.route(name).shard.0, *shard, "{name} is where the map says");
     }
-    let tokens: BTreeSet<(u32, u64)> = grants.iter().map(|(_, shard, token)| (*shard, *token)).collect();
+    let tokens: BTreeSet<(u32, u64)> =
+        grants.iter().map(|(_, shard, token)| (*shard, *token)).collect();
     assert_eq!(tokens.len(), NAMES, "no token of a shard was given twice");
 
     for (name, _, token) in grants.iter().step_by(100) {
@@ -51,8 +52,12 @@ async fn ten_thousand_names_are_served_by_every_shard_and_tokens_rise() {
 
     let leaders = eventually("leaders spread over nodes", async || {
         let status = cluster.try_status().await?;
-        let leaders: BTreeSet<u64> =
-            status.shards.iter().filter(|replica| replica.role == "leader").map(|replica| replica.node).collect();
+        let leaders: BTreeSet<u64> = status
+            .shards
+            .iter()
+            .filter(|replica| replica.role == "leader")
+            .map(|replica| replica.node)
+            .collect();
         (leaders.len() == 4).then_some(leaders)
     })
     .await;

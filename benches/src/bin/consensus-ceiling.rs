@@ -92,7 +92,8 @@ fn main() {
 }
 
 fn parse() -> Settings {
-    let mut settings = Settings { shards: 4, outstanding: 256, seconds: 5, op_bytes: 130, sync: true };
+    let mut settings =
+        Settings { shards: 4, outstanding: 256, seconds: 5, op_bytes: 130, sync: true };
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         if flag == "--no-sync" {
@@ -129,7 +130,8 @@ fn node(
     let db = DB::open(&options, dir.path()).expect("RocksDB opens");
     let mut write_options = WriteOptions::default();
     write_options.set_sync(settings.sync);
-    let mut groups: Vec<Group> = (0..settings.shards).map(|shard| group(id, shard, settings)).collect();
+    let mut groups: Vec<Group> =
+        (0..settings.shards).map(|shard| group(id, shard, settings)).collect();
     let mut next_tick = Instant::now() + TICK;
     let mut ticks = 0u64;
     while !shared.stop.load(Ordering::Relaxed) {
@@ -170,7 +172,10 @@ fn node(
                 );
             }
             if let Some(hard_state) = ready.hs().filter(|_| ready.must_sync()) {
-                batch.put([&b"h"[..], &(shard as u32).to_be_bytes()].concat(), hard_state.encode_to_vec());
+                batch.put(
+                    [&b"h"[..], &(shard as u32).to_be_bytes()].concat(),
+                    hard_state.encode_to_vec(),
+                );
             }
             group.raw.store().wl().append(ready.entries()).expect("appends");
             if let Some(hard_state) = ready.hs() {
@@ -198,11 +203,17 @@ fn node(
 
 /// Handles the updates that became ready through persisting and need no write of their own: commits
 /// and their messages.
-fn drain(groups: &mut [Group], settings: &Settings, shared: &Shared, peers: &[Sender<(usize, Vec<u8>)>]) {
+fn drain(
+    groups: &mut [Group],
+    settings: &Settings,
+    shared: &Shared,
+    peers: &[Sender<(usize, Vec<u8>)>],
+) {
     for (shard, group) in groups.iter_mut().enumerate() {
         while group.raw.has_ready() && group.raw.raft.raft_log.unstable_entries().is_empty() {
             let mut ready = group.raw.ready();
-            for message in ready.take_messages().into_iter().chain(ready.take_persisted_messages()) {
+            for message in ready.take_messages().into_iter().chain(ready.take_persisted_messages())
+            {
                 send(peers, shard, &message);
             }
             apply(group, &ready.take_committed_entries(), settings, shared);
@@ -225,10 +236,14 @@ fn group(id: u64, shard: usize, settings: &Settings) -> Group {
         check_quorum: true,
         ..Default::default()
     };
-    let storage = MemStorage::new_with_conf_state(ConfState { voters: (1..=NODES).collect(), ..Default::default() });
+    let storage = MemStorage::new_with_conf_state(ConfState {
+        voters: (1..=NODES).collect(),
+        ..Default::default()
+    });
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     let raw = RawNode::new(&config, storage, &logger).expect("a Raft node");
-    let share = settings.outstanding / settings.shards + usize::from(shard < settings.outstanding % settings.shards);
+    let share = settings.outstanding / settings.shards
+        + usize::from(shard < settings.outstanding % settings.shards);
     Group { raw, waiting_ops: share, in_flight: VecDeque::new(), led: false }
 }
 
@@ -247,7 +262,12 @@ fn propose(group: &mut Group, settings: &Settings) {
     }
 }
 
-fn apply(group: &mut Group, entries: &[raft::eraftpb::Entry], settings: &Settings, shared: &Shared) {
+fn apply(
+    group: &mut Group,
+    entries: &[raft::eraftpb::Entry],
+    settings: &Settings,
+    shared: &Shared,
+) {
     for entry in entries.iter().filter(|entry| !entry.data.is_empty() && group.led) {
         let count = entry.data.len() / settings.op_bytes;
         group.in_flight.pop_front();
@@ -256,7 +276,8 @@ fn apply(group: &mut Group, entries: &[raft::eraftpb::Entry], settings: &Setting
         shared.entries.fetch_add(1, Ordering::Relaxed);
     }
     // Keeps the in-memory log small, as truncation would.
-    if let Some(last) = entries.last().filter(|last| last.index % 1_024 == 0 && last.index > 8_192) {
+    if let Some(last) = entries.last().filter(|last| last.index % 1_024 == 0 && last.index > 8_192)
+    {
         let _ = group.raw.store().wl().compact(last.index - 4_096);
     }
 }

@@ -85,7 +85,13 @@ async fn load(args: LoadArgs) -> Result<(), Failure> {
     if args.unary {
         for client in 0..args.load.clients {
             let (meter, load) = (meter.clone(), args.load.clone());
-            tokio::spawn(unary(meter, channels[client % channels.len()].clone(), load, run, client));
+            tokio::spawn(unary(
+                meter,
+                channels[client % channels.len()].clone(),
+                load,
+                run,
+                client,
+            ));
         }
         meter.run("tonic unary echo", &args.load, 1).await;
     } else {
@@ -197,7 +203,10 @@ fn answer(tokens: &AtomicU64, op: Op) -> Answer {
         Op::Check(_) => Answer::Check(CheckResponse::default()),
         Op::Heartbeat(_) => Answer::Heartbeat(HeartbeatResponse::default()),
         Op::CloseSession(_) => Answer::CloseSession(CloseSessionResponse::default()),
-        _ => Answer::Error(Error { message: "there is nothing behind this echo".into(), ..Error::default() }),
+        _ => Answer::Error(Error {
+            message: "there is nothing behind this echo".into(),
+            ..Error::default()
+        }),
     }
 }
 
@@ -209,7 +218,10 @@ fn nothing<T>() -> Result<Response<T>, Status> {
 impl LockService for Echo {
     type StreamStream = ReceiverStream<Result<StreamResponse, Status>>;
 
-    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         let (results, stream) = tokio::sync::mpsc::channel(16);
         let (mut frames, tokens) = (request.into_inner(), self.tokens.clone());
         tokio::spawn(async move {
@@ -226,22 +238,34 @@ impl LockService for Echo {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+    async fn acquire(
+        &self,
+        request: Request<AcquireRequest>,
+    ) -> Result<Response<AcquireResponse>, Status> {
         Ok(Response::new(AcquireResponse { grant: Some(self.grant(request.into_inner())) }))
     }
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
-    async fn release(&self, _: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+    async fn release(
+        &self,
+        _: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
     async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
-    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+    async fn heartbeat(
+        &self,
+        _: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
-    async fn close_session(&self, _: Request<CloseSessionRequest>) -> Result<Response<CloseSessionResponse>, Status> {
+    async fn close_session(
+        &self,
+        _: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
         Ok(Response::new(Default::default()))
     }
     async fn open_session(
@@ -251,13 +275,22 @@ impl LockService for Echo {
         let session_id = format!("s{}", self.tokens.fetch_add(1, Ordering::Relaxed));
         Ok(Response::new(OpenSessionResponse { session_id, ttl_ms: request.into_inner().ttl_ms }))
     }
-    async fn cancel_wait(&self, _: Request<CancelWaitRequest>) -> Result<Response<CancelWaitResponse>, Status> {
+    async fn cancel_wait(
+        &self,
+        _: Request<CancelWaitRequest>,
+    ) -> Result<Response<CancelWaitResponse>, Status> {
         nothing()
     }
-    async fn break_lock(&self, _: Request<BreakLockRequest>) -> Result<Response<BreakLockResponse>, Status> {
+    async fn break_lock(
+        &self,
+        _: Request<BreakLockRequest>,
+    ) -> Result<Response<BreakLockResponse>, Status> {
         nothing()
     }
-    async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+    async fn history(
+        &self,
+        _: Request<HistoryRequest>,
+    ) -> Result<Response<HistoryResponse>, Status> {
         nothing()
     }
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

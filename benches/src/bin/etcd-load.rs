@@ -11,7 +11,8 @@ use palisade_benches::etcd::kv_client::KvClient;
 use palisade_benches::etcd::lease_client::LeaseClient;
 use palisade_benches::etcd::request_op::Request;
 use palisade_benches::etcd::{
-    Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RequestOp, TxnRequest,
+    Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RequestOp,
+    TxnRequest,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,11 +48,14 @@ fn main() -> Result<(), Failure> {
 async fn run(args: Args) -> Result<(), Failure> {
     let mut channels = Vec::new();
     for address in args.endpoints.iter().cycle().take(args.load.connections) {
-        channels.push(Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?);
+        channels.push(
+            Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?,
+        );
     }
     let (meter, run) = (Meter::new(), run_id());
     for client in 0..args.load.clients {
-        let (meter, channel, load) = (meter.clone(), channels[client % channels.len()].clone(), args.load.clone());
+        let (meter, channel, load) =
+            (meter.clone(), channels[client % channels.len()].clone(), args.load.clone());
         match args.mix {
             Mix::AcquireRelease => tokio::spawn(acquire_release(meter, channel, load, run, client)),
             Mix::KeepAlive => tokio::spawn(async move {
@@ -86,7 +90,10 @@ async fn acquire_release(meter: Arc<Meter>, channel: Channel, load: Load, run: u
         let put = PutRequest { key: key.clone(), value: owner.clone(), lease: 0 };
         let create = RequestOp { request: Some(Request::RequestPut(put)) };
         let sent = Instant::now();
-        match kv.txn(TxnRequest { compare: vec![absent], success: vec![create], failure: vec![] }).await {
+        match kv
+            .txn(TxnRequest { compare: vec![absent], success: vec![create], failure: vec![] })
+            .await
+        {
             Ok(answer) if answer.get_ref().succeeded => meter.done(sent),
             _ => {
                 meter.failed();

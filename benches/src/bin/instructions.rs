@@ -30,8 +30,11 @@ fn apply(operations: u64) {
     let mut run = |at: u64, commands: &[Command<'_>]| -> Vec<locks::Outcome> {
         let entry = batch(stamp(at), commands);
         let decoded = Batch::decode(&entry).expect("our own bytes");
-        let outcomes =
-            decoded.commands.iter().map(|command| table.apply(decoded.stamp, command, &mut effects)).collect();
+        let outcomes = decoded
+            .commands
+            .iter()
+            .map(|command| table.apply(decoded.stamp, command, &mut effects))
+            .collect();
         effects = black_box(Effects::default());
         if table.dirty_len() > 16_384 {
             black_box(table.checkpoint());
@@ -41,7 +44,8 @@ fn apply(operations: u64) {
     for round in 0..operations / (2 * PER_ENTRY) {
         let numbers = round * PER_ENTRY..(round + 1) * PER_ENTRY;
         let names: Vec<String> = numbers.clone().map(name).collect();
-        let acquires: Vec<Command<'_>> = numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
+        let acquires: Vec<Command<'_>> =
+            numbers.zip(&names).map(|(number, name)| acquire(number, name)).collect();
         let tokens: Vec<_> = run(round * 10, &acquires).iter().map(granted).collect();
         let releases: Vec<Command<'_>> = names
             .iter()

@@ -52,7 +52,8 @@ fn json(stored: &Stored) -> String {
 fn measure(dir: &Path) -> Result<Vec<Stored>, String> {
     let rocks = |error: rocksdb::Error| error.into_string();
     let env = Env::new().map_err(rocks)?;
-    let (options, families) = Options::load_latest(dir, env, true, Cache::new_lru_cache(CACHE_BYTES)).map_err(rocks)?;
+    let (options, families) =
+        Options::load_latest(dir, env, true, Cache::new_lru_cache(CACHE_BYTES)).map_err(rocks)?;
     let names: Vec<String> = families.iter().map(|family| family.name().to_owned()).collect();
     let db = DB::open_cf_descriptors(&options, dir, families).map_err(rocks)?;
     names.into_iter().map(|name| measure_family(&db, name)).collect()
@@ -63,7 +64,9 @@ fn measure_family(db: &DB, name: String) -> Result<Stored, String> {
     let cf = db.cf_handle(&name).ok_or_else(|| format!("{name} was not opened"))?;
     let file_bytes = || {
         let files = db.live_files().map_err(rocks)?;
-        Ok::<usize, String>(files.iter().filter(|file| file.column_family_name == name).map(|file| file.size).sum())
+        Ok::<usize, String>(
+            files.iter().filter(|file| file.column_family_name == name).map(|file| file.size).sum(),
+        )
     };
     db.flush_cf(&cf).map_err(rocks)?;
     let flushed_bytes = file_bytes()?;

@@ -179,7 +179,10 @@ impl Client {
         } else {
             self.round += 1;
             // The path has one level, because a slash within it would name a parent.
-            self.path = format!("/{}", name(run, self.number, self.round, load.name_bytes - 1).replace('/', "_"));
+            self.path = format!(
+                "/{}",
+                name(run, self.number, self.round, load.name_bytes - 1).replace('/', "_")
+            );
             request.int(CREATE);
             request.buffer(self.path.as_bytes());
             request.buffer(owner);

@@ -79,7 +79,12 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Gateways {
     /// Gateways, comma-separated; the next is tried when one does not answer
-    #[arg(long, env = "PALISADE_ENDPOINT", default_value = "127.0.0.1:7400", value_name = "HOST:PORT,…")]
+    #[arg(
+        long,
+        env = "PALISADE_ENDPOINT",
+        default_value = "127.0.0.1:7400",
+        value_name = "HOST:PORT,…"
+    )]
     pub endpoint: String,
     /// How long to try to get an answer (a --wait comes on top)
     #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
@@ -400,9 +405,13 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 }
 
 /// The same command, in which no argument of any verb has its value from a variable that is empty.
-fn without_empty_variables(command: clap::Command, variable: &dyn Fn(&OsStr) -> Option<OsString>) -> clap::Command {
+fn without_empty_variables(
+    command: clap::Command,
+    variable: &dyn Fn(&OsStr) -> Option<OsString>,
+) -> clap::Command {
     let command = command.mut_args(|arg| {
-        let empty = arg.get_env().is_some_and(|name| variable(name).is_some_and(|value| value.is_empty()));
+        let empty =
+            arg.get_env().is_some_and(|name| variable(name).is_some_and(|value| value.is_empty()));
         if empty { arg.env(clap::builder::Resettable::Reset) } else { arg }
     });
     command.mut_subcommands(|verb| without_empty_variables(verb, variable))
@@ -455,7 +464,10 @@ pub fn default_owner() -> String {
 /// `user@host`: a person who asks, when nothing else is said.
 pub fn user_at_host() -> String {
     let uid = nix::unistd::geteuid();
-    let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let user = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name);
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
     format!("{user}@{}", host.unwrap_or_else(|_| "localhost".into()))
 }
@@ -480,23 +492,33 @@ mod tests {
         assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| None)), all);
         assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| Some("x".into()))), all);
         let none: [OsString; 0] = [];
-        assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| Some(OsString::new()))), none);
+        assert_eq!(
+            variables(&without_empty_variables(Cli::command(), &|_| Some(OsString::new()))),
+            none
+        );
     }
 
     #[test]
     fn a_server_listens_on_names_and_addresses_and_on_nothing_else() {
-        for good in ["localhost:7400", "127.0.0.1:0", "[::1]:7400", "0.0.0.0:7400", "node-1.example:7400"] {
+        for good in
+            ["localhost:7400", "127.0.0.1:0", "[::1]:7400", "0.0.0.0:7400", "node-1.example:7400"]
+        {
             assert_eq!(address(good), Ok(good.to_owned()));
             assert!(Cli::try_parse_from(["palisade", "dev", "--listen", good]).is_ok(), "{good}");
         }
-        for bad in ["localhost", "::1:7400", "http://localhost:7400", "localhost:99999", ":7400", ""] {
+        for bad in
+            ["localhost", "::1:7400", "http://localhost:7400", "localhost:99999", ":7400", ""]
+        {
             assert!(address(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn lock_takes_a_command_after_two_dashes_only() {
-        let cli = Cli::try_parse_from(["palisade", "lock", "a", "--ttl", "5s", "--", "sh", "-c", "exit 3"]).unwrap();
+        let cli = Cli::try_parse_from([
+            "palisade", "lock", "a", "--ttl", "5s", "--", "sh", "-c", "exit 3",
+        ])
+        .unwrap();
         let Command::Lock(lock) = cli.command else { panic!("lock was written") };
         assert_eq!((lock.ttl, lock.command.len()), (5_000, 3));
         assert!(Cli::try_parse_from(["palisade", "lock", "a", "sh"]).is_err());
@@ -509,19 +531,35 @@ mod tests {
         let odd = OsString::from_vec(vec![b'c', 0xe9]);
         let words = ["lock", "a", "--ttl", "5s", "--", "sh", "--", "--json"].map(OsString::from);
         let words: Vec<OsString> = words.into_iter().chain([odd]).collect();
-        let start =
-            ["palisade", "__guard", "--control", "7", "--front", "2", "--group", "2", "--at-start", "1.0.0", "--"];
+        let start = [
+            "palisade",
+            "__guard",
+            "--control",
+            "7",
+            "--front",
+            "2",
+            "--group",
+            "2",
+            "--at-start",
+            "1.0.0",
+            "--",
+        ];
         let line = start.map(OsString::from).into_iter().chain(words.clone());
-        let Command::Guard(guard) = Cli::try_parse_from(line).unwrap().command else { panic!("__guard was written") };
+        let Command::Guard(guard) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("__guard was written")
+        };
         assert_eq!(guard.words, words);
         let again = std::iter::once("palisade".into()).chain(guard.words);
-        let Command::Lock(lock) = Cli::try_parse_from(again).unwrap().command else { panic!("lock was written") };
+        let Command::Lock(lock) = Cli::try_parse_from(again).unwrap().command else {
+            panic!("lock was written")
+        };
         assert_eq!(lock.command, words[5..]);
     }
 
     #[test]
     fn what_is_no_value_is_refused_with_what_to_write() {
-        let refused = |text: &str| Cli::try_parse_from(text.split(' ')).expect_err(text).to_string();
+        let refused =
+            |text: &str| Cli::try_parse_from(text.split(' ')).expect_err(text).to_string();
         for (line, says) in [
             ("palisade acquire a --owner=", "'--owner <OWNER>': it is empty"),
             ("palisade session open --owner=", "'--owner <OWNER>': it is empty"),
@@ -537,7 +575,10 @@ mod tests {
 
     #[test]
     fn a_request_id_is_sixteen_bytes_in_hex() {
-        assert_eq!(request_id("000102030405060708090a0b0c0d0e0f"), Ok(0x000102030405060708090a0b0c0d0e0f));
+        assert_eq!(
+            request_id("000102030405060708090a0b0c0d0e0f"),
+            Ok(0x000102030405060708090a0b0c0d0e0f)
+        );
         assert!(request_id("0f").is_err());
         assert!(request_id("zz0102030405060708090a0b0c0d0e0f").is_err());
     }

@@ -25,10 +25,16 @@ fn parse(path: &Path) -> Result<(ClusterConfig, Vec<String>), Failure> {
     let file = path.display();
     let bytes = std::fs::read(path).map_err(|error| {
         let message = format!("cannot read the cluster file {file}: {error}");
-        Failure::new(Exit::Usage, "CONFIG", message, "name a readable file with --config; config/ has examples")
+        Failure::new(
+            Exit::Usage,
+            "CONFIG",
+            message,
+            "name a readable file with --config; config/ has examples",
+        )
     })?;
     ClusterConfig::parse_bytes(&bytes).map_err(|error| {
-        let next = format!("correct {file} and look at it with `palisade cluster check --config {file}`");
+        let next =
+            format!("correct {file} and look at it with `palisade cluster check --config {file}`");
         Failure::new(Exit::Usage, "CONFIG", format!("{file} cannot be used: {error}"), next)
     })
 }
@@ -36,9 +42,9 @@ fn parse(path: &Path) -> Result<(ClusterConfig, Vec<String>), Failure> {
 /// Warns if programs on other machines can reach `address`, because there is no access control and
 /// no encryption.
 pub fn warn_if_wide(address: &str) {
-    let reachable = address
-        .to_socket_addrs()
-        .map_or(true, |mut addresses| addresses.any(|address: SocketAddr| !address.ip().is_loopback()));
+    let reachable = address.to_socket_addrs().map_or(true, |mut addresses| {
+        addresses.any(|address: SocketAddr| !address.ip().is_loopback())
+    });
     if reachable {
         voice::say(format!(
             "warning: {address} is reachable from other machines, without encryption or access control: whoever reaches it \
@@ -75,9 +81,12 @@ pub fn check(args: &ClusterCheck) -> Result<(), Failure> {
         counted(gateways, "gateway"),
     ));
     let map = config.shard_map();
-    let mut rows = vec![["node", "address", "zone", "metrics", "replicas", "leads"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["node", "address", "zone", "metrics", "replicas", "leads"].map(String::from).to_vec(),
+    ];
     for node in &config.nodes {
-        let leads = map.shards().filter(|(_, replicas)| replicas.preferred_leader == node.id).count();
+        let leads =
+            map.shards().filter(|(_, replicas)| replicas.preferred_leader == node.id).count();
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         rows.push(vec![
             node.id.to_string(),

@@ -27,7 +27,13 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
     for id in 1..=args.replicas {
         engines.push(open_engine(&data.path().join(format!("node-{id}")), 0).await?);
     }
-    let options = InProcessOptions { name: "dev".into(), shards: args.shards, engines, listener, metrics_listener };
+    let options = InProcessOptions {
+        name: "dev".into(),
+        shards: args.shards,
+        engines,
+        listener,
+        metrics_listener,
+    };
     let mut cluster = InProcess::start(options).await.map_err(failure)?;
     for warning in cluster.warnings() {
         voice::say(format!("warning: {warning}\n"));
@@ -62,9 +68,11 @@ fn failure(error: InProcessError) -> Failure {
 /// The first lines of a cluster that serves, with commands to try on it.
 fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String> {
     let (paint, address) = (Paint::stdout(), cluster.address());
-    let endpoint = if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
+    let endpoint =
+        if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
     let kept = if data.is_temporary() { " (removed at exit; keep it with --data-dir)" } else { "" };
-    let nodes: Vec<&str> = cluster.config().nodes.iter().filter_map(|node| node.metrics.as_deref()).collect();
+    let nodes: Vec<&str> =
+        cluster.config().nodes.iter().filter_map(|node| node.metrics.as_deref()).collect();
     let program = std::env::args().next().unwrap_or_else(|| "palisade".into());
     let mut lines = vec![
         format!(
@@ -85,7 +93,9 @@ fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String
     let commands = [
         format!("acquire orders:42 --ttl 5m{endpoint}"),
         format!("check orders:42{endpoint}"),
-        format!("lock nightly-report{endpoint} -- sh -c 'echo I hold token $PALISADE_TOKEN; sleep 5'"),
+        format!(
+            "lock nightly-report{endpoint} -- sh -c 'echo I hold token $PALISADE_TOKEN; sleep 5'"
+        ),
         format!("cluster status{endpoint}"),
     ];
     lines.extend(commands.map(|command| format!("  {program} {command}")));
@@ -107,7 +117,12 @@ impl DataDir {
         };
         made.map_err(|error| {
             let next = "name a directory that can be written to with --data-dir";
-            Failure::new(Exit::Error, "STORAGE", format!("cannot create the data directory: {error}"), next)
+            Failure::new(
+                Exit::Error,
+                "STORAGE",
+                format!("cannot create the data directory: {error}"),
+                next,
+            )
         })
     }
 

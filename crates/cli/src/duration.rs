@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 /// Units from large to small: suffix and milliseconds.
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Parses one or more `<number><unit>` parts, from large to small units, each unit at most once. A
 /// bare `0` is allowed.
@@ -17,7 +18,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let fail = |what: &str| Err(format!("{what}; write a duration such as 100ms, 30s, 5m or 1h30m"));
+    let fail =
+        |what: &str| Err(format!("{what}; write a duration such as 100ms, 30s, 5m or 1h30m"));
     let mut rest = text;
     let mut total_ms: u64 = 0;
     let mut larger_than = u64::MAX;

@@ -56,7 +56,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn new(exit: Exit, code: &str, message: impl Into<String>, next: impl Into<String>) -> Failure {
+    pub fn new(
+        exit: Exit,
+        code: &str,
+        message: impl Into<String>,
+        next: impl Into<String>,
+    ) -> Failure {
         let (code, message, next) = (code.into(), message.into(), next.into());
         Failure { exit, told: false, code, message, next, current_token: None, holder: None }
     }
@@ -72,10 +77,20 @@ impl Failure {
         let told = error.render().to_string();
         let told = told.strip_prefix("error: ").unwrap_or(&told);
         let in_one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
-        let is_advice = |part: &str| ["tip: ", "Usage: ", "For more "].iter().any(|start| part.starts_with(start));
-        let (next, message): (Vec<String>, Vec<String>) =
-            told.split("\n\n").map(in_one_line).filter(|part| !part.is_empty()).partition(|part| is_advice(part));
-        Failure::new(Exit::Usage, ErrorCode::InvalidArgument.name(), message.join("; "), next.join("; "))
+        let is_advice = |part: &str| {
+            ["tip: ", "Usage: ", "For more "].iter().any(|start| part.starts_with(start))
+        };
+        let (next, message): (Vec<String>, Vec<String>) = told
+            .split("\n\n")
+            .map(in_one_line)
+            .filter(|part| !part.is_empty())
+            .partition(|part| is_advice(part));
+        Failure::new(
+            Exit::Usage,
+            ErrorCode::InvalidArgument.name(),
+            message.join("; "),
+            next.join("; "),
+        )
     }
 
     /// Prints to standard error for people, or as `{"error":{…}}` to standard output for programs.
@@ -110,16 +125,16 @@ impl Failure {
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Failure {
         if error.is_unreachable() {
-            let next =
-                "start one (`palisade dev` runs a whole cluster), or name another with --endpoint or PALISADE_ENDPOINT";
+            let next = "start one (`palisade dev` runs a whole cluster), or name another with --endpoint or PALISADE_ENDPOINT";
             return Failure::new(Exit::Error, UNREACHABLE, one_line(&error.message), next);
         }
         let code = error.code;
         let (exit, next) = match code {
             ErrorCode::InvalidArgument => (Exit::Usage, "correct the value and run it again"),
-            ErrorCode::Held => {
-                (Exit::Held, "add --wait 10s to queue for it, or see who holds it with `palisade check`")
-            }
+            ErrorCode::Held => (
+                Exit::Held,
+                "add --wait 10s to queue for it, or see who holds it with `palisade check`",
+            ),
             ErrorCode::WaitTimeout => {
                 (Exit::Held, "wait longer with --wait, or look at the holder with `palisade check`")
             }
@@ -128,20 +143,26 @@ impl From<client::Error> for Failure {
                 Exit::Fenced,
                 "see who holds it with `palisade check`, and what became of this token with `palisade history`; acquire again for a new one",
             ),
-            ErrorCode::Expired => (Exit::Fenced, "acquire it again, with a longer --ttl or earlier renewals"),
-            ErrorCode::SessionLost => {
-                (Exit::Fenced, "what the session held is lost: open a new session and acquire again")
+            ErrorCode::Expired => {
+                (Exit::Fenced, "acquire it again, with a longer --ttl or earlier renewals")
             }
+            ErrorCode::SessionLost => (
+                Exit::Fenced,
+                "what the session held is lost: open a new session and acquire again",
+            ),
             ErrorCode::Busy => (Exit::Error, "try again in a moment: a queue or a limit is full"),
-            ErrorCode::NoLeader => {
-                (Exit::Error, "try again in a moment; if it goes on, see which nodes are down: palisade cluster status")
-            }
+            ErrorCode::NoLeader => (
+                Exit::Error,
+                "try again in a moment; if it goes on, see which nodes are down: palisade cluster status",
+            ),
             ErrorCode::ShuttingDown => (Exit::Error, "try again in a moment"),
             ErrorCode::OutcomeUnknown => (
                 Exit::Error,
                 "it may or may not have been done: look with `palisade check`, or retry an acquire with its --request-id",
             ),
-            ErrorCode::Internal | ErrorCode::Unspecified => (Exit::Error, "see the logs of the gateway and the nodes"),
+            ErrorCode::Internal | ErrorCode::Unspecified => {
+                (Exit::Error, "see the logs of the gateway and the nodes")
+            }
         };
         let mut failure = Failure::new(exit, code.name(), one_line(&error.message), next);
         failure.current_token = error.current_token;
@@ -180,14 +201,23 @@ mod tests {
     #[test]
     fn a_command_line_that_cannot_be_parsed_is_a_failure_like_any_other() {
         use clap::Parser;
-        let of = |line: &str| Failure::of_usage(&crate::args::Cli::try_parse_from(line.split(' ')).expect_err(line));
+        let of = |line: &str| {
+            Failure::of_usage(&crate::args::Cli::try_parse_from(line.split(' ')).expect_err(line))
+        };
         let missing = of("palisade renew a --json");
         assert_eq!((missing.exit, missing.code.as_str()), (Exit::Usage, "INVALID_ARGUMENT"));
-        assert_eq!(missing.message, "the following required arguments were not provided: --token <TOKEN>");
+        assert_eq!(
+            missing.message,
+            "the following required arguments were not provided: --token <TOKEN>"
+        );
         assert!(missing.next.starts_with("Usage: palisade renew"), "{}", missing.next);
         let unknown = of("palisade acquire a --tll 5s --json");
         assert_eq!(unknown.message, "unexpected argument '--tll' found");
-        assert!(unknown.next.starts_with("tip: a similar argument exists: '--ttl'"), "{}", unknown.next);
+        assert!(
+            unknown.next.starts_with("tip: a similar argument exists: '--ttl'"),
+            "{}",
+            unknown.next
+        );
     }
 
     #[test]

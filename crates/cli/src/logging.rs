@@ -40,7 +40,8 @@ fn say_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let (name, backtrace) = (thread.name().unwrap_or("<unnamed>"), Backtrace::capture());
     let backtrace = match backtrace.status() {
         BacktraceStatus::Captured => backtrace.to_string(),
-        _ => "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace".to_owned(),
+        _ => "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace"
+            .to_owned(),
     };
     voice::last_words(format!("\nthread '{name}' {panic}\n{backtrace}\n"), end::WORDS_WITHIN);
 }
@@ -61,7 +62,8 @@ pub fn start_with(default: &'static str, write: fn(String)) {
         parsed.map_err(told).ok()
     });
     let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal();
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal();
     let writer = move || Lines { colours, write };
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer).init();
 }

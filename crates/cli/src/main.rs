@@ -58,7 +58,9 @@ fn main() -> ExitCode {
     if let Command::Node(_) = cli.command {
         // Shards have the other half (`shard_threads`). On few cores, each further thread is one
         // more to wake for each message.
-        builder.worker_threads(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)));
+        builder.worker_threads(
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        );
     }
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
@@ -111,7 +113,9 @@ async fn run(command: &Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
-        Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => unreachable!("needs no runtime of ours"),
+        Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => {
+            unreachable!("needs no runtime of ours")
+        }
     }
 }
 

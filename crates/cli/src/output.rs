@@ -83,7 +83,12 @@ impl Paint {
 pub fn print_pairs(pairs: &[(&str, String)]) {
     let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     for (key, value) in pairs {
-        emit(&format!("  {:<width$}  {}", format!("{key}:"), one_line_keep_colour(value), width = width + 1));
+        emit(&format!(
+            "  {:<width$}  {}",
+            format!("{key}:"),
+            one_line_keep_colour(value),
+            width = width + 1
+        ));
     }
 }
 
@@ -98,11 +103,15 @@ fn one_line_keep_colour(value: &str) -> String {
 /// number ([`shown`]).
 pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
-    let widest = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0);
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
+    let widest = |i: usize| {
+        rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(widest).collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -119,10 +128,14 @@ pub fn print_table(rows: &[Vec<String>]) {
 /// Prints the facts of a grant for people, and the lines that the verb adds.
 pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String)>) {
     let paint = Paint::stdout();
-    let due = if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
+    let due =
+        if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
     emit(&format!("{} {}", paint.good(heading), paint.bold(&shown(&grant.resource_name))));
     let mut pairs = vec![
-        ("owner", if grant.owner_id.is_empty() { "(not said)".into() } else { shown(&grant.owner_id) }),
+        (
+            "owner",
+            if grant.owner_id.is_empty() { "(not said)".into() } else { shown(&grant.owner_id) },
+        ),
         ("token", paint.bold(&grant.fencing_token.to_string())),
         ("expires", format!("{}{due} (TTL {})", expiry(grant), show_ms(grant.ttl_ms.into()))),
         ("renewals", grant.renewal_count.to_string()),

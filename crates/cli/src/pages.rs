@@ -72,10 +72,19 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_said_with_how_to_see_it() {
-        let answer =
-            Checked { holders: vec![Default::default(); 1_000], holder_count: 1_234_567, ..Default::default() };
-        assert_eq!(holders_left_out(&answer), "showing 1,000 of 1,234,567 holders, the oldest: --all shows them all");
+        let answer = Checked {
+            holders: vec![Default::default(); 1_000],
+            holder_count: 1_234_567,
+            ..Default::default()
+        };
+        assert_eq!(
+            holders_left_out(&answer),
+            "showing 1,000 of 1,234,567 holders, the oldest: --all shows them all"
+        );
         let listing = Listing { next_cursor: "a07".into(), ..Default::default() };
-        assert_eq!(locks_left_out(&listing), "… and more: --all shows them all, --cursor a07 the next page");
+        assert_eq!(
+            locks_left_out(&listing),
+            "… and more: --all shows them all, --cursor a07 the next page"
+        );
     }
 }

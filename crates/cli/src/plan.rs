@@ -113,8 +113,9 @@ impl Args for Overrides {
 
 impl FromArgMatches for Overrides {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given =
-            |key: &planner::Key| matches.get_one::<String>(key.name).map(|value| (key.name.to_owned(), value.clone()));
+        let given = |key: &planner::Key| {
+            matches.get_one::<String>(key.name).map(|value| (key.name.to_owned(), value.clone()))
+        };
         Ok(Overrides(KEYS.iter().filter_map(given).collect()))
     }
 
@@ -134,9 +135,17 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         emit(planner::TEMPLATE.trim_end());
         return Ok(());
     }
-    if !args.simulate && args.emit.is_none() && (args.emitted.shards.is_some() || args.emitted.emit_for.is_some()) {
+    if !args.simulate
+        && args.emit.is_none()
+        && (args.emitted.shards.is_some() || args.emitted.emit_for.is_some())
+    {
         let what = "--shards and --emit-for say what to emit or to simulate";
-        return Err(Failure::new(Exit::Usage, "PLAN", what, "add --emit FILE or --simulate, or leave them out"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "PLAN",
+            what,
+            "add --emit FILE or --simulate, or leave them out",
+        ));
     }
     let workload = workload(args)?;
     let calibration = match &args.calibration {
@@ -157,9 +166,17 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
         capacity_sim::simulate(&plan, &options).map_err(|error| impossible(&error))
     });
     let simulation = simulation.transpose()?;
-    let cluster = args.emit.as_ref().map(|path| Ok((path, planner::emit(&plan, &emit_options(&args.emitted))?)));
+    let cluster = args
+        .emit
+        .as_ref()
+        .map(|path| Ok((path, planner::emit(&plan, &emit_options(&args.emitted))?)));
     let cluster = cluster.transpose().map_err(|error: planner::EmitError| {
-        Failure::new(Exit::Usage, "PLAN", error.to_string(), "change the workload, or the flags of the cluster file")
+        Failure::new(
+            Exit::Usage,
+            "PLAN",
+            error.to_string(),
+            "change the workload, or the flags of the cluster file",
+        )
     })?;
     if let Some(path) = &args.plot {
         write(path, &planner::svg(&plan))?;
@@ -193,7 +210,8 @@ pub fn run(args: &Plan) -> Result<(), Failure> {
 
 /// Lists the ports that must be free.
 fn ports(config: &ClusterConfig) -> String {
-    let port = |address: &String| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let port =
+        |address: &String| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let of = |addresses: Vec<&String>| {
         let ports: Vec<u16> = addresses.into_iter().filter_map(port).collect();
         match (ports.iter().min(), ports.iter().max()) {
@@ -205,7 +223,10 @@ fn ports(config: &ClusterConfig) -> String {
     let gateways = of(config.gateways.iter().map(|gateway| &gateway.address).collect());
     let nodes = of(config.nodes.iter().map(|node| &node.address).collect());
     let metrics = config.nodes.iter().map(|node| &node.metrics);
-    let metrics = of(metrics.chain(config.gateways.iter().map(|gateway| &gateway.metrics)).flatten().collect());
+    let metrics = of(metrics
+        .chain(config.gateways.iter().map(|gateway| &gateway.metrics))
+        .flatten()
+        .collect());
     format!("ports: gateways {gateways}, nodes {nodes}, metrics {metrics}")
 }
 
@@ -226,11 +247,13 @@ fn workload(args: &Plan) -> Result<Workload, Failure> {
     let overrides = &args.overrides.0;
     if args.interactive {
         // Questions go to standard error, so that they do not mix with the plan.
-        let asked = planner::ask(&mut std::io::stdin().lock(), &mut std::io::stderr().lock(), overrides);
+        let asked =
+            planner::ask(&mut std::io::stdin().lock(), &mut std::io::stderr().lock(), overrides);
         return asked.map_err(|error| Failure::new(Exit::Usage, "PLAN", error.to_string(), NEXT));
     }
     match &args.workload {
-        Some(path) => Workload::parse(&read(path, "workload")?, overrides).map_err(|error| in_file(path, &error)),
+        Some(path) => Workload::parse(&read(path, "workload")?, overrides)
+            .map_err(|error| in_file(path, &error)),
         None => Workload::parse("", overrides).map_err(|error| impossible(&error)),
     }
 }
@@ -274,7 +297,12 @@ fn read(path: &Path, what: &str) -> Result<String, Failure> {
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|error| {
         let message = format!("cannot write {}: {error}", path.display());
-        Failure::new(Exit::Error, "PLAN", message, "name a file in a directory that exists and is yours")
+        Failure::new(
+            Exit::Error,
+            "PLAN",
+            message,
+            "name a file in a directory that exists and is yours",
+        )
     })
 }
 
@@ -289,7 +317,11 @@ mod tests {
         let plan = cli.find_subcommand("plan").expect("the verb");
         for key in planner::KEYS {
             assert_eq!(key.flag, key.name.replace(['.', '_'], "-"));
-            assert!(plan.get_arguments().any(|argument| argument.get_long() == Some(key.flag)), "--{}", key.flag);
+            assert!(
+                plan.get_arguments().any(|argument| argument.get_long() == Some(key.flag)),
+                "--{}",
+                key.flag
+            );
         }
         Cli::command().debug_assert();
     }
@@ -297,9 +329,11 @@ mod tests {
     #[test]
     fn flags_become_keys() {
         let cli =
-            Cli::try_parse_from(["palisade", "plan", "--entry-name-bytes", "64", "--hold", "-5s"]).expect("flags");
+            Cli::try_parse_from(["palisade", "plan", "--entry-name-bytes", "64", "--hold", "-5s"])
+                .expect("flags");
         let crate::args::Command::Plan(plan) = cli.command else { panic!("not a plan") };
-        let given: Vec<_> = plan.overrides.0.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let given: Vec<_> =
+            plan.overrides.0.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(given, [("hold", "-5s"), ("entry.name_bytes", "64")]);
         let failure = super::run(&plan).expect_err("no rate, and a negative hold");
         assert_eq!(failure.exit, crate::failure::Exit::Usage);
@@ -307,9 +341,12 @@ mod tests {
 
     #[test]
     fn flags_of_the_cluster_file_need_one() {
-        assert!(Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--nodes", "5"]).is_err());
+        assert!(
+            Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--nodes", "5"]).is_err()
+        );
         assert!(Cli::try_parse_from(["palisade", "plan", "--template", "--json"]).is_err());
-        let cli = Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--shards", "5"]).expect("flags");
+        let cli = Cli::try_parse_from(["palisade", "plan", "--instances", "1", "--shards", "5"])
+            .expect("flags");
         let crate::args::Command::Plan(plan) = cli.command else { panic!("not a plan") };
         assert_eq!(super::run(&plan).expect_err("for what?").exit, crate::failure::Exit::Usage);
     }

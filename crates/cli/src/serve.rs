@@ -35,7 +35,8 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
     }
     check_free(&cluster, id)?;
-    let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
+    let dir =
+        args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
     let engine = saying_so("opening the data directory", open_engine(&dir, reserve_bytes)).await?;
     let first_start = match (args.reseed, args.new_cluster, args.accept_copy) {
@@ -45,7 +46,15 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         (false, false, false) => FirstStart::AskPeers,
     };
     let guard_file = args.guard_file.clone();
-    let options = NodeOptions { cluster, id, engine, first_start, guard_file, listener: None, metrics_listener: None };
+    let options = NodeOptions {
+        cluster,
+        id,
+        engine,
+        first_start,
+        guard_file,
+        listener: None,
+        metrics_listener: None,
+    };
     let node = match saying_so("starting on the data directory", Node::start(options)).await {
         Ok(node) => node,
         Err(error) => {
@@ -113,7 +122,8 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         Some(address) => Some(bind(address)?),
         None => None,
     };
-    let options = GatewayOptions { cluster, listener, metrics_listener, reflection: args.reflection };
+    let options =
+        GatewayOptions { cluster, listener, metrics_listener, reflection: args.reflection };
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
     let outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
@@ -140,12 +150,19 @@ pub async fn open_engine(dir: &Path, reserve_bytes: u64) -> Result<Arc<dyn Engin
         }
         Ok(Err(error)) => {
             let next = match error {
-                StorageError::Damaged(_) => format!("move {shown} away, and start the node with --reseed"),
+                StorageError::Damaged(_) => {
+                    format!("move {shown} away, and start the node with --reseed")
+                }
                 _ => String::new(),
             };
             Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: {error}"), next))
         }
-        Err(error) => Err(Failure::new(Exit::Error, "STORAGE", format!("{shown}: opening it failed: {error}"), "")),
+        Err(error) => Err(Failure::new(
+            Exit::Error,
+            "STORAGE",
+            format!("{shown}: opening it failed: {error}"),
+            "",
+        )),
     }
 }
 
@@ -175,9 +192,10 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
             ErrorKind::AddrNotAvailable => {
                 (Exit::Error, "choose an address that this machine has, or 0.0.0.0 for all of them")
             }
-            ErrorKind::PermissionDenied => {
-                (Exit::Error, "choose a port from 1024 on, or run it with the right to use this one")
-            }
+            ErrorKind::PermissionDenied => (
+                Exit::Error,
+                "choose a port from 1024 on, or run it with the right to use this one",
+            ),
             _ => (Exit::Error, "correct the address, or choose another"),
         };
         Failure::new(exit, "LISTEN", format!("cannot listen on {address}: {error}"), next)
@@ -189,7 +207,9 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
 pub fn raise_descriptor_limit() {
     match wire::accept::raise_descriptor_limit() {
         Ok(limit) => tracing::debug!(?limit, "descriptors that this process may have"),
-        Err(error) => tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n"),
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n")
+        }
     }
 }
 
@@ -204,7 +224,8 @@ pub async fn told_to_stop() {
 }
 
 pub fn node_failure(error: node::NodeError) -> Failure {
-    let exit = if matches!(error, node::NodeError::DiskHangs(_)) { Exit::DiskHangs } else { Exit::Error };
+    let exit =
+        if matches!(error, node::NodeError::DiskHangs(_)) { Exit::DiskHangs } else { Exit::Error };
     Failure::new(exit, "NODE", error.to_string(), "")
 }
 

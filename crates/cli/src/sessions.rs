@@ -42,19 +42,29 @@ async fn heartbeat(args: &SessionOn) -> Result<(), Failure> {
     if args.remote.json {
         print_json(&json::SessionRenewed::new(&args.id, &heartbeat));
     } else {
-        emit(&format!("renewed on {} of {}", heartbeat.renewed_shards, counted(args.shards.len(), "shard")));
+        emit(&format!(
+            "renewed on {} of {}",
+            heartbeat.renewed_shards,
+            counted(args.shards.len(), "shard")
+        ));
     }
     let told = |exit| if args.remote.json { Some(Failure::already_told(exit)) } else { None };
     if !heartbeat.lost_shards.is_empty() {
         let shards = numbered(&heartbeat.lost_shards);
-        let message = format!("the session is lost on {shards}: what it held there is not held any more");
+        let message =
+            format!("the session is lost on {shards}: what it held there is not held any more");
         let next = "stop acting on those locks; open a new session and acquire again";
-        return Err(told(Exit::Fenced).unwrap_or_else(|| Failure::new(Exit::Fenced, "SESSION_LOST", message, next)));
+        return Err(told(Exit::Fenced)
+            .unwrap_or_else(|| Failure::new(Exit::Fenced, "SESSION_LOST", message, next)));
     }
     if !heartbeat.failed_shards.is_empty() {
-        let message = format!("{} could not be asked: nothing was renewed there", numbered(&heartbeat.failed_shards));
+        let message = format!(
+            "{} could not be asked: nothing was renewed there",
+            numbered(&heartbeat.failed_shards)
+        );
         let next = "try again before the TTL runs out";
-        return Err(told(Exit::Error).unwrap_or_else(|| Failure::new(Exit::Error, "NO_LEADER", message, next)));
+        return Err(told(Exit::Error)
+            .unwrap_or_else(|| Failure::new(Exit::Error, "NO_LEADER", message, next)));
     }
     Ok(())
 }

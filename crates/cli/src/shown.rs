@@ -240,7 +240,8 @@ pub fn date_time(unix_ms: u64) -> String {
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
-    let (date, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let (date, month) =
+        (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
     let year = era * 400 + year + u64::from(month <= 2);
     let (h, m, s) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
     format!("{year:04}-{month:02}-{date:02} {h:02}:{m:02}:{s:02}Z")
@@ -279,7 +280,10 @@ mod tests {
 
     #[test]
     fn different_values_look_different() {
-        let parts = ["", " ", "a", "\\", "u{a}", "\\u{a}", "\n", "\u{202e}", "u{202e}", "\u{200b}", "\u{308}"];
+        let parts = [
+            "", " ", "a", "\\", "u{a}", "\\u{a}", "\n", "\u{202e}", "u{202e}", "\u{200b}",
+            "\u{308}",
+        ];
         let mut texts = BTreeSet::new();
         for a in parts {
             for b in parts {
@@ -290,14 +294,25 @@ mod tests {
         }
         let images: BTreeSet<String> = texts.iter().map(|text| shown(text)).collect();
         assert_eq!(images.len(), texts.len());
-        assert!(images.iter().all(|image| image.chars().all(|c| !is_hidden(c)) && *image == image.trim()));
+        assert!(
+            images
+                .iter()
+                .all(|image| image.chars().all(|c| !is_hidden(c)) && *image == image.trim())
+        );
     }
 
     #[test]
     fn wide_characters_take_two_columns() {
-        for (text, columns) in
-            [("abc", 3), ("日本語", 6), ("🔒", 2), ("ü", 1), ("кот", 3), ("ﾃｽﾄ", 3), ("한글", 4), ("ก็", 1)]
-        {
+        for (text, columns) in [
+            ("abc", 3),
+            ("日本語", 6),
+            ("🔒", 2),
+            ("ü", 1),
+            ("кот", 3),
+            ("ﾃｽﾄ", 3),
+            ("한글", 4),
+            ("ก็", 1),
+        ] {
             assert_eq!(width(text), columns, "{text}");
         }
         assert_eq!(padded("日", 4), "日  ");

@@ -20,27 +20,32 @@ const SLOW_SYNC_MS: f64 = 100.0;
 /// # Errors
 /// If no gateway answers, or a shard has no leader.
 pub async fn run(args: &ClusterStatus) -> Result<(), Failure> {
-    let status = json::ClusterStatus::from(&verbs::connect(&args.remote.gateways).cluster_status().await?);
+    let status =
+        json::ClusterStatus::from(&verbs::connect(&args.remote.gateways).cluster_status().await?);
     if args.remote.json {
         print_json(&status);
     } else {
         print(&status);
     }
     let shards = &status.shards;
-    let leaderless: Vec<String> =
-        shards.iter().filter(|shard| shard.leader.is_none()).map(|shard| shard.shard.to_string()).collect();
+    let leaderless: Vec<String> = shards
+        .iter()
+        .filter(|shard| shard.leader.is_none())
+        .map(|shard| shard.shard.to_string())
+        .collect();
     if shards.is_empty() || !leaderless.is_empty() {
         let message = match shards.is_empty() {
             true => "no replica of any shard answered".to_owned(),
-            false if leaderless.len() > 1 => format!("no leader for shards {}", leaderless.join(", ")),
+            false if leaderless.len() > 1 => {
+                format!("no leader for shards {}", leaderless.join(", "))
+            }
             false => format!("no leader for shard {}", leaderless.join(", ")),
         };
         if args.remote.json {
             // The printed document already shows this: `leader` is null.
             return Err(Failure::already_told(Exit::Error));
         }
-        let next =
-            "each shard needs a majority of its replicas: start the nodes that are down, or wait for an election";
+        let next = "each shard needs a majority of its replicas: start the nodes that are down, or wait for an election";
         return Err(Failure::new(Exit::Error, "NO_LEADER", message, next));
     }
     Ok(())
@@ -51,7 +56,9 @@ fn disk_in_words(node: &Node) -> String {
         (Some(age_ms), _) if node.disk_hangs => {
             format!("HANGS: write under way for {:.1} s", age_ms as f64 / 1_000.0)
         }
-        (_, Some(sync_ms)) if sync_ms >= SLOW_SYNC_MS => format!("slow: a sync takes {} ms", sync_ms as u64),
+        (_, Some(sync_ms)) if sync_ms >= SLOW_SYNC_MS => {
+            format!("slow: a sync takes {} ms", sync_ms as u64)
+        }
         (Some(_), _) => "ok".into(),
         (None, _) => "-".into(),
     }
@@ -77,8 +84,14 @@ fn missing(shard: &Shard) -> Vec<String> {
 
 fn print(status: &json::ClusterStatus) {
     let paint = Paint::stdout();
-    emit(&format!("{} {} (map version {})\n", paint.dim("cluster"), shown(&status.cluster), status.map_version));
-    let mut rows = vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
+    emit(&format!(
+        "{} {} (map version {})\n",
+        paint.dim("cluster"),
+        shown(&status.cluster),
+        status.map_version
+    ));
+    let mut rows =
+        vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
     for node in &status.nodes {
         rows.push(vec![
             node.node.to_string(),
@@ -106,8 +119,11 @@ fn print(status: &json::ClusterStatus) {
     let mut rows = vec![header.map(String::from).to_vec()];
     for shard in &status.shards {
         let reseeding = |replica: &Replica| if replica.reseeding { " re-seeding" } else { "" };
-        let replicas: Vec<String> =
-            shard.replicas.iter().map(|r| format!("{}({}{})", r.node, r.lag, reseeding(r))).collect();
+        let replicas: Vec<String> = shard
+            .replicas
+            .iter()
+            .map(|r| format!("{}({}{})", r.node, r.lag, reseeding(r)))
+            .collect();
         let hashes = match shard.hashes_equal {
             Some(true) => "equal",
             Some(false) => "DIFFERENT",
@@ -144,7 +160,13 @@ mod tests {
         let node = |told: Option<ShardStatus>| {
             let nodes = vec![v1::NodeStatus { node: 2, ..Default::default() }];
             let shards = told.into_iter().map(|told| ShardStatus { node: 2, ..told }).collect();
-            json::ClusterStatus::from(&ClusterStatusResponse { nodes, shards, ..Default::default() }).nodes.remove(0)
+            json::ClusterStatus::from(&ClusterStatusResponse {
+                nodes,
+                shards,
+                ..Default::default()
+            })
+            .nodes
+            .remove(0)
         };
         let mut told = ShardStatus::default();
         assert_eq!(disk_in_words(&node(Some(told.clone()))), "ok");
@@ -155,8 +177,21 @@ mod tests {
         assert_eq!(disk_in_words(&node(None)), "-");
     }
 
-    fn replica(node: u64, role: &str, term: u64, applied_index: u64, state_hash: u64) -> ShardStatus {
-        ShardStatus { node, role: role.into(), term, applied_index, state_hash, ..Default::default() }
+    fn replica(
+        node: u64,
+        role: &str,
+        term: u64,
+        applied_index: u64,
+        state_hash: u64,
+    ) -> ShardStatus {
+        ShardStatus {
+            node,
+            role: role.into(),
+            term,
+            applied_index,
+            state_hash,
+            ..Default::default()
+        }
     }
 
     fn summary_of(replicas: &[ShardStatus]) -> Shard {
@@ -168,15 +203,19 @@ mod tests {
     fn members_that_do_not_count_are_named() {
         let member = |node, incarnation, learner| v1::Member { node, incarnation, learner };
         let mut leader = replica(1, "leader", 1, 10, 7);
-        leader.members = vec![member(1, 0, false), member(2, 0, false), member(3, 0, false), member(3, 5, true)];
+        leader.members =
+            vec![member(1, 0, false), member(2, 0, false), member(3, 0, false), member(3, 5, true)];
         let mut reseeded = replica(3, "follower", 1, 4, 8);
         reseeded.incarnation = 5;
         let summary = summary_of(&[leader.clone(), reseeded]);
         assert_eq!(summary.votes(), (1, 3));
         let missing_here = missing(&summary);
         let begin = "shard 0: 1 of 3 votes counts; node ";
-        let ends =
-            ["2 does not: it does not answer", "3 does not: its data", "3 (incarnation 5) does not: it is being"];
+        let ends = [
+            "2 does not: it does not answer",
+            "3 does not: its data",
+            "3 (incarnation 5) does not: it is being",
+        ];
         assert_eq!(missing_here.len(), ends.len(), "{missing_here:?}");
         for (line, end) in missing_here.iter().zip(ends) {
             assert!(line.starts_with(&format!("{begin}{end}")), "{line}");
@@ -186,9 +225,17 @@ mod tests {
         copy.stands_by = true;
         let summary = summary_of(&[leader.clone(), copy, replica(3, "follower", 1, 10, 7)]);
         assert_eq!(summary.votes(), (2, 3));
-        assert!(missing(&summary)[0].contains("node 2 does not: it takes no part"), "{:?}", missing(&summary));
+        assert!(
+            missing(&summary)[0].contains("node 2 does not: it takes no part"),
+            "{:?}",
+            missing(&summary)
+        );
         leader.members.truncate(3);
-        let all = summary_of(&[leader, replica(2, "follower", 1, 10, 7), replica(3, "follower", 1, 10, 7)]);
+        let all = summary_of(&[
+            leader,
+            replica(2, "follower", 1, 10, 7),
+            replica(3, "follower", 1, 10, 7),
+        ]);
         assert_eq!((all.votes(), missing(&all)), ((3, 3), Vec::new()));
     }
 }

@@ -41,7 +41,8 @@ pub fn connect(gateways: &Gateways) -> Client {
 
 /// Like [`connect`], with a separate timeout for each operation.
 pub fn connect_within(gateways: &Gateways, timeout: Duration) -> Client {
-    let endpoints = gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+    let endpoints =
+        gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
     let options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
     Client::with_options(endpoints, options)
 }
@@ -87,11 +88,15 @@ pub async fn let_go(client: &Client, name: &str, request_id: RequestId, until: I
     let answered = async {
         loop {
             let done = match client.cancel_wait(name, request_id).await {
-                Ok(Cancelled { grant: Some(grant), .. }) => client.release(name, grant.fencing_token).await.map(drop),
+                Ok(Cancelled { grant: Some(grant), .. }) => {
+                    client.release(name, grant.fencing_token).await.map(drop)
+                }
                 cancelled => cancelled.map(drop),
             };
             match done {
-                Err(error) if !error.is_fenced() && !error.is_invalid() => tokio::time::sleep(CANCEL_AGAIN).await,
+                Err(error) if !error.is_fenced() && !error.is_invalid() => {
+                    tokio::time::sleep(CANCEL_AGAIN).await
+                }
                 _ => return,
             }
         }
@@ -108,7 +113,9 @@ fn interrupts() -> Result<Heard, Failure> {
         heard.with(at_start.blocked).block()?;
         Heard::listen(heard)
     };
-    listen().map_err(|error| Failure::new(Exit::Error, "SIGNALS", format!("cannot listen for signals: {error}"), ""))
+    listen().map_err(|error| {
+        Failure::new(Exit::Error, "SIGNALS", format!("cannot listen for signals: {error}"), "")
+    })
 }
 
 /// Runs `palisade acquire`: takes a lock, and waits for it if asked to.
@@ -157,7 +164,8 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
         let mut failure = Failure::from(error);
         if unknown {
             let hex = u128::from_be_bytes(request_id);
-            failure.next = format!("run it again with --request-id {hex:032x}: at most one grant comes of it");
+            failure.next =
+                format!("run it again with --request-id {hex:032x}: at most one grant comes of it");
         }
         failure
     })?;
@@ -204,7 +212,10 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
     }
     let mut about = vec![("waiters", answer.waiters.to_string())];
     if consistency == Consistency::Stale {
-        about.push(("as of", format!("{} ago, by node {}", show_ms(answer.stale_by_ms), answer.answered_by)));
+        about.push((
+            "as of",
+            format!("{} ago, by node {}", show_ms(answer.stale_by_ms), answer.answered_by),
+        ));
     }
     let (paint, now) = (Paint::stdout(), wall_ms());
     match answer.holders.split_last() {
@@ -214,7 +225,8 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
         }
         Some((last, others)) => {
             let held_for = |grant: &Grant| {
-                let (since, for_ms) = (date_time(grant.acquired_at_ms), now.saturating_sub(grant.acquired_at_ms));
+                let (since, for_ms) =
+                    (date_time(grant.acquired_at_ms), now.saturating_sub(grant.acquired_at_ms));
                 ("held for", format!("{}, since {since}", show_ms(for_ms)))
             };
             for grant in others {
@@ -251,12 +263,18 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
         return Ok(());
     }
     if tenures.is_empty() {
-        emit(&format!("nobody has held {} within the time that history is kept for", shown(&args.name)));
+        emit(&format!(
+            "nobody has held {} within the time that history is kept for",
+            shown(&args.name)
+        ));
         return Ok(());
     }
     let now = wall_ms();
-    let mut rows =
-        vec![["token", "owner", "acquired", "", "held for", "ended", "", "renewals"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["token", "owner", "acquired", "", "held for", "ended", "", "renewals"]
+            .map(String::from)
+            .to_vec(),
+    ];
     for tenure in &tenures {
         let held_until = if tenure.ended_at_ms == 0 { now } else { tenure.ended_at_ms };
         rows.push(vec![
@@ -294,7 +312,8 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
     if args.remote.json {
         print_json(&json::Listing::from(&listing));
     } else {
-        let mut rows = vec![["name", "owner", "token", "expires", "shard"].map(String::from).to_vec()];
+        let mut rows =
+            vec![["name", "owner", "token", "expires", "shard"].map(String::from).to_vec()];
         for grant in &listing.grants {
             rows.push(vec![
                 grant.resource_name.clone(),
@@ -314,7 +333,10 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
     }
     let missing: Vec<String> = listing.missing_shards.iter().map(u32::to_string).collect();
     let these = if missing.len() == 1 { "shard" } else { "shards" };
-    eprintln!("warning: {these} {} could not be asked: locks there are not listed", missing.join(", "));
+    eprintln!(
+        "warning: {these} {} could not be asked: locks there are not listed",
+        missing.join(", ")
+    );
     Err(Failure::already_told(Exit::Error))
 }
 
@@ -351,15 +373,26 @@ async fn holding_token(client: &Client, name: &str) -> Result<u64, Failure> {
     let checked = client.check(name, Consistency::Linearizable).await?;
     let holders = checked.holders;
     match holders.as_slice() {
-        [] => Err(Failure::new(Exit::Error, "NOT_HELD", format!("nobody holds {name}"), "there is nothing to break")),
+        [] => Err(Failure::new(
+            Exit::Error,
+            "NOT_HELD",
+            format!("nobody holds {name}"),
+            "there is nothing to break",
+        )),
         [only] => Ok(only.fencing_token),
         several => {
             let named = several.iter().take(TOKENS_NAMED_MAX);
             let tokens: Vec<String> = named.map(|grant| grant.fencing_token.to_string()).collect();
             let others = if tokens.len() < checked.holder_count as usize { ", …" } else { "" };
             let holders = counted(checked.holder_count, "holder");
-            let message = format!("{name} has {holders}, with tokens {}{others}", tokens.join(", "));
-            Err(Failure::new(Exit::Usage, "SEVERAL_HOLDERS", message, "name the one to break with --token"))
+            let message =
+                format!("{name} has {holders}, with tokens {}{others}", tokens.join(", "));
+            Err(Failure::new(
+                Exit::Usage,
+                "SEVERAL_HOLDERS",
+                message,
+                "name the one to break with --token",
+            ))
         }
     }
 }

@@ -62,7 +62,10 @@ fn say_to(lines: &SyncSender<Line>, dropped: &AtomicU64, text: String) {
 fn after(missing: u64, text: String) -> String {
     match missing {
         0 => text,
-        _ => format!("warning: {} dropped here: standard error took no more\n{text}", counted(missing, "message")),
+        _ => format!(
+            "warning: {} dropped here: standard error took no more\n{text}",
+            counted(missing, "message")
+        ),
     }
 }
 

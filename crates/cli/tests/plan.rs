@@ -33,7 +33,10 @@ fn the_worked_solution() {
     assert_eq!(shown, std::fs::read_to_string(golden).expect("the planner's golden text"));
     let json = stdout(&palisade(&["plan", "--workload", &file, "--json"]));
     let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON document");
-    assert_eq!((&json["shards_avg"], &json["shards_peak"], &json["fit"]), (&1.into(), &3.into(), &"yes".into()));
+    assert_eq!(
+        (&json["shards_avg"], &json["shards_peak"], &json["fit"]),
+        (&1.into(), &3.into(), &"yes".into())
+    );
 }
 
 #[test]
@@ -44,7 +47,10 @@ fn a_plan_becomes_a_cluster_file_that_is_accepted() {
     let emit = ["plan", "--workload", &file, "--emit", text(&cluster), "--plot", text(&picture)];
     stdout(&palisade(&emit));
     let checked = stdout(&palisade(&["cluster", "check", "--config", text(&cluster)]));
-    assert!(checked.starts_with("hyperscale: 14 shards × 5 replicas on 70 nodes, 10 gateways"), "{checked}");
+    assert!(
+        checked.starts_with("hyperscale: 14 shards × 5 replicas on 70 nodes, 10 gateways"),
+        "{checked}"
+    );
     assert!(std::fs::read_to_string(&picture).expect("the picture").starts_with("<svg"));
     // The same plan, scaled to one machine.
     let mut small = emit.to_vec();
@@ -57,12 +63,29 @@ fn a_plan_becomes_a_cluster_file_that_is_accepted() {
 #[test]
 fn a_template_and_a_calibration_are_input() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (template, calibration) = (dir.path().join("workload.yaml"), dir.path().join("calibration.yaml"));
+    let (template, calibration) =
+        (dir.path().join("workload.yaml"), dir.path().join("calibration.yaml"));
     std::fs::write(&template, stdout(&palisade(&["plan", "--template"]))).expect("write");
-    std::fs::write(&calibration, "measured: true\nsource: this desk\nwrites_per_s_per_leader: 500\n").expect("write");
-    let args = ["plan", "--workload", text(&template), "--calibration", text(&calibration), "--hold", "2m", "--json"];
+    std::fs::write(
+        &calibration,
+        "measured: true\nsource: this desk\nwrites_per_s_per_leader: 500\n",
+    )
+    .expect("write");
+    let args = [
+        "plan",
+        "--workload",
+        text(&template),
+        "--calibration",
+        text(&calibration),
+        "--hold",
+        "2m",
+        "--json",
+    ];
     let json: serde_json::Value = serde_json::from_str(&stdout(&palisade(&args))).expect("JSON");
-    assert_eq!((&json["workload"]["hold_s"], &json["calibration"]["source"]), (&120.0.into(), &"this desk".into()));
+    assert_eq!(
+        (&json["workload"]["hold_s"], &json["calibration"]["source"]),
+        (&120.0.into(), &"this desk".into())
+    );
     // The peak is 2,000 acquires and releases a second at 500 per leader, and a few heartbeats.
     assert_eq!(json["palisade"]["shards_peak"], 5);
 }
@@ -90,9 +113,15 @@ fn bad_input_is_a_usage_error_that_says_what_to_change() {
         (&["plan"][..], "the workload has no rate"),
         (&["plan", "--instances", "0"], "`instances` is 0"),
         (&["plan", "--instances", "5", "--hold", "-5s"], "is negative"),
-        (&["plan", "--instances", "5", "--emit", "/nonexistent/c.yaml", "--nodes", "1"], "too few nodes"),
+        (
+            &["plan", "--instances", "5", "--emit", "/nonexistent/c.yaml", "--nodes", "1"],
+            "too few nodes",
+        ),
         (&["plan", "--workload", "/nonexistent.yaml"], "cannot read the workload file"),
-        (&["plan", "--instances", "5", "--calibration", "/nonexistent.yaml"], "cannot read the calibration file"),
+        (
+            &["plan", "--instances", "5", "--calibration", "/nonexistent.yaml"],
+            "cannot read the calibration file",
+        ),
         (&["plan", "--instances", "5", "--nodes", "5"], "--emit"),
         (&["plan", "--instnaces", "5"], "--instances"),
     ] {
@@ -103,7 +132,12 @@ fn bad_input_is_a_usage_error_that_says_what_to_change() {
     }
     let output = palisade(&["plan", "--instances", "5", "--ttl", "1ms", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an error in JSON");
-    assert!(json["error"]["message"].as_str().is_some_and(|message| message.starts_with("`ttl` is 1ms")), "{json}");
+    assert!(
+        json["error"]["message"]
+            .as_str()
+            .is_some_and(|message| message.starts_with("`ttl` is 1ms")),
+        "{json}"
+    );
     let unwritable = palisade(&["plan", "--instances", "5", "--plot", "/nonexistent/p.svg"]);
     assert_eq!(unwritable.status.code(), Some(1));
 }

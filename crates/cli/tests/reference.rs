@@ -64,7 +64,8 @@ fn help(verbs: &[String]) -> String {
     for name in ["PALISADE_ENDPOINT", "PALISADE_OWNER", "PALISADE_GUARD_FILE"] {
         command.env_remove(name); // help shows the value of a set variable
     }
-    let output = command.args(verbs).arg("--help").env("COLUMNS", "100").env("NO_COLOR", "1").output();
+    let output =
+        command.args(verbs).arg("--help").env("COLUMNS", "100").env("NO_COLOR", "1").output();
     let output = output.expect("start palisade");
     assert!(output.status.success(), "palisade {verbs:?} --help: {output:?}");
     let text = String::from_utf8(output.stdout).expect("help in UTF-8");
@@ -75,12 +76,19 @@ fn help(verbs: &[String]) -> String {
 fn verbs_in(help: &str) -> Vec<String> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let verbs = lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
-    verbs.filter_map(|line| line.split_whitespace().next()).filter(|verb| *verb != "help").map(str::to_owned).collect()
+    verbs
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn add(verbs: &[String], page: &mut String) {
     let help = help(verbs);
-    let title = std::iter::once("palisade").chain(verbs.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    let title = std::iter::once("palisade")
+        .chain(verbs.iter().map(String::as_str))
+        .collect::<Vec<_>>()
+        .join(" ");
     page.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", help.trim_end()));
     for verb in verbs_in(&help) {
         add(&[verbs, &[verb]].concat(), page);
@@ -92,7 +100,10 @@ fn the_page_is_the_help_of_every_verb() {
     let mut page = COMMAND_LINE.to_owned();
     add(&[], &mut page);
     for verb in ["acquire", "lock", "session open", "cluster status"] {
-        assert!(page.contains(&format!("\n## `palisade {verb}`\n")), "{verb} is missing in\n{page}");
+        assert!(
+            page.contains(&format!("\n## `palisade {verb}`\n")),
+            "{verb} is missing in\n{page}"
+        );
     }
     kept("docs/reference/command-line.md", &page);
 }
@@ -107,7 +118,9 @@ fn fields(source: &str, name: &str) -> Vec<(String, String)> {
     for line in body.lines().map(str::trim) {
         if let Some(words) = line.strip_prefix("///") {
             said.extend(Some(words.trim()).filter(|words| !words.is_empty()));
-        } else if let Some((field, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(':')) {
+        } else if let Some((field, _)) =
+            line.strip_prefix("pub ").and_then(|field| field.split_once(':'))
+        {
             fields.push((field.to_owned(), said.join(" ").replace('|', "\\|")));
             said.clear();
         }
@@ -125,12 +138,16 @@ fn defaults() -> BTreeMap<String, String> {
 #[test]
 fn the_page_has_every_key_of_the_cluster_file() {
     let path = file("crates/routing/src/config/mod.rs");
-    let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let source = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let defaults = defaults();
     let mut page = CLUSTER_FILE.to_owned();
     for (name, title) in PARTS {
         let fields = fields(&source, name);
-        assert!(fields.len() >= 2 && fields.iter().all(|(_, said)| !said.is_empty()), "{name}: {fields:?}");
+        assert!(
+            fields.len() >= 2 && fields.iter().all(|(_, said)| !said.is_empty()),
+            "{name}: {fields:?}"
+        );
         page.push_str(&format!("\n## {title}\n\n"));
         page.push_str(if name == "Settings" {
             "| key | default | meaning |\n|---|---|---|\n"

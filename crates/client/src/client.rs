@@ -64,10 +64,18 @@ impl Client {
     }
 
     /// Like [`connect`](Self::connect), with options.
-    pub fn with_options(endpoints: impl IntoIterator<Item = impl Into<String>>, options: ClientOptions) -> Client {
+    pub fn with_options(
+        endpoints: impl IntoIterator<Item = impl Into<String>>,
+        options: ClientOptions,
+    ) -> Client {
         let servers = Servers::new(endpoints.into_iter().map(Into::into).collect(), &options);
         Client {
-            inner: Arc::new(Inner { options, servers, letting_go: LettingGo::default(), guarded: Guarded::default() }),
+            inner: Arc::new(Inner {
+                options,
+                servers,
+                letting_go: LettingGo::default(),
+                guarded: Guarded::default(),
+            }),
         }
     }
 
@@ -162,8 +170,17 @@ impl Client {
 
     /// Releases a lock. `session_life` names the life of the session that releases its own lock; 0
     /// if no session does.
-    pub(crate) async fn release_of(&self, name: &str, token: u64, session_life: u64) -> Result<Released, Error> {
-        let op = Op::Release(v1::ReleaseRequest { name: name.into(), fencing_token: token, session_life });
+    pub(crate) async fn release_of(
+        &self,
+        name: &str,
+        token: u64,
+        session_life: u64,
+    ) -> Result<Released, Error> {
+        let op = Op::Release(v1::ReleaseRequest {
+            name: name.into(),
+            fencing_token: token,
+            session_life,
+        });
         match self.run(op).await?.answer {
             Answer::Release(released) => Ok(released),
             _ => Err(Error::confused("a release")),
@@ -204,7 +221,12 @@ impl Client {
         after_token: u64,
         limit: u32,
     ) -> Result<Checked, Error> {
-        let request = v1::CheckRequest { name: name.into(), consistency: consistency.into(), after_token, limit };
+        let request = v1::CheckRequest {
+            name: name.into(),
+            consistency: consistency.into(),
+            after_token,
+            limit,
+        };
         match self.run(Op::Check(request)).await?.answer {
             Answer::Check(checked) => Ok(checked),
             _ => Err(Error::confused("a check")),
@@ -214,7 +236,10 @@ impl Client {
     /// Takes a waiting acquire out of its queue. If it was granted meanwhile, the answer has the
     /// grant, and the caller holds the lock.
     pub async fn cancel_wait(&self, name: &str, request_id: RequestId) -> Result<Cancelled, Error> {
-        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id: request_id.to_vec() });
+        let op = Op::CancelWait(v1::CancelWaitRequest {
+            name: name.into(),
+            request_id: request_id.to_vec(),
+        });
         match self.run(op).await?.answer {
             Answer::CancelWait(cancelled) => Ok(cancelled),
             _ => Err(Error::confused("a cancel")),
@@ -226,7 +251,13 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::is_fenced`] or [`Error::is_held`] if the token does not hold the lock (any more).
-    pub async fn break_lock(&self, name: &str, token: u64, reason: &str, by: &str) -> Result<Tenure, Error> {
+    pub async fn break_lock(
+        &self,
+        name: &str,
+        token: u64,
+        reason: &str,
+        by: &str,
+    ) -> Result<Tenure, Error> {
         let op = Op::BreakLock(v1::BreakLockRequest {
             name: name.into(),
             fencing_token: token,
@@ -259,7 +290,12 @@ impl Client {
     ///
     /// A lock that is held from the first page to the last is on exactly one page. Shards that
     /// could not be asked are named in each page's `missing_shards`.
-    pub async fn list_page(&self, prefix: &str, limit: u32, cursor: &str) -> Result<Listing, Error> {
+    pub async fn list_page(
+        &self,
+        prefix: &str,
+        limit: u32,
+        cursor: &str,
+    ) -> Result<Listing, Error> {
         let request = v1::ListRequest { prefix: prefix.into(), limit, cursor: cursor.into() };
         match self.run(Op::List(request)).await?.answer {
             Answer::List(listing) => Ok(listing),
@@ -271,7 +307,10 @@ impl Client {
     pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
         self.rpc(OperationKind::ClusterStatus, |channel, timeout| async move {
             let request = unary::timed(v1::ClusterStatusRequest {}, timeout);
-            unary::service(channel).cluster_status(request).await.map(|response| response.into_inner())
+            unary::service(channel)
+                .cluster_status(request)
+                .await
+                .map(|response| response.into_inner())
         })
         .await
     }
@@ -286,7 +325,12 @@ impl Client {
         };
         self.rpc(OperationKind::OpenSession, |channel, timeout| {
             let request = unary::timed(request.clone(), timeout);
-            async move { unary::service(channel).open_session(request).await.map(|response| response.into_inner()) }
+            async move {
+                unary::service(channel)
+                    .open_session(request)
+                    .await
+                    .map(|response| response.into_inner())
+            }
         })
         .await
     }
@@ -297,12 +341,17 @@ impl Client {
         let lease = |shard: &u32| v1::SessionLease { shard: *shard, ..Default::default() };
         let leases = shards.iter().map(lease).collect();
         let request = v1::HeartbeatRequest { session_id: session_id.into(), leases };
-        self.heartbeat_timed(request, self.inner.options.timeout).await.map(|(heartbeat, _)| heartbeat)
+        self.heartbeat_timed(request, self.inner.options.timeout)
+            .await
+            .map(|(heartbeat, _)| heartbeat)
     }
 
     /// Releases all locks of a session on these shards, and returns their number.
     pub async fn close_session(&self, session_id: &str, shards: &[u32]) -> Result<u32, Error> {
-        let op = Op::CloseSession(v1::CloseSessionRequest { session_id: session_id.into(), shards: shards.to_vec() });
+        let op = Op::CloseSession(v1::CloseSessionRequest {
+            session_id: session_id.into(),
+            shards: shards.to_vec(),
+        });
         match self.run(op).await?.answer {
             Answer::CloseSession(closed) => Ok(closed.released),
             _ => Err(Error::confused("a close")),
@@ -334,18 +383,31 @@ impl Client {
 
     /// Acquires, and tells when the request was first sent. `keeper` is the session that would keep
     /// an unseen grant alive.
-    pub(crate) async fn acquire_timed(&self, options: AcquireOptions, keeper: Option<Keeper>) -> Result<Timed, Error> {
+    pub(crate) async fn acquire_timed(
+        &self,
+        options: AcquireOptions,
+        keeper: Option<Keeper>,
+    ) -> Result<Timed, Error> {
         let chosen = options.request_id;
         let request_id = chosen.unwrap_or_else(rand::random);
         let until = options.until(self.inner.options.timeout);
         let request = options.into_request(&self.inner.options.owner, request_id)?;
         let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
-        let (name, lives_for_ms) = (request.name.clone(), u64::from(ttl_ms) + u64::from(request.wait_ms));
+        let (name, lives_for_ms) =
+            (request.name.clone(), u64::from(ttl_ms) + u64::from(request.wait_ms));
         // Only this call knows an id of our own. If the call does not see the grant, the grant must
         // be released.
-        let mut unseen = Unseen { client: self, name, request_id, lives_for_ms, keeper, armed: chosen.is_none() };
+        let mut unseen = Unseen {
+            client: self,
+            name,
+            request_id,
+            lives_for_ms,
+            keeper,
+            armed: chosen.is_none(),
+        };
         // A fresh id cannot meet a lock that is being released. Only an id of the caller's can.
-        let going = chosen.map(|_| self.inner.letting_go.locks_of(&unseen.name)).unwrap_or_default();
+        let going =
+            chosen.map(|_| self.inner.letting_go.locks_of(&unseen.name)).unwrap_or_default();
         let began = Instant::now();
         let outcome = self.tried_within(Op::Acquire(request), self.inner.options.timeout).await;
         unseen.armed = match &outcome {
@@ -354,7 +416,10 @@ impl Client {
         };
         let (grant, first_sent, tries) = match outcome {
             Ok(Driven {
-                answer: Answer::Acquire(AcquireResponse { grant: Some(grant) }), first_sent, tries, ..
+                answer: Answer::Acquire(AcquireResponse { grant: Some(grant) }),
+                first_sent,
+                tries,
+                ..
             }) => (grant, first_sent, tries),
             Ok(_) => return Err(Error::confused("an acquire")),
             // The acquire was refused, but an earlier try may still arrive and be granted.
@@ -434,12 +499,19 @@ impl Client {
 
     /// Retries one operation within `timeout`. The error tells whether a try is still in doubt: see
     /// [`GivenUp`](crate::drive::GivenUp).
-    async fn tried_within(&self, op: Op, timeout: Duration) -> Result<Driven<Answer>, (Error, bool)> {
+    async fn tried_within(
+        &self,
+        op: Op,
+        timeout: Duration,
+    ) -> Result<Driven<Answer>, (Error, bool)> {
         let not_tried = |error: Error| (error, false);
         let servers = self.inner.servers.as_ref().map_err(|error| not_tried(error.clone()))?;
         let operation = Operation::of(op);
         wire::check_operation(&operation).map_err(|error| not_tried(error.into()))?;
-        let op = operation.op.as_ref().ok_or_else(|| not_tried(Error::invalid("the operation is empty")))?;
+        let op = operation
+            .op
+            .as_ref()
+            .ok_or_else(|| not_tried(Error::invalid("the operation is empty")))?;
         let policy = self.policy(op.kind(), op.wait_ms(), timeout, servers);
         let reach = &Reach::default();
         let send = |next: Try| {
@@ -449,7 +521,9 @@ impl Client {
             }
             async move {
                 let outcome = if self.inner.options.unary {
-                    servers.call_unary(next.target, operation, Duration::from_millis(next.timeout_ms)).await
+                    servers
+                        .call_unary(next.target, operation, Duration::from_millis(next.timeout_ms))
+                        .await
                 } else {
                     servers.call(next.target, operation, next.timeout_ms).await
                 };
@@ -458,7 +532,9 @@ impl Client {
                 outcome
             }
         };
-        let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, send).await;
+        let driven = Course::new(policy, servers.first())
+            .drive(None, servers.targets(), || false, send)
+            .await;
         driven.map_err(|given_up| (reach.explain(*given_up.error, servers), given_up.in_doubt))
     }
 
@@ -479,9 +555,11 @@ impl Client {
             let began = Instant::now();
             let outcome = match servers.channel(next.target, timeout).await {
                 // The time to connect is part of the time of the operation.
-                Ok(channel) => send(channel, timeout.saturating_sub(began.elapsed()).max(LEAST_TIME))
-                    .await
-                    .map_err(|status| unary::failed(&status)),
+                Ok(channel) => {
+                    send(channel, timeout.saturating_sub(began.elapsed()).max(LEAST_TIME))
+                        .await
+                        .map_err(|status| unary::failed(&status))
+                }
                 Err(not_sent) => Err(not_sent),
             };
             if matches!(outcome, Err(Failure::Lost(_))) {
@@ -491,15 +569,26 @@ impl Client {
             reach.heard(&outcome);
             outcome
         };
-        let driven = Course::new(policy, servers.first()).drive(None, servers.targets(), || false, sent).await;
-        driven.map(|driven| driven.answer).map_err(|given_up| reach.explain(*given_up.error, servers))
+        let driven = Course::new(policy, servers.first())
+            .drive(None, servers.targets(), || false, sent)
+            .await;
+        driven
+            .map(|driven| driven.answer)
+            .map_err(|given_up| reach.explain(*given_up.error, servers))
     }
 
     /// The bounds of the retries. With one gateway a try may take all the time, because the gateway
     /// itself retries. With several, a gateway that hangs must leave time for the next.
-    fn policy(&self, kind: OperationKind, wait_ms: u32, timeout: Duration, servers: &Servers) -> Policy {
+    fn policy(
+        &self,
+        kind: OperationKind,
+        wait_ms: u32,
+        timeout: Duration,
+        servers: &Servers,
+    ) -> Policy {
         let timeout_ms = u64::from(whole_ms(timeout)).max(1);
-        let attempt_timeout_ms = if servers.targets().len() > 1 { timeout_ms.div_ceil(2) } else { timeout_ms };
+        let attempt_timeout_ms =
+            if servers.targets().len() > 1 { timeout_ms.div_ceil(2) } else { timeout_ms };
         Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms, retry_busy: true, relays: true }
     }
 }
@@ -515,7 +604,11 @@ struct Reach {
 
 impl Default for Reach {
     fn default() -> Self {
-        Reach { since: Instant::now(), got_through: AtomicBool::new(false), not_sent: Mutex::default() }
+        Reach {
+            since: Instant::now(),
+            got_through: AtomicBool::new(false),
+            not_sent: Mutex::default(),
+        }
     }
 }
 
@@ -569,7 +662,10 @@ struct Unseen<'a> {
 impl Drop for Unseen<'_> {
     fn drop(&mut self) {
         if self.armed {
-            let wait = Unwanted::Wait { name: std::mem::take(&mut self.name), request_id: self.request_id };
+            let wait = Unwanted::Wait {
+                name: std::mem::take(&mut self.name),
+                request_id: self.request_id,
+            };
             self.client.let_go(wait, Duration::from_millis(self.lives_for_ms), self.keeper.take());
         }
     }

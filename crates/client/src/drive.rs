@@ -51,7 +51,11 @@ pub struct Course {
 impl Course {
     /// Begins an operation, now.
     pub fn new(policy: Policy, first: u64) -> Course {
-        Course { attempt: Attempt::new(policy, 0, first), started: Instant::now(), first_sent: None }
+        Course {
+            attempt: Attempt::new(policy, 0, first),
+            started: Instant::now(),
+            first_sent: None,
+        }
     }
 
     /// The time left to the operation, its wait included.
@@ -94,8 +98,10 @@ impl Course {
             None => self.attempt.resume(0),
         };
         loop {
-            if self.first_sent.is_some() && abandoned() && !matches!(decision, Decision::GiveUp(_)) {
-                let error = Box::new(Error::outcome_unknown("given up: the client that asked is gone"));
+            if self.first_sent.is_some() && abandoned() && !matches!(decision, Decision::GiveUp(_))
+            {
+                let error =
+                    Box::new(Error::outcome_unknown("given up: the client that asked is gone"));
                 return Err(GivenUp { error, in_doubt: true });
             }
             match decision {
@@ -105,7 +111,13 @@ impl Course {
                     let failed = match send(next).await {
                         Ok(answer) => {
                             let tries = self.attempt.tries();
-                            return Ok(Driven { answer, first_sent, sent, tries, target: next.target });
+                            return Ok(Driven {
+                                answer,
+                                first_sent,
+                                sent,
+                                tries,
+                                target: next.target,
+                            });
                         }
                         Err(failed) => failed,
                     };
@@ -116,7 +128,9 @@ impl Course {
                     let now_ms = self.now_ms();
                     decision = self.attempt.resume(now_ms);
                 }
-                Decision::GiveUp(error) => return Err(GivenUp { error, in_doubt: self.attempt.in_doubt() }),
+                Decision::GiveUp(error) => {
+                    return Err(GivenUp { error, in_doubt: self.attempt.in_doubt() });
+                }
             }
         }
     }
@@ -124,7 +138,9 @@ impl Course {
     fn after(&mut self, failed: &Failure, targets: &[u64]) -> Decision {
         let failure = match failed {
             Failure::Refused(error) => retry::Failure::Answer(error),
-            Failure::NotLeader { leader, why, .. } => retry::Failure::NotLeader { leader: *leader, why },
+            Failure::NotLeader { leader, why, .. } => {
+                retry::Failure::NotLeader { leader: *leader, why }
+            }
             Failure::StaleRoute(why) => retry::Failure::StaleRoute(why),
             Failure::NotSent(why) => retry::Failure::NotSent(why),
             Failure::Lost(why) => retry::Failure::Lost(why),

@@ -11,7 +11,8 @@ use tonic::transport::Endpoint;
 /// [`Error::is_invalid`] with a message that shows the right form.
 pub fn parse(text: &str) -> Result<Endpoint, Error> {
     let address = Address::of_endpoint(text).map_err(|why| refused(text, why))?;
-    Endpoint::from_shared(format!("http://{address}")).map_err(|_| refused(text, AddressError::HostName))
+    Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| refused(text, AddressError::HostName))
 }
 
 fn refused(text: &str, why: AddressError) -> Error {
@@ -30,12 +31,21 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_taken_whole_or_refused_with_what_to_write_and_without_its_password() {
-        for good in ["127.0.0.1:7400", "http://localhost:1", " [::1]:7400 ", "HTTP://a.example:1/"] {
+        for good in ["127.0.0.1:7400", "http://localhost:1", " [::1]:7400 ", "HTTP://a.example:1/"]
+        {
             assert!(parse(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", "localhost", "host:port", "a b:1", "https://a:1", "grpcs://a:1", "::1:1", "a:99999", "http://a:1/v3"]
-        {
+        for bad in [
+            "",
+            "localhost",
+            "host:port",
+            "a b:1",
+            "https://a:1",
+            "grpcs://a:1",
+            "::1:1",
+            "a:99999",
+            "http://a:1/v3",
+        ] {
             let error = parse(bad).expect_err(bad);
             assert!(error.is_invalid() && error.message.contains("write"), "{bad}: {error}");
         }

@@ -72,7 +72,8 @@ impl Error {
             [only] => format!("the gateway at {only} could not be reached"),
             several => format!("none of the gateways at {} could be reached", several.join(", ")),
         };
-        let message = format!("{who} within {within_ms} ms (last: {why}): is a gateway running there?");
+        let message =
+            format!("{who} within {within_ms} ms (last: {why}): is a gateway running there?");
         Error { unreachable: true, ..Error::new(ErrorCode::NoLeader, message) }
     }
 
@@ -115,7 +116,9 @@ impl Error {
     pub(crate) fn confused(asked: &str) -> Error {
         Error::new(
             ErrorCode::Internal,
-            format!("the answer to {asked} is of another kind: are client and server of one version?"),
+            format!(
+                "the answer to {asked} is of another kind: are client and server of one version?"
+            ),
         )
     }
 }
@@ -127,8 +130,10 @@ impl From<wire::v1::Error> for Error {
             code,
             message: error.message,
             current_token: (error.current_token != 0).then_some(error.current_token),
-            holder: matches!(code, ErrorCode::Held | ErrorCode::WaitTimeout).then_some(error.holder),
-            retry_after: (error.retry_after_ms != 0).then(|| Duration::from_millis(error.retry_after_ms.into())),
+            holder: matches!(code, ErrorCode::Held | ErrorCode::WaitTimeout)
+                .then_some(error.holder),
+            retry_after: (error.retry_after_ms != 0)
+                .then(|| Duration::from_millis(error.retry_after_ms.into())),
             unreachable: false,
         }
     }
@@ -143,7 +148,10 @@ mod tests {
         let nobody = Error::unreachable(&["127.0.0.1:1".into()], 5, "refused");
         assert!(nobody.is_unreachable() && nobody.is_retryable());
         let in_doubt = nobody.after_grant(7);
-        assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_unreachable() && !in_doubt.is_retryable(), "{in_doubt}");
+        assert!(
+            in_doubt.is_outcome_unknown() && !in_doubt.is_unreachable() && !in_doubt.is_retryable(),
+            "{in_doubt}"
+        );
         assert!(in_doubt.message.contains("granted with token 7"), "{in_doubt}");
         assert!(Error::new(ErrorCode::Expired, "over").after_grant(7).is_fenced());
     }

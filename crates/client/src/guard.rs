@@ -33,9 +33,14 @@ pub struct LockGuard {
 }
 
 impl LockGuard {
-    pub(crate) async fn acquire(client: Client, options: AcquireOptions) -> Result<LockGuard, Error> {
+    pub(crate) async fn acquire(
+        client: Client,
+        options: AcquireOptions,
+    ) -> Result<LockGuard, Error> {
         if !options.session_id.is_empty() {
-            return Err(Error::invalid("a guard renews a private lease: use Session::acquire for a lock of a session"));
+            return Err(Error::invalid(
+                "a guard renews a private lease: use Session::acquire for a lock of a session",
+            ));
         }
         client.letting_go().remember_runtime();
         let asleep = client.asleep();
@@ -46,7 +51,11 @@ impl LockGuard {
         if !timed.fresh_id && first.as_ref().is_err_and(|error| error.code == ErrorCode::Expired) {
             // The caller is told to acquire again with another id, so this grant would never be
             // used.
-            client.let_go(Unwanted::lock(&timed.grant), Duration::from_millis(timed.grant.ttl_ms.into()), None);
+            client.let_go(
+                Unwanted::lock(&timed.grant),
+                Duration::from_millis(timed.grant.ttl_ms.into()),
+                None,
+            );
         }
         let (lease, asleep) = first?;
         holding.into_iter().for_each(Holding::disarm);
@@ -136,14 +145,16 @@ impl Guarded {
     }
 
     fn take_up(&self, grant: &Grant, lease: &Arc<LeaseCell>) {
-        self.newest().insert((grant.resource_name.clone(), grant.fencing_token), Arc::downgrade(lease));
+        self.newest()
+            .insert((grant.resource_name.clone(), grant.fencing_token), Arc::downgrade(lease));
     }
 
     /// Removes a dropped guard. Returns whether it was the newest of its lock.
     fn leave(&self, grant: &Grant, lease: &Arc<LeaseCell>) -> bool {
         let key = (grant.resource_name.clone(), grant.fencing_token);
         let mut newest = self.newest();
-        let is_newest = newest.get(&key).is_some_and(|newest| newest.as_ptr() == Arc::as_ptr(lease));
+        let is_newest =
+            newest.get(&key).is_some_and(|newest| newest.as_ptr() == Arc::as_ptr(lease));
         if is_newest {
             newest.remove(&key);
         }
@@ -163,9 +174,18 @@ impl Holding<'_> {
     /// Guards a grant. `keeper` is the session that keeps it alive. `None` if the caller chose the
     /// id. The caller is then told to retry with it, so a background release would end the lock
     /// that the retry gets.
-    pub(crate) fn of<'a>(client: &'a Client, timed: &Timed, keeper: Option<Keeper>) -> Option<Holding<'a>> {
+    pub(crate) fn of<'a>(
+        client: &'a Client,
+        timed: &Timed,
+        keeper: Option<Keeper>,
+    ) -> Option<Holding<'a>> {
         let ttl = Duration::from_millis(timed.grant.ttl_ms.into());
-        timed.fresh_id.then(|| Holding { client, unwanted: Some(Unwanted::lock(&timed.grant)), ttl, keeper })
+        timed.fresh_id.then(|| Holding {
+            client,
+            unwanted: Some(Unwanted::lock(&timed.grant)),
+            ttl,
+            keeper,
+        })
     }
 
     pub(crate) fn disarm(mut self) {
@@ -212,7 +232,9 @@ async fn first_lease(
         }
         Err(error) if error.is_fenced() => return Err(error),
         Err(error) if !timed.fresh_id || !claimed => return Err(error.after_grant(token)),
-        Err(error) => tracing::debug!(%error, "a fresh lock could not be renewed: counted from its first request"),
+        Err(error) => {
+            tracing::debug!(%error, "a fresh lock could not be renewed: counted from its first request")
+        }
     }
     still_valid(lease, asleep)
 }

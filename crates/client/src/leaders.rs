@@ -48,7 +48,11 @@ impl LeaderCache {
             *known = Known { term, leader, suspected: None };
             return true;
         }
-        if term == known.term && known.leader.is_none() && leader.is_some() && leader != known.suspected {
+        if term == known.term
+            && known.leader.is_none()
+            && leader.is_some()
+            && leader != known.suspected
+        {
             known.leader = leader;
             return true;
         }

@@ -35,7 +35,11 @@ impl std::fmt::Display for LostReason {
             LostReason::NotRenewed => f.write_str("it could not be renewed in time"),
             LostReason::Fenced(why) | LostReason::InDoubt(why) => f.write_str(why),
             LostReason::Suspended(slept) => {
-                write!(f, "this machine was suspended for {:.1} s, and the lock was not renewed", slept.as_secs_f64())
+                write!(
+                    f,
+                    "this machine was suspended for {:.1} s, and the lock was not renewed",
+                    slept.as_secs_f64()
+                )
             }
             LostReason::Released => f.write_str("it was released"),
         }
@@ -201,7 +205,8 @@ impl LeaseCell {
         let (now, asleep) = (Instant::now(), self.clock.total());
         let mut alive = false;
         self.watched.send_modify(|watched| {
-            alive = watched.lost_at(now, asleep).is_none() && watched.lease.renewed(now, sent.at, ttl);
+            alive =
+                watched.lost_at(now, asleep).is_none() && watched.lease.renewed(now, sent.at, ttl);
             if alive {
                 watched.asleep = watched.asleep.max(sent.asleep);
             }
@@ -256,7 +261,11 @@ mod tests {
         let mut lease = Lease::new(sent, 10_000 * MS);
         assert_eq!(lease.valid_for(sent), 9_898 * MS);
         assert_eq!(lease.renew_at(10_000 * MS), sent + 10_000 * MS / 3);
-        assert_eq!(Lease::new(sent, 86_400_000 * MS).renew_at(10_000 * MS), sent + 10_000 * MS, "a break is heard of");
+        assert_eq!(
+            Lease::new(sent, 86_400_000 * MS).renew_at(10_000 * MS),
+            sent + 10_000 * MS,
+            "a break is heard of"
+        );
         assert_eq!(lease.lost_at(sent + 9_897 * MS), None);
         assert_eq!(lease.lost_at(sent + 9_898 * MS), Some(&LostReason::NotRenewed));
         assert_eq!(lease.valid_for(sent), Duration::ZERO, "and stays lost");
@@ -314,7 +323,11 @@ mod tests {
     }
 
     fn cell(ttl: Duration) -> LeaseCell {
-        LeaseCell::new(Lease::new(Instant::now(), ttl), Duration::ZERO, SuspendClock::from_fn(|| Duration::ZERO))
+        LeaseCell::new(
+            Lease::new(Instant::now(), ttl),
+            Duration::ZERO,
+            SuspendClock::from_fn(|| Duration::ZERO),
+        )
     }
 
     fn sent(asleep: Duration) -> Sent {
@@ -353,7 +366,10 @@ mod tests {
     #[test]
     fn a_suspend_loses_the_lease_though_its_timer_did_not_run_out() {
         let (cell, asleep) = sleeper();
-        assert!(cell.lost_now().is_none() && !cell.valid_for().is_zero(), "sleep before the request is no loss");
+        assert!(
+            cell.lost_now().is_none() && !cell.valid_for().is_zero(),
+            "sleep before the request is no loss"
+        );
         *asleep.lock().unwrap() += 2_000 * MS;
         assert_eq!(cell.valid_for(), Duration::ZERO);
         assert!(!cell.renewed(sent(52_000 * MS), 3_600_000 * MS), "a renewal does not revive it");

@@ -41,7 +41,8 @@ pub(crate) enum Unwanted {
 
 impl Unwanted {
     pub(crate) fn lock(grant: &Grant) -> Unwanted {
-        let (name, token, session_life) = (grant.resource_name.clone(), grant.fencing_token, grant.session_life);
+        let (name, token, session_life) =
+            (grant.resource_name.clone(), grant.fencing_token, grant.session_life);
         Unwanted::Lock { name, token, session_life }
     }
 }
@@ -128,7 +129,9 @@ impl LettingGo {
         match state.due.first_key_value().map(|((at, _), _)| *at) {
             Some(at) if at <= now => {
                 let taken = state.due.pop_first().map(|(_, unwanted)| unwanted);
-                if let Some(item) = taken.as_ref().and_then(|unwanted| state.items.get_mut(unwanted)) {
+                if let Some(item) =
+                    taken.as_ref().and_then(|unwanted| state.items.get_mut(unwanted))
+                {
                     item.tried = true;
                 }
                 (taken, None)
@@ -146,7 +149,11 @@ impl LettingGo {
         let state = self.state();
         let locks = state.items.range(lock(0, 0)..=lock(u64::MAX, u64::MAX));
         locks
-            .filter_map(|(lock, _)| if let Unwanted::Lock { token, .. } = lock { Some(*token) } else { None })
+            .filter_map(
+                |(lock, _)| {
+                    if let Unwanted::Lock { token, .. } = lock { Some(*token) } else { None }
+                },
+            )
             .collect()
     }
 
@@ -216,20 +223,31 @@ impl Client {
     /// server without renewal.
     pub(crate) fn let_go(&self, unwanted: Unwanted, lives_for: Duration, keeper: Option<Keeper>) {
         let list = self.letting_go();
-        let Some(runtime) = Handle::try_current().ok().or_else(|| list.runtime.get().cloned()) else {
+        let Some(runtime) = Handle::try_current().ok().or_else(|| list.runtime.get().cloned())
+        else {
             tracing::debug!(?unwanted, "no runtime to let this go on: it ends with its TTL");
             return;
         };
         let now = Instant::now();
         // A change of leaders starts a lease anew, which adds one TTL.
         let lives_for = 2 * lives_for + self.options().timeout;
-        let item = Item { offered: now, until: now + lives_for, lives_for, pause: PAUSE.0, keeper, tried: false };
+        let item = Item {
+            offered: now,
+            until: now + lives_for,
+            lives_for,
+            pause: PAUSE.0,
+            keeper,
+            tried: false,
+        };
         let mut state = list.state();
         if state.items.contains_key(&unwanted) {
             return;
         }
         if state.items.len() >= ITEMS_MAX {
-            tracing::warn!(?unwanted, "{ITEMS_MAX} locks and waits wait to be let go: this one ends with its TTL");
+            tracing::warn!(
+                ?unwanted,
+                "{ITEMS_MAX} locks and waits wait to be let go: this one ends with its TTL"
+            );
             return;
         }
         state.plan(now, unwanted.clone());
@@ -256,7 +274,9 @@ impl Client {
                     _ => Verdict::NotYetSeen,
                 })
             }
-            Unwanted::Session { id, shards } => self.close_session(id, shards).await.map(|_| Verdict::Done),
+            Unwanted::Session { id, shards } => {
+                self.close_session(id, shards).await.map(|_| Verdict::Done)
+            }
         };
         outcome.unwrap_or_else(|error| {
             if is_final(&error) {

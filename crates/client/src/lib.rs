@@ -43,7 +43,9 @@ pub use options::{AcquireOptions, ClientOptions, RequestId, SessionOptions};
 pub use session::{Session, SessionLock};
 
 pub use wire::v1::{
-    CancelWaitResponse as Cancelled, CheckResponse as Checked, ClusterStatusResponse as ClusterStatus, Consistency,
-    ErrorCode, Grant, GrantState, HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
-    OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal, ShardStatus, Tenure,
+    CancelWaitResponse as Cancelled, CheckResponse as Checked,
+    ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Grant, GrantState,
+    HeartbeatResponse as Heartbeat, ListResponse as Listing, Mode, NodeStatus,
+    OpenSessionResponse as Opened, ReleaseResponse as Released, RenewResponse as Renewal,
+    ShardStatus, Tenure,
 };

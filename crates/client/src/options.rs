@@ -215,7 +215,11 @@ impl AcquireOptions {
             + Duration::from_millis(whole_ms(timeout).into())
     }
 
-    pub(crate) fn into_request(self, default_owner: &str, request_id: RequestId) -> Result<AcquireRequest, Error> {
+    pub(crate) fn into_request(
+        self,
+        default_owner: &str,
+        request_id: RequestId,
+    ) -> Result<AcquireRequest, Error> {
         Ok(AcquireRequest {
             name: self.name,
             owner: said_owner(self.owner, default_owner)?,
@@ -282,7 +286,9 @@ impl SessionOptions {
 pub(crate) fn said_owner(chosen: Option<String>, default: &str) -> Result<String, Error> {
     let owner = chosen.unwrap_or_else(|| default.to_owned());
     if owner.trim().is_empty() {
-        return Err(Error::invalid("the owner is empty: say who asks, or leave it out for the default"));
+        return Err(Error::invalid(
+            "the owner is empty: say who asks, or leave it out for the default",
+        ));
     }
     Ok(owner)
 }
@@ -320,8 +326,9 @@ mod tests {
 
     #[test]
     fn an_empty_owner_is_refused_and_one_left_out_is_the_default() {
-        let owner =
-            |options: AcquireOptions, default| options.into_request(default, [7; 16]).map(|request| request.owner);
+        let owner = |options: AcquireOptions, default| {
+            options.into_request(default, [7; 16]).map(|request| request.owner)
+        };
         assert_eq!(owner(AcquireOptions::new("n"), "me").unwrap(), "me");
         for (options, default) in [
             (AcquireOptions::new("n").owner(""), "me"),
@@ -336,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_request_says_what_was_chosen() {
-        let options = AcquireOptions::new("n").ttl(Duration::from_secs(1)).permits(2, 5).metadata("m");
+        let options =
+            AcquireOptions::new("n").ttl(Duration::from_secs(1)).permits(2, 5).metadata("m");
         let request = options.into_request("me", [7; 16]).unwrap();
         assert_eq!(
             (request.owner.as_str(), request.ttl_ms, request.permits, request.permit_limit),

@@ -38,11 +38,19 @@ impl Servers {
     pub(crate) fn new(endpoints: Vec<String>, options: &ClientOptions) -> Result<Servers, Error> {
         let mut servers = Vec::new();
         for address in endpoints {
-            let (link, channel, connecting) = (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
-            servers.push(Server { endpoint: endpoint::parse(&address)?, link, channel, connecting });
+            let (link, channel, connecting) =
+                (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
+            servers.push(Server {
+                endpoint: endpoint::parse(&address)?,
+                link,
+                channel,
+                connecting,
+            });
         }
         if servers.is_empty() {
-            return Err(Error::invalid("no endpoint given: name at least one gateway as host:port"));
+            return Err(Error::invalid(
+                "no endpoint given: name at least one gateway as host:port",
+            ));
         }
         let targets = (0..servers.len() as u64).collect();
         let link = LinkOptions {
@@ -59,14 +67,17 @@ impl Servers {
 
     /// The `host:port` of each gateway.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        let address = |server: &Server| server.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let address = |server: &Server| {
+            server.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default()
+        };
         self.servers.iter().map(address).collect()
     }
 
     /// Whether a connection to any gateway was up a moment ago.
     pub(crate) fn is_connected(&self) -> bool {
-        let connected =
-            |server: &Server| server.link.get().is_some_and(Link::is_connected) || server.channel().is_some();
+        let connected = |server: &Server| {
+            server.link.get().is_some_and(Link::is_connected) || server.channel().is_some()
+        };
         self.servers.iter().any(connected)
     }
 
@@ -79,7 +90,9 @@ impl Servers {
     pub(crate) fn heard<T>(&self, target: u64, outcome: &Result<T, Failure>) {
         let answered = match outcome {
             Ok(_) => true,
-            Err(Failure::Refused(error)) => !matches!(error.class(), ErrorClass::Retry | ErrorClass::Unknown),
+            Err(Failure::Refused(error)) => {
+                !matches!(error.class(), ErrorClass::Retry | ErrorClass::Unknown)
+            }
             Err(_) => false,
         };
         if answered && self.first() != target {
@@ -88,9 +101,15 @@ impl Servers {
     }
 
     /// Sends an operation over the stream.
-    pub(crate) async fn call(&self, target: u64, operation: Operation, timeout_ms: u64) -> Result<Answer, Failure> {
+    pub(crate) async fn call(
+        &self,
+        target: u64,
+        operation: Operation,
+        timeout_ms: u64,
+    ) -> Result<Answer, Failure> {
         let server = &self.servers[target as usize];
-        let link = server.link.get_or_init(|| Link::start(server.endpoint.clone(), self.link.clone()));
+        let link =
+            server.link.get_or_init(|| Link::start(server.endpoint.clone(), self.link.clone()));
         link.call(operation, timeout_ms).await
     }
 
@@ -155,7 +174,9 @@ mod tests {
     #[test]
     fn one_wrong_endpoint_is_enough_and_none_is_wrong_too() {
         let options = ClientOptions::default();
-        let of = |list: &[&str]| Servers::new(list.iter().map(|text| (*text).to_owned()).collect(), &options);
+        let of = |list: &[&str]| {
+            Servers::new(list.iter().map(|text| (*text).to_owned()).collect(), &options)
+        };
         assert!(of(&["127.0.0.1:7400", "http://localhost:1"]).is_ok());
         assert!(of(&["127.0.0.1:7400", "https://localhost:1"]).unwrap_err().is_invalid());
         assert!(Servers::new(vec![], &options).unwrap_err().is_invalid());

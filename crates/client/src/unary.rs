@@ -16,11 +16,18 @@ pub(crate) fn service(channel: Channel) -> LockServiceClient<Channel> {
 }
 
 /// Sends one operation as an RPC with this timeout.
-pub(crate) async fn call(channel: Channel, operation: Operation, timeout: Duration) -> Result<Answer, Failure> {
+pub(crate) async fn call(
+    channel: Channel,
+    operation: Operation,
+    timeout: Duration,
+) -> Result<Answer, Failure> {
     let mut service = service(channel);
     macro_rules! rpc {
         ($method:ident, $request:expr, $answer:path) => {
-            service.$method(timed($request, timeout)).await.map(|response| $answer(response.into_inner()))
+            service
+                .$method(timed($request, timeout))
+                .await
+                .map(|response| $answer(response.into_inner()))
         };
     }
     let outcome = match operation.op {

@@ -3,7 +3,9 @@
 mod fake;
 
 use fake::{Fake, Reaction, error, grant};
-use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions};
+use palisade_client::{
+    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +16,10 @@ use wire::v1::{CloseSessionResponse, HeartbeatResponse, ReleaseResponse, RenewRe
 const TTL: Duration = Duration::from_millis(1_500);
 
 fn renewed() -> Reaction {
-    Reaction::Answer(Answer::Renew(RenewResponse { ttl_ms: TTL.as_millis() as u32, ..Default::default() }))
+    Reaction::Answer(Answer::Renew(RenewResponse {
+        ttl_ms: TTL.as_millis() as u32,
+        ..Default::default()
+    }))
 }
 
 fn released() -> Reaction {
@@ -146,9 +151,10 @@ async fn a_grant_that_cannot_be_confirmed_is_not_reported_as_not_done() {
     let brief = ClientOptions::new().timeout(Duration::from_millis(200));
     let client = Client::with_options([fake.endpoint()], brief);
     let session = client.open_session(SessionOptions::new().ttl(TTL)).await.unwrap();
-    for in_doubt in
-        [client.lock(options().request_id([1; 16])).await.unwrap_err(), session.acquire(options()).await.unwrap_err()]
-    {
+    for in_doubt in [
+        client.lock(options().request_id([1; 16])).await.unwrap_err(),
+        session.acquire(options()).await.unwrap_err(),
+    ] {
         assert!(in_doubt.is_outcome_unknown() && !in_doubt.is_retryable(), "{in_doubt}");
         assert!(in_doubt.message.starts_with("granted with token 3"), "{in_doubt}");
     }
@@ -177,7 +183,9 @@ fn shards(lost: Arc<AtomicU64>, failed: Arc<AtomicU64>) -> impl Fn(&Op) -> React
     let tokens = AtomicU64::new(1);
     move |op| match op {
         Op::Acquire(request) => {
-            let mut held = grant(request, tokens.fetch_add(1, Ordering::SeqCst)).into_grant().expect("a grant");
+            let mut held = grant(request, tokens.fetch_add(1, Ordering::SeqCst))
+                .into_grant()
+                .expect("a grant");
             held.shard = request.name.rsplit('/').next().unwrap().parse().unwrap();
             Reaction::Answer(Answer::granted(held))
         }
@@ -197,7 +205,9 @@ fn shards(lost: Arc<AtomicU64>, failed: Arc<AtomicU64>) -> impl Fn(&Op) -> React
                 ..Default::default()
             }))
         }
-        Op::CloseSession(_) => Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 2 })),
+        Op::CloseSession(_) => {
+            Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 2 }))
+        }
         _ => released(),
     }
 }

@@ -5,7 +5,9 @@ mod fake;
 
 use fake::{Fake, Reaction, error, grant};
 use palisade_client::clock::SuspendClock;
-use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions};
+use palisade_client::{
+    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +22,10 @@ const LONG: Duration = Duration::from_secs(3_600);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn client(endpoints: &[&str], timeout: Duration) -> Client {
-    Client::with_options(endpoints.iter().copied(), ClientOptions::new().timeout(timeout).owner("me"))
+    Client::with_options(
+        endpoints.iter().copied(),
+        ClientOptions::new().timeout(timeout).owner("me"),
+    )
 }
 
 fn is_release(op: &Op) -> bool {
@@ -35,10 +40,16 @@ fn is_cancel(op: &Op) -> bool {
 fn else_answered(op: &Op) -> Reaction {
     Reaction::Answer(match op {
         Op::Acquire(request) => grant(request, 3),
-        Op::Renew(_) => Answer::Renew(RenewResponse { ttl_ms: LONG.as_millis() as u32, ..Default::default() }),
-        Op::Heartbeat(_) => Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() }),
+        Op::Renew(_) => {
+            Answer::Renew(RenewResponse { ttl_ms: LONG.as_millis() as u32, ..Default::default() })
+        }
+        Op::Heartbeat(_) => {
+            Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() })
+        }
         Op::CloseSession(_) => Answer::CloseSession(CloseSessionResponse { released: 1 }),
-        Op::CancelWait(_) => Answer::CancelWait(CancelWaitResponse { cancelled: true, grant: None }),
+        Op::CancelWait(_) => {
+            Answer::CancelWait(CancelWaitResponse { cancelled: true, grant: None })
+        }
         _ => Answer::Release(ReleaseResponse::default()),
     })
 }
@@ -49,7 +60,9 @@ async fn refusing() -> (Fake, Arc<AtomicBool>) {
     let fake = Fake::start({
         let refusing = refusing.clone();
         move |op| match op {
-            Op::Release(_) | Op::CloseSession(_) | Op::CancelWait(_) if refusing.load(Ordering::SeqCst) => {
+            Op::Release(_) | Op::CloseSession(_) | Op::CancelWait(_)
+                if refusing.load(Ordering::SeqCst) =>
+            {
                 error(ErrorCode::NoLeader)
             }
             op => else_answered(op),
@@ -96,8 +109,7 @@ async fn dropped_guards_and_sessions_and_refused_closes_are_let_go_once_that_is_
     refusing.store(false, Ordering::SeqCst);
     within("all is answered", client.let_go_of_all()).await;
     let (name, token) = ("a".to_owned(), 3);
-    let released =
-        |op: &Op| matches!(op, Op::Release(request) if request.name == name && request.fencing_token == token);
+    let released = |op: &Op| matches!(op, Op::Release(request) if request.name == name && request.fencing_token == token);
     assert!(fake.count(released) > 0);
 }
 
@@ -127,7 +139,10 @@ async fn a_session_lock_that_was_not_renewed_in_time_is_not_revived_by_later_hea
         let failing = failing.clone();
         move |op| match op {
             Op::Heartbeat(_) if failing.load(Ordering::SeqCst) => {
-                Reaction::Answer(Answer::Heartbeat(HeartbeatResponse { failed_shards: vec![0], ..Default::default() }))
+                Reaction::Answer(Answer::Heartbeat(HeartbeatResponse {
+                    failed_shards: vec![0],
+                    ..Default::default()
+                }))
             }
             op => else_answered(op),
         }
@@ -169,7 +184,10 @@ async fn granted_late() -> Fake {
         Op::CancelWait(request) => {
             let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
             let late = grant(&late, 5).into_grant().expect("a grant");
-            Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
+            Reaction::Answer(Answer::CancelWait(CancelWaitResponse {
+                cancelled: false,
+                grant: Some(late),
+            }))
         }
         op => else_answered(op),
     })
@@ -234,7 +252,10 @@ async fn a_lock_that_is_being_released_is_not_taken_up_again() {
     within("its release is tried", fake.until_seen(1, is_release)).await;
     for _ in 0..3 {
         let refused = client.lock(mine()).await.unwrap_err();
-        assert!(refused.is_outcome_unknown() && refused.message.contains("being released"), "{refused}");
+        assert!(
+            refused.is_outcome_unknown() && refused.message.contains("being released"),
+            "{refused}"
+        );
     }
     refusing.store(false, Ordering::SeqCst);
     within("it is released", client.let_go_of_all()).await;
@@ -246,7 +267,10 @@ async fn a_lock_that_is_being_released_is_not_taken_up_again() {
 #[tokio::test]
 async fn a_grant_under_the_callers_id_that_is_told_as_expired_is_let_go() {
     let fake = Fake::start(|op| match op {
-        Op::Renew(_) => Reaction::Later(400 * MS, Answer::Renew(RenewResponse { ttl_ms: 200, ..Default::default() })),
+        Op::Renew(_) => Reaction::Later(
+            400 * MS,
+            Answer::Renew(RenewResponse { ttl_ms: 200, ..Default::default() }),
+        ),
         op => else_answered(op),
     })
     .await;
@@ -268,7 +292,8 @@ async fn what_one_object_of_a_session_lock_lets_go_the_other_does_not_hold() {
     let client = client(&[&fake.endpoint()], LONG);
     let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
     let mine = || AcquireOptions::new("n").request_id([9; 16]);
-    let (one, other) = (session.acquire(mine()).await.unwrap(), session.acquire(mine()).await.unwrap());
+    let (one, other) =
+        (session.acquire(mine()).await.unwrap(), session.acquire(mine()).await.unwrap());
     assert!(one.is_valid() && other.is_valid());
     within("it is released", one.release()).await.unwrap();
     assert!(!other.is_valid());
@@ -405,7 +430,9 @@ async fn the_timeout_of_a_lock_covers_all_of_its_requests() {
     let session = client.open_session(SessionOptions::new().ttl(LONG)).await.unwrap();
     session.acquire("n").await.unwrap();
     let told = fake.operations();
-    let told = |what: fn(&Op) -> bool| told.iter().find(|operation| what(operation.op.as_ref().unwrap())).unwrap();
+    let told = |what: fn(&Op) -> bool| {
+        told.iter().find(|operation| what(operation.op.as_ref().unwrap())).unwrap()
+    };
     assert!(told(|op| matches!(op, Op::Renew(_))).timeout_ms <= 2_000);
     assert!(told(|op| matches!(op, Op::Heartbeat(_))).timeout_ms <= 2_000);
 }

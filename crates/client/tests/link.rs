@@ -49,7 +49,8 @@ async fn many_operations_share_few_frames_and_each_gets_its_own_answer() {
 #[tokio::test]
 async fn a_frame_stays_below_its_size() {
     let fake = Fake::start(granting).await;
-    let link = link_with(&fake.endpoint(), LinkOptions { frame_bytes: 1_000, ..LinkOptions::default() });
+    let link =
+        link_with(&fake.endpoint(), LinkOptions { frame_bytes: 1_000, ..LinkOptions::default() });
     let name = "n".repeat(300);
     let answers = join_all((0..20).map(|_| link.call(acquire(&name), 60_000))).await;
     assert!(answers.iter().all(Result::is_ok));
@@ -105,9 +106,14 @@ async fn a_full_queue_refuses() {
     let options = LinkOptions { queue_ops_max: 4, ..LinkOptions::default() };
     let link = link_with(&deaf.local_addr().unwrap().to_string(), options);
     let outcomes = join_all((0..50).map(|_| link.call(acquire("n"), 300))).await;
-    let full =
-        |outcome: &&Result<_, Failure>| matches!(outcome, Err(Failure::NotSent(why)) if why.contains("too many"));
+    let full = |outcome: &&Result<_, Failure>| matches!(outcome, Err(Failure::NotSent(why)) if why.contains("too many"));
     let refused = outcomes.iter().filter(full).count();
-    assert!((42..50).contains(&refused), "{refused} of 50 refused with room for 4 in the queue and 4 on the way there");
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Failure::NotSent(_)))), "nothing was sent");
+    assert!(
+        (42..50).contains(&refused),
+        "{refused} of 50 refused with room for 4 in the queue and 4 on the way there"
+    );
+    assert!(
+        outcomes.iter().all(|outcome| matches!(outcome, Err(Failure::NotSent(_)))),
+        "nothing was sent"
+    );
 }

@@ -5,12 +5,16 @@ mod fake;
 
 use fake::{Fake, Reaction, error, grant};
 use palisade_client::clock::SuspendClock;
-use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, Session, SessionOptions};
+use palisade_client::{
+    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, Session, SessionOptions,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{CloseSessionResponse, HeartbeatRequest, HeartbeatResponse, ReleaseResponse, RenewResponse};
+use wire::v1::{
+    CloseSessionResponse, HeartbeatRequest, HeartbeatResponse, ReleaseResponse, RenewResponse,
+};
 use wire::v1::{SessionLease, SessionLeaseState};
 
 const MS: Duration = Duration::from_millis(1);
@@ -82,12 +86,19 @@ async fn serve(shard: &Shared) -> Fake {
                 Reaction::Later(shard.acquires_take, Answer::granted(granted))
             }
             Op::Heartbeat(_) | Op::Renew(_) if shard.silent => Reaction::Silence,
-            Op::Heartbeat(request) => Reaction::Answer(Answer::Heartbeat(heartbeat(&shard, request))),
-            Op::Renew(request) if shard.broken.contains(&request.fencing_token) => error(ErrorCode::NotOwner),
-            Op::Renew(_) => {
-                Reaction::Answer(Answer::Renew(RenewResponse { ttl_ms: shard.ttl_ms, ..Default::default() }))
+            Op::Heartbeat(request) => {
+                Reaction::Answer(Answer::Heartbeat(heartbeat(&shard, request)))
             }
-            Op::CloseSession(_) => Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 1 })),
+            Op::Renew(request) if shard.broken.contains(&request.fencing_token) => {
+                error(ErrorCode::NotOwner)
+            }
+            Op::Renew(_) => Reaction::Answer(Answer::Renew(RenewResponse {
+                ttl_ms: shard.ttl_ms,
+                ..Default::default()
+            })),
+            Op::CloseSession(_) => {
+                Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 1 }))
+            }
             Op::Release(request) => {
                 let own = request.session_life == shard.life;
                 if shard.keeps && own {
@@ -132,7 +143,8 @@ async fn a_session_lock_that_is_broken_is_lost_by_the_next_heartbeat() {
     let shard = shard();
     let fake = serve(&shard).await;
     let session = session(&fake, options(), LONG).await;
-    let (broken, other) = (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
+    let (broken, other) =
+        (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
     shard.lock().unwrap().broken.push(broken.token());
     let reason = within("the break is heard of", broken.lost()).await;
     assert!(matches!(&reason, LostReason::Fenced(why) if why.contains("broken")), "{reason}");
@@ -151,7 +163,8 @@ async fn a_session_lock_that_another_releases_is_lost_by_the_next_heartbeat() {
     let shard = shard();
     let fake = serve(&shard).await;
     let session = session(&fake, options(), LONG).await;
-    let (released, other) = (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
+    let (released, other) =
+        (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
     shard.lock().unwrap().keeps = true;
     drop(session.acquire("c").await.unwrap());
     within("it is being let go", fake.until_seen(1, |op| matches!(op, Op::Release(_)))).await;
@@ -169,7 +182,8 @@ async fn whatever_a_session_lets_go_itself_is_let_go_in_the_name_of_its_life() {
     shard.lock().unwrap().life = 7;
     let fake = serve(&shard).await;
     let session = session(&fake, options(), LONG).await;
-    let (released, dropped) = (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
+    let (released, dropped) =
+        (session.acquire("a").await.unwrap(), session.acquire("b").await.unwrap());
     let (lost, kept) = (session.acquire("c").await.unwrap(), session.acquire("d").await.unwrap());
     within("it is released", released.release()).await.unwrap();
     drop(dropped);
@@ -218,7 +232,8 @@ async fn more_breaks_than_the_server_remembers_put_all_locks_in_doubt_and_they_a
     shard.lock().unwrap().overflow = false;
     // The locks are still in the caller's hands, and heartbeats would keep them for ever.
     for token in [a.token(), b.token()] {
-        let released = |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == token);
+        let released =
+            |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == token);
         within("it is let go", fake.until_seen(1, released)).await;
     }
 }
@@ -312,7 +327,8 @@ async fn a_grant_of_another_session_loses_nothing_of_this_one() {
             let mut shard = shard.lock().unwrap();
             (shard.former_life, shard.of_session) = (Some(9), Some(of_session.into()));
         }
-        let refused = session.acquire(AcquireOptions::new("b").request_id([9; 16])).await.unwrap_err();
+        let refused =
+            session.acquire(AcquireOptions::new("b").request_id([9; 16])).await.unwrap_err();
         assert!(refused.is_invalid(), "{refused}");
         assert!(held.is_valid());
     }
@@ -371,7 +387,10 @@ async fn locks_are_lost_by_a_suspend_of_this_machine_and_let_go() {
     let lock = session.acquire("b").await.unwrap();
     assert!(guard.is_valid() && lock.is_valid());
     *asleep.lock().unwrap() += Duration::from_secs(7);
-    assert!(!guard.is_valid() && !lock.is_valid() && lock.valid_for().is_zero(), "without an answer or a timer");
+    assert!(
+        !guard.is_valid() && !lock.is_valid() && lock.valid_for().is_zero(),
+        "without an answer or a timer"
+    );
     let suspended = LostReason::Suspended(Duration::from_secs(7));
     assert_eq!(within("the guard notices", guard.lost()).await, suspended);
     assert_eq!(within("the lock notices", lock.lost()).await, suspended);
@@ -381,7 +400,8 @@ async fn locks_are_lost_by_a_suspend_of_this_machine_and_let_go() {
     let (private, of_session) = (guard.token(), lock.token());
     drop((guard, lock));
     for token in [private, of_session] {
-        let released = |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == token);
+        let released =
+            |op: &Op| matches!(op, Op::Release(request) if request.fencing_token == token);
         within("the server may hold it still", fake.until_seen(1, released)).await;
     }
 }
@@ -398,7 +418,9 @@ async fn a_session_lock_out_of_the_queue_is_claimed_by_a_heartbeat() {
     let claims: Vec<u32> = fake
         .seen()
         .iter()
-        .filter_map(|op| if let Op::Acquire(request) = op { Some(request.claim_ttl_ms) } else { None })
+        .filter_map(
+            |op| if let Op::Acquire(request) = op { Some(request.claim_ttl_ms) } else { None },
+        )
         .collect();
     assert_eq!(claims, [0, 10_000], "only what may wait needs a claim");
 }

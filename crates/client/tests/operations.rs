@@ -14,7 +14,10 @@ use wire::v1::{AcquireRequest, CancelWaitResponse, CheckResponse, ReleaseRespons
 const LONG: Duration = Duration::from_secs(600);
 
 fn client(endpoints: &[&str], timeout: Duration) -> Client {
-    Client::with_options(endpoints.iter().copied(), ClientOptions::new().timeout(timeout).owner("me"))
+    Client::with_options(
+        endpoints.iter().copied(),
+        ClientOptions::new().timeout(timeout).owner("me"),
+    )
 }
 
 fn acquires(fake: &Fake) -> Vec<AcquireRequest> {
@@ -44,8 +47,10 @@ async fn a_lost_acquire_is_tried_on_the_next_gateway_with_the_same_request_id() 
 
 #[tokio::test]
 async fn a_gateway_that_is_down_costs_nothing_but_a_hop() {
-    let fake =
-        Fake::start(|_| Reaction::Answer(Answer::Check(CheckResponse { last_token: 3, ..Default::default() }))).await;
+    let fake = Fake::start(|_| {
+        Reaction::Answer(Answer::Check(CheckResponse { last_token: 3, ..Default::default() }))
+    })
+    .await;
     let client = client(&[&nobody().await, &fake.endpoint()], LONG);
     assert_eq!(client.check("n", Consistency::Linearizable).await.unwrap().last_token, 3);
 }
@@ -63,17 +68,27 @@ async fn what_may_have_been_done_is_never_reported_as_not_done() {
     let refused = down.acquire("n").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::NoLeader, "it was never sent");
     assert!(refused.message.contains("cannot connect to"), "{refused}");
-    assert!(refused.is_unreachable() && refused.message.contains("could not be reached"), "{refused}");
+    assert!(
+        refused.is_unreachable() && refused.message.contains("could not be reached"),
+        "{refused}"
+    );
     assert!(!refused.message.contains("leader"), "nobody was there to say so: {refused}");
     let neither = self::client(&[&nobody().await, &nobody().await], Duration::from_millis(200));
     let refused = neither.cluster_status().await.unwrap_err();
-    assert!(refused.is_unreachable() && refused.message.starts_with("none of the gateways at"), "{refused}");
+    assert!(
+        refused.is_unreachable() && refused.message.starts_with("none of the gateways at"),
+        "{refused}"
+    );
     assert!(refused.message.contains("cannot connect to"), "{refused}");
 
     let leaderless = Fake::start(|_| error(ErrorCode::NoLeader)).await;
-    let client = self::client(&[&leaderless.endpoint(), &nobody().await], Duration::from_millis(200));
+    let client =
+        self::client(&[&leaderless.endpoint(), &nobody().await], Duration::from_millis(200));
     let refused = client.check("n", Consistency::Stale).await.unwrap_err();
-    assert!(!refused.is_unreachable() && refused.code == ErrorCode::NoLeader, "one gateway did answer: {refused}");
+    assert!(
+        !refused.is_unreachable() && refused.code == ErrorCode::NoLeader,
+        "one gateway did answer: {refused}"
+    );
 }
 
 #[tokio::test]
@@ -81,7 +96,9 @@ async fn busy_is_tried_again_and_refusals_are_not() {
     let calls = AtomicU32::new(0);
     let fake = Fake::start(move |op| match op {
         Op::Release(_) => error(ErrorCode::NotOwner),
-        Op::Acquire(request) if calls.fetch_add(1, Ordering::SeqCst) == 2 => Reaction::Answer(grant(request, 1)),
+        Op::Acquire(request) if calls.fetch_add(1, Ordering::SeqCst) == 2 => {
+            Reaction::Answer(grant(request, 1))
+        }
         _ => error(ErrorCode::Busy),
     })
     .await;
@@ -98,11 +115,29 @@ async fn busy_is_tried_again_and_refusals_are_not() {
 async fn bad_input_is_refused_here() {
     let client = client(&["127.0.0.1:1"], LONG);
     assert!(client.acquire("").await.unwrap_err().is_invalid());
-    assert!(client.acquire(AcquireOptions::new("n").ttl(Duration::from_millis(99))).await.unwrap_err().is_invalid());
-    assert!(client.acquire(AcquireOptions::new("n").ttl(Duration::ZERO)).await.unwrap_err().is_invalid());
+    assert!(
+        client
+            .acquire(AcquireOptions::new("n").ttl(Duration::from_millis(99)))
+            .await
+            .unwrap_err()
+            .is_invalid()
+    );
+    assert!(
+        client
+            .acquire(AcquireOptions::new("n").ttl(Duration::ZERO))
+            .await
+            .unwrap_err()
+            .is_invalid()
+    );
     assert!(client.release("n", 0).await.unwrap_err().is_invalid());
     assert!(client.break_lock("n", 1, " ", "me").await.unwrap_err().is_invalid());
-    assert!(Client::connect(["nonsense"]).check("n", Consistency::Stale).await.unwrap_err().is_invalid());
+    assert!(
+        Client::connect(["nonsense"])
+            .check("n", Consistency::Stale)
+            .await
+            .unwrap_err()
+            .is_invalid()
+    );
 }
 
 /// Answers a cancel with a grant that came too late. Acquires get no answer.
@@ -111,7 +146,10 @@ fn waiting_room(op: &Op) -> Reaction {
         Op::CancelWait(request) => {
             let late = AcquireRequest { name: request.name.clone(), ..Default::default() };
             let late = grant(&late, 5).into_grant().expect("a grant");
-            Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(late) }))
+            Reaction::Answer(Answer::CancelWait(CancelWaitResponse {
+                cancelled: false,
+                grant: Some(late),
+            }))
         }
         Op::Release(_) => Reaction::Answer(Answer::Release(ReleaseResponse::default())),
         _ => Reaction::Silence,
@@ -131,7 +169,11 @@ async fn an_acquire_that_nobody_waits_for_any_more_leaves_the_queue_and_lets_go(
     fake.until_seen(1, |op| matches!(op, Op::CancelWait(_))).await;
     fake.until_seen(1, |op| matches!(op, Op::Release(request) if request.fencing_token == 5)).await;
     let id = acquires(&fake)[0].request_id.clone();
-    assert!(fake.seen().iter().any(|op| matches!(op, Op::CancelWait(request) if request.request_id == id)));
+    assert!(
+        fake.seen()
+            .iter()
+            .any(|op| matches!(op, Op::CancelWait(request) if request.request_id == id))
+    );
 }
 
 #[tokio::test]
@@ -160,12 +202,17 @@ async fn unary_mode_gives_the_same_answers_and_errors() {
     let client = Client::with_options([fake.endpoint()], options);
     assert_eq!(client.acquire("n").await.unwrap().fencing_token, 7);
     let fenced = client.renew("n", 7).await.unwrap_err();
-    assert_eq!((fenced.code, fenced.current_token, fenced.message.as_str()), (ErrorCode::NotOwner, Some(8), "gone"));
+    assert_eq!(
+        (fenced.code, fenced.current_token, fenced.message.as_str()),
+        (ErrorCode::NotOwner, Some(8), "gone")
+    );
     assert!(client.release("n", 7).await.unwrap_err().is_outcome_unknown());
     assert_eq!(fake.streams(), 0);
 
-    let down =
-        Client::with_options([nobody().await], ClientOptions::new().timeout(Duration::from_millis(100)).unary(true));
+    let down = Client::with_options(
+        [nobody().await],
+        ClientOptions::new().timeout(Duration::from_millis(100)).unary(true),
+    );
     assert_eq!(down.acquire("n").await.unwrap_err().code, ErrorCode::NoLeader);
 }
 

@@ -3,20 +3,27 @@
 mod fake;
 
 use fake::{Fake, Reaction, error, grant};
-use palisade_client::{AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions};
+use palisade_client::{
+    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions,
+};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{AcquireRequest, CancelWaitResponse, CloseSessionResponse, HeartbeatResponse, ReleaseResponse};
+use wire::v1::{
+    AcquireRequest, CancelWaitResponse, CloseSessionResponse, HeartbeatResponse, ReleaseResponse,
+};
 use wire::v1::{RenewResponse, operation_result};
 
 const TTL: Duration = Duration::from_millis(1_500);
 const LONG: Duration = Duration::from_secs(600);
 
 fn client(endpoints: &[&str], timeout: Duration) -> Client {
-    Client::with_options(endpoints.iter().copied(), ClientOptions::new().timeout(timeout).owner("me"))
+    Client::with_options(
+        endpoints.iter().copied(),
+        ClientOptions::new().timeout(timeout).owner("me"),
+    )
 }
 
 fn released() -> Reaction {
@@ -35,9 +42,10 @@ async fn one_renewal_that_goes_unanswered_does_not_lose_the_lock() {
     let fake = Fake::start(move |op| match op {
         Op::Acquire(request) => Reaction::Answer(grant(request, 3)),
         Op::Renew(_) if renewals.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Silence,
-        Op::Renew(_) => {
-            Reaction::Answer(Answer::Renew(RenewResponse { ttl_ms: TTL.as_millis() as u32, ..Default::default() }))
-        }
+        Op::Renew(_) => Reaction::Answer(Answer::Renew(RenewResponse {
+            ttl_ms: TTL.as_millis() as u32,
+            ..Default::default()
+        })),
         _ => released(),
     })
     .await;
@@ -56,11 +64,14 @@ async fn a_session_whose_close_is_given_up_is_closed_in_the_background() {
     let closes = AtomicU32::new(0);
     let fake = Fake::start(move |op| match op {
         Op::Acquire(request) => Reaction::Answer(grant(request, 3)),
-        Op::Heartbeat(_) => {
-            Reaction::Answer(Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, ..Default::default() }))
-        }
+        Op::Heartbeat(_) => Reaction::Answer(Answer::Heartbeat(HeartbeatResponse {
+            renewed_shards: 1,
+            ..Default::default()
+        })),
         Op::CloseSession(_) if closes.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Silence,
-        Op::CloseSession(_) => Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 1 })),
+        Op::CloseSession(_) => {
+            Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 1 }))
+        }
         _ => released(),
     })
     .await;
@@ -72,7 +83,8 @@ async fn a_session_whose_close_is_given_up_is_closed_in_the_background() {
         () = fake.until_seen(1, |op| matches!(op, Op::CloseSession(_))) => {}
     }
     assert_eq!(lock.lost().await, LostReason::Released);
-    let again = fake.until_seen(2, |op| matches!(op, Op::CloseSession(request) if request.shards == [0]));
+    let again =
+        fake.until_seen(2, |op| matches!(op, Op::CloseSession(request) if request.shards == [0]));
     tokio::time::timeout(Duration::from_secs(10), again).await.expect("closed again");
 }
 
@@ -84,7 +96,9 @@ async fn stopped_process() -> (String, Vec<tokio::net::TcpStream>, tokio::net::T
     let address = listener.local_addr().unwrap();
     let mut filling = Vec::new();
     let patience = Duration::from_millis(200);
-    while let Ok(Ok(stream)) = tokio::time::timeout(patience, tokio::net::TcpStream::connect(address)).await {
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(patience, tokio::net::TcpStream::connect(address)).await
+    {
         filling.push(stream);
     }
     (address.to_string(), filling, listener)
@@ -94,7 +108,10 @@ async fn stopped_process() -> (String, Vec<tokio::net::TcpStream>, tokio::net::T
 #[tokio::test]
 async fn calls_to_a_server_that_takes_no_connections_keep_their_deadlines() {
     let (endpoint, _filling, _listener) = stopped_process().await;
-    let client = Client::with_options([endpoint], ClientOptions::new().timeout(Duration::from_millis(400)).unary(true));
+    let client = Client::with_options(
+        [endpoint],
+        ClientOptions::new().timeout(Duration::from_millis(400)).unary(true),
+    );
     let began = Instant::now();
     let calls = (0..20).map(|_| {
         let client = client.clone();
@@ -144,7 +161,8 @@ async fn a_cancel_that_overtakes_its_acquire_is_repeated() {
         acquired = client.acquire("n") => panic!("{acquired:?}"),
         () = fake.until_seen(1, |op| matches!(op, Op::Acquire(_))) => {}
     }
-    let let_go = fake.until_seen(1, |op| matches!(op, Op::Release(request) if request.fencing_token == 5));
+    let let_go =
+        fake.until_seen(1, |op| matches!(op, Op::Release(request) if request.fencing_token == 5));
     tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
 }
 
@@ -155,7 +173,9 @@ async fn a_wait_whose_place_was_taken_by_its_own_lost_try_is_taken_up_again() {
     let dying = Fake::start(|_| Reaction::Hangup).await;
     let tries = AtomicU32::new(0);
     let other = Fake::start(move |op| match op {
-        Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => error(ErrorCode::WaitCancelled),
+        Op::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => {
+            error(ErrorCode::WaitCancelled)
+        }
         Op::Acquire(request) => Reaction::Answer(grant(request, 9)),
         _ => released(),
     })

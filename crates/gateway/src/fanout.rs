@@ -10,9 +10,9 @@ use wire::internal::v1::operation_result::Result as Answer;
 use wire::internal::v1::{CloseSession, Heartbeat, Operation, ReadStatus, Route, ShardPage};
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::{
-    CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, Grant, HeartbeatRequest,
-    HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest, OpenSessionResponse, SessionLease,
-    SessionLeaseState, ShardStatus,
+    CloseSessionRequest, CloseSessionResponse, ClusterStatusResponse, Error, ErrorCode, Grant,
+    HeartbeatRequest, HeartbeatResponse, ListRequest, ListResponse, NodeStatus, OpenSessionRequest,
+    OpenSessionResponse, SessionLease, SessionLeaseState, ShardStatus,
 };
 use wire::{ErrorClass, check_session_options, decode_cursor, encode_cursor};
 
@@ -34,7 +34,10 @@ fn within(mut lease: SessionLeaseState, room: &mut usize) -> SessionLeaseState {
 
 impl Router {
     /// Makes a new session id. Nothing is sent to any node.
-    pub(crate) fn open_session(&self, request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
+    pub(crate) fn open_session(
+        &self,
+        request: &OpenSessionRequest,
+    ) -> Result<OpenSessionResponse, Box<Error>> {
         check_session_options(&request.owner, request.ttl_ms, &request.metadata)?;
         let id: u128 = rand::random();
         let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
@@ -48,10 +51,12 @@ impl Router {
         request: HeartbeatRequest,
         timeout_ms: u64,
     ) -> Result<HeartbeatResponse, Box<Error>> {
-        let lives: BTreeMap<u32, SessionLease> = request.leases.iter().map(|lease| (lease.shard, *lease)).collect();
+        let lives: BTreeMap<u32, SessionLease> =
+            request.leases.iter().map(|lease| (lease.shard, *lease)).collect();
         let (known, unknown) = self.known(lives.keys().copied());
         let op = |shard: ShardId| {
-            let SessionLease { life, broken_seen, .. } = lives.get(&shard.0).copied().unwrap_or_default();
+            let SessionLease { life, broken_seen, .. } =
+                lives.get(&shard.0).copied().unwrap_or_default();
             Op::Heartbeat(Heartbeat { session_id: request.session_id.clone(), life, broken_seen })
         };
         let mut answer = HeartbeatResponse { lost_shards: unknown, ..Default::default() };
@@ -63,7 +68,9 @@ impl Router {
                     answer.leases.push(within(lease, &mut room));
                 }
                 Ok(_) => answer.failed_shards.push(shard.0),
-                Err(error) if error.class() == ErrorClass::Fenced => answer.lost_shards.push(shard.0),
+                Err(error) if error.class() == ErrorClass::Fenced => {
+                    answer.lost_shards.push(shard.0)
+                }
                 Err(error) if error.class() == ErrorClass::FixInput => return Err(error),
                 Err(_) => answer.failed_shards.push(shard.0),
             }
@@ -98,12 +105,17 @@ impl Router {
 
     /// Reads one page of all shards' grants, by name. Shards that failed are named in the answer;
     /// if all failed, the list fails.
-    pub(crate) async fn list(&self, request: ListRequest, timeout_ms: u64) -> Result<ListResponse, Box<Error>> {
+    pub(crate) async fn list(
+        &self,
+        request: ListRequest,
+        timeout_ms: u64,
+    ) -> Result<ListResponse, Box<Error>> {
         let all: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         let shards = all.len();
         let mut pages = Vec::with_capacity(shards);
         let (mut missing, mut failed) = (Vec::new(), None);
-        for (shard, outcome) in self.ask_each(all, timeout_ms, |_| Op::List(request.clone())).await {
+        for (shard, outcome) in self.ask_each(all, timeout_ms, |_| Op::List(request.clone())).await
+        {
             match outcome {
                 Ok(Answer::List(page)) => pages.push(page),
                 Ok(_) => missing.push(shard.0),
@@ -116,16 +128,21 @@ impl Router {
         }
         match failed {
             Some(error) if missing.len() == shards => Err(error),
-            _ => Ok(ListResponse { missing_shards: missing, ..merge(pages, request.limit as usize) }),
+            _ => {
+                Ok(ListResponse { missing_shards: missing, ..merge(pages, request.limit as usize) })
+            }
         }
     }
 
     /// Asks every replica for its state. A replica that does not answer in time is left out, and
     /// its node is shown as unreachable.
     pub(crate) async fn cluster_status(&self) -> ClusterStatusResponse {
-        let replicas =
-            self.map.shards().flat_map(|(shard, replicas)| replicas.nodes.iter().map(move |node| (shard, *node)));
-        let asked = replicas.map(|(shard, node)| async move { self.shard_status(shard, node.0).await });
+        let replicas = self
+            .map
+            .shards()
+            .flat_map(|(shard, replicas)| replicas.nodes.iter().map(move |node| (shard, *node)));
+        let asked =
+            replicas.map(|(shard, node)| async move { self.shard_status(shard, node.0).await });
         let shards: Vec<ShardStatus> = join_all(asked).await.into_iter().flatten().collect();
         let answered: BTreeSet<u64> = shards.iter().map(|replica| replica.node).collect();
         let nodes = self.cluster.nodes.iter().map(|node| {
@@ -134,7 +151,8 @@ impl Router {
                 node: node.id.0,
                 address: node.address.clone(),
                 zone: node.zone.clone().unwrap_or_default(),
-                reachable: answered.contains(&node.id.0) || (hosts_nothing && self.nodes.is_connected(node.id)),
+                reachable: answered.contains(&node.id.0)
+                    || (hosts_nothing && self.nodes.is_connected(node.id)),
             }
         });
         ClusterStatusResponse {
@@ -200,7 +218,9 @@ fn merge(pages: Vec<ShardPage>, limit: usize) -> ListResponse {
     let mut grants: Vec<Grant> = pages.into_iter().flat_map(|page| page.grants).collect();
     grants.sort_by_cached_key(key);
     if let Some(end) = &end {
-        let fits = |grant: &Grant| (grant.resource_name.as_str(), grant.fencing_token) <= (end.0.as_str(), end.1);
+        let fits = |grant: &Grant| {
+            (grant.resource_name.as_str(), grant.fencing_token) <= (end.0.as_str(), end.1)
+        };
         grants.truncate(grants.partition_point(fits));
     }
     if grants.len() > limit {
@@ -216,7 +236,11 @@ mod tests {
     use super::*;
 
     fn page(names: &[&str], next: Option<&str>) -> ShardPage {
-        let grant = |name: &&str| Grant { resource_name: (*name).into(), fencing_token: 3, ..Default::default() };
+        let grant = |name: &&str| Grant {
+            resource_name: (*name).into(),
+            fencing_token: 3,
+            ..Default::default()
+        };
         let next_cursor = next.map(|name| encode_cursor(name, 3)).unwrap_or_default();
         ShardPage { grants: names.iter().map(grant).collect(), next_cursor }
     }
@@ -230,11 +254,18 @@ mod tests {
 
     #[test]
     fn a_page_ends_where_the_first_shard_with_more_does() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (short, long) = (page(&["b", "d"], Some("d")), page(&["a", "c", "e", "g"], None));
-        assert_eq!(merged(&[short.clone(), long.clone()], 10), (names(&["a", "b", "c", "d"]), Some("d".into())));
+        assert_eq!(
+            merged(&[short.clone(), long.clone()], 10),
+            (names(&["a", "b", "c", "d"]), Some("d".into()))
+        );
         assert_eq!(merged(&[short, long.clone()], 3), (names(&["a", "b", "c"]), Some("c".into())));
-        assert_eq!(merged(&[page(&["b"], None), long.clone()], 5), (names(&["a", "b", "c", "e", "g"]), None));
+        assert_eq!(
+            merged(&[page(&["b"], None), long.clone()], 5),
+            (names(&["a", "b", "c", "e", "g"]), None)
+        );
         // A page without grants still has a cursor for the names that it looked through.
         assert_eq!(merged(&[page(&[], Some("b")), long], 5), (names(&["a"]), Some("b".into())));
     }

@@ -85,11 +85,18 @@ async fn ended(work: impl Future<Output = ()>) -> Result<(), GatewayError> {
 /// Logs a summary of refusals from time to time, instead of a line for each.
 async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
     let mut said = 0;
-    while tokio::time::timeout(REFUSALS_SAID_EVERY, ending.wait_for(|ending| *ending)).await.is_err() {
+    while tokio::time::timeout(REFUSALS_SAID_EVERY, ending.wait_for(|ending| *ending))
+        .await
+        .is_err()
+    {
         let refused = router.metrics.refused.get();
         if refused > said {
             let (count, waits) = (refused - said, router.waits.count());
-            tracing::warn!(count, waits, "refused operations as busy: a client has more in flight than its share");
+            tracing::warn!(
+                count,
+                waits,
+                "refused operations as busy: a client has more in flight than its share"
+            );
             said = refused;
         }
     }
@@ -125,7 +132,9 @@ impl GatewayHandle {
     pub async fn wait(&mut self) -> Result<(), GatewayError> {
         match self.tasks.join_next().await {
             Some(Ok(outcome)) => outcome,
-            Some(Err(error)) => Err(GatewayError::Failed { what: "gateway", why: error.to_string() }),
+            Some(Err(error)) => {
+                Err(GatewayError::Failed { what: "gateway", why: error.to_string() })
+            }
             None => Ok(()),
         }
     }

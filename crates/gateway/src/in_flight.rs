@@ -70,7 +70,12 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Starts empty, for a client's stream or a single call (`unary`), on the connection of this
     /// share.
-    pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>, share: Arc<Share>, unary: bool) -> InFlight {
+    pub(crate) fn new(
+        router: Arc<Router>,
+        ending: watch::Receiver<bool>,
+        share: Arc<Share>,
+        unary: bool,
+    ) -> InFlight {
         let (port, outcomes) = mpsc::unbounded_channel();
         InFlight {
             router,
@@ -132,8 +137,9 @@ impl InFlight {
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
             Begun::Alone(alone) => {
-                let key =
-                    self.run(id, kind, received, async move |router, abandoned| router.serve(alone, &abandoned).await);
+                let key = self.run(id, kind, received, async move |router, abandoned| {
+                    router.serve(alone, &abandoned).await
+                });
                 if scans {
                     self.scans.insert(key);
                 }
@@ -206,8 +212,9 @@ impl InFlight {
                 self.answered.push_back(OperationResult { id, result: Some(answer) });
             }
             Err(failed) => {
-                let go_on =
-                    async move |router: Arc<Router>, abandoned: Arc<AtomicBool>| router.go_on(failed, &abandoned).await;
+                let go_on = async move |router: Arc<Router>, abandoned: Arc<AtomicBool>| {
+                    router.go_on(failed, &abandoned).await
+                };
                 let key = self.run(id, kind, received, go_on);
                 self.unanswered.extend(unanswered.map(|unanswered| (key, unanswered)));
             }
@@ -245,8 +252,12 @@ pub(crate) fn is_scan(op: &Op) -> bool {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.abandoned.store(true, Ordering::Relaxed);
-        let (running, waiting) = (std::mem::take(&mut self.running), std::mem::take(&mut self.waiting));
-        self.router.metrics.in_flight.sub((running.len() + self.direct.len() + self.answered.len()) as i64);
+        let (running, waiting) =
+            (std::mem::take(&mut self.running), std::mem::take(&mut self.waiting));
+        self.router
+            .metrics
+            .in_flight
+            .sub((running.len() + self.direct.len() + self.answered.len()) as i64);
         if waiting.is_empty() || *self.ending.borrow() {
             return;
         }
@@ -259,7 +270,12 @@ impl Drop for InFlight {
 ///
 /// A grant in that time is released only if this gateway chose the id. Otherwise the client may
 /// have come back with its id elsewhere, and hold the grant.
-async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut running: Running, mut waiting: Waiting) {
+async fn keep(
+    router: Arc<Router>,
+    mut ending: watch::Receiver<bool>,
+    mut running: Running,
+    mut waiting: Waiting,
+) {
     let grace = tokio::time::sleep(router.waiter_grace());
     tokio::pin!(grace);
     while !waiting.is_empty() {

@@ -33,7 +33,8 @@ struct Inner {
 
 impl Known {
     pub(crate) fn new(cluster: &ClusterConfig) -> Known {
-        let configured = cluster.nodes.iter().map(|node| (node.id.0, node.address.clone())).collect();
+        let configured =
+            cluster.nodes.iter().map(|node| (node.id.0, node.address.clone())).collect();
         Known { inner: Mutex::new(Inner { configured, ..Inner::default() }) }
     }
 
@@ -92,7 +93,8 @@ impl Known {
     /// The shards without a leader, and the nodes that cannot be reached.
     pub(crate) fn serving(&self, map: &ShardMap) -> Result<(), String> {
         let inner = self.lock();
-        let is_led = |shard: ShardId| inner.led.get(&shard).is_some_and(|at| at.elapsed() < LED_WITHIN);
+        let is_led =
+            |shard: ShardId| inner.led.get(&shard).is_some_and(|at| at.elapsed() < LED_WITHIN);
         let without: Vec<String> = map
             .shards()
             .map(|(shard, _)| shard)
@@ -102,9 +104,14 @@ impl Known {
         let shards = match without.len() {
             0 => return Ok(()),
             1 => format!("shard {} has no leader that can be reached", without[0]),
-            count if count == map.shards().count() => "no shard has a leader that can be reached".into(),
+            count if count == map.shards().count() => {
+                "no shard has a leader that can be reached".into()
+            }
             2..=8 => format!("shards {} have no leaders that can be reached", without.join(", ")),
-            count => format!("{count} shards have no leaders that can be reached, shard {} among them", without[0]),
+            count => format!(
+                "{count} shards have no leaders that can be reached, shard {} among them",
+                without[0]
+            ),
         };
         let lost: String = inner.lost.values().take(8).map(|why| format!("\n{why}")).collect();
         Err(format!("{shards}{lost}\n"))
@@ -121,9 +128,13 @@ mod tests {
     use wire::internal::v1::{HostedShard, NodeAddress};
 
     fn response(addresses: &[(u64, &str)], leads: &[u32]) -> ClusterResponse {
-        let address = |(node, address): &(u64, &str)| NodeAddress { node: *node, address: (*address).to_owned() };
+        let address = |(node, address): &(u64, &str)| NodeAddress {
+            node: *node,
+            address: (*address).to_owned(),
+        };
         let hosted = |shard: &u32| HostedShard { shard: *shard, leads: true, ..Default::default() };
-        let (nodes, shards) = (addresses.iter().map(address).collect(), leads.iter().map(hosted).collect());
+        let (nodes, shards) =
+            (addresses.iter().map(address).collect(), leads.iter().map(hosted).collect());
         ClusterResponse { nodes, shards, ..Default::default() }
     }
 
@@ -135,7 +146,10 @@ mod tests {
         known.said(1, &response(&[(2, "moved:1"), (9, "nobody:1"), (3, "")], &[]));
         known.said(3, &response(&[(2, &configured)], &[]));
         let both = known.addresses(2);
-        assert!(both.len() == 2 && both.contains(&"moved:1".to_owned()) && both.contains(&configured), "{both:?}");
+        assert!(
+            both.len() == 2 && both.contains(&"moved:1".to_owned()) && both.contains(&configured),
+            "{both:?}"
+        );
         known.said(2, &response(&[(2, "moved:1")], &[]));
         assert_eq!(known.addresses(2)[0], "moved:1");
         assert!(known.addresses(9).is_empty());

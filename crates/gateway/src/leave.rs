@@ -46,7 +46,12 @@ pub(crate) struct Left {
 
 impl Left {
     /// Records an acquire that is not known to be granted.
-    pub(crate) fn of(acquire: &AcquireRequest, timeout_ms: u32, ours: bool, place: Option<WaitPlace>) -> Left {
+    pub(crate) fn of(
+        acquire: &AcquireRequest,
+        timeout_ms: u32,
+        ours: bool,
+        place: Option<WaitPlace>,
+    ) -> Left {
         let ttl_ms = if acquire.ttl_ms == 0 { DEFAULT_TTL_MS } else { acquire.ttl_ms };
         let timeout_ms = if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms };
         let all_ms = u64::from(acquire.wait_ms) + u64::from(timeout_ms) + u64::from(ttl_ms);
@@ -119,7 +124,11 @@ impl Unanswered {
     /// grant, because only this gateway knows the id.
     ///
     /// `None` if the client sent an id, because it may come back with it.
-    pub(crate) fn of(acquire: &mut AcquireRequest, timeout_ms: u32, leaving: &Leaving) -> Option<Unanswered> {
+    pub(crate) fn of(
+        acquire: &mut AcquireRequest,
+        timeout_ms: u32,
+        leaving: &Leaving,
+    ) -> Option<Unanswered> {
         if !acquire.request_id.is_empty() {
             return None;
         }
@@ -176,7 +185,11 @@ impl Lane {
 ///
 /// Each shard has its own lane. Tries on a shard without a leader take long, and in a common lane
 /// they would hold up the cleanups of all other shards.
-pub(crate) async fn work(router: Arc<Router>, mut left: LeftBehind, mut ending: watch::Receiver<bool>) {
+pub(crate) async fn work(
+    router: Arc<Router>,
+    mut left: LeftBehind,
+    mut ending: watch::Receiver<bool>,
+) {
     let mut running = FuturesUnordered::new();
     let mut lanes: BTreeMap<ShardId, Lane> = BTreeMap::new();
     let mut later: BTreeMap<(Instant, u64), Next> = BTreeMap::new();
@@ -227,13 +240,17 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> 
     let failed = match &left.granted {
         None => {
             // If the client may come back, its retry must not find the request ended for good.
-            let cancel =
-                CancelWait { name: left.name.clone(), request_id: left.request_id.clone(), abandoned: !left.ours };
+            let cancel = CancelWait {
+                name: left.name.clone(),
+                request_id: left.request_id.clone(),
+                abandoned: !left.ours,
+            };
             match router.by_name(Op::CancelWait(cancel), LEAVE_TIMEOUT_MS, &NEVER).await {
                 // The cancel may have overtaken the acquire.
-                Ok(RoutedAnswer::CancelWait(CancelWaitResponse { cancelled: false, grant: None }))
-                    if left.misses > 0 =>
-                {
+                Ok(RoutedAnswer::CancelWait(CancelWaitResponse {
+                    cancelled: false,
+                    grant: None,
+                })) if left.misses > 0 => {
                     left.misses -= 1;
                     left.place = None;
                     return Some((left, tries + 1));
@@ -254,12 +271,15 @@ async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> 
                 Err(error) => error,
             }
         }
-        Some(release) => match router.by_name(Op::Release(release.clone()), LEAVE_TIMEOUT_MS, &NEVER).await {
-            Ok(_) => return None,
-            Err(error) => error,
-        },
+        Some(release) => {
+            match router.by_name(Op::Release(release.clone()), LEAVE_TIMEOUT_MS, &NEVER).await {
+                Ok(_) => return None,
+                Err(error) => error,
+            }
+        }
     };
-    let again = matches!(failed.class(), ErrorClass::Retry | ErrorClass::Unknown) && Instant::now() < left.until;
+    let again = matches!(failed.class(), ErrorClass::Retry | ErrorClass::Unknown)
+        && Instant::now() < left.until;
     left.place = None;
     tracing::debug!(name = %left.name, error = %failed, again, "an acquire whose client is gone is not ended yet");
     again.then_some((left, tries + 1))

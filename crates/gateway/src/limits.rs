@@ -48,7 +48,8 @@ pub(crate) const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// Together they are less than the usual grace of waiters. If a leader hangs, its waiters must
 /// reach the next leader before that leader drops them.
-pub(crate) const NODE_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+pub(crate) const NODE_KEEPALIVE: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(2));
 
 /// Time for one try. A node that does not answer in time may be gone, so the operation is tried
 /// elsewhere. The time doubles with each unanswered try.
@@ -64,7 +65,8 @@ pub(crate) const COME_BACK_MAX: Duration = Duration::from_millis(300);
 /// Time for one try to leave a queue, or to release a grant, of a client that is gone.
 pub(crate) const LEAVE_TIMEOUT_MS: u64 = 1_000;
 /// First and longest pause between tries of such a cleanup.
-pub(crate) const LEAVE_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+pub(crate) const LEAVE_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(5));
 /// How many more times a cleanup looks for a wait that is in no queue.
 pub(crate) const LEAVE_MISSES: u32 = 3;
 /// Cleanups at the same time on one shard.

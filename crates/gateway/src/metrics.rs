@@ -7,8 +7,8 @@
 use crate::router::Router;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use routing::NodeId;
 use std::time::Duration;
@@ -45,8 +45,11 @@ impl Metrics {
         let registry = Registry::new();
         let r = Registrar(&registry);
         let kinds = || OperationKind::ALL.into_iter().map(OperationKind::as_str).chain(["unknown"]);
-        let operations =
-            r.counters("operations_total", "Operations answered, by kind and outcome.", &["kind", "outcome"])?;
+        let operations = r.counters(
+            "operations_total",
+            "Operations answered, by kind and outcome.",
+            &["kind", "outcome"],
+        )?;
         let latency = r.keep(HistogramVec::new(
             HistogramOpts::new(
                 name("operation_seconds"),
@@ -66,26 +69,45 @@ impl Metrics {
                 .collect(),
             latency: kinds().map(|kind| latency.with_label_values(&[kind])).collect(),
             retries: kinds().map(|kind| retries.with_label_values(&[kind])).collect(),
-            attempts: r.counter("acquires_total", "Acquires answered: granted, or refused because another holds.")?,
+            attempts: r.counter(
+                "acquires_total",
+                "Acquires answered: granted, or refused because another holds.",
+            )?,
             contended: r.counter(
                 "acquires_contended_total",
                 "Of these, those that found another holder, whatever came of it.",
             )?,
-            connected: nodes.into_iter().map(|node| (node, connected.with_label_values(&[node.to_string()]))).collect(),
-            waits: r.gauge("waits", "Waiting acquires in flight, those of clients that are gone included.")?,
-            connections: r.gauge("client_connections", "Open connections of clients and probes.")?,
-            accept_pauses: r
-                .gauge("accept_pauses", "How often no connections were taken for a while, for want of descriptors.")?,
+            connected: nodes
+                .into_iter()
+                .map(|node| (node, connected.with_label_values(&[node.to_string()])))
+                .collect(),
+            waits: r.gauge(
+                "waits",
+                "Waiting acquires in flight, those of clients that are gone included.",
+            )?,
+            connections: r
+                .gauge("client_connections", "Open connections of clients and probes.")?,
+            accept_pauses: r.gauge(
+                "accept_pauses",
+                "How often no connections were taken for a while, for want of descriptors.",
+            )?,
             streams: r.gauge("client_streams", "Open streams of clients.")?,
-            in_flight: r.gauge("operations_in_flight", "Operations not answered yet, waits included.")?,
+            in_flight: r
+                .gauge("operations_in_flight", "Operations not answered yet, waits included.")?,
             frame_operations: r.keep(Histogram::with_opts(
                 HistogramOpts::new(name("frame_operations"), "Operations per frame of a client.")
                     .buckets(prometheus::exponential_buckets(1.0, 2.0, 13)?), // 1 to 4,096
             )?)?,
-            refused: r.counter("operations_refused_total", "Refused as busy before anything was sent.")?,
-            unseen_grants: r
-                .counter("unseen_grants_total", "Grants to waits whose client had gone: they end by retry or TTL.")?,
-            waits_left: r.counter("waits_left_total", "Queues left in the name of clients that were gone.")?,
+            refused: r
+                .counter("operations_refused_total", "Refused as busy before anything was sent.")?,
+            unseen_grants: r.counter(
+                "unseen_grants_total",
+                "Grants to waits whose client had gone: they end by retry or TTL.",
+            )?,
+            waits_left: r.counter(
+                "waits_left_total",
+                "Queues left in the name of clients that were gone.",
+            )?,
             registry,
         })
     }
@@ -105,7 +127,10 @@ impl Metrics {
         if kind == Some(OperationKind::Acquire) {
             let contended = match answer.grant() {
                 Some(grant) => grant.waited_ms > 0,
-                None => matches!(code, Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)),
+                None => matches!(
+                    code,
+                    Some(ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)
+                ),
             };
             if contended || code.is_none() {
                 self.attempts.inc();

@@ -34,7 +34,10 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     /// Starts to connect to all nodes.
-    pub(crate) fn connect(cluster: &ClusterConfig, identity: &ClusterIdentity) -> Result<Nodes, GatewayError> {
+    pub(crate) fn connect(
+        cluster: &ClusterConfig,
+        identity: &ClusterIdentity,
+    ) -> Result<Nodes, GatewayError> {
         let options = LinkOptions {
             eager: true,
             queue_ops_max: NODE_QUEUE_OPS_MAX,
@@ -45,8 +48,9 @@ impl Nodes {
         };
         let mut nodes = BTreeMap::new();
         for node in &cluster.nodes {
-            let endpoint = endpoint(&node.address)
-                .map_err(|why| GatewayError::Config(format!("node {} of the cluster file: {why}", node.id)))?;
+            let endpoint = endpoint(&node.address).map_err(|why| {
+                GatewayError::Config(format!("node {} of the cluster file: {why}", node.id))
+            })?;
             let identity = Some(ClusterIdentity { node: node.id.0, ..identity.clone() });
             let options = LinkOptions { identity, ..options.clone() };
             let link = || Link::start(endpoint.clone(), options.clone());

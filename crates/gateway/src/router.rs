@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use wire::accept::Accepted;
 use wire::internal::v1::operation::Op as RoutedOp;
 use wire::internal::v1::operation_result::Result as RoutedAnswer;
-use wire::internal::v1::{CancelWait, ClusterIdentity, ClusterResponse, Operation as RoutedOperation, Route};
+use wire::internal::v1::{
+    CancelWait, ClusterIdentity, ClusterResponse, Operation as RoutedOperation, Route,
+};
 use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, CancelWaitResponse, Consistency, Error, ErrorCode, Operation};
@@ -187,7 +189,8 @@ impl Router {
             Err(op) => return Begun::Alone(Alone { op: *op, timeout_ms }),
         };
         let plan = self.plan(op.name().unwrap_or_default(), timeout_ms);
-        let asked = self.asking(op, &plan).and_then(|mut asking| Ok((asking.course.first()?, asking)));
+        let asked =
+            self.asking(op, &plan).and_then(|mut asking| Ok((asking.course.first()?, asking)));
         match asked {
             Ok((first, asking)) => {
                 self.nodes.submit(first.target, asking.operation.clone(), first.timeout_ms, port());
@@ -227,8 +230,12 @@ impl Router {
     pub(crate) async fn serve(&self, alone: Alone, abandoned: &AtomicBool) -> Answer {
         let Alone { op, timeout_ms } = alone;
         let answer = match op {
-            Op::Heartbeat(request) => self.heartbeat(request, timeout_ms).await.map(Answer::Heartbeat),
-            Op::CloseSession(request) => self.close_session(request, timeout_ms).await.map(Answer::CloseSession),
+            Op::Heartbeat(request) => {
+                self.heartbeat(request, timeout_ms).await.map(Answer::Heartbeat)
+            }
+            Op::CloseSession(request) => {
+                self.close_session(request, timeout_ms).await.map(Answer::CloseSession)
+            }
             Op::List(request) => self.list(request, timeout_ms).await.map(Answer::List),
             op => match to_shard(op) {
                 Ok(op) => self.by_name(op, timeout_ms, abandoned).await.map(to_client),
@@ -270,7 +277,10 @@ impl Router {
 
     fn asking(&self, op: RoutedOp, plan: &Plan) -> Result<Asking, Box<Error>> {
         let Some(replicas) = self.replicas.get(&plan.shard) else {
-            return Err(Box::new(Error::invalid(format!("the cluster has no shard {}", plan.shard))));
+            return Err(Box::new(Error::invalid(format!(
+                "the cluster has no shard {}",
+                plan.shard
+            ))));
         };
         let (kind, leader) = (op.kind(), self.leader(plan.shard));
         let mut policy = Policy {
@@ -281,7 +291,8 @@ impl Router {
             retry_busy: plan.retry_busy,
             relays: false,
         };
-        let stale = matches!(&op, RoutedOp::Check(check) if check.consistency() == Consistency::Stale);
+        let stale =
+            matches!(&op, RoutedOp::Check(check) if check.consistency() == Consistency::Stale);
         let targets = if stale {
             policy.attempt_timeout_ms = STALE_ATTEMPT_TIMEOUT_MS;
             self.followers_first(replicas, leader)
@@ -289,9 +300,17 @@ impl Router {
             replicas.clone()
         };
         let first = if stale { targets[0] } else { leader.unwrap_or(targets[0]) };
-        let route = Route { shard: plan.shard.0, slot: plan.slot, map_version: self.map.version().0 };
+        let route =
+            Route { shard: plan.shard.0, slot: plan.slot, map_version: self.map.version().0 };
         let operation = RoutedOperation::routed(op, route);
-        Ok(Asking { shard: plan.shard, kind, stale, operation, targets, course: Course::new(policy, first) })
+        Ok(Asking {
+            shard: plan.shard,
+            kind,
+            stale,
+            operation,
+            targets,
+            course: Course::new(policy, first),
+        })
     }
 
     async fn send(&self, asking: &Asking, next: Try) -> Outcome {
@@ -311,7 +330,8 @@ impl Router {
             self.metrics.retried(asking.kind);
             self.send(&asking, next)
         };
-        let driven = course.drive(Some(failed), targets, || abandoned.load(Ordering::Relaxed), send).await;
+        let driven =
+            course.drive(Some(failed), targets, || abandoned.load(Ordering::Relaxed), send).await;
         match driven {
             Ok(driven) => Ok(driven.answer),
             Err(given_up) => self.given_up(&asking, given_up).await,
@@ -326,10 +346,16 @@ impl Router {
     ///
     /// The cancel cannot come after the answer. By then the client may have come back through
     /// another gateway with its id, and the cancel would release the grant that it holds.
-    async fn given_up(&self, asking: &Asking, given_up: GivenUp) -> Result<RoutedAnswer, Box<Error>> {
+    async fn given_up(
+        &self,
+        asking: &Asking,
+        given_up: GivenUp,
+    ) -> Result<RoutedAnswer, Box<Error>> {
         let GivenUp { error, in_doubt } = given_up;
         let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
-        let Some(RoutedOp::Acquire(acquire)) = asking.operation.op.as_ref().filter(|_| in_doubt && !open) else {
+        let Some(RoutedOp::Acquire(acquire)) =
+            asking.operation.op.as_ref().filter(|_| in_doubt && !open)
+        else {
             return Err(error);
         };
         let left_ms = asking.course.left().as_millis() as u64;
@@ -339,7 +365,9 @@ impl Router {
             }
             Ok(RoutedAnswer::CancelWait(_)) => Err(error),
             unclear => {
-                let why = unclear.err().map_or_else(|| "an answer of another kind".into(), |why| why.message);
+                let why = unclear
+                    .err()
+                    .map_or_else(|| "an answer of another kind".into(), |why| why.message);
                 Err(Box::new(Error::outcome_unknown(format!(
                     "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one was refused \
                      ({}): try again with the same request id",
@@ -410,7 +438,9 @@ fn prepare(operation: Operation) -> Result<Alone, Box<Error>> {
         0 => DEFAULT_TIMEOUT_MS,
         asked => asked.min(TIMEOUT_MS_MAX),
     };
-    let Some(mut op) = operation.op else { return Err(Box::new(Error::invalid("the operation is empty"))) };
+    let Some(mut op) = operation.op else {
+        return Err(Box::new(Error::invalid("the operation is empty")));
+    };
     wire::fill_defaults(&mut op, rand::random);
     Ok(Alone { op, timeout_ms: timeout_ms.into() })
 }

@@ -47,12 +47,18 @@ pub(crate) async fn serve(
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let reflected = |error: tonic_reflection::server::Error| GatewayError::Config(error.to_string());
+    let reflected =
+        |error: tonic_reflection::server::Error| GatewayError::Config(error.to_string());
     // Both versions are served, because tools ask for either.
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
-    let incoming = Incoming::new(listener, router.accepted.clone(), connections_max(reserve), Arc::<Share>::default);
+    let incoming = Incoming::new(
+        listener,
+        router.accepted.clone(),
+        connections_max(reserve),
+        Arc::<Share>::default,
+    );
     let serving = Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)

@@ -2,7 +2,9 @@
 
 use crate::in_flight::InFlight;
 use crate::leave::Unanswered;
-use crate::limits::{CONNECTION_STREAMS_MAX, OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX};
+use crate::limits::{
+    CONNECTION_STREAMS_MAX, OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX,
+};
 use crate::router::Router;
 use crate::share::{Share, StreamPlace};
 use crate::stream;
@@ -30,7 +32,8 @@ pub(crate) struct Locks {
 
 impl Locks {
     pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> Locks {
-        let (streams, unary) = (Arc::new(Semaphore::new(STREAMS_MAX)), Arc::new(Semaphore::new(UNARY_MAX)));
+        let (streams, unary) =
+            (Arc::new(Semaphore::new(STREAMS_MAX)), Arc::new(Semaphore::new(UNARY_MAX)));
         Locks { router, ending, streams, unary }
     }
 
@@ -43,7 +46,11 @@ impl Locks {
 
     /// Serves one operation as a call. If the caller hangs up this future is dropped, and a wait is
     /// kept for its grace period.
-    async fn one<T>(&self, request: Request<T>, op: impl FnOnce(T) -> Op) -> Result<Answer, Status> {
+    async fn one<T>(
+        &self,
+        request: Request<T>,
+        op: impl FnOnce(T) -> Op,
+    ) -> Result<Answer, Status> {
         self.not_ending()?;
         let (patience, share) = (timeout(request.metadata()), share(&request));
         let mut operation = Operation::of(op(request.into_inner()));
@@ -52,10 +59,16 @@ impl Locks {
         let answer = if wait_ms == 0 {
             let Ok(_permit) = self.unary.try_acquire() else {
                 self.router.metrics.refused.inc();
-                return Err(Error::busy(format!("this gateway serves {UNARY_MAX} calls already: back off"), 100).into());
+                return Err(Error::busy(
+                    format!("this gateway serves {UNARY_MAX} calls already: back off"),
+                    100,
+                )
+                .into());
             };
             let unanswered = match &mut operation.op {
-                Some(Op::Acquire(acquire)) => Unanswered::of(acquire, operation.timeout_ms, &self.router.leaving),
+                Some(Op::Acquire(acquire)) => {
+                    Unanswered::of(acquire, operation.timeout_ms, &self.router.leaving)
+                }
                 _ => None,
             };
             let answer = self.router.unary(operation).await;
@@ -67,7 +80,11 @@ impl Locks {
                 self.router.metrics.refused.inc();
                 Status::from(*error)
             })?;
-            running.next().await.and_then(|result| result.result).ok_or_else(|| Status::from(confused()))?
+            running
+                .next()
+                .await
+                .and_then(|result| result.result)
+                .ok_or_else(|| Status::from(confused()))?
         };
         match answer {
             Answer::Error(error) => Err(error.into()),
@@ -79,7 +96,11 @@ impl Locks {
 /// The share of the connection that a request came over. The default is for tests, which may serve
 /// over other connections.
 fn share<T>(request: &Request<T>) -> Arc<Share> {
-    request.extensions().get::<Peer<Arc<Share>>>().map(|peer| peer.state.clone()).unwrap_or_default()
+    request
+        .extensions()
+        .get::<Peer<Arc<Share>>>()
+        .map(|peer| peer.state.clone())
+        .unwrap_or_default()
 }
 
 /// The caller's deadline, from the `grpc-timeout` header.
@@ -122,13 +143,20 @@ macro_rules! answered {
 impl LockService for Locks {
     type StreamStream = ReceiverStream<Result<StreamResponse, Status>>;
 
-    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         self.not_ending()?;
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("this gateway has {STREAMS_MAX} streams already: send more over each"))
+            Status::resource_exhausted(format!(
+                "this gateway has {STREAMS_MAX} streams already: send more over each"
+            ))
         })?;
         let place = StreamPlace::take(share(&request)).ok_or_else(|| {
-            let message = format!("this connection has {CONNECTION_STREAMS_MAX} streams already: send more over each");
+            let message = format!(
+                "this connection has {CONNECTION_STREAMS_MAX} streams already: send more over each"
+            );
             Status::resource_exhausted(message)
         })?;
         let (outgoing, frames) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
@@ -142,19 +170,31 @@ impl LockService for Locks {
         Ok(Response::new(ReceiverStream::new(frames)))
     }
 
-    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+    async fn acquire(
+        &self,
+        request: Request<AcquireRequest>,
+    ) -> Result<Response<AcquireResponse>, Status> {
         answered!(self, request, Op::Acquire, Answer::Acquire)
     }
 
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
         answered!(self, request, Op::Renew, Answer::Renew)
     }
 
-    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
         answered!(self, request, Op::Release, Answer::Release)
     }
 
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
         answered!(self, request, Op::Check, Answer::Check)
     }
 
@@ -170,7 +210,10 @@ impl LockService for Locks {
         opened.map(Response::new).map_err(|error| (*error).into())
     }
 
-    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
         answered!(self, request, Op::Heartbeat, Answer::Heartbeat)
     }
 
@@ -181,15 +224,24 @@ impl LockService for Locks {
         answered!(self, request, Op::CloseSession, Answer::CloseSession)
     }
 
-    async fn cancel_wait(&self, request: Request<CancelWaitRequest>) -> Result<Response<CancelWaitResponse>, Status> {
+    async fn cancel_wait(
+        &self,
+        request: Request<CancelWaitRequest>,
+    ) -> Result<Response<CancelWaitResponse>, Status> {
         answered!(self, request, Op::CancelWait, Answer::CancelWait)
     }
 
-    async fn break_lock(&self, request: Request<BreakLockRequest>) -> Result<Response<BreakLockResponse>, Status> {
+    async fn break_lock(
+        &self,
+        request: Request<BreakLockRequest>,
+    ) -> Result<Response<BreakLockResponse>, Status> {
         answered!(self, request, Op::BreakLock, Answer::BreakLock)
     }
 
-    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+    async fn history(
+        &self,
+        request: Request<HistoryRequest>,
+    ) -> Result<Response<HistoryResponse>, Status> {
         answered!(self, request, Op::History, Answer::History)
     }
 

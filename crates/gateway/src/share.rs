@@ -5,7 +5,9 @@
 //! However many there are, they take no capacity from a renewal, a release, a cancel or a
 //! heartbeat: not on the connection, not on a stream, and not towards a node.
 
-use crate::limits::{CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, WAITS_MAX, WAITS_MIN};
+use crate::limits::{
+    CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, WAITS_MAX, WAITS_MIN,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use wire::v1::Error;
@@ -44,7 +46,11 @@ impl WaitPlace {
     ///
     /// # Errors
     /// BUSY if the connection has its full share.
-    pub(crate) fn take(share: &Arc<Share>, all: &Arc<Waits>, unary: bool) -> Result<WaitPlace, Box<Error>> {
+    pub(crate) fn take(
+        share: &Arc<Share>,
+        all: &Arc<Waits>,
+        unary: bool,
+    ) -> Result<WaitPlace, Box<Error>> {
         let place = WaitPlace { share: share.clone(), all: all.clone(), unary };
         let (before, of_all) = (share.waits.fetch_add(1, Relaxed), all.0.fetch_add(1, Relaxed));
         let unary_before = if unary { share.unary_waits.fetch_add(1, Relaxed) } else { 0 };
@@ -53,12 +59,17 @@ impl WaitPlace {
         let refusal = if before >= share_max {
             format!("this connection has {before} waits in flight")
         } else if unary_before >= CONNECTION_UNARY_WAITS_MAX {
-            format!("this connection has {unary_before} waits in flight as calls of their own: send them over a stream")
+            format!(
+                "this connection has {unary_before} waits in flight as calls of their own: send them over a stream"
+            )
         } else {
             return Ok(place);
         };
         // The delay is long, because a client with so many waits comes back with all of them.
-        Err(Box::new(Error::busy(format!("{refusal}, and this one was not begun: await some first"), 1_000)))
+        Err(Box::new(Error::busy(
+            format!("{refusal}, and this one was not begun: await some first"),
+            1_000,
+        )))
     }
 }
 
@@ -118,8 +129,12 @@ mod tests {
     #[test]
     fn a_refused_wait_takes_no_place() {
         let (share, all) = (Arc::default(), Arc::default());
-        let unary: Vec<_> = std::iter::from_fn(|| WaitPlace::take(&share, &all, true).ok()).collect();
-        assert_eq!((unary.len(), all.count()), (CONNECTION_UNARY_WAITS_MAX, CONNECTION_UNARY_WAITS_MAX));
+        let unary: Vec<_> =
+            std::iter::from_fn(|| WaitPlace::take(&share, &all, true).ok()).collect();
+        assert_eq!(
+            (unary.len(), all.count()),
+            (CONNECTION_UNARY_WAITS_MAX, CONNECTION_UNARY_WAITS_MAX)
+        );
         assert!(WaitPlace::take(&share, &all, false).is_ok(), "on a stream there is room");
     }
 
@@ -129,7 +144,10 @@ mod tests {
         let first = StreamPlace::take(share.clone()).unwrap();
         assert_eq!(first.part(4_096), 4_096);
         let others: Vec<_> = std::iter::from_fn(|| StreamPlace::take(share.clone())).collect();
-        assert_eq!((others.len(), first.part(4_096)), (CONNECTION_STREAMS_MAX - 1, 4_096 / CONNECTION_STREAMS_MAX));
+        assert_eq!(
+            (others.len(), first.part(4_096)),
+            (CONNECTION_STREAMS_MAX - 1, 4_096 / CONNECTION_STREAMS_MAX)
+        );
         drop(others);
         assert_eq!(first.part(4_096), 4_096);
     }

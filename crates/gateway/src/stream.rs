@@ -21,7 +21,8 @@ use wire::{Lateness, encoded_bytes};
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
 
 /// The status that sends clients to another gateway.
-pub(crate) const ENDING: &str = "this gateway is shutting down: go on through another with the same ids";
+pub(crate) const ENDING: &str =
+    "this gateway is shutting down: go on through another with the same ids";
 
 /// Serves one stream to its end.
 pub(crate) async fn serve(
@@ -42,7 +43,8 @@ pub(crate) async fn serve(
             return; // the client has ended its half and has all its answers
         }
         if let Some(until) = drained_at
-            && (Instant::now() >= until || (ready.queue.is_empty() && running.len() == running.waiting()))
+            && (Instant::now() >= until
+                || (ready.queue.is_empty() && running.len() == running.waiting()))
         {
             let _ = outgoing.try_send(Err(Status::unavailable(ENDING)));
             return;
@@ -106,16 +108,24 @@ fn take(
 
 /// Checks the bounds of a stream. Waits are not counted here but by connection: see
 /// [`InFlight::push`].
-fn has_room(operation: &Operation, place: &StreamPlace, running: &InFlight) -> Result<(), Box<Error>> {
+fn has_room(
+    operation: &Operation,
+    place: &StreamPlace,
+    running: &InFlight,
+) -> Result<(), Box<Error>> {
     let (what, in_flight, max) = match &operation.op {
         Some(op) if op.wait_ms() > 0 => return Ok(()),
-        Some(op) if is_scan(op) => ("lists and histories", running.scans(), place.part(STREAM_SCANS_MAX)),
+        Some(op) if is_scan(op) => {
+            ("lists and histories", running.scans(), place.part(STREAM_SCANS_MAX))
+        }
         _ => ("operations", running.len() - running.waiting(), place.part(STREAM_OPS_MAX)),
     };
     if in_flight < max {
         return Ok(());
     }
-    let message = format!("this stream has {max} {what} in flight, and this one was not begun: await some first");
+    let message = format!(
+        "this stream has {max} {what} in flight, and this one was not begun: await some first"
+    );
     Err(Box::new(Error::busy(message, 50)))
 }
 
@@ -145,7 +155,9 @@ impl Ready {
         let mut bytes = 0;
         while let Some(next) = self.queue.front() {
             let size = encoded_bytes(next);
-            if !results.is_empty() && (bytes + size > RESULT_FRAME_BYTES || results.len() >= RESULT_FRAME_OPS) {
+            if !results.is_empty()
+                && (bytes + size > RESULT_FRAME_BYTES || results.len() >= RESULT_FRAME_OPS)
+            {
                 break;
             }
             bytes += size;

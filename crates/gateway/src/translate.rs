@@ -34,9 +34,11 @@ pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
         RoutedAnswer::Renew(renewed) => Answer::Renew(renewed),
         RoutedAnswer::Release(released) => Answer::Release(released),
         RoutedAnswer::Check(checked) => Answer::Check(checked),
-        RoutedAnswer::Heartbeat(lease) => {
-            Answer::Heartbeat(HeartbeatResponse { renewed_shards: 1, leases: vec![lease], ..Default::default() })
-        }
+        RoutedAnswer::Heartbeat(lease) => Answer::Heartbeat(HeartbeatResponse {
+            renewed_shards: 1,
+            leases: vec![lease],
+            ..Default::default()
+        }),
         RoutedAnswer::CloseSession(closed) => Answer::CloseSession(closed),
         RoutedAnswer::CancelWait(cancelled) => Answer::CancelWait(cancelled),
         RoutedAnswer::BreakLock(broken) => Answer::BreakLock(broken),
@@ -46,7 +48,9 @@ pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
             Answer::List(ListResponse { grants, more, missing_shards: Vec::new(), next_cursor })
         }
         // Status was not asked for, and the other two are handled as failures before.
-        RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => Answer::Error(confused()),
+        RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => {
+            Answer::Error(confused())
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Watches each node: asks for its report every half second, finds the node again after a move, and
 //! logs its loss.
 
-use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY};
+use crate::limits::{
+    NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY,
+};
 use crate::router::Router;
 use client::mux::is_meant;
 use std::sync::Arc;
@@ -62,7 +64,9 @@ async fn look(router: &Router, node: u64) {
                 let why = format!("node {node} at {address} cannot be used: {why}");
                 router.known.lost(node, why.clone());
                 let news = match &seen {
-                    Seen::Lost { why: before, at } => *before != why && at.elapsed() >= WATCH_SAYS_EVERY,
+                    Seen::Lost { why: before, at } => {
+                        *before != why && at.elapsed() >= WATCH_SAYS_EVERY
+                    }
                     _ => true,
                 };
                 if news {
@@ -89,12 +93,15 @@ async fn ask(
             None => connect(address).await?,
         };
         let answer = ShardServiceClient::new(channel.clone()).cluster(ClusterRequest {}).await;
-        let response = answer.map_err(|status| format!("it does not answer: {}", reason(&status)))?.into_inner();
+        let response = answer
+            .map_err(|status| format!("it does not answer: {}", reason(&status)))?
+            .into_inner();
         is_meant(meant, response.identity.as_ref())?;
         Ok((channel, response))
     };
     let answered = tokio::time::timeout(NODE_CONNECT_TIMEOUT, asked).await;
-    answered.unwrap_or_else(|_| Err(format!("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())))
+    answered
+        .unwrap_or_else(|_| Err(format!("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())))
 }
 
 async fn connect(address: &str) -> Result<Channel, String> {
@@ -111,5 +118,6 @@ async fn connect(address: &str) -> Result<Channel, String> {
 /// # Errors
 /// If the address is not `host:port`.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
-    Endpoint::from_shared(format!("http://{address}")).map_err(|_| format!("the address {address:?} is not host:port"))
+    Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| format!("the address {address:?} is not host:port"))
 }

@@ -14,20 +14,27 @@ use wire::v1::*;
 
 #[tokio::test]
 async fn a_heartbeat_asks_each_named_shard_once_and_tells_lost_from_failed() {
-    let fakes = Fakes::start(4, 3, &[], |_, operation| match operation.route.as_ref().unwrap().shard {
-        1 => code(ErrorCode::SessionLost),
-        2 => code(ErrorCode::NoLeader),
-        _ => Reaction::Answer(Answer::Heartbeat(SessionLeaseState::default())),
-    })
-    .await;
+    let fakes =
+        Fakes::start(4, 3, &[], |_, operation| match operation.route.as_ref().unwrap().shard {
+            1 => code(ErrorCode::SessionLost),
+            2 => code(ErrorCode::NoLeader),
+            _ => Reaction::Answer(Answer::Heartbeat(SessionLeaseState::default())),
+        })
+        .await;
     let client = fakes.client(Duration::from_millis(700));
     let opened = client.open_session_raw(SessionOptions::new()).await.unwrap();
     assert_eq!((opened.session_id.len(), opened.ttl_ms), (32, 30_000));
     let beat = client.heartbeat(&opened.session_id, &[0, 1, 2, 0, 99]).await.unwrap();
-    assert_eq!((beat.lost_shards, beat.failed_shards, beat.renewed_shards), (vec![99, 1], vec![2], 1));
+    assert_eq!(
+        (beat.lost_shards, beat.failed_shards, beat.renewed_shards),
+        (vec![99, 1], vec![2], 1)
+    );
     let asked = fakes.seen().iter().filter(|(_, o)| o.route.as_ref().unwrap().shard == 0).count();
     assert_eq!(asked, 1, "named twice, asked once");
-    assert!(fakes.seen().iter().all(|(_, operation)| operation.route.as_ref().unwrap().shard != 3), "not named");
+    assert!(
+        fakes.seen().iter().all(|(_, operation)| operation.route.as_ref().unwrap().shard != 3),
+        "not named"
+    );
 }
 
 #[tokio::test]
@@ -37,7 +44,9 @@ async fn a_close_adds_up_and_fails_as_a_whole() {
         let broken = broken.clone();
         move |_, operation| match operation.route.as_ref().unwrap().shard {
             2 if broken.load(Ordering::SeqCst) => code(ErrorCode::NoLeader),
-            shard => Reaction::Answer(Answer::CloseSession(CloseSessionResponse { released: 10 + shard })),
+            shard => Reaction::Answer(Answer::CloseSession(CloseSessionResponse {
+                released: 10 + shard,
+            })),
         }
     })
     .await;
@@ -55,7 +64,8 @@ async fn lists_are_merged_by_name_and_say_what_is_missing() {
         if shard == 1 && request.prefix == "partial" {
             return code(ErrorCode::NoLeader);
         }
-        let grant = |n: u32| Grant { resource_name: format!("{n:02}"), shard, ..Default::default() };
+        let grant =
+            |n: u32| Grant { resource_name: format!("{n:02}"), shard, ..Default::default() };
         let grants = (0..request.limit).map(|n| grant(3 * n + shard)).collect();
         Reaction::Answer(Answer::List(ShardPage { grants, ..Default::default() }))
     })
@@ -76,7 +86,12 @@ async fn lists_are_merged_by_name_and_say_what_is_missing() {
 async fn the_cluster_status_shows_every_replica_that_answers_and_the_nodes_that_do_not() {
     let fakes = Fakes::start(2, 3, &[3], |node, operation| {
         let shard = operation.route.as_ref().unwrap().shard;
-        Reaction::Answer(Answer::Status(ShardStatus { shard, node, role: "follower".into(), ..Default::default() }))
+        Reaction::Answer(Answer::Status(ShardStatus {
+            shard,
+            node,
+            role: "follower".into(),
+            ..Default::default()
+        }))
     })
     .await;
     let client = fakes.client(LONG);
@@ -87,9 +102,11 @@ async fn the_cluster_status_shows_every_replica_that_answers_and_the_nodes_that_
         }
     };
     assert_eq!((status.cluster.as_str(), status.map_version), ("dev", 1));
-    let reachable: Vec<(u64, bool)> = status.nodes.iter().map(|node| (node.node, node.reachable)).collect();
+    let reachable: Vec<(u64, bool)> =
+        status.nodes.iter().map(|node| (node.node, node.reachable)).collect();
     assert_eq!(reachable, [(1, true), (2, true), (3, false)]);
-    let replicas: Vec<(u32, u64)> = status.shards.iter().map(|replica| (replica.shard, replica.node)).collect();
+    let replicas: Vec<(u32, u64)> =
+        status.shards.iter().map(|replica| (replica.shard, replica.node)).collect();
     assert!([(0, 1), (0, 2), (1, 1), (1, 2)].iter().all(|replica| replicas.contains(replica)));
 }
 
@@ -103,9 +120,10 @@ fn is_cancel(op: &Op) -> bool {
 
 fn queue(operation: &Operation) -> Reaction {
     match operation.op.as_ref().unwrap() {
-        Op::CancelWait(_) => {
-            Reaction::Answer(Answer::CancelWait(CancelWaitResponse { cancelled: true, ..Default::default() }))
-        }
+        Op::CancelWait(_) => Reaction::Answer(Answer::CancelWait(CancelWaitResponse {
+            cancelled: true,
+            ..Default::default()
+        })),
         _ => Reaction::Silence,
     }
 }
@@ -115,7 +133,11 @@ struct Doomed(Option<tokio::runtime::Runtime>);
 
 impl Doomed {
     fn waits(fakes: &Fakes, unary: bool) -> Doomed {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let address = fakes.gateway.address().to_string();
         runtime.spawn(async move {
             let options = client::ClientOptions::new().unary(unary);
@@ -138,7 +160,9 @@ async fn the_wait_of_a_lost_client_leaves_its_queue_after_the_grace() {
         fakes.until(1, |_, op| is_wait(op)).await;
         assert_eq!(fakes.count(|_, op| is_cancel(op)), 0);
         doomed.die();
-        fakes.until(1, |_, op| matches!(op, Op::CancelWait(cancel) if cancel.request_id == [9; 16])).await;
+        fakes
+            .until(1, |_, op| matches!(op, Op::CancelWait(cancel) if cancel.request_id == [9; 16]))
+            .await;
         assert_eq!(fakes.count(|_, op| is_wait(op)), 1, "not tried again for nobody");
     }
 }
@@ -167,7 +191,9 @@ async fn a_shutdown_ends_streams_and_cancels_nothing() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| queue(operation)).await;
     let client = fakes.client(Duration::from_millis(300));
     let waiting = tokio::spawn(async move {
-        client.acquire(AcquireOptions::new("n").wait(Duration::from_millis(1)).request_id([9; 16])).await
+        client
+            .acquire(AcquireOptions::new("n").wait(Duration::from_millis(1)).request_id([9; 16]))
+            .await
     });
     fakes.until(1, |_, op| is_wait(op)).await;
     let seen = fakes.shut_down().await;

@@ -4,7 +4,9 @@
 mod fake;
 
 use client::ErrorCode;
-use fake::{Fakes, LONG, NodeAnswer, NodeOp, NodeOperation, Reaction, code, granted, granted_before};
+use fake::{
+    Fakes, LONG, NodeAnswer, NodeOp, NodeOperation, Reaction, code, granted, granted_before,
+};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,9 +28,10 @@ fn grants(operation: &NodeOperation) -> Reaction {
         NodeOp::Acquire(request) => granted(request, 7),
         NodeOp::Renew(_) => Reaction::Answer(NodeAnswer::Renew(RenewResponse::default())),
         NodeOp::Release(_) => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
-        NodeOp::CancelWait(_) => {
-            Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse { cancelled: true, ..Default::default() }))
-        }
+        NodeOp::CancelWait(_) => Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse {
+            cancelled: true,
+            ..Default::default()
+        })),
         _ => code(ErrorCode::Internal),
     }
 }
@@ -42,7 +45,12 @@ fn is_cancel(op: &NodeOp) -> bool {
 }
 
 fn wait(name: String) -> AcquireRequest {
-    AcquireRequest { name, wait_ms: 600_000, request_id: rand::random::<[u8; 16]>().to_vec(), ..Default::default() }
+    AcquireRequest {
+        name,
+        wait_ms: 600_000,
+        request_id: rand::random::<[u8; 16]>().to_vec(),
+        ..Default::default()
+    }
 }
 
 fn renew() -> Op {
@@ -50,7 +58,9 @@ fn renew() -> Op {
 }
 
 async fn channel(fakes: &Fakes) -> Channel {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
+            .unwrap();
     endpoint.connect().await.unwrap()
 }
 
@@ -85,7 +95,8 @@ impl Raw {
     async fn results(&mut self, count: usize) -> Vec<Answer> {
         let mut answers = Vec::new();
         while answers.len() < count {
-            let frame = soon("results", self.results.message()).await.unwrap().expect("the stream goes on");
+            let frame =
+                soon("results", self.results.message()).await.unwrap().expect("the stream goes on");
             answers.extend(frame.results.into_iter().map(|result| result.result.unwrap()));
         }
         answers
@@ -115,7 +126,8 @@ async fn a_gateway_of_another_cluster_speaks_to_no_node() {
 /// A gateway with a node's old address lost its shards until it was restarted.
 #[tokio::test]
 async fn a_node_that_moved_is_found_by_asking_the_others() {
-    let moved = |config: &mut routing::ClusterConfig| config.nodes[1].address = "127.0.0.1:1".into();
+    let moved =
+        |config: &mut routing::ClusterConfig| config.nodes[1].address = "127.0.0.1:1".into();
     let fakes = Fakes::start_with(3, 3, &[], moved, |_, operation| grants(operation)).await;
     let client = fakes.client(LONG);
     soon("all are found", async {
@@ -208,7 +220,10 @@ async fn waits_are_bounded_over_all_streams_of_a_connection() {
     assert_eq!(refused, 6_000 - 4_096);
     soon("the others wait", fakes.until(4_096, |_, op| is_wait(op))).await;
     streams[2].send(0, [renew()]).await;
-    assert!(matches!(streams[2].results(1).await[0], Answer::Renew(_)), "what is short gets through");
+    assert!(
+        matches!(streams[2].results(1).await[0], Answer::Renew(_)),
+        "what is short gets through"
+    );
     let mut other = Raw::open(&self::channel(&fakes).await).await;
     other.send(0, [Op::Acquire(wait("other".into())), renew()]).await;
     assert!(matches!(other.results(1).await[0], Answer::Renew(_)));
@@ -229,7 +244,9 @@ async fn waits_are_bounded_over_all_streams_of_a_connection() {
 async fn a_cancel_for_a_lost_client_is_tried_until_it_is_answered() {
     let cancels = AtomicUsize::new(0);
     let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-        NodeOp::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) < 5 => code(ErrorCode::Busy),
+        NodeOp::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) < 5 => {
+            code(ErrorCode::Busy)
+        }
         _ => grants(operation),
     })
     .await;
@@ -284,7 +301,8 @@ async fn a_shard_without_a_leader_does_not_hold_up_the_leaves_of_others() {
     let names: Vec<String> = (0..3_000).map(|n| format!("n{n}")).collect();
     let map = routing::ClusterConfig::dev(2, 3, 20_000).unwrap().shard_map();
     let on_first = move |name: &str| map.route(name).shard.0 == map.shards().next().unwrap().0.0;
-    let (stuck, sound): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| on_first(name));
+    let (stuck, sound): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| on_first(name));
     let is_stuck = {
         let stuck: BTreeSet<String> = stuck.iter().cloned().collect();
         move |name: &str| stuck.contains(name)
@@ -332,7 +350,8 @@ async fn an_acquire_whose_client_vanished_before_the_answer_is_let_go() {
             soon("asked", fakes.until(1, |_, op| matches!(op, NodeOp::Acquire(_)))).await;
             call.abort();
         }
-        let released = fakes.until(1, |_, op| matches!(op, NodeOp::Release(release) if release.fencing_token == 7));
+        let released = fakes
+            .until(1, |_, op| matches!(op, NodeOp::Release(release) if release.fencing_token == 7));
         soon("let go", released).await;
     }
 }
@@ -350,7 +369,8 @@ async fn what_was_held_up_longer_than_its_sender_waits_is_not_done() {
     assert_eq!(fakes.seen().len(), 1, "nothing went on to a node");
     stream.send(1, [Op::Acquire(wait("waits".into()))]).await;
     soon("a wait goes on", fakes.until(1, |_, op| is_wait(op))).await;
-    let left = fakes.count(|_, op| matches!(op, NodeOp::Acquire(acquire) if acquire.wait_ms <= 500_001));
+    let left =
+        fakes.count(|_, op| matches!(op, NodeOp::Acquire(acquire) if acquire.wait_ms <= 500_001));
     assert_eq!(left, 1, "with what is left of it");
     stream.send(110_000, [renew()]).await;
     assert!(matches!(stream.results(1).await[0], Answer::Renew(_)), "what is in time is done");
@@ -359,7 +379,12 @@ async fn what_was_held_up_longer_than_its_sender_waits_is_not_done() {
 async fn health(fakes: &Fakes) -> (bool, ServingStatus, ServingStatus) {
     let mut client = HealthClient::new(channel(fakes).await);
     let mut check = async |service: &str| {
-        client.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner().status()
+        client
+            .check(HealthCheckRequest { service: service.into() })
+            .await
+            .unwrap()
+            .into_inner()
+            .status()
     };
     let (all, locks) = (check("").await, check("palisade.v1.LockService").await);
     (fakes.get("/healthz").await.starts_with("HTTP/1.1 200"), all, locks)
@@ -381,7 +406,9 @@ async fn probes_are_told_whether_every_shard_has_a_leader() {
     assert!(fakes.get("/healthz").await.contains("shard 1 has no leader"));
     fakes.said.lock().unwrap().leaders.insert(1, leader);
     soon("it is back", becomes(true)).await;
-    let unknown = HealthClient::new(channel(&fakes).await).check(HealthCheckRequest { service: "x".into() }).await;
+    let unknown = HealthClient::new(channel(&fakes).await)
+        .check(HealthCheckRequest { service: "x".into() })
+        .await;
     assert_eq!(unknown.unwrap_err().code(), tonic::Code::NotFound);
 }
 
@@ -395,14 +422,23 @@ async fn reflection_shows_what_clients_use_and_nothing_else() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
     let mut client = ServerReflectionClient::new(channel(&fakes).await);
     let mut ask = async |message_request: MessageRequest| {
-        let request = ServerReflectionRequest { message_request: Some(message_request), ..Default::default() };
+        let request = ServerReflectionRequest {
+            message_request: Some(message_request),
+            ..Default::default()
+        };
         let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
-        answers.into_inner().message().await.map(|answer| answer.and_then(|answer| answer.message_response))
+        answers
+            .into_inner()
+            .message()
+            .await
+            .map(|answer| answer.and_then(|answer| answer.message_response))
     };
     let listed = ask(MessageRequest::ListServices(String::new())).await.unwrap();
     let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
-    let services: BTreeSet<&str> = listed.service.iter().map(|service| service.name.as_str()).collect();
-    let public = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "palisade.v1.LockService"];
+    let services: BTreeSet<&str> =
+        listed.service.iter().map(|service| service.name.as_str()).collect();
+    let public =
+        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "palisade.v1.LockService"];
     assert_eq!(services, BTreeSet::from(public));
     let symbol = |symbol: &str| MessageRequest::FileContainingSymbol(symbol.to_owned());
     let found = ask(symbol("palisade.v1.AcquireRequest")).await.unwrap();

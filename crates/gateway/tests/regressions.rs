@@ -13,7 +13,9 @@ use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
 fn link(fakes: &Fakes) -> Link<Locks> {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
+            .unwrap();
     Link::start(endpoint, LinkOptions::default())
 }
 
@@ -25,7 +27,10 @@ fn wait(name: String) -> Operation {
 #[tokio::test]
 async fn waits_do_not_take_the_place_of_renewals() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
-        NodeOp::Renew(_) => Reaction::Answer(NodeAnswer::Renew(RenewResponse { ttl_ms: 1_000, ..Default::default() })),
+        NodeOp::Renew(_) => Reaction::Answer(NodeAnswer::Renew(RenewResponse {
+            ttl_ms: 1_000,
+            ..Default::default()
+        })),
         _ => Reaction::Silence,
     })
     .await;
@@ -61,7 +66,8 @@ async fn a_grant_to_a_lost_client_that_chose_no_request_id_is_let_go() {
     fakes.until(1, |_, op| matches!(op, NodeOp::Acquire(_))).await;
     gone.store(true, Ordering::SeqCst);
     waiting.abort(); // the link ends with its last handle
-    let let_go = fakes.until(1, |_, op| matches!(op, NodeOp::Release(request) if request.fencing_token == 7));
+    let let_go = fakes
+        .until(1, |_, op| matches!(op, NodeOp::Release(request) if request.fencing_token == 7));
     tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("released");
 }
 
@@ -82,7 +88,10 @@ async fn lists_in_flight_are_few_per_stream() {
         });
     }
     for _ in 0..6 {
-        let error = tokio::time::timeout(Duration::from_secs(10), refused.recv()).await.expect("refused").unwrap();
+        let error = tokio::time::timeout(Duration::from_secs(10), refused.recv())
+            .await
+            .expect("refused")
+            .unwrap();
         assert_eq!(error.code(), ErrorCode::Busy);
     }
     fakes.until(64, |_, op| matches!(op, NodeOp::List(_))).await;
@@ -93,13 +102,16 @@ async fn lists_in_flight_are_few_per_stream() {
 async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     let megabyte = || Grant { metadata: "m".repeat(1 << 20), ..Default::default() };
     let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-        NodeOp::History(_) => {
-            Reaction::Answer(NodeAnswer::List(ShardPage { grants: vec![megabyte()], ..Default::default() }))
-        }
+        NodeOp::History(_) => Reaction::Answer(NodeAnswer::List(ShardPage {
+            grants: vec![megabyte()],
+            ..Default::default()
+        })),
         _ => Reaction::Silence,
     })
     .await;
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
+            .unwrap();
     let mut raw = lock_service_client::LockServiceClient::connect(endpoint).await.unwrap();
     let (frames, outgoing) = tokio::sync::mpsc::channel(4);
     let stream = raw.stream(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.unwrap();
@@ -107,7 +119,10 @@ async fn a_client_that_takes_no_results_is_kept_few_of_them() {
     for id in 0..200 {
         let history = Op::History(HistoryRequest { name: "n".into(), ..Default::default() });
         frames
-            .send(StreamRequest { operations: vec![Operation { id, ..Operation::of(history) }], ..Default::default() })
+            .send(StreamRequest {
+                operations: vec![Operation { id, ..Operation::of(history) }],
+                ..Default::default()
+            })
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -126,9 +141,12 @@ async fn a_wait_as_long_as_the_callers_deadline_leaves_time_for_the_operation_it
         _ => Reaction::Silence,
     })
     .await;
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
+            .unwrap();
     let mut raw = lock_service_client::LockServiceClient::connect(endpoint).await.unwrap();
-    let acquire = AcquireRequest { name: "n".into(), wait_ms: LONG.as_millis() as u32, ..Default::default() };
+    let acquire =
+        AcquireRequest { name: "n".into(), wait_ms: LONG.as_millis() as u32, ..Default::default() };
     let mut request = tonic::Request::new(acquire);
     request.set_timeout(LONG);
     raw.acquire(request).await.unwrap();
@@ -142,30 +160,40 @@ async fn a_backlog_of_answers_does_not_hold_up_a_heartbeat() {
     const OPEN: usize = 4_000;
     let fakes = Fakes::start(2, 3, &[], |_, operation| match operation.op.as_ref().unwrap() {
         NodeOp::Acquire(request) => {
-            let Reaction::Answer(NodeAnswer::Grant(mut grant)) = granted(request, 7) else { unreachable!() };
+            let Reaction::Answer(NodeAnswer::Grant(mut grant)) = granted(request, 7) else {
+                unreachable!()
+            };
             grant.metadata = "m".repeat(2_000);
             Reaction::Answer(NodeAnswer::Grant(grant))
         }
         _ => Reaction::Answer(NodeAnswer::Heartbeat(SessionLeaseState::default())),
     })
     .await;
-    let client = LockServiceClient::connect(format!("http://{}", fakes.gateway.address())).await.unwrap();
+    let client =
+        LockServiceClient::connect(format!("http://{}", fakes.gateway.address())).await.unwrap();
     let (frames, outgoing) = tokio::sync::mpsc::channel(64);
     let mut last_id = 1;
     let mut acquires = |count: usize| {
         let acquire = |_| {
             last_id += 1;
-            let acquire = AcquireRequest { name: format!("n{last_id}"), owner: "me".into(), ..Default::default() };
+            let acquire = AcquireRequest {
+                name: format!("n{last_id}"),
+                owner: "me".into(),
+                ..Default::default()
+            };
             Operation { id: last_id, timeout_ms: 30_000, ..Operation::of(Op::Acquire(acquire)) }
         };
         StreamRequest { operations: (0..count).map(acquire).collect(), ..Default::default() }
     };
     frames.send(acquires(OPEN)).await.unwrap();
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
-    let mut incoming = client.max_decoding_message_size(64 << 20).stream(outgoing).await.unwrap().into_inner();
+    let mut incoming =
+        client.max_decoding_message_size(64 << 20).stream(outgoing).await.unwrap().into_inner();
     fakes.until(OPEN, |_, op| matches!(op, NodeOp::Acquire(_))).await;
-    let heartbeat =
-        Op::Heartbeat(HeartbeatRequest { session_id: "0".repeat(32), leases: vec![SessionLease::default()] });
+    let heartbeat = Op::Heartbeat(HeartbeatRequest {
+        session_id: "0".repeat(32),
+        leases: vec![SessionLease::default()],
+    });
     let heartbeat = Operation { id: 1, timeout_ms: 30_000, ..Operation::of(heartbeat) };
     frames.send(StreamRequest { operations: vec![heartbeat], ..Default::default() }).await.unwrap();
     let mut answered = 0;
@@ -194,7 +222,8 @@ async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_t
         _ => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
     })
     .await;
-    let acquire = AcquireRequest { name: "n".into(), request_id: vec![3; 16], ..Default::default() };
+    let acquire =
+        AcquireRequest { name: "n".into(), request_id: vec![3; 16], ..Default::default() };
     let answer = link(&fakes).call(Operation::of(Op::Acquire(acquire)), 60_000).await;
     assert!(
         matches!(&answer, Ok(answer) if answer.grant().is_some_and(|grant| grant.fencing_token == 7)),
@@ -202,7 +231,11 @@ async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_t
     );
     let cancelled = |_, op: &NodeOp| matches!(op, NodeOp::CancelWait(request) if request.request_id == [3; 16] && !request.abandoned);
     assert_eq!(fakes.count(cancelled), 1);
-    assert_eq!(fakes.count(|_, op| matches!(op, NodeOp::Release(_))), 0, "no gateway ends a lock of its client's id");
+    assert_eq!(
+        fakes.count(|_, op| matches!(op, NodeOp::Release(_))),
+        0,
+        "no gateway ends a lock of its client's id"
+    );
 }
 
 /// The cancel fails. A client with an id is told of the doubt, and without an id the gateway goes
@@ -211,20 +244,24 @@ async fn a_refusal_while_a_try_is_in_doubt_is_cancelled_first_and_its_grant_is_t
 async fn a_refusal_in_doubt_that_cannot_be_cancelled_is_told_as_doubt() {
     for chosen in [true, false] {
         let (tries, cancels) = (AtomicU32::new(0), AtomicU32::new(0));
-        let fakes = Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
-            NodeOp::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
-            NodeOp::Acquire(_) => code(ErrorCode::Held),
-            NodeOp::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) == 0 => code(ErrorCode::Internal),
-            NodeOp::CancelWait(request) => granted_before(request, 7),
-            _ => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
-        })
-        .await;
+        let fakes =
+            Fakes::start(1, 3, &[], move |_, operation| match operation.op.as_ref().unwrap() {
+                NodeOp::Acquire(_) if tries.fetch_add(1, Ordering::SeqCst) == 0 => Reaction::Hangup,
+                NodeOp::Acquire(_) => code(ErrorCode::Held),
+                NodeOp::CancelWait(_) if cancels.fetch_add(1, Ordering::SeqCst) == 0 => {
+                    code(ErrorCode::Internal)
+                }
+                NodeOp::CancelWait(request) => granted_before(request, 7),
+                _ => Reaction::Answer(NodeAnswer::Release(ReleaseResponse::default())),
+            })
+            .await;
         let request_id = if chosen { vec![3; 16] } else { Vec::new() };
         let acquire = AcquireRequest { name: "n".into(), request_id, ..Default::default() };
         let answer = link(&fakes).call(Operation::of(Op::Acquire(acquire)), 60_000).await;
         let told = matches!(&answer, Err(Failure::Refused(error)) if error.code() == ErrorCode::OutcomeUnknown);
         assert!(told, "{answer:?}");
-        let released = |_, op: &NodeOp| matches!(op, NodeOp::Release(request) if request.fencing_token == 7);
+        let released =
+            |_, op: &NodeOp| matches!(op, NodeOp::Release(request) if request.fencing_token == 7);
         if chosen {
             assert_eq!(fakes.count(released), 0);
         } else {

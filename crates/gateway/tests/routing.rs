@@ -34,8 +34,13 @@ async fn not_leader_answers_lead_to_the_leader_and_the_next_operation_goes_there
     })
     .await;
     let client = fakes.client(LONG);
-    let held = client.acquire(AcquireOptions::new("jobs/1").ttl(Duration::from_secs(2))).await.unwrap();
-    assert_eq!((held.fencing_token, held.owner_id.as_str(), held.ttl_ms), (7, "me", 2_000), "unchanged");
+    let held =
+        client.acquire(AcquireOptions::new("jobs/1").ttl(Duration::from_secs(2))).await.unwrap();
+    assert_eq!(
+        (held.fencing_token, held.owner_id.as_str(), held.ttl_ms),
+        (7, "me", 2_000),
+        "unchanged"
+    );
     fakes.forget();
     client.acquire("jobs/1").await.unwrap();
     client.release("jobs/1", 7).await.unwrap();
@@ -49,7 +54,10 @@ async fn an_operation_carries_its_route_and_its_defaults() {
     let (_, operation) = fakes.seen().pop().unwrap();
     let expected = fakes.config.shard_map().route("jobs/1");
     let route = operation.route.unwrap();
-    assert_eq!((route.shard, route.slot, route.map_version), (expected.shard.0, expected.slot.index().into(), 1));
+    assert_eq!(
+        (route.shard, route.slot, route.map_version),
+        (expected.shard.0, expected.slot.index().into(), 1)
+    );
     let Some(Op::Acquire(request)) = operation.op else { panic!() };
     assert_eq!((request.ttl_ms, request.request_id.len()), (30_000, 16));
 }
@@ -57,11 +65,12 @@ async fn an_operation_carries_its_route_and_its_defaults() {
 #[tokio::test]
 async fn a_connection_that_dies_is_followed_by_the_same_request_id() {
     let deaths = AtomicU64::new(0);
-    let fakes = Fakes::start(1, 3, &[], move |_, operation| match deaths.fetch_add(1, Ordering::SeqCst) {
-        0 | 1 => Reaction::Hangup,
-        _ => grants(operation),
-    })
-    .await;
+    let fakes =
+        Fakes::start(1, 3, &[], move |_, operation| match deaths.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Reaction::Hangup,
+            _ => grants(operation),
+        })
+        .await;
     fakes.client(LONG).acquire("n").await.unwrap();
     let ids: Vec<Vec<u8>> = fakes
         .seen()
@@ -103,7 +112,9 @@ async fn a_leader_that_falls_silent_leaves_doubt() {
 
 #[tokio::test]
 async fn stale_checks_are_spread_over_the_followers() {
-    let answer = |node| Reaction::Answer(Answer::Check(CheckResponse { answered_by: node, ..Default::default() }));
+    let answer = |node| {
+        Reaction::Answer(Answer::Check(CheckResponse { answered_by: node, ..Default::default() }))
+    };
     let fakes = Fakes::start(1, 5, &[], move |node, _| answer(node)).await;
     let leader = fakes.leader(0).0;
     let client = fakes.client(LONG);
@@ -121,7 +132,10 @@ async fn stale_checks_are_spread_over_the_followers() {
 #[tokio::test]
 async fn a_stale_check_does_not_wait_for_a_replica_that_is_silent() {
     let fakes = Fakes::start(1, 3, &[], |node, _| match node {
-        3 => Reaction::Answer(Answer::Check(CheckResponse { answered_by: node, ..Default::default() })),
+        3 => Reaction::Answer(Answer::Check(CheckResponse {
+            answered_by: node,
+            ..Default::default()
+        })),
         _ => Reaction::Silence,
     })
     .await;
@@ -134,7 +148,9 @@ async fn a_stale_check_does_not_wait_for_a_replica_that_is_silent() {
 #[tokio::test]
 async fn bad_input_is_refused_before_any_node_is_asked() {
     let fakes = Fakes::start(1, 3, &[], |_, operation| grants(operation)).await;
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
+            .unwrap();
     let mut raw = wire::v1::lock_service_client::LockServiceClient::connect(channel).await.unwrap();
     let long = "n".repeat(513);
     for name in ["", "a\nb", &long] {
@@ -163,7 +179,10 @@ async fn unary_calls_carry_typed_errors() {
     let options = ClientOptions::new().timeout(LONG).unary(true);
     let client = Client::with_options([fakes.gateway.address().to_string()], options);
     let held = client.acquire("n").await.unwrap_err();
-    assert_eq!((held.code, held.current_token, held.holder.as_deref()), (ErrorCode::Held, Some(41), Some("bob")));
+    assert_eq!(
+        (held.code, held.current_token, held.holder.as_deref()),
+        (ErrorCode::Held, Some(41), Some("bob"))
+    );
     assert!(held.is_held());
 }
 
@@ -182,10 +201,16 @@ async fn many_operations_share_frames_towards_the_nodes() {
 async fn a_stream_with_too_many_operations_in_flight_is_refused_as_busy() {
     use client::mux::{Failure, Link, LinkOptions, Locks};
     let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address())).unwrap();
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
+            .unwrap();
     let link = Link::<Locks>::start(endpoint, LinkOptions::default());
     let acquire = |n: u32| {
-        let request = wire::v1::AcquireRequest { name: format!("n{n}"), wait_ms: 60_000, ..Default::default() };
+        let request = wire::v1::AcquireRequest {
+            name: format!("n{n}"),
+            wait_ms: 60_000,
+            ..Default::default()
+        };
         wire::v1::Operation::of(wire::v1::operation::Op::Acquire(request))
     };
     let (refusals, mut refused) = tokio::sync::mpsc::channel(5_000);

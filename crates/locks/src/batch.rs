@@ -78,7 +78,8 @@ impl BatchBuilder {
     /// Whether a command of `encoded_len` bytes still fits.
     pub fn has_room(&self, encoded_len: usize) -> bool {
         const LENGTH_BYTES_MAX: usize = 4;
-        encoded_len < BATCH_BYTES_MAX && self.bytes.len() + LENGTH_BYTES_MAX + encoded_len <= BATCH_BYTES_MAX
+        encoded_len < BATCH_BYTES_MAX
+            && self.bytes.len() + LENGTH_BYTES_MAX + encoded_len <= BATCH_BYTES_MAX
     }
 
     /// Number of commands pushed so far.
@@ -137,7 +138,10 @@ impl<'a> Batch<'a> {
         if crc != crc32c::crc32c(&bytes[BODY_AT..]) {
             return Err(DecodeError("a batch whose checksum does not match"));
         }
-        let stamp = Stamp { wall_ms: u64::from_le_bytes(r.fixed()?), shard_ms: u64::from_le_bytes(r.fixed()?) };
+        let stamp = Stamp {
+            wall_ms: u64::from_le_bytes(r.fixed()?),
+            shard_ms: u64::from_le_bytes(r.fixed()?),
+        };
         let count = u32::from_le_bytes(r.fixed()?) as usize;
         // The count is unchecked input, so it may not size the vector alone. Commands are usually
         // far longer than 16 bytes; if they are shorter, the vector grows.

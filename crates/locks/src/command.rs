@@ -140,7 +140,17 @@ impl<'a> Command<'a> {
     /// Appends the command's tag and fields to `into`.
     pub fn encode(&self, into: &mut Vec<u8>) {
         match *self {
-            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
+            Command::Acquire {
+                request_id,
+                name,
+                owner,
+                ttl_ms,
+                mode,
+                wait,
+                session,
+                metadata,
+                claim_ttl_ms,
+            } => {
                 into.reserve(48 + name.len() + owner.len() + session.len() + metadata.len());
                 into.push(if claim_ttl_ms == 0 { tag::ACQUIRE } else { tag::ACQUIRE_TO_CLAIM });
                 put_request(into, request_id);
@@ -156,7 +166,9 @@ impl<'a> Command<'a> {
                 }
             }
             Command::Renew { name, token } => put_named(into, tag::RENEW, name, token),
-            Command::Release { name, token, by: None } => put_named(into, tag::RELEASE, name, token),
+            Command::Release { name, token, by: None } => {
+                put_named(into, tag::RELEASE, name, token)
+            }
             Command::Release { name, token, by: Some(life) } => {
                 put_named(into, tag::RELEASE_BY, name, token);
                 put_varint(into, life.0);
@@ -217,17 +229,28 @@ impl<'a> Command<'a> {
                 name: r.str()?,
                 by: if tag == tag::RELEASE { None } else { Some(LeaseId(r.varint()?)) },
             },
-            tag::HEARTBEAT => Command::Heartbeat { session: r.str()?, life: LeaseId(0), broken_seen: 0 },
-            tag::HEARTBEAT_OF_LIFE => {
-                Command::Heartbeat { session: r.str()?, life: LeaseId(r.varint()?), broken_seen: r.varint()? }
+            tag::HEARTBEAT => {
+                Command::Heartbeat { session: r.str()?, life: LeaseId(0), broken_seen: 0 }
             }
+            tag::HEARTBEAT_OF_LIFE => Command::Heartbeat {
+                session: r.str()?,
+                life: LeaseId(r.varint()?),
+                broken_seen: r.varint()?,
+            },
             tag::CLOSE_SESSION => Command::CloseSession { session: r.str()? },
             tag @ (tag::CANCEL_WAIT | tag::GIVE_UP) => {
                 let given_up = tag == tag::GIVE_UP;
                 Command::CancelWait { request_id: r.request()?, name: r.str()?, given_up }
             }
-            tag::EXPIRE_LEASE => Command::ExpireLease { lease: LeaseId(r.varint()?), renewal_seq: r.varint()? },
-            tag::BREAK => Command::Break { token: Token(r.varint()?), name: r.str()?, by: r.str()?, reason: r.str()? },
+            tag::EXPIRE_LEASE => {
+                Command::ExpireLease { lease: LeaseId(r.varint()?), renewal_seq: r.varint()? }
+            }
+            tag::BREAK => Command::Break {
+                token: Token(r.varint()?),
+                name: r.str()?,
+                by: r.str()?,
+                reason: r.str()?,
+            },
             _ => return Err(DecodeError("an unknown command")),
         };
         r.end()?;

@@ -48,8 +48,8 @@ mod types;
 pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder};
 pub use command::{Command, DecodeError};
 pub use limits::{
-    InvalidInput, validate, validate_mode, validate_name, validate_owner, validate_session, validate_token,
-    validate_ttl,
+    InvalidInput, validate, validate_mode, validate_name, validate_owner, validate_session,
+    validate_token, validate_ttl,
 };
 pub use table::{HoldersPage, ListPage, LockTable, Paused};
 pub use types::*;

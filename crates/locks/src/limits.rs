@@ -14,13 +14,17 @@ pub enum InvalidInput {
     #[error("the resource name is empty: give a name of 1 to {NAME_BYTES_MAX} bytes")]
     NameEmpty,
     /// The resource name is over [`NAME_BYTES_MAX`].
-    #[error("the resource name is {bytes} bytes long: shorten it to at most {NAME_BYTES_MAX} bytes")]
+    #[error(
+        "the resource name is {bytes} bytes long: shorten it to at most {NAME_BYTES_MAX} bytes"
+    )]
     NameTooLong {
         /// Length as sent.
         bytes: usize,
     },
     /// The resource name has a control character.
-    #[error("the resource name has the control character U+{code:04X} at byte {at}: remove or encode it")]
+    #[error(
+        "the resource name has the control character U+{code:04X} at byte {at}: remove or encode it"
+    )]
     NameControl {
         /// Byte offset of the character in the name.
         at: usize,
@@ -37,7 +41,9 @@ pub enum InvalidInput {
     #[error("the session id is empty: give the id of an open session")]
     SessionEmpty,
     /// The session id is over [`SESSION_BYTES_MAX`].
-    #[error("the session id is {bytes} bytes long: use the id you were given, at most {SESSION_BYTES_MAX} bytes")]
+    #[error(
+        "the session id is {bytes} bytes long: use the id you were given, at most {SESSION_BYTES_MAX} bytes"
+    )]
     SessionTooLong {
         /// Length as sent.
         bytes: usize,
@@ -58,7 +64,9 @@ pub enum InvalidInput {
         bytes: usize,
     },
     /// The breaker's name is over [`METADATA_BYTES_MAX`].
-    #[error("the breaker's name is {bytes} bytes long: shorten it to at most {METADATA_BYTES_MAX} bytes")]
+    #[error(
+        "the breaker's name is {bytes} bytes long: shorten it to at most {METADATA_BYTES_MAX} bytes"
+    )]
     BreakerTooLong {
         /// Length as sent.
         bytes: usize,
@@ -70,7 +78,9 @@ pub enum InvalidInput {
         ttl_ms: u32,
     },
     /// The claim TTL is outside [`CLAIM_TTL_MS`].
-    #[error("a claim TTL of {claim_ttl_ms} ms is out of range: choose 100 ms to 60 s, or 0 for none")]
+    #[error(
+        "a claim TTL of {claim_ttl_ms} ms is out of range: choose 100 ms to 60 s, or 0 for none"
+    )]
     ClaimTtlOutOfRange {
         /// Claim TTL as sent.
         claim_ttl_ms: u32,
@@ -145,7 +155,9 @@ pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
             validate_name(name)?;
             validate_token(token)
         }
-        Command::Heartbeat { session, .. } | Command::CloseSession { session } => validate_session(session),
+        Command::Heartbeat { session, .. } | Command::CloseSession { session } => {
+            validate_session(session)
+        }
         Command::CancelWait { name, .. } => validate_name(name),
         // Leaders make this command, from numbers that the table gave them.
         Command::ExpireLease { .. } => Ok(()),
@@ -180,7 +192,10 @@ pub fn validate_name(name: &str) -> Result<(), InvalidInput> {
     // A control character is C0 or DEL (one byte), or C1 (0xC2 0x80..=0x9F). Only C1 needs
     // decoding, so names without these bytes are done here. The fold has no early exit, so that the
     // compiler can vectorize it: every replica validates every name.
-    if name.bytes().fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != 0x7f) & (byte != 0xc2)) {
+    if name
+        .bytes()
+        .fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != 0x7f) & (byte != 0xc2))
+    {
         return Ok(());
     }
     match name.char_indices().find(|(_, c)| c.is_control()) {

@@ -29,7 +29,9 @@ pub(crate) struct Parts<'a> {
 
 impl Parts<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut into = Vec::with_capacity(FIXED_BYTES_MAX + self.texts.iter().map(|text| text.len()).sum::<usize>());
+        let mut into = Vec::with_capacity(
+            FIXED_BYTES_MAX + self.texts.iter().map(|text| text.len()).sum::<usize>(),
+        );
         into.push(VERSION);
         put_end(&mut into, self.end);
         put_mode(&mut into, self.mode);
@@ -67,7 +69,13 @@ impl Ended {
             ended_wall_ms: tenure.ended_wall_ms,
             renewals: grant.renewals,
             waited_ms: grant.waited_ms,
-            texts: [&grant.owner, &grant.session, &grant.metadata, &tenure.broken_by, &tenure.break_reason],
+            texts: [
+                &grant.owner,
+                &grant.session,
+                &grant.metadata,
+                &tenure.broken_by,
+                &tenure.break_reason,
+            ],
         };
         Ended {
             name: grant.name.clone(),

@@ -74,7 +74,9 @@ impl Addresses {
 
 /// Whether the text is `host:port`, made of characters that an address can have.
 fn is_address(address: &str) -> bool {
-    let has_port = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let has_port = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     let of_address = |c: char| c.is_ascii_alphanumeric() || ".-_:[]%".contains(c);
     has_port && address.len() <= ADDRESS_BYTES_MAX && address.chars().all(of_address)
 }
@@ -89,12 +91,24 @@ mod tests {
         let addresses = Addresses::new(&cluster, NodeId(1));
         let configured = cluster.node(NodeId(2)).unwrap().address.clone();
         assert_eq!(addresses.of(NodeId(2), &configured), std::slice::from_ref(&configured));
-        for bad in ["", "host", ":1", "host:", "host:99999", "a b:1", "a\n:1", &format!("{}:1", "h".repeat(300))] {
+        for bad in [
+            "",
+            "host",
+            ":1",
+            "host:",
+            "host:99999",
+            "a b:1",
+            "a\n:1",
+            &format!("{}:1", "h".repeat(300)),
+        ] {
             addresses.learn(NodeId(2), bad);
         }
         assert_eq!(addresses.of(NodeId(2), &configured), std::slice::from_ref(&configured));
         addresses.learn(NodeId(2), "[fe80::1%eth0]:7401");
-        assert_eq!(addresses.of(NodeId(2), &configured), ["[fe80::1%eth0]:7401", configured.as_str()]);
+        assert_eq!(
+            addresses.of(NodeId(2), &configured),
+            ["[fe80::1%eth0]:7401", configured.as_str()]
+        );
         assert_eq!(addresses.all()[1], (NodeId(2), "[fe80::1%eth0]:7401".into()));
         addresses.learn(NodeId(9), "stranger:1");
         assert_eq!(addresses.all().len(), 3);

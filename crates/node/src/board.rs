@@ -40,7 +40,9 @@ impl Board {
     }
 
     pub(crate) fn get(&self, shard: ShardId) -> Option<Status> {
-        self.cells.get(&shard).map(|cell| cell.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.cells
+            .get(&shard)
+            .map(|cell| cell.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// All statuses, in order of their shards.

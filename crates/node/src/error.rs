@@ -7,7 +7,9 @@ pub enum NodeError {
     #[error("{0}")]
     Config(String),
     /// A socket could not be bound or served.
-    #[error("cannot listen on {address}: {reason}; stop what uses this address, or change it in the cluster file")]
+    #[error(
+        "cannot listen on {address}: {reason}; stop what uses this address, or change it in the cluster file"
+    )]
     Listen {
         /// The address, as `host:port`.
         address: String,
@@ -47,7 +49,9 @@ impl NodeError {
     pub(crate) fn of_task(part: &'static str, error: &tokio::task::JoinError) -> NodeError {
         match error.is_panic() {
             true => NodeError::Panicked { part, reason: error.to_string() },
-            false => NodeError::Failed(format!("{part} was stopped with the runtime before its end")),
+            false => {
+                NodeError::Failed(format!("{part} was stopped with the runtime before its end"))
+            }
         }
     }
 }
@@ -58,9 +62,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_panicked_task_is_a_fault_of_the_program_and_no_limit_on_processes() {
-        let panicked = tokio::spawn(async { panic!("the table has no row 7") }).await.expect_err("a panic");
+        let panicked =
+            tokio::spawn(async { panic!("the table has no row 7") }).await.expect_err("a panic");
         let told = NodeError::of_task("the recovery of the replicas", &panicked).to_string();
-        assert!(told.contains("the recovery of the replicas") && told.contains("fault of this program"), "{told}");
+        assert!(
+            told.contains("the recovery of the replicas") && told.contains("fault of this program"),
+            "{told}"
+        );
         assert!(!told.contains("ulimit"), "{told}");
         let endless = tokio::spawn(std::future::pending::<()>());
         endless.abort();

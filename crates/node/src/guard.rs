@@ -47,7 +47,11 @@ impl Guard {
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(NodeError::Config(format!("cannot read the guard file {shown}: {error}"))),
+            Err(error) => {
+                return Err(NodeError::Config(format!(
+                    "cannot read the guard file {shown}: {error}"
+                )));
+            }
         };
         let known = self.decode(&text).map_err(|what| {
             NodeError::Config(format!(
@@ -75,7 +79,9 @@ impl Guard {
         if let Err(reason) = &written
             && last.as_ref() != Some(&written)
         {
-            tracing::warn!("{reason}; until it can be, the file does not tell of what is acknowledged from here on");
+            tracing::warn!(
+                "{reason}; until it can be, the file does not tell of what is acknowledged from here on"
+            );
         }
         *last = Some(written);
     }
@@ -85,12 +91,20 @@ impl Guard {
     /// # Errors
     /// The reason why the file was not written. The former file remains in that case.
     pub(crate) fn write(&self, known: &Known) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("cannot write the guard file {}: {error}", self.path.display());
+        let failed = |error: std::io::Error| {
+            format!("cannot write the guard file {}: {error}", self.path.display())
+        };
         let written = self.beside();
         let mut file = File::create(&written).map_err(failed)?;
-        file.write_all(self.encode(known).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(self.encode(known).as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
         std::fs::rename(&written, &self.path).map_err(failed)?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = self
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)
     }
 
@@ -125,7 +139,9 @@ impl Guard {
         let decimal = |value: &str| value.parse::<u64>().map_err(|_| damaged());
         let hex = |value: &str| u64::from_str_radix(value, 16).map_err(|_| damaged());
         if cluster != self.cluster || decimal(node)? != self.node {
-            return Err(format!("belongs to node {node} of the cluster with fingerprint {cluster}"));
+            return Err(format!(
+                "belongs to node {node} of the cluster with fingerprint {cluster}"
+            ));
         }
         let incarnation = incarnation.parse().map_err(|_| damaged())?;
         let id = StoreId { incarnation, store: hex(store)? };
@@ -161,9 +177,13 @@ mod tests {
         guard.write(&claim(2, 40).known()).expect("written over");
         guard.check(&claim(3, 45)).expect("as far as it was");
         let refused = guard.check(&claim(3, 44)).expect_err("one record is missing").to_string();
-        for words in
-            ["older copy", "node-1.guard", "--accept-copy", "start number 2 with record 45", "began with record 44"]
-        {
+        for words in [
+            "older copy",
+            "node-1.guard",
+            "--accept-copy",
+            "start number 2 with record 45",
+            "began with record 44",
+        ] {
             assert!(refused.contains(words), "{words:?} is not in {refused}");
         }
         let refused = guard_of(2).check(&claim(3, 45)).expect_err("another node's").to_string();
@@ -175,12 +195,16 @@ mod tests {
     #[test]
     fn guard_files_that_differ_in_their_ending_are_written_apart() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let beside = [1, 2].map(|node| guard(&dir.path().join(format!("guard.{node}")), node).beside());
+        let beside =
+            [1, 2].map(|node| guard(&dir.path().join(format!("guard.{node}")), node).beside());
         assert_eq!(beside, [1, 2].map(|node| dir.path().join(format!("guard.{node}.new"))));
         // The other file was written under this name, and it must stay as it is.
         std::fs::write(dir.path().join("guard.new"), "another's").expect("write");
         guard(&dir.path().join("guard.1"), 1).write(&claim(1, 0).known()).expect("written");
-        assert_eq!(std::fs::read_to_string(dir.path().join("guard.new")).expect("read"), "another's");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("guard.new")).expect("read"),
+            "another's"
+        );
     }
 
     #[test]

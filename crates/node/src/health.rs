@@ -29,7 +29,9 @@ pub(crate) fn serving(context: &Context) -> Result<(), String> {
     if !context.stores.takes_part() {
         // The peers that the node awaits do not decide this, because it may take part without them.
         let why = match context.stores.standing() {
-            Standing::New => "its data directory is new, and not all peers have confirmed that they know of no other",
+            Standing::New => {
+                "its data directory is new, and not all peers have confirmed that they know of no other"
+            }
             Standing::Copied => {
                 "its data directory is a copy, and too few peers have confirmed that it is not an older one"
             }
@@ -44,11 +46,17 @@ pub(crate) fn serving(context: &Context) -> Result<(), String> {
             "the disk hangs: a write is under way for {s:.1} s, and this node neither leads nor votes"
         ));
     }
-    let without: Vec<ShardId> =
-        context.board.leaders().filter(|known| known.leader.is_none()).map(|known| known.shard).collect();
+    let without: Vec<ShardId> = context
+        .board
+        .leaders()
+        .filter(|known| known.leader.is_none())
+        .map(|known| known.shard)
+        .collect();
     match without.as_slice() {
         [] => Ok(()),
-        [shard] => Err(format!("shard {shard} has no leader with a quorum that this node knows of")),
+        [shard] => {
+            Err(format!("shard {shard} has no leader with a quorum that this node knows of"))
+        }
         [shard, ..] => {
             let count = without.len();
             Err(format!(
@@ -64,7 +72,8 @@ pub(crate) async fn report(context: Arc<Context>, reporter: HealthReporter) {
     loop {
         let now = serving(&context);
         if told.as_ref() != Some(&now) {
-            let status = if now.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            let status =
+                if now.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in SERVICES {
                 reporter.set_service_status(service, status).await;
             }

@@ -88,7 +88,11 @@ impl Lifecycle {
     /// The first failure of the node, if there was one.
     pub(crate) fn failure(&self) -> Option<NodeError> {
         let what = self.failure.get().cloned()?;
-        let kind = if self.disk_hangs.load(Ordering::SeqCst) { NodeError::DiskHangs } else { NodeError::Failed };
+        let kind = if self.disk_hangs.load(Ordering::SeqCst) {
+            NodeError::DiskHangs
+        } else {
+            NodeError::Failed
+        };
         Some(kind(what))
     }
 
@@ -109,7 +113,10 @@ pub(crate) struct PanicGuard<'a> {
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.lifecycle.fail(format!("thread {} panicked; this is a bug: report its backtrace", self.thread));
+            self.lifecycle.fail(format!(
+                "thread {} panicked; this is a bug: report its backtrace",
+                self.thread
+            ));
         }
     }
 }

@@ -88,7 +88,8 @@ pub(crate) const PEER_FRAME_BYTES: usize = 1 << 20;
 /// `PEER_FRAME_BYTES`.
 pub(crate) const PEER_FRAME_BYTES_MAX: usize = 32 << 20;
 /// First and longest pause between attempts to reach a peer.
-pub(crate) const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+pub(crate) const RECONNECT: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A peer must answer a greeting within this time.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(2);

@@ -109,7 +109,11 @@ impl Known {
 /// the directory wrote since do not count.
 pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
     if claim.id.incarnation != known.id.incarnation {
-        return if claim.id.incarnation < known.id.incarnation { Err(Unfit::Replaced) } else { Ok(()) };
+        return if claim.id.incarnation < known.id.incarnation {
+            Err(Unfit::Replaced)
+        } else {
+            Ok(())
+        };
     }
     if claim.id.store != known.id.store {
         return Err(Unfit::Other);
@@ -135,7 +139,13 @@ pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
 
 /// The message for people about a node's unfit directory. `whose` names the source that knows
 /// better: "this cluster", or a file.
-pub(crate) fn explain(node: NodeId, whose: &str, known: &Known, claim: &Claim, unfit: Unfit) -> String {
+pub(crate) fn explain(
+    node: NodeId,
+    whose: &str,
+    known: &Known,
+    claim: &Claim,
+    unfit: Unfit,
+) -> String {
     let run = claim.run();
     let re_seed = "move this directory away and start node with --reseed once, on an empty one";
     match unfit {
@@ -188,7 +198,8 @@ mod tests {
         Claim { id: id(0, 11), runs: runs.to_vec(), record }
     }
 
-    const KNOWN: Known = Known { id: StoreId { incarnation: 0, store: 11 }, boot: 5, life: 50, record: 1_000 };
+    const KNOWN: Known =
+        Known { id: StoreId { incarnation: 0, store: 11 }, boot: 5, life: 50, record: 1_000 };
 
     #[test]
     fn a_restart_opens_with_all_that_the_run_before_had() {
@@ -229,7 +240,10 @@ mod tests {
     fn two_processes_with_one_boot_number_ran_on_two_copies() {
         let (first, other) = (run(4, 40, 100), run(5, 51, 2_000));
         assert_eq!(judge(&KNOWN, &claim(&[first, other], 2_000)), Err(Unfit::Twin));
-        assert_eq!(judge(&KNOWN, &claim(&[first, other, run(6, 60, 3_000)], 3_000)), Err(Unfit::Twin));
+        assert_eq!(
+            judge(&KNOWN, &claim(&[first, other, run(6, 60, 3_000)], 3_000)),
+            Err(Unfit::Twin)
+        );
     }
 
     #[test]
@@ -245,13 +259,19 @@ mod tests {
         assert_eq!(judge(&known, &with(id(3, 12))), Err(Unfit::Other));
         assert_eq!(judge(&known, &with(id(2, 11))), Err(Unfit::Replaced));
         assert_eq!(judge(&known, &with(id(4, 12))), Ok(()));
-        assert_eq!(judge(&Known { boot: 0, ..known }, &with(id(3, 11))), Ok(()), "of an earlier version");
+        assert_eq!(
+            judge(&Known { boot: 0, ..known }, &with(id(3, 11))),
+            Ok(()),
+            "of an earlier version"
+        );
     }
 
     #[test]
     fn what_is_no_claim_is_told() {
         assert!(claim(&[run(1, 1, 0), run(2, 1, 0)], 0).is_sound());
-        for runs in [&[][..], &[run(0, 1, 0)], &[run(2, 1, 0), run(2, 2, 0)], &[run(2, 1, 0), run(1, 2, 0)]] {
+        for runs in
+            [&[][..], &[run(0, 1, 0)], &[run(2, 1, 0), run(2, 2, 0)], &[run(2, 1, 0), run(1, 2, 0)]]
+        {
             assert!(!claim(runs, 0).is_sound(), "{runs:?}");
         }
         let many: Vec<Run> = (1..=RUNS_MAX as u64 + 1).map(|boot| run(boot, boot, 0)).collect();
@@ -278,7 +298,9 @@ mod tests {
         for seed in 1..3_000u64 {
             let mut random = seed;
             let mut below = |n: u64| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 (random >> 33) % n
             };
             let mut original = Directory { runs: Vec::new(), record: 0 };
@@ -290,7 +312,9 @@ mod tests {
                 for _ in 0..below(4) {
                     original.record += below(3);
                     let claim = claim(&original.runs, original.record);
-                    known.iter().for_each(|known| assert_eq!(judge(known, &claim), Ok(()), "seed {seed}"));
+                    known
+                        .iter()
+                        .for_each(|known| assert_eq!(judge(known, &claim), Ok(()), "seed {seed}"));
                     known = Some(claim.known());
                     if below(6) == 0 {
                         copy = Some(original.clone());

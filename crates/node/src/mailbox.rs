@@ -43,7 +43,8 @@ pub(crate) enum Received {
 
 /// An empty mailbox.
 pub(crate) fn mailbox<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { messages: Vec::new(), senders: 1, receiver_lives: true, receiver_sleeps: false };
+    let state =
+        State { messages: Vec::new(), senders: 1, receiver_lives: true, receiver_sleeps: false };
     let shared = Arc::new(Shared { state: Mutex::new(state), filled: Condvar::new() });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -94,7 +95,13 @@ impl<T> Receiver<T> {
             }
             state.receiver_sleeps = true;
             state = match left {
-                Some(left) => self.0.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => {
+                    self.0
+                        .filled
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
                 None => self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
             state.receiver_sleeps = false;
@@ -164,7 +171,9 @@ mod tests {
         let threads: Vec<_> = (0..4u64)
             .map(|thread| {
                 let sender = sender.clone();
-                std::thread::spawn(move || (0..10_000).for_each(|n| assert!(sender.send((thread, n)))))
+                std::thread::spawn(move || {
+                    (0..10_000).for_each(|n| assert!(sender.send((thread, n))))
+                })
             })
             .collect();
         drop(sender);

@@ -17,12 +17,15 @@ use crate::guard::Guard;
 use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::{
-    AWAITED_EVERY, CLOSE_MAX, GREETINGS_MAX, HANDOVER_MAX, HISTORY_READS_MAX, KEEP_EVERY, THREADS_END_MAX,
+    AWAITED_EVERY, CLOSE_MAX, GREETINGS_MAX, HANDOVER_MAX, HISTORY_READS_MAX, KEEP_EVERY,
+    THREADS_END_MAX,
 };
 use crate::metrics::Metrics;
 use crate::service::Shards;
 use crate::stores::{self, FirstStart, Standing, Stores};
-use crate::transport::{Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, choose_incarnation, send_snapshots};
+use crate::transport::{
+    Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, choose_incarnation, send_snapshots,
+};
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
 use routing::{ClusterConfig, NodeId, Settings, ShardId, ShardMap};
@@ -67,10 +70,21 @@ impl Node {
     /// # Errors
     /// [`NodeError`] if any part cannot start. No thread or task is left running in that case.
     pub async fn start(options: NodeOptions) -> Result<NodeHandle, NodeError> {
-        let NodeOptions { cluster, id, engine, first_start, guard_file, listener, metrics_listener } = options;
+        let NodeOptions {
+            cluster,
+            id,
+            engine,
+            first_start,
+            guard_file,
+            listener,
+            metrics_listener,
+        } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
-            NodeError::Config(format!("the cluster file has no node {id}: choose one of {}", known.join(", ")))
+            NodeError::Config(format!(
+                "the cluster file has no node {id}: choose one of {}",
+                known.join(", ")
+            ))
         })?;
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
         let map = cluster.shard_map();
@@ -83,12 +97,15 @@ impl Node {
         let address = server::local_address(&listener, &my_address)?;
         let metrics_listener = match (metrics_listener, my_metrics) {
             (None, None) => None,
-            (bound, configured) => Some(server::listen(bound, configured.as_deref().unwrap_or("metrics")).await?),
+            (bound, configured) => {
+                Some(server::listen(bound, configured.as_deref().unwrap_or("metrics")).await?)
+            }
         };
 
         let shares = |node: NodeId| map.hosted_by(node).any(|shard| hosted.contains(&shard));
         let others = cluster.nodes.iter().filter(|node| node.id != id && shares(node.id));
-        let peers: BTreeMap<NodeId, String> = others.map(|node| (node.id, node.address.clone())).collect();
+        let peers: BTreeMap<NodeId, String> =
+            others.map(|node| (node.id, node.address.clone())).collect();
         let group = |shard: &ShardId| {
             let nodes = map.replicas(*shard).map_or(&[][..], |replicas| &replicas.nodes);
             nodes.iter().copied().filter(|node| *node != id).collect::<BTreeSet<NodeId>>()
@@ -108,8 +125,10 @@ impl Node {
         let lifecycle = Arc::new(Lifecycle::new());
         // An early return ends the thread that watches the disk.
         let mut unless_started = StopsOnDrop(Some(lifecycle.clone()));
-        let (host, inboxes) = Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
-        let (host, metrics, disk) = (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
+        let (host, inboxes) =
+            Host::new(&hosted, shard_threads(settings, hosted.len()), settings.queue_ops_max);
+        let (host, metrics, disk) =
+            (Arc::new(host), Arc::new(metrics), Arc::new(DiskWatch::new(clock)));
         let engine: Arc<dyn Engine> = Arc::new(Watched { inner: engine, disk: disk.clone() });
         Watcher {
             disk: disk.clone(),
@@ -128,7 +147,14 @@ impl Node {
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
-                let (stores, boot) = Stores::open(engine.clone(), &identity, groups, first_start, incarnation, guard)?;
+                let (stores, boot) = Stores::open(
+                    engine.clone(),
+                    &identity,
+                    groups,
+                    first_start,
+                    incarnation,
+                    guard,
+                )?;
                 let incarnation = stores.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
                 if first_start.puts_back() {
@@ -137,7 +163,15 @@ impl Node {
                     begin_new_terms(&*engine, &hosted)?;
                     stores.keep()?;
                 }
-                let replicas = open_replicas(&*engine, &map, &hosted, (id, incarnation), boot, &settings, clock)?;
+                let replicas = open_replicas(
+                    &*engine,
+                    &map,
+                    &hosted,
+                    (id, incarnation),
+                    boot,
+                    &settings,
+                    clock,
+                )?;
                 Ok::<_, NodeError>((Arc::new(stores), replicas))
             });
             tokio::select! {
@@ -150,9 +184,15 @@ impl Node {
             let host = host.clone();
             Box::new(move |thread, persisted| host.persisted(thread, persisted))
         };
-        let (writer, writer_thread) =
-            LogWriter::start(engine.clone(), host.threads(), report, lifecycle.clone(), metrics.clone(), disk.clone())
-                .map_err(|error| NodeError::Thread(error.to_string()))?;
+        let (writer, writer_thread) = LogWriter::start(
+            engine.clone(),
+            host.threads(),
+            report,
+            lifecycle.clone(),
+            metrics.clone(),
+            disk.clone(),
+        )
+        .map_err(|error| NodeError::Thread(error.to_string()))?;
         let context = Arc::new(Context {
             id,
             fingerprint,
@@ -210,11 +250,15 @@ impl Node {
         handle.spawn_until_draining(take_part(context.clone()));
         handle.tasks.spawn(keep_stores(context.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
-        handle.spawn_until_draining(retention::drop_old_history(context.clone(), settings.history_days));
+        handle.spawn_until_draining(retention::drop_old_history(
+            context.clone(),
+            settings.history_days,
+        ));
         if let Some(listener) = metrics_listener {
             handle.tasks.spawn(server::serve_metrics(listener, context.clone()));
         }
-        let (shards, peers) = (Shards::new(context.clone()), Peers::new(context.clone(), greeter, outboxes));
+        let (shards, peers) =
+            (Shards::new(context.clone()), Peers::new(context.clone(), greeter, outboxes));
         handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
         tracing::info!(node = %id, %address, "node serves");
         Ok(handle)
@@ -293,7 +337,8 @@ impl NodeHandle {
             tracing::debug!("connections that did not close in time are cut");
             self.tasks.shutdown().await;
         }
-        let (threads, writer) = (std::mem::take(&mut self.shard_threads), self.writer_thread.take());
+        let (threads, writer) =
+            (std::mem::take(&mut self.shard_threads), self.writer_thread.take());
         let joined = tokio::task::spawn_blocking(move || join_threads(&context, threads, writer));
         match tokio::time::timeout(THREADS_END_MAX, joined).await {
             Ok(Ok(())) => {}
@@ -326,7 +371,8 @@ impl NodeHandle {
         let context = &self.context;
         for (thread, inbox) in inboxes.into_iter().enumerate() {
             let take = |shard: ShardId| {
-                let replica: Box<dyn Stepper> = Box::new(replicas.remove(&shard).expect("opened above"));
+                let replica: Box<dyn Stepper> =
+                    Box::new(replicas.remove(&shard).expect("opened above"));
                 let nodes = context.map.replicas(shard).map_or(&[][..], |replicas| &replicas.nodes);
                 (shard, replica, nodes.iter().copied().filter(|node| *node != context.id).collect())
             };
@@ -527,13 +573,17 @@ async fn hand_over(context: &Context) {
     let mut asked = BTreeSet::new();
     loop {
         let led = context.board.led();
-        let replicated = |status: &shard::Status| context.map.replicas(status.shard).is_some_and(|r| r.nodes.len() > 1);
+        let replicated = |status: &shard::Status| {
+            context.map.replicas(status.shard).is_some_and(|r| r.nodes.len() > 1)
+        };
         if !led.iter().any(replicated) || Instant::now() >= deadline {
             return;
         }
         for status in led {
-            let preferred = context.map.replicas(status.shard).map(|replicas| replicas.preferred_leader);
-            let others: Vec<NodeId> = status.caught_up.into_iter().filter(|node| *node != context.id).collect();
+            let preferred =
+                context.map.replicas(status.shard).map(|replicas| replicas.preferred_leader);
+            let others: Vec<NodeId> =
+                status.caught_up.into_iter().filter(|node| *node != context.id).collect();
             let to = others.iter().find(|node| Some(**node) == preferred).or(others.first());
             if let Some(to) = to.filter(|_| asked.insert(status.shard)) {
                 context.host.input(status.shard, Input::Transfer { to: *to });
@@ -544,7 +594,11 @@ async fn hand_over(context: &Context) {
 }
 
 /// Ends the shard threads first, so that the writer still writes the last jobs that they queue.
-fn join_threads(context: &Context, shard_threads: Vec<JoinHandle<()>>, writer: Option<JoinHandle<()>>) {
+fn join_threads(
+    context: &Context,
+    shard_threads: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+) {
     context.host.stop();
     for thread in shard_threads {
         // The thread's own guard has reported a panic already.

@@ -53,9 +53,12 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let preferred = |shard| context.map.replicas(shard).map(|replicas| replicas.preferred_leader);
+        let preferred =
+            |shard| context.map.replicas(shard).map(|replicas| replicas.preferred_leader);
         let led = context.board.led();
-        if let Some((shard, to)) = wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred) {
+        if let Some((shard, to)) =
+            wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred)
+        {
             tracing::info!(%shard, %to, "handing leadership to the preferred replica");
             context.host.input(shard, Input::Transfer { to });
         }
@@ -106,7 +109,10 @@ mod tests {
         let start = Instant::now();
         for at_s in 0..10 {
             let now = start + Duration::from_secs(at_s);
-            let moved = wishes.look(now, Duration::from_secs(3), NodeId(1), &[led(0, &[1, 2])], |_| Some(NodeId(1)));
+            let moved =
+                wishes.look(now, Duration::from_secs(3), NodeId(1), &[led(0, &[1, 2])], |_| {
+                    Some(NodeId(1))
+                });
             assert_eq!(moved, None);
         }
     }

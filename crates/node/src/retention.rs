@@ -54,12 +54,15 @@ pub(crate) async fn drop_old_history(context: Arc<Context>, days: u32) {
         let keep: Vec<(ShardId, u32)> = keep.collect();
         let engine = context.engine.clone();
         let dropped = tokio::task::spawn_blocking(move || {
-            keep.into_iter().try_for_each(|(shard, before)| engine.drop_history_before(shard, before))
+            keep.into_iter()
+                .try_for_each(|(shard, before)| engine.drop_history_before(shard, before))
         });
         match dropped.await {
             Ok(Ok(())) => tracing::info!(days, "history older than this was dropped"),
             Ok(Err(error)) => context.lifecycle.fail(error.to_string()),
-            Err(error) => tracing::warn!(%error, "old history was not dropped; trying again in an hour"),
+            Err(error) => {
+                tracing::warn!(%error, "old history was not dropped; trying again in an hour")
+            }
         }
     }
 }
@@ -84,10 +87,18 @@ mod tests {
         let mut times = Times::default();
         let applied_ms = 40 * DAY_MS;
         assert_eq!(times.keep_from(SHARD, applied_ms, 5 * HOUR_MS, 30), 10);
-        assert_eq!(times.keep_from(SHARD, applied_ms, 28 * HOUR_MS, 30), 10, "not a day has passed here");
+        assert_eq!(
+            times.keep_from(SHARD, applied_ms, 28 * HOUR_MS, 30),
+            10,
+            "not a day has passed here"
+        );
         assert_eq!(times.keep_from(SHARD, applied_ms, 29 * HOUR_MS, 30), 11);
         // The time that passed while the shard was idle does not count twice.
         assert_eq!(times.keep_from(SHARD, applied_ms + DAY_MS, 29 * HOUR_MS, 30), 11);
-        assert_eq!(times.keep_from(ShardId(1), applied_ms, 29 * HOUR_MS, 30), 10, "each shard has its own");
+        assert_eq!(
+            times.keep_from(ShardId(1), applied_ms, 29 * HOUR_MS, 30),
+            10,
+            "each shard has its own"
+        );
     }
 }

@@ -29,25 +29,49 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// Takes over a bound socket, or binds `address`.
-pub(crate) async fn listen(bound: Option<std::net::TcpListener>, address: &str) -> Result<TcpListener, NodeError> {
+pub(crate) async fn listen(
+    bound: Option<std::net::TcpListener>,
+    address: &str,
+) -> Result<TcpListener, NodeError> {
     let listener = match bound {
-        Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+        Some(listener) => {
+            listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener))
+        }
         None => TcpListener::bind(address).await,
     };
-    listener.map_err(|error| NodeError::Listen { address: address.to_owned(), reason: error.to_string() })
+    listener.map_err(|error| NodeError::Listen {
+        address: address.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// The address that the listener is bound to.
-pub(crate) fn local_address(listener: &TcpListener, address: &str) -> Result<SocketAddr, NodeError> {
-    let listen = |error: std::io::Error| NodeError::Listen { address: address.to_owned(), reason: error.to_string() };
+pub(crate) fn local_address(
+    listener: &TcpListener,
+    address: &str,
+) -> Result<SocketAddr, NodeError> {
+    let listen = |error: std::io::Error| NodeError::Listen {
+        address: address.to_owned(),
+        reason: error.to_string(),
+    };
     listener.local_addr().map_err(listen)
 }
 
 /// Serves gateways and peers until the node drains, and then until the open streams have ended.
-pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>, shards: Shards, peers: Peers) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    context: Arc<Context>,
+    shards: Shards,
+    peers: Peers,
+) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    let incoming = Incoming::new(listener, context.accepted.clone(), connections_max(DESCRIPTORS_RESERVED), || ());
+    let incoming = Incoming::new(
+        listener,
+        context.accepted.clone(),
+        connections_max(DESCRIPTORS_RESERVED),
+        || (),
+    );
     let serving = Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)

@@ -217,7 +217,8 @@ impl Stores {
             let former = peers.get(&peer);
             fit(former, peer, claim, forced, now_ms).map_err(NotAccepted::Unfit)?;
             let same = former.filter(|former| former.live.known().is_same_run(&known));
-            let live = same.map_or_else(|| Arc::new(Live::new(known)), |former| former.live.clone());
+            let live =
+                same.map_or_else(|| Arc::new(Live::new(known)), |former| former.live.clone());
             (live, former.map(|former| former.stored))
         };
         live.heard(known.record, now_ms);
@@ -225,7 +226,8 @@ impl Stores {
         if stored != Some(known) {
             self.engine.put_node_records(&[(peers::record_name(peer), peers::encode(&known))])?;
         }
-        let former = self.lock().insert(peer, Peer { stored: known, live: live.clone(), told: None });
+        let former =
+            self.lock().insert(peer, Peer { stored: known, live: live.clone(), told: None });
         if let Some(former) = former
             && !Arc::ptr_eq(&former.live, &live)
         {
@@ -243,7 +245,13 @@ impl Stores {
     ///
     /// # Errors
     /// A message for people, if the directory is not fit.
-    pub(crate) fn judge(&self, peer: NodeId, claim: &Claim, forced: bool, now_ms: u64) -> Result<bool, String> {
+    pub(crate) fn judge(
+        &self,
+        peer: NodeId,
+        claim: &Claim,
+        forced: bool,
+        now_ms: u64,
+    ) -> Result<bool, String> {
         let peers = self.lock();
         let known = peers.get(&peer);
         fit(known, peer, claim, forced, now_ms)?;
@@ -255,7 +263,9 @@ impl Stores {
     /// # Errors
     /// A message for people, if the peer is alive with the known directory.
     pub(crate) fn lost_by(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<u32, String> {
-        let Some(live) = self.lock().get(&peer).map(|known| known.live.clone()) else { return Ok(0) };
+        let Some(live) = self.lock().get(&peer).map(|known| known.live.clone()) else {
+            return Ok(0);
+        };
         live.check_silent(peer, forced, now_ms)?;
         Ok(live.known().id.incarnation)
     }
@@ -297,12 +307,16 @@ impl Stores {
         let changed: Vec<(NodeId, Known)> = {
             let peers = self.lock();
             let known = peers.iter().map(|(node, peer)| (*node, peer.live.known(), peer.stored));
-            known.filter(|(_, known, stored)| known != stored).map(|(node, known, _)| (node, known)).collect()
+            known
+                .filter(|(_, known, stored)| known != stored)
+                .map(|(node, known, _)| (node, known))
+                .collect()
         };
         if changed.is_empty() {
             return Ok(());
         }
-        let record = |(node, known): &(NodeId, Known)| (peers::record_name(*node), peers::encode(known));
+        let record =
+            |(node, known): &(NodeId, Known)| (peers::record_name(*node), peers::encode(known));
         self.engine.put_node_records(&changed.iter().map(record).collect::<Vec<_>>())?;
         let mut peers = self.lock();
         for (node, known) in changed {
@@ -330,14 +344,16 @@ impl Stores {
     /// Returns once no peer is awaited. If no peer could vouch for a copy, it never returns.
     pub(crate) async fn greeted_by_all(&self) {
         let done = |greeted: &BTreeMap<NodeId, bool>| {
-            awaited(self.own.standing, &self.groups, greeted).is_empty() && !self.lacks_vouchers(greeted)
+            awaited(self.own.standing, &self.groups, greeted).is_empty()
+                && !self.lacks_vouchers(greeted)
         };
         // The sender lives in `self`, so only the condition can end the wait.
         let _ = self.greeted.subscribe().wait_for(done).await;
     }
 
     fn lacks_vouchers(&self, greeted: &BTreeMap<NodeId, bool>) -> bool {
-        self.own.standing == Standing::Copied && !self.groups.iter().all(|group| is_vouched(group, greeted))
+        self.own.standing == Standing::Copied
+            && !self.groups.iter().all(|group| is_vouched(group, greeted))
     }
 
     /// From here on this directory is as good as any other. Blocks on the disk.
@@ -366,10 +382,17 @@ impl Stores {
 }
 
 /// Checks that a peer's directory has all the data that this node or its peers have heard it had.
-fn fit(former: Option<&Peer>, peer: NodeId, claim: &Claim, forced: bool, now_ms: u64) -> Result<(), String> {
+fn fit(
+    former: Option<&Peer>,
+    peer: NodeId,
+    claim: &Claim,
+    forced: bool,
+    now_ms: u64,
+) -> Result<(), String> {
     let Some(former) = former else { return Ok(()) };
     for known in [former.live.known()].into_iter().chain(former.told) {
-        judge(&known, claim).map_err(|unfit| explain(peer, "this cluster", &known, claim, unfit))?;
+        judge(&known, claim)
+            .map_err(|unfit| explain(peer, "this cluster", &known, claim, unfit))?;
     }
     match former.live.known().id == claim.id {
         true => Ok(()),
@@ -390,9 +413,14 @@ fn is_vouched(group: &BTreeSet<NodeId>, greeted: &BTreeMap<NodeId, bool>) -> boo
     vouchers >= quorum_of_others(group.len()).max(1)
 }
 
-fn awaited(standing: Standing, groups: &[BTreeSet<NodeId>], greeted: &BTreeMap<NodeId, bool>) -> BTreeSet<NodeId> {
-    let peers =
-        |groups: &mut dyn Iterator<Item = &BTreeSet<NodeId>>| groups.flatten().copied().collect::<BTreeSet<_>>();
+fn awaited(
+    standing: Standing,
+    groups: &[BTreeSet<NodeId>],
+    greeted: &BTreeMap<NodeId, bool>,
+) -> BTreeSet<NodeId> {
+    let peers = |groups: &mut dyn Iterator<Item = &BTreeSet<NodeId>>| {
+        groups.flatten().copied().collect::<BTreeSet<_>>()
+    };
     let mut awaited = match standing {
         Standing::New | Standing::Usual => peers(&mut groups.iter()),
         Standing::Copied => peers(&mut groups.iter().filter(|group| !is_vouched(group, greeted))),

@@ -42,21 +42,37 @@ pub(crate) fn context(id: NodeId, operations_max: usize) -> (Arc<Context>, Inbox
 }
 
 /// The same for a cluster with this fingerprint of its settings.
-pub(crate) fn context_of(fingerprint: Fingerprint, id: NodeId, operations_max: usize) -> (Arc<Context>, InboxEnd) {
+pub(crate) fn context_of(
+    fingerprint: Fingerprint,
+    id: NodeId,
+    operations_max: usize,
+) -> (Arc<Context>, InboxEnd) {
     let shards = [ShardId(0), ShardId(1)];
     let (host, mut inboxes) = Host::new(&shards, 1, operations_max);
     let (host, lifecycle, metrics) = (Arc::new(host), Arc::new(Lifecycle::new()), metrics());
     let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
-    let (writer, _) =
-        LogWriter::start(engine.clone(), 1, Box::new(|_, _| {}), lifecycle.clone(), metrics.clone(), disk()).unwrap();
+    let (writer, _) = LogWriter::start(
+        engine.clone(),
+        1,
+        Box::new(|_, _| {}),
+        lifecycle.clone(),
+        metrics.clone(),
+        disk(),
+    )
+    .unwrap();
     let peer = NodeId(3 - id.0);
     let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
     let (stores, _) =
-        Stores::open(engine.clone(), &identity, vec![[peer].into()], FirstStart::AskPeers, 0, None).unwrap();
+        Stores::open(engine.clone(), &identity, vec![[peer].into()], FirstStart::AskPeers, 0, None)
+            .unwrap();
     let context = Context {
         id,
         fingerprint,
-        identity: ClusterIdentity { fingerprint: fingerprint.0.to_vec(), node: id.0, ..Default::default() },
+        identity: ClusterIdentity {
+            fingerprint: fingerprint.0.to_vec(),
+            node: id.0,
+            ..Default::default()
+        },
         addresses: Addresses::new(&ClusterConfig::dev(2, 2, 20_000).unwrap(), id),
         accepted: Arc::default(),
         map: map(),

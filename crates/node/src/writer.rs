@@ -82,7 +82,8 @@ impl LogWriter {
         let (sender, receiver) = mailbox();
         let resets = Resets::default();
         let thread = Thread { receiver, engine, threads, report, lifecycle, metrics, disk, resets };
-        let handle = std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
+        let handle =
+            std::thread::Builder::new().name("log-writer".into()).spawn(move || thread.run())?;
         Ok((LogWriter { sender }, handle))
     }
 
@@ -139,7 +140,9 @@ impl Thread {
         loop {
             // The rest of a full batch goes first. The jobs that arrived meanwhile join it.
             let patience = if queue.is_empty() { None } else { Some(Duration::ZERO) };
-            if self.receiver.take_all(&mut arrived, patience) == Received::Closed && queue.is_empty() {
+            if self.receiver.take_all(&mut arrived, patience) == Received::Closed
+                && queue.is_empty()
+            {
                 return;
             }
             for message in arrived.drain(..) {
@@ -235,8 +238,10 @@ fn gather(
 /// The rough size of a write.
 fn size_bytes(write: &ShardWrite) -> usize {
     let entries: usize = write.entries.iter().map(|(_, bytes)| bytes.len()).sum();
-    let table: usize = write.table.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
-    let history: usize = write.history.iter().map(|record| record.name.len() + record.tenure.len()).sum();
+    let table: usize =
+        write.table.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+    let history: usize =
+        write.history.iter().map(|record| record.name.len() + record.tenure.len()).sum();
     entries + table + history
 }
 

@@ -10,7 +10,9 @@ use tonic::Code;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::shard_service_client::ShardServiceClient;
-use wire::internal::v1::{CancelWait, ClusterIdentity, ClusterRequest, ClusterResponse, OperateRequest, Operation};
+use wire::internal::v1::{
+    CancelWait, ClusterIdentity, ClusterRequest, ClusterResponse, OperateRequest, Operation,
+};
 use wire::v1::{self, ErrorCode};
 
 async fn soon<T>(what: &str, of: impl Future<Output = T>) -> T {
@@ -62,7 +64,8 @@ async fn callers_of_other_clusters_are_refused() {
 async fn waits_take_no_place_of_what_is_short() {
     // So many waits take their time on a slow machine, and leadership is not the subject of this
     // test.
-    let cluster = Cluster::start(3, 1, Settings { election_ticks: 400, ..Settings::default() }).await;
+    let cluster =
+        Cluster::start(3, 1, Settings { election_ticks: 400, ..Settings::default() }).await;
     let held = granted(cluster.ask_leader(acquire("a", 1)).await);
     granted(cluster.ask_leader(acquire("b", 1)).await);
     let mut caller = cluster.caller(cluster.leader_of("a").await).await;
@@ -72,16 +75,36 @@ async fn waits_take_no_place_of_what_is_short() {
         other => other,
     };
     for first in (0..17_000).step_by(1_000) {
-        caller.send(cluster.route("a"), (first..first + 1_000).map(waits).filter(|op| op.name() == Some("a"))).await;
-        caller.send(cluster.route("b"), (first..first + 1_000).map(waits).filter(|op| op.name() == Some("b"))).await;
+        caller
+            .send(
+                cluster.route("a"),
+                (first..first + 1_000).map(waits).filter(|op| op.name() == Some("a")),
+            )
+            .await;
+        caller
+            .send(
+                cluster.route("b"),
+                (first..first + 1_000).map(waits).filter(|op| op.name() == Some("b")),
+            )
+            .await;
     }
-    let renewed = caller.ask(cluster.route("a"), renew("a", held.fencing_token)).await.expect("an answer");
+    let renewed =
+        caller.ask(cluster.route("a"), renew("a", held.fencing_token)).await.expect("an answer");
     assert!(matches!(renewed, OpResult::Renew(_)), "{renewed:?}");
-    let cancel = Op::CancelWait(CancelWait { name: "a".into(), request_id: id(16_998), ..Default::default() });
+    let cancel = Op::CancelWait(CancelWait {
+        name: "a".into(),
+        request_id: id(16_998),
+        ..Default::default()
+    });
     let cancelled = caller.ask(cluster.route("a"), cancel).await.expect("an answer");
-    assert!(matches!(cancelled, OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, .. })), "{cancelled:?}");
-    let refused =
-        caller.early.values().filter(|result| matches!(result, OpResult::Error(e) if e.code() == ErrorCode::Busy));
+    assert!(
+        matches!(cancelled, OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, .. })),
+        "{cancelled:?}"
+    );
+    let refused = caller
+        .early
+        .values()
+        .filter(|result| matches!(result, OpResult::Error(e) if e.code() == ErrorCode::Busy));
     assert_eq!(refused.count(), 0, "no wait is refused either");
     cluster.stop_all().await;
 }
@@ -147,7 +170,11 @@ async fn a_node_that_moved_is_found_by_its_peers_and_named_by_them() {
     cluster.start_node(NodeId(3), Some(listener)).await;
     for id in [1, 2] {
         soon("its peers know", async {
-            while !asked(&cluster, NodeId(id)).await.nodes.iter().any(|node| node.node == 3 && node.address == moved_to)
+            while !asked(&cluster, NodeId(id))
+                .await
+                .nodes
+                .iter()
+                .any(|node| node.node == 3 && node.address == moved_to)
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

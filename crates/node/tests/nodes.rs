@@ -22,32 +22,54 @@ fn calm() -> Settings {
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_are_taken_refused_and_released() {
     let cluster = Cluster::start(3, 2, calm()).await;
-    let shards: std::collections::BTreeSet<u32> = NAMES.iter().map(|name| cluster.route(name).shard).collect();
+    let shards: std::collections::BTreeSet<u32> =
+        NAMES.iter().map(|name| cluster.route(name).shard).collect();
     assert_eq!(shards.len(), 2, "the names are of one shard");
     for name in NAMES {
         let first = granted(cluster.ask_leader(acquire(name, 1)).await);
         assert_eq!((first.resource_name.as_str(), first.owner_id.as_str()), (name, "owner-1"));
         let retried = granted(cluster.ask_leader(acquire(name, 1)).await);
         assert_eq!(retried.fencing_token, first.fencing_token);
-        let OpResult::Error(error) = cluster.ask_leader(acquire(name, 2)).await else { panic!("granted twice") };
+        let OpResult::Error(error) = cluster.ask_leader(acquire(name, 2)).await else {
+            panic!("granted twice")
+        };
         assert_eq!((error.code(), error.current_token), (ErrorCode::Held, first.fencing_token));
         assert_eq!(error.holder, "owner-1");
 
-        assert_eq!(code(cluster.ask_leader(release(name, first.fencing_token + 1)).await), ErrorCode::NotOwner);
-        let OpResult::Release(released) = cluster.ask_leader(release(name, first.fencing_token)).await else {
+        assert_eq!(
+            code(cluster.ask_leader(release(name, first.fencing_token + 1)).await),
+            ErrorCode::NotOwner
+        );
+        let OpResult::Release(released) =
+            cluster.ask_leader(release(name, first.fencing_token)).await
+        else {
             panic!()
         };
         assert!(!released.already_released);
-        let OpResult::Release(again) = cluster.ask_leader(release(name, first.fencing_token)).await else { panic!() };
+        let OpResult::Release(again) = cluster.ask_leader(release(name, first.fencing_token)).await
+        else {
+            panic!()
+        };
         assert!(again.already_released);
 
         let second = granted(cluster.ask_leader(acquire(name, 2)).await);
         assert!(second.fencing_token > first.fencing_token);
-        assert_eq!(code(cluster.ask_leader(acquire(name, 1)).await), ErrorCode::Expired, "a retry after the release");
+        assert_eq!(
+            code(cluster.ask_leader(acquire(name, 1)).await),
+            ErrorCode::Expired,
+            "a retry after the release"
+        );
 
         let OpResult::History(history) = cluster.ask_leader(history(name)).await else { panic!() };
-        let shown: Vec<_> = history.tenures.iter().map(|tenure| (tenure.fencing_token, tenure.state())).collect();
-        assert_eq!(shown, [(second.fencing_token, GrantState::Acquired), (first.fencing_token, GrantState::Released)]);
+        let shown: Vec<_> =
+            history.tenures.iter().map(|tenure| (tenure.fencing_token, tenure.state())).collect();
+        assert_eq!(
+            shown,
+            [
+                (second.fencing_token, GrantState::Acquired),
+                (first.fencing_token, GrantState::Released)
+            ]
+        );
     }
     cluster.assert_replicas_agree().await;
     let text = cluster.nodes[&cluster.leader_of("orders").await].metrics_text();
@@ -62,7 +84,10 @@ async fn followers_answer_checks() {
     let held = granted(cluster.ask_leader(acquire("orders", 1)).await);
     for id in cluster.nodes.keys() {
         let mut caller = cluster.caller(*id).await;
-        let asked = caller.ask(cluster.route("orders"), check("orders", Consistency::Linearizable)).await.unwrap();
+        let asked = caller
+            .ask(cluster.route("orders"), check("orders", Consistency::Linearizable))
+            .await
+            .unwrap();
         let OpResult::Check(check) = asked else { panic!("{asked:?}") };
         assert_eq!((check.answered_by, check.holders[0].fencing_token), (id.0, held.fencing_token));
     }
@@ -77,7 +102,13 @@ async fn one_node_takes_writes_and_the_others_say_who() {
         loop {
             let (mut leaders, mut hints) = (Vec::new(), Vec::new());
             for id in cluster.nodes.keys() {
-                match cluster.caller(*id).await.ask(cluster.route("orders"), acquire("orders", 1)).await.unwrap() {
+                match cluster
+                    .caller(*id)
+                    .await
+                    .ask(cluster.route("orders"), acquire("orders", 1))
+                    .await
+                    .unwrap()
+                {
                     OpResult::Grant(again) => {
                         assert_eq!(again.fencing_token, held.fencing_token);
                         leaders.push(id.0);
@@ -129,13 +160,19 @@ async fn no_lock_is_lost_when_all_nodes_lose_power() {
         cluster.restart(*id).await;
     }
     for (name, request, grant) in held {
-        assert_eq!(granted(cluster.ask_leader(acquire(name, request)).await).fencing_token, grant.fencing_token);
+        assert_eq!(
+            granted(cluster.ask_leader(acquire(name, request)).await).fencing_token,
+            grant.fencing_token
+        );
         assert_eq!(code(cluster.ask_leader(acquire(name, 77)).await), ErrorCode::Held);
     }
     let OpResult::History(history) = cluster.ask_leader(history("gone")).await else { panic!() };
-    let shown: Vec<_> = history.tenures.iter().map(|tenure| (tenure.fencing_token, tenure.state())).collect();
+    let shown: Vec<_> =
+        history.tenures.iter().map(|tenure| (tenure.fencing_token, tenure.state())).collect();
     assert_eq!(shown, [(gone.fencing_token, GrantState::Released)]);
-    assert!(granted(cluster.ask_leader(acquire("gone", 98)).await).fencing_token > gone.fencing_token);
+    assert!(
+        granted(cluster.ask_leader(acquire("gone", 98)).await).fencing_token > gone.fencing_token
+    );
     cluster.assert_replicas_agree().await;
     cluster.stop_all().await;
 }
@@ -168,7 +205,10 @@ async fn a_node_that_missed_the_log_comes_back_by_snapshot() {
 
     // The node's history is whole, including the grants that ended while it was away.
     let op = Op::History(v1::HistoryRequest { name: "{kept}/churn".into(), limit: 1_000 });
-    let OpResult::History(history) = cluster.caller(away).await.ask(route, op).await.unwrap() else { panic!() };
+    let OpResult::History(history) = cluster.caller(away).await.ask(route, op).await.unwrap()
+    else {
+        panic!()
+    };
     let shown: Vec<u64> = history.tenures.iter().rev().map(|tenure| tenure.fencing_token).collect();
     assert_eq!(shown, tokens);
     cluster.stop_all().await;
@@ -180,7 +220,8 @@ async fn waiters_are_granted_in_order_and_can_be_cancelled() {
     let first = granted(cluster.ask_leader(acquire("orders", 1)).await);
     let leader = cluster.leader_of("orders").await;
     let (route, mut caller) = (cluster.route("orders"), cluster.caller(leader).await);
-    let waiting = caller.send(route, (2..=5).map(|request| acquire_waiting("orders", request))).await;
+    let waiting =
+        caller.send(route, (2..=5).map(|request| acquire_waiting("orders", request))).await;
     let cancel = |request: u8| {
         Op::CancelWait(CancelWait {
             name: "orders".into(),
@@ -188,7 +229,9 @@ async fn waiters_are_granted_in_order_and_can_be_cancelled() {
             ..Default::default()
         })
     };
-    let OpResult::CancelWait(cancelled) = caller.ask(route, cancel(3)).await.unwrap() else { panic!() };
+    let OpResult::CancelWait(cancelled) = caller.ask(route, cancel(3)).await.unwrap() else {
+        panic!()
+    };
     assert!(cancelled.cancelled);
     assert_eq!(code(caller.result(waiting[1]).await.unwrap()), ErrorCode::WaitCancelled);
 
@@ -199,10 +242,17 @@ async fn waiters_are_granted_in_order_and_can_be_cancelled() {
         assert_eq!(grant.owner_id, format!("owner-{request}"));
         assert!(grant.fencing_token > last);
         last = grant.fencing_token;
-        let OpResult::CancelWait(late) = caller.ask(route, cancel(request)).await.unwrap() else { panic!() };
-        assert_eq!((late.cancelled, late.grant.map(|grant| grant.fencing_token)), (false, Some(last)));
+        let OpResult::CancelWait(late) = caller.ask(route, cancel(request)).await.unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (late.cancelled, late.grant.map(|grant| grant.fencing_token)),
+            (false, Some(last))
+        );
     }
-    let OpResult::CancelWait(unknown) = caller.ask(route, cancel(99)).await.unwrap() else { panic!() };
+    let OpResult::CancelWait(unknown) = caller.ask(route, cancel(99)).await.unwrap() else {
+        panic!()
+    };
     assert_eq!((unknown.cancelled, unknown.grant), (false, None));
     cluster.stop_all().await;
 }
@@ -250,7 +300,10 @@ async fn a_node_whose_disk_fails_stops_answering_and_says_why() {
     let stopped = cluster.nodes.remove(&leader).unwrap().shutdown().await;
     assert!(stopped.is_err(), "a failed node shut down as if nothing had happened");
 
-    let OpResult::Release(_) = cluster.ask_leader(release("orders", held.fencing_token)).await else { panic!() };
+    let OpResult::Release(_) = cluster.ask_leader(release("orders", held.fencing_token)).await
+    else {
+        panic!()
+    };
     cluster.stop_all().await;
 }
 
@@ -294,7 +347,11 @@ async fn bad_frames_are_refused_and_the_node_goes_on() {
     let Op::Acquire(too_brief) = acquire("orders", 2) else { unreachable!() };
     let too_brief = Op::Acquire(v1::AcquireRequest { ttl_ms: 1, ..too_brief });
     assert_eq!(code(caller.ask(route, too_brief).await.unwrap()), ErrorCode::InvalidArgument);
-    assert_eq!(code(caller.ask(route, acquire("orders", 2)).await.unwrap()), ErrorCode::Held, "the stream goes on");
+    assert_eq!(
+        code(caller.ask(route, acquire("orders", 2)).await.unwrap()),
+        ErrorCode::Held,
+        "the stream goes on"
+    );
 
     let Op::Acquire(fat) = acquire("orders", 2) else { unreachable!() };
     let fat = Op::Acquire(v1::AcquireRequest { metadata: "m".repeat(2 << 20), ..fat });
@@ -303,7 +360,11 @@ async fn bad_frames_are_refused_and_the_node_goes_on() {
     let many = caller.send(route, (0..20_000).map(|_| check("orders", Consistency::Stale))).await;
     assert_eq!(caller.result(many[0]).await, None, "too many operations in a frame end its stream");
     let mut caller = cluster.caller(leader).await;
-    assert_eq!(code(caller.ask(route, acquire("orders", 2)).await.unwrap()), ErrorCode::Held, "the node goes on");
+    assert_eq!(
+        code(caller.ask(route, acquire("orders", 2)).await.unwrap()),
+        ErrorCode::Held,
+        "the node goes on"
+    );
     cluster.stop_all().await;
 }
 
@@ -324,7 +385,10 @@ async fn thousands_of_operations_in_flight_are_each_answered_once() {
     }
     let mut tokens = std::collections::BTreeSet::new();
     for id in ids {
-        assert!(tokens.insert(granted(caller.result(id).await.unwrap()).fencing_token), "a token was issued twice");
+        assert!(
+            tokens.insert(granted(caller.result(id).await.unwrap()).fencing_token),
+            "a token was issued twice"
+        );
     }
     assert_eq!(tokens.len(), 8_000);
     assert!(caller.early.is_empty());
@@ -341,7 +405,9 @@ async fn a_node_that_shuts_down_answers_what_it_has() {
     let waiting = caller.send(route, [acquire_waiting("orders", 2)]).await;
     let idle = cluster.caller(leader).await; // an open stream does not hold it up
     cluster.stop(leader).await;
-    let Some(OpResult::Error(error)) = caller.result(waiting[0]).await else { panic!("it was left without an answer") };
+    let Some(OpResult::Error(error)) = caller.result(waiting[0]).await else {
+        panic!("it was left without an answer")
+    };
     assert!(error.is_retryable(), "{error}");
     drop(idle);
 
@@ -362,16 +428,22 @@ async fn metrics_are_served_over_http() {
     let metrics_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = metrics_listener.local_addr().unwrap();
     let engine = cluster.engines[&id].clone();
-    let options = NodeOptions { metrics_listener: Some(metrics_listener), ..cluster.options(id, engine) };
+    let options =
+        NodeOptions { metrics_listener: Some(metrics_listener), ..cluster.options(id, engine) };
     cluster.nodes.insert(id, Node::start(options).await.unwrap());
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    for metric in
-        ["palisade_raft_term{shard=\"1\"}", "palisade_fsync_seconds_count", "palisade_peer_connected{peer=\"2\"}"]
-    {
+    for metric in [
+        "palisade_raft_term{shard=\"1\"}",
+        "palisade_fsync_seconds_count",
+        "palisade_peer_connected{peer=\"2\"}",
+    ] {
         assert!(answer.contains(metric), "{metric} is missing in\n{answer}");
     }
     cluster.stop_all().await;
@@ -382,8 +454,12 @@ async fn a_store_of_another_node_is_refused() {
     let cluster = Cluster::start(3, 2, calm()).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = cluster.engines[&NodeId(1)].clone();
-    let options = NodeOptions { listener: Some(listener), ..cluster.options(NodeId(2), engine.clone()) };
+    let options =
+        NodeOptions { listener: Some(listener), ..cluster.options(NodeId(2), engine.clone()) };
     assert!(matches!(Node::start(options).await, Err(NodeError::Storage(_))));
-    assert!(matches!(Node::start(cluster.options(NodeId(9), engine)).await, Err(NodeError::Config(_))));
+    assert!(matches!(
+        Node::start(cluster.options(NodeId(9), engine)).await,
+        Err(NodeError::Config(_))
+    ));
     cluster.stop_all().await;
 }

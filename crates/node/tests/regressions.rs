@@ -34,7 +34,12 @@ impl Engine for SlowHistory {
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         self.inner.recover(shard)
     }
-    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+    fn history(
+        &self,
+        shard: ShardId,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, StorageError> {
         self.inner.history(shard, name, limit)
     }
     fn history_since(
@@ -89,7 +94,9 @@ async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
     }
     let token = granted(cluster.ask_leader(acquire("orders", 1)).await).fencing_token;
     cluster.ask_leader(release("orders", token)).await;
-    let OpResult::History(answer) = cluster.ask_leader(history("orders")).await else { panic!("no history") };
+    let OpResult::History(answer) = cluster.ask_leader(history("orders")).await else {
+        panic!("no history")
+    };
     let tokens: Vec<u64> = answer.tenures.iter().map(|tenure| tenure.fencing_token).collect();
     assert_eq!(tokens, [token]);
     cluster.stop_all().await;
@@ -100,8 +107,12 @@ async fn history_shows_what_a_checkpoint_has_not_yet_brought_to_disk() {
 /// log after it was gone. A replica that had been away never came back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
-    let settings =
-        Settings { checkpoint_log_bytes: 4 << 10, log_keep_bytes: 4 << 10, election_ticks: 40, ..Settings::default() };
+    let settings = Settings {
+        checkpoint_log_bytes: 4 << 10,
+        log_keep_bytes: 4 << 10,
+        election_ticks: 40,
+        ..Settings::default()
+    };
     let mut cluster = Cluster::start(3, 1, settings).await;
     for id in [1, 2, 3].map(NodeId) {
         cluster.stop(id).await;
@@ -132,14 +143,16 @@ async fn a_snapshot_arrives_under_load_however_long_its_history_is_read() {
         churn().await;
     }
     let inner = cluster.engines[&away].clone();
-    let engine = Arc::new(SlowHistory { inner, write: Duration::ZERO, pages: 0, page: Duration::ZERO });
+    let engine =
+        Arc::new(SlowHistory { inner, write: Duration::ZERO, pages: 0, page: Duration::ZERO });
     cluster.nodes.insert(away, Node::start(cluster.options(away, engine)).await.unwrap());
 
     // The load continues until the replica is back.
     for round in 0.. {
         assert!(round < 4_000, "never: {:?}", cluster.status(away, route.shard).await);
         churn().await;
-        let (there, here) = (cluster.status(away, route.shard).await, cluster.status(leader, route.shard).await);
+        let (there, here) =
+            (cluster.status(away, route.shard).await, cluster.status(leader, route.shard).await);
         if there.snapshots_installed > 0 && there.applied_index + 200 > here.applied_index {
             assert!(here.applied_index > left_at + 1_000, "there was hardly a load");
             assert_eq!(there.snapshots_installed, 1, "the first one served");
@@ -163,7 +176,8 @@ async fn a_node_that_starts_again_while_a_peer_is_down_says_that_it_serves() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let options = cluster.options(again, cluster.engines[&again].clone());
-    let node = Node::start(NodeOptions { metrics_listener: Some(listener), ..options }).await.unwrap();
+    let node =
+        Node::start(NodeOptions { metrics_listener: Some(listener), ..options }).await.unwrap();
     cluster.nodes.insert(again, node);
     let mut last = String::new();
     let serves = async {
@@ -177,6 +191,9 @@ async fn a_node_that_starts_again_while_a_peer_is_down_says_that_it_serves() {
         }
     };
     assert!(tokio::time::timeout(HANGS, serves).await.is_ok(), "it still says: {last}");
-    assert!(cluster.nodes[&again].statuses().iter().all(|status| status.leader.is_some()), "a shard has no leader");
+    assert!(
+        cluster.nodes[&again].statuses().iter().all(|status| status.leader.is_some()),
+        "a shard has no leader"
+    );
     cluster.stop_all().await;
 }

@@ -139,15 +139,18 @@ impl Build {
         let peak_reads_per_s = figures.reads_per_s * workload.peak_multiplier * growth;
         let peak_active_locks = figures.peak_active_locks * growth;
         let instances = peak.instances.ceil();
-        let replicas_per_node = shards.saturating_mul(u64::from(workload.replicas)).div_ceil(nodes).min(shards);
+        let replicas_per_node =
+            shards.saturating_mul(u64::from(workload.replicas)).div_ceil(nodes).min(shards);
         let leaders_per_node = shards.div_ceil(nodes);
         let per_shard = |value: f64| value / shards as f64;
 
         let busy_cores = {
             let (writes, reads) = (per_shard(peak_writes_per_s), per_shard(peak_reads_per_s));
             let followed = (replicas_per_node - leaders_per_node.min(replicas_per_node)) as f64;
-            let of_writes = leaders_per_node as f64 * leader_us(calibration) + followed * follower_us(calibration);
-            let checks = replicas_per_node as f64 / f64::from(workload.replicas) * calibration.costs.check_us_per_op;
+            let of_writes = leaders_per_node as f64 * leader_us(calibration)
+                + followed * follower_us(calibration);
+            let checks = replicas_per_node as f64 / f64::from(workload.replicas)
+                * calibration.costs.check_us_per_op;
             (writes * of_writes + reads * checks) / 1e6
         };
         let here = replicas_per_node as f64;
@@ -162,7 +165,9 @@ impl Build {
         let disk = DISK_BASE_BYTES + DISK_ROOM * per_shard(history) * here;
         let used = NODE_BASE_BYTES + here * SHARD_BASE_BYTES + TABLE_ROOM * tables;
 
-        let gateway_cores = (peak_writes_per_s + peak_reads_per_s) * calibration.costs.gateway_us_at(ENTRY_OPS) / 1e6;
+        let gateway_cores = (peak_writes_per_s + peak_reads_per_s)
+            * calibration.costs.gateway_us_at(ENTRY_OPS)
+            / 1e6;
         let by_clients = instances / CLIENTS_PER_GATEWAY;
         let by_cores = gateway_cores / (calibration.cores as f64 * CORES_USED);
         let enough = by_clients.max(by_cores).ceil().max(1.0) as u64;
@@ -209,8 +214,11 @@ pub(crate) fn follower_us(calibration: &Calibration) -> f64 {
 /// Processor time that both have in common: flushes, and an operation's part of its entry.
 fn shared_us(calibration: &Calibration) -> f64 {
     let costs = &calibration.costs;
-    let roots = costs.network_us_per_entry_root + costs.shard_us_per_entry_root + costs.writer_us_per_entry_root;
-    let wakes = WAKES_PER_ENTRY * (costs.network_us_per_wake + costs.shard_us_per_wake) + costs.writer_us_per_sync;
+    let roots = costs.network_us_per_entry_root
+        + costs.shard_us_per_entry_root
+        + costs.writer_us_per_entry_root;
+    let wakes = WAKES_PER_ENTRY * (costs.network_us_per_wake + costs.shard_us_per_wake)
+        + costs.writer_us_per_sync;
     costs.background_us_per_op + roots / ENTRY_OPS.sqrt() + wakes / ENTRY_OPS
 }
 

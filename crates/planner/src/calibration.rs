@@ -135,12 +135,17 @@ impl Calibration {
             }
             number => Ok(number.unwrap_or(assumed)),
         };
-        let whole = |key: &'static str, assumed: u64| values.whole(key).map(|number| number.unwrap_or(assumed));
+        let whole = |key: &'static str, assumed: u64| {
+            values.whole(key).map(|number| number.unwrap_or(assumed))
+        };
         let at_least_one = |key: &'static str, assumed: u64| match values.whole(key)? {
-            Some(0) => Err(PlanError::Value { key, problem: "is 0: it must be at least 1".to_owned() }),
-            Some(number) if number > 4_096 => {
-                Err(PlanError::Value { key, problem: format!("is {number}: at most 4096 can be planned with") })
+            Some(0) => {
+                Err(PlanError::Value { key, problem: "is 0: it must be at least 1".to_owned() })
             }
+            Some(number) if number > 4_096 => Err(PlanError::Value {
+                key,
+                problem: format!("is {number}: at most 4096 can be planned with"),
+            }),
             number => Ok(number.unwrap_or(assumed)),
         };
         let mut calibration = Calibration {
@@ -150,9 +155,18 @@ impl Calibration {
                 None => assumed.source,
             },
             measured,
-            writes_per_s_per_leader: positive("writes_per_s_per_leader", assumed.writes_per_s_per_leader)?,
-            renewals_per_s_per_leader: positive("renewals_per_s_per_leader", assumed.renewals_per_s_per_leader)?,
-            operation_overhead_bytes: whole("operation_overhead_bytes", assumed.operation_overhead_bytes)?,
+            writes_per_s_per_leader: positive(
+                "writes_per_s_per_leader",
+                assumed.writes_per_s_per_leader,
+            )?,
+            renewals_per_s_per_leader: positive(
+                "renewals_per_s_per_leader",
+                assumed.renewals_per_s_per_leader,
+            )?,
+            operation_overhead_bytes: whole(
+                "operation_overhead_bytes",
+                assumed.operation_overhead_bytes,
+            )?,
             tenure_overhead_bytes: whole("tenure_overhead_bytes", assumed.tenure_overhead_bytes)?,
             history_stored_ratio: positive("history_stored_ratio", assumed.history_stored_ratio)?,
             lock_overhead_bytes: whole("lock_overhead_bytes", assumed.lock_overhead_bytes)?,
@@ -161,7 +175,9 @@ impl Calibration {
             fsync_high_ms: positive("fsync_high_ms", assumed.fsync_high_ms)?,
             syncs_in_parallel: at_least_one("syncs_in_parallel", assumed.syncs_in_parallel)?,
             cores: at_least_one("cores", assumed.cores)?,
-            other_shard_extra: values.number("other_shard_extra")?.unwrap_or(assumed.other_shard_extra),
+            other_shard_extra: values
+                .number("other_shard_extra")?
+                .unwrap_or(assumed.other_shard_extra),
             costs: assumed.costs,
         };
         if calibration.fsync_high_ms < calibration.fsync_low_ms {
@@ -175,12 +191,16 @@ impl Calibration {
         let p50 = assumed.fsync_p50_ms.clamp(*between.start(), *between.end());
         calibration.fsync_p50_ms = positive("fsync_p50_ms", p50)?;
         if !between.contains(&calibration.fsync_p50_ms) {
-            let problem = format!("is {}, not between `fsync_low_ms` and `fsync_high_ms`", calibration.fsync_p50_ms);
+            let problem = format!(
+                "is {}, not between `fsync_low_ms` and `fsync_high_ms`",
+                calibration.fsync_p50_ms
+            );
             return Err(PlanError::Value { key: "fsync_p50_ms", problem });
         }
         // Without a measurement, the leader's shard thread is assumed to be the bottleneck of its
         // writes.
-        calibration.costs.leader_shard_us_per_op = FOR_OPERATIONS * 1e6 / calibration.writes_per_s_per_leader;
+        calibration.costs.leader_shard_us_per_op =
+            FOR_OPERATIONS * 1e6 / calibration.writes_per_s_per_leader;
         for (key, cost) in calibration.costs.fields() {
             if let Some(given) = values.number(key)? {
                 *cost = given;

@@ -31,6 +31,10 @@ pub fn compare(plan: &Plan) -> Result<Vec<Compared>, PlanError> {
         all.push(Compared { name, capacity_source: "as published".to_owned(), figures });
     }
     let capacity_source = plan.calibration.source.clone();
-    all.push(Compared { name: "palisade", capacity_source, figures: plan.palisade.figures.clone() });
+    all.push(Compared {
+        name: "palisade",
+        capacity_source,
+        figures: plan.palisade.figures.clone(),
+    });
     Ok(all)
 }

@@ -63,7 +63,10 @@ impl Contention {
         let acquire_per_s = workload.acquire_per_s() * workload.peak_multiplier;
         let held = acquire_per_s * workload.hold_s;
         if held > (1u64 << 53) as f64 {
-            return Err(PlanError::Overflow { figure: "active_locks", check: "instances, rate and hold" });
+            return Err(PlanError::Overflow {
+                figure: "active_locks",
+                check: "instances, rate and hold",
+            });
         }
         let rate = workload.resources.map(|names| (held / names as f64).min(1.0));
         Ok(Contention {

@@ -88,7 +88,9 @@ impl Costs {
     pub(crate) fn node_times(&mut self, times: f64) {
         let nodes = ["leader_", "follower_", "network_", "shard_", "writer_"];
         let fields = self.fields().into_iter();
-        fields.filter(|(name, _)| nodes.iter().any(|of| name.starts_with(of))).for_each(|(_, cost)| *cost *= times);
+        fields
+            .filter(|(name, _)| nodes.iter().any(|of| name.starts_with(of)))
+            .for_each(|(_, cost)| *cost *= times);
     }
 
     /// A gateway's cost per operation, if an entry has `entry_ops` operations.

@@ -19,7 +19,8 @@ const UNITS: [(&str, u64); 7] = [
 /// Parses one or more `<number><unit>` parts, from large to small units, with or without spaces
 /// between them. A bare `0` is allowed.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let fail = |what: &str| Err(format!("{what}; write a duration such as 250ms, 2.5s, 5m or 1h30m"));
+    let fail =
+        |what: &str| Err(format!("{what}; write a duration such as 250ms, 2.5s, 5m or 1h30m"));
     let mut rest = text.trim();
     if rest.is_empty() {
         return fail("is empty");
@@ -72,7 +73,8 @@ fn part_ns(number: &str, unit_ns: u64) -> Result<u64, &'static str> {
     if whole.is_empty() || number.ends_with('.') || fraction.contains('.') {
         return Err(NO_NUMBER);
     }
-    let whole_ns = whole.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ns)).ok_or(TOO_LONG)?;
+    let whole_ns =
+        whole.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ns)).ok_or(TOO_LONG)?;
     if fraction.is_empty() {
         return Ok(whole_ns);
     }
@@ -104,7 +106,9 @@ pub(crate) fn show_s(seconds: f64) -> String {
             let (total_s, rest_us) = (us / 1_000_000, us % 1_000_000);
             let (d, h, m) = (total_s / 86_400, total_s / 3_600 % 24, total_s / 60 % 60);
             let s = (total_s % 60) as f64 + rest_us as f64 / 1e6;
-            let part = |count: u64, unit: &str| if count > 0 { format!("{count}{unit}") } else { String::new() };
+            let part = |count: u64, unit: &str| {
+                if count > 0 { format!("{count}{unit}") } else { String::new() }
+            };
             let seconds = if s > 0.0 { format!("{}s", decimal(s)) } else { String::new() };
             format!("{}{}{}{seconds}", part(d, "d"), part(h, "h"), part(m, "m"))
         }
@@ -160,7 +164,10 @@ mod tests {
 
     #[test]
     fn durations_are_shown_as_they_are_written() {
-        for text in ["0s", "200us", "1.5ms", "999ms", "2.5s", "30s", "5m", "1h30m", "1d", "2m0.5s", "1d2h3m4s"] {
+        for text in [
+            "0s", "200us", "1.5ms", "999ms", "2.5s", "30s", "5m", "1h30m", "1d", "2m0.5s",
+            "1d2h3m4s",
+        ] {
             let parsed = parse(text).expect("a duration");
             assert_eq!(show_s(parsed.as_secs_f64()), text);
         }

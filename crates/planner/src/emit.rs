@@ -94,12 +94,16 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
         Some(nodes) => u64::from(nodes),
         None => dedicated,
     };
-    let nodes = u32::try_from(nodes).ok().filter(|nodes| *nodes <= 1_000_000).ok_or(EmitError::TooManyNodes(nodes))?;
+    let nodes = u32::try_from(nodes)
+        .ok()
+        .filter(|nodes| *nodes <= 1_000_000)
+        .ok_or(EmitError::TooManyNodes(nodes))?;
     let build = match (options.shards, options.nodes) {
         (None, None) => column.build.clone(),
         _ => Build::on(workload, &plan.calibration, &column.figures, shards.into(), nodes.into()),
     };
-    let planned = u32::try_from(build.gateways).map_err(|_| EmitError::TooManyGateways(build.gateways))?;
+    let planned =
+        u32::try_from(build.gateways).map_err(|_| EmitError::TooManyGateways(build.gateways))?;
     let gateways = options.gateways.unwrap_or(match &options.addresses {
         Addresses::Loopback { .. } => planned.min(GATEWAYS_ON_ONE_HOST),
         Addresses::Hosts { .. } => planned,
@@ -115,17 +119,25 @@ pub fn emit(plan: &Plan, options: &EmitOptions) -> Result<(ClusterConfig, String
     )?;
     config.settings.history_days = workload.history_days;
     config.validate()?;
-    let yaml = format!("{}{}", comment(plan, column, column_name, &build, gateways), config.to_yaml());
+    let yaml =
+        format!("{}{}", comment(plan, column, column_name, &build, gateways), config.to_yaml());
     Ok((config, yaml))
 }
 
 /// Number of ports below those of the nodes, which are for gateways.
 const GATEWAYS_ON_ONE_HOST: u32 = 10;
 
-fn comment(plan: &Plan, column: &Column, column_name: &str, build: &Build, gateways: u32) -> String {
+fn comment(
+    plan: &Plan,
+    column: &Column,
+    column_name: &str,
+    build: &Build,
+    gateways: u32,
+) -> String {
     let workload = &plan.workload;
     let name = workload.name.replace(char::is_control, " ");
-    let mut lines = vec![format!("Made by `palisade plan` for the workload {name}, sized with {column_name}.")];
+    let mut lines =
+        vec![format!("Made by `palisade plan` for the workload {name}, sized with {column_name}.")];
     let months = counted(build.months.into(), "month");
     lines.push(format!(
         "For the load in {months}, {} times today's: at its peak {} writes/s, and each leader is asked for {} of its capacity.",
@@ -148,8 +160,12 @@ fn comment(plan: &Plan, column: &Column, column_name: &str, build: &Build, gatew
         lines.push(format!("Each {what}: {cores}, {memory} of memory{disk}."));
     }
     if u64::from(gateways) != build.gateways {
-        let (planned, here) = (counted(build.gateways, "gateway"), counted(gateways.into(), "gateway"));
-        lines.push(format!("The plan has {planned}; here {} {here}.", if gateways == 1 { "is" } else { "are" }));
+        let (planned, here) =
+            (counted(build.gateways, "gateway"), counted(gateways.into(), "gateway"));
+        lines.push(format!(
+            "The plan has {planned}; here {} {here}.",
+            if gateways == 1 { "is" } else { "are" }
+        ));
     }
     lines.push(format!("Costs: {}.", plan.calibration.source.replace(char::is_control, " ")));
     for reason in &column.fit.reasons {

@@ -28,11 +28,20 @@ pub struct ShardCount {
 }
 
 impl ShardCount {
-    fn of(capacity: &LeaderCapacity, rates: &Rates, headroom: f64) -> Result<ShardCount, PlanError> {
-        let overflow = PlanError::Overflow { figure: "shards", check: "leader_capacity and headroom" };
+    fn of(
+        capacity: &LeaderCapacity,
+        rates: &Rates,
+        headroom: f64,
+    ) -> Result<ShardCount, PlanError> {
+        let overflow =
+            PlanError::Overflow { figure: "shards", check: "leader_capacity and headroom" };
         let shards = capacity.shards(rates, headroom).ok_or_else(|| overflow.clone())?;
         let without_headroom = capacity.shards(rates, 0.0).ok_or(overflow)?;
-        Ok(ShardCount { shards, without_headroom, utilisation: capacity.utilisation(rates, shards) })
+        Ok(ShardCount {
+            shards,
+            without_headroom,
+            utilisation: capacity.utilisation(rates, shards),
+        })
     }
 
     /// Share of a leader's capacity that is left.
@@ -170,7 +179,8 @@ impl Plan {
             });
         }
         let contention = Contention::of(&workload)?;
-        let published = published(&workload, LeaderCapacity::published(workload.leader_capacity_per_s))?;
+        let published =
+            published(&workload, LeaderCapacity::published(workload.leader_capacity_per_s))?;
         let specification = column(&workload, &calibration, published)?;
         let palisade = column(&workload, &calibration, palisade(&workload, &calibration)?)?;
         let size_class = SizeClass::of(rates.writes_per_s());
@@ -180,10 +190,14 @@ impl Plan {
 }
 
 /// The figures of the published model, with leaders of this capacity.
-pub(crate) fn published(workload: &Workload, capacity: LeaderCapacity) -> Result<Figures, PlanError> {
+pub(crate) fn published(
+    workload: &Workload,
+    capacity: LeaderCapacity,
+) -> Result<Figures, PlanError> {
     let entry_bytes = workload.entry.total();
     let figures = Shared::of(workload, capacity)?;
-    let write_bytes = |writes_per_s: f64| writes_per_s * (entry_bytes * u64::from(workload.replicas)) as f64;
+    let write_bytes =
+        |writes_per_s: f64| writes_per_s * (entry_bytes * u64::from(workload.replicas)) as f64;
     figures.complete(Costs {
         lock_bytes: entry_bytes,
         history_record_bytes: entry_bytes,
@@ -195,7 +209,10 @@ pub(crate) fn published(workload: &Workload, capacity: LeaderCapacity) -> Result
 }
 
 /// The figures of this service.
-pub(crate) fn palisade(workload: &Workload, calibration: &Calibration) -> Result<Figures, PlanError> {
+pub(crate) fn palisade(
+    workload: &Workload,
+    calibration: &Calibration,
+) -> Result<Figures, PlanError> {
     let entry_bytes = workload.entry.total();
     let figures = Shared::of(workload, LeaderCapacity::palisade(calibration))?;
     let overhead = calibration.operation_overhead_bytes;
@@ -204,7 +221,8 @@ pub(crate) fn palisade(workload: &Workload, calibration: &Calibration) -> Result
         let releases = writes.release_per_s * (workload.entry.name_bytes + overhead) as f64;
         (acquires + releases + writes.renew_per_s * overhead as f64) * f64::from(workload.replicas)
     };
-    let tenure_bytes = (entry_bytes + calibration.tenure_overhead_bytes) as f64 * calibration.history_stored_ratio;
+    let tenure_bytes =
+        (entry_bytes + calibration.tenure_overhead_bytes) as f64 * calibration.history_stored_ratio;
     figures.complete(Costs {
         lock_bytes: entry_bytes + calibration.lock_overhead_bytes,
         history_record_bytes: to_bytes("history_record_bytes", tenure_bytes.ceil())?,
@@ -285,17 +303,23 @@ impl<'a> Shared<'a> {
         let (average, peak) = (&self.average, &self.peak);
         let active_locks = average.acquire_per_s * workload.hold_s;
         let peak_active_locks = peak.acquire_per_s * workload.hold_s;
-        let history_per_day = costs.history_records_per_s * DAY_S * costs.history_record_bytes as f64;
-        let peak_active_bytes = to_bytes("peak_active_bytes", peak_active_locks * costs.lock_bytes as f64)?;
-        let history_bytes_total = to_bytes("history_bytes_total", history_per_day * f64::from(workload.history_days))?;
+        let history_per_day =
+            costs.history_records_per_s * DAY_S * costs.history_record_bytes as f64;
+        let peak_active_bytes =
+            to_bytes("peak_active_bytes", peak_active_locks * costs.lock_bytes as f64)?;
+        let history_bytes_total =
+            to_bytes("history_bytes_total", history_per_day * f64::from(workload.history_days))?;
         let active_bytes = to_bytes("active_bytes", active_locks * costs.lock_bytes as f64)?;
         let too_much = |figure| PlanError::Overflow { figure, check: BYTE_KEYS };
-        let storage_bytes_total =
-            active_bytes.checked_add(history_bytes_total).ok_or_else(|| too_much("storage_bytes_total"))?;
-        let nodes_total = self
-            .shards
-            .checked_mul(u64::from(workload.nodes_per_shard))
-            .ok_or(PlanError::Overflow { figure: "nodes_total", check: "leader_capacity and nodes_per_shard" })?;
+        let storage_bytes_total = active_bytes
+            .checked_add(history_bytes_total)
+            .ok_or_else(|| too_much("storage_bytes_total"))?;
+        let nodes_total = self.shards.checked_mul(u64::from(workload.nodes_per_shard)).ok_or(
+            PlanError::Overflow {
+                figure: "nodes_total",
+                check: "leader_capacity and nodes_per_shard",
+            },
+        )?;
         // Fewer writes do not mean fewer checks, so both columns answer equally many.
         let reads_per_s = Rates::of(workload).writes_per_s() * workload.reads_per_write;
         let follower_read_bytes_per_s = reads_per_s * workload.entry.total() as f64;
@@ -354,7 +378,11 @@ fn to_bytes(figure: &'static str, exact: f64) -> Result<u64, PlanError> {
     }
 }
 
-fn column(workload: &Workload, calibration: &Calibration, figures: Figures) -> Result<Column, PlanError> {
+fn column(
+    workload: &Workload,
+    calibration: &Calibration,
+    figures: Figures,
+) -> Result<Column, PlanError> {
     let smell_tests = smell::tests(workload, &figures);
     let failed = smell_tests.iter().filter(|test| test.must_hold && test.verdict == Verdict::Fail);
     let mut reasons: Vec<String> = failed.map(|test| test.finding.clone()).collect();

@@ -35,7 +35,10 @@ impl GrowthOutlook {
     pub(crate) fn of(workload: &Workload, figures: &Figures) -> Result<GrowthOutlook, PlanError> {
         let now = Rates::of(workload);
         let capacity = &figures.leader_capacity;
-        let overflow = || PlanError::Overflow { figure: "growth", check: "growth.per_month and growth.months" };
+        let overflow = || PlanError::Overflow {
+            figure: "growth",
+            check: "growth.per_month and growth.months",
+        };
         let month = |month: u32| -> Result<Month, PlanError> {
             let factor = (1.0 + workload.growth.per_month).powi(month as i32);
             let average = now.grown(factor);
@@ -46,8 +49,9 @@ impl GrowthOutlook {
                 Sizing::Peak => shards_peak,
                 Sizing::Average => shards_avg,
             };
-            let writes =
-                |rates: &Rates| rates.acquire_per_s + capacity.renew_per_s(rates, shards) + rates.release_per_s;
+            let writes = |rates: &Rates| {
+                rates.acquire_per_s + capacity.renew_per_s(rates, shards) + rates.release_per_s
+            };
             Ok(Month {
                 month,
                 writes_per_s: writes(&average),
@@ -63,9 +67,11 @@ impl GrowthOutlook {
         // Utilisation is proportional to the load, because instances grow with it. The factor is
         // below 1 only by rounding.
         let usable = 1.0 - workload.headroom;
-        let load_until_next_shard = (usable / capacity.utilisation(&sized_for, figures.shards)).max(1.0);
+        let load_until_next_shard =
+            (usable / capacity.utilisation(&sized_for, figures.shards)).max(1.0);
         let per_month = workload.growth.per_month;
-        let months_until_next_shard = (per_month > 0.0).then(|| load_until_next_shard.ln() / per_month.ln_1p());
+        let months_until_next_shard =
+            (per_month > 0.0).then(|| load_until_next_shard.ln() / per_month.ln_1p());
         let months = (0..=workload.growth.months).map(month).collect::<Result<_, _>>()?;
         Ok(GrowthOutlook { months, load_until_next_shard, months_until_next_shard })
     }

@@ -9,7 +9,9 @@ use std::io::{BufRead, Write};
 #[derive(Debug, thiserror::Error)]
 pub enum InteractiveError {
     /// The input ended before the last question.
-    #[error("the input ended before the question on `{0}` was answered: answer it, or use a workload file")]
+    #[error(
+        "the input ended before the question on `{0}` was answered: answer it, or use a workload file"
+    )]
     Ended(&'static str),
     /// The questions cannot be written or the answers cannot be read.
     #[error("cannot ask: {0}")]
@@ -38,9 +40,17 @@ struct Step {
 
 /// The second step asks for the rate, with the first of these questions that gets an answer.
 const RATE: &[Question] = &[
-    q("locks_per_instance_per_min", "Locks that each instance takes per minute", "other ways to say it"),
+    q(
+        "locks_per_instance_per_min",
+        "Locks that each instance takes per minute",
+        "other ways to say it",
+    ),
     q("acquire_per_s", "Locks taken per second by all of them", "events per day instead"),
-    q("events_per_day", "Events per day that take one lock each", "10 locks per instance per minute"),
+    q(
+        "events_per_day",
+        "Events per day that take one lock each",
+        "10 locks per instance per minute",
+    ),
 ];
 
 const STEPS: &[Step] = &[
@@ -48,7 +58,11 @@ const STEPS: &[Step] = &[
         title: "1. Latency",
         questions: &[
             q("target_p99", "Wanted p99 of an acquire", "10ms"),
-            q("network_rtt", "Round trip between replicas, such as 50ms across regions", "one data centre"),
+            q(
+                "network_rtt",
+                "Round trip between replicas, such as 50ms across regions",
+                "one data centre",
+            ),
         ],
     },
     Step {

@@ -21,14 +21,24 @@ pub struct Key {
     pub help: &'static str,
 }
 
-const fn key(name: &'static str, flag: &'static str, example: &'static str, help: &'static str) -> Key {
+const fn key(
+    name: &'static str,
+    flag: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Key {
     Key { name, flag, example, help }
 }
 
 /// All keys of a workload.
 pub const KEYS: &[Key] = &[
     key("name", "name", "NAME", "Name of the workload [default: workload]"),
-    key("instances", "instances", "N", "Processes that take locks [default: 2000, if the rate is given otherwise]"),
+    key(
+        "instances",
+        "instances",
+        "N",
+        "Processes that take locks [default: 2000, if the rate is given otherwise]",
+    ),
     key(
         "locks_per_instance_per_min",
         "locks-per-instance-per-min",
@@ -36,7 +46,12 @@ pub const KEYS: &[Key] = &[
         "Locks that each instance takes per minute [default: 10]",
     ),
     key("acquire_per_s", "acquire-per-s", "N", "The rate, given directly"),
-    key("events_per_day", "events-per-day", "N", "The rate, as events per day that take one lock each"),
+    key(
+        "events_per_day",
+        "events-per-day",
+        "N",
+        "The rate, as events per day that take one lock each",
+    ),
     key("hold", "hold", "DURATION", "How long a lock is held [default: 5m]"),
     key("ttl", "ttl", "DURATION", "How long a lock outlives a holder that vanished [default: 30s]"),
     key("heartbeat", "heartbeat", "DURATION", "Time between renewals [default: ttl / 2]"),
@@ -53,8 +68,18 @@ pub const KEYS: &[Key] = &[
     key("entry.owner_bytes", "entry-owner-bytes", "N", "Bytes of an owner id [default: 50]"),
     key("entry.metadata_bytes", "entry-metadata-bytes", "N", "Bytes of metadata [default: 50]"),
     key("history_days", "history-days", "N", "Days that history is kept [default: 30]"),
-    key("replicas", "replicas", "N", "Copies of each shard [default: 3 below 1,000 writes/s, else 5]"),
-    key("nodes_per_shard", "nodes-per-shard", "N", "Nodes paid for per shard [default: as many as replicas]"),
+    key(
+        "replicas",
+        "replicas",
+        "N",
+        "Copies of each shard [default: 3 below 1,000 writes/s, else 5]",
+    ),
+    key(
+        "nodes_per_shard",
+        "nodes-per-shard",
+        "N",
+        "Nodes paid for per shard [default: as many as replicas]",
+    ),
     key(
         "leader_capacity",
         "leader-capacity",
@@ -64,9 +89,24 @@ pub const KEYS: &[Key] = &[
     key("headroom", "headroom", "SHARE", "Share of a leader's capacity to keep free [default: 0]"),
     key("sizing", "sizing", "peak|average", "Which load the cluster is sized for [default: peak]"),
     key("target_p99", "target-p99", "DURATION", "Wanted p99 of an acquire [default: 10ms]"),
-    key("network_rtt", "network-rtt", "DURATION", "Round trip between replicas [default: that of one data centre]"),
-    key("failure_zones", "failure-zones", "N", "Zones that nodes are spread over [default: none, nodes fail alone]"),
-    key("growth.per_month", "growth-per-month", "SHARE", "Growth of the load per month, compound [default: 10%]"),
+    key(
+        "network_rtt",
+        "network-rtt",
+        "DURATION",
+        "Round trip between replicas [default: that of one data centre]",
+    ),
+    key(
+        "failure_zones",
+        "failure-zones",
+        "N",
+        "Zones that nodes are spread over [default: none, nodes fail alone]",
+    ),
+    key(
+        "growth.per_month",
+        "growth-per-month",
+        "SHARE",
+        "Growth of the load per month, compound [default: 10%]",
+    ),
     key("growth.months", "growth-months", "N", "Months to look ahead [default: 12]"),
 ];
 
@@ -85,7 +125,8 @@ impl Values {
         overrides: &[(String, String)],
     ) -> Result<Values, PlanError> {
         let yaml_error = |problem: String| PlanError::Yaml { what, problem };
-        let document: Value = serde_yaml::from_str(yaml).map_err(|error| yaml_error(error.to_string()))?;
+        let document: Value =
+            serde_yaml::from_str(yaml).map_err(|error| yaml_error(error.to_string()))?;
         let mut values = Values { map: BTreeMap::new() };
         let document = match document {
             Value::Null => Default::default(),
@@ -100,7 +141,10 @@ impl Values {
                 Value::Mapping(inner) if known.iter().any(|known| is_group(known.name, &key)) => {
                     for (inner_key, value) in inner {
                         let Value::String(inner_key) = inner_key else {
-                            return Err(yaml_error(format!("a key must be a word, not {}", describe(&inner_key))));
+                            return Err(yaml_error(format!(
+                                "a key must be a word, not {}",
+                                describe(&inner_key)
+                            )));
                         };
                         values.put(what, known, &format!("{key}.{inner_key}"), value)?;
                     }
@@ -116,7 +160,13 @@ impl Values {
         Ok(values)
     }
 
-    fn put(&mut self, what: &'static str, known: &'static [Key], key: &str, value: Value) -> Result<(), PlanError> {
+    fn put(
+        &mut self,
+        what: &'static str,
+        known: &'static [Key],
+        key: &str,
+        value: Value,
+    ) -> Result<(), PlanError> {
         if let Some(known) = known.iter().find(|known| known.name == key) {
             self.map.insert(known.name, value);
             return Ok(());
@@ -178,7 +228,10 @@ impl Values {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(other) => Err(PlanError::Value { key, problem: format!("is {}: write a word", describe(other)) }),
+            Some(other) => Err(PlanError::Value {
+                key,
+                problem: format!("is {}: write a word", describe(other)),
+            }),
         }
     }
 
@@ -187,9 +240,10 @@ impl Values {
         match self.map.get(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => {
-                Err(PlanError::Value { key, problem: format!("is {}: write true or false", describe(other)) })
-            }
+            Some(other) => Err(PlanError::Value {
+                key,
+                problem: format!("is {}: write true or false", describe(other)),
+            }),
         }
     }
 
@@ -211,11 +265,13 @@ fn leaf(name: &str) -> &str {
 /// The known key that was probably meant. A key in the wrong group, or outside of its group, is
 /// compared by its last part.
 fn nearest(known: &'static [Key], wrong: &str) -> Option<&'static str> {
-    let distance =
-        |name: &str| strsim::damerau_levenshtein(wrong, name).min(strsim::damerau_levenshtein(wrong, leaf(name)));
+    let distance = |name: &str| {
+        strsim::damerau_levenshtein(wrong, name).min(strsim::damerau_levenshtein(wrong, leaf(name)))
+    };
     let best = known.iter().min_by_key(|known| distance(known.name))?;
     // A key that is farther away is another word.
-    (distance(best.name) <= wrong.chars().count().max(leaf(best.name).len()) / 2).then_some(best.name)
+    (distance(best.name) <= wrong.chars().count().max(leaf(best.name).len()) / 2)
+        .then_some(best.name)
 }
 
 fn describe(value: &Value) -> String {

@@ -36,8 +36,10 @@ const RESPONSE_MS: (f64, f64) = (1.0, 2.0);
 
 impl LatencyBudget {
     fn of(parts: &[(&'static str, (f64, f64))]) -> LatencyBudget {
-        let components: Vec<Component> =
-            parts.iter().map(|&(name, (low_ms, high_ms))| Component { name, low_ms, high_ms }).collect();
+        let components: Vec<Component> = parts
+            .iter()
+            .map(|&(name, (low_ms, high_ms))| Component { name, low_ms, high_ms })
+            .collect();
         let sum = |of: fn(&Component) -> f64| components.iter().map(of).sum();
         LatencyBudget { low: sum(|part| part.low_ms), high: sum(|part| part.high_ms), components }
     }

@@ -107,14 +107,16 @@ impl LeaderCapacity {
 
     /// Whether leases are shared and need fewer renewals than the locks would.
     pub fn leases_pay(&self, rates: &Rates, shards: u64) -> bool {
-        self.shared_leases && rates.heartbeats_per_shard_per_s() * (shards as f64) < rates.renew_each_per_s
+        self.shared_leases
+            && rates.heartbeats_per_shard_per_s() * (shards as f64) < rates.renew_each_per_s
     }
 
     /// Share of its capacity that each of `shards` leaders is asked for. Above 1 it cannot carry
     /// the load.
     pub fn utilisation(&self, rates: &Rates, shards: u64) -> f64 {
         let writes = rates.acquire_per_s + rates.release_per_s;
-        (writes / self.writes_per_s + self.renew_per_s(rates, shards) / self.renewals_per_s) / shards as f64
+        (writes / self.writes_per_s + self.renew_per_s(rates, shards) / self.renewals_per_s)
+            / shards as f64
     }
 
     /// The fewest shards whose leaders keep `headroom` free, at least one. `None` if that is past
@@ -144,8 +146,11 @@ impl LeaderCapacity {
         let writes = (rates.acquire_per_s + rates.release_per_s) / self.writes_per_s;
         let each = (writes + rates.renew_each_per_s / self.renewals_per_s) / usable;
         let heartbeats = rates.heartbeats_per_shard_per_s() / self.renewals_per_s;
-        let shared =
-            if self.shared_leases && heartbeats < usable { writes / (usable - heartbeats) } else { f64::INFINITY };
+        let shared = if self.shared_leases && heartbeats < usable {
+            writes / (usable - heartbeats)
+        } else {
+            f64::INFINITY
+        };
         ceil(each.min(shared))
     }
 }

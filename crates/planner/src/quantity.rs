@@ -47,7 +47,11 @@ pub fn decimals(value: f64, places: usize) -> String {
         grouped.push(digit);
     }
     let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() { format!("{sign}{grouped}") } else { format!("{sign}{grouped}.{fraction}") }
+    if fraction.is_empty() {
+        format!("{sign}{grouped}")
+    } else {
+        format!("{sign}{grouped}.{fraction}")
+    }
 }
 
 /// A whole number with thousands separators.
@@ -83,9 +87,15 @@ mod tests {
 
     #[test]
     fn numbers_as_people_write_them() {
-        for (text, number) in
-            [("2000", 2e3), ("2_000", 2e3), ("2,000", 2e3), ("10k", 1e4), ("1.5M", 1.5e6), ("8%", 0.08), ("-3", -3.0)]
-        {
+        for (text, number) in [
+            ("2000", 2e3),
+            ("2_000", 2e3),
+            ("2,000", 2e3),
+            ("10k", 1e4),
+            ("1.5M", 1.5e6),
+            ("8%", 0.08),
+            ("-3", -3.0),
+        ] {
             assert_eq!(parse(text), Some(number), "{text}");
         }
         for text in ["", "k", "nan", "inf", "ten", "1e999", "5s"] {

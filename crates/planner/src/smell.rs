@@ -102,15 +102,25 @@ fn capacity(workload: &Workload, figures: &Figures) -> SmellTest {
     let used = figures.peak_utilisation;
     let shards = count(figures.shards);
     if figures.shards > SHARDS_MAX {
-        let finding = format!("{shards} shards are more than the {} that a cluster has at most", count(SHARDS_MAX));
+        let finding = format!(
+            "{shards} shards are more than the {} that a cluster has at most",
+            count(SHARDS_MAX)
+        );
         let advice = "share leases, renew less often, or split the workload over clusters";
         return must_hold(test("leader_capacity", Verdict::Fail, finding, advice));
     }
-    let leaders = if figures.shards == 1 { "the leader is".into() } else { format!("each of {shards} leaders is") };
+    let leaders = if figures.shards == 1 {
+        "the leader is".into()
+    } else {
+        format!("each of {shards} leaders is")
+    };
     let finding = format!("at the peak {leaders} asked for {} of its capacity", percent(used));
     let needed = figures.shards_peak.shards;
     let advice = match workload.sizing {
-        Sizing::Average => format!("sized on the average: the peak needs {}; set `sizing: peak`", shard_word(needed)),
+        Sizing::Average => format!(
+            "sized on the average: the peak needs {}; set `sizing: peak`",
+            shard_word(needed)
+        ),
         Sizing::Peak => "keep some capacity for a failover: set `headroom`, such as 20%".to_owned(),
     };
     // 1e-9 is the error that earlier rounding may have added.
@@ -127,13 +137,24 @@ fn latency(workload: &Workload, figures: &Figures) -> SmellTest {
     let ms = |value: f64| decimals(value, 2);
     let range = format!("{}–{} ms", ms(budget.low), ms(budget.high));
     let (verdict, finding, advice) = if budget.low > target {
-        let finding = format!("an acquire takes {range}: a p99 of {} ms cannot be reached", ms(target));
-        (Verdict::Fail, finding, "keep a quorum of each shard in one data centre, or raise `target_p99`")
+        let finding =
+            format!("an acquire takes {range}: a p99 of {} ms cannot be reached", ms(target));
+        (
+            Verdict::Fail,
+            finding,
+            "keep a quorum of each shard in one data centre, or raise `target_p99`",
+        )
     } else if budget.expected() > target {
-        let finding = format!("an acquire takes {range}: a p99 of {} ms is reached at best, not as a rule", ms(target));
+        let finding = format!(
+            "an acquire takes {range}: a p99 of {} ms is reached at best, not as a rule",
+            ms(target)
+        );
         (Verdict::Fail, finding, "raise `target_p99`, or calibrate on faster disks and network")
     } else if budget.high > target {
-        let finding = format!("an acquire takes {range}: the far end is above the target of {} ms", ms(target));
+        let finding = format!(
+            "an acquire takes {range}: the far end is above the target of {} ms",
+            ms(target)
+        );
         (Verdict::Warn, finding, "measure the p99 under load before promising it")
     } else {
         (Verdict::Pass, format!("an acquire takes {range}, the target is {} ms", ms(target)), "")
@@ -145,23 +166,38 @@ fn one_site(workload: &Workload) -> SmellTest {
     let name = "one_data_centre";
     match workload.network_rtt_ms {
         Some(rtt) if rtt > RTT_ONE_SITE_MS => {
-            let finding = format!("replicas are {} ms apart: every write waits for that", decimals(rtt, 2));
-            test(name, Verdict::Warn, finding, "one cluster per region, and names that belong to one region")
+            let finding =
+                format!("replicas are {} ms apart: every write waits for that", decimals(rtt, 2));
+            test(
+                name,
+                Verdict::Warn,
+                finding,
+                "one cluster per region, and names that belong to one region",
+            )
         }
-        Some(rtt) => test(name, Verdict::Pass, format!("replicas are {} ms apart", decimals(rtt, 2)), ""),
-        None => test(name, Verdict::Pass, "replicas are taken to share a data centre".to_owned(), ""),
+        Some(rtt) => {
+            test(name, Verdict::Pass, format!("replicas are {} ms apart", decimals(rtt, 2)), "")
+        }
+        None => {
+            test(name, Verdict::Pass, "replicas are taken to share a data centre".to_owned(), "")
+        }
     }
 }
 
 fn failures(workload: &Workload, figures: &Figures) -> SmellTest {
     let (replicas, tolerated) = (workload.replicas, figures.failures_tolerated);
-    let finding = format!("{}, quorum {}: {tolerated} may fail", counted(replicas.into(), "replica"), figures.quorum);
+    let finding = format!(
+        "{}, quorum {}: {tolerated} may fail",
+        counted(replicas.into(), "replica"),
+        figures.quorum
+    );
     let name = "failures_tolerated";
     if tolerated == 0 {
         return must_hold(test(name, Verdict::Fail, finding, "set `replicas` to 3 or 5"));
     }
     let verdict = if replicas.is_multiple_of(2) { Verdict::Warn } else { Verdict::Pass };
-    let advice = format!("an even number survives no more than {}: choose an odd one", replicas - 1);
+    let advice =
+        format!("an even number survives no more than {}: choose an odd one", replicas - 1);
     must_hold(test(name, verdict, finding, &advice))
 }
 
@@ -177,7 +213,12 @@ fn zones(workload: &Workload, figures: &Figures) -> Option<SmellTest> {
         counted(lost.into(), "replica")
     );
     let verdict = if lost > figures.failures_tolerated { Verdict::Warn } else { Verdict::Pass };
-    Some(test("zone_loss", verdict, finding, "spread over at least 3 zones, or shards stop with one"))
+    Some(test(
+        "zone_loss",
+        verdict,
+        finding,
+        "spread over at least 3 zones, or shards stop with one",
+    ))
 }
 
 fn storage(figures: &Figures) -> SmellTest {
@@ -198,7 +239,9 @@ fn heartbeats(workload: &Workload, figures: &Figures) -> SmellTest {
     }
     let ttl = show_s(workload.ttl_s);
     let advice = if figures.leader_capacity.shared_leases {
-        format!("a longer TTL than {ttl}, or names with a common {{tag}} so that a session spans fewer shards")
+        format!(
+            "a longer TTL than {ttl}, or names with a common {{tag}} so that a session spans fewer shards"
+        )
     } else {
         format!("a longer TTL than {ttl}, batched renewals, or one lease for many locks")
     };
@@ -211,7 +254,8 @@ fn ttl(workload: &Workload) -> SmellTest {
     let ttl = show_s(workload.ttl_s);
     let name = "ttl";
     if workload.ttl_s < 2.0 * step_s * (1.0 - 1e-9) {
-        let finding = format!("the TTL of {ttl} is below twice the {} between renewals", show_s(step_s));
+        let finding =
+            format!("the TTL of {ttl} is below twice the {} between renewals", show_s(step_s));
         return test(
             name,
             Verdict::Warn,
@@ -219,10 +263,16 @@ fn ttl(workload: &Workload) -> SmellTest {
             "one lost heartbeat loses the lock: renew at half the TTL or sooner",
         );
     }
-    let finding = format!("the TTL of {ttl} is at least twice the {} between renewals", show_s(step_s));
+    let finding =
+        format!("the TTL of {ttl} is at least twice the {} between renewals", show_s(step_s));
     if workload.ttl_s < TTL_SHORT_S {
         let finding = format!("the TTL of {ttl} is short");
-        return test(name, Verdict::Warn, finding, "a pause of the holder or a failover can lose the lock: 5s or more");
+        return test(
+            name,
+            Verdict::Warn,
+            finding,
+            "a pause of the holder or a failover can lose the lock: 5s or more",
+        );
     }
     test(name, Verdict::Pass, finding, "")
 }
@@ -237,7 +287,8 @@ fn concurrency(workload: &Workload, figures: &Figures) -> SmellTest {
             _ => format!("at the peak each of {instances} holds {locks}"),
         }
     };
-    let advice = "more than 5 workers per instance would have to hold one each: check `hold` and the rate";
+    let advice =
+        "more than 5 workers per instance would have to hold one each: check `hold` and the rate";
     test("concurrency", below(each, LOCKS_PER_INSTANCE), finding, advice)
 }
 
@@ -247,8 +298,12 @@ fn hot_names(workload: &Workload) -> Option<SmellTest> {
     if let Some(busy) = busy
         && busy > 1.0
     {
-        let finding = format!("the hottest name is wanted {} times as often as it can be granted", show(busy));
-        let advice = "one lock is granted once per hold: hold it shorter, or split it into finer locks";
+        let finding = format!(
+            "the hottest name is wanted {} times as often as it can be granted",
+            show(busy)
+        );
+        let advice =
+            "one lock is granted once per hold: hold it shorter, or split it into finer locks";
         return Some(must_hold(test(name, Verdict::Fail, finding, advice)));
     }
     let held = workload.acquire_per_s() * workload.peak_multiplier * workload.hold_s;
@@ -258,12 +313,21 @@ fn hot_names(workload: &Workload) -> Option<SmellTest> {
         .chain(busy)
         .fold(None, |worst: Option<f64>, rate| Some(worst.map_or(rate, |w| w.max(rate))))?;
     if worst > 1.0 {
-        let finding = format!("{} locks would be held on {} names", show(held), count(workload.resources.unwrap_or(0)));
-        let advice = "more locks are wanted than names exist: hold them shorter, or use finer locks";
+        let finding = format!(
+            "{} locks would be held on {} names",
+            show(held),
+            count(workload.resources.unwrap_or(0))
+        );
+        let advice =
+            "more locks are wanted than names exist: hold them shorter, or use finer locks";
         return Some(must_hold(test(name, Verdict::Fail, finding, advice)));
     }
     let level = ContentionLevel::of(worst);
-    let finding = format!("an acquire finds its lock taken {} of the time or more: {}", percent(worst), level.name());
+    let finding = format!(
+        "an acquire finds its lock taken {} of the time or more: {}",
+        percent(worst),
+        level.name()
+    );
     let verdict = if level == ContentionLevel::Low { Verdict::Pass } else { Verdict::Warn };
     Some(test(name, verdict, finding, "wait in the queue instead of retrying, and use finer locks"))
 }

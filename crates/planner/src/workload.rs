@@ -181,10 +181,19 @@ impl Workload {
             resources: values.whole("resources")?,
             hottest_share: values.number("hottest_share")?,
             entry: entry(&values)?,
-            history_days: at_most(&values, "history_days", HISTORY_DAYS_MAX, default::HISTORY_DAYS)?,
+            history_days: at_most(
+                &values,
+                "history_days",
+                HISTORY_DAYS_MAX,
+                default::HISTORY_DAYS,
+            )?,
             replicas: 0,
             nodes_per_shard: 0,
-            leader_capacity_per_s: above_zero(&values, "leader_capacity", default::LEADER_CAPACITY_PER_S)?,
+            leader_capacity_per_s: above_zero(
+                &values,
+                "leader_capacity",
+                default::LEADER_CAPACITY_PER_S,
+            )?,
             headroom: values.number("headroom")?.unwrap_or(0.0),
             sizing: sizing(&values)?,
             target_p99_ms: values.duration_s("target_p99")?.unwrap_or(default::TARGET_P99_S) * 1e3,
@@ -215,18 +224,26 @@ impl Workload {
             );
         }
         if self.headroom >= 1.0 {
-            let problem =
-                format!("is {}: nothing is left to work with; write a share such as 0.2 or 20%", self.headroom);
+            let problem = format!(
+                "is {}: nothing is left to work with; write a share such as 0.2 or 20%",
+                self.headroom
+            );
             return impossible("headroom", &problem);
         }
         if self.target_p99_ms <= 0.0 {
-            return impossible("target_p99", "is 0: nothing is that fast; write a duration such as 10ms");
+            return impossible(
+                "target_p99",
+                "is 0: nothing is that fast; write a duration such as 10ms",
+            );
         }
         if self.resources == Some(0) {
             return impossible("resources", "is 0: leave it out if it is not known");
         }
         if self.hottest_share.is_some_and(|share| share > 1.0) {
-            return impossible("hottest_share", "is more than all acquires: write a share such as 0.01 or 1%");
+            return impossible(
+                "hottest_share",
+                "is more than all acquires: write a share such as 0.01 or 1%",
+            );
         }
         Ok(())
     }
@@ -250,16 +267,21 @@ fn at_most(values: &Values, key: &'static str, most: u64, default: u64) -> Resul
         Ok(fits) if number <= most => Ok(fits),
         _ => impossible(
             key,
-            &format!("is {}: at most {} can be planned with", quantity::count(number), quantity::count(most)),
+            &format!(
+                "is {}: at most {} can be planned with",
+                quantity::count(number),
+                quantity::count(most)
+            ),
         ),
     }
 }
 
 fn name(values: &Values) -> Result<String, PlanError> {
     match values.text("name")? {
-        Some(name) if name.trim().is_empty() || name.contains(char::is_control) => {
-            impossible("name", "is empty or has control characters: name the workload, or leave it out")
-        }
+        Some(name) if name.trim().is_empty() || name.contains(char::is_control) => impossible(
+            "name",
+            "is empty or has control characters: name the workload, or leave it out",
+        ),
         name => Ok(name.unwrap_or_else(|| "workload".to_owned())),
     }
 }
@@ -268,12 +290,15 @@ fn rate(values: &Values) -> Result<RateSource, PlanError> {
     let of_instances = values.number("locks_per_instance_per_min")?;
     let acquire_per_s = values.number("acquire_per_s")?;
     let events_per_day = values.number("events_per_day")?;
-    let given: Vec<&'static str> = ["locks_per_instance_per_min", "acquire_per_s", "events_per_day"]
-        .into_iter()
-        .filter(|key| values.has(key))
-        .collect();
+    let given: Vec<&'static str> =
+        ["locks_per_instance_per_min", "acquire_per_s", "events_per_day"]
+            .into_iter()
+            .filter(|key| values.has(key))
+            .collect();
     match given[..] {
-        [] | ["locks_per_instance_per_min"] if !values.has("instances") => return Err(PlanError::NoRate),
+        [] | ["locks_per_instance_per_min"] if !values.has("instances") => {
+            return Err(PlanError::NoRate);
+        }
         [first, second, ..] => return Err(PlanError::TwoRates(first, second)),
         [key] if [of_instances, acquire_per_s, events_per_day].contains(&Some(0.0)) => {
             return impossible(key, "is 0: nothing is locked");
@@ -283,13 +308,17 @@ fn rate(values: &Values) -> Result<RateSource, PlanError> {
     Ok(match (acquire_per_s, events_per_day) {
         (Some(rate), _) => RateSource::AcquirePerS(rate),
         (None, Some(events)) => RateSource::EventsPerDay(events),
-        (None, None) => RateSource::LocksPerInstancePerMin(of_instances.unwrap_or(default::LOCKS_PER_INSTANCE_PER_MIN)),
+        (None, None) => RateSource::LocksPerInstancePerMin(
+            of_instances.unwrap_or(default::LOCKS_PER_INSTANCE_PER_MIN),
+        ),
     })
 }
 
 fn hold_s(values: &Values) -> Result<f64, PlanError> {
     match values.duration_s("hold")? {
-        Some(hold_s) if hold_s <= 0.0 => impossible("hold", "is 0: a lock is held for some time, such as 5s"),
+        Some(hold_s) if hold_s <= 0.0 => {
+            impossible("hold", "is 0: a lock is held for some time, such as 5s")
+        }
         hold_s => Ok(hold_s.unwrap_or(default::HOLD_S)),
     }
 }
@@ -298,7 +327,10 @@ fn hold_s(values: &Values) -> Result<f64, PlanError> {
 fn ttl_and_heartbeat(values: &Values) -> Result<(f64, f64), PlanError> {
     let heartbeat_s = values.duration_s("heartbeat")?;
     if heartbeat_s.is_some_and(|heartbeat_s| heartbeat_s <= 0.0) {
-        return impossible("heartbeat", "is 0: leave it out for half the TTL, or write a duration such as 15s");
+        return impossible(
+            "heartbeat",
+            "is 0: leave it out for half the TTL, or write a duration such as 15s",
+        );
     }
     let ttl_s = match (values.duration_s("ttl")?, heartbeat_s) {
         (Some(ttl_s), _) => ttl_s,
@@ -306,15 +338,20 @@ fn ttl_and_heartbeat(values: &Values) -> Result<(f64, f64), PlanError> {
         (None, None) => default::TTL_S,
     };
     if !TTL_S.contains(&ttl_s) {
-        let (shown, key) = (duration::show_s(ttl_s), if values.has("ttl") { "ttl" } else { "heartbeat" });
+        let (shown, key) =
+            (duration::show_s(ttl_s), if values.has("ttl") { "ttl" } else { "heartbeat" });
         let whose = if key == "ttl" { "is" } else { "makes the TTL" };
-        return impossible(key, &format!("{whose} {shown}: the service takes TTLs from 100ms to 24h"));
+        return impossible(
+            key,
+            &format!("{whose} {shown}: the service takes TTLs from 100ms to 24h"),
+        );
     }
     let heartbeat_s = heartbeat_s.unwrap_or(ttl_s / 2.0);
     if heartbeat_s >= ttl_s {
         let (heartbeat, ttl) = (duration::show_s(heartbeat_s), duration::show_s(ttl_s));
-        let problem =
-            format!("is {heartbeat}, but the TTL is {ttl}: every lock would expire; renew at half the TTL or sooner");
+        let problem = format!(
+            "is {heartbeat}, but the TTL is {ttl}: every lock would expire; renew at half the TTL or sooner"
+        );
         return impossible("heartbeat", &problem);
     }
     Ok((ttl_s, heartbeat_s))
@@ -333,9 +370,14 @@ fn entry(values: &Values) -> Result<EntryBytes, PlanError> {
             &format!("is {}: names have 1 to {NAME_BYTES_MAX} bytes", entry.name_bytes),
         );
     }
-    for (key, bytes) in [("entry.owner_bytes", entry.owner_bytes), ("entry.metadata_bytes", entry.metadata_bytes)] {
+    for (key, bytes) in
+        [("entry.owner_bytes", entry.owner_bytes), ("entry.metadata_bytes", entry.metadata_bytes)]
+    {
         if bytes > TEXT_BYTES_MAX {
-            return impossible(key, &format!("is {bytes}: one request has at most {TEXT_BYTES_MAX} bytes"));
+            return impossible(
+                key,
+                &format!("is {bytes}: one request has at most {TEXT_BYTES_MAX} bytes"),
+            );
         }
     }
     Ok(entry)
@@ -374,7 +416,8 @@ fn copies(values: &Values, workload: &Workload) -> Result<(u32, u32), PlanError>
             number => Ok(number),
         }
     };
-    let (replicas, nodes) = (given("replicas", REPLICAS_MAX)?, given("nodes_per_shard", u64::from(u32::MAX))?);
+    let (replicas, nodes) =
+        (given("replicas", REPLICAS_MAX)?, given("nodes_per_shard", u64::from(u32::MAX))?);
     let usual = || SizeClass::of(Rates::of(workload).writes_per_s()).replicas();
     let replicas = match (replicas, nodes) {
         (Some(replicas), _) => replicas,
@@ -383,7 +426,8 @@ fn copies(values: &Values, workload: &Workload) -> Result<(u32, u32), PlanError>
     };
     let nodes = nodes.unwrap_or(replicas);
     if nodes < replicas {
-        let problem = format!("is {nodes}, but there are {replicas} replicas: each needs a node of its own");
+        let problem =
+            format!("is {nodes}, but there are {replicas} replicas: each needs a node of its own");
         return impossible("nodes_per_shard", &problem);
     }
     Ok((replicas, nodes))
@@ -413,7 +457,9 @@ impl Workload {
             "history_days" => self.history_days.to_string(),
             "replicas" => self.replicas.to_string(),
             "nodes_per_shard" => self.nodes_per_shard.to_string(),
-            "leader_capacity" => format!("{} (specification)", quantity::show(self.leader_capacity_per_s)),
+            "leader_capacity" => {
+                format!("{} (specification)", quantity::show(self.leader_capacity_per_s))
+            }
             "headroom" => quantity::percent(self.headroom),
             "target_p99" => format!("{} ms", quantity::decimals(self.target_p99_ms, 2)),
             "network_rtt" => "1–2 ms (one data centre)".to_owned(),

@@ -15,7 +15,12 @@ fn page() -> String {
 fn rows(page: &str) -> Vec<Vec<String>> {
     page.lines()
         .filter(|line| line.starts_with("| `"))
-        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().replace(['`', ','], "")).collect())
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().replace(['`', ','], ""))
+                .collect()
+        })
         .filter(|cells: &Vec<String>| cells.len() == 10)
         .collect()
 }
@@ -56,14 +61,19 @@ fn excerpts_equal_the_output() {
         if head.starts_with("simulated ") {
             continue; // compared by the simulation's own tests
         }
-        let (name, flag) = head.split_once(" --").map_or((head, None), |(name, flag)| (name, flag.split_once(' ')));
+        let (name, flag) = head
+            .split_once(" --")
+            .map_or((head, None), |(name, flag)| (name, flag.split_once(' ')));
         let plan = match flag {
             Some((flag, value)) => plan_with(name, &[(flag.replace('-', "_").as_str(), value)]),
             None => plan(name),
         };
         let printed = text(&plan, &[]);
         for line in rest.lines().take_while(|line| !line.starts_with("```")) {
-            assert!(printed.lines().any(|printed| printed == line), "{head}: {line}\nis not in\n{printed}");
+            assert!(
+                printed.lines().any(|printed| printed == line),
+                "{head}: {line}\nis not in\n{printed}"
+            );
             checked += 1;
         }
     }
@@ -82,7 +92,10 @@ fn the_assumed_costs_are_those_of_the_page() {
         ("history_stored_ratio", assumed.history_stored_ratio),
         ("lock_overhead_bytes", assumed.lock_overhead_bytes as f64),
     ] {
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}`"))).unwrap_or_else(|| panic!("{key}"));
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{key}`")))
+            .unwrap_or_else(|| panic!("{key}"));
         let shown = row.split('|').nth(2).expect("a cell").trim().replace(',', "");
         assert_eq!(shown, value.to_string(), "{key}");
     }

@@ -9,7 +9,11 @@ use support::{config_path, parse, plan, plan_of, plan_with, workload_text};
 
 /// The published shard count, and as few gateways as the examples have.
 fn published(gateways: u32) -> EmitOptions {
-    EmitOptions { emit_for: Some(EmitFor::Specification), gateways: Some(gateways), ..Default::default() }
+    EmitOptions {
+        emit_for: Some(EmitFor::Specification),
+        gateways: Some(gateways),
+        ..Default::default()
+    }
 }
 
 fn hosts() -> Addresses {
@@ -19,7 +23,8 @@ fn hosts() -> Addresses {
 #[test]
 fn forty_shards_of_five_nodes_make_a_valid_file() {
     let (config, yaml) =
-        emit(&plan("hyperscale"), &EmitOptions { addresses: hosts(), ..published(4) }).expect("a file");
+        emit(&plan("hyperscale"), &EmitOptions { addresses: hosts(), ..published(4) })
+            .expect("a file");
     assert_eq!((config.shards, config.replicas, config.nodes.len()), (40, 5, 200));
     let (parsed, _) = ClusterConfig::parse(&yaml).expect("what was emitted parses");
     assert_eq!(parsed, config);
@@ -27,7 +32,8 @@ fn forty_shards_of_five_nodes_make_a_valid_file() {
     let mut leaders = BTreeMap::new();
     for replicas in map.shards().map(|(_, replicas)| replicas) {
         *leaders.entry(replicas.preferred_leader).or_insert(0) += 1;
-        let mut zones: Vec<_> = replicas.nodes.iter().map(|id| parsed.node(*id).expect("known").zone.clone()).collect();
+        let mut zones: Vec<_> =
+            replicas.nodes.iter().map(|id| parsed.node(*id).expect("known").zone.clone()).collect();
         zones.sort();
         zones.dedup();
         assert_eq!(zones.len(), 5, "one replica in each zone");
@@ -47,7 +53,11 @@ fn the_examples_in_config_are_emitted() {
             plan_with("large", &[("name", "large-shared"), ("failure_zones", "3")]),
             EmitOptions { nodes: Some(5), ..loopback() },
         ),
-        ("hyperscale-40.yaml", plan("hyperscale"), EmitOptions { addresses: hosts(), ..published(4) }),
+        (
+            "hyperscale-40.yaml",
+            plan("hyperscale"),
+            EmitOptions { addresses: hosts(), ..published(4) },
+        ),
     ];
     for (name, plan, options) in cases {
         let (example, _) = ClusterConfig::load(&config_path(name)).expect(name);
@@ -82,24 +92,35 @@ fn a_plan_can_be_scaled_to_one_machine() {
 
 #[test]
 fn history_and_reasons_go_into_the_file() {
-    let (config, yaml) = emit(&plan_with("medium", &[("history_days", "7")]), &published(2)).expect("a file");
+    let (config, yaml) =
+        emit(&plan_with("medium", &[("history_days", "7")]), &published(2)).expect("a file");
     assert_eq!(config.settings.history_days, 7);
-    assert!(yaml.lines().any(|line| line.starts_with("# The plan does not fit: at the peak")), "{yaml}");
+    assert!(
+        yaml.lines().any(|line| line.starts_with("# The plan does not fit: at the peak")),
+        "{yaml}"
+    );
     assert!(yaml.contains("not measured"), "{yaml}");
 }
 
 #[test]
 fn a_file_is_sized_for_the_last_month_of_the_growth_table() {
     // With 3,200 instances one shard carries today's peak, and two are needed within the year.
-    let plan = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[]).expect("a plan");
-    for (emit_for, column) in [(None, &plan.palisade), (Some(EmitFor::Specification), &plan.specification)] {
-        let (config, _) = emit(&plan, &EmitOptions { emit_for, ..Default::default() }).expect("a file");
+    let plan = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[])
+        .expect("a plan");
+    for (emit_for, column) in
+        [(None, &plan.palisade), (Some(EmitFor::Specification), &plan.specification)]
+    {
+        let (config, _) =
+            emit(&plan, &EmitOptions { emit_for, ..Default::default() }).expect("a file");
         let last = column.growth.months.last().expect("a year");
         assert_eq!(u64::from(config.shards), last.shards_peak, "{emit_for:?}");
         assert!(column.build.peak_utilisation <= 1.0, "{:?}", column.build);
     }
     assert_eq!((plan.palisade.figures.shards, plan.palisade.build.shards), (1, 2));
-    let still = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[("growth.per_month", "0")]);
+    let still = plan_of(
+        "instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n",
+        &[("growth.per_month", "0")],
+    );
     assert_eq!(still.expect("a plan").palisade.build.shards, 1);
     let average = plan_with("worked-solution", &[("sizing", "average")]).specification;
     assert_eq!(average.build.shards, average.growth.months[12].shards_avg);
@@ -109,7 +130,8 @@ fn a_file_is_sized_for_the_last_month_of_the_growth_table() {
 fn there_are_two_gateways_at_least_and_more_by_clients_and_by_operations() {
     let gateways = |yaml: &str| {
         let plan = plan_of(yaml, &[("growth.per_month", "0")]).expect("a plan");
-        let (config, _) = emit(&plan, &EmitOptions { addresses: hosts(), ..Default::default() }).expect("a file");
+        let (config, _) =
+            emit(&plan, &EmitOptions { addresses: hosts(), ..Default::default() }).expect("a file");
         assert_eq!(config.gateways.len() as u64, plan.palisade.build.gateways);
         config.gateways.len()
     };
@@ -143,27 +165,39 @@ fn machines_are_stated_and_follow_from_the_load() {
     assert_eq!(today.node.memory_bytes, 2_000_000_000);
     // 394 GB of history, twice, and 4 GB.
     assert_eq!((today.node.disk_bytes as f64 / 1e9).round(), 792.0);
-    assert!(year.node.cores >= today.node.cores && year.node.memory_bytes > today.node.memory_bytes);
+    assert!(
+        year.node.cores >= today.node.cores && year.node.memory_bytes > today.node.memory_bytes
+    );
     // If all are on the same nodes, each node has a replica of both shards.
-    let plan = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[]).expect("a plan");
+    let plan = plan_of("instances: 3200\nlocks_per_instance_per_min: 10\nhold: 5m\n", &[])
+        .expect("a plan");
     let (_, apart) = emit(&plan, &EmitOptions::default()).expect("a file");
-    let (_, shared) = emit(&plan, &EmitOptions { nodes: Some(5), ..Default::default() }).expect("a file");
-    let node = |yaml: &str| yaml.lines().find(|line| line.starts_with("# Each node: ")).expect("a line").to_owned();
+    let (_, shared) =
+        emit(&plan, &EmitOptions { nodes: Some(5), ..Default::default() }).expect("a file");
+    let node = |yaml: &str| {
+        yaml.lines().find(|line| line.starts_with("# Each node: ")).expect("a line").to_owned()
+    };
     assert!(node(&apart).contains("of memory") && node(&apart).contains("of disk"), "{apart}");
     assert_ne!(node(&apart), node(&shared));
 }
 
 #[test]
 fn impossible_clusters_are_refused() {
-    let emitted = |plan: &Plan, options: EmitOptions| emit(plan, &options).map(|_| ()).expect_err("impossible");
+    let emitted = |plan: &Plan, options: EmitOptions| {
+        emit(plan, &options).map(|_| ()).expect_err("impossible")
+    };
     let huge = plan_of("acquire_per_s: 100M", &[]).expect("a plan");
-    assert!(matches!(emitted(&huge, EmitOptions::default()), EmitError::TooManyShards(n) if n > 4_096));
+    assert!(
+        matches!(emitted(&huge, EmitOptions::default()), EmitError::TooManyShards(n) if n > 4_096)
+    );
     let worked = plan("worked-solution");
-    let too_few = emitted(&worked, EmitOptions { nodes: Some(4), ..Default::default() }).to_string();
+    let too_few =
+        emitted(&worked, EmitOptions { nodes: Some(4), ..Default::default() }).to_string();
     assert!(too_few.contains("too few nodes"), "{too_few}");
     let none = emitted(&worked, EmitOptions { shards: Some(0), ..Default::default() }).to_string();
     assert!(none.contains("`shards` is 0"), "{none}");
-    let many = plan_with("worked-solution", &[("nodes_per_shard", "1M"), ("growth.per_month", "0")]);
+    let many =
+        plan_with("worked-solution", &[("nodes_per_shard", "1M"), ("growth.per_month", "0")]);
     assert!(matches!(emitted(&many, published(2)), EmitError::TooManyNodes(3_000_000)));
     // 1,000 nodes do not fit on one host, but they fit on hosts of their own.
     let wide = || EmitOptions { nodes: Some(1_000), ..Default::default() };

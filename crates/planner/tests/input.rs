@@ -8,7 +8,8 @@ use support::{parse, plan_of};
 
 /// The error of a workload with a rate and this line.
 fn refused(line: &str) -> String {
-    let yaml = if line.contains("instances") { line.to_owned() } else { format!("instances: 10\n{line}") };
+    let yaml =
+        if line.contains("instances") { line.to_owned() } else { format!("instances: 10\n{line}") };
     parse(&yaml, &[]).map(|_| ()).expect_err(line).to_string()
 }
 
@@ -67,7 +68,11 @@ fn impossible_values_are_refused_by_key() {
         ("instances: 0", "instances", "at least one process"),
         ("instances: -3", "instances", "cannot be negative"),
         ("instances: 1e30", "instances", "2^53"),
-        ("instances: 2\nlocks_per_instance_per_min: 0", "locks_per_instance_per_min", "nothing is locked"),
+        (
+            "instances: 2\nlocks_per_instance_per_min: 0",
+            "locks_per_instance_per_min",
+            "nothing is locked",
+        ),
         ("acquire_per_s: 0", "acquire_per_s", "nothing is locked"),
         ("events_per_day: 0", "events_per_day", "nothing is locked"),
         ("entry: {name_bytes: 0}", "entry.name_bytes", "1 to 512"),
@@ -85,7 +90,10 @@ fn impossible_values_are_refused_by_key() {
         ("ttl:", "ttl", "empty"),
     ] {
         let error = refused(line);
-        assert!(error.starts_with(&format!("`{key}` ")) && error.contains(reason), "{line}: {error}");
+        assert!(
+            error.starts_with(&format!("`{key}` ")) && error.contains(reason),
+            "{line}: {error}"
+        );
     }
 }
 
@@ -95,7 +103,10 @@ fn a_rate_is_needed_once() {
         assert_eq!(parse(yaml, &[]).map(|_| ()), Err(PlanError::NoRate), "{yaml}");
     }
     let twice = "acquire_per_s: 5\nevents_per_day: 5";
-    assert_eq!(parse(twice, &[]).map(|_| ()), Err(PlanError::TwoRates("acquire_per_s", "events_per_day")));
+    assert_eq!(
+        parse(twice, &[]).map(|_| ()),
+        Err(PlanError::TwoRates("acquire_per_s", "events_per_day"))
+    );
     for yaml in ["instances: 60", "acquire_per_s: 10", "instances: 7\nevents_per_day: 864_000"] {
         assert_eq!(parse(yaml, &[]).expect(yaml).acquire_per_s(), 10.0, "{yaml}");
     }
@@ -103,7 +114,15 @@ fn a_rate_is_needed_once() {
 
 #[test]
 fn only_a_mapping_is_a_workload() {
-    for yaml in ["- a\n- b", "just words", "a: b: c", "{", "instances: 1\ninstances: 2", "1: 2", "entry: {1: 2}"] {
+    for yaml in [
+        "- a\n- b",
+        "just words",
+        "a: b: c",
+        "{",
+        "instances: 1\ninstances: 2",
+        "1: 2",
+        "entry: {1: 2}",
+    ] {
         let error = parse(yaml, &[]).map(|_| ()).expect_err(yaml);
         assert!(matches!(error, PlanError::Yaml { .. }), "{yaml}: {error}");
     }
@@ -118,7 +137,10 @@ fn figures_that_do_not_fit_are_named() {
         ("acquire_per_s: 1e12\nhold: 1s\nhistory_days: 36500", "history_bytes_total"),
         ("acquire_per_s: 1e10\nhold: 100d\nttl: 1d\nhistory_days: 0", "active_locks"),
         ("acquire_per_s: 1e14\nleader_capacity: 0.000001\nhold: 1s\nhistory_days: 0", "shards"),
-        ("acquire_per_s: 1e7\nleader_capacity: 0.0001\nnodes_per_shard: 4294967295\nreplicas: 3", "nodes_total"),
+        (
+            "acquire_per_s: 1e7\nleader_capacity: 0.0001\nnodes_per_shard: 4294967295\nreplicas: 3",
+            "nodes_total",
+        ),
         ("acquire_per_s: 1e4\nleader_capacity: 1\ngrowth: {per_month: 10, months: 600}", "growth"),
     ] {
         match plan_of(yaml, &[]).map(|_| ()) {
@@ -140,22 +162,39 @@ fn more_shards_than_a_cluster_has_is_not_fit() {
 fn one_replica_is_not_fit() {
     let plan = plan_of("instances: 10\nreplicas: 1", &[]).expect("a plan");
     assert!(!plan.specification.fit.fits);
-    assert!(plan.specification.fit.reasons[0].contains("0 may fail"), "{:?}", plan.specification.fit);
+    assert!(
+        plan.specification.fit.reasons[0].contains("0 may fail"),
+        "{:?}",
+        plan.specification.fit
+    );
 }
 
 #[test]
 fn flags_replace_keys_of_the_file() {
     let file = "instances: 10\nhold: 1m\nentry: {name_bytes: 10, owner_bytes: 20}\n";
-    let flags =
-        [("hold", "2m"), ("entry.name_bytes", "64"), ("headroom", "20%"), ("name", "42"), ("growth.months", "3")];
+    let flags = [
+        ("hold", "2m"),
+        ("entry.name_bytes", "64"),
+        ("headroom", "20%"),
+        ("name", "42"),
+        ("growth.months", "3"),
+    ];
     let workload = parse(file, &flags).expect("a workload");
     assert_eq!((workload.hold_s, workload.headroom, workload.name.as_str()), (120.0, 0.2, "42"));
-    assert_eq!((workload.entry.name_bytes, workload.entry.owner_bytes, workload.growth.months), (64, 20, 3));
-    for (key, value, reason) in [("hold", "-1s", "negative"), ("hold", "{", "no number"), ("hold", "", "empty")] {
+    assert_eq!(
+        (workload.entry.name_bytes, workload.entry.owner_bytes, workload.growth.months),
+        (64, 20, 3)
+    );
+    for (key, value, reason) in
+        [("hold", "-1s", "negative"), ("hold", "{", "no number"), ("hold", "", "empty")]
+    {
         let error = parse(file, &[(key, value)]).map(|_| ()).expect_err(value).to_string();
         assert!(error.starts_with("`hold`") && error.contains(reason), "{error}");
     }
-    assert!(matches!(parse(file, &[("holt", "1s")]), Err(PlanError::UnknownKey { nearest: Some("hold"), .. })));
+    assert!(matches!(
+        parse(file, &[("holt", "1s")]),
+        Err(PlanError::UnknownKey { nearest: Some("hold"), .. })
+    ));
 }
 
 #[test]
@@ -187,9 +226,12 @@ fn either_of_replicas_and_nodes_per_shard_gives_the_other() {
 
 #[test]
 fn assumptions_are_reported() {
-    let assumed = parse("acquire_per_s: 1\nttl: 30s\nreplicas: 3", &[]).expect("a workload").assumed;
+    let assumed =
+        parse("acquire_per_s: 1\nttl: 30s\nreplicas: 3", &[]).expect("a workload").assumed;
     assert!(assumed.contains(&"hold") && assumed.contains(&"instances"), "{assumed:?}");
-    for given in ["acquire_per_s", "locks_per_instance_per_min", "ttl", "replicas", "nodes_per_shard"] {
+    for given in
+        ["acquire_per_s", "locks_per_instance_per_min", "ttl", "replicas", "nodes_per_shard"]
+    {
         assert!(!assumed.contains(&given), "{given}");
     }
 }
@@ -202,7 +244,8 @@ fn the_template_is_a_workload_and_shows_every_key_with_its_default() {
     let shown = |line: &str| {
         let line = line.trim_start_matches("# ");
         let (key, value) = line.split_once(": ")?;
-        let is_key = KEYS.iter().any(|known| known.name == key || known.name.split('.').next() == Some(key));
+        let is_key =
+            KEYS.iter().any(|known| known.name == key || known.name.split('.').next() == Some(key));
         is_key.then(|| (key.to_owned(), value.to_owned()))
     };
     let lines: Vec<(String, String)> = TEMPLATE.lines().filter_map(shown).collect();
@@ -215,8 +258,14 @@ fn the_template_is_a_workload_and_shows_every_key_with_its_default() {
         );
     }
     // With all of them the workload is the same, except for keys without a default.
-    let without_default =
-        ["acquire_per_s", "events_per_day", "failure_zones", "network_rtt", "resources", "hottest_share"];
+    let without_default = [
+        "acquire_per_s",
+        "events_per_day",
+        "failure_zones",
+        "network_rtt",
+        "resources",
+        "hottest_share",
+    ];
     let all: String = lines
         .iter()
         .filter(|(key, _)| !without_default.contains(&key.as_str()))
@@ -228,14 +277,19 @@ fn the_template_is_a_workload_and_shows_every_key_with_its_default() {
     assert_eq!(explicit, template);
     for (key, value) in lines.iter().filter(|(key, _)| without_default.contains(&key.as_str())) {
         let rate = if key.contains("_per_") { "" } else { "acquire_per_s: 1\n" };
-        parse(&format!("{rate}{key}: {value}\n"), &[]).unwrap_or_else(|error| panic!("{key}: {error}"));
+        parse(&format!("{rate}{key}: {value}\n"), &[])
+            .unwrap_or_else(|error| panic!("{key}: {error}"));
     }
 }
 
 #[test]
 fn a_calibration_survives_its_file_and_refuses_nonsense() {
-    let measured =
-        Calibration { measured: true, source: "this machine".into(), fsync_high_ms: 4.25, ..Default::default() };
+    let measured = Calibration {
+        measured: true,
+        source: "this machine".into(),
+        fsync_high_ms: 4.25,
+        ..Default::default()
+    };
     assert_eq!(Calibration::parse(&measured.to_yaml()), Ok(measured));
     assert_eq!(Calibration::parse(""), Ok(Calibration::default()));
     assert_eq!(Calibration::parse("measured: true").expect("valid").source, "measured");

@@ -10,8 +10,12 @@ fn answered(lines: &[&str]) -> (String, Result<Workload, InteractiveError>) {
     answered_with(&[], lines)
 }
 
-fn answered_with(given: &[(&str, &str)], lines: &[&str]) -> (String, Result<Workload, InteractiveError>) {
-    let given: Vec<(String, String)> = given.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+fn answered_with(
+    given: &[(&str, &str)],
+    lines: &[&str],
+) -> (String, Result<Workload, InteractiveError>) {
+    let given: Vec<(String, String)> =
+        given.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     let mut shown = Vec::new();
     let input = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     let outcome = ask(&mut input.as_bytes(), &mut shown, &given);
@@ -23,12 +27,17 @@ fn enter_all_the_way_is_the_worked_solution() {
     // One line more than there are questions. Unread lines do no harm.
     let (shown, outcome) = answered(&[""; 22]);
     let workload = outcome.expect("a workload");
-    let worked = parse(&workload_text("worked-solution"), &[("name", "workload")]).expect("a workload");
-    assert_eq!(Workload { assumed: Vec::new(), ..workload }, Workload { assumed: Vec::new(), ..worked });
-    let steps: Vec<_> = ["1. Latency", "2. Operations", "3. Cluster", "4. Key metrics", "5. Storage"]
-        .iter()
-        .map(|title| shown.find(title).unwrap_or_else(|| panic!("{title} is not in {shown}")))
-        .collect();
+    let worked =
+        parse(&workload_text("worked-solution"), &[("name", "workload")]).expect("a workload");
+    assert_eq!(
+        Workload { assumed: Vec::new(), ..workload },
+        Workload { assumed: Vec::new(), ..worked }
+    );
+    let steps: Vec<_> =
+        ["1. Latency", "2. Operations", "3. Cluster", "4. Key metrics", "5. Storage"]
+            .iter()
+            .map(|title| shown.find(title).unwrap_or_else(|| panic!("{title} is not in {shown}")))
+            .collect();
     assert!(steps.is_sorted(), "in the order of LOCKS");
 }
 
@@ -43,20 +52,28 @@ fn answers_are_used_and_impossible_ones_asked_for_again() {
         "64", "", "", "7", // storage
     ]);
     let workload = outcome.unwrap_or_else(|error| panic!("{error}\n{shown}"));
-    assert_eq!((workload.target_p99_ms, workload.instances, workload.acquire_per_s()), (20.0, 500, 50.0));
+    assert_eq!(
+        (workload.target_p99_ms, workload.instances, workload.acquire_per_s()),
+        (20.0, 500, 50.0)
+    );
     assert_eq!((workload.hold_s, workload.ttl_s, workload.heartbeat_s), (120.0, 60.0, 20.0));
     assert_eq!((workload.replicas, workload.headroom, workload.growth.per_month), (3, 0.2, 0.05));
     assert_eq!((workload.entry.name_bytes, workload.history_days), (64, 7));
-    for complaint in ["`target_p99` is 0", "cannot be negative", "100ms to 24h", "every lock would expire"] {
+    for complaint in
+        ["`target_p99` is 0", "cannot be negative", "100ms to 24h", "every lock would expire"]
+    {
         assert!(shown.contains(complaint), "{complaint} is not in {shown}");
     }
 }
 
 #[test]
 fn a_rate_can_be_given_in_three_ways() {
-    for (answers, acquire_per_s) in
-        [(&["6"][..], 200.0), (&["", "42"], 42.0), (&["", "", "864_000"], 10.0), (&["", "", ""], 2_000.0 / 6.0)]
-    {
+    for (answers, acquire_per_s) in [
+        (&["6"][..], 200.0),
+        (&["", "42"], 42.0),
+        (&["", "", "864_000"], 10.0),
+        (&["", "", ""], 2_000.0 / 6.0),
+    ] {
         let mut lines = vec!["", "", ""];
         lines.extend(answers);
         lines.extend([""; 20]);
@@ -78,7 +95,10 @@ fn given_values_are_not_asked_for() {
     let given = [("events_per_day", "864_000"), ("hold", "2m"), ("history_days", "7")];
     let (shown, outcome) = answered_with(&given, &[""; 16]);
     let workload = outcome.unwrap_or_else(|error| panic!("{error}\n{shown}"));
-    assert_eq!((workload.acquire_per_s(), workload.hold_s, workload.history_days), (10.0, 120.0, 7));
+    assert_eq!(
+        (workload.acquire_per_s(), workload.hold_s, workload.history_days),
+        (10.0, 120.0, 7)
+    );
     for question in ["How long a lock is held", "per minute", "per second", "Days that history"] {
         assert!(!shown.contains(question), "{question} in {shown}");
     }

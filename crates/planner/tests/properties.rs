@@ -6,7 +6,14 @@ mod support;
 use palisade_planner::{Calibration, LeaderCapacity, Plan, PlanError, Rates, Sizing, Workload};
 use proptest::prelude::*;
 
-fn workload(instances: u64, per_min: f64, hold_ms: u64, ttl_ms: u64, peak: f64, headroom: f64) -> Workload {
+fn workload(
+    instances: u64,
+    per_min: f64,
+    hold_ms: u64,
+    ttl_ms: u64,
+    peak: f64,
+    headroom: f64,
+) -> Workload {
     let yaml = format!(
         "instances: {instances}\nlocks_per_instance_per_min: {per_min}\nhold: {hold_ms}ms\nttl: {ttl_ms}ms\n\
          peak_multiplier: {peak}\nheadroom: {headroom}\n"
@@ -149,5 +156,7 @@ proptest! {
 
 /// The load for which the planned shards last is at least today's.
 fn close_to_planned(plan: &Plan) -> bool {
-    [&plan.specification, &plan.palisade].iter().all(|column| column.growth.load_until_next_shard >= 1.0)
+    [&plan.specification, &plan.palisade]
+        .iter()
+        .all(|column| column.growth.load_until_next_shard >= 1.0)
 }

@@ -118,7 +118,9 @@ fn hyperscale() {
 
 #[test]
 fn rows_sized_on_the_average_do_not_fit_their_own_peak() {
-    for (name, peak_shards) in [("medium", "3 shards"), ("large", "11 shards"), ("hyperscale", "120 shards")] {
+    for (name, peak_shards) in
+        [("medium", "3 shards"), ("large", "11 shards"), ("hyperscale", "120 shards")]
+    {
         let column = plan(name).specification;
         assert!(!column.fit.fits, "{name}");
         let capacity = smell(&column.smell_tests, "leader_capacity");
@@ -131,7 +133,10 @@ fn rows_sized_on_the_average_do_not_fit_their_own_peak() {
 fn quorum_and_tolerance() {
     for (replicas, votes, tolerated) in [(1, 1, 0), (3, 2, 1), (4, 3, 1), (5, 3, 2), (7, 4, 3)] {
         assert_eq!(quorum(replicas), votes);
-        let plan = plan_with("worked-solution", &[("replicas", &replicas.to_string()), ("nodes_per_shard", "7")]);
+        let plan = plan_with(
+            "worked-solution",
+            &[("replicas", &replicas.to_string()), ("nodes_per_shard", "7")],
+        );
         let f = plan.specification.figures;
         assert_eq!((f.quorum, f.failures_tolerated), (votes, tolerated), "{replicas} replicas");
     }
@@ -145,7 +150,11 @@ fn size_classes() {
         (10_000.0, SizeClass::Medium, 5),
         (10_000.1, SizeClass::Large, 5),
     ] {
-        assert_eq!((SizeClass::of(writes_per_s), class.replicas()), (class, replicas), "{writes_per_s}");
+        assert_eq!(
+            (SizeClass::of(writes_per_s), class.replicas()),
+            (class, replicas),
+            "{writes_per_s}"
+        );
     }
 }
 
@@ -167,16 +176,24 @@ fn across_regions_it_is_not_called_fit() {
     assert_eq!(plan.specification.figures.latency_ms.low, 55.0);
     for column in [&plan.specification, &plan.palisade] {
         assert!(!column.fit.fits);
-        assert!(column.fit.reasons.iter().any(|reason| reason.contains("cannot be reached")), "{:?}", column.fit);
+        assert!(
+            column.fit.reasons.iter().any(|reason| reason.contains("cannot be reached")),
+            "{:?}",
+            column.fit
+        );
         assert_eq!(smell(&column.smell_tests, "one_data_centre").verdict, Verdict::Warn);
     }
     assert_eq!(json(&plan, &[])["fit"], "no");
-    assert!(json(&plan, &[])["fit_reasons"][0].as_str().is_some_and(|reason| reason.contains("10 ms")));
+    assert!(
+        json(&plan, &[])["fit_reasons"][0].as_str().is_some_and(|reason| reason.contains("10 ms"))
+    );
 }
 
 #[test]
 fn a_target_that_is_reached_only_at_best_is_not_called_fit() {
-    let fit = |target: &str| plan_with("worked-solution", &[("target_p99", target)]).specification.fit.fits;
+    let fit = |target: &str| {
+        plan_with("worked-solution", &[("target_p99", target)]).specification.fit.fits
+    };
     assert_eq!(["6.9ms", "9ms", "9.5ms", "12ms"].map(fit), [false, false, true, true]);
 }
 
@@ -235,11 +252,16 @@ fn growth_until_the_next_shard() {
 fn contention_levels() {
     let outlook = |names: &str| plan_with("worked-solution", &[("resources", names)]).contention;
     // 300,000 locks are held at the peak.
-    for (names, rate, level) in [("6_000_001", "5.0", "low"), ("3M", "10.0", "medium"), ("1M", "30.0", "high")] {
+    for (names, rate, level) in
+        [("6_000_001", "5.0", "low"), ("3M", "10.0", "medium"), ("1M", "30.0", "high")]
+    {
         let contention = outlook(names);
         assert_eq!(tenth(contention.rate.expect("known") * 100.0), rate);
         assert_eq!(contention.level.expect("known").name(), level);
-        assert_eq!((contention.resources_for_low, contention.resources_for_high), (6_000_000, 1_500_000));
+        assert_eq!(
+            (contention.resources_for_low, contention.resources_for_high),
+            (6_000_000, 1_500_000)
+        );
     }
     let too_few = plan_with("worked-solution", &[("resources", "1000")]);
     assert!(!too_few.specification.fit.fits, "more locks than names");
@@ -267,6 +289,10 @@ fn every_example_and_exercise_can_be_planned() {
         assert!(plan.palisade.fit.fits || sized_on_average, "{name}: {:?}", plan.palisade.fit);
         let at_peak = plan_with(&name, &[("sizing", "peak")]);
         assert!(at_peak.specification.fit.fits && at_peak.palisade.fit.fits, "{name}");
-        assert!(plan.palisade.figures.shards_peak.shards <= plan.specification.figures.shards_peak.shards, "{name}");
+        assert!(
+            plan.palisade.figures.shards_peak.shards
+                <= plan.specification.figures.shards_peak.shards,
+            "{name}"
+        );
     }
 }

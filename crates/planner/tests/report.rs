@@ -13,7 +13,8 @@ fn golden(name: &str, shown: &str) {
     if std::env::var_os("PALISADE_BLESS").is_some() {
         std::fs::write(&path, shown).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
-    let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let golden = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     for (at, (left, right)) in golden.lines().zip(shown.lines()).enumerate() {
         assert_eq!(left, right, "{name}, line {}", at + 1);
     }
@@ -30,7 +31,10 @@ fn the_worked_solution_as_text() {
 fn the_worked_solution_as_json() {
     let plan = plan("worked-solution");
     let shown = json(&plan, &compare(&plan).expect("figures that fit"));
-    golden("worked-solution.json", &format!("{}\n", serde_json::to_string_pretty(&shown).expect("JSON")));
+    golden(
+        "worked-solution.json",
+        &format!("{}\n", serde_json::to_string_pretty(&shown).expect("JSON")),
+    );
 }
 
 #[test]
@@ -59,7 +63,9 @@ fn the_keys_that_programs_rely_on() {
     }
     for side in [&shown, &shown["palisade"]] {
         assert_eq!(side["fit"], "yes");
-        assert!(side["latency_ms"]["high"].is_number() && side["latency_ms"]["components"].is_array());
+        assert!(
+            side["latency_ms"]["high"].is_number() && side["latency_ms"]["components"].is_array()
+        );
     }
     assert_eq!(shown["active_locks"], 100_000.0);
     assert_eq!(shown["writes_per_s"], 7_333.333333);
@@ -72,7 +78,16 @@ fn the_same_keys_stand_under_palisade() {
     let shown = json(&plan("hyperscale"), &[]);
     let own = shown["palisade"].as_object().expect("an object");
     let top = shown.as_object().expect("an object");
-    let only_top = ["name", "workload", "assumptions", "size_class", "contention", "notes", "palisade", "calibration"];
+    let only_top = [
+        "name",
+        "workload",
+        "assumptions",
+        "size_class",
+        "contention",
+        "notes",
+        "palisade",
+        "calibration",
+    ];
     for key in top.keys().filter(|key| !only_top.contains(&key.as_str())) {
         assert!(own.contains_key(key), "{key}");
     }
@@ -82,15 +97,25 @@ fn the_same_keys_stand_under_palisade() {
 #[test]
 fn an_assumption_is_reported_with_its_value() {
     let plan = support::plan_of("instances: 10\n", &[]).expect("a plan");
-    let head: String = text(&plan, &[]).lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let head: String =
+        text(&plan, &[]).lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let head = head.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!plan.workload.assumed.is_empty());
     let shown = json(&plan, &[]);
     for (key, value) in plan.workload.assumptions() {
-        assert!(head.contains(&format!("{key} {value}")) && !value.is_empty(), "{key} is not told: {head}");
+        assert!(
+            head.contains(&format!("{key} {value}")) && !value.is_empty(),
+            "{key} is not told: {head}"
+        );
         assert_eq!(shown["assumptions"][key], value);
     }
-    for told in ["hold 5m", "growth.per_month 10%", "growth.months 12", "10,000 writes/s", "1,024 B per lock"] {
+    for told in [
+        "hold 5m",
+        "growth.per_month 10%",
+        "growth.months 12",
+        "10,000 writes/s",
+        "1,024 B per lock",
+    ] {
         assert!(head.contains(told), "{told} is not told: {head}");
     }
 }
@@ -99,9 +124,14 @@ fn an_assumption_is_reported_with_its_value() {
 fn this_services_column_comes_first_and_the_published_model_beside_it() {
     let shown = text(&plan("worked-solution"), &[]);
     let first = |word: &str| shown.find(word).unwrap_or_else(|| panic!("{word}"));
-    assert!(first("build: 1 shard × 5 replicas on 5 nodes, 3 gateways") < first("assumed"), "{shown}");
+    assert!(
+        first("build: 1 shard × 5 replicas on 5 nodes, 3 gateways") < first("assumed"),
+        "{shown}"
+    );
     assert!(first("fit (palisade)") < first("fit (specification)"));
-    for line in shown.lines().filter(|line| line.contains("palisade") && line.contains("specification  ")) {
+    for line in
+        shown.lines().filter(|line| line.contains("palisade") && line.contains("specification  "))
+    {
         assert!(line.find("palisade") < line.find("specification"), "{line}");
     }
     assert_eq!(json(&plan("worked-solution"), &[])["shards"], 3, "today's, as published");
@@ -111,8 +141,10 @@ fn this_services_column_comes_first_and_the_published_model_beside_it() {
 fn three_services_side_by_side() {
     let plan = plan("worked-solution");
     let compared = compare(&plan).expect("figures that fit");
-    let shards: Vec<_> =
-        compared.iter().map(|c| (c.name, c.figures.shards_avg.shards, c.figures.shards_peak.shards)).collect();
+    let shards: Vec<_> = compared
+        .iter()
+        .map(|c| (c.name, c.figures.shards_avg.shards, c.figures.shards_peak.shards))
+        .collect();
     assert_eq!(shards, [("etcd", 1, 3), ("ZooKeeper", 2, 5), ("palisade", 1, 1)]);
     let shown = json(&plan, &compared);
     assert_eq!(shown["compare"].as_array().map(Vec::len), Some(3));
@@ -125,7 +157,8 @@ fn a_calibration_changes_its_own_column_only() {
     let assumed = Plan::new(workload(), Calibration::default()).expect("a plan");
     let measured = "measured: true\nsource: a laptop\nwrites_per_s_per_leader: 2000\nrenewals_per_s_per_leader: 4000\n\
                     tenure_overhead_bytes: 0\nhistory_stored_ratio: 0.25\nfsync_low_ms: 0.1\nfsync_high_ms: 0.2\n";
-    let measured = Plan::new(workload(), Calibration::parse(measured).expect("valid")).expect("a plan");
+    let measured =
+        Plan::new(workload(), Calibration::parse(measured).expect("valid")).expect("a plan");
     assert_eq!(measured.specification.figures, assumed.specification.figures);
     let own = &measured.palisade.figures;
     // 3,333 of 2,000/s, and on each leader 667 renewals of 4,000/s: 1.67 ÷ (1 − 0.167) = 2.
@@ -149,7 +182,13 @@ fn text_names_the_reasons_why_a_plan_does_not_fit() {
 
 #[test]
 fn text_fits_a_wide_terminal_and_has_no_tails() {
-    for name in ["worked-solution", "hyperscale", "payments", "exercise-scheduler-leader", "exercise-inventory"] {
+    for name in [
+        "worked-solution",
+        "hyperscale",
+        "payments",
+        "exercise-scheduler-leader",
+        "exercise-inventory",
+    ] {
         let plan = plan(name);
         for line in text(&plan, &compare(&plan).expect("figures that fit")).lines() {
             assert!(line.chars().count() <= 140, "{name}: {line}");
@@ -175,11 +214,15 @@ fn a_picture_is_well_formed_and_inside_its_frame() {
             for point in points.split(' ') {
                 let (x, y) = point.split_once(',').expect("x,y");
                 let (x, y): (f64, f64) = (x.parse().expect("x"), y.parse().expect("y"));
-                assert!((90.0..=870.0).contains(&x) && (70.0..=380.0).contains(&y), "{name}: {point}");
+                assert!(
+                    (90.0..=870.0).contains(&x) && (70.0..=380.0).contains(&y),
+                    "{name}: {point}"
+                );
             }
         }
     }
     // Both columns outgrow one shard within ten years.
-    let decade = svg(&plan_with("worked-solution", &[("growth.months", "120"), ("growth.per_month", "3%")]));
+    let decade =
+        svg(&plan_with("worked-solution", &[("growth.months", "120"), ("growth.per_month", "3%")]));
     assert_eq!(decade.matches("<circle").count(), 2);
 }

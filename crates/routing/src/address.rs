@@ -60,7 +60,9 @@ pub enum AddressError {
     #[error("it names a user, but there is no login: write host:port alone")]
     User,
     /// There is more text after the port.
-    #[error("there is text after the port, which would be ignored: write host:port alone, without path or query")]
+    #[error(
+        "there is text after the port, which would be ignored: write host:port alone, without path or query"
+    )]
     Trailing,
     /// There is no `:port`.
     #[error("it has no port: write host:port, as in 127.0.0.1:7400")]
@@ -75,10 +77,14 @@ pub enum AddressError {
     #[error("write an IPv6 address without a zone in [ ], as in [::1]:7400")]
     Ipv6,
     /// The host is four numbers that form no IPv4 address.
-    #[error("its host is not an IPv4 address: write four numbers from 0 to 255, without leading zeros")]
+    #[error(
+        "its host is not an IPv4 address: write four numbers from 0 to 255, without leading zeros"
+    )]
     Ipv4,
     /// The host has characters that no host name has.
-    #[error("its host is not a valid name: write letters, digits, `.` and `-`, or an IP address, before the port")]
+    #[error(
+        "its host is not a valid name: write letters, digits, `.` and `-`, or an IP address, before the port"
+    )]
     HostName,
 }
 
@@ -204,12 +210,14 @@ fn host_of(host: &str) -> Result<Host, AddressError> {
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Ok(Host::Ip(ip.into()));
     }
-    let looks_like_ipv4 = host.split('.').count() == 4 && host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let looks_like_ipv4 =
+        host.split('.').count() == 4 && host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if looks_like_ipv4 {
         return Err(AddressError::Ipv4);
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if host.is_empty() || !host.chars().all(allowed) || host.starts_with('.') || host.contains("..") {
+    if host.is_empty() || !host.chars().all(allowed) || host.starts_with('.') || host.contains("..")
+    {
         return Err(AddressError::HostName);
     }
     Ok(Host::Name(host.to_owned()))
@@ -317,8 +325,11 @@ mod tests {
         ] {
             assert!(same(one, other) && same(other, one), "{one} and {other}");
         }
-        for (one, other) in [("localhost:1", "localhost:2"), ("127.0.0.1:1", "[::1]:1"), ("127.0.0.2:1", "localhost:1")]
-        {
+        for (one, other) in [
+            ("localhost:1", "localhost:2"),
+            ("127.0.0.1:1", "[::1]:1"),
+            ("127.0.0.2:1", "localhost:1"),
+        ] {
             assert!(!same(one, other) && !same(other, one), "{one} and {other}");
         }
         for any in ["0.0.0.0:1", "[::]:1", "[::ffff:0.0.0.0]:1"] {

@@ -46,9 +46,15 @@ impl ShardMap {
     /// If `shards` is empty or has more than [`SHARDS_MAX`]. A validated configuration has neither.
     pub fn even(version: MapVersion, shards: BTreeMap<ShardId, Replicas>) -> ShardMap {
         assert!(!shards.is_empty(), "a map needs at least one shard");
-        assert!(shards.len() <= SHARDS_MAX as usize, "{} shards are more than {SHARDS_MAX}", shards.len());
+        assert!(
+            shards.len() <= SHARDS_MAX as usize,
+            "{} shards are more than {SHARDS_MAX}",
+            shards.len()
+        );
         let ids: Vec<ShardId> = shards.keys().copied().collect();
-        let owners = (0..usize::from(SLOTS)).map(|slot| ids[slot * ids.len() / usize::from(SLOTS)]).collect();
+        let owners = (0..usize::from(SLOTS))
+            .map(|slot| ids[slot * ids.len() / usize::from(SLOTS)])
+            .collect();
         ShardMap { version, owners, shards }
     }
 

@@ -40,7 +40,10 @@ fn refused(yaml: &str, words: &[&str]) {
 #[track_caller]
 fn warns(yaml: &str, words: &[&str]) {
     let (_, warnings) = parse(yaml).expect("this is no error");
-    assert!(warnings.iter().any(|warning| words.iter().all(|word| warning.contains(word))), "{words:?}: {warnings:?}");
+    assert!(
+        warnings.iter().any(|warning| words.iter().all(|word| warning.contains(word))),
+        "{words:?}: {warnings:?}"
+    );
 }
 
 #[test]
@@ -56,8 +59,14 @@ fn a_plain_file_has_defaults_and_no_warnings() {
 fn unknown_keys_name_the_nearest_one() {
     refused(&with("shards: 2", "shard: 2", ""), &["`shard`", "did you mean `shards`?"]);
     refused(&with("metrics:", "metric:", ""), &["did you mean `metrics`?"]);
-    refused(&with("shards", "shards", "settings: {tick: 5}"), &["unknown field `tick`", "did you mean `tick_ms`?"]);
-    refused(&with("shards", "shards", "something_else_entirely: 5"), &["unknown field `something_else_entirely`"]);
+    refused(
+        &with("shards", "shards", "settings: {tick: 5}"),
+        &["unknown field `tick`", "did you mean `tick_ms`?"],
+    );
+    refused(
+        &with("shards", "shards", "something_else_entirely: 5"),
+        &["unknown field `something_else_entirely`"],
+    );
 }
 
 #[test]
@@ -83,21 +92,36 @@ fn quirks_of_editors_and_templates_are_read_or_named_by_their_line() {
         assert_eq!(parse(&read).expect(&read).0, base, "{read:?}");
     }
     assert_eq!(
-        parse(&with("gateways:\n  - {address: '127.0.0.1:7400'}\n", "gateways:\n", "")).expect("none").0.gateways,
+        parse(&with("gateways:\n  - {address: '127.0.0.1:7400'}\n", "gateways:\n", ""))
+            .expect("none")
+            .0
+            .gateways,
         []
     );
     for empty in ["", " \n", "\u{feff}", "\r\n"] {
         refused(empty, &["it is empty"]);
     }
-    refused(&THREE.replace("  - {id: 2", "\t- {id: 2"), &["line 7 is indented with a tab", "spaces"]);
+    refused(
+        &THREE.replace("  - {id: 2", "\t- {id: 2"),
+        &["line 7 is indented with a tab", "spaces"],
+    );
     refused(&THREE.replace("  - {id: 1", "\t- {id: 1"), &["is indented with a tab", "spaces"]);
-    refused(&with("shards", "shards", "shards: 4\n"), &["duplicate field `shards`", "lines 3 and 11"]);
+    refused(
+        &with("shards", "shards", "shards: 4\n"),
+        &["duplicate field `shards`", "lines 3 and 11"],
+    );
     refused(&with("id: 3,", "id: 3, id: 4,", ""), &["duplicate field `id`"]);
     refused(&with("shards: 2", "shards: '2'", ""), &["shards", "string \"2\"", "line 3"]);
     refused(&with("id: 3", "id: '3'", ""), &["nodes[2].id", "line 8"]);
     refused(&format!("{THREE}---\n{THREE}"), &["document"]);
-    let bytes = |bytes: &[u8]| ClusterConfig::parse_bytes(bytes).map(|_| ()).expect_err("not UTF-8").to_string();
-    assert!(bytes(b"\xff\xfec\0").contains("not UTF-8 (line 1, byte 0"), "{}", bytes(b"\xff\xfec\0"));
+    let bytes = |bytes: &[u8]| {
+        ClusterConfig::parse_bytes(bytes).map(|_| ()).expect_err("not UTF-8").to_string()
+    };
+    assert!(
+        bytes(b"\xff\xfec\0").contains("not UTF-8 (line 1, byte 0"),
+        "{}",
+        bytes(b"\xff\xfec\0")
+    );
     assert!(bytes(b"cluster: x\nshards: \xe4").contains("not UTF-8 (line 2, byte 19"));
 }
 
@@ -111,13 +135,19 @@ fn names_ids_and_sizes() {
     refused(&with("shards: 2", "shards: 0", ""), &["`shards` is 0", "1 to 4096"]);
     refused(&with("shards: 2", "shards: 4097", ""), &["`shards` is 4097"]);
     refused(&with("replicas: 3", "replicas: 0", ""), &["`replicas` is 0"]);
-    refused(&with("replicas: 3", "replicas: 5", ""), &["too few nodes", "`replicas` is 5", "lists 3"]);
+    refused(
+        &with("replicas: 3", "replicas: 5", ""),
+        &["too few nodes", "`replicas` is 5", "lists 3"],
+    );
     warns(&with("replicas: 3", "replicas: 2", ""), &["replicas 2 is even", "odd"]);
 }
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    let yaml = THREE.replace("shards: 2", "shards: 0").replace("replicas: 3", "replicas: 9").replace("7412", "0");
+    let yaml = THREE
+        .replace("shards: 2", "shards: 0")
+        .replace("replicas: 3", "replicas: 9")
+        .replace("7412", "0");
     refused(&yaml, &["`shards` is 0", "too few nodes", "node 2"]);
 }
 
@@ -148,26 +178,51 @@ fn addresses() {
 #[test]
 fn shared_addresses() {
     let give = "give each its own port";
-    refused(&with("127.0.0.1:7412", "127.0.0.1:7411", ""), &["node 1 (`address`) and node 2 (`address`)", give]);
-    refused(&with("127.0.0.1:8411", "127.0.0.1:7411", ""), &["node 1 (`address`) and node 1 (`metrics`)", give]);
-    refused(&with("127.0.0.1:7400", "127.0.0.1:8411", ""), &["node 1 (`metrics`) and gateway 1 (`address`)", give]);
-    refused(&with("127.0.0.1:7400", "LOCALHOST:7413", ""), &["node 3 (`address`) and gateway 1 (`address`)", give]);
-    for other in ["localhost:7411", "[::ffff:127.0.0.1]:7411", "[::ffff:7f00:1]:7411", "LocalHost.:7411"] {
+    refused(
+        &with("127.0.0.1:7412", "127.0.0.1:7411", ""),
+        &["node 1 (`address`) and node 2 (`address`)", give],
+    );
+    refused(
+        &with("127.0.0.1:8411", "127.0.0.1:7411", ""),
+        &["node 1 (`address`) and node 1 (`metrics`)", give],
+    );
+    refused(
+        &with("127.0.0.1:7400", "127.0.0.1:8411", ""),
+        &["node 1 (`metrics`) and gateway 1 (`address`)", give],
+    );
+    refused(
+        &with("127.0.0.1:7400", "LOCALHOST:7413", ""),
+        &["node 3 (`address`) and gateway 1 (`address`)", give],
+    );
+    for other in
+        ["localhost:7411", "[::ffff:127.0.0.1]:7411", "[::ffff:7f00:1]:7411", "LocalHost.:7411"]
+    {
         let words = ["node 1 (`address`) and node 2 (`address`) as", other, give];
         refused(&with("127.0.0.1:7412", other, ""), &words);
     }
     let all = THREE.replace("7412", "7411").replace("7413", "7411");
-    refused(&all, &["node 1 (`address`) and node 2 (`address`) and node 3 (`address`) share", give]);
-    assert_eq!(parse(&all).expect_err("shared").matches("share the address").count(), 1, "told once");
+    refused(
+        &all,
+        &["node 1 (`address`) and node 2 (`address`) and node 3 (`address`) share", give],
+    );
+    assert_eq!(
+        parse(&all).expect_err("shared").matches("share the address").count(),
+        1,
+        "told once"
+    );
     // "All addresses of this host" includes another address of the same host, but not one of
     // another host.
-    refused(&with("127.0.0.1:8411", "0.0.0.0:7411", ""), &["node 1 (`address`) and node 1 (`metrics`)", give]);
+    refused(
+        &with("127.0.0.1:8411", "0.0.0.0:7411", ""),
+        &["node 1 (`address`) and node 1 (`metrics`)", give],
+    );
     assert!(parse(&with("127.0.0.1:8411", "0.0.0.0:7412", "")).is_ok());
 }
 
 #[test]
 fn a_wide_address_warns_once() {
-    let yaml = with("127.0.0.1:7412", "10.0.0.2:7412", "").replace("127.0.0.1:7413", "lock.example:7413");
+    let yaml =
+        with("127.0.0.1:7412", "10.0.0.2:7412", "").replace("127.0.0.1:7413", "lock.example:7413");
     warns(&yaml, &["node 2 (`address`) and 1 more", "without TLS"]);
     warns(&with("127.0.0.1:7400", "0.0.0.0:7400", ""), &["gateway 1 (`address`)", "without TLS"]);
 }
@@ -178,13 +233,19 @@ fn placements() {
     let both = placed("[{shard: 1, nodes: [2, 1, 3]}, {shard: 0, nodes: [3, 2, 1]}]");
     let map = parse(&both).expect("valid").0.shard_map();
     let replicas = map.replicas(ShardId(1)).expect("placed");
-    assert_eq!((replicas.nodes.clone(), replicas.preferred_leader), (vec![NodeId(2), NodeId(1), NodeId(3)], NodeId(2)));
+    assert_eq!(
+        (replicas.nodes.clone(), replicas.preferred_leader),
+        (vec![NodeId(2), NodeId(1), NodeId(3)], NodeId(2))
+    );
     refused(&placed("[{shard: 1, nodes: [2, 1, 3]}]"), &["lacks shard 0"]);
     refused(
         &placed("[{shard: 0, nodes: [1, 2, 3]}, {shard: 0, nodes: [1, 2, 3]}]"),
         &["shard 0 twice", "lacks shard 1"],
     );
-    refused(&placed("[{shard: 0, nodes: [1, 2, 3]}, {shard: 2, nodes: [1, 2, 3]}]"), &["names shard 2"]);
+    refused(
+        &placed("[{shard: 0, nodes: [1, 2, 3]}, {shard: 2, nodes: [1, 2, 3]}]"),
+        &["names shard 2"],
+    );
     refused(
         &placed("[{shard: 0, nodes: [1, 2]}, {shard: 1, nodes: [1, 2, 3]}]"),
         &["shard 0 lists 2 nodes", "`replicas` is 3"],
@@ -193,7 +254,10 @@ fn placements() {
         &placed("[{shard: 0, nodes: [1, 2, 4]}, {shard: 1, nodes: [1, 2, 3]}]"),
         &["names node 4", "not in `nodes`"],
     );
-    refused(&placed("[{shard: 0, nodes: [1, 2, 2]}, {shard: 1, nodes: [1, 2, 3]}]"), &["node 2 twice"]);
+    refused(
+        &placed("[{shard: 0, nodes: [1, 2, 2]}, {shard: 1, nodes: [1, 2, 3]}]"),
+        &["node 2 twice"],
+    );
 }
 
 #[test]
@@ -240,19 +304,27 @@ fn a_zone_with_a_majority_warns_only_if_there_are_more() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = ClusterConfig::load(std::path::Path::new("no/such/cluster.yaml")).expect_err("not there");
+    let error =
+        ClusterConfig::load(std::path::Path::new("no/such/cluster.yaml")).expect_err("not there");
     assert!(error.to_string().contains("no/such/cluster.yaml"), "{error}");
 }
 
 #[test]
 fn impossible_generated_clusters_are_refused() {
     let loopback = Addresses::Loopback { base_port: 7400 };
-    let generate = |layout, addresses: &Addresses| ClusterConfig::generate("c", 4, 5, layout, 0, 1, addresses);
+    let generate =
+        |layout, addresses: &Addresses| ClusterConfig::generate("c", 4, 5, layout, 0, 1, addresses);
     assert!(generate(NodeLayout::Shared(4), &loopback).is_err(), "too few nodes");
     assert!(generate(NodeLayout::Shared(990), &loopback).is_err(), "too many for one host");
-    assert!(generate(NodeLayout::Shared(5), &Addresses::Loopback { base_port: 65_000 }).is_err(), "no ports left");
+    assert!(
+        generate(NodeLayout::Shared(5), &Addresses::Loopback { base_port: 65_000 }).is_err(),
+        "no ports left"
+    );
     assert!(ClusterConfig::dev(0, 3, 7400).is_err());
-    assert_eq!(ClusterConfig::dev(4, 3, 7400).expect("valid").gateways[0].address, "127.0.0.1:7400");
+    assert_eq!(
+        ClusterConfig::dev(4, 3, 7400).expect("valid").gateways[0].address,
+        "127.0.0.1:7400"
+    );
 }
 
 #[test]
@@ -278,7 +350,9 @@ fn the_fingerprint_changes_with_what_is_frozen_and_with_nothing_else() {
         &|c| {
             // Leaders other than the computed ones.
             let nodes = vec![NodeId(3), NodeId(1), NodeId(2)];
-            c.placement = (0..2).map(|s| PlacementConfig { shard: ShardId(s), nodes: nodes.clone() }).collect();
+            c.placement = (0..2)
+                .map(|s| PlacementConfig { shard: ShardId(s), nodes: nodes.clone() })
+                .collect();
         },
     ];
     for (at, change) in frozen.iter().enumerate() {

@@ -31,14 +31,27 @@ fn the_examples_equal_the_generators_output() {
         ("dev.yaml", ClusterConfig::dev(4, 3, 7400)),
         ("small-3x1.yaml", ClusterConfig::generate("small", 1, 3, Shared(3), 0, 2, &loopback)),
         ("medium-5x1.yaml", ClusterConfig::generate("medium", 1, 5, Shared(5), 3, 2, &loopback)),
-        ("large-5x4.yaml", ClusterConfig::generate("large-shared", 4, 5, Shared(5), 3, 2, &loopback)),
-        ("large-20x4.yaml", ClusterConfig::generate("large-dedicated", 4, 5, Dedicated, 5, 2, &loopback)),
-        ("hyperscale-40.yaml", ClusterConfig::generate("hyperscale", 40, 5, Dedicated, 5, 4, &hosts)),
+        (
+            "large-5x4.yaml",
+            ClusterConfig::generate("large-shared", 4, 5, Shared(5), 3, 2, &loopback),
+        ),
+        (
+            "large-20x4.yaml",
+            ClusterConfig::generate("large-dedicated", 4, 5, Dedicated, 5, 2, &loopback),
+        ),
+        (
+            "hyperscale-40.yaml",
+            ClusterConfig::generate("hyperscale", 40, 5, Dedicated, 5, 4, &hosts),
+        ),
     ];
     for (name, generated) in cases {
         let (config, warnings) = example(name);
         assert_eq!(config, generated.expect(name), "{name}");
         // Only the example for many hosts listens beyond its machine.
-        assert_eq!(warnings.len(), usize::from(name == "hyperscale-40.yaml"), "{name}: {warnings:?}");
+        assert_eq!(
+            warnings.len(),
+            usize::from(name == "hyperscale-40.yaml"),
+            "{name}: {warnings:?}"
+        );
     }
 }

@@ -53,7 +53,9 @@ fn zones_of_shards(config: &ClusterConfig) -> Vec<Vec<usize>> {
     let count = |replicas: &Replicas| {
         let mut counts = none.clone();
         for node in &replicas.nodes {
-            *counts.entry(config.node(*node).expect("placed on a node").zone.clone()).or_default() += 1;
+            *counts
+                .entry(config.node(*node).expect("placed on a node").zone.clone())
+                .or_default() += 1;
         }
         counts.into_values().collect()
     };
@@ -70,7 +72,8 @@ fn with_as_many_nodes_as_replicas_every_node_hosts_every_shard() {
 #[test]
 fn dedicated_nodes_serve_one_shard_each_over_all_zones() {
     let addresses = Addresses::Hosts { domain: "palisade.example".into(), port: 7400 };
-    let config = ClusterConfig::generate("d", 40, 5, NodeLayout::Dedicated, 5, 0, &addresses).expect("valid");
+    let config = ClusterConfig::generate("d", 40, 5, NodeLayout::Dedicated, 5, 0, &addresses)
+        .expect("valid");
     assert_eq!(config.nodes.len(), 200);
     assert_eq!(replicas_per_node(&config), [1; 200]);
     assert!(zones_of_shards(&config).iter().all(|zones| *zones == [1; 5]));

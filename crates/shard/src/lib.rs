@@ -29,4 +29,6 @@ mod snapshot;
 pub use api::*;
 pub use put_back::in_a_new_term;
 pub use replica::Replica;
-pub use snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData, build_snapshot, join_snapshot, load_snapshot};
+pub use snapshot::{
+    BuiltSnapshot, LoadedSnapshot, SnapshotData, build_snapshot, join_snapshot, load_snapshot,
+};

@@ -31,7 +31,8 @@ const TERMS: u64 = 1 << 20;
 /// [`Fatal`] if `hard_state` cannot be decoded, or if no term is left above its own.
 pub fn in_a_new_term(shard: ShardId, hard_state: &[u8], random: u32) -> Result<ShardWrite, Fatal> {
     let fatal = |what: String| Fatal { shard, what };
-    let mut state = HardState::decode(hard_state).map_err(|error| fatal(format!("the hard state: {error}")))?;
+    let mut state =
+        HardState::decode(hard_state).map_err(|error| fatal(format!("the hard state: {error}")))?;
     let term = state.term.checked_add(TERMS + u64::from(random));
     state.term = term.ok_or_else(|| fatal(format!("no term is left above {}", state.term)))?;
     state.vote = 0;

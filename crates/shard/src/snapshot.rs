@@ -40,8 +40,10 @@ impl fmt::Debug for BuiltSnapshot {
 /// A description of the damage in the bytes that were found.
 pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, String> {
     let Some(applied) = found.applied else { return Ok(None) };
-    let metadata = SnapshotMetadata::decode(applied.as_slice()).map_err(|e| format!("the applied record: {e}"))?;
-    let table = LockTable::load(found.table).map_err(|e| format!("the lock table's checkpoint: {e}"))?;
+    let metadata = SnapshotMetadata::decode(applied.as_slice())
+        .map_err(|e| format!("the applied record: {e}"))?;
+    let table =
+        LockTable::load(found.table).map_err(|e| format!("the lock table's checkpoint: {e}"))?;
     Ok(Some(BuiltSnapshot { metadata, data: table.snapshot().into() }))
 }
 

@@ -65,7 +65,10 @@ fn the_log_is_not_cut_past_a_snapshot_that_is_on_its_way() {
     for i in 0..400 {
         token(&c.acquire(1, &format!("late:{i}"), 600_000));
     }
-    assert!(c.status(1).checkpoint_index > checkpoints.max(before), "a checkpoint came after the snapshot");
+    assert!(
+        c.status(1).checkpoint_index > checkpoints.max(before),
+        "a checkpoint came after the snapshot"
+    );
     c.peers.get_mut(&3).unwrap().disk_works = true;
     c.run_ms(2_000);
     assert_eq!(c.status(3).snapshots_installed, 1, "the first one served");
@@ -124,7 +127,9 @@ fn leases_end_under_a_flood_of_operations() {
     for round in 0..400 {
         if round % 4 == 0 {
             c.now_ms += 10;
-            c.peers.values_mut().for_each(|peer| peer.inbox.extend((round % 20 == 0).then_some(Input::Tick)));
+            c.peers
+                .values_mut()
+                .for_each(|peer| peer.inbox.extend((round % 20 == 0).then_some(Input::Tick)));
         }
         for _ in 0..1_500 {
             c.submit(1, &Command::Renew { name: "nobody's", token: Token(1) }, None);
@@ -135,7 +140,9 @@ fn leases_end_under_a_flood_of_operations() {
     let ticket = c.read(1, "a", false);
     c.round();
     match c.reply(1, ticket) {
-        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => assert!(holders.is_empty(), "{holders:?}"),
+        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => {
+            assert!(holders.is_empty(), "{holders:?}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -229,12 +236,19 @@ fn a_peers_nonsense_does_not_panic() {
                         m.commit = u64::MAX;
                         m.reject = true;
                         m.reject_hint = u64::MAX;
-                        m.entries = vec![Entry::default(), Entry { index: 9_999, term: 99, ..Default::default() }];
+                        m.entries = vec![
+                            Entry::default(),
+                            Entry { index: 9_999, term: 99, ..Default::default() },
+                        ];
                     }
                 }
-                let what = format!("{kind:?}, shape {shape}, to {}", if leads { "a leader" } else { "a follower" });
+                let what = format!(
+                    "{kind:?}, shape {shape}, to {}",
+                    if leads { "a leader" } else { "a follower" }
+                );
                 // Whoever is told of a commit index past its log must take it that its log is lost, and stops in good order.
-                let stops = *kind == MessageType::MsgHeartbeat && m.term >= term && m.commit > last_index;
+                let stops =
+                    *kind == MessageType::MsgHeartbeat && m.term >= term && m.commit > last_index;
                 let bytes = m.encode_to_vec();
                 let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     let now = c.now();

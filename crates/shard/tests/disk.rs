@@ -143,7 +143,10 @@ fn elections_take_longer_where_syncs_do() {
     let usual = ticks_to_campaign(1);
     assert!((8..=16).contains(&usual), "{usual}");
     let stretched = ticks_to_campaign(4);
-    assert!((4 * (usual - 1)..=4 * (usual + 1)).contains(&stretched), "{stretched} ticks with four times {usual}");
+    assert!(
+        (4 * (usual - 1)..=4 * (usual + 1)).contains(&stretched),
+        "{stretched} ticks with four times {usual}"
+    );
 }
 
 #[test]

@@ -16,7 +16,9 @@ type Members = (Vec<(u64, u32)>, Vec<(u64, u32)>);
 
 fn members(c: &Cluster, id: u64) -> Members {
     let all = c.status(id).members;
-    let of = |learner| all.iter().filter(|m| m.learner == learner).map(|m| (m.node.0, m.incarnation)).collect();
+    let of = |learner| {
+        all.iter().filter(|m| m.learner == learner).map(|m| (m.node.0, m.incarnation)).collect()
+    };
     (of(false), of(true))
 }
 
@@ -35,7 +37,9 @@ fn held_token(c: &mut Cluster, id: u64, name: &str) -> Option<u64> {
     let ticket = c.read(id, name, true);
     c.settle();
     match c.reply(id, ticket) {
-        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => holders.first().map(|grant| grant.token.0),
+        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => {
+            holders.first().map(|grant| grant.token.0)
+        }
         other => panic!("no answer to check: {other:?}"),
     }
 }
@@ -63,7 +67,11 @@ fn a_replaced_replica_catches_up_by_log_and_becomes_a_voter() {
     c.elect();
     let held = token(&c.acquire(1, "a", 600_000));
     c.reseed(3);
-    assert_eq!(members(&c, 3), (vec![(1, 0), (2, 0), (3, 0)], vec![]), "it is no member before it is told so");
+    assert_eq!(
+        members(&c, 3),
+        (vec![(1, 0), (2, 0), (3, 0)], vec![]),
+        "it is no member before it is told so"
+    );
     c.run_ms(2_000);
     assert_whole(&mut c, "after a re-seed");
     assert_eq!(c.status(3).snapshots_installed, 0);
@@ -78,7 +86,8 @@ fn a_replaced_replica_catches_up_by_log_and_becomes_a_voter() {
 fn a_replaced_replica_catches_up_by_snapshot_and_becomes_a_voter() {
     let mut c = cluster_that_cuts_its_log();
     c.elect();
-    let tokens: Vec<u64> = (0..600).map(|i| token(&c.acquire(1, &format!("n{i}"), 600_000))).collect();
+    let tokens: Vec<u64> =
+        (0..600).map(|i| token(&c.acquire(1, &format!("n{i}"), 600_000))).collect();
     assert!(c.status(1).first_index > 1, "the log was cut");
     c.reseed(3);
     c.run_ms(3_000);
@@ -149,13 +158,19 @@ fn what_a_replaced_replica_said_is_dropped() {
     let mut c = Cluster::new(3);
     c.elect();
     let term = c.status(1).term;
-    let late = |c: &Cluster| from_peer(3, 1, MessageType::MsgAppendResponse, c.status(1).term + 7).encode_to_vec();
+    let late = |c: &Cluster| {
+        from_peer(3, 1, MessageType::MsgAppendResponse, c.status(1).term + 7).encode_to_vec()
+    };
     c.reseed(3);
     c.run_ms(2_000);
     let message = late(&c);
     c.peers.get_mut(&1).unwrap().inbox.push(Input::Peer(message));
     c.run_ms(500);
-    assert_eq!((c.leader(), c.status(1).term), (Some(1), term), "the old incarnation deposed the leader");
+    assert_eq!(
+        (c.leader(), c.status(1).term),
+        (Some(1), term),
+        "the old incarnation deposed the leader"
+    );
     // What was meant for it is not for who came after.
     let heartbeat = from_peer(1, 3, MessageType::MsgHeartbeat, term + 9).encode_to_vec();
     c.peers.get_mut(&3).unwrap().inbox.push(Input::Peer(heartbeat));
@@ -174,7 +189,8 @@ struct Met(BTreeSet<Members>);
 
 impl Met {
     fn note(&mut self, c: &Cluster) {
-        let running: Vec<u64> = c.peers.iter().filter(|(_, peer)| peer.replica.is_some()).map(|(id, _)| *id).collect();
+        let running: Vec<u64> =
+            c.peers.iter().filter(|(_, peer)| peer.replica.is_some()).map(|(id, _)| *id).collect();
         self.0.extend(running.into_iter().map(|id| members(c, id)));
     }
 
@@ -195,7 +211,8 @@ fn interrupt_everywhere(mut interrupt: impl FnMut(&mut Cluster)) {
             let mut c = if cuts_its_log { cluster_that_cuts_its_log() } else { Cluster::new(3) };
             c.elect();
             let names = if cuts_its_log { 400 } else { 5 };
-            let held: Vec<u64> = (0..names).map(|i| token(&c.acquire(1, &format!("n{i}"), 600_000))).collect();
+            let held: Vec<u64> =
+                (0..names).map(|i| token(&c.acquire(1, &format!("n{i}"), 600_000))).collect();
             c.reseed(3);
             c.rounds(rounds);
             met.note(&c);
@@ -266,7 +283,10 @@ fn the_members_outlive_checkpoints_a_cut_log_and_snapshots() {
     }
     c.run_ms(1_000);
     for id in 1..=3 {
-        assert!(c.status(id).first_index > changes_end, "node {id} still has the changes in its log");
+        assert!(
+            c.status(id).first_index > changes_end,
+            "node {id} still has the changes in its log"
+        );
         c.crash(id);
     }
     for id in 1..=3 {
@@ -353,8 +373,15 @@ fn a_group_that_lost_its_majority_changes_nothing_and_serves_nothing() {
             c.run_ms(1_000);
             for id in 1..=size {
                 let status = c.status(id);
-                assert_ne!(status.role, Role::Leader, "{lost:?} of {size} were lost, and node {id} leads");
-                assert!(status.members.iter().all(|m| m.incarnation == 0 && !m.learner), "{status:?}");
+                assert_ne!(
+                    status.role,
+                    Role::Leader,
+                    "{lost:?} of {size} were lost, and node {id} leads"
+                );
+                assert!(
+                    status.members.iter().all(|m| m.incarnation == 0 && !m.learner),
+                    "{status:?}"
+                );
                 let reply = c.acquire(id, "b", 600_000);
                 assert!(matches!(reply, Reply::NoLeader | Reply::NotLeader { .. }), "{reply:?}");
             }
@@ -381,7 +408,10 @@ fn a_replica_under_its_old_name_without_its_data_stops() {
     let replica = c.peers.get_mut(&3).unwrap().replica.as_mut().expect("runs");
     replica.step(now, [Input::Peer(stale.encode_to_vec())]).expect("nonsense is dropped");
     let fatal = replica.step(now, [Input::Peer(heartbeat.encode_to_vec())]).expect_err("stops");
-    assert!(fatal.what.contains("its data directory was damaged or replaced. Re-seed it"), "{fatal}");
+    assert!(
+        fatal.what.contains("its data directory was damaged or replaced. Re-seed it"),
+        "{fatal}"
+    );
 }
 
 /// raft-rs may campaign with a configuration that is one change behind its log, but not with one that is two behind: whoever has
@@ -395,9 +425,14 @@ fn who_has_an_entry_on_disk_has_the_commit_index_that_came_with_it() {
         c.run_ms(100);
         for id in 1..=3 {
             let recovered = c.peers[&id].engine.recover(SHARD).expect("recovers");
-            let hard_state = HardState::decode(recovered.hard_state.expect("written").as_slice()).expect("decodes");
+            let hard_state = HardState::decode(recovered.hard_state.expect("written").as_slice())
+                .expect("decodes");
             let (last, _) = recovered.entries.last().expect("entries");
-            assert!(hard_state.commit + 1 >= *last, "node {id} has {last} on disk, and commit {}", hard_state.commit);
+            assert!(
+                hard_state.commit + 1 >= *last,
+                "node {id} has {last} on disk, and commit {}",
+                hard_state.commit
+            );
         }
     }
 }

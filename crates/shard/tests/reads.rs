@@ -75,11 +75,16 @@ fn checks_of_a_name_with_many_holders_leave_steps_short() {
         rounds += 1;
         assert!(rounds < 10, "the write waits for the reads");
     }
-    let answered = tickets.iter().filter(|ticket| c.peers[&1].replies.iter().any(|(t, _)| t == *ticket)).count();
+    let answered = tickets
+        .iter()
+        .filter(|ticket| c.peers[&1].replies.iter().any(|(t, _)| t == *ticket))
+        .count();
     assert!(answered < 40, "{answered} of 50 checks were done before the write");
     c.settle();
     for ticket in tickets {
-        let Answer::Check { holders, holder_count, more, .. } = answer(&mut c, ticket) else { panic!() };
+        let Answer::Check { holders, holder_count, more, .. } = answer(&mut c, ticket) else {
+            panic!()
+        };
         assert_eq!((holders.len(), holder_count as usize, more), (1_000, MANY, true));
     }
     assert!(most_rows(&c) <= STEP_MAX, "{} rows in a step", most_rows(&c));
@@ -96,7 +101,9 @@ fn all_holders_are_found_page_by_page() {
     loop {
         let ticket = ask(&mut c, check(seen.last().copied().unwrap_or(0), 1_000), true);
         c.settle();
-        let Answer::Check { holders, holder_count, more, .. } = answer(&mut c, ticket) else { panic!() };
+        let Answer::Check { holders, holder_count, more, .. } = answer(&mut c, ticket) else {
+            panic!()
+        };
         assert_eq!(holder_count as usize, MANY - seen.len() / 1_000);
         seen.extend(holders.iter().map(|grant| grant.token.0));
         if !more {
@@ -121,7 +128,11 @@ fn a_history_shows_the_newest_of_what_holds_and_of_what_has_ended() {
     c.settle();
     // In one entry, and not by rising tokens.
     for n in 0..30 {
-        c.submit(1, &Command::Release { name: "config", token: Token(1 + n * 7 % 30), by: None }, None);
+        c.submit(
+            1,
+            &Command::Release { name: "config", token: Token(1 + n * 7 % 30), by: None },
+            None,
+        );
     }
     c.settle();
     let ticket = ask(&mut c, Query::History { name: "config".into(), limit: 20 }, true);
@@ -150,13 +161,17 @@ fn lists_and_hashes_of_a_large_table_leave_steps_short() {
         rounds += 1;
         assert!(rounds < 10, "the check waits for the lists");
     }
-    assert!(c.peers[&1].replies.iter().all(|(ticket, _)| !lists.contains(ticket)), "names were put in order at once");
+    assert!(
+        c.peers[&1].replies.iter().all(|(ticket, _)| !lists.contains(ticket)),
+        "names were put in order at once"
+    );
     c.settle();
     for ticket in lists {
         let Answer::List { grants, next } = answer(&mut c, ticket) else { panic!() };
         assert_eq!((grants.len(), next), (1, Some(("n00000".into(), grants[0].token))));
     }
-    let hashes: BTreeSet<(u64, u64)> = statuses.into_iter().map(|ticket| hash_of(answer(&mut c, ticket))).collect();
+    let hashes: BTreeSet<(u64, u64)> =
+        statuses.into_iter().map(|ticket| hash_of(answer(&mut c, ticket))).collect();
     assert_eq!(hashes.len(), 1, "asked at one index");
     assert!(most_rows(&c) <= STEP_MAX, "{} rows in a step", most_rows(&c));
     // The same everywhere, whenever each replica wrote its checkpoints, and after a restart.
@@ -165,7 +180,10 @@ fn lists_and_hashes_of_a_large_table_leave_steps_short() {
     c.run_ms(1_000);
     let seen: BTreeSet<(u64, u64)> = (1..=3).map(|id| c.hash(id)).collect();
     assert_eq!(seen.len(), 1, "{seen:?}");
-    assert_eq!(c.peers[&2].replica.as_ref().expect("runs").state_hash_from_scratch(), seen.first().expect("one").1);
+    assert_eq!(
+        c.peers[&2].replica.as_ref().expect("runs").state_hash_from_scratch(),
+        seen.first().expect("one").1
+    );
     assert_eq!(c.status(1).term, term);
 }
 

@@ -64,7 +64,11 @@ fn a_waiter_of_a_deposed_leader_is_not_told_that_nothing_was_done() {
     c.elect();
     c.acquire(1, "a", 2_000);
     let request_id = c.request_id();
-    let ticket = c.submit(1, &acquire(request_id, "a", 2_000, true), Some(Wait { request_id, wait_ms: 60_000 }));
+    let ticket = c.submit(
+        1,
+        &acquire(request_id, "a", 2_000, true),
+        Some(Wait { request_id, wait_ms: 60_000 }),
+    );
     c.run_ms(200);
     assert_eq!(c.reply(1, ticket), None, "it waits");
     c.isolate(1);
@@ -86,7 +90,11 @@ fn a_lease_outlives_the_millisecond_that_its_clock_cut_off() {
         c.settle();
         c.status(1).counts.locks
     };
-    assert_eq!(held_at(&mut c, began_ms + 1_000), 1, "began in the last microsecond of its millisecond");
+    assert_eq!(
+        held_at(&mut c, began_ms + 1_000),
+        1,
+        "began in the last microsecond of its millisecond"
+    );
     assert_eq!(held_at(&mut c, began_ms + 1_001), 0);
 }
 
@@ -95,7 +103,9 @@ fn put_back(c: &mut Cluster, id: u64, copy: &storage::Recovered, new_term: Optio
     let engine = MemoryEngine::new();
     let (entries, hard_state) = (copy.entries.clone(), copy.hard_state.clone());
     assert!(copy.applied.is_none(), "there is a checkpoint");
-    engine.write(&[ShardWrite { shard: SHARD, entries, hard_state, ..ShardWrite::default() }]).expect("written");
+    engine
+        .write(&[ShardWrite { shard: SHARD, entries, hard_state, ..ShardWrite::default() }])
+        .expect("written");
     if let Some(random) = new_term {
         let hard_state = copy.hard_state.as_ref().expect("it has voted");
         engine.write(&[in_a_new_term(SHARD, hard_state, random).expect("sound")]).expect("written");

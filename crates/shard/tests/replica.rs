@@ -8,7 +8,9 @@ use palisade_shard::*;
 
 fn holders(reply: Option<Reply>) -> Vec<u64> {
     match reply {
-        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => holders.iter().map(|g| g.token.0).collect(),
+        Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) => {
+            holders.iter().map(|g| g.token.0).collect()
+        }
         other => panic!("no answer to check: {other:?}"),
     }
 }
@@ -20,8 +22,12 @@ fn the_preferred_replica_leads_and_serves() {
     let first = token(&c.acquire(1, "a", 30_000));
     let second = token(&c.acquire(1, "b", 30_000));
     assert!(second > first);
-    assert!(matches!(c.acquire(1, "a", 30_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == first));
-    assert!(matches!(c.acquire(2, "c", 30_000), Reply::NotLeader { hint: Some(n), .. } if n.0 == 1));
+    assert!(
+        matches!(c.acquire(1, "a", 30_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == first)
+    );
+    assert!(
+        matches!(c.acquire(2, "c", 30_000), Reply::NotLeader { hint: Some(n), .. } if n.0 == 1)
+    );
     c.run_ms(200);
     let hashes = [c.hash(1), c.hash(2), c.hash(3)];
     assert!(hashes.iter().all(|h| *h == hashes[0]), "{hashes:?}");
@@ -47,7 +53,11 @@ fn nothing_is_answered_before_a_quorum_has_it_on_disk() {
     let request_id = c.request_id();
     let ticket = c.submit(1, &acquire(request_id, "b", 30_000, false), None);
     c.settle();
-    assert_eq!(c.reply(1, ticket), None, "the leader answers from its own log only when that is on disk");
+    assert_eq!(
+        c.reply(1, ticket),
+        None,
+        "the leader answers from its own log only when that is on disk"
+    );
     c.peers.get_mut(&1).unwrap().disk_works = true;
     c.settle();
     assert!(c.reply(1, ticket).is_some());
@@ -79,7 +89,9 @@ fn failover_keeps_grants_and_raises_tokens() {
     c.crash(1);
     let leader = c.elect();
     assert_ne!(leader, 1);
-    assert!(matches!(c.acquire(leader, "a", 30_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
+    assert!(
+        matches!(c.acquire(leader, "a", 30_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held)
+    );
     let renew = c.submit(leader, &Command::Renew { name: "a", token: Token(held) }, None);
     c.settle();
     assert!(matches!(c.reply(leader, renew), Some(Reply::Done(Outcome::Renewed { .. }))));
@@ -134,7 +146,9 @@ fn a_new_leader_gives_a_lease_what_is_left_of_it() {
     c.crash(1);
     let leader = c.elect();
     c.run_ms(granted_ms + 9_950 - c.now_ms);
-    assert!(matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
+    assert!(
+        matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held)
+    );
     // A follower hears with the next heartbeat what is committed: it observes the grant that much later.
     c.run_ms(250);
     assert!(token(&c.acquire(leader, "a", 1_000)) > held);
@@ -155,7 +169,8 @@ fn an_abandoned_lock_ends_in_time_however_often_leadership_moves() {
         leader = c.leader().expect("leadership was handed on");
         assert_eq!(leader, to, "the move did not take place");
         let reply = c.acquire(leader, "a", 10_000);
-        let is_held = matches!(reply, Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held);
+        let is_held =
+            matches!(reply, Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held);
         // Time stands still while what was said travels.
         match c.now_ms - granted_ms {
             0..10_000 => assert!(is_held, "it ended early: {reply:?}"),
@@ -178,9 +193,14 @@ fn a_lease_is_not_cut_short_by_replicas_that_have_forgotten_how_old_it_is() {
     (1..=3).for_each(|id| c.start(id));
     let leader = c.elect();
     let since_ms = c.now_ms;
-    assert!(matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held));
+    assert!(
+        matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held)
+    );
     c.run_ms(10_100);
-    assert!(token(&c.acquire(leader, "a", 1_000)) > held, "late by at most a TTL after {since_ms} ms");
+    assert!(
+        token(&c.acquire(leader, "a", 1_000)) > held,
+        "late by at most a TTL after {since_ms} ms"
+    );
 }
 
 /// A `check` after a failover counted from the former leader's wall clock: it showed an expiry in the past for a lock that lived.
@@ -197,10 +217,16 @@ fn a_check_shows_what_is_left_of_a_lease_by_shard_time() {
     for (id, linearizable) in [(leader, true), (follower, false)] {
         let ticket = c.read(id, "a", linearizable);
         c.settle();
-        let Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) = c.reply(id, ticket) else { panic!() };
+        let Some(Reply::Read { answer: Answer::Check { holders, .. }, .. }) = c.reply(id, ticket)
+        else {
+            panic!()
+        };
         let left_ms = granted_ms + 10_000 - c.now_ms;
         let shown_ms = u64::from(holders[0].rest_ms);
-        assert!((left_ms..=left_ms + 200).contains(&shown_ms), "node {id} shows {shown_ms} of {left_ms} ms");
+        assert!(
+            (left_ms..=left_ms + 200).contains(&shown_ms),
+            "node {id} shows {shown_ms} of {left_ms} ms"
+        );
         assert_eq!(holders[0].expires_wall_ms, c.now().wall_ms + shown_ms);
     }
 }
@@ -229,7 +255,11 @@ fn a_deposed_leader_expires_nothing_and_answers_nothing_as_done() {
     let leader = c.leader().expect("a leader");
     let ticket = c.read(leader, "a", true);
     c.settle();
-    assert_eq!(holders(c.reply(leader, ticket)), [held], "renewed all along by the majority's leader");
+    assert_eq!(
+        holders(c.reply(leader, ticket)),
+        [held],
+        "renewed all along by the majority's leader"
+    );
 }
 
 #[test]
@@ -237,7 +267,8 @@ fn waiters_are_served_in_order_and_keep_their_place_through_failover() {
     let mut c = Cluster::new(3);
     c.elect();
     let held = token(&c.acquire(1, "a", 60_000));
-    let waits: Vec<Wait> = (0..5).map(|_| Wait { request_id: c.request_id(), wait_ms: 60_000 }).collect();
+    let waits: Vec<Wait> =
+        (0..5).map(|_| Wait { request_id: c.request_id(), wait_ms: 60_000 }).collect();
     for wait in &waits {
         c.submit(1, &acquire(wait.request_id, "a", 60_000, true), Some(*wait));
         c.settle();
@@ -245,8 +276,11 @@ fn waiters_are_served_in_order_and_keep_their_place_through_failover() {
     c.crash(1);
     let leader = c.elect();
     // They come again in another order; places do not change.
-    let mut tickets: Vec<_> =
-        waits.iter().rev().map(|w| c.submit(leader, &acquire(w.request_id, "a", 60_000, true), Some(*w))).collect();
+    let mut tickets: Vec<_> = waits
+        .iter()
+        .rev()
+        .map(|w| c.submit(leader, &acquire(w.request_id, "a", 60_000, true), Some(*w)))
+        .collect();
     tickets.reverse();
     c.settle();
     let mut current = held;
@@ -374,7 +408,9 @@ fn a_new_leader_does_not_call_fresh_what_it_has_not_applied() {
         let check = c.read(leader, "a", false);
         c.round();
         match c.reply(leader, check) {
-            Some(Reply::Read { answer: Answer::Check { holders, .. }, stale_by_ms, .. }) if holders.is_empty() => {
+            Some(Reply::Read { answer: Answer::Check { holders, .. }, stale_by_ms, .. })
+                if holders.is_empty() =>
+            {
                 lacked_it = true;
                 assert!(stale_by_ms >= c.now_ms - granted_ms, "{stale_by_ms}");
             }
@@ -448,7 +484,11 @@ fn a_replica_that_fell_behind_a_truncated_log_comes_back_by_snapshot() {
     for i in 0..1_000 {
         let held = token(&c.acquire(1, &format!("lock:{i}"), 600_000));
         if i % 2 == 0 {
-            c.submit(1, &Command::Release { name: &format!("lock:{i}"), token: Token(held), by: None }, None);
+            c.submit(
+                1,
+                &Command::Release { name: &format!("lock:{i}"), token: Token(held), by: None },
+                None,
+            );
         }
     }
     c.settle();
@@ -491,13 +531,21 @@ fn history_is_in_memory_or_in_the_engine_and_never_lost_or_doubled() {
     let query = Query::History { name: "a".into(), limit: usize::MAX };
     c.peers.get_mut(&leader).unwrap().inbox.push(Input::Read { ticket, query, linearizable: true });
     c.settle();
-    let Some(Reply::Read { answer: Answer::History { ended, current }, .. }) = c.reply(leader, ticket) else {
+    let Some(Reply::Read { answer: Answer::History { ended, current }, .. }) =
+        c.reply(leader, ticket)
+    else {
         panic!("no answer");
     };
     assert!(current.is_empty());
     let stored = c.peers[&leader].engine.history(SHARD, "a", 1_000).expect("history");
-    assert!(!stored.is_empty() && !ended.is_empty(), "{} stored, {} in memory", stored.len(), ended.len());
-    let mut found: Vec<u64> = stored.iter().map(|r| r.token).chain(ended.iter().map(|t| t.grant.token.0)).collect();
+    assert!(
+        !stored.is_empty() && !ended.is_empty(),
+        "{} stored, {} in memory",
+        stored.len(),
+        ended.len()
+    );
+    let mut found: Vec<u64> =
+        stored.iter().map(|r| r.token).chain(ended.iter().map(|t| t.grant.token.0)).collect();
     found.sort_unstable();
     assert_eq!(found, tokens);
     assert!(ended.iter().all(|t| t.end == EndKind::Released));
@@ -515,9 +563,15 @@ fn history_ages_by_shard_time_and_not_by_a_wall_clock() {
         let held = token(&c.acquire(leader, name, 60_000));
         c.submit(leader, &Command::Release { name, token: Token(held), by: None }, None);
         c.run_ms(11_000); // a checkpoint brings it to the engine
-        for id in c.peers.keys().copied().filter(|id| c.peers[id].replica.is_some()).collect::<Vec<_>>() {
+        for id in
+            c.peers.keys().copied().filter(|id| c.peers[id].replica.is_some()).collect::<Vec<_>>()
+        {
             let stored = c.peers[&id].engine.history(SHARD, name, 10).expect("history");
-            assert_eq!(stored.iter().map(|record| record.day).collect::<Vec<_>>(), [day], "{name} on replica {id}");
+            assert_eq!(
+                stored.iter().map(|record| record.day).collect::<Vec<_>>(),
+                [day],
+                "{name} on replica {id}"
+            );
             assert_eq!(c.status(id).shard_ms / DAY_MS, u64::from(day));
         }
         match name {

@@ -141,7 +141,8 @@ fn a_snapshot_of_other_members_is_not_sent() {
     c.holds_builds = true;
     c.start(3);
     c.run_ms(500);
-    let old = build_snapshot(storage::Engine::table(&*c.peers[&1].engine, SHARD).expect("read")).expect("sound");
+    let old = build_snapshot(storage::Engine::table(&*c.peers[&1].engine, SHARD).expect("read"))
+        .expect("sound");
     // Node 3 loses its disk meanwhile: it comes back as another member.
     c.reseed(3);
     c.run_ms(1_000);
@@ -149,5 +150,10 @@ fn a_snapshot_of_other_members_is_not_sent() {
     c.release_builds();
     c.run_ms(3_000);
     assert_eq!(c.hash(3), c.hash(1));
-    assert!(c.status(1).members.iter().any(|member| member.node.0 == 3 && member.incarnation == 1 && !member.learner));
+    assert!(
+        c.status(1)
+            .members
+            .iter()
+            .any(|member| member.node.0 == 3 && member.incarnation == 1 && !member.learner)
+    );
 }

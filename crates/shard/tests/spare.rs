@@ -45,7 +45,8 @@ fn entry(c: &mut Cluster, leader: u64, name: &str) {
 
 fn all_are_equal(c: &mut Cluster) {
     c.run_ms(1_000);
-    let hashes: Vec<_> = c.peers.keys().copied().collect::<Vec<_>>().into_iter().map(|id| c.hash(id)).collect();
+    let hashes: Vec<_> =
+        c.peers.keys().copied().collect::<Vec<_>>().into_iter().map(|id| c.hash(id)).collect();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
 
@@ -153,7 +154,11 @@ fn leadership_moves_under_load_to_a_spare_follower() {
         c.round();
         c.round();
         if i % 25 == 24 {
-            assert_eq!(c.status(1).caught_up, [1, 2, 3, 4, 5].map(NodeId), "a spare one is no less able to lead");
+            assert_eq!(
+                c.status(1).caught_up,
+                [1, 2, 3, 4, 5].map(NodeId),
+                "a spare one is no less able to lead"
+            );
         }
     }
     assert!(appends(&mut c)[&5].iter().any(|entries| *entries > 1), "node 5 is spare");
@@ -203,6 +208,9 @@ fn a_learner_is_no_spare_follower() {
         c.round();
     }
     let members = c.status(1).members;
-    assert!(members.iter().any(|m| m.node == NodeId(5) && m.incarnation == 1 && !m.learner), "{members:?}");
+    assert!(
+        members.iter().any(|m| m.node == NodeId(5) && m.incarnation == 1 && !m.learner),
+        "{members:?}"
+    );
     all_are_equal(&mut c);
 }

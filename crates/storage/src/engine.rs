@@ -74,10 +74,14 @@ pub struct Recovered {
 pub enum StorageError {
     /// The disk or RocksDB refused. After a failed sync the state of the file is unknown, so that a
     /// retry could report bytes as durable that are not.
-    #[error("storage failed: {0}; the process stops: check its data directory before you start it again")]
+    #[error(
+        "storage failed: {0}; the process stops: check its data directory before you start it again"
+    )]
     Io(String),
     /// Bytes that were acknowledged are gone or changed.
-    #[error("storage is damaged: {0}; re-seed this replica from its peers (see `palisade node --help`)")]
+    #[error(
+        "storage is damaged: {0}; re-seed this replica from its peers (see `palisade node --help`)"
+    )]
     Damaged(String),
     /// The directory belongs to another cluster, node or format.
     #[error("{0}")]
@@ -118,7 +122,12 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// The newest `limit` ended grants of a name, highest token first.
-    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError>;
+    fn history(
+        &self,
+        shard: ShardId,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, StorageError>;
 
     /// A page of a shard's ended grants with an entry index above `after_index`, in key order.
     ///

@@ -40,7 +40,10 @@ pub fn read_journal_record(bytes: &[u8], salt: u32) -> Option<(u64, usize)> {
     let record = record::read(bytes, salt)?;
     let parts = record.parts()?;
     for (_, offset, length) in parts.iter().flat_map(|part| &part.entries) {
-        assert!(bytes.get(*offset..offset + length).is_some(), "an entry lies outside of its record");
+        assert!(
+            bytes.get(*offset..offset + length).is_some(),
+            "an entry lies outside of its record"
+        );
     }
     Some((record.number, parts.iter().map(|part| part.entries.len()).sum()))
 }
@@ -55,9 +58,14 @@ pub fn read(key: &[u8], value: &[u8], claimant: &Identity) -> Result<Vec<u8>, cr
     if let Some(parsed) = keys::parse_history(key)
         && !parsed.name.contains('\0')
     {
-        let shard = u32::from_be_bytes(key[..4].try_into().expect("a history key begins with its shard"));
+        let shard =
+            u32::from_be_bytes(key[..4].try_into().expect("a history key begins with its shard"));
         if shard < u32::MAX {
-            assert_eq!(history_key(shard, parsed.day, parsed.name, parsed.token), key, "the key does not round-trip");
+            assert_eq!(
+                history_key(shard, parsed.day, parsed.name, parsed.token),
+                key,
+                "the key does not round-trip"
+            );
         }
     }
     let bytes = keys::unseal(key, value, || format!("the record {key:02x?}"))?;

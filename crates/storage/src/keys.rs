@@ -226,9 +226,17 @@ pub(crate) fn seal_into(value: &mut Vec<u8>, key: &[u8], parts: [&[u8]; 2]) {
 
 /// Checks a sealed value and returns its bytes. `what` names the value in the error, for example
 /// "shard 3, log entry 17".
-pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8], what: impl FnOnce() -> String) -> Result<&'a [u8], StorageError> {
+pub(crate) fn unseal<'a>(
+    key: &[u8],
+    value: &'a [u8],
+    what: impl FnOnce() -> String,
+) -> Result<&'a [u8], StorageError> {
     match value.split_first_chunk::<CRC_BYTES>() {
-        None => Err(StorageError::Damaged(format!("{}: {} bytes are too few for a checksum", what(), value.len()))),
+        None => Err(StorageError::Damaged(format!(
+            "{}: {} bytes are too few for a checksum",
+            what(),
+            value.len()
+        ))),
         Some((stored, bytes)) => match (u32::from_le_bytes(*stored), crc(key, bytes)) {
             (stored, computed) if stored == computed => Ok(bytes),
             (stored, computed) => Err(StorageError::Damaged(format!(
@@ -263,7 +271,10 @@ mod tests {
         assert_eq!(journal_from(shard), [1, 2, 3, 4, 5]);
         assert_eq!(truncated(shard), [1, 2, 3, 4, 6]);
         assert_eq!(oldest_segment(), [255, 255, 255, 255, 7]);
-        assert_eq!(history(shard, 7, "ab", 9), [1, 2, 3, 4, 0, 0, 0, 7, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(
+            history(shard, 7, "ab", 9),
+            [1, 2, 3, 4, 0, 0, 0, 7, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 9]
+        );
         // CRC-32C of "123456789" is the well-known check value 0xE3069283.
         assert_eq!(seal(b"1234", b"56789"), [0x83, 0x92, 0x06, 0xe3, b'5', b'6', b'7', b'8', b'9']);
     }

@@ -111,7 +111,10 @@ impl Tables {
     fn apply(&mut self, write: &ShardWrite) {
         if write.reset {
             let tables = self.shards.entry(write.shard).or_default();
-            *tables = ShardTables { history: std::mem::take(&mut tables.history), ..ShardTables::default() };
+            *tables = ShardTables {
+                history: std::mem::take(&mut tables.history),
+                ..ShardTables::default()
+            };
         }
         self.log(write);
         self.follow(write);
@@ -160,7 +163,8 @@ impl Engine for MemoryEngine {
             None => inner.current.identity = Some(identity::encode(identity)),
         }
         inner.current.boot += 1;
-        (inner.durable.identity, inner.durable.boot) = (inner.current.identity.clone(), inner.current.boot);
+        (inner.durable.identity, inner.durable.boot) =
+            (inner.current.identity.clone(), inner.current.boot);
         Ok(inner.current.boot)
     }
 
@@ -183,7 +187,12 @@ impl Engine for MemoryEngine {
                 inner.durable.apply(write);
             } else {
                 inner.durable.log(write);
-                let follows = ShardWrite { entries: Vec::new(), delete_after: None, hard_state: None, ..write.clone() };
+                let follows = ShardWrite {
+                    entries: Vec::new(),
+                    delete_after: None,
+                    hard_state: None,
+                    ..write.clone()
+                };
                 inner.unflushed.push(follows);
             }
         }
@@ -210,10 +219,17 @@ impl Engine for MemoryEngine {
         })
     }
 
-    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+    fn history(
+        &self,
+        shard: ShardId,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, StorageError> {
         let inner = self.lock();
-        let records = inner.current.shards.get(&shard).into_iter().flat_map(|tables| tables.history.values());
-        let mut found: Vec<HistoryRecord> = records.filter(|record| record.name == name).cloned().collect();
+        let records =
+            inner.current.shards.get(&shard).into_iter().flat_map(|tables| tables.history.values());
+        let mut found: Vec<HistoryRecord> =
+            records.filter(|record| record.name == name).cloned().collect();
         found.sort_by_key(|record| std::cmp::Reverse(record.token));
         found.truncate(limit);
         Ok(found)
@@ -227,9 +243,12 @@ impl Engine for MemoryEngine {
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
         let inner = self.lock();
-        let records = inner.current.shards.get(&shard).into_iter().flat_map(|tables| tables.history.iter());
+        let records =
+            inner.current.shards.get(&shard).into_iter().flat_map(|tables| tables.history.iter());
         let mut rest = records
-            .filter(|(key, record)| cursor.as_ref().is_none_or(|at| *key > at) && record.index > after_index)
+            .filter(|(key, record)| {
+                cursor.as_ref().is_none_or(|at| *key > at) && record.index > after_index
+            })
             .peekable();
         let (mut page, mut last) = (Vec::new(), cursor.clone());
         while page.len() < limit

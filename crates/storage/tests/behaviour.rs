@@ -43,14 +43,18 @@ impl Store for Rocks {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         // So small that logs outlive their segments.
-        Rocks { engine: Some(RocksEngine::open_with_segments(dir.path(), 2048).expect("a new store")), dir }
+        Rocks {
+            engine: Some(RocksEngine::open_with_segments(dir.path(), 2048).expect("a new store")),
+            dir,
+        }
     }
     fn engine(&self) -> &dyn Engine {
         self.engine.as_ref().expect("open")
     }
     fn reopen(&mut self) {
         self.engine = None;
-        self.engine = Some(RocksEngine::open_with_segments(self.dir.path(), 2048).expect("the same store"));
+        self.engine =
+            Some(RocksEngine::open_with_segments(self.dir.path(), 2048).expect("the same store"));
     }
 }
 
@@ -105,11 +109,23 @@ fn recover(store: &impl Store, shard: ShardId) -> Recovered {
 }
 
 fn tenure(day: u32, name: &str, token: u64, index: u64) -> HistoryRecord {
-    HistoryRecord { day, name: name.into(), token, index, tenure: format!("{name} {token}").into_bytes() }
+    HistoryRecord {
+        day,
+        name: name.into(),
+        token,
+        index,
+        tenure: format!("{name} {token}").into_bytes(),
+    }
 }
 
 fn history(store: &impl Store, name: &str, limit: usize) -> Vec<u64> {
-    store.engine().history(A, name, limit).expect("history").iter().map(|record| record.token).collect()
+    store
+        .engine()
+        .history(A, name, limit)
+        .expect("history")
+        .iter()
+        .map(|record| record.token)
+        .collect()
 }
 
 fn an_unknown_shard_is_empty<S: Store>() {
@@ -130,7 +146,11 @@ fn everything_written_is_recovered<S: Store>() {
             entries: vec![(1, b"one".to_vec()), (2, vec![]), (3, vec![0; 200_000])],
             hard_state: Some(b"hard".to_vec()),
             applied: Some(b"applied".to_vec()),
-            table: vec![(b"k2".to_vec(), Some(b"v2".to_vec())), (vec![], Some(vec![])), (vec![255], Some(vec![1]))],
+            table: vec![
+                (b"k2".to_vec(), Some(b"v2".to_vec())),
+                (vec![], Some(vec![])),
+                (vec![255], Some(vec![1])),
+            ],
             history: vec![record.clone()],
             ..Default::default()
         },
@@ -143,7 +163,10 @@ fn everything_written_is_recovered<S: Store>() {
     };
     for _ in 0..3 {
         assert_eq!(recover(&store, A), expected);
-        assert_eq!(store.engine().history(A, "name", 1).expect("history"), std::slice::from_ref(&record));
+        assert_eq!(
+            store.engine().history(A, "name", 1).expect("history"),
+            std::slice::from_ref(&record)
+        );
         store.reopen();
     }
 }
@@ -161,7 +184,10 @@ fn a_write_replaces_and_deletes<S: Store>() {
         },
     );
     let second = vec![set(b"b", b"2"), (b"a".to_vec(), None), (b"never".to_vec(), None)];
-    write(&store, ShardWrite { shard: A, hard_state: Some(vec![2]), table: second, ..Default::default() });
+    write(
+        &store,
+        ShardWrite { shard: A, hard_state: Some(vec![2]), table: second, ..Default::default() },
+    );
     store.reopen();
     let found = recover(&store, A);
     assert_eq!(found.table, [(b"b".to_vec(), b"2".to_vec())]);
@@ -172,13 +198,26 @@ fn a_replaced_tail_is_gone<S: Store>() {
     let mut store = S::new();
     write(&store, ShardWrite { shard: A, entries: entries(1..=9, "old"), ..Default::default() });
     // There are two ways to name the tail: after the last new entry, and after the last one kept.
-    write(&store, ShardWrite { shard: A, entries: entries(6..=7, "new"), delete_after: Some(7), ..Default::default() });
+    write(
+        &store,
+        ShardWrite {
+            shard: A,
+            entries: entries(6..=7, "new"),
+            delete_after: Some(7),
+            ..Default::default()
+        },
+    );
     let mut expected = entries(1..=5, "old");
     expected.extend(entries(6..=7, "new"));
     assert_eq!(recover(&store, A).entries, expected);
     write(
         &store,
-        ShardWrite { shard: A, entries: entries(4..=4, "newer"), delete_after: Some(3), ..Default::default() },
+        ShardWrite {
+            shard: A,
+            entries: entries(4..=4, "newer"),
+            delete_after: Some(3),
+            ..Default::default()
+        },
     );
     store.reopen();
     let mut expected = entries(1..=3, "old");
@@ -189,7 +228,12 @@ fn a_replaced_tail_is_gone<S: Store>() {
     // No entry is after the highest possible index.
     write(
         &store,
-        ShardWrite { shard: A, entries: entries(1..=2, "x"), delete_after: Some(u64::MAX), ..Default::default() },
+        ShardWrite {
+            shard: A,
+            entries: entries(1..=2, "x"),
+            delete_after: Some(u64::MAX),
+            ..Default::default()
+        },
     );
     assert_eq!(recover(&store, A).entries.len(), 2);
 }
@@ -197,13 +241,29 @@ fn a_replaced_tail_is_gone<S: Store>() {
 fn truncation_drops_up_to_and_including<S: Store>() {
     let mut store = S::new();
     write(&store, ShardWrite { shard: A, entries: entries(1..=9, "e"), ..Default::default() });
-    write(&store, ShardWrite { shard: A, entries: entries(10..=11, "e"), truncate_to: Some(4), ..Default::default() });
+    write(
+        &store,
+        ShardWrite {
+            shard: A,
+            entries: entries(10..=11, "e"),
+            truncate_to: Some(4),
+            ..Default::default()
+        },
+    );
     store.reopen();
     assert_eq!(recover(&store, A).entries, entries(5..=11, "e"));
     write(&store, ShardWrite { shard: A, truncate_to: Some(11), ..Default::default() });
     assert_eq!(recover(&store, A).entries, []);
     // Later entries follow it. An entry that its own write truncates does not come back.
-    write(&store, ShardWrite { shard: A, entries: entries(12..=14, "e"), truncate_to: Some(12), ..Default::default() });
+    write(
+        &store,
+        ShardWrite {
+            shard: A,
+            entries: entries(12..=14, "e"),
+            truncate_to: Some(12),
+            ..Default::default()
+        },
+    );
     store.reopen();
     assert_eq!(recover(&store, A).entries, entries(13..=14, "e"));
     write(&store, ShardWrite { shard: A, truncate_to: Some(u64::MAX), ..Default::default() });
@@ -238,8 +298,12 @@ fn a_reset_and_its_replacement_come_in_one_write<S: Store>() {
     let mut store = S::new();
     write(&store, full_write(A, "old"));
     let table = vec![(b"other".to_vec(), Some(b"new".to_vec()))];
-    let snapshot =
-        ShardWrite { reset: true, entries: entries(50..=51, "new"), table: table.clone(), ..full_write(A, "new") };
+    let snapshot = ShardWrite {
+        reset: true,
+        entries: entries(50..=51, "new"),
+        table: table.clone(),
+        ..full_write(A, "new")
+    };
     write(&store, snapshot);
     store.reopen();
     let found = recover(&store, A);
@@ -252,7 +316,8 @@ fn shards_do_not_touch_each_other<S: Store>() {
     let mut store = S::new();
     // Neighbours on both sides, and the highest possible shard.
     let shards = [0, 1, 2, 255, 256, u32::MAX - 1].map(ShardId);
-    let writes: Vec<_> = shards.iter().map(|shard| full_write(*shard, &format!("of {shard}"))).collect();
+    let writes: Vec<_> =
+        shards.iter().map(|shard| full_write(*shard, &format!("of {shard}"))).collect();
     store.engine().write(&writes).expect("write");
     for wiped in shards {
         let gone = ShardWrite {
@@ -272,7 +337,10 @@ fn shards_do_not_touch_each_other<S: Store>() {
                 "shard {shard} after shard {wiped} was wiped"
             );
             assert_eq!(found.table.len(), 1);
-            assert_eq!(store.engine().history(shard, &format!("of {shard}"), 9).expect("history").len(), 1);
+            assert_eq!(
+                store.engine().history(shard, &format!("of {shard}"), 9).expect("history").len(),
+                1
+            );
         }
     }
     store.reopen();
@@ -282,8 +350,12 @@ fn shards_do_not_touch_each_other<S: Store>() {
 fn the_last_write_of_a_shard_in_one_call_wins<S: Store>() {
     let store = S::new();
     let first = ShardWrite { shard: A, entries: entries(1..=5, "first"), ..Default::default() };
-    let second =
-        ShardWrite { shard: A, entries: entries(2..=2, "second"), delete_after: Some(2), ..Default::default() };
+    let second = ShardWrite {
+        shard: A,
+        entries: entries(2..=2, "second"),
+        delete_after: Some(2),
+        ..Default::default()
+    };
     store.engine().write(&[first, second]).expect("write");
     assert_eq!(recover(&store, A).entries, [(1, b"first 1".to_vec()), (2, b"second 2".to_vec())]);
 }
@@ -316,7 +388,10 @@ fn an_empty_write_is_fine<S: Store>() {
         .engine()
         .write(&[ShardWrite { shard: A, entries: entries(1..=1, "a"), ..Default::default() }])
         .expect("write");
-    store.engine().write(&[ShardWrite { shard: B, ..Default::default() }]).expect("nothing of a shard");
+    store
+        .engine()
+        .write(&[ShardWrite { shard: B, ..Default::default() }])
+        .expect("nothing of a shard");
     store.reopen();
     assert_eq!(recover(&store, A).entries.len(), 1);
 }
@@ -332,7 +407,10 @@ fn a_log_outlives_its_segments<S: Store>() {
             let hard_state = Some(index.to_le_bytes().to_vec());
             let truncate_to = (index % 50 == 0).then(|| index - 10);
             let entries = entries(index..=index, "busy");
-            write(&store, ShardWrite { shard: B, entries, hard_state, truncate_to, ..Default::default() });
+            write(
+                &store,
+                ShardWrite { shard: B, entries, hard_state, truncate_to, ..Default::default() },
+            );
         }
         store.reopen();
         let found = recover(&store, A);
@@ -363,7 +441,15 @@ fn a_tail_that_outlived_its_segment_is_replaced<S: Store>() {
     };
     write(&store, ShardWrite { shard: A, entries: entries(1..=9, "old"), ..Default::default() });
     go_on(&store, 1);
-    write(&store, ShardWrite { shard: A, entries: entries(6..=7, "new"), delete_after: Some(7), ..Default::default() });
+    write(
+        &store,
+        ShardWrite {
+            shard: A,
+            entries: entries(6..=7, "new"),
+            delete_after: Some(7),
+            ..Default::default()
+        },
+    );
     let mut expected = entries(1..=5, "old");
     expected.extend(entries(6..=7, "new"));
     assert_eq!(recover(&store, A).entries, expected);
@@ -374,7 +460,15 @@ fn a_tail_that_outlived_its_segment_is_replaced<S: Store>() {
     assert_eq!(recover(&store, A).entries, expected, "also once those are moved");
     write(&store, ShardWrite { shard: A, truncate_to: Some(6), ..Default::default() });
     assert_eq!(recover(&store, A).entries, entries(7..=7, "new"));
-    write(&store, ShardWrite { shard: A, reset: true, entries: entries(3..=3, "after"), ..Default::default() });
+    write(
+        &store,
+        ShardWrite {
+            shard: A,
+            reset: true,
+            entries: entries(3..=3, "after"),
+            ..Default::default()
+        },
+    );
     go_on(&store, 801);
     store.reopen();
     assert_eq!(recover(&store, A).entries, entries(3..=3, "after"));
@@ -384,9 +478,13 @@ fn history_is_newest_first_by_token<S: Store>() {
     let mut store = S::new();
     // Token 9 ended long after 12 and 10, because a shared grant may outlive younger ones.
     let records = [(5, 12), (5, 10), (9, 9), (2, 3), (2, 1), (7, 8), (7, 11)];
-    let history_records = records.iter().map(|(day, token)| tenure(*day, "n", *token, *token)).collect();
+    let history_records =
+        records.iter().map(|(day, token)| tenure(*day, "n", *token, *token)).collect();
     write(&store, ShardWrite { shard: A, history: history_records, ..Default::default() });
-    write(&store, ShardWrite { shard: A, history: vec![tenure(8, "other", 99, 1)], ..Default::default() });
+    write(
+        &store,
+        ShardWrite { shard: A, history: vec![tenure(8, "other", 99, 1)], ..Default::default() },
+    );
     store.reopen();
     assert_eq!(history(&store, "n", 100), [12, 11, 10, 9, 8, 3, 1]);
     for limit in 0..8 {
@@ -407,8 +505,9 @@ fn history_of_similar_names_is_apart<S: Store>() {
 
 fn history_pages_resume<S: Store>() {
     let store = S::new();
-    let records: Vec<_> =
-        (1..=25).map(|token| tenure(token as u32 % 3, &format!("n{}", token % 4), token, 100 + token)).collect();
+    let records: Vec<_> = (1..=25)
+        .map(|token| tenure(token as u32 % 3, &format!("n{}", token % 4), token, 100 + token))
+        .collect();
     write(&store, ShardWrite { shard: A, history: records.clone(), ..Default::default() });
     let mut expected: Vec<_> = records.into_iter().filter(|record| record.index > 110).collect();
     expected.sort_by(|a, b| (a.day, &a.name, a.token).cmp(&(b.day, &b.name, b.token)));
@@ -431,8 +530,11 @@ fn history_pages_resume<S: Store>() {
 
 fn history_pages_stay_in_their_shard<S: Store>() {
     let store = S::new();
-    let of =
-        |shard| ShardWrite { shard, history: vec![tenure(1, "n", 1, 1), tenure(2, "n", 2, 2)], ..Default::default() };
+    let of = |shard| ShardWrite {
+        shard,
+        history: vec![tenure(1, "n", 1, 1), tenure(2, "n", 2, 2)],
+        ..Default::default()
+    };
     store.engine().write(&[of(A), of(B)]).expect("write");
     assert_eq!(
         store.engine().history_since(B, 0, Some(vec![]), 10).expect("page").0.len(),
@@ -452,7 +554,10 @@ fn old_days_are_dropped<S: Store>() {
     write(&store, ShardWrite { shard: A, history: records, ..Default::default() });
     store.engine().drop_history_before(A, 4).expect("drop");
     assert_eq!(history(&store, "n", 100), [9, 8, 7, 6, 5, 4]);
-    write(&store, ShardWrite { shard: A, history: vec![tenure(9, "m", 50, 50)], ..Default::default() });
+    write(
+        &store,
+        ShardWrite { shard: A, history: vec![tenure(9, "m", 50, 50)], ..Default::default() },
+    );
     store.reopen();
     assert_eq!(history(&store, "n", 100), [9, 8, 7, 6, 5, 4]);
     assert_eq!(store.engine().history_since(A, 0, None, 100).expect("page").0.len(), 7);
@@ -473,7 +578,10 @@ fn the_nodes_own_records_stay<S: Store>() {
     let mut store = S::new();
     assert_eq!(store.engine().node_record(b"a").expect("read"), None);
     let records = |pairs: &[(&str, &str)]| -> Vec<(Vec<u8>, Vec<u8>)> {
-        pairs.iter().map(|(name, bytes)| (name.as_bytes().to_vec(), bytes.as_bytes().to_vec())).collect()
+        pairs
+            .iter()
+            .map(|(name, bytes)| (name.as_bytes().to_vec(), bytes.as_bytes().to_vec()))
+            .collect()
     };
     store.engine().put_node_records(&records(&[("a", "1"), ("b", "2")])).expect("put");
     store.engine().put_node_records(&records(&[("a", "3")])).expect("put");
@@ -490,18 +598,25 @@ fn a_stranger_is_refused<S: Store>() {
     let identity = Identity { fingerprint: [7; 16], node: 3 };
     store.engine().claim(&identity).expect("claim");
     store.reopen();
-    let other_node = store.engine().claim(&Identity { node: 4, ..identity.clone() }).expect_err("another node");
+    let other_node =
+        store.engine().claim(&Identity { node: 4, ..identity.clone() }).expect_err("another node");
     assert!(
         matches!(&other_node, StorageError::Identity(what) if what.contains("node 3") && what.contains("--id 3")),
         "{other_node}"
     );
-    let other_cluster =
-        store.engine().claim(&Identity { fingerprint: [8; 16], ..identity.clone() }).expect_err("another cluster");
+    let other_cluster = store
+        .engine()
+        .claim(&Identity { fingerprint: [8; 16], ..identity.clone() })
+        .expect_err("another cluster");
     assert!(
         matches!(&other_cluster, StorageError::Identity(what) if what.contains(&"07".repeat(16))),
         "{other_cluster}"
     );
-    assert_eq!(store.engine().claim(&identity).expect("own store"), 2, "a refusal counts as no boot");
+    assert_eq!(
+        store.engine().claim(&identity).expect("own store"),
+        2,
+        "a refusal counts as no boot"
+    );
 }
 
 /// One random step, with small numbers so that steps collide.

@@ -25,27 +25,33 @@ fn entry(index: u64) -> Vec<u8> {
 fn filled(dir: &Path, count: u64) {
     let engine = open(dir).expect("new store");
     for index in 1..=count {
-        let write = ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
+        let write =
+            ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
         engine.write(&[write]).expect("write");
     }
 }
 
 /// The files of RocksDB with this extension, oldest first.
 fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
-    let listed = fs::read_dir(dir.join("rocksdb")).expect("database directory").map(|file| file.expect("file").path());
-    let mut files: Vec<_> = listed.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+    let listed = fs::read_dir(dir.join("rocksdb"))
+        .expect("database directory")
+        .map(|file| file.expect("file").path());
+    let mut files: Vec<_> =
+        listed.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
     files.sort();
     files
 }
 
 /// The journal's files with their ordinals, oldest first, without those that were never begun.
 fn segments(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let listed = fs::read_dir(dir.join("journal")).expect("journal").map(|file| file.expect("file").path());
+    let listed =
+        fs::read_dir(dir.join("journal")).expect("journal").map(|file| file.expect("file").path());
     let ordinal = |path: &Path| {
         let bytes = fs::read(path).expect("segment");
         u64::from_le_bytes(bytes[16..24].try_into().expect("a header"))
     };
-    let mut found: Vec<_> = listed.map(|path| (ordinal(&path), path)).filter(|(ordinal, _)| *ordinal > 0).collect();
+    let mut found: Vec<_> =
+        listed.map(|path| (ordinal(&path), path)).filter(|(ordinal, _)| *ordinal > 0).collect();
     found.sort();
     found
 }
@@ -57,8 +63,9 @@ fn journal(dir: &Path) -> PathBuf {
 
 /// The offset of each record of a segment, and last the end of the records.
 fn record_offsets(bytes: &[u8]) -> Vec<usize> {
-    let number_at =
-        |at: usize| bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")));
+    let number_at = |at: usize| {
+        bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")))
+    };
     let mut number = number_at(24).expect("a header");
     let mut offsets = vec![RECORDS_AT];
     loop {
@@ -96,15 +103,30 @@ fn a_flipped_bit_anywhere_in_the_journal_is_found() {
     // The file's header, records at the beginning and in the middle, and of the last record each
     // part of its header and its body.
     let body = last + HEADER_BYTES + 20;
-    for place in
-        [0, 12, 20, 30, RECORDS_AT, offsets[1] + 40, end / 2, last, last + 3, last + 4, last + 8, body, end - 20]
-    {
+    for place in [
+        0,
+        12,
+        20,
+        30,
+        RECORDS_AT,
+        offsets[1] + 40,
+        end / 2,
+        last,
+        last + 3,
+        last + 4,
+        last + 8,
+        body,
+        end - 20,
+    ] {
         let copy = tempfile::tempdir().expect("temporary directory");
         copy_store(dir.path(), copy.path());
         change(&journal(copy.path()), |bytes| bytes[place] ^= 0x80);
         assert_damaged(open(copy.path()), &[]);
     }
-    assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 400);
+    assert_eq!(
+        open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(),
+        400
+    );
 }
 
 /// After a power loss the mark may be behind. A bad record with good ones after it is damage all
@@ -129,7 +151,9 @@ fn a_bad_record_in_the_middle_is_found_without_the_marks_help() {
 fn copy_store(from: &Path, to: &Path) {
     for dir in ["", "rocksdb", "journal"] {
         fs::create_dir_all(to.join(dir)).expect("directory");
-        for file in fs::read_dir(from.join(dir)).expect("directory").map(|file| file.expect("file").path()) {
+        for file in
+            fs::read_dir(from.join(dir)).expect("directory").map(|file| file.expect("file").path())
+        {
             if file.is_file() {
                 fs::copy(&file, to.join(dir).join(file.file_name().expect("name"))).expect("copy");
             }
@@ -163,7 +187,11 @@ fn a_torn_write_that_was_never_acknowledged_is_dropped() {
     let dir = tempfile::tempdir().expect("temporary directory");
     filled(dir.path(), 11);
     let mark = fs::read(dir.path().join("SYNCED")).expect("mark");
-    let write = |index| ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
+    let write = |index| ShardWrite {
+        shard: SHARD,
+        entries: vec![(index, entry(index))],
+        ..Default::default()
+    };
     open(dir.path()).expect("store").write(&[write(12)]).expect("write");
     fs::write(dir.path().join("SYNCED"), mark).expect("write");
     let whole = fs::read(journal(dir.path())).expect("journal");
@@ -178,7 +206,10 @@ fn a_torn_write_that_was_never_acknowledged_is_dropped() {
         assert_eq!(engine.recover(SHARD).expect("recover").entries.len(), 11);
         engine.write(&[write(12)]).expect("it goes on");
         drop(engine);
-        assert_eq!(open(copy.path()).expect("store").recover(SHARD).expect("recover").entries.len(), 12);
+        assert_eq!(
+            open(copy.path()).expect("store").recover(SHARD).expect("recover").entries.len(),
+            12
+        );
     }
 }
 
@@ -195,7 +226,11 @@ fn a_segment_without_its_first_record_is_not_continued() {
     let mut opened = 0;
     for round in 0..24 {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let idle = ShardWrite { shard: ShardId(1), hard_state: Some(b"voted".to_vec()), ..Default::default() };
+        let idle = ShardWrite {
+            shard: ShardId(1),
+            hard_state: Some(b"voted".to_vec()),
+            ..Default::default()
+        };
         let engine = open(dir.path()).expect("store");
         engine.write(&[idle]).expect("write");
         (1..=14 + round).for_each(|index| engine.write(&[busy(index)]).expect("write"));
@@ -214,7 +249,10 @@ fn a_segment_without_its_first_record_is_not_continued() {
         change(&journal(dir.path()), |bytes| bytes[RECORDS_AT + 20..].fill(0));
         // If the older segments were retired since, that record was on disk. Then this is damage.
         if let Err(error) = open(dir.path()) {
-            assert!(error.to_string().contains("segment") && error.to_string().contains("is missing"), "{error}");
+            assert!(
+                error.to_string().contains("segment") && error.to_string().contains("is missing"),
+                "{error}"
+            );
             continue;
         }
         opened += 1;
@@ -236,7 +274,12 @@ fn records_of_an_earlier_use_of_a_file_are_not_read() {
     let mut engine = open();
     for index in 1..=500u64 {
         let truncate_to = Some(index - 1);
-        let write = ShardWrite { shard: SHARD, entries: vec![(index, entry(1))], truncate_to, ..Default::default() };
+        let write = ShardWrite {
+            shard: SHARD,
+            entries: vec![(index, entry(1))],
+            truncate_to,
+            ..Default::default()
+        };
         engine.write(&[write]).expect("write");
         if index % 7 == 0 {
             drop(engine);
@@ -254,12 +297,15 @@ fn a_missing_or_damaged_older_segment_is_found() {
     let open = |dir: &Path| RocksEngine::open_with_segments(dir, 4096);
     let engine = open(dir.path()).expect("new store");
     for index in 1..=300 {
-        let write = ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
+        let write =
+            ShardWrite { shard: SHARD, entries: vec![(index, entry(index))], ..Default::default() };
         engine.write(&[write]).expect("write");
     }
     drop(engine);
-    let names: Vec<_> =
-        segments(dir.path()).into_iter().map(|(_, path)| path.file_name().expect("name").to_owned()).collect();
+    let names: Vec<_> = segments(dir.path())
+        .into_iter()
+        .map(|(_, path)| path.file_name().expect("name").to_owned())
+        .collect();
     let damages: [fn(&Path); 3] = [
         |path| fs::remove_file(path).expect("remove"),
         |path| change(path, |bytes| bytes.truncate(100)),
@@ -273,7 +319,10 @@ fn a_missing_or_damaged_older_segment_is_found() {
             assert_damaged(open(copy.path()), &[]);
         }
     }
-    assert_eq!(open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(), 300);
+    assert_eq!(
+        open(dir.path()).expect("intact").recover(SHARD).expect("intact").entries.len(),
+        300
+    );
 }
 
 #[test]
@@ -302,13 +351,23 @@ fn a_value_changed_behind_the_databases_back_is_found() {
         hard_state: Some(b"hard".to_vec()),
         applied: Some(b"applied".to_vec()),
         table: vec![(b"k".to_vec(), Some(b"v".to_vec()))],
-        history: vec![HistoryRecord { day: 1, name: "n".into(), token: 1, index: 1, tenure: b"t".to_vec() }],
+        history: vec![HistoryRecord {
+            day: 1,
+            name: "n".into(),
+            token: 1,
+            index: 1,
+            tenure: b"t".to_vec(),
+        }],
         ..Default::default()
     };
     engine.write(&[write]).expect("write");
     // Another shard writes until the entries have been moved to the database.
     for index in 1..=100 {
-        let other = ShardWrite { shard: ShardId(0), entries: vec![(index, entry(index))], ..Default::default() };
+        let other = ShardWrite {
+            shard: ShardId(0),
+            entries: vec![(index, entry(index))],
+            ..Default::default()
+        };
         engine.write(&[ShardWrite { truncate_to: Some(index), ..other }]).expect("write");
     }
     drop(engine);
@@ -321,10 +380,15 @@ fn a_value_changed_behind_the_databases_back_is_found() {
     ] {
         let put = |change: &dyn Fn(&mut Vec<u8>)| {
             let families = ["default", "log", "state", "history", "meta"];
-            let db =
-                rocksdb::DB::open_cf(&rocksdb::Options::default(), dir.path().join("rocksdb"), families).expect("db");
+            let db = rocksdb::DB::open_cf(
+                &rocksdb::Options::default(),
+                dir.path().join("rocksdb"),
+                families,
+            )
+            .expect("db");
             let cf = db.cf_handle(family).expect("family");
-            let mut value = db.get_cf(cf, &key).expect("read").expect("the key is as the test thinks");
+            let mut value =
+                db.get_cf(cf, &key).expect("read").expect("the key is as the test thinks");
             change(&mut value);
             db.put_cf(cf, &key, value).expect("put");
         };
@@ -350,7 +414,12 @@ fn a_store_without_its_mark_is_not_trusted() {
 #[test]
 fn a_mark_without_its_store_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let write = ShardWrite { shard: SHARD, entries: vec![(1, entry(1))], applied: Some(vec![1]), ..Default::default() };
+    let write = ShardWrite {
+        shard: SHARD,
+        entries: vec![(1, entry(1))],
+        applied: Some(vec![1]),
+        ..Default::default()
+    };
     open(dir.path()).expect("store").write(&[write]).expect("write");
     for (part, words) in [("rocksdb", "write-ahead log ends"), ("journal", "the journal ends")] {
         let copy = tempfile::tempdir().expect("temporary directory");
@@ -367,7 +436,10 @@ fn a_store_of_the_former_version_is_refused_as_such() {
     filled(dir.path(), 3);
     fs::write(dir.path().join("SYNCED"), [0; 28]).expect("write");
     let error = open(dir.path()).expect_err("of another version");
-    assert!(matches!(&error, StorageError::Identity(what) if what.contains("earlier version")), "{error}");
+    assert!(
+        matches!(&error, StorageError::Identity(what) if what.contains("earlier version")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -375,7 +447,10 @@ fn a_directory_in_use_is_refused() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let engine = open(dir.path()).expect("new store");
     let error = open(dir.path()).expect_err("in use");
-    assert!(matches!(&error, StorageError::Identity(what) if what.contains("in use by another process")), "{error}");
+    assert!(
+        matches!(&error, StorageError::Identity(what) if what.contains("in use by another process")),
+        "{error}"
+    );
     drop(engine);
     open(dir.path()).expect("free again");
 }

@@ -37,7 +37,8 @@ fn read(dir: &Path) -> Result<Contents, StorageError> {
     let engine = open(dir)?;
     let boot = engine.claim(&IDENTITY)?;
     let shards = SHARDS.map(|shard| engine.recover(shard)).into_iter().collect::<Result<_, _>>()?;
-    let history = SHARDS.map(|shard| engine.history_since(shard, 0, None, usize::MAX).map(|(page, _)| page));
+    let history =
+        SHARDS.map(|shard| engine.history_since(shard, 0, None, usize::MAX).map(|(page, _)| page));
     let history = history.into_iter().collect::<Result<_, _>>()?;
     let newest = engine.history(SHARDS[1], "name", 2)?;
     Ok(Contents { boot, shards, history, newest, node_record: engine.node_record(b"peer")? })
@@ -87,7 +88,9 @@ fn killed(dir: &Path) {
     for from in [1, 7] {
         let engine = open(before.path()).expect("open");
         engine.claim(&IDENTITY).expect("claim");
-        engine.put_node_records(&[(b"peer".to_vec(), from.to_string().into_bytes())]).expect("node record");
+        engine
+            .put_node_records(&[(b"peer".to_vec(), from.to_string().into_bytes())])
+            .expect("node record");
         live(&engine, from);
         if from == 7 {
             copy(before.path(), dir); // the disk as it is while the engine runs
@@ -137,7 +140,12 @@ fn everything() -> bool {
 ///
 /// # Panics
 /// If a change led to anything but the same contents, or an error that says what to do.
-fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8) -> u8) -> Vec<usize> {
+fn change_each(
+    dir: &Path,
+    file: &Path,
+    step: usize,
+    changed: impl Fn(usize, u8) -> u8,
+) -> Vec<usize> {
     let intact = {
         let scratch = tempfile::tempdir().expect("temporary directory");
         copy(dir, scratch.path());
@@ -152,16 +160,23 @@ fn change_each(dir: &Path, file: &Path, step: usize, changed: impl Fn(usize, u8)
         let mut damaged = bytes.clone();
         damaged[place] = changed(place, bytes[place]);
         assert_ne!(damaged, bytes);
-        fs::write(scratch.path().join(file.strip_prefix(dir).expect("below")), damaged).expect("write");
+        fs::write(scratch.path().join(file.strip_prefix(dir).expect("below")), damaged)
+            .expect("write");
         match read(scratch.path()) {
             Ok(contents) => {
-                assert_eq!(contents, intact, "{name}, byte {place}: other contents, and no word of it");
+                assert_eq!(
+                    contents, intact,
+                    "{name}, byte {place}: other contents, and no word of it"
+                );
                 harmless.push(place);
             }
             Err(error) => {
                 let message = error.to_string();
                 assert!(message.contains("re-seed"), "{name}, byte {place}: {message}");
-                assert!(message.contains("palisade node --help"), "{name}, byte {place}: {message}");
+                assert!(
+                    message.contains("palisade node --help"),
+                    "{name}, byte {place}: {message}"
+                );
                 found += 1;
             }
         }
@@ -194,14 +209,19 @@ fn a_changed_byte_is_found_or_harmless() {
         // A high bit makes a length long, a low bit makes it slightly wrong. Each place gets
         // another bit, or all bits.
         for turn in 0..if everything() { 8 } else { 1 } {
-            let harmless = change_each(dir.path(), &file, step, |place, byte| byte ^ 1 << ((place + turn) % 8));
+            let harmless = change_each(dir.path(), &file, step, |place, byte| {
+                byte ^ 1 << ((place + turn) % 8)
+            });
             if holds_data(&name) {
                 assert_eq!(harmless, [0; 0], "{name}: changes here were missed");
                 kinds.insert(name.trim_matches(|c: char| c.is_ascii_digit()).to_owned());
             }
         }
     }
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [".journal", ".log", ".sst", "CURRENT", "MANIFEST-", "SYNCED"]);
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        [".journal", ".log", ".sst", "CURRENT", "MANIFEST-", "SYNCED"]
+    );
 }
 
 /// Regression: RocksDB's reader never returned from a record whose type was changed to one of
@@ -233,9 +253,14 @@ fn a_shortened_file_is_found() {
             copy(dir.path(), scratch.path());
             let place = scratch.path().join(file.strip_prefix(dir.path()).expect("below"));
             fs::write(place, &bytes[..keep]).expect("write");
-            let missed = |_| panic!("{}, cut at {keep} of {}: it was missed", name(&file), bytes.len());
+            let missed =
+                |_| panic!("{}, cut at {keep} of {}: it was missed", name(&file), bytes.len());
             let error = read(scratch.path()).map_or_else(|error| error.to_string(), missed);
-            assert!(error.contains("palisade node --help"), "{}, cut at {keep}: {error}", name(&file));
+            assert!(
+                error.contains("palisade node --help"),
+                "{}, cut at {keep}: {error}",
+                name(&file)
+            );
         }
     }
 }

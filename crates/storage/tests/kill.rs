@@ -49,19 +49,34 @@ fn check(engine: &RocksEngine) -> u64 {
     let last = (0..SHARDS).map(|shard| {
         let found = engine.recover(ShardId(shard)).expect("recover");
         for (index, bytes) in &found.entries {
-            assert!(*bytes == payload(shard, *index), "shard {shard}, entry {index} has other bytes than were written");
+            assert!(
+                *bytes == payload(shard, *index),
+                "shard {shard}, entry {index} has other bytes than were written"
+            );
         }
         let last = found.entries.last().map_or(0, |(index, _)| *index);
         let expected = (last > 0).then(|| last.to_le_bytes().to_vec());
-        assert_eq!(found.hard_state, expected, "shard {shard}: entries and hard state are of one write");
+        assert_eq!(
+            found.hard_state, expected,
+            "shard {shard}: entries and hard state are of one write"
+        );
         let table = found.table.first().map_or(0, |(_, value)| number(value));
-        assert!(table <= last, "shard {shard}: the table is of write {table}, the log ends at {last}");
+        assert!(
+            table <= last,
+            "shard {shard}: the table is of write {table}, the log ends at {last}"
+        );
         let first = found.entries.first().map_or(last + 1, |(index, _)| *index);
-        assert!(first <= table + 1, "shard {shard}: the log begins at {first}, after the table of write {table}");
+        assert!(
+            first <= table + 1,
+            "shard {shard}: the log begins at {first}, after the table of write {table}"
+        );
         last
     });
     let last: Vec<u64> = last.collect();
-    assert!(last.iter().all(|number| *number == last[0]), "a write is in all its shards or in none: {last:?}");
+    assert!(
+        last.iter().all(|number| *number == last[0]),
+        "a write is in all its shards or in none: {last:?}"
+    );
     last[0]
 }
 
@@ -70,7 +85,9 @@ fn writer() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let engine = RocksEngine::open(Path::new(&dir)).expect("open");
     let mut out = std::io::stdout();
-    let mut say = |line: String| writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent listens");
+    let mut say = |line: String| {
+        writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent listens")
+    };
     for number in check(&engine) + 1..WRITES_MAX {
         match engine.write(&writes(number)) {
             Ok(()) => say(format!("\nwritten {number}")),
@@ -88,7 +105,12 @@ fn writer() {
 
 fn spawn(dir: &Path, mut command: Command) -> Child {
     command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the writer starts")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("the writer starts")
 }
 
 fn this_program() -> std::path::PathBuf {
@@ -116,7 +138,10 @@ fn no_acknowledged_write_is_lost_by_kill_9() {
             }
         }
         child.wait().expect("wait");
-        assert!(heard >= kill_after, "round {round}: the writer stopped by itself after {heard} writes");
+        assert!(
+            heard >= kill_after,
+            "round {round}: the writer stopped by itself after {heard} writes"
+        );
         if round % 2 == 0 {
             let engine = RocksEngine::open(dir.path()).expect("a killed writer leaves no damage");
             let found = check(&engine);
@@ -146,10 +171,15 @@ fn after_a_failed_write_all_are_refused_and_none_acknowledged_is_lost() {
             acknowledged = number.parse().expect("a number");
         }
         failed |= line.starts_with("failed storage failed");
-        refused += u32::from(line.starts_with("refused ") && line.contains("an earlier write failed"));
+        refused +=
+            u32::from(line.starts_with("refused ") && line.contains("an earlier write failed"));
     }
     child.wait().expect("wait");
-    assert!(failed && refused == 1 && acknowledged > 0, "{acknowledged} written, failed: {failed}, refused: {refused}");
-    let engine = RocksEngine::open(dir.path()).expect("the part that was not acknowledged is dropped");
+    assert!(
+        failed && refused == 1 && acknowledged > 0,
+        "{acknowledged} written, failed: {failed}, refused: {refused}"
+    );
+    let engine =
+        RocksEngine::open(dir.path()).expect("the part that was not acknowledged is dropped");
     assert!(check(&engine) >= acknowledged);
 }

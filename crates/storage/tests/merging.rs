@@ -33,10 +33,12 @@ fn step() -> impl Strategy<Value = Step> {
 /// The writes of these steps. The log is `first..next`.
 fn writes(steps: &[Step]) -> Vec<ShardWrite> {
     let (mut first, mut next) = (1u64, 1u64);
-    let entries =
-        |from: u64, count: u64, nth: usize| (from..from + count).map(|i| (i, vec![nth as u8, i as u8])).collect();
+    let entries = |from: u64, count: u64, nth: usize| {
+        (from..from + count).map(|i| (i, vec![nth as u8, i as u8])).collect()
+    };
     let write = |(nth, step): (usize, &Step)| {
-        let mut write = ShardWrite { shard: SHARD, hard_state: Some(vec![nth as u8]), ..Default::default() };
+        let mut write =
+            ShardWrite { shard: SHARD, hard_state: Some(vec![nth as u8]), ..Default::default() };
         match *step {
             Step::Append(count) => {
                 write.entries = entries(next, count, nth);
@@ -59,7 +61,9 @@ fn writes(steps: &[Step]) -> Vec<ShardWrite> {
                 write.applied = Some(vec![nth as u8]);
                 write.table = vec![(vec![9], Some(vec![nth as u8]))];
             }
-            Step::Table(key, value) => write.table = vec![(vec![key], value.map(|value| vec![value]))],
+            Step::Table(key, value) => {
+                write.table = vec![(vec![key], value.map(|value| vec![value]))]
+            }
         }
         write
     };

@@ -23,19 +23,42 @@ fn recover(store: &MemoryEngine, shard: ShardId) -> Recovered {
 fn a_crash_in_memory_loses_unflushed_state_and_never_the_log() {
     let store = MemoryEngine::new();
     let log = entries(1..=9, "a");
-    write(&store, ShardWrite { shard: A, entries: log.clone(), hard_state: Some(vec![1]), ..Default::default() });
+    write(
+        &store,
+        ShardWrite {
+            shard: A,
+            entries: log.clone(),
+            hard_state: Some(vec![1]),
+            ..Default::default()
+        },
+    );
     let table = vec![(b"key".to_vec(), Some(b"value".to_vec()))];
-    let checkpoint = ShardWrite { shard: A, applied: Some(vec![7]), table, truncate_to: Some(7), ..Default::default() };
+    let checkpoint = ShardWrite {
+        shard: A,
+        applied: Some(vec![7]),
+        table,
+        truncate_to: Some(7),
+        ..Default::default()
+    };
     write(&store, checkpoint.clone());
     assert_eq!(recover(&store, A).entries, entries(8..=9, "a"));
     store.crash();
-    assert_eq!(recover(&store, A), Recovered { entries: log, hard_state: Some(vec![1]), ..Default::default() });
+    assert_eq!(
+        recover(&store, A),
+        Recovered { entries: log, hard_state: Some(vec![1]), ..Default::default() }
+    );
     // A reset makes all earlier writes durable as well.
     write(&store, checkpoint);
-    write(&store, ShardWrite { shard: B, reset: true, applied: Some(vec![9]), ..Default::default() });
+    write(
+        &store,
+        ShardWrite { shard: B, reset: true, applied: Some(vec![9]), ..Default::default() },
+    );
     store.crash();
     assert_eq!(recover(&store, A).entries, entries(8..=9, "a"));
-    assert_eq!((recover(&store, A).applied, recover(&store, B).applied), (Some(vec![7]), Some(vec![9])));
+    assert_eq!(
+        (recover(&store, A).applied, recover(&store, B).applied),
+        (Some(vec![7]), Some(vec![9]))
+    );
 }
 
 #[test]
@@ -57,7 +80,9 @@ fn a_failed_write_in_memory_closes_the_engine_until_it_is_opened_anew() {
 fn only_the_threads_of_rocksdb_lower_their_priority() {
     let dir = tempfile::tempdir().unwrap();
     let _engine = RocksEngine::open(dir.path()).unwrap();
-    let nice_of = |stat: &str| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse::<i32>().unwrap();
+    let nice_of = |stat: &str| {
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse::<i32>().unwrap()
+    };
     let own = nice_of(&std::fs::read_to_string("/proc/thread-self/stat").unwrap());
     let process = nice_of(&std::fs::read_to_string("/proc/self/stat").unwrap());
     assert_eq!(own, process, "the thread that opens a database keeps its priority");

@@ -36,7 +36,8 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 fn snapshot(number: u64) -> ShardWrite {
-    let record = |key: u64| (key.to_be_bytes().to_vec(), Some([generation(number), vec![7; 900]].concat()));
+    let record =
+        |key: u64| (key.to_be_bytes().to_vec(), Some([generation(number), vec![7; 900]].concat()));
     ShardWrite {
         shard: RESET,
         reset: true,
@@ -76,12 +77,20 @@ fn check(engine: &RocksEngine) -> (u64, u64) {
         of,
         "the hard state is of another generation than the table"
     );
-    assert_eq!(found.table.len() as u64, if of == 0 { 0 } else { 40 + of % 7 }, "a record of another generation");
+    assert_eq!(
+        found.table.len() as u64,
+        if of == 0 { 0 } else { 40 + of % 7 },
+        "a record of another generation"
+    );
     for (key, value) in &found.table {
         assert_eq!(number(value), of, "the table's record {key:?}");
     }
     for (at, (index, bytes)) in found.entries.iter().enumerate() {
-        assert_eq!((*index, number(bytes)), (100 * of + 1 + at as u64, of), "the log does not follow its snapshot");
+        assert_eq!(
+            (*index, number(bytes)),
+            (100 * of + 1 + at as u64, of),
+            "the log does not follow its snapshot"
+        );
     }
     let busy = engine.recover(BUSY).expect("recovers");
     (of, busy.entries.last().map_or(0, |(index, _)| *index))
@@ -102,7 +111,8 @@ fn writer() {
             for number in reset + 1.. {
                 engine.write(&[snapshot(number)]).expect("resets");
                 say(format!("reset {number}"));
-                (1..=FOLLOWING).for_each(|nth| engine.write(&[following(number, nth)]).expect("writes"));
+                (1..=FOLLOWING)
+                    .for_each(|nth| engine.write(&[following(number, nth)]).expect("writes"));
             }
         })
     };
@@ -116,7 +126,12 @@ fn writer() {
 fn spawn(dir: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this test program has a path"));
     command.args(["--exact", "writer", "--nocapture"]).env(DIR, dir);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the writer starts")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("the writer starts")
 }
 
 #[test]
@@ -128,7 +143,9 @@ fn a_reset_is_atomic_whenever_the_process_dies() {
         let mut heard = 0;
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
             let line = line.expect("a line");
-            let told = |what: &str| line.strip_prefix(what).map(|number| number.parse::<u64>().expect("a number"));
+            let told = |what: &str| {
+                line.strip_prefix(what).map(|number| number.parse::<u64>().expect("a number"))
+            };
             reset = told("reset ").unwrap_or(reset);
             last = told("busy ").unwrap_or(last);
             heard += u64::from(told("busy ").is_some());
@@ -151,7 +168,16 @@ fn a_reset_is_atomic_whenever_the_process_dies() {
 fn resets_and_other_writes_of_one_call_happen_in_their_order() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let engine = open(dir.path());
-    let writes = [busy(1), snapshot(1), following(1, 1), busy(2), snapshot(2), snapshot(3), following(3, 1), busy(3)];
+    let writes = [
+        busy(1),
+        snapshot(1),
+        following(1, 1),
+        busy(2),
+        snapshot(2),
+        snapshot(3),
+        following(3, 1),
+        busy(3),
+    ];
     engine.write(&writes).expect("writes");
     assert_eq!(check(&engine), (3, 3));
     drop(engine);
@@ -165,8 +191,12 @@ fn a_reset_reports_that_it_is_loading() {
     let engine = open(dir.path());
     assert!(!engine.is_loading());
     let record = |key: u64| (key.to_be_bytes().to_vec(), Some(vec![7; 300]));
-    let large =
-        ShardWrite { shard: RESET, reset: true, table: (0..40_000).map(record).collect(), ..Default::default() };
+    let large = ShardWrite {
+        shard: RESET,
+        reset: true,
+        table: (0..40_000).map(record).collect(),
+        ..Default::default()
+    };
     let is_seen = (0..50).any(|_| {
         std::thread::scope(|scope| {
             let reset = scope.spawn(|| engine.write(std::slice::from_ref(&large)).expect("resets"));

@@ -16,8 +16,10 @@ impl SmallDisk {
     /// Mounts it. `None` if this process may not.
     fn new() -> Option<SmallDisk> {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "palisade-test"]).arg(dir.path()).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m", "palisade-test"])
+            .arg(dir.path())
+            .output();
         if mounted.is_ok_and(|mounted| mounted.status.success()) {
             return Some(SmallDisk(dir));
         }
@@ -27,7 +29,11 @@ impl SmallDisk {
 
     /// Other programs take all the room.
     fn fill(&self) {
-        let mut file = File::options().create(true).append(true).open(self.0.path().join("others")).expect("a file");
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.0.path().join("others"))
+            .expect("a file");
         for piece_bytes in [1 << 20, 4 << 10, 1] {
             while file.write_all(&vec![1; piece_bytes]).is_ok() {}
         }
@@ -96,7 +102,10 @@ fn a_reserve_that_does_not_fit_is_not_kept_and_none_is_kept_unasked() {
     drop(engine);
     drop(open(&dir).expect("with a smaller one"));
     assert!(has_reserve(&dir));
-    drop(RocksEngine::open_with(&dir, RocksOptions { reserve_bytes: 0, ..OPTIONS }).expect("with none"));
+    drop(
+        RocksEngine::open_with(&dir, RocksOptions { reserve_bytes: 0, ..OPTIONS })
+            .expect("with none"),
+    );
     assert!(!dir.join("RESERVE").exists(), "its room is given back");
 }
 

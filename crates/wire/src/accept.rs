@@ -171,7 +171,10 @@ impl<S> Stream for Incoming<S> {
 /// taken at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | BrokenPipe | Interrupted | TimedOut)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | BrokenPipe | Interrupted | TimedOut
+    )
 }
 
 struct Open(Arc<Accepted>);
@@ -217,7 +220,11 @@ impl<S: Clone + Send + Sync + 'static> Connected for Connection<S> {
 }
 
 impl<S: Unpin> AsyncRead for Connection<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.tcp).poll_read(context, into);
         if let Some(silent) = &mut self.silent {
             if read.is_ready() {
@@ -231,7 +238,11 @@ impl<S: Unpin> AsyncRead for Connection<S> {
 }
 
 impl<S: Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.tcp).poll_write(context, bytes)
     }
 
@@ -279,7 +290,11 @@ mod tests {
         let first = next(&mut incoming).await;
         let _second = next(&mut incoming).await;
         assert!(tokio::time::timeout(3 * PAUSE.0, next(&mut incoming)).await.is_err());
-        assert_eq!((accepted.open(), accepted.spells()), (2, 1), "one spell, however often it looked");
+        assert_eq!(
+            (accepted.open(), accepted.spells()),
+            (2, 1),
+            "one spell, however often it looked"
+        );
         drop(first);
         let _third = next(&mut incoming).await;
         assert_eq!((accepted.open(), accepted.spells()), (2, 1));

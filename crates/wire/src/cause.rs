@@ -6,8 +6,12 @@
 use tonic::Status;
 
 /// Texts of the transport that only say that there was an error.
-const SAYING_NOTHING: [&str; 4] =
-    ["transport error", "h2 protocol error: http2 error", "operation was canceled", "connection error"];
+const SAYING_NOTHING: [&str; 4] = [
+    "transport error",
+    "h2 protocol error: http2 error",
+    "operation was canceled",
+    "connection error",
+];
 
 const CLOSED: &str = "the connection ended without a word: does another program listen there?";
 
@@ -42,7 +46,9 @@ pub fn reason(status: &Status) -> String {
     }
     match std::error::Error::source(status) {
         Some(cause) => root_cause(cause),
-        None if status.message().trim().is_empty() => format!("it answered {:?} and no words", status.code()),
+        None if status.message().trim().is_empty() => {
+            format!("it answered {:?} and no words", status.code())
+        }
         None => CLOSED.to_owned(),
     }
 }
@@ -63,7 +69,10 @@ mod tests {
         assert_eq!(root_cause(&layer("transport error", Some(layer("refused", None)))), "refused");
         assert_eq!(root_cause(&layer("why", Some(layer("transport error", None)))), "why");
         for nothing in ["", " ", "transport error", "h2 protocol error: http2 error"] {
-            assert!(root_cause(&layer(nothing, Some(layer(nothing, None)))).contains("another program"), "{nothing:?}");
+            assert!(
+                root_cause(&layer(nothing, Some(layer(nothing, None)))).contains("another program"),
+                "{nothing:?}"
+            );
             assert!(says_something(&reason(&Status::unknown(nothing))), "{nothing:?}");
         }
         assert!(!root_cause(&layer("", Some(layer("", None)))).is_empty());

@@ -59,7 +59,9 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_and_nothing_else_is_taken_for_one() {
-        for (name, token) in [("a", 0), ("payment:user/ü {42}", 7), (&*"n".repeat(NAME_BYTES_MAX), TOKEN_END - 1)] {
+        for (name, token) in
+            [("a", 0), ("payment:user/ü {42}", 7), (&*"n".repeat(NAME_BYTES_MAX), TOKEN_END - 1)]
+        {
             let cursor = encode_cursor(name, token);
             assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric()));
             assert_eq!(decode_cursor(&cursor), Some((name.to_owned(), token)));
@@ -68,9 +70,17 @@ mod tests {
         let too_long = encode_cursor(&"n".repeat(NAME_BYTES_MAX + 1), 7);
         let too_high = encode_cursor("n", TOKEN_END);
         let half = &good[..good.len() - 2];
-        for bad in
-            ["", "a", "user:5", &good[1..], &good[..good.len() - 1], half, &good.to_uppercase(), &too_long, &too_high]
-        {
+        for bad in [
+            "",
+            "a",
+            "user:5",
+            &good[1..],
+            &good[..good.len() - 1],
+            half,
+            &good.to_uppercase(),
+            &too_long,
+            &too_high,
+        ] {
             assert_eq!(decode_cursor(bad), None, "{bad}");
         }
     }

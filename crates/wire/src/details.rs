@@ -22,7 +22,8 @@ pub(crate) fn encode(error: &Error) -> Vec<u8> {
     let mut details = vec![any("google.rpc.ErrorInfo", &info)];
     if error.retry_after_ms > 0 {
         let (seconds, millis) = (error.retry_after_ms / 1_000, error.retry_after_ms % 1_000);
-        let retry_delay = Some(Duration { seconds: seconds.into(), nanos: millis as i32 * 1_000_000 });
+        let retry_delay =
+            Some(Duration { seconds: seconds.into(), nanos: millis as i32 * 1_000_000 });
         details.push(any("google.rpc.RetryInfo", &RetryInfo { retry_delay }));
     }
     details.push(any(ERROR_TYPE, error));
@@ -33,13 +34,17 @@ pub(crate) fn encode(error: &Error) -> Vec<u8> {
 /// The typed error in encoded details. `None` if they hold none of ours.
 pub(crate) fn decode(details: &[u8]) -> Option<Error> {
     let status = Status::decode(details).ok()?;
-    let ours = status.details.iter().find(|any| any.type_url.strip_prefix(TYPE_URLS) == Some(ERROR_TYPE))?;
+    let ours = status
+        .details
+        .iter()
+        .find(|any| any.type_url.strip_prefix(TYPE_URLS) == Some(ERROR_TYPE))?;
     Error::decode(ours.value.as_slice()).ok()
 }
 
 /// The error's fields as metadata, for clients that read only the `ErrorInfo`.
 fn metadata(error: &Error) -> HashMap<String, String> {
-    let token = (error.current_token != 0).then(|| ("current_token".to_owned(), error.current_token.to_string()));
+    let token = (error.current_token != 0)
+        .then(|| ("current_token".to_owned(), error.current_token.to_string()));
     let holder = (!error.holder.is_empty()).then(|| ("holder".to_owned(), error.holder.clone()));
     token.into_iter().chain(holder).collect()
 }

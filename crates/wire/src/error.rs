@@ -26,7 +26,9 @@ impl ErrorCode {
     pub fn class(self) -> ErrorClass {
         match self {
             ErrorCode::InvalidArgument => ErrorClass::FixInput,
-            ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => ErrorClass::TryLater,
+            ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => {
+                ErrorClass::TryLater
+            }
             ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => ErrorClass::Fenced,
             ErrorCode::Busy | ErrorCode::NoLeader | ErrorCode::ShuttingDown => ErrorClass::Retry,
             ErrorCode::OutcomeUnknown => ErrorClass::Unknown,
@@ -46,7 +48,9 @@ impl ErrorCode {
         match self {
             ErrorCode::InvalidArgument => Code::InvalidArgument,
             ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled => Code::Aborted,
-            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => Code::FailedPrecondition,
+            ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => {
+                Code::FailedPrecondition
+            }
             ErrorCode::Busy => Code::ResourceExhausted,
             ErrorCode::NoLeader | ErrorCode::ShuttingDown => Code::Unavailable,
             ErrorCode::OutcomeUnknown => Code::Unknown,
@@ -67,7 +71,11 @@ impl Error {
     }
 
     /// Another holds the name.
-    pub fn held(message: impl Into<String>, current_token: u64, holder: impl Into<String>) -> Error {
+    pub fn held(
+        message: impl Into<String>,
+        current_token: u64,
+        holder: impl Into<String>,
+    ) -> Error {
         Error { current_token, holder: holder.into(), ..Error::new(ErrorCode::Held, message) }
     }
 

@@ -26,7 +26,9 @@ impl ClusterIdentity {
     /// not compared.
     pub fn differs(&self, other: Option<&ClusterIdentity>) -> Option<String> {
         match other {
-            None => Some("it does not say of which cluster it is: run the same version on both sides".into()),
+            None => Some(
+                "it does not say of which cluster it is: run the same version on both sides".into(),
+            ),
             Some(other) if other.fingerprint == self.fingerprint => None,
             Some(other) if other.cluster != self.cluster => {
                 Some(format!("it is of cluster {}, and this is {}", other.shown(), self.shown()))
@@ -62,7 +64,12 @@ mod tests {
     use super::*;
 
     fn identity(cluster: &str, shards: u32, fingerprint: u8) -> ClusterIdentity {
-        ClusterIdentity { fingerprint: vec![fingerprint; 16], cluster: cluster.into(), shards, node: 0 }
+        ClusterIdentity {
+            fingerprint: vec![fingerprint; 16],
+            cluster: cluster.into(),
+            shards,
+            node: 0,
+        }
     }
 
     #[test]
@@ -82,8 +89,14 @@ mod tests {
         assert_eq!(ours.differs(Some(&ClusterIdentity { node: 3, ..ours.clone() })), None);
         for (theirs, words) in [
             (None, "does not say"),
-            (Some(identity("staging\u{1b}[2J", 4, 2)), r#"is of cluster "staging\u{1b}[2J", and this is "prod""#),
-            (Some(identity("prod", 1, 2)), r#"cluster "prod" with 1 shard, and here it has 4 shards"#),
+            (
+                Some(identity("staging\u{1b}[2J", 4, 2)),
+                r#"is of cluster "staging\u{1b}[2J", and this is "prod""#,
+            ),
+            (
+                Some(identity("prod", 1, 2)),
+                r#"cluster "prod" with 1 shard, and here it has 4 shards"#,
+            ),
             (Some(identity("prod", 4, 2)), "the same cluster file"),
         ] {
             let why = ours.differs(theirs.as_ref()).expect("another cluster");

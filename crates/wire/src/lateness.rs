@@ -93,7 +93,8 @@ impl Lateness {
         // rate, that is the oldest frame, and all frames would count as late for ever. This frame
         // alone would not do either. On a stream of few frames it may be the only one that was held
         // up for so long.
-        let Standing { since_ms, last } = *self.standing.get_or_insert(Standing { since_ms: received_ms, last: this });
+        let Standing { since_ms, last } =
+            *self.standing.get_or_insert(Standing { since_ms: received_ms, last: this });
         if received_ms.saturating_sub(since_ms) >= STANDING_FOR_MS {
             self.begin(if offset_ms <= last.offset_ms { this } else { last });
             return self.late_ms(sent_ms, received_ms);
@@ -139,7 +140,10 @@ mod tests {
         for sent_ms in (10_001..70_000).step_by(1_000) {
             let late_ms = stream.late_ms(sent_ms, 5_070_000);
             let in_truth_ms = 70_000 - sent_ms;
-            assert!(late_ms <= in_truth_ms && late_ms + 61 >= in_truth_ms, "{late_ms} of {in_truth_ms}");
+            assert!(
+                late_ms <= in_truth_ms && late_ms + 61 >= in_truth_ms,
+                "{late_ms} of {in_truth_ms}"
+            );
         }
         assert_eq!(stream.late_ms(70_001, 5_070_001), 0);
     }
@@ -150,7 +154,8 @@ mod tests {
     fn a_clock_at_twice_the_rate_leaves_most_frames_in_time() {
         let mut stream = Lateness::default();
         let frames = (1..60_000).step_by(50);
-        let late = frames.clone().filter(|sent_ms| stream.late_ms(*sent_ms, 2 * sent_ms) >= 1_000).count();
+        let late =
+            frames.clone().filter(|sent_ms| stream.late_ms(*sent_ms, 2 * sent_ms) >= 1_000).count();
         assert!(2 * late < frames.count(), "{late} frames were a second late or more");
     }
 
@@ -171,12 +176,23 @@ mod tests {
             let received = |sent_ms: u64| 7_000 + sent_ms + sent_ms * drift_ppm / 1_000_000;
             for sent_ms in (1..stream_s * 1_000).step_by(3_000) {
                 // Every other frame takes a little longer.
-                assert_eq!(stream.late_ms(sent_ms, received(sent_ms) + sent_ms / 3_000 % 2), 0, "{sent_ms}");
+                assert_eq!(
+                    stream.late_ms(sent_ms, received(sent_ms) + sent_ms / 3_000 % 2),
+                    0,
+                    "{sent_ms}"
+                );
             }
             let sent_ms = stream_s * 1_000;
             let late_ms = stream.late_ms(sent_ms, received(sent_ms) + 5_000);
-            assert!((4_870..=5_002).contains(&late_ms), "{late_ms} ms at {drift_ppm} ppm after {stream_s} s");
-            assert_eq!(stream.late_ms(sent_ms + 1, received(sent_ms + 1)), 0, "the next one is in time");
+            assert!(
+                (4_870..=5_002).contains(&late_ms),
+                "{late_ms} ms at {drift_ppm} ppm after {stream_s} s"
+            );
+            assert_eq!(
+                stream.late_ms(sent_ms + 1, received(sent_ms + 1)),
+                0,
+                "the next one is in time"
+            );
         }
     }
 
@@ -220,7 +236,11 @@ mod tests {
         assert_eq!(stream.late_ms(10_000, 14_000), 2_988);
         let late_ms = stream.late_ms(20_000, 81_000);
         assert!((56_900..=57_000).contains(&late_ms), "{late_ms} later than the frame before it");
-        assert_eq!(stream.late_ms(30_000, 31_000 + 60_000), 0, "two of the same lateness are a standing one");
+        assert_eq!(
+            stream.late_ms(30_000, 31_000 + 60_000),
+            0,
+            "two of the same lateness are a standing one"
+        );
     }
 
     #[test]

@@ -170,7 +170,11 @@ impl Answer {
 }
 
 /// The arithmetic of [`Operation::held_up`].
-pub(crate) fn take_off(mut late_ms: u64, wait_ms: Option<&mut u32>, timeout_ms: &mut u32) -> Result<(), Box<Error>> {
+pub(crate) fn take_off(
+    mut late_ms: u64,
+    wait_ms: Option<&mut u32>,
+    timeout_ms: &mut u32,
+) -> Result<(), Box<Error>> {
     if late_ms == 0 {
         return Ok(());
     }
@@ -202,13 +206,24 @@ mod tests {
 
     #[test]
     fn what_its_sender_has_given_up_is_refused() {
-        let renew = |timeout_ms| Operation { timeout_ms, ..Operation::of(Op::Renew(RenewRequest::default())) };
-        for (timeout_ms, late_ms, left_ms) in
-            [(0, 0, Some(0)), (0, 1, Some(4_999)), (0, 5_000, None), (700, 699, Some(1)), (700, 700, None)]
-        {
+        let renew = |timeout_ms| Operation {
+            timeout_ms,
+            ..Operation::of(Op::Renew(RenewRequest::default()))
+        };
+        for (timeout_ms, late_ms, left_ms) in [
+            (0, 0, Some(0)),
+            (0, 1, Some(4_999)),
+            (0, 5_000, None),
+            (700, 699, Some(1)),
+            (700, 700, None),
+        ] {
             let mut operation = renew(timeout_ms);
             let taken = operation.held_up(late_ms);
-            assert_eq!(taken.as_ref().ok().map(|()| operation.timeout_ms), left_ms, "{timeout_ms} {late_ms}");
+            assert_eq!(
+                taken.as_ref().ok().map(|()| operation.timeout_ms),
+                left_ms,
+                "{timeout_ms} {late_ms}"
+            );
             assert!(taken.is_ok() || taken.is_err_and(|error| error.code() == ErrorCode::Busy));
         }
     }
@@ -216,10 +231,15 @@ mod tests {
     #[test]
     fn a_wait_is_the_shorter_for_what_it_was_held_up() {
         let wait = Op::Acquire(AcquireRequest { wait_ms: 10_000, ..Default::default() });
-        for (late_ms, wait_ms, timeout_ms) in [(4_000, 6_000, 1_000), (9_999, 1, 1_000), (10_500, 1, 499)] {
+        for (late_ms, wait_ms, timeout_ms) in
+            [(4_000, 6_000, 1_000), (9_999, 1, 1_000), (10_500, 1, 499)]
+        {
             let mut operation = Operation { timeout_ms: 1_000, ..Operation::of(wait.clone()) };
             operation.held_up(late_ms).expect("its sender waits still");
-            assert_eq!((operation.op.as_ref().map(Op::wait_ms), operation.timeout_ms), (Some(wait_ms), timeout_ms));
+            assert_eq!(
+                (operation.op.as_ref().map(Op::wait_ms), operation.timeout_ms),
+                (Some(wait_ms), timeout_ms)
+            );
         }
         let mut operation = Operation { timeout_ms: 1_000, ..Operation::of(wait) };
         operation.held_up(10_999).expect_err("given up");

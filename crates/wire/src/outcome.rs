@@ -59,7 +59,9 @@ impl Outcome {
             Some(ErrorCode::Held) => Outcome::Held,
             Some(ErrorCode::WaitTimeout) => Outcome::WaitTimeout,
             Some(ErrorCode::WaitCancelled) => Outcome::WaitCancelled,
-            Some(ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost) => Outcome::Fenced,
+            Some(ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost) => {
+                Outcome::Fenced
+            }
             Some(ErrorCode::Busy) => Outcome::Busy,
             Some(ErrorCode::NoLeader | ErrorCode::ShuttingDown) => Outcome::NotServed,
             Some(ErrorCode::OutcomeUnknown) => Outcome::Unknown,

@@ -8,7 +8,9 @@ use crate::internal;
 use crate::internal::v1::operation::Op as Routed;
 use crate::limits::*;
 use crate::v1::operation::Op;
-use crate::v1::{self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, ListRequest, Mode};
+use crate::v1::{
+    self, AcquireRequest, BreakLockRequest, CheckRequest, Consistency, Error, ListRequest, Mode,
+};
 
 /// Refuses a name that is empty, too long, or has control characters.
 pub fn check_name(name: &str) -> Result<(), Error> {
@@ -22,7 +24,9 @@ pub fn check_name(name: &str) -> Result<(), Error> {
         )));
     }
     if let Some(at) = name.char_indices().find(|(_, c)| c.is_control()).map(|(at, _)| at) {
-        return Err(Error::invalid(format!("the name has a control character at byte {at}: take it out")));
+        return Err(Error::invalid(format!(
+            "the name has a control character at byte {at}: take it out"
+        )));
     }
     Ok(())
 }
@@ -137,7 +141,9 @@ fn check_check(r: &CheckRequest) -> Result<(), Error> {
 fn check_break(r: &BreakLockRequest) -> Result<(), Error> {
     check_token(r.fencing_token)?;
     if r.reason.trim().is_empty() {
-        return Err(Error::invalid("the reason is empty: say why the lock is broken, it is kept in its history"));
+        return Err(Error::invalid(
+            "the reason is empty: say why the lock is broken, it is kept in its history",
+        ));
     }
     at_most("reason", &r.reason, METADATA_BYTES_MAX)?;
     at_most("breaker", &r.broken_by, METADATA_BYTES_MAX)
@@ -168,16 +174,25 @@ fn check_acquire(r: &AcquireRequest) -> Result<(), Error> {
     }
     check_request_id(&r.request_id, true)?;
     if r.wait_ms > WAIT_MS_MAX {
-        return Err(Error::invalid(format!("the wait is {} ms: at most {WAIT_MS_MAX} (24 h)", r.wait_ms)));
+        return Err(Error::invalid(format!(
+            "the wait is {} ms: at most {WAIT_MS_MAX} (24 h)",
+            r.wait_ms
+        )));
     }
     match Mode::try_from(r.mode) {
-        Ok(Mode::Semaphore) if r.permit_limit == 0 || r.permits > r.permit_limit => Err(Error::invalid(format!(
-            "{} permits of a semaphore of {}: take at least 1 and at most its limit",
-            r.permits.max(1),
-            r.permit_limit
-        ))),
-        Ok(Mode::Exclusive | Mode::Shared | Mode::Unspecified) if r.permits > 0 || r.permit_limit > 0 => {
-            Err(Error::invalid("permits are for mode semaphore only: leave them out, or change the mode"))
+        Ok(Mode::Semaphore) if r.permit_limit == 0 || r.permits > r.permit_limit => {
+            Err(Error::invalid(format!(
+                "{} permits of a semaphore of {}: take at least 1 and at most its limit",
+                r.permits.max(1),
+                r.permit_limit
+            )))
+        }
+        Ok(Mode::Exclusive | Mode::Shared | Mode::Unspecified)
+            if r.permits > 0 || r.permit_limit > 0 =>
+        {
+            Err(Error::invalid(
+                "permits are for mode semaphore only: leave them out, or change the mode",
+            ))
         }
         Ok(_) => Ok(()),
         Err(_) => Err(Error::invalid("unknown mode: use exclusive, shared or semaphore")),
@@ -198,22 +213,31 @@ fn check_ttl(ttl_ms: u32) -> Result<(), Error> {
 
 fn check_token(token: u64) -> Result<(), Error> {
     if token == 0 {
-        return Err(Error::invalid("the fencing token is 0: give the one that the acquire answered"));
+        return Err(Error::invalid(
+            "the fencing token is 0: give the one that the acquire answered",
+        ));
     }
     if token >= TOKEN_END {
-        return Err(Error::invalid(format!("the fencing token is {token}: all are below 2^53, give it as an integer")));
+        return Err(Error::invalid(format!(
+            "the fencing token is {token}: all are below 2^53, give it as an integer"
+        )));
     }
     Ok(())
 }
 
 fn check_request_id(id: &[u8], may_be_empty: bool) -> Result<(), Error> {
     if id.len() == REQUEST_ID_BYTES && id.iter().all(|byte| *byte == 0) {
-        return Err(Error::invalid(format!("the request id is all zeros: it is {REQUEST_ID_BYTES} random bytes")));
+        return Err(Error::invalid(format!(
+            "the request id is all zeros: it is {REQUEST_ID_BYTES} random bytes"
+        )));
     }
     if id.len() == REQUEST_ID_BYTES || (may_be_empty && id.is_empty()) {
         return Ok(());
     }
-    Err(Error::invalid(format!("the request id has {} bytes: it is {REQUEST_ID_BYTES} random bytes", id.len())))
+    Err(Error::invalid(format!(
+        "the request id has {} bytes: it is {REQUEST_ID_BYTES} random bytes",
+        id.len()
+    )))
 }
 
 fn check_session(id: &str, shards: usize) -> Result<(), Error> {
@@ -236,7 +260,10 @@ fn check_rows(limit: u32) -> Result<(), Error> {
 
 fn at_most(what: &str, value: &str, bytes_max: usize) -> Result<(), Error> {
     if value.len() > bytes_max {
-        return Err(Error::invalid(format!("the {what} has {} bytes: use at most {bytes_max}", value.len())));
+        return Err(Error::invalid(format!(
+            "the {what} has {} bytes: use at most {bytes_max}",
+            value.len()
+        )));
     }
     Ok(())
 }

@@ -24,8 +24,12 @@ const CODES: [(ErrorCode, Code, ErrorClass); 13] = [
 #[test]
 fn every_code_has_its_class_and_survives_a_status() {
     for (code, status_code, class) in CODES {
-        let error =
-            Error { current_token: 7, holder: "alice".into(), retry_after_ms: 40, ..Error::new(code, "what to do") };
+        let error = Error {
+            current_token: 7,
+            holder: "alice".into(),
+            retry_after_ms: 40,
+            ..Error::new(code, "what to do")
+        };
         assert_eq!(error.class(), class, "{code:?}");
         let status = Status::from(error.clone());
         assert_eq!(status.code(), status_code, "{code:?}");
@@ -79,7 +83,11 @@ fn names() {
         assert_eq!(check_name(good), Ok(()), "{good}");
     }
     for bad in ["", &"x".repeat(513), "a\nb", "a\0", "\u{85}"] {
-        assert_eq!(check_name(bad).map_err(|e| e.code()), Err(ErrorCode::InvalidArgument), "{bad:?}");
+        assert_eq!(
+            check_name(bad).map_err(|e| e.code()),
+            Err(ErrorCode::InvalidArgument),
+            "{bad:?}"
+        );
     }
 }
 
@@ -116,20 +124,44 @@ fn operations() {
         acquire(|r| r.mode = Mode::Semaphore.into()),
         acquire(|r| (r.mode, r.permits, r.permit_limit) = (Mode::Semaphore.into(), 4, 3)),
         Operation::of(Op::Renew(RenewRequest { name: "n".into(), fencing_token: 0 })),
-        Operation::of(Op::Release(ReleaseRequest { name: "n".into(), fencing_token: 1 << 53, session_life: 0 })),
-        Operation::of(Op::Check(CheckRequest { name: "n".into(), consistency: 9, ..Default::default() })),
+        Operation::of(Op::Release(ReleaseRequest {
+            name: "n".into(),
+            fencing_token: 1 << 53,
+            session_life: 0,
+        })),
+        Operation::of(Op::Check(CheckRequest {
+            name: "n".into(),
+            consistency: 9,
+            ..Default::default()
+        })),
         Operation::of(Op::Heartbeat(HeartbeatRequest::default())),
         Operation::of(Op::CancelWait(CancelWaitRequest { name: "n".into(), ..Default::default() })),
-        Operation::of(Op::BreakLock(BreakLockRequest { name: "n".into(), fencing_token: 1, ..Default::default() })),
-        Operation::of(Op::Check(CheckRequest { name: "n".into(), limit: 1001, ..Default::default() })),
-        Operation::of(Op::Check(CheckRequest { name: "n".into(), after_token: 1 << 53, ..Default::default() })),
+        Operation::of(Op::BreakLock(BreakLockRequest {
+            name: "n".into(),
+            fencing_token: 1,
+            ..Default::default()
+        })),
+        Operation::of(Op::Check(CheckRequest {
+            name: "n".into(),
+            limit: 1001,
+            ..Default::default()
+        })),
+        Operation::of(Op::Check(CheckRequest {
+            name: "n".into(),
+            after_token: 1 << 53,
+            ..Default::default()
+        })),
         Operation::of(Op::List(ListRequest { cursor: "user:5".into(), ..Default::default() })),
         Operation::of(Op::History(HistoryRequest { name: "n".into(), limit: 1001 })),
     ];
     for operation in &bad {
         let refused = check_operation(operation).expect_err(&format!("{operation:?}"));
         assert_eq!(refused.code(), ErrorCode::InvalidArgument, "{operation:?}");
-        assert!(refused.message.contains(':') || refused.message.contains(','), "says what to do: {}", refused.message);
+        assert!(
+            refused.message.contains(':') || refused.message.contains(','),
+            "says what to do: {}",
+            refused.message
+        );
     }
 }
 

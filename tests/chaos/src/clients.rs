@@ -43,7 +43,8 @@ impl Clients {
     /// # Errors
     /// The reason why one process could not start.
     pub fn start(cluster: &Cluster, dir: &Path, seed: u64) -> Result<Clients, String> {
-        let me = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
+        let me = std::env::current_exe()
+            .map_err(|error| format!("the path of this program: {error}"))?;
         let processes = (1..=CLIENTS).map(|number| {
             let log = std::fs::File::create(dir.join(format!("client-{number}.log")));
             let log = log.map_err(|error| format!("a client's log: {error}"))?;
@@ -94,7 +95,8 @@ impl Clients {
         let mut records = Vec::new();
         for (process, path) in self.processes.iter_mut().zip(&paths) {
             process.answer().await?;
-            records.push(Record::load(path).map_err(|error| format!("{}: {error}", path.display()))?);
+            records
+                .push(Record::load(path).map_err(|error| format!("{}: {error}", path.display()))?);
             // The record has been read. A history that breaks an invariant is kept as a whole.
             let _ = std::fs::remove_file(path);
         }
@@ -123,14 +125,19 @@ impl Clients {
 impl Process {
     async fn order(&mut self, order: &Order) -> Result<(), String> {
         let line = serde_json::to_string(order).expect("orders are plain") + "\n";
-        self.stdin.write_all(line.as_bytes()).await.map_err(|error| format!("a client process is gone: {error}"))
+        self.stdin
+            .write_all(line.as_bytes())
+            .await
+            .map_err(|error| format!("a client process is gone: {error}"))
     }
 
     async fn answer(&mut self) -> Result<Told, String> {
         let line = tokio::time::timeout(ANSWERS_WITHIN, self.told.next_line()).await;
-        let line = line.map_err(|_| format!("a client process did not answer within {ANSWERS_WITHIN:?}"))?;
+        let line =
+            line.map_err(|_| format!("a client process did not answer within {ANSWERS_WITHIN:?}"))?;
         let line = line.map_err(|error| format!("a client process: {error}"))?;
         let line = line.ok_or("a client process ended; see client-*.log")?;
-        serde_json::from_str(&line).map_err(|error| format!("a client process said {line:?}: {error}"))
+        serde_json::from_str(&line)
+            .map_err(|error| format!("a client process said {line:?}: {error}"))
     }
 }

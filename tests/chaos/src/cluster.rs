@@ -65,7 +65,8 @@ impl Cluster {
     pub fn start(dir: &Path, network: Network, settings: Settings) -> Result<Cluster, String> {
         let at = |host| Addresses::only(network.address(host));
         let nodes: Vec<Addresses> = (1..=NODES).map(|id| at(Member::Node(id))).collect();
-        let gateways: Vec<Addresses> = (1..=GATEWAYS).map(|number| at(Member::Gateway(number))).collect();
+        let gateways: Vec<Addresses> =
+            (1..=GATEWAYS).map(|number| at(Member::Gateway(number))).collect();
         let mut config = cluster_config("chaos", SHARDS, &nodes, &gateways);
         config.settings = settings;
         config.validate().map_err(|error| error.to_string())?;
@@ -78,7 +79,8 @@ impl Cluster {
             run("mount", &format!("-t tmpfs -o size={SMALL_DISK_BYTES} chaos {}", disk.display()))?;
         }
         let (unusual, damaged) = (BTreeSet::new(), BTreeSet::new());
-        let mut cluster = Cluster { network, map, slow_ways: Vec::new(), processes, unusual, damaged };
+        let mut cluster =
+            Cluster { network, map, slow_ways: Vec::new(), processes, unusual, damaged };
         cluster.start_all();
         Ok(cluster)
     }

@@ -39,9 +39,13 @@ pub async fn failovers(
     namespaces: bool,
     mut told: impl FnMut(u32, u32, Duration),
 ) -> Result<Failovers, String> {
-    let mut cluster = Cluster::start(dir, Network::new(&Cluster::hosts(), namespaces)?, Settings::default())?;
+    let mut cluster =
+        Cluster::start(dir, Network::new(&Cluster::hosts(), namespaces)?, Settings::default())?;
     if !all_back(&cluster, WHOLE_WITHIN).await {
-        return Err(format!("the cluster did not start within {WHOLE_WITHIN:?}: see the logs in {}", dir.display()));
+        return Err(format!(
+            "the cluster did not start within {WHOLE_WITHIN:?}: see the logs in {}",
+            dir.display()
+        ));
     }
     let client = Client::connect(cluster.processes.endpoints());
     let mut failovers = Failovers::default();
@@ -49,7 +53,10 @@ pub async fn failovers(
         let shard = kill % SHARDS;
         let leaders = settled(&cluster).await?;
         if all_level(&cluster, WHOLE_WITHIN).await.is_none() {
-            return Err(format!("the cluster was not whole within {WHOLE_WITHIN:?} after kill {}", kill - 1));
+            return Err(format!(
+                "the cluster was not whole within {WHOLE_WITHIN:?} after kill {}",
+                kill - 1
+            ));
         }
         // The acquire opens the connections, because a client in use has open connections as well.
         acquire(&cluster, &client, shard, &format!("before-{kill}")).await?;
@@ -68,12 +75,17 @@ pub async fn failovers(
 
 /// Waits until the node that the map prefers leads every shard. Returns these nodes.
 async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
-    let wanted: BTreeMap<u32, u64> =
-        cluster.map.shards().map(|(shard, replicas)| (shard.0, replicas.preferred_leader.0)).collect();
+    let wanted: BTreeMap<u32, u64> = cluster
+        .map
+        .shards()
+        .map(|(shard, replicas)| (shard.0, replicas.preferred_leader.0))
+        .collect();
     let asked = Instant::now();
     loop {
         let leaders = cluster.leaders().await.unwrap_or_default();
-        if leaders.iter().map(|(shard, leader)| (*shard, leader.node)).collect::<BTreeMap<_, _>>() == wanted {
+        if leaders.iter().map(|(shard, leader)| (*shard, leader.node)).collect::<BTreeMap<_, _>>()
+            == wanted
+        {
             return Ok(wanted);
         }
         if asked.elapsed() > SETTLES_WITHIN {
@@ -86,15 +98,24 @@ async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
 }
 
 /// Acquires a fresh name of a shard, with as many tries as it takes.
-async fn acquire(cluster: &Cluster, client: &Client, shard: u32, prefix: &str) -> Result<(), String> {
-    let mut names = (0..).map(|n| format!("{prefix}/{n}")).filter(|name| cluster.map.route(name).shard.0 == shard);
+async fn acquire(
+    cluster: &Cluster,
+    client: &Client,
+    shard: u32,
+    prefix: &str,
+) -> Result<(), String> {
+    let mut names = (0..)
+        .map(|n| format!("{prefix}/{n}"))
+        .filter(|name| cluster.map.route(name).shard.0 == shard);
     let asked = Instant::now();
     loop {
         let name = names.next().expect("every shard has names");
         match client.acquire(AcquireOptions::new(name).ttl(Duration::from_secs(5))).await {
             Ok(_) => return Ok(()),
             Err(error) if asked.elapsed() > SERVES_WITHIN => {
-                return Err(format!("shard {shard} did not serve within {SERVES_WITHIN:?}: {error}"));
+                return Err(format!(
+                    "shard {shard} did not serve within {SERVES_WITHIN:?}: {error}"
+                ));
             }
             Err(_) => {}
         }

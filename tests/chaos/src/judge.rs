@@ -69,7 +69,9 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     };
     let history = merge(&evidence.records, evidence.tenures.clone(), &evidence.quiet, bounds);
     let judged = checker::check(&history);
-    let count = |counts: &dyn Fn(&checker::Operation) -> bool| history.operations.iter().filter(|o| counts(o)).count();
+    let count = |counts: &dyn Fn(&checker::Operation) -> bool| {
+        history.operations.iter().filter(|o| counts(o)).count()
+    };
     Verdict {
         operations: history.operations.len(),
         grants: count(&|operation| matches!(operation.result, Outcome::Granted { .. })),
@@ -93,7 +95,9 @@ fn shown(history: &History, violations: &[checker::Violation]) -> Vec<String> {
         let mut text = violation.to_string();
         for &at in violation.operations.iter().take(OPERATIONS_SHOWN) {
             let operation = &history.operations[at];
-            let returned = operation.return_us.map_or("never".to_owned(), |us| format!("{:.6}", us as f64 / 1e6));
+            let returned = operation
+                .return_us
+                .map_or("never".to_owned(), |us| format!("{:.6}", us as f64 / 1e6));
             let _ = write!(
                 text,
                 "\n    client {} {:?} shard {} {:?} from {:.6} to {returned} s: {:?}",

@@ -15,7 +15,10 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
-#[command(name = "palisade-chaos", about = "Hurts a cluster of real processes, and judges what its clients saw")]
+#[command(
+    name = "palisade-chaos",
+    about = "Hurts a cluster of real processes, and judges what its clients saw"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -83,19 +86,26 @@ async fn conduct(args: Run) -> Result<bool, String> {
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let seed = args.seed.unwrap_or_else(palisade_chaos::clock::now_us);
     if !args.namespaces {
-        eprintln!("chaos: no namespaces of its own: everything on loopback, and what needs cutting is skipped");
+        eprintln!(
+            "chaos: no namespaces of its own: everything on loopback, and what needs cutting is skipped"
+        );
     }
     let tools = Tools::find(args.namespaces, &dir);
     if args.failover.is_none() {
         let asked = |kind: &Kind| args.fault.is_empty() || args.fault.contains(kind);
-        for (kind, why) in Kind::all().filter(asked).filter_map(|kind| Some((kind, tools.missing(kind)?))) {
+        for (kind, why) in
+            Kind::all().filter(asked).filter_map(|kind| Some((kind, tools.missing(kind)?)))
+        {
             eprintln!("chaos: skipped: {}: {why}", kind.title());
         }
     }
     let (fine, outcome) = match args.failover {
-        Some(kills) => measure(kills, &dir, args.namespaces, args.json, args.write_docs.as_deref()).await,
+        Some(kills) => {
+            measure(kills, &dir, args.namespaces, args.json, args.write_docs.as_deref()).await
+        }
         None => {
-            let plan = Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir: dir.clone() };
+            let plan =
+                Plan { minutes: args.minutes, kinds: args.fault, seed, tools, dir: dir.clone() };
             hurt(plan, args.json, args.write_docs.as_deref()).await
         }
     };
@@ -111,8 +121,10 @@ async fn conduct(args: Run) -> Result<bool, String> {
 /// Unmounts the small disk, because a directory with a mount cannot be removed.
 fn unmount_below(dir: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let places =
-        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|place| Path::new(place).starts_with(dir));
+    let places = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|place| Path::new(place).starts_with(dir));
     for place in places {
         if let Err(error) = std::process::Command::new("umount").arg(place).status() {
             eprintln!("chaos: umount {place}: {error}");
@@ -137,8 +149,9 @@ async fn measure(
     json: bool,
     page: Option<&Path>,
 ) -> (bool, Result<(), String>) {
-    let told =
-        |kill: u32, shard: u32, time: Duration| eprintln!("kill {kill:>3}  shard {shard}  {} ms", time.as_millis());
+    let told = |kill: u32, shard: u32, time: Duration| {
+        eprintln!("kill {kill:>3}  shard {shard}  {} ms", time.as_millis())
+    };
     let measured = tokio::select! {
         measured = failovers(kills, dir, namespaces, told) => measured,
         () = told_to_stop() => Err("interrupted".into()),

@@ -29,7 +29,11 @@ impl Name {
         let epoch = since_us / EPOCH_US;
         if rng.percent(55) {
             let number = rng.below(HOT);
-            return Name { name: format!("r{round}.{epoch}/hot-{number}"), hot: true, kind: number % 5 };
+            return Name {
+                name: format!("r{round}.{epoch}/hot-{number}"),
+                hot: true,
+                kind: number % 5,
+            };
         }
         Name { name: format!("r{round}.{epoch}/cold-{}", rng.below(COLD)), hot: false, kind: 0 }
     }

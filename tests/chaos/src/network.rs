@@ -150,7 +150,9 @@ impl Network {
         }
         for host in self.addresses.keys() {
             let others = self.addresses.keys().filter(|other| *other != host);
-            let refuse = |other| format!("-A INPUT -p tcp -s {} -j REJECT --reject-with tcp-reset\n", self.ip(other));
+            let refuse = |other| {
+                format!("-A INPUT -p tcp -s {} -j REJECT --reject-with tcp-reset\n", self.ip(other))
+            };
             let rules: String = others.map(refuse).collect();
             restore(*host, &format!("*filter\n:INPUT ACCEPT [0:0]\n{rules}COMMIT\n"))?;
         }
@@ -205,7 +207,11 @@ fn restore(host: Member, rules: &str) -> Result<(), String> {
     stdin.write_all(rules.as_bytes()).map_err(|error| failed(error.to_string()))?;
     drop(stdin);
     let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
 }
 
 /// Runs one of the system's tools to its end.
@@ -216,7 +222,11 @@ pub fn run(program: &str, args: &str) -> Result<(), String> {
     let output = Command::new(program).args(args.split_whitespace()).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{program} {args}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => Err(format!("{program}: {error}: install it (Debian: iproute2, iptables, mount)")),
+        Ok(output) => {
+            Err(format!("{program} {args}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        }
+        Err(error) => {
+            Err(format!("{program}: {error}: install it (Debian: iproute2, iptables, mount)"))
+        }
     }
 }

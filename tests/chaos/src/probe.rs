@@ -33,7 +33,8 @@ impl Prober {
     /// Creates a prober for this cluster.
     pub fn new(cluster: &Cluster) -> Prober {
         let recorder = Arc::new(Recorder::default());
-        let caller = Caller::new(cluster.client(TRY_FOR), CLIENT, recorder.clone(), cluster.map.clone());
+        let caller =
+            Caller::new(cluster.client(TRY_FOR), CLIENT, recorder.clone(), cluster.map.clone());
         let options = ClientOptions::new().timeout(Duration::from_secs(10)).owner("conductor");
         let patient = Client::with_options(cluster.processes.endpoints(), options);
         Prober { caller, patient, recorder, probes: 0 }
@@ -80,8 +81,15 @@ impl Prober {
     }
 }
 
-async fn serves(caller: &Caller, shard: u32, prefix: &str, from: Instant, within: Duration) -> Option<Duration> {
-    let mut names = (0..).map(|n| format!("{prefix}-{n}")).filter(|name| caller.shard(name) == shard);
+async fn serves(
+    caller: &Caller,
+    shard: u32,
+    prefix: &str,
+    from: Instant,
+    within: Duration,
+) -> Option<Duration> {
+    let mut names =
+        (0..).map(|n| format!("{prefix}-{n}")).filter(|name| caller.shard(name) == shard);
     loop {
         // Each try uses another name, because a name with an unknown outcome may be held.
         let name = names.next().expect("every shard has names");
@@ -104,7 +112,9 @@ async fn history(client: &Client, name: &str) -> Result<Vec<TenureRecord>, Strin
     loop {
         match client.history(name, TENURES_MAX).await {
             Ok(tenures) if tenures.len() as u32 >= TENURES_MAX => {
-                return Err(format!("{name:?} has {TENURES_MAX} tenures or more: its history cannot be judged"));
+                return Err(format!(
+                    "{name:?} has {TENURES_MAX} tenures or more: its history cannot be judged"
+                ));
             }
             Ok(tenures) => return Ok(tenures.iter().map(|tenure| record(name, tenure)).collect()),
             Err(error) if started.elapsed() > READ_WITHIN => {
@@ -140,7 +150,8 @@ pub fn samples(shards: &[ShardStatus]) -> Vec<Sample> {
 /// Waits until every node answers and every shard has a leader that all its replicas follow, each
 /// at the leader's index. Returns the statuses at that time, or `None` after `within`.
 pub async fn all_level(cluster: &Cluster, within: Duration) -> Option<Vec<ShardStatus>> {
-    let level = |leader: &ShardStatus, status: &ShardStatus| status.applied_index == leader.applied_index;
+    let level =
+        |leader: &ShardStatus, status: &ShardStatus| status.applied_index == leader.applied_index;
     settled(cluster, within, level).await
 }
 
@@ -157,11 +168,14 @@ async fn settled(
 ) -> Option<Vec<ShardStatus>> {
     let started = Instant::now();
     let settled = |shards: &[ShardStatus], shard: u32| {
-        let replicas: Vec<&ShardStatus> = shards.iter().filter(|status| status.shard == shard).collect();
+        let replicas: Vec<&ShardStatus> =
+            shards.iter().filter(|status| status.shard == shard).collect();
         let leader = replicas.iter().find(|status| status.role == "leader");
         leader.is_some_and(|leader| {
             replicas.len() as u64 == NODES
-                && replicas.iter().all(|status| status.leader == leader.node && as_wanted(leader, status))
+                && replicas
+                    .iter()
+                    .all(|status| status.leader == leader.node && as_wanted(leader, status))
         })
     };
     loop {

@@ -64,7 +64,8 @@ impl Recorder {
         let place = current.record.operations.len();
         let invoke_us = now_us();
         let (name, result) = (name.to_owned(), Outcome::Unknown);
-        let operation = Operation { client, name, shard, invoke_us, return_us: None, tries: 0, call, result };
+        let operation =
+            Operation { client, name, shard, invoke_us, return_us: None, tries: 0, call, result };
         current.record.operations.push(operation);
         Attempt { round: current.round, place }
     }
@@ -83,7 +84,8 @@ impl Recorder {
     /// Notes that a guard of this attempt's grant believes to hold it for `valid_us` from now.
     pub fn believed(&self, attempt: Attempt, token: u64, valid_us: u64) {
         let from_us = now_us();
-        let belief = Belief { operation: attempt.place, token, from_us, until_us: from_us + valid_us };
+        let belief =
+            Belief { operation: attempt.place, token, from_us, until_us: from_us + valid_us };
         self.note(attempt, |record| record.beliefs.push(belief));
     }
 
@@ -130,25 +132,33 @@ impl Record {
 /// `quiet` are stretches without a fault and without a change of leaders. An attempt within a
 /// stretch went straight to the leader in a single try, so the order of a queue can be judged by
 /// it. `bounds` are the bounds of the round.
-pub fn merge(records: &[Record], tenures: Vec<TenureRecord>, quiet: &[(u64, u64)], bounds: Bounds) -> History {
+pub fn merge(
+    records: &[Record],
+    tenures: Vec<TenureRecord>,
+    quiet: &[(u64, u64)],
+    bounds: Bounds,
+) -> History {
     let mut history = History { bounds, ..History::default() };
     for record in records {
         let before = history.operations.len();
         history.operations.extend(record.operations.iter().cloned());
         let beliefs = record.beliefs.iter().cloned();
-        history.beliefs.extend(beliefs.map(|belief| Belief { operation: before + belief.operation, ..belief }));
+        history.beliefs.extend(
+            beliefs.map(|belief| Belief { operation: before + belief.operation, ..belief }),
+        );
     }
     for operation in &mut history.operations {
-        let straight = operation
-            .return_us
-            .is_some_and(|return_us| quiet.iter().any(|(from, to)| *from <= operation.invoke_us && return_us <= *to));
+        let straight = operation.return_us.is_some_and(|return_us| {
+            quiet.iter().any(|(from, to)| *from <= operation.invoke_us && return_us <= *to)
+        });
         if operation.tries == 0 && straight {
             operation.tries = 1;
         }
     }
     let mut tenures = tenures;
     name_requests(&mut history.operations, &mut tenures);
-    let let_go: BTreeSet<u64> = records.iter().flat_map(|record| record.let_go.iter().copied()).collect();
+    let let_go: BTreeSet<u64> =
+        records.iter().flat_map(|record| record.let_go.iter().copied()).collect();
     let released = background_releases(&history.operations, &tenures, &let_go);
     history.operations.extend(released);
     history.tenures = Some(tenures);
@@ -170,7 +180,9 @@ fn name_requests(operations: &mut [Operation], tenures: &mut [TenureRecord]) {
             );
         }
     }
-    let request_of = |number: u64, name: &str| requests.get(&(number, name.to_owned())).copied().unwrap_or(number);
+    let request_of = |number: u64, name: &str| {
+        requests.get(&(number, name.to_owned())).copied().unwrap_or(number)
+    };
     for operation in operations {
         if let Outcome::Holders { holders, .. } = &mut operation.result {
             for holder in holders {
@@ -185,11 +197,17 @@ fn name_requests(operations: &mut [Operation], tenures: &mut [TenureRecord]) {
 
 /// The SDK's background releases, as attempts without an answer. A token is known only if a check
 /// or the history showed it.
-fn background_releases(operations: &[Operation], tenures: &[TenureRecord], let_go: &BTreeSet<u64>) -> Vec<Operation> {
+fn background_releases(
+    operations: &[Operation],
+    tenures: &[TenureRecord],
+    let_go: &BTreeSet<u64>,
+) -> Vec<Operation> {
     let asked: BTreeMap<u64, &Operation> = operations
         .iter()
         .filter_map(|operation| match operation.call {
-            Call::Acquire { request, .. } if let_go.contains(&request) => Some((request, operation)),
+            Call::Acquire { request, .. } if let_go.contains(&request) => {
+                Some((request, operation))
+            }
             _ => None,
         })
         .filter(|(_, operation)| !matches!(operation.result, Outcome::Granted { .. }))
@@ -222,7 +240,8 @@ mod tests {
     use super::*;
     use palisade_sim::checker::{Holder, Mode};
 
-    const ASK: Call = Call::Acquire { request: 7, mode: Mode::Shared, ttl_ms: 1_000, wait_ms: 0, session: 5 };
+    const ASK: Call =
+        Call::Acquire { request: 7, mode: Mode::Shared, ttl_ms: 1_000, wait_ms: 0, session: 5 };
 
     #[test]
     fn places_of_several_records_stay_with_their_operations() {
@@ -238,7 +257,9 @@ mod tests {
         let history = merge(&[record(1), record(2)], Vec::new(), &[], Bounds::default());
         let places: Vec<usize> = history.beliefs.iter().map(|belief| belief.operation).collect();
         assert_eq!(places, [1, 3]);
-        assert!(history.operations[3].return_us.is_some() && history.operations[2].return_us.is_none());
+        assert!(
+            history.operations[3].return_us.is_some() && history.operations[2].return_us.is_none()
+        );
     }
 
     #[test]
@@ -259,18 +280,27 @@ mod tests {
         recorder.begin(1);
         recorder.asked(1, "a", 0, ASK);
         let check = recorder.asked(2, "a", 0, Call::Check { linearizable: true });
-        let holders = vec![Holder { token: 3, request: Some(5) }, Holder { token: 2, request: Some(6) }];
+        let holders =
+            vec![Holder { token: 3, request: Some(5) }, Holder { token: 2, request: Some(6) }];
         recorder.answered(check, Outcome::Holders { holders, waiters: 0 });
-        let tenure = TenureRecord { shard: 0, name: "a".into(), token: 3, request: Some(5), end: None };
+        let tenure =
+            TenureRecord { shard: 0, name: "a".into(), token: 3, request: Some(5), end: None };
         let history = merge(&[recorder.take()], vec![tenure], &[], Bounds::default());
-        let Outcome::Holders { holders, .. } = &history.operations[1].result else { panic!("a check") };
-        assert_eq!(holders.iter().map(|holder| holder.request).collect::<Vec<_>>(), [Some(7), Some(6)]);
+        let Outcome::Holders { holders, .. } = &history.operations[1].result else {
+            panic!("a check")
+        };
+        assert_eq!(
+            holders.iter().map(|holder| holder.request).collect::<Vec<_>>(),
+            [Some(7), Some(6)]
+        );
         assert_eq!(history.tenures.expect("given")[0].request, Some(7));
     }
 
     #[test]
     fn what_the_sdk_lets_go_counts_as_let_go_only_if_nobody_heard_of_it() {
-        let tenures = || vec![TenureRecord { shard: 0, name: "a".into(), token: 3, request: Some(7), end: None }];
+        let tenures = || {
+            vec![TenureRecord { shard: 0, name: "a".into(), token: 3, request: Some(7), end: None }]
+        };
         for (granted, releases) in [(false, 1), (true, 0)] {
             let recorder = Recorder::default();
             recorder.begin(1);
@@ -278,14 +308,21 @@ mod tests {
                 1,
                 "a",
                 0,
-                Call::Acquire { request: 7, mode: Mode::Exclusive, ttl_ms: 1_000, wait_ms: 0, session: 0 },
+                Call::Acquire {
+                    request: 7,
+                    mode: Mode::Exclusive,
+                    ttl_ms: 1_000,
+                    wait_ms: 0,
+                    session: 0,
+                },
             );
             recorder.let_go(attempt, 7);
             if granted {
                 recorder.answered(attempt, Outcome::Granted { token: 3, ttl_ms: 1_000 });
             }
             let history = merge(&[recorder.take()], tenures(), &[], Bounds::default());
-            let released = history.operations.iter().filter(|o| o.call == Call::Release { token: 3 }).count();
+            let released =
+                history.operations.iter().filter(|o| o.call == Call::Release { token: 3 }).count();
             assert_eq!(released, releases);
         }
     }

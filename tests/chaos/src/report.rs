@@ -134,7 +134,8 @@ impl Report {
             let _ = writeln!(text, "skipped: {}: {why}", kind.title());
         }
         for kind in self.missing() {
-            let _ = writeln!(text, "never came: {}, so this run shows nothing about it.", kind.title());
+            let _ =
+                writeln!(text, "never came: {}, so this run shows nothing about it.", kind.title());
         }
         match self.refused_after_pause {
             None => {}
@@ -155,7 +156,8 @@ impl Report {
 
     /// Formats the report for programs, as JSON.
     pub fn json(&self) -> String {
-        let ms = |times: &[Duration], at: f64| quantile(times, at).map(|time| time.as_millis() as u64);
+        let ms =
+            |times: &[Duration], at: f64| quantile(times, at).map(|time| time.as_millis() as u64);
         let faults: Vec<serde_json::Value> = (self.rows.iter())
             .map(|(kinds, row)| {
                 serde_json::json!({
@@ -201,14 +203,22 @@ pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", page.display());
     let old = std::fs::read_to_string(page).map_err(failed)?;
     let (begin, end) = (format!("<!-- {mark}: begin -->\n"), format!("<!-- {mark}: end -->"));
-    let place = old.find(&begin).map(|at| at + begin.len()).zip(old.find(&end)).filter(|(begin, end)| begin <= end);
-    let (begin, end) = place.ok_or_else(|| format!("{}: no place for the {mark}", page.display()))?;
-    std::fs::write(page, format!("{}{}\n{}", &old[..begin], text.trim_end(), &old[end..])).map_err(failed)
+    let place = old
+        .find(&begin)
+        .map(|at| at + begin.len())
+        .zip(old.find(&end))
+        .filter(|(begin, end)| begin <= end);
+    let (begin, end) =
+        place.ok_or_else(|| format!("{}: no place for the {mark}", page.display()))?;
+    std::fs::write(page, format!("{}{}\n{}", &old[..begin], text.trim_end(), &old[end..]))
+        .map_err(failed)
 }
 
 /// Formats a round for people, while a run goes on.
 pub fn line(round: &Round) -> String {
-    let ms = |time: Option<Duration>| time.map_or("–".into(), |time| format!("{} ms", time.as_millis()));
+    let ms = |time: Option<Duration>| {
+        time.map_or("–".into(), |time| format!("{} ms", time.as_millis()))
+    };
     let mut text = format!(
         "round {:>3}  {:<48} {:>6} operations, served during it after {:>8}, recovered after {:>8}",
         round.number,
@@ -235,7 +245,9 @@ fn title(kinds: &[Kind]) -> String {
 
 fn spread(times: &[Duration]) -> String {
     match (quantile(times, 0.5), quantile(times, 1.0)) {
-        (Some(median), Some(max)) => format!("{:.2} / {:.2} s", median.as_secs_f64(), max.as_secs_f64()),
+        (Some(median), Some(max)) => {
+            format!("{:.2} / {:.2} s", median.as_secs_f64(), max.as_secs_f64())
+        }
         _ => "–".into(),
     }
 }

@@ -81,11 +81,16 @@ struct Conductor {
 ///
 /// # Errors
 /// The reason why it could not go on, for people.
-pub async fn run(plan: Plan, mut told: impl FnMut(&Round), stop: impl Future<Output = ()>) -> Result<Report, String> {
+pub async fn run(
+    plan: Plan,
+    mut told: impl FnMut(&Round),
+    stop: impl Future<Output = ()>,
+) -> Result<Report, String> {
     let network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
     let mut rng = Rng::new(plan.seed);
     // Logs are small, so that a node that was away for a round needs a snapshot now and then.
-    let settings = Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 64 << 10, ..Settings::default() };
+    let settings =
+        Settings { checkpoint_log_bytes: 1 << 20, log_keep_bytes: 64 << 10, ..Settings::default() };
     let cluster = Cluster::start(&plan.dir, network, settings)?;
     let clients = Clients::start(&cluster, &plan.dir, rng.next_u64())?;
     let prober = Prober::new(&cluster);
@@ -101,13 +106,18 @@ pub async fn run(plan: Plan, mut told: impl FnMut(&Round), stop: impl Future<Out
         ran = conductor.rounds(&mut report, &mut told) => { ran?; false },
     };
     report.interrupted = stopped;
-    report.convergence = check_convergence(&conductor.samples).iter().map(ToString::to_string).collect();
+    report.convergence =
+        check_convergence(&conductor.samples).iter().map(ToString::to_string).collect();
     report.panics = conductor.panics();
     Ok(report)
 }
 
 impl Conductor {
-    async fn rounds(&mut self, report: &mut Report, told: &mut impl FnMut(&Round)) -> Result<(), String> {
+    async fn rounds(
+        &mut self,
+        report: &mut Report,
+        told: &mut impl FnMut(&Round),
+    ) -> Result<(), String> {
         let started = Instant::now();
         let budget = Duration::from_secs(60 * self.plan.minutes);
         let mut judged: Option<tokio::task::JoinHandle<Round>> = None;
@@ -147,7 +157,9 @@ impl Conductor {
         let possible = |kind: &Kind| self.plan.tools.missing(*kind).is_none();
         let wanted = |kind: &Kind| self.plan.kinds.is_empty() || self.plan.kinds.contains(kind);
         let single = Kind::all().filter(possible).filter(wanted).map(|kind| vec![kind]);
-        let pairs = COMBINATIONS.iter().filter(|pair| self.plan.kinds.is_empty() && pair.iter().all(possible));
+        let pairs = COMBINATIONS
+            .iter()
+            .filter(|pair| self.plan.kinds.is_empty() && pair.iter().all(possible));
         let mut left: Vec<Vec<Kind>> = single.chain(pairs.map(|pair| pair.to_vec())).collect();
         let mut cycle = Vec::new();
         while !left.is_empty() {
@@ -172,7 +184,9 @@ impl Conductor {
         if wound.serves {
             round.interruption = self.prober.all_serve(number, SERVES_DURING_WITHIN).await;
             if round.interruption.is_none() {
-                round.failures.push(format!("not every shard served within {SERVES_DURING_WITHIN:?} of the fault"));
+                round.failures.push(format!(
+                    "not every shard served within {SERVES_DURING_WITHIN:?} of the fault"
+                ));
             }
         }
         tokio::time::sleep(wound.lasting.saturating_sub(hurt_at.elapsed())).await;
@@ -185,27 +199,39 @@ impl Conductor {
         self.cluster.heal().await?;
         round.recovery = self.prober.all_serve(number, RECOVERS_WITHIN).await;
         if round.recovery.is_none() {
-            round.failures.push(format!("not every shard served within {RECOVERS_WITHIN:?} of the healing"));
+            round
+                .failures
+                .push(format!("not every shard served within {RECOVERS_WITHIN:?} of the healing"));
         }
         if !all_back(&self.cluster, RECOVERS_WITHIN).await {
             let logs = self.last_words();
-            round.failures.push(format!("not every node was back within {RECOVERS_WITHIN:?} of the healing\n{logs}"));
+            round.failures.push(format!(
+                "not every node was back within {RECOVERS_WITHIN:?} of the healing\n{logs}"
+            ));
         }
         tokio::time::sleep(AFTERMATH).await;
         let mut records = self.clients.end(number).await?;
         if kinds.contains(&Kind::PauseClient) {
-            let late = records[VICTIM].operations.iter().filter(|operation| operation.invoke_us >= resumed_us);
+            let late = records[VICTIM]
+                .operations
+                .iter()
+                .filter(|operation| operation.invoke_us >= resumed_us);
             let refused = late.filter(|operation| operation.result == Outcome::Fenced).count();
             round.refused_after_pause = Some(refused);
         }
         records.push(self.prober.recorder.take());
         match all_level(&self.cluster, RECOVERS_WITHIN).await {
             Some(shards) => self.samples.extend(samples(&shards)),
-            None => round.failures.push(format!("replicas did not level within {RECOVERS_WITHIN:?} of quiet")),
+            None => round
+                .failures
+                .push(format!("replicas did not level within {RECOVERS_WITHIN:?} of quiet")),
         }
         self.await_ends(&Wound::default(), &mut round).await;
-        let names: BTreeSet<&str> =
-            records.iter().flat_map(|record| &record.operations).map(|operation| operation.name.as_str()).collect();
+        let names: BTreeSet<&str> = records
+            .iter()
+            .flat_map(|record| &record.operations)
+            .map(|operation| operation.name.as_str())
+            .collect();
         let names = names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let tenures = match self.prober.tenures(names).await {
             Ok(tenures) => tenures,
@@ -214,7 +240,8 @@ impl Conductor {
                 Vec::new()
             }
         };
-        let evidence = Evidence { records, tenures, quiet: quiet.stretches, drifted: wound.drifted };
+        let evidence =
+            Evidence { records, tenures, quiet: quiet.stretches, drifted: wound.drifted };
         Ok((round, evidence))
     }
 
@@ -222,7 +249,14 @@ impl Conductor {
         let mut all = Wound { serves: true, ..Wound::default() };
         let leaders = self.leaders().await?;
         let (cluster, clients, rng) = (&mut self.cluster, &mut self.clients, &mut self.rng);
-        let mut stage = Stage { cluster, clients, rng, tools: &self.plan.tools, leaders, hurt: BTreeSet::new() };
+        let mut stage = Stage {
+            cluster,
+            clients,
+            rng,
+            tools: &self.plan.tools,
+            leaders,
+            hurt: BTreeSet::new(),
+        };
         for kind in kinds {
             let wound = stage.inflict(*kind).await?;
             all.lasting = all.lasting.max(wound.lasting);
@@ -241,7 +275,10 @@ impl Conductor {
     async fn leaders(&self) -> Result<BTreeMap<u32, u64>, String> {
         for _ in 0..20 {
             if let Some(leaders) = self.cluster.leaders().await {
-                return Ok(leaders.into_iter().map(|(shard, leader)| (shard, leader.node)).collect());
+                return Ok(leaders
+                    .into_iter()
+                    .map(|(shard, leader)| (shard, leader.node))
+                    .collect());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -260,7 +297,8 @@ impl Conductor {
                     Member::Gateway(_) => false,
                 };
                 let last_words = self.cluster.processes.log_end(ended.member, 1);
-                let what = format!("{} ended by itself: {}: {last_words}", ended.member, ended.status);
+                let what =
+                    format!("{} ended by itself: {}: {last_words}", ended.member, ended.status);
                 // The process must end with an exit code, because a signal would be a crash.
                 let as_expected = expected && ended.status.code().is_some_and(|code| code != 0);
                 let list = if as_expected { &mut round.notes } else { &mut round.failures };
@@ -286,13 +324,20 @@ impl Conductor {
 
     /// The panic lines in all logs.
     fn panics(&self) -> Vec<String> {
-        let clients = (1..=CLIENTS).map(|number| self.plan.dir.join(format!("client-{number}.log")));
-        let logs = Cluster::hosts().into_iter().map(|host| self.cluster.processes.log(host)).chain(clients);
+        let clients =
+            (1..=CLIENTS).map(|number| self.plan.dir.join(format!("client-{number}.log")));
+        let logs = Cluster::hosts()
+            .into_iter()
+            .map(|host| self.cluster.processes.log(host))
+            .chain(clients);
         logs.flat_map(|log| {
             let text = std::fs::read(&log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
             let of = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let panics = text.lines().filter(|line| line.contains("panicked at")).map(|line| format!("{of}: {line}"));
+            let panics = text
+                .lines()
+                .filter(|line| line.contains("panicked at"))
+                .map(|line| format!("{of}: {line}"));
             panics.collect::<Vec<_>>()
         })
         .collect()
@@ -326,9 +371,13 @@ fn verdict(mut round: Round, evidence: &Evidence, dir: &Path) -> Round {
     round.verdict = judge(evidence);
     if round.verdict.violations > 0 {
         let path = dir.join(format!("round-{}.evidence.json", round.number));
-        let saved =
-            serde_json::to_vec(evidence).map_err(std::io::Error::from).and_then(|text| std::fs::write(&path, text));
-        round.kept = Some(saved.map_or_else(|error| format!("not kept: {error}"), |()| path.display().to_string()));
+        let saved = serde_json::to_vec(evidence)
+            .map_err(std::io::Error::from)
+            .and_then(|text| std::fs::write(&path, text));
+        round.kept = Some(
+            saved
+                .map_or_else(|error| format!("not kept: {error}"), |()| path.display().to_string()),
+        );
     }
     round
 }

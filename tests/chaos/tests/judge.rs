@@ -18,7 +18,8 @@ const TTL_MS: u32 = 1_000;
 
 impl Story {
     fn told() -> Story {
-        let mut story = Story { records: Default::default(), tenures: Vec::new(), now_us: 1_000_000 };
+        let mut story =
+            Story { records: Default::default(), tenures: Vec::new(), now_us: 1_000_000 };
         for token in 1..=30 {
             let client = (token % 3) as u32;
             story.ask(client, acquire(token), Outcome::Granted { token, ttl_ms: TTL_MS });
@@ -31,7 +32,11 @@ impl Story {
                     End::Expired
                 }
                 _ => {
-                    story.ask(client, Call::Release { token }, Outcome::Released { already: false });
+                    story.ask(
+                        client,
+                        Call::Release { token },
+                        Outcome::Released { already: false },
+                    );
                     End::Released
                 }
             };
@@ -51,13 +56,18 @@ impl Story {
     fn ask(&mut self, client: u32, call: Call, result: Outcome) {
         let (name, invoke_us, return_us) = ("a".to_owned(), self.now_us, Some(self.now_us + 2_000));
         self.now_us += 3_000;
-        let operation = Operation { client, name, shard: 1, invoke_us, return_us, tries: 0, call, result };
+        let operation =
+            Operation { client, name, shard: 1, invoke_us, return_us, tries: 0, call, result };
         self.records[client as usize % 2].operations.push(operation);
     }
 
     /// Finds the operation that `wanted` selects.
     fn find(&mut self, wanted: impl Fn(&Operation) -> bool) -> &mut Operation {
-        self.records.iter_mut().flat_map(|record| &mut record.operations).find(|o| wanted(o)).expect("it is there")
+        self.records
+            .iter_mut()
+            .flat_map(|record| &mut record.operations)
+            .find(|o| wanted(o))
+            .expect("it is there")
     }
 
     /// The violations that the judge shows, after the records went through files.
@@ -83,16 +93,26 @@ impl Story {
     #[track_caller]
     fn is_found(&self, invariant: &str) {
         let shown = self.judged();
-        assert!(shown.iter().any(|what| what.starts_with(invariant)), "not found broken: {invariant}; but {shown:#?}");
+        assert!(
+            shown.iter().any(|what| what.starts_with(invariant)),
+            "not found broken: {invariant}; but {shown:#?}"
+        );
     }
 }
 
 fn acquire(token: u64) -> Call {
-    Call::Acquire { request: 100 + token, mode: Mode::Exclusive, ttl_ms: TTL_MS, wait_ms: 0, session: 0 }
+    Call::Acquire {
+        request: 100 + token,
+        mode: Mode::Exclusive,
+        ttl_ms: TTL_MS,
+        wait_ms: 0,
+        session: 0,
+    }
 }
 
 fn held_by(tokens: &[u64]) -> Outcome {
-    let holders = tokens.iter().map(|&token| Holder { token, request: Some(100 + token) }).collect();
+    let holders =
+        tokens.iter().map(|&token| Holder { token, request: Some(100 + token) }).collect();
     Outcome::Holders { holders, waiters: 0 }
 }
 
@@ -116,7 +136,8 @@ fn swapped_tokens_are_found() {
     let mut story = Story::told();
     for (token, other) in [(11, 99), (12, 11), (99, 12)] {
         let granted = Outcome::Granted { token, ttl_ms: TTL_MS };
-        story.find(|operation| operation.result == granted).result = Outcome::Granted { token: other, ttl_ms: TTL_MS };
+        story.find(|operation| operation.result == granted).result =
+            Outcome::Granted { token: other, ttl_ms: TTL_MS };
     }
     story.is_found("4 tokens");
     story.is_found("7 one request, one grant");
@@ -155,14 +176,24 @@ fn an_early_expiry_is_found_unless_clocks_drifted() {
         story.tenures.push(TenureRecord { shard: 1, name, token, request, end });
     }
     story.is_found("2 no early expiry");
-    let evidence =
-        Evidence { records: story.records.to_vec(), tenures: story.tenures.clone(), quiet: Vec::new(), drifted: true };
+    let evidence = Evidence {
+        records: story.records.to_vec(),
+        tenures: story.tenures.clone(),
+        quiet: Vec::new(),
+        drifted: true,
+    };
     assert_eq!(judge(&evidence).shown, [""; 0]);
 }
 
 #[test]
 fn a_phantom_in_the_history_is_found() {
     let mut story = Story::told();
-    story.tenures.push(TenureRecord { shard: 1, name: "a".into(), token: 77, request: Some(177), end: None });
+    story.tenures.push(TenureRecord {
+        shard: 1,
+        name: "a".into(),
+        token: 77,
+        request: Some(177),
+        end: None,
+    });
     story.is_found("10 history");
 }

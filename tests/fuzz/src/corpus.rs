@@ -7,7 +7,9 @@
 use crate::group::Group;
 use crate::sections::join;
 use crate::targets::CLAIMANT;
-use locks::{BatchBuilder, Command, Effects, Ended, LeaseId, LockTable, Mode, RequestId, Stamp, Token};
+use locks::{
+    BatchBuilder, Command, Effects, Ended, LeaseId, LockTable, Mode, RequestId, Stamp, Token,
+};
 use prost::Message;
 use routing::Slot;
 use std::collections::BTreeMap;
@@ -16,7 +18,8 @@ use storage::fuzzing;
 use wire::internal::v1 as internal;
 use wire::internal::v1::install_snapshot_request::Part;
 use wire::internal::v1::{
-    DeliverRequest, Hello, HistoryChunk, HistoryRecord, InstallSnapshotRequest, PeerMessage, SnapshotHeader,
+    DeliverRequest, Hello, HistoryChunk, HistoryRecord, InstallSnapshotRequest, PeerMessage,
+    SnapshotHeader,
 };
 use wire::v1;
 use wire::v1::operation::Op;
@@ -31,7 +34,8 @@ pub fn dir(target: &str) -> PathBuf {
 /// The committed inputs of a target, by file name.
 pub fn committed(target: &str) -> BTreeMap<String, Vec<u8>> {
     let dir = dir(target);
-    let files = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let files =
+        std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     files
         .map(|file| {
             let path = file.expect("a file of the corpus").path();
@@ -52,7 +56,9 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "snapshot_chunk" => snapshot_chunks(),
         "command" => numbered(commands().iter().map(encoded)),
         "log_entry" => log_entries(),
-        "tenure" => numbered(lives().iter().flat_map(|life| life.ended.iter().map(|ended| ended.record.clone()))),
+        "tenure" => numbered(
+            lives().iter().flat_map(|life| life.ended.iter().map(|ended| ended.record.clone())),
+        ),
         "table_snapshot" => numbered(lives().iter().map(|life| life.table.snapshot())),
         "table_records" => numbered(lives().into_iter().map(|mut life| records(&mut life.table))),
         "recovered" => recovered(),
@@ -151,10 +157,14 @@ fn lives() -> Vec<Life> {
 }
 
 fn records(table: &mut LockTable) -> Vec<u8> {
-    let mut records: Vec<(Vec<u8>, Vec<u8>)> =
-        table.checkpoint().into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
+    let mut records: Vec<(Vec<u8>, Vec<u8>)> = table
+        .checkpoint()
+        .into_iter()
+        .filter_map(|change| Some((change.key, change.value?)))
+        .collect();
     records.sort_unstable();
-    let parts: Vec<&[u8]> = records.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]).collect();
+    let parts: Vec<&[u8]> =
+        records.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]).collect();
     join(&parts)
 }
 
@@ -179,9 +189,18 @@ fn acquires() -> [(&'static str, AcquireRequest); 3] {
         metadata: "zone=a".to_owned(),
         ..Default::default()
     };
-    let semaphore = AcquireRequest { mode: v1::Mode::Semaphore.into(), permits: 2, permit_limit: 3, ..acquire.clone() };
-    let shared =
-        AcquireRequest { mode: v1::Mode::Shared.into(), session_id: String::new(), wait_ms: 0, ..acquire.clone() };
+    let semaphore = AcquireRequest {
+        mode: v1::Mode::Semaphore.into(),
+        permits: 2,
+        permit_limit: 3,
+        ..acquire.clone()
+    };
+    let shared = AcquireRequest {
+        mode: v1::Mode::Shared.into(),
+        session_id: String::new(),
+        wait_ms: 0,
+        ..acquire.clone()
+    };
     [("acquire", acquire), ("acquire_permits", semaphore), ("acquire_shared", shared)]
 }
 
@@ -190,11 +209,30 @@ macro_rules! plain_ops {
     ($Op:ident) => {
         acquires().map(|(what, request)| (what, $Op::Acquire(request))).into_iter().chain([
             ("renew", $Op::Renew(RenewRequest { name: name(), fencing_token: 9 })),
-            ("release", $Op::Release(ReleaseRequest { name: name(), fencing_token: (1 << 53) - 1, session_life: 7 })),
-            ("check", $Op::Check(CheckRequest { name: name(), after_token: 7, limit: 3, ..Default::default() })),
+            (
+                "release",
+                $Op::Release(ReleaseRequest {
+                    name: name(),
+                    fencing_token: (1 << 53) - 1,
+                    session_life: 7,
+                }),
+            ),
+            (
+                "check",
+                $Op::Check(CheckRequest {
+                    name: name(),
+                    after_token: 7,
+                    limit: 3,
+                    ..Default::default()
+                }),
+            ),
             (
                 "check_stale",
-                $Op::Check(CheckRequest { name: name(), consistency: Consistency::Stale.into(), ..Default::default() }),
+                $Op::Check(CheckRequest {
+                    name: name(),
+                    consistency: Consistency::Stale.into(),
+                    ..Default::default()
+                }),
             ),
             (
                 "break",
@@ -224,24 +262,43 @@ fn operation_frames() -> BTreeMap<String, Vec<u8>> {
             "heartbeat",
             Op::Heartbeat(HeartbeatRequest {
                 session_id: session(),
-                leases: vec![SessionLease::default(), SessionLease { shard: 1, life: 7, broken_seen: 1 }],
+                leases: vec![
+                    SessionLease::default(),
+                    SessionLease { shard: 1, life: 7, broken_seen: 1 },
+                ],
             }),
         ),
-        ("close_session", Op::CloseSession(CloseSessionRequest { session_id: session(), shards: vec![0] })),
-        ("cancel_wait", Op::CancelWait(CancelWaitRequest { name: name(), request_id: vec![3; 16] })),
+        (
+            "close_session",
+            Op::CloseSession(CloseSessionRequest { session_id: session(), shards: vec![0] }),
+        ),
+        (
+            "cancel_wait",
+            Op::CancelWait(CancelWaitRequest { name: name(), request_id: vec![3; 16] }),
+        ),
     ]);
-    let operations = ops.map(|(what, op)| (what, Operation { id: 7, timeout_ms: 5_000, op: Some(op) }));
-    frames(operations, |operations| StreamRequest { operations, ..Default::default() }.encode_to_vec())
+    let operations =
+        ops.map(|(what, op)| (what, Operation { id: 7, timeout_ms: 5_000, op: Some(op) }));
+    frames(operations, |operations| {
+        StreamRequest { operations, ..Default::default() }.encode_to_vec()
+    })
 }
 
 fn operate_requests() -> BTreeMap<String, Vec<u8>> {
     use internal::operation::Op;
     let ops = plain_ops!(Op).chain([
-        ("heartbeat", Op::Heartbeat(internal::Heartbeat { session_id: session(), life: 7, broken_seen: 1 })),
+        (
+            "heartbeat",
+            Op::Heartbeat(internal::Heartbeat { session_id: session(), life: 7, broken_seen: 1 }),
+        ),
         ("close_session", Op::CloseSession(internal::CloseSession { session_id: session() })),
         (
             "cancel_wait",
-            Op::CancelWait(internal::CancelWait { name: name(), request_id: vec![3; 16], abandoned: true }),
+            Op::CancelWait(internal::CancelWait {
+                name: name(),
+                request_id: vec![3; 16],
+                abandoned: true,
+            }),
         ),
         ("read_status", Op::ReadStatus(internal::ReadStatus {})),
     ]);
@@ -250,7 +307,9 @@ fn operate_requests() -> BTreeMap<String, Vec<u8>> {
         let route = internal::Route { shard: u32::from(slot >= 8_192), slot, map_version: 1 };
         (what, internal::Operation { id: 7, timeout_ms: 5_000, op: Some(op), route: Some(route) })
     });
-    frames(operations, |operations| internal::OperateRequest { operations, ..Default::default() }.encode_to_vec())
+    frames(operations, |operations| {
+        internal::OperateRequest { operations, ..Default::default() }.encode_to_vec()
+    })
 }
 
 /// Each message by itself, and all messages in one frame.
@@ -309,11 +368,29 @@ macro_rules! plain_answers {
         [
             ("held", $Answer::Error(Error::held("held by another", 9, "pod-7"))),
             ("busy", $Answer::Error(Error::busy("back off", 50))),
-            ("renew", $Answer::Renew(RenewResponse { expires_at_ms: 1, ttl_ms: 2, renewal_count: 3, shard: 1 })),
+            (
+                "renew",
+                $Answer::Renew(RenewResponse {
+                    expires_at_ms: 1,
+                    ttl_ms: 2,
+                    renewal_count: 3,
+                    shard: 1,
+                }),
+            ),
             ("release", $Answer::Release(ReleaseResponse { already_released: true, shard: 1 })),
-            ("check", $Answer::Check(CheckResponse { holders: vec![grant(); 2], waiters: 3, ..Default::default() })),
+            (
+                "check",
+                $Answer::Check(CheckResponse {
+                    holders: vec![grant(); 2],
+                    waiters: 3,
+                    ..Default::default()
+                }),
+            ),
             ("close_session", $Answer::CloseSession(CloseSessionResponse { released: 2 })),
-            ("cancel_wait", $Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant()) })),
+            (
+                "cancel_wait",
+                $Answer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant()) }),
+            ),
             ("break", $Answer::BreakLock(BreakLockResponse { tenure: Some(tenure()) })),
             ("history", $Answer::History(HistoryResponse { tenures: vec![tenure(); 2] })),
         ]
@@ -343,24 +420,45 @@ fn result_frames() -> BTreeMap<String, Vec<u8>> {
             }),
         ),
     ]);
-    let results = answers.map(|(what, answer)| (what, OperationResult { id: 7, result: Some(answer) }));
+    let results =
+        answers.map(|(what, answer)| (what, OperationResult { id: 7, result: Some(answer) }));
     frames(results, |results| StreamResponse { results }.encode_to_vec())
 }
 
 fn operate_responses() -> BTreeMap<String, Vec<u8>> {
     use internal::operation_result::Result as Answer;
-    let status =
-        ShardStatus { shard: 1, node: 2, role: "leader".to_owned(), state_hash: u64::MAX, ..Default::default() };
-    let page = internal::ShardPage { grants: vec![grant()], next_cursor: wire::encode_cursor("n", 9) };
+    let status = ShardStatus {
+        shard: 1,
+        node: 2,
+        role: "leader".to_owned(),
+        state_hash: u64::MAX,
+        ..Default::default()
+    };
+    let page =
+        internal::ShardPage { grants: vec![grant()], next_cursor: wire::encode_cursor("n", 9) };
     let answers = plain_answers!(Answer).chain([
         ("grant", Answer::Grant(grant())),
         ("heartbeat", Answer::Heartbeat(lease_state())),
         ("list", Answer::List(page)),
         ("status", Answer::Status(status)),
-        ("not_leader", Answer::NotLeader(internal::NotLeader { message: "ask node 2".to_owned(), leader: 2, term: 5 })),
-        ("stale_route", Answer::StaleRoute(internal::StaleRoute { message: "another map".to_owned(), map_version: 4 })),
+        (
+            "not_leader",
+            Answer::NotLeader(internal::NotLeader {
+                message: "ask node 2".to_owned(),
+                leader: 2,
+                term: 5,
+            }),
+        ),
+        (
+            "stale_route",
+            Answer::StaleRoute(internal::StaleRoute {
+                message: "another map".to_owned(),
+                map_version: 4,
+            }),
+        ),
     ]);
-    let results = answers.map(|(what, answer)| (what, internal::OperationResult { id: 7, result: Some(answer) }));
+    let results = answers
+        .map(|(what, answer)| (what, internal::OperationResult { id: 7, result: Some(answer) }));
     frames(results, |results| internal::OperateResponse { results }.encode_to_vec())
 }
 
@@ -374,11 +472,17 @@ fn peer_frames() -> BTreeMap<String, Vec<u8>> {
     let seen = group.messages.len();
     group.live_on();
     let mut frames = BTreeMap::new();
-    for (situation, node, name) in
-        [(0u8, 1, "leader"), (1, 2, "follower"), (2, 3, "candidate"), (3, 2, "fresh"), (4, 2, "restarted")]
-    {
+    for (situation, node, name) in [
+        (0u8, 1, "leader"),
+        (1, 2, "follower"),
+        (2, 3, "candidate"),
+        (3, 2, "fresh"),
+        (4, 2, "restarted"),
+    ] {
         let mut of_kind: BTreeMap<u8, Vec<&Vec<u8>>> = BTreeMap::new();
-        for (when, (_, _, bytes)) in group.messages.iter().enumerate().filter(|(_, (_, to, _))| *to == node) {
+        for (when, (_, _, bytes)) in
+            group.messages.iter().enumerate().filter(|(_, (_, to, _))| *to == node)
+        {
             // The kind is field 1, and no message has the kind 0.
             let [8, kind, ..] = bytes[..] else { panic!("a Raft message begins with its kind") };
             let messages = of_kind.entry(kind).or_default();
@@ -388,8 +492,10 @@ fn peer_frames() -> BTreeMap<String, Vec<u8>> {
         }
         for (kind, mut messages) in of_kind {
             messages.truncate(4);
-            let messages = messages.iter().map(|bytes| PeerMessage { shard: 0, raft: bytes.to_vec().into() });
-            let frame = DeliverRequest { messages: messages.collect(), ..DeliverRequest::default() };
+            let messages =
+                messages.iter().map(|bytes| PeerMessage { shard: 0, raft: bytes.to_vec().into() });
+            let frame =
+                DeliverRequest { messages: messages.collect(), ..DeliverRequest::default() };
             // Every second input has a disk that does not keep up.
             let first = situation | if kind % 2 == 0 { 0x80 } else { 0 };
             let bytes: Vec<u8> = [first].into_iter().chain(frame.encode_to_vec()).collect();
@@ -404,10 +510,17 @@ fn snapshot_chunks() -> BTreeMap<String, Vec<u8>> {
     group.live();
     let hello = || Some(Hello { node: 1, ..Default::default() });
     let headers = group.snapshots.into_iter().map(|(raft, data)| {
-        let header = SnapshotHeader { hello: hello(), shard: 0, raft, data_bytes: data.len() as u64 };
+        let header =
+            SnapshotHeader { hello: hello(), shard: 0, raft, data_bytes: data.len() as u64 };
         (Part::Header(header), data)
     });
-    let record = HistoryRecord { day: 20_000, name: "a".to_owned(), token: 9, index: 17, tenure: vec![1, 2, 3] };
+    let record = HistoryRecord {
+        day: 20_000,
+        name: "a".to_owned(),
+        token: 9,
+        index: 17,
+        tenure: vec![1, 2, 3],
+    };
     let others = [
         Part::Data(vec![7; 100].into()),
         Part::History(HistoryChunk { records: vec![record.clone()] }),
@@ -432,13 +545,16 @@ fn recovered() -> BTreeMap<String, Vec<u8>> {
         found.extend([1, 2, 3].map(|node| group.recovered(node)));
     }
     numbered(found.into_iter().map(|recovered| {
-        let (hard_state, applied) = (recovered.hard_state.unwrap_or_default(), recovered.applied.unwrap_or_default());
+        let (hard_state, applied) =
+            (recovered.hard_state.unwrap_or_default(), recovered.applied.unwrap_or_default());
         let first = recovered.entries.first().map_or(0, |(index, _)| *index);
         let mut span = vec![u8::try_from(recovered.entries.len()).expect("few entries")];
         span.extend_from_slice(&first.to_le_bytes());
         let mut parts: Vec<&[u8]> = vec![&hard_state, &applied, &span];
         parts.extend(recovered.entries.iter().map(|(_, bytes)| bytes.as_slice()));
-        parts.extend(recovered.table.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]));
+        parts.extend(
+            recovered.table.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]),
+        );
         join(&parts)
     }))
 }
@@ -454,7 +570,11 @@ fn stored_records() -> BTreeMap<String, Vec<u8>> {
         .take(4)
         .map(|(index, bytes)| ([&shard[..], &index.to_be_bytes()].concat(), bytes));
     // The tags of table records and of the applied record.
-    let table = recovered.table.into_iter().take(8).map(|(key, value)| ([&shard[..], &[1], &key].concat(), value));
+    let table = recovered
+        .table
+        .into_iter()
+        .take(8)
+        .map(|(key, value)| ([&shard[..], &[1], &key].concat(), value));
     let applied = recovered.applied.map(|bytes| ([&shard[..], &[2]].concat(), bytes));
     let history = lives().into_iter().flat_map(|life| life.ended).map(|ended| {
         let key = fuzzing::history_key(0, 20_000, &ended.name, ended.token.0);
@@ -481,7 +601,8 @@ fn journal_records() -> BTreeMap<String, Vec<u8>> {
     };
     let records = [&[0][..], &[1], &[2, 3], &[1, 4]].map(|counts| {
         let writes: Vec<_> = counts.iter().map(|count| write(*count)).collect();
-        [&9u32.to_le_bytes()[..], &fuzzing::journal_record(counts.len() as u64, 9, &writes)].concat()
+        [&9u32.to_le_bytes()[..], &fuzzing::journal_record(counts.len() as u64, 9, &writes)]
+            .concat()
     });
     numbered(records)
 }
@@ -491,7 +612,8 @@ fn journal_records() -> BTreeMap<String, Vec<u8>> {
 /// The example files of the repository.
 fn yaml_files(dir: &str) -> BTreeMap<String, Vec<u8>> {
     let dir: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", dir].iter().collect();
-    let files = std::fs::read_dir(dir).expect("the examples").map(|file| file.expect("an example").path());
+    let files =
+        std::fs::read_dir(dir).expect("the examples").map(|file| file.expect("an example").path());
     let yaml = files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     yaml.map(|path| {
         let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();

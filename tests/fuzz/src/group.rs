@@ -40,7 +40,8 @@ impl Situation {
     /// Builds the replica in this situation. Returns it with the time there.
     pub(crate) fn replica(&self) -> (Replica, Now) {
         let mut replica =
-            Replica::open(Group::config(self.node), self.recovered.clone(), Group::START).expect("it opened before");
+            Replica::open(Group::config(self.node), self.recovered.clone(), Group::START)
+                .expect("it opened before");
         let mut at = Group::START;
         for (now, told) in &self.steps {
             replica.step(*now, told.clone()).expect("it went well before");
@@ -96,11 +97,17 @@ impl Group {
     pub(crate) fn new() -> Group {
         let member = |node| Member {
             engine: MemoryEngine::new(),
-            replica: Replica::open(Self::config(node), Recovered::default(), Self::START).expect("opens empty"),
+            replica: Replica::open(Self::config(node), Recovered::default(), Self::START)
+                .expect("opens empty"),
             inbox: Vec::new(),
             so_far: Situation { node, recovered: Recovered::default(), steps: Vec::new() },
         };
-        Group { members: [1, 2, 3].map(member).into(), now: Self::START, messages: Vec::new(), snapshots: Vec::new() }
+        Group {
+            members: [1, 2, 3].map(member).into(),
+            now: Self::START,
+            messages: Vec::new(),
+            snapshots: Vec::new(),
+        }
     }
 
     /// An acquire with its own request id, which waits if `ticket` is even.
@@ -132,10 +139,18 @@ impl Group {
     pub(crate) fn live(&mut self) {
         self.run(10);
         for nth in 0..24 {
-            self.members[0].inbox.push(Self::acquire(nth, ["a", "b", "c", "d"][nth as usize % 4], 60_000));
+            self.members[0].inbox.push(Self::acquire(
+                nth,
+                ["a", "b", "c", "d"][nth as usize % 4],
+                60_000,
+            ));
             self.settle(&[0, 1, 2]);
         }
-        self.members[0].inbox.push(Self::propose(50, &Command::Release { name: "a", token: Token(1), by: None }, None));
+        self.members[0].inbox.push(Self::propose(
+            50,
+            &Command::Release { name: "a", token: Token(1), by: None },
+            None,
+        ));
         for (member, ticket) in [(0, 51), (1, 52), (2, 53)] {
             let query = shard::Query::check("a");
             self.members[member].inbox.push(Input::Read { ticket, query, linearizable: true });
@@ -150,7 +165,10 @@ impl Group {
         self.run(10);
         assert!(self.members[2].replica.status().snapshots_installed > 0, "a snapshot was sent");
         for to in [2, 1] {
-            let leader = self.members.iter().position(|member| member.replica.status().leader == Some(member.id()));
+            let leader = self
+                .members
+                .iter()
+                .position(|member| member.replica.status().leader == Some(member.id()));
             self.members[leader.expect("one leads")].inbox.push(Input::Transfer { to: NodeId(to) });
             self.run(10);
         }
@@ -208,7 +226,8 @@ impl Group {
             let mut bytes = message.bytes;
             if let Some(snapshot) = message.snapshot {
                 self.members[at].inbox.push(Input::SnapshotSent { node: message.to, ok: true });
-                let whole = shard::join_snapshot(&bytes, &snapshot.data).expect("a snapshot message");
+                let whole =
+                    shard::join_snapshot(&bytes, &snapshot.data).expect("a snapshot message");
                 self.snapshots.push((std::mem::replace(&mut bytes, whole), snapshot.data.to_vec()));
             }
             self.members[message.to.0 as usize - 1].inbox.push(Input::Peer(bytes.clone()));
@@ -220,9 +239,11 @@ impl Group {
     fn restart(&mut self, at: usize) {
         let node = self.members[at].so_far.node;
         let recovered = self.recovered(node);
-        let replica = Replica::open(Self::config(node), recovered.clone(), Self::START).expect("opens");
+        let replica =
+            Replica::open(Self::config(node), recovered.clone(), Self::START).expect("opens");
         let member = &mut self.members[at];
-        (member.replica, member.so_far) = (replica, Situation { node, recovered, steps: Vec::new() });
+        (member.replica, member.so_far) =
+            (replica, Situation { node, recovered, steps: Vec::new() });
     }
 }
 

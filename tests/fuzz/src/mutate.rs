@@ -31,8 +31,20 @@ impl Rng {
 /// The length that inputs do not grow past.
 const BYTES_MAX: usize = 16 << 10;
 /// Values at which integer encodings and types reach their limits.
-const EDGES: [u64; 12] =
-    [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 53, i64::MAX as u64, u64::MAX];
+const EDGES: [u64; 12] = [
+    0,
+    1,
+    0x7f,
+    0x80,
+    0xff,
+    0x7fff,
+    0xffff,
+    0x7fff_ffff,
+    0xffff_ffff,
+    1 << 53,
+    i64::MAX as u64,
+    u64::MAX,
+];
 
 /// Changes `input` in one to four places. `other` is another input of the same target.
 pub fn mutate(rng: &mut Rng, input: &mut Vec<u8>, other: &[u8]) {
@@ -48,7 +60,9 @@ fn change(rng: &mut Rng, input: &mut Vec<u8>, other: &[u8]) {
     match rng.below(9) {
         0 if !input.is_empty() => input[at] ^= 1 << rng.below(8),
         1 if !input.is_empty() => input[at] = rng.next_u64() as u8,
-        2 if !input.is_empty() => input[at] = input[at].wrapping_add(if rng.below(2) == 0 { 1 } else { 0xff }),
+        2 if !input.is_empty() => {
+            input[at] = input[at].wrapping_add(if rng.below(2) == 0 { 1 } else { 0xff })
+        }
         3 => drop(input.drain(at..end.min(input.len()))),
         4 => {
             let doubled = input[at..end.min(input.len())].to_vec();

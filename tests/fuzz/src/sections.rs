@@ -6,7 +6,8 @@
 pub(crate) fn sections(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut found = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
-        let (section, after) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
+        let (section, after) =
+            rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
         found.push(section);
         bytes = after;
     }

@@ -19,7 +19,9 @@ fn throw(name: &str) {
             "{name} does not take {file} any more: if that is right, make the corpus anew (see tests/fuzz/src/corpus.rs)"
         );
     }
-    let mut rng = Rng::new(name.bytes().fold(1, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())));
+    let mut rng = Rng::new(
+        name.bytes().fold(1, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())),
+    );
     let mut taken = 0;
     for _ in 0..MUTATIONS {
         let (_, input) = &inputs[rng.below(inputs.len())];
@@ -29,7 +31,10 @@ fn throw(name: &str) {
         taken += usize::from(check(target, &input));
     }
     println!("{name}: {taken} of {MUTATIONS} mutations taken");
-    assert!((1..MUTATIONS).contains(&taken), "{name} takes {taken} of {MUTATIONS} mutations: do they reach it at all?");
+    assert!(
+        (1..MUTATIONS).contains(&taken),
+        "{name} takes {taken} of {MUTATIONS} mutations: do they reach it at all?"
+    );
 }
 
 /// Runs [`Target::check`], and keeps an input that breaks a promise.
@@ -37,7 +42,12 @@ fn check(target: &Target, input: &[u8]) -> bool {
     catch_unwind(AssertUnwindSafe(|| target.check(input))).unwrap_or_else(|_| {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("find-{}", target.name));
         std::fs::write(&file, input).expect("a place to keep it");
-        panic!("{} broke on {}: keep it as corpus/{}/regression-…", target.name, file.display(), target.name);
+        panic!(
+            "{} broke on {}: keep it as corpus/{}/regression-…",
+            target.name,
+            file.display(),
+            target.name
+        );
     })
 }
 

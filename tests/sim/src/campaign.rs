@@ -60,7 +60,8 @@ pub fn run_caught(seed: u64, prints: bool) -> Report {
     });
     catch_unwind(AssertUnwindSafe(|| run(seed, prints))).unwrap_or_else(|_| {
         let what = format!("a replica panicked: {}", PANICKED.with(|what| what.borrow().clone()));
-        let violations = vec![Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() }];
+        let violations =
+            vec![Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() }];
         Report { seed, violations, ..Report::default() }
     })
 }

@@ -48,14 +48,21 @@ fn main() -> std::process::ExitCode {
     let args = Args::parse();
     if args.raft_log {
         let level = tracing_subscriber::EnvFilter::new("debug");
-        tracing_subscriber::fmt().with_env_filter(level).without_time().with_target(false).with_ansi(false).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(level)
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .init();
     }
     if args.planted_bugs {
         return planted_bugs(&args);
     }
     let bug = match args.bug.as_deref().map(|name| (name, Bug::named(name))) {
         Some((name, None)) => {
-            eprintln!("no bug is called {name:?}: see crates/locks/src/planted.rs and crates/client/src/planted.rs");
+            eprintln!(
+                "no bug is called {name:?}: see crates/locks/src/planted.rs and crates/client/src/planted.rs"
+            );
             return 2.into();
         }
         found => found.and_then(|(_, bug)| bug),
@@ -91,7 +98,9 @@ fn main() -> std::process::ExitCode {
         print!("{}", report::text(&totals, elapsed));
     }
     for kind in &silent {
-        eprintln!("fault kind never fired: {kind}. A run that does not have it shows nothing about it");
+        eprintln!(
+            "fault kind never fired: {kind}. A run that does not have it shows nothing about it"
+        );
     }
     if first_failure(&failed).is_some() || !silent.is_empty() { 1.into() } else { 0.into() }
 }
@@ -106,13 +115,19 @@ fn planted_bugs(args: &Args) -> std::process::ExitCode {
     let mut missed = 0;
     for bug in Bug::all() {
         let started = std::time::Instant::now();
-        let campaign =
-            Campaign { from: args.from, seeds: args.seeds, threads: args.threads, prints: false, bug: Some(bug) };
+        let campaign = Campaign {
+            from: args.from,
+            seeds: args.seeds,
+            threads: args.threads,
+            prints: false,
+            bug: Some(bug),
+        };
         let (mut seeds, mut caught) = (0, None);
         campaign.run(|report| {
             seeds += 1;
             if caught.is_none() && !report.violations.is_empty() {
-                let mut by: Vec<_> = report.violations.iter().map(|violation| violation.invariant).collect();
+                let mut by: Vec<_> =
+                    report.violations.iter().map(|violation| violation.invariant).collect();
                 by.sort_unstable();
                 by.dedup();
                 let titles: Vec<&str> = by.into_iter().map(|invariant| invariant.title()).collect();
@@ -140,7 +155,10 @@ mod tests {
     #[test]
     fn a_run_of_no_seeds_is_refused() {
         let parse = |text: &str| Args::try_parse_from(text.split(' '));
-        assert_eq!(parse("sim --seeds 1 --from 7").map(|args| (args.seeds, args.from)).expect("valid"), (1, 7));
+        assert_eq!(
+            parse("sim --seeds 1 --from 7").map(|args| (args.seeds, args.from)).expect("valid"),
+            (1, 7)
+        );
         for bad in ["sim --seeds 0", "sim --seeds -1", "sim --from 18446744073709551615"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -14,12 +14,18 @@ const OPERATIONS_SHOWN: usize = 6;
 pub fn failure(report: &Report) -> String {
     let mut text = String::new();
     let (nodes, shards, clients) = report.shape;
-    let _ = writeln!(text, "\nseed {} FAILED ({nodes} nodes, {shards} shards, {clients} clients):", report.seed);
+    let _ = writeln!(
+        text,
+        "\nseed {} FAILED ({nodes} nodes, {shards} shards, {clients} clients):",
+        report.seed
+    );
     for violation in report.violations.iter().take(VIOLATIONS_SHOWN) {
         let _ = writeln!(text, "  {violation}");
         for &at in violation.operations.iter().take(OPERATIONS_SHOWN) {
             let operation = &report.history.operations[at];
-            let returned = operation.return_us.map_or("never".to_owned(), |us| format!("{:.6}", us as f64 / 1e6));
+            let returned = operation
+                .return_us
+                .map_or("never".to_owned(), |us| format!("{:.6}", us as f64 / 1e6));
             let _ = writeln!(
                 text,
                 "    #{at} client {} {:?} shard {} {:?} from {:.6} to {returned} s: {:?} (tries {})",
@@ -67,8 +73,10 @@ pub fn text(totals: &Totals, elapsed: Duration) -> String {
 
 /// Formats the totals for programs, as JSON.
 pub fn json(totals: &Totals, elapsed: Duration, silent: &[FaultKind]) -> String {
-    let faults: serde_json::Map<String, serde_json::Value> =
-        FaultKind::ALL.iter().map(|kind| (kind.to_string(), totals.faults.of(*kind).into())).collect();
+    let faults: serde_json::Map<String, serde_json::Value> = FaultKind::ALL
+        .iter()
+        .map(|kind| (kind.to_string(), totals.faults.of(*kind).into()))
+        .collect();
     let silent: Vec<String> = silent.iter().map(FaultKind::to_string).collect();
     serde_json::json!({
         "seeds": totals.seeds,

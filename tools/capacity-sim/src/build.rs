@@ -18,12 +18,20 @@ const STREAM_OPS_MAX: usize = 16_384;
 
 /// The sync times of a machine's disk, from a calibration.
 pub(crate) fn sync_time(calibration: &Calibration) -> SyncTime {
-    SyncTime { p1_ms: calibration.fsync_low_ms, p50_ms: calibration.fsync_p50_ms, p99_ms: calibration.fsync_high_ms }
+    SyncTime {
+        p1_ms: calibration.fsync_low_ms,
+        p50_ms: calibration.fsync_p50_ms,
+        p99_ms: calibration.fsync_high_ms,
+    }
 }
 
 pub(crate) fn op_bytes(calibration: &Calibration, entry: &EntryBytes) -> OpBytes {
     let overhead = calibration.operation_overhead_bytes as f64;
-    OpBytes { acquire: entry.total() as f64 + overhead, release: entry.name_bytes as f64 + overhead, renewal: overhead }
+    OpBytes {
+        acquire: entry.total() as f64 + overhead,
+        release: entry.name_bytes as f64 + overhead,
+        renewal: overhead,
+    }
 }
 
 /// The shape of a world: its machines, nodes and shards.
@@ -55,7 +63,9 @@ pub(crate) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: 
             let half = cores.div_ceil(2);
             Node {
                 network: (0..half).map(|_| threads.start(Role::Network(node), host)).collect(),
-                shards: (0..half.min(shape.shards)).map(|_| threads.start(Role::Shards(node), host)).collect(),
+                shards: (0..half.min(shape.shards))
+                    .map(|_| threads.start(Role::Shards(node), host))
+                    .collect(),
                 writer: threads.start(Role::Writer(node), host),
                 background: threads.start(Role::Background(node), host),
                 alive: true,
@@ -88,7 +98,9 @@ pub(crate) fn world(calibration: &Calibration, shape: &Shape, load: Load, seed: 
         nodes,
         gateway,
         client,
-        groups: (0..shape.shards).map(|shard| Group::new(shard % shape.nodes, replicas.clone(), bounds)).collect(),
+        groups: (0..shape.shards)
+            .map(|shard| Group::new(shard % shape.nodes, replicas.clone(), bounds))
+            .collect(),
         waiting: vec![Vec::new(); shape.shards],
         unanswered: vec![0; shape.shards],
         load,

@@ -35,14 +35,16 @@ impl World {
     /// The time until an election ends, and the elected node; `None` without a quorum.
     fn election(&mut self, shard: ShardIx) -> Option<(Ns, NodeIx)> {
         let replicas = self.groups[shard].replicas.clone();
-        let alive: Vec<NodeIx> = replicas.iter().copied().filter(|node| self.nodes[*node].alive).collect();
+        let alive: Vec<NodeIx> =
+            replicas.iter().copied().filter(|node| self.nodes[*node].alive).collect();
         if alive.len() < planner::quorum(replicas.len() as u32) as usize {
             return None;
         }
         let (ticks, tick_ns) = (self.setting.election_ticks, self.setting.tick_ns as f64);
         // All followers heard the same last heartbeat.
         let silent = self.random.between(0.0, self.setting.heartbeat_ticks);
-        let timeouts = alive.into_iter().map(|node| (self.random.between(ticks, 2.0 * ticks), node));
+        let timeouts =
+            alive.into_iter().map(|node| (self.random.between(ticks, 2.0 * ticks), node));
         let (timeout, node) = timeouts.min_by(|left, right| left.0.total_cmp(&right.0))?;
         let sync_ns = SYNCS * self.sync_ns();
         let noticed = ((timeout - silent).max(0.0) * tick_ns) as Ns;

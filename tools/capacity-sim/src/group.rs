@@ -141,13 +141,19 @@ impl Group {
         let ops: Vec<Op> = self.queue.drain(..count).collect();
         self.queued_bytes = if self.queue.is_empty() { 0.0 } else { self.queued_bytes - bytes };
         self.last_index += 1;
-        let entry = Entry { index: self.last_index, weight: weight(&ops), committed: std::mem::take(&mut self.untold) };
+        let entry = Entry {
+            index: self.last_index,
+            weight: weight(&ops),
+            committed: std::mem::take(&mut self.untold),
+        };
         self.in_flight.push_back(InFlight { index: self.last_index, at_ms: now / NS_PER_MS, ops });
         Some(entry)
     }
 
     fn holds(&self, now: Ns) -> bool {
-        self.hold.as_ref().is_some_and(|hold| now / NS_PER_MS < hold.until_ms && self.queue.len() < hold.operations)
+        self.hold.as_ref().is_some_and(|hold| {
+            now / NS_PER_MS < hold.until_ms && self.queue.len() < hold.operations
+        })
     }
 
     /// The time of the next look at the queue, returned only once. Threads sleep for whole
@@ -202,7 +208,10 @@ impl Group {
 
     /// Installs a new leader; its log has every committed entry.
     pub(crate) fn elected(&mut self, node: NodeIx) {
-        assert!(self.in_flight.is_empty() && self.replicas.contains(&node), "node {node} cannot lead");
+        assert!(
+            self.in_flight.is_empty() && self.replicas.contains(&node),
+            "node {node} cannot lead"
+        );
         self.leader = Some(node);
     }
 }
@@ -211,7 +220,8 @@ impl Group {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { entry_bytes_max: 400.0, entries_in_flight_max: 2, queue_ops_max: 10 };
+    const BOUNDS: Bounds =
+        Bounds { entry_bytes_max: 400.0, entries_in_flight_max: 2, queue_ops_max: 10 };
 
     fn ops(count: usize) -> Vec<Op> {
         vec![Op { sent: 0, client: 0, bytes: 40.0, weight: 1.0, renewal: false }; count]
@@ -239,7 +249,11 @@ mod tests {
             group.push(ops(1));
             assert_eq!(proposed(&mut group, 0), Some((1, 1.0)));
             for node in 0..replicas {
-                assert_eq!(group.apply(0).is_some(), node == quorum, "{node} of {replicas} have it");
+                assert_eq!(
+                    group.apply(0).is_some(),
+                    node == quorum,
+                    "{node} of {replicas} have it"
+                );
                 if node == quorum {
                     break;
                 }
@@ -291,11 +305,19 @@ mod tests {
             group.push(ops(1));
             let now = took_ms * NS_PER_MS;
             for waited_ms in 0..waits_ms {
-                assert_eq!(group.propose(now + waited_ms * NS_PER_MS), None, "{waited_ms} ms after {took_ms}");
+                assert_eq!(
+                    group.propose(now + waited_ms * NS_PER_MS),
+                    None,
+                    "{waited_ms} ms after {took_ms}"
+                );
             }
             let wakes = (waits_ms > 0).then_some(now + waits_ms * NS_PER_MS);
             assert_eq!((group.wake_at(now), group.wake_at(now)), (wakes, None), "said once");
-            assert_eq!(proposed(&mut group, now + waits_ms * NS_PER_MS), Some((2, 1.0)), "after {took_ms} ms");
+            assert_eq!(
+                proposed(&mut group, now + waits_ms * NS_PER_MS),
+                Some((2, 1.0)),
+                "after {took_ms} ms"
+            );
         }
     }
 

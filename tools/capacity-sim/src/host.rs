@@ -225,7 +225,10 @@ mod tests {
         let sync_time = SyncTime { p1_ms: 1.0, p50_ms: 1.0, p99_ms: 1.0 };
         let (mut host, mut random) = (Host::new(2, 1, sync_time), Random::new(1));
         (0..3).for_each(|thread| host.wants_core(thread));
-        assert_eq!([host.takes_core(), host.takes_core(), host.takes_core()], [Some(0), Some(1), None]);
+        assert_eq!(
+            [host.takes_core(), host.takes_core(), host.takes_core()],
+            [Some(0), Some(1), None]
+        );
         host.leaves_core(0, 1);
         assert_eq!(host.takes_core(), Some(2));
         host.wants_sync(7);
@@ -243,7 +246,8 @@ mod tests {
 
     #[test]
     fn threads_share_cores_fairly_whatever_they_do_at_a_time() {
-        let (mut host, pieces, mut used) = (one_core(), [100_000, 100_000, 200_000, 700_000], [0; 4]);
+        let (mut host, pieces, mut used) =
+            (one_core(), [100_000, 100_000, 200_000, 700_000], [0; 4]);
         (0..4).for_each(|thread| host.wants_core(thread));
         for _ in 0..10_000 {
             let thread = host.takes_core().expect("all always have work");

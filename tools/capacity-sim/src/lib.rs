@@ -60,7 +60,10 @@ pub struct OneMachine {
 /// # Panics
 /// Without nodes, shards or clients, or if no processor time is left.
 pub fn predict(setup: &OneMachine, calibration: &Calibration, seed: u64) -> Run {
-    assert!(setup.nodes > 0 && setup.shards > 0 && setup.clients > 0, "nothing to simulate: {setup:?}");
+    assert!(
+        setup.nodes > 0 && setup.shards > 0 && setup.clients > 0,
+        "nothing to simulate: {setup:?}"
+    );
     let calibration = &slowed(calibration, setup.taken_cores);
     let shape = Shape {
         nodes: setup.nodes as usize,

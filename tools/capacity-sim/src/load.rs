@@ -42,13 +42,24 @@ pub(crate) struct Load {
 
 impl Load {
     /// An open loop on one shard: acquires and releases, and renewals of this weight each.
-    pub(crate) fn open(bytes: OpBytes, writes_per_s: f64, renewals_per_s: f64, weight: f64, seed: u64) -> Load {
+    pub(crate) fn open(
+        bytes: OpBytes,
+        writes_per_s: f64,
+        renewals_per_s: f64,
+        weight: f64,
+        seed: u64,
+    ) -> Load {
         let mut random = Random::new(seed);
         let streams = [(writes_per_s, 1.0, false), (renewals_per_s, weight, true)];
         let streams = streams
             .into_iter()
             .filter(|(per_s, ..)| *per_s > 0.0)
-            .map(|(per_s, weight, renewal)| Stream { per_s, weight, renewal, next: random.gap_ns(per_s) })
+            .map(|(per_s, weight, renewal)| Stream {
+                per_s,
+                weight,
+                renewal,
+                next: random.gap_ns(per_s),
+            })
             .collect();
         Load { bytes, streams, clients: Vec::new(), shards: 1, offered: 0, random }
     }
@@ -78,7 +89,8 @@ impl Load {
                     (false, 0) => self.bytes.acquire,
                     (false, _) => self.bytes.release,
                 };
-                let (sent, weight, renewal) = (stream.next.saturating_sub(link), stream.weight, stream.renewal);
+                let (sent, weight, renewal) =
+                    (stream.next.saturating_sub(link), stream.weight, stream.renewal);
                 ops.push(Op { sent, client: 0, bytes, weight, renewal });
                 self.offered += u64::from(!renewal);
                 stream.next += self.random.gap_ns(stream.per_s).max(1);

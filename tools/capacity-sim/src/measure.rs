@@ -87,13 +87,19 @@ pub(crate) fn measure(world: &mut World, end: Ns) -> (Run, Vec<Ns>) {
     let seconds = (end - before.at) as f64 / 1e9;
     let latencies: Vec<Ns> = world.log.latencies().collect();
     let latency = Latency::of(latencies.clone());
-    let (entries, entry_ops) = ((world.entries - before.entries) as f64, world.entry_ops - before.entry_ops);
+    let (entries, entry_ops) =
+        ((world.entries - before.entries) as f64, world.entry_ops - before.entry_ops);
     let leader = world.groups[0].leader;
-    let follower =
-        world.groups[0].replicas.iter().copied().find(|node| Some(*node) != leader && world.nodes[*node].alive);
-    let node =
-        |node: Option<NodeIx>| node.map_or_else(NodeUse::default, |node| node_use(world, &before, node, seconds));
-    let gateway = (world.threads[world.gateway].busy_ns - before.busy[world.gateway]) as f64 / seconds / 1e9;
+    let follower = world.groups[0]
+        .replicas
+        .iter()
+        .copied()
+        .find(|node| Some(*node) != leader && world.nodes[*node].alive);
+    let node = |node: Option<NodeIx>| {
+        node.map_or_else(NodeUse::default, |node| node_use(world, &before, node, seconds))
+    };
+    let gateway =
+        (world.threads[world.gateway].busy_ns - before.busy[world.gateway]) as f64 / seconds / 1e9;
     let run = Run {
         offered_per_s: (world.load.offered - before.offered) as f64 / seconds,
         answered_per_s: world.log.count() as f64 / seconds,
@@ -141,7 +147,8 @@ pub(crate) fn together(spans: Vec<(Run, Vec<Ns>)>) -> Run {
         disk: mean(&|run| of(run).disk),
         syncs_per_s: mean(&|run| of(run).syncs_per_s),
     };
-    let latency = Latency::of(spans.iter().flat_map(|(_, latencies)| latencies.iter().copied()).collect());
+    let latency =
+        Latency::of(spans.iter().flat_map(|(_, latencies)| latencies.iter().copied()).collect());
     let entries_per_s = mean(&|run| run.entries_per_s);
     let entry_ops_per_s = mean(&|run| run.operations_per_entry * run.entries_per_s);
     Run {
@@ -153,7 +160,11 @@ pub(crate) fn together(spans: Vec<(Run, Vec<Ns>)>) -> Run {
         mean_ms: latency.mean_ms,
         p50_ms: latency.p50_ms,
         p99_ms: latency.p99_ms,
-        operations_per_entry: if entries_per_s > 0.0 { entry_ops_per_s / entries_per_s } else { 0.0 },
+        operations_per_entry: if entries_per_s > 0.0 {
+            entry_ops_per_s / entries_per_s
+        } else {
+            0.0
+        },
         entries_per_s,
         leader: node(&|run| run.leader),
         follower: node(&|run| run.follower),

@@ -53,7 +53,8 @@ impl Log {
             }
             windows[window].push(*latency);
         }
-        let last = windows.into_iter().rposition(|latencies| Latency::of(latencies).p99_ms > limit_ms)?;
+        let last =
+            windows.into_iter().rposition(|latencies| Latency::of(latencies).p99_ms > limit_ms)?;
         Some((last as Ns + 1) * window)
     }
 }
@@ -65,8 +66,11 @@ impl Latency {
         }
         latencies.sort_unstable();
         // The smallest latency that at least this share of latencies does not exceed.
-        let at = |share: f64| latencies[((latencies.len() as f64 * share).ceil() as usize).max(1) - 1] as f64 / 1e6;
-        let mean_ms = latencies.iter().map(|ns| *ns as f64).sum::<f64>() / latencies.len() as f64 / 1e6;
+        let at = |share: f64| {
+            latencies[((latencies.len() as f64 * share).ceil() as usize).max(1) - 1] as f64 / 1e6
+        };
+        let mean_ms =
+            latencies.iter().map(|ns| *ns as f64).sum::<f64>() / latencies.len() as f64 / 1e6;
         Latency { mean_ms, p50_ms: at(0.5), p99_ms: at(0.99) }
     }
 }

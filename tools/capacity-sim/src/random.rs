@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn sync_times_have_their_percentiles() {
-        let (sync, mut random) = (SyncTime { p1_ms: 0.1, p50_ms: 0.4, p99_ms: 6.4 }, Random::new(7));
+        let (sync, mut random) =
+            (SyncTime { p1_ms: 0.1, p50_ms: 0.4, p99_ms: 6.4 }, Random::new(7));
         let mut drawn: Vec<u64> = (0..100_000).map(|_| sync.draw_ns(&mut random)).collect();
         drawn.sort_unstable();
         assert!((drawn[50_000] as f64 / 0.4e6 - 1.0).abs() < 0.05, "{}", drawn[50_000]);

@@ -27,8 +27,10 @@ pub fn text(simulation: &Simulation) -> String {
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for scenario in &simulation.scenarios {
         let run = &scenario.run;
-        let answered = (run.answered_per_s + run.renewals_per_s) * shards * scenario.share_of_shards;
-        let latency = |ms: f64| if run.answered_per_s > 0.0 { decimals(ms, 1) } else { "–".to_owned() };
+        let answered =
+            (run.answered_per_s + run.renewals_per_s) * shards * scenario.share_of_shards;
+        let latency =
+            |ms: f64| if run.answered_per_s > 0.0 { decimals(ms, 1) } else { "–".to_owned() };
         rows.push(vec![
             scenario.title.to_owned(),
             load(scenario).to_owned(),
@@ -36,7 +38,11 @@ pub fn text(simulation: &Simulation) -> String {
             count(answered.round() as u64),
             latency(run.p50_ms),
             latency(run.p99_ms),
-            format!("{}–{}", decimals(simulation.budget_ms.0, 1), decimals(simulation.budget_ms.1, 1)),
+            format!(
+                "{}–{}",
+                decimals(simulation.budget_ms.0, 1),
+                decimals(simulation.budget_ms.1, 1)
+            ),
             decimals(run.operations_per_entry, 1),
             count(run.leader.syncs_per_s.round() as u64),
         ]);
@@ -113,19 +119,25 @@ fn findings(scenario: &Scenario) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(recovery) = &scenario.recovery {
         let seconds = |ms: Option<f64>| ms.map(|ms| format!("{} s", decimals(ms / 1e3, 2)));
-        found.push(match (seconds(recovery.serves_after_ms), seconds(recovery.serves_after_worst_ms)) {
-            (Some(median), Some(worst)) => {
-                let back = seconds(recovery.p99_back_after_ms).map_or_else(
-                    || "p99 is not back within the simulated time".to_owned(),
-                    |back| {
-                        let worst = seconds(recovery.p99_back_after_worst_ms);
-                        format!("p99 is back after {back} ({} at worst)", worst.as_deref().unwrap_or("not"))
-                    },
-                );
-                format!("served again after {median} ({worst} at worst); {back}")
-            }
-            _ => "no quorum is left: these shards are not served until a node comes back".to_owned(),
-        });
+        found.push(
+            match (seconds(recovery.serves_after_ms), seconds(recovery.serves_after_worst_ms)) {
+                (Some(median), Some(worst)) => {
+                    let back = seconds(recovery.p99_back_after_ms).map_or_else(
+                        || "p99 is not back within the simulated time".to_owned(),
+                        |back| {
+                            let worst = seconds(recovery.p99_back_after_worst_ms);
+                            format!(
+                                "p99 is back after {back} ({} at worst)",
+                                worst.as_deref().unwrap_or("not")
+                            )
+                        },
+                    );
+                    format!("served again after {median} ({worst} at worst); {back}")
+                }
+                _ => "no quorum is left: these shards are not served until a node comes back"
+                    .to_owned(),
+            },
+        );
     }
     let run = &scenario.run;
     let served = scenario.recovery.is_none_or(|recovery| recovery.serves_after_ms.is_some());

@@ -188,11 +188,19 @@ struct Cluster<'a> {
 }
 
 impl Cluster<'_> {
-    fn of<'a>(plan: &'a Plan, column: &Column, options: &SimulateOptions) -> Result<Cluster<'a>, PlanError> {
-        let (rates, capacity) = (Rates::of(&plan.workload), LeaderCapacity::palisade(&plan.calibration));
+    fn of<'a>(
+        plan: &'a Plan,
+        column: &Column,
+        options: &SimulateOptions,
+    ) -> Result<Cluster<'a>, PlanError> {
+        let (rates, capacity) =
+            (Rates::of(&plan.workload), LeaderCapacity::palisade(&plan.calibration));
         let shards = options.shards.unwrap_or(column.figures.shards);
         if shards == 0 {
-            return Err(PlanError::Value { key: "shards", problem: "is 0: somebody has to serve".to_owned() });
+            return Err(PlanError::Value {
+                key: "shards",
+                problem: "is 0: somebody has to serve".to_owned(),
+            });
         }
         let mut cluster = Cluster {
             plan,
@@ -216,7 +224,8 @@ impl Cluster<'_> {
             Sizing::Peak => (writes, renewals),
         };
         let weight = wanted.0 + wanted.1 * cluster.renewal_weight();
-        let busy_cores = weight * plan.calibration.costs.gateway_us_at(ENTRY_OPS) / 1e6 * shards as f64;
+        let busy_cores =
+            weight * plan.calibration.costs.gateway_us_at(ENTRY_OPS) / 1e6 * shards as f64;
         let enough = (busy_cores / plan.calibration.cores as f64 / GATEWAY_CPU).ceil() as u64;
         cluster.gateways = gateways_for(shards).max(enough);
         Ok(cluster)
@@ -226,7 +235,10 @@ impl Cluster<'_> {
     fn per_shard(&self, level: LoadLevel) -> (f64, f64) {
         let rates = self.rates_at(level);
         let shards = self.shards as f64;
-        ((rates.acquire_per_s + rates.release_per_s) / shards, self.capacity.renew_per_s(&rates, self.shards) / shards)
+        (
+            (rates.acquire_per_s + rates.release_per_s) / shards,
+            self.capacity.renew_per_s(&rates, self.shards) / shards,
+        )
     }
 
     fn rates_at(&self, level: LoadLevel) -> Rates {
@@ -249,7 +261,8 @@ impl Cluster<'_> {
         let (workload, calibration) = (&self.plan.workload, &self.plan.calibration);
         let (writes, renewals) = self.per_shard(level);
         let times = if level == LoadLevel::Peak { workload.peak_multiplier } else { 1.0 };
-        let reads = self.reads_per_s * times / self.shards as f64 / f64::from(replicas_that_read.max(1));
+        let reads =
+            self.reads_per_s * times / self.shards as f64 / f64::from(replicas_that_read.max(1));
         let shape = Shape {
             nodes: workload.replicas as usize,
             shards: 1,
@@ -261,7 +274,8 @@ impl Cluster<'_> {
         };
         let bytes = op_bytes(calibration, &workload.entry);
         let seed = self.seed.wrapping_mul(1_000).wrapping_add(sample);
-        let load = Load::open(bytes, writes.max(WRITES_PER_S_MIN), renewals, self.renewal_weight(), seed);
+        let load =
+            Load::open(bytes, writes.max(WRITES_PER_S_MIN), renewals, self.renewal_weight(), seed);
         world(calibration, &shape, load, seed)
     }
 
@@ -270,7 +284,13 @@ impl Cluster<'_> {
         self.shards as f64 / self.gateways as f64 / self.plan.calibration.cores as f64
     }
 
-    fn steady(&self, name: &'static str, title: &'static str, level: LoadLevel, operations: &mut u64) -> Scenario {
+    fn steady(
+        &self,
+        name: &'static str,
+        title: &'static str,
+        level: LoadLevel,
+        operations: &mut u64,
+    ) -> Scenario {
         let span_s = self.span_s(level);
         let spans = (0..SAMPLES).map(|sample| {
             let mut world = self.world(level, self.plan.workload.replicas, sample);
@@ -280,7 +300,12 @@ impl Cluster<'_> {
         });
         let run = self.shown(together(spans.collect()));
         *operations += ((run.answered_per_s + run.renewals_per_s) * span_s * SAMPLES as f64) as u64;
-        self.scenario(Loss { name, title, share_of_shards: 1.0, nodes: 0, leader: false }, level, run, None)
+        self.scenario(
+            Loss { name, title, share_of_shards: 1.0, nodes: 0, leader: false },
+            level,
+            run,
+            None,
+        )
     }
 
     fn span_s(&self, level: LoadLevel) -> f64 {
@@ -294,7 +319,13 @@ impl Cluster<'_> {
         Run { gateway_cpu: run.gateway_cpu * self.gateway_share().min(1.0), ..run }
     }
 
-    fn scenario(&self, loss: Loss, level: LoadLevel, run: Run, recovery: Option<Recovery>) -> Scenario {
+    fn scenario(
+        &self,
+        loss: Loss,
+        level: LoadLevel,
+        run: Run,
+        recovery: Option<Recovery>,
+    ) -> Scenario {
         Scenario {
             name: loss.name,
             title: loss.title,
@@ -343,7 +374,13 @@ impl Cluster<'_> {
         losses
     }
 
-    fn lose(&self, loss: &Loss, level: LoadLevel, steady_p99_ms: f64, operations: &mut u64) -> Scenario {
+    fn lose(
+        &self,
+        loss: &Loss,
+        level: LoadLevel,
+        steady_p99_ms: f64,
+        operations: &mut u64,
+    ) -> Scenario {
         let replicas = self.plan.workload.replicas;
         let left = replicas - loss.nodes;
         let at = ns(WARM_UP_S + BEFORE_S);
@@ -400,6 +437,8 @@ fn worst(runs: &[Option<f64>]) -> Option<f64> {
 /// The runs in order. `None` counts as the worst.
 fn sorted(runs: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut runs = runs.to_vec();
-    runs.sort_by(|left, right| left.unwrap_or(f64::INFINITY).total_cmp(&right.unwrap_or(f64::INFINITY)));
+    runs.sort_by(|left, right| {
+        left.unwrap_or(f64::INFINITY).total_cmp(&right.unwrap_or(f64::INFINITY))
+    });
     runs
 }

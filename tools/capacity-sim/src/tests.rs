@@ -12,11 +12,14 @@ fn one_machine(nodes: u32, shards: u32, clients: u32) -> OneMachine {
 
 /// A calibration in which each step takes this long, and no step waits for another.
 fn plain(us: f64) -> Calibration {
-    let mut calibration = Calibration { cores: 64, syncs_in_parallel: 64, ..Calibration::default() };
+    let mut calibration =
+        Calibration { cores: 64, syncs_in_parallel: 64, ..Calibration::default() };
     calibration.costs.fields().into_iter().for_each(|(_, cost)| *cost = 0.0);
     let costs = &mut calibration.costs;
-    (costs.gateway_us_per_op, costs.leader_shard_us_per_op, costs.leader_writer_us_per_op) = (us, us, us);
-    (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) = (1.0, 1.0, 1.0);
+    (costs.gateway_us_per_op, costs.leader_shard_us_per_op, costs.leader_writer_us_per_op) =
+        (us, us, us);
+    (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) =
+        (1.0, 1.0, 1.0);
     calibration
 }
 
@@ -40,7 +43,8 @@ fn clients_that_come_back_at_once_share_one_entry() {
     // entry went at once, half of the operations would stay in flight and half in the queue for
     // ever.
     let mut calibration = plain(1.0);
-    (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) = (8.0, 8.0, 8.0);
+    (calibration.fsync_low_ms, calibration.fsync_p50_ms, calibration.fsync_high_ms) =
+        (8.0, 8.0, 8.0);
     let run = predict(&one_machine(5, 1, 64), &calibration, 1);
     assert!(run.operations_per_entry > 60.0, "{run:?}");
     assert!((run.answered_per_s / 8_000.0 - 1.0).abs() < 0.05, "{run:?}");
@@ -67,7 +71,10 @@ fn clients_are_throughput_times_latency() {
     for (shards, clients) in [(1, 1), (1, 40), (2, 100), (4, 1_000)] {
         let run = predict(&one_machine(5, shards, clients), &Calibration::default(), 3);
         let in_flight = run.answered_per_s * run.mean_ms / 1e3;
-        assert!((in_flight / f64::from(clients) - 1.0).abs() < 0.03, "{clients} clients, {in_flight}: {run:?}");
+        assert!(
+            (in_flight / f64::from(clients) - 1.0).abs() < 0.03,
+            "{clients} clients, {in_flight}: {run:?}"
+        );
     }
 }
 
@@ -80,8 +87,9 @@ fn the_same_seed_gives_the_same_run_and_another_one_another() {
 
 #[test]
 fn more_clients_fill_entries_and_are_answered_no_slower_in_all() {
-    let runs: Vec<Run> =
-        [4, 32, 256, 2_048].map(|clients| predict(&one_machine(5, 1, clients), &Calibration::default(), 1)).into();
+    let runs: Vec<Run> = [4, 32, 256, 2_048]
+        .map(|clients| predict(&one_machine(5, 1, clients), &Calibration::default(), 1))
+        .into();
     for pair in runs.windows(2) {
         assert!(pair[1].operations_per_entry > pair[0].operations_per_entry, "{pair:?}");
         assert!(pair[1].answered_per_s > pair[0].answered_per_s, "{pair:?}");
@@ -110,7 +118,10 @@ fn more_load_never_lowers_utilisation() {
     });
     for pair in simulated.windows(2) {
         let (less, more) = (scenario(&pair[0], "average").run, scenario(&pair[1], "average").run);
-        assert!(more.leader.cpu > less.leader.cpu && more.follower.cpu > less.follower.cpu, "{less:?} {more:?}");
+        assert!(
+            more.leader.cpu > less.leader.cpu && more.follower.cpu > less.follower.cpu,
+            "{less:?} {more:?}"
+        );
         assert!(more.leader.busiest_thread > less.leader.busiest_thread, "{less:?} {more:?}");
         assert!(more.gateway_cpu > less.gateway_cpu, "{less:?} {more:?}");
         // Entries grow before their number rises, so the number of syncs need not rise.
@@ -133,13 +144,17 @@ fn what_a_leader_cannot_carry_is_not_answered() {
 
 #[test]
 fn a_lost_leader_is_replaced_within_the_time_of_an_election() {
-    let plan =
-        plan("instances: 2000\nlocks_per_instance_per_min: 10\nhold: 60s\nfailure_zones: 5\n", Calibration::default());
+    let plan = plan(
+        "instances: 2000\nlocks_per_instance_per_min: 10\nhold: 60s\nfailure_zones: 5\n",
+        Calibration::default(),
+    );
     let simulation = simulate(&plan, &options(1, None)).expect("a simulation");
     for name in ["leader_lost", "zone_lost_with_leader"] {
         let recovery = scenario(&simulation, name).recovery.expect("a recovery");
-        let (serves, worst) =
-            (recovery.serves_after_ms.expect("served"), recovery.serves_after_worst_ms.expect("served"));
+        let (serves, worst) = (
+            recovery.serves_after_ms.expect("served"),
+            recovery.serves_after_worst_ms.expect("served"),
+        );
         // Eight to sixteen ticks of 50 ms after the last heartbeat, less its age; then votes, the
         // entry, and the gateway.
         assert!((300.0..=worst).contains(&serves) && worst < 900.0, "{recovery:?}");
@@ -153,7 +168,8 @@ fn a_lost_leader_is_replaced_within_the_time_of_an_election() {
 #[test]
 fn without_a_quorum_nothing_is_served() {
     let yaml = "acquire_per_s: 100\ninstances: 10\nreplicas: 3\nfailure_zones: 2\n";
-    let simulation = simulate(&plan(yaml, Calibration::default()), &options(1, None)).expect("a simulation");
+    let simulation =
+        simulate(&plan(yaml, Calibration::default()), &options(1, None)).expect("a simulation");
     for name in ["zone_lost_with_leader", "zone_lost_with_followers"] {
         let lost = scenario(&simulation, name);
         assert_eq!(lost.nodes_lost, 2);
@@ -162,7 +178,8 @@ fn without_a_quorum_nothing_is_served() {
     }
     let leader = scenario(&simulation, "leader_lost");
     assert!(
-        leader.keeps_up && leader.recovery.is_some_and(|recovery| recovery.p99_back_after_ms.is_some()),
+        leader.keeps_up
+            && leader.recovery.is_some_and(|recovery| recovery.p99_back_after_ms.is_some()),
         "{leader:?}"
     );
 }
@@ -170,7 +187,8 @@ fn without_a_quorum_nothing_is_served() {
 #[test]
 fn too_much_for_one_shard_is_refused_by_name() {
     let plan = plan("acquire_per_s: 10000000\n", Calibration::default());
-    let error = simulate(&plan, &options(1, Some(1))).expect_err("ten million a second on one shard");
+    let error =
+        simulate(&plan, &options(1, Some(1))).expect_err("ten million a second on one shard");
     assert!(error.to_string().contains("`shards` is 1"), "{error}");
     assert!(simulate(&plan, &options(1, Some(0))).is_err());
 }

@@ -50,7 +50,11 @@ impl World {
         let frame: Vec<(ShardIx, Op)> =
             (0..self.load.clients() as u32).map(|client| self.load.ask(client, 0)).collect();
         let first = Message::Asked { ops: frame, entries: 1.0 };
-        let asked = (self.load.clients() > 0).then(|| Send { to: self.gateway, delay: 0, envelope: inside(first) });
+        let asked = (self.load.clients() > 0).then(|| Send {
+            to: self.gateway,
+            delay: 0,
+            envelope: inside(first),
+        });
         asked.into_iter().collect()
     }
 
@@ -61,7 +65,8 @@ impl World {
             let Message::Answered { ops, entries, roots } = envelope.message else {
                 unreachable!("clients get answers, not {:?}", envelope.message)
             };
-            let per_entry = roots * costs.client_us_per_entry_root + entries * costs.client_us_per_entry;
+            let per_entry =
+                roots * costs.client_us_per_entry_root + entries * costs.client_us_per_entry;
             cost += ops.len() as f64 * costs.client_us_per_op + per_entry;
             answered.push((ops, entries));
         }
@@ -90,7 +95,8 @@ impl World {
             match envelope.message {
                 Message::Asked { ops, entries: after } => {
                     entries += after / 2.0;
-                    ops.into_iter().for_each(|(shard, op)| coming.entry(shard).or_default().push(op));
+                    ops.into_iter()
+                        .for_each(|(shard, op)| coming.entry(shard).or_default().push(op));
                 }
                 Message::Answers { shard, mut ops } => {
                     entries += 0.5;
@@ -109,7 +115,8 @@ impl World {
         }
         let passed = coming.values().map(|ops| weight(ops)).sum::<f64>() + weight(&going);
         let costs = &self.setting.costs;
-        let per_entry = entries * costs.gateway_us_per_entry + roots * costs.gateway_us_per_entry_root;
+        let per_entry =
+            entries * costs.gateway_us_per_entry + roots * costs.gateway_us_per_entry_root;
         let cost = passed * costs.gateway_us_per_op / 2.0 + per_entry;
         let cost = cost * self.setting.gateway_share;
         let mut sends = Vec::new();
@@ -137,7 +144,11 @@ impl World {
     pub(crate) fn pass_to_leader(&mut self, shard: ShardIx, mut ops: Vec<Op>) -> Option<Send> {
         match self.groups[shard].leader {
             Some(leader) if self.waiting[shard].is_empty() => {
-                let room = self.setting.unanswered_max.saturating_sub(self.unanswered[shard]).min(ops.len());
+                let room = self
+                    .setting
+                    .unanswered_max
+                    .saturating_sub(self.unanswered[shard])
+                    .min(ops.len());
                 self.log.refused += (ops.len() - room) as u64;
                 ops.truncate(room);
                 self.unanswered[shard] += room;
@@ -165,7 +176,8 @@ impl World {
     /// Sends the operations that waited, except those that waited too long.
     pub(crate) fn retry(&mut self, shard: ShardIx) {
         let (now, waited) = (self.agenda.now(), std::mem::take(&mut self.waiting[shard]));
-        let (in_time, late): (Vec<Op>, Vec<Op>) = waited.into_iter().partition(|op| now - op.sent <= TIMEOUT_NS);
+        let (in_time, late): (Vec<Op>, Vec<Op>) =
+            waited.into_iter().partition(|op| now - op.sent <= TIMEOUT_NS);
         self.log.timed_out += late.len() as u64;
         if !in_time.is_empty()
             && let Some(send) = self.pass_to_leader(shard, in_time)
@@ -176,13 +188,16 @@ impl World {
 
     fn network_works(&mut self, node: NodeIx, inbox: Vec<Envelope>) -> (f64, Vec<Send>) {
         let costs = &self.setting.costs;
-        let (leader_op, follower_op) = (costs.leader_network_us_per_op, costs.follower_network_us_per_op);
+        let (leader_op, follower_op) =
+            (costs.leader_network_us_per_op, costs.follower_network_us_per_op);
         let root = costs.network_us_per_entry_root;
         let (mut cost, mut sends) = (0.0, Vec::new());
         for envelope in inbox {
             match &envelope.message {
                 Message::Ops { ops, .. } => cost += weight(ops) * leader_op / 2.0,
-                Message::Answers { ops, .. } => cost += weight(ops) * leader_op / 2.0 + weight(ops).sqrt() * root,
+                Message::Answers { ops, .. } => {
+                    cost += weight(ops) * leader_op / 2.0 + weight(ops).sqrt() * root
+                }
                 Message::Append { entry, .. } if envelope.to == Target::Inside => {
                     cost += entry.weight * follower_op + entry.weight.sqrt() * root;
                 }
@@ -200,7 +215,9 @@ impl World {
             let host = self.node_host(node);
             let (to, delay) = match envelope.to {
                 Target::Inside => (self.shard_thread(node, shard), 0),
-                Target::Gateway => (self.gateway, self.delay(host, self.threads[self.gateway].host)),
+                Target::Gateway => {
+                    (self.gateway, self.delay(host, self.threads[self.gateway].host))
+                }
                 Target::Node(peer) => {
                     let network = &self.nodes[peer].network;
                     (network[node % network.len()], self.delay(host, self.node_host(peer)))
@@ -227,7 +244,9 @@ impl World {
                 Message::Ops { shard, ops } => self.wait_for_leader(shard, ops),
                 Message::Append { shard, entry } => {
                     cost += (entry.weight + entry.committed) * c.follower_shard_us_per_op / 2.0;
-                    cost += (entry.weight.sqrt() + entry.committed.sqrt()) * c.shard_us_per_entry_root / 2.0;
+                    cost += (entry.weight.sqrt() + entry.committed.sqrt())
+                        * c.shard_us_per_entry_root
+                        / 2.0;
                     self.in_background(node, entry.committed, &mut sends);
                     sends.push(self.to_writer(node, shard, &entry));
                 }
@@ -261,7 +280,8 @@ impl World {
 
     /// Applies committed entries, and proposes the next entry if the rules allow it.
     fn leader_goes_on(&mut self, node: NodeIx, shard: ShardIx, sends: &mut Vec<Send>) -> f64 {
-        let (per_op, root) = (self.setting.costs.leader_shard_us_per_op, self.setting.costs.shard_us_per_entry_root);
+        let (per_op, root) =
+            (self.setting.costs.leader_shard_us_per_op, self.setting.costs.shard_us_per_entry_root);
         let (now, mut cost) = (self.agenda.now(), 0.0);
         while let Some(ops) = self.groups[shard].apply(now) {
             let weight = weight(&ops);
@@ -273,8 +293,16 @@ impl World {
             cost += entry.weight.sqrt() * root / 2.0;
             self.entries += 1;
             self.entry_ops += entry.weight;
-            for peer in self.groups[shard].replicas.iter().filter(|peer| **peer != node && self.nodes[**peer].alive) {
-                sends.push(self.by_network(node, Target::Node(*peer), Message::Append { shard, entry }));
+            for peer in self.groups[shard]
+                .replicas
+                .iter()
+                .filter(|peer| **peer != node && self.nodes[**peer].alive)
+            {
+                sends.push(self.by_network(
+                    node,
+                    Target::Node(*peer),
+                    Message::Append { shard, entry },
+                ));
             }
             sends.push(self.to_writer(node, shard, &entry));
         }
@@ -298,10 +326,15 @@ impl World {
                 unreachable!("{:?} is nothing to write", envelope.message)
             };
             let led = self.groups[shard].leader == Some(node);
-            cost += weight * if led { c.leader_writer_us_per_op } else { c.follower_writer_us_per_op };
+            cost +=
+                weight * if led { c.leader_writer_us_per_op } else { c.follower_writer_us_per_op };
             cost += weight.sqrt() * c.writer_us_per_entry_root;
             let to = self.shard_thread(node, shard);
-            sends.push(Send { to, delay: 0, envelope: inside(Message::Persisted { shard, index }) });
+            sends.push(Send {
+                to,
+                delay: 0,
+                envelope: inside(Message::Persisted { shard, index }),
+            });
         }
         (cost, sends)
     }
@@ -321,7 +354,8 @@ impl World {
     pub(crate) fn chores(&mut self) {
         let work = self.setting.checks_per_s * self.setting.costs.check_us_per_op;
         for node in 0..self.nodes.len() {
-            let threads = if self.nodes[node].alive { self.nodes[node].network.clone() } else { Vec::new() };
+            let threads =
+                if self.nodes[node].alive { self.nodes[node].network.clone() } else { Vec::new() };
             for to in threads.iter().copied() {
                 let message = Message::Work((work / threads.len() as f64) as Ns);
                 self.send(Send { to, delay: 0, envelope: inside(message) });

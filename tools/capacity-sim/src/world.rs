@@ -49,7 +49,10 @@ impl Role {
     pub(crate) fn node(self) -> Option<NodeIx> {
         match self {
             Role::Client | Role::Gateway => None,
-            Role::Network(node) | Role::Shards(node) | Role::Writer(node) | Role::Background(node) => Some(node),
+            Role::Network(node)
+            | Role::Shards(node)
+            | Role::Writer(node)
+            | Role::Background(node) => Some(node),
         }
     }
 }
@@ -85,10 +88,15 @@ impl Message {
     fn weight(&self) -> f64 {
         match self {
             Message::Asked { ops, .. } => ops.len() as f64,
-            Message::Ops { ops, .. } | Message::Answers { ops, .. } | Message::Answered { ops, .. } => ops.len() as f64,
+            Message::Ops { ops, .. }
+            | Message::Answers { ops, .. }
+            | Message::Answered { ops, .. } => ops.len() as f64,
             Message::Append { entry, .. } => entry.weight,
             Message::Write { weight, .. } => *weight,
-            Message::Persisted { .. } | Message::Acknowledged { .. } | Message::Held { .. } | Message::Work(_) => 0.0,
+            Message::Persisted { .. }
+            | Message::Acknowledged { .. }
+            | Message::Held { .. }
+            | Message::Work(_) => 0.0,
         }
     }
 }
@@ -327,7 +335,8 @@ impl World {
 
     /// Whether the thread that began an event still lives.
     fn lives(&self, thread: ThreadId, life: u32) -> bool {
-        self.life(thread) == life && self.threads[thread].role.node().is_none_or(|node| self.nodes[node].alive)
+        self.life(thread) == life
+            && self.threads[thread].role.node().is_none_or(|node| self.nodes[node].alive)
     }
 
     pub(crate) fn life(&self, thread: ThreadId) -> u32 {
@@ -377,7 +386,8 @@ impl World {
             let inbox = self.threads[thread].take();
             // A thread that continues with messages of the meantime pays no wake-up cost. Other
             // work already includes all its costs.
-            let only_work = inbox.iter().all(|envelope| matches!(envelope.message, Message::Work(_)));
+            let only_work =
+                inbox.iter().all(|envelope| matches!(envelope.message, Message::Work(_)));
             let wake_us = if woken && !only_work { self.wake_us(thread) } else { 0.0 };
             let (cost_us, sends) = self.work(thread, inbox);
             let took = ((wake_us + cost_us) * 1e3) as Ns;
@@ -416,7 +426,8 @@ impl World {
 
     /// Continues if messages came meanwhile, on the same core until the time slice is used up.
     fn rest(&mut self, thread: ThreadId) {
-        let due = thread == self.gateway && self.load.next_ns().is_some_and(|next| next <= self.agenda.now());
+        let due = thread == self.gateway
+            && self.load.next_ns().is_some_and(|next| next <= self.agenda.now());
         let more = due || !self.threads[thread].inbox.is_empty();
         if more && self.threads[thread].ran_ns < RUN_ON_NS {
             self.threads[thread].state = State::Ready;

@@ -23,10 +23,14 @@ fn excerpts_on_the_page_are_what_is_printed() {
     let mut checked = 0;
     for block in page.split("```text simulated ").skip(1) {
         let (name, rest) = block.split_once('\n').expect("lines");
-        let options = SimulateOptions { seed: 1, shards: None, column: Some(EmitFor::Specification) };
+        let options =
+            SimulateOptions { seed: 1, shards: None, column: Some(EmitFor::Specification) };
         let printed = text(&simulate(&plan(name), &options).expect("a simulation"));
         for line in rest.lines().take_while(|line| !line.starts_with("```")) {
-            assert!(printed.lines().any(|printed| printed == line), "{name}: {line}\nis not in\n{printed}");
+            assert!(
+                printed.lines().any(|printed| printed == line),
+                "{name}: {line}\nis not in\n{printed}"
+            );
             checked += 1;
         }
     }
@@ -58,7 +62,8 @@ fn a_simulation_as_text_and_for_programs() {
             for key in ["shards", "writes_per_s", "formula_utilisation"] {
                 assert!(scenario[key].is_number(), "{name}, {key}: {scenario}");
             }
-            for key in ["answered_per_s", "p50_ms", "p99_ms", "operations_per_entry", "gateway_cpu"] {
+            for key in ["answered_per_s", "p50_ms", "p99_ms", "operations_per_entry", "gateway_cpu"]
+            {
                 assert!(scenario["per_shard"][key].is_number(), "{name}, {key}: {scenario}");
             }
             assert!(scenario["per_shard"]["leader"]["busiest_thread"].is_number(), "{scenario}");

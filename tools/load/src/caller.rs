@@ -70,9 +70,10 @@ impl Caller {
     /// Sends a request and waits for its answer.
     pub async fn call(&self, op: Op) -> Result<Answer, Refusal> {
         match self {
-            Caller::Stream { link, timeout_ms } => {
-                link.call(Operation::of(op), *timeout_ms).await.map_err(|failure| Refusal::of(&failure))
-            }
+            Caller::Stream { link, timeout_ms } => link
+                .call(Operation::of(op), *timeout_ms)
+                .await
+                .map_err(|failure| Refusal::of(&failure)),
             Caller::Unary(client) => call_unary(client, op).await.map_err(Refusal::from),
         }
     }
@@ -81,7 +82,11 @@ impl Caller {
 async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
     Ok(match op {
         Op::Acquire(request) => {
-            let request_id = request.request_id.as_slice().try_into().expect("16 bytes, as the script makes them");
+            let request_id = request
+                .request_id
+                .as_slice()
+                .try_into()
+                .expect("16 bytes, as the script makes them");
             let options = AcquireOptions::new(request.name)
                 .owner(request.owner)
                 .ttl(Duration::from_millis(request.ttl_ms.into()))
@@ -89,8 +94,12 @@ async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
                 .request_id(request_id);
             Answer::granted(client.acquire(options).await?)
         }
-        Op::Renew(request) => Answer::Renew(client.renew(&request.name, request.fencing_token).await?),
-        Op::Release(request) => Answer::Release(client.release(&request.name, request.fencing_token).await?),
+        Op::Renew(request) => {
+            Answer::Renew(client.renew(&request.name, request.fencing_token).await?)
+        }
+        Op::Release(request) => {
+            Answer::Release(client.release(&request.name, request.fencing_token).await?)
+        }
         Op::Check(request) => {
             let consistency = Consistency::try_from(request.consistency).unwrap_or_default();
             Answer::Check(client.check(&request.name, consistency).await?)
@@ -100,7 +109,11 @@ async fn call_unary(client: &Client, op: Op) -> Result<Answer, client::Error> {
             Answer::Heartbeat(client.heartbeat(&request.session_id, &shards).await?)
         }
         Op::CancelWait(request) => {
-            let request_id = request.request_id.as_slice().try_into().expect("16 bytes, as the script makes them");
+            let request_id = request
+                .request_id
+                .as_slice()
+                .try_into()
+                .expect("16 bytes, as the script makes them");
             Answer::CancelWait(client.cancel_wait(&request.name, request_id).await?)
         }
         Op::CloseSession(request) => {
@@ -123,14 +136,19 @@ impl Refusal {
 
     /// A refusal for a heartbeat that did not keep all locks alive.
     pub fn of_heartbeat(answer: &HeartbeatResponse) -> Refusal {
-        Refusal::new(if answer.lost_shards.is_empty() { "SHARD_FAILED" } else { "SESSION_LOST" }, format!("{answer:?}"))
+        Refusal::new(
+            if answer.lost_shards.is_empty() { "SHARD_FAILED" } else { "SESSION_LOST" },
+            format!("{answer:?}"),
+        )
     }
 
     fn of(failure: &mux::Failure) -> Refusal {
         match failure {
             mux::Failure::Refused(error) => client::Error::from((**error).clone()).into(),
             // Gateways never send these two answers.
-            mux::Failure::NotLeader { why, .. } | mux::Failure::StaleRoute(why) => Refusal::new("NO_LEADER", &**why),
+            mux::Failure::NotLeader { why, .. } | mux::Failure::StaleRoute(why) => {
+                Refusal::new("NO_LEADER", &**why)
+            }
             mux::Failure::NotSent(why) => Refusal::new("NOT_SENT", &**why),
             mux::Failure::Lost(why) => Refusal::new("LOST", &**why),
         }
@@ -141,6 +159,11 @@ impl From<client::Error> for Refusal {
     fn from(error: client::Error) -> Refusal {
         let held = matches!(error.code, ErrorCode::Held);
         let pause = if held { Duration::ZERO } else { PAUSE_AFTER_ERROR };
-        Refusal { kind: error.code.name(), held, pause: error.retry_after.unwrap_or(pause), message: error.message }
+        Refusal {
+            kind: error.code.name(),
+            held,
+            pause: error.retry_after.unwrap_or(pause),
+            message: error.message,
+        }
     }
 }

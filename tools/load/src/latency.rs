@@ -88,9 +88,12 @@ mod tests {
         some.add(&more);
         let shown = some.percentiles();
         assert_eq!(shown.count, 1_000);
-        for (value, expected) in
-            [(shown.p50_ms, 500.0), (shown.p90_ms, 900.0), (shown.p99_ms, 990.0), (shown.max_ms, 1_000.0)]
-        {
+        for (value, expected) in [
+            (shown.p50_ms, 500.0),
+            (shown.p90_ms, 900.0),
+            (shown.p99_ms, 990.0),
+            (shown.max_ms, 1_000.0),
+        ] {
             assert!((value - expected).abs() <= expected / 500.0, "{value} for {expected}");
         }
         assert_eq!(Latencies::new().percentiles(), Percentiles::default());

@@ -87,8 +87,10 @@ mod tests {
     fn names_are_distinct_and_of_one_length() {
         for bytes in [NAME_BYTES_MIN, 100, 512] {
             let spaces = [7, 8].map(|run| NameSpace { run, count: 1_000, hot: 1_000, bytes });
-            let names: BTreeSet<String> =
-                spaces.iter().flat_map(|space| (0..1_000).flat_map(|n| [space.cold(n), space.hot(n)])).collect();
+            let names: BTreeSet<String> = spaces
+                .iter()
+                .flat_map(|space| (0..1_000).flat_map(|n| [space.cold(n), space.hot(n)]))
+                .collect();
             assert_eq!(names.len(), 4_000);
             assert!(names.iter().all(|name| name.len() == bytes));
             assert_eq!(NameSpace { count: u32::MAX, ..spaces[0] }.cold(u32::MAX - 1).len(), bytes);

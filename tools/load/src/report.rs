@@ -59,7 +59,8 @@ impl Report {
     pub fn new(options: &Options, measured: &Measured) -> Report {
         let (stats, seconds) = (&measured.stats, measured.span.as_secs_f64());
         let operations = stats.operations();
-        let reads: u64 = stats.latencies.iter().filter(|(kind, _)| kind.is_read()).map(|(_, l)| l.count()).sum();
+        let reads: u64 =
+            stats.latencies.iter().filter(|(kind, _)| kind.is_read()).map(|(_, l)| l.count()).sum();
         let mut latency = BTreeMap::from([("all", stats.all().percentiles())]);
         latency.extend(stats.latencies.iter().map(|(kind, l)| (kind.as_str(), l.percentiles())));
         let cpu_s = measured.cpu.as_secs_f64();

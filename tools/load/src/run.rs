@@ -105,7 +105,10 @@ struct Arrivals {
 
 impl Arrivals {
     fn due(&self, number: u64) -> Instant {
-        self.start + Duration::from_nanos((u128::from(number) * 1_000_000_000 / u128::from(self.rate)) as u64)
+        self.start
+            + Duration::from_nanos(
+                (u128::from(number) * 1_000_000_000 / u128::from(self.rate)) as u64,
+            )
     }
 
     fn take(&self) -> Instant {
@@ -134,7 +137,12 @@ pub async fn run(
     let clients = prepare(options, callers, sessions).await?;
 
     let start = Instant::now();
-    let arrivals = options.rate.map(|rate| Arrivals { start, rate, taken: AtomicU64::new(0), done: AtomicU64::new(0) });
+    let arrivals = options.rate.map(|rate| Arrivals {
+        start,
+        rate,
+        taken: AtomicU64::new(0),
+        done: AtomicU64::new(0),
+    });
     let shared = Arc::new(Shared {
         measuring: AtomicBool::new(false),
         stopping: watch::Sender::new(false),
@@ -143,9 +151,13 @@ pub async fn run(
         arrivals,
         keep: options.keep,
     });
-    let tasks: Vec<JoinHandle<()>> =
-        clients.into_iter().map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller))).collect();
-    let progress = live.then(|| tokio::spawn(show_progress(shared.clone(), start, options.warmup + options.duration)));
+    let tasks: Vec<JoinHandle<()>> = clients
+        .into_iter()
+        .map(|(script, caller)| tokio::spawn(client_task(shared.clone(), script, caller)))
+        .collect();
+    let progress = live.then(|| {
+        tokio::spawn(show_progress(shared.clone(), start, options.warmup + options.duration))
+    });
 
     tokio::pin!(stop);
     let mut interrupted = tokio::select! {
@@ -187,9 +199,12 @@ async fn all_ended(options: &Options, tasks: Vec<JoinHandle<()>>) {
     // Mixes that hold many locks from the start release them one after the other, so they get more
     // time.
     let patience = options.timeout * 2 + END_GRACE;
-    let patience = if options.workload.mix.holds_from_the_start() { patience * 10 } else { patience };
+    let patience =
+        if options.workload.mix.holds_from_the_start() { patience * 10 } else { patience };
     if tokio::time::timeout(patience, all_ended).await.is_err() {
-        eprintln!("warning: not all clients could let go in time: what they hold ends with its TTL");
+        eprintln!(
+            "warning: not all clients could let go in time: what they hold ends with its TTL"
+        );
     }
 }
 
@@ -197,14 +212,20 @@ async fn all_ended(options: &Options, tasks: Vec<JoinHandle<()>>) {
 async fn let_go(script: &mut Script, caller: &Caller) {
     while let Some(op) = script.let_go() {
         // A lock that cannot be released ends with its TTL.
-        if let Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) = caller.call(op).await {
+        if let Ok(Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) =
+            caller.call(op).await
+        {
             script.was_granted(&grant);
         }
     }
 }
 
 /// Acquires the locks that are held from the start. Returns the scripts, each with its connection.
-async fn prepare(options: &Options, callers: &[Caller], sessions: &Client) -> Result<Vec<(Script, Caller)>, LoadError> {
+async fn prepare(
+    options: &Options,
+    callers: &[Caller],
+    sessions: &Client,
+) -> Result<Vec<(Script, Caller)>, LoadError> {
     let workload = Arc::new(options.workload.clone());
     let sessions = (workload.mix == Mix::Heartbeat).then(|| sessions.clone());
     let mut tasks = Vec::new();
@@ -219,7 +240,8 @@ async fn prepare(options: &Options, callers: &[Caller], sessions: &Client) -> Re
     }
     let (mut clients, mut failed) = (Vec::new(), None);
     for task in tasks {
-        let (script, caller, prepared) = task.await.map_err(|error| not_prepared("PANIC", &error.to_string()))?;
+        let (script, caller, prepared) =
+            task.await.map_err(|error| not_prepared("PANIC", &error.to_string()))?;
         clients.push((script, caller));
         failed = failed.or(prepared.err());
     }
@@ -312,7 +334,9 @@ async fn client_task(shared: Arc<Shared>, mut script: Script, caller: Caller) {
             outcome => outcome,
         };
         let ending = match &outcome {
-            Ok(_) if kind == OperationKind::Heartbeat => Ending::Done { kept_alive: script.locks_per_heartbeat() },
+            Ok(_) if kind == OperationKind::Heartbeat => {
+                Ending::Done { kept_alive: script.locks_per_heartbeat() }
+            }
             Ok(_) => Ending::Done { kept_alive: 0 },
             Err(refusal) => Ending::Refused(refusal),
         };
@@ -378,7 +402,8 @@ mod tests {
     #[test]
     fn an_open_loop_is_due_at_its_rate_whatever_the_answers() {
         let start = Instant::now();
-        let arrivals = Arrivals { start, rate: 3, taken: AtomicU64::new(0), done: AtomicU64::new(0) };
+        let arrivals =
+            Arrivals { start, rate: 3, taken: AtomicU64::new(0), done: AtomicU64::new(0) };
         let due: Vec<u128> = (0..7).map(|_| (arrivals.take() - start).as_millis()).collect();
         assert_eq!(due, [0, 333, 666, 1_000, 1_333, 1_666, 2_000]);
         arrivals.done.store(2, Ordering::Relaxed);

@@ -11,8 +11,8 @@ use wire::OperationKind;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{
-    AcquireRequest, CancelWaitRequest, CheckRequest, CloseSessionRequest, Consistency, Grant, HeartbeatRequest, Mode,
-    ReleaseRequest, RenewRequest, SessionLease,
+    AcquireRequest, CancelWaitRequest, CheckRequest, CloseSessionRequest, Consistency, Grant,
+    HeartbeatRequest, Mode, ReleaseRequest, RenewRequest, SessionLease,
 };
 
 /// The next step of a client.
@@ -137,7 +137,11 @@ impl Script {
             Mix::StaleCheck => self.check_any(Consistency::Stale),
             Mix::Heartbeat => Op::Heartbeat(HeartbeatRequest {
                 session_id: self.session.clone(),
-                leases: self.shards.iter().map(|shard| SessionLease { shard: *shard, ..Default::default() }).collect(),
+                leases: self
+                    .shards
+                    .iter()
+                    .map(|shard| SessionLease { shard: *shard, ..Default::default() })
+                    .collect(),
             }),
         })
     }
@@ -145,7 +149,9 @@ impl Script {
     /// Takes the answer to the last step's request.
     pub fn answered(&mut self, answer: &Answer) {
         match answer {
-            Answer::Acquire(_) => self.life.token = answer.grant().map_or(0, |grant| grant.fencing_token),
+            Answer::Acquire(_) => {
+                self.life.token = answer.grant().map_or(0, |grant| grant.fencing_token)
+            }
             Answer::Renew(_) => self.life.renewals += 1,
             Answer::Release(_) => self.life.token = 0,
             _ => return,
@@ -159,7 +165,9 @@ impl Script {
         let name = self.life.name.clone();
         let left = match kind {
             OperationKind::Acquire if held_by_another => None,
-            OperationKind::Acquire => Some(Op::CancelWait(CancelWaitRequest { name, request_id: self.request_id() })),
+            OperationKind::Acquire => {
+                Some(Op::CancelWait(CancelWaitRequest { name, request_id: self.request_id() }))
+            }
             OperationKind::Release => Some(release(name, self.life.released)),
             _ if self.life.token != 0 => Some(self.release()),
             _ => None,
@@ -187,7 +195,10 @@ impl Script {
         if !self.session.is_empty() {
             let session_id = std::mem::take(&mut self.session);
             self.tokens.clear();
-            return Some(Op::CloseSession(CloseSessionRequest { session_id, shards: self.shards.clone() }));
+            return Some(Op::CloseSession(CloseSessionRequest {
+                session_id,
+                shards: self.shards.clone(),
+            }));
         }
         if self.life.token != 0 {
             return Some(self.release());
@@ -217,7 +228,8 @@ impl Script {
             return Step::Send(self.acquire(name));
         }
         if self.workload.mix == Mix::Seed && self.life.renewals < SEED_RENEWALS {
-            if !self.workload.renewal_pause.is_zero() && !std::mem::replace(&mut self.paused, true) {
+            if !self.workload.renewal_pause.is_zero() && !std::mem::replace(&mut self.paused, true)
+            {
                 return Step::Pause(self.workload.renewal_pause);
             }
             self.paused = false;
@@ -340,14 +352,21 @@ mod tests {
             assert_eq!(kinds, "arararar");
             assert!(names.chunks(2).all(|pair| pair[0] == pair[1]));
             let own: BTreeSet<String> = names.into_iter().collect();
-            assert!(own.iter().all(|name| all.insert(name.clone())), "shared with another client: {own:?}");
+            assert!(
+                own.iter().all(|name| all.insert(name.clone())),
+                "shared with another client: {own:?}"
+            );
         }
         assert_eq!(all.len(), 10, "every name is used");
     }
 
     #[test]
     fn the_seed_mix_renews_twenty_times_and_reads_between() {
-        let workload = Workload { reads_per_write: 1, renewal_pause: Duration::from_millis(1), ..workload(Mix::Seed) };
+        let workload = Workload {
+            reads_per_write: 1,
+            renewal_pause: Duration::from_millis(1),
+            ..workload(Mix::Seed)
+        };
         let (kinds, _) = run(&mut Script::new(Arc::new(workload), 0), 66);
         assert_eq!(kinds, format!("ac{}rcac", ".nc".repeat(20)));
     }
@@ -358,7 +377,8 @@ mod tests {
         let first: BTreeSet<usize> = (0..10)
             .map(|client| {
                 let (kinds, _) = run(&mut Script::new(workload.clone(), client), 70);
-                let lives: Vec<usize> = kinds.split('r').map(|life| life.matches('n').count()).collect();
+                let lives: Vec<usize> =
+                    kinds.split('r').map(|life| life.matches('n').count()).collect();
                 assert!(lives[0] <= 20 && lives[1] == 20, "{kinds}");
                 lives[0]
             })
@@ -376,7 +396,9 @@ mod tests {
         assert_ne!(first.request_id, second.request_id);
         assert_eq!(script.let_go(), None);
         script.answered(&granted(5));
-        assert!(matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 5));
+        assert!(
+            matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 5)
+        );
         assert_eq!(script.let_go(), None);
     }
 
@@ -390,10 +412,20 @@ mod tests {
         // The acquire may have been granted, so it is cancelled, and released if it was granted.
         let acquire = next(&mut script);
         script.failed(OperationKind::Acquire, false);
-        let Some(Op::CancelWait(cancel)) = script.let_go() else { panic!("the acquire is in doubt") };
-        assert!(matches!(&acquire, Op::Acquire(acquire) if acquire.request_id == cancel.request_id));
-        script.was_granted(&Grant { resource_name: "a".into(), fencing_token: 3, ..Grant::default() });
-        assert!(matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 3));
+        let Some(Op::CancelWait(cancel)) = script.let_go() else {
+            panic!("the acquire is in doubt")
+        };
+        assert!(
+            matches!(&acquire, Op::Acquire(acquire) if acquire.request_id == cancel.request_id)
+        );
+        script.was_granted(&Grant {
+            resource_name: "a".into(),
+            fencing_token: 3,
+            ..Grant::default()
+        });
+        assert!(
+            matches!(script.let_go(), Some(Op::Release(release)) if release.fencing_token == 3)
+        );
         // The lock is held, and a renewal failed.
         next(&mut script);
         script.answered(&granted(7));

@@ -46,10 +46,12 @@ mod tests {
 
     #[test]
     fn addresses_differ_and_lie_below_the_kernels_own() {
-        let addresses = [free_addresses(6).expect("ports"), free_addresses(6).expect("ports")].concat();
+        let addresses =
+            [free_addresses(6).expect("ports"), free_addresses(6).expect("ports")].concat();
         assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 12);
         for address in addresses {
-            let port: u32 = address.strip_prefix("127.0.0.1:").expect("loopback").parse().expect("a port");
+            let port: u32 =
+                address.strip_prefix("127.0.0.1:").expect("loopback").parse().expect("a port");
             assert!(PORTS.contains(&port), "{address}");
         }
     }

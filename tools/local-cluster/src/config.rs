@@ -24,8 +24,10 @@ impl Addresses {
     pub fn pairs(addresses: &[String]) -> Vec<Addresses> {
         let (pairs, rest) = addresses.as_chunks::<2>();
         assert!(rest.is_empty(), "{} addresses are no pairs", addresses.len());
-        let pair =
-            |[serves, metrics]: &[String; 2]| Addresses { serves: serves.clone(), metrics: Some(metrics.clone()) };
+        let pair = |[serves, metrics]: &[String; 2]| Addresses {
+            serves: serves.clone(),
+            metrics: Some(metrics.clone()),
+        };
         pairs.iter().map(pair).collect()
     }
 }
@@ -42,15 +44,22 @@ impl Addresses {
 /// assert_eq!((config.replicas, config.nodes[2].id.0), (3, 3));
 /// assert!(config.validate().is_ok());
 /// ```
-pub fn cluster_config(name: &str, shards: u32, nodes: &[Addresses], gateways: &[Addresses]) -> ClusterConfig {
+pub fn cluster_config(
+    name: &str,
+    shards: u32,
+    nodes: &[Addresses],
+    gateways: &[Addresses],
+) -> ClusterConfig {
     let node = |(id, addresses): (u64, &Addresses)| NodeConfig {
         id: NodeId(id),
         address: addresses.serves.clone(),
         metrics: addresses.metrics.clone(),
         zone: None,
     };
-    let gateway =
-        |addresses: &Addresses| GatewayConfig { address: addresses.serves.clone(), metrics: addresses.metrics.clone() };
+    let gateway = |addresses: &Addresses| GatewayConfig {
+        address: addresses.serves.clone(),
+        metrics: addresses.metrics.clone(),
+    };
     ClusterConfig {
         cluster: name.to_owned(),
         nodes: (1..).zip(nodes).map(node).collect(),

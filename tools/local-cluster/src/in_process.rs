@@ -96,7 +96,12 @@ impl InProcess {
         let cluster = config.clone();
         // People use this cluster to try the service out, with tools such as grpcurl.
         let reflection = true;
-        let options = GatewayOptions { cluster, listener, metrics_listener: Some(metrics_listener), reflection };
+        let options = GatewayOptions {
+            cluster,
+            listener,
+            metrics_listener: Some(metrics_listener),
+            reflection,
+        };
         let gateway = Gateway::start(options).await?;
         Ok(InProcess { config, warnings, address, metrics_address, nodes, gateway })
     }
@@ -127,7 +132,11 @@ impl InProcess {
         let (client, shards) = (Client::connect([&self.address]), self.config.shards as usize);
         async move {
             loop {
-                if client.cluster_status().await.is_ok_and(|status| leaders(&status).len() == shards) {
+                if client
+                    .cluster_status()
+                    .await
+                    .is_ok_and(|status| leaders(&status).len() == shards)
+                {
                     return;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -154,10 +163,12 @@ impl InProcess {
     /// The error of the first node that did not stop cleanly.
     pub async fn stop(self) -> Result<(), InProcessError> {
         self.gateway.shutdown().await;
-        let stopping: Vec<_> = self.nodes.into_iter().map(|node| tokio::spawn(node.shutdown())).collect();
+        let stopping: Vec<_> =
+            self.nodes.into_iter().map(|node| tokio::spawn(node.shutdown())).collect();
         let mut outcome = Ok(());
         for node in stopping {
-            let stopped = node.await.unwrap_or_else(|error| Err(NodeError::Failed(error.to_string())));
+            let stopped =
+                node.await.unwrap_or_else(|error| Err(NodeError::Failed(error.to_string())));
             outcome = outcome.and(stopped);
         }
         Ok(outcome?)

@@ -58,6 +58,9 @@ mod tests {
     fn metrics_are_summed_over_their_labels() {
         let text = "HTTP/1.1 200 OK\r\n\r\n# HELP palisade_a x\npalisade_a{shard=\"0\"} 2\npalisade_a{shard=\"1\"} 3\n\
                     palisade_b 1.5\nother 7\npalisade_c x\n";
-        assert_eq!(metric_sums(text), BTreeMap::from([("palisade_a".to_owned(), 5.0), ("palisade_b".to_owned(), 1.5)]));
+        assert_eq!(
+            metric_sums(text),
+            BTreeMap::from([("palisade_a".to_owned(), 5.0), ("palisade_b".to_owned(), 1.5)])
+        );
     }
 }

@@ -40,7 +40,12 @@ impl Process {
         Process::spawn_with(command, log, writer.into(), Some(reader))
     }
 
-    fn spawn_with(mut command: Command, log: &Path, stderr: Stdio, unheard: Option<PipeReader>) -> io::Result<Process> {
+    fn spawn_with(
+        mut command: Command,
+        log: &Path,
+        stderr: Stdio,
+        unheard: Option<PipeReader>,
+    ) -> io::Result<Process> {
         let child = command
             .env("NO_COLOR", "1")
             .env("PALISADE_LOG", std::env::var("PALISADE_LOG").unwrap_or_else(|_| "info".into()))
@@ -66,7 +71,8 @@ impl Process {
     /// # Panics
     /// If the process has been reaped, because such a call is a mistake of the caller.
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("signal a process that was started here");
+        kill(Pid::from_raw(self.child.id() as i32), signal)
+            .expect("signal a process that was started here");
     }
 
     /// Sends SIGKILL, and waits until the process is gone.

@@ -54,7 +54,12 @@ impl Processes {
     /// # Errors
     /// If the directory cannot be written to.
     pub fn new(dir: &Path, config: ClusterConfig) -> Result<Processes, ClusterError> {
-        let processes = Processes { dir: dir.to_owned(), config, running: BTreeMap::new(), paused: BTreeSet::new() };
+        let processes = Processes {
+            dir: dir.to_owned(),
+            config,
+            running: BTreeMap::new(),
+            paused: BTreeSet::new(),
+        };
         processes.write_config(&processes.config_file(), &processes.config)?;
         for node in &processes.config.nodes {
             let disk = processes.disk(node.id.0);
@@ -112,7 +117,9 @@ impl Processes {
     /// All nodes, then all gateways, of the cluster file.
     pub fn members(&self) -> Vec<Member> {
         let nodes = self.config.nodes.iter().map(|node| Member::Node(node.id.0));
-        nodes.chain((1..).zip(&self.config.gateways).map(|(number, _)| Member::Gateway(number))).collect()
+        nodes
+            .chain((1..).zip(&self.config.gateways).map(|(number, _)| Member::Gateway(number)))
+            .collect()
     }
 
     /// The address that a member serves on, as `host:port`.
@@ -174,12 +181,21 @@ impl Processes {
     ///
     /// # Panics
     /// If the member runs already, because such a call is a mistake of the caller.
-    pub fn start(&mut self, member: Member, program: Command, launch: &Launch) -> Result<(), ClusterError> {
+    pub fn start(
+        &mut self,
+        member: Member,
+        program: Command,
+        launch: &Launch,
+    ) -> Result<(), ClusterError> {
         assert!(!self.runs(member), "{member} runs already");
         let (command, log) = (self.command(member, program, launch), self.log(member));
-        let started =
-            if launch.unheard { Process::spawn_unheard(command, &log) } else { Process::spawn(command, &log) };
-        self.running.insert(member, started.map_err(|source| ClusterError::Start { member, source })?);
+        let started = if launch.unheard {
+            Process::spawn_unheard(command, &log)
+        } else {
+            Process::spawn(command, &log)
+        };
+        self.running
+            .insert(member, started.map_err(|source| ClusterError::Start { member, source })?);
         Ok(())
     }
 
@@ -250,7 +266,9 @@ impl Processes {
             match process.ended() {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(ClusterError::StoppedBadly { member, status }),
-                None if asked.elapsed() > limit => return Err(ClusterError::NotStopped { member, limit }),
+                None if asked.elapsed() > limit => {
+                    return Err(ClusterError::NotStopped { member, limit });
+                }
                 None => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
@@ -282,7 +300,12 @@ mod tests {
 
     /// A cluster of shells: `program` is a shell that runs a script and ignores its arguments.
     fn cluster(dir: &Path) -> Processes {
-        let config = cluster_config("test", 1, &[Addresses::only("127.0.0.1:1")], &[Addresses::only("127.0.0.1:2")]);
+        let config = cluster_config(
+            "test",
+            1,
+            &[Addresses::only("127.0.0.1:1")],
+            &[Addresses::only("127.0.0.1:2")],
+        );
         Processes::new(dir, config).expect("a cluster")
     }
 
@@ -306,7 +329,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut cluster = cluster(dir.path());
         assert_eq!(cluster.members(), [Member::Node(1), Member::Gateway(1)]);
-        let launch = Launch { args: vec!["--more".into()], env: vec![("A".into(), "b".into())], ..Launch::default() };
+        let launch = Launch {
+            args: vec!["--more".into()],
+            env: vec![("A".into(), "b".into())],
+            ..Launch::default()
+        };
         for member in cluster.members() {
             cluster.start(member, shell("echo $A $*; exit 3"), &launch).expect("started");
         }
@@ -335,12 +362,15 @@ mod tests {
         let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1 & wait; done";
         cluster.start(node, shell(script), &Launch::default()).expect("started");
         let ready = cluster.log(node);
-        eventually(|| std::fs::read_to_string(&ready).ok().filter(|text| text.contains("ready"))).await;
+        eventually(|| std::fs::read_to_string(&ready).ok().filter(|text| text.contains("ready")))
+            .await;
         cluster.pause(node);
         cluster.stop(node, Duration::from_secs(60)).await.expect("a clean stop");
         assert_eq!((cluster.runs(node), cluster.pid(node)), (false, None));
         cluster.start(node, shell("exit 1"), &Launch::default()).expect("started again");
         let failed = cluster.stop(node, Duration::from_secs(60)).await;
-        assert!(failed.is_err_and(|error| error.to_string().starts_with("node-1 was told to stop and ended")));
+        assert!(failed.is_err_and(|error| {
+            error.to_string().starts_with("node-1 was told to stop and ended")
+        }));
     }
 }

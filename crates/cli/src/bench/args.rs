@@ -100,7 +100,12 @@ impl Bench {
     /// # Errors
     /// What to change.
     pub fn options(&self, run: u32) -> Result<Options, Failure> {
-        let endpoints = self.gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+        let endpoints = self
+            .gateways
+            .endpoint
+            .split(',')
+            .map(str::trim)
+            .filter(|endpoint| !endpoint.is_empty());
         Ok(Options {
             workload: self.workload(run)?,
             endpoints: endpoints.map(str::to_owned).collect(),
@@ -115,24 +120,37 @@ impl Bench {
     }
 
     fn workload(&self, run: u32) -> Result<Workload, Failure> {
-        let usage = |what: String, next: &str| Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next));
+        let usage = |what: String, next: &str| {
+            Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next))
+        };
         if !(NAME_BYTES_MIN..=NAME_BYTES_MAX).contains(&self.name_bytes) {
-            let what =
-                format!("names of {} cannot be made distinct, or are not allowed", counted(self.name_bytes, "byte"));
+            let what = format!(
+                "names of {} cannot be made distinct, or are not allowed",
+                counted(self.name_bytes, "byte")
+            );
             return usage(what, &format!("use --name-bytes {NAME_BYTES_MIN} to {NAME_BYTES_MAX}"));
         }
         if self.owner_bytes > OWNER_BYTES_MAX {
             let what = format!("owners of {} bytes are not allowed", self.owner_bytes);
             return usage(what, &format!("use --owner-bytes {OWNER_BYTES_MAX} at most"));
         }
-        let ttl_ms = self.ttl.unwrap_or(if self.mix.holds_from_the_start() { 600_000 } else { 30_000 });
+        let ttl_ms =
+            self.ttl.unwrap_or(if self.mix.holds_from_the_start() { 600_000 } else { 30_000 });
         if !TTL_MS.contains(&ttl_ms) {
             return usage(format!("a TTL of {ttl_ms} ms is not allowed"), "use --ttl 100ms to 24h");
         }
-        let count = self.names.unwrap_or(if self.mix.holds_from_the_start() { 10_000 } else { 1_000_000 });
+        let count =
+            self.names.unwrap_or(if self.mix.holds_from_the_start() { 10_000 } else { 1_000_000 });
         if count < self.clients {
-            let what = format!("{} cannot serve {}", counted(count, "name"), counted(self.clients, "client"));
-            return usage(what, "give each client a name of its own with --names, and use --hot for contention");
+            let what = format!(
+                "{} cannot serve {}",
+                counted(count, "name"),
+                counted(self.clients, "client")
+            );
+            return usage(
+                what,
+                "give each client a name of its own with --names, and use --hot for contention",
+            );
         }
         if self.duration.is_zero() {
             return usage("nothing is measured in no time".into(), "give a --duration");

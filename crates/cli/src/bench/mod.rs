@@ -47,7 +47,9 @@ pub async fn run(args: &Bench) -> Result<(), Failure> {
 async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
     let failed = |what: String, next: &str| Failure::new(Exit::Error, "CALIBRATION", what, next);
     let program = std::env::current_exe()
-        .map_err(|error| failed(format!("this program cannot be found: {error}"), "run it by its path"))?
+        .map_err(|error| {
+            failed(format!("this program cannot be found: {error}"), "run it by its path")
+        })?
         .into_os_string();
     // The child starts by way of `__exec`, so that it is killed with this process, however this
     // process ends.
@@ -58,7 +60,10 @@ async fn calibrate(args: &Bench, out: &Path) -> Result<(), Failure> {
         out: out.to_owned(),
         data_dir: args.data_dir.clone(),
         palisade: [program.clone()].into_iter().chain(before).chain([program]).collect(),
-        host: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+        host: nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_default(),
         today: now.split(' ').next().unwrap_or(&now).to_owned(),
     };
     let outcome = calibrate::run(&options, told_to_stop()).await;
@@ -78,9 +83,12 @@ fn failure(args: &Bench, error: LoadError) -> Failure {
             let next = "see `palisade cluster status`; use fewer --names or --clients";
             Failure::new(Exit::Error, &code, what, next)
         }
-        LoadError::Interrupted => {
-            Failure::new(Exit::Error, "INTERRUPTED", what, "run it again, with a shorter --duration")
-        }
+        LoadError::Interrupted => Failure::new(
+            Exit::Error,
+            "INTERRUPTED",
+            what,
+            "run it again, with a shorter --duration",
+        ),
     }
 }
 
@@ -90,5 +98,10 @@ fn nothing_answered(measured: &Measured) -> Failure {
         format!("; {count} × {kind}: {}", one_line(example))
     });
     let what = format!("nothing was answered in the measured time{}", errors.collect::<String>());
-    Failure::new(Exit::Error, "NOTHING_ANSWERED", what, "look at the cluster: palisade cluster status")
+    Failure::new(
+        Exit::Error,
+        "NOTHING_ANSWERED",
+        what,
+        "look at the cluster: palisade cluster status",
+    )
 }

@@ -24,7 +24,11 @@ pub fn run(args: &Bench, calibration: &Path) -> Result<(), Failure> {
     }
     let calibration = crate::plan::read_calibration(calibration)?;
     if !(0.0..calibration.cores as f64).contains(&args.taken_cores) {
-        let what = format!("others cannot take {} of {}", args.taken_cores, counted(calibration.cores, "core"));
+        let what = format!(
+            "others cannot take {} of {}",
+            args.taken_cores,
+            counted(calibration.cores, "core")
+        );
         return Err(Failure::new(
             Exit::Usage,
             "INVALID_ARGUMENT",

@@ -16,8 +16,11 @@ pub fn print(report: &Report) {
         report.transport,
         report.seconds,
     ));
-    let mut rates =
-        format!("  {} operations/s, {} writes/s", whole(report.operations_per_s), whole(report.writes_per_s));
+    let mut rates = format!(
+        "  {} operations/s, {} writes/s",
+        whole(report.operations_per_s),
+        whole(report.writes_per_s)
+    );
     if let Some(kept) = report.kept_alive_per_s {
         rates += &format!(", {} locks kept alive/s", whole(kept));
     }
@@ -31,11 +34,15 @@ pub fn print(report: &Report) {
         let example = report.examples.get(kind).map_or_else(String::new, |text| one_line(text));
         emit(&Paint::stdout().bad(&format!("  {count} × {kind}: {example}")));
     }
-    let header = ["", "count", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms"].map(str::to_owned).to_vec();
+    let header = ["", "count", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms"]
+        .map(str::to_owned)
+        .to_vec();
     let mut rows = vec![header];
     for (kind, l) in &report.latency {
         let mut row = vec![(*kind).to_owned(), l.count.to_string()];
-        row.extend([l.p50_ms, l.p90_ms, l.p99_ms, l.p999_ms, l.max_ms].map(|ms| format!("{ms:.2}")));
+        row.extend(
+            [l.p50_ms, l.p90_ms, l.p99_ms, l.p999_ms, l.max_ms].map(|ms| format!("{ms:.2}")),
+        );
         rows.push(row);
     }
     print_table(&rows);

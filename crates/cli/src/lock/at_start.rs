@@ -23,7 +23,10 @@ static TAKE_NOTES: extern "C" fn() = take_notes;
 extern "C" fn take_notes() {
     let mut notes = 0;
     for stream in 0..3 {
-        #[expect(unsafe_code, reason = "the standard library answers only for streams that are open")]
+        #[expect(
+            unsafe_code,
+            reason = "the standard library answers only for streams that are open"
+        )]
         // SAFETY: the call reads the flags of a descriptor; a closed descriptor is an error.
         let flags = unsafe { libc::fcntl(stream, libc::F_GETFD) };
         if flags == -1 {
@@ -69,7 +72,11 @@ impl AtStart {
         let pipe = Signals::of(&[libc::SIGPIPE]);
         let ignored = field("SigIgn").ok_or_else(missing)?;
         Ok(AtStart {
-            ignored: if notes & PIPE_IGNORED != 0 { ignored.with(pipe) } else { ignored.without(pipe) },
+            ignored: if notes & PIPE_IGNORED != 0 {
+                ignored.with(pipe)
+            } else {
+                ignored.without(pipe)
+            },
             blocked: field("SigBlk").ok_or_else(missing)?,
             closed: notes & !PIPE_IGNORED,
         })
@@ -102,11 +109,14 @@ impl FromStr for AtStart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AtStart, String> {
-        let numbers: Option<Vec<u64>> = text.split('.').map(|part| u64::from_str_radix(part, 16).ok()).collect();
+        let numbers: Option<Vec<u64>> =
+            text.split('.').map(|part| u64::from_str_radix(part, 16).ok()).collect();
         match numbers.as_deref() {
-            Some([ignored, blocked, closed @ 0..=7]) => {
-                Ok(AtStart { ignored: Signals(*ignored), blocked: Signals(*blocked), closed: *closed as u8 })
-            }
+            Some([ignored, blocked, closed @ 0..=7]) => Ok(AtStart {
+                ignored: Signals(*ignored),
+                blocked: Signals(*blocked),
+                closed: *closed as u8,
+            }),
             _ => Err("write three hexadecimal numbers with dots between".into()),
         }
     }

@@ -32,7 +32,8 @@ pub fn run(args: &Exec) -> ExitCode {
     if getppid().as_raw() != args.parent {
         return ExitCode::from(CANNOT_RUN);
     }
-    let words: Result<Vec<CString>, _> = args.command.iter().map(|word| CString::new(word.as_bytes())).collect();
+    let words: Result<Vec<CString>, _> =
+        args.command.iter().map(|word| CString::new(word.as_bytes())).collect();
     let words = words.expect("arguments come from the kernel, where a zero ends them");
     args.at_start.restore();
     let Err(error) = execvp(&words[0], &words);

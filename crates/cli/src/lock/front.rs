@@ -39,7 +39,12 @@ pub fn run(args: &args::Lock) -> ExitCode {
     let outcome = check(args).and_then(|()| {
         Front::start().map_err(|error| {
             let next = "palisade lock needs /proc, a pipe, and room for two processes more";
-            Failure::new(Exit::Error, "CANNOT_RUN", format!("cannot start the guard of the command: {error}"), next)
+            Failure::new(
+                Exit::Error,
+                "CANNOT_RUN",
+                format!("cannot start the guard of the command: {error}"),
+                next,
+            )
         })
     });
     let code = match outcome {
@@ -57,13 +62,20 @@ pub fn run(args: &args::Lock) -> ExitCode {
 fn check(args: &args::Lock) -> Result<(), Failure> {
     if args.ttl < TTL_MIN_MS {
         let next = "use a --ttl of at least 1s: below that there is no time to end the command in";
-        return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", "the TTL is too short for `palisade lock`", next));
+        return Err(Failure::new(
+            Exit::Usage,
+            "INVALID_ARGUMENT",
+            "the TTL is too short for `palisade lock`",
+            next,
+        ));
     }
     if !args.allow_setuid
         && let Some(why) = reach::out_of_reach(&args.command[0])
     {
-        let message = format!("{why}: it could not be ended when the lock is lost, so it is not started");
-        let next = "run `palisade lock` itself as that user, or accept the risk with --allow-setuid";
+        let message =
+            format!("{why}: it could not be ended when the lock is lost, so it is not started");
+        let next =
+            "run `palisade lock` itself as that user, or accept the risk with --allow-setuid";
         return Err(Failure::new(Exit::WouldEscape, "WOULD_ESCAPE", message, next));
     }
     Ok(())
@@ -79,7 +91,8 @@ struct Front {
 impl Front {
     fn start() -> io::Result<Front> {
         let at_start = AtStart::of_this_process()?;
-        let left_alone = Signals::of(&[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU]).with(at_start.ignored);
+        let left_alone =
+            Signals::of(&[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU]).with(at_start.ignored);
         let children = Signals::of(&[libc::SIGCHLD]);
         let taken = Signals::ALL.without(left_alone).with(children);
         taken.with(at_start.blocked).block()?;
@@ -94,9 +107,17 @@ impl Front {
         let inherited = dup(&reader)?; // unlike the reader, open after exec
         let me = std::process::id();
         let mut guard = Command::new("/proc/self/exe"); // this program, even if its file is gone
-        guard.arg0("lock-guard").arg("__guard").arg("--control").arg(inherited.as_raw_fd().to_string());
+        guard
+            .arg0("lock-guard")
+            .arg("__guard")
+            .arg("--control")
+            .arg(inherited.as_raw_fd().to_string());
         guard.arg("--front").arg(me.to_string()).arg("--group").arg(getpgrp().to_string());
-        guard.arg("--at-start").arg(at_start.to_string()).arg("--").args(std::env::args_os().skip(1));
+        guard
+            .arg("--at-start")
+            .arg(at_start.to_string())
+            .arg("--")
+            .args(std::env::args_os().skip(1));
         let guard = guard.process_group(0).spawn()?.id() as i32;
         Ok(Front { guard, signals, to_guard, job })
     }
@@ -130,7 +151,9 @@ impl Front {
         // looks the same. Both are dropped, because `kill 0` is common and the job does not know
         // the id of this process.
         let group = getpgrp().as_raw();
-        if Process::look(sender).is_some_and(|process| process.group == group) && Job::descends(sender, self.guard) {
+        if Process::look(sender).is_some_and(|process| process.group == group)
+            && Job::descends(sender, self.guard)
+        {
             return;
         }
         let delivered = info.ssi_code == SI_KERNEL && comes_to_the_group(number);

@@ -62,15 +62,23 @@ pub fn run(guard: &args::Guard) -> ExitCode {
 }
 
 fn start(guard: &args::Guard) -> Result<ExitCode, Failure> {
-    let cannot = |what: &str, error: io::Error| Failure::new(Exit::Error, "CANNOT_RUN", format!("{what}: {error}"), "");
+    let cannot = |what: &str, error: io::Error| {
+        Failure::new(Exit::Error, "CANNOT_RUN", format!("{what}: {error}"), "")
+    };
     Signals::ALL.block().map_err(|error| cannot("cannot block signals", error.into()))?;
     // The process gets another name, so that `killall palisade` does not end front and guard at
     // once.
     let _ = prctl::set_name(c"lock-guard");
-    prctl::set_child_subreaper(true).map_err(|error| cannot("cannot adopt orphans", error.into()))?;
+    prctl::set_child_subreaper(true)
+        .map_err(|error| cannot("cannot adopt orphans", error.into()))?;
     let words = std::iter::once(OsString::from("palisade")).chain(guard.words.iter().cloned());
     let Ok(Cli { command: args::Command::Lock(args) }) = args::parse(words) else {
-        return Err(Failure::new(Exit::Usage, "INVALID_ARGUMENT", "the guard runs `palisade lock` only", ""));
+        return Err(Failure::new(
+            Exit::Usage,
+            "INVALID_ARGUMENT",
+            "the guard runs `palisade lock` only",
+            "",
+        ));
     };
     crate::logging::start_with("warn", voice::say);
     // This comes before the guard starts any process, so that no child counts as a stranger.
@@ -78,7 +86,8 @@ fn start(guard: &args::Guard) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| cannot("cannot start", error))?;
     let outcome = runtime.block_on(async {
-        let control = Control::open(guard.control).map_err(|error| cannot("cannot hear the front", error))?;
+        let control =
+            Control::open(guard.control).map_err(|error| cannot("cannot hear the front", error))?;
         let children = Heard::listen(Signals::of(&[libc::SIGCHLD]));
         let children = children.map_err(|error| cannot("cannot wait for children", error))?;
         hold(guard, &args, job, control, children).await
@@ -112,8 +121,10 @@ async fn hold(
     match may_start(&lock, margins, guard.front, &mut control).await {
         Start::Now => {}
         Start::Lost(reason) => {
-            let message =
-                format!("the lock on {} is lost ({reason}) before the command was started", shown(&args.name));
+            let message = format!(
+                "the lock on {} is lost ({reason}) before the command was started",
+                shown(&args.name)
+            );
             return Err(Failure::new(Exit::Fenced, "LOCK_LOST", message, "run it again"));
         }
         Start::Never(number) => {
@@ -125,7 +136,12 @@ async fn hold(
         Ok(pid) => pid,
         Err(error) => {
             release(lock, all).await;
-            return Err(Failure::new(Exit::Error, "CANNOT_RUN", format!("cannot start the command: {error}"), ""));
+            return Err(Failure::new(
+                Exit::Error,
+                "CANNOT_RUN",
+                format!("cannot start the command: {error}"),
+                "",
+            ));
         }
     };
     let mut watch = Watch::new(&lock, margins, job, first, guard.front);
@@ -135,7 +151,9 @@ async fn hold(
     match ended {
         // A release, even one by drop, would give the lock away while these processes work.
         Ended::Outlived(_) => lock.abandon(),
-        Ended::Gone { lost, .. } => release(lock, if lost { LOST_RELEASE_TIMEOUT } else { all }).await,
+        Ended::Gone { lost, .. } => {
+            release(lock, if lost { LOST_RELEASE_TIMEOUT } else { all }).await
+        }
     }
     let name = shown(&args.name);
     let escaped = match &ended {
@@ -147,14 +165,14 @@ async fn hold(
             "{} of the command could not be ended; the lock on {name} was held until all of it had ended",
             list_processes(left)
         )),
-        Ended::Gone { .. } if !refused.is_empty() => {
-            Some(format!("a signal did not reach {}, which ran as another user", list_processes(&refused)))
-        }
+        Ended::Gone { .. } if !refused.is_empty() => Some(format!(
+            "a signal did not reach {}, which ran as another user",
+            list_processes(&refused)
+        )),
         Ended::Gone { .. } => None,
     };
     if let Some(message) = escaped {
-        let next =
-            "see which user runs it, or which device holds it, and end it as root; its token fences what it does";
+        let next = "see which user runs it, or which device holds it, and end it as root; its token fences what it does";
         return Err(Failure::new(Exit::Escaped, "ESCAPED", message, next));
     }
     if let Ended::Gone { lost: true, .. } = ended {
@@ -222,7 +240,12 @@ async fn acquire(
         Ok(Err(error)) => error.into(),
         Err(_) => {
             let message = format!("no answer in time about the lock on {}", shown(&name));
-            Failure::new(Exit::Error, "OUTCOME_UNKNOWN", message, "try again, or allow more time with --timeout")
+            Failure::new(
+                Exit::Error,
+                "OUTCOME_UNKNOWN",
+                message,
+                "try again, or allow more time with --timeout",
+            )
         }
     };
     // The lock may have been granted, or may still be. No other process knows of this grant, so the
@@ -253,7 +276,11 @@ fn options(
 fn spawn(guard: &args::Guard, args: &args::Lock, token: u64) -> io::Result<i32> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("palisade").arg("__exec").arg("--parent").arg(std::process::id().to_string());
-    command.arg("--group").arg(guard.group.to_string()).arg("--at-start").arg(guard.at_start.to_string());
+    command
+        .arg("--group")
+        .arg(guard.group.to_string())
+        .arg("--at-start")
+        .arg(guard.at_start.to_string());
     if reach::is_limited() && !args.allow_setuid {
         command.arg("--no-new-privs");
     }

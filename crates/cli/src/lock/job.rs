@@ -73,7 +73,8 @@ impl Process {
 /// proc_pid_stat(5) numbers the fields: the state after the name is the third.
 fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let fields: Vec<&str> = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> =
+        std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied();
     Some(Process {
         pid,
@@ -107,7 +108,8 @@ impl Job {
     pub fn processes(&self) -> Vec<Process> {
         let mut all = every_process().unwrap_or_default();
         for pid in self.children().unwrap_or_default() {
-            all.entry(pid).or_insert_with(|| Process::look(pid).unwrap_or(Process::unseen(pid, self.root)));
+            all.entry(pid)
+                .or_insert_with(|| Process::look(pid).unwrap_or(Process::unseen(pid, self.root)));
         }
         descendants(&all, self.root, &self.strangers)
     }
@@ -124,7 +126,9 @@ impl Job {
         for _ in 0..LOOKS_MAX {
             let before = done.len();
             for process in self.processes() {
-                if done.insert(process.identity()) && self.signal(&process, number) == Err(Errno::EPERM) {
+                if done.insert(process.identity())
+                    && self.signal(&process, number) == Err(Errno::EPERM)
+                {
                     refused.push(process.pid);
                 }
             }
@@ -174,7 +178,11 @@ impl Job {
     /// * `Some(Err(left))`: these processes cannot be ended. If the list is empty, a process is
     ///   left that no look shows.
     /// * `None`: another round may help.
-    pub fn end_round(&self, since: Instant, reap: impl FnOnce() -> bool) -> Option<Result<(), Vec<i32>>> {
+    pub fn end_round(
+        &self,
+        since: Instant,
+        reap: impl FnOnce() -> bool,
+    ) -> Option<Result<(), Vec<i32>>> {
         let refused = self.kill_all();
         if reap() {
             return Some(Ok(()));
@@ -208,7 +216,10 @@ impl Job {
                 // A living stranger keeps wait(2) from reporting that the job has ended. The list
                 // of children reports it instead: a living process has an ancestor in that list,
                 // which stays there, ended or not, until it is reaped here.
-                _ => return !self.strangers.is_empty() && self.children().is_ok_and(|list| list.is_empty()),
+                _ => {
+                    return !self.strangers.is_empty()
+                        && self.children().is_ok_and(|list| list.is_empty());
+                }
             }
         }
     }
@@ -252,7 +263,8 @@ fn descendants(all: &BTreeMap<i32, Process>, root: i32, strangers: &BTreeSet<i32
 }
 
 fn every_process() -> io::Result<BTreeMap<i32, Process>> {
-    let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids =
+        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(pids.filter_map(|pid| Some((pid, Process::look(pid)?))).collect())
 }
 
@@ -261,9 +273,11 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
         Ok(list) => Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
         // Few kernels are built without that list.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(every_process()?.values().filter(|process| process.parent == pid).map(|process| process.pid).collect())
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(every_process()?
+            .values()
+            .filter(|process| process.parent == pid)
+            .map(|process| process.pid)
+            .collect()),
         Err(error) => Err(error),
     }
 }
@@ -282,21 +296,29 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_and_spaces_are_parsed() {
-        let stat = b"42 (a) R 1 (b c) S 7 8 8 0 -1 4194560 9 9 9 9 9 9 9 9 20 0 3 0 137235 0 0 184467";
-        let is = Process { pid: 42, parent: 7, group: 8, state: b'S', threads: 3, started: 137_235 };
+        let stat =
+            b"42 (a) R 1 (b c) S 7 8 8 0 -1 4194560 9 9 9 9 9 9 9 9 20 0 3 0 137235 0 0 184467";
+        let is =
+            Process { pid: 42, parent: 7, group: 8, state: b'S', threads: 3, started: 137_235 };
         assert_eq!(parse(42, stat), Some(is));
-        for bad in [&b""[..], b"42 (x", b"42 (x) S", b"42 (x) S y 1", b"42 (x) S 7 8 8 0 -1 4194560"] {
+        for bad in
+            [&b""[..], b"42 (x", b"42 (x) S", b"42 (x) S y 1", b"42 (x) S 7 8 8 0 -1 4194560"]
+        {
             assert_eq!(parse(42, bad), None);
         }
         let me = std::process::id() as i32;
-        assert_eq!(Process::look(me).map(|process| process.group), Some(nix::unistd::getpgrp().as_raw()));
+        assert_eq!(
+            Process::look(me).map(|process| process.group),
+            Some(nix::unistd::getpgrp().as_raw())
+        );
     }
 
     /// Such a process counted as ended, so the lock was released while its threads worked on.
     #[test]
     fn a_process_whose_first_thread_alone_has_ended_is_alive() {
         let shown = |threads: u32| {
-            let stat = format!("13 (x) Z 10 1 1 0 -1 4228364 9 9 9 9 9 9 9 9 20 0 {threads} 0 137235 0 0");
+            let stat =
+                format!("13 (x) Z 10 1 1 0 -1 4228364 9 9 9 9 9 9 9 9 20 0 {threads} 0 137235 0 0");
             let zombie = parse(13, stat.as_bytes()).expect("a process");
             let all = BTreeMap::from([process(10, 1, b'S'), (13, zombie), process(14, 13, b'S')]);
             descendants(&all, 10, &BTreeSet::new()).iter().map(|p| p.pid).collect::<Vec<_>>()
@@ -308,7 +330,8 @@ mod tests {
     #[test]
     fn a_number_that_is_no_process_of_the_job_any_more_gets_no_signal() {
         use std::os::unix::process::ExitStatusExt;
-        let mut stranger = std::process::Command::new("sleep").arg("600").spawn().expect("start a process");
+        let mut stranger =
+            std::process::Command::new("sleep").arg("600").spawn().expect("start a process");
         let pid = stranger.id() as i32;
         // As a look before the stranger's start showed it: somewhere below the root, where it is
         // not.
@@ -317,14 +340,19 @@ mod tests {
         assert_eq!(job.signal(&shown, libc::SIGTERM), Err(Errno::ESRCH));
         let mine = Job { root: std::process::id() as i32, strangers: BTreeSet::new() };
         assert_eq!(mine.signal(&shown, libc::SIGKILL), Ok(()));
-        assert_eq!(stranger.wait().expect("its end").signal(), Some(libc::SIGKILL), "the only signal that it got");
+        assert_eq!(
+            stranger.wait().expect("its end").signal(),
+            Some(libc::SIGKILL),
+            "the only signal that it got"
+        );
     }
 
     /// Only numbers were remembered, so a new process with the number of a told one got no signal.
     #[test]
     fn a_process_with_the_number_of_one_that_was_told_is_told() {
         let script = "sleep 600 & wait $!; exit $?";
-        let mut root = std::process::Command::new("sh").args(["-c", script]).spawn().expect("start a process");
+        let mut root =
+            std::process::Command::new("sh").args(["-c", script]).spawn().expect("start a process");
         let job = Job { root: root.id() as i32, strangers: BTreeSet::new() };
         let only = loop {
             if let [only] = job.processes()[..] {
@@ -352,7 +380,8 @@ mod tests {
             process(21, 20, b'S'),
             process(30, 1, b'S'),
         ]);
-        let pids: Vec<i32> = descendants(&all, 10, &BTreeSet::from([20])).iter().map(|p| p.pid).collect();
+        let pids: Vec<i32> =
+            descendants(&all, 10, &BTreeSet::from([20])).iter().map(|p| p.pid).collect();
         assert_eq!(pids, [11, 12]);
         let everything = descendants(&all, 1, &BTreeSet::new());
         assert_eq!(everything.len(), 6);

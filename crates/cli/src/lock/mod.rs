@@ -71,7 +71,11 @@ fn list_processes(pids: &[i32]) -> String {
     }
     let shown: Vec<String> = pids.iter().take(SHOWN).map(i32::to_string).collect();
     let word = if pids.len() == 1 { "process" } else { "processes" };
-    let more = if pids.len() > SHOWN { format!(" and {} more", pids.len() - SHOWN) } else { String::new() };
+    let more = if pids.len() > SHOWN {
+        format!(" and {} more", pids.len() - SHOWN)
+    } else {
+        String::new()
+    };
     format!("{word} {}{more}", shown.join(", "))
 }
 

@@ -47,14 +47,20 @@ fn find(command: &OsStr) -> Option<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(command));
-    candidates.find(|file| file.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0))
+    candidates
+        .find(|file| file.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0))
 }
 
 fn has_capabilities(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    #[expect(unsafe_code, reason = "neither nix nor the standard library reads extended attributes")]
+    #[expect(
+        unsafe_code,
+        reason = "neither nix nor the standard library reads extended attributes"
+    )]
     // SAFETY: both names end with a zero, and with a size of 0 the call writes nothing.
-    let size = unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
+    let size = unsafe {
+        libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0)
+    };
     size > 0
 }
 

@@ -80,7 +80,10 @@ impl Heard {
     pub fn listen(signals: Signals) -> io::Result<Heard> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let descriptor = SignalFd::with_flags(&signals.to_set(), flags)?;
-        #[expect(unsafe_code, reason = "tokio asks for a promise about a type that it does not know")]
+        #[expect(
+            unsafe_code,
+            reason = "tokio asks for a promise about a type that it does not know"
+        )]
         // SAFETY: a SignalFd owns its descriptor and gives the same one for as long as it lives.
         let registered = unsafe { AsyncFd::register(descriptor) };
         registered.map(Heard).map_err(|error| io::Error::other(error.to_string()))
@@ -151,7 +154,9 @@ impl Handle {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         #[expect(unsafe_code, reason = "nix has no pidfd_send_signal")]
         // SAFETY: without a siginfo the call touches no memory of ours, and the descriptor is open.
-        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, no_info, 0) };
+        let done = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, no_info, 0)
+        };
         Errno::result(done).map(drop)
     }
 }
@@ -223,7 +228,9 @@ mod tests {
 
     #[test]
     fn what_a_supervisor_may_send_ends_a_process() {
-        for number in [libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGALRM, libc::SIGPIPE, 34, 64] {
+        for number in
+            [libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGALRM, libc::SIGPIPE, 34, 64]
+        {
             assert!(ends(number), "{number}");
         }
         for number in [libc::SIGCONT, libc::SIGWINCH, libc::SIGTSTP] {

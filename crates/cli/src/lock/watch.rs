@@ -87,7 +87,13 @@ pub struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Watches over a job whose command `first` has just been started.
-    pub fn new(lock: &'a LockGuard, margins: Margins, job: Job, first: i32, front: i32) -> Watch<'a> {
+    pub fn new(
+        lock: &'a LockGuard,
+        margins: Margins,
+        job: Job,
+        first: i32,
+        front: i32,
+    ) -> Watch<'a> {
         Watch {
             lock,
             margins,
@@ -112,8 +118,9 @@ impl<'a> Watch<'a> {
         let mut look_at = None;
         let mut said = false;
         loop {
-            let wake_at =
-                kill_at.unwrap_or_else(|| Instant::now() + self.lock.valid_for().saturating_sub(margins.term));
+            let wake_at = kill_at.unwrap_or_else(|| {
+                Instant::now() + self.lock.valid_for().saturating_sub(margins.term)
+            });
             tokio::select! {
                 biased;
                 reason = self.lock.lost(), if kill_at.is_none() => {

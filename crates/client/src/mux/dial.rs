@@ -40,7 +40,10 @@ pub(super) async fn dial<P: Protocol>(
     match tokio::time::timeout(options.connect_timeout, opened).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(why)) => Err(format!("cannot connect to {whom}: {why}")),
-        Err(_) => Err(format!("cannot connect to {whom}: no answer in {} ms", options.connect_timeout.as_millis())),
+        Err(_) => Err(format!(
+            "cannot connect to {whom}: no answer in {} ms",
+            options.connect_timeout.as_millis()
+        )),
     }
 }
 
@@ -62,9 +65,10 @@ pub fn is_meant(meant: &ClusterIdentity, found: Option<&ClusterIdentity>) -> Res
         return Err(why);
     }
     match found {
-        Some(found) if found.node != meant.node => {
-            Err(format!("node {} answers there: correct the addresses in the cluster file", found.node))
-        }
+        Some(found) if found.node != meant.node => Err(format!(
+            "node {} answers there: correct the addresses in the cluster file",
+            found.node
+        )),
         _ => Ok(()),
     }
 }

@@ -50,7 +50,15 @@ impl<P: Protocol> Driver<P> {
         connected: Arc<AtomicBool>,
     ) -> Driver<P> {
         let (pending, taken) = (Pending::default(), Vec::new());
-        Driver { endpoint, options, submissions, connected, pending, taken, lost: "still connecting".into() }
+        Driver {
+            endpoint,
+            options,
+            submissions,
+            connected,
+            pending,
+            taken,
+            lost: "still connecting".into(),
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -141,7 +149,11 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    async fn serve(&mut self, frames: mpsc::Sender<P::Frame>, mut incoming: Streaming<P::Results>) -> End {
+    async fn serve(
+        &mut self,
+        frames: mpsc::Sender<P::Frame>,
+        mut incoming: Streaming<P::Results>,
+    ) -> End {
         let began = Instant::now();
         let sweep = tokio::time::sleep_until(began);
         tokio::pin!(sweep);

@@ -106,7 +106,11 @@ pub struct Link<P: Protocol> {
 
 impl<P: Protocol> Clone for Link<P> {
     fn clone(&self) -> Link<P> {
-        Link { queue: self.queue.clone(), connected: self.connected.clone(), endpoint: self.endpoint.clone() }
+        Link {
+            queue: self.queue.clone(),
+            connected: self.connected.clone(),
+            endpoint: self.endpoint.clone(),
+        }
     }
 }
 
@@ -158,14 +162,19 @@ impl<P: Protocol> Link<P> {
 
     fn queue(&self, operation: P::Operation, timeout_ms: u64, reply: Reply<P::Answer>) {
         let wait_ms = P::wait_ms(&operation);
-        let deadline = Instant::now() + Duration::from_millis(timeout_ms.saturating_add(wait_ms.into()));
-        let (refused, failure) = match self.queue.try_send(Submission { operation, deadline, reply }) {
-            Ok(()) => return,
-            Err(mpsc::error::TrySendError::Full(refused)) => {
-                (refused, Failure::NotSent("too many operations wait to be sent on this connection".into()))
-            }
-            Err(mpsc::error::TrySendError::Closed(refused)) => (refused, closed()),
-        };
+        let deadline =
+            Instant::now() + Duration::from_millis(timeout_ms.saturating_add(wait_ms.into()));
+        let (refused, failure) =
+            match self.queue.try_send(Submission { operation, deadline, reply }) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(refused)) => (
+                    refused,
+                    Failure::NotSent(
+                        "too many operations wait to be sent on this connection".into(),
+                    ),
+                ),
+                Err(mpsc::error::TrySendError::Closed(refused)) => (refused, closed()),
+            };
         refused.reply.send(Err(failure));
     }
 }

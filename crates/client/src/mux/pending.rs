@@ -33,7 +33,13 @@ struct Slot<A> {
 
 impl<P: Protocol> Default for Pending<P> {
     fn default() -> Pending<P> {
-        Pending { queue: VecDeque::new(), slots: Vec::new(), free: Vec::new(), in_flight: 0, soonest: None }
+        Pending {
+            queue: VecDeque::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            soonest: None,
+        }
     }
 }
 
@@ -53,7 +59,9 @@ impl<P: Protocol> Pending<P> {
     }
 
     pub(super) fn push(&mut self, submission: Submission<P>) {
-        self.soonest = Some(self.soonest.map_or(submission.deadline, |soonest| soonest.min(submission.deadline)));
+        self.soonest = Some(
+            self.soonest.map_or(submission.deadline, |soonest| soonest.min(submission.deadline)),
+        );
         self.queue.push_back(submission);
     }
 
@@ -62,7 +70,12 @@ impl<P: Protocol> Pending<P> {
     ///
     /// The frame carries `sent_ms`, the time when it was sent. The server gets the time left to
     /// each operation, counted from before the queue.
-    pub(super) fn pack(&mut self, now: Instant, sent_ms: u64, bytes_max: usize) -> Option<P::Frame> {
+    pub(super) fn pack(
+        &mut self,
+        now: Instant,
+        sent_ms: u64,
+        bytes_max: usize,
+    ) -> Option<P::Frame> {
         let mut operations = Vec::new();
         let mut bytes = 0;
         while let Some(front) = self.queue.front() {
@@ -70,7 +83,9 @@ impl<P: Protocol> Pending<P> {
             if bytes + size > bytes_max && !operations.is_empty() {
                 break;
             }
-            let Some(Submission { mut operation, deadline, reply }) = self.queue.pop_front() else { break };
+            let Some(Submission { mut operation, deadline, reply }) = self.queue.pop_front() else {
+                break;
+            };
             if reply.is_closed() {
                 continue; // its caller is gone, and it was never sent
             }
@@ -80,7 +95,11 @@ impl<P: Protocol> Pending<P> {
             }
             bytes += size;
             let wait = Duration::from_millis(P::wait_ms(&operation).into());
-            P::address(&mut operation, self.insert(deadline, reply), told_ms((deadline - now).saturating_sub(wait)));
+            P::address(
+                &mut operation,
+                self.insert(deadline, reply),
+                told_ms((deadline - now).saturating_sub(wait)),
+            );
             operations.push(operation);
         }
         (!operations.is_empty()).then(|| P::pack(operations, sent_ms))
@@ -97,7 +116,9 @@ impl<P: Protocol> Pending<P> {
     pub(super) fn expire(&mut self, now: Instant) {
         let lost: Arc<str> = "no answer in time".into();
         let mut soonest: Option<Instant> = None;
-        let mut see = |deadline: Instant| soonest = Some(soonest.map_or(deadline, |soonest| soonest.min(deadline)));
+        let mut see = |deadline: Instant| {
+            soonest = Some(soonest.map_or(deadline, |soonest| soonest.min(deadline)))
+        };
         for (place, slot) in self.slots.iter_mut().enumerate() {
             match &slot.sent {
                 Some((deadline, _)) if now >= *deadline => {
@@ -155,7 +176,8 @@ impl<P: Protocol> Pending<P> {
 
     fn remove(&mut self, id: u64) -> Option<Reply<P::Answer>> {
         let (generation, place) = ((id >> 32) as u32, id as u32);
-        let slot = self.slots.get_mut(place as usize).filter(|slot| slot.generation == generation)?;
+        let slot =
+            self.slots.get_mut(place as usize).filter(|slot| slot.generation == generation)?;
         let (_, reply) = slot.sent.take()?;
         self.free.push(place);
         self.in_flight -= 1;

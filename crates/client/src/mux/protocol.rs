@@ -38,7 +38,9 @@ pub trait Protocol: Debug + Send + Sync + Sized + 'static {
     fn pack(operations: Vec<Self::Operation>, sent_ms: u64) -> Self::Frame;
 
     /// Unpacks answers, each with its operation's number.
-    fn unpack(results: Self::Results) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send;
+    fn unpack(
+        results: Self::Results,
+    ) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send;
 
     /// Opens the stream on a channel.
     fn open(
@@ -73,9 +75,13 @@ impl Protocol for Locks {
         v1::StreamRequest { operations, sent_ms }
     }
 
-    fn unpack(results: v1::StreamResponse) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
+    fn unpack(
+        results: v1::StreamResponse,
+    ) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
         let outcome = |result| match result {
-            Some(v1::operation_result::Result::Error(error)) => Err(Failure::Refused(Box::new(error))),
+            Some(v1::operation_result::Result::Error(error)) => {
+                Err(Failure::Refused(Box::new(error)))
+            }
             Some(answer) => Ok(answer),
             None => Err(of_another_kind()),
         };
@@ -86,7 +92,10 @@ impl Protocol for Locks {
         channel: Channel,
         call: Request<ReceiverStream<v1::StreamRequest>>,
     ) -> Result<Response<Streaming<v1::StreamResponse>>, Status> {
-        LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).stream(call).await
+        LockServiceClient::new(channel)
+            .max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
+            .stream(call)
+            .await
     }
 }
 
@@ -116,12 +125,18 @@ impl Protocol for Shards {
         internal::OperateRequest { operations, sent_ms }
     }
 
-    fn unpack(results: internal::OperateResponse) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
+    fn unpack(
+        results: internal::OperateResponse,
+    ) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
         let outcome = |result| match result {
-            Some(internal::operation_result::Result::Error(error)) => Err(Failure::Refused(Box::new(error))),
-            Some(internal::operation_result::Result::NotLeader(internal::NotLeader { message, leader, term })) => {
-                Err(Failure::NotLeader { leader, term, why: message.into() })
+            Some(internal::operation_result::Result::Error(error)) => {
+                Err(Failure::Refused(Box::new(error)))
             }
+            Some(internal::operation_result::Result::NotLeader(internal::NotLeader {
+                message,
+                leader,
+                term,
+            })) => Err(Failure::NotLeader { leader, term, why: message.into() }),
             Some(internal::operation_result::Result::StaleRoute(stale)) => {
                 Err(Failure::StaleRoute(stale.message.into()))
             }
@@ -135,10 +150,15 @@ impl Protocol for Shards {
         channel: Channel,
         call: Request<ReceiverStream<internal::OperateRequest>>,
     ) -> Result<Response<Streaming<internal::OperateResponse>>, Status> {
-        ShardServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX).operate(call).await
+        ShardServiceClient::new(channel)
+            .max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
+            .operate(call)
+            .await
     }
 }
 
 fn of_another_kind() -> Failure {
-    Failure::Lost("the server answered with a result of a kind that this version does not know".into())
+    Failure::Lost(
+        "the server answered with a result of a kind that this version does not know".into(),
+    )
 }

@@ -26,7 +26,9 @@ impl<A> Reply<A> {
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Reply::Once(reply) => reply.is_closed(),
-            Reply::Port(Port { outcomes, .. }) => outcomes.as_ref().is_none_or(mpsc::UnboundedSender::is_closed),
+            Reply::Port(Port { outcomes, .. }) => {
+                outcomes.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ type Waiting = oneshot::Receiver<Result<Answer, Failure>>;
 
 fn submit(pending: &mut Pending, name: &str, deadline: Instant) -> Waiting {
     let (reply, waiting) = oneshot::channel();
-    let operation = Operation::of(Op::Check(CheckRequest { name: name.into(), ..Default::default() }));
+    let operation =
+        Operation::of(Op::Check(CheckRequest { name: name.into(), ..Default::default() }));
     pending.push(Submission { operation, deadline, reply: Reply::Once(reply) });
     waiting
 }
@@ -26,16 +27,22 @@ fn later() -> Instant {
 #[test]
 fn everything_that_waits_goes_in_one_frame_up_to_its_size() {
     let mut pending = Pending::default();
-    let _waiting: Vec<Waiting> = (0..10).map(|_| submit(&mut pending, &"n".repeat(100), later())).collect();
+    let _waiting: Vec<Waiting> =
+        (0..10).map(|_| submit(&mut pending, &"n".repeat(100), later())).collect();
     let now = Instant::now();
     let all = pending.pack(now, 1, 1 << 20).unwrap();
     assert_eq!((all.operations.len(), pending.in_flight(), pending.queued()), (10, 10, 0));
     assert!(pending.pack(now, 1, 1 << 20).is_none());
 
-    let _more: Vec<Waiting> = (0..10).map(|_| submit(&mut pending, &"n".repeat(100), later())).collect();
+    let _more: Vec<Waiting> =
+        (0..10).map(|_| submit(&mut pending, &"n".repeat(100), later())).collect();
     let some = pending.pack(now, 1, 300).unwrap().operations.len();
     assert!((1..10).contains(&some), "{some}");
-    assert_eq!(pending.pack(now, 1, 1).unwrap().operations.len(), 1, "one that is larger than a frame goes alone");
+    assert_eq!(
+        pending.pack(now, 1, 1).unwrap().operations.len(),
+        1,
+        "one that is larger than a frame goes alone"
+    );
 }
 
 #[test]
@@ -82,7 +89,10 @@ fn deadlines_hold_in_the_queue_too() {
     assert!(matches!(early.try_recv(), Ok(Err(Failure::NotSent(_)))));
     assert!(late.try_recv().is_err());
     assert_eq!((pending.queued(), pending.soonest()), (1, Some(now + Duration::from_millis(20))));
-    assert!(pending.pack(now + Duration::from_millis(20), 1, 1 << 20).is_none(), "too late to send");
+    assert!(
+        pending.pack(now + Duration::from_millis(20), 1, 1 << 20).is_none(),
+        "too late to send"
+    );
     assert!(matches!(late.try_recv(), Ok(Err(Failure::NotSent(_)))));
 }
 
@@ -95,7 +105,10 @@ fn what_nobody_waits_for_any_more_is_not_sent() {
 
 #[test]
 fn the_server_is_told_less_than_we_wait() {
-    assert_eq!([1, 10, 500, 5_000].map(|ms| told_ms(Duration::from_millis(ms))), [1, 9, 450, 4_900]);
+    assert_eq!(
+        [1, 10, 500, 5_000].map(|ms| told_ms(Duration::from_millis(ms))),
+        [1, 9, 450, 4_900]
+    );
 }
 
 /// An operation that was sent late was carried out long after its sender had given it up.
@@ -107,7 +120,11 @@ fn time_in_the_queue_is_part_of_what_the_server_is_told() {
     let (reply, _waiting) = oneshot::channel();
     let acquire = AcquireRequest { name: "b".into(), wait_ms: 60_000, ..Default::default() };
     let deadline = now + Duration::from_millis(65_000);
-    pending.push(Submission { operation: Operation::of(Op::Acquire(acquire)), deadline, reply: Reply::Once(reply) });
+    pending.push(Submission {
+        operation: Operation::of(Op::Acquire(acquire)),
+        deadline,
+        reply: Reply::Once(reply),
+    });
     let frame = pending.pack(now + Duration::from_millis(2_000), 2_001, 1 << 20).unwrap();
     assert_eq!(frame.sent_ms, 2_001);
     let told: Vec<u32> = frame.operations.iter().map(|operation| operation.timeout_ms).collect();

@@ -182,7 +182,13 @@ impl Attempt {
 
     /// Decides after a failed try. `targets` has the targets in order of preference, and `jitter`
     /// is from 0 to 1.
-    pub fn next(&mut self, now_ms: u64, jitter: f64, failure: Failure<'_>, targets: &[u64]) -> Decision {
+    pub fn next(
+        &mut self,
+        now_ms: u64,
+        jitter: f64,
+        failure: Failure<'_>,
+        targets: &[u64],
+    ) -> Decision {
         let (code, what) = match failure {
             Failure::Answer(error) => (error.code(), error.message.as_str()),
             Failure::NotLeader { why, .. } | Failure::StaleRoute(why) | Failure::NotSent(why) => {
@@ -190,7 +196,9 @@ impl Attempt {
             }
             Failure::Lost(why) => (ErrorCode::OutcomeUnknown, why),
         };
-        if !matches!(failure, Failure::Answer(_)) || matches!(code.class(), ErrorClass::Retry | ErrorClass::Unknown) {
+        if !matches!(failure, Failure::Answer(_))
+            || matches!(code.class(), ErrorClass::Retry | ErrorClass::Unknown)
+        {
             self.last = Some(Box::new(Last { code, what: what.to_owned() }));
         }
         match failure {
@@ -257,7 +265,9 @@ impl Attempt {
                 self.silent = Some(self.target);
                 self.elsewhere(now_ms, jitter, targets)
             }
-            ErrorCode::Busy if self.policy.retry_busy => self.pause(now_ms, jitter, error.retry_after_ms.into()),
+            ErrorCode::Busy if self.policy.retry_busy => {
+                self.pause(now_ms, jitter, error.retry_after_ms.into())
+            }
             ErrorCode::Busy => self.over(now_ms),
             ErrorCode::OutcomeUnknown => {
                 self.doubt();
@@ -266,7 +276,9 @@ impl Attempt {
             }
             // An earlier try may have come late and taken the place over, so the acquire may still
             // be granted.
-            ErrorCode::WaitCancelled if self.policy.kind == OperationKind::Acquire && self.in_doubt => {
+            ErrorCode::WaitCancelled
+                if self.policy.kind == OperationKind::Acquire && self.in_doubt =>
+            {
                 self.cancelled += 1;
                 // A try in doubt takes the place over once. A cancel ends every later try too.
                 if self.policy.relays && self.cancelled <= self.doubts {
@@ -317,7 +329,8 @@ impl Attempt {
             return targets.first().copied().unwrap_or(self.target);
         };
         let after = (1..=targets.len()).map(|step| targets[(at + step) % targets.len()]);
-        let next = after.clone().find(|target| *target != self.target && !self.is_hung(*target, now_ms));
+        let next =
+            after.clone().find(|target| *target != self.target && !self.is_hung(*target, now_ms));
         next.or_else(|| after.clone().next()).unwrap_or(self.target)
     }
 
@@ -327,7 +340,8 @@ impl Attempt {
 
     fn pause(&mut self, now_ms: u64, jitter: f64, asked_ms: u64) -> Decision {
         let longest = longest_pause_ms(self.policy.timeout_ms);
-        let ceiling = longest.min((2 * PAUSE_MS) << self.pauses.min(8)).max(asked_ms.min(ASKED_PAUSE_MS_MAX));
+        let ceiling =
+            longest.min((2 * PAUSE_MS) << self.pauses.min(8)).max(asked_ms.min(ASKED_PAUSE_MS_MAX));
         let floor = PAUSE_MS.max(ceiling / 2);
         let ms = floor + ((ceiling - floor) as f64 * jitter.clamp(0.0, 1.0)) as u64;
         if now_ms + ms >= self.deadline_ms() {
@@ -347,7 +361,8 @@ impl Attempt {
             all => u64::from(all).saturating_sub(now_ms - self.started_ms).max(1),
         };
         let left_ms = (deadline_ms - now_ms).saturating_sub(wait_ms).max(1);
-        let timeout_ms = left_ms.min(self.policy.attempt_timeout_ms << self.unanswered.min(8)).max(1);
+        let timeout_ms =
+            left_ms.min(self.policy.attempt_timeout_ms << self.unanswered.min(8)).max(1);
         self.tries += 1;
         self.try_ends_ms = now_ms + timeout_ms + wait_ms;
         Decision::Send(Try { target: self.target, timeout_ms, wait_ms: wait_ms as u32 })
@@ -355,7 +370,8 @@ impl Attempt {
 
     /// Ends an operation that ran out of time or of tries.
     fn over(&self, now_ms: u64) -> Decision {
-        let tries = if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
+        let tries =
+            if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
         let spent = format!("within {} ms and {tries}", now_ms - self.started_ms);
         let (code, seen) = match &self.last {
             Some(last) => (last.code, last.what.as_str()),
@@ -368,7 +384,9 @@ impl Attempt {
         } else if code == ErrorCode::Busy {
             let retry_after_ms = longest_pause_ms(self.policy.timeout_ms) as u32;
             Error::busy(
-                format!("too busy to do this {spent} (last: {seen}). Nothing was done: try again later"),
+                format!(
+                    "too busy to do this {spent} (last: {seen}). Nothing was done: try again later"
+                ),
                 retry_after_ms,
             )
         } else if !self.heard && code == ErrorCode::NoLeader {

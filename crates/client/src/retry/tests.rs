@@ -6,7 +6,14 @@ use proptest::prelude::*;
 const NODES: [u64; 3] = [1, 2, 3];
 
 fn policy(kind: OperationKind) -> Policy {
-    Policy { kind, timeout_ms: 5_000, wait_ms: 0, attempt_timeout_ms: 1_000, retry_busy: true, relays: false }
+    Policy {
+        kind,
+        timeout_ms: 5_000,
+        wait_ms: 0,
+        attempt_timeout_ms: 1_000,
+        retry_busy: true,
+        relays: false,
+    }
 }
 
 fn started(kind: OperationKind) -> Attempt {
@@ -44,9 +51,13 @@ fn one_answer_at_a_time() {
         ("a hint to itself is none", 1, None),
         ("a hint to a stranger is none", 99, None),
     ] {
-        let decision = started(Acquire).next(10, 0.5, Failure::NotLeader { leader, why: "so" }, &NODES);
+        let decision =
+            started(Acquire).next(10, 0.5, Failure::NotLeader { leader, why: "so" }, &NODES);
         assert_eq!(sent_to(&decision), then, "{case}");
-        assert!(then.is_some() || matches!(decision, Decision::RetryAfter { ms: 10..=100 }), "{case}: {decision:?}");
+        assert!(
+            then.is_some() || matches!(decision, Decision::RetryAfter { ms: 10..=100 }),
+            "{case}: {decision:?}"
+        );
     }
     let stale = started(Renew).next(10, 0.5, Failure::StaleRoute("so"), &NODES);
     assert!(matches!(stale, Decision::RetryAfter { ms: 10..=100 }), "{stale:?}");
@@ -67,7 +78,10 @@ fn one_answer_at_a_time() {
         let decision = started(kind).next(10, 0.5, Failure::Answer(&error), &NODES);
         match then {
             Sends(node) => assert_eq!(sent_to(&decision), Some(node), "{case}"),
-            Pauses => assert!(matches!(decision, Decision::RetryAfter { ms: 10..=100 }), "{case}: {decision:?}"),
+            Pauses => assert!(
+                matches!(decision, Decision::RetryAfter { ms: 10..=100 }),
+                "{case}: {decision:?}"
+            ),
             Ends(with) => assert_eq!(code(&decision), Some(with), "{case}"),
         }
     }
@@ -100,7 +114,10 @@ fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
     let mut attempt = started(OperationKind::Acquire);
     assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES)), Some(2));
     assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES)), Some(3));
-    assert_eq!(attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES), Decision::RetryAfter { ms: 10 });
+    assert_eq!(
+        attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES),
+        Decision::RetryAfter { ms: 10 }
+    );
     assert_eq!(sent_to(&attempt.resume(10)), Some(1));
     assert!(!attempt.in_doubt());
     let end = attempt.next(4_995, 0.0, Failure::NotSent("refused"), &[1]);
@@ -112,10 +129,12 @@ fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
 #[test]
 fn one_failing_call_makes_tens_of_tries() {
     let no_leader = Error::no_leader("no quorum");
-    let failures = [Failure::NotSent("refused"), Failure::Lost("reset"), Failure::Answer(&no_leader)];
+    let failures =
+        [Failure::NotSent("refused"), Failure::Lost("reset"), Failure::Answer(&no_leader)];
     for (timeout_ms, jitter) in [(1_000, 0.0), (5_000, 0.0), (5_000, 1.0), (60_000, 0.0)] {
         for failure in failures {
-            let mut attempt = Attempt::new(Policy { timeout_ms, ..policy(OperationKind::Acquire) }, 0, 1);
+            let mut attempt =
+                Attempt::new(Policy { timeout_ms, ..policy(OperationKind::Acquire) }, 0, 1);
             let (mut now_ms, mut decision) = (0, attempt.resume(0));
             loop {
                 decision = match decision {
@@ -129,7 +148,10 @@ fn one_failing_call_makes_tens_of_tries() {
             }
             let tries = attempt.tries();
             assert!((5..150).contains(&tries), "{tries} tries in {timeout_ms} ms of {failure:?}");
-            assert!(timeout_ms > 5_000 || tries < 60, "{tries} tries in {timeout_ms} ms of {failure:?}");
+            assert!(
+                timeout_ms > 5_000 || tries < 60,
+                "{tries} tries in {timeout_ms} ms of {failure:?}"
+            );
         }
     }
 }
@@ -137,14 +159,22 @@ fn one_failing_call_makes_tens_of_tries() {
 #[test]
 fn who_could_not_be_reached_is_said() {
     let mut alone = started(OperationKind::Acquire);
-    let Decision::GiveUp(error) = alone.next(4_999, 0.0, Failure::NotSent("node 1 at a:1 refused"), &[1]) else {
+    let Decision::GiveUp(error) =
+        alone.next(4_999, 0.0, Failure::NotSent("node 1 at a:1 refused"), &[1])
+    else {
         panic!()
     };
-    assert!(error.message.contains("no server could be reached") && error.message.contains("a:1"), "{error}");
+    assert!(
+        error.message.contains("no server could be reached") && error.message.contains("a:1"),
+        "{error}"
+    );
     let mut attempt = started(OperationKind::Acquire);
     attempt.next(1, 0.0, Failure::NotSent("node 1 at a:1 refused"), &NODES);
     let no_leader = Error::no_leader("no quorum");
-    let Decision::GiveUp(error) = attempt.next(4_999, 0.0, Failure::Answer(&no_leader), &NODES) else { panic!() };
+    let Decision::GiveUp(error) = attempt.next(4_999, 0.0, Failure::Answer(&no_leader), &NODES)
+    else {
+        panic!()
+    };
     assert!(error.message.contains("no quorum; node 1 at a:1 refused"), "{error}");
 }
 
@@ -230,7 +260,11 @@ fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
         let end = attempt.next(4_999, 0.0, Failure::Answer(&Error::no_leader("no quorum")), &NODES);
         assert_eq!(code(&end), Some(expected), "{kind:?}");
         let Decision::GiveUp(error) = end else { unreachable!() };
-        assert!(error.message.contains("no quorum") && error.message.contains("4999 ms"), "{}", error.message);
+        assert!(
+            error.message.contains("no quorum") && error.message.contains("4999 ms"),
+            "{}",
+            error.message
+        );
     }
 }
 
@@ -238,20 +272,32 @@ fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
 fn a_break_that_may_have_worked_is_not_reported_as_refused() {
     let gone = Error::not_owner("not any more", 9);
     let mut attempt = started(OperationKind::Break);
-    assert_eq!(code(&attempt.clone().next(1, 0.0, Failure::Answer(&gone), &NODES)), Some(ErrorCode::NotOwner));
+    assert_eq!(
+        code(&attempt.clone().next(1, 0.0, Failure::Answer(&gone), &NODES)),
+        Some(ErrorCode::NotOwner)
+    );
     attempt.next(1, 0.0, Failure::Lost("reset"), &NODES);
-    let Decision::GiveUp(error) = attempt.next(2, 0.0, Failure::Answer(&gone), &NODES) else { panic!() };
+    let Decision::GiveUp(error) = attempt.next(2, 0.0, Failure::Answer(&gone), &NODES) else {
+        panic!()
+    };
     assert_eq!((error.code(), error.current_token), (ErrorCode::OutcomeUnknown, 9));
 }
 
 #[test]
 fn busy_is_passed_on_where_someone_behind_tries_again() {
-    let mut attempt = Attempt::new(Policy { retry_busy: false, ..policy(OperationKind::Acquire) }, 0, 1);
+    let mut attempt =
+        Attempt::new(Policy { retry_busy: false, ..policy(OperationKind::Acquire) }, 0, 1);
     attempt.resume(0);
-    assert_eq!(code(&attempt.next(1, 0.0, Failure::Answer(&Error::busy("full", 5)), &NODES)), Some(ErrorCode::Busy));
+    assert_eq!(
+        code(&attempt.next(1, 0.0, Failure::Answer(&Error::busy("full", 5)), &NODES)),
+        Some(ErrorCode::Busy)
+    );
     let mut patient = started(OperationKind::Acquire);
     let asked = Error::busy("full", 400);
-    assert_eq!(patient.next(1, 1.0, Failure::Answer(&asked), &NODES), Decision::RetryAfter { ms: 400 });
+    assert_eq!(
+        patient.next(1, 1.0, Failure::Answer(&asked), &NODES),
+        Decision::RetryAfter { ms: 400 }
+    );
     assert_eq!(sent_to(&patient.resume(401)), Some(1), "the same one");
 }
 
@@ -261,18 +307,30 @@ fn relays_have_tried_already_so_each_is_asked_once() {
     let refused = Error::no_leader("no quorum, and I tried for long");
     let mut attempt = Attempt::new(relays, 0, 1);
     attempt.resume(0);
-    assert_eq!(attempt.next(1, 0.0, Failure::Answer(&refused), &[1]), Decision::GiveUp(Box::new(refused.clone())));
+    assert_eq!(
+        attempt.next(1, 0.0, Failure::Answer(&refused), &[1]),
+        Decision::GiveUp(Box::new(refused.clone()))
+    );
 
     let mut attempt = Attempt::new(relays, 0, 1);
     attempt.resume(0);
-    assert_eq!(attempt.next(1, 0.0, Failure::Answer(&refused), &[1, 2]), Decision::RetryAfter { ms: 10 });
+    assert_eq!(
+        attempt.next(1, 0.0, Failure::Answer(&refused), &[1, 2]),
+        Decision::RetryAfter { ms: 10 }
+    );
     assert_eq!(sent_to(&attempt.resume(11)), Some(2));
-    assert_eq!(code(&attempt.next(12, 0.0, Failure::Answer(&refused), &[1, 2])), Some(ErrorCode::NoLeader));
+    assert_eq!(
+        code(&attempt.next(12, 0.0, Failure::Answer(&refused), &[1, 2])),
+        Some(ErrorCode::NoLeader)
+    );
 
     let mut in_doubt = Attempt::new(relays, 0, 1);
     in_doubt.resume(0);
     assert_eq!(sent_to(&in_doubt.next(1, 0.0, Failure::Lost("reset"), &[1, 2])), Some(2));
-    assert_eq!(code(&in_doubt.next(2, 0.0, Failure::Answer(&refused), &[1, 2])), Some(ErrorCode::OutcomeUnknown));
+    assert_eq!(
+        code(&in_doubt.next(2, 0.0, Failure::Answer(&refused), &[1, 2])),
+        Some(ErrorCode::OutcomeUnknown)
+    );
 }
 
 #[test]
@@ -280,7 +338,10 @@ fn a_waiting_acquire_is_sent_again_with_what_is_left_of_its_wait() {
     let waiting = Policy { wait_ms: 10_000, ..policy(OperationKind::Acquire) };
     let mut attempt = Attempt::new(waiting, 100, 1);
     assert_eq!(attempt.deadline_ms(), 15_100);
-    assert_eq!(attempt.resume(100), Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 10_000 }));
+    assert_eq!(
+        attempt.resume(100),
+        Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 10_000 })
+    );
     let again = attempt.next(4_100, 0.0, Failure::Lost("reset"), &NODES);
     assert_eq!(again, Decision::Send(Try { target: 2, timeout_ms: 2_000, wait_ms: 6_000 }));
     let late = attempt.next(14_100, 0.0, Failure::Lost("reset"), &NODES);

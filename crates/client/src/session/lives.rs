@@ -178,7 +178,10 @@ impl Lives {
         if grant.session_life < life.id {
             return Err(Error::new(
                 ErrorCode::SessionLost,
-                format!("shard {} ended the life of this session that was granted the lock: acquire anew", grant.shard),
+                format!(
+                    "shard {} ended the life of this session that was granted the lock: acquire anew",
+                    grant.shard
+                ),
             ));
         }
         if grant.session_life > life.id {
@@ -190,12 +193,22 @@ impl Lives {
 
     /// Takes in a lease that a heartbeat started, and the number of locks that others had ended by
     /// then. Returns the lease to use. If another lease came first, that one is returned.
-    pub(super) fn start(&mut self, grant: &Grant, fresh: LeaseCell, broken_seen: u64) -> Result<Arc<LeaseCell>, Error> {
+    pub(super) fn start(
+        &mut self,
+        grant: &Grant,
+        fresh: LeaseCell,
+        broken_seen: u64,
+    ) -> Result<Arc<LeaseCell>, Error> {
         if let Some(lease) = self.lease_of(grant)? {
             return Ok(lease);
         }
         let fresh = Arc::new(fresh);
-        let new = || Life { id: grant.session_life, lease: fresh.clone(), broken_seen, locks: BTreeMap::new() };
+        let new = || Life {
+            id: grant.session_life,
+            lease: fresh.clone(),
+            broken_seen,
+            locks: BTreeMap::new(),
+        };
         // Locks of an older lease of the same life stay lost, and must still be released.
         self.shards.entry(grant.shard).or_insert_with(new).lease = fresh.clone();
         Ok(fresh)
@@ -227,13 +240,19 @@ impl Lives {
             ));
         };
         let known = life.locks.get(&token).and_then(|kept| kept.cell.upgrade());
-        if let Some(cell) = known.filter(|cell| Arc::ptr_eq(&cell.lease, &lease) && cell.lost_now().is_none()) {
+        if let Some(cell) =
+            known.filter(|cell| Arc::ptr_eq(&cell.lease, &lease) && cell.lost_now().is_none())
+        {
             // The caller asked twice with one request id. When one of its objects releases the
             // lock, both must know.
             return Ok(Some(cell));
         }
         let cell = Arc::new(LockCell::new(lease));
-        let kept = Kept { name: grant.resource_name.clone(), cell: Arc::downgrade(&cell), lost_since: None };
+        let kept = Kept {
+            name: grant.resource_name.clone(),
+            cell: Arc::downgrade(&cell),
+            lost_since: None,
+        };
         life.locks.insert(token, kept);
         Ok(Some(cell))
     }
@@ -241,7 +260,8 @@ impl Lives {
     /// Whether a later acquire with the same request id has taken the lock up again, after `cell`
     /// lost it.
     pub(super) fn is_taken_up_again(&self, grant: &Grant, cell: &Arc<LockCell>) -> bool {
-        let kept = self.shards.get(&grant.shard).and_then(|life| life.locks.get(&grant.fencing_token));
+        let kept =
+            self.shards.get(&grant.shard).and_then(|life| life.locks.get(&grant.fencing_token));
         kept.and_then(|kept| kept.cell.upgrade()).is_some_and(|other| !Arc::ptr_eq(&other, cell))
     }
 
@@ -262,7 +282,8 @@ impl Lives {
     pub(super) fn unwanted(&mut self, now: Instant) -> Vec<Unwanted> {
         let mut unwanted = Vec::new();
         let lives = self.shards.values_mut();
-        let locks = lives.flat_map(|life| life.locks.iter_mut().map(|(token, kept)| (life.id, *token, kept)));
+        let locks = lives
+            .flat_map(|life| life.locks.iter_mut().map(|(token, kept)| (life.id, *token, kept)));
         for (session_life, token, kept) in locks {
             let over = match kept.cell.upgrade() {
                 None => true,
@@ -297,7 +318,13 @@ impl Lives {
     }
 
     /// Takes in the answer to a heartbeat. `ttl` is the TTL that the session was opened with.
-    pub(super) fn answered(&mut self, named: &[Named], answer: &Heartbeat, sent: Sent, ttl: Duration) -> Vec<Answered> {
+    pub(super) fn answered(
+        &mut self,
+        named: &[Named],
+        answer: &Heartbeat,
+        sent: Sent,
+        ttl: Duration,
+    ) -> Vec<Answered> {
         let lost: BTreeSet<u32> = answer.lost_shards.iter().copied().collect();
         let failed: BTreeSet<u32> = answer.failed_shards.iter().copied().collect();
         let states: BTreeMap<u32, &SessionLeaseState> =
@@ -305,7 +332,9 @@ impl Lives {
         let each = named.iter().map(|named| {
             let SessionLease { shard, life, .. } = named.lease;
             let state = states.get(&shard).copied();
-            let answered = if lost.contains(&shard) || state.is_some_and(|state| life != 0 && state.life != life) {
+            let answered = if lost.contains(&shard)
+                || state.is_some_and(|state| life != 0 && state.life != life)
+            {
                 Answered::Lost
             } else if failed.contains(&shard) || (life != 0 && state.is_none()) {
                 // An old gateway that does not know of lives may have renewed another life.
@@ -386,7 +415,10 @@ impl Lives {
         }
         if state.broken_overflow {
             let why = "others ended more locks of this session than the server remembers, and this may be one";
-            let cells = life.iter().flat_map(|life| life.locks.values()).filter_map(|kept| kept.cell.upgrade());
+            let cells = life
+                .iter()
+                .flat_map(|life| life.locks.values())
+                .filter_map(|kept| kept.cell.upgrade());
             cells.for_each(|cell| cell.lose(LostReason::InDoubt(why.into())));
         }
         if state.broken_overflow || self.early.len() > EARLY_MAX {

@@ -68,7 +68,8 @@ impl SessionLock {
     /// [`Error::is_fenced`] if the lock was lost before. After any other error the release is
     /// retried in the background, until the server answers or the session is over.
     pub async fn release(mut self) -> Result<(), Error> {
-        let release = self.session.client.release_of(self.name(), self.token(), self.grant.session_life);
+        let release =
+            self.session.client.release_of(self.name(), self.token(), self.grant.session_life);
         let outcome = release.await;
         // After another error, or if this future is dropped, `drop` does the rest.
         self.released = outcome.as_ref().err().is_none_or(is_final);
@@ -79,7 +80,8 @@ impl SessionLock {
 impl Drop for SessionLock {
     fn drop(&mut self) {
         // A closed session has released the lock, and a fenced lock is not held.
-        let over = matches!(self.cell.lost_now(), Some(LostReason::Released | LostReason::Fenced(_)));
+        let over =
+            matches!(self.cell.lost_now(), Some(LostReason::Released | LostReason::Fenced(_)));
         self.cell.lose(LostReason::Released);
         if self.session.lives().is_taken_up_again(&self.grant, &self.cell) {
             return;
@@ -87,7 +89,11 @@ impl Drop for SessionLock {
         if self.released || over {
             self.session.lives().forget(self.name(), self.token());
         } else {
-            self.session.client.let_go(Unwanted::lock(&self.grant), self.cell.ttl(), Some(Keeper::of(&self.session)));
+            self.session.client.let_go(
+                Unwanted::lock(&self.grant),
+                self.cell.ttl(),
+                Some(Keeper::of(&self.session)),
+            );
         }
     }
 }

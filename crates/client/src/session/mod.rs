@@ -92,7 +92,8 @@ impl Session {
         client.letting_go().remember_runtime();
         let ttl = Duration::from_millis(opened.ttl_ms.into());
         let (lives, started) = (Mutex::default(), Notify::new());
-        let inner = Arc::new(Inner { client, id: opened.session_id, ttl, owner, metadata, lives, started });
+        let inner =
+            Arc::new(Inner { client, id: opened.session_id, ttl, owner, metadata, lives, started });
         let heartbeat = tokio::spawn(beat(inner.clone()));
         Ok(Session { inner, heartbeat, closed: false })
     }
@@ -149,8 +150,14 @@ impl Session {
         if timed.grant.session_id != self.id() {
             // The life of another session must not be compared with this session's. That would lose
             // the locks of this session.
-            let of = if timed.grant.session_id.is_empty() { "of no session" } else { "of another session" };
-            let message = format!("this request id took a lock {of} before: choose a fresh id for each acquire");
+            let of = if timed.grant.session_id.is_empty() {
+                "of no session"
+            } else {
+                "of another session"
+            };
+            let message = format!(
+                "this request id took a lock {of} before: choose a fresh id for each acquire"
+            );
             return Err(Error::invalid(message));
         }
         let holding = Holding::of(client, &timed, Some(Keeper::of(&self.inner)));
@@ -212,7 +219,12 @@ impl Inner {
     }
 
     /// Makes a lock of a grant.
-    async fn take_up(&self, timed: &Timed, acquiring: &Acquiring<'_>, until: Instant) -> Result<Arc<LockCell>, Error> {
+    async fn take_up(
+        &self,
+        timed: &Timed,
+        acquiring: &Acquiring<'_>,
+        until: Instant,
+    ) -> Result<Arc<LockCell>, Error> {
         let grant = &timed.grant;
         let lease = self.lease_of(timed, until).await?;
         let mut doubts = acquiring.doubts;
@@ -223,7 +235,9 @@ impl Inner {
             // Another may have ended the lock while its grant was in flight. A renewal of the lock
             // tells.
             doubts = self.lives().doubts();
-            self.client.renew_timed(&grant.resource_name, grant.fencing_token, left_until(until)).await?;
+            self.client
+                .renew_timed(&grant.resource_name, grant.fencing_token, left_until(until))
+                .await?;
         }
     }
 
@@ -244,13 +258,16 @@ impl Inner {
             }
             lives.named_for(grant)
         };
-        let (answered, sent) = self.heartbeat(std::slice::from_ref(&named), left_until(until)).await?;
+        let (answered, sent) =
+            self.heartbeat(std::slice::from_ref(&named), left_until(until)).await?;
         let (said, broken_count) = match answered.first() {
             Some(Answered::Renewed { ttl, broken_count }) => (*ttl, *broken_count),
             Some(Answered::Lost) => {
                 return Err(Error::new(
                     ErrorCode::SessionLost,
-                    format!("shard {shard} lost this session right after a grant: open a new session"),
+                    format!(
+                        "shard {shard} lost this session right after a grant: open a new session"
+                    ),
                 ));
             }
             _ => return Err(unconfirmed(shard)),
@@ -263,7 +280,8 @@ impl Inner {
             return Err(unconfirmed(shard));
         }
         let clock = self.client.options().suspend_clock.clone();
-        let lease = self.lives().start(grant, LeaseCell::new(fresh, sent.asleep, clock), broken_count)?;
+        let lease =
+            self.lives().start(grant, LeaseCell::new(fresh, sent.asleep, clock), broken_count)?;
         self.started.notify_one();
         Ok(lease)
     }
@@ -285,9 +303,15 @@ impl Inner {
     }
 
     /// Sends one heartbeat of these lives. Returns each shard's answer.
-    async fn heartbeat(&self, named: &[Named], timeout: Duration) -> Result<(Vec<Answered>, Sent), Error> {
-        let request =
-            HeartbeatRequest { session_id: self.id.clone(), leases: named.iter().map(|named| named.lease).collect() };
+    async fn heartbeat(
+        &self,
+        named: &[Named],
+        timeout: Duration,
+    ) -> Result<(Vec<Answered>, Sent), Error> {
+        let request = HeartbeatRequest {
+            session_id: self.id.clone(),
+            leases: named.iter().map(|named| named.lease).collect(),
+        };
         let (answer, sent) = self.client.heartbeat_timed(request, timeout).await?;
         Ok((self.lives().answered(named, &answer, sent, self.ttl), sent))
     }
@@ -326,7 +350,9 @@ impl Inner {
 fn unconfirmed(shard: u32) -> Error {
     Error::new(
         ErrorCode::OutcomeUnknown,
-        format!("granted, but shard {shard} could not confirm the session's lease in time: try again"),
+        format!(
+            "granted, but shard {shard} could not confirm the session's lease in time: try again"
+        ),
     )
 }
 

@@ -66,7 +66,13 @@ impl Fake {
 
     /// All operations received so far, in order.
     pub fn seen(&self) -> Vec<Op> {
-        self.seen.lock().unwrap().operations.iter().filter_map(|operation| operation.op.clone()).collect()
+        self.seen
+            .lock()
+            .unwrap()
+            .operations
+            .iter()
+            .filter_map(|operation| operation.op.clone())
+            .collect()
     }
 
     pub fn operations(&self) -> Vec<Operation> {
@@ -149,7 +155,10 @@ macro_rules! answered {
 impl LockService for Fake {
     type StreamStream = ReceiverStream<Result<StreamResponse, Status>>;
 
-    async fn stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         self.seen.lock().unwrap().streams += 1;
         let (results, stream) = mpsc::channel(16);
         let fake = self.clone();
@@ -165,13 +174,17 @@ impl LockService for Fake {
                 for operation in frame.operations {
                     let id = operation.id;
                     match fake.react(operation) {
-                        Reaction::Answer(answer) => answered.push(OperationResult { id, result: Some(answer) }),
+                        Reaction::Answer(answer) => {
+                            answered.push(OperationResult { id, result: Some(answer) })
+                        }
                         Reaction::Later(delay, answer) => {
                             let results = results.clone();
                             tokio::spawn(async move {
                                 tokio::time::sleep(delay).await;
                                 let result = OperationResult { id, result: Some(answer) };
-                                let _ = results.send(Ok(StreamResponse { results: vec![result] })).await;
+                                let _ = results
+                                    .send(Ok(StreamResponse { results: vec![result] }))
+                                    .await;
                             });
                         }
                         Reaction::Silence => {}
@@ -181,7 +194,9 @@ impl LockService for Fake {
                         }
                     }
                 }
-                if !answered.is_empty() && results.send(Ok(StreamResponse { results: answered })).await.is_err() {
+                if !answered.is_empty()
+                    && results.send(Ok(StreamResponse { results: answered })).await.is_err()
+                {
                     return;
                 }
             }
@@ -189,19 +204,34 @@ impl LockService for Fake {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+    async fn acquire(
+        &self,
+        request: Request<AcquireRequest>,
+    ) -> Result<Response<AcquireResponse>, Status> {
         answered!(self, Op::Acquire, request, Answer::Acquire)
     }
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
         answered!(self, Op::Renew, request, Answer::Renew)
     }
-    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<ReleaseResponse>, Status> {
         answered!(self, Op::Release, request, Answer::Release)
     }
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
         answered!(self, Op::Check, request, Answer::Check)
     }
-    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
         answered!(self, Op::Heartbeat, request, Answer::Heartbeat)
     }
     async fn close_session(
@@ -210,13 +240,22 @@ impl LockService for Fake {
     ) -> Result<Response<CloseSessionResponse>, Status> {
         answered!(self, Op::CloseSession, request, Answer::CloseSession)
     }
-    async fn cancel_wait(&self, request: Request<CancelWaitRequest>) -> Result<Response<CancelWaitResponse>, Status> {
+    async fn cancel_wait(
+        &self,
+        request: Request<CancelWaitRequest>,
+    ) -> Result<Response<CancelWaitResponse>, Status> {
         answered!(self, Op::CancelWait, request, Answer::CancelWait)
     }
-    async fn break_lock(&self, request: Request<BreakLockRequest>) -> Result<Response<BreakLockResponse>, Status> {
+    async fn break_lock(
+        &self,
+        request: Request<BreakLockRequest>,
+    ) -> Result<Response<BreakLockResponse>, Status> {
         answered!(self, Op::BreakLock, request, Answer::BreakLock)
     }
-    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+    async fn history(
+        &self,
+        request: Request<HistoryRequest>,
+    ) -> Result<Response<HistoryResponse>, Status> {
         answered!(self, Op::History, request, Answer::History)
     }
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
@@ -227,7 +266,10 @@ impl LockService for Fake {
         &self,
         request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
-        Ok(Response::new(OpenSessionResponse { session_id: "s-1".into(), ttl_ms: request.into_inner().ttl_ms }))
+        Ok(Response::new(OpenSessionResponse {
+            session_id: "s-1".into(),
+            ttl_ms: request.into_inner().ttl_ms,
+        }))
     }
 
     async fn cluster_status(

@@ -54,8 +54,12 @@ pub fn granted(request: &AcquireRequest, token: u64) -> Reaction {
 
 /// The answer to a cancel that came after the grant.
 pub fn granted_before(cancel: &CancelWait, token: u64) -> Reaction {
-    let grant = Grant { resource_name: cancel.name.clone(), fencing_token: token, ..Grant::default() };
-    Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse { cancelled: false, grant: Some(grant) }))
+    let grant =
+        Grant { resource_name: cancel.name.clone(), fencing_token: token, ..Grant::default() };
+    Reaction::Answer(NodeAnswer::CancelWait(CancelWaitResponse {
+        cancelled: false,
+        grant: Some(grant),
+    }))
 }
 
 /// Reacts to an operation, given the node's id.
@@ -99,8 +103,11 @@ impl Fakes {
     ) -> Fakes {
         let fakes = Fakes::start_with(shards, nodes, down, |_| {}, handler).await;
         let up = fakes.config.nodes.len() - down.len();
-        let connected =
-            |text: &str| text.lines().filter(|line| line.contains("node_connected{") && line.ends_with(" 1")).count();
+        let connected = |text: &str| {
+            text.lines()
+                .filter(|line| line.contains("node_connected{") && line.ends_with(" 1"))
+                .count()
+        };
         while connected(&fakes.get("/metrics").await) < up {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -120,7 +127,8 @@ impl Fakes {
         config.settings.waiter_grace_ms = 200;
         let (seen, frames, handler): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>, Arc<Handler>) =
             (Arc::default(), Arc::default(), Arc::new(handler));
-        let leaders = config.shard_map().shards().map(|(shard, r)| (shard.0, r.preferred_leader.0)).collect();
+        let leaders =
+            config.shard_map().shards().map(|(shard, r)| (shard.0, r.preferred_leader.0)).collect();
         let said = Arc::new(Mutex::new(Said { leaders, ..Said::default() }));
         let identity = ClusterIdentity {
             fingerprint: config.fingerprint().0.to_vec(),
@@ -135,7 +143,8 @@ impl Fakes {
             if down.contains(&node.id.0) {
                 continue;
             }
-            let (said, seen, frames, handler) = (said.clone(), seen.clone(), frames.clone(), handler.clone());
+            let (said, seen, frames, handler) =
+                (said.clone(), seen.clone(), frames.clone(), handler.clone());
             let identity = ClusterIdentity { node: node.id.0, ..identity.clone() };
             let fake = FakeNode { id: node.id.0, identity, said, seen, frames, handler };
             tokio::spawn(
@@ -147,14 +156,16 @@ impl Fakes {
         change(&mut config);
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
-        let options = GatewayOptions { cluster, listener: listen(), metrics_listener, reflection: true };
+        let options =
+            GatewayOptions { cluster, listener: listen(), metrics_listener, reflection: true };
         let gateway = Gateway::start(options).await.unwrap();
         Fakes { gateway, config, seen, frames, said }
     }
 
     /// The answer to an HTTP request, with its head.
     pub async fn get(&self, path: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(self.gateway.metrics_address().unwrap()).await.unwrap();
+        let mut stream =
+            tokio::net::TcpStream::connect(self.gateway.metrics_address().unwrap()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -193,7 +204,9 @@ impl Fakes {
     }
 
     pub fn count(&self, what: impl Fn(u64, &NodeOp) -> bool) -> usize {
-        let matches = |(node, operation): &&(u64, Operation)| operation.op.as_ref().is_some_and(|op| what(*node, op));
+        let matches = |(node, operation): &&(u64, Operation)| {
+            operation.op.as_ref().is_some_and(|op| what(*node, op))
+        };
         self.seen.lock().unwrap().iter().filter(matches).count()
     }
 
@@ -223,7 +236,9 @@ impl ShardService for FakeNode {
                     let id = operation.id;
                     node.seen.lock().unwrap().push((node.id, operation.clone()));
                     match (node.handler)(node.id, &operation) {
-                        Reaction::Answer(answer) => answered.push(OperationResult { id, result: Some(answer) }),
+                        Reaction::Answer(answer) => {
+                            answered.push(OperationResult { id, result: Some(answer) })
+                        }
                         Reaction::Silence => {}
                         Reaction::Hangup => {
                             let _ = results.send(Err(Status::unavailable("hung up"))).await;
@@ -231,7 +246,9 @@ impl ShardService for FakeNode {
                         }
                     }
                 }
-                if !answered.is_empty() && results.send(Ok(OperateResponse { results: answered })).await.is_err() {
+                if !answered.is_empty()
+                    && results.send(Ok(OperateResponse { results: answered })).await.is_err()
+                {
                     return;
                 }
             }
@@ -241,9 +258,15 @@ impl ShardService for FakeNode {
         Ok(response)
     }
 
-    async fn cluster(&self, _: Request<ClusterRequest>) -> Result<Response<ClusterResponse>, Status> {
+    async fn cluster(
+        &self,
+        _: Request<ClusterRequest>,
+    ) -> Result<Response<ClusterResponse>, Status> {
         let said = self.said.lock().unwrap();
-        let address = |(node, address): (&u64, &String)| NodeAddress { node: *node, address: address.clone() };
+        let address = |(node, address): (&u64, &String)| NodeAddress {
+            node: *node,
+            address: address.clone(),
+        };
         let hosted = |(shard, leader): (&u32, &u64)| HostedShard {
             shard: *shard,
             leader: *leader,

@@ -65,13 +65,17 @@ impl LockTable {
             },
         };
         if self.last_token >= TOKEN_MAX {
-            return Outcome::Full("this shard has issued its last fencing token: move its locks to another shard");
+            return Outcome::Full(
+                "this shard has issued its last fencing token: move its locks to another shard",
+            );
         }
         let found = self.find_lock(ask.name);
         let free = match found {
             None => true,
             Some(lock) if self.of_another_limit(lock, ask.mode) => {
-                return Outcome::Conflict("the name is in use as a semaphore with another limit: use that limit");
+                return Outcome::Conflict(
+                    "the name is in use as a semaphore with another limit: use that limit",
+                );
             }
             Some(lock) => self.locks[lock].queue.is_empty() && self.fits(lock, ask.mode),
         };
@@ -80,7 +84,9 @@ impl LockTable {
         }
         let crowded = |lock: u32| self.locks[lock].queue_len >= WAITERS_PER_NAME_MAX;
         if !free && found.is_some_and(crowded) {
-            return Outcome::Full("the queue of this name is full (10000 waiters): try again later");
+            return Outcome::Full(
+                "the queue of this name is full (10000 waiters): try again later",
+            );
         }
 
         let lock = found.unwrap_or_else(|| self.new_lock(ask.name));
@@ -90,7 +96,8 @@ impl LockTable {
         };
         let terms = self.terms(ask.ttl_ms, ask.owner, ask.metadata);
         if free {
-            let claim = Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
+            let claim =
+                Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
             let grant = self.grant(at, lock, claim, effects);
             return self.granted(grant, at, effects);
         }
@@ -112,9 +119,16 @@ impl LockTable {
     }
 
     /// Answers a retry, or refuses a request id that is in use for another name.
-    fn acquire_again(&mut self, at: Stamp, ask: &Ask<'_>, earlier: Ref, effects: &mut Effects) -> Outcome {
-        const OTHER_NAME: Outcome =
-            Outcome::Conflict("the request id is in use for another name: choose a fresh one for each acquire");
+    fn acquire_again(
+        &mut self,
+        at: Stamp,
+        ask: &Ask<'_>,
+        earlier: Ref,
+        effects: &mut Effects,
+    ) -> Outcome {
+        const OTHER_NAME: Outcome = Outcome::Conflict(
+            "the request id is in use for another name: choose a fresh one for each acquire",
+        );
         match earlier {
             Ref::Live(grant) => {
                 if *self.locks[self.grants[grant].lock].name != *ask.name {
@@ -177,7 +191,13 @@ impl LockTable {
     }
 
     /// Makes a grant, which must [fit](Self::fits), with the next token.
-    pub(super) fn grant(&mut self, at: Stamp, lock: u32, mut claim: Claim, effects: &mut Effects) -> u32 {
+    pub(super) fn grant(
+        &mut self,
+        at: Stamp,
+        lock: u32,
+        mut claim: Claim,
+        effects: &mut Effects,
+    ) -> u32 {
         assert!(self.last_token < TOKEN_MAX, "no token is left after {}", self.last_token);
         if planted::is(Bug::ClaimIgnored) {
             claim.terms.claim(); // planted: a full TTL for every waiter
@@ -217,7 +237,11 @@ impl LockTable {
         let (token, lock, permits) = (row.token.get(), row.lock, row.permits());
         let grant = self.grants.insert(row);
         if let Lease::Session { session, .. } = self.grants[grant].lease {
-            self.sessions[session].grants.append(&mut self.grants, grant, GrantRow::session_links_mut);
+            self.sessions[session].grants.append(
+                &mut self.grants,
+                grant,
+                GrantRow::session_links_mut,
+            );
         }
         let row = &mut self.locks[lock];
         self.held += u64::from(row.grants.is_empty());

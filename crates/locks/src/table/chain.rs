@@ -39,7 +39,12 @@ impl Ends {
     }
 
     /// Appends the row at `at`. `links` selects this chain's links in a row.
-    pub(super) fn append<T: Durable>(&mut self, rows: &mut Tracked<T>, at: u32, links: fn(&mut T) -> &mut Links) {
+    pub(super) fn append<T: Durable>(
+        &mut self,
+        rows: &mut Tracked<T>,
+        at: u32,
+        links: fn(&mut T) -> &mut Links,
+    ) {
         *links(&mut rows[at]) = Links { before: self.last, after: NONE };
         match self.last {
             NONE => self.first = at,
@@ -48,7 +53,12 @@ impl Ends {
         self.last = at;
     }
 
-    pub(super) fn unlink<T: Durable>(&mut self, rows: &mut Tracked<T>, at: u32, links: fn(&mut T) -> &mut Links) {
+    pub(super) fn unlink<T: Durable>(
+        &mut self,
+        rows: &mut Tracked<T>,
+        at: u32,
+        links: fn(&mut T) -> &mut Links,
+    ) {
         let Links { before, after } = std::mem::replace(links(&mut rows[at]), Links::LOOSE);
         match before {
             NONE => self.first = after,
@@ -61,7 +71,11 @@ impl Ends {
     }
 
     /// Walks the chain from first to last. `links` selects this chain's links in a row.
-    pub(super) fn walk<T: Durable>(self, rows: &Tracked<T>, links: fn(&T) -> Links) -> impl Iterator<Item = u32> {
+    pub(super) fn walk<T: Durable>(
+        self,
+        rows: &Tracked<T>,
+        links: fn(&T) -> Links,
+    ) -> impl Iterator<Item = u32> {
         let mut next = self.first;
         std::iter::from_fn(move || {
             let at = next;

@@ -128,7 +128,9 @@ impl LockTable {
     ///
     /// # Errors
     /// If a record is malformed, or if together they form no table.
-    pub fn load(records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Self, DecodeError> {
+    pub fn load(
+        records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, DecodeError> {
         let mut records: Vec<_> = records.into_iter().collect();
         if !records.is_sorted_by(|a, b| a.0 < b.0) {
             records.sort_unstable();
@@ -200,7 +202,8 @@ impl LockTable {
         let mut table = loader.finish()?;
         if planted::is(Bug::TokenCounterLostBySnapshot) {
             // planted: tokens continue from the highest one that is held
-            table.last_token = table.grants.iter().map(|(_, grant)| grant.token.get()).max().unwrap_or(0);
+            table.last_token =
+                table.grants.iter().map(|(_, grant)| grant.token.get()).max().unwrap_or(0);
         }
         Ok(table)
     }
@@ -228,7 +231,12 @@ impl LockTable {
 
 /// Adds a change that sets a record. Returns the hash of key and value. `record` is scratch space
 /// to put them together.
-fn put(changes: &mut Vec<Change>, record: &mut Vec<u8>, key: Key, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
+fn put(
+    changes: &mut Vec<Change>,
+    record: &mut Vec<u8>,
+    key: Key,
+    encode: impl FnOnce(&mut Vec<u8>),
+) -> u64 {
     record.clear();
     record.extend_from_slice(&key);
     encode(record);

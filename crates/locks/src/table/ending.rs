@@ -108,7 +108,8 @@ impl LockTable {
             return; // planted: a late copy counts as a new request
         }
         self.make_room_for_ended_grant();
-        let tombstone = self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
+        let tombstone =
+            self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
         self.requests.insert(hash_request(request), tombstone.pack());
     }
 
@@ -150,11 +151,18 @@ impl LockTable {
     ) -> u32 {
         effects.ended.push(self.ended_now(grant, at, end, by, reason));
         let row = &self.grants[grant];
-        let (token, request, lock, permits) = (row.token.get(), row.request(), row.lock, row.permits());
+        let (token, request, lock, permits) =
+            (row.token.get(), row.request(), row.lock, row.permits());
         match row.lease {
-            Lease::Private { .. } => effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) }),
+            Lease::Private { .. } => {
+                effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) })
+            }
             Lease::Session { session, .. } => {
-                self.sessions[session].grants.unlink(&mut self.grants, grant, GrantRow::session_links_mut);
+                self.sessions[session].grants.unlink(
+                    &mut self.grants,
+                    grant,
+                    GrantRow::session_links_mut,
+                );
             }
         }
         let row = &mut self.locks[lock];
@@ -166,7 +174,8 @@ impl LockTable {
         // The indexes keep the same token and request id, which now refer to the ended grant. A
         // token in the window carries its request along: only the reference of the token changes.
         self.make_room_for_ended_grant();
-        let ended = EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
+        let ended =
+            EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
         let ended = self.ended_grants.push(ended).pack();
         self.tokens.replace(token, Ref::Live(grant).pack(), ended);
         if self.tokens.recent_name(token).is_none() {

@@ -38,7 +38,9 @@ impl LockTable {
 
     /// Number of rows that [`state_hash`](Self::state_hash) would read now, approximately.
     pub fn state_hash_rows(&self) -> usize {
-        let rows = self.sessions.changed().len() + self.grants.changed().len() + self.waiters.changed().len();
+        let rows = self.sessions.changed().len()
+            + self.grants.changed().len()
+            + self.waiters.changed().len();
         rows + self.ended_grants.unhashed() + self.ended_sessions.unhashed()
     }
 
@@ -85,11 +87,18 @@ impl LockTable {
 /// The sum as of the last checkpoint, with each changed record's old hash replaced by its new one.
 fn sum_of<T: Durable>(rows: &Tracked<T>, mut hash: impl FnMut(u32) -> u64) -> u64 {
     let sums = rows.sums();
-    rows.changed().iter().fold(sums.total(), |sum, &at| sum.wrapping_sub(sums.get(at)).wrapping_add(hash(at)))
+    rows.changed()
+        .iter()
+        .fold(sums.total(), |sum, &at| sum.wrapping_sub(sums.get(at)).wrapping_add(hash(at)))
 }
 
 /// Hashes a record's key and value. `record` is scratch space to put them together.
-fn hash_record(record: &mut Vec<u8>, kind: u8, number: u64, encode: impl FnOnce(&mut Vec<u8>)) -> u64 {
+fn hash_record(
+    record: &mut Vec<u8>,
+    kind: u8,
+    number: u64,
+    encode: impl FnOnce(&mut Vec<u8>),
+) -> u64 {
     record.clear();
     record.extend_from_slice(&key(kind, number));
     encode(record);

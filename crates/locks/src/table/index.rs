@@ -45,8 +45,8 @@ impl Index {
     }
 
     pub(super) fn get(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        let found =
-            self.parts[part(hash)].find(within(hash as u32), |entry| entry.hash == hash as u32 && is_it(entry.value));
+        let found = self.parts[part(hash)]
+            .find(within(hash as u32), |entry| entry.hash == hash as u32 && is_it(entry.value));
         found.map(|entry| entry.value)
     }
 

@@ -21,12 +21,22 @@ use crate::planted::{self, Bug};
 use crate::types::*;
 
 impl LockTable {
-    pub(super) fn renew(&mut self, at: Stamp, name: &str, token: Token, effects: &mut Effects) -> Outcome {
+    pub(super) fn renew(
+        &mut self,
+        at: Stamp,
+        name: &str,
+        token: Token,
+        effects: &mut Effects,
+    ) -> Outcome {
         let Some(grant) = self.find_grant(name, token) else {
             let fenced = self.fenced(name, token);
             if planted::is(Bug::ExpiredRenewed) && matches!(fenced, Outcome::LeaseExpired { .. }) {
                 // planted: the caller is told that its lease lives
-                return Outcome::Renewed { ttl_ms: 1_000, expires_wall_ms: at.wall_ms + 1_000, renewals: 1 };
+                return Outcome::Renewed {
+                    ttl_ms: 1_000,
+                    expires_wall_ms: at.wall_ms + 1_000,
+                    renewals: 1,
+                };
             }
             return fenced;
         };
@@ -109,7 +119,13 @@ impl LockTable {
         self.sessions.touch(session);
     }
 
-    pub(super) fn expire(&mut self, at: Stamp, lease: LeaseId, renewal_seq: u64, effects: &mut Effects) -> Outcome {
+    pub(super) fn expire(
+        &mut self,
+        at: Stamp,
+        lease: LeaseId,
+        renewal_seq: u64,
+        effects: &mut Effects,
+    ) -> Outcome {
         let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
         if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
             // planted: an expiry ends any life of the lease
@@ -156,15 +172,21 @@ impl LockTable {
         // Otherwise a lock of the session might go to a waiter of the same session.
         let mut touched = Vec::new();
         let row = &self.sessions[session];
-        let waiters: Vec<u32> = row.waiters.walk(&self.waiters, |waiter| waiter.session_links).collect();
-        let grants: Vec<u32> = row.grants.walk(&self.grants, |grant| grant.session_links()).collect();
+        let waiters: Vec<u32> =
+            row.waiters.walk(&self.waiters, |waiter| waiter.session_links).collect();
+        let grants: Vec<u32> =
+            row.grants.walk(&self.grants, |grant| grant.session_links()).collect();
         for &grant in &grants {
             touched.push(self.end_grant(at, grant, end, "", "", effects));
         }
         for waiter in waiters {
             if planted::is(Bug::GrantToDeadWaiter) {
                 // planted: the waiter stays in the queue, though its session is dead
-                self.sessions[session].waiters.unlink(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+                self.sessions[session].waiters.unlink(
+                    &mut self.waiters,
+                    waiter,
+                    WaiterRow::session_links_mut,
+                );
                 self.waiters[waiter].session = NONE;
                 continue;
             }
@@ -186,7 +208,11 @@ impl LockTable {
     /// Removes a session without grants and waiters from the table.
     pub(super) fn forget_session(&mut self, session: u32) -> Box<str> {
         let row = &self.sessions[session];
-        assert!(row.grants.is_empty() && row.waiters.is_empty(), "session {:?} still has grants or waiters", row.id);
+        assert!(
+            row.grants.is_empty() && row.waiters.is_empty(),
+            "session {:?} still has grants or waiters",
+            row.id
+        );
         self.session_ids.remove(hash_str(&row.id), Ref::Live(session).pack());
         if let Some(lease) = row.lease_id() {
             self.session_leases.remove(hash_number(lease.0), session);

@@ -126,9 +126,29 @@ impl LockTable {
         self.forget_some();
         let at = Stamp { wall_ms: stamp.wall_ms, shard_ms: self.shard_ms };
         match *command {
-            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
+            Command::Acquire {
+                request_id,
+                name,
+                owner,
+                ttl_ms,
+                mode,
+                wait,
+                session,
+                metadata,
+                claim_ttl_ms,
+            } => {
                 let request = request_id;
-                let ask = acquire::Ask { request, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms };
+                let ask = acquire::Ask {
+                    request,
+                    name,
+                    owner,
+                    ttl_ms,
+                    mode,
+                    wait,
+                    session,
+                    metadata,
+                    claim_ttl_ms,
+                };
                 self.acquire(at, &ask, effects)
             }
             Command::Renew { name, token } => self.renew(at, name, token, effects),
@@ -140,8 +160,12 @@ impl LockTable {
             Command::CancelWait { name, request_id, given_up } => {
                 self.cancel_wait(at, name, request_id, given_up, effects)
             }
-            Command::ExpireLease { lease, renewal_seq } => self.expire(at, lease, renewal_seq, effects),
-            Command::Break { name, token, by, reason } => self.break_hold(at, name, token, by, reason, effects),
+            Command::ExpireLease { lease, renewal_seq } => {
+                self.expire(at, lease, renewal_seq, effects)
+            }
+            Command::Break { name, token, by, reason } => {
+                self.break_hold(at, name, token, by, reason, effects)
+            }
         }
     }
 
@@ -166,9 +190,14 @@ impl LockTable {
             Lease::Private { life, terms } => Some((LeaseId(grant.token.get()), life, terms)),
             Lease::Session { .. } => None,
         });
-        let of_sessions = self.sessions.iter().filter_map(|(_, row)| Some((row.lease_id()?, &row.life, &row.terms)));
-        let mut leases: Vec<LiveLease> =
-            private.chain(of_sessions).map(|(lease, life, terms)| life.live(lease, terms)).collect();
+        let of_sessions = self
+            .sessions
+            .iter()
+            .filter_map(|(_, row)| Some((row.lease_id()?, &row.life, &row.terms)));
+        let mut leases: Vec<LiveLease> = private
+            .chain(of_sessions)
+            .map(|(lease, life, terms)| life.live(lease, terms))
+            .collect();
         leases.sort_unstable_by_key(|live| live.lease);
         leases.into_iter()
     }
@@ -277,7 +306,9 @@ impl LockTable {
     /// Finds the grant in force of this name and token.
     fn find_grant(&self, name: &str, token: Token) -> Option<u32> {
         match self.find_token(token.0)? {
-            Ref::Live(grant) => (&*self.locks[self.grants[grant].lock].name == name).then_some(grant),
+            Ref::Live(grant) => {
+                (&*self.locks[self.grants[grant].lock].name == name).then_some(grant)
+            }
             _ => None,
         }
     }

@@ -57,7 +57,12 @@ impl Order {
             return;
         }
         let (block, nth) = self.seek(&locks[at].name, locks);
-        assert_eq!(self.blocks[block].remove(nth), at, "another lock stands at the place of {:?}", locks[at].name);
+        assert_eq!(
+            self.blocks[block].remove(nth),
+            at,
+            "another lock stands at the place of {:?}",
+            locks[at].name
+        );
         if self.blocks[block].is_empty() {
             self.blocks.remove(block);
         }

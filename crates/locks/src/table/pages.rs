@@ -150,7 +150,9 @@ impl LockTable {
             let mut grant = match after {
                 // This is the first name of the page, so the page is still empty if the search
                 // pauses.
-                Some((name, token)) if *name == *row.name => self.grant_after(lock, token, paused, rows)?,
+                Some((name, token)) if *name == *row.name => {
+                    self.grant_after(lock, token, paused, rows)?
+                }
                 _ => row.grants.first,
             };
             while grant != NONE {
@@ -165,7 +167,10 @@ impl LockTable {
             *rows = rows.saturating_sub(1);
             if *rows == 0 {
                 // The page is short, and the caller continues after it.
-                return Ok(ListPage { grants, next: Some((row.name.to_string(), Token(TOKEN_MAX))) });
+                return Ok(ListPage {
+                    grants,
+                    next: Some((row.name.to_string(), Token(TOKEN_MAX))),
+                });
             }
         }
         Ok(ListPage { grants, next: None })
@@ -190,7 +195,13 @@ impl LockTable {
     }
 
     /// The place of the lock's first grant with a token above `after`; [`NONE`] if there is none.
-    fn grant_after(&self, lock: u32, after: Token, paused: Paused, rows: &mut usize) -> Result<u32, Paused> {
+    fn grant_after(
+        &self,
+        lock: u32,
+        after: Token,
+        paused: Paused,
+        rows: &mut usize,
+    ) -> Result<u32, Paused> {
         let ends = self.locks[lock].grants;
         if after == Token(0) {
             return Ok(ends.first);

@@ -29,7 +29,11 @@ impl LockTable {
         self.locks[lock].queue.append(&mut self.waiters, waiter, WaiterRow::links_mut);
         self.locks[lock].queue_len += 1;
         if session != NONE {
-            self.sessions[session].waiters.append(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+            self.sessions[session].waiters.append(
+                &mut self.waiters,
+                waiter,
+                WaiterRow::session_links_mut,
+            );
         }
         self.requests.insert(hash_request(request), Ref::Waiting(waiter).pack());
     }
@@ -42,7 +46,11 @@ impl LockTable {
         self.locks[lock].queue.unlink(&mut self.waiters, waiter, WaiterRow::links_mut);
         self.locks[lock].queue_len -= 1;
         if session != NONE {
-            self.sessions[session].waiters.unlink(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+            self.sessions[session].waiters.unlink(
+                &mut self.waiters,
+                waiter,
+                WaiterRow::session_links_mut,
+            );
         }
         self.waiters.remove(waiter)
     }
@@ -97,7 +105,11 @@ impl LockTable {
     pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
             // planted: the last waiter to come is served first
-            let head = if planted::is(Bug::LastComeFirstServed) { row.queue.last } else { row.queue.first };
+            let head = if planted::is(Bug::LastComeFirstServed) {
+                row.queue.last
+            } else {
+                row.queue.first
+            };
             let Some(waiter) = self.waiters.get(head) else {
                 if row.grants.is_empty() {
                     if let Some(order) = &mut self.order {

@@ -42,8 +42,20 @@ pub(super) struct EndedGrant {
 }
 
 impl EndedGrant {
-    pub(super) fn new(request: RequestId, token: u64, name_hash: u64, end: EndKind, ended_ms: u64) -> Self {
-        EndedGrant { token, ended_ms, name_hash, request: [request.0 as u64, (request.0 >> 64) as u64], end }
+    pub(super) fn new(
+        request: RequestId,
+        token: u64,
+        name_hash: u64,
+        end: EndKind,
+        ended_ms: u64,
+    ) -> Self {
+        EndedGrant {
+            token,
+            ended_ms,
+            name_hash,
+            request: [request.0 as u64, (request.0 >> 64) as u64],
+            end,
+        }
     }
 
     /// The mark of a request that was given up. No copy of it may be granted any more.
@@ -145,7 +157,14 @@ pub(super) struct Ring<T> {
 
 impl<T: Ended> Ring<T> {
     pub(super) const fn new() -> Self {
-        Ring { blocks: VecDeque::new(), first: 0, next: 0, saved: 0..0, sums: VecDeque::new(), total: 0 }
+        Ring {
+            blocks: VecDeque::new(),
+            first: 0,
+            next: 0,
+            saved: 0..0,
+            sums: VecDeque::new(),
+            total: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -164,7 +183,9 @@ impl<T: Ended> Ring<T> {
         } else if self.blocks.is_empty() {
             // The front of the first block was forgotten before the table was loaded, but its
             // places stay.
-            self.blocks.push_back(std::iter::repeat_with(T::default).take((self.next % BLOCK) as usize).collect());
+            self.blocks.push_back(
+                std::iter::repeat_with(T::default).take((self.next % BLOCK) as usize).collect(),
+            );
         }
         let name = short(self.next);
         self.blocks.back_mut().expect("there is a block").push(item);
@@ -193,8 +214,11 @@ impl<T: Ended> Ring<T> {
         let sum = |numbers: std::ops::Range<u64>| numbers.map(hash).fold(0, u64::wrapping_add);
         // The sum of the first block includes items that were dropped since. They stay in place
         // until their whole block goes.
-        let dropped = if self.sums.is_empty() { 0 } else { sum(self.first / BLOCK * BLOCK..self.first) };
-        self.total.wrapping_sub(dropped).wrapping_add(sum(self.hashed_to().max(self.first)..self.next))
+        let dropped =
+            if self.sums.is_empty() { 0 } else { sum(self.first / BLOCK * BLOCK..self.first) };
+        self.total
+            .wrapping_sub(dropped)
+            .wrapping_add(sum(self.hashed_to().max(self.first)..self.next))
     }
 
     /// Number of items that [`sum`](Self::sum) has to read, approximately.
@@ -212,7 +236,10 @@ impl<T: Ended> Ring<T> {
         while self.hashed_to() + BLOCK <= self.next {
             let from = self.hashed_to();
             let block = &self.blocks[self.sums.len()];
-            let sum = (from..).zip(block).map(|(number, item)| item.hash(number)).fold(0, u64::wrapping_add);
+            let sum = (from..)
+                .zip(block)
+                .map(|(number, item)| item.hash(number))
+                .fold(0, u64::wrapping_add);
             self.sums.push_back(sum);
             self.total = self.total.wrapping_add(sum);
         }
@@ -288,7 +315,8 @@ impl<T: Ended> Ring<T> {
     /// forgotten since the record was written, and are skipped.
     pub(super) fn load_block(&mut self, block: u64, r: &mut Reader<'_>) -> Result<Vec<Ref>> {
         let (start, count) = (r.varint()?, r.varint()?);
-        let end = start.checked_add(count).ok_or(DecodeError("an impossible block of recent memory"))?;
+        let end =
+            start.checked_add(count).ok_or(DecodeError("an impossible block of recent memory"))?;
         if count == 0 || start / BLOCK != block || (end - 1) / BLOCK != block {
             return Err(DecodeError("an impossible block of recent memory"));
         }

@@ -18,8 +18,8 @@ use crate::codec::{Reader, Result, put_mode, put_request, put_str, put_varint};
 use crate::command::DecodeError;
 use crate::hash::{hash_number, hash_request};
 use crate::limits::{
-    InvalidInput, validate_claim_ttl, validate_metadata, validate_mode, validate_name, validate_owner,
-    validate_session, validate_ttl,
+    InvalidInput, validate_claim_ttl, validate_metadata, validate_mode, validate_name,
+    validate_owner, validate_session, validate_ttl,
 };
 use crate::types::*;
 use std::num::NonZeroU64;
@@ -128,7 +128,8 @@ impl LockTable {
             }
             Lease::Session { session, renewals_before, .. } => {
                 into.push(OF_SESSION);
-                let lease = self.sessions[*session].lease_id().expect("a session with grants has a lease");
+                let lease =
+                    self.sessions[*session].lease_id().expect("a session with grants has a lease");
                 put_varint(into, lease.0);
                 put_varint(into, *renewals_before);
             }
@@ -165,7 +166,8 @@ impl Loader {
     }
 
     pub(super) fn add(&mut self, bytes: &[u8], value: &[u8]) -> Result<()> {
-        let key = Key::try_from(bytes).map_err(|_| DecodeError("a record key of the wrong length"))?;
+        let key =
+            Key::try_from(bytes).map_err(|_| DecodeError("a record key of the wrong length"))?;
         if self.last_key.is_some_and(|last| last >= key) {
             return Err(DecodeError("records out of order"));
         }
@@ -238,7 +240,8 @@ impl Loader {
         let acquired_wall_ms = r.varint()?;
         let waited_ms = r.varint_u32()?;
         let session_of = |lease: u64| {
-            let is_it = |session: u32| self.table.sessions[session].lease_id() == Some(LeaseId(lease));
+            let is_it =
+                |session: u32| self.table.sessions[session].lease_id() == Some(LeaseId(lease));
             self.table.session_leases.get(hash_number(lease), is_it)
         };
         let lease = match r.byte()? {
@@ -247,7 +250,8 @@ impl Loader {
                 Lease::Private { life, terms }
             }
             OF_SESSION => {
-                let session = session_of(r.varint()?).ok_or(DecodeError("a grant of an unknown session"))?;
+                let session =
+                    session_of(r.varint()?).ok_or(DecodeError("a grant of an unknown session"))?;
                 let renewals_before = r.varint()?;
                 if renewals_before > self.table.sessions[session].life.renewal_seq {
                     return Err(DecodeError("a grant that is ahead of its lease"));
@@ -310,7 +314,8 @@ impl Loader {
         for name in self.table.ended_grants.load_block(block, r)? {
             let Ref::Ended(at) = name else { continue };
             let ended = self.table.ended_grants.get(at);
-            let (token, request, is_tombstone) = (ended.token, ended.request(), ended.is_tombstone());
+            let (token, request, is_tombstone) =
+                (ended.token, ended.request(), ended.is_tombstone());
             if is_tombstone && self.version == 1 {
                 return Err(DecodeError("an ended grant without a token"));
             }
@@ -382,7 +387,9 @@ impl Loader {
             // differ, and with them the state hashes, until each of these leases is renewed or
             // ends.
             1 => self.table.shard_ms,
-            _ if renewed_ms > self.table.shard_ms => return Err(DecodeError("a lease that is ahead of its table")),
+            _ if renewed_ms > self.table.shard_ms => {
+                return Err(DecodeError("a lease that is ahead of its table"));
+            }
             _ => renewed_ms,
         };
         Ok((Life { renewal_seq, renewed_ms }, self.terms(ttl_ms, claim_ttl_ms, r)?))

@@ -5,7 +5,9 @@
 
 use super::chain::{Ends, Links};
 use super::slab::{Durable, NONE};
-use crate::types::{BROKEN_MEMORY_MAX, CLAIM_TTL_MS, LeaseEvent, LeaseId, LiveLease, Mode, RequestId, Token};
+use crate::types::{
+    BROKEN_MEMORY_MAX, CLAIM_TTL_MS, LeaseEvent, LeaseId, LiveLease, Mode, RequestId, Token,
+};
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -63,7 +65,8 @@ impl Terms {
 
     /// Sets a claim TTL, unless it is 0 or no shorter than the TTL.
     pub(super) fn with_claim(self, claim_ttl_ms: u32) -> Self {
-        let claim_ms = if claim_ttl_ms < self.ttl_ms { u16::try_from(claim_ttl_ms).unwrap_or(0) } else { 0 };
+        let claim_ms =
+            if claim_ttl_ms < self.ttl_ms { u16::try_from(claim_ttl_ms).unwrap_or(0) } else { 0 };
         Terms { claim_ms, ..self }
     }
 
@@ -153,7 +156,8 @@ impl Broken {
     pub(super) fn since(&self, seen: u64) -> (Vec<Token>, bool) {
         let unseen = self.count.saturating_sub(seen);
         let told = self.tokens.len().min(usize::try_from(unseen).unwrap_or(usize::MAX));
-        let tokens = self.tokens.range(self.tokens.len() - told..).map(|token| Token(*token)).collect();
+        let tokens =
+            self.tokens.range(self.tokens.len() - told..).map(|token| Token(*token)).collect();
         (tokens, unseen > told as u64 || seen > self.count)
     }
 }
@@ -190,7 +194,13 @@ pub(super) struct GrantRow {
 }
 
 impl GrantRow {
-    pub(super) fn new(token: NonZeroU64, request: RequestId, lock: u32, mode: Mode, lease: Lease) -> Self {
+    pub(super) fn new(
+        token: NonZeroU64,
+        request: RequestId,
+        lock: u32,
+        mode: Mode,
+        lease: Lease,
+    ) -> Self {
         GrantRow {
             token,
             request: [request.0 as u64, (request.0 >> 64) as u64],

@@ -58,7 +58,10 @@ impl<T> Slab<T> {
 
     fn push(&mut self, row: T) -> u32 {
         if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            assert!(self.blocks.len() < ROWS_MAX / BLOCK, "a table holds at most {ROWS_MAX} rows of a kind");
+            assert!(
+                self.blocks.len() < ROWS_MAX / BLOCK,
+                "a table holds at most {ROWS_MAX} rows of a kind"
+            );
             // The first block grows with its rows, because most tables of small clusters never need
             // more.
             let capacity = if self.blocks.is_empty() { 0 } else { BLOCK };
@@ -156,7 +159,13 @@ pub(super) struct Tracked<T> {
 
 impl<T: Durable> Tracked<T> {
     pub(super) const fn new() -> Self {
-        Tracked { rows: Slab::new(), changed: Vec::new(), gone: Vec::new(), saved: 0, sums: Sums::new() }
+        Tracked {
+            rows: Slab::new(),
+            changed: Vec::new(),
+            gone: Vec::new(),
+            saved: 0,
+            sums: Sums::new(),
+        }
     }
 
     /// Adds a row. Its number is 0 or above all earlier ones. A row that gets its number later is
@@ -184,7 +193,11 @@ impl<T: Durable> Tracked<T> {
         let mut row = self.rows.remove(at);
         let place = *row.changed_at();
         if place != NONE {
-            assert_eq!(self.changed.swap_remove(place as usize), at, "the list of changed rows names another row");
+            assert_eq!(
+                self.changed.swap_remove(place as usize),
+                at,
+                "the list of changed rows names another row"
+            );
             if let Some(&moved) = self.changed.get(place as usize) {
                 *self.rows[moved].changed_at() = place;
             }

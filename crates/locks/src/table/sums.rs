@@ -47,7 +47,8 @@ impl Sums {
     /// Removes the hash of a record that is gone, and returns it.
     pub(super) fn take(&mut self, at: u32) -> u64 {
         let block = self.blocks.get_mut(at as usize / BLOCK);
-        let hash = block.and_then(|block| block.get_mut(at as usize % BLOCK)).map_or(0, std::mem::take);
+        let hash =
+            block.and_then(|block| block.get_mut(at as usize % BLOCK)).map_or(0, std::mem::take);
         self.total = self.total.wrapping_sub(hash);
         hash
     }
@@ -69,7 +70,10 @@ mod tests {
         sums.set(far, u64::MAX);
         sums.set(2, 5);
         sums.set(2, 9);
-        assert_eq!((sums.total(), sums.get(2), sums.get(far), sums.get(far + 1)), (8, 9, u64::MAX, 0));
+        assert_eq!(
+            (sums.total(), sums.get(2), sums.get(far), sums.get(far + 1)),
+            (8, 9, u64::MAX, 0)
+        );
         assert_eq!((sums.take(far), sums.take(far), sums.take(1)), (u64::MAX, 0, 0));
         assert_eq!(sums.total(), 9);
     }

@@ -33,7 +33,11 @@ fn ended_grants_leave_no_rows_behind() {
         if session == "waits only" {
             table.apply(
                 at,
-                &Command::CancelWait { name, request_id: RequestId(id.into()), given_up: id % 2 == 0 },
+                &Command::CancelWait {
+                    name,
+                    request_id: RequestId(id.into()),
+                    given_up: id % 2 == 0,
+                },
                 &mut effects,
             );
         }
@@ -60,10 +64,18 @@ fn ended_grants_leave_no_rows_behind() {
     }
     at.shard_ms += REQUEST_MEMORY_MS;
     for _ in 0..2_000 {
-        table.apply(at, &Command::Heartbeat { session: "none", life: LeaseId(0), broken_seen: 0 }, &mut effects);
+        table.apply(
+            at,
+            &Command::Heartbeat { session: "none", life: LeaseId(0), broken_seen: 0 },
+            &mut effects,
+        );
     }
 
-    assert!(effects.granted.len() > 100, "{} handovers: hardly anything happened", effects.granted.len());
+    assert!(
+        effects.granted.len() > 100,
+        "{} handovers: hardly anything happened",
+        effects.granted.len()
+    );
     assert_eq!(table.counts(), Counts::default());
     let rows = [table.locks.len(), table.grants.len(), table.waiters.len(), table.sessions.len()];
     assert_eq!(rows, [0; 4]);
@@ -126,14 +138,22 @@ fn a_table_and_its_often_restored_twin_answer_alike() {
         let draw = |salt: u64, of: u64| crate::hash::hash_number(step << 8 | salt) % of;
         let id = step.saturating_sub(if draw(1, 3) == 0 { draw(2, 2_000) } else { 0 });
         // Some names are released at once, others are held for thousands of grants.
-        let name = &names[(crate::hash::hash_number(id) % if id % 8 == 0 { 64 } else { 8 }) as usize];
-        let token = table.holders(name, at).first().map_or(Token(1 + draw(3, 1 + step)), |grant| grant.token);
+        let name =
+            &names[(crate::hash::hash_number(id) % if id % 8 == 0 { 64 } else { 8 }) as usize];
+        let token = table
+            .holders(name, at)
+            .first()
+            .map_or(Token(1 + draw(3, 1 + step)), |grant| grant.token);
         let session = ["", "", "", "s"][id as usize % 4];
         let command = match draw(4, 8) {
             0..4 => acquire(id, name, session, id % 8 == 1),
             4 => Command::Renew { name, token },
             5 if draw(5, 50) == 0 => Command::CloseSession { session: "s" },
-            5 => Command::Release { name, token: Token(1 + draw(6, 1 + table.last_token().0)), by: None },
+            5 => Command::Release {
+                name,
+                token: Token(1 + draw(6, 1 + table.last_token().0)),
+                by: None,
+            },
             _ => Command::Release { name, token, by: None },
         };
         let before = table.tokens.old_len();
@@ -153,7 +173,10 @@ fn a_table_and_its_often_restored_twin_answer_alike() {
         }
         at.shard_ms += [5, 200][draw(7, 2) as usize];
     }
-    assert!(old > 10 && left_old > 20 && again > 100, "{old}, {left_old}, {again}: hardly anything happened");
+    assert!(
+        old > 10 && left_old > 20 && again > 100,
+        "{old}, {left_old}, {again}: hardly anything happened"
+    );
 }
 
 /// Regression: 10 retries of each of 10,000 queued acquires took 9.5 s, because each one counted
@@ -161,8 +184,9 @@ fn a_table_and_its_often_restored_twin_answer_alike() {
 #[test]
 fn a_retry_of_a_queued_acquire_does_not_walk_its_queue() {
     let (mut table, mut effects) = (LockTable::new(), Effects::default());
-    let mut ask =
-        |table: &mut LockTable, id: u64| table.apply(Stamp::default(), &acquire(id, "a", "", true), &mut effects);
+    let mut ask = |table: &mut LockTable, id: u64| {
+        table.apply(Stamp::default(), &acquire(id, "a", "", true), &mut effects)
+    };
     ask(&mut table, 1);
     for id in 2..1_000 {
         assert_eq!(ask(&mut table, id), Outcome::Queued);

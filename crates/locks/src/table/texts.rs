@@ -58,8 +58,10 @@ mod tests {
     fn equal_texts_are_kept_once_and_others_apart() {
         let mut texts = Texts::new();
         let owners: Vec<String> = (0..8).map(|n| format!("pod-{n}")).collect();
-        let first: Vec<_> = owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
-        let again: Vec<_> = owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
+        let first: Vec<_> =
+            owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
+        let again: Vec<_> =
+            owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
         assert!(first.iter().zip(&again).all(|(first, again)| Arc::ptr_eq(first, again)));
         assert!(owners.iter().zip(&first).all(|(owner, text)| **text == format!("{owner}zone=a")));
         assert_eq!(*texts.joined("pod-1", "zone=b", 1_000_000), *"pod-1zone=b");

@@ -136,14 +136,17 @@ impl Tokens {
     }
 
     pub(super) fn remove(&mut self, token: u64, reference: u32) {
-        let Some(block) = self.recent(token) else { return self.old.remove(hash_number(token), reference) };
+        let Some(block) = self.recent(token) else {
+            return self.old.remove(hash_number(token), reference);
+        };
         let before = std::mem::replace(&mut block.places[place(token).1], EMPTY);
         assert_eq!(before, reference, "token {token} refers to another grant");
         block.used -= 1;
         self.recent -= 1;
         // The last block stays even if it is empty, because the next tokens belong to it.
         for _ in 0..LEAVE_AT_ONCE {
-            if self.window.len() > 1 && self.window.pop_front_if(|block| block.used == 0).is_some() {
+            if self.window.len() > 1 && self.window.pop_front_if(|block| block.used == 0).is_some()
+            {
                 self.first += 1;
             }
         }
@@ -176,7 +179,9 @@ impl Tokens {
         let tokens = self.first * BLOCK as u64..;
         self.first += 1;
         self.recent -= block.used;
-        for (token, reference) in tokens.zip(block.places).filter(|(_, reference)| *reference != EMPTY) {
+        for (token, reference) in
+            tokens.zip(block.places).filter(|(_, reference)| *reference != EMPTY)
+        {
             self.old.insert(hash_number(token), reference);
             moved(short(token), reference);
         }
@@ -214,7 +219,9 @@ mod tests {
         let mut left = Vec::new();
         tokens.insert(token, reference(token), |name, moved| left.push((name, moved)));
         for (name, moved) in &left {
-            let found = model.values_mut().find(|(reference, known)| (reference, *known) == (moved, Some(*name)));
+            let found = model
+                .values_mut()
+                .find(|(reference, known)| (reference, *known) == (moved, Some(*name)));
             found.expect("a token that moves was in the window").1 = None;
         }
         model.insert(token, (reference(token), tokens.recent_name(token)));
@@ -276,7 +283,9 @@ mod tests {
         for token in 1..=1_000_000u64 {
             tokens.insert(token, reference(token), |_, _| ());
             // All tokens go soon, except each thousandth.
-            if let Some(gone) = token.checked_sub(100).filter(|gone| *gone > 0 && !gone.is_multiple_of(1_000)) {
+            if let Some(gone) =
+                token.checked_sub(100).filter(|gone| *gone > 0 && !gone.is_multiple_of(1_000))
+            {
                 tokens.remove(gone, reference(gone));
             }
         }

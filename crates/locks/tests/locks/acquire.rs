@@ -9,7 +9,10 @@ fn a_free_lock_is_granted_with_the_next_token() {
     let first = d.hold(ask(1, "a"));
     let second = d.hold(ask(2, "b"));
     assert_eq!((first.token, second.token, d.table.last_token()), (Token(1), Token(2), Token(2)));
-    assert_eq!((first.owner.as_str(), first.ttl_ms, first.acquired_wall_ms), ("ann", 5_000, d.at.wall_ms));
+    assert_eq!(
+        (first.owner.as_str(), first.ttl_ms, first.acquired_wall_ms),
+        ("ann", 5_000, d.at.wall_ms)
+    );
     assert_eq!(first.expires_wall_ms, d.at.wall_ms + 5_000);
     assert_eq!(d.holders("a"), [first]);
     let counts = Counts { locks: 2, grants: 2, waiters: 0, sessions: 0 };
@@ -115,7 +118,10 @@ fn no_acquire_barges_past_a_queue() {
     let mut d = Driver::new();
     d.hold(ask(1, "a").shared());
     d.queue(ask(2, "a"));
-    assert!(matches!(d.acquire(ask(3, "a").shared()), Outcome::Held { .. }), "it fits, but someone waits");
+    assert!(
+        matches!(d.acquire(ask(3, "a").shared()), Outcome::Held { .. }),
+        "it fits, but someone waits"
+    );
     assert_eq!(d.queue(ask(4, "a").shared()), 2);
 }
 
@@ -140,13 +146,15 @@ fn a_waiter_is_not_granted_beyond_the_last_token() {
     queued.hold(ask(1, "a"));
     queued.queue(ask(2, "a"));
     let header = records.remove(0);
-    let records = queued.table.checkpoint().into_iter().filter(|change| change.key[0] != 1).chain([header]);
+    let records =
+        queued.table.checkpoint().into_iter().filter(|change| change.key[0] != 1).chain([header]);
     // The waiter counter is part of the header. Set it to 1, for the one waiter.
     let records: Vec<_> = records
         .map(|change| {
             let mut value = change.value.expect("set");
             if change.key[0] == 1 {
-                let token_bytes = value[1..].iter().position(|byte| byte & 0x80 == 0).expect("a varint ends") + 1;
+                let token_bytes =
+                    value[1..].iter().position(|byte| byte & 0x80 == 0).expect("a varint ends") + 1;
                 value[1 + token_bytes] = 1;
             }
             (change.key, value)

@@ -8,7 +8,9 @@ fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![
         Just(Mode::Exclusive),
         Just(Mode::Shared),
-        (1..=u32::MAX).prop_flat_map(|limit| (1..=limit).prop_map(move |count| Mode::Permits { count, limit })),
+        (1..=u32::MAX).prop_flat_map(
+            |limit| (1..=limit).prop_map(move |count| Mode::Permits { count, limit })
+        ),
     ]
 }
 
@@ -18,18 +20,33 @@ fn with_command(check: impl Fn(Command<'_>)) -> impl Fn(Parts) {
         check(match which {
             0 => {
                 let (owner, session, metadata) = (owner.as_str(), session.as_str(), owner.as_str());
-                let claim_ttl_ms = if token.0.is_multiple_of(2) { 0 } else { 100 + (token.0 % 59_000) as u32 };
-                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
+                let claim_ttl_ms =
+                    if token.0.is_multiple_of(2) { 0 } else { 100 + (token.0 % 59_000) as u32 };
+                Command::Acquire {
+                    request_id,
+                    name,
+                    owner,
+                    ttl_ms,
+                    mode,
+                    wait,
+                    session,
+                    metadata,
+                    claim_ttl_ms,
+                }
             }
             1 => Command::Renew { name, token },
             2 => Command::Release { name, token, by: wait.then_some(LeaseId(request as u64)) },
             3 => {
-                let (life, broken_seen) = if wait { (LeaseId(token.0), request as u64) } else { (LeaseId(0), 0) };
+                let (life, broken_seen) =
+                    if wait { (LeaseId(token.0), request as u64) } else { (LeaseId(0), 0) };
                 Command::Heartbeat { session: name, life, broken_seen }
             }
             4 => Command::CloseSession { session: name },
             5 => Command::CancelWait { name, request_id, given_up: wait },
-            6 => Command::ExpireLease { lease: LeaseId(request as u64), renewal_seq: (request >> 64) as u64 },
+            6 => Command::ExpireLease {
+                lease: LeaseId(request as u64),
+                renewal_seq: (request >> 64) as u64,
+            },
             _ => Command::Break { name, token, by: &owner, reason: name },
         });
     }
@@ -39,7 +56,17 @@ type Parts = (String, String, String, u128, u64, u32, Mode, bool, u8);
 
 fn parts() -> impl Strategy<Value = Parts> {
     let text = || "[a-zä€ /]{0,20}";
-    ("[a-zä€ /]{1,15}", text(), text(), any::<u128>(), 0..1u64 << 53, TTL_MS, mode(), any::<bool>(), 0..8u8)
+    (
+        "[a-zä€ /]{1,15}",
+        text(),
+        text(),
+        any::<u128>(),
+        0..1u64 << 53,
+        TTL_MS,
+        mode(),
+        any::<bool>(),
+        0..8u8,
+    )
 }
 
 proptest! {
@@ -156,7 +183,13 @@ fn the_bytes_of_commands_and_batches_never_change() {
     let mut bytes = Vec::new();
     ask(0x0102, "ab").wait().permits(2, 300).session("s").command().encode(&mut bytes);
     let mut to_claim = Vec::new();
-    ask(0x0102, "ab").wait().permits(2, 300).session("s").claim(300).command().encode(&mut to_claim);
+    ask(0x0102, "ab")
+        .wait()
+        .permits(2, 300)
+        .session("s")
+        .claim(300)
+        .command()
+        .encode(&mut to_claim);
     let mut expected = vec![1, 2, 1];
     expected.extend([0; 14]);
     expected.extend(b"\x02ab\x03ann\x88\x27\x02\x02\xac\x02\x01\x01s\x00");
@@ -165,9 +198,15 @@ fn the_bytes_of_commands_and_batches_never_change() {
     for (command, expected) in [
         (Command::Renew { name: "n", token: Token(300) }, &b"\x02\xac\x02\x01n"[..]),
         (Command::Release { name: "n", token: Token(3), by: None }, b"\x03\x03\x01n"),
-        (Command::Release { name: "n", token: Token(3), by: Some(LeaseId(300)) }, b"\x0c\x03\x01n\xac\x02"),
+        (
+            Command::Release { name: "n", token: Token(3), by: Some(LeaseId(300)) },
+            b"\x0c\x03\x01n\xac\x02",
+        ),
         (Command::Heartbeat { session: "s", life: LeaseId(0), broken_seen: 0 }, b"\x04\x01s"),
-        (Command::Heartbeat { session: "s", life: LeaseId(300), broken_seen: 1 }, b"\x09\x01s\xac\x02\x01"),
+        (
+            Command::Heartbeat { session: "s", life: LeaseId(300), broken_seen: 1 },
+            b"\x09\x01s\xac\x02\x01",
+        ),
         (Command::CloseSession { session: "s" }, b"\x05\x01s"),
         (
             Command::CancelWait { name: "n", request_id: RequestId(1), given_up: false },
@@ -178,7 +217,10 @@ fn the_bytes_of_commands_and_batches_never_change() {
             b"\x0b\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01n",
         ),
         (Command::ExpireLease { lease: LeaseId(7), renewal_seq: 128 }, b"\x07\x07\x80\x01"),
-        (Command::Break { name: "n", token: Token(3), by: "b", reason: "r" }, b"\x08\x03\x01n\x01b\x01r"),
+        (
+            Command::Break { name: "n", token: Token(3), by: "b", reason: "r" },
+            b"\x08\x03\x01n\x01b\x01r",
+        ),
     ] {
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
@@ -226,7 +268,10 @@ fn input_out_of_bounds_is_refused_with_what_to_do() {
     let of = |ask: Ask<'_>| refusal(&ask.command());
     let fine = ask(1, "n");
     assert_eq!(of(ask(1, "")), "the resource name is empty: give a name of 1 to 512 bytes");
-    assert_eq!(of(ask(1, &long[..513])), "the resource name is 513 bytes long: shorten it to at most 512 bytes");
+    assert_eq!(
+        of(ask(1, &long[..513])),
+        "the resource name is 513 bytes long: shorten it to at most 512 bytes"
+    );
     assert_eq!(
         of(ask(1, "tab\there")),
         "the resource name has the control character U+0009 at byte 3: remove or encode it"
@@ -238,35 +283,64 @@ fn input_out_of_bounds_is_refused_with_what_to_do() {
     assert!(of(fine.session(&long[..65])).contains("65 bytes"));
     for ttl_ms in [0, 99, 86_400_001] {
         assert!(
-            of(fine.ttl(ttl_ms)).starts_with(&format!("a TTL of {ttl_ms} ms is out of range: choose 100 ms to 24 h"))
+            of(fine.ttl(ttl_ms)).starts_with(&format!(
+                "a TTL of {ttl_ms} ms is out of range: choose 100 ms to 24 h"
+            ))
         );
     }
     for claim_ttl_ms in [1, 99, 60_001] {
-        assert!(of(fine.claim(claim_ttl_ms)).starts_with(&format!("a claim TTL of {claim_ttl_ms} ms is out of range")));
+        assert!(
+            of(fine.claim(claim_ttl_ms))
+                .starts_with(&format!("a claim TTL of {claim_ttl_ms} ms is out of range"))
+        );
     }
     for (count, limit) in [(0, 0), (0, 3), (4, 3)] {
-        assert!(of(fine.permits(count, limit)).starts_with(&format!("{count} of {limit} permits cannot be taken")));
+        assert!(
+            of(fine.permits(count, limit))
+                .starts_with(&format!("{count} of {limit} permits cannot be taken"))
+        );
     }
-    let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, .. } = fine.command() else {
+    let Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, .. } =
+        fine.command()
+    else {
         panic!("no acquire")
     };
     let metadata = &long[..1_025];
     let claim_ttl_ms = 0;
-    let command = Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms };
+    let command = Command::Acquire {
+        request_id,
+        name,
+        owner,
+        ttl_ms,
+        mode,
+        wait,
+        session,
+        metadata,
+        claim_ttl_ms,
+    };
     assert!(refusal(&command).contains("1025 bytes"));
 
     let token = Token(1 << 53);
     assert!(refusal(&Command::Renew { name, token }).contains("below 2^53"));
     assert!(refusal(&Command::Release { name, token, by: None }).contains("below 2^53"));
     assert!(
-        refusal(&Command::Heartbeat { session: "", life: LeaseId(0), broken_seen: 0 }).contains("session id is empty")
+        refusal(&Command::Heartbeat { session: "", life: LeaseId(0), broken_seen: 0 })
+            .contains("session id is empty")
     );
     assert!(refusal(&Command::CloseSession { session: &long[..65] }).contains("65 bytes"));
-    assert!(refusal(&Command::CancelWait { name: "", request_id, given_up: true }).contains("name is empty"));
+    assert!(
+        refusal(&Command::CancelWait { name: "", request_id, given_up: true })
+            .contains("name is empty")
+    );
     let token = Token(1);
     assert!(refusal(&Command::Break { name, token, by: "", reason: "" }).contains("say why"));
-    assert!(refusal(&Command::Break { name, token, by: "", reason: metadata }).contains("the reason is 1025 bytes"));
-    assert!(refusal(&Command::Break { name, token, by: metadata, reason: "r" }).contains("1025 bytes"));
+    assert!(
+        refusal(&Command::Break { name, token, by: "", reason: metadata })
+            .contains("the reason is 1025 bytes")
+    );
+    assert!(
+        refusal(&Command::Break { name, token, by: metadata, reason: "r" }).contains("1025 bytes")
+    );
 }
 
 #[test]
@@ -288,5 +362,8 @@ fn input_at_its_bounds_is_accepted() {
         command.encode(&mut bytes);
         assert_eq!(Command::decode(&bytes), Ok(command));
     }
-    assert_eq!(validate_name("Â is U+00C2, whose first byte is that of control characters too"), Ok(()));
+    assert_eq!(
+        validate_name("Â is U+00C2, whose first byte is that of control characters too"),
+        Ok(())
+    );
 }

@@ -23,7 +23,16 @@ pub struct Ask<'a> {
 }
 
 pub fn ask(id: u128, name: &str) -> Ask<'_> {
-    Ask { id, name, owner: "ann", ttl_ms: 5_000, mode: Mode::Exclusive, wait: false, session: "", claim_ttl_ms: 0 }
+    Ask {
+        id,
+        name,
+        owner: "ann",
+        ttl_ms: 5_000,
+        mode: Mode::Exclusive,
+        wait: false,
+        session: "",
+        claim_ttl_ms: 0,
+    }
 }
 
 impl<'a> Ask<'a> {

@@ -58,10 +58,15 @@ fn write(disk: &mut BTreeMap<Vec<u8>, Vec<u8>>, changes: Vec<Change>) {
 #[test]
 fn an_old_snapshot_still_loads() {
     let golden = include_bytes!("../golden/snapshot-v1.bin");
-    let mut d = Driver { table: LockTable::restore(golden).expect("version 1 is readable for ever"), ..rich() };
+    let mut d = Driver {
+        table: LockTable::restore(golden).expect("version 1 is readable for ever"),
+        ..rich()
+    };
     for name in ["private", "of session", "semaphore", "shared"] {
-        let expected: Vec<_> = rich().holders(name).iter().map(|held| (held.token, held.renewals)).collect();
-        let found: Vec<_> = d.holders(name).iter().map(|held| (held.token, held.renewals)).collect();
+        let expected: Vec<_> =
+            rich().holders(name).iter().map(|held| (held.token, held.renewals)).collect();
+        let found: Vec<_> =
+            d.holders(name).iter().map(|held| (held.token, held.renewals)).collect();
         assert_eq!(found, expected, "{name}");
     }
     // Renewals of version 1 have no shard time. They count as new, so that no lease ends early.
@@ -76,8 +81,16 @@ fn the_bytes_of_a_snapshot_never_change() {
     let d = richer();
     let table = LockTable::restore(golden).expect("version 2 is readable for ever");
     assert_eq!(table.state_hash(), d.table.state_hash());
-    assert_eq!(table.snapshot(), golden, "the bytes of version 2 changed: give them a new version instead");
-    assert_eq!(table.state_hash(), GOLDEN_HASH, "the hash of a table changed: replicas of two versions would disagree");
+    assert_eq!(
+        table.snapshot(),
+        golden,
+        "the bytes of version 2 changed: give them a new version instead"
+    );
+    assert_eq!(
+        table.state_hash(),
+        GOLDEN_HASH,
+        "the hash of a table changed: replicas of two versions would disagree"
+    );
 }
 
 const GOLDEN_HASH: u64 = 0x22aa_8b13_33b4_68ae;
@@ -91,13 +104,20 @@ fn a_lock_that_came_and_went_costs_no_record() {
     d.cancel(2_002, "brief");
     d.release("brief", d.table.last_token().0);
     let kinds: Vec<_> = d.table.checkpoint().iter().map(|change| change.key[0]).collect();
-    assert_eq!(kinds, [1, 2, 5], "the header, the session, which stays, and the ended grant's block");
+    assert_eq!(
+        kinds,
+        [1, 2, 5],
+        "the header, the session, which stays, and the ended grant's block"
+    );
     d.pass(REQUEST_MEMORY_MS);
     for _ in 0..200 {
         d.heartbeat("none");
     }
     let changes = d.table.checkpoint();
-    assert!(changes.iter().all(|change| change.value.is_none() || change.key[0] == 1), "the rest is forgotten");
+    assert!(
+        changes.iter().all(|change| change.value.is_none() || change.key[0] == 1),
+        "the rest is forgotten"
+    );
 }
 
 /// Regression: `cluster status` hashed the whole table on the shard's thread. With 300,000 locks,
@@ -159,8 +179,13 @@ fn a_restored_table_writes_itself_whole() {
 #[test]
 fn records_load_in_any_order() {
     let mut d = rich();
-    let records: Vec<_> =
-        d.table.checkpoint().into_iter().rev().map(|change| (change.key, change.value.expect("set"))).collect();
+    let records: Vec<_> = d
+        .table
+        .checkpoint()
+        .into_iter()
+        .rev()
+        .map(|change| (change.key, change.value.expect("set")))
+        .collect();
     assert_eq!(LockTable::load(records).expect("loads").state_hash(), d.table.state_hash());
 }
 
@@ -174,7 +199,8 @@ fn a_table_without_records_is_empty() {
 #[test]
 fn a_missing_record_is_noticed_where_another_needs_it() {
     let mut d = rich();
-    let records: Vec<_> = d.table.checkpoint().into_iter().map(|c| (c.key, c.value.expect("set"))).collect();
+    let records: Vec<_> =
+        d.table.checkpoint().into_iter().map(|c| (c.key, c.value.expect("set"))).collect();
     for kind in [1, 2, 5, 6] {
         let some = records.iter().filter(|(key, _)| key[0] != kind).cloned();
         assert!(LockTable::load(some).is_err(), "kind {kind}");

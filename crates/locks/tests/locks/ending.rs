@@ -41,7 +41,11 @@ fn a_release_by_a_non_owner_deletes_nothing() {
     assert_eq!(d.release("a", 2), Outcome::NotOwner { current: Token(1) });
     assert_eq!(d.release("a", 3), Outcome::NotOwner { current: Token(1) });
     d.release("b", 2);
-    assert_eq!(d.release("a", 2), Outcome::NotOwner { current: Token(1) }, "released, but of another name");
+    assert_eq!(
+        d.release("a", 2),
+        Outcome::NotOwner { current: Token(1) },
+        "released, but of another name"
+    );
     assert_eq!(d.tokens("a"), [1]);
 }
 
@@ -105,7 +109,14 @@ fn a_list_is_by_name_then_token_and_says_if_there_is_more() {
     d.hold(ask(4, "b/1").shared());
     d.hold(ask(5, "c"));
     let mut list = |prefix: &str, limit| {
-        let page = d.table.list_page(prefix, None, Paused::default(), limit, d.at, &mut usize::MAX.clone());
+        let page = d.table.list_page(
+            prefix,
+            None,
+            Paused::default(),
+            limit,
+            d.at,
+            &mut usize::MAX.clone(),
+        );
         let page = page.expect("at once");
         (page.grants.iter().map(|grant| grant.token.0).collect::<Vec<_>>(), page.next.is_some())
     };

@@ -10,7 +10,10 @@ fn a_renewal_gives_another_ttl_and_keeps_the_token() {
     d.pass(1_000);
     let expires_wall_ms = d.at.wall_ms + 5_000;
     assert_eq!(d.renew("a", 1), Outcome::Renewed { ttl_ms: 5_000, expires_wall_ms, renewals: 1 });
-    assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease: grant.lease, ttl_ms: 5_000, renewal_seq: 1 }]);
+    assert_eq!(
+        d.effects.leases,
+        [LeaseEvent::Alive { lease: grant.lease, ttl_ms: 5_000, renewal_seq: 1 }]
+    );
     assert_eq!(d.holders("a"), [Grant { renewals: 1, expires_wall_ms, ..grant }]);
 }
 
@@ -206,7 +209,11 @@ fn a_session_without_waiters_or_lease_leaves_nothing() {
     d.hold(ask(1, "a"));
     d.queue(ask(2, "a").session("s"));
     d.cancel(2, "a");
-    assert_eq!(d.hold(ask(3, "b").session("s")).token, Token(2), "it was never known, so it is not lost");
+    assert_eq!(
+        d.hold(ask(3, "b").session("s")).token,
+        Token(2),
+        "it was never known, so it is not lost"
+    );
 }
 
 #[test]
@@ -229,8 +236,9 @@ fn the_rest_of_a_lease_follows_shard_time_and_never_the_wall_clock() {
     d.pass(1_000);
     d.renew("a", 1);
     d.pass(3_000);
-    let rest =
-        |d: &Driver| d.holders("a").iter().map(|held| (held.rest_ms, held.expires_wall_ms)).next().expect("held");
+    let rest = |d: &Driver| {
+        d.holders("a").iter().map(|held| (held.rest_ms, held.expires_wall_ms)).next().expect("held")
+    };
     assert_eq!(rest(&d), (2_000, d.at.wall_ms + 2_000));
     // Another leader with a wall clock that is an hour ahead.
     d.at.wall_ms += 3_600_000;
@@ -272,7 +280,11 @@ fn a_heartbeat_of_a_sessions_former_life_is_lost() {
     let second = d.hold(ask(2, "b").session("s")).lease;
     assert_ne!(first, second);
     let before = d.table.state_hash();
-    assert_eq!(d.beat("s", first.0, 0), Outcome::SessionLost, "the grants of the former life are gone");
+    assert_eq!(
+        d.beat("s", first.0, 0),
+        Outcome::SessionLost,
+        "the grants of the former life are gone"
+    );
     assert_eq!(d.table.state_hash(), before, "the new life is not renewed by the old one");
     assert_eq!(alive(d.beat("s", second.0, 0)).life, second);
     assert_eq!(alive(d.heartbeat("s")).life, second, "any life");
@@ -286,7 +298,11 @@ fn a_session_is_told_of_its_broken_grants_until_it_has_seen_them() {
     }
     let told = |d: &mut Driver, seen| {
         let alive = alive(d.beat("s", 1, seen));
-        (alive.broken_count, alive.broken.iter().map(|token| token.0).collect::<Vec<_>>(), alive.broken_overflow)
+        (
+            alive.broken_count,
+            alive.broken.iter().map(|token| token.0).collect::<Vec<_>>(),
+            alive.broken_overflow,
+        )
     };
     assert_eq!(told(&mut d, 0), (0, vec![], false));
     d.break_hold("n2", 2);
@@ -339,7 +355,10 @@ fn more_breaks_than_are_remembered_put_all_in_doubt() {
         d.break_hold(&name, id);
     }
     let all = alive(d.beat("s", 1, 0));
-    assert_eq!((all.broken_count, all.broken.len(), all.broken_overflow), (many, BROKEN_MEMORY_MAX, true));
+    assert_eq!(
+        (all.broken_count, all.broken.len(), all.broken_overflow),
+        (many, BROKEN_MEMORY_MAX, true)
+    );
     assert_eq!(all.broken.last(), Some(&Token(many)));
     assert!(!alive(d.beat("s", 1, 2)).broken_overflow);
     let copy = LockTable::restore(&d.table.snapshot()).expect("restores");
@@ -362,7 +381,10 @@ fn a_grant_out_of_the_queue_must_be_claimed_and_has_its_full_ttl_then() {
     assert_eq!(d.acquire(ask(2, "a").claim(400).wait()), Outcome::Granted(granted));
     assert_eq!(d.effects.leases, []);
     let copy = LockTable::restore(&d.table.snapshot()).expect("restores");
-    assert_eq!((copy.holders("a", d.at), copy.state_hash()), (d.holders("a"), d.table.state_hash()));
+    assert_eq!(
+        (copy.holders("a", d.at), copy.state_hash()),
+        (d.holders("a"), d.table.state_hash())
+    );
     d.pass(100);
     assert!(matches!(d.renew("a", 2), Outcome::Renewed { ttl_ms: 5_000, .. }));
     assert_eq!(d.effects.leases, [alive(5_000, 1)]);
@@ -378,7 +400,10 @@ fn a_session_that_begins_out_of_the_queue_is_claimed_by_a_heartbeat() {
     d.release("a", 1);
     assert_eq!(d.effects.granted[0].claim_within_ms, 400);
     assert!(matches!(d.beat("s", 2, 0), Outcome::HeartbeatOk(_)));
-    assert_eq!(d.effects.leases, [LeaseEvent::Alive { lease: LeaseId(2), ttl_ms: 5_000, renewal_seq: 1 }]);
+    assert_eq!(
+        d.effects.leases,
+        [LeaseEvent::Alive { lease: LeaseId(2), ttl_ms: 5_000, renewal_seq: 1 }]
+    );
     // The session has a lease, so its next grant needs no claim.
     d.hold(ask(3, "b"));
     d.queue(ask(4, "b").session("s").claim(400));

@@ -45,7 +45,10 @@ fn many_that_ended_at_once_are_forgotten_on_time() {
     for _ in 0..200 {
         d.heartbeat("none");
     }
-    assert!(matches!(d.acquire(ask(499, "other")), Outcome::AlreadyEnded { token: Token(501), .. }));
+    assert!(matches!(
+        d.acquire(ask(499, "other")),
+        Outcome::AlreadyEnded { token: Token(501), .. }
+    ));
 }
 
 #[test]
@@ -59,7 +62,11 @@ fn shard_time_never_goes_back() {
     d.release("a", 1);
     assert_eq!(d.effects.granted[0].waited_ms, 0);
     d.at.shard_ms = 100_000 + REQUEST_MEMORY_MS - 1;
-    assert_eq!(d.release("a", 1), Outcome::Released { already: true }, "it ended at 100 s, not at 50 ms");
+    assert_eq!(
+        d.release("a", 1),
+        Outcome::Released { already: true },
+        "it ended at 100 s, not at 50 ms"
+    );
 }
 
 #[test]

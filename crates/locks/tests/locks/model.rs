@@ -76,7 +76,17 @@ impl Model {
 
     fn run(&mut self, command: &Command<'_>) -> Outcome {
         match *command {
-            Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms } => {
+            Command::Acquire {
+                request_id,
+                name,
+                owner,
+                ttl_ms,
+                mode,
+                wait,
+                session,
+                metadata,
+                claim_ttl_ms,
+            } => {
                 let waiter = Waiter {
                     name: name.into(),
                     request: request_id,
@@ -114,27 +124,34 @@ impl Model {
                     _ => self.fenced(name, token),
                 }
             }
-            Command::Heartbeat { session, life, broken_seen } => match self.session_lease(session) {
-                Some(lease) if life.0 == 0 || life.0 == lease => {
-                    self.renew_lease(lease);
-                    let Lease { ttl_ms, broken, .. } = self.lease(lease);
-                    let all = broken.len() as u64;
-                    let first = broken_seen.min(all).max(all.saturating_sub(BROKEN_MEMORY_MAX as u64));
-                    Outcome::HeartbeatOk(SessionAlive {
-                        life: LeaseId(lease),
-                        ttl_ms: *ttl_ms,
-                        broken_count: all,
-                        broken: broken[first as usize..].iter().map(|token| Token(*token)).collect(),
-                        broken_overflow: broken_seen != first,
-                    })
+            Command::Heartbeat { session, life, broken_seen } => {
+                match self.session_lease(session) {
+                    Some(lease) if life.0 == 0 || life.0 == lease => {
+                        self.renew_lease(lease);
+                        let Lease { ttl_ms, broken, .. } = self.lease(lease);
+                        let all = broken.len() as u64;
+                        let first =
+                            broken_seen.min(all).max(all.saturating_sub(BROKEN_MEMORY_MAX as u64));
+                        Outcome::HeartbeatOk(SessionAlive {
+                            life: LeaseId(lease),
+                            ttl_ms: *ttl_ms,
+                            broken_count: all,
+                            broken: broken[first as usize..]
+                                .iter()
+                                .map(|token| Token(*token))
+                                .collect(),
+                            broken_overflow: broken_seen != first,
+                        })
+                    }
+                    _ => Outcome::SessionLost,
                 }
-                _ => Outcome::SessionLost,
-            },
+            }
             Command::CloseSession { session } => {
                 Outcome::Closed { released: self.end_session(session, EndKind::Released) }
             }
             Command::CancelWait { name, request_id, given_up } => {
-                let held = self.holds.iter().find(|hold| hold.request == request_id && hold.name == name);
+                let held =
+                    self.holds.iter().find(|hold| hold.request == request_id && hold.name == name);
                 if let Some(hold) = held {
                     return Outcome::Granted(self.show(hold));
                 }
@@ -156,10 +173,16 @@ impl Model {
                 Outcome::Cancelled
             }
             Command::ExpireLease { lease, renewal_seq } => {
-                let found = self.leases.iter().find(|l| l.id == lease.0 && l.seq == renewal_seq).cloned();
+                let found =
+                    self.leases.iter().find(|l| l.id == lease.0 && l.seq == renewal_seq).cloned();
                 let Some(lease) = found else { return Outcome::Expired(false) };
                 if lease.session.is_empty() {
-                    let hold = self.holds.iter().find(|hold| hold.lease == lease.id).expect("private").clone();
+                    let hold = self
+                        .holds
+                        .iter()
+                        .find(|hold| hold.lease == lease.id)
+                        .expect("private")
+                        .clone();
                     self.end(&hold, EndKind::Expired, "", "");
                     self.settle(&hold.name);
                 } else {
@@ -183,13 +206,18 @@ impl Model {
     }
 
     fn tell(&mut self, hold: &Hold) {
-        let lease = self.leases.iter_mut().find(|lease| lease.id == hold.lease).expect("it is alive");
+        let lease =
+            self.leases.iter_mut().find(|lease| lease.id == hold.lease).expect("it is alive");
         lease.broken.push(hold.token);
     }
 
     fn acquire(&mut self, ask: Waiter, wait: bool) -> Outcome {
         if let Some(hold) = self.holds.iter().find(|hold| hold.request == ask.request) {
-            return if hold.name == ask.name { Outcome::Granted(self.show(hold)) } else { Outcome::Conflict("") };
+            return if hold.name == ask.name {
+                Outcome::Granted(self.show(hold))
+            } else {
+                Outcome::Conflict("")
+            };
         }
         if let Some(waiter) = self.waiters.iter().find(|waiter| waiter.request == ask.request) {
             if waiter.name != ask.name {
@@ -264,7 +292,8 @@ impl Model {
                 renewed_ms: self.shard_ms,
                 broken: Vec::new(),
             });
-            let (lease, ttl_ms) = (LeaseId(lease), if ask.claim_ms == 0 { ask.ttl_ms } else { ask.claim_ms });
+            let (lease, ttl_ms) =
+                (LeaseId(lease), if ask.claim_ms == 0 { ask.ttl_ms } else { ask.claim_ms });
             self.fx.leases.push(LeaseEvent::Alive { lease, ttl_ms, renewal_seq: 0 });
         }
         let hold = Hold {
@@ -322,7 +351,8 @@ impl Model {
             released += 1;
             names.push(hold.name);
         }
-        let (dropped, kept) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.session == session);
+        let (dropped, kept) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|w| w.session == session);
         self.waiters = kept;
         let dropped: Vec<Waiter> = dropped;
         for waiter in dropped {
@@ -348,7 +378,11 @@ impl Model {
         let lease = self.leases.iter_mut().find(|other| other.id == lease).expect("it is alive");
         lease.seq += 1;
         (lease.renewed_ms, lease.claim_ms) = (shard_ms, 0);
-        let alive = LeaseEvent::Alive { lease: LeaseId(lease.id), ttl_ms: lease.ttl_ms, renewal_seq: lease.seq };
+        let alive = LeaseEvent::Alive {
+            lease: LeaseId(lease.id),
+            ttl_ms: lease.ttl_ms,
+            renewal_seq: lease.seq,
+        };
         self.fx.leases.push(alive);
     }
 
@@ -357,7 +391,10 @@ impl Model {
     }
 
     fn session_lease(&self, session: &str) -> Option<u64> {
-        self.leases.iter().find(|lease| !session.is_empty() && lease.session == session).map(|lease| lease.id)
+        self.leases
+            .iter()
+            .find(|lease| !session.is_empty() && lease.session == session)
+            .map(|lease| lease.id)
     }
 
     fn hold(&self, name: &str, token: Token) -> Option<Hold> {
@@ -370,13 +407,19 @@ impl Model {
 
     fn held(&self, name: &str) -> Outcome {
         match self.oldest(name) {
-            Some(hold) => Outcome::Held { token: Token(hold.token), owner: self.lease(hold.lease).owner.clone() },
+            Some(hold) => Outcome::Held {
+                token: Token(hold.token),
+                owner: self.lease(hold.lease).owner.clone(),
+            },
             None => Outcome::Held { token: Token(0), owner: String::new() },
         }
     }
 
     fn how_ended(&self, name: &str, token: Token) -> Option<EndKind> {
-        self.ended.iter().find(|ended| ended.name == name && ended.token == token.0).map(|ended| ended.end)
+        self.ended
+            .iter()
+            .find(|ended| ended.name == name && ended.token == token.0)
+            .map(|ended| ended.end)
     }
 
     fn fenced(&self, name: &str, token: Token) -> Outcome {
@@ -421,8 +464,12 @@ impl Model {
     }
 
     pub fn list(&self, prefix: &str, limit: usize) -> (Vec<Grant>, bool) {
-        let mut grants: Vec<_> =
-            self.holds.iter().filter(|hold| hold.name.starts_with(prefix)).map(|hold| self.show(hold)).collect();
+        let mut grants: Vec<_> = self
+            .holds
+            .iter()
+            .filter(|hold| hold.name.starts_with(prefix))
+            .map(|hold| self.show(hold))
+            .collect();
         grants.sort_by(|a, b| (&a.name, a.token).cmp(&(&b.name, b.token)));
         let more = grants.len() > limit;
         grants.truncate(limit);

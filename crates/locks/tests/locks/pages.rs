@@ -77,7 +77,11 @@ fn holders_come_in_pages_that_say_how_many_there_are() {
     let none = holders_page(&d, "config", Token(5_000), 9);
     assert_eq!((none.holders.len(), none.more), (0, false));
     assert_eq!(holders_page(&d, "free", Token(1), 9), HoldersPage::default());
-    assert_eq!(tokens(&d.table.newest_holders("config", 3, d.at)), [100, 98, 97], "99 was a page's last");
+    assert_eq!(
+        tokens(&d.table.newest_holders("config", 3, d.at)),
+        [100, 98, 97],
+        "99 was a page's last"
+    );
 }
 
 #[test]
@@ -133,9 +137,15 @@ fn a_listing_reads_few_rows_at_a_time() {
             Err(_) => assert_eq!(rows, 0),
         }
     };
-    assert_eq!((tokens(&page.grants), calls), (vec![1, 2, 3], 101), "a hundred slices of a hundred names");
+    assert_eq!(
+        (tokens(&page.grants), calls),
+        (vec![1, 2, 3], 101),
+        "a hundred slices of a hundred names"
+    );
     let mut rows = 400;
-    d.table.list_page("user:0", None, Paused::default(), 3, d.at, &mut rows).expect("names stand in order now");
+    d.table
+        .list_page("user:0", None, Paused::default(), 3, d.at, &mut rows)
+        .expect("names stand in order now");
     assert_eq!(rows, 394);
     d.table.forget_order();
     assert!(!d.table.is_ordered());
@@ -179,7 +189,10 @@ fn a_lock_held_throughout_a_listing_is_listed_once() {
         after = Some(next);
     }
     assert!(pages > 25);
-    assert!(listed.is_sorted_by(|a, b| (&a.name, a.token) < (&b.name, b.token)), "in order, each once");
+    assert!(
+        listed.is_sorted_by(|a, b| (&a.name, a.token) < (&b.name, b.token)),
+        "in order, each once"
+    );
     let all_along = listed.iter().filter(|grant| grant.token.0 <= 500).count();
     assert_eq!(all_along, 500);
 }

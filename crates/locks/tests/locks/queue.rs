@@ -160,7 +160,9 @@ fn a_late_copy_of_a_cancelled_acquire_is_never_granted() {
     assert_eq!(d.acquire(ask(1, "a").wait()), Outcome::CancelledBefore);
     assert_eq!(
         d.acquire(ask(1, "b")),
-        Outcome::Conflict("the request id is in use for another name: choose a fresh one for each acquire")
+        Outcome::Conflict(
+            "the request id is in use for another name: choose a fresh one for each acquire"
+        )
     );
     d.hold(ask(2, "a"));
     d.queue(ask(3, "a"));
@@ -168,7 +170,10 @@ fn a_late_copy_of_a_cancelled_acquire_is_never_granted() {
     assert_eq!(d.cancel(3, "a"), Outcome::NotWaiting);
     d.release("a", 1);
     assert_eq!(d.acquire(ask(3, "a").wait()), Outcome::CancelledBefore);
-    let mut copy = Driver { table: LockTable::restore(&d.table.snapshot()).expect("restores"), ..Driver::new() };
+    let mut copy = Driver {
+        table: LockTable::restore(&d.table.snapshot()).expect("restores"),
+        ..Driver::new()
+    };
     copy.at = d.at;
     assert_eq!(copy.table.state_hash(), d.table.state_hash());
     assert_eq!(copy.acquire(ask(1, "a")), Outcome::CancelledBefore);

@@ -119,11 +119,18 @@ impl Restarted {
         for Change { key, value } in changes {
             match value {
                 Some(value) => drop(self.disk.insert(key, value)),
-                None => assert!(self.disk.remove(&key).is_some() || key[0] >= 5, "{key:?} was never written"),
+                None => assert!(
+                    self.disk.remove(&key).is_some() || key[0] >= 5,
+                    "{key:?} was never written"
+                ),
             }
         }
         self.log.clear();
-        assert_eq!((self.table.dirty_len(), self.table.checkpoint()), (0, vec![]), "nothing is left to write");
+        assert_eq!(
+            (self.table.dirty_len(), self.table.checkpoint()),
+            (0, vec![]),
+            "nothing is left to write"
+        );
     }
 
     fn restore(&mut self) {
@@ -134,7 +141,11 @@ impl Restarted {
 
     fn crash(&mut self) {
         self.table = LockTable::load(self.disk.clone()).expect("loads");
-        assert_eq!(self.table.dirty_len(), usize::from(self.disk.is_empty()), "at most the first header");
+        assert_eq!(
+            self.table.dirty_len(),
+            usize::from(self.disk.is_empty()),
+            "at most the first header"
+        );
         for entry in self.log.clone() {
             self.apply(&entry);
         }
@@ -160,7 +171,13 @@ fn recent<T: Clone>(all: &[T], back: usize) -> Option<T> {
 
 impl Run {
     /// Expects the same outcome, except that grants are not described.
-    fn apply_unheard(&mut self, stamp: Stamp, command: &Command<'_>, outcome: &Outcome, effects: &Effects) {
+    fn apply_unheard(
+        &mut self,
+        stamp: Stamp,
+        command: &Command<'_>,
+        outcome: &Outcome,
+        effects: &Effects,
+    ) {
         let mut unheard = Effects { unheard: true, ..Effects::default() };
         let told = self.unheard.apply(stamp, command, &mut unheard);
         match outcome {
@@ -180,7 +197,8 @@ impl Run {
         let command = match *op {
             Op::Acquire { again, name, mode, wait, session, ttl_ms, claim_ttl_ms } => {
                 let fresh = (RequestId(self.requests.len() as u128 + 1), NAMES[name]);
-                let (request_id, name) = again.and_then(|back| recent(&self.requests, back)).unwrap_or(fresh);
+                let (request_id, name) =
+                    again.and_then(|back| recent(&self.requests, back)).unwrap_or(fresh);
                 // Now and then an id is used again for another name.
                 let name = if again.is_some() && ttl_ms % 5 == 0 { fresh.1 } else { name };
                 self.requests.push((request_id, name));
@@ -190,11 +208,24 @@ impl Run {
                     4 => Mode::Permits { count: 1 + ttl_ms % 3, limit: 3 },
                     _ => Mode::Permits { count: 1, limit: 2 + ttl_ms % 2 },
                 };
-                let (owner, metadata) = (["ann", "bob"][ttl_ms as usize % 2], ["", "m"][ttl_ms as usize / 2 % 2]);
+                let (owner, metadata) =
+                    (["ann", "bob"][ttl_ms as usize % 2], ["", "m"][ttl_ms as usize / 2 % 2]);
                 let session = SESSIONS[session];
-                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
+                Command::Acquire {
+                    request_id,
+                    name,
+                    owner,
+                    ttl_ms,
+                    mode,
+                    wait,
+                    session,
+                    metadata,
+                    claim_ttl_ms,
+                }
             }
-            Op::Renew { grant, name } | Op::Release { grant, name, .. } | Op::Break { grant, name } => {
+            Op::Renew { grant, name }
+            | Op::Release { grant, name, .. }
+            | Op::Break { grant, name } => {
                 held = recent(&self.grants, grant).unwrap_or((NAMES[0].into(), Token(3)));
                 let (name, token) = (name.map_or(held.0.as_str(), |name| NAMES[name]), held.1);
                 match op {
@@ -206,9 +237,11 @@ impl Run {
                     _ => Command::Break { name, token, by: "root", reason: "stuck" },
                 }
             }
-            Op::Heartbeat { session, life, broken_seen } => {
-                Command::Heartbeat { session: SESSIONS[session], life: self.life(life), broken_seen }
-            }
+            Op::Heartbeat { session, life, broken_seen } => Command::Heartbeat {
+                session: SESSIONS[session],
+                life: self.life(life),
+                broken_seen,
+            },
             Op::CloseSession { session } => Command::CloseSession { session: SESSIONS[session] },
             Op::CancelWait { request, name, given_up, fresh } => {
                 let next = RequestId(self.requests.len() as u128 + 1);
@@ -216,7 +249,11 @@ impl Run {
                     Some(earlier) if !fresh => earlier,
                     _ => (next, NAMES[request % NAMES.len()]),
                 };
-                Command::CancelWait { name: name.map_or(asked, |name| NAMES[name]), request_id, given_up }
+                Command::CancelWait {
+                    name: name.map_or(asked, |name| NAMES[name]),
+                    request_id,
+                    given_up,
+                }
             }
             Op::Expire { lease, stale } => {
                 let (lease, seq) = recent(&self.leases, lease).unwrap_or((LeaseId(1), 0));
@@ -236,10 +273,16 @@ impl Run {
         let mut effects = Effects::default();
         let outcome = self.plain.apply(stamp, &command, &mut effects);
         self.restarted.log.push(entry.clone());
-        assert_eq!(self.restarted.apply(&entry), (outcome.clone(), effects.clone()), "replicas diverge at {command:?}");
+        assert_eq!(
+            self.restarted.apply(&entry),
+            (outcome.clone(), effects.clone()),
+            "replicas diverge at {command:?}"
+        );
         self.apply_unheard(stamp, &command, &outcome, &effects);
         let (expected, expected_effects) = self.model.apply(stamp, &command);
-        let blank = |outcome| if let Outcome::Conflict(_) = outcome { Outcome::Conflict("") } else { outcome };
+        let blank = |outcome| {
+            if let Outcome::Conflict(_) = outcome { Outcome::Conflict("") } else { outcome }
+        };
         assert_eq!(blank(outcome.clone()), expected, "{command:?}");
         assert_eq!(effects, expected_effects, "{command:?}");
 
@@ -258,7 +301,11 @@ impl Run {
         for table in [&mut self.plain, &mut self.restarted.table] {
             assert_eq!(table.state_hash(), table.state_hash_from_scratch());
             for name in NAMES {
-                assert_eq!(table.holders(name, self.model.at()), self.model.holders(name), "holders of {name}");
+                assert_eq!(
+                    table.holders(name, self.model.at()),
+                    self.model.holders(name),
+                    "holders of {name}"
+                );
                 assert_eq!(table.queue_len(name), self.model.queue_len(name), "queue of {name}");
             }
             for (prefix, limit) in [("", 3), ("a", 9), ("a/", 1)] {
@@ -271,7 +318,10 @@ impl Run {
             assert_eq!(table.leases().collect::<Vec<_>>(), self.model.leases());
             assert_eq!(table.waiters().collect::<Vec<_>>(), self.model.waiters());
             assert_eq!(table.counts(), self.model.counts());
-            assert_eq!((table.last_token().0, table.shard_ms()), (self.model.last_token, self.model.shard_ms));
+            assert_eq!(
+                (table.last_token().0, table.shard_ms()),
+                (self.model.last_token, self.model.shard_ms)
+            );
         }
         assert_eq!(self.plain.state_hash(), self.restarted.table.state_hash());
         assert_eq!(self.plain.snapshot(), self.restarted.table.snapshot());

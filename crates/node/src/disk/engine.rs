@@ -32,7 +32,12 @@ impl Engine for Watched {
         self.inner.table(shard)
     }
 
-    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+    fn history(
+        &self,
+        shard: ShardId,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, StorageError> {
         self.inner.history(shard, name, limit)
     }
 

@@ -114,9 +114,13 @@ impl DiskWatch {
 
     pub(crate) fn state(&self) -> DiskState {
         DiskState {
-            write_age_ms: self.since_ms().map_or(0, |since_ms| self.clock.mono_ms().saturating_sub(since_ms)),
+            write_age_ms: self
+                .since_ms()
+                .map_or(0, |since_ms| self.clock.mono_ms().saturating_sub(since_ms)),
             hangs: self.hangs(),
-            sync_us: lock(&self.syncs).usual().map_or(0, |usual| u64::try_from(usual.as_micros()).unwrap_or(u64::MAX)),
+            sync_us: lock(&self.syncs)
+                .usual()
+                .map_or(0, |usual| u64::try_from(usual.as_micros()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -205,7 +209,10 @@ impl Watcher {
 fn say_stretched(usual: Duration, election_ms: u64, needed: u32) {
     let usual_ms = usual.as_millis() as u64;
     if needed == 1 {
-        return tracing::warn!(usual_ms, "syncs are fast enough again: elections run by the settings");
+        return tracing::warn!(
+            usual_ms,
+            "syncs are fast enough again: elections run by the settings"
+        );
     }
     tracing::warn!(
         usual_ms,
@@ -270,7 +277,8 @@ mod tests {
     #[test]
     fn syncs_that_are_measured_are_looked_at_one_by_one() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let inner: Arc<dyn Engine> = Arc::new(storage::RocksEngine::open(dir.path()).expect("a new store"));
+        let inner: Arc<dyn Engine> =
+            Arc::new(storage::RocksEngine::open(dir.path()).expect("a new store"));
         let disk = crate::testing::disk();
         let watched = Watched { inner, disk: disk.clone() };
         let seen = Mutex::new(Vec::new());

@@ -44,7 +44,12 @@ const LATE_LOOKS: u64 = 4;
 
 impl Spells {
     /// Looks at the oldest write under way, which began at `since_ms`.
-    pub(super) fn look(&mut self, limits: Limits, now_ms: u64, since_ms: Option<u64>) -> Option<Turn> {
+    pub(super) fn look(
+        &mut self,
+        limits: Limits,
+        now_ms: u64,
+        since_ms: Option<u64>,
+    ) -> Option<Turn> {
         let seen_ms = now_ms.saturating_sub(self.looked_ms).min(LATE_LOOKS * limits.look_ms);
         self.looked_ms = now_ms;
         let same = since_ms.is_some() && since_ms == self.write;
@@ -99,9 +104,16 @@ mod tests {
     const LIMITS: Limits = Limits { hangs_ms: 800, end_ms: 30_000, look_ms: 50 };
 
     /// Looks every 50 ms from one moment to another. Returns each change with its time.
-    fn looks(spells: &mut Spells, from_ms: u64, to_ms: u64, since_ms: Option<u64>) -> Vec<(u64, Turn)> {
+    fn looks(
+        spells: &mut Spells,
+        from_ms: u64,
+        to_ms: u64,
+        since_ms: Option<u64>,
+    ) -> Vec<(u64, Turn)> {
         let times = (from_ms..to_ms).step_by(50);
-        times.filter_map(|now_ms| spells.look(LIMITS, now_ms, since_ms).map(|turn| (now_ms, turn))).collect()
+        times
+            .filter_map(|now_ms| spells.look(LIMITS, now_ms, since_ms).map(|turn| (now_ms, turn)))
+            .collect()
     }
 
     #[test]
@@ -127,7 +139,11 @@ mod tests {
             assert_eq!(looks(&mut spells, 0, 3_000, Some(0)), [(800, Turn::Hangs)]);
             let said = looks(&mut spells, 3_000, 3_500, next);
             assert_eq!(said, [(3_000, Turn::WorksAgain { after_ms: 2_950 })]);
-            assert_eq!(looks(&mut spells, 3_500, 5_000, Some(3_500)), [(4_300, Turn::Hangs)], "and may come again");
+            assert_eq!(
+                looks(&mut spells, 3_500, 5_000, Some(3_500)),
+                [(4_300, Turn::Hangs)],
+                "and may come again"
+            );
         }
     }
 
@@ -137,12 +153,20 @@ mod tests {
         assert_eq!(looks(&mut spells, 0, 100, Some(0)), []);
         assert_eq!(spells.look(LIMITS, 60_000, Some(0)), None, "this long it did not look");
         assert_eq!(looks(&mut spells, 60_050, 61_000, None), []);
-        assert_eq!(spells.look(LIMITS, 120_000, Some(70_000)), None, "a write that began before the pause");
+        assert_eq!(
+            spells.look(LIMITS, 120_000, Some(70_000)),
+            None,
+            "a write that began before the pause"
+        );
     }
 
     /// Looks every 50 ms while a write waits. For the time `loading`, a snapshot is put into
     /// memory.
-    fn looks_beside_a_snapshot(to_ms: u64, write_from_ms: u64, loading: std::ops::Range<u64>) -> Vec<(u64, Turn)> {
+    fn looks_beside_a_snapshot(
+        to_ms: u64,
+        write_from_ms: u64,
+        loading: std::ops::Range<u64>,
+    ) -> Vec<(u64, Turn)> {
         let (mut spells, mut loads, mut hangs) = (Spells::default(), Loads::default(), false);
         let mut look = |now_ms| {
             let since_ms = Some(write_from_ms).filter(|from_ms| now_ms >= *from_ms);

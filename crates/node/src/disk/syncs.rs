@@ -83,7 +83,11 @@ mod tests {
         assert_eq!(looks.usual(0, &syncs), None);
         (0..SYNCS_LEAST).for_each(|_| syncs.push(Duration::from_millis(300)));
         assert_eq!(looks.usual(50, &syncs), Some(Duration::from_millis(300)));
-        assert_eq!(looks.usual(49 + SYNCS_LOOKED_AT_EVERY_MS, &syncs), None, "sorting them is not free");
+        assert_eq!(
+            looks.usual(49 + SYNCS_LOOKED_AT_EVERY_MS, &syncs),
+            None,
+            "sorting them is not free"
+        );
         assert!(looks.usual(50 + SYNCS_LOOKED_AT_EVERY_MS, &syncs).is_some());
     }
 

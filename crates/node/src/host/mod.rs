@@ -130,7 +130,11 @@ pub(crate) struct Host {
 impl Host {
     /// Spreads `shards` over `threads` threads. An inbox takes `operations_max` operations per
     /// shard in it.
-    pub(crate) fn new(shards: &[ShardId], threads: usize, operations_max: usize) -> (Host, Vec<InboxEnd>) {
+    pub(crate) fn new(
+        shards: &[ShardId],
+        threads: usize,
+        operations_max: usize,
+    ) -> (Host, Vec<InboxEnd>) {
         assert!(threads > 0, "a node needs a shard thread");
         let mut counts = vec![0; threads];
         let mut seats = BTreeMap::new();
@@ -144,7 +148,11 @@ impl Host {
         for count in counts {
             let (sender, receiver) = mailbox();
             let load = Arc::new(Load::default());
-            inboxes.push(Inbox { sender, load: load.clone(), operations_max: operations_max.saturating_mul(count) });
+            inboxes.push(Inbox {
+                sender,
+                load: load.clone(),
+                operations_max: operations_max.saturating_mul(count),
+            });
             ends.push(InboxEnd { receiver, load });
         }
         (Host { inboxes, seats }, ends)
@@ -161,7 +169,8 @@ impl Host {
 
     /// The shards of a thread, by place.
     pub(crate) fn shards_of(&self, thread: usize) -> Vec<ShardId> {
-        let mut here: Vec<_> = self.seats.iter().filter(|(_, seat)| seat.thread == thread).collect();
+        let mut here: Vec<_> =
+            self.seats.iter().filter(|(_, seat)| seat.thread == thread).collect();
         here.sort_by_key(|(_, seat)| seat.index);
         here.into_iter().map(|(shard, _)| *shard).collect()
     }
@@ -175,7 +184,11 @@ impl Host {
     ///
     /// # Errors
     /// Returns the operations, none of them queued, because too many wait there.
-    pub(crate) fn submit(&self, thread: usize, batch: Vec<Submission>) -> Result<(), Vec<Submission>> {
+    pub(crate) fn submit(
+        &self,
+        thread: usize,
+        batch: Vec<Submission>,
+    ) -> Result<(), Vec<Submission>> {
         let inbox = &self.inboxes[thread];
         let count = batch.len();
         let before = inbox.load.operations.fetch_add(count, Ordering::Relaxed);

@@ -22,7 +22,8 @@ struct Scripted {
 
 impl Stepper for Scripted {
     fn step(&mut self, _now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal> {
-        let told: Vec<Input> = inputs.drain(..).filter(|input| !matches!(input, Input::Tick)).collect();
+        let told: Vec<Input> =
+            inputs.drain(..).filter(|input| !matches!(input, Input::Tick)).collect();
         if told.is_empty() {
             return Ok(Outputs::default());
         }
@@ -99,7 +100,12 @@ impl Fixture {
 
 fn submission(key: u32, op_index: u32) -> Submission {
     let request = Request::Propose { command: vec![op_index as u8], wait: None };
-    Submission { index: 0, ticket: ticket(StreamKey(key), op_index), give_up_at_ms: u64::MAX, request }
+    Submission {
+        index: 0,
+        ticket: ticket(StreamKey(key), op_index),
+        give_up_at_ms: u64::MAX,
+        request,
+    }
 }
 
 /// The tickets of the operations among the inputs.
@@ -132,10 +138,12 @@ fn a_streams_answers_of_one_round_come_in_one_piece() {
     let (mut first, mut second) = (f.open(1), f.open(2));
     f.host.submit(0, vec![submission(1, 0), submission(2, 0), submission(1, 1)]).unwrap();
     f.steps.recv().unwrap();
-    let replies =
-        [(1, 0), (2, 0), (1, 1), (9, 0)].map(|(key, op_index)| (ticket(StreamKey(key), op_index), Reply::NoLeader));
+    let replies = [(1, 0), (2, 0), (1, 1), (9, 0)]
+        .map(|(key, op_index)| (ticket(StreamKey(key), op_index), Reply::NoLeader));
     f.outcomes.send(Ok(Outputs { replies: replies.into(), ..Outputs::default() })).unwrap();
-    let indexes = |answers: Vec<Answer>| answers.into_iter().map(|answer| answer.op_index).collect::<Vec<_>>();
+    let indexes = |answers: Vec<Answer>| {
+        answers.into_iter().map(|answer| answer.op_index).collect::<Vec<_>>()
+    };
     assert_eq!(indexes(first.blocking_recv().unwrap()), [0, 1]);
     assert_eq!(indexes(second.blocking_recv().unwrap()), [0]);
     f.end();
@@ -190,7 +198,10 @@ fn a_full_inbox_refuses_whole_batches() {
     f.host.submit(0, vec![submission(1, 4)]).unwrap();
     assert_eq!(f.host.queued_operations(), 2);
     f.outcomes.send(Ok(Outputs::default())).unwrap();
-    assert_eq!(tickets(&f.steps.recv().unwrap()), [1, 4].map(|op_index| ticket(StreamKey(1), op_index)));
+    assert_eq!(
+        tickets(&f.steps.recv().unwrap()),
+        [1, 4].map(|op_index| ticket(StreamKey(1), op_index))
+    );
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     f.end();
 }
@@ -216,9 +227,15 @@ fn a_closed_stream_detaches_what_waits() {
     let seat = f.host.seat(ShardId(0)).unwrap();
     f.host.close_stream(StreamKey(1), vec![(seat, ticket(StreamKey(1), 5))]);
     let told = f.steps.recv().unwrap();
-    assert!(matches!(told[..], [Input::Detach { ticket: t }] if t == ticket(StreamKey(1), 5)), "{told:?}");
+    assert!(
+        matches!(told[..], [Input::Detach { ticket: t }] if t == ticket(StreamKey(1), 5)),
+        "{told:?}"
+    );
     f.outcomes
-        .send(Ok(Outputs { replies: vec![(ticket(StreamKey(1), 5), Reply::Busy)], ..Outputs::default() }))
+        .send(Ok(Outputs {
+            replies: vec![(ticket(StreamKey(1), 5), Reply::Busy)],
+            ..Outputs::default()
+        }))
         .unwrap();
     assert!(answers.blocking_recv().is_none(), "a closed stream's port is dropped");
     f.end();

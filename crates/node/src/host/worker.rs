@@ -207,7 +207,9 @@ impl Worker {
                 }
             }
             HostMessage::Peers(messages) => {
-                self.inbox.load.took_peer_bytes(messages.iter().map(|(_, bytes)| bytes.len()).sum());
+                self.inbox
+                    .load
+                    .took_peer_bytes(messages.iter().map(|(_, bytes)| bytes.len()).sum());
                 for (index, bytes) in messages {
                     self.tell(index, Input::Peer(bytes));
                 }
@@ -248,7 +250,9 @@ impl Worker {
             return;
         }
         let input = match request {
-            Request::Propose { command, wait } => Input::Propose { ticket, command, wait, give_up_at_ms },
+            Request::Propose { command, wait } => {
+                Input::Propose { ticket, command, wait, give_up_at_ms }
+            }
             Request::Read { query, linearizable } => Input::Read { ticket, query, linearizable },
         };
         self.tell(index, input);
@@ -314,7 +318,9 @@ impl Worker {
         if let Some(leadership) = outputs.leadership {
             let term = leadership.term;
             match leadership.leader {
-                Some(leader) => tracing::info!(%shard, term, %leader, is_me = leadership.is_me, "leader known"),
+                Some(leader) => {
+                    tracing::info!(%shard, term, %leader, is_me = leadership.is_me, "leader known")
+                }
                 None => tracing::debug!(%shard, term, "no leader known"),
             }
             self.board.publish(self.places[index].replica.status());

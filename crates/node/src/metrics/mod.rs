@@ -79,17 +79,24 @@ impl Metrics {
         let disk_buckets = prometheus::exponential_buckets(0.000_05, 2.0, 18)?; // 50 us to 6.5 s
         let count_buckets = prometheus::exponential_buckets(1.0, 2.0, 13)?; // 1 to 4,096
 
-        let operations =
-            r.counters("palisade_operations_total", "Operations answered, by kind and outcome.", &["kind", "outcome"])?;
+        let operations = r.counters(
+            "palisade_operations_total",
+            "Operations answered, by kind and outcome.",
+            &["kind", "outcome"],
+        )?;
         let latency = r.histograms(
             "palisade_operation_seconds",
             "From the receipt of an operation to its answer, waiting in lock queues included.",
             &["kind"],
             latency_buckets,
         )?;
-        let ended =
-            r.counters("palisade_grants_ended_total", "Grants that ended, as seen by this replica.", &["how"])?;
-        let sent = r.counters("palisade_snapshots_sent_total", "Snapshots sent to peers.", &["result"])?;
+        let ended = r.counters(
+            "palisade_grants_ended_total",
+            "Grants that ended, as seen by this replica.",
+            &["how"],
+        )?;
+        let sent =
+            r.counters("palisade_snapshots_sent_total", "Snapshots sent to peers.", &["result"])?;
         Ok(Metrics {
             operations: kind_labels()
                 .map(|kind| Outcome::ALL.map(|outcome| operations.with_label_values(&[kind, outcome.as_str()])))
@@ -135,7 +142,13 @@ impl Metrics {
     }
 
     /// Counts an operation that was answered.
-    pub(crate) fn answered(&self, kind: Kind, outcome: Outcome, took: Duration, shard: Option<ShardId>) {
+    pub(crate) fn answered(
+        &self,
+        kind: Kind,
+        outcome: Outcome,
+        took: Duration,
+        shard: Option<ShardId>,
+    ) {
         self.operations[index(kind)][outcome as usize].inc();
         self.latency[index(kind)].observe(took.as_secs_f64());
         if let Some(metrics) = shard.and_then(|shard| self.shards.get(&shard)) {
@@ -207,12 +220,21 @@ fn peer_children(
     r: &Registrar,
     peers: impl IntoIterator<Item = NodeId>,
 ) -> Result<BTreeMap<NodeId, PeerMetrics>, prometheus::Error> {
-    let connected = r.gauges("palisade_peer_connected", "1: the stream to this peer is up.", &["peer"])?;
-    let frames = r.counters("palisade_peer_frames_total", "Frames of Raft messages.", &["peer", "direction"])?;
-    let messages = r.counters("palisade_peer_messages_total", "Raft messages.", &["peer", "direction"])?;
+    let connected =
+        r.gauges("palisade_peer_connected", "1: the stream to this peer is up.", &["peer"])?;
+    let frames = r.counters(
+        "palisade_peer_frames_total",
+        "Frames of Raft messages.",
+        &["peer", "direction"],
+    )?;
+    let messages =
+        r.counters("palisade_peer_messages_total", "Raft messages.", &["peer", "direction"])?;
     let bytes = r.counters("palisade_peer_sent_bytes_total", "Bytes of frames sent.", &["peer"])?;
-    let dropped =
-        r.counters("palisade_peer_messages_dropped_total", "Received, and no room or replica here.", &["peer"])?;
+    let dropped = r.counters(
+        "palisade_peer_messages_dropped_total",
+        "Received, and no room or replica here.",
+        &["peer"],
+    )?;
     let children = |peer: NodeId| {
         let label = peer.to_string();
         let metrics = PeerMetrics {
@@ -244,8 +266,18 @@ mod tests {
     #[test]
     fn an_answer_is_counted_by_kind_outcome_and_shard() {
         let metrics = Metrics::new([ShardId(3)], [NodeId(2)]).unwrap();
-        metrics.answered(Some(OperationKind::Acquire), Outcome::Ok, Duration::from_millis(1), Some(ShardId(3)));
-        metrics.answered(Some(OperationKind::Acquire), Outcome::Held, Duration::from_millis(1), Some(ShardId(3)));
+        metrics.answered(
+            Some(OperationKind::Acquire),
+            Outcome::Ok,
+            Duration::from_millis(1),
+            Some(ShardId(3)),
+        );
+        metrics.answered(
+            Some(OperationKind::Acquire),
+            Outcome::Held,
+            Duration::from_millis(1),
+            Some(ShardId(3)),
+        );
         metrics.contended(ShardId(3));
         let text = metrics.text(&Board::new([ShardId(3)]), 7);
         for line in [

@@ -19,12 +19,18 @@ pub(super) async fn complete(
     recent: Vec<Tenure>,
 ) -> OpResult {
     let Ok(_permit) = context.history_reads.acquire().await else {
-        return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
+        return OpResult::Error(Error::new(
+            ErrorCode::ShuttingDown,
+            "this node is shutting down: ask another replica",
+        ));
     };
     // A checkpoint takes records out of the replica's memory. It queued them for the disk before
     // the replica answered, so the barrier waits for them.
     if context.writer.barrier().await.is_err() {
-        return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"));
+        return OpResult::Error(Error::new(
+            ErrorCode::ShuttingDown,
+            "this node is shutting down: ask another replica",
+        ));
     }
     let engine = context.engine.clone();
     let read = tokio::task::spawn_blocking(move || engine.history(shard, &name, limit)).await;
@@ -32,10 +38,16 @@ pub(super) async fn complete(
         Ok(Ok(records)) => records,
         Ok(Err(storage)) => {
             context.lifecycle.fail(storage.to_string());
-            return OpResult::Error(Error::new(ErrorCode::Internal, "this node's storage failed: ask another replica"));
+            return OpResult::Error(Error::new(
+                ErrorCode::Internal,
+                "this node's storage failed: ask another replica",
+            ));
         }
         Err(_) => {
-            return OpResult::Error(Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another"));
+            return OpResult::Error(Error::new(
+                ErrorCode::ShuttingDown,
+                "this node is shutting down: ask another",
+            ));
         }
     };
     let mut ended = recent;
@@ -44,7 +56,8 @@ pub(super) async fn complete(
             Ok(tenure) => ended.push(tenure),
             Err(reason) => {
                 tracing::error!(%shard, token = record.token, %reason, "a history record is damaged");
-                let message = "a history record of this name is damaged on this node: ask another replica";
+                let message =
+                    "a history record of this name is damaged on this node: ask another replica";
                 return OpResult::Error(Error::new(ErrorCode::Internal, message));
             }
         }

@@ -28,7 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::accept::Peer;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
-    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperateRequest, OperateResponse,
+    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperateRequest,
+    OperateResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -58,7 +59,10 @@ impl Shards {
         let why = match (ours.differs(caller.as_ref()), caller.map_or(0, |caller| caller.node)) {
             (Some(why), _) => format!("node {} refuses this gateway: {why}", ours.node),
             (None, meant) if meant != 0 && meant != ours.node => {
-                format!("this is node {}, not node {meant}: correct the addresses in the cluster file", ours.node)
+                format!(
+                    "this is node {}, not node {meant}: correct the addresses in the cluster file",
+                    ours.node
+                )
             }
             (None, _) => return Ok(()),
         };
@@ -103,10 +107,17 @@ impl ShardService for Shards {
         }
         self.check_caller(&request)?;
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("this node has {STREAMS_MAX} streams already: send more over each"))
+            Status::resource_exhausted(format!(
+                "this node has {STREAMS_MAX} streams already: send more over each"
+            ))
         })?;
         let (results, stream) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
-        let task = OperateStream::new(self.context.clone(), self.next_key(), request.into_inner(), results);
+        let task = OperateStream::new(
+            self.context.clone(),
+            self.next_key(),
+            request.into_inner(),
+            results,
+        );
         tokio::spawn(async move {
             let _permit = permit;
             task.run().await;
@@ -116,7 +127,10 @@ impl ShardService for Shards {
         Ok(response)
     }
 
-    async fn cluster(&self, _: Request<ClusterRequest>) -> Result<Response<ClusterResponse>, Status> {
+    async fn cluster(
+        &self,
+        _: Request<ClusterRequest>,
+    ) -> Result<Response<ClusterResponse>, Status> {
         let context = &self.context;
         if context.lifecycle.failed() {
             return Err(Status::unavailable("this node has failed"));

@@ -82,6 +82,9 @@ impl OpTable {
 
     /// All operations, with their indexes.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &InFlight)> {
-        self.taken.iter().enumerate().filter_map(|(op_index, op)| Some((op_index as u32, op.as_ref()?)))
+        self.taken
+            .iter()
+            .enumerate()
+            .filter_map(|(op_index, op)| Some((op_index as u32, op.as_ref()?)))
     }
 }

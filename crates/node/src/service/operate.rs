@@ -125,8 +125,15 @@ impl OperateStream {
         for mut operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
             let in_time = operation.held_up(late_ms).map_err(|error| refused(*error));
-            if let Err(result) = in_time.and_then(|()| self.admit(operation, kind, received, now_ms)) {
-                self.context.metrics.answered(kind, outcome::counted(&result), Duration::ZERO, None);
+            if let Err(result) =
+                in_time.and_then(|()| self.admit(operation, kind, received, now_ms))
+            {
+                self.context.metrics.answered(
+                    kind,
+                    outcome::counted(&result),
+                    Duration::ZERO,
+                    None,
+                );
                 self.ready.push_back(OperationResult { id, result: Some(*result) });
             }
         }
@@ -134,29 +141,46 @@ impl OperateStream {
     }
 
     /// Puts an operation into its thread's batch.
-    fn admit(&mut self, operation: Operation, kind: Kind, received: Instant, now_ms: u64) -> Result<(), Refused> {
+    fn admit(
+        &mut self,
+        operation: Operation,
+        kind: Kind,
+        received: Instant,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
         if self.context.lifecycle.draining() {
             let message = "this node is shutting down and did not do this: ask another replica";
             return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
         check(&operation)?;
         let shard = route(&self.context.map, &operation)?;
-        let seat = self.context.host.seat(shard).ok_or_else(|| stale_route(&self.context.map, shard))?;
+        let seat =
+            self.context.host.seat(shard).ok_or_else(|| stale_route(&self.context.map, shard))?;
         let id = operation.id;
-        let timeout_ms = if operation.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { operation.timeout_ms };
+        let timeout_ms =
+            if operation.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { operation.timeout_ms };
         let Plan { request, follow } = plan(operation)?;
         let waits = matches!(request, Request::Propose { wait: Some(_), .. });
         if self.ops.is_full(waits) {
             let message = match waits {
-                true => format!("this stream has {STREAM_WAITS_MAX} waits in flight: await some, or open another"),
-                false => format!("this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another"),
+                true => format!(
+                    "this stream has {STREAM_WAITS_MAX} waits in flight: await some, or open another"
+                ),
+                false => format!(
+                    "this stream has {STREAM_OPS_MAX} operations in flight: await some, or open another"
+                ),
             };
             return Err(refused(Error::busy(message, if waits { 1_000 } else { 50 })));
         }
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
         let op_index = self.ops.put(InFlight { id, kind, shard, seat, received, waits, follow });
         let ticket = ticket(self.key, op_index);
-        self.batches[seat.thread].push(Submission { index: seat.index, ticket, give_up_at_ms, request });
+        self.batches[seat.thread].push(Submission {
+            index: seat.index,
+            ticket,
+            give_up_at_ms,
+            request,
+        });
         Ok(())
     }
 
@@ -183,14 +207,22 @@ impl OperateStream {
 
     fn take_answer(&mut self, op_index: u32, reply: Reply) {
         let Some(operation) = self.ops.get_mut(op_index) else {
-            debug_assert!(false, "operation {op_index} is answered, and nothing is in flight there");
+            debug_assert!(
+                false,
+                "operation {op_index} is answered, and nothing is in flight there"
+            );
             return;
         };
         match (std::mem::replace(&mut operation.follow, Follow::Nothing), reply) {
-            (Follow::History { name, limit }, Reply::Read { answer: Answered::History { ended, current }, .. }) => {
-                let (context, settle, shard) = (self.context.clone(), self.settle.clone(), operation.shard);
+            (
+                Follow::History { name, limit },
+                Reply::Read { answer: Answered::History { ended, current }, .. },
+            ) => {
+                let (context, settle, shard) =
+                    (self.context.clone(), self.settle.clone(), operation.shard);
                 tokio::spawn(async move {
-                    let result = super::history::complete(context, shard, name, limit, current, ended).await;
+                    let result =
+                        super::history::complete(context, shard, name, limit, current, ended).await;
                     // A stream that has ended needs no result.
                     let _ = settle.send((op_index, result));
                 });
@@ -212,7 +244,12 @@ impl OperateStream {
     fn finish(&mut self, op_index: u32, result: OpResult) {
         let Some(operation) = self.ops.take(op_index) else { return };
         let InFlight { id, kind, shard, received, .. } = operation;
-        self.context.metrics.answered(kind, outcome::counted(&result), received.elapsed(), Some(shard));
+        self.context.metrics.answered(
+            kind,
+            outcome::counted(&result),
+            received.elapsed(),
+            Some(shard),
+        );
         if kind == Some(OperationKind::Acquire) && met_contention(&result) {
             self.context.metrics.contended(shard);
         }
@@ -229,10 +266,12 @@ impl OperateStream {
         for op_index in indexes {
             let Some(operation) = self.ops.get_mut(op_index) else { continue };
             let last = if reads(operation.kind) {
-                Error::new(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica")
+                Error::new(
+                    ErrorCode::ShuttingDown,
+                    "this node is shutting down: ask another replica",
+                )
             } else {
-                let message =
-                    "this node is shutting down: this may or may not have been done. Try again with the same ids";
+                let message = "this node is shutting down: this may or may not have been done. Try again with the same ids";
                 Error::new(ErrorCode::OutcomeUnknown, message)
             };
             self.finish(op_index, OpResult::Error(last));
@@ -252,7 +291,9 @@ impl OperateStream {
 impl Drop for OperateStream {
     fn drop(&mut self) {
         let waiting = self.ops.iter().filter(|(_, operation)| operation.waits);
-        let waiting = waiting.map(|(op_index, operation)| (operation.seat, ticket(self.key, op_index))).collect();
+        let waiting = waiting
+            .map(|(op_index, operation)| (operation.seat, ticket(self.key, op_index)))
+            .collect();
         self.context.host.close_stream(self.key, waiting);
         self.context.metrics.streams.dec();
     }
@@ -263,7 +304,10 @@ fn met_contention(result: &OpResult) -> bool {
     match result {
         OpResult::Grant(grant) => grant.waited_ms > 0,
         OpResult::Error(error) => {
-            matches!(error.code(), ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled)
+            matches!(
+                error.code(),
+                ErrorCode::Held | ErrorCode::WaitTimeout | ErrorCode::WaitCancelled
+            )
         }
         _ => false,
     }

@@ -26,11 +26,17 @@ pub(super) fn counted(result: &OpResult) -> wire::Outcome {
 pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> OpResult {
     match reply {
         Reply::Done(outcome) => done(shard, kind, outcome),
-        Reply::Read { answer, applied_index, stale_by_ms } => read(shard, node, answer, applied_index, stale_by_ms),
-        Reply::WaitTimeout => fail(ErrorCode::WaitTimeout, "the wait ran out, and this request does not hold the lock"),
-        Reply::WaitCancelled => {
-            fail(ErrorCode::WaitCancelled, "the wait was cancelled, or its session ended: nothing is held")
+        Reply::Read { answer, applied_index, stale_by_ms } => {
+            read(shard, node, answer, applied_index, stale_by_ms)
         }
+        Reply::WaitTimeout => fail(
+            ErrorCode::WaitTimeout,
+            "the wait ran out, and this request does not hold the lock",
+        ),
+        Reply::WaitCancelled => fail(
+            ErrorCode::WaitCancelled,
+            "the wait was cancelled, or its session ended: nothing is held",
+        ),
         Reply::Superseded => fail(
             ErrorCode::WaitCancelled,
             "a newer attempt of the same request waits in this one's place: await that one",
@@ -41,10 +47,14 @@ pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> 
         }
         Reply::NoLeader => OpResult::Error(Error {
             retry_after_ms: 200,
-            ..Error::no_leader(format!("shard {shard} has no leader or no quorum right now: try again"))
+            ..Error::no_leader(format!(
+                "shard {shard} has no leader or no quorum right now: try again"
+            ))
         }),
         Reply::Busy => OpResult::Error(Error::busy(
-            format!("shard {shard} has too much queued and did not do this: back off, then try again"),
+            format!(
+                "shard {shard} has too much queued and did not do this: back off, then try again"
+            ),
             100,
         )),
         Reply::Unknown if reads(kind) => {
@@ -70,31 +80,44 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
             OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant })
         }
         Outcome::Granted(granted) => OpResult::Grant(grant(shard, granted)),
-        Outcome::Renewed { ttl_ms, expires_wall_ms, renewals } => OpResult::Renew(v1::RenewResponse {
-            expires_at_ms: expires_wall_ms,
-            ttl_ms,
-            renewal_count: renewals,
-            shard: shard.0,
-        }),
+        Outcome::Renewed { ttl_ms, expires_wall_ms, renewals } => {
+            OpResult::Renew(v1::RenewResponse {
+                expires_at_ms: expires_wall_ms,
+                ttl_ms,
+                renewal_count: renewals,
+                shard: shard.0,
+            })
+        }
         Outcome::Released { already } => {
             OpResult::Release(v1::ReleaseResponse { already_released: already, shard: shard.0 })
         }
         Outcome::HeartbeatOk(alive) => OpResult::Heartbeat(session_lease(shard, alive)),
-        Outcome::Closed { released } => OpResult::CloseSession(v1::CloseSessionResponse { released }),
-        Outcome::Cancelled => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, grant: None }),
-        Outcome::NotWaiting => OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant: None }),
-        Outcome::Broken(ended) => OpResult::BreakLock(v1::BreakLockResponse { tenure: Some(tenure(shard, *ended)) }),
+        Outcome::Closed { released } => {
+            OpResult::CloseSession(v1::CloseSessionResponse { released })
+        }
+        Outcome::Cancelled => {
+            OpResult::CancelWait(v1::CancelWaitResponse { cancelled: true, grant: None })
+        }
+        Outcome::NotWaiting => {
+            OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant: None })
+        }
+        Outcome::Broken(ended) => {
+            OpResult::BreakLock(v1::BreakLockResponse { tenure: Some(tenure(shard, *ended)) })
+        }
         // A break that meets this outcome named a token that holds no lock any more. It is fenced,
         // like a release by that token.
-        Outcome::Held { token, owner } if kind == Some(OperationKind::Break) => OpResult::Error(Error {
-            holder: owner,
-            ..Error::not_owner(
-                "this token does not hold the lock (any more): nothing was broken. Check who does",
-                token.0,
-            )
-        }),
+        Outcome::Held { token, owner } if kind == Some(OperationKind::Break) => {
+            OpResult::Error(Error {
+                holder: owner,
+                ..Error::not_owner(
+                    "this token does not hold the lock (any more): nothing was broken. Check who does",
+                    token.0,
+                )
+            })
+        }
         Outcome::Held { token, owner } => {
-            let message = format!("held by {owner:?} with token {token}: wait for it, or try later");
+            let message =
+                format!("held by {owner:?} with token {token}: wait for it, or try later");
             OpResult::Error(Error::held(message, token.0, owner))
         }
         Outcome::NotOwner { current } => OpResult::Error(Error::not_owner(
@@ -108,9 +131,10 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
                 "the lease of this token ran out: stop acting on the lock, and acquire anew",
             )
         }),
-        Outcome::SessionLost => {
-            fail(ErrorCode::SessionLost, format!("shard {shard} does not know this session (any more): open a new one"))
-        }
+        Outcome::SessionLost => fail(
+            ErrorCode::SessionLost,
+            format!("shard {shard} does not know this session (any more): open a new one"),
+        ),
         Outcome::AlreadyEnded { token, end } => {
             let how = match end {
                 EndKind::Released => "was released",
@@ -127,19 +151,30 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
             "this request was cancelled, and holds nothing: acquire anew with a new request id",
         ),
         Outcome::Conflict(why) => fail(ErrorCode::InvalidArgument, why),
-        Outcome::Full(why) => OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000)),
+        Outcome::Full(why) => {
+            OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000))
+        }
         // A leader answers none of these to a client.
         Outcome::Queued | Outcome::Expired(_) | Outcome::Unheard => fail(
             ErrorCode::Internal,
-            format!("shard {shard} answered what was not asked; this is a bug: report it. Check before trying again"),
+            format!(
+                "shard {shard} answered what was not asked; this is a bug: report it. Check before trying again"
+            ),
         ),
     }
 }
 
-fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_by_ms: u64) -> OpResult {
+fn read(
+    shard: ShardId,
+    node: NodeId,
+    answer: Answer,
+    applied_index: u64,
+    stale_by_ms: u64,
+) -> OpResult {
     match answer {
         Answer::Check { holders, holder_count, more, waiters, last_token } => {
-            let (holders, cut) = fit(holders.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
+            let (holders, cut) =
+                fit(holders.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
             OpResult::Check(v1::CheckResponse {
                 holders,
                 waiters,
@@ -153,9 +188,12 @@ fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_
             })
         }
         Answer::List { grants, next } => {
-            let (grants, cut) = fit(grants.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
+            let (grants, cut) =
+                fit(grants.into_iter().map(|held| grant(shard, held)), wire::encoded_bytes);
             let next_cursor = match (grants.last(), next) {
-                (Some(last), _) if cut => wire::encode_cursor(&last.resource_name, last.fencing_token),
+                (Some(last), _) if cut => {
+                    wire::encode_cursor(&last.resource_name, last.fencing_token)
+                }
                 (_, Some((name, token))) => wire::encode_cursor(&name, token.0),
                 (_, None) => String::new(),
             };
@@ -168,8 +206,14 @@ fn read(shard: ShardId, node: NodeId, answer: Answer, applied_index: u64, stale_
 
 /// The tenures newest first, with each token once. A token that holds its lock still counts as
 /// holding.
-pub(super) fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, limit: usize) -> OpResult {
-    let mut tenures: Vec<v1::Tenure> = current.into_iter().map(|held| holding(shard, held)).collect();
+pub(super) fn history(
+    shard: ShardId,
+    current: Vec<Grant>,
+    ended: Vec<Tenure>,
+    limit: usize,
+) -> OpResult {
+    let mut tenures: Vec<v1::Tenure> =
+        current.into_iter().map(|held| holding(shard, held)).collect();
     tenures.extend(ended.into_iter().map(|ended| tenure(shard, ended)));
     // Ended tenures sort before holding ones, because the disk was read later than the table.
     tenures.sort_by_key(|tenure| std::cmp::Reverse((tenure.fencing_token, tenure.ended_at_ms)));

@@ -42,14 +42,21 @@ pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
     let shard = ShardId(route.shard);
     let theirs = MapVersion(route.map_version);
     if theirs > map.version() {
-        let message = format!("this node's shard map (version {}) is older than the route's: try again", map.version());
+        let message = format!(
+            "this node's shard map (version {}) is older than the route's: try again",
+            map.version()
+        );
         return Err(refused(Error::busy(message, 200)));
     }
     let owned = match operation.op.as_ref().and_then(Op::name) {
         Some(name) => {
             let slot = Slot::of(name);
             if theirs == map.version() && u32::from(slot.index()) != route.slot {
-                return Err(invalid(format!("the name belongs to slot {}, not {}", slot.index(), route.slot)));
+                return Err(invalid(format!(
+                    "the name belongs to slot {}, not {}",
+                    slot.index(),
+                    route.slot
+                )));
             }
             map.owner(slot) == shard
         }
@@ -61,8 +68,10 @@ pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Re
 
 /// The refusal for a shard that this node does not serve (any more).
 pub(crate) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
-    let message =
-        format!("shard {shard} does not serve this here by map version {}: fetch the newer map", map.version());
+    let message = format!(
+        "shard {shard} does not serve this here by map version {}: fetch the newer map",
+        map.version()
+    );
     Box::new(OpResult::StaleRoute(StaleRoute { message, map_version: map.version().0 }))
 }
 
@@ -73,7 +82,9 @@ pub(crate) fn stale_route(map: &ShardMap, shard: ShardId) -> Refused {
 pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     let bytes = wire::encoded_bytes(operation);
     if bytes > OPERATION_BYTES_MAX {
-        return Err(invalid(format!("the operation has {bytes} bytes: at most {OPERATION_BYTES_MAX} are taken")));
+        return Err(invalid(format!(
+            "the operation has {bytes} bytes: at most {OPERATION_BYTES_MAX} are taken"
+        )));
     }
     wire::check_routed(operation).map_err(refused)
 }
@@ -104,11 +115,17 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
         }
         Op::BreakLock(v1::BreakLockRequest { name, fencing_token, reason, broken_by }) => {
             let token = Token(fencing_token);
-            nothing(propose(&Command::Break { name: &name, token, by: &broken_by, reason: &reason }, None)?)
+            nothing(propose(
+                &Command::Break { name: &name, token, by: &broken_by, reason: &reason },
+                None,
+            )?)
         }
         Op::CancelWait(CancelWait { name, request_id, abandoned }) => {
             let request_id = parse_request_id(&request_id)?;
-            nothing(propose(&Command::CancelWait { name: &name, request_id, given_up: !abandoned }, None)?)
+            nothing(propose(
+                &Command::CancelWait { name: &name, request_id, given_up: !abandoned },
+                None,
+            )?)
         }
         Op::Check(v1::CheckRequest { name, consistency, after_token, limit }) => {
             let linearizable = consistency != i32::from(Consistency::Stale);
@@ -126,7 +143,9 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
             let query = Query::List { prefix, after, limit: limit as usize };
             nothing(Request::Read { query, linearizable: true })
         }
-        Op::ReadStatus(ReadStatus {}) => nothing(Request::Read { query: Query::Status, linearizable: false }),
+        Op::ReadStatus(ReadStatus {}) => {
+            nothing(Request::Read { query: Query::Status, linearizable: false })
+        }
     }
 }
 
@@ -136,7 +155,9 @@ fn plan_acquire(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
     let mode = match acquire.mode() {
         v1::Mode::Exclusive | v1::Mode::Unspecified => Mode::Exclusive,
         v1::Mode::Shared => Mode::Shared,
-        v1::Mode::Semaphore => Mode::Permits { count: acquire.permits, limit: acquire.permit_limit },
+        v1::Mode::Semaphore => {
+            Mode::Permits { count: acquire.permits, limit: acquire.permit_limit }
+        }
     };
     let command = Command::Acquire {
         request_id,

@@ -16,7 +16,9 @@ use std::time::Instant;
 use wire::OperationKind;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
-use wire::internal::v1::{CancelWait, Heartbeat, NotLeader, Operation, OperationResult, ReadStatus, Route, StaleRoute};
+use wire::internal::v1::{
+    CancelWait, Heartbeat, NotLeader, Operation, OperationResult, ReadStatus, Route, StaleRoute,
+};
 use wire::v1::{self, ErrorCode};
 
 const SHARD: ShardId = ShardId(1);
@@ -95,7 +97,11 @@ fn an_acquire_is_encoded_with_its_defaults() {
 #[test]
 fn a_heartbeat_names_a_life() {
     let heartbeat = Heartbeat { session_id: "s".into(), life: 7, broken_seen: 3 };
-    let Request::Propose { command, .. } = plan(unrouted(Op::Heartbeat(heartbeat))).unwrap().request else { panic!() };
+    let Request::Propose { command, .. } =
+        plan(unrouted(Op::Heartbeat(heartbeat))).unwrap().request
+    else {
+        panic!()
+    };
     let expected = Command::Heartbeat { session: "s", life: LeaseId(7), broken_seen: 3 };
     assert_eq!(Command::decode(&command).unwrap(), expected);
 }
@@ -103,9 +109,13 @@ fn a_heartbeat_names_a_life() {
 #[test]
 fn a_heartbeat_tells_life_ttl_and_breaks() {
     let (life, ttl_ms, broken) = (LeaseId(7), 5_000, vec![Token(9)]);
-    let alive = locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true };
+    let alive =
+        locks::SessionAlive { life, ttl_ms, broken_count: 3, broken, broken_overflow: true };
     let reply = Reply::Done(Outcome::HeartbeatOk(alive));
-    let OpResult::Heartbeat(told) = result(SHARD, NODE, Some(OperationKind::Heartbeat), reply) else { panic!() };
+    let OpResult::Heartbeat(told) = result(SHARD, NODE, Some(OperationKind::Heartbeat), reply)
+    else {
+        panic!()
+    };
     let expected = v1::SessionLeaseState {
         shard: 1,
         life: 7,
@@ -123,19 +133,31 @@ fn a_cancel_is_for_good_unless_a_gateway_lost_its_client() {
         let request = CancelWait { name: "a".into(), request_id: vec![1; 16], abandoned };
         let planned = plan(unrouted(Op::CancelWait(request))).unwrap();
         let Request::Propose { command, .. } = planned.request else { panic!("a read") };
-        let Command::CancelWait { given_up, .. } = Command::decode(&command).unwrap() else { panic!() };
+        let Command::CancelWait { given_up, .. } = Command::decode(&command).unwrap() else {
+            panic!()
+        };
         assert_eq!(given_up, expected);
     }
     let reply = Reply::Done(Outcome::CancelledBefore);
-    let OpResult::Error(late) = result(SHARD, NODE, Some(OperationKind::Acquire), reply) else { panic!() };
+    let OpResult::Error(late) = result(SHARD, NODE, Some(OperationKind::Acquire), reply) else {
+        panic!()
+    };
     assert_eq!(late.code(), ErrorCode::WaitCancelled);
 }
 
 #[test]
 fn a_semaphore_takes_one_permit_by_default() {
-    let op = Op::Acquire(v1::AcquireRequest { mode: v1::Mode::Semaphore.into(), permit_limit: 3, ..acquire() });
-    let Request::Propose { command, wait: None } = plan(unrouted(op)).unwrap().request else { panic!() };
-    let Command::Acquire { mode, wait: false, .. } = Command::decode(&command).unwrap() else { panic!() };
+    let op = Op::Acquire(v1::AcquireRequest {
+        mode: v1::Mode::Semaphore.into(),
+        permit_limit: 3,
+        ..acquire()
+    });
+    let Request::Propose { command, wait: None } = plan(unrouted(op)).unwrap().request else {
+        panic!()
+    };
+    let Command::Acquire { mode, wait: false, .. } = Command::decode(&command).unwrap() else {
+        panic!()
+    };
     assert_eq!(mode, Mode::Permits { count: 1, limit: 3 });
 }
 
@@ -155,8 +177,16 @@ fn bad_input_is_refused_before_anything_is_proposed() {
         Op::Acquire(v1::AcquireRequest { wait_ms: u32::MAX, ..acquire() }),
         Op::Acquire(v1::AcquireRequest { mode: v1::Mode::Semaphore.into(), ..acquire() }),
         Op::Acquire(v1::AcquireRequest { metadata: "m".repeat(70_000), ..acquire() }),
-        Op::Release(v1::ReleaseRequest { name: "a".into(), fencing_token: 1 << 53, session_life: 0 }),
-        Op::BreakLock(v1::BreakLockRequest { name: "a".into(), fencing_token: 1, ..Default::default() }),
+        Op::Release(v1::ReleaseRequest {
+            name: "a".into(),
+            fencing_token: 1 << 53,
+            session_life: 0,
+        }),
+        Op::BreakLock(v1::BreakLockRequest {
+            name: "a".into(),
+            fencing_token: 1,
+            ..Default::default()
+        }),
         Op::Check(v1::CheckRequest { name: "a".into(), consistency: 5, ..Default::default() }),
         Op::Check(v1::CheckRequest { name: "a".into(), limit: 1_001, ..Default::default() }),
         Op::List(v1::ListRequest { cursor: "b".into(), ..Default::default() }),
@@ -174,14 +204,24 @@ fn bad_input_is_refused_before_anything_is_proposed() {
 #[test]
 fn reads_and_follow_ups_are_planned() {
     let planned = |consistency: v1::Consistency| {
-        let op =
-            Op::Check(v1::CheckRequest { name: "a".into(), consistency: consistency.into(), ..Default::default() });
+        let op = Op::Check(v1::CheckRequest {
+            name: "a".into(),
+            consistency: consistency.into(),
+            ..Default::default()
+        });
         plan(unrouted(op)).unwrap().request
     };
     let query = || Query::Check { name: "a".into(), after: Token(0), limit: 1_000 };
-    assert_eq!(planned(v1::Consistency::Linearizable), Request::Read { query: query(), linearizable: true });
-    assert_eq!(planned(v1::Consistency::Stale), Request::Read { query: query(), linearizable: false });
-    let history = plan(unrouted(Op::History(v1::HistoryRequest { name: "a".into(), limit: 0 }))).unwrap();
+    assert_eq!(
+        planned(v1::Consistency::Linearizable),
+        Request::Read { query: query(), linearizable: true }
+    );
+    assert_eq!(
+        planned(v1::Consistency::Stale),
+        Request::Read { query: query(), linearizable: false }
+    );
+    let history =
+        plan(unrouted(Op::History(v1::HistoryRequest { name: "a".into(), limit: 0 }))).unwrap();
     assert_eq!(history.follow, Follow::History { name: "a".into(), limit: 20 });
 }
 
@@ -202,15 +242,28 @@ fn a_name_reaches_only_the_shard_that_owns_it() {
         other => panic!("{other:?}"),
     };
     assert_eq!(route(&map, &routed("a", owner.0, slot, 3)), Ok(owner));
-    assert_eq!(route(&map, &routed("a", owner.0, slot, 1)), Ok(owner), "an older map that still says so");
+    assert_eq!(
+        route(&map, &routed("a", owner.0, slot, 1)),
+        Ok(owner),
+        "an older map that still says so"
+    );
     assert!(is_stale(&routed("a", other, slot, 1)), "an older map that says otherwise");
     assert!(is_stale(&routed("a", other, slot, 3)));
     assert!(is_stale(&routed("a", 77, slot, 3)));
-    assert_eq!(code(&routed("a", owner.0, slot + 1, 3)), ErrorCode::InvalidArgument, "a router that hashes otherwise");
+    assert_eq!(
+        code(&routed("a", owner.0, slot + 1, 3)),
+        ErrorCode::InvalidArgument,
+        "a router that hashes otherwise"
+    );
     assert_eq!(code(&routed("a", owner.0, slot, 4)), ErrorCode::Busy, "a newer map");
     assert_eq!(code(&unrouted(Op::Acquire(acquire()))), ErrorCode::InvalidArgument, "no route");
-    assert!(matches!(*stale_route(&map, owner), OpResult::StaleRoute(StaleRoute { map_version: 3, .. })));
-    let status = |shard| Operation::routed(Op::ReadStatus(ReadStatus {}), Route { shard, slot: 0, map_version: 3 });
+    assert!(matches!(
+        *stale_route(&map, owner),
+        OpResult::StaleRoute(StaleRoute { map_version: 3, .. })
+    ));
+    let status = |shard| {
+        Operation::routed(Op::ReadStatus(ReadStatus {}), Route { shard, slot: 0, map_version: 3 })
+    };
     assert_eq!(route(&map, &status(1)), Ok(ShardId(1)));
     assert!(is_stale(&status(2)));
 }
@@ -218,7 +271,9 @@ fn a_name_reaches_only_the_shard_that_owns_it() {
 #[test]
 fn a_grant_keeps_all_its_fields() {
     let reply = Reply::Done(Outcome::Granted(held(9)));
-    let OpResult::Grant(grant) = result(SHARD, NODE, Some(OperationKind::Acquire), reply) else { panic!() };
+    let OpResult::Grant(grant) = result(SHARD, NODE, Some(OperationKind::Acquire), reply) else {
+        panic!()
+    };
     let expected = v1::Grant {
         resource_name: "a".into(),
         owner_id: "me".into(),
@@ -245,7 +300,12 @@ fn a_grant_keeps_all_its_fields() {
 
 #[test]
 fn a_cancel_that_comes_after_the_grant_shows_it() {
-    let cancelled = |outcome| match result(SHARD, NODE, Some(OperationKind::CancelWait), Reply::Done(outcome)) {
+    let cancelled = |outcome| match result(
+        SHARD,
+        NODE,
+        Some(OperationKind::CancelWait),
+        Reply::Done(outcome),
+    ) {
         OpResult::CancelWait(v1::CancelWaitResponse { cancelled, grant }) => {
             (cancelled, grant.map(|g| g.fencing_token))
         }
@@ -267,7 +327,11 @@ fn refusals_say_what_to_do() {
         (done(Renew, Outcome::NotOwner { current: Token(6) }), ErrorCode::NotOwner, 6),
         (done(Release, Outcome::LeaseExpired { current: Token(0) }), ErrorCode::Expired, 0),
         (done(Heartbeat, Outcome::SessionLost), ErrorCode::SessionLost, 0),
-        (done(Acquire, Outcome::AlreadyEnded { token: Token(4), end: EndKind::Released }), ErrorCode::Expired, 0),
+        (
+            done(Acquire, Outcome::AlreadyEnded { token: Token(4), end: EndKind::Released }),
+            ErrorCode::Expired,
+            0,
+        ),
         (done(Acquire, Outcome::Conflict("limit")), ErrorCode::InvalidArgument, 0),
         (done(Acquire, Outcome::Full("queue")), ErrorCode::Busy, 0),
         (error_of(Acquire, Reply::WaitTimeout), ErrorCode::WaitTimeout, 0),
@@ -281,17 +345,33 @@ fn refusals_say_what_to_do() {
         assert_eq!((error.code(), error.current_token), (code, current), "{error}");
         assert!(!error.message.is_empty());
     }
-    let elsewhere = result(SHARD, NODE, Some(Acquire), Reply::NotLeader { hint: Some(NodeId(3)), term: 8 });
-    assert!(matches!(elsewhere, OpResult::NotLeader(NotLeader { leader: 3, term: 8, .. })), "{elsewhere:?}");
+    let elsewhere =
+        result(SHARD, NODE, Some(Acquire), Reply::NotLeader { hint: Some(NodeId(3)), term: 8 });
+    assert!(
+        matches!(elsewhere, OpResult::NotLeader(NotLeader { leader: 3, term: 8, .. })),
+        "{elsewhere:?}"
+    );
     assert_eq!(done(Acquire, held_by()).holder, "you");
-    assert!(done(Acquire, Outcome::AlreadyEnded { token: Token(4), end: EndKind::Broken }).message.contains("token 4"));
+    assert!(
+        done(Acquire, Outcome::AlreadyEnded { token: Token(4), end: EndKind::Broken })
+            .message
+            .contains("token 4")
+    );
 }
 
 #[test]
 fn a_check_says_who_answered_and_how_old_it_is() {
-    let answer = Answer::Check { holders: vec![held(9)], holder_count: 3, more: true, waiters: 2, last_token: 11 };
+    let answer = Answer::Check {
+        holders: vec![held(9)],
+        holder_count: 3,
+        more: true,
+        waiters: 2,
+        last_token: 11,
+    };
     let reply = Reply::Read { answer, applied_index: 40, stale_by_ms: 6 };
-    let OpResult::Check(check) = result(SHARD, NODE, Some(OperationKind::Check), reply) else { panic!() };
+    let OpResult::Check(check) = result(SHARD, NODE, Some(OperationKind::Check), reply) else {
+        panic!()
+    };
     assert_eq!((check.waiters, check.last_token, check.answered_by), (2, 11, 2));
     assert_eq!((check.applied_index, check.stale_by_ms, check.holders.len()), (40, 6, 1));
     assert_eq!((check.holder_count, check.more), (3, true));
@@ -308,7 +388,9 @@ fn history_is_newest_first_and_shows_each_token_once() {
         ended(3, EndKind::Released),
     ];
     let shown = |limit| {
-        let OpResult::History(history) = history(SHARD, current.clone(), all.clone(), limit) else { panic!() };
+        let OpResult::History(history) = history(SHARD, current.clone(), all.clone(), limit) else {
+            panic!()
+        };
         let row = |tenure: &v1::Tenure| (tenure.fencing_token, tenure.ended_at_ms, tenure.state());
         history.tenures.iter().map(row).collect::<Vec<_>>()
     };
@@ -320,14 +402,26 @@ fn history_is_newest_first_and_shows_each_token_once() {
 #[test]
 fn an_answer_with_very_many_rows_is_cut_and_says_so() {
     let grants = (0..120_000).map(held).collect();
-    let reply = Reply::Read { answer: Answer::List { grants, next: None }, applied_index: 1, stale_by_ms: 0 };
+    let reply = Reply::Read {
+        answer: Answer::List { grants, next: None },
+        applied_index: 1,
+        stale_by_ms: 0,
+    };
     let listed = result(SHARD, NODE, Some(OperationKind::List), reply);
     let OpResult::List(list) = &listed else { panic!() };
     assert!(!list.next_cursor.is_empty() && list.grants.len() > 1_000);
     let last = list.grants.last().expect("rows");
     let cursor = wire::decode_cursor(&list.next_cursor).expect("a cursor");
-    assert_eq!(cursor, (last.resource_name.clone(), last.fencing_token), "the next page begins after what is shown");
-    assert!(wire::encoded_bytes(list) < 4 << 20, "no receiver takes {} bytes", wire::encoded_bytes(list));
+    assert_eq!(
+        cursor,
+        (last.resource_name.clone(), last.fencing_token),
+        "the next page begins after what is shown"
+    );
+    assert!(
+        wire::encoded_bytes(list) < 4 << 20,
+        "no receiver takes {} bytes",
+        wire::encoded_bytes(list)
+    );
 }
 
 #[test]
@@ -363,7 +457,11 @@ fn slots_are_reused_only_after_their_answer() {
     while !ops.is_full(true) {
         ops.put(in_flight(5, true));
     }
-    assert_eq!((ops.len(), ops.short()), (4 + STREAM_WAITS_MAX, 4), "short operations have room of their own");
+    assert_eq!(
+        (ops.len(), ops.short()),
+        (4 + STREAM_WAITS_MAX, 4),
+        "short operations have room of their own"
+    );
     while !ops.is_full(false) {
         ops.put(in_flight(6, false));
     }

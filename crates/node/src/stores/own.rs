@@ -39,7 +39,9 @@ impl Own {
             (Some((id, _)), FirstStart::Reseed { .. }) => return Err(not_empty(id)),
             (Some(found), _) => found,
             // A re-seeded node is no member yet, so it need not wait.
-            (None, FirstStart::Reseed { .. }) => (StoreId { incarnation, store: rand::random() }, true),
+            (None, FirstStart::Reseed { .. }) => {
+                (StoreId { incarnation, store: rand::random() }, true)
+            }
             (None, _) => (StoreId { incarnation: 0, store: rand::random() }, false),
         };
         confirmed |= first_start == FirstStart::NewCluster || is_alone;
@@ -49,15 +51,18 @@ impl Own {
         };
         runs.push(Run { boot, life: rand::random(), opened: engine.last_record() });
         runs.drain(..runs.len().saturating_sub(RUNS_MAX));
-        let (born, born_before) =
-            (engine.born(), engine.node_record(BORN)?.map(|bytes| decode_birth(&bytes)).transpose()?);
+        let (born, born_before) = (
+            engine.born(),
+            engine.node_record(BORN)?.map(|bytes| decode_birth(&bytes)).transpose()?,
+        );
         // A copy is a new file, so its creation time differs.
         let is_copy = matches!((born, born_before), (Some(born), Some(before)) if born != before);
-        let standing = match (confirmed, is_copy && !matches!(first_start, FirstStart::AcceptCopy { .. })) {
-            (false, _) => Standing::New,
-            (true, true) => Standing::Copied,
-            (true, false) => Standing::Usual,
-        };
+        let standing =
+            match (confirmed, is_copy && !matches!(first_start, FirstStart::AcceptCopy { .. })) {
+                (false, _) => Standing::New,
+                (true, true) => Standing::Copied,
+                (true, false) => Standing::Usual,
+            };
         let forced = first_start == FirstStart::Reseed { force: true };
         Ok(Own { id, standing, forced, runs, born, born_before })
     }
@@ -73,7 +78,12 @@ impl Own {
         self.put(engine, true, self.born)
     }
 
-    fn put(&self, engine: &dyn Engine, confirmed: bool, born: Option<u128>) -> Result<(), StorageError> {
+    fn put(
+        &self,
+        engine: &dyn Engine,
+        confirmed: bool,
+        born: Option<u128>,
+    ) -> Result<(), StorageError> {
         let mut records = vec![
             (OWN.to_vec(), encode_own(self.id, confirmed)),
             (RUNS.to_vec(), self.runs.iter().flat_map(encode_run).collect()),
@@ -122,7 +132,10 @@ fn decode_own(bytes: &[u8]) -> Result<(StoreId, bool), StorageError> {
     let bytes: &[u8; 13] = bytes.try_into().map_err(|_| damaged())?;
     let (incarnation, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
     let (store, confirmed) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let id = StoreId { incarnation: u32::from_le_bytes(*incarnation), store: u64::from_le_bytes(*store) };
+    let id = StoreId {
+        incarnation: u32::from_le_bytes(*incarnation),
+        store: u64::from_le_bytes(*store),
+    };
     match confirmed {
         [confirmed @ (0 | 1)] => Ok((id, *confirmed == 1)),
         _ => Err(damaged()),
@@ -136,7 +149,10 @@ fn encode_run(run: &Run) -> Vec<u8> {
 fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, StorageError> {
     let (runs, rest) = bytes.as_chunks::<RUN_BYTES>();
     if !rest.is_empty() || runs.len() > RUNS_MAX {
-        return Err(StorageError::Damaged(format!("{} bytes are no record of this directory's runs", bytes.len())));
+        return Err(StorageError::Damaged(format!(
+            "{} bytes are no record of this directory's runs",
+            bytes.len()
+        )));
     }
     let run = |bytes: &[u8; RUN_BYTES]| {
         let (words, _) = bytes.as_chunks::<8>();
@@ -147,7 +163,9 @@ fn decode_runs(bytes: &[u8]) -> Result<Vec<Run>, StorageError> {
 }
 
 fn decode_birth(bytes: &[u8]) -> Result<u128, StorageError> {
-    let bytes = bytes.try_into().map_err(|_| StorageError::Damaged(format!("{} bytes are no birth", bytes.len())))?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| StorageError::Damaged(format!("{} bytes are no birth", bytes.len())))?;
     Ok(u128::from_le_bytes(bytes))
 }
 
@@ -159,11 +177,19 @@ mod tests {
     fn records_that_are_none_are_damage() {
         let id = StoreId { incarnation: 3, store: u64::MAX };
         assert_eq!(decode_own(&encode_own(id, true)).expect("own bytes"), (id, true));
-        assert!(decode_own(&[0; 12]).is_err() && decode_own(&[2; 13]).is_err() && decode_own(&[]).is_err());
-        let runs = [Run { boot: 1, life: 2, opened: 3 }, Run { boot: 4, life: u64::MAX, opened: 6 }];
+        assert!(
+            decode_own(&[0; 12]).is_err()
+                && decode_own(&[2; 13]).is_err()
+                && decode_own(&[]).is_err()
+        );
+        let runs =
+            [Run { boot: 1, life: 2, opened: 3 }, Run { boot: 4, life: u64::MAX, opened: 6 }];
         let bytes: Vec<u8> = runs.iter().flat_map(encode_run).collect();
         assert_eq!(decode_runs(&bytes).expect("own bytes"), runs);
-        assert!(decode_runs(&bytes[1..]).is_err() && decode_runs(&[0; RUN_BYTES * (RUNS_MAX + 1)]).is_err());
+        assert!(
+            decode_runs(&bytes[1..]).is_err()
+                && decode_runs(&[0; RUN_BYTES * (RUNS_MAX + 1)]).is_err()
+        );
         assert!(decode_birth(&[0; 15]).is_err() && decode_birth(&[0; 17]).is_err());
     }
 }

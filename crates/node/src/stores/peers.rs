@@ -56,12 +56,18 @@ impl Peer {
 impl Live {
     pub(super) fn new(known: Known) -> Live {
         let Known { id, boot, life, record } = known;
-        let (record, heard_ms, ended) = (AtomicU64::new(record), AtomicU64::new(0), AtomicBool::new(false));
+        let (record, heard_ms, ended) =
+            (AtomicU64::new(record), AtomicU64::new(0), AtomicBool::new(false));
         Live { id, boot, life, record, heard_ms, ended }
     }
 
     pub(super) fn known(&self) -> Known {
-        Known { id: self.id, boot: self.boot, life: self.life, record: self.record.load(Ordering::Relaxed) }
+        Known {
+            id: self.id,
+            boot: self.boot,
+            life: self.life,
+            record: self.record.load(Ordering::Relaxed),
+        }
     }
 
     /// Notes that the run sent a frame, and that its journal has `record` on disk. `false` means
@@ -85,7 +91,12 @@ impl Live {
     ///
     /// # Errors
     /// A message for people.
-    pub(super) fn check_silent(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<(), String> {
+    pub(super) fn check_silent(
+        &self,
+        peer: NodeId,
+        forced: bool,
+        now_ms: u64,
+    ) -> Result<(), String> {
         let heard_ms = self.heard_ms.load(Ordering::Relaxed);
         let ago_ms = now_ms.saturating_sub(heard_ms);
         if forced || heard_ms == 0 || ago_ms >= ALIVE_MS {
@@ -121,7 +132,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Known, StorageError> {
     let (incarnation, rest) = padded.split_first_chunk::<4>().ok_or_else(damaged)?;
     let (words, _) = rest.as_chunks::<8>();
     let [store, boot, life, record] = [0, 1, 2, 3].map(|at| u64::from_le_bytes(words[at]));
-    Ok(Known { id: StoreId { incarnation: u32::from_le_bytes(*incarnation), store }, boot, life, record })
+    Ok(Known {
+        id: StoreId { incarnation: u32::from_le_bytes(*incarnation), store },
+        boot,
+        life,
+        record,
+    })
 }
 
 #[cfg(test)]
@@ -130,7 +146,12 @@ mod tests {
 
     #[test]
     fn records_that_are_none_are_damage() {
-        let known = Known { id: StoreId { incarnation: 3, store: u64::MAX }, boot: 5, life: 1 << 63, record: 7 };
+        let known = Known {
+            id: StoreId { incarnation: 3, store: u64::MAX },
+            boot: 5,
+            life: 1 << 63,
+            record: 7,
+        };
         let bytes = encode(&known);
         assert_eq!(decode(&bytes).expect("own bytes"), known);
         let former = decode(&bytes[..FORMER_PEER_BYTES]).expect("bytes of an earlier version");

@@ -33,7 +33,8 @@ fn groups() -> Vec<BTreeSet<NodeId>> {
 fn try_open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> Result<Stores, NodeError> {
     engine.crash();
     let identity = Identity { fingerprint: [7; 16], node: 1 };
-    Stores::open(engine.clone(), &identity, groups(), first_start, NEXT, None).map(|(stores, _)| stores)
+    Stores::open(engine.clone(), &identity, groups(), first_start, NEXT, None)
+        .map(|(stores, _)| stores)
 }
 
 fn open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> Stores {
@@ -66,9 +67,14 @@ fn a_store_remembers_its_runs_and_a_peer_takes_each_of_them() {
     for boot in 1..=40u64 {
         let stores = open(&engine, FirstStart::AskPeers);
         let claim = stores.claim();
-        assert!(claim.is_sound() && claim.run().boot == boot && claim.run().opened == boot - 1, "{claim:?}");
+        assert!(
+            claim.is_sound() && claim.run().boot == boot && claim.run().opened == boot - 1,
+            "{claim:?}"
+        );
         accept(&peer, OTHER, &claim).expect("a restart");
-        engine.write(&[storage::ShardWrite { hard_state: Some(vec![1]), ..Default::default() }]).expect("written");
+        engine
+            .write(&[storage::ShardWrite { hard_state: Some(vec![1]), ..Default::default() }])
+            .expect("written");
         assert_eq!(stores.claim().record, boot);
         accept(&peer, OTHER, &stores.claim()).expect("the same run");
     }
@@ -100,7 +106,11 @@ fn a_new_store_waits_for_all_peers_and_asks_once_in_its_life() {
     stores.confirmed_by(PEER, false);
     assert_eq!(stores.awaited(), BTreeSet::from([OTHER]));
     let stores = open(&engine, FirstStart::AskPeers);
-    assert_eq!((stores.standing(), stores.awaited().len()), (Standing::New, 2), "half an answer is none");
+    assert_eq!(
+        (stores.standing(), stores.awaited().len()),
+        (Standing::New, 2),
+        "half an answer is none"
+    );
     stores.confirmed_by(PEER, false);
     stores.confirmed_by(OTHER, false);
     assert!(stores.awaited().is_empty() && !stores.takes_part());
@@ -113,7 +123,11 @@ fn a_new_store_waits_for_all_peers_and_asks_once_in_its_life() {
 fn a_new_cluster_waits_for_nobody() {
     let engine = Arc::new(MemoryEngine::new());
     open(&engine, FirstStart::AskPeers);
-    assert_eq!(open(&engine, FirstStart::NewCluster).standing(), Standing::Usual, "also if it was asked before");
+    assert_eq!(
+        open(&engine, FirstStart::NewCluster).standing(),
+        Standing::Usual,
+        "also if it was asked before"
+    );
     assert_eq!(open(&engine, FirstStart::AskPeers).standing(), Standing::Usual, "and for good");
 }
 
@@ -122,7 +136,9 @@ fn a_peer_is_known_by_its_first_store_until_it_is_re_seeded() {
     let engine = Arc::new(MemoryEngine::new());
     let stores = open(&engine, FirstStart::NewCluster);
     for came_with in [id(0, 11), id(0, 11), id(5, 12), id(5, 12), id(9, 13)] {
-        stores.accept(PEER, &first_run(came_with, 0), true, 1).expect("the same, or a higher incarnation");
+        stores
+            .accept(PEER, &first_run(came_with, 0), true, 1)
+            .expect("the same, or a higher incarnation");
     }
     accept(&stores, OTHER, &first_run(id(0, 11), 0)).expect("another peer is another matter");
     let stores = open(&engine, FirstStart::AskPeers);
@@ -156,7 +172,8 @@ fn a_copy_that_lacks_what_its_original_told_is_refused() {
 
     let after_a_kill = open(&engine, FirstStart::AskPeers);
     refused(&after_a_kill, PEER, &restarted(&original, 899), "older copy");
-    accept(&after_a_kill, PEER, &restarted(&original, 900)).expect("what was not kept is not known");
+    accept(&after_a_kill, PEER, &restarted(&original, 900))
+        .expect("what was not kept is not known");
 
     let successor = restarted(&original, 1_000);
     accept(&stores, PEER, &successor).expect("it lacks nothing");
@@ -170,7 +187,10 @@ fn what_others_have_heard_counts_beside_what_was_heard_here() {
     let stores = open(&engine, FirstStart::NewCluster);
     let original = first_run(id(0, 11), 100);
     accept(&stores, PEER, &original).expect("first contact");
-    stores.hear_of([(PEER, Known { record: 500, ..original.known() }), (NodeId(9), original.known())]);
+    stores.hear_of([
+        (PEER, Known { record: 500, ..original.known() }),
+        (NodeId(9), original.known()),
+    ]);
     refused(&stores, PEER, &restarted(&original, 499), "older copy");
     // Other peers saw the next run, and it went further.
     let next = restarted(&original, 500);
@@ -201,7 +221,10 @@ fn a_re_seed_waits_until_the_former_directory_is_silent() {
         stores.lost_by(PEER, false, alive).expect_err("it lives"),
         stores.accept(PEER, &reseed, false, alive).expect_err("it lives").to_string(),
     ] {
-        assert!(said.contains("is running with its former data directory") && said.contains("--force"), "{said}");
+        assert!(
+            said.contains("is running with its former data directory") && said.contains("--force"),
+            "{said}"
+        );
     }
     assert!(live.heard(100, 10_000), "it is listened to as before");
     assert_eq!(stores.lost_by(PEER, true, alive).expect("forced"), 6);
@@ -222,15 +245,26 @@ fn what_could_not_be_written_is_not_accepted() {
 #[test]
 fn a_usual_start_awaits_all_and_a_copy_a_quorum_of_originals() {
     let nodes = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
-    let greeted = |of: &[(u64, bool)]| of.iter().map(|(id, is)| (NodeId(*id), *is)).collect::<BTreeMap<_, _>>();
+    let greeted = |of: &[(u64, bool)]| {
+        of.iter().map(|(id, is)| (NodeId(*id), *is)).collect::<BTreeMap<_, _>>()
+    };
     let five = [nodes(&[2, 3, 4, 5])];
     assert_eq!(awaited(Standing::Usual, &five, &greeted(&[(2, true), (4, false)])), nodes(&[3, 5]));
-    assert_eq!(awaited(Standing::Copied, &five, &greeted(&[(2, true), (4, false)])), nodes(&[3, 4, 5]));
-    assert_eq!(awaited(Standing::Copied, &five, &greeted(&[(2, true), (3, true), (5, true)])), nodes(&[]));
+    assert_eq!(
+        awaited(Standing::Copied, &five, &greeted(&[(2, true), (4, false)])),
+        nodes(&[3, 4, 5])
+    );
+    assert_eq!(
+        awaited(Standing::Copied, &five, &greeted(&[(2, true), (3, true), (5, true)])),
+        nodes(&[])
+    );
     let all_copies = greeted(&[(2, false), (3, false), (4, false), (5, false)]);
     assert_eq!(awaited(Standing::Copied, &five, &all_copies), nodes(&[2, 3, 4, 5]));
     let two_groups = [nodes(&[2, 3]), nodes(&[3, 4])];
-    assert_eq!(awaited(Standing::Copied, &two_groups, &greeted(&[(2, true), (3, true)])), nodes(&[4]));
+    assert_eq!(
+        awaited(Standing::Copied, &two_groups, &greeted(&[(2, true), (3, true)])),
+        nodes(&[4])
+    );
     assert_eq!([0, 1, 2, 3, 4, 5, 6].map(quorum_of_others), [0, 1, 2, 3, 3, 4, 4]);
     assert!(!is_vouched(&nodes(&[]), &greeted(&[])), "a node without peers cannot tell");
 }
@@ -256,13 +290,18 @@ impl Engine for Dated {
 fn a_copy_stays_one_until_it_is_accepted() {
     let engine = Arc::new(Dated(Arc::new(MemoryEngine::new()), AtomicU64::new(1)));
     let identity = Identity { fingerprint: [7; 16], node: 1 };
-    let open = |first_start| Stores::open(engine.clone(), &identity, groups(), first_start, 0, None).expect("open").0;
+    let open = |first_start| {
+        Stores::open(engine.clone(), &identity, groups(), first_start, 0, None).expect("open").0
+    };
     assert_eq!(open(FirstStart::NewCluster).standing(), Standing::Usual);
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual);
     engine.1.store(2, Ordering::Relaxed);
     for _ in 0..2 {
         let stores = open(FirstStart::AskPeers);
-        assert!(stores.standing() == Standing::Copied && stores.is_copy(), "also when it is started again");
+        assert!(
+            stores.standing() == Standing::Copied && stores.is_copy(),
+            "also when it is started again"
+        );
         stores.confirmed_by(PEER, true);
         assert_eq!(stores.awaited(), BTreeSet::from([PEER, OTHER]), "another copy cannot tell");
     }

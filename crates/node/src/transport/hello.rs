@@ -78,9 +78,18 @@ impl Greeter {
     /// [`Refusal`], logged here.
     pub(crate) async fn check(&self, hello: Option<Hello>) -> Result<Accepted, Refusal> {
         let speaker = hello.as_ref().map_or(0, |hello| hello.node);
-        let judged = match self.judge(hello.as_ref()).and_then(|(peer, hello)| Ok((peer, hello, claim_of(hello)?))) {
+        let judged = match self
+            .judge(hello.as_ref())
+            .and_then(|(peer, hello)| Ok((peer, hello, claim_of(hello)?)))
+        {
             Ok((peer, hello, claim)) => {
-                let mut accepted = Accepted { peer, is_copy: hello.is_copy, force: hello.force, claim, live: None };
+                let mut accepted = Accepted {
+                    peer,
+                    is_copy: hello.is_copy,
+                    force: hello.force,
+                    claim,
+                    live: None,
+                };
                 match self.is_known(&accepted) {
                     Ok(true) if hello.stands_by => Ok(accepted),
                     Ok(_) => self.accept(&mut accepted).await.map(|_| accepted),
@@ -101,7 +110,11 @@ impl Greeter {
     ///
     /// # Errors
     /// [`Refusal`], logged here.
-    pub(crate) async fn listen_to(&self, accepted: &mut Accepted, record: u64) -> Result<Arc<Live>, Refusal> {
+    pub(crate) async fn listen_to(
+        &self,
+        accepted: &mut Accepted,
+        record: u64,
+    ) -> Result<Arc<Live>, Refusal> {
         if let Some(live) = &accepted.live {
             return Ok(live.clone());
         }
@@ -113,7 +126,8 @@ impl Greeter {
 
     fn is_known(&self, accepted: &Accepted) -> Result<bool, Refusal> {
         let now_ms = self.context.clock.mono_ms();
-        let judged = self.context.stores.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
+        let judged =
+            self.context.stores.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
         judged.map_err(Refusal::Store)
     }
 
@@ -124,20 +138,29 @@ impl Greeter {
     pub(crate) fn check_lost(&self, hello: &Hello) -> Result<GreetResponse, Refusal> {
         let judged = match self.judge(Some(hello)) {
             Ok((peer, _)) => {
-                let known = self.context.stores.lost_by(peer, hello.force, self.context.clock.mono_ms());
+                let known =
+                    self.context.stores.lost_by(peer, hello.force, self.context.clock.mono_ms());
                 known.map(|known| known.max(self.member_of(peer))).map_err(Refusal::Store)
             }
             Err(reason) => Err(Refusal::Stranger(reason)),
         };
         self.note(hello.node, judged.as_ref().err());
-        judged.map(|incarnation| GreetResponse { hello: Some(self.hello()), incarnation, ..GreetResponse::default() })
+        judged.map(|incarnation| GreetResponse {
+            hello: Some(self.hello()),
+            incarnation,
+            ..GreetResponse::default()
+        })
     }
 
     /// The highest incarnation of a peer that is a member of a shard here.
     fn member_of(&self, peer: NodeId) -> u32 {
         let statuses = self.context.board.all();
         let members = statuses.iter().flat_map(|status| &status.members);
-        members.filter(|member| member.node == peer).map(|member| member.incarnation).max().unwrap_or(0)
+        members
+            .filter(|member| member.node == peer)
+            .map(|member| member.incarnation)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Logs a refusal, once until it changes.
@@ -179,7 +202,9 @@ impl Greeter {
         }
         let peer = NodeId(hello.node);
         if peer == id {
-            return Err(format!("another process also calls itself node {peer}: start it with its own --id"));
+            return Err(format!(
+                "another process also calls itself node {peer}: start it with its own --id"
+            ));
         }
         if !self.context.peers.contains_key(&peer) {
             return Err(format!(
@@ -193,15 +218,20 @@ impl Greeter {
         let (stores, now_ms) = (self.context.stores.clone(), self.context.clock.mono_ms());
         let (peer, claim, force) = (accepted.peer, accepted.claim.clone(), accepted.force);
         let incarnation = claim.id.incarnation;
-        let live = match tokio::task::spawn_blocking(move || stores.accept(peer, &claim, force, now_ms)).await {
-            Ok(Ok(live)) => live,
-            Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
-            Ok(Err(NotAccepted::Storage(error))) => {
-                self.context.lifecycle.fail(error.to_string());
-                return Err(Refusal::Stopping("this node stops: its disk failed".into()));
-            }
-            Err(error) => return Err(Refusal::Stopping(format!("this node is shutting down ({error})"))),
-        };
+        let live =
+            match tokio::task::spawn_blocking(move || stores.accept(peer, &claim, force, now_ms))
+                .await
+            {
+                Ok(Ok(live)) => live,
+                Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
+                Ok(Err(NotAccepted::Storage(error))) => {
+                    self.context.lifecycle.fail(error.to_string());
+                    return Err(Refusal::Stopping("this node stops: its disk failed".into()));
+                }
+                Err(error) => {
+                    return Err(Refusal::Stopping(format!("this node is shutting down ({error})")));
+                }
+            };
         self.context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
         accepted.live = Some(live.clone());
         Ok(live)
@@ -210,7 +240,12 @@ impl Greeter {
 
 /// A greeting without a directory.
 pub(super) fn nameless(node: NodeId, fingerprint: Fingerprint) -> Hello {
-    Hello { node: node.0, fingerprint: fingerprint.0.to_vec(), protocol: PROTOCOL, ..Hello::default() }
+    Hello {
+        node: node.0,
+        fingerprint: fingerprint.0.to_vec(),
+        protocol: PROTOCOL,
+        ..Hello::default()
+    }
 }
 
 fn claim_of(hello: &Hello) -> Result<Claim, String> {
@@ -236,7 +271,9 @@ pub(super) fn seen_from_wire(seen: StoreSeen) -> (NodeId, Known) {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         match refusal {
-            Refusal::Stranger(reason) | Refusal::Store(reason) => Status::failed_precondition(reason),
+            Refusal::Stranger(reason) | Refusal::Store(reason) => {
+                Status::failed_precondition(reason)
+            }
             Refusal::Stopping(reason) => Status::unavailable(reason),
         }
     }

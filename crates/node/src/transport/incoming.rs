@@ -13,7 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::internal::v1::peer_service_server::PeerService;
 use wire::internal::v1::{
-    DeliverRequest, DeliverResponse, GreetRequest, GreetResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    DeliverRequest, DeliverResponse, GreetRequest, GreetResponse, InstallSnapshotRequest,
+    InstallSnapshotResponse,
 };
 
 /// The service between nodes.
@@ -25,7 +26,11 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(context: Arc<Context>, greeter: Arc<Greeter>, outboxes: Arc<Outboxes>) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        greeter: Arc<Greeter>,
+        outboxes: Arc<Outboxes>,
+    ) -> Self {
         Peers { context, greeter, outboxes, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
     }
 
@@ -48,7 +53,10 @@ impl Peers {
             }
             metrics.frames_received.inc();
             metrics.messages_received.inc_by(frame.messages.len() as u64);
-            let messages = frame.messages.into_iter().map(|message| (ShardId(message.shard), message.raft.into()));
+            let messages = frame
+                .messages
+                .into_iter()
+                .map(|message| (ShardId(message.shard), message.raft.into()));
             let dropped = self.context.host.deliver(messages);
             metrics.messages_dropped.inc_by(dropped as u64);
             next = frames.message().await?;
@@ -61,7 +69,10 @@ impl Peers {
 impl PeerService for Peers {
     type InstallSnapshotStream = ReceiverStream<Result<InstallSnapshotResponse, Status>>;
 
-    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
+    async fn greet(
+        &self,
+        request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
         let GreetRequest { hello } = request.into_inner();
         if let Some(hello) = hello.as_ref().filter(|hello| hello.is_lost) {
             return match self.greeter.check_lost(hello) {
@@ -77,7 +88,10 @@ impl PeerService for Peers {
                 if let Some(outbox) = self.outboxes.of(peer) {
                     outbox.peer_is_there();
                 }
-                Ok(Response::new(GreetResponse { hello: Some(self.greeter.hello()), ..GreetResponse::default() }))
+                Ok(Response::new(GreetResponse {
+                    hello: Some(self.greeter.hello()),
+                    ..GreetResponse::default()
+                }))
             }
             Err(Refusal::Store(refused_store)) => {
                 Ok(Response::new(GreetResponse { refused_store, ..GreetResponse::default() }))
@@ -86,7 +100,10 @@ impl PeerService for Peers {
         }
     }
 
-    async fn deliver(&self, request: Request<Streaming<DeliverRequest>>) -> Result<Response<DeliverResponse>, Status> {
+    async fn deliver(
+        &self,
+        request: Request<Streaming<DeliverRequest>>,
+    ) -> Result<Response<DeliverResponse>, Status> {
         tokio::select! {
             () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
             ended = self.listen(request.into_inner()) => ended.map(|()| Response::new(DeliverResponse {})),
@@ -98,10 +115,14 @@ impl PeerService for Peers {
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         if !self.context.stores.takes_part() {
-            return Err(Status::unavailable("this node takes no part before its peers have greeted it"));
+            return Err(Status::unavailable(
+                "this node takes no part before its peers have greeted it",
+            ));
         }
         let permit = self.snapshots.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted("this node is receiving other snapshots; the sender tries again by itself")
+            Status::resource_exhausted(
+                "this node is receiving other snapshots; the sender tries again by itself",
+            )
         })?;
         let (progress, stream) = mpsc::channel(4);
         let receiver = SnapshotReceiver {

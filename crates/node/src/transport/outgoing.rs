@@ -76,7 +76,11 @@ impl Outgoing {
                 tracing::warn!(peer = %self.peer, %address, %reason, "peer cannot be reached; trying on");
                 seen = lost;
             }
-            pause = if began.elapsed() >= RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
+            pause = if began.elapsed() >= RECONNECT.1 {
+                RECONNECT.0
+            } else {
+                (pause * 2).min(RECONNECT.1)
+            };
             // The pause is spread, so that a cluster that restarts does not dial in step.
             let pause = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0)));
             tokio::select! {
@@ -100,7 +104,11 @@ impl Outgoing {
         // the fuller the next frame is.
         let (frames, stream) = mpsc::channel(1);
         let hello = self.greeter.hello();
-        let hello = DeliverRequest { record: hello.record, hello: Some(hello), ..DeliverRequest::default() };
+        let hello = DeliverRequest {
+            record: hello.record,
+            hello: Some(hello),
+            ..DeliverRequest::default()
+        };
         if frames.try_send(hello).is_err() {
             return "the stream closed at once".into();
         }
@@ -126,19 +134,32 @@ impl Outgoing {
 
     /// Greets the peer, so that each side learns whether the other listens to it. The peer knows
     /// this node's data directory afterwards.
-    async fn greet(&self, client: &mut PeerServiceClient<Channel>, address: &str) -> Result<(), String> {
-        let answer =
-            tokio::time::timeout(GREET_TIMEOUT, client.greet(GreetRequest { hello: Some(self.greeter.hello()) })).await;
-        let answer = answer.map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
-        let GreetResponse { hello, refused_store, .. } = answer.map_err(|status| reason(&status))?.into_inner();
+    async fn greet(
+        &self,
+        client: &mut PeerServiceClient<Channel>,
+        address: &str,
+    ) -> Result<(), String> {
+        let answer = tokio::time::timeout(
+            GREET_TIMEOUT,
+            client.greet(GreetRequest { hello: Some(self.greeter.hello()) }),
+        )
+        .await;
+        let answer = answer
+            .map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
+        let GreetResponse { hello, refused_store, .. } =
+            answer.map_err(|status| reason(&status))?.into_inner();
         if !refused_store.is_empty() {
-            self.context.lifecycle.fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
+            self.context
+                .lifecycle
+                .fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(refused_store);
         }
         let Accepted { peer: found, is_copy, .. } =
             self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;
         if found != self.peer {
-            return Err(format!("node {found} answers there: correct the addresses in the cluster file"));
+            return Err(format!(
+                "node {found} answers there: correct the addresses in the cluster file"
+            ));
         }
         self.context.stores.confirmed_by(self.peer, is_copy);
         Ok(())
@@ -148,7 +169,8 @@ impl Outgoing {
     /// is. So the peer knows that progress up to the last acknowledgement that it heard. The frames
     /// in between tell how far the directories of this node's own peers are.
     async fn pump(&self, frames: mpsc::Sender<DeliverRequest>) {
-        let mut tell = tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
+        let mut tell =
+            tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while let Ok(room) = frames.reserve().await {
             let (messages, seen) = tokio::select! {
@@ -158,8 +180,12 @@ impl Outgoing {
             // The record is read after the messages were taken, so everything that they acknowledge
             // is on disk.
             let record = self.context.engine.last_record();
-            let frame =
-                DeliverRequest { hello: None, messages, record, seen: seen.into_iter().map(seen_to_wire).collect() };
+            let frame = DeliverRequest {
+                hello: None,
+                messages,
+                record,
+                seen: seen.into_iter().map(seen_to_wire).collect(),
+            };
             if frame.messages.is_empty() {
                 room.send(frame);
                 continue;

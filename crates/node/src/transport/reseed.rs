@@ -49,8 +49,11 @@ pub(crate) async fn choose_incarnation(
             let since = *enough_since.get_or_insert_with(Instant::now);
             if answers.known.len() == peers.len() || since.elapsed() >= GREETINGS_MAX {
                 let highest = answers.known.values().max().copied().unwrap_or(0);
-                let exhausted =
-                    || NodeError::Config(format!("node {node} has no incarnation left: give it another id"));
+                let exhausted = || {
+                    NodeError::Config(format!(
+                        "node {node} has no incarnation left: give it another id"
+                    ))
+                };
                 return highest.checked_add(1).ok_or_else(exhausted);
             }
         } else if logged.elapsed() >= AWAITED_EVERY {
@@ -97,13 +100,18 @@ impl Answers {
 
     /// Whether no peer hears of the former directory, and a majority of each shard has answered.
     fn are_enough(&self, groups: &[BTreeSet<NodeId>]) -> bool {
-        let asked = |group: &BTreeSet<NodeId>| group.iter().filter(|peer| self.known.contains_key(peer)).count();
-        self.refused.is_empty() && groups.iter().all(|group| asked(group) >= quorum_of_others(group.len()))
+        let asked = |group: &BTreeSet<NodeId>| {
+            group.iter().filter(|peer| self.known.contains_key(peer)).count()
+        };
+        self.refused.is_empty()
+            && groups.iter().all(|group| asked(group) >= quorum_of_others(group.len()))
     }
 
     fn still_to_come(&self, peers: &BTreeMap<NodeId, String>) -> String {
         let missing = peers.keys().filter(|peer| !self.known.contains_key(peer));
-        let why = |peer: &NodeId| self.unheard.get(peer).or(self.refused.get(peer)).cloned().unwrap_or_default();
+        let why = |peer: &NodeId| {
+            self.unheard.get(peer).or(self.refused.get(peer)).cloned().unwrap_or_default()
+        };
         missing.map(|peer| format!("node {peer} ({})", why(peer))).collect::<Vec<_>>().join(", ")
     }
 }
@@ -114,7 +122,12 @@ async fn ask(address: &str, hello: &Hello) -> Answer {
         Err(why) => return Answer::Unheard(why),
     };
     let mut client = PeerServiceClient::new(channel);
-    match tokio::time::timeout(GREET_TIMEOUT, client.greet(GreetRequest { hello: Some(hello.clone()) })).await {
+    match tokio::time::timeout(
+        GREET_TIMEOUT,
+        client.greet(GreetRequest { hello: Some(hello.clone()) }),
+    )
+    .await
+    {
         Ok(Ok(greeting)) => {
             let greeting = greeting.into_inner();
             match greeting.refused_store.is_empty() {
@@ -123,7 +136,9 @@ async fn ask(address: &str, hello: &Hello) -> Answer {
             }
         }
         Ok(Err(status)) => Answer::Unheard(reason(&status)),
-        Err(_) => Answer::Unheard(format!("no answer within {} s", Duration::as_secs(&GREET_TIMEOUT))),
+        Err(_) => {
+            Answer::Unheard(format!("no answer within {} s", Duration::as_secs(&GREET_TIMEOUT)))
+        }
     }
 }
 

@@ -39,21 +39,31 @@ impl SnapshotReceiver {
             )));
         };
         if data_bytes > SNAPSHOT_BYTES_MAX {
-            return Err(Status::invalid_argument(format!("a snapshot has at most {SNAPSHOT_BYTES_MAX} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "a snapshot has at most {SNAPSHOT_BYTES_MAX} bytes"
+            )));
         }
         // The replica has every grant that ended up to here, in the engine or in memory. The grants
         // in memory go to the engine with the write that installs the snapshot. A status that is a
         // little old requests some records twice.
-        self.report(InstallSnapshotResponse { history_after: status.applied_index, installed: false }).await?;
+        self.report(InstallSnapshotResponse {
+            history_after: status.applied_index,
+            installed: false,
+        })
+        .await?;
 
         // The buffer is reserved in one piece, so that its data is not copied as it grows. It takes
         // no memory before it is filled.
         let mut data = Vec::new();
         let room = data.try_reserve_exact(data_bytes as usize);
-        room.map_err(|error| Status::resource_exhausted(format!("a snapshot of {data_bytes} bytes: {error}")))?;
+        room.map_err(|error| {
+            Status::resource_exhausted(format!("a snapshot of {data_bytes} bytes: {error}"))
+        })?;
         loop {
             match self.next().await? {
-                Part::Header(_) => return Err(Status::invalid_argument("a snapshot has one header")),
+                Part::Header(_) => {
+                    return Err(Status::invalid_argument("a snapshot has one header"));
+                }
                 Part::History(chunk) => self.keep_history(shard, chunk).await?,
                 Part::Data(chunk) => {
                     let total_bytes = (data.len() + chunk.len()) as u64;
@@ -71,14 +81,19 @@ impl SnapshotReceiver {
         // Decoding runs off the async threads, and off the shard's, because a large snapshot takes
         // seconds.
         let loaded = tokio::task::spawn_blocking(move || shard::load_snapshot(&raft, &data)).await;
-        let loaded = loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
-            tracing::warn!(%shard, %peer, %error, "refused a snapshot");
-            Status::invalid_argument(error)
-        })?;
+        let loaded =
+            loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
+                tracing::warn!(%shard, %peer, %error, "refused a snapshot");
+                Status::invalid_argument(error)
+            })?;
         self.context.host.input(shard, Input::Snapshot(Arc::new(loaded)));
         self.context.metrics.snapshots_received.inc();
         tracing::info!(%shard, %peer, data_bytes, "snapshot received");
-        self.report(InstallSnapshotResponse { history_after: status.applied_index, installed: true }).await
+        self.report(InstallSnapshotResponse {
+            history_after: status.applied_index,
+            installed: true,
+        })
+        .await
     }
 
     /// Writes history without a sync, because the write that installs the snapshot comes later, and
@@ -89,7 +104,11 @@ impl SnapshotReceiver {
         }
         let history = chunk.records.into_iter().map(from_wire).collect();
         let write = ShardWrite { shard, history, ..ShardWrite::default() };
-        self.context.writer.write(write).await.map_err(|error| Status::unavailable(error.to_string()))
+        self.context
+            .writer
+            .write(write)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))
     }
 
     async fn next(&mut self) -> Result<Part, Status> {
@@ -98,7 +117,9 @@ impl SnapshotReceiver {
         chunk
             .ok_or_else(|| Status::data_loss("the stream ended before the snapshot did"))?
             .part
-            .ok_or_else(|| Status::invalid_argument("a part of a snapshot that this version does not know"))
+            .ok_or_else(|| {
+                Status::invalid_argument("a part of a snapshot that this version does not know")
+            })
     }
 
     async fn report(&self, progress: InstallSnapshotResponse) -> Result<(), Status> {

@@ -10,8 +10,8 @@ use super::outgoing::connect;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{
-    SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_PAGE, SNAPSHOT_HISTORY_ROWS, SNAPSHOT_STEP_TIMEOUT,
-    SNAPSHOTS_AT_ONCE, SNAPSHOTS_QUEUED_MAX,
+    SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HISTORY_PAGE, SNAPSHOT_HISTORY_ROWS,
+    SNAPSHOT_STEP_TIMEOUT, SNAPSHOTS_AT_ONCE, SNAPSHOTS_QUEUED_MAX,
 };
 use routing::{NodeId, ShardId};
 use shard::{BuiltSnapshot, Input, SnapshotData};
@@ -92,7 +92,9 @@ pub(crate) async fn send_snapshots(
             };
             match &sent {
                 Ok(()) => tracing::info!(%shard, peer = %to, bytes, "snapshot sent"),
-                Err(reason) => tracing::warn!(%shard, peer = %to, bytes, %reason, "snapshot not sent; Raft asks again"),
+                Err(reason) => {
+                    tracing::warn!(%shard, peer = %to, bytes, %reason, "snapshot not sent; Raft asks again")
+                }
             }
             context.metrics.snapshot_sent(sent.is_ok());
             context.host.input(shard, Input::SnapshotSent { node: to, ok: sent.is_ok() });
@@ -149,7 +151,8 @@ async fn send(
     }
     let mut client = PeerServiceClient::new(channel?);
     let (chunks, stream) = mpsc::channel(2);
-    let header = SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft: header, data_bytes };
+    let header =
+        SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft: header, data_bytes };
     put(&chunks, Part::Header(header)).await?;
     let call = client.install_snapshot(ReceiverStream::new(stream));
     let mut progress = in_time(call).await?.map_err(|status| reason(&status))?.into_inner();
@@ -166,7 +169,8 @@ async fn send(
     let sent: Result<(), String> = sent.await;
     // If the receiver broke off, its last message tells more than the failure to send does.
     let last = next(&mut progress).await;
-    sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
+    sent.and(last)
+        .and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
 }
 
 async fn send_history(
@@ -211,12 +215,16 @@ async fn put(chunks: &mpsc::Sender<InstallSnapshotRequest>, part: Part) -> Resul
     sent.map_err(|_| "the receiver broke off".to_owned())
 }
 
-async fn next(progress: &mut Streaming<InstallSnapshotResponse>) -> Result<InstallSnapshotResponse, String> {
+async fn next(
+    progress: &mut Streaming<InstallSnapshotResponse>,
+) -> Result<InstallSnapshotResponse, String> {
     let message = in_time(progress.message()).await?.map_err(|status| reason(&status))?;
     message.ok_or_else(|| "the receiver ended the stream".to_owned())
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let limit = SNAPSHOT_STEP_TIMEOUT;
-    tokio::time::timeout(limit, work).await.map_err(|_| format!("nothing happened for {} s", limit.as_secs()))
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| format!("nothing happened for {} s", limit.as_secs()))
 }

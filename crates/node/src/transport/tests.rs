@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::Code;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
-use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse, Hello, PeerMessage, StoreRun};
+use wire::internal::v1::{
+    DeliverRequest, GreetRequest, GreetResponse, Hello, PeerMessage, StoreRun,
+};
 
 /// Waits for messages; the test wants only the first.
 fn first(inbox: &InboxEnd) -> HostMessage {
@@ -73,16 +75,21 @@ async fn serve() -> (Arc<Context>, InboxEnd, String) {
     let listener = crate::server::listen(None, "127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let greeter = Arc::new(Greeter::new(context.clone()));
-    let (shards, peers) =
-        (Shards::new(context.clone()), Peers::new(context.clone(), greeter, Arc::new(Outboxes::new([NodeId(1)]))));
+    let (shards, peers) = (
+        Shards::new(context.clone()),
+        Peers::new(context.clone(), greeter, Arc::new(Outboxes::new([NodeId(1)]))),
+    );
     tokio::spawn(crate::server::serve(listener, context.clone(), shards, peers));
     (context, inbox, address)
 }
 
 async fn knock(address: &str, hello: Option<Hello>) -> tonic::Status {
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let frames =
-        tokio_stream::iter([DeliverRequest { hello, messages: vec![message(0, 1)], ..DeliverRequest::default() }]);
+    let frames = tokio_stream::iter([DeliverRequest {
+        hello,
+        messages: vec![message(0, 1)],
+        ..DeliverRequest::default()
+    }]);
     client.deliver(frames).await.expect_err("it was let in")
 }
 
@@ -117,7 +124,11 @@ async fn strangers_are_refused_with_a_reason() {
 
 async fn greet(address: &str, hello: Hello) -> GreetResponse {
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    client.greet(GreetRequest { hello: Some(hello) }).await.expect("a peer of this cluster").into_inner()
+    client
+        .greet(GreetRequest { hello: Some(hello) })
+        .await
+        .expect("a peer of this cluster")
+        .into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,17 +138,26 @@ async fn a_peer_that_comes_with_another_store_is_told_to_stop() {
     assert_eq!((accepted.refused_store.as_str(), accepted.hello.unwrap().node), ("", 2));
     let told = first(&inbox);
     assert!(
-        matches!(told, HostMessage::Shared(NodeId(1), Input::Incarnation { node: NodeId(1), incarnation: 0 })),
+        matches!(
+            told,
+            HostMessage::Shared(NodeId(1), Input::Incarnation { node: NodeId(1), incarnation: 0 })
+        ),
         "{told:?}"
     );
     let wiped = greet(&address, hello(0, 12)).await;
-    assert!(wiped.refused_store.contains("start it with --reseed") && wiped.hello.is_none(), "{wiped:?}");
+    assert!(
+        wiped.refused_store.contains("start it with --reseed") && wiped.hello.is_none(),
+        "{wiped:?}"
+    );
     let status = knock(&address, Some(hello(0, 12))).await;
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
 
     assert_eq!(greet(&address, Hello { force: true, ..hello(7, 13) }).await.refused_store, "");
     let told = first(&inbox);
-    assert!(matches!(told, HostMessage::Shared(_, Input::Incarnation { incarnation: 7, .. })), "{told:?}");
+    assert!(
+        matches!(told, HostMessage::Shared(_, Input::Incarnation { incarnation: 7, .. })),
+        "{told:?}"
+    );
     let old = greet(&address, hello(0, 11)).await;
     assert!(old.refused_store.contains("has been replaced"), "{old:?}");
     context.lifecycle.enter(Phase::Stopped);
@@ -153,10 +173,16 @@ async fn a_copy_from_before_the_last_frame_is_refused() {
     let first = DeliverRequest { hello: Some(hello(0, 11)), ..DeliverRequest::default() };
     frames.send(first).await.unwrap();
     frames
-        .send(DeliverRequest { messages: vec![message(0, 1)], record: 700, ..DeliverRequest::default() })
+        .send(DeliverRequest {
+            messages: vec![message(0, 1)],
+            record: 700,
+            ..DeliverRequest::default()
+        })
         .await
         .unwrap();
-    let call = tokio::spawn(async move { client.deliver(tokio_stream::wrappers::ReceiverStream::new(stream)).await });
+    let call = tokio::spawn(async move {
+        client.deliver(tokio_stream::wrappers::ReceiverStream::new(stream)).await
+    });
     let heard = tokio::task::spawn_blocking(move || {
         let mut told = Vec::new();
         while !told.iter().any(|message| matches!(message, HostMessage::Peers(_))) {
@@ -170,14 +196,21 @@ async fn a_copy_from_before_the_last_frame_is_refused() {
     assert!(older.contains("older copy") && older.contains("record 700"), "{older}");
     assert_eq!(greet(&address, second_hello(700)).await.refused_store, "");
     frames
-        .send(DeliverRequest { messages: vec![message(0, 1)], record: 701, ..DeliverRequest::default() })
+        .send(DeliverRequest {
+            messages: vec![message(0, 1)],
+            record: 701,
+            ..DeliverRequest::default()
+        })
         .await
         .unwrap();
     let status = call.await.unwrap().expect_err("the former run is still listened to");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     let mut messages = Vec::new();
     inbox.receiver.take_all(&mut messages, Some(Duration::ZERO));
-    assert!(!messages.iter().any(|message| matches!(message, HostMessage::Peers(_))), "{messages:?}");
+    assert!(
+        !messages.iter().any(|message| matches!(message, HostMessage::Peers(_))),
+        "{messages:?}"
+    );
     context.lifecycle.enter(Phase::Stopped);
 }
 
@@ -190,18 +223,28 @@ async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
     assert_eq!(greet(&address, copy.clone()).await.refused_store, "");
     let mut original = second_hello(5);
     original.runs[1].life = 100;
-    assert_eq!(greet(&address, Hello { stands_by: true, ..original.clone() }).await.refused_store, "");
+    assert_eq!(
+        greet(&address, Hello { stands_by: true, ..original.clone() }).await.refused_store,
+        ""
+    );
 
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let silent =
-        DeliverRequest { hello: Some(Hello { stands_by: true, ..original }), record: 5, ..DeliverRequest::default() };
-    let speaks = DeliverRequest { messages: vec![message(0, 1)], record: 6, ..DeliverRequest::default() };
+    let silent = DeliverRequest {
+        hello: Some(Hello { stands_by: true, ..original }),
+        record: 5,
+        ..DeliverRequest::default()
+    };
+    let speaks =
+        DeliverRequest { messages: vec![message(0, 1)], record: 6, ..DeliverRequest::default() };
     client.deliver(tokio_stream::iter([silent, speaks])).await.expect("it is fit");
     let other = greet(&address, copy).await.refused_store;
     assert!(other.contains("another process has run"), "{other}");
     // A new name is remembered at once, because a re-seed sends nothing before the leader speaks to
     // it.
-    assert_eq!(greet(&address, Hello { stands_by: true, force: true, ..hello(3, 12) }).await.refused_store, "");
+    assert_eq!(
+        greet(&address, Hello { stands_by: true, force: true, ..hello(3, 12) }).await.refused_store,
+        ""
+    );
     assert_eq!(context.stores.known()[&NodeId(1)].incarnation, 3);
     context.lifecycle.enter(Phase::Stopped);
 }
@@ -211,7 +254,8 @@ async fn a_node_that_lost_its_directory_learns_the_next_incarnation() {
     let (context, _inbox, address) = serve().await;
     let peers = [(NodeId(2), address.clone())].into();
     let groups = [[NodeId(2)].into()];
-    let choose = async |force| choose_incarnation((NodeId(1), FINGERPRINT), &peers, &groups, force).await;
+    let choose =
+        async |force| choose_incarnation((NodeId(1), FINGERPRINT), &peers, &groups, force).await;
     assert_eq!(choose(false).await.expect("nobody knows it"), 1);
     greet(&address, hello(6, 11)).await;
     assert_eq!(choose(true).await.expect("forced"), 7);
@@ -232,7 +276,11 @@ async fn a_node_whose_store_is_refused_stops_and_says_why() {
     sender.lifecycle.reached(Phase::Failed).await;
     let failure = sender.lifecycle.failure().unwrap().to_string();
     assert!(failure.contains("refused by node 2") && failure.contains("--reseed"), "{failure}");
-    assert_eq!(sender.stores.awaited(), BTreeSet::from([NodeId(2)]), "a refusal is no confirmation");
+    assert_eq!(
+        sender.stores.awaited(),
+        BTreeSet::from([NodeId(2)]),
+        "a refusal is no confirmation"
+    );
     receiver.lifecycle.enter(Phase::Stopped);
     task.await.unwrap();
 }
@@ -277,7 +325,10 @@ async fn what_waits_for_a_peer_goes_in_one_frame() {
     });
     let messages = messages.await.unwrap();
     assert_eq!(messages.len(), 1_000);
-    assert!(messages.iter().enumerate().all(|(nth, (index, _))| *index == nth % 2), "the order changed");
+    assert!(
+        messages.iter().enumerate().all(|(nth, (index, _))| *index == nth % 2),
+        "the order changed"
+    );
     assert_eq!(sender.metrics.peer(NodeId(2)).frames_sent.get(), 1);
     for context in [sender, receiver] {
         context.lifecycle.enter(Phase::Stopped);
@@ -318,12 +369,16 @@ async fn a_full_outbox_loses_the_newest_and_says_whose() {
     let outbox = Outbox::default();
     let half = OUTBOX_BYTES_MAX / 2 - 100;
     assert!(outbox.push(usual(vec![message(0, half), message(1, half)])).is_empty());
-    assert_eq!(outbox.push(usual(vec![message(2, half), message(3, 1), message(2, half)])), [ShardId(2)]);
-    let kept: Vec<u32> = [outbox.next_frame().await, outbox.next_frame().await, outbox.next_frame().await]
-        .into_iter()
-        .flatten()
-        .map(|message| message.shard)
-        .collect();
+    assert_eq!(
+        outbox.push(usual(vec![message(2, half), message(3, 1), message(2, half)])),
+        [ShardId(2)]
+    );
+    let kept: Vec<u32> =
+        [outbox.next_frame().await, outbox.next_frame().await, outbox.next_frame().await]
+            .into_iter()
+            .flatten()
+            .map(|message| message.shard)
+            .collect();
     assert_eq!(kept, [0, 1, 3]);
 }
 
@@ -332,7 +387,11 @@ async fn a_heartbeat_does_not_queue_behind_appends() {
     let outbox = Outbox::default();
     let appends = (0..40).map(|_| message(0, PEER_FRAME_BYTES)).collect();
     assert_eq!(outbox.push(usual(appends)), [ShardId(0)], "the outbox is full of them");
-    assert_eq!(outbox.push(Lanes { urgent: vec![message(1, 40)], usual: Vec::new() }), [], "there is room for it");
+    assert_eq!(
+        outbox.push(Lanes { urgent: vec![message(1, 40)], usual: Vec::new() }),
+        [],
+        "there is room for it"
+    );
     let frame = outbox.next_frame().await;
     assert_eq!((frame[0].shard, frame.len()), (1, 2), "it goes first, and appends go on with it");
     assert_eq!(outbox.next_frame().await[0].shard, 0);

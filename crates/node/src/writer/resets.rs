@@ -82,7 +82,9 @@ impl Resets {
             }
         };
         if let Err(error) = std::thread::Builder::new().name("snapshot-writer".into()).spawn(job) {
-            lifecycle.fail(format!("cannot start a thread: {error}; raise the limit on processes (ulimit -u)"));
+            lifecycle.fail(format!(
+                "cannot start a thread: {error}; raise the limit on processes (ulimit -u)"
+            ));
         }
     }
 
@@ -95,7 +97,9 @@ impl Resets {
         self.held.retain(|shard, _| self.under_way == Some(*shard));
         for jobs in self.held.values_mut() {
             // The shard of the snapshot under way may have been sent another snapshot since.
-            if let Some(next) = jobs.iter().position(|job| job.write.as_ref().is_some_and(|write| write.reset)) {
+            if let Some(next) =
+                jobs.iter().position(|job| job.write.as_ref().is_some_and(|write| write.reset))
+            {
                 jobs.truncate(next);
                 dropped = true;
             }

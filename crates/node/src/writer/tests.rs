@@ -36,7 +36,12 @@ impl Engine for Gate {
     fn recover(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         self.inner.recover(shard)
     }
-    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+    fn history(
+        &self,
+        shard: ShardId,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, StorageError> {
         self.inner.history(shard, name, limit)
     }
     fn history_since(
@@ -84,7 +89,8 @@ impl Fixture {
         let (arrive, arrived) = crossbeam_channel::unbounded();
         let (go, gone) = crossbeam_channel::unbounded();
         let (reset_goes, resets_go) = crossbeam_channel::unbounded();
-        let engine = Arc::new(Gate { inner: MemoryEngine::new(), arrived: arrive, go: gone, resets_go });
+        let engine =
+            Arc::new(Gate { inner: MemoryEngine::new(), arrived: arrive, go: gone, resets_go });
         let reports = Arc::new(Mutex::new(Vec::new()));
         let lifecycle = Arc::new(Lifecycle::new());
         let report: Report = {
@@ -117,7 +123,10 @@ impl Fixture {
             hard_state: Some(vec![number as u8]),
             ..ShardWrite::default()
         };
-        self.writer.queue(WriteJob { write: Some(write), done: Done::Replica { thread: 0, index, number } });
+        self.writer.queue(WriteJob {
+            write: Some(write),
+            done: Done::Replica { thread: 0, index, number },
+        });
     }
 
     fn reported(&self) -> Vec<Reported> {
@@ -149,11 +158,19 @@ fn what_queues_during_a_write_is_one_write() {
     }
     f.go.send(()).unwrap();
     assert_eq!(f.arrived.recv().unwrap(), 297, "all of them");
-    assert_eq!(*f.reports.lock().unwrap(), vec![(0, vec![(0, 1)])], "nothing is reported before its write returns");
+    assert_eq!(
+        *f.reports.lock().unwrap(),
+        vec![(0, vec![(0, 1)])],
+        "nothing is reported before its write returns"
+    );
     f.go.send(()).unwrap();
     let engine = f.engine.clone();
-    assert_eq!(f.end(), vec![(0, vec![(0, 1)]), (0, vec![(0, 100), (1, 100)]), (1, vec![(2, 100)])]);
-    let numbers: Vec<u64> = engine.recover(ShardId(0)).unwrap().entries.into_iter().map(|(index, _)| index).collect();
+    assert_eq!(
+        f.end(),
+        vec![(0, vec![(0, 1)]), (0, vec![(0, 100), (1, 100)]), (1, vec![(2, 100)])]
+    );
+    let numbers: Vec<u64> =
+        engine.recover(ShardId(0)).unwrap().entries.into_iter().map(|(index, _)| index).collect();
     assert_eq!(numbers, (1..=100).collect::<Vec<_>>(), "in the order in which they were queued");
 }
 
@@ -168,7 +185,11 @@ fn a_failed_write_ends_the_node_and_is_not_reported() {
     let (lifecycle, arrived) = (f.lifecycle.clone(), f.arrived.clone());
     assert_eq!(f.end(), vec![]);
     assert!(lifecycle.failed());
-    assert!(lifecycle.failure().unwrap().to_string().contains("storage failed"), "{:?}", lifecycle.failure());
+    assert!(
+        lifecycle.failure().unwrap().to_string().contains("storage failed"),
+        "{:?}",
+        lifecycle.failure()
+    );
     assert!(arrived.try_recv().is_err(), "a second write was tried after the first failed");
 }
 
@@ -199,13 +220,21 @@ fn a_snapshot_on_its_way_to_the_disk_holds_back_its_own_shard_only() {
     f.queue(0, 1, 3);
     assert_eq!(f.arrived.recv().unwrap(), 1, "and again: the snapshot is still on its way");
     let reported = f.reported();
-    assert!(reported.iter().flat_map(|(_, persisted)| persisted).all(|(index, _)| *index == 1), "{reported:?}");
+    assert!(
+        reported.iter().flat_map(|(_, persisted)| persisted).all(|(index, _)| *index == 1),
+        "{reported:?}"
+    );
     f.go.send(()).unwrap();
     f.reset_goes.send(()).unwrap();
     f.writes(1);
     let engine = f.engine.clone();
-    let last = f.end().into_iter().flat_map(|(_, persisted)| persisted).filter(|(index, _)| *index == 0);
-    assert_eq!(last.collect::<Vec<_>>(), [(0, 1), (0, 2)], "first the snapshot, then what followed it");
+    let last =
+        f.end().into_iter().flat_map(|(_, persisted)| persisted).filter(|(index, _)| *index == 0);
+    assert_eq!(
+        last.collect::<Vec<_>>(),
+        [(0, 1), (0, 2)],
+        "first the snapshot, then what followed it"
+    );
     let found = engine.recover(ShardId(0)).unwrap();
     assert_eq!((found.entries, found.hard_state), (vec![(2, vec![1])], Some(vec![1])));
 }
@@ -228,7 +257,11 @@ fn what_is_queued_before_a_snapshot_is_written_before_it() {
     let engine = f.engine.clone();
     f.end();
     assert_eq!(engine.recover(ShardId(0)).unwrap().hard_state, Some(vec![2]));
-    assert_eq!(engine.recover(ShardId(0)).unwrap().entries, [], "the snapshot came later, and wiped it");
+    assert_eq!(
+        engine.recover(ShardId(0)).unwrap().entries,
+        [],
+        "the snapshot came later, and wiped it"
+    );
 }
 
 #[tokio::test]
@@ -287,7 +320,11 @@ async fn a_writer_that_is_told_to_end_begins_no_further_snapshot() {
     let (engine, arrived) = (f.engine.clone(), f.arrived.clone());
     let reported: Vec<_> = f.end().into_iter().flat_map(|(_, persisted)| persisted).collect();
     assert_eq!(reported, [(2, 1), (0, 1), (0, 2)], "what was begun, and what follows it");
-    assert_eq!(arrived.try_iter().collect::<Vec<_>>(), [1], "what follows the first snapshot, and no other one");
+    assert_eq!(
+        arrived.try_iter().collect::<Vec<_>>(),
+        [1],
+        "what follows the first snapshot, and no other one"
+    );
     assert_eq!(engine.recover(ShardId(1)).unwrap(), Recovered::default());
     assert!(barrier.await.is_err(), "not all before it was written");
 }

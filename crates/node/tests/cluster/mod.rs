@@ -16,7 +16,9 @@ use tonic::Streaming;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::shard_service_client::ShardServiceClient;
-use wire::internal::v1::{ClusterIdentity, OperateRequest, OperateResponse, Operation, ReadStatus, Route};
+use wire::internal::v1::{
+    ClusterIdentity, OperateRequest, OperateResponse, Operation, ReadStatus, Route,
+};
 use wire::v1::{self, ErrorCode};
 
 /// No step of a test takes this long unless it hangs.
@@ -117,7 +119,11 @@ impl Cluster {
 
     pub fn route(&self, name: &str) -> Route {
         let route = self.map.route(name);
-        Route { shard: route.shard.0, slot: route.slot.index().into(), map_version: route.version.0 }
+        Route {
+            shard: route.shard.0,
+            slot: route.slot.index().into(),
+            map_version: route.version.0,
+        }
     }
 
     pub fn shard_route(&self, shard: u32) -> Route {
@@ -150,8 +156,9 @@ impl Cluster {
         let found = async {
             loop {
                 for (id, node) in &self.nodes {
-                    let leads =
-                        |status: &shard::Status| status.shard.0 == route.shard && status.role == shard::Role::Leader;
+                    let leads = |status: &shard::Status| {
+                        status.shard.0 == route.shard && status.role == shard::Role::Leader
+                    };
                     if node.statuses().iter().any(leads) {
                         return *id;
                     }
@@ -178,7 +185,8 @@ impl Cluster {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
-            let seen = tokio::time::timeout(HANGS, agreed).await.expect("the replicas do not catch up");
+            let seen =
+                tokio::time::timeout(HANGS, agreed).await.expect("the replicas do not catch up");
             assert!(seen.iter().all(|status| status.state_hash == seen[0].state_hash), "{seen:#?}");
         }
     }
@@ -203,9 +211,13 @@ pub struct Caller {
 
 impl Caller {
     /// Connects with this identity. The error is the status with which the node refuses the caller.
-    pub async fn connect_as(address: &str, identity: Option<&ClusterIdentity>) -> Result<Caller, tonic::Status> {
+    pub async fn connect_as(
+        address: &str,
+        identity: Option<&ClusterIdentity>,
+    ) -> Result<Caller, tonic::Status> {
         let connected = ShardServiceClient::connect(format!("http://{address}")).await;
-        let mut client = connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+        let mut client =
+            connected.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
         let (frames, stream) = mpsc::channel(16);
         let mut call = tonic::Request::new(ReceiverStream::new(stream));
         if let Some(identity) = identity {
@@ -230,7 +242,8 @@ impl Caller {
     /// The result of an operation sent before; `None` when the stream has ended.
     pub async fn result(&mut self, id: u64) -> Option<OpResult> {
         while !self.early.contains_key(&id) {
-            let frame = tokio::time::timeout(HANGS, self.results.message()).await.expect("no result");
+            let frame =
+                tokio::time::timeout(HANGS, self.results.message()).await.expect("no result");
             for result in frame.ok()??.results {
                 self.early.insert(result.id, result.result.unwrap());
             }
@@ -273,7 +286,11 @@ pub fn release(name: &str, fencing_token: u64) -> Op {
 }
 
 pub fn check(name: &str, consistency: v1::Consistency) -> Op {
-    Op::Check(v1::CheckRequest { name: name.into(), consistency: consistency.into(), ..Default::default() })
+    Op::Check(v1::CheckRequest {
+        name: name.into(),
+        consistency: consistency.into(),
+        ..Default::default()
+    })
 }
 
 pub fn history(name: &str) -> Op {

@@ -6,8 +6,13 @@ use crate::{Plan, Sizing};
 
 /// `2 shards × 5 replicas on 10 nodes, 2 gateways`.
 pub(crate) fn summary(plan: &Plan, build: &Build) -> String {
-    let (replicas, nodes) = (counted(plan.workload.replicas.into(), "replica"), counted(build.nodes, "node"));
-    format!("{} × {replicas} on {nodes}, {}", counted(build.shards, "shard"), counted(build.gateways, "gateway"))
+    let (replicas, nodes) =
+        (counted(plan.workload.replicas.into(), "replica"), counted(build.nodes, "node"));
+    format!(
+        "{} × {replicas} on {nodes}, {}",
+        counted(build.shards, "shard"),
+        counted(build.gateways, "gateway")
+    )
 }
 
 /// `2 cores, 2 GB of memory, 53.9 GB of disk`.
@@ -16,7 +21,11 @@ pub(crate) fn machine(machine: &Machine) -> String {
         0 => String::new(),
         disk_bytes => format!(", {} of disk", bytes(disk_bytes as f64)),
     };
-    format!("{}, {} of memory{disk}", counted(machine.cores, "core"), bytes(machine.memory_bytes as f64))
+    format!(
+        "{}, {} of memory{disk}",
+        counted(machine.cores, "core"),
+        bytes(machine.memory_bytes as f64)
+    )
 }
 
 /// `the load in 12 months, 3.14 times today's`.
@@ -48,20 +57,29 @@ pub(crate) fn rows(plan: &Plan) -> Vec<[String; 4]> {
         both("peak writes/s", &|build| {
             (show(build.peak_writes_per_s), format!("= today's × {}", decimals(build.growth, 2)))
         }),
-        both("shards", &|build| (count(build.shards), format!("as the growth table says of month {last}, {sized}"))),
+        both("shards", &|build| {
+            (count(build.shards), format!("as the growth table says of month {last}, {sized}"))
+        }),
         both("  in use at the peak", &|build| {
             (percent(build.peak_utilisation), "of each leader's capacity".to_owned())
         }),
         both("nodes", &|build| {
             (
                 count(build.nodes),
-                format!("= {} × {}", counted(build.shards, "shard"), counted(workload.nodes_per_shard.into(), "node")),
+                format!(
+                    "= {} × {}",
+                    counted(build.shards, "shard"),
+                    counted(workload.nodes_per_shard.into(), "node")
+                ),
             )
         }),
         both("gateways", &|build| {
             let (clients, busy) = (show(build.instances), busy_gateways(build));
             let by_clients = format!("{clients} clients ÷ {}", show(build::CLIENTS_PER_GATEWAY));
-            (count(build.gateways), format!("= max(2, ⌈{by_clients}⌉ + 1, ⌈{busy} cores ÷ {}⌉ + 1)", usable(plan)))
+            (
+                count(build.gateways),
+                format!("= max(2, ⌈{by_clients}⌉ + 1, ⌈{busy} cores ÷ {}⌉ + 1)", usable(plan)),
+            )
         }),
         both("cores of a node", &|build| {
             let led = format!(
@@ -69,7 +87,8 @@ pub(crate) fn rows(plan: &Plan) -> Vec<[String; 4]> {
                 show(build.peak_writes_per_s / build.shards as f64),
                 decimals(leader_us, 0)
             );
-            let followed = build.replicas_per_node - build.leaders_per_node.min(build.replicas_per_node);
+            let followed =
+                build.replicas_per_node - build.leaders_per_node.min(build.replicas_per_node);
             let more = if followed == 0 {
                 String::new()
             } else {
@@ -77,11 +96,15 @@ pub(crate) fn rows(plan: &Plan) -> Vec<[String; 4]> {
             };
             (
                 build.node.cores.to_string(),
-                format!("= {} busy ÷ 50%: {led}{more}, and checks", decimals(build.node.busy_cores, 2)),
+                format!(
+                    "= {} busy ÷ 50%: {led}{more}, and checks",
+                    decimals(build.node.busy_cores, 2)
+                ),
             )
         }),
         both("memory of a node", &|build| {
-            let locks = build.peak_active_locks / build.shards as f64 * build.replicas_per_node as f64;
+            let locks =
+                build.peak_active_locks / build.shards as f64 * build.replicas_per_node as f64;
             let used = bytes(build.node.used_bytes as f64);
             let each = format!("{} locks × {} B", decimals(locks, 0), decimals(lock_bytes, 0));
             (
@@ -91,12 +114,18 @@ pub(crate) fn rows(plan: &Plan) -> Vec<[String; 4]> {
         }),
         both("disk of a node", &|build| {
             let days = counted(workload.history_days.into(), "day");
-            (bytes(build.node.disk_bytes as f64), format!("= 4 GB + 2 × history of {days} at that rate"))
+            (
+                bytes(build.node.disk_bytes as f64),
+                format!("= 4 GB + 2 × history of {days} at that rate"),
+            )
         }),
         both("cores of a gateway", &|build| {
             (
                 build.gateway.cores.to_string(),
-                format!("= {} busy ÷ 50%, with one gateway lost", decimals(build.gateway.busy_cores, 2)),
+                format!(
+                    "= {} busy ÷ 50%, with one gateway lost",
+                    decimals(build.gateway.busy_cores, 2)
+                ),
             )
         }),
         both("memory of a gateway", &|build| {

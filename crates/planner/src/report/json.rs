@@ -14,8 +14,11 @@ pub fn json(plan: &Plan, compared: &[Compared]) -> Value {
     let workload = &plan.workload;
     top.insert("name".into(), value!(workload.name));
     top.insert("workload".into(), rounded(value!(workload)));
-    let assumptions: Map<String, Value> =
-        workload.assumptions().into_iter().map(|(key, text)| (key.to_owned(), value!(text))).collect();
+    let assumptions: Map<String, Value> = workload
+        .assumptions()
+        .into_iter()
+        .map(|(key, text)| (key.to_owned(), value!(text)))
+        .collect();
     top.insert("assumptions".into(), Value::Object(assumptions));
     top.insert("size_class".into(), value!(plan.size_class));
     top.insert("contention".into(), rounded(value!(plan.contention)));

@@ -46,15 +46,22 @@ fn same_remark(label: &str, value: impl Into<String>, how: impl Into<String>) ->
 
 /// A range of milliseconds.
 fn range(low: f64, high: f64) -> String {
-    if low == high { decimals(low, 2) } else { format!("{}–{}", decimals(low, 2), decimals(high, 2)) }
+    if low == high {
+        decimals(low, 2)
+    } else {
+        format!("{}–{}", decimals(low, 2), decimals(high, 2))
+    }
 }
 
 /// Step 1. The components of the columns differ, so they are listed side by side and not by name.
 pub(crate) fn latency(plan: &Plan) -> Vec<[String; 4]> {
-    let (specification, palisade) = (&plan.specification.figures.latency_ms, &plan.palisade.figures.latency_ms);
+    let (specification, palisade) =
+        (&plan.specification.figures.latency_ms, &plan.palisade.figures.latency_ms);
     let lines = specification.components.len().max(palisade.components.len());
     let part = |components: &[crate::Component], at: usize| {
-        components.get(at).map_or(Default::default(), |part| (part.name.to_owned(), range(part.low_ms, part.high_ms)))
+        components.get(at).map_or(Default::default(), |part| {
+            (part.name.to_owned(), range(part.low_ms, part.high_ms))
+        })
     };
     let mut rows: Vec<[String; 4]> = (0..lines)
         .map(|at| {
@@ -82,10 +89,12 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
         RateSource::AcquirePerS(_) => "as given".to_owned(),
         RateSource::EventsPerDay(events) => format!("{} per day ÷ 86,400 s", show(events)),
     };
-    let sum =
-        |figures: &Figures| format!("{acquire} + {} + {}", show(figures.renew_per_s), show(figures.release_per_s));
+    let sum = |figures: &Figures| {
+        format!("{acquire} + {} + {}", show(figures.renew_per_s), show(figures.release_per_s))
+    };
     let per_lock = workload.hold_s / workload.heartbeat_s;
-    let per_lock_formula = format!("{} ÷ {}", show_s(workload.hold_s), show_s(workload.heartbeat_s));
+    let per_lock_formula =
+        format!("{} ÷ {}", show_s(workload.hold_s), show_s(workload.heartbeat_s));
     let peak = workload.peak_multiplier;
     let peak_sum = |figures: &Figures| {
         let (acquires, renewals) = (figures.peak_acquire_per_s, figures.peak_renew_per_s);
@@ -98,7 +107,10 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
         row(
             "renewals per lock",
             cell(show(per_lock), &per_lock_formula),
-            cell(show(own.renew_per_s / own.acquire_per_s), format!("{} ÷ {acquire}", show(own.renew_per_s))),
+            cell(
+                show(own.renew_per_s / own.acquire_per_s),
+                format!("{} ÷ {acquire}", show(own.renew_per_s)),
+            ),
         ),
         row(
             "renew/s",
@@ -106,7 +118,11 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
             renewals(plan, &average, own.renew_per_s),
         ),
         same_remark("release/s", show(spec.release_per_s), "as many as acquires"),
-        row("writes/s", cell(show(spec.writes_per_s), sum(spec)), cell(show(own.writes_per_s), sum(own))),
+        row(
+            "writes/s",
+            cell(show(spec.writes_per_s), sum(spec)),
+            cell(show(own.writes_per_s), sum(own)),
+        ),
         row(
             "writes per lock",
             cell(show(spec.writes_per_lock), format!("2 + {per_lock_formula}")),
@@ -119,12 +135,18 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
         ),
         row(
             "peak renew/s",
-            cell(show(spec.peak_renew_per_s), format!("{} × {}", show(spec.renew_per_s), show(peak))),
+            cell(
+                show(spec.peak_renew_per_s),
+                format!("{} × {}", show(spec.renew_per_s), show(peak)),
+            ),
             renewals(plan, &at_peak, own.peak_renew_per_s),
         ),
         row(
             "peak writes/s",
-            cell(show(spec.peak_writes_per_s), format!("{} × {}", show(spec.writes_per_s), show(peak))),
+            cell(
+                show(spec.peak_writes_per_s),
+                format!("{} × {}", show(spec.writes_per_s), show(peak)),
+            ),
             cell(show(own.peak_writes_per_s), peak_sum(own)),
         ),
         same(
@@ -140,7 +162,8 @@ pub(crate) fn operations(plan: &Plan) -> Vec<Row> {
 fn renewals(plan: &Plan, rates: &Rates, renew_per_s: f64) -> Cell {
     let figures = &plan.palisade.figures;
     if figures.leader_capacity.leases_pay(rates, figures.shards) {
-        let (leases, heartbeat) = (counted(plan.workload.instances, "lease"), show_s(plan.workload.heartbeat_s));
+        let (leases, heartbeat) =
+            (counted(plan.workload.instances, "lease"), show_s(plan.workload.heartbeat_s));
         cell(show(renew_per_s), format!("{leases} × {} ÷ {heartbeat}", shard_word(figures.shards)))
     } else {
         remark(show(renew_per_s), "fewer if each lock is renewed alone")
@@ -158,7 +181,9 @@ pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
     let average = Rates::of(workload);
     let peak = average.at_peak(workload.peak_multiplier);
     let sized = |label: &str, rates: &Rates, of: fn(&Figures) -> ShardCount| {
-        let shards = |figures: &Figures| cell(count(of(figures).shards), shards_formula(workload, figures, rates));
+        let shards = |figures: &Figures| {
+            cell(count(of(figures).shards), shards_formula(workload, figures, rates))
+        };
         row(label, shards(spec), shards(own))
     };
     let headroom = |label: &str, of: fn(&Figures) -> ShardCount| {
@@ -168,7 +193,10 @@ pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
                 fewest if fewest < sized.shards => format!("; {} at 0%", count(fewest)),
                 _ => String::new(),
             };
-            remark(percent(sized.headroom()), format!("left on {}{fewest}", shard_word(sized.shards)))
+            remark(
+                percent(sized.headroom()),
+                format!("left on {}{fewest}", shard_word(sized.shards)),
+            )
         };
         row(label, left(spec), left(own))
     };
@@ -176,7 +204,8 @@ pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
         Sizing::Peak => "sized on the peak",
         Sizing::Average => "sized on the average",
     };
-    let at_peak = |figures: &Figures| remark(percent(figures.peak_utilisation), "of each leader's capacity");
+    let at_peak =
+        |figures: &Figures| remark(percent(figures.peak_utilisation), "of each leader's capacity");
     let nodes = |figures: &Figures| {
         let each = counted(workload.nodes_per_shard.into(), "node");
         cell(count(figures.nodes_total), format!("{} × {each}", shard_word(figures.shards)))
@@ -191,9 +220,17 @@ pub(crate) fn cluster(plan: &Plan) -> Vec<Row> {
         headroom("  headroom", |figures| figures.shards_avg),
         sized("shards, peak", &peak, |figures| figures.shards_peak),
         headroom("  headroom", |figures| figures.shards_peak),
-        row("shards, today", remark(count(spec.shards), planned), remark(count(own.shards), planned)),
+        row(
+            "shards, today",
+            remark(count(spec.shards), planned),
+            remark(count(own.shards), planned),
+        ),
         row("  in use at the peak", at_peak(spec), at_peak(own)),
-        same_remark("nodes per shard", count(workload.nodes_per_shard.into()), plan.size_class.describe()),
+        same_remark(
+            "nodes per shard",
+            count(workload.nodes_per_shard.into()),
+            plan.size_class.describe(),
+        ),
         row("nodes, total", nodes(spec), nodes(own)),
         same("quorum", spec.quorum.to_string(), format!("⌊{} ÷ 2⌋ + 1", workload.replicas)),
         same(
@@ -213,11 +250,18 @@ fn shards_formula(workload: &Workload, figures: &Figures, rates: &Rates) -> Stri
     let shards = capacity.shards(rates, workload.headroom).unwrap_or(u64::MAX);
     if !capacity.leases_pay(rates, shards) {
         if capacity.writes_per_s == capacity.renewals_per_s {
-            return format!("⌈{} ÷ {}{usable}⌉", show(rates.writes_per_s()), show(capacity.writes_per_s));
+            return format!(
+                "⌈{} ÷ {}{usable}⌉",
+                show(rates.writes_per_s()),
+                show(capacity.writes_per_s)
+            );
         }
         let writes = show(rates.acquire_per_s + rates.release_per_s);
         let (renewals, of) = (show(rates.renew_each_per_s), show(capacity.renewals_per_s));
-        return format!("⌈({writes} ÷ {} + {renewals} ÷ {of}){usable}⌉", show(capacity.writes_per_s));
+        return format!(
+            "⌈({writes} ÷ {} + {renewals} ÷ {of}){usable}⌉",
+            show(capacity.writes_per_s)
+        );
     }
     let writes = show(rates.acquire_per_s + rates.release_per_s);
     let left = decimals(1.0 - workload.headroom, 2);
@@ -232,7 +276,10 @@ pub(crate) fn key_metrics(plan: &Plan) -> Vec<Row> {
     let (spec, own) = (&plan.specification.figures, &plan.palisade.figures);
     let hold = show_s(workload.hold_s);
     let share = |figures: &Figures| {
-        cell(percent(figures.renewal_share), format!("{} ÷ {}", show(figures.renew_per_s), show(figures.writes_per_s)))
+        cell(
+            percent(figures.renewal_share),
+            format!("{} ÷ {}", show(figures.renew_per_s), show(figures.writes_per_s)),
+        )
     };
     let entry = workload.entry.total();
     let rate = |value: f64| format!("{}/s", bytes(value));
@@ -254,7 +301,14 @@ pub(crate) fn key_metrics(plan: &Plan) -> Vec<Row> {
     };
     let per_leader = |figures: &Figures| {
         let value = figures.peak_leader_write_bytes_per_s / figures.shards as f64;
-        cell(rate(value), format!("{} ÷ {}", rate(figures.peak_leader_write_bytes_per_s), shard_word(figures.shards)))
+        cell(
+            rate(value),
+            format!(
+                "{} ÷ {}",
+                rate(figures.peak_leader_write_bytes_per_s),
+                shard_word(figures.shards)
+            ),
+        )
     };
     let per_follower = |figures: &Figures| {
         let followers = figures.shards * u64::from(workload.replicas - 1).max(1);
@@ -262,11 +316,23 @@ pub(crate) fn key_metrics(plan: &Plan) -> Vec<Row> {
         remark(rate(value), format!("÷ {}", counted(followers, "follower")))
     };
     vec![
-        same("active locks", show(spec.active_locks), format!("{}/s × {hold}", show(spec.acquire_per_s))),
-        same("  at the peak", show(spec.peak_active_locks), format!("{}/s × {hold}", show(spec.peak_acquire_per_s))),
+        same(
+            "active locks",
+            show(spec.active_locks),
+            format!("{}/s × {hold}", show(spec.acquire_per_s)),
+        ),
+        same(
+            "  at the peak",
+            show(spec.peak_active_locks),
+            format!("{}/s × {hold}", show(spec.peak_acquire_per_s)),
+        ),
         row("renewals in writes", share(spec), share(own)),
-        bandwidth("leaders write", |figures| (figures.leader_write_bytes_per_s, figures.writes_per_s)),
-        bandwidth("  at the peak", |figures| (figures.peak_leader_write_bytes_per_s, figures.peak_writes_per_s)),
+        bandwidth("leaders write", |figures| {
+            (figures.leader_write_bytes_per_s, figures.writes_per_s)
+        }),
+        bandwidth("  at the peak", |figures| {
+            (figures.peak_leader_write_bytes_per_s, figures.peak_writes_per_s)
+        }),
         row("  each leader", per_leader(spec), per_leader(own)),
         same(
             "followers read",
@@ -284,28 +350,46 @@ pub(crate) fn storage(plan: &Plan) -> Vec<Row> {
     let entry = workload.entry;
     let total = entry.total();
     let active = |figures: &Figures, each: u64| {
-        cell(bytes(figures.active_bytes as f64), format!("{} × {} B", show(figures.active_locks), count(each)))
+        cell(
+            bytes(figures.active_bytes as f64),
+            format!("{} × {} B", show(figures.active_locks), count(each)),
+        )
     };
     let day = |figures: &Figures| {
-        let formula =
-            format!("{}/s × 86,400 s × {} B", show(figures.history_records_per_s), count(figures.history_record_bytes));
+        let formula = format!(
+            "{}/s × 86,400 s × {} B",
+            show(figures.history_records_per_s),
+            count(figures.history_record_bytes)
+        );
         cell(bytes(figures.history_bytes_per_day as f64), formula)
     };
     let kept = |figures: &Figures| {
-        remark(bytes(figures.history_bytes_total as f64), format!("× {}", counted(workload.history_days.into(), "day")))
+        remark(
+            bytes(figures.history_bytes_total as f64),
+            format!("× {}", counted(workload.history_days.into(), "day")),
+        )
     };
-    let all = |figures: &Figures| remark(bytes(figures.storage_bytes_total as f64), "active + history, one copy");
+    let all = |figures: &Figures| {
+        remark(bytes(figures.storage_bytes_total as f64), "active + history, one copy")
+    };
     let calibration = &plan.calibration;
     vec![
         row(
             "record of history",
             cell(
                 format!("{total} B"),
-                format!("{} + {} + {}, per write", entry.name_bytes, entry.owner_bytes, entry.metadata_bytes),
+                format!(
+                    "{} + {} + {}, per write",
+                    entry.name_bytes, entry.owner_bytes, entry.metadata_bytes
+                ),
             ),
             cell(format!("{} B", count(own.history_record_bytes)), tenure(total, calibration)),
         ),
-        row("active locks", active(spec, total), active(own, total + calibration.lock_overhead_bytes)),
+        row(
+            "active locks",
+            active(spec, total),
+            active(own, total + calibration.lock_overhead_bytes),
+        ),
         row("history per day", day(spec), day(own)),
         row("history kept", kept(spec), kept(own)),
         row("total", all(spec), all(own)),

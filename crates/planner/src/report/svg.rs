@@ -58,7 +58,11 @@ pub fn svg(plan: &Plan) -> String {
     let grown = |series: &Series, month: f64| series.writes_per_s * growth.powf(month);
     let load_max = series.iter().map(|series| grown(series, f64::from(months))).fold(0.0, f64::max);
     let drawn = |series: &Series| series.capacity_per_s <= load_max * FLATTENING;
-    let top = series.iter().filter(|series| drawn(series)).map(|series| series.capacity_per_s).fold(load_max, f64::max);
+    let top = series
+        .iter()
+        .filter(|series| drawn(series))
+        .map(|series| series.capacity_per_s)
+        .fold(load_max, f64::max);
     let step = nice_step(top / 5.0);
     let y_max = step * (top * 1.05 / step).ceil();
     let x = |month: f64| AREA.0 + (AREA.2 - AREA.0) * month / f64::from(months);
@@ -86,7 +90,10 @@ pub fn svg(plan: &Plan) -> String {
     put(&mut out, &format!("<title>{title}</title>"));
     put(&mut out, r##"<rect width="100%" height="100%" fill="#ffffff"/>"##);
     put(&mut out, &format!(r##"<text x="{}" y="32" font-size="18">{title}</text>"##, AREA.0));
-    put(&mut out, &format!(r##"<text x="{}" y="54" fill="#666666">writes per second</text>"##, AREA.0));
+    put(
+        &mut out,
+        &format!(r##"<text x="{}" y="54" fill="#666666">writes per second</text>"##, AREA.0),
+    );
     axes(&mut out, months, step, y_max, &x, &y);
     for (index, series) in series.iter().enumerate() {
         let points: Vec<String> = (0..=months * 4)
@@ -110,10 +117,16 @@ pub fn svg(plan: &Plan) -> String {
                     AREA.0, AREA.2, series.colour
                 ),
             );
-            if let Some(month) = series.months_until_next_shard.filter(|month| *month <= f64::from(months)) {
+            if let Some(month) =
+                series.months_until_next_shard.filter(|month| *month <= f64::from(months))
+            {
                 put(
                     &mut out,
-                    &format!(r##"<circle cx="{:.1}" cy="{height:.1}" r="5" fill="{}"/>"##, x(month), series.colour),
+                    &format!(
+                        r##"<circle cx="{:.1}" cy="{height:.1}" r="5" fill="{}"/>"##,
+                        x(month),
+                        series.colour
+                    ),
                 );
             }
         }
@@ -128,14 +141,24 @@ fn put(out: &mut String, element: &str) {
     let _ = writeln!(out, "{element}");
 }
 
-fn axes(out: &mut String, months: u32, step: f64, y_max: f64, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) {
+fn axes(
+    out: &mut String,
+    months: u32,
+    step: f64,
+    y_max: f64,
+    x: &impl Fn(f64) -> f64,
+    y: &impl Fn(f64) -> f64,
+) {
     let lines = (y_max / step).round() as u32;
     for line in 0..=lines {
         let value = step * f64::from(line);
         let height = y(value);
         put(
             out,
-            &format!(r##"<line x1="{}" y1="{height:.1}" x2="{}" y2="{height:.1}" stroke="#dddddd"/>"##, AREA.0, AREA.2),
+            &format!(
+                r##"<line x1="{}" y1="{height:.1}" x2="{}" y2="{height:.1}" stroke="#dddddd"/>"##,
+                AREA.0, AREA.2
+            ),
         );
         put(
             out,
@@ -205,7 +228,11 @@ fn legend(out: &mut String, index: usize, series: &Series, drawn: bool) {
 /// 1, 2 or 5 times a power of ten, not below `least`.
 fn nice_step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= least).unwrap_or(10.0 * power)
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|times| times * power)
+        .find(|step| *step >= least)
+        .unwrap_or(10.0 * power)
 }
 
 fn escape(text: &str) -> String {
@@ -218,7 +245,9 @@ mod tests {
 
     #[test]
     fn steps_are_round_and_large_enough() {
-        for (least, step) in [(1.0, 1.0), (1.1, 2.0), (2.1, 5.0), (7_300.0, 10_000.0), (0.03, 0.05), (100.0, 100.0)] {
+        for (least, step) in
+            [(1.0, 1.0), (1.1, 2.0), (2.1, 5.0), (7_300.0, 10_000.0), (0.03, 0.05), (100.0, 100.0)]
+        {
             assert!((nice_step(least) - step).abs() < step * 1e-9, "{least}: {}", nice_step(least));
         }
     }

@@ -12,8 +12,9 @@ pub enum Align {
 /// Rows under headings, with two spaces before each column and none at the end of a line.
 pub fn table(aligns: &[Align], rows: &[Vec<String>]) -> String {
     let width = |text: &str| text.chars().count();
-    let columns: Vec<usize> =
-        (0..aligns.len()).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
+    let columns: Vec<usize> = (0..aligns.len())
+        .map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0))
+        .collect();
     let mut out = String::new();
     for row in rows {
         let mut line = String::new();

@@ -75,7 +75,14 @@ fn head(out: &mut String, plan: &Plan) {
     );
     let own = &plan.palisade.build;
     line(out, &format!("  build: {}; for {}", build::summary(plan, own), build::horizon(own)));
-    line(out, &format!("  each node: {}; each gateway: {}", build::machine(&own.node), build::machine(&own.gateway)));
+    line(
+        out,
+        &format!(
+            "  each node: {}; each gateway: {}",
+            build::machine(&own.node),
+            build::machine(&own.gateway)
+        ),
+    );
     let (calibration, source) = (&plan.calibration, &plan.calibration.source);
     let costs = format!(
         "  palisade: one lease per instance and shard, one record of history per grant; costs: {source} ({} writes/s or {} \
@@ -91,8 +98,12 @@ fn head(out: &mut String, plan: &Plan) {
         "  specification: the published model, to compare; each lock renewed alone, one entry of history per write",
     );
     if !workload.assumed.is_empty() {
-        let values: Vec<String> = workload.assumptions().iter().map(|(key, value)| format!("{key} {value}")).collect();
-        line(out, &wrap(&format!("  assumed, since not given: {}", values.join(", ")), WIDTH, "    "));
+        let values: Vec<String> =
+            workload.assumptions().iter().map(|(key, value)| format!("{key} {value}")).collect();
+        line(
+            out,
+            &wrap(&format!("  assumed, since not given: {}", values.join(", ")), WIDTH, "    "),
+        );
     }
 }
 
@@ -115,7 +126,8 @@ fn contention(out: &mut String, plan: &Plan) {
     match (contention.rate, contention.level) {
         (Some(rate), Some(level)) => {
             let names = plan.workload.resources.unwrap_or_default();
-            let advice = if level == crate::ContentionLevel::High { ": use finer locks" } else { "" };
+            let advice =
+                if level == crate::ContentionLevel::High { ": use finer locks" } else { "" };
             line(
                 out,
                 &format!(
@@ -138,7 +150,13 @@ fn contention(out: &mut String, plan: &Plan) {
         ),
     );
     let ceiling = decimals(contention.grants_per_name_per_s, 4);
-    line(out, &format!("  one name is granted at most {ceiling} times/s = 1 ÷ {}", show_s(plan.workload.hold_s)));
+    line(
+        out,
+        &format!(
+            "  one name is granted at most {ceiling} times/s = 1 ÷ {}",
+            show_s(plan.workload.hold_s)
+        ),
+    );
     if let Some(busy) = contention.hottest_busy {
         line(out, &format!("  the hottest name is wanted for {} of the time", percent(busy)));
     }
@@ -150,13 +168,23 @@ fn smells(out: &mut String, plan: &Plan) {
     for (test, own) in specification.iter().zip(palisade) {
         let name = test.name.replace('_', " ");
         let decides = if test.must_hold { "decides on fit" } else { "" };
-        rows.push([name.as_str(), own.verdict.name(), test.verdict.name(), decides].map(str::to_owned).to_vec());
+        rows.push(
+            [name.as_str(), own.verdict.name(), test.verdict.name(), decides]
+                .map(str::to_owned)
+                .to_vec(),
+        );
     }
     out.push_str(&table(&[Left; 4], &rows));
     for (test, own) in specification.iter().zip(palisade) {
-        let same = (test.verdict, &test.finding, &test.advice) == (own.verdict, &own.finding, &own.advice);
-        let columns = if same { vec![("", test)] } else { vec![(" (palisade)", own), (" (specification)", test)] };
-        for (column, test) in columns.into_iter().filter(|(_, test)| test.verdict != Verdict::Pass) {
+        let same =
+            (test.verdict, &test.finding, &test.advice) == (own.verdict, &own.finding, &own.advice);
+        let columns = if same {
+            vec![("", test)]
+        } else {
+            vec![(" (palisade)", own), (" (specification)", test)]
+        };
+        for (column, test) in columns.into_iter().filter(|(_, test)| test.verdict != Verdict::Pass)
+        {
             let name = test.name.replace('_', " ");
             let text = format!("  {}  {name}{column}: {}", test.verdict.name(), test.finding);
             line(out, &wrap(&text, WIDTH, "        "));
@@ -199,9 +227,11 @@ fn growth(out: &mut String, plan: &Plan) {
     out.push_str(&table(&[Right; 7], &rows));
     for (name, column) in [("palisade", &plan.palisade), ("specification", &plan.specification)] {
         let growth = &column.growth;
-        let when = growth.months_until_next_shard.map_or(String::new(), |months| match decimals(months, 1).as_str() {
-            "1" => ", reached in 1 month".to_owned(),
-            months => format!(", reached in {months} months"),
+        let when = growth.months_until_next_shard.map_or(String::new(), |months| {
+            match decimals(months, 1).as_str() {
+                "1" => ", reached in 1 month".to_owned(),
+                months => format!(", reached in {months} months"),
+            }
         });
         line(
             out,

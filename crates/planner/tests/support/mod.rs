@@ -31,6 +31,7 @@ pub fn plan_of(yaml: &str, flags: &[(&str, &str)]) -> Result<Plan, PlanError> {
 }
 
 pub fn parse(yaml: &str, flags: &[(&str, &str)]) -> Result<Workload, PlanError> {
-    let flags: Vec<(String, String)> = flags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let flags: Vec<(String, String)> =
+        flags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     Workload::parse(yaml, &flags)
 }

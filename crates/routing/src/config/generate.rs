@@ -43,7 +43,15 @@ impl ClusterConfig {
     /// If the values are out of range or the ports do not suffice.
     pub fn dev(shards: u32, replicas: u32, base_port: u16) -> Result<ClusterConfig, ConfigError> {
         let addresses = Addresses::Loopback { base_port };
-        ClusterConfig::generate("dev", shards, replicas, NodeLayout::Shared(replicas), 0, 1, &addresses)
+        ClusterConfig::generate(
+            "dev",
+            shards,
+            replicas,
+            NodeLayout::Shared(replicas),
+            0,
+            1,
+            &addresses,
+        )
     }
 
     /// A validated cluster of numbered nodes and `gateways` gateways. The nodes are dealt to
@@ -85,7 +93,9 @@ impl ClusterConfig {
         let node = |number: u32| -> Result<NodeConfig, ConfigError> {
             let zone = (zones > 0).then(|| zone_name((number - 1) % zones));
             let (address, metrics) = match addresses {
-                Addresses::Loopback { base_port } => loopback(*base_port, NODE_PORTS_AFTER + number)?,
+                Addresses::Loopback { base_port } => {
+                    loopback(*base_port, NODE_PORTS_AFTER + number)?
+                }
                 Addresses::Hosts { domain, port } => {
                     let zone = zone.as_ref().map_or(String::new(), |zone| format!("{zone}."));
                     host(&format!("node-{number:03}.{zone}{domain}"), *port)?
@@ -96,7 +106,9 @@ impl ClusterConfig {
         let gateway = |number: u32| -> Result<GatewayConfig, ConfigError> {
             let (address, metrics) = match addresses {
                 Addresses::Loopback { base_port } => loopback(*base_port, number - 1)?,
-                Addresses::Hosts { domain, port } => host(&format!("gateway-{number:03}.{domain}"), *port)?,
+                Addresses::Hosts { domain, port } => {
+                    host(&format!("gateway-{number:03}.{domain}"), *port)?
+                }
             };
             Ok(GatewayConfig { address, metrics: Some(metrics) })
         };
@@ -129,7 +141,8 @@ fn loopback(base_port: u16, offset: u32) -> Result<(String, String), ConfigError
 
 /// The address of a process and of its metrics.
 fn host(host: &str, port: u16) -> Result<(String, String), ConfigError> {
-    let metrics = u16::try_from(u32::from(port) + METRICS_PORTS_AFTER).map_err(|_| no_room(port))?;
+    let metrics =
+        u16::try_from(u32::from(port) + METRICS_PORTS_AFTER).map_err(|_| no_room(port))?;
     Ok((format!("{host}:{port}"), format!("{host}:{metrics}")))
 }
 

@@ -52,7 +52,11 @@ pub struct ClusterConfig {
     pub replicas: u32,
     /// Explicit placement. Without it, shards are spread over zones and leaders are balanced. The
     /// resulting placement is frozen.
-    #[serde(default, deserialize_with = "parse::empty_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "parse::empty_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub placement: Vec<PlacementConfig>,
     /// Timing and limits of each process. They may differ between nodes.
     #[serde(default, deserialize_with = "parse::empty_is_default")]

@@ -20,9 +20,12 @@ impl ClusterConfig {
     pub fn parse(yaml: &str) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
         let yaml = yaml.strip_prefix(BYTE_ORDER_MARK).unwrap_or(yaml);
         if yaml.trim().is_empty() {
-            return Err(ConfigError("it is empty: describe a cluster, as the examples in config/ do".to_owned()));
+            return Err(ConfigError(
+                "it is empty: describe a cluster, as the examples in config/ do".to_owned(),
+            ));
         }
-        let config: ClusterConfig = serde_yaml::from_str(yaml).map_err(|error| ConfigError(explain(yaml, &error)))?;
+        let config: ClusterConfig =
+            serde_yaml::from_str(yaml).map_err(|error| ConfigError(explain(yaml, &error)))?;
         let warnings = config.validate()?;
         Ok((config, warnings))
     }
@@ -34,9 +37,11 @@ impl ClusterConfig {
     /// If the file cannot be read, and those of [`parse`](ClusterConfig::parse).
     pub fn load(path: &Path) -> Result<(ClusterConfig, Vec<String>), ConfigError> {
         let read = std::fs::read(path);
-        let bytes =
-            read.map_err(|error| ConfigError(format!("cannot read the cluster file {}: {error}", path.display())))?;
-        ClusterConfig::parse_bytes(&bytes).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let bytes = read.map_err(|error| {
+            ConfigError(format!("cannot read the cluster file {}: {error}", path.display()))
+        })?;
+        ClusterConfig::parse_bytes(&bytes)
+            .map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
     /// [Parses](ClusterConfig::parse) the bytes of a file.
@@ -47,7 +52,10 @@ impl ClusterConfig {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            ConfigError(format!("it is not UTF-8 (line {line}, byte {} of the file): save it as UTF-8", before.len()))
+            ConfigError(format!(
+                "it is not UTF-8 (line {line}, byte {} of the file): save it as UTF-8",
+                before.len()
+            ))
         })?;
         ClusterConfig::parse(text)
     }
@@ -69,7 +77,9 @@ fn explain(yaml: &str, error: &serde_yaml::Error) -> String {
     let broken = error.location().map_or(1, |place| place.line());
     let indent = |line: &str| line.len() - line.trim_start().len();
     let near = yaml.lines().enumerate().skip(broken.saturating_sub(2)).take(3);
-    let tab = near.map(|(at, line)| (at + 1, &line[..indent(line)])).find(|(_, indent)| indent.contains('\t'));
+    let tab = near
+        .map(|(at, line)| (at + 1, &line[..indent(line)]))
+        .find(|(_, indent)| indent.contains('\t'));
     match tab {
         Some((line, _)) => format!("{message}: line {line} is indented with a tab; use spaces"),
         None => with_nearest_key(with_lines(yaml, message)),
@@ -78,12 +88,19 @@ fn explain(yaml: &str, error: &serde_yaml::Error) -> String {
 
 /// Adds the line numbers of a key that occurs twice. The parser names only the key.
 fn with_lines(yaml: &str, message: String) -> String {
-    let Some(key) = message.split("duplicate field `").nth(1).and_then(|rest| rest.split('`').next()) else {
+    let Some(key) =
+        message.split("duplicate field `").nth(1).and_then(|rest| rest.split('`').next())
+    else {
         return message;
     };
-    let has_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
-    let lines: Vec<String> =
-        yaml.lines().zip(1..).filter(|(line, _)| has_key(line)).map(|(_, number)| i32::to_string(&number)).collect();
+    let has_key =
+        |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
+    let lines: Vec<String> = yaml
+        .lines()
+        .zip(1..)
+        .filter(|(line, _)| has_key(line))
+        .map(|(_, number)| i32::to_string(&number))
+        .collect();
     match lines.len() {
         0 | 1 => message, // the key is nested
         _ => format!("{message}, in lines {}", lines.join(" and ")),

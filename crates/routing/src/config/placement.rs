@@ -20,7 +20,8 @@ impl ClusterConfig {
     }
 
     fn explicit(&self) -> BTreeMap<ShardId, Replicas> {
-        let replicas = |nodes: &[NodeId]| Replicas { nodes: nodes.to_vec(), preferred_leader: nodes[0] };
+        let replicas =
+            |nodes: &[NodeId]| Replicas { nodes: nodes.to_vec(), preferred_leader: nodes[0] };
         self.placement.iter().map(|placed| (placed.shard, replicas(&placed.nodes))).collect()
     }
 
@@ -31,13 +32,16 @@ impl ClusterConfig {
     ///   all zones have the same number of nodes, the spread is exactly even.
     /// - No other choice of leaders has fewer leaders on the node with the most.
     fn spread(&self) -> BTreeMap<ShardId, Replicas> {
-        let mut placer = Placer::new(&self.nodes, u64::from(self.shards) * u64::from(self.replicas));
+        let mut placer =
+            Placer::new(&self.nodes, u64::from(self.shards) * u64::from(self.replicas));
         let placed: Vec<Vec<NodeId>> = (0..self.shards)
             .map(|shard| placer.place(self.replicas as usize, u64::from(self.shards - shard)))
             .collect();
         let leaders = balanced_leaders(&placed);
-        let replicas =
-            placed.into_iter().zip(leaders).map(|(nodes, leader)| Replicas { nodes, preferred_leader: leader });
+        let replicas = placed
+            .into_iter()
+            .zip(leaders)
+            .map(|(nodes, leader)| Replicas { nodes, preferred_leader: leader });
         (0..).map(ShardId).zip(replicas).collect()
     }
 }
@@ -80,10 +84,13 @@ impl Placer {
         for node in nodes {
             by_zone.entry(node.zone()).or_default().push(node.id);
         }
-        let zones = by_zone.values().map(|ids| ZoneLoad { nodes: ids.len() as u64, replicas: 0 }).collect();
-        let in_zone =
-            |(zone, ids): (usize, Vec<NodeId>)| ids.into_iter().map(move |id| Candidate { id, zone, replicas: 0 });
-        let mut nodes: Vec<Candidate> = by_zone.into_values().enumerate().flat_map(in_zone).collect();
+        let zones =
+            by_zone.values().map(|ids| ZoneLoad { nodes: ids.len() as u64, replicas: 0 }).collect();
+        let in_zone = |(zone, ids): (usize, Vec<NodeId>)| {
+            ids.into_iter().map(move |id| Candidate { id, zone, replicas: 0 })
+        };
+        let mut nodes: Vec<Candidate> =
+            by_zone.into_values().enumerate().flat_map(in_zone).collect();
         nodes.sort_by_key(|node| node.id);
         Placer { nodes, zones, replicas_total }
     }
@@ -135,7 +142,8 @@ fn balanced_leaders(shards: &[Vec<NodeId>]) -> Vec<NodeId> {
     let mut led: BTreeMap<NodeId, usize> = shards.iter().flatten().map(|node| (*node, 0)).collect();
     let mut leaders = Vec::with_capacity(shards.len());
     for replicas in shards {
-        let leader = *replicas.iter().min_by_key(|node| (led[node], **node)).expect("a shard has replicas");
+        let leader =
+            *replicas.iter().min_by_key(|node| (led[node], **node)).expect("a shard has replicas");
         *led.entry(leader).or_default() += 1;
         leaders.push(leader);
     }

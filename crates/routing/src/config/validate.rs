@@ -50,12 +50,16 @@ impl ClusterConfig {
             if node.id.0 == 0 {
                 problems.push("a node has id 0: ids start at 1".to_owned());
             } else if node.id.0 > NODE_ID_MAX {
-                problems.push(format!("a node has id {}: choose ids from 1 to {NODE_ID_MAX}", node.id));
+                problems
+                    .push(format!("a node has id {}: choose ids from 1 to {NODE_ID_MAX}", node.id));
             } else if !ids.insert(node.id) {
                 problems.push(format!("two nodes have id {}: give each its own", node.id));
             }
             if node.zone.as_deref().is_some_and(|zone| zone.trim().is_empty()) {
-                problems.push(format!("node {} has an empty `zone`: name it, or leave it out", node.id));
+                problems.push(format!(
+                    "node {} has an empty `zone`: name it, or leave it out",
+                    node.id
+                ));
             }
         }
     }
@@ -85,7 +89,12 @@ impl ClusterConfig {
         let mut all: Vec<Listener<'_>> = Vec::new();
         for (process, node) in self.nodes.iter().enumerate() {
             let who = format!("node {}", node.id);
-            all.push(Listener { process, what: format!("{who} (`address`)"), dialled: true, address: &node.address });
+            all.push(Listener {
+                process,
+                what: format!("{who} (`address`)"),
+                dialled: true,
+                address: &node.address,
+            });
             let metrics = node.metrics.iter();
             all.extend(metrics.map(|address| Listener {
                 process,
@@ -116,7 +125,10 @@ impl ClusterConfig {
             let address: Address = match listener.address.parse() {
                 Ok(parsed) => parsed,
                 Err(why) => {
-                    problems.push(format!("{} has the address {:?}: {why}", listener.what, listener.address));
+                    problems.push(format!(
+                        "{} has the address {:?}: {why}",
+                        listener.what, listener.address
+                    ));
                     continue;
                 }
             };
@@ -135,8 +147,9 @@ impl ClusterConfig {
         for at in 0..users.len() {
             let (address, first) = &users[at];
             let later = at + 1..users.len();
-            let sharing: Vec<usize> =
-                later.filter(|other| !told[*other] && collide(&users[at], &users[*other])).collect();
+            let sharing: Vec<usize> = later
+                .filter(|other| !told[*other] && collide(&users[at], &users[*other]))
+                .collect();
             if told[at] || sharing.is_empty() {
                 continue;
             }
@@ -151,7 +164,10 @@ impl ClusterConfig {
                 };
                 names.push(format!("{}{spelt}", listener.what));
             }
-            problems.push(format!("{} share the address {address}: give each its own port", names.join(" and ")));
+            problems.push(format!(
+                "{} share the address {address}: give each its own port",
+                names.join(" and ")
+            ));
         }
         if let Some(first) = wide.first() {
             let who = match wide.len() - 1 {
@@ -183,17 +199,25 @@ impl ClusterConfig {
             if nodes.len() != self.replicas as usize {
                 problems.push(format!(
                     "`placement` of shard {shard} lists {}, but `replicas` is {}: list as many",
-                    if nodes.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", nodes.len()) },
+                    if nodes.len() == 1 {
+                        "1 node".to_owned()
+                    } else {
+                        format!("{} nodes", nodes.len())
+                    },
                     self.replicas
                 ));
             }
             let mut seen = BTreeSet::new();
             for node in nodes {
                 if self.node(*node).is_none() {
-                    problems.push(format!("`placement` of shard {shard} names node {node}, which is not in `nodes`"));
+                    problems.push(format!(
+                        "`placement` of shard {shard} names node {node}, which is not in `nodes`"
+                    ));
                 }
                 if !seen.insert(*node) {
-                    problems.push(format!("`placement` of shard {shard} names node {node} twice: replicas live apart"));
+                    problems.push(format!(
+                        "`placement` of shard {shard} names node {node} twice: replicas live apart"
+                    ));
                 }
             }
         }
@@ -211,7 +235,8 @@ impl ClusterConfig {
 
     /// Warns of zones that hold a majority of a shard. The configuration is valid otherwise.
     fn warn_of_zones(&self, warnings: &mut Vec<String>) {
-        let zone_of: BTreeMap<NodeId, _> = self.nodes.iter().map(|node| (node.id, node.zone())).collect();
+        let zone_of: BTreeMap<NodeId, _> =
+            self.nodes.iter().map(|node| (node.id, node.zone())).collect();
         if zone_of.values().collect::<BTreeSet<_>>().len() < 2 {
             return;
         }
@@ -227,7 +252,10 @@ impl ClusterConfig {
                     && replicas.nodes.len() > 1
                     && count > replicas.nodes.len() / 2
                 {
-                    exposed.push((shard, format!("zone {name} holds {count} of {} replicas", replicas.nodes.len())));
+                    exposed.push((
+                        shard,
+                        format!("zone {name} holds {count} of {} replicas", replicas.nodes.len()),
+                    ));
                 }
             }
         }
@@ -256,7 +284,12 @@ impl Settings {
         range("heartbeat_ticks", self.heartbeat_ticks as u64, 1, 100);
         range("election_ticks", self.election_ticks as u64, 3, 1_000);
         range("shard_threads", self.shard_threads as u64, 0, 1_024);
-        range("entry_bytes_max", self.entry_bytes_max as u64, ENTRY_BYTES_LEAST as u64, ENTRY_BYTES_LIMIT as u64);
+        range(
+            "entry_bytes_max",
+            self.entry_bytes_max as u64,
+            ENTRY_BYTES_LEAST as u64,
+            ENTRY_BYTES_LIMIT as u64,
+        );
         range("entries_in_flight_max", self.entries_in_flight_max as u64, 1, 64);
         range("append_hold_ms", self.append_hold_ms, 0, 1_000);
         range("queue_ops_max", self.queue_ops_max as u64, 16, 10_000_000);
@@ -280,7 +313,8 @@ impl Settings {
                 self.append_hold_ms, self.tick_ms
             ));
         }
-        let in_flight_bytes = (self.entry_bytes_max as u64).saturating_mul(self.entries_in_flight_max as u64);
+        let in_flight_bytes =
+            (self.entry_bytes_max as u64).saturating_mul(self.entries_in_flight_max as u64);
         // A replica draws 3/4 of the setting or more.
         if self.checkpoint_log_bytes - self.checkpoint_log_bytes / 4 < in_flight_bytes {
             problems.push(format!(
@@ -307,7 +341,10 @@ struct Listener<'a> {
 ///
 /// An unspecified address stands for all addresses of its own machine, so it collides only within
 /// one process.
-fn collide((one, first): &(Address, &Listener<'_>), (other, second): &(Address, &Listener<'_>)) -> bool {
+fn collide(
+    (one, first): &(Address, &Listener<'_>),
+    (other, second): &(Address, &Listener<'_>),
+) -> bool {
     match one.is_unspecified() || other.is_unspecified() {
         true => one.port() == other.port() && first.process == second.process,
         false => one.is_same_as(other),

@@ -94,7 +94,8 @@ impl Checkpointing {
         let records = dirty_records.max(self.history.len()) as u64;
         self.log_bytes >= own_share(every_bytes, node, shard)
             || records >= own_share(CHECKPOINT_RECORDS, node, shard)
-            || now_ms.saturating_sub(self.at_ms) >= CHECKPOINT_INTERVAL_MS && applied_index > self.index
+            || now_ms.saturating_sub(self.at_ms) >= CHECKPOINT_INTERVAL_MS
+                && applied_index > self.index
     }
 
     /// A checkpoint at `index` goes with this step's write.
@@ -123,8 +124,10 @@ impl Checkpointing {
     /// older one is still needed while that is on its way.
     pub(crate) fn start_building(&mut self, index: u64, now_ms: u64) {
         let former = self.catching_up.take().filter(|former| !former.sending.is_empty());
-        let (after, sending) = former.map_or((index, Vec::new()), |former| (former.after, former.sending));
-        self.catching_up = Some(CatchingUp { after, building: self.host_builds, sending, at_ms: now_ms });
+        let (after, sending) =
+            former.map_or((index, Vec::new()), |former| (former.after, former.sending));
+        self.catching_up =
+            Some(CatchingUp { after, building: self.host_builds, sending, at_ms: now_ms });
     }
 
     /// The host's building has ended, with or without a snapshot. Returns whether one is still
@@ -167,9 +170,11 @@ impl Checkpointing {
 
     /// Whether a snapshot is kept that no replica has needed for a while.
     pub(crate) fn snapshot_is_over(&self, now_ms: u64) -> bool {
-        self.catching_up
-            .as_ref()
-            .is_some_and(|c| c.sending.is_empty() && !c.building && now_ms.saturating_sub(c.at_ms) >= SNAPSHOT_KEEP_MS)
+        self.catching_up.as_ref().is_some_and(|c| {
+            c.sending.is_empty()
+                && !c.building
+                && now_ms.saturating_sub(c.at_ms) >= SNAPSHOT_KEEP_MS
+        })
     }
 
     /// Forgets the snapshot, and with it the claim on the log after it.

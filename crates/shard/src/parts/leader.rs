@@ -72,7 +72,11 @@ impl LeaderState {
         };
         for live in table.leases() {
             // planted: every lease seems older than it is
-            let early_ms = if planted::is(Bug::EarlyTtlAfterFailover) { u64::from(live.ttl_ms) * 9 / 10 } else { 0 };
+            let early_ms = if planted::is(Bug::EarlyTtlAfterFailover) {
+                u64::from(live.ttl_ms) * 9 / 10
+            } else {
+                0
+            };
             let deadline_ms = observation.deadline_ms(&live, now_ms).saturating_sub(early_ms);
             leader.leases.set(live.lease, deadline_ms, live.renewal_seq);
         }
@@ -139,7 +143,12 @@ impl LeaderState {
     }
 
     /// A queued acquire left its queue without a grant: answers its waiter.
-    pub(crate) fn on_dropped(&mut self, id: RequestId, reason: DropReason, replies: &mut Vec<(Ticket, Reply)>) {
+    pub(crate) fn on_dropped(
+        &mut self,
+        id: RequestId,
+        reason: DropReason,
+        replies: &mut Vec<(Ticket, Reply)>,
+    ) {
         if let Some(waiter) = self.remove_waiter(id)
             && waiter.ticket != 0
         {
@@ -184,7 +193,10 @@ impl LeaderState {
             }
             let Some((request_id, mut waiter)) = self.waiters.pop_due(now_ms) else { break };
             waiter.timed_out = true;
-            push(proposals, &Command::CancelWait { name: &waiter.name, request_id, given_up: false });
+            push(
+                proposals,
+                &Command::CancelWait { name: &waiter.name, request_id, given_up: false },
+            );
             self.waiters.set(request_id, now_ms + REPROPOSE_MS, waiter);
         }
     }
@@ -193,14 +205,20 @@ impl LeaderState {
     /// so a grant may come of them yet, and `reply` must not say that nothing was done.
     pub(crate) fn end(mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         let waiters = self.waiters.drain_sorted();
-        replies.extend(waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, reply.clone())));
+        replies.extend(
+            waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, reply.clone())),
+        );
     }
 
     fn attach(&mut self, request_id: RequestId, name: &str, ticket: Ticket, deadline_ms: u64) {
         if ticket != 0 {
             self.by_ticket.insert(ticket, request_id);
         }
-        self.waiters.set(request_id, deadline_ms, Waiter { name: name.to_owned(), ticket, timed_out: false });
+        self.waiters.set(
+            request_id,
+            deadline_ms,
+            Waiter { name: name.to_owned(), ticket, timed_out: false },
+        );
     }
 
     fn remove_waiter(&mut self, request_id: RequestId) -> Option<Waiter> {

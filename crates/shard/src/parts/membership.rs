@@ -96,7 +96,8 @@ pub(crate) fn next_change(
 ) -> Option<ConfChange> {
     wanted.0.iter().find_map(|(&node, &incarnation)| {
         let newest = peer_id(node, incarnation);
-        let older = |ids: &[u64]| ids.iter().copied().find(|&id| node_of(id) == node && id < newest);
+        let older =
+            |ids: &[u64]| ids.iter().copied().find(|&id| node_of(id) == node && id < newest);
         if let Some(replaced) = older(&conf.learners) {
             return Some(change(ConfChangeType::RemoveNode, replaced));
         }
@@ -144,7 +145,11 @@ mod tests {
         incarnations
     }
 
-    fn next(conf: &ConfState, told: &[(u64, u32)], caught_up: &[u64]) -> Option<(ConfChangeType, u64)> {
+    fn next(
+        conf: &ConfState,
+        told: &[(u64, u32)],
+        caught_up: &[u64],
+    ) -> Option<(ConfChangeType, u64)> {
         let change = next_change(conf, &heard(conf, told), |id| caught_up.contains(&id))?;
         Some((change.change_type(), change.node_id))
     }
@@ -166,7 +171,10 @@ mod tests {
     fn a_leader_that_was_not_told_goes_on_from_what_the_members_show() {
         let new = id(3, 7);
         for told in [&[][..], &[(3, 5)]] {
-            assert_eq!(next(&conf(&[1, 2, id(3, 0)], &[new]), told, &[new]), Some((RemoveNode, id(3, 0))));
+            assert_eq!(
+                next(&conf(&[1, 2, id(3, 0)], &[new]), told, &[new]),
+                Some((RemoveNode, id(3, 0)))
+            );
             assert_eq!(next(&conf(&[1, 2], &[new]), told, &[new]), Some((AddNode, new)));
             assert_eq!(next(&conf(&[1, 2, new], &[]), told, &[new]), None);
         }
@@ -196,7 +204,10 @@ mod tests {
         let is_current = |of, incarnation| incarnations.is_current(id(of, incarnation));
         assert!(is_current(2, 0) && is_current(2, 1) && is_current(3, 7) && is_current(3, 8));
         assert!(!is_current(3, 0) && !is_current(3, 6), "replaced");
-        assert!(!is_current(1, 0) && !is_current(1, 7) && !is_current(4, 0), "itself, and a stranger");
+        assert!(
+            !is_current(1, 0) && !is_current(1, 7) && !is_current(4, 0),
+            "itself, and a stranger"
+        );
     }
 
     /// Incarnations are learned in any order, with changes from former leaders between. Each step
@@ -207,7 +218,9 @@ mod tests {
         for seed in 0..2_000u64 {
             let mut random = seed;
             let mut below = |n: u64| {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 (random >> 33) % n
             };
             let mut conf = conf(&[1, 2, 3], &[]);
@@ -220,7 +233,8 @@ mod tests {
                 let all = step >= 20;
                 let lucky = below(2) == 0;
                 // Leaders have not all heard the same.
-                let heard_of: Vec<(u64, u32)> = told.iter().copied().filter(|_| all || below(2) == 0).collect();
+                let heard_of: Vec<(u64, u32)> =
+                    told.iter().copied().filter(|_| all || below(2) == 0).collect();
                 let wanted = heard(&conf, &heard_of);
                 let Some(change) = next_change(&conf, &wanted, |_| all || lucky) else {
                     if all {
@@ -238,7 +252,10 @@ mod tests {
                     RemoveNode => {}
                 }
                 assert!(before.len().abs_diff(conf.voters.len()) <= 1);
-                assert!(kind != AddLearnerNode || !before.contains(&id), "seed {seed}: a voter was demoted");
+                assert!(
+                    kind != AddLearnerNode || !before.contains(&id),
+                    "seed {seed}: a voter was demoted"
+                );
                 assert_eq!(check_conf(&conf), Ok(()), "seed {seed}: {conf:?}");
             }
             let mut voters = conf.voters.clone();

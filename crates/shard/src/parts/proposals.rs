@@ -73,7 +73,11 @@ pub(crate) struct Proposals {
 
 impl Proposals {
     /// Of at most this many queued operations of each kind, bytes per entry, and entries in flight.
-    pub(crate) fn new(queue_ops_max: usize, entry_bytes_max: usize, entries_in_flight_max: usize) -> Self {
+    pub(crate) fn new(
+        queue_ops_max: usize,
+        entry_bytes_max: usize,
+        entries_in_flight_max: usize,
+    ) -> Self {
         assert!(entries_in_flight_max > 0 && entry_bytes_max > 0 && queue_ops_max > 0);
         let (queue, in_flight) = (VecDeque::new(), VecDeque::new());
         Proposals {
@@ -127,13 +131,18 @@ impl Proposals {
     pub(crate) fn can_propose(&self, now_ms: u64) -> bool {
         match self.in_flight.len() {
             0 => !self.queue.is_empty() && !self.delays_batch(now_ms),
-            entries => entries < self.entries_in_flight_max && self.queued_bytes >= self.entry_bytes_max / WELL_FILLED,
+            entries => {
+                entries < self.entries_in_flight_max
+                    && self.queued_bytes >= self.entry_bytes_max / WELL_FILLED
+            }
         }
     }
 
     /// Whether the next entry waits for more operations.
     fn delays_batch(&self, now_ms: u64) -> bool {
-        self.batch_delay.as_ref().is_some_and(|delay| now_ms < delay.until_ms && self.queue.len() < delay.operations)
+        self.batch_delay
+            .as_ref()
+            .is_some_and(|delay| now_ms < delay.until_ms && self.queue.len() < delay.operations)
     }
 
     /// The moment when the next entry stops waiting for more operations. Each is returned once.
@@ -147,7 +156,10 @@ impl Proposals {
 
     /// The oldest entry in flight after this index: its index, and when it was proposed.
     pub(crate) fn oldest_after(&self, index: u64) -> Option<(u64, u64)> {
-        self.in_flight.iter().find(|entry| entry.index > index).map(|entry| (entry.index, entry.at_ms))
+        self.in_flight
+            .iter()
+            .find(|entry| entry.index > index)
+            .map(|entry| (entry.index, entry.at_ms))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -180,7 +192,9 @@ impl Proposals {
                 count += 1;
                 continue;
             }
-            if !batch.is_empty() && batch.size_bytes() + queued.command.len() + 8 > self.entry_bytes_max {
+            if !batch.is_empty()
+                && batch.size_bytes() + queued.command.len() + 8 > self.entry_bytes_max
+            {
                 break;
             }
             batch.push(&queued.command);
@@ -230,13 +244,16 @@ impl Proposals {
             if front.index == index && front.term == term {
                 let answered = front.asked.iter().filter(|asked| asked.ticket != 0).count();
                 self.batch_delay = Some(BatchDelay {
-                    until_ms: now_ms + (now_ms.saturating_sub(front.at_ms) / 2).min(BATCH_DELAY_MS_MAX),
+                    until_ms: now_ms
+                        + (now_ms.saturating_sub(front.at_ms) / 2).min(BATCH_DELAY_MS_MAX),
                     operations: (3 * (answered + self.queue.len())).div_ceil(4),
                     reported: false,
                 });
                 return Some(front.asked);
             }
-            replies.extend(front.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
+            replies.extend(
+                front.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)),
+            );
         }
         None
     }
@@ -245,7 +262,9 @@ impl Proposals {
     /// flight.
     pub(crate) fn fail_all(&mut self, not_done: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         for entry in self.in_flight.drain(..) {
-            replies.extend(entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)));
+            replies.extend(
+                entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)),
+            );
         }
         self.refuse_queued(not_done, replies);
     }
@@ -253,7 +272,8 @@ impl Proposals {
     /// Refuses all that is queued, because nothing of it was done. Entries in flight stay.
     pub(crate) fn refuse_queued(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         (self.own_queued, self.queued_bytes, self.batch_delay) = (0, 0, None);
-        let asked = self.queue.drain(..).map(|queued| queued.asked.ticket).filter(|ticket| *ticket != 0);
+        let asked =
+            self.queue.drain(..).map(|queued| queued.asked.ticket).filter(|ticket| *ticket != 0);
         replies.extend(asked.map(|ticket| (ticket, reply.clone())));
     }
 

@@ -102,7 +102,13 @@ pub(crate) struct Reads {
 
 impl Reads {
     /// `node` and `boot` make the contexts of this run unique; `reads_max` bounds each scope.
-    pub(crate) fn new(node: u64, boot: u64, reads_max: usize, retry_ticks: usize, give_up_ticks: usize) -> Reads {
+    pub(crate) fn new(
+        node: u64,
+        boot: u64,
+        reads_max: usize,
+        retry_ticks: usize,
+        give_up_ticks: usize,
+    ) -> Reads {
         Reads {
             node,
             boot,
@@ -151,7 +157,8 @@ impl Reads {
         let context = self.fresh_context();
         let reads = std::mem::take(&mut self.next);
         self.queued = [0; 2];
-        self.round = Some(Round { context: context.clone(), reads, age_ticks: 0, attempt_ticks: 0 });
+        self.round =
+            Some(Round { context: context.clone(), reads, age_ticks: 0, attempt_ticks: 0 });
         Some(context)
     }
 
@@ -162,13 +169,16 @@ impl Reads {
     pub(crate) fn tick(&mut self, replies: &mut Vec<(Ticket, Reply)>) -> Option<Vec<u8>> {
         self.ticks += 1;
         self.confirmed.iter_mut().for_each(|confirmed| confirmed.age_ticks += 1);
-        while let Some(old) = self.confirmed.pop_front_if(|oldest| oldest.age_ticks >= self.give_up_ticks) {
+        while let Some(old) =
+            self.confirmed.pop_front_if(|oldest| oldest.age_ticks >= self.give_up_ticks)
+        {
             old.reads.iter().for_each(|read| self.waiting[Scope::of(&read.query) as usize] -= 1);
             replies.extend(old.reads.into_iter().map(|read| (read.ticket, Reply::NoLeader)));
         }
         // More is asked than can be answered. The callers of the oldest reads have gone by now, and
         // their reads would only keep others waiting.
-        let too_old = |(since, _): &mut (u64, Read)| self.ticks - *since >= self.give_up_ticks as u64;
+        let too_old =
+            |(since, _): &mut (u64, Read)| self.ticks - *since >= self.give_up_ticks as u64;
         for (ready, waiting) in self.ready.iter_mut().zip(&mut self.waiting) {
             while let Some((_, read)) = ready.pop_front_if(too_old) {
                 *waiting -= 1;
@@ -205,13 +215,19 @@ impl Reads {
         if let Some(round) = self.round.take_if(|round| round.context == context) {
             round.reads.iter().for_each(|read| self.waiting[Scope::of(&read.query) as usize] += 1);
             let floor = self.confirmed.back().map_or(0, |last| last.index);
-            self.confirmed.push_back(Confirmed { index: index.max(floor), reads: round.reads, age_ticks: 0 });
+            self.confirmed.push_back(Confirmed {
+                index: index.max(floor),
+                reads: round.reads,
+                age_ticks: 0,
+            });
         }
     }
 
     /// Makes the reads ready that were confirmed for this applied index, or an earlier one.
     pub(crate) fn confirm(&mut self, applied_index: u64) {
-        while let Some(confirmed) = self.confirmed.pop_front_if(|first| first.index <= applied_index) {
+        while let Some(confirmed) =
+            self.confirmed.pop_front_if(|first| first.index <= applied_index)
+        {
             for read in confirmed.reads {
                 self.ready[Scope::of(&read.query) as usize].push_back((self.ticks, read));
             }
@@ -245,7 +261,9 @@ impl Reads {
     pub(crate) fn fail_all(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         self.queued = [0; 2];
         let round = self.round.take().map(|round| round.reads).unwrap_or_default();
-        replies.extend(round.into_iter().chain(self.next.drain(..)).map(|read| (read.ticket, reply.clone())));
+        replies.extend(
+            round.into_iter().chain(self.next.drain(..)).map(|read| (read.ticket, reply.clone())),
+        );
     }
 
     fn fresh_context(&mut self) -> Vec<u8> {
@@ -266,7 +284,9 @@ mod tests {
 
     fn served(reads: &mut Reads, applied_index: u64) -> Vec<Ticket> {
         reads.confirm(applied_index);
-        std::iter::from_fn(|| reads.take_ready(Scope::OneName)).map(|(_, read)| read.ticket).collect()
+        std::iter::from_fn(|| reads.take_ready(Scope::OneName))
+            .map(|(_, read)| read.ticket)
+            .collect()
     }
 
     #[test]
@@ -313,7 +333,11 @@ mod tests {
         let mut reads = Reads::new(1, 1, 2, 10, 3);
         let mut replies = Vec::new();
         let status = |ticket| Read { query: Query::Status, ..read(ticket) };
-        assert!(reads.push_ready(status(1)) && reads.push_ready(status(2)) && !reads.push_ready(status(3)));
+        assert!(
+            reads.push_ready(status(1))
+                && reads.push_ready(status(2))
+                && !reads.push_ready(status(3))
+        );
         assert!(!reads.push(status(4)), "as many wait as may");
         assert!(reads.push_ready(read(5)), "the other scope has room");
         reads.tick(&mut replies);
@@ -327,6 +351,10 @@ mod tests {
         assert!(reads.any_ready(), "what came later");
         reads.tick(&mut replies);
         assert!(!reads.any_ready() && replies.len() == 4);
-        assert!(reads.push_ready(status(7)) && reads.push_ready(status(8)) && !reads.push_ready(status(9)));
+        assert!(
+            reads.push_ready(status(7))
+                && reads.push_ready(status(8))
+                && !reads.push_ready(status(9))
+        );
     }
 }

@@ -147,8 +147,14 @@ mod tests {
     #[test]
     fn a_lease_has_its_ttl_less_its_age_and_none_is_left_of_an_old_one() {
         let observation = Observation::new(50_000, at(1_000));
-        assert_eq!(observation.deadline_ms(&live(10_000, 47_000), 4_000), 4_000 + 4_000 + TAKE_OVER_MARGIN_MS);
-        assert_eq!(observation.deadline_ms(&live(10_000, 10_000), 4_000), 4_000 + TAKE_OVER_MARGIN_MS);
+        assert_eq!(
+            observation.deadline_ms(&live(10_000, 47_000), 4_000),
+            4_000 + 4_000 + TAKE_OVER_MARGIN_MS
+        );
+        assert_eq!(
+            observation.deadline_ms(&live(10_000, 10_000), 4_000),
+            4_000 + TAKE_OVER_MARGIN_MS
+        );
     }
 
     #[test]

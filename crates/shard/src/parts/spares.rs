@@ -78,12 +78,24 @@ impl Spares {
     ///
     /// The choice is stable: a spare follower gets entries later, so it has less of the log for
     /// most of the time.
-    pub(crate) fn choose(&mut self, own: u64, followers: impl Iterator<Item = (u64, u64)>, needed: usize, now_ms: u64) {
+    pub(crate) fn choose(
+        &mut self,
+        own: u64,
+        followers: impl Iterator<Item = (u64, u64)>,
+        needed: usize,
+        now_ms: u64,
+    ) {
         self.slow_until_ms.retain(|_, until_ms| now_ms < *until_ms);
         let own = node_of(own);
         let mut ranked: Vec<_> = followers
             .map(|(id, matched)| {
-                (self.slow_until_ms.contains_key(&id), Reverse(matched), node_of(id) < own, node_of(id), id)
+                (
+                    self.slow_until_ms.contains_key(&id),
+                    Reverse(matched),
+                    node_of(id) < own,
+                    node_of(id),
+                    id,
+                )
             })
             .collect();
         ranked.sort_unstable();
@@ -104,7 +116,8 @@ impl Spares {
     /// in this order: the append that was delayed before, and this message, unless they are
     /// delayed.
     pub(crate) fn route(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
-        let (to, bytes) = (message.to, message.entries.iter().map(|entry| entry.data.len()).sum::<usize>());
+        let (to, bytes) =
+            (message.to, message.entries.iter().map(|entry| entry.data.len()).sum::<usize>());
         let is_spare = self.spare.contains(&to) && message.msg_type() == MessageType::MsgAppend;
         let may_join = |delayed: &DelayedAppend| {
             delayed.bytes + bytes <= DELAYED_BYTES_MAX && continues(&delayed.append, &message)
@@ -123,7 +136,8 @@ impl Spares {
             before => {
                 let before = before.map(|delayed| delayed.append);
                 if is_spare && bytes <= DELAYED_BYTES_MAX && !message.entries.is_empty() {
-                    self.delayed.insert(to, DelayedAppend { append: message, bytes, since_ms: now_ms });
+                    self.delayed
+                        .insert(to, DelayedAppend { append: message, bytes, since_ms: now_ms });
                     return [before, None];
                 }
                 [before, Some(message)]
@@ -181,7 +195,9 @@ impl Spares {
 /// and not even that if the append before has no entries.
 fn continues(append: &Message, next: &Message) -> bool {
     let last = append.entries.last().map(|entry| (entry.index, entry.term));
-    next.msg_type() == MessageType::MsgAppend && next.term == append.term && last == Some((next.index, next.log_term))
+    next.msg_type() == MessageType::MsgAppend
+        && next.term == append.term
+        && last == Some((next.index, next.log_term))
 }
 
 #[cfg(test)]
@@ -201,7 +217,10 @@ mod tests {
             ..Default::default()
         };
         let entries = sizes.iter().enumerate().map(entry).collect();
-        message(MessageType::MsgAppend, Message { to, index: after, entries, commit: after, ..Default::default() })
+        message(
+            MessageType::MsgAppend,
+            Message { to, index: after, entries, commit: after, ..Default::default() },
+        )
     }
 
     fn message(kind: MessageType, mut message: Message) -> Message {
@@ -283,7 +302,10 @@ mod tests {
         let released: Vec<Message> = spares.take_delayed(3).collect();
         assert_eq!(shape(&released), [(0, 3), (0, 3)]);
         for append in released {
-            assert_eq!(append.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [1, 2, 3]);
+            assert_eq!(
+                append.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(),
+                [1, 2, 3]
+            );
             assert_eq!((append.term, append.log_term, append.commit), (TERM, TERM, 3));
         }
         assert!(spares.take_delayed(3).next().is_none());
@@ -323,7 +345,9 @@ mod tests {
 
     #[test]
     fn no_other_message_overtakes_a_delayed_append() {
-        for kind in [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow, MessageType::MsgReadIndexResp] {
+        for kind in
+            [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow, MessageType::MsgReadIndexResp]
+        {
             let mut spares = spares();
             assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
             let sent = spares.route(message(kind, Message { to: 4, ..Default::default() }), 100);

@@ -98,7 +98,12 @@ impl StepWrite {
     /// `history` goes a little with each write. All at once with a checkpoint, it would hold up the
     /// log of all shards, on all nodes at the same time. Written ahead of its checkpoint it does no
     /// harm: after a crash, replay ends the same grants again.
-    pub(crate) fn take(&mut self, shard: ShardId, history: &mut Vec<HistoryRecord>, log_last: u64) -> Option<Write> {
+    pub(crate) fn take(
+        &mut self,
+        shard: ShardId,
+        history: &mut Vec<HistoryRecord>,
+        log_last: u64,
+    ) -> Option<Write> {
         if !std::mem::take(&mut self.wanted) {
             return None;
         }
@@ -131,7 +136,10 @@ pub(crate) struct UnsyncedReadies(VecDeque<UnsyncedReady>);
 
 impl UnsyncedReadies {
     pub(crate) fn push(&mut self, number: u64, needs_sync: bool, messages: Vec<Message>) {
-        debug_assert!(self.0.back().is_none_or(|last| last.number < number), "Ready {number} comes again");
+        debug_assert!(
+            self.0.back().is_none_or(|last| last.number < number),
+            "Ready {number} comes again"
+        );
         self.0.push_back(UnsyncedReady { number, needs_sync, messages });
     }
 

@@ -45,7 +45,9 @@ impl<K: Copy + Ord + Hash, V> Timers<K, V> {
             self.heap.pop();
             match self.live.get(&key) {
                 None => {}
-                Some((deadline_ms, _)) if *deadline_ms > now_ms => self.heap.push(Reverse((*deadline_ms, key))),
+                Some((deadline_ms, _)) if *deadline_ms > now_ms => {
+                    self.heap.push(Reverse((*deadline_ms, key)))
+                }
                 Some(_) => return self.live.remove(&key).map(|(_, value)| (key, value)),
             }
         }
@@ -55,7 +57,8 @@ impl<K: Copy + Ord + Hash, V> Timers<K, V> {
     /// Takes all keys, sorted.
     pub(crate) fn drain_sorted(&mut self) -> Vec<(K, V)> {
         self.heap.clear();
-        let mut all: Vec<(K, V)> = self.live.drain().map(|(key, (_, value))| (key, value)).collect();
+        let mut all: Vec<(K, V)> =
+            self.live.drain().map(|(key, (_, value))| (key, value)).collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         all
     }

@@ -84,10 +84,14 @@ impl LogStore {
         let Some(first) = entries.first() else { return Ok(()) };
         if first.index <= self.truncated_index || first.index > self.last() + 1 {
             let (have_first, have_last) = (self.first(), self.last());
-            return Err(format!("entry {} does not join the log {have_first}..={have_last}", first.index));
+            return Err(format!(
+                "entry {} does not join the log {have_first}..={have_last}",
+                first.index
+            ));
         }
         while self.last() >= first.index {
-            let gone = self.entries.pop_back().expect("the log reaches to the entry to be replaced");
+            let gone =
+                self.entries.pop_back().expect("the log reaches to the entry to be replaced");
             self.bytes -= entry_bytes(&gone);
         }
         for entry in entries {

@@ -16,7 +16,9 @@ impl Drain for ToTracing {
     fn log(&self, record: &Record<'_>, _: &OwnedKVList) -> Result<(), slog::Never> {
         let (shard, node, message) = (self.shard.0, self.node.0, record.msg());
         match record.level() {
-            Level::Critical | Level::Error => tracing::error!(target: "raft", shard, node, "{message}"),
+            Level::Critical | Level::Error => {
+                tracing::error!(target: "raft", shard, node, "{message}")
+            }
             Level::Warning => tracing::warn!(target: "raft", shard, node, "{message}"),
             _ => tracing::debug!(target: "raft", shard, node, "{message}"),
         }

@@ -30,10 +30,16 @@ pub(crate) enum Rejection {
 ///
 /// # Errors
 /// [`Rejection`], with the reason.
-pub(crate) fn check_peer_message(message: &mut Message, raft: &Raft<LogStore>) -> Result<(), Rejection> {
+pub(crate) fn check_peer_message(
+    message: &mut Message,
+    raft: &Raft<LogStore>,
+) -> Result<(), Rejection> {
     check(message, raft).map_err(Rejection::Malformed)?;
     let last = raft.raft_log.last_index();
-    if message.msg_type() == MessageType::MsgHeartbeat && message.term >= raft.term && message.commit > last {
+    if message.msg_type() == MessageType::MsgHeartbeat
+        && message.term >= raft.term
+        && message.commit > last
+    {
         if planted::is(Bug::ReseededUnderOldName) {
             message.commit = 0; // planted: the replica is sent all entries again, and goes on
             return Ok(());
@@ -67,14 +73,18 @@ fn contradicted(append: &Message, raft: &Raft<LogStore>) -> Option<u64> {
     let known = before.chain(append.entries.iter().map(|entry| (entry.index, entry.term)));
     let mut committed = known.take_while(|(index, _)| *index <= log.committed);
     // Term 0: the entry has been cut off.
-    committed.find(|(index, term)| log.term(*index).is_ok_and(|own| own != 0 && own != *term)).map(|(index, _)| index)
+    committed
+        .find(|(index, term)| log.term(*index).is_ok_and(|own| own != 0 && own != *term))
+        .map(|(index, _)| index)
 }
 
 fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
     if planted::is(Bug::AppendsBatchedByRaft) {
         return Ok(()); // planted: every message is taken, as once it was
     }
-    let Some(kind) = MessageType::from_i32(message.msg_type) else { return Err("of an unknown kind") };
+    let Some(kind) = MessageType::from_i32(message.msg_type) else {
+        return Err("of an unknown kind");
+    };
     match kind {
         // A gateway asks the leader itself, so followers forward neither proposals nor transfers.
         MessageType::MsgPropose => return Err("followers do not forward proposals"),
@@ -91,11 +101,16 @@ fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
         }
         // raft-rs gives entries past its log the term 0, so it would believe that it has the entry
         // before these.
-        MessageType::MsgAppend if (message.index == 0) != (message.log_term == 0) => Err("an entry without a term"),
+        MessageType::MsgAppend if (message.index == 0) != (message.log_term == 0) => {
+            Err("an entry without a term")
+        }
         MessageType::MsgAppend => {
             let mut before = (message.index, message.log_term);
             for entry in &message.entries {
-                if before.0.checked_add(1) != Some(entry.index) || entry.term < before.1 || entry.term > message.term {
+                if before.0.checked_add(1) != Some(entry.index)
+                    || entry.term < before.1
+                    || entry.term > message.term
+                {
                     return Err("entries that do not follow each other");
                 }
                 before = (entry.index, entry.term);

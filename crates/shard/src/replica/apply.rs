@@ -19,13 +19,23 @@ impl Replica {
     pub(super) fn apply(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
         for entry in entries {
             if entry.index != self.applied_index + 1 {
-                return Err(self.fatal(format!("entry {} committed after {}", entry.index, self.applied_index)));
+                return Err(self.fatal(format!(
+                    "entry {} committed after {}",
+                    entry.index, self.applied_index
+                )));
             }
-            let asked = self.proposals.take_applied(entry.index, entry.term, self.now.mono_ms, &mut self.out.replies);
+            let asked = self.proposals.take_applied(
+                entry.index,
+                entry.term,
+                self.now.mono_ms,
+                &mut self.out.replies,
+            );
             match entry.entry_type() {
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => self.apply_batch(entry, asked)?,
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_conf_change(entry)?,
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    self.apply_conf_change(entry)?
+                }
             }
             (self.applied_index, self.applied_term) = (entry.index, entry.term);
             if let Some(leader) = &mut self.leader_state
@@ -40,7 +50,8 @@ impl Replica {
     }
 
     fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Caller>>) -> Result<(), Fatal> {
-        let batch = Batch::decode(&entry.data).map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
+        let batch = Batch::decode(&entry.data)
+            .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
         self.stats.commands_applied += batch.commands.len() as u64;
         let mut asked = asked.into_iter().flatten();
         let mut effects = std::mem::take(&mut self.effects);
@@ -50,7 +61,15 @@ impl Replica {
             if let Some(leader) = &mut self.leader_state {
                 self.out.ended.extend(effects.ended.iter().map(|ended| ended.end));
                 let now_ms = self.now.mono_ms;
-                follow_up(leader, command, outcome, asked.next(), &effects, now_ms, &mut self.out.replies);
+                follow_up(
+                    leader,
+                    command,
+                    outcome,
+                    asked.next(),
+                    &effects,
+                    now_ms,
+                    &mut self.out.replies,
+                );
             }
             for ended in effects.ended.drain(..) {
                 if planted::is(Bug::HistoryEndMissing) && self.leader_state.is_none() {

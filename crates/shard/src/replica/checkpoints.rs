@@ -33,7 +33,8 @@ impl Replica {
     pub(super) fn checkpoint_if_due(&mut self) {
         let (node, shard, now_ms) = (self.config.node, self.config.shard, self.now.mono_ms);
         let (dirty, every_bytes) = (self.table.dirty_len(), self.config.checkpoint_log_bytes);
-        if self.checkpointing.is_due((node, shard), self.applied_index, dirty, every_bytes, now_ms) {
+        if self.checkpointing.is_due((node, shard), self.applied_index, dirty, every_bytes, now_ms)
+        {
             self.checkpoint();
         }
         if self.checkpointing.snapshot_is_over(now_ms) {
@@ -73,7 +74,9 @@ impl Replica {
         }
         let Some(built) = built else { return };
         let store = self.raw.store();
-        if built.metadata.index + 1 >= store.first() && built.metadata.get_conf_state() == store.conf_state() {
+        if built.metadata.index + 1 >= store.first()
+            && built.metadata.get_conf_state() == store.conf_state()
+        {
             self.keep_snapshot(built);
         }
     }
@@ -82,7 +85,9 @@ impl Replica {
     /// message.
     fn keep_snapshot(&mut self, BuiltSnapshot { metadata, data }: BuiltSnapshot) {
         self.checkpointing.keep_data(metadata.index, data);
-        self.raw.mut_store().set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
+        self.raw
+            .mut_store()
+            .set_snapshot(Some(Snapshot { data: Vec::new(), metadata: Some(metadata) }));
     }
 
     /// Notes that the snapshot of this message is on its way, until the host reports it as sent.
@@ -148,7 +153,8 @@ impl Replica {
         let meta = snapshot.get_metadata();
         let loaded = self.incoming.take().filter(|loaded| loaded.index() == meta.index);
         let Some(LoadedSnapshot { table, records, .. }) = loaded else {
-            return Err(self.fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
+            return Err(self
+                .fatal(format!("Raft installs a snapshot at {} that was not loaded", meta.index)));
         };
         self.table = table;
         self.observation = Observation::new(self.table.shard_ms(), self.now);

@@ -26,13 +26,19 @@ impl Replica {
         if self.leader_state.as_ref().is_some_and(|leader| !is_me || leader.term != known.term) {
             let reply = self.not_leading();
             // planted: waiters hear that nothing was done, although a grant may come of them yet
-            let waiters = if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown };
+            let waiters =
+                if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown };
             self.leader_state.take().expect("just seen").end(waiters, &mut self.out.replies);
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }
         if is_me && self.leader_state.is_none() {
-            self.leader_state =
-                Some(LeaderState::new(known.term, self.now.mono_ms, &self.observation, &self.config, &self.table));
+            self.leader_state = Some(LeaderState::new(
+                known.term,
+                self.now.mono_ms,
+                &self.observation,
+                &self.config,
+                &self.table,
+            ));
         }
         if leader_changed && leader.is_some() {
             self.stats.leader_changes += 1;
@@ -43,7 +49,9 @@ impl Replica {
     /// The refusal of an operation, with a hint at the leader if it is known.
     pub(super) fn not_leading(&self) -> Reply {
         match self.leadership.leader {
-            Some(hint) if hint != self.config.node => Reply::NotLeader { hint: Some(hint), term: self.leadership.term },
+            Some(hint) if hint != self.config.node => {
+                Reply::NotLeader { hint: Some(hint), term: self.leadership.term }
+            }
             _ => Reply::NoLeader,
         }
     }
@@ -71,7 +79,8 @@ impl Replica {
             Some(leader) if self.applied_term == raft.term => {
                 let voters = raft.prs().conf().voters().ids();
                 let others = voters.iter().filter(|id| *id != raft.id);
-                let mut contact_ms: Vec<u64> = others.map(|id| leader.last_contact_ms(id)).collect();
+                let mut contact_ms: Vec<u64> =
+                    others.map(|id| leader.last_contact_ms(id)).collect();
                 contact_ms.sort_unstable_by(|a, b| b.cmp(a));
                 // This many others are a majority together with the leader.
                 match contact_ms.len().div_ceil(2) {

@@ -14,8 +14,11 @@ impl Replica {
     /// The members as of the applied index, sorted by node and incarnation.
     pub(super) fn members(&self) -> Vec<Member> {
         let conf = self.raw.store().conf_state();
-        let member =
-            |id| Member { node: node_of(id), incarnation: incarnation_of(id), learner: conf.learners.contains(&id) };
+        let member = |id| Member {
+            node: node_of(id),
+            incarnation: incarnation_of(id),
+            learner: conf.learners.contains(&id),
+        };
         let mut members: Vec<Member> = members(conf).map(member).collect();
         members.sort_unstable();
         members
@@ -40,18 +43,25 @@ impl Replica {
     /// on this: it only decides how long a group waits for the log of a new voter, or of its next
     /// leader.
     pub(super) fn is_caught_up(&self, progress: &raft::Progress) -> bool {
-        progress.recent_active && progress.matched > 0 && progress.matched >= self.committed_at_ticks[0]
+        progress.recent_active
+            && progress.matched > 0
+            && progress.matched >= self.committed_at_ticks[0]
     }
 
     /// Proposes the next change of members, once per tick on a leader, if none is under way.
     pub(super) fn change_membership(&mut self) {
         let raft = &self.raw.raft;
         // Entries of former leaders must be committed first, because a change could be among them.
-        if self.leader_state.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term() {
+        if self.leader_state.is_none() || raft.has_pending_conf() || !raft.commit_to_current_term()
+        {
             return;
         }
         let caught_up = |id| raft.prs().get(id).is_some_and(|progress| self.is_caught_up(progress));
-        let Some(change) = next_change(self.raw.store().conf_state(), &self.incarnations, caught_up) else { return };
+        let Some(change) =
+            next_change(self.raw.store().conf_state(), &self.incarnations, caught_up)
+        else {
+            return;
+        };
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let (of, incarnation) = (node_of(change.node_id).0, incarnation_of(change.node_id));
         match self.raw.propose_conf_change(Vec::new(), change.clone()) {
@@ -59,7 +69,13 @@ impl Replica {
                 tracing::info!(shard, node, of, incarnation, change = ?change.change_type(), "proposed a change of members");
             }
             // Leadership is being handed on, or too much is uncommitted. The next tick tries again.
-            Err(error) => tracing::debug!(shard, node, of, incarnation, "no change of members for now: {error}"),
+            Err(error) => tracing::debug!(
+                shard,
+                node,
+                of,
+                incarnation,
+                "no change of members for now: {error}"
+            ),
         }
     }
 
@@ -68,14 +84,18 @@ impl Replica {
     /// # Errors
     /// [`Fatal`] if the entry is damaged, or leads to a configuration that may not be.
     pub(super) fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
-        let malformed = |what: &dyn std::fmt::Display| format!("entry {}, a change of members: {what}", entry.index);
+        let malformed = |what: &dyn std::fmt::Display| {
+            format!("entry {}, a change of members: {what}", entry.index)
+        };
         let applied = match entry.entry_type() {
             EntryType::EntryConfChangeV2 => {
-                let change = ConfChangeV2::decode(entry.data.as_ref()).map_err(|e| self.fatal(malformed(&e)))?;
+                let change = ConfChangeV2::decode(entry.data.as_ref())
+                    .map_err(|e| self.fatal(malformed(&e)))?;
                 self.raw.apply_conf_change(&change)
             }
             _ => {
-                let change = ConfChange::decode(entry.data.as_ref()).map_err(|e| self.fatal(malformed(&e)))?;
+                let change = ConfChange::decode(entry.data.as_ref())
+                    .map_err(|e| self.fatal(malformed(&e)))?;
                 self.raw.apply_conf_change(&change)
             }
         };

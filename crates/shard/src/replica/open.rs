@@ -34,11 +34,13 @@ impl Replica {
     /// [`Fatal`] if the recovered bytes are damaged, or contradict each other.
     pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
         // planted: a re-seeded replica under its old id
-        let reseeded_as = if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation };
+        let reseeded_as =
+            if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation };
         let (shard, id) = (config.shard, peer_id(config.node, reseeded_as));
         let fatal = |what: String| Fatal { shard, what };
         let (store, applied) = open_log(&config, &recovered)?;
-        let table = LockTable::load(recovered.table).map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
+        let table = LockTable::load(recovered.table)
+            .map_err(|e| fatal(format!("the lock table's checkpoint: {e}")))?;
         let stored_last = store.last();
         let incarnations = Incarnations::new(config.node, &config.voters, store.conf_state());
         let is_preferred = config.preferred_leader == config.node;
@@ -72,7 +74,11 @@ impl Replica {
         let raw = RawNode::new(&raft_config, store, &logger(shard, config.node))
             .map_err(|e| fatal(format!("starting Raft: {e}")))?;
         let mut replica = Replica {
-            proposals: Proposals::new(config.queue_ops_max, config.entry_bytes_max, config.entries_in_flight_max),
+            proposals: Proposals::new(
+                config.queue_ops_max,
+                config.entry_bytes_max,
+                config.entries_in_flight_max,
+            ),
             reads: Reads::new(
                 id,
                 config.boot,
@@ -117,21 +123,28 @@ impl Replica {
 }
 
 /// The log and the position of the table, checked against each other.
-fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, SnapshotMetadata), Fatal> {
+fn open_log(
+    config: &ReplicaConfig,
+    recovered: &Recovered,
+) -> Result<(LogStore, SnapshotMetadata), Fatal> {
     let fatal = |what: String| Fatal { shard: config.shard, what };
     // A re-seeded replica starts with these voters too. It is no member until the log says so, from
     // its beginning or by a snapshot.
     let mut voters: Vec<u64> = config.voters.iter().map(|node| peer_id(*node, 0)).collect();
     voters.sort_unstable();
     let applied = match &recovered.applied {
-        Some(bytes) => {
-            SnapshotMetadata::decode(bytes.as_slice()).map_err(|e| fatal(format!("the applied record: {e}")))?
-        }
-        None => SnapshotMetadata { conf_state: Some(ConfState { voters, ..Default::default() }), index: 0, term: 0 },
+        Some(bytes) => SnapshotMetadata::decode(bytes.as_slice())
+            .map_err(|e| fatal(format!("the applied record: {e}")))?,
+        None => SnapshotMetadata {
+            conf_state: Some(ConfState { voters, ..Default::default() }),
+            index: 0,
+            term: 0,
+        },
     };
     let mut entries = VecDeque::with_capacity(recovered.entries.len());
     for (index, bytes) in &recovered.entries {
-        let entry = Entry::decode(bytes.as_slice()).map_err(|e| fatal(format!("log entry {index}: {e}")))?;
+        let entry = Entry::decode(bytes.as_slice())
+            .map_err(|e| fatal(format!("log entry {index}: {e}")))?;
         if entry.index != *index {
             return Err(fatal(format!("log entry {index} says it is entry {}", entry.index)));
         }
@@ -145,16 +158,22 @@ fn open_log(config: &ReplicaConfig, recovered: &Recovered) -> Result<(LogStore, 
         entries.pop_front();
     }
     if entries.front().is_some_and(|first| first.index != truncated_index + 1) {
-        return Err(fatal(format!("the log starts at {} after {truncated_index}", entries[0].index)));
+        return Err(fatal(format!(
+            "the log starts at {} after {truncated_index}",
+            entries[0].index
+        )));
     }
     let last = truncated_index + entries.len() as u64;
     let mut hard_state = match &recovered.hard_state {
-        Some(bytes) => HardState::decode(bytes.as_slice()).map_err(|e| fatal(format!("the hard state: {e}")))?,
+        Some(bytes) => HardState::decode(bytes.as_slice())
+            .map_err(|e| fatal(format!("the hard state: {e}")))?,
         None => HardState::default(),
     };
     if last < applied.index || hard_state.commit > last {
         let (applied, commit) = (applied.index, hard_state.commit);
-        return Err(fatal(format!("the log ends at {last}, before applied {applied} or committed {commit}")));
+        return Err(fatal(format!(
+            "the log ends at {last}, before applied {applied} or committed {commit}"
+        )));
     }
     // A commit index that moved alone was not written. But applied entries were committed.
     hard_state.commit = hard_state.commit.max(applied.index);

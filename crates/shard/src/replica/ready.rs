@@ -145,7 +145,8 @@ impl Replica {
 
     /// Puts a message among this step's outputs. From here on it may reach its peer at any time.
     pub(super) fn post(&mut self, message: &Message) {
-        let (to, is_snapshot) = (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
+        let (to, is_snapshot) =
+            (node_of(message.to), message.msg_type() == MessageType::MsgSnapshot);
         if self.is_silent() {
             // As if it was lost. Raft sends a member nothing more until it hears of its snapshot.
             if is_snapshot {
@@ -168,6 +169,11 @@ impl Replica {
                 | MessageType::MsgRequestPreVote
                 | MessageType::MsgRequestPreVoteResponse
         );
-        self.out.messages.push(PeerMessage { to, bytes: message.encode_to_vec(), snapshot, is_urgent });
+        self.out.messages.push(PeerMessage {
+            to,
+            bytes: message.encode_to_vec(),
+            snapshot,
+            is_urgent,
+        });
     }
 }

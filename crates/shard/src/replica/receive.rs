@@ -48,7 +48,11 @@ impl Replica {
         }
     }
 
-    fn receive_message(&mut self, mut message: Message, snapshot: Option<LoadedSnapshot>) -> Result<(), Fatal> {
+    fn receive_message(
+        &mut self,
+        mut message: Message,
+        snapshot: Option<LoadedSnapshot>,
+    ) -> Result<(), Fatal> {
         let (shard, node) = (self.config.shard.0, self.config.node.0);
         let drop = |from: u64, what: &dyn std::fmt::Display| {
             tracing::warn!(shard, node, from = node_of(from).0, "dropped a peer's message: {what}");

@@ -18,7 +18,10 @@ impl Replica {
     pub(super) fn choose_spares(&mut self) {
         let Some(leader) = &mut self.leader_state else { return };
         let raft = &self.raw.raft;
-        if self.config.append_hold_ms == 0 || raft.lead_transferee.is_some() || raft.has_pending_conf() {
+        if self.config.append_hold_ms == 0
+            || raft.lead_transferee.is_some()
+            || raft.has_pending_conf()
+        {
             leader.spares.choose_none();
             return;
         }
@@ -43,7 +46,9 @@ impl Replica {
         if now_ms < due_ms && !spares.is_empty() {
             return spares.wake_at_ms(now_ms, due_ms);
         }
-        if let Some((index, _)) = uncommitted.filter(|uncommitted| spares.is_late(*uncommitted, now_ms)) {
+        if let Some((index, _)) =
+            uncommitted.filter(|uncommitted| spares.is_late(*uncommitted, now_ms))
+        {
             let behind = raft.prs().iter().filter(|(_, progress)| progress.matched < index);
             spares.mark_slow(behind.map(|(id, _)| *id), now_ms);
         }

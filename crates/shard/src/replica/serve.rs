@@ -79,7 +79,9 @@ impl Replica {
                 }
             }
         }
-        if self.table.is_ordered() && self.read_cache.since_listing_ms(self.now.mono_ms) >= ORDER_KEEP_MS {
+        if self.table.is_ordered()
+            && self.read_cache.since_listing_ms(self.now.mono_ms) >= ORDER_KEEP_MS
+        {
             self.table.forget_order();
         }
     }
@@ -106,7 +108,12 @@ impl Replica {
     ///
     /// # Errors
     /// [`Paused`] if the rows did not suffice: the query goes on from there later.
-    fn answer(&mut self, query: &Query, paused: Paused, rows: &mut usize) -> Result<Answer, Paused> {
+    fn answer(
+        &mut self,
+        query: &Query,
+        paused: Paused,
+        rows: &mut usize,
+    ) -> Result<Answer, Paused> {
         let at = self.observation.stamp(self.now);
         Ok(match query {
             Query::Check { name, after, limit } => {
@@ -158,13 +165,15 @@ impl Replica {
 
     /// The newest ended tenures of a name, among those that no write has taken yet.
     fn newest_ended(&self, name: &str, limit: usize) -> Vec<Tenure> {
-        let mut records: Vec<_> = self.checkpointing.history.iter().filter(|record| record.name == name).collect();
+        let mut records: Vec<_> =
+            self.checkpointing.history.iter().filter(|record| record.name == name).collect();
         if records.len() > limit {
             records.select_nth_unstable_by_key(limit, |record| Reverse(record.token));
             records.truncate(limit);
         }
-        let decode =
-            |record: &storage::HistoryRecord| Tenure::decode(&record.name, Token(record.token), &record.tenure).ok();
+        let decode = |record: &storage::HistoryRecord| {
+            Tenure::decode(&record.name, Token(record.token), &record.tenure).ok()
+        };
         records.into_iter().filter_map(decode).collect()
     }
 }

@@ -22,7 +22,11 @@ impl Replica {
     ///
     /// # Errors
     /// [`Fatal`]: the process must stop, without answering anything more.
-    pub fn step(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Result<Outputs, Fatal> {
+    pub fn step(
+        &mut self,
+        now: Now,
+        inputs: impl IntoIterator<Item = Input>,
+    ) -> Result<Outputs, Fatal> {
         debug_assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
         self.now = now;
         for input in inputs {
@@ -57,7 +61,8 @@ impl Replica {
         self.build_snapshot_if_wanted();
         self.out.write = self.take_write();
         let delayed_until_ms = self.send_delayed();
-        let wakes = [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
+        let wakes =
+            [self.proposals.wake_at_ms(now.mono_ms), delayed_until_ms, self.reads_wake_at_ms()];
         self.out.wake_at_ms = wakes.into_iter().flatten().min();
         Ok(std::mem::take(&mut self.out))
     }
@@ -71,11 +76,16 @@ impl Replica {
             Input::Propose { ticket, command, wait, give_up_at_ms } => {
                 self.queue_proposal(Caller { ticket, wait }, command, give_up_at_ms);
             }
-            Input::Read { ticket, query, linearizable } => self.queue_read(ticket, query, linearizable),
+            Input::Read { ticket, query, linearizable } => {
+                self.queue_read(ticket, query, linearizable)
+            }
             Input::Detach { ticket } => {
                 // A stream that ends may leave thousands. Those in lock queues are found by their
                 // ticket, so that the proposals are not searched for each of them.
-                let waited = self.leader_state.as_mut().is_some_and(|leader| leader.detach(ticket, self.now.mono_ms));
+                let waited = self
+                    .leader_state
+                    .as_mut()
+                    .is_some_and(|leader| leader.detach(ticket, self.now.mono_ms));
                 if !waited {
                     self.proposals.detach(ticket);
                 }
@@ -87,7 +97,9 @@ impl Replica {
             Input::SnapshotSent { node, ok } => {
                 self.checkpointing.sent(node, ok, self.now.mono_ms);
                 let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-                self.members_on(node).into_iter().for_each(|id| self.raw.report_snapshot(id, status));
+                self.members_on(node)
+                    .into_iter()
+                    .for_each(|id| self.raw.report_snapshot(id, status));
             }
             Input::Wake => {}
             Input::Disk { hangs, stretch } => self.on_disk(hangs, stretch),
@@ -154,7 +166,11 @@ impl Replica {
             return;
         }
         if let Err(error) = self.raw.campaign() {
-            tracing::debug!(shard = self.config.shard.0, node = self.config.node.0, "not campaigning: {error}");
+            tracing::debug!(
+                shard = self.config.shard.0,
+                node = self.config.node.0,
+                "not campaigning: {error}"
+            );
         }
     }
 
@@ -170,7 +186,9 @@ impl Replica {
             if self.proposals.is_empty() {
                 return;
             }
-            let Some(shard_ms) = leader.clock.shard_ms(self.table.shard_ms(), now_ms) else { return };
+            let Some(shard_ms) = leader.clock.shard_ms(self.table.shard_ms(), now_ms) else {
+                return;
+            };
             let stamp = Stamp { wall_ms: self.now.wall_ms, shard_ms };
             let (entry, count) = self.proposals.next_entry(stamp, now_ms);
             // raft-rs refuses while leadership is handed on or too much is uncommitted. The

@@ -129,9 +129,11 @@ impl Cluster {
         };
         let recovered = peer.engine.recover(SHARD).expect("recovers");
         let replica = Replica::open(config, recovered, now).expect("opens");
-        peer.replica = Some(if self.host_builds { replica.with_host_built_snapshots() } else { replica });
+        peer.replica =
+            Some(if self.host_builds { replica.with_host_built_snapshots() } else { replica });
         // As its host does from what it has recorded.
-        let known: Vec<Input> = self.peers.iter().map(|(id, peer)| incarnation(*id, peer.incarnation)).collect();
+        let known: Vec<Input> =
+            self.peers.iter().map(|(id, peer)| incarnation(*id, peer.incarnation)).collect();
         self.peers.get_mut(&id).expect("a peer").inbox.extend(known);
     }
 
@@ -153,7 +155,10 @@ impl Cluster {
     /// Every replica that runs hears of this node's incarnation.
     pub fn tell_all(&mut self, id: u64) {
         let told = incarnation(id, self.peers[&id].incarnation);
-        self.peers.values_mut().filter(|peer| peer.replica.is_some()).for_each(|peer| peer.inbox.push(told.clone()));
+        self.peers
+            .values_mut()
+            .filter(|peer| peer.replica.is_some())
+            .for_each(|peer| peer.inbox.push(told.clone()));
     }
 
     /// SIGKILL and power cut: what was not synced is gone.
@@ -230,7 +235,11 @@ impl Cluster {
                 continue;
             }
             if passes {
-                self.peers.get_mut(&message.to.0).expect("a peer").inbox.push(Input::Peer(message.bytes));
+                self.peers
+                    .get_mut(&message.to.0)
+                    .expect("a peer")
+                    .inbox
+                    .push(Input::Peer(message.bytes));
             }
         }
         busy
@@ -291,7 +300,10 @@ impl Cluster {
         for round in 0..rounds {
             if round % 4 == 0 {
                 self.now_ms += 50;
-                self.peers.values_mut().filter(|p| p.replica.is_some()).for_each(|peer| peer.inbox.push(Input::Tick));
+                self.peers
+                    .values_mut()
+                    .filter(|p| p.replica.is_some())
+                    .for_each(|peer| peer.inbox.push(Input::Tick));
             }
             self.round();
         }
@@ -340,7 +352,13 @@ impl Cluster {
     }
 
     /// Likewise, for one who waits until then.
-    pub fn submit_until(&mut self, id: u64, command: &Command<'_>, wait: Option<Wait>, give_up_at_ms: u64) -> Ticket {
+    pub fn submit_until(
+        &mut self,
+        id: u64,
+        command: &Command<'_>,
+        wait: Option<Wait>,
+        give_up_at_ms: u64,
+    ) -> Ticket {
         let ticket = self.ticket();
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
@@ -376,7 +394,9 @@ impl Cluster {
         peer.inbox.push(Input::Read { ticket, query: Query::Status, linearizable: false });
         self.settle();
         match self.reply(id, ticket) {
-            Some(Reply::Read { answer: Answer::Status(status), .. }) => (status.applied_index, status.state_hash),
+            Some(Reply::Read { answer: Answer::Status(status), .. }) => {
+                (status.applied_index, status.state_hash)
+            }
             other => panic!("no status: {other:?}"),
         }
     }
@@ -393,7 +413,9 @@ impl Peer {
 /// The message with the data of its snapshot, if it has one.
 pub fn whole(message: &PeerMessage) -> Vec<u8> {
     match &message.snapshot {
-        Some(snapshot) => join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message"),
+        Some(snapshot) => {
+            join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message")
+        }
         None => message.bytes.clone(),
     }
 }

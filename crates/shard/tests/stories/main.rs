@@ -33,8 +33,11 @@ fn planted_bugs_change_the_stories() {
     use locks::planted::{Bug, choose};
     for bug in Bug::ALL {
         choose(Some(bug));
-        let changed: Vec<&str> =
-            STORIES.iter().copied().filter(|story| std::panic::catch_unwind(|| tell(story)).is_err()).collect();
+        let changed: Vec<&str> = STORIES
+            .iter()
+            .copied()
+            .filter(|story| std::panic::catch_unwind(|| tell(story)).is_err())
+            .collect();
         choose(None);
         println!("{bug:?}: {}", changed.join(", "));
         assert!(!changed.is_empty(), "no story changes with {bug:?}");
@@ -77,8 +80,9 @@ stories! {
 fn every_script_is_told() {
     let dir = format!("{}/tests/stories/scripts", env!("CARGO_MANIFEST_DIR"));
     let files = std::fs::read_dir(dir).expect("the scripts");
-    let mut found: Vec<String> =
-        files.map(|file| file.expect("a file").file_name().into_string().expect("a name")).collect();
+    let mut found: Vec<String> = files
+        .map(|file| file.expect("a file").file_name().into_string().expect("a name"))
+        .collect();
     found.sort_unstable();
     let mut told: Vec<String> = STORIES.iter().map(|story| format!("{story}.txt")).collect();
     told.sort_unstable();

@@ -88,9 +88,13 @@ impl Script {
         match first {
             "nodes" => {
                 let count = number(words.next()?)?;
-                let mut value = |key: &str, default: &'static str| number(words.value(key).unwrap_or(default));
-                self.stage =
-                    Some(Stage::new(count, value("keep_log_bytes", "1048576")?, value("append_hold_ms", "0")?));
+                let mut value =
+                    |key: &str, default: &'static str| number(words.value(key).unwrap_or(default));
+                self.stage = Some(Stage::new(
+                    count,
+                    value("keep_log_bytes", "1048576")?,
+                    value("append_hold_ms", "0")?,
+                ));
             }
             "run" => {
                 let ms = milliseconds(words.next()?)?;
@@ -103,8 +107,8 @@ impl Script {
             "tick" => self.stage()?.tick(),
             "compare" => self.stage()?.compare(),
             "heal" => self.stage()?.cluster.cut.clear(),
-            "step" | "crash" | "start" | "flush" | "reseed" | "pause" | "resume" | "isolate" | "campaign"
-            | "transfer" | "disk" | "cut" => {
+            "step" | "crash" | "start" | "flush" | "reseed" | "pause" | "resume" | "isolate"
+            | "campaign" | "transfer" | "disk" | "cut" => {
                 let id = node(words.next()?)?;
                 self.node(first, id, &mut words)?;
             }
@@ -175,8 +179,11 @@ impl Script {
             Some(token) => Some(number(token)?),
             None => self.stage()?.token(client, subject),
         };
-        let token =
-            || token.map(Token).ok_or_else(|| format!("{client} was given no token for {subject}: say token=N"));
+        let token = || {
+            token
+                .map(Token)
+                .ok_or_else(|| format!("{client} was given no token for {subject}: say token=N"))
+        };
         let command = match verb {
             "renew" => Command::Renew { name: subject, token: token()? },
             "release" => Command::Release { name: subject, token: token()?, by: Some(LeaseId(0)) },
@@ -190,8 +197,15 @@ impl Script {
             }
             "close" => Command::CloseSession { session: subject },
             "cancel" => {
-                let acquire = self.acquires.get(&(client.to_owned(), subject.to_owned())).ok_or("nothing to cancel")?;
-                Command::CancelWait { name: subject, request_id: acquire.request_id, given_up: true }
+                let acquire = self
+                    .acquires
+                    .get(&(client.to_owned(), subject.to_owned()))
+                    .ok_or("nothing to cancel")?;
+                Command::CancelWait {
+                    name: subject,
+                    request_id: acquire.request_id,
+                    given_up: true,
+                }
             }
             "break" => {
                 let reason = words.value("reason").ok_or("say reason=WORD")?;
@@ -202,7 +216,14 @@ impl Script {
         self.propose(client, at, what, None, &command, None)
     }
 
-    fn acquire(&mut self, client: &str, at: u64, what: String, name: &str, words: &mut Words<'_>) -> Result<()> {
+    fn acquire(
+        &mut self,
+        client: &str,
+        at: u64,
+        what: String,
+        name: &str,
+        words: &mut Words<'_>,
+    ) -> Result<()> {
         let key = (client.to_owned(), name.to_owned());
         let acquire = if what.starts_with("retry") {
             self.acquires.get(&key).cloned().ok_or("nothing to try again")?
@@ -265,12 +286,16 @@ impl<'a> Words<'a> {
 
     /// The next word that is no `key=value`.
     fn next(&mut self) -> Result<&'a str> {
-        let at = self.left.iter().position(|word| !word.contains('=')).ok_or("a word is missing")?;
+        let at =
+            self.left.iter().position(|word| !word.contains('=')).ok_or("a word is missing")?;
         Ok(self.left.remove(at))
     }
 
     fn value(&mut self, key: &str) -> Option<&'a str> {
-        let at = self.left.iter().position(|word| word.split_once('=').is_some_and(|(k, _)| k == key))?;
+        let at = self
+            .left
+            .iter()
+            .position(|word| word.split_once('=').is_some_and(|(k, _)| k == key))?;
         Some(self.left.remove(at).split_once('=').expect("just seen").1)
     }
 
@@ -280,7 +305,11 @@ impl<'a> Words<'a> {
     }
 
     fn end(self) -> Result<()> {
-        if self.left.is_empty() { Ok(()) } else { Err(format!("not understood: {}", self.left.join(" "))) }
+        if self.left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("not understood: {}", self.left.join(" ")))
+        }
     }
 }
 
@@ -298,7 +327,10 @@ fn milliseconds(word: &str) -> Result<u32> {
         (None, Some(digits)) => (digits, 1_000),
         (None, None) => return Err(format!("{word} is no time: write 500ms or 2s")),
     };
-    digits.parse::<u32>().map(|number| number * factor).map_err(|_| format!("{word} is no time: write 500ms or 2s"))
+    digits
+        .parse::<u32>()
+        .map(|number| number * factor)
+        .map_err(|_| format!("{word} is no time: write 500ms or 2s"))
 }
 
 fn mode(words: &mut Words<'_>) -> Result<Mode> {

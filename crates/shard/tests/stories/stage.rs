@@ -81,7 +81,10 @@ impl Stage {
     pub fn say(&mut self, line: String) {
         if self.shown_ms != Some(self.cluster.now_ms) {
             self.shown_ms = Some(self.cluster.now_ms);
-            self.lines.push((format!("at {} s", words::seconds(self.cluster.now_ms - self.started_ms)), 1));
+            self.lines.push((
+                format!("at {} s", words::seconds(self.cluster.now_ms - self.started_ms)),
+                1,
+            ));
         }
         let line = format!("  {line}");
         match self.lines.last_mut() {
@@ -131,8 +134,12 @@ impl Stage {
 
     /// The stream of a client breaks: its questions are nobody's now.
     pub fn hang_up(&mut self, client: &str) {
-        let gone: Vec<Ticket> =
-            self.asked.iter().filter(|(_, asked)| asked.client == client).map(|(ticket, _)| *ticket).collect();
+        let gone: Vec<Ticket> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.client == client)
+            .map(|(ticket, _)| *ticket)
+            .collect();
         for ticket in gone {
             let asked = self.asked.remove(&ticket).expect("just seen");
             self.put(asked.node, Input::Detach { ticket });
@@ -162,8 +169,12 @@ impl Stage {
     pub fn crash(&mut self, id: u64) {
         self.paused.remove(&id);
         self.cluster.crash(id);
-        let lost: Vec<Ticket> =
-            self.asked.iter().filter(|(_, asked)| asked.node == id).map(|(ticket, _)| *ticket).collect();
+        let lost: Vec<Ticket> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.node == id)
+            .map(|(ticket, _)| *ticket)
+            .collect();
         lost.into_iter().for_each(|ticket| self.lose(ticket));
     }
 
@@ -278,9 +289,12 @@ impl Stage {
 
     fn say_applied(&mut self, id: u64, status: &Status) {
         let who_asked = |request_id: RequestId| who_asked(&self.requests, request_id);
-        let applied = self.twins.get_mut(&id).expect("a twin").apply_to(status.applied_index, &who_asked);
+        let applied =
+            self.twins.get_mut(&id).expect("a twin").apply_to(status.applied_index, &who_asked);
         if status.role == Role::Leader {
-            applied.into_iter().for_each(|(index, said)| self.say_each(format!("n{id}: applies {index}"), said));
+            applied
+                .into_iter()
+                .for_each(|(index, said)| self.say_each(format!("n{id}: applies {index}"), said));
         } else if let (Some((first, _)), Some((last, _))) = (applied.first(), applied.last()) {
             self.say_in_detail(format!("n{id}: applies {}", words::span(*first, *last)));
         }
@@ -298,12 +312,16 @@ impl Stage {
         if status.role == Role::Leader {
             let entries = write.write.entries.iter().map(|(_, bytes)| twin::entry(bytes));
             for entry in entries.filter(|entry| entry.term == status.term) {
-                let asked = twin::contents(&entry, &|request_id| who_asked(&self.requests, request_id));
+                let asked =
+                    twin::contents(&entry, &|request_id| who_asked(&self.requests, request_id));
                 self.say_each(format!("n{id}: proposes {}", entry.index), asked);
             }
         }
         if write.write.applied.is_some() && !write.write.reset {
-            let cut = write.write.truncate_to.map_or(String::new(), |index| format!(", cuts its log up to {index}"));
+            let cut = write
+                .write
+                .truncate_to
+                .map_or(String::new(), |index| format!(", cuts its log up to {index}"));
             let history = match write.write.history.len() {
                 0 => String::new(),
                 count => format!(", {count} to history"),
@@ -321,11 +339,16 @@ impl Stage {
         let writes = std::mem::take(&mut peer.unwritten);
         let busy = !writes.is_empty();
         for Write { number, write } in writes {
-            let entries: Vec<_> = write.entries.iter().map(|(_, bytes)| twin::entry(bytes)).collect();
-            let hard_state =
-                write.hard_state.as_ref().map(|bytes| HardState::decode(bytes.as_slice()).expect("its own"));
-            let what: Vec<String> =
-                words::entries(&entries).into_iter().chain(hard_state.as_ref().map(words::hard_state)).collect();
+            let entries: Vec<_> =
+                write.entries.iter().map(|(_, bytes)| twin::entry(bytes)).collect();
+            let hard_state = write
+                .hard_state
+                .as_ref()
+                .map(|bytes| HardState::decode(bytes.as_slice()).expect("its own"));
+            let what: Vec<String> = words::entries(&entries)
+                .into_iter()
+                .chain(hard_state.as_ref().map(words::hard_state))
+                .collect();
             if !what.is_empty() {
                 self.say_in_detail(format!("n{id}: on disk: {}", what.join(", ")));
             }
@@ -338,8 +361,10 @@ impl Stage {
     fn carry(&mut self, sent: Vec<(u64, PeerMessage)>) {
         for (from, sent) in sent {
             let (to, is_snapshot, bytes) = (sent.to, sent.snapshot.is_some(), whole(&sent));
-            let arrives = !self.cluster.cut.contains(&(from, to.0)) && self.cluster.peers[&to.0].replica.is_some();
-            let message = Message::decode(bytes.as_slice()).expect("a message of the replica's own");
+            let arrives = !self.cluster.cut.contains(&(from, to.0))
+                && self.cluster.peers[&to.0].replica.is_some();
+            let message =
+                Message::decode(bytes.as_slice()).expect("a message of the replica's own");
             if let Some(said) = words::message(&message) {
                 let lost = if arrives { "" } else { " (lost)" };
                 let (speaker, hearer) = (words::member(message.from), words::member(message.to));
@@ -361,15 +386,24 @@ impl Stage {
         let mut found: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
         for id in self.running() {
             let ticket = self.cluster.ticket();
-            let replica = self.cluster.peers.get_mut(&id).expect("a node").replica.as_mut().expect("runs");
+            let replica =
+                self.cluster.peers.get_mut(&id).expect("a node").replica.as_mut().expect("runs");
             let question = Input::Read { ticket, query: Query::Status, linearizable: false };
             let outputs = replica.step(now, [question]).expect("no fatal error");
-            assert!(outputs.messages.is_empty() && outputs.write.is_none(), "the stage was settled");
-            let [(_, Reply::Read { answer: Answer::Status(status), .. })] = &outputs.replies[..] else {
+            assert!(
+                outputs.messages.is_empty() && outputs.write.is_none(),
+                "the stage was settled"
+            );
+            let [(_, Reply::Read { answer: Answer::Status(status), .. })] = &outputs.replies[..]
+            else {
                 panic!("no status of n{id}: {:?}", outputs.replies);
             };
             let (twin, seen) = (&self.twins[&id], (status.applied_index, status.state_hash));
-            assert_eq!((twin.applied_index, twin.state_hash()), seen, "the trace of n{id} went astray");
+            assert_eq!(
+                (twin.applied_index, twin.state_hash()),
+                seen,
+                "the trace of n{id} went astray"
+            );
             found.entry(seen).or_default().push(format!("n{id}"));
         }
         let several = found.len() > 1;

@@ -29,7 +29,8 @@ impl Twin {
     /// Takes in a write. Returns the entries that gave way to others: first, last, and the term of the first.
     pub fn write(&mut self, write: &ShardWrite) -> Option<(u64, u64, u64)> {
         if write.reset {
-            let records = write.table.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+            let records =
+                write.table.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
             self.table = LockTable::load(records).expect("a checkpoint of the replica's own");
             self.applied_index = write.applied.as_deref().map_or(0, metadata_index);
             self.log.clear();
@@ -37,7 +38,9 @@ impl Twin {
         let (first, _) = write.entries.first()?;
         let gone = self.log.split_off(first);
         self.log.extend(write.entries.iter().map(|(index, bytes)| (*index, entry(bytes))));
-        let lost = gone.values().filter(|old| self.log.get(&old.index).is_none_or(|new| new.term != old.term));
+        let lost = gone
+            .values()
+            .filter(|old| self.log.get(&old.index).is_none_or(|new| new.term != old.term));
         let lost: Vec<&Entry> = lost.collect();
         Some((lost.first()?.index, lost.last()?.index, lost.first()?.term))
     }
@@ -47,7 +50,11 @@ impl Twin {
         let mut told = Vec::new();
         while self.applied_index < index {
             self.applied_index += 1;
-            let entry = self.log.get(&self.applied_index).expect("only what was written is applied").clone();
+            let entry = self
+                .log
+                .get(&self.applied_index)
+                .expect("only what was written is applied")
+                .clone();
             told.push((entry.index, self.apply(&entry, who_asked)));
         }
         told
@@ -72,7 +79,9 @@ impl Twin {
 /// What each command of an entry asks for.
 pub fn contents(entry: &Entry, who_asked: WhoAsked<'_>) -> Vec<String> {
     match batch(entry) {
-        Some(batch) => batch.commands.iter().map(|command| words::command(command, who_asked)).collect(),
+        Some(batch) => {
+            batch.commands.iter().map(|command| words::command(command, who_asked)).collect()
+        }
         None => vec![words::special_entry(entry)],
     }
 }

@@ -1,8 +1,12 @@
 //! What is said of commands, outcomes, replies and Raft messages. Words only: nothing here decides or remembers.
 
-use locks::{Command, DropReason, Effects, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Token};
+use locks::{
+    Command, DropReason, Effects, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Token,
+};
 use palisade_shard::{Answer, Reply};
-use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, HardState, Message, MessageType};
+use raft::eraftpb::{
+    ConfChange, ConfChangeType, Entry, EntryType, HardState, Message, MessageType,
+};
 use raft_prost::Message as _;
 
 /// Who asked with this request id, and for what.
@@ -34,14 +38,22 @@ pub fn command(command: &Command<'_>, who_asked: WhoAsked<'_>) -> String {
         Command::Renew { name, token } => format!("renew {name} of token {token}"),
         Command::Release { name, token, .. } => format!("release {name} of token {token}"),
         Command::Heartbeat { session, life: LeaseId(0), .. } => format!("heartbeat of {session}"),
-        Command::Heartbeat { session, life, .. } => format!("heartbeat of {session}, life {}", life.0),
+        Command::Heartbeat { session, life, .. } => {
+            format!("heartbeat of {session}, life {}", life.0)
+        }
         Command::CloseSession { session } => format!("close {session}"),
-        Command::CancelWait { request_id, given_up: false, .. } => format!("cancel {}", who_asked(*request_id)),
-        Command::CancelWait { request_id, .. } => format!("cancel {} for good", who_asked(*request_id)),
+        Command::CancelWait { request_id, given_up: false, .. } => {
+            format!("cancel {}", who_asked(*request_id))
+        }
+        Command::CancelWait { request_id, .. } => {
+            format!("cancel {} for good", who_asked(*request_id))
+        }
         Command::ExpireLease { lease, renewal_seq } => {
             format!("expire lease {} unless renewed since {renewal_seq}", lease.0)
         }
-        Command::Break { name, token, by, reason } => format!("break {name} of token {token}, by {by}: {reason}"),
+        Command::Break { name, token, by, reason } => {
+            format!("break {name} of token {token}, by {by}: {reason}")
+        }
     }
 }
 
@@ -54,25 +66,40 @@ fn mode(mode: Mode) -> String {
 }
 
 /// What applying a command came to: what it did, or its outcome if that is all.
-pub fn applied(command: &Command<'_>, outcome: &Outcome, effects: &Effects, who_asked: WhoAsked<'_>) -> String {
+pub fn applied(
+    command: &Command<'_>,
+    outcome: &Outcome,
+    effects: &Effects,
+    who_asked: WhoAsked<'_>,
+) -> String {
     let mut said = match (command, outcome) {
         (_, Outcome::Granted(grant)) => vec![grants(grant)],
         // What follows says it.
         (
             _,
-            Outcome::Released { already: false } | Outcome::Cancelled | Outcome::Broken(_) | Outcome::Expired(true),
+            Outcome::Released { already: false }
+            | Outcome::Cancelled
+            | Outcome::Broken(_)
+            | Outcome::Expired(true),
         ) => {
             vec![]
         }
-        (Command::Acquire { owner, name, .. }, Outcome::Queued) => vec![format!("{owner} waits for {name}")],
+        (Command::Acquire { owner, name, .. }, Outcome::Queued) => {
+            vec![format!("{owner} waits for {name}")]
+        }
         (Command::ExpireLease { lease, .. }, Outcome::Expired(false)) => {
             vec![format!("lease {} was renewed, or is gone: nothing ends", lease.0)]
         }
-        (other, outcome) => vec![format!("{}: {}", self::command(other, who_asked), self::outcome(outcome))],
+        (other, outcome) => {
+            vec![format!("{}: {}", self::command(other, who_asked), self::outcome(outcome))]
+        }
     };
     for ended in &effects.ended {
         let (grant, end) = (ended.tenure().expect("as it was written").grant, self::end(ended.end));
-        said.push(format!("{} no longer holds {}, token {} is {end}", grant.owner, grant.name, grant.token));
+        said.push(format!(
+            "{} no longer holds {}, token {} is {end}",
+            grant.owner, grant.name, grant.token
+        ));
     }
     for (request_id, reason) in &effects.dropped {
         let why = match reason {
@@ -123,7 +150,9 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::NotOwner { current } => format!("NOT_OWNER, {}", now(current)),
         Outcome::LeaseExpired { current } => format!("EXPIRED, {}", now(current)),
         Outcome::SessionLost => "SESSION_LOST".to_owned(),
-        Outcome::AlreadyEnded { token, end } => format!("over: it had token {token}, {}", self::end(*end)),
+        Outcome::AlreadyEnded { token, end } => {
+            format!("over: it had token {token}, {}", self::end(*end))
+        }
         Outcome::CancelledBefore => "WAIT_CANCELLED, it was given up before".to_owned(),
         Outcome::Conflict(what) => format!("CONFLICT: {what}"),
         Outcome::Full(what) => format!("FULL: {what}"),
@@ -143,12 +172,27 @@ pub fn reply(reply: &Reply) -> String {
         Reply::NoLeader => "NO_LEADER; nothing was done".to_owned(),
         Reply::Busy => "BUSY; nothing was done".to_owned(),
         Reply::Unknown => "OUTCOME_UNKNOWN".to_owned(),
-        Reply::Read { answer: Answer::Check { holders, waiters, .. }, applied_index, stale_by_ms } => {
-            let held: Vec<String> =
-                holders.iter().map(|grant| format!("{} with token {}", grant.owner, grant.token)).collect();
-            let held = if held.is_empty() { "free".to_owned() } else { format!("held by {}", held.join(" and ")) };
-            let waiters = if *waiters == 0 { String::new() } else { format!(", waiters {waiters}") };
-            let stale = if *stale_by_ms == 0 { String::new() } else { format!(", stale by {stale_by_ms} ms") };
+        Reply::Read {
+            answer: Answer::Check { holders, waiters, .. },
+            applied_index,
+            stale_by_ms,
+        } => {
+            let held: Vec<String> = holders
+                .iter()
+                .map(|grant| format!("{} with token {}", grant.owner, grant.token))
+                .collect();
+            let held = if held.is_empty() {
+                "free".to_owned()
+            } else {
+                format!("held by {}", held.join(" and "))
+            };
+            let waiters =
+                if *waiters == 0 { String::new() } else { format!(", waiters {waiters}") };
+            let stale = if *stale_by_ms == 0 {
+                String::new()
+            } else {
+                format!(", stale by {stale_by_ms} ms")
+            };
             format!("{held}{waiters} (as of {applied_index}{stale})")
         }
         Reply::Read { answer, .. } => format!("{answer:?}"),
@@ -162,24 +206,47 @@ pub fn message(message: &Message) -> Option<String> {
     Some(match message.msg_type() {
         MessageType::MsgAppend => match (message.entries.first(), message.entries.last()) {
             (Some(first), Some(last)) => {
-                format!("append {}, commit {}, term {}", span(first.index, last.index), message.commit, message.term)
+                format!(
+                    "append {}, commit {}, term {}",
+                    span(first.index, last.index),
+                    message.commit,
+                    message.term
+                )
             }
-            _ => format!("commit {}, nothing new after {}, term {}", message.commit, message.index, message.term),
+            _ => format!(
+                "commit {}, nothing new after {}, term {}",
+                message.commit, message.index, message.term
+            ),
         },
         MessageType::MsgAppendResponse if message.reject => {
-            format!("refuses what follows {}: its log ends at {}", message.index, message.reject_hint)
+            format!(
+                "refuses what follows {}: its log ends at {}",
+                message.index, message.reject_hint
+            )
         }
         MessageType::MsgAppendResponse => format!("has {}", message.index),
-        MessageType::MsgRequestPreVote => format!("would you vote for term {}? {}", message.term, log_end()),
+        MessageType::MsgRequestPreVote => {
+            format!("would you vote for term {}? {}", message.term, log_end())
+        }
         MessageType::MsgRequestPreVoteResponse => format!("would vote: {yes_or_no}"),
         MessageType::MsgRequestVote => format!("vote for term {}? {}", message.term, log_end()),
         MessageType::MsgRequestVoteResponse => format!("vote: {yes_or_no}, term {}", message.term),
-        MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse if message.context.is_empty() => return None,
-        MessageType::MsgHeartbeat => format!("do I lead term {}? {}", message.term, read(&message.context)),
+        MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse
+            if message.context.is_empty() =>
+        {
+            return None;
+        }
+        MessageType::MsgHeartbeat => {
+            format!("do I lead term {}? {}", message.term, read(&message.context))
+        }
         MessageType::MsgHeartbeatResponse => format!("you do; {}", read(&message.context)),
         MessageType::MsgReadIndex => format!("how far is it committed? {}", read(context(message))),
-        MessageType::MsgReadIndexResp => format!("committed up to {}; {}", message.index, read(context(message))),
-        MessageType::MsgSnapshot => format!("snapshot at {}", message.get_snapshot().get_metadata().index),
+        MessageType::MsgReadIndexResp => {
+            format!("committed up to {}; {}", message.index, read(context(message)))
+        }
+        MessageType::MsgSnapshot => {
+            format!("snapshot at {}", message.get_snapshot().get_metadata().index)
+        }
         MessageType::MsgTimeoutNow => "take over now".to_owned(),
         other => format!("{other:?}"),
     })
@@ -191,8 +258,10 @@ fn context(message: &Message) -> &[u8] {
 
 /// A read's context: (node, boot, sequence), each 8 bytes.
 fn read(context: &[u8]) -> String {
-    let numbers: Vec<u64> =
-        context.chunks_exact(8).map(|part| u64::from_be_bytes(part.try_into().expect("8 bytes"))).collect();
+    let numbers: Vec<u64> = context
+        .chunks_exact(8)
+        .map(|part| u64::from_be_bytes(part.try_into().expect("8 bytes")))
+        .collect();
     match numbers[..] {
         [node, boot, sequence] => format!("read n{node}/{boot}/{sequence}"),
         _ => format!("read {context:02x?}"),
@@ -200,7 +269,8 @@ fn read(context: &[u8]) -> String {
 }
 
 pub fn hard_state(state: &HardState) -> String {
-    let vote = if state.vote == 0 { String::new() } else { format!(", vote for {}", member(state.vote)) };
+    let vote =
+        if state.vote == 0 { String::new() } else { format!(", vote for {}", member(state.vote)) };
     format!("term {}{vote}, commit {}", state.term, state.commit)
 }
 

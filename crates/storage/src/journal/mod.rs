@@ -232,7 +232,8 @@ impl Journal {
             journal.replay(ordinal, header, known, &mut deletes)?;
         }
         // A reset voids only records that were on disk before it.
-        let void = known.begins.values().map(|begin| begin.record.saturating_sub(1)).max().unwrap_or(0);
+        let void =
+            known.begins.values().map(|begin| begin.record.saturating_sub(1)).max().unwrap_or(0);
         let last = known.synced.max(void);
         if journal.next <= last {
             return Err(StorageError::Damaged(format!(
@@ -243,7 +244,8 @@ impl Journal {
         }
         journal.settle().map_err(|error| io(dir, &error))?;
         if journal.segments.is_empty() && known.oldest > 0 {
-            let what = format!("{}: segment {} of the journal is missing", dir.display(), known.oldest);
+            let what =
+                format!("{}: segment {} of the journal is missing", dir.display(), known.oldest);
             return Err(StorageError::Damaged(what));
         }
         for (shard, begin) in &known.begins {
@@ -284,12 +286,17 @@ impl Journal {
         let failed = |error: std::io::Error| io(&self.dir, &error);
         std::fs::create_dir_all(&self.dir).map_err(failed)?;
         // Sync the parent directory too, in case `dir` was just made.
-        self.dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()).map_err(failed)?;
+        self.dir
+            .parent()
+            .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+            .map_err(failed)?;
         let mut found = BTreeMap::new();
         for file in std::fs::read_dir(&self.dir).map_err(failed)? {
             let path = file.map_err(failed)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let Some(name) = name.strip_suffix(".journal").and_then(|number| number.parse::<u64>().ok()) else {
+            let Some(name) =
+                name.strip_suffix(".journal").and_then(|number| number.parse::<u64>().ok())
+            else {
                 continue;
             };
             self.next_name = self.next_name.max(name + 1);
@@ -297,7 +304,11 @@ impl Journal {
             match slot.header().map_err(failed)? {
                 Some(header) if header.ordinal >= self.oldest => {
                     if found.insert(header.ordinal, (header, slot)).is_some() {
-                        let what = format!("{}: two segments with ordinal {}", self.dir.display(), header.ordinal);
+                        let what = format!(
+                            "{}: two segments with ordinal {}",
+                            self.dir.display(),
+                            header.ordinal
+                        );
                         return Err(StorageError::Damaged(what));
                     }
                 }
@@ -319,15 +330,31 @@ impl Journal {
         let mut parts = Vec::new();
         let (end, next) = slot.replay(header, |at, record| {
             let read = record.parts().ok_or_else(|| {
-                StorageError::Damaged(format!("{}: record {} cannot be read", path.display(), record.number))
+                StorageError::Damaged(format!(
+                    "{}: record {} cannot be read",
+                    path.display(),
+                    record.number
+                ))
             })?;
             for part in read {
                 if record.number >= known.begins.get(&part.shard).map_or(0, |begin| begin.record) {
                     let place = |(index, offset, bytes): (u64, usize, usize)| {
-                        (index, Place { segment: ordinal, offset: at + offset as u64, bytes: bytes as u32 })
+                        (
+                            index,
+                            Place {
+                                segment: ordinal,
+                                offset: at + offset as u64,
+                                bytes: bytes as u32,
+                            },
+                        )
                     };
                     let entries: Vec<(u64, Place)> = part.entries.into_iter().map(place).collect();
-                    parts.push((part.shard, part.delete_after, part.hard_state.map(<[u8]>::to_vec), entries));
+                    parts.push((
+                        part.shard,
+                        part.delete_after,
+                        part.hard_state.map(<[u8]>::to_vec),
+                        entries,
+                    ));
                 }
             }
             Ok(())
@@ -339,7 +366,13 @@ impl Journal {
             {
                 deletes(shard, after)?;
             }
-            self.take_part(ordinal, shard, delete_after, hard_state.as_deref(), entries.into_iter());
+            self.take_part(
+                ordinal,
+                shard,
+                delete_after,
+                hard_state.as_deref(),
+                entries.into_iter(),
+            );
         }
         Ok(())
     }
@@ -349,13 +382,20 @@ impl Journal {
     pub(crate) fn append(&mut self, writes: &[&ShardWrite]) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("writing the journal: {error}");
         let mut parts: Vec<Part<'_>> = writes.iter().map(|write| Part::of(write)).collect();
-        let full = |active: &Segment| self.end + record::size_bytes(&parts) as u64 > active.slot.size_bytes;
+        let full = |active: &Segment| {
+            self.end + record::size_bytes(&parts) as u64 > active.slot.size_bytes
+        };
         let states: Vec<(ShardId, Vec<u8>)>;
         if self.segments.last_key_value().is_none_or(|(_, active)| full(active)) {
-            let known =
-                self.shards.iter().filter_map(|(shard, log)| Some((*shard, log.hard_state.as_ref()?.bytes.clone())));
+            let known = self
+                .shards
+                .iter()
+                .filter_map(|(shard, log)| Some((*shard, log.hard_state.as_ref()?.bytes.clone())));
             states = known.collect();
-            parts.splice(0..0, states.iter().map(|(shard, bytes)| Part::of_hard_state(*shard, bytes)));
+            parts.splice(
+                0..0,
+                states.iter().map(|(shard, bytes)| Part::of_hard_state(*shard, bytes)),
+            );
             self.begin_segment(record::size_bytes(&parts) as u64).map_err(failed)?;
         }
         self.write(&parts).map_err(failed)?;
@@ -371,7 +411,8 @@ impl Journal {
         buffer.clear();
         let mut places = Vec::new();
         record::encode(&mut buffer, self.next, active.salt, parts, |index, offset, bytes| {
-            places.push((index, Place { segment, offset: at + offset as u64, bytes: bytes as u32 }));
+            places
+                .push((index, Place { segment, offset: at + offset as u64, bytes: bytes as u32 }));
         });
         active.slot.file.write_all_at(&buffer, at)?;
         self.end += buffer.len() as u64;
@@ -417,7 +458,11 @@ impl Journal {
         if let Some(after) = delete_after {
             log.in_database = log.in_database.min(after);
             gone.extend(
-                after.checked_add(1).map(|first| log.entries.split_off(&first)).unwrap_or_default().into_values(),
+                after
+                    .checked_add(1)
+                    .map(|first| log.entries.split_off(&first))
+                    .unwrap_or_default()
+                    .into_values(),
             );
         }
         for (index, place) in entries {
@@ -501,7 +546,9 @@ impl Journal {
     fn read_place(&self, place: Place) -> Result<Vec<u8>, StorageError> {
         let slot = &self.segments[&place.segment].slot;
         let mut bytes = vec![0; place.bytes as usize];
-        slot.file.read_exact_at(&mut bytes, place.offset).map_err(|error| io(&slot.path, &error))?;
+        slot.file
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(|error| io(&slot.path, &error))?;
         Ok(bytes)
     }
 
@@ -511,15 +558,22 @@ impl Journal {
             return false;
         }
         let full = self.segments.len().saturating_sub(1);
-        let unneeded = self.segments.values().take(full).take_while(|segment| segment.live == 0).count();
+        let unneeded =
+            self.segments.values().take(full).take_while(|segment| segment.live == 0).count();
         (unneeded >= self.at_once || self.is_too_long())
-            && self.segments.first_key_value().is_some_and(|(oldest, _)| !self.has_hard_state(*oldest))
+            && self
+                .segments
+                .first_key_value()
+                .is_some_and(|(oldest, _)| !self.has_hard_state(*oldest))
     }
 
     /// Whether a shard's latest hard state is in this segment or an older one. The next segment
     /// that begins repeats it.
     fn has_hard_state(&self, segment: u64) -> bool {
-        self.shards.values().filter_map(|log| log.hard_state.as_ref()).any(|state| state.segment <= segment)
+        self.shards
+            .values()
+            .filter_map(|log| log.hard_state.as_ref())
+            .any(|state| state.segment <= segment)
     }
 
     fn is_too_long(&self) -> bool {
@@ -550,10 +604,15 @@ impl Journal {
 
     fn move_all_of(&mut self, segment: u64) -> Result<Vec<Moved>, StorageError> {
         let bytes = self.segments[&segment].slot.read()?;
-        let entries = self.shards.iter().flat_map(|(shard, log)| log.entries.iter().map(|entry| (*shard, entry)));
+        let entries = self
+            .shards
+            .iter()
+            .flat_map(|(shard, log)| log.entries.iter().map(|entry| (*shard, entry)));
         let of_it = entries.filter(|(_, (_, place))| place.segment == segment);
         let moved = of_it.map(|(shard, (index, place))| {
-            let sealed = bytes.get(place.offset as usize..).and_then(|rest| rest.get(..place.bytes as usize));
+            let sealed = bytes
+                .get(place.offset as usize..)
+                .and_then(|rest| rest.get(..place.bytes as usize));
             let sealed = sealed.unwrap_or_default().to_vec();
             unseal(shard, *index, &sealed).map(|_| (shard, *index, sealed))
         });
@@ -575,7 +634,8 @@ impl Journal {
             self.free.push(slot);
             return Ok(());
         }
-        std::fs::remove_file(&slot.path).map_err(|error| format!("{}: {error}", slot.path.display()))
+        std::fs::remove_file(&slot.path)
+            .map_err(|error| format!("{}: {error}", slot.path.display()))
     }
 
     /// The file to make ahead of need, if no file is free.
@@ -592,7 +652,8 @@ impl Journal {
 
 /// Checks an entry's sealed value and returns its bytes.
 pub(crate) fn unseal(shard: ShardId, index: u64, sealed: &[u8]) -> Result<Vec<u8>, StorageError> {
-    keys::unseal(&keys::log(shard, index), sealed, || format!("shard {shard}, log entry {index}")).map(<[u8]>::to_vec)
+    keys::unseal(&keys::log(shard, index), sealed, || format!("shard {shard}, log entry {index}"))
+        .map(<[u8]>::to_vec)
 }
 
 #[cfg(test)]

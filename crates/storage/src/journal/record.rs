@@ -38,7 +38,12 @@ pub(crate) struct Part<'a> {
 impl<'a> Part<'a> {
     pub(crate) fn of(write: &'a ShardWrite) -> Self {
         let ShardWrite { shard, delete_after, hard_state, entries, .. } = write;
-        Part { shard: *shard, delete_after: *delete_after, hard_state: hard_state.as_deref(), entries }
+        Part {
+            shard: *shard,
+            delete_after: *delete_after,
+            hard_state: hard_state.as_deref(),
+            entries,
+        }
     }
 
     pub(super) fn of_hard_state(shard: ShardId, bytes: &'a [u8]) -> Self {
@@ -53,7 +58,8 @@ impl<'a> Part<'a> {
     }
 
     fn size_bytes(&self) -> usize {
-        let entries = self.entries.iter().map(|(_, bytes)| 4 + keys::CRC_BYTES + bytes.len()).sum::<usize>();
+        let entries =
+            self.entries.iter().map(|(_, bytes)| 4 + keys::CRC_BYTES + bytes.len()).sum::<usize>();
         PART_BYTES_MIN
             + self.delete_after.map_or(0, |_| 8)
             + self.hard_state.map_or(0, |bytes| 4 + bytes.len())
@@ -94,7 +100,9 @@ pub(crate) fn encode(
             for (index, bytes) in part.entries {
                 put_length(to, keys::CRC_BYTES + bytes.len());
                 each(*index, to.len(), keys::CRC_BYTES + bytes.len());
-                to.extend_from_slice(&keys::crc(&keys::log(part.shard, *index), bytes).to_le_bytes());
+                to.extend_from_slice(
+                    &keys::crc(&keys::log(part.shard, *index), bytes).to_le_bytes(),
+                );
                 to.extend_from_slice(bytes);
             }
         }
@@ -106,14 +114,17 @@ pub(crate) fn encode(
 
 /// Fills in the length and the checksum.
 pub(crate) fn mend(record: &mut [u8], salt: u32) {
-    let body_bytes = u32::try_from(record.len() - HEADER_BYTES).expect("a write is bounded far below 4 GiB");
+    let body_bytes =
+        u32::try_from(record.len() - HEADER_BYTES).expect("a write is bounded far below 4 GiB");
     record[..4].copy_from_slice(&body_bytes.to_le_bytes());
     let crc = checksum(salt, record);
     record[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn put_length(to: &mut Vec<u8>, length: usize) {
-    to.extend_from_slice(&u32::try_from(length).expect("a write is bounded far below 4 GiB").to_le_bytes());
+    to.extend_from_slice(
+        &u32::try_from(length).expect("a write is bounded far below 4 GiB").to_le_bytes(),
+    );
 }
 
 /// Checksum of a whole record, header included.
@@ -137,7 +148,8 @@ pub(crate) fn read(bytes: &[u8], salt: u32) -> Option<Record<'_>> {
     let body_bytes = u32::from_le_bytes(*header.first_chunk()?) as usize;
     let whole = bytes.get(..HEADER_BYTES.checked_add(body_bytes)?)?;
     let stored = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-    let is_record = number > 0 && whole.len().is_multiple_of(ALIGN) && stored == checksum(salt, whole);
+    let is_record =
+        number > 0 && whole.len().is_multiple_of(ALIGN) && stored == checksum(salt, whole);
     is_record.then(|| Record { number, size_bytes: whole.len(), body: &whole[HEADER_BYTES..] })
 }
 
@@ -164,7 +176,8 @@ impl<'a> Record<'a> {
         while rest.len() >= PART_BYTES_MIN && rest[0] != 0 {
             let flags = take::<1>(&mut rest)?[0];
             let shard = ShardId(u32::from_le_bytes(*take(&mut rest)?));
-            let mut part = StoredPart { shard, delete_after: None, hard_state: None, entries: Vec::new() };
+            let mut part =
+                StoredPart { shard, delete_after: None, hard_state: None, entries: Vec::new() };
             if flags & DELETES != 0 {
                 part.delete_after = Some(u64::from_le_bytes(*take(&mut rest)?));
             }
@@ -176,7 +189,11 @@ impl<'a> Record<'a> {
                 let first = u64::from_le_bytes(*take(&mut rest)?);
                 for index in first..first.checked_add(count)? {
                     let sealed = take_bytes(&mut rest)?;
-                    part.entries.push((index, self.size_bytes - rest.len() - sealed.len(), sealed.len()));
+                    part.entries.push((
+                        index,
+                        self.size_bytes - rest.len() - sealed.len(),
+                        sealed.len(),
+                    ));
                 }
             }
             (flags <= DELETES | HARD_STATE | ENTRIES).then(|| parts.push(part))?;
@@ -205,11 +222,18 @@ mod tests {
     fn encoded(number: u64, salt: u32) -> (Vec<u8>, Vec<(u64, usize, usize)>) {
         let entries = [(7, b"seven".to_vec()), (8, vec![]), (9, vec![9; 100])];
         let parts = [
-            Part { shard: ShardId(3), delete_after: Some(6), hard_state: Some(b"hard"), entries: &entries },
+            Part {
+                shard: ShardId(3),
+                delete_after: Some(6),
+                hard_state: Some(b"hard"),
+                entries: &entries,
+            },
             Part { shard: ShardId(0), delete_after: None, hard_state: Some(b""), entries: &[] },
         ];
         let (mut bytes, mut places) = (vec![1, 2, 3], Vec::new());
-        encode(&mut bytes, number, salt, &parts, |index, offset, length| places.push((index, offset - 3, length)));
+        encode(&mut bytes, number, salt, &parts, |index, offset, length| {
+            places.push((index, offset - 3, length))
+        });
         (bytes.split_off(3), places)
     }
 
@@ -219,12 +243,16 @@ mod tests {
         let record = read(&bytes, 5).expect("a record");
         assert_eq!((record.number, record.size_bytes), (42, bytes.len()));
         let parts = record.parts().expect("parts");
-        let shown: Vec<_> = parts.iter().map(|part| (part.shard.0, part.delete_after, part.hard_state)).collect();
+        let shown: Vec<_> =
+            parts.iter().map(|part| (part.shard.0, part.delete_after, part.hard_state)).collect();
         assert_eq!(shown, [(3, Some(6), Some(&b"hard"[..])), (0, None, Some(&b""[..]))]);
         assert_eq!(parts[0].entries, places);
         let (index, offset, length) = places[0];
         let sealed = &bytes[offset..offset + length];
-        assert_eq!(keys::unseal(&keys::log(ShardId(3), index), sealed, String::new).expect("sealed"), b"seven");
+        assert_eq!(
+            keys::unseal(&keys::log(ShardId(3), index), sealed, String::new).expect("sealed"),
+            b"seven"
+        );
     }
 
     #[test]
@@ -246,14 +274,19 @@ mod tests {
     #[test]
     fn persisted_bytes_stay_as_they_are() {
         let entries = [(0x11, b"ab".to_vec())];
-        let part = Part { shard: ShardId(0x0102), delete_after: Some(0x10), hard_state: Some(b"h"), entries: &entries };
+        let part = Part {
+            shard: ShardId(0x0102),
+            delete_after: Some(0x10),
+            hard_state: Some(b"h"),
+            entries: &entries,
+        };
         let mut bytes = Vec::new();
         encode(&mut bytes, 9, 0, &[part], |_, _, _| ());
         let seal = keys::seal(&keys::log(ShardId(0x0102), 0x11), b"ab");
         let body = [
             &[
-                7, 2, 1, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'h', 1, 0, 0, 0, 0x11, 0, 0, 0, 0, 0, 0, 0, 6,
-                0, 0, 0,
+                7, 2, 1, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'h', 1, 0, 0, 0, 0x11, 0, 0,
+                0, 0, 0, 0, 0, 6, 0, 0, 0,
             ][..],
             &seal,
         ]

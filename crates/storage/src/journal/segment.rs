@@ -115,12 +115,16 @@ impl Slot {
         header: Header,
         mut each: impl FnMut(u64, Record<'_>) -> Result<(), StorageError>,
     ) -> Result<(u64, u64), StorageError> {
-        let damaged = |what: String| StorageError::Damaged(format!("{}: {what}", self.path.display()));
+        let damaged =
+            |what: String| StorageError::Damaged(format!("{}: {what}", self.path.display()));
         let bytes = self.read()?;
         let (mut at, mut next) = (RECORDS_AT as usize, header.first);
         while let Some(record) = bytes.get(at..).and_then(|rest| record::read(rest, header.salt)) {
             if record.number != next {
-                return Err(damaged(format!("record {} at byte {at} where {next} is due", record.number)));
+                return Err(damaged(format!(
+                    "record {} at byte {at} where {next} is due",
+                    record.number
+                )));
             }
             let size_bytes = record.size_bytes;
             each(at as u64, record)?;
@@ -132,7 +136,9 @@ impl Slot {
             if number.is_some_and(|number| number > next && number - next < u64::from(u32::MAX))
                 && record::read(&bytes[later..], header.salt).is_some()
             {
-                return Err(damaged(format!("record {next} at byte {at} has a checksum that does not match")));
+                return Err(damaged(format!(
+                    "record {next} at byte {at} has a checksum that does not match"
+                )));
             }
         }
         Ok((at as u64, next))

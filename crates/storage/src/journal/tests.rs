@@ -17,7 +17,11 @@ fn fill(journal: &mut Journal, segments: usize) {
     let mut last = 0;
     while journal.segments.len() < segments {
         last = journal.last() + 1;
-        let write = ShardWrite { shard: BUSY, entries: vec![(last, vec![9; 900])], ..ShardWrite::default() };
+        let write = ShardWrite {
+            shard: BUSY,
+            entries: vec![(last, vec![9; 900])],
+            ..ShardWrite::default()
+        };
         journal.append(&[&write]).expect("appends");
     }
     journal.truncate(BUSY, last);

@@ -20,7 +20,8 @@ const NICER: i32 = 10;
 /// thread of its own lowers its priority and sets the numbers. The thread that opens the database
 /// keeps its priority.
 pub(super) fn start() -> Result<(), StorageError> {
-    let mut env = Env::new().map_err(|error| StorageError::Io(format!("no RocksDB environment: {error}")))?;
+    let mut env =
+        Env::new().map_err(|error| StorageError::Io(format!("no RocksDB environment: {error}")))?;
     let start = || {
         give_way();
         env.set_high_priority_background_threads(FLUSHES);

@@ -38,7 +38,10 @@ pub(super) fn check(dir: &Path) -> Result<(), StorageError> {
             continue;
         }
         if let Some((offset, what)) = File::open(&path).and_then(find_damage).map_err(io)? {
-            return Err(StorageError::Damaged(format!("{}: the record at byte {offset} {what}", path.display())));
+            return Err(StorageError::Damaged(format!(
+                "{}: the record at byte {offset} {what}",
+                path.display()
+            )));
         }
     }
     Ok(())
@@ -147,9 +150,14 @@ mod tests {
             for bit in 0..16 {
                 let mut changed = intact.clone();
                 changed[start + 4 + bit / 8] ^= 1 << (bit % 8);
-                let length = usize::from(u16::from_le_bytes([changed[start + 4], changed[start + 5]]));
+                let length =
+                    usize::from(u16::from_le_bytes([changed[start + 4], changed[start + 5]]));
                 if start + HEADER_BYTES + length > intact.len() {
-                    assert_eq!(damage(&changed), Some(*start), "bit {bit} of the length at {start}");
+                    assert_eq!(
+                        damage(&changed),
+                        Some(*start),
+                        "bit {bit} of the length at {start}"
+                    );
                 }
             }
         }

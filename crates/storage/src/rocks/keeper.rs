@@ -21,8 +21,11 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn start(store: Arc<Store>) -> Result<Keeper, StorageError> {
         let (wake, woken) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&store, &woken));
-        let thread = thread.map_err(|error| StorageError::Io(format!("cannot start a thread: {error}")))?;
+        let thread = std::thread::Builder::new()
+            .name("journal-keeper".into())
+            .spawn(move || run(&store, &woken));
+        let thread =
+            thread.map_err(|error| StorageError::Io(format!("cannot start a thread: {error}")))?;
         Ok(Keeper { running: Some((wake, thread)) })
     }
 
@@ -70,7 +73,9 @@ fn make_file(store: &Store) -> Result<(), StorageError> {
     let Some(new) = store.writer().journal.spare() else { return Ok(()) };
     let made = new.make();
     store.change(|writer| {
-        writer.journal.give_back(made.map_err(|error| format!("making a file for the journal: {error}"))?)
+        writer
+            .journal
+            .give_back(made.map_err(|error| format!("making a file for the journal: {error}"))?)
     })
 }
 
@@ -98,13 +103,20 @@ fn make_room(store: &Store) -> Result<(), StorageError> {
 fn retire(store: &Store, so_far: usize) -> Result<Option<Slot>, StorageError> {
     let mut slot = None;
     store.change(|writer| {
-        let Some(retired) = writer.journal.retire(so_far).map_err(|error| error.to_string())? else { return Ok(()) };
+        let Some(retired) = writer.journal.retire(so_far).map_err(|error| error.to_string())?
+        else {
+            return Ok(());
+        };
         let mut batch = WriteBatch::default();
         for (shard, index, sealed) in &retired.moved {
             batch.put_cf(store.cf(keys::CF_LOG), keys::log(*shard, *index), sealed);
         }
         let key = keys::oldest_segment();
-        batch.put_cf(store.cf(keys::CF_META), &key, keys::seal(&key, &retired.oldest.to_le_bytes()));
+        batch.put_cf(
+            store.cf(keys::CF_META),
+            &key,
+            keys::seal(&key, &retired.oldest.to_le_bytes()),
+        );
         slot = Some(retired.slot);
         put_in_memory(&store.db, batch)
     })?;

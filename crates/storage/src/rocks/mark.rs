@@ -66,7 +66,9 @@ impl SyncedMark {
         let io = |error: std::io::Error| StorageError::Io(format!("{}: {error}", path.display()));
         let mut found = Vec::new();
         match File::open(path) {
-            Ok(file) => file.take(MARK_BYTES as u64 + 1).read_to_end(&mut found).map(drop).map_err(io)?,
+            Ok(file) => {
+                file.take(MARK_BYTES as u64 + 1).read_to_end(&mut found).map(drop).map_err(io)?
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
@@ -88,7 +90,8 @@ impl SyncedMark {
             )));
         }
         // The process died while it created the store, or there never was one.
-        let file = File::options().write(true).create(true).truncate(true).open(path).map_err(io)?;
+        let file =
+            File::options().write(true).create(true).truncate(true).open(path).map_err(io)?;
         let extent = Extent::default();
         file.write_all_at(&encode(extent), 0).and_then(|()| file.sync_all()).map_err(io)?;
         let parent = path.parent().unwrap_or(Path::new("."));
@@ -100,7 +103,10 @@ impl SyncedMark {
     /// all other damage to it.
     pub(super) fn check_manifest(&self, dir: &Path) -> Result<(), StorageError> {
         let Some((number, file)) = current_manifest(dir) else { return Ok(()) };
-        let bytes = file.metadata().map_err(|error| StorageError::Io(format!("{}: {error}", dir.display())))?.len();
+        let bytes = file
+            .metadata()
+            .map_err(|error| StorageError::Io(format!("{}: {error}", dir.display())))?
+            .len();
         let Extent { manifest, manifest_bytes, .. } = self.extent;
         // A manifest with a higher number has replaced the known one.
         if (number, bytes) < (manifest, manifest_bytes) {
@@ -114,7 +120,11 @@ impl SyncedMark {
 
     /// Checks that the write-ahead log of the database in `dir`, which was read up to `sequence`,
     /// is complete. From here on it is written to.
-    pub(super) fn database_opened(&mut self, dir: &Path, sequence: u64) -> Result<(), StorageError> {
+    pub(super) fn database_opened(
+        &mut self,
+        dir: &Path,
+        sequence: u64,
+    ) -> Result<(), StorageError> {
         if sequence < self.extent.sequence {
             return Err(StorageError::Damaged(format!(
                 "{}: the write-ahead log ends at write {sequence}, but writes up to {} were on disk",
@@ -140,12 +150,21 @@ impl SyncedMark {
     /// `sequence`, if given.
     pub(super) fn advance(&mut self, record: u64, sequence: Option<u64>) -> Result<(), String> {
         let sequence = sequence.unwrap_or(self.extent.sequence);
-        assert!(sequence >= self.extent.sequence, "write numbers fell from {} to {sequence}", self.extent.sequence);
-        assert!(record >= self.extent.record, "record numbers fell from {} to {record}", self.extent.record);
+        assert!(
+            sequence >= self.extent.sequence,
+            "write numbers fell from {} to {sequence}",
+            self.extent.sequence
+        );
+        assert!(
+            record >= self.extent.record,
+            "record numbers fell from {} to {record}",
+            self.extent.record
+        );
         let failed = |error: std::io::Error| format!("marking what is on disk: {error}");
         let mut extent = Extent { sequence, record, ..self.extent };
         if let Some((number, file)) = &self.manifest {
-            (extent.manifest, extent.manifest_bytes) = (*number, file.metadata().map_err(failed)?.len());
+            (extent.manifest, extent.manifest_bytes) =
+                (*number, file.metadata().map_err(failed)?.len());
         }
         // These few bytes at the start of the file are in one sector, so they are replaced as a
         // whole.
@@ -166,7 +185,9 @@ fn current_manifest(dir: &Path) -> Option<(u64, File)> {
 
 fn encode(extent: Extent) -> [u8; MARK_BYTES] {
     let mut bytes = [0; MARK_BYTES];
-    for (at, value) in [extent.sequence, extent.manifest, extent.manifest_bytes, extent.record].into_iter().enumerate()
+    for (at, value) in [extent.sequence, extent.manifest, extent.manifest_bytes, extent.record]
+        .into_iter()
+        .enumerate()
     {
         bytes[at * 8..][..8].copy_from_slice(&value.to_le_bytes());
     }
@@ -194,7 +215,12 @@ mod tests {
 
     #[test]
     fn only_whole_intact_bytes_decode() {
-        let extent = Extent { sequence: 0x0102_0304_0506_0708, manifest: 13, manifest_bytes: u64::MAX, record: 77 };
+        let extent = Extent {
+            sequence: 0x0102_0304_0506_0708,
+            manifest: 13,
+            manifest_bytes: u64::MAX,
+            record: 77,
+        };
         let bytes = encode(extent);
         assert_eq!(decode(&bytes), Some(extent));
         for cut in 0..MARK_BYTES {

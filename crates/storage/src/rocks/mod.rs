@@ -27,11 +27,15 @@ mod reset;
 mod room;
 
 use crate::journal::{self, Journal};
-use crate::{Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys};
+use crate::{
+    Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys,
+};
 use keeper::Keeper;
 use mark::SyncedMark;
 use reading::{history_parts, history_record, open_error, parse_history, read_error};
-use rocksdb::{ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
+};
 use room::Reserve;
 use routing::ShardId;
 use std::collections::BTreeMap;
@@ -128,7 +132,9 @@ impl RocksEngine {
     /// Like [`open`](Self::open), with these settings.
     pub fn open_with(dir: &Path, options: RocksOptions) -> Result<RocksEngine, StorageError> {
         let RocksOptions { segment_bytes, reserve_bytes } = options;
-        let io = |what: &str, error: std::io::Error| StorageError::Io(format!("{what} {}: {error}", dir.display()));
+        let io = |what: &str, error: std::io::Error| {
+            StorageError::Io(format!("{what} {}: {error}", dir.display()))
+        };
         std::fs::create_dir_all(dir).map_err(|error| io("cannot create", error))?;
         let reserve = Reserve::new(dir, reserve_bytes);
         let reserve_used = reserve.give_up_if_needed()?;
@@ -141,15 +147,17 @@ impl RocksEngine {
             framing::check(&db_dir)?;
         }
         background::start()?;
-        let db = DB::open_cf_descriptors(&options::database()?, &db_dir, options::column_families())
-            .map_err(|error| open_error(dir, exists, &error))?;
+        let db =
+            DB::open_cf_descriptors(&options::database()?, &db_dir, options::column_families())
+                .map_err(|error| open_error(dir, exists, &error))?;
         mark.database_opened(&db_dir, db.latest_sequence_number())?;
         let known = reading::known(&db, mark.record())?;
-        let journal = Journal::open(&dir.join(JOURNAL_DIR), segment_bytes, &known, |shard, after| {
-            let mut batch = WriteBatch::default();
-            delete_log_after(&mut batch, cf(&db, keys::CF_LOG), shard, after);
-            put_in_memory(&db, batch).map_err(StorageError::Io)
-        })?;
+        let journal =
+            Journal::open(&dir.join(JOURNAL_DIR), segment_bytes, &known, |shard, after| {
+                let mut batch = WriteBatch::default();
+                delete_log_after(&mut batch, cf(&db, keys::CF_LOG), shard, after);
+                put_in_memory(&db, batch).map_err(StorageError::Io)
+            })?;
         let last_record = AtomicU64::new(journal.last());
         let writer = Mutex::new(Writer { journal, mark, failed: None });
         let room = match reserve.keep() {
@@ -202,10 +210,15 @@ impl Store {
     }
 
     /// Runs `change`, which may write. All writes go through here, so none follows a failed one.
-    fn change(&self, change: impl FnOnce(&mut Writer) -> Result<(), String>) -> Result<(), StorageError> {
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Writer) -> Result<(), String>,
+    ) -> Result<(), StorageError> {
         let mut writer = self.writer();
         if let Some(why) = &writer.failed {
-            return Err(StorageError::Io(format!("an earlier write failed ({why}), so this one is refused")));
+            return Err(StorageError::Io(format!(
+                "an earlier write failed ({why}), so this one is refused"
+            )));
         }
         let result = change(&mut writer);
         if let Err(error) = &result {
@@ -247,7 +260,9 @@ impl Store {
         let families = options::NAMES.map(|name| self.cf(name));
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.db.flush_cfs_opt(&families.each_ref()[..], &options).map_err(rocksdb::Error::into_string)
+        self.db
+            .flush_cfs_opt(&families.each_ref()[..], &options)
+            .map_err(rocksdb::Error::into_string)
     }
 
     /// Writes a batch that concerns the whole node. It is on disk when this returns.
@@ -264,7 +279,11 @@ impl Store {
     /// The mark counts these keys itself, because RocksDB's last number afterwards may be too high:
     /// the records of a reset take numbers meanwhile and are not in that log. With such a mark the
     /// store would be refused after a kill.
-    fn marked(&self, keys: u64, put: impl FnOnce() -> Result<(), String>) -> Result<(), StorageError> {
+    fn marked(
+        &self,
+        keys: u64,
+        put: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), StorageError> {
         self.change(|writer| {
             let before = self.db.latest_sequence_number();
             put()?;
@@ -272,8 +291,14 @@ impl Store {
         })
     }
 
-    fn get(&self, cf: &str, key: &[u8], what: &dyn Fn() -> String) -> Result<Option<Vec<u8>>, StorageError> {
-        let found = self.db.get_cf(self.cf(cf), key).map_err(|error| read_error(&what(), &error))?;
+    fn get(
+        &self,
+        cf: &str,
+        key: &[u8],
+        what: &dyn Fn() -> String,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let found =
+            self.db.get_cf(self.cf(cf), key).map_err(|error| read_error(&what(), &error))?;
         found.map(|value| keys::unseal(key, &value, what).map(<[u8]>::to_vec)).transpose()
     }
 
@@ -308,8 +333,12 @@ impl Store {
     /// `in_database` is the last index of the shard for which the database may have an entry. A
     /// reset adds by itself from which record on the journal counts.
     fn add_to_batch(&self, batch: &mut WriteBatch, write: &ShardWrite, in_database: u64) {
-        let (log, state, history, meta) =
-            (self.cf(keys::CF_LOG), self.cf(keys::CF_STATE), self.cf(keys::CF_HISTORY), self.cf(keys::CF_META));
+        let (log, state, history, meta) = (
+            self.cf(keys::CF_LOG),
+            self.cf(keys::CF_STATE),
+            self.cf(keys::CF_HISTORY),
+            self.cf(keys::CF_META),
+        );
         let shard = write.shard;
         write.assert_well_formed();
         // One buffer for all values, because history comes by the thousand records.
@@ -352,8 +381,9 @@ impl Store {
         if let Some(to) = write.truncate_to {
             put(batch, meta, &keys::truncated(shard), [&to.to_le_bytes(), &[]]);
             if in_database > 0 {
-                let end =
-                    to.checked_add(1).map_or_else(|| keys::shard_end(shard), |next| keys::log(shard, next).to_vec());
+                let end = to
+                    .checked_add(1)
+                    .map_or_else(|| keys::shard_end(shard), |next| keys::log(shard, next).to_vec());
                 batch.delete_range_cf(log, keys::shard_start(shard), end);
             }
         }
@@ -369,7 +399,8 @@ impl Drop for RocksEngine {
         self.store.db.cancel_all_background_work(true);
         if flushed {
             // If this fails, the mark stays behind, as after a kill.
-            let (record, sequence) = (writer.journal.last(), self.store.db.latest_sequence_number());
+            let (record, sequence) =
+                (writer.journal.last(), self.store.db.latest_sequence_number());
             let _ = writer.mark.advance(record, Some(sequence));
         }
     }
@@ -388,14 +419,23 @@ impl Engine for RocksEngine {
                 keys::seal(&identity_key, &identity::encode(identity)),
             ),
         }
-        let boot = match self.store.get(keys::CF_META, &boot_key, &|| format!("{place}, boot count"))? {
-            None => 1,
-            Some(bytes) => match <[u8; 8]>::try_from(bytes) {
-                Ok(bytes) => u64::from_le_bytes(bytes) + 1,
-                Err(_) => return Err(StorageError::Damaged(format!("{place}: its boot count is not 8 bytes"))),
-            },
-        };
-        batch.put_cf(self.store.cf(keys::CF_META), &boot_key, keys::seal(&boot_key, &boot.to_le_bytes()));
+        let boot =
+            match self.store.get(keys::CF_META, &boot_key, &|| format!("{place}, boot count"))? {
+                None => 1,
+                Some(bytes) => match <[u8; 8]>::try_from(bytes) {
+                    Ok(bytes) => u64::from_le_bytes(bytes) + 1,
+                    Err(_) => {
+                        return Err(StorageError::Damaged(format!(
+                            "{place}: its boot count is not 8 bytes"
+                        )));
+                    }
+                },
+            };
+        batch.put_cf(
+            self.store.cf(keys::CF_META),
+            &boot_key,
+            keys::seal(&boot_key, &boot.to_le_bytes()),
+        );
         self.store.put_synced(batch)?;
         Ok(boot)
     }
@@ -426,7 +466,10 @@ impl Engine for RocksEngine {
         let whole = (keys::shard_start(shard), keys::shard_end(shard));
         self.store.scan(keys::CF_LOG, whole, &format!("shard {shard}, log"), |key, value| {
             let index = keys::log_index(key).ok_or_else(|| {
-                StorageError::Damaged(format!("shard {shard}: a key of {} bytes is not a log key", key.len()))
+                StorageError::Damaged(format!(
+                    "shard {shard}: a key of {} bytes is not a log key",
+                    key.len()
+                ))
             })?;
             entries.insert(index, value.to_vec());
             Ok(())
@@ -445,45 +488,62 @@ impl Engine for RocksEngine {
             &format!("shard {shard}, lock table"),
             |key, value| {
                 let record = keys::table_record(key).unwrap_or_default();
-                let bytes = keys::unseal(key, value, || format!("shard {shard}, lock table record {record:02x?}"))?;
+                let bytes = keys::unseal(key, value, || {
+                    format!("shard {shard}, lock table record {record:02x?}")
+                })?;
                 table.push((record.to_vec(), bytes.to_vec()));
                 Ok(())
             },
         )?;
         recovered.hard_state = match writer.journal.hard_state(shard) {
             Some(bytes) => Some(bytes.to_vec()),
-            None => {
-                self.store.get(keys::CF_META, &keys::hard_state(shard), &|| format!("shard {shard}, hard state"))?
-            }
+            None => self.store.get(keys::CF_META, &keys::hard_state(shard), &|| {
+                format!("shard {shard}, hard state")
+            })?,
         };
-        recovered.applied =
-            self.store.get(keys::CF_STATE, &keys::applied(shard), &|| format!("shard {shard}, applied record"))?;
+        recovered.applied = self.store.get(keys::CF_STATE, &keys::applied(shard), &|| {
+            format!("shard {shard}, applied record")
+        })?;
         Ok(recovered)
     }
 
     fn table(&self, shard: ShardId) -> Result<Recovered, StorageError> {
         let mut found = Recovered::default();
         // One iterator sees one moment. Later writes are not in it.
-        let (applied, whole) = (keys::applied(shard), (keys::shard_start(shard), keys::shard_end(shard)));
-        self.store.scan(keys::CF_STATE, whole, &format!("shard {shard}, lock table"), |key, value| {
-            let bytes = keys::unseal(key, value, || format!("shard {shard}, the record {key:02x?}"))?.to_vec();
-            if *key == *applied {
-                found.applied = Some(bytes);
-            } else {
-                found.table.push((keys::table_record(key).unwrap_or_default().to_vec(), bytes));
-            }
-            Ok(())
-        })?;
+        let (applied, whole) =
+            (keys::applied(shard), (keys::shard_start(shard), keys::shard_end(shard)));
+        self.store.scan(
+            keys::CF_STATE,
+            whole,
+            &format!("shard {shard}, lock table"),
+            |key, value| {
+                let bytes =
+                    keys::unseal(key, value, || format!("shard {shard}, the record {key:02x?}"))?
+                        .to_vec();
+                if *key == *applied {
+                    found.applied = Some(bytes);
+                } else {
+                    found.table.push((keys::table_record(key).unwrap_or_default().to_vec(), bytes));
+                }
+                Ok(())
+            },
+        )?;
         Ok(found)
     }
 
-    fn history(&self, shard: ShardId, name: &str, limit: usize) -> Result<Vec<HistoryRecord>, StorageError> {
+    fn history(
+        &self,
+        shard: ShardId,
+        name: &str,
+        limit: usize,
+    ) -> Result<Vec<HistoryRecord>, StorageError> {
         // History is sorted by day, but the answer is sorted by token. A shared grant can end days
         // after a younger one, so an older day may hold a higher token and no day can be skipped.
         // In each day, only tokens above the lowest of the best so far are read.
         let mut newest: BTreeMap<u64, HistoryRecord> = BTreeMap::new();
         // One iterator for everything, because each new one sorts the records in memory.
-        let mut iterator = self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
+        let mut iterator =
+            self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
         iterator.seek_to_last();
         while limit > 0
             && let Some(key) = iterator.key()
@@ -491,7 +551,9 @@ impl Engine for RocksEngine {
             let day = parse_history(shard, key)?.day;
             let prefix = keys::history_name(shard, day, name);
             iterator.seek_for_prev(keys::history_name_end(&prefix));
-            while let Some((key, value)) = iterator.item().filter(|(key, _)| key.starts_with(&prefix)) {
+            while let Some((key, value)) =
+                iterator.item().filter(|(key, _)| key.starts_with(&prefix))
+            {
                 let record = history_record(shard, key, value)?;
                 if newest.len() == limit {
                     if newest.first_key_value().is_some_and(|(lowest, _)| *lowest >= record.token) {
@@ -502,11 +564,15 @@ impl Engine for RocksEngine {
                 newest.insert(record.token, record);
                 iterator.prev();
             }
-            iterator.status().map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
+            iterator.status().map_err(|error| {
+                read_error(&format!("shard {shard}, history of {name:?}"), &error)
+            })?;
             // Go to the last key of the nearest earlier day that has one.
             iterator.seek_for_prev(keys::history_day(shard, day));
         }
-        iterator.status().map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
+        iterator
+            .status()
+            .map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
         Ok(newest.into_values().rev().collect())
     }
 
@@ -518,7 +584,8 @@ impl Engine for RocksEngine {
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
         // The range bounds the cursor: no other shard's records are read, even with a bad cursor.
-        let mut iterator = self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
+        let mut iterator =
+            self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
         match cursor {
             None => iterator.seek_to_first(),
             Some(mut last) => {
@@ -540,7 +607,9 @@ impl Engine for RocksEngine {
             last.extend_from_slice(key);
             iterator.next();
         }
-        iterator.status().map_err(|error| read_error(&format!("shard {shard}, history"), &error))?;
+        iterator
+            .status()
+            .map_err(|error| read_error(&format!("shard {shard}, history"), &error))?;
         Ok((page, None))
     }
 
@@ -554,7 +623,9 @@ impl Engine for RocksEngine {
         self.store
             .db
             .delete_file_in_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end)
-            .map_err(|error| StorageError::Io(format!("dropping history of shard {shard}: {error}")))
+            .map_err(|error| {
+                StorageError::Io(format!("dropping history of shard {shard}: {error}"))
+            })
     }
 
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {

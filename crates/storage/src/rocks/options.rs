@@ -7,12 +7,14 @@
 use crate::StorageError;
 use crate::keys::{CF_HISTORY, CF_LOG, CF_META, CF_STATE};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompactionStyle, DBCompressionType, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, LogLevel, MemtableFactory, Options, UniversalCompactOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompactionStyle, DBCompressionType,
+    DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, LogLevel, MemtableFactory, Options,
+    UniversalCompactOptions,
 };
 
 /// The names of all column families.
-pub(super) const NAMES: [&str; 5] = [DEFAULT_COLUMN_FAMILY_NAME, CF_LOG, CF_STATE, CF_HISTORY, CF_META];
+pub(super) const NAMES: [&str; 5] =
+    [DEFAULT_COLUMN_FAMILY_NAME, CF_LOG, CF_STATE, CF_HISTORY, CF_META];
 const MIB: usize = 1 << 20;
 /// Flushes that run at a time.
 pub(super) const FLUSHES: i32 = 1;
@@ -29,7 +31,9 @@ pub(super) fn database() -> Result<Options, StorageError> {
     // exists.
     let mut options = Options::default()
         .get_options_from_string("track_and_verify_wals=true")
-        .map_err(|error| StorageError::Io(format!("this build's RocksDB does not know an option: {error}")))?;
+        .map_err(|error| {
+            StorageError::Io(format!("this build's RocksDB does not know an option: {error}"))
+        })?;
     options.create_if_missing(true);
     options.create_missing_column_families(true);
 

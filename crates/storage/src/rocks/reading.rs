@@ -14,7 +14,8 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
     let number = |key: &[u8], value: &[u8]| {
         let what = || format!("the record {key:02x?} of the beginning of a log");
         let bytes = keys::unseal(key, value, what)?;
-        keys::number(bytes).ok_or_else(|| StorageError::Damaged(format!("{}: {} bytes", what(), bytes.len())))
+        keys::number(bytes)
+            .ok_or_else(|| StorageError::Damaged(format!("{}: {} bytes", what(), bytes.len())))
     };
     for record in db.iterator_cf(super::cf(db, keys::CF_META), IteratorMode::Start) {
         let (key, value) = record.map_err(|error| read_error("the beginnings of logs", &error))?;
@@ -38,12 +39,20 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
     Ok(known)
 }
 
-pub(super) fn parse_history(shard: ShardId, key: &[u8]) -> Result<keys::HistoryKey<'_>, StorageError> {
-    keys::parse_history(key)
-        .ok_or_else(|| StorageError::Damaged(format!("shard {shard}: {key:02x?} is not a key of a history record")))
+pub(super) fn parse_history(
+    shard: ShardId,
+    key: &[u8],
+) -> Result<keys::HistoryKey<'_>, StorageError> {
+    keys::parse_history(key).ok_or_else(|| {
+        StorageError::Damaged(format!("shard {shard}: {key:02x?} is not a key of a history record"))
+    })
 }
 
-pub(super) fn history_record(shard: ShardId, key: &[u8], value: &[u8]) -> Result<HistoryRecord, StorageError> {
+pub(super) fn history_record(
+    shard: ShardId,
+    key: &[u8],
+    value: &[u8],
+) -> Result<HistoryRecord, StorageError> {
     history_parts(shard, key, value).map(HistoryParts::record)
 }
 
@@ -57,7 +66,13 @@ pub(super) struct HistoryParts<'a> {
 impl HistoryParts<'_> {
     pub(super) fn record(self) -> HistoryRecord {
         let HistoryParts { key, index, tenure } = self;
-        HistoryRecord { day: key.day, name: key.name.to_owned(), token: key.token, index, tenure: tenure.to_vec() }
+        HistoryRecord {
+            day: key.day,
+            name: key.name.to_owned(),
+            token: key.token,
+            index,
+            tenure: tenure.to_vec(),
+        }
     }
 }
 
@@ -70,8 +85,12 @@ pub(super) fn history_parts<'a>(
     let what = || format!("shard {shard}, history of {:?}, token {}", parsed.name, parsed.token);
     let bytes = keys::unseal(key, value, what)?;
     match bytes.split_first_chunk::<8>() {
-        Some((index, tenure)) => Ok(HistoryParts { index: u64::from_le_bytes(*index), tenure, key: parsed }),
-        None => Err(StorageError::Damaged(format!("{}: {} bytes are too few", what(), bytes.len()))),
+        Some((index, tenure)) => {
+            Ok(HistoryParts { index: u64::from_le_bytes(*index), tenure, key: parsed })
+        }
+        None => {
+            Err(StorageError::Damaged(format!("{}: {} bytes are too few", what(), bytes.len())))
+        }
     }
 }
 
@@ -93,9 +112,11 @@ pub(super) fn open_error(dir: &Path, exists: bool, error: &rocksdb::Error) -> St
     }
     match error.kind() {
         ErrorKind::Corruption => StorageError::Damaged(format!("{dir}: {message}")),
-        ErrorKind::InvalidArgument if message.contains("Column famil") => StorageError::Identity(format!(
-            "data directory {dir} was written by another version of palisade: start it with that version ({message})"
-        )),
+        ErrorKind::InvalidArgument if message.contains("Column famil") => {
+            StorageError::Identity(format!(
+                "data directory {dir} was written by another version of palisade: start it with that version ({message})"
+            ))
+        }
         ErrorKind::IOError if exists && message.contains("No such file") => {
             StorageError::Damaged(format!("{dir}: a file of its database is missing: {message}"))
         }

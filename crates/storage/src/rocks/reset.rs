@@ -60,7 +60,10 @@ pub(super) fn reset(store: &Store, write: &ShardWrite) -> Result<(), StorageErro
         match write.hard_state.clone() {
             Some(bytes) => {
                 let hard_state = Some(bytes);
-                store.append(writer, &[&ShardWrite { shard: write.shard, hard_state, ..ShardWrite::default() }])
+                store.append(
+                    writer,
+                    &[&ShardWrite { shard: write.shard, hard_state, ..ShardWrite::default() }],
+                )
             }
             None => writer.mark.advance(writer.journal.last(), None),
         }

@@ -65,8 +65,9 @@ impl Reserve {
         // The size differs if the setting was changed, or if the process died while it made the
         // file.
         if is_needed || found.len() != self.bytes {
-            std::fs::remove_file(&self.path)
-                .map_err(|error| StorageError::Io(format!("removing {}: {error}", self.path.display())))?;
+            std::fs::remove_file(&self.path).map_err(|error| {
+                StorageError::Io(format!("removing {}: {error}", self.path.display()))
+            })?;
         }
         Ok(is_needed)
     }
@@ -156,8 +157,12 @@ pub(super) fn measure_syncs(dir: &Path, next: &dyn Fn()) -> Result<Vec<Duration>
     // If the file stays, the next start overwrites it.
     let _ = std::fs::remove_file(&path);
     match measured {
-        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(Vec::new()),
-        measured => measured.map_err(|error| StorageError::Io(format!("{}: {error}", path.display()))),
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Ok(Vec::new())
+        }
+        measured => {
+            measured.map_err(|error| StorageError::Io(format!("{}: {error}", path.display())))
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use super::*;
 /// A directory as a kill leaves it: records that were only in memory are gone.
 fn killed(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("temporary directory");
-    let copied = std::process::Command::new("cp").arg("-a").arg(dir.join(".")).arg(copy.path()).status();
+    let copied =
+        std::process::Command::new("cp").arg("-a").arg(dir.join(".")).arg(copy.path()).status();
     assert!(copied.expect("cp runs").success());
     copy
 }
@@ -22,12 +23,21 @@ fn records_of_a_reset_are_not_marked_as_written_to_the_write_ahead_log() {
     let put = |with_reset: bool| {
         let mut reset = WriteBatch::default();
         for record in 0..100u8 {
-            reset.put_cf(store.cf(keys::CF_STATE), keys::table(ShardId(0), &[record]), b"in memory");
+            reset.put_cf(
+                store.cf(keys::CF_STATE),
+                keys::table(ShardId(0), &[record]),
+                b"in memory",
+            );
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
         let put = || {
-            let put = store.db.put_cf_opt(store.cf(keys::CF_META), &key, keys::seal(&key, &[1]), &options);
+            let put = store.db.put_cf_opt(
+                store.cf(keys::CF_META),
+                &key,
+                keys::seal(&key, &[1]),
+                &options,
+            );
             put.map_err(rocksdb::Error::into_string)?;
             if with_reset { put_in_memory(&store.db, reset) } else { Ok(()) }
         };
@@ -40,9 +50,13 @@ fn records_of_a_reset_are_not_marked_as_written_to_the_write_ahead_log() {
     put(false);
     let copy = killed(dir.path());
     // The mark still detects a write-ahead log that lost its end.
-    let log =
-        std::fs::read_dir(copy.path().join(DB_DIR)).expect("a directory").map(|file| file.expect("a file").path());
-    let log = log.filter(|path| path.extension().is_some_and(|ending| ending == "log")).max().expect("a log");
+    let log = std::fs::read_dir(copy.path().join(DB_DIR))
+        .expect("a directory")
+        .map(|file| file.expect("a file").path());
+    let log = log
+        .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
+        .max()
+        .expect("a log");
     let bytes = log.metadata().expect("its size").len();
     let log = std::fs::File::options().write(true).open(log).expect("opens");
     log.set_len(bytes - 1).expect("cuts");

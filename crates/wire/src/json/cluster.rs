@@ -136,14 +136,21 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
             }
         };
         let nodes = status.nodes.iter().map(node).collect();
-        ClusterStatus { cluster: status.cluster.clone(), map_version: status.map_version, nodes, shards }
+        ClusterStatus {
+            cluster: status.cluster.clone(),
+            map_version: status.map_version,
+            nodes,
+            shards,
+        }
     }
 }
 
 impl Shard {
     /// The number of votes that count, and of all votes.
     pub fn votes(&self) -> (usize, usize) {
-        let of = |counts: &dyn Fn(&Member) -> bool| self.members.iter().filter(|member| counts(member)).count();
+        let of = |counts: &dyn Fn(&Member) -> bool| {
+            self.members.iter().filter(|member| counts(member)).count()
+        };
         (of(&|member| member.counts), of(&|member| member.has_vote))
     }
 }
@@ -162,12 +169,17 @@ fn shards(status: &ClusterStatusResponse) -> Vec<Shard> {
         by_shard.entry(replica.shard).or_default().push(replica);
     }
     let count = by_shard.keys().last().map_or(0, |last| last + 1);
-    (0..count).map(|shard| summary(shard, by_shard.get(&shard).map_or(&[][..], Vec::as_slice))).collect()
+    (0..count)
+        .map(|shard| summary(shard, by_shard.get(&shard).map_or(&[][..], Vec::as_slice)))
+        .collect()
 }
 
 fn summary(shard: u32, replicas: &[&ShardStatus]) -> Shard {
     let term = replicas.iter().map(|replica| replica.term).max().unwrap_or(0);
-    let leader = replicas.iter().filter(|replica| replica.role == "leader").max_by_key(|replica| replica.term);
+    let leader = replicas
+        .iter()
+        .filter(|replica| replica.role == "leader")
+        .max_by_key(|replica| replica.term);
     let furthest = replicas.iter().max_by_key(|replica| replica.applied_index);
     let shown = leader.or(furthest);
     let head = furthest.map_or(0, |replica| replica.applied_index);
@@ -179,7 +191,9 @@ fn summary(shard: u32, replicas: &[&ShardStatus]) -> Shard {
     let equal = comparable.iter().all(|hashes| hashes.iter().all(|hash| *hash == hashes[0]));
     let members = shown.map_or(&[][..], |replica| replica.members.as_slice());
     let votes = |replica: &ShardStatus| {
-        let is = |member: &v1::Member| (member.node, member.incarnation) == (replica.node, replica.incarnation);
+        let is = |member: &v1::Member| {
+            (member.node, member.incarnation) == (replica.node, replica.incarnation)
+        };
         members.iter().any(|member| is(member) && !member.learner)
     };
     let row = |replica: &&ShardStatus| Replica {
@@ -235,8 +249,21 @@ fn member_row(member: &v1::Member, replicas: &[&ShardStatus]) -> Member {
 mod tests {
     use super::*;
 
-    fn replica(node: u64, role: &str, term: u64, applied_index: u64, state_hash: u64) -> ShardStatus {
-        ShardStatus { node, role: role.into(), term, applied_index, state_hash, ..Default::default() }
+    fn replica(
+        node: u64,
+        role: &str,
+        term: u64,
+        applied_index: u64,
+        state_hash: u64,
+    ) -> ShardStatus {
+        ShardStatus {
+            node,
+            role: role.into(),
+            term,
+            applied_index,
+            state_hash,
+            ..Default::default()
+        }
     }
 
     fn summary_of(replicas: &[ShardStatus]) -> Shard {
@@ -246,14 +273,26 @@ mod tests {
     #[test]
     fn the_leader_of_the_highest_term_leads() {
         let deposed = replica(1, "leader", 3, 10, 0);
-        let leads = summary_of(&[deposed, replica(2, "leader", 4, 12, 0), replica(3, "follower", 4, 12, 0)]);
+        let leads = summary_of(&[
+            deposed,
+            replica(2, "leader", 4, 12, 0),
+            replica(3, "follower", 4, 12, 0),
+        ]);
         assert_eq!((leads.leader, leads.term, leads.replicas[0].lag), (Some(2), 4, 2));
     }
 
     #[test]
     fn hashes_are_compared_at_the_same_index_only() {
-        assert_eq!(summary_of(&[replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 9, 8)]).hashes_equal, None);
-        let equal = [replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 10, 7), replica(3, "follower", 1, 9, 1)];
+        assert_eq!(
+            summary_of(&[replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 9, 8)])
+                .hashes_equal,
+            None
+        );
+        let equal = [
+            replica(1, "leader", 1, 10, 7),
+            replica(2, "follower", 1, 10, 7),
+            replica(3, "follower", 1, 9, 1),
+        ];
         assert_eq!(summary_of(&equal).hashes_equal, Some(true));
         let parted = [replica(1, "leader", 1, 10, 7), replica(2, "follower", 1, 10, 8)];
         assert_eq!(summary_of(&parted).hashes_equal, Some(false));
@@ -267,11 +306,24 @@ mod tests {
         reseeded.incarnation = 5;
         let reseeding = |replicas: &[ShardStatus]| -> Vec<u64> {
             let summary = summary_of(replicas);
-            summary.replicas.iter().filter(|replica| replica.reseeding).map(|replica| replica.node).collect()
+            summary
+                .replicas
+                .iter()
+                .filter(|replica| replica.reseeding)
+                .map(|replica| replica.node)
+                .collect()
         };
-        assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [0; 0], "nobody says who the members are");
+        assert_eq!(
+            reseeding(&[leader.clone(), reseeded.clone()]),
+            [0; 0],
+            "nobody says who the members are"
+        );
         leader.members = vec![member(1, 0, false), member(2, 0, false), member(3, 0, false)];
-        assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [3], "its former self is still a member");
+        assert_eq!(
+            reseeding(&[leader.clone(), reseeded.clone()]),
+            [3],
+            "its former self is still a member"
+        );
         leader.members[2] = member(3, 5, true);
         assert_eq!(reseeding(&[leader.clone(), reseeded.clone()]), [3], "it has no vote yet");
         leader.members[2].learner = false;
@@ -284,8 +336,12 @@ mod tests {
         (hangs.disk_write_age_ms, hangs.disk_hangs) = (3_240, true);
         let nodes = [1, 2].map(|node| v1::NodeStatus { node, ..Default::default() }).to_vec();
         let shards = vec![replica(2, "follower", 1, 10, 7), hangs];
-        let status = ClusterStatus::from(&ClusterStatusResponse { nodes, shards, ..Default::default() });
-        assert_eq!((status.nodes[1].disk_hangs, status.nodes[1].disk_write_age_ms), (true, Some(3_240)));
+        let status =
+            ClusterStatus::from(&ClusterStatusResponse { nodes, shards, ..Default::default() });
+        assert_eq!(
+            (status.nodes[1].disk_hangs, status.nodes[1].disk_write_age_ms),
+            (true, Some(3_240))
+        );
         assert_eq!((status.nodes[0].disk_hangs, status.nodes[0].disk_write_age_ms), (false, None));
     }
 

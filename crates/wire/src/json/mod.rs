@@ -22,8 +22,8 @@ mod cluster;
 pub use cluster::{ClusterStatus, Member, Node, Replica, Shard};
 
 use crate::v1::{
-    CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse, ReleaseResponse,
-    RenewResponse,
+    CheckResponse, GrantState, HeartbeatResponse, ListResponse, Mode, OpenSessionResponse,
+    ReleaseResponse, RenewResponse,
 };
 use serde::Serialize;
 
@@ -403,14 +403,19 @@ mod tests {
     /// The names of a document's fields, in alphabetical order.
     fn fields(document: impl Serialize) -> String {
         let document = serde_json::to_value(document).expect("JSON");
-        let mut names: Vec<&str> = document.as_object().expect("an object").keys().map(String::as_str).collect();
+        let mut names: Vec<&str> =
+            document.as_object().expect("an object").keys().map(String::as_str).collect();
         names.sort_unstable();
         names.join(" ")
     }
 
     #[test]
     fn a_free_lock_says_so_and_names_no_holder() {
-        let json = serde_json::to_value(Check::new("a", &CheckResponse { shard: 3, ..Default::default() })).unwrap();
+        let json = serde_json::to_value(Check::new(
+            "a",
+            &CheckResponse { shard: 3, ..Default::default() },
+        ))
+        .unwrap();
         assert_eq!(json["state"], "FREE");
         assert_eq!(json["fencing_token"], serde_json::Value::Null);
         assert_eq!(json["shard"], 3);
@@ -443,7 +448,10 @@ mod tests {
                 "already_released fencing_token resource_name shard state",
             ),
             (fields(History::new("a", &[])), "resource_name tenures"),
-            (fields(Listing::from(&ListResponse::default())), "grants missing_shards more next_cursor"),
+            (
+                fields(Listing::from(&ListResponse::default())),
+                "grants missing_shards more next_cursor",
+            ),
             (fields(SessionOpened::from(&OpenSessionResponse::default())), "session_id ttl_ms"),
             (
                 fields(SessionRenewed::new("s", &HeartbeatResponse::default())),

@@ -35,7 +35,9 @@ impl Stage<'_> {
         let nodes = self.shuffled();
         let count = nodes.len();
         for at in 0..count {
-            self.cluster.network.cut(Member::Node(nodes[at]), Member::Node(nodes[(at + 2) % count]));
+            self.cluster
+                .network
+                .cut(Member::Node(nodes[at]), Member::Node(nodes[(at + 2) % count]));
         }
         self.cluster.network.apply()?;
         Ok(Wound::lasting_s(self.rng, 5, 9))
@@ -46,7 +48,8 @@ impl Stage<'_> {
         let leader = Member::Node(self.some_leader());
         let deaf = self.rng.percent(50);
         for id in 1..=NODES {
-            let (ear, mouth) = if deaf { (leader, Member::Node(id)) } else { (Member::Node(id), leader) };
+            let (ear, mouth) =
+                if deaf { (leader, Member::Node(id)) } else { (Member::Node(id), leader) };
             self.cluster.network.deafen(ear, mouth);
         }
         self.cluster.network.apply()?;
@@ -68,7 +71,9 @@ impl Stage<'_> {
         for id in 1..=NODES {
             let (host, seed) = (Member::Node(id), self.rng.next_u64());
             let to = self.cluster.network.address(host).to_owned();
-            let way = SlowWay::open(to, most, seed).await.map_err(|error| format!("a slow way: {error}"))?;
+            let way = SlowWay::open(to, most, seed)
+                .await
+                .map_err(|error| format!("a slow way: {error}"))?;
             self.cluster.network.detour(host, way.port());
             self.cluster.slow_ways.push(way);
         }
@@ -79,7 +84,9 @@ impl Stage<'_> {
         tokio::time::sleep(Duration::from_secs(4)).await;
         let unused = self.cluster.slow_ways.iter().filter(|way| way.led() == 0).count();
         if unused > 0 {
-            wound.failures.push(format!("{unused} slow ways led no connection within 4 s: they took no effect"));
+            wound.failures.push(format!(
+                "{unused} slow ways led no connection within 4 s: they took no effect"
+            ));
         }
         Ok(wound)
     }
@@ -126,10 +133,13 @@ async fn through(cluster: &Cluster, gateway: u64, nonce: u64) -> Vec<Result<(), 
     let client = Client::with_options([cluster.network.address(Member::Gateway(gateway))], options);
     let asks = cluster.map.shards().map(|(shard, _)| {
         let mut names = (0..).map(|n| format!("cut-{nonce:x}/{gateway}-{n}"));
-        let name = names.find(|name| cluster.map.route(name).shard == shard).expect("every shard has names");
+        let name = names
+            .find(|name| cluster.map.route(name).shard == shard)
+            .expect("every shard has names");
         let client = client.clone();
         tokio::spawn(async move {
-            let grant = client.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(1))).await;
+            let grant =
+                client.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(1))).await;
             grant.map(|_| ()).map_err(|error| error.to_string())
         })
     });

@@ -27,9 +27,10 @@ impl Stage<'_> {
         let mut wound = Wound::lasting_s(self.rng, 5, 8);
         let (id, shard) = self.leader_with(env, &mut wound).await?;
         let led = self.leads(id, shard).await;
-        wound
-            .notes
-            .push(format!("node {id}'s disk hangs; it {} shard {shard}", if led { "led" } else { "did not lead" }));
+        wound.notes.push(format!(
+            "node {id}'s disk hangs; it {} shard {shard}",
+            if led { "led" } else { "did not lead" }
+        ));
         std::fs::write(&hang, "").map_err(|error| format!("{}: {error}", hang.display()))?;
         Ok(wound.serves())
     }
@@ -40,12 +41,15 @@ impl Stage<'_> {
     pub(super) async fn put_back_a_copy(&mut self) -> Result<Wound, String> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let id = self.some_leader();
-        let (data, copy) = (self.cluster.processes.data(id), self.cluster.processes.disk(id).join("copy"));
+        let (data, copy) =
+            (self.cluster.processes.data(id), self.cluster.processes.disk(id).join("copy"));
         self.cluster.kill(Member::Node(id));
         copy_dir(&data, &copy)?;
         self.cluster.start_one(Member::Node(id));
         if !all_back(self.cluster, BACK_WITHIN).await {
-            wound.failures.push(format!("node {id} was killed and started, and was not back within {BACK_WITHIN:?}"));
+            wound.failures.push(format!(
+                "node {id} was killed and started, and was not back within {BACK_WITHIN:?}"
+            ));
         }
         // Under load, the leader acknowledges entries that the copy does not have.
         sleep(Duration::from_millis(self.rng.range(1_000, 4_000))).await;

@@ -55,24 +55,34 @@ impl Stage<'_> {
         let name = self.fresh_name(shard);
         let client = self.cluster.client(Duration::from_secs(10));
         let failed = |error: client::Error| format!("a client killed in the queue: {error}");
-        let held = client.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(60))).await.map_err(failed)?;
-        let waiter =
-            Job::start(&mut self.cli(&["acquire", &name, "--owner", "dead", "--ttl", DEAD_TTL, "--wait", "90s"]))?;
+        let held = client
+            .acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(60)))
+            .await
+            .map_err(failed)?;
+        let waiter = Job::start(
+            &mut self
+                .cli(&["acquire", &name, "--owner", "dead", "--ttl", DEAD_TTL, "--wait", "90s"]),
+        )?;
         if !queue_reaches(&client, &name, 1).await {
             return Err(format!("no waiter for {name} was shown within {SHOWN_WITHIN:?}"));
         }
-        let next = AcquireOptions::new(&name).ttl(Duration::from_secs(5)).wait(Duration::from_secs(60));
+        let next =
+            AcquireOptions::new(&name).ttl(Duration::from_secs(5)).wait(Duration::from_secs(60));
         let behind = tokio::spawn({
             let client = client.clone();
             async move { client.acquire(next).await }
         });
         if !queue_reaches(&client, &name, 2).await {
-            return Err(format!("a second waiter for {name} was not shown within {SHOWN_WITHIN:?}"));
+            return Err(format!(
+                "a second waiter for {name} was not shown within {SHOWN_WITHIN:?}"
+            ));
         }
         let silent = self.rng.percent(50);
         use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
         waiter.signal(if silent { SIGSTOP } else { SIGKILL });
-        wound.notes.push(format!("the first waiter was {}", if silent { "stopped" } else { "killed" }));
+        wound
+            .notes
+            .push(format!("the first waiter was {}", if silent { "stopped" } else { "killed" }));
         client.release(&name, held.fencing_token).await.map_err(failed)?;
         match timeout(PASSED_ON_WITHIN, behind).await {
             Ok(Ok(Ok(grant))) => {
@@ -95,7 +105,8 @@ impl Stage<'_> {
         let client = self.cluster.client(Duration::from_secs(20));
         let failed = |error: client::Error| format!("an abandoned lock: {error}");
         client.acquire(AcquireOptions::new(&name).ttl(ABANDONED_TTL)).await.map_err(failed)?;
-        let next = AcquireOptions::new(&name).ttl(Duration::from_secs(2)).wait(2 * ABANDONED_ENDS_WITHIN);
+        let next =
+            AcquireOptions::new(&name).ttl(Duration::from_secs(2)).wait(2 * ABANDONED_ENDS_WITHIN);
         let asked = Instant::now();
         let mut waiting = tokio::spawn({
             let client = client.clone();
@@ -104,7 +115,8 @@ impl Stage<'_> {
         let mut moves = 0;
         let mut term = 0;
         let answer = loop {
-            let leader = self.cluster.leaders().await.and_then(|leaders| leaders.get(&shard).copied());
+            let leader =
+                self.cluster.leaders().await.and_then(|leaders| leaders.get(&shard).copied());
             if let Some(leader) = leader {
                 moves += u32::from(term != 0 && leader.term > term);
                 term = leader.term;
@@ -123,7 +135,9 @@ impl Stage<'_> {
             Some(Ok(Ok(grant))) => {
                 let _ = client.release(&name, grant.fencing_token).await;
             }
-            Some(other) => wound.failures.push(format!("the waiter for an abandoned lock got {other:?}")),
+            Some(other) => {
+                wound.failures.push(format!("the waiter for an abandoned lock got {other:?}"))
+            }
             None => {
                 waiting.abort();
                 wound.failures.push(format!(
@@ -133,9 +147,14 @@ impl Stage<'_> {
             }
         }
         if moves < MOVES_MIN {
-            wound.failures.push(format!("leadership of shard {shard} moved {moves} times, so nothing was shown"));
+            wound.failures.push(format!(
+                "leadership of shard {shard} moved {moves} times, so nothing was shown"
+            ));
         }
-        wound.notes.push(format!("leadership of shard {shard} moved {moves} times in {:?}", asked.elapsed()));
+        wound.notes.push(format!(
+            "leadership of shard {shard} moved {moves} times in {:?}",
+            asked.elapsed()
+        ));
         Ok(wound.serves())
     }
 
@@ -146,7 +165,8 @@ impl Stage<'_> {
         let library = self.tools.suspend.clone().ok_or("the library for suspends is missing")?;
         let slept = self.cluster.processes.dir().join("cluster.slept");
         let sleeps = |seconds: u32| {
-            std::fs::write(&slept, seconds.to_string()).map_err(|error| format!("{}: {error}", slept.display()))
+            std::fs::write(&slept, seconds.to_string())
+                .map_err(|error| format!("{}: {error}", slept.display()))
         };
         sleeps(0)?;
         let shard = self.rng.below(SHARDS.into()) as u32;
@@ -165,11 +185,15 @@ impl Stage<'_> {
             match job.0.try_wait() {
                 Ok(Some(status)) if !status.success() => break,
                 Ok(Some(status)) => {
-                    wound.failures.push(format!("after a suspend `palisade lock` ended with {status}"));
+                    wound
+                        .failures
+                        .push(format!("after a suspend `palisade lock` ended with {status}"));
                     break;
                 }
                 _ if asked.elapsed() > PASSED_ON_WITHIN => {
-                    wound.failures.push("after a suspend of an hour `palisade lock` goes on with its job".into());
+                    wound.failures.push(
+                        "after a suspend of an hour `palisade lock` goes on with its job".into(),
+                    );
                     break;
                 }
                 _ => sleep(Duration::from_millis(50)).await,
@@ -185,8 +209,11 @@ impl Stage<'_> {
         let leader = self.some_leader();
         let gateway = Member::Gateway(self.rng.range(1, crate::cluster::GATEWAYS));
         let mut before = self.cluster.processes.config().clone();
-        let moved =
-            before.nodes.iter_mut().find(|node| node.id.0 == leader).ok_or("the leader is in the cluster file")?;
+        let moved = before
+            .nodes
+            .iter_mut()
+            .find(|node| node.id.0 == leader)
+            .ok_or("the leader is in the cluster file")?;
         let (host, _) = moved.address.rsplit_once(':').ok_or("an address has a port")?;
         moved.address = format!("{host}:9");
         let old = self.cluster.processes.dir().join("cluster.old.yaml");
@@ -194,7 +221,8 @@ impl Stage<'_> {
         wound.failures.extend(self.cluster.stop(gateway).await.err());
         self.cluster.launch(gateway, &Launch { config: Some(old), ..Launch::default() });
         let options = ClientOptions::new().timeout(PASSED_ON_WITHIN).owner("conductor");
-        let through = Client::with_options([self.cluster.network.address(gateway).to_owned()], options);
+        let through =
+            Client::with_options([self.cluster.network.address(gateway).to_owned()], options);
         for shard in 0..SHARDS {
             let name = self.fresh_name(shard);
             match through.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(2))).await {
@@ -212,7 +240,10 @@ impl Stage<'_> {
     /// The `palisade` program with the endpoints of all gateways.
     fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(palisade_binary());
-        command.args(&args[..1]).args(["--endpoint", &self.cluster.processes.endpoints().join(",")]).args(&args[1..]);
+        command
+            .args(&args[..1])
+            .args(["--endpoint", &self.cluster.processes.endpoints().join(",")])
+            .args(&args[1..]);
         command
     }
 }
@@ -228,7 +259,8 @@ async fn holds_soon(client: &Client, name: &str) -> bool {
 async fn shows(client: &Client, name: &str, wanted: impl Fn(&client::Checked) -> bool) -> bool {
     let asked = Instant::now();
     while asked.elapsed() < SHOWN_WITHIN {
-        if client.check(name, Consistency::Linearizable).await.is_ok_and(|checked| wanted(&checked)) {
+        if client.check(name, Consistency::Linearizable).await.is_ok_and(|checked| wanted(&checked))
+        {
             return true;
         }
         sleep(Duration::from_millis(50)).await;

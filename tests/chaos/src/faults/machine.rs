@@ -30,7 +30,8 @@ impl Stage<'_> {
     pub(super) async fn jump_wall_clock(&mut self) -> Result<Wound, String> {
         let setting = self.cluster.processes.dir().join("cluster.clock");
         let set = |offset_s: i64| {
-            std::fs::write(&setting, format!("{offset_s:+}")).map_err(|error| format!("{}: {error}", setting.display()))
+            std::fs::write(&setting, format!("{offset_s:+}"))
+                .map_err(|error| format!("{}: {error}", setting.display()))
         };
         set(0)?;
         let env = [
@@ -76,7 +77,11 @@ impl Stage<'_> {
 
     /// Restarts a leader with libfaketime preloaded, and waits until it leads again. Returns the
     /// node and one of its shards.
-    async fn with_other_clock(&mut self, env: &[(&str, String)], wound: &mut Wound) -> Result<(u64, u32), String> {
+    async fn with_other_clock(
+        &mut self,
+        env: &[(&str, String)],
+        wound: &mut Wound,
+    ) -> Result<(u64, u32), String> {
         let library = self.tools.faketime.clone().ok_or("libfaketime is missing")?;
         let mut env: Vec<(String, String)> =
             env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -92,7 +97,8 @@ impl Stage<'_> {
         wound: &mut Wound,
     ) -> Result<(u64, u32), String> {
         let id = self.some_leader();
-        let shard = self.leaders.iter().find(|(_, node)| **node == id).map_or(0, |(shard, _)| *shard);
+        let shard =
+            self.leaders.iter().find(|(_, node)| **node == id).map_or(0, |(shard, _)| *shard);
         self.restart(id, Launch { env, ..Launch::default() }, wound).await;
         let asked = Instant::now();
         while !self.leads(id, shard).await && asked.elapsed() < LEADS_WITHIN {
@@ -105,7 +111,9 @@ impl Stage<'_> {
         wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
         self.cluster.launch(Member::Node(id), &launch);
         if !all_back(self.cluster, BACK_WITHIN).await {
-            wound.failures.push(format!("node {id} was restarted, and was not back within {BACK_WITHIN:?}"));
+            wound
+                .failures
+                .push(format!("node {id} was restarted, and was not back within {BACK_WITHIN:?}"));
         }
     }
 
@@ -117,7 +125,9 @@ impl Stage<'_> {
     pub(super) fn fresh_name(&mut self, shard: u32) -> String {
         let nonce = self.rng.next_u64();
         let mut names = (0..).map(|n| format!("clock/{nonce:x}-{n}"));
-        names.find(|name| self.cluster.map.route(name).shard.0 == shard).expect("every shard has names")
+        names
+            .find(|name| self.cluster.map.route(name).shard.0 == shard)
+            .expect("every shard has names")
     }
 
     /// The lead of the wall clock with which a node stamps its grants. `None` if the node does not
@@ -128,7 +138,8 @@ impl Stage<'_> {
         if !self.leads(id, shard).await {
             return None;
         }
-        let grant = client.acquire(AcquireOptions::new(name).ttl(Duration::from_secs(1))).await.ok()?;
+        let grant =
+            client.acquire(AcquireOptions::new(name).ttl(Duration::from_secs(1))).await.ok()?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis() as i64;
         self.leads(id, shard).await.then_some((grant.acquired_at_ms as i64 - now_ms) / 1_000)
     }
@@ -167,7 +178,9 @@ impl Stage<'_> {
         ballast.seek(SeekFrom::End(0)).map_err(failed)?;
         self.cluster.start_one(Member::Node(NODES));
         if !all_back(self.cluster, BACK_WITHIN).await {
-            wound.failures.push(format!("node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"));
+            wound.failures.push(format!(
+                "node {NODES} did not start with {LEFT_BYTES} bytes left on its disk"
+            ));
         }
         fill(&mut ballast);
         // The log continues in existing files, for a time that depends on the load. A start needs
@@ -177,9 +190,9 @@ impl Stage<'_> {
         fill(&mut ballast);
         self.cluster.start_one(Member::Node(NODES));
         if !all_back(self.cluster, BACK_WITHIN).await {
-            wound
-                .failures
-                .push(format!("node {NODES} did not start again on its full disk, with the room it had kept"));
+            wound.failures.push(format!(
+                "node {NODES} did not start again on its full disk, with the room it had kept"
+            ));
         }
         Ok(wound.serves())
     }
@@ -190,11 +203,17 @@ impl Stage<'_> {
         let id = self.some_leader();
         let libraries = self.tools.fiu.clone().ok_or("libfiu is missing")?;
         let pipes = self.cluster.processes.dir().join("cluster.fiu");
-        let env = vec![("LD_PRELOAD".to_owned(), libraries), ("FIU_CTRL_FIFO".to_owned(), pipes.display().to_string())];
+        let env = vec![
+            ("LD_PRELOAD".to_owned(), libraries),
+            ("FIU_CTRL_FIFO".to_owned(), pipes.display().to_string()),
+        ];
         let mut wound = Wound::default();
         self.restart(id, Launch { env, ..Launch::default() }, &mut wound).await;
-        let pid =
-            self.cluster.processes.pid(Member::Node(id)).ok_or("the node whose syncs should fail does not run")?;
+        let pid = self
+            .cluster
+            .processes
+            .pid(Member::Node(id))
+            .ok_or("the node whose syncs should fail does not run")?;
         const EIO: i32 = 5;
         // The tool waits for ever for a process that has ended or never starts.
         let told = Command::new("timeout")
@@ -234,7 +253,11 @@ impl Stage<'_> {
     fn flip_a_bit(&mut self, data: &Path, in_log: bool) -> Result<String, String> {
         let wanted = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if in_log { name.ends_with(".journal") } else { name.ends_with(".sst") || name.starts_with("MANIFEST-") }
+            if in_log {
+                name.ends_with(".journal")
+            } else {
+                name.ends_with(".sst") || name.starts_with("MANIFEST-")
+            }
         };
         let mut files: Vec<PathBuf> = files_below(data).into_iter().filter(wanted).collect();
         files.retain(|path| path.metadata().is_ok_and(|meta| meta.len() > 0));
@@ -244,7 +267,9 @@ impl Stage<'_> {
         }
         // The newest segment is taken, because this code cannot tell which of the older segments
         // are still needed.
-        let ordinal = |path: &PathBuf| std::fs::read(path).map(|bytes| number_at(&bytes, 16)).unwrap_or_default();
+        let ordinal = |path: &PathBuf| {
+            std::fs::read(path).map(|bytes| number_at(&bytes, 16)).unwrap_or_default()
+        };
         let newest = files.iter().max_by_key(|path| ordinal(path)).expect("not empty").clone();
         let path = if in_log { newest } else { self.rng.pick(&files).clone() };
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());

@@ -197,7 +197,10 @@ pub struct Wound {
 
 impl Wound {
     fn lasting_s(rng: &mut Rng, from: u64, to: u64) -> Wound {
-        Wound { lasting: Duration::from_millis(rng.range(from * 1_000, to * 1_000)), ..Wound::default() }
+        Wound {
+            lasting: Duration::from_millis(rng.range(from * 1_000, to * 1_000)),
+            ..Wound::default()
+        }
     }
 
     fn serves(self) -> Wound {
@@ -210,7 +213,10 @@ fn leader_to_hurt(leaders: &BTreeMap<u32, u64>, hurt: &BTreeSet<u64>, rng: &mut 
     let leading: Vec<u64> = leaders.values().copied().filter(sound).collect();
     let others: Vec<u64> = (1..=NODES).filter(sound).collect();
     let all: Vec<u64> = leaders.values().copied().collect();
-    let among = [leading, others, all].into_iter().find(|nodes| !nodes.is_empty()).expect("there are nodes");
+    let among = [leading, others, all]
+        .into_iter()
+        .find(|nodes| !nodes.is_empty())
+        .expect("there are nodes");
     *rng.pick(&among)
 }
 
@@ -221,7 +227,9 @@ impl Stage<'_> {
     /// If the fault could not be inflicted at all.
     pub async fn inflict(&mut self, kind: Kind) -> Result<Wound, String> {
         match kind {
-            Kind::Nothing => Ok(Wound { lasting: Duration::from_secs(14), serves: true, ..Wound::default() }),
+            Kind::Nothing => {
+                Ok(Wound { lasting: Duration::from_secs(14), serves: true, ..Wound::default() })
+            }
             Kind::KillLeader => Ok(self.kill_leader()),
             Kind::KillFollower => Ok(self.kill_follower()),
             Kind::KillAll => Ok(self.kill_all()),
@@ -266,7 +274,9 @@ impl Stage<'_> {
     /// Picks an unhurt node that leads no shard, or as few as any other node.
     fn some_follower(&mut self) -> u64 {
         let led = |id: &u64| self.leaders.values().filter(|leader| *leader == id).count();
-        let follower = (1..=NODES).min_by_key(|id| (self.hurt.contains(id), led(id))).expect("there are nodes");
+        let follower = (1..=NODES)
+            .min_by_key(|id| (self.hurt.contains(id), led(id)))
+            .expect("there are nodes");
         self.hurt.insert(follower);
         follower
     }
@@ -295,8 +305,16 @@ mod tests {
         for _ in 0..100 {
             assert_ne!(leader_to_hurt(&leaders, &BTreeSet::from([NODES]), &mut rng), NODES);
         }
-        assert_eq!(leader_to_hurt(&leaders, &BTreeSet::new(), &mut rng), NODES, "a leader, if it is sound");
+        assert_eq!(
+            leader_to_hurt(&leaders, &BTreeSet::new(), &mut rng),
+            NODES,
+            "a leader, if it is sound"
+        );
         let everybody = (1..=NODES).collect();
-        assert_eq!(leader_to_hurt(&leaders, &everybody, &mut rng), NODES, "a leader, if nobody is sound");
+        assert_eq!(
+            leader_to_hurt(&leaders, &everybody, &mut rng),
+            NODES,
+            "a leader, if nobody is sound"
+        );
     }
 }

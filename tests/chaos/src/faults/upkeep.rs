@@ -20,7 +20,9 @@ impl Stage<'_> {
             wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
             self.cluster.start_one(Member::Node(id));
             if !all_back(self.cluster, BACK_WITHIN).await {
-                wound.failures.push(format!("node {id} was restarted, and was not back within {BACK_WITHIN:?}"));
+                wound.failures.push(format!(
+                    "node {id} was restarted, and was not back within {BACK_WITHIN:?}"
+                ));
             }
         }
         wound.serves()
@@ -32,7 +34,8 @@ impl Stage<'_> {
         let id = self.some_follower();
         let mut wound = Wound::lasting_s(self.rng, 3, 5).serves();
         wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
-        let config = ClusterConfig { shards: 2 * SHARDS, ..self.cluster.processes.config().clone() };
+        let config =
+            ClusterConfig { shards: 2 * SHARDS, ..self.cluster.processes.config().clone() };
         let other = self.cluster.processes.dir().join("cluster.other.yaml");
         self.cluster.processes.write_config(&other, &config).map_err(|error| error.to_string())?;
         self.cluster.launch(Member::Node(id), &Launch { config: Some(other), ..Launch::default() });

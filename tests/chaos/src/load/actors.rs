@@ -81,7 +81,14 @@ impl Actor {
         let ttl_ms = self.rng.range(700, 2_500) as u32;
         let waits = name.hot && self.rng.percent(65);
         let wait_ms = if waits { self.rng.range(200, 2_500) as u32 } else { 0 };
-        Wish { request: self.caller.number(), name: name.name, mode, ttl_ms, wait_ms, session: None }
+        Wish {
+            request: self.caller.number(),
+            name: name.name,
+            mode,
+            ttl_ms,
+            wait_ms,
+            session: None,
+        }
     }
 
     /// The time to hold a lock, in milliseconds. It is mostly short, so that other actors get the
@@ -204,7 +211,8 @@ impl Actor {
             if Instant::now() >= beat_at && !shards.is_empty() {
                 beat_at = Instant::now() + Duration::from_millis(u64::from(ttl_ms) / 3);
                 let named: Vec<u32> = shards.iter().copied().collect();
-                if self.caller.heartbeat(&session, &named).await.is_ok_and(|lost| !lost.is_empty()) {
+                if self.caller.heartbeat(&session, &named).await.is_ok_and(|lost| !lost.is_empty())
+                {
                     return;
                 }
             }
@@ -255,7 +263,8 @@ impl Actor {
     async fn outlive_a_silent_holder(&mut self) {
         let (number, ttl_ms) = (self.caller.number(), self.rng.range(500, 1_000) as u32);
         let (name, mode) = (format!("r{}.silent/{number}", self.round), Mode::Exclusive);
-        let silent = Wish { request: number, name: name.clone(), mode, ttl_ms, wait_ms: 0, session: None };
+        let silent =
+            Wish { request: number, name: name.clone(), mode, ttl_ms, wait_ms: 0, session: None };
         if self.caller.acquire(&silent).await.is_err() {
             return;
         }
@@ -277,7 +286,8 @@ impl Actor {
         if let Some(holder) = checked.holders.first()
             && self.rng.percent(3)
         {
-            let broken: Result<(), Error> = self.caller.break_lock(&name.name, holder.fencing_token).await;
+            let broken: Result<(), Error> =
+                self.caller.break_lock(&name.name, holder.fencing_token).await;
             if broken.is_ok() {
                 self.look_soon(&name.name).await;
             }

@@ -1,7 +1,9 @@
 //! The SDK's operations. Each is noted before it is sent and when it is answered.
 
 use crate::record::{Attempt, Recorder};
-use client::{AcquireOptions, Checked, Client, Consistency, Error, ErrorCode, Grant, LockGuard, RequestId};
+use client::{
+    AcquireOptions, Checked, Client, Consistency, Error, ErrorCode, Grant, LockGuard, RequestId,
+};
 use palisade_sim::checker::{Call, Holder, Mode, Outcome};
 use routing::ShardMap;
 use std::sync::Arc;
@@ -149,7 +151,8 @@ impl Caller {
     pub async fn release(&self, name: &str, token: u64) -> Result<(), Error> {
         let attempt = self.asked(name, Call::Release { token });
         let answer = self.client.release(name, token).await;
-        let outcome = |released: &client::Released| Outcome::Released { already: released.already_released };
+        let outcome =
+            |released: &client::Released| Outcome::Released { already: released.already_released };
         self.recorder.answered(attempt, answer.as_ref().map_or_else(refusal, outcome));
         answer.map(|_| ())
     }
@@ -172,7 +175,11 @@ impl Caller {
     }
 
     /// Sends a heartbeat. Returns the shards that have lost the session.
-    pub async fn heartbeat(&self, session: &(u64, String), shards: &[u32]) -> Result<Vec<u32>, Error> {
+    pub async fn heartbeat(
+        &self,
+        session: &(u64, String),
+        shards: &[u32],
+    ) -> Result<Vec<u32>, Error> {
         let call = |_: &u32| Call::Heartbeat { session: session.0 };
         let attempts = self.asked_of_shards(shards, call);
         let answer = self.client.heartbeat(&session.1, shards).await;
@@ -189,7 +196,11 @@ impl Caller {
     }
 
     /// Closes a session on these shards.
-    pub async fn close_session(&self, session: &(u64, String), shards: &[u32]) -> Result<(), Error> {
+    pub async fn close_session(
+        &self,
+        session: &(u64, String),
+        shards: &[u32],
+    ) -> Result<(), Error> {
         let call = |_: &u32| Call::CloseSession { session: session.0 };
         let attempts = self.asked_of_shards(shards, call);
         let answer = self.client.close_session(&session.1, shards).await;
@@ -202,7 +213,10 @@ impl Caller {
     }
 
     fn asked_of_shards(&self, shards: &[u32], call: impl Fn(&u32) -> Call) -> Vec<(u32, Attempt)> {
-        shards.iter().map(|shard| (*shard, self.recorder.asked(self.id, "", *shard, call(shard)))).collect()
+        shards
+            .iter()
+            .map(|shard| (*shard, self.recorder.asked(self.id, "", *shard, call(shard))))
+            .collect()
     }
 }
 
@@ -233,7 +247,8 @@ impl Guard<'_> {
         let attempt = self.caller.asked(guard.name(), Call::Release { token: guard.token() });
         let answer = guard.release().await;
         // The guard does not tell whether the lock had been released before, but it had not.
-        let outcome = answer.as_ref().map_or_else(refusal, |()| Outcome::Released { already: false });
+        let outcome =
+            answer.as_ref().map_or_else(refusal, |()| Outcome::Released { already: false });
         self.caller.recorder.answered(attempt, outcome);
         answer
     }
@@ -249,8 +264,12 @@ impl Drop for Guard<'_> {
 
 /// The outcome that a check's answer shows.
 fn shown(checked: &Checked) -> Outcome {
-    let holder = |grant: &Grant| Holder { token: grant.fencing_token, request: number_of(&grant.owner_id) };
-    Outcome::Holders { holders: checked.holders.iter().map(holder).collect(), waiters: checked.waiters }
+    let holder =
+        |grant: &Grant| Holder { token: grant.fencing_token, request: number_of(&grant.owner_id) };
+    Outcome::Holders {
+        holders: checked.holders.iter().map(holder).collect(),
+        waiters: checked.waiters,
+    }
 }
 
 /// The outcome that an error proves.

@@ -85,7 +85,12 @@ pub async fn run(options: Options) -> Result<(), String> {
     let recorder = Arc::new(Recorder::default());
     // Several connections are opened, because several applications would have as many.
     let clients: Vec<Client> = (0..4)
-        .map(|at| Client::with_options(rotated(&options.endpoints, at), ClientOptions::new().owner("chaos")))
+        .map(|at| {
+            Client::with_options(
+                rotated(&options.endpoints, at),
+                ClientOptions::new().owner("chaos"),
+            )
+        })
         .collect();
     let callers: Vec<Caller> = (0..options.actors)
         .map(|actor| {
@@ -97,8 +102,12 @@ pub async fn run(options: Options) -> Result<(), String> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut over = Arc::new(AtomicBool::new(true));
     let mut actors = JoinSet::new();
-    while let Some(line) = lines.next_line().await.map_err(|error| format!("cannot read orders: {error}"))? {
-        match serde_json::from_str(&line).map_err(|error| format!("{line:?} is no order: {error}"))? {
+    while let Some(line) =
+        lines.next_line().await.map_err(|error| format!("cannot read orders: {error}"))?
+    {
+        match serde_json::from_str(&line)
+            .map_err(|error| format!("{line:?} is no order: {error}"))?
+        {
             Order::Begin { round } => {
                 recorder.begin(round);
                 over = Arc::new(AtomicBool::new(false));
@@ -110,8 +119,16 @@ pub async fn run(options: Options) -> Result<(), String> {
                         5 => Role::Guardian,
                         _ => Role::Watcher,
                     };
-                    let rng = Rng::new(options.seed ^ (u64::from(caller.id) << 32) ^ u64::from(round));
-                    let actor = Actor { caller: caller.clone(), role, rng, from_us, round, over: over.clone() };
+                    let rng =
+                        Rng::new(options.seed ^ (u64::from(caller.id) << 32) ^ u64::from(round));
+                    let actor = Actor {
+                        caller: caller.clone(),
+                        role,
+                        rng,
+                        from_us,
+                        round,
+                        over: over.clone(),
+                    };
                     actors.spawn(actor.run());
                 }
                 tell(&Told::Begun);

@@ -27,10 +27,16 @@ pub(super) fn workload_yaml(bytes: &[u8]) -> bool {
     let Ok(workload) = Workload::parse(text, &[]) else { return false };
     let Ok(plan) = Plan::new(workload, calibration) else { return false };
     let Ok(compared) = planner::compare(&plan) else { return false };
-    for told in [planner::text(&plan, &compared), planner::json(&plan, &compared).to_string(), planner::svg(&plan)] {
+    for told in [
+        planner::text(&plan, &compared),
+        planner::json(&plan, &compared).to_string(),
+        planner::svg(&plan),
+    ] {
         assert!(!told.is_empty() && !told.contains("NaN"), "{told}");
     }
-    if let Ok((config, yaml)) = planner::emit(&plan, &EmitOptions { nodes: Some(9), ..EmitOptions::default() }) {
+    if let Ok((config, yaml)) =
+        planner::emit(&plan, &EmitOptions { nodes: Some(9), ..EmitOptions::default() })
+    {
         let (again, _) = ClusterConfig::parse(&yaml).expect("a plan's cluster file");
         assert_eq!(again, config, "does not come back the same");
     }

@@ -5,7 +5,8 @@
 
 use crate::sections::sections;
 use ::locks::{
-    Batch, BatchBuilder, Command, Effects, Ended, LiveLease, LockTable, Mode, Paused, RequestId, Stamp, Tenure, Token,
+    Batch, BatchBuilder, Command, Effects, Ended, LiveLease, LockTable, Mode, Paused, RequestId,
+    Stamp, Tenure, Token,
 };
 
 pub(super) fn command(bytes: &[u8]) -> bool {
@@ -34,7 +35,11 @@ pub(super) fn log_entry(bytes: &[u8]) -> bool {
         }
         let again = builder.finish();
         let again = Batch::decode(&again).expect("what was read can be read again");
-        assert_eq!((again.stamp, &again.commands), (batch.stamp, &batch.commands), "does not come back the same");
+        assert_eq!(
+            (again.stamp, &again.commands),
+            (batch.stamp, &batch.commands),
+            "does not come back the same"
+        );
         let mut table = LockTable::new();
         for command in &batch.commands {
             table.apply(batch.stamp, command, &mut Effects::default());
@@ -69,19 +74,30 @@ pub(super) fn table_records(bytes: &[u8]) -> bool {
 /// lock is held.
 fn use_table(mut table: LockTable, stamp: Stamp) {
     let restored = LockTable::restore(&table.snapshot()).expect("a table's own snapshot");
-    assert_eq!(restored.state_hash(), table.state_hash(), "another table comes back from the snapshot");
+    assert_eq!(
+        restored.state_hash(),
+        table.state_hash(),
+        "another table comes back from the snapshot"
+    );
     let mut saved = restored;
-    let records = saved.checkpoint().into_iter().filter_map(|change| Some((change.key, change.value?)));
+    let records =
+        saved.checkpoint().into_iter().filter_map(|change| Some((change.key, change.value?)));
     let loaded = LockTable::load(records).expect("a table's own checkpoint");
-    assert_eq!(loaded.state_hash(), table.state_hash(), "another table comes back from the checkpoint");
+    assert_eq!(
+        loaded.state_hash(),
+        table.state_hash(),
+        "another table comes back from the checkpoint"
+    );
 
-    let listed = table.list_page("", None, Paused::default(), usize::MAX, stamp, &mut usize::MAX.clone());
+    let listed =
+        table.list_page("", None, Paused::default(), usize::MAX, stamp, &mut usize::MAX.clone());
     let grants = listed.expect("in one go").grants;
     let mut effects = Effects::default();
     for grant in &grants {
         assert!(table.holders(&grant.name, stamp).iter().any(|holder| holder.token == grant.token));
         table.apply(stamp, &Command::Renew { name: &grant.name, token: grant.token }, &mut effects);
-        let (name, request_id) = (grant.name.as_str(), RequestId(u128::MAX - u128::from(grant.token.0)));
+        let (name, request_id) =
+            (grant.name.as_str(), RequestId(u128::MAX - u128::from(grant.token.0)));
         let acquire = Command::Acquire {
             request_id,
             name,
@@ -97,9 +113,14 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
         table.apply(stamp, &Command::CancelWait { name, request_id, given_up: true }, &mut effects);
         table.apply(stamp, &Command::Release { name, token: grant.token, by: None }, &mut effects);
     }
-    let waiters: Vec<(String, RequestId)> = table.waiters().map(|(name, id)| (name.to_owned(), id)).collect();
+    let waiters: Vec<(String, RequestId)> =
+        table.waiters().map(|(name, id)| (name.to_owned(), id)).collect();
     for (name, request_id) in waiters.iter().step_by(2) {
-        table.apply(stamp, &Command::CancelWait { name, request_id: *request_id, given_up: false }, &mut effects);
+        table.apply(
+            stamp,
+            &Command::CancelWait { name, request_id: *request_id, given_up: false },
+            &mut effects,
+        );
     }
     // When a lease ends, a waiter is granted and has a lease then. Each round ends at least one
     // lease.
@@ -112,7 +133,11 @@ fn use_table(mut table: LockTable, stamp: Stamp) {
     let counts = table.counts();
     assert_eq!((counts.grants, counts.sessions), (0, 0), "held without a lease");
     let restored = LockTable::restore(&table.snapshot()).expect("a table's own snapshot");
-    assert_eq!(restored.state_hash(), table.state_hash(), "another table comes back from the last snapshot");
+    assert_eq!(
+        restored.state_hash(),
+        table.state_hash(),
+        "another table comes back from the last snapshot"
+    );
 }
 
 /// Replaces the version and the checksum at the start of entries and snapshots by correct ones.

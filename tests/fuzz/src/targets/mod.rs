@@ -21,25 +21,95 @@ use crate::Target;
 /// few lines may ask for [`SHARDS_MAX`](routing::SHARDS_MAX) shards.
 pub const TARGETS: &[Target] = &[
     // Clients and gateways.
-    Target { name: "operation_frame", run: wire::operation_frame, bytes_per_byte: 512, bytes_at_least: 128 << 10 },
-    Target { name: "result_frame", run: wire::result_frame, bytes_per_byte: 512, bytes_at_least: 16 << 10 },
+    Target {
+        name: "operation_frame",
+        run: wire::operation_frame,
+        bytes_per_byte: 512,
+        bytes_at_least: 128 << 10,
+    },
+    Target {
+        name: "result_frame",
+        run: wire::result_frame,
+        bytes_per_byte: 512,
+        bytes_at_least: 16 << 10,
+    },
     // Gateways and nodes.
-    Target { name: "operate_request", run: wire::operate_request, bytes_per_byte: 512, bytes_at_least: 128 << 10 },
-    Target { name: "operate_response", run: wire::operate_response, bytes_per_byte: 512, bytes_at_least: 16 << 10 },
+    Target {
+        name: "operate_request",
+        run: wire::operate_request,
+        bytes_per_byte: 512,
+        bytes_at_least: 128 << 10,
+    },
+    Target {
+        name: "operate_response",
+        run: wire::operate_response,
+        bytes_per_byte: 512,
+        bytes_at_least: 16 << 10,
+    },
     // Peers.
-    Target { name: "peer_frame", run: shard::peer_frame, bytes_per_byte: 64, bytes_at_least: 1 << 20 },
-    Target { name: "snapshot_chunk", run: shard::snapshot_chunk, bytes_per_byte: 64, bytes_at_least: 16 << 10 },
+    Target {
+        name: "peer_frame",
+        run: shard::peer_frame,
+        bytes_per_byte: 64,
+        bytes_at_least: 1 << 20,
+    },
+    Target {
+        name: "snapshot_chunk",
+        run: shard::snapshot_chunk,
+        bytes_per_byte: 64,
+        bytes_at_least: 16 << 10,
+    },
     // The log and the table.
     Target { name: "command", run: locks::command, bytes_per_byte: 4, bytes_at_least: 1 << 10 },
-    Target { name: "log_entry", run: locks::log_entry, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
+    Target {
+        name: "log_entry",
+        run: locks::log_entry,
+        bytes_per_byte: 64,
+        bytes_at_least: 128 << 10,
+    },
     Target { name: "tenure", run: locks::tenure, bytes_per_byte: 4, bytes_at_least: 1 << 10 },
-    Target { name: "table_snapshot", run: locks::table_snapshot, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
-    Target { name: "table_records", run: locks::table_records, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
+    Target {
+        name: "table_snapshot",
+        run: locks::table_snapshot,
+        bytes_per_byte: 64,
+        bytes_at_least: 128 << 10,
+    },
+    Target {
+        name: "table_records",
+        run: locks::table_records,
+        bytes_per_byte: 64,
+        bytes_at_least: 128 << 10,
+    },
     // The disk.
-    Target { name: "recovered", run: shard::recovered, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
-    Target { name: "stored_record", run: storage::stored_record, bytes_per_byte: 32, bytes_at_least: 4 << 10 },
-    Target { name: "journal_record", run: storage::journal_record, bytes_per_byte: 32, bytes_at_least: 4 << 10 },
+    Target {
+        name: "recovered",
+        run: shard::recovered,
+        bytes_per_byte: 64,
+        bytes_at_least: 128 << 10,
+    },
+    Target {
+        name: "stored_record",
+        run: storage::stored_record,
+        bytes_per_byte: 32,
+        bytes_at_least: 4 << 10,
+    },
+    Target {
+        name: "journal_record",
+        run: storage::journal_record,
+        bytes_per_byte: 32,
+        bytes_at_least: 4 << 10,
+    },
     // Files that people write.
-    Target { name: "cluster_yaml", run: config::cluster_yaml, bytes_per_byte: 4 << 10, bytes_at_least: 1 << 20 },
-    Target { name: "workload_yaml", run: config::workload_yaml, bytes_per_byte: 64, bytes_at_least: 1 << 20 },
+    Target {
+        name: "cluster_yaml",
+        run: config::cluster_yaml,
+        bytes_per_byte: 4 << 10,
+        bytes_at_least: 1 << 20,
+    },
+    Target {
+        name: "workload_yaml",
+        run: config::workload_yaml,
+        bytes_per_byte: 64,
+        bytes_at_least: 1 << 20,
+    },
 ];

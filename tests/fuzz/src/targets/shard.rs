@@ -38,14 +38,20 @@ pub(super) fn peer_frame(bytes: &[u8]) -> bool {
 pub(super) fn snapshot_chunk(bytes: &[u8]) -> bool {
     let sections = sections(bytes);
     let [chunk, data] = sections[..] else { return false };
-    let Some(InstallSnapshotRequest { part: Some(part) }) = decode::<InstallSnapshotRequest>(chunk) else {
+    let Some(InstallSnapshotRequest { part: Some(part) }) = decode::<InstallSnapshotRequest>(chunk)
+    else {
         return false;
     };
     let Part::Header(header) = part else { return true };
     let Ok(message) = ::shard::join_snapshot(&header.raft, data) else { return false };
     // Data within the header is ignored, so joining again gives the same message.
-    assert_eq!(::shard::join_snapshot(&message, data).as_ref(), Ok(&message), "does not come back the same");
-    let loaded = [&header.raft, &message].map(|header| ::shard::load_snapshot(header, data).is_ok());
+    assert_eq!(
+        ::shard::join_snapshot(&message, data).as_ref(),
+        Ok(&message),
+        "does not come back the same"
+    );
+    let loaded =
+        [&header.raft, &message].map(|header| ::shard::load_snapshot(header, data).is_ok());
     assert_eq!(loaded[0], loaded[1], "the data within the header was looked at");
     true
 }
@@ -62,14 +68,18 @@ pub(super) fn recovered(bytes: &[u8]) -> bool {
     let first = u64::from_le_bytes(first_bytes);
     let (entries, table) = rest.split_at(usize::from(*count).min(rest.len()));
     // The engine returns entries with consecutive indexes.
-    let Some(entries) =
-        entries.iter().zip(0..).map(|(bytes, nth)| Some((first.checked_add(nth)?, bytes.to_vec()))).collect()
+    let Some(entries) = entries
+        .iter()
+        .zip(0..)
+        .map(|(bytes, nth)| Some((first.checked_add(nth)?, bytes.to_vec())))
+        .collect()
     else {
         return false;
     };
     let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
     let table = table.chunks_exact(2).map(|pair| (pair[0].to_vec(), pair[1].to_vec())).collect();
-    let recovered = Recovered { entries, hard_state: some(hard_state), applied: some(applied), table };
+    let recovered =
+        Recovered { entries, hard_state: some(hard_state), applied: some(applied), table };
     let now = Group::START;
     let Ok(mut replica) = Replica::open(Group::config(1), recovered, now) else { return false };
     let _: Result<(), Fatal> = carry_on(&mut replica, now, Vec::new());
@@ -84,7 +94,11 @@ fn carry_on(replica: &mut Replica, mut now: Now, mut numbers: Vec<u64>) -> Resul
         let mut inputs: Told = persisted.chain([Input::Tick]).collect();
         if tick % 10 == 5 {
             inputs.push(Group::acquire(tick, "after", 1_000));
-            inputs.push(Input::Read { ticket: 1_000 + tick, query: Query::Status, linearizable: tick % 20 == 5 });
+            inputs.push(Input::Read {
+                ticket: 1_000 + tick,
+                query: Query::Status,
+                linearizable: tick % 20 == 5,
+            });
         }
         numbers.extend(replica.step(now, inputs)?.write.map(|write| write.number));
     }

@@ -10,8 +10,12 @@ use std::fmt::Debug;
 use std::sync::LazyLock;
 
 static MAP: LazyLock<ShardMap> = LazyLock::new(|| {
-    let replicas = Replicas { nodes: vec![NodeId(1), NodeId(2), NodeId(3)], preferred_leader: NodeId(1) };
-    ShardMap::even(MapVersion(1), BTreeMap::from([(ShardId(0), replicas.clone()), (ShardId(1), replicas)]))
+    let replicas =
+        Replicas { nodes: vec![NodeId(1), NodeId(2), NodeId(3)], preferred_leader: NodeId(1) };
+    ShardMap::even(
+        MapVersion(1),
+        BTreeMap::from([(ShardId(0), replicas.clone()), (ShardId(1), replicas)]),
+    )
 });
 
 /// A frame from clients to a gateway. A valid frame stays valid with its defaults filled in.
@@ -42,7 +46,10 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
         if let Some(op) = &mut operation.op {
             ::wire::fill_routed_defaults(op);
         }
-        assert!(!valid || ::wire::check_routed(&operation).is_ok(), "valid only without its defaults: {operation:?}");
+        assert!(
+            !valid || ::wire::check_routed(&operation).is_ok(),
+            "valid only without its defaults: {operation:?}"
+        );
         match node::fuzzing::command_of(&MAP, operation) {
             Ok(Some(command)) => {
                 let decoded = Command::decode(&command).expect("what is proposed can be applied");

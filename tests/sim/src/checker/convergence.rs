@@ -27,7 +27,12 @@ pub fn check_convergence(samples: &[Sample]) -> Vec<Violation> {
                 invariant: Invariant::Convergence,
                 what: format!(
                     "shard {} at applied index {}: node {} has state {:016x}, node {} has {:016x}",
-                    sample.shard, sample.applied_index, known.node, known.state_hash, sample.node, sample.state_hash
+                    sample.shard,
+                    sample.applied_index,
+                    known.node,
+                    known.state_hash,
+                    sample.node,
+                    sample.state_hash
                 ),
                 operations: Vec::new(),
             });
@@ -42,8 +47,16 @@ mod tests {
 
     #[test]
     fn only_equal_indexes_are_compared() {
-        let sample = |shard, node, applied_index, state_hash| Sample { shard, node, applied_index, state_hash };
-        assert!(check_convergence(&[sample(0, 1, 5, 7), sample(0, 2, 6, 8), sample(1, 3, 5, 9)]).is_empty());
+        let sample = |shard, node, applied_index, state_hash| Sample {
+            shard,
+            node,
+            applied_index,
+            state_hash,
+        };
+        assert!(
+            check_convergence(&[sample(0, 1, 5, 7), sample(0, 2, 6, 8), sample(1, 3, 5, 9)])
+                .is_empty()
+        );
         assert_eq!(check_convergence(&[sample(0, 1, 5, 7), sample(0, 2, 5, 8)]).len(), 1);
     }
 }

@@ -3,8 +3,14 @@
 
 use super::{Call, Hold, Index, Invariant, NameOperations, Outcome, Violation};
 
-pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
-    let mut holds: Vec<&Hold> = operations.holds.iter().filter(|hold| hold.start_us < hold.end_us).collect();
+pub(super) fn check(
+    index: &Index<'_>,
+    name: &str,
+    operations: &NameOperations,
+    found: &mut Vec<Violation>,
+) {
+    let mut holds: Vec<&Hold> =
+        operations.holds.iter().filter(|hold| hold.start_us < hold.end_us).collect();
     holds.sort_by_key(|hold| hold.start_us);
     let mut begun = holds.into_iter().peekable();
     let mut current: Vec<&Hold> = Vec::new();

@@ -6,14 +6,17 @@ use super::{Hold, Invariant, Mode, NameOperations, Violation};
 pub(super) fn check(name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
     // Holds stand in order of their tokens, so the former holds are a prefix. These are the latest
     // ends so far of each kind of holder.
-    let (mut exclusive, mut shared, mut permits): (Option<&Hold>, Option<&Hold>, Option<&Hold>) = (None, None, None);
+    let (mut exclusive, mut shared, mut permits): (Option<&Hold>, Option<&Hold>, Option<&Hold>) =
+        (None, None, None);
     for hold in &operations.holds {
         let in_the_way = match hold.mode {
             Mode::Exclusive => [exclusive, shared, permits],
             Mode::Shared => [exclusive, permits, None],
             Mode::Permits { .. } => [exclusive, shared, None],
         };
-        if let Some(former) = in_the_way.into_iter().flatten().find(|former| former.end_us > hold.start_us) {
+        if let Some(former) =
+            in_the_way.into_iter().flatten().find(|former| former.end_us > hold.start_us)
+        {
             found.push(Violation {
                 invariant: Invariant::NoEarlyExpiry,
                 what: format!(

@@ -32,7 +32,9 @@ pub(super) fn check_beliefs(index: &Index<'_>, found: &mut Vec<Violation>) {
         let mut current: Vec<&Hold> = Vec::new();
         for hold in &holds {
             current.retain(|other| other.end_us > hold.start_us);
-            let other = current.iter().find(|other| other.token != hold.token && !compatible(other.mode, hold.mode));
+            let other = current
+                .iter()
+                .find(|other| other.token != hold.token && !compatible(other.mode, hold.mode));
             if let Some(other) = other {
                 found.push(overlap(name, other, hold));
                 break;
@@ -43,7 +45,8 @@ pub(super) fn check_beliefs(index: &Index<'_>, found: &mut Vec<Violation>) {
 }
 
 pub(super) fn check(name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
-    let mut holds: Vec<&Hold> = operations.holds.iter().filter(|hold| hold.start_us < hold.end_us).collect();
+    let mut holds: Vec<&Hold> =
+        operations.holds.iter().filter(|hold| hold.start_us < hold.end_us).collect();
     holds.sort_by_key(|hold| (hold.start_us, hold.token));
     let mut current: Vec<&Hold> = Vec::new();
     for hold in holds {
@@ -137,7 +140,14 @@ mod tests {
         let mut h = Build::new();
         for client in 1..4 {
             h.acquire_as(client, "s", 0..10, u64::from(client), 1_000, Mode::Shared);
-            h.acquire_as(client, "p", 20..30, 10 + u64::from(client), 1_000, Mode::Permits { count: 1, limit: 3 });
+            h.acquire_as(
+                client,
+                "p",
+                20..30,
+                10 + u64::from(client),
+                1_000,
+                Mode::Permits { count: 1, limit: 3 },
+            );
         }
         h.expect_fine();
         h.acquire_as(9, "p", 40..50, 20, 1_000, Mode::Permits { count: 1, limit: 3 });
@@ -150,12 +160,17 @@ mod tests {
 
     #[test]
     fn a_holder_that_believes_for_too_long_is_found_and_one_that_was_broken_is_excused() {
-        let belief =
-            |token, operation, from_us, until_us| crate::checker::Belief { operation, token, from_us, until_us };
+        let belief = |token, operation, from_us, until_us| crate::checker::Belief {
+            operation,
+            token,
+            from_us,
+            until_us,
+        };
         let mut h = Build::new();
         h.acquire(1, "a", 0..10, 1, 1_000);
         h.acquire(2, "a", 1_100..1_110, 2, 1_000);
-        h.history.beliefs = vec![belief(1, 0, 10_000, 1_000_000), belief(2, 1, 1_110_000, 2_000_000)];
+        h.history.beliefs =
+            vec![belief(1, 0, 10_000, 1_000_000), belief(2, 1, 1_110_000, 2_000_000)];
         h.expect_fine();
         h.history.beliefs[0].until_us = 1_200_000;
         h.expect(Invariant::Exclusion);

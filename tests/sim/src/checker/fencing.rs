@@ -7,8 +7,14 @@ use super::exclusion::compatible;
 use super::{Call, Hold, Index, Invariant, Mode, NameOperations, Outcome, Violation};
 use std::collections::BTreeMap;
 
-pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
-    let modes: BTreeMap<u64, Mode> = operations.holds.iter().map(|hold| (hold.token, hold.mode)).collect();
+pub(super) fn check(
+    index: &Index<'_>,
+    name: &str,
+    operations: &NameOperations,
+    found: &mut Vec<Violation>,
+) {
+    let modes: BTreeMap<u64, Mode> =
+        operations.holds.iter().map(|hold| (hold.token, hold.mode)).collect();
     let mut by_return: Vec<&Hold> = operations.holds.iter().collect();
     by_return.sort_by_key(|hold| hold.start_us);
     let mut returned = by_return.iter().copied().peekable();
@@ -21,11 +27,15 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
                 *latest = Some(hold);
             }
         }
-        let (Call::Renew { token } | Call::Release { token } | Call::Break { token }) = operation.call else {
+        let (Call::Renew { token } | Call::Release { token } | Call::Break { token }) =
+            operation.call
+        else {
             continue;
         };
-        let succeeded =
-            matches!(operation.result, Outcome::Renewed | Outcome::Released { already: false } | Outcome::Broken);
+        let succeeded = matches!(
+            operation.result,
+            Outcome::Renewed | Outcome::Released { already: false } | Outcome::Broken
+        );
         if !succeeded {
             continue;
         }
@@ -66,7 +76,11 @@ pub(super) fn check_closed_sessions(index: &Index<'_>, found: &mut Vec<Violation
             }
         }
     }
-    let session_of = |request: u64| match index.requests.get(&request).map(|all| &index.operation(all[0]).call) {
+    let session_of = |request: u64| match index
+        .requests
+        .get(&request)
+        .map(|all| &index.operation(all[0]).call)
+    {
         Some(Call::Acquire { session, .. }) => *session,
         _ => 0,
     };
@@ -75,7 +89,10 @@ pub(super) fn check_closed_sessions(index: &Index<'_>, found: &mut Vec<Violation
             (Call::Acquire { session, .. }, Outcome::Granted { .. }) => *session,
             (Call::Check { linearizable: true }, Outcome::Holders { holders, .. }) => {
                 let sessions = holders.iter().filter_map(|holder| holder.request).map(session_of);
-                sessions.filter(|session| closed.contains_key(&(operation.shard, *session))).max().unwrap_or(0)
+                sessions
+                    .filter(|session| closed.contains_key(&(operation.shard, *session)))
+                    .max()
+                    .unwrap_or(0)
             }
             _ => 0,
         };
@@ -168,7 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_release_is_no_success_of_a_stale_holder_and_shared_holders_do_not_fence_each_other() {
+    fn a_repeated_release_is_no_success_of_a_stale_holder_and_shared_holders_do_not_fence_each_other()
+     {
         let mut h = Build::new();
         h.acquire(1, "a", 0..10, 1, 1_000);
         h.release(1, "a", 20..30, 1);

@@ -12,7 +12,12 @@ use std::collections::BTreeMap;
 /// Such a try queues anew.
 const STRAY_TRY_US: u64 = 60_000_000;
 
-pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
+pub(super) fn check(
+    index: &Index<'_>,
+    name: &str,
+    operations: &NameOperations,
+    found: &mut Vec<Violation>,
+) {
     let queued_by = queued_by(index, operations);
     let mut queued: Vec<(u64, u64, usize)> = Vec::new();
     let mut granted: Vec<(u64, u64, usize)> = Vec::new();
@@ -56,8 +61,11 @@ fn queued_by(index: &Index<'_>, operations: &NameOperations) -> BTreeMap<usize, 
     let mut checks: Vec<(u64, u64, u32)> = Vec::new();
     for &at in &operations.all {
         let operation = index.operation(at);
-        if let (Call::Check { linearizable: true }, Outcome::Holders { waiters, .. }, Some(return_us)) =
-            (&operation.call, &operation.result, operation.return_us)
+        if let (
+            Call::Check { linearizable: true },
+            Outcome::Holders { waiters, .. },
+            Some(return_us),
+        ) = (&operation.call, &operation.result, operation.return_us)
         {
             checks.push((return_us, operation.invoke_us, *waiters));
         }
@@ -85,7 +93,8 @@ fn queued_by(index: &Index<'_>, operations: &NameOperations) -> BTreeMap<usize, 
 
 fn may_queue(index: &Index<'_>, at: usize) -> bool {
     let operation = index.operation(at);
-    matches!(operation.call, Call::Acquire { wait_ms, .. } if wait_ms > 0) && operation.result != Outcome::NotDone
+    matches!(operation.call, Call::Acquire { wait_ms, .. } if wait_ms > 0)
+        && operation.result != Outcome::NotDone
 }
 
 /// The time after which an acquire is surely no longer in the queue.

@@ -19,7 +19,9 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         return;
     }
     let mut note = |request: u64, token: u64, from_us: u64, at: Option<usize>| {
-        let Some((by_us, cancel)) = given_up.get(&request).copied().filter(|(by_us, _)| *by_us < from_us) else {
+        let Some((by_us, cancel)) =
+            given_up.get(&request).copied().filter(|(by_us, _)| *by_us < from_us)
+        else {
             return;
         };
         let what = format!(

@@ -11,14 +11,18 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         if first != token && reported.insert(request) {
             found.push(Violation {
                 invariant: Invariant::Idempotency,
-                what: format!("request {request} got token {first}, and by {whence} token {token} too"),
+                what: format!(
+                    "request {request} got token {first}, and by {whence} token {token} too"
+                ),
                 operations: [first_at, at].into_iter().filter(|at| *at != usize::MAX).collect(),
             });
         }
     };
     for (at, operation) in index.history.operations.iter().enumerate() {
         match (&operation.call, &operation.result) {
-            (Call::Acquire { request, .. }, Outcome::Granted { token, .. }) => note(*request, *token, at, "an answer"),
+            (Call::Acquire { request, .. }, Outcome::Granted { token, .. }) => {
+                note(*request, *token, at, "an answer")
+            }
             (Call::Check { .. }, Outcome::Holders { holders, .. }) => {
                 for holder in holders {
                     if let Some(request) = holder.request {

@@ -73,7 +73,12 @@ impl<'a> Index<'a> {
     pub fn new(history: &'a History) -> Index<'a> {
         let mut order: Vec<usize> = (0..history.operations.len()).collect();
         order.sort_by_key(|&at| history.operations[at].invoke_us);
-        let mut index = Index { history, names: BTreeMap::new(), sessions: BTreeMap::new(), requests: BTreeMap::new() };
+        let mut index = Index {
+            history,
+            names: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            requests: BTreeMap::new(),
+        };
         for at in order {
             let operation = &history.operations[at];
             match operation.call {
@@ -106,15 +111,21 @@ impl<'a> Index<'a> {
 
     /// The first invocation with this request id.
     pub fn first_invoke_us(&self, request: u64) -> u64 {
-        self.requests.get(&request).and_then(|all| all.first()).map_or(0, |&at| self.operation(at).invoke_us)
+        self.requests
+            .get(&request)
+            .and_then(|all| all.first())
+            .map_or(0, |&at| self.operation(at).invoke_us)
     }
 
     fn holds(&self, shard: u32, all: &[usize]) -> Vec<Hold> {
         let mut holds: BTreeMap<(u64, u64), Hold> = BTreeMap::new();
         for &at in all {
             let operation = self.operation(at);
-            let (&Call::Acquire { request, mode, session, .. }, &Outcome::Granted { token, ttl_ms }, Some(start_us)) =
-                (&operation.call, &operation.result, operation.return_us)
+            let (
+                &Call::Acquire { request, mode, session, .. },
+                &Outcome::Granted { token, ttl_ms },
+                Some(start_us),
+            ) = (&operation.call, &operation.result, operation.return_us)
             else {
                 continue;
             };
@@ -139,19 +150,24 @@ impl<'a> Index<'a> {
         }
         for &at in all {
             let operation = self.operation(at);
-            let (Call::Renew { token } | Call::Release { token } | Call::Break { token }) = operation.call else {
+            let (Call::Renew { token } | Call::Release { token } | Call::Break { token }) =
+                operation.call
+            else {
                 continue;
             };
             for (_, hold) in holds.range_mut((token, 0)..=(token, u64::MAX)) {
                 if matches!(operation.call, Call::Renew { .. }) {
                     if operation.result == Outcome::Renewed
-                        && let Call::Acquire { ttl_ms: asked_ms, session, .. } = self.operation(hold.operation).call
-                        && let Outcome::Granted { ttl_ms, .. } = self.operation(hold.operation).result
+                        && let Call::Acquire { ttl_ms: asked_ms, session, .. } =
+                            self.operation(hold.operation).call
+                        && let Outcome::Granted { ttl_ms, .. } =
+                            self.operation(hold.operation).result
                     {
                         // A claimed grant has the TTL that its acquire asked for, from the claim
                         // on.
                         let ttl_ms = if session == 0 { asked_ms.max(ttl_ms) } else { ttl_ms };
-                        let until_us = operation.invoke_us + self.history.bounds.shortest_us(ttl_ms);
+                        let until_us =
+                            operation.invoke_us + self.history.bounds.shortest_us(ttl_ms);
                         hold.end_us = hold.end_us.max(until_us);
                     }
                     continue;

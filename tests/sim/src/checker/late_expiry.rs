@@ -8,7 +8,12 @@
 
 use super::{Call, Index, Invariant, NameOperations, Outcome, Violation};
 
-pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, found: &mut Vec<Violation>) {
+pub(super) fn check(
+    index: &Index<'_>,
+    name: &str,
+    operations: &NameOperations,
+    found: &mut Vec<Violation>,
+) {
     let bounds = &index.history.bounds;
     if bounds.calm.is_empty() {
         return;
@@ -26,13 +31,15 @@ pub(super) fn check(index: &Index<'_>, name: &str, operations: &NameOperations, 
             longest_ttl_ms = longest_ttl_ms.max(ttl_ms);
         }
     }
-    let bound_us = 2 * bounds.longest_us(longest_ttl_ms) + bounds.failover_us + bounds.waiter_grace_us;
+    let bound_us =
+        2 * bounds.longest_us(longest_ttl_ms) + bounds.failover_us + bounds.waiter_grace_us;
     let mut news: Option<Vec<u64>> = None;
     for at in waits {
         let operation = index.operation(at);
         let until_us = operation.return_us.unwrap_or(operation.invoke_us);
         for &(calm_from_us, calm_to_us) in &bounds.calm {
-            let (from_us, to_us) = (operation.invoke_us.max(calm_from_us), until_us.min(calm_to_us));
+            let (from_us, to_us) =
+                (operation.invoke_us.max(calm_from_us), until_us.min(calm_to_us));
             if to_us.saturating_sub(from_us) <= bound_us {
                 continue;
             }
@@ -73,7 +80,12 @@ fn news_of(index: &Index<'_>, operations: &NameOperations) -> Vec<u64> {
         if let Call::Acquire { session, .. } = operation.call
             && session != 0
         {
-            index.sessions.get(&(operation.shard, session)).into_iter().flatten().for_each(|&at| note(at));
+            index
+                .sessions
+                .get(&(operation.shard, session))
+                .into_iter()
+                .flatten()
+                .for_each(|&at| note(at));
         }
     }
     news.sort_unstable();

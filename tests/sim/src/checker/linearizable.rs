@@ -75,7 +75,8 @@ fn search(events: &[Event], modes: &BTreeMap<u64, Mode>) -> Search {
     // Invocations come before returns of the same moment, because the two may overlap.
     moments.sort_unstable();
     let mut pending: BTreeSet<usize> = BTreeSet::new();
-    let mut states = BTreeSet::from([State { holders: Vec::new(), last_token: 0, done: Vec::new() }]);
+    let mut states =
+        BTreeSet::from([State { holders: Vec::new(), last_token: 0, done: Vec::new() }]);
     for (_, is_return, number) in moments {
         if !is_return {
             pending.insert(number);
@@ -110,8 +111,12 @@ fn search(events: &[Event], modes: &BTreeMap<u64, Mode>) -> Search {
         }
         pending.remove(&number);
         if next.is_empty() {
-            let holders: BTreeSet<Vec<u64>> = states.into_iter().map(|state| state.holders).collect();
-            return Search::Violated { at: events[number].at, holders: holders.into_iter().take(5).collect() };
+            let holders: BTreeSet<Vec<u64>> =
+                states.into_iter().map(|state| state.holders).collect();
+            return Search::Violated {
+                at: events[number].at,
+                holders: holders.into_iter().take(5).collect(),
+            };
         }
         // These events are settled or never will be: ends of grants that hold in no state, and
         // grants below every state's last token.
@@ -144,7 +149,10 @@ impl State {
         let mut state = self.clone();
         match &events[number].step {
             Step::Grant { token, mode } => {
-                let fits = self.holders.iter().all(|holder| modes.get(holder).is_none_or(|m| compatible(*m, *mode)));
+                let fits = self
+                    .holders
+                    .iter()
+                    .all(|holder| modes.get(holder).is_none_or(|m| compatible(*m, *mode)));
                 if *token <= self.last_token || !fits {
                     return None;
                 }
@@ -167,7 +175,11 @@ impl State {
 }
 
 /// The grants, ends and checks of the name.
-fn events(index: &Index<'_>, shard: u32, operations: &NameOperations) -> (Vec<Event>, BTreeMap<u64, Mode>) {
+fn events(
+    index: &Index<'_>,
+    shard: u32,
+    operations: &NameOperations,
+) -> (Vec<Event>, BTreeMap<u64, Mode>) {
     let bounds = &index.history.bounds;
     let mut events = Vec::new();
     let mut modes = BTreeMap::new();
@@ -195,10 +207,16 @@ fn events(index: &Index<'_>, shard: u32, operations: &NameOperations) -> (Vec<Ev
         for holder in holders.iter().filter(|holder| !modes.contains_key(&holder.token)) {
             unacknowledged.entry(holder.token).or_insert(holder.request);
         }
-        events.push(Event { step: Step::Check { tokens }, invoke_us: operation.invoke_us, return_us, at });
+        events.push(Event {
+            step: Step::Check { tokens },
+            invoke_us: operation.invoke_us,
+            return_us,
+            at,
+        });
     }
     for (token, request) in unacknowledged {
-        let asked = request.and_then(|request| index.requests.get(&request)).and_then(|all| all.first());
+        let asked =
+            request.and_then(|request| index.requests.get(&request)).and_then(|all| all.first());
         let (at, from_us) = asked.map_or((0, 0), |&at| (at, index.operation(at).invoke_us));
         let (mode, ttl_ms) = match asked.map(|&at| &index.operation(at).call) {
             Some(Call::Acquire { mode, ttl_ms, wait_ms, session: 0, .. }) => {
@@ -211,17 +229,33 @@ fn events(index: &Index<'_>, shard: u32, operations: &NameOperations) -> (Vec<Ev
         let let_go_us = (operations.all.iter().map(|&at| index.operation(at)))
             .filter(|operation| matches!(operation.call, Call::Break { token: t } | Call::Release { token: t } if t == token))
             .map(|operation| operation.invoke_us);
-        let ends_us = let_go_us.min().unwrap_or(u64::MAX).min(from_us + bounds.shortest_us(ttl_ms)).max(from_us);
+        let ends_us = let_go_us
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(from_us + bounds.shortest_us(ttl_ms))
+            .max(from_us);
         let ends_us = if closed_session(index, shard, asked) { from_us } else { ends_us };
-        events.push(Event { step: Step::Grant { token, mode }, invoke_us: from_us, return_us: u64::MAX, at });
-        events.push(Event { step: Step::End { token }, invoke_us: ends_us, return_us: u64::MAX, at });
+        events.push(Event {
+            step: Step::Grant { token, mode },
+            invoke_us: from_us,
+            return_us: u64::MAX,
+            at,
+        });
+        events.push(Event {
+            step: Step::End { token },
+            invoke_us: ends_us,
+            return_us: u64::MAX,
+            at,
+        });
     }
     (events, modes)
 }
 
 fn closed_session(index: &Index<'_>, shard: u32, asked: Option<&usize>) -> bool {
     match asked.map(|&at| &index.operation(at).call) {
-        Some(Call::Acquire { session, .. }) if *session != 0 => index.sessions.contains_key(&(shard, *session)),
+        Some(Call::Acquire { session, .. }) if *session != 0 => {
+            index.sessions.contains_key(&(shard, *session))
+        }
         _ => false,
     }
 }

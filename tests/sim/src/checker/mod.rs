@@ -140,8 +140,10 @@ pub fn check(history: &History) -> Verdict {
             linearizable::Search::Fine => {}
             linearizable::Search::Violated { at, holders } => {
                 let shown = &index.operation(at).result;
-                let what =
-                    format!("{:?}: no order of its operations explains {shown:?} (possible then: {holders:?})", key.1);
+                let what = format!(
+                    "{:?}: no order of its operations explains {shown:?} (possible then: {holders:?})",
+                    key.1
+                );
                 verdict.violations.push(Violation {
                     invariant: Invariant::Linearizability,
                     what,

@@ -14,8 +14,12 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     for note in &index.history.lives {
         let operation = index.operation(note.operation);
         match operation.call {
-            Call::Acquire { session, .. } => grants.entry((operation.shard, session)).or_default().push(note),
-            Call::Heartbeat { session } => beats.entry((operation.shard, session)).or_default().push(note),
+            Call::Acquire { session, .. } => {
+                grants.entry((operation.shard, session)).or_default().push(note)
+            }
+            Call::Heartbeat { session } => {
+                beats.entry((operation.shard, session)).or_default().push(note)
+            }
             _ => {}
         }
     }
@@ -28,11 +32,17 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-fn former_lives(index: &Index<'_>, grants: &[&LifeNote], beats: &[&LifeNote], found: &mut Vec<Violation>) {
+fn former_lives(
+    index: &Index<'_>,
+    grants: &[&LifeNote],
+    beats: &[&LifeNote],
+    found: &mut Vec<Violation>,
+) {
     for beat in beats.iter().filter(|beat| beat.life != 0) {
         let invoke_us = index.operation(beat.operation).invoke_us;
         let later = grants.iter().find(|grant| {
-            grant.life > beat.life && index.operation(grant.operation).return_us.is_some_and(|us| us < invoke_us)
+            grant.life > beat.life
+                && index.operation(grant.operation).return_us.is_some_and(|us| us < invoke_us)
         });
         if let Some(later) = later {
             let what = format!(
@@ -72,7 +82,10 @@ fn ends_told(
     for grant in grants {
         let operation = index.operation(grant.operation);
         let Outcome::Granted { token, .. } = operation.result else { continue };
-        let Some(&(by, ended_us)) = ends.get(&(operation.shard, operation.name.as_str(), token)) else { continue };
+        let Some(&(by, ended_us)) = ends.get(&(operation.shard, operation.name.as_str(), token))
+        else {
+            continue;
+        };
         if by == operation.client {
             continue;
         }
@@ -80,7 +93,10 @@ fn ends_told(
         for beat in beats.iter().filter(|beat| beat.life == grant.life) {
             told.extend(beat.broken.iter().copied());
             overflow |= beat.overflow;
-            if index.operation(beat.operation).invoke_us > ended_us && !overflow && !told.contains(&token) {
+            if index.operation(beat.operation).invoke_us > ended_us
+                && !overflow
+                && !told.contains(&token)
+            {
                 let what = format!(
                     "{:?}: client {by} had ended token {token} by {ended_us} us, and a later heartbeat of its session did not tell",
                     operation.name
@@ -99,7 +115,12 @@ mod tests {
     use crate::checker::{Call, Invariant, LifeNote, Outcome};
 
     fn note(h: &mut Build, operation: usize, life: u64, broken: &[u64]) {
-        h.history.lives.push(LifeNote { operation, life, broken: broken.to_vec(), overflow: false });
+        h.history.lives.push(LifeNote {
+            operation,
+            life,
+            broken: broken.to_vec(),
+            overflow: false,
+        });
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     for ((shard, name), operations) in &index.names {
         for hold in &operations.holds {
             if !by_token.contains_key(&(*shard, *name, hold.token)) {
-                let what = format!("{name:?}: token {} was granted and is not in the history", hold.token);
+                let what =
+                    format!("{name:?}: token {} was granted and is not in the history", hold.token);
                 found.push(violation(what, vec![hold.operation]));
             }
         }
@@ -54,8 +55,9 @@ fn ended_as_told(
         Some(tenure) if tenure.end == Some(end) => {}
         other => {
             let has = other.map(|tenure| tenure.end);
-            let what =
-                format!("{name:?}: a client was told that token {token} ended as {end:?}; the history has {has:?}");
+            let what = format!(
+                "{name:?}: a client was told that token {token} ended as {end:?}; the history has {has:?}"
+            );
             found.push(violation(what, vec![at]));
         }
     }
@@ -67,15 +69,21 @@ fn asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation
     match tenure.request {
         Some(request) => match index.requests.get(&request) {
             None => {
-                let what = format!("{name:?}: the history has token {token} for request {request}, which nobody made");
+                let what = format!(
+                    "{name:?}: the history has token {token} for request {request}, which nobody made"
+                );
                 found.push(violation(what, vec![]));
             }
             Some(all) if all.iter().all(|&at| index.operation(at).result == Outcome::NotDone) => {
-                let what = format!("{name:?}: request {request} was answered as not done, and got token {token}");
+                let what = format!(
+                    "{name:?}: request {request} was answered as not done, and got token {token}"
+                );
                 found.push(violation(what, all.clone()));
             }
             Some(all) if index.operation(all[0]).name != *name => {
-                let what = format!("the history has request {request} under {name:?}, which it was not made for");
+                let what = format!(
+                    "the history has request {request} under {name:?}, which it was not made for"
+                );
                 found.push(violation(what, all.clone()));
             }
             Some(_) => {}
@@ -83,10 +91,14 @@ fn asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation
         None => {
             let operations = index.names.get(&(tenure.shard, name.as_str()));
             let asked = operations.is_some_and(|operations| {
-                operations.all.iter().any(|&at| match (&index.operation(at).call, &index.operation(at).result) {
-                    (Call::Acquire { .. }, Outcome::Granted { token, .. }) => token == &tenure.token,
-                    (Call::Acquire { .. }, result) => *result != Outcome::NotDone,
-                    _ => false,
+                operations.all.iter().any(|&at| {
+                    match (&index.operation(at).call, &index.operation(at).result) {
+                        (Call::Acquire { .. }, Outcome::Granted { token, .. }) => {
+                            token == &tenure.token
+                        }
+                        (Call::Acquire { .. }, result) => *result != Outcome::NotDone,
+                        _ => false,
+                    }
                 })
             });
             if !asked {
@@ -102,17 +114,26 @@ fn asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation
 /// Checks that a client asked for each release or break in the history.
 fn end_asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation>) {
     let operations = index.names.get(&(tenure.shard, tenure.name.as_str()));
-    let mut all = operations.into_iter().flat_map(|operations| &operations.all).map(|&at| &index.operation(at).call);
+    let mut all = operations
+        .into_iter()
+        .flat_map(|operations| &operations.all)
+        .map(|&at| &index.operation(at).call);
     let asked = match tenure.end {
         None | Some(End::Expired) => true,
-        Some(End::Broken) => all.any(|call| matches!(call, Call::Break { token } if *token == tenure.token)),
+        Some(End::Broken) => {
+            all.any(|call| matches!(call, Call::Break { token } if *token == tenure.token))
+        }
         Some(End::Released) => {
-            all.any(|call| matches!(call, Call::Release { token } if *token == tenure.token)) || closed(index, tenure)
+            all.any(|call| matches!(call, Call::Release { token } if *token == tenure.token))
+                || closed(index, tenure)
         }
     };
     if !asked {
         let TenureRecord { name, token, end, .. } = tenure;
-        found.push(violation(format!("{name:?}: token {token} ended as {end:?}, which nobody asked for"), vec![]));
+        found.push(violation(
+            format!("{name:?}: token {token} ended as {end:?}, which nobody asked for"),
+            vec![],
+        ));
     }
 }
 
@@ -127,7 +148,10 @@ fn closed(index: &Index<'_>, tenure: &TenureRecord) -> bool {
         all.into_iter().any(|&at| matches!(index.operation(at).call, Call::CloseSession { .. }))
     };
     match tenure.request {
-        Some(request) => index.requests.get(&request).is_some_and(|all| all.iter().any(|at| closes(session_of(at)))),
+        Some(request) => index
+            .requests
+            .get(&request)
+            .is_some_and(|all| all.iter().any(|at| closes(session_of(at)))),
         None => true,
     }
 }

@@ -13,7 +13,14 @@ impl Build {
         Build { history: History::default(), next_request: 1_000 }
     }
 
-    fn push(&mut self, client: u32, name: &str, ms: (u64, Option<u64>), call: Call, result: Outcome) {
+    fn push(
+        &mut self,
+        client: u32,
+        name: &str,
+        ms: (u64, Option<u64>),
+        call: Call,
+        result: Outcome,
+    ) {
         self.history.operations.push(Operation {
             client,
             name: name.into(),
@@ -43,17 +50,40 @@ impl Build {
         self.acquire_as(client, name, ms, token, ttl_ms, Mode::Exclusive);
     }
 
-    pub fn acquire_as(&mut self, client: u32, name: &str, ms: Range<u64>, token: u64, ttl_ms: u32, mode: Mode) {
+    pub fn acquire_as(
+        &mut self,
+        client: u32,
+        name: &str,
+        ms: Range<u64>,
+        token: u64,
+        ttl_ms: u32,
+        mode: Mode,
+    ) {
         let call = Self::ask(self.request(), mode, ttl_ms, 0, 0);
         self.answered(client, name, ms, call, Outcome::Granted { token, ttl_ms });
     }
 
-    pub fn acquire_request(&mut self, client: u32, request: u64, name: &str, ms: Range<u64>, token: u64, ttl_ms: u32) {
+    pub fn acquire_request(
+        &mut self,
+        client: u32,
+        request: u64,
+        name: &str,
+        ms: Range<u64>,
+        token: u64,
+        ttl_ms: u32,
+    ) {
         let call = Self::ask(request, Mode::Exclusive, ttl_ms, 0, 0);
         self.answered(client, name, ms, call, Outcome::Granted { token, ttl_ms });
     }
 
-    pub fn acquire_waiting(&mut self, client: u32, name: &str, ms: Range<u64>, token: u64, ttl_ms: u32) {
+    pub fn acquire_waiting(
+        &mut self,
+        client: u32,
+        name: &str,
+        ms: Range<u64>,
+        token: u64,
+        ttl_ms: u32,
+    ) {
         let call = Self::ask(self.request(), Mode::Exclusive, ttl_ms, 60_000, 0);
         self.answered(client, name, ms, call, Outcome::Granted { token, ttl_ms });
     }
@@ -90,11 +120,23 @@ impl Build {
     }
 
     pub fn release(&mut self, client: u32, name: &str, ms: Range<u64>, token: u64) {
-        self.answered(client, name, ms, Call::Release { token }, Outcome::Released { already: false });
+        self.answered(
+            client,
+            name,
+            ms,
+            Call::Release { token },
+            Outcome::Released { already: false },
+        );
     }
 
     pub fn release_again(&mut self, client: u32, name: &str, ms: Range<u64>, token: u64) {
-        self.answered(client, name, ms, Call::Release { token }, Outcome::Released { already: true });
+        self.answered(
+            client,
+            name,
+            ms,
+            Call::Release { token },
+            Outcome::Released { already: true },
+        );
     }
 
     pub fn release_unanswered(&mut self, client: u32, name: &str, invoke_ms: u64, token: u64) {
@@ -121,20 +163,48 @@ impl Build {
         self.check_waiters(client, name, ms, tokens, 0);
     }
 
-    pub fn check_waiters(&mut self, client: u32, name: &str, ms: Range<u64>, tokens: &[u64], waiters: u32) {
+    pub fn check_waiters(
+        &mut self,
+        client: u32,
+        name: &str,
+        ms: Range<u64>,
+        tokens: &[u64],
+        waiters: u32,
+    ) {
         let holders = tokens.iter().map(|&token| Holder { token, request: None }).collect();
-        self.answered(client, name, ms, Call::Check { linearizable: true }, Outcome::Holders { holders, waiters });
+        self.answered(
+            client,
+            name,
+            ms,
+            Call::Check { linearizable: true },
+            Outcome::Holders { holders, waiters },
+        );
     }
 
-    pub fn check_requests(&mut self, client: u32, name: &str, ms: Range<u64>, holders: &[(u64, u64)]) {
-        let holders = holders.iter().map(|&(token, request)| Holder { token, request: Some(request) }).collect();
+    pub fn check_requests(
+        &mut self,
+        client: u32,
+        name: &str,
+        ms: Range<u64>,
+        holders: &[(u64, u64)],
+    ) {
+        let holders = holders
+            .iter()
+            .map(|&(token, request)| Holder { token, request: Some(request) })
+            .collect();
         let result = Outcome::Holders { holders, waiters: 0 };
         self.answered(client, name, ms, Call::Check { linearizable: true }, result);
     }
 
     pub fn stale_check(&mut self, client: u32, name: &str, ms: Range<u64>, tokens: &[u64]) {
         let holders = tokens.iter().map(|&token| Holder { token, request: None }).collect();
-        self.answered(client, name, ms, Call::Check { linearizable: false }, Outcome::Holders { holders, waiters: 0 });
+        self.answered(
+            client,
+            name,
+            ms,
+            Call::Check { linearizable: false },
+            Outcome::Holders { holders, waiters: 0 },
+        );
     }
 
     pub fn tenure(&mut self, name: &str, token: u64, request: Option<u64>, end: Option<End>) {
@@ -160,6 +230,9 @@ impl Build {
 
     pub fn expect_among(&self, invariant: Invariant) {
         let found = self.found();
-        assert!(found.iter().any(|v| v.invariant == invariant), "{invariant:?} was not found broken, but {found:#?}");
+        assert!(
+            found.iter().any(|v| v.invariant == invariant),
+            "{invariant:?} was not found broken, but {found:#?}"
+        );
     }
 }

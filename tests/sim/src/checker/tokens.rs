@@ -43,7 +43,10 @@ pub(super) fn check_shards(index: &Index<'_>, found: &mut Vec<Violation>) {
             if (request, first_name) != (hold.request, name) {
                 found.push(Violation {
                     invariant: Invariant::Tokens,
-                    what: format!("shard {shard}: token {} was given for {first_name:?} and for {name:?}", hold.token),
+                    what: format!(
+                        "shard {shard}: token {} was given for {first_name:?} and for {name:?}",
+                        hold.token
+                    ),
                     operations: vec![at, hold.operation],
                 });
             }

@@ -44,24 +44,33 @@ impl World {
             Act::Something => {
                 let pace_us = if self.chaos.busy(self.now_us) { 350_000 } else { 6 * SECOND_US };
                 let after_us = self.rng.around(pace_us).min(8 * SECOND_US);
-                self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Something });
+                self.agenda
+                    .push(self.now_us + after_us, Event::Act { client: id, act: Act::Something });
                 if self.clients[&id].busy() < CALLS_MAX {
                     self.something(id);
                 }
             }
             Act::Look { name } => {
-                self.ask_named(id, name, What::Check { linearizable: true }, Purpose::Look { name });
+                self.ask_named(
+                    id,
+                    name,
+                    What::Check { linearizable: true },
+                    Purpose::Look { name },
+                );
             }
             Act::Renew { hold } => self.renew(id, hold),
             Act::Release { hold } => self.release(id, hold),
             Act::Stale { name, token, renew } => {
-                let what = if renew { What::Renew { token } } else { What::Release { token, life: 0 } };
+                let what =
+                    if renew { What::Renew { token } } else { What::Release { token, life: 0 } };
                 self.faults.add(FaultKind::StaleHolder);
                 self.ask_named(id, name, what, Purpose::Nothing);
             }
             Act::Beat { session, shard, life } => self.beat(id, session, shard, life),
             Act::Retake { name, request } => self.take(id, name, Some(request)),
-            Act::Revive { session, ttl_ms, shard, life } => self.revive(id, session, ttl_ms, shard, life),
+            Act::Revive { session, ttl_ms, shard, life } => {
+                self.revive(id, session, ttl_ms, shard, life)
+            }
         }
     }
 
@@ -70,7 +79,12 @@ impl World {
         let role = self.clients[&id].role;
         match (role, self.rng.below(100)) {
             (Role::Watcher, 0..70) => {
-                self.ask_named(id, name, What::Check { linearizable: true }, Purpose::Look { name });
+                self.ask_named(
+                    id,
+                    name,
+                    What::Check { linearizable: true },
+                    Purpose::Look { name },
+                );
             }
             (Role::Watcher, 70..90) | (_, 0..8) => {
                 self.ask_named(id, name, What::Check { linearizable: false }, Purpose::Nothing);
@@ -99,7 +113,11 @@ impl World {
         };
         let mode = *self.rng.pick(&self.names[name].modes.clone());
         let ttl_ms = self.rng.range(1_000, 6_000) as u32;
-        let wait_ms = if self.rng.percent(65) { self.rng.range(300, self.chaos.wait_ms_max()) as u32 } else { 0 };
+        let wait_ms = if self.rng.percent(65) {
+            self.rng.range(300, self.chaos.wait_ms_max()) as u32
+        } else {
+            0
+        };
         let (session, ttl_ms) = if self.clients[&id].role == Role::Sessioner {
             let session = self.session(id, ttl_ms);
             (session.id, session.ttl_ms)
@@ -157,7 +175,9 @@ impl World {
         if self.ending.silent {
             return;
         }
-        if matches!(settled.answer, Ok(Done::Granted { .. } | Done::Released { .. })) && self.rng.percent(40) {
+        if matches!(settled.answer, Ok(Done::Granted { .. } | Done::Released { .. }))
+            && self.rng.percent(40)
+        {
             self.look_soon(&settled.ask.name);
         }
         match settled.purpose.clone() {
@@ -165,15 +185,21 @@ impl World {
             Purpose::Renew { hold } => self.renewed(id, hold, &settled),
             Purpose::Release => self.released(id, &settled),
             Purpose::Beat { session, shard } => self.beaten(id, session, shard, &settled),
-            Purpose::Revive { session, shard, life } => self.revived(id, session, shard, life, &settled.answer),
+            Purpose::Revive { session, shard, life } => {
+                self.revived(id, session, shard, life, &settled.answer)
+            }
             Purpose::Look { name } => self.looked(id, name, &settled.answer),
             Purpose::Audit { .. } | Purpose::GiveUp | Purpose::DieInQueue | Purpose::Nothing => {}
         }
     }
 
     fn taken(&mut self, id: u32, name: usize, settled: &Settled) {
-        let What::Acquire { request, session, .. } = settled.ask.what else { unreachable!("only acquires take") };
-        let Purpose::Take { fresh, .. } = &settled.purpose else { unreachable!("only takings are taken") };
+        let What::Acquire { request, session, .. } = settled.ask.what else {
+            unreachable!("only acquires take")
+        };
+        let Purpose::Take { fresh, .. } = &settled.purpose else {
+            unreachable!("only takings are taken")
+        };
         let (token, ttl_ms, waited_ms, claim_within_ms, life) = match &settled.answer {
             Ok(Done::Granted { token, ttl_ms, waited_ms, claim_within_ms, life }) => {
                 (*token, *ttl_ms, *waited_ms, *claim_within_ms, *life)
@@ -184,10 +210,16 @@ impl World {
                 let spent_us = self.now_us - settled.first_sent_us;
                 let memory_us = (REQUEST_MEMORY_MS as f64 * 1_000.0 / self.chaos.rate_max) as u64;
                 let in_time = 2 * spent_us + 3 * SECOND_US < memory_us;
-                if error.code() == ErrorCode::OutcomeUnknown && *fresh && in_time && self.rng.percent(70) {
+                if error.code() == ErrorCode::OutcomeUnknown
+                    && *fresh
+                    && in_time
+                    && self.rng.percent(70)
+                {
                     let after_us = self.rng.range(1_000, 2 * SECOND_US);
-                    self.agenda
-                        .push(self.now_us + after_us, Event::Act { client: id, act: Act::Retake { name, request } });
+                    self.agenda.push(
+                        self.now_us + after_us,
+                        Event::Act { client: id, act: Act::Retake { name, request } },
+                    );
                 } else if settled.tries > 1 || error.code() == ErrorCode::OutcomeUnknown {
                     // An earlier try may still be on its way, unless all tries were answered as not
                     // done.
@@ -234,7 +266,10 @@ impl World {
                         || held.session != session
                         || names[held.name].shard != shard
                 });
-                self.agenda.push(now_us, Event::Act { client: id, act: Act::Beat { session, shard, life } });
+                self.agenda.push(
+                    now_us,
+                    Event::Act { client: id, act: Act::Beat { session, shard, life } },
+                );
             }
         }
         if claim_within_ms > 0 {
@@ -247,14 +282,19 @@ impl World {
             let late_us = u64::from(ttl_ms) * 1_000 + self.rng.range(0, 8 * SECOND_US);
             let (act, again) = (fate < 7, self.rng.percent(50));
             for (after_us, renew) in [(late_us, act), (late_us + SECOND_US, again)] {
-                self.agenda.push(now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
+                self.agenda.push(
+                    now_us + after_us,
+                    Event::Act { client: id, act: Act::Stale { name, token, renew } },
+                );
             }
             self.clients.get_mut(&id).expect("a client").held.retain(|held| held.operation != hold);
             return;
         }
         if session == 0 {
-            let at_us = if known { settled.first_sent_us + u64::from(ttl_ms) * 1_000 / 3 } else { now_us };
-            self.agenda.push(at_us.max(now_us), Event::Act { client: id, act: Act::Renew { hold } });
+            let at_us =
+                if known { settled.first_sent_us + u64::from(ttl_ms) * 1_000 / 3 } else { now_us };
+            self.agenda
+                .push(at_us.max(now_us), Event::Act { client: id, act: Act::Renew { hold } });
         }
         self.agenda.push(now_us + hold_us, Event::Act { client: id, act: Act::Release { hold } });
     }
@@ -288,13 +328,18 @@ impl World {
                 let (name, token, renew) = (held.name, held.token, self.rng.percent(50));
                 client.held.retain(|held| held.operation != hold);
                 let after_us = self.rng.range(0, 4 * SECOND_US);
-                self.agenda
-                    .push(self.now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
+                self.agenda.push(
+                    self.now_us + after_us,
+                    Event::Act { client: id, act: Act::Stale { name, token, renew } },
+                );
                 return;
             }
             Err(_) => self.now_us + u64::from(held.ttl_ms) * 1_000 / 20,
         };
-        self.agenda.push(next_us.max(self.now_us + 1), Event::Act { client: id, act: Act::Renew { hold } });
+        self.agenda.push(
+            next_us.max(self.now_us + 1),
+            Event::Act { client: id, act: Act::Renew { hold } },
+        );
         self.believe(id, hold);
     }
 
@@ -303,7 +348,12 @@ impl World {
         let held = self.clients[&id].held.iter().find(|held| held.operation == hold);
         if let Some(Held { token, lease: Some(lease), .. }) = held {
             let until_us = self.now_us + lease.valid_for(instant(self.now_us)).as_micros() as u64;
-            self.history.beliefs.push(Belief { operation: hold, token: *token, from_us: self.now_us, until_us });
+            self.history.beliefs.push(Belief {
+                operation: hold,
+                token: *token,
+                from_us: self.now_us,
+                until_us,
+            });
         }
     }
 
@@ -317,11 +367,20 @@ impl World {
     }
 
     fn released(&mut self, id: u32, settled: &Settled) {
-        let What::Release { token, .. } = settled.ask.what else { unreachable!("only releases let go") };
-        let name = self.names.iter().position(|name| name.name == settled.ask.name).expect("one of the names");
+        let What::Release { token, .. } = settled.ask.what else {
+            unreachable!("only releases let go")
+        };
+        let name = self
+            .names
+            .iter()
+            .position(|name| name.name == settled.ask.name)
+            .expect("one of the names");
         if self.rng.percent(12) {
             let (after_us, renew) = (self.rng.range(0, 3 * SECOND_US), self.rng.percent(30));
-            self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Stale { name, token, renew } });
+            self.agenda.push(
+                self.now_us + after_us,
+                Event::Act { client: id, act: Act::Stale { name, token, renew } },
+            );
         }
     }
 
@@ -334,16 +393,26 @@ impl World {
     }
 
     fn beaten(&mut self, id: u32, session: u64, shard: ShardId, settled: &Settled) {
-        let What::Heartbeat { life: asked, .. } = settled.ask.what else { unreachable!("only heartbeats beat") };
+        let What::Heartbeat { life: asked, .. } = settled.ask.what else {
+            unreachable!("only heartbeats beat")
+        };
         let client = self.clients.get_mut(&id).expect("a client");
-        let Some(ours) = client.session.as_mut().filter(|ours| ours.id == session && !ours.forgotten) else { return };
-        let Some(life) = ours.shards.get_mut(&shard).filter(|life| life.life == asked) else { return };
+        let Some(ours) =
+            client.session.as_mut().filter(|ours| ours.id == session && !ours.forgotten)
+        else {
+            return;
+        };
+        let Some(life) = ours.shards.get_mut(&shard).filter(|life| life.life == asked) else {
+            return;
+        };
         let after_us = match &settled.answer {
             Ok(Done::HeartbeatOk { broken_count, broken, .. }) => {
                 life.broken_seen = *broken_count;
                 let names = &self.names;
                 client.held.retain(|held| {
-                    names[held.name].shard != shard || held.session != session || !broken.contains(&held.token)
+                    names[held.name].shard != shard
+                        || held.session != session
+                        || !broken.contains(&held.token)
                 });
                 if !broken.is_empty() {
                     self.faults.add(FaultKind::BreakTold);
@@ -351,11 +420,16 @@ impl World {
                 u64::from(ours.ttl_ms) * 1_000 / 3
             }
             Ok(other) => unreachable!("a heartbeat that came to {other:?}"),
-            Err(error) if error.code() == ErrorCode::SessionLost => return self.lose_session(id, session),
+            Err(error) if error.code() == ErrorCode::SessionLost => {
+                return self.lose_session(id, session);
+            }
             Err(_) => u64::from(ours.ttl_ms) * 1_000 / 20,
         };
         let life = *life;
-        self.agenda.push(self.now_us + after_us, Event::Act { client: id, act: Act::Beat { session, shard, life } });
+        self.agenda.push(
+            self.now_us + after_us,
+            Event::Act { client: id, act: Act::Beat { session, shard, life } },
+        );
     }
 
     // ---- giving up ------------------------------------------------------------------------------
@@ -363,7 +437,8 @@ impl World {
     /// Tells the shard that the client has given up an acquire, and repeats this until it is
     /// answered.
     fn give_up(&mut self, id: u32, acquire: &Ask) {
-        let (What::Acquire { request, .. } | What::CancelWait { request, .. }) = acquire.what else {
+        let (What::Acquire { request, .. } | What::CancelWait { request, .. }) = acquire.what
+        else {
             unreachable!("only an acquire is given up")
         };
         let what = What::CancelWait { request, given_up: true };
@@ -401,7 +476,8 @@ impl World {
         let Some(name) = self.names.iter().position(|name| name.shard == shard) else { return };
         let request = self.number();
         let mode = self.names[name].modes[0];
-        let what = What::Acquire { request, mode, ttl_ms, wait_ms: 2_000, session, claim_ttl_ms: 0 };
+        let what =
+            What::Acquire { request, mode, ttl_ms, wait_ms: 2_000, session, claim_ttl_ms: 0 };
         self.ask_named(id, name, what, Purpose::Revive { session, shard, life });
     }
 
@@ -442,8 +518,10 @@ impl World {
                 if self.rng.percent(50) {
                     // By then the table has forgotten the session's end, even on the slowest clock.
                     let memory_us = (REQUEST_MEMORY_MS + u64::from(session.ttl_ms) + 4_000) * 1_000;
-                    let after_us = (memory_us as f64 / self.chaos.rate_min) as u64 + self.rng.range(0, 5 * SECOND_US);
-                    let act = Act::Revive { session: session.id, ttl_ms: session.ttl_ms, shard, life };
+                    let after_us = (memory_us as f64 / self.chaos.rate_min) as u64
+                        + self.rng.range(0, 5 * SECOND_US);
+                    let act =
+                        Act::Revive { session: session.id, ttl_ms: session.ttl_ms, shard, life };
                     self.agenda.push(self.now_us + after_us, Event::Act { client: id, act });
                 }
             }
@@ -454,14 +532,16 @@ impl World {
 
     /// A check right after an acknowledged operation must show it, whichever replica answers.
     fn look_soon(&mut self, name: &str) {
-        let name = self.names.iter().position(|known| known.name == name).expect("one of the names");
+        let name =
+            self.names.iter().position(|known| known.name == name).expect("one of the names");
         let watchers: Vec<u32> = (self.clients.iter())
             .filter(|(_, client)| client.role == Role::Watcher && client.busy() < 2 * CALLS_MAX)
             .map(|(id, _)| *id)
             .collect();
         if !watchers.is_empty() {
             let (client, after_us) = (*self.rng.pick(&watchers), self.rng.range(0, 3_000));
-            self.agenda.push(self.now_us + after_us, Event::Act { client, act: Act::Look { name } });
+            self.agenda
+                .push(self.now_us + after_us, Event::Act { client, act: Act::Look { name } });
         }
     }
 

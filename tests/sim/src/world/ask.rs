@@ -123,11 +123,25 @@ impl Ask {
                 let request_id = RequestId(request.into());
                 let wait = wait_ms > 0;
                 let (owner, session, metadata) = ("sim", id.as_str(), "");
-                Command::Acquire { request_id, name, owner, ttl_ms, mode, wait, session, metadata, claim_ttl_ms }
+                Command::Acquire {
+                    request_id,
+                    name,
+                    owner,
+                    ttl_ms,
+                    mode,
+                    wait,
+                    session,
+                    metadata,
+                    claim_ttl_ms,
+                }
             }
             What::Renew { token } => Command::Renew { name, token: Token(token) },
-            What::Release { token, life } => Command::Release { name, token: Token(token), by: Some(LeaseId(life)) },
-            What::Break { token } => Command::Break { name, token: Token(token), by: "operator", reason: "simulated" },
+            What::Release { token, life } => {
+                Command::Release { name, token: Token(token), by: Some(LeaseId(life)) }
+            }
+            What::Break { token } => {
+                Command::Break { name, token: Token(token), by: "operator", reason: "simulated" }
+            }
             What::Heartbeat { session, life, broken_seen } => {
                 id = session_name(session);
                 Command::Heartbeat { session: &id, life: LeaseId(life), broken_seen }
@@ -197,7 +211,9 @@ impl Ask {
             }
             Outcome::Held { token, .. } => Err(Box::new(Error::not_owner("", token.0))),
             Outcome::NotOwner { current } => Err(Box::new(Error::not_owner("", current.0))),
-            Outcome::LeaseExpired { .. } | Outcome::AlreadyEnded { .. } => error(ErrorCode::Expired),
+            Outcome::LeaseExpired { .. } | Outcome::AlreadyEnded { .. } => {
+                error(ErrorCode::Expired)
+            }
             Outcome::CancelledBefore => error(ErrorCode::WaitCancelled),
             Outcome::SessionLost => error(ErrorCode::SessionLost),
             Outcome::Conflict(_) => error(ErrorCode::InvalidArgument),

@@ -209,7 +209,9 @@ impl World {
             call: asked(&ask.what),
             result: Outcome::Unknown,
         });
-        self.trace.line(self.now_us, || format!("client {id}  #{operation} asks {:?} {:?}", ask.name, ask.what));
+        self.trace.line(self.now_us, || {
+            format!("client {id}  #{operation} asks {:?} {:?}", ask.name, ask.what)
+        });
         let gateways = self.gateways.len() as u64;
         let policy = Policy {
             kind: ask.kind(),
@@ -256,7 +258,10 @@ impl World {
                 call.sent_us = self.now_us;
                 client.tries.insert(try_number, number);
                 let wait_us = (next.timeout_ms + u64::from(next.wait_ms)) * 1_000;
-                self.agenda.push(self.now_us + wait_us, Event::ClientTimer { client: id, call: number, turn });
+                self.agenda.push(
+                    self.now_us + wait_us,
+                    Event::ClientTimer { client: id, call: number, turn },
+                );
                 let (ask, timeout_ms, wait_ms) = (call.ask.clone(), next.timeout_ms, next.wait_ms);
                 let message = Message::ClientRequest { call: try_number, ask, timeout_ms, wait_ms };
                 self.send(Place::Client(id), Place::Gateway(gateway), message);
@@ -280,10 +285,16 @@ impl World {
 
     pub(crate) fn client_timer(&mut self, id: u32, number: u64, turn: u32) {
         let client = self.clients.get_mut(&id).expect("a client");
-        let Some(call) = client.calls.get_mut(&number).filter(|call| call.turn == turn) else { return };
+        let Some(call) = client.calls.get_mut(&number).filter(|call| call.turn == turn) else {
+            return;
+        };
         match call.trying {
             Some((try_number, gateway)) => {
-                self.send(Place::Client(id), Place::Gateway(gateway), Message::ClientGone { call: try_number });
+                self.send(
+                    Place::Client(id),
+                    Place::Gateway(gateway),
+                    Message::ClientGone { call: try_number },
+                );
                 self.client_failed(id, number, Failure::Lost("no answer in time"));
             }
             None => {
@@ -308,11 +319,22 @@ impl World {
     pub(crate) fn client_broken(&mut self, id: u32, try_number: u64, sent: bool) {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(number) = client.tries.remove(&try_number) else { return };
-        let failure = if sent { Failure::Lost("connection lost") } else { Failure::NotSent("connection refused") };
+        let failure = if sent {
+            Failure::Lost("connection lost")
+        } else {
+            Failure::NotSent("connection refused")
+        };
         self.client_failed(id, number, failure);
     }
 
-    pub(crate) fn client_reply(&mut self, id: u32, _from: Place, try_number: u64, answer: Answer, tries: u32) {
+    pub(crate) fn client_reply(
+        &mut self,
+        id: u32,
+        _from: Place,
+        try_number: u64,
+        answer: Answer,
+        tries: u32,
+    ) {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(number) = client.tries.remove(&try_number) else { return };
         let Some(call) = client.calls.get_mut(&number) else { return };
@@ -325,7 +347,10 @@ impl World {
 
     /// Ends an operation: records its answer, and passes the answer on by the operation's purpose.
     fn settle(&mut self, id: u32, number: u64, answer: Answer) {
-        let Some(call) = self.clients.get_mut(&id).and_then(|client| client.calls.remove(&number)) else { return };
+        let Some(call) = self.clients.get_mut(&id).and_then(|client| client.calls.remove(&number))
+        else {
+            return;
+        };
         let tries = call.tries.max(call.attempt.tries());
         let outcome = outcome(&call.ask, &answer);
         let record = &mut self.history.operations[call.operation];
@@ -347,7 +372,10 @@ impl World {
         });
         let Call { ask, purpose, first_sent_us, sent_us, attempt, .. } = call;
         let tries = attempt.tries();
-        self.settled(id, Settled { operation, ask, purpose, answer, first_sent_us, sent_us, tries });
+        self.settled(
+            id,
+            Settled { operation, ask, purpose, answer, first_sent_us, sent_us, tries },
+        );
     }
 }
 
@@ -395,14 +423,18 @@ fn asked(what: &What) -> Asked {
 fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
     match answer {
         // A grant that must be claimed is valid for the claim TTL only.
-        Ok(Done::Granted { token, claim_within_ms: ttl_ms @ 1.., .. } | Done::Granted { token, ttl_ms, .. }) => {
-            Outcome::Granted { token: *token, ttl_ms: *ttl_ms }
-        }
+        Ok(
+            Done::Granted { token, claim_within_ms: ttl_ms @ 1.., .. }
+            | Done::Granted { token, ttl_ms, .. },
+        ) => Outcome::Granted { token: *token, ttl_ms: *ttl_ms },
         Ok(Done::Renewed) => Outcome::Renewed,
         Ok(Done::Released { already }) => Outcome::Released { already: *already },
         Ok(Done::Broken) => Outcome::Broken,
         Ok(Done::Holders { holders, waiters }) => Outcome::Holders {
-            holders: holders.iter().map(|&(token, request)| Holder { token, request: Some(request) }).collect(),
+            holders: holders
+                .iter()
+                .map(|&(token, request)| Holder { token, request: Some(request) })
+                .collect(),
             waiters: *waiters,
         },
         Ok(Done::HeartbeatOk { .. }) => Outcome::HeartbeatOk,
@@ -412,7 +444,10 @@ fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
             ErrorClass::Retry => Outcome::NotDone,
             ErrorClass::TryLater | ErrorClass::FixInput => Outcome::Refused,
             // The acquire's own grant has ended since.
-            ErrorClass::Fenced if matches!(ask.what, What::Acquire { .. }) && error.code() == ErrorCode::Expired => {
+            ErrorClass::Fenced
+                if matches!(ask.what, What::Acquire { .. })
+                    && error.code() == ErrorCode::Expired =>
+            {
                 Outcome::Refused
             }
             ErrorClass::Fenced => Outcome::Fenced,

@@ -84,7 +84,10 @@ impl Disk {
             return None;
         }
         let jobs = std::mem::take(&mut self.queue);
-        let synced = jobs.iter().filter_map(|job| job.write.as_ref()).any(|write| write.has_log() || write.reset);
+        let synced = jobs
+            .iter()
+            .filter_map(|job| job.write.as_ref())
+            .any(|write| write.has_log() || write.reset);
         self.writing = Some(jobs);
         Some(match (synced, self.slow) {
             (false, _) => 30,
@@ -135,7 +138,8 @@ impl Disk {
         let entries = found.entries.iter_mut().map(|(_, bytes)| bytes);
         let table = found.table.iter_mut().map(|(_, bytes)| bytes);
         let single = found.hard_state.iter_mut().chain(found.applied.iter_mut());
-        let mut values: Vec<&mut Vec<u8>> = entries.chain(table).chain(single).filter(|b| !b.is_empty()).collect();
+        let mut values: Vec<&mut Vec<u8>> =
+            entries.chain(table).chain(single).filter(|b| !b.is_empty()).collect();
         if values.is_empty() {
             return false;
         }
@@ -152,7 +156,9 @@ impl Disk {
         {
             let sealed = self.sealed.iter().find(|(of, _)| *of == shard).map(|(_, sum)| *sum);
             if sealed != Some(checksum(found)) {
-                return Err(StorageError::Damaged(format!("shard {shard}: a checksum does not match")));
+                return Err(StorageError::Damaged(format!(
+                    "shard {shard}: a checksum does not match"
+                )));
             }
             return Ok(found.clone());
         }

@@ -83,7 +83,8 @@ impl World {
 
     fn terms(&self) -> BTreeMap<ShardId, u64> {
         let term = |shard: ShardId| {
-            let of = |node: &Node| node.replicas.get(&shard).map_or(0, |replica| replica.status().term);
+            let of =
+                |node: &Node| node.replicas.get(&shard).map_or(0, |replica| replica.status().term);
             self.nodes.values().map(of).max().unwrap_or(0)
         };
         self.map.shards().map(|(shard, _)| (shard, term(shard))).collect()
@@ -93,8 +94,11 @@ impl World {
     fn move_on(&mut self) {
         let shards: Vec<ShardId> = self.map.shards().map(|(shard, _)| shard).collect();
         for shard in shards {
-            let up: Vec<u64> = self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
-            let Some(leader) = up.iter().copied().find(|id| self.nodes[id].leads(shard)) else { continue };
+            let up: Vec<u64> =
+                self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
+            let Some(leader) = up.iter().copied().find(|id| self.nodes[id].leads(shard)) else {
+                continue;
+            };
             let others: Vec<u64> = up.into_iter().filter(|id| *id != leader).collect();
             if !others.is_empty() {
                 let to = NodeId(*self.rng.pick(&others));
@@ -106,7 +110,12 @@ impl World {
     /// Checks that locks are gone that clients abandoned a while ago, although leadership moved all
     /// the time.
     fn judge_abandoned(&mut self) {
-        let moves = self.terms().iter().map(|(shard, term)| term - self.ending.terms[shard]).min().unwrap_or(0);
+        let moves = self
+            .terms()
+            .iter()
+            .map(|(shard, term)| term - self.ending.terms[shard])
+            .min()
+            .unwrap_or(0);
         // If elections kept failing, there was no leader to end a lease.
         if moves < 8 {
             return;
@@ -114,14 +123,24 @@ impl World {
         self.faults.add(FaultKind::LeadersRestless);
         for at in 0..self.names.len() {
             let (name, shard) = (self.names[at].name.clone(), self.names[at].shard);
-            let Some(leader) = self.nodes.values().find(|node| node.leads(shard)).map(|node| node.id) else { continue };
+            let Some(leader) =
+                self.nodes.values().find(|node| node.leads(shard)).map(|node| node.id)
+            else {
+                continue;
+            };
             let holders = self.holders_at(leader, shard, &name);
-            if let Some(token) = holders.into_iter().find(|token| *token <= self.ending.abandoned[&shard]) {
+            if let Some(token) =
+                holders.into_iter().find(|token| *token <= self.ending.abandoned[&shard])
+            {
                 let what = format!(
                     "{name:?}: token {token} was abandoned {} s ago, and is held: leadership moved {moves} times meanwhile",
                     ABANDONED_WITHIN_US / SECOND_US
                 );
-                let violation = Violation { invariant: Invariant::BoundedLateExpiry, what, operations: Vec::new() };
+                let violation = Violation {
+                    invariant: Invariant::BoundedLateExpiry,
+                    what,
+                    operations: Vec::new(),
+                };
                 self.violations.push(violation);
             }
         }
@@ -130,7 +149,9 @@ impl World {
     fn holders_at(&mut self, id: u64, shard: ShardId, name: &str) -> Vec<u64> {
         let found = self.look_at(id, shard, Query::check(name), false);
         match found {
-            Some(Read::Check { holders, .. }) => holders.iter().map(|grant| grant.token.0).collect(),
+            Some(Read::Check { holders, .. }) => {
+                holders.iter().map(|grant| grant.token.0).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -154,10 +175,13 @@ impl World {
             }
             ABANDONED => {
                 let last = |shard: ShardId| {
-                    let of = |node: &Node| node.replicas.get(&shard).map_or(0, |replica| replica.status().last_token);
+                    let of = |node: &Node| {
+                        node.replicas.get(&shard).map_or(0, |replica| replica.status().last_token)
+                    };
                     self.nodes.values().map(of).max().unwrap_or(0)
                 };
-                self.ending.abandoned = self.map.shards().map(|(shard, _)| (shard, last(shard))).collect();
+                self.ending.abandoned =
+                    self.map.shards().map(|(shard, _)| (shard, last(shard))).collect();
             }
             RELEASE.. => self.let_go(stage - RELEASE),
             0 => {
@@ -171,13 +195,22 @@ impl World {
             }
             1 => {
                 for what in self.missing_voters() {
-                    self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });
+                    self.violations.push(Violation {
+                        invariant: Invariant::Liveness,
+                        what,
+                        operations: Vec::new(),
+                    });
                 }
                 for name in std::mem::take(&mut self.ending.open) {
                     let Name { name, shard, .. } = &self.names[name];
-                    let what =
-                        format!("{name:?} on shard {shard} could not be had within the bound after the last fault");
-                    self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });
+                    let what = format!(
+                        "{name:?} on shard {shard} could not be had within the bound after the last fault"
+                    );
+                    self.violations.push(Violation {
+                        invariant: Invariant::Liveness,
+                        what,
+                        operations: Vec::new(),
+                    });
                 }
                 self.agenda.push(self.now_us + SECOND_US, Event::Ending { stage: 2 });
             }
@@ -199,7 +232,11 @@ impl World {
             _ => {
                 let diverged: Vec<String> = self.diverged().collect();
                 for what in diverged {
-                    self.violations.push(Violation { invariant: Invariant::Liveness, what, operations: Vec::new() });
+                    self.violations.push(Violation {
+                        invariant: Invariant::Liveness,
+                        what,
+                        operations: Vec::new(),
+                    });
                 }
                 self.history.tenures = self.read_tenures();
                 self.over = true;
@@ -210,7 +247,14 @@ impl World {
     fn audit(&mut self, name: usize) {
         let request = self.number();
         let mode = self.whole(name);
-        let what = What::Acquire { request, mode, ttl_ms: 6_000, wait_ms: 200_000, session: 0, claim_ttl_ms: 0 };
+        let what = What::Acquire {
+            request,
+            mode,
+            ttl_ms: 6_000,
+            wait_ms: 200_000,
+            session: 0,
+            claim_ttl_ms: 0,
+        };
         let ask = Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what };
         self.ask(AUDITOR, ask, Purpose::Audit { name });
     }
@@ -218,7 +262,11 @@ impl World {
     /// The mode that takes the whole of a name.
     fn whole(&self, name: usize) -> locks::Mode {
         let mode = locks::Mode::Exclusive;
-        if self.names[name].modes.contains(&mode) { mode } else { locks::Mode::Permits { count: 3, limit: 3 } }
+        if self.names[name].modes.contains(&mode) {
+            mode
+        } else {
+            locks::Mode::Permits { count: 3, limit: 3 }
+        }
     }
 
     /// Queues a client behind the auditor that will be dead when its turn comes.
@@ -230,7 +278,8 @@ impl World {
         let what = What::Acquire { request, mode, ttl_ms, wait_ms, session: 0, claim_ttl_ms };
         let ask = Ask { name: self.names[name].name.clone(), shard: self.names[name].shard, what };
         self.ask(AUDITOR, ask, Purpose::DieInQueue);
-        self.agenda.push(self.now_us + 3 * SECOND_US / 2, Event::Ending { stage: RELEASE + name as u32 });
+        self.agenda
+            .push(self.now_us + 3 * SECOND_US / 2, Event::Ending { stage: RELEASE + name as u32 });
     }
 
     fn let_go(&mut self, name: u32) {
@@ -247,7 +296,9 @@ impl World {
 
     pub(crate) fn audited(&mut self, name: usize, settled: &Settled) {
         match (&settled.ask.what, &settled.answer) {
-            (What::Acquire { .. }, Ok(Done::Granted { token, .. })) if !self.ending.died.contains(&name) => {
+            (What::Acquire { .. }, Ok(Done::Granted { token, .. }))
+                if !self.ending.died.contains(&name) =>
+            {
                 self.queue_and_die(name, *token);
             }
             (What::Acquire { .. }, Ok(Done::Granted { token, .. })) => {
@@ -255,9 +306,12 @@ impl World {
                 let ask = Ask { what, ..(*settled.ask).clone() };
                 self.ask(AUDITOR, ask, Purpose::Audit { name });
             }
-            (What::Release { .. }, Ok(_)) if self.ending.once_more.remove(&name) => self.audit(name),
+            (What::Release { .. }, Ok(_)) if self.ending.once_more.remove(&name) => {
+                self.audit(name)
+            }
             (What::Release { .. }, Ok(_)) => {
-                let ask = Ask { what: What::Check { linearizable: true }, ..(*settled.ask).clone() };
+                let ask =
+                    Ask { what: What::Check { linearizable: true }, ..(*settled.ask).clone() };
                 self.ask(AUDITOR, ask, Purpose::Audit { name });
             }
             (What::Check { .. }, Ok(_)) => {
@@ -275,10 +329,16 @@ impl World {
     /// Their states at equal indexes are judged with all samples.
     fn diverged(&self) -> impl Iterator<Item = String> {
         self.map.shards().filter_map(|(shard, _)| {
-            let index = |node: &Node| node.replicas.get(&shard).map(|replica| replica.status().applied_index);
+            let index = |node: &Node| {
+                node.replicas.get(&shard).map(|replica| replica.status().applied_index)
+            };
             let last: Vec<_> = self.nodes.values().map(|node| (node.id, index(node))).collect();
             let differ = last.windows(2).any(|pair| pair[0].1 != pair[1].1);
-            differ.then(|| format!("shard {shard}: at rest its replicas have applied up to (node, index) {last:?}"))
+            differ.then(|| {
+                format!(
+                    "shard {shard}: at rest its replicas have applied up to (node, index) {last:?}"
+                )
+            })
         })
     }
 
@@ -300,7 +360,11 @@ impl World {
         let ticket = OWN_TICKETS + self.number();
         let node = self.nodes.get_mut(&id).expect("a node");
         let now = node.clock.read(self.now_us);
-        node.inbox.entry(shard).or_default().push(Input::Read { ticket, query, linearizable: false });
+        node.inbox.entry(shard).or_default().push(Input::Read {
+            ticket,
+            query,
+            linearizable: false,
+        });
         let inputs = node.inbox.get_mut(&shard).map(std::mem::take).unwrap_or_default();
         let mut outputs = node.replicas.get_mut(&shard)?.step(now, inputs).ok()?;
         if last && let Some(write) = outputs.write.take() {
@@ -324,9 +388,11 @@ impl World {
         }
         let node = &self.nodes[&id];
         let in_memory: BTreeSet<u64> = found.iter().map(|(grant, _)| grant.token.0).collect();
-        for record in node.disk.engine.history(shard, name, usize::MAX).expect("memory can be read") {
-            let tenure = locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure)
-                .expect("as it was written");
+        for record in node.disk.engine.history(shard, name, usize::MAX).expect("memory can be read")
+        {
+            let tenure =
+                locks::Tenure::decode(&record.name, locks::Token(record.token), &record.tenure)
+                    .expect("as it was written");
             // The same tenure may be in both places while a checkpoint is on its way. Any other
             // tenure that appears twice is reported.
             if !in_memory.contains(&tenure.grant.token.0) {

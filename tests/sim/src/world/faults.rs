@@ -187,7 +187,8 @@ impl World {
                     0..12 => self.rng.range(45, 70) * SECOND_US,
                     _ => SECOND_US + self.rng.around(9 * SECOND_US),
                 };
-                let busy_us = if self.rng.percent(75) { calm_us + 20 * SECOND_US } else { calm_us / 4 };
+                let busy_us =
+                    if self.rng.percent(75) { calm_us + 20 * SECOND_US } else { calm_us / 4 };
                 self.chaos.busy_until_us = self.now_us + busy_us.min(35 * SECOND_US);
                 self.now_us + calm_us
             }
@@ -205,7 +206,8 @@ impl World {
     fn misfortune(&mut self) {
         let node = 1 + self.rng.below(self.nodes.len() as u64);
         let shard = ShardId(self.rng.below(self.map.shards().count() as u64) as u32);
-        let leader = self.nodes.values().find(|node| node.leads(shard)).map_or(node, |node| node.id);
+        let leader =
+            self.nodes.values().find(|node| node.leads(shard)).map_or(node, |node| node.id);
         match self.rng.below(100) {
             0..12 => self.bad_weather(),
             12..16 => self.halves(),
@@ -282,11 +284,14 @@ impl World {
         self.note(FaultKind::PartitionRing, String::new());
         if ids.len() == 3 {
             let apart = self.rng.below(3) as usize;
-            return self.network.cut_both(Place::Node(ids[apart]), Place::Node(ids[(apart + 1) % 3]));
+            return self
+                .network
+                .cut_both(Place::Node(ids[apart]), Place::Node(ids[(apart + 1) % 3]));
         }
         for at in 0..ids.len() {
             for hop in 2..ids.len() - 1 {
-                self.network.cut_both(Place::Node(ids[at]), Place::Node(ids[(at + hop) % ids.len()]));
+                self.network
+                    .cut_both(Place::Node(ids[at]), Place::Node(ids[(at + hop) % ids.len()]));
             }
         }
     }

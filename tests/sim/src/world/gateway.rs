@@ -83,7 +83,11 @@ impl World {
         let targets = self.targets(id, &ask);
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         if !gateway.up {
-            return self.send(Place::Gateway(id), client, Message::ClientBroken { call, sent: false });
+            return self.send(
+                Place::Gateway(id),
+                client,
+                Message::ClientBroken { call, sent: false },
+            );
         }
         let policy = Policy {
             kind: ask.kind(),
@@ -107,7 +111,9 @@ impl World {
         // stale checks only.
         let anybody = matches!(ask.what, What::Check { .. }) && self.rng.percent(60);
         let first = match self.gateways[&id].leaders.leader(ask.shard) {
-            Some(leader) if !anybody => targets.iter().position(|node| *node == leader.0).unwrap_or(0),
+            Some(leader) if !anybody => {
+                targets.iter().position(|node| *node == leader.0).unwrap_or(0)
+            }
             _ => self.rng.below(targets.len() as u64) as usize,
         };
         targets.rotate_left(first);
@@ -128,8 +134,10 @@ impl World {
                 call.trying = Some((ticket, next.target));
                 gateway.tickets.insert(ticket, number);
                 let wait_us = (next.timeout_ms + u64::from(next.wait_ms)) * 1_000;
-                let (ask, left_ms, give_up_us) = (call.ask.clone(), next.wait_ms, self.now_us + wait_us);
-                self.agenda.push(give_up_us, Event::GatewayTimer { gateway: id, call: number, turn });
+                let (ask, left_ms, give_up_us) =
+                    (call.ask.clone(), next.wait_ms, self.now_us + wait_us);
+                self.agenda
+                    .push(give_up_us, Event::GatewayTimer { gateway: id, call: number, turn });
                 let message = Message::Request { ticket, ask, left_ms, give_up_us };
                 self.send(Place::Gateway(id), Place::Node(next.target), message);
             }
@@ -142,12 +150,26 @@ impl World {
     }
 
     fn gateway_finish(&mut self, id: u32, number: u64, answer: Answer) {
-        let Some(call) = self.gateways.get_mut(&id).and_then(|gateway| gateway.calls.remove(&number)) else { return };
+        let Some(call) =
+            self.gateways.get_mut(&id).and_then(|gateway| gateway.calls.remove(&number))
+        else {
+            return;
+        };
         let tries = call.attempt.tries();
-        self.send(Place::Gateway(id), call.client, Message::ClientReply { call: number, answer, tries });
+        self.send(
+            Place::Gateway(id),
+            call.client,
+            Message::ClientReply { call: number, answer, tries },
+        );
     }
 
-    pub(crate) fn gateway_reply(&mut self, id: u32, from: Place, ticket: Ticket, answer: NodeAnswer) {
+    pub(crate) fn gateway_reply(
+        &mut self,
+        id: u32,
+        from: Place,
+        ticket: Ticket,
+        answer: NodeAnswer,
+    ) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         // The client has been answered already, so a grant that comes now ends with its TTL.
         let Some(number) = gateway.tickets.remove(&ticket) else { return };
@@ -166,7 +188,10 @@ impl World {
                 if !gateway.leaders.learn(shard, hint, term) {
                     gateway.leaders.suspect(shard, NodeId(node));
                 }
-                let failure = Failure::NotLeader { leader: hint.map_or(0, |node| node.0), why: "another leads" };
+                let failure = Failure::NotLeader {
+                    leader: hint.map_or(0, |node| node.0),
+                    why: "another leads",
+                };
                 return self.gateway_failed(id, number, failure);
             }
             Err(Refusal::Error(error)) => error,
@@ -181,7 +206,11 @@ impl World {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let Some(number) = gateway.tickets.remove(&ticket) else { return };
         self.suspect_target(id, number);
-        let failure = if sent { Failure::Lost("connection lost") } else { Failure::NotSent("connection refused") };
+        let failure = if sent {
+            Failure::Lost("connection lost")
+        } else {
+            Failure::NotSent("connection refused")
+        };
         self.gateway_failed(id, number, failure);
     }
 
@@ -195,7 +224,9 @@ impl World {
     }
 
     fn gateway_failed(&mut self, id: u32, number: u64, failure: Failure<'_>) {
-        let Some(ask) = self.gateways[&id].calls.get(&number).map(|call| call.ask.clone()) else { return };
+        let Some(ask) = self.gateways[&id].calls.get(&number).map(|call| call.ask.clone()) else {
+            return;
+        };
         let targets = self.targets(id, &ask);
         let (now_ms, jitter) = (self.now_us / 1_000, self.rng.unit());
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
@@ -206,7 +237,9 @@ impl World {
 
     pub(crate) fn gateway_timer(&mut self, id: u32, number: u64, turn: u32) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(call) = gateway.calls.get_mut(&number).filter(|call| call.turn == turn) else { return };
+        let Some(call) = gateway.calls.get_mut(&number).filter(|call| call.turn == turn) else {
+            return;
+        };
         match call.trying {
             Some(_) => {
                 self.suspect_target(id, number);
@@ -231,7 +264,8 @@ impl World {
             && gateway.up
         {
             let (name, shard) = (call.ask.name.clone(), call.ask.shard);
-            let ask = Arc::new(Ask { name, shard, what: What::CancelWait { request, given_up: false } });
+            let ask =
+                Arc::new(Ask { name, shard, what: What::CancelWait { request, given_up: false } });
             let own = self.number();
             self.gateway_request(id, client, own, ask, CANCEL_TIMEOUT_MS, 0);
         }

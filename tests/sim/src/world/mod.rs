@@ -251,7 +251,9 @@ impl World {
             let modes = match (place, self.rng.below(4)) {
                 (0, _) | (_, 0 | 1) => vec![Mode::Exclusive],
                 (_, 2) => vec![Mode::Exclusive, Mode::Shared, Mode::Shared],
-                _ => vec![Mode::Permits { count: 1, limit: 3 }, Mode::Permits { count: 2, limit: 3 }],
+                _ => {
+                    vec![Mode::Permits { count: 1, limit: 3 }, Mode::Permits { count: 2, limit: 3 }]
+                }
             };
             self.names.push(Name { name, shard, modes });
         }
@@ -291,9 +293,15 @@ impl World {
             Event::Reseed { node } => self.reseed_node(node),
             Event::WitnessLost { leader, witness } => self.lose_witness(leader, witness),
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
-            Event::Snapshot { from, boot, to, shard, bytes } => self.carry_snapshot(from, boot, to, shard, bytes),
-            Event::SnapshotSent { node, boot, to, shard, ok } => self.snapshot_sent(node, boot, to, shard, ok),
-            Event::SnapshotWritten { node, boot, shard, bytes } => self.snapshot_written(node, boot, shard, bytes),
+            Event::Snapshot { from, boot, to, shard, bytes } => {
+                self.carry_snapshot(from, boot, to, shard, bytes)
+            }
+            Event::SnapshotSent { node, boot, to, shard, ok } => {
+                self.snapshot_sent(node, boot, to, shard, ok)
+            }
+            Event::SnapshotWritten { node, boot, shard, bytes } => {
+                self.snapshot_written(node, boot, shard, bytes)
+            }
             Event::GatewayTimer { gateway, call, turn } => self.gateway_timer(gateway, call, turn),
             Event::ClientTimer { client, call, turn } => self.client_timer(client, call, turn),
             Event::Act { client, act } => self.act(client, act),
@@ -315,11 +323,16 @@ impl World {
             | Event::SnapshotWritten { node, .. }
             | Event::Snapshot { from: node, .. }
             | Event::Deliver { to: Place::Node(node), .. } => self.nodes[node].paused_until_us,
-            Event::GatewayTimer { gateway, .. } | Event::Deliver { to: Place::Gateway(gateway), .. } => {
+            Event::GatewayTimer { gateway, .. }
+            | Event::Deliver { to: Place::Gateway(gateway), .. } => {
                 self.gateways[gateway].paused_until_us
             }
-            Event::ClientTimer { client, .. } | Event::Act { client, .. } => self.clients[client].paused_until_us,
-            Event::Deliver { to: Place::Client(client), .. } => self.clients[client].paused_until_us,
+            Event::ClientTimer { client, .. } | Event::Act { client, .. } => {
+                self.clients[client].paused_until_us
+            }
+            Event::Deliver { to: Place::Client(client), .. } => {
+                self.clients[client].paused_until_us
+            }
             Event::Start { .. }
             | Event::Reseed { .. }
             | Event::WitnessLost { .. }
@@ -351,7 +364,8 @@ impl World {
                 }
                 if let Some(again_at_us) = again_at_us {
                     self.faults.add(FaultKind::MessageDuplicated);
-                    self.agenda.push(again_at_us, Event::Deliver { from, to, message: message.clone() });
+                    self.agenda
+                        .push(again_at_us, Event::Deliver { from, to, message: message.clone() });
                 }
                 self.agenda.push(at_us, Event::Deliver { from, to, message });
             }
@@ -361,23 +375,36 @@ impl World {
     fn deliver(&mut self, from: Place, to: Place, message: Message) {
         self.trace.mix(to.number());
         match (to, message) {
-            (Place::Node(node), Message::Raft { shard, bytes }) => self.hear_peer(node, shard, bytes),
-            (Place::Node(to), Message::Hello { node, incarnation }) => self.hear_hello(to, node, incarnation),
+            (Place::Node(node), Message::Raft { shard, bytes }) => {
+                self.hear_peer(node, shard, bytes)
+            }
+            (Place::Node(to), Message::Hello { node, incarnation }) => {
+                self.hear_hello(to, node, incarnation)
+            }
             (Place::Node(node), Message::Request { ticket, ask, left_ms, give_up_us }) => {
                 self.take_request(node, from, ticket, ask, left_ms, give_up_us);
             }
             (Place::Gateway(gateway), Message::Reply { ticket, answer }) => {
                 self.gateway_reply(gateway, from, ticket, answer);
             }
-            (Place::Gateway(gateway), Message::Broken { ticket, sent }) => self.gateway_broken(gateway, ticket, sent),
-            (Place::Gateway(gateway), Message::ClientRequest { call, ask, timeout_ms, wait_ms }) => {
+            (Place::Gateway(gateway), Message::Broken { ticket, sent }) => {
+                self.gateway_broken(gateway, ticket, sent)
+            }
+            (
+                Place::Gateway(gateway),
+                Message::ClientRequest { call, ask, timeout_ms, wait_ms },
+            ) => {
                 self.gateway_request(gateway, from, call, ask, timeout_ms, wait_ms);
             }
-            (Place::Gateway(gateway), Message::ClientGone { call }) => self.gateway_abandon(gateway, from, call),
+            (Place::Gateway(gateway), Message::ClientGone { call }) => {
+                self.gateway_abandon(gateway, from, call)
+            }
             (Place::Client(client), Message::ClientReply { call, answer, tries }) => {
                 self.client_reply(client, from, call, answer, tries);
             }
-            (Place::Client(client), Message::ClientBroken { call, sent }) => self.client_broken(client, call, sent),
+            (Place::Client(client), Message::ClientBroken { call, sent }) => {
+                self.client_broken(client, call, sent)
+            }
             (to, message) => unreachable!("{message:?} for {to:?}"),
         }
     }
@@ -389,7 +416,11 @@ impl World {
         self.faults.undecided_names += verdict.undecided_names.len() as u64;
         Report {
             seed: self.seed,
-            shape: (self.nodes.len() as u64, self.map.shards().count() as u32, self.clients.len() as u32 - 1),
+            shape: (
+                self.nodes.len() as u64,
+                self.map.shards().count() as u32,
+                self.clients.len() as u32 - 1,
+            ),
             trace_hash: self.trace.hash(),
             violations: self.violations,
             simulated_us: self.now_us,

@@ -67,11 +67,19 @@ impl Network {
 
     /// Decides the fate of a message. A `datagram` may be duplicated, because Raft tolerates this.
     /// Requests and answers are never duplicated, because streams deliver each message once.
-    pub(crate) fn send(&mut self, rng: &mut Rng, now_us: u64, from: Place, to: Place, datagram: bool) -> Fate {
+    pub(crate) fn send(
+        &mut self,
+        rng: &mut Rng,
+        now_us: u64,
+        from: Place,
+        to: Place,
+        datagram: bool,
+    ) -> Fate {
         if !self.passes(from, to) {
             return Fate::Cut;
         }
-        let weather = if self.weather.peers_only && !datagram { Weather::default() } else { self.weather };
+        let weather =
+            if self.weather.peers_only && !datagram { Weather::default() } else { self.weather };
         let Weather { loss, duplication, lateness, late_us, .. } = weather;
         if loss > 0.0 && rng.chance(loss) {
             return Fate::Lost;

@@ -11,7 +11,10 @@ use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::rng::Rng;
 use crate::world::ask::{Ask, Done, What};
 use routing::{NodeId, ShardId};
-use shard::{Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket, join_snapshot};
+use shard::{
+    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket,
+    join_snapshot,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use storage::{Engine, ShardWrite};
@@ -112,7 +115,8 @@ impl World {
     pub(crate) fn start_node(&mut self, id: u64) {
         let now_us = self.now_us;
         let voters: Vec<NodeId> = self.nodes.keys().copied().map(NodeId).collect();
-        let shards: Vec<(ShardId, NodeId)> = self.map.shards().map(|(id, r)| (id, r.preferred_leader)).collect();
+        let shards: Vec<(ShardId, NodeId)> =
+            self.map.shards().map(|(id, r)| (id, r.preferred_leader)).collect();
         let node = self.nodes.get_mut(&id).expect("a node");
         if node.is_up() || node.failed || node.awaits_reseed {
             return;
@@ -161,8 +165,10 @@ impl World {
             };
             match Replica::open(config, recovered, now) {
                 Ok(replica) => {
-                    let known =
-                        node.incarnations.iter().map(|(other, incarnation)| incarnation_of(*other, *incarnation));
+                    let known = node
+                        .incarnations
+                        .iter()
+                        .map(|(other, incarnation)| incarnation_of(*other, *incarnation));
                     node.inbox.insert(shard, known.collect());
                     node.replicas.insert(shard, replica)
                 }
@@ -170,7 +176,11 @@ impl World {
                     let what = format!("node {id} cannot start from what it wrote: {fatal}");
                     node.replicas.clear();
                     node.failed = true;
-                    self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
+                    self.violations.push(Violation {
+                        invariant: Invariant::NoCrash,
+                        what,
+                        operations: Vec::new(),
+                    });
                     return;
                 }
             };
@@ -200,7 +210,9 @@ impl World {
             CrashLoss::Torn => self.faults.add(FaultKind::TornTail),
         }
         let pending = std::mem::take(&mut node.pending);
-        self.trace.line(self.now_us, || format!("node {id}    dies (power cut: {power_cut}, disk: {loss:?})"));
+        self.trace.line(self.now_us, || {
+            format!("node {id}    dies (power cut: {power_cut}, disk: {loss:?})")
+        });
         for (ticket, (from, ..)) in pending {
             // The operating system resets the process's connections. After a power cut no such
             // reset is sent.
@@ -254,14 +266,20 @@ impl World {
             Ok(outputs) => {
                 if let Some(at_ms) = outputs.wake_at_ms {
                     // The extra microsecond keeps rounding from making the step early.
-                    let at_us = self.now_us + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000) + 1;
+                    let at_us = self.now_us
+                        + node.clock.true_us(at_ms.saturating_sub(now.mono_ms) * 1_000)
+                        + 1;
                     self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
                 }
                 self.dispatch(id, shard, outputs);
             }
             Err(fatal) => {
                 let what = format!("node {id} stopped by itself: {fatal}");
-                self.violations.push(Violation { invariant: Invariant::NoCrash, what, operations: Vec::new() });
+                self.violations.push(Violation {
+                    invariant: Invariant::NoCrash,
+                    what,
+                    operations: Vec::new(),
+                });
                 self.crash_node(id, false);
                 self.nodes.get_mut(&id).expect("a node").failed = true;
             }
@@ -272,7 +290,9 @@ impl World {
         if let Some(leadership) = outputs.leadership {
             self.trace.mix(leadership.term << 8 | u64::from(leadership.is_me));
             self.trace.line(self.now_us, || {
-                let leader = leadership.leader.map_or("nobody".to_owned(), |leader| format!("node {leader}"));
+                let leader = leadership
+                    .leader
+                    .map_or("nobody".to_owned(), |leader| format!("node {leader}"));
                 format!("node {id}    shard {shard}: {leader} leads in term {}", leadership.term)
             });
         }
@@ -283,14 +303,17 @@ impl World {
         for message in outputs.messages {
             let (to, is_snapshot) = (message.to.0, message.snapshot.is_some());
             let bytes = match message.snapshot {
-                Some(snapshot) => join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message"),
+                Some(snapshot) => {
+                    join_snapshot(&message.bytes, &snapshot.data).expect("a snapshot message")
+                }
                 None => message.bytes,
             };
             self.trace.mix_bytes(&bytes);
             if is_snapshot {
                 self.faults.add(FaultKind::SnapshotSent);
                 let boot = self.nodes[&id].boot;
-                let then = Then::Event(Box::new(Event::Snapshot { from: id, boot, to, shard, bytes }));
+                let then =
+                    Then::Event(Box::new(Event::Snapshot { from: id, boot, to, shard, bytes }));
                 self.queue_write(id, Job { write: None, then });
                 continue;
             }
@@ -316,7 +339,8 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a node");
         let Some((from, ask, taken_us)) = node.pending.remove(&ticket) else { return };
         let answer = ask.answer(reply);
-        if let (What::Acquire { request, .. }, Ok(Done::Granted { token, .. })) = (&ask.what, &answer)
+        if let (What::Acquire { request, .. }, Ok(Done::Granted { token, .. })) =
+            (&ask.what, &answer)
             && self.given_up.contains(request)
         {
             self.history.late_grants.push(LateGrant { request: *request, token: *token, taken_us });
@@ -399,7 +423,8 @@ impl World {
             let answer = ask.answer(Reply::Busy);
             return self.send(Place::Node(id), from, Message::Reply { ticket, answer });
         }
-        let give_up_at_ms = node.clock.read(self.now_us).mono_ms + (give_up_us - self.now_us) / 1_000;
+        let give_up_at_ms =
+            node.clock.read(self.now_us).mono_ms + (give_up_us - self.now_us) / 1_000;
         let (shard, input) = (ask.shard, ask.input(ticket, left_ms, give_up_at_ms));
         node.pending.insert(ticket, (from, ask, self.now_us));
         self.tell(id, shard, input);
@@ -415,7 +440,8 @@ impl World {
     /// Drops the operations of a gateway after its connections to this node are gone.
     pub(crate) fn drop_streams(&mut self, id: u64, gateway: Place) {
         let pending = &self.nodes[&id].pending;
-        let gone: Vec<Ticket> = pending.iter().filter(|(_, (from, ..))| *from == gateway).map(|(t, _)| *t).collect();
+        let gone: Vec<Ticket> =
+            pending.iter().filter(|(_, (from, ..))| *from == gateway).map(|(t, _)| *t).collect();
         for ticket in gone {
             self.take_detach(id, ticket);
         }
@@ -425,7 +451,14 @@ impl World {
 
     /// All earlier writes are in the engine, so the snapshot leaves with the ended grants that the
     /// receiver lacks.
-    pub(crate) fn carry_snapshot(&mut self, from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8>) {
+    pub(crate) fn carry_snapshot(
+        &mut self,
+        from: u64,
+        boot: u64,
+        to: u64,
+        shard: ShardId,
+        bytes: Vec<u8>,
+    ) {
         if self.nodes[&from].boot != boot {
             return;
         }
@@ -443,7 +476,8 @@ impl World {
         let engine = &self.nodes[&from].disk.engine;
         let (mut history, mut cursor) = (Vec::new(), None);
         loop {
-            let (page, next) = engine.history_since(shard, after_index, cursor, 50).expect("memory can be read");
+            let (page, next) =
+                engine.history_since(shard, after_index, cursor, 50).expect("memory can be read");
             history.extend(page);
             cursor = next;
             if cursor.is_none() {
@@ -451,9 +485,13 @@ impl World {
             }
         }
         let then = Event::SnapshotWritten { node: to, boot: self.nodes[&to].boot, shard, bytes };
-        let write = (!history.is_empty()).then(|| ShardWrite { shard, history, ..ShardWrite::default() });
+        let write =
+            (!history.is_empty()).then(|| ShardWrite { shard, history, ..ShardWrite::default() });
         self.queue_write(to, Job { write, then: Then::Event(Box::new(then)) });
-        self.agenda.push(self.now_us + after_us, Event::SnapshotSent { node: from, boot, to, shard, ok: true });
+        self.agenda.push(
+            self.now_us + after_us,
+            Event::SnapshotSent { node: from, boot, to, shard, ok: true },
+        );
     }
 
     pub(crate) fn snapshot_sent(&mut self, id: u64, boot: u64, to: u64, shard: ShardId, ok: bool) {
@@ -464,7 +502,8 @@ impl World {
 
     pub(crate) fn snapshot_written(&mut self, id: u64, boot: u64, shard: ShardId, bytes: Vec<u8>) {
         if self.nodes[&id].boot == boot {
-            self.trace.line(self.now_us, || format!("node {id}    shard {shard}: a snapshot arrived"));
+            self.trace
+                .line(self.now_us, || format!("node {id}    shard {shard}: a snapshot arrived"));
             self.tell(id, shard, Input::Peer(bytes));
         }
     }
@@ -477,12 +516,17 @@ impl World {
     }
 
     pub(crate) fn ask_states(&mut self) {
-        let up: Vec<u64> = self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
+        let up: Vec<u64> =
+            self.nodes.values().filter(|node| node.is_up()).map(|node| node.id).collect();
         for id in up {
             let shards: Vec<ShardId> = self.nodes[&id].replicas.keys().copied().collect();
             for shard in shards {
                 let ticket = OWN_TICKETS + self.number();
-                self.tell(id, shard, Input::Read { ticket, query: Query::Status, linearizable: false });
+                self.tell(
+                    id,
+                    shard,
+                    Input::Read { ticket, query: Query::Status, linearizable: false },
+                );
             }
         }
     }

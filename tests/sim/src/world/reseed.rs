@@ -30,7 +30,8 @@ impl World {
 
     pub(crate) fn hear_hello(&mut self, id: u64, from: u64, incarnation: u32) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        if !node.is_up() || incarnation <= node.incarnations.get(&from).copied().unwrap_or_default() {
+        if !node.is_up() || incarnation <= node.incarnations.get(&from).copied().unwrap_or_default()
+        {
             return;
         }
         node.incarnations.insert(from, incarnation);
@@ -50,7 +51,8 @@ impl World {
             && has_data(&self.nodes[&id])
             && self.map.shards().all(|(shard, _)| {
                 let Some(status) = self.leader_status(shard) else { return false };
-                let voters: Vec<&Member> = status.members.iter().filter(|member| !member.learner).collect();
+                let voters: Vec<&Member> =
+                    status.members.iter().filter(|member| !member.learner).collect();
                 let kept = voters.iter().filter(|member| {
                     let node = &self.nodes[&member.node.0];
                     keeps(node) && node.incarnation == member.incarnation
@@ -61,14 +63,16 @@ impl World {
 
     /// The status of the leader in the highest term.
     fn leader_status(&self, shard: ShardId) -> Option<Status> {
-        let statuses = self.nodes.values().filter_map(|node| Some(node.replicas.get(&shard)?.status()));
+        let statuses =
+            self.nodes.values().filter_map(|node| Some(node.replicas.get(&shard)?.status()));
         statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term)
     }
 
     /// Cuts nodes off so that all acknowledged entries stand on a bare majority for a while, and
     /// then on less: see [`lose_witness`](Self::lose_witness).
     pub(crate) fn lose_witness_soon(&mut self, leader: u64) {
-        let mut others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != leader).collect();
+        let mut others: Vec<u64> =
+            self.nodes.keys().copied().filter(|other| *other != leader).collect();
         self.rng.shuffle(&mut others);
         let (witnesses, absent) = others.split_at(others.len() / 2);
         if !self.may_lose(witnesses[0]) {
@@ -78,7 +82,8 @@ impl World {
             self.cut_off(*absent);
         }
         let after_us = self.rng.range(SECOND_US / 5, 4 * SECOND_US);
-        self.agenda.push(self.now_us + after_us, Event::WitnessLost { leader, witness: witnesses[0] });
+        self.agenda
+            .push(self.now_us + after_us, Event::WitnessLost { leader, witness: witnesses[0] });
     }
 
     /// Reconnects the nodes that were cut off, and kills the leader. A node that acknowledged the
@@ -114,7 +119,8 @@ impl World {
         node.awaits_reseed = false;
         node.disk.replace();
         node.incarnations.clear();
-        node.incarnation = (WALL_START_S + self.now_us / SECOND_US).max(u64::from(node.incarnation) + 1) as u32;
+        node.incarnation =
+            (WALL_START_S + self.now_us / SECOND_US).max(u64::from(node.incarnation) + 1) as u32;
         self.note(FaultKind::Reseeded, format!("node {id}"));
         self.start_node(id);
     }
@@ -124,10 +130,14 @@ impl World {
     pub(crate) fn missing_voters(&self) -> Vec<String> {
         let mut missing = Vec::new();
         for (shard, _) in self.map.shards() {
-            let members = self.leader_status(shard).map(|status| status.members).unwrap_or_default();
+            let members =
+                self.leader_status(shard).map(|status| status.members).unwrap_or_default();
             for node in self.nodes.values() {
-                let incarnation = node.replicas.get(&shard).map(|replica| replica.status().incarnation);
-                let voter = |member: &&Member| member.node.0 == node.id && Some(member.incarnation) == incarnation;
+                let incarnation =
+                    node.replicas.get(&shard).map(|replica| replica.status().incarnation);
+                let voter = |member: &&Member| {
+                    member.node.0 == node.id && Some(member.incarnation) == incarnation
+                };
                 if members.iter().find(voter).is_none_or(|member| member.learner) {
                     let id = node.id;
                     missing

@@ -6,7 +6,8 @@
 use super::error::CalibrateError;
 use client::Client;
 use local_cluster::{
-    Addresses, Ended, Launch, Member, Processes, cluster_config, free_addresses, leaders, metric_sums, page,
+    Addresses, Ended, Launch, Member, Processes, cluster_config, free_addresses, leaders,
+    metric_sums, page,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -47,10 +48,15 @@ impl Cluster {
     ///
     /// # Errors
     /// If the cluster cannot be started.
-    pub async fn start(dir: &Path, shards: usize, palisade: &[OsString]) -> Result<Cluster, CalibrateError> {
+    pub async fn start(
+        dir: &Path,
+        shards: usize,
+        palisade: &[OsString],
+    ) -> Result<Cluster, CalibrateError> {
         let addresses = Addresses::pairs(&free_addresses(2 * (NODES as usize + 1))?);
         let (nodes, gateways) = addresses.split_at(NODES as usize);
-        let processes = Processes::new(dir, cluster_config("calibration", shards as u32, nodes, gateways))?;
+        let processes =
+            Processes::new(dir, cluster_config("calibration", shards as u32, nodes, gateways))?;
         let mut cluster = Cluster { processes, palisade: palisade.to_owned(), shards };
         for member in cluster.processes.members() {
             let program = std_command(&cluster.palisade);
@@ -71,10 +77,15 @@ impl Cluster {
             }
             // After the start, leaderships move for a while to the nodes that the map prefers.
             let most = self.shards.div_ceil(NODES as usize);
-            let spread = self
-                .leads()
-                .is_ok_and(|leads| leads.iter().sum::<usize>() == self.shards && leads.iter().all(|n| *n <= most));
-            if spread && client.cluster_status().await.is_ok_and(|status| leaders(&status).len() == self.shards) {
+            let spread = self.leads().is_ok_and(|leads| {
+                leads.iter().sum::<usize>() == self.shards && leads.iter().all(|n| *n <= most)
+            });
+            if spread
+                && client
+                    .cluster_status()
+                    .await
+                    .is_ok_and(|status| leaders(&status).len() == self.shards)
+            {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -87,7 +98,8 @@ impl Cluster {
     /// # Errors
     /// If the process does not answer.
     pub fn metrics(&self, member: Member) -> Result<BTreeMap<String, f64>, CalibrateError> {
-        let address = self.processes.metrics_address(member).expect("each process has a page of metrics");
+        let address =
+            self.processes.metrics_address(member).expect("each process has a page of metrics");
         Ok(metric_sums(&page(address, "/metrics")?))
     }
 
@@ -101,7 +113,12 @@ impl Cluster {
     /// # Errors
     /// If a node does not answer.
     pub fn leads(&self) -> Result<Vec<usize>, CalibrateError> {
-        let count = |node| Ok(self.metrics(node)?.get("palisade_raft_is_leader").map_or(0, |leads| *leads as usize));
+        let count = |node| {
+            Ok(self
+                .metrics(node)?
+                .get("palisade_raft_is_leader")
+                .map_or(0, |leads| *leads as usize))
+        };
         nodes().map(count).collect()
     }
 
@@ -111,8 +128,14 @@ impl Cluster {
     /// If the load generator cannot be started.
     pub fn bench(&self, options: &[String]) -> Result<Child, CalibrateError> {
         let mut command = Command::from(std_command(&self.palisade));
-        command.args(["bench", "--json", "--endpoint", self.processes.address(GATEWAY)]).args(options);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .args(["bench", "--json", "--endpoint", self.processes.address(GATEWAY)])
+            .args(options);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         command.spawn().map_err(CalibrateError::LoadNotStarted)
     }
 

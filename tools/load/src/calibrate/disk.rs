@@ -112,7 +112,10 @@ mod tests {
     fn syncs_are_timed_and_leave_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let syncs = measure(dir.path()).expect("a disk");
-        assert!(0.0 < syncs.p1_ms && syncs.p1_ms <= syncs.p50_ms && syncs.p50_ms <= syncs.p99_ms, "{syncs:?}");
+        assert!(
+            0.0 < syncs.p1_ms && syncs.p1_ms <= syncs.p50_ms && syncs.p50_ms <= syncs.p99_ms,
+            "{syncs:?}"
+        );
         assert!((1..=5).contains(&syncs.in_parallel), "{syncs:?}");
         assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0);
     }

@@ -63,10 +63,16 @@ impl CalibrateError {
     /// Advice for the next step; empty where there is none.
     pub fn next(&self) -> &'static str {
         match self {
-            CalibrateError::File { .. } => "name a directory that exists, is yours and has room, with --data-dir",
+            CalibrateError::File { .. } => {
+                "name a directory that exists, is yours and has room, with --data-dir"
+            }
             CalibrateError::Cluster(_) => "see whether the machine is overloaded",
-            CalibrateError::LoadFailed(_) | CalibrateError::Overloaded(_) => "try on a machine that has less to do",
-            CalibrateError::Proc { .. } => "calibrate on Linux, with /proc mounted and thread statistics compiled in",
+            CalibrateError::LoadFailed(_) | CalibrateError::Overloaded(_) => {
+                "try on a machine that has less to do"
+            }
+            CalibrateError::Proc { .. } => {
+                "calibrate on Linux, with /proc mounted and thread statistics compiled in"
+            }
             CalibrateError::Stopped => "run it again, to its end",
             CalibrateError::Ended { .. }
             | CalibrateError::LoadNotStarted(_)
@@ -76,7 +82,10 @@ impl CalibrateError {
     }
 
     /// Builds an error from an operation on a file, for `map_err`.
-    pub(super) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CalibrateError {
+    pub(super) fn file(
+        verb: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> CalibrateError {
         move |source| CalibrateError::File { verb, path: path.to_owned(), source }
     }
 }

@@ -15,10 +15,15 @@ pub struct Point<const N: usize> {
 /// errors. If a cost cannot be told from others, the first of them gets it. Without points all
 /// costs are zero. Also returns the remaining sum of squares.
 pub fn least_squares<const N: usize>(points: &[Point<N>]) -> ([f64; N], f64) {
-    let rows: Vec<[f64; N]> =
-        points.iter().filter(|point| point.us > 0.0).map(|point| point.counts.map(|count| count / point.us)).collect();
+    let rows: Vec<[f64; N]> = points
+        .iter()
+        .filter(|point| point.us > 0.0)
+        .map(|point| point.counts.map(|count| count / point.us))
+        .collect();
     let error = |costs: &[f64; N]| -> f64 {
-        rows.iter().map(|row| (row.iter().zip(costs).map(|(a, b)| a * b).sum::<f64>() - 1.0).powi(2)).sum()
+        rows.iter()
+            .map(|row| (row.iter().zip(costs).map(|(a, b)| a * b).sum::<f64>() - 1.0).powi(2))
+            .sum()
     };
     // Costs must not be negative, so some may be zero. Each choice is tried, those with few and
     // early costs first.
@@ -57,7 +62,10 @@ fn solve<const N: usize>(rows: &[[f64; N]], chosen: impl Fn(usize) -> bool) -> O
         }
         for (_, equation) in equations.iter_mut().enumerate().filter(|(at, _)| *at != i) {
             let factor = equation[i] / pivot[i];
-            equation.iter_mut().zip(&pivot).for_each(|(value, of_pivot)| *value -= factor * of_pivot);
+            equation
+                .iter_mut()
+                .zip(&pivot)
+                .for_each(|(value, of_pivot)| *value -= factor * of_pivot);
         }
     }
     let mut costs = [0.0; N];
@@ -81,9 +89,16 @@ mod tests {
 
     #[test]
     fn exact_costs_are_found() {
-        let counts = [[1_000.0, 0.0, 900.0], [0.0, 8_000.0, 1_000.0], [60_000.0, 0.0, 300.0], [9_000.0, 9_000.0, 10.0]];
+        let counts = [
+            [1_000.0, 0.0, 900.0],
+            [0.0, 8_000.0, 1_000.0],
+            [60_000.0, 0.0, 300.0],
+            [9_000.0, 9_000.0, 10.0],
+        ];
         let costs = [3.0, 0.5, 80.0];
-        let us = |counts: [f64; 3]| counts.iter().zip(costs).map(|(count, cost)| count * cost).sum::<f64>();
+        let us = |counts: [f64; 3]| {
+            counts.iter().zip(costs).map(|(count, cost)| count * cost).sum::<f64>()
+        };
         let (found, left) = least_squares(&counts.map(|counts| point(counts, us(counts))));
         assert!(near(found, costs) && left < 1e-9, "{found:?} {left}");
     }
@@ -94,7 +109,8 @@ mod tests {
             least_squares(&[point([100.0, 100.0], 500.0), point([1_000.0, 100.0], 400.0)]);
         assert_eq!(per_op, 0.0);
         assert!(per_batch > 0.0 && left > 0.01, "{left}");
-        let ([per_op, per_batch], _) = least_squares(&[point([100.0, 100.0], 100.0), point([100.0, 200.0], 90.0)]);
+        let ([per_op, per_batch], _) =
+            least_squares(&[point([100.0, 100.0], 100.0), point([100.0, 200.0], 90.0)]);
         assert!(per_op > 0.0 && per_batch == 0.0, "{per_op} {per_batch}");
     }
 

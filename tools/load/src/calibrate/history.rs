@@ -32,12 +32,16 @@ pub async fn measure(data: PathBuf) -> Result<Option<History>, CalibrateError> {
 }
 
 fn look(data: &Path) -> Result<Option<History>, CalibrateError> {
-    let engine = RocksEngine::open_with(data, RocksOptions { reserve_bytes: 0, ..RocksOptions::default() })?;
+    let engine =
+        RocksEngine::open_with(data, RocksOptions { reserve_bytes: 0, ..RocksOptions::default() })?;
     let (mut cursor, mut records, mut bytes) = (None, 0, 0);
     loop {
         let (page, next) = engine.history_since(ShardId(0), 0, cursor, SAMPLE)?;
         records += page.len();
-        bytes += page.iter().map(|record| record.name.len() + record.tenure.len() + KEY_BYTES).sum::<usize>();
+        bytes += page
+            .iter()
+            .map(|record| record.name.len() + record.tenure.len() + KEY_BYTES)
+            .sum::<usize>();
         match next {
             Some(next) => cursor = Some(next),
             None => break,
@@ -56,8 +60,8 @@ fn look(data: &Path) -> Result<Option<History>, CalibrateError> {
 fn tables_bytes(dir: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
-        let (entry, is_table) =
-            entry.map(|entry| (entry.path(), entry.path().extension().is_some_and(|e| e == "sst")))?;
+        let (entry, is_table) = entry
+            .map(|entry| (entry.path(), entry.path().extension().is_some_and(|e| e == "sst")))?;
         let metadata = entry.metadata()?;
         bytes += match (metadata.is_dir(), is_table) {
             (true, _) => tables_bytes(&entry)?,

@@ -74,7 +74,10 @@ pub struct CalibrateOptions {
 ///
 /// # Errors
 /// If a figure cannot be measured, or `stop` came first. In both cases no result is written.
-pub async fn run(options: &CalibrateOptions, stop: impl Future<Output = ()>) -> Result<(), CalibrateError> {
+pub async fn run(
+    options: &CalibrateOptions,
+    stop: impl Future<Output = ()>,
+) -> Result<(), CalibrateError> {
     tokio::select! {
         done = calibrate(options) => done,
         () = stop => Err(CalibrateError::Stopped),
@@ -84,14 +87,22 @@ pub async fn run(options: &CalibrateOptions, stop: impl Future<Output = ()>) -> 
 async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
     let out = &options.out;
     // The check of the file comes first, so that a bad name does not waste a long measurement.
-    std::fs::File::options().append(true).create(true).open(out).map_err(CalibrateError::file("write", out))?;
+    std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(out)
+        .map_err(CalibrateError::file("write", out))?;
     cpu(std::process::id())?;
     let parent = options.data_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = TempDir::with_prefix_in("palisade-calibrate-", &parent).map_err(CalibrateError::file("use", &parent))?;
+    let dir = TempDir::with_prefix_in("palisade-calibrate-", &parent)
+        .map_err(CalibrateError::file("use", &parent))?;
     say("the disk");
     let syncs = disk::measure(dir.path()).map_err(CalibrateError::file("sync in", dir.path()))?;
     if syncs.p50_ms < SYNC_MIN_MS {
-        eprintln!("warning: a sync takes {:.3} ms here: this is memory, not a disk; use --data-dir", syncs.p50_ms);
+        eprintln!(
+            "warning: a sync takes {:.3} ms here: this is memory, not a disk; use --data-dir",
+            syncs.p50_ms
+        );
     }
     let mut calibration = Calibration {
         measured: true,
@@ -138,26 +149,31 @@ async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
             "warning: entries had {least:.0} to {most:.0} operations: too alike to tell costs per operation from costs per entry"
         );
     }
-    let taken = windows.iter().map(|window| window.taken_cores(calibration.cores)).fold(0.0, f64::max);
+    let taken =
+        windows.iter().map(|window| window.taken_cores(calibration.cores)).fold(0.0, f64::max);
     if taken > TAKEN_CORES_MAX {
         eprintln!(
             "warning: other programs used up to {taken:.1} cores meanwhile: capacities and syncs look worse than they are"
         );
     }
     say("checks");
-    let checks = load(&cluster, &["--mix", "check", "--clients", "700", "--names", "2000"], WINDOW).await?;
+    let checks =
+        load(&cluster, &["--mix", "check", "--clients", "700", "--names", "2000"], WINDOW).await?;
     let leader = checks.leader();
     calibration.costs.check_us_per_op =
         rounded((leader.cpu.network_us + leader.cpu.shards_us) / leader.answered.max(1.0));
     say("heartbeats");
-    let beats = load(&cluster, &["--mix", "heartbeat", "--clients", "700", "--names", "7000"], WINDOW).await?;
+    let beats =
+        load(&cluster, &["--mix", "heartbeat", "--clients", "700", "--names", "7000"], WINDOW)
+            .await?;
     calibration.renewals_per_s_per_leader = (beats.ops() / beats.seconds).round();
     say("history on disk");
     let leader = cluster.leads()?.iter().position(|leads| *leads > 0).unwrap_or(0);
     // Nodes are numbered from 1, so this is the node after the leader.
     let data = cluster.stop((leader as u64 + 1) % NODES + 1).await?;
     if let Some(history) = history::measure(data).await? {
-        calibration.tenure_overhead_bytes = (history.record_bytes - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64;
+        calibration.tenure_overhead_bytes =
+            (history.record_bytes - NAME_BYTES - OWNER_BYTES).max(0.0).round() as u64;
         calibration.history_stored_ratio = rounded(history.stored_ratio);
     }
     say("memory");
@@ -165,7 +181,8 @@ async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
     drop(cluster);
     calibration.source = source(options, &calibration, &syncs, &windows, taken);
     let comment = "# Made by `palisade bench --calibrate`; for `palisade plan --calibration`.\n";
-    std::fs::write(out, format!("{comment}{}", calibration.to_yaml())).map_err(CalibrateError::file("write", out))?;
+    std::fs::write(out, format!("{comment}{}", calibration.to_yaml()))
+        .map_err(CalibrateError::file("write", out))?;
     eprintln!("{}: {}", out.display(), calibration.source);
     Ok(())
 }
@@ -175,7 +192,12 @@ fn say(what: &str) {
 }
 
 /// Runs one load on a cluster, and returns its figures.
-async fn level(cluster: &Cluster, what: &str, clients: u32, span: Duration) -> Result<Window, CalibrateError> {
+async fn level(
+    cluster: &Cluster,
+    what: &str,
+    clients: u32,
+    span: Duration,
+) -> Result<Window, CalibrateError> {
     say(&format!("{what}, {}", counted(clients.into(), "client")));
     let window = load(cluster, &["--clients", &clients.to_string()], span).await?;
     eprintln!("  {}", window.shown());
@@ -208,7 +230,8 @@ fn operations_per_entry(windows: &[Window]) -> (f64, f64) {
 fn costs(calibration: &mut Calibration, windows: &[Window], whole: &Window) {
     let tries = (0..=EXTRA_TRIES).map(|step| f64::from(step) / f64::from(EXTRA_TRIES));
     let fits = tries.map(|extra| (extra, fit(&calibration.costs, windows, extra)));
-    let (extra, (mut costs, _)) = fits.min_by(|left, right| left.1.1.total_cmp(&right.1.1)).expect("one is tried");
+    let (extra, (mut costs, _)) =
+        fits.min_by(|left, right| left.1.1.total_cmp(&right.1.1)).expect("one is tried");
     let (mut background_us, mut applied) = (0.0, 0.0);
     for node in &whole.nodes {
         (background_us, applied) = (background_us + node.cpu.background_us, applied + node.applied);
@@ -236,12 +259,24 @@ fn fit(assumed: &Costs, windows: &[Window], extra: f64) -> (Costs, f64) {
         costs.map(rounded)
     };
     let mut c = assumed.clone();
-    [c.leader_network_us_per_op, c.follower_network_us_per_op, c.network_us_per_entry_root, c.network_us_per_wake] =
-        node(&|node| node.cpu.network_wakes, &|cpu| cpu.network_us);
-    [c.leader_shard_us_per_op, c.follower_shard_us_per_op, c.shard_us_per_entry_root, c.shard_us_per_wake] =
-        node(&|node| node.cpu.shards_wakes, &|cpu| cpu.shards_us);
-    [c.leader_writer_us_per_op, c.follower_writer_us_per_op, c.writer_us_per_entry_root, c.writer_us_per_sync] =
-        node(&|node| node.syncs, &|cpu| cpu.writer_us);
+    [
+        c.leader_network_us_per_op,
+        c.follower_network_us_per_op,
+        c.network_us_per_entry_root,
+        c.network_us_per_wake,
+    ] = node(&|node| node.cpu.network_wakes, &|cpu| cpu.network_us);
+    [
+        c.leader_shard_us_per_op,
+        c.follower_shard_us_per_op,
+        c.shard_us_per_entry_root,
+        c.shard_us_per_wake,
+    ] = node(&|node| node.cpu.shards_wakes, &|cpu| cpu.shards_us);
+    [
+        c.leader_writer_us_per_op,
+        c.follower_writer_us_per_op,
+        c.writer_us_per_entry_root,
+        c.writer_us_per_sync,
+    ] = node(&|node| node.syncs, &|cpu| cpu.writer_us);
     let other = |us: &dyn Fn(&Window) -> f64| {
         let point = |window: &Window| {
             let (ops, entries) = (window.ops(), window.entries());
@@ -249,8 +284,10 @@ fn fit(assumed: &Costs, windows: &[Window], extra: f64) -> (Costs, f64) {
         };
         least_squares(&windows.iter().map(point).collect::<Vec<_>>()).0.map(rounded)
     };
-    [c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry] = other(&|window| window.gateway_us);
-    [c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry] = other(&|window| window.client_us);
+    [c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry] =
+        other(&|window| window.gateway_us);
+    [c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry] =
+        other(&|window| window.client_us);
     (c, left)
 }
 
@@ -261,8 +298,9 @@ fn leader_alone(calibration: &mut Calibration, windows: &[Window]) {
     // Half of the operations are acquires, with name and owner; half are releases, with the name.
     let carried = NAME_BYTES + OWNER_BYTES / 2.0;
     // Large batches are used, so that the fixed cost of a message does not count.
-    let fullest =
-        windows.iter().max_by(|left, right| left.operations_per_entry().total_cmp(&right.operations_per_entry()));
+    let fullest = windows
+        .iter()
+        .max_by(|left, right| left.operations_per_entry().total_cmp(&right.operations_per_entry()));
     if let Some(leader) = fullest.map(Window::leader).filter(|leader| leader.applied > 0.0) {
         let sent = leader.sent_bytes / (NODES - 1) as f64 / leader.applied;
         calibration.operation_overhead_bytes = (sent - carried).max(0.0).round() as u64;
@@ -274,8 +312,19 @@ async fn lock_overhead(cluster: &Cluster, leader: usize) -> Result<u64, Calibrat
     let pid = cluster.pid(Member::Node(leader as u64 + 1));
     let before = memory_bytes(pid)?;
     let names = HELD.to_string();
-    let options =
-        ["--mix", "renew", "--clients", "700", "--names", &names, "--warmup", "0", "--duration", "1s", "--keep"];
+    let options = [
+        "--mix",
+        "renew",
+        "--clients",
+        "700",
+        "--names",
+        &names,
+        "--warmup",
+        "0",
+        "--duration",
+        "1s",
+        "--keep",
+    ];
     let bench = cluster.bench(&options.map(str::to_owned))?;
     let outcome = bench.wait_with_output().await.map_err(CalibrateError::LoadLost)?;
     if !outcome.status.success() {
@@ -376,11 +425,20 @@ mod tests {
         assert_eq!((c.shard_us_per_entry_root, c.shard_us_per_wake), (8.0, 20.0));
         assert_eq!((c.leader_writer_us_per_op, c.follower_writer_us_per_op), (6.0, 3.0));
         assert_eq!((c.writer_us_per_entry_root, c.writer_us_per_sync), (9.0, 30.0));
-        assert_eq!((c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry), (7.0, 5.0, 70.0));
-        assert_eq!((c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry), (8.0, 0.0, 80.0));
+        assert_eq!(
+            (c.gateway_us_per_op, c.gateway_us_per_entry_root, c.gateway_us_per_entry),
+            (7.0, 5.0, 70.0)
+        );
+        assert_eq!(
+            (c.client_us_per_op, c.client_us_per_entry_root, c.client_us_per_entry),
+            (8.0, 0.0, 80.0)
+        );
         assert_eq!(c.background_us_per_op, 2.0);
         assert_eq!(calibration.other_shard_extra, 0.3);
-        assert_eq!((calibration.writes_per_s_per_leader, calibration.operation_overhead_bytes), (25_000.0, 50));
+        assert_eq!(
+            (calibration.writes_per_s_per_leader, calibration.operation_overhead_bytes),
+            (25_000.0, 50)
+        );
         assert_eq!(Calibration::parse(&calibration.to_yaml()), Ok(calibration));
     }
 }

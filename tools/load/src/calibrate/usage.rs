@@ -56,10 +56,16 @@ pub fn cpu(pid: u32) -> Result<Cpu, CalibrateError> {
         let path = task.map_err(unreadable)?.path();
         // A thread may end between the listing and the reading.
         let read = |file: &str| fs::read_to_string(path.join(file));
-        let (Ok(name), Ok(schedstat), Ok(status)) = (read("comm"), read("schedstat"), read("status")) else {
+        let (Ok(name), Ok(schedstat), Ok(status)) =
+            (read("comm"), read("schedstat"), read("status"))
+        else {
             continue;
         };
-        let ran_ns = schedstat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0);
+        let ran_ns = schedstat
+            .split_whitespace()
+            .next()
+            .and_then(|ns| ns.parse::<f64>().ok())
+            .unwrap_or(0.0);
         let slept = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         let wakes = slept.and_then(|count| count.trim().parse::<f64>().ok()).unwrap_or(0.0);
         let us = ran_ns / 1e3;
@@ -69,8 +75,13 @@ pub fn cpu(pid: u32) -> Result<Cpu, CalibrateError> {
                 (cpu.shards_us, cpu.shards_wakes) = (cpu.shards_us + us, cpu.shards_wakes + wakes)
             }
             // The threads of jemalloc give memory back.
-            name if name.starts_with("rocksdb") || name.starts_with("jemalloc") => cpu.background_us += us,
-            _ => (cpu.network_us, cpu.network_wakes) = (cpu.network_us + us, cpu.network_wakes + wakes),
+            name if name.starts_with("rocksdb") || name.starts_with("jemalloc") => {
+                cpu.background_us += us
+            }
+            _ => {
+                (cpu.network_us, cpu.network_wakes) =
+                    (cpu.network_us + us, cpu.network_wakes + wakes)
+            }
         }
     }
     if cpu.total_us() == 0.0 {

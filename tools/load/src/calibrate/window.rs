@@ -58,7 +58,8 @@ impl Window {
     pub fn between(began: &Moment, ended: &Moment) -> Window {
         let node = |before: &(BTreeMap<String, f64>, Cpu), after: &(BTreeMap<String, f64>, Cpu)| {
             let count = |name: &str| {
-                let of = |metrics: &BTreeMap<String, f64>| metrics.get(name).copied().unwrap_or(0.0);
+                let of =
+                    |metrics: &BTreeMap<String, f64>| metrics.get(name).copied().unwrap_or(0.0);
                 of(&after.0) - of(&before.0)
             };
             NodeWindow {
@@ -74,7 +75,12 @@ impl Window {
         Window {
             seconds: (ended.at - began.at).as_secs_f64(),
             shards: ended.shards,
-            nodes: began.nodes.iter().zip(&ended.nodes).map(|(before, after)| node(before, after)).collect(),
+            nodes: began
+                .nodes
+                .iter()
+                .zip(&ended.nodes)
+                .map(|(before, after)| node(before, after))
+                .collect(),
             gateway_us: ended.gateway.since(&began.gateway).total_us(),
             client_us: ended.client.since(&began.client).total_us(),
             idle_us: ended.idle_us - began.idle_us,
@@ -164,7 +170,11 @@ impl Moment {
 ///
 /// # Errors
 /// If the load cannot be run, or leaders change meanwhile.
-pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result<Window, CalibrateError> {
+pub async fn load(
+    cluster: &Cluster,
+    options: &[&str],
+    span: Duration,
+) -> Result<Window, CalibrateError> {
     let leads = cluster.leads()?;
     let answered = || -> Result<f64, CalibrateError> {
         nodes().map(|node| Ok(cluster.metrics(node)?.get(ANSWERED).copied().unwrap_or(0.0))).sum()
@@ -176,7 +186,10 @@ pub async fn load(cluster: &Cluster, options: &[&str], span: Duration) -> Result
     let bench = cluster.bench(&options)?;
     // Mixes that hold locks from the start acquire them first. The load has begun when further
     // answers come.
-    let held = options.iter().position(|option| option == "--names").and_then(|at| options[at + 1].parse::<f64>().ok());
+    let held = options
+        .iter()
+        .position(|option| option == "--names")
+        .and_then(|at| options[at + 1].parse::<f64>().ok());
     let until = Instant::now() + Duration::from_secs(60);
     while answered()? - before <= held.unwrap_or(0.0) {
         if Instant::now() > until {
