@@ -65,12 +65,12 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/client/src/session/mod.rs",
     ],
     &[
-        "crates/client/src/mux/dial.rs",
-        "crates/client/src/mux/driver.rs",
-        "crates/client/src/mux/mod.rs",
-        "crates/client/src/mux/pending.rs",
-        "crates/client/src/mux/protocol.rs",
-        "crates/client/src/mux/reply.rs",
+        "crates/link/src/mux/dial.rs",
+        "crates/link/src/mux/driver.rs",
+        "crates/link/src/mux/mod.rs",
+        "crates/link/src/mux/pending.rs",
+        "crates/link/src/mux/protocol.rs",
+        "crates/link/src/mux/reply.rs",
     ],
     &["crates/locks/src/codec.rs", "crates/locks/src/command.rs", "crates/locks/src/limits.rs"],
     &[

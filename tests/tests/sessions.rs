@@ -1,10 +1,10 @@
 //! Sessions: one heartbeat for many locks.
 
-use client::mux::{Answer, Link, LinkOptions, Locks};
 use client::{
     AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock,
     SessionOptions,
 };
+use link::mux::{Answer, Link, LinkOptions, Locks};
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -1,16 +1,16 @@
 //! The client: one method per operation, retried where that is safe.
 
-use crate::drive::{Course, Driven};
 use crate::guard::{Guarded, Holding};
 use crate::lease::Sent;
 use crate::letting_go::{LettingGo, Unwanted};
-use crate::mux::{Answer, Failure};
 use crate::options::{RequestId, said_owner, ttl_ms, whole_ms};
-use crate::retry::{Policy, Try};
 use crate::servers::Servers;
 use crate::session::Keeper;
 use crate::{AcquireOptions, ClientOptions, Error, LockGuard, Session, SessionOptions, unary};
 use crate::{Cancelled, Checked, ClusterStatus, Heartbeat, Listing, Opened, Released, Renewal};
+use link::drive::{Course, Driven};
+use link::mux::{Answer, Failure};
+use link::retry::{Policy, Try};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -498,7 +498,7 @@ impl Client {
     }
 
     /// Retries one operation within `timeout`. The error tells whether a try is still in doubt: see
-    /// [`GivenUp`](crate::drive::GivenUp).
+    /// [`GivenUp`](link::drive::GivenUp).
     async fn tried_within(
         &self,
         op: Op,

@@ -6,7 +6,7 @@
 //! see [`clock`](crate::clock).
 
 use crate::clock::SuspendClock;
-use crate::planted::{self, Bug};
+use crate::planted_bugs;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -54,10 +54,7 @@ pub fn margin(ttl: Duration) -> Duration {
 
 /// The end of a lease's validity. The acknowledged grant or renewal was sent at `sent`.
 pub fn valid_until(sent: Instant, ttl: Duration) -> Instant {
-    if planted::is(Bug::ValidityTooLong) {
-        return sent + ttl + ttl / 2; // planted: believed in for longer than it lives
-    }
-    sent + ttl.saturating_sub(margin(ttl))
+    sent + planted_bugs::believed(ttl.saturating_sub(margin(ttl)), ttl)
 }
 
 /// Longest suspend that does not lose a lease. It only takes its own length off the validity.

@@ -1,4 +1,4 @@
-//! The SDK: sessions, guards, retries, multiplexed streams.
+//! The SDK: sessions, guards, and locks that keep themselves.
 //!
 //! Start with [`Client`]. [`Client::lock`] takes one lock that keeps itself, and
 //! [`Client::open_session`] keeps many on one heartbeat. [`Client::acquire`] is for callers that
@@ -13,24 +13,20 @@
 //! - A lock counts as lost here before its lease can end at the service ([`lease`]).
 //! - A broken lock counts as lost within one renewal interval
 //!   ([`ClientOptions::renew_interval_max`]).
-//! - An operation that may have been done is never reported as not done ([`retry`]).
+//! - An operation that may have been done is never reported as not done ([`link::retry`]).
 //!
-//! The crate holds no lock state of its own. The modules below [`Client`] are public for two users.
-//! The gateway reaches nodes by the same means, and simulators drive the pure modules.
+//! The crate holds no lock state of its own. Streams and retries are in the crate `link`. The pure
+//! module [`lease`] is public for simulators, and [`clock`] for tests of programs.
 
 mod client;
 pub mod clock;
-pub mod drive;
 pub mod endpoint;
 mod error;
 mod guard;
-pub mod leaders;
 pub mod lease;
 mod letting_go;
-pub mod mux;
 mod options;
-pub mod planted;
-pub mod retry;
+mod planted_bugs;
 mod servers;
 mod session;
 mod unary;

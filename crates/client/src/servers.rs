@@ -1,7 +1,7 @@
 //! The gateways of a client, with one link and one channel each, made when first needed.
 
-use crate::mux::{Answer, Failure, Link, LinkOptions, Locks};
 use crate::{ClientOptions, Error, endpoint, unary};
+use link::mux::{Answer, Failure, Link, LinkOptions, Locks};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! One RPC per operation, for `ClientOptions::unary` and for the calls that the stream does not
 //! carry.
 
-use crate::mux::{Answer, Failure};
+use link::mux::{Answer, Failure};
 use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Request, Status};

@@ -8,9 +8,9 @@
 use crate::limits::{LEAVE_MISSES, LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE, LEAVES_MAX};
 use crate::router::{NEVER, Router};
 use crate::share::WaitPlace;
-use client::mux::Answer;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use link::mux::Answer;
 use routing::ShardId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use crate::error::GatewayError;
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
 use crate::watch::endpoint;
-use client::mux::{Failure, Link, LinkOptions, Shards};
+use link::mux::{Failure, Link, LinkOptions, Shards};
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,9 +12,9 @@ use wire::internal::v1::operation_result::Result as Answer;
 use wire::internal::v1::{ClusterIdentity, Operation};
 
 /// The outcome of one try.
-pub(crate) type Outcome = client::mux::Outcome<Answer>;
+pub(crate) type Outcome = link::mux::Outcome<Answer>;
 /// The receiver of one outcome.
-pub(crate) type Port = client::mux::Port<Answer>;
+pub(crate) type Port = link::mux::Port<Answer>;
 
 /// The two streams to one node. Waiting acquires have their own, because they are many and long and
 /// would hold up the other operations.

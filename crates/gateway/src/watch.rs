@@ -5,7 +5,7 @@ use crate::limits::{
     NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY,
 };
 use crate::router::Router;
-use client::mux::is_meant;
+use link::mux::is_meant;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;

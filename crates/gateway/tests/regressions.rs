@@ -2,8 +2,8 @@
 
 mod fake;
 
-use client::mux::{Failure, Link, LinkOptions, Locks};
 use fake::{Fakes, LONG, NodeAnswer, NodeOp, Reaction, code, granted, granted_before};
+use link::mux::{Failure, Link, LinkOptions, Locks};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use wire::internal::v1::ShardPage;

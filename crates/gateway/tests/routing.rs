@@ -199,7 +199,7 @@ async fn many_operations_share_frames_towards_the_nodes() {
 
 #[tokio::test]
 async fn a_stream_with_too_many_operations_in_flight_is_refused_as_busy() {
-    use client::mux::{Failure, Link, LinkOptions, Locks};
+    use link::mux::{Failure, Link, LinkOptions, Locks};
     let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
     let endpoint =
         tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))

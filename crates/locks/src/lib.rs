@@ -40,7 +40,6 @@ mod codec;
 mod command;
 mod hash;
 mod limits;
-pub mod planted;
 mod table;
 mod tenure;
 mod types;

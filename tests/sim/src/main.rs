@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use palisade_sim::campaign::{Campaign, Totals, first_failure};
-use palisade_sim::planted::{AVAILABLE, Bug};
+use palisade_sim::planted::{self, AVAILABLE};
 use palisade_sim::report;
 
 #[derive(Parser)]
@@ -58,11 +58,9 @@ fn main() -> std::process::ExitCode {
     if args.planted_bugs {
         return planted_bugs(&args);
     }
-    let bug = match args.bug.as_deref().map(|name| (name, Bug::named(name))) {
+    let bug = match args.bug.as_deref().map(|name| (name, planted::named(name))) {
         Some((name, None)) => {
-            eprintln!(
-                "no bug is called {name:?}: see crates/locks/src/planted.rs and crates/client/src/planted.rs"
-            );
+            eprintln!("no bug is called {name:?}: see crates/planted/src/lib.rs");
             return 2.into();
         }
         found => found.and_then(|(_, bug)| bug),
@@ -113,7 +111,8 @@ fn planted_bugs(args: &Args) -> std::process::ExitCode {
     }
     println!("{:<28} {:>6} {:>6}  caught by", "bug", "seeds", "s");
     let mut missed = 0;
-    for bug in Bug::all() {
+    for bug in planted::all() {
+        let name = format!("{bug:?}");
         let started = std::time::Instant::now();
         let campaign = Campaign {
             from: args.from,
@@ -137,14 +136,16 @@ fn planted_bugs(args: &Args) -> std::process::ExitCode {
         });
         let seconds = started.elapsed().as_secs_f64();
         match caught {
-            Some((by, seed)) => println!("{bug:<28} {seeds:>6} {seconds:>6.1}  {by} (seed {seed})"),
+            Some((by, seed)) => {
+                println!("{name:<28} {seeds:>6} {seconds:>6.1}  {by} (seed {seed})")
+            }
             None => {
                 missed += 1;
-                println!("{bug:<28} {seeds:>6} {seconds:>6.1}  NOT CAUGHT");
+                println!("{name:<28} {seeds:>6} {seconds:>6.1}  NOT CAUGHT");
             }
         }
     }
-    println!("{} of {} caught", Bug::all().len() - missed, Bug::all().len());
+    println!("{} of {} caught", planted::all().len() - missed, planted::all().len());
     if missed > 0 { 1.into() } else { 0.into() }
 }
 

@@ -4,8 +4,8 @@
 //! that must be visible. The module knows nothing of the operations.
 
 use crate::{LoadError, Options};
-use client::mux::{self, Link, LinkOptions, Locks};
 use client::{AcquireOptions, Client, ClientOptions, endpoint};
+use link::mux::{self, Link, LinkOptions, Locks};
 use std::time::Duration;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;

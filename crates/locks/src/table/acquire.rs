@@ -19,8 +19,8 @@ use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
-use crate::planted::{self, Bug};
 use crate::types::*;
+use planted::Bug;
 use std::num::NonZeroU64;
 
 /// The fields of an acquire command.

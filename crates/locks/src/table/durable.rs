@@ -29,8 +29,8 @@ use super::records::{Key, Loader, key, kind};
 use crate::codec::{Reader, put_bytes};
 use crate::command::DecodeError;
 use crate::hash::hash_bytes;
-use crate::planted::{self, Bug};
 use crate::types::Change;
+use planted::Bug;
 
 const SNAPSHOT_VERSION: u8 = 1;
 const CRC_AT: usize = 1;

@@ -9,9 +9,9 @@ use super::index::Ref;
 use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
 use crate::hash::{hash_request, hash_str};
-use crate::planted::{self, Bug};
 use crate::tenure::Parts;
 use crate::types::*;
+use planted::Bug;
 
 /// Most items of each kind that one command forgets, so that no command pays for a busy half
 /// minute. It is more than a command usually adds. Items that are due and still there are ignored

@@ -17,8 +17,8 @@ use super::index::Ref;
 use super::rows::{Lease, WaiterRow};
 use super::slab::NONE;
 use crate::hash::{hash_number, hash_str};
-use crate::planted::{self, Bug};
 use crate::types::*;
+use planted::Bug;
 
 impl LockTable {
     pub(super) fn renew(

@@ -18,8 +18,8 @@ use super::index::Ref;
 use super::rows::WaiterRow;
 use super::slab::NONE;
 use crate::hash::{hash_request, hash_str};
-use crate::planted::{self, Bug};
 use crate::types::*;
+use planted::Bug;
 
 impl LockTable {
     /// Puts a waiter that is newer than all others at the end of its lock's queue.

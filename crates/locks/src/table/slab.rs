@@ -6,7 +6,7 @@
 //! something else. This module knows nothing of the meaning of rows.
 
 use super::sums::Sums;
-use crate::planted::{self, Bug};
+use planted::Bug;
 use std::ops::{Index, IndexMut};
 
 /// The place of no row.

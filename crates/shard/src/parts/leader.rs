@@ -12,8 +12,8 @@ use crate::parts::proposals::{Caller, Proposals};
 use crate::parts::shard_time::{LeaderClock, Observation};
 use crate::parts::spares::Spares;
 use crate::parts::timers::Timers;
-use locks::planted::{self, Bug};
 use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
+use planted::Bug;
 use std::collections::BTreeMap;
 
 /// A proposed expiry or cancellation is proposed again after this long, in milliseconds, unless it

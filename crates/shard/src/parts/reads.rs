@@ -22,7 +22,7 @@
 
 use crate::api::{Query, Reply, Ticket};
 use locks::Paused;
-use locks::planted::{self, Bug};
+use planted::Bug;
 use std::collections::VecDeque;
 
 /// At most this many reads of the whole table wait. People ask for those, a few at a time.

@@ -54,8 +54,8 @@
 //! leaderships. A new leader adds [`TAKE_OVER_MARGIN_MS`] to the rest of a lease.
 
 use crate::api::Now;
-use locks::planted::{self, Bug};
 use locks::{LiveLease, Stamp};
+use planted::Bug;
 
 /// A new leader adds this to the rest of a lease: 1 ms for the two readings that the lease's age is
 /// made of, and 1 ms for the two of the leader's own wait.

@@ -3,7 +3,7 @@
 
 use super::log_store::LogStore;
 use super::peer_id::node_of;
-use locks::planted::{self, Bug};
+use planted::Bug;
 use raft::Raft;
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};

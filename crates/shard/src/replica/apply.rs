@@ -5,8 +5,8 @@ use crate::api::{Fatal, Reply, Ticket};
 use crate::parts::leader::LeaderState;
 use crate::parts::proposals::Caller;
 use crate::raft::log_store::entry_bytes;
-use locks::planted::{self, Bug};
 use locks::{Batch, Command, Effects, Outcome};
+use planted::Bug;
 use raft::eraftpb::{Entry, EntryType};
 
 impl Replica {

@@ -21,7 +21,7 @@ use super::Replica;
 use crate::api::Fatal;
 use crate::parts::shard_time::Observation;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
-use locks::planted::{self, Bug};
+use planted::Bug;
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use routing::NodeId;
 

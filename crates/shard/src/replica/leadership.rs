@@ -4,7 +4,7 @@ use super::Replica;
 use crate::api::{Leadership, Reply, Role};
 use crate::parts::leader::LeaderState;
 use crate::raft::peer_id::node_of;
-use locks::planted::{self, Bug};
+use planted::Bug;
 use raft::StateRole;
 
 impl Replica {

@@ -44,7 +44,7 @@
 use super::Replica;
 use crate::api::{Fatal, PeerMessage, Write};
 use crate::raft::peer_id::node_of;
-use locks::planted::{self, Bug};
+use planted::Bug;
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;

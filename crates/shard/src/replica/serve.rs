@@ -8,8 +8,8 @@
 use super::Replica;
 use crate::api::{Answer, Query, Reply, Ticket};
 use crate::parts::reads::{Read, Scope};
-use locks::planted::{self, Bug};
 use locks::{Grant, Paused, Tenure, Token};
+use planted::Bug;
 use std::cmp::Reverse;
 
 /// Rows that the reads of one scope touch in a step, about. A row takes a quarter to half a

@@ -10,8 +10,8 @@
 use super::Replica;
 use crate::api::*;
 use crate::parts::proposals::Caller;
-use locks::planted::{self, Bug};
 use locks::{Effects, Stamp};
+use planted::Bug;
 use raft::SnapshotStatus;
 
 /// Ticks after the start at which the preferred leader asks for votes, if no replica leads.

@@ -30,7 +30,7 @@ fn tell(story: &str) {
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn planted_bugs_change_the_stories() {
-    use locks::planted::{Bug, choose};
+    use planted::{Bug, choose};
     for bug in Bug::ALL {
         choose(Some(bug));
         let changed: Vec<&str> = STORIES

@@ -7,7 +7,7 @@ use super::ask::{Answer, Ask, Done, What};
 use super::{Event, FaultKind, Message, Place, World};
 use crate::checker::{Call as Asked, Holder, LifeNote, Mode, Operation, Outcome};
 use client::lease::Lease;
-use client::retry::{Attempt, Decision, Failure, Policy};
+use link::retry::{Attempt, Decision, Failure, Policy};
 use locks::Mode as TableMode;
 use routing::ShardId;
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@
 
 use super::ask::{Answer, Ask, NodeAnswer, Refusal, What};
 use super::{Event, Message, Place, World};
-use client::leaders::LeaderCache;
-use client::retry::{Attempt, Decision, Failure, Policy};
+use link::leaders::LeaderCache;
+use link::retry::{Attempt, Decision, Failure, Policy};
 use routing::NodeId;
 use shard::Ticket;
 use std::collections::BTreeMap;

@@ -3,13 +3,14 @@
 //! Only builds with the feature `planted-bugs` have them. A test chooses at most one per thread.
 //! Without the feature there is nothing to choose, and [`is`] is `false` at compile time.
 //!
-//! The bugs of the crate above (`shard`) are listed here as well, so that there is one switch.
+//! The crate knows nothing of the bugs but their names. Each crate that has some keeps its hooks in
+//! a file of its own, one hook for each site, so that its other code shows only what ships.
 
 /// The bugs that a test can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // described where they are planted
 pub enum Bug {
-    // Planted in this crate.
+    // Planted in `locks`.
     TokenCounterLostBySnapshot,
     SnapshotWithoutQueue,
     RetryGrantedTwice,
@@ -43,11 +44,15 @@ pub enum Bug {
     WaiterToldNotDone,
     AppendsBatchedByRaft,
     ReseededUnderOldName,
+    // Planted in `link`.
+    DoubtForgotten,
+    // Planted in `client`.
+    ValidityTooLong,
 }
 
 impl Bug {
     /// Every bug, in the order of declaration.
-    pub const ALL: [Bug; 32] = [
+    pub const ALL: [Bug; 34] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -80,6 +85,8 @@ impl Bug {
         Bug::WaiterToldNotDone,
         Bug::AppendsBatchedByRaft,
         Bug::ReseededUnderOldName,
+        Bug::DoubtForgotten,
+        Bug::ValidityTooLong,
     ];
 }
 
@@ -113,3 +120,6 @@ mod switch {
 }
 
 pub use switch::*;
+
+/// Whether this build has planted bugs.
+pub const AVAILABLE: bool = cfg!(feature = "planted-bugs");

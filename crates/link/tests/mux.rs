@@ -1,10 +1,11 @@
 //! The multiplexer against a small server: packing, loss of the stream, refusals, deadlines.
 
+#[path = "../../client/tests/fake/mod.rs"]
 mod fake;
 
 use fake::{Fake, Reaction, grant, nobody};
 use futures_util::future::join_all;
-use palisade_client::mux::{Failure, Link, LinkOptions, Locks};
+use palisade_link::mux::{Failure, Link, LinkOptions, Locks};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::transport::Endpoint;
 use wire::v1::operation::Op;
