@@ -139,7 +139,7 @@ pub enum Consistency {
 pub struct Acquire {
     /// The resource: 1 to 512 bytes; names with the same {tag} share a shard
     pub name: String,
-    /// Who asks, for others to see [default: user@host:pid]
+    /// Who asks, for others to see (default: user@host:pid)
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How long the lock lives without renewal: 100ms to 24h
@@ -223,7 +223,7 @@ pub struct Lock {
     /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
-    /// Who asks, for others to see [default: user@host:pid]
+    /// Who asks, for others to see (default: user@host:pid)
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     #[command(flatten)]
@@ -281,7 +281,7 @@ pub struct Break {
     /// Break only this grant [default: the one that holds the lock now]
     #[arg(long, value_parser = token)]
     pub token: Option<u64>,
-    /// Who asks for it [default: user@host]
+    /// Who asks for it (default: user@host)
     #[arg(long, value_parser = who)]
     pub by: Option<String>,
     #[command(flatten)]
@@ -310,7 +310,7 @@ impl Session {
 
 #[derive(Debug, Args)]
 pub struct SessionOpen {
-    /// Who asks, for others to see [default: user@host:pid]
+    /// Who asks, for others to see (default: user@host:pid)
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     /// How long the session lives without a heartbeat: 100ms to 24h

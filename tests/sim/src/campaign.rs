@@ -18,7 +18,7 @@ pub struct Campaign {
     pub threads: usize,
     /// Whether to print a readable trace of each seed on standard output.
     pub prints: bool,
-    /// A bug on purpose: see [`planted`](crate::planted).
+    /// A bug on purpose: see [`planted`].
     pub bug: Option<Bug>,
 }
 

@@ -5,7 +5,7 @@
 //! answered within the measured span. Latencies are those of answered operations. They count from
 //! the send in a closed loop, and from the due time in an open loop.
 //!
-//! The crate knows nothing of the command line: [`run`] and [`calibrate`] take their options as
+//! The crate knows nothing of the command line: [`run()`] and [`calibrate`] take their options as
 //! values, and return figures or typed errors.
 
 pub mod calibrate;

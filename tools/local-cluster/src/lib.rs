@@ -3,7 +3,7 @@
 //! * [`Processes`]: nodes and gateways as child processes that can be hurt.
 //! * `InProcess` (feature `in-process`): nodes and a gateway inside the calling process.
 //! * Both describe their cluster by [`cluster_config`] on [`free_addresses`], and both count as
-//!   ready by [`leaders`].
+//!   ready by [`leaders()`].
 //!
 //! The two types stay apart, because a node inside the same process has no pid, log, exit status or
 //! signals of its own. The library makes no decision about a cluster's health. Its callers wait for
