@@ -29,6 +29,7 @@ mod options;
 mod planted_bugs;
 mod servers;
 mod session;
+mod tries;
 mod unary;
 
 pub use client::Client;

@@ -16,7 +16,7 @@ fn throw(name: &str) {
         let taken = check(target, input);
         assert!(
             taken || file.starts_with("regression-"),
-            "{name} does not take {file} any more: if that is right, make the corpus anew (see tests/fuzz/src/corpus.rs)"
+            "{name} does not take {file} any more: if that is right, make the corpus anew (see tests/fuzz/src/corpus/)"
         );
     }
     let mut rng = Rng::new(

@@ -18,20 +18,21 @@
 //! changed, [`Journal::open`] reports it and never skips them. This module knows nothing of lock
 //! tables and history.
 
+mod open;
 pub(crate) mod record;
 mod segment;
 
+pub(crate) use open::{Begin, Known};
 pub(crate) use segment::Slot;
 
 use crate::{ShardWrite, StorageError, keys};
 use record::Part;
 use routing::ShardId;
 use segment::{Header, RECORDS_AT, io};
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Number of segments retired at once, drawn anew each time. Retiring takes a flush of the
 /// database.
@@ -85,27 +86,6 @@ struct Segment {
     salt: u32,
     /// Number of places that point into this segment.
     live: usize,
-}
-
-/// Where a shard's log begins, according to the database.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Begin {
-    /// Records before this one no longer count for the shard.
-    pub record: u64,
-    /// Entries up to this index are deleted.
-    pub truncated: u64,
-    /// Index of the last entry in the database; 0 if there is none.
-    pub in_database: u64,
-}
-
-/// Facts from the database and the mark that [`Journal::open`] needs.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// The oldest segment that counts.
-    pub oldest: u64,
-    /// Number of a record that was on disk.
-    pub synced: u64,
-    pub begins: HashMap<ShardId, Begin>,
 }
 
 /// Shard, index and sealed value of an entry.
@@ -182,201 +162,6 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, creates the directory if needed, and reads all records.
-    ///
-    /// `deletes` is called for each shard and index after which a record deletes entries that the
-    /// database may hold.
-    ///
-    /// # Errors
-    /// [`StorageError::Damaged`] if anything that was on disk is missing or changed.
-    pub(crate) fn open(
-        dir: &Path,
-        segment_bytes: u64,
-        known: &Known,
-        mut deletes: impl FnMut(ShardId, u64) -> Result<(), StorageError>,
-    ) -> Result<Journal, StorageError> {
-        let mut journal = Journal {
-            dir: dir.to_path_buf(),
-            segment_bytes,
-            segments: BTreeMap::new(),
-            oldest: known.oldest.max(1),
-            at_once: rand::random_range(RETIRED_AT_ONCE),
-            free: Vec::new(),
-            next_name: 0,
-            end: 0,
-            end_before: 0,
-            next: 1,
-            shards: BTreeMap::new(),
-            resets: 0,
-            buffer: Vec::new(),
-        };
-        for (shard, begin) in &known.begins {
-            journal.shards.entry(*shard).or_default().in_database = begin.in_database;
-        }
-        let mut found = journal.find_segments()?;
-        if let Some((first, _)) = found.values().next() {
-            journal.next = first.first;
-        }
-        for (place, ordinal) in found.keys().copied().enumerate().collect::<Vec<_>>() {
-            let (header, slot) = found.remove(&ordinal).expect("a key of it");
-            let due = journal.oldest + place as u64;
-            if ordinal != due || header.first != journal.next {
-                return Err(StorageError::Damaged(format!(
-                    "{}: segment {ordinal} begins with record {}, where segment {due} with record {} is due",
-                    dir.display(),
-                    header.first,
-                    journal.next
-                )));
-            }
-            journal.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
-            journal.replay(ordinal, header, known, &mut deletes)?;
-        }
-        // A reset voids only records that were on disk before it.
-        let void =
-            known.begins.values().map(|begin| begin.record.saturating_sub(1)).max().unwrap_or(0);
-        let last = known.synced.max(void);
-        if journal.next <= last {
-            return Err(StorageError::Damaged(format!(
-                "{}: the journal ends before record {}, but records up to {last} were on disk",
-                dir.display(),
-                journal.next
-            )));
-        }
-        journal.settle().map_err(|error| io(dir, &error))?;
-        if journal.segments.is_empty() && known.oldest > 0 {
-            let what =
-                format!("{}: segment {} of the journal is missing", dir.display(), known.oldest);
-            return Err(StorageError::Damaged(what));
-        }
-        for (shard, begin) in &known.begins {
-            journal.truncate(*shard, begin.truncated);
-        }
-        // Such a file was made for one large record, or was not whole when the process died.
-        for slot in std::mem::take(&mut journal.free) {
-            journal.give_back(slot).map_err(StorageError::Io)?;
-        }
-        Ok(journal)
-    }
-
-    /// Syncs the bytes that were read, because from here on they count as durable.
-    ///
-    /// A killed process may have left them in the kernel's memory only, or its sync may have
-    /// failed. Writing them again reaches the disk even if the kernel takes an unwritten page for a
-    /// written one.
-    ///
-    /// A segment that was begun and has no record is removed: it does not repeat the hard states,
-    /// so no record may follow in it.
-    fn settle(&mut self) -> Result<(), std::io::Error> {
-        if let Some(last) = self.segments.last_entry()
-            && self.end == RECORDS_AT
-        {
-            let slot = last.remove().slot;
-            slot.end_life()?;
-            self.free.push(slot);
-            self.end = self.end_before;
-        }
-        if let Some((_, active)) = self.segments.last_key_value() {
-            active.slot.write_again(self.end)?;
-        }
-        File::open(&self.dir)?.sync_all()
-    }
-
-    /// The segments that count, by ordinal. All other files are free.
-    fn find_segments(&mut self) -> Result<BTreeMap<u64, (Header, Slot)>, StorageError> {
-        let failed = |error: std::io::Error| io(&self.dir, &error);
-        std::fs::create_dir_all(&self.dir).map_err(failed)?;
-        // Sync the parent directory too, in case `dir` was just made.
-        self.dir
-            .parent()
-            .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-            .map_err(failed)?;
-        let mut found = BTreeMap::new();
-        for file in std::fs::read_dir(&self.dir).map_err(failed)? {
-            let path = file.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let Some(name) =
-                name.strip_suffix(".journal").and_then(|number| number.parse::<u64>().ok())
-            else {
-                continue;
-            };
-            self.next_name = self.next_name.max(name + 1);
-            let slot = Slot::open(path).map_err(failed)?;
-            match slot.header().map_err(failed)? {
-                Some(header) if header.ordinal >= self.oldest => {
-                    if found.insert(header.ordinal, (header, slot)).is_some() {
-                        let what = format!(
-                            "{}: two segments with ordinal {}",
-                            self.dir.display(),
-                            header.ordinal
-                        );
-                        return Err(StorageError::Damaged(what));
-                    }
-                }
-                _ => self.free.push(slot),
-            }
-        }
-        Ok(found)
-    }
-
-    fn replay(
-        &mut self,
-        ordinal: u64,
-        header: Header,
-        known: &Known,
-        deletes: &mut impl FnMut(ShardId, u64) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let slot = &self.segments[&ordinal].slot;
-        let path = slot.path.clone();
-        let mut parts = Vec::new();
-        let (end, next) = slot.replay(header, |at, record| {
-            let read = record.parts().ok_or_else(|| {
-                StorageError::Damaged(format!(
-                    "{}: record {} cannot be read",
-                    path.display(),
-                    record.number
-                ))
-            })?;
-            for part in read {
-                if record.number >= known.begins.get(&part.shard).map_or(0, |begin| begin.record) {
-                    let place = |(index, offset, bytes): (u64, usize, usize)| {
-                        (
-                            index,
-                            Place {
-                                segment: ordinal,
-                                offset: at + offset as u64,
-                                bytes: bytes as u32,
-                            },
-                        )
-                    };
-                    let entries: Vec<(u64, Place)> = part.entries.into_iter().map(place).collect();
-                    parts.push((
-                        part.shard,
-                        part.delete_after,
-                        part.hard_state.map(<[u8]>::to_vec),
-                        entries,
-                    ));
-                }
-            }
-            Ok(())
-        })?;
-        (self.end_before, self.end, self.next) = (self.end, end, next);
-        for (shard, delete_after, hard_state, entries) in parts {
-            if let Some(after) = delete_after
-                && self.in_database(shard) > after
-            {
-                deletes(shard, after)?;
-            }
-            self.take_part(
-                ordinal,
-                shard,
-                delete_after,
-                hard_state.as_deref(),
-                entries.into_iter(),
-            );
-        }
-        Ok(())
-    }
-
     /// Writes the log parts of these writes as one record, which is on disk when this returns. None
     /// of them may be a reset.
     pub(crate) fn append(&mut self, writes: &[&ShardWrite]) -> Result<(), String> {

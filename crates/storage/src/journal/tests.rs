@@ -1,6 +1,7 @@
 //! The journal by itself, with crashes at moments that are hard to meet from outside.
 
 use super::*;
+use std::path::Path;
 
 /// So small that a segment has only a few records.
 const SEGMENT_BYTES: u64 = 4 << 10;

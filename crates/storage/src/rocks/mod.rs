@@ -19,6 +19,7 @@
 
 mod background;
 mod framing;
+mod history;
 mod keeper;
 mod mark;
 mod options;
@@ -32,7 +33,7 @@ use crate::{
 };
 use keeper::Keeper;
 use mark::SyncedMark;
-use reading::{history_parts, history_record, open_error, parse_history, read_error};
+use reading::{open_error, read_error};
 use rocksdb::{
     ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
 };
@@ -54,10 +55,6 @@ const JOURNAL_DIR: &str = "journal";
 const MARK_FILE: &str = "SYNCED";
 /// Default size of a file of the journal.
 const SEGMENT_BYTES: u64 = 4 << 20;
-/// Most records that one call of [`Engine::history_since`] examines, so that a page takes about
-/// half a second. Each call sorts the records in memory, which takes about a twentieth of a second.
-const HISTORY_SCAN_MAX: usize = 1 << 19;
-
 /// The store of a node in a directory.
 ///
 /// - One process at a time has it open.
@@ -537,43 +534,7 @@ impl Engine for RocksEngine {
         name: &str,
         limit: usize,
     ) -> Result<Vec<HistoryRecord>, StorageError> {
-        // History is sorted by day, but the answer is sorted by token. A shared grant can end days
-        // after a younger one, so an older day may hold a higher token and no day can be skipped.
-        // In each day, only tokens above the lowest of the best so far are read.
-        let mut newest: BTreeMap<u64, HistoryRecord> = BTreeMap::new();
-        // One iterator for everything, because each new one sorts the records in memory.
-        let mut iterator =
-            self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
-        iterator.seek_to_last();
-        while limit > 0
-            && let Some(key) = iterator.key()
-        {
-            let day = parse_history(shard, key)?.day;
-            let prefix = keys::history_name(shard, day, name);
-            iterator.seek_for_prev(keys::history_name_end(&prefix));
-            while let Some((key, value)) =
-                iterator.item().filter(|(key, _)| key.starts_with(&prefix))
-            {
-                let record = history_record(shard, key, value)?;
-                if newest.len() == limit {
-                    if newest.first_key_value().is_some_and(|(lowest, _)| *lowest >= record.token) {
-                        break;
-                    }
-                    newest.pop_first();
-                }
-                newest.insert(record.token, record);
-                iterator.prev();
-            }
-            iterator.status().map_err(|error| {
-                read_error(&format!("shard {shard}, history of {name:?}"), &error)
-            })?;
-            // Go to the last key of the nearest earlier day that has one.
-            iterator.seek_for_prev(keys::history_day(shard, day));
-        }
-        iterator
-            .status()
-            .map_err(|error| read_error(&format!("shard {shard}, history of {name:?}"), &error))?;
-        Ok(newest.into_values().rev().collect())
+        self.store.history(shard, name, limit)
     }
 
     fn history_since(
@@ -583,49 +544,11 @@ impl Engine for RocksEngine {
         cursor: Option<Vec<u8>>,
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, Option<Vec<u8>>), StorageError> {
-        // The range bounds the cursor: no other shard's records are read, even with a bad cursor.
-        let mut iterator =
-            self.store.range(keys::CF_HISTORY, keys::shard_start(shard), keys::shard_end(shard));
-        match cursor {
-            None => iterator.seek_to_first(),
-            Some(mut last) => {
-                last.push(0); // The least key above it.
-                iterator.seek(last);
-            }
-        }
-        let (mut page, mut scanned, mut last) = (Vec::new(), 0, Vec::new());
-        while let Some((key, value)) = iterator.item() {
-            if page.len() >= limit || scanned >= HISTORY_SCAN_MAX {
-                return Ok((page, Some(last)));
-            }
-            let parts = history_parts(shard, key, value)?;
-            if parts.index > after_index {
-                page.push(parts.record());
-            }
-            scanned += 1;
-            last.clear();
-            last.extend_from_slice(key);
-            iterator.next();
-        }
-        iterator
-            .status()
-            .map_err(|error| read_error(&format!("shard {shard}, history"), &error))?;
-        Ok((page, None))
+        self.store.history_since(shard, after_index, cursor, limit)
     }
 
     fn drop_history_before(&self, shard: ShardId, day: u32) -> Result<(), StorageError> {
-        let (start, end) = (keys::shard_start(shard), keys::history_day(shard, day));
-        let mut batch = WriteBatch::default();
-        batch.delete_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end);
-        // A crash may bring these days back. They are dropped again then.
-        self.store.change(|_| put_in_memory(&self.store.db, batch))?;
-        // Files of dropped days alone are deleted at once. Others lose these days when compacted.
-        self.store
-            .db
-            .delete_file_in_range_cf(self.store.cf(keys::CF_HISTORY), &start, &end)
-            .map_err(|error| {
-                StorageError::Io(format!("dropping history of shard {shard}: {error}"))
-            })
+        self.store.drop_history_before(shard, day)
     }
 
     fn node_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {

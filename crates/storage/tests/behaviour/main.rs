@@ -1,0 +1,46 @@
+//! The promises of every engine, as one suite: the same cases run on RocksDB and in memory.
+
+mod history;
+mod log_and_table;
+mod model;
+mod node;
+mod store;
+
+use history::*;
+use log_and_table::*;
+use model::*;
+use node::*;
+use store::{Memory, Rocks};
+
+macro_rules! suite {
+    ($($case:ident)*) => {
+        mod rocks { $(#[test] fn $case() { super::$case::<super::Rocks>() })* }
+        mod memory { $(#[test] fn $case() { super::$case::<super::Memory>() })* }
+    };
+}
+
+suite! {
+    an_unknown_shard_is_empty
+    everything_written_is_recovered
+    a_write_replaces_and_deletes
+    a_replaced_tail_is_gone
+    truncation_drops_up_to_and_including
+    a_reset_wipes_all_but_history
+    a_reset_and_its_replacement_come_in_one_write
+    shards_do_not_touch_each_other
+    the_last_write_of_a_shard_in_one_call_wins
+    what_was_written_is_read_at_once
+    a_log_outlives_its_segments
+    a_tail_that_outlived_its_segment_is_replaced
+    a_gap_in_the_log_is_damage
+    an_empty_write_is_fine
+    history_is_newest_first_by_token
+    history_of_similar_names_is_apart
+    history_pages_resume
+    history_pages_stay_in_their_shard
+    old_days_are_dropped
+    boots_count_up
+    the_nodes_own_records_stay
+    a_stranger_is_refused
+    random_writes_match_a_model
+}
