@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),
     ("wire", &[]),
-    ("node", &["shard", "locks", "routing", "storage", "wire"]),
+    ("service", &["locks", "planted", "routing", "shard", "wire"]),
+    ("node", &["locks", "routing", "service", "shard", "storage", "wire"]),
     ("link", &["planted", "routing", "wire"]),
     ("client", &["link", "planted", "routing", "wire"]),
     ("gateway", &["link", "routing", "wire"]),
@@ -40,6 +41,7 @@ const EVERYTHING: &[&str] = &[
     "storage",
     "shard",
     "wire",
+    "service",
     "node",
     "link",
     "client",
@@ -56,7 +58,7 @@ const HIDDEN: &[(&str, &str)] = &[("raft", "shard"), ("rocksdb", "storage")];
 const MEASURES_BARE: &str = "benches";
 
 /// The crates with results that may not depend on clocks, randomness or hash order.
-const PURE: &[&str] = &["locks", "routing", "shard"];
+const PURE: &[&str] = &["locks", "routing", "service", "shard"];
 /// The items that their `clippy.toml` must ban at least.
 const BANNED: &[&str] = &[
     "std::time::Instant::now",

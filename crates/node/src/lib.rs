@@ -15,8 +15,6 @@ mod clock;
 mod context;
 mod disk;
 mod error;
-#[doc(hidden)]
-pub mod fuzzing;
 mod guard;
 mod health;
 mod host;

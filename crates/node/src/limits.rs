@@ -1,27 +1,13 @@
 //! Every bound of a node that is not a setting, in one place, with the effect of reaching it.
 //! ([`wire::limits`] has the bounds of operations.)
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The public surface and the lock table have the same limits. Otherwise a gateway would accept an
-/// operation that the table refuses, or refuse an operation that the table takes. Neither crate may
-/// use the other, so this crate compares them.
 const _: () = {
-    const fn same(public: &RangeInclusive<u32>, table: &RangeInclusive<u32>) -> bool {
-        *public.start() == *table.start() && *public.end() == *table.end()
-    }
-    assert!(same(&wire::limits::TTL_MS, &locks::TTL_MS));
-    assert!(same(&wire::limits::CLAIM_TTL_MS, &locks::CLAIM_TTL_MS));
-    assert!(wire::limits::NAME_BYTES_MAX == locks::NAME_BYTES_MAX);
-    assert!(wire::limits::OWNER_BYTES_MAX == locks::OWNER_BYTES_MAX);
-    assert!(wire::limits::SESSION_BYTES_MAX == locks::SESSION_BYTES_MAX);
-    assert!(wire::limits::METADATA_BYTES_MAX == locks::METADATA_BYTES_MAX);
-    assert!(wire::limits::TOKEN_END == locks::TOKEN_MAX + 1);
     // A frame that holds one operation of any size is accepted.
     assert!(wire::limits::OPERATION_BYTES_MAX <= wire::limits::FRAME_BYTES_MAX);
     // Rows are cut off before they outgrow the receiver's frame.
-    assert!(RESULT_FRAME_BYTES + ROWS_BYTES_MAX <= wire::limits::RESULT_FRAME_BYTES_MAX);
+    assert!(RESULT_FRAME_BYTES + service::ROWS_BYTES_MAX <= wire::limits::RESULT_FRAME_BYTES_MAX);
 };
 
 /// The version of the protocol between nodes. A peer of another version is refused. Version 1 did
@@ -31,9 +17,6 @@ pub(crate) const PROTOCOL: u32 = 4;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;
-/// Rows of one result (holders, grants, tenures) are cut off above this size, so that the result
-/// fits any receiver's frame.
-pub(crate) const ROWS_BYTES_MAX: usize = 3 << 20;
 /// Unanswered operations of one stream, without waits. Excess operations are refused with BUSY.
 pub(crate) const STREAM_OPS_MAX: usize = 16_384;
 /// Waiting acquires of one stream, beside the other operations. The bound equals the waits that a

@@ -44,6 +44,8 @@ pub enum Bug {
     WaiterToldNotDone,
     AppendsBatchedByRaft,
     ReseededUnderOldName,
+    // Planted in `service`.
+    UnknownToldAsNotDone,
     // Planted in `link`.
     DoubtForgotten,
     // Planted in `client`.
@@ -52,7 +54,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug, in the order of declaration.
-    pub const ALL: [Bug; 34] = [
+    pub const ALL: [Bug; 35] = [
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -85,6 +87,7 @@ impl Bug {
         Bug::WaiterToldNotDone,
         Bug::AppendsBatchedByRaft,
         Bug::ReseededUnderOldName,
+        Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,
         Bug::ValidityTooLong,
     ];

@@ -17,7 +17,8 @@ pub(crate) use worker::{Stepper, Worker, WorkerParts};
 use crate::limits::INBOX_PEER_BYTES_MAX;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use routing::{NodeId, ShardId};
-use shard::{Input, Query, Reply, Ticket, Wait};
+use service::Request;
+use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,13 +57,6 @@ pub(crate) struct Submission {
     /// unless it has been handed over by then.
     pub(crate) give_up_at_ms: u64,
     pub(crate) request: Request,
-}
-
-/// The request that a replica is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    Propose { command: Vec<u8>, wait: Option<Wait> },
-    Read { query: Query, linearizable: bool },
 }
 
 /// The reply to one operation of a stream.

@@ -8,7 +8,7 @@ use crate::lifecycle::Lifecycle;
 use crate::transport::{Outboxes, SnapshotQueue};
 use crate::writer::LogWriter;
 use crossbeam_channel::{Receiver, Sender};
-use shard::{Fatal, Now, Outputs, Status};
+use shard::{Fatal, Now, Outputs, Query, Status};
 use std::thread::JoinHandle;
 use storage::MemoryEngine;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

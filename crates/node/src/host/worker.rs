@@ -5,7 +5,7 @@
 //! error, nothing of that round is sent or answered.
 
 use super::ticker::Ticker;
-use super::{Answer, AnswerPort, HostMessage, InboxEnd, Request, StreamKey, Submission, untangle};
+use super::{Answer, AnswerPort, HostMessage, InboxEnd, StreamKey, Submission, untangle};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::lifecycle::{Lifecycle, PanicGuard};
@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
 use routing::{NodeId, ShardId};
+use service::Request;
 use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -249,13 +250,7 @@ impl Worker {
             self.answer(ticket, Reply::NoLeader);
             return;
         }
-        let input = match request {
-            Request::Propose { command, wait } => {
-                Input::Propose { ticket, command, wait, give_up_at_ms }
-            }
-            Request::Read { query, linearizable } => Input::Read { ticket, query, linearizable },
-        };
-        self.tell(index, input);
+        self.tell(index, request.into_input(ticket, give_up_at_ms));
     }
 
     fn tell(&mut self, index: usize, input: Input) {

@@ -1,6 +1,5 @@
 //! The part of a history answer that is on disk, read apart from the tokio workers.
 
-use super::outcome::history;
 use crate::context::Context;
 use locks::{Grant, Tenure};
 use routing::ShardId;
@@ -62,5 +61,5 @@ pub(super) async fn complete(
             }
         }
     }
-    history(shard, current, ended, limit)
+    service::history(shard, current, ended, limit)
 }

@@ -7,8 +7,6 @@
 mod history;
 mod op_table;
 mod operate;
-mod outcome;
-pub(crate) mod plan;
 
 #[cfg(test)]
 mod tests;

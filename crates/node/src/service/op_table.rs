@@ -5,19 +5,19 @@
 //! * An index is free again only once its operation was answered, so no two operations of a stream
 //!   have the same ticket.
 
-use super::plan::Follow;
 use crate::host::Seat;
 use crate::limits::{STREAM_OPS_MAX, STREAM_WAITS_MAX};
-use crate::metrics::Kind;
 use routing::ShardId;
+use service::Follow;
 use std::time::Instant;
+use wire::OperationKind;
 
 /// One operation between its receipt and its result.
 #[derive(Debug)]
 pub(super) struct InFlight {
     /// The id that the sender gave to the operation.
     pub(super) id: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: OperationKind,
     pub(super) shard: ShardId,
     pub(super) seat: Seat,
     pub(super) received: Instant,

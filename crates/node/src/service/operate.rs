@@ -9,13 +9,11 @@
 //! * When the stream ends, its shards are told which waiting acquires no caller awaits any more.
 
 use super::op_table::{InFlight, OpTable};
-use super::outcome::{self, reads};
-use super::plan::{Follow, Plan, Refused, check, plan, refused, route, stale_route};
 use crate::context::Context;
-use crate::host::{Answer, AnswerPort, Request, StreamKey, Submission, ticket};
+use crate::host::{Answer, AnswerPort, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
-use crate::metrics::Kind;
+use service::{Follow, Plan, Refused, check, plan, refused, route, stale_route};
 use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +23,6 @@ use tonic::{Status, Streaming};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{OperateRequest, OperateResponse, Operation, OperationResult};
-use wire::limits::DEFAULT_TIMEOUT_MS;
 use wire::v1::{Error, ErrorCode};
 use wire::{Lateness, OperationKind};
 
@@ -125,12 +122,10 @@ impl OperateStream {
         for mut operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
             let in_time = operation.held_up(late_ms).map_err(|error| refused(*error));
-            if let Err(result) =
-                in_time.and_then(|()| self.admit(operation, kind, received, now_ms))
-            {
+            if let Err(result) = in_time.and_then(|()| self.admit(operation, received, now_ms)) {
                 self.context.metrics.answered(
                     kind,
-                    outcome::counted(&result),
+                    service::counted(&result),
                     Duration::ZERO,
                     None,
                 );
@@ -144,7 +139,6 @@ impl OperateStream {
     fn admit(
         &mut self,
         operation: Operation,
-        kind: Kind,
         received: Instant,
         now_ms: u64,
     ) -> Result<(), Refused> {
@@ -157,10 +151,8 @@ impl OperateStream {
         let seat =
             self.context.host.seat(shard).ok_or_else(|| stale_route(&self.context.map, shard))?;
         let id = operation.id;
-        let timeout_ms =
-            if operation.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { operation.timeout_ms };
-        let Plan { request, follow } = plan(operation)?;
-        let waits = matches!(request, Request::Propose { wait: Some(_), .. });
+        let plan = plan(operation)?;
+        let waits = plan.waits();
         if self.ops.is_full(waits) {
             let message = match waits {
                 true => format!(
@@ -172,6 +164,7 @@ impl OperateStream {
             };
             return Err(refused(Error::busy(message, if waits { 1_000 } else { 50 })));
         }
+        let Plan { kind, request, follow, timeout_ms } = plan;
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
         let op_index = self.ops.put(InFlight { id, kind, shard, seat, received, waits, follow });
         let ticket = ticket(self.key, op_index);
@@ -233,10 +226,14 @@ impl OperateStream {
 
     fn finish_reply(&mut self, op_index: u32, reply: Reply) {
         let Some(operation) = self.ops.get_mut(op_index) else { return };
-        let mut result = outcome::result(operation.shard, self.context.id, operation.kind, reply);
+        let mut result = service::result(operation.shard, self.context.id, operation.kind, reply);
         if let OpResult::Status(status) = &mut result {
+            // A replica knows nothing of its node's stores and disk.
             status.stands_by = !self.context.stores.takes_part();
-            outcome::with_disk(&mut result, self.context.disk.state());
+            let disk = self.context.disk.state();
+            status.disk_write_age_ms = disk.write_age_ms;
+            status.disk_hangs = disk.hangs;
+            status.disk_sync_us = disk.sync_us;
         }
         self.finish(op_index, result);
     }
@@ -245,12 +242,12 @@ impl OperateStream {
         let Some(operation) = self.ops.take(op_index) else { return };
         let InFlight { id, kind, shard, received, .. } = operation;
         self.context.metrics.answered(
-            kind,
-            outcome::counted(&result),
+            Some(kind),
+            service::counted(&result),
             received.elapsed(),
             Some(shard),
         );
-        if kind == Some(OperationKind::Acquire) && met_contention(&result) {
+        if kind == OperationKind::Acquire && met_contention(&result) {
             self.context.metrics.contended(shard);
         }
         self.ready.push_back(OperationResult { id, result: Some(result) });
@@ -265,16 +262,8 @@ impl OperateStream {
         let indexes: Vec<u32> = self.ops.iter().map(|(op_index, _)| op_index).collect();
         for op_index in indexes {
             let Some(operation) = self.ops.get_mut(op_index) else { continue };
-            let last = if reads(operation.kind) {
-                Error::new(
-                    ErrorCode::ShuttingDown,
-                    "this node is shutting down: ask another replica",
-                )
-            } else {
-                let message = "this node is shutting down: this may or may not have been done. Try again with the same ids";
-                Error::new(ErrorCode::OutcomeUnknown, message)
-            };
-            self.finish(op_index, OpResult::Error(last));
+            let last = service::unanswered(operation.kind);
+            self.finish(op_index, last);
         }
         let hand_over = async {
             while !self.ready.is_empty() {

@@ -26,12 +26,14 @@ fn tell(story: &str) {
     assert!(blocks > 0, "{path} was not run: is RUN set?");
 }
 
-/// A story that cannot fail is worth nothing: each bug that is planted on purpose changes one at least.
+/// A story that cannot fail is worth nothing: each bug that is planted in replica and table changes
+/// one at least. Other crates have bugs, too, which no replica shows.
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn planted_bugs_change_the_stories() {
     use planted::{Bug, choose};
-    for bug in Bug::ALL {
+    let elsewhere = [Bug::UnknownToldAsNotDone, Bug::DoubtForgotten, Bug::ValidityTooLong];
+    for bug in Bug::ALL.into_iter().filter(|bug| !elsewhere.contains(bug)) {
         choose(Some(bug));
         let changed: Vec<&str> = STORIES
             .iter()

@@ -5,6 +5,7 @@ use ::wire::v1::{Error, ErrorCode, StreamRequest, StreamResponse, operation_resu
 use locks::Command;
 use prost::Message;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use service::{Refused, Request};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::LazyLock;
@@ -50,7 +51,7 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
             !valid || ::wire::check_routed(&operation).is_ok(),
             "valid only without its defaults: {operation:?}"
         );
-        match node::fuzzing::command_of(&MAP, operation) {
+        match command_of(operation) {
             Ok(Some(command)) => {
                 let decoded = Command::decode(&command).expect("what is proposed can be applied");
                 assert!(locks::validate(&decoded).is_ok());
@@ -65,6 +66,16 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
         }
     }
     taken
+}
+
+/// The command that a node would propose for this operation. `None` for a read.
+fn command_of(operation: internal::Operation) -> Result<Option<Vec<u8>>, Refused> {
+    service::check(&operation)?;
+    service::route(&MAP, &operation)?;
+    match service::plan(operation)?.request {
+        Request::Propose { command, .. } => Ok(Some(command)),
+        Request::Read { .. } => Ok(None),
+    }
 }
 
 /// A frame from nodes to a gateway.

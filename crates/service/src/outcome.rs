@@ -1,9 +1,8 @@
 //! From a replica's reply to an operation's result: the facts that the caller should know, and its
 //! next step.
 
-use crate::disk::DiskState;
 use crate::limits::ROWS_BYTES_MAX;
-use crate::metrics::Kind;
+use crate::planted_bugs::leaves_doubt;
 use locks::{EndKind, Grant, Mode, Outcome, SessionAlive, Tenure};
 use routing::{NodeId, ShardId};
 use shard::{Answer, Reply, Role, Status};
@@ -13,7 +12,7 @@ use wire::internal::v1::{NotLeader, ShardPage};
 use wire::v1::{self, Error, ErrorCode, GrantState};
 
 /// The outcome under which a result is counted.
-pub(super) fn counted(result: &OpResult) -> wire::Outcome {
+pub fn counted(result: &OpResult) -> wire::Outcome {
     match result {
         OpResult::Error(error) => wire::Outcome::of(Some(error.code())),
         OpResult::NotLeader(_) | OpResult::StaleRoute(_) => wire::Outcome::NotServed,
@@ -21,9 +20,10 @@ pub(super) fn counted(result: &OpResult) -> wire::Outcome {
     }
 }
 
-/// `kind` is the kind of the operation. History answers also need the part on disk: see
-/// [`history`](super::history).
-pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> OpResult {
+/// The result of an operation of this kind, from the reply of its replica on `node`. A history
+/// answer also needs the part on disk: see [`history`]. The status of a shard also needs the state
+/// of its node's disk, because a replica knows nothing of it.
+pub fn result(shard: ShardId, node: NodeId, kind: OperationKind, reply: Reply) -> OpResult {
     match reply {
         Reply::Done(outcome) => done(shard, kind, outcome),
         Reply::Read { answer, applied_index, stale_by_ms } => {
@@ -57,25 +57,31 @@ pub(super) fn result(shard: ShardId, node: NodeId, kind: Kind, reply: Reply) -> 
             ),
             100,
         )),
-        Reply::Unknown if reads(kind) => {
-            fail(ErrorCode::NoLeader, format!("shard {shard} lost its leader meanwhile: try again"))
-        }
-        Reply::Unknown => fail(
+        Reply::Unknown if leaves_doubt(!kind.is_read()) => fail(
             ErrorCode::OutcomeUnknown,
             "leadership moved meanwhile: this may or may not have been done. Try again with the same ids, or check",
         ),
+        Reply::Unknown => {
+            fail(ErrorCode::NoLeader, format!("shard {shard} lost its leader meanwhile: try again"))
+        }
     }
 }
 
-/// Whether the operation changes nothing, so that its outcome is never in doubt.
-pub(super) fn reads(kind: Kind) -> bool {
-    kind.is_none_or(OperationKind::is_read)
+/// The result of an operation whose node stops before the replica replied.
+pub fn unanswered(kind: OperationKind) -> OpResult {
+    match leaves_doubt(!kind.is_read()) {
+        true => fail(
+            ErrorCode::OutcomeUnknown,
+            "this node is shutting down: this may or may not have been done. Try again with the same ids",
+        ),
+        false => fail(ErrorCode::ShuttingDown, "this node is shutting down: ask another replica"),
+    }
 }
 
-fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
+fn done(shard: ShardId, kind: OperationKind, outcome: Outcome) -> OpResult {
     match outcome {
         // The acquire was granted before the cancel came: the caller holds the lock, and must know.
-        Outcome::Granted(granted) if kind == Some(OperationKind::CancelWait) => {
+        Outcome::Granted(granted) if kind == OperationKind::CancelWait => {
             let grant = Some(grant(shard, granted));
             OpResult::CancelWait(v1::CancelWaitResponse { cancelled: false, grant })
         }
@@ -106,15 +112,13 @@ fn done(shard: ShardId, kind: Kind, outcome: Outcome) -> OpResult {
         }
         // A break that meets this outcome named a token that holds no lock any more. It is fenced,
         // like a release by that token.
-        Outcome::Held { token, owner } if kind == Some(OperationKind::Break) => {
-            OpResult::Error(Error {
-                holder: owner,
-                ..Error::not_owner(
-                    "this token does not hold the lock (any more): nothing was broken. Check who does",
-                    token.0,
-                )
-            })
-        }
+        Outcome::Held { token, owner } if kind == OperationKind::Break => OpResult::Error(Error {
+            holder: owner,
+            ..Error::not_owner(
+                "this token does not hold the lock (any more): nothing was broken. Check who does",
+                token.0,
+            )
+        }),
         Outcome::Held { token, owner } => {
             let message =
                 format!("held by {owner:?} with token {token}: wait for it, or try later");
@@ -204,14 +208,10 @@ fn read(
     }
 }
 
-/// The tenures newest first, with each token once. A token that holds its lock still counts as
-/// holding.
-pub(super) fn history(
-    shard: ShardId,
-    current: Vec<Grant>,
-    ended: Vec<Tenure>,
-    limit: usize,
-) -> OpResult {
+/// The result of a history: the tenures newest first, with each token once, and at most `limit` of
+/// them. `current` are those of the replica's answer that have not ended, and `ended` are the others
+/// of that answer and those on disk.
+pub fn history(shard: ShardId, current: Vec<Grant>, ended: Vec<Tenure>, limit: usize) -> OpResult {
     let mut tenures: Vec<v1::Tenure> =
         current.into_iter().map(|held| holding(shard, held)).collect();
     tenures.extend(ended.into_iter().map(|ended| tenure(shard, ended)));
@@ -223,7 +223,7 @@ pub(super) fn history(
     OpResult::History(v1::HistoryResponse { tenures })
 }
 
-pub(super) fn grant(shard: ShardId, held: Grant) -> v1::Grant {
+fn grant(shard: ShardId, held: Grant) -> v1::Grant {
     let (mode, permits, permit_limit) = mode(held.mode);
     let session_life = if held.session.is_empty() { 0 } else { held.lease.0 };
     v1::Grant {
@@ -299,15 +299,6 @@ fn mode(mode: Mode) -> (v1::Mode, u32, u32) {
         Mode::Exclusive => (v1::Mode::Exclusive, 0, 0),
         Mode::Shared => (v1::Mode::Shared, 0, 0),
         Mode::Permits { count, limit } => (v1::Mode::Semaphore, count, limit),
-    }
-}
-
-/// Adds the state of the disk, because a replica knows nothing of its node's disk.
-pub(super) fn with_disk(result: &mut OpResult, disk: DiskState) {
-    if let OpResult::Status(status) = result {
-        status.disk_write_age_ms = disk.write_age_ms;
-        status.disk_hangs = disk.hangs;
-        status.disk_sync_us = disk.sync_us;
     }
 }
 
