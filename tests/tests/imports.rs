@@ -32,14 +32,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
     ],
     &["crates/node/src/writer.rs", "crates/node/src/writer/resets.rs"],
     &[
-        "crates/gateway/src/in_flight.rs",
-        "crates/gateway/src/leave.rs",
-        "crates/gateway/src/metrics.rs",
-        "crates/gateway/src/nodes.rs",
-        "crates/gateway/src/router.rs",
-        "crates/gateway/src/watch.rs",
-    ],
-    &[
         "crates/planner/src/build.rs",
         "crates/planner/src/figures.rs",
         "crates/planner/src/growth.rs",

@@ -6,7 +6,7 @@
 use crate::options::whole_ms;
 use crate::servers::Servers;
 use crate::{Error, unary};
-use link::drive::{Course, Driven};
+use link::drive::{Driven, drive};
 use link::mux::{Answer, Failure};
 use link::retry::{Policy, Try};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,8 +52,7 @@ pub(crate) async fn operation(
             outcome
         }
     };
-    let course = Course::new(policy, servers.first());
-    let driven = course.drive(None, servers.targets(), || false, send).await;
+    let driven = drive(policy, servers.first(), servers.targets(), send).await;
     driven.map_err(|given_up| (reach.explain(*given_up.error, servers), given_up.in_doubt))
 }
 
@@ -87,8 +86,7 @@ where
         reach.heard(&outcome);
         outcome
     };
-    let course = Course::new(policy, servers.first());
-    let driven = course.drive(None, servers.targets(), || false, sent).await;
+    let driven = drive(policy, servers.first(), servers.targets(), sent).await;
     driven.map(|driven| driven.answer).map_err(|given_up| reach.explain(*given_up.error, servers))
 }
 

@@ -1,13 +1,14 @@
 //! Starting and stopping a gateway.
 
+use crate::doors::grpc::{Locks, server};
+use crate::doors::probes;
 use crate::error::GatewayError;
-use crate::leave::{self, Leaving};
+use crate::leave;
+use crate::leaving::Leaving;
 use crate::limits::{CLOSE_MAX, DRAIN_MAX, REFUSALS_SAID_EVERY};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
-use crate::server;
-use crate::service::Locks;
 use routing::ClusterConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ impl Gateway {
         tasks.spawn(ended(leave::work(router.clone(), left, ending.clone())));
         tasks.spawn(ended(say_refusals(router.clone(), ending.clone())));
         if let Some(listener) = metrics_listener {
-            tasks.spawn(server::serve_metrics(listener, router, ending));
+            tasks.spawn(probes::serve(listener, router, ending));
         }
         Ok(GatewayHandle { address, metrics_address, end, tasks })
     }
@@ -91,7 +92,7 @@ async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
     {
         let refused = router.metrics.refused.get();
         if refused > said {
-            let (count, waits) = (refused - said, router.waits.count());
+            let (count, waits) = (refused - said, router.admission.waits());
             tracing::warn!(
                 count,
                 waits,

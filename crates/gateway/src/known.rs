@@ -7,7 +7,7 @@
 //! forgotten or made anew.
 
 use crate::limits::LED_WITHIN;
-use routing::{ClusterConfig, NodeId, ShardId, ShardMap};
+use routing::{ClusterConfig, NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -91,22 +91,16 @@ impl Known {
     ///
     /// # Errors
     /// The shards without a leader, and the nodes that cannot be reached.
-    pub(crate) fn serving(&self, map: &ShardMap) -> Result<(), String> {
+    pub(crate) fn serving(&self, shards: &[ShardId]) -> Result<(), String> {
         let inner = self.lock();
         let is_led =
             |shard: ShardId| inner.led.get(&shard).is_some_and(|at| at.elapsed() < LED_WITHIN);
-        let without: Vec<String> = map
-            .shards()
-            .map(|(shard, _)| shard)
-            .filter(|shard| !is_led(*shard))
-            .map(|shard| shard.to_string())
-            .collect();
-        let shards = match without.len() {
+        let without: Vec<String> =
+            shards.iter().filter(|shard| !is_led(**shard)).map(|shard| shard.to_string()).collect();
+        let told = match without.len() {
             0 => return Ok(()),
             1 => format!("shard {} has no leader that can be reached", without[0]),
-            count if count == map.shards().count() => {
-                "no shard has a leader that can be reached".into()
-            }
+            count if count == shards.len() => "no shard has a leader that can be reached".into(),
             2..=8 => format!("shards {} have no leaders that can be reached", without.join(", ")),
             count => format!(
                 "{count} shards have no leaders that can be reached, shard {} among them",
@@ -114,7 +108,7 @@ impl Known {
             ),
         };
         let lost: String = inner.lost.values().take(8).map(|why| format!("\n{why}")).collect();
-        Err(format!("{shards}{lost}\n"))
+        Err(format!("{told}{lost}\n"))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -158,7 +152,7 @@ mod tests {
     #[test]
     fn it_serves_while_each_shard_has_a_leader() {
         let cluster = ClusterConfig::dev(2, 3, 20_000).unwrap();
-        let (known, map) = (Known::new(&cluster), cluster.shard_map());
+        let (known, map) = (Known::new(&cluster), [ShardId(0), ShardId(1)]);
         assert!(known.serving(&map).unwrap_err().starts_with("no shard has a leader"));
         known.said(1, &response(&[], &[0]));
         known.lost(2, "node 2 at a:1 cannot be reached: refused".into());

@@ -5,162 +5,19 @@
 //! take no capacity from clients: a cancel goes with the short operations, and the number of
 //! cleanups at the same time is bounded.
 
-use crate::limits::{LEAVE_MISSES, LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE, LEAVES_MAX};
-use crate::router::{NEVER, Router};
-use crate::share::WaitPlace;
+use crate::core::Next as After;
+use crate::leaving::{LeftBehind, Next};
+use crate::limits::{LEAVE_PAUSE, LEAVE_TIMEOUT_MS, LEAVES_AT_ONCE};
+use crate::router::Router;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
 use routing::ShardId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use wire::ErrorClass;
-use wire::internal::v1::CancelWait;
-use wire::internal::v1::operation::Op;
-use wire::internal::v1::operation_result::Result as RoutedAnswer;
-use wire::limits::{DEFAULT_TIMEOUT_MS, DEFAULT_TTL_MS, REQUEST_ID_BYTES};
-use wire::v1::{AcquireRequest, CancelWaitResponse, Grant, ReleaseRequest};
-
-/// One acquire of a client that is gone.
-#[derive(Debug)]
-pub(crate) struct Left {
-    pub(crate) name: String,
-    pub(crate) request_id: Vec<u8>,
-    /// This gateway chose the request id, so no client can ever take up the grant.
-    pub(crate) ours: bool,
-    /// The release to send, if the acquire was granted.
-    pub(crate) granted: Option<ReleaseRequest>,
-    /// How many more times the acquire is looked for if it is in no queue.
-    pub(crate) misses: u32,
-    /// The time by which the acquire has ended by itself.
-    pub(crate) until: Instant,
-    /// The place of a wait. It is held until the first try to leave the queue has ended, and no
-    /// longer. Without a leader all tries may fail for as long as the wait, and the place is needed
-    /// for clients that live.
-    pub(crate) place: Option<WaitPlace>,
-}
-
-impl Left {
-    /// Records an acquire that is not known to be granted.
-    pub(crate) fn of(
-        acquire: &AcquireRequest,
-        timeout_ms: u32,
-        ours: bool,
-        place: Option<WaitPlace>,
-    ) -> Left {
-        let ttl_ms = if acquire.ttl_ms == 0 { DEFAULT_TTL_MS } else { acquire.ttl_ms };
-        let timeout_ms = if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms };
-        let all_ms = u64::from(acquire.wait_ms) + u64::from(timeout_ms) + u64::from(ttl_ms);
-        Left {
-            name: acquire.name.clone(),
-            request_id: acquire.request_id.clone(),
-            ours,
-            granted: None,
-            misses: if ours { 0 } else { LEAVE_MISSES },
-            until: Instant::now() + Duration::from_millis(all_ms),
-            place,
-        }
-    }
-}
-
-/// The release of a grant that no client took up. It names the session's own life, because the
-/// session need not be told that the grant ended.
-pub(crate) fn release(grant: Grant) -> ReleaseRequest {
-    let Grant { resource_name: name, fencing_token, session_life, .. } = grant;
-    ReleaseRequest { name, fencing_token, session_life }
-}
-
-/// The queue that takes acquires of clients that are gone.
-#[derive(Clone, Debug)]
-pub(crate) struct Leaving {
-    queue: mpsc::UnboundedSender<Next>,
-    count: Arc<AtomicUsize>,
-}
-
-/// The other end of [`Leaving`].
-pub(crate) type LeftBehind = mpsc::UnboundedReceiver<Next>;
-
-impl Leaving {
-    pub(crate) fn new() -> (Leaving, LeftBehind) {
-        let (queue, left) = mpsc::unbounded_channel(); // at most LEAVES_MAX
-        (Leaving { queue, count: Arc::default() }, left)
-    }
-
-    /// Queues an acquire for cleanup. Above [`LEAVES_MAX`] it is dropped, and ends by its own time.
-    ///
-    /// If the first try has to queue behind others, the acquire's place is given back at once,
-    /// because its turn may be minutes away.
-    pub(crate) fn push(&self, mut left: Left) {
-        let before = self.count.fetch_add(1, Ordering::Relaxed);
-        if before >= LEAVES_MAX {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            tracing::debug!(name = %left.name, "too much is left behind: its own time ends this");
-            return;
-        }
-        if before >= LEAVES_AT_ONCE {
-            left.place = None;
-        }
-        let _ = self.queue.send((left, 0)); // the gateway ends
-    }
-
-    fn done(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An acquire in flight. If it is dropped before the answer, its client is gone.
-#[derive(Debug)]
-pub(crate) struct Unanswered {
-    leaving: Leaving,
-    left: Option<Left>,
-}
-
-impl Unanswered {
-    /// Tracks an acquire without a request id, and gives it one. No client can ever take up its
-    /// grant, because only this gateway knows the id.
-    ///
-    /// `None` if the client sent an id, because it may come back with it.
-    pub(crate) fn of(
-        acquire: &mut AcquireRequest,
-        timeout_ms: u32,
-        leaving: &Leaving,
-    ) -> Option<Unanswered> {
-        if !acquire.request_id.is_empty() {
-            return None;
-        }
-        acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
-        let left = Left::of(acquire, timeout_ms, true, None);
-        Some(Unanswered { leaving: leaving.clone(), left: Some(left) })
-    }
-
-    /// Ends the tracking. If the answer leaves the outcome open, the acquire is cleaned up too:
-    /// without an id its client cannot retry.
-    pub(crate) fn answered(mut self, answer: Option<&Answer>) {
-        if !answer.is_some_and(is_unknown) {
-            self.left = None;
-        }
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let Some(left) = self.left.take() {
-            self.leaving.push(left);
-        }
-    }
-}
-
-/// Whether an answer leaves the outcome of the operation open.
-pub(crate) fn is_unknown(answer: &Answer) -> bool {
-    matches!(answer, Answer::Error(error) if error.class() == ErrorClass::Unknown)
-}
-
-/// A cleanup, and how many tries it had.
-type Next = (Left, u32);
 
 /// The cleanups of one shard.
 #[derive(Debug, Default)]
@@ -217,15 +74,15 @@ pub(crate) async fn work(
                 next
             }
         };
-        let shard = router.map.route(&next.0.name).shard;
+        let shard = router.directory.route(next.0.cleanup.name()).shard;
         let lane = lanes.entry(shard).or_default();
         lane.waiting.push_back(next);
         running.extend(lane.begin().map(|next| on(shard, router.clone(), next)));
     }
 }
 
-async fn on(shard: ShardId, router: Arc<Router>, (left, tries): Next) -> (ShardId, Option<Next>) {
-    (shard, leave(router, left, tries).await)
+async fn on(shard: ShardId, router: Arc<Router>, next: Next) -> (ShardId, Option<Next>) {
+    (shard, leave(router, next).await)
 }
 
 /// The n-th pause: doubling, and spread at random so that cleanups that began together do not come
@@ -236,51 +93,24 @@ fn pause(tries: u32) -> Duration {
 }
 
 /// Makes one try. Returns the cleanup if another try is due.
-async fn leave(router: Arc<Router>, mut left: Left, tries: u32) -> Option<Next> {
-    let failed = match &left.granted {
-        None => {
-            // If the client may come back, its retry must not find the request ended for good.
-            let cancel = CancelWait {
-                name: left.name.clone(),
-                request_id: left.request_id.clone(),
-                abandoned: !left.ours,
-            };
-            match router.by_name(Op::CancelWait(cancel), LEAVE_TIMEOUT_MS, &NEVER).await {
-                // The cancel may have overtaken the acquire.
-                Ok(RoutedAnswer::CancelWait(CancelWaitResponse {
-                    cancelled: false,
-                    grant: None,
-                })) if left.misses > 0 => {
-                    left.misses -= 1;
-                    left.place = None;
-                    return Some((left, tries + 1));
-                }
-                Ok(RoutedAnswer::CancelWait(cancelled)) => {
-                    let grant = cancelled.grant?;
-                    router.metrics.unseen_grants.inc();
-                    if !left.ours {
-                        // The grant may be in use: the client may have taken up its request through
-                        // another gateway.
-                        return None;
-                    }
-                    left.granted = Some(release(grant));
-                    left.place = None;
-                    return Box::pin(leave(router, left, tries)).await;
-                }
-                Ok(_) => return None,
-                Err(error) => error,
+async fn leave(router: Arc<Router>, (mut left, tries): Next) -> Option<Next> {
+    loop {
+        let answer = router.serve_own(left.cleanup.operation(), LEAVE_TIMEOUT_MS).await;
+        if let Answer::CancelWait(cancelled) = &answer
+            && cancelled.grant.is_some()
+        {
+            router.metrics.unseen_grants.inc();
+        }
+        let after = left.cleanup.heard(&answer, router.now_ms());
+        left.place = None;
+        match after {
+            After::AtOnce => {}
+            After::Done => return None,
+            After::Later => {
+                let name = left.cleanup.name();
+                tracing::debug!(name, ?answer, "an acquire whose client is gone has not ended yet");
+                return Some((left, tries + 1));
             }
         }
-        Some(release) => {
-            match router.by_name(Op::Release(release.clone()), LEAVE_TIMEOUT_MS, &NEVER).await {
-                Ok(_) => return None,
-                Err(error) => error,
-            }
-        }
-    };
-    let again = matches!(failed.class(), ErrorClass::Retry | ErrorClass::Unknown)
-        && Instant::now() < left.until;
-    left.place = None;
-    tracing::debug!(name = %left.name, error = %failed, again, "an acquire whose client is gone is not ended yet");
-    again.then_some((left, tries + 1))
+    }
 }

@@ -10,30 +10,35 @@
 //! The gateway holds no lock state: any gateway serves any client, and a client that loses one goes
 //! on through another. It knows nothing of Raft and storage, and decides nothing about locks.
 //!
-//! The way of one operation: `service` (gRPC) → `stream` (one task per client stream) → `router`
-//! (validate, route, retry) → a node's link, and back.
+//! The way of one operation:
 //!
-//! - `fanout` turns one operation into one per shard.
+//! ```text
+//! doors ──► admission ──► calls ──► core ──► nodes
+//! gRPC      is there      drives    route,    one stream for
+//!           room?         calls     retry     short operations,
+//!                                             one for waits
+//! ```
+//!
+//! - [`core`] decides, without I/O. The simulator runs it as it is.
+//! - `admission` bounds how much one client may take up, and names the caller of an operation.
 //! - `in_flight` keeps the waits of lost clients, and `leave` ends them.
-//! - `translate` stands between the public protocol and the internal one.
-//! - `share` bounds how much one client may take up.
 //! - `watch` polls the nodes, and `known` holds their reports.
 
+mod admission;
+mod calls;
+pub mod core;
+mod doors;
 mod error;
-mod fanout;
 mod gateway;
 mod in_flight;
 mod known;
 mod leave;
+mod leaving;
 mod limits;
 mod metrics;
 mod nodes;
 mod router;
-mod server;
-mod service;
-mod share;
-mod stream;
-mod translate;
+mod status;
 mod watch;
 
 pub use error::GatewayError;

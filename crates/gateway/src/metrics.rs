@@ -4,7 +4,6 @@
 //! are kinds, outcomes and node ids. A resource name is never a label, because names have no
 //! bound.
 
-use crate::router::Router;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -12,6 +11,7 @@ use prometheus::{
 };
 use routing::NodeId;
 use std::time::Duration;
+use wire::accept::Accepted;
 use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
 use wire::{OperationKind, Outcome};
@@ -157,20 +157,28 @@ impl Metrics {
         self.retries[kind as usize].inc();
     }
 
-    /// All metrics in Prometheus' text format.
-    pub(crate) fn text(&self, router: &Router) -> String {
+    /// All metrics in Prometheus' text format. `present` reads what is not counted here.
+    pub(crate) fn text(&self, present: &Present<'_>) -> String {
         for (node, connected) in &self.connected {
-            connected.set(router.nodes.is_connected(*node).into());
+            connected.set((present.is_connected)(*node).into());
         }
-        self.waits.set(router.waits.count() as i64);
-        self.connections.set(router.accepted.open() as i64);
-        self.accept_pauses.set(router.accepted.spells() as i64);
+        self.waits.set(present.waits as i64);
+        self.connections.set(present.accepted.open() as i64);
+        self.accept_pauses.set(present.accepted.spells() as i64);
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "metrics cannot be shown");
         }
         String::from_utf8_lossy(&text).into_owned()
     }
+}
+
+/// Figures that other parts of the gateway keep.
+pub(crate) struct Present<'a> {
+    pub(crate) is_connected: &'a dyn Fn(NodeId) -> bool,
+    /// Waiting acquires in flight.
+    pub(crate) waits: usize,
+    pub(crate) accepted: &'a Accepted,
 }
 
 /// Counts one operation in flight.

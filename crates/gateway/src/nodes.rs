@@ -2,11 +2,11 @@
 
 use crate::error::GatewayError;
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
-use crate::watch::endpoint;
 use link::mux::{Failure, Link, LinkOptions, Shards};
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use tonic::transport::Endpoint;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as Answer;
 use wire::internal::v1::{ClusterIdentity, Operation};
@@ -109,4 +109,13 @@ impl Nodes {
 
 fn no_node(node: u64) -> Failure {
     Failure::NotSent(format!("the cluster has no node {node}").into())
+}
+
+/// The endpoint of a node's address.
+///
+/// # Errors
+/// If the address is not `host:port`.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
+    Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| format!("the address {address:?} is not host:port"))
 }

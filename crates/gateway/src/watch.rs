@@ -4,12 +4,13 @@
 use crate::limits::{
     NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY,
 };
+use crate::nodes::endpoint;
 use crate::router::Router;
 use link::mux::is_meant;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use wire::internal::v1::shard_service_client::ShardServiceClient;
 use wire::internal::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
 use wire::{reason, root_cause};
@@ -75,7 +76,7 @@ async fn look(router: &Router, node: u64) {
                 }
             }
         }
-        let keenly = connection.is_some() && router.known.serving(&router.map).is_err();
+        let keenly = connection.is_some() && router.serving().is_err();
         let pause = if keenly { WATCH_KEENLY_EVERY } else { WATCH_EVERY };
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
     }
@@ -111,13 +112,4 @@ async fn connect(address: &str) -> Result<Channel, String> {
         .http2_keep_alive_interval(NODE_KEEPALIVE.0)
         .keep_alive_timeout(NODE_KEEPALIVE.1);
     endpoint.connect().await.map_err(|error| root_cause(&error))
-}
-
-/// The endpoint of a node's address.
-///
-/// # Errors
-/// If the address is not `host:port`.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
-    Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| format!("the address {address:?} is not host:port"))
 }

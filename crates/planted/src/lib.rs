@@ -48,13 +48,15 @@ pub enum Bug {
     UnknownToldAsNotDone,
     // Planted in `link`.
     DoubtForgotten,
+    // Planted in `gateway`.
+    RetriedUnderNewId,
     // Planted in `client`.
     ValidityTooLong,
 }
 
 impl Bug {
     /// Every bug, in the order of declaration.
-    pub const ALL: [Bug; 35] = [
+    pub const ALL: &[Bug] = &[
         Bug::TokenCounterLostBySnapshot,
         Bug::SnapshotWithoutQueue,
         Bug::RetryGrantedTwice,
@@ -89,6 +91,7 @@ impl Bug {
         Bug::ReseededUnderOldName,
         Bug::UnknownToldAsNotDone,
         Bug::DoubtForgotten,
+        Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
     ];
 }

@@ -146,7 +146,7 @@ impl Refusal {
         match failure {
             mux::Failure::Refused(error) => client::Error::from((**error).clone()).into(),
             // Gateways never send these two answers.
-            mux::Failure::NotLeader { why, .. } | mux::Failure::StaleRoute(why) => {
+            mux::Failure::NotLeader { why, .. } | mux::Failure::StaleRoute { why, .. } => {
                 Refusal::new("NO_LEADER", &**why)
             }
             mux::Failure::NotSent(why) => Refusal::new("NOT_SENT", &**why),

@@ -18,9 +18,10 @@ mod reply;
 mod tests;
 
 pub use dial::is_meant;
-pub use protocol::{Locks, Protocol, Shards};
+pub use protocol::{Locks, Protocol, Shards, node_outcome};
 pub use reply::{Outcome, Port};
 
+use crate::retry;
 use driver::Driver;
 use reply::Reply;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,14 +87,34 @@ pub enum Failure {
         /// The reason, for people.
         why: Arc<str>,
     },
-    /// By the node's map the shard is not served there. Has the reason. Nothing was done.
-    StaleRoute(Arc<str>),
+    /// By the node's map the shard is not served there. Nothing was done.
+    StaleRoute {
+        /// The version of the node's map.
+        map_version: u64,
+        /// The reason, for people.
+        why: Arc<str>,
+    },
     /// The operation was not sent: there was no connection, the queue was full, or its time ran
     /// out.
     NotSent(Arc<str>),
     /// The operation was sent, and the connection was lost or the time ran out. It may or may not
     /// have been done.
     Lost(Arc<str>),
+}
+
+impl Failure {
+    /// The failure as the retry machine takes it.
+    pub fn for_retry(&self) -> retry::Failure<'_> {
+        match self {
+            Failure::Refused(error) => retry::Failure::Answer(error),
+            Failure::NotLeader { leader, why, .. } => {
+                retry::Failure::NotLeader { leader: *leader, why }
+            }
+            Failure::StaleRoute { why, .. } => retry::Failure::StaleRoute(why),
+            Failure::NotSent(why) => retry::Failure::NotSent(why),
+            Failure::Lost(why) => retry::Failure::Lost(why),
+        }
+    }
 }
 
 /// A handle to one server's stream. Cheap to clone; the connection ends with the last clone.

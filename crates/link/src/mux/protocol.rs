@@ -1,6 +1,6 @@
 //! The two services that a link can carry, with their streams and messages.
 
-use super::Failure;
+use super::{Failure, Outcome};
 use std::fmt::Debug;
 use std::future::Future;
 use tokio_stream::wrappers::ReceiverStream;
@@ -128,22 +128,7 @@ impl Protocol for Shards {
     fn unpack(
         results: internal::OperateResponse,
     ) -> impl Iterator<Item = (u64, Result<Self::Answer, Failure>)> + Send {
-        let outcome = |result| match result {
-            Some(internal::operation_result::Result::Error(error)) => {
-                Err(Failure::Refused(Box::new(error)))
-            }
-            Some(internal::operation_result::Result::NotLeader(internal::NotLeader {
-                message,
-                leader,
-                term,
-            })) => Err(Failure::NotLeader { leader, term, why: message.into() }),
-            Some(internal::operation_result::Result::StaleRoute(stale)) => {
-                Err(Failure::StaleRoute(stale.message.into()))
-            }
-            Some(answer) => Ok(answer),
-            None => Err(of_another_kind()),
-        };
-        results.results.into_iter().map(move |result| (result.id, outcome(result.result)))
+        results.results.into_iter().map(move |result| (result.id, node_outcome(result.result)))
     }
 
     async fn open(
@@ -161,4 +146,22 @@ fn of_another_kind() -> Failure {
     Failure::Lost(
         "the server answered with a result of a kind that this version does not know".into(),
     )
+}
+
+/// What a node's result means to its gateway: an answer, or a failure that may be tried again.
+pub fn node_outcome(
+    result: Option<internal::operation_result::Result>,
+) -> Outcome<internal::operation_result::Result> {
+    use internal::operation_result::Result;
+    match result {
+        Some(Result::Error(error)) => Err(Failure::Refused(Box::new(error))),
+        Some(Result::NotLeader(internal::NotLeader { message, leader, term })) => {
+            Err(Failure::NotLeader { leader, term, why: message.into() })
+        }
+        Some(Result::StaleRoute(internal::StaleRoute { message, map_version })) => {
+            Err(Failure::StaleRoute { map_version, why: message.into() })
+        }
+        Some(answer) => Ok(answer),
+        None => Err(of_another_kind()),
+    }
 }

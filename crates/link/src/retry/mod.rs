@@ -173,6 +173,11 @@ impl Attempt {
         self.in_doubt
     }
 
+    /// Makes `target` the next one, because the operation has another route now.
+    pub fn turn_to(&mut self, target: u64) {
+        self.target = target;
+    }
+
     /// Decides at the start, and when a pause is over.
     pub fn resume(&mut self, now_ms: u64) -> Decision {
         self.hops = 0;

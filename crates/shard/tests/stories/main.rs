@@ -33,7 +33,7 @@ fn tell(story: &str) {
 fn planted_bugs_change_the_stories() {
     use planted::{Bug, choose};
     let elsewhere = [Bug::UnknownToldAsNotDone, Bug::DoubtForgotten, Bug::ValidityTooLong];
-    for bug in Bug::ALL.into_iter().filter(|bug| !elsewhere.contains(bug)) {
+    for bug in Bug::ALL.iter().copied().filter(|bug| !elsewhere.contains(bug)) {
         choose(Some(bug));
         let changed: Vec<&str> = STORIES
             .iter()

@@ -1,22 +1,23 @@
-//! `LockService`: the stream, and each operation as an RPC of its own.
+//! The door for gRPC: `LockService`, with its stream, and each operation as an RPC of its own.
 
+pub(crate) mod server;
+mod stream;
+
+use crate::admission::Connection;
+use crate::core::answered_amiss;
 use crate::in_flight::InFlight;
-use crate::leave::Unanswered;
-use crate::limits::{
-    CONNECTION_STREAMS_MAX, OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY, STREAMS_MAX, UNARY_MAX,
-};
+use crate::leaving::Unanswered;
+use crate::limits::{OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY};
 use crate::router::Router;
-use crate::share::{Share, StreamPlace};
-use crate::stream;
-use crate::translate::confused;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use wire::OperationKind;
 use wire::accept::Peer;
+use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::lock_service_server::LockService;
 use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
@@ -26,15 +27,11 @@ use wire::v1::*;
 pub(crate) struct Locks {
     router: Arc<Router>,
     ending: watch::Receiver<bool>,
-    streams: Arc<Semaphore>,
-    unary: Arc<Semaphore>,
 }
 
 impl Locks {
     pub(crate) fn new(router: Arc<Router>, ending: watch::Receiver<bool>) -> Locks {
-        let (streams, unary) =
-            (Arc::new(Semaphore::new(STREAMS_MAX)), Arc::new(Semaphore::new(UNARY_MAX)));
-        Locks { router, ending, streams, unary }
+        Locks { router, ending }
     }
 
     fn not_ending(&self) -> Result<(), Status> {
@@ -52,39 +49,37 @@ impl Locks {
         op: impl FnOnce(T) -> Op,
     ) -> Result<Answer, Status> {
         self.not_ending()?;
-        let (patience, share) = (timeout(request.metadata()), share(&request));
+        let (patience, connection) = (timeout(request.metadata()), connection(&request));
         let mut operation = Operation::of(op(request.into_inner()));
         let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
         operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
+        let refused = |error: Box<Error>| {
+            self.router.metrics.refused.inc();
+            Status::from(*error)
+        };
         let answer = if wait_ms == 0 {
-            let Ok(_permit) = self.unary.try_acquire() else {
-                self.router.metrics.refused.inc();
-                return Err(Error::busy(
-                    format!("this gateway serves {UNARY_MAX} calls already: back off"),
-                    100,
-                )
-                .into());
-            };
+            let _permit = self.router.admission.call().map_err(refused)?;
             let unanswered = match &mut operation.op {
                 Some(Op::Acquire(acquire)) => {
-                    Unanswered::of(acquire, operation.timeout_ms, &self.router.leaving)
+                    let (leaving, now_ms) = (&self.router.leaving, self.router.now_ms());
+                    Unanswered::of(acquire, operation.timeout_ms, leaving, now_ms)
                 }
                 _ => None,
             };
-            let answer = self.router.unary(operation).await;
-            unanswered.into_iter().for_each(|unanswered| unanswered.answered(Some(&answer)));
+            let answer = self.router.serve(connection.caller, operation).await;
+            if let Some(unanswered) = unanswered {
+                unanswered.answered(&answer);
+            }
             answer
         } else {
-            let mut running = InFlight::new(self.router.clone(), self.ending.clone(), share, true);
-            running.push(operation).map_err(|error| {
-                self.router.metrics.refused.inc();
-                Status::from(*error)
-            })?;
+            let mut running =
+                InFlight::new(self.router.clone(), self.ending.clone(), connection, true);
+            running.push(operation).map_err(refused)?;
             running
                 .next()
                 .await
                 .and_then(|result| result.result)
-                .ok_or_else(|| Status::from(confused()))?
+                .ok_or_else(|| Status::from(answered_amiss()))?
         };
         match answer {
             Answer::Error(error) => Err(error.into()),
@@ -93,14 +88,11 @@ impl Locks {
     }
 }
 
-/// The share of the connection that a request came over. The default is for tests, which may serve
-/// over other connections.
-fn share<T>(request: &Request<T>) -> Arc<Share> {
-    request
-        .extensions()
-        .get::<Peer<Arc<Share>>>()
-        .map(|peer| peer.state.clone())
-        .unwrap_or_default()
+/// The connection that a request came over. The default is for tests, which may serve over other
+/// connections.
+fn connection<T>(request: &Request<T>) -> Arc<Connection> {
+    let peer = request.extensions().get::<Peer<Arc<Connection>>>();
+    peer.map(|peer| peer.state.clone()).unwrap_or_default()
 }
 
 /// The caller's deadline, from the `grpc-timeout` header.
@@ -130,11 +122,19 @@ fn timeout_ms(patience: Duration, wait_ms: u32) -> u32 {
     (all_ms - (all_ms / 10).min(100)).max(least_ms)
 }
 
+/// Makes a new session id. Nothing is sent to any node.
+fn open_session(request: &OpenSessionRequest) -> Result<OpenSessionResponse, Box<Error>> {
+    wire::check_session_options(&request.owner, request.ttl_ms, &request.metadata)?;
+    let id: u128 = rand::random();
+    let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
+    Ok(OpenSessionResponse { session_id: format!("{id:032x}"), ttl_ms })
+}
+
 macro_rules! answered {
     ($self:expr, $request:expr, $op:path, $answer:path) => {
         match $self.one($request, $op).await? {
             $answer(response) => Ok(Response::new(response)),
-            _ => Err(confused().into()),
+            _ => Err(answered_amiss().into()),
         }
     };
 }
@@ -148,21 +148,10 @@ impl LockService for Locks {
         request: Request<Streaming<StreamRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         self.not_ending()?;
-        let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!(
-                "this gateway has {STREAMS_MAX} streams already: send more over each"
-            ))
-        })?;
-        let place = StreamPlace::take(share(&request)).ok_or_else(|| {
-            let message = format!(
-                "this connection has {CONNECTION_STREAMS_MAX} streams already: send more over each"
-            );
-            Status::resource_exhausted(message)
-        })?;
+        let place = self.router.admission.stream(connection(&request)).map_err(|full| *full)?;
         let (outgoing, frames) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
         let (router, ending) = (self.router.clone(), self.ending.clone());
         tokio::spawn(async move {
-            let _permit = permit;
             router.metrics.streams.inc();
             stream::serve(router.clone(), ending, request.into_inner(), outgoing, place).await;
             router.metrics.streams.dec();
@@ -204,7 +193,7 @@ impl LockService for Locks {
     ) -> Result<Response<OpenSessionResponse>, Status> {
         self.not_ending()?;
         let received = std::time::Instant::now();
-        let opened = self.router.open_session(request.get_ref());
+        let opened = open_session(request.get_ref());
         let code = opened.as_ref().err().map(|error| error.code());
         self.router.metrics.called(OperationKind::OpenSession, code, received.elapsed());
         opened.map(Response::new).map_err(|error| (*error).into())
@@ -255,7 +244,7 @@ impl LockService for Locks {
     ) -> Result<Response<ClusterStatusResponse>, Status> {
         self.not_ending()?;
         let received = std::time::Instant::now();
-        let status = self.router.cluster_status().await;
+        let status = crate::status::cluster_status(&self.router).await;
         self.router.metrics.called(OperationKind::ClusterStatus, None, received.elapsed());
         Ok(Response::new(status))
     }

@@ -11,7 +11,7 @@ use wire::v1::{CancelWaitRequest, Error, HeartbeatResponse, ListResponse};
 ///
 /// # Errors
 /// The operation itself, if it concerns more than one shard.
-pub(crate) fn to_shard(op: Op) -> Result<RoutedOp, Box<Op>> {
+pub(super) fn to_shard(op: Op) -> Result<RoutedOp, Box<Op>> {
     Ok(match op {
         Op::Acquire(request) => RoutedOp::Acquire(request),
         Op::Renew(request) => RoutedOp::Renew(request),
@@ -27,7 +27,7 @@ pub(crate) fn to_shard(op: Op) -> Result<RoutedOp, Box<Op>> {
 }
 
 /// Makes the client's form of one shard's answer.
-pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
+pub(super) fn to_client(answer: RoutedAnswer) -> Answer {
     match answer {
         RoutedAnswer::Error(error) => Answer::Error(error),
         RoutedAnswer::Grant(grant) => Answer::granted(grant),
@@ -49,12 +49,17 @@ pub(crate) fn to_client(answer: RoutedAnswer) -> Answer {
         }
         // Status was not asked for, and the other two are handled as failures before.
         RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => {
-            Answer::Error(confused())
+            Answer::Error(answered_amiss())
         }
     }
 }
 
 /// The error for a node whose answer does not match the operation.
-pub(crate) fn confused() -> Error {
+pub(crate) fn answered_amiss() -> Error {
     Error::internal("a node answered something else than what was asked: are all of one version?")
+}
+
+/// Whether an operation is a list or a history, because their answers can be large.
+pub(crate) fn is_scan(op: &Op) -> bool {
+    matches!(op, Op::List(_) | Op::History(_))
 }

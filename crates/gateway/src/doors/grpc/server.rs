@@ -1,14 +1,10 @@
-//! The sockets of a gateway: gRPC for clients and probes, HTTP for `/metrics` and `/healthz`. All
-//! limits of the transport are set here.
+//! The socket for clients and probes: gRPC. All limits of the transport are set here.
 
+use super::Locks;
+use crate::admission::Connection;
 use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
-use crate::service::Locks;
-use crate::share::Share;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -57,7 +53,7 @@ pub(crate) async fn serve(
         listener,
         router.accepted.clone(),
         connections_max(reserve),
-        Arc::<Share>::default,
+        Arc::<Connection>::default,
     );
     let serving = Server::builder()
         .tcp_nodelay(true)
@@ -84,7 +80,7 @@ pub(crate) async fn serve(
 async fn report_health(router: &Router, reporter: HealthReporter) {
     let mut told = None;
     loop {
-        let serves = router.known.serving(&router.map).is_ok();
+        let serves = router.serving().is_ok();
         if told != Some(serves) {
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             for service in HEALTH_SERVICES {
@@ -93,32 +89,5 @@ async fn report_health(router: &Router, reporter: HealthReporter) {
             told = Some(serves);
         }
         tokio::time::sleep(HEALTH_EVERY).await;
-    }
-}
-
-/// Serves `/metrics` and `/healthz` until the gateway ends.
-pub(crate) async fn serve_metrics(
-    listener: TcpListener,
-    router: Arc<Router>,
-    mut ending: watch::Receiver<bool>,
-) -> Result<(), GatewayError> {
-    let shown = router.clone();
-    let metrics = move || {
-        let text = shown.metrics.text(&shown);
-        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
-    };
-    let health = move || {
-        let answer = match router.known.serving(&router.map) {
-            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
-        };
-        async move { answer }
-    };
-    let routes = axum::Router::new().route("/metrics", get(metrics)).route("/healthz", get(health));
-    tokio::select! {
-        _ = ending.wait_for(|ending| *ending) => Ok(()),
-        served = axum::serve(listener, routes) => {
-            served.map_err(|error| GatewayError::Failed { what: "metrics", why: error.to_string() })
-        }
     }
 }

@@ -5,17 +5,17 @@
 //! * Operations in flight are bounded, and the excess is refused. Results that are not taken yet
 //!   are bounded too: above that bound the stream is not read.
 
-use crate::in_flight::{InFlight, is_scan};
+use crate::admission::StreamPlace;
+use crate::in_flight::InFlight;
 use crate::limits::*;
 use crate::router::Router;
-use crate::share::StreamPlace;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
+use wire::v1::{OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
@@ -32,26 +32,27 @@ pub(crate) async fn serve(
     outgoing: Frames,
     place: StreamPlace,
 ) {
-    let mut running = InFlight::new(router.clone(), ending.clone(), place.0.clone(), false);
+    let mut running =
+        InFlight::new(router.clone(), ending.clone(), place.connection.clone(), false);
     let mut ready = Ready::default();
     let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
     let mut reading = true;
     let mut drained_at = None;
     loop {
-        let idle = running.len() == 0 && ready.queue.is_empty();
+        let idle = running.is_empty() && ready.queue.is_empty();
         if idle && !reading && drained_at.is_none() {
             return; // the client has ended its half and has all its answers
         }
         if let Some(until) = drained_at
             && (Instant::now() >= until
-                || (ready.queue.is_empty() && running.len() == running.waiting()))
+                || (ready.queue.is_empty() && running.under_way().short == 0))
         {
             let _ = outgoing.try_send(Err(Status::unavailable(ENDING)));
             return;
         }
         tokio::select! {
             biased;
-            Some(result) = running.next(), if running.len() > 0 && ready.has_room() => {
+            Some(result) = running.next(), if !running.is_empty() && ready.has_room() => {
                 ready.push(result);
                 while ready.has_room() && let Some(result) = running.next_now() {
                     ready.push(result);
@@ -98,35 +99,13 @@ fn take(
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
     for mut operation in frame.operations {
         let id = operation.id;
-        let begun = operation.held_up(late_ms).and_then(|()| has_room(&operation, place, running));
+        let begun =
+            operation.held_up(late_ms).and_then(|()| place.admit(&operation, running.under_way()));
         if let Err(error) = begun.and_then(|()| running.push(operation)) {
             router.metrics.refused.inc();
             ready.push(OperationResult { id, result: Some(Answer::Error(*error)) });
         }
     }
-}
-
-/// Checks the bounds of a stream. Waits are not counted here but by connection: see
-/// [`InFlight::push`].
-fn has_room(
-    operation: &Operation,
-    place: &StreamPlace,
-    running: &InFlight,
-) -> Result<(), Box<Error>> {
-    let (what, in_flight, max) = match &operation.op {
-        Some(op) if op.wait_ms() > 0 => return Ok(()),
-        Some(op) if is_scan(op) => {
-            ("lists and histories", running.scans(), place.part(STREAM_SCANS_MAX))
-        }
-        _ => ("operations", running.len() - running.waiting(), place.part(STREAM_OPS_MAX)),
-    };
-    if in_flight < max {
-        return Ok(());
-    }
-    let message = format!(
-        "this stream has {max} {what} in flight, and this one was not begun: await some first"
-    );
-    Err(Box::new(Error::busy(message, 50)))
 }
 
 /// Results that the client has not taken yet.

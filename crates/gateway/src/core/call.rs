@@ -1,0 +1,352 @@
+//! One operation of a client, from its receipt to its answer.
+
+use super::Moment;
+use super::caller::Caller;
+use super::directory::Directory;
+use super::fanout::FanOut;
+use super::part::{Bounds, Part, Place, Want};
+use super::translate::{answered_amiss, to_client, to_shard};
+use link::mux::{Answer, Failure, Outcome};
+use link::retry::Try;
+use wire::internal::v1::operation::Op as RoutedOp;
+use wire::internal::v1::operation_result::Result as RoutedAnswer;
+use wire::internal::v1::{CancelWait, Operation as RoutedOperation};
+use wire::limits::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS_MAX};
+use wire::v1::{CancelWaitResponse, Error, Operation};
+use wire::{ErrorClass, OperationKind};
+
+/// What a driver should do for a call.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a step lives for moments, in a buffer that is used again
+pub enum Step {
+    /// Send an operation, and tell [`Call::heard`] its outcome.
+    Send(Send),
+    /// Call [`Call::resumed`] for this part after a pause.
+    Pause {
+        /// The part that pauses.
+        part: u32,
+        /// The length of the pause.
+        ms: u64,
+    },
+    /// Fetch the topology of this node, because its map is newer than ours. The call goes on
+    /// without it.
+    Refresh {
+        /// The node with the newer map.
+        node: u64,
+        /// The version of its map.
+        map_version: u64,
+    },
+    /// Tell the client. No step follows.
+    Answer(Answer),
+}
+
+/// An operation on its way to a node.
+#[derive(Debug)]
+pub struct Send {
+    /// The part that the outcome belongs to.
+    pub part: u32,
+    /// The node.
+    pub node: u64,
+    /// The time for the outcome, in addition to the wait of an acquire.
+    pub timeout_ms: u64,
+    /// The operation, without id and timeout.
+    pub operation: RoutedOperation,
+    /// Set for every try after the first: the kind of the operation.
+    pub retry_of: Option<OperationKind>,
+}
+
+/// One operation of a client, or of a [`Cleanup`](super::Cleanup).
+///
+/// * It has one [`Step::Answer`], and no step after it.
+/// * Each part has at most one send or pause under way.
+/// * After [`abandon`](Call::abandon) nothing is tried again, except a cancel.
+#[derive(Debug)]
+pub struct Call {
+    caller: Caller,
+    state: State,
+    abandoned: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    One(Box<Part>),
+    /// The operation was refused, and a try of it is in doubt. It is cancelled before its client is
+    /// told.
+    Cancelling {
+        refused: Box<Error>,
+        cancel: Box<Part>,
+    },
+    Many(Box<FanOut>),
+    Over,
+}
+
+impl Call {
+    /// Begins an operation of a client: checks it, fills in defaults, and says the first steps.
+    pub fn begin(
+        caller: Caller,
+        operation: Operation,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) -> Call {
+        let mut call = Call { caller, state: State::Over, abandoned: false };
+        if let Err(error) = call.try_begin(operation, directory, moment, steps) {
+            call.answer(Answer::Error(*error), steps);
+        }
+        call
+    }
+
+    /// Begins an operation of the gateway itself, on the shard that owns its name.
+    pub fn begin_own(
+        op: RoutedOp,
+        timeout_ms: u64,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) -> Call {
+        let caller = Caller::Gateway;
+        let mut call = Call { caller, state: State::Over, abandoned: false };
+        if let Err(error) = call.one(op, timeout_ms, directory, moment, steps) {
+            call.answer(Answer::Error(*error), steps);
+        }
+        call
+    }
+
+    fn try_begin(
+        &mut self,
+        operation: Operation,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Box<Error>> {
+        // The total size needs no check: each field has its limit, and all of them together stay
+        // below the limit of an operation.
+        wire::check_operation(&operation)?;
+        let timeout_ms = match operation.timeout_ms {
+            0 => DEFAULT_TIMEOUT_MS,
+            asked => asked.min(TIMEOUT_MS_MAX),
+        };
+        let Some(mut op) = operation.op else {
+            return Err(Box::new(Error::invalid("the operation is empty")));
+        };
+        wire::fill_defaults(&mut op, || moment.request_id());
+        match to_shard(op) {
+            Ok(op) => self.one(op, timeout_ms.into(), directory, moment, steps),
+            Err(op) => {
+                let many = FanOut::of(*op, timeout_ms.into(), directory, moment.now_ms())?;
+                self.state = State::Many(Box::new(many));
+                self.begin_parts(directory, moment, steps);
+                Ok(())
+            }
+        }
+    }
+
+    fn one(
+        &mut self,
+        op: RoutedOp,
+        timeout_ms: u64,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Box<Error>> {
+        let bounds = Bounds { timeout_ms, retry_busy: false };
+        let now_ms = moment.now_ms();
+        let mut part = Box::new(Part::new(op, Place::OfName, bounds, directory, now_ms)?);
+        let want = part.resume(directory, now_ms);
+        self.state = State::One(part);
+        self.go_on(0, want, directory, moment, steps);
+        Ok(())
+    }
+
+    fn begin_parts(
+        &mut self,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        let State::Many(many) = &mut self.state else { return };
+        let now_ms = moment.now_ms();
+        let wants: Vec<(u32, Want)> = many
+            .parts_mut()
+            .map(|(number, part)| (number, part.resume(directory, now_ms)))
+            .collect();
+        for (number, want) in wants {
+            self.go_on(number, want, directory, moment, steps);
+        }
+        self.answer_if_complete(steps);
+    }
+
+    /// Whose operation it is.
+    pub fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    /// The client is gone, so that nothing is tried again from here on, except a cancel. A try under
+    /// way still has its outcome.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    /// Takes the outcome of what was sent for a part.
+    pub fn heard(
+        &mut self,
+        part: u32,
+        outcome: Outcome<RoutedAnswer>,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(of) = self.part_mut(part) else { return };
+        if let Err(Failure::StaleRoute { map_version, .. }) = &outcome
+            && *map_version > directory.version().0
+        {
+            steps.push(Step::Refresh { node: of.tried(), map_version: *map_version });
+        }
+        let want = of.heard(outcome, directory, moment);
+        self.go_on(part, want, directory, moment, steps);
+    }
+
+    /// The pause of a part is over.
+    pub fn resumed(
+        &mut self,
+        part: u32,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        let Some(of) = self.part_mut(part) else { return };
+        let want = of.resume(directory, moment.now_ms());
+        self.go_on(part, want, directory, moment, steps);
+    }
+
+    fn part_mut(&mut self, number: u32) -> Option<&mut Part> {
+        match &mut self.state {
+            State::One(part) | State::Cancelling { cancel: part, .. } => Some(part),
+            State::Many(many) => many.part_mut(number),
+            State::Over => None,
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        number: u32,
+        want: Want,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        let gives_up = self.abandoned && !matches!(self.state, State::Cancelling { .. });
+        let Some(part) = self.part_mut(number) else { return };
+        let tries_again = part.tries() > 1 || matches!(want, Want::Pause { .. });
+        match want {
+            Want::Send(_) | Want::Pause { .. } if gives_up && tries_again => {
+                let error = Error::outcome_unknown("given up: the client that asked is gone");
+                self.answer(Answer::Error(error), steps);
+            }
+            Want::Send(next) => steps.push(Step::Send(to_send(number, part, &next))),
+            Want::Pause { ms } => steps.push(Step::Pause { part: number, ms }),
+            Want::Answered(answer) => self.settle(number, Ok(answer), directory, moment, steps),
+            Want::GivenUp(error) => self.settle(number, Err(error), directory, moment, steps),
+        }
+    }
+
+    /// Takes the end of a part.
+    fn settle(
+        &mut self,
+        number: u32,
+        ended: Result<RoutedAnswer, Box<Error>>,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::One(part) => match ended {
+                Ok(answer) => self.answer(to_client(answer), steps),
+                Err(error) => self.given_up(&part, error, directory, moment, steps),
+            },
+            State::Cancelling { refused, .. } => self.answer(cancelled(ended, *refused), steps),
+            State::Many(mut many) => {
+                many.ended(number, ended);
+                self.state = State::Many(many);
+                self.answer_if_complete(steps);
+            }
+            State::Over => {}
+        }
+    }
+
+    /// Ends an operation that is not tried again.
+    ///
+    /// An acquire that was refused while one of its tries is in doubt is cancelled before its
+    /// client gets the answer. Otherwise the late try could still reach its node and be granted,
+    /// after the client was told that another holds the lock.
+    ///
+    /// The cancel cannot come after the answer. By then the client may have come back through
+    /// another gateway with its id, and the cancel would release the grant that it holds.
+    fn given_up(
+        &mut self,
+        part: &Part,
+        error: Box<Error>,
+        directory: &Directory,
+        moment: &mut impl Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
+        let acquire = match part.op() {
+            Some(RoutedOp::Acquire(acquire)) if part.in_doubt() && !open => acquire,
+            _ => return self.answer(Answer::Error(*error), steps),
+        };
+        let (name, request_id) = (acquire.name.clone(), acquire.request_id.clone());
+        let cancel = RoutedOp::CancelWait(CancelWait { name, request_id, abandoned: false });
+        let now_ms = moment.now_ms();
+        let bounds = Bounds { timeout_ms: part.left_ms(now_ms), retry_busy: false };
+        match Part::new(cancel, Place::OfName, bounds, directory, now_ms) {
+            Ok(mut cancel) => {
+                let want = cancel.resume(directory, now_ms);
+                self.state = State::Cancelling { refused: error, cancel: Box::new(cancel) };
+                self.go_on(0, want, directory, moment, steps);
+            }
+            Err(why) => self.answer(cancelled(Err(why), *error), steps),
+        }
+    }
+
+    fn answer_if_complete(&mut self, steps: &mut Vec<Step>) {
+        if let State::Many(many) = &mut self.state
+            && let Some(answer) = many.answer()
+        {
+            let answer = answer.unwrap_or_else(|error| Answer::Error(*error));
+            self.answer(answer, steps);
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, steps: &mut Vec<Step>) {
+        self.state = State::Over;
+        steps.push(Step::Answer(answer));
+    }
+}
+
+fn to_send(number: u32, part: &mut Part, next: &Try) -> Send {
+    Send {
+        part: number,
+        node: next.target,
+        timeout_ms: next.timeout_ms,
+        operation: part.outgoing(next),
+        retry_of: (part.tries() > 1).then(|| part.kind()),
+    }
+}
+
+/// The answer to an acquire that was refused, once the cancel of its tries in doubt has ended.
+fn cancelled(ended: Result<RoutedAnswer, Box<Error>>, refused: Error) -> Answer {
+    let why = match ended {
+        Ok(RoutedAnswer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) => {
+            return Answer::granted(grant);
+        }
+        Ok(RoutedAnswer::CancelWait(_)) => return Answer::Error(refused),
+        Ok(_) => answered_amiss().message,
+        Err(why) => why.message,
+    };
+    Answer::Error(Error::outcome_unknown(format!(
+        "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one \
+         was refused ({}): try again with the same request id",
+        refused.message
+    )))
+}

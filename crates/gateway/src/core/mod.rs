@@ -1,0 +1,54 @@
+//! The way of an operation from a door to its answer, without I/O.
+//!
+//! A [`Call`] is one operation of a client. It is asked to begin, is told what comes back, and says
+//! in [`Step`]s what its driver should do:
+//!
+//! ```text
+//!            begin ─►┌──────┐─► Send       an operation to a node; its outcome comes back by `heard`
+//!  heard, resumed ─►│ Call │─► Pause      then `resumed`
+//!                    └──────┘─► Refresh    fetch the newer topology of a node; nothing comes back
+//!                           └─► Answer     the last step
+//! ```
+//!
+//! The gateway drives calls with streams and timers, and the simulator with its own network and
+//! clock. So both run the same rules: which replica is asked, what is tried again, what a client is
+//! told about an operation in doubt.
+//!
+//! * [`Directory`] is what all calls share: the topology and the leaders.
+//! * [`Cleanup`] ends an acquire whose client is gone.
+//! * A call that fans out has one *part* for each shard; all others have one part.
+//!
+//! The core promises that a call has one answer, that a part has at most one step under way, and
+//! that an operation in doubt is never told as not done. It knows nothing of sockets, tasks and
+//! clocks: times are milliseconds on any one monotonic clock of its driver.
+
+mod call;
+mod caller;
+mod cleanup;
+mod directory;
+mod fanout;
+mod part;
+mod planted_bugs;
+mod translate;
+
+#[cfg(test)]
+mod tests;
+
+pub use call::{Call, Send, Step};
+pub use caller::Caller;
+pub(crate) use cleanup::is_unknown;
+pub use cleanup::{Cleanup, Next};
+pub use directory::Directory;
+pub(crate) use translate::{answered_amiss, is_scan};
+
+/// A driver's clock at one moment, and its dice.
+pub trait Moment {
+    /// Milliseconds on the driver's monotonic clock.
+    fn now_ms(&self) -> u64;
+
+    /// A random number from 0 to 1, for the length of a pause.
+    fn jitter(&mut self) -> f64;
+
+    /// A new request id, for an acquire that came without one.
+    fn request_id(&mut self) -> [u8; wire::limits::REQUEST_ID_BYTES];
+}

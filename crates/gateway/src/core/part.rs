@@ -1,0 +1,212 @@
+//! One operation on one shard, from its first try to its answer.
+
+use super::Moment;
+use super::directory::{Directory, Targets};
+use super::planted_bugs;
+use crate::limits::{ATTEMPT_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
+use link::mux::Outcome;
+use link::retry::{Attempt, Decision, Policy, Try};
+use routing::{MapVersion, ShardId};
+use std::sync::Arc;
+use wire::OperationKind;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as RoutedAnswer;
+use wire::internal::v1::{Operation, Route};
+use wire::v1::{Consistency, Error};
+
+/// The place that an operation is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// The shard that owns the operation's name.
+    OfName,
+    /// This shard, whatever it owns.
+    Shard(ShardId),
+}
+
+/// The bounds of a part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// The time for all tries, without the wait.
+    pub(super) timeout_ms: u64,
+    /// Whether BUSY is tried again here, because the client cannot retry a single part.
+    pub(super) retry_busy: bool,
+}
+
+/// An operation with its route and the state of its tries.
+///
+/// * One try at most is under way.
+/// * The route and the targets are those of one version of the map. After a pause they are taken
+///   anew, if the directory has a newer map by then.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) shard: ShardId,
+    place: Place,
+    kind: OperationKind,
+    stale: bool,
+    operation: Operation,
+    targets: Arc<[u64]>,
+    attempt: Attempt,
+    /// The node of the last try.
+    tried: u64,
+}
+
+/// What a part wants next.
+#[derive(Debug)]
+pub(super) enum Want {
+    Send(Try),
+    Pause {
+        ms: u64,
+    },
+    Answered(RoutedAnswer),
+    /// There is no answer, and no further try.
+    GivenUp(Box<Error>),
+}
+
+impl From<Decision> for Want {
+    fn from(decision: Decision) -> Want {
+        match decision {
+            Decision::Send(next) => Want::Send(next),
+            Decision::RetryAfter { ms } => Want::Pause { ms },
+            Decision::GiveUp(error) => Want::GivenUp(error),
+        }
+    }
+}
+
+impl Part {
+    /// Makes the operation ready for its first try.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if there is no such shard.
+    pub(super) fn new(
+        op: Op,
+        place: Place,
+        bounds: Bounds,
+        directory: &Directory,
+        now_ms: u64,
+    ) -> Result<Part, Box<Error>> {
+        let stale = matches!(&op, Op::Check(check) if check.consistency() == Consistency::Stale);
+        let route = route(&op, place, directory);
+        let shard = ShardId(route.shard);
+        let Some(Targets { all, first }) = directory.targets(shard, stale) else {
+            return Err(Box::new(Error::invalid(format!("the cluster has no shard {shard}"))));
+        };
+        let policy = Policy {
+            kind: op.kind(),
+            timeout_ms: bounds.timeout_ms,
+            wait_ms: op.wait_ms(),
+            attempt_timeout_ms: if stale { STALE_ATTEMPT_TIMEOUT_MS } else { ATTEMPT_TIMEOUT_MS },
+            retry_busy: bounds.retry_busy,
+            relays: false,
+        };
+        Ok(Part {
+            shard,
+            place,
+            kind: policy.kind,
+            stale,
+            operation: Operation::routed(op, route),
+            targets: all,
+            attempt: Attempt::new(policy, now_ms, first),
+            tried: first,
+        })
+    }
+
+    pub(super) fn kind(&self) -> OperationKind {
+        self.kind
+    }
+
+    pub(super) fn op(&self) -> Option<&Op> {
+        self.operation.op.as_ref()
+    }
+
+    /// The number of tries so far.
+    pub(super) fn tries(&self) -> u32 {
+        self.attempt.tries()
+    }
+
+    /// The node of the last try.
+    pub(super) fn tried(&self) -> u64 {
+        self.tried
+    }
+
+    /// Whether a try may have been done without an answer.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.attempt.in_doubt()
+    }
+
+    /// The time left to the operation, its wait included, at least 1.
+    pub(super) fn left_ms(&self, now_ms: u64) -> u64 {
+        self.attempt.deadline_ms().saturating_sub(now_ms).max(1)
+    }
+
+    /// Decides at the start, and when a pause is over.
+    pub(super) fn resume(&mut self, directory: &Directory, now_ms: u64) -> Want {
+        if self.attempt.tries() > 0 {
+            self.route_anew(directory);
+        }
+        self.attempt.resume(now_ms).into()
+    }
+
+    /// Decides after the outcome of the try under way.
+    pub(super) fn heard(
+        &mut self,
+        outcome: Outcome<RoutedAnswer>,
+        directory: &Directory,
+        moment: &mut impl Moment,
+    ) -> Want {
+        if !self.stale {
+            directory.learn(self.shard, self.kind, self.tried, &outcome);
+        }
+        let failure = match outcome {
+            Ok(answer) => return Want::Answered(answer),
+            Err(failure) => failure,
+        };
+        let now_ms = moment.now_ms();
+        let jitter = moment.jitter();
+        self.attempt.next(now_ms, jitter, failure.for_retry(), &self.targets).into()
+    }
+
+    /// The operation as it goes out with this try.
+    pub(super) fn outgoing(&mut self, next: &Try) -> Operation {
+        self.tried = next.target;
+        if self.tries() > 1 {
+            planted_bugs::sent_again(&mut self.operation.op);
+        }
+        let mut operation = self.operation.clone();
+        if let Some(Op::Acquire(acquire)) = &mut operation.op {
+            acquire.wait_ms = next.wait_ms;
+        }
+        operation
+    }
+
+    /// Takes the route and the targets of a newer map, if there is one.
+    fn route_anew(&mut self, directory: &Directory) {
+        let version = directory.version();
+        let Some(op) = &self.operation.op else { return };
+        if self.operation.route.is_some_and(|route| MapVersion(route.map_version) >= version) {
+            return;
+        }
+        let route = route(op, self.place, directory);
+        let shard = ShardId(route.shard);
+        if let Some(targets) = directory.targets(shard, self.stale) {
+            self.attempt.turn_to(targets.first);
+            (self.shard, self.targets) = (shard, targets.all);
+            self.operation.route = Some(route);
+        }
+    }
+}
+
+fn route(op: &Op, place: Place, directory: &Directory) -> Route {
+    match place {
+        Place::OfName => {
+            let route = directory.route(op.name().unwrap_or_default());
+            Route {
+                shard: route.shard.0,
+                slot: route.slot.index().into(),
+                map_version: route.version.0,
+            }
+        }
+        Place::Shard(shard) => {
+            Route { shard: shard.0, slot: 0, map_version: directory.version().0 }
+        }
+    }
+}
