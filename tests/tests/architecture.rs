@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("chaos", &["client", "routing", "wire", "local-cluster", "sim", "tests"]),
     ("fuzz", EVERYTHING),
     ("benches", EVERYTHING),
+    ("examples", &["client"]),
 ];
 const EVERYTHING: &[&str] = &[
     "planted",
@@ -223,7 +224,7 @@ fn sources() -> Vec<String> {
     }
     let root = root();
     let mut found = Vec::new();
-    for dir in ["crates", "tools", "tests", "benches"] {
+    for dir in ["crates", "tools", "tests", "benches", "examples"] {
         walk(&root.join(dir), &mut found);
     }
     assert!(found.len() > 20, "sources were found");
