@@ -14,10 +14,10 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("locks", &["planted"]),
-    ("routing", &[]),
+    ("routing", &["planted"]),
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),
-    ("wire", &[]),
+    ("wire", &["routing"]),
     ("service", &["locks", "planted", "routing", "shard", "wire"]),
     ("node", &["locks", "routing", "service", "shard", "storage", "wire"]),
     ("link", &["planted", "routing", "wire"]),

@@ -52,6 +52,8 @@ pub enum Bug {
     RetriedUnderNewId,
     // Planted in `client`.
     ValidityTooLong,
+    // Planted in `routing`.
+    OlderTopologyTaken,
 }
 
 impl Bug {
@@ -93,6 +95,7 @@ impl Bug {
         Bug::DoubtForgotten,
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
+        Bug::OlderTopologyTaken,
     ];
 }
 

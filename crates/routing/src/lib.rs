@@ -26,8 +26,11 @@ mod address;
 mod config;
 mod ids;
 mod map;
+mod planted_bugs;
+mod topology;
 
 pub use address::{Address, AddressError};
 pub use config::*;
 pub use ids::*;
 pub use map::*;
+pub use topology::*;

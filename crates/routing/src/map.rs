@@ -3,7 +3,7 @@
 //! It has an owner for every slot. This module knows nothing of the origin of a map.
 
 use crate::ids::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most shards that a cluster may have.
 pub const SHARDS_MAX: u32 = 4_096;
@@ -26,6 +26,28 @@ pub struct ShardMap {
     version: MapVersion,
     owners: Vec<ShardId>,
     shards: BTreeMap<ShardId, Replicas>,
+}
+
+/// The reason why slots and shards from outside make no map.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// There are no shards, or too many.
+    #[error("there are {0} shards: a map has 1 to {SHARDS_MAX}")]
+    Shards(usize),
+    /// Slots without an owner, or more owners than slots.
+    #[error("{0} slots have an owner: a map has {SLOTS} slots")]
+    Slots(u64),
+    /// A slot is owned by a shard that is not in the map.
+    #[error("slots are owned by shard {0}, which is not in the map")]
+    UnknownShard(ShardId),
+    /// A shard has no nodes, has one twice, or prefers a leader that has no replica.
+    #[error(
+        "the replicas of shard {0} are none, or not on distinct nodes, or lack the preferred leader"
+    )]
+    Replicas(ShardId),
+    /// Two entries are of one shard.
+    #[error("shard {0} is in the map twice")]
+    TwoShards(ShardId),
 }
 
 /// The way of a name, by one version of the map.
@@ -56,6 +78,68 @@ impl ShardMap {
             .map(|slot| ids[slot * ids.len() / usize::from(SLOTS)])
             .collect();
         ShardMap { version, owners, shards }
+    }
+
+    /// A map from parts that came from outside. `runs` are the owners of all slots in order, each
+    /// with the number of neighbouring slots that it owns.
+    ///
+    /// ```
+    /// use palisade_routing::{ClusterConfig, MapVersion, ShardId, ShardMap};
+    ///
+    /// let map = ClusterConfig::dev(2, 1, 7400).unwrap().shard_map();
+    /// assert_eq!(map.runs(), [(8_192, ShardId(0)), (8_192, ShardId(1))]);
+    ///
+    /// let swapped = [(8_192, ShardId(1)), (8_192, ShardId(0))];
+    /// let shards = map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
+    /// let next = ShardMap::of_runs(MapVersion(2), swapped, shards).unwrap();
+    /// assert_ne!(next.route("a").shard, map.route("a").shard);
+    /// ```
+    ///
+    /// # Errors
+    /// [`MapError`] if the parts do not fit each other.
+    pub fn of_runs(
+        version: MapVersion,
+        runs: impl IntoIterator<Item = (u32, ShardId)>,
+        listed: impl IntoIterator<Item = (ShardId, Replicas)>,
+    ) -> Result<ShardMap, MapError> {
+        let mut shards = BTreeMap::new();
+        for (shard, replicas) in listed {
+            let distinct: BTreeSet<&NodeId> = replicas.nodes.iter().collect();
+            let is_whole = distinct.len() == replicas.nodes.len()
+                && distinct.contains(&replicas.preferred_leader);
+            if !is_whole {
+                return Err(MapError::Replicas(shard));
+            }
+            if shards.insert(shard, replicas).is_some() {
+                return Err(MapError::TwoShards(shard));
+            }
+        }
+        if shards.is_empty() || shards.len() > SHARDS_MAX as usize {
+            return Err(MapError::Shards(shards.len()));
+        }
+        let mut owners = Vec::with_capacity(usize::from(SLOTS));
+        let mut owned: u64 = 0;
+        for (slots, shard) in runs {
+            owned += u64::from(slots);
+            // Checked before the owners grow, because a number from outside may be huge.
+            if owned > u64::from(SLOTS) {
+                return Err(MapError::Slots(owned));
+            }
+            if !shards.contains_key(&shard) {
+                return Err(MapError::UnknownShard(shard));
+            }
+            owners.resize(owned as usize, shard);
+        }
+        if owned != u64::from(SLOTS) {
+            return Err(MapError::Slots(owned));
+        }
+        Ok(ShardMap { version, owners, shards })
+    }
+
+    /// The owners of all slots in order, each with the number of neighbouring slots that it owns.
+    pub fn runs(&self) -> Vec<(u32, ShardId)> {
+        let run = |slots: &[ShardId]| (slots.len() as u32, slots[0]);
+        self.owners.chunk_by(|one, next| one == next).map(run).collect()
     }
 
     /// The version of this map.

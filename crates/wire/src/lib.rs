@@ -7,10 +7,11 @@
 //! - The checks of input ([`limits`], [`check_operation`]), so that gateways and nodes refuse the
 //!   same input with the same words.
 //! - The answers as JSON ([`json`]).
+//! - The topology of a cluster as a message, checked when it is decoded.
 //! - Parts that all servers need: cluster identity, lateness of frames, and accepting connections
 //!   ([`accept`], the only part that does I/O).
 //!
-//! It knows nothing of any other crate.
+//! Of our other crates it knows `routing` only, for the topology.
 
 pub mod accept;
 mod cause;
@@ -24,6 +25,7 @@ pub mod limits;
 mod operation;
 mod outcome;
 mod routed;
+mod topology;
 mod validate;
 
 pub use cause::{reason, root_cause};

@@ -71,6 +71,7 @@ thrown! {
     result_frame
     operate_request
     operate_response
+    topology
     peer_frame
     snapshot_chunk
     command

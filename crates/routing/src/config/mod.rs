@@ -11,6 +11,7 @@ mod placement;
 mod validate;
 
 pub use generate::{Addresses, NodeLayout};
+pub(crate) use validate::NODE_ID_MAX;
 
 use crate::ids::*;
 use serde::{Deserialize, Serialize};

@@ -18,7 +18,7 @@ const HEARTBEATS_PER_ELECTION: usize = 3;
 
 /// Highest node id. A replica's id in Raft is a u64, and the other half holds the incarnation of
 /// its node's data directory.
-const NODE_ID_MAX: u64 = u32::MAX as u64;
+pub(crate) const NODE_ID_MAX: u64 = u32::MAX as u64;
 
 impl ClusterConfig {
     /// Checks a configuration that was not made by [`parse`](ClusterConfig::parse) by the same

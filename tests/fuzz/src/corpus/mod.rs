@@ -13,9 +13,11 @@ use locks::{
     BatchBuilder, Command, Effects, Ended, LeaseId, LockTable, Mode, RequestId, Stamp, Token,
 };
 use prost::Message;
+use routing::{AddressVersion, ClusterConfig, NodeId, Topology};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use storage::fuzzing;
+use wire::internal::v1 as internal;
 use wire::internal::v1::install_snapshot_request::Part;
 use wire::internal::v1::{
     DeliverRequest, Hello, HistoryChunk, HistoryRecord, InstallSnapshotRequest, PeerMessage,
@@ -48,6 +50,7 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "result_frame" => streams::result_frames(),
         "operate_request" => streams::operate_requests(),
         "operate_response" => streams::operate_responses(),
+        "topology" => topologies(),
         "peer_frame" => peer_frames(),
         "snapshot_chunk" => snapshot_chunks(),
         "command" => numbered(commands().iter().map(encoded)),
@@ -162,6 +165,20 @@ fn records(table: &mut LockTable) -> Vec<u8> {
     let parts: Vec<&[u8]> =
         records.iter().flat_map(|(key, value)| [key.as_slice(), value.as_slice()]).collect();
     join(&parts)
+}
+
+// ---- nodes --------------------------------------------------------------------------------------
+
+/// Maps of several sizes, with the addresses of a cluster file and with announced ones.
+fn topologies() -> BTreeMap<String, Vec<u8>> {
+    let of = |shards, nodes| {
+        let config = ClusterConfig::dev(shards, nodes, 20_000).expect("valid");
+        Topology::of(&config)
+    };
+    let announced = AddressVersion { incarnation: 1, starts: 300 };
+    let moved = of(2, 3).with_address(NodeId(2), "[::1]:7400", announced).expect("newer");
+    let message = |topology: &Topology| internal::Topology::from(topology).encode_to_vec();
+    numbered([of(1, 1), of(1, 3), of(2, 3), of(16, 5), moved].iter().map(message))
 }
 
 // ---- peers and the disk -------------------------------------------------------------------------

@@ -46,6 +46,12 @@ pub const TARGETS: &[Target] = &[
         bytes_per_byte: 512,
         bytes_at_least: 16 << 10,
     },
+    Target {
+        name: "topology",
+        run: wire::topology,
+        bytes_per_byte: 512,
+        bytes_at_least: 512 << 10,
+    },
     // Peers.
     Target {
         name: "peer_frame",

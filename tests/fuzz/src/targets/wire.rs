@@ -4,7 +4,7 @@ use ::wire::internal::v1 as internal;
 use ::wire::v1::{Error, ErrorCode, StreamRequest, StreamResponse, operation_result};
 use locks::Command;
 use prost::Message;
-use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use routing::{MapVersion, NodeId, Replicas, SLOTS, ShardId, ShardMap, Slot, Topology};
 use service::{Refused, Request};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -81,6 +81,22 @@ fn command_of(operation: internal::Operation) -> Result<Option<Vec<u8>>, Refused
 /// A frame from nodes to a gateway.
 pub(super) fn operate_response(bytes: &[u8]) -> bool {
     decode::<internal::OperateResponse>(bytes).is_some_and(|frame| !frame.results.is_empty())
+}
+
+/// What a node or gateway is told of the cluster. If it is accepted, every slot has a way to nodes
+/// with addresses, and it is told on as it came.
+pub(super) fn topology(bytes: &[u8]) -> bool {
+    let Some(message) = decode::<internal::Topology>(bytes) else { return false };
+    let Ok(topology) = Topology::try_from(&message) else { return false };
+    for slot in (0..SLOTS).filter_map(Slot::new) {
+        let replicas = topology.map().replicas(topology.map().owner(slot)).expect("an owner");
+        let is_known = |node: &NodeId| topology.address(*node).is_some();
+        assert!(is_known(&replicas.preferred_leader) && replicas.nodes.iter().all(is_known));
+    }
+    let told = internal::Topology::from(&topology);
+    assert_eq!(Topology::try_from(&told).as_ref(), Ok(&topology));
+    assert_eq!(topology.merged(&topology), None);
+    true
 }
 
 /// A frame from a gateway to a client, and errors on their way through a status.
