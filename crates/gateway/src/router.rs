@@ -1,7 +1,7 @@
 //! What all doors of a gateway share, and the driver of single calls.
 
 use crate::admission::Admission;
-use crate::core::{Call, Caller, Directory, Moment, Send, Step};
+use crate::core::{Call, Caller, Directory, Moment, Send, Step, answered_amiss};
 use crate::known::Known;
 use crate::leaving::Leaving;
 use crate::limits::COME_BACK_MAX;
@@ -147,26 +147,26 @@ impl Router {
 
     /// Drives one call to its answer.
     async fn run(&self, mut call: Call, mut steps: Vec<Step>) -> Answer {
-        let mut under_way = FuturesUnordered::new();
+        // Most calls have one part, whose future needs no allocation.
+        let mut parts: Option<FuturesUnordered<_>> = None;
         loop {
+            let is_alone = steps.len() == 1 && parts.as_ref().is_none_or(|parts| parts.is_empty());
             let mut alone = None;
-            let is_one = steps.len() == 1 && under_way.is_empty();
             for step in steps.drain(..) {
                 match step {
                     Step::Answer(answer) => return answer,
                     Step::Refresh { node, map_version } => self.refresh(node, map_version),
-                    // Most calls have one part, whose future needs no allocation.
-                    step if is_one => alone = Some(self.take(step)),
-                    step => under_way.push(self.take(step)),
+                    step if is_alone => alone = Some(self.take(step)),
+                    step => parts.get_or_insert_default().push(self.take(step)),
                 }
             }
-            let event = match alone {
-                Some(alone) => alone.await,
-                None => match under_way.next().await {
-                    Some(event) => event,
-                    None => return Answer::Error(crate::core::answered_amiss()), // never
-                },
+            let event = match (alone, &mut parts) {
+                (Some(alone), _) => Some(alone.await),
+                (None, Some(parts)) => parts.next().await,
+                (None, None) => None,
             };
+            // There is an event, because a call that has not answered has a step under way.
+            let Some(event) = event else { return Answer::Error(answered_amiss()) };
             let moment = &mut self.moment();
             match event {
                 Event::Heard(part, outcome) => {
