@@ -31,7 +31,7 @@ pub fn journal_record(number: u64, salt: u32, writes: &[ShardWrite]) -> Vec<u8> 
 
 /// Makes a record's length and checksum fit its bytes.
 pub fn mend_journal_record(bytes: &mut [u8], salt: u32) {
-    record::mend(bytes, salt);
+    record::fix_checksum(bytes, salt);
 }
 
 /// Reads a record as the journal does. Returns its number and its count of entries; `None` if it is

@@ -167,7 +167,7 @@ impl Cluster {
     /// # Errors
     /// The faults that could not be undone, for people.
     pub async fn heal(&mut self) -> Result<(), String> {
-        self.network.mend();
+        self.network.heal();
         self.network.apply()?;
         self.slow_ways.clear(); // open connections break, and new ones go straight
         self.processes.resume_all();

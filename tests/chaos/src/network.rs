@@ -134,7 +134,7 @@ impl Network {
     }
 
     /// Removes all cuts, losses and detours.
-    pub fn mend(&mut self) {
+    pub fn heal(&mut self) {
         self.deaf.clear();
         self.lossy.clear();
         self.detours.clear();

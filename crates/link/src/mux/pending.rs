@@ -20,13 +20,13 @@ const OPERATION_OVERHEAD_BYTES: usize = 24;
 /// * `soonest` is no later than any deadline in the slab or the queue.
 pub(super) struct Pending<P: Protocol> {
     queue: VecDeque<Submission<P>>,
-    slots: Vec<Slot<P::Answer>>,
+    entries: Vec<Entry<P::Answer>>,
     free: Vec<u32>,
     in_flight: usize,
     soonest: Option<Instant>,
 }
 
-struct Slot<A> {
+struct Entry<A> {
     generation: u32,
     sent: Option<(Instant, Reply<A>)>,
 }
@@ -35,7 +35,7 @@ impl<P: Protocol> Default for Pending<P> {
     fn default() -> Pending<P> {
         Pending {
             queue: VecDeque::new(),
-            slots: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
             soonest: None,
@@ -119,10 +119,10 @@ impl<P: Protocol> Pending<P> {
         let mut see = |deadline: Instant| {
             soonest = Some(soonest.map_or(deadline, |soonest| soonest.min(deadline)))
         };
-        for (place, slot) in self.slots.iter_mut().enumerate() {
-            match &slot.sent {
+        for (place, entry) in self.entries.iter_mut().enumerate() {
+            match &entry.sent {
                 Some((deadline, _)) if now >= *deadline => {
-                    if let Some((_, reply)) = slot.sent.take() {
+                    if let Some((_, reply)) = entry.sent.take() {
                         reply.send(Err(Failure::Lost(lost.clone())));
                     }
                     self.free.push(place as u32);
@@ -148,8 +148,8 @@ impl<P: Protocol> Pending<P> {
     /// those in the queue were certainly not sent.
     pub(super) fn fail_all(&mut self, why: &str) {
         let why: Arc<str> = why.into();
-        for (place, slot) in self.slots.iter_mut().enumerate() {
-            if let Some((_, reply)) = slot.sent.take() {
+        for (place, entry) in self.entries.iter_mut().enumerate() {
+            if let Some((_, reply)) = entry.sent.take() {
                 reply.send(Err(Failure::Lost(why.clone())));
                 self.free.push(place as u32);
             }
@@ -163,22 +163,22 @@ impl<P: Protocol> Pending<P> {
 
     fn insert(&mut self, deadline: Instant, reply: Reply<P::Answer>) -> u64 {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, sent: None });
-            (self.slots.len() - 1) as u32
+            self.entries.push(Entry { generation: 0, sent: None });
+            (self.entries.len() - 1) as u32
         });
-        let slot = &mut self.slots[place as usize];
-        assert!(slot.sent.is_none(), "place {place} was free and is taken");
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.sent = Some((deadline, reply));
+        let entry = &mut self.entries[place as usize];
+        assert!(entry.sent.is_none(), "place {place} was free and is taken");
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.sent = Some((deadline, reply));
         self.in_flight += 1;
-        u64::from(slot.generation) << 32 | u64::from(place)
+        u64::from(entry.generation) << 32 | u64::from(place)
     }
 
     fn remove(&mut self, id: u64) -> Option<Reply<P::Answer>> {
         let (generation, place) = ((id >> 32) as u32, id as u32);
-        let slot =
-            self.slots.get_mut(place as usize).filter(|slot| slot.generation == generation)?;
-        let (_, reply) = slot.sent.take()?;
+        let entry =
+            self.entries.get_mut(place as usize).filter(|entry| entry.generation == generation)?;
+        let (_, reply) = entry.sent.take()?;
         self.free.push(place);
         self.in_flight -= 1;
         Some(reply)

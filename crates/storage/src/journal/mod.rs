@@ -23,7 +23,7 @@ pub(crate) mod record;
 mod segment;
 
 pub(crate) use open::{Begin, Known};
-pub(crate) use segment::Slot;
+pub(crate) use segment::SegmentFile;
 
 use crate::{ShardWrite, StorageError, keys};
 use record::Part;
@@ -82,7 +82,7 @@ struct HardState {
 
 #[derive(Debug)]
 struct Segment {
-    slot: Slot,
+    segment_file: SegmentFile,
     salt: u32,
     /// Number of places that point into this segment.
     live: usize,
@@ -101,7 +101,7 @@ pub(crate) type Moved = (ShardId, u64, Vec<u8>);
 #[derive(Debug)]
 pub(crate) struct Retired {
     pub moved: Vec<Moved>,
-    pub slot: Slot,
+    pub segment_file: SegmentFile,
     pub oldest: u64,
 }
 
@@ -115,8 +115,8 @@ pub(crate) struct NewSlot {
 
 impl NewSlot {
     /// Makes the file. It is on disk when this returns.
-    pub(crate) fn make(self) -> Result<Slot, std::io::Error> {
-        Slot::create(&self.dir, self.name, self.size_bytes)
+    pub(crate) fn make(self) -> Result<SegmentFile, std::io::Error> {
+        SegmentFile::create(&self.dir, self.name, self.size_bytes)
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) struct Journal {
     oldest: u64,
     /// Number of segments to retire next time.
     at_once: usize,
-    free: Vec<Slot>,
+    free: Vec<SegmentFile>,
     next_name: u64,
     /// End of the active segment, where the next record goes. `end_before` is that of the segment
     /// before it, while the journal is read.
@@ -168,7 +168,7 @@ impl Journal {
         let failed = |error: std::io::Error| format!("writing the journal: {error}");
         let mut parts: Vec<Part<'_>> = writes.iter().map(|write| Part::of(write)).collect();
         let full = |active: &Segment| {
-            self.end + record::size_bytes(&parts) as u64 > active.slot.size_bytes
+            self.end + record::size_bytes(&parts) as u64 > active.segment_file.size_bytes
         };
         let states: Vec<(ShardId, Vec<u8>)>;
         if self.segments.last_key_value().is_none_or(|(_, active)| full(active)) {
@@ -185,7 +185,11 @@ impl Journal {
         }
         self.write(&parts).map_err(failed)?;
         let (_, active) = self.segments.last_key_value().expect("one was begun");
-        active.slot.file.sync_data().map_err(|error| format!("syncing the journal: {error}"))
+        active
+            .segment_file
+            .file
+            .sync_data()
+            .map_err(|error| format!("syncing the journal: {error}"))
     }
 
     /// Writes a record at the end of the active segment.
@@ -199,7 +203,7 @@ impl Journal {
             places
                 .push((index, Place { segment, offset: at + offset as u64, bytes: bytes as u32 }));
         });
-        active.slot.file.write_all_at(&buffer, at)?;
+        active.segment_file.file.write_all_at(&buffer, at)?;
         self.end += buffer.len() as u64;
         self.next += 1;
         self.buffer = buffer;
@@ -214,17 +218,18 @@ impl Journal {
     /// Begins a segment in another file, with room for a record of this size.
     fn begin_segment(&mut self, record_bytes: u64) -> Result<(), std::io::Error> {
         let needed = RECORDS_AT + record_bytes;
-        let slot = match self.free.iter().position(|slot| slot.size_bytes >= needed) {
-            Some(at) => self.free.swap_remove(at),
-            None => {
-                let name = self.take_name();
-                Slot::create(&self.dir, name, needed.max(self.segment_bytes))?
-            }
-        };
+        let segment_file =
+            match self.free.iter().position(|segment_file| segment_file.size_bytes >= needed) {
+                Some(at) => self.free.swap_remove(at),
+                None => {
+                    let name = self.take_name();
+                    SegmentFile::create(&self.dir, name, needed.max(self.segment_bytes))?
+                }
+            };
         let ordinal = self.segments.last_key_value().map_or(self.oldest, |(last, _)| last + 1);
         let header = Header { ordinal, first: self.next, salt: rand::random() };
-        slot.begin(header)?;
-        self.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
+        segment_file.begin(header)?;
+        self.segments.insert(ordinal, Segment { segment_file, salt: header.salt, live: 0 });
         self.end = RECORDS_AT;
         Ok(())
     }
@@ -329,11 +334,12 @@ impl Journal {
     }
 
     fn read_place(&self, place: Place) -> Result<Vec<u8>, StorageError> {
-        let slot = &self.segments[&place.segment].slot;
+        let segment_file = &self.segments[&place.segment].segment_file;
         let mut bytes = vec![0; place.bytes as usize];
-        slot.file
+        segment_file
+            .file
             .read_exact_at(&mut bytes, place.offset)
-            .map_err(|error| io(&slot.path, &error))?;
+            .map_err(|error| io(&segment_file.path, &error))?;
         Ok(bytes)
     }
 
@@ -381,14 +387,14 @@ impl Journal {
             return Ok(None);
         }
         let moved = if oldest.live > 0 { self.move_all_of(ordinal)? } else { Vec::new() };
-        let Segment { slot, live, .. } = self.segments.remove(&ordinal).expect("just seen");
-        assert_eq!(live, 0, "{} still has entries that are needed", slot.path.display());
+        let Segment { segment_file, live, .. } = self.segments.remove(&ordinal).expect("just seen");
+        assert_eq!(live, 0, "{} still has entries that are needed", segment_file.path.display());
         self.oldest = ordinal + 1;
-        Ok(Some(Retired { moved, slot, oldest: self.oldest }))
+        Ok(Some(Retired { moved, segment_file, oldest: self.oldest }))
     }
 
     fn move_all_of(&mut self, segment: u64) -> Result<Vec<Moved>, StorageError> {
-        let bytes = self.segments[&segment].slot.read()?;
+        let bytes = self.segments[&segment].segment_file.read()?;
         let entries = self
             .shards
             .iter()
@@ -414,13 +420,13 @@ impl Journal {
     /// Takes a file for later use: a new one, or a retired one once the database has on disk what
     /// [`Retired`] says. The file is deleted if its size differs from the usual one or enough files
     /// are free.
-    pub(crate) fn give_back(&mut self, slot: Slot) -> Result<(), String> {
-        if slot.size_bytes == self.segment_bytes && self.free.len() < FREE_MAX {
-            self.free.push(slot);
+    pub(crate) fn give_back(&mut self, segment_file: SegmentFile) -> Result<(), String> {
+        if segment_file.size_bytes == self.segment_bytes && self.free.len() < FREE_MAX {
+            self.free.push(segment_file);
             return Ok(());
         }
-        std::fs::remove_file(&slot.path)
-            .map_err(|error| format!("{}: {error}", slot.path.display()))
+        std::fs::remove_file(&segment_file.path)
+            .map_err(|error| format!("{}: {error}", segment_file.path.display()))
     }
 
     /// The file to make ahead of need, if no file is free.

@@ -2,7 +2,7 @@
 //!
 //! Bytes that were read count as durable from here on, so they are synced before the first append.
 
-use super::segment::{Header, RECORDS_AT, Slot, io};
+use super::segment::{Header, RECORDS_AT, SegmentFile, io};
 use super::{Journal, Place, RETIRED_AT_ONCE, Segment};
 use crate::StorageError;
 use routing::ShardId;
@@ -68,7 +68,7 @@ impl Journal {
             journal.next = first.first;
         }
         for (place, ordinal) in found.keys().copied().enumerate().collect::<Vec<_>>() {
-            let (header, slot) = found.remove(&ordinal).expect("a key of it");
+            let (header, segment_file) = found.remove(&ordinal).expect("a key of it");
             let due = journal.oldest + place as u64;
             if ordinal != due || header.first != journal.next {
                 return Err(StorageError::Damaged(format!(
@@ -78,7 +78,7 @@ impl Journal {
                     journal.next
                 )));
             }
-            journal.segments.insert(ordinal, Segment { slot, salt: header.salt, live: 0 });
+            journal.segments.insert(ordinal, Segment { segment_file, salt: header.salt, live: 0 });
             journal.replay(ordinal, header, known, &mut deletes)?;
         }
         // A reset voids only records that were on disk before it.
@@ -102,8 +102,8 @@ impl Journal {
             journal.truncate(*shard, begin.truncated);
         }
         // Such a file was made for one large record, or was not whole when the process died.
-        for slot in std::mem::take(&mut journal.free) {
-            journal.give_back(slot).map_err(StorageError::Io)?;
+        for segment_file in std::mem::take(&mut journal.free) {
+            journal.give_back(segment_file).map_err(StorageError::Io)?;
         }
         Ok(journal)
     }
@@ -120,19 +120,19 @@ impl Journal {
         if let Some(last) = self.segments.last_entry()
             && self.end == RECORDS_AT
         {
-            let slot = last.remove().slot;
-            slot.end_life()?;
-            self.free.push(slot);
+            let segment_file = last.remove().segment_file;
+            segment_file.end_life()?;
+            self.free.push(segment_file);
             self.end = self.end_before;
         }
         if let Some((_, active)) = self.segments.last_key_value() {
-            active.slot.write_again(self.end)?;
+            active.segment_file.write_again(self.end)?;
         }
         File::open(&self.dir)?.sync_all()
     }
 
     /// The segments that count, by ordinal. All other files are free.
-    fn find_segments(&mut self) -> Result<BTreeMap<u64, (Header, Slot)>, StorageError> {
+    fn find_segments(&mut self) -> Result<BTreeMap<u64, (Header, SegmentFile)>, StorageError> {
         let failed = |error: std::io::Error| io(&self.dir, &error);
         std::fs::create_dir_all(&self.dir).map_err(failed)?;
         // Sync the parent directory too, in case `dir` was just made.
@@ -150,10 +150,10 @@ impl Journal {
                 continue;
             };
             self.next_name = self.next_name.max(name + 1);
-            let slot = Slot::open(path).map_err(failed)?;
-            match slot.header().map_err(failed)? {
+            let segment_file = SegmentFile::open(path).map_err(failed)?;
+            match segment_file.header().map_err(failed)? {
                 Some(header) if header.ordinal >= self.oldest => {
-                    if found.insert(header.ordinal, (header, slot)).is_some() {
+                    if found.insert(header.ordinal, (header, segment_file)).is_some() {
                         let what = format!(
                             "{}: two segments with ordinal {}",
                             self.dir.display(),
@@ -162,7 +162,7 @@ impl Journal {
                         return Err(StorageError::Damaged(what));
                     }
                 }
-                _ => self.free.push(slot),
+                _ => self.free.push(segment_file),
             }
         }
         Ok(found)
@@ -175,10 +175,10 @@ impl Journal {
         known: &Known,
         deletes: &mut impl FnMut(ShardId, u64) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let slot = &self.segments[&ordinal].slot;
-        let path = slot.path.clone();
+        let segment_file = &self.segments[&ordinal].segment_file;
+        let path = segment_file.path.clone();
         let mut parts = Vec::new();
-        let (end, next) = slot.replay(header, |at, record| {
+        let (end, next) = segment_file.replay(header, |at, record| {
             let read = record.parts().ok_or_else(|| {
                 StorageError::Damaged(format!(
                     "{}: record {} cannot be read",

@@ -109,11 +109,11 @@ pub(crate) fn encode(
     }
     to.resize(start + (to.len() - start).next_multiple_of(ALIGN), 0);
     debug_assert_eq!(to.len() - start, size_bytes(parts));
-    mend(&mut to[start..], salt);
+    fix_checksum(&mut to[start..], salt);
 }
 
 /// Fills in the length and the checksum.
-pub(crate) fn mend(record: &mut [u8], salt: u32) {
+pub(crate) fn fix_checksum(record: &mut [u8], salt: u32) {
     let body_bytes =
         u32::try_from(record.len() - HEADER_BYTES).expect("a write is bounded far below 4 GiB");
     record[..4].copy_from_slice(&body_bytes.to_le_bytes());

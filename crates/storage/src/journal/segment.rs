@@ -26,7 +26,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file with room for a segment.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct SegmentFile {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) size_bytes: u64,
@@ -42,9 +42,9 @@ pub(super) struct Header {
     pub salt: u32,
 }
 
-impl Slot {
+impl SegmentFile {
     /// Makes a new file in `dir` with all of its blocks written. It is on disk when this returns.
-    pub(super) fn create(dir: &Path, name: u64, size_bytes: u64) -> Result<Slot, Error> {
+    pub(super) fn create(dir: &Path, name: u64, size_bytes: u64) -> Result<SegmentFile, Error> {
         let path = dir.join(format!("{name:06}.journal"));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         let mut at = 0;
@@ -55,13 +55,13 @@ impl Slot {
         }
         file.sync_all()?;
         File::open(dir)?.sync_all()?;
-        Ok(Slot { path, file, size_bytes })
+        Ok(SegmentFile { path, file, size_bytes })
     }
 
-    pub(super) fn open(path: PathBuf) -> Result<Slot, Error> {
+    pub(super) fn open(path: PathBuf) -> Result<SegmentFile, Error> {
         let file = File::options().read(true).write(true).open(&path)?;
         let size_bytes = file.metadata()?.len();
-        Ok(Slot { path, file, size_bytes })
+        Ok(SegmentFile { path, file, size_bytes })
     }
 
     /// Makes the file a new segment. The header is on disk only after the sync of the first record.

@@ -5,7 +5,7 @@
 //! of the entries. It also makes files ahead of need.
 
 use super::{Store, put_in_memory};
-use crate::journal::Slot;
+use crate::journal::SegmentFile;
 use crate::{StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::Arc;
@@ -85,10 +85,10 @@ fn make_room(store: &Store) -> Result<(), StorageError> {
     if !store.writer().journal.is_long() {
         return Ok(());
     }
-    let mut slots = Vec::new();
+    let mut segment_files = Vec::new();
     // One segment at a time, so that writes get in between.
-    while let Some(retired) = retire(store, slots.len())? {
-        slots.push(retired);
+    while let Some(retired) = retire(store, segment_files.len())? {
+        segment_files.push(retired);
     }
     let flushed = store.flush();
     // Deleted files may have made room for the reserve.
@@ -96,12 +96,14 @@ fn make_room(store: &Store) -> Result<(), StorageError> {
     store.change(|writer| {
         flushed?;
         writer.mark.sync()?;
-        slots.into_iter().try_for_each(|slot| writer.journal.give_back(slot))
+        segment_files
+            .into_iter()
+            .try_for_each(|segment_file| writer.journal.give_back(segment_file))
     })
 }
 
-fn retire(store: &Store, so_far: usize) -> Result<Option<Slot>, StorageError> {
-    let mut slot = None;
+fn retire(store: &Store, so_far: usize) -> Result<Option<SegmentFile>, StorageError> {
+    let mut segment_file = None;
     store.change(|writer| {
         let Some(retired) = writer.journal.retire(so_far).map_err(|error| error.to_string())?
         else {
@@ -117,8 +119,8 @@ fn retire(store: &Store, so_far: usize) -> Result<Option<Slot>, StorageError> {
             &key,
             keys::seal(&key, &retired.oldest.to_le_bytes()),
         );
-        slot = Some(retired.slot);
+        segment_file = Some(retired.segment_file);
         put_in_memory(&store.db, batch)
     })?;
-    Ok(slot)
+    Ok(segment_file)
 }
