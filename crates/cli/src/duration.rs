@@ -1,57 +1,21 @@
-//! Durations as people write them (`100ms`, `30s`, `5m`, `1h30m`), and back.
+//! Durations on the command line (`100ms`, `30s`, `2.5s`, `1h30m`), and as the program shows them.
 //!
-//! Parsing accepts whole milliseconds only and never rounds. The module does not know the purpose
-//! of a duration: limits on TTLs belong to the service.
+//! The parser is the planner's. Flags take whole milliseconds only, because the protocol does. The
+//! module does not know the purpose of a duration: limits on TTLs belong to the service.
 
+use planner::DurationError;
 use std::time::Duration;
 
-/// Units from large to small: suffix and milliseconds.
-const UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-/// Parses one or more `<number><unit>` parts, from large to small units, each unit at most once. A
-/// bare `0` is allowed.
+/// Parses a duration of whole milliseconds.
 ///
 /// # Errors
-/// The mistake in `text`, and an example of a valid duration.
-pub fn parse(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
+/// The first mistake in `text`, and what to write instead.
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    let duration = planner::parse_duration(text)?;
+    if !duration.subsec_nanos().is_multiple_of(1_000_000) {
+        return Err(DurationError::TooFine("millisecond"));
     }
-    let fail =
-        |what: &str| Err(format!("{what}; write a duration such as 100ms, 30s, 5m or 1h30m"));
-    let mut rest = text;
-    let mut total_ms: u64 = 0;
-    let mut larger_than = u64::MAX;
-    if rest.is_empty() {
-        return fail("it is empty");
-    }
-    while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        if digits == 0 {
-            return fail("a number is missing");
-        }
-        let (number, after) = rest.split_at(digits);
-        let letters = after.len() - after.trim_start_matches(|c: char| !c.is_ascii_digit()).len();
-        let (unit, after) = after.split_at(letters);
-        if unit.is_empty() {
-            return fail(&format!("`{number}` has no unit"));
-        }
-        let Some((_, unit_ms)) = UNITS.iter().find(|(suffix, _)| *suffix == unit) else {
-            return fail(&format!("`{unit}` is no unit (d, h, m, s, ms are)"));
-        };
-        if *unit_ms >= larger_than {
-            return fail("its units do not go from large to small");
-        }
-        larger_than = *unit_ms;
-        let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(*unit_ms));
-        let Some(sum) = part.and_then(|part| total_ms.checked_add(part)) else {
-            return fail("it is too long");
-        };
-        total_ms = sum;
-        rest = after;
-    }
-    Ok(Duration::from_millis(total_ms))
+    Ok(duration)
 }
 
 /// Like [`parse`], but refuses a duration above the protocol's 32-bit milliseconds (about 49 days).
@@ -59,9 +23,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// The same as those of [`parse`], and an error for a duration that is too long.
-pub fn parse_ms(text: &str) -> Result<u32, String> {
-    let duration = parse(text)?;
-    u32::try_from(duration.as_millis()).map_err(|_| "it is too long: at most 24h".to_owned())
+pub fn parse_ms(text: &str) -> Result<u32, DurationError> {
+    u32::try_from(parse(text)?.as_millis()).map_err(|_| DurationError::TooLong("24h"))
 }
 
 /// Shows a duration for people: `420ms`, `29.8s`, `4m 12s`, `2h 05m`, `3d 04h`.
@@ -89,6 +52,7 @@ mod tests {
             ("1h30m", 5_400_000),
             ("2d", 172_800_000),
             ("1m500ms", 60_500),
+            ("1.5s", 1_500),
             ("0", 0),
             ("0s", 0),
         ] {
@@ -100,21 +64,22 @@ mod tests {
     fn what_is_no_duration_is_refused_with_the_reason() {
         for (text, reason) in [
             ("", "empty"),
-            ("30", "no unit"),
-            ("s", "number is missing"),
-            ("-5s", "number is missing"),
-            ("1.5s", "`.` is no unit"),
-            ("5 s", "` s` is no unit"),
-            ("5min", "`min` is no unit"),
+            ("30", "`30` has no unit"),
+            ("s", "no number before `s`"),
+            ("-5s", "negative"),
+            ("5 s", "`5` has no unit"),
+            ("5min", "`min` is not a unit"),
             ("1m1h", "large to small"),
             ("1s1s", "large to small"),
             ("99999999999999999999s", "too long"),
             ("18446744073709551615d", "too long"),
+            ("1500us", "finer than a millisecond"),
+            ("0.0001s", "finer than a millisecond"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
         }
-        assert!(parse_ms("50d").is_err());
+        assert_eq!(parse_ms("50d"), Err(DurationError::TooLong("24h")));
         assert_eq!(parse_ms("49d"), Ok(49 * 86_400_000));
     }
 

@@ -1,7 +1,7 @@
 //! Durations as people write them (`200us`, `2.5s`, `1h30m`), and back.
 //!
 //! Parsing is exact to the nanosecond and never rounds. This module knows nothing of the purpose of
-//! a duration.
+//! a duration. The command line reads its flags with it, too.
 
 use std::time::Duration;
 
@@ -16,46 +16,91 @@ const UNITS: [(&str, u64); 7] = [
     ("µs", 1_000),
 ];
 
+/// The reason why a text is not a duration. The message says what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// The text is empty, or has only spaces.
+    #[error("it is empty; {WRITE}")]
+    Empty,
+    /// The text begins with a minus sign.
+    #[error("it is negative; {WRITE}")]
+    Negative,
+    /// A part begins with something other than a digit.
+    #[error("there is no number before `{0}`; {WRITE}")]
+    NoNumber(String),
+    /// The digits and dots of a part are not a number, for example `1.2.3`.
+    #[error("`{0}` is an invalid number; {WRITE}")]
+    InvalidNumber(String),
+    /// No unit follows a number. No unit is assumed, because seconds and milliseconds are equally
+    /// likely to be meant.
+    #[error("`{0}` has no unit; {WRITE}")]
+    NoUnit(String),
+    /// The unit of a part does not exist.
+    #[error("`{0}` is not a unit (use d, h, m, s, ms or us); {WRITE}")]
+    UnknownUnit(String),
+    /// A unit follows an equal or smaller one, for example in `1m1h`.
+    #[error("its units do not go from large to small; {WRITE}")]
+    UnitOrder,
+    /// The duration is no multiple of the smallest step. It is not rounded, because a TTL of 0 can
+    /// come of that.
+    #[error("it is finer than a {0}; write a whole number of them")]
+    TooFine(&'static str),
+    /// The duration is longer than the longest one that is allowed.
+    #[error("it is too long; write at most {0}")]
+    TooLong(&'static str),
+}
+
+/// The end of most messages.
+const WRITE: &str = "write a duration such as 100ms, 2.5s, 5m or 1h30m";
+/// The smallest step of [`parse`].
+const STEP: &str = "nanosecond";
+/// The longest duration of [`parse`], in whole days: its nanoseconds fit 64 bits.
+const LONGEST: &str = "213503d";
+
 /// Parses one or more `<number><unit>` parts, from large to small units, with or without spaces
 /// between them. A bare `0` is allowed.
-pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let fail =
-        |what: &str| Err(format!("{what}; write a duration such as 250ms, 2.5s, 5m or 1h30m"));
+///
+/// ```
+/// use palisade_planner::{DurationError, parse_duration};
+/// use std::time::Duration;
+///
+/// assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5_400)));
+/// assert_eq!(parse_duration("2.5s"), Ok(Duration::from_millis(2_500)));
+/// assert_eq!(parse_duration("90"), Err(DurationError::NoUnit("90".into())));
+/// ```
+///
+/// # Errors
+/// The first mistake in `text`.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let mut rest = text.trim();
     if rest.is_empty() {
-        return fail("is empty");
+        return Err(DurationError::Empty);
     }
     if rest == "0" {
         return Ok(Duration::ZERO);
     }
     if rest.starts_with('-') {
-        return fail("is negative");
+        return Err(DurationError::Negative);
     }
     let (mut total_ns, mut larger_than) = (0u64, u64::MAX);
     while !rest.is_empty() {
         let (number, after) = split_while(rest, |c| c.is_ascii_digit() || c == '.');
         let (unit, after) = split_while(after, char::is_alphabetic);
         if number.is_empty() {
-            return fail(&format!("has no number before `{rest}`"));
+            return Err(DurationError::NoNumber(rest.to_owned()));
         }
         if unit.is_empty() {
-            return fail(&format!("has no unit after `{number}`"));
+            return Err(DurationError::NoUnit(number.to_owned()));
         }
         let Some((_, unit_ns)) = UNITS.iter().find(|(suffix, _)| *suffix == unit) else {
-            return fail(&format!("has `{unit}`, which is not a unit (use d, h, m, s, ms or us)"));
+            return Err(DurationError::UnknownUnit(unit.to_owned()));
         };
         if *unit_ns >= larger_than {
-            return fail("has units that do not go from large to small");
+            return Err(DurationError::UnitOrder);
         }
         larger_than = *unit_ns;
-        let part = match part_ns(number, *unit_ns) {
-            Ok(part) => part,
-            Err(problem) => return fail(problem),
-        };
-        let Some(sum) = total_ns.checked_add(part) else {
-            return fail("is too long");
-        };
-        total_ns = sum;
+        let part = part_ns(number, *unit_ns)?;
+        total_ns = total_ns.checked_add(part).ok_or(DurationError::TooLong(LONGEST))?;
         rest = after.trim_start();
     }
     Ok(Duration::from_nanos(total_ns))
@@ -66,28 +111,28 @@ fn split_while(text: &str, wanted: impl Fn(char) -> bool) -> (&str, &str) {
 }
 
 /// `12.5` of a unit, in nanoseconds.
-fn part_ns(number: &str, unit_ns: u64) -> Result<u64, &'static str> {
-    const TOO_LONG: &str = "is too long";
-    const NO_NUMBER: &str = "has an invalid number";
+fn part_ns(number: &str, unit_ns: u64) -> Result<u64, DurationError> {
+    let too_long = DurationError::TooLong(LONGEST);
+    let invalid = || DurationError::InvalidNumber(number.to_owned());
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || number.ends_with('.') || fraction.contains('.') {
-        return Err(NO_NUMBER);
+        return Err(invalid());
     }
-    let whole_ns =
-        whole.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ns)).ok_or(TOO_LONG)?;
+    let whole_ns = whole.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ns));
+    let whole_ns = whole_ns.ok_or(too_long.clone())?;
     if fraction.is_empty() {
         return Ok(whole_ns);
     }
     // At most 12 digits. With the largest unit the product is far below 2^128.
     if fraction.len() > 12 {
-        return Err("is finer than a nanosecond");
+        return Err(DurationError::TooFine(STEP));
     }
-    let scaled = fraction.parse::<u128>().map_err(|_| NO_NUMBER)? * u128::from(unit_ns);
+    let scaled = fraction.parse::<u128>().map_err(|_| invalid())? * u128::from(unit_ns);
     let scale = 10u128.pow(fraction.len() as u32);
     if !scaled.is_multiple_of(scale) {
-        return Err("is finer than a nanosecond");
+        return Err(DurationError::TooFine(STEP));
     }
-    u64::try_from(scaled / scale).ok().and_then(|ns| ns.checked_add(whole_ns)).ok_or(TOO_LONG)
+    u64::try_from(scaled / scale).ok().and_then(|ns| ns.checked_add(whole_ns)).ok_or(too_long)
 }
 
 /// Seconds for people, exact to the microsecond: `200us`, `2.5s`, `5m`, `1h30m`.
@@ -133,7 +178,7 @@ mod tests {
             ("1d", 86_400_000_000_000),
             (" 5m ", 300_000_000_000),
         ] {
-            assert_eq!(parse(text), Ok(Duration::from_nanos(ns)), "{text}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_nanos(ns)), "{text}");
         }
     }
 
@@ -157,7 +202,7 @@ mod tests {
             ("18446744073709551615d", "too long"),
             ("213503d 213503h", "too long"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse_duration(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");
         }
     }
@@ -168,7 +213,7 @@ mod tests {
             "0s", "200us", "1.5ms", "999ms", "2.5s", "30s", "5m", "1h30m", "1d", "2m0.5s",
             "1d2h3m4s",
         ] {
-            let parsed = parse(text).expect("a duration");
+            let parsed = parse_duration(text).expect("a duration");
             assert_eq!(show_s(parsed.as_secs_f64()), text);
         }
     }

@@ -4,7 +4,8 @@
 //! (`entry.name_bytes`). The value of a flag replaces that of the file. Errors name the key. This
 //! module knows nothing of the combinations of values that are possible.
 
-use crate::{PlanError, duration, quantity};
+use crate::duration::parse_duration;
+use crate::{PlanError, quantity};
 use serde_yaml::Value;
 use std::collections::BTreeMap;
 
@@ -216,9 +217,9 @@ impl Values {
             Value::Number(number) => number.to_string(),
             other => describe(other),
         };
-        match duration::parse(&text) {
+        match parse_duration(&text) {
             Ok(parsed) => Ok(Some(parsed.as_secs_f64())),
-            Err(problem) => Err(PlanError::Value { key, problem: format!("({text}) {problem}") }),
+            Err(error) => Err(PlanError::Value { key, problem: format!("({text}): {error}") }),
         }
     }
 

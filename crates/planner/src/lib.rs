@@ -49,6 +49,7 @@ pub use calibration::Calibration;
 pub use compare::{Compared, compare};
 pub use contention::{Contention, ContentionLevel};
 pub use costs::Costs;
+pub use duration::{DurationError, parse_duration};
 pub use emit::{EmitError, EmitFor, EmitOptions, emit};
 pub use error::PlanError;
 pub use figures::{Column, Figures, Fit, Plan, ShardCount};
