@@ -279,7 +279,28 @@ async fn a_load_leaves_nothing_locked_however_it_ends() {
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().expect("its end"))
         .await
         .expect("no panic");
-    assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
+    assert_eq!(ended.status.code(), Some(130), "{}", said(&ended));
     assert!(said(&ended).contains("interrupted"), "{}", said(&ended));
     none_held("interrupted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_interrupted_ends_with_the_code_of_its_signal() {
+    let cluster = Cluster::start(Spec::default()).await;
+    cluster.run_json(&["acquire", "a", "--ttl", "10m"]).await;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let child = cluster.palisade(&["acquire", "a", "--wait", "10m"]).spawn().expect("a wait");
+        eventually("it waits", async || {
+            let checked = cluster.run_json(&["check", "a"]).await;
+            (checked["waiters"] == 1).then_some(())
+        })
+        .await;
+        kill(Pid::from_raw(child.id() as i32), signal).expect("interrupt it");
+        let ended = tokio::task::spawn_blocking(move || child.wait_with_output().expect("its end"))
+            .await
+            .expect("no panic");
+        assert_eq!(ended.status.code(), Some(128 + signal as i32), "{}", said(&ended));
+        let checked = cluster.run_json(&["check", "a"]).await;
+        assert_eq!(checked["waiters"], 0, "its place in the queue is given up");
+    }
 }

@@ -36,7 +36,7 @@ pub fn within(limit: Duration) {
             limit.as_secs()
         );
         voice::last_words(words, WORDS_WITHIN);
-        now(Exit::DiskHangs as u8);
+        now(Exit::DiskHangs.code());
     };
     // Without this thread, the process ends in the ordinary way.
     let _ = std::thread::Builder::new().name("end".into()).spawn(wait);

@@ -9,28 +9,45 @@ use wire::v1::ErrorCode;
 
 /// The exit codes of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Any failure that no other code covers.
-    Error = 1,
+    Error,
     /// The command line, or a value on it, is not valid.
-    Usage = 2,
+    Usage,
     /// Another request holds the lock, or the wait timed out.
-    Held = 3,
+    Held,
     /// The caller is not the owner (any more), the lease has expired, or the session is lost.
-    Fenced = 4,
+    Fenced,
     /// `lock`: the command could not be ended under a lost lock, so it was not started.
-    WouldEscape = 5,
+    WouldEscape,
     /// `lock`: a process of the command was, or is, out of reach.
-    Escaped = 6,
+    Escaped,
     /// A node ended itself, or was ended, because its disk does not finish a write (`EX_IOERR` of
     /// sysexits.h).
-    DiskHangs = 74,
+    DiskHangs,
+    /// The signal with this number interrupted the verb. Shells and `lock` show it in the same way.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The exit code of the process.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Error => 1,
+            Exit::Usage => 2,
+            Exit::Held => 3,
+            Exit::Fenced => 4,
+            Exit::WouldEscape => 5,
+            Exit::Escaped => 6,
+            Exit::DiskHangs => 74,
+            Exit::Signal(number) => 128 + number,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.code())
     }
 }
 

@@ -82,11 +82,11 @@ fn main() -> ExitCode {
         Ok(()) => 0,
         Err(failure) if serves => {
             voice::last_words(failure.for_people(), end::WORDS_WITHIN);
-            failure.exit as u8
+            failure.exit.code()
         }
         Err(failure) => {
             failure.print(wants_json(&cli.command));
-            failure.exit as u8
+            failure.exit.code()
         }
     };
     voice::flush(end::WORDS_WITHIN);

@@ -140,7 +140,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
     }
     let acquired = tokio::select! {
         acquired = client.acquire(options) => acquired,
-        _ = interrupts.next() => {
+        signal = interrupts.next() => {
             let until = Instant::now() + args.remote.gateways.timeout;
             let left = tokio::select! {
                 left = let_go(&client, &args.name, request_id, until) => left,
@@ -151,7 +151,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
                 false => "the place in the queue may be left for a while: nothing has answered that it was given up",
             };
             let message = format!("interrupted while acquiring {}", args.name);
-            return Err(Failure::new(Exit::Error, "INTERRUPTED", message, next));
+            return Err(Failure::new(Exit::Signal(signal as u8), "INTERRUPTED", message, next));
         }
     };
     if acquired.is_err() {

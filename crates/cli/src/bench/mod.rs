@@ -84,7 +84,7 @@ fn failure(args: &Bench, error: LoadError) -> Failure {
             Failure::new(Exit::Error, &code, what, next)
         }
         LoadError::Interrupted => Failure::new(
-            Exit::Error,
+            Exit::Signal(libc::SIGINT as u8),
             "INTERRUPTED",
             what,
             "run it again, with a shorter --duration",
