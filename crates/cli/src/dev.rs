@@ -6,26 +6,66 @@
 use crate::args;
 use crate::cluster_file::warn_if_wide;
 use crate::failure::{Exit, Failure};
+use crate::lock::at_start::AtStart;
 use crate::output::{Paint, emit_if_heard};
 use crate::serve::{bind, gateway_failure, node_failure, open_engine, told_to_stop};
 use crate::shown::counted;
 use crate::voice;
 use local_cluster::{InProcess, InProcessError, InProcessOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the cluster until a signal or a fatal error ends it.
+/// Tries to remove the temporary data.
+const REMOVALS: u32 = 10;
+/// Time between two of them.
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
+
+/// Runs the cluster until a signal or a fatal error ends it. `temporary` is set to the directory
+/// that the caller removes once the runtime has ended.
 ///
 /// # Errors
 /// The failure that kept the cluster from starting, or ended it.
-pub async fn run(args: &args::Dev) -> Result<(), Failure> {
+pub async fn run(args: &args::Dev, temporary: &mut Option<TempDir>) -> Result<(), Failure> {
+    let mut stop = std::pin::pin!(told_to_stop_or_hung_up());
+    let (mut cluster, data) = tokio::select! {
+        // Polled first, so that the signals are heard before there is a directory to leave behind.
+        biased;
+        () = &mut stop => return Ok(()),
+        started = start(args, temporary) => started?,
+    };
+    let greeting = greeting(args, &cluster, &data);
+    let led = cluster.led();
+    let greets = async {
+        led.await;
+        greeting.iter().for_each(|line| emit_if_heard(line));
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        () = greets => Ok(()),
+        () = &mut stop => Ok(()),
+        ended = cluster.ended() => ended.map_err(failure),
+    };
+    crate::end::within(crate::end::STOPS_WITHIN);
+    let stopped = cluster.stop().await.map_err(failure);
+    outcome.and(stopped)
+}
+
+/// Starts the cluster, and returns it with the directory of its data.
+async fn start(
+    args: &args::Dev,
+    temporary: &mut Option<TempDir>,
+) -> Result<(InProcess, PathBuf), Failure> {
     warn_if_wide(&args.listen);
     // The bind comes first. If the address is taken, nothing has been started or written yet.
     let listener = bind(&args.listen)?;
     let metrics_listener = bind("127.0.0.1:0")?;
-    let data = DataDir::prepare(args.data_dir.clone())?;
+    let data = data_dir(args.data_dir.as_deref(), temporary)?;
     let mut engines = Vec::new();
     for id in 1..=args.replicas {
-        engines.push(open_engine(&data.path().join(format!("node-{id}")), 0).await?);
+        engines.push(open_engine(&data.join(format!("node-{id}")), 0).await?);
     }
     let options = InProcessOptions {
         name: "dev".into(),
@@ -34,26 +74,38 @@ pub async fn run(args: &args::Dev) -> Result<(), Failure> {
         listener,
         metrics_listener,
     };
-    let mut cluster = InProcess::start(options).await.map_err(failure)?;
+    let cluster = InProcess::start(options).await.map_err(failure)?;
     for warning in cluster.warnings() {
         voice::say(format!("warning: {warning}\n"));
     }
+    Ok((cluster, data))
+}
 
-    let greeting = greeting(args, &cluster, &data);
-    let led = cluster.led();
-    let served = async {
-        led.await;
-        greeting.iter().for_each(|line| emit_if_heard(line));
-        told_to_stop().await;
-    };
-    let outcome = tokio::select! {
-        () = served => Ok(()),
-        () = told_to_stop() => Ok(()),
-        ended = cluster.ended() => ended.map_err(failure),
-    };
-    crate::end::within(crate::end::STOPS_WITHIN);
-    let stopped = cluster.stop().await.map_err(failure);
-    outcome.and(stopped)
+/// Waits for a signal that ends the cluster. A terminal that is closed sends SIGHUP. If the caller
+/// ignores SIGHUP, as `nohup` does, the cluster outlives its terminal.
+async fn told_to_stop_or_hung_up() {
+    let start = AtStart::of_this_process();
+    if start.is_ok_and(|start| start.ignored.contains(libc::SIGHUP)) {
+        return told_to_stop().await;
+    }
+    let mut hung_up = signal(SignalKind::hangup()).expect("listen for SIGHUP");
+    tokio::select! {
+        () = told_to_stop() => {}
+        _ = hung_up.recv() => {}
+    }
+}
+
+/// Removes the temporary data of a cluster that has ended. The removal is tried again, because a
+/// thread of a store that did not close in time may create a file in between.
+pub fn remove(dir: TempDir) {
+    let path = dir.keep();
+    for _ in 0..REMOVALS {
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => std::thread::sleep(REMOVE_AGAIN),
+            _ => return,
+        }
+    }
+    voice::say(format!("warning: {} could not be removed: remove it by hand\n", path.display()));
 }
 
 fn failure(error: InProcessError) -> Failure {
@@ -66,11 +118,14 @@ fn failure(error: InProcessError) -> Failure {
 }
 
 /// The first lines of a cluster that serves, with commands to try on it.
-fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String> {
+fn greeting(args: &args::Dev, cluster: &InProcess, data: &Path) -> Vec<String> {
     let (paint, address) = (Paint::stdout(), cluster.address());
     let endpoint =
         if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
-    let kept = if data.is_temporary() { " (removed at exit; keep it with --data-dir)" } else { "" };
+    let kept = match args.data_dir {
+        Some(_) => "",
+        None => " (removed at exit; keep it with --data-dir)",
+    };
     let nodes: Vec<&str> =
         cluster.config().nodes.iter().filter_map(|node| node.metrics.as_deref()).collect();
     let program = std::env::args().next().unwrap_or_else(|| "palisade".into());
@@ -82,7 +137,7 @@ fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String
             counted(args.shards, "shard"),
             counted(args.replicas, "replica"),
         ),
-        format!("  data:     {}{kept}", data.path().display()),
+        format!("  data:     {}{kept}", data.display()),
         format!(
             "  metrics:  http://{}/metrics (gateway), and of the nodes: {}",
             cluster.metrics_address(),
@@ -103,37 +158,17 @@ fn greeting(args: &args::Dev, cluster: &InProcess, data: &DataDir) -> Vec<String
     lines
 }
 
-/// The place of the cluster's data.
-enum DataDir {
-    Kept(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl DataDir {
-    fn prepare(wanted: Option<PathBuf>) -> Result<DataDir, Failure> {
-        let made = match wanted {
-            Some(dir) => std::fs::create_dir_all(&dir).map(|()| DataDir::Kept(dir)),
-            None => tempfile::TempDir::with_prefix("palisade-dev-").map(DataDir::Temporary),
-        };
-        made.map_err(|error| {
-            let next = "name a directory that can be written to with --data-dir";
-            Failure::new(
-                Exit::Error,
-                "STORAGE",
-                format!("cannot create the data directory: {error}"),
-                next,
-            )
-        })
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            DataDir::Kept(path) => path,
-            DataDir::Temporary(dir) => dir.path(),
+/// The directory of the cluster's data. Without a wanted one, it is a new temporary directory.
+fn data_dir(wanted: Option<&Path>, temporary: &mut Option<TempDir>) -> Result<PathBuf, Failure> {
+    let made = match wanted {
+        Some(dir) => std::fs::create_dir_all(dir).map(|()| dir.to_owned()),
+        None => {
+            TempDir::with_prefix("palisade-dev-").map(|dir| temporary.insert(dir).path().to_owned())
         }
-    }
-
-    fn is_temporary(&self) -> bool {
-        matches!(self, DataDir::Temporary(_))
-    }
+    };
+    made.map_err(|error| {
+        let next = "name a directory that can be written to with --data-dir";
+        let message = format!("cannot create the data directory: {error}");
+        Failure::new(Exit::Error, "STORAGE", message, next)
+    })
 }

@@ -25,6 +25,7 @@ use failure::{Exit, Failure};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Time limit for closing the store of a server that ends.
 const STORE_CLOSES_WITHIN: Duration = Duration::from_secs(2);
@@ -69,7 +70,8 @@ fn main() -> ExitCode {
             return Exit::Error.into();
         }
     };
-    let outcome = runtime.block_on(run(&cli.command));
+    let mut temporary = None;
+    let outcome = runtime.block_on(run(&cli.command, &mut temporary));
     match &cli.command {
         // The store closes with the last task that has a handle to it. If the process exits
         // earlier, RocksDB's own threads find its statics gone and abort the process. The wait is
@@ -77,6 +79,10 @@ fn main() -> ExitCode {
         Command::Node(_) | Command::Dev(_) => runtime.shutdown_timeout(STORE_CLOSES_WITHIN),
         // No background work of the other commands needs a wait.
         _ => runtime.shutdown_background(),
+    }
+    // Only now, because a store that is still open would write into the directory meanwhile.
+    if let Some(dir) = temporary {
+        dev::remove(dir);
     }
     let code = match outcome {
         Ok(()) => 0,
@@ -96,9 +102,9 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn run(command: &Command) -> Result<(), Failure> {
+async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), Failure> {
     match command {
-        Command::Dev(args) => dev::run(args).await,
+        Command::Dev(args) => dev::run(args, temporary).await,
         Command::Node(args) => serve::node(args).await,
         Command::Gateway(args) => serve::gateway(args).await,
         Command::Acquire(args) => verbs::acquire(args).await,
