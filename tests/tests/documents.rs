@@ -4,9 +4,11 @@
 //! * No page contains a merge conflict.
 //! * A message that `docs/operate/troubleshooting.md` quotes exists in the programs.
 //! * A metric that `docs/operate/monitoring.md` names exists in the programs.
+//! * The names in `docs/guide/sessions.md` have the shards that the page says.
 //!
 //! Links to other sites are not followed.
 
+use routing::ClusterConfig;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -206,6 +208,24 @@ fn metrics_of_the_monitoring_page_are_in_the_programs() {
         unknown.is_empty(),
         "docs/operate/monitoring.md names metrics that no program has: {unknown:?}"
     );
+}
+
+#[test]
+fn shards_of_the_page_on_sessions_fit_its_names() {
+    let page = read(&root().join("docs/guide/sessions.md"));
+    let map = ClusterConfig::dev(4, 3, 7400).expect("as `palisade dev`").shard_map();
+    let mut shards = BTreeSet::new();
+    for line in page.lines().filter_map(|line| line.strip_prefix("palisade acquire ")) {
+        let (name, _) = line.split_once(' ').expect("a name");
+        let (_, shard) = line.rsplit_once("prints the shard: ").expect("a shard");
+        assert_eq!(map.route(name).shard.to_string(), shard, "{name}");
+        shards.insert(shard);
+    }
+    let named = Vec::from_iter(shards).join(",");
+    for verb in ["heartbeat", "close"] {
+        let line = format!("palisade session {verb} ID --shards {named}\n");
+        assert!(page.contains(&line), "the page lacks: {line}");
+    }
 }
 
 #[test]
