@@ -46,7 +46,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/storage/src/rocks/reading.rs",
         "crates/storage/src/rocks/reset.rs",
     ],
-    &["crates/cli/src/args.rs", "crates/cli/src/bench/args.rs"],
     &["tools/load/src/caller.rs", "tools/load/src/run.rs", "tools/load/src/stats.rs"],
     &[
         "crates/client/src/client.rs",

@@ -1,16 +1,17 @@
-//! The command line: what may be written, with its help. It decides nothing.
+//! The command line: its verbs and options, with their help. It decides nothing.
 
+mod remote;
 mod servers;
 
 pub use crate::bench::args::Bench;
 use crate::duration;
 use crate::lock::at_start::AtStart;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Exit codes, shown by `palisade --help`.
 const EXIT_CODES: &str = "\
@@ -19,10 +20,15 @@ Exit codes:
   1  error: no quorum, no connection, outcome unknown, …
   2  usage: the command line, or a value on it, is not valid
   3  the lock is held by another, or the wait timed out
-  4  fenced: not the owner (any more), expired, or session lost; `lock`: the lock was lost and the command ended
-  5  `lock`: the command would run as another user, out of reach of a signal: it was not started
+  4  fenced: not the owner (any more), expired, or session lost; `lock`: the lock was lost, and \
+the command ended
+  5  `lock`: the command would run as another user, out of reach of a signal, so it was not started
   6  `lock`: a process of the command was out of reach, and may run on without the lock
-`lock` passes on the exit code of its command; 128 + N if signal N ended it, 126 and 127 if it could not be run.";
+  130  Ctrl-C interrupted `acquire` or `bench`; another signal N interrupted `acquire`: 128 + N
+`lock` passes on the exit code of its command: 128 + N if signal N ended it, 126 and 127 if it \
+could not be run.
+
+A DURATION is one or more numbers with units (d, h, m, s, ms), such as 100ms, 2.5s, 5m or 1h30m.";
 
 /// Palisade: a sharded lock service with fencing tokens.
 #[derive(Debug, Parser)]
@@ -35,39 +41,39 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a whole cluster with its gateway in this process: real storage, real Raft, nothing to configure
+    /// Run a whole cluster in this process, on real storage and real Raft, without configuration
     Dev(Dev),
     /// Run one node of a cluster
     Node(Node),
-    /// Run a gateway: the stateless front door that clients talk to
+    /// Run a gateway, which passes the requests of clients to the nodes
     Gateway(Gateway),
-    /// Take a lock
+    /// Take a lock, and print its fencing token
     Acquire(Acquire),
-    /// Keep a lock for its TTL again, counted from now
+    /// Extend the lease of a lock: its TTL counts from now again
     Renew(Renew),
-    /// Show who holds a lock (exit code 0 whether it is held or free)
+    /// Show the holders of a lock. The exit code is 0 for a free lock, too
     Check(Check),
-    /// Let a lock go
+    /// Release a lock
     Release(Release),
-    /// Run a command while holding a lock; it is killed if the lock is lost
+    /// Run a command under a lock. The command is killed if the lock is lost
     Lock(Lock),
-    /// Show who held a lock, newest first
+    /// Show the past and present holders of a lock, newest first
     History(History),
-    /// List locks that are held
+    /// List the locks that are held, by name
     Ls(Ls),
-    /// End another's hold on a lock, on the record
+    /// End the hold of another owner, and record the reason in the history
     Break(Break),
-    /// Sessions: one heartbeat keeps many locks
+    /// Keep many locks with one heartbeat
     #[command(subcommand)]
     Session(Session),
-    /// Put load on a cluster, and measure
+    /// Put load on a cluster, and measure throughput and latency
     Bench(Box<Bench>),
-    /// Plan the capacity for a workload: shards, nodes, storage, and a cluster file
+    /// Plan the capacity for a workload: shards, nodes, storage and a cluster file
     Plan(Box<crate::plan::Plan>),
-    /// The cluster's state, and its file
+    /// Show the state of a cluster, or check its file
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Keep a lock and the job that runs under it (used by `lock`)
+    /// Keep a lock, and the job under it (used by `lock`)
     #[command(name = "__guard", hide = true)]
     Guard(Guard),
     /// Become a command that dies with its parent (used by `lock`)
@@ -75,89 +81,65 @@ pub enum Command {
     Exec(Exec),
 }
 
-/// How to reach the service.
-#[derive(Clone, Debug, Args)]
-pub struct Gateways {
-    /// Gateways, comma-separated; the next is tried when one does not answer
-    #[arg(
-        long,
-        env = "PALISADE_ENDPOINT",
-        default_value = "127.0.0.1:7400",
-        value_name = "HOST:PORT,…"
-    )]
-    pub endpoint: String,
-    /// How long to try to get an answer (a --wait comes on top)
-    #[arg(long, default_value = "5s", value_parser = duration::parse, value_name = "DURATION")]
-    pub timeout: Duration,
-}
-
-/// What every client verb takes.
-#[derive(Clone, Debug, Args)]
-pub struct Remote {
-    #[command(flatten)]
-    pub gateways: Gateways,
-    /// Print one JSON document on standard output, errors included
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// How a lock may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Alone
+    /// One holder
     Exclusive,
-    /// Together with other shared holders
+    /// Any number of shared holders, and no exclusive one
     Shared,
-    /// With some of the permits of a semaphore
+    /// Holders that share a limited number of permits
     Semaphore,
 }
 
 /// How a lock is to be held.
 #[derive(Clone, Debug, Args)]
 pub struct Held {
-    /// How to hold it
+    /// How many may hold the lock at once
     #[arg(long, value_enum, default_value_t = Mode::Exclusive)]
     pub mode: Mode,
-    /// Of a semaphore: how many permits to take [default: 1]
+    /// With --mode semaphore: the number of permits to take. Default: 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub permits: Option<u32>,
-    /// Of a semaphore: how many permits there are; all its holders name the same number [default: as --permits]
+    /// With --mode semaphore: the number of permits in all, which must be equal for all holders.
+    /// Default: as --permits
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
 }
 
-/// How true an answer must be.
+/// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Consistency {
-    /// As of now: a quorum confirms it
+    /// The state as of now, which a quorum confirms
     Linearizable,
-    /// From any one replica, which says how far behind it is
+    /// The state of one replica, with the age of the answer
     Stale,
 }
 
 #[derive(Debug, Args)]
 pub struct Acquire {
-    /// The resource: 1 to 512 bytes; names with the same {tag} share a shard
+    /// The name of the lock: 1 to 512 bytes. Names with the same {tag} share a shard
     pub name: String,
-    /// Who asks, for others to see (default: user@host:pid)
+    /// The owner that others see. Default: user@host:pid
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
-    /// How long the lock lives without renewal: 100ms to 24h
+    /// The lock ends after this time without a renewal: 100ms to 24h
     #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub ttl: u32,
-    /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
+    /// Wait in the queue for this time if another holds the lock: at most 24h. 0 does not wait
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
     #[command(flatten)]
     pub held: Held,
-    /// Hang it on this session, whose heartbeats keep it. Repeat the session's --ttl: the first acquire on a shard makes
-    /// the session known there
+    /// The session whose heartbeats keep the lock. Give the TTL of the session as --ttl, because
+    /// the first acquire on a shard starts the session there
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
-    /// A note for whoever looks
+    /// A note that `check` and `history` show: at most 1,024 bytes. Default: none
     #[arg(long, default_value = "", hide_default_value = true)]
     pub metadata: String,
-    /// 32 hex digits; repeat the command with the same ones to retry it: at most one grant comes of it
+    /// The id of this acquire: 32 hex digits. A retry with the same id leads to no second grant.
+    /// Default: a random id
     #[arg(long, value_name = "HEX", value_parser = request_id)]
     pub request_id: Option<u128>,
     #[command(flatten)]
@@ -166,9 +148,9 @@ pub struct Acquire {
 
 #[derive(Debug, Args)]
 pub struct Renew {
-    /// The resource
+    /// The name of the lock
     pub name: String,
-    /// The fencing token of the grant
+    /// The fencing token that the acquire printed
     #[arg(long, value_parser = token)]
     pub token: u64,
     #[command(flatten)]
@@ -177,12 +159,12 @@ pub struct Renew {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The resource
+    /// The name of the lock
     pub name: String,
-    /// How true the answer must be
+    /// How fresh the answer must be
     #[arg(long, value_enum, default_value_t = Consistency::Linearizable)]
     pub consistency: Consistency,
-    /// Show all holders of a shared lock, however many there are
+    /// Show all holders of a shared lock. Without it, at most 1,000 are shown
     #[arg(long)]
     pub all: bool,
     #[command(flatten)]
@@ -191,9 +173,9 @@ pub struct Check {
 
 #[derive(Debug, Args)]
 pub struct Release {
-    /// The resource
+    /// The name of the lock
     pub name: String,
-    /// The fencing token of the grant
+    /// The fencing token that the acquire printed
     #[arg(long, value_parser = token)]
     pub token: u64,
     #[command(flatten)]
@@ -202,51 +184,56 @@ pub struct Release {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-COMMAND runs as if started directly, with PALISADE_TOKEN and PALISADE_RESOURCE set: same process group and terminal, same \
-ignored and blocked signals. Signals to `palisade lock` are passed on to it.
+COMMAND runs as if started directly, with PALISADE_TOKEN and PALISADE_RESOURCE set. It has the \
+same process group and terminal, and the same ignored and blocked signals. Signals to \
+`palisade lock` are passed on to COMMAND.
 
-The lock is held until COMMAND and all processes that it started have ended, in whatever group or session they are. If \
-`palisade lock` was told to end (HUP, INT, QUIT, TERM), what COMMAND leaves gets SIGTERM when COMMAND has ended.
+The lock is held until COMMAND and all processes that it started have ended, even those in other \
+process groups and sessions. If a signal told `palisade lock` to end (HUP, INT, QUIT, TERM), the \
+processes that COMMAND leaves behind get SIGTERM when COMMAND has ended.
 
-If the lock cannot be renewed, all these processes get SIGTERM while the lock is still surely held, and SIGKILL before it can \
-be another's: a short TTL leaves little time to clean up. They get SIGKILL if `palisade lock` itself is killed.
+If the lock cannot be renewed, all these processes get SIGTERM while the lock is surely still \
+held. They get SIGKILL before another can hold the lock, so a short TTL leaves little time to \
+clean up. They also get SIGKILL if `palisade lock` itself is killed.
 
-Exit codes: the command's own, or 128 + N if signal N ended it; 126 and 127 if it could not be run; 3 the lock is held by \
-another; 4 the lock was lost and the command ended; 5 the command would run as another user, so it was not started; 6 a \
-process of the command was out of reach of a signal, and may run on without the lock.")]
+Exit codes: the command's own, or 128 + N if signal N ended it; 126 and 127 if it could not be \
+run; 3 if another holds the lock; 4 if the lock was lost, and the command ended; 5 if the command \
+would run as another user, so that it was not started; 6 if a process of the command was out of \
+reach of a signal, and may run on without the lock.")]
 pub struct Lock {
-    /// The resource
+    /// The name of the lock
     pub name: String,
-    /// How long the lock outlives a holder that vanished: 1s to 24h
+    /// The lock ends this time after a holder that vanished: 1s to 24h
     #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub ttl: u32,
-    /// How long to wait in the queue if another holds it: up to 24h; 0: not at all
+    /// Wait in the queue for this time if another holds the lock: at most 24h. 0 does not wait
     #[arg(long, default_value = "0", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub wait: u32,
-    /// Who asks, for others to see (default: user@host:pid)
+    /// The owner that others see. Default: user@host:pid
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
     #[command(flatten)]
     pub held: Held,
-    /// A note for whoever looks [default: the command]
+    /// A note that `check` and `history` show. Default: the command
     #[arg(long)]
     pub metadata: Option<String>,
-    /// Let COMMAND and what it starts become another user (sudo), and so get out of reach: it may then run on when the lock
-    /// is lost. Without it, a command that is setuid is refused, and setuid programs do not gain privileges in the job
+    /// Let COMMAND and its children become another user (sudo). A process of another user may be
+    /// out of reach of a signal, and run on when the lock is lost. Without this option, a setuid
+    /// command is refused, and setuid programs gain no privileges in the job
     #[arg(long)]
     pub allow_setuid: bool,
     #[command(flatten)]
     pub gateways: Gateways,
-    /// What to run
+    /// The command, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
 pub struct History {
-    /// The resource
+    /// The name of the lock
     pub name: String,
-    /// Show at most so many, 1 to 1000
+    /// The number of rows at most: 1 to 1000
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
     #[command(flatten)]
@@ -255,16 +242,16 @@ pub struct History {
 
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only names that begin with this
+    /// Only names that begin with this text. Default: all names
     #[arg(default_value = "", hide_default_value = true)]
     pub prefix: String,
-    /// Show at most so many, 1 to 1000
+    /// The number of rows at most: 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
-    /// Go on where an earlier listing with this prefix stopped, as it said
+    /// Continue after the earlier listing with this prefix that printed this cursor
     #[arg(long, default_value = "", hide_default_value = true)]
     pub cursor: String,
-    /// Show all, page after page
+    /// Show all rows, page after page, which is not one moment in time
     #[arg(long, conflicts_with_all = ["limit", "cursor"])]
     pub all: bool,
     #[command(flatten)]
@@ -273,15 +260,15 @@ pub struct Ls {
 
 #[derive(Debug, Args)]
 pub struct Break {
-    /// The resource
+    /// The name of the lock
     pub name: String,
-    /// Why: kept in the lock's history
+    /// The reason, which the history of the lock keeps
     #[arg(long)]
     pub reason: String,
-    /// Break only this grant [default: the one that holds the lock now]
+    /// The fencing token of the grant to break. Default: the one that holds the lock now
     #[arg(long, value_parser = token)]
     pub token: Option<u64>,
-    /// Who asks for it (default: user@host)
+    /// The person who breaks the lock, for the history. Default: user@host
     #[arg(long, value_parser = who)]
     pub by: Option<String>,
     #[command(flatten)]
@@ -291,11 +278,11 @@ pub struct Break {
 /// Session verbs.
 #[derive(Debug, Subcommand)]
 pub enum Session {
-    /// Get a new session id, to acquire with
+    /// Open a session, and print its id for `acquire`
     Open(SessionOpen),
-    /// Keep everything that hangs on a session alive for another TTL
+    /// Extend a session and all its locks: its TTL counts from now again
     Heartbeat(SessionOn),
-    /// Let go of everything that hangs on a session
+    /// Close a session, which releases all its locks
     Close(SessionOn),
 }
 
@@ -310,10 +297,10 @@ impl Session {
 
 #[derive(Debug, Args)]
 pub struct SessionOpen {
-    /// Who asks, for others to see (default: user@host:pid)
+    /// The owner that others see. Default: user@host:pid
     #[arg(long, env = "PALISADE_OWNER", value_parser = who)]
     pub owner: Option<String>,
-    /// How long the session lives without a heartbeat: 100ms to 24h
+    /// The session ends after this time without a heartbeat: 100ms to 24h
     #[arg(long, default_value = "30s", value_parser = duration::parse_ms, value_name = "DURATION")]
     pub ttl: u32,
     #[command(flatten)]
@@ -322,9 +309,9 @@ pub struct SessionOpen {
 
 #[derive(Debug, Args)]
 pub struct SessionOn {
-    /// The session
+    /// The id of the session
     pub id: String,
-    /// The shards where it holds something, as its grants said
+    /// The shards of its locks, separated by commas, as the acquires printed them
     #[arg(long, value_delimiter = ',', required = true, value_name = "N,…")]
     pub shards: Vec<u32>,
     #[command(flatten)]
@@ -334,9 +321,9 @@ pub struct SessionOn {
 /// Cluster verbs.
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
-    /// Show nodes and shards; exit code 1 if a shard has no leader
+    /// Show nodes and shards. The exit code is 1 if a shard has no leader
     Status(ClusterStatus),
-    /// Check a cluster file and show what it describes
+    /// Check a cluster file, and show the cluster that it describes
     Check(ClusterCheck),
 }
 
@@ -348,10 +335,10 @@ pub struct ClusterStatus {
 
 #[derive(Debug, Args)]
 pub struct ClusterCheck {
-    /// The cluster file
+    /// The path of the cluster file
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Only lines `node N ADDRESS` and `gateway K ADDRESS`, for scripts
+    /// Print only lines `node N ADDRESS` and `gateway K ADDRESS`, for scripts
     #[arg(long)]
     pub members: bool,
 }
@@ -394,10 +381,11 @@ pub struct Exec {
     pub command: Vec<OsString>,
 }
 
-/// Reads a command line. An empty variable counts as none, as files of compose, systemd and charts write `VAR=` for that.
+/// Reads a command line. An empty variable counts as none, because files of compose, systemd and
+/// charts write `VAR=` for that.
 ///
 /// # Errors
-/// What is wrong with it, or the help that it asks for.
+/// The mistake in it, or the help that it asks for.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut command = without_empty_variables(Cli::command(), &|name| std::env::var_os(name));
     let mut matches = command.try_get_matches_from_mut(line)?;
@@ -445,7 +433,8 @@ fn token(text: &str) -> Result<u64, String> {
 fn who(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err(
-            "it is empty: say who asks; if neither the option nor its variable is set, it is user@host:pid".into()
+            "it is empty: name the owner, or leave the option and its variable out for user@host:pid"
+                .into(),
         );
     }
     Ok(text.to_owned())
@@ -473,113 +462,4 @@ pub fn user_at_host() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_empty_variable_is_as_none_for_every_argument_that_has_one() {
-        fn variables(command: &clap::Command) -> Vec<OsString> {
-            let own = command.get_arguments().filter_map(|arg| arg.get_env().map(OsStr::to_owned));
-            own.chain(command.get_subcommands().flat_map(variables)).collect()
-        }
-        let all = variables(&Cli::command());
-        assert!(all.len() >= 5 && all.iter().any(|name| name == "PALISADE_OWNER"), "{all:?}");
-        assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| None)), all);
-        assert_eq!(variables(&without_empty_variables(Cli::command(), &|_| Some("x".into()))), all);
-        let none: [OsString; 0] = [];
-        assert_eq!(
-            variables(&without_empty_variables(Cli::command(), &|_| Some(OsString::new()))),
-            none
-        );
-    }
-
-    #[test]
-    fn a_server_listens_on_names_and_addresses_and_on_nothing_else() {
-        for good in
-            ["localhost:7400", "127.0.0.1:0", "[::1]:7400", "0.0.0.0:7400", "node-1.example:7400"]
-        {
-            assert_eq!(address(good), Ok(good.to_owned()));
-            assert!(Cli::try_parse_from(["palisade", "dev", "--listen", good]).is_ok(), "{good}");
-        }
-        for bad in
-            ["localhost", "::1:7400", "http://localhost:7400", "localhost:99999", ":7400", ""]
-        {
-            assert!(address(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn lock_takes_a_command_after_two_dashes_only() {
-        let cli = Cli::try_parse_from([
-            "palisade", "lock", "a", "--ttl", "5s", "--", "sh", "-c", "exit 3",
-        ])
-        .unwrap();
-        let Command::Lock(lock) = cli.command else { panic!("lock was written") };
-        assert_eq!((lock.ttl, lock.command.len()), (5_000, 3));
-        assert!(Cli::try_parse_from(["palisade", "lock", "a", "sh"]).is_err());
-        assert!(Cli::try_parse_from(["palisade", "lock", "a", "--"]).is_err());
-    }
-
-    #[test]
-    fn the_guard_gets_the_command_line_of_lock_as_it_was_written() {
-        use std::os::unix::ffi::OsStringExt;
-        let odd = OsString::from_vec(vec![b'c', 0xe9]);
-        let words = ["lock", "a", "--ttl", "5s", "--", "sh", "--", "--json"].map(OsString::from);
-        let words: Vec<OsString> = words.into_iter().chain([odd]).collect();
-        let start = [
-            "palisade",
-            "__guard",
-            "--control",
-            "7",
-            "--front",
-            "2",
-            "--group",
-            "2",
-            "--at-start",
-            "1.0.0",
-            "--",
-        ];
-        let line = start.map(OsString::from).into_iter().chain(words.clone());
-        let Command::Guard(guard) = Cli::try_parse_from(line).unwrap().command else {
-            panic!("__guard was written")
-        };
-        assert_eq!(guard.words, words);
-        let again = std::iter::once("palisade".into()).chain(guard.words);
-        let Command::Lock(lock) = Cli::try_parse_from(again).unwrap().command else {
-            panic!("lock was written")
-        };
-        assert_eq!(lock.command, words[5..]);
-    }
-
-    #[test]
-    fn what_is_no_value_is_refused_with_what_to_write() {
-        let refused =
-            |text: &str| Cli::try_parse_from(text.split(' ')).expect_err(text).to_string();
-        for (line, says) in [
-            ("palisade acquire a --owner=", "'--owner <OWNER>': it is empty"),
-            ("palisade session open --owner=", "'--owner <OWNER>': it is empty"),
-            ("palisade break a --reason r --by=", "'--by <BY>': it is empty"),
-            ("palisade renew a --token abc", "the acquire printed"),
-            ("palisade acquire a --ttl 90", "`90` has no unit"),
-            ("palisade acquire a --ttl 60d", "24h"),
-        ] {
-            let told = refused(line);
-            assert!(told.contains(says), "{line}: {told}");
-        }
-    }
-
-    #[test]
-    fn a_request_id_is_sixteen_bytes_in_hex() {
-        assert_eq!(
-            request_id("000102030405060708090a0b0c0d0e0f"),
-            Ok(0x000102030405060708090a0b0c0d0e0f)
-        );
-        assert!(request_id("0f").is_err());
-        assert!(request_id("zz0102030405060708090a0b0c0d0e0f").is_err());
-    }
-}
+mod tests;

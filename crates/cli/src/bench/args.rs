@@ -1,4 +1,5 @@
-//! The command line of `palisade bench`, and what it comes to. It decides nothing about how the load is made.
+//! The command line of `palisade bench`, and the load that it describes. The load itself is made
+//! elsewhere.
 
 use crate::args::Gateways;
 use crate::duration;
@@ -12,78 +13,119 @@ use wire::limits::{NAME_BYTES_MAX, OWNER_BYTES_MAX, TTL_MS};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Closed loop (default): each client sends its next operation when the last one is answered. Open loop (--rate): operations are due
-at a fixed rate, whatever the answers; a latency counts from when its operation was due, so one that had to wait for a free client
-shows that wait. Timers are 1 ms coarse, which open-loop latencies include.
+Closed loop (the default): each client sends its next operation when the last one is answered. \
+Open loop (--rate): operations are due at a fixed rate, independent of the answers. A latency \
+counts from the time when its operation was due, so it contains the wait for a free client. It \
+also contains the coarseness of timers, which is 1 ms.
 
-An acquire that finds its lock held by another is contention, not an error. Unless --keep is given, what is held at the end is
-released.")]
+An acquire that finds its lock held by another is contention, not an error. At the end, the locks \
+that are still held are released, unless --keep is given.")]
 pub struct Bench {
-    /// What the clients do
+    /// The kind of load
     #[arg(long, value_enum, default_value_t = Mix::AcquireRelease)]
     pub mix: Mix,
-    /// Operations in flight at most
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536), value_name = "N")]
+    /// The number of clients, which is the number of operations in flight at most: 1 to 65536
+    #[arg(
+        long,
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(1..=65536),
+        value_name = "N"
+    )]
     pub clients: u32,
-    /// Open loop: so many operations per second, over all clients
+    /// Open loop: the number of operations per second, over all clients. Default: a closed loop
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// How long to measure
+    /// The measured time
     #[arg(long, default_value = "10s", value_parser = duration::parse, value_name = "DURATION")]
     pub duration: Duration,
-    /// How long to run before that
+    /// The time under load before the measured time
     #[arg(long, default_value = "3s", value_parser = duration::parse, value_name = "DURATION")]
     pub warmup: Duration,
-    /// Connections that the clients share
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "K")]
+    /// The number of connections that the clients share: 1 to 1024
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1024),
+        value_name = "K"
+    )]
     pub streams: u32,
-    /// One RPC per operation instead of one stream per connection
+    /// Send one RPC per operation, instead of one stream per connection
     #[arg(long)]
     pub unary: bool,
-    /// Distinct names [default: 1000000; 10000 for the mixes that hold all of them from the start]
+    /// The number of distinct names. Default: 1000000, or 10000 for the mixes that hold all names
+    /// from the start
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub names: Option<u32>,
-    /// Length of each name
+    /// The length of each name, in bytes
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub name_bytes: usize,
-    /// Length of each owner
+    /// The length of each owner, in bytes
     #[arg(long, default_value_t = 50, value_name = "N")]
     pub owner_bytes: usize,
-    /// Share of acquires that go to the hot names, as in 10%
+    /// The share of acquires that go to the hot names: 0% to 100%
     #[arg(long, default_value = "0%", value_parser = percent, value_name = "PERCENT")]
     pub hot: f64,
-    /// How many hot names there are
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+    /// The number of hot names
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        value_name = "N"
+    )]
     pub hot_names: u32,
-    /// TTL of the locks [default: 30s; 10m for the mixes that hold all of them from the start]
+    /// The TTL of the locks. Default: 30s, or 10m for the mixes that hold all names from the start
     #[arg(long, value_parser = duration::parse_ms, value_name = "DURATION")]
     pub ttl: Option<u32>,
-    /// seed: how long each lock is held; its renewals are spread over that
-    #[arg(long, default_value = "0", value_parser = duration::parse, value_name = "DURATION", conflicts_with = "rate")]
+    /// With --mix seed: the time that each lock is held. Its renewals are spread over this time
+    #[arg(
+        long,
+        default_value = "0",
+        value_parser = duration::parse,
+        value_name = "DURATION",
+        conflicts_with = "rate"
+    )]
     pub hold: Duration,
-    /// seed: linearizable checks after each write
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100), value_name = "N")]
+    /// With --mix seed: the number of linearizable checks after each write
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=100),
+        value_name = "N"
+    )]
     pub reads_per_write: u32,
-    /// Leave what is held at the end to its TTL
+    /// Leave the locks that are held at the end to their TTL
     #[arg(long)]
     pub keep: bool,
-    /// Measure what this service costs on this machine, for `palisade plan --calibration`: on clusters of its own, in about
-    /// three minutes. Nothing else should run meanwhile
+    /// Measure the costs of this service on this machine, and write them to this file for
+    /// `palisade plan --calibration`. This runs clusters of its own for about three minutes, in
+    /// which other programs should be idle
     #[arg(long, value_name = "FILE", conflicts_with_all = ["predict", "rate", "json"])]
     pub calibrate: Option<PathBuf>,
-    /// With --calibrate: where its nodes keep their data meanwhile [default: the temporary directory]
+    /// With --calibrate: the directory for the data of its clusters. Default: the temporary
+    /// directory
     #[arg(long, value_name = "DIR", requires = "calibrate")]
     pub data_dir: Option<PathBuf>,
-    /// Run nothing, but say what the model expects of this run by this calibration, with all processes on one machine
+    /// Run nothing, but print the figures that the model expects of this run. The costs come from
+    /// this calibration, and all processes are on one machine
     #[arg(long, value_name = "CALIBRATION", conflicts_with = "rate")]
     pub predict: Option<PathBuf>,
-    /// With --predict: nodes, each with a replica of every shard
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99), value_name = "N")]
+    /// With --predict: the number of nodes, each with a replica of every shard
+    #[arg(
+        long,
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=99),
+        value_name = "N"
+    )]
     pub nodes: u32,
-    /// With --predict: shards
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
+    /// With --predict: the number of shards
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=256),
+        value_name = "N"
+    )]
     pub shards: u32,
-    /// With --predict: cores that other programs keep busy meanwhile
+    /// With --predict: the number of cores that other programs keep busy
     #[arg(long, default_value_t = 0.0, value_name = "N")]
     pub taken_cores: f64,
     #[command(flatten)]
@@ -94,11 +136,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The run that the command line asks for, on names that are this `run`'s own. Checks what the command line's types
-    /// cannot.
+    /// The run that the command line asks for, on names that no other `run` uses. Checks the rules
+    /// that the types of the command line do not express.
     ///
     /// # Errors
-    /// What to change.
+    /// The mistake, and what to change.
     pub fn options(&self, run: u32) -> Result<Options, Failure> {
         let endpoints = self
             .gateways
