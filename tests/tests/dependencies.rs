@@ -3,6 +3,8 @@
 //! These tests read the lists of `deny.toml` and compare them with cargo's metadata. They check
 //! licences, sources and banned crates. Known vulnerabilities need a database from the network, so
 //! only `cargo deny check advisories` can look for them.
+//!
+//! One more test reads the same metadata: a target that is left out of `cargo test` has no tests.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -142,6 +144,53 @@ fn no_dependency_is_banned_and_ours_name_a_version_of_each() {
             }
         }
     }
+}
+
+/// The Rust files of a target: for a program its one file, and for a library all files beside it.
+fn files_of(target: &Value) -> Vec<PathBuf> {
+    let root = PathBuf::from(text(target, "src_path"));
+    if root.file_name().is_some_and(|name| name != "lib.rs") {
+        return vec![root];
+    }
+    let mut dirs = vec![root.parent().expect("a directory").to_owned()];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).expect("the sources") {
+            let path = entry.expect("a directory entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_target_that_cargo_does_not_test_has_no_tests() {
+    let mut untested = 0;
+    for package in packages().iter().filter(|package| package["source"].is_null()) {
+        for target in package["targets"].as_array().expect("targets") {
+            let kind = target["kind"][0].as_str().expect("a kind");
+            if !["lib", "bin"].contains(&kind) || target["test"] == true {
+                continue;
+            }
+            untested += 1;
+            for file in files_of(target) {
+                let source = std::fs::read_to_string(&file).expect("a source");
+                // A program with modules could have its tests in them.
+                let tested = ["#[test]", "::test]", "\nmod "].map(|part| source.contains(part));
+                assert!(
+                    kind == "lib" && !tested[0] && !tested[1] || tested == [false; 3],
+                    "{} has tests: remove `test = false` of {} in its Cargo.toml",
+                    file.display(),
+                    text(target, "name")
+                );
+            }
+        }
+    }
+    assert!(untested > 5, "the targets were read");
 }
 
 #[test]
