@@ -13,17 +13,19 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Begin with `palisade plan --template > workload.yaml`, or with `palisade plan --interactive`, or with flags alone:
+Begin with `palisade plan --template > workload.yaml`, with `palisade plan --interactive`, or with \
+flags alone:
 `palisade plan --instances 2000 --locks-per-instance-per-min 10 --hold 5m`.
-Examples stand in config/workloads/; docs/capacity-planning.md explains the model.")]
+Examples are in config/workloads/, and docs/capacity-planning.md explains the model.")]
 pub struct Plan {
-    /// The workload file
+    /// The path of the workload file. Default: the workload of the flags alone
     #[arg(long, value_name = "FILE")]
     pub workload: Option<PathBuf>,
-    /// What this service costs on your hardware [default: assumptions, named as such]
+    /// The costs of this service on your hardware, as `palisade bench --calibrate` writes them.
+    /// Default: assumptions, which the plan names
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
-    /// Ask for the workload, step by step
+    /// Ask for the workload step by step, on the terminal
     #[arg(long, conflicts_with = "workload")]
     pub interactive: bool,
     /// Print a commented workload file with every key
@@ -32,19 +34,20 @@ pub struct Plan {
     /// Print one JSON document on standard output, errors included
     #[arg(long)]
     pub json: bool,
-    /// Show etcd, ZooKeeper and palisade side by side
+    /// Also compare the plan with etcd and ZooKeeper
     #[arg(long)]
     pub compare: bool,
-    /// Draw load over growth against capacity, as SVG
+    /// Write a chart of the growing load and the capacity to this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
-    /// Simulate the planned cluster: average, peak, a lost leader, a lost zone
+    /// Also simulate the planned cluster, at average and peak load, with a lost leader and with a
+    /// lost zone
     #[arg(long)]
     pub simulate: bool,
-    /// With --simulate: everything that is random follows from this
+    /// With --simulate: the seed of all random choices. Equal seeds give equal figures
     #[arg(long, requires = "simulate", default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// Write a cluster file for the plan
+    /// Write a cluster file for the plan to this path
     #[arg(long, value_name = "FILE")]
     pub emit: Option<PathBuf>,
     #[command(flatten)]
@@ -53,27 +56,27 @@ pub struct Plan {
     pub overrides: Overrides,
 }
 
-/// What the cluster file needs beyond the plan.
+/// The parts of the cluster file that the plan leaves open.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster file (with --emit)")]
 pub struct Emitted {
-    /// Whose shard count to take, also for --simulate [default: palisade]
+    /// The column of the plan whose number of shards is used, also by --simulate. Default: palisade
     #[arg(long, value_enum, value_name = "COLUMN")]
     pub emit_for: Option<EmitFor>,
-    /// Another number of shards than planned for the end of the growth, also for --simulate
+    /// The number of shards, also for --simulate. Default: as planned for the end of the growth
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Put all shards on so many nodes, instead of each on nodes of its own
+    /// The number of nodes, which then share all shards. Default: nodes of its own for each shard
     #[arg(long, requires = "emit", value_name = "N")]
     pub nodes: Option<u32>,
-    /// How many gateways [default: as planned, by clients and operations, two at least]
+    /// The number of gateways. Default: as planned by clients and operations, at least two
     #[arg(long, requires = "emit", value_name = "N")]
     pub gateways: Option<u32>,
-    /// Give each node a host name in this domain [default: all on 127.0.0.1]
+    /// The domain of the host name of each node. Default: all processes are on 127.0.0.1
     #[arg(long, requires = "emit")]
     pub domain: Option<String>,
-    /// Port of the first gateway. Nodes have the ports from 11 higher on, and each process its metrics 1,000 higher. With --domain
-    /// every process has this port, and metrics 1,000 higher
+    /// The port of the first gateway. The ports of nodes begin 11 higher. With --domain, every
+    /// process has this port. The port of the metrics of a process is 1,000 higher than its own
     #[arg(long, requires = "emit", default_value_t = 7400, value_name = "PORT")]
     pub base_port: u16,
 }
@@ -81,9 +84,9 @@ pub struct Emitted {
 /// The planner's two columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EmitFor {
-    /// The published arithmetic
+    /// The column of the published arithmetic
     Specification,
-    /// This service's costs
+    /// The column with the costs of this service
     Palisade,
 }
 

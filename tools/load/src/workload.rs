@@ -7,17 +7,17 @@ use std::time::Duration;
 /// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mix {
-    /// Take a lock, let it go, again with another name
+    /// Take a lock and release it, again and again with other names
     AcquireRelease,
-    /// A lock's life: acquire, 20 renewals spread over its hold, release
+    /// The life of a lock: acquire, 20 renewals spread over its hold, release
     Seed,
-    /// Renew locks that are held all the time, one by one
+    /// Renew locks that are held from the start, one by one
     Renew,
-    /// Linearizable checks of held locks
+    /// Check locks that are held from the start, by linearizable reads
     Check,
-    /// Checks of held locks, answered by any replica
+    /// Check locks that are held from the start, by reads of any one replica
     StaleCheck,
-    /// One session per client that holds its share of the locks, kept alive by heartbeats
+    /// Hold all locks from the start by one session per client, and send its heartbeats
     Heartbeat,
 }
 
