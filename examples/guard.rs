@@ -8,7 +8,7 @@
 //!
 //! `PALISADE_ENDPOINT` names another gateway, and the first argument another number of steps.
 
-use palisade_client::{AcquireOptions, Client};
+use palisade_client::{AcquireOptions, Client, Held};
 use std::error::Error;
 use std::time::Duration;
 

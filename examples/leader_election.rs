@@ -10,7 +10,7 @@
 //! the number of the term. `PALISADE_ENDPOINT` names another gateway, and the second argument the
 //! number of seconds to lead.
 
-use palisade_client::{AcquireOptions, Client, LockGuard, LostReason};
+use palisade_client::{AcquireOptions, Client, Held, LockGuard, LostReason};
 use std::error::Error;
 use std::time::Duration;
 

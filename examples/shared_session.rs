@@ -10,7 +10,7 @@
 //! heartbeat for all of them. `PALISADE_ENDPOINT` names another gateway, and the second argument
 //! the number of seconds to work.
 
-use palisade_client::{Client, SessionLock, SessionOptions};
+use palisade_client::{Client, Held, SessionLock, SessionOptions};
 use std::error::Error;
 use std::time::{Duration, Instant};
 

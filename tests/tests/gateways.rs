@@ -1,6 +1,6 @@
 //! A gateway dies under its clients, runs out of descriptors, or has a wrong cluster file.
 
-use client::{AcquireOptions, Client, Consistency, SessionOptions};
+use client::{AcquireOptions, Client, Consistency, Held, SessionOptions};
 use palisade_tests::{Cluster, Spec, eventually};
 use std::net::TcpStream;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Sessions: one heartbeat for many locks.
 
 use client::{
-    AcquireOptions, Client, ClientOptions, Consistency, LostReason, Session, SessionLock,
+    AcquireOptions, Client, ClientOptions, Consistency, Held, LostReason, Session, SessionLock,
     SessionOptions,
 };
 use link::mux::{Answer, Link, LinkOptions, Locks};

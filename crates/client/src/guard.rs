@@ -4,7 +4,7 @@ use crate::client::{Timed, left_until};
 use crate::lease::{Lease, LeaseCell, LostReason, renew_every};
 use crate::letting_go::{Unwanted, is_final};
 use crate::session::Keeper;
-use crate::{AcquireOptions, Client, Error, ErrorCode, Grant};
+use crate::{AcquireOptions, Client, Error, ErrorCode, Grant, Held};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -20,9 +20,9 @@ use tokio::time::Instant;
 ///   break. Validity is counted from the moment each renewal was sent.
 /// * A machine that was suspended meanwhile (a sleeping laptop) loses the lock when it wakes. A
 ///   virtual machine whose host stops all its clocks does not notice: use the
-///   [`token`](Self::token) for this case.
+///   [`token`](Held::token) for this case.
 /// * Dropping the guard releases the lock in the background, with retries until the server answers
-///   or the TTL is over. [`release`](Self::release) tells whether the release worked.
+///   or the TTL is over. [`release`](Held::release) tells whether the release worked.
 #[derive(Debug)]
 pub struct LockGuard {
     client: Client,
@@ -65,58 +65,39 @@ impl LockGuard {
         Ok(LockGuard { client, grant: timed.grant, lease, renewal, released: false })
     }
 
-    /// The fencing token. Hand it to the resource that the lock protects.
-    pub fn token(&self) -> u64 {
-        self.grant.fencing_token
-    }
-
-    /// The name of the locked resource.
-    pub fn name(&self) -> &str {
-        &self.grant.resource_name
-    }
-
-    /// The grant as the server sent it.
-    pub fn grant(&self) -> &Grant {
-        &self.grant
-    }
-
-    /// Whether the lock is held, as far as can be known. It was not broken when the last
-    /// acknowledged renewal was sent. Its TTL has not run out since, with sleep of this machine
-    /// counted.
-    pub fn is_valid(&self) -> bool {
-        self.lease.lost_now().is_none()
-    }
-
-    /// How much longer the lock is held if no renewal gets through. Zero once the lock is lost.
-    pub fn valid_for(&self) -> Duration {
-        self.lease.valid_for()
-    }
-
-    /// Resolves with the reason when the lock is lost. Stop acting on the lock then.
-    pub async fn lost(&self) -> LostReason {
-        self.lease.lost().await
-    }
-
-    /// Releases the lock, and returns once the server has answered.
-    ///
-    /// # Errors
-    /// [`Error::is_fenced`] if the lock was lost before. After any other error the release is
-    /// retried in the background, until the server answers or the TTL is over.
-    pub async fn release(mut self) -> Result<(), Error> {
-        self.renewal.abort();
-        let outcome = self.client.release(self.name(), self.token()).await;
-        // Set only after the answer. If the future is dropped, or the answer is not certain, `drop`
-        // does the release.
-        self.released = outcome.as_ref().err().is_none_or(is_final);
-        outcome.map(|_| ())
-    }
-
     /// Leaves the lock to its TTL: from now on it is neither renewed nor released.
     ///
     /// This is for a holder that cannot stop the work under the lock. Its successor then gets the
     /// lock no earlier than the TTL allows.
     pub fn abandon(mut self) {
         self.released = true;
+    }
+}
+
+impl Held for LockGuard {
+    fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    fn is_valid(&self) -> bool {
+        self.lease.lost_now().is_none()
+    }
+
+    fn valid_for(&self) -> Duration {
+        self.lease.valid_for()
+    }
+
+    async fn lost(&self) -> LostReason {
+        self.lease.lost().await
+    }
+
+    async fn release(mut self) -> Result<(), Error> {
+        self.renewal.abort();
+        let outcome = self.client.release(self.name(), self.token()).await;
+        // Set only after the answer. If the future is dropped, or the answer is not certain, `drop`
+        // does the release.
+        self.released = outcome.as_ref().err().is_none_or(is_final);
+        outcome.map(|_| ())
     }
 }
 

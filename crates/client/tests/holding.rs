@@ -4,7 +4,7 @@ mod fake;
 
 use fake::{Fake, Reaction, error, grant};
 use palisade_client::{
-    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions,
+    AcquireOptions, Client, ClientOptions, ErrorCode, Held, LostReason, SessionOptions,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -6,7 +6,7 @@ mod fake;
 use fake::{Fake, Reaction, error, grant};
 use palisade_client::clock::SuspendClock;
 use palisade_client::{
-    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, SessionOptions,
+    AcquireOptions, Client, ClientOptions, ErrorCode, Held, LostReason, SessionOptions,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

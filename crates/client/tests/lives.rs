@@ -6,7 +6,7 @@ mod fake;
 use fake::{Fake, Reaction, error, grant};
 use palisade_client::clock::SuspendClock;
 use palisade_client::{
-    AcquireOptions, Client, ClientOptions, ErrorCode, LostReason, Session, SessionOptions,
+    AcquireOptions, Client, ClientOptions, ErrorCode, Held, LostReason, Session, SessionOptions,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -26,7 +26,7 @@ use crate::lock::{LAST_WORDS, LOOK_AGAIN, abort_on_panic, exit_code, list_proces
 use crate::shown::shown;
 use crate::verbs;
 use crate::voice;
-use client::{AcquireOptions, Client, LockGuard, LostReason, RequestId};
+use client::{AcquireOptions, Client, Held, LockGuard, LostReason, RequestId};
 use nix::sys::prctl;
 use nix::unistd::getppid;
 use std::ffi::OsString;

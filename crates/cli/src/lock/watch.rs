@@ -14,7 +14,7 @@ use crate::lock::signals::{Heard, Signals, send, wait_any};
 use crate::lock::{LOOK_AGAIN, list_processes};
 use crate::shown::one_line;
 use crate::voice;
-use client::LockGuard;
+use client::{Held, LockGuard};
 use nix::errno::Errno;
 use nix::unistd::getppid;
 use std::collections::BTreeSet;

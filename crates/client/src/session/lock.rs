@@ -3,7 +3,7 @@
 use super::lives::LockCell;
 use super::{Inner, Keeper};
 use crate::letting_go::{Unwanted, is_final};
-use crate::{Error, Grant, LostReason};
+use crate::{Error, Grant, Held, LostReason};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,50 +24,30 @@ impl SessionLock {
         SessionLock { session, grant, cell, released: false }
     }
 
-    /// The fencing token. Hand it to the resource that the lock protects.
-    pub fn token(&self) -> u64 {
-        self.grant.fencing_token
-    }
-
-    /// The name of the locked resource.
-    pub fn name(&self) -> &str {
-        &self.grant.resource_name
-    }
-
     /// The shard of the name.
     pub fn shard(&self) -> u32 {
         self.grant.shard
     }
+}
 
-    /// The grant as the server sent it.
-    pub fn grant(&self) -> &Grant {
+impl Held for SessionLock {
+    fn grant(&self) -> &Grant {
         &self.grant
     }
 
-    /// Whether the lock is held, as far as can be known. When the last acknowledged heartbeat was
-    /// sent, the lock was not broken or released, and its shard knew the same life of the session.
-    /// The TTL has not run out since, with sleep of this machine counted.
-    pub fn is_valid(&self) -> bool {
+    fn is_valid(&self) -> bool {
         self.cell.lost_now().is_none()
     }
 
-    /// How much longer the lock is held if no heartbeat gets through. Zero once the lock is lost.
-    pub fn valid_for(&self) -> Duration {
+    fn valid_for(&self) -> Duration {
         self.cell.valid_for()
     }
 
-    /// Resolves with the reason when this lock is lost, alone or with its session. Stop acting on
-    /// the lock then.
-    pub async fn lost(&self) -> LostReason {
+    async fn lost(&self) -> LostReason {
         self.cell.lost().await
     }
 
-    /// Releases this lock. The session stays open.
-    ///
-    /// # Errors
-    /// [`Error::is_fenced`] if the lock was lost before. After any other error the release is
-    /// retried in the background, until the server answers or the session is over.
-    pub async fn release(mut self) -> Result<(), Error> {
+    async fn release(mut self) -> Result<(), Error> {
         let release =
             self.session.client.release_of(self.name(), self.token(), self.grant.session_life);
         let outcome = release.await;

@@ -2,7 +2,8 @@
 
 use crate::record::{Attempt, Recorder};
 use client::{
-    AcquireOptions, Checked, Client, Consistency, Error, ErrorCode, Grant, LockGuard, RequestId,
+    AcquireOptions, Checked, Client, Consistency, Error, ErrorCode, Grant, Held, LockGuard,
+    RequestId,
 };
 use palisade_sim::checker::{Call, Holder, Mode, Outcome};
 use routing::ShardMap;
