@@ -164,8 +164,11 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut calls:
     tokio::pin!(grace);
     loop {
         tokio::select! {
+            // One event can end many calls, and each has its answer before the grace period ends.
+            biased;
             answered = calls.next() => {
                 let Some((note, answer)) = answered else { return };
+                router.metrics.answered(note.kind, &answer, note.received.elapsed());
                 let Some(Left { cleanup, place }) = note.wait else { continue };
                 let granted = answer.grant().is_some();
                 if granted {

@@ -17,9 +17,9 @@ use wire::{ErrorClass, OperationKind};
 
 /// What a driver should do for a call.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // a step lives for moments, in a buffer that is used again
+#[allow(clippy::large_enum_variant)] // short-lived, in a reused buffer: a box would cost more
 pub enum Step {
-    /// Send an operation, and tell [`Call::heard`] its outcome.
+    /// Send an operation, and pass its outcome to [`Call::heard`].
     Send(Send),
     /// Call [`Call::resumed`] for this part after a pause.
     Pause {
@@ -28,15 +28,14 @@ pub enum Step {
         /// The length of the pause.
         ms: u64,
     },
-    /// Fetch the topology of this node, because its map is newer than ours. The call goes on
-    /// without it.
+    /// Fetch the newer map from this node. The call does not wait for it.
     Refresh {
         /// The node with the newer map.
         node: u64,
         /// The version of its map.
         map_version: u64,
     },
-    /// Tell the client. No step follows.
+    /// The answer of the call. No step follows.
     Answer(Answer),
 }
 
@@ -45,19 +44,19 @@ pub enum Step {
 pub struct Send {
     /// The part that the outcome belongs to.
     pub part: u32,
-    /// The node.
+    /// The id of the node to send it to.
     pub node: u64,
-    /// The time for the outcome, in addition to the wait of an acquire.
+    /// How long to wait for the outcome, in addition to an acquire's own wait.
     pub timeout_ms: u64,
-    /// The operation, without id and timeout.
+    /// The operation. Its id and timeout are set when it is sent.
     pub operation: RoutedOperation,
-    /// Set for every try after the first: the kind of the operation.
+    /// The kind of the operation, if this is not its first try. For the metrics.
     pub retry_of: Option<OperationKind>,
 }
 
 /// One operation of a client, or of a [`Cleanup`](super::Cleanup).
 ///
-/// * It has one [`Step::Answer`], and no step after it.
+/// * A call has exactly one [`Step::Answer`], and no step after that.
 /// * Each part has at most one send or pause under way.
 /// * After [`abandon`](Call::abandon) nothing is tried again, except a cancel.
 #[derive(Debug)]
@@ -69,19 +68,20 @@ pub struct Call {
 
 #[derive(Debug)]
 enum State {
+    /// An operation on one shard.
     One(Box<Part>),
-    /// The operation was refused, and a try of it is in doubt. It is cancelled before its client is
-    /// told.
-    Cancelling {
-        refused: Box<Error>,
-        cancel: Box<Part>,
-    },
+    /// An acquire was refused while one of its tries is in doubt. It is cancelled before its client
+    /// is told of the refusal: see [`Call::given_up`].
+    Cancelling { refused: Box<Error>, cancel: Box<Part> },
+    /// An operation on many shards.
     Many(Box<FanOut>),
+    /// The call was answered, or has not begun.
     Over,
 }
 
 impl Call {
-    /// Begins an operation of a client: checks it, fills in defaults, and says the first steps.
+    /// Begins an operation of a client: checks it, fills in defaults, and pushes its first
+    /// steps.
     pub fn begin(
         caller: Caller,
         operation: Operation,
@@ -96,7 +96,7 @@ impl Call {
         call
     }
 
-    /// Begins an operation of the gateway itself, on the shard that owns its name.
+    /// Begins an operation of the gateway itself, on the shard that owns the operation's name.
     pub fn begin_own(
         op: RoutedOp,
         timeout_ms: u64,
@@ -106,7 +106,7 @@ impl Call {
     ) -> Call {
         let caller = Caller::Gateway;
         let mut call = Call { caller, state: State::Over, abandoned: false };
-        if let Err(error) = call.one(op, timeout_ms, directory, moment, steps) {
+        if let Err(error) = call.begin_one(op, timeout_ms, directory, moment, steps) {
             call.answer(Answer::Error(*error), steps);
         }
         call
@@ -131,7 +131,8 @@ impl Call {
         };
         wire::fill_defaults(&mut op, || moment.request_id());
         match to_shard(op) {
-            Ok(op) => self.one(op, timeout_ms.into(), directory, moment, steps),
+            Ok(op) => self.begin_one(op, timeout_ms.into(), directory, moment, steps),
+            // Not an error: the operation concerns more than one shard.
             Err(op) => {
                 let many = FanOut::of(*op, timeout_ms.into(), directory, moment.now_ms())?;
                 self.state = State::Many(Box::new(many));
@@ -141,7 +142,8 @@ impl Call {
         }
     }
 
-    fn one(
+    /// Begins an operation on one shard.
+    fn begin_one(
         &mut self,
         op: RoutedOp,
         timeout_ms: u64,
@@ -181,8 +183,8 @@ impl Call {
         self.caller
     }
 
-    /// The client is gone, so that nothing is tried again from here on, except a cancel. A try under
-    /// way still has its outcome.
+    /// Tells the call that its client is gone. From here on nothing is tried again, except a cancel.
+    /// The outcome of a try under way still counts.
     pub fn abandon(&mut self) {
         self.abandoned = true;
     }
@@ -190,33 +192,33 @@ impl Call {
     /// Takes the outcome of what was sent for a part.
     pub fn heard(
         &mut self,
-        part: u32,
+        number: u32,
         outcome: Outcome<RoutedAnswer>,
         directory: &Directory,
         moment: &mut impl Moment,
         steps: &mut Vec<Step>,
     ) {
-        let Some(of) = self.part_mut(part) else { return };
+        let Some(part) = self.part_mut(number) else { return };
         if let Err(Failure::StaleRoute { map_version, .. }) = &outcome
             && *map_version > directory.version().0
         {
-            steps.push(Step::Refresh { node: of.tried(), map_version: *map_version });
+            steps.push(Step::Refresh { node: part.tried(), map_version: *map_version });
         }
-        let want = of.heard(outcome, directory, moment);
-        self.go_on(part, want, directory, moment, steps);
+        let want = part.heard(outcome, directory, moment);
+        self.go_on(number, want, directory, moment, steps);
     }
 
-    /// The pause of a part is over.
+    /// Goes on with a part whose pause is over.
     pub fn resumed(
         &mut self,
-        part: u32,
+        number: u32,
         directory: &Directory,
         moment: &mut impl Moment,
         steps: &mut Vec<Step>,
     ) {
-        let Some(of) = self.part_mut(part) else { return };
-        let want = of.resume(directory, moment.now_ms());
-        self.go_on(part, want, directory, moment, steps);
+        let Some(part) = self.part_mut(number) else { return };
+        let want = part.resume(directory, moment.now_ms());
+        self.go_on(number, want, directory, moment, steps);
     }
 
     fn part_mut(&mut self, number: u32) -> Option<&mut Part> {
@@ -227,6 +229,7 @@ impl Call {
         }
     }
 
+    /// Does what a part wants: pushes its next step, or takes its end.
     fn go_on(
         &mut self,
         number: u32,
@@ -237,11 +240,12 @@ impl Call {
     ) {
         let gives_up = self.abandoned && !matches!(self.state, State::Cancelling { .. });
         let Some(part) = self.part_mut(number) else { return };
+        // The try that the part wants to send is counted already.
         let tries_again = part.tries() > 1 || matches!(want, Want::Pause { .. });
         match want {
             Want::Send(_) | Want::Pause { .. } if gives_up && tries_again => {
                 let error = Error::outcome_unknown("given up: the client that asked is gone");
-                self.answer(Answer::Error(error), steps);
+                self.settle(number, Err(Box::new(error)), directory, moment, steps);
             }
             Want::Send(next) => steps.push(Step::Send(to_send(number, part, &next))),
             Want::Pause { ms } => steps.push(Step::Pause { part: number, ms }),
@@ -250,7 +254,7 @@ impl Call {
         }
     }
 
-    /// Takes the end of a part.
+    /// Takes the end of a part: its answer, or the error with which it gave up.
     fn settle(
         &mut self,
         number: u32,
@@ -274,14 +278,15 @@ impl Call {
         }
     }
 
-    /// Ends an operation that is not tried again.
+    /// Ends an operation on one shard that has given up, if need be after a cancel.
     ///
     /// An acquire that was refused while one of its tries is in doubt is cancelled before its
     /// client gets the answer. Otherwise the late try could still reach its node and be granted,
     /// after the client was told that another holds the lock.
     ///
     /// The cancel cannot come after the answer. By then the client may have come back through
-    /// another gateway with its id, and the cancel would release the grant that it holds.
+    /// another gateway with the same request id, and the cancel would end that new wait. If it
+    /// found a grant, nothing could tell whether the client uses it or it must be released.
     fn given_up(
         &mut self,
         part: &Part,
@@ -290,12 +295,14 @@ impl Call {
         moment: &mut impl Moment,
         steps: &mut Vec<Step>,
     ) {
-        let open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
+        // After such an error the client knows that it must ask again.
+        let leaves_open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
         let acquire = match part.op() {
-            Some(RoutedOp::Acquire(acquire)) if part.in_doubt() && !open => acquire,
+            Some(RoutedOp::Acquire(acquire)) if part.in_doubt() && !leaves_open => acquire,
             _ => return self.answer(Answer::Error(*error), steps),
         };
         let (name, request_id) = (acquire.name.clone(), acquire.request_id.clone());
+        // Not `abandoned`, even if the client is gone: no late copy of the acquire may be granted.
         let cancel = RoutedOp::CancelWait(CancelWait { name, request_id, abandoned: false });
         let now_ms = moment.now_ms();
         let bounds = Bounds { timeout_ms: part.left_ms(now_ms), retry_busy: false };
@@ -345,8 +352,8 @@ fn cancelled(ended: Result<RoutedAnswer, Box<Error>>, refused: Error) -> Answer 
         Err(why) => why.message,
     };
     Answer::Error(Error::outcome_unknown(format!(
-        "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one \
-         was refused ({}): try again with the same request id",
+        "the last try was refused ({}), but an earlier one got no answer and could not be cancelled \
+         ({why}). The lock may still be granted: try again with the same request id",
         refused.message
     )))
 }

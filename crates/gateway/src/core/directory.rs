@@ -103,7 +103,9 @@ impl Directory {
     /// last, because it has enough to do.
     pub(super) fn targets(&self, shard: ShardId, stale: bool) -> Option<Targets> {
         let all = self.view().replicas.get(&shard)?.clone();
-        let leader = self.leader(shard).map_or(all[0], |leader| leader.0);
+        // The leader may be of an older map, and not be a replica any more.
+        let known = self.leader(shard).map(|leader| leader.0).filter(|node| all.contains(node));
+        let leader = known.unwrap_or(all[0]);
         if !stale {
             return Some(Targets { all, first: leader });
         }

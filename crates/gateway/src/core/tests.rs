@@ -272,7 +272,9 @@ proptest! {
         let is_acquire = matches!(op, Op::Acquire(_));
         let mut call = Driven::begin(op);
         let mut under_way: BTreeMap<u32, bool> = BTreeMap::new(); // part → whether it pauses
-        let (mut answers, mut unanswered, mut cancelling) = (Vec::new(), 0, false);
+        let (mut answers, mut unanswered) = (Vec::new(), 0);
+        // Whether the operation under way is a cancel, and whether a cancel was answered.
+        let (mut cancelling, mut cancelled) = (false, false);
         let mut outcomes = outcomes.into_iter().cycle();
         for pick in picks {
             for step in std::mem::take(&mut call.steps) {
@@ -298,14 +300,17 @@ proptest! {
                     unanswered += usize::from(
                         !cancelling && matches!(&outcome, Err(Failure::Lost(_))),
                     );
+                    cancelled |=
+                        cancelling && matches!(&outcome, Ok(RoutedAnswer::CancelWait(_)));
                     call.heard(part, outcome)
                 }
             };
         }
         prop_assert_eq!(answers.len(), 1, "{} under way", under_way.len());
         if let (true, [Answer::Error(error)]) = (is_acquire && unanswered > 0, &answers[..]) {
-            let told_not_done = matches!(error.class(), ErrorClass::Retry | ErrorClass::TryLater);
-            prop_assert!(!told_not_done || cancelling, "told as not done: {error:?}");
+            let told_not_done =
+                matches!(error.class(), ErrorClass::Retry | ErrorClass::TryLater);
+            prop_assert!(!told_not_done || cancelled, "told as not done: {error:?}");
         }
     }
 }
