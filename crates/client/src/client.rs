@@ -359,6 +359,8 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
+    /// use palisade_client::Held;
+    ///
     /// let guard = client.lock("jobs/nightly").await?;
     /// tokio::select! {
     ///     () = work(guard.token()) => guard.release().await?,

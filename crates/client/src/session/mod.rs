@@ -32,7 +32,7 @@ use wire::v1::HeartbeatRequest;
 ///
 /// ```no_run
 /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
-/// use palisade_client::SessionOptions;
+/// use palisade_client::{Held, SessionOptions};
 /// use std::time::Duration;
 ///
 /// let session = client.open_session(SessionOptions::new().ttl(Duration::from_secs(15))).await?;
