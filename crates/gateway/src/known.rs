@@ -1,30 +1,33 @@
-//! What nodes lately reported of their cluster: the address of each node, and the leader of each
-//! shard.
+//! What nodes reported of their cluster: its topology, and lately the leader of each shard.
 //!
 //! A cluster file may be older than the cluster. A node that moved tells its peers its new address,
-//! so a gateway with the old one can ask the peers. The reports also tell whether all shards have
-//! leaders, so that a probe costs no request. No report counts for long: within seconds it is
-//! forgotten or made anew.
+//! so a gateway with the old one learns it from the peers. Each report of an address has a version,
+//! and only newer ones are taken. The reports also tell whether all shards have leaders, so that a
+//! probe costs no request. No report of a leader counts for long: within seconds it is forgotten or
+//! made anew.
 
 use crate::limits::LED_WITHIN;
-use routing::{ClusterConfig, NodeId, ShardId};
+use routing::{ClusterConfig, NodeId, ShardId, ShardMap, Topology};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use tokio::sync::Notify;
 use wire::internal::v1::ClusterResponse;
 
 /// The latest reports of all nodes.
 #[derive(Debug)]
 pub(crate) struct Known {
     inner: Mutex<Inner>,
+    /// By node: its map is newer than this gateway's, so its watcher should ask at once.
+    newer: BTreeMap<u64, Notify>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    /// The newest of the cluster file and of all reports.
+    topology: Topology,
     /// By node: its address in the cluster file.
     configured: BTreeMap<u64, String>,
-    /// By node: its address as the nodes report it, by the reporting node.
-    said: BTreeMap<u64, BTreeMap<u64, String>>,
     /// When a node last said that it leads a shard.
     led: BTreeMap<ShardId, Instant>,
     /// Nodes that cannot be reached or used, and why.
@@ -35,7 +38,9 @@ impl Known {
     pub(crate) fn new(cluster: &ClusterConfig) -> Known {
         let configured =
             cluster.nodes.iter().map(|node| (node.id.0, node.address.clone())).collect();
-        Known { inner: Mutex::new(Inner { configured, ..Inner::default() }) }
+        let (topology, led, lost) = (Topology::of(cluster), BTreeMap::new(), BTreeMap::new());
+        let newer = cluster.nodes.iter().map(|node| (node.id.0, Notify::new())).collect();
+        Known { inner: Mutex::new(Inner { topology, configured, led, lost }), newer }
     }
 
     /// Takes in the report of a node that was reached.
@@ -43,8 +48,9 @@ impl Known {
         let mut inner = self.lock();
         inner.lost.remove(&node);
         for other in &response.nodes {
-            if inner.configured.contains_key(&other.node) && !other.address.is_empty() {
-                inner.said.entry(other.node).or_default().insert(node, other.address.clone());
+            let (id, version) = (NodeId(other.node), other.address_version());
+            if let Some(newer) = inner.topology.with_address(id, &other.address, version) {
+                inner.topology = newer;
             }
         }
         let now = Instant::now();
@@ -57,29 +63,39 @@ impl Known {
         self.lock().lost.insert(node, why);
     }
 
-    /// The addresses where a node may be found, the likeliest first: the address that most nodes
-    /// report, then the one in the cluster file.
+    /// Notes that this node has a newer map.
+    pub(crate) fn stale_by(&self, node: u64) {
+        if let Some(newer) = self.newer.get(&node) {
+            newer.notify_one();
+        }
+    }
+
+    /// Returns once this node is known to have a newer map.
+    pub(crate) async fn is_stale_by(&self, node: u64) {
+        match self.newer.get(&node) {
+            Some(newer) => newer.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what is newer in a node's topology, and returns the map if that is newer.
+    pub(crate) fn take(&self, topology: &Topology) -> Option<ShardMap> {
+        let mut inner = self.lock();
+        let former = inner.topology.map().version();
+        inner.topology = inner.topology.merged(topology)?;
+        let map = inner.topology.map();
+        (map.version() > former).then(|| map.clone())
+    }
+
+    /// The addresses where a node may be found, the likeliest first: the one that the node
+    /// announced last, as far as this gateway has heard, then the one in the cluster file.
     pub(crate) fn addresses(&self, node: u64) -> Vec<String> {
         let inner = self.lock();
-        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-        let said = inner.said.get(&node).into_iter().flatten();
-        for (by, address) in said {
-            // A lost node's report is old. A node's word about itself counts for more.
-            let weight = if inner.lost.contains_key(by) {
-                1
-            } else if *by == node {
-                4
-            } else {
-                2
-            };
-            *votes.entry(address).or_default() += weight;
-        }
-        if let Some(configured) = inner.configured.get(&node) {
-            *votes.entry(configured).or_default() += 1;
-        }
-        let mut addresses: Vec<(&str, usize)> = votes.into_iter().collect();
-        addresses.sort_by_key(|(address, votes)| (std::cmp::Reverse(*votes), *address));
-        addresses.into_iter().map(|(address, _)| address.to_owned()).collect()
+        let mut addresses = Vec::new();
+        addresses.extend(inner.topology.address(NodeId(node)).map(ToOwned::to_owned));
+        addresses.extend(inner.configured.get(&node).cloned());
+        addresses.dedup();
+        addresses
     }
 
     /// A node's address in the cluster file.
@@ -119,34 +135,46 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::internal::v1::{HostedShard, NodeAddress};
+    use wire::internal::v1::{HostedShard, Member};
 
-    fn response(addresses: &[(u64, &str)], leads: &[u32]) -> ClusterResponse {
-        let address = |(node, address): &(u64, &str)| NodeAddress {
+    /// A report with addresses by node and start.
+    fn response(addresses: &[(u64, u64, &str)], leads: &[u32]) -> ClusterResponse {
+        let member = |(node, starts, address): &(u64, u64, &str)| Member {
             node: *node,
+            starts: *starts,
             address: (*address).to_owned(),
+            ..Default::default()
         };
         let hosted = |shard: &u32| HostedShard { shard: *shard, leads: true, ..Default::default() };
         let (nodes, shards) =
-            (addresses.iter().map(address).collect(), leads.iter().map(hosted).collect());
+            (addresses.iter().map(member).collect(), leads.iter().map(hosted).collect());
         ClusterResponse { nodes, shards, ..Default::default() }
     }
 
     #[test]
-    fn a_node_that_moved_is_looked_for_where_the_others_say() {
+    fn a_node_that_moved_is_looked_for_where_it_announced_itself_last() {
         let known = Known::new(&ClusterConfig::dev(1, 3, 20_000).unwrap());
         let configured = known.configured(NodeId(2));
         assert_eq!(known.addresses(2), std::slice::from_ref(&configured));
-        known.said(1, &response(&[(2, "moved:1"), (9, "nobody:1"), (3, "")], &[]));
-        known.said(3, &response(&[(2, &configured)], &[]));
-        let both = known.addresses(2);
-        assert!(
-            both.len() == 2 && both.contains(&"moved:1".to_owned()) && both.contains(&configured),
-            "{both:?}"
-        );
-        known.said(2, &response(&[(2, "moved:1")], &[]));
-        assert_eq!(known.addresses(2)[0], "moved:1");
+        known.said(1, &response(&[(2, 0, "file.of.node.1:1"), (9, 1, "nobody:1")], &[]));
+        assert_eq!(known.addresses(2), std::slice::from_ref(&configured));
+        known.said(1, &response(&[(2, 5, "moved:1")], &[]));
+        known.said(3, &response(&[(2, 4, "before:1")], &[]));
+        assert_eq!(known.addresses(2), ["moved:1", configured.as_str()]);
         assert!(known.addresses(9).is_empty());
+    }
+
+    #[test]
+    fn a_topology_is_taken_if_it_is_newer() {
+        let cluster = ClusterConfig::dev(2, 3, 20_000).unwrap();
+        let (known, file) = (Known::new(&cluster), Topology::of(&cluster));
+        let shards = || file.map().shards().map(|(shard, replicas)| (shard, replicas.clone()));
+        let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
+        let map = ShardMap::of_runs(routing::MapVersion(2), runs, shards()).unwrap();
+        let newer = file.with_map(map.clone()).unwrap();
+        assert_eq!(known.take(&file), None);
+        assert_eq!(known.take(&newer), Some(map));
+        assert_eq!(known.take(&newer), None);
     }
 
     #[test]

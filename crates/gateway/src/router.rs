@@ -10,7 +10,7 @@ use crate::nodes::{Nodes, Outcome};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
-use routing::{ClusterConfig, NodeId, ShardId};
+use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -196,8 +196,21 @@ impl Router {
         }
     }
 
-    /// Notes that a node has a newer map than this gateway.
+    /// Has the topology of a node fetched, because its map is newer than this gateway's.
     pub(crate) fn refresh(&self, node: u64, map_version: u64) {
-        tracing::debug!(node, map_version, "a node has a newer map");
+        if map_version > self.directory.version().0 {
+            tracing::debug!(node, map_version, "a node has a newer map");
+            self.known.stale_by(node);
+        }
+    }
+
+    /// Takes what is newer in a node's topology.
+    pub(crate) fn take_topology(&self, topology: &Topology) {
+        if let Some(map) = self.known.take(topology) {
+            let version = map.version();
+            if self.directory.take(map) {
+                tracing::info!(%version, "a newer shard map is in use");
+            }
+        }
     }
 }

@@ -7,12 +7,15 @@ use crate::limits::{
 use crate::nodes::endpoint;
 use crate::router::Router;
 use link::mux::is_meant;
+use routing::Topology;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use wire::internal::v1::shard_service_client::ShardServiceClient;
-use wire::internal::v1::{ClusterIdentity, ClusterRequest, ClusterResponse};
+use wire::internal::v1::{
+    ClusterIdentity, ClusterRequest, ClusterResponse, TopologyRequest, TopologyResponse,
+};
 use wire::{reason, root_cause};
 
 /// The state of a node that was logged last.
@@ -45,9 +48,12 @@ async fn look(router: &Router, node: u64) {
         let channel = connection.take().map(|(_, channel)| channel);
         match ask(&address, channel, &meant).await {
             Ok((channel, response)) => {
-                connection = Some((address.clone(), channel));
                 turn = 0;
                 router.heard(node, &address, &response);
+                if response.map_version > router.directory.version().0 {
+                    fetch_topology(router, channel.clone(), &meant).await;
+                }
+                connection = Some((address.clone(), channel));
                 if seen != Seen::Reached(address.clone()) {
                     let configured = router.known.configured(routing::NodeId(node));
                     match address == configured {
@@ -78,8 +84,34 @@ async fn look(router: &Router, node: u64) {
         }
         let keenly = connection.is_some() && router.serving().is_err();
         let pause = if keenly { WATCH_KEENLY_EVERY } else { WATCH_EVERY };
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))) => {}
+            () = router.known.is_stale_by(node) => {}
+        }
     }
+}
+
+/// Fetches the topology of a node with a newer map. After a failure the next report asks again.
+async fn fetch_topology(router: &Router, channel: Channel, meant: &ClusterIdentity) {
+    let mut client = ShardServiceClient::new(channel);
+    let asked = tokio::time::timeout(NODE_CONNECT_TIMEOUT, client.topology(TopologyRequest {}));
+    let fetched = match asked.await {
+        Ok(Ok(response)) => topology_of(&response.into_inner(), meant),
+        Ok(Err(status)) => Err(reason(&status)),
+        Err(_) => Err(format!("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())),
+    };
+    match fetched {
+        Ok(topology) => router.take_topology(&topology),
+        Err(why) => {
+            tracing::warn!(node = meant.node, reason = %why, "the topology of a node cannot be used");
+        }
+    }
+}
+
+fn topology_of(response: &TopologyResponse, meant: &ClusterIdentity) -> Result<Topology, String> {
+    is_meant(meant, response.identity.as_ref())?;
+    let topology = response.topology.as_ref().ok_or("it is empty")?;
+    Topology::try_from(topology).map_err(|error| error.to_string())
 }
 
 /// Asks for a report, over the given connection or a new one.

@@ -6,11 +6,12 @@ mod fake;
 use client::{AcquireOptions, Client, ClientOptions, Consistency, ErrorCode};
 use fake::{Fakes, LONG, Reaction, code, error, granted, not_leader};
 use futures_util::future::join_all;
+use routing::{MapVersion, ShardId, ShardMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use wire::internal::v1::Operation;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as Answer;
+use wire::internal::v1::{Operation, StaleRoute};
 use wire::v1::{CheckResponse, Error, ReleaseResponse};
 
 fn grants(operation: &Operation) -> Reaction {
@@ -60,6 +61,40 @@ async fn an_operation_carries_its_route_and_its_defaults() {
     );
     let Some(Op::Acquire(request)) = operation.op else { panic!() };
     assert_eq!((request.ttl_ms, request.request_id.len()), (30_000, 16));
+}
+
+/// Two shards exchange their slots by a newer map of the nodes.
+#[tokio::test]
+async fn a_stale_route_is_followed_by_the_topology_of_its_node() {
+    let fakes = Fakes::start(2, 3, &[], |_, operation| {
+        match operation.route.expect("a routed operation").map_version {
+            2 => grants(operation),
+            old => {
+                assert_eq!(old, 1);
+                let message = "an older map".to_owned();
+                Reaction::Answer(Answer::StaleRoute(StaleRoute { message, map_version: 2 }))
+            }
+        }
+    })
+    .await;
+    let file = routing::Topology::of(&fakes.config);
+    let shards = file.map().shards().map(|(shard, replicas)| (shard, replicas.clone()));
+    let runs = [(8_192, ShardId(1)), (8_192, ShardId(0))];
+    let map = ShardMap::of_runs(MapVersion(2), runs, shards).unwrap();
+    let newer = file.with_map(map.clone()).unwrap();
+    fakes.said.lock().unwrap().topology = Some((&newer).into());
+    let client = fakes.client(LONG);
+    for name in ["a", "jobs/1", "n"] {
+        client.acquire(name).await.unwrap();
+        let (_, operation) = fakes.seen().pop().unwrap();
+        let route = operation.route.unwrap();
+        assert_eq!((route.shard, route.map_version), (map.route(name).shard.0, 2));
+        assert_ne!(map.route(name).shard, fakes.config.shard_map().route(name).shard);
+    }
+    // An older map is not taken back.
+    fakes.said.lock().unwrap().topology = Some((&file).into());
+    client.acquire("b").await.unwrap();
+    assert_eq!(fakes.seen().pop().unwrap().1.route.unwrap().map_version, 2);
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! The state that all tasks of one node share: its identity, and the handles to its threads.
 
-use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::disk::DiskWatch;
@@ -8,8 +7,9 @@ use crate::host::Host;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::stores::Stores;
+use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
-use routing::{Fingerprint, NodeId, ShardMap};
+use routing::{Fingerprint, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
@@ -23,8 +23,8 @@ pub(crate) struct Context {
     pub(crate) fingerprint: Fingerprint,
     /// The identity that this node shows to gateways.
     pub(crate) identity: ClusterIdentity,
-    pub(crate) addresses: Addresses,
-    pub(crate) map: ShardMap,
+    /// The shard map and the present addresses of all nodes.
+    pub(crate) topology: KnownTopology,
     /// The addresses of the other nodes that share a shard with this one, by the cluster file, as
     /// `host:port`.
     pub(crate) peers: BTreeMap<NodeId, String>,

@@ -9,7 +9,6 @@
 //! thread) → `writer` (the log writer thread) and `transport` (one stream per peer node) → `host` →
 //! the stream's task.
 
-mod addresses;
 mod board;
 mod clock;
 mod context;
@@ -25,12 +24,15 @@ mod mailbox;
 mod metrics;
 mod node;
 mod placement;
+mod recovery;
 mod retention;
 mod server;
 mod service;
 mod stores;
+mod taking_part;
 #[cfg(test)]
 mod testing;
+mod topology;
 mod transport;
 mod writer;
 

@@ -11,9 +11,9 @@ const _: () = {
 };
 
 /// The version of the protocol between nodes. A peer of another version is refused. Version 1 did
-/// not name the peer's data directory, version 2 not how far the directory was, and version 3 spoke
-/// in another package.
-pub(crate) const PROTOCOL: u32 = 4;
+/// not name the peer's data directory, version 2 not how far the directory was, version 3 spoke in
+/// another package, and version 4 did not tell the topology.
+pub(crate) const PROTOCOL: u32 = 5;
 
 /// A frame of results is closed once it holds this much.
 pub(crate) const RESULT_FRAME_BYTES: usize = 1 << 20;

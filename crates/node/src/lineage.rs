@@ -12,7 +12,7 @@
 //!
 //! The module knows nothing of disks, sockets and clocks.
 
-use routing::NodeId;
+use routing::{AddressVersion, NodeId};
 
 /// The number of latest runs that a directory remembers and sends to peers.
 pub(crate) const RUNS_MAX: usize = 32;
@@ -80,6 +80,14 @@ impl Claim {
     /// If there are no runs: call [`Claim::is_sound`] first.
     pub(crate) fn run(&self) -> Run {
         *self.runs.last().expect("a claim has runs")
+    }
+
+    /// The version of the address at which the run that makes the claim listens.
+    ///
+    /// # Panics
+    /// If there are no runs.
+    pub(crate) fn address_version(&self) -> AddressVersion {
+        AddressVersion { incarnation: self.id.incarnation.into(), starts: self.run().boot }
     }
 
     /// Whether bytes from outside make a valid claim.

@@ -7,7 +7,6 @@
 //! threads, and writes the jobs that they queued. After a failure the node runs only the last
 //! steps, and sends nothing.
 
-use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -16,20 +15,20 @@ use crate::error::NodeError;
 use crate::guard::Guard;
 use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::limits::{
-    AWAITED_EVERY, CLOSE_MAX, GREETINGS_MAX, HANDOVER_MAX, HISTORY_READS_MAX, KEEP_EVERY,
-    THREADS_END_MAX,
-};
+use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
 use crate::metrics::Metrics;
+use crate::recovery::{begin_new_terms, open_replicas};
 use crate::service::Shards;
-use crate::stores::{self, FirstStart, Standing, Stores};
+use crate::stores::{self, FirstStart, Stores};
+use crate::taking_part::{keep_stores, take_part};
+use crate::topology::KnownTopology;
 use crate::transport::{
     Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, choose_incarnation, send_snapshots,
 };
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
-use routing::{ClusterConfig, NodeId, Settings, ShardId, ShardMap};
-use shard::{Input, Replica, ReplicaConfig};
+use routing::{ClusterConfig, NodeId, Settings, ShardId, Topology};
+use shard::{Input, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -202,9 +201,12 @@ impl Node {
                 shards: cluster.shards,
                 node: id.0,
             },
-            addresses: Addresses::new(&cluster, id),
+            topology: KnownTopology::new(
+                Topology::of(&cluster),
+                id,
+                stores.claim().address_version(),
+            ),
             accepted: Arc::default(),
-            map,
             peers,
             host,
             writer,
@@ -303,6 +305,18 @@ impl NodeHandle {
         self.context.host.input(shard, Input::Transfer { to });
     }
 
+    /// Gives the node a topology, as if a peer had told it. The node takes what is newer, answers
+    /// older routes as stale, and tells its peers. Only tests do this so far, because no map is
+    /// made while a cluster runs.
+    pub fn take_topology(&self, topology: &Topology) {
+        self.context.topology.take(topology);
+    }
+
+    /// The topology as this node knows it now.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.context.topology.now()
+    }
+
     /// Returns when a fatal failure happened: the node answers nothing any more, and the process
     /// should end with this message. The future is pending while the node is well, and for ever
     /// after a shutdown.
@@ -369,11 +383,13 @@ impl NodeHandle {
         snapshots: &SnapshotQueue,
     ) -> Result<(), NodeError> {
         let context = &self.context;
+        let topology = context.topology.now();
         for (thread, inbox) in inboxes.into_iter().enumerate() {
             let take = |shard: ShardId| {
                 let replica: Box<dyn Stepper> =
                     Box::new(replicas.remove(&shard).expect("opened above"));
-                let nodes = context.map.replicas(shard).map_or(&[][..], |replicas| &replicas.nodes);
+                let nodes =
+                    topology.map().replicas(shard).map_or(&[][..], |replicas| &replicas.nodes);
                 (shard, replica, nodes.iter().copied().filter(|node| *node != context.id).collect())
             };
             let worker = Worker::new(WorkerParts {
@@ -446,142 +462,21 @@ fn shard_threads(settings: &Settings, shards: usize) -> usize {
     wanted.clamp(1, shards.max(1))
 }
 
-/// Moves each replica to a new term, because the copies may be of different moments. Blocks on the
-/// disk.
-fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result<(), NodeError> {
-    let mut writes = Vec::new();
-    for shard in hosted {
-        if let Some(hard_state) = engine.recover(*shard)?.hard_state {
-            writes.push(shard::in_a_new_term(*shard, &hard_state, rand::random())?);
-        }
-    }
-    if !writes.is_empty() {
-        engine.write(&writes)?;
-    }
-    Ok(())
-}
-
-fn open_replicas(
-    engine: &dyn Engine,
-    map: &ShardMap,
-    hosted: &[ShardId],
-    (node, incarnation): (NodeId, u32),
-    boot: u64,
-    settings: &Settings,
-    clock: Clock,
-) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
-    let mut replicas = BTreeMap::new();
-    for shard in hosted {
-        let placed = map.replicas(*shard).expect("a hosted shard is in the map");
-        let config = ReplicaConfig {
-            shard: *shard,
-            node,
-            incarnation,
-            voters: placed.nodes.clone(),
-            preferred_leader: placed.preferred_leader,
-            boot,
-            heartbeat_ticks: settings.heartbeat_ticks,
-            election_ticks: settings.election_ticks,
-            entry_bytes_max: settings.entry_bytes_max,
-            entries_in_flight_max: settings.entries_in_flight_max,
-            append_hold_ms: settings.append_hold_ms,
-            queue_ops_max: settings.queue_ops_max,
-            checkpoint_log_bytes: settings.checkpoint_log_bytes,
-            log_keep_bytes: settings.log_keep_bytes,
-            waiter_grace_ms: settings.waiter_grace_ms,
-            election_seed: None,
-        };
-        let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;
-        replicas.insert(*shard, replica.with_host_built_snapshots());
-    }
-    Ok(replicas)
-}
-
-/// Lets the replicas take part once the peers that could know of a newer state have greeted this
-/// node: see [`Standing`]. A peer that does know of a newer state ends this node.
-async fn take_part(context: Arc<Context>) {
-    let stores = &context.stores;
-    match stores.standing() {
-        Standing::Usual => {
-            // The peers judge this node before they listen to it. The wait covers the case that a
-            // peer without knowledge is quicker than a peer that knows more.
-            if tokio::time::timeout(GREETINGS_MAX, stores.greeted_by_all()).await.is_err() {
-                let awaited = stores.awaited();
-                tracing::info!("takes part without having heard from node {}", listed(&awaited));
-            }
-        }
-        standing => {
-            while tokio::time::timeout(AWAITED_EVERY, stores.greeted_by_all()).await.is_err() {
-                let awaited = listed(&stores.awaited());
-                if standing == Standing::New {
-                    tracing::warn!(
-                        "this data directory is new, so this node takes no part before all its peers have confirmed that they \
-                         know of no other; still to come: node {awaited}. If this node's data was lost, start it with \
-                         --reseed; if the cluster has never run and some of its machines start later, with --new-cluster"
-                    );
-                } else {
-                    tracing::warn!(
-                        "this data directory is a copy, so this node takes no part before a majority of its peers, with \
-                         directories that are no copies, have confirmed that it is not an older one; still to come: node \
-                         {awaited}. If the directories of all nodes were moved or restored together, only you can know: where \
-                         anything was acknowledged since the copy was made, it is lost, and fencing tokens are issued again. \
-                         To go on with it, start with --accept-copy once"
-                    );
-                }
-            }
-        }
-    }
-    let (stores, standing) = (stores.clone(), stores.standing());
-    match tokio::task::spawn_blocking(move || stores.take_part()).await {
-        Ok(Ok(())) if standing == Standing::Usual => {}
-        Ok(Ok(())) => tracing::info!("the peers have confirmed this data directory"),
-        Ok(Err(error)) => return context.lifecycle.fail(error.to_string()),
-        Err(error) => return context.lifecycle.fail(error.to_string()),
-    }
-    context.host.take_part();
-}
-
-fn listed(nodes: &BTreeSet<NodeId>) -> String {
-    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Writes the progress of the data directories to disk, every few seconds and at the end.
-async fn keep_stores(context: Arc<Context>) {
-    let mut every = tokio::time::interval(KEEP_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let ends = tokio::select! {
-            _ = every.tick() => false,
-            () = context.lifecycle.reached(Phase::Stopped) => true,
-        };
-        if context.lifecycle.failed() {
-            return;
-        }
-        let stores = context.stores.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || stores.keep()).await {
-            return context.lifecycle.fail(error.to_string());
-        }
-        if ends {
-            return;
-        }
-    }
-}
-
 /// Asks each shard led here to move its leadership, and waits a moment for it.
 async fn hand_over(context: &Context) {
     let deadline = Instant::now() + HANDOVER_MAX;
     let mut asked = BTreeSet::new();
     loop {
-        let led = context.board.led();
+        let (led, topology) = (context.board.led(), context.topology.now());
         let replicated = |status: &shard::Status| {
-            context.map.replicas(status.shard).is_some_and(|r| r.nodes.len() > 1)
+            topology.map().replicas(status.shard).is_some_and(|r| r.nodes.len() > 1)
         };
         if !led.iter().any(replicated) || Instant::now() >= deadline {
             return;
         }
         for status in led {
             let preferred =
-                context.map.replicas(status.shard).map(|replicas| replicas.preferred_leader);
+                topology.map().replicas(status.shard).map(|replicas| replicas.preferred_leader);
             let others: Vec<NodeId> =
                 status.caught_up.into_iter().filter(|node| *node != context.id).collect();
             let to = others.iter().find(|node| Some(**node) == preferred).or(others.first());

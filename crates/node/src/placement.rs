@@ -53,8 +53,9 @@ pub(crate) async fn place_leaders(context: Arc<Context>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
+        let topology = context.topology.now();
         let preferred =
-            |shard| context.map.replicas(shard).map(|replicas| replicas.preferred_leader);
+            |shard| topology.map().replicas(shard).map(|replicas| replicas.preferred_leader);
         let led = context.board.led();
         if let Some((shard, to)) =
             wishes.look(Instant::now(), PLACEMENT_PATIENCE, context.id, &led, preferred)

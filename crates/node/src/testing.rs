@@ -1,7 +1,6 @@
 //! Shared parts of this crate's tests: a node without replicas, with inboxes that the test reads
 //! itself.
 
-use crate::addresses::Addresses;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -10,8 +9,11 @@ use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::stores::{FirstStart, Stores};
+use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
-use routing::{ClusterConfig, Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap};
+use routing::{
+    ClusterConfig, Fingerprint, MapVersion, NodeId, Replicas, ShardId, ShardMap, Topology,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::{Engine, Identity, MemoryEngine};
@@ -65,6 +67,8 @@ pub(crate) fn context_of(
     let (stores, _) =
         Stores::open(engine.clone(), &identity, vec![[peer].into()], FirstStart::AskPeers, 0, None)
             .unwrap();
+    let file = Topology::of(&ClusterConfig::dev(2, 2, 20_000).unwrap());
+    let topology = file.with_map(map()).unwrap();
     let context = Context {
         id,
         fingerprint,
@@ -73,9 +77,8 @@ pub(crate) fn context_of(
             node: id.0,
             ..Default::default()
         },
-        addresses: Addresses::new(&ClusterConfig::dev(2, 2, 20_000).unwrap(), id),
+        topology: KnownTopology::new(topology, id, stores.claim().address_version()),
         accepted: Arc::default(),
-        map: map(),
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
         host,
         writer,

@@ -19,7 +19,7 @@ impl From<&Topology> for Message {
             map_version: map.version().0,
             slots: map.runs().into_iter().map(run).collect(),
             shards: shards.collect(),
-            members: topology.members().map(Member::of).collect(),
+            members: topology.members().map(Member::from).collect(),
         }
     }
 }
@@ -41,8 +41,8 @@ impl TryFrom<&Message> for Topology {
     }
 }
 
-impl Member {
-    fn of((node, member): (NodeId, &routing::Member)) -> Member {
+impl From<(NodeId, &routing::Member)> for Member {
+    fn from((node, member): (NodeId, &routing::Member)) -> Member {
         Member {
             node: node.0,
             address: member.address.clone(),
@@ -51,7 +51,9 @@ impl Member {
             zone: member.zone.clone(),
         }
     }
+}
 
+impl Member {
     fn parts(&self) -> (NodeId, routing::Member) {
         let member = routing::Member {
             address: self.address.clone(),

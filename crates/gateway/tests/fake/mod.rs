@@ -82,6 +82,8 @@ pub struct Said {
     pub addresses: BTreeMap<u64, String>,
     /// By shard: the node that reports itself as leader.
     pub leaders: BTreeMap<u32, u64>,
+    /// The topology of all nodes, if it is not that of the cluster file.
+    pub topology: Option<Topology>,
 }
 
 /// A gateway and its nodes.
@@ -263,9 +265,11 @@ impl ShardService for FakeNode {
         _: Request<ClusterRequest>,
     ) -> Result<Response<ClusterResponse>, Status> {
         let said = self.said.lock().unwrap();
-        let address = |(node, address): (&u64, &String)| NodeAddress {
+        let address = |(node, address): (&u64, &String)| Member {
             node: *node,
             address: address.clone(),
+            starts: 1,
+            ..Default::default()
         };
         let hosted = |(shard, leader): (&u32, &u64)| HostedShard {
             shard: *shard,
@@ -275,9 +279,17 @@ impl ShardService for FakeNode {
         };
         Ok(Response::new(ClusterResponse {
             identity: Some(self.identity.clone()),
-            map_version: 1,
+            map_version: said.topology.as_ref().map_or(1, |topology| topology.map_version),
             nodes: said.addresses.iter().map(address).collect(),
             shards: said.leaders.iter().map(hosted).collect(),
         }))
+    }
+
+    async fn topology(
+        &self,
+        _: Request<TopologyRequest>,
+    ) -> Result<Response<TopologyResponse>, Status> {
+        let topology = self.said.lock().unwrap().topology.clone();
+        Ok(Response::new(TopologyResponse { identity: Some(self.identity.clone()), topology }))
     }
 }

@@ -16,7 +16,6 @@ use crate::context::Context;
 use crate::host::StreamKey;
 use crate::limits::{STRANGERS_SAID_EVERY, STREAMS_MAX};
 use operate::OperateStream;
-use routing::NodeId;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -26,8 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::accept::Peer;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
-    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, NodeAddress, OperateRequest,
-    OperateResponse,
+    ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,
+    OperateResponse, TopologyRequest, TopologyResponse,
 };
 
 /// Frames of results under way to the transport. The slower the transport takes them, the fuller
@@ -133,7 +132,7 @@ impl ShardService for Shards {
         if context.lifecycle.failed() {
             return Err(Status::unavailable("this node has failed"));
         }
-        let address = |(node, address): (NodeId, String)| NodeAddress { node: node.0, address };
+        let topology = context.topology.now();
         let hosted = |known: Leader| HostedShard {
             shard: known.shard.0,
             leader: known.leader.map_or(0, |leader| leader.0),
@@ -142,9 +141,23 @@ impl ShardService for Shards {
         };
         Ok(Response::new(ClusterResponse {
             identity: Some(context.identity.clone()),
-            map_version: context.map.version().0,
-            nodes: context.addresses.all().into_iter().map(address).collect(),
+            map_version: topology.map().version().0,
+            nodes: topology.members().map(Member::from).collect(),
             shards: context.board.leaders().map(hosted).collect(),
+        }))
+    }
+
+    async fn topology(
+        &self,
+        _: Request<TopologyRequest>,
+    ) -> Result<Response<TopologyResponse>, Status> {
+        let context = &self.context;
+        if context.lifecycle.failed() {
+            return Err(Status::unavailable("this node has failed"));
+        }
+        Ok(Response::new(TopologyResponse {
+            identity: Some(context.identity.clone()),
+            topology: Some((&*context.topology.now()).into()),
         }))
     }
 }

@@ -147,9 +147,10 @@ impl OperateStream {
             return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
         check(&operation)?;
-        let shard = route(&self.context.map, &operation)?;
-        let seat =
-            self.context.host.seat(shard).ok_or_else(|| stale_route(&self.context.map, shard))?;
+        let topology = self.context.topology.now();
+        let map = topology.map();
+        let shard = route(map, &operation)?;
+        let seat = self.context.host.seat(shard).ok_or_else(|| stale_route(map, shard))?;
         let id = operation.id;
         let plan = plan(operation)?;
         let waits = plan.waits();

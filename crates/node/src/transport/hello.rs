@@ -62,7 +62,8 @@ impl Greeter {
             store,
             runs: runs.into_iter().map(run).collect(),
             record,
-            address: self.context.addresses.own().to_owned(),
+            address: self.context.topology.own_address().to_owned(),
+            map_version: self.context.topology.now().map().version().0,
             is_copy: stores.is_copy(),
             force: stores.is_forced(),
             stands_by: !stores.takes_part() && stores.standing() != Standing::New,
@@ -100,7 +101,8 @@ impl Greeter {
         };
         self.note(speaker, judged.as_ref().err());
         if let (Ok(accepted), Some(hello)) = (&judged, &hello) {
-            self.context.addresses.learn(accepted.peer, &hello.address);
+            let version = accepted.claim.address_version();
+            self.context.topology.announced(accepted.peer, &hello.address, version);
         }
         judged
     }

@@ -6,7 +6,7 @@ use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::SNAPSHOTS_AT_ONCE;
-use routing::ShardId;
+use routing::{ShardId, Topology};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,6 +50,17 @@ impl Peers {
             }
             if !frame.seen.is_empty() {
                 self.context.stores.hear_of(frame.seen.into_iter().map(seen_from_wire));
+            }
+            self.context.topology.hear(&frame.members);
+            if let Some(told) = &frame.topology {
+                match Topology::try_from(told) {
+                    Ok(topology) => drop(self.context.topology.take(&topology)),
+                    Err(error) => {
+                        return Err(Status::invalid_argument(format!(
+                            "a topology is refused: {error}"
+                        )));
+                    }
+                }
             }
             metrics.frames_received.inc();
             metrics.messages_received.inc_by(frame.messages.len() as u64);

@@ -6,6 +6,7 @@ use super::outbox::Outbox;
 use crate::context::Context;
 use crate::limits::{GREET_TIMEOUT, RECONNECT, TELL_EVERY};
 use crate::metrics::PeerMetrics;
+use crate::topology::announced;
 use routing::NodeId;
 use shard::Input;
 use std::pin::pin;
@@ -60,7 +61,8 @@ impl Outgoing {
         let mut turn = 0;
         loop {
             let began = Instant::now();
-            let addresses = self.context.addresses.of(self.peer, &self.address);
+            let known = self.context.topology.now();
+            let addresses = self.context.topology.addresses(self.peer, &self.address);
             let nth = turn % addresses.len();
             let address = &addresses[nth];
             let reason = self.converse(address, &mut seen).await;
@@ -86,6 +88,7 @@ impl Outgoing {
             tokio::select! {
                 () = pause => {}
                 () = self.outbox.heard_from_peer() => {}
+                () = self.context.topology.moved(self.peer, known.address(self.peer)) => turn = 0,
             }
         }
     }
@@ -97,9 +100,10 @@ impl Outgoing {
             Err(reason) => return reason,
         };
         let mut client = PeerServiceClient::new(channel);
-        if let Err(reason) = self.greet(&mut client, address).await {
-            return reason;
-        }
+        let map_version = match self.greet(&mut client, address).await {
+            Ok(map_version) => map_version,
+            Err(reason) => return reason,
+        };
         // One frame is under way in the channel, and one in the making. The longer the peer takes,
         // the fuller the next frame is.
         let (frames, stream) = mpsc::channel(1);
@@ -113,7 +117,7 @@ impl Outgoing {
             return "the stream closed at once".into();
         }
         let mut call = pin!(client.deliver(ReceiverStream::new(stream)));
-        let mut pump = pin!(self.pump(frames));
+        let mut pump = pin!(self.pump(frames, map_version));
         let mut accepted = pin!(tokio::time::sleep(ACCEPTED_AFTER));
         let mut pumping = true;
         self.metrics.connected.set(1);
@@ -133,12 +137,12 @@ impl Outgoing {
     }
 
     /// Greets the peer, so that each side learns whether the other listens to it. The peer knows
-    /// this node's data directory afterwards.
+    /// this node's data directory afterwards. Returns the version of the peer's shard map.
     async fn greet(
         &self,
         client: &mut PeerServiceClient<Channel>,
         address: &str,
-    ) -> Result<(), String> {
+    ) -> Result<u64, String> {
         let answer = tokio::time::timeout(
             GREET_TIMEOUT,
             client.greet(GreetRequest { hello: Some(self.greeter.hello()) }),
@@ -154,6 +158,7 @@ impl Outgoing {
                 .fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
             return Err(refused_store);
         }
+        let map_version = hello.as_ref().map_or(0, |hello| hello.map_version);
         let Accepted { peer: found, is_copy, .. } =
             self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;
         if found != self.peer {
@@ -162,30 +167,38 @@ impl Outgoing {
             ));
         }
         self.context.stores.confirmed_by(self.peer, is_copy);
-        Ok(())
+        Ok(map_version)
     }
 
     /// Sends frames until the stream takes no more. Every frame says how far this node's directory
     /// is. So the peer knows that progress up to the last acknowledgement that it heard. The frames
-    /// in between tell how far the directories of this node's own peers are.
-    async fn pump(&self, frames: mpsc::Sender<DeliverRequest>) {
+    /// in between tell how far the directories of this node's own peers are, and what is new in the
+    /// topology. `map_version` is that of the peer's map.
+    async fn pump(&self, frames: mpsc::Sender<DeliverRequest>, mut map_version: u64) {
+        let mut topology = self.context.topology.watch();
         let mut tell =
             tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while let Ok(room) = frames.reserve().await {
-            let (messages, seen) = tokio::select! {
-                messages = self.outbox.next_frame() => (messages, Vec::new()),
-                _ = tell.tick() => (Vec::new(), self.context.stores.seen()),
-            };
+            let mut frame = DeliverRequest::default();
+            tokio::select! {
+                messages = self.outbox.next_frame() => frame.messages = messages,
+                _ = tell.tick() => {
+                    frame.seen = self.context.stores.seen().into_iter().map(seen_to_wire).collect();
+                }
+                Ok(()) = topology.changed() => {
+                    let now = topology.borrow_and_update().clone();
+                    if now.map().version().0 > map_version {
+                        map_version = now.map().version().0;
+                        frame.topology = Some((&*now).into());
+                    } else {
+                        frame.members = announced(&now);
+                    }
+                }
+            }
             // The record is read after the messages were taken, so everything that they acknowledge
             // is on disk.
-            let record = self.context.engine.last_record();
-            let frame = DeliverRequest {
-                hello: None,
-                messages,
-                record,
-                seen: seen.into_iter().map(seen_to_wire).collect(),
-            };
+            frame.record = self.context.engine.last_record();
             if frame.messages.is_empty() {
                 room.send(frame);
                 continue;

@@ -143,7 +143,7 @@ async fn send(
     tracing::info!(%shard, peer = %to, index, data_bytes, "sending a snapshot");
 
     let mut channel = Err(String::new());
-    for address in context.addresses.of(to, configured) {
+    for address in context.topology.addresses(to, configured) {
         channel = connect(&address).await;
         if channel.is_ok() {
             break;

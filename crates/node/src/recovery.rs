@@ -1,0 +1,60 @@
+//! Opening the replicas of a node from its store. Everything here blocks on the disk.
+
+use crate::clock::Clock;
+use crate::error::NodeError;
+use routing::{NodeId, Settings, ShardId, ShardMap};
+use shard::{Replica, ReplicaConfig};
+use std::collections::BTreeMap;
+use storage::Engine;
+
+/// Moves each replica to a new term, because the copies may be of different moments. Blocks on the
+/// disk.
+pub(crate) fn begin_new_terms(engine: &dyn Engine, hosted: &[ShardId]) -> Result<(), NodeError> {
+    let mut writes = Vec::new();
+    for shard in hosted {
+        if let Some(hard_state) = engine.recover(*shard)?.hard_state {
+            writes.push(shard::in_a_new_term(*shard, &hard_state, rand::random())?);
+        }
+    }
+    if !writes.is_empty() {
+        engine.write(&writes)?;
+    }
+    Ok(())
+}
+
+/// Opens the replica of each hosted shard, as its last run left it.
+pub(crate) fn open_replicas(
+    engine: &dyn Engine,
+    map: &ShardMap,
+    hosted: &[ShardId],
+    (node, incarnation): (NodeId, u32),
+    boot: u64,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<BTreeMap<ShardId, Replica>, NodeError> {
+    let mut replicas = BTreeMap::new();
+    for shard in hosted {
+        let placed = map.replicas(*shard).expect("a hosted shard is in the map");
+        let config = ReplicaConfig {
+            shard: *shard,
+            node,
+            incarnation,
+            voters: placed.nodes.clone(),
+            preferred_leader: placed.preferred_leader,
+            boot,
+            heartbeat_ticks: settings.heartbeat_ticks,
+            election_ticks: settings.election_ticks,
+            entry_bytes_max: settings.entry_bytes_max,
+            entries_in_flight_max: settings.entries_in_flight_max,
+            append_hold_ms: settings.append_hold_ms,
+            queue_ops_max: settings.queue_ops_max,
+            checkpoint_log_bytes: settings.checkpoint_log_bytes,
+            log_keep_bytes: settings.log_keep_bytes,
+            waiter_grace_ms: settings.waiter_grace_ms,
+            election_seed: None,
+        };
+        let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;
+        replicas.insert(*shard, replica.with_host_built_snapshots());
+    }
+    Ok(replicas)
+}

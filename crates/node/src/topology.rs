@@ -1,0 +1,171 @@
+//! The topology as this node knows it now: the shard map, and the present address of each node.
+//!
+//! A cluster file describes the beginning, and each machine has its own copy of it. From then on a
+//! node learns: a peer announces its address when it greets this node, and tells what it knows of
+//! the others. So a node that was moved is found by all, although only its own file was changed.
+//!
+//! * The value changes only to newer knowledge: see [`Topology::merged`].
+//! * Knowledge is forgotten with the process, because each node announces itself at each start.
+
+use routing::{AddressVersion, NodeId, Topology};
+use std::sync::Arc;
+use tokio::sync::watch;
+use wire::internal::v1::Member;
+
+/// The current topology, to be read and watched.
+#[derive(Debug)]
+pub(crate) struct KnownTopology {
+    own_address: String,
+    current: watch::Sender<Arc<Topology>>,
+}
+
+impl KnownTopology {
+    /// The knowledge of node `own` at its start, from its cluster file. `version` is that of its
+    /// own address.
+    pub(crate) fn new(file: Topology, own: NodeId, version: AddressVersion) -> KnownTopology {
+        let configured = file.address(own).unwrap_or_default().to_owned();
+        let (own_address, topology) = match file.with_address(own, &configured, version) {
+            Some(announced) => (configured, announced),
+            None => (String::new(), file), // other nodes cannot dial it
+        };
+        KnownTopology { own_address, current: watch::Sender::new(Arc::new(topology)) }
+    }
+
+    pub(crate) fn now(&self) -> Arc<Topology> {
+        self.current.borrow().clone()
+    }
+
+    /// A receiver that has not seen the present topology yet.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+        let mut receiver = self.current.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// The address that this node announces. It is empty if the node's own file does not say where
+    /// other nodes find it.
+    pub(crate) fn own_address(&self) -> &str {
+        &self.own_address
+    }
+
+    /// Takes what is newer in another node's topology, and tells whether anything was.
+    pub(crate) fn take(&self, news: &Topology) -> bool {
+        self.update(|known| known.merged(news))
+    }
+
+    /// Takes the addresses that are newer.
+    pub(crate) fn hear(&self, members: &[Member]) {
+        for member in members {
+            let node = NodeId(member.node);
+            self.announced(node, &member.address, member.address_version());
+        }
+    }
+
+    /// Takes the address that a node announced, if it is newer.
+    pub(crate) fn announced(&self, node: NodeId, address: &str, version: AddressVersion) {
+        self.update(|known| known.with_address(node, address, version));
+    }
+
+    /// The addresses at which a node may be found, the likeliest first: the announced one, then the
+    /// one of the cluster file.
+    pub(crate) fn addresses(&self, node: NodeId, configured: &str) -> Vec<String> {
+        let mut addresses = Vec::new();
+        let now = self.now();
+        if let Some((_, member)) = now.members().find(|(member, _)| *member == node)
+            && member.address_version > AddressVersion::default()
+            && member.address != configured
+        {
+            addresses.push(member.address.clone());
+        }
+        addresses.push(configured.to_owned());
+        addresses
+    }
+
+    /// Returns once a node has another address than this one.
+    pub(crate) async fn moved(&self, node: NodeId, from: Option<&str>) {
+        // The sender lives in `self`, so only the condition can end the wait.
+        let _ = self.current.subscribe().wait_for(|now| now.address(node) != from).await;
+    }
+
+    fn update(&self, change: impl FnOnce(&Topology) -> Option<Topology>) -> bool {
+        self.current.send_if_modified(|known| {
+            let Some(next) = change(known) else { return false };
+            log_changes(known, &next);
+            *known = Arc::new(next);
+            true
+        })
+    }
+}
+
+fn log_changes(before: &Topology, after: &Topology) {
+    for (node, member) in after.members() {
+        let (address, former) = (member.address.as_str(), before.address(node));
+        if former.is_some_and(|former| former != address) {
+            let before = former.unwrap_or_default();
+            tracing::info!(peer = %node, address, before, "peer listens at another address now");
+        }
+    }
+    if after.map().version() != before.map().version() {
+        let (version, before) = (after.map().version(), before.map().version());
+        tracing::info!(%version, %before, "a newer shard map is in use");
+    }
+}
+
+/// The nodes with announced addresses, to be told to other processes.
+pub(crate) fn announced(topology: &Topology) -> Vec<Member> {
+    let announced =
+        |(_, member): &(NodeId, &routing::Member)| member.address_version > Default::default();
+    topology.members().filter(announced).map(Member::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::ClusterConfig;
+
+    const FIRST: AddressVersion = AddressVersion { incarnation: 0, starts: 1 };
+
+    fn file() -> Topology {
+        Topology::of(&ClusterConfig::dev(1, 3, 20_000).unwrap())
+    }
+
+    #[test]
+    fn what_a_peer_says_of_itself_counts_before_the_file() {
+        let known = KnownTopology::new(file(), NodeId(1), FIRST);
+        let configured = file().address(NodeId(2)).unwrap().to_owned();
+        assert_eq!(known.addresses(NodeId(2), &configured), std::slice::from_ref(&configured));
+        known.announced(NodeId(2), "no address", FIRST);
+        known.announced(NodeId(9), "stranger:1", FIRST);
+        assert_eq!(known.addresses(NodeId(2), &configured), std::slice::from_ref(&configured));
+        known.announced(NodeId(2), "moved:1", AddressVersion { starts: 2, ..FIRST });
+        known.announced(NodeId(2), "before:1", FIRST);
+        assert_eq!(known.addresses(NodeId(2), &configured), ["moved:1", configured.as_str()]);
+        let told = announced(&known.now());
+        let told: Vec<_> = told.iter().map(|member| (member.node, &*member.address)).collect();
+        assert_eq!(told, [(1, known.own_address()), (2, "moved:1")]);
+    }
+
+    #[test]
+    fn an_address_that_stands_for_all_is_not_told() {
+        let mut cluster = ClusterConfig::dev(1, 3, 20_000).unwrap();
+        cluster.nodes[0].address = "0.0.0.0:7401".into();
+        let known = KnownTopology::new(Topology::of(&cluster), NodeId(1), FIRST);
+        assert_eq!((known.own_address(), announced(&known.now())), ("", Vec::new()));
+        let known = KnownTopology::new(Topology::of(&cluster), NodeId(2), FIRST);
+        assert_eq!(known.own_address(), cluster.nodes[1].address);
+    }
+
+    #[tokio::test]
+    async fn a_watcher_sees_the_present_topology_and_each_newer_one() {
+        let known = KnownTopology::new(file(), NodeId(1), FIRST);
+        let mut watcher = known.watch();
+        watcher.changed().await.unwrap();
+        assert!(!known.take(&file()), "a file is not newer");
+        assert!(!watcher.has_changed().unwrap());
+        let configured = file().address(NodeId(2)).map(ToOwned::to_owned);
+        let moved = known.moved(NodeId(2), configured.as_deref());
+        assert!(known.take(&file().with_address(NodeId(2), "moved:1", FIRST).unwrap()));
+        moved.await;
+        assert!(watcher.has_changed().unwrap());
+    }
+}
