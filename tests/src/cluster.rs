@@ -149,6 +149,22 @@ impl Cluster {
         data: &Path,
         options: &[&str],
     ) -> (ExitStatus, String) {
+        let config = self.config_elsewhere(id);
+        let args = options.iter().map(|option| (*option).to_owned()).collect();
+        let launch =
+            Launch { config: Some(config), data: Some(data.to_owned()), args, ..Launch::default() };
+        self.process_that_ends(id, &launch).await
+    }
+
+    /// Starts a node at another address, unless it runs. Only its own cluster file has that address,
+    /// and the files of all other processes have the former one.
+    pub fn start_node_elsewhere(&mut self, id: u64) {
+        let config = Some(self.config_elsewhere(id));
+        self.start_member(Member::Node(id), &Launch { config, ..Launch::default() });
+    }
+
+    /// Writes a cluster file in which one node has other addresses.
+    fn config_elsewhere(&self, id: u64) -> PathBuf {
         let mut elsewhere = self.processes.config().clone();
         let node =
             elsewhere.nodes.iter_mut().find(|node| node.id.0 == id).expect("a node of the cluster");
@@ -156,10 +172,7 @@ impl Cluster {
         (node.address, node.metrics) = (addresses[0].clone(), Some(addresses[1].clone()));
         let config = self.dir.path().join("elsewhere.yaml");
         self.processes.write_config(&config, &elsewhere).expect("write a cluster file");
-        let args = options.iter().map(|option| (*option).to_owned()).collect();
-        let launch =
-            Launch { config: Some(config), data: Some(data.to_owned()), args, ..Launch::default() };
-        self.process_that_ends(id, &launch).await
+        config
     }
 
     /// Starts a node with more options and waits until it ends by itself. Returns its exit status
