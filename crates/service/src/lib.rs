@@ -1,31 +1,33 @@
 //! The translation between gateways and replicas: from a routed operation to the request for its
 //! replica, and from the replica's reply to the operation's result.
 //!
-//! A node calls the functions in this order: [`check`], [`route`] and [`plan`] when an operation
-//! comes, [`result`] when the replica has replied. The simulator calls the same functions.
+//! A node calls [`admit`] when an operation comes, and [`result`] when the replica has replied. The
+//! simulator calls the same functions.
 //!
 //! The crate promises that bad input is refused before anything is proposed, and that no operation
 //! reaches a shard that does not own its name. An operation that may have been done is never told
 //! as not done. Every function is pure: it knows nothing of clocks, threads, sockets and disks.
 //!
 //! ```
-//! use palisade_service::{Request, check, plan, result};
-//! use routing::{NodeId, ShardId};
-//! use wire::internal::v1::{Operation, operation::Op, operation_result::Result as OpResult};
+//! use palisade_service::{Request, admit, result};
+//! use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap, Slot};
+//! use wire::internal::v1::{Operation, Route, operation::Op, operation_result::Result as OpResult};
 //!
-//! let check_a = wire::v1::CheckRequest { name: "a".into(), ..Default::default() };
-//! let operation = Operation { op: Some(Op::Check(check_a)), ..Default::default() };
-//! check(&operation).expect("valid");
-//! let plan = plan(operation).expect("valid");
-//! assert!(matches!(plan.request, Request::Read { linearizable: true, .. }));
+//! let replicas = Replicas { nodes: vec![NodeId(1)], preferred_leader: NodeId(1) };
+//! let map = ShardMap::even(MapVersion(1), [(ShardId(0), replicas)].into());
+//! let check = wire::v1::CheckRequest { name: "a".into(), ..Default::default() };
+//! let route = Route { shard: 0, slot: Slot::of("a").index().into(), map_version: 1 };
+//! let admitted = admit(&map, Operation::routed(Op::Check(check), route), 0).expect("valid");
+//! assert!(matches!(admitted.request, Request::Read { linearizable: true, .. }));
 //!
 //! // The leader changed before the replica could answer. A read changes nothing, so the sender
 //! // may simply ask again.
-//! let told = result(ShardId(0), NodeId(1), plan.kind, shard::Reply::Unknown);
+//! let told = result(ShardId(0), NodeId(1), admitted.kind, shard::Reply::Unknown);
 //! let OpResult::Error(error) = told else { panic!("{told:?}") };
 //! assert_eq!(error.code(), wire::v1::ErrorCode::NoLeader);
 //! ```
 
+mod admission;
 mod limits;
 mod outcome;
 mod plan;
@@ -36,8 +38,9 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{Admitted, admit};
 pub use limits::ROWS_BYTES_MAX;
 pub use outcome::{counted, history, result, unanswered};
-pub use plan::{Follow, Plan, Request, check, plan};
+pub use plan::{Follow, Request};
 pub use refusal::{Refused, refused};
-pub use route::{route, stale_route};
+pub use route::stale_route;

@@ -12,16 +12,11 @@ use wire::v1::{self, Consistency};
 
 /// The request for the replica, and the facts about the operation that its reply still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The kind of the operation.
-    pub kind: OperationKind,
-    /// The request for the replica.
-    pub request: Request,
-    /// The work that is left once the replica answered.
-    pub follow: Follow,
-    /// The time that the sender gives the operation, in milliseconds from its receipt. A wait in a
-    /// lock's queue comes on top.
-    pub timeout_ms: u32,
+pub(crate) struct Plan {
+    pub(crate) kind: OperationKind,
+    pub(crate) request: Request,
+    pub(crate) follow: Follow,
+    pub(crate) timeout_ms: u32,
 }
 
 /// The request that a replica is asked.
@@ -70,18 +65,11 @@ pub enum Follow {
     },
 }
 
-impl Plan {
-    /// Whether the operation may wait in a lock's queue.
-    pub fn waits(&self) -> bool {
-        matches!(self.request, Request::Propose { wait: Some(_), .. })
-    }
-}
-
 /// Whether the operation can be served by any node.
 ///
 /// # Errors
 /// INVALID_ARGUMENT with the change that the sender should make.
-pub fn check(operation: &Operation) -> Result<(), Refused> {
+pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
     let bytes = wire::encoded_bytes(operation);
     if bytes > OPERATION_BYTES_MAX {
         return Err(invalid(format!(
@@ -95,7 +83,7 @@ pub fn check(operation: &Operation) -> Result<(), Refused> {
 ///
 /// # Errors
 /// INVALID_ARGUMENT with the change that the sender should make.
-pub fn plan(operation: Operation) -> Result<Plan, Refused> {
+pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
     let Operation { op, timeout_ms, .. } = operation;
     let Some(mut op) = op else { return Err(invalid("the operation is empty")) };
     wire::fill_routed_defaults(&mut op);

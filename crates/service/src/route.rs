@@ -12,7 +12,7 @@ use wire::v1::Error;
 ///
 /// # Errors
 /// A stale route if the sender's map is old; INVALID_ARGUMENT if the operation contradicts itself.
-pub fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
+pub(crate) fn route(map: &ShardMap, operation: &Operation) -> Result<ShardId, Refused> {
     let Some(route) = &operation.route else {
         return Err(invalid("an operation for a node needs a route: send it through a gateway"));
     };

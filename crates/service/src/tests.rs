@@ -1,6 +1,8 @@
 //! From operations to requests, and from replies to results.
 
-use crate::{Follow, Request, check, history, plan, result, route, stale_route, unanswered};
+use crate::plan::{check, plan};
+use crate::route::route;
+use crate::{Follow, Request, admit, history, result, stale_route, unanswered};
 use locks::{Command, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Tenure, Token};
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap, Slot};
 use shard::{Answer, Input, Query, Reply, Wait};
@@ -441,6 +443,33 @@ fn an_operation_without_a_timeout_gets_the_usual_one() {
         |timeout_ms| plan(Operation { timeout_ms, ..unrouted(check.clone()) }).unwrap().timeout_ms;
     assert_eq!(timeout_ms(0), wire::limits::DEFAULT_TIMEOUT_MS);
     assert_eq!(timeout_ms(70), 70);
+}
+
+#[test]
+fn a_late_operation_is_admitted_with_the_time_that_is_left() {
+    let (map, slot) = (map(), Slot::of("a").index().into());
+    let shard = map.route("a").shard;
+    let waiting = Operation {
+        timeout_ms: 100,
+        ..Operation::routed(
+            Op::Acquire(v1::AcquireRequest { wait_ms: 50, ..acquire() }),
+            Route { shard: shard.0, slot, map_version: 3 },
+        )
+    };
+    let left = |late_ms| {
+        let admitted = admit(&map, waiting.clone(), late_ms).expect("its sender still waits");
+        assert_eq!((admitted.shard, admitted.kind), (shard, OperationKind::Acquire));
+        assert!(admitted.waits());
+        let Request::Propose { wait: Some(wait), .. } = admitted.request else { panic!("a read") };
+        (wait.wait_ms, admitted.timeout_ms)
+    };
+    assert_eq!(left(0), (50, 100));
+    assert_eq!(left(20), (30, 100));
+    assert_eq!(left(70), (1, 79));
+    match *admit(&map, waiting.clone(), 149).expect_err("its sender has given it up") {
+        OpResult::Error(error) => assert_eq!(error.code(), ErrorCode::Busy),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A change that its replica has may be in the log already, whatever the node knows of it.

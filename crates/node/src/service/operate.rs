@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::host::{Answer, AnswerPort, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
-use service::{Follow, Plan, Refused, check, plan, refused, route, stale_route};
+use service::{Admitted, Follow, Refused, refused, stale_route};
 use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -119,10 +119,9 @@ impl OperateStream {
         let received = Instant::now();
         let now_ms = self.context.clock.mono_ms();
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
-        for mut operation in frame.operations {
+        for operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
-            let in_time = operation.held_up(late_ms).map_err(|error| refused(*error));
-            if let Err(result) = in_time.and_then(|()| self.admit(operation, received, now_ms)) {
+            if let Err(result) = self.admit(operation, late_ms, received, now_ms) {
                 self.context.metrics.answered(
                     kind,
                     service::counted(&result),
@@ -139,6 +138,7 @@ impl OperateStream {
     fn admit(
         &mut self,
         operation: Operation,
+        late_ms: u64,
         received: Instant,
         now_ms: u64,
     ) -> Result<(), Refused> {
@@ -146,14 +146,12 @@ impl OperateStream {
             let message = "this node is shutting down and did not do this: ask another replica";
             return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
-        check(&operation)?;
         let topology = self.context.topology.now();
-        let map = topology.map();
-        let shard = route(map, &operation)?;
+        let (id, map) = (operation.id, topology.map());
+        let admitted = service::admit(map, operation, late_ms)?;
+        let waits = admitted.waits();
+        let Admitted { shard, kind, request, follow, timeout_ms } = admitted;
         let seat = self.context.host.seat(shard).ok_or_else(|| stale_route(map, shard))?;
-        let id = operation.id;
-        let plan = plan(operation)?;
-        let waits = plan.waits();
         if self.ops.is_full(waits) {
             let message = match waits {
                 true => format!(
@@ -165,7 +163,6 @@ impl OperateStream {
             };
             return Err(refused(Error::busy(message, if waits { 1_000 } else { 50 })));
         }
-        let Plan { kind, request, follow, timeout_ms } = plan;
         let give_up_at_ms = now_ms + u64::from(timeout_ms);
         let op_index = self.ops.put(InFlight { id, kind, shard, seat, received, waits, follow });
         let ticket = ticket(self.key, op_index);

@@ -70,9 +70,7 @@ pub(super) fn operate_request(bytes: &[u8]) -> bool {
 
 /// The command that a node would propose for this operation. `None` for a read.
 fn command_of(operation: internal::Operation) -> Result<Option<Vec<u8>>, Refused> {
-    service::check(&operation)?;
-    service::route(&MAP, &operation)?;
-    match service::plan(operation)?.request {
+    match service::admit(&MAP, operation, 0)?.request {
         Request::Propose { command, .. } => Ok(Some(command)),
         Request::Read { .. } => Ok(None),
     }
