@@ -437,11 +437,10 @@ impl World {
     /// Tells the shard that the client has given up an acquire, and repeats this until it is
     /// answered.
     fn give_up(&mut self, id: u32, acquire: &Ask) {
-        let (What::Acquire { request, .. } | What::CancelWait { request, .. }) = acquire.what
-        else {
+        let (What::Acquire { request, .. } | What::CancelWait { request }) = acquire.what else {
             unreachable!("only an acquire is given up")
         };
-        let what = What::CancelWait { request, given_up: true };
+        let what = What::CancelWait { request };
         self.ask(id, Ask { what, ..acquire.clone() }, Purpose::GiveUp);
     }
 

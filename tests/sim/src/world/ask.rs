@@ -1,14 +1,16 @@
-//! Operations on their way: a request as a replica's input, and a replica's reply as its client's
+//! Operations as clients see them: a wish becomes a public operation, and its public result the
 //! answer.
 //!
-//! Replies are translated as in the node's service. They become the same errors with the same
-//! codes, because the retry machine judges by these codes.
+//! The operations and results are those of real clients. Gateways and nodes translate them by the
+//! real code.
 
-use locks::{Command, Grant, LeaseId, Mode, Outcome, RequestId, Token};
-use routing::{NodeId, ShardId};
-use shard::{Answer as Read, Input, Query, Reply, Ticket, Wait};
+use locks::Mode;
+use routing::ShardId;
+use std::collections::BTreeMap;
 use wire::OperationKind;
-use wire::v1::{Error, ErrorCode};
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::{self, Consistency, Error, ErrorCode};
 
 /// One operation on its way to a shard.
 #[derive(Clone, Debug)]
@@ -52,10 +54,9 @@ pub(crate) enum What {
     CloseSession {
         session: u64,
     },
-    /// `given_up` says that the client itself gave up, rather than a gateway that lost its client.
+    /// Gives the acquire up.
     CancelWait {
         request: u64,
-        given_up: bool,
     },
 }
 
@@ -74,158 +75,159 @@ pub(crate) enum Done {
 
 pub(crate) type Answer = Result<Done, Box<Error>>;
 
-/// The answer of a node to a gateway.
-pub(crate) type NodeAnswer = Result<Done, Refusal>;
-
-/// The reason why a node did not execute an operation.
-#[derive(Clone, Debug)]
-pub(crate) enum Refusal {
-    Error(Box<Error>),
-    /// Another node leads the shard.
-    NotLeader {
-        hint: Option<NodeId>,
-        term: u64,
-    },
-}
-
-pub(crate) fn session_name(session: u64) -> String {
-    format!("s{session}")
-}
-
 impl Ask {
     pub(crate) fn kind(&self) -> OperationKind {
-        match self.what {
-            What::Acquire { .. } => OperationKind::Acquire,
-            What::Renew { .. } => OperationKind::Renew,
-            What::Release { .. } => OperationKind::Release,
-            What::Break { .. } => OperationKind::Break,
-            What::Check { .. } => OperationKind::Check,
-            What::Heartbeat { .. } => OperationKind::Heartbeat,
-            What::CloseSession { .. } => OperationKind::CloseSession,
-            What::CancelWait { .. } => OperationKind::CancelWait,
-        }
+        self.op(self.wait_ms()).kind()
     }
 
     pub(crate) fn wait_ms(&self) -> u32 {
         if let What::Acquire { wait_ms, .. } = self.what { wait_ms } else { 0 }
     }
 
-    /// Builds the input for the replica. `left_ms` is the rest of the wait.
-    pub(crate) fn input(&self, ticket: Ticket, left_ms: u32, give_up_at_ms: u64) -> Input {
-        let name = self.name.as_str();
-        let id;
-        let command = match self.what {
-            What::Check { linearizable } => {
-                return Input::Read { ticket, query: Query::check(&self.name), linearizable };
-            }
-            What::Acquire { request, mode, ttl_ms, wait_ms, session, claim_ttl_ms } => {
-                id = if session == 0 { String::new() } else { session_name(session) };
-                let request_id = RequestId(request.into());
-                let wait = wait_ms > 0;
-                let (owner, session, metadata) = ("sim", id.as_str(), "");
-                Command::Acquire {
-                    request_id,
+    /// The operation as a client sends it. `left_ms` is the rest of the wait.
+    pub(crate) fn operation(&self, id: u64, timeout_ms: u64, left_ms: u32) -> v1::Operation {
+        let timeout_ms = timeout_ms.try_into().expect("a timeout of some seconds");
+        v1::Operation { id, timeout_ms, op: Some(self.op(left_ms)) }
+    }
+
+    fn op(&self, left_ms: u32) -> Op {
+        let name = self.name.clone();
+        match self.what {
+            What::Acquire { request, mode, ttl_ms, session, claim_ttl_ms, .. } => {
+                let (mode, permits, permit_limit) = match mode {
+                    Mode::Exclusive => (v1::Mode::Exclusive, 0, 0),
+                    Mode::Shared => (v1::Mode::Shared, 0, 0),
+                    Mode::Permits { count, limit } => (v1::Mode::Semaphore, count, limit),
+                };
+                Op::Acquire(v1::AcquireRequest {
                     name,
-                    owner,
+                    owner: "sim".into(),
                     ttl_ms,
-                    mode,
-                    wait,
-                    session,
-                    metadata,
+                    request_id: request_id(request),
+                    wait_ms: left_ms,
+                    mode: mode.into(),
+                    permits,
+                    permit_limit,
+                    session_id: if session == 0 { String::new() } else { session_name(session) },
+                    metadata: String::new(),
                     claim_ttl_ms,
-                }
+                })
             }
-            What::Renew { token } => Command::Renew { name, token: Token(token) },
+            What::Renew { token } => Op::Renew(v1::RenewRequest { name, fencing_token: token }),
             What::Release { token, life } => {
-                Command::Release { name, token: Token(token), by: Some(LeaseId(life)) }
+                Op::Release(v1::ReleaseRequest { name, fencing_token: token, session_life: life })
             }
-            What::Break { token } => {
-                Command::Break { name, token: Token(token), by: "operator", reason: "simulated" }
+            What::Break { token } => Op::BreakLock(v1::BreakLockRequest {
+                name,
+                fencing_token: token,
+                reason: "simulated".into(),
+                broken_by: "operator".into(),
+            }),
+            What::Check { linearizable } => {
+                let consistency = match linearizable {
+                    true => Consistency::Linearizable,
+                    false => Consistency::Stale,
+                };
+                let consistency = consistency.into();
+                Op::Check(v1::CheckRequest { name, consistency, ..Default::default() })
             }
             What::Heartbeat { session, life, broken_seen } => {
-                id = session_name(session);
-                Command::Heartbeat { session: &id, life: LeaseId(life), broken_seen }
-            }
-            What::CancelWait { request, given_up } => {
-                Command::CancelWait { name, request_id: RequestId(request.into()), given_up }
+                let lease = v1::SessionLease { shard: self.shard.0, life, broken_seen };
+                let (session_id, leases) = (session_name(session), vec![lease]);
+                Op::Heartbeat(v1::HeartbeatRequest { session_id, leases })
             }
             What::CloseSession { session } => {
-                id = session_name(session);
-                Command::CloseSession { session: &id }
+                let (session_id, shards) = (session_name(session), vec![self.shard.0]);
+                Op::CloseSession(v1::CloseSessionRequest { session_id, shards })
             }
-        };
-        let mut bytes = Vec::new();
-        command.encode(&mut bytes);
-        let wait = match self.what {
-            What::Acquire { request, wait_ms, .. } if wait_ms > 0 => {
-                Some(Wait { request_id: RequestId(request.into()), wait_ms: left_ms.max(1) })
-            }
-            _ => None,
-        };
-        Input::Propose { ticket, command: bytes, wait, give_up_at_ms }
-    }
-
-    /// Translates a reply as the node's service does.
-    pub(crate) fn answer(&self, reply: Reply) -> NodeAnswer {
-        let answer = match reply {
-            Reply::Done(outcome) => self.done(outcome),
-            Reply::Read { answer: Read::Check { holders, waiters, .. }, .. } => {
-                let shown = |grant: &Grant| (grant.token.0, grant.request_id.0 as u64);
-                Ok(Done::Holders { holders: holders.iter().map(shown).collect(), waiters })
-            }
-            Reply::Read { .. } => error(ErrorCode::Internal),
-            Reply::WaitTimeout => error(ErrorCode::WaitTimeout),
-            Reply::WaitCancelled | Reply::Superseded => error(ErrorCode::WaitCancelled),
-            Reply::NotLeader { hint, term } => return Err(Refusal::NotLeader { hint, term }),
-            Reply::NoLeader => Err(Box::new(Error { retry_after_ms: 200, ..Error::no_leader("") })),
-            Reply::Busy => Err(Box::new(Error::busy("", 100))),
-            Reply::Unknown if self.kind().is_read() => error(ErrorCode::NoLeader),
-            Reply::Unknown => error(ErrorCode::OutcomeUnknown),
-        };
-        answer.map_err(Refusal::Error)
-    }
-
-    fn done(&self, outcome: Outcome) -> Answer {
-        match outcome {
-            Outcome::Granted(grant) if matches!(self.what, What::CancelWait { .. }) => {
-                Ok(Done::Cancelled { held: Some(grant.token.0) })
-            }
-            Outcome::Granted(grant) => Ok(Done::Granted {
-                token: grant.token.0,
-                ttl_ms: grant.ttl_ms,
-                waited_ms: grant.waited_ms,
-                claim_within_ms: grant.claim_within_ms,
-                life: if grant.session.is_empty() { 0 } else { grant.lease.0 },
-            }),
-            Outcome::Renewed { .. } => Ok(Done::Renewed),
-            Outcome::Released { already } => Ok(Done::Released { already }),
-            Outcome::HeartbeatOk(alive) => Ok(Done::HeartbeatOk {
-                broken_count: alive.broken_count,
-                broken: alive.broken.iter().map(|token| token.0).collect(),
-                overflow: alive.broken_overflow,
-            }),
-            Outcome::Closed { .. } => Ok(Done::Closed),
-            Outcome::Broken(_) => Ok(Done::Broken),
-            Outcome::Held { token, owner } if !matches!(self.what, What::Break { .. }) => {
-                Err(Box::new(Error::held("", token.0, owner)))
-            }
-            Outcome::Held { token, .. } => Err(Box::new(Error::not_owner("", token.0))),
-            Outcome::NotOwner { current } => Err(Box::new(Error::not_owner("", current.0))),
-            Outcome::LeaseExpired { .. } | Outcome::AlreadyEnded { .. } => {
-                error(ErrorCode::Expired)
-            }
-            Outcome::CancelledBefore => error(ErrorCode::WaitCancelled),
-            Outcome::SessionLost => error(ErrorCode::SessionLost),
-            Outcome::Conflict(_) => error(ErrorCode::InvalidArgument),
-            Outcome::Full(_) => Err(Box::new(Error::busy("", 1_000))),
-            Outcome::Cancelled | Outcome::NotWaiting => Ok(Done::Cancelled { held: None }),
-            Outcome::Queued | Outcome::Expired(_) | Outcome::Unheard => {
-                unreachable!("a leader answers none of these to a client: {outcome:?}")
+            What::CancelWait { request } => {
+                let request_id = request_id(request);
+                Op::CancelWait(v1::CancelWaitRequest { name, request_id })
             }
         }
     }
 }
 
-fn error(code: ErrorCode) -> Answer {
-    Err(Box::new(Error::new(code, "")))
+/// The request ids of grants that checks told. No answer has them, and the checker needs them.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(BTreeMap<Sight, u64>);
+
+/// One grant in one check: the node that answered, the shard, its applied index, and the token.
+type Sight = (u64, u32, u64, u64);
+
+impl Shown {
+    /// Notes the grants of a check as the replica of `node` told them.
+    pub(crate) fn note(
+        &mut self,
+        node: u64,
+        shard: ShardId,
+        applied_index: u64,
+        held: &[locks::Grant],
+    ) {
+        for grant in held {
+            let sight = (node, shard.0, applied_index, grant.token.0);
+            self.0.insert(sight, grant.request_id.0 as u64);
+        }
+    }
+
+    fn request_of(&self, checked: &v1::CheckResponse, token: u64) -> u64 {
+        let sight = (checked.answered_by, checked.shard, checked.applied_index, token);
+        *self.0.get(&sight).expect("a replica told this grant")
+    }
+}
+
+/// Reads a result as a client does.
+pub(crate) fn answer_of(result: OpResult, shown: &Shown) -> Answer {
+    Ok(match result {
+        OpResult::Error(error) => return Err(Box::new(error)),
+        OpResult::Acquire(acquired) => {
+            let grant = acquired.grant.expect("an acquire that succeeds has a grant");
+            Done::Granted {
+                token: grant.fencing_token,
+                ttl_ms: grant.ttl_ms,
+                waited_ms: grant.waited_ms,
+                claim_within_ms: grant.claim_within_ms,
+                life: grant.session_life,
+            }
+        }
+        OpResult::Renew(_) => Done::Renewed,
+        OpResult::Release(released) => Done::Released { already: released.already_released },
+        OpResult::BreakLock(_) => Done::Broken,
+        OpResult::Check(checked) => {
+            let tokens = checked.holders.iter().map(|grant| grant.fencing_token);
+            let holders = tokens.map(|token| (token, shown.request_of(&checked, token))).collect();
+            Done::Holders { holders, waiters: checked.waiters }
+        }
+        OpResult::Heartbeat(beaten) => match beaten.leases.into_iter().next() {
+            Some(lease) => Done::HeartbeatOk {
+                broken_count: lease.broken_count,
+                broken: lease.broken_tokens,
+                overflow: lease.broken_overflow,
+            },
+            None if !beaten.lost_shards.is_empty() => {
+                return Err(Box::new(Error::new(ErrorCode::SessionLost, "")));
+            }
+            // The gateway does not say whether the shard has renewed the session nevertheless.
+            None => return Err(Box::new(Error::outcome_unknown(""))),
+        },
+        OpResult::CloseSession(_) => Done::Closed,
+        OpResult::CancelWait(cancelled) => {
+            Done::Cancelled { held: cancelled.grant.map(|grant| grant.fencing_token) }
+        }
+        OpResult::History(_) | OpResult::List(_) => unreachable!("no client asks for these"),
+    })
+}
+
+/// The number of the acquire with this request id.
+pub(crate) fn request_of(request_id: &[u8]) -> u64 {
+    let id = request_id.try_into().expect("a request id has 16 bytes");
+    u128::from_be_bytes(id) as u64
+}
+
+fn request_id(request: u64) -> Vec<u8> {
+    u128::from(request).to_be_bytes().into()
+}
+
+fn session_name(session: u64) -> String {
+    format!("s{session}")
 }

@@ -3,7 +3,7 @@
 //!
 //! Tries are counted as the SDK counts them.
 
-use super::ask::{Answer, Ask, Done, What};
+use super::ask::{Answer, Ask, Done, What, answer_of};
 use super::{Event, FaultKind, Message, Place, World};
 use crate::checker::{Call as Asked, Holder, LifeNote, Mode, Operation, Outcome};
 use client::lease::Lease;
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::ErrorClass;
 use wire::v1::ErrorCode;
+use wire::v1::operation_result::Result as OpResult;
 
 /// The time for all tries of an operation together, as in the SDK. Each gateway gets half of it.
 const TIMEOUT_MS: u64 = 5_000;
@@ -262,8 +263,8 @@ impl World {
                     self.now_us + wait_us,
                     Event::ClientTimer { client: id, call: number, turn },
                 );
-                let (ask, timeout_ms, wait_ms) = (call.ask.clone(), next.timeout_ms, next.wait_ms);
-                let message = Message::ClientRequest { call: try_number, ask, timeout_ms, wait_ms };
+                let operation = call.ask.operation(try_number, next.timeout_ms, next.wait_ms);
+                let message = Message::ClientRequest { operation: Box::new(operation) };
                 self.send(Place::Client(id), Place::Gateway(gateway), message);
             }
             Decision::RetryAfter { ms } => {
@@ -311,7 +312,8 @@ impl World {
         let gateway = 1 + self.rng.below(self.gateways.len() as u64) as u32;
         let (after_us, call) = (self.rng.range(50_000, 1_500_000), self.number());
         let (wait_ms, timeout_ms) = (ask.wait_ms().min(1_000), 3_000);
-        let message = Message::ClientRequest { call, ask: Arc::new(ask), timeout_ms, wait_ms };
+        let operation = Box::new(ask.operation(call, timeout_ms, wait_ms));
+        let message = Message::ClientRequest { operation };
         let (from, to) = (Place::Client(id), Place::Gateway(gateway));
         self.agenda.push(self.now_us + after_us, Event::Deliver { from, to, message });
     }
@@ -327,21 +329,17 @@ impl World {
         self.client_failed(id, number, failure);
     }
 
-    pub(crate) fn client_reply(
-        &mut self,
-        id: u32,
-        _from: Place,
-        try_number: u64,
-        answer: Answer,
-        tries: u32,
-    ) {
+    pub(crate) fn client_reply(&mut self, id: u32, try_number: u64, result: OpResult, tries: u32) {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(number) = client.tries.remove(&try_number) else { return };
         let Some(call) = client.calls.get_mut(&number) else { return };
         call.tries = call.tries.max(tries);
-        match answer {
-            Ok(done) => self.settle(id, number, Ok(done)),
-            Err(error) => self.client_failed(id, number, Failure::Answer(&error)),
+        match result {
+            OpResult::Error(error) => self.client_failed(id, number, Failure::Answer(&error)),
+            result => {
+                let answer = answer_of(result, &self.shown);
+                self.settle(id, number, answer);
+            }
         }
     }
 
@@ -389,7 +387,7 @@ impl World {
             (What::Heartbeat { life, .. }, Ok(Done::HeartbeatOk { broken, overflow, .. })) => {
                 LifeNote { operation, life: *life, broken: broken.clone(), overflow: *overflow }
             }
-            (What::CancelWait { request, given_up: true }, Ok(Done::Cancelled { held: None })) => {
+            (What::CancelWait { request }, Ok(Done::Cancelled { held: None })) => {
                 self.faults.add(FaultKind::GivenUp);
                 self.given_up.insert(*request);
                 return;
@@ -416,7 +414,7 @@ fn asked(what: &What) -> Asked {
         What::Check { linearizable } => Asked::Check { linearizable },
         What::Heartbeat { session, .. } => Asked::Heartbeat { session },
         What::CloseSession { session } => Asked::CloseSession { session },
-        What::CancelWait { request, .. } => Asked::CancelWait { request },
+        What::CancelWait { request } => Asked::CancelWait { request },
     }
 }
 

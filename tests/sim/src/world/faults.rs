@@ -146,6 +146,11 @@ impl Chaos {
         if self.drift { 5_000 } else { 12_000 }
     }
 
+    /// Whether node clocks run at rates far from each other.
+    pub(crate) fn drifts(&self) -> bool {
+        self.drift
+    }
+
     /// Whether clients are busy now. They come in bursts.
     pub(crate) fn busy(&self, now_us: u64) -> bool {
         now_us < self.busy_until_us

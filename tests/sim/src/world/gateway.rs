@@ -1,67 +1,122 @@
 //! A gateway: it takes a client's operation to the leader of its shard.
 //!
-//! It uses the real retry machine and leader cache, and keeps no lock state.
+//! The gateway is a driver of the real core, which decides everything: the core's sends become
+//! messages, and its pauses timers. The waits of lost clients are cleaned up as in the real gateway.
 
-use super::ask::{Answer, Ask, NodeAnswer, Refusal, What};
 use super::{Event, Message, Place, World};
-use link::leaders::LeaderCache;
-use link::retry::{Attempt, Decision, Failure, Policy};
-use routing::NodeId;
+use crate::rng::Rng;
+use gateway::core::{Call, Caller, Cleanup, Directory, Moment, Next, Send, Step};
+use link::mux::{Failure, Outcome, node_outcome};
+use routing::ShardMap;
 use shard::Ticket;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use wire::v1::ErrorCode;
+use wire::internal::v1::operation::Op as RoutedOp;
+use wire::internal::v1::operation_result::Result as NodeResult;
+use wire::limits::REQUEST_ID_BYTES;
+use wire::v1::operation::Op;
+use wire::v1::operation_result::Result as OpResult;
+use wire::v1::{Consistency, Operation};
 
-/// The timeout of the first try at a node. It doubles with each unanswered try.
-const ATTEMPT_TIMEOUT_MS: u64 = 1_500;
+/// The time for a lost client to come back with its waits, as in the real gateway.
+const COME_BACK_MS: u64 = 300;
+/// The time for one try to leave a queue, as in the real gateway.
+const LEAVE_TIMEOUT_MS: u64 = 1_000;
+/// The first and longest pause between such tries, as in the real gateway.
+const LEAVE_PAUSE_MS: (u64, u64) = (50, 5_000);
 
-/// The timeout of a cancel that the gateway sends by itself.
-const CANCEL_TIMEOUT_MS: u64 = 5_000;
-
-/// * `calls` has an entry for each operation that a client awaits.
-/// * `tickets` has an entry for each try under way of these operations.
+/// * `calls` has an entry for each operation that was not answered yet.
+/// * `tries` has an entry for each try under way: the call and the part that it belongs to.
+/// * `pausing` has the cleanups between two tries, each with its pause.
 pub(crate) struct Gateway {
     pub up: bool,
     pub paused_until_us: u64,
-    leaders: LeaderCache,
-    calls: BTreeMap<u64, Call>,
-    tickets: BTreeMap<Ticket, u64>,
+    directory: Directory,
+    calls: BTreeMap<u64, Running>,
+    tries: BTreeMap<Ticket, (u64, u32)>,
+    pausing: BTreeMap<u64, (Cleanup, u64)>,
 }
 
-struct Call {
-    client: Place,
-    ask: Arc<Ask>,
-    attempt: Attempt,
-    /// Rises with every change that makes an earlier timer meaningless.
-    turn: u32,
-    /// The try under way, and the node that it was sent to.
-    trying: Option<(Ticket, u64)>,
+struct Running {
+    call: Call,
+    owner: Owner,
+    /// The number of tries so far, for the checker.
+    tries: u32,
+}
+
+/// The place where the answer goes.
+enum Owner {
+    /// A client that awaits it. An acquire that waits has the cleanup that it needs if the client
+    /// is lost.
+    Client { place: Place, wait: Option<Cleanup> },
+    /// A client that is gone. It may come back for a while.
+    Gone { wait: Cleanup },
+    /// The gateway itself, which cleans up. The pause comes before the next try.
+    Cleanup { cleanup: Cleanup, pause_ms: u64 },
+}
+
+/// A moment that a gateway waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    /// The time of a try is up.
+    Try { ticket: Ticket },
+    /// The pause of a call's part is over.
+    Pause { call: u64, part: u32 },
+    /// The client of this call had the time to come back.
+    ComeBack { call: u64 },
+    /// The pause of a cleanup is over.
+    Cleanup { number: u64 },
+}
+
+/// The clock of the world and its dice, for the core.
+struct At<'a> {
+    now_ms: u64,
+    rng: &'a mut Rng,
+}
+
+impl Moment for At<'_> {
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn jitter(&mut self) -> f64 {
+        self.rng.unit()
+    }
+
+    fn request_id(&mut self) -> [u8; REQUEST_ID_BYTES] {
+        unreachable!("every client chooses its request ids")
+    }
 }
 
 impl Gateway {
-    pub(crate) fn new() -> Gateway {
+    pub(crate) fn new(map: ShardMap) -> Gateway {
         Gateway {
             up: true,
             paused_until_us: 0,
-            leaders: LeaderCache::new(),
+            directory: Directory::new(map),
             calls: BTreeMap::new(),
-            tickets: BTreeMap::new(),
+            tries: BTreeMap::new(),
+            pausing: BTreeMap::new(),
         }
+    }
+
+    /// Takes a call out, so that outcomes of its tries come to nothing.
+    fn drop_call(&mut self, number: u64) -> Option<Running> {
+        self.tries.retain(|_, (call, _)| *call != number);
+        self.calls.remove(&number)
     }
 }
 
 impl World {
     /// The gateway loses all its state. Nodes and clients see their connections end.
     pub(crate) fn crash_gateway(&mut self, id: u32) {
+        let fresh = Gateway { up: false, ..Gateway::new(self.map.clone()) };
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        gateway.up = false;
-        gateway.paused_until_us = 0;
-        gateway.leaders = LeaderCache::new();
-        gateway.tickets.clear();
-        let calls = std::mem::take(&mut gateway.calls);
+        let Gateway { calls, .. } = std::mem::replace(gateway, fresh);
         self.trace.line(self.now_us, || format!("gateway {id} dies"));
-        for (call, Call { client, .. }) in calls {
-            self.send(Place::Gateway(id), client, Message::ClientBroken { call, sent: true });
+        for (call, running) in calls {
+            if let Owner::Client { place, .. } = running.owner {
+                self.send(Place::Gateway(id), place, Message::ClientBroken { call, sent: true });
+            }
         }
         let nodes: Vec<u64> = self.nodes.keys().copied().collect();
         for node in nodes {
@@ -71,203 +126,175 @@ impl World {
         }
     }
 
-    pub(crate) fn gateway_request(
-        &mut self,
-        id: u32,
-        client: Place,
-        call: u64,
-        ask: Arc<Ask>,
-        timeout_ms: u64,
-        wait_ms: u32,
-    ) {
-        let targets = self.targets(id, &ask);
+    pub(crate) fn gateway_request(&mut self, id: u32, client: Place, operation: Operation) {
+        let (number, now_ms) = (operation.id, self.now_us / 1_000);
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         if !gateway.up {
-            return self.send(
-                Place::Gateway(id),
-                client,
-                Message::ClientBroken { call, sent: false },
-            );
+            let refusal = Message::ClientBroken { call: number, sent: false };
+            return self.send(Place::Gateway(id), client, refusal);
         }
-        let policy = Policy {
-            kind: ask.kind(),
-            timeout_ms,
-            wait_ms,
-            attempt_timeout_ms: ATTEMPT_TIMEOUT_MS,
-            retry_busy: false,
-            relays: false,
-        };
-        let now_ms = self.now_us / 1_000;
-        let mut attempt = Attempt::new(policy, now_ms, targets[0]);
-        let decision = attempt.resume(now_ms);
-        gateway.calls.insert(call, Call { client, ask, attempt, turn: 0, trying: None });
-        self.gateway_do(id, call, decision);
-    }
-
-    /// All nodes, starting with the leader or a guess of it.
-    fn targets(&mut self, id: u32, ask: &Ask) -> Vec<u64> {
-        let mut targets: Vec<u64> = self.nodes.keys().copied().collect();
-        // Any replica answers a check, even a linearizable one. The real gateway asks followers for
-        // stale checks only.
-        let anybody = matches!(ask.what, What::Check { .. }) && self.rng.percent(60);
-        let first = match self.gateways[&id].leaders.leader(ask.shard) {
-            Some(leader) if !anybody => {
-                targets.iter().position(|node| *node == leader.0).unwrap_or(0)
+        let wait = match &operation.op {
+            Some(Op::Acquire(acquire)) if acquire.wait_ms > 0 => {
+                Some(Cleanup::of(acquire, operation.timeout_ms, false, now_ms))
             }
-            _ => self.rng.below(targets.len() as u64) as usize,
+            _ => None,
         };
-        targets.rotate_left(first);
-        targets
+        let (mut steps, moment) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
+        let caller = Caller::Anonymous;
+        let call = Call::begin(caller, operation, &gateway.directory, moment, &mut steps);
+        let owner = Owner::Client { place: client, wait };
+        gateway.calls.insert(number, Running { call, owner, tries: 1 });
+        self.take_steps(id, number, steps);
     }
 
-    fn gateway_do(&mut self, id: u32, number: u64, decision: Decision) {
+    fn take_steps(&mut self, id: u32, number: u64, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Send(send) => self.send_try(id, number, send),
+                Step::Pause { part, ms } => {
+                    let timer = Timer::Pause { call: number, part };
+                    self.set_timer(id, ms, timer);
+                }
+                Step::Refresh { .. } => unreachable!("a simulated cluster keeps its first map"),
+                Step::Answer(answer) => self.gateway_answer(id, number, answer),
+            }
+        }
+    }
+
+    fn send_try(&mut self, id: u32, number: u64, send: Send) {
+        let Send { part, node, timeout_ms, mut operation, retry_of } = send;
         let ticket = self.number();
+        // Any replica can serve a linearizable check. The core asks the leader, so some checks are
+        // turned to other replicas here.
+        let anywhere = matches!(&operation.op, Some(RoutedOp::Check(check))
+            if check.consistency() == Consistency::Linearizable);
+        let node = if anywhere && self.rng.percent(60) {
+            1 + self.rng.below(self.nodes.len() as u64)
+        } else {
+            node
+        };
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(call) = gateway.calls.get_mut(&number) else { return };
-        call.turn += 1;
-        if let Some((old, _)) = call.trying.take() {
-            gateway.tickets.remove(&old);
-        }
-        let turn = call.turn;
-        match decision {
-            Decision::Send(next) => {
-                call.trying = Some((ticket, next.target));
-                gateway.tickets.insert(ticket, number);
-                let wait_us = (next.timeout_ms + u64::from(next.wait_ms)) * 1_000;
-                let (ask, left_ms, give_up_us) =
-                    (call.ask.clone(), next.wait_ms, self.now_us + wait_us);
-                self.agenda
-                    .push(give_up_us, Event::GatewayTimer { gateway: id, call: number, turn });
-                let message = Message::Request { ticket, ask, left_ms, give_up_us };
-                self.send(Place::Gateway(id), Place::Node(next.target), message);
+        let running = gateway.calls.get_mut(&number).expect("a call that sends is running");
+        running.tries += u32::from(retry_of.is_some());
+        gateway.tries.insert(ticket, (number, part));
+        (operation.id, operation.timeout_ms) = (ticket, timeout_ms as u32);
+        let wait_ms = operation.op.as_ref().map_or(0, RoutedOp::wait_ms);
+        self.set_timer(id, timeout_ms + u64::from(wait_ms), Timer::Try { ticket });
+        // Nodes tell from the time how late the frame is, by clocks of about one rate. In a run
+        // with clocks that drift far from each other it is not told.
+        let sent_ms = if self.chaos.drifts() { 0 } else { 1 + self.now_us / 1_000 };
+        let message = Message::Request { sent_ms, operation: Box::new(operation) };
+        self.send(Place::Gateway(id), Place::Node(node), message);
+    }
+
+    fn set_timer(&mut self, id: u32, after_ms: u64, timer: Timer) {
+        let at_us = self.now_us + after_ms * 1_000;
+        self.agenda.push(at_us, Event::GatewayTimer { gateway: id, timer });
+    }
+
+    fn gateway_answer(&mut self, id: u32, number: u64, answer: OpResult) {
+        let now_ms = self.now_us / 1_000;
+        let gateway = self.gateways.get_mut(&id).expect("a gateway");
+        let Some(Running { owner, tries, .. }) = gateway.drop_call(number) else { return };
+        match owner {
+            Owner::Client { place, .. } => {
+                let result = Box::new(answer);
+                let reply = Message::ClientReply { call: number, result, tries };
+                self.send(Place::Gateway(id), place, reply);
             }
-            Decision::RetryAfter { ms } => {
-                let at_us = self.now_us + ms * 1_000;
-                self.agenda.push(at_us, Event::GatewayTimer { gateway: id, call: number, turn });
+            Owner::Gone { wait } => {
+                if let Some(cleanup) = wait.after(&answer) {
+                    self.clean_up(id, cleanup, LEAVE_PAUSE_MS.0);
+                }
             }
-            Decision::GiveUp(error) => self.gateway_finish(id, number, Err(error)),
+            Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.heard(&answer, now_ms) {
+                Next::Done => {}
+                Next::AtOnce => self.clean_up(id, cleanup, pause_ms),
+                Next::Later => {
+                    let number = self.number();
+                    let gateway = self.gateways.get_mut(&id).expect("a gateway");
+                    let longer_ms = (2 * pause_ms).min(LEAVE_PAUSE_MS.1);
+                    gateway.pausing.insert(number, (cleanup, longer_ms));
+                    self.set_timer(id, pause_ms, Timer::Cleanup { number });
+                }
+            },
         }
     }
 
-    fn gateway_finish(&mut self, id: u32, number: u64, answer: Answer) {
-        let Some(call) =
-            self.gateways.get_mut(&id).and_then(|gateway| gateway.calls.remove(&number))
-        else {
-            return;
-        };
-        let tries = call.attempt.tries();
-        self.send(
-            Place::Gateway(id),
-            call.client,
-            Message::ClientReply { call: number, answer, tries },
-        );
-    }
-
-    pub(crate) fn gateway_reply(
-        &mut self,
-        id: u32,
-        from: Place,
-        ticket: Ticket,
-        answer: NodeAnswer,
-    ) {
-        let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        // The client has been answered already, so a grant that comes now ends with its TTL.
-        let Some(number) = gateway.tickets.remove(&ticket) else { return };
-        let Place::Node(node) = from else { unreachable!("only nodes reply to gateways") };
-        let Some(call) = gateway.calls.get_mut(&number) else { return };
-        call.trying = None;
-        let shard = call.ask.shard;
-        let error = match answer {
-            Ok(done) => {
-                if !matches!(call.ask.what, What::Check { .. }) {
-                    gateway.leaders.confirm(shard, NodeId(node));
-                }
-                return self.gateway_finish(id, number, Ok(done));
-            }
-            Err(Refusal::NotLeader { hint, term }) => {
-                if !gateway.leaders.learn(shard, hint, term) {
-                    gateway.leaders.suspect(shard, NodeId(node));
-                }
-                let failure = Failure::NotLeader {
-                    leader: hint.map_or(0, |node| node.0),
-                    why: "another leads",
-                };
-                return self.gateway_failed(id, number, failure);
-            }
-            Err(Refusal::Error(error)) => error,
-        };
-        if error.code() == ErrorCode::NoLeader {
-            gateway.leaders.suspect(shard, NodeId(node));
-        }
-        self.gateway_failed(id, number, Failure::Answer(&error));
+    pub(crate) fn gateway_reply(&mut self, id: u32, ticket: Ticket, result: NodeResult) {
+        self.gateway_heard(id, ticket, node_outcome(Some(result)));
     }
 
     pub(crate) fn gateway_broken(&mut self, id: u32, ticket: Ticket, sent: bool) {
-        let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(number) = gateway.tickets.remove(&ticket) else { return };
-        self.suspect_target(id, number);
-        let failure = if sent {
-            Failure::Lost("connection lost")
-        } else {
-            Failure::NotSent("connection refused")
+        let failure = match sent {
+            true => Failure::Lost("connection lost".into()),
+            false => Failure::NotSent("connection refused".into()),
         };
-        self.gateway_failed(id, number, failure);
+        self.gateway_heard(id, ticket, Err(failure));
     }
 
-    fn suspect_target(&mut self, id: u32, number: u64) {
+    fn gateway_heard(&mut self, id: u32, ticket: Ticket, outcome: Outcome<NodeResult>) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        if let Some(call) = gateway.calls.get_mut(&number)
-            && let Some((_, node)) = call.trying
-        {
-            gateway.leaders.suspect(call.ask.shard, NodeId(node));
-        }
+        // The outcome may be late. A grant that comes after its time ends with its TTL.
+        let Some((number, part)) = gateway.tries.remove(&ticket) else { return };
+        let Some(running) = gateway.calls.get_mut(&number) else { return };
+        let mut steps = Vec::new();
+        let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+        running.call.heard(part, outcome, &gateway.directory, moment, &mut steps);
+        self.take_steps(id, number, steps);
     }
 
-    fn gateway_failed(&mut self, id: u32, number: u64, failure: Failure<'_>) {
-        let Some(ask) = self.gateways[&id].calls.get(&number).map(|call| call.ask.clone()) else {
-            return;
-        };
-        let targets = self.targets(id, &ask);
-        let (now_ms, jitter) = (self.now_us / 1_000, self.rng.unit());
+    pub(crate) fn gateway_timer(&mut self, id: u32, timer: Timer) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let call = gateway.calls.get_mut(&number).expect("just seen");
-        let decision = call.attempt.next(now_ms, jitter, failure, &targets);
-        self.gateway_do(id, number, decision);
-    }
-
-    pub(crate) fn gateway_timer(&mut self, id: u32, number: u64, turn: u32) {
-        let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(call) = gateway.calls.get_mut(&number).filter(|call| call.turn == turn) else {
-            return;
-        };
-        match call.trying {
-            Some(_) => {
-                self.suspect_target(id, number);
-                self.gateway_failed(id, number, Failure::Lost("no answer in time"));
+        match timer {
+            Timer::Try { ticket } => {
+                let lost = Failure::Lost("no answer in time".into());
+                self.gateway_heard(id, ticket, Err(lost));
             }
-            None => {
-                let decision = call.attempt.resume(self.now_us / 1_000);
-                self.gateway_do(id, number, decision);
+            Timer::Pause { call: number, part } => {
+                let Some(running) = gateway.calls.get_mut(&number) else { return };
+                let mut steps = Vec::new();
+                let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+                running.call.resumed(part, &gateway.directory, moment, &mut steps);
+                self.take_steps(id, number, steps);
+            }
+            Timer::ComeBack { call } => {
+                if let Some(Running { owner: Owner::Gone { wait }, .. }) = gateway.drop_call(call) {
+                    self.clean_up(id, wait, LEAVE_PAUSE_MS.0);
+                }
+            }
+            Timer::Cleanup { number } => {
+                if let Some((cleanup, pause_ms)) = gateway.pausing.remove(&number) {
+                    self.clean_up(id, cleanup, pause_ms);
+                }
             }
         }
     }
 
-    /// Drops a call after its client's stream is gone. If the call is a waiting acquire, the
-    /// gateway takes it out of its queue in the client's name.
-    pub(crate) fn gateway_abandon(&mut self, id: u32, client: Place, number: u64) {
+    /// Notes that a client's stream is gone. A waiting acquire stays for a moment, because the
+    /// client may come back for it. Then the gateway takes it out of its queue.
+    pub(crate) fn gateway_abandon(&mut self, id: u32, number: u64) {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(call) = gateway.calls.remove(&number) else { return };
-        if let Some((ticket, _)) = call.trying {
-            gateway.tickets.remove(&ticket);
+        let Some(running) = gateway.calls.get_mut(&number) else { return };
+        match &mut running.owner {
+            Owner::Client { wait: Some(wait), .. } => {
+                running.owner = Owner::Gone { wait: wait.clone() };
+                running.call.abandon();
+                self.set_timer(id, COME_BACK_MS, Timer::ComeBack { call: number });
+            }
+            _ => drop(gateway.drop_call(number)),
         }
-        if let What::Acquire { request, wait_ms: 1.., .. } = call.ask.what
-            && gateway.up
-        {
-            let (name, shard) = (call.ask.name.clone(), call.ask.shard);
-            let ask =
-                Arc::new(Ask { name, shard, what: What::CancelWait { request, given_up: false } });
-            let own = self.number();
-            self.gateway_request(id, client, own, ask, CANCEL_TIMEOUT_MS, 0);
-        }
+    }
+
+    fn clean_up(&mut self, id: u32, cleanup: Cleanup, pause_ms: u64) {
+        let number = self.number();
+        let gateway = self.gateways.get_mut(&id).expect("a gateway");
+        let mut steps = Vec::new();
+        let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+        let op = cleanup.operation();
+        let call = Call::begin_own(op, LEAVE_TIMEOUT_MS, &gateway.directory, moment, &mut steps);
+        let owner = Owner::Cleanup { cleanup, pause_ms };
+        gateway.calls.insert(number, Running { call, owner, tries: 1 });
+        self.take_steps(id, number, steps);
     }
 }

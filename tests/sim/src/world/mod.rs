@@ -1,8 +1,8 @@
 //! A whole cluster in one thread: nodes, gateways, clients, network, disks and clocks. One agenda
 //! from one seed moves them.
 //!
-//! The replicas, the lock table, the retry machine, the leader cache and the lease arithmetic are
-//! the real ones. Equal seeds give equal runs, to the last message. The simulator does not know
+//! The replicas, the lock table, the gateways' core, the translation of operations and replies, the
+//! retry machine and the lease arithmetic are the real ones. Equal seeds give equal runs, to the last message. The simulator does not know
 //! which results are right: it records them, and the checker judges.
 
 mod actors;
@@ -24,18 +24,18 @@ pub use faults::{FaultCounts, FaultKind};
 use crate::checker::{Bounds, History, Sample, Violation};
 use crate::rng::Rng;
 use agenda::Agenda;
-use ask::{Answer, Ask, NodeAnswer};
+use ask::Shown;
 use calls::{Act, Client};
 use faults::Chaos;
-use gateway::Gateway;
+use gateway::{Gateway, Timer};
 use locks::Mode;
 use network::{Fate, Network, Place};
 use node::Node;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use shard::Ticket;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use trace::Trace;
+use wire::{internal::v1 as internal, v1};
 
 pub(crate) const SECOND_US: u64 = 1_000_000;
 /// The number of gateways.
@@ -55,30 +55,28 @@ pub(crate) enum Message {
         node: u64,
         incarnation: u32,
     },
+    /// A frame with one operation, which its id names.
     Request {
-        ticket: Ticket,
-        ask: Arc<Ask>,
-        left_ms: u32,
-        give_up_us: u64,
+        sent_ms: u64,
+        operation: Box<internal::Operation>,
     },
     Reply {
         ticket: Ticket,
-        answer: NodeAnswer,
+        result: Box<internal::operation_result::Result>,
     },
     /// The connection broke, or could not be opened.
     Broken {
         ticket: Ticket,
         sent: bool,
     },
+    /// An operation of a client, which its id names.
     ClientRequest {
-        call: u64,
-        ask: Arc<Ask>,
-        timeout_ms: u64,
-        wait_ms: u32,
+        operation: Box<v1::Operation>,
     },
+    /// `tries` counts the tries of the gateway. No real gateway tells it: it is for the checker.
     ClientReply {
         call: u64,
-        answer: Answer,
+        result: Box<v1::operation_result::Result>,
         tries: u32,
     },
     ClientBroken {
@@ -102,7 +100,7 @@ pub(crate) enum Event {
     Snapshot { from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8> },
     SnapshotSent { node: u64, boot: u64, to: u64, shard: ShardId, ok: bool },
     SnapshotWritten { node: u64, boot: u64, shard: ShardId, bytes: Vec<u8> },
-    GatewayTimer { gateway: u32, call: u64, turn: u32 },
+    GatewayTimer { gateway: u32, timer: Timer },
     ClientTimer { client: u32, call: u64, turn: u32 },
     Act { client: u32, act: Act },
     AllDown,
@@ -156,6 +154,7 @@ pub(crate) struct World {
     pub violations: Vec<Violation>,
     /// The requests with a cancel that was answered without a grant.
     pub given_up: BTreeSet<u64>,
+    pub shown: Shown,
     pub faults: FaultCounts,
     pub chaos: Chaos,
     pub ending: ending::Ending,
@@ -198,13 +197,14 @@ impl World {
             trace: Trace::new(prints),
             agenda: Agenda::new(),
             nodes: BTreeMap::new(),
-            gateways: (1..=GATEWAYS).map(|id| (id, Gateway::new())).collect(),
+            gateways: (1..=GATEWAYS).map(|id| (id, Gateway::new(map.clone()))).collect(),
             clients: BTreeMap::new(),
             names: Vec::new(),
             history: History::default(),
             samples: Vec::new(),
             violations: Vec::new(),
             given_up: BTreeSet::new(),
+            shown: Shown::default(),
             faults: FaultCounts::default(),
             chaos,
             ending: ending::Ending::default(),
@@ -302,7 +302,7 @@ impl World {
             Event::SnapshotWritten { node, boot, shard, bytes } => {
                 self.snapshot_written(node, boot, shard, bytes)
             }
-            Event::GatewayTimer { gateway, call, turn } => self.gateway_timer(gateway, call, turn),
+            Event::GatewayTimer { gateway, timer } => self.gateway_timer(gateway, timer),
             Event::ClientTimer { client, call, turn } => self.client_timer(client, call, turn),
             Event::Act { client, act } => self.act(client, act),
             Event::AllDown => self.all_down(),
@@ -381,26 +381,23 @@ impl World {
             (Place::Node(to), Message::Hello { node, incarnation }) => {
                 self.hear_hello(to, node, incarnation)
             }
-            (Place::Node(node), Message::Request { ticket, ask, left_ms, give_up_us }) => {
-                self.take_request(node, from, ticket, ask, left_ms, give_up_us);
+            (Place::Node(node), Message::Request { sent_ms, operation }) => {
+                self.take_request(node, from, sent_ms, *operation);
             }
-            (Place::Gateway(gateway), Message::Reply { ticket, answer }) => {
-                self.gateway_reply(gateway, from, ticket, answer);
+            (Place::Gateway(gateway), Message::Reply { ticket, result }) => {
+                self.gateway_reply(gateway, ticket, *result);
             }
             (Place::Gateway(gateway), Message::Broken { ticket, sent }) => {
                 self.gateway_broken(gateway, ticket, sent)
             }
-            (
-                Place::Gateway(gateway),
-                Message::ClientRequest { call, ask, timeout_ms, wait_ms },
-            ) => {
-                self.gateway_request(gateway, from, call, ask, timeout_ms, wait_ms);
+            (Place::Gateway(gateway), Message::ClientRequest { operation }) => {
+                self.gateway_request(gateway, from, *operation);
             }
             (Place::Gateway(gateway), Message::ClientGone { call }) => {
-                self.gateway_abandon(gateway, from, call)
+                self.gateway_abandon(gateway, call)
             }
-            (Place::Client(client), Message::ClientReply { call, answer, tries }) => {
-                self.client_reply(client, from, call, answer, tries);
+            (Place::Client(client), Message::ClientReply { call, result, tries }) => {
+                self.client_reply(client, call, *result, tries);
             }
             (Place::Client(client), Message::ClientBroken { call, sent }) => {
                 self.client_broken(client, call, sent)

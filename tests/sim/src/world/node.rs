@@ -9,15 +9,19 @@ use super::reseed::{HELLO_TICKS, incarnation_of};
 use super::{Event, FaultKind, Message, Place, World};
 use crate::checker::{Invariant, LateGrant, Sample, Violation};
 use crate::rng::Rng;
-use crate::world::ask::{Ask, Done, What};
+use crate::world::ask::request_of;
 use routing::{NodeId, ShardId};
+use service::Admitted;
 use shard::{
     Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket,
     join_snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use storage::{Engine, ShardWrite};
+use wire::internal::v1::Operation;
+use wire::internal::v1::operation::Op;
+use wire::internal::v1::operation_result::Result as OpResult;
+use wire::{Lateness, OperationKind};
 
 /// The first ticket of the simulator's own questions.
 pub(crate) const OWN_TICKETS: Ticket = 1 << 60;
@@ -56,6 +60,16 @@ impl Settings {
     }
 }
 
+/// An operation that waits for its replica's reply.
+pub(crate) struct Pending {
+    pub from: Place,
+    shard: ShardId,
+    kind: OperationKind,
+    /// The number of the request, if this is an acquire.
+    request: Option<u64>,
+    taken_us: u64,
+}
+
 /// * `replicas` is empty exactly while the node is down.
 /// * `boot` rises with each start and each stop, so that events of a former run can be told apart.
 pub(crate) struct Node {
@@ -66,8 +80,9 @@ pub(crate) struct Node {
     pub replicas: BTreeMap<ShardId, Replica>,
     pub inbox: BTreeMap<ShardId, Vec<Input>>,
     pub step_due: BTreeSet<ShardId>,
-    /// The sender of each operation, the operation, and the time at which it was taken.
-    pub pending: BTreeMap<Ticket, (Place, Arc<Ask>, u64)>,
+    pub pending: BTreeMap<Ticket, Pending>,
+    /// The lateness of each gateway's stream.
+    pub lateness: BTreeMap<Place, Lateness>,
     pub boot: u64,
     pub paused_until_us: u64,
     /// Whether the node stopped by itself. Then it stays down.
@@ -92,6 +107,7 @@ impl Node {
             inbox: BTreeMap::new(),
             step_due: BTreeSet::new(),
             pending: BTreeMap::new(),
+            lateness: BTreeMap::new(),
             boot: 0,
             paused_until_us: 0,
             failed: false,
@@ -203,6 +219,7 @@ impl World {
         node.replicas.clear();
         node.inbox.clear();
         node.step_due.clear();
+        node.lateness.clear();
         let loss = node.disk.crash(&mut self.rng);
         match loss {
             CrashLoss::Nothing => {}
@@ -213,7 +230,7 @@ impl World {
         self.trace.line(self.now_us, || {
             format!("node {id}    dies (power cut: {power_cut}, disk: {loss:?})")
         });
-        for (ticket, (from, ..)) in pending {
+        for (ticket, Pending { from, .. }) in pending {
             // The operating system resets the process's connections. After a power cut no such
             // reset is sent.
             if !power_cut {
@@ -337,15 +354,23 @@ impl World {
             return;
         }
         let node = self.nodes.get_mut(&id).expect("a node");
-        let Some((from, ask, taken_us)) = node.pending.remove(&ticket) else { return };
-        let answer = ask.answer(reply);
-        if let (What::Acquire { request, .. }, Ok(Done::Granted { token, .. })) =
-            (&ask.what, &answer)
-            && self.given_up.contains(request)
-        {
-            self.history.late_grants.push(LateGrant { request: *request, token: *token, taken_us });
+        let Some(pending) = node.pending.remove(&ticket) else { return };
+        let Pending { from, kind, request, taken_us, .. } = pending;
+        if let Reply::Read { answer: Read::Check { holders, .. }, applied_index, .. } = &reply {
+            self.shown.note(id, shard, *applied_index, holders);
         }
-        self.send(Place::Node(id), from, Message::Reply { ticket, answer });
+        let result = service::result(shard, NodeId(id), kind, reply);
+        if let (Some(request), OpResult::Grant(grant)) = (request, &result)
+            && self.given_up.contains(&request)
+        {
+            let token = grant.fencing_token;
+            self.history.late_grants.push(LateGrant { request, token, taken_us });
+        }
+        self.reply(id, from, ticket, result);
+    }
+
+    fn reply(&mut self, id: u64, to: Place, ticket: Ticket, result: OpResult) {
+        self.send(Place::Node(id), to, Message::Reply { ticket, result: Box::new(result) });
     }
 
     // ---- the disk -------------------------------------------------------------------------------
@@ -410,38 +435,45 @@ impl World {
         &mut self,
         id: u64,
         from: Place,
-        ticket: Ticket,
-        ask: Arc<Ask>,
-        left_ms: u32,
-        give_up_us: u64,
+        sent_ms: u64,
+        operation: Operation,
     ) {
+        let ticket = operation.id;
         let node = self.nodes.get_mut(&id).expect("a node");
         if !node.is_up() {
             return self.send(Place::Node(id), from, Message::Broken { ticket, sent: false });
         }
-        if self.now_us > give_up_us {
-            let answer = ask.answer(Reply::Busy);
-            return self.send(Place::Node(id), from, Message::Reply { ticket, answer });
+        let now_ms = node.clock.read(self.now_us).mono_ms;
+        let late_ms = node.lateness.entry(from).or_default().late_ms(sent_ms, now_ms);
+        let request = match &operation.op {
+            Some(Op::Acquire(acquire)) => Some(request_of(&acquire.request_id)),
+            _ => None,
+        };
+        match service::admit(&self.map, operation, late_ms) {
+            Err(refused) => self.reply(id, from, ticket, *refused),
+            Ok(Admitted { shard, kind, request: asked, timeout_ms, .. }) => {
+                let taken_us = self.now_us;
+                node.pending.insert(ticket, Pending { from, shard, kind, request, taken_us });
+                let give_up_at_ms = now_ms + u64::from(timeout_ms);
+                self.tell(id, shard, asked.into_input(ticket, give_up_at_ms));
+            }
         }
-        let give_up_at_ms =
-            node.clock.read(self.now_us).mono_ms + (give_up_us - self.now_us) / 1_000;
-        let (shard, input) = (ask.shard, ask.input(ticket, left_ms, give_up_at_ms));
-        node.pending.insert(ticket, (from, ask, self.now_us));
-        self.tell(id, shard, input);
     }
 
     fn take_detach(&mut self, id: u64, ticket: Ticket) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        if let Some((_, ask, _)) = node.pending.remove(&ticket) {
-            self.tell(id, ask.shard, Input::Detach { ticket });
+        if let Some(Pending { shard, .. }) = node.pending.remove(&ticket) {
+            self.tell(id, shard, Input::Detach { ticket });
         }
     }
 
     /// Drops the operations of a gateway after its connections to this node are gone.
     pub(crate) fn drop_streams(&mut self, id: u64, gateway: Place) {
-        let pending = &self.nodes[&id].pending;
-        let gone: Vec<Ticket> =
-            pending.iter().filter(|(_, (from, ..))| *from == gateway).map(|(t, _)| *t).collect();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.lateness.remove(&gateway);
+        let ours =
+            |(ticket, pending): (&Ticket, &Pending)| (pending.from == gateway).then_some(*ticket);
+        let gone: Vec<Ticket> = node.pending.iter().filter_map(ours).collect();
         for ticket in gone {
             self.take_detach(id, ticket);
         }
