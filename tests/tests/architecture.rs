@@ -254,6 +254,29 @@ fn files_have_a_length_that_can_be_read() {
     assert!(idle.is_empty(), "these need no excuse any more: {idle:?}");
 }
 
+/// The file that each crate may have for its planted bugs, and the call that asks for one.
+const HOOKS: &str = "planted_bugs.rs";
+const HOOKED: &str = "planted::is(";
+
+#[test]
+fn planted_bugs_are_in_files_of_their_own() {
+    let hooked: Vec<String> =
+        sources().into_iter().filter(|path| read(path).contains(HOOKED)).collect();
+    let (hooks, mixed): (Vec<&String>, Vec<&String>) = hooked
+        .iter()
+        .filter(|path| !path.starts_with("tests/"))
+        .partition(|path| path.ends_with(HOOKS));
+    assert!(
+        mixed.is_empty(),
+        "these mix shipped code with bugs, which belong in {HOOKS}: {mixed:?}"
+    );
+    let found: Vec<&str> = hooks.iter().filter_map(|path| path.split('/').nth(1)).collect();
+    assert_eq!(found.len(), found.iter().collect::<BTreeSet<_>>().len(), "one file for each crate");
+    for name in ["locks", "shard", "link", "client"] {
+        assert!(found.contains(&name), "{name} has bugs, but they were not found");
+    }
+}
+
 #[test]
 fn pure_crates_ban_clocks_randomness_and_hash_order() {
     for name in PURE {

@@ -40,6 +40,7 @@ mod codec;
 mod command;
 mod hash;
 mod limits;
+mod planted_bugs;
 mod table;
 mod tenure;
 mod types;

@@ -21,6 +21,7 @@
 
 mod api;
 mod parts;
+mod planted_bugs;
 mod put_back;
 mod raft;
 mod replica;

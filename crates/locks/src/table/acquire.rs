@@ -19,8 +19,8 @@ use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
+use crate::planted_bugs;
 use crate::types::*;
-use planted::Bug;
 use std::num::NonZeroU64;
 
 /// The fields of an acquire command.
@@ -49,10 +49,9 @@ pub(super) struct Claim {
 
 impl LockTable {
     pub(super) fn acquire(&mut self, at: Stamp, ask: &Ask<'_>, effects: &mut Effects) -> Outcome {
-        if let Some(earlier) = self.find_request(ask.request)
-            && !(planted::is(Bug::RetryGrantedTwice) && matches!(earlier, Ref::Ended(_)))
-        // planted: a request that was granted and has ended is granted again
-        {
+        let earlier = self.find_request(ask.request);
+        let has_ended = |earlier: &Ref| matches!(earlier, Ref::Ended(_));
+        if let Some(earlier) = planted_bugs::repeated(earlier, has_ended) {
             return self.acquire_again(at, ask, earlier, effects);
         }
         let known = match ask.session {
@@ -173,11 +172,12 @@ impl LockTable {
         let row = &self.locks[lock];
         let Some(oldest) = self.grants.get(row.grants.first) else { return true };
         match (oldest.mode, mode) {
-            (Mode::Shared, Mode::Shared) => true,
-            (Mode::Shared, Mode::Exclusive) => planted::is(Bug::SharedWithExclusive), // planted: both hold
+            (Mode::Shared, asked) => {
+                planted_bugs::joins_shared(asked == Mode::Shared, asked == Mode::Exclusive)
+            }
             (Mode::Permits { limit, .. }, Mode::Permits { count, limit: asked }) => {
-                let spare = u32::from(planted::is(Bug::PermitTooMany)); // planted: one permit too many
-                limit == asked && count <= (limit + spare).saturating_sub(row.permits_used)
+                let limit_now = planted_bugs::permit_limit(limit);
+                limit == asked && count <= limit_now.saturating_sub(row.permits_used)
             }
             _ => false,
         }
@@ -195,23 +195,21 @@ impl LockTable {
         &mut self,
         at: Stamp,
         lock: u32,
-        mut claim: Claim,
+        claim: Claim,
         effects: &mut Effects,
     ) -> u32 {
         assert!(self.last_token < TOKEN_MAX, "no token is left after {}", self.last_token);
-        if planted::is(Bug::ClaimIgnored) {
-            claim.terms.claim(); // planted: a full TTL for every waiter
-        }
+        let terms = planted_bugs::granted_terms(claim.terms, Terms::claim);
         self.last_token += 1;
         let token = NonZeroU64::new(self.last_token).expect("1 was added");
         let lease = if claim.session == NONE {
             let life = Life::new(at.shard_ms);
-            effects.leases.push(life.event(LeaseId(token.get()), &claim.terms));
-            Lease::Private { life, terms: claim.terms }
+            effects.leases.push(life.event(LeaseId(token.get()), &terms));
+            Lease::Private { life, terms }
         } else {
             let session = &mut self.sessions[claim.session];
             if session.lease.is_none() {
-                (session.life, session.terms) = (Life::new(at.shard_ms), claim.terms);
+                (session.life, session.terms) = (Life::new(at.shard_ms), terms);
                 effects.leases.push(session.life.event(LeaseId(token.get()), &session.terms));
                 self.begin_session(claim.session, token);
             }

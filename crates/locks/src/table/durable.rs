@@ -29,8 +29,8 @@ use super::records::{Key, Loader, key, kind};
 use crate::codec::{Reader, put_bytes};
 use crate::command::DecodeError;
 use crate::hash::hash_bytes;
+use crate::planted_bugs;
 use crate::types::Change;
-use planted::Bug;
 
 const SNAPSHOT_VERSION: u8 = 1;
 const CRC_AT: usize = 1;
@@ -165,10 +165,7 @@ impl LockTable {
         for at in self.grants.by_number() {
             add(kind::GRANT, self.grants[at].token.get(), &|into| self.encode_grant(at, into));
         }
-        for at in self.waiters.by_number() {
-            if planted::is(Bug::SnapshotWithoutQueue) {
-                break; // planted: a replica that catches up forgets all waiters
-            }
+        for at in planted_bugs::saved_waiters(self.waiters.by_number()) {
             add(kind::WAITER, self.waiters[at].number, &|into| self.encode_waiter(at, into));
         }
         for block in self.ended_grants.block_span() {
@@ -200,11 +197,8 @@ impl LockTable {
             loader.add(key, value)?;
         }
         let mut table = loader.finish()?;
-        if planted::is(Bug::TokenCounterLostBySnapshot) {
-            // planted: tokens continue from the highest one that is held
-            table.last_token =
-                table.grants.iter().map(|(_, grant)| grant.token.get()).max().unwrap_or(0);
-        }
+        let held = table.grants.iter().map(|(_, grant)| grant.token.get());
+        table.last_token = planted_bugs::restored_last_token(table.last_token, held);
         Ok(table)
     }
 

@@ -9,9 +9,9 @@ use super::index::Ref;
 use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
 use crate::hash::{hash_request, hash_str};
+use crate::planted_bugs;
 use crate::tenure::Parts;
 use crate::types::*;
-use planted::Bug;
 
 /// Most items of each kind that one command forgets, so that no command pays for a busy half
 /// minute. It is more than a command usually adds. Items that are due and still there are ignored
@@ -27,27 +27,15 @@ impl LockTable {
         by: Option<LeaseId>,
         effects: &mut Effects,
     ) -> Outcome {
+        let token = planted_bugs::released_token(token, || self.current(name));
         let Some(grant) = self.find_grant(name, token) else {
-            if planted::is(Bug::StaleRelease)
-                && let Some(lock) = self.find_lock(name)
-                && let Some(holder) = self.oldest_grant(lock)
-            {
-                // planted: another holder is released
-                let lock = self.end_grant(at, holder, EndKind::Released, "", "", effects);
-                self.settle(at, lock, effects);
-                return Outcome::Released { already: false };
-            }
             return match self.ended(name, token) {
                 Some(EndKind::Released) => Outcome::Released { already: true },
                 _ => self.fenced(name, token),
             };
         };
-        if let Some(life) = by
-            && !planted::is(Bug::ReleaseNotTold)
-        // planted: the session still counts on the grant
-        {
-            self.note_end_by(life, grant);
-        }
+        let told = by.and_then(|life| self.session_to_tell(life, grant));
+        self.note_end(planted_bugs::told_of_release(told), grant);
         let lock = self.end_grant(at, grant, EndKind::Released, "", "", effects);
         self.settle(at, lock, effects);
         Outcome::Released { already: false }
@@ -68,10 +56,8 @@ impl LockTable {
                 _ => self.held_by_another(name),
             };
         };
-        // planted: the session still counts on the grant
-        if !planted::is(Bug::BreakNotTold) {
-            self.note_end_by(LeaseId(0), grant);
-        }
+        let told = self.session_to_tell(LeaseId(0), grant);
+        self.note_end(planted_bugs::told_of_break(told), grant);
         let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
         let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
         self.settle(at, lock, effects);
@@ -81,15 +67,17 @@ impl LockTable {
         }
     }
 
-    /// Notes that the grant ended in its session, which hears of it with its next heartbeat. Not if
-    /// `life` is the session's own: then the session asked for the end.
-    fn note_end_by(&mut self, life: LeaseId, grant: u32) {
-        let row = &self.grants[grant];
-        let (token, Lease::Session { session, .. }) = (row.token.get(), &row.lease) else { return };
-        let session = *session;
-        if self.sessions[session].lease_id() == Some(life) {
-            return;
-        }
+    /// The session of a grant, if it must hear of the grant's end. It asked for the end itself if
+    /// `life` is its own.
+    fn session_to_tell(&self, life: LeaseId, grant: u32) -> Option<u32> {
+        let Lease::Session { session, .. } = self.grants[grant].lease else { return None };
+        (self.sessions[session].lease_id() != Some(life)).then_some(session)
+    }
+
+    /// Notes in `session` that the grant ended. It hears of that with its next heartbeat.
+    fn note_end(&mut self, session: Option<u32>, grant: u32) {
+        let Some(session) = session else { return };
+        let token = self.grants[grant].token.get();
         self.sessions[session].broken.get_or_insert_default().note(token);
         self.sessions.touch(session);
     }
@@ -104,18 +92,10 @@ impl LockTable {
     /// 3. The acquire arrives and is granted. Its client is gone, so the lock is blocked until the
     ///    lease runs out.
     pub(super) fn bury(&mut self, request: RequestId, name: &str, ended_ms: u64) {
-        if planted::is(Bug::TombstoneForgotten) {
-            return; // planted: a late copy counts as a new request
-        }
         self.make_room_for_ended_grant();
         let tombstone =
             self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
         self.requests.insert(hash_request(request), tombstone.pack());
-    }
-
-    /// For a planted bug only.
-    fn oldest_grant(&self, lock: u32) -> Option<u32> {
-        self.grants_of(lock).next()
     }
 
     /// The answer to a token that does not hold the name.

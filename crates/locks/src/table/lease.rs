@@ -14,11 +14,11 @@
 
 use super::LockTable;
 use super::index::Ref;
-use super::rows::{Lease, WaiterRow};
+use super::rows::Lease;
 use super::slab::NONE;
 use crate::hash::{hash_number, hash_str};
+use crate::planted_bugs;
 use crate::types::*;
-use planted::Bug;
 
 impl LockTable {
     pub(super) fn renew(
@@ -29,16 +29,7 @@ impl LockTable {
         effects: &mut Effects,
     ) -> Outcome {
         let Some(grant) = self.find_grant(name, token) else {
-            let fenced = self.fenced(name, token);
-            if planted::is(Bug::ExpiredRenewed) && matches!(fenced, Outcome::LeaseExpired { .. }) {
-                // planted: the caller is told that its lease lives
-                return Outcome::Renewed {
-                    ttl_ms: 1_000,
-                    expires_wall_ms: at.wall_ms + 1_000,
-                    renewals: 1,
-                };
-            }
-            return fenced;
+            return planted_bugs::refused_renewal(self.fenced(name, token), at);
         };
         match &mut self.grants[grant].lease {
             Lease::Private { life, terms } => {
@@ -80,22 +71,15 @@ impl LockTable {
                 self.renew_session(at, session, effects);
                 Outcome::HeartbeatOk(self.alive(session, broken_seen))
             }
-            Some(Ref::Ended(_)) if planted::is(Bug::DeadSessionHeartbeat) => {
-                // planted: the caller is told that its session lives
-                Outcome::HeartbeatOk(SessionAlive {
-                    life,
-                    ttl_ms: 1_000,
-                    broken_count: 0,
-                    broken: Vec::new(),
-                    broken_overflow: false,
-                })
+            Some(Ref::Ended(_)) => {
+                planted_bugs::dead_sessions_heartbeat(Outcome::SessionLost, life)
             }
             _ => Outcome::SessionLost,
         }
     }
 
     fn is_alive(&self, session: u32, life: LeaseId) -> bool {
-        let any_life = life.0 == 0 || planted::is(Bug::HeartbeatAnyLife); // planted: any life will do
+        let any_life = planted_bugs::is_for_any_life(life.0 == 0);
         self.sessions[session].lease_id().is_some_and(|lease| any_life || lease == life)
     }
 
@@ -128,9 +112,8 @@ impl LockTable {
     ) -> Outcome {
         let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
         if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
-            // planted: an expiry ends any life of the lease
-            let any_life = planted::is(Bug::ExpiryIgnoresRenewal);
-            let same_life = any_life || self.sessions[session].life.renewal_seq == renewal_seq;
+            let same_life = self.sessions[session].life.renewal_seq == renewal_seq;
+            let same_life = planted_bugs::is_timed_life(same_life);
             if same_life {
                 self.end_session(at, session, EndKind::Expired, effects);
             }
@@ -139,13 +122,11 @@ impl LockTable {
         // A private lease has the number of its grant's token.
         if let Some(Ref::Live(grant)) = self.find_token(lease.0)
             && let Lease::Private { life, .. } = &self.grants[grant].lease
-            && (life.renewal_seq == renewal_seq || planted::is(Bug::ExpiryIgnoresRenewal))
+            && planted_bugs::is_timed_life(life.renewal_seq == renewal_seq)
         {
             let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
-            if planted::is(Bug::WaiterStarved) && self.locks[lock].queue_len > 0 {
-                return Outcome::Expired(true); // planted: no waiter is granted the lock
-            }
-            self.settle(at, lock, effects);
+            let queue_len = self.locks[lock].queue_len;
+            self.settle(at, planted_bugs::settled_after_expiry(lock, queue_len, NONE), effects);
             return Outcome::Expired(true);
         }
         Outcome::Expired(false)
@@ -179,17 +160,11 @@ impl LockTable {
         for &grant in &grants {
             touched.push(self.end_grant(at, grant, end, "", "", effects));
         }
-        for waiter in waiters {
-            if planted::is(Bug::GrantToDeadWaiter) {
-                // planted: the waiter stays in the queue, though its session is dead
-                self.sessions[session].waiters.unlink(
-                    &mut self.waiters,
-                    waiter,
-                    WaiterRow::session_links_mut,
-                );
-                self.waiters[waiter].session = NONE;
-                continue;
-            }
+        for &waiter in &waiters {
+            self.unlink_from_session(waiter);
+            self.waiters[waiter].session = NONE;
+        }
+        for waiter in planted_bugs::waiters_that_leave(waiters) {
             let row = self.unqueue(waiter);
             effects.dropped.push((row.request, DropReason::SessionEnded));
             touched.push(row.lock);

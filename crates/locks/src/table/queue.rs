@@ -18,8 +18,8 @@ use super::index::Ref;
 use super::rows::WaiterRow;
 use super::slab::NONE;
 use crate::hash::{hash_request, hash_str};
+use crate::planted_bugs;
 use crate::types::*;
-use planted::Bug;
 
 impl LockTable {
     /// Puts a waiter that is newer than all others at the end of its lock's queue.
@@ -41,18 +41,21 @@ impl LockTable {
     /// Takes a waiter out of its queue. This may leave its lock or session without any use, which
     /// the caller must check.
     pub(super) fn unqueue(&mut self, waiter: u32) -> WaiterRow {
-        let &WaiterRow { request, lock, session, .. } = &self.waiters[waiter];
+        let &WaiterRow { request, lock, .. } = &self.waiters[waiter];
         self.requests.remove(hash_request(request), Ref::Waiting(waiter).pack());
         self.locks[lock].queue.unlink(&mut self.waiters, waiter, WaiterRow::links_mut);
         self.locks[lock].queue_len -= 1;
-        if session != NONE {
-            self.sessions[session].waiters.unlink(
-                &mut self.waiters,
-                waiter,
-                WaiterRow::session_links_mut,
-            );
-        }
+        self.unlink_from_session(waiter);
         self.waiters.remove(waiter)
+    }
+
+    /// Takes a waiter out of the list of its session, if it has one.
+    pub(super) fn unlink_from_session(&mut self, waiter: u32) {
+        let session = self.waiters[waiter].session;
+        if session != NONE {
+            let waiting = &mut self.sessions[session].waiters;
+            waiting.unlink(&mut self.waiters, waiter, WaiterRow::session_links_mut);
+        }
     }
 
     /// Takes a waiter out of its queue without a grant. The caller settles its lock.
@@ -75,6 +78,7 @@ impl LockTable {
         given_up: bool,
         effects: &mut Effects,
     ) -> Outcome {
+        let given_up = planted_bugs::is_buried(given_up);
         match self.find_request(request) {
             Some(Ref::Waiting(waiter)) if &*self.locks[self.waiters[waiter].lock].name == name => {
                 let lock = self.waiters[waiter].lock;
@@ -104,12 +108,7 @@ impl LockTable {
     /// Call it whenever a grant or a waiter has gone. It is harmless if the lock is gone already.
     pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
-            // planted: the last waiter to come is served first
-            let head = if planted::is(Bug::LastComeFirstServed) {
-                row.queue.last
-            } else {
-                row.queue.first
-            };
+            let head = planted_bugs::served_next(row.queue.first, row.queue.last);
             let Some(waiter) = self.waiters.get(head) else {
                 if row.grants.is_empty() {
                     if let Some(order) = &mut self.order {

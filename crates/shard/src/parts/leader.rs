@@ -12,8 +12,8 @@ use crate::parts::proposals::{Caller, Proposals};
 use crate::parts::shard_time::{LeaderClock, Observation};
 use crate::parts::spares::Spares;
 use crate::parts::timers::Timers;
+use crate::planted_bugs;
 use locks::{Command, DropReason, Grant, LeaseEvent, LeaseId, LockTable, RequestId};
-use planted::Bug;
 use std::collections::BTreeMap;
 
 /// A proposed expiry or cancellation is proposed again after this long, in milliseconds, unless it
@@ -43,7 +43,7 @@ pub(crate) struct LeaderState {
     grace_ms: u64,
     /// When each member last answered in this term, by Raft's id.
     contact_ms: BTreeMap<u64, u64>,
-    leases: Timers<LeaseId, u64>,
+    pub leases: Timers<LeaseId, u64>,
     waiters: Timers<RequestId, Waiter>,
     by_ticket: BTreeMap<Ticket, RequestId>,
 }
@@ -71,13 +71,8 @@ impl LeaderState {
             by_ticket: BTreeMap::new(),
         };
         for live in table.leases() {
-            // planted: every lease seems older than it is
-            let early_ms = if planted::is(Bug::EarlyTtlAfterFailover) {
-                u64::from(live.ttl_ms) * 9 / 10
-            } else {
-                0
-            };
-            let deadline_ms = observation.deadline_ms(&live, now_ms).saturating_sub(early_ms);
+            let deadline_ms = observation.deadline_ms(&live, now_ms);
+            let deadline_ms = planted_bugs::taken_over_until_ms(deadline_ms, live.ttl_ms);
             leader.leases.set(live.lease, deadline_ms, live.renewal_seq);
         }
         for (name, request_id) in table.waiters() {
@@ -170,11 +165,6 @@ impl LeaderState {
             self.waiters.set(request_id, now_ms + self.grace_ms, waiter);
         }
         true
-    }
-
-    /// For a planted bug only.
-    pub(crate) fn take_due_leases(&mut self, now_ms: u64) -> Vec<(LeaseId, u64)> {
-        std::iter::from_fn(|| self.leases.pop_due(now_ms)).collect()
     }
 
     /// Queues the ends of leases and waits that have come due.

@@ -11,4 +11,4 @@ pub(crate) mod reads;
 pub(crate) mod shard_time;
 pub(crate) mod spares;
 pub(crate) mod step_write;
-mod timers;
+pub(crate) mod timers;

@@ -21,8 +21,8 @@
 //! of one kind never keep the other waiting.
 
 use crate::api::{Query, Reply, Ticket};
+use crate::planted_bugs;
 use locks::Paused;
-use planted::Bug;
 use std::collections::VecDeque;
 
 /// At most this many reads of the whole table wait. People ask for those, a few at a time.
@@ -267,9 +267,7 @@ impl Reads {
     }
 
     fn fresh_context(&mut self) -> Vec<u8> {
-        if !planted::is(Bug::ReadContextReused) || self.sequence == 0 {
-            self.sequence += 1; // planted: every attempt has the same context
-        }
+        self.sequence = planted_bugs::attempt_number(self.sequence + 1);
         [self.node, self.boot, self.sequence].iter().flat_map(|part| part.to_be_bytes()).collect()
     }
 }

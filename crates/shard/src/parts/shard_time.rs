@@ -54,8 +54,8 @@
 //! leaderships. A new leader adds [`TAKE_OVER_MARGIN_MS`] to the rest of a lease.
 
 use crate::api::Now;
+use crate::planted_bugs;
 use locks::{LiveLease, Stamp};
-use planted::Bug;
 
 /// A new leader adds this to the rest of a lease: 1 ms for the two readings that the lease's age is
 /// made of, and 1 ms for the two of the leader's own wait.
@@ -77,12 +77,8 @@ impl Observation {
 
     /// A stamped entry was applied.
     pub(crate) fn observe(&mut self, shard_ms: u64, now: Now) {
-        if planted::is(Bug::EarlyRest) {
-            // planted: the shard time of the last entry, at the moment of the first
-            self.shard_ms = shard_ms;
-            return;
-        }
-        *self = Observation::new(shard_ms, now);
+        let mono_ms = planted_bugs::observed_ms(now.mono_ms, self.mono_ms);
+        *self = Observation { shard_ms, mono_ms };
     }
 
     /// Shard time now. It is at or behind true time.
@@ -98,11 +94,9 @@ impl Observation {
     /// The end of a lease, on the monotonic clock of a leader that takes over now.
     pub(crate) fn deadline_ms(&self, live: &LiveLease, mono_ms: u64) -> u64 {
         let ttl_ms = u64::from(live.ttl_ms);
-        if planted::is(Bug::RestartsFullTtl) {
-            return mono_ms + ttl_ms; // planted: as if it had just been renewed
-        }
         let age_ms = self.shard_ms(mono_ms).saturating_sub(live.renewed_ms);
-        mono_ms + ttl_ms.saturating_sub(age_ms) + TAKE_OVER_MARGIN_MS
+        let rest_ms = ttl_ms.saturating_sub(age_ms) + TAKE_OVER_MARGIN_MS;
+        planted_bugs::rest_ends_ms(mono_ms + rest_ms, mono_ms + ttl_ms)
     }
 }
 
@@ -122,12 +116,8 @@ impl LeaderClock {
     /// The stamp of an entry that is proposed now, while the table's shard time is `table_ms`.
     /// `None`: the clock does not run, and nothing may be proposed.
     pub(crate) fn shard_ms(&self, table_ms: u64, mono_ms: u64) -> Option<u64> {
-        let from = match self.from {
-            // planted: with the time of the last entry, as if that was now
-            None if planted::is(Bug::StampBeforeClock) => return Some(table_ms),
-            from => from?,
-        };
-        Some(from.shard_ms(mono_ms).saturating_sub(1).max(table_ms))
+        let now_ms = self.from.map(|from| from.shard_ms(mono_ms).saturating_sub(1).max(table_ms));
+        planted_bugs::stamp_ms(now_ms, table_ms)
     }
 }
 

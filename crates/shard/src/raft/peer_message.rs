@@ -3,7 +3,7 @@
 
 use super::log_store::LogStore;
 use super::peer_id::node_of;
-use planted::Bug;
+use crate::planted_bugs;
 use raft::Raft;
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
@@ -34,27 +34,23 @@ pub(crate) fn check_peer_message(
     message: &mut Message,
     raft: &Raft<LogStore>,
 ) -> Result<(), Rejection> {
-    check(message, raft).map_err(Rejection::Malformed)?;
+    planted_bugs::checked_message(check(message, raft)).map_err(Rejection::Malformed)?;
     let last = raft.raft_log.last_index();
     if message.msg_type() == MessageType::MsgHeartbeat
         && message.term >= raft.term
         && message.commit > last
     {
-        if planted::is(Bug::ReseededUnderOldName) {
-            message.commit = 0; // planted: the replica is sent all entries again, and goes on
-            return Ok(());
-        }
-        return Err(Rejection::DataLost(format!(
+        let data_lost = Rejection::DataLost(format!(
             "the leader, node {}, counts on log entries up to {} that this replica acknowledged, and its log ends at {last}: \
              its data directory was damaged or replaced. Re-seed it: see `palisade node --help`",
             node_of(message.from),
             message.commit
-        )));
+        ));
+        return planted_bugs::refused_heartbeat(Err(data_lost), message);
     }
     if message.msg_type() == MessageType::MsgAppend
         && message.term >= raft.term
-        && let Some(index) = contradicted(message, raft)
-        && !planted::is(Bug::ReseededUnderOldName)
+        && let Some(index) = planted_bugs::contradicted(contradicted(message, raft))
     {
         return Err(Rejection::DataLost(format!(
             "the leader, node {}, lacks log entry {index} of this replica, which was committed: older copies of data directories \
@@ -79,9 +75,6 @@ fn contradicted(append: &Message, raft: &Raft<LogStore>) -> Option<u64> {
 }
 
 fn check(message: &Message, raft: &Raft<LogStore>) -> Result<(), &'static str> {
-    if planted::is(Bug::AppendsBatchedByRaft) {
-        return Ok(()); // planted: every message is taken, as once it was
-    }
     let Some(kind) = MessageType::from_i32(message.msg_type) else {
         return Err("of an unknown kind");
     };

@@ -4,9 +4,9 @@ use super::Replica;
 use crate::api::{Fatal, Reply, Ticket};
 use crate::parts::leader::LeaderState;
 use crate::parts::proposals::Caller;
+use crate::planted_bugs;
 use crate::raft::log_store::entry_bytes;
 use locks::{Batch, Command, Effects, Outcome};
-use planted::Bug;
 use raft::eraftpb::{Entry, EntryType};
 
 impl Replica {
@@ -71,10 +71,8 @@ impl Replica {
                     &mut self.out.replies,
                 );
             }
-            for ended in effects.ended.drain(..) {
-                if planted::is(Bug::HistoryEndMissing) && self.leader_state.is_none() {
-                    continue; // planted: only the leader writes history
-                }
+            let leads = self.leader_state.is_some();
+            for ended in planted_bugs::recorded(effects.ended.drain(..), leads) {
                 self.checkpointing.record(ended, entry.index, self.table.shard_ms());
             }
             effects.granted.clear();

@@ -20,8 +20,8 @@
 use super::Replica;
 use crate::api::Fatal;
 use crate::parts::shard_time::Observation;
+use crate::planted_bugs;
 use crate::snapshot::{BuiltSnapshot, LoadedSnapshot, SnapshotData};
-use planted::Bug;
 use raft::eraftpb::{Message, Snapshot, SnapshotMetadata};
 use routing::NodeId;
 
@@ -100,11 +100,10 @@ impl Replica {
     }
 
     fn checkpoint(&mut self) {
-        let changes = self.table.checkpoint().into_iter().map(|change| (change.key, change.value));
-        // planted: the index moves on, the state does not
-        let state_missing = planted::is(Bug::AppliedAheadOfState);
+        let changes = planted_bugs::written_changes(self.table.checkpoint());
+        let records = changes.into_iter().map(|change| (change.key, change.value));
         let metadata = self.metadata();
-        self.step_write.add_checkpoint(&metadata, changes.filter(|_| !state_missing));
+        self.step_write.add_checkpoint(&metadata, records);
         self.checkpointing.written(self.applied_index, self.now.mono_ms);
         let after = self.checkpointing.log_needed_after(self.applied_index);
         let (keep_bytes, store) = (self.config.log_keep_bytes, self.raw.mut_store());

@@ -3,8 +3,8 @@
 use super::Replica;
 use crate::api::{Leadership, Reply, Role};
 use crate::parts::leader::LeaderState;
+use crate::planted_bugs;
 use crate::raft::peer_id::node_of;
-use planted::Bug;
 use raft::StateRole;
 
 impl Replica {
@@ -25,9 +25,7 @@ impl Replica {
         self.out.leadership = Some(known);
         if self.leader_state.as_ref().is_some_and(|leader| !is_me || leader.term != known.term) {
             let reply = self.not_leading();
-            // planted: waiters hear that nothing was done, although a grant may come of them yet
-            let waiters =
-                if planted::is(Bug::WaiterToldNotDone) { &reply } else { &Reply::Unknown };
+            let waiters = planted_bugs::told_deposed(&Reply::Unknown, &reply);
             self.leader_state.take().expect("just seen").end(waiters, &mut self.out.replies);
             self.proposals.fail_all(&reply, &mut self.out.replies);
         }

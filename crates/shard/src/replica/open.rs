@@ -10,12 +10,12 @@ use crate::parts::read_cache::ReadCache;
 use crate::parts::reads::Reads;
 use crate::parts::shard_time::Observation;
 use crate::parts::step_write::{StepWrite, UnsyncedReadies};
+use crate::planted_bugs;
 use crate::raft::conf_state::check_conf;
 use crate::raft::log_store::LogStore;
 use crate::raft::logger::logger;
 use crate::raft::peer_id::peer_id;
 use locks::{Effects, LockTable};
-use planted::Bug;
 use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
 use raft::{RawNode, ReadOnlyOption};
 use raft_prost::Message as _;
@@ -33,10 +33,8 @@ impl Replica {
     /// # Errors
     /// [`Fatal`] if the recovered bytes are damaged, or contradict each other.
     pub fn open(config: ReplicaConfig, recovered: Recovered, now: Now) -> Result<Replica, Fatal> {
-        // planted: a re-seeded replica under its old id
-        let reseeded_as =
-            if planted::is(Bug::ReseededUnderOldName) { 0 } else { config.incarnation };
-        let (shard, id) = (config.shard, peer_id(config.node, reseeded_as));
+        let incarnation = planted_bugs::incarnation(config.incarnation);
+        let (shard, id) = (config.shard, peer_id(config.node, incarnation));
         let fatal = |what: String| Fatal { shard, what };
         let (store, applied) = open_log(&config, &recovered)?;
         let table = LockTable::load(recovered.table)
@@ -63,7 +61,7 @@ impl Replica {
             // raft-rs adds new entries to any empty append that is still to be sent, even to one
             // that stands elsewhere in the log (its `is_continuous_ents`). The receiver would
             // acknowledge entries that it does not have. Entries are batched before they get here.
-            batch_append: planted::is(Bug::AppendsBatchedByRaft),
+            batch_append: planted_bugs::appends_are_batched(false),
             // A commit index travels with the next append or heartbeat. Messages of its own, and
             // their acknowledgements, would be half of all messages under load.
             skip_bcast_commit: true,

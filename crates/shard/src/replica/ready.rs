@@ -43,8 +43,8 @@
 
 use super::Replica;
 use crate::api::{Fatal, PeerMessage, Write};
+use crate::planted_bugs;
 use crate::raft::peer_id::node_of;
-use planted::Bug;
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
@@ -78,13 +78,8 @@ impl Replica {
             self.step_write.add_entries(&entries);
             self.raw.mut_store().append(entries).map_err(|what| self.fatal(what))?;
             let needs_sync = ready.must_sync();
-            // planted: said before it is on disk
-            let waits_for_sync = needs_sync && !planted::is(Bug::AckBeforeFsync);
-            // planted: a vote is forgotten with the process
-            let forgets_vote = planted::is(Bug::VoteNotWritten);
-            if let Some(hard_state) = ready.hs()
-                && !forgets_vote
-            {
+            let waits_for_sync = planted_bugs::waits_for_sync(needs_sync);
+            if let Some(hard_state) = planted_bugs::written_hard_state(ready.hs()) {
                 self.step_write.note_hard_state(hard_state);
             }
             if needs_sync {

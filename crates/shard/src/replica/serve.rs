@@ -8,8 +8,8 @@
 use super::Replica;
 use crate::api::{Answer, Query, Reply, Ticket};
 use crate::parts::reads::{Read, Scope};
+use crate::planted_bugs;
 use locks::{Grant, Paused, Tenure, Token};
-use planted::Bug;
 use std::cmp::Reverse;
 
 /// Rows that the reads of one scope touch in a step, about. A row takes a quarter to half a
@@ -29,9 +29,7 @@ const ORDER_KEEP_MS: u64 = 15_000;
 impl Replica {
     /// Queues a read: for the next round, or at once if it needs none.
     pub(super) fn queue_read(&mut self, ticket: Ticket, query: Query, linearizable: bool) {
-        // planted: a leader answers without a round, even if it has been deposed
-        let deposed = planted::is(Bug::ReadsWhileDeposed) && self.leader_state.is_some();
-        let needs_round = linearizable && !deposed;
+        let needs_round = planted_bugs::needs_round(linearizable, self.leader_state.is_some());
         if needs_round && (self.leadership.leader.is_none() || self.disk.hangs()) {
             self.out.replies.push((ticket, Reply::NoLeader));
             return;

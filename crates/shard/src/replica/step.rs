@@ -10,8 +10,8 @@
 use super::Replica;
 use crate::api::*;
 use crate::parts::proposals::Caller;
-use locks::{Effects, Stamp};
-use planted::Bug;
+use crate::planted_bugs;
+use locks::Stamp;
 use raft::SnapshotStatus;
 
 /// Ticks after the start at which the preferred leader asks for votes, if no replica leads.
@@ -35,16 +35,7 @@ impl Replica {
         if let Some(leader) = &mut self.leader_state
             && !self.disk.hangs()
         {
-            if planted::is(Bug::ExpiryWithoutQuorum) {
-                // planted: a leader, deposed or not, ends due leases without asking the others
-                for (lease, renewal_seq) in leader.take_due_leases(now.mono_ms) {
-                    let table_ms = self.table.shard_ms();
-                    let shard_ms = leader.clock.shard_ms(table_ms, now.mono_ms).unwrap_or(table_ms);
-                    let stamp = Stamp { wall_ms: now.wall_ms, shard_ms };
-                    let command = locks::Command::ExpireLease { lease, renewal_seq };
-                    self.table.apply(stamp, &command, &mut Effects::default());
-                }
-            }
+            planted_bugs::expire_without_quorum(&mut leader.leases, &mut self.table, now);
             leader.propose_due(now.mono_ms, &mut self.proposals);
         }
         loop {
@@ -104,9 +95,9 @@ impl Replica {
             Input::Wake => {}
             Input::Disk { hangs, stretch } => self.on_disk(hangs, stretch),
             Input::Campaign => self.campaign(),
-            // planted: no replica hears that this node has forgotten everything
-            Input::Incarnation { .. } if planted::is(Bug::ReseededUnderOldName) => {}
-            Input::Incarnation { node, incarnation } => self.incarnations.learn(node, incarnation),
+            Input::Incarnation { node, incarnation } => {
+                self.incarnations.learn(node, planted_bugs::incarnation(incarnation));
+            }
             Input::Transfer { to } => {
                 if self.leader_state.is_some()
                     && let Some(id) = self.voter_on(to)
