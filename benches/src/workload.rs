@@ -6,7 +6,7 @@
 
 use locks::{BatchBuilder, Command, LeaseId, Mode, Outcome, RequestId, Stamp, Token};
 use routing::{NodeId, ShardId};
-use shard::{Input, Now, Replica, ReplicaConfig, Reply, Role, Ticket};
+use shard::{Input, Now, RaftSettings, Replica, ReplicaConfig, Reply, Role, Ticket};
 use storage::Recovered;
 
 /// A name of 100 bytes. It is made by hand, because formatting with padding would cost more than
@@ -95,6 +95,9 @@ impl Group {
     pub fn new(replicas: u64) -> Group {
         let voters: Vec<NodeId> = (1..=replicas).map(NodeId).collect();
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_001_000 };
+        // Time stands still while a group works, so a delayed append would never go.
+        let raft =
+            RaftSettings { append_hold_ms: 0, ..RaftSettings::from(&routing::Settings::default()) };
         let peers = voters.iter().map(|node| {
             let config = ReplicaConfig {
                 shard: ShardId(0),
@@ -103,15 +106,7 @@ impl Group {
                 voters: voters.clone(),
                 preferred_leader: NodeId(1),
                 boot: 1,
-                heartbeat_ticks: 2,
-                election_ticks: 8,
-                entry_bytes_max: 128 << 10,
-                entries_in_flight_max: 4,
-                append_hold_ms: 0, // time stands still while a group works
-                queue_ops_max: 65_536,
-                checkpoint_log_bytes: 2 << 20,
-                log_keep_bytes: 2 << 20,
-                waiter_grace_ms: 5_000,
+                raft,
                 election_seed: Some(7),
             };
             let replica = Replica::open(config, Recovered::default(), now).expect("opens");

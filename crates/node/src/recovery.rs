@@ -42,15 +42,7 @@ pub(crate) fn open_replicas(
             voters: placed.nodes.clone(),
             preferred_leader: placed.preferred_leader,
             boot,
-            heartbeat_ticks: settings.heartbeat_ticks,
-            election_ticks: settings.election_ticks,
-            entry_bytes_max: settings.entry_bytes_max,
-            entries_in_flight_max: settings.entries_in_flight_max,
-            append_hold_ms: settings.append_hold_ms,
-            queue_ops_max: settings.queue_ops_max,
-            checkpoint_log_bytes: settings.checkpoint_log_bytes,
-            log_keep_bytes: settings.log_keep_bytes,
-            waiter_grace_ms: settings.waiter_grace_ms,
+            raft: settings.into(),
             election_seed: None,
         };
         let replica = Replica::open(config, engine.recover(*shard)?, clock.now())?;

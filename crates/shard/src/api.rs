@@ -180,7 +180,7 @@ pub enum Reply {
         applied_index: u64,
         /// Milliseconds since this replica last had a message from its leader, or, if it leads,
         /// from a majority. 0 for a linearizable read. A follower may lack entries that were
-        /// committed up to [`ReplicaConfig::append_hold_ms`] before that.
+        /// committed up to [`RaftSettings::append_hold_ms`] before that.
         stale_by_ms: u64,
     },
     /// Not done, because this replica does not lead.
@@ -398,6 +398,23 @@ pub struct ReplicaConfig {
     pub preferred_leader: NodeId,
     /// A number that no other run of this node has had.
     pub boot: u64,
+    /// How the shard's replicas elect, propose, and keep their logs.
+    pub raft: RaftSettings,
+    /// A seed for election timeouts, in a simulation. `None`: raft-rs draws them.
+    pub election_seed: Option<u64>,
+}
+
+/// How the replicas of a shard elect, propose, and keep their logs: a part of the cluster file's
+/// settings.
+///
+/// ```
+/// use palisade_shard::RaftSettings;
+///
+/// let settings = RaftSettings::from(&routing::Settings::default());
+/// assert!(settings.election_ticks > settings.heartbeat_ticks);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RaftSettings {
     /// Ticks between two heartbeats of a leader.
     pub heartbeat_ticks: usize,
     /// The least election timeout, in ticks. The longest is twice that.
@@ -418,6 +435,20 @@ pub struct ReplicaConfig {
     pub log_keep_bytes: u64,
     /// The time that a waiter keeps its place after its stream is gone.
     pub waiter_grace_ms: u64,
-    /// A seed for election timeouts, in a simulation. `None`: raft-rs draws them.
-    pub election_seed: Option<u64>,
+}
+
+impl From<&routing::Settings> for RaftSettings {
+    fn from(settings: &routing::Settings) -> RaftSettings {
+        RaftSettings {
+            heartbeat_ticks: settings.heartbeat_ticks,
+            election_ticks: settings.election_ticks,
+            entry_bytes_max: settings.entry_bytes_max,
+            entries_in_flight_max: settings.entries_in_flight_max,
+            append_hold_ms: settings.append_hold_ms,
+            queue_ops_max: settings.queue_ops_max,
+            checkpoint_log_bytes: settings.checkpoint_log_bytes,
+            log_keep_bytes: settings.log_keep_bytes,
+            waiter_grace_ms: settings.waiter_grace_ms,
+        }
+    }
 }

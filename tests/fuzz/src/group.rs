@@ -7,7 +7,7 @@
 
 use locks::{Command, Mode, RequestId, Token};
 use routing::{NodeId, ShardId};
-use shard::{Input, Now, Replica, ReplicaConfig, Wait};
+use shard::{Input, Now, RaftSettings, Replica, ReplicaConfig, Wait};
 use std::sync::LazyLock;
 use storage::{Engine, MemoryEngine, Recovered};
 
@@ -81,15 +81,17 @@ impl Group {
             voters: [1, 2, 3].map(NodeId).to_vec(),
             preferred_leader: NodeId(1),
             boot: 1,
-            heartbeat_ticks: 2,
-            election_ticks: 8,
-            entry_bytes_max: 4 << 10,
-            entries_in_flight_max: 4,
-            append_hold_ms: 0,
-            queue_ops_max: 100,
-            checkpoint_log_bytes: 1 << 10,
-            log_keep_bytes: 256,
-            waiter_grace_ms: 1_000,
+            raft: RaftSettings {
+                heartbeat_ticks: 2,
+                election_ticks: 8,
+                entry_bytes_max: 4 << 10,
+                entries_in_flight_max: 4,
+                append_hold_ms: 0,
+                queue_ops_max: 100,
+                checkpoint_log_bytes: 1 << 10,
+                log_keep_bytes: 256,
+                waiter_grace_ms: 1_000,
+            },
             election_seed: Some(7),
         }
     }

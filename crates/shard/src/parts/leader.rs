@@ -58,10 +58,10 @@ impl LeaderState {
         config: &ReplicaConfig,
         table: &LockTable,
     ) -> LeaderState {
-        let grace_ms = config.waiter_grace_ms;
+        let grace_ms = config.raft.waiter_grace_ms;
         let mut leader = LeaderState {
             term,
-            spares: Spares::new(config.append_hold_ms),
+            spares: Spares::new(config.raft.append_hold_ms),
             clock: LeaderClock::default(),
             since_ms: now_ms,
             grace_ms,

@@ -32,7 +32,7 @@ impl Replica {
     /// Writes a checkpoint if one is due, and drops a snapshot that no replica asks for any more.
     pub(super) fn checkpoint_if_due(&mut self) {
         let (node, shard, now_ms) = (self.config.node, self.config.shard, self.now.mono_ms);
-        let (dirty, every_bytes) = (self.table.dirty_len(), self.config.checkpoint_log_bytes);
+        let (dirty, every_bytes) = (self.table.dirty_len(), self.config.raft.checkpoint_log_bytes);
         if self.checkpointing.is_due((node, shard), self.applied_index, dirty, every_bytes, now_ms)
         {
             self.checkpoint();
@@ -106,7 +106,7 @@ impl Replica {
         self.step_write.add_checkpoint(&metadata, records);
         self.checkpointing.written(self.applied_index, self.now.mono_ms);
         let after = self.checkpointing.log_needed_after(self.applied_index);
-        let (keep_bytes, store) = (self.config.log_keep_bytes, self.raw.mut_store());
+        let (keep_bytes, store) = (self.config.raft.log_keep_bytes, self.raw.mut_store());
         let cut = store.truncate(after, keep_bytes);
         let cut_hard = store.truncate(self.applied_index, keep_bytes.max(SNAPSHOT_LOG_BYTES_MAX));
         if let Some(index) = cut_hard.or(cut) {

@@ -65,7 +65,7 @@ impl Replica {
         if others.is_empty() {
             return; // no other replica could lead
         }
-        let patience = self.config.election_ticks.div_ceil(2);
+        let patience = self.config.raft.election_ticks.div_ceil(2);
         if self.disk.ticks() < patience * self.disk.offered().len() {
             return;
         }
@@ -75,7 +75,7 @@ impl Replica {
         let heard = |id: u64| self.raw.raft.prs().get(id).map(|p| (p.recent_active, p.matched));
         let untried = others.into_iter().filter(|id| !self.disk.offered().contains(id));
         let next = untried.max_by_key(|id| (level(*id), heard(*id), Reverse(*id)));
-        let given_up = self.disk.ticks() >= self.config.election_ticks;
+        let given_up = self.disk.ticks() >= self.config.raft.election_ticks;
         match next.filter(|_| !given_up) {
             Some(to) => {
                 self.disk.offer(to);

@@ -100,7 +100,7 @@ impl Replica {
             let hash = (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd);
             hash ^ (hash >> 33)
         });
-        let ticks = self.config.election_ticks;
+        let ticks = self.config.raft.election_ticks;
         self.raw.raft.set_randomized_election_timeout(ticks + (mixed % ticks as u64) as usize);
     }
 }

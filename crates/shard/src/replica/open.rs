@@ -44,13 +44,13 @@ impl Replica {
         let is_preferred = config.preferred_leader == config.node;
         let raft_config = raft::Config {
             id,
-            election_tick: config.election_ticks,
-            heartbeat_tick: config.heartbeat_ticks,
-            min_election_tick: config.election_ticks,
+            election_tick: config.raft.election_ticks,
+            heartbeat_tick: config.raft.heartbeat_ticks,
+            min_election_tick: config.raft.election_ticks,
             max_election_tick: if is_preferred && config.election_seed.is_none() {
-                config.election_ticks + config.election_ticks.div_ceil(4)
+                config.raft.election_ticks + config.raft.election_ticks.div_ceil(4)
             } else {
-                2 * config.election_ticks
+                2 * config.raft.election_ticks
             },
             applied: applied.index,
             max_size_per_msg: APPEND_BYTES_MAX,
@@ -73,16 +73,16 @@ impl Replica {
             .map_err(|e| fatal(format!("starting Raft: {e}")))?;
         let mut replica = Replica {
             proposals: Proposals::new(
-                config.queue_ops_max,
-                config.entry_bytes_max,
-                config.entries_in_flight_max,
+                config.raft.queue_ops_max,
+                config.raft.entry_bytes_max,
+                config.raft.entries_in_flight_max,
             ),
             reads: Reads::new(
                 id,
                 config.boot,
-                config.queue_ops_max,
-                2 * config.heartbeat_ticks,
-                3 * config.election_ticks,
+                config.raft.queue_ops_max,
+                2 * config.raft.heartbeat_ticks,
+                3 * config.raft.election_ticks,
             ),
             checkpointing: Checkpointing::new(applied.index, now.mono_ms),
             step_write: StepWrite::new(stored_last),

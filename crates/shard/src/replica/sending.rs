@@ -18,7 +18,7 @@ impl Replica {
     pub(super) fn choose_spares(&mut self) {
         let Some(leader) = &mut self.leader_state else { return };
         let raft = &self.raw.raft;
-        if self.config.append_hold_ms == 0
+        if self.config.raft.append_hold_ms == 0
             || raft.lead_transferee.is_some()
             || raft.has_pending_conf()
         {

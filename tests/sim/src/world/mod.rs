@@ -226,7 +226,7 @@ impl World {
             server_rate_max: world.chaos.rate_max,
             server_rate_min: world.chaos.rate_min,
             failover_us: 20 * SECOND_US,
-            waiter_grace_us: settings.waiter_grace_ms * 1_000 * 2,
+            waiter_grace_us: settings.raft.waiter_grace_ms * 1_000 * 2,
             claim_ttl_ms: actors::CLAIM_TTL_MS.start,
             calm: Vec::new(),
         };

@@ -13,8 +13,8 @@ use crate::world::ask::request_of;
 use routing::{NodeId, ShardId};
 use service::Admitted;
 use shard::{
-    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Role, Ticket,
-    join_snapshot,
+    Answer as Read, Input, Outputs, Query, RaftSettings, Replica, ReplicaConfig, Reply, Role,
+    Ticket, join_snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use storage::{Engine, ShardWrite};
@@ -30,15 +30,7 @@ pub(crate) const OWN_TICKETS: Ticket = 1 << 60;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub tick_ms: u64,
-    pub heartbeat_ticks: usize,
-    pub election_ticks: usize,
-    pub entry_bytes_max: usize,
-    pub entries_in_flight_max: usize,
-    pub append_hold_ms: u64,
-    pub queue_ops_max: usize,
-    pub checkpoint_log_bytes: u64,
-    pub log_keep_bytes: u64,
-    pub waiter_grace_ms: u64,
+    pub raft: RaftSettings,
     pub election_seed: u64,
 }
 
@@ -46,15 +38,17 @@ impl Settings {
     pub(crate) fn choose(rng: &mut Rng, seed: u64) -> Settings {
         Settings {
             tick_ms: *rng.pick(&[50, 100, 100, 150]),
-            heartbeat_ticks: 2,
-            election_ticks: rng.range(8, 10) as usize,
-            entry_bytes_max: *rng.pick(&[128, 1 << 10, 64 << 10]),
-            entries_in_flight_max: rng.range(1, 4) as usize,
-            append_hold_ms: *rng.pick(&[0, 3, 20]),
-            queue_ops_max: if rng.percent(5) { 3 } else { 1_000 },
-            checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
-            log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
-            waiter_grace_ms: *rng.pick(&[1_000, 3_000]),
+            raft: RaftSettings {
+                heartbeat_ticks: 2,
+                election_ticks: rng.range(8, 10) as usize,
+                entry_bytes_max: *rng.pick(&[128, 1 << 10, 64 << 10]),
+                entries_in_flight_max: rng.range(1, 4) as usize,
+                append_hold_ms: *rng.pick(&[0, 3, 20]),
+                queue_ops_max: if rng.percent(5) { 3 } else { 1_000 },
+                checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
+                log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
+                waiter_grace_ms: *rng.pick(&[1_000, 3_000]),
+            },
             election_seed: seed,
         }
     }
@@ -168,15 +162,7 @@ impl World {
                 voters: voters.clone(),
                 preferred_leader,
                 boot,
-                heartbeat_ticks: settings.heartbeat_ticks,
-                election_ticks: settings.election_ticks,
-                entry_bytes_max: settings.entry_bytes_max,
-                entries_in_flight_max: settings.entries_in_flight_max,
-                append_hold_ms: settings.append_hold_ms,
-                queue_ops_max: settings.queue_ops_max,
-                checkpoint_log_bytes: settings.checkpoint_log_bytes,
-                log_keep_bytes: settings.log_keep_bytes,
-                waiter_grace_ms: settings.waiter_grace_ms,
+                raft: settings.raft,
                 election_seed: Some(settings.election_seed),
             };
             match Replica::open(config, recovered, now) {
