@@ -17,7 +17,7 @@ pub struct Now {
 }
 
 /// The name of one operation between the host and its replica. The host chooses it, and does not
-/// reuse it while the operation is unanswered. 0 is reserved.
+/// reuse it while the operation is unanswered.
 pub type Ticket = u64;
 
 /// One thing for a replica to handle.

@@ -144,9 +144,8 @@ impl Directory {
             Ok(_) => self.leaders_mut().confirm(shard, node),
             Err(Failure::NotSent(_) | Failure::Lost(_)) => self.leaders_mut().suspect(shard, node),
             Err(Failure::NotLeader { leader, term, .. }) => {
-                let hint = Some(NodeId(*leader)).filter(|hint| hint.0 != 0);
                 let mut leaders = self.leaders_mut();
-                if !leaders.learn(shard, hint, *term) {
+                if !leaders.learn(shard, *leader, *term) {
                     leaders.suspect(shard, node);
                 }
             }

@@ -128,7 +128,7 @@ fn a_hint_is_followed_at_once_and_remembered_for_the_next_call() {
     let mut call = Driven::begin(acquire());
     let (first, shard) = (call.sent().node, call.sent().operation.route.unwrap().shard);
     let leader = if first == 3 { 1 } else { 3 };
-    call.fails(Failure::NotLeader { leader, term: 4, why: "not me".into() });
+    call.fails(Failure::NotLeader { leader: Some(NodeId(leader)), term: 4, why: "not me".into() });
     assert_eq!(call.sent().node, leader);
     assert_eq!(call.directory.leader(ShardId(shard)), Some(NodeId(leader)));
     assert_eq!(Driven::begin_with(call.directory, acquire()).sent().node, leader);
@@ -234,8 +234,8 @@ fn outcomes() -> impl Strategy<Value = Outcome<RoutedAnswer>> {
         Just(Ok(RoutedAnswer::List(ShardPage::default()))),
         Just(Err(lost())),
         Just(Err(Failure::NotSent("refused".into()))),
-        (0..5u64, 1..9u64).prop_map(|(leader, term)| Err(Failure::NotLeader {
-            leader,
+        (prop::option::of(1..5u64), 1..9u64).prop_map(|(leader, term)| Err(Failure::NotLeader {
+            leader: leader.map(NodeId),
             term,
             why: "not me".into()
         })),

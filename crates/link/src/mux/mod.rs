@@ -77,12 +77,11 @@ impl Default for LinkOptions {
 pub enum Failure {
     /// The server answered with an error.
     Refused(Box<Error>),
-    /// The node does not lead the shard. `leader` is the leader as far as the node knows, or 0.
-    /// Nothing was done.
+    /// The node does not lead the shard. Nothing was done.
     NotLeader {
-        /// The leader's node id.
-        leader: u64,
-        /// The term of that leader.
+        /// The leader as far as the node knows.
+        leader: Option<NodeId>,
+        /// The term of that leader, or the latest without one.
         term: u64,
         /// The reason, for people.
         why: Arc<str>,
@@ -108,7 +107,7 @@ impl Failure {
         match self {
             Failure::Refused(error) => retry::Failure::Answer(error),
             Failure::NotLeader { leader, why, .. } => {
-                retry::Failure::NotLeader { leader: *leader, why }
+                retry::Failure::NotLeader { leader: leader.map(|node| node.0), why }
             }
             Failure::StaleRoute { why, .. } => retry::Failure::StaleRoute(why),
             Failure::NotSent(why) => retry::Failure::NotSent(why),

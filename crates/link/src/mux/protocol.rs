@@ -156,6 +156,7 @@ pub fn node_outcome(
     match result {
         Some(Result::Error(error)) => Err(Failure::Refused(Box::new(error))),
         Some(Result::NotLeader(internal::NotLeader { message, leader, term })) => {
+            let leader = (leader != 0).then_some(NodeId(leader));
             Err(Failure::NotLeader { leader, term, why: message.into() })
         }
         Some(Result::StaleRoute(internal::StaleRoute { message, map_version })) => {

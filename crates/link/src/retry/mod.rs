@@ -55,10 +55,10 @@ pub struct Policy {
 pub enum Failure<'a> {
     /// The target answered with this error.
     Answer(&'a Error),
-    /// The target does not lead. `leader` is the leader as far as the target knows, or 0.
+    /// The target does not lead. `leader` is the leader as far as the target knows.
     NotLeader {
         /// The number of a target.
-        leader: u64,
+        leader: Option<u64>,
         /// The reason, for people.
         why: &'a str,
     },
@@ -238,15 +238,25 @@ impl Attempt {
     }
 
     /// Follows a hint, unless its target was silent or hangs.
-    fn not_leader(&mut self, now_ms: u64, jitter: f64, hint: u64, targets: &[u64]) -> Decision {
-        let known = targets.contains(&hint) && hint != self.target;
-        let good = known && self.silent != Some(hint) && !self.is_hung(hint, now_ms);
-        if good && self.hops < HOPS_MAX {
+    fn not_leader(
+        &mut self,
+        now_ms: u64,
+        jitter: f64,
+        hint: Option<u64>,
+        targets: &[u64],
+    ) -> Decision {
+        let good = hint.filter(|hint| {
+            let known = targets.contains(hint) && *hint != self.target;
+            known && self.silent != Some(*hint) && !self.is_hung(*hint, now_ms)
+        });
+        if let Some(leader) = good
+            && self.hops < HOPS_MAX
+        {
             self.hops += 1;
-            self.target = hint;
+            self.target = leader;
             return self.send(now_ms);
         }
-        self.target = if good { hint } else { self.following(now_ms, targets) };
+        self.target = good.unwrap_or_else(|| self.following(now_ms, targets));
         self.pause(now_ms, jitter, 0)
     }
 

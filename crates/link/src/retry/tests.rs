@@ -46,10 +46,10 @@ fn one_answer_at_a_time() {
     }
     use Then::*;
     for (case, leader, then) in [
-        ("a hint is followed at once", 3, Some(3)),
-        ("no hint: another, after a pause", 0, None),
-        ("a hint to itself is none", 1, None),
-        ("a hint to a stranger is none", 99, None),
+        ("a hint is followed at once", Some(3), Some(3)),
+        ("no hint: another, after a pause", None, None),
+        ("a hint to itself is none", Some(1), None),
+        ("a hint to a stranger is none", Some(99), None),
     ] {
         let decision =
             started(Acquire).next(10, 0.5, Failure::NotLeader { leader, why: "so" }, &NODES);
@@ -94,7 +94,7 @@ fn hops_are_bounded() {
     let mut hops = 0;
     loop {
         let to = at % 3 + 1;
-        let hint = Failure::NotLeader { leader: to, why: "round and round" };
+        let hint = Failure::NotLeader { leader: Some(to), why: "round and round" };
         match attempt.next(1, 0.0, hint, &NODES) {
             Decision::Send(next) => {
                 assert_eq!(next.target, to);
@@ -182,7 +182,7 @@ fn who_could_not_be_reached_is_said() {
 fn a_hint_to_a_leader_that_just_fell_silent_waits_for_the_election() {
     let mut attempt = started(OperationKind::Acquire);
     assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::Lost("reset"), &NODES)), Some(2));
-    let hint = Failure::NotLeader { leader: 1, why: "still believes" };
+    let hint = Failure::NotLeader { leader: Some(1), why: "still believes" };
     assert!(matches!(attempt.next(0, 0.0, hint, &NODES), Decision::RetryAfter { .. }));
     assert_eq!(sent_to(&attempt.resume(10)), Some(3));
 }
@@ -192,7 +192,7 @@ fn hints_to_a_leader_that_hung_are_not_followed_until_an_election_had_its_time()
     let mut attempt = started(OperationKind::Acquire);
     let mut now = 1_000;
     let mut decision = attempt.next(now, 0.5, Failure::Lost("no answer in time"), &NODES);
-    let hint = Failure::NotLeader { leader: 1, why: "still believes" };
+    let hint = Failure::NotLeader { leader: Some(1), why: "still believes" };
     while now < 1_900 {
         decision = match decision {
             Decision::Send(next) => {
@@ -351,7 +351,7 @@ fn a_waiting_acquire_is_sent_again_with_what_is_left_of_its_wait() {
 #[derive(Clone, Debug)]
 enum Event {
     Answer(i32),
-    NotLeader(u64),
+    NotLeader(Option<u64>),
     StaleRoute,
     NotSent,
     Lost,
@@ -361,7 +361,7 @@ fn event() -> impl Strategy<Value = Event> {
     let codes = prop::sample::select(vec![1, 10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 50]);
     prop_oneof![
         3 => codes.prop_map(Event::Answer),
-        1 => (0..5u64).prop_map(Event::NotLeader),
+        1 => prop::option::of(1..5u64).prop_map(Event::NotLeader),
         1 => Just(Event::StaleRoute),
         1 => Just(Event::NotSent),
         1 => Just(Event::Lost),

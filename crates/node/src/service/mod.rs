@@ -36,7 +36,7 @@ const RESULT_FRAMES_UNDER_WAY: usize = 2;
 /// The service for gateways.
 pub(crate) struct Shards {
     context: Arc<Context>,
-    /// The next stream's key. It is never 0, because no ticket may be 0.
+    /// The key of the next stream.
     next_stream: AtomicU32,
     streams: Arc<Semaphore>,
     /// The time at which the refusal of a stranger was last logged.

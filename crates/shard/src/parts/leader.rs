@@ -26,14 +26,14 @@ const DUE_PER_STEP_MAX: usize = 1_024;
 /// An acquire in a lock's queue.
 struct Waiter {
     name: String,
-    /// 0 if its stream is gone, or was attached to another leader.
-    ticket: Ticket,
+    /// `None` if its stream is gone, or was attached to another leader.
+    ticket: Option<Ticket>,
     timed_out: bool,
 }
 
 /// The state that only a leader has. It begins and ends with one leadership.
 ///
-/// * `by_ticket` has exactly the waiters with a ticket other than 0.
+/// * `by_ticket` has exactly the waiters with a ticket.
 /// * `leases` has every lease of the table, and `waiters` every queued acquire.
 pub(crate) struct LeaderState {
     pub term: u64,
@@ -76,7 +76,7 @@ impl LeaderState {
             leader.leases.set(live.lease, deadline_ms, live.renewal_seq);
         }
         for (name, request_id) in table.waiters() {
-            leader.attach(request_id, name, 0, now_ms + grace_ms);
+            leader.attach(request_id, name, None, now_ms + grace_ms);
         }
         leader
     }
@@ -115,25 +115,22 @@ impl LeaderState {
         now_ms: u64,
         replies: &mut Vec<(Ticket, Reply)>,
     ) {
-        if let Some(old) = self.remove_waiter(request_id)
-            && old.ticket != 0
-        {
-            replies.push((old.ticket, Reply::Superseded));
+        if let Some(ticket) = self.remove_waiter(request_id).and_then(|old| old.ticket) {
+            replies.push((ticket, Reply::Superseded));
         }
         match asked {
-            Some(Caller { ticket, wait: Some(Wait { wait_ms, .. }) }) if *ticket != 0 => {
-                self.attach(request_id, name, *ticket, now_ms + u64::from(*wait_ms));
+            Some(Caller { ticket, wait: Some(Wait { wait_ms, .. }) }) => {
+                self.attach(request_id, name, Some(*ticket), now_ms + u64::from(*wait_ms));
             }
-            _ => self.attach(request_id, name, 0, now_ms + self.grace_ms),
+            _ => self.attach(request_id, name, None, now_ms + self.grace_ms),
         }
     }
 
     /// A queued acquire was granted: answers its waiter.
     pub(crate) fn on_granted(&mut self, grant: &Grant, replies: &mut Vec<(Ticket, Reply)>) {
-        if let Some(waiter) = self.remove_waiter(grant.request_id)
-            && waiter.ticket != 0
-        {
-            replies.push((waiter.ticket, Reply::Done(locks::Outcome::Granted(grant.clone()))));
+        let waiter = self.remove_waiter(grant.request_id);
+        if let Some(ticket) = waiter.and_then(|waiter| waiter.ticket) {
+            replies.push((ticket, Reply::Done(locks::Outcome::Granted(grant.clone()))));
         }
     }
 
@@ -144,15 +141,13 @@ impl LeaderState {
         reason: DropReason,
         replies: &mut Vec<(Ticket, Reply)>,
     ) {
-        if let Some(waiter) = self.remove_waiter(id)
-            && waiter.ticket != 0
-        {
+        if let Some(Waiter { ticket: Some(ticket), timed_out, .. }) = self.remove_waiter(id) {
             let reply = match reason {
-                DropReason::Cancelled if waiter.timed_out => Reply::WaitTimeout,
+                DropReason::Cancelled if timed_out => Reply::WaitTimeout,
                 DropReason::Cancelled => Reply::WaitCancelled,
                 DropReason::SessionEnded => Reply::Done(locks::Outcome::SessionLost),
             };
-            replies.push((waiter.ticket, reply));
+            replies.push((ticket, reply));
         }
     }
 
@@ -161,7 +156,7 @@ impl LeaderState {
     pub(crate) fn detach(&mut self, ticket: Ticket, now_ms: u64) -> bool {
         let Some(request_id) = self.by_ticket.remove(&ticket) else { return false };
         if let Some(mut waiter) = self.waiters.remove(request_id) {
-            waiter.ticket = 0;
+            waiter.ticket = None;
             self.waiters.set(request_id, now_ms + self.grace_ms, waiter);
         }
         true
@@ -195,13 +190,18 @@ impl LeaderState {
     /// so a grant may come of them yet, and `reply` must not say that nothing was done.
     pub(crate) fn end(mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         let waiters = self.waiters.drain_sorted();
-        replies.extend(
-            waiters.iter().filter(|(_, w)| w.ticket != 0).map(|(_, w)| (w.ticket, reply.clone())),
-        );
+        let tickets = waiters.iter().filter_map(|(_, waiter)| waiter.ticket);
+        replies.extend(tickets.map(|ticket| (ticket, reply.clone())));
     }
 
-    fn attach(&mut self, request_id: RequestId, name: &str, ticket: Ticket, deadline_ms: u64) {
-        if ticket != 0 {
+    fn attach(
+        &mut self,
+        request_id: RequestId,
+        name: &str,
+        ticket: Option<Ticket>,
+        deadline_ms: u64,
+    ) {
+        if let Some(ticket) = ticket {
             self.by_ticket.insert(ticket, request_id);
         }
         self.waiters.set(
@@ -213,8 +213,8 @@ impl LeaderState {
 
     fn remove_waiter(&mut self, request_id: RequestId) -> Option<Waiter> {
         let waiter = self.waiters.remove(request_id)?;
-        if waiter.ticket != 0 {
-            self.by_ticket.remove(&waiter.ticket);
+        if let Some(ticket) = waiter.ticket {
+            self.by_ticket.remove(&ticket);
         }
         Some(waiter)
     }

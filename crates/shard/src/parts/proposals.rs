@@ -11,21 +11,24 @@ const WELL_FILLED: usize = 4;
 /// At most this long does the next entry wait for callers that were just answered, in milliseconds.
 const BATCH_DELAY_MS_MAX: u64 = 4;
 
-/// The caller of an operation. Ticket 0 stands for none: the operation is the leader's own, or its
-/// caller has gone.
+/// The caller of an operation.
 pub(crate) struct Caller {
     pub ticket: Ticket,
     pub wait: Option<Wait>,
 }
 
-/// An operation that is in no entry yet.
+/// An operation that is in no entry yet. It has no caller if it is the leader's own.
 struct Queued {
-    asked: Caller,
+    asked: Option<Caller>,
     command: Vec<u8>,
     give_up_at_ms: u64,
 }
 
 impl Queued {
+    fn ticket(&self) -> Option<Ticket> {
+        self.asked.as_ref().map(|caller| caller.ticket)
+    }
+
     /// Whether its caller has given up by now.
     fn is_late(&self, now_ms: u64) -> bool {
         self.give_up_at_ms < now_ms
@@ -33,11 +36,19 @@ impl Queued {
 }
 
 /// An entry that was proposed and is not applied yet, with the callers of its operations in order.
+/// An operation without a caller is the leader's own, or its caller has gone.
 struct InFlight {
     index: u64,
     term: u64,
     at_ms: u64,
-    asked: Vec<Caller>,
+    asked: Vec<Option<Caller>>,
+}
+
+impl InFlight {
+    /// The answers of an entry that may be applied or not.
+    fn unknown(&self) -> impl Iterator<Item = (Ticket, Reply)> + '_ {
+        self.asked.iter().flatten().map(|caller| (caller.ticket, Reply::Unknown))
+    }
 }
 
 /// How long the next entry waits for more operations: until this moment, or until this many are
@@ -94,11 +105,10 @@ impl Proposals {
 
     /// Queues a client's operation. Returns `false` if there is no room.
     pub(crate) fn push(&mut self, asked: Caller, command: Vec<u8>, give_up_at_ms: u64) -> bool {
-        debug_assert!(asked.ticket != 0, "ticket 0 is the leader's own");
         let room = self.queue.len() - self.own_queued < self.queue_ops_max;
         if room {
             self.queued_bytes += command.len();
-            self.queue.push_back(Queued { asked, command, give_up_at_ms });
+            self.queue.push_back(Queued { asked: Some(asked), command, give_up_at_ms });
         }
         room
     }
@@ -109,8 +119,7 @@ impl Proposals {
         debug_assert!(self.has_room_for_own());
         self.own_queued += 1;
         self.queued_bytes += command.len();
-        let asked = Caller { ticket: 0, wait: None };
-        self.queue.push_back(Queued { asked, command, give_up_at_ms: u64::MAX });
+        self.queue.push_back(Queued { asked: None, command, give_up_at_ms: u64::MAX });
     }
 
     pub(crate) fn has_room_for_own(&self) -> bool {
@@ -174,9 +183,7 @@ impl Proposals {
     pub(crate) fn refuse_late(&mut self, now_ms: u64, replies: &mut Vec<(Ticket, Reply)>) {
         while let Some(late) = self.queue.pop_front_if(|queued| queued.is_late(now_ms)) {
             self.queued_bytes -= late.command.len();
-            if late.asked.ticket != 0 {
-                replies.push((late.asked.ticket, Reply::Busy));
-            }
+            replies.extend(late.ticket().map(|ticket| (ticket, Reply::Busy)));
         }
     }
 
@@ -218,12 +225,12 @@ impl Proposals {
         for queued in self.queue.drain(..count) {
             self.queued_bytes -= queued.command.len();
             if queued.is_late(at_ms) {
-                replies.push((queued.asked.ticket, Reply::Busy));
+                replies.extend(queued.ticket().map(|ticket| (ticket, Reply::Busy)));
             } else {
                 asked.push(queued.asked);
             }
         }
-        self.own_queued -= asked.iter().filter(|asked: &&Caller| asked.ticket == 0).count();
+        self.own_queued -= asked.iter().filter(|asked: &&Option<Caller>| asked.is_none()).count();
         self.in_flight.push_back(InFlight { index, term, at_ms, asked });
     }
 
@@ -235,14 +242,14 @@ impl Proposals {
         term: u64,
         now_ms: u64,
         replies: &mut Vec<(Ticket, Reply)>,
-    ) -> Option<Vec<Caller>> {
+    ) -> Option<Vec<Option<Caller>>> {
         while let Some(front) = self.in_flight.front() {
             if front.index > index {
                 return None;
             }
             let front = self.in_flight.pop_front().expect("just seen");
             if front.index == index && front.term == term {
-                let answered = front.asked.iter().filter(|asked| asked.ticket != 0).count();
+                let answered = front.asked.iter().flatten().count();
                 self.batch_delay = Some(BatchDelay {
                     until_ms: now_ms
                         + (now_ms.saturating_sub(front.at_ms) / 2).min(BATCH_DELAY_MS_MAX),
@@ -251,9 +258,7 @@ impl Proposals {
                 });
                 return Some(front.asked);
             }
-            replies.extend(
-                front.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)),
-            );
+            replies.extend(front.unknown());
         }
         None
     }
@@ -262,9 +267,7 @@ impl Proposals {
     /// flight.
     pub(crate) fn fail_all(&mut self, not_done: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         for entry in self.in_flight.drain(..) {
-            replies.extend(
-                entry.asked.iter().filter(|a| a.ticket != 0).map(|a| (a.ticket, Reply::Unknown)),
-            );
+            replies.extend(entry.unknown());
         }
         self.refuse_queued(not_done, replies);
     }
@@ -272,22 +275,21 @@ impl Proposals {
     /// Refuses all that is queued, because nothing of it was done. Entries in flight stay.
     pub(crate) fn refuse_queued(&mut self, reply: &Reply, replies: &mut Vec<(Ticket, Reply)>) {
         (self.own_queued, self.queued_bytes, self.batch_delay) = (0, 0, None);
-        let asked =
-            self.queue.drain(..).map(|queued| queued.asked.ticket).filter(|ticket| *ticket != 0);
+        let asked = self.queue.drain(..).filter_map(|queued| queued.ticket());
         replies.extend(asked.map(|ticket| (ticket, reply.clone())));
     }
 
     /// The caller of this ticket has gone. In the queue its operation is dropped; in flight it goes
     /// on unanswered.
     pub(crate) fn detach(&mut self, ticket: Ticket) {
-        if let Some(at) = self.queue.iter().position(|queued| queued.asked.ticket == ticket) {
+        if let Some(at) = self.queue.iter().position(|queued| queued.ticket() == Some(ticket)) {
             let queued = self.queue.remove(at).expect("just seen");
             self.queued_bytes -= queued.command.len();
             return;
         }
         for asked in self.in_flight.iter_mut().flat_map(|entry| entry.asked.iter_mut()) {
-            if asked.ticket == ticket {
-                *asked = Caller { ticket: 0, wait: None };
+            if asked.as_ref().is_some_and(|caller| caller.ticket == ticket) {
+                *asked = None;
                 return;
             }
         }

@@ -49,7 +49,7 @@ impl Replica {
         Ok(())
     }
 
-    fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Caller>>) -> Result<(), Fatal> {
+    fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Option<Caller>>>) -> Result<(), Fatal> {
         let batch = Batch::decode(&entry.data)
             .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
         self.stats.commands_applied += batch.commands.len() as u64;
@@ -65,7 +65,7 @@ impl Replica {
                     leader,
                     command,
                     outcome,
-                    asked.next(),
+                    asked.next().flatten(),
                     &effects,
                     now_ms,
                     &mut self.out.replies,
@@ -106,9 +106,7 @@ fn follow_up(
     }
     if let (Outcome::Queued, Command::Acquire { request_id, name, .. }) = (&outcome, command) {
         leader.on_queued(*request_id, name, asked.as_ref(), now_ms, replies);
-    } else if let Some(asked) = asked
-        && asked.ticket != 0
-    {
+    } else if let Some(asked) = asked {
         replies.push((asked.ticket, Reply::Done(outcome)));
     }
 }
