@@ -70,7 +70,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Stands for reading some messages of a partition, and committing the offset with the lock's token.
+/// Stands for reading some messages of a partition, and committing the offset with the lock's
+/// token.
 async fn consume(_partition: &SessionLock) {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

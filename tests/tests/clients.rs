@@ -60,7 +60,8 @@ async fn judge(language: &str, client: impl FnOnce() -> Result<Box<dyn Fn() -> C
     let token = cluster.client().acquire(held).await.expect("acquire").fencing_token;
     let line = |error: &str, grpc: u32, token: u64| {
         format!(
-            "{error} grpc={grpc} reason={error} domain=palisade error=ERROR_CODE_{error} token={token}"
+            "{error} grpc={grpc} reason={error} domain=palisade error=ERROR_CODE_{error} \
+             token={token}"
         )
     };
     let well = ["HELD", "NOT_OWNER", "INVALID_ARGUMENT", "WAIT_TIMEOUT"];

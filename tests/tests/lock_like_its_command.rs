@@ -25,7 +25,8 @@ async fn every_signal_that_would_end_it_is_passed_on() {
         ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "PIPE", "ABRT", "SEGV", "RTMIN+3"]
     {
         let script = format!(
-            "exec bash -c 'trap \"echo {signal} >got; exit 9\" {signal}; echo $$ >pid; while :; do sleep 0.05; done'"
+            "exec bash -c 'trap \"echo {signal} >got; exit 9\" {signal}; echo $$ >pid; while :; do \
+             sleep 0.05; done'"
         );
         let mut locked = Locked::start(&cluster, &["a", "--ttl", "24h"], &script).await;
         let sent =

@@ -42,7 +42,8 @@ pub enum InvalidInput {
     SessionEmpty,
     /// The session id is over [`SESSION_BYTES_MAX`].
     #[error(
-        "the session id is {bytes} bytes long: use the id you were given, at most {SESSION_BYTES_MAX} bytes"
+        "the session id is {bytes} bytes long: use the id you were given, at most \
+         {SESSION_BYTES_MAX} bytes"
     )]
     SessionTooLong {
         /// Length as sent.
@@ -95,7 +96,8 @@ pub enum InvalidInput {
     },
     /// The count of permits is not 1 to the limit.
     #[error(
-        "{count} of {limit} permits cannot be taken: ask for 1 permit up to the semaphore's limit, which is at least 1"
+        "{count} of {limit} permits cannot be taken: ask for 1 permit up to the semaphore's limit, \
+         which is at least 1"
     )]
     PermitsOutOfRange {
         /// Permits as sent.

@@ -45,7 +45,8 @@ impl Default for EmitOptions {
 pub enum EmitError {
     /// The plan has more shards than a cluster can have.
     #[error(
-        "{} shards are more than the {} that a cluster has at most: share leases, renew less often, or split the workload",
+        "{} shards are more than the {} that a cluster has at most: share leases, renew less \
+         often, or split the workload",
         count(*.0), count(routing::SHARDS_MAX.into())
     )]
     TooManyShards(u64),
@@ -140,7 +141,8 @@ fn comment(
         vec![format!("Made by `palisade plan` for the workload {name}, sized with {column_name}.")];
     let months = counted(build.months.into(), "month");
     lines.push(format!(
-        "For the load in {months}, {} times today's: at its peak {} writes/s, and each leader is asked for {} of its capacity.",
+        "For the load in {months}, {} times today's: at its peak {} writes/s, and each leader is \
+         asked for {} of its capacity.",
         decimals(build.growth, 2),
         show(build.peak_writes_per_s),
         percent(build.peak_utilisation)

@@ -31,8 +31,8 @@ pub enum PlanError {
     },
     /// The workload gives no rate.
     #[error(
-        "the workload has no rate: give `instances` (times `locks_per_instance_per_min`), `acquire_per_s` or \
-         `events_per_day`"
+        "the workload has no rate: give `instances` (times `locks_per_instance_per_min`), \
+         `acquire_per_s` or `events_per_day`"
     )]
     NoRate,
     /// Two keys give the rate.

@@ -10,7 +10,8 @@ use std::io::{BufRead, Write};
 pub enum InteractiveError {
     /// The input ended before the last question.
     #[error(
-        "the input ended before the question on `{0}` was answered: answer it, or use a workload file"
+        "the input ended before the question on `{0}` was answered: answer it, or use a workload \
+         file"
     )]
     Ended(&'static str),
     /// The questions cannot be written or the answers cannot be read.

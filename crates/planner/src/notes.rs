@@ -10,8 +10,8 @@ pub(crate) fn notes(workload: &Workload, published: &Figures, palisade: &Figures
     notes.extend(truncated(workload, published));
     notes.extend(sized_on(workload, published));
     notes.push(
-        "The published latency budget is 7–12 ms in one data centre, but its parts sum to 7–11 ms: the missing \
-         millisecond stands as `not assigned`."
+        "The published latency budget is 7–12 ms in one data centre, but its parts sum to 7–11 ms: \
+         the missing millisecond stands as `not assigned`."
             .to_owned(),
     );
     notes.push(format!(
@@ -22,8 +22,9 @@ pub(crate) fn notes(workload: &Workload, published: &Figures, palisade: &Figures
     ));
     if palisade.renew_per_s < published.renew_per_s {
         notes.push(
-            "Palisade's renewals assume that every instance keeps one lease on every shard, and that there are no more \
-             instances at the peak than on average: if yours scale out, give the peak's `instances`."
+            "Palisade's renewals assume that every instance keeps one lease on every shard, and \
+             that there are no more instances at the peak than on average: if yours scale out, \
+             give the peak's `instances`."
                 .to_owned(),
         );
     }
@@ -40,7 +41,8 @@ fn truncated(workload: &Workload, figures: &Figures) -> Option<String> {
     }
     let writes = whole * (2.0 + workload.hold_s / workload.heartbeat_s);
     Some(format!(
-        "Exact figures. Published ones cut {} acquires/s to {}, and so get {} writes/s and {} active locks.",
+        "Exact figures. Published ones cut {} acquires/s to {}, and so get {} writes/s and {} \
+         active locks.",
         show(figures.acquire_per_s),
         show(whole),
         show(writes),
@@ -59,8 +61,8 @@ fn sized_on(workload: &Workload, figures: &Figures) -> Option<String> {
         Sizing::Average => "the average",
     };
     Some(format!(
-        "Shards are sized on {used}. On the average: {} (headroom {}); on the peak: {} (headroom {}). Published tables size \
-         their larger rows on the average.",
+        "Shards are sized on {used}. On the average: {} (headroom {}); on the peak: {} (headroom \
+         {}). Published tables size their larger rows on the average.",
         count(average.shards),
         percent(average.headroom()),
         count(peak.shards),

@@ -240,7 +240,8 @@ fn heartbeats(workload: &Workload, figures: &Figures) -> SmellTest {
     let ttl = show_s(workload.ttl_s);
     let advice = if figures.leader_capacity.shared_leases {
         format!(
-            "a longer TTL than {ttl}, or names with a common {{tag}} so that a session spans fewer shards"
+            "a longer TTL than {ttl}, or names with a common {{tag}} so that a session spans fewer \
+             shards"
         )
     } else {
         format!("a longer TTL than {ttl}, batched renewals, or one lease for many locks")

@@ -1,17 +1,18 @@
-//! Going on from a copy of a data directory, while other replicas go on from copies of other moments.
+//! Going on from a copy of a data directory, while other replicas go on from copies of other
+//! moments.
 //!
-//! Raft knows an entry by index and term, because one term has one leader. Copies of different moments
-//! break that. How it goes wrong:
+//! Raft knows an entry by index and term, because one term has one leader. Copies of different
+//! moments break that. How it goes wrong:
 //!
 //! 1. Nodes 1 and 2 are copied in term 7. Then node 1 leads in term 8, and node 3 is copied with an
 //!    entry 50 of term 8.
-//! 2. All copies are put back. Node 2 is elected by node 1, again in term 8, and writes another entry
-//!    50 of term 8.
+//! 2. All copies are put back. Node 2 is elected by node 1, again in term 8, and writes another
+//!    entry 50 of term 8.
 //! 3. Node 3 takes that for the entry 50 that it has. Its table differs from there on, and nothing
 //!    says so.
 //!
-//! So every replica goes on in a term that no copy can have. An entry that contradicts one of such a
-//! term is found (`raft/peer_message.rs`).
+//! So every replica goes on in a term that no copy can have. An entry that contradicts one of such
+//! a term is found (`raft/peer_message.rs`).
 
 use crate::Fatal;
 use raft::eraftpb::HardState;
@@ -22,8 +23,8 @@ use storage::ShardWrite;
 /// A cluster does not get through this many terms between two copies.
 const TERMS: u64 = 1 << 20;
 
-/// The write that must be on disk before a replica opens that goes on from a copy: its hard state with
-/// a term above those of all copies, in which it has not voted.
+/// The write that must be on disk before a replica opens that goes on from a copy: its hard state
+/// with a term above those of all copies, in which it has not voted.
 ///
 /// `hard_state` is the copy's. `random` keeps apart the terms of two times of putting back.
 ///

@@ -1,4 +1,5 @@
-//! What once broke when it was attacked, by the name of what broke: slow disks, floods, and peers that send nonsense.
+//! What once broke when it was attacked, by the name of what broke: slow disks, floods, and peers
+//! that send nonsense.
 
 mod cluster;
 
@@ -8,8 +9,9 @@ use palisade_shard::*;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft_prost::Message as _;
 
-/// A replica had taken in a snapshot that its disk had not, and its election timeout ran out: raft-rs looked through the
-/// entries between what it knew as applied and what was committed, which the snapshot had replaced, and panicked.
+/// A replica had taken in a snapshot that its disk had not, and its election timeout ran out:
+/// raft-rs looked through the entries between what it knew as applied and what was committed, which
+/// the snapshot had replaced, and panicked.
 #[test]
 fn a_campaign_while_a_snapshot_is_not_yet_on_disk_does_not_panic() {
     let mut c = Cluster::new(3);
@@ -40,8 +42,9 @@ fn a_campaign_while_a_snapshot_is_not_yet_on_disk_does_not_panic() {
     assert_eq!(c.hash(3), c.hash(leader));
 }
 
-/// While a snapshot was on its way, or its receiver's disk was slow, the leader cut its log past it. It was of no use when it had
-/// arrived, and so was the next: under load a replica of a large shard came back never.
+/// While a snapshot was on its way, or its receiver's disk was slow, the leader cut its log past
+/// it. It was of no use when it had arrived, and so was the next: under load a replica of a large
+/// shard came back never.
 #[test]
 fn the_log_is_not_cut_past_a_snapshot_that_is_on_its_way() {
     let mut c = Cluster::new(3);
@@ -79,9 +82,9 @@ fn the_log_is_not_cut_past_a_snapshot_that_is_on_its_way() {
     assert!(c.status(1).first_index > before + 1, "the log is cut again");
 }
 
-/// A snapshot's receiver is sent history first, and where there is much of it that takes longer than half a minute and than as much
-/// log as the snapshot is long: the leader cut its log before, so each snapshot was of no use when it arrived, for as long as
-/// the load lasted.
+/// A snapshot's receiver is sent history first, and where there is much of it that takes longer
+/// than half a minute and than as much log as the snapshot is long: the leader cut its log before,
+/// so each snapshot was of no use when it arrived, for as long as the load lasted.
 #[test]
 fn the_log_is_not_cut_past_a_snapshot_however_long_it_takes() {
     let mut c = Cluster::new(3);
@@ -101,7 +104,8 @@ fn the_log_is_not_cut_past_a_snapshot_however_long_it_takes() {
     c.run_ms(1_000);
     assert_eq!(c.held_snapshots.len(), 1, "one is on its way");
     let built_at = c.status(1).applied_index;
-    // Far more log than the snapshot is long, for far longer than a snapshot is kept that nobody is sent.
+    // Far more log than the snapshot is long, for far longer than a snapshot is kept that nobody is
+    // sent.
     for i in 0..20 {
         for j in 0..100 {
             token(&c.acquire(1, &format!("late:{i}:{j}"), 600_000));
@@ -118,7 +122,8 @@ fn the_log_is_not_cut_past_a_snapshot_however_long_it_takes() {
     assert!(c.status(1).first_index > built_at + 1, "the log is cut again");
 }
 
-/// A shard whose queue was kept full by its clients proposed no expiry: who held a lock in silence held it for ever.
+/// A shard whose queue was kept full by its clients proposed no expiry: who held a lock in silence
+/// held it for ever.
 #[test]
 fn leases_end_under_a_flood_of_operations() {
     let mut c = Cluster::new(3);
@@ -147,7 +152,8 @@ fn leases_end_under_a_flood_of_operations() {
     }
 }
 
-/// Reads that were confirmed, and waited for a table that did not get there, were neither counted nor ever given up.
+/// Reads that were confirmed, and waited for a table that did not get there, were neither counted
+/// nor ever given up.
 #[test]
 fn confirmed_reads_that_a_stalled_disk_holds_up_are_bounded_and_end() {
     let mut c = Cluster::new(3);
@@ -173,9 +179,9 @@ fn confirmed_reads_that_a_stalled_disk_holds_up_are_bounded_and_end() {
     }
 }
 
-/// A replica that was started again without its data was told a commit index past its log, and panicked each time that it came
-/// up, for as long as the same leader led: the documented way to re-seed it did not work. Now it is somebody new, to whom
-/// nobody says that.
+/// A replica that was started again without its data was told a commit index past its log, and
+/// panicked each time that it came up, for as long as the same leader led: the documented way to
+/// re-seed it did not work. Now it is somebody new, to whom nobody says that.
 #[test]
 fn a_replica_that_comes_back_empty_is_seeded_again() {
     for log_keep_bytes in [1 << 20, 4 << 10] {
@@ -205,8 +211,8 @@ fn message(kind: MessageType, from: u64) -> Message {
     message
 }
 
-/// raft-rs believes its peers: it panicked on a read without a context, on a commit index past the log, and on entries that
-/// do not follow each other.
+/// raft-rs believes its peers: it panicked on a read without a context, on a commit index past the
+/// log, and on entries that do not follow each other.
 #[test]
 fn a_peers_nonsense_does_not_panic() {
     let kinds: Vec<MessageType> = (0..=18).filter_map(MessageType::from_i32).collect();
@@ -246,7 +252,8 @@ fn a_peers_nonsense_does_not_panic() {
                     "{kind:?}, shape {shape}, to {}",
                     if leads { "a leader" } else { "a follower" }
                 );
-                // Whoever is told of a commit index past its log must take it that its log is lost, and stops in good order.
+                // Whoever is told of a commit index past its log must take it that its log is lost,
+                // and stops in good order.
                 let stops =
                     *kind == MessageType::MsgHeartbeat && m.term >= term && m.commit > last_index;
                 let bytes = m.encode_to_vec();

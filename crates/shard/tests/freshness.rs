@@ -78,7 +78,8 @@ fn a_new_leader_does_not_call_fresh_what_it_has_not_applied() {
     let reply = c.acquire(1, "a", 60_000);
     assert!(matches!(reply, Reply::Done(Outcome::Granted(_))));
     let granted_ms = c.now_ms;
-    // The others have the entry on disk; that it is committed would come with the next heartbeat, which never comes.
+    // The others have the entry on disk; that it is committed would come with the next heartbeat,
+    // which never comes.
     c.crash(1);
     let mut lacked_it = false;
     for _ in 0..400 {

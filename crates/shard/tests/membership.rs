@@ -1,5 +1,5 @@
-//! A node that lost its data comes back as a new member: by log and by snapshot, through crashes and changes of leader, and never
-//! at the cost of what was acknowledged.
+//! A node that lost its data comes back as a new member: by log and by snapshot, through crashes
+//! and changes of leader, and never at the cost of what was acknowledged.
 
 mod cluster;
 
@@ -98,7 +98,8 @@ fn a_replaced_replica_catches_up_by_snapshot_and_becomes_a_voter() {
     assert_eq!(held_token(&mut c, leader, "n17"), Some(tokens[17]));
 }
 
-/// A snapshot that was built for another, before the newcomer was a member, would be refused by it for as long as it is kept.
+/// A snapshot that was built for another, before the newcomer was a member, would be refused by it
+/// for as long as it is kept.
 #[test]
 fn a_snapshot_from_before_a_change_of_members_is_not_sent_after_it() {
     let mut c = cluster_that_cuts_its_log();
@@ -143,7 +144,8 @@ fn a_learner_neither_leads_nor_counts_as_caught_up() {
     c.peers.get_mut(&1).unwrap().inbox.push(Input::Transfer { to: NodeId(3) });
     c.run_ms(500);
     assert_eq!(c.leader(), Some(3), "leadership goes to who votes there now");
-    // And a follower that is no member at all does not campaign either, even if it should lead, all else equal.
+    // And a follower that is no member at all does not campaign either, even if it should lead, all
+    // else equal.
     c.reseed(1);
     c.isolate(1);
     c.run_ms(3_000);
@@ -183,7 +185,8 @@ fn what_a_replaced_replica_said_is_dropped() {
     assert!(c.status(1).term >= term + 7);
 }
 
-/// What the changes went through, as a set of configurations: each of the three must have been met somewhere.
+/// What the changes went through, as a set of configurations: each of the three must have been met
+/// somewhere.
 #[derive(Default)]
 struct Met(BTreeSet<Members>);
 
@@ -203,7 +206,8 @@ impl Met {
     }
 }
 
-/// A re-seed is interrupted after every possible number of rounds, in which messages travel and disks write.
+/// A re-seed is interrupted after every possible number of rounds, in which messages travel and
+/// disks write.
 fn interrupt_everywhere(mut interrupt: impl FnMut(&mut Cluster)) {
     let mut met = Met::default();
     for rounds in 0..80 {
@@ -336,7 +340,8 @@ fn two_of_five_are_replaced_at_once() {
     assert_whole(&mut c, "a minority was lost");
 }
 
-/// The story that this is all about: an acknowledged entry is on two disks, one of them is lost, and the other is away.
+/// The story that this is all about: an acknowledged entry is on two disks, one of them is lost,
+/// and the other is away.
 #[test]
 fn an_entry_that_a_lost_disk_acknowledged_is_not_outvoted() {
     let mut c = Cluster::new(3);
@@ -389,7 +394,8 @@ fn a_group_that_lost_its_majority_changes_nothing_and_serves_nothing() {
     }
 }
 
-/// A disk that is lost and not known to be: the replica stops before it says a word that could cost an acknowledged entry.
+/// A disk that is lost and not known to be: the replica stops before it says a word that could cost
+/// an acknowledged entry.
 #[test]
 fn a_replica_under_its_old_name_without_its_data_stops() {
     let mut c = Cluster::new(3);
@@ -414,8 +420,9 @@ fn a_replica_under_its_old_name_without_its_data_stops() {
     );
 }
 
-/// raft-rs may campaign with a configuration that is one change behind its log, but not with one that is two behind: whoever has
-/// an entry must know, after a restart, too, what was committed when the entry was sent.
+/// raft-rs may campaign with a configuration that is one change behind its log, but not with one
+/// that is two behind: whoever has an entry must know, after a restart, too, what was committed
+/// when the entry was sent.
 #[test]
 fn who_has_an_entry_on_disk_has_the_commit_index_that_came_with_it() {
     let mut c = Cluster::new(3);

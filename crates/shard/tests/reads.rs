@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 
 /// Shared holders of one name, and locks of one holder.
 const MANY: usize = 12_000;
-/// What a step may touch of both lines of reads together: of each a step's share, begun once more by its last read, and a page.
+/// What a step may touch of both lines of reads together: of each a step's share, begun once more
+/// by its last read, and a page.
 const STEP_MAX: usize = 2 * (2 * 4_096 + 1_000);
 
 /// `kind` 0: all share one name; 1: names of their own.
@@ -58,7 +59,8 @@ fn check(after: u64, limit: usize) -> Query {
     Query::Check { name: "config".into(), after: Token(after), limit }
 }
 
-/// 50 checks of a name with 50,000 holders: each read all of them within one step, and the shard's followers elected another leader.
+/// 50 checks of a name with 50,000 holders: each read all of them within one step, and the shard's
+/// followers elected another leader.
 #[test]
 fn checks_of_a_name_with_many_holders_leave_steps_short() {
     let mut c = Cluster::new(3);
@@ -144,7 +146,8 @@ fn a_history_shows_the_newest_of_what_holds_and_of_what_has_ended() {
     assert_eq!(newest, (MANY as u64 - 20..MANY as u64).rev().collect::<Vec<_>>());
 }
 
-/// 40 times `ls --limit 1` and `cluster status` at 300,000 locks: each read the whole table within one step.
+/// 40 times `ls --limit 1` and `cluster status` at 300,000 locks: each read the whole table within
+/// one step.
 #[test]
 fn lists_and_hashes_of_a_large_table_leave_steps_short() {
     let mut c = Cluster::new(3);

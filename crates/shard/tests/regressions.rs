@@ -20,9 +20,9 @@ fn answer(from: u64, term: u64, kind: MessageType, index: u64) -> Message {
     message
 }
 
-/// Found by simulation: `to_commit 3010 is out of range [last_index 3009]`. raft-rs, told to batch, put entries on an empty
-/// append that was still to be sent and stood at another index; the receiver took them for later ones than they were, and
-/// acknowledged entries that it did not have.
+/// Found by simulation: `to_commit 3010 is out of range [last_index 3009]`. raft-rs, told to batch,
+/// put entries on an empty append that was still to be sent and stood at another index; the
+/// receiver took them for later ones than they were, and acknowledged entries that it did not have.
 #[test]
 fn entries_are_never_put_on_an_append_that_stands_elsewhere() {
     let mut c = Cluster::new(3);
@@ -37,8 +37,8 @@ fn entries_are_never_put_on_an_append_that_stands_elsewhere() {
     let write = leader.step(now, inputs).expect("steps").write.expect("an entry");
     leader.step(now, [Input::Persisted { number: write.number }]).expect("steps");
     let (term, last) = (leader.status().term, leader.status().last_index);
-    // In one step: node 2's acknowledgement commits (an empty append to node 3 tells it so), node 3's entries got lost
-    // on the way, and it asks for them again.
+    // In one step: node 2's acknowledgement commits (an empty append to node 3 tells it so), node
+    // 3's entries got lost on the way, and it asks for them again.
     let inputs = [
         from_peer(answer(2, term, MessageType::MsgAppendResponse, last)),
         Input::Unreachable { node: NodeId(3) },
@@ -56,8 +56,8 @@ fn entries_are_never_put_on_an_append_that_stands_elsewhere() {
     assert!(carried > 0, "node 3 is sent the entry again: {:?}", outputs.messages.len());
 }
 
-/// Found by simulation: a waiting acquire was answered NOT_LEADER, "nothing was done", when its leader was deposed, while it
-/// kept its place in the queue and was granted by the next leader.
+/// Found by simulation: a waiting acquire was answered NOT_LEADER, "nothing was done", when its
+/// leader was deposed, while it kept its place in the queue and was granted by the next leader.
 #[test]
 fn a_waiter_of_a_deposed_leader_is_not_told_that_nothing_was_done() {
     let mut c = Cluster::new(3);
@@ -76,8 +76,8 @@ fn a_waiter_of_a_deposed_leader_is_not_told_that_nothing_was_done() {
     assert_eq!(c.reply(1, ticket), Some(Reply::Unknown));
 }
 
-/// Clocks are cut to whole milliseconds. A lease that began at 1,000.9 ms was due at 2,000.0 ms with a TTL of a second: up to a
-/// millisecond early.
+/// Clocks are cut to whole milliseconds. A lease that began at 1,000.9 ms was due at 2,000.0 ms
+/// with a TTL of a second: up to a millisecond early.
 #[test]
 fn a_lease_outlives_the_millisecond_that_its_clock_cut_off() {
     let mut c = Cluster::new(3);
@@ -113,8 +113,8 @@ fn put_back(c: &mut Cluster, id: u64, copy: &storage::Recovered, new_term: Optio
     c.peers.get_mut(&id).expect("a peer").engine = Arc::new(engine);
 }
 
-/// Copies of nodes 1 and 2, and a later one of node 3, which has an entry that was committed in the next term. Nodes 1 and 2 are put
-/// back and have a leader, which node 3 has yet to hear.
+/// Copies of nodes 1 and 2, and a later one of node 3, which has an entry that was committed in the
+/// next term. Nodes 1 and 2 are put back and have a leader, which node 3 has yet to hear.
 fn copies_of_two_moments(new_term: Option<u32>) -> Cluster {
     let mut c = Cluster::new(3);
     c.elect();
@@ -134,7 +134,8 @@ fn copies_of_two_moments(new_term: Option<u32>) -> Cluster {
     c
 }
 
-/// It was counted for entries that it has not, once the leader's log was as long as what it had committed itself.
+/// It was counted for entries that it has not, once the leader's log was as long as what it had
+/// committed itself.
 #[test]
 fn a_replica_stops_when_the_leader_lacks_what_it_has_committed() {
     let mut c = copies_of_two_moments(Some(5));

@@ -1,4 +1,5 @@
-//! Whole replicas, three to a group: replication, failover, expiry, waiting, checkpoints and snapshots.
+//! Whole replicas, three to a group: replication, failover, expiry, waiting, checkpoints and
+//! snapshots.
 
 mod cluster;
 
@@ -149,12 +150,14 @@ fn a_new_leader_gives_a_lease_what_is_left_of_it() {
     assert!(
         matches!(c.acquire(leader, "a", 1_000), Reply::Done(Outcome::Held { token: Token(t), .. }) if t == held)
     );
-    // A follower hears with the next heartbeat what is committed: it observes the grant that much later.
+    // A follower hears with the next heartbeat what is committed: it observes the grant that much
+    // later.
     c.run_ms(250);
     assert!(token(&c.acquire(leader, "a", 1_000)) > held);
 }
 
-/// Each new leader gave every lease its full TTL: with a move every five seconds a lock of ten was held for ever.
+/// Each new leader gave every lease its full TTL: with a move every five seconds a lock of ten was
+/// held for ever.
 #[test]
 fn an_abandoned_lock_ends_in_time_however_often_leadership_moves() {
     let mut c = Cluster::new(3);
@@ -181,7 +184,8 @@ fn an_abandoned_lock_ends_in_time_however_often_leadership_moves() {
     panic!("nobody looked after its end");
 }
 
-/// What a restarted replica knows of shard time is that its table is as old as its checkpoint at least: leases end late by that.
+/// What a restarted replica knows of shard time is that its table is as old as its checkpoint at
+/// least: leases end late by that.
 #[test]
 fn a_lease_is_not_cut_short_by_replicas_that_have_forgotten_how_old_it_is() {
     let mut c = Cluster::new(3);
@@ -203,7 +207,8 @@ fn a_lease_is_not_cut_short_by_replicas_that_have_forgotten_how_old_it_is() {
     );
 }
 
-/// A `check` after a failover counted from the former leader's wall clock: it showed an expiry in the past for a lock that lived.
+/// A `check` after a failover counted from the former leader's wall clock: it showed an expiry in
+/// the past for a lock that lived.
 #[test]
 fn a_check_shows_what_is_left_of_a_lease_by_shard_time() {
     let mut c = Cluster::new(3);
@@ -462,8 +467,9 @@ fn history_is_in_memory_or_in_the_engine_and_never_lost_or_doubled() {
     assert!(ended.iter().all(|t| t.end == EndKind::Released));
 }
 
-/// With days of a wall clock, the records of a leader whose clock was behind were dropped at once, and those of one whose clock
-/// was ahead kept for ever. A node with its own clock ahead dropped all that it had.
+/// With days of a wall clock, the records of a leader whose clock was behind were dropped at once,
+/// and those of one whose clock was ahead kept for ever. A node with its own clock ahead dropped
+/// all that it had.
 #[test]
 fn history_ages_by_shard_time_and_not_by_a_wall_clock() {
     use storage::Engine;

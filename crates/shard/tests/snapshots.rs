@@ -7,7 +7,8 @@ use palisade_shard::*;
 use raft::eraftpb::{Message, MessageType};
 use raft_prost::Message as _;
 
-/// Three replicas whose host builds their snapshots; node 3 was away while the log was cut above what it has.
+/// Three replicas whose host builds their snapshots; node 3 was away while the log was cut above
+/// what it has.
 fn node_3_is_behind() -> Cluster {
     let mut c = Cluster::new(3);
     c.log_keep_bytes = 0;
@@ -81,7 +82,8 @@ fn answers_a_heartbeat(input: &Input, from: u64) -> bool {
     message.from == from && message.msg_type() == MessageType::MsgHeartbeatResponse
 }
 
-/// The leader took the snapshot for sent, and sent that member nothing more: the answer was that of a snapshot on its way.
+/// The leader took the snapshot for sent, and sent that member nothing more: the answer was that of
+/// a snapshot on its way.
 #[test]
 fn a_snapshot_that_is_replaced_as_it_leaves_is_sent_anew() {
     let mut c = node_3_is_behind();

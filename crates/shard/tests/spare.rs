@@ -1,5 +1,5 @@
-//! Spare followers: a leader sends its entries at once to as many followers as a quorum needs, and to the others a little later,
-//! many at a time.
+//! Spare followers: a leader sends its entries at once to as many followers as a quorum needs, and
+//! to the others a little later, many at a time.
 
 mod cluster;
 

@@ -219,6 +219,7 @@ pub(crate) fn check_consecutive(shard: ShardId, last: u64, next: u64) -> Result<
         return Ok(());
     }
     Err(StorageError::Damaged(format!(
-        "shard {shard}: log entry {next} follows entry {last}, and the entries between them are gone"
+        "shard {shard}: log entry {next} follows entry {last}, and the entries between them are \
+         gone"
     )))
 }

@@ -33,8 +33,8 @@ pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(
     let format = u32::from_le_bytes(*format);
     if format != FORMAT {
         return Err(StorageError::Identity(format!(
-            "{place} has format version {format}, and this build reads version {FORMAT}: start it with a build of that \
-             version, or re-seed this node (see `palisade node --help`)"
+            "{place} has format version {format}, and this build reads version {FORMAT}: start it \
+             with a build of that version, or re-seed this node (see `palisade node --help`)"
         )));
     }
     let Some((node, fingerprint)) = rest.split_first_chunk::<8>() else {
@@ -42,9 +42,10 @@ pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(
     };
     if fingerprint != claimant.fingerprint {
         return Err(StorageError::Identity(format!(
-            "{place} belongs to a cluster with fingerprint {}, but the cluster file has fingerprint {}: the data directory \
-             is another cluster's, or a frozen setting (cluster name, shards, replicas, placement, node ids) was changed. \
-             Restore the cluster file, or choose another data directory",
+            "{place} belongs to a cluster with fingerprint {}, but the cluster file has \
+             fingerprint {}: the data directory is another cluster's, or a frozen setting (cluster \
+             name, shards, replicas, placement, node ids) was changed. Restore the cluster file, \
+             or choose another data directory",
             hex(fingerprint),
             hex(&claimant.fingerprint)
         )));
@@ -52,8 +53,8 @@ pub(crate) fn check(stored: &[u8], claimant: &Identity, place: &str) -> Result<(
     let node = u64::from_le_bytes(*node);
     if node != claimant.node {
         return Err(StorageError::Identity(format!(
-            "{place} belongs to node {node}, and this is node {}: two nodes may not share a data directory. \
-             Start it with `--id {node}`, or choose another data directory",
+            "{place} belongs to node {node}, and this is node {}: two nodes may not share a data \
+             directory. Start it with `--id {node}`, or choose another data directory",
             claimant.node
         )));
     }

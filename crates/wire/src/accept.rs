@@ -115,8 +115,8 @@ impl<S> Incoming<S> {
                     tracing::warn!(
                         %why,
                         open,
-                        "no more connections are taken for now: raise the limit on open files (ulimit -n, LimitNOFILE), or \
-                         find out which client opens so many"
+                        "no more connections are taken for now: raise the limit on open files \
+                         (ulimit -n, LimitNOFILE), or find out which client opens so many"
                     );
                 }
                 PAUSE.0

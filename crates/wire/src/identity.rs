@@ -40,8 +40,8 @@ impl ClusterIdentity {
                 self.counted()
             )),
             Some(_) => Some(format!(
-                "it has other cluster-frozen settings of cluster {} (nodes, replicas or placement): give both sides the same \
-                 cluster file",
+                "it has other cluster-frozen settings of cluster {} (nodes, replicas or \
+                 placement): give both sides the same cluster file",
                 self.shown()
             )),
         }

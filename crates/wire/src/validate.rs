@@ -153,7 +153,8 @@ fn check_list(r: &ListRequest) -> Result<(), Error> {
     at_most("prefix", &r.prefix, NAME_BYTES_MAX)?;
     if !r.cursor.is_empty() && decode_cursor(&r.cursor).is_none() {
         return Err(Error::invalid(
-            "the cursor is not one that a list answered: hand back its next_cursor as it is, or begin without one",
+            "the cursor is not one that a list answered: hand back its next_cursor as it is, or \
+             begin without one",
         ));
     }
     check_rows(r.limit)

@@ -90,7 +90,8 @@ async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
         }
         if asked.elapsed() > SETTLES_WITHIN {
             return Err(format!(
-                "leaderships did not go back within {SETTLES_WITHIN:?}: {leaders:?}, wanted {wanted:?}"
+                "leaderships did not go back within {SETTLES_WITHIN:?}: {leaders:?}, wanted \
+                 {wanted:?}"
             ));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

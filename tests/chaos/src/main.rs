@@ -53,7 +53,8 @@ struct Run {
     /// Put the table into this page
     #[arg(long, num_args = 0..=1, default_missing_value = "docs/chaos.md", value_name = "PAGE")]
     write_docs: Option<PathBuf>,
-    /// Keep data, logs and evidence here [default: a temporary directory, kept only if something went wrong]
+    /// Keep data, logs and evidence here [default: a temporary directory, kept only if something
+    /// went wrong]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// This process has network, mount and process namespaces of its own (`scripts/chaos` says so)
@@ -87,7 +88,8 @@ async fn conduct(args: Run) -> Result<bool, String> {
     let seed = args.seed.unwrap_or_else(palisade_chaos::clock::now_us);
     if !args.namespaces {
         eprintln!(
-            "chaos: no namespaces of its own: everything on loopback, and what needs cutting is skipped"
+            "chaos: no namespaces of its own: everything on loopback, and what needs cutting is \
+             skipped"
         );
     }
     let tools = Tools::find(args.namespaces, &dir);

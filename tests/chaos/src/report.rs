@@ -144,7 +144,8 @@ impl Report {
             Some(refused) => {
                 let _ = writeln!(
                     text,
-                    "Clients came back from a pause with a lost lock, and were refused: {refused} times."
+                    "Clients came back from a pause with a lost lock, and were refused: {refused} \
+                     times."
                 );
             }
         }

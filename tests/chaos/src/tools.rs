@@ -53,7 +53,8 @@ impl Tools {
     pub fn missing(&self, kind: Kind) -> Option<&'static str> {
         if kind.needs_namespaces() && !self.namespaces {
             return Some(
-                "it needs namespaces of its own: run as root, or allow unprivileged user namespaces",
+                "it needs namespaces of its own: run as root, or allow unprivileged user \
+                 namespaces",
             );
         }
         match kind {

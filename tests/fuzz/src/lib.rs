@@ -45,7 +45,8 @@ impl Target {
         let allowed_bytes = self.bytes_at_least + self.bytes_per_byte * input.len();
         assert!(
             peak_bytes <= allowed_bytes,
-            "{}: {peak_bytes} bytes were allocated at a time for {} bytes of input, where {allowed_bytes} may be",
+            "{}: {peak_bytes} bytes were allocated at a time for {} bytes of input, where \
+             {allowed_bytes} may be",
             self.name,
             input.len()
         );

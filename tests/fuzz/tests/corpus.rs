@@ -16,7 +16,8 @@ fn throw(name: &str) {
         let taken = check(target, input);
         assert!(
             taken || file.starts_with("regression-"),
-            "{name} does not take {file} any more: if that is right, make the corpus anew (see tests/fuzz/src/corpus/)"
+            "{name} does not take {file} any more: if that is right, make the corpus anew (see \
+             tests/fuzz/src/corpus/)"
         );
     }
     let mut rng = Rng::new(

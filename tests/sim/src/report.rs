@@ -28,7 +28,8 @@ pub fn failure(report: &Report) -> String {
                 .map_or("never".to_owned(), |us| format!("{:.6}", us as f64 / 1e6));
             let _ = writeln!(
                 text,
-                "    #{at} client {} {:?} shard {} {:?} from {:.6} to {returned} s: {:?} (tries {})",
+                "    #{at} client {} {:?} shard {} {:?} from {:.6} to {returned} s: {:?} (tries \
+                 {})",
                 operation.client,
                 operation.name,
                 operation.shard,

@@ -101,7 +101,8 @@ fn head(simulation: &Simulation) -> String {
     let costs = match simulation.measured {
         true => format!("  costs, measured: {}", simulation.costs),
         false => format!(
-            "  costs are assumed ({}): the shapes are the model's, the figures are no better than the assumptions",
+            "  costs are assumed ({}): the shapes are the model's, the figures are no better than \
+             the assumptions",
             simulation.costs
         ),
     };

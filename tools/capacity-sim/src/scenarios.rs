@@ -214,7 +214,8 @@ impl Cluster<'_> {
         let (writes, renewals) = cluster.per_shard(LoadLevel::Peak);
         if writes + renewals > WRITES_PER_S_MAX {
             let problem = format!(
-                "is {shards}: {:.0} writes/s for each are more than can be simulated; give more shards",
+                "is {shards}: {:.0} writes/s for each are more than can be simulated; give more \
+                 shards",
                 writes + renewals
             );
             return Err(PlanError::Value { key: "shards", problem });

@@ -371,7 +371,8 @@ async fn show_progress(shared: Arc<Shared>, start: Instant, total: Duration) {
         let seconds = (now - std::mem::replace(&mut before, now)).as_secs_f64();
         let latency = stats.all().percentiles();
         eprint!(
-            "\r\x1b[K{:>4.1} s of {:.0} s{}  {:>8.0} operations/s  p50 {:.1} ms  p99 {:.1} ms  errors {}",
+            "\r\x1b[K{:>4.1} s of {:.0} s{}  {:>8.0} operations/s  p50 {:.1} ms  p99 {:.1} ms  \
+             errors {}",
             (now - start).as_secs_f64(),
             total.as_secs_f64(),
             if shared.measuring.load(Ordering::Relaxed) { "" } else { " (warm-up)" },

@@ -24,6 +24,7 @@ pub use reply::{Outcome, Port};
 use crate::retry;
 use driver::Driver;
 use reply::Reply;
+use routing::NodeId;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -300,8 +300,8 @@ impl Attempt {
                     return self.pause(now_ms, jitter, 0);
                 }
                 Decision::GiveUp(Box::new(Error::outcome_unknown(
-                    "this wait was ended, by a cancel or by an earlier try that got no answer and took its place: it may be \
-                     granted yet. Try again with the same ids",
+                    "this wait was ended, by a cancel or by an earlier try that got no answer and \
+                     took its place: it may be granted yet. Try again with the same ids",
                 )))
             }
             ErrorCode::Held | ErrorCode::NotOwner | ErrorCode::Expired
@@ -310,8 +310,8 @@ impl Attempt {
                 Decision::GiveUp(Box::new(Error {
                     current_token: error.current_token,
                     ..Error::outcome_unknown(
-                        "an earlier try of this break got no answer, and by now its token holds nothing: most likely this \
-                         broke it; its history says by whom it was ended",
+                        "an earlier try of this break got no answer, and by now its token holds \
+                         nothing: most likely this broke it; its history says by whom it was ended",
                     )
                 }))
             }
@@ -393,7 +393,8 @@ impl Attempt {
         };
         let error = if self.in_doubt {
             Error::outcome_unknown(format!(
-                "no certain answer {spent} (last: {seen}). It may or may not have been done: try again with the same ids, or check"
+                "no certain answer {spent} (last: {seen}). It may or may not have been done: try \
+                 again with the same ids, or check"
             ))
         } else if code == ErrorCode::Busy {
             let retry_after_ms = longest_pause_ms(self.policy.timeout_ms) as u32;
@@ -405,15 +406,16 @@ impl Attempt {
             )
         } else if !self.heard && code == ErrorCode::NoLeader {
             Error::no_leader(format!(
-                "no server could be reached {spent} (last: {seen}). Nothing was done: start what does not run, or correct the addresses"
+                "no server could be reached {spent} (last: {seen}). Nothing was done: start what \
+                 does not run, or correct the addresses"
             ))
         } else {
             // The unreachable server may be the leader, or the one that a quorum lacks.
             let unreachable = self.unreachable.as_deref().filter(|why| *why != seen);
             let unreachable = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
             Error::no_leader(format!(
-                "no leader with a quorum answered {spent} (last: {seen}{unreachable}). Nothing was done: try again later, see the \
-                 cluster's status"
+                "no leader with a quorum answered {spent} (last: {seen}{unreachable}). Nothing was \
+                 done: try again later, see the cluster's status"
             ))
         };
         Decision::GiveUp(Box::new(error))

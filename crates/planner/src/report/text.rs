@@ -85,8 +85,9 @@ fn head(out: &mut String, plan: &Plan) {
     );
     let (calibration, source) = (&plan.calibration, &plan.calibration.source);
     let costs = format!(
-        "  palisade: one lease per instance and shard, one record of history per grant; costs: {source} ({} writes/s or {} \
-         renewals/s per leader, {} B per lock beside its texts, {} per machine)",
+        "  palisade: one lease per instance and shard, one record of history per grant; costs: \
+         {source} ({} writes/s or {} renewals/s per leader, {} B per lock beside its texts, {} per \
+         machine)",
         show(calibration.writes_per_s_per_leader),
         show(calibration.renewals_per_s_per_leader),
         count(calibration.lock_overhead_bytes),
@@ -95,7 +96,8 @@ fn head(out: &mut String, plan: &Plan) {
     line(out, &wrap(&costs, WIDTH, "    "));
     line(
         out,
-        "  specification: the published model, to compare; each lock renewed alone, one entry of history per write",
+        "  specification: the published model, to compare; each lock renewed alone, one entry of \
+         history per write",
     );
     if !workload.assumed.is_empty() {
         let values: Vec<String> =
@@ -131,7 +133,8 @@ fn contention(out: &mut String, plan: &Plan) {
             line(
                 out,
                 &format!(
-                    "  an acquire finds its lock taken {} of the time = {} active ÷ {} names, if equally likely: {}{advice}",
+                    "  an acquire finds its lock taken {} of the time = {} active ÷ {} names, if \
+                     equally likely: {}{advice}",
                     percent(rate),
                     show(plan.specification.figures.peak_active_locks),
                     count(names),
@@ -144,7 +147,8 @@ fn contention(out: &mut String, plan: &Plan) {
     line(
         out,
         &format!(
-            "  equally likely names: low (below 5%) from {} on, high (above 20%: use finer locks) under {}",
+            "  equally likely names: low (below 5%) from {} on, high (above 20%: use finer locks) \
+             under {}",
             count(contention.resources_for_low),
             count(contention.resources_for_high)
         ),

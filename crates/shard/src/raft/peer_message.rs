@@ -24,9 +24,9 @@ pub(crate) enum Rejection {
 ///
 /// * A heartbeat with a commit index above the end of this log. A leader sends none above the last
 ///   entry that this replica acknowledged, so entries were lost here.
-/// * An append that contradicts an entry committed here. A leader has every entry that was committed
-///   before its term, so this one goes on from an older copy of a data directory. raft-rs would answer
-///   it with its own commit index, and be counted for entries that it does not have.
+/// * An append that contradicts an entry committed here. A leader has every entry that was
+///   committed before its term, so this one goes on from an older copy of a data directory. raft-rs
+///   would answer it with its own commit index, and be counted for entries that it does not have.
 ///
 /// # Errors
 /// [`Rejection`], with the reason.
@@ -41,8 +41,9 @@ pub(crate) fn check_peer_message(
         && message.commit > last
     {
         let data_lost = Rejection::DataLost(format!(
-            "the leader, node {}, counts on log entries up to {} that this replica acknowledged, and its log ends at {last}: \
-             its data directory was damaged or replaced. Re-seed it: see `palisade node --help`",
+            "the leader, node {}, counts on log entries up to {} that this replica acknowledged, \
+             and its log ends at {last}: its data directory was damaged or replaced. Re-seed it: \
+             see `palisade node --help`",
             node_of(message.from),
             message.commit
         ));
@@ -53,9 +54,10 @@ pub(crate) fn check_peer_message(
         && let Some(index) = planted_bugs::contradicted(contradicted(message, raft))
     {
         return Err(Rejection::DataLost(format!(
-            "the leader, node {}, lacks log entry {index} of this replica, which was committed: older copies of data directories \
-             were put back. Stop the nodes and bring the newest directories back; or re-seed this node, to go on with what the \
-             others have: see `palisade node --help`",
+            "the leader, node {}, lacks log entry {index} of this replica, which was committed: \
+             older copies of data directories were put back. Stop the nodes and bring the newest \
+             directories back; or re-seed this node, to go on with what the others have: see \
+             `palisade node --help`",
             node_of(message.from)
         )));
     }

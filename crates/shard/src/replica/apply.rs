@@ -49,7 +49,11 @@ impl Replica {
         Ok(())
     }
 
-    fn apply_batch(&mut self, entry: &Entry, asked: Option<Vec<Option<Caller>>>) -> Result<(), Fatal> {
+    fn apply_batch(
+        &mut self,
+        entry: &Entry,
+        asked: Option<Vec<Option<Caller>>>,
+    ) -> Result<(), Fatal> {
         let batch = Batch::decode(&entry.data)
             .map_err(|e| self.fatal(format!("entry {}: {e}", entry.index)))?;
         self.stats.commands_applied += batch.commands.len() as u64;

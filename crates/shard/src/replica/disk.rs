@@ -88,7 +88,8 @@ impl Replica {
                 tracing::warn!(
                     shard,
                     node,
-                    "no other replica took leadership from this one, whose disk hangs: stepping down"
+                    "no other replica took leadership from this one, whose disk hangs: stepping \
+                     down"
                 );
                 let term = self.raw.raft.term;
                 self.raw.raft.become_follower(term, raft::INVALID_ID);

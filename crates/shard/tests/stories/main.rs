@@ -1,8 +1,10 @@
-//! The protocol as stories: scripts of what clients and faults do, each followed by a trace of what the replicas made of it.
+//! The protocol as stories: scripts of what clients and faults do, each followed by a trace of what
+//! the replicas made of it.
 //!
-//! A script (`scripts/*.txt`) is read top to bottom. Its golden text is its assertion: a change of behaviour changes the text,
-//! and the story fails. `REWRITE=1 cargo test -p palisade-shard --test stories` writes the texts anew; a changed one is to be read
-//! and explained, not just committed. The words of the language stand in `script.rs`, those of the trace in `words.rs`.
+//! A script (`scripts/*.txt`) is read top to bottom. Its golden text is its assertion: a change of
+//! behaviour changes the text, and the story fails. `REWRITE=1 cargo test -p palisade-shard --test
+//! stories` writes the texts anew; a changed one is to be read and explained, not just committed.
+//! The words of the language stand in `script.rs`, those of the trace in `words.rs`.
 
 #[path = "../cluster/mod.rs"]
 mod cluster;

@@ -1,8 +1,9 @@
 //! The language of the scripts.
 //!
-//! A block is a moment: its lines happen in their order and at the same time, then everything travels until nothing is under way.
-//! `do` begins a block, `do messages` one that is traced with all messages between nodes and all that reaches a disk; in a block that
-//! `hold` begins, nothing travels by itself.
+//! A block is a moment: its lines happen in their order and at the same time, then everything
+//! travels until nothing is under way. `do` begins a block, `do messages` one that is traced with
+//! all messages between nodes and all that reaches a disk; in a block that `hold` begins, nothing
+//! travels by itself.
 //!
 //! ```text
 //! nodes 3 [keep_log_bytes=N]           replicas n1, n2, … of one shard; n1 is to lead. Log kept below a checkpoint

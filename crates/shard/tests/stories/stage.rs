@@ -1,7 +1,9 @@
-//! Replicas, network, disks, clients and the one clock of a story, and the trace of what happens to them.
+//! Replicas, network, disks, clients and the one clock of a story, and the trace of what happens to
+//! them.
 //!
-//! The replicas live in the [`Cluster`] that all tests of this crate share; this moves them step by step and writes down what it
-//! sees. Nothing happens by itself: time passes when told to, and messages travel when the stage settles.
+//! The replicas live in the [`Cluster`] that all tests of this crate share; this moves them step by
+//! step and writes down what it sees. Nothing happens by itself: time passes when told to, and
+//! messages travel when the stage settles.
 
 use crate::cluster::{Cluster, SHARD, whole};
 use crate::twin::{self, Twin};
@@ -110,7 +112,8 @@ impl Stage {
         }
     }
 
-    // ---- what clients ask -----------------------------------------------------------------------------------
+    // ---- what clients ask
+    // -----------------------------------------------------------------------------------
 
     /// Notes that `client` asks `node`, and gives the ticket.
     pub fn ask(&mut self, client: &str, node: u64, what: String, name: Option<&str>) -> Ticket {
@@ -151,7 +154,8 @@ impl Stage {
         self.say(format!("{}: no answer from n{} to: {}", asked.client, asked.node, asked.what));
     }
 
-    // ---- faults ---------------------------------------------------------------------------------------------
+    // ---- faults
+    // ---------------------------------------------------------------------------------------------
 
     pub fn put(&mut self, node: u64, input: Input) {
         let peer = self.cluster.peers.get_mut(&node).expect("a node");
@@ -193,7 +197,8 @@ impl Stage {
         }
     }
 
-    // ---- time and messages ----------------------------------------------------------------------------------
+    // ---- time and messages
+    // ----------------------------------------------------------------------------------
 
     /// One tick of everybody's clock, of which nobody has made anything yet.
     pub fn tick(&mut self) {
@@ -379,7 +384,8 @@ impl Stage {
         }
     }
 
-    /// Whether all nodes that run have the same table at the same index, and the trace told the truth about it.
+    /// Whether all nodes that run have the same table at the same index, and the trace told the
+    /// truth about it.
     pub fn compare(&mut self) {
         self.settle();
         let now = self.cluster.now();

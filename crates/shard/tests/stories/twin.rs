@@ -1,7 +1,9 @@
-//! A replica's log and lock table as the trace knows them: built from what the replica writes and how far it says that it applied.
+//! A replica's log and lock table as the trace knows them: built from what the replica writes and
+//! how far it says that it applied.
 //!
-//! It tells what each applied command came to, which the replica's outputs do not say of others than who asked. It promises to be no
-//! second opinion on anything: `compare` holds it against the replica's own state hash.
+//! It tells what each applied command came to, which the replica's outputs do not say of others
+//! than who asked. It promises to be no second opinion on anything: `compare` holds it against the
+//! replica's own state hash.
 
 use crate::words::{self, WhoAsked};
 use locks::{Batch, Effects, LockTable};
@@ -26,7 +28,8 @@ impl Twin {
         }
     }
 
-    /// Takes in a write. Returns the entries that gave way to others: first, last, and the term of the first.
+    /// Takes in a write. Returns the entries that gave way to others: first, last, and the term of
+    /// the first.
     pub fn write(&mut self, write: &ShardWrite) -> Option<(u64, u64, u64)> {
         if write.reset {
             let records =

@@ -1,4 +1,5 @@
-//! What is said of commands, outcomes, replies and Raft messages. Words only: nothing here decides or remembers.
+//! What is said of commands, outcomes, replies and Raft messages. Words only: nothing here decides
+//! or remembers.
 
 use locks::{
     Command, DropReason, Effects, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Token,
@@ -16,7 +17,8 @@ pub fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1_000, ms % 1_000)
 }
 
-/// `n3`, or `n3#1` where it is the second of its name: it lost its disk and came back. See `src/raft/peer_id.rs`.
+/// `n3`, or `n3#1` where it is the second of its name: it lost its disk and came back. See
+/// `src/raft/peer_id.rs`.
 pub fn member(peer_id: u64) -> String {
     match (peer_id & u64::from(u32::MAX), peer_id >> 32) {
         (node, 0) => format!("n{node}"),

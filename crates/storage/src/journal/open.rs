@@ -72,7 +72,8 @@ impl Journal {
             let due = journal.oldest + place as u64;
             if ordinal != due || header.first != journal.next {
                 return Err(StorageError::Damaged(format!(
-                    "{}: segment {ordinal} begins with record {}, where segment {due} with record {} is due",
+                    "{}: segment {ordinal} begins with record {}, where segment {due} with record \
+                     {} is due",
                     dir.display(),
                     header.first,
                     journal.next

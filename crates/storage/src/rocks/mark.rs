@@ -78,8 +78,8 @@ impl SyncedMark {
         }
         if database_exists && found.len() == FORMER_MARK_BYTES {
             return Err(StorageError::Identity(format!(
-                "{}: this data directory is of an earlier version of palisade: start it with that version, or re-seed this node (see \
-                 `palisade node --help`)",
+                "{}: this data directory is of an earlier version of palisade: start it with that \
+                 version, or re-seed this node (see `palisade node --help`)",
                 path.display()
             )));
         }
@@ -111,7 +111,8 @@ impl SyncedMark {
         // A manifest with a higher number has replaced the known one.
         if (number, bytes) < (manifest, manifest_bytes) {
             return Err(StorageError::Damaged(format!(
-                "{}: manifest {number} has {bytes} bytes, but {manifest_bytes} of manifest {manifest} were on disk",
+                "{}: manifest {number} has {bytes} bytes, but {manifest_bytes} of manifest \
+                 {manifest} were on disk",
                 dir.display()
             )));
         }
@@ -127,7 +128,8 @@ impl SyncedMark {
     ) -> Result<(), StorageError> {
         if sequence < self.extent.sequence {
             return Err(StorageError::Damaged(format!(
-                "{}: the write-ahead log ends at write {sequence}, but writes up to {} were on disk",
+                "{}: the write-ahead log ends at write {sequence}, but writes up to {} were on \
+                 disk",
                 dir.display(),
                 self.extent.sequence
             )));

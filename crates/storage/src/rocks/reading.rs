@@ -107,14 +107,16 @@ pub(super) fn open_error(dir: &Path, exists: bool, error: &rocksdb::Error) -> St
     // RocksDB has no kind of its own for a lock that is taken.
     if message.contains("While lock file") || message.contains("lock hold by current process") {
         return StorageError::Identity(format!(
-            "data directory {dir} is in use by another process: stop that one first, or choose another directory ({message})"
+            "data directory {dir} is in use by another process: stop that one first, or choose \
+             another directory ({message})"
         ));
     }
     match error.kind() {
         ErrorKind::Corruption => StorageError::Damaged(format!("{dir}: {message}")),
         ErrorKind::InvalidArgument if message.contains("Column famil") => {
             StorageError::Identity(format!(
-                "data directory {dir} was written by another version of palisade: start it with that version ({message})"
+                "data directory {dir} was written by another version of palisade: start it with \
+                 that version ({message})"
             ))
         }
         ErrorKind::IOError if exists && message.contains("No such file") => {

@@ -234,10 +234,12 @@ fn member_row(member: &v1::Member, replicas: &[&ShardStatus]) -> Member {
         _ if member.learner => "it is being re-seeded, and has no vote before it has caught up",
         None => "it does not answer",
         Some(replica) if replica.incarnation > member.incarnation => {
-            "its data directory was replaced by a re-seed, and its vote stays until the new one has caught up"
+            "its data directory was replaced by a re-seed, and its vote stays until the new one \
+             has caught up"
         }
         Some(replica) if replica.stands_by => {
-            "it takes no part before its peers have confirmed its data directory; its log says who is missing"
+            "it takes no part before its peers have confirmed its data directory; its log says who \
+             is missing"
         }
         Some(_) => "",
     };

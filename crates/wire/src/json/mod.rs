@@ -426,18 +426,19 @@ mod tests {
         for (document, expected) in [
             (
                 fields(Grant::from(&crate::v1::Grant::default())),
-                "acquired_at_ms expires_at_ms fencing_token metadata mode owner_id remaining_ms renewal_count \
-                 resource_name session_id shard state ttl_ms waited_ms",
+                "acquired_at_ms expires_at_ms fencing_token metadata mode owner_id remaining_ms \
+                 renewal_count resource_name session_id shard state ttl_ms waited_ms",
             ),
             (
                 fields(Tenure::from(&crate::v1::Tenure::default())),
-                "acquired_at_ms break_reason broken_by ended_at_ms fencing_token mode owner_id renewal_count \
-                 resource_name session_id shard state waited_ms",
+                "acquired_at_ms break_reason broken_by ended_at_ms fencing_token mode owner_id \
+                 renewal_count resource_name session_id shard state waited_ms",
             ),
             (
                 fields(Check::new("a", &CheckResponse::default())),
-                "acquired_at_ms answered_by applied_index expires_at_ms fencing_token holder_count holders \
-                 last_token more owner_id renewal_count resource_name shard stale_by_ms state ttl_ms waiters",
+                "acquired_at_ms answered_by applied_index expires_at_ms fencing_token holder_count \
+                 holders last_token more owner_id renewal_count resource_name shard stale_by_ms \
+                 state ttl_ms waiters",
             ),
             (
                 fields(Renewed::new("a", 1, &RenewResponse::default())),

@@ -109,10 +109,12 @@ impl Stage<'_> {
                 let fails = gateway == 1 && before.contains(&shard);
                 match answer {
                     Ok(()) if fails => wound.failures.push(format!(
-                        "shard {shard} was served through gateway {gateway}, which is cut from its leader, node {leader}"
+                        "shard {shard} was served through gateway {gateway}, which is cut from its \
+                         leader, node {leader}"
                     )),
                     Err(why) if !fails => wound.failures.push(format!(
-                        "shard {shard} was not served through gateway {gateway}, which reaches its leader: {why}"
+                        "shard {shard} was not served through gateway {gateway}, which reaches its \
+                         leader: {why}"
                     )),
                     _ => {}
                 }

@@ -88,9 +88,12 @@ impl Stage<'_> {
             Ok(Ok(Ok(grant))) => {
                 let _ = client.release(&name, grant.fencing_token).await;
             }
-            Ok(answer) => wound.failures.push(format!("the waiter behind a dead one got {answer:?}")),
+            Ok(answer) => {
+                wound.failures.push(format!("the waiter behind a dead one got {answer:?}"))
+            }
             Err(_) => wound.failures.push(format!(
-                "the waiter behind a dead one had no lock within {PASSED_ON_WITHIN:?}: it waits for a TTL that serves no one"
+                "the waiter behind a dead one had no lock within {PASSED_ON_WITHIN:?}: it waits \
+                 for a TTL that serves no one"
             )),
         }
         Ok(wound.serves())
@@ -230,7 +233,8 @@ impl Stage<'_> {
                     let _ = through.release(&name, grant.fencing_token).await;
                 }
                 Err(error) => wound.failures.push(format!(
-                    "{gateway} knows an old address of node {leader}, and does not serve shard {shard}: {error}"
+                    "{gateway} knows an old address of node {leader}, and does not serve shard \
+                     {shard}: {error}"
                 )),
             }
         }

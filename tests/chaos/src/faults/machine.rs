@@ -48,7 +48,8 @@ impl Stage<'_> {
                 && (shown_s - ahead_s).abs() > 60
             {
                 wound.failures.push(format!(
-                    "node {id}'s wall clock was set {ahead_s} s ahead, and its grants show {shown_s} s: it took no effect"
+                    "node {id}'s wall clock was set {ahead_s} s ahead, and its grants show \
+                     {shown_s} s: it took no effect"
                 ));
             }
         }
@@ -67,7 +68,8 @@ impl Stage<'_> {
             let expected = TTL.div_f64(rate);
             if lived < expected.mul_f64(0.9) || lived > expected + Duration::from_secs(1) {
                 wound.failures.push(format!(
-                    "node {id}'s clock runs at {rate} times the rate, and a lease of {TTL:?} lived for {lived:?}: it took no effect"
+                    "node {id}'s clock runs at {rate} times the rate, and a lease of {TTL:?} lived \
+                     for {lived:?}: it took no effect"
                 ));
             }
         }

@@ -30,8 +30,8 @@ pub(super) fn check(
                 found.push(Violation {
                     invariant: Invariant::Durability,
                     what: format!(
-                        "{name:?}: token {}, good from {} to {} us, is missing in a check from {} to {return_us} us, which \
-                         shows {holders:?}",
+                        "{name:?}: token {}, good from {} to {} us, is missing in a check from {} \
+                         to {return_us} us, which shows {holders:?}",
                         hold.token, hold.start_us, hold.end_us, operation.invoke_us
                     ),
                     operations: vec![hold.operation, at],

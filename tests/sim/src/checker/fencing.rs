@@ -52,7 +52,8 @@ pub(super) fn check(
             found.push(Violation {
                 invariant: Invariant::Fencing,
                 what: format!(
-                    "{name:?}: {:?} succeeded, asked for at {} us, when token {} had been granted by {} us",
+                    "{name:?}: {:?} succeeded, asked for at {} us, when token {} had been granted \
+                     by {} us",
                     operation.call, operation.invoke_us, later.token, later.start_us
                 ),
                 operations: vec![later.operation, at],
@@ -102,7 +103,8 @@ pub(super) fn check_closed_sessions(index: &Index<'_>, found: &mut Vec<Violation
             found.push(Violation {
                 invariant: Invariant::Fencing,
                 what: format!(
-                    "{:?}: session {session} was closed by {closed_us} us, and holds by an answer to what was asked at {} us",
+                    "{:?}: session {session} was closed by {closed_us} us, and holds by an answer \
+                     to what was asked at {} us",
                     operation.name, operation.invoke_us
                 ),
                 operations: vec![close, at],
@@ -134,9 +136,13 @@ fn check_sessions(index: &Index<'_>, name: &str, by_return: &[&Hold], found: &mu
                     found.push(Violation {
                         invariant: Invariant::Fencing,
                         what: format!(
-                            "{name:?}: session {} had lost token {} by {} us (token {} was granted), and its heartbeat of \
-                             {} us was accepted",
-                            former.session, former.token, later.start_us, later.token, operation.invoke_us
+                            "{name:?}: session {} had lost token {} by {} us (token {} was \
+                             granted), and its heartbeat of {} us was accepted",
+                            former.session,
+                            former.token,
+                            later.start_us,
+                            later.token,
+                            operation.invoke_us
                         ),
                         operations: vec![former.operation, later.operation, at],
                     });

@@ -43,8 +43,8 @@ pub(super) fn check(
             found.push(Violation {
                 invariant: Invariant::Fifo,
                 what: format!(
-                    "{name:?}: what got token {later_token} had queued by {by_us} us, and what was asked for at {invoke_us} us \
-                     got token {token} before it"
+                    "{name:?}: what got token {later_token} had queued by {by_us} us, and what was \
+                     asked for at {invoke_us} us got token {token} before it"
                 ),
                 operations: vec![first_at, at],
             });

@@ -25,7 +25,8 @@ pub(super) fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
             return;
         };
         let what = format!(
-            "request {request} was given up by {by_us} us, and has token {token} by what began at {from_us} us"
+            "request {request} was given up by {by_us} us, and has token {token} by what began at \
+             {from_us} us"
         );
         let operations = [cancel].into_iter().chain(at).collect();
         found.push(Violation { invariant: Invariant::GivenUp, what, operations });

@@ -51,8 +51,9 @@ pub(super) fn check(
                     found.push(Violation {
                         invariant: Invariant::BoundedLateExpiry,
                         what: format!(
-                            "{name:?}: nothing happened from {before_us} to {us} us, all calm, with a waiter and TTLs of at \
-                             most {longest_ttl_ms} ms; {bound_us} us are the bound"
+                            "{name:?}: nothing happened from {before_us} to {us} us, all calm, \
+                             with a waiter and TTLs of at most {longest_ttl_ms} ms; {bound_us} us \
+                             are the bound"
                         ),
                         operations: vec![at],
                     });

@@ -141,7 +141,8 @@ pub fn check(history: &History) -> Verdict {
             linearizable::Search::Violated { at, holders } => {
                 let shown = &index.operation(at).result;
                 let what = format!(
-                    "{:?}: no order of its operations explains {shown:?} (possible then: {holders:?})",
+                    "{:?}: no order of its operations explains {shown:?} (possible then: \
+                     {holders:?})",
                     key.1
                 );
                 verdict.violations.push(Violation {

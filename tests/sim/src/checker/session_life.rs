@@ -46,7 +46,8 @@ fn former_lives(
         });
         if let Some(later) = later {
             let what = format!(
-                "a heartbeat of life {} was accepted, asked for at {invoke_us} us, when the session had begun life {}",
+                "a heartbeat of life {} was accepted, asked for at {invoke_us} us, when the \
+                 session had begun life {}",
                 beat.life, later.life
             );
             let operations = vec![later.operation, beat.operation];
@@ -98,7 +99,8 @@ fn ends_told(
                 && !told.contains(&token)
             {
                 let what = format!(
-                    "{:?}: client {by} had ended token {token} by {ended_us} us, and a later heartbeat of its session did not tell",
+                    "{:?}: client {by} had ended token {token} by {ended_us} us, and a later \
+                     heartbeat of its session did not tell",
                     operation.name
                 );
                 let operations = vec![grant.operation, beat.operation];

@@ -56,7 +56,8 @@ fn ended_as_told(
         other => {
             let has = other.map(|tenure| tenure.end);
             let what = format!(
-                "{name:?}: a client was told that token {token} ended as {end:?}; the history has {has:?}"
+                "{name:?}: a client was told that token {token} ended as {end:?}; the history has \
+                 {has:?}"
             );
             found.push(violation(what, vec![at]));
         }
@@ -70,7 +71,8 @@ fn asked_for(index: &Index<'_>, tenure: &TenureRecord, found: &mut Vec<Violation
         Some(request) => match index.requests.get(&request) {
             None => {
                 let what = format!(
-                    "{name:?}: the history has token {token} for request {request}, which nobody made"
+                    "{name:?}: the history has token {token} for request {request}, which nobody \
+                     made"
                 );
                 found.push(violation(what, vec![]));
             }

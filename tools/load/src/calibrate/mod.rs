@@ -140,20 +140,23 @@ async fn calibrate(options: &CalibrateOptions) -> Result<(), CalibrateError> {
     costs(&mut calibration, &windows, &whole);
     if calibration.other_shard_extra >= 1.0 {
         eprintln!(
-            "warning: five shards came out nearly twice as dear as one, or more: the machine was not the same for both"
+            "warning: five shards came out nearly twice as dear as one, or more: the machine was \
+             not the same for both"
         );
     }
     let (least, most) = operations_per_entry(&windows);
     if most < SPREAD_MIN * least {
         eprintln!(
-            "warning: entries had {least:.0} to {most:.0} operations: too alike to tell costs per operation from costs per entry"
+            "warning: entries had {least:.0} to {most:.0} operations: too alike to tell costs per \
+             operation from costs per entry"
         );
     }
     let taken =
         windows.iter().map(|window| window.taken_cores(calibration.cores)).fold(0.0, f64::max);
     if taken > TAKEN_CORES_MAX {
         eprintln!(
-            "warning: other programs used up to {taken:.1} cores meanwhile: capacities and syncs look worse than they are"
+            "warning: other programs used up to {taken:.1} cores meanwhile: capacities and syncs \
+             look worse than they are"
         );
     }
     say("checks");
@@ -343,8 +346,9 @@ fn source(
 ) -> String {
     let (least, most) = operations_per_entry(windows);
     format!(
-        "palisade bench --calibrate {} on {}, {}: {NODES} nodes, gateway and load on {}; the disk does {:.0} syncs/s, {:.0} \
-         by {NODES} writers; {least:.0} to {most:.0} operations per entry; other programs used up to {taken_cores:.1} cores",
+        "palisade bench --calibrate {} on {}, {}: {NODES} nodes, gateway and load on {}; the disk \
+         does {:.0} syncs/s, {:.0} by {NODES} writers; {least:.0} to {most:.0} operations per \
+         entry; other programs used up to {taken_cores:.1} cores",
         env!("CARGO_PKG_VERSION"),
         options.host,
         options.today,

@@ -127,7 +127,8 @@ impl Window {
     pub fn shown(&self) -> String {
         let syncs = self.mean(|node| node.syncs);
         format!(
-            "{:.0} operations/s, {:.1} per entry; {:.0} syncs/s of a node, {:.2} ms each; {:.2} cores busy",
+            "{:.0} operations/s, {:.1} per entry; {:.0} syncs/s of a node, {:.2} ms each; {:.2} \
+             cores busy",
             self.ops() / self.seconds,
             self.operations_per_entry(),
             syncs / self.seconds,
