@@ -5,6 +5,7 @@
 //! each of them when it is dropped.
 
 use crate::cluster::Cluster;
+use crate::error::{Because, Error};
 use crate::load::{Order, Told};
 use crate::record::Record;
 use nix::sys::signal::{Signal, kill};
@@ -42,12 +43,11 @@ impl Clients {
     ///
     /// # Errors
     /// The reason why one process could not start.
-    pub fn start(cluster: &Cluster, dir: &Path, seed: u64) -> Result<Clients, String> {
-        let me = std::env::current_exe()
-            .map_err(|error| format!("the path of this program: {error}"))?;
+    pub fn start(cluster: &Cluster, dir: &Path, seed: u64) -> Result<Clients, Error> {
+        let me = std::env::current_exe().because("the path of this program")?;
         let processes = (1..=CLIENTS).map(|number| {
             let log = std::fs::File::create(dir.join(format!("client-{number}.log")));
-            let log = log.map_err(|error| format!("a client's log: {error}"))?;
+            let log = log.because("a client's log")?;
             let mut child = Command::new(&me)
                 .arg("client")
                 .arg("--config")
@@ -59,19 +59,19 @@ impl Clients {
                 .stderr(log)
                 .kill_on_drop(true)
                 .spawn()
-                .map_err(|error| format!("a client process: {error}"))?;
+                .because("a client process")?;
             let stdin = child.stdin.take().expect("piped");
             let told = BufReader::new(child.stdout.take().expect("piped")).lines();
             Ok(Process { child, stdin, told })
         });
-        Ok(Clients { processes: processes.collect::<Result<_, String>>()?, dir: dir.to_owned() })
+        Ok(Clients { processes: processes.collect::<Result<_, Error>>()?, dir: dir.to_owned() })
     }
 
     /// Starts the load.
     ///
     /// # Errors
     /// If a client process does not answer.
-    pub async fn begin(&mut self, round: u32) -> Result<(), String> {
+    pub async fn begin(&mut self, round: u32) -> Result<(), Error> {
         for process in &mut self.processes {
             process.order(&Order::Begin { round }).await?;
         }
@@ -86,7 +86,7 @@ impl Clients {
     /// # Errors
     /// If a client process does not answer. Its record is then missing, so the round cannot be
     /// judged.
-    pub async fn end(&mut self, round: u32) -> Result<Vec<Record>, String> {
+    pub async fn end(&mut self, round: u32) -> Result<Vec<Record>, Error> {
         let path = |number: usize| self.dir.join(format!("record-{round}-{number}.json"));
         let paths: Vec<PathBuf> = (0..self.processes.len()).map(path).collect();
         for (process, record) in self.processes.iter_mut().zip(&paths) {
@@ -95,8 +95,7 @@ impl Clients {
         let mut records = Vec::new();
         for (process, path) in self.processes.iter_mut().zip(&paths) {
             process.answer().await?;
-            records
-                .push(Record::load(path).map_err(|error| format!("{}: {error}", path.display()))?);
+            records.push(Record::load(path).because(path.display())?);
             // The record has been read. A history that breaks an invariant is kept as a whole.
             let _ = std::fs::remove_file(path);
         }
@@ -123,21 +122,18 @@ impl Clients {
 }
 
 impl Process {
-    async fn order(&mut self, order: &Order) -> Result<(), String> {
+    async fn order(&mut self, order: &Order) -> Result<(), Error> {
         let line = serde_json::to_string(order).expect("orders are plain") + "\n";
-        self.stdin
-            .write_all(line.as_bytes())
-            .await
-            .map_err(|error| format!("a client process is gone: {error}"))
+        self.stdin.write_all(line.as_bytes()).await.because("a client process is gone")
     }
 
-    async fn answer(&mut self) -> Result<Told, String> {
+    async fn answer(&mut self) -> Result<Told, Error> {
         let line = tokio::time::timeout(ANSWERS_WITHIN, self.told.next_line()).await;
-        let line =
-            line.map_err(|_| format!("a client process did not answer within {ANSWERS_WITHIN:?}"))?;
-        let line = line.map_err(|error| format!("a client process: {error}"))?;
+        let line = line.map_err(|_| {
+            Error::Reason(format!("a client process did not answer within {ANSWERS_WITHIN:?}"))
+        })?;
+        let line = line.because("a client process")?;
         let line = line.ok_or("a client process ended; see client-*.log")?;
-        serde_json::from_str(&line)
-            .map_err(|error| format!("a client process said {line:?}: {error}"))
+        serde_json::from_str(&line).because(format!("a client process said {line:?}"))
     }
 }

@@ -8,6 +8,7 @@
 //! a [`Launch`].
 
 use crate::delay::SlowWay;
+use crate::error::{Because, Error};
 use crate::network::{Network, run};
 use client::{Client, ClientOptions, ClusterStatus};
 use local_cluster::{Addresses, Ended, Launch, Leader, Member, Processes, cluster_config, leaders};
@@ -62,16 +63,16 @@ impl Cluster {
     ///
     /// # Errors
     /// The reason why the cluster could not start, for people.
-    pub fn start(dir: &Path, network: Network, settings: Settings) -> Result<Cluster, String> {
+    pub fn start(dir: &Path, network: Network, settings: Settings) -> Result<Cluster, Error> {
         let at = |host| Addresses::only(network.address(host));
         let nodes: Vec<Addresses> = (1..=NODES).map(|id| at(Member::Node(id))).collect();
         let gateways: Vec<Addresses> =
             (1..=GATEWAYS).map(|number| at(Member::Gateway(number))).collect();
         let mut config = cluster_config("chaos", SHARDS, &nodes, &gateways);
         config.settings = settings;
-        config.validate().map_err(|error| error.to_string())?;
+        config.validate().map_err(Error::other)?;
         let map = Arc::new(config.shard_map());
-        let processes = Processes::new(dir, config).map_err(|error| error.to_string())?;
+        let processes = Processes::new(dir, config).map_err(Error::other)?;
         if network.can_cut() {
             // The last node has a small disk that a fault can fill up. Like the network, this disk
             // disappears with this process.
@@ -130,9 +131,9 @@ impl Cluster {
     ///
     /// # Errors
     /// If the process does not stop, or does not stop cleanly. It is killed then.
-    pub async fn stop(&mut self, host: Member) -> Result<(), String> {
+    pub async fn stop(&mut self, host: Member) -> Result<(), Error> {
         self.unusual.remove(&host);
-        self.processes.stop(host, STOPS_WITHIN).await.map_err(|error| error.to_string())
+        self.processes.stop(host, STOPS_WITHIN).await.map_err(Error::other)
     }
 
     /// Reaps the processes that ended by themselves since the last call.
@@ -166,7 +167,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The faults that could not be undone, for people.
-    pub async fn heal(&mut self) -> Result<(), String> {
+    pub async fn heal(&mut self) -> Result<(), Error> {
         self.network.heal();
         self.network.apply()?;
         self.slow_ways.clear(); // open connections break, and new ones go straight
@@ -188,10 +189,10 @@ impl Cluster {
 
     /// Follows the operator's page: the old directory is removed, and the node starts with an empty
     /// one and `--reseed`.
-    fn reseed(&mut self, id: u64) -> Result<(), String> {
+    fn reseed(&mut self, id: u64) -> Result<(), Error> {
         self.kill(Member::Node(id));
         let data = self.processes.data(id);
-        std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
+        std::fs::remove_dir_all(&data).because(data.display())?;
         // The start needs `--force`, because the peers have just heard from this node with its
         // removed directory.
         let args = vec!["--reseed".to_owned(), "--force".to_owned()];

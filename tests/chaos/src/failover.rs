@@ -5,6 +5,7 @@
 //! shards, and each kill waits until the cluster is whole again.
 
 use crate::cluster::{Cluster, SHARDS};
+use crate::error::Error;
 use crate::network::Network;
 use crate::probe::{all_back, all_level};
 use crate::report::quantile;
@@ -38,14 +39,14 @@ pub async fn failovers(
     dir: &Path,
     namespaces: bool,
     mut told: impl FnMut(u32, u32, Duration),
-) -> Result<Failovers, String> {
+) -> Result<Failovers, Error> {
     let mut cluster =
         Cluster::start(dir, Network::new(&Cluster::hosts(), namespaces)?, Settings::default())?;
     if !all_back(&cluster, WHOLE_WITHIN).await {
-        return Err(format!(
+        return Err(Error::Reason(format!(
             "the cluster did not start within {WHOLE_WITHIN:?}: see the logs in {}",
             dir.display()
-        ));
+        )));
     }
     let client = Client::connect(cluster.processes.endpoints());
     let mut failovers = Failovers::default();
@@ -53,10 +54,10 @@ pub async fn failovers(
         let shard = kill % SHARDS;
         let leaders = settled(&cluster).await?;
         if all_level(&cluster, WHOLE_WITHIN).await.is_none() {
-            return Err(format!(
+            return Err(Error::Reason(format!(
                 "the cluster was not whole within {WHOLE_WITHIN:?} after kill {}",
                 kill - 1
-            ));
+            )));
         }
         // The acquire opens the connections, because a client in use has open connections as well.
         acquire(&cluster, &client, shard, &format!("before-{kill}")).await?;
@@ -74,7 +75,7 @@ pub async fn failovers(
 }
 
 /// Waits until the node that the map prefers leads every shard. Returns these nodes.
-async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
+async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, Error> {
     let wanted: BTreeMap<u32, u64> = cluster
         .map
         .shards()
@@ -89,10 +90,10 @@ async fn settled(cluster: &Cluster) -> Result<BTreeMap<u32, u64>, String> {
             return Ok(wanted);
         }
         if asked.elapsed() > SETTLES_WITHIN {
-            return Err(format!(
+            return Err(Error::Reason(format!(
                 "leaderships did not go back within {SETTLES_WITHIN:?}: {leaders:?}, wanted \
                  {wanted:?}"
-            ));
+            )));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -104,7 +105,7 @@ async fn acquire(
     client: &Client,
     shard: u32,
     prefix: &str,
-) -> Result<(), String> {
+) -> Result<(), Error> {
     let mut names = (0..)
         .map(|n| format!("{prefix}/{n}"))
         .filter(|name| cluster.map.route(name).shard.0 == shard);
@@ -114,8 +115,9 @@ async fn acquire(
         match client.acquire(AcquireOptions::new(name).ttl(Duration::from_secs(5))).await {
             Ok(_) => return Ok(()),
             Err(error) if asked.elapsed() > SERVES_WITHIN => {
-                return Err(format!(
-                    "shard {shard} did not serve within {SERVES_WITHIN:?}: {error}"
+                return Err(Error::caused(
+                    format!("shard {shard} did not serve within {SERVES_WITHIN:?}"),
+                    error,
                 ));
             }
             Err(_) => {}

@@ -16,6 +16,7 @@ pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod delay;
+pub mod error;
 pub mod failover;
 pub mod faults;
 pub mod judge;

@@ -3,6 +3,7 @@
 //! `scripts/chaos` starts it in namespaces of its own, if the system allows that.
 
 use clap::{Args, Parser, Subcommand};
+use palisade_chaos::error::{Because, Error};
 use palisade_chaos::failover::failovers;
 use palisade_chaos::faults::Kind;
 use palisade_chaos::load;
@@ -80,11 +81,11 @@ fn main() -> ExitCode {
 }
 
 /// Runs the faults. Returns whether every check passed.
-async fn conduct(args: Run) -> Result<bool, String> {
+async fn conduct(args: Run) -> Result<bool, Error> {
     let temporary = tempfile::Builder::new().prefix("palisade-chaos-").tempdir();
-    let temporary = temporary.map_err(|error| format!("a temporary directory: {error}"))?;
+    let temporary = temporary.because("a temporary directory")?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
-    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    std::fs::create_dir_all(&dir).because(dir.display())?;
     let seed = args.seed.unwrap_or_else(palisade_chaos::clock::now_us);
     if !args.namespaces {
         eprintln!(
@@ -134,7 +135,7 @@ fn unmount_below(dir: &Path) {
     }
 }
 
-async fn hurt(plan: Plan, json: bool, page: Option<&Path>) -> (bool, Result<(), String>) {
+async fn hurt(plan: Plan, json: bool, page: Option<&Path>) -> (bool, Result<(), Error>) {
     let report = match run(plan, |round| eprintln!("{}", line(round)), told_to_stop()).await {
         Ok(report) => report,
         Err(why) => return (false, Err(why)),
@@ -150,7 +151,7 @@ async fn measure(
     namespaces: bool,
     json: bool,
     page: Option<&Path>,
-) -> (bool, Result<(), String>) {
+) -> (bool, Result<(), Error>) {
     let told = |kill: u32, shard: u32, time: Duration| {
         eprintln!("kill {kill:>3}  shard {shard}  {} ms", time.as_millis())
     };

@@ -8,6 +8,7 @@
 //! The module promises to touch no other network. The whole network exists in a namespace that
 //! `scripts/chaos` makes and that ends with this process. The module does not interpret any packet.
 
+use crate::error::{Because, Error};
 use local_cluster::{Member, free_addresses};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -39,7 +40,7 @@ impl Network {
     ///
     /// # Errors
     /// The message of the system's tools, for people.
-    pub fn new(hosts: &[Member], namespaces: bool) -> Result<Network, String> {
+    pub fn new(hosts: &[Member], namespaces: bool) -> Result<Network, Error> {
         let mut network = Network {
             namespaces,
             addresses: BTreeMap::new(),
@@ -58,15 +59,15 @@ impl Network {
             true => hosts
                 .iter()
                 .map(|host| Ok(format!("{}:{PORT}", network.join(*host)?)))
-                .collect::<Result<_, String>>()?,
-            false => free_addresses(hosts.len()).map_err(|error| error.to_string())?,
+                .collect::<Result<_, Error>>()?,
+            false => free_addresses(hosts.len()).map_err(Error::other)?,
         };
         network.addresses = hosts.iter().copied().zip(addresses).collect();
         Ok(network)
     }
 
     /// Gives a host its namespace, and returns its IP address.
-    fn join(&self, host: Member) -> Result<String, String> {
+    fn join(&self, host: Member) -> Result<String, Error> {
         let number = match host {
             Member::Node(id) => id,
             Member::Gateway(number) => 100 + number,
@@ -144,7 +145,7 @@ impl Network {
     ///
     /// # Errors
     /// The message of the packet filter's tool.
-    pub async fn break_connections(&self) -> Result<(), String> {
+    pub async fn break_connections(&self) -> Result<(), Error> {
         if !self.namespaces || !crate::tools::has_packet_filter() {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl Network {
     ///
     /// # Errors
     /// The message of the packet filter's tool.
-    pub fn apply(&self) -> Result<(), String> {
+    pub fn apply(&self) -> Result<(), Error> {
         if !self.namespaces || !crate::tools::has_packet_filter() {
             return Ok(()); // faults that need the filter are skipped
         }
@@ -195,22 +196,23 @@ impl Network {
 }
 
 /// Replaces a host's packet filter in one step.
-fn restore(host: Member, rules: &str) -> Result<(), String> {
-    let failed = |why: String| format!("iptables-restore at {host}: {why}");
+fn restore(host: Member, rules: &str) -> Result<(), Error> {
+    let tool = format!("iptables-restore at {host}");
     let mut child = Command::new("ip")
         .args(["netns", "exec", &host.to_string(), "iptables-restore"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| failed(error.to_string()))?;
+        .because(&tool)?;
     let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(rules.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    stdin.write_all(rules.as_bytes()).because(&tool)?;
     drop(stdin);
-    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    let output = child.wait_with_output().because(&tool)?;
     if output.status.success() {
         Ok(())
     } else {
-        Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(Error::Reason(format!("{tool}: {said}")))
     }
 }
 
@@ -218,15 +220,17 @@ fn restore(host: Member, rules: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// The tool's message.
-pub fn run(program: &str, args: &str) -> Result<(), String> {
+pub fn run(program: &str, args: &str) -> Result<(), Error> {
     let output = Command::new(program).args(args.split_whitespace()).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            Err(format!("{program} {args}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-        }
+        Ok(output) => Err(Error::Reason(format!(
+            "{program} {args}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))),
         Err(error) => {
-            Err(format!("{program}: {error}: install it (Debian: iproute2, iptables, mount)"))
+            let tool = format!("{program} (Debian: iproute2, iptables, mount)");
+            Err(Error::caused(tool, error))
         }
     }
 }

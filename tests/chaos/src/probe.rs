@@ -1,6 +1,7 @@
 //! The conductor's own checks: every shard serves, every node is back, and the history can be read.
 
 use crate::cluster::{Cluster, NODES, SHARDS};
+use crate::error::Error;
 use crate::load::{Caller, Wish, number_of};
 use crate::record::Recorder;
 use client::{Client, ClientOptions, GrantState, ShardStatus, Tenure};
@@ -61,7 +62,7 @@ impl Prober {
     ///
     /// # Errors
     /// If some tenures cannot be read.
-    pub async fn tenures(&self, names: Vec<String>) -> Result<Vec<TenureRecord>, String> {
+    pub async fn tenures(&self, names: Vec<String>) -> Result<Vec<TenureRecord>, Error> {
         let mut names = names.into_iter();
         let mut reads = JoinSet::new();
         let mut found = Vec::new();
@@ -74,7 +75,9 @@ impl Prober {
             }
             match reads.join_next().await {
                 Some(Ok(read)) => found.extend(read?),
-                Some(Err(error)) => return Err(format!("a task that reads the history: {error}")),
+                Some(Err(error)) => {
+                    return Err(Error::caused("a task that reads the history", error));
+                }
                 None => return Ok(found),
             }
         }
@@ -107,18 +110,21 @@ async fn serves(
     }
 }
 
-async fn history(client: &Client, name: &str) -> Result<Vec<TenureRecord>, String> {
+async fn history(client: &Client, name: &str) -> Result<Vec<TenureRecord>, Error> {
     let started = Instant::now();
     loop {
         match client.history(name, TENURES_MAX).await {
             Ok(tenures) if tenures.len() as u32 >= TENURES_MAX => {
-                return Err(format!(
+                return Err(Error::Reason(format!(
                     "{name:?} has {TENURES_MAX} tenures or more: its history cannot be judged"
-                ));
+                )));
             }
             Ok(tenures) => return Ok(tenures.iter().map(|tenure| record(name, tenure)).collect()),
             Err(error) if started.elapsed() > READ_WITHIN => {
-                return Err(format!("the history of {name:?} cannot be read: {error}"));
+                return Err(Error::caused(
+                    format!("the history of {name:?} cannot be read"),
+                    error,
+                ));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }

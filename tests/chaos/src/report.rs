@@ -1,5 +1,6 @@
 //! The result of a run: a table by kind of fault, for people, programs and `docs/chaos.md`.
 
+use crate::error::Error;
 use crate::faults::Kind;
 use crate::run::{Plan, Round};
 use std::collections::BTreeMap;
@@ -200,8 +201,8 @@ impl Report {
 ///
 /// # Errors
 /// If the page cannot be read or written, or has no such place.
-pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", page.display());
+pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::caused(page.display(), error);
     let old = std::fs::read_to_string(page).map_err(failed)?;
     let (begin, end) = (format!("<!-- {mark}: begin -->\n"), format!("<!-- {mark}: end -->"));
     let place = old
@@ -209,8 +210,8 @@ pub fn write_docs(page: &Path, mark: &str, text: &str) -> Result<(), String> {
         .map(|at| at + begin.len())
         .zip(old.find(&end))
         .filter(|(begin, end)| begin <= end);
-    let (begin, end) =
-        place.ok_or_else(|| format!("{}: no place for the {mark}", page.display()))?;
+    let (begin, end) = place
+        .ok_or_else(|| Error::Reason(format!("{}: no place for the {mark}", page.display())))?;
     std::fs::write(page, format!("{}{}\n{}", &old[..begin], text.trim_end(), &old[end..]))
         .map_err(failed)
 }

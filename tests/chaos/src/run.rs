@@ -3,6 +3,7 @@
 use crate::clients::{CLIENTS, Clients, VICTIM};
 use crate::clock::now_us;
 use crate::cluster::Cluster;
+use crate::error::{Because, Error};
 use crate::faults::{COMBINATIONS, Kind, Stage, Wound};
 use crate::judge::{Evidence, Verdict, judge};
 use crate::network::Network;
@@ -85,7 +86,7 @@ pub async fn run(
     plan: Plan,
     mut told: impl FnMut(&Round),
     stop: impl Future<Output = ()>,
-) -> Result<Report, String> {
+) -> Result<Report, Error> {
     let network = Network::new(&Cluster::hosts(), plan.tools.namespaces)?;
     let mut rng = Rng::new(plan.seed);
     // Logs are small, so that a node that was away for a round needs a snapshot now and then.
@@ -98,7 +99,9 @@ pub async fn run(
     let mut conductor = Conductor { plan, cluster, clients, prober, rng, samples: Vec::new() };
     if !all_back(&conductor.cluster, STARTS_WITHIN).await {
         let logs = conductor.last_words();
-        return Err(format!("the cluster did not start within {STARTS_WITHIN:?}\n{logs}"));
+        return Err(Error::Reason(format!(
+            "the cluster did not start within {STARTS_WITHIN:?}\n{logs}"
+        )));
     }
     let mut stop = std::pin::pin!(stop);
     let stopped = tokio::select! {
@@ -117,7 +120,7 @@ impl Conductor {
         &mut self,
         report: &mut Report,
         told: &mut impl FnMut(&Round),
-    ) -> Result<(), String> {
+    ) -> Result<(), Error> {
         let started = Instant::now();
         let budget = Duration::from_secs(60 * self.plan.minutes);
         let mut judged: Option<tokio::task::JoinHandle<Round>> = None;
@@ -131,7 +134,7 @@ impl Conductor {
                 let (round, evidence) = self.round(number, &kinds).await?;
                 // The verdict is computed while the next round runs.
                 if let Some(before) = judged.take() {
-                    let before = before.await.map_err(|error| format!("the judge: {error}"))?;
+                    let before = before.await.because("the judge")?;
                     told(&before);
                     report.add(before);
                 }
@@ -144,7 +147,7 @@ impl Conductor {
             }
         }
         if let Some(last) = judged.take() {
-            let last = last.await.map_err(|error| format!("the judge: {error}"))?;
+            let last = last.await.because("the judge")?;
             told(&last);
             report.add(last);
         }
@@ -168,7 +171,7 @@ impl Conductor {
         cycle
     }
 
-    async fn round(&mut self, number: u32, kinds: &[Kind]) -> Result<(Round, Evidence), String> {
+    async fn round(&mut self, number: u32, kinds: &[Kind]) -> Result<(Round, Evidence), Error> {
         let mut round = Round { number, kinds: kinds.to_vec(), ..Round::default() };
         self.prober.recorder.begin(number);
         self.clients.begin(number).await?;
@@ -236,7 +239,7 @@ impl Conductor {
         let tenures = match self.prober.tenures(names).await {
             Ok(tenures) => tenures,
             Err(why) => {
-                round.failures.push(why);
+                round.failures.push(why.to_string());
                 Vec::new()
             }
         };
@@ -245,7 +248,7 @@ impl Conductor {
         Ok((round, evidence))
     }
 
-    async fn inflict(&mut self, kinds: &[Kind]) -> Result<Wound, String> {
+    async fn inflict(&mut self, kinds: &[Kind]) -> Result<Wound, Error> {
         let mut all = Wound { serves: true, ..Wound::default() };
         let leaders = self.leaders().await?;
         let (cluster, clients, rng) = (&mut self.cluster, &mut self.clients, &mut self.rng);
@@ -272,7 +275,7 @@ impl Conductor {
     }
 
     /// The leader of each shard.
-    async fn leaders(&self) -> Result<BTreeMap<u32, u64>, String> {
+    async fn leaders(&self) -> Result<BTreeMap<u32, u64>, Error> {
         for _ in 0..20 {
             if let Some(leaders) = self.cluster.leaders().await {
                 return Ok(leaders

@@ -3,6 +3,7 @@
 use super::{Stage, Wound};
 use crate::cluster::{Cluster, NODES};
 use crate::delay::SlowWay;
+use crate::error::{Because, Error};
 use client::{AcquireOptions, Client, ClientOptions};
 use local_cluster::Member;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 impl Stage<'_> {
     /// Two nodes and a gateway stand on one side, three nodes and the other gateway on the other.
-    pub(super) fn halves(&mut self) -> Result<Wound, String> {
+    pub(super) fn halves(&mut self) -> Result<Wound, Error> {
         let nodes: Vec<Member> = self.shuffled().into_iter().map(Member::Node).collect();
         let minority = [nodes[0], nodes[1], Member::Gateway(2)];
         let majority = [nodes[2], nodes[3], nodes[4], Member::Gateway(1)];
@@ -21,7 +22,7 @@ impl Stage<'_> {
 
     /// Cuts a leader from its peers. Clients still reach it through both gateways, but it must not
     /// answer for its followers.
-    pub(super) fn isolate_leader(&mut self) -> Result<Wound, String> {
+    pub(super) fn isolate_leader(&mut self) -> Result<Wound, Error> {
         let leader = self.some_leader();
         for id in 1..=NODES {
             self.cluster.network.cut(Member::Node(leader), Member::Node(id));
@@ -31,7 +32,7 @@ impl Stage<'_> {
     }
 
     /// Each node hears only two others.
-    pub(super) fn ring(&mut self) -> Result<Wound, String> {
+    pub(super) fn ring(&mut self) -> Result<Wound, Error> {
         let nodes = self.shuffled();
         let count = nodes.len();
         for at in 0..count {
@@ -44,7 +45,7 @@ impl Stage<'_> {
     }
 
     /// Cuts one direction: a leader hears none of its peers, or none of its peers hears the leader.
-    pub(super) fn one_way(&mut self) -> Result<Wound, String> {
+    pub(super) fn one_way(&mut self) -> Result<Wound, Error> {
         let leader = Member::Node(self.some_leader());
         let deaf = self.rng.percent(50);
         for id in 1..=NODES {
@@ -56,7 +57,7 @@ impl Stage<'_> {
         Ok(Wound::lasting_s(self.rng, 5, 9).serves())
     }
 
-    pub(super) fn lose_packets(&mut self) -> Result<Wound, String> {
+    pub(super) fn lose_packets(&mut self) -> Result<Wound, Error> {
         let percent = self.rng.range(5, 50) as u32;
         for host in Cluster::hosts() {
             self.cluster.network.lose(host, percent);
@@ -66,14 +67,12 @@ impl Stage<'_> {
     }
 
     /// Nodes and gateways reach nodes only over a slow way, and each piece has another delay.
-    pub(super) async fn delay(&mut self) -> Result<Wound, String> {
+    pub(super) async fn delay(&mut self) -> Result<Wound, Error> {
         let most = Duration::from_millis(*self.rng.pick(&[10, 40, 120]));
         for id in 1..=NODES {
             let (host, seed) = (Member::Node(id), self.rng.next_u64());
             let to = self.cluster.network.address(host).to_owned();
-            let way = SlowWay::open(to, most, seed)
-                .await
-                .map_err(|error| format!("a slow way: {error}"))?;
+            let way = SlowWay::open(to, most, seed).await.because("a slow way")?;
             self.cluster.network.detour(host, way.port());
             self.cluster.slow_ways.push(way);
         }
@@ -94,7 +93,7 @@ impl Stage<'_> {
     /// Cuts a gateway from the node that leads a shard, in both directions. Through this gateway,
     /// the names of that node's shards must be refused and all others served. Through the other
     /// gateway all names are served.
-    pub(super) async fn cut_gateway(&mut self) -> Result<Wound, String> {
+    pub(super) async fn cut_gateway(&mut self) -> Result<Wound, Error> {
         let leader = self.some_leader();
         let led = |leaders: &BTreeMap<u32, u64>| -> Vec<u32> {
             leaders.iter().filter_map(|(shard, node)| (*node == leader).then_some(*shard)).collect()
@@ -130,7 +129,7 @@ impl Stage<'_> {
 }
 
 /// Whether an acquire of a fresh name on each shard succeeds through one gateway alone.
-async fn through(cluster: &Cluster, gateway: u64, nonce: u64) -> Vec<Result<(), String>> {
+async fn through(cluster: &Cluster, gateway: u64, nonce: u64) -> Vec<Result<(), Error>> {
     let options = ClientOptions::new().timeout(Duration::from_secs(4)).owner("conductor");
     let client = Client::with_options([cluster.network.address(Member::Gateway(gateway))], options);
     let asks = cluster.map.shards().map(|(shard, _)| {
@@ -142,13 +141,13 @@ async fn through(cluster: &Cluster, gateway: u64, nonce: u64) -> Vec<Result<(), 
         tokio::spawn(async move {
             let grant =
                 client.acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(1))).await;
-            grant.map(|_| ()).map_err(|error| error.to_string())
+            grant.map(|_| ()).map_err(Error::other)
         })
     });
     let asks: Vec<_> = asks.collect();
     let mut answers = Vec::new();
     for ask in asks {
-        answers.push(ask.await.unwrap_or_else(|error| Err(error.to_string())));
+        answers.push(ask.await.unwrap_or_else(|error| Err(Error::other(error))));
     }
     answers
 }

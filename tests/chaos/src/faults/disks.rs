@@ -1,6 +1,7 @@
 //! Faults of disks: disks that hang, and directories that are older than their node's answers.
 
 use super::{Stage, Wound};
+use crate::error::{Because, Error};
 use crate::probe::all_back;
 use local_cluster::Member;
 use std::path::Path;
@@ -16,7 +17,7 @@ impl Stage<'_> {
     /// The disk of a leader hangs, for one of its threads or for all of them. The leaderships must
     /// move to other nodes. Otherwise each operation waits until a timeout, because the leader
     /// cannot write its own entry.
-    pub(super) async fn hang_disk(&mut self, thread: Option<&str>) -> Result<Wound, String> {
+    pub(super) async fn hang_disk(&mut self, thread: Option<&str>) -> Result<Wound, Error> {
         let library = self.tools.hang.clone().ok_or("the library for hanging disks is missing")?;
         let hang = self.cluster.hang();
         let mut env = vec![
@@ -31,14 +32,14 @@ impl Stage<'_> {
             "node {id}'s disk hangs; it {} shard {shard}",
             if led { "led" } else { "did not lead" }
         ));
-        std::fs::write(&hang, "").map_err(|error| format!("{}: {error}", hang.display()))?;
+        std::fs::write(&hang, "").because(hang.display())?;
         Ok(wound.serves())
     }
 
     /// A leader is killed, and comes back with a copy of its directory from some seconds before. It
     /// has forgotten the entries that it acknowledged since, so its peers must refuse it. Then it
     /// is re-seeded.
-    pub(super) async fn put_back_a_copy(&mut self) -> Result<Wound, String> {
+    pub(super) async fn put_back_a_copy(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let id = self.some_leader();
         let (data, copy) =
@@ -55,15 +56,15 @@ impl Stage<'_> {
         sleep(Duration::from_millis(self.rng.range(1_000, 4_000))).await;
         self.cluster.kill(Member::Node(id));
         self.cluster.mark_damaged(id);
-        std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
-        std::fs::rename(&copy, &data).map_err(|error| format!("{}: {error}", copy.display()))?;
+        std::fs::remove_dir_all(&data).because(data.display())?;
+        std::fs::rename(&copy, &data).because(copy.display())?;
         self.cluster.start_one(Member::Node(id));
         wound.must_end = [id].into();
         Ok(wound.serves())
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) -> Result<(), String> {
+fn copy_dir(from: &Path, to: &Path) -> Result<(), Error> {
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     std::fs::create_dir_all(to).map_err(|error| failed(to, error))?;
     for entry in std::fs::read_dir(from).map_err(|error| failed(from, error))? {

@@ -5,6 +5,7 @@
 
 use super::{Stage, Wound};
 use crate::cluster::SHARDS;
+use crate::error::{Because, Error};
 use client::{AcquireOptions, Client, ClientOptions, Consistency};
 use local_cluster::{Launch, Member};
 use palisade_tests::palisade_binary;
@@ -28,9 +29,9 @@ const MOVES_MIN: u32 = 2;
 struct Job(Child);
 
 impl Job {
-    fn start(command: &mut Command) -> Result<Job, String> {
+    fn start(command: &mut Command) -> Result<Job, Error> {
         let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        quiet.spawn().map(Job).map_err(|error| format!("a client: {error}"))
+        quiet.spawn().map(Job).because("a client")
     }
 
     fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -49,12 +50,12 @@ impl Drop for Job {
 impl Stage<'_> {
     /// A holds a lock, B waits, and C waits behind B. B is killed, or falls silent with its
     /// connection open. Then A releases the lock. C must get it soon, and not only after B's TTL.
-    pub(super) async fn kill_in_queue(&mut self) -> Result<Wound, String> {
+    pub(super) async fn kill_in_queue(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let shard = self.rng.below(SHARDS.into()) as u32;
         let name = self.fresh_name(shard);
         let client = self.cluster.client(Duration::from_secs(10));
-        let failed = |error: client::Error| format!("a client killed in the queue: {error}");
+        let failed = |error: client::Error| Error::caused("a client killed in the queue", error);
         let held = client
             .acquire(AcquireOptions::new(&name).ttl(Duration::from_secs(60)))
             .await
@@ -64,7 +65,9 @@ impl Stage<'_> {
                 .cli(&["acquire", &name, "--owner", "dead", "--ttl", DEAD_TTL, "--wait", "90s"]),
         )?;
         if !queue_reaches(&client, &name, 1).await {
-            return Err(format!("no waiter for {name} was shown within {SHOWN_WITHIN:?}"));
+            return Err(Error::Reason(format!(
+                "no waiter for {name} was shown within {SHOWN_WITHIN:?}"
+            )));
         }
         let next =
             AcquireOptions::new(&name).ttl(Duration::from_secs(5)).wait(Duration::from_secs(60));
@@ -73,9 +76,9 @@ impl Stage<'_> {
             async move { client.acquire(next).await }
         });
         if !queue_reaches(&client, &name, 2).await {
-            return Err(format!(
+            return Err(Error::Reason(format!(
                 "a second waiter for {name} was not shown within {SHOWN_WITHIN:?}"
-            ));
+            )));
         }
         let silent = self.rng.percent(50);
         use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
@@ -101,12 +104,12 @@ impl Stage<'_> {
 
     /// Pauses the leader of a shard past the election timeout, again and again, so that leadership
     /// moves more often than a lease lasts. A lock that its holder abandoned must still end.
-    pub(super) async fn move_leaders(&mut self) -> Result<Wound, String> {
+    pub(super) async fn move_leaders(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound::default();
         let shard = self.rng.below(SHARDS.into()) as u32;
         let name = self.fresh_name(shard);
         let client = self.cluster.client(Duration::from_secs(20));
-        let failed = |error: client::Error| format!("an abandoned lock: {error}");
+        let failed = |error: client::Error| Error::caused("an abandoned lock", error);
         client.acquire(AcquireOptions::new(&name).ttl(ABANDONED_TTL)).await.map_err(failed)?;
         let next =
             AcquireOptions::new(&name).ttl(Duration::from_secs(2)).wait(2 * ABANDONED_ENDS_WITHIN);
@@ -163,14 +166,12 @@ impl Stage<'_> {
 
     /// The machine of a client sleeps for an hour, according to one of its clocks. `palisade lock`
     /// must treat its lock as lost and end its job, although the monotonic clock has not moved.
-    pub(super) async fn suspend_a_client(&mut self) -> Result<Wound, String> {
+    pub(super) async fn suspend_a_client(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let library = self.tools.suspend.clone().ok_or("the library for suspends is missing")?;
         let slept = self.cluster.processes.dir().join("cluster.slept");
-        let sleeps = |seconds: u32| {
-            std::fs::write(&slept, seconds.to_string())
-                .map_err(|error| format!("{}: {error}", slept.display()))
-        };
+        let sleeps =
+            |seconds: u32| std::fs::write(&slept, seconds.to_string()).because(slept.display());
         sleeps(0)?;
         let shard = self.rng.below(SHARDS.into()) as u32;
         let name = self.fresh_name(shard);
@@ -179,7 +180,7 @@ impl Stage<'_> {
         command.env("LD_PRELOAD", library).env("PALISADE_SUSPENDED", &slept);
         let mut job = Job::start(&mut command)?;
         if !holds_soon(&client, &name).await {
-            return Err(format!("{name} was not held within {SHOWN_WITHIN:?}"));
+            return Err(Error::Reason(format!("{name} was not held within {SHOWN_WITHIN:?}")));
         }
         sleep(Duration::from_millis(500)).await;
         sleeps(3_600)?;
@@ -207,7 +208,7 @@ impl Stage<'_> {
 
     /// A gateway starts with a cluster file from before a leader moved to another address. The
     /// gateway must find the leader's new address and serve its shards.
-    pub(super) async fn give_old_address(&mut self) -> Result<Wound, String> {
+    pub(super) async fn give_old_address(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound::lasting_s(self.rng, 3, 5);
         let leader = self.some_leader();
         let gateway = Member::Gateway(self.rng.range(1, crate::cluster::GATEWAYS));
@@ -220,8 +221,8 @@ impl Stage<'_> {
         let (host, _) = moved.address.rsplit_once(':').ok_or("an address has a port")?;
         moved.address = format!("{host}:9");
         let old = self.cluster.processes.dir().join("cluster.old.yaml");
-        self.cluster.processes.write_config(&old, &before).map_err(|error| error.to_string())?;
-        wound.failures.extend(self.cluster.stop(gateway).await.err());
+        self.cluster.processes.write_config(&old, &before).map_err(Error::other)?;
+        wound.check(self.cluster.stop(gateway).await);
         self.cluster.launch(gateway, &Launch { config: Some(old), ..Launch::default() });
         let options = ClientOptions::new().timeout(PASSED_ON_WITHIN).owner("conductor");
         let through =

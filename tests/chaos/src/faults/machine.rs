@@ -5,6 +5,7 @@
 
 use super::{Stage, Wound};
 use crate::cluster::NODES;
+use crate::error::{Because, Error};
 use crate::probe::all_back;
 use client::{AcquireOptions, Client};
 use local_cluster::{Launch, Member};
@@ -27,11 +28,10 @@ const LEFT_BYTES: u64 = 40 << 20;
 impl Stage<'_> {
     /// Sets the wall clock of a running leader an hour ahead and an hour back. Neither jump may
     /// have an effect.
-    pub(super) async fn jump_wall_clock(&mut self) -> Result<Wound, String> {
+    pub(super) async fn jump_wall_clock(&mut self) -> Result<Wound, Error> {
         let setting = self.cluster.processes.dir().join("cluster.clock");
         let set = |offset_s: i64| {
-            std::fs::write(&setting, format!("{offset_s:+}"))
-                .map_err(|error| format!("{}: {error}", setting.display()))
+            std::fs::write(&setting, format!("{offset_s:+}")).because(setting.display())
         };
         set(0)?;
         let env = [
@@ -58,7 +58,7 @@ impl Stage<'_> {
 
     /// The clocks of a leader run at another rate, from half to double. Leases therefore end sooner
     /// or later, but tokens must still fence.
-    pub(super) async fn drift(&mut self) -> Result<Wound, String> {
+    pub(super) async fn drift(&mut self) -> Result<Wound, Error> {
         let rate = *self.rng.pick(&[0.5, 1.5, 2.0]);
         let mut wound = Wound { drifted: true, ..Wound::lasting_s(self.rng, 6, 8) };
         let env = [("FAKETIME", format!("+0 x{rate}"))];
@@ -83,7 +83,7 @@ impl Stage<'_> {
         &mut self,
         env: &[(&str, String)],
         wound: &mut Wound,
-    ) -> Result<(u64, u32), String> {
+    ) -> Result<(u64, u32), Error> {
         let library = self.tools.faketime.clone().ok_or("libfaketime is missing")?;
         let mut env: Vec<(String, String)> =
             env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -97,7 +97,7 @@ impl Stage<'_> {
         &mut self,
         env: Vec<(String, String)>,
         wound: &mut Wound,
-    ) -> Result<(u64, u32), String> {
+    ) -> Result<(u64, u32), Error> {
         let id = self.some_leader();
         let shard =
             self.leaders.iter().find(|(_, node)| **node == id).map_or(0, |(shard, _)| *shard);
@@ -110,7 +110,7 @@ impl Stage<'_> {
     }
 
     pub(super) async fn restart(&mut self, id: u64, launch: Launch, wound: &mut Wound) {
-        wound.failures.extend(self.cluster.stop(Member::Node(id)).await.err());
+        wound.check(self.cluster.stop(Member::Node(id)).await);
         self.cluster.launch(Member::Node(id), &launch);
         if !all_back(self.cluster, BACK_WITHIN).await {
             wound
@@ -167,12 +167,12 @@ impl Stage<'_> {
     ///
     /// RocksDB reserves room when it creates its log, and this room would save the node. The node
     /// therefore starts with too little room for the reservation, and loses the rest while it runs.
-    pub(super) async fn fill_disk(&mut self) -> Result<Wound, String> {
+    pub(super) async fn fill_disk(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound { may_end: [NODES].into(), ..Wound::lasting_s(self.rng, 4, 6) };
         self.hurt.insert(NODES);
         let path = self.cluster.ballast(NODES);
-        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-        wound.failures.extend(self.cluster.stop(Member::Node(NODES)).await.err());
+        let failed = |error: std::io::Error| Error::caused(path.display(), error);
+        wound.check(self.cluster.stop(Member::Node(NODES)).await);
         let mut ballast = std::fs::File::create(&path).map_err(failed)?;
         fill(&mut ballast);
         let full_bytes = ballast.metadata().map_err(failed)?.len();
@@ -201,7 +201,7 @@ impl Stage<'_> {
 
     /// Every sync of a leader fails from now on. The leader must stop, and must not acknowledge
     /// entries that are not on its disk.
-    pub(super) async fn fail_syncs(&mut self) -> Result<Wound, String> {
+    pub(super) async fn fail_syncs(&mut self) -> Result<Wound, Error> {
         let id = self.some_leader();
         let libraries = self.tools.fiu.clone().ok_or("libfiu is missing")?;
         let pipes = self.cluster.processes.dir().join("cluster.fiu");
@@ -223,9 +223,12 @@ impl Stage<'_> {
             .arg(&pipes)
             .args(["-c", &format!("enable name=posix/io/sync/*,failinfo={EIO}"), &pid.to_string()])
             .output()
-            .map_err(|error| format!("fiu-ctrl: {error}"))?;
+            .because("fiu-ctrl")?;
         if !told.status.success() {
-            return Err(format!("fiu-ctrl: {}", String::from_utf8_lossy(&told.stderr)));
+            return Err(Error::Reason(format!(
+                "fiu-ctrl: {}",
+                String::from_utf8_lossy(&told.stderr)
+            )));
         }
         wound.must_end = [id].into();
         wound.lasting = Duration::from_secs(5);
@@ -235,7 +238,7 @@ impl Stage<'_> {
     /// Flips one bit in each of two stopped nodes: in a log of one, and in a table or manifest of
     /// the other. The first node must refuse to start. The second must refuse to start, or hold no
     /// wrong state. Both are re-seeded.
-    pub(super) async fn flip_bits(&mut self) -> Result<Wound, String> {
+    pub(super) async fn flip_bits(&mut self) -> Result<Wound, Error> {
         let mut wound = Wound::lasting_s(self.rng, 4, 6);
         let nodes = self.shuffled();
         let victims = [nodes[0], nodes[1]];
@@ -252,7 +255,7 @@ impl Stage<'_> {
         Ok(wound.serves())
     }
 
-    fn flip_a_bit(&mut self, data: &Path, in_log: bool) -> Result<String, String> {
+    fn flip_a_bit(&mut self, data: &Path, in_log: bool) -> Result<String, Error> {
         let wanted = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if in_log {
@@ -265,7 +268,7 @@ impl Stage<'_> {
         files.retain(|path| path.metadata().is_ok_and(|meta| meta.len() > 0));
         files.sort();
         if files.is_empty() {
-            return Err(format!("{}: no file to flip a bit in", data.display()));
+            return Err(Error::Reason(format!("{}: no file to flip a bit in", data.display())));
         }
         // The newest segment is taken, because this code cannot tell which of the older segments
         // are still needed.
@@ -274,7 +277,7 @@ impl Stage<'_> {
         };
         let newest = files.iter().max_by_key(|path| ordinal(path)).expect("not empty").clone();
         let path = if in_log { newest } else { self.rng.pick(&files).clone() };
-        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        let failed = |error: std::io::Error| Error::caused(path.display(), error);
         let mut bytes = std::fs::read(&path).map_err(failed)?;
         let among = if in_log { known_to_be_on_disk(&bytes) } else { bytes.len() };
         let (at, bit) = (self.rng.below(among as u64) as usize, self.rng.below(8));

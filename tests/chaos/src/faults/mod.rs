@@ -14,6 +14,7 @@ mod upkeep;
 
 use crate::clients::Clients;
 use crate::cluster::{Cluster, NODES};
+use crate::error::Error;
 use crate::tools::Tools;
 use clap::ValueEnum;
 use disks::LOG_WRITER;
@@ -206,6 +207,11 @@ impl Wound {
     fn serves(self) -> Wound {
         Wound { serves: true, ..self }
     }
+
+    /// Notes the error of a step as a failure of the fault, which goes on.
+    fn check(&mut self, step: Result<(), Error>) {
+        self.failures.extend(step.err().map(|error| error.to_string()));
+    }
 }
 
 fn leader_to_hurt(leaders: &BTreeMap<u32, u64>, hurt: &BTreeSet<u64>, rng: &mut Rng) -> u64 {
@@ -225,7 +231,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// If the fault could not be inflicted at all.
-    pub async fn inflict(&mut self, kind: Kind) -> Result<Wound, String> {
+    pub async fn inflict(&mut self, kind: Kind) -> Result<Wound, Error> {
         match kind {
             Kind::Nothing => {
                 Ok(Wound { lasting: Duration::from_secs(14), serves: true, ..Wound::default() })

@@ -9,6 +9,7 @@ mod calls;
 pub use calls::{Caller, Wish, number_of};
 
 use crate::clock::now_us;
+use crate::error::{Because, Error};
 use crate::record::Recorder;
 use actors::{Actor, Role};
 use client::{Client, ClientOptions};
@@ -79,8 +80,8 @@ const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// The input or file that cannot be read, written or understood, for people.
-pub async fn run(options: Options) -> Result<(), String> {
-    let config = ClusterConfig::load(&options.config).map_err(|error| error.to_string())?.0;
+pub async fn run(options: Options) -> Result<(), Error> {
+    let config = ClusterConfig::load(&options.config).map_err(Error::other)?.0;
     let map = Arc::new(config.shard_map());
     let recorder = Arc::new(Recorder::default());
     // Several connections are opened, because several applications would have as many.
@@ -102,12 +103,8 @@ pub async fn run(options: Options) -> Result<(), String> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut over = Arc::new(AtomicBool::new(true));
     let mut actors = JoinSet::new();
-    while let Some(line) =
-        lines.next_line().await.map_err(|error| format!("cannot read orders: {error}"))?
-    {
-        match serde_json::from_str(&line)
-            .map_err(|error| format!("{line:?} is no order: {error}"))?
-        {
+    while let Some(line) = lines.next_line().await.because("cannot read orders")? {
+        match serde_json::from_str(&line).because(format!("{line:?} is no order"))? {
             Order::Begin { round } => {
                 recorder.begin(round);
                 over = Arc::new(AtomicBool::new(false));
@@ -140,7 +137,7 @@ pub async fn run(options: Options) -> Result<(), String> {
                     actors.shutdown().await;
                 }
                 let taken = recorder.take();
-                taken.save(&record).map_err(|error| format!("{}: {error}", record.display()))?;
+                taken.save(&record).because(record.display())?;
                 tell(&Told::Ended { operations: taken.operations.len() });
             }
         }
