@@ -31,5 +31,6 @@ pub use api::*;
 pub use put_back::in_a_new_term;
 pub use replica::Replica;
 pub use snapshot::{
-    BuiltSnapshot, LoadedSnapshot, SnapshotData, build_snapshot, join_snapshot, load_snapshot,
+    BuiltSnapshot, LoadedSnapshot, SnapshotData, SnapshotError, build_snapshot, join_snapshot,
+    load_snapshot,
 };

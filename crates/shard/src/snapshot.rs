@@ -14,7 +14,7 @@
 
 use crate::raft::conf_state::check_conf;
 use bytes::Bytes;
-use locks::{Change, LockTable};
+use locks::{Change, DecodeError, LockTable};
 use raft::eraftpb::{Message, MessageType, SnapshotMetadata};
 use raft_prost::Message as _;
 use std::fmt;
@@ -33,17 +33,37 @@ impl fmt::Debug for BuiltSnapshot {
     }
 }
 
+/// Bytes that are no snapshot, or a damaged one.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SnapshotError(#[from] Damage);
+
+/// The damage, in the types of raft-rs, which stay in this crate.
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("the applied record: {0}")]
+    Applied(#[source] raft_prost::DecodeError),
+    #[error("the lock table's checkpoint: {0}")]
+    Checkpoint(#[source] DecodeError),
+    #[error("not a Raft message: {0}")]
+    NotRaft(#[source] raft_prost::DecodeError),
+    #[error("a {0:?} is no snapshot message")]
+    Kind(MessageType),
+    #[error("{0}")]
+    Members(&'static str),
+    #[error("{0}")]
+    Table(#[source] DecodeError),
+}
+
 /// Makes a snapshot of a shard's last checkpoint, as [`Engine::table`](storage::Engine::table)
 /// found it. `None`: there is no checkpoint yet. This takes seconds for a large one.
 ///
 /// # Errors
-/// A description of the damage in the bytes that were found.
-pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, String> {
+/// If the bytes that were found are damaged.
+pub fn build_snapshot(found: Recovered) -> Result<Option<BuiltSnapshot>, SnapshotError> {
     let Some(applied) = found.applied else { return Ok(None) };
-    let metadata = SnapshotMetadata::decode(applied.as_slice())
-        .map_err(|e| format!("the applied record: {e}"))?;
-    let table =
-        LockTable::load(found.table).map_err(|e| format!("the lock table's checkpoint: {e}"))?;
+    let metadata = SnapshotMetadata::decode(applied.as_slice()).map_err(Damage::Applied)?;
+    let table = LockTable::load(found.table).map_err(Damage::Checkpoint)?;
     Ok(Some(BuiltSnapshot { metadata, data: table.snapshot().into() }))
 }
 
@@ -82,15 +102,16 @@ impl LoadedSnapshot {
     /// Loads a snapshot message that has its data within.
     ///
     /// # Errors
-    /// A description of the damage.
-    pub(crate) fn of(mut message: Message) -> Result<LoadedSnapshot, String> {
+    /// If the snapshot is damaged.
+    pub(crate) fn of(mut message: Message) -> Result<LoadedSnapshot, SnapshotError> {
         let data = std::mem::take(&mut message.mut_snapshot().data);
         LoadedSnapshot::new(message, &data)
     }
 
-    fn new(message: Message, data: &[u8]) -> Result<LoadedSnapshot, String> {
-        check_conf(message.get_snapshot().get_metadata().get_conf_state())?;
-        let mut table = LockTable::restore(data).map_err(|error| error.to_string())?;
+    fn new(message: Message, data: &[u8]) -> Result<LoadedSnapshot, SnapshotError> {
+        let members = message.get_snapshot().get_metadata().get_conf_state();
+        check_conf(members).map_err(Damage::Members)?;
+        let mut table = LockTable::restore(data).map_err(Damage::Table)?;
         let records = table.checkpoint();
         Ok(LoadedSnapshot { message, table, records })
     }
@@ -106,8 +127,8 @@ impl fmt::Debug for LoadedSnapshot {
 /// takes seconds for a large one.
 ///
 /// # Errors
-/// A description if `header` is no snapshot message, or `data` is damaged.
-pub fn load_snapshot(header: &[u8], data: &[u8]) -> Result<LoadedSnapshot, String> {
+/// If `header` is no snapshot message, or `data` is damaged.
+pub fn load_snapshot(header: &[u8], data: &[u8]) -> Result<LoadedSnapshot, SnapshotError> {
     let mut message = decode(header)?;
     message.mut_snapshot().data = Vec::new();
     LoadedSnapshot::new(message, data)
@@ -117,17 +138,17 @@ pub fn load_snapshot(header: &[u8], data: &[u8]) -> Result<LoadedSnapshot, Strin
 /// replica loads it on its own thread, which is simple and slow: this is for simulation and tests.
 ///
 /// # Errors
-/// A description if `header` is no snapshot message.
-pub fn join_snapshot(header: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
+/// If `header` is no snapshot message.
+pub fn join_snapshot(header: &[u8], data: &[u8]) -> Result<Vec<u8>, SnapshotError> {
     let mut message = decode(header)?;
     message.mut_snapshot().data = data.to_vec();
     Ok(message.encode_to_vec())
 }
 
-fn decode(bytes: &[u8]) -> Result<Message, String> {
-    let message = Message::decode(bytes).map_err(|e| format!("not a Raft message: {e}"))?;
+fn decode(bytes: &[u8]) -> Result<Message, SnapshotError> {
+    let message = Message::decode(bytes).map_err(Damage::NotRaft)?;
     if message.msg_type() != MessageType::MsgSnapshot {
-        return Err(format!("a {:?} is no snapshot message", message.msg_type()));
+        return Err(Damage::Kind(message.msg_type()).into());
     }
     Ok(message)
 }

@@ -84,7 +84,7 @@ impl SnapshotReceiver {
         let loaded =
             loaded.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
                 tracing::warn!(%shard, %peer, %error, "refused a snapshot");
-                Status::invalid_argument(error)
+                Status::invalid_argument(error.to_string())
             })?;
         self.context.host.input(shard, Input::Snapshot(Arc::new(loaded)));
         self.context.metrics.snapshots_received.inc();

@@ -8,6 +8,15 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+/// Entries that do not join the log, because one between is missing or the first was cut off.
+#[derive(Debug, thiserror::Error)]
+#[error("entry {index} does not join the log {have_first}..={have_last}")]
+pub(crate) struct Disjoint {
+    index: u64,
+    have_first: u64,
+    have_last: u64,
+}
+
 /// The log of one replica.
 ///
 /// * Entries are consecutive, the first at `truncated_index + 1`.
@@ -79,15 +88,12 @@ impl LogStore {
     /// Adds entries, in the place of those at their indexes and after.
     ///
     /// # Errors
-    /// A description if the entries do not join the log.
-    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), String> {
+    /// If the entries do not join the log.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), Disjoint> {
         let Some(first) = entries.first() else { return Ok(()) };
         if first.index <= self.truncated_index || first.index > self.last() + 1 {
             let (have_first, have_last) = (self.first(), self.last());
-            return Err(format!(
-                "entry {} does not join the log {have_first}..={have_last}",
-                first.index
-            ));
+            return Err(Disjoint { index: first.index, have_first, have_last });
         }
         while self.last() >= first.index {
             let gone =

@@ -76,7 +76,7 @@ impl Replica {
             // 3. New entries and the hard state, into one write.
             let entries = ready.take_entries();
             self.step_write.add_entries(&entries);
-            self.raw.mut_store().append(entries).map_err(|what| self.fatal(what))?;
+            self.raw.mut_store().append(entries).map_err(|error| self.fatal(error.to_string()))?;
             let needs_sync = ready.must_sync();
             let waits_for_sync = planted_bugs::waits_for_sync(needs_sync);
             if let Some(hard_state) = planted_bugs::written_hard_state(ready.hs()) {
