@@ -33,6 +33,7 @@ mod journal;
 mod keys;
 mod memory;
 mod rocks;
+mod write_error;
 
 pub use engine::*;
 pub use memory::MemoryEngine;

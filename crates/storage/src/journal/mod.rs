@@ -25,6 +25,7 @@ mod segment;
 pub(crate) use open::{Begin, Known};
 pub(crate) use segment::SegmentFile;
 
+use crate::write_error::WriteError;
 use crate::{ShardWrite, StorageError, keys};
 use record::Part;
 use routing::ShardId;
@@ -164,8 +165,8 @@ pub(crate) struct Journal {
 impl Journal {
     /// Writes the log parts of these writes as one record, which is on disk when this returns. None
     /// of them may be a reset.
-    pub(crate) fn append(&mut self, writes: &[&ShardWrite]) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("writing the journal: {error}");
+    pub(crate) fn append(&mut self, writes: &[&ShardWrite]) -> Result<(), WriteError> {
+        let failed = || WriteError::disk("writing the journal");
         let mut parts: Vec<Part<'_>> = writes.iter().map(|write| Part::of(write)).collect();
         let full = |active: &Segment| {
             self.end + record::size_bytes(&parts) as u64 > active.segment_file.size_bytes
@@ -181,15 +182,11 @@ impl Journal {
                 0..0,
                 states.iter().map(|(shard, bytes)| Part::of_hard_state(*shard, bytes)),
             );
-            self.begin_segment(record::size_bytes(&parts) as u64).map_err(failed)?;
+            self.begin_segment(record::size_bytes(&parts) as u64).map_err(failed())?;
         }
-        self.write(&parts).map_err(failed)?;
+        self.write(&parts).map_err(failed())?;
         let (_, active) = self.segments.last_key_value().expect("one was begun");
-        active
-            .segment_file
-            .file
-            .sync_data()
-            .map_err(|error| format!("syncing the journal: {error}"))
+        active.segment_file.file.sync_data().map_err(WriteError::disk("syncing the journal"))
     }
 
     /// Writes a record at the end of the active segment.
@@ -420,13 +417,13 @@ impl Journal {
     /// Takes a file for later use: a new one, or a retired one once the database has on disk what
     /// [`Retired`] says. The file is deleted if its size differs from the usual one or enough files
     /// are free.
-    pub(crate) fn give_back(&mut self, segment_file: SegmentFile) -> Result<(), String> {
+    pub(crate) fn give_back(&mut self, segment_file: SegmentFile) -> Result<(), WriteError> {
         if segment_file.size_bytes == self.segment_bytes && self.free.len() < FREE_MAX {
             self.free.push(segment_file);
             return Ok(());
         }
         std::fs::remove_file(&segment_file.path)
-            .map_err(|error| format!("{}: {error}", segment_file.path.display()))
+            .map_err(WriteError::disk(segment_file.path.display().to_string()))
     }
 
     /// The file to make ahead of need, if no file is free.

@@ -104,7 +104,7 @@ impl Journal {
         }
         // Such a file was made for one large record, or was not whole when the process died.
         for segment_file in std::mem::take(&mut journal.free) {
-            journal.give_back(segment_file).map_err(StorageError::Io)?;
+            journal.give_back(segment_file)?;
         }
         Ok(journal)
     }

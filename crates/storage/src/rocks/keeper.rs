@@ -6,6 +6,7 @@
 
 use super::{Store, put_in_memory};
 use crate::journal::SegmentFile;
+use crate::write_error::WriteError;
 use crate::{StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::Arc;
@@ -73,9 +74,7 @@ fn make_file(store: &Store) -> Result<(), StorageError> {
     let Some(new) = store.writer().journal.spare() else { return Ok(()) };
     let made = new.make();
     store.change(|writer| {
-        writer
-            .journal
-            .give_back(made.map_err(|error| format!("making a file for the journal: {error}"))?)
+        writer.journal.give_back(made.map_err(WriteError::disk("making a file for the journal"))?)
     })
 }
 
@@ -105,8 +104,7 @@ fn make_room(store: &Store) -> Result<(), StorageError> {
 fn retire(store: &Store, so_far: usize) -> Result<Option<SegmentFile>, StorageError> {
     let mut segment_file = None;
     store.change(|writer| {
-        let Some(retired) = writer.journal.retire(so_far).map_err(|error| error.to_string())?
-        else {
+        let Some(retired) = writer.journal.retire(so_far).map_err(WriteError::Entries)? else {
             return Ok(());
         };
         let mut batch = WriteBatch::default();

@@ -20,6 +20,7 @@
 //! manifest.
 
 use crate::StorageError;
+use crate::write_error::WriteError;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -144,13 +145,13 @@ impl SyncedMark {
     }
 
     /// Syncs the mark itself.
-    pub(super) fn sync(&self) -> Result<(), String> {
-        self.file.sync_data().map_err(|error| format!("syncing the mark: {error}"))
+    pub(super) fn sync(&self) -> Result<(), WriteError> {
+        self.file.sync_data().map_err(WriteError::disk("syncing the mark"))
     }
 
     /// Marks the journal's records up to `record` as durable, and RocksDB's writes up to
     /// `sequence`, if given.
-    pub(super) fn advance(&mut self, record: u64, sequence: Option<u64>) -> Result<(), String> {
+    pub(super) fn advance(&mut self, record: u64, sequence: Option<u64>) -> Result<(), WriteError> {
         let sequence = sequence.unwrap_or(self.extent.sequence);
         assert!(
             sequence >= self.extent.sequence,
@@ -162,15 +163,15 @@ impl SyncedMark {
             "record numbers fell from {} to {record}",
             self.extent.record
         );
-        let failed = |error: std::io::Error| format!("marking what is on disk: {error}");
+        let failed = || WriteError::disk("marking what is on disk");
         let mut extent = Extent { sequence, record, ..self.extent };
         if let Some((number, file)) = &self.manifest {
             (extent.manifest, extent.manifest_bytes) =
-                (*number, file.metadata().map_err(failed)?.len());
+                (*number, file.metadata().map_err(failed())?.len());
         }
         // These few bytes at the start of the file are in one sector, so they are replaced as a
         // whole.
-        self.file.write_all_at(&encode(extent), 0).map_err(failed)?;
+        self.file.write_all_at(&encode(extent), 0).map_err(failed())?;
         self.extent = extent;
         Ok(())
     }

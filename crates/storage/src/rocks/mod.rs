@@ -28,6 +28,7 @@ mod reset;
 mod room;
 
 use crate::journal::{self, Journal};
+use crate::write_error::WriteError;
 use crate::{
     Engine, HistoryRecord, Identity, Recovered, ShardWrite, StorageError, engine, identity, keys,
 };
@@ -153,7 +154,7 @@ impl RocksEngine {
             Journal::open(&dir.join(JOURNAL_DIR), segment_bytes, &known, |shard, after| {
                 let mut batch = WriteBatch::default();
                 delete_log_after(&mut batch, cf(&db, keys::CF_LOG), shard, after);
-                put_in_memory(&db, batch).map_err(StorageError::Io)
+                put_in_memory(&db, batch).map_err(StorageError::from)
             })?;
         let last_record = AtomicU64::new(journal.last());
         let writer = Mutex::new(Writer { journal, mark, failed: None });
@@ -184,10 +185,10 @@ fn cf<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
 }
 
 /// Puts a batch into the database's memory. It is on disk with the next flush.
-fn put_in_memory(db: &DB, batch: WriteBatch) -> Result<(), String> {
+fn put_in_memory(db: &DB, batch: WriteBatch) -> Result<(), WriteError> {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
-    db.write_opt(batch, &options).map_err(rocksdb::Error::into_string)
+    Ok(db.write_opt(batch, &options)?)
 }
 
 fn delete_log_after(batch: &mut WriteBatch, log: &ColumnFamily, shard: ShardId, after: u64) {
@@ -209,7 +210,7 @@ impl Store {
     /// Runs `change`, which may write. All writes go through here, so none follows a failed one.
     fn change(
         &self,
-        change: impl FnOnce(&mut Writer) -> Result<(), String>,
+        change: impl FnOnce(&mut Writer) -> Result<(), WriteError>,
     ) -> Result<(), StorageError> {
         let mut writer = self.writer();
         if let Some(why) = &writer.failed {
@@ -219,14 +220,14 @@ impl Store {
         }
         let result = change(&mut writer);
         if let Err(error) = &result {
-            writer.failed = Some(error.clone());
+            writer.failed = Some(error.to_string());
         }
-        result.map_err(StorageError::Io)
+        Ok(result?)
     }
 
     /// Writes the logs to the journal first, and then all else to the database, so that the
     /// database is never ahead of the log. None of the writes may be a reset: see [`reset`].
-    fn store(&self, writer: &mut Writer, writes: &[ShardWrite]) -> Result<(), String> {
+    fn store(&self, writer: &mut Writer, writes: &[ShardWrite]) -> Result<(), WriteError> {
         let mut batch = WriteBatch::default();
         for write in writes {
             self.add_to_batch(&mut batch, write, writer.journal.in_database(write.shard));
@@ -245,7 +246,7 @@ impl Store {
     }
 
     /// Writes one record of the journal. It is on disk when this returns.
-    fn append(&self, writer: &mut Writer, writes: &[&ShardWrite]) -> Result<(), String> {
+    fn append(&self, writer: &mut Writer, writes: &[&ShardWrite]) -> Result<(), WriteError> {
         writer.journal.append(writes)?;
         let last = writer.journal.last();
         self.last_record.store(last, Ordering::Release);
@@ -253,13 +254,11 @@ impl Store {
     }
 
     /// Flushes the database in one piece. All that it was given before is on disk then.
-    fn flush(&self) -> Result<(), String> {
+    fn flush(&self) -> Result<(), WriteError> {
         let families = options::NAMES.map(|name| self.cf(name));
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.db
-            .flush_cfs_opt(&families.each_ref()[..], &options)
-            .map_err(rocksdb::Error::into_string)
+        Ok(self.db.flush_cfs_opt(&families.each_ref()[..], &options)?)
     }
 
     /// Writes a batch that concerns the whole node. It is on disk when this returns.
@@ -267,7 +266,7 @@ impl Store {
         self.marked(batch.len() as u64, || {
             let mut options = WriteOptions::default();
             options.set_sync(true);
-            self.db.write_opt(batch, &options).map_err(rocksdb::Error::into_string)
+            Ok(self.db.write_opt(batch, &options)?)
         })
     }
 
@@ -279,7 +278,7 @@ impl Store {
     fn marked(
         &self,
         keys: u64,
-        put: impl FnOnce() -> Result<(), String>,
+        put: impl FnOnce() -> Result<(), WriteError>,
     ) -> Result<(), StorageError> {
         self.change(|writer| {
             let before = self.db.latest_sequence_number();

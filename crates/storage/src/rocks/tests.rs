@@ -38,7 +38,7 @@ fn records_of_a_reset_are_not_marked_as_written_to_the_write_ahead_log() {
                 keys::seal(&key, &[1]),
                 &options,
             );
-            put.map_err(rocksdb::Error::into_string)?;
+            put?;
             if with_reset { put_in_memory(&store.db, reset) } else { Ok(()) }
         };
         store.marked(1, put).expect("writes");
