@@ -7,7 +7,7 @@
 use routing::{NodeId, ShardId};
 use shard::{Role, Status};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The leader of a shard, as a replica here knows it.
 #[derive(Clone, Copy, Debug)]
@@ -22,45 +22,59 @@ pub(crate) struct Leader {
 /// The status of each replica, by shard.
 #[derive(Debug)]
 pub(crate) struct Board {
-    cells: BTreeMap<ShardId, Mutex<Status>>,
+    cells: Mutex<BTreeMap<ShardId, Status>>,
 }
 
 impl Board {
     pub(crate) fn new(shards: impl IntoIterator<Item = ShardId>) -> Self {
-        let cell = |shard| (shard, Mutex::new(Status { shard, ..Status::default() }));
-        Board { cells: shards.into_iter().map(cell).collect() }
+        let board = Board { cells: Mutex::default() };
+        shards.into_iter().for_each(|shard| board.admit(shard));
+        board
+    }
+
+    /// Adds a shard, of which nothing is known yet.
+    pub(crate) fn admit(&self, shard: ShardId) {
+        self.lock().insert(shard, Status { shard, ..Status::default() });
+    }
+
+    /// Removes a shard that this node hosts no longer.
+    pub(crate) fn retire(&self, shard: ShardId) {
+        self.lock().remove(&shard);
     }
 
     /// Replaces the status of `status.shard`. The call is ignored if this node does not host the
     /// shard.
     pub(crate) fn publish(&self, status: Status) {
-        if let Some(cell) = self.cells.get(&status.shard) {
-            *cell.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        if let Some(cell) = self.lock().get_mut(&status.shard) {
+            *cell = status;
         }
     }
 
     pub(crate) fn get(&self, shard: ShardId) -> Option<Status> {
-        self.cells
-            .get(&shard)
-            .map(|cell| cell.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.lock().get(&shard).cloned()
     }
 
     /// All statuses, in order of their shards.
     pub(crate) fn all(&self) -> Vec<Status> {
-        self.cells.keys().filter_map(|shard| self.get(*shard)).collect()
+        self.lock().values().cloned().collect()
     }
 
     /// The leader of each shard, without the rest of the status.
-    pub(crate) fn leaders(&self) -> impl Iterator<Item = Leader> {
-        self.cells.iter().map(|(shard, cell)| {
-            let status = cell.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn leaders(&self) -> impl Iterator<Item = Leader> + use<> {
+        let leader = |(shard, status): (&ShardId, &Status)| {
             let is_me = status.role == Role::Leader;
             Leader { shard: *shard, leader: status.leader, term: status.term, is_me }
-        })
+        };
+        self.lock().iter().map(leader).collect::<Vec<_>>().into_iter()
     }
 
     /// The statuses of the shards that this node leads.
     pub(crate) fn led(&self) -> Vec<Status> {
-        self.all().into_iter().filter(|status| status.role == Role::Leader).collect()
+        let cells = self.lock();
+        cells.values().filter(|status| status.role == Role::Leader).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Status>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::disk::{DiskWatch, Watched, Watcher};
 use crate::error::NodeError;
 use crate::guard::Guard;
-use crate::host::{Host, InboxEnd, Stepper, Worker, WorkerParts};
+use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
 use crate::metrics::Metrics;
@@ -390,7 +390,8 @@ impl NodeHandle {
                     Box::new(replicas.remove(&shard).expect("opened above"));
                 let nodes =
                     topology.map().replicas(shard).map_or(&[][..], |replicas| &replicas.nodes);
-                (shard, replica, nodes.iter().copied().filter(|node| *node != context.id).collect())
+                let peers = nodes.iter().copied().filter(|node| *node != context.id).collect();
+                Newcomer { shard, replica, peers }
             };
             let worker = Worker::new(WorkerParts {
                 thread,

@@ -5,6 +5,8 @@
 //! * Every inbox is bounded where outsiders fill it. Operations are refused ([`Host::submit`]) and
 //!   peers' bytes dropped ([`Host::deliver`]) before they are queued. Messages of the node itself
 //!   (persisted, control) are bounded by the work that its replicas have in flight.
+//! * A seat is never given to another shard. So a message that was on its way to a retired replica
+//!   reaches no other one.
 
 mod ticker;
 mod worker;
@@ -20,8 +22,8 @@ use routing::{NodeId, ShardId};
 use service::Request;
 use shard::{Input, Reply, Ticket};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// The seat of a shard: its thread, and its place in the thread.
@@ -63,7 +65,25 @@ pub(crate) struct Submission {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) op_index: u32,
-    pub(crate) reply: Reply,
+    /// `None`: the shard was retired here before the operation came.
+    pub(crate) reply: Option<Reply>,
+}
+
+/// A replica on its way to its shard thread.
+pub(crate) struct Newcomer {
+    pub(crate) shard: ShardId,
+    pub(crate) replica: Box<dyn Stepper>,
+    /// The other nodes that have a replica of the shard.
+    pub(crate) peers: Vec<NodeId>,
+}
+
+impl std::fmt::Debug for Newcomer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Newcomer")
+            .field("shard", &self.shard)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The channel on which a stream takes its answers. It holds at most one answer for each operation
@@ -89,6 +109,10 @@ pub(crate) enum HostMessage {
     All(Input),
     /// From here on replicas tick, and hear their peers.
     TakePart,
+    /// A replica for the next place.
+    Admit(Newcomer),
+    /// The replica at this place ends.
+    Retire(usize),
     /// Finish the messages queued before this one, and end.
     Stop,
 }
@@ -105,7 +129,6 @@ pub(crate) struct Load {
 struct Inbox {
     sender: Sender<HostMessage>,
     load: Arc<Load>,
-    operations_max: usize,
 }
 
 /// One shard thread's end of its inbox.
@@ -118,7 +141,40 @@ pub(crate) struct InboxEnd {
 #[derive(Debug)]
 pub(crate) struct Host {
     inboxes: Vec<Inbox>,
-    seats: BTreeMap<ShardId, Seat>,
+    /// Operations that an inbox takes for each shard in it.
+    operations_max: usize,
+    seats: RwLock<Seats>,
+}
+
+#[derive(Debug)]
+struct Seats {
+    by_shard: BTreeMap<ShardId, Seat>,
+    /// By thread.
+    threads: Vec<Places>,
+    /// The state of the disk as last told, for replicas that come later.
+    disk: Option<Input>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    /// Places that have a replica.
+    taken: usize,
+    /// Places that were ever given.
+    given: usize,
+}
+
+impl Seats {
+    /// Gives a shard a seat on the thread with the fewest shards.
+    fn give(&mut self, shard: ShardId) -> Seat {
+        let fewest = (0..self.threads.len()).min_by_key(|thread| self.threads[*thread].taken);
+        let thread = fewest.expect("a node has a shard thread");
+        let places = &mut self.threads[thread];
+        let seat = Seat { thread, index: places.given };
+        (places.taken, places.given) = (places.taken + 1, places.given + 1);
+        let former = self.by_shard.insert(shard, seat);
+        assert!(former.is_none(), "shard {shard} is hosted here already");
+        seat
+    }
 }
 
 impl Host {
@@ -130,26 +186,49 @@ impl Host {
         operations_max: usize,
     ) -> (Host, Vec<InboxEnd>) {
         assert!(threads > 0, "a node needs a shard thread");
-        let mut counts = vec![0; threads];
-        let mut seats = BTreeMap::new();
-        for (nth, shard) in shards.iter().enumerate() {
-            let thread = nth % threads;
-            seats.insert(*shard, Seat { thread, index: counts[thread] });
-            counts[thread] += 1;
+        let threads_of = vec![Places::default(); threads];
+        let mut seats = Seats { by_shard: BTreeMap::new(), threads: threads_of, disk: None };
+        for shard in shards {
+            seats.give(*shard);
         }
         let mut ends = Vec::new();
         let mut inboxes = Vec::new();
-        for count in counts {
+        for _ in 0..threads {
             let (sender, receiver) = mailbox();
             let load = Arc::new(Load::default());
-            inboxes.push(Inbox {
-                sender,
-                load: load.clone(),
-                operations_max: operations_max.saturating_mul(count),
-            });
+            inboxes.push(Inbox { sender, load: load.clone() });
             ends.push(InboxEnd { receiver, load });
         }
-        (Host { inboxes, seats }, ends)
+        (Host { inboxes, operations_max, seats: RwLock::new(seats) }, ends)
+    }
+
+    /// Adds a replica to a running shard thread. Its peers must be peers of this node, and their
+    /// incarnations are to be told to it with [`Input::Incarnation`].
+    ///
+    /// # Panics
+    /// If the shard is hosted here already.
+    #[cfg_attr(not(test), allow(dead_code, reason = "no shard moves between nodes yet"))]
+    pub(crate) fn admit(&self, newcomer: Newcomer) -> Seat {
+        // The lock is held until the message is sent. So no message can reach the seat before it.
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        let seat = seats.give(newcomer.shard);
+        self.say(seat.thread, HostMessage::Admit(newcomer));
+        if let Some(disk) = &seats.disk {
+            self.say(seat.thread, HostMessage::Input(seat.index, disk.clone()));
+        }
+        seat
+    }
+
+    /// Takes a replica from its shard thread, and tells whether there was one. Operations under way
+    /// are answered as far as their outcome is known. Later ones, and messages of peers, do not
+    /// reach the replica.
+    #[cfg_attr(not(test), allow(dead_code, reason = "no shard moves between nodes yet"))]
+    pub(crate) fn retire(&self, shard: ShardId) -> bool {
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(seat) = seats.by_shard.remove(&shard) else { return false };
+        seats.threads[seat.thread].taken -= 1;
+        self.say(seat.thread, HostMessage::Retire(seat.index));
+        true
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -158,13 +237,14 @@ impl Host {
 
     /// The seat of a shard; `None` if the shard is not hosted here.
     pub(crate) fn seat(&self, shard: ShardId) -> Option<Seat> {
-        self.seats.get(&shard).copied()
+        self.seats().by_shard.get(&shard).copied()
     }
 
     /// The shards of a thread, by place.
     pub(crate) fn shards_of(&self, thread: usize) -> Vec<ShardId> {
+        let seats = self.seats();
         let mut here: Vec<_> =
-            self.seats.iter().filter(|(_, seat)| seat.thread == thread).collect();
+            seats.by_shard.iter().filter(|(_, seat)| seat.thread == thread).collect();
         here.sort_by_key(|(_, seat)| seat.index);
         here.into_iter().map(|(shard, _)| *shard).collect()
     }
@@ -185,8 +265,9 @@ impl Host {
     ) -> Result<(), Vec<Submission>> {
         let inbox = &self.inboxes[thread];
         let count = batch.len();
+        let most = self.operations_max.saturating_mul(self.seats().threads[thread].taken);
         let before = inbox.load.operations.fetch_add(count, Ordering::Relaxed);
-        if before + count > inbox.operations_max {
+        if before + count > most {
             inbox.load.operations.fetch_sub(count, Ordering::Relaxed);
             return Err(batch);
         }
@@ -217,8 +298,9 @@ impl Host {
     pub(crate) fn deliver(&self, messages: impl IntoIterator<Item = (ShardId, Vec<u8>)>) -> usize {
         let mut by_thread: Vec<Vec<(usize, Vec<u8>)>> = vec![Vec::new(); self.inboxes.len()];
         let mut dropped = 0;
+        let seats = self.seats();
         for (shard, message) in messages {
-            let Some(seat) = self.seat(shard) else {
+            let Some(seat) = seats.by_shard.get(&shard) else {
                 dropped += 1;
                 continue;
             };
@@ -261,8 +343,11 @@ impl Host {
 
     /// Tells all replicas the state of the disk: see [`Input::Disk`].
     pub(crate) fn disk(&self, hangs: bool, stretch: u32) {
+        let disk = Input::Disk { hangs, stretch };
+        let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
+        seats.disk = Some(disk.clone());
         for thread in 0..self.inboxes.len() {
-            self.say(thread, HostMessage::All(Input::Disk { hangs, stretch }));
+            self.say(thread, HostMessage::All(disk.clone()));
         }
     }
 
@@ -278,6 +363,10 @@ impl Host {
         for thread in 0..self.inboxes.len() {
             self.say(thread, HostMessage::Stop);
         }
+    }
+
+    fn seats(&self) -> RwLockReadGuard<'_, Seats> {
+        self.seats.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, thread: usize, message: HostMessage) {

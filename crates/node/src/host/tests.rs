@@ -34,6 +34,19 @@ impl Stepper for Scripted {
     fn status(&self) -> Status {
         Status::default()
     }
+
+    /// The outcome of an operation that the replica had in flight is unknown.
+    fn retire(self: Box<Self>) -> Vec<(Ticket, Reply)> {
+        vec![(ticket(StreamKey(1), 0), Reply::Unknown)]
+    }
+}
+
+/// A replica, the announcements of its steps, and the way to tell their results.
+fn newcomer(shard: ShardId) -> (Newcomer, Receiver<Vec<Input>>, Sender<Result<Outputs, String>>) {
+    let (step, steps) = crossbeam_channel::unbounded();
+    let (outcomes, outcome) = crossbeam_channel::unbounded();
+    let replica: Box<dyn Stepper> = Box::new(Scripted { steps: step, outcomes: outcome });
+    (Newcomer { shard, replica, peers: vec![NodeId(2)] }, steps, outcomes)
 }
 
 struct Fixture {
@@ -55,9 +68,7 @@ impl Fixture {
     /// One thread with shard 0. Its node does not know yet whether it may take part.
     fn waiting(operations_max: usize) -> Self {
         let (host, mut inboxes) = Host::new(&[ShardId(0)], 1, operations_max);
-        let (step, steps) = crossbeam_channel::unbounded();
-        let (outcomes, outcome) = crossbeam_channel::unbounded();
-        let replica: Box<dyn Stepper> = Box::new(Scripted { steps: step, outcomes: outcome });
+        let (newcomer, steps, outcomes) = newcomer(ShardId(0));
         let (lifecycle, metrics) = (Arc::new(Lifecycle::new()), crate::testing::metrics());
         let engine = Arc::new(MemoryEngine::new());
         let (writer, _) = LogWriter::start(
@@ -72,7 +83,7 @@ impl Fixture {
         let worker = Worker::new(WorkerParts {
             thread: 0,
             inbox: inboxes.remove(0),
-            replicas: vec![(ShardId(0), replica, vec![NodeId(2)])],
+            replicas: vec![newcomer],
             clock: Clock::start(),
             tick_ms: 1,
             writer,
@@ -99,13 +110,12 @@ impl Fixture {
 }
 
 fn submission(key: u32, op_index: u32) -> Submission {
+    submission_to(0, key, op_index)
+}
+
+fn submission_to(index: usize, key: u32, op_index: u32) -> Submission {
     let request = Request::Propose { command: vec![op_index as u8], wait: None };
-    Submission {
-        index: 0,
-        ticket: ticket(StreamKey(key), op_index),
-        give_up_at_ms: u64::MAX,
-        request,
-    }
+    Submission { index, ticket: ticket(StreamKey(key), op_index), give_up_at_ms: u64::MAX, request }
 }
 
 /// The tickets of the operations among the inputs.
@@ -176,7 +186,7 @@ fn before_it_takes_part_a_replica_hears_no_peer_and_decides_nothing() {
     assert!(matches!(told[..], [Input::Read { linearizable: false, .. }]), "{told:?}");
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     let refused = answers.blocking_recv().unwrap();
-    assert!(refused.iter().all(|answer| answer.reply == Reply::NoLeader), "{refused:?}");
+    assert!(refused.iter().all(|answer| answer.reply == Some(Reply::NoLeader)), "{refused:?}");
     assert_eq!(refused.iter().map(|answer| answer.op_index).collect::<Vec<_>>(), [0, 1]);
 
     f.host.take_part();
@@ -216,7 +226,7 @@ fn an_operation_that_nobody_waits_for_is_not_handed_over() {
     assert_eq!(tickets(&f.steps.recv().unwrap()), [ticket(StreamKey(1), 1)]);
     f.outcomes.send(Ok(Outputs::default())).unwrap();
     let answers = answers.blocking_recv().unwrap();
-    assert_eq!((answers[0].op_index, &answers[0].reply), (0, &Reply::Busy));
+    assert_eq!((answers[0].op_index, &answers[0].reply), (0, &Some(Reply::Busy)));
     f.end();
 }
 
@@ -239,6 +249,82 @@ fn a_closed_stream_detaches_what_waits() {
         .unwrap();
     assert!(answers.blocking_recv().is_none(), "a closed stream's port is dropped");
     f.end();
+}
+
+/// A replica that was admitted is stepped like the first one, and each has its own inputs.
+#[test]
+fn a_replica_can_be_admitted_while_the_thread_runs() {
+    let f = Fixture::new(10);
+    assert_eq!(f.host.deliver([(ShardId(7), vec![1])]), 1, "it is not hosted yet");
+    f.host.disk(true, 1);
+    assert!(matches!(f.steps.recv().unwrap()[..], [Input::Disk { hangs: true, .. }]));
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+
+    let (seventh, steps, outcomes) = newcomer(ShardId(7));
+    assert_eq!(f.host.admit(seventh), Seat { thread: 0, index: 1 });
+    let told = steps.recv().unwrap();
+    assert!(matches!(told[..], [Input::Disk { hangs: true, .. }]), "{told:?}");
+    outcomes.send(Ok(Outputs::default())).unwrap();
+    assert_eq!(f.host.deliver([(ShardId(7), vec![2])]), 0);
+    f.host.submit(0, vec![submission_to(1, 1, 5)]).unwrap();
+    let mut told = steps.recv().unwrap();
+    outcomes.send(Ok(Outputs::default())).unwrap();
+    if told.len() == 1 {
+        told.extend(steps.recv().unwrap());
+        outcomes.send(Ok(Outputs::default())).unwrap();
+    }
+    assert!(matches!(&told[..], [Input::Peer(bytes), Input::Propose { .. }] if *bytes == [2]));
+    assert!(f.steps.is_empty(), "the other replica heard nothing of it");
+    f.end();
+}
+
+#[test]
+fn a_retired_replica_hears_nothing_more_and_its_neighbour_everything() {
+    let f = Fixture::new(10);
+    let (seventh, steps, outcomes) = newcomer(ShardId(7));
+    f.host.admit(seventh);
+    let mut answers = f.open(1);
+    let first = f.host.seat(ShardId(0)).unwrap();
+    f.host.submit(0, vec![submission(1, 0)]).unwrap();
+    f.steps.recv().unwrap(); // in flight, and the thread held up
+    assert!(f.host.retire(ShardId(0)));
+    assert!(!f.host.retire(ShardId(0)), "only once");
+    assert_eq!(f.host.seat(ShardId(0)), None);
+    assert_eq!(f.host.deliver([(ShardId(0), vec![1])]), 1);
+    // These were on their way when the replica ended: their senders had looked up its seat.
+    f.host.submit(first.thread, vec![submission(1, 1)]).unwrap();
+    f.host.persisted(first.thread, vec![(first.index, 1)]);
+    f.host.input_shared(NodeId(2), &Input::Unreachable { node: NodeId(2) });
+    f.outcomes.send(Ok(Outputs::default())).unwrap();
+
+    let told = steps.recv().unwrap();
+    assert!(matches!(told[..], [Input::Unreachable { .. }]), "{told:?}");
+    outcomes.send(Ok(Outputs::default())).unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        heard.extend(answers.blocking_recv().unwrap());
+    }
+    heard.sort_by_key(|answer| answer.op_index);
+    let heard: Vec<_> = heard.iter().map(|answer| (answer.op_index, &answer.reply)).collect();
+    assert_eq!(heard, [(0, &Some(Reply::Unknown)), (1, &None)]);
+    assert!(f.steps.is_empty(), "the retired replica was stepped");
+    f.end();
+}
+
+#[test]
+fn a_shard_that_comes_back_has_a_seat_of_its_own() {
+    let f = Fixture::new(10);
+    let former = f.host.seat(ShardId(0)).unwrap();
+    assert!(f.host.retire(ShardId(0)));
+    let (again, steps, outcomes) = newcomer(ShardId(0));
+    let seat = f.host.admit(again);
+    assert_ne!(seat, former, "a late message would reach another replica");
+    f.host.submit(former.thread, vec![submission_to(former.index, 1, 0)]).unwrap();
+    f.host.submit(seat.thread, vec![submission_to(seat.index, 1, 1)]).unwrap();
+    assert_eq!(tickets(&steps.recv().unwrap()), [ticket(StreamKey(1), 1)]);
+    outcomes.send(Ok(Outputs::default())).unwrap();
+    f.end();
+    assert!(steps.recv().is_err(), "it heard of one operation");
 }
 
 #[test]

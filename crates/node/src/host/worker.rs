@@ -5,7 +5,7 @@
 //! error, nothing of that round is sent or answered.
 
 use super::ticker::Ticker;
-use super::{Answer, AnswerPort, HostMessage, InboxEnd, StreamKey, Submission, untangle};
+use super::{Answer, AnswerPort, HostMessage, InboxEnd, Newcomer, StreamKey, Submission, untangle};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::lifecycle::{Lifecycle, PanicGuard};
@@ -16,7 +16,7 @@ use crate::transport::{Lanes, Outboxes, SnapshotJob, SnapshotQueue};
 use crate::writer::{Done, LogWriter, WriteJob};
 use routing::{NodeId, ShardId};
 use service::Request;
-use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status};
+use shard::{Fatal, Input, Now, Outputs, PeerMessage, Replica, Reply, Status, Ticket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ pub(crate) trait Stepper: Send {
     /// Takes all of `inputs`, in order.
     fn step(&mut self, now: Now, inputs: &mut Vec<Input>) -> Result<Outputs, Fatal>;
     fn status(&self) -> Status;
+    /// Ends the replica. Returns the replies to all operations that wait for it.
+    fn retire(self: Box<Self>) -> Vec<(Ticket, Reply)>;
 }
 
 impl Stepper for Replica {
@@ -36,6 +38,10 @@ impl Stepper for Replica {
     fn status(&self) -> Status {
         Replica::status(self)
     }
+
+    fn retire(self: Box<Self>) -> Vec<(Ticket, Reply)> {
+        Replica::retire(*self)
+    }
 }
 
 /// One replica and the inputs that wait for it.
@@ -45,6 +51,15 @@ struct Place {
     /// The other nodes that have a replica.
     peers: Vec<NodeId>,
     inputs: Vec<Input>,
+    /// The replica ends after this round, and hears nothing more.
+    retires: bool,
+}
+
+impl Place {
+    fn new(newcomer: Newcomer) -> Place {
+        let Newcomer { shard, replica, peers } = newcomer;
+        Place { shard, replica, peers, inputs: Vec::new(), retires: false }
+    }
 }
 
 /// A stream, and the answers of this round for it.
@@ -57,8 +72,8 @@ struct StreamPort {
 pub(crate) struct WorkerParts {
     pub(crate) thread: usize,
     pub(crate) inbox: InboxEnd,
-    /// By place: the shard, its replica, and the other nodes that have one.
-    pub(crate) replicas: Vec<(ShardId, Box<dyn Stepper>, Vec<NodeId>)>,
+    /// By place.
+    pub(crate) replicas: Vec<Newcomer>,
     pub(crate) clock: Clock,
     pub(crate) tick_ms: u64,
     pub(crate) writer: LogWriter,
@@ -73,9 +88,12 @@ pub(crate) struct WorkerParts {
 pub(crate) struct Worker {
     thread: usize,
     inbox: InboxEnd,
-    places: Vec<Place>,
+    /// A place whose replica was retired stays empty.
+    places: Vec<Option<Place>>,
     /// Places with inputs, each once.
     touched: Vec<usize>,
+    /// Places whose replicas end after this round.
+    retiring: Vec<usize>,
     streams: HashMap<StreamKey, StreamPort>,
     /// Streams with answers of this round.
     answered: Vec<StreamKey>,
@@ -97,12 +115,12 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
-        let place = |(shard, replica, peers)| Place { shard, replica, peers, inputs: Vec::new() };
         Worker {
             thread: parts.thread,
             inbox: parts.inbox,
-            places: parts.replicas.into_iter().map(place).collect(),
+            places: parts.replicas.into_iter().map(|one| Some(Place::new(one))).collect(),
             touched: Vec::new(),
+            retiring: Vec::new(),
             streams: HashMap::new(),
             answered: Vec::new(),
             outgoing: BTreeMap::new(),
@@ -154,10 +172,11 @@ impl Worker {
                 ));
                 return;
             }
+            self.retire();
             self.flush();
             if now.mono_ms >= self.publish_at_ms {
                 self.publish_at_ms = now.mono_ms + STATUS_EVERY_MS;
-                for place in &self.places {
+                for place in self.places.iter().flatten() {
                     self.board.publish(place.replica.status());
                 }
             }
@@ -223,7 +242,8 @@ impl Worker {
             HostMessage::Input(index, input) => self.tell(index, input),
             HostMessage::Shared(node, input) => {
                 for index in 0..self.places.len() {
-                    if self.places[index].peers.contains(&node) {
+                    let place = self.places[index].as_ref();
+                    if place.is_some_and(|place| place.peers.contains(&node)) {
                         self.tell(index, input.clone());
                     }
                 }
@@ -234,6 +254,16 @@ impl Worker {
                 }
             }
             HostMessage::TakePart => self.takes_part = true,
+            HostMessage::Admit(newcomer) => {
+                self.board.admit(newcomer.shard);
+                self.places.push(Some(Place::new(newcomer)));
+            }
+            HostMessage::Retire(index) => {
+                if let Some(place) = &mut self.places[index] {
+                    place.retires = true;
+                    self.retiring.push(index);
+                }
+            }
             HostMessage::Stop => {}
         }
     }
@@ -243,11 +273,15 @@ impl Worker {
         if now.mono_ms > give_up_at_ms {
             // The operation waited here for as long as its sender does. Doing it now would only
             // delay the operations behind it.
-            self.answer(ticket, Reply::Busy);
+            self.answer(ticket, Some(Reply::Busy));
+            return;
+        }
+        if self.place(index).is_none() {
+            self.answer(ticket, None);
             return;
         }
         if !self.takes_part && !matches!(request, Request::Read { linearizable: false, .. }) {
-            self.answer(ticket, Reply::NoLeader);
+            self.answer(ticket, Some(Reply::NoLeader));
             return;
         }
         self.tell(index, request.into_input(ticket, give_up_at_ms));
@@ -257,17 +291,25 @@ impl Worker {
         if !self.takes_part && matches!(input, Input::Tick | Input::Peer(_) | Input::Snapshot(_)) {
             return; // the replica may have forgotten its votes: see `stores`
         }
-        let place = &mut self.places[index];
+        // Messages for a retired replica were on their way when it ended.
+        let Some(place) = self.places[index].as_mut().filter(|place| !place.retires) else {
+            return;
+        };
         if place.inputs.is_empty() {
             self.touched.push(index);
         }
         place.inputs.push(input);
     }
 
+    /// The place of a replica that has not been retired.
+    fn place(&self, index: usize) -> Option<&Place> {
+        self.places[index].as_ref().filter(|place| !place.retires)
+    }
+
     fn step(&mut self, now: Now) -> Result<(), Fatal> {
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
-            let place = &mut self.places[index];
+            let Some(place) = &mut self.places[index] else { continue };
             let mut inputs = std::mem::take(&mut place.inputs);
             let began = Instant::now();
             let outputs = place.replica.step(now, &mut inputs)?;
@@ -279,7 +321,8 @@ impl Worker {
             }
             inputs.clear();
             place.inputs = inputs;
-            self.dispatch(index, outputs);
+            let shard = place.shard;
+            self.dispatch(index, shard, outputs);
         }
         if self.touched.is_empty() {
             self.touched = touched; // the vector keeps its capacity
@@ -287,8 +330,19 @@ impl Worker {
         Ok(())
     }
 
-    fn dispatch(&mut self, index: usize, outputs: Outputs) {
-        let shard = self.places[index].shard;
+    /// Ends the replicas that retire, after the step with their last inputs.
+    fn retire(&mut self) {
+        for index in std::mem::take(&mut self.retiring) {
+            let Some(place) = self.places[index].take() else { continue };
+            self.board.retire(place.shard);
+            for (ticket, reply) in place.replica.retire() {
+                self.answer(ticket, Some(reply));
+            }
+            tracing::info!(shard = %place.shard, "a replica was retired");
+        }
+    }
+
+    fn dispatch(&mut self, index: usize, shard: ShardId, outputs: Outputs) {
         // The write goes before the messages, because a snapshot's sender waits for all writes
         // queued before it.
         if let Some(write) = outputs.write {
@@ -302,7 +356,7 @@ impl Worker {
             self.send(index, shard, message);
         }
         for (ticket, reply) in outputs.replies {
-            self.answer(ticket, reply);
+            self.answer(ticket, Some(reply));
         }
         if let Some(at_ms) = outputs.wake_at_ms {
             self.wakes.insert((at_ms, index));
@@ -318,7 +372,8 @@ impl Worker {
                 }
                 None => tracing::debug!(%shard, term, "no leader known"),
             }
-            self.board.publish(self.places[index].replica.status());
+            let place = self.places[index].as_ref().expect("it was just stepped");
+            self.board.publish(place.replica.status());
         }
     }
 
@@ -335,7 +390,7 @@ impl Worker {
         if is_urgent { &mut lanes.urgent } else { &mut lanes.usual }.push(message);
     }
 
-    fn answer(&mut self, ticket: u64, reply: Reply) {
+    fn answer(&mut self, ticket: Ticket, reply: Option<Reply>) {
         let (key, op_index) = untangle(ticket);
         // A stream that has ended gets no answers any more.
         let Some(stream) = self.streams.get_mut(&key) else { return };
@@ -361,7 +416,8 @@ impl Worker {
             }
         }
         for (node, shard) in lost {
-            if let Some(index) = self.places.iter().position(|place| place.shard == shard) {
+            let is_its = |place: &Option<Place>| place.as_ref().is_some_and(|p| p.shard == shard);
+            if let Some(index) = self.places.iter().position(is_its) {
                 self.tell(index, Input::Unreachable { node });
             }
         }

@@ -192,8 +192,19 @@ impl OperateStream {
 
     fn take_answers(&mut self, answers: Vec<Answer>) {
         for Answer { op_index, reply } in answers {
-            self.take_answer(op_index, reply);
+            match reply {
+                Some(reply) => self.take_answer(op_index, reply),
+                None => self.retired(op_index),
+            }
         }
+    }
+
+    /// The shard was retired here while the operation was on its way to it.
+    fn retired(&mut self, op_index: u32) {
+        let Some(operation) = self.ops.get_mut(op_index) else { return };
+        let topology = self.context.topology.now();
+        let stale = stale_route(topology.map(), operation.shard);
+        self.finish(op_index, *stale);
     }
 
     fn take_answer(&mut self, op_index: u32, reply: Reply) {

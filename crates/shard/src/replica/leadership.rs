@@ -1,8 +1,9 @@
 //! The leader as raft-rs sees it, and the leader state that begins and ends with leading.
 
 use super::Replica;
-use crate::api::{Leadership, Reply, Role};
+use crate::api::{Leadership, Reply, Role, Ticket};
 use crate::parts::leader::LeaderState;
+use crate::parts::reads::Scope;
 use crate::planted_bugs;
 use crate::raft::peer_id::node_of;
 use raft::StateRole;
@@ -45,6 +46,25 @@ impl Replica {
     }
 
     /// The refusal of an operation, with a hint at the leader if it is known.
+    /// Ends this replica, because its node hosts the shard no longer. Returns the replies to all
+    /// operations under way here: "unknown" to those that may yet be done, and "not done" to the
+    /// others.
+    pub fn retire(mut self) -> Vec<(Ticket, Reply)> {
+        let (not_done, mut replies) = (Reply::NoLeader, Vec::new());
+        if let Some(leader) = self.leader_state.take() {
+            leader.end(&Reply::Unknown, &mut replies);
+        }
+        self.proposals.fail_all(&not_done, &mut replies);
+        self.reads.fail_all(&not_done, &mut replies);
+        self.reads.confirm(u64::MAX);
+        for scope in [Scope::OneName, Scope::WholeTable] {
+            while let Some((_, read)) = self.reads.take_ready(scope) {
+                replies.push((read.ticket, not_done.clone()));
+            }
+        }
+        replies
+    }
+
     pub(super) fn not_leading(&self) -> Reply {
         match self.leadership.leader {
             Some(hint) if hint != self.config.node => {
