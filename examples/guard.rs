@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The work under the lock. It hands the token to each system that it writes to, so that the system
-/// can refuse a holder whose lock has passed to another.
+/// can refuse a holder whose lock has passed to another: see `fencing_postgres.rs`.
 async fn work(token: u64, steps: u32) {
     for step in 1..=steps {
         println!("step {step} of {steps} with token {token}");

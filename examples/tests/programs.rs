@@ -1,4 +1,6 @@
 //! The examples run against a cluster, and end as their comments say.
+//!
+//! `fencing_postgres` is left out, because it needs a PostgreSQL server.
 
 use local_cluster::{InProcess, InProcessOptions};
 use palisade_client::{Client, Consistency};
