@@ -39,6 +39,7 @@ fn planted_bugs_change_the_stories() {
         Bug::DoubtForgotten,
         Bug::RetriedUnderNewId,
         Bug::ValidityTooLong,
+        Bug::OlderTopologyTaken,
     ];
     for bug in Bug::ALL.iter().copied().filter(|bug| !elsewhere.contains(bug)) {
         choose(Some(bug));
