@@ -45,7 +45,6 @@ impl Replica {
         }
     }
 
-    /// The refusal of an operation, with a hint at the leader if it is known.
     /// Ends this replica, because its node hosts the shard no longer. Returns the replies to all
     /// operations under way here: "unknown" to those that may yet be done, and "not done" to the
     /// others.
@@ -65,6 +64,7 @@ impl Replica {
         replies
     }
 
+    /// The refusal of an operation, with a hint at the leader if it is known.
     pub(super) fn not_leading(&self) -> Reply {
         match self.leadership.leader {
             Some(hint) if hint != self.config.node => {
