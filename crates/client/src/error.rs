@@ -94,8 +94,8 @@ impl Error {
     /// is the error of the cancel.
     pub(crate) fn in_doubt(self, why: &Error) -> Error {
         let message = format!(
-            "an earlier try may be granted yet, and could not be cancelled ({why}), though the last one was refused ({self}): \
-             try again with the same request id"
+            "the last try was refused ({self}), but an earlier one got no answer and could not be \
+             cancelled ({why}). The lock may still be granted: try again with the same request id"
         );
         Error::new(ErrorCode::OutcomeUnknown, message)
     }

@@ -1,10 +1,10 @@
 //! Decides whether, where and when to retry an operation: a pure state machine.
 //!
 //! It promises that nothing is sent at or after the deadline. It also promises that an operation is
-//! never reported as not done once an attempt may have been done without an answer. The exception
-//! is an answer of the lock table itself to a later attempt with the same ids.
+//! never reported as not done once a try that got no answer may have taken effect. Only an answer
+//! of the lock table itself, to a later try with the same ids, may say so.
 //!
-//! It knows nothing of clocks, sockets and randomness. Times are milliseconds on any one monotonic
+//! It knows nothing of clocks, sockets or randomness. Times are milliseconds on any one monotonic
 //! clock, jitter is an argument, and targets are numbers (a client's gateways, a gateway's nodes).
 
 #[cfg(test)]
@@ -14,13 +14,13 @@ use crate::planted_bugs::leaves_doubt;
 use wire::v1::{Error, ErrorCode};
 use wire::{ErrorClass, OperationKind};
 
-/// Most moves to another target in a row without a pause.
+/// At most this many moves to another target in a row, without a pause between them.
 const HOPS_MAX: u32 = 3;
-/// Rounds of hops that may follow each other. After them there is a pause between any two tries,
-/// hints aside. By then each target was asked several times, and asking more often does not find a
-/// server sooner that is down.
-const ROUNDS_AT_ONCE: u32 = 3;
-/// Shortest pause that the machine chooses. Pauses double up to [`longest_pause_ms`].
+/// After this many pauses, a move to another target always waits for a pause, unless it follows a
+/// hint. By then each target was asked several times, and a server that is down does not come back
+/// sooner for being asked more often.
+const ROUNDS_WITH_HOPS: u32 = 3;
+/// Shortest pause that this state machine chooses. Pauses double up to [`longest_pause_ms`].
 const PAUSE_MS: u64 = 10;
 /// Longest pause that a server can ask for.
 const ASKED_PAUSE_MS_MAX: u64 = 1_000;
@@ -35,18 +35,19 @@ fn longest_pause_ms(timeout_ms: u64) -> u64 {
 /// The bounds on the tries of one operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// The kind of the operation. It decides whether an unanswered attempt leaves doubt.
+    /// The kind of the operation. It decides whether an unanswered try leaves doubt.
     pub kind: OperationKind,
-    /// The time for all tries together, without the wait.
+    /// The time for all tries together, not counting `wait_ms`.
     pub timeout_ms: u64,
     /// How long an acquire may wait in its queue, in addition. 0 if it does not wait.
     pub wait_ms: u32,
     /// The time for the first try. It doubles with each unanswered try, and the wait comes on top.
     pub attempt_timeout_ms: u64,
-    /// Whether to retry after BUSY. Off where the caller of this side retries by itself.
+    /// Whether to retry after BUSY. False if the side that asked for the operation retries it
+    /// anyway.
     pub retry_busy: bool,
-    /// The targets retry by themselves for the time that they are given. So if one fails, each
-    /// other target is asked once, and the answer of the last is final.
+    /// Whether the targets themselves retry, as gateways do. If so, NO_LEADER or OUTCOME_UNKNOWN is
+    /// final once there were as many tries as there are targets.
     pub relays: bool,
 }
 
@@ -55,18 +56,18 @@ pub struct Policy {
 pub enum Failure<'a> {
     /// The target answered with this error.
     Answer(&'a Error),
-    /// The target does not lead. `leader` is the leader as far as the target knows.
+    /// The target is not the leader.
     NotLeader {
-        /// The number of a target.
+        /// The leader as far as the target knows.
         leader: Option<u64>,
         /// The reason, for people.
         why: &'a str,
     },
-    /// By the target's map the shard is not served there. Has the reason.
+    /// According to its own map, the target does not serve the shard. With the reason.
     StaleRoute(&'a str),
-    /// The try was not sent. Has the reason.
+    /// The try was not sent. With the reason.
     NotSent(&'a str),
-    /// The try was sent, and no answer came. Has the reason.
+    /// The try was sent, and no answer came. With the reason.
     Lost(&'a str),
 }
 
@@ -106,22 +107,27 @@ pub struct Attempt {
     policy: Policy,
     started_ms: u64,
     target: u64,
-    /// The target that failed without an answer since the last pause. It is not tried again before
-    /// the next pause.
+    /// The last target since the last pause that gave no answer or is shutting down. Until the next
+    /// pause, no hint to it is followed.
     silent: Option<u64>,
-    /// The target that did not answer for a whole try, and the time until which others are asked.
-    /// Hints to it may be older than its hang.
+    /// The target that let a try time out, and until when others are preferred. Until then no hint
+    /// to it is followed either: the hint may date from before it hung.
     hung: Option<(u64, u64)>,
     /// When the time of the last try is up.
     try_ends_ms: u64,
     tries: u32,
+    /// Moves to another target since the last pause.
     hops: u32,
+    /// Pauses so far.
     pauses: u32,
+    /// Tries so far that got no answer. Each doubles the time for the next try.
     unanswered: u32,
     in_doubt: bool,
-    /// How many tries left doubt, and how many were told that their wait was cancelled.
+    /// Tries that left doubt.
     doubts: u32,
+    /// Acquires in doubt: tries that were answered WAIT_CANCELLED.
     cancelled: u32,
+    /// The last failure that may be retried, for the error at the end.
     last: Option<Box<Last>>,
     /// Whether any target has answered.
     heard: bool,
@@ -168,7 +174,7 @@ impl Attempt {
         self.tries
     }
 
-    /// Whether an earlier try may have been done without an answer.
+    /// Whether a try so far may have taken effect without a certain answer.
     pub fn in_doubt(&self) -> bool {
         self.in_doubt
     }
@@ -289,19 +295,21 @@ impl Attempt {
                 self.target = self.following(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
-            // An earlier try may have come late and taken the place over, so the acquire may still
-            // be granted.
+            // An earlier try that got no answer may have arrived late, and taken over the place in
+            // the queue. So the acquire may still be granted.
             ErrorCode::WaitCancelled
                 if self.policy.kind == OperationKind::Acquire && self.in_doubt =>
             {
                 self.cancelled += 1;
-                // A try in doubt takes the place over once. A cancel ends every later try too.
+                // Each try in doubt takes over the place at most once. So with more cancellations
+                // than tries in doubt, the wait was really cancelled, and another try would be
+                // refused too.
                 if self.policy.relays && self.cancelled <= self.doubts {
                     return self.pause(now_ms, jitter, 0);
                 }
                 Decision::GiveUp(Box::new(Error::outcome_unknown(
                     "this wait was ended, by a cancel or by an earlier try that got no answer and \
-                     took its place: it may be granted yet. Try again with the same ids",
+                     took its place. The lock may still be granted: try again with the same ids",
                 )))
             }
             ErrorCode::Held | ErrorCode::NotOwner | ErrorCode::Expired
@@ -310,8 +318,9 @@ impl Attempt {
                 Decision::GiveUp(Box::new(Error {
                     current_token: error.current_token,
                     ..Error::outcome_unknown(
-                        "an earlier try of this break got no answer, and by now its token holds \
-                         nothing: most likely this broke it; its history says by whom it was ended",
+                        "an earlier try of this break got no answer, and the token no longer holds \
+                         the lock: most likely that try broke it. The history of the lock says who \
+                         ended the grant",
                     )
                 }))
             }
@@ -326,18 +335,19 @@ impl Attempt {
         }
     }
 
-    /// Moves to the next target, at once if there is another one that was not tried a moment ago.
+    /// Moves to the next target: at once while there are hops left, otherwise after a pause.
     fn elsewhere(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
         let others = targets.iter().filter(|t| **t != self.target).count() as u32;
         self.target = self.following(now_ms, targets);
-        if self.hops < HOPS_MAX.min(others) && self.pauses < ROUNDS_AT_ONCE {
+        if self.hops < HOPS_MAX.min(others) && self.pauses < ROUNDS_WITH_HOPS {
             self.hops += 1;
             return self.send(now_ms);
         }
         self.pause(now_ms, jitter, 0)
     }
 
-    /// The next target in the ring that does not hang. The current target if there is no other.
+    /// The next target, in the order of `targets` and round to its start, that does not hang. If
+    /// all others hang, the one after the current. The first if the current is not in the list.
     fn following(&self, now_ms: u64, targets: &[u64]) -> u64 {
         let Some(at) = targets.iter().position(|t| *t == self.target) else {
             return targets.first().copied().unwrap_or(self.target);
@@ -382,7 +392,7 @@ impl Attempt {
         Decision::Send(Try { target: self.target, timeout_ms, wait_ms: wait_ms as u32 })
     }
 
-    /// Ends an operation that ran out of time or of tries.
+    /// Ends the operation, with the error that fits all that is known of its tries.
     fn over(&self, now_ms: u64) -> Decision {
         let tries =
             if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
@@ -410,7 +420,7 @@ impl Attempt {
                  does not run, or correct the addresses"
             ))
         } else {
-            // The unreachable server may be the leader, or the one that a quorum lacks.
+            // It is named too: it may be the leader, or the one node that a quorum lacks.
             let unreachable = self.unreachable.as_deref().filter(|why| *why != seen);
             let unreachable = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
             Error::no_leader(format!(

@@ -1,16 +1,18 @@
 //! Queues: first come, first granted.
 //!
 //! Only the head of a queue is ever granted, and a new acquire is granted at once only if the queue
-//! is empty. Otherwise waiters starve:
+//! is empty. If a new acquire could overtake the queue, waiters would starve:
 //!
-//! 1. A name is held in shared mode. An exclusive acquire queues.
-//! 2. Another shared acquire arrives. It is compatible with the holders, but it goes behind the
-//!    exclusive one.
-//! 3. If it were granted at once, a steady stream of shared holders would keep the exclusive waiter
-//!    in the queue for ever.
+//! 1. A lock is held in shared mode. An exclusive acquire queues.
+//! 2. A shared acquire arrives. It is compatible with the holders, so it is granted at once.
+//! 3. More shared acquires follow, each before the last holder is gone. The exclusive waiter is
+//!    never granted.
 //!
-//! This module knows nothing of time, except how long a waiter has waited. A waiter that waits too
-//! long is cancelled from outside.
+//! With this rule, the acquire of step 2 queues behind the exclusive one.
+//!
+//! Nothing in this module times out. When a wait is over, the leader proposes a
+//! [`Command::CancelWait`](crate::Command::CancelWait) for it. Shard time is used only to report
+//! how long a waiter waited, and to date tombstones.
 
 use super::LockTable;
 use super::acquire::Claim;
@@ -22,7 +24,8 @@ use crate::planted_bugs;
 use crate::types::*;
 
 impl LockTable {
-    /// Puts a waiter that is newer than all others at the end of its lock's queue.
+    /// Appends a waiter to its lock's queue and its session's waiters, and indexes its request. The
+    /// waiter must be newer than all others.
     pub(super) fn enqueue(&mut self, row: WaiterRow) {
         let (request, lock, session) = (row.request, row.lock, row.session);
         let waiter = self.waiters.insert(row);
@@ -38,8 +41,8 @@ impl LockTable {
         self.requests.insert(hash_request(request), Ref::Waiting(waiter).pack());
     }
 
-    /// Takes a waiter out of its queue. This may leave its lock or session without any use, which
-    /// the caller must check.
+    /// Takes a waiter out of its queue. Afterwards its lock may have no grant and no waiter, and
+    /// its session no lease and no waiter. The caller must check both and remove what is unused.
     pub(super) fn unqueue(&mut self, waiter: u32) -> WaiterRow {
         let &WaiterRow { request, lock, .. } = &self.waiters[waiter];
         self.requests.remove(hash_request(request), Ref::Waiting(waiter).pack());
@@ -58,18 +61,23 @@ impl LockTable {
         }
     }
 
-    /// Takes a waiter out of its queue without a grant. The caller settles its lock.
+    /// Takes a waiter out of its queue without a grant. The caller must then call
+    /// [`settle`](Self::settle) for the lock.
     pub(super) fn drop_waiter(&mut self, waiter: u32, why: DropReason, effects: &mut Effects) {
         let row = self.unqueue(waiter);
         effects.dropped.push((row.request, why));
         if row.session != NONE {
             let session = &self.sessions[row.session];
+            // A session without a lease is known only because its waiters refer to it.
             if session.lease.is_none() && session.waiters.is_empty() {
                 self.forget_session(row.session);
             }
         }
     }
 
+    /// Ends a wait. If the request was granted meanwhile, returns the grant without releasing it.
+    ///
+    /// `given_up`: the caller will not retry, so no late copy of the acquire may be granted.
     pub(super) fn cancel_wait(
         &mut self,
         at: Stamp,
@@ -79,6 +87,7 @@ impl LockTable {
         effects: &mut Effects,
     ) -> Outcome {
         let given_up = planted_bugs::is_buried(given_up);
+        // A request id that is in use for another name counts as not waiting.
         match self.find_request(request) {
             Some(Ref::Waiting(waiter)) if &*self.locks[self.waiters[waiter].lock].name == name => {
                 let lock = self.waiters[waiter].lock;
@@ -89,7 +98,7 @@ impl LockTable {
                 self.settle(at, lock, effects);
                 Outcome::Cancelled
             }
-            // The cancel came too late: the caller holds the lock and must know it.
+            // The cancel came too late: the caller holds the lock already, and must be told so.
             Some(Ref::Live(grant)) if &*self.locks[self.grants[grant].lock].name == name => {
                 self.granted(grant, at, effects)
             }
@@ -102,10 +111,11 @@ impl LockTable {
         }
     }
 
-    /// Grants the lock to as many heads of its queue as fit, and removes the lock if no grant and
-    /// no waiter is left.
+    /// Grants the lock to the head of its queue, again and again, until the head does not
+    /// [fit](Self::fits). Removes the lock's row if no grant and no waiter is left.
     ///
-    /// Call it whenever a grant or a waiter has gone. It is harmless if the lock is gone already.
+    /// Must be called after each removal of a grant or a waiter. Does nothing if the lock's row is
+    /// gone already.
     pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
             let head = planted_bugs::served_next(row.queue.first, row.queue.last);
@@ -119,6 +129,7 @@ impl LockTable {
                 }
                 return;
             };
+            // A shard that has issued its last token grants nothing more.
             if !self.fits(lock, waiter.mode) || self.last_token >= TOKEN_MAX {
                 return;
             }
@@ -131,6 +142,7 @@ impl LockTable {
                 waited_ms: at.shard_ms.saturating_sub(row.since_ms),
             };
             let grant = self.grant(at, lock, claim, effects);
+            // On a replica that does not lead, no client listens: see [`Effects::unheard`].
             if !effects.unheard {
                 effects.granted.push(self.show(grant, at));
             }

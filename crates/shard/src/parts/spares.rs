@@ -2,8 +2,9 @@
 //!
 //! An entry costs every follower a message, a wake-up, a sync and an acknowledgement, and a quorum
 //! needs only half of them. So a leader sends its entries at once to as many followers as a quorum
-//! needs beside itself, the **active** ones. Appends for the others, the **spare** ones, are
-//! delayed, and entries that follow join them: a spare follower gets few appends, and large ones.
+//! needs besides itself, the **active** ones. Appends for the others, the **spare** ones, are
+//! delayed, and later entries are merged into them. So a spare follower gets fewer and larger
+//! appends.
 //!
 //! ```text
 //! time ──►        entry 7      entry 8      entry 9          due
@@ -14,31 +15,33 @@
 //! spare  5         ┊ 7 ........ ┊ 7 8 ...... ┊ 7 8 9 ........ [7 8 9]►
 //! ```
 //!
-//! 1. Active are the followers that have most of the log. Among equals they are the next nodes on a
-//!    ring, so that leaders on different nodes choose different followers.
-//! 2. A delayed append is due after `append_hold_ms`.
-//! 3. It is due earlier if an active follower is slow or gone: once an entry is not committed after
-//!    half of that time. Then the entry goes to all followers, and a follower that was sent the
-//!    entry and did not acknowledge it is not chosen as active for ten seconds.
+//! 1. The active followers are those with logs that reach furthest. Among equals they are the next
+//!    nodes after the leader, on a ring of all node numbers. So leaders on different nodes choose
+//!    different followers.
+//! 2. A delayed append is due `append_hold_ms` after it was delayed.
+//! 3. All delayed appends are due earlier if an entry is late: not committed within half of
+//!    `append_hold_ms` after it was proposed. Then an active follower must be slow or gone. The
+//!    followers that were sent the late entry and did not acknowledge it are not chosen as active
+//!    for ten seconds.
 //!
-//! (Paxos calls a leader thrifty that asks no more acceptors than it needs. This one asks all of
-//! them, some later.)
+//! (The Paxos literature calls a leader *thrifty* if it contacts only as many acceptors as it
+//! needs. This leader contacts all of them, some later.)
 //!
 //! Safety does not change: messages only come later, as in a slow network, and raft-rs alone
-//! decides which entries count as committed. This knows nothing of timers: it returns when it wants
-//! to be asked again.
+//! decides which entries count as committed. This module has no timers: [`Spares::wake_at_ms`]
+//! tells the caller when to ask again.
 
 use crate::raft::peer_id::node_of;
 use raft::eraftpb::{Message, MessageType};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// At most this many bytes of entries are delayed for one follower. More are worth a message at
-/// once.
+/// At most this many bytes of entries are delayed for one follower. What would exceed this is sent
+/// at once.
 const DELAYED_BYTES_MAX: usize = 256 << 10;
-/// A follower that delayed an entry is not chosen as active for this long, in milliseconds. Where
-/// appends are rare, it would be as far as the others each time, and each entry would wait for it
-/// anew.
+/// A follower that held up a commit is not chosen as active for this long, in milliseconds. Without
+/// this, on a shard with few appends, it would have caught up before the next entry. Then it would
+/// be chosen again, and hold up that entry too.
 const SLOW_MS: u64 = 10_000;
 
 /// The append that is delayed for one follower.
@@ -48,36 +51,38 @@ struct DelayedAppend {
     since_ms: u64,
 }
 
-/// The spare followers of one leadership, and the appends that are delayed for them.
+/// The spare followers of a leader in one term, and the appends that are delayed for them.
 ///
-/// * Delayed appends end with the leadership. None ever leaves under a later term than its own.
-/// * A follower has at most one. It has an entry, and at most [`DELAYED_BYTES_MAX`] bytes of
-///   entries, which are consecutive in the log.
+/// * Delayed appends are dropped when the leadership ends. So none is sent in a later term.
+/// * A follower has at most one delayed append. That append has at least one entry, and at most
+///   [`DELAYED_BYTES_MAX`] bytes of entries, which are consecutive in the log.
 /// * Each follower's appends reach the network in the order in which raft-rs made them. Only
-///   heartbeats may overtake them, because they tell of no entry that was not acknowledged.
-/// * With `delay_ms_max` 0 there are no spare followers.
+///   heartbeats may overtake them: the commit index of a heartbeat is never above what its follower
+///   has acknowledged.
+/// * With `delay_ms_max` 0 there are no spare followers: the caller sees to it.
 pub(crate) struct Spares {
+    /// The setting `append_hold_ms`: how long an append may be delayed.
     delay_ms_max: u64,
     spare: Vec<u64>,
     delayed: BTreeMap<u64, DelayedAppend>,
-    /// The followers that delayed an entry, and until when they are not chosen as active.
+    /// The followers that held up a commit, and until when each is not chosen as active.
     slow_until_ms: BTreeMap<u64, u64>,
-    /// The last moment that [`Spares::wake_at_ms`] returned.
-    wake_told_ms: u64,
+    /// What [`Spares::wake_at_ms`] returned last.
+    last_wake_ms: u64,
 }
 
 impl Spares {
-    /// Of appends that are delayed by at most this long.
+    /// No follower is spare yet. Appends will be delayed for at most `delay_ms_max`.
     pub(crate) fn new(delay_ms_max: u64) -> Spares {
         let (spare, delayed, slow_until_ms) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Spares { delay_ms_max, spare, delayed, slow_until_ms, wake_told_ms: 0 }
+        Spares { delay_ms_max, spare, delayed, slow_until_ms, last_wake_ms: 0 }
     }
 
-    /// Chooses `needed` active ones among the followers, given as (id, last index known to be
-    /// there). All others are spare.
+    /// Chooses `needed` of the followers as active. All others become spare. A follower is given as
+    /// (id, index of the last entry that it is known to have).
     ///
-    /// The choice is stable: a spare follower gets entries later, so it has less of the log for
-    /// most of the time.
+    /// The choice is stable: spare followers get entries later, so they are usually behind the
+    /// active ones, and rank below them again.
     pub(crate) fn choose(
         &mut self,
         own: u64,
@@ -102,19 +107,20 @@ impl Spares {
         self.spare = ranked.into_iter().skip(needed).map(|(.., id)| id).collect();
     }
 
-    /// Every follower gets its appends at once.
-    pub(crate) fn choose_none(&mut self) {
+    /// Makes no follower spare, so new appends go at once. Appends that are delayed already go with
+    /// the follower's next message, or by [`Spares::take_delayed`].
+    pub(crate) fn make_all_active(&mut self) {
         self.spare.clear();
     }
 
     /// Whether no follower is spare.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) fn has_no_spare(&self) -> bool {
         self.spare.is_empty()
     }
 
-    /// Takes a message that raft-rs wants sent, heartbeats aside. Returns the messages that go now,
-    /// in this order: the append that was delayed before, and this message, unless they are
-    /// delayed.
+    /// Takes a message that raft-rs wants to send. It must not be a heartbeat. Returns what to send
+    /// now, in this order: the append that was delayed for the same follower, then `message`.
+    /// `None` stands for what stays delayed or was merged.
     pub(crate) fn route(&mut self, message: Message, now_ms: u64) -> [Option<Message>; 2] {
         let (to, bytes) =
             (message.to, message.entries.iter().map(|entry| entry.data.len()).sum::<usize>());
@@ -135,6 +141,7 @@ impl Spares {
             }
             before => {
                 let before = before.map(|delayed| delayed.append);
+                // An append without entries is not delayed: nothing could be merged into it.
                 if is_spare && bytes <= DELAYED_BYTES_MAX && !message.entries.is_empty() {
                     self.delayed
                         .insert(to, DelayedAppend { append: message, bytes, since_ms: now_ms });
@@ -153,7 +160,7 @@ impl Spares {
         Some(late_ms.min(oldest_ms + self.delay_ms_max))
     }
 
-    /// Whether this entry, proposed at this moment, should have been committed by now.
+    /// Whether this entry is late at `now_ms`. It is given as (index, when it was proposed).
     pub(crate) fn is_late(&self, (_, at_ms): (u64, u64), now_ms: u64) -> bool {
         now_ms >= at_ms + self.late_after_ms()
     }
@@ -163,14 +170,14 @@ impl Spares {
         self.delay_ms_max.div_ceil(2)
     }
 
-    /// Notes that these followers delayed an entry, except those that were not even sent it.
+    /// Marks these followers as slow, because they did not acknowledge a late entry. Those with a
+    /// delayed append are left out: they may not have been sent that entry yet.
     pub(crate) fn mark_slow(&mut self, behind: impl Iterator<Item = u64>, now_ms: u64) {
         let sent = behind.filter(|id| !self.delayed.contains_key(id));
         self.slow_until_ms.extend(sent.map(|id| (id, now_ms + SLOW_MS)));
     }
 
-    /// Takes all delayed appends, and gives them the present commit index, as an append that is
-    /// made now would have it.
+    /// Takes all delayed appends and sets their commit index to `committed`, as in a new append.
     pub(crate) fn take_delayed(&mut self, committed: u64) -> impl Iterator<Item = Message> + use<> {
         std::mem::take(&mut self.delayed).into_values().map(move |mut delayed| {
             delayed.append.commit = committed;
@@ -178,12 +185,12 @@ impl Spares {
         })
     }
 
-    /// `due_ms`, unless it was returned before, or an earlier moment was that is still to come: it
-    /// is asked again then.
+    /// Returns `due_ms` if the caller needs a wake-up for it. Returns `None` if a wake-up at
+    /// `due_ms` or earlier was returned before and is still to come: the caller asks again then.
     pub(crate) fn wake_at_ms(&mut self, now_ms: u64, due_ms: u64) -> Option<u64> {
-        let is_told = now_ms < self.wake_told_ms && self.wake_told_ms <= due_ms;
-        (!is_told).then(|| {
-            self.wake_told_ms = due_ms;
+        let has_wake_up = now_ms < self.last_wake_ms && self.last_wake_ms <= due_ms;
+        (!has_wake_up).then(|| {
+            self.last_wake_ms = due_ms;
             due_ms
         })
     }
@@ -191,8 +198,9 @@ impl Spares {
 
 /// Whether the entries of `next` follow those of `append`.
 ///
-/// An entry's place is its index *and* its term. raft-rs's own batching compares only the index,
-/// and not even that if the append before has no entries.
+/// An entry's place in the log is its index *and* its term. raft-rs can batch appends too, but
+/// compares only the index, and not even that if the earlier append has no entries. So its batching
+/// is not used.
 fn continues(append: &Message, next: &Message) -> bool {
     let last = append.entries.last().map(|entry| (entry.index, entry.term));
     next.msg_type() == MessageType::MsgAppend
@@ -275,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_that_delayed_an_entry_is_not_active_for_a_while() {
+    fn a_follower_that_held_up_a_commit_is_not_active_for_a_while() {
         let mut spares = spares();
         [4, 5].iter().for_each(|id| assert_eq!(passed(&mut spares, append(*id, 0, &[8])), []));
         spares.mark_slow([2, 4, 5].into_iter(), 0);

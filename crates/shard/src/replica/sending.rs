@@ -22,7 +22,7 @@ impl Replica {
             || raft.lead_transferee.is_some()
             || raft.has_pending_conf()
         {
-            leader.spares.choose_none();
+            leader.spares.make_all_active();
             return;
         }
         let voters = &self.raw.store().conf_state().voters;
@@ -43,7 +43,7 @@ impl Replica {
         let uncommitted = self.proposals.oldest_after(committed);
         let spares = &mut self.leader_state.as_mut()?.spares;
         let due_ms = spares.due_ms(uncommitted)?;
-        if now_ms < due_ms && !spares.is_empty() {
+        if now_ms < due_ms && !spares.has_no_spare() {
             return spares.wake_at_ms(now_ms, due_ms);
         }
         if let Some((index, _)) =

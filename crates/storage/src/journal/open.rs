@@ -1,6 +1,6 @@
 //! Opening the journal: its records are found and read, and what is missing or changed is reported.
 //!
-//! Bytes that were read count as durable from here on, so they are synced before the first append.
+//! Replicas will rely on what was read here. So it is synced again before `open` returns.
 
 use super::segment::{Header, RECORDS_AT, SegmentFile, io};
 use super::{Journal, Place, RETIRED_AT_ONCE, Segment};
@@ -13,20 +13,21 @@ use std::path::Path;
 /// Where a shard's log begins, according to the database.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Begin {
-    /// Records before this one no longer count for the shard.
+    /// Number of the first record that counts for the shard: its last reset voided those before.
     pub record: u64,
-    /// Entries up to this index are deleted.
+    /// Entries up to this index were cut off from the front of the log; 0 if none was.
     pub truncated: u64,
     /// Index of the last entry in the database; 0 if there is none.
     pub in_database: u64,
 }
 
-/// Facts from the database and the mark that [`Journal::open`] needs.
+/// What [`Journal::open`] must know before it reads the journal. It comes from the database, and
+/// from the mark: a file that tells how far the journal was synced.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// The oldest segment that counts.
+    /// Ordinal of the oldest segment that counts; 0 if the database names none.
     pub oldest: u64,
-    /// Number of a record that was on disk.
+    /// Number of the last record that is known to have been synced; 0 if none is known.
     pub synced: u64,
     pub begins: HashMap<ShardId, Begin>,
 }
@@ -34,8 +35,8 @@ pub(crate) struct Known {
 impl Journal {
     /// Opens the journal in `dir`, creates the directory if needed, and reads all records.
     ///
-    /// `deletes` is called for each shard and index after which a record deletes entries that the
-    /// database may hold.
+    /// Calls `deletes(shard, after)` for each record that deletes the shard's entries after index
+    /// `after`, if the database may still hold some of them.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] if anything that was on disk is missing or changed.
@@ -64,11 +65,13 @@ impl Journal {
             journal.shards.entry(*shard).or_default().in_database = begin.in_database;
         }
         let mut found = journal.find_segments()?;
+        // Older segments were retired, so the numbers start with those of the first one left.
         if let Some((first, _)) = found.values().next() {
             journal.next = first.first;
         }
         for (place, ordinal) in found.keys().copied().enumerate().collect::<Vec<_>>() {
-            let (header, segment_file) = found.remove(&ordinal).expect("a key of it");
+            let (header, segment_file) =
+                found.remove(&ordinal).expect("the ordinal is a key of found");
             let due = journal.oldest + place as u64;
             if ordinal != due || header.first != journal.next {
                 return Err(StorageError::Damaged(format!(
@@ -82,7 +85,8 @@ impl Journal {
             journal.segments.insert(ordinal, Segment { segment_file, salt: header.salt, live: 0 });
             journal.replay(ordinal, header, known, &mut deletes)?;
         }
-        // A reset voids only records that were on disk before it.
+        // All records that a reset voided were on disk when it began. So the journal must reach at
+        // least to the last of them, even if the mark is older.
         let void =
             known.begins.values().map(|begin| begin.record.saturating_sub(1)).max().unwrap_or(0);
         let last = known.synced.max(void);
@@ -93,7 +97,7 @@ impl Journal {
                 journal.next
             )));
         }
-        journal.settle().map_err(|error| io(dir, &error))?;
+        journal.sync_what_was_read().map_err(|error| io(dir, &error))?;
         if journal.segments.is_empty() && known.oldest > 0 {
             let what =
                 format!("{}: segment {} of the journal is missing", dir.display(), known.oldest);
@@ -102,22 +106,23 @@ impl Journal {
         for (shard, begin) in &known.begins {
             journal.truncate(*shard, begin.truncated);
         }
-        // Such a file was made for one large record, or was not whole when the process died.
+        // `give_back` keeps free files of the usual size, up to its limit. It deletes the others:
+        // files for one large record, and files that were incomplete when the process died.
         for segment_file in std::mem::take(&mut journal.free) {
             journal.give_back(segment_file)?;
         }
         Ok(journal)
     }
 
-    /// Syncs the bytes that were read, because from here on they count as durable.
+    /// Syncs the bytes that were read, because replicas will rely on them.
     ///
-    /// A killed process may have left them in the kernel's memory only, or its sync may have
-    /// failed. Writing them again reaches the disk even if the kernel takes an unwritten page for a
-    /// written one.
+    /// If the process was killed, they may be only in the kernel's memory. If a sync failed, the
+    /// kernel may have marked pages as clean that never reached the disk, and would skip them in
+    /// the next sync. So the bytes are first written again.
     ///
-    /// A segment that was begun and has no record is removed: it does not repeat the hard states,
-    /// so no record may follow in it.
-    fn settle(&mut self) -> Result<(), std::io::Error> {
+    /// A last segment without a record is removed. The first record of a segment must repeat the
+    /// hard states of all shards, and `append` adds them only when it begins a new segment.
+    fn sync_what_was_read(&mut self) -> Result<(), std::io::Error> {
         if let Some(last) = self.segments.last_entry()
             && self.end == RECORDS_AT
         {
@@ -132,7 +137,8 @@ impl Journal {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// The segments that count, by ordinal. All other files are free.
+    /// Finds the segments that count, by ordinal. Puts all other journal files into `free`. Creates
+    /// the directory if needed.
     fn find_segments(&mut self) -> Result<BTreeMap<u64, (Header, SegmentFile)>, StorageError> {
         let failed = |error: std::io::Error| io(&self.dir, &error);
         std::fs::create_dir_all(&self.dir).map_err(failed)?;
@@ -169,6 +175,7 @@ impl Journal {
         Ok(found)
     }
 
+    /// Reads one segment, and takes in those parts of its records that count for their shards.
     fn replay(
         &mut self,
         ordinal: u64,
@@ -178,16 +185,18 @@ impl Journal {
     ) -> Result<(), StorageError> {
         let segment_file = &self.segments[&ordinal].segment_file;
         let path = segment_file.path.clone();
+        // Taken in after the loop, because reading borrows the segment.
         let mut parts = Vec::new();
         let (end, next) = segment_file.replay(header, |at, record| {
             let read = record.parts().ok_or_else(|| {
                 StorageError::Damaged(format!(
-                    "{}: record {} cannot be read",
+                    "{}: record {} has a correct checksum, but cannot be decoded",
                     path.display(),
                     record.number
                 ))
             })?;
             for part in read {
+                // Records before the shard's last reset no longer count.
                 if record.number >= known.begins.get(&part.shard).map_or(0, |begin| begin.record) {
                     let place = |(index, offset, bytes): (u64, usize, usize)| {
                         (
@@ -212,6 +221,8 @@ impl Journal {
         })?;
         (self.end_before, self.end, self.next) = (self.end, end, next);
         for (shard, delete_after, hard_state, entries) in parts {
+            // The caller must delete these entries from the database too: a crash may have kept
+            // them there.
             if let Some(after) = delete_after
                 && self.in_database(shard) > after
             {
