@@ -52,9 +52,9 @@ pub enum DurationError {
 
 /// The end of most messages.
 const WRITE: &str = "write a duration such as 100ms, 2.5s, 5m or 1h30m";
-/// The smallest step of [`parse`].
+/// The smallest step of [`parse_duration`].
 const STEP: &str = "nanosecond";
-/// The longest duration of [`parse`], in whole days: its nanoseconds fit 64 bits.
+/// The longest duration of [`parse_duration`], in whole days: its nanoseconds fit 64 bits.
 const LONGEST: &str = "213503d";
 
 /// Parses one or more `<number><unit>` parts, from large to small units, with or without spaces
