@@ -18,6 +18,7 @@
 //! is never retried.
 
 mod background;
+mod flush;
 mod framing;
 mod history;
 mod keeper;
@@ -35,9 +36,7 @@ use crate::{
 use keeper::Keeper;
 use mark::SyncedMark;
 use reading::{open_error, read_error};
-use rocksdb::{
-    ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
-};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 use room::Reserve;
 use routing::ShardId;
 use std::collections::BTreeMap;
@@ -99,6 +98,8 @@ struct Store {
     db: DB,
     reserve: Reserve,
     writer: Mutex<Writer>,
+    /// Held during a flush of the database.
+    flushing: Mutex<()>,
     /// Number of the journal's last record that is on disk.
     last_record: AtomicU64,
     /// Whether a reset is being loaded: see [`Engine::is_loading`].
@@ -168,6 +169,7 @@ impl RocksEngine {
             reserve,
             writer,
             last_record,
+            flushing: Mutex::default(),
             loading: AtomicBool::new(false),
         });
         let keeper = Keeper::start(store.clone())?;
@@ -251,14 +253,6 @@ impl Store {
         let last = writer.journal.last();
         self.last_record.store(last, Ordering::Release);
         writer.mark.advance(last, None)
-    }
-
-    /// Flushes the database in one piece. All that it was given before is on disk then.
-    fn flush(&self) -> Result<(), WriteError> {
-        let families = options::NAMES.map(|name| self.cf(name));
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        Ok(self.db.flush_cfs_opt(&families.each_ref()[..], &options)?)
     }
 
     /// Writes a batch that concerns the whole node. It is on disk when this returns.
