@@ -58,6 +58,8 @@ pub enum Invariant {
     SessionLife,
     /// Invariant 14: a cancelled request is never granted.
     GivenUp,
+    /// Without a number: no process goes back to an older topology.
+    Topology,
     /// Without a number: when faults stop, every shard serves again.
     Liveness,
     /// Without a number: no replica stops by itself.
@@ -81,6 +83,7 @@ impl Invariant {
             Invariant::Convergence => "12 equal index, equal state",
             Invariant::SessionLife => "13 sessions hear what they lost",
             Invariant::GivenUp => "14 given up, never granted",
+            Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",
         }

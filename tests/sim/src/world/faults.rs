@@ -64,6 +64,7 @@ kinds! {
     Reseeded "node re-seeded",
     ClockDrift "clock drift",
     WallJump "wall clock jump",
+    MapRenewed "newer map at one node",
     LeaderMoved "leadership moved",
     SnapshotSent "snapshot needed",
     LeadersRestless "leadership moved every second",
@@ -123,6 +124,11 @@ pub(crate) struct Chaos {
 }
 
 impl Chaos {
+    /// Whether faults are still to come.
+    pub(crate) fn is_on(&self, now_us: u64) -> bool {
+        now_us < self.ends_us
+    }
+
     pub(crate) fn new(rng: &mut Rng) -> Chaos {
         let drift = rng.percent(25);
         let (rate_min, rate_max) = if drift { (0.5, 2.0) } else { (1.0 - 2e-4, 1.0 + 2e-4) };

@@ -99,6 +99,11 @@ impl Gateway {
         }
     }
 
+    /// Takes a map that is newer than the present one.
+    pub(crate) fn take_map(&self, map: ShardMap) {
+        self.directory.take(map);
+    }
+
     /// Takes a call out, so that outcomes of its tries come to nothing.
     fn drop_call(&mut self, number: u64) -> Option<Running> {
         self.tries.retain(|_, (call, _)| *call != number);
@@ -112,6 +117,7 @@ impl World {
         let fresh = Gateway { up: false, ..Gateway::new(self.map.clone()) };
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let Gateway { calls, .. } = std::mem::replace(gateway, fresh);
+        self.topologies.forget(Place::Gateway(id));
         self.trace.line(self.now_us, || format!("gateway {id} dies"));
         for (call, running) in calls {
             if let Owner::Client { place, .. } = running.owner {
@@ -155,7 +161,7 @@ impl World {
                     let timer = Timer::Pause { call: number, part };
                     self.set_timer(id, ms, timer);
                 }
-                Step::Refresh { .. } => unreachable!("a simulated cluster keeps its first map"),
+                Step::Refresh { .. } => unreachable!("no name changes its shard"),
                 Step::Answer(answer) => self.gateway_answer(id, number, answer),
             }
         }

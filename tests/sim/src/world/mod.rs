@@ -17,6 +17,7 @@ mod gateway;
 mod network;
 mod node;
 mod reseed;
+mod topology;
 mod trace;
 
 pub use faults::{FaultCounts, FaultKind};
@@ -34,6 +35,7 @@ use node::Node;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use shard::Ticket;
 use std::collections::{BTreeMap, BTreeSet};
+use topology::Topologies;
 use trace::Trace;
 use wire::{internal::v1 as internal, v1};
 
@@ -106,6 +108,7 @@ pub(crate) enum Event {
     AllDown,
     Chaos { turn: u32 },
     Sample,
+    Topologies,
     Ending { stage: u32 },
 }
 
@@ -144,7 +147,9 @@ pub(crate) struct World {
     pub trace: Trace,
     pub agenda: Agenda<Event>,
     pub network: Network,
+    /// The map that all processes begin with.
     pub map: ShardMap,
+    pub topologies: Topologies,
     pub nodes: BTreeMap<u64, Node>,
     pub gateways: BTreeMap<u32, Gateway>,
     pub clients: BTreeMap<u32, Client>,
@@ -212,6 +217,7 @@ impl World {
             next_number: 0,
             over: false,
             events: 0,
+            topologies: Topologies::new(map.clone(), &voters),
             map,
             rng,
         };
@@ -268,6 +274,7 @@ impl World {
         self.begin_clients();
         self.begin_chaos();
         self.agenda.push(20 * SECOND_US, Event::Sample);
+        self.agenda.push(SECOND_US, Event::Topologies);
     }
 
     pub(crate) fn number(&mut self) -> u64 {
@@ -308,6 +315,7 @@ impl World {
             Event::AllDown => self.all_down(),
             Event::Chaos { turn } => self.chaos_turn(turn),
             Event::Sample => self.sample(),
+            Event::Topologies => self.exchange_topologies(),
             Event::Ending { stage } => self.ending_stage(stage),
         }
     }
@@ -339,6 +347,7 @@ impl World {
             | Event::AllDown
             | Event::Chaos { .. }
             | Event::Sample
+            | Event::Topologies
             | Event::Ending { .. } => 0,
         };
         (until_us > self.now_us).then_some(until_us)

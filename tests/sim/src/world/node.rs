@@ -206,6 +206,7 @@ impl World {
         node.inbox.clear();
         node.step_due.clear();
         node.lateness.clear();
+        self.topologies.forget(Place::Node(id));
         let loss = node.disk.crash(&mut self.rng);
         match loss {
             CrashLoss::Nothing => {}
@@ -435,7 +436,7 @@ impl World {
             Some(Op::Acquire(acquire)) => Some(request_of(&acquire.request_id)),
             _ => None,
         };
-        match service::admit(&self.map, operation, late_ms) {
+        match service::admit(self.topologies.of(Place::Node(id)).map(), operation, late_ms) {
             Err(refused) => self.reply(id, from, ticket, *refused),
             Ok(Admitted { shard, kind, request: asked, timeout_ms, .. }) => {
                 let taken_us = self.now_us;

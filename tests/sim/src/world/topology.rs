@@ -1,0 +1,108 @@
+//! Topologies that change while a cluster serves, and how processes learn them from each other.
+//!
+//! A newer map comes up at one node. Every process asks another one now and then for its topology,
+//! and takes what is newer by the real rules of `routing`. The maps of a run differ in their version
+//! only, so that every shard keeps its names.
+//!
+//! A process that knows a version never goes back to an older one, except by a restart, because
+//! topologies are kept in memory only.
+
+use super::network::Place;
+use super::{Event, FaultKind, World};
+use crate::checker::{Invariant, Violation};
+use routing::{AddressVersion, MapVersion, Member, NodeId, ShardMap, Topology};
+use std::collections::BTreeMap;
+
+/// How often each process asks another one.
+const ASK_EVERY_US: u64 = 500_000;
+/// How often a newer map comes up while there are faults, in percent of the rounds.
+const RENEWALS_PERCENT: u64 = 2;
+
+/// What every process knows of the cluster, and the newest version there is.
+pub(crate) struct Topologies {
+    first: Topology,
+    known: BTreeMap<Place, Topology>,
+    newest: u64,
+}
+
+impl Topologies {
+    /// All processes begin with this map.
+    pub(crate) fn new(map: ShardMap, nodes: &[NodeId]) -> Topologies {
+        let newest = map.version().0;
+        let member = |node: &NodeId| {
+            let address = format!("127.0.0.1:{}", 7_000 + node.0);
+            (*node, Member { address, address_version: AddressVersion::default(), zone: None })
+        };
+        let first = Topology::new(map, nodes.iter().map(member)).expect("every node is a member");
+        Topologies { first, known: BTreeMap::new(), newest }
+    }
+
+    pub(crate) fn of(&self, place: Place) -> &Topology {
+        self.known.get(&place).unwrap_or(&self.first)
+    }
+
+    /// A process that starts anew knows what all begin with.
+    pub(crate) fn forget(&mut self, place: Place) {
+        self.known.remove(&place);
+    }
+}
+
+impl World {
+    /// Lets each process ask another one, and brings up a newer map now and then.
+    pub(crate) fn exchange_topologies(&mut self) {
+        self.agenda.push(self.now_us + ASK_EVERY_US, Event::Topologies);
+        let nodes: Vec<Place> = (self.nodes.values().filter(|node| node.is_up()))
+            .filter(|node| node.paused_until_us <= self.now_us)
+            .map(|node| Place::Node(node.id))
+            .collect();
+        let gateways = self.gateways.iter().filter(|(_, gateway)| gateway.up);
+        let gateways = gateways.map(|(id, _)| Place::Gateway(*id));
+        let all: Vec<Place> = nodes.iter().copied().chain(gateways).collect();
+        if !nodes.is_empty() && self.chaos.is_on(self.now_us) && self.rng.percent(RENEWALS_PERCENT)
+        {
+            let at = nodes[self.rng.below(nodes.len() as u64) as usize];
+            self.renew_map(at);
+        }
+        for asker in all {
+            let asked = Place::Node(1 + self.rng.below(self.nodes.len() as u64));
+            let hears = self.network.passes(asker, asked) && self.network.passes(asked, asker);
+            if hears && asker != asked && nodes.contains(&asked) {
+                self.take_topology(asker, asked);
+            }
+        }
+    }
+
+    fn renew_map(&mut self, at: Place) {
+        let topologies = &mut self.topologies;
+        topologies.newest += 1;
+        let version = MapVersion(topologies.newest);
+        let shards = self.map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
+        let map = ShardMap::even(version, shards.collect());
+        let newer = topologies.of(at).with_map(map).expect("the same nodes");
+        topologies.known.insert(at, newer);
+        self.note(FaultKind::MapRenewed, format!("version {version} at {at:?}"));
+    }
+
+    fn take_topology(&mut self, asker: Place, asked: Place) {
+        let (own, theirs) = (self.topologies.of(asker), self.topologies.of(asked));
+        let before = own.map().version();
+        if before == theirs.map().version() {
+            return;
+        }
+        let Some(merged) = own.merged(theirs) else { return };
+        let after = merged.map().version();
+        if after < before {
+            self.violations.push(Violation {
+                invariant: Invariant::Topology,
+                what: format!("{asker:?} went from version {before} back to {after} of the map"),
+                operations: Vec::new(),
+            });
+        }
+        if let Place::Gateway(id) = asker
+            && let Some(gateway) = self.gateways.get(&id)
+        {
+            gateway.take_map(merged.map().clone());
+        }
+        self.topologies.known.insert(asker, merged);
+    }
+}
