@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 const KNOWN_CIRCLES: &[&[&str]] = &[
     &["crates/node/src/metrics/mod.rs", "crates/node/src/metrics/per_shard.rs"],
     &[
-        "crates/node/src/stores.rs",
-        "crates/node/src/stores/own.rs",
-        "crates/node/src/stores/peers.rs",
+        "crates/node/src/peer_identities.rs",
+        "crates/node/src/peer_identities/own.rs",
+        "crates/node/src/peer_identities/peers.rs",
     ],
     &["crates/node/src/writer.rs", "crates/node/src/writer/resets.rs"],
     &[

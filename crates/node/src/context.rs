@@ -6,7 +6,7 @@ use crate::disk::DiskWatch;
 use crate::host::Host;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::stores::Stores;
+use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
 use routing::{Fingerprint, NodeId};
@@ -33,7 +33,7 @@ pub(crate) struct Context {
     pub(crate) disk: Arc<DiskWatch>,
     pub(crate) engine: Arc<dyn Engine>,
     /// Shared with the threads that wait for the disk.
-    pub(crate) stores: Arc<Stores>,
+    pub(crate) identities: Arc<PeerIdentities>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,

@@ -6,7 +6,7 @@
 
 use crate::context::Context;
 use crate::limits::HEALTH_EVERY;
-use crate::stores::Standing;
+use crate::peer_identities::Standing;
 use routing::ShardId;
 use std::sync::Arc;
 use tonic_health::ServingStatus;
@@ -26,9 +26,9 @@ pub(crate) fn serving(context: &Context) -> Result<(), String> {
     if context.lifecycle.draining() {
         return Err("the node is shutting down".into());
     }
-    if !context.stores.takes_part() {
+    if !context.identities.takes_part() {
         // The peers that the node awaits do not decide this, because it may take part without them.
-        let why = match context.stores.standing() {
+        let why = match context.identities.standing() {
             Standing::New => {
                 "its data directory is new, and not all peers have confirmed that they know of no other"
             }

@@ -23,12 +23,12 @@ mod lineage;
 mod mailbox;
 mod metrics;
 mod node;
+mod peer_identities;
 mod placement;
 mod recovery;
 mod retention;
 mod server;
 mod service;
-mod stores;
 mod taking_part;
 #[cfg(test)]
 mod testing;
@@ -38,4 +38,4 @@ mod writer;
 
 pub use error::NodeError;
 pub use node::{Node, NodeHandle, NodeOptions};
-pub use stores::FirstStart;
+pub use peer_identities::FirstStart;

@@ -17,10 +17,10 @@ use crate::host::{Host, InboxEnd, Newcomer, Stepper, Worker, WorkerParts};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::{CLOSE_MAX, HANDOVER_MAX, HISTORY_READS_MAX, THREADS_END_MAX};
 use crate::metrics::Metrics;
+use crate::peer_identities::{self, FirstStart, PeerIdentities};
 use crate::recovery::{begin_new_terms, open_replicas};
 use crate::service::Shards;
-use crate::stores::{self, FirstStart, Stores};
-use crate::taking_part::{keep_stores, take_part};
+use crate::taking_part::{keep_identities, take_part};
 use crate::topology::KnownTopology;
 use crate::transport::{
     Greeter, Outboxes, Outgoing, Peers, SnapshotQueue, choose_incarnation, send_snapshots,
@@ -113,7 +113,8 @@ impl Node {
         let incarnation = match first_start {
             FirstStart::Reseed { force } => {
                 let engine = engine.clone();
-                let checked = tokio::task::spawn_blocking(move || stores::check_empty(&*engine));
+                let checked =
+                    tokio::task::spawn_blocking(move || peer_identities::check_empty(&*engine));
                 checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
                 choose_incarnation((id, fingerprint), &peers, &groups, force).await?
             }
@@ -139,14 +140,14 @@ impl Node {
         }
         .start()
         .map_err(|error| NodeError::Thread(error.to_string()))?;
-        let (stores, replicas) = {
+        let (identities, replicas) = {
             let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
             let (engine, settings, disk) = (engine.clone(), settings.clone(), disk.clone());
             let (map, hosted) = (map.clone(), hosted.clone());
             let guard = guard_file.map(|path| Guard::new(path, &identity));
             let opened = tokio::task::spawn_blocking(move || {
                 engine.measure_syncs(&|| ())?.into_iter().for_each(|took| disk.synced(took));
-                let (stores, boot) = Stores::open(
+                let (identities, boot) = PeerIdentities::open(
                     engine.clone(),
                     &identity,
                     groups,
@@ -154,13 +155,13 @@ impl Node {
                     incarnation,
                     guard,
                 )?;
-                let incarnation = stores.own().incarnation;
+                let incarnation = identities.own().incarnation;
                 tracing::info!(node = %id, boot, incarnation, shards = hosted.len(), "recovering");
                 if first_start.puts_back() {
                     // The terms come first. Without new terms, the replicas must not continue as if
                     // these directories had been put back.
                     begin_new_terms(&*engine, &hosted)?;
-                    stores.keep()?;
+                    identities.keep()?;
                 }
                 let replicas = open_replicas(
                     &*engine,
@@ -171,7 +172,7 @@ impl Node {
                     &settings,
                     clock,
                 )?;
-                Ok::<_, NodeError>((Arc::new(stores), replicas))
+                Ok::<_, NodeError>((Arc::new(identities), replicas))
             });
             tokio::select! {
                 opened = opened => opened.map_err(|error| NodeError::of_task("the recovery of the replicas", &error))??,
@@ -204,7 +205,7 @@ impl Node {
             topology: KnownTopology::new(
                 Topology::of(&cluster),
                 id,
-                stores.claim().address_version(),
+                identities.claim().address_version(),
             ),
             accepted: Arc::default(),
             peers,
@@ -212,7 +213,7 @@ impl Node {
             writer,
             disk,
             engine,
-            stores,
+            identities,
             lifecycle,
             metrics,
             board: Arc::new(Board::new(hosted)),
@@ -232,7 +233,7 @@ impl Node {
         // From here on an early return drops the handle, which ends everything that was started.
         unless_started.0 = None;
         handle.start_shard_threads(inboxes, replicas, settings.tick_ms, &outboxes, &snapshots)?;
-        for (peer, store) in context.stores.known() {
+        for (peer, store) in context.identities.known() {
             let incarnation = store.incarnation;
             context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
         }
@@ -250,7 +251,7 @@ impl Node {
         }
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_draining(take_part(context.clone()));
-        handle.tasks.spawn(keep_stores(context.clone()));
+        handle.tasks.spawn(keep_identities(context.clone()));
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(
             context.clone(),

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{AWAITED_EVERY, GREETINGS_MAX, KEEP_EVERY};
-use crate::stores::Standing;
+use crate::peer_identities::Standing;
 use routing::NodeId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use std::sync::Arc;
 /// Lets the replicas take part once the peers that could know of a newer state have greeted this
 /// node: see [`Standing`]. A peer that does know of a newer state ends this node.
 pub(crate) async fn take_part(context: Arc<Context>) {
-    let stores = &context.stores;
-    match stores.standing() {
+    let identities = &context.identities;
+    match identities.standing() {
         Standing::Usual => {
             // The peers judge this node before they listen to it. The wait covers the case that a
             // peer without knowledge is quicker than a peer that knows more.
-            if tokio::time::timeout(GREETINGS_MAX, stores.greeted_by_all()).await.is_err() {
-                let awaited = stores.awaited();
+            if tokio::time::timeout(GREETINGS_MAX, identities.greeted_by_all()).await.is_err() {
+                let awaited = identities.awaited();
                 tracing::info!("takes part without having heard from node {}", listed(&awaited));
             }
         }
         standing => {
-            while tokio::time::timeout(AWAITED_EVERY, stores.greeted_by_all()).await.is_err() {
-                let awaited = listed(&stores.awaited());
+            while tokio::time::timeout(AWAITED_EVERY, identities.greeted_by_all()).await.is_err() {
+                let awaited = listed(&identities.awaited());
                 if standing == Standing::New {
                     tracing::warn!(
                         "this data directory is new, so this node takes no part before all its peers have confirmed that they \
@@ -42,8 +42,8 @@ pub(crate) async fn take_part(context: Arc<Context>) {
             }
         }
     }
-    let (stores, standing) = (stores.clone(), stores.standing());
-    match tokio::task::spawn_blocking(move || stores.take_part()).await {
+    let (identities, standing) = (identities.clone(), identities.standing());
+    match tokio::task::spawn_blocking(move || identities.take_part()).await {
         Ok(Ok(())) if standing == Standing::Usual => {}
         Ok(Ok(())) => tracing::info!("the peers have confirmed this data directory"),
         Ok(Err(error)) => return context.lifecycle.fail(error.to_string()),
@@ -57,7 +57,7 @@ fn listed(nodes: &BTreeSet<NodeId>) -> String {
 }
 
 /// Writes the progress of the data directories to disk, every few seconds and at the end.
-pub(crate) async fn keep_stores(context: Arc<Context>) {
+pub(crate) async fn keep_identities(context: Arc<Context>) {
     let mut every = tokio::time::interval(KEEP_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -68,8 +68,8 @@ pub(crate) async fn keep_stores(context: Arc<Context>) {
         if context.lifecycle.failed() {
             return;
         }
-        let stores = context.stores.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || stores.keep()).await {
+        let identities = context.identities.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || identities.keep()).await {
             return context.lifecycle.fail(error.to_string());
         }
         if ends {

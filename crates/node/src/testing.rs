@@ -8,7 +8,7 @@ use crate::disk::DiskWatch;
 use crate::host::{Host, InboxEnd};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::stores::{FirstStart, Stores};
+use crate::peer_identities::{FirstStart, PeerIdentities};
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
 use routing::{
@@ -64,9 +64,15 @@ pub(crate) fn context_of(
     .unwrap();
     let peer = NodeId(3 - id.0);
     let identity = Identity { fingerprint: fingerprint.0, node: id.0 };
-    let (stores, _) =
-        Stores::open(engine.clone(), &identity, vec![[peer].into()], FirstStart::AskPeers, 0, None)
-            .unwrap();
+    let (identities, _) = PeerIdentities::open(
+        engine.clone(),
+        &identity,
+        vec![[peer].into()],
+        FirstStart::AskPeers,
+        0,
+        None,
+    )
+    .unwrap();
     let file = Topology::of(&ClusterConfig::dev(2, 2, 20_000).unwrap());
     let topology = file.with_map(map()).unwrap();
     let context = Context {
@@ -77,14 +83,14 @@ pub(crate) fn context_of(
             node: id.0,
             ..Default::default()
         },
-        topology: KnownTopology::new(topology, id, stores.claim().address_version()),
+        topology: KnownTopology::new(topology, id, identities.claim().address_version()),
         accepted: Arc::default(),
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
         host,
         writer,
         disk: disk(),
         engine,
-        stores: Arc::new(stores),
+        identities: Arc::new(identities),
         lifecycle,
         metrics,
         board: Arc::new(Board::new(shards)),

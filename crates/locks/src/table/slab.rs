@@ -17,18 +17,18 @@ const ROWS_MAX: usize = 1 << 30;
 const BLOCK: usize = 1 << 12;
 
 #[derive(Debug)]
-enum Slot<T> {
+enum Cell<T> {
     Full(T),
-    /// A free slot, with the place of the next free one.
+    /// A free cell, with the place of the next free one.
     Free(u32),
 }
 
 /// Rows by place.
 ///
-/// - All blocks but the last are full of slots, used or free.
+/// - All blocks but the last are full of cells, used or free.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    blocks: Vec<Vec<Slot<T>>>,
+    blocks: Vec<Vec<Cell<T>>>,
     free: u32,
     len: usize,
 }
@@ -48,9 +48,9 @@ impl<T> Slab<T> {
             return self.push(row);
         }
         let at = self.free;
-        match std::mem::replace(self.slot_mut(at), Slot::Full(row)) {
-            Slot::Free(next) => self.free = next,
-            Slot::Full(_) => unreachable!("the free list names a full slot, {at}"),
+        match std::mem::replace(self.cell_mut(at), Cell::Full(row)) {
+            Cell::Free(next) => self.free = next,
+            Cell::Full(_) => unreachable!("the free list names a full cell, {at}"),
         }
         at
     }
@@ -68,29 +68,29 @@ impl<T> Slab<T> {
         }
         let before = (self.blocks.len() - 1) * BLOCK;
         let block = self.blocks.last_mut().expect("one was pushed if there was none");
-        block.push(Slot::Full(row));
+        block.push(Cell::Full(row));
         (before + block.len() - 1) as u32
     }
 
-    fn slot_mut(&mut self, at: u32) -> &mut Slot<T> {
+    fn cell_mut(&mut self, at: u32) -> &mut Cell<T> {
         &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK]
     }
 
     pub(super) fn remove(&mut self, at: u32) -> T {
         let free = self.free;
-        match std::mem::replace(self.slot_mut(at), Slot::Free(free)) {
-            Slot::Full(row) => {
+        match std::mem::replace(self.cell_mut(at), Cell::Free(free)) {
+            Cell::Full(row) => {
                 self.free = at;
                 self.len -= 1;
                 row
             }
-            Slot::Free(_) => unreachable!("no row at {at}"),
+            Cell::Free(_) => unreachable!("no row at {at}"),
         }
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&T> {
         match self.blocks.get(at as usize / BLOCK)?.get(at as usize % BLOCK) {
-            Some(Slot::Full(row)) => Some(row),
+            Some(Cell::Full(row)) => Some(row),
             _ => None,
         }
     }
@@ -102,9 +102,9 @@ impl<T> Slab<T> {
 
     /// All rows by place. Sort them before any of them leaves the table.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.blocks.iter().flatten().enumerate().filter_map(|(at, slot)| match slot {
-            Slot::Full(row) => Some((at as u32, row)),
-            Slot::Free(_) => None,
+        self.blocks.iter().flatten().enumerate().filter_map(|(at, cell)| match cell {
+            Cell::Full(row) => Some((at as u32, row)),
+            Cell::Free(_) => None,
         })
     }
 }
@@ -113,17 +113,17 @@ impl<T> Index<u32> for Slab<T> {
     type Output = T;
     fn index(&self, at: u32) -> &T {
         match &self.blocks[at as usize / BLOCK][at as usize % BLOCK] {
-            Slot::Full(row) => row,
-            Slot::Free(_) => unreachable!("no row at {at}"),
+            Cell::Full(row) => row,
+            Cell::Free(_) => unreachable!("no row at {at}"),
         }
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, at: u32) -> &mut T {
-        match self.slot_mut(at) {
-            Slot::Full(row) => row,
-            Slot::Free(_) => unreachable!("no row at {at}"),
+        match self.cell_mut(at) {
+            Cell::Full(row) => row,
+            Cell::Free(_) => unreachable!("no row at {at}"),
         }
     }
 }

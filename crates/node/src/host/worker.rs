@@ -289,7 +289,7 @@ impl Worker {
 
     fn tell(&mut self, index: usize, input: Input) {
         if !self.takes_part && matches!(input, Input::Tick | Input::Peer(_) | Input::Snapshot(_)) {
-            return; // the replica may have forgotten its votes: see `stores`
+            return; // the replica may have forgotten its votes: see `peer_identities`
         }
         // Messages for a retired replica were on their way when it ended.
         let Some(place) = self.places[index].as_mut().filter(|place| !place.retires) else {

@@ -4,7 +4,7 @@
 use crate::context::Context;
 use crate::limits::PROTOCOL;
 use crate::lineage::{Claim, Known, Run, StoreId};
-use crate::stores::{Live, NotAccepted, Standing};
+use crate::peer_identities::{Live, NotAccepted, Standing};
 use routing::{Fingerprint, NodeId};
 use shard::Input;
 use std::collections::BTreeMap;
@@ -54,8 +54,8 @@ impl Greeter {
     }
 
     pub(crate) fn hello(&self) -> Hello {
-        let stores = &self.context.stores;
-        let Claim { id: StoreId { incarnation, store }, runs, record } = stores.claim();
+        let identities = &self.context.identities;
+        let Claim { id: StoreId { incarnation, store }, runs, record } = identities.claim();
         let run = |Run { boot, life, opened }| StoreRun { boot, life, opened };
         Hello {
             incarnation,
@@ -64,9 +64,9 @@ impl Greeter {
             record,
             address: self.context.topology.own_address().to_owned(),
             map_version: self.context.topology.now().map().version().0,
-            is_copy: stores.is_copy(),
-            force: stores.is_forced(),
-            stands_by: !stores.takes_part() && stores.standing() != Standing::New,
+            is_copy: identities.is_copy(),
+            force: identities.is_forced(),
+            stands_by: !identities.takes_part() && identities.standing() != Standing::New,
             ..nameless(self.context.id, self.context.fingerprint)
         }
     }
@@ -129,7 +129,7 @@ impl Greeter {
     fn is_known(&self, accepted: &Accepted) -> Result<bool, Refusal> {
         let now_ms = self.context.clock.mono_ms();
         let judged =
-            self.context.stores.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
+            self.context.identities.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
         judged.map_err(Refusal::Store)
     }
 
@@ -140,8 +140,11 @@ impl Greeter {
     pub(crate) fn check_lost(&self, hello: &Hello) -> Result<GreetResponse, Refusal> {
         let judged = match self.judge(Some(hello)) {
             Ok((peer, _)) => {
-                let known =
-                    self.context.stores.lost_by(peer, hello.force, self.context.clock.mono_ms());
+                let known = self.context.identities.lost_by(
+                    peer,
+                    hello.force,
+                    self.context.clock.mono_ms(),
+                );
                 known.map(|known| known.max(self.member_of(peer))).map_err(Refusal::Store)
             }
             Err(reason) => Err(Refusal::Stranger(reason)),
@@ -217,23 +220,24 @@ impl Greeter {
     }
 
     async fn accept(&self, accepted: &mut Accepted) -> Result<Arc<Live>, Refusal> {
-        let (stores, now_ms) = (self.context.stores.clone(), self.context.clock.mono_ms());
+        let (identities, now_ms) = (self.context.identities.clone(), self.context.clock.mono_ms());
         let (peer, claim, force) = (accepted.peer, accepted.claim.clone(), accepted.force);
         let incarnation = claim.id.incarnation;
-        let live =
-            match tokio::task::spawn_blocking(move || stores.accept(peer, &claim, force, now_ms))
-                .await
-            {
-                Ok(Ok(live)) => live,
-                Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
-                Ok(Err(NotAccepted::Storage(error))) => {
-                    self.context.lifecycle.fail(error.to_string());
-                    return Err(Refusal::Stopping("this node stops: its disk failed".into()));
-                }
-                Err(error) => {
-                    return Err(Refusal::Stopping(format!("this node is shutting down ({error})")));
-                }
-            };
+        let live = match tokio::task::spawn_blocking(move || {
+            identities.accept(peer, &claim, force, now_ms)
+        })
+        .await
+        {
+            Ok(Ok(live)) => live,
+            Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
+            Ok(Err(NotAccepted::Storage(error))) => {
+                self.context.lifecycle.fail(error.to_string());
+                return Err(Refusal::Stopping("this node stops: its disk failed".into()));
+            }
+            Err(error) => {
+                return Err(Refusal::Stopping(format!("this node is shutting down ({error})")));
+            }
+        };
         self.context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
         accepted.live = Some(live.clone());
         Ok(live)

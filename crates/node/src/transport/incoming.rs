@@ -49,7 +49,7 @@ impl Peers {
                 }
             }
             if !frame.seen.is_empty() {
-                self.context.stores.hear_of(frame.seen.into_iter().map(seen_from_wire));
+                self.context.identities.hear_of(frame.seen.into_iter().map(seen_from_wire));
             }
             self.context.topology.hear(&frame.members);
             if let Some(told) = &frame.topology {
@@ -125,7 +125,7 @@ impl PeerService for Peers {
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
-        if !self.context.stores.takes_part() {
+        if !self.context.identities.takes_part() {
             return Err(Status::unavailable(
                 "this node takes no part before its peers have greeted it",
             ));

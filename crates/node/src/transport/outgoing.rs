@@ -166,7 +166,7 @@ impl Outgoing {
                 "node {found} answers there: correct the addresses in the cluster file"
             ));
         }
-        self.context.stores.confirmed_by(self.peer, is_copy);
+        self.context.identities.confirmed_by(self.peer, is_copy);
         Ok(map_version)
     }
 
@@ -184,7 +184,7 @@ impl Outgoing {
             tokio::select! {
                 messages = self.outbox.next_frame() => frame.messages = messages,
                 _ = tell.tick() => {
-                    frame.seen = self.context.stores.seen().into_iter().map(seen_to_wire).collect();
+                    frame.seen = self.context.identities.seen().into_iter().map(seen_to_wire).collect();
                 }
                 Ok(()) = topology.changed() => {
                     let now = topology.borrow_and_update().clone();

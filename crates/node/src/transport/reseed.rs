@@ -10,7 +10,7 @@ use super::hello::nameless;
 use super::outgoing::connect;
 use crate::error::NodeError;
 use crate::limits::{ASK_EVERY, AWAITED_EVERY, GREET_TIMEOUT, GREETINGS_MAX, SILENCE_MAX};
-use crate::stores::quorum_of_others;
+use crate::peer_identities::quorum_of_others;
 use futures_util::future::join_all;
 use routing::{Fingerprint, NodeId};
 use std::collections::{BTreeMap, BTreeSet};

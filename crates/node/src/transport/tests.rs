@@ -245,7 +245,7 @@ async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
         greet(&address, Hello { stands_by: true, force: true, ..hello(3, 12) }).await.refused_store,
         ""
     );
-    assert_eq!(context.stores.known()[&NodeId(1)].incarnation, 3);
+    assert_eq!(context.identities.known()[&NodeId(1)].incarnation, 3);
     context.lifecycle.enter(Phase::Stopped);
 }
 
@@ -277,7 +277,7 @@ async fn a_node_whose_store_is_refused_stops_and_says_why() {
     let failure = sender.lifecycle.failure().unwrap().to_string();
     assert!(failure.contains("refused by node 2") && failure.contains("--reseed"), "{failure}");
     assert_eq!(
-        sender.stores.awaited(),
+        sender.identities.awaited(),
         BTreeSet::from([NodeId(2)]),
         "a refusal is no confirmation"
     );
@@ -290,11 +290,11 @@ async fn a_greeting_confirms_both_ways() {
     let (receiver, _inbox, address) = serve().await;
     let (sender, _inbox) = context(NodeId(1), 10);
     let task = tokio::spawn(outgoing(&sender, &Outboxes::new([NodeId(2)]), address).run());
-    sender.stores.greeted_by_all().await;
-    assert!(sender.stores.awaited().is_empty());
-    assert_eq!(sender.stores.known()[&NodeId(2)], receiver.stores.own());
-    assert_eq!(receiver.stores.known()[&NodeId(1)], sender.stores.own());
-    assert_eq!(receiver.stores.awaited(), BTreeSet::from([NodeId(1)]), "it has not asked");
+    sender.identities.greeted_by_all().await;
+    assert!(sender.identities.awaited().is_empty());
+    assert_eq!(sender.identities.known()[&NodeId(2)], receiver.identities.own());
+    assert_eq!(receiver.identities.known()[&NodeId(1)], sender.identities.own());
+    assert_eq!(receiver.identities.awaited(), BTreeSet::from([NodeId(1)]), "it has not asked");
     for context in [sender, receiver] {
         context.lifecycle.enter(Phase::Stopped);
     }

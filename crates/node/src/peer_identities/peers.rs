@@ -46,7 +46,7 @@ impl Peer {
 
     /// A peer with a directory that may be an older one on purpose. The name of the directory still
     /// counts, and its progress does not. This is on disk with the next
-    /// [`keep`](super::Stores::keep).
+    /// [`keep`](super::PeerIdentities::keep).
     pub(super) fn put_back(stored: Known) -> Peer {
         let known = Known { boot: 0, life: 0, record: 0, ..stored };
         Peer { stored, ..Peer::found(known) }

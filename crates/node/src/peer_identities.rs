@@ -82,16 +82,16 @@ pub(crate) enum Standing {
     /// only the state in the copies.
     Copied,
     /// The directory is the usual one. The node awaits all peers, but not for long: see
-    /// [`Stores::greeted_by_all`].
+    /// [`PeerIdentities::greeted_by_all`].
     Usual,
 }
 
-/// The stores of this node and of its peers, as far as this node knows them.
+/// The identities of this node and of its peers, as far as this node knows them.
 ///
 /// * `own` is on disk before this value exists.
 /// * A peer's incarnation never falls, and within one incarnation its store never changes.
 /// * Within one run of a peer, the known record never falls.
-pub(crate) struct Stores {
+pub(crate) struct PeerIdentities {
     engine: Arc<dyn Engine>,
     own: Own,
     guard: Option<Guard>,
@@ -118,7 +118,7 @@ pub(crate) enum NotAccepted {
     Storage(#[from] StorageError),
 }
 
-impl Stores {
+impl PeerIdentities {
     /// Claims `engine` for this node and settles which store it is. Returns the boot count too.
     /// `incarnation` is the incarnation of a re-seed. The result is on disk, and in the guard file,
     /// when this returns.
@@ -133,7 +133,7 @@ impl Stores {
         first_start: FirstStart,
         incarnation: u32,
         guard: Option<Guard>,
-    ) -> Result<(Stores, u64), NodeError> {
+    ) -> Result<(PeerIdentities, u64), NodeError> {
         let boot = engine.claim(identity)?;
         let peers: BTreeSet<NodeId> = groups.iter().flatten().copied().collect();
         let own = Own::open(&*engine, boot, first_start, incarnation, peers.is_empty())?;
@@ -157,7 +157,7 @@ impl Stores {
                 known.insert(*peer, peer_of(found));
             }
         }
-        let stores = Stores {
+        let identities = PeerIdentities {
             engine,
             own,
             guard,
@@ -167,7 +167,7 @@ impl Stores {
             greeted: watch::Sender::default(),
             takes_part: AtomicBool::new(false),
         };
-        Ok((stores, boot))
+        Ok((identities, boot))
     }
 
     pub(crate) fn own(&self) -> StoreId {

@@ -1,4 +1,4 @@
-//! The promises of the `stores` module, one by one, against the engine in memory.
+//! The promises of the `peer_identities` module, one by one, against the engine in memory.
 
 use super::*;
 use crate::lineage::Run;
@@ -30,24 +30,31 @@ fn groups() -> Vec<BTreeSet<NodeId>> {
     vec![BTreeSet::from([PEER, OTHER])]
 }
 
-fn try_open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> Result<Stores, NodeError> {
+fn try_open(
+    engine: &Arc<MemoryEngine>,
+    first_start: FirstStart,
+) -> Result<PeerIdentities, NodeError> {
     engine.crash();
     let identity = Identity { fingerprint: [7; 16], node: 1 };
-    Stores::open(engine.clone(), &identity, groups(), first_start, NEXT, None)
-        .map(|(stores, _)| stores)
+    PeerIdentities::open(engine.clone(), &identity, groups(), first_start, NEXT, None)
+        .map(|(identities, _)| identities)
 }
 
-fn open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> Stores {
+fn open(engine: &Arc<MemoryEngine>, first_start: FirstStart) -> PeerIdentities {
     try_open(engine, first_start).expect("open")
 }
 
-fn accept(stores: &Stores, peer: NodeId, claim: &Claim) -> Result<Arc<Live>, NotAccepted> {
-    stores.accept(peer, claim, false, 1)
+fn accept(
+    identities: &PeerIdentities,
+    peer: NodeId,
+    claim: &Claim,
+) -> Result<Arc<Live>, NotAccepted> {
+    identities.accept(peer, claim, false, 1)
 }
 
 #[track_caller]
-fn refused(stores: &Stores, peer: NodeId, claim: &Claim, words: &str) {
-    let refused = accept(stores, peer, claim).expect_err("it was accepted").to_string();
+fn refused(identities: &PeerIdentities, peer: NodeId, claim: &Claim, words: &str) {
+    let refused = accept(identities, peer, claim).expect_err("it was accepted").to_string();
     assert!(refused.contains(words), "{words:?} is not in {refused}");
 }
 
@@ -65,8 +72,8 @@ fn a_store_remembers_its_runs_and_a_peer_takes_each_of_them() {
     let (engine, peer) = (Arc::new(MemoryEngine::new()), Arc::new(MemoryEngine::new()));
     let peer = open(&peer, FirstStart::NewCluster);
     for boot in 1..=40u64 {
-        let stores = open(&engine, FirstStart::AskPeers);
-        let claim = stores.claim();
+        let identities = open(&engine, FirstStart::AskPeers);
+        let claim = identities.claim();
         assert!(
             claim.is_sound() && claim.run().boot == boot && claim.run().opened == boot - 1,
             "{claim:?}"
@@ -75,8 +82,8 @@ fn a_store_remembers_its_runs_and_a_peer_takes_each_of_them() {
         engine
             .write(&[storage::ShardWrite { hard_state: Some(vec![1]), ..Default::default() }])
             .expect("written");
-        assert_eq!(stores.claim().record, boot);
-        accept(&peer, OTHER, &stores.claim()).expect("the same run");
+        assert_eq!(identities.claim().record, boot);
+        accept(&peer, OTHER, &identities.claim()).expect("the same run");
     }
 }
 
@@ -102,20 +109,20 @@ fn only_an_empty_store_can_be_a_re_seeded_one() {
 #[test]
 fn a_new_store_waits_for_all_peers_and_asks_once_in_its_life() {
     let engine = Arc::new(MemoryEngine::new());
-    let stores = open(&engine, FirstStart::AskPeers);
-    stores.confirmed_by(PEER, false);
-    assert_eq!(stores.awaited(), BTreeSet::from([OTHER]));
-    let stores = open(&engine, FirstStart::AskPeers);
+    let identities = open(&engine, FirstStart::AskPeers);
+    identities.confirmed_by(PEER, false);
+    assert_eq!(identities.awaited(), BTreeSet::from([OTHER]));
+    let identities = open(&engine, FirstStart::AskPeers);
     assert_eq!(
-        (stores.standing(), stores.awaited().len()),
+        (identities.standing(), identities.awaited().len()),
         (Standing::New, 2),
         "half an answer is none"
     );
-    stores.confirmed_by(PEER, false);
-    stores.confirmed_by(OTHER, false);
-    assert!(stores.awaited().is_empty() && !stores.takes_part());
-    stores.take_part().expect("written");
-    assert!(stores.takes_part());
+    identities.confirmed_by(PEER, false);
+    identities.confirmed_by(OTHER, false);
+    assert!(identities.awaited().is_empty() && !identities.takes_part());
+    identities.take_part().expect("written");
+    assert!(identities.takes_part());
     assert_eq!(open(&engine, FirstStart::AskPeers).standing(), Standing::Usual);
 }
 
@@ -134,15 +141,15 @@ fn a_new_cluster_waits_for_nobody() {
 #[test]
 fn a_peer_is_known_by_its_first_store_until_it_is_re_seeded() {
     let engine = Arc::new(MemoryEngine::new());
-    let stores = open(&engine, FirstStart::NewCluster);
+    let identities = open(&engine, FirstStart::NewCluster);
     for came_with in [id(0, 11), id(0, 11), id(5, 12), id(5, 12), id(9, 13)] {
-        stores
+        identities
             .accept(PEER, &first_run(came_with, 0), true, 1)
             .expect("the same, or a higher incarnation");
     }
-    accept(&stores, OTHER, &first_run(id(0, 11), 0)).expect("another peer is another matter");
-    let stores = open(&engine, FirstStart::AskPeers);
-    assert_eq!(stores.known(), BTreeMap::from([(PEER, id(9, 13)), (OTHER, id(0, 11))]));
+    accept(&identities, OTHER, &first_run(id(0, 11), 0)).expect("another peer is another matter");
+    let identities = open(&engine, FirstStart::AskPeers);
+    assert_eq!(identities.known(), BTreeMap::from([(PEER, id(9, 13)), (OTHER, id(0, 11))]));
     for (came_with, hint) in [
         (id(9, 14), "--reseed once"),
         (id(5, 12), "has been replaced"),
@@ -150,11 +157,11 @@ fn a_peer_is_known_by_its_first_store_until_it_is_re_seeded() {
         (id(0, 99), "has been replaced"),
     ] {
         let claim = first_run(came_with, 0);
-        refused(&stores, PEER, &claim, "node 2 comes with another data directory");
-        refused(&stores, PEER, &claim, hint);
-        refused(&stores, PEER, &claim, "palisade node --help");
+        refused(&identities, PEER, &claim, "node 2 comes with another data directory");
+        refused(&identities, PEER, &claim, hint);
+        refused(&identities, PEER, &claim, "palisade node --help");
     }
-    assert_eq!(stores.known()[&PEER], id(9, 13));
+    assert_eq!(identities.known()[&PEER], id(9, 13));
 }
 
 /// While this node lives, the last frame that arrived counts. After its death, the kept record
@@ -162,13 +169,13 @@ fn a_peer_is_known_by_its_first_store_until_it_is_re_seeded() {
 #[test]
 fn a_copy_that_lacks_what_its_original_told_is_refused() {
     let engine = Arc::new(MemoryEngine::new());
-    let stores = open(&engine, FirstStart::NewCluster);
+    let identities = open(&engine, FirstStart::NewCluster);
     let original = first_run(id(0, 11), 100);
-    let live = accept(&stores, PEER, &original).expect("first contact");
+    let live = accept(&identities, PEER, &original).expect("first contact");
     assert!(live.heard(900, 2));
-    stores.keep().expect("written");
+    identities.keep().expect("written");
     assert!(live.heard(1_000, 3));
-    refused(&stores, PEER, &restarted(&original, 999), "older copy");
+    refused(&identities, PEER, &restarted(&original, 999), "older copy");
 
     let after_a_kill = open(&engine, FirstStart::AskPeers);
     refused(&after_a_kill, PEER, &restarted(&original, 899), "older copy");
@@ -176,50 +183,50 @@ fn a_copy_that_lacks_what_its_original_told_is_refused() {
         .expect("what was not kept is not known");
 
     let successor = restarted(&original, 1_000);
-    accept(&stores, PEER, &successor).expect("it lacks nothing");
+    accept(&identities, PEER, &successor).expect("it lacks nothing");
     assert!(!live.heard(2_000, 4), "the former run is still listened to");
-    refused(&stores, PEER, &original, "older copy");
+    refused(&identities, PEER, &original, "older copy");
 }
 
 #[test]
 fn what_others_have_heard_counts_beside_what_was_heard_here() {
     let engine = Arc::new(MemoryEngine::new());
-    let stores = open(&engine, FirstStart::NewCluster);
+    let identities = open(&engine, FirstStart::NewCluster);
     let original = first_run(id(0, 11), 100);
-    accept(&stores, PEER, &original).expect("first contact");
-    stores.hear_of([
+    accept(&identities, PEER, &original).expect("first contact");
+    identities.hear_of([
         (PEER, Known { record: 500, ..original.known() }),
         (NodeId(9), original.known()),
     ]);
-    refused(&stores, PEER, &restarted(&original, 499), "older copy");
+    refused(&identities, PEER, &restarted(&original, 499), "older copy");
     // Other peers saw the next run, and it went further.
     let next = restarted(&original, 500);
-    stores.hear_of([(PEER, Known { record: 700, ..next.known() })]);
-    stores.hear_of([(PEER, Known { record: 600, ..next.known() })]);
-    refused(&stores, PEER, &restarted(&next, 699), "older copy");
-    accept(&stores, PEER, &restarted(&next, 700)).expect("it lacks nothing");
+    identities.hear_of([(PEER, Known { record: 700, ..next.known() })]);
+    identities.hear_of([(PEER, Known { record: 600, ..next.known() })]);
+    refused(&identities, PEER, &restarted(&next, 699), "older copy");
+    accept(&identities, PEER, &restarted(&next, 700)).expect("it lacks nothing");
 
     // Other peers accepted a copy that this node can tell. Their word does not make the copy good.
-    let stores = open(&Arc::new(MemoryEngine::new()), FirstStart::NewCluster);
-    accept(&stores, PEER, &Claim { record: 500, ..original.clone() }).expect("first contact");
+    let identities = open(&Arc::new(MemoryEngine::new()), FirstStart::NewCluster);
+    accept(&identities, PEER, &Claim { record: 500, ..original.clone() }).expect("first contact");
     let copy = restarted(&original, 400);
-    stores.hear_of([(PEER, copy.known())]);
-    refused(&stores, PEER, &copy, "older copy");
+    identities.hear_of([(PEER, copy.known())]);
+    refused(&identities, PEER, &copy, "older copy");
 }
 
 #[test]
 fn a_re_seed_waits_until_the_former_directory_is_silent() {
     let engine = Arc::new(MemoryEngine::new());
-    let stores = open(&engine, FirstStart::NewCluster);
-    assert_eq!(stores.lost_by(PEER, false, 1).expect("never heard of"), 0);
+    let identities = open(&engine, FirstStart::NewCluster);
+    assert_eq!(identities.lost_by(PEER, false, 1).expect("never heard of"), 0);
     let original = first_run(id(6, 11), 100);
-    let live = accept(&stores, PEER, &original).expect("first contact");
+    let live = accept(&identities, PEER, &original).expect("first contact");
     assert!(live.heard(100, 10_000));
     let reseed = first_run(id(7, 12), 0);
     let alive = 10_000 + ALIVE_MS - 1;
     for said in [
-        stores.lost_by(PEER, false, alive).expect_err("it lives"),
-        stores.accept(PEER, &reseed, false, alive).expect_err("it lives").to_string(),
+        identities.lost_by(PEER, false, alive).expect_err("it lives"),
+        identities.accept(PEER, &reseed, false, alive).expect_err("it lives").to_string(),
     ] {
         assert!(
             said.contains("is running with its former data directory") && said.contains("--force"),
@@ -227,19 +234,22 @@ fn a_re_seed_waits_until_the_former_directory_is_silent() {
         );
     }
     assert!(live.heard(100, 10_000), "it is listened to as before");
-    assert_eq!(stores.lost_by(PEER, true, alive).expect("forced"), 6);
-    assert_eq!(stores.lost_by(PEER, false, alive + 1).expect("silent"), 6);
-    stores.accept(PEER, &reseed, false, alive + 1).expect("silent");
+    assert_eq!(identities.lost_by(PEER, true, alive).expect("forced"), 6);
+    assert_eq!(identities.lost_by(PEER, false, alive + 1).expect("silent"), 6);
+    identities.accept(PEER, &reseed, false, alive + 1).expect("silent");
     assert!(!live.heard(100, alive + 2), "what was replaced is still listened to");
 }
 
 #[test]
 fn what_could_not_be_written_is_not_accepted() {
     let engine = Arc::new(MemoryEngine::new());
-    let stores = open(&engine, FirstStart::NewCluster);
+    let identities = open(&engine, FirstStart::NewCluster);
     engine.fail_next_write();
-    assert!(matches!(accept(&stores, PEER, &first_run(id(0, 1), 0)), Err(NotAccepted::Storage(_))));
-    assert!(stores.known().is_empty());
+    assert!(matches!(
+        accept(&identities, PEER, &first_run(id(0, 1), 0)),
+        Err(NotAccepted::Storage(_))
+    ));
+    assert!(identities.known().is_empty());
 }
 
 #[test]
@@ -291,26 +301,28 @@ fn a_copy_stays_one_until_it_is_accepted() {
     let engine = Arc::new(Dated(Arc::new(MemoryEngine::new()), AtomicU64::new(1)));
     let identity = Identity { fingerprint: [7; 16], node: 1 };
     let open = |first_start| {
-        Stores::open(engine.clone(), &identity, groups(), first_start, 0, None).expect("open").0
+        PeerIdentities::open(engine.clone(), &identity, groups(), first_start, 0, None)
+            .expect("open")
+            .0
     };
     assert_eq!(open(FirstStart::NewCluster).standing(), Standing::Usual);
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual);
     engine.1.store(2, Ordering::Relaxed);
     for _ in 0..2 {
-        let stores = open(FirstStart::AskPeers);
+        let identities = open(FirstStart::AskPeers);
         assert!(
-            stores.standing() == Standing::Copied && stores.is_copy(),
+            identities.standing() == Standing::Copied && identities.is_copy(),
             "also when it is started again"
         );
-        stores.confirmed_by(PEER, true);
-        assert_eq!(stores.awaited(), BTreeSet::from([PEER, OTHER]), "another copy cannot tell");
+        identities.confirmed_by(PEER, true);
+        assert_eq!(identities.awaited(), BTreeSet::from([PEER, OTHER]), "another copy cannot tell");
     }
-    let stores = open(FirstStart::AskPeers);
-    stores.confirmed_by(PEER, false);
-    stores.confirmed_by(OTHER, false);
-    assert!(stores.awaited().is_empty());
-    stores.take_part().expect("written");
-    assert!(!stores.is_copy());
+    let identities = open(FirstStart::AskPeers);
+    identities.confirmed_by(PEER, false);
+    identities.confirmed_by(OTHER, false);
+    assert!(identities.awaited().is_empty());
+    identities.take_part().expect("written");
+    assert!(!identities.is_copy());
     assert_eq!(open(FirstStart::AskPeers).standing(), Standing::Usual);
     engine.1.store(3, Ordering::Relaxed);
     assert_eq!(open(FirstStart::AcceptCopy { at_one_moment: true }).standing(), Standing::Usual);
@@ -326,19 +338,20 @@ fn what_is_known_of_peers_is_given_up_for_copies_of_different_moments_only() {
     let copy = restarted(&fifth, 1_000);
     let knows = || {
         let engine = Arc::new(MemoryEngine::new());
-        let stores = open(&engine, FirstStart::NewCluster);
-        accept(&stores, PEER, &Claim { record: 1_100, ..fifth.clone() }).expect("first contact");
+        let identities = open(&engine, FirstStart::NewCluster);
+        accept(&identities, PEER, &Claim { record: 1_100, ..fifth.clone() })
+            .expect("first contact");
         engine
     };
     for first_start in [FirstStart::AskPeers, FirstStart::AcceptCopy { at_one_moment: true }] {
         refused(&open(&knows(), first_start), PEER, &copy, "older copy");
     }
     let engine = knows();
-    let stores = open(&engine, FirstStart::AcceptCopy { at_one_moment: false });
-    refused(&stores, PEER, &first_run(id(5, 12), 0), "another data directory");
-    refused(&stores, PEER, &first_run(id(4, 11), 0), "has been replaced");
-    accept(&stores, PEER, &copy).expect("it is put back");
-    refused(&stores, PEER, &restarted(&copy, 999), "older copy");
+    let identities = open(&engine, FirstStart::AcceptCopy { at_one_moment: false });
+    refused(&identities, PEER, &first_run(id(5, 12), 0), "another data directory");
+    refused(&identities, PEER, &first_run(id(4, 11), 0), "has been replaced");
+    accept(&identities, PEER, &copy).expect("it is put back");
+    refused(&identities, PEER, &restarted(&copy, 999), "older copy");
 
     // The put-back must hold even if the node is killed before it has heard a peer.
     let engine = knows();
