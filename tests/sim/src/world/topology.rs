@@ -5,7 +5,9 @@
 //! only, so that every shard keeps its names.
 //!
 //! A process that knows a version never goes back to an older one, except by a restart, because
-//! topologies are kept in memory only.
+//! topologies are kept in memory only. While no node that is up knows the newest map, its source
+//! gives it to one of them again. Otherwise a gateway could know a map that no node knows, and each
+//! node would refuse its routes as too new.
 
 use super::network::Place;
 use super::{Event, FaultKind, World};
@@ -41,6 +43,10 @@ impl Topologies {
         self.known.get(&place).unwrap_or(&self.first)
     }
 
+    fn version_at(&self, place: Place) -> u64 {
+        self.of(place).map().version().0
+    }
+
     /// A process that starts anew knows what all begin with.
     pub(crate) fn forget(&mut self, place: Place) {
         self.known.remove(&place);
@@ -58,10 +64,17 @@ impl World {
         let gateways = self.gateways.iter().filter(|(_, gateway)| gateway.up);
         let gateways = gateways.map(|(id, _)| Place::Gateway(*id));
         let all: Vec<Place> = nodes.iter().copied().chain(gateways).collect();
-        if !nodes.is_empty() && self.chaos.is_on(self.now_us) && self.rng.percent(RENEWALS_PERCENT)
-        {
+        if !nodes.is_empty() {
             let at = nodes[self.rng.below(nodes.len() as u64) as usize];
-            self.renew_map(at);
+            let newest = self.topologies.newest;
+            let is_known = nodes.iter().any(|node| self.topologies.version_at(*node) == newest);
+            if self.chaos.is_on(self.now_us) && self.rng.percent(RENEWALS_PERCENT) {
+                self.topologies.newest += 1;
+                self.give_map(at);
+                self.note(FaultKind::MapRenewed, format!("at {at:?}"));
+            } else if !is_known {
+                self.give_map(at);
+            }
         }
         for asker in all {
             let asked = Place::Node(1 + self.rng.below(self.nodes.len() as u64));
@@ -72,15 +85,13 @@ impl World {
         }
     }
 
-    fn renew_map(&mut self, at: Place) {
-        let topologies = &mut self.topologies;
-        topologies.newest += 1;
-        let version = MapVersion(topologies.newest);
+    /// Gives a node the newest map.
+    fn give_map(&mut self, at: Place) {
+        let version = MapVersion(self.topologies.newest);
         let shards = self.map.shards().map(|(shard, replicas)| (shard, replicas.clone()));
         let map = ShardMap::even(version, shards.collect());
-        let newer = topologies.of(at).with_map(map).expect("the same nodes");
-        topologies.known.insert(at, newer);
-        self.note(FaultKind::MapRenewed, format!("version {version} at {at:?}"));
+        let newer = self.topologies.of(at).with_map(map).expect("the same nodes");
+        self.topologies.known.insert(at, newer);
     }
 
     fn take_topology(&mut self, asker: Place, asked: Place) {
