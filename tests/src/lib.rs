@@ -45,3 +45,15 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// Whether a process ignores a signal. Its children inherit that: a job that a script starts in the
+/// background ignores SIGINT, and so does all that it starts.
+///
+/// # Panics
+/// If there is no such process.
+pub fn ignores(process: &str, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("hex");
+    mask & 1 << (signal - 1) != 0
+}
