@@ -17,6 +17,7 @@ mod gateway;
 mod network;
 mod node;
 mod reseed;
+mod topologies;
 mod topology;
 mod trace;
 
@@ -35,7 +36,7 @@ use node::Node;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
 use shard::Ticket;
 use std::collections::{BTreeMap, BTreeSet};
-use topology::Topologies;
+use topologies::Topologies;
 use trace::Trace;
 use wire::{internal::v1 as internal, v1};
 

@@ -12,46 +12,12 @@
 use super::network::Place;
 use super::{Event, FaultKind, World};
 use crate::checker::{Invariant, Violation};
-use routing::{AddressVersion, MapVersion, Member, NodeId, ShardMap, Topology};
-use std::collections::BTreeMap;
+use routing::{MapVersion, ShardMap};
 
 /// How often each process asks another one.
 const ASK_EVERY_US: u64 = 500_000;
 /// How often a newer map comes up while there are faults, in percent of the rounds.
 const RENEWALS_PERCENT: u64 = 2;
-
-/// What every process knows of the cluster, and the newest version there is.
-pub(crate) struct Topologies {
-    first: Topology,
-    known: BTreeMap<Place, Topology>,
-    newest: u64,
-}
-
-impl Topologies {
-    /// All processes begin with this map.
-    pub(crate) fn new(map: ShardMap, nodes: &[NodeId]) -> Topologies {
-        let newest = map.version().0;
-        let member = |node: &NodeId| {
-            let address = format!("127.0.0.1:{}", 7_000 + node.0);
-            (*node, Member { address, address_version: AddressVersion::default(), zone: None })
-        };
-        let first = Topology::new(map, nodes.iter().map(member)).expect("every node is a member");
-        Topologies { first, known: BTreeMap::new(), newest }
-    }
-
-    pub(crate) fn of(&self, place: Place) -> &Topology {
-        self.known.get(&place).unwrap_or(&self.first)
-    }
-
-    fn version_at(&self, place: Place) -> u64 {
-        self.of(place).map().version().0
-    }
-
-    /// A process that starts anew knows what all begin with.
-    pub(crate) fn forget(&mut self, place: Place) {
-        self.known.remove(&place);
-    }
-}
 
 impl World {
     /// Lets each process ask another one, and brings up a newer map now and then.
