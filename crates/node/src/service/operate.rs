@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::host::{Answer, AnswerPort, StreamKey, Submission, ticket};
 use crate::lifecycle::Phase;
 use crate::limits::{RESULT_FRAME_BYTES, STREAM_OPS_MAX, STREAM_RESULTS_MAX, STREAM_WAITS_MAX};
+use routing::ShardMap;
 use service::{Admitted, Follow, Refused, refused, stale_route};
 use shard::{Answer as Answered, Reply};
 use std::collections::VecDeque;
@@ -119,9 +120,11 @@ impl OperateStream {
         let received = Instant::now();
         let now_ms = self.context.clock.mono_ms();
         let late_ms = self.lateness.late_ms(frame.sent_ms, now_ms);
+        // One map serves the whole frame, so that no operation pays for the look at it.
+        let topology = self.context.topology.now();
         for operation in frame.operations {
             let (id, kind) = (operation.id, operation.op.as_ref().map(Op::kind));
-            if let Err(result) = self.admit(operation, late_ms, received, now_ms) {
+            if let Err(result) = self.admit(topology.map(), operation, late_ms, received, now_ms) {
                 self.context.metrics.answered(
                     kind,
                     service::counted(&result),
@@ -137,6 +140,7 @@ impl OperateStream {
     /// Puts an operation into its thread's batch.
     fn admit(
         &mut self,
+        map: &ShardMap,
         operation: Operation,
         late_ms: u64,
         received: Instant,
@@ -146,8 +150,7 @@ impl OperateStream {
             let message = "this node is shutting down and did not do this: ask another replica";
             return Err(refused(Error::new(ErrorCode::ShuttingDown, message)));
         }
-        let topology = self.context.topology.now();
-        let (id, map) = (operation.id, topology.map());
+        let id = operation.id;
         let admitted = service::admit(map, operation, late_ms)?;
         let waits = admitted.waits();
         let Admitted { shard, kind, request, follow, timeout_ms } = admitted;
