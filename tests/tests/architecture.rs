@@ -13,16 +13,19 @@ use std::process::Command;
 /// a decision, so it must be added here and in ARCHITECTURE.md.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("planted", &[]),
+    ("access", &[]),
+    ("audit", &[]),
+    ("net", &[]),
     ("locks", &["planted"]),
     ("routing", &["planted"]),
     ("storage", &["routing"]),
     ("shard", &["locks", "planted", "routing", "storage"]),
     ("wire", &["routing"]),
     ("service", &["locks", "planted", "routing", "shard", "wire"]),
-    ("node", &["locks", "routing", "service", "shard", "storage", "wire"]),
-    ("link", &["planted", "routing", "wire"]),
-    ("client", &["link", "planted", "routing", "wire"]),
-    ("gateway", &["link", "planted", "routing", "wire"]),
+    ("node", &["audit", "locks", "net", "routing", "service", "shard", "storage", "wire"]),
+    ("link", &["net", "planted", "routing", "wire"]),
+    ("client", &["link", "net", "planted", "routing", "wire"]),
+    ("gateway", &["access", "audit", "link", "net", "planted", "routing", "wire"]),
     ("planner", &["routing"]),
     ("capacity-sim", &["planner", "routing"]),
     ("local-cluster", &["client", "gateway", "node", "routing", "storage"]),
@@ -37,6 +40,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 const EVERYTHING: &[&str] = &[
     "planted",
+    "access",
+    "audit",
+    "net",
     "locks",
     "routing",
     "storage",

@@ -364,7 +364,7 @@ async fn a_command_that_would_be_out_of_reach_is_refused_and_one_that_is_is_said
     }
     // The setuid program is seen beforehand, so it is not started and no lock is taken.
     let refused = output(&["./palisade", "lock", "a", "--", "./id", "-u"]);
-    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("becomes root"), "{}", text(&refused.stderr));
     assert!(
         cluster.client().history("a", 1).await.expect("history").is_empty(),

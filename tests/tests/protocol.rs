@@ -74,6 +74,7 @@ fn class(class: ErrorClass) -> &'static str {
         ErrorClass::Fenced => "fenced",
         ErrorClass::Retry => "retry",
         ErrorClass::Unknown => "unknown",
+        ErrorClass::Denied => "denied",
         ErrorClass::Internal => "internal",
     }
 }

@@ -18,6 +18,8 @@ pub enum Exit {
     Held,
     /// The caller is not the owner (any more), the lease has expired, or the session is lost.
     Fenced,
+    /// The caller's identity is not known, or may not do this.
+    Denied,
     /// `lock`: the command could not be ended under a lost lock, so it was not started.
     WouldEscape,
     /// `lock`: a process of the command was, or is, out of reach.
@@ -37,7 +39,8 @@ impl Exit {
             Exit::Usage => 2,
             Exit::Held => 3,
             Exit::Fenced => 4,
-            Exit::WouldEscape => 5,
+            Exit::Denied => 5,
+            Exit::WouldEscape => 7,
             Exit::Escaped => 6,
             Exit::DiskHangs => 74,
             Exit::Signal(number) => 128 + number,
@@ -177,6 +180,12 @@ impl From<client::Error> for Failure {
                 Exit::Error,
                 "it may or may not have been done: look with `palisade check`, or retry an acquire with its --request-id",
             ),
+            ErrorCode::Unauthenticated => {
+                (Exit::Denied, "show who you are: --cert and --key, or --token-file")
+            }
+            ErrorCode::PermissionDenied => {
+                (Exit::Denied, "ask for the permission, or use a name that you may use")
+            }
             ErrorCode::Internal | ErrorCode::Unspecified => {
                 (Exit::Error, "see the logs of the gateway and the nodes")
             }

@@ -44,12 +44,18 @@ Which metrics to look at, and when to raise an alarm, is in [monitoring](../oper
 ";
 
 /// A struct of the cluster file, and its heading on the page.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 11] = [
     ("ClusterConfig", "The whole file"),
     ("NodeConfig", "`nodes`: a list of"),
     ("GatewayConfig", "`gateways`: a list of"),
     ("PlacementConfig", "`placement`: a list of"),
     ("Settings", "`settings`"),
+    ("TlsConfig", "`tls`"),
+    ("InsideTls", "`tls.inside`"),
+    ("ClientTls", "`tls.clients`"),
+    ("AccessConfig", "`access`"),
+    ("JwtConfig", "`access.jwt`"),
+    ("AuditConfig", "`audit`"),
 ];
 
 /// The path of a file in this repository.
@@ -152,9 +158,14 @@ fn defaults() -> BTreeMap<String, String> {
 
 #[test]
 fn the_page_has_every_key_of_the_cluster_file() {
-    let path = file("crates/routing/src/config/mod.rs");
-    let source = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let source: String = ["mod.rs", "security.rs"]
+        .map(|name| file("crates/routing/src/config").join(name))
+        .iter()
+        .map(|path| {
+            std::fs::read_to_string(path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
+        .collect();
     let defaults = defaults();
     let mut page = CLUSTER_FILE.to_owned();
     for (name, title) in PARTS {

@@ -246,6 +246,7 @@ fn grant(shard: ShardId, held: Grant) -> v1::Grant {
         claim_within_ms: held.claim_within_ms,
         remaining_ms: held.rest_ms,
         due: held.rest_ms == 0,
+        principal: String::new(),
     }
 }
 
@@ -291,6 +292,8 @@ fn holding(shard: ShardId, held: Grant) -> v1::Tenure {
         broken_by: String::new(),
         break_reason: String::new(),
         shard: shard.0,
+        principal: String::new(),
+        broken_by_principal: String::new(),
     }
 }
 

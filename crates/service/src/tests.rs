@@ -293,6 +293,7 @@ fn a_grant_keeps_all_its_fields() {
         claim_within_ms: 500,
         remaining_ms: 700,
         due: false,
+        principal: String::new(),
     };
     assert_eq!(grant, expected);
 }

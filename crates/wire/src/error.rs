@@ -17,6 +17,8 @@ pub enum ErrorClass {
     Retry,
     /// The operation may or may not have been done: retry with the same ids, or check.
     Unknown,
+    /// The caller's identity is not known, or may not do this: nothing was done.
+    Denied,
     /// A defect of the service.
     Internal,
 }
@@ -32,6 +34,7 @@ impl ErrorCode {
             ErrorCode::NotOwner | ErrorCode::Expired | ErrorCode::SessionLost => ErrorClass::Fenced,
             ErrorCode::Busy | ErrorCode::NoLeader | ErrorCode::ShuttingDown => ErrorClass::Retry,
             ErrorCode::OutcomeUnknown => ErrorClass::Unknown,
+            ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => ErrorClass::Denied,
             ErrorCode::Unspecified | ErrorCode::Internal => ErrorClass::Internal,
         }
     }
@@ -54,6 +57,8 @@ impl ErrorCode {
             ErrorCode::Busy => Code::ResourceExhausted,
             ErrorCode::NoLeader | ErrorCode::ShuttingDown => Code::Unavailable,
             ErrorCode::OutcomeUnknown => Code::Unknown,
+            ErrorCode::Unauthenticated => Code::Unauthenticated,
+            ErrorCode::PermissionDenied => Code::PermissionDenied,
             ErrorCode::Unspecified | ErrorCode::Internal => Code::Internal,
         }
     }

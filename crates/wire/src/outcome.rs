@@ -32,13 +32,15 @@ pub enum Outcome {
     NotServed,
     /// The operation may or may not have been done.
     Unknown,
+    /// The caller's identity is not known, or may not do this.
+    Denied,
     /// A defect of the service.
     Internal,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Outcome; 10] = [
+    pub const ALL: [Outcome; 11] = [
         Outcome::Ok,
         Outcome::Invalid,
         Outcome::Held,
@@ -48,6 +50,7 @@ impl Outcome {
         Outcome::Busy,
         Outcome::NotServed,
         Outcome::Unknown,
+        Outcome::Denied,
         Outcome::Internal,
     ];
 
@@ -65,6 +68,7 @@ impl Outcome {
             Some(ErrorCode::Busy) => Outcome::Busy,
             Some(ErrorCode::NoLeader | ErrorCode::ShuttingDown) => Outcome::NotServed,
             Some(ErrorCode::OutcomeUnknown) => Outcome::Unknown,
+            Some(ErrorCode::Unauthenticated | ErrorCode::PermissionDenied) => Outcome::Denied,
             Some(ErrorCode::Internal | ErrorCode::Unspecified) => Outcome::Internal,
         }
     }
@@ -81,6 +85,7 @@ impl Outcome {
             Outcome::Busy => "busy",
             Outcome::NotServed => "not_served",
             Outcome::Unknown => "outcome_unknown",
+            Outcome::Denied => "denied",
             Outcome::Internal => "internal",
         }
     }

@@ -50,7 +50,7 @@ impl Operation {
     /// An operation for the shard of this route, without id and timeout, which are set when it is
     /// sent.
     pub fn routed(op: Op, route: Route) -> Operation {
-        Operation { id: 0, timeout_ms: 0, op: Some(op), route: Some(route) }
+        Operation { op: Some(op), route: Some(route), ..Operation::default() }
     }
 
     /// Like [`v1::Operation::held_up`](crate::v1::Operation::held_up).

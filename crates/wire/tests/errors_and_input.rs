@@ -5,7 +5,7 @@ use palisade_wire::v1::{operation::Op, *};
 use palisade_wire::{ErrorClass, check_name, check_operation, fill_defaults};
 use tonic::{Code, Status};
 
-const CODES: [(ErrorCode, Code, ErrorClass); 13] = [
+const CODES: [(ErrorCode, Code, ErrorClass); 15] = [
     (ErrorCode::InvalidArgument, Code::InvalidArgument, ErrorClass::FixInput),
     (ErrorCode::Held, Code::Aborted, ErrorClass::TryLater),
     (ErrorCode::WaitTimeout, Code::Aborted, ErrorClass::TryLater),
@@ -15,6 +15,8 @@ const CODES: [(ErrorCode, Code, ErrorClass); 13] = [
     (ErrorCode::SessionLost, Code::FailedPrecondition, ErrorClass::Fenced),
     (ErrorCode::Busy, Code::ResourceExhausted, ErrorClass::Retry),
     (ErrorCode::NoLeader, Code::Unavailable, ErrorClass::Retry),
+    (ErrorCode::Unauthenticated, Code::Unauthenticated, ErrorClass::Denied),
+    (ErrorCode::PermissionDenied, Code::PermissionDenied, ErrorClass::Denied),
     (ErrorCode::ShuttingDown, Code::Unavailable, ErrorClass::Retry),
     (ErrorCode::OutcomeUnknown, Code::Unknown, ErrorClass::Unknown),
     (ErrorCode::Internal, Code::Internal, ErrorClass::Internal),

@@ -68,5 +68,8 @@ pub fn cluster_config(
         replicas: nodes.len() as u32,
         placement: Vec::new(),
         settings: Settings::default(),
+        tls: None,
+        access: None,
+        audit: None,
     }
 }

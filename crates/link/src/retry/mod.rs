@@ -290,6 +290,10 @@ impl Attempt {
                 self.pause(now_ms, jitter, error.retry_after_ms.into())
             }
             ErrorCode::Busy => self.over(now_ms),
+            // The policy may have changed since an earlier try, which may have been done.
+            ErrorCode::Unauthenticated | ErrorCode::PermissionDenied if self.in_doubt => {
+                self.over(now_ms)
+            }
             ErrorCode::OutcomeUnknown => {
                 self.doubt();
                 self.target = self.following(now_ms, targets);

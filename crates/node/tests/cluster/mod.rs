@@ -50,6 +50,9 @@ impl Cluster {
             replicas: 3,
             placement: Vec::new(),
             settings,
+            tls: None,
+            access: None,
+            audit: None,
         };
         let map = config.shard_map();
         let engines = (1..=nodes).map(|id| (NodeId(id), Arc::new(MemoryEngine::new()))).collect();

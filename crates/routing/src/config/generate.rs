@@ -120,6 +120,9 @@ impl ClusterConfig {
             replicas,
             placement: Vec::new(),
             settings: Settings::default(),
+            tls: None,
+            access: None,
+            audit: None,
         };
         config.validate()?;
         Ok(config)

@@ -8,9 +8,13 @@ mod fingerprint;
 mod generate;
 mod parse;
 mod placement;
+mod security;
 mod validate;
 
 pub use generate::{Addresses, NodeLayout};
+pub use security::{
+    AccessConfig, AuditConfig, ClientCerts, ClientTls, InsideTls, JwtConfig, TlsConfig, for_process,
+};
 pub(crate) use validate::NODE_ID_MAX;
 
 use crate::ids::*;
@@ -62,6 +66,16 @@ pub struct ClusterConfig {
     /// Timing and limits of each process. They may differ between nodes.
     #[serde(default, deserialize_with = "parse::empty_is_default")]
     pub settings: Settings,
+    /// TLS of both sides. Relative paths in this and the following sections begin at the cluster
+    /// file's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Identities of clients, and what they may do. Without it, any client may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessConfig>,
+    /// The audit log of each gateway and node. Without it none is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditConfig>,
 }
 
 /// One node of the cluster.

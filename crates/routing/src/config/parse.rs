@@ -1,6 +1,6 @@
 //! Reading and writing the YAML of a cluster file, with errors for people.
 
-use super::{ClusterConfig, ConfigError};
+use super::{ClusterConfig, ConfigError, security};
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
@@ -40,8 +40,32 @@ impl ClusterConfig {
         let bytes = read.map_err(|error| {
             ConfigError(format!("cannot read the cluster file {}: {error}", path.display()))
         })?;
-        ClusterConfig::parse_bytes(&bytes)
-            .map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let (mut config, warnings) = ClusterConfig::parse_bytes(&bytes)
+            .map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
+        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        Ok((config, warnings))
+    }
+
+    /// Puts `directory` before all relative paths in the configuration.
+    fn resolve_paths(&mut self, directory: &Path) {
+        let ClusterConfig { tls, access, audit, .. } = self;
+        let mut paths: Vec<&mut String> = Vec::new();
+        if let Some(tls) = tls {
+            paths.extend(
+                tls.inside.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key, &mut tls.ca]),
+            );
+            for tls in &mut tls.clients {
+                paths.extend([&mut tls.cert, &mut tls.key]);
+                paths.extend(&mut tls.client_ca);
+            }
+        }
+        if let Some(access) = access {
+            paths.push(&mut access.policy);
+            paths.extend(&mut access.tokens);
+            paths.extend(access.jwt.iter_mut().map(|jwt| &mut jwt.jwks));
+        }
+        paths.extend(audit.iter_mut().map(|audit| &mut audit.file));
+        paths.into_iter().for_each(|path| security::under(directory, path));
     }
 
     /// [Parses](ClusterConfig::parse) the bytes of a file.

@@ -144,7 +144,16 @@ pub(super) fn operate_requests() -> BTreeMap<String, Vec<u8>> {
     let operations = ops.map(|(what, op)| {
         let slot = op.name().map_or(0, |name| u32::from(Slot::of(name).index()));
         let route = internal::Route { shard: u32::from(slot >= 8_192), slot, map_version: 1 };
-        (what, internal::Operation { id: 7, timeout_ms: 5_000, op: Some(op), route: Some(route) })
+        (
+            what,
+            internal::Operation {
+                id: 7,
+                timeout_ms: 5_000,
+                op: Some(op),
+                route: Some(route),
+                ..Default::default()
+            },
+        )
     });
     frames(operations, |operations| {
         internal::OperateRequest { operations, ..Default::default() }.encode_to_vec()

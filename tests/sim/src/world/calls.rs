@@ -440,7 +440,7 @@ fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
         Ok(Done::Cancelled { held }) => Outcome::Cancelled { held: held.is_some() },
         Err(error) => match error.class() {
             ErrorClass::Retry => Outcome::NotDone,
-            ErrorClass::TryLater | ErrorClass::FixInput => Outcome::Refused,
+            ErrorClass::TryLater | ErrorClass::FixInput | ErrorClass::Denied => Outcome::Refused,
             // The acquire's own grant has ended since.
             ErrorClass::Fenced
                 if matches!(ask.what, What::Acquire { .. })

@@ -1,0 +1,3 @@
+//! Identities, permissions and rates, as pure decisions.
+
+#![forbid(unsafe_code)]

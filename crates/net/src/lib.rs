@@ -1,0 +1,3 @@
+//! How connections are taken, made and secured.
+
+#![forbid(unsafe_code)]

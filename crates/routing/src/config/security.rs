@@ -1,0 +1,143 @@
+//! The parts of a cluster file about TLS, identities and the audit log: which files there are.
+//!
+//! This module only names files. The crates `net`, `access` and `audit` read them.
+
+use super::parse;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The word in a path that stands for the process: `node-3`, or `gateway-NAME`. With it one cluster
+/// file serves all machines.
+const PROCESS: &str = "{process}";
+
+/// TLS of both sides of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Between gateways and nodes, and between nodes. Without it they speak without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<InsideTls>,
+    /// Between clients and gateways. Without it gateways speak without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientTls>,
+}
+
+/// TLS between the processes of a cluster: always with certificates on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InsideTls {
+    /// PEM file of the process's certificate, which names its role and cluster. In all paths,
+    /// `{process}` stands for `node-3` or `gateway-NAME`.
+    pub cert: String,
+    /// PEM file of the certificate's private key.
+    pub key: String,
+    /// PEM file of the certificate authorities of the inside. They should issue nothing else.
+    pub ca: String,
+}
+
+/// TLS between clients and gateways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTls {
+    /// PEM file of the gateway's certificate, for the name that clients dial.
+    pub cert: String,
+    /// PEM file of the certificate's private key.
+    pub key: String,
+    /// PEM file of the certificate authorities of clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
+    /// Whether clients show certificates: `require`, `allow` or `no`.
+    #[serde(default)]
+    pub client_certs: ClientCerts,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCerts {
+    /// None connects without one.
+    Require,
+    /// Clients without one may show a token.
+    Allow,
+    /// None is asked for.
+    #[default]
+    No,
+}
+
+/// Identities of clients, and what they may do. With this section every client needs an identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessConfig {
+    /// YAML file of roles, bindings and quotas.
+    pub policy: String,
+    /// YAML file of hashed bearer tokens and their identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<String>,
+    /// Signed bearer tokens (JWT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtConfig>,
+}
+
+/// Which signed bearer tokens are accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtConfig {
+    /// JSON file of the issuer's public keys (JWKS). It is read from disk only.
+    pub jwks: String,
+    /// The `iss` that a token must have.
+    pub issuer: String,
+    /// The `aud` that a token must have.
+    pub audience: String,
+    /// How far the issuer's clock may be off, for `exp` and `nbf`.
+    #[serde(default = "sixty")]
+    pub clock_skew_s: u64,
+}
+
+fn sixty() -> u64 {
+    60
+}
+
+/// The audit log of each gateway and node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Path of the file, or `-` for standard output. `{process}` stands for `node-3` or
+    /// `gateway-NAME`.
+    pub file: String,
+    /// Size at which a file is closed and the next one begun.
+    #[serde(default = "hundred_mib")]
+    pub bytes_max: u64,
+    /// Age at which a file is closed and the next one begun.
+    #[serde(default = "one_day")]
+    pub hours_max: u64,
+    /// Number of closed files that are kept.
+    #[serde(default = "thirty")]
+    pub keep: u32,
+    /// Whether every operation is recorded, and not only what was refused, broken or changed.
+    #[serde(default, deserialize_with = "parse::empty_is_default")]
+    pub operations: bool,
+}
+
+fn hundred_mib() -> u64 {
+    100 << 20
+}
+
+fn one_day() -> u64 {
+    24
+}
+
+fn thirty() -> u32 {
+    30
+}
+
+/// Puts the directory before a relative path. `-` stays.
+pub(super) fn under(directory: &Path, path: &mut String) {
+    if path != "-" && Path::new(path.as_str()).is_relative() {
+        *path = directory.join(&*path).to_string_lossy().into_owned();
+    }
+}
+
+/// A path for one process: [`PROCESS`] replaced by its name, as `node-3` or `gateway-NAME`.
+pub fn for_process(path: &str, process: &str) -> String {
+    path.replace(PROCESS, process)
+}
