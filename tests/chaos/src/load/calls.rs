@@ -277,7 +277,7 @@ fn shown(checked: &Checked) -> Outcome {
 fn refusal(error: &Error) -> Outcome {
     match error.code.class() {
         ErrorClass::Retry => Outcome::NotDone,
-        ErrorClass::TryLater | ErrorClass::FixInput => Outcome::Refused,
+        ErrorClass::TryLater | ErrorClass::FixInput | ErrorClass::Denied => Outcome::Refused,
         ErrorClass::Fenced => Outcome::Fenced,
         ErrorClass::Unknown | ErrorClass::Internal => Outcome::Unknown,
     }
