@@ -1,6 +1,6 @@
 //! Reading and writing the YAML of a cluster file, with errors for people.
 
-use super::{ClusterConfig, ConfigError, security};
+use super::{ClusterConfig, ConfigError};
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
@@ -54,7 +54,7 @@ impl ClusterConfig {
             paths.extend(
                 tls.inside.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key, &mut tls.ca]),
             );
-            for tls in &mut tls.clients {
+            if let Some(tls) = &mut tls.clients {
                 paths.extend([&mut tls.cert, &mut tls.key]);
                 paths.extend(&mut tls.client_ca);
             }
@@ -65,7 +65,7 @@ impl ClusterConfig {
             paths.extend(access.jwt.iter_mut().map(|jwt| &mut jwt.jwks));
         }
         paths.extend(audit.iter_mut().map(|audit| &mut audit.file));
-        paths.into_iter().for_each(|path| security::under(directory, path));
+        paths.into_iter().for_each(|path| under(directory, path));
     }
 
     /// [Parses](ClusterConfig::parse) the bytes of a file.
@@ -87,6 +87,13 @@ impl ClusterConfig {
     /// A file that parses to this configuration.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(self).expect("plain structs of strings and numbers serialise")
+    }
+}
+
+/// Puts the directory before a relative path. `-` stays.
+fn under(directory: &Path, path: &mut String) {
+    if path != "-" && Path::new(path.as_str()).is_relative() {
+        *path = directory.join(&*path).to_string_lossy().into_owned();
     }
 }
 
