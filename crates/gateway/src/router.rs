@@ -2,7 +2,7 @@
 
 use crate::admission::Admission;
 use crate::core::{Call, Caller, Directory, Moment, Send, Step, answered_amiss};
-use crate::known::Known;
+use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
 use crate::limits::COME_BACK_MAX;
 use crate::metrics::{Metrics, Present};
@@ -105,8 +105,8 @@ impl Router {
     /// Whether locks can be served.
     ///
     /// # Errors
-    /// The shards without a leader, and the nodes that cannot be reached.
-    pub(crate) fn serving(&self) -> Result<(), String> {
+    /// [`NotServing`], with the shards without a leader.
+    pub(crate) fn serving(&self) -> Result<(), NotServing> {
         self.known.serving(&self.directory.shards())
     }
 

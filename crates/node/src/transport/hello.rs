@@ -130,7 +130,7 @@ impl Greeter {
         let now_ms = self.context.clock.mono_ms();
         let judged =
             self.context.identities.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
-        judged.map_err(Refusal::Store)
+        judged.map_err(|unfit| Refusal::Store(unfit.to_string()))
     }
 
     /// The knowledge of this node about a peer that has lost its directory.
@@ -145,7 +145,9 @@ impl Greeter {
                     hello.force,
                     self.context.clock.mono_ms(),
                 );
-                known.map(|known| known.max(self.member_of(peer))).map_err(Refusal::Store)
+                known
+                    .map(|known| known.max(self.member_of(peer)))
+                    .map_err(|alive| Refusal::Store(alive.to_string()))
             }
             Err(reason) => Err(Refusal::Stranger(reason)),
         };
@@ -229,7 +231,7 @@ impl Greeter {
         .await
         {
             Ok(Ok(live)) => live,
-            Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
+            Ok(Err(NotAccepted::Unfit(unfit))) => return Err(Refusal::Store(unfit.to_string())),
             Ok(Err(NotAccepted::Storage(error))) => {
                 self.context.lifecycle.fail(error.to_string());
                 return Err(Refusal::Stopping("this node stops: its disk failed".into()));
