@@ -18,11 +18,13 @@
 //! The crate holds no lock state of its own. Streams and retries are in the crate `link`. The pure
 //! module [`lease`] is public for simulators, and [`clock`] for tests of programs.
 
+mod acquiring;
 mod client;
 pub mod clock;
 pub mod endpoint;
 mod error;
 mod guard;
+mod guarded;
 mod held;
 pub mod lease;
 mod letting_go;
@@ -32,6 +34,7 @@ mod servers;
 mod session;
 mod tries;
 mod unary;
+mod unwanted;
 
 pub use client::Client;
 pub use error::Error;
