@@ -3,13 +3,14 @@
 //! The gateway is a driver of the real core, which decides everything: the core's sends become
 //! messages, and its pauses timers. The waits of lost clients are cleaned up as in the real gateway.
 
-use super::{Event, Message, Place, World};
+use super::network::Place;
+use super::state::World;
+use super::state::event::{Event, Message};
+use super::state::gateway::{Gateway, Owner, Running, Timer};
 use crate::rng::Rng;
-use gateway::core::{Call, Caller, Cleanup, Directory, Moment, Next, Send, Step};
+use gateway::core::{Call, Caller, Cleanup, Moment, Next, Send, Step};
 use link::mux::{Failure, Outcome, node_outcome};
-use routing::ShardMap;
 use shard::Ticket;
-use std::collections::BTreeMap;
 use wire::internal::v1::operation::Op as RoutedOp;
 use wire::internal::v1::operation_result::Result as NodeResult;
 use wire::limits::REQUEST_ID_BYTES;
@@ -23,49 +24,6 @@ const COME_BACK_MS: u64 = 300;
 const LEAVE_TIMEOUT_MS: u64 = 1_000;
 /// The first and longest pause between such tries, as in the real gateway.
 const LEAVE_PAUSE_MS: (u64, u64) = (50, 5_000);
-
-/// * `calls` has an entry for each operation that was not answered yet.
-/// * `tries` has an entry for each try under way: the call and the part that it belongs to.
-/// * `pausing` has the cleanups between two tries, each with its pause.
-pub(crate) struct Gateway {
-    pub up: bool,
-    pub paused_until_us: u64,
-    directory: Directory,
-    calls: BTreeMap<u64, Running>,
-    tries: BTreeMap<Ticket, (u64, u32)>,
-    pausing: BTreeMap<u64, (Cleanup, u64)>,
-}
-
-struct Running {
-    call: Call,
-    owner: Owner,
-    /// The number of tries so far, for the checker.
-    tries: u32,
-}
-
-/// The place where the answer goes.
-enum Owner {
-    /// A client that awaits it. An acquire that waits has the cleanup that it needs if the client
-    /// is lost.
-    Client { place: Place, wait: Option<Cleanup> },
-    /// A client that is gone. It may come back for a while.
-    Gone { wait: Cleanup },
-    /// The gateway itself, which cleans up. The pause comes before the next try.
-    Cleanup { cleanup: Cleanup, pause_ms: u64 },
-}
-
-/// A moment that a gateway waits for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Timer {
-    /// The time of a try is up.
-    Try { ticket: Ticket },
-    /// The pause of a call's part is over.
-    Pause { call: u64, part: u32 },
-    /// The client of this call had the time to come back.
-    ComeBack { call: u64 },
-    /// The pause of a cleanup is over.
-    Cleanup { number: u64 },
-}
 
 /// The clock of the world and its dice, for the core.
 struct At<'a> {
@@ -84,30 +42,6 @@ impl Moment for At<'_> {
 
     fn request_id(&mut self) -> [u8; REQUEST_ID_BYTES] {
         unreachable!("every client chooses its request ids")
-    }
-}
-
-impl Gateway {
-    pub(crate) fn new(map: ShardMap) -> Gateway {
-        Gateway {
-            up: true,
-            paused_until_us: 0,
-            directory: Directory::new(map),
-            calls: BTreeMap::new(),
-            tries: BTreeMap::new(),
-            pausing: BTreeMap::new(),
-        }
-    }
-
-    /// Takes a map that is newer than the present one.
-    pub(crate) fn take_map(&self, map: ShardMap) {
-        self.directory.take(map);
-    }
-
-    /// Takes a call out, so that outcomes of its tries come to nothing.
-    fn drop_call(&mut self, number: u64) -> Option<Running> {
-        self.tries.retain(|_, (call, _)| *call != number);
-        self.calls.remove(&number)
     }
 }
 
