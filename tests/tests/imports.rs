@@ -24,37 +24,6 @@ use std::path::{Path, PathBuf};
 /// Circles that exist today, each as the files in it. This list may only shrink: mend a circle
 /// instead of adding one.
 const KNOWN_CIRCLES: &[&[&str]] = &[
-    &["crates/node/src/metrics/mod.rs", "crates/node/src/metrics/per_shard.rs"],
-    &[
-        "crates/node/src/peer_identities.rs",
-        "crates/node/src/peer_identities/own.rs",
-        "crates/node/src/peer_identities/peers.rs",
-    ],
-    &["crates/node/src/writer.rs", "crates/node/src/writer/resets.rs"],
-    &[
-        "crates/planner/src/build.rs",
-        "crates/planner/src/figures.rs",
-        "crates/planner/src/growth.rs",
-        "crates/planner/src/notes.rs",
-        "crates/planner/src/smell.rs",
-    ],
-    &["crates/planner/src/model.rs", "crates/planner/src/workload.rs"],
-    &["tools/capacity-sim/src/load.rs", "tools/capacity-sim/src/world.rs"],
-    &[
-        "crates/storage/src/rocks/keeper.rs",
-        "crates/storage/src/rocks/mod.rs",
-        "crates/storage/src/rocks/reading.rs",
-        "crates/storage/src/rocks/reset.rs",
-    ],
-    &["tools/load/src/caller.rs", "tools/load/src/run.rs", "tools/load/src/stats.rs"],
-    &[
-        "crates/client/src/client.rs",
-        "crates/client/src/guard.rs",
-        "crates/client/src/letting_go.rs",
-        "crates/client/src/session/lives.rs",
-        "crates/client/src/session/lock.rs",
-        "crates/client/src/session/mod.rs",
-    ],
     &[
         "crates/link/src/mux/dial.rs",
         "crates/link/src/mux/driver.rs",
@@ -69,42 +38,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/locks/src/table/mod.rs",
         "crates/locks/src/table/records.rs",
     ],
-    &[
-        "tests/sim/src/checker/durability.rs",
-        "tests/sim/src/checker/early_expiry.rs",
-        "tests/sim/src/checker/exclusion.rs",
-        "tests/sim/src/checker/fencing.rs",
-        "tests/sim/src/checker/fifo.rs",
-        "tests/sim/src/checker/given_up.rs",
-        "tests/sim/src/checker/idempotency.rs",
-        "tests/sim/src/checker/late_expiry.rs",
-        "tests/sim/src/checker/linearizable.rs",
-        "tests/sim/src/checker/mod.rs",
-        "tests/sim/src/checker/session_life.rs",
-        "tests/sim/src/checker/tenures.rs",
-        "tests/sim/src/checker/tokens.rs",
-    ],
-    &[
-        "tests/sim/src/world/actors.rs",
-        "tests/sim/src/world/calls.rs",
-        "tests/sim/src/world/disk.rs",
-        "tests/sim/src/world/ending.rs",
-        "tests/sim/src/world/faults.rs",
-        "tests/sim/src/world/gateway.rs",
-        "tests/sim/src/world/mod.rs",
-        "tests/sim/src/world/node.rs",
-        "tests/sim/src/world/reseed.rs",
-    ],
-    &[
-        "tests/chaos/src/clients.rs",
-        "tests/chaos/src/cluster.rs",
-        "tests/chaos/src/faults/disks.rs",
-        "tests/chaos/src/faults/mod.rs",
-        "tests/chaos/src/network.rs",
-        "tests/chaos/src/probe.rs",
-        "tests/chaos/src/tools.rs",
-    ],
-    &["tests/chaos/src/report.rs", "tests/chaos/src/run.rs"],
 ];
 
 /// A module's path from the root of its crate. It is empty for the root itself.
