@@ -65,7 +65,7 @@ const HIDDEN: &[(&str, &str)] = &[("raft", "shard"), ("rocksdb", "storage")];
 const MEASURES_BARE: &str = "benches";
 
 /// The crates with results that may not depend on clocks, randomness or hash order.
-const PURE: &[&str] = &["locks", "routing", "service", "shard"];
+const PURE: &[&str] = &["access", "locks", "routing", "service", "shard"];
 /// The items that their `clippy.toml` must ban at least.
 const BANNED: &[&str] = &[
     "std::time::Instant::now",

@@ -101,7 +101,7 @@ async fn leave(router: Arc<Router>, (mut left, tries): Next) -> Option<Next> {
         {
             router.metrics.unseen_grants.inc();
         }
-        let after = left.cleanup.heard(&answer, router.now_ms());
+        let after = left.cleanup.on_answer(&answer, router.now_ms());
         left.place = None;
         match after {
             After::AtOnce => {}

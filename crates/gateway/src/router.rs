@@ -1,7 +1,7 @@
 //! What all doors of a gateway share, and the driver of single calls.
 
 use crate::admission::Admission;
-use crate::core::{Call, Caller, Directory, Moment, Send, Step, answered_amiss};
+use crate::core::{Call, Caller, Directory, Env, Outgoing, Step, mismatched_answer};
 use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
 use crate::limits::COME_BACK_MAX;
@@ -44,7 +44,7 @@ pub(crate) struct AtNow {
     now_ms: u64,
 }
 
-impl Moment for AtNow {
+impl Env for AtNow {
     fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -92,7 +92,7 @@ impl Router {
     }
 
     /// The clock and the dice for one event of a call.
-    pub(crate) fn moment(&self) -> AtNow {
+    pub(crate) fn env(&self) -> AtNow {
         AtNow { now_ms: self.now_ms() }
     }
 
@@ -133,7 +133,7 @@ impl Router {
         let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
         let _counted = self.metrics.counted();
         let mut steps = Vec::new();
-        let call = Call::begin(caller, operation, &self.directory, &mut self.moment(), &mut steps);
+        let call = Call::begin(caller, operation, &self.directory, &mut self.env(), &mut steps);
         let answer = self.run(call, steps).await;
         self.metrics.answered(kind, &answer, received.elapsed());
         answer
@@ -142,7 +142,7 @@ impl Router {
     /// Serves an operation of the gateway itself.
     pub(crate) async fn serve_own(&self, op: RoutedOp, timeout_ms: u64) -> Answer {
         let mut steps = Vec::new();
-        let call = Call::begin_own(op, timeout_ms, &self.directory, &mut self.moment(), &mut steps);
+        let call = Call::begin_own(op, timeout_ms, &self.directory, &mut self.env(), &mut steps);
         self.run(call, steps).await
     }
 
@@ -167,14 +167,14 @@ impl Router {
                 (None, None) => None,
             };
             // There is an event, because a call that has not answered has a step under way.
-            let Some(event) = event else { return Answer::Error(answered_amiss()) };
-            let moment = &mut self.moment();
+            let Some(event) = event else { return Answer::Error(mismatched_answer()) };
+            let env = &mut self.env();
             match event {
                 Event::Heard(part, outcome) => {
-                    call.heard(part, outcome, &self.directory, moment, &mut steps);
+                    call.on_outcome(part, outcome, &self.directory, env, &mut steps);
                 }
                 Event::Resumed(part) => {
-                    call.resumed(part, &self.directory, moment, &mut steps);
+                    call.on_pause_over(part, &self.directory, env, &mut steps);
                 }
             }
         }
@@ -182,7 +182,7 @@ impl Router {
 
     async fn take(&self, step: Step) -> Event {
         match step {
-            Step::Send(Send { part, node, timeout_ms, operation, retry_of }) => {
+            Step::Send(Outgoing { part, node, timeout_ms, operation, retry_of }) => {
                 if let Some(kind) = retry_of {
                     self.metrics.retried(kind);
                 }

@@ -98,7 +98,7 @@ impl Cleanup {
     }
 
     /// Takes the answer to [`operation`](Cleanup::operation).
-    pub fn heard(&mut self, answer: &Answer, now_ms: u64) -> Next {
+    pub fn on_answer(&mut self, answer: &Answer, now_ms: u64) -> Next {
         match answer {
             Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. }) if self.ours => {
                 self.granted = Some(release(grant));

@@ -1,6 +1,6 @@
 //! One operation on one shard, from its first try to its answer.
 
-use super::Moment;
+use super::Env;
 use super::directory::{Directory, Targets};
 use super::planted_bugs;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
@@ -147,11 +147,11 @@ impl Part {
     }
 
     /// Decides after the outcome of the try under way.
-    pub(super) fn heard(
+    pub(super) fn on_outcome(
         &mut self,
         outcome: Outcome<RoutedAnswer>,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
     ) -> Want {
         if !self.stale {
             directory.learn(self.shard, self.kind, self.tried, &outcome);
@@ -160,8 +160,8 @@ impl Part {
             Ok(answer) => return Want::Answered(answer),
             Err(failure) => failure,
         };
-        let now_ms = moment.now_ms();
-        let jitter = moment.jitter();
+        let now_ms = env.now_ms();
+        let jitter = env.jitter();
         self.attempt.next(now_ms, jitter, failure.for_retry(), &self.targets).into()
     }
 

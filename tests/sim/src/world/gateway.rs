@@ -8,7 +8,7 @@ use super::state::World;
 use super::state::event::{Event, Message};
 use super::state::gateway::{Gateway, Owner, Running, Timer};
 use crate::rng::Rng;
-use gateway::core::{Call, Caller, Cleanup, Moment, Next, Send, Step};
+use gateway::core::{Call, Caller, Cleanup, Env, Next, Outgoing, Step};
 use link::mux::{Failure, Outcome, node_outcome};
 use shard::Ticket;
 use wire::internal::v1::operation::Op as RoutedOp;
@@ -31,7 +31,7 @@ struct At<'a> {
     rng: &'a mut Rng,
 }
 
-impl Moment for At<'_> {
+impl Env for At<'_> {
     fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -79,9 +79,9 @@ impl World {
             }
             _ => None,
         };
-        let (mut steps, moment) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
+        let (mut steps, env) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
         let caller = Caller::Anonymous;
-        let call = Call::begin(caller, operation, &gateway.directory, moment, &mut steps);
+        let call = Call::begin(caller, operation, &gateway.directory, env, &mut steps);
         let owner = Owner::Client { place: client, wait };
         gateway.calls.insert(number, Running { call, owner, tries: 1 });
         self.take_steps(id, number, steps);
@@ -101,8 +101,8 @@ impl World {
         }
     }
 
-    fn send_try(&mut self, id: u32, number: u64, send: Send) {
-        let Send { part, node, timeout_ms, mut operation, retry_of } = send;
+    fn send_try(&mut self, id: u32, number: u64, send: Outgoing) {
+        let Outgoing { part, node, timeout_ms, mut operation, retry_of } = send;
         let ticket = self.number();
         // Any replica can serve a linearizable check. The core asks the leader, so some checks are
         // turned to other replicas here.
@@ -147,7 +147,7 @@ impl World {
                     self.clean_up(id, cleanup, LEAVE_PAUSE_MS.0);
                 }
             }
-            Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.heard(&answer, now_ms) {
+            Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.on_answer(&answer, now_ms) {
                 Next::Done => {}
                 Next::AtOnce => self.clean_up(id, cleanup, pause_ms),
                 Next::Later => {
@@ -179,8 +179,8 @@ impl World {
         let Some((number, part)) = gateway.tries.remove(&ticket) else { return };
         let Some(running) = gateway.calls.get_mut(&number) else { return };
         let mut steps = Vec::new();
-        let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
-        running.call.heard(part, outcome, &gateway.directory, moment, &mut steps);
+        let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+        running.call.on_outcome(part, outcome, &gateway.directory, env, &mut steps);
         self.take_steps(id, number, steps);
     }
 
@@ -194,8 +194,8 @@ impl World {
             Timer::Pause { call: number, part } => {
                 let Some(running) = gateway.calls.get_mut(&number) else { return };
                 let mut steps = Vec::new();
-                let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
-                running.call.resumed(part, &gateway.directory, moment, &mut steps);
+                let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+                running.call.on_pause_over(part, &gateway.directory, env, &mut steps);
                 self.take_steps(id, number, steps);
             }
             Timer::ComeBack { call } => {
@@ -230,9 +230,9 @@ impl World {
         let number = self.number();
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let mut steps = Vec::new();
-        let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+        let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
         let op = cleanup.operation();
-        let call = Call::begin_own(op, LEAVE_TIMEOUT_MS, &gateway.directory, moment, &mut steps);
+        let call = Call::begin_own(op, LEAVE_TIMEOUT_MS, &gateway.directory, env, &mut steps);
         let owner = Owner::Cleanup { cleanup, pause_ms };
         gateway.calls.insert(number, Running { call, owner, tries: 1 });
         self.take_steps(id, number, steps);

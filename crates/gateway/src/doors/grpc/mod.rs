@@ -4,7 +4,7 @@ pub(crate) mod server;
 mod stream;
 
 use crate::admission::Connection;
-use crate::core::answered_amiss;
+use crate::core::mismatched_answer;
 use crate::in_flight::InFlight;
 use crate::leaving::Unanswered;
 use crate::limits::{OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY};
@@ -79,7 +79,7 @@ impl Locks {
                 .next()
                 .await
                 .and_then(|result| result.result)
-                .ok_or_else(|| Status::from(answered_amiss()))?
+                .ok_or_else(|| Status::from(mismatched_answer()))?
         };
         match answer {
             Answer::Error(error) => Err(error.into()),
@@ -134,7 +134,7 @@ macro_rules! answered {
     ($self:expr, $request:expr, $op:path, $answer:path) => {
         match $self.one($request, $op).await? {
             $answer(response) => Ok(Response::new(response)),
-            _ => Err(answered_amiss().into()),
+            _ => Err(mismatched_answer().into()),
         }
     };
 }
