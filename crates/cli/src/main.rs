@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod cert;
 mod cluster_file;
 mod dev;
 mod duration;
@@ -117,6 +118,7 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Session(args) => sessions::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Plan(args) => plan::run(args),
+        Command::Cert(args) => cert::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
         Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => {
@@ -149,6 +151,7 @@ fn wants_json(command: &Command) -> bool {
         | Command::Node(_)
         | Command::Gateway(_)
         | Command::Lock(_)
+        | Command::Cert(_)
         | Command::Cluster(Cluster::Check(_))
         | Command::Guard(_)
         | Command::Exec(_) => false,
