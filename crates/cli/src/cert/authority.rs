@@ -5,6 +5,7 @@
 //! or logged here. The module knows nothing of files and of the command line, and reads no clock:
 //! time is an argument.
 
+use net::role::{Process, Role};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -42,9 +43,8 @@ impl Authority {
 /// The owner of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A process of the cluster: `node-3` or `gateway-NAME`, and its URI
-    /// `palisade://CLUSTER/node/3`.
-    Process { name: String, role: String },
+    /// A process of the cluster.
+    Process(Role),
     /// A client with this identity.
     Client(String),
     /// A server for clients: the name of its files, and the names and addresses that clients dial.
@@ -54,20 +54,18 @@ pub enum Subject {
 impl Subject {
     /// The node of a cluster.
     pub fn node(cluster: &str, id: u64) -> Subject {
-        let role = format!("palisade://{}/node/{id}", escaped(cluster));
-        Subject::Process { name: format!("node-{id}"), role }
+        Subject::Process(Role { cluster: cluster.into(), process: Process::Node(id) })
     }
 
     /// The gateway of a cluster.
     pub fn gateway(cluster: &str, name: &str) -> Subject {
-        let role = format!("palisade://{}/gateway/{}", escaped(cluster), escaped(name));
-        Subject::Process { name: format!("gateway-{name}"), role }
+        Subject::Process(Role { cluster: cluster.into(), process: Process::Gateway(name.into()) })
     }
 
     /// The authority that signs it.
     pub fn authority(&self) -> Authority {
         match self {
-            Subject::Process { .. } => Authority::Inside,
+            Subject::Process(_) => Authority::Inside,
             Subject::Client(_) | Subject::Server { .. } => Authority::Clients,
         }
     }
@@ -77,8 +75,10 @@ impl Subject {
     /// Two identities can have one file name. The files are never overwritten unasked, so this is
     /// noticed.
     pub fn stem(&self) -> String {
-        let (Subject::Process { name, .. } | Subject::Client(name) | Subject::Server { name, .. }) =
-            self;
+        let name = match self {
+            Subject::Process(role) => role.process.to_string(),
+            Subject::Client(name) | Subject::Server { name, .. } => name.clone(),
+        };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let parts: Vec<&str> = name.split(|c| !plain(c)).filter(|part| !part.is_empty()).collect();
         // A name that begins with a dot would be hidden, and `..` is a directory.
@@ -89,33 +89,34 @@ impl Subject {
     fn params(&self) -> Result<CertificateParams, rcgen::Error> {
         let mut params = CertificateParams::default();
         let (common_name, usages) = match self {
-            Subject::Process { name, role } => {
-                params.subject_alt_names = vec![SanType::URI(role.as_str().try_into()?)];
+            Subject::Process(role) => {
+                let uri = role.to_string().try_into()?;
+                params.subject_alt_names = vec![SanType::URI(uri)];
                 // Each process dials others and is dialled by them.
-                (
-                    Some(name),
-                    &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth][..],
-                )
-            }
-            Subject::Client(identity) if identity.contains("://") => {
-                params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
-                (None, &[ExtendedKeyUsagePurpose::ClientAuth][..])
+                let both =
+                    [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+                (Some(role.process.to_string()), both.to_vec())
             }
             Subject::Client(identity) => {
-                (Some(identity), &[ExtendedKeyUsagePurpose::ClientAuth][..])
+                let is_uri = identity.contains("://");
+                if is_uri {
+                    params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
+                }
+                let common_name = (!is_uri).then(|| identity.clone());
+                (common_name, vec![ExtendedKeyUsagePurpose::ClientAuth])
             }
             Subject::Server { hosts, .. } => {
                 params.subject_alt_names =
                     hosts.iter().map(|host| host_name(host)).collect::<Result<_, _>>()?;
-                (hosts.first(), &[ExtendedKeyUsagePurpose::ServerAuth][..])
+                (hosts.first().cloned(), vec![ExtendedKeyUsagePurpose::ServerAuth])
             }
         };
         params.distinguished_name = DistinguishedName::new();
         if let Some(name) = common_name {
-            params.distinguished_name.push(DnType::CommonName, name.as_str());
+            params.distinguished_name.push(DnType::CommonName, name);
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = usages.to_vec();
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
@@ -126,14 +127,6 @@ fn host_name(host: &str) -> Result<SanType, rcgen::Error> {
         Ok(address) => Ok(SanType::IpAddress(address)),
         Err(_) => Ok(SanType::DnsName(host.try_into()?)),
     }
-}
-
-/// A name as a part of a URI.
-fn escaped(name: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    name.bytes()
-        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
-        .collect()
 }
 
 /// A certificate with its private key, both as PEM.
@@ -218,14 +211,5 @@ mod tests {
         ] {
             assert_eq!(Subject::Client(identity.into()).stem(), stem, "{identity}");
         }
-    }
-
-    #[test]
-    fn a_role_names_its_cluster_in_one_spelling() {
-        let Subject::Process { name, role } = Subject::gateway("my cluster/ü", "a b") else {
-            panic!("a process")
-        };
-        assert_eq!(role, "palisade://my%20cluster%2F%C3%BC/gateway/a%20b");
-        assert_eq!(name, "gateway-a b");
     }
 }
