@@ -14,6 +14,7 @@ mod logging;
 mod output;
 mod pages;
 mod plan;
+mod profiles;
 mod serve;
 mod sessions;
 mod shown;

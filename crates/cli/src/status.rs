@@ -21,7 +21,7 @@ const SLOW_SYNC_MS: f64 = 100.0;
 /// If no gateway answers, or a shard has no leader.
 pub async fn run(args: &ClusterStatus) -> Result<(), Failure> {
     let status =
-        json::ClusterStatus::from(&verbs::connect(&args.remote.gateways).cluster_status().await?);
+        json::ClusterStatus::from(&verbs::connect(&args.remote.gateways)?.cluster_status().await?);
     if args.remote.json {
         print_json(&status);
     } else {
