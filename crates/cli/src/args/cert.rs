@@ -17,8 +17,8 @@ pub enum Cert {
 #[command(after_help = "\
 Writes inside-ca.pem and inside-ca.key, which make the certificates of nodes and gateways, and \
 clients-ca.pem and clients-ca.key, which make those of clients and those that gateways show to \
-clients. The .pem files are public. Whoever has a .key file can make certificates: keep both keys \
-off the machines of the cluster.")]
+clients. The .pem files are public. A .key file is enough to make certificates: keep both keys off \
+the machines of the cluster.")]
 pub struct CertCa {
     /// The directory of the files. It is made if it does not exist
     #[arg(long, value_name = "DIR")]
