@@ -16,14 +16,15 @@ pub const METADATA_BYTES_MAX: usize = 1024;
 /// How long an ended grant is remembered, in milliseconds of shard time. Within that time a late
 /// retry of its acquire or release gets the answer of the first attempt.
 pub const REQUEST_MEMORY_MS: u64 = 30_000;
-/// Most ended grants, and most ended sessions, that are remembered. The oldest are forgotten first.
+/// At most this many ended grants, and as many ended sessions, are remembered. The oldest are
+/// forgotten first.
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
 /// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
-/// Most tokens that one life of a session remembers of grants that other callers ended. The oldest
-/// are forgotten first.
+/// At most this many tokens of grants that other callers ended are remembered per life of a session.
+/// The oldest are forgotten first.
 pub const BROKEN_MEMORY_MAX: usize = 1_024;
-/// Most waiters in the queue of one name.
+/// At most this many acquires wait in the queue of one name.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
 /// The highest token: 2^53 - 1, the highest integer that JSON keeps exact.
 pub const TOKEN_MAX: u64 = (1 << 53) - 1;
@@ -50,6 +51,12 @@ pub struct RequestId(pub u128);
 /// It is the token of the grant that began the lease, so it is never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
+
+impl LeaseId {
+    /// The number of no lease. A release that names it is asked for by no session, and a heartbeat
+    /// that names it renews any life of its session.
+    pub const NONE: LeaseId = LeaseId(0);
+}
 
 /// How a lock is held, and so which grants of one name are compatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

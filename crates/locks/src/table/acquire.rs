@@ -15,7 +15,7 @@
 //! appends to the queue.
 
 use super::index::Ref;
-use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
+use super::rows::{GrantRow, Lease, RenewalState, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
 use crate::hash::{hash_number, hash_str};
@@ -144,7 +144,7 @@ impl LockTable {
                     return Outcome::Queued;
                 }
                 self.drop_waiter(waiter, DropReason::Cancelled, effects);
-                self.settle(at, lock, effects);
+                self.serve_queue(at, lock, effects);
                 self.held_by_another(ask.name)
             }
             Ref::Recent(_) => unreachable!("it was resolved"),
@@ -203,17 +203,17 @@ impl LockTable {
         self.last_token += 1;
         let token = NonZeroU64::new(self.last_token).expect("1 was added");
         let lease = if claim.session == NONE {
-            let life = Life::new(at.shard_ms);
-            effects.leases.push(life.event(LeaseId(token.get()), &terms));
-            Lease::Private { life, terms }
+            let state = RenewalState::new(at.shard_ms);
+            effects.leases.push(state.event(LeaseId(token.get()), &terms));
+            Lease::Private { state, terms }
         } else {
             let session = &mut self.sessions[claim.session];
             if session.lease.is_none() {
-                (session.life, session.terms) = (Life::new(at.shard_ms), terms);
-                effects.leases.push(session.life.event(LeaseId(token.get()), &session.terms));
+                (session.state, session.terms) = (RenewalState::new(at.shard_ms), terms);
+                effects.leases.push(session.state.event(LeaseId(token.get()), &session.terms));
                 self.begin_session(claim.session, token);
             }
-            let renewals_before = self.sessions[claim.session].life.renewal_seq;
+            let renewals_before = self.sessions[claim.session].state.renewal_seq;
             Lease::Session { session: claim.session, links: Links::LOOSE, renewals_before }
         };
         let mut row = GrantRow::new(token, claim.request, lock, claim.mode, lease);

@@ -1,8 +1,8 @@
 //! Releasing and breaking, and the memory of grants and sessions that ended.
 //!
 //! An ended grant is remembered by request id and token, an ended session by its id, for
-//! [`REQUEST_MEMORY_MS`]. Within that time a late retry gets the answer of the first attempt. This
-//! module knows nothing of the next waiter in line.
+//! [`REQUEST_MEMORY_MS`]. Within that time a late retry gets the answer of the first attempt. Which
+//! waiter is next is decided in `queue.rs`.
 
 use super::LockTable;
 use super::index::Ref;
@@ -13,9 +13,9 @@ use crate::planted_bugs;
 use crate::tenure::Parts;
 use crate::types::*;
 
-/// Most items of each kind that one command forgets, so that no command pays for a busy half
-/// minute. It is more than a command usually adds. Items that are due and still there are ignored
-/// by lookups.
+/// At most this many items of each kind are forgotten per command, so that a command after a burst
+/// does not pay for [`REQUEST_MEMORY_MS`] of backlog. It is more than a command usually adds. Items
+/// that are due and still there are ignored by lookups.
 const FORGET_PER_COMMAND: usize = 4;
 
 impl LockTable {
@@ -29,15 +29,16 @@ impl LockTable {
     ) -> Outcome {
         let token = planted_bugs::released_token(token, || self.current(name));
         let Some(grant) = self.find_grant(name, token) else {
-            return match self.ended(name, token) {
+            return match self.how_ended(name, token) {
                 Some(EndKind::Released) => Outcome::Released { already: true },
                 _ => self.fenced(name, token),
             };
         };
-        let told = by.and_then(|life| self.session_to_tell(life, grant));
+        // `None` is an entry of an earlier version, for which no session is told.
+        let told = by.and_then(|by_session| self.session_to_tell(by_session, grant));
         self.note_end(planted_bugs::told_of_release(told), grant);
         let lock = self.end_grant(at, grant, EndKind::Released, "", "", effects);
-        self.settle(at, lock, effects);
+        self.serve_queue(at, lock, effects);
         Outcome::Released { already: false }
     }
 
@@ -50,35 +51,40 @@ impl LockTable {
         reason: &str,
         effects: &mut Effects,
     ) -> Outcome {
+        // A repeated break gets no answer of its own, as a repeated release does: after a break in
+        // doubt, `link::retry` reports this refusal as an unknown outcome.
         let Some(grant) = self.find_grant(name, token) else {
             return match self.current(name) {
                 Token(0) => Outcome::NotOwner { current: Token(0) },
                 _ => self.held_by_another(name),
             };
         };
-        let told = self.session_to_tell(LeaseId(0), grant);
+        let told = self.session_to_tell(LeaseId::NONE, grant);
         self.note_end(planted_bugs::told_of_break(told), grant);
         let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
+        // The tenure is decoded from the record that was just written, so that answer and history
+        // agree. It must be read here: `serve_queue` removes the rows of an unused lock.
         let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
-        self.settle(at, lock, effects);
+        self.serve_queue(at, lock, effects);
         match tenure {
             Some(tenure) => Outcome::Broken(Box::new(tenure.expect("it was just encoded"))),
             None => Outcome::Unheard,
         }
     }
 
-    /// The session of a grant, if it must hear of the grant's end. It asked for the end itself if
-    /// `life` is its own.
-    fn session_to_tell(&self, life: LeaseId, grant: u32) -> Option<u32> {
+    /// The session of a grant, if the session must hear of the grant's end. `by_session` is the
+    /// session life that asked for the end. It is not told of its own request.
+    fn session_to_tell(&self, by_session: LeaseId, grant: u32) -> Option<u32> {
         let Lease::Session { session, .. } = self.grants[grant].lease else { return None };
-        (self.sessions[session].lease_id() != Some(life)).then_some(session)
+        (self.sessions[session].lease_id() != Some(by_session)).then_some(session)
     }
 
-    /// Notes in `session` that the grant ended. It hears of that with its next heartbeat.
+    /// Notes in `session` that another caller ended the grant. The session hears of that with its
+    /// next heartbeat.
     fn note_end(&mut self, session: Option<u32>, grant: u32) {
         let Some(session) = session else { return };
         let token = self.grants[grant].token.get();
-        self.sessions[session].broken.get_or_insert_default().note(token);
+        self.sessions[session].ended_by_others.get_or_insert_default().note(token);
         self.sessions.touch(session);
     }
 
@@ -101,14 +107,14 @@ impl LockTable {
     /// The answer to a token that does not hold the name.
     pub(super) fn fenced(&self, name: &str, token: Token) -> Outcome {
         let current = self.current(name);
-        match self.ended(name, token) {
+        match self.how_ended(name, token) {
             Some(EndKind::Expired) => Outcome::LeaseExpired { current },
             _ => Outcome::NotOwner { current },
         }
     }
 
     /// How the grant of this name and token ended, if that is remembered.
-    fn ended(&self, name: &str, token: Token) -> Option<EndKind> {
+    fn how_ended(&self, name: &str, token: Token) -> Option<EndKind> {
         match self.find_token(token.0)? {
             Ref::Ended(ended) => {
                 let ended = self.ended_grants.get(ended);
@@ -118,8 +124,8 @@ impl LockTable {
         }
     }
 
-    /// Ends a grant and records its tenure. Returns the place of its lock, which the caller
-    /// settles.
+    /// Ends a grant and records its tenure. Returns the row index of its lock. The caller must then
+    /// call [`serve_queue`](Self::serve_queue), or waiters are never granted.
     pub(super) fn end_grant(
         &mut self,
         at: Stamp,
@@ -129,7 +135,7 @@ impl LockTable {
         reason: &str,
         effects: &mut Effects,
     ) -> u32 {
-        effects.ended.push(self.ended_now(grant, at, end, by, reason));
+        effects.ended.push(self.tenure_record(grant, at, end, by, reason));
         let row = &self.grants[grant];
         let (token, request, lock, permits) =
             (row.token.get(), row.request(), row.lock, row.permits());
@@ -151,24 +157,26 @@ impl LockTable {
         row.holders -= 1;
         self.held -= u64::from(row.grants.is_empty());
 
-        // The indexes keep the same token and request id, which now refer to the ended grant. A
-        // token in the window carries its request along: only the reference of the token changes.
+        // The indexes keep the same token and request id, which now refer to the ended grant. While
+        // a token is in the window of `Tokens`, `requests` refers to it by its short form and not to
+        // the grant, so only `tokens` has to change. For an older token, `requests` refers to the
+        // grant itself and has to change too.
         self.make_room_for_ended_grant();
-        let ended =
+        let remembered =
             EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
-        let ended = self.ended_grants.push(ended).pack();
-        self.tokens.replace(token, Ref::Live(grant).pack(), ended);
-        if self.tokens.recent_name(token).is_none() {
-            self.requests.replace(hash_request(request), Ref::Live(grant).pack(), ended);
+        let remembered = self.ended_grants.push(remembered).pack();
+        self.tokens.replace(token, Ref::Live(grant).pack(), remembered);
+        if self.tokens.window_ref(token).is_none() {
+            self.requests.replace(hash_request(request), Ref::Live(grant).pack(), remembered);
         }
         self.grants.remove(grant);
         lock
     }
 
-    fn ended_now(&self, grant: u32, at: Stamp, end: EndKind, by: &str, reason: &str) -> Ended {
+    fn tenure_record(&self, grant: u32, at: Stamp, end: EndKind, by: &str, reason: &str) -> Ended {
         let ended_wall_ms = at.wall_ms;
         let row = &self.grants[grant];
-        let (session, lease, life, terms, renewals_before) = self.lease_of(row);
+        let (session, lease, state, terms, renewals_before) = self.lease_of(row);
         let parts = Parts {
             end,
             mode: row.mode,
@@ -176,9 +184,9 @@ impl LockTable {
             lease,
             ttl_ms: terms.ttl_ms,
             acquired_wall_ms: row.acquired_wall_ms,
-            expires_wall_ms: at.wall_ms.saturating_add(life.rest_ms(terms, at.shard_ms).into()),
+            expires_wall_ms: at.wall_ms.saturating_add(state.rest_ms(terms, at.shard_ms).into()),
             ended_wall_ms,
-            renewals: life.renewal_seq - renewals_before,
+            renewals: state.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
             texts: [terms.owner(), session, terms.metadata(), by, reason],
         };
@@ -217,21 +225,21 @@ impl LockTable {
     }
 
     fn forget_oldest_grant(&mut self) {
-        if let Some((name, ended)) = self.ended_grants.oldest() {
+        if let Some((reference, ended)) = self.ended_grants.oldest() {
             if ended.is_tombstone() {
-                self.requests.remove(hash_request(ended.request()), name.pack());
+                self.requests.remove(hash_request(ended.request()), reference.pack());
             } else {
-                let of_request = self.tokens.recent_name(ended.token).unwrap_or(name);
+                let of_request = self.tokens.window_ref(ended.token).unwrap_or(reference);
                 self.requests.remove(hash_request(ended.request()), of_request.pack());
-                self.tokens.remove(ended.token, name.pack());
+                self.tokens.remove(ended.token, reference.pack());
             }
             self.ended_grants.pop();
         }
     }
 
     fn forget_oldest_session(&mut self) {
-        if let Some((name, ended)) = self.ended_sessions.oldest() {
-            self.session_ids.remove(hash_str(&ended.id), name.pack());
+        if let Some((reference, ended)) = self.ended_sessions.oldest() {
+            self.session_ids.remove(hash_str(&ended.id), reference.pack());
             self.ended_sessions.pop();
         }
     }

@@ -14,7 +14,7 @@
 //! [`LockTable::state_hash_from_scratch`].
 
 use super::LockTable;
-use super::recent::Ended;
+use super::recent::RingItem;
 use super::records::{key, kind};
 use super::slab::{Durable, Tracked};
 use crate::hash::hash_bytes;

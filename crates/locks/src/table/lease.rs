@@ -32,25 +32,25 @@ impl LockTable {
             return planted_bugs::refused_renewal(self.fenced(name, token), at);
         };
         match &mut self.grants[grant].lease {
-            Lease::Private { life, terms } => {
+            Lease::Private { state, terms } => {
                 terms.claim();
-                life.renew(at.shard_ms);
-                effects.leases.push(life.event(LeaseId(token.0), terms));
+                state.renew(at.shard_ms);
+                effects.leases.push(state.event(LeaseId(token.0), terms));
                 self.grants.touch(grant);
             }
             &mut Lease::Session { session, .. } => self.renew_session(at, session, effects),
         }
-        let (life, terms, before) = match &self.grants[grant].lease {
-            Lease::Private { life, terms } => (life, terms, 0),
+        let (state, terms, before) = match &self.grants[grant].lease {
+            Lease::Private { state, terms } => (state, terms, 0),
             Lease::Session { session, renewals_before, .. } => {
                 let session = &self.sessions[*session];
-                (&session.life, &session.terms, *renewals_before)
+                (&session.state, &session.terms, *renewals_before)
             }
         };
         Outcome::Renewed {
             ttl_ms: terms.ttl_ms,
             expires_wall_ms: at.wall_ms.saturating_add(terms.ttl_ms.into()),
-            renewals: life.renewal_seq - before,
+            renewals: state.renewal_seq - before,
         }
     }
 
@@ -79,14 +79,14 @@ impl LockTable {
     }
 
     fn is_alive(&self, session: u32, life: LeaseId) -> bool {
-        let any_life = planted_bugs::is_for_any_life(life.0 == 0);
+        let any_life = planted_bugs::is_for_any_life(life == LeaseId::NONE);
         self.sessions[session].lease_id().is_some_and(|lease| any_life || lease == life)
     }
 
     fn alive(&self, session: u32, broken_seen: u64) -> SessionAlive {
         let row = &self.sessions[session];
-        let broken_count = row.broken.as_ref().map_or(0, |broken| broken.count);
-        let (broken, broken_overflow) = match &row.broken {
+        let broken_count = row.ended_by_others.as_ref().map_or(0, |broken| broken.count);
+        let (broken, broken_overflow) = match &row.ended_by_others {
             Some(broken) => broken.since(broken_seen),
             None => (Vec::new(), broken_seen > 0),
         };
@@ -97,9 +97,9 @@ impl LockTable {
     fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {
         let row = &mut self.sessions[session];
         row.terms.claim();
-        row.life.renew(at.shard_ms);
+        row.state.renew(at.shard_ms);
         let lease = row.lease_id().expect("only a session with a lease is renewed");
-        effects.leases.push(row.life.event(lease, &row.terms));
+        effects.leases.push(row.state.event(lease, &row.terms));
         self.sessions.touch(session);
     }
 
@@ -112,7 +112,7 @@ impl LockTable {
     ) -> Outcome {
         let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
         if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
-            let same_life = self.sessions[session].life.renewal_seq == renewal_seq;
+            let same_life = self.sessions[session].state.renewal_seq == renewal_seq;
             let same_life = planted_bugs::is_timed_life(same_life);
             if same_life {
                 self.end_session(at, session, EndKind::Expired, effects);
@@ -121,12 +121,16 @@ impl LockTable {
         }
         // A private lease has the number of its grant's token.
         if let Some(Ref::Live(grant)) = self.find_token(lease.0)
-            && let Lease::Private { life, .. } = &self.grants[grant].lease
-            && planted_bugs::is_timed_life(life.renewal_seq == renewal_seq)
+            && let Lease::Private { state, .. } = &self.grants[grant].lease
+            && planted_bugs::is_timed_life(state.renewal_seq == renewal_seq)
         {
             let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
             let queue_len = self.locks[lock].queue_len;
-            self.settle(at, planted_bugs::settled_after_expiry(lock, queue_len, NONE), effects);
+            self.serve_queue(
+                at,
+                planted_bugs::settled_after_expiry(lock, queue_len, NONE),
+                effects,
+            );
             return Outcome::Expired(true);
         }
         Outcome::Expired(false)
@@ -175,7 +179,7 @@ impl LockTable {
         let id = self.forget_session(session);
         self.remember_session(id, at.shard_ms);
         for lock in touched {
-            self.settle(at, lock, effects);
+            self.serve_queue(at, lock, effects);
         }
         grants.len() as u32
     }

@@ -38,7 +38,7 @@ use order::Order;
 pub use pages::{HoldersPage, ListPage, Paused};
 use recent::{EndedGrant, EndedSession, Ring};
 use records::Header;
-use rows::{GrantRow, Lease, Life, LockRow, SessionRow, Terms, WaiterRow};
+use rows::{GrantRow, Lease, LockRow, RenewalState, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
 use texts::Texts;
 use tokens::Tokens;
@@ -187,16 +187,16 @@ impl LockTable {
     /// All leases in force, by id. A new leader needs them to give each lease the rest of its time.
     pub fn leases(&self) -> impl Iterator<Item = LiveLease> + '_ {
         let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
-            Lease::Private { life, terms } => Some((LeaseId(grant.token.get()), life, terms)),
+            Lease::Private { state, terms } => Some((LeaseId(grant.token.get()), state, terms)),
             Lease::Session { .. } => None,
         });
         let of_sessions = self
             .sessions
             .iter()
-            .filter_map(|(_, row)| Some((row.lease_id()?, &row.life, &row.terms)));
+            .filter_map(|(_, row)| Some((row.lease_id()?, &row.state, &row.terms)));
         let mut leases: Vec<LiveLease> = private
             .chain(of_sessions)
-            .map(|(lease, life, terms)| life.live(lease, terms))
+            .map(|(lease, state, terms)| state.live(lease, terms))
             .collect();
         leases.sort_unstable_by_key(|live| live.lease);
         leases.into_iter()
@@ -282,7 +282,7 @@ impl LockTable {
             let request = request_of(grants, ended, Ref::unpack(moved));
             requests.replace(hash_request(request), name.pack(), moved);
         });
-        let name = self.tokens.recent_name(token).unwrap_or(to);
+        let name = self.tokens.window_ref(token).unwrap_or(to);
         self.requests.insert(hash_request(request), name.pack());
     }
 
@@ -341,15 +341,18 @@ impl LockTable {
         self.locks[lock].grants.walk(&self.grants, |grant| grant.links)
     }
 
-    /// Session id (empty for none), lease, life and terms of a grant's lease, and the number of
+    /// Session id (empty for none), lease, renewal state and terms of a grant's lease, and the number of
     /// renewals that it had before this grant.
-    fn lease_of<'a>(&'a self, row: &'a GrantRow) -> (&'a str, LeaseId, &'a Life, &'a Terms, u64) {
+    fn lease_of<'a>(
+        &'a self,
+        row: &'a GrantRow,
+    ) -> (&'a str, LeaseId, &'a RenewalState, &'a Terms, u64) {
         match &row.lease {
-            Lease::Private { life, terms } => ("", LeaseId(row.token.get()), life, terms, 0),
+            Lease::Private { state, terms } => ("", LeaseId(row.token.get()), state, terms, 0),
             Lease::Session { session, renewals_before, .. } => {
                 let session = &self.sessions[*session];
                 let lease = session.lease_id().expect("a session with grants has a lease");
-                (&*session.id, lease, &session.life, &session.terms, *renewals_before)
+                (&*session.id, lease, &session.state, &session.terms, *renewals_before)
             }
         }
     }
@@ -361,8 +364,8 @@ impl LockTable {
 
     fn show(&self, grant: u32, at: Stamp) -> Grant {
         let row = &self.grants[grant];
-        let (session, lease, life, terms, renewals_before) = self.lease_of(row);
-        let rest_ms = life.rest_ms(terms, at.shard_ms);
+        let (session, lease, state, terms, renewals_before) = self.lease_of(row);
+        let rest_ms = state.rest_ms(terms, at.shard_ms);
         Grant {
             name: self.locks[row.lock].name.to_string(),
             owner: terms.owner().to_owned(),
@@ -375,7 +378,7 @@ impl LockTable {
             acquired_wall_ms: row.acquired_wall_ms,
             rest_ms,
             expires_wall_ms: at.wall_ms.saturating_add(rest_ms.into()),
-            renewals: life.renewal_seq - renewals_before,
+            renewals: state.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
             request_id: row.request(),
             lease,

@@ -62,7 +62,7 @@ impl LockTable {
     }
 
     /// Takes a waiter out of its queue without a grant. The caller must then call
-    /// [`settle`](Self::settle) for the lock.
+    /// [`serve_queue`](Self::serve_queue) for the lock.
     pub(super) fn drop_waiter(&mut self, waiter: u32, why: DropReason, effects: &mut Effects) {
         let row = self.unqueue(waiter);
         effects.dropped.push((row.request, why));
@@ -95,7 +95,7 @@ impl LockTable {
                 if given_up {
                     self.bury(request, name, at.shard_ms);
                 }
-                self.settle(at, lock, effects);
+                self.serve_queue(at, lock, effects);
                 Outcome::Cancelled
             }
             // The cancel came too late: the caller holds the lock already, and must be told so.
@@ -116,7 +116,7 @@ impl LockTable {
     ///
     /// Must be called after each removal of a grant or a waiter. Does nothing if the lock's row is
     /// gone already.
-    pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
+    pub(super) fn serve_queue(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
             let head = planted_bugs::served_next(row.queue.first, row.queue.last);
             let Some(waiter) = self.waiters.get(head) else {

@@ -20,7 +20,7 @@ const BLOCK: u64 = 128;
 const VERSION: u8 = 2;
 
 /// An item that ended. The default value fills places that are never read.
-pub(super) trait Ended: Default {
+pub(super) trait RingItem: Default {
     fn encode(&self, into: &mut Vec<u8>);
     fn decode(r: &mut Reader<'_>) -> Result<Self>;
     /// The hash of the item under its number. It covers all encoded fields, but in a form that is
@@ -78,7 +78,7 @@ impl Default for EndedGrant {
     }
 }
 
-impl Ended for EndedGrant {
+impl RingItem for EndedGrant {
     fn encode(&self, into: &mut Vec<u8>) {
         put_request(into, self.request());
         put_varint(into, self.token);
@@ -113,7 +113,7 @@ pub(super) struct EndedSession {
     pub(super) ended_ms: u64,
 }
 
-impl Ended for EndedSession {
+impl RingItem for EndedSession {
     fn encode(&self, into: &mut Vec<u8>) {
         put_str(into, &self.id);
         put_varint(into, self.ended_ms);
@@ -155,7 +155,7 @@ pub(super) struct Ring<T> {
     total: u64,
 }
 
-impl<T: Ended> Ring<T> {
+impl<T: RingItem> Ring<T> {
     pub(super) const fn new() -> Self {
         Ring {
             blocks: VecDeque::new(),

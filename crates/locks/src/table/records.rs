@@ -10,7 +10,7 @@
 //! nothing of which records are written, and when.
 
 use super::index::Ref;
-use super::rows::{Broken, GrantRow, Lease, Life, Terms, WaiterRow};
+use super::rows::{EndedByOthers, GrantRow, Lease, RenewalState, Terms, WaiterRow};
 use super::slab::NONE;
 use super::tokens::Tokens;
 use super::{LockTable, chain::Links};
@@ -39,7 +39,7 @@ pub(super) mod kind {
 /// Version of all kinds. Version 1 can still be read. Version 2 changed this:
 ///
 /// - A lease has the shard time of its last renewal instead of the wall time.
-/// - A lease has its claim TTL, and a session its broken grants.
+/// - A lease has its claim TTL, and a session the grants that others ended.
 /// - A remembered request without a token is a tombstone.
 const VERSION: u8 = 2;
 const PRIVATE: u8 = 0;
@@ -107,9 +107,9 @@ impl LockTable {
         let row = &self.sessions[session];
         into.push(VERSION);
         put_str(into, &row.id);
-        put_lease(into, &row.life, &row.terms);
-        put_varint(into, row.broken.as_ref().map_or(0, |broken| broken.count));
-        let tokens = row.broken.iter().flat_map(|broken| &broken.tokens);
+        put_lease(into, &row.state, &row.terms);
+        put_varint(into, row.ended_by_others.as_ref().map_or(0, |broken| broken.count));
+        let tokens = row.ended_by_others.iter().flat_map(|broken| &broken.tokens);
         tokens.for_each(|token| put_varint(into, *token));
     }
 
@@ -122,9 +122,9 @@ impl LockTable {
         put_varint(into, row.acquired_wall_ms);
         put_varint(into, row.waited_ms.into());
         match &row.lease {
-            Lease::Private { life, terms } => {
+            Lease::Private { state, terms } => {
                 into.push(PRIVATE);
-                put_lease(into, life, terms);
+                put_lease(into, state, terms);
             }
             Lease::Session { session, renewals_before, .. } => {
                 into.push(OF_SESSION);
@@ -218,14 +218,14 @@ impl Loader {
         let lease = self.token(lease)?;
         let id = r.str()?;
         check(validate_session(id))?;
-        let (life, terms) = self.lease(r)?;
-        let broken = self.broken(r)?;
+        let (state, terms) = self.lease(r)?;
+        let ended_by_others = self.ended_by_others(r)?;
         if self.table.find_session(id).is_some() {
             return Err(DecodeError("two sessions of one id"));
         }
         let session = self.table.unknown_session(id);
         let row = &mut self.table.sessions[session];
-        (row.life, row.terms, row.broken) = (life, terms, broken);
+        (row.state, row.terms, row.ended_by_others) = (state, terms, ended_by_others);
         self.table.begin_session(session, lease);
         Ok(())
     }
@@ -246,14 +246,14 @@ impl Loader {
         };
         let lease = match r.byte()? {
             PRIVATE if session_of(token.get()).is_none() => {
-                let (life, terms) = self.lease(r)?;
-                Lease::Private { life, terms }
+                let (state, terms) = self.lease(r)?;
+                Lease::Private { state, terms }
             }
             OF_SESSION => {
                 let session =
                     session_of(r.varint()?).ok_or(DecodeError("a grant of an unknown session"))?;
                 let renewals_before = r.varint()?;
-                if renewals_before > self.table.sessions[session].life.renewal_seq {
+                if renewals_before > self.table.sessions[session].state.renewal_seq {
                     return Err(DecodeError("a grant that is ahead of its lease"));
                 }
                 Lease::Session { session, links: Links::LOOSE, renewals_before }
@@ -376,7 +376,7 @@ impl Loader {
         }
     }
 
-    fn lease(&mut self, r: &mut Reader<'_>) -> Result<(Life, Terms)> {
+    fn lease(&mut self, r: &mut Reader<'_>) -> Result<(RenewalState, Terms)> {
         let ttl_ms = r.varint_u32()?;
         check(validate_ttl(ttl_ms))?;
         let claim_ttl_ms = self.claim_ttl(r)?;
@@ -392,7 +392,7 @@ impl Loader {
             }
             _ => renewed_ms,
         };
-        Ok((Life { renewal_seq, renewed_ms }, self.terms(ttl_ms, claim_ttl_ms, r)?))
+        Ok((RenewalState { renewal_seq, renewed_ms }, self.terms(ttl_ms, claim_ttl_ms, r)?))
     }
 
     fn claim_ttl(&self, r: &mut Reader<'_>) -> Result<u32> {
@@ -404,14 +404,14 @@ impl Loader {
         Ok(claim_ttl_ms)
     }
 
-    fn broken(&self, r: &mut Reader<'_>) -> Result<Option<Box<Broken>>> {
+    fn ended_by_others(&self, r: &mut Reader<'_>) -> Result<Option<Box<EndedByOthers>>> {
         let count = if self.version == 1 { 0 } else { counter(r)? };
         if count == 0 {
             return Ok(None);
         }
         let remembered = count.min(BROKEN_MEMORY_MAX as u64);
         let tokens = (0..remembered).map(|_| r.varint()).collect::<Result<_>>()?;
-        Ok(Some(Box::new(Broken { count, tokens })))
+        Ok(Some(Box::new(EndedByOthers { count, tokens })))
     }
 
     fn terms(&mut self, ttl_ms: u32, claim_ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
@@ -429,11 +429,11 @@ impl Loader {
     }
 }
 
-fn put_lease(into: &mut Vec<u8>, life: &Life, terms: &Terms) {
+fn put_lease(into: &mut Vec<u8>, state: &RenewalState, terms: &Terms) {
     put_varint(into, terms.ttl_ms.into());
     put_varint(into, terms.claim_ms().into());
-    put_varint(into, life.renewal_seq);
-    put_varint(into, life.renewed_ms);
+    put_varint(into, state.renewal_seq);
+    put_varint(into, state.renewed_ms);
     put_str(into, terms.owner());
     put_str(into, terms.metadata());
 }

@@ -94,19 +94,20 @@ impl Terms {
     }
 }
 
-/// The part of a lease that a renewal changes.
+/// The part of a lease that a renewal changes. It is no *life*: that is the presence of a session
+/// from its first grant to its end, which [`LeaseId`] names.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Life {
-    /// Number of renewals. It names the stretch of the lease's life since the last one.
+pub(super) struct RenewalState {
+    /// Number of renewals. It names the stretch of time since the last one.
     pub(super) renewal_seq: u64,
     /// Shard time of the beginning or the last renewal, by the clock of the table. A late stamp
     /// does not set that clock back.
     pub(super) renewed_ms: u64,
 }
 
-impl Life {
+impl RenewalState {
     pub(super) fn new(shard_ms: u64) -> Self {
-        Life { renewal_seq: 0, renewed_ms: shard_ms }
+        RenewalState { renewal_seq: 0, renewed_ms: shard_ms }
     }
 
     pub(super) fn renew(&mut self, shard_ms: u64) {
@@ -125,7 +126,7 @@ impl Life {
     }
 
     pub(super) fn live(&self, lease: LeaseId, terms: &Terms) -> LiveLease {
-        let &Life { renewal_seq, renewed_ms } = self;
+        let &RenewalState { renewal_seq, renewed_ms } = self;
         LiveLease { lease, ttl_ms: terms.ttl_now_ms(), renewal_seq, renewed_ms }
     }
 }
@@ -134,12 +135,12 @@ impl Life {
 ///
 /// - `tokens` holds the last of them, at most [`BROKEN_MEMORY_MAX`], oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Broken {
+pub(super) struct EndedByOthers {
     pub(super) count: u64,
     pub(super) tokens: VecDeque<u64>,
 }
 
-impl Broken {
+impl EndedByOthers {
     pub(super) fn note(&mut self, token: u64) {
         if self.tokens.len() >= BROKEN_MEMORY_MAX {
             self.tokens.pop_front();
@@ -166,7 +167,7 @@ impl Broken {
 #[derive(Debug)]
 pub(super) enum Lease {
     /// The grant's own lease. It is named by the grant's token and ends with the grant.
-    Private { life: Life, terms: Terms },
+    Private { state: RenewalState, terms: Terms },
     /// The lease of a session.
     Session {
         session: u32,
@@ -302,14 +303,14 @@ pub(super) struct SessionRow {
     pub(super) id: Box<str>,
     /// Token of the grant that began the lease; `None` before that grant.
     pub(super) lease: Option<NonZeroU64>,
-    pub(super) life: Life,
+    pub(super) state: RenewalState,
     pub(super) terms: Terms,
     /// The grants of the session, by token.
     pub(super) grants: Ends,
     /// The waiters of the session, by number.
     pub(super) waiters: Ends,
     /// Grants of this life that other callers ended. Boxed, because these are rare.
-    pub(super) broken: Option<Box<Broken>>,
+    pub(super) ended_by_others: Option<Box<EndedByOthers>>,
     pub(super) changed_at: u32,
 }
 
@@ -318,11 +319,11 @@ impl SessionRow {
         SessionRow {
             id: id.into(),
             lease: None,
-            life: Life::default(),
+            state: RenewalState::default(),
             terms: Terms::default(),
             grants: Ends::EMPTY,
             waiters: Ends::EMPTY,
-            broken: None,
+            ended_by_others: None,
             changed_at: NONE,
         }
     }

@@ -105,9 +105,9 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
             at.shard_ms += REQUEST_MEMORY_MS / 1_000;
         }
     };
-    assert!(table.tokens.recent_name(held.0).is_some());
+    assert!(table.tokens.window_ref(held.0).is_some());
     churn(&mut table, &mut at, 10);
-    assert!(table.tokens.recent_name(held.0).is_none(), "the window keeps an old token");
+    assert!(table.tokens.window_ref(held.0).is_none(), "the window keeps an old token");
 
     let mut restored = LockTable::restore(&table.snapshot()).expect("restores");
     let mut effects = Effects::default();

@@ -116,7 +116,7 @@ impl Model {
                         self.tell(&hold);
                     }
                     self.end(&hold, EndKind::Released, "", "");
-                    self.settle(name);
+                    self.serve_queue(name);
                     return Outcome::Released { already: false };
                 }
                 match self.how_ended(name, token) {
@@ -169,7 +169,7 @@ impl Model {
                     return Outcome::NotWaiting;
                 }
                 self.fx.dropped.push((request_id, DropReason::Cancelled));
-                self.settle(name);
+                self.serve_queue(name);
                 Outcome::Cancelled
             }
             Command::ExpireLease { lease, renewal_seq } => {
@@ -184,7 +184,7 @@ impl Model {
                         .expect("private")
                         .clone();
                     self.end(&hold, EndKind::Expired, "", "");
-                    self.settle(&hold.name);
+                    self.serve_queue(&hold.name);
                 } else {
                     self.end_session(&lease.session, EndKind::Expired);
                 }
@@ -199,7 +199,7 @@ impl Model {
                 };
                 self.tell(&hold);
                 let tenure = self.end(&hold, EndKind::Broken, by, reason);
-                self.settle(name);
+                self.serve_queue(name);
                 Outcome::Broken(Box::new(tenure))
             }
         }
@@ -228,7 +228,7 @@ impl Model {
             }
             self.waiters.retain(|waiter| waiter.request != ask.request);
             self.fx.dropped.push((ask.request, DropReason::Cancelled));
-            self.settle(&ask.name);
+            self.serve_queue(&ask.name);
             return self.held(&ask.name);
         }
         if let Some(ended) = self.ended.iter().find(|ended| ended.request == ask.request) {
@@ -310,7 +310,7 @@ impl Model {
         self.show(&hold)
     }
 
-    fn settle(&mut self, name: &str) {
+    fn serve_queue(&mut self, name: &str) {
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.name == name) {
             if !self.fits(name, self.waiters[at].mode) {
                 return;
@@ -363,7 +363,7 @@ impl Model {
             self.end_lease(lease);
         }
         for name in names {
-            self.settle(&name);
+            self.serve_queue(&name);
         }
         released
     }
