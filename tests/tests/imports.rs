@@ -63,12 +63,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/link/src/mux/protocol.rs",
         "crates/link/src/mux/reply.rs",
     ],
-    &["crates/locks/src/codec.rs", "crates/locks/src/command.rs", "crates/locks/src/limits.rs"],
-    &[
-        "crates/locks/src/table/acquire.rs",
-        "crates/locks/src/table/mod.rs",
-        "crates/locks/src/table/records.rs",
-    ],
     &[
         "tests/sim/src/checker/durability.rs",
         "tests/sim/src/checker/early_expiry.rs",

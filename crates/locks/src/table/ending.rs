@@ -5,12 +5,14 @@
 //! waiter is next is decided in `queue.rs`.
 
 use super::LockTable;
+use super::finding::{is_own_memory, principal_of};
 use super::index::Ref;
+use super::principals::Counted;
 use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
-use crate::hash::{hash_request, hash_str};
+use crate::hash::{hash_principal, hash_request, hash_str};
 use crate::planted_bugs;
-use crate::tenure::Parts;
+use crate::tenure::{End, Parts};
 use crate::types::*;
 
 /// At most this many items of each kind are forgotten per command, so that a command after a burst
@@ -22,38 +24,40 @@ impl LockTable {
     pub(super) fn release(
         &mut self,
         at: Stamp,
+        principal: &str,
         name: &str,
         token: Token,
         by: Option<LeaseId>,
         effects: &mut Effects,
     ) -> Outcome {
         let token = planted_bugs::released_token(token, || self.current(name));
-        let Some(grant) = self.find_grant(name, token) else {
-            return match self.how_ended(name, token) {
+        let principal = planted_bugs::releasing_principal(principal);
+        let Some(grant) = self.find_grant(principal, name, token) else {
+            return match self.how_ended(principal, name, token) {
                 Some(EndKind::Released) => Outcome::Released { already: true },
-                _ => self.fenced(name, token),
+                _ => self.fenced(principal, name, token),
             };
         };
         // `None` is an entry of an earlier version, for which no session is told.
         let told = by.and_then(|by_session| self.session_to_tell(by_session, grant));
         self.note_end(planted_bugs::told_of_release(told), grant);
-        let lock = self.end_grant(at, grant, EndKind::Released, "", "", effects);
+        let lock = self.end_grant(at, grant, &End::of(EndKind::Released), effects);
         self.serve_queue(at, lock, effects);
         Outcome::Released { already: false }
     }
 
+    /// Ends a grant of any identity by force.
     pub(super) fn break_hold(
         &mut self,
         at: Stamp,
         name: &str,
         token: Token,
-        by: &str,
-        reason: &str,
+        end: &End<'_>,
         effects: &mut Effects,
     ) -> Outcome {
         // A repeated break gets no answer of its own, as a repeated release does: after a break in
         // doubt, `link::retry` reports this refusal as an unknown outcome.
-        let Some(grant) = self.find_grant(name, token) else {
+        let Some(grant) = self.find_grant("", name, token) else {
             return match self.current(name) {
                 Token(0) => Outcome::NotOwner { current: Token(0) },
                 _ => self.held_by_another(name),
@@ -61,7 +65,7 @@ impl LockTable {
         };
         let told = self.session_to_tell(LeaseId::NONE, grant);
         self.note_end(planted_bugs::told_of_break(told), grant);
-        let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
+        let lock = self.end_grant(at, grant, end, effects);
         // The tenure is decoded from the record that was just written, so that answer and history
         // agree. It must be read here: `serve_queue` removes the rows of an unused lock.
         let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
@@ -88,8 +92,9 @@ impl LockTable {
         self.sessions.touch(session);
     }
 
-    /// Leaves a tombstone: no copy of this request is granted any more, for as long as an ended
-    /// grant is remembered.
+    /// Leaves a tombstone: no copy of this request by this identity is granted any more, for as long
+    /// as an ended grant is remembered. The identity is given by its
+    /// [hash](hash_principal). No acquire of another identity is refused.
     ///
     /// Without it, a lock can be held that no client knows of:
     ///
@@ -97,28 +102,30 @@ impl LockTable {
     /// 2. The cancel arrives first and finds nothing to cancel.
     /// 3. The acquire arrives and is granted. Its client is gone, so the lock is blocked until the
     ///    lease runs out.
-    pub(super) fn bury(&mut self, request: RequestId, name: &str, ended_ms: u64) {
+    pub(super) fn bury(&mut self, request: RequestId, principal: u64, name: &str, ended_ms: u64) {
         self.make_room_for_ended_grant();
-        let tombstone =
-            self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
+        let tombstone = EndedGrant::tombstone(request, hash_str(name), ended_ms);
+        let tombstone = self.ended_grants.push(tombstone.of(principal));
         self.requests.insert(hash_request(request), tombstone.pack());
     }
 
-    /// The answer to a token that does not hold the name.
-    pub(super) fn fenced(&self, name: &str, token: Token) -> Outcome {
+    /// The answer to a token that does not hold the name for this identity.
+    pub(super) fn fenced(&self, principal: &str, name: &str, token: Token) -> Outcome {
         let current = self.current(name);
-        match self.how_ended(name, token) {
+        match self.how_ended(principal, name, token) {
             Some(EndKind::Expired) => Outcome::LeaseExpired { current },
             _ => Outcome::NotOwner { current },
         }
     }
 
-    /// How the grant of this name and token ended, if that is remembered.
-    fn how_ended(&self, name: &str, token: Token) -> Option<EndKind> {
+    /// How the grant of this name and token ended, if that is remembered, and for this identity.
+    fn how_ended(&self, principal: &str, name: &str, token: Token) -> Option<EndKind> {
         match self.find_token(token.0)? {
             Ref::Ended(ended) => {
                 let ended = self.ended_grants.get(ended);
-                (ended.name_hash == hash_str(name)).then_some(ended.end)
+                let is_it =
+                    ended.name_hash == hash_str(name) && is_own_memory(ended.principal, principal);
+                is_it.then_some(ended.end)
             }
             _ => None,
         }
@@ -130,15 +137,16 @@ impl LockTable {
         &mut self,
         at: Stamp,
         grant: u32,
-        end: EndKind,
-        by: &str,
-        reason: &str,
+        end: &End<'_>,
         effects: &mut Effects,
     ) -> u32 {
-        effects.ended.push(self.tenure_record(grant, at, end, by, reason));
+        effects.ended.push(self.tenure_record(grant, at, end));
         let row = &self.grants[grant];
         let (token, request, lock, permits) =
             (row.token.get(), row.request(), row.lock, row.permits());
+        let principal = principal_of(row, &self.sessions);
+        self.principals.remove(principal, Counted::Lock);
+        let principal = hash_principal(principal);
         match row.lease {
             Lease::Private { .. } => {
                 effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) })
@@ -162,9 +170,14 @@ impl LockTable {
         // the grant, so only `tokens` has to change. For an older token, `requests` refers to the
         // grant itself and has to change too.
         self.make_room_for_ended_grant();
-        let remembered =
-            EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
-        let remembered = self.ended_grants.push(remembered).pack();
+        let remembered = EndedGrant::new(
+            request,
+            token,
+            hash_str(&self.locks[lock].name),
+            end.kind,
+            at.shard_ms,
+        );
+        let remembered = self.ended_grants.push(remembered.of(principal)).pack();
         self.tokens.replace(token, Ref::Live(grant).pack(), remembered);
         if self.tokens.window_ref(token).is_none() {
             self.requests.replace(hash_request(request), Ref::Live(grant).pack(), remembered);
@@ -173,33 +186,42 @@ impl LockTable {
         lock
     }
 
-    fn tenure_record(&self, grant: u32, at: Stamp, end: EndKind, by: &str, reason: &str) -> Ended {
+    fn tenure_record(&self, grant: u32, at: Stamp, end: &End<'_>) -> Ended {
         let ended_wall_ms = at.wall_ms;
         let row = &self.grants[grant];
         let (session, lease, state, terms, renewals_before) = self.lease_of(row);
         let parts = Parts {
-            end,
+            end: end.kind,
             mode: row.mode,
             request: row.request(),
             lease,
-            ttl_ms: terms.ttl_ms,
+            ttl_ms: terms.ttl_ms(),
             acquired_wall_ms: row.acquired_wall_ms,
             expires_wall_ms: at.wall_ms.saturating_add(state.rest_ms(terms, at.shard_ms).into()),
             ended_wall_ms,
             renewals: state.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
-            texts: [terms.owner(), session, terms.metadata(), by, reason],
+            texts: [terms.owner(), session, terms.metadata(), end.by, end.reason],
+            principals: [terms.principal(), end.principal],
         };
         let name = self.locks[row.lock].name.to_string();
-        Ended { name, token: Token(row.token.get()), ended_wall_ms, end, record: parts.encode() }
+        Ended {
+            name,
+            token: Token(row.token.get()),
+            ended_wall_ms,
+            end: end.kind,
+            record: parts.encode(),
+        }
     }
 
-    pub(super) fn remember_session(&mut self, id: Box<str>, ended_ms: u64) {
+    pub(super) fn remember_session(&mut self, id: Box<str>, principal: &str, ended_ms: u64) {
         if self.ended_sessions.len() >= REQUEST_MEMORY_MAX {
             self.forget_oldest_session();
         }
-        let ended = self.ended_sessions.push(EndedSession { id: id.clone(), ended_ms });
-        self.index_session(&id, ended);
+        let principal = hash_principal(principal);
+        let ended = EndedSession { id: id.clone(), principal, ended_ms };
+        let remembered = self.ended_sessions.push(ended);
+        self.index_session(&id, remembered);
     }
 
     /// Forgets items that are due, a few at a time.

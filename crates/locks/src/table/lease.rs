@@ -13,23 +13,27 @@
 //! With the number, the expiry names renewal 3, the lease is at renewal 4, and nothing happens.
 
 use super::LockTable;
+use super::finding::Known;
 use super::index::Ref;
-use super::rows::Lease;
+use super::principals::Counted;
+use super::rows::{Lease, SessionRow};
 use super::slab::NONE;
 use crate::hash::{hash_number, hash_str};
 use crate::planted_bugs;
+use crate::tenure::End;
 use crate::types::*;
 
 impl LockTable {
     pub(super) fn renew(
         &mut self,
         at: Stamp,
+        principal: &str,
         name: &str,
         token: Token,
         effects: &mut Effects,
     ) -> Outcome {
-        let Some(grant) = self.find_grant(name, token) else {
-            return planted_bugs::refused_renewal(self.fenced(name, token), at);
+        let Some(grant) = self.find_grant(principal, name, token) else {
+            return planted_bugs::refused_renewal(self.fenced(principal, name, token), at);
         };
         match &mut self.grants[grant].lease {
             Lease::Private { state, terms } => {
@@ -48,8 +52,8 @@ impl LockTable {
             }
         };
         Outcome::Renewed {
-            ttl_ms: terms.ttl_ms,
-            expires_wall_ms: at.wall_ms.saturating_add(terms.ttl_ms.into()),
+            ttl_ms: terms.ttl_ms(),
+            expires_wall_ms: at.wall_ms.saturating_add(terms.ttl_ms().into()),
             renewals: state.renewal_seq - before,
         }
     }
@@ -61,19 +65,18 @@ impl LockTable {
     pub(super) fn heartbeat(
         &mut self,
         at: Stamp,
+        principal: &str,
         id: &str,
         life: LeaseId,
         broken_seen: u64,
         effects: &mut Effects,
     ) -> Outcome {
-        match self.find_session(id) {
-            Some(Ref::Live(session)) if self.is_alive(session, life) => {
+        match self.find_session(id, principal) {
+            Known::Live(session) if self.is_alive(session, life) => {
                 self.renew_session(at, session, effects);
                 Outcome::HeartbeatOk(self.alive(session, broken_seen))
             }
-            Some(Ref::Ended(_)) => {
-                planted_bugs::dead_sessions_heartbeat(Outcome::SessionLost, life)
-            }
+            Known::Ended => planted_bugs::dead_sessions_heartbeat(Outcome::SessionLost, life),
             _ => Outcome::SessionLost,
         }
     }
@@ -91,7 +94,7 @@ impl LockTable {
             None => (Vec::new(), broken_seen > 0),
         };
         let life = row.lease_id().expect("only a session with a lease is renewed");
-        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow }
+        SessionAlive { life, ttl_ms: row.terms.ttl_ms(), broken_count, broken, broken_overflow }
     }
 
     fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {
@@ -124,7 +127,7 @@ impl LockTable {
             && let Lease::Private { state, .. } = &self.grants[grant].lease
             && planted_bugs::is_timed_life(state.renewal_seq == renewal_seq)
         {
-            let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
+            let lock = self.end_grant(at, grant, &End::of(EndKind::Expired), effects);
             let queue_len = self.locks[lock].queue_len;
             self.serve_queue(
                 at,
@@ -136,14 +139,20 @@ impl LockTable {
         Outcome::Expired(false)
     }
 
-    pub(super) fn close_session(&mut self, at: Stamp, id: &str, effects: &mut Effects) -> Outcome {
-        let released = match self.find_session(id) {
-            Some(Ref::Live(session)) => self.end_session(at, session, EndKind::Released, effects),
-            Some(_) => 0,
-            None => {
+    pub(super) fn close_session(
+        &mut self,
+        at: Stamp,
+        principal: &str,
+        id: &str,
+        effects: &mut Effects,
+    ) -> Outcome {
+        let released = match self.find_session(id, principal) {
+            Known::Live(session) => self.end_session(at, session, EndKind::Released, effects),
+            Known::Ended | Known::OfAnother => 0,
+            Known::Nothing => {
                 // An acquire of this session may still be on its way. It must not bring the session
                 // back to life.
-                self.remember_session(id.into(), at.shard_ms);
+                self.remember_session(id.into(), principal, at.shard_ms);
                 0
             }
         };
@@ -162,7 +171,7 @@ impl LockTable {
         let grants: Vec<u32> =
             row.grants.walk(&self.grants, |grant| grant.session_links()).collect();
         for &grant in &grants {
-            touched.push(self.end_grant(at, grant, end, "", "", effects));
+            touched.push(self.end_grant(at, grant, &End::of(end), effects));
         }
         for &waiter in &waiters {
             self.unlink_from_session(waiter);
@@ -176,8 +185,8 @@ impl LockTable {
         if let Some(lease) = self.sessions[session].lease_id() {
             effects.leases.push(LeaseEvent::Gone { lease });
         }
-        let id = self.forget_session(session);
-        self.remember_session(id, at.shard_ms);
+        let SessionRow { id, terms, .. } = self.forget_session(session);
+        self.remember_session(id, terms.principal(), at.shard_ms);
         for lock in touched {
             self.serve_queue(at, lock, effects);
         }
@@ -185,7 +194,7 @@ impl LockTable {
     }
 
     /// Removes a session without grants and waiters from the table.
-    pub(super) fn forget_session(&mut self, session: u32) -> Box<str> {
+    pub(super) fn forget_session(&mut self, session: u32) -> SessionRow {
         let row = &self.sessions[session];
         assert!(
             row.grants.is_empty() && row.waiters.is_empty(),
@@ -197,6 +206,7 @@ impl LockTable {
             self.session_leases.remove(hash_number(lease.0), session);
             self.begun -= 1;
         }
-        self.sessions.remove(session).id
+        self.principals.remove(row.terms.principal(), Counted::Session);
+        self.sessions.remove(session)
     }
 }
