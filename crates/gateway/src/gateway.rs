@@ -3,12 +3,14 @@
 use crate::doors::grpc::{Locks, server};
 use crate::doors::probes;
 use crate::error::GatewayError;
+use crate::identities::Identities;
 use crate::leave;
 use crate::leaving::Leaving;
 use crate::limits::{CLOSE_MAX, DRAIN_MAX, REFUSALS_SAID_EVERY};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
-use crate::router::Router;
+use crate::router::{Router, Security};
+use audit::{Audit, Event, Kind};
 use routing::ClusterConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +30,10 @@ pub struct GatewayOptions {
     pub metrics_listener: Option<std::net::TcpListener>,
     /// Whether `grpc.reflection` shows the public protocol to tools such as grpcurl.
     pub reflection: bool,
+    /// The audit log.
+    pub audit: Audit,
+    /// Whether the gateway was told to serve without protection. It shows in the cluster status.
+    pub insecure: bool,
 }
 
 /// The entry point: [`Gateway::start`] starts a gateway.
@@ -40,7 +46,9 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] if the gateway cannot start. Nothing is left running then.
     pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
-        let GatewayOptions { cluster, listener, metrics_listener, reflection } = options;
+        let GatewayOptions { cluster, listener, metrics_listener, reflection, audit, insecure } =
+            options;
+        let identities = cluster.access.as_ref().map(Identities::open).transpose()?;
         let listener = adopt(listener)?;
         let metrics_listener = metrics_listener.map(adopt).transpose()?;
         let address = listener.local_addr()?;
@@ -60,7 +68,9 @@ impl Gateway {
             %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
         );
         let (leaving, left) = Leaving::new();
-        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving));
+        let security = Security { identities, audit, insecure };
+        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving, security));
+        router.audit.record(Event::of(Kind::Started));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let locks = Locks::new(router.clone(), ending.clone());
@@ -69,11 +79,12 @@ impl Gateway {
             tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
         }
         tasks.spawn(ended(leave::work(router.clone(), left, ending.clone())));
+        tasks.spawn(ended(watch_access(router.clone(), ending.clone())));
         tasks.spawn(ended(say_refusals(router.clone(), ending.clone())));
         if let Some(listener) = metrics_listener {
-            tasks.spawn(probes::serve(listener, router, ending));
+            tasks.spawn(probes::serve(listener, router.clone(), ending));
         }
-        Ok(GatewayHandle { address, metrics_address, end, tasks })
+        Ok(GatewayHandle { address, metrics_address, router, end, tasks })
     }
 }
 
@@ -83,6 +94,20 @@ async fn ended(work: impl Future<Output = ()>) -> Result<(), GatewayError> {
     Ok(())
 }
 
+/// Watches the files of identities until the gateway ends.
+async fn watch_access(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
+    let watched = async {
+        match &router.identities {
+            Some(identities) => identities.watch(&router.audit, &router.metrics).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = watched => {}
+        _ = ending.wait_for(|ending| *ending) => {}
+    }
+}
+
 /// Logs a summary of refusals from time to time, instead of a line for each.
 async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
     let mut said = 0;
@@ -90,7 +115,7 @@ async fn say_refusals(router: Arc<Router>, mut ending: watch::Receiver<bool>) {
         .await
         .is_err()
     {
-        let refused = router.metrics.refused.get();
+        let refused = router.metrics.operations_refused.get();
         if refused > said {
             let (count, waits) = (refused - said, router.admission.waits());
             tracing::warn!(
@@ -113,6 +138,7 @@ fn adopt(listener: std::net::TcpListener) -> Result<TcpListener, std::io::Error>
 pub struct GatewayHandle {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    router: Arc<Router>,
     end: watch::Sender<bool>,
     tasks: JoinSet<Result<(), GatewayError>>,
 }
@@ -126,6 +152,14 @@ impl GatewayHandle {
     /// The address of `/metrics`, if it is served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Reads the files of identities again now. This blocks on the disk. Files that cannot be used
+    /// change nothing, which is logged.
+    pub fn reload(&self) {
+        if let Some(identities) = &self.router.identities {
+            identities.reload(&self.router.audit, &self.router.metrics);
+        }
     }
 
     /// Waits until one of the gateway's servers ends by itself, which is always a fault. The future

@@ -1,7 +1,8 @@
 //! The socket for clients and probes: gRPC. All limits of the transport are set here.
 
 use super::Locks;
-use crate::admission::Connection;
+use super::doorman::DoormanLayer;
+use crate::connection::Connection;
 use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
@@ -64,6 +65,7 @@ pub(crate) async fn serve(
         .max_frame_size(HTTP2_FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(DoormanLayer(router.clone()))
         .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(health)
         .add_optional_service(v1)
