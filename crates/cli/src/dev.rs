@@ -73,6 +73,7 @@ async fn start(
         engines,
         listener,
         metrics_listener,
+        insecure: args.insecure,
     };
     let cluster = InProcess::start(options).await.map_err(failure)?;
     for warning in cluster.warnings() {

@@ -48,7 +48,6 @@ pub(crate) const METHODS: &[(&str, Method)] = &[
     ("/palisade.v1.LockService/ClusterStatus", Method::Operation(OperationKind::ClusterStatus)),
     ("/palisade.v1.LockService/Stream", Method::Stream),
     ("/grpc.health.v1.Health/Check", Method::Open),
-    ("/grpc.health.v1.Health/List", Method::Open),
     ("/grpc.health.v1.Health/Watch", Method::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Method::Known),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Method::Known),
@@ -79,5 +78,85 @@ pub(crate) const fn need(kind: OperationKind) -> Need {
             Need::Anything(Verb::Hold)
         }
         OperationKind::ClusterStatus | OperationKind::ShardStatus => Need::Anything(Verb::Observe),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use prost_types::{FileDescriptorProto, FileDescriptorSet};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn files(encoded: &[u8]) -> Vec<FileDescriptorProto> {
+        FileDescriptorSet::decode(encoded).unwrap().file
+    }
+
+    /// Each method of these files: its path, and the type of its request.
+    fn methods(files: &[FileDescriptorProto]) -> BTreeMap<String, String> {
+        let of_file = |file: &FileDescriptorProto| {
+            let package = file.package().to_owned();
+            let services = file.service.clone().into_iter();
+            services.flat_map(move |service| {
+                let of = format!("/{package}.{}", service.name());
+                let path = move |method: &prost_types::MethodDescriptorProto| {
+                    (format!("{of}/{}", method.name()), method.input_type().to_owned())
+                };
+                service.method.iter().map(path).collect::<Vec<_>>()
+            })
+        };
+        files.iter().flat_map(of_file).collect()
+    }
+
+    #[test]
+    fn every_method_has_a_row_and_every_row_a_method() {
+        let served = [
+            files(wire::INTERNAL_DESCRIPTORS), // with those of the public protocol
+            files(wire::DESCRIPTORS),
+            files(tonic_health::pb::FILE_DESCRIPTOR_SET),
+            files(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET),
+            files(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET),
+        ]
+        .concat();
+        let paths: BTreeSet<String> = methods(&served).into_keys().collect();
+        assert!(paths.len() > 20, "methods were found");
+        let rows: BTreeSet<String> = METHODS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(paths, rows, "the methods of the descriptors (left) and those of the table");
+        assert_eq!(METHODS.len(), rows.len(), "one row for each");
+        for (path, row) in METHODS {
+            let inside = path.starts_with("/palisade.internal.");
+            assert_eq!(*row == Method::Inside, inside, "{path}");
+            assert_eq!(method(path), Some(*row));
+        }
+        assert_eq!(method("/palisade.v1.LockService/New"), None);
+    }
+
+    #[test]
+    fn every_operation_of_a_stream_is_a_row_of_its_own() {
+        let public = files(wire::DESCRIPTORS);
+        let by_input: BTreeMap<String, String> =
+            methods(&public).into_iter().map(|(path, input)| (input, path)).collect();
+        let messages = public.iter().flat_map(|file| &file.message_type);
+        let operation = messages.into_iter().find(|message| message.name() == "Operation").unwrap();
+        let ops: Vec<_> =
+            operation.field.iter().filter(|field| field.oneof_index.is_some()).collect();
+        assert!(ops.len() >= 10, "operations were found");
+        for field in ops {
+            let path = by_input.get(field.type_name());
+            let path = path.unwrap_or_else(|| panic!("{} is no call, too", field.name()));
+            let row = method(path);
+            let Some(Method::Operation(kind)) = row else { panic!("{path}: {row:?}") };
+            // In a stream the row is found by the operation's kind, which must be the same.
+            let (tag, empty) = (field.number() as u32, 0u8);
+            let mut encoded = Vec::new();
+            prost::encoding::encode_key(
+                tag,
+                prost::encoding::WireType::LengthDelimited,
+                &mut encoded,
+            );
+            encoded.push(empty);
+            let operation = wire::v1::Operation::decode(&encoded[..]).unwrap();
+            assert_eq!(operation.op.map(|op| op.kind()), Some(kind), "{path}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Visitor {
     /// The version of the files by which its identity was proven.
     pub(crate) version: u64,
     pub(crate) proof: Proof,
-    remote: Option<SocketAddr>,
+    pub(crate) remote: Option<SocketAddr>,
 }
 
 impl Visitor {

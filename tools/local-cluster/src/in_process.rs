@@ -47,6 +47,8 @@ pub struct InProcessOptions {
     pub listener: TcpListener,
     /// The socket of the gateway's `/metrics`.
     pub metrics_listener: TcpListener,
+    /// Whether the gateway was told to serve without protection.
+    pub insecure: bool,
 }
 
 /// A cluster that runs inside this process. Call [`stop`](Self::stop) before the process ends. A
@@ -66,7 +68,8 @@ impl InProcess {
     /// # Errors
     /// The error of the first part that does not start.
     pub async fn start(options: InProcessOptions) -> Result<InProcess, InProcessError> {
-        let InProcessOptions { name, shards, engines, listener, metrics_listener } = options;
+        let InProcessOptions { name, shards, engines, listener, metrics_listener, insecure } =
+            options;
         let mut sockets = Vec::new();
         for _ in &engines {
             sockets.push((TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?));
@@ -101,6 +104,8 @@ impl InProcess {
             listener,
             metrics_listener: Some(metrics_listener),
             reflection,
+            audit: Default::default(),
+            insecure,
         };
         let gateway = Gateway::start(options).await?;
         Ok(InProcess { config, warnings, address, metrics_address, nodes, gateway })

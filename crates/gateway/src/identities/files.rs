@@ -12,7 +12,7 @@ pub(super) const WHAT: &str = "policy, tokens and keys";
 
 /// The content of the files.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub(super) struct Loaded {
     pub(super) policy: Policy,
     pub(super) sign_in: SignIn,
 }

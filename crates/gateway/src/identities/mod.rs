@@ -11,8 +11,6 @@
 
 mod files;
 
-pub(crate) use files::Loaded;
-
 use crate::connection::Proven;
 use crate::core::Caller;
 use crate::error::GatewayError;
@@ -21,7 +19,7 @@ use crate::permissions::{Need, need};
 use crate::visitor::{Proof, Visitor};
 use access::{Accounts, Certificate, Digest, Identity, Principal};
 use audit::{Audit, Event, Kind};
-use files::Files;
+use files::{Files, Loaded};
 use routing::AccessConfig;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
