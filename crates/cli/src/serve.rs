@@ -205,7 +205,7 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
 /// Raises the limit of descriptors. A server takes one for each connection, and on many systems a
 /// process starts with 1,024.
 pub fn raise_descriptor_limit() {
-    match wire::accept::raise_descriptor_limit() {
+    match net::accept::raise_descriptor_limit() {
         Ok(limit) => tracing::debug!(?limit, "descriptors that this process may have"),
         Err(error) => {
             tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n")

@@ -4,6 +4,7 @@
 //! are kinds, outcomes and node ids. A resource name is never a label, because names have no
 //! bound.
 
+use net::accept::Accepted;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -11,7 +12,6 @@ use prometheus::{
 };
 use routing::NodeId;
 use std::time::Duration;
-use wire::accept::Accepted;
 use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
 use wire::{OperationKind, Outcome};

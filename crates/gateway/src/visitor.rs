@@ -3,13 +3,13 @@
 use crate::connection::Connection;
 use crate::core::Caller;
 use audit::{Event, Kind};
+use net::accept::Peer;
 use net::certificate::Certificate;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tonic::Request;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{self, HeaderValue};
-use wire::accept::Peer;
 
 /// What a client has shown of its identity.
 #[derive(Clone, Debug, Default)]
@@ -36,8 +36,9 @@ impl Visitor {
     pub(crate) fn of<B>(request: &http::Request<B>) -> Visitor {
         let peer = request.extensions().get::<Peer<Arc<Connection>>>();
         let mut visitor = Visitor::default();
-        if let Some(Peer { remote, state }) = peer {
+        if let Some(Peer { remote, state, certificate }) = peer {
             (visitor.connection, visitor.remote) = (state.clone(), Some(*remote));
+            visitor.proof.certificate = certificate.clone();
         }
         let mut headers = request.headers().get_all(AUTHORIZATION).iter();
         visitor.proof.header = headers.next().map(|header| {

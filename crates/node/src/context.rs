@@ -9,12 +9,12 @@ use crate::metrics::Metrics;
 use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
+use net::accept::Accepted;
 use routing::{Fingerprint, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
 use tokio::sync::Semaphore;
-use wire::accept::Accepted;
 use wire::internal::v1::ClusterIdentity;
 
 /// The shared state of one node.

@@ -12,12 +12,12 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use net::accept::{Incoming, connections_max};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use wire::accept::{Incoming, connections_max};
 use wire::internal::v1::peer_service_server::PeerServiceServer;
 use wire::internal::v1::shard_service_server::ShardServiceServer;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
@@ -70,7 +70,8 @@ pub(crate) async fn serve(
         listener,
         context.accepted.clone(),
         connections_max(DESCRIPTORS_RESERVED),
-        || (),
+        None,
+        |_| (),
     );
     let serving = Server::builder()
         .tcp_nodelay(true)

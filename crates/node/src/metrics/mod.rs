@@ -9,13 +9,13 @@ mod registrar;
 
 use crate::board::Board;
 use locks::EndKind;
+use net::accept::Accepted;
 use per_shard::ShardMetrics;
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use registrar::Registrar;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wire::accept::Accepted;
 use wire::{OperationKind, Outcome};
 
 /// The kind of an operation; `None` if this version does not know it.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
-use tower::Layer;
+use tower_layer::Layer;
 use wire::v1::{Error, ErrorCode};
 
 /// Puts a [`Doorman`] before a service.

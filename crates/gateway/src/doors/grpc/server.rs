@@ -6,6 +6,7 @@ use crate::connection::Connection;
 use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
+use net::accept::{Incoming, connections_max};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -13,7 +14,6 @@ use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use wire::accept::{Incoming, connections_max};
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 use wire::v1::lock_service_server::LockServiceServer;
 
@@ -50,12 +50,10 @@ pub(crate) async fn serve(
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
-    let incoming = Incoming::new(
-        listener,
-        router.accepted.clone(),
-        connections_max(reserve),
-        Arc::<Connection>::default,
-    );
+    let incoming =
+        Incoming::new(listener, router.accepted.clone(), connections_max(reserve), None, |_| {
+            Arc::<Connection>::default()
+        });
     let serving = Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
