@@ -54,7 +54,7 @@ impl ClusterConfig {
             paths.extend(
                 tls.inside.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key, &mut tls.ca]),
             );
-            for tls in &mut tls.clients {
+            if let Some(tls) = &mut tls.clients {
                 paths.extend([&mut tls.cert, &mut tls.key]);
                 paths.extend(&mut tls.client_ca);
             }
