@@ -1,5 +1,6 @@
 //! The command line: its verbs and options, with their help. It decides nothing.
 
+mod policy;
 mod remote;
 mod servers;
 
@@ -7,6 +8,7 @@ pub use crate::bench::args::Bench;
 use crate::duration;
 use crate::lock::at_start::AtStart;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use policy::{Policy, PolicyCheck, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};
@@ -73,6 +75,9 @@ pub enum Command {
     /// Show the state of a cluster, or check its file
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Ask what a policy permits, or make a token
+    #[command(subcommand)]
+    Policy(Policy),
     /// Keep a lock, and the job under it (used by `lock`)
     #[command(name = "__guard", hide = true)]
     Guard(Guard),

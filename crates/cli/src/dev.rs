@@ -4,7 +4,7 @@
 //! [`local_cluster::InProcess`].
 
 use crate::args;
-use crate::cluster_file::warn_if_wide;
+use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
 use crate::lock::at_start::AtStart;
 use crate::output::{Paint, emit_if_heard};
@@ -58,7 +58,7 @@ async fn start(
     args: &args::Dev,
     temporary: &mut Option<TempDir>,
 ) -> Result<(InProcess, PathBuf), Failure> {
-    warn_if_wide(&args.listen);
+    let insecure = exposure::check(&args.listen, Some(Protection::DEV), args.insecure)?;
     // The bind comes first. If the address is taken, nothing has been started or written yet.
     let listener = bind(&args.listen)?;
     let metrics_listener = bind("127.0.0.1:0")?;
@@ -73,7 +73,7 @@ async fn start(
         engines,
         listener,
         metrics_listener,
-        insecure: args.insecure,
+        insecure,
     };
     let cluster = InProcess::start(options).await.map_err(failure)?;
     for warning in cluster.warnings() {

@@ -6,6 +6,7 @@ mod cluster_file;
 mod dev;
 mod duration;
 mod end;
+mod exposure;
 mod failure;
 mod heap;
 mod lock;
@@ -13,6 +14,7 @@ mod logging;
 mod output;
 mod pages;
 mod plan;
+mod policy;
 mod serve;
 mod sessions;
 mod shown;
@@ -119,6 +121,7 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Plan(args) => plan::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
+        Command::Policy(verb) => policy::run(verb),
         Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => {
             unreachable!("needs no runtime of ours")
         }
@@ -150,6 +153,7 @@ fn wants_json(command: &Command) -> bool {
         | Command::Gateway(_)
         | Command::Lock(_)
         | Command::Cluster(Cluster::Check(_))
+        | Command::Policy(_)
         | Command::Guard(_)
         | Command::Exec(_) => false,
     }

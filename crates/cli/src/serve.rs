@@ -2,12 +2,14 @@
 //! error ends it.
 
 use crate::args;
-use crate::cluster_file::{load, warn_if_wide};
+use crate::cluster_file::load;
 use crate::end;
+use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
+use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
 use node::{FirstStart, Node, NodeOptions};
-use routing::{Address, ClusterConfig, NodeId};
+use routing::{Address, ClusterConfig, NodeId, for_process};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,8 @@ const FAILED_STOP_MAX: Duration = Duration::from_secs(5);
 const SAYS_SO_EVERY: Duration = Duration::from_secs(10);
 /// The listen address of a gateway without a configured one.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
+/// The name of a gateway's process, in the audit log and in paths.
+const GATEWAY: &str = "gateway-gateway";
 
 /// Runs a node to its end.
 ///
@@ -33,6 +37,9 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         let message = format!("{} has no node {id}", args.config.display());
         let next = "see which there are: palisade cluster check --members --config FILE";
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
+    }
+    if let Some(node) = cluster.node(id) {
+        exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?;
     }
     check_free(&cluster, id)?;
     let dir =
@@ -114,23 +121,47 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         _ => address == listen,
     };
     let configured = cluster.gateways.iter().find(|gateway| same(&gateway.address));
-    if configured.is_none() {
-        warn_if_wide(&listen); // the file's own warnings cover addresses in the file
-    }
+    let missing = Protection::missing_at_gateway(&cluster);
+    let insecure = exposure::check(&listen, missing, args.insecure)?;
     let listener = bind(&listen)?;
     let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
         Some(address) => Some(bind(address)?),
         None => None,
     };
+    let audit = audit(&cluster, GATEWAY)?;
+    let reflection = args.reflection;
     let options =
-        GatewayOptions { cluster, listener, metrics_listener, reflection: args.reflection };
+        GatewayOptions { cluster, listener, metrics_listener, reflection, audit, insecure };
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
-    let outcome = tokio::select! {
-        () = told_to_stop() => Ok(()),
-        ended = gateway.wait() => ended.map_err(gateway_failure),
+    let mut stop = std::pin::pin!(told_to_stop());
+    let mut hung_up = signal(SignalKind::hangup()).expect("listen for SIGHUP");
+    let outcome = loop {
+        tokio::select! {
+            () = &mut stop => break Ok(()),
+            ended = gateway.wait() => break ended.map_err(gateway_failure),
+            _ = hung_up.recv() => tokio::task::block_in_place(|| gateway.reload()),
+        }
     };
     gateway.shutdown().await;
     outcome
+}
+
+/// Opens the audit log of a process, such as `node-3`, if the cluster file has one.
+///
+/// # Errors
+/// If its file cannot be opened.
+pub fn audit(cluster: &ClusterConfig, process: &str) -> Result<Audit, Failure> {
+    let Some(config) = &cluster.audit else { return Ok(Audit::off()) };
+    let settings = Settings {
+        file: for_process(&config.file, process),
+        bytes_max: config.bytes_max,
+        age_max: Duration::from_secs(config.hours_max.saturating_mul(3_600)),
+        keep: config.keep,
+    };
+    Audit::start(settings, process, config.operations).map_err(|error| {
+        let next = "correct `audit` in the cluster file, or make the directory writable";
+        Failure::new(Exit::Error, "AUDIT", error.to_string(), next)
+    })
 }
 
 /// Opens a node's store outside the async threads, because there may be much to replay.
