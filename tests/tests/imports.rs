@@ -55,14 +55,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "crates/client/src/session/lock.rs",
         "crates/client/src/session/mod.rs",
     ],
-    &[
-        "crates/link/src/mux/dial.rs",
-        "crates/link/src/mux/driver.rs",
-        "crates/link/src/mux/mod.rs",
-        "crates/link/src/mux/pending.rs",
-        "crates/link/src/mux/protocol.rs",
-        "crates/link/src/mux/reply.rs",
-    ],
     &["crates/locks/src/codec.rs", "crates/locks/src/command.rs", "crates/locks/src/limits.rs"],
     &[
         "crates/locks/src/table/acquire.rs",

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod certificates;
 mod cluster_file;
 mod dev;
 mod duration;

@@ -2,12 +2,14 @@
 //! error ends it.
 
 use crate::args;
+use crate::certificates;
 use crate::cluster_file::load;
 use crate::end;
 use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
 use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
+use net::role::Process;
 use node::{FirstStart, Node, NodeOptions};
 use routing::{Address, ClusterConfig, NodeId, for_process};
 use std::io::ErrorKind;
@@ -23,8 +25,6 @@ const FAILED_STOP_MAX: Duration = Duration::from_secs(5);
 const SAYS_SO_EVERY: Duration = Duration::from_secs(10);
 /// The listen address of a gateway without a configured one.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7400";
-/// The name of a gateway's process, in the audit log and in paths.
-const GATEWAY: &str = "gateway-gateway";
 
 /// Runs a node to its end.
 ///
@@ -42,6 +42,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?;
     }
     check_free(&cluster, id)?;
+    let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
     let dir =
         args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
@@ -57,6 +58,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         cluster,
         id,
         engine,
+        tls,
         first_start,
         guard_file,
         listener: None,
@@ -71,6 +73,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     };
     let failed = tokio::select! {
         () = told_to_stop() => None,
+        () = on_hangup(|| node.reload()) => None, // never
         error = node.wait_failed() => Some(error),
     };
     end::within(end::STOPS_WITHIN);
@@ -123,24 +126,32 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let configured = cluster.gateways.iter().find(|gateway| same(&gateway.address));
     let missing = Protection::missing_at_gateway(&cluster);
     let insecure = exposure::check(&listen, missing, args.insecure)?;
+    let process = Process::Gateway(args.name.clone());
+    let inside = certificates::inside(&cluster, &process)?;
+    let tls = certificates::clients(&cluster, &process)?;
     let listener = bind(&listen)?;
     let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
         Some(address) => Some(bind(address)?),
         None => None,
     };
-    let audit = audit(&cluster, GATEWAY)?;
+    let audit = audit(&cluster, &format!("gateway-{}", args.name))?;
     let reflection = args.reflection;
-    let options =
-        GatewayOptions { cluster, listener, metrics_listener, reflection, audit, insecure };
+    let options = GatewayOptions {
+        cluster,
+        inside,
+        tls,
+        listener,
+        metrics_listener,
+        reflection,
+        audit,
+        insecure,
+    };
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
-    let mut stop = std::pin::pin!(told_to_stop());
-    let mut hung_up = signal(SignalKind::hangup()).expect("listen for SIGHUP");
-    let outcome = loop {
-        tokio::select! {
-            () = &mut stop => break Ok(()),
-            ended = gateway.wait() => break ended.map_err(gateway_failure),
-            _ = hung_up.recv() => tokio::task::block_in_place(|| gateway.reload()),
-        }
+    let reload = gateway.reloader();
+    let outcome = tokio::select! {
+        () = told_to_stop() => Ok(()),
+        () = on_hangup(|| reload()) => Ok(()), // never
+        ended = gateway.wait() => ended.map_err(gateway_failure),
     };
     gateway.shutdown().await;
     outcome
@@ -242,6 +253,16 @@ pub fn raise_descriptor_limit() {
             tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n")
         }
     }
+}
+
+/// Reads files again at each SIGHUP, for ever.
+async fn on_hangup(reload: impl Fn()) {
+    let mut hangup = signal(SignalKind::hangup()).expect("listen for SIGHUP");
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: reading certificates, policy and tokens again");
+        tokio::task::block_in_place(&reload);
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for SIGINT (Ctrl-C) or SIGTERM.

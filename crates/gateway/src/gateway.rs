@@ -11,6 +11,8 @@ use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::{Router, Security};
 use audit::{Audit, Event, Kind};
+use net::reload::{Outcome, Reloading};
+use net::tls::{Inside, Server, TlsError};
 use routing::ClusterConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,11 @@ pub struct GatewayOptions {
     /// The cluster file, validated. A node that is not at its address in the file is looked for at
     /// the addresses that the other nodes report.
     pub cluster: ClusterConfig,
+    /// TLS between this gateway and the nodes, with the gateway's certificate. Needed if the cluster
+    /// file has it.
+    pub inside: Option<Arc<Inside>>,
+    /// TLS between clients and this gateway. Needed if the cluster file has it.
+    pub tls: Option<Arc<Server>>,
     /// The listener for clients.
     pub listener: std::net::TcpListener,
     /// The listener for `/metrics` and `/healthz`, if they are served.
@@ -46,8 +53,23 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] if the gateway cannot start. Nothing is left running then.
     pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
-        let GatewayOptions { cluster, listener, metrics_listener, reflection, audit, insecure } =
-            options;
+        let GatewayOptions {
+            cluster,
+            inside,
+            tls,
+            listener,
+            metrics_listener,
+            reflection,
+            audit,
+            insecure,
+        } = options;
+        // Without this check a program that forgets the files would serve in the clear.
+        if cluster.tls.as_ref().is_some_and(|tls| tls.inside.is_some()) && inside.is_none() {
+            return Err(GatewayError::NoTls("inside"));
+        }
+        if cluster.tls.as_ref().is_some_and(|files| files.clients.is_some()) && tls.is_none() {
+            return Err(GatewayError::NoTls("clients"));
+        }
         let identities = cluster.access.as_ref().map(Identities::open).transpose()?;
         let listener = adopt(listener)?;
         let metrics_listener = metrics_listener.map(adopt).transpose()?;
@@ -62,7 +84,7 @@ impl Gateway {
             shards: cluster.shards,
             node: 0,
         };
-        let nodes = Nodes::connect(&cluster, &identity)?;
+        let nodes = Nodes::connect(&cluster, &identity, inside.clone())?;
         let node_ids: Vec<u64> = cluster.nodes.iter().map(|node| node.id.0).collect();
         tracing::info!(
             %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
@@ -73,8 +95,21 @@ impl Gateway {
         router.audit.record(Event::of(Kind::Started));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        if let Some(inside) = inside.clone() {
+            tasks.spawn(follow(inside, router.clone(), ending.clone()));
+        }
+        if let Some(tls) = tls.clone() {
+            tasks.spawn(follow(tls, router.clone(), ending.clone()));
+        }
         let locks = Locks::new(router.clone(), ending.clone());
-        tasks.spawn(server::serve(listener, router.clone(), locks, reflection, ending.clone()));
+        tasks.spawn(server::serve(
+            listener,
+            tls.clone(),
+            router.clone(),
+            locks,
+            reflection,
+            ending.clone(),
+        ));
         for node in node_ids {
             tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
         }
@@ -84,8 +119,32 @@ impl Gateway {
         if let Some(listener) = metrics_listener {
             tasks.spawn(probes::serve(listener, router.clone(), ending));
         }
-        Ok(GatewayHandle { address, metrics_address, router, end, tasks })
+        Ok(GatewayHandle { address, metrics_address, router, inside, tls, end, tasks })
     }
+}
+
+/// Follows the files of certificates until the gateway ends.
+async fn follow<T: Send + Sync + 'static>(
+    files: Arc<Reloading<T, TlsError>>,
+    router: Arc<Router>,
+    mut ending: watch::Receiver<bool>,
+) -> Result<(), GatewayError> {
+    tokio::select! {
+        _ = ending.wait_for(|ending| *ending) => {}
+        () = files.watch(|outcome| record_certificates(&router, outcome)) => {}
+    }
+    Ok(())
+}
+
+/// Records what came of reading certificates again.
+fn record_certificates(router: &Router, outcome: &Outcome<TlsError>) {
+    router.audit.record(match outcome {
+        Outcome::Same => return,
+        Outcome::Taken => Event::of(Kind::CertificatesChanged),
+        Outcome::Refused(error) => {
+            Event { why: error.to_string(), ..Event::of(Kind::CertificatesRefused) }
+        }
+    });
 }
 
 /// Gives background work that ends with the gateway the result type of a server.
@@ -139,6 +198,8 @@ pub struct GatewayHandle {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
     router: Arc<Router>,
+    inside: Option<Arc<Inside>>,
+    tls: Option<Arc<Server>>,
     end: watch::Sender<bool>,
     tasks: JoinSet<Result<(), GatewayError>>,
 }
@@ -154,12 +215,27 @@ impl GatewayHandle {
         self.metrics_address
     }
 
-    /// Reads the files of identities again now. This blocks on the disk. Files that cannot be used
-    /// change nothing, which is logged.
-    pub fn reload(&self) {
-        if let Some(identities) = &self.router.identities {
-            identities.reload(&self.router.audit, &self.router.metrics);
+    /// Reads the files of certificates and identities again when it is called. New certificates are
+    /// used for new connections, new identities at once, and files that cannot be used change
+    /// nothing. A call blocks on the disk.
+    pub fn reloader(&self) -> impl Fn() + use<> {
+        let (router, inside, tls) = (self.router.clone(), self.inside.clone(), self.tls.clone());
+        move || {
+            for files in inside.iter() {
+                record_certificates(&router, &files.reload());
+            }
+            for files in tls.iter() {
+                record_certificates(&router, &files.reload());
+            }
+            if let Some(identities) = &router.identities {
+                identities.reload(&router.audit, &router.metrics);
+            }
         }
+    }
+
+    /// Reads all files again now, as [`reloader`](Self::reloader) says.
+    pub fn reload(&self) {
+        self.reloader()();
     }
 
     /// Waits until one of the gateway's servers ends by itself, which is always a fault. The future

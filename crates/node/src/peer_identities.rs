@@ -23,8 +23,8 @@ use crate::guard::Guard;
 use crate::lineage::{Claim, Known, StoreId, explain, judge};
 use own::Own;
 pub(crate) use own::check_empty;
-pub(crate) use peers::Live;
 use peers::Peer;
+pub(crate) use peers::PeerRun;
 use routing::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -208,7 +208,7 @@ impl PeerIdentities {
         claim: &Claim,
         forced: bool,
         now_ms: u64,
-    ) -> Result<Arc<Live>, NotAccepted> {
+    ) -> Result<Arc<PeerRun>, NotAccepted> {
         // Two claims to one peer's name must be judged one after the other.
         let _one_at_a_time = self.writes();
         let known = claim.known();
@@ -218,7 +218,7 @@ impl PeerIdentities {
             fit(former, peer, claim, forced, now_ms).map_err(NotAccepted::Unfit)?;
             let same = former.filter(|former| former.live.known().is_same_run(&known));
             let live =
-                same.map_or_else(|| Arc::new(Live::new(known)), |former| former.live.clone());
+                same.map_or_else(|| Arc::new(PeerRun::new(known)), |former| former.live.clone());
             (live, former.map(|former| former.stored))
         };
         live.heard(known.record, now_ms);

@@ -6,7 +6,7 @@ use crate::caller::{Caller, Refusal, kept_alive};
 use crate::script::{Script, Step};
 use crate::stats::{Ending, Stats};
 use crate::{LoadError, Mix, Workload};
-use client::{Client, SessionOptions};
+use client::{Client, Security, SessionOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,8 @@ pub struct Options {
     pub workload: Workload,
     /// The gateways, as `host:port`.
     pub endpoints: Vec<String>,
+    /// TLS and the bearer token towards the gateways.
+    pub security: Security,
     /// The timeout of each operation.
     pub timeout: Duration,
     /// Connections that the clients share.

@@ -6,6 +6,7 @@ use crate::duration;
 use crate::failure::{Exit, Failure};
 use crate::shown::counted;
 use clap::Args;
+use client::Security;
 use load::{Mix, NAME_BYTES_MIN, NameSpace, Options, SEED_RENEWALS, Workload};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -151,6 +152,7 @@ impl Bench {
         Ok(Options {
             workload: self.workload(run)?,
             endpoints: endpoints.map(str::to_owned).collect(),
+            security: Security::default(),
             timeout: self.gateways.timeout,
             connections: self.streams,
             unary: self.unary,

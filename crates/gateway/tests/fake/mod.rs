@@ -173,6 +173,8 @@ impl Fakes {
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
         let options = GatewayOptions {
             cluster,
+            inside: None,
+            tls: None,
             listener: listen(),
             metrics_listener,
             reflection: true,

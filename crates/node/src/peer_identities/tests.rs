@@ -48,7 +48,7 @@ fn accept(
     identities: &PeerIdentities,
     peer: NodeId,
     claim: &Claim,
-) -> Result<Arc<Live>, NotAccepted> {
+) -> Result<Arc<PeerRun>, NotAccepted> {
     identities.accept(peer, claim, false, 1)
 }
 
