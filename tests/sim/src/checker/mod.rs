@@ -13,6 +13,7 @@ mod fifo;
 mod given_up;
 mod history;
 mod idempotency;
+mod identity;
 mod index;
 mod late_expiry;
 mod linearizable;
@@ -58,6 +59,10 @@ pub enum Invariant {
     SessionLife,
     /// Invariant 14: a cancelled request is never granted.
     GivenUp,
+    /// Invariant 15: an operation on what another identity has is refused.
+    Identity,
+    /// Invariant 16: no identity exceeds its quota.
+    Quota,
     /// Without a number: no process goes back to an older topology.
     Topology,
     /// Without a number: when faults stop, every shard serves again.
@@ -83,6 +88,8 @@ impl Invariant {
             Invariant::Convergence => "12 equal index, equal state",
             Invariant::SessionLife => "13 sessions hear what they lost",
             Invariant::GivenUp => "14 given up, never granted",
+            Invariant::Identity => "15 other identities touch nothing",
+            Invariant::Quota => "16 quotas",
             Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",
@@ -117,7 +124,7 @@ pub struct Verdict {
     pub undecided_names: Vec<String>,
 }
 
-/// Judges a history by invariants 1 to 10, 13 and 14.
+/// Judges a history by invariants 1 to 10 and 13 to 15.
 pub fn check(history: &History) -> Verdict {
     let index = Index::new(history);
     let mut verdict = Verdict::default();
@@ -138,6 +145,7 @@ pub fn check(history: &History) -> Verdict {
     tenures::check(&index, found);
     session_life::check(&index, found);
     given_up::check(&index, found);
+    identity::check(&index, found);
     for (key, operations) in &index.names {
         match linearizable::check(&index, key.0, operations) {
             linearizable::Search::Fine => {}

@@ -26,18 +26,20 @@ const LEAVE_PAUSE_MS: (u64, u64) = (50, 5_000);
 
 /// * `calls` has an entry for each operation that was not answered yet.
 /// * `tries` has an entry for each try under way: the call and the part that it belongs to.
-/// * `pausing` has the cleanups between two tries, each with its pause.
+/// * `pausing` has the cleanups between two tries, each with its client and its pause.
 pub(crate) struct Gateway {
     pub up: bool,
     pub paused_until_us: u64,
     directory: Directory,
     calls: BTreeMap<u64, Running>,
     tries: BTreeMap<Ticket, (u64, u32)>,
-    pausing: BTreeMap<u64, (Cleanup, u64)>,
+    pausing: BTreeMap<u64, (u32, Cleanup, u64)>,
 }
 
 struct Running {
     call: Call,
+    /// The client that asked, also if its gateway cleans up after it.
+    client: u32,
     owner: Owner,
     /// The number of tries so far, for the checker.
     tries: u32,
@@ -132,7 +134,8 @@ impl World {
         }
     }
 
-    pub(crate) fn gateway_request(&mut self, id: u32, client: Place, operation: Operation) {
+    pub(crate) fn gateway_request(&mut self, id: u32, from: u32, operation: Operation) {
+        let client = Place::Client(from);
         let (number, now_ms) = (operation.id, self.now_us / 1_000);
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         if !gateway.up {
@@ -149,7 +152,7 @@ impl World {
         let caller = Caller::Anonymous;
         let call = Call::begin(caller, operation, &gateway.directory, moment, &mut steps);
         let owner = Owner::Client { place: client, wait };
-        gateway.calls.insert(number, Running { call, owner, tries: 1 });
+        gateway.calls.insert(number, Running { call, client: from, owner, tries: 1 });
         self.take_steps(id, number, steps);
     }
 
@@ -184,6 +187,7 @@ impl World {
         running.tries += u32::from(retry_of.is_some());
         gateway.tries.insert(ticket, (number, part));
         (operation.id, operation.timeout_ms) = (ticket, timeout_ms as u32);
+        self.identities.put_on(running.client, &mut operation);
         let wait_ms = operation.op.as_ref().map_or(0, RoutedOp::wait_ms);
         self.set_timer(id, timeout_ms + u64::from(wait_ms), Timer::Try { ticket });
         // Nodes tell from the time how late the frame is, by clocks of about one rate. In a run
@@ -201,7 +205,7 @@ impl World {
     fn gateway_answer(&mut self, id: u32, number: u64, answer: OpResult) {
         let now_ms = self.now_us / 1_000;
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(Running { owner, tries, .. }) = gateway.drop_call(number) else { return };
+        let Some(Running { client, owner, tries, .. }) = gateway.drop_call(number) else { return };
         match owner {
             Owner::Client { place, .. } => {
                 let result = Box::new(answer);
@@ -210,17 +214,17 @@ impl World {
             }
             Owner::Gone { wait } => {
                 if let Some(cleanup) = wait.after(&answer) {
-                    self.clean_up(id, cleanup, LEAVE_PAUSE_MS.0);
+                    self.clean_up(id, client, cleanup, LEAVE_PAUSE_MS.0);
                 }
             }
             Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.heard(&answer, now_ms) {
                 Next::Done => {}
-                Next::AtOnce => self.clean_up(id, cleanup, pause_ms),
+                Next::AtOnce => self.clean_up(id, client, cleanup, pause_ms),
                 Next::Later => {
                     let number = self.number();
                     let gateway = self.gateways.get_mut(&id).expect("a gateway");
                     let longer_ms = (2 * pause_ms).min(LEAVE_PAUSE_MS.1);
-                    gateway.pausing.insert(number, (cleanup, longer_ms));
+                    gateway.pausing.insert(number, (client, cleanup, longer_ms));
                     self.set_timer(id, pause_ms, Timer::Cleanup { number });
                 }
             },
@@ -265,13 +269,15 @@ impl World {
                 self.take_steps(id, number, steps);
             }
             Timer::ComeBack { call } => {
-                if let Some(Running { owner: Owner::Gone { wait }, .. }) = gateway.drop_call(call) {
-                    self.clean_up(id, wait, LEAVE_PAUSE_MS.0);
+                if let Some(Running { client, owner: Owner::Gone { wait }, .. }) =
+                    gateway.drop_call(call)
+                {
+                    self.clean_up(id, client, wait, LEAVE_PAUSE_MS.0);
                 }
             }
             Timer::Cleanup { number } => {
-                if let Some((cleanup, pause_ms)) = gateway.pausing.remove(&number) {
-                    self.clean_up(id, cleanup, pause_ms);
+                if let Some((client, cleanup, pause_ms)) = gateway.pausing.remove(&number) {
+                    self.clean_up(id, client, cleanup, pause_ms);
                 }
             }
         }
@@ -292,7 +298,7 @@ impl World {
         }
     }
 
-    fn clean_up(&mut self, id: u32, cleanup: Cleanup, pause_ms: u64) {
+    fn clean_up(&mut self, id: u32, client: u32, cleanup: Cleanup, pause_ms: u64) {
         let number = self.number();
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let mut steps = Vec::new();
@@ -300,7 +306,7 @@ impl World {
         let op = cleanup.operation();
         let call = Call::begin_own(op, LEAVE_TIMEOUT_MS, &gateway.directory, moment, &mut steps);
         let owner = Owner::Cleanup { cleanup, pause_ms };
-        gateway.calls.insert(number, Running { call, owner, tries: 1 });
+        gateway.calls.insert(number, Running { call, client, owner, tries: 1 });
         self.take_steps(id, number, steps);
     }
 }

@@ -14,6 +14,7 @@ mod disk;
 mod ending;
 mod faults;
 mod gateway;
+mod identities;
 mod network;
 mod node;
 mod reseed;
@@ -30,6 +31,7 @@ use ask::Shown;
 use calls::{Act, Client};
 use faults::Chaos;
 use gateway::{Gateway, Timer};
+use identities::Identities;
 use locks::Mode;
 use network::{Fate, Network, Place};
 use node::Node;
@@ -154,6 +156,7 @@ pub(crate) struct World {
     pub nodes: BTreeMap<u64, Node>,
     pub gateways: BTreeMap<u32, Gateway>,
     pub clients: BTreeMap<u32, Client>,
+    pub identities: Identities,
     pub names: Vec<Name>,
     pub history: History,
     pub samples: Vec<Sample>,
@@ -205,6 +208,7 @@ impl World {
             nodes: BTreeMap::new(),
             gateways: (1..=GATEWAYS).map(|id| (id, Gateway::new(map.clone()))).collect(),
             clients: BTreeMap::new(),
+            identities: Identities::default(),
             names: Vec::new(),
             history: History::default(),
             samples: Vec::new(),
@@ -401,7 +405,8 @@ impl World {
                 self.gateway_broken(gateway, ticket, sent)
             }
             (Place::Gateway(gateway), Message::ClientRequest { operation }) => {
-                self.gateway_request(gateway, from, *operation);
+                let Place::Client(client) = from else { unreachable!("{from:?} is no client") };
+                self.gateway_request(gateway, client, *operation);
             }
             (Place::Gateway(gateway), Message::ClientGone { call }) => {
                 self.gateway_abandon(gateway, call)
