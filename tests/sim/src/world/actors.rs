@@ -23,7 +23,7 @@ pub(crate) const CLAIM_TTL_MS: std::ops::Range<u32> = 600..1_500;
 impl World {
     pub(crate) fn begin_clients(&mut self) {
         let count = self.rng.range(5, 8) as u32;
-        self.identities = Identities::choose(&mut self.rng, count);
+        self.identities = Identities::choose(&mut self.rng, count, AUDITOR);
         for id in 1..=count {
             let role = match id % 4 {
                 1 | 3 => Role::Locker,

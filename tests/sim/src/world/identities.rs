@@ -1,17 +1,11 @@
-//! The identities of clients: which client has which, what each may have, and what clients try with
-//! the tokens, requests and sessions of other identities.
+//! The identities of clients: which client has which, and what each may have.
 //!
 //! In some runs identities are off. In the others some clients share an identity, and some have
-//! none, as with a gateway that does not ask for identities yet. Who attacks is not known to the
-//! servers: an attack is a usual operation of a client that may not do it.
+//! none, as with a gateway that does not ask for identities yet.
 
-use super::ask::{Ask, What};
-use super::calls::Purpose;
-use super::{AUDITOR, FaultKind, World};
-use crate::checker::{Invariant, Violation};
+use super::ask::What;
 use crate::rng::Rng;
 use locks::{Holdings, LockTable, Quota};
-use routing::ShardId;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::internal::v1 as internal;
 
@@ -20,7 +14,7 @@ const PRINCIPALS: [&str; 4] = ["ann", "bob", "spiffe://sim/job", "cy"];
 /// An identity. The default one is that of a client without any: it may touch everything, and has
 /// no quota.
 #[derive(Clone, Copy, Debug, Default)]
-struct Identity {
+pub(crate) struct Identity {
     principal: &'static str,
     quota: Quota,
 }
@@ -34,8 +28,8 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    /// Gives identities to clients `1..=count`, or to none of them.
-    pub(crate) fn choose(rng: &mut Rng, count: u32) -> Identities {
+    /// Gives identities to clients `1..=count` and to the auditor, or to none of them.
+    pub(crate) fn choose(rng: &mut Rng, count: u32, auditor: u32) -> Identities {
         let mut identities = Identities::default();
         if rng.percent(25) {
             return identities;
@@ -55,8 +49,8 @@ impl Identities {
             let identity = if rng.percent(12) { Identity::default() } else { *rng.pick(&all) };
             identities.of_clients.insert(client, identity);
         }
-        let auditor = Identity { principal: "auditor", quota: Quota::default() };
-        identities.of_clients.insert(AUDITOR, auditor);
+        let of_auditor = Identity { principal: "auditor", quota: Quota::default() };
+        identities.of_clients.insert(auditor, of_auditor);
         identities
     }
 
@@ -80,7 +74,7 @@ impl Identities {
     }
 
     /// Whether a client may not touch what another one has.
-    fn is_barred(&self, client: u32, owner: u32) -> bool {
+    pub(crate) fn is_barred(&self, client: u32, owner: u32) -> bool {
         let (own, other) = (self.of(client).principal, self.of(owner).principal);
         !own.is_empty() && !other.is_empty() && own != other
     }
@@ -93,7 +87,7 @@ impl Identities {
     /// The quotas that a table exceeds, as it is.
     ///
     /// It counts what the table shows, not what the table has counted itself.
-    fn exceeded<'a>(
+    pub(crate) fn exceeded<'a>(
         &'a self,
         table: &'a LockTable,
         names: impl Iterator<Item = &'a str>,
@@ -127,57 +121,5 @@ impl Identities {
                     || exceeds(quota.waits, has.waits)
             })
             .collect()
-    }
-}
-
-impl World {
-    /// Judges the table of a replica that has just applied something.
-    pub(crate) fn judge_quotas(&mut self, node: u64, shard: ShardId) {
-        let Some(replica) = self.nodes[&node].replicas.get(&shard) else { return };
-        let names = self.names.iter().filter(|name| name.shard == shard);
-        let names = names.map(|name| name.name.as_str());
-        for (identity, has) in self.identities.exceeded(replica.table(), names) {
-            let index = replica.status().applied_index;
-            self.violations.push(Violation {
-                invariant: Invariant::Quota,
-                what: format!(
-                    "shard {shard} on node {node} at index {index}: {identity:?} has {has:?}"
-                ),
-                operations: Vec::new(),
-            });
-        }
-    }
-
-    /// Tries to end, extend or learn something of another identity, which holds this token by this
-    /// request.
-    pub(crate) fn attack(&mut self, id: u32, name: usize, token: u64, request: u64) {
-        if !self.identities.is_barred_from(id, request) {
-            return;
-        }
-        let shard = self.names[name].shard;
-        let sessions: Vec<(u64, u64)> = (self.clients.iter())
-            .filter(|(owner, _)| self.identities.is_barred(id, **owner))
-            .filter_map(|(_, client)| client.session.as_ref())
-            .map(|session| (session.id, session.shards.get(&shard).map_or(0, |life| life.life)))
-            .collect();
-        let what = match self.rng.below(5) {
-            0 => What::Release { token, life: 0 },
-            1 => What::Renew { token },
-            2 => What::CancelWait { request },
-            by if !sessions.is_empty() => {
-                let (session, life) = *self.rng.pick(&sessions);
-                match by {
-                    3 => What::Heartbeat { session, life, broken_seen: 0 },
-                    _ => What::CloseSession { session },
-                }
-            }
-            _ => return,
-        };
-        self.faults.add(FaultKind::Attacked);
-        let name = match what {
-            What::Heartbeat { .. } | What::CloseSession { .. } => String::new(),
-            _ => self.names[name].name.clone(),
-        };
-        self.ask(id, Ask { name, shard, what }, Purpose::Attack);
     }
 }

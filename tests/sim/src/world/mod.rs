@@ -8,6 +8,7 @@
 mod actors;
 mod agenda;
 mod ask;
+mod attacks;
 mod calls;
 mod clock;
 mod disk;
