@@ -17,7 +17,7 @@ const FIXED_BYTES_MAX: usize = 112;
 pub(crate) struct End<'a> {
     pub(crate) kind: EndKind,
     /// The breaker, as the caller names it.
-    pub(crate) by: &'a str,
+    pub(crate) broken_by: &'a str,
     pub(crate) reason: &'a str,
     /// The identity of the breaker.
     pub(crate) principal: &'a str,
@@ -25,7 +25,7 @@ pub(crate) struct End<'a> {
 
 impl End<'_> {
     pub(crate) fn of(kind: EndKind) -> Self {
-        End { kind, by: "", reason: "", principal: "" }
+        End { kind, broken_by: "", reason: "", principal: "" }
     }
 }
 

@@ -27,7 +27,7 @@ impl LockTable {
         principal: &str,
         name: &str,
         token: Token,
-        by: Option<LeaseId>,
+        by_session: Option<LeaseId>,
         effects: &mut Effects,
     ) -> Outcome {
         let token = planted_bugs::released_token(token, || self.current(name));
@@ -39,7 +39,7 @@ impl LockTable {
             };
         };
         // `None` is an entry of an earlier version, for which no session is told.
-        let told = by.and_then(|by_session| self.session_to_tell(by_session, grant));
+        let told = by_session.and_then(|by_session| self.session_to_tell(by_session, grant));
         self.note_end(planted_bugs::told_of_release(told), grant);
         let lock = self.end_grant(at, grant, &End::of(EndKind::Released), effects);
         self.serve_queue(at, lock, effects);
@@ -201,7 +201,7 @@ impl LockTable {
             ended_wall_ms,
             renewals: state.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
-            texts: [terms.owner(), session, terms.metadata(), end.by, end.reason],
+            texts: [terms.owner(), session, terms.metadata(), end.broken_by, end.reason],
             principals: [terms.principal(), end.principal],
         };
         let name = self.locks[row.lock].name.to_string();

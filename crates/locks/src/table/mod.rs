@@ -176,7 +176,7 @@ impl LockTable {
                 self.expire(at, lease, renewal_seq, effects)
             }
             Command::Break { name, token, by, reason } => {
-                let end = End { kind: EndKind::Broken, by, reason, principal };
+                let end = End { kind: EndKind::Broken, broken_by: by, reason, principal };
                 self.break_hold(at, name, token, &end, effects)
             }
         }

@@ -414,3 +414,14 @@ fn short(number: u64) -> Ref {
 fn blocks_with(items: &std::ops::Range<u64>) -> std::ops::Range<u64> {
     if items.is_empty() { 0..0 } else { items.start / BLOCK..items.end.div_ceil(BLOCK) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_what_ended_stays_small() {
+        assert!(size_of::<EndedGrant>() <= 56, "{}", size_of::<EndedGrant>());
+        assert!(size_of::<EndedSession>() <= 32, "{}", size_of::<EndedSession>());
+    }
+}

@@ -403,6 +403,7 @@ mod tests {
     #[test]
     fn rows_stay_small() {
         assert!(size_of::<LockRow>() <= 48, "{}", size_of::<LockRow>());
+        assert!(size_of::<Terms>() <= 24, "{}", size_of::<Terms>());
         assert!(size_of::<GrantRow>() <= 104, "{}", size_of::<GrantRow>());
     }
 }

@@ -13,6 +13,7 @@ mod fifo;
 mod given_up;
 mod history;
 mod idempotency;
+mod identity;
 mod index;
 mod late_expiry;
 mod linearizable;
@@ -28,7 +29,7 @@ pub use history::*;
 pub use index::{Hold, Index, NameOperations};
 pub use violation::{Invariant, Verdict, Violation};
 
-/// Judges a history by invariants 1 to 10, 13 and 14.
+/// Judges a history by invariants 1 to 10 and 13 to 15.
 pub fn check(history: &History) -> Verdict {
     let index = Index::new(history);
     let mut verdict = Verdict::default();
@@ -49,6 +50,7 @@ pub fn check(history: &History) -> Verdict {
     tenures::check(&index, found);
     session_life::check(&index, found);
     given_up::check(&index, found);
+    identity::check(&index, found);
     for (key, operations) in &index.names {
         match linearizable::check(&index, key.0, operations) {
             linearizable::Search::Fine => {}

@@ -33,6 +33,10 @@ pub enum Invariant {
     SessionLife,
     /// Invariant 14: a cancelled request is never granted.
     GivenUp,
+    /// Invariant 15: an operation on what another identity has is refused.
+    Identity,
+    /// Invariant 16: no identity exceeds its quota.
+    Quota,
     /// Without a number: no process goes back to an older topology.
     Topology,
     /// Without a number: when faults stop, every shard serves again.
@@ -58,6 +62,8 @@ impl Invariant {
             Invariant::Convergence => "12 equal index, equal state",
             Invariant::SessionLife => "13 sessions hear what they lost",
             Invariant::GivenUp => "14 given up, never granted",
+            Invariant::Identity => "15 other identities touch nothing",
+            Invariant::Quota => "16 quotas",
             Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",

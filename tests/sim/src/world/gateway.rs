@@ -8,7 +8,7 @@ use super::state::World;
 use super::state::event::{Event, Message};
 use super::state::gateway::{Gateway, Owner, Running, Timer};
 use crate::rng::Rng;
-use gateway::core::{Call, Caller, Cleanup, Env, Next, Outgoing, Step};
+use gateway::core::{Call, Cleanup, Env, Next, Outgoing, Step};
 use link::mux::{Failure, Outcome, node_outcome};
 use shard::Ticket;
 use wire::internal::v1::operation::Op as RoutedOp;
@@ -66,7 +66,8 @@ impl World {
         }
     }
 
-    pub(crate) fn gateway_request(&mut self, id: u32, client: Place, operation: Operation) {
+    pub(crate) fn gateway_request(&mut self, id: u32, from: u32, operation: Operation) {
+        let (client, caller) = (Place::Client(from), self.identities.caller(from));
         let (number, now_ms) = (operation.id, self.now_us / 1_000);
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         if !gateway.up {
@@ -75,12 +76,11 @@ impl World {
         }
         let wait = match &operation.op {
             Some(Op::Acquire(acquire)) if acquire.wait_ms > 0 => {
-                Some(Cleanup::of(Caller::Anyone, acquire, operation.timeout_ms, false, now_ms))
+                Some(Cleanup::of(caller.clone(), acquire, operation.timeout_ms, false, now_ms))
             }
             _ => None,
         };
         let (mut steps, env) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
-        let caller = Caller::Anyone;
         let call = Call::begin(caller, operation, &gateway.directory, env, &mut steps);
         let owner = Owner::Client { place: client, wait };
         gateway.calls.insert(number, Running { call, owner, tries: 1 });
