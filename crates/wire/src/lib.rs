@@ -54,4 +54,9 @@ pub mod internal {
     pub mod v1 {
         tonic::include_proto!("palisade.internal.v1");
     }
+
+    /// The internal protocol as an encoded `google.protobuf.FileDescriptorSet`, for tests that walk
+    /// all its methods.
+    pub const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/palisade.internal.v1.binpb"));
 }
