@@ -1,7 +1,5 @@
 //! Policies and tokens files.
 
-use std::collections::BTreeMap;
-
 const POLICIES: [&str; 5] = [
     "roles: { payments: { hold: [\"payment:\"], read: [\"payment:\"], watch: [\"payment:\"] } }\n\
      bindings:\n  - { identities: [\"spiffe://corp/payments/*\"], roles: [payments] }\n",
@@ -26,11 +24,11 @@ const TOKENS: [&str; 4] = [
 ];
 
 /// Policies of all keys.
-pub(super) fn policies() -> BTreeMap<String, Vec<u8>> {
-    super::numbered(POLICIES.map(|text| text.into()))
+pub(super) fn policies() -> [Vec<u8>; 5] {
+    POLICIES.map(Vec::from)
 }
 
 /// Tokens files of all keys.
-pub(super) fn tokens() -> BTreeMap<String, Vec<u8>> {
-    super::numbered(TOKENS.map(|text| text.into()))
+pub(super) fn tokens() -> [Vec<u8>; 4] {
+    TOKENS.map(Vec::from)
 }

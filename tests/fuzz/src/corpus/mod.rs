@@ -66,8 +66,8 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "journal_record" => journal_records(),
         "cluster_yaml" => yaml_files("config"),
         "workload_yaml" => workloads(),
-        "policy_yaml" => access::policies(),
-        "tokens_yaml" => access::tokens(),
+        "policy_yaml" => numbered(access::policies()),
+        "tokens_yaml" => numbered(access::tokens()),
         other => panic!("no inputs are known for {other}"),
     }
 }
