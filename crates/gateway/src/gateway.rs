@@ -75,7 +75,7 @@ impl Gateway {
             %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
         );
         let (leaving, left) = Leaving::new();
-        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving));
+        let router = Arc::new(Router::new(cluster, identity, nodes, tls.clone(), metrics, leaving));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
         if let Some(inside) = inside.clone() {

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
 use net::accept::Accepted;
+use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(crate) struct Router {
     pub(crate) metrics: Metrics,
     pub(crate) leaving: Leaving,
     pub(crate) admission: Admission,
+    /// TLS towards clients.
+    pub(crate) tls: Option<Arc<Server>>,
     /// The open connections of clients.
     pub(crate) accepted: Arc<Accepted>,
     /// The start of the clock of all calls.
@@ -69,6 +72,7 @@ impl Router {
         cluster: ClusterConfig,
         identity: ClusterIdentity,
         nodes: Nodes,
+        tls: Option<Arc<Server>>,
         metrics: Metrics,
         leaving: Leaving,
     ) -> Router {
@@ -78,6 +82,7 @@ impl Router {
             cluster,
             identity,
             nodes,
+            tls,
             metrics,
             leaving,
             admission: Admission::default(),
@@ -116,6 +121,8 @@ impl Router {
             is_connected: &|node| self.nodes.is_connected(node),
             waits: self.admission.waits(),
             accepted: &self.accepted,
+            inside: self.nodes.inside(),
+            clients: self.tls.as_deref(),
         })
     }
 
