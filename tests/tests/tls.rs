@@ -170,7 +170,7 @@ async fn start_gateway(files: &Files, config: &ClusterConfig) -> GatewayHandle {
         listener: listener(),
         metrics_listener: None,
         reflection: false,
-        audit: audit::Audit::default(),
+        audit: Default::default(),
         insecure: false,
     };
     Gateway::start(options).await.unwrap()
@@ -455,7 +455,7 @@ async fn plain_to_tls_and_tls_to_plain_say_which_is_which() {
         listener: listener(),
         metrics_listener: None,
         reflection: false,
-        audit: audit::Audit::default(),
+        audit: Default::default(),
         insecure: false,
     };
     let plain = Gateway::start(options).await.unwrap();
