@@ -170,6 +170,8 @@ async fn start_gateway(files: &Files, config: &ClusterConfig) -> GatewayHandle {
         listener: listener(),
         metrics_listener: None,
         reflection: false,
+        audit: Default::default(),
+        insecure: false,
     };
     Gateway::start(options).await.unwrap()
 }
@@ -453,6 +455,8 @@ async fn plain_to_tls_and_tls_to_plain_say_which_is_which() {
         listener: listener(),
         metrics_listener: None,
         reflection: false,
+        audit: Default::default(),
+        insecure: false,
     };
     let plain = Gateway::start(options).await.unwrap();
     let error = fails(plain.address(), Some(cluster.files.client_side())).await;
