@@ -41,6 +41,9 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     /// TLS inside the cluster, with this node's certificate.
     pub(crate) tls: Option<Arc<Inside>>,
+    /// Whether each operation of a client must say which identity asks, because the cluster file has
+    /// `access`.
+    pub(crate) needs_principal: bool,
     /// Counts of accepted connections.
     pub(crate) accepted: Arc<Accepted>,
     /// Permits for history reads on the disk.

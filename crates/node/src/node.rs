@@ -217,6 +217,7 @@ impl Node {
                 identities.claim().address_version(),
             ),
             tls: tls.clone(),
+            needs_principal: cluster.access.is_some(),
             accepted: Arc::default(),
             peers,
             host,
