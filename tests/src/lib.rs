@@ -16,6 +16,7 @@
 pub mod authority;
 mod binary;
 mod cluster;
+pub mod handshake;
 mod hang;
 mod locked;
 mod program;

@@ -4,14 +4,18 @@
 
 use client::{Client, ClientOptions, ClientSide, Pem, Security};
 use gateway::{Gateway, GatewayHandle, GatewayOptions};
+use local_cluster::{Addresses, Launch, Member, Processes, cluster_config, free_addresses};
 use net::dial::Target;
 use net::role::{Process, Role};
 use net::tls::{Demand, Inside, InsideFiles, Server, ServerFiles};
+use nix::sys::signal::Signal;
 use node::{FirstStart, Node, NodeHandle, NodeOptions};
 use palisade_tests::authority::{Authority, Pair, Says, Time};
-use routing::{ClusterConfig, NodeConfig, NodeId, Settings};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use palisade_tests::handshake::{der, shake};
+use palisade_tests::{eventually, palisade_binary};
+use routing::{
+    ClientCerts, ClientTls, ClusterConfig, InsideTls, NodeConfig, NodeId, Settings, TlsConfig,
+};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +23,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use storage::MemoryEngine;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -205,79 +207,6 @@ async fn fails(gateway: SocketAddr, tls: Option<ClientSide>) -> String {
     let options = ClientOptions::new().timeout(Duration::from_millis(500)).security(security);
     let client = Client::with_options([gateway.to_string()], options);
     client.acquire("a").await.expect_err("no connection").to_string()
-}
-
-/// Accepts any certificate of a server, so that the server's own checks come to light.
-#[derive(Debug)]
-struct AnyServer;
-
-impl rustls::client::danger::ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        unreachable!("TLS 1.3 only")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        let provider = rustls::crypto::ring::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A handshake without any check of this side. Returns the server's certificate if it accepts this
-/// side's, and its alert otherwise.
-async fn shake(address: &str, own: Option<&Pair>) -> Result<Vec<u8>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer));
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some(Pair { cert, key }) => {
-            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![cert], key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let tcp = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let name = ServerName::try_from("localhost").unwrap();
-    let connecting = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-    let mut tls = connecting.await.map_err(|error| error.to_string())?;
-    // The preface of HTTP/2 with empty settings, which a server that takes the connection answers.
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-    tls.write_all(preface).await.map_err(|error| error.to_string())?;
-    tls.read_u8().await.map_err(|error| error.to_string())?;
-    Ok(tls.get_ref().1.peer_certificates().unwrap()[0].to_vec())
-}
-
-fn der(path: PathBuf) -> Vec<u8> {
-    CertificateDer::from_pem_file(path).unwrap().to_vec()
 }
 
 /// All methods of a service of the inside, as paths.
@@ -491,7 +420,7 @@ async fn files_that_cannot_be_used_change_nothing() {
     };
     let shown = async || shake(&address, Some(&client)).await.unwrap();
     let before = shown().await;
-    assert_eq!(before, der(files.path("server.crt")));
+    assert_eq!(before, der(&files.path("server.crt")));
 
     let (cert, key) = (files.path("server.crt"), files.path("server.key"));
     let good = [std::fs::read(&cert).unwrap(), std::fs::read(&key).unwrap()];
@@ -518,7 +447,7 @@ async fn files_that_cannot_be_used_change_nothing() {
     std::fs::write(&cert, &other.cert).unwrap();
     std::fs::write(&key, &other.key).unwrap();
     cluster.reload();
-    assert_eq!(shown().await, der(cert.clone()), "a good one is used at once");
+    assert_eq!(shown().await, der(&cert), "a good one is used at once");
     std::fs::write(&cert, &good[0]).unwrap();
     std::fs::write(&key, &good[1]).unwrap();
     works(&own).await;
@@ -570,7 +499,7 @@ async fn all_certificates_are_replaced_under_load_and_no_operation_fails() {
     for (id, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
         let own = inside.issue_role("palisade://test/gateway/b");
         let shown = shake(&cluster.node(id + 1), Some(&own)).await.unwrap();
-        assert_eq!(shown, der(files.path(&format!("{node}.crt"))));
+        assert_eq!(shown, der(&files.path(&format!("{node}.crt"))));
         let old = files.inside.issue_role("palisade://test/gateway/b");
         assert!(shake(&cluster.node(id + 1), Some(&old)).await.is_err(), "the old authority");
     }
@@ -585,4 +514,71 @@ async fn all_certificates_are_replaced_under_load_and_no_operation_fails() {
     }
     second.shutdown().await;
     cluster.stop().await;
+}
+
+/// The processes read what the cluster file names, each its own, and again at SIGHUP.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_load_the_files_of_the_cluster_file_and_again_when_told() {
+    let files = Files::new();
+    let addresses = free_addresses(2).unwrap();
+    let mut config = cluster_config(
+        "test",
+        1,
+        &[Addresses::only(&addresses[0])],
+        &[Addresses::only(&addresses[1])],
+    );
+    let path = |name: &str| files.path(name).to_string_lossy().into_owned();
+    config.tls = Some(TlsConfig {
+        inside: Some(InsideTls {
+            cert: path("{process}.crt"),
+            key: path("{process}.key"),
+            ca: path("inside-ca.crt"),
+        }),
+        clients: Some(ClientTls {
+            cert: path("server.crt"),
+            key: path("server.key"),
+            client_ca: Some(path("clients-ca.crt")),
+            client_certs: ClientCerts::Require,
+        }),
+    });
+    let mut processes = Processes::new(files.dir.path(), config).unwrap();
+    let (node, gateway) = (Member::Node(1), Member::Gateway(1));
+    let program = || std::process::Command::new(palisade_binary());
+    processes.start(node, program(), &Launch::default()).unwrap();
+    let named = Launch { args: vec!["--name".into(), "a".into()], ..Launch::default() };
+    processes.start(gateway, program(), &named).unwrap();
+    let client = client_of(addresses[1].parse().unwrap(), Some(files.client_side()));
+    works(&client).await;
+
+    files.issue_all(&files.inside, &files.clients);
+    processes.signal(node, Signal::SIGHUP);
+    processes.signal(gateway, Signal::SIGHUP);
+    let own = files.inside.issue_role("palisade://test/gateway/b");
+    let client_pair = files.clients.issue(&Says { common_name: "x", ..Says::default() });
+    let (node_cert, server_cert) = (der(&files.path("node-1.crt")), der(&files.path("server.crt")));
+    eventually("the new certificates are shown", async || {
+        let of_node = shake(&addresses[0], Some(&own)).await.ok()?;
+        let of_gateway = shake(&addresses[1], Some(&client_pair)).await.ok()?;
+        (of_node == node_cert && of_gateway == server_cert).then_some(())
+    })
+    .await;
+    works(&client).await;
+
+    // A process does not start with the certificate of another one.
+    let output = program()
+        .args(["gateway", "--name", "b", "--listen", "127.0.0.1:1", "--config"])
+        .arg(processes.config_file())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("gateway-b.crt cannot be read"), "{said}");
+    std::fs::copy(files.path("gateway-a.crt"), files.path("gateway-b.crt")).unwrap();
+    std::fs::copy(files.path("gateway-a.key"), files.path("gateway-b.key")).unwrap();
+    let output = program()
+        .args(["gateway", "--name", "b", "--listen", "127.0.0.1:1", "--config"])
+        .arg(processes.config_file())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("gateway/a, not for palisade://test/gateway/b"), "{said}");
 }

@@ -71,6 +71,7 @@ impl Env for AtNow {
 }
 
 /// What comes back to a call.
+#[allow(clippy::large_enum_variant)] // it is handled at once, and a box for each try would cost more
 enum Event {
     Heard(u32, Outcome),
     Resumed(u32),

@@ -62,6 +62,9 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     Ok(maximum)
 }
 
+/// Makes the state of a connection from the certificate that its client has shown.
+type MakeState<S> = Box<dyn Fn(Option<&Arc<Certificate>>) -> S + Send>;
+
 /// The connections of one listener, as a stream for a tonic server. Each connection has its own
 /// state, which its requests find in their extensions as [`Peer`].
 pub struct Incoming<S> {
@@ -70,7 +73,7 @@ pub struct Incoming<S> {
     open_max: usize,
     source_max: usize,
     first_byte_max: Duration,
-    state: Box<dyn Fn(Option<&Arc<Certificate>>) -> S + Send>,
+    state: MakeState<S>,
     handshakes: Option<Handshakes>,
     pause: Option<Pin<Box<Sleep>>>,
     /// The next pause, while a spell of failures lasts.
@@ -246,6 +249,16 @@ mod tests {
         let mut connection = next(&mut incoming).await;
         let read = connection.read_u8().await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_speaks_tls_to_a_port_without_it_is_refused_and_counted() {
+        let (mut incoming, address, accepted) = listening(2).await;
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut client, b"\x16\x03\x01").unwrap();
+        let read = next(&mut incoming).await.read_u8().await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!((accepted.refused(), accepted.open()), (1, 0));
     }
 
     #[tokio::test]

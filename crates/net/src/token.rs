@@ -17,8 +17,11 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Token {
     source: Source,
-    read: Arc<Mutex<Option<(Instant, MetadataValue<Ascii>)>>>,
+    read: Arc<Mutex<Option<Read>>>,
 }
+
+/// When the token was read, and how it is sent.
+type Read = (Instant, MetadataValue<Ascii>);
 
 #[derive(Clone)]
 enum Source {

@@ -15,8 +15,6 @@ const CODES: [(ErrorCode, Code, ErrorClass); 15] = [
     (ErrorCode::SessionLost, Code::FailedPrecondition, ErrorClass::Fenced),
     (ErrorCode::Busy, Code::ResourceExhausted, ErrorClass::Retry),
     (ErrorCode::NoLeader, Code::Unavailable, ErrorClass::Retry),
-    (ErrorCode::Unauthenticated, Code::Unauthenticated, ErrorClass::Denied),
-    (ErrorCode::PermissionDenied, Code::PermissionDenied, ErrorClass::Denied),
     (ErrorCode::ShuttingDown, Code::Unavailable, ErrorClass::Retry),
     (ErrorCode::OutcomeUnknown, Code::Unknown, ErrorClass::Unknown),
     (ErrorCode::Unauthenticated, Code::Unauthenticated, ErrorClass::Denied),

@@ -75,6 +75,8 @@ thrown! {
     topology
     peer_frame
     snapshot_chunk
+    role
+    pem
     command
     log_entry
     tenure

@@ -27,8 +27,12 @@ use wire::internal::v1::{
 
 /// The certificate, authority and key of a node that there is not, in one file.
 const PAIR: &[u8] = include_bytes!("pair.pem");
-const ROLES: [&str; 3] =
-    ["palisade://prod/node/1", "palisade://a%20b%2Fc/gateway/%C3%BC", "palisade://p/gateway/a"];
+const ROLES: [&str; 4] = [
+    "palisade://prod/node/1",
+    "palisade://prod/node/18446744073709551615",
+    "palisade://a%20b%2Fc/gateway/%C3%BC",
+    "palisade://p/gateway/a",
+];
 
 /// The directory of a target's inputs.
 pub fn dir(target: &str) -> PathBuf {
@@ -60,7 +64,7 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "peer_frame" => peer_frames(),
         "snapshot_chunk" => snapshot_chunks(),
         "role" => numbered(ROLES.map(|role| role.as_bytes().to_vec())),
-        "pem" => BTreeMap::from([("pair.pem".to_owned(), PAIR.to_vec())]),
+        "pem" => pem_files(),
         "command" => numbered(commands().iter().map(encoded)),
         "log_entry" => log_entries(),
         "tenure" => numbered(
@@ -77,6 +81,18 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "tokens_yaml" => numbered(access::tokens()),
         other => panic!("no inputs are known for {other}"),
     }
+}
+
+/// The blocks of [`PAIR`] in orders that all mean the same.
+fn pem_files() -> BTreeMap<String, Vec<u8>> {
+    let text = std::str::from_utf8(PAIR).expect("PEM");
+    let blocks: Vec<&str> = text.split_inclusive("-----\n").collect();
+    // Each block has two lines with dashes, around its bytes.
+    let blocks: Vec<String> = blocks.chunks(2).map(<[&str]>::concat).collect();
+    let [leaf, authority, key] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let orders = [[leaf, authority, key], [leaf, key, authority], [key, leaf, authority]];
+    let files = orders.map(|order| order.map(String::as_str).concat().into_bytes());
+    numbered(files.into_iter().chain([[b"of node 1\n", PAIR].concat()]))
 }
 
 fn numbered(inputs: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
