@@ -133,6 +133,7 @@ impl Cluster {
                 tls: Some(files.inside(Process::Node(id))),
                 first_start: FirstStart::AskPeers,
                 guard_file: None,
+                audit: Default::default(),
                 listener: Some(listener),
                 metrics_listener: None,
             };

@@ -107,7 +107,7 @@ pub struct Explained {
 
 // ---- the file ------------------------------------------------------------------------------------
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PolicyFile {
     #[serde(default, deserialize_with = "empty_is_default")]
@@ -166,7 +166,12 @@ impl Policy {
     /// ```
     pub fn parse(yaml: &str) -> Result<Policy, FileError> {
         let file: Option<PolicyFile> = yaml::parse(yaml)?;
-        let PolicyFile { roles, bindings, quotas, revoked } = file.unwrap_or_default();
+        // A file that is being written anew can be seen while it is empty.
+        let Some(PolicyFile { roles, bindings, quotas, revoked }) = file else {
+            return Err(FileError::one(
+                "it is empty: a policy that permits nothing is `roles: {}`",
+            ));
+        };
         let mut problems = Vec::new();
         let roles: BTreeMap<String, Role> = (roles.into_iter())
             .map(|(name, role)| {

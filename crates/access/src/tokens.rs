@@ -57,7 +57,10 @@ impl Tokens {
     /// into the file by mistake.
     pub fn parse(yaml: &str) -> Result<Tokens, FileError> {
         let parsed: Result<Option<Vec<EntryFile>>, FileError> = yaml::parse(yaml);
-        let entries = parsed.map_err(without_tokens)?.unwrap_or_default();
+        // A file that is being written anew can be seen while it is empty.
+        let Some(entries) = parsed.map_err(without_tokens)? else {
+            return Err(FileError::one("it is empty: a file without tokens is `[]`"));
+        };
         let (mut by_digest, mut problems) = (BTreeMap::new(), Vec::new());
         for (entry, number) in entries.into_iter().zip(1..) {
             match entry.read() {
@@ -68,10 +71,9 @@ impl Tokens {
                 Ok((digest, entry)) => drop(by_digest.insert(digest, entry)),
             }
         }
-        let count: usize = problems.len();
-        match count {
-            0 => Ok(Tokens { by_digest }),
-            _ => Err(without_tokens(FileError(problems))),
+        match problems.is_empty() {
+            true => Ok(Tokens { by_digest }),
+            false => Err(without_tokens(FileError(problems))),
         }
     }
 
@@ -142,7 +144,7 @@ mod tests {
         let tokens = Tokens::parse(&line).unwrap();
         let entry = Entry { principal: bob, expires_at_s: Some(1_798_761_600) };
         assert_eq!(tokens.find(&digest), Some(&entry));
-        assert!(Tokens::parse("").unwrap().is_empty() && Tokens::parse("[]").unwrap().is_empty());
+        assert!(Tokens::parse("").is_err() && Tokens::parse("[]").unwrap().is_empty());
     }
 
     #[test]

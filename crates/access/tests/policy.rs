@@ -54,7 +54,7 @@ fn what_no_rule_permits_is_denied() {
     assert!(policy.rights(&principal("mallory")).is_nothing());
     assert!(policy.rights(&Principal::anonymous()).is_nothing());
     assert!(policy.revokes_digest(&Digest::of(b"")) && !policy.revokes_digest(&Digest::of(b"x")));
-    assert!(Policy::parse("").unwrap().rights(&principal("alice")).is_nothing());
+    assert!(Policy::parse("roles: {}").unwrap().rights(&principal("alice")).is_nothing());
 }
 
 #[test]
@@ -103,6 +103,8 @@ fn the_first_binding_with_an_owner_or_a_quota_counts() {
 #[test]
 fn a_file_that_is_wrong_says_how_to_mend_it() {
     for (yaml, said) in [
+        ("", "it is empty"),
+        ("# nothing yet", "it is empty"),
         ("rols: {}", "did you mean `roles`?"),
         ("roles: { a: { hodl: [] } }", "did you mean `hold`?"),
         ("roles: { a: { hold: [pay] } }", "roles.a.hold: the prefix \"pay\" does not end at"),

@@ -54,6 +54,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         (false, false, false) => FirstStart::AskPeers,
     };
     let guard_file = args.guard_file.clone();
+    let audit = audit(&cluster, &format!("node-{id}"))?;
     let options = NodeOptions {
         cluster,
         id,
@@ -62,6 +63,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         first_start,
         guard_file,
         listener: None,
+        audit,
         metrics_listener: None,
     };
     let node = match saying_so("starting on the data directory", Node::start(options)).await {

@@ -90,9 +90,8 @@ impl Gateway {
             %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
         );
         let (leaving, left) = Leaving::new();
-        let security = Security { identities, audit, insecure };
-        let router = Router::new(cluster, identity, nodes, tls.clone(), metrics, leaving, security);
-        let router = Arc::new(router);
+        let security = Security { tls: tls.clone(), identities, audit, insecure };
+        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving, security));
         router.audit.record(Event::of(Kind::Started));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();

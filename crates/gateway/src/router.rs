@@ -78,8 +78,9 @@ enum Event {
 }
 
 /// What a gateway asks of its clients, and where it notes that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Security {
+    pub(crate) tls: Option<Arc<Server>>,
     pub(crate) identities: Option<Identities>,
     pub(crate) audit: Audit,
     pub(crate) insecure: bool,
@@ -90,12 +91,11 @@ impl Router {
         cluster: ClusterConfig,
         identity: ClusterIdentity,
         nodes: Nodes,
-        tls: Option<Arc<Server>>,
         metrics: Metrics,
         leaving: Leaving,
         security: Security,
     ) -> Router {
-        let Security { identities, audit, insecure } = security;
+        let Security { tls, identities, audit, insecure } = security;
         Router {
             directory: Directory::new(cluster.shard_map()),
             known: Known::new(&cluster),

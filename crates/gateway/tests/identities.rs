@@ -279,9 +279,12 @@ async fn an_identity_above_its_rate_is_refused_and_costs_another_nothing() {
             }
         })
     };
-    while BUSY.load(std::sync::atomic::Ordering::SeqCst) < 3 {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+    let refused = async {
+        while BUSY.load(std::sync::atomic::Ordering::SeqCst) < 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(fake::LONG, refused).await.expect("the flood is refused");
     let mut open = door.open(Who::Named("both")).await;
     for _ in 0..200 {
         assert_eq!(open.ask(Op::Acquire(acquire())).await, Ok(None));

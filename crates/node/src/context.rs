@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
+use audit::Audit;
 use net::accept::Accepted;
 use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     /// TLS inside the cluster, with this node's certificate.
     pub(crate) tls: Option<Arc<Inside>>,
+    pub(crate) audit: Audit,
     /// Whether each operation of a client must say which identity asks, because the cluster file has
     /// `access`.
     pub(crate) needs_principal: bool,

@@ -27,7 +27,9 @@ use crate::transport::{
 };
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
-use net::tls::Inside;
+use audit::{Audit, Event, Kind};
+use net::reload::Outcome;
+use net::tls::{Inside, TlsError};
 use routing::{ClusterConfig, NodeId, Settings, ShardId, Topology};
 use shard::{Input, Replica};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +64,8 @@ pub struct NodeOptions {
     pub listener: Option<std::net::TcpListener>,
     /// Serves `/metrics` on this socket instead of binding the node's metrics address.
     pub metrics_listener: Option<std::net::TcpListener>,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// The entry point to this crate: see [`Node::start`].
@@ -82,6 +86,7 @@ impl Node {
             guard_file,
             listener,
             metrics_listener,
+            audit,
         } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
@@ -217,6 +222,7 @@ impl Node {
                 identities.claim().address_version(),
             ),
             tls: tls.clone(),
+            audit,
             needs_principal: cluster.access.is_some(),
             accepted: Arc::default(),
             peers,
@@ -264,7 +270,10 @@ impl Node {
         handle.spawn_until_draining(take_part(context.clone()));
         handle.tasks.spawn(keep_identities(context.clone()));
         if let Some(tls) = tls {
-            handle.spawn_until_draining(tls.watch(|_| ()));
+            let context = context.clone();
+            handle.spawn_until_draining(async move {
+                tls.watch(|outcome| record_certificates(&context.audit, outcome)).await;
+            });
         }
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(
@@ -278,8 +287,20 @@ impl Node {
             (Shards::new(context.clone()), Peers::new(context.clone(), greeter, outboxes));
         handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
         tracing::info!(node = %id, %address, "node serves");
+        context.audit.record(Event::of(Kind::Started));
         Ok(handle)
     }
+}
+
+/// Records what came of reading certificates again.
+fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
+    audit.record(match outcome {
+        Outcome::Same => return,
+        Outcome::Taken => Event::of(Kind::CertificatesChanged),
+        Outcome::Refused(error) => {
+            Event { why: error.to_string(), ..Event::of(Kind::CertificatesRefused) }
+        }
+    });
 }
 
 /// A running node. Dropping it stops the node without waiting; [`shutdown`](Self::shutdown) is
@@ -307,7 +328,7 @@ impl NodeHandle {
     /// that cannot be used change nothing. This blocks on the disk.
     pub fn reload(&self) {
         if let Some(tls) = &self.context.tls {
-            tls.reload();
+            record_certificates(&self.context.audit, &tls.reload());
         }
     }
 

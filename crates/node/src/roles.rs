@@ -7,6 +7,7 @@
 //! The module knows nothing of the contents of calls. That the node of a greeting is the node of
 //! the certificate, `transport/hello.rs` checks.
 
+use audit::{Audit, Event, Kind};
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use net::accept::Peer;
@@ -54,16 +55,18 @@ impl Proven {
 }
 
 /// Lets through what the table permits, if callers have to prove a role.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OnlyPermitted {
     pub(crate) with_tls: bool,
+    /// What is refused is told here.
+    pub(crate) audit: Audit,
 }
 
 impl<S> Layer<S> for OnlyPermitted {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, with_tls: self.with_tls }
+        Guarded { inner, with_tls: self.with_tls, audit: self.audit.clone() }
     }
 }
 
@@ -72,6 +75,7 @@ impl<S> Layer<S> for OnlyPermitted {
 pub(crate) struct Guarded<S> {
     inner: S,
     with_tls: bool,
+    audit: Audit,
 }
 
 impl<S, B> Service<Request<B>> for Guarded<S>
@@ -94,6 +98,7 @@ where
             }) {
                 Ok(role) => Some(role),
                 Err(error) => {
+                    self.audit.record(refusal(&request, &error));
                     let refused = Status::from(*error).into_http();
                     return Either::Right(ready(Ok(refused)));
                 }
@@ -104,6 +109,18 @@ where
         request.extensions_mut().insert(Proven(role));
         Either::Left(self.inner.call(request))
     }
+}
+
+/// The event of a caller that was refused. Its certificate tells its name, and no identity.
+fn refusal<B>(request: &Request<B>, error: &Error) -> Event {
+    let mut event = Event { why: error.message.clone(), ..Event::of(Kind::PeerRefused) };
+    request.uri().path().clone_into(&mut event.name);
+    if let Some(peer) = request.extensions().get::<Peer<()>>() {
+        event.remote = peer.remote.to_string();
+        let name = peer.certificate.as_ref().and_then(|certificate| certificate.name());
+        event.principal = name.unwrap_or_default().to_owned();
+    }
+    event
 }
 
 fn role_of<B>(request: &Request<B>) -> Result<Role, Box<Error>> {
@@ -141,6 +158,30 @@ fn permitted(path: &str, role: &Role) -> Result<(), Box<Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_with_the_name_and_the_address_of_its_caller() {
+        let certificate = net::certificate::Certificate {
+            uris: vec!["palisade://other/node/2".into()],
+            dns_names: Vec::new(),
+            common_name: None,
+            not_before_s: 0,
+            not_after_s: 0,
+            fingerprint: [0; 32],
+        };
+        let remote = "127.0.0.1:9".parse().unwrap();
+        let peer = Peer { remote, state: (), certificate: Some(std::sync::Arc::new(certificate)) };
+        let mut request = Request::new(());
+        *request.uri_mut() = "/palisade.internal.v1.PeerService/Greet".parse().unwrap();
+        request.extensions_mut().insert(peer);
+        let event = refusal(&request, &Error::new(ErrorCode::PermissionDenied, "not you"));
+        assert_eq!((event.kind, event.why.as_str()), (Kind::PeerRefused, "not you"));
+        assert_eq!(event.name, "/palisade.internal.v1.PeerService/Greet");
+        assert_eq!(
+            (event.principal.as_str(), event.remote.as_str()),
+            ("palisade://other/node/2", "127.0.0.1:9")
+        );
+    }
 
     #[test]
     fn only_nodes_call_what_peers_call_and_other_paths_are_denied() {

@@ -86,7 +86,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .layer(OnlyPermitted { with_tls: context.tls.is_some() })
+        .layer(OnlyPermitted { with_tls: context.tls.is_some(), audit: context.audit.clone() })
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
         .add_service(health)

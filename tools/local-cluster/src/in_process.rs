@@ -137,6 +137,7 @@ impl InProcess {
                 // moment.
                 first_start: FirstStart::AcceptCopy { at_one_moment: true },
                 guard_file: None,
+                audit: Default::default(),
                 listener: Some(socket),
                 metrics_listener: Some(metrics),
             };

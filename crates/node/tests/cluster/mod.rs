@@ -71,6 +71,7 @@ impl Cluster {
             tls: None,
             first_start: FirstStart::AskPeers,
             guard_file: None,
+            audit: Default::default(),
             listener: None,
             metrics_listener: None,
         }
