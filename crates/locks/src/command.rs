@@ -69,9 +69,6 @@ impl<'a> Caller<'a> {
 
     fn encode(&self, into: &mut Vec<u8>) {
         let Caller { principal, quota } = *self;
-        if principal.is_empty() {
-            return;
-        }
         into.reserve(principal.len() + 64);
         into.push(if quota == Quota::default() { tag::AS } else { tag::AS_WITHIN });
         put_str(into, principal);
@@ -83,18 +80,23 @@ impl<'a> Caller<'a> {
     }
 
     /// Takes the caller off the front of an encoded command. Returns the rest too.
+    #[inline]
     pub(crate) fn split(bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
-        let Some(&first @ (tag::AS | tag::AS_WITHIN)) = bytes.first() else {
-            return Ok((Caller::default(), bytes));
-        };
-        let mut r = Reader::new(&bytes[1..]);
+        match bytes.first() {
+            Some(&tag @ (tag::AS | tag::AS_WITHIN)) => Caller::decode(tag, &bytes[1..]),
+            _ => Ok((Caller::default(), bytes)),
+        }
+    }
+
+    fn decode(tag: u8, bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
+        let mut r = Reader::new(bytes);
         let principal = r.str()?;
         if principal.is_empty() {
             return Err(DecodeError("a caller without a principal"));
         }
         validate_principal(principal).map_err(InvalidInput::in_log)?;
         let mut quota = Quota::default();
-        if first == tag::AS_WITHIN {
+        if tag == tag::AS_WITHIN {
             let mut bound = || r.varint_u32();
             quota = Quota { locks: bound()?, sessions: bound()?, waits: bound()? };
             if quota == Quota::default() {
@@ -212,8 +214,11 @@ pub enum Command<'a> {
 impl<'a> Command<'a> {
     /// Appends the caller and the command to `into`. The quota of a caller without a principal is
     /// left out.
+    #[inline]
     pub fn encode_as(&self, caller: Caller<'_>, into: &mut Vec<u8>) {
-        caller.encode(into);
+        if !caller.principal.is_empty() {
+            caller.encode(into);
+        }
         self.encode(into);
     }
 
@@ -221,6 +226,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// If the bytes are malformed or a field is outside its limits.
+    #[inline]
     pub fn decode_as(bytes: &'a [u8]) -> Result<(Caller<'a>, Command<'a>), DecodeError> {
         let (caller, rest) = Caller::split(bytes)?;
         Ok((caller, Command::decode(rest)?))

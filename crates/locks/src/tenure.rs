@@ -49,10 +49,10 @@ pub(crate) struct Parts<'a> {
 
 impl Parts<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut into =
-            Vec::with_capacity(FIXED_BYTES_MAX + self.all_texts().map(str::len).sum::<usize>());
-        let has_principals = self.principals != [""; 2];
-        into.push(if has_principals { WITH_PRINCIPALS } else { VERSION });
+        let bytes = |texts: &[&str]| texts.iter().map(|text| text.len()).sum::<usize>();
+        let principals_bytes = bytes(&self.principals);
+        let mut into = Vec::with_capacity(FIXED_BYTES_MAX + bytes(&self.texts) + principals_bytes);
+        into.push(if principals_bytes > 0 { WITH_PRINCIPALS } else { VERSION });
         put_end(&mut into, self.end);
         put_mode(&mut into, self.mode);
         put_request(&mut into, self.request);
@@ -67,14 +67,15 @@ impl Parts<'_> {
         ] {
             put_varint(&mut into, number);
         }
-        for text in self.all_texts().take(if has_principals { 7 } else { 5 }) {
+        for text in self.texts {
             put_str(&mut into, text);
         }
+        if principals_bytes > 0 {
+            for principal in self.principals {
+                put_str(&mut into, principal);
+            }
+        }
         into
-    }
-
-    fn all_texts(&self) -> impl Iterator<Item = &str> {
-        self.texts.into_iter().chain(self.principals)
     }
 }
 

@@ -227,6 +227,7 @@ impl LockTable {
 }
 
 /// The identity of a grant: its own, or that of its session.
+#[inline]
 pub(super) fn principal_of<'a>(row: &'a GrantRow, sessions: &'a Tracked<SessionRow>) -> &'a str {
     match &row.lease {
         Lease::Private { terms, .. } => terms.principal(),

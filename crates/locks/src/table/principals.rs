@@ -51,10 +51,22 @@ impl Principals {
     }
 
     /// Counts one more row of an identity.
+    #[inline]
     pub(super) fn add(&mut self, principal: &str, row: Counted) {
-        if principal.is_empty() {
-            return;
+        if !principal.is_empty() {
+            self.add_one(principal, row);
         }
+    }
+
+    /// Counts one row less of an identity.
+    #[inline]
+    pub(super) fn remove(&mut self, principal: &str, row: Counted) {
+        if !principal.is_empty() {
+            self.remove_one(principal, row);
+        }
+    }
+
+    fn add_one(&mut self, principal: &str, row: Counted) {
         let hash = hash_str(principal);
         let is_it = |entry: &Entry| *entry.principal == *principal;
         let entry = self.entries.entry(hash, is_it, |entry| hash_str(&entry.principal));
@@ -62,11 +74,7 @@ impl Principals {
         *entry.or_insert_with(new).get_mut().has.of(row) += 1;
     }
 
-    /// Counts one row less of an identity.
-    pub(super) fn remove(&mut self, principal: &str, row: Counted) {
-        if principal.is_empty() {
-            return;
-        }
+    fn remove_one(&mut self, principal: &str, row: Counted) {
         let is_it = |entry: &Entry| *entry.principal == *principal;
         let found = self.entries.find_entry(hash_str(principal), is_it);
         let Some(mut entry) = planted_bugs::counted(found.ok()) else { return };
