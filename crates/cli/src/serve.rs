@@ -54,7 +54,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         (false, false, false) => FirstStart::AskPeers,
     };
     let guard_file = args.guard_file.clone();
-    let audit = audit(&cluster, &format!("node-{id}"))?;
+    let audit = audit(cluster.audit.as_ref(), &format!("node-{id}"))?;
     let options = NodeOptions {
         cluster,
         id,
