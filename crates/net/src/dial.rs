@@ -19,6 +19,7 @@ use security::Security;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
+use words::Refusal;
 
 pub use crate::verify::{Expected, NotExpected};
 pub use client_side::{ClientSide, Pem};
@@ -34,6 +35,7 @@ pub struct NotAnAddress(pub String);
 pub struct Target {
     endpoint: Endpoint,
     security: Security,
+    refusal: Arc<Refusal>,
 }
 
 impl Target {
@@ -44,7 +46,7 @@ impl Target {
     pub fn plain(address: &str) -> Result<Target, NotAnAddress> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| NotAnAddress(address.to_owned()))?;
-        Ok(Target { endpoint, security: Security::Plain })
+        Ok(Target { endpoint, security: Security::Plain, refusal: Arc::default() })
     }
 
     /// A server that proves its name: `name`, or the host of the address.
@@ -61,7 +63,7 @@ impl Target {
         let host = endpoint.uri().host().unwrap_or_default().to_owned();
         let name = name.unwrap_or(host.trim_start_matches('[').trim_end_matches(']'));
         let name = ServerName::try_from(name.to_owned()).map_err(|_| wrong())?;
-        Ok(Target { endpoint, security: Security::Named { tls, name } })
+        Ok(Target { endpoint, security: Security::Named { tls, name }, refusal: Arc::default() })
     }
 
     /// The node with this id, or any node of the cluster for 0. Without TLS inside the cluster it
@@ -78,7 +80,7 @@ impl Target {
         let Some(tls) = tls.cloned() else { return Ok(target) };
         let node = (node != 0).then_some(node);
         let endpoint = target.secure(address)?;
-        Ok(Target { endpoint, security: Security::Inside { tls, node } })
+        Ok(Target { endpoint, security: Security::Inside { tls, node }, refusal: Arc::default() })
     }
 
     /// The endpoint of the same address, whose calls say that they came over TLS. The endpoint's
@@ -93,6 +95,12 @@ impl Target {
         self.endpoint.uri().authority().map(|authority| authority.as_str()).unwrap_or_default()
     }
 
+    /// Why the server ended the latest connection, if it said so and this was not asked before. A
+    /// call that failed may not know, because the reason reaches the connection and not the call.
+    pub fn take_refusal(&self) -> Option<DialError> {
+        self.refusal.take()
+    }
+
     /// Connects, with TLS if it is spoken. `configure` sets what the protocol on the connection
     /// needs. The time covers all addresses of the host together, so that one that swallows packets
     /// leaves time for the others.
@@ -105,7 +113,7 @@ impl Target {
         timeout: Duration,
         configure: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Channel, DialError> {
-        let connector = Connector::new(self.security.clone(), timeout);
+        let connector = Connector::new(self.security.clone(), self.refusal.clone(), timeout);
         let endpoint = configure(self.endpoint.clone());
         let connecting = endpoint.connect_with_connector(connector);
         match tokio::time::timeout(timeout, connecting).await {

@@ -96,7 +96,13 @@ async fn open<P: Protocol>(
     if let Some(token) = &options.token {
         token.put(call.metadata_mut())?;
     }
-    let response = P::open(channel, call).await.map_err(Box::new)?;
+    let response = match P::open(channel, call).await {
+        Ok(response) => response,
+        Err(status) => match target.take_refusal() {
+            Some(refusal) => return Err(refusal.into()),
+            None => return Err(Box::new(status).into()),
+        },
+    };
     // Checked before the first frame is sent, because a wrong server would execute the operations
     // in it.
     if let Some(identity) = &options.identity {

@@ -49,7 +49,8 @@ pub struct Policy {
     /// Whether the targets themselves retry, as gateways do. Each has already looked for a leader by
     /// itself, so each is asked about once: NO_LEADER or OUTCOME_UNKNOWN is final once there were as
     /// many tries as there are targets. It also decides whether an acquire in doubt goes on after
-    /// WAIT_CANCELLED, because a target that retries by itself may have cancelled its own former try.
+    /// WAIT_CANCELLED. A client does, because it is the last that can find out. A gateway leaves it
+    /// to its client, which comes back with the same ids.
     pub targets_retry: bool,
 }
 

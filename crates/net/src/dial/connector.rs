@@ -1,7 +1,7 @@
 //! The connector under a channel: TCP as tonic's own makes it, and our TLS on top.
 
 use super::security::Security;
-use super::words::{DialError, of_read};
+use super::words::{DialError, Refusal, of_read};
 use crate::io::Io;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
@@ -26,15 +26,16 @@ const TLS_ALERT: u8 = 0x15;
 pub(super) struct Connector {
     http: HttpConnector,
     security: Security,
+    refusal: Arc<Refusal>,
 }
 
 impl Connector {
-    pub(super) fn new(security: Security, timeout: Duration) -> Connector {
+    pub(super) fn new(security: Security, refusal: Arc<Refusal>, timeout: Duration) -> Connector {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(timeout));
-        Connector { http, security }
+        Connector { http, security, refusal }
     }
 }
 
@@ -49,6 +50,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let (connecting, security) = (self.http.call(uri), self.security.clone());
+        let refusal = self.refusal.clone();
         Box::pin(async move {
             // Files are read before the server is bothered.
             let tls = security.config()?;
@@ -60,7 +62,7 @@ impl Service<Uri> for Connector {
                     Io::Tls(Box::new(connected.map_err(DialError::of_handshake)?))
                 }
             };
-            Ok(TokioIo::new(Dialled { io, is_new: true }))
+            Ok(TokioIo::new(Dialled { io, is_new: true, refusal }))
         })
     }
 }
@@ -71,6 +73,7 @@ pub(super) struct Dialled {
     io: Io<TlsStream<TcpStream>>,
     /// Whether nothing was read yet.
     is_new: bool,
+    refusal: Arc<Refusal>,
 }
 
 impl AsyncRead for Dialled {
@@ -84,8 +87,14 @@ impl AsyncRead for Dialled {
         if self.is_new && read.is_ready() {
             self.is_new = false;
             if self.io.is_plain() && into.filled().get(before) == Some(&TLS_ALERT) {
+                self.refusal.set(DialError::ServerSpeaksTls);
                 return Poll::Ready(Err(io::Error::other(DialError::ServerSpeaksTls)));
             }
+        }
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(why) = error.get_ref().and_then(|inner| inner.downcast_ref::<DialError>())
+        {
+            self.refusal.set(why.clone());
         }
         read
     }

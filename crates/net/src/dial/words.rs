@@ -5,7 +5,7 @@ use crate::verify::NotExpected;
 use rustls::{AlertDescription, CertificateError, Error as Tls};
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why there is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -88,6 +88,20 @@ impl DialError {
             },
             error => DialError::Handshake(error.to_string()),
         }
+    }
+}
+
+/// The reason for which a server ended a connection that was made.
+#[derive(Debug, Default)]
+pub(super) struct Refusal(Mutex<Option<DialError>>);
+
+impl Refusal {
+    pub(super) fn set(&self, why: DialError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    pub(super) fn take(&self) -> Option<DialError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
