@@ -154,6 +154,17 @@ fn dialled_hosts(address: &str) -> Option<Vec<String>> {
     }
 }
 
+/// The hosts that clients of this machine may dial for a gateway's address.
+pub fn gateway_hosts(address: &str) -> Vec<String> {
+    let mut hosts = dialled_hosts(address).unwrap_or_default();
+    for local in ["127.0.0.1", "localhost"].map(str::to_owned) {
+        if !hosts.contains(&local) {
+            hosts.push(local);
+        }
+    }
+    hosts
+}
+
 /// The host of `host:port`, without the brackets of IPv6.
 fn host_of(address: &str) -> Option<String> {
     address.parse::<Address>().ok()?;
@@ -227,7 +238,8 @@ fn unfit(message: &str) -> Failure {
     Failure::new(Exit::Usage, "INVALID_ARGUMENT", message, "correct the value and run it again")
 }
 
-fn not_made(error: rcgen::Error) -> Failure {
+/// The failure of a certificate that cannot be made.
+pub fn not_made(error: rcgen::Error) -> Failure {
     let next = "correct the name: certificates hold ASCII host names and URIs";
     Failure::new(Exit::Error, "CERTIFICATE", format!("cannot make a certificate: {error}"), next)
 }
