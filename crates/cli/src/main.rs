@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cert;
+mod certificates;
 mod cluster_file;
 mod dev;
 mod duration;

@@ -18,6 +18,9 @@
 
 use crate::args::Gateways;
 use crate::failure::{Exit, Failure};
+use client::Security;
+use net::dial::{ClientSide, Pem};
+use net::token::Token;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -41,6 +44,17 @@ pub struct Reach {
     pub own: Option<(PathBuf, PathBuf)>,
     /// The file of the client's bearer token.
     pub token_file: Option<PathBuf>,
+}
+
+impl Reach {
+    /// What the SDK needs to show who the user is. The files are read when it connects.
+    pub fn security(&self) -> Security {
+        let tls = self.ca.clone().map(|ca| {
+            let own = self.own.clone().map(|(cert, key)| (Pem::File(cert), Pem::File(key)));
+            ClientSide { ca: Pem::File(ca), own }.into()
+        });
+        Security { tls, token: self.token_file.clone().map(Token::file), server_name: None }
+    }
 }
 
 /// The reason why it is not clear how to reach a cluster.

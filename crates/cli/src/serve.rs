@@ -2,10 +2,12 @@
 //! error ends it.
 
 use crate::args;
+use crate::certificates;
 use crate::cluster_file::{load, warn_if_wide};
 use crate::end;
 use crate::failure::{Exit, Failure};
 use gateway::{Gateway, GatewayOptions};
+use net::role::Process;
 use node::{FirstStart, Node, NodeOptions};
 use routing::{Address, ClusterConfig, NodeId};
 use std::io::ErrorKind;
@@ -35,6 +37,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
     }
     check_free(&cluster, id)?;
+    let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
     let dir =
         args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
@@ -50,6 +53,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         cluster,
         id,
         engine,
+        tls,
         first_start,
         guard_file,
         listener: None,
@@ -64,6 +68,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     };
     let failed = tokio::select! {
         () = told_to_stop() => None,
+        () = on_hangup(|| node.reload()) => None, // never
         error = node.wait_failed() => Some(error),
     };
     end::within(end::STOPS_WITHIN);
@@ -117,16 +122,21 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     if configured.is_none() {
         warn_if_wide(&listen); // the file's own warnings cover addresses in the file
     }
+    let process = Process::Gateway(args.name.clone());
+    let inside = certificates::inside(&cluster, &process)?;
+    let tls = certificates::clients(&cluster, &process)?;
     let listener = bind(&listen)?;
     let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
         Some(address) => Some(bind(address)?),
         None => None,
     };
-    let options =
-        GatewayOptions { cluster, listener, metrics_listener, reflection: args.reflection };
+    let reflection = args.reflection;
+    let options = GatewayOptions { cluster, inside, tls, listener, metrics_listener, reflection };
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
+    let reload = gateway.reloader();
     let outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
+        () = on_hangup(|| reload()) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
     };
     gateway.shutdown().await;
@@ -211,6 +221,16 @@ pub fn raise_descriptor_limit() {
             tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n")
         }
     }
+}
+
+/// Reads files again at each SIGHUP, for ever.
+async fn on_hangup(reload: impl Fn()) {
+    let mut hangup = signal(SignalKind::hangup()).expect("listen for SIGHUP");
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: reading certificates again");
+        tokio::task::block_in_place(&reload);
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for SIGINT (Ctrl-C) or SIGTERM.

@@ -48,7 +48,8 @@ pub fn connect(gateways: &Gateways) -> Result<Client, Failure> {
 /// Those of [`connect`].
 pub fn connect_within(gateways: &Gateways, timeout: Duration) -> Result<Client, Failure> {
     let reach = profiles::reach(gateways)?;
-    let options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
+    let mut options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
+    options.security = reach.security();
     Ok(Client::with_options(reach.endpoints, options))
 }
 

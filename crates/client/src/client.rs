@@ -375,7 +375,7 @@ impl Client {
     async fn rpc<T, F>(
         &self,
         kind: OperationKind,
-        send: impl Fn(tonic::transport::Channel, Duration) -> F,
+        send: impl Fn(unary::Authorized, Duration) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, tonic::Status>>,

@@ -37,6 +37,7 @@ mod unary;
 mod unwanted;
 
 pub use client::Client;
+pub use endpoint::Security;
 pub use error::Error;
 pub use guard::LockGuard;
 pub use held::Held;
@@ -44,6 +45,8 @@ pub use lease::LostReason;
 pub use options::{AcquireOptions, ClientOptions, RequestId, SessionOptions};
 pub use session::{Session, SessionLock};
 
+pub use net::dial::{ClientSide, Pem};
+pub use net::token::Token;
 pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
     ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Grant, GrantState,

@@ -61,7 +61,7 @@ pub(crate) async fn rpc<T, F>(
     servers: &Servers,
     kind: OperationKind,
     timeout: Duration,
-    send: impl Fn(tonic::transport::Channel, Duration) -> F,
+    send: impl Fn(unary::Authorized, Duration) -> F,
 ) -> Result<T, Error>
 where
     F: Future<Output = Result<T, tonic::Status>>,

@@ -11,6 +11,7 @@ use crate::limits::{
     CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, STREAM_OPS_MAX,
     STREAM_SCANS_MAX, STREAMS_MAX, UNARY_MAX, WAITS_MAX, WAITS_MIN,
 };
+use net::certificate::Certificate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -21,9 +22,19 @@ use wire::v1::{Error, Operation};
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
     pub(crate) caller: Caller,
+    /// The certificate that the client has shown, if its listener asks for one.
+    #[allow(dead_code)] // the identity of the client will be made of it
+    pub(crate) certificate: Option<Arc<Certificate>>,
     waits: AtomicUsize,
     unary_waits: AtomicUsize,
     streams: AtomicUsize,
+}
+
+impl Connection {
+    /// A connection of a client that has shown this certificate.
+    pub(crate) fn with(certificate: Option<Arc<Certificate>>) -> Connection {
+        Connection { certificate, ..Connection::default() }
+    }
 }
 
 /// The bounds of a whole gateway.

@@ -9,6 +9,8 @@ use crate::limits::{CLOSE_MAX, DRAIN_MAX, REFUSALS_SAID_EVERY};
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
+use net::reload::Reloading;
+use net::tls::{Inside, Server, TlsError};
 use routing::ClusterConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +24,11 @@ pub struct GatewayOptions {
     /// The cluster file, validated. A node that is not at its address in the file is looked for at
     /// the addresses that the other nodes report.
     pub cluster: ClusterConfig,
+    /// TLS between this gateway and the nodes, with the gateway's certificate. Needed if the cluster
+    /// file has it.
+    pub inside: Option<Arc<Inside>>,
+    /// TLS between clients and this gateway. Needed if the cluster file has it.
+    pub tls: Option<Arc<Server>>,
     /// The listener for clients.
     pub listener: std::net::TcpListener,
     /// The listener for `/metrics` and `/healthz`, if they are served.
@@ -40,7 +47,15 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] if the gateway cannot start. Nothing is left running then.
     pub async fn start(options: GatewayOptions) -> Result<GatewayHandle, GatewayError> {
-        let GatewayOptions { cluster, listener, metrics_listener, reflection } = options;
+        let GatewayOptions { cluster, inside, tls, listener, metrics_listener, reflection } =
+            options;
+        // Without this check a program that forgets the files would serve in the clear.
+        if cluster.tls.as_ref().is_some_and(|tls| tls.inside.is_some()) && inside.is_none() {
+            return Err(GatewayError::NoTls("inside"));
+        }
+        if cluster.tls.as_ref().is_some_and(|files| files.clients.is_some()) && tls.is_none() {
+            return Err(GatewayError::NoTls("clients"));
+        }
         let listener = adopt(listener)?;
         let metrics_listener = metrics_listener.map(adopt).transpose()?;
         let address = listener.local_addr()?;
@@ -54,7 +69,7 @@ impl Gateway {
             shards: cluster.shards,
             node: 0,
         };
-        let nodes = Nodes::connect(&cluster, &identity)?;
+        let nodes = Nodes::connect(&cluster, &identity, inside.clone())?;
         let node_ids: Vec<u64> = cluster.nodes.iter().map(|node| node.id.0).collect();
         tracing::info!(
             %address, cluster = %cluster.cluster, shards = cluster.shards, nodes = node_ids.len(), %fingerprint, "gateway serves"
@@ -63,8 +78,21 @@ impl Gateway {
         let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        if let Some(inside) = inside.clone() {
+            tasks.spawn(follow(inside, ending.clone()));
+        }
+        if let Some(tls) = tls.clone() {
+            tasks.spawn(follow(tls, ending.clone()));
+        }
         let locks = Locks::new(router.clone(), ending.clone());
-        tasks.spawn(server::serve(listener, router.clone(), locks, reflection, ending.clone()));
+        tasks.spawn(server::serve(
+            listener,
+            tls.clone(),
+            router.clone(),
+            locks,
+            reflection,
+            ending.clone(),
+        ));
         for node in node_ids {
             tasks.spawn(ended(crate::watch::keep(router.clone(), node, ending.clone())));
         }
@@ -73,8 +101,20 @@ impl Gateway {
         if let Some(listener) = metrics_listener {
             tasks.spawn(probes::serve(listener, router, ending));
         }
-        Ok(GatewayHandle { address, metrics_address, end, tasks })
+        Ok(GatewayHandle { address, metrics_address, inside, tls, end, tasks })
     }
+}
+
+/// Follows the files of certificates until the gateway ends.
+async fn follow<T: Send + Sync + 'static>(
+    files: Arc<Reloading<T, TlsError>>,
+    mut ending: watch::Receiver<bool>,
+) -> Result<(), GatewayError> {
+    tokio::select! {
+        _ = ending.wait_for(|ending| *ending) => {}
+        () = files.watch(|_| ()) => {}
+    }
+    Ok(())
 }
 
 /// Gives background work that ends with the gateway the result type of a server.
@@ -113,6 +153,8 @@ fn adopt(listener: std::net::TcpListener) -> Result<TcpListener, std::io::Error>
 pub struct GatewayHandle {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    inside: Option<Arc<Inside>>,
+    tls: Option<Arc<Server>>,
     end: watch::Sender<bool>,
     tasks: JoinSet<Result<(), GatewayError>>,
 }
@@ -126,6 +168,16 @@ impl GatewayHandle {
     /// The address of `/metrics`, if it is served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Reads the files of certificates again when it is called. New ones are used for new
+    /// connections, and files that cannot be used change nothing. A call blocks on the disk.
+    pub fn reloader(&self) -> impl Fn() + use<> {
+        let (inside, tls) = (self.inside.clone(), self.tls.clone());
+        move || {
+            inside.iter().for_each(|files| drop(files.reload()));
+            tls.iter().for_each(|files| drop(files.reload()));
+        }
     }
 
     /// Waits until one of the gateway's servers ends by itself, which is always a fault. The future

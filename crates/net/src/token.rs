@@ -26,6 +26,26 @@ enum Source {
     Text(String),
 }
 
+impl Source {
+    fn value(&self) -> Result<MetadataValue<Ascii>, NoToken> {
+        let text = match self {
+            Source::Text(text) => text.clone(),
+            Source::File(path) => {
+                let bytes = File::read(path)?.bytes;
+                String::from_utf8(bytes).map_err(|_| NoToken::NotAToken)?
+            }
+        };
+        let token = text.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(NoToken::NotAToken);
+        }
+        let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+        let mut value = value.map_err(|_| NoToken::NotAToken)?;
+        value.set_sensitive(true); // no log shows it
+        Ok(value)
+    }
+}
+
 /// Why there is no token to send.
 #[derive(Debug, thiserror::Error)]
 pub enum NoToken {
@@ -64,20 +84,12 @@ impl Token {
         {
             return Ok(value.clone());
         }
-        let text = match &self.source {
-            Source::Text(text) => text.clone(),
-            Source::File(path) => {
-                let bytes = File::read(path)?.bytes;
-                String::from_utf8(bytes).map_err(|_| NoToken::NotAToken)?
-            }
+        let value = match (self.source.value(), &*read) {
+            (Ok(value), _) => value,
+            // The file is being replaced, or was lost: the server decides about the former token.
+            (Err(_), Some((_, former))) => former.clone(),
+            (Err(error), None) => return Err(error),
         };
-        let token = text.trim();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(NoToken::NotAToken);
-        }
-        let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
-        let mut value = value.map_err(|_| NoToken::NotAToken)?;
-        value.set_sensitive(true); // no log shows it
         *read = Some((Instant::now(), value.clone()));
         Ok(value)
     }

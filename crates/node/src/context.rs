@@ -10,6 +10,7 @@ use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
 use net::accept::Accepted;
+use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
+    /// TLS inside the cluster, with this node's certificate.
+    pub(crate) tls: Option<Arc<Inside>>,
     /// Counts of accepted connections.
     pub(crate) accepted: Arc<Accepted>,
     /// Permits for history reads on the disk.

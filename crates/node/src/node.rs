@@ -27,6 +27,7 @@ use crate::transport::{
 };
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
+use net::tls::Inside;
 use routing::{ClusterConfig, NodeId, Settings, ShardId, Topology};
 use shard::{Input, Replica};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,9 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// The node's store. No other process may write to it while the node runs.
     pub engine: Arc<dyn Engine>,
+    /// TLS between nodes and gateways, with this node's certificate. Needed if the cluster file has
+    /// it.
+    pub tls: Option<Arc<Inside>>,
     /// The way to start if the store is empty, or a copy.
     pub first_start: FirstStart,
     /// A file outside of the store that remembers how far the store was. With it, an older copy is
@@ -73,6 +77,7 @@ impl Node {
             cluster,
             id,
             engine,
+            tls,
             first_start,
             guard_file,
             listener,
@@ -85,6 +90,10 @@ impl Node {
                 known.join(", ")
             ))
         })?;
+        // Without this check a program that forgets the files would serve in the clear.
+        if cluster.tls.as_ref().is_some_and(|tls| tls.inside.is_some()) && tls.is_none() {
+            return Err(NodeError::NoTls);
+        }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
         let map = cluster.shard_map();
         let hosted: Vec<ShardId> = map.hosted_by(id).collect();
@@ -116,7 +125,7 @@ impl Node {
                 let checked =
                     tokio::task::spawn_blocking(move || peer_identities::check_empty(&*engine));
                 checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
-                choose_incarnation((id, fingerprint), &peers, &groups, force).await?
+                choose_incarnation((id, fingerprint), tls.as_ref(), &peers, &groups, force).await?
             }
             _ => 0,
         };
@@ -207,6 +216,7 @@ impl Node {
                 id,
                 identities.claim().address_version(),
             ),
+            tls: tls.clone(),
             accepted: Arc::default(),
             peers,
             host,
@@ -252,6 +262,9 @@ impl Node {
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_draining(take_part(context.clone()));
         handle.tasks.spawn(keep_identities(context.clone()));
+        if let Some(tls) = tls {
+            handle.spawn_until_draining(tls.watch(|_| ()));
+        }
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(
             context.clone(),
@@ -287,6 +300,14 @@ impl NodeHandle {
     /// The id of this node.
     pub fn id(&self) -> NodeId {
         self.context.id
+    }
+
+    /// Reads the files of certificates again, now. New ones are used for new connections, and files
+    /// that cannot be used change nothing. This blocks on the disk.
+    pub fn reload(&self) {
+        if let Some(tls) = &self.context.tls {
+            tls.reload();
+        }
     }
 
     /// All metrics, in Prometheus' text format.

@@ -25,7 +25,7 @@ use crate::lineage::{Claim, Known, StoreId, UnfitDirectory, judge};
 use own::Own;
 pub(crate) use own::check_empty;
 use peers::Peer;
-pub(crate) use peers::{Live, StillAlive};
+pub(crate) use peers::{PeerRun, StillAlive};
 use routing::NodeId;
 pub use standing::FirstStart;
 pub(crate) use standing::Standing;
@@ -168,7 +168,7 @@ impl PeerIdentities {
         claim: &Claim,
         forced: bool,
         now_ms: u64,
-    ) -> Result<Arc<Live>, NotAccepted> {
+    ) -> Result<Arc<PeerRun>, NotAccepted> {
         // Two claims to one peer's name must be judged one after the other.
         let _one_at_a_time = self.writes();
         let known = claim.known();
@@ -178,7 +178,7 @@ impl PeerIdentities {
             fit(former, peer, claim, forced, now_ms)?;
             let same = former.filter(|former| former.live.known().is_same_run(&known));
             let live =
-                same.map_or_else(|| Arc::new(Live::new(known)), |former| former.live.clone());
+                same.map_or_else(|| Arc::new(PeerRun::new(known)), |former| former.live.clone());
             (live, former.map(|former| former.stored))
         };
         live.heard(known.record, now_ms);

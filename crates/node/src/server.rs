@@ -6,6 +6,7 @@ use crate::error::NodeError;
 use crate::health;
 use crate::lifecycle::Phase;
 use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX};
+use crate::roles::OnlyPermitted;
 use crate::service::Shards;
 use crate::transport::Peers;
 use axum::Router;
@@ -13,6 +14,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use net::accept::{Incoming, connections_max};
+use net::tls::ServerSide;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +72,7 @@ pub(crate) async fn serve(
         listener,
         context.accepted.clone(),
         connections_max(DESCRIPTORS_RESERVED),
-        None,
+        context.tls.clone().map(|tls| tls as Arc<dyn ServerSide>),
         |_| (),
     );
     let serving = Server::builder()
@@ -84,6 +86,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
+        .layer(OnlyPermitted { with_tls: context.tls.is_some() })
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
         .add_service(health)

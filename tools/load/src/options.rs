@@ -1,6 +1,7 @@
 //! The options of a run. The module knows nothing of how a run is made.
 
 use crate::Workload;
+use client::Security;
 use std::time::Duration;
 
 /// The options of a run: the load, and how it is made and measured.
@@ -10,6 +11,8 @@ pub struct Options {
     pub workload: Workload,
     /// The gateways, as `host:port`.
     pub endpoints: Vec<String>,
+    /// TLS and the bearer token towards the gateways.
+    pub security: Security,
     /// The timeout of each operation.
     pub timeout: Duration,
     /// Connections that the clients share.

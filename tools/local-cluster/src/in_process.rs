@@ -83,6 +83,7 @@ impl InProcess {
                 cluster: config.clone(),
                 id: NodeId(id),
                 engine,
+                tls: None,
                 // All nodes lie in one directory, so a copy of the directory has all nodes at one
                 // moment.
                 first_start: FirstStart::AcceptCopy { at_one_moment: true },
@@ -98,6 +99,8 @@ impl InProcess {
         let reflection = true;
         let options = GatewayOptions {
             cluster,
+            inside: None,
+            tls: None,
             listener,
             metrics_listener: Some(metrics_listener),
             reflection,

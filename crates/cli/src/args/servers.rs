@@ -87,7 +87,20 @@ pub struct Gateway {
     /// 127.0.0.1:7400
     #[arg(long, value_parser = address, value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// The name of this gateway in its certificate of the inside, and in file names of the cluster
+    /// file. Several gateways may share one
+    #[arg(long, default_value = "gateway", value_parser = gateway_name, value_name = "NAME")]
+    pub name: String,
     /// Describe the public protocol to tools such as grpcurl (gRPC reflection)
     #[arg(long)]
     pub reflection: bool,
+}
+
+/// A name that is safe in a path: letters, digits, `-` and `_`.
+fn gateway_name(text: &str) -> Result<String, String> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match (1..=64).contains(&text.len()) && text.bytes().all(is_fine) {
+        true => Ok(text.to_owned()),
+        false => Err("write 1 to 64 letters, digits, `-` and `_`".to_owned()),
+    }
 }

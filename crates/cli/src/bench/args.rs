@@ -143,9 +143,11 @@ impl Bench {
     /// # Errors
     /// The mistake, and what to change.
     pub fn options(&self, run: u32) -> Result<Options, Failure> {
+        let reach = profiles::reach(&self.gateways)?;
         Ok(Options {
             workload: self.workload(run)?,
-            endpoints: profiles::reach(&self.gateways)?.endpoints,
+            endpoints: reach.endpoints.clone(),
+            security: reach.security(),
             timeout: self.gateways.timeout,
             connections: self.streams,
             unary: self.unary,

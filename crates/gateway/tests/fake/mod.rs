@@ -158,8 +158,14 @@ impl Fakes {
         change(&mut config);
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
-        let options =
-            GatewayOptions { cluster, listener: listen(), metrics_listener, reflection: true };
+        let options = GatewayOptions {
+            cluster,
+            inside: None,
+            tls: None,
+            listener: listen(),
+            metrics_listener,
+            reflection: true,
+        };
         let gateway = Gateway::start(options).await.unwrap();
         Fakes { gateway, config, seen, frames, said }
     }

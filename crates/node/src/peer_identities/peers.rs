@@ -34,7 +34,7 @@ pub(crate) struct StillAlive {
 /// * `record` never falls.
 /// * Once `ended`, no frame of the run counts.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct PeerRun {
     id: StoreId,
     boot: u64,
     life: u64,
@@ -50,14 +50,14 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) stored: Known,
-    pub(super) live: Arc<Live>,
+    pub(super) live: Arc<PeerRun>,
     pub(super) told: Option<Known>,
 }
 
 impl Peer {
     /// A peer as it was read from disk at the start.
     pub(super) fn found(known: Known) -> Peer {
-        Peer { stored: known, live: Arc::new(Live::new(known)), told: None }
+        Peer { stored: known, live: Arc::new(PeerRun::new(known)), told: None }
     }
 
     /// A peer with a directory that may be an older one on purpose. The name of the directory still
@@ -69,12 +69,12 @@ impl Peer {
     }
 }
 
-impl Live {
-    pub(super) fn new(known: Known) -> Live {
+impl PeerRun {
+    pub(super) fn new(known: Known) -> PeerRun {
         let Known { id, boot, life, record } = known;
         let (record, heard_ms, ended) =
             (AtomicU64::new(record), AtomicU64::new(0), AtomicBool::new(false));
-        Live { id, boot, life, record, heard_ms, ended }
+        PeerRun { id, boot, life, record, heard_ms, ended }
     }
 
     pub(super) fn known(&self) -> Known {

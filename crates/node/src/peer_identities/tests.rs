@@ -49,7 +49,7 @@ fn accept(
     identities: &PeerIdentities,
     peer: NodeId,
     claim: &Claim,
-) -> Result<Arc<Live>, NotAccepted> {
+) -> Result<Arc<PeerRun>, NotAccepted> {
     identities.accept(peer, claim, false, 1)
 }
 

@@ -68,6 +68,7 @@ impl Cluster {
             cluster: self.config.clone(),
             id,
             engine,
+            tls: None,
             first_start: FirstStart::AskPeers,
             guard_file: None,
             listener: None,

@@ -6,11 +6,11 @@ use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
 use net::accept::{Incoming, connections_max};
+use net::tls::{Server, ServerSide};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
@@ -28,6 +28,7 @@ const HEALTH_EVERY: Duration = Duration::from_millis(100);
 /// Serves clients until the gateway ends, and then until their streams have ended.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Server>>,
     router: Arc<Router>,
     locks: Locks,
     reflection: bool,
@@ -49,11 +50,12 @@ pub(crate) async fn serve(
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
+    let tls = tls.map(|tls| tls as Arc<dyn ServerSide>);
     let incoming =
-        Incoming::new(listener, router.accepted.clone(), connections_max(reserve), None, |_| {
-            Arc::<Connection>::default()
+        Incoming::new(listener, router.accepted.clone(), connections_max(reserve), tls, |shown| {
+            Arc::new(Connection::with(shown.cloned()))
         });
-    let serving = Server::builder()
+    let serving = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
