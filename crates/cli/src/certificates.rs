@@ -56,7 +56,8 @@ fn path_for(path: &str, process: &Process) -> PathBuf {
     for_process(path, &process.to_string()).into()
 }
 
-fn unusable(error: LoadError<TlsError>) -> Failure {
+/// The failure of files that cannot be used.
+pub fn unusable(error: LoadError<TlsError>) -> Failure {
     Failure::new(
         Exit::Error,
         "TLS",

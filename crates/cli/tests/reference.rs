@@ -293,6 +293,7 @@ async fn the_page_has_every_metric_of_gateways_and_nodes() {
         engines: vec![engine(), engine(), engine()],
         listener: socket(),
         metrics_listener: socket(),
+        protection: None,
     };
     let cluster = InProcess::start(options).await.expect("a cluster");
     let node = cluster.config().nodes[0].metrics.clone().expect("its metrics");

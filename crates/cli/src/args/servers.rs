@@ -13,6 +13,10 @@ pub struct Dev {
     /// Keep the data in this directory. Default: a temporary directory, removed at exit
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Protect the cluster: TLS on all connections, identities, a policy and audit logs. DATA-DIR/secure
+    /// gets what clients need: a certificate for alice, a token for bob, and the policy
+    #[arg(long)]
+    pub secure: bool,
     /// The number of shards: 1 to 256
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub shards: u32,

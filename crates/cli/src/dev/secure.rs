@@ -8,8 +8,14 @@
 use crate::cert::authority::{self, Authority, Pair, Signer, Subject};
 use crate::cert::files::{PairPaths, put};
 use crate::cert::{gateway_hosts, not_made};
+use crate::certificates::unusable;
 use crate::failure::Failure;
 use access::{Digest, new_token};
+use client::Security;
+use local_cluster::Protection;
+use net::dial::{ClientSide, Pem};
+use net::role::{Process, Role};
+use net::tls::{Demand, InsideFiles, ServerFiles};
 use routing::{AccessConfig, AuditConfig, ClientCerts, ClientTls, InsideTls, TlsConfig};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -121,22 +127,56 @@ impl Secured {
         })
     }
 
-    /// The authority of the gateway's certificate.
-    pub fn ca(&self) -> PathBuf {
-        self.dir.join("ca.pem")
+    /// Loads the files, for this cluster with nodes from 1 to `nodes`.
+    ///
+    /// # Errors
+    /// The file that cannot be used.
+    pub fn open(&self, cluster: &str, nodes: u32) -> Result<Protection, Failure> {
+        let inside = |process: Process| {
+            let PairPaths { certificate, key } = self.pair(&process.to_string());
+            let role = Role { cluster: cluster.to_owned(), process };
+            let ca = self.dir.join("inside-ca.pem");
+            InsideFiles { cert: certificate, key, ca, role }.open().map_err(unusable)
+        };
+        let (server, operator) = (self.pair("server"), self.pair(OPERATOR));
+        let clients = ServerFiles {
+            cert: server.certificate,
+            key: server.key,
+            clients: Some((self.dir.join("ca.pem"), Demand::Allow)),
+        };
+        let observer = ClientSide {
+            ca: Pem::File(self.dir.join("ca.pem")),
+            own: Some((Pem::File(operator.certificate), Pem::File(operator.key))),
+        };
+        Ok(Protection {
+            tls: self.tls.clone(),
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+            nodes: (1..=nodes)
+                .map(|id| inside(Process::Node(id.into())))
+                .collect::<Result<_, _>>()?,
+            gateway: inside(Process::Gateway(GATEWAY.into()))?,
+            clients: clients.open().map_err(unusable)?,
+            observer: Security { tls: Some(observer.into()), ..Security::default() },
+        })
     }
 
-    /// The certificate and key of an identity that may look at everything.
-    pub fn operator(&self) -> (PathBuf, PathBuf) {
-        let paths = PairPaths::new(&self.dir, OPERATOR);
-        (paths.certificate, paths.key)
+    fn pair(&self, stem: &str) -> PairPaths {
+        PairPaths::new(&self.dir, stem)
+    }
+
+    /// The file of the policy.
+    pub fn policy_file(&self) -> PathBuf {
+        self.dir.join("policy.yaml")
     }
 
     /// Commands to try, without the name of the program: alice's and bob's.
     pub fn commands(&self, endpoint: &str) -> [String; 2] {
         let dir = self.dir.display();
         [
-            format!("acquire a/1{endpoint} --ca {dir}/ca.pem --cert {dir}/alice.pem --key {dir}/alice.key"),
+            format!(
+                "acquire a/1{endpoint} --ca {dir}/ca.pem --cert {dir}/alice.pem --key {dir}/alice.key"
+            ),
             format!("acquire b/1{endpoint} --ca {dir}/ca.pem --token-file {dir}/bob.token"),
         ]
     }
