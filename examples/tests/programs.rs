@@ -21,6 +21,7 @@ async fn cluster() -> InProcess {
         listener: socket(),
         metrics_listener: socket(),
         protection: None,
+        insecure: false,
     };
     let cluster = InProcess::start(options).await.expect("a cluster");
     cluster.led().await;

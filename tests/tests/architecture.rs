@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gateway", &["access", "audit", "link", "net", "planted", "routing", "wire"]),
     ("planner", &["routing"]),
     ("capacity-sim", &["planner", "routing"]),
-    ("local-cluster", &["client", "gateway", "net", "node", "routing", "storage"]),
+    ("local-cluster", &["audit", "client", "gateway", "net", "node", "routing", "storage"]),
     ("load", &["client", "link", "local-cluster", "planner", "routing", "storage", "wire"]),
     ("cli", EVERYTHING),
     ("tests", EVERYTHING),

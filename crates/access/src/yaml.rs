@@ -11,6 +11,11 @@ const BYTES_MAX: usize = 4 << 20;
 pub struct FileError(pub(crate) Vec<String>);
 
 impl FileError {
+    /// A file that is not UTF-8 from this byte on.
+    pub fn not_utf8(at: usize) -> FileError {
+        FileError::one(format!("it is not UTF-8 from byte {at} on: save it as UTF-8"))
+    }
+
     pub(crate) fn one(problem: impl Into<String>) -> FileError {
         FileError(vec![problem.into()])
     }

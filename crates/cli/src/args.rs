@@ -1,6 +1,7 @@
 //! The command line: its verbs and options, with their help. It decides nothing.
 
 mod cert;
+mod policy;
 mod remote;
 mod servers;
 
@@ -9,6 +10,7 @@ use crate::duration;
 use crate::lock::at_start::AtStart;
 pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use policy::{Policy, PolicyCheck, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};
@@ -79,6 +81,9 @@ pub enum Command {
     /// Show the state of a cluster, or check its file
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Ask what a policy permits, or make a token
+    #[command(subcommand)]
+    Policy(Policy),
     /// Keep a lock, and the job under it (used by `lock`)
     #[command(name = "__guard", hide = true)]
     Guard(Guard),

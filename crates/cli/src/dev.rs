@@ -6,7 +6,7 @@
 mod secure;
 
 use crate::args;
-use crate::cluster_file::warn_if_wide;
+use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
 use crate::lock::at_start::AtStart;
 use crate::output::{Paint, emit_if_heard};
@@ -64,9 +64,8 @@ async fn start(
     args: &args::Dev,
     temporary: &mut Option<TempDir>,
 ) -> Result<(InProcess, PathBuf, Option<Secured>), Failure> {
-    if !args.secure {
-        warn_if_wide(&args.listen);
-    }
+    let missing = (!args.secure).then_some(Protection::DEV);
+    let insecure = exposure::check(&args.listen, missing, args.insecure)?;
     // The bind comes first. If the address is taken, nothing has been started or written yet.
     let listener = bind(&args.listen)?;
     let metrics_listener = bind("127.0.0.1:0")?;
@@ -87,6 +86,7 @@ async fn start(
         listener,
         metrics_listener,
         protection,
+        insecure,
     };
     let cluster = InProcess::start(options).await.map_err(failure)?;
     for warning in cluster.warnings() {

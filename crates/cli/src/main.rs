@@ -8,6 +8,7 @@ mod cluster_file;
 mod dev;
 mod duration;
 mod end;
+mod exposure;
 mod failure;
 mod heap;
 mod lock;
@@ -15,6 +16,7 @@ mod logging;
 mod output;
 mod pages;
 mod plan;
+mod policy;
 mod profiles;
 mod serve;
 mod sessions;
@@ -123,6 +125,7 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Cert(args) => cert::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
+        Command::Policy(verb) => policy::run(verb),
         Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => {
             unreachable!("needs no runtime of ours")
         }
@@ -155,6 +158,7 @@ fn wants_json(command: &Command) -> bool {
         | Command::Lock(_)
         | Command::Cert(_)
         | Command::Cluster(Cluster::Check(_))
+        | Command::Policy(_)
         | Command::Guard(_)
         | Command::Exec(_) => false,
     }

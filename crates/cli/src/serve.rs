@@ -3,13 +3,15 @@
 
 use crate::args;
 use crate::certificates;
-use crate::cluster_file::{load, warn_if_wide};
+use crate::cluster_file::load;
 use crate::end;
+use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
+use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
 use net::role::Process;
 use node::{FirstStart, Node, NodeOptions};
-use routing::{Address, ClusterConfig, NodeId};
+use routing::{Address, AuditConfig, ClusterConfig, NodeId, for_process};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +37,9 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         let message = format!("{} has no node {id}", args.config.display());
         let next = "see which there are: palisade cluster check --members --config FILE";
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
+    }
+    if let Some(node) = cluster.node(id) {
+        exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?;
     }
     check_free(&cluster, id)?;
     let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
@@ -119,9 +124,8 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         _ => address == listen,
     };
     let configured = cluster.gateways.iter().find(|gateway| same(&gateway.address));
-    if configured.is_none() {
-        warn_if_wide(&listen); // the file's own warnings cover addresses in the file
-    }
+    let missing = Protection::missing_at_gateway(&cluster);
+    let insecure = exposure::check(&listen, missing, args.insecure)?;
     let process = Process::Gateway(args.name.clone());
     let inside = certificates::inside(&cluster, &process)?;
     let tls = certificates::clients(&cluster, &process)?;
@@ -130,8 +134,18 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         Some(address) => Some(bind(address)?),
         None => None,
     };
+    let audit = audit(cluster.audit.as_ref(), &format!("gateway-{}", args.name))?;
     let reflection = args.reflection;
-    let options = GatewayOptions { cluster, inside, tls, listener, metrics_listener, reflection };
+    let options = GatewayOptions {
+        cluster,
+        inside,
+        tls,
+        listener,
+        metrics_listener,
+        reflection,
+        audit,
+        insecure,
+    };
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
     let reload = gateway.reloader();
     let outcome = tokio::select! {
@@ -141,6 +155,24 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     };
     gateway.shutdown().await;
     outcome
+}
+
+/// Opens the audit log of a process, such as `node-3`, if the cluster file has one.
+///
+/// # Errors
+/// If its file cannot be opened.
+pub fn audit(config: Option<&AuditConfig>, process: &str) -> Result<Audit, Failure> {
+    let Some(config) = config else { return Ok(Audit::off()) };
+    let settings = Settings {
+        file: for_process(&config.file, process),
+        bytes_max: config.bytes_max,
+        age_max: Duration::from_secs(config.hours_max.saturating_mul(3_600)),
+        keep: config.keep,
+    };
+    Audit::start(settings, process, config.operations).map_err(|error| {
+        let next = "correct `audit` in the cluster file, or make the directory writable";
+        Failure::new(Exit::Error, "AUDIT", error.to_string(), next)
+    })
 }
 
 /// Opens a node's store outside the async threads, because there may be much to replay.
@@ -227,7 +259,7 @@ pub fn raise_descriptor_limit() {
 async fn on_hangup(reload: impl Fn()) {
     let mut hangup = signal(SignalKind::hangup()).expect("listen for SIGHUP");
     while hangup.recv().await.is_some() {
-        tracing::info!("SIGHUP: reading certificates again");
+        tracing::info!("SIGHUP: reading certificates, policy and tokens again");
         tokio::task::block_in_place(&reload);
     }
     std::future::pending::<()>().await;

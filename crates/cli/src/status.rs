@@ -90,6 +90,10 @@ fn print(status: &json::ClusterStatus) {
         shown(&status.cluster),
         status.map_version
     ));
+    if status.insecure {
+        let warning = "this gateway was started with --insecure: any client that reaches it can take and break locks";
+        emit(&paint.bad(warning));
+    }
     let mut rows =
         vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
     for node in &status.nodes {

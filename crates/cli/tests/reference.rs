@@ -294,6 +294,7 @@ async fn the_page_has_every_metric_of_gateways_and_nodes() {
         listener: socket(),
         metrics_listener: socket(),
         protection: None,
+        insecure: false,
     };
     let cluster = InProcess::start(options).await.expect("a cluster");
     let node = cluster.config().nodes[0].metrics.clone().expect("its metrics");

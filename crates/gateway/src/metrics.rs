@@ -35,7 +35,10 @@ pub(crate) struct Metrics {
     pub(crate) streams: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) frame_operations: Histogram,
-    pub(crate) refused: IntCounter,
+    pub(crate) operations_refused: IntCounter,
+    pub(crate) denied: IntCounter,
+    pub(crate) sign_ins_failed: IntCounter,
+    pub(crate) access_refused: IntCounter,
     pub(crate) unseen_grants: IntCounter,
     pub(crate) waits_left: IntCounter,
 }
@@ -98,8 +101,20 @@ impl Metrics {
                 HistogramOpts::new(name("frame_operations"), "Operations per frame of a client.")
                     .buckets(prometheus::exponential_buckets(1.0, 2.0, 13)?), // 1 to 4,096
             )?)?,
-            refused: r
+            operations_refused: r
                 .counter("operations_refused_total", "Refused as busy before anything was sent.")?,
+            denied: r.counter(
+                "operations_denied_total",
+                "Refused before anything was sent, because the identity may not do them.",
+            )?,
+            sign_ins_failed: r.counter(
+                "sign_ins_failed_total",
+                "Certificates and tokens of clients that proved no identity.",
+            )?,
+            access_refused: r.counter(
+                "access_files_refused_total",
+                "Changed files of policy, tokens or keys that could not be used.",
+            )?,
             unseen_grants: r.counter(
                 "unseen_grants_total",
                 "Grants to waits whose client had gone: they end by retry or TTL.",
@@ -150,6 +165,14 @@ impl Metrics {
     fn count(&self, kind: usize, code: Option<ErrorCode>, took: Duration) {
         self.operations[kind][Outcome::of(code) as usize].inc();
         self.latency[kind].observe(took.as_secs_f64());
+    }
+
+    /// Counts an operation that was refused before it was begun. A denial is counted where it is
+    /// decided.
+    pub(crate) fn refused(&self, error: &wire::v1::Error) {
+        if error.code() == ErrorCode::Busy {
+            self.operations_refused.inc();
+        }
     }
 
     /// Counts a retry of an operation.

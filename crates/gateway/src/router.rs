@@ -1,12 +1,16 @@
 //! What all doors of a gateway share, and the driver of single calls.
 
 use crate::admission::Admission;
-use crate::core::{Call, Caller, Directory, Env, Outgoing, Step, mismatched_answer};
+use crate::core::{Call, Caller, Cleanup, Directory, Env, Outgoing, Step, mismatched_answer};
+use crate::identities::{self, Identities};
 use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
 use crate::limits::COME_BACK_MAX;
 use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
+use crate::visitor::Visitor;
+use access::Verb;
+use audit::Audit;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
@@ -15,11 +19,11 @@ use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::internal::v1::operation::Op as RoutedOp;
+use wire::OperationKind;
 use wire::internal::v1::{ClusterIdentity, ClusterResponse};
 use wire::limits::REQUEST_ID_BYTES;
-use wire::v1::Operation;
 use wire::v1::operation::Op;
+use wire::v1::{Error, Operation};
 
 /// The state that all client streams share.
 #[derive(Debug)]
@@ -32,6 +36,11 @@ pub(crate) struct Router {
     pub(crate) metrics: Metrics,
     pub(crate) leaving: Leaving,
     pub(crate) admission: Admission,
+    /// `None` in a cluster without identities.
+    pub(crate) identities: Option<Identities>,
+    pub(crate) audit: Audit,
+    /// The gateway was told to serve clients without protection.
+    pub(crate) insecure: bool,
     /// The open connections of clients.
     pub(crate) accepted: Arc<Accepted>,
     /// The start of the clock of all calls.
@@ -64,6 +73,14 @@ enum Event {
     Resumed(u32),
 }
 
+/// What a gateway asks of its clients, and where it notes that.
+#[derive(Debug, Default)]
+pub(crate) struct Security {
+    pub(crate) identities: Option<Identities>,
+    pub(crate) audit: Audit,
+    pub(crate) insecure: bool,
+}
+
 impl Router {
     pub(crate) fn new(
         cluster: ClusterConfig,
@@ -71,7 +88,9 @@ impl Router {
         nodes: Nodes,
         metrics: Metrics,
         leaving: Leaving,
+        security: Security,
     ) -> Router {
+        let Security { identities, audit, insecure } = security;
         Router {
             directory: Directory::new(cluster.shard_map()),
             known: Known::new(&cluster),
@@ -81,6 +100,9 @@ impl Router {
             metrics,
             leaving,
             admission: Admission::default(),
+            identities,
+            audit,
+            insecure,
             accepted: Arc::default(),
             started: Instant::now(),
         }
@@ -128,6 +150,66 @@ impl Router {
         }
     }
 
+    /// Counts an operation of a visitor.
+    ///
+    /// # Errors
+    /// BUSY if its identity is above its rate.
+    pub(crate) fn within_rate(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
+        identities::within_rate(visitor, self.now_ms())
+    }
+
+    /// Whether a visitor may do an operation. Binds the owner of an acquire to its identity.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED, or UNAUTHENTICATED if it has shown no identity.
+    pub(crate) fn permit(&self, visitor: &Visitor, op: &mut Op) -> Result<(), Box<Error>> {
+        let name = match &*op {
+            Op::List(list) => &list.prefix,
+            op => op.name().unwrap_or_default(),
+        };
+        self.permit_kind(visitor, op.kind(), name)?;
+        match op {
+            Op::Acquire(acquire) => identities::bind_owner(visitor, &mut acquire.owner),
+            _ => Ok(()),
+        }
+    }
+
+    /// Like [`permit`](Router::permit), by the operation's kind and its name, if it has one.
+    pub(crate) fn permit_kind(
+        &self,
+        visitor: &Visitor,
+        kind: OperationKind,
+        name: &str,
+    ) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.permit(visitor, kind, name, &self.audit, &self.metrics)
+    }
+
+    /// Whether a visitor may open a stream.
+    ///
+    /// # Errors
+    /// As of [`permit`](Router::permit).
+    pub(crate) fn permit_stream(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.permit_stream(visitor, &self.audit, &self.metrics)
+    }
+
+    /// Whether the answer to an operation must tell nothing of others, because the visitor may not
+    /// read its name.
+    pub(crate) fn is_redacted(&self, visitor: &Visitor, op: &Op) -> bool {
+        let Some(identity) = visitor.caller.identity() else { return false };
+        op.name().is_some_and(|name| !identity.rights.permits(Verb::Read, name))
+    }
+
+    /// Proves the identity of a visitor, if that was not done or does not hold any more.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED if it proves none.
+    pub(crate) fn prove_again(&self, visitor: &mut Visitor) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.prove_again(visitor, self.now_ms(), &self.audit, &self.metrics)
+    }
+
     /// Serves one operation that does not wait, from its receipt to its answer.
     pub(crate) async fn serve(&self, caller: Caller, operation: Operation) -> Answer {
         let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
@@ -139,10 +221,11 @@ impl Router {
         answer
     }
 
-    /// Serves an operation of the gateway itself.
-    pub(crate) async fn serve_own(&self, op: RoutedOp, timeout_ms: u64) -> Answer {
-        let mut steps = Vec::new();
-        let call = Call::begin_own(op, timeout_ms, &self.directory, &mut self.env(), &mut steps);
+    /// Makes one try of a cleanup, in the name of the client that is gone.
+    pub(crate) async fn serve_own(&self, cleanup: &Cleanup, timeout_ms: u64) -> Answer {
+        let (mut steps, env) = (Vec::new(), &mut self.env());
+        let (caller, op) = (cleanup.caller().clone(), cleanup.operation());
+        let call = Call::begin_own(caller, op, timeout_ms, &self.directory, env, &mut steps);
         self.run(call, steps).await
     }
 

@@ -13,10 +13,8 @@ use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
 fn link(fakes: &Fakes) -> Link<Locks> {
-    let endpoint =
-        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
-            .unwrap();
-    Link::start(endpoint, LinkOptions::default())
+    let target = net::dial::Target::plain(&fakes.gateway.address().to_string()).unwrap();
+    Link::start(target, LinkOptions::default())
 }
 
 fn wait(name: String) -> Operation {

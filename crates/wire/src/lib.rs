@@ -47,6 +47,11 @@ pub mod v1 {
 /// The public protocol as an encoded `google.protobuf.FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/palisade.v1.binpb"));
 
+/// The internal protocol as an encoded `google.protobuf.FileDescriptorSet`, the public one included.
+/// For tests that walk all methods; it is never served.
+pub const INTERNAL_DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/palisade.internal.v1.binpb"));
+
 /// The internal protocol of gateways and nodes (package `palisade.internal.v1`).
 pub mod internal {
     /// Generated messages, clients and servers.

@@ -5,6 +5,7 @@
 //! warn of a full disk, or keep all data in memory.
 
 use crate::{Addresses, cluster_config, leaders};
+use audit::Audit;
 use client::{Client, ClientOptions, Security};
 use futures_util::future::select_all;
 use gateway::{Gateway, GatewayError, GatewayHandle, GatewayOptions};
@@ -48,6 +49,8 @@ pub struct InProcessOptions {
     pub listener: TcpListener,
     /// The socket of the gateway's `/metrics`.
     pub metrics_listener: TcpListener,
+    /// Whether the gateway was told to serve without protection.
+    pub insecure: bool,
     /// What protects the cluster. `None`: nothing.
     pub protection: Option<Protection>,
 }
@@ -61,6 +64,8 @@ pub struct Protection {
     pub access: AccessConfig,
     /// The audit logs.
     pub audit: AuditConfig,
+    /// The gateway's audit log.
+    pub gateway_audit: Audit,
     /// The loaded side of each node, in the order of the stores.
     pub nodes: Vec<Arc<Inside>>,
     /// The gateway's side towards the nodes.
@@ -89,8 +94,15 @@ impl InProcess {
     /// # Errors
     /// The error of the first part that does not start.
     pub async fn start(options: InProcessOptions) -> Result<InProcess, InProcessError> {
-        let InProcessOptions { name, shards, engines, listener, metrics_listener, protection } =
-            options;
+        let InProcessOptions {
+            name,
+            shards,
+            engines,
+            listener,
+            metrics_listener,
+            insecure,
+            protection,
+        } = options;
         let mut sockets = Vec::new();
         for _ in &engines {
             sockets.push((TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?));
@@ -102,6 +114,7 @@ impl InProcess {
         let mut config = cluster_config(&name, shards, &addresses, &[]);
         let mut node_tls = vec![None; engines.len()];
         let (mut inside, mut tls, mut observer) = (None, None, Security::default());
+        let mut audit = Audit::default();
         if let Some(protection) = protection {
             config.tls = Some(protection.tls);
             config.access = Some(protection.access);
@@ -109,6 +122,7 @@ impl InProcess {
             node_tls = protection.nodes.into_iter().map(Some).collect();
             (inside, tls) = (Some(protection.gateway), Some(protection.clients));
             observer = protection.observer;
+            audit = protection.gateway_audit;
         }
         let warnings = config.validate()?;
         let mut nodes = Vec::new();
@@ -139,6 +153,8 @@ impl InProcess {
             listener,
             metrics_listener: Some(metrics_listener),
             reflection,
+            audit,
+            insecure,
         };
         let gateway = Gateway::start(options).await?;
         Ok(InProcess { config, warnings, address, observer, metrics_address, nodes, gateway })

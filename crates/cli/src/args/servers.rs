@@ -23,6 +23,10 @@ pub struct Dev {
     /// The number of nodes: 1 to 9. Each has a replica of each shard
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub replicas: u32,
+    /// Listen on an address that other machines reach, without TLS and identities. Each start warns
+    /// of it, and `palisade cluster status` shows it
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +84,10 @@ pub struct Node {
     /// refuse an older copy of the directory. Default: no file
     #[arg(long, value_name = "FILE", env = "PALISADE_GUARD_FILE")]
     pub guard_file: Option<PathBuf>,
+    /// Listen on an address that other machines reach although the cluster file has no `tls.inside`.
+    /// Each start warns of it
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 #[derive(Debug, Args)]
@@ -98,6 +106,10 @@ pub struct Gateway {
     /// Describe the public protocol to tools such as grpcurl (gRPC reflection)
     #[arg(long)]
     pub reflection: bool,
+    /// Listen on an address that other machines reach although the cluster file has no `tls.clients`
+    /// or no `access`. Each start warns of it, and `palisade cluster status` shows it
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 /// A name that is safe in a path: letters, digits, `-` and `_`.

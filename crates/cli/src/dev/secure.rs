@@ -10,6 +10,7 @@ use crate::cert::files::{PairPaths, put};
 use crate::cert::{gateway_hosts, not_made};
 use crate::certificates::unusable;
 use crate::failure::Failure;
+use crate::serve;
 use access::{Digest, new_token};
 use client::Security;
 use local_cluster::Protection;
@@ -138,6 +139,7 @@ impl Secured {
             let ca = self.dir.join("inside-ca.pem");
             InsideFiles { cert: certificate, key, ca, role }.open().map_err(unusable)
         };
+        let gateway = Process::Gateway(GATEWAY.into());
         let (server, operator) = (self.pair("server"), self.pair(OPERATOR));
         let clients = ServerFiles {
             cert: server.certificate,
@@ -152,10 +154,11 @@ impl Secured {
             tls: self.tls.clone(),
             access: self.access.clone(),
             audit: self.audit.clone(),
+            gateway_audit: serve::audit(Some(&self.audit), &gateway.to_string())?,
             nodes: (1..=nodes)
                 .map(|id| inside(Process::Node(id.into())))
                 .collect::<Result<_, _>>()?,
-            gateway: inside(Process::Gateway(GATEWAY.into()))?,
+            gateway: inside(gateway)?,
             clients: clients.open().map_err(unusable)?,
             observer: Security { tls: Some(observer.into()), ..Security::default() },
         })

@@ -96,15 +96,16 @@ impl Call {
         call
     }
 
-    /// Begins an operation of the gateway itself, on the shard that owns the operation's name.
+    /// Begins an operation of a [`Cleanup`](super::Cleanup), in the name of the client that is gone,
+    /// on the shard that owns the operation's name.
     pub fn begin_own(
+        caller: Caller,
         op: RoutedOp,
         timeout_ms: u64,
         directory: &Directory,
         env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) -> Call {
-        let caller = Caller::Gateway;
         let mut call = Call { caller, state: State::Over, abandoned: false };
         if let Err(error) = call.begin_one(op, timeout_ms, directory, env, steps) {
             call.answer(Answer::Error(*error), steps);
@@ -134,7 +135,8 @@ impl Call {
             Ok(op) => self.begin_one(op, timeout_ms.into(), directory, env, steps),
             // Not an error: the operation concerns more than one shard.
             Err(op) => {
-                let many = FanOut::of(*op, timeout_ms.into(), directory, env.now_ms())?;
+                let many =
+                    FanOut::of(*op, timeout_ms.into(), &self.caller, directory, env.now_ms())?;
                 self.state = State::Many(Box::new(many));
                 self.begin_parts(directory, env, steps);
                 Ok(())
@@ -153,7 +155,8 @@ impl Call {
     ) -> Result<(), Box<Error>> {
         let bounds = Bounds { timeout_ms, retry_busy: false };
         let now_ms = env.now_ms();
-        let mut part = Box::new(Part::new(op, Place::OfName, bounds, directory, now_ms)?);
+        let mut part =
+            Box::new(Part::new(op, Place::OfName, bounds, &self.caller, directory, now_ms)?);
         let want = part.resume(directory, now_ms);
         self.state = State::One(part);
         self.go_on(0, want, directory, env, steps);
@@ -171,11 +174,6 @@ impl Call {
             self.go_on(number, want, directory, env, steps);
         }
         self.answer_if_complete(steps);
-    }
-
-    /// Whose operation it is.
-    pub fn caller(&self) -> Caller {
-        self.caller
     }
 
     /// Tells the call that its client is gone. From here on nothing is tried again, except a cancel.
@@ -306,7 +304,7 @@ impl Call {
         let cancel = RoutedOp::CancelWait(CancelWait { name, request_id, abandoned: false });
         let now_ms = env.now_ms();
         let bounds = Bounds { timeout_ms: part.left_ms(now_ms), retry_busy: false };
-        match Part::new(cancel, Place::OfName, bounds, directory, now_ms) {
+        match Part::new(cancel, Place::OfName, bounds, &self.caller, directory, now_ms) {
             Ok(mut cancel) => {
                 let want = cancel.resume(directory, now_ms);
                 self.state = State::Cancelling { refused: error, cancel: Box::new(cancel) };

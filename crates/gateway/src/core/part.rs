@@ -1,6 +1,7 @@
 //! One operation on one shard, from its first try to its answer.
 
 use super::Env;
+use super::caller::Caller;
 use super::directory::{Directory, Targets};
 use super::planted_bugs;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
@@ -81,6 +82,7 @@ impl Part {
         op: Op,
         place: Place,
         bounds: Bounds,
+        caller: &Caller,
         directory: &Directory,
         now_ms: u64,
     ) -> Result<Part, Box<Error>> {
@@ -98,12 +100,14 @@ impl Part {
             retry_busy: bounds.retry_busy,
             relays: false,
         };
+        let mut operation = Operation::routed(op, route);
+        caller.sign(&mut operation);
         Ok(Part {
             shard,
             place,
             kind: policy.kind,
             stale,
-            operation: Operation::routed(op, route),
+            operation,
             targets: all,
             attempt: Attempt::new(policy, now_ms, first),
             tried: first,

@@ -49,7 +49,7 @@ impl Driven {
     fn begin_with(directory: Directory, op: Op) -> Driven {
         let mut steps = Vec::new();
         let operation = Operation { timeout_ms: 5_000, ..Operation::of(op) };
-        let call = Call::begin(Caller::Anonymous, operation, &directory, &mut At(0), &mut steps);
+        let call = Call::begin(Caller::Anyone, operation, &directory, &mut At(0), &mut steps);
         Driven { directory, call, now_ms: 0, steps }
     }
 
@@ -321,14 +321,14 @@ proptest! {
 #[test]
 fn a_cleanup_of_our_own_acquire_cancels_and_then_releases_its_grant() {
     let acquire = AcquireRequest { name: "jobs/1".into(), wait_ms: 100, ..Default::default() };
-    let mut ours = Cleanup::of(&acquire, 0, true, 0);
+    let mut ours = Cleanup::of(Caller::Anyone, &acquire, 0, true, 0);
     assert!(matches!(ours.operation(), RoutedOp::CancelWait(cancel) if !cancel.abandoned));
     let granted = CancelWaitResponse { cancelled: false, grant: Some(grant(5)) };
     assert_eq!(ours.on_answer(&Answer::CancelWait(granted.clone()), 1), Next::AtOnce);
     assert!(matches!(ours.operation(), RoutedOp::Release(release) if release.fencing_token == 5));
     assert_eq!(ours.on_answer(&Answer::Release(ReleaseResponse::default()), 2), Next::Done);
 
-    let mut theirs = Cleanup::of(&acquire, 0, false, 0);
+    let mut theirs = Cleanup::of(Caller::Anyone, &acquire, 0, false, 0);
     assert!(matches!(theirs.operation(), RoutedOp::CancelWait(cancel) if cancel.abandoned));
     assert_eq!(theirs.on_answer(&Answer::CancelWait(granted), 1), Next::Done, "it may be in use");
 }
@@ -336,7 +336,7 @@ fn a_cleanup_of_our_own_acquire_cancels_and_then_releases_its_grant() {
 #[test]
 fn a_cleanup_is_tried_until_its_acquire_has_ended_by_itself() {
     let acquire = AcquireRequest { name: "jobs/1".into(), ttl_ms: 1_000, ..Default::default() };
-    let mut cleanup = Cleanup::of(&acquire, 500, true, 0);
+    let mut cleanup = Cleanup::of(Caller::Anyone, &acquire, 500, true, 0);
     let no_leader = Answer::Error(Error::no_leader("none"));
     assert_eq!(cleanup.on_answer(&no_leader, 1_499), Next::Later);
     assert_eq!(cleanup.on_answer(&no_leader, 1_500), Next::Done);

@@ -1,6 +1,7 @@
 //! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
+use audit::Audit;
 use client::{Client, ClientOptions};
 use palisade_gateway::{Gateway, GatewayHandle, GatewayOptions};
 use routing::{ClusterConfig, NodeId, ShardId};
@@ -125,6 +126,18 @@ impl Fakes {
         change: impl FnOnce(&mut ClusterConfig),
         handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
     ) -> Fakes {
+        Fakes::start_audited(shards, nodes, down, change, Audit::off(), handler).await
+    }
+
+    /// Like [`start_with`](Self::start_with), with an audit log.
+    pub async fn start_audited(
+        shards: u32,
+        nodes: u32,
+        down: &[u64],
+        change: impl FnOnce(&mut ClusterConfig),
+        audit: Audit,
+        handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
+    ) -> Fakes {
         let mut config = ClusterConfig::dev(shards, nodes, 20_000).unwrap();
         config.settings.waiter_grace_ms = 200;
         let (seen, frames, handler): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>, Arc<Handler>) =
@@ -165,6 +178,8 @@ impl Fakes {
             listener: listen(),
             metrics_listener,
             reflection: true,
+            audit,
+            insecure: false,
         };
         let gateway = Gateway::start(options).await.unwrap();
         Fakes { gateway, config, seen, frames, said }

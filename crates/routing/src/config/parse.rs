@@ -46,8 +46,9 @@ impl ClusterConfig {
         Ok((config, warnings))
     }
 
-    /// Puts `directory` before all relative paths in the configuration.
-    fn resolve_paths(&mut self, directory: &Path) {
+    /// Puts `directory`, which is that of the cluster file, before all relative paths in the
+    /// configuration. [`load`](ClusterConfig::load) does so by itself.
+    pub fn resolve_paths(&mut self, directory: &Path) {
         let ClusterConfig { tls, access, audit, .. } = self;
         let mut paths: Vec<&mut String> = Vec::new();
         if let Some(tls) = tls {

@@ -75,12 +75,12 @@ impl World {
         }
         let wait = match &operation.op {
             Some(Op::Acquire(acquire)) if acquire.wait_ms > 0 => {
-                Some(Cleanup::of(acquire, operation.timeout_ms, false, now_ms))
+                Some(Cleanup::of(Caller::Anyone, acquire, operation.timeout_ms, false, now_ms))
             }
             _ => None,
         };
         let (mut steps, env) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
-        let caller = Caller::Anonymous;
+        let caller = Caller::Anyone;
         let call = Call::begin(caller, operation, &gateway.directory, env, &mut steps);
         let owner = Owner::Client { place: client, wait };
         gateway.calls.insert(number, Running { call, owner, tries: 1 });
@@ -231,8 +231,9 @@ impl World {
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let mut steps = Vec::new();
         let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
-        let op = cleanup.operation();
-        let call = Call::begin_own(op, LEAVE_TIMEOUT_MS, &gateway.directory, env, &mut steps);
+        let (caller, op) = (cleanup.caller().clone(), cleanup.operation());
+        let directory = &gateway.directory;
+        let call = Call::begin_own(caller, op, LEAVE_TIMEOUT_MS, directory, env, &mut steps);
         let owner = Owner::Cleanup { cleanup, pause_ms };
         gateway.calls.insert(number, Running { call, owner, tries: 1 });
         self.take_steps(id, number, steps);

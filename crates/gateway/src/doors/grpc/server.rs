@@ -1,7 +1,8 @@
 //! The socket for clients and probes: gRPC. All limits of the transport are set here.
 
 use super::Locks;
-use crate::admission::Connection;
+use super::doorman::DoormanLayer;
+use crate::connection::Connection;
 use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
@@ -52,8 +53,8 @@ pub(crate) async fn serve(
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
     let tls = tls.map(|tls| tls as Arc<dyn ServerSide>);
     let incoming =
-        Incoming::new(listener, router.accepted.clone(), connections_max(reserve), tls, |shown| {
-            Arc::new(Connection::with(shown.cloned()))
+        Incoming::new(listener, router.accepted.clone(), connections_max(reserve), tls, |_| {
+            Arc::<Connection>::default()
         });
     let serving = tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -64,6 +65,7 @@ pub(crate) async fn serve(
         .max_frame_size(HTTP2_FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(DoormanLayer(router.clone()))
         .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(health)
         .add_optional_service(v1)

@@ -9,8 +9,10 @@ use crate::admission::StreamPlace;
 use crate::in_flight::InFlight;
 use crate::limits::*;
 use crate::router::Router;
+use crate::visitor::Visitor;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
@@ -24,16 +26,26 @@ type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
 pub(crate) const ENDING: &str =
     "this gateway is shutting down: go on through another with the same ids";
 
+/// The client's side of a stream.
+pub(crate) struct Client {
+    pub(crate) incoming: Streaming<StreamRequest>,
+    pub(crate) place: StreamPlace,
+    pub(crate) visitor: Visitor,
+}
+
 /// Serves one stream to its end.
 pub(crate) async fn serve(
     router: Arc<Router>,
     mut ending: watch::Receiver<bool>,
-    mut incoming: Streaming<StreamRequest>,
+    client: Client,
     outgoing: Frames,
-    place: StreamPlace,
 ) {
-    let mut running =
-        InFlight::new(router.clone(), ending.clone(), place.connection.clone(), false);
+    let Client { mut incoming, place, visitor } = client;
+    let mut running = InFlight::new(router.clone(), ending.clone(), visitor, false);
+    let has_identity = router.identities.is_some();
+    let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
+    // While the client is above its rate, its stream is not read, so that a flood costs little.
+    let mut held_until: Option<Instant> = None;
     let mut ready = Ready::default();
     let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
     let mut reading = true;
@@ -68,7 +80,15 @@ pub(crate) async fn serve(
                 drained_at = Some(Instant::now() + DRAIN_MAX);
             }
             () = tokio::time::sleep_until(drained_at.unwrap_or_else(Instant::now)), if drained_at.is_some() => {}
-            frame = incoming.message(), if reading && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
+            // A token may expire, or an identity be revoked, while the stream is silent.
+            _ = look_again.tick(), if has_identity => if let Err(error) = running.prove_again() {
+                let _ = outgoing.try_send(Err((*error).into()));
+                return;
+            },
+            () = tokio::time::sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
+                held_until = None;
+            }
+            frame = incoming.message(), if reading && held_until.is_none() && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
                 Ok(Some(frame)) if frame.operations.len() > FRAME_OPS_MAX => {
                     let status = Status::invalid_argument(format!("a frame holds at most {FRAME_OPS_MAX} operations"));
                     let _ = outgoing.try_send(Err(status));
@@ -76,7 +96,12 @@ pub(crate) async fn serve(
                 }
                 Ok(Some(frame)) => {
                     let late_ms = lateness.late_ms(frame.sent_ms, started.elapsed().as_millis() as u64);
-                    take(&router, frame, late_ms, &place, &mut running, &mut ready);
+                    if let Err(error) = running.prove_again() {
+                        let _ = outgoing.try_send(Err((*error).into()));
+                        return;
+                    }
+                    let above_ms = take(&router, frame, late_ms, &place, &mut running, &mut ready);
+                    held_until = above_ms.map(|ms| Instant::now() + HOLD_MAX.min(Duration::from_millis(ms.into())));
                 }
                 Ok(None) => reading = false,
                 Err(status) => {
@@ -88,6 +113,8 @@ pub(crate) async fn serve(
     }
 }
 
+/// Begins the operations of a frame. If some were above the client's rate, returns the time in
+/// milliseconds until there is room again.
 fn take(
     router: &Router,
     frame: StreamRequest,
@@ -95,17 +122,28 @@ fn take(
     place: &StreamPlace,
     running: &mut InFlight,
     ready: &mut Ready,
-) {
+) -> Option<u32> {
+    let mut above_ms = None;
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
     for mut operation in frame.operations {
         let id = operation.id;
-        let begun =
-            operation.held_up(late_ms).and_then(|()| place.admit(&operation, running.under_way()));
-        if let Err(error) = begun.and_then(|()| running.push(operation)) {
-            router.metrics.refused.inc();
+        let mut begin = || {
+            router.within_rate(running.visitor()).inspect_err(|error| {
+                above_ms = Some(error.retry_after_ms);
+            })?;
+            if let Some(op) = &mut operation.op {
+                router.permit(running.visitor(), op)?;
+            }
+            operation.held_up(late_ms)?;
+            place.admit(&operation, running.under_way())?;
+            running.push(std::mem::take(&mut operation))
+        };
+        if let Err(error) = begin() {
+            router.metrics.refused(&error);
             ready.push(OperationResult { id, result: Some(Answer::Error(*error)) });
         }
     }
+    above_ms
 }
 
 /// Results that the client has not taken yet.
