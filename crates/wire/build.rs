@@ -9,8 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The internal package goes first, because it writes a file without code for the public package
     // that it imports.
     tonic_prost_build::configure()
-        .extern_path(".palisade.v1", "crate::v1")
         .file_descriptor_set_path(out.join("palisade.internal.v1.binpb"))
+        .extern_path(".palisade.v1", "crate::v1")
         .bytes(".palisade.internal.v1.PeerMessage.raft")
         .bytes(".palisade.internal.v1.InstallSnapshotRequest.data")
         .compile_protos(

@@ -13,6 +13,7 @@
 //! Tests wait for conditions, with a limit that only a broken system reaches ([`eventually`]). No
 //! test asserts speed.
 
+pub mod authority;
 mod binary;
 mod cluster;
 mod hang;

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn every_method_has_a_row_and_every_row_a_method() {
         let served = [
-            files(wire::INTERNAL_DESCRIPTORS), // with those of the public protocol
+            files(wire::internal::DESCRIPTORS), // with those of the public protocol
             files(wire::DESCRIPTORS),
             files(tonic_health::pb::FILE_DESCRIPTOR_SET),
             files(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET),

@@ -330,3 +330,58 @@ async fn two_authorizations_in_one_call_are_none() {
     assert_eq!(door.check_with(&["reader"], check.clone()).await, Code::Ok);
     assert_eq!(door.check_with(&["reader", "holder"], check).await, Code::Unauthenticated);
 }
+
+/// What the SDK shows becomes the identity, over TLS: a certificate, a token, or nothing.
+#[tokio::test]
+async fn the_sdk_is_known_by_its_certificate_or_its_token_over_tls() {
+    use client::{Client, ClientOptions, ClientSide, Pem, Security};
+    use std::sync::Arc;
+    let policy = r#"
+roles: { r: { hold: ["a:"], read: ["a:"] } }
+bindings: [{ identities: ["spiffe://jobs/*", reader], roles: [r] }]
+"#;
+    let files = Files::of(policy);
+    let authority = identified::Authority::new();
+    let (ca, server) =
+        (files.write("ca.crt", &authority.pem()), authority.issue(&["localhost"], &[]));
+    let (cert, key) = (files.write("s.crt", &server.0), files.write("s.key", &server.1));
+    let clients = Some((ca.clone(), net::tls::Demand::Allow));
+    let tls = net::tls::ServerFiles { cert, key, clients }.open().unwrap();
+    let fakes = files.start_tls(tls, answer_all).await;
+
+    let job = authority.issue(&[], &["spiffe://jobs/nightly"]);
+    let other = authority.issue(&[], &["spiffe://other"]);
+    let pem = |pair: (String, String)| (Pem::Text(pair.0), Pem::Text(pair.1));
+    let client = |own: Option<(String, String)>, token: Option<&str>| {
+        let tls = Some(Arc::new(ClientSide { ca: Pem::File(ca.clone()), own: own.map(pem) }));
+        let token = token.map(|name| client::Token::text(identified::token(name)));
+        let security = Security { tls, server_name: Some("localhost".into()), token };
+        let address = fakes.gateway.address().to_string();
+        Client::with_options([address], ClientOptions::new().timeout(fake::LONG).security(security))
+    };
+    let mut principals = Vec::new();
+    for (own, token) in
+        [(Some(job.clone()), None), (None, Some("reader")), (Some(other.clone()), Some("reader"))]
+    {
+        fakes.forget();
+        client(own, token).acquire("a:1").await.expect("permitted");
+        principals.push(fakes.seen()[0].1.principal.clone());
+    }
+    assert_eq!(principals, ["spiffe://jobs/nightly", "reader", "reader"]);
+    let refused = |own, token, name: &'static str| {
+        let client = client(own, token);
+        async move { client.acquire(name).await.expect_err("not permitted").code }
+    };
+    assert_eq!(refused(Some(job), None, "b:1").await, ErrorCode::PermissionDenied);
+    assert_eq!(refused(Some(other), None, "a:1").await, ErrorCode::PermissionDenied);
+    assert_eq!(refused(None, None, "a:1").await, ErrorCode::Unauthenticated);
+    assert_eq!(refused(None, Some("mallory's"), "a:1").await, ErrorCode::Unauthenticated);
+
+    // A client that loses its right in the middle is told so, and not that a server is gone.
+    let reader = client(None, Some("reader"));
+    reader.acquire("a:1").await.expect("permitted");
+    files.policy(&format!("{policy}revoked: [reader]\n"));
+    fakes.gateway.reload();
+    let told = reader.acquire("a:1").await.expect_err("revoked").code;
+    assert_eq!(told, ErrorCode::Unauthenticated);
+}

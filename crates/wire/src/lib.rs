@@ -47,11 +47,6 @@ pub mod v1 {
 /// The public protocol as an encoded `google.protobuf.FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/palisade.v1.binpb"));
 
-/// The internal protocol as an encoded `google.protobuf.FileDescriptorSet`, the public one included.
-/// For tests that walk all methods; it is never served.
-pub const INTERNAL_DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/palisade.internal.v1.binpb"));
-
 /// The internal protocol of gateways and nodes (package `palisade.internal.v1`).
 pub mod internal {
     /// Generated messages, clients and servers.
@@ -59,4 +54,9 @@ pub mod internal {
     pub mod v1 {
         tonic::include_proto!("palisade.internal.v1");
     }
+
+    /// The internal protocol as an encoded `google.protobuf.FileDescriptorSet`, for tests that walk
+    /// all its methods.
+    pub const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/palisade.internal.v1.binpb"));
 }

@@ -85,4 +85,6 @@ thrown! {
     journal_record
     cluster_yaml
     workload_yaml
+    policy_yaml
+    tokens_yaml
 }

@@ -126,16 +126,16 @@ impl Fakes {
         change: impl FnOnce(&mut ClusterConfig),
         handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
     ) -> Fakes {
-        Fakes::start_audited(shards, nodes, down, change, Audit::off(), handler).await
+        let change = |options: &mut GatewayOptions| change(&mut options.cluster);
+        Fakes::start_changed(shards, nodes, down, change, handler).await
     }
 
-    /// Like [`start_with`](Self::start_with), with an audit log.
-    pub async fn start_audited(
+    /// Like [`start_with`](Self::start_with), with other options of the gateway.
+    pub async fn start_changed(
         shards: u32,
         nodes: u32,
         down: &[u64],
-        change: impl FnOnce(&mut ClusterConfig),
-        audit: Audit,
+        change: impl FnOnce(&mut GatewayOptions),
         handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
     ) -> Fakes {
         let mut config = ClusterConfig::dev(shards, nodes, 20_000).unwrap();
@@ -168,19 +168,20 @@ impl Fakes {
                     .serve_with_incoming(TcpListenerStream::new(listener)),
             );
         }
-        change(&mut config);
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
-        let options = GatewayOptions {
+        let mut options = GatewayOptions {
             cluster,
             inside: None,
             tls: None,
             listener: listen(),
             metrics_listener,
             reflection: true,
-            audit,
+            audit: Audit::off(),
             insecure: false,
         };
+        change(&mut options);
+        let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
         Fakes { gateway, config, seen, frames, said }
     }

@@ -72,6 +72,24 @@ impl Files {
         std::fs::write(self.path("tokens.yaml"), tokens).unwrap();
     }
 
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// A gateway that speaks TLS to clients.
+    pub async fn start_tls(
+        &self,
+        tls: std::sync::Arc<net::tls::Server>,
+        handler: impl Fn(u64, &NodeOperation) -> Reaction + Send + Sync + 'static,
+    ) -> Fakes {
+        let change = |options: &mut palisade_gateway::GatewayOptions| {
+            options.cluster.access = Some(self.access());
+            options.tls = Some(tls);
+        };
+        Fakes::start_changed(1, 3, &[], change, handler).await
+    }
+
     /// The section of the cluster file.
     pub fn access(&self) -> routing::AccessConfig {
         let path = |name| self.path(name).to_string_lossy().into_owned();
@@ -94,10 +112,38 @@ impl Files {
         audit: Audit,
         handler: impl Fn(u64, &NodeOperation) -> Reaction + Send + Sync + 'static,
     ) -> Fakes {
-        let with_access = |cluster: &mut routing::ClusterConfig| {
-            cluster.access = Some(self.access());
+        let change = |options: &mut palisade_gateway::GatewayOptions| {
+            options.cluster.access = Some(self.access());
+            options.audit = audit;
         };
-        Fakes::start_audited(1, 3, &[], with_access, audit, handler).await
+        Fakes::start_changed(1, 3, &[], change, handler).await
+    }
+}
+
+/// An authority of certificates.
+pub struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        Authority(rcgen::CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these hosts and URIs, and its key.
+    pub fn issue(&self, hosts: &[&str], uris: &[&str]) -> (String, String) {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(hosts).unwrap();
+        for uri in uris {
+            params.subject_alt_names.push(rcgen::SanType::URI((*uri).try_into().unwrap()));
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
 

@@ -4,6 +4,7 @@
 //! encoding changes, `cargo run --release -p palisade-fuzz --bin corpus` generates it again. Files
 //! named `regression-…` are not generated: each of them once broke a promise, and stays.
 
+mod access;
 mod streams;
 
 use crate::group::Group;
@@ -65,6 +66,8 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "journal_record" => journal_records(),
         "cluster_yaml" => yaml_files("config"),
         "workload_yaml" => workloads(),
+        "policy_yaml" => numbered(access::policies()),
+        "tokens_yaml" => numbered(access::tokens()),
         other => panic!("no inputs are known for {other}"),
     }
 }

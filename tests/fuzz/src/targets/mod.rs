@@ -1,5 +1,6 @@
 //! The targets, sorted by the origin of their bytes.
 
+mod access;
 mod config;
 mod locks;
 mod shard;
@@ -116,6 +117,18 @@ pub const TARGETS: &[Target] = &[
         name: "workload_yaml",
         run: config::workload_yaml,
         bytes_per_byte: 64,
+        bytes_at_least: 1 << 20,
+    },
+    Target {
+        name: "policy_yaml",
+        run: access::policy_yaml,
+        bytes_per_byte: 4 << 10,
+        bytes_at_least: 1 << 20,
+    },
+    Target {
+        name: "tokens_yaml",
+        run: access::tokens_yaml,
+        bytes_per_byte: 4 << 10,
         bytes_at_least: 1 << 20,
     },
 ];

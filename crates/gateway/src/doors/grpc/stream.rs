@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{OperationResult, StreamRequest, StreamResponse};
+use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
@@ -82,8 +82,7 @@ pub(crate) async fn serve(
             () = tokio::time::sleep_until(drained_at.unwrap_or_else(Instant::now)), if drained_at.is_some() => {}
             // A token may expire, or an identity be revoked, while the stream is silent.
             _ = look_again.tick(), if has_identity => if let Err(error) = running.prove_again() {
-                let _ = outgoing.try_send(Err((*error).into()));
-                return;
+                return ready.end(&outgoing, *error);
             },
             () = tokio::time::sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
                 held_until = None;
@@ -97,8 +96,12 @@ pub(crate) async fn serve(
                 Ok(Some(frame)) => {
                     let late_ms = lateness.late_ms(frame.sent_ms, started.elapsed().as_millis() as u64);
                     if let Err(error) = running.prove_again() {
-                        let _ = outgoing.try_send(Err((*error).into()));
-                        return;
+                        // Without these answers the client would be in doubt about what it sent.
+                        for Operation { id, .. } in frame.operations {
+                            let refused = Answer::Error((*error).clone());
+                            ready.push(OperationResult { id, result: Some(refused) });
+                        }
+                        return ready.end(&outgoing, *error);
                     }
                     let above_ms = take(&router, frame, late_ms, &place, &mut running, &mut ready);
                     held_until = above_ms.map(|ms| Instant::now() + HOLD_MAX.min(Duration::from_millis(ms.into())));
@@ -164,6 +167,14 @@ impl Ready {
     fn push(&mut self, result: OperationResult) {
         self.bytes += encoded_bytes(&result);
         self.queue.push_back(result);
+    }
+
+    /// Ends a stream with an error, after as many results as find room at once.
+    fn end(&mut self, outgoing: &Frames, error: Error) {
+        while outgoing.capacity() > 1 && !self.queue.is_empty() {
+            let _ = outgoing.try_send(Ok(self.pack()));
+        }
+        let _ = outgoing.try_send(Err(error.into()));
     }
 
     /// Packs one frame: as many results as fit, and at least one.
