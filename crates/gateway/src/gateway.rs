@@ -91,7 +91,15 @@ impl Gateway {
         );
         let (leaving, left) = Leaving::new();
         let security = Security { identities, audit, insecure };
-        let router = Arc::new(Router::new(cluster, identity, nodes, metrics, leaving, security));
+        let router = Arc::new(Router::new(
+            cluster,
+            identity,
+            nodes,
+            tls.clone(),
+            metrics,
+            leaving,
+            security,
+        ));
         router.audit.record(Event::of(Kind::Started));
         let (end, ending) = watch::channel(false);
         let mut tasks = JoinSet::new();

@@ -5,6 +5,7 @@
 //! bound.
 
 use net::accept::Accepted;
+use net::tls::{Inside, Server};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -32,6 +33,9 @@ pub(crate) struct Metrics {
     waits: IntGauge,
     connections: IntGauge,
     accept_pauses: IntGauge,
+    connections_refused: IntCounter,
+    inside: Certificate,
+    clients: Certificate,
     pub(crate) streams: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) frame_operations: Histogram,
@@ -66,7 +70,29 @@ impl Metrics {
             Opts::new(name("node_connected"), "1: the stream to this node is up."),
             &["node"],
         )?)?;
+        let expires = r.keep(IntGaugeVec::new(
+            Opts::new(
+                name("tls_certificate_expires_seconds"),
+                "When the certificate in use expires, in seconds since 1970. 0 without TLS.",
+            ),
+            &["side"],
+        )?)?;
+        let failures = r.counters(
+            "tls_reload_failures_total",
+            "New files of certificates that could not be used: those before stay in use.",
+            &["side"],
+        )?;
+        let certificate = |side: &str| Certificate {
+            expires: expires.with_label_values(&[side]),
+            failures: failures.with_label_values(&[side]),
+        };
         Ok(Metrics {
+            inside: certificate("inside"),
+            clients: certificate("clients"),
+            connections_refused: r.counter(
+                "connections_refused_total",
+                "Closed before their first request: the handshake failed, or their source had too many.",
+            )?,
             operations: kinds()
                 .map(|kind| Outcome::ALL.map(|o| operations.with_label_values(&[kind, o.as_str()])))
                 .collect(),
@@ -188,6 +214,13 @@ impl Metrics {
         self.waits.set(present.waits as i64);
         self.connections.set(present.accepted.open() as i64);
         self.accept_pauses.set(present.accepted.spells() as i64);
+        catch_up(&self.connections_refused, present.accepted.refused());
+        if let Some(tls) = present.inside {
+            self.inside.show(tls.current().certificate().not_after_s, tls.failures());
+        }
+        if let Some(tls) = present.clients {
+            self.clients.show(tls.current().certificate().not_after_s, tls.failures());
+        }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "metrics cannot be shown");
@@ -202,6 +235,29 @@ pub(crate) struct Present<'a> {
     /// Waiting acquires in flight.
     pub(crate) waits: usize,
     pub(crate) accepted: &'a Accepted,
+    /// TLS towards the nodes.
+    pub(crate) inside: Option<&'a Inside>,
+    /// TLS towards clients.
+    pub(crate) clients: Option<&'a Server>,
+}
+
+/// The figures of the certificate of one side.
+#[derive(Debug)]
+struct Certificate {
+    expires: IntGauge,
+    failures: IntCounter,
+}
+
+impl Certificate {
+    fn show(&self, not_after_s: i64, failures: u64) {
+        self.expires.set(not_after_s);
+        catch_up(&self.failures, failures);
+    }
+}
+
+/// Raises a counter to a count that is kept elsewhere.
+fn catch_up(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// Counts one operation in flight.

@@ -93,6 +93,11 @@ impl Nodes {
         }
     }
 
+    /// TLS towards the nodes.
+    pub(crate) fn inside(&self) -> Option<&Inside> {
+        self.inside.as_deref()
+    }
+
     /// A node at an address, with the proof that it owes.
     ///
     /// # Errors

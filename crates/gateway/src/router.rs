@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
 use net::accept::Accepted;
+use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(crate) struct Router {
     pub(crate) audit: Audit,
     /// The gateway was told to serve clients without protection.
     pub(crate) insecure: bool,
+    /// TLS towards clients.
+    pub(crate) tls: Option<Arc<Server>>,
     /// The open connections of clients.
     pub(crate) accepted: Arc<Accepted>,
     /// The start of the clock of all calls.
@@ -86,6 +89,7 @@ impl Router {
         cluster: ClusterConfig,
         identity: ClusterIdentity,
         nodes: Nodes,
+        tls: Option<Arc<Server>>,
         metrics: Metrics,
         leaving: Leaving,
         security: Security,
@@ -97,6 +101,7 @@ impl Router {
             cluster,
             identity,
             nodes,
+            tls,
             metrics,
             leaving,
             admission: Admission::default(),
@@ -138,6 +143,8 @@ impl Router {
             is_connected: &|node| self.nodes.is_connected(node),
             waits: self.admission.waits(),
             accepted: &self.accepted,
+            inside: self.nodes.inside(),
+            clients: self.tls.as_deref(),
         })
     }
 

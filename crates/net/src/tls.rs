@@ -10,9 +10,8 @@
 use crate::certificate::{Certificate, NotACertificate, NotInTime};
 use crate::reload::{File, LoadError, Reloading};
 use crate::role::{NotARole, Role};
-use crate::verify::{Expected, OfCluster, ServesAs};
+use crate::verify::{Expected, OfCluster, PROVIDER, ServesAs};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -20,13 +19,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// HTTP/2, the only protocol on our connections.
 const ALPN: &[u8] = b"h2";
-
-pub(crate) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
 
 /// Why files cannot be used for TLS. Each names the file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -3,9 +3,9 @@
 
 use crate::certificate::Certificate;
 use crate::role::{NotARole, Process, Role};
-use crate::tls::PROVIDER;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -13,7 +13,11 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+/// The algorithms of all our connections.
+pub(crate) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
 
 /// The process at the other end is not the one that was meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -105,6 +105,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) 
     let shown = context.clone();
     let show = move || {
         shown.metrics.connections(&shown.accepted);
+        shown.tls.iter().for_each(|tls| shown.metrics.certificate(tls));
         let text = shown.metrics.text(&shown.board, shown.host.queued_operations());
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };

@@ -36,15 +36,15 @@ pub enum Failure {
 
 impl Failure {
     /// The failure as the retry machine takes it.
-    pub fn for_retry(&self) -> retry::Failure<'_> {
+    pub fn for_retry(&self) -> retry::TryFailure<'_> {
         match self {
-            Failure::Refused(error) => retry::Failure::Answer(error),
+            Failure::Refused(error) => retry::TryFailure::Refused(error),
             Failure::NotLeader { leader, why, .. } => {
-                retry::Failure::NotLeader { leader: leader.map(|node| node.0), why }
+                retry::TryFailure::NotLeader { leader: leader.map(|node| node.0), why }
             }
-            Failure::StaleRoute { why, .. } => retry::Failure::StaleRoute(why),
-            Failure::NotSent(why) => retry::Failure::NotSent(why),
-            Failure::Lost(why) => retry::Failure::Lost(why),
+            Failure::StaleRoute { why, .. } => retry::TryFailure::StaleRoute(why),
+            Failure::NotSent(why) => retry::TryFailure::NotSent(why),
+            Failure::Lost(why) => retry::TryFailure::Lost(why),
         }
     }
 

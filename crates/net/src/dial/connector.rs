@@ -1,12 +1,10 @@
 //! The connector under a channel: TCP as tonic's own makes it, and our TLS on top.
 
-use super::Security;
+use super::security::Security;
 use super::words::{DialError, of_read};
 use crate::io::Io;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -64,26 +62,6 @@ impl Service<Uri> for Connector {
             };
             Ok(TokioIo::new(Dialled { io, is_new: true }))
         })
-    }
-}
-
-impl Security {
-    /// The settings of a connection, and the name that is greeted.
-    fn config(&self) -> Result<Option<(ClientConfig, ServerName<'static>)>, DialError> {
-        let (config, name) = match self {
-            Security::Plain => return Ok(None),
-            Security::Named { tls, name } => {
-                let loaded = tls.load().map_err(|error| DialError::Files(error.to_string()))?;
-                (loaded.named(), name.clone())
-            }
-            Security::Inside { tls, node } => {
-                let name = ServerName::try_from("palisade").expect("a name"); // not sent
-                (tls.current().towards_node(*node), name)
-            }
-        };
-        config
-            .map(|config| Some((config, name)))
-            .map_err(|error| DialError::Files(error.to_string()))
     }
 }
 

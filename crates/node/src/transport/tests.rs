@@ -104,7 +104,7 @@ async fn strangers_are_refused_with_a_reason() {
     let without_runs = Hello { runs: Vec::new(), ..hello.clone() };
     let lost = Hello { is_lost: true, ..hello.clone() };
     for (hello, reason) in [
-        (Some(other_cluster), "cluster-frozen settings"),
+        (Some(other_cluster), "settings that are fixed at creation"),
         (Some(other_protocol), "protocol"),
         (Some(unknown), "shares no shard"),
         (Some(myself), "another process"),

@@ -25,6 +25,11 @@ use wire::internal::v1::{
     SnapshotHeader,
 };
 
+/// The certificate, authority and key of a node that there is not, in one file.
+const PAIR: &[u8] = include_bytes!("pair.pem");
+const ROLES: [&str; 3] =
+    ["palisade://prod/node/1", "palisade://a%20b%2Fc/gateway/%C3%BC", "palisade://p/gateway/a"];
+
 /// The directory of a target's inputs.
 pub fn dir(target: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "corpus", target].iter().collect()
@@ -54,6 +59,8 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "topology" => topologies(),
         "peer_frame" => peer_frames(),
         "snapshot_chunk" => snapshot_chunks(),
+        "role" => numbered(ROLES.map(|role| role.as_bytes().to_vec())),
+        "pem" => BTreeMap::from([("pair.pem".to_owned(), PAIR.to_vec())]),
         "command" => numbered(commands().iter().map(encoded)),
         "log_entry" => log_entries(),
         "tenure" => numbered(

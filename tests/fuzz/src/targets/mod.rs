@@ -3,6 +3,7 @@
 mod access;
 mod config;
 mod locks;
+mod net;
 mod shard;
 mod storage;
 mod wire;
@@ -66,6 +67,8 @@ pub const TARGETS: &[Target] = &[
         bytes_per_byte: 64,
         bytes_at_least: 16 << 10,
     },
+    Target { name: "role", run: net::role, bytes_per_byte: 16, bytes_at_least: 1 << 10 },
+    Target { name: "pem", run: net::pem, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
     // The log and the table.
     Target { name: "command", run: locks::command, bytes_per_byte: 4, bytes_at_least: 1 << 10 },
     Target {

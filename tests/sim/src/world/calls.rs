@@ -10,7 +10,7 @@ use super::state::chaos::FaultKind;
 use super::state::client::{Call, Purpose, Settled};
 use super::state::event::{Event, Message};
 use crate::checker::{Call as Asked, Holder, LifeNote, Mode, Operation, Outcome};
-use link::retry::{Attempt, Decision, Failure, Policy};
+use link::retry::{Decision, Policy, Tries, TryFailure};
 use locks::Mode as TableMode;
 use std::sync::Arc;
 use wire::ErrorClass;
@@ -46,20 +46,20 @@ impl World {
             kind: ask.kind(),
             timeout_ms,
             wait_ms: ask.wait_ms(),
-            attempt_timeout_ms: timeout_ms.div_ceil(gateways),
+            first_try_timeout_ms: timeout_ms.div_ceil(gateways),
             retry_busy: true,
-            relays: true,
+            targets_retry: true,
         };
         let now_ms = self.now_us / 1_000;
         let first = 1 + (u64::from(id) + self.rng.below(100) / 80) % gateways;
-        let mut attempt = Attempt::new(policy, now_ms, first);
-        let decision = attempt.resume(now_ms);
+        let mut retry = Tries::new(policy, now_ms, first);
+        let decision = retry.start_or_resume(now_ms);
         let number = self.number();
         let call = Call {
             operation,
             ask: Arc::new(ask),
             purpose,
-            attempt,
+            retry,
             turn: 0,
             trying: None,
             first_sent_us: self.now_us,
@@ -103,12 +103,12 @@ impl World {
         }
     }
 
-    fn client_failed(&mut self, id: u32, number: u64, failure: Failure<'_>) {
+    fn client_failed(&mut self, id: u32, number: u64, failure: TryFailure<'_>) {
         let targets: Vec<u64> = self.gateways.keys().map(|id| u64::from(*id)).collect();
         let (now_ms, jitter) = (self.now_us / 1_000, self.rng.unit());
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(call) = client.calls.get_mut(&number) else { return };
-        let decision = call.attempt.next(now_ms, jitter, failure, &targets);
+        let decision = call.retry.after_failure(now_ms, jitter, failure, &targets);
         self.client_do(id, number, decision);
     }
 
@@ -124,10 +124,10 @@ impl World {
                     Place::Gateway(gateway),
                     Message::ClientGone { call: try_number },
                 );
-                self.client_failed(id, number, Failure::Lost("no answer in time"));
+                self.client_failed(id, number, TryFailure::Lost("no answer in time"));
             }
             None => {
-                let decision = call.attempt.resume(self.now_us / 1_000);
+                let decision = call.retry.start_or_resume(self.now_us / 1_000);
                 self.client_do(id, number, decision);
             }
         }
@@ -150,9 +150,9 @@ impl World {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(number) = client.tries.remove(&try_number) else { return };
         let failure = if sent {
-            Failure::Lost("connection lost")
+            TryFailure::Lost("connection lost")
         } else {
-            Failure::NotSent("connection refused")
+            TryFailure::NotSent("connection refused")
         };
         self.client_failed(id, number, failure);
     }
@@ -163,7 +163,7 @@ impl World {
         let Some(call) = client.calls.get_mut(&number) else { return };
         call.tries = call.tries.max(tries);
         match result {
-            OpResult::Error(error) => self.client_failed(id, number, Failure::Answer(&error)),
+            OpResult::Error(error) => self.client_failed(id, number, TryFailure::Refused(&error)),
             result => {
                 let answer = answer_of(result, &self.shown);
                 self.settle(id, number, answer);
@@ -177,7 +177,7 @@ impl World {
         else {
             return;
         };
-        let tries = call.tries.max(call.attempt.tries());
+        let tries = call.tries.max(call.retry.tries());
         let outcome = outcome(&call.ask, &answer);
         let record = &mut self.history.operations[call.operation];
         record.tries = tries;
@@ -196,8 +196,8 @@ impl World {
                 record.name, record.call, record.result
             )
         });
-        let Call { ask, purpose, first_sent_us, sent_us, attempt, .. } = call;
-        let tries = attempt.tries();
+        let Call { ask, purpose, first_sent_us, sent_us, retry, .. } = call;
+        let tries = retry.tries();
         self.settled(
             id,
             Settled { operation, ask, purpose, answer, first_sent_us, sent_us, tries },

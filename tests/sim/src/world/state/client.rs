@@ -2,7 +2,7 @@
 
 use crate::world::ask::{Answer, Ask};
 use client::lease::Lease;
-use link::retry::Attempt;
+use link::retry::Tries;
 use routing::ShardId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -143,7 +143,7 @@ pub(crate) struct Call {
     pub operation: usize,
     pub ask: Arc<Ask>,
     pub purpose: Purpose,
-    pub attempt: Attempt,
+    pub retry: Tries,
     pub turn: u32,
     pub trying: Option<(u64, u32)>,
     pub first_sent_us: u64,
