@@ -33,7 +33,7 @@ fn apply(operations: u64) {
         let outcomes = decoded
             .commands
             .iter()
-            .map(|command| table.apply(decoded.stamp, command, &mut effects))
+            .map(|(caller, command)| table.apply_as(decoded.stamp, *caller, command, &mut effects))
             .collect();
         effects = black_box(Effects::default());
         if table.dirty_len() > 16_384 {

@@ -11,8 +11,8 @@
 //! All integers are little-endian. This module passes each command's bytes on to [`Command`] and
 //! knows nothing else of them.
 
-use crate::codec::{Reader, put_varint};
-use crate::command::{Command, DecodeError};
+use crate::codec::{DecodeError, Reader, put_varint};
+use crate::command::{Caller, Command};
 use crate::types::Stamp;
 
 /// Longest batch, in bytes. A longer one is refused before any of it is read.
@@ -30,7 +30,7 @@ const COMMANDS_AT: usize = COUNT_AT + 4;
 ///   must not reach the log.
 ///
 /// ```
-/// use palisade_locks::{Batch, BatchBuilder, Command, Stamp, Token};
+/// use palisade_locks::{Batch, BatchBuilder, Caller, Command, Stamp, Token};
 ///
 /// let command = Command::Renew { name: "orders/42", token: Token(7) };
 /// let mut bytes = Vec::new();
@@ -41,7 +41,7 @@ const COMMANDS_AT: usize = COUNT_AT + 4;
 /// batch.push(&bytes);
 ///
 /// let entry = batch.finish();
-/// assert_eq!(Batch::decode(&entry).unwrap().commands, [command]);
+/// assert_eq!(Batch::decode(&entry).unwrap().commands, [(Caller::default(), command)]);
 /// ```
 #[derive(Debug)]
 pub struct BatchBuilder {
@@ -59,7 +59,7 @@ impl BatchBuilder {
         BatchBuilder { bytes, count: 0 }
     }
 
-    /// Adds one command, as encoded by [`Command::encode`].
+    /// Adds one command, as encoded by [`Command::encode_as`].
     ///
     /// # Panics
     /// If the batch would exceed [`BATCH_BYTES_MAX`]. Ask [`has_room`](Self::has_room) first.
@@ -117,8 +117,8 @@ impl Default for BatchBuilder {
 pub struct Batch<'a> {
     /// When the leader proposed the entry.
     pub stamp: Stamp,
-    /// The commands, in the order in which they apply.
-    pub commands: Vec<Command<'a>>,
+    /// The commands with their callers, in the order in which they apply.
+    pub commands: Vec<(Caller<'a>, Command<'a>)>,
 }
 
 impl<'a> Batch<'a> {
@@ -147,7 +147,7 @@ impl<'a> Batch<'a> {
         // far longer than 16 bytes; if they are shorter, the vector grows.
         let mut commands = Vec::with_capacity(count.min(r.remaining() / 16));
         for _ in 0..count {
-            commands.push(Command::decode(r.bytes()?)?);
+            commands.push(Command::decode_as(r.bytes()?)?);
         }
         r.end()?;
         Ok(Batch { stamp, commands })

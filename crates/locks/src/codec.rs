@@ -4,8 +4,12 @@
 //! the meaning of fields, except for the codes of modes and ends, because several records share
 //! them.
 
-use crate::command::DecodeError;
 use crate::types::{EndKind, Mode, RequestId};
+
+/// Bytes that do not decode, as a command, batch, tenure, record or snapshot of a known version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid lock table bytes: {0}")]
+pub struct DecodeError(pub &'static str);
 
 pub(crate) type Result<T> = std::result::Result<T, DecodeError>;
 

@@ -1,11 +1,20 @@
 //! Commands and their bytes in the log.
 //!
-//! A command is a tag byte and its fields in a fixed order. A tag is never reused. Decoding borrows
-//! from the entry, and the result is always within the limits of [`validate`]. This module knows
-//! nothing of batches or of the table.
+//! A command is a tag byte and its fields in a fixed order. A tag is never reused. Before the
+//! command stands its [`Caller`], if it has one:
+//!
+//! ```text
+//! [tag, fields]                                      identities are off, or a leader asks
+//! [AS, principal] [tag, fields]                      an identity asks
+//! [AS_WITHIN, principal, quota] [tag, fields]        an identity with a quota asks
+//! ```
+//!
+//! So an entry costs nothing more where identities are off. Decoding borrows from the entry, and the
+//! result is always within the limits of [`validate`]. This module knows nothing of batches or of
+//! the table.
 
-use crate::codec::{Reader, put_mode, put_request, put_str, put_varint};
-use crate::limits::validate;
+use crate::codec::{DecodeError, Reader, put_mode, put_request, put_str, put_varint};
+use crate::limits::*;
 use crate::types::*;
 
 /// The first byte of each command. A tag may be retired but never reused, because old logs hold it.
@@ -26,6 +35,75 @@ mod tag {
     pub(super) const GIVE_UP: u8 = 11;
     /// A [`RELEASE`] that says which life of a session asks for it.
     pub(super) const RELEASE_BY: u8 = 12;
+    /// No command: the principal of the command that follows.
+    pub(super) const AS: u8 = 13;
+    /// No command: the principal and the quota of the command that follows.
+    pub(super) const AS_WITHIN: u8 = 14;
+}
+
+/// The identity that asks for a command.
+///
+/// ```
+/// use palisade_locks::{Caller, Command, Token};
+///
+/// let (ann, renew) = (Caller::of("ann"), Command::Renew { name: "orders/42", token: Token(7) });
+/// let mut bytes = Vec::new();
+/// renew.encode_as(ann, &mut bytes);
+/// assert_eq!(Command::decode_as(&bytes), Ok((ann, renew)));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller<'a> {
+    /// The identity, as a gateway proved it. Empty if identities are off, or if a leader asks. Then
+    /// the command may touch grants, waiters and sessions of any identity.
+    pub principal: &'a str,
+    /// The quota of the identity. Only an acquire is compared with it. It means nothing without a
+    /// principal.
+    pub quota: Quota,
+}
+
+impl<'a> Caller<'a> {
+    /// A caller without a quota.
+    pub fn of(principal: &'a str) -> Caller<'a> {
+        Caller { principal, quota: Quota::default() }
+    }
+
+    fn encode(&self, into: &mut Vec<u8>) {
+        let Caller { principal, quota } = *self;
+        if principal.is_empty() {
+            return;
+        }
+        into.reserve(principal.len() + 64);
+        into.push(if quota == Quota::default() { tag::AS } else { tag::AS_WITHIN });
+        put_str(into, principal);
+        if quota != Quota::default() {
+            for bound in [quota.locks, quota.sessions, quota.waits] {
+                put_varint(into, bound.into());
+            }
+        }
+    }
+
+    /// Takes the caller off the front of an encoded command. Returns the rest too.
+    pub(crate) fn split(bytes: &'a [u8]) -> Result<(Caller<'a>, &'a [u8]), DecodeError> {
+        let Some(&first @ (tag::AS | tag::AS_WITHIN)) = bytes.first() else {
+            return Ok((Caller::default(), bytes));
+        };
+        let mut r = Reader::new(&bytes[1..]);
+        let principal = r.str()?;
+        if principal.is_empty() {
+            return Err(DecodeError("a caller without a principal"));
+        }
+        validate_principal(principal).map_err(InvalidInput::in_log)?;
+        let mut quota = Quota::default();
+        if first == tag::AS_WITHIN {
+            let mut bound = || r.varint_u32();
+            quota = Quota { locks: bound()?, sessions: bound()?, waits: bound()? };
+            if quota == Quota::default() {
+                return Err(DecodeError("a quota without a bound"));
+            }
+        }
+        let rest = r.remaining();
+        Ok((Caller { principal, quota }, r.take(rest)?))
+    }
 }
 
 /// An operation on the table. It borrows from the entry that it was decoded from.
@@ -131,12 +209,23 @@ pub enum Command<'a> {
     },
 }
 
-/// Bytes that do not decode, as a command, batch, tenure, record or snapshot of a known version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid lock table bytes: {0}")]
-pub struct DecodeError(pub &'static str);
-
 impl<'a> Command<'a> {
+    /// Appends the caller and the command to `into`. The quota of a caller without a principal is
+    /// left out.
+    pub fn encode_as(&self, caller: Caller<'_>, into: &mut Vec<u8>) {
+        caller.encode(into);
+        self.encode(into);
+    }
+
+    /// Decodes one command with its caller. They must take up all of `bytes`.
+    ///
+    /// # Errors
+    /// If the bytes are malformed or a field is outside its limits.
+    pub fn decode_as(bytes: &'a [u8]) -> Result<(Caller<'a>, Command<'a>), DecodeError> {
+        let (caller, rest) = Caller::split(bytes)?;
+        Ok((caller, Command::decode(rest)?))
+    }
+
     /// Appends the command's tag and fields to `into`.
     pub fn encode(&self, into: &mut Vec<u8>) {
         match *self {
@@ -205,7 +294,8 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Decodes one command, which must take up all of `bytes`, and checks it by [`validate`].
+    /// Decodes one command without a caller, which must take up all of `bytes`, and checks it by
+    /// [`validate`].
     ///
     /// # Errors
     /// If the bytes are malformed or a field is outside its limits.
@@ -263,4 +353,47 @@ fn put_named(into: &mut Vec<u8>, tag: u8, name: &str, token: Token) {
     into.push(tag);
     put_varint(into, token.0);
     put_str(into, name);
+}
+
+/// Checks `command` against all limits. Call it before encoding a command that came from outside.
+///
+/// ```
+/// use palisade_locks::{Command, InvalidInput, Token, validate};
+///
+/// let renew = Command::Renew { name: "", token: Token(7) };
+/// assert_eq!(validate(&renew), Err(InvalidInput::NameEmpty));
+/// ```
+///
+/// # Errors
+/// The first limit that the command exceeds.
+pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
+    match *command {
+        Command::Acquire { name, owner, ttl_ms, mode, session, metadata, claim_ttl_ms, .. } => {
+            validate_name(name)?;
+            validate_owner(owner)?;
+            validate_ttl(ttl_ms)?;
+            validate_claim_ttl(claim_ttl_ms)?;
+            validate_mode(mode)?;
+            if !session.is_empty() {
+                validate_session(session)?;
+            }
+            validate_metadata(metadata)
+        }
+        Command::Renew { name, token } | Command::Release { name, token, .. } => {
+            validate_name(name)?;
+            validate_token(token)
+        }
+        Command::Heartbeat { session, .. } | Command::CloseSession { session } => {
+            validate_session(session)
+        }
+        Command::CancelWait { name, .. } => validate_name(name),
+        // Leaders make this command, from numbers that the table gave them.
+        Command::ExpireLease { .. } => Ok(()),
+        Command::Break { name, token, by, reason } => {
+            validate_name(name)?;
+            validate_token(token)?;
+            validate_breaker(by)?;
+            validate_reason(reason)
+        }
+    }
 }

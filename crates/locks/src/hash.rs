@@ -17,6 +17,11 @@ pub(crate) fn hash_str(text: &str) -> u64 {
     hash_bytes(text.as_bytes())
 }
 
+/// The hash of an identity, 0 for none.
+pub(crate) fn hash_principal(principal: &str) -> u64 {
+    if principal.is_empty() { 0 } else { hash_str(principal).max(1) }
+}
+
 pub(crate) fn hash_number(number: u64) -> u64 {
     hash_bytes(&number.to_le_bytes())
 }

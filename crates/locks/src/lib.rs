@@ -28,7 +28,7 @@
 //! assert_eq!(table.apply(at, &acquire(2, "bob"), &mut effects), Outcome::Queued);
 //!
 //! // The release hands the lock to the head of the queue, with a higher fencing token.
-//! let by = Some(LeaseId(0)); // no session asks for the release
+//! let by = Some(LeaseId::NONE); // no session asks for the release
 //! let release = Command::Release { name: "orders/42", token: ann.token, by };
 //! table.apply(at, &release, &mut effects);
 //! assert_eq!(effects.granted[0].owner, "bob");
@@ -46,10 +46,11 @@ mod tenure;
 mod types;
 
 pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder};
-pub use command::{Command, DecodeError};
+pub use codec::DecodeError;
+pub use command::{Caller, Command, validate};
 pub use limits::{
-    InvalidInput, validate, validate_mode, validate_name, validate_owner, validate_session,
-    validate_token, validate_ttl,
+    InvalidInput, validate_mode, validate_name, validate_owner, validate_principal,
+    validate_session, validate_token, validate_ttl,
 };
 pub use table::{HoldersPage, ListPage, LockTable, Paused};
 pub use types::*;

@@ -1,10 +1,10 @@
 //! The limits of a command's fields, and the message for a caller that exceeds them.
 //!
-//! The same rules hold in two places. Node and gateway call [`validate`] before anything is
-//! proposed, and [`Command::decode`] calls it again for what the log holds. This module knows
-//! nothing of the table: it makes only the refusals that no state can change.
+//! The same rules hold in two places: for a command that is about to be proposed, and again for the
+//! entries of a log. This module knows nothing of the table: it makes only the refusals that no
+//! state can change.
 
-use crate::command::{Command, DecodeError};
+use crate::codec::DecodeError;
 use crate::types::*;
 
 /// A command that can never succeed as it is. The message says how to fix it.
@@ -72,6 +72,25 @@ pub enum InvalidInput {
         /// Length as sent.
         bytes: usize,
     },
+    /// The principal is over [`PRINCIPAL_BYTES_MAX`].
+    #[error(
+        "the principal is {bytes} bytes long: use identities of at most {PRINCIPAL_BYTES_MAX} bytes"
+    )]
+    PrincipalTooLong {
+        /// Length as sent.
+        bytes: usize,
+    },
+    /// The principal has a control character.
+    #[error(
+        "the principal has the control character U+{code:04X} at byte {at}: use an identity without \
+         it"
+    )]
+    PrincipalControl {
+        /// Byte offset of the character in the principal.
+        at: usize,
+        /// Unicode code point of the character.
+        code: u32,
+    },
     /// The TTL is outside [`TTL_MS`].
     #[error("a TTL of {ttl_ms} ms is out of range: choose 100 ms to 24 h (86400000 ms)")]
     TtlOutOfRange {
@@ -121,61 +140,13 @@ impl InvalidInput {
             Self::ReasonEmpty => "a break without a reason",
             Self::ReasonTooLong { .. } => "a reason over its limit",
             Self::BreakerTooLong { .. } => "a breaker over its limit",
+            Self::PrincipalTooLong { .. } => "a principal over its limit",
+            Self::PrincipalControl { .. } => "a principal with a control character",
             Self::TtlOutOfRange { .. } => "a TTL out of range",
             Self::ClaimTtlOutOfRange { .. } => "a claim TTL out of range",
             Self::TokenOutOfRange { .. } => "a token of 2^53 or more",
             Self::PermitsOutOfRange { .. } => "permits outside 1..=limit",
         })
-    }
-}
-
-/// Checks `command` against all limits. Call it before encoding a command that came from outside.
-///
-/// ```
-/// use palisade_locks::{Command, InvalidInput, Token, validate};
-///
-/// let renew = Command::Renew { name: "", token: Token(7) };
-/// assert_eq!(validate(&renew), Err(InvalidInput::NameEmpty));
-/// ```
-///
-/// # Errors
-/// The first limit that the command exceeds.
-pub fn validate(command: &Command<'_>) -> Result<(), InvalidInput> {
-    match *command {
-        Command::Acquire { name, owner, ttl_ms, mode, session, metadata, claim_ttl_ms, .. } => {
-            validate_name(name)?;
-            validate_owner(owner)?;
-            validate_ttl(ttl_ms)?;
-            validate_claim_ttl(claim_ttl_ms)?;
-            validate_mode(mode)?;
-            if !session.is_empty() {
-                validate_session(session)?;
-            }
-            validate_metadata(metadata)
-        }
-        Command::Renew { name, token } | Command::Release { name, token, .. } => {
-            validate_name(name)?;
-            validate_token(token)
-        }
-        Command::Heartbeat { session, .. } | Command::CloseSession { session } => {
-            validate_session(session)
-        }
-        Command::CancelWait { name, .. } => validate_name(name),
-        // Leaders make this command, from numbers that the table gave them.
-        Command::ExpireLease { .. } => Ok(()),
-        Command::Break { name, token, by, reason } => {
-            validate_name(name)?;
-            validate_token(token)?;
-            let bytes = by.len();
-            if bytes > METADATA_BYTES_MAX {
-                return Err(InvalidInput::BreakerTooLong { bytes });
-            }
-            match reason.len() {
-                0 => Err(InvalidInput::ReasonEmpty),
-                bytes if bytes > METADATA_BYTES_MAX => Err(InvalidInput::ReasonTooLong { bytes }),
-                _ => Ok(()),
-            }
-        }
     }
 }
 
@@ -191,17 +162,38 @@ pub fn validate_name(name: &str) -> Result<(), InvalidInput> {
     if bytes > NAME_BYTES_MAX {
         return Err(InvalidInput::NameTooLong { bytes });
     }
+    match control_character(name) {
+        Some((at, code)) => Err(InvalidInput::NameControl { at, code }),
+        None => Ok(()),
+    }
+}
+
+/// The first control character of a text: its byte offset and its code point.
+fn control_character(text: &str) -> Option<(usize, u32)> {
     // A control character is C0 or DEL (one byte), or C1 (0xC2 0x80..=0x9F). Only C1 needs
-    // decoding, so names without these bytes are done here. The fold has no early exit, so that the
+    // decoding, so texts without these bytes are done here. The fold has no early exit, so that the
     // compiler can vectorize it: every replica validates every name.
-    if name
+    if text
         .bytes()
         .fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != 0x7f) & (byte != 0xc2))
     {
-        return Ok(());
+        return None;
     }
-    match name.char_indices().find(|(_, c)| c.is_control()) {
-        Some((at, c)) => Err(InvalidInput::NameControl { at, code: c.into() }),
+    text.char_indices().find(|(_, c)| c.is_control()).map(|(at, c)| (at, c.into()))
+}
+
+/// Checks that a principal has at most [`PRINCIPAL_BYTES_MAX`] bytes and no control characters. An
+/// empty one passes: it says that identities are off.
+///
+/// # Errors
+/// The first rule that the principal breaks.
+pub fn validate_principal(principal: &str) -> Result<(), InvalidInput> {
+    let bytes = principal.len();
+    if bytes > PRINCIPAL_BYTES_MAX {
+        return Err(InvalidInput::PrincipalTooLong { bytes });
+    }
+    match control_character(principal) {
+        Some((at, code)) => Err(InvalidInput::PrincipalControl { at, code }),
         None => Ok(()),
     }
 }
@@ -271,4 +263,17 @@ pub fn validate_mode(mode: Mode) -> Result<(), InvalidInput> {
 pub(crate) fn validate_metadata(metadata: &str) -> Result<(), InvalidInput> {
     let bytes = metadata.len();
     if bytes > METADATA_BYTES_MAX { Err(InvalidInput::MetadataTooLong { bytes }) } else { Ok(()) }
+}
+
+pub(crate) fn validate_breaker(breaker: &str) -> Result<(), InvalidInput> {
+    let bytes = breaker.len();
+    if bytes > METADATA_BYTES_MAX { Err(InvalidInput::BreakerTooLong { bytes }) } else { Ok(()) }
+}
+
+pub(crate) fn validate_reason(reason: &str) -> Result<(), InvalidInput> {
+    match reason.len() {
+        0 => Err(InvalidInput::ReasonEmpty),
+        bytes if bytes > METADATA_BYTES_MAX => Err(InvalidInput::ReasonTooLong { bytes }),
+        _ => Ok(()),
+    }
 }

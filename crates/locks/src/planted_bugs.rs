@@ -73,6 +73,32 @@ pub(crate) fn released_token(shipped: Token, oldest: impl FnOnce() -> Token) -> 
     if planted::is(Bug::StaleRelease) { oldest() } else { shipped }
 }
 
+/// The identity that releases a grant. With [`Bug::OtherIdentityReleases`] any identity releases the
+/// grants of all.
+#[inline]
+pub(crate) fn releasing_principal(shipped: &str) -> &str {
+    if planted::is(Bug::OtherIdentityReleases) { "" } else { shipped }
+}
+
+/// What the counts of an identity must have. With [`Bug::QuotaNotRestored`] they may lack it.
+#[inline]
+pub(crate) fn counted<T>(shipped: Option<T>) -> Option<T> {
+    assert!(
+        shipped.is_some() || planted::is(Bug::QuotaNotRestored),
+        "a row of an identity was never counted"
+    );
+    shipped
+}
+
+/// Loading a table counts the rows of all identities. With [`Bug::QuotaNotRestored`] a replica that
+/// restarts or catches up forgets the counts.
+#[inline]
+pub(crate) fn forget_counts(forget: impl FnOnce()) {
+    if planted::is(Bug::QuotaNotRestored) {
+        forget();
+    }
+}
+
 /// The session that hears of a release. With [`Bug::ReleaseNotTold`] it still counts on the grant.
 #[inline]
 pub(crate) fn told_of_release(shipped: Option<u32>) -> Option<u32> {

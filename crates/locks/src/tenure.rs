@@ -3,13 +3,31 @@
 //! The bytes stay readable for as long as history is kept: a version byte is never reused. They
 //! carry no checksum, because the storage that holds them has one.
 
-use crate::codec::{Reader, put_end, put_mode, put_request, put_str, put_varint};
-use crate::command::DecodeError;
+use crate::codec::{DecodeError, Reader, put_end, put_mode, put_request, put_str, put_varint};
 use crate::types::*;
 
 const VERSION: u8 = 1;
+/// Version 1 and two texts more, the principals of holder and breaker. A tenure without any keeps
+/// version 1, so that it costs nothing.
+const WITH_PRINCIPALS: u8 = 2;
 /// Upper bound for the bytes of all fields that are not text, so that encoding allocates once.
 const FIXED_BYTES_MAX: usize = 112;
+
+/// How a grant ends. All texts are empty unless it is broken.
+pub(crate) struct End<'a> {
+    pub(crate) kind: EndKind,
+    /// The breaker, as the caller names it.
+    pub(crate) broken_by: &'a str,
+    pub(crate) reason: &'a str,
+    /// The identity of the breaker.
+    pub(crate) principal: &'a str,
+}
+
+impl End<'_> {
+    pub(crate) fn of(kind: EndKind) -> Self {
+        End { kind, broken_by: "", reason: "", principal: "" }
+    }
+}
 
 /// The parts of a tenure that are not in the key of its history record.
 pub(crate) struct Parts<'a> {
@@ -25,14 +43,16 @@ pub(crate) struct Parts<'a> {
     pub(crate) waited_ms: u64,
     /// Owner, session, metadata, breaker, reason: in this order.
     pub(crate) texts: [&'a str; 5],
+    /// The principals of holder and breaker.
+    pub(crate) principals: [&'a str; 2],
 }
 
 impl Parts<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut into = Vec::with_capacity(
-            FIXED_BYTES_MAX + self.texts.iter().map(|text| text.len()).sum::<usize>(),
-        );
-        into.push(VERSION);
+        let mut into =
+            Vec::with_capacity(FIXED_BYTES_MAX + self.all_texts().map(str::len).sum::<usize>());
+        let has_principals = self.principals != [""; 2];
+        into.push(if has_principals { WITH_PRINCIPALS } else { VERSION });
         put_end(&mut into, self.end);
         put_mode(&mut into, self.mode);
         put_request(&mut into, self.request);
@@ -47,10 +67,14 @@ impl Parts<'_> {
         ] {
             put_varint(&mut into, number);
         }
-        for text in self.texts {
+        for text in self.all_texts().take(if has_principals { 7 } else { 5 }) {
             put_str(&mut into, text);
         }
         into
+    }
+
+    fn all_texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.into_iter().chain(self.principals)
     }
 }
 
@@ -76,6 +100,7 @@ impl Ended {
                 &tenure.broken_by,
                 &tenure.break_reason,
             ],
+            principals: [&grant.principal, &tenure.broken_by_principal],
         };
         Ended {
             name: grant.name.clone(),
@@ -102,7 +127,10 @@ impl Tenure {
     /// If the bytes are malformed or of an unknown version.
     pub fn decode(name: &str, token: Token, bytes: &[u8]) -> Result<Tenure, DecodeError> {
         let mut r = Reader::new(bytes);
-        r.version(VERSION)?;
+        let version = r.byte()?;
+        if !(VERSION..=WITH_PRINCIPALS).contains(&version) {
+            return Err(DecodeError("of an unknown version"));
+        }
         let end = r.end_kind()?;
         let mode = r.mode()?;
         let request_id = r.request()?;
@@ -116,10 +144,15 @@ impl Tenure {
         let mut text = || r.str().map(str::to_owned);
         let (owner, session, metadata) = (text()?, text()?, text()?);
         let (broken_by, break_reason) = (text()?, text()?);
+        let (principal, broken_by_principal) = match version {
+            VERSION => Default::default(),
+            _ => (text()?, text()?),
+        };
         r.end()?;
         let grant = Grant {
             name: name.to_owned(),
             owner,
+            principal,
             token,
             mode,
             session,
@@ -134,6 +167,6 @@ impl Tenure {
             request_id,
             lease,
         };
-        Ok(Tenure { grant, ended_wall_ms, end, broken_by, break_reason })
+        Ok(Tenure { grant, ended_wall_ms, end, broken_by, break_reason, broken_by_principal })
     }
 }

@@ -9,6 +9,8 @@ pub const TTL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
 pub const NAME_BYTES_MAX: usize = 512;
 /// Longest owner, in bytes of UTF-8.
 pub const OWNER_BYTES_MAX: usize = 256;
+/// Longest principal, in bytes of UTF-8.
+pub const PRINCIPAL_BYTES_MAX: usize = 256;
 /// Longest session id, in bytes of UTF-8.
 pub const SESSION_BYTES_MAX: usize = 64;
 /// Longest metadata, break reason or breaker, in bytes of UTF-8.
@@ -16,14 +18,15 @@ pub const METADATA_BYTES_MAX: usize = 1024;
 /// How long an ended grant is remembered, in milliseconds of shard time. Within that time a late
 /// retry of its acquire or release gets the answer of the first attempt.
 pub const REQUEST_MEMORY_MS: u64 = 30_000;
-/// Most ended grants, and most ended sessions, that are remembered. The oldest are forgotten first.
+/// At most this many ended grants, and as many ended sessions, are remembered. The oldest are
+/// forgotten first.
 pub const REQUEST_MEMORY_MAX: usize = 1 << 20;
 /// Shortest and longest claim TTL, in milliseconds: 100 ms and 60 s.
 pub const CLAIM_TTL_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
-/// Most tokens that one life of a session remembers of grants that other callers ended. The oldest
-/// are forgotten first.
+/// At most this many tokens of grants that other callers ended are remembered per life of a session.
+/// The oldest are forgotten first.
 pub const BROKEN_MEMORY_MAX: usize = 1_024;
-/// Most waiters in the queue of one name.
+/// At most this many acquires wait in the queue of one name.
 pub const WAITERS_PER_NAME_MAX: u32 = 10_000;
 /// The highest token: 2^53 - 1, the highest integer that JSON keeps exact.
 pub const TOKEN_MAX: u64 = (1 << 53) - 1;
@@ -50,6 +53,37 @@ pub struct RequestId(pub u128);
 /// It is the token of the grant that began the lease, so it is never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
+
+impl LeaseId {
+    /// The number of no lease. A release that names it is asked for by no session, and a heartbeat
+    /// that names it renews any life of its session.
+    pub const NONE: LeaseId = LeaseId(0);
+}
+
+/// What one identity may have on one shard at the same time. 0 is no bound.
+///
+/// - A waiter counts as a lock too, because it becomes one when its turn comes. So `locks` bounds
+///   grants and waiters together, and no turn can exceed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Most grants and waiters.
+    pub locks: u32,
+    /// Most sessions, those included that only wait for their first grant.
+    pub sessions: u32,
+    /// Most waiters.
+    pub waits: u32,
+}
+
+/// What one identity has on this shard, to compare with its [`Quota`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Grants in force.
+    pub locks: u32,
+    /// Sessions, those included that only wait for their first grant.
+    pub sessions: u32,
+    /// Acquires in queues.
+    pub waits: u32,
+}
 
 /// How a lock is held, and so which grants of one name are compatible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +125,8 @@ pub struct Grant {
     pub name: String,
     /// The holder, as named in its acquire.
     pub owner: String,
+    /// The identity that the grant belongs to. Empty if it was made while identities were off.
+    pub principal: String,
     /// The fencing token of this grant.
     pub token: Token,
     /// Mode in which the lock is held.
@@ -153,7 +189,7 @@ pub enum EndKind {
 /// let at = Stamp { wall_ms: 5_000, shard_ms: 0 };
 /// let Outcome::Granted(grant) = table.apply(at, &acquire, &mut effects) else { panic!() };
 /// let later = Stamp { wall_ms: 7_000, shard_ms: 2_000 };
-/// let by = Some(LeaseId(0)); // no session asks for it
+/// let by = Some(LeaseId::NONE); // no session asks for it
 /// let release = Command::Release { name: "orders/42", token: grant.token, by };
 /// table.apply(later, &release, &mut effects);
 ///
@@ -172,6 +208,8 @@ pub struct Tenure {
     pub broken_by: String,
     /// The reason for the break. Empty unless `end` is [`EndKind::Broken`].
     pub break_reason: String,
+    /// The identity that broke the lock. Empty if `end` is another one or identities were off.
+    pub broken_by_principal: String,
 }
 
 /// The answer to a command. A refusal is an answer too: it is the same on every replica.
@@ -222,7 +260,8 @@ pub enum Outcome {
         /// Owner of the same holder.
         owner: String,
     },
-    /// Renew, release, break: this token does not hold the name, and perhaps never did.
+    /// Renew, release, break: this token does not hold the name, and perhaps never did. Or it holds
+    /// the name for another identity than the caller: the two look alike.
     NotOwner {
         /// Token of the oldest holder; 0 if the name is free.
         current: Token,
@@ -233,8 +272,8 @@ pub enum Outcome {
         /// Token of the oldest holder; 0 if the name is free.
         current: Token,
     },
-    /// Acquire or heartbeat: the session is unknown on this shard, was closed, or its lease ran
-    /// out.
+    /// Acquire or heartbeat: the session is unknown on this shard, was closed, its lease ran out, or
+    /// it belongs to another identity.
     SessionLost,
     /// Acquire: this request id was granted, and that grant has ended since.
     AlreadyEnded {
@@ -250,6 +289,28 @@ pub enum Outcome {
     Conflict(&'static str),
     /// Acquire: a bound of the table is reached, for example the waiters of one name.
     Full(&'static str),
+    /// Acquire: the quota of the identity is reached.
+    OverQuota {
+        /// The identity.
+        principal: String,
+        /// The bound that the acquire would exceed.
+        bound: Bound,
+        /// The value of that bound.
+        quota: u32,
+        /// What the identity has at present.
+        has: Holdings,
+    },
+}
+
+/// One bound of a [`Quota`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// [`Quota::locks`].
+    Locks,
+    /// [`Quota::sessions`].
+    Sessions,
+    /// [`Quota::waits`].
+    Waits,
 }
 
 /// The state of a session's lease on this shard, as a heartbeat reports it.

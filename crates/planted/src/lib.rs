@@ -29,6 +29,8 @@ pub enum Bug {
     TombstoneForgotten,
     ClaimIgnored,
     HashOfGoneKept,
+    OtherIdentityReleases,
+    QuotaNotRestored,
     // Planted in `shard`.
     ReadContextReused,
     ReadsWhileDeposed,
@@ -77,6 +79,8 @@ impl Bug {
         Bug::TombstoneForgotten,
         Bug::ClaimIgnored,
         Bug::HashOfGoneKept,
+        Bug::OtherIdentityReleases,
+        Bug::QuotaNotRestored,
         Bug::ReadContextReused,
         Bug::ReadsWhileDeposed,
         Bug::AckBeforeFsync,

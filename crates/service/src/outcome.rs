@@ -3,13 +3,17 @@
 
 use crate::limits::ROWS_BYTES_MAX;
 use crate::planted_bugs::leaves_doubt;
-use locks::{EndKind, Grant, Mode, Outcome, SessionAlive, Tenure};
+use locks::{Bound, EndKind, Grant, Holdings, Mode, Outcome, SessionAlive, Tenure};
 use routing::{NodeId, ShardId};
 use shard::{Answer, Reply, Role, Status};
 use wire::OperationKind;
 use wire::internal::v1::operation_result::Result as OpResult;
 use wire::internal::v1::{NotLeader, ShardPage};
 use wire::v1::{self, Error, ErrorCode, GrantState};
+
+/// An identity at its quota is asked to try again after this long, in milliseconds. Until it lets
+/// something go, sooner tries are refused as well.
+const QUOTA_RETRY_MS: u32 = 1_000;
 
 /// The outcome under which a result is counted.
 pub fn counted(result: &OpResult) -> wire::Outcome {
@@ -158,6 +162,9 @@ fn done(shard: ShardId, kind: OperationKind, outcome: Outcome) -> OpResult {
         Outcome::Full(why) => {
             OpResult::Error(Error::busy(format!("{why}: try again later"), 1_000))
         }
+        Outcome::OverQuota { principal, bound, quota, has } => {
+            OpResult::Error(over_quota(shard, &principal, bound, quota, has))
+        }
         // A leader answers none of these to a client.
         Outcome::Queued | Outcome::Expired(_) | Outcome::Unheard => fail(
             ErrorCode::Internal,
@@ -166,6 +173,27 @@ fn done(shard: ShardId, kind: OperationKind, outcome: Outcome) -> OpResult {
             ),
         ),
     }
+}
+
+/// The refusal of an acquire that would exceed the quota of its identity.
+fn over_quota(shard: ShardId, principal: &str, bound: Bound, quota: u32, has: Holdings) -> Error {
+    let counted = |count: u32, one: &str| match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {one}s"),
+    };
+    let (has, way_out) = match bound {
+        Bound::Locks => (
+            format!("holds {} and has {}", counted(has.locks, "lock"), counted(has.waits, "wait")),
+            "release some locks",
+        ),
+        Bound::Sessions => (format!("has {}", counted(has.sessions, "session")), "close some"),
+        Bound::Waits => (format!("has {}", counted(has.waits, "wait")), "cancel some"),
+    };
+    let message = format!(
+        "identity {principal:?} {has} on shard {shard}, and its quota there is {quota}: {way_out}, \
+         or ask for a higher quota"
+    );
+    Error::busy(message, QUOTA_RETRY_MS)
 }
 
 fn read(
@@ -246,7 +274,7 @@ fn grant(shard: ShardId, held: Grant) -> v1::Grant {
         claim_within_ms: held.claim_within_ms,
         remaining_ms: held.rest_ms,
         due: held.rest_ms == 0,
-        principal: String::new(),
+        principal: held.principal,
     }
 }
 
@@ -272,6 +300,7 @@ fn tenure(shard: ShardId, ended: Tenure) -> v1::Tenure {
         state: state.into(),
         broken_by: ended.broken_by,
         break_reason: ended.break_reason,
+        broken_by_principal: ended.broken_by_principal,
         ..holding(shard, ended.grant)
     }
 }
@@ -292,7 +321,7 @@ fn holding(shard: ShardId, held: Grant) -> v1::Tenure {
         broken_by: String::new(),
         break_reason: String::new(),
         shard: shard.0,
-        principal: String::new(),
+        principal: held.principal,
         broken_by_principal: String::new(),
     }
 }

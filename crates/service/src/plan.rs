@@ -2,7 +2,7 @@
 //! encoded.
 
 use crate::refusal::{Refused, invalid, refused};
-use locks::{Command, LeaseId, Mode, RequestId, Token};
+use locks::{Caller, Command, LeaseId, Mode, Quota, RequestId, Token};
 use shard::{Input, Query, Ticket, Wait};
 use wire::OperationKind;
 use wire::internal::v1::operation::Op;
@@ -84,7 +84,11 @@ pub(crate) fn check(operation: &Operation) -> Result<(), Refused> {
 /// # Errors
 /// INVALID_ARGUMENT with the change that the sender should make.
 pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
-    let Operation { op, timeout_ms, .. } = operation;
+    let Operation { op, timeout_ms, principal, quota, .. } = operation;
+    locks::validate_principal(&principal).map_err(|error| invalid(error.to_string()))?;
+    let quota = quota.unwrap_or_default();
+    let quota = Quota { locks: quota.locks, sessions: quota.sessions, waits: quota.waits };
+    let caller = Caller { principal: &principal, quota };
     let Some(mut op) = op else { return Err(invalid("the operation is empty")) };
     wire::fill_routed_defaults(&mut op);
     let follow = match &op {
@@ -95,38 +99,44 @@ pub(crate) fn plan(operation: Operation) -> Result<Plan, Refused> {
     };
     Ok(Plan {
         kind: op.kind(),
-        request: request(op)?,
+        request: request(caller, op)?,
         follow,
         timeout_ms: if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms },
     })
 }
 
 /// The request of an operation that has its defaults.
-fn request(op: Op) -> Result<Request, Refused> {
+fn request(caller: Caller<'_>, op: Op) -> Result<Request, Refused> {
+    // Only an acquire is compared with a quota, so only its entry carries one.
+    let by = Caller::of(caller.principal);
     match op {
-        Op::Acquire(acquire) => acquire_request(&acquire),
+        Op::Acquire(acquire) => acquire_request(caller, &acquire),
         Op::Renew(v1::RenewRequest { name, fencing_token }) => {
-            propose(&Command::Renew { name: &name, token: Token(fencing_token) }, None)
+            propose(by, &Command::Renew { name: &name, token: Token(fencing_token) }, None)
         }
         Op::Release(v1::ReleaseRequest { name, fencing_token, session_life }) => {
-            let (token, by) = (Token(fencing_token), Some(LeaseId(session_life)));
-            propose(&Command::Release { name: &name, token, by }, None)
+            let (token, life) = (Token(fencing_token), LeaseId(session_life));
+            propose(by, &Command::Release { name: &name, token, by: Some(life) }, None)
         }
         Op::Heartbeat(Heartbeat { session_id, life, broken_seen }) => {
             let life = LeaseId(life);
-            propose(&Command::Heartbeat { session: &session_id, life, broken_seen }, None)
+            propose(by, &Command::Heartbeat { session: &session_id, life, broken_seen }, None)
         }
         Op::CloseSession(CloseSession { session_id }) => {
-            propose(&Command::CloseSession { session: &session_id }, None)
+            propose(by, &Command::CloseSession { session: &session_id }, None)
         }
         Op::BreakLock(v1::BreakLockRequest { name, fencing_token, reason, broken_by }) => {
             let token = Token(fencing_token);
             let command = Command::Break { name: &name, token, by: &broken_by, reason: &reason };
-            propose(&command, None)
+            propose(by, &command, None)
         }
         Op::CancelWait(CancelWait { name, request_id, abandoned }) => {
             let request_id = parse_request_id(&request_id)?;
-            propose(&Command::CancelWait { name: &name, request_id, given_up: !abandoned }, None)
+            propose(
+                by,
+                &Command::CancelWait { name: &name, request_id, given_up: !abandoned },
+                None,
+            )
         }
         Op::Check(v1::CheckRequest { name, consistency, after_token, limit }) => {
             let linearizable = consistency != i32::from(Consistency::Stale);
@@ -148,7 +158,7 @@ fn request(op: Op) -> Result<Request, Refused> {
     }
 }
 
-fn acquire_request(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
+fn acquire_request(caller: Caller<'_>, acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
     let request_id = parse_request_id(&acquire.request_id)?;
     let wait_ms = acquire.wait_ms;
     let mode = match acquire.mode() {
@@ -169,15 +179,19 @@ fn acquire_request(acquire: &v1::AcquireRequest) -> Result<Request, Refused> {
         metadata: &acquire.metadata,
         claim_ttl_ms: acquire.claim_ttl_ms,
     };
-    propose(&command, (wait_ms > 0).then_some(Wait { request_id, wait_ms }))
+    propose(caller, &command, (wait_ms > 0).then_some(Wait { request_id, wait_ms }))
 }
 
-fn propose(command: &Command<'_>, wait: Option<Wait>) -> Result<Request, Refused> {
+fn propose(
+    caller: Caller<'_>,
+    command: &Command<'_>,
+    wait: Option<Wait>,
+) -> Result<Request, Refused> {
     // The lock table has its own check, after the common check of the front doors. A command that
     // the table would not decode must not reach the log.
     locks::validate(command).map_err(|error| invalid(error.to_string()))?;
     let mut bytes = Vec::new();
-    command.encode(&mut bytes);
+    command.encode_as(caller, &mut bytes);
     Ok(Request::Propose { command: bytes, wait })
 }
 

@@ -3,7 +3,10 @@
 use crate::plan::{check, plan};
 use crate::route::route;
 use crate::{Follow, Request, admit, history, result, stale_route, unanswered};
-use locks::{Command, EndKind, Grant, LeaseId, Mode, Outcome, RequestId, Tenure, Token};
+use locks::{
+    Bound, Caller, Command, EndKind, Grant, Holdings, LeaseId, Mode, Outcome, Quota, RequestId,
+    Tenure, Token,
+};
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap, Slot};
 use shard::{Answer, Input, Query, Reply, Wait};
 use wire::OperationKind;
@@ -32,6 +35,7 @@ fn held(token: u64) -> Grant {
     Grant {
         name: "a".into(),
         owner: "me".into(),
+        principal: "ann".into(),
         token: Token(token),
         mode: Mode::Permits { count: 2, limit: 5 },
         session: "s".into(),
@@ -50,7 +54,8 @@ fn held(token: u64) -> Grant {
 
 fn ended(token: u64, end: EndKind) -> Tenure {
     let (broken_by, break_reason) = (String::new(), String::new());
-    Tenure { grant: held(token), ended_wall_ms: 99, end, broken_by, break_reason }
+    let (grant, broken_by_principal) = (held(token), "root".into());
+    Tenure { grant, ended_wall_ms: 99, end, broken_by, break_reason, broken_by_principal }
 }
 
 fn unrouted(op: Op) -> Operation {
@@ -92,6 +97,85 @@ fn an_acquire_is_encoded_with_its_defaults() {
     };
     assert_eq!(Command::decode(&command).unwrap(), expected);
     assert_eq!(planned.follow, Follow::Nothing);
+}
+
+#[test]
+fn every_change_carries_its_caller_and_only_an_acquire_its_quota() {
+    let name = || "a".to_owned();
+    let quota = v1_quota(3, 2, 1);
+    let changes = [
+        Op::Acquire(acquire()),
+        Op::Renew(v1::RenewRequest { name: name(), fencing_token: 1 }),
+        Op::Release(v1::ReleaseRequest { name: name(), fencing_token: 1, session_life: 0 }),
+        Op::Heartbeat(Heartbeat { session_id: "s".into(), life: 0, broken_seen: 0 }),
+        Op::CloseSession(wire::internal::v1::CloseSession { session_id: "s".into() }),
+        Op::CancelWait(CancelWait { name: name(), request_id: vec![1; 16], abandoned: true }),
+        Op::BreakLock(v1::BreakLockRequest {
+            name: name(),
+            fencing_token: 1,
+            reason: "stuck".into(),
+            broken_by: String::new(),
+        }),
+    ];
+    for op in changes {
+        let is_acquire = matches!(op, Op::Acquire(_));
+        let asked = |principal: &str| Operation {
+            principal: principal.into(),
+            quota: Some(quota),
+            ..unrouted(op.clone())
+        };
+        for principal in ["ann", ""] {
+            let Request::Propose { command, .. } = plan(asked(principal)).unwrap().request else {
+                panic!("a read")
+            };
+            let (caller, _) = Command::decode_as(&command).unwrap();
+            let expected = match is_acquire && !principal.is_empty() {
+                true => Quota { locks: 3, sessions: 2, waits: 1 },
+                false => Quota::default(),
+            };
+            assert_eq!(caller, Caller { principal, quota: expected });
+        }
+        for (principal, told) in [("x".repeat(257), "257 bytes"), ("a\nb".into(), "control")] {
+            let refused = plan(asked(&principal)).expect_err("no such identity");
+            let OpResult::Error(error) = *refused else { panic!("{refused:?}") };
+            assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            assert!(error.message.contains(told), "{}", error.message);
+        }
+    }
+}
+
+fn v1_quota(locks: u32, sessions: u32, waits: u32) -> wire::internal::v1::Quota {
+    wire::internal::v1::Quota { locks, sessions, waits }
+}
+
+#[test]
+fn an_identity_at_its_quota_is_told_what_it_has_and_to_come_back() {
+    let has = Holdings { locks: 2, sessions: 1, waits: 1 };
+    for (bound, quota, told) in [
+        (
+            Bound::Locks,
+            3,
+            "identity \"ann\" holds 2 locks and has 1 wait on shard 1, and its quota there is 3: \
+             release some locks, or ask for a higher quota",
+        ),
+        (
+            Bound::Sessions,
+            1,
+            "identity \"ann\" has 1 session on shard 1, and its quota there is 1: close some, or ask \
+             for a higher quota",
+        ),
+        (
+            Bound::Waits,
+            1,
+            "identity \"ann\" has 1 wait on shard 1, and its quota there is 1: cancel some, or ask \
+             for a higher quota",
+        ),
+    ] {
+        let outcome = Outcome::OverQuota { principal: "ann".into(), bound, quota, has };
+        let error = error_of(OperationKind::Acquire, Reply::Done(outcome));
+        assert_eq!((error.code(), error.message.as_str()), (ErrorCode::Busy, told));
+        assert!(error.retry_after_ms > 0);
+    }
 }
 
 #[test]
@@ -293,7 +377,7 @@ fn a_grant_keeps_all_its_fields() {
         claim_within_ms: 500,
         remaining_ms: 700,
         due: false,
-        principal: String::new(),
+        principal: "ann".into(),
     };
     assert_eq!(grant, expected);
 }

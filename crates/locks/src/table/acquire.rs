@@ -14,26 +14,26 @@
 //! This module knows nothing of how a grant ends, nor of how waiters are granted locks: it only
 //! appends to the queue.
 
+use super::ask::Ask;
+use super::finding::{Known, Use, principal_of};
 use super::index::Ref;
-use super::rows::{GrantRow, Lease, Life, SessionRow, Terms, WaiterRow};
+use super::principals::Counted;
+use super::rows::{GrantRow, Lease, RenewalState, SessionRow, Terms, WaiterRow};
 use super::slab::NONE;
 use super::{LockTable, chain::Links};
+use crate::command::{Caller, Command};
 use crate::hash::{hash_number, hash_str};
 use crate::planted_bugs;
 use crate::types::*;
 use std::num::NonZeroU64;
 
-/// The fields of an acquire command.
-pub(super) struct Ask<'a> {
-    pub(super) request: RequestId,
-    pub(super) name: &'a str,
-    pub(super) owner: &'a str,
-    pub(super) ttl_ms: u32,
-    pub(super) mode: Mode,
-    pub(super) wait: bool,
-    pub(super) session: &'a str,
-    pub(super) metadata: &'a str,
-    pub(super) claim_ttl_ms: u32,
+/// The place of a new acquire: a grant if `is_free`, otherwise the end of the queue.
+struct Place {
+    /// `None` for a name that comes into use.
+    lock: Option<u32>,
+    /// `None` for a private lease, or for a session that this shard does not know.
+    session: Option<u32>,
+    is_free: bool,
 }
 
 /// The fields of a grant in the making, whether its acquire waited or not.
@@ -49,52 +49,32 @@ pub(super) struct Claim {
 
 impl LockTable {
     pub(super) fn acquire(&mut self, at: Stamp, ask: &Ask<'_>, effects: &mut Effects) -> Outcome {
-        let earlier = self.find_request(ask.request);
-        let has_ended = |earlier: &Ref| matches!(earlier, Ref::Ended(_));
-        if let Some(earlier) = planted_bugs::repeated(earlier, has_ended) {
-            return self.acquire_again(at, ask, earlier, effects);
-        }
-        let known = match ask.session {
-            "" => None,
-            id => match self.find_session(id) {
-                Some(Ref::Ended(_)) => return Outcome::SessionLost,
-                Some(Ref::Live(session)) => Some(session),
-                Some(other) => unreachable!("{other:?} is no session"),
-                None => None,
-            },
-        };
-        if self.last_token >= TOKEN_MAX {
-            return Outcome::Full(
-                "this shard has issued its last fencing token: move its locks to another shard",
-            );
-        }
-        let found = self.find_lock(ask.name);
-        let free = match found {
-            None => true,
-            Some(lock) if self.of_another_limit(lock, ask.mode) => {
+        let has_ended = |earlier: &Use| matches!(earlier, Use::Own(Ref::Ended(_)));
+        let earlier = self.find_request(ask.request, ask.principal);
+        match planted_bugs::repeated(earlier, has_ended) {
+            Some(Use::Own(earlier)) => return self.acquire_again(at, ask, earlier, effects),
+            // The answer tells nothing of the other use, and changes nothing of it.
+            Some(Use::OfAnother) => {
                 return Outcome::Conflict(
-                    "the name is in use as a semaphore with another limit: use that limit",
+                    "the request id is in use: choose a fresh one for each acquire",
                 );
             }
-            Some(lock) => self.locks[lock].queue.is_empty() && self.fits(lock, ask.mode),
+            None => {}
+        }
+        let Place { lock, session, is_free } = match self.place(ask) {
+            Ok(place) => place,
+            Err(refusal) => return refusal,
         };
-        if !free && !ask.wait {
-            return self.held_by_another(ask.name);
-        }
-        let crowded = |lock: u32| self.locks[lock].queue_len >= WAITERS_PER_NAME_MAX;
-        if !free && found.is_some_and(crowded) {
-            return Outcome::Full(
-                "the queue of this name is full (10000 waiters): try again later",
-            );
-        }
-
-        let lock = found.unwrap_or_else(|| self.new_lock(ask.name));
+        let lock = lock.unwrap_or_else(|| self.new_lock(ask.name));
+        // All that hangs on a session belongs to the identity of the session.
+        let principal = session.map(|session| self.sessions[session].terms.clone());
+        let principal = principal.as_ref().map_or(ask.principal, Terms::principal);
+        let terms = self.terms(ask.ttl_ms, &[principal, ask.owner, ask.metadata]);
         let session = match ask.session {
             "" => NONE,
-            id => known.unwrap_or_else(|| self.unknown_session(id)),
+            id => session.unwrap_or_else(|| self.unknown_session(id, terms.clone())),
         };
-        let terms = self.terms(ask.ttl_ms, ask.owner, ask.metadata);
-        if free {
+        if is_free {
             let claim =
                 Claim { request: ask.request, mode: ask.mode, terms, session, waited_ms: 0 };
             let grant = self.grant(at, lock, claim, effects);
@@ -115,6 +95,108 @@ impl LockTable {
         };
         self.enqueue(waiter);
         Outcome::Queued
+    }
+
+    /// The refusal that an encoded command would get now because of its caller's quota. `None` for
+    /// all commands that get any other answer, a retry of a granted acquire included.
+    ///
+    /// A leader asks before it proposes, so that an identity at its quota cannot fill the log. It is
+    /// no promise: when the command is applied, [`apply_as`](Self::apply_as) decides again.
+    pub fn over_quota(&self, command: &[u8]) -> Option<Outcome> {
+        let (Caller { principal, quota }, _) = Caller::split(command).ok()?;
+        if quota == Quota::default() {
+            return None;
+        }
+        // Most callers are far from their quota, and then need not be decoded any further.
+        let has = self.holdings(principal);
+        let exceeds = |quota: u32, has: u32| quota > 0 && has >= quota;
+        if !exceeds(quota.locks, has.locks + has.waits)
+            && !exceeds(quota.sessions, has.sessions)
+            && !exceeds(quota.waits, has.waits)
+        {
+            return None;
+        }
+        let (caller, command) = Command::decode_as(command).ok()?;
+        let ask = Ask::of(caller, &command)?;
+        if self.find_request(ask.request, principal).is_some() {
+            return None;
+        }
+        self.place(&ask).err().filter(|refusal| matches!(refusal, Outcome::OverQuota { .. }))
+    }
+
+    /// Chooses the place of an acquire that repeats no other. Changes nothing.
+    ///
+    /// # Errors
+    /// The refusal, if there is no place for it.
+    #[expect(clippy::result_large_err, reason = "a refusal is common: a box would allocate")]
+    fn place(&self, ask: &Ask<'_>) -> Result<Place, Outcome> {
+        let session = match ask.session {
+            "" => None,
+            id => match self.find_session(id, ask.principal) {
+                Known::Live(session) => Some(session),
+                Known::Ended | Known::OfAnother => return Err(Outcome::SessionLost),
+                Known::Nothing => None,
+            },
+        };
+        if self.last_token >= TOKEN_MAX {
+            return Err(Outcome::Full(
+                "this shard has issued its last fencing token: move its locks to another shard",
+            ));
+        }
+        let lock = self.find_lock(ask.name);
+        let is_free = match lock {
+            None => true,
+            Some(lock) if self.of_another_limit(lock, ask.mode) => {
+                return Err(Outcome::Conflict(
+                    "the name is in use as a semaphore with another limit: use that limit",
+                ));
+            }
+            Some(lock) => self.locks[lock].queue.is_empty() && self.fits(lock, ask.mode),
+        };
+        if !is_free && !ask.wait {
+            return Err(self.held_by_another(ask.name));
+        }
+        let is_crowded = |lock: u32| self.locks[lock].queue_len >= WAITERS_PER_NAME_MAX;
+        if !is_free && lock.is_some_and(is_crowded) {
+            return Err(Outcome::Full(
+                "the queue of this name is full (10000 waiters): try again later",
+            ));
+        }
+        let place = Place { lock, session, is_free };
+        match self.exceeded_bound(ask, &place) {
+            None => Ok(place),
+            Some((bound, quota)) => Err(Outcome::OverQuota {
+                principal: ask.principal.to_owned(),
+                bound,
+                quota,
+                has: self.holdings(ask.principal),
+            }),
+        }
+    }
+
+    /// The bound of its quota that an acquire at this place would exceed, and its value.
+    ///
+    /// A waiter counts as a lock from its start. Otherwise the quota would be exceeded when its turn
+    /// comes, or the table would have to pass it over:
+    ///
+    /// 1. An identity with a quota of two locks holds one, and waits for two others.
+    /// 2. Both of these are released. Their queues grant each to its head.
+    /// 3. The identity holds three locks.
+    fn exceeded_bound(&self, ask: &Ask<'_>, place: &Place) -> Option<(Bound, u32)> {
+        let quota = ask.quota;
+        if ask.principal.is_empty() || quota == Quota::default() {
+            return None;
+        }
+        let has = self.holdings(ask.principal);
+        let begins_session = !ask.session.is_empty() && place.session.is_none();
+        let bounds = [
+            (true, Bound::Locks, quota.locks, has.locks + has.waits),
+            (begins_session, Bound::Sessions, quota.sessions, has.sessions),
+            (!place.is_free, Bound::Waits, quota.waits, has.waits),
+        ];
+        bounds.into_iter().find_map(|(counts, bound, quota, has)| {
+            (counts && quota > 0 && has >= quota).then_some((bound, quota))
+        })
     }
 
     /// Answers a retry, or refuses a request id that is in use for another name.
@@ -144,7 +226,7 @@ impl LockTable {
                     return Outcome::Queued;
                 }
                 self.drop_waiter(waiter, DropReason::Cancelled, effects);
-                self.settle(at, lock, effects);
+                self.serve_queue(at, lock, effects);
                 self.held_by_another(ask.name)
             }
             Ref::Recent(_) => unreachable!("it was resolved"),
@@ -184,8 +266,10 @@ impl LockTable {
     }
 
     /// Adds a session that this shard does not know. It gets a lease with its first grant.
-    pub(super) fn unknown_session(&mut self, id: &str) -> u32 {
-        let session = self.sessions.insert(SessionRow::unknown(id));
+    /// Of `terms` only the principal counts until then.
+    pub(super) fn unknown_session(&mut self, id: &str, terms: Terms) -> u32 {
+        self.principals.add(terms.principal(), Counted::Session);
+        let session = self.sessions.insert(SessionRow::unknown(id, terms));
         self.index_session(id, Ref::Live(session));
         session
     }
@@ -203,17 +287,17 @@ impl LockTable {
         self.last_token += 1;
         let token = NonZeroU64::new(self.last_token).expect("1 was added");
         let lease = if claim.session == NONE {
-            let life = Life::new(at.shard_ms);
-            effects.leases.push(life.event(LeaseId(token.get()), &terms));
-            Lease::Private { life, terms }
+            let state = RenewalState::new(at.shard_ms);
+            effects.leases.push(state.event(LeaseId(token.get()), &terms));
+            Lease::Private { state, terms }
         } else {
             let session = &mut self.sessions[claim.session];
             if session.lease.is_none() {
-                (session.life, session.terms) = (Life::new(at.shard_ms), terms);
-                effects.leases.push(session.life.event(LeaseId(token.get()), &session.terms));
+                (session.state, session.terms) = (RenewalState::new(at.shard_ms), terms);
+                effects.leases.push(session.state.event(LeaseId(token.get()), &session.terms));
                 self.begin_session(claim.session, token);
             }
-            let renewals_before = self.sessions[claim.session].life.renewal_seq;
+            let renewals_before = self.sessions[claim.session].state.renewal_seq;
             Lease::Session { session: claim.session, links: Links::LOOSE, renewals_before }
         };
         let mut row = GrantRow::new(token, claim.request, lock, claim.mode, lease);
@@ -246,6 +330,8 @@ impl LockTable {
         row.grants.append(&mut self.grants, grant, GrantRow::links_mut);
         row.permits_used += permits;
         row.holders += 1;
+        let principal = principal_of(&self.grants[grant], &self.sessions);
+        self.principals.add(principal, Counted::Lock);
         self.index_grant(token, Ref::Live(grant));
         grant
     }

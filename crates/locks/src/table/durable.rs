@@ -26,8 +26,7 @@
 
 use super::LockTable;
 use super::records::{Key, Loader, key, kind};
-use crate::codec::{Reader, put_bytes};
-use crate::command::DecodeError;
+use crate::codec::{DecodeError, Reader, put_bytes};
 use crate::hash::hash_bytes;
 use crate::planted_bugs;
 use crate::types::Change;

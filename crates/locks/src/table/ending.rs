@@ -1,89 +1,100 @@
 //! Releasing and breaking, and the memory of grants and sessions that ended.
 //!
 //! An ended grant is remembered by request id and token, an ended session by its id, for
-//! [`REQUEST_MEMORY_MS`]. Within that time a late retry gets the answer of the first attempt. This
-//! module knows nothing of the next waiter in line.
+//! [`REQUEST_MEMORY_MS`]. Within that time a late retry gets the answer of the first attempt. Which
+//! waiter is next is decided in `queue.rs`.
 
 use super::LockTable;
+use super::finding::{is_own_memory, principal_of};
 use super::index::Ref;
+use super::principals::Counted;
 use super::recent::{EndedGrant, EndedSession};
 use super::rows::{GrantRow, Lease};
-use crate::hash::{hash_request, hash_str};
+use crate::hash::{hash_principal, hash_request, hash_str};
 use crate::planted_bugs;
-use crate::tenure::Parts;
+use crate::tenure::{End, Parts};
 use crate::types::*;
 
-/// Most items of each kind that one command forgets, so that no command pays for a busy half
-/// minute. It is more than a command usually adds. Items that are due and still there are ignored
-/// by lookups.
+/// At most this many items of each kind are forgotten per command, so that a command after a burst
+/// does not pay for [`REQUEST_MEMORY_MS`] of backlog. It is more than a command usually adds. Items
+/// that are due and still there are ignored by lookups.
 const FORGET_PER_COMMAND: usize = 4;
 
 impl LockTable {
     pub(super) fn release(
         &mut self,
         at: Stamp,
+        principal: &str,
         name: &str,
         token: Token,
-        by: Option<LeaseId>,
+        by_session: Option<LeaseId>,
         effects: &mut Effects,
     ) -> Outcome {
         let token = planted_bugs::released_token(token, || self.current(name));
-        let Some(grant) = self.find_grant(name, token) else {
-            return match self.ended(name, token) {
+        let principal = planted_bugs::releasing_principal(principal);
+        let Some(grant) = self.find_grant(principal, name, token) else {
+            return match self.how_ended(principal, name, token) {
                 Some(EndKind::Released) => Outcome::Released { already: true },
-                _ => self.fenced(name, token),
+                _ => self.fenced(principal, name, token),
             };
         };
-        let told = by.and_then(|life| self.session_to_tell(life, grant));
+        // `None` is an entry of an earlier version, for which no session is told.
+        let told = by_session.and_then(|by_session| self.session_to_tell(by_session, grant));
         self.note_end(planted_bugs::told_of_release(told), grant);
-        let lock = self.end_grant(at, grant, EndKind::Released, "", "", effects);
-        self.settle(at, lock, effects);
+        let lock = self.end_grant(at, grant, &End::of(EndKind::Released), effects);
+        self.serve_queue(at, lock, effects);
         Outcome::Released { already: false }
     }
 
+    /// Ends a grant of any identity by force.
     pub(super) fn break_hold(
         &mut self,
         at: Stamp,
         name: &str,
         token: Token,
-        by: &str,
-        reason: &str,
+        end: &End<'_>,
         effects: &mut Effects,
     ) -> Outcome {
-        let Some(grant) = self.find_grant(name, token) else {
+        // A repeated break gets no answer of its own, as a repeated release does: after a break in
+        // doubt, `link::retry` reports this refusal as an unknown outcome.
+        let Some(grant) = self.find_grant("", name, token) else {
             return match self.current(name) {
                 Token(0) => Outcome::NotOwner { current: Token(0) },
                 _ => self.held_by_another(name),
             };
         };
-        let told = self.session_to_tell(LeaseId(0), grant);
+        let told = self.session_to_tell(LeaseId::NONE, grant);
         self.note_end(planted_bugs::told_of_break(told), grant);
-        let lock = self.end_grant(at, grant, EndKind::Broken, by, reason, effects);
+        let lock = self.end_grant(at, grant, end, effects);
+        // The tenure is decoded from the record that was just written, so that answer and history
+        // agree. It must be read here: `serve_queue` removes the rows of an unused lock.
         let tenure = effects.ended.last().filter(|_| !effects.unheard).map(|ended| ended.tenure());
-        self.settle(at, lock, effects);
+        self.serve_queue(at, lock, effects);
         match tenure {
             Some(tenure) => Outcome::Broken(Box::new(tenure.expect("it was just encoded"))),
             None => Outcome::Unheard,
         }
     }
 
-    /// The session of a grant, if it must hear of the grant's end. It asked for the end itself if
-    /// `life` is its own.
-    fn session_to_tell(&self, life: LeaseId, grant: u32) -> Option<u32> {
+    /// The session of a grant, if the session must hear of the grant's end. `by_session` is the
+    /// session life that asked for the end. It is not told of its own request.
+    fn session_to_tell(&self, by_session: LeaseId, grant: u32) -> Option<u32> {
         let Lease::Session { session, .. } = self.grants[grant].lease else { return None };
-        (self.sessions[session].lease_id() != Some(life)).then_some(session)
+        (self.sessions[session].lease_id() != Some(by_session)).then_some(session)
     }
 
-    /// Notes in `session` that the grant ended. It hears of that with its next heartbeat.
+    /// Notes in `session` that another caller ended the grant. The session hears of that with its
+    /// next heartbeat.
     fn note_end(&mut self, session: Option<u32>, grant: u32) {
         let Some(session) = session else { return };
         let token = self.grants[grant].token.get();
-        self.sessions[session].broken.get_or_insert_default().note(token);
+        self.sessions[session].ended_by_others.get_or_insert_default().note(token);
         self.sessions.touch(session);
     }
 
-    /// Leaves a tombstone: no copy of this request is granted any more, for as long as an ended
-    /// grant is remembered.
+    /// Leaves a tombstone: no copy of this request by this identity is granted any more, for as long
+    /// as an ended grant is remembered. The identity is given by its
+    /// [hash](hash_principal). No acquire of another identity is refused.
     ///
     /// Without it, a lock can be held that no client knows of:
     ///
@@ -91,48 +102,51 @@ impl LockTable {
     /// 2. The cancel arrives first and finds nothing to cancel.
     /// 3. The acquire arrives and is granted. Its client is gone, so the lock is blocked until the
     ///    lease runs out.
-    pub(super) fn bury(&mut self, request: RequestId, name: &str, ended_ms: u64) {
+    pub(super) fn bury(&mut self, request: RequestId, principal: u64, name: &str, ended_ms: u64) {
         self.make_room_for_ended_grant();
-        let tombstone =
-            self.ended_grants.push(EndedGrant::tombstone(request, hash_str(name), ended_ms));
+        let tombstone = EndedGrant::tombstone(request, hash_str(name), ended_ms);
+        let tombstone = self.ended_grants.push(tombstone.of(principal));
         self.requests.insert(hash_request(request), tombstone.pack());
     }
 
-    /// The answer to a token that does not hold the name.
-    pub(super) fn fenced(&self, name: &str, token: Token) -> Outcome {
+    /// The answer to a token that does not hold the name for this identity.
+    pub(super) fn fenced(&self, principal: &str, name: &str, token: Token) -> Outcome {
         let current = self.current(name);
-        match self.ended(name, token) {
+        match self.how_ended(principal, name, token) {
             Some(EndKind::Expired) => Outcome::LeaseExpired { current },
             _ => Outcome::NotOwner { current },
         }
     }
 
-    /// How the grant of this name and token ended, if that is remembered.
-    fn ended(&self, name: &str, token: Token) -> Option<EndKind> {
+    /// How the grant of this name and token ended, if that is remembered, and for this identity.
+    fn how_ended(&self, principal: &str, name: &str, token: Token) -> Option<EndKind> {
         match self.find_token(token.0)? {
             Ref::Ended(ended) => {
                 let ended = self.ended_grants.get(ended);
-                (ended.name_hash == hash_str(name)).then_some(ended.end)
+                let is_it =
+                    ended.name_hash == hash_str(name) && is_own_memory(ended.principal, principal);
+                is_it.then_some(ended.end)
             }
             _ => None,
         }
     }
 
-    /// Ends a grant and records its tenure. Returns the place of its lock, which the caller
-    /// settles.
+    /// Ends a grant and records its tenure. Returns the row index of its lock. The caller must then
+    /// call [`serve_queue`](Self::serve_queue), or waiters are never granted.
     pub(super) fn end_grant(
         &mut self,
         at: Stamp,
         grant: u32,
-        end: EndKind,
-        by: &str,
-        reason: &str,
+        end: &End<'_>,
         effects: &mut Effects,
     ) -> u32 {
-        effects.ended.push(self.ended_now(grant, at, end, by, reason));
+        effects.ended.push(self.tenure_record(grant, at, end));
         let row = &self.grants[grant];
         let (token, request, lock, permits) =
             (row.token.get(), row.request(), row.lock, row.permits());
+        let principal = principal_of(row, &self.sessions);
+        self.principals.remove(principal, Counted::Lock);
+        let principal = hash_principal(principal);
         match row.lease {
             Lease::Private { .. } => {
                 effects.leases.push(LeaseEvent::Gone { lease: LeaseId(token) })
@@ -151,47 +165,63 @@ impl LockTable {
         row.holders -= 1;
         self.held -= u64::from(row.grants.is_empty());
 
-        // The indexes keep the same token and request id, which now refer to the ended grant. A
-        // token in the window carries its request along: only the reference of the token changes.
+        // The indexes keep the same token and request id, which now refer to the ended grant. While
+        // a token is in the window of `Tokens`, `requests` refers to it by its short form and not to
+        // the grant, so only `tokens` has to change. For an older token, `requests` refers to the
+        // grant itself and has to change too.
         self.make_room_for_ended_grant();
-        let ended =
-            EndedGrant::new(request, token, hash_str(&self.locks[lock].name), end, at.shard_ms);
-        let ended = self.ended_grants.push(ended).pack();
-        self.tokens.replace(token, Ref::Live(grant).pack(), ended);
-        if self.tokens.recent_name(token).is_none() {
-            self.requests.replace(hash_request(request), Ref::Live(grant).pack(), ended);
+        let remembered = EndedGrant::new(
+            request,
+            token,
+            hash_str(&self.locks[lock].name),
+            end.kind,
+            at.shard_ms,
+        );
+        let remembered = self.ended_grants.push(remembered.of(principal)).pack();
+        self.tokens.replace(token, Ref::Live(grant).pack(), remembered);
+        if self.tokens.window_ref(token).is_none() {
+            self.requests.replace(hash_request(request), Ref::Live(grant).pack(), remembered);
         }
         self.grants.remove(grant);
         lock
     }
 
-    fn ended_now(&self, grant: u32, at: Stamp, end: EndKind, by: &str, reason: &str) -> Ended {
+    fn tenure_record(&self, grant: u32, at: Stamp, end: &End<'_>) -> Ended {
         let ended_wall_ms = at.wall_ms;
         let row = &self.grants[grant];
-        let (session, lease, life, terms, renewals_before) = self.lease_of(row);
+        let (session, lease, state, terms, renewals_before) = self.lease_of(row);
         let parts = Parts {
-            end,
+            end: end.kind,
             mode: row.mode,
             request: row.request(),
             lease,
-            ttl_ms: terms.ttl_ms,
+            ttl_ms: terms.ttl_ms(),
             acquired_wall_ms: row.acquired_wall_ms,
-            expires_wall_ms: at.wall_ms.saturating_add(life.rest_ms(terms, at.shard_ms).into()),
+            expires_wall_ms: at.wall_ms.saturating_add(state.rest_ms(terms, at.shard_ms).into()),
             ended_wall_ms,
-            renewals: life.renewal_seq - renewals_before,
+            renewals: state.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
-            texts: [terms.owner(), session, terms.metadata(), by, reason],
+            texts: [terms.owner(), session, terms.metadata(), end.broken_by, end.reason],
+            principals: [terms.principal(), end.principal],
         };
         let name = self.locks[row.lock].name.to_string();
-        Ended { name, token: Token(row.token.get()), ended_wall_ms, end, record: parts.encode() }
+        Ended {
+            name,
+            token: Token(row.token.get()),
+            ended_wall_ms,
+            end: end.kind,
+            record: parts.encode(),
+        }
     }
 
-    pub(super) fn remember_session(&mut self, id: Box<str>, ended_ms: u64) {
+    pub(super) fn remember_session(&mut self, id: Box<str>, principal: &str, ended_ms: u64) {
         if self.ended_sessions.len() >= REQUEST_MEMORY_MAX {
             self.forget_oldest_session();
         }
-        let ended = self.ended_sessions.push(EndedSession { id: id.clone(), ended_ms });
-        self.index_session(&id, ended);
+        let principal = hash_principal(principal);
+        let ended = EndedSession { id: id.clone(), principal, ended_ms };
+        let remembered = self.ended_sessions.push(ended);
+        self.index_session(&id, remembered);
     }
 
     /// Forgets items that are due, a few at a time.
@@ -217,21 +247,21 @@ impl LockTable {
     }
 
     fn forget_oldest_grant(&mut self) {
-        if let Some((name, ended)) = self.ended_grants.oldest() {
+        if let Some((reference, ended)) = self.ended_grants.oldest() {
             if ended.is_tombstone() {
-                self.requests.remove(hash_request(ended.request()), name.pack());
+                self.requests.remove(hash_request(ended.request()), reference.pack());
             } else {
-                let of_request = self.tokens.recent_name(ended.token).unwrap_or(name);
+                let of_request = self.tokens.window_ref(ended.token).unwrap_or(reference);
                 self.requests.remove(hash_request(ended.request()), of_request.pack());
-                self.tokens.remove(ended.token, name.pack());
+                self.tokens.remove(ended.token, reference.pack());
             }
             self.ended_grants.pop();
         }
     }
 
     fn forget_oldest_session(&mut self) {
-        if let Some((name, ended)) = self.ended_sessions.oldest() {
-            self.session_ids.remove(hash_str(&ended.id), name.pack());
+        if let Some((reference, ended)) = self.ended_sessions.oldest() {
+            self.session_ids.remove(hash_str(&ended.id), reference.pack());
             self.ended_sessions.pop();
         }
     }

@@ -14,7 +14,7 @@
 //! [`LockTable::state_hash_from_scratch`].
 
 use super::LockTable;
-use super::recent::Ended;
+use super::recent::hash_item;
 use super::records::{key, kind};
 use super::slab::{Durable, Tracked};
 use crate::hash::hash_bytes;
@@ -59,8 +59,8 @@ impl LockTable {
         for (at, _) in self.waiters.iter() {
             add(self.hash_waiter(at, record));
         }
-        self.ended_grants.iter().for_each(|(number, ended)| add(ended.hash(number)));
-        self.ended_sessions.iter().for_each(|(number, ended)| add(ended.hash(number)));
+        self.ended_grants.iter().for_each(|(number, ended)| add(hash_item(number, ended)));
+        self.ended_sessions.iter().for_each(|(number, ended)| add(hash_item(number, ended)));
         sum
     }
 

@@ -13,44 +13,48 @@
 //! With the number, the expiry names renewal 3, the lease is at renewal 4, and nothing happens.
 
 use super::LockTable;
+use super::finding::Known;
 use super::index::Ref;
-use super::rows::Lease;
+use super::principals::Counted;
+use super::rows::{Lease, SessionRow};
 use super::slab::NONE;
 use crate::hash::{hash_number, hash_str};
 use crate::planted_bugs;
+use crate::tenure::End;
 use crate::types::*;
 
 impl LockTable {
     pub(super) fn renew(
         &mut self,
         at: Stamp,
+        principal: &str,
         name: &str,
         token: Token,
         effects: &mut Effects,
     ) -> Outcome {
-        let Some(grant) = self.find_grant(name, token) else {
-            return planted_bugs::refused_renewal(self.fenced(name, token), at);
+        let Some(grant) = self.find_grant(principal, name, token) else {
+            return planted_bugs::refused_renewal(self.fenced(principal, name, token), at);
         };
         match &mut self.grants[grant].lease {
-            Lease::Private { life, terms } => {
+            Lease::Private { state, terms } => {
                 terms.claim();
-                life.renew(at.shard_ms);
-                effects.leases.push(life.event(LeaseId(token.0), terms));
+                state.renew(at.shard_ms);
+                effects.leases.push(state.event(LeaseId(token.0), terms));
                 self.grants.touch(grant);
             }
             &mut Lease::Session { session, .. } => self.renew_session(at, session, effects),
         }
-        let (life, terms, before) = match &self.grants[grant].lease {
-            Lease::Private { life, terms } => (life, terms, 0),
+        let (state, terms, before) = match &self.grants[grant].lease {
+            Lease::Private { state, terms } => (state, terms, 0),
             Lease::Session { session, renewals_before, .. } => {
                 let session = &self.sessions[*session];
-                (&session.life, &session.terms, *renewals_before)
+                (&session.state, &session.terms, *renewals_before)
             }
         };
         Outcome::Renewed {
-            ttl_ms: terms.ttl_ms,
-            expires_wall_ms: at.wall_ms.saturating_add(terms.ttl_ms.into()),
-            renewals: life.renewal_seq - before,
+            ttl_ms: terms.ttl_ms(),
+            expires_wall_ms: at.wall_ms.saturating_add(terms.ttl_ms().into()),
+            renewals: state.renewal_seq - before,
         }
     }
 
@@ -61,45 +65,44 @@ impl LockTable {
     pub(super) fn heartbeat(
         &mut self,
         at: Stamp,
+        principal: &str,
         id: &str,
         life: LeaseId,
         broken_seen: u64,
         effects: &mut Effects,
     ) -> Outcome {
-        match self.find_session(id) {
-            Some(Ref::Live(session)) if self.is_alive(session, life) => {
+        match self.find_session(id, principal) {
+            Known::Live(session) if self.is_alive(session, life) => {
                 self.renew_session(at, session, effects);
                 Outcome::HeartbeatOk(self.alive(session, broken_seen))
             }
-            Some(Ref::Ended(_)) => {
-                planted_bugs::dead_sessions_heartbeat(Outcome::SessionLost, life)
-            }
+            Known::Ended => planted_bugs::dead_sessions_heartbeat(Outcome::SessionLost, life),
             _ => Outcome::SessionLost,
         }
     }
 
     fn is_alive(&self, session: u32, life: LeaseId) -> bool {
-        let any_life = planted_bugs::is_for_any_life(life.0 == 0);
+        let any_life = planted_bugs::is_for_any_life(life == LeaseId::NONE);
         self.sessions[session].lease_id().is_some_and(|lease| any_life || lease == life)
     }
 
     fn alive(&self, session: u32, broken_seen: u64) -> SessionAlive {
         let row = &self.sessions[session];
-        let broken_count = row.broken.as_ref().map_or(0, |broken| broken.count);
-        let (broken, broken_overflow) = match &row.broken {
+        let broken_count = row.ended_by_others.as_ref().map_or(0, |broken| broken.count);
+        let (broken, broken_overflow) = match &row.ended_by_others {
             Some(broken) => broken.since(broken_seen),
             None => (Vec::new(), broken_seen > 0),
         };
         let life = row.lease_id().expect("only a session with a lease is renewed");
-        SessionAlive { life, ttl_ms: row.terms.ttl_ms, broken_count, broken, broken_overflow }
+        SessionAlive { life, ttl_ms: row.terms.ttl_ms(), broken_count, broken, broken_overflow }
     }
 
     fn renew_session(&mut self, at: Stamp, session: u32, effects: &mut Effects) {
         let row = &mut self.sessions[session];
         row.terms.claim();
-        row.life.renew(at.shard_ms);
+        row.state.renew(at.shard_ms);
         let lease = row.lease_id().expect("only a session with a lease is renewed");
-        effects.leases.push(row.life.event(lease, &row.terms));
+        effects.leases.push(row.state.event(lease, &row.terms));
         self.sessions.touch(session);
     }
 
@@ -112,7 +115,7 @@ impl LockTable {
     ) -> Outcome {
         let by_lease = |session: u32| self.sessions[session].lease_id() == Some(lease);
         if let Some(session) = self.session_leases.get(hash_number(lease.0), by_lease) {
-            let same_life = self.sessions[session].life.renewal_seq == renewal_seq;
+            let same_life = self.sessions[session].state.renewal_seq == renewal_seq;
             let same_life = planted_bugs::is_timed_life(same_life);
             if same_life {
                 self.end_session(at, session, EndKind::Expired, effects);
@@ -121,25 +124,35 @@ impl LockTable {
         }
         // A private lease has the number of its grant's token.
         if let Some(Ref::Live(grant)) = self.find_token(lease.0)
-            && let Lease::Private { life, .. } = &self.grants[grant].lease
-            && planted_bugs::is_timed_life(life.renewal_seq == renewal_seq)
+            && let Lease::Private { state, .. } = &self.grants[grant].lease
+            && planted_bugs::is_timed_life(state.renewal_seq == renewal_seq)
         {
-            let lock = self.end_grant(at, grant, EndKind::Expired, "", "", effects);
+            let lock = self.end_grant(at, grant, &End::of(EndKind::Expired), effects);
             let queue_len = self.locks[lock].queue_len;
-            self.settle(at, planted_bugs::settled_after_expiry(lock, queue_len, NONE), effects);
+            self.serve_queue(
+                at,
+                planted_bugs::settled_after_expiry(lock, queue_len, NONE),
+                effects,
+            );
             return Outcome::Expired(true);
         }
         Outcome::Expired(false)
     }
 
-    pub(super) fn close_session(&mut self, at: Stamp, id: &str, effects: &mut Effects) -> Outcome {
-        let released = match self.find_session(id) {
-            Some(Ref::Live(session)) => self.end_session(at, session, EndKind::Released, effects),
-            Some(_) => 0,
-            None => {
+    pub(super) fn close_session(
+        &mut self,
+        at: Stamp,
+        principal: &str,
+        id: &str,
+        effects: &mut Effects,
+    ) -> Outcome {
+        let released = match self.find_session(id, principal) {
+            Known::Live(session) => self.end_session(at, session, EndKind::Released, effects),
+            Known::Ended | Known::OfAnother => 0,
+            Known::Nothing => {
                 // An acquire of this session may still be on its way. It must not bring the session
                 // back to life.
-                self.remember_session(id.into(), at.shard_ms);
+                self.remember_session(id.into(), principal, at.shard_ms);
                 0
             }
         };
@@ -158,7 +171,7 @@ impl LockTable {
         let grants: Vec<u32> =
             row.grants.walk(&self.grants, |grant| grant.session_links()).collect();
         for &grant in &grants {
-            touched.push(self.end_grant(at, grant, end, "", "", effects));
+            touched.push(self.end_grant(at, grant, &End::of(end), effects));
         }
         for &waiter in &waiters {
             self.unlink_from_session(waiter);
@@ -172,16 +185,16 @@ impl LockTable {
         if let Some(lease) = self.sessions[session].lease_id() {
             effects.leases.push(LeaseEvent::Gone { lease });
         }
-        let id = self.forget_session(session);
-        self.remember_session(id, at.shard_ms);
+        let SessionRow { id, terms, .. } = self.forget_session(session);
+        self.remember_session(id, terms.principal(), at.shard_ms);
         for lock in touched {
-            self.settle(at, lock, effects);
+            self.serve_queue(at, lock, effects);
         }
         grants.len() as u32
     }
 
     /// Removes a session without grants and waiters from the table.
-    pub(super) fn forget_session(&mut self, session: u32) -> Box<str> {
+    pub(super) fn forget_session(&mut self, session: u32) -> SessionRow {
         let row = &self.sessions[session];
         assert!(
             row.grants.is_empty() && row.waiters.is_empty(),
@@ -193,6 +206,7 @@ impl LockTable {
             self.session_leases.remove(hash_number(lease.0), session);
             self.begun -= 1;
         }
-        self.sessions.remove(session).id
+        self.principals.remove(row.terms.principal(), Counted::Session);
+        self.sessions.remove(session)
     }
 }

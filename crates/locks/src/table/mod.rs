@@ -4,21 +4,26 @@
 //! the rest:
 //!
 //! - `acquire` and `queue` grant locks, `lease` keeps them alive, `ending` ends them.
-//! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent` and `texts` store and find the rows.
-//! - `durable` and `records` turn rows into bytes, `hashing` and `sums` hash these.
+//! - `finding` finds rows, and says which of them an identity may touch.
+//! - `rows`, `slab`, `chain`, `index`, `tokens`, `recent`, `texts` and `principals` store them.
+//! - `durable`, `header` and `records` turn rows into bytes, `hashing` and `sums` hash these.
 //! - `pages` and `order` serve reads of many rows.
 //!
 //! The table knows nothing of the log that its commands come from.
 
 mod acquire;
+mod ask;
 mod chain;
 mod durable;
 mod ending;
+mod finding;
 mod hashing;
+mod header;
 mod index;
 mod lease;
 mod order;
 mod pages;
+mod principals;
 mod queue;
 mod recent;
 mod records;
@@ -30,15 +35,17 @@ mod tests;
 mod texts;
 mod tokens;
 
-use crate::command::Command;
-use crate::hash::{hash_request, hash_str};
+use crate::command::{Caller, Command};
+use crate::tenure::End;
 use crate::types::*;
-use index::{Index, Ref};
+use ask::Ask;
+use header::Header;
+use index::Index;
 use order::Order;
 pub use pages::{HoldersPage, ListPage, Paused};
+use principals::Principals;
 use recent::{EndedGrant, EndedSession, Ring};
-use records::Header;
-use rows::{GrantRow, Lease, Life, LockRow, SessionRow, Terms, WaiterRow};
+use rows::{GrantRow, Lease, LockRow, RenewalState, SessionRow, Terms, WaiterRow};
 use slab::{NONE, Slab, Tracked};
 use texts::Texts;
 use tokens::Tokens;
@@ -50,8 +57,11 @@ use tokens::Tokens;
 /// - The grants of one name are compatible with each other.
 /// - Only the head of a queue is ever granted. After each command, no head of a queue could be
 ///   granted.
-/// - A session is either known on this shard or remembered as ended, never both. So no waiter's
-///   session is remembered as ended.
+/// - To one identity, a session is either known on this shard or remembered as ended, never both. So
+///   no waiter's session is remembered as ended.
+/// - All grants and waiters of a session belong to the identity of the session.
+/// - `principals` has the number of grants, sessions and waiters of each identity. It has no record:
+///   it follows from the rows, and is counted anew when a table is loaded.
 /// - Places in slabs and hash order decide nothing that is visible from outside, because they
 ///   differ between replicas.
 #[derive(Debug)]
@@ -76,6 +86,7 @@ pub struct LockTable {
     session_leases: Index,
 
     texts: Texts,
+    principals: Principals,
 
     last_token: u64,
     last_waiter: u64,
@@ -105,6 +116,7 @@ impl LockTable {
             session_ids: Index::new(),
             session_leases: Index::new(),
             texts: Texts::new(),
+            principals: Principals::new(),
             last_token: 0,
             last_waiter: 0,
             shard_ms: 0,
@@ -115,56 +127,57 @@ impl LockTable {
         }
     }
 
+    /// [Applies](Self::apply_as) a command without a caller: nothing is compared with an identity.
+    pub fn apply(&mut self, stamp: Stamp, command: &Command<'_>, effects: &mut Effects) -> Outcome {
+        self.apply_as(stamp, Caller::default(), command, effects)
+    }
+
     /// Applies one command of the log, appends its side effects to `effects`, and returns its
     /// answer.
     ///
-    /// The command must be within its limits ([`validate`](crate::validate)), as every decoded one
-    /// is.
-    pub fn apply(&mut self, stamp: Stamp, command: &Command<'_>, effects: &mut Effects) -> Outcome {
+    /// For another identity, a grant is as if it had another token, and a session, waiter or
+    /// remembered request as if it did not exist. Only a break may touch a grant of any identity:
+    /// the permission to break is decided elsewhere.
+    ///
+    /// Caller and command must be within their limits ([`validate`](crate::validate),
+    /// [`validate_principal`](crate::validate_principal)), as every decoded one is.
+    pub fn apply_as(
+        &mut self,
+        stamp: Stamp,
+        caller: Caller<'_>,
+        command: &Command<'_>,
+        effects: &mut Effects,
+    ) -> Outcome {
         debug_assert!(crate::validate(command).is_ok(), "{command:?} was never validated");
+        debug_assert!(crate::validate_principal(caller.principal).is_ok(), "{caller:?}");
         self.shard_ms = self.shard_ms.max(stamp.shard_ms);
         self.forget_some();
         let at = Stamp { wall_ms: stamp.wall_ms, shard_ms: self.shard_ms };
+        let principal = caller.principal;
+        if let Some(ask) = Ask::of(caller, command) {
+            return self.acquire(at, &ask, effects);
+        }
         match *command {
-            Command::Acquire {
-                request_id,
-                name,
-                owner,
-                ttl_ms,
-                mode,
-                wait,
-                session,
-                metadata,
-                claim_ttl_ms,
-            } => {
-                let request = request_id;
-                let ask = acquire::Ask {
-                    request,
-                    name,
-                    owner,
-                    ttl_ms,
-                    mode,
-                    wait,
-                    session,
-                    metadata,
-                    claim_ttl_ms,
-                };
-                self.acquire(at, &ask, effects)
+            Command::Acquire { .. } => unreachable!("it asks"),
+            Command::Renew { name, token } => self.renew(at, principal, name, token, effects),
+            Command::Release { name, token, by } => {
+                self.release(at, principal, name, token, by, effects)
             }
-            Command::Renew { name, token } => self.renew(at, name, token, effects),
-            Command::Release { name, token, by } => self.release(at, name, token, by, effects),
             Command::Heartbeat { session, life, broken_seen } => {
-                self.heartbeat(at, session, life, broken_seen, effects)
+                self.heartbeat(at, principal, session, life, broken_seen, effects)
             }
-            Command::CloseSession { session } => self.close_session(at, session, effects),
+            Command::CloseSession { session } => {
+                self.close_session(at, principal, session, effects)
+            }
             Command::CancelWait { name, request_id, given_up } => {
-                self.cancel_wait(at, name, request_id, given_up, effects)
+                self.cancel_wait(at, principal, name, request_id, given_up, effects)
             }
             Command::ExpireLease { lease, renewal_seq } => {
                 self.expire(at, lease, renewal_seq, effects)
             }
             Command::Break { name, token, by, reason } => {
-                self.break_hold(at, name, token, by, reason, effects)
+                let end = End { kind: EndKind::Broken, broken_by: by, reason, principal };
+                self.break_hold(at, name, token, &end, effects)
             }
         }
     }
@@ -187,16 +200,16 @@ impl LockTable {
     /// All leases in force, by id. A new leader needs them to give each lease the rest of its time.
     pub fn leases(&self) -> impl Iterator<Item = LiveLease> + '_ {
         let private = self.grants.iter().filter_map(|(_, grant)| match &grant.lease {
-            Lease::Private { life, terms } => Some((LeaseId(grant.token.get()), life, terms)),
+            Lease::Private { state, terms } => Some((LeaseId(grant.token.get()), state, terms)),
             Lease::Session { .. } => None,
         });
         let of_sessions = self
             .sessions
             .iter()
-            .filter_map(|(_, row)| Some((row.lease_id()?, &row.life, &row.terms)));
+            .filter_map(|(_, row)| Some((row.lease_id()?, &row.state, &row.terms)));
         let mut leases: Vec<LiveLease> = private
             .chain(of_sessions)
-            .map(|(lease, life, terms)| life.live(lease, terms))
+            .map(|(lease, state, terms)| state.live(lease, terms))
             .collect();
         leases.sort_unstable_by_key(|live| live.lease);
         leases.into_iter()
@@ -221,6 +234,12 @@ impl LockTable {
         self.shard_ms
     }
 
+    /// What an identity has on this shard. O(1). The empty principal has nothing: its grants, sessions
+    /// and waiters are not counted.
+    pub fn holdings(&self, principal: &str) -> Holdings {
+        self.principals.holdings(principal)
+    }
+
     /// Sizes of the table, for metrics. O(1).
     pub fn counts(&self) -> Counts {
         Counts {
@@ -231,125 +250,22 @@ impl LockTable {
         }
     }
 
-    // ---- finding --------------------------------------------------------------------------------
-
-    fn find_lock(&self, name: &str) -> Option<u32> {
-        self.names.get(hash_str(name), |lock| &*self.locks[lock].name == name)
-    }
-
-    /// Adds a lock for a name that comes into use. The caller adds a grant or a waiter to it.
-    fn new_lock(&mut self, name: &str) -> u32 {
-        let lock = self.locks.insert(LockRow::new(name));
-        self.names.insert(hash_str(name), lock);
-        if let Some(order) = &mut self.order {
-            order.insert(lock, &self.locks);
-        }
-        lock
-    }
-
-    fn terms(&mut self, ttl_ms: u32, owner: &str, metadata: &str) -> Terms {
-        let rows = self.grants.len() + self.waiters.len();
-        Terms::new(ttl_ms, owner, self.texts.joined(owner, metadata, rows))
-    }
-
-    /// Finds the waiter or grant of a request id. A request that ended too long ago is not found.
-    fn find_request(&self, request: RequestId) -> Option<Ref> {
-        let found = self.requests.get(hash_request(request), |entry| match self.resolve(entry) {
-            Ref::Waiting(waiter) => self.waiters[waiter].request == request,
-            Ref::Ended(ended) if !self.remembers(self.ended_grants.get(ended).ended_ms) => false,
-            grant => self.request_of(grant) == request,
-        });
-        found.map(|entry| self.resolve(entry))
-    }
-
-    /// The row that an entry of `requests` refers to. An entry that is a short name leads there by
-    /// way of its token.
-    fn resolve(&self, entry: u32) -> Ref {
-        match Ref::unpack(entry) {
-            Ref::Recent(token) => Ref::unpack(self.tokens.by_name(token)),
-            direct => direct,
-        }
-    }
-
-    /// Indexes a grant that is already stored, in force or ended, by token and request id.
-    ///
-    /// Storing a token may move others out of the window of recent tokens. These lose their short
-    /// names, so the callback replaces their entries in `requests`.
-    fn index_grant(&mut self, token: u64, to: Ref) {
-        let request = self.request_of(to);
-        let (requests, grants, ended) = (&mut self.requests, &self.grants, &self.ended_grants);
-        self.tokens.insert(token, to.pack(), |name, moved| {
-            let request = request_of(grants, ended, Ref::unpack(moved));
-            requests.replace(hash_request(request), name.pack(), moved);
-        });
-        let name = self.tokens.recent_name(token).unwrap_or(to);
-        self.requests.insert(hash_request(request), name.pack());
-    }
-
-    fn request_of(&self, grant: Ref) -> RequestId {
-        request_of(&self.grants, &self.ended_grants, grant)
-    }
-
-    /// Finds the grant of a token. A grant that ended too long ago is not found.
-    fn find_token(&self, token: u64) -> Option<Ref> {
-        let found = self.tokens.get(token, |entry| match Ref::unpack(entry) {
-            Ref::Live(grant) => self.grants[grant].token.get() == token,
-            Ref::Ended(ended) => {
-                let ended = self.ended_grants.get(ended);
-                ended.token == token && self.remembers(ended.ended_ms)
-            }
-            other => unreachable!("{other:?} is no grant"),
-        });
-        found.map(Ref::unpack)
-    }
-
-    /// Finds the grant in force of this name and token.
-    fn find_grant(&self, name: &str, token: Token) -> Option<u32> {
-        match self.find_token(token.0)? {
-            Ref::Live(grant) => {
-                (&*self.locks[self.grants[grant].lock].name == name).then_some(grant)
-            }
-            _ => None,
-        }
-    }
-
-    /// Finds the session of this id, known or ended. A session that ended too long ago is not
-    /// found.
-    fn find_session(&self, id: &str) -> Option<Ref> {
-        let found = self.session_ids.get(hash_str(id), |entry| match Ref::unpack(entry) {
-            Ref::Live(session) => &*self.sessions[session].id == id,
-            Ref::Ended(ended) => {
-                let ended = self.ended_sessions.get(ended);
-                &*ended.id == id && self.remembers(ended.ended_ms)
-            }
-            other => unreachable!("{other:?} is no session"),
-        });
-        found.map(Ref::unpack)
-    }
-
-    fn index_session(&mut self, id: &str, to: Ref) {
-        self.session_ids.insert(hash_str(id), to.pack());
-    }
-
-    fn remembers(&self, ended_ms: u64) -> bool {
-        self.shard_ms < ended_ms.saturating_add(REQUEST_MEMORY_MS)
-    }
-
-    // ---- showing --------------------------------------------------------------------------------
-
     fn grants_of(&self, lock: u32) -> impl Iterator<Item = u32> {
         self.locks[lock].grants.walk(&self.grants, |grant| grant.links)
     }
 
-    /// Session id (empty for none), lease, life and terms of a grant's lease, and the number of
+    /// Session id (empty for none), lease, renewal state and terms of a grant's lease, and the number of
     /// renewals that it had before this grant.
-    fn lease_of<'a>(&'a self, row: &'a GrantRow) -> (&'a str, LeaseId, &'a Life, &'a Terms, u64) {
+    fn lease_of<'a>(
+        &'a self,
+        row: &'a GrantRow,
+    ) -> (&'a str, LeaseId, &'a RenewalState, &'a Terms, u64) {
         match &row.lease {
-            Lease::Private { life, terms } => ("", LeaseId(row.token.get()), life, terms, 0),
+            Lease::Private { state, terms } => ("", LeaseId(row.token.get()), state, terms, 0),
             Lease::Session { session, renewals_before, .. } => {
                 let session = &self.sessions[*session];
                 let lease = session.lease_id().expect("a session with grants has a lease");
-                (&*session.id, lease, &session.life, &session.terms, *renewals_before)
+                (&*session.id, lease, &session.state, &session.terms, *renewals_before)
             }
         }
     }
@@ -361,21 +277,22 @@ impl LockTable {
 
     fn show(&self, grant: u32, at: Stamp) -> Grant {
         let row = &self.grants[grant];
-        let (session, lease, life, terms, renewals_before) = self.lease_of(row);
-        let rest_ms = life.rest_ms(terms, at.shard_ms);
+        let (session, lease, state, terms, renewals_before) = self.lease_of(row);
+        let rest_ms = state.rest_ms(terms, at.shard_ms);
         Grant {
             name: self.locks[row.lock].name.to_string(),
             owner: terms.owner().to_owned(),
+            principal: terms.principal().to_owned(),
             token: Token(row.token.get()),
             mode: row.mode,
             session: session.to_owned(),
             metadata: terms.metadata().to_owned(),
-            ttl_ms: terms.ttl_ms,
+            ttl_ms: terms.ttl_ms(),
             claim_within_ms: terms.claim_ms(),
             acquired_wall_ms: row.acquired_wall_ms,
             rest_ms,
             expires_wall_ms: at.wall_ms.saturating_add(rest_ms.into()),
-            renewals: life.renewal_seq - renewals_before,
+            renewals: state.renewal_seq - renewals_before,
             waited_ms: row.waited_ms.into(),
             request_id: row.request(),
             lease,
@@ -402,14 +319,6 @@ impl LockTable {
             }
             None => Outcome::Held { token: Token(0), owner: String::new() },
         }
-    }
-}
-
-fn request_of(grants: &Tracked<GrantRow>, ended: &Ring<EndedGrant>, grant: Ref) -> RequestId {
-    match grant {
-        Ref::Live(grant) => grants[grant].request(),
-        Ref::Ended(grant) => ended.get(grant).request(),
-        other => unreachable!("{other:?} is no grant"),
     }
 }
 

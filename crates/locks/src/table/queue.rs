@@ -16,10 +16,12 @@
 
 use super::LockTable;
 use super::acquire::Claim;
+use super::finding::Use;
 use super::index::Ref;
+use super::principals::Counted;
 use super::rows::WaiterRow;
 use super::slab::NONE;
-use crate::hash::{hash_request, hash_str};
+use crate::hash::{hash_principal, hash_request, hash_str};
 use crate::planted_bugs;
 use crate::types::*;
 
@@ -28,6 +30,7 @@ impl LockTable {
     /// waiter must be newer than all others.
     pub(super) fn enqueue(&mut self, row: WaiterRow) {
         let (request, lock, session) = (row.request, row.lock, row.session);
+        self.principals.add(row.terms.principal(), Counted::Wait);
         let waiter = self.waiters.insert(row);
         self.locks[lock].queue.append(&mut self.waiters, waiter, WaiterRow::links_mut);
         self.locks[lock].queue_len += 1;
@@ -49,7 +52,9 @@ impl LockTable {
         self.locks[lock].queue.unlink(&mut self.waiters, waiter, WaiterRow::links_mut);
         self.locks[lock].queue_len -= 1;
         self.unlink_from_session(waiter);
-        self.waiters.remove(waiter)
+        let row = self.waiters.remove(waiter);
+        self.principals.remove(row.terms.principal(), Counted::Wait);
+        row
     }
 
     /// Takes a waiter out of the list of its session, if it has one.
@@ -62,7 +67,7 @@ impl LockTable {
     }
 
     /// Takes a waiter out of its queue without a grant. The caller must then call
-    /// [`settle`](Self::settle) for the lock.
+    /// [`serve_queue`](Self::serve_queue) for the lock.
     pub(super) fn drop_waiter(&mut self, waiter: u32, why: DropReason, effects: &mut Effects) {
         let row = self.unqueue(waiter);
         effects.dropped.push((row.request, why));
@@ -75,36 +80,44 @@ impl LockTable {
         }
     }
 
-    /// Ends a wait. If the request was granted meanwhile, returns the grant without releasing it.
+    /// Ends a wait of this identity. If the request was granted meanwhile, returns the grant without
+    /// releasing it.
     ///
     /// `given_up`: the caller will not retry, so no late copy of the acquire may be granted.
     pub(super) fn cancel_wait(
         &mut self,
         at: Stamp,
+        principal: &str,
         name: &str,
         request: RequestId,
         given_up: bool,
         effects: &mut Effects,
     ) -> Outcome {
         let given_up = planted_bugs::is_buried(given_up);
-        // A request id that is in use for another name counts as not waiting.
-        match self.find_request(request) {
-            Some(Ref::Waiting(waiter)) if &*self.locks[self.waiters[waiter].lock].name == name => {
-                let lock = self.waiters[waiter].lock;
+        // A request id that is in use for another name, or by another identity, counts as not
+        // waiting.
+        match self.find_request(request, principal) {
+            Some(Use::Own(Ref::Waiting(waiter)))
+                if &*self.locks[self.waiters[waiter].lock].name == name =>
+            {
+                let row = &self.waiters[waiter];
+                let (lock, owner) = (row.lock, hash_principal(row.terms.principal()));
                 self.drop_waiter(waiter, DropReason::Cancelled, effects);
                 if given_up {
-                    self.bury(request, name, at.shard_ms);
+                    self.bury(request, owner, name, at.shard_ms);
                 }
-                self.settle(at, lock, effects);
+                self.serve_queue(at, lock, effects);
                 Outcome::Cancelled
             }
             // The cancel came too late: the caller holds the lock already, and must be told so.
-            Some(Ref::Live(grant)) if &*self.locks[self.grants[grant].lock].name == name => {
+            Some(Use::Own(Ref::Live(grant)))
+                if &*self.locks[self.grants[grant].lock].name == name =>
+            {
                 self.granted(grant, at, effects)
             }
             // The cancel may have overtaken its acquire: see [`bury`](Self::bury).
             None if given_up => {
-                self.bury(request, name, at.shard_ms);
+                self.bury(request, hash_principal(principal), name, at.shard_ms);
                 Outcome::NotWaiting
             }
             _ => Outcome::NotWaiting,
@@ -116,7 +129,7 @@ impl LockTable {
     ///
     /// Must be called after each removal of a grant or a waiter. Does nothing if the lock's row is
     /// gone already.
-    pub(super) fn settle(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
+    pub(super) fn serve_queue(&mut self, at: Stamp, lock: u32, effects: &mut Effects) {
         while let Some(row) = self.locks.get(lock) {
             let head = planted_bugs::served_next(row.queue.first, row.queue.last);
             let Some(waiter) = self.waiters.get(head) else {

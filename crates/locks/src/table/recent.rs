@@ -7,25 +7,27 @@
 //! This module knows nothing of when an item is to be forgotten, nor of the indexes that refer to
 //! it.
 
+use super::header::{VERSION, WITH_PRINCIPAL};
 use super::index::Ref;
-use crate::codec::{Reader, Result, put_end, put_request, put_str, put_varint};
-use crate::command::DecodeError;
+use crate::codec::{DecodeError, Reader, Result, put_end, put_request, put_str, put_varint};
 use crate::hash::{hash_bytes, hash_str};
 use crate::types::{EndKind, RequestId};
 use std::collections::VecDeque;
 
 /// Items per block, and so per durable record. Frozen, because records depend on it.
 const BLOCK: u64 = 128;
-/// Version of a block's record: the version of all records (see `records.rs`).
-const VERSION: u8 = 2;
 
 /// An item that ended. The default value fills places that are never read.
-pub(super) trait Ended: Default {
+pub(super) trait RingItem: Default {
     fn encode(&self, into: &mut Vec<u8>);
     fn decode(r: &mut Reader<'_>) -> Result<Self>;
-    /// The hash of the item under its number. It covers all encoded fields, but in a form that is
-    /// faster to make than the encoding.
+    /// The hash of the item under its number. It covers all encoded fields but the principal, in a
+    /// form that is faster to make than the encoding.
     fn hash(&self, number: u64) -> u64;
+    /// The hash of the item's principal: see [`hash_principal`](crate::hash::hash_principal). A block
+    /// encodes it after the item, if any of its items has one.
+    fn principal(&self) -> u64;
+    fn set_principal(&mut self, principal: u64);
 }
 
 /// A grant that ended; or, without a token, the tombstone of a request that was given up before it
@@ -37,6 +39,9 @@ pub(super) struct EndedGrant {
     /// Hash of the resource name. A hash is enough, because the token or request id has matched
     /// already and is unique.
     pub(super) name_hash: u64,
+    /// Hash of the identity that it belonged to, 0 for none. A hash is enough here too: it decides
+    /// only which identity is reminded of what has ended.
+    pub(super) principal: u64,
     request: [u64; 2],
     pub(super) end: EndKind,
 }
@@ -53,6 +58,7 @@ impl EndedGrant {
             token,
             ended_ms,
             name_hash,
+            principal: 0,
             request: [request.0 as u64, (request.0 >> 64) as u64],
             end,
         }
@@ -61,6 +67,11 @@ impl EndedGrant {
     /// The mark of a request that was given up. No copy of it may be granted any more.
     pub(super) fn tombstone(request: RequestId, name_hash: u64, ended_ms: u64) -> Self {
         EndedGrant::new(request, 0, name_hash, EndKind::Released, ended_ms)
+    }
+
+    /// The same for an identity, given by its hash.
+    pub(super) fn of(self, principal: u64) -> Self {
+        EndedGrant { principal, ..self }
     }
 
     pub(super) fn is_tombstone(&self) -> bool {
@@ -78,7 +89,7 @@ impl Default for EndedGrant {
     }
 }
 
-impl Ended for EndedGrant {
+impl RingItem for EndedGrant {
     fn encode(&self, into: &mut Vec<u8>) {
         put_request(into, self.request());
         put_varint(into, self.token);
@@ -104,27 +115,53 @@ impl Ended for EndedGrant {
         let [low, high] = self.request;
         hash_numbers([number, self.token, self.ended_ms, self.name_hash, low, high, end])
     }
+
+    fn principal(&self) -> u64 {
+        self.principal
+    }
+
+    fn set_principal(&mut self, principal: u64) {
+        self.principal = principal;
+    }
 }
 
 /// A session that was closed or whose lease ran out.
 #[derive(Debug, Default)]
 pub(super) struct EndedSession {
     pub(super) id: Box<str>,
+    /// Hash of the identity that it belonged to, 0 for none.
+    pub(super) principal: u64,
     pub(super) ended_ms: u64,
 }
 
-impl Ended for EndedSession {
+impl RingItem for EndedSession {
     fn encode(&self, into: &mut Vec<u8>) {
         put_str(into, &self.id);
         put_varint(into, self.ended_ms);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        Ok(EndedSession { id: r.str()?.into(), ended_ms: r.varint()? })
+        Ok(EndedSession { id: r.str()?.into(), principal: 0, ended_ms: r.varint()? })
     }
 
     fn hash(&self, number: u64) -> u64 {
         hash_numbers([number, self.ended_ms, hash_str(&self.id)])
+    }
+
+    fn principal(&self) -> u64 {
+        self.principal
+    }
+
+    fn set_principal(&mut self, principal: u64) {
+        self.principal = principal;
+    }
+}
+
+/// The hash of an item with its principal.
+pub(super) fn hash_item(number: u64, item: &impl RingItem) -> u64 {
+    match item.principal() {
+        0 => item.hash(number),
+        principal => hash_numbers([item.hash(number), principal]),
     }
 }
 
@@ -155,7 +192,7 @@ pub(super) struct Ring<T> {
     total: u64,
 }
 
-impl<T: Ended> Ring<T> {
+impl<T: RingItem> Ring<T> {
     pub(super) const fn new() -> Self {
         Ring {
             blocks: VecDeque::new(),
@@ -210,7 +247,7 @@ impl<T: Ended> Ring<T> {
 
     /// The sum of all items' hashes. It reads at most [`unhashed`](Self::unhashed) items.
     pub(super) fn sum(&self) -> u64 {
-        let hash = |number: u64| self.at(number).hash(number);
+        let hash = |number: u64| hash_item(number, self.at(number));
         let sum = |numbers: std::ops::Range<u64>| numbers.map(hash).fold(0, u64::wrapping_add);
         // The sum of the first block includes items that were dropped since. They stay in place
         // until their whole block goes.
@@ -238,7 +275,7 @@ impl<T: Ended> Ring<T> {
             let block = &self.blocks[self.sums.len()];
             let sum = (from..)
                 .zip(block)
-                .map(|(number, item)| item.hash(number))
+                .map(|(number, item)| hash_item(number, item))
                 .fold(0, u64::wrapping_add);
             self.sums.push_back(sum);
             self.total = self.total.wrapping_add(sum);
@@ -247,8 +284,13 @@ impl<T: Ended> Ring<T> {
 
     /// The item with this short name.
     pub(super) fn get(&self, name: u32) -> &T {
+        self.at(self.number(name))
+    }
+
+    /// The number of the item with this short name.
+    pub(super) fn number(&self, name: u32) -> u64 {
         let offset = name.wrapping_sub(self.first as u32) & Ref::MASK;
-        self.at(self.first + u64::from(offset))
+        self.first + u64::from(offset)
     }
 
     fn at(&self, number: u64) -> &T {
@@ -265,14 +307,20 @@ impl<T: Ended> Ring<T> {
         blocks_with(&self.span())
     }
 
-    /// Encodes the record of one block: the number of its first item, the count, and the items.
+    /// Encodes the record of one block: the number of its first item, the count, and the items, each
+    /// with the hash of its principal if any item has one.
     pub(super) fn encode_block(&self, block: u64, into: &mut Vec<u8>) {
         let items = (block * BLOCK).max(self.first)..((block + 1) * BLOCK).min(self.next);
-        into.push(VERSION);
+        let has_principals = items.clone().any(|number| self.at(number).principal() != 0);
+        into.push(if has_principals { WITH_PRINCIPAL } else { VERSION });
         put_varint(into, items.start);
         put_varint(into, items.end - items.start);
         for number in items {
-            self.at(number).encode(into);
+            let item = self.at(number);
+            item.encode(into);
+            if has_principals {
+                into.extend_from_slice(&item.principal().to_le_bytes());
+            }
         }
     }
 
@@ -312,8 +360,14 @@ impl<T: Ended> Ring<T> {
     }
 
     /// Decodes one record and returns the short names of its items. Items below `first` were
-    /// forgotten since the record was written, and are skipped.
-    pub(super) fn load_block(&mut self, block: u64, r: &mut Reader<'_>) -> Result<Vec<Ref>> {
+    /// forgotten since the record was written, and are skipped. `version` of the record was read
+    /// before.
+    pub(super) fn load_block(
+        &mut self,
+        block: u64,
+        version: u8,
+        r: &mut Reader<'_>,
+    ) -> Result<Vec<Ref>> {
         let (start, count) = (r.varint()?, r.varint()?);
         let end =
             start.checked_add(count).ok_or(DecodeError("an impossible block of recent memory"))?;
@@ -322,7 +376,10 @@ impl<T: Ended> Ring<T> {
         }
         let mut names = Vec::new();
         for number in start..end {
-            let item = T::decode(r)?;
+            let mut item = T::decode(r)?;
+            if version == WITH_PRINCIPAL {
+                item.set_principal(u64::from_le_bytes(r.fixed()?));
+            }
             if number < self.first {
                 continue;
             }
@@ -356,4 +413,15 @@ fn short(number: u64) -> Ref {
 /// The numbers of the blocks that hold these items.
 fn blocks_with(items: &std::ops::Range<u64>) -> std::ops::Range<u64> {
     if items.is_empty() { 0..0 } else { items.start / BLOCK..items.end.div_ceil(BLOCK) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_what_ended_stays_small() {
+        assert!(size_of::<EndedGrant>() <= 56, "{}", size_of::<EndedGrant>());
+        assert!(size_of::<EndedSession>() <= 32, "{}", size_of::<EndedSession>());
+    }
 }

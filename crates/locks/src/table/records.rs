@@ -9,21 +9,22 @@
 //! Reading never panics, and refuses records that no table can have written. This module knows
 //! nothing of which records are written, and when.
 
+use super::header::{Header, VERSION, WITH_PRINCIPAL, counter};
 use super::index::Ref;
-use super::rows::{Broken, GrantRow, Lease, Life, Terms, WaiterRow};
+use super::principals::Principals;
+use super::rows::{EndedByOthers, GrantRow, Lease, RenewalState, Terms, WaiterRow};
 use super::slab::NONE;
 use super::tokens::Tokens;
 use super::{LockTable, chain::Links};
-use crate::codec::{Reader, Result, put_mode, put_request, put_str, put_varint};
-use crate::command::DecodeError;
-use crate::hash::{hash_number, hash_request};
+use crate::codec::{DecodeError, Reader, Result, put_mode, put_request, put_str, put_varint};
+use crate::hash::{hash_number, hash_principal, hash_request};
 use crate::limits::{
     InvalidInput, validate_claim_ttl, validate_metadata, validate_mode, validate_name,
-    validate_owner, validate_session, validate_ttl,
+    validate_owner, validate_principal, validate_session, validate_ttl,
 };
+use crate::planted_bugs;
 use crate::types::*;
 use std::num::NonZeroU64;
-use std::ops::Range;
 
 /// The first byte of each key. Records are read by rising key, so a record may refer to kinds
 /// before its own.
@@ -36,60 +37,14 @@ pub(super) mod kind {
     pub(in super::super) const ENDED_SESSIONS: u8 = 6;
 }
 
-/// Version of all kinds. Version 1 can still be read. Version 2 changed this:
-///
-/// - A lease has the shard time of its last renewal instead of the wall time.
-/// - A lease has its claim TTL, and a session its broken grants.
-/// - A remembered request without a token is a tombstone.
-const VERSION: u8 = 2;
 const PRIVATE: u8 = 0;
 const OF_SESSION: u8 = 1;
-/// Highest believable counter. A record with a higher one is refused, so that counting on cannot
-/// overflow.
-const COUNTER_MAX: u64 = 1 << 62;
-
 pub(super) type Key = [u8; 9];
 
 pub(super) fn key(kind: u8, number: u64) -> Key {
     let mut key = [kind; 9];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
-}
-
-/// The counters of a table. They are one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    last_token: u64,
-    last_waiter: u64,
-    shard_ms: u64,
-    ended_grants: Range<u64>,
-    ended_sessions: Range<u64>,
-}
-
-impl Header {
-    pub(super) fn encode(&self, into: &mut Vec<u8>) {
-        into.push(VERSION);
-        let (grants, sessions) = (&self.ended_grants, &self.ended_sessions);
-        for number in [self.last_token, self.last_waiter, self.shard_ms, grants.start, grants.end] {
-            put_varint(into, number);
-        }
-        put_varint(into, sessions.start);
-        put_varint(into, sessions.end);
-    }
-
-    fn decode(r: &mut Reader<'_>) -> Result<Header> {
-        let header = Header {
-            last_token: counter(r)?,
-            last_waiter: counter(r)?,
-            shard_ms: r.varint()?,
-            ended_grants: counter(r)?..counter(r)?,
-            ended_sessions: counter(r)?..counter(r)?,
-        };
-        if header.last_token > TOKEN_MAX {
-            return Err(DecodeError("a token counter past 2^53"));
-        }
-        Ok(header)
-    }
 }
 
 impl LockTable {
@@ -105,26 +60,30 @@ impl LockTable {
 
     pub(super) fn encode_session(&self, session: u32, into: &mut Vec<u8>) {
         let row = &self.sessions[session];
-        into.push(VERSION);
+        into.push(version_of(&row.terms));
         put_str(into, &row.id);
-        put_lease(into, &row.life, &row.terms);
-        put_varint(into, row.broken.as_ref().map_or(0, |broken| broken.count));
-        let tokens = row.broken.iter().flat_map(|broken| &broken.tokens);
+        put_lease(into, &row.state, &row.terms);
+        put_varint(into, row.ended_by_others.as_ref().map_or(0, |broken| broken.count));
+        let tokens = row.ended_by_others.iter().flat_map(|broken| &broken.tokens);
         tokens.for_each(|token| put_varint(into, *token));
     }
 
     pub(super) fn encode_grant(&self, grant: u32, into: &mut Vec<u8>) {
         let row = &self.grants[grant];
-        into.push(VERSION);
+        into.push(match &row.lease {
+            Lease::Private { terms, .. } => version_of(terms),
+            // Its session's record has the principal.
+            Lease::Session { .. } => VERSION,
+        });
         put_str(into, &self.locks[row.lock].name);
         put_request(into, row.request());
         put_mode(into, row.mode);
         put_varint(into, row.acquired_wall_ms);
         put_varint(into, row.waited_ms.into());
         match &row.lease {
-            Lease::Private { life, terms } => {
+            Lease::Private { state, terms } => {
                 into.push(PRIVATE);
-                put_lease(into, life, terms);
+                put_lease(into, state, terms);
             }
             Lease::Session { session, renewals_before, .. } => {
                 into.push(OF_SESSION);
@@ -138,16 +97,15 @@ impl LockTable {
 
     pub(super) fn encode_waiter(&self, waiter: u32, into: &mut Vec<u8>) {
         let row = &self.waiters[waiter];
-        into.push(VERSION);
+        into.push(version_of(&row.terms));
         put_str(into, &self.locks[row.lock].name);
         put_request(into, row.request);
         put_mode(into, row.mode);
-        put_varint(into, row.terms.ttl_ms.into());
+        put_varint(into, row.terms.ttl_ms().into());
         put_varint(into, row.terms.claim_ms().into());
         put_varint(into, row.since_ms);
         put_str(into, if row.session == NONE { "" } else { &self.sessions[row.session].id });
-        put_str(into, row.terms.owner());
-        put_str(into, row.terms.metadata());
+        put_texts(into, &row.terms);
     }
 }
 
@@ -176,7 +134,7 @@ impl Loader {
         let number = u64::from_be_bytes(number);
         let mut r = Reader::new(value);
         self.version = r.byte()?;
-        if !(1..=VERSION).contains(&self.version) {
+        if !(1..=WITH_PRINCIPAL).contains(&self.version) {
             return Err(DecodeError("of an unknown version"));
         }
         match kind {
@@ -199,7 +157,9 @@ impl Loader {
         if self.table.header() != expected {
             return Err(DecodeError("recent memory is incomplete"));
         }
-        Ok(self.table)
+        let mut table = self.table;
+        planted_bugs::forget_counts(|| table.principals = Principals::new());
+        Ok(table)
     }
 
     fn add_header(&mut self, r: &mut Reader<'_>) -> Result<()> {
@@ -218,14 +178,14 @@ impl Loader {
         let lease = self.token(lease)?;
         let id = r.str()?;
         check(validate_session(id))?;
-        let (life, terms) = self.lease(r)?;
-        let broken = self.broken(r)?;
-        if self.table.find_session(id).is_some() {
+        let (state, terms) = self.lease(r)?;
+        let ended_by_others = self.ended_by_others(r)?;
+        if self.table.find_live_session(id).is_some() {
             return Err(DecodeError("two sessions of one id"));
         }
-        let session = self.table.unknown_session(id);
+        let session = self.table.unknown_session(id, terms);
         let row = &mut self.table.sessions[session];
-        (row.life, row.terms, row.broken) = (life, terms, broken);
+        (row.state, row.ended_by_others) = (state, ended_by_others);
         self.table.begin_session(session, lease);
         Ok(())
     }
@@ -246,14 +206,14 @@ impl Loader {
         };
         let lease = match r.byte()? {
             PRIVATE if session_of(token.get()).is_none() => {
-                let (life, terms) = self.lease(r)?;
-                Lease::Private { life, terms }
+                let (state, terms) = self.lease(r)?;
+                Lease::Private { state, terms }
             }
             OF_SESSION => {
                 let session =
                     session_of(r.varint()?).ok_or(DecodeError("a grant of an unknown session"))?;
                 let renewals_before = r.varint()?;
-                if renewals_before > self.table.sessions[session].life.renewal_seq {
+                if renewals_before > self.table.sessions[session].state.renewal_seq {
                     return Err(DecodeError("a grant that is ahead of its lease"));
                 }
                 Lease::Session { session, links: Links::LOOSE, renewals_before }
@@ -283,17 +243,19 @@ impl Loader {
         check(validate_ttl(ttl_ms))?;
         let claim_ttl_ms = self.claim_ttl(r)?;
         let since_ms = r.varint()?;
-        let session = match r.str()? {
-            "" => NONE,
-            id => {
+        let id = r.str()?;
+        let terms = self.terms(ttl_ms, claim_ttl_ms, r)?;
+        let session = match (id, self.table.find_live_session(id)) {
+            ("", _) => NONE,
+            (_, Some(session)) => session,
+            (id, None) => {
                 check(validate_session(id))?;
-                match self.table.find_session(id) {
-                    Some(Ref::Live(session)) => session,
-                    _ => self.table.unknown_session(id),
-                }
+                self.table.unknown_session(id, terms.clone())
             }
         };
-        let terms = self.terms(ttl_ms, claim_ttl_ms, r)?;
+        if session != NONE && self.table.sessions[session].terms.principal() != terms.principal() {
+            return Err(DecodeError("a waiter with the session of another identity"));
+        }
         let lock = self.lock(name);
         self.table.enqueue(WaiterRow {
             number,
@@ -311,11 +273,12 @@ impl Loader {
     }
 
     fn add_ended_grants(&mut self, block: u64, r: &mut Reader<'_>) -> Result<()> {
-        for name in self.table.ended_grants.load_block(block, r)? {
+        for name in self.table.ended_grants.load_block(block, self.version, r)? {
             let Ref::Ended(at) = name else { continue };
             let ended = self.table.ended_grants.get(at);
             let (token, request, is_tombstone) =
                 (ended.token, ended.request(), ended.is_tombstone());
+            let principal = ended.principal;
             if is_tombstone && self.version == 1 {
                 return Err(DecodeError("an ended grant without a token"));
             }
@@ -333,7 +296,7 @@ impl Loader {
                 return Err(DecodeError("two grants of one token"));
             }
             if self.table.remembers(self.table.ended_grants.get(at).ended_ms)
-                && self.table.find_request(request).is_some()
+                && self.table.is_used_by(request, principal)
             {
                 return Err(DecodeError("a request id in two uses"));
             }
@@ -347,14 +310,21 @@ impl Loader {
     }
 
     fn add_ended_sessions(&mut self, block: u64, r: &mut Reader<'_>) -> Result<()> {
-        for name in self.table.ended_sessions.load_block(block, r)? {
+        for name in self.table.ended_sessions.load_block(block, self.version, r)? {
             let Ref::Ended(at) = name else { continue };
-            let (id, ended_ms) = {
+            let (id, principal, ended_ms) = {
                 let ended = self.table.ended_sessions.get(at);
-                (ended.id.clone(), ended.ended_ms)
+                (ended.id.clone(), ended.principal, ended.ended_ms)
             };
             check(validate_session(&id))?;
-            if self.table.remembers(ended_ms) && self.table.find_session(&id).is_some() {
+            let is_its = |owner: u64| owner == principal;
+            let live = self.table.find_live_session(&id);
+            let is_live = live.is_some_and(|session| {
+                is_its(hash_principal(self.table.sessions[session].terms.principal()))
+            });
+            if self.table.remembers(ended_ms)
+                && (is_live || self.table.has_ended_session(&id, is_its))
+            {
                 return Err(DecodeError("a session that is known and ended"));
             }
             self.table.index_session(&id, name);
@@ -370,13 +340,13 @@ impl Loader {
 
     fn request(&self, r: &mut Reader<'_>) -> Result<RequestId> {
         let request = r.request()?;
-        match self.table.find_request(request) {
+        match self.table.find_request(request, "") {
             Some(_) => Err(DecodeError("a request id in two uses")),
             None => Ok(request),
         }
     }
 
-    fn lease(&mut self, r: &mut Reader<'_>) -> Result<(Life, Terms)> {
+    fn lease(&mut self, r: &mut Reader<'_>) -> Result<(RenewalState, Terms)> {
         let ttl_ms = r.varint_u32()?;
         check(validate_ttl(ttl_ms))?;
         let claim_ttl_ms = self.claim_ttl(r)?;
@@ -392,7 +362,7 @@ impl Loader {
             }
             _ => renewed_ms,
         };
-        Ok((Life { renewal_seq, renewed_ms }, self.terms(ttl_ms, claim_ttl_ms, r)?))
+        Ok((RenewalState { renewal_seq, renewed_ms }, self.terms(ttl_ms, claim_ttl_ms, r)?))
     }
 
     fn claim_ttl(&self, r: &mut Reader<'_>) -> Result<u32> {
@@ -404,24 +374,26 @@ impl Loader {
         Ok(claim_ttl_ms)
     }
 
-    fn broken(&self, r: &mut Reader<'_>) -> Result<Option<Box<Broken>>> {
+    fn ended_by_others(&self, r: &mut Reader<'_>) -> Result<Option<Box<EndedByOthers>>> {
         let count = if self.version == 1 { 0 } else { counter(r)? };
         if count == 0 {
             return Ok(None);
         }
         let remembered = count.min(BROKEN_MEMORY_MAX as u64);
         let tokens = (0..remembered).map(|_| r.varint()).collect::<Result<_>>()?;
-        Ok(Some(Box::new(Broken { count, tokens })))
+        Ok(Some(Box::new(EndedByOthers { count, tokens })))
     }
 
     fn terms(&mut self, ttl_ms: u32, claim_ttl_ms: u32, r: &mut Reader<'_>) -> Result<Terms> {
         let (owner, metadata) = (r.str()?, r.str()?);
+        let principal = if self.version == WITH_PRINCIPAL { r.str()? } else { "" };
+        check(validate_principal(principal))?;
         check(validate_owner(owner))?;
         check(validate_metadata(metadata))?;
         if claim_ttl_ms >= ttl_ms {
             return Err(DecodeError("a claim that is no shorter than its lease"));
         }
-        Ok(self.table.terms(ttl_ms, owner, metadata).with_claim(claim_ttl_ms))
+        Ok(self.table.terms(ttl_ms, &[principal, owner, metadata]).with_claim(claim_ttl_ms))
     }
 
     fn lock(&mut self, name: &str) -> u32 {
@@ -429,20 +401,25 @@ impl Loader {
     }
 }
 
-fn put_lease(into: &mut Vec<u8>, life: &Life, terms: &Terms) {
-    put_varint(into, terms.ttl_ms.into());
+fn put_lease(into: &mut Vec<u8>, state: &RenewalState, terms: &Terms) {
+    put_varint(into, terms.ttl_ms().into());
     put_varint(into, terms.claim_ms().into());
-    put_varint(into, life.renewal_seq);
-    put_varint(into, life.renewed_ms);
-    put_str(into, terms.owner());
-    put_str(into, terms.metadata());
+    put_varint(into, state.renewal_seq);
+    put_varint(into, state.renewed_ms);
+    put_texts(into, terms);
 }
 
-fn counter(r: &mut Reader<'_>) -> Result<u64> {
-    match r.varint()? {
-        count if count <= COUNTER_MAX => Ok(count),
-        _ => Err(DecodeError("an impossible counter")),
+fn put_texts(into: &mut Vec<u8>, terms: &Terms) {
+    put_str(into, terms.owner());
+    put_str(into, terms.metadata());
+    if version_of(terms) == WITH_PRINCIPAL {
+        put_str(into, terms.principal());
     }
+}
+
+/// The version of a record with these terms.
+fn version_of(terms: &Terms) -> u8 {
+    if terms.principal().is_empty() { VERSION } else { WITH_PRINCIPAL }
 }
 
 fn check(valid: std::result::Result<(), InvalidInput>) -> Result<()> {

@@ -6,7 +6,8 @@
 use super::chain::{Ends, Links};
 use super::slab::{Durable, NONE};
 use crate::types::{
-    BROKEN_MEMORY_MAX, CLAIM_TTL_MS, LeaseEvent, LeaseId, LiveLease, Mode, RequestId, Token,
+    BROKEN_MEMORY_MAX, CLAIM_TTL_MS, LeaseEvent, LeaseId, LiveLease, Mode, OWNER_BYTES_MAX,
+    PRINCIPAL_BYTES_MAX, RequestId, TTL_MS, Token,
 };
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -41,72 +42,124 @@ impl LockRow {
     }
 }
 
-/// The terms of a lease, fixed when it begins. Owner and metadata share one allocation, with each
-/// other and with rows of equal texts.
-#[derive(Debug, Default)]
+/// The terms of a lease, fixed when it begins. Principal, owner and metadata share one allocation,
+/// with each other and with rows of equal texts.
+///
+/// The numbers share one word, so that a principal makes no row larger:
+///
+/// ```text
+/// bits  0..27  TTL in milliseconds
+///      27..43  claim TTL in milliseconds, or 0 for none
+///      43..52  length of the principal in bytes
+///      52..61  length of the owner in bytes
+/// ```
+///
+/// For a lease, the claim TTL is its TTL until it is claimed; for a waiter, that of its later lease.
+/// It is shorter than the TTL.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
     joined: Arc<str>,
-    pub(super) ttl_ms: u32,
-    owner_len: u16,
-    /// Claim TTL in milliseconds, or 0 for none. For a lease: its TTL until it is claimed. For a
-    /// waiter: the claim TTL of its later lease. Shorter than `ttl_ms`.
-    claim_ms: u16,
+    packed: u64,
 }
 
-const _: () = assert!(*CLAIM_TTL_MS.end() <= u16::MAX as u32);
+const CLAIM_AT: u32 = 27;
+const PRINCIPAL_AT: u32 = 43;
+const OWNER_AT: u32 = 52;
+const END_AT: u32 = 61;
+
+const _: () = {
+    assert!(*TTL_MS.end() < 1 << CLAIM_AT);
+    assert!(*CLAIM_TTL_MS.end() < 1 << (PRINCIPAL_AT - CLAIM_AT));
+    assert!(PRINCIPAL_BYTES_MAX < 1 << (OWNER_AT - PRINCIPAL_AT));
+    assert!(OWNER_BYTES_MAX < 1 << (END_AT - OWNER_AT));
+};
 
 impl Terms {
-    /// Makes terms without a claim TTL. `joined` is the owner followed by the metadata.
-    pub(super) fn new(ttl_ms: u32, owner: &str, joined: Arc<str>) -> Self {
-        debug_assert!(joined.starts_with(owner), "{joined:?} does not begin with {owner:?}");
-        let owner_len = u16::try_from(owner.len()).expect("owners are validated to be short");
-        Terms { joined, ttl_ms, owner_len, claim_ms: 0 }
+    /// Makes terms without a claim TTL, from the texts and the same texts joined: principal, owner,
+    /// metadata.
+    pub(super) fn new(ttl_ms: u32, texts: &[&str; 3], joined: Arc<str>) -> Self {
+        let [principal, owner, _] = texts.map(|text| text.len() as u64);
+        debug_assert!(
+            *joined == *texts.concat() && principal <= PRINCIPAL_BYTES_MAX as u64,
+            "{joined:?} is not {texts:?}"
+        );
+        let packed = u64::from(ttl_ms) | principal << PRINCIPAL_AT | owner << OWNER_AT;
+        Terms { joined, packed }
+    }
+
+    /// The number in these bits.
+    fn bits(&self, from: u32, to: u32) -> u32 {
+        (self.packed >> from & ((1 << (to - from)) - 1)) as u32
     }
 
     /// Sets a claim TTL, unless it is 0 or no shorter than the TTL.
-    pub(super) fn with_claim(self, claim_ttl_ms: u32) -> Self {
-        let claim_ms =
-            if claim_ttl_ms < self.ttl_ms { u16::try_from(claim_ttl_ms).unwrap_or(0) } else { 0 };
-        Terms { claim_ms, ..self }
+    pub(super) fn with_claim(mut self, claim_ttl_ms: u32) -> Self {
+        self.claim();
+        if claim_ttl_ms < self.ttl_ms() && claim_ttl_ms <= *CLAIM_TTL_MS.end() {
+            self.packed |= u64::from(claim_ttl_ms) << CLAIM_AT;
+        }
+        self
     }
 
     /// Claims the lease: from its next renewal on it has its full TTL.
     pub(super) fn claim(&mut self) {
-        self.claim_ms = 0;
+        self.packed &= !(((1 << (PRINCIPAL_AT - CLAIM_AT)) - 1) << CLAIM_AT);
+    }
+
+    /// The TTL of the lease once it is claimed.
+    pub(super) fn ttl_ms(&self) -> u32 {
+        self.bits(0, CLAIM_AT)
     }
 
     /// The claim TTL while the lease is unclaimed; 0 once it is claimed.
     pub(super) fn claim_ms(&self) -> u32 {
-        self.claim_ms.into()
+        self.bits(CLAIM_AT, PRINCIPAL_AT)
     }
 
     /// The TTL that counts from the beginning or the last renewal.
     pub(super) fn ttl_now_ms(&self) -> u32 {
-        if self.claim_ms == 0 { self.ttl_ms } else { self.claim_ms.into() }
+        match self.claim_ms() {
+            0 => self.ttl_ms(),
+            claim_ms => claim_ms,
+        }
+    }
+
+    fn owner_at(&self) -> usize {
+        self.bits(PRINCIPAL_AT, OWNER_AT) as usize
+    }
+
+    fn metadata_at(&self) -> usize {
+        self.owner_at() + self.bits(OWNER_AT, END_AT) as usize
+    }
+
+    /// The identity that the lease belongs to. Empty if it began while identities were off.
+    pub(super) fn principal(&self) -> &str {
+        &self.joined[..self.owner_at()]
     }
 
     pub(super) fn owner(&self) -> &str {
-        &self.joined[..self.owner_len.into()]
+        &self.joined[self.owner_at()..self.metadata_at()]
     }
 
     pub(super) fn metadata(&self) -> &str {
-        &self.joined[self.owner_len.into()..]
+        &self.joined[self.metadata_at()..]
     }
 }
 
-/// The part of a lease that a renewal changes.
+/// The part of a lease that a renewal changes. It is no *life*: that is the presence of a session
+/// from its first grant to its end, which [`LeaseId`] names.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Life {
-    /// Number of renewals. It names the stretch of the lease's life since the last one.
+pub(super) struct RenewalState {
+    /// Number of renewals. It names the stretch of time since the last one.
     pub(super) renewal_seq: u64,
     /// Shard time of the beginning or the last renewal, by the clock of the table. A late stamp
     /// does not set that clock back.
     pub(super) renewed_ms: u64,
 }
 
-impl Life {
+impl RenewalState {
     pub(super) fn new(shard_ms: u64) -> Self {
-        Life { renewal_seq: 0, renewed_ms: shard_ms }
+        RenewalState { renewal_seq: 0, renewed_ms: shard_ms }
     }
 
     pub(super) fn renew(&mut self, shard_ms: u64) {
@@ -125,7 +178,7 @@ impl Life {
     }
 
     pub(super) fn live(&self, lease: LeaseId, terms: &Terms) -> LiveLease {
-        let &Life { renewal_seq, renewed_ms } = self;
+        let &RenewalState { renewal_seq, renewed_ms } = self;
         LiveLease { lease, ttl_ms: terms.ttl_now_ms(), renewal_seq, renewed_ms }
     }
 }
@@ -134,12 +187,12 @@ impl Life {
 ///
 /// - `tokens` holds the last of them, at most [`BROKEN_MEMORY_MAX`], oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Broken {
+pub(super) struct EndedByOthers {
     pub(super) count: u64,
     pub(super) tokens: VecDeque<u64>,
 }
 
-impl Broken {
+impl EndedByOthers {
     pub(super) fn note(&mut self, token: u64) {
         if self.tokens.len() >= BROKEN_MEMORY_MAX {
             self.tokens.pop_front();
@@ -166,7 +219,7 @@ impl Broken {
 #[derive(Debug)]
 pub(super) enum Lease {
     /// The grant's own lease. It is named by the grant's token and ends with the grant.
-    Private { life: Life, terms: Terms },
+    Private { state: RenewalState, terms: Terms },
     /// The lease of a session.
     Session {
         session: u32,
@@ -302,27 +355,29 @@ pub(super) struct SessionRow {
     pub(super) id: Box<str>,
     /// Token of the grant that began the lease; `None` before that grant.
     pub(super) lease: Option<NonZeroU64>,
-    pub(super) life: Life,
+    pub(super) state: RenewalState,
+    /// Terms of the lease. The principal is that of the session, with a lease or without.
     pub(super) terms: Terms,
     /// The grants of the session, by token.
     pub(super) grants: Ends,
     /// The waiters of the session, by number.
     pub(super) waiters: Ends,
     /// Grants of this life that other callers ended. Boxed, because these are rare.
-    pub(super) broken: Option<Box<Broken>>,
+    pub(super) ended_by_others: Option<Box<EndedByOthers>>,
     pub(super) changed_at: u32,
 }
 
 impl SessionRow {
-    pub(super) fn unknown(id: &str) -> Self {
+    /// A session without a lease. Of `terms` only the principal counts until a grant begins it.
+    pub(super) fn unknown(id: &str, terms: Terms) -> Self {
         SessionRow {
             id: id.into(),
             lease: None,
-            life: Life::default(),
-            terms: Terms::default(),
+            state: RenewalState::default(),
+            terms,
             grants: Ends::EMPTY,
             waiters: Ends::EMPTY,
-            broken: None,
+            ended_by_others: None,
             changed_at: NONE,
         }
     }
@@ -348,6 +403,7 @@ mod tests {
     #[test]
     fn rows_stay_small() {
         assert!(size_of::<LockRow>() <= 48, "{}", size_of::<LockRow>());
+        assert!(size_of::<Terms>() <= 24, "{}", size_of::<Terms>());
         assert!(size_of::<GrantRow>() <= 104, "{}", size_of::<GrantRow>());
     }
 }

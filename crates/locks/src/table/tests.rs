@@ -88,6 +88,34 @@ fn ended_grants_leave_no_rows_behind() {
     assert_eq!(empty.len(), 1, "only the header");
 }
 
+#[test]
+fn identities_that_come_and_go_leave_no_counts() {
+    let (mut table, mut effects) = (LockTable::new(), Effects::default());
+    let principals: Vec<String> = (0..1_000).map(|n| format!("ann-{n}")).collect();
+    let mut each = |table: &mut LockTable, command: &dyn Fn(u64) -> Command<'static>| {
+        for (n, principal) in (0..).zip(&principals) {
+            let caller = Caller::of(principal);
+            table.apply_as(Stamp::default(), caller, &command(n), &mut effects);
+        }
+    };
+    each(&mut table, &|n| acquire(3 * n, "shared", "", false));
+    each(&mut table, &|n| acquire(3 * n + 1, "shared", "s", true));
+    each(&mut table, &|n| acquire(3 * n + 2, "shared", "", true));
+    assert_eq!(table.principals.len(), 1_000);
+    // The session belongs to the identity that was the first to use it.
+    assert_eq!(table.holdings("ann-0"), Holdings { locks: 1, sessions: 1, waits: 2 });
+    assert_eq!(table.holdings("ann-7"), Holdings { locks: 1, sessions: 0, waits: 1 });
+    for id in [1, 2] {
+        each(&mut table, &|n| Command::CancelWait {
+            name: "shared",
+            request_id: RequestId((3 * n + id).into()),
+            given_up: true,
+        });
+    }
+    each(&mut table, &|n| Command::Release { name: "shared", token: Token(n + 1), by: None });
+    assert_eq!((table.principals.len(), table.counts()), (0, Counts::default()));
+}
+
 /// The token is in the window when the lock is granted, and has left it when the retries come.
 #[test]
 fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
@@ -105,9 +133,9 @@ fn a_lock_held_while_many_come_and_go_is_found_by_token_and_request() {
             at.shard_ms += REQUEST_MEMORY_MS / 1_000;
         }
     };
-    assert!(table.tokens.recent_name(held.0).is_some());
+    assert!(table.tokens.window_ref(held.0).is_some());
     churn(&mut table, &mut at, 10);
-    assert!(table.tokens.recent_name(held.0).is_none(), "the window keeps an old token");
+    assert!(table.tokens.window_ref(held.0).is_none(), "the window keeps an old token");
 
     let mut restored = LockTable::restore(&table.snapshot()).expect("restores");
     let mut effects = Effects::default();

@@ -1,5 +1,5 @@
-//! Owners and metadata. Rows with equal owner and metadata share one allocation, because a client
-//! gives each of its locks the same.
+//! Principals, owners and metadata. Rows with equal texts share one allocation, because a client gives
+//! each of its locks the same.
 //!
 //! This is a cache, not an index. A text that is used again soon is shared, any other gets an
 //! allocation of its own, and nothing has to be done when a row goes. Sharing is not visible from
@@ -26,19 +26,23 @@ impl Texts {
         Texts { places: Vec::new() }
     }
 
-    /// Owner and metadata joined in one text, for a table of `rows` rows.
-    pub(super) fn joined(&mut self, owner: &str, metadata: &str, rows: usize) -> Arc<str> {
+    /// Principal, owner and metadata joined in one text, for a table of `rows` rows.
+    pub(super) fn joined(&mut self, texts: &[&str; 3], rows: usize) -> Arc<str> {
         let wanted = (rows / ROWS_PER_PLACE).next_power_of_two().clamp(PLACES_MIN, PLACES_MAX);
         // Start over if the cache is too small, or so large that the texts it keeps alive matter.
         if !(wanted..=4 * wanted).contains(&self.places.len()) {
             self.places = vec![None; wanted];
         }
-        let hash = hash_str(owner) ^ hash_str(metadata).rotate_left(1);
+        let [principal, owner, metadata] = *texts;
+        let mut hash = hash_str(owner) ^ hash_str(metadata).rotate_left(1);
+        if !principal.is_empty() {
+            hash ^= hash_str(principal).rotate_left(2);
+        }
         let at = hash as usize & (self.places.len() - 1);
         match &self.places[at] {
-            Some(text) if is(text, owner, metadata) => text.clone(),
+            Some(text) if is(text, texts) => text.clone(),
             _ => {
-                let text: Arc<str> = [owner, metadata].concat().into();
+                let text: Arc<str> = texts.concat().into();
                 self.places[at] = Some(text.clone());
                 text
             }
@@ -46,8 +50,8 @@ impl Texts {
     }
 }
 
-fn is(text: &str, owner: &str, metadata: &str) -> bool {
-    text.strip_prefix(owner) == Some(metadata)
+fn is(text: &str, [principal, owner, metadata]: &[&str; 3]) -> bool {
+    text.strip_prefix(principal).and_then(|text| text.strip_prefix(owner)) == Some(metadata)
 }
 
 #[cfg(test)]
@@ -59,12 +63,15 @@ mod tests {
         let mut texts = Texts::new();
         let owners: Vec<String> = (0..8).map(|n| format!("pod-{n}")).collect();
         let first: Vec<_> =
-            owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
+            owners.iter().map(|owner| texts.joined(&["ann", owner, "zone=a"], 1_000_000)).collect();
         let again: Vec<_> =
-            owners.iter().map(|owner| texts.joined(owner, "zone=a", 1_000_000)).collect();
+            owners.iter().map(|owner| texts.joined(&["ann", owner, "zone=a"], 1_000_000)).collect();
         assert!(first.iter().zip(&again).all(|(first, again)| Arc::ptr_eq(first, again)));
-        assert!(owners.iter().zip(&first).all(|(owner, text)| **text == format!("{owner}zone=a")));
-        assert_eq!(*texts.joined("pod-1", "zone=b", 1_000_000), *"pod-1zone=b");
+        assert!(
+            owners.iter().zip(&first).all(|(owner, text)| **text == format!("ann{owner}zone=a"))
+        );
+        assert_eq!(*texts.joined(&["ann", "pod-1", "zone=b"], 1_000_000), *"annpod-1zone=b");
+        assert_eq!(*texts.joined(&["", "pod-1", "zone=a"], 1_000_000), *"pod-1zone=a");
     }
 
     #[test]
@@ -72,10 +79,10 @@ mod tests {
         let mut texts = Texts::new();
         let held = |texts: &Texts| texts.places.iter().flatten().count();
         for n in 0..100_000 {
-            texts.joined(&n.to_string(), "", n);
+            texts.joined(&["", &n.to_string(), ""], n);
             assert!(held(&texts) <= PLACES_MIN.max(n / 4), "{} texts of {n} rows", held(&texts));
         }
-        texts.joined("last", "", 10);
+        texts.joined(&["", "last", ""], 10);
         assert!(held(&texts) <= PLACES_MIN, "{} texts are kept for 10 rows", held(&texts));
     }
 }

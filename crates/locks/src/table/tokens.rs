@@ -32,10 +32,10 @@ use std::collections::VecDeque;
 const BLOCK: usize = 128;
 /// Blocks that a window may have beyond twice the number that its tokens would fill.
 const SPARE_BLOCKS: usize = 2;
-/// Most blocks in the window, so that the short names of its tokens differ.
+/// The window has at most this many blocks, so that the short names of its tokens differ.
 const BLOCKS_MAX: usize = (Ref::MASK as usize + 1) / BLOCK;
-/// Most blocks that leave a window that is too long when a block joins it. Thus no single grant
-/// pays for a million grants that were held for long.
+/// At most this many blocks leave a window that is too long when a block joins it. Thus no single
+/// grant pays for a million grants that were held for long.
 const LEAVE_AT_ONCE: usize = 4;
 /// A place without a packed reference.
 const EMPTY: u32 = u32::MAX;
@@ -91,7 +91,7 @@ impl Tokens {
     }
 
     /// The short name of a token, if the token is in the window.
-    pub(super) fn recent_name(&self, token: u64) -> Option<Ref> {
+    pub(super) fn window_ref(&self, token: u64) -> Option<Ref> {
         (self.first..self.end()).contains(&place(token).0).then(|| short(token))
     }
 
@@ -224,7 +224,7 @@ mod tests {
                 .find(|(reference, known)| (reference, *known) == (moved, Some(*name)));
             found.expect("a token that moves was in the window").1 = None;
         }
-        model.insert(token, (reference(token), tokens.recent_name(token)));
+        model.insert(token, (reference(token), tokens.window_ref(token)));
         left.len()
     }
 
@@ -247,13 +247,13 @@ mod tests {
                     last += 1;
                     let left = insert(&mut tokens, &mut model, last);
                     prop_assert!(left <= LEAVE_AT_ONCE * BLOCK, "{left} tokens moved for one");
-                    prop_assert!(tokens.recent_name(last).is_some());
+                    prop_assert!(tokens.window_ref(last).is_some());
                 }
                 for _ in 0..if ends { many } else { 1 } {
                     let Some(chosen) = model.keys().nth(nth % model.len().max(1)).copied() else { break };
                     let (reference, name) = model[&chosen];
                     prop_assert_eq!(tokens.get(chosen, of(chosen)), Some(reference));
-                    prop_assert_eq!(tokens.recent_name(chosen), name);
+                    prop_assert_eq!(tokens.window_ref(chosen), name);
                     if let Some(Ref::Recent(name)) = name {
                         prop_assert_eq!(tokens.by_name(name), reference);
                     }

@@ -87,6 +87,32 @@ proptest! {
     }
 
     #[test]
+    fn commands_come_back_with_their_caller(
+        parts in parts(),
+        principal in "[a-zä€:/]{1,80}",
+        bounds in prop::collection::vec(prop_oneof![Just(0), any::<u32>()], 3),
+        at in any::<prop::sample::Index>(), to in any::<u8>(),
+    ) {
+        let quota = Quota { locks: bounds[0], sessions: bounds[1], waits: bounds[2] };
+        let caller = Caller { principal: &principal, quota };
+        with_command(|command| {
+            let mut bytes = Vec::new();
+            command.encode_as(caller, &mut bytes);
+            assert_eq!(Command::decode_as(&bytes), Ok((caller, command.clone())));
+            assert!(Command::decode(&bytes).is_err(), "its caller would be lost");
+            for len in 0..bytes.len() {
+                assert!(Command::decode_as(&bytes[..len]).is_err(), "cut short at {len}");
+            }
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            if let Ok((caller, command)) = Command::decode_as(&bytes) {
+                assert_eq!(validate(&command), Ok(()));
+                assert_eq!(validate_principal(caller.principal), Ok(()));
+            }
+        })(parts);
+    }
+
+    #[test]
     fn damaged_commands_never_panic(parts in parts(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         with_command(|command| {
             let mut bytes = Vec::new();
@@ -130,7 +156,7 @@ proptest! {
         let batch = Batch::decode(&bytes).unwrap();
         prop_assert_eq!(batch.stamp, stamp);
         for (parts, decoded) in all.into_iter().zip(&batch.commands) {
-            with_command(|command| assert_eq!(*decoded, command))(parts);
+            with_command(|command| assert_eq!(*decoded, (Caller::default(), command)))(parts);
         }
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
@@ -140,7 +166,7 @@ proptest! {
 
     #[test]
     fn tenures_come_back_as_they_were(
-        texts in prop::collection::vec("[a-zä€]{0,12}", 6), numbers in prop::collection::vec(any::<u64>(), 8),
+        texts in prop::collection::vec("[a-zä€]{0,12}", 8), numbers in prop::collection::vec(any::<u64>(), 8),
         request in any::<u128>(), ttl_ms in any::<u32>(), mode in mode(), end in 0..3usize,
         at in any::<prop::sample::Index>(), to in any::<u8>(),
     ) {
@@ -148,6 +174,7 @@ proptest! {
             grant: Grant {
                 name: texts[0].clone(),
                 owner: texts[1].clone(),
+                principal: texts[6].clone(),
                 token: Token(numbers[0]),
                 mode,
                 session: texts[2].clone(),
@@ -166,6 +193,7 @@ proptest! {
             end: [EndKind::Released, EndKind::Expired, EndKind::Broken][end],
             broken_by: texts[4].clone(),
             break_reason: texts[5].clone(),
+            broken_by_principal: texts[7].clone(),
         };
         let mut ended = Ended::of(&tenure);
         prop_assert_eq!(ended.tenure(), Ok(tenure));
@@ -225,6 +253,19 @@ fn the_bytes_of_commands_and_batches_never_change() {
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
         assert_eq!(bytes, expected, "{command:?}");
+    }
+    let renew = Command::Renew { name: "n", token: Token(300) };
+    let within = Quota { locks: 300, sessions: 0, waits: 1 };
+    for (caller, expected) in [
+        (Caller::default(), &b"\x02\xac\x02\x01n"[..]),
+        // A quota means nothing without an identity.
+        (Caller { principal: "", quota: within }, b"\x02\xac\x02\x01n"),
+        (Caller::of("ann"), b"\x0d\x03ann\x02\xac\x02\x01n"),
+        (Caller { principal: "ann", quota: within }, b"\x0e\x03ann\xac\x02\0\x01\x02\xac\x02\x01n"),
+    ] {
+        let mut bytes = Vec::new();
+        renew.encode_as(caller, &mut bytes);
+        assert_eq!(bytes, expected, "{caller:?}");
     }
     let mut builder = BatchBuilder::new(Stamp { wall_ms: 1, shard_ms: 2 });
     builder.push(b"\x04\x01s");
@@ -341,6 +382,25 @@ fn input_out_of_bounds_is_refused_with_what_to_do() {
     assert!(
         refusal(&Command::Break { name, token, by: metadata, reason: "r" }).contains("1025 bytes")
     );
+}
+
+#[test]
+fn a_caller_that_no_gateway_sends_is_refused() {
+    for bytes in [
+        &b"\x0d\x00\x04\x01s"[..],      // no principal
+        b"\x0d\x01\n\x04\x01s",         // a control character
+        b"\x0e\x01a\0\0\0\x04\x01s",    // a quota without a bound
+        b"\x0d\x01a\x0d\x01b\x04\x01s", // two callers
+        b"\x0d\x01a",                   // no command
+    ] {
+        assert!(Command::decode_as(bytes).is_err(), "{bytes:?}");
+    }
+    let long = "x".repeat(257);
+    let refusal = validate_principal(&long).expect_err("too long").to_string();
+    assert!(refusal.contains("257 bytes"), "{refusal}");
+    let refusal = validate_principal("a\u{7f}").expect_err("control character").to_string();
+    assert!(refusal.contains("U+007F at byte 1"), "{refusal}");
+    assert_eq!(validate_principal(&long[..256]), Ok(()));
 }
 
 #[test]

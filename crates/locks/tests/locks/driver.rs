@@ -5,6 +5,8 @@ use palisade_locks::*;
 pub struct Driver {
     pub table: LockTable,
     pub at: Stamp,
+    /// The identity that asks. At first there is none.
+    pub caller: Caller<'static>,
     /// Side effects of the last command.
     pub effects: Effects,
 }
@@ -75,7 +77,23 @@ impl<'a> Ask<'a> {
 impl Driver {
     pub fn new() -> Self {
         let at = Stamp { wall_ms: 1_700_000_000_000, shard_ms: 1_000 };
-        Driver { table: LockTable::new(), at, effects: Effects::default() }
+        Driver {
+            table: LockTable::new(),
+            at,
+            caller: Caller::default(),
+            effects: Effects::default(),
+        }
+    }
+
+    /// From now on this identity asks, without a quota.
+    pub fn by(&mut self, principal: &'static str) -> &mut Self {
+        self.caller = Caller::of(principal);
+        self
+    }
+
+    /// From now on the present identity has this quota.
+    pub fn quota(&mut self, locks: u32, sessions: u32, waits: u32) {
+        self.caller.quota = Quota { locks, sessions, waits };
     }
 
     pub fn pass(&mut self, ms: u64) {
@@ -85,7 +103,7 @@ impl Driver {
 
     pub fn apply(&mut self, command: Command<'_>) -> Outcome {
         self.effects = Effects::default();
-        self.table.apply(self.at, &command, &mut self.effects)
+        self.table.apply_as(self.at, self.caller, &command, &mut self.effects)
     }
 
     pub fn acquire(&mut self, ask: Ask<'_>) -> Outcome {

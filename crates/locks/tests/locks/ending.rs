@@ -15,6 +15,7 @@ fn a_release_ends_the_grant_with_a_tenure() {
         end: EndKind::Released,
         broken_by: String::new(),
         break_reason: String::new(),
+        broken_by_principal: String::new(),
     };
     assert_eq!(d.effects.ended, [Ended::of(&tenure)]);
     assert_eq!(d.effects.leases, [LeaseEvent::Gone { lease: grant.lease }]);

@@ -10,5 +10,6 @@ mod lease;
 mod memory;
 mod model;
 mod pages;
+mod principals;
 mod queue;
 mod twin;

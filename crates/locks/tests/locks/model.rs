@@ -2,9 +2,12 @@
 
 use palisade_locks::*;
 
+mod questions;
+
 #[derive(Clone)]
 struct Lease {
     id: u64,
+    principal: String,
     session: String,
     owner: String,
     metadata: String,
@@ -31,6 +34,7 @@ struct Hold {
 #[derive(Clone)]
 struct Waiter {
     name: String,
+    principal: String,
     request: RequestId,
     mode: Mode,
     session: String,
@@ -44,6 +48,7 @@ struct Waiter {
 /// A grant that ended; or, without a token, a request that was given up before it was granted.
 struct Ended {
     name: String,
+    principal: String,
     token: u64,
     request: RequestId,
     end: EndKind,
@@ -56,7 +61,8 @@ pub struct Model {
     holds: Vec<Hold>,
     waiters: Vec<Waiter>,
     ended: Vec<Ended>,
-    ended_sessions: Vec<(String, u64)>,
+    /// Id, identity, and when it ended.
+    ended_sessions: Vec<(String, String, u64)>,
     pub last_token: u64,
     pub shard_ms: u64,
     wall_ms: u64,
@@ -64,17 +70,23 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn apply(&mut self, stamp: Stamp, command: &Command<'_>) -> (Outcome, Effects) {
+    pub fn apply(
+        &mut self,
+        stamp: Stamp,
+        caller: Caller<'_>,
+        command: &Command<'_>,
+    ) -> (Outcome, Effects) {
         self.wall_ms = stamp.wall_ms;
         self.shard_ms = self.shard_ms.max(stamp.shard_ms);
         let (now, memory) = (self.shard_ms, REQUEST_MEMORY_MS);
         self.ended.retain(|ended| now - ended.at_ms < memory);
-        self.ended_sessions.retain(|(_, at_ms)| now - at_ms < memory);
-        let outcome = self.run(command);
+        self.ended_sessions.retain(|(.., at_ms)| now - at_ms < memory);
+        let outcome = self.run(caller, command);
         (outcome, std::mem::take(&mut self.fx))
     }
 
-    fn run(&mut self, command: &Command<'_>) -> Outcome {
+    fn run(&mut self, caller: Caller<'_>, command: &Command<'_>) -> Outcome {
+        let by_id = caller.principal;
         match *command {
             Command::Acquire {
                 request_id,
@@ -89,6 +101,7 @@ impl Model {
             } => {
                 let waiter = Waiter {
                     name: name.into(),
+                    principal: by_id.into(),
                     request: request_id,
                     mode,
                     session: session.into(),
@@ -98,10 +111,12 @@ impl Model {
                     claim_ms: if claim_ttl_ms < ttl_ms { claim_ttl_ms } else { 0 },
                     since_ms: self.shard_ms,
                 };
-                self.acquire(waiter, wait)
+                self.acquire(caller, waiter, wait)
             }
             Command::Renew { name, token } => {
-                let Some(hold) = self.hold(name, token) else { return self.fenced(name, token) };
+                let Some(hold) = self.hold(by_id, name, token) else {
+                    return self.fenced(by_id, name, token);
+                };
                 self.renew_lease(hold.lease);
                 let grant = self.show(&hold);
                 Outcome::Renewed {
@@ -111,22 +126,25 @@ impl Model {
                 }
             }
             Command::Release { name, token, by } => {
-                if let Some(hold) = self.hold(name, token) {
+                if let Some(hold) = self.hold(by_id, name, token) {
                     if by.is_some_and(|life| life.0 != hold.lease) {
                         self.tell(&hold);
                     }
-                    self.end(&hold, EndKind::Released, "", "");
-                    self.settle(name);
+                    self.end(&hold, EndKind::Released, ["", "", ""]);
+                    self.serve_queue(name);
                     return Outcome::Released { already: false };
                 }
-                match self.how_ended(name, token) {
+                match self.how_ended(by_id, name, token) {
                     Some(EndKind::Released) => Outcome::Released { already: true },
-                    _ => self.fenced(name, token),
+                    _ => self.fenced(by_id, name, token),
                 }
             }
             Command::Heartbeat { session, life, broken_seen } => {
                 match self.session_lease(session) {
-                    Some(lease) if life.0 == 0 || life.0 == lease => {
+                    Some(lease)
+                        if (life.0 == 0 || life.0 == lease)
+                            && is_own(&self.lease(lease).principal, by_id) =>
+                    {
                         self.renew_lease(lease);
                         let Lease { ttl_ms, broken, .. } = self.lease(lease);
                         let all = broken.len() as u64;
@@ -147,29 +165,61 @@ impl Model {
                 }
             }
             Command::CloseSession { session } => {
-                Outcome::Closed { released: self.end_session(session, EndKind::Released) }
+                let owner = self.session_owner(session);
+                let released = match owner {
+                    Some(owner) if is_own(&owner, by_id) => {
+                        self.end_session(session, EndKind::Released)
+                    }
+                    Some(_) => 0,
+                    None => {
+                        if !self.session_has_ended(session, by_id) {
+                            let session = (session.into(), by_id.into(), self.shard_ms);
+                            self.ended_sessions.push(session);
+                        }
+                        0
+                    }
+                };
+                Outcome::Closed { released }
             }
             Command::CancelWait { name, request_id, given_up } => {
-                let held =
-                    self.holds.iter().find(|hold| hold.request == request_id && hold.name == name);
+                let held = self.holds.iter().find(|hold| {
+                    hold.request == request_id
+                        && hold.name == name
+                        && is_own(&self.lease(hold.lease).principal, by_id)
+                });
                 if let Some(hold) = held {
                     return Outcome::Granted(self.show(hold));
                 }
-                let before = self.waiters.len();
-                self.waiters.retain(|waiter| waiter.request != request_id || waiter.name != name);
-                let waited = self.waiters.len() < before;
-                let known = self.holds.iter().map(|hold| hold.request);
-                let known = known.chain(self.waiters.iter().map(|waiter| waiter.request));
-                let mut known = known.chain(self.ended.iter().map(|ended| ended.request));
-                if given_up && !known.any(|known| known == request_id) {
-                    let (name, end, at_ms) = (name.to_owned(), EndKind::Released, self.shard_ms);
-                    self.ended.push(Ended { name, token: 0, request: request_id, end, at_ms });
+                let is_it = |waiter: &&Waiter| {
+                    waiter.request == request_id
+                        && waiter.name == name
+                        && is_own(&waiter.principal, by_id)
+                };
+                let waited = self.waiters.iter().find(is_it).cloned();
+                if waited.is_some() {
+                    self.waiters.retain(|waiter| waiter.request != request_id);
                 }
-                if !waited {
+                let is_known = self.holds.iter().any(|hold| hold.request == request_id)
+                    || self.waiters.iter().any(|waiter| waiter.request == request_id)
+                    || waited.is_none() && self.ended_request(request_id, by_id).is_some();
+                if given_up && !is_known {
+                    let (name, end, at_ms) = (name.to_owned(), EndKind::Released, self.shard_ms);
+                    let owner = waited.as_ref().map_or(by_id, |waiter| &waiter.principal).into();
+                    let request = request_id;
+                    self.ended.push(Ended {
+                        name,
+                        principal: owner,
+                        token: 0,
+                        request,
+                        end,
+                        at_ms,
+                    });
+                }
+                if waited.is_none() {
                     return Outcome::NotWaiting;
                 }
                 self.fx.dropped.push((request_id, DropReason::Cancelled));
-                self.settle(name);
+                self.serve_queue(name);
                 Outcome::Cancelled
             }
             Command::ExpireLease { lease, renewal_seq } => {
@@ -183,23 +233,23 @@ impl Model {
                         .find(|hold| hold.lease == lease.id)
                         .expect("private")
                         .clone();
-                    self.end(&hold, EndKind::Expired, "", "");
-                    self.settle(&hold.name);
+                    self.end(&hold, EndKind::Expired, ["", "", ""]);
+                    self.serve_queue(&hold.name);
                 } else {
                     self.end_session(&lease.session, EndKind::Expired);
                 }
                 Outcome::Expired(true)
             }
             Command::Break { name, token, by, reason } => {
-                let Some(hold) = self.hold(name, token) else {
+                let Some(hold) = self.hold("", name, token) else {
                     return match self.oldest(name) {
                         Some(_) => self.held(name),
                         None => Outcome::NotOwner { current: Token(0) },
                     };
                 };
                 self.tell(&hold);
-                let tenure = self.end(&hold, EndKind::Broken, by, reason);
-                self.settle(name);
+                let tenure = self.end(&hold, EndKind::Broken, [by, reason, by_id]);
+                self.serve_queue(name);
                 Outcome::Broken(Box::new(tenure))
             }
         }
@@ -211,15 +261,23 @@ impl Model {
         lease.broken.push(hold.token);
     }
 
-    fn acquire(&mut self, ask: Waiter, wait: bool) -> Outcome {
-        if let Some(hold) = self.holds.iter().find(|hold| hold.request == ask.request) {
+    fn acquire(&mut self, caller: Caller<'_>, mut ask: Waiter, wait: bool) -> Outcome {
+        let Caller { principal, quota } = caller;
+        let hold = self.holds.iter().find(|hold| hold.request == ask.request);
+        let hold = hold.map(|hold| (hold, &self.lease(hold.lease).principal));
+        let waiter = self.waiters.iter().find(|waiter| waiter.request == ask.request);
+        if let Some((hold, owner)) = hold
+            && is_own(owner, principal)
+        {
             return if hold.name == ask.name {
                 Outcome::Granted(self.show(hold))
             } else {
                 Outcome::Conflict("")
             };
         }
-        if let Some(waiter) = self.waiters.iter().find(|waiter| waiter.request == ask.request) {
+        if let Some(waiter) = waiter
+            && is_own(&waiter.principal, principal)
+        {
             if waiter.name != ask.name {
                 return Outcome::Conflict("");
             }
@@ -228,10 +286,10 @@ impl Model {
             }
             self.waiters.retain(|waiter| waiter.request != ask.request);
             self.fx.dropped.push((ask.request, DropReason::Cancelled));
-            self.settle(&ask.name);
+            self.serve_queue(&ask.name);
             return self.held(&ask.name);
         }
-        if let Some(ended) = self.ended.iter().find(|ended| ended.request == ask.request) {
+        if let Some(ended) = self.ended_request(ask.request, principal) {
             if ended.name != ask.name {
                 return Outcome::Conflict("");
             }
@@ -240,8 +298,15 @@ impl Model {
             }
             return Outcome::AlreadyEnded { token: Token(ended.token), end: ended.end };
         }
-        if !ask.session.is_empty() && self.ended_sessions.iter().any(|(id, _)| *id == ask.session) {
-            return Outcome::SessionLost;
+        if hold.is_some() || waiter.is_some() {
+            return Outcome::Conflict("");
+        }
+        let session = self.session_owner(&ask.session);
+        match &session {
+            Some(owner) if is_own(owner, principal) => ask.principal = owner.clone(),
+            Some(_) => return Outcome::SessionLost,
+            None if self.session_has_ended(&ask.session, principal) => return Outcome::SessionLost,
+            None => {}
         }
         if let (Some(Mode::Permits { limit, .. }), Mode::Permits { limit: asked, .. }) =
             (self.oldest(&ask.name).map(|hold| hold.mode), ask.mode)
@@ -249,11 +314,30 @@ impl Model {
         {
             return Outcome::Conflict("");
         }
-        if self.queue_len(&ask.name) == 0 && self.fits(&ask.name, ask.mode) {
-            return Outcome::Granted(self.grant(&Waiter { claim_ms: 0, ..ask }));
-        }
-        if !wait {
+        let is_free = self.queue_len(&ask.name) == 0 && self.fits(&ask.name, ask.mode);
+        if !is_free && !wait {
             return self.held(&ask.name);
+        }
+        let has = self.holdings(principal);
+        let refusal = [
+            (Bound::Locks, quota.locks, has.locks + has.waits, true),
+            (
+                Bound::Sessions,
+                quota.sessions,
+                has.sessions,
+                !ask.session.is_empty() && session.is_none(),
+            ),
+            (Bound::Waits, quota.waits, has.waits, !is_free),
+        ];
+        if let Some((bound, quota, ..)) = refusal
+            .into_iter()
+            .find(|(_, quota, has, counts)| *counts && *quota > 0 && has >= quota)
+            && !principal.is_empty()
+        {
+            return Outcome::OverQuota { principal: principal.into(), bound, quota, has };
+        }
+        if is_free {
+            return Outcome::Granted(self.grant(&Waiter { claim_ms: 0, ..ask }));
         }
         self.waiters.push(ask);
         Outcome::Queued
@@ -283,6 +367,7 @@ impl Model {
         if lease == self.last_token {
             self.leases.push(Lease {
                 id: lease,
+                principal: ask.principal.clone(),
                 session: ask.session.clone(),
                 owner: ask.owner.clone(),
                 metadata: ask.metadata.clone(),
@@ -310,7 +395,7 @@ impl Model {
         self.show(&hold)
     }
 
-    fn settle(&mut self, name: &str) {
+    fn serve_queue(&mut self, name: &str) {
         while let Some(at) = self.waiters.iter().position(|waiter| waiter.name == name) {
             if !self.fits(name, self.waiters[at].mode) {
                 return;
@@ -321,13 +406,15 @@ impl Model {
         }
     }
 
-    fn end(&mut self, hold: &Hold, end: EndKind, by: &str, reason: &str) -> Tenure {
+    fn end(&mut self, hold: &Hold, end: EndKind, [by, reason, by_id]: [&str; 3]) -> Tenure {
+        let principal = self.lease(hold.lease).principal.clone();
         let tenure = Tenure {
             grant: Grant { rest_ms: 0, claim_within_ms: 0, ..self.show(hold) },
             ended_wall_ms: self.wall_ms,
             end,
             broken_by: by.into(),
             break_reason: reason.into(),
+            broken_by_principal: by_id.into(),
         };
         self.fx.ended.push(palisade_locks::Ended::of(&tenure));
         self.holds.retain(|other| other.token != hold.token);
@@ -335,19 +422,17 @@ impl Model {
             self.end_lease(hold.lease);
         }
         let (name, token, request) = (hold.name.clone(), hold.token, hold.request);
-        self.ended.push(Ended { name, token, request, end, at_ms: self.shard_ms });
+        self.ended.push(Ended { name, principal, token, request, end, at_ms: self.shard_ms });
         tenure
     }
 
     fn end_session(&mut self, session: &str, end: EndKind) -> u32 {
-        if self.ended_sessions.iter().any(|(id, _)| id == session) {
-            return 0;
-        }
-        self.ended_sessions.push((session.into(), self.shard_ms));
+        let owner = self.session_owner(session).expect("it is known");
+        self.ended_sessions.push((session.into(), owner, self.shard_ms));
         let (mut released, mut names) = (0, Vec::new());
         let lease = self.session_lease(session);
         for hold in self.holds.clone().into_iter().filter(|hold| Some(hold.lease) == lease) {
-            self.end(&hold, end, "", "");
+            self.end(&hold, end, ["", "", ""]);
             released += 1;
             names.push(hold.name);
         }
@@ -363,7 +448,7 @@ impl Model {
             self.end_lease(lease);
         }
         for name in names {
-            self.settle(&name);
+            self.serve_queue(&name);
         }
         released
     }
@@ -397,8 +482,31 @@ impl Model {
             .map(|lease| lease.id)
     }
 
-    fn hold(&self, name: &str, token: Token) -> Option<Hold> {
-        self.holds.iter().find(|hold| hold.name == name && hold.token == token.0).cloned()
+    fn hold(&self, principal: &str, name: &str, token: Token) -> Option<Hold> {
+        let is_it = |hold: &&Hold| {
+            hold.name == name
+                && hold.token == token.0
+                && is_own(&self.lease(hold.lease).principal, principal)
+        };
+        self.holds.iter().find(is_it).cloned()
+    }
+
+    /// The newest remembered use of a request id that this identity may know of.
+    fn ended_request(&self, request: RequestId, principal: &str) -> Option<&Ended> {
+        let mut newest_first = self.ended.iter().rev();
+        newest_first.find(|ended| ended.request == request && is_own(&ended.principal, principal))
+    }
+
+    /// The identity of a known session: of its lease, or of the waiters that it has.
+    fn session_owner(&self, session: &str) -> Option<String> {
+        let lease = self.session_lease(session).map(|lease| &self.lease(lease).principal);
+        let mut waiters =
+            self.waiters.iter().filter(|waiter| !session.is_empty() && waiter.session == session);
+        lease.or_else(|| waiters.next().map(|waiter| &waiter.principal)).cloned()
+    }
+
+    fn session_has_ended(&self, session: &str, principal: &str) -> bool {
+        self.ended_sessions.iter().any(|(id, owner, _)| id == session && is_own(owner, principal))
     }
 
     fn oldest(&self, name: &str) -> Option<&Hold> {
@@ -415,16 +523,18 @@ impl Model {
         }
     }
 
-    fn how_ended(&self, name: &str, token: Token) -> Option<EndKind> {
+    fn how_ended(&self, principal: &str, name: &str, token: Token) -> Option<EndKind> {
         self.ended
             .iter()
-            .find(|ended| ended.name == name && ended.token == token.0)
+            .find(|ended| {
+                ended.name == name && ended.token == token.0 && is_own(&ended.principal, principal)
+            })
             .map(|ended| ended.end)
     }
 
-    fn fenced(&self, name: &str, token: Token) -> Outcome {
+    fn fenced(&self, principal: &str, name: &str, token: Token) -> Outcome {
         let current = Token(self.oldest(name).map_or(0, |hold| hold.token));
-        match self.how_ended(name, token) {
+        match self.how_ended(principal, name, token) {
             Some(EndKind::Expired) => Outcome::LeaseExpired { current },
             _ => Outcome::NotOwner { current },
         }
@@ -437,6 +547,7 @@ impl Model {
         Grant {
             name: hold.name.clone(),
             owner: lease.owner.clone(),
+            principal: lease.principal.clone(),
             token: Token(hold.token),
             mode: hold.mode,
             session: lease.session.clone(),
@@ -452,58 +563,9 @@ impl Model {
             lease: LeaseId(hold.lease),
         }
     }
+}
 
-    // ---- questions ------------------------------------------------------------------------------
-
-    pub fn holders(&self, name: &str) -> Vec<Grant> {
-        self.holds.iter().filter(|hold| hold.name == name).map(|hold| self.show(hold)).collect()
-    }
-
-    pub fn queue_len(&self, name: &str) -> u32 {
-        self.waiters.iter().filter(|waiter| waiter.name == name).count() as u32
-    }
-
-    pub fn list(&self, prefix: &str, limit: usize) -> (Vec<Grant>, bool) {
-        let mut grants: Vec<_> = self
-            .holds
-            .iter()
-            .filter(|hold| hold.name.starts_with(prefix))
-            .map(|hold| self.show(hold))
-            .collect();
-        grants.sort_by(|a, b| (&a.name, a.token).cmp(&(&b.name, b.token)));
-        let more = grants.len() > limit;
-        grants.truncate(limit);
-        (grants, more)
-    }
-
-    pub fn waiters(&self) -> Vec<(&str, RequestId)> {
-        self.waiters.iter().map(|waiter| (waiter.name.as_str(), waiter.request)).collect()
-    }
-
-    /// The stamp of the last command.
-    pub fn at(&self) -> Stamp {
-        Stamp { wall_ms: self.wall_ms, shard_ms: self.shard_ms }
-    }
-
-    pub fn leases(&self) -> Vec<LiveLease> {
-        let alive = |lease: &Lease| LiveLease {
-            lease: LeaseId(lease.id),
-            ttl_ms: if lease.claim_ms == 0 { lease.ttl_ms } else { lease.claim_ms },
-            renewal_seq: lease.seq,
-            renewed_ms: lease.renewed_ms,
-        };
-        self.leases.iter().map(alive).collect()
-    }
-
-    pub fn counts(&self) -> Counts {
-        let mut names: Vec<_> = self.holds.iter().map(|hold| &hold.name).collect();
-        names.sort();
-        names.dedup();
-        Counts {
-            locks: names.len() as u64,
-            grants: self.holds.len() as u64,
-            waiters: self.waiters.len() as u64,
-            sessions: self.leases.iter().filter(|lease| !lease.session.is_empty()).count() as u64,
-        }
-    }
+/// Whether a caller may touch what this owner has.
+fn is_own(owner: &str, caller: &str) -> bool {
+    owner.is_empty() || caller.is_empty() || owner == caller
 }

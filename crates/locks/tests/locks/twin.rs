@@ -9,6 +9,15 @@ use std::collections::BTreeMap;
 
 const NAMES: [&str; 4] = ["a", "a/b", "c", "ü"];
 const SESSIONS: [&str; 5] = ["", "", "s1", "s2", "s3"];
+/// The callers of commands. Histories are run with the first alone, and with all: identities that
+/// come, share a quota, and are off for a while.
+const CALLERS: [(&str, Quota); 5] = [
+    ("", Quota { locks: 0, sessions: 0, waits: 0 }),
+    ("ann", Quota { locks: 0, sessions: 0, waits: 0 }),
+    ("ann", Quota { locks: 3, sessions: 2, waits: 2 }),
+    ("bob", Quota { locks: 2, sessions: 1, waits: 0 }),
+    ("bob", Quota { locks: 0, sessions: 0, waits: 1 }),
+];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -104,7 +113,8 @@ impl Restarted {
     fn apply(&mut self, entry: &[u8]) -> (Outcome, Effects) {
         let batch = Batch::decode(entry).expect("it was built by the builder");
         let mut effects = Effects::default();
-        let outcome = self.table.apply(batch.stamp, &batch.commands[0], &mut effects);
+        let (caller, command) = &batch.commands[0];
+        let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
         (outcome, effects)
     }
 
@@ -162,6 +172,8 @@ struct Run {
     requests: Vec<(RequestId, &'static str)>,
     grants: Vec<(String, Token)>,
     leases: Vec<(LeaseId, u64)>,
+    /// Shard time of the last command.
+    shard_ms: u64,
 }
 
 /// The nth item, counted from the newest.
@@ -174,12 +186,13 @@ impl Run {
     fn apply_unheard(
         &mut self,
         stamp: Stamp,
+        caller: Caller<'_>,
         command: &Command<'_>,
         outcome: &Outcome,
         effects: &Effects,
     ) {
         let mut unheard = Effects { unheard: true, ..Effects::default() };
-        let told = self.unheard.apply(stamp, command, &mut unheard);
+        let told = self.unheard.apply_as(stamp, caller, command, &mut unheard);
         match outcome {
             Outcome::Granted(_) | Outcome::Broken(_) => assert_eq!(told, Outcome::Unheard),
             _ => assert_eq!(told, *outcome),
@@ -192,7 +205,9 @@ impl Run {
         back.and_then(|back| recent(&self.leases, back)).map_or(LeaseId(0), |(lease, _)| lease)
     }
 
-    fn step(&mut self, stamp: Stamp, op: &Op) {
+    fn step(&mut self, stamp: Stamp, caller: usize, op: &Op) {
+        let (principal, quota) = CALLERS[caller];
+        let caller = Caller { principal, quota };
         let held;
         let command = match *op {
             Op::Acquire { again, name, mode, wait, session, ttl_ms, claim_ttl_ms } => {
@@ -265,26 +280,34 @@ impl Run {
         };
 
         let mut encoded = Vec::new();
-        command.encode(&mut encoded);
+        command.encode_as(caller, &mut encoded);
+        let would_refuse = self.plain.over_quota(&encoded);
         let mut builder = BatchBuilder::new(stamp);
         builder.push(&encoded);
         let entry = builder.finish();
 
         let mut effects = Effects::default();
-        let outcome = self.plain.apply(stamp, &command, &mut effects);
+        let outcome = self.plain.apply_as(stamp, caller, &command, &mut effects);
         self.restarted.log.push(entry.clone());
         assert_eq!(
             self.restarted.apply(&entry),
             (outcome.clone(), effects.clone()),
             "replicas diverge at {command:?}"
         );
-        self.apply_unheard(stamp, &command, &outcome, &effects);
-        let (expected, expected_effects) = self.model.apply(stamp, &command);
+        self.apply_unheard(stamp, caller, &command, &outcome, &effects);
+        let (expected, expected_effects) = self.model.apply(stamp, caller, &command);
         let blank = |outcome| {
             if let Outcome::Conflict(_) = outcome { Outcome::Conflict("") } else { outcome }
         };
         assert_eq!(blank(outcome.clone()), expected, "{command:?}");
         assert_eq!(effects, expected_effects, "{command:?}");
+        // Time may pass with the command, and with it the memory of requests and sessions: only then
+        // may the leader's answer differ.
+        if self.plain.shard_ms() == self.shard_ms {
+            let refused = matches!(outcome, Outcome::OverQuota { .. });
+            assert_eq!(would_refuse, refused.then(|| outcome.clone()), "{command:?}");
+        }
+        self.shard_ms = self.plain.shard_ms();
 
         if let Outcome::Granted(grant) = outcome {
             self.grants.push((grant.name, grant.token));
@@ -318,6 +341,13 @@ impl Run {
             assert_eq!(table.leases().collect::<Vec<_>>(), self.model.leases());
             assert_eq!(table.waiters().collect::<Vec<_>>(), self.model.waiters());
             assert_eq!(table.counts(), self.model.counts());
+            for (principal, _) in CALLERS {
+                assert_eq!(
+                    table.holdings(principal),
+                    self.model.holdings(principal),
+                    "{principal}"
+                );
+            }
             assert_eq!(
                 (table.last_token().0, table.shard_ms()),
                 (self.model.last_token, self.model.shard_ms)
@@ -332,16 +362,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn replicas_and_the_plain_twin_agree(
-        ops in prop::collection::vec((any_op(), prop_oneof![8 => 0..400i64, 1 => -500..0i64, 1 => 8_000..32_000i64]), 1..160),
-    ) {
-        let mut run = Run::default();
-        let mut stamp = Stamp { wall_ms: 1_700_000_000_000, shard_ms: 5_000 };
-        for (op, pass_ms) in &ops {
-            stamp.shard_ms = stamp.shard_ms.saturating_add_signed(*pass_ms);
-            stamp.wall_ms = stamp.wall_ms.saturating_add_signed(*pass_ms);
-            run.step(stamp, op);
-            run.compare();
-        }
+    fn replicas_and_the_plain_twin_agree(ops in history(1)) {
+        agree(&ops);
+    }
+
+    #[test]
+    fn replicas_and_the_plain_twin_agree_with_identities_and_quotas(ops in history(CALLERS.len())) {
+        agree(&ops);
+    }
+}
+
+/// A history of the first `callers`, with the time that passes before each operation.
+fn history(callers: usize) -> impl Strategy<Value = Vec<(usize, Op, i64)>> {
+    let pass_ms = prop_oneof![8 => 0..400i64, 1 => -500..0i64, 1 => 8_000..32_000i64];
+    prop::collection::vec((0..callers, any_op(), pass_ms), 1..160)
+}
+
+fn agree(ops: &[(usize, Op, i64)]) {
+    let mut run = Run::default();
+    let mut stamp = Stamp { wall_ms: 1_700_000_000_000, shard_ms: 5_000 };
+    for (caller, op, pass_ms) in ops {
+        stamp.shard_ms = stamp.shard_ms.saturating_add_signed(*pass_ms);
+        stamp.wall_ms = stamp.wall_ms.saturating_add_signed(*pass_ms);
+        run.step(stamp, *caller, op);
+        run.compare();
     }
 }

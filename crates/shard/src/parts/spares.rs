@@ -28,7 +28,7 @@
 //! needs. This leader contacts all of them, some later.)
 //!
 //! Safety does not change: messages only come later, as in a slow network, and raft-rs alone
-//! decides which entries count as committed. This module has no timers: [`Spares::wake_at_ms`]
+//! decides which entries count as committed. This module has no timers: [`Spares::arm_wake_up`]
 //! tells the caller when to ask again.
 
 use crate::raft::peer_id::node_of;
@@ -43,6 +43,14 @@ const DELAYED_BYTES_MAX: usize = 256 << 10;
 /// this, on a shard with few appends, it would have caught up before the next entry. Then it would
 /// be chosen again, and hold up that entry too.
 const SLOW_MS: u64 = 10_000;
+
+/// A follower, as [`Spares::choose`] ranks it.
+#[derive(Clone, Copy)]
+pub(crate) struct Follower {
+    pub raft_id: u64,
+    /// Index of the last entry that the follower is known to have.
+    pub matched: u64,
+}
 
 /// The append that is delayed for one follower.
 struct DelayedAppend {
@@ -61,13 +69,13 @@ struct DelayedAppend {
 ///   has acknowledged.
 /// * With `delay_ms_max` 0 there are no spare followers: the caller sees to it.
 pub(crate) struct Spares {
-    /// The setting `append_hold_ms`: how long an append may be delayed.
+    /// How long an append may be delayed. The setting is called `append_hold_ms`.
     delay_ms_max: u64,
     spare: Vec<u64>,
     delayed: BTreeMap<u64, DelayedAppend>,
     /// The followers that held up a commit, and until when each is not chosen as active.
     slow_until_ms: BTreeMap<u64, u64>,
-    /// What [`Spares::wake_at_ms`] returned last.
+    /// The moment that [`Spares::arm_wake_up`] returned last.
     last_wake_ms: u64,
 }
 
@@ -78,28 +86,30 @@ impl Spares {
         Spares { delay_ms_max, spare, delayed, slow_until_ms, last_wake_ms: 0 }
     }
 
-    /// Chooses `needed` of the followers as active. All others become spare. A follower is given as
-    /// (id, index of the last entry that it is known to have).
+    /// Chooses `needed` of the followers as active. All others become spare.
+    ///
+    /// A Raft id contains the incarnation of its node. The ring uses the node number only, so a
+    /// re-seeded node keeps its place.
     ///
     /// The choice is stable: spare followers get entries later, so they are usually behind the
     /// active ones, and rank below them again.
     pub(crate) fn choose(
         &mut self,
-        own: u64,
-        followers: impl Iterator<Item = (u64, u64)>,
+        own_raft_id: u64,
+        followers: impl Iterator<Item = Follower>,
         needed: usize,
         now_ms: u64,
     ) {
         self.slow_until_ms.retain(|_, until_ms| now_ms < *until_ms);
-        let own = node_of(own);
+        let own_node = node_of(own_raft_id);
         let mut ranked: Vec<_> = followers
-            .map(|(id, matched)| {
+            .map(|Follower { raft_id, matched }| {
                 (
-                    self.slow_until_ms.contains_key(&id),
+                    self.slow_until_ms.contains_key(&raft_id),
                     Reverse(matched),
-                    node_of(id) < own,
-                    node_of(id),
-                    id,
+                    node_of(raft_id) < own_node,
+                    node_of(raft_id),
+                    raft_id,
                 )
             })
             .collect();
@@ -107,8 +117,8 @@ impl Spares {
         self.spare = ranked.into_iter().skip(needed).map(|(.., id)| id).collect();
     }
 
-    /// Makes no follower spare, so new appends go at once. Appends that are delayed already go with
-    /// the follower's next message, or by [`Spares::take_delayed`].
+    /// Makes no follower spare, so new appends go at once. Appends delayed earlier are sent just
+    /// before the follower's next message, or by [`Spares::take_delayed`].
     pub(crate) fn make_all_active(&mut self) {
         self.spare.clear();
     }
@@ -171,7 +181,8 @@ impl Spares {
     }
 
     /// Marks these followers as slow, because they did not acknowledge a late entry. Those with a
-    /// delayed append are left out: they may not have been sent that entry yet.
+    /// delayed append are left out: they may not have been sent that entry yet. So call this before
+    /// [`Spares::take_delayed`], which forgets the followers that have one.
     pub(crate) fn mark_slow(&mut self, behind: impl Iterator<Item = u64>, now_ms: u64) {
         let sent = behind.filter(|id| !self.delayed.contains_key(id));
         self.slow_until_ms.extend(sent.map(|id| (id, now_ms + SLOW_MS)));
@@ -185,9 +196,9 @@ impl Spares {
         })
     }
 
-    /// Returns `due_ms` if the caller needs a wake-up for it. Returns `None` if a wake-up at
-    /// `due_ms` or earlier was returned before and is still to come: the caller asks again then.
-    pub(crate) fn wake_at_ms(&mut self, now_ms: u64, due_ms: u64) -> Option<u64> {
+    /// Returns `due_ms` unless the caller already has an earlier wake-up pending, and asks again then.
+    /// Remembers the moment that it returned.
+    pub(crate) fn arm_wake_up(&mut self, now_ms: u64, due_ms: u64) -> Option<u64> {
         let has_wake_up = now_ms < self.last_wake_ms && self.last_wake_ms <= due_ms;
         (!has_wake_up).then(|| {
             self.last_wake_ms = due_ms;
@@ -242,10 +253,15 @@ mod tests {
         messages.into_iter().map(|message| (message.index, message.entries.len())).collect()
     }
 
+    /// Followers by Raft id and index of the last entry.
+    fn followers(of: impl IntoIterator<Item = (u64, u64)>) -> impl Iterator<Item = Follower> {
+        of.into_iter().map(|(raft_id, matched)| Follower { raft_id, matched })
+    }
+
     /// Of leader 1 with the active followers 2 and 3, and the spare ones 4 and 5.
     fn spares() -> Spares {
         let mut spares = Spares::new(10);
-        spares.choose(1, (2..=5).map(|id| (id, 0)), 2, 0);
+        spares.choose(1, followers((2..=5).map(|id| (id, 0))), 2, 0);
         assert_eq!(spares.spare, [4, 5]);
         spares
     }
@@ -262,7 +278,7 @@ mod tests {
     fn those_that_have_most_of_the_log_are_active_and_among_equals_the_next_on_the_ring() {
         let mut spares = Spares::new(10);
         let mut chosen = |own, matched: [(u64, u64); 4]| {
-            spares.choose(own, matched.into_iter(), 2, 0);
+            spares.choose(own, followers(matched), 2, 0);
             spares.spare.clone()
         };
         assert_eq!(chosen(1, [(2, 9), (3, 9), (4, 9), (5, 9)]), [4, 5]);
@@ -276,9 +292,9 @@ mod tests {
     #[test]
     fn no_follower_is_spare_without_a_quorum_of_others() {
         let mut spares = Spares::new(10);
-        spares.choose(1, [(4, 9), (5, 9)].into_iter(), 2, 0);
+        spares.choose(1, followers([(4, 9), (5, 9)]), 2, 0);
         assert!(spares.spare.is_empty());
-        spares.choose(1, [(5, 9)].into_iter(), 2, 0);
+        spares.choose(1, followers([(5, 9)]), 2, 0);
         assert!(spares.spare.is_empty());
     }
 
@@ -288,7 +304,7 @@ mod tests {
         [4, 5].iter().for_each(|id| assert_eq!(passed(&mut spares, append(*id, 0, &[8])), []));
         spares.mark_slow([2, 4, 5].into_iter(), 0);
         let mut chosen = |now_ms| {
-            spares.choose(1, (2..=5).map(|id| (id, 0)), 2, now_ms);
+            spares.choose(1, followers((2..=5).map(|id| (id, 0))), 2, now_ms);
             spares.spare.clone()
         };
         assert_eq!(chosen(0), [5, 2]);
@@ -323,7 +339,7 @@ mod tests {
     fn a_follower_that_becomes_active_gets_its_delayed_append_with_the_next() {
         let mut spares = spares();
         assert_eq!(passed(&mut spares, append(4, 0, &[8])), []);
-        spares.choose(1, [(2, 1), (3, 0), (4, 1), (5, 0)].into_iter(), 2, 0);
+        spares.choose(1, followers([(2, 1), (3, 0), (4, 1), (5, 0)]), 2, 0);
         assert_eq!(passed(&mut spares, append(4, 1, &[8])), [(0, 2)]);
         assert_eq!(released(&mut spares), []);
     }
@@ -391,10 +407,10 @@ mod tests {
     #[test]
     fn a_moment_is_returned_once_and_a_later_one_when_it_has_come() {
         let mut spares = spares();
-        assert_eq!(spares.wake_at_ms(100, 110), Some(110));
-        assert_eq!(spares.wake_at_ms(101, 110), None);
-        assert_eq!(spares.wake_at_ms(102, 112), None, "it is asked again at 110");
-        assert_eq!(spares.wake_at_ms(103, 105), Some(105));
-        assert_eq!(spares.wake_at_ms(105, 112), Some(112));
+        assert_eq!(spares.arm_wake_up(100, 110), Some(110));
+        assert_eq!(spares.arm_wake_up(101, 110), None);
+        assert_eq!(spares.arm_wake_up(102, 112), None, "it is asked again at 110");
+        assert_eq!(spares.arm_wake_up(103, 105), Some(105));
+        assert_eq!(spares.arm_wake_up(105, 112), Some(112));
     }
 }

@@ -60,8 +60,8 @@ impl Replica {
         let mut asked = asked.into_iter().flatten();
         let mut effects = std::mem::take(&mut self.effects);
         effects.unheard = self.leader_state.is_none();
-        for command in &batch.commands {
-            let outcome = self.table.apply(batch.stamp, command, &mut effects);
+        for (caller, command) in &batch.commands {
+            let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
             if let Some(leader) = &mut self.leader_state {
                 self.out.ended.extend(effects.ended.iter().map(|ended| ended.end));
                 let now_ms = self.now.mono_ms;

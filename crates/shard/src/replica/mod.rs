@@ -108,6 +108,11 @@ impl Replica {
         self.table.state_hash_from_scratch()
     }
 
+    /// The lock table as of the last applied entry. Simulators look at it.
+    pub fn table(&self) -> &LockTable {
+        &self.table
+    }
+
     /// The state without its hash, which makes it cheap.
     pub fn status(&self) -> Status {
         let raft = &self.raw.raft;

@@ -3,6 +3,7 @@
 //! where a message is delayed is `send` in `ready.rs`.
 
 use super::Replica;
+use crate::parts::spares::Follower;
 use raft::ProgressState;
 use raft::eraftpb::Message;
 
@@ -29,7 +30,8 @@ impl Replica {
         let followers = raft.prs().iter().filter(|(id, progress)| {
             **id != raft.id && progress.state == ProgressState::Replicate && voters.contains(id)
         });
-        let followers = followers.map(|(id, progress)| (*id, progress.matched));
+        let followers =
+            followers.map(|(id, progress)| Follower { raft_id: *id, matched: progress.matched });
         leader.spares.choose(raft.id, followers, voters.len() / 2, self.now.mono_ms);
     }
 
@@ -44,7 +46,7 @@ impl Replica {
         let spares = &mut self.leader_state.as_mut()?.spares;
         let due_ms = spares.due_ms(uncommitted)?;
         if now_ms < due_ms && !spares.has_no_spare() {
-            return spares.wake_at_ms(now_ms, due_ms);
+            return spares.arm_wake_up(now_ms, due_ms);
         }
         if let Some((index, _)) =
             uncommitted.filter(|uncommitted| spares.is_late(*uncommitted, now_ms))

@@ -115,6 +115,9 @@ impl Replica {
             self.not_leading()
         } else if self.disk.hangs() {
             Reply::NoLeader
+        } else if let Some(refusal) = self.table.over_quota(&command) {
+            // The table would refuse it as it is now. Refused here, it costs no place in the log.
+            Reply::Done(refusal)
         } else if self.proposals.push(caller, command, give_up_at_ms) {
             return;
         } else {

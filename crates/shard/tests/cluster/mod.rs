@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use locks::{Command, Mode, Outcome, RequestId};
+use locks::{Caller, Command, Mode, Outcome, RequestId};
 use palisade_shard::*;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
@@ -361,11 +361,28 @@ impl Cluster {
         wait: Option<Wait>,
         give_up_at_ms: u64,
     ) -> Ticket {
-        let ticket = self.ticket();
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
+        self.submit_bytes(id, bytes, wait, give_up_at_ms)
+    }
+
+    /// Likewise, for an identity.
+    pub fn submit_as(&mut self, id: u64, caller: Caller<'_>, command: &Command<'_>) -> Ticket {
+        let mut bytes = Vec::new();
+        command.encode_as(caller, &mut bytes);
+        self.submit_bytes(id, bytes, None, u64::MAX)
+    }
+
+    fn submit_bytes(
+        &mut self,
+        id: u64,
+        command: Vec<u8>,
+        wait: Option<Wait>,
+        give_up_at_ms: u64,
+    ) -> Ticket {
+        let ticket = self.ticket();
         let peer = self.peers.get_mut(&id).expect("a peer");
-        peer.inbox.push(Input::Propose { ticket, command: bytes, wait, give_up_at_ms });
+        peer.inbox.push(Input::Propose { ticket, command, wait, give_up_at_ms });
         ticket
     }
 

@@ -66,9 +66,9 @@ impl Twin {
     fn apply(&mut self, entry: &Entry, who_asked: WhoAsked<'_>) -> Vec<String> {
         let Some(batch) = batch(entry) else { return contents(entry, who_asked) };
         let mut said = Vec::new();
-        for command in &batch.commands {
+        for (caller, command) in &batch.commands {
             let mut effects = Effects::default();
-            let outcome = self.table.apply(batch.stamp, command, &mut effects);
+            let outcome = self.table.apply_as(batch.stamp, *caller, command, &mut effects);
             said.push(words::applied(command, &outcome, &effects, who_asked));
         }
         said
@@ -83,7 +83,7 @@ impl Twin {
 pub fn contents(entry: &Entry, who_asked: WhoAsked<'_>) -> Vec<String> {
     match batch(entry) {
         Some(batch) => {
-            batch.commands.iter().map(|command| words::command(command, who_asked)).collect()
+            batch.commands.iter().map(|(_, command)| words::command(command, who_asked)).collect()
         }
         None => vec![words::special_entry(entry)],
     }

@@ -158,6 +158,9 @@ fn outcome(outcome: &Outcome) -> String {
         Outcome::CancelledBefore => "WAIT_CANCELLED, it was given up before".to_owned(),
         Outcome::Conflict(what) => format!("CONFLICT: {what}"),
         Outcome::Full(what) => format!("FULL: {what}"),
+        Outcome::OverQuota { principal, bound, quota, .. } => {
+            format!("OVER QUOTA: {principal} has its {quota} {bound:?}")
+        }
     }
 }
 

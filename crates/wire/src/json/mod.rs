@@ -58,6 +58,8 @@ pub struct Grant {
     pub session_id: String,
     /// Free text of the acquire.
     pub metadata: String,
+    /// The identity that holds the lock; empty where identities are off.
+    pub principal: String,
 }
 
 impl From<&crate::v1::Grant> for Grant {
@@ -77,6 +79,7 @@ impl From<&crate::v1::Grant> for Grant {
             waited_ms: grant.waited_ms,
             session_id: grant.session_id.clone(),
             metadata: grant.metadata.clone(),
+            principal: grant.principal.clone(),
         }
     }
 }
@@ -110,6 +113,10 @@ pub struct Tenure {
     pub break_reason: String,
     /// The shard that the name belongs to.
     pub shard: u32,
+    /// The identity that held the lock; empty where identities are off.
+    pub principal: String,
+    /// The identity that broke the lock; empty unless `BROKEN`, and where identities are off.
+    pub broken_by_principal: String,
 }
 
 impl From<&crate::v1::Tenure> for Tenure {
@@ -128,6 +135,8 @@ impl From<&crate::v1::Tenure> for Tenure {
             broken_by: tenure.broken_by.clone(),
             break_reason: tenure.break_reason.clone(),
             shard: tenure.shard,
+            principal: tenure.principal.clone(),
+            broken_by_principal: tenure.broken_by_principal.clone(),
         }
     }
 }
@@ -426,13 +435,13 @@ mod tests {
         for (document, expected) in [
             (
                 fields(Grant::from(&crate::v1::Grant::default())),
-                "acquired_at_ms expires_at_ms fencing_token metadata mode owner_id remaining_ms \
-                 renewal_count resource_name session_id shard state ttl_ms waited_ms",
+                "acquired_at_ms expires_at_ms fencing_token metadata mode owner_id principal \
+                 remaining_ms renewal_count resource_name session_id shard state ttl_ms waited_ms",
             ),
             (
                 fields(Tenure::from(&crate::v1::Tenure::default())),
-                "acquired_at_ms break_reason broken_by ended_at_ms fencing_token mode owner_id \
-                 renewal_count resource_name session_id shard state waited_ms",
+                "acquired_at_ms break_reason broken_by broken_by_principal ended_at_ms fencing_token \
+                 mode owner_id principal renewal_count resource_name session_id shard state waited_ms",
             ),
             (
                 fields(Check::new("a", &CheckResponse::default())),

@@ -11,7 +11,8 @@ use crate::group::Group;
 use crate::sections::join;
 use crate::targets::CLAIMANT;
 use locks::{
-    BatchBuilder, Command, Effects, Ended, LeaseId, LockTable, Mode, RequestId, Stamp, Token,
+    BatchBuilder, Caller, Command, Effects, Ended, LeaseId, LockTable, Mode, Quota, RequestId,
+    Stamp, Token,
 };
 use prost::Message;
 use routing::{AddressVersion, ClusterConfig, NodeId, Topology};
@@ -88,8 +89,12 @@ fn numbered(inputs: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<String, Vec<u
 
 // ---- commands, entries, tables ------------------------------------------------------------------
 
-/// One command of each kind and mode, on few names, so that the commands meet.
-fn commands() -> Vec<Command<'static>> {
+/// A command with its caller.
+type Asked = (Caller<'static>, Command<'static>);
+
+/// One command of each kind and mode, on few names, so that the commands meet. At first no command
+/// has a caller, then each has one.
+fn commands() -> Vec<Asked> {
     let acquire = |id: u128, name, mode, wait, session| Command::Acquire {
         request_id: RequestId(id << 64 | id),
         name,
@@ -102,7 +107,7 @@ fn commands() -> Vec<Command<'static>> {
         claim_ttl_ms: if wait && id.is_multiple_of(2) { 5_000 } else { 0 },
     };
     let permits = |count| Mode::Permits { count, limit: 3 };
-    vec![
+    let without_caller = vec![
         acquire(1, "a", Mode::Exclusive, false, ""),
         acquire(2, "a", Mode::Exclusive, true, ""),
         acquire(3, "a", Mode::Shared, true, "s-1"),
@@ -124,12 +129,32 @@ fn commands() -> Vec<Command<'static>> {
         Command::CloseSession { session: "s-2" },
         acquire(9, "a", Mode::Exclusive, false, ""),
         acquire(1, "a", Mode::Exclusive, false, ""),
-    ]
+    ];
+    let quota = Quota { locks: 3, sessions: 1, waits: 2 };
+    let ann = Caller { principal: "spiffe://example/ann", quota };
+    let bob = Caller::of("bob");
+    let with_caller = [
+        (ann, acquire(20, "p", Mode::Exclusive, false, "")),
+        (bob, acquire(21, "p", Mode::Exclusive, true, "")),
+        (bob, acquire(20, "p", Mode::Exclusive, true, "")),
+        (ann, acquire(22, "q", Mode::Shared, false, "s-3")),
+        (ann, acquire(23, "r", Mode::Shared, false, "s-4")),
+        (bob, Command::Heartbeat { session: "s-3", life: LeaseId::NONE, broken_seen: 0 }),
+        (ann, acquire(24, "p", Mode::Shared, true, "s-3")),
+        (ann, acquire(25, "r", Mode::Exclusive, false, "")),
+        (bob, Command::CancelWait { name: "p", request_id: RequestId(26), given_up: true }),
+        (bob, Command::Renew { name: "p", token: Token(6) }),
+        (bob, Command::Break { name: "p", token: Token(7), by: "bob", reason: "INC-32" }),
+        (ann, Command::CloseSession { session: "s-3" }),
+        (ann, Command::CloseSession { session: "s-5" }),
+    ];
+    let without_caller = without_caller.into_iter().map(|command| (Caller::default(), command));
+    without_caller.chain(with_caller).collect()
 }
 
-fn encoded(command: &Command<'_>) -> Vec<u8> {
+fn encoded((caller, command): &Asked) -> Vec<u8> {
     let mut bytes = Vec::new();
-    command.encode(&mut bytes);
+    command.encode_as(*caller, &mut bytes);
     bytes
 }
 
@@ -139,7 +164,7 @@ fn stamp(nth: usize) -> Stamp {
 
 fn log_entries() -> BTreeMap<String, Vec<u8>> {
     let all = commands();
-    let entry = |commands: &[Command<'_>]| {
+    let entry = |commands: &[Asked]| {
         let mut builder = BatchBuilder::new(stamp(commands.len()));
         commands.iter().for_each(|command| builder.push(&encoded(command)));
         builder.finish()
@@ -154,10 +179,10 @@ struct Life {
 
 /// A table after the first commands, after some more, and so on.
 fn lives() -> Vec<Life> {
-    let live = |commands: &[Command<'_>]| {
+    let live = |commands: &[Asked]| {
         let (mut table, mut effects) = (LockTable::new(), Effects::default());
-        for (nth, command) in commands.iter().enumerate() {
-            table.apply(stamp(nth), command, &mut effects);
+        for (nth, (caller, command)) in commands.iter().enumerate() {
+            table.apply_as(stamp(nth), *caller, command, &mut effects);
         }
         Life { table, ended: effects.ended }
     };

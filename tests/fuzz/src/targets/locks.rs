@@ -10,10 +10,11 @@ use ::locks::{
 };
 
 pub(super) fn command(bytes: &[u8]) -> bool {
-    let Ok(command) = Command::decode(bytes) else { return false };
+    let Ok((caller, command)) = Command::decode_as(bytes) else { return false };
     let mut encoded = Vec::new();
-    command.encode(&mut encoded);
-    assert_eq!(Command::decode(&encoded), Ok(command), "does not come back the same");
+    command.encode_as(caller, &mut encoded);
+    let again = Command::decode_as(&encoded);
+    assert_eq!(again, Ok((caller, command)), "does not come back the same");
     true
 }
 
@@ -28,9 +29,9 @@ pub(super) fn log_entry(bytes: &[u8]) -> bool {
     let is_taken = |bytes: &[u8]| {
         let Ok(batch) = Batch::decode(bytes) else { return false };
         let mut builder = BatchBuilder::new(batch.stamp);
-        for command in &batch.commands {
+        for (caller, command) in &batch.commands {
             let mut encoded = Vec::new();
-            command.encode(&mut encoded);
+            command.encode_as(*caller, &mut encoded);
             builder.push(&encoded);
         }
         let again = builder.finish();
@@ -41,8 +42,8 @@ pub(super) fn log_entry(bytes: &[u8]) -> bool {
             "does not come back the same"
         );
         let mut table = LockTable::new();
-        for command in &batch.commands {
-            table.apply(batch.stamp, command, &mut Effects::default());
+        for (caller, command) in &batch.commands {
+            table.apply_as(batch.stamp, *caller, command, &mut Effects::default());
         }
         use_table(table, batch.stamp);
         true

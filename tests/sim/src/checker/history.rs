@@ -208,6 +208,9 @@ pub enum Call {
         /// The request id of the acquire.
         request: u64,
     },
+    /// The same operation with a token, request or session of another identity, by a client that may
+    /// not touch it. It must be as if it had never been asked.
+    Attack(Box<Call>),
 }
 
 /// One holder in the answer to a check.

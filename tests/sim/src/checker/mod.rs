@@ -13,7 +13,9 @@ mod fifo;
 mod given_up;
 mod history;
 mod idempotency;
+mod identity;
 mod index;
+mod invariant;
 mod late_expiry;
 mod linearizable;
 mod session_life;
@@ -21,14 +23,23 @@ mod tenures;
 #[cfg(test)]
 mod testing;
 mod tokens;
-mod violation;
 
 pub use convergence::{Sample, check_convergence};
 pub use history::*;
 pub use index::{Hold, Index, NameOperations};
-pub use violation::{Invariant, Verdict, Violation};
+pub use invariant::{Invariant, Violation};
 
-/// Judges a history by invariants 1 to 10, 13 and 14.
+/// The result of a check.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// The violations found. Empty if every invariant holds.
+    pub violations: Vec<Violation>,
+    /// The names with a search for a linearization that grew too large. Such a name is neither a
+    /// violation nor a proof.
+    pub undecided_names: Vec<String>,
+}
+
+/// Judges a history by invariants 1 to 10 and 13 to 15.
 pub fn check(history: &History) -> Verdict {
     let index = Index::new(history);
     let mut verdict = Verdict::default();
@@ -49,6 +60,7 @@ pub fn check(history: &History) -> Verdict {
     tenures::check(&index, found);
     session_life::check(&index, found);
     given_up::check(&index, found);
+    identity::check(&index, found);
     for (key, operations) in &index.names {
         match linearizable::check(&index, key.0, operations) {
             linearizable::Search::Fine => {}

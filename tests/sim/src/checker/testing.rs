@@ -33,7 +33,14 @@ impl Build {
         });
     }
 
-    fn answered(&mut self, client: u32, name: &str, ms: Range<u64>, call: Call, result: Outcome) {
+    pub(super) fn answered(
+        &mut self,
+        client: u32,
+        name: &str,
+        ms: Range<u64>,
+        call: Call,
+        result: Outcome,
+    ) {
         self.push(client, name, (ms.start, Some(ms.end)), call, result);
     }
 

@@ -4,6 +4,7 @@
 
 use super::ask::{Answer, Ask, Done, What};
 use super::clock::SECOND_US;
+use super::identities::Identities;
 use super::state::chaos::FaultKind;
 use super::state::client::{Act, Client, Held, Life, Purpose, Role, Session, Settled};
 use super::state::event::Event;
@@ -25,6 +26,7 @@ pub(crate) const CLAIM_TTL_MS: std::ops::Range<u32> = 600..1_500;
 impl World {
     pub(crate) fn begin_clients(&mut self) {
         let count = self.rng.range(5, 8) as u32;
+        self.identities = Identities::choose(&mut self.rng, count, AUDITOR);
         for id in 1..=count {
             let role = match id % 4 {
                 1 | 3 => Role::Locker,
@@ -192,7 +194,11 @@ impl World {
                 self.revived(id, session, shard, life, &settled.answer)
             }
             Purpose::Look { name } => self.looked(id, name, &settled.answer),
-            Purpose::Audit { .. } | Purpose::GiveUp | Purpose::DieInQueue | Purpose::Nothing => {}
+            Purpose::Audit { .. }
+            | Purpose::GiveUp
+            | Purpose::DieInQueue
+            | Purpose::Attack
+            | Purpose::Nothing => {}
         }
     }
 
@@ -208,6 +214,9 @@ impl World {
                 (*token, *ttl_ms, *waited_ms, *claim_within_ms, *life)
             }
             Err(error) => {
+                if error.code() == ErrorCode::Busy && error.message.contains("its quota") {
+                    self.faults.add(FaultKind::OverQuota);
+                }
                 // The client retries once, and within the time for which the table remembers the
                 // result of a request.
                 let spent_us = self.now_us - settled.first_sent_us;
@@ -450,7 +459,7 @@ impl World {
     fn gave_up(&mut self, id: u32, settled: &Settled) {
         match &settled.answer {
             // The request was granted meanwhile, so the client releases the unwanted grant.
-            Ok(Done::Cancelled { held: Some(token) }) => {
+            Ok(Done::Cancelled { held: Some(token), .. }) => {
                 let what = What::Release { token: *token, life: 0 };
                 self.ask(id, Ask { what, ..(*settled.ask).clone() }, Purpose::Nothing);
             }
@@ -549,15 +558,16 @@ impl World {
 
     fn looked(&mut self, id: u32, name: usize, answer: &Answer) {
         let Ok(Done::Holders { holders, .. }) = answer else { return };
-        let Some(&(token, _)) = holders.first() else { return };
+        let Some(&(token, request)) = holders.first() else { return };
         match self.rng.below(100) {
             0..4 => {
                 self.ask_named(id, name, What::Break { token }, Purpose::Nothing);
             }
-            4..6 => {
+            4..6 if !self.identities.is_barred_from(id, request) => {
                 self.faults.add(FaultKind::ReleasedByAnother);
                 self.ask_named(id, name, What::Release { token, life: 0 }, Purpose::Nothing);
             }
+            6..20 => self.attack(id, name, token, request),
             _ => {}
         }
     }

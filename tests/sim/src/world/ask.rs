@@ -69,8 +69,8 @@ pub(crate) enum Done {
     Broken,
     Holders { holders: Vec<(u64, u64)>, waiters: u32 },
     HeartbeatOk { broken_count: u64, broken: Vec<u64>, overflow: bool },
-    Closed,
-    Cancelled { held: Option<u64> },
+    Closed { released: u32 },
+    Cancelled { held: Option<u64>, was_waiting: bool },
 }
 
 pub(crate) type Answer = Result<Done, Box<Error>>;
@@ -210,9 +210,10 @@ pub(crate) fn answer_of(result: OpResult, shown: &Shown) -> Answer {
             // The gateway does not say whether the shard has renewed the session nevertheless.
             None => return Err(Box::new(Error::outcome_unknown(""))),
         },
-        OpResult::CloseSession(_) => Done::Closed,
+        OpResult::CloseSession(closed) => Done::Closed { released: closed.released },
         OpResult::CancelWait(cancelled) => {
-            Done::Cancelled { held: cancelled.grant.map(|grant| grant.fencing_token) }
+            let held = cancelled.grant.map(|grant| grant.fencing_token);
+            Done::Cancelled { held, was_waiting: cancelled.cancelled }
         }
         OpResult::History(_) | OpResult::List(_) => unreachable!("no client asks for these"),
     })

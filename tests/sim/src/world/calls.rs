@@ -28,6 +28,7 @@ impl World {
             _ => TIMEOUT_MS,
         };
         let operation = self.history.operations.len();
+        self.identities.note_asker(id, &ask.what);
         self.history.operations.push(Operation {
             client: id,
             name: ask.name.clone(),
@@ -35,7 +36,10 @@ impl World {
             invoke_us: self.now_us,
             return_us: None,
             tries: 0,
-            call: asked(&ask.what),
+            call: match purpose {
+                Purpose::Attack => Asked::Attack(Box::new(asked(&ask.what))),
+                _ => asked(&ask.what),
+            },
             result: Outcome::Unknown,
         });
         self.trace.line(self.now_us, || {
@@ -178,14 +182,23 @@ impl World {
             return;
         };
         let tries = call.tries.max(call.retry.tries());
-        let outcome = outcome(&call.ask, &answer);
+        let is_attack = matches!(call.purpose, Purpose::Attack);
+        let outcome = match &answer {
+            // These answers are given to any caller. They tell nothing, and change nothing.
+            Ok(
+                Done::Cancelled { held: None, was_waiting: false } | Done::Closed { released: 0 },
+            ) if is_attack => Outcome::Refused,
+            _ => outcome(&call.ask, &answer),
+        };
         let record = &mut self.history.operations[call.operation];
         record.tries = tries;
         if outcome != Outcome::Unknown {
             record.return_us = Some(self.now_us);
         }
         record.result = outcome;
-        self.note_life(call.operation, &call.ask, &answer);
+        if !is_attack {
+            self.note_life(call.operation, &call.ask, &answer);
+        }
         self.trace.mix(call.operation as u64);
         let operation = call.operation;
         self.trace.line(self.now_us, || {
@@ -215,7 +228,7 @@ impl World {
             (What::Heartbeat { life, .. }, Ok(Done::HeartbeatOk { broken, overflow, .. })) => {
                 LifeNote { operation, life: *life, broken: broken.clone(), overflow: *overflow }
             }
-            (What::CancelWait { request }, Ok(Done::Cancelled { held: None })) => {
+            (What::CancelWait { request }, Ok(Done::Cancelled { held: None, .. })) => {
                 self.faults.add(FaultKind::GivenUp);
                 self.given_up.insert(*request);
                 return;
@@ -264,8 +277,8 @@ fn outcome(ask: &Ask, answer: &Answer) -> Outcome {
             waiters: *waiters,
         },
         Ok(Done::HeartbeatOk { .. }) => Outcome::HeartbeatOk,
-        Ok(Done::Closed) => Outcome::Closed,
-        Ok(Done::Cancelled { held }) => Outcome::Cancelled { held: held.is_some() },
+        Ok(Done::Closed { .. }) => Outcome::Closed,
+        Ok(Done::Cancelled { held, .. }) => Outcome::Cancelled { held: held.is_some() },
         Err(error) => match error.class() {
             ErrorClass::Retry => Outcome::NotDone,
             ErrorClass::TryLater | ErrorClass::FixInput | ErrorClass::Denied => Outcome::Refused,

@@ -66,7 +66,8 @@ impl World {
         }
     }
 
-    pub(crate) fn gateway_request(&mut self, id: u32, client: Place, operation: Operation) {
+    pub(crate) fn gateway_request(&mut self, id: u32, from: u32, operation: Operation) {
+        let client = Place::Client(from);
         let (number, now_ms) = (operation.id, self.now_us / 1_000);
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         if !gateway.up {
@@ -83,7 +84,7 @@ impl World {
         let caller = Caller::Anyone;
         let call = Call::begin(caller, operation, &gateway.directory, env, &mut steps);
         let owner = Owner::Client { place: client, wait };
-        gateway.calls.insert(number, Running { call, owner, tries: 1 });
+        gateway.calls.insert(number, Running { call, client: from, owner, tries: 1 });
         self.take_steps(id, number, steps);
     }
 
@@ -118,6 +119,7 @@ impl World {
         running.tries += u32::from(retry_of.is_some());
         gateway.tries.insert(ticket, (number, part));
         (operation.id, operation.timeout_ms) = (ticket, timeout_ms as u32);
+        self.identities.put_on(running.client, &mut operation);
         let wait_ms = operation.op.as_ref().map_or(0, RoutedOp::wait_ms);
         self.set_timer(id, timeout_ms + u64::from(wait_ms), Timer::Try { ticket });
         // Nodes tell from the time how late the frame is, by clocks of about one rate. In a run
@@ -135,7 +137,7 @@ impl World {
     fn gateway_answer(&mut self, id: u32, number: u64, answer: OpResult) {
         let now_ms = self.now_us / 1_000;
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(Running { owner, tries, .. }) = gateway.drop_call(number) else { return };
+        let Some(Running { client, owner, tries, .. }) = gateway.drop_call(number) else { return };
         match owner {
             Owner::Client { place, .. } => {
                 let result = Box::new(answer);
@@ -144,17 +146,17 @@ impl World {
             }
             Owner::Gone { wait } => {
                 if let Some(cleanup) = wait.after(&answer) {
-                    self.clean_up(id, cleanup, LEAVE_PAUSE_MS.0);
+                    self.clean_up(id, client, cleanup, LEAVE_PAUSE_MS.0);
                 }
             }
             Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.on_answer(&answer, now_ms) {
                 Next::Done => {}
-                Next::AtOnce => self.clean_up(id, cleanup, pause_ms),
+                Next::AtOnce => self.clean_up(id, client, cleanup, pause_ms),
                 Next::Later => {
                     let number = self.number();
                     let gateway = self.gateways.get_mut(&id).expect("a gateway");
                     let longer_ms = (2 * pause_ms).min(LEAVE_PAUSE_MS.1);
-                    gateway.pausing.insert(number, (cleanup, longer_ms));
+                    gateway.pausing.insert(number, (client, cleanup, longer_ms));
                     self.set_timer(id, pause_ms, Timer::Cleanup { number });
                 }
             },
@@ -199,13 +201,15 @@ impl World {
                 self.take_steps(id, number, steps);
             }
             Timer::ComeBack { call } => {
-                if let Some(Running { owner: Owner::Gone { wait }, .. }) = gateway.drop_call(call) {
-                    self.clean_up(id, wait, LEAVE_PAUSE_MS.0);
+                if let Some(Running { client, owner: Owner::Gone { wait }, .. }) =
+                    gateway.drop_call(call)
+                {
+                    self.clean_up(id, client, wait, LEAVE_PAUSE_MS.0);
                 }
             }
             Timer::Cleanup { number } => {
-                if let Some((cleanup, pause_ms)) = gateway.pausing.remove(&number) {
-                    self.clean_up(id, cleanup, pause_ms);
+                if let Some((client, cleanup, pause_ms)) = gateway.pausing.remove(&number) {
+                    self.clean_up(id, client, cleanup, pause_ms);
                 }
             }
         }
@@ -226,7 +230,7 @@ impl World {
         }
     }
 
-    fn clean_up(&mut self, id: u32, cleanup: Cleanup, pause_ms: u64) {
+    fn clean_up(&mut self, id: u32, client: u32, cleanup: Cleanup, pause_ms: u64) {
         let number = self.number();
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let mut steps = Vec::new();
@@ -235,7 +239,7 @@ impl World {
         let directory = &gateway.directory;
         let call = Call::begin_own(caller, op, LEAVE_TIMEOUT_MS, directory, env, &mut steps);
         let owner = Owner::Cleanup { cleanup, pause_ms };
-        gateway.calls.insert(number, Running { call, owner, tries: 1 });
+        gateway.calls.insert(number, Running { call, client, owner, tries: 1 });
         self.take_steps(id, number, steps);
     }
 }

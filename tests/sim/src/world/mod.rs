@@ -8,12 +8,14 @@
 mod actors;
 mod agenda;
 mod ask;
+mod attacks;
 mod calls;
 mod clock;
 mod disk;
 mod ending;
 mod faults;
 mod gateway;
+mod identities;
 mod network;
 mod node;
 mod reseed;
@@ -29,6 +31,7 @@ use crate::rng::Rng;
 use agenda::Agenda;
 use ask::Shown;
 use clock::SECOND_US;
+use identities::Identities;
 use locks::Mode;
 use network::{Fate, Network, Place};
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
@@ -99,6 +102,7 @@ impl World {
             nodes: BTreeMap::new(),
             gateways: (1..=GATEWAYS).map(|id| (id, Gateway::new(map.clone()))).collect(),
             clients: BTreeMap::new(),
+            identities: Identities::default(),
             names: Vec::new(),
             history: History::default(),
             samples: Vec::new(),
@@ -295,7 +299,8 @@ impl World {
                 self.gateway_broken(gateway, ticket, sent)
             }
             (Place::Gateway(gateway), Message::ClientRequest { operation }) => {
-                self.gateway_request(gateway, from, *operation);
+                let Place::Client(client) = from else { unreachable!("{from:?} is no client") };
+                self.gateway_request(gateway, client, *operation);
             }
             (Place::Gateway(gateway), Message::ClientGone { call }) => {
                 self.gateway_abandon(gateway, call)

@@ -172,8 +172,10 @@ impl World {
         let now = node.clock.read(self.now_us);
         let inputs = node.inbox.get_mut(&shard).map(std::mem::take).unwrap_or_default();
         let Some(replica) = node.replicas.get_mut(&shard) else { return };
+        let applied = replica.status().applied_index;
         match replica.step(now, inputs) {
             Ok(outputs) => {
+                let has_applied = replica.status().applied_index > applied;
                 if let Some(at_ms) = outputs.wake_at_ms {
                     // The extra microsecond keeps rounding from making the step early.
                     let at_us = self.now_us
@@ -182,6 +184,9 @@ impl World {
                     self.agenda.push(at_us, Event::Step { node: id, boot: node.boot, shard });
                 }
                 self.dispatch(id, shard, outputs);
+                if has_applied {
+                    self.judge_quotas(id, shard);
+                }
             }
             Err(fatal) => {
                 let what = format!("node {id} stopped by itself: {fatal}");

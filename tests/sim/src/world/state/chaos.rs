@@ -67,6 +67,8 @@ kinds! {
     SessionRevived "session begun anew under its id",
     BreakTold "end by another told to its session",
     ReleasedByAnother "lock released by another",
+    Attacked "attack of another identity",
+    OverQuota "acquire over a quota",
     Claimed "queued grant claimed",
     DiedInQueue "client dead before its turn",
 }

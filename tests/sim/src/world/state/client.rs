@@ -88,6 +88,8 @@ pub(crate) enum Purpose {
     Audit {
         name: usize,
     },
+    /// Touches what another identity has. See [`World::attack`](super::World::attack).
+    Attack,
     Nothing,
 }
 

@@ -8,18 +8,20 @@ use std::collections::BTreeMap;
 
 /// * `calls` has an entry for each operation that was not answered yet.
 /// * `tries` has an entry for each try under way: the call and the part that it belongs to.
-/// * `pausing` has the cleanups between two tries, each with its pause.
+/// * `pausing` has the cleanups between two tries, each with its client and its pause.
 pub(crate) struct Gateway {
     pub up: bool,
     pub paused_until_us: u64,
     pub directory: Directory,
     pub calls: BTreeMap<u64, Running>,
     pub tries: BTreeMap<Ticket, (u64, u32)>,
-    pub pausing: BTreeMap<u64, (Cleanup, u64)>,
+    pub pausing: BTreeMap<u64, (u32, Cleanup, u64)>,
 }
 
 pub(crate) struct Running {
     pub call: Call,
+    /// The client that asked, also if its gateway cleans up after it.
+    pub client: u32,
     pub owner: Owner,
     /// The number of tries so far, for the checker.
     pub tries: u32,

@@ -9,6 +9,7 @@ pub(crate) mod node;
 
 use super::agenda::Agenda;
 use super::ask::Shown;
+use super::identities::Identities;
 use super::network::Network;
 use super::topologies::Topologies;
 use super::trace::Trace;
@@ -68,6 +69,7 @@ pub(crate) struct World {
     pub nodes: BTreeMap<u64, Node>,
     pub gateways: BTreeMap<u32, Gateway>,
     pub clients: BTreeMap<u32, Client>,
+    pub identities: Identities,
     pub names: Vec<Name>,
     pub history: History,
     pub samples: Vec<Sample>,

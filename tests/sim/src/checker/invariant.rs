@@ -1,5 +1,5 @@
-//! The invariants, their violations, and the result of a check. The module does not know how a
-//! history is judged.
+//! The invariants, and what it is called if one does not hold. This module knows nothing of how they
+//! are checked.
 
 use std::fmt;
 
@@ -33,6 +33,10 @@ pub enum Invariant {
     SessionLife,
     /// Invariant 14: a cancelled request is never granted.
     GivenUp,
+    /// Invariant 15: an operation on what another identity has is refused.
+    Identity,
+    /// Invariant 16: no identity exceeds its quota.
+    Quota,
     /// Without a number: no process goes back to an older topology.
     Topology,
     /// Without a number: when faults stop, every shard serves again.
@@ -58,6 +62,8 @@ impl Invariant {
             Invariant::Convergence => "12 equal index, equal state",
             Invariant::SessionLife => "13 sessions hear what they lost",
             Invariant::GivenUp => "14 given up, never granted",
+            Invariant::Identity => "15 other identities touch nothing",
+            Invariant::Quota => "16 quotas",
             Invariant::Topology => "topology newer only",
             Invariant::Liveness => "liveness",
             Invariant::NoCrash => "no crash of its own",
@@ -80,14 +86,4 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.invariant.title(), self.what)
     }
-}
-
-/// The result of a check.
-#[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// The violations found. Empty if every invariant holds.
-    pub violations: Vec<Violation>,
-    /// The names with a search for a linearization that grew too large. Such a name is neither a
-    /// violation nor a proof.
-    pub undecided_names: Vec<String>,
 }
