@@ -150,7 +150,7 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
     let reload = gateway.reloader();
     let outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
-        () = on_hangup(|| reload()) => Ok(()), // never
+        () = on_hangup(reload) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
     };
     gateway.shutdown().await;

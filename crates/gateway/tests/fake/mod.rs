@@ -23,6 +23,7 @@ use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// A node's reaction to an operation.
+#[allow(clippy::large_enum_variant)] // there are few, and a test writes each of them out
 pub enum Reaction {
     Answer(NodeAnswer),
     /// Does not answer.
