@@ -197,6 +197,9 @@ async fn with_identities_no_operation_comes_without_one() {
     cluster.config.access =
         Some(AccessConfig { policy: "policy.yaml".into(), tokens: None, jwt: None });
     for id in (1..=3).map(NodeId) {
+        cluster.crash(id).await;
+    }
+    for id in (1..=3).map(NodeId) {
         cluster.restart(id).await;
     }
     let route = cluster.route("a");
