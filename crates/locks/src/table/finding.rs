@@ -1,6 +1,6 @@
 //! Finding rows by name, token, request id and session id, for a caller.
 //!
-//! Each lookup for a caller finds only what the caller's identity may know of. A row of another
+//! Each lookup for a caller finds only rows that the caller's identity may know of. A row of another
 //! identity is not found, so that its caller gets the answer that it would get if the row did not
 //! exist. The exceptions are a request id and a session id that another identity uses at present:
 //! they can be used once at a time, so the caller has to be refused.
@@ -179,7 +179,7 @@ impl LockTable {
         is_it.then_some(grant)
     }
 
-    /// Finds what `principal` may know of a session.
+    /// Finds a session as `principal` may know of it.
     pub(super) fn find_session(&self, id: &str, principal: &str) -> Known {
         match self.find_live_session(id) {
             Some(session) if is_own(self.sessions[session].terms.principal(), principal) => {

@@ -234,8 +234,8 @@ impl LockTable {
         self.shard_ms
     }
 
-    /// What an identity has on this shard. O(1). The empty principal has nothing: its grants, sessions
-    /// and waiters are not counted.
+    /// The holdings of an identity on this shard. O(1). The empty principal has none: its grants,
+    /// sessions and waiters are not counted.
     pub fn holdings(&self, principal: &str) -> Holdings {
         self.principals.holdings(principal)
     }

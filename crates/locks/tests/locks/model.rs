@@ -565,7 +565,7 @@ impl Model {
     }
 }
 
-/// Whether a caller may touch what this owner has.
+/// Whether a caller may touch a grant, waiter or session of this owner.
 fn is_own(owner: &str, caller: &str) -> bool {
     owner.is_empty() || caller.is_empty() || owner == caller
 }

@@ -1,4 +1,4 @@
-//! Rules of identities: what another identity may touch, what it learns, and how quotas are counted.
+//! Rules of identities: the rights and the knowledge of other identities, and the count of quotas.
 
 use crate::driver::{Driver, ask};
 use palisade_locks::*;
@@ -175,14 +175,14 @@ fn a_break_may_end_a_grant_of_any_identity_and_is_recorded_with_both() {
 }
 
 #[test]
-fn grants_from_before_identities_are_anybodys() {
+fn every_identity_may_touch_grants_from_before_identities() {
     let mut d = Driver::new();
     d.hold(ask(1, "a"));
     d.hold(ask(2, "b").session("s"));
     assert!(matches!(d.by("ann").renew("a", 1), Outcome::Renewed { .. }));
     assert_eq!(d.release("a", 1), Outcome::Released { already: false });
     assert_eq!(d.by("bob").release("a", 1), Outcome::Released { already: true });
-    // All that joins such a session is nobody's and counts for nobody, until the session ends.
+    // A grant that joins such a session has no identity either, and counts for none.
     assert_eq!(d.hold(ask(3, "c").session("s")).principal, "");
     assert_eq!(d.table.holdings("bob"), Holdings::default());
     assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));

@@ -1,5 +1,5 @@
-//! The invariants, and what it is called if one does not hold. This module knows nothing of how they
-//! are checked.
+//! The names of the invariants, and the report of one that does not hold. This module knows nothing
+//! of how they are checked.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub enum Invariant {
     SessionLife,
     /// Invariant 14: a cancelled request is never granted.
     GivenUp,
-    /// Invariant 15: an operation on what another identity has is refused.
+    /// Invariant 15: an operation on a grant, wait or session of another identity is refused.
     Identity,
     /// Invariant 16: no identity exceeds its quota.
     Quota,

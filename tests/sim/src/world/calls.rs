@@ -100,7 +100,7 @@ pub(crate) enum Purpose {
     Audit {
         name: usize,
     },
-    /// Touches what another identity has. See [`World::attack`].
+    /// Touches a grant, wait or session of another identity. See [`World::attack`].
     Attack,
     Nothing,
 }
