@@ -5,9 +5,11 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=../../proto");
     let includes = &["../../proto"];
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // The internal package goes first, because it writes a file without code for the public package
     // that it imports.
     tonic_prost_build::configure()
+        .file_descriptor_set_path(out.join("palisade.internal.v1.binpb"))
         .extern_path(".palisade.v1", "crate::v1")
         .bytes(".palisade.internal.v1.PeerMessage.raft")
         .bytes(".palisade.internal.v1.InstallSnapshotRequest.data")
@@ -20,9 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             includes,
         )?;
     // Reflection shows the public package only, so these descriptors hold no internal message.
-    let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("palisade.v1.binpb");
     tonic_prost_build::configure()
-        .file_descriptor_set_path(descriptors)
+        .file_descriptor_set_path(out.join("palisade.v1.binpb"))
         .compile_protos(&["../../proto/palisade/v1/palisade.proto"], includes)?;
     Ok(())
 }

@@ -20,6 +20,8 @@ async fn cluster() -> InProcess {
         engines: vec![engine(), engine(), engine()],
         listener: socket(),
         metrics_listener: socket(),
+        protection: None,
+        insecure: false,
     };
     let cluster = InProcess::start(options).await.expect("a cluster");
     cluster.led().await;

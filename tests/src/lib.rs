@@ -13,8 +13,10 @@
 //! Tests wait for conditions, with a limit that only a broken system reaches ([`eventually`]). No
 //! test asserts speed.
 
+pub mod authority;
 mod binary;
 mod cluster;
+pub mod handshake;
 mod hang;
 mod locked;
 mod program;

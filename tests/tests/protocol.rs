@@ -63,6 +63,8 @@ fn grpc(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::Unknown => "UNKNOWN",
         Code::Internal => "INTERNAL",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::PermissionDenied => "PERMISSION_DENIED",
         other => panic!("no error has {other:?}"),
     }
 }

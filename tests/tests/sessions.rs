@@ -5,10 +5,10 @@ use client::{
     SessionOptions,
 };
 use link::mux::{Answer, Link, LinkOptions, Locks};
+use net::dial::Target;
 use palisade_tests::{Cluster, Spec, eventually};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-use tonic::transport::Endpoint;
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, Operation};
 
@@ -234,9 +234,8 @@ async fn a_grant_out_of_the_queue_lives_on_if_it_is_claimed_and_ends_soon_if_not
     let claim_ttl = Duration::from_millis(500);
     // This client speaks the protocol by itself and never claims, so that it behaves like a dead
     // client.
-    let endpoint =
-        Endpoint::from_shared(format!("http://{}", cluster.gateway(1))).expect("an endpoint");
-    let link = Link::<Locks>::start(endpoint, LinkOptions::default());
+    let target = Target::plain(cluster.gateway(1)).expect("an address");
+    let link = Link::<Locks>::start(target, LinkOptions::default());
     let dead = tokio::spawn(async move {
         let acquire = AcquireRequest {
             name: "a".into(),

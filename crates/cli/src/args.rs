@@ -1,12 +1,16 @@
 //! The command line: its verbs and options, with their help. It decides nothing.
 
+mod cert;
+mod policy;
 mod remote;
 mod servers;
 
 pub use crate::bench::args::Bench;
 use crate::duration;
 use crate::lock::at_start::AtStart;
+pub use cert::{Cert, CertCa, CertIssue};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub use policy::{Policy, PolicyCheck, PolicyToken};
 pub use remote::{Gateways, Remote};
 use routing::Address;
 pub use servers::{Dev, Gateway, Node};
@@ -22,8 +26,9 @@ Exit codes:
   3  the lock is held by another, or the wait timed out
   4  fenced: not the owner (any more), expired, or session lost; `lock`: the lock was lost, and \
 the command ended
-  5  `lock`: the command would run as another user, out of reach of a signal, so it was not started
+  5  not signed in, or not permitted
   6  `lock`: a process of the command was out of reach, and may run on without the lock
+  7  `lock`: the command would run as another user, out of reach of a signal, so it was not started
   130  Ctrl-C interrupted `acquire` or `bench`; another signal N interrupted `acquire`: 128 + N
 `lock` passes on the exit code of its command: 128 + N if signal N ended it, 126 and 127 if it \
 could not be run.
@@ -70,9 +75,15 @@ pub enum Command {
     Bench(Box<Bench>),
     /// Plan the capacity for a workload: shards, nodes, storage and a cluster file
     Plan(Box<crate::plan::Plan>),
+    /// Make certificates for a cluster and its clients
+    #[command(subcommand)]
+    Cert(Cert),
     /// Show the state of a cluster, or check its file
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Ask what a policy permits, or make a token
+    #[command(subcommand)]
+    Policy(Policy),
     /// Keep a lock, and the job under it (used by `lock`)
     #[command(name = "__guard", hide = true)]
     Guard(Guard),
@@ -197,9 +208,9 @@ held. They get SIGKILL before another can hold the lock, so a short TTL leaves l
 clean up. They also get SIGKILL if `palisade lock` itself is killed.
 
 Exit codes: the command's own, or 128 + N if signal N ended it; 126 and 127 if it could not be \
-run; 3 if another holds the lock; 4 if the lock was lost, and the command ended; 5 if the command \
-would run as another user, so that it was not started; 6 if a process of the command was out of \
-reach of a signal, and may run on without the lock.")]
+run; 3 if another holds the lock; 4 if the lock was lost, and the command ended; 5 if this is not \
+permitted; 6 if a process of the command was out of reach of a signal, and may run on without the \
+lock; 7 if the command would run as another user, so that it was not started.")]
 pub struct Lock {
     /// The name of the lock
     pub name: String,
@@ -413,6 +424,16 @@ fn address(text: &str) -> Result<String, String> {
     }
     .map(|_| text.to_owned())
     .map_err(|error| error.to_string())
+}
+
+/// A host name or an IP address, without a port.
+fn address_host(text: &str) -> Result<String, String> {
+    let host = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    match format!("{bracketed}:1").parse::<Address>() {
+        Ok(_) => Ok(host.to_owned()),
+        Err(_) => Err("write a host name or an IP address, without a port".into()),
+    }
 }
 
 fn request_id(text: &str) -> Result<u128, String> {

@@ -6,7 +6,6 @@ use crate::output::{emit, print_table};
 use crate::shown::{counted, one_line, shown};
 use crate::voice;
 use routing::ClusterConfig;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 /// Reads and checks a cluster file. Warnings go to standard error.
@@ -32,25 +31,15 @@ fn parse(path: &Path) -> Result<(ClusterConfig, Vec<String>), Failure> {
             "name a readable file with --config; config/ has examples",
         )
     })?;
-    ClusterConfig::parse_bytes(&bytes).map_err(|error| {
+    let parsed = ClusterConfig::parse_bytes(&bytes).map_err(|error| {
         let next =
             format!("correct {file} and look at it with `palisade cluster check --config {file}`");
         Failure::new(Exit::Usage, "CONFIG", format!("{file} cannot be used: {error}"), next)
-    })
-}
-
-/// Warns if programs on other machines can reach `address`, because there is no access control and
-/// no encryption.
-pub fn warn_if_wide(address: &str) {
-    let reachable = address.to_socket_addrs().map_or(true, |mut addresses| {
-        addresses.any(|address: SocketAddr| !address.ip().is_loopback())
     });
-    if reachable {
-        voice::say(format!(
-            "warning: {address} is reachable from other machines, without encryption or access control: whoever reaches it \
-             can take and break locks\n"
-        ));
-    }
+    parsed.map(|(mut config, warnings)| {
+        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        (config, warnings)
+    })
 }
 
 /// Runs `palisade cluster check`.

@@ -3,8 +3,10 @@
 //! It makes the sockets and stores, and prints the greeting. The cluster itself is
 //! [`local_cluster::InProcess`].
 
+mod secure;
+
 use crate::args;
-use crate::cluster_file::warn_if_wide;
+use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
 use crate::lock::at_start::AtStart;
 use crate::output::{Paint, emit_if_heard};
@@ -12,12 +14,15 @@ use crate::serve::{bind, gateway_failure, node_failure, open_engine, told_to_sto
 use crate::shown::counted;
 use crate::voice;
 use local_cluster::{InProcess, InProcessError, InProcessOptions};
+use secure::Secured;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The name of the cluster.
+const NAME: &str = "dev";
 /// Tries to remove the temporary data.
 const REMOVALS: u32 = 10;
 /// Time between two of them.
@@ -30,13 +35,13 @@ const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 /// The failure that kept the cluster from starting, or ended it.
 pub async fn run(args: &args::Dev, temporary: &mut Option<TempDir>) -> Result<(), Failure> {
     let mut stop = std::pin::pin!(told_to_stop_or_hung_up());
-    let (mut cluster, data) = tokio::select! {
+    let (mut cluster, data, secured) = tokio::select! {
         // Polled first, so that the signals are heard before there is a directory to leave behind.
         biased;
         () = &mut stop => return Ok(()),
         started = start(args, temporary) => started?,
     };
-    let greeting = greeting(args, &cluster, &data);
+    let greeting = greeting(args, &cluster, &data, secured.as_ref());
     let led = cluster.led();
     let greets = async {
         led.await;
@@ -53,12 +58,14 @@ pub async fn run(args: &args::Dev, temporary: &mut Option<TempDir>) -> Result<()
     outcome.and(stopped)
 }
 
-/// Starts the cluster, and returns it with the directory of its data.
+/// Starts the cluster, and returns it with the directory of its data, and the files that protect it
+/// with `--secure`.
 async fn start(
     args: &args::Dev,
     temporary: &mut Option<TempDir>,
-) -> Result<(InProcess, PathBuf), Failure> {
-    warn_if_wide(&args.listen);
+) -> Result<(InProcess, PathBuf, Option<Secured>), Failure> {
+    let missing = (!args.secure).then_some(Protection::DEV);
+    let insecure = exposure::check(&args.listen, missing, args.insecure)?;
     // The bind comes first. If the address is taken, nothing has been started or written yet.
     let listener = bind(&args.listen)?;
     let metrics_listener = bind("127.0.0.1:0")?;
@@ -67,18 +74,25 @@ async fn start(
     for id in 1..=args.replicas {
         engines.push(open_engine(&data.join(format!("node-{id}")), 0).await?);
     }
+    let secured = match args.secure {
+        true => Some(Secured::make(&data.join("secure"), NAME, args.replicas, &args.listen)?),
+        false => None,
+    };
+    let protection = secured.as_ref().map(|files| files.open(NAME, args.replicas)).transpose()?;
     let options = InProcessOptions {
-        name: "dev".into(),
+        name: NAME.into(),
         shards: args.shards,
         engines,
         listener,
         metrics_listener,
+        protection,
+        insecure,
     };
     let cluster = InProcess::start(options).await.map_err(failure)?;
     for warning in cluster.warnings() {
         voice::say(format!("warning: {warning}\n"));
     }
-    Ok((cluster, data))
+    Ok((cluster, data, secured))
 }
 
 /// Waits for a signal that ends the cluster. A terminal that is closed sends SIGHUP. If the caller
@@ -118,7 +132,12 @@ fn failure(error: InProcessError) -> Failure {
 }
 
 /// The first lines of a cluster that serves, with commands to try on it.
-fn greeting(args: &args::Dev, cluster: &InProcess, data: &Path) -> Vec<String> {
+fn greeting(
+    args: &args::Dev,
+    cluster: &InProcess,
+    data: &Path,
+    secured: Option<&Secured>,
+) -> Vec<String> {
     let (paint, address) = (Paint::stdout(), cluster.address());
     let endpoint =
         if address == "127.0.0.1:7400" { String::new() } else { format!(" --endpoint {address}") };
@@ -145,6 +164,16 @@ fn greeting(args: &args::Dev, cluster: &InProcess, data: &Path) -> Vec<String> {
         ),
         format!("\n{}", paint.dim("Try, in another terminal:")),
     ];
+    if let Some(secured) = secured {
+        let commands = secured.commands(&endpoint);
+        lines.extend(commands.map(|command| format!("  {program} {command}")));
+        lines.push(format!(
+            "Neither may do what the other may: see {}",
+            secured.policy_file().display()
+        ));
+        lines.push(format!("\n{}", paint.dim("Ctrl-C stops it.")));
+        return lines;
+    }
     let commands = [
         format!("acquire orders:42 --ttl 5m{endpoint}"),
         format!("check orders:42{endpoint}"),

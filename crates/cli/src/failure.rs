@@ -145,7 +145,7 @@ impl Failure {
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Failure {
         if error.is_unreachable() {
-            let next = "start one (`palisade dev` runs a whole cluster), or name another with --endpoint or PALISADE_ENDPOINT";
+            let next = "start one (`palisade dev` runs a whole cluster), or name another with --endpoint, PALISADE_ENDPOINT or a profile";
             return Failure::new(Exit::Error, UNREACHABLE, one_line(&error.message), next);
         }
         let code = error.code;

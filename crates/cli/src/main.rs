@@ -2,10 +2,13 @@
 
 mod args;
 mod bench;
+mod cert;
+mod certificates;
 mod cluster_file;
 mod dev;
 mod duration;
 mod end;
+mod exposure;
 mod failure;
 mod heap;
 mod lock;
@@ -13,6 +16,8 @@ mod logging;
 mod output;
 mod pages;
 mod plan;
+mod policy;
+mod profiles;
 mod serve;
 mod sessions;
 mod shown;
@@ -117,8 +122,10 @@ async fn run(command: &Command, temporary: &mut Option<TempDir>) -> Result<(), F
         Command::Session(args) => sessions::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Plan(args) => plan::run(args),
+        Command::Cert(args) => cert::run(args),
         Command::Cluster(Cluster::Status(args)) => status::run(args).await,
         Command::Cluster(Cluster::Check(args)) => cluster_file::check(args),
+        Command::Policy(verb) => policy::run(verb),
         Command::Lock(_) | Command::Guard(_) | Command::Exec(_) => {
             unreachable!("needs no runtime of ours")
         }
@@ -149,7 +156,9 @@ fn wants_json(command: &Command) -> bool {
         | Command::Node(_)
         | Command::Gateway(_)
         | Command::Lock(_)
+        | Command::Cert(_)
         | Command::Cluster(Cluster::Check(_))
+        | Command::Policy(_)
         | Command::Guard(_)
         | Command::Exec(_) => false,
     }

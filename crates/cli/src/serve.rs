@@ -2,12 +2,16 @@
 //! error ends it.
 
 use crate::args;
-use crate::cluster_file::{load, warn_if_wide};
+use crate::certificates;
+use crate::cluster_file::load;
 use crate::end;
+use crate::exposure::{self, Protection};
 use crate::failure::{Exit, Failure};
+use audit::{Audit, Settings};
 use gateway::{Gateway, GatewayOptions};
+use net::role::Process;
 use node::{FirstStart, Node, NodeOptions};
-use routing::{Address, ClusterConfig, NodeId};
+use routing::{Address, AuditConfig, ClusterConfig, NodeId, for_process};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +38,11 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         let next = "see which there are: palisade cluster check --members --config FILE";
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
     }
+    if let Some(node) = cluster.node(id) {
+        exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?;
+    }
     check_free(&cluster, id)?;
+    let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
     let dir =
         args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("data/node-{}", args.id)));
     let reserve_bytes = cluster.settings.disk_reserve_bytes;
@@ -46,13 +54,16 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         (false, false, false) => FirstStart::AskPeers,
     };
     let guard_file = args.guard_file.clone();
+    let audit = audit(cluster.audit.as_ref(), &format!("node-{id}"))?;
     let options = NodeOptions {
         cluster,
         id,
         engine,
+        tls,
         first_start,
         guard_file,
         listener: None,
+        audit,
         metrics_listener: None,
     };
     let node = match saying_so("starting on the data directory", Node::start(options)).await {
@@ -64,6 +75,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
     };
     let failed = tokio::select! {
         () = told_to_stop() => None,
+        () = on_hangup(|| node.reload()) => None, // never
         error = node.wait_failed() => Some(error),
     };
     end::within(end::STOPS_WITHIN);
@@ -114,23 +126,55 @@ pub async fn gateway(args: &args::Gateway) -> Result<(), Failure> {
         _ => address == listen,
     };
     let configured = cluster.gateways.iter().find(|gateway| same(&gateway.address));
-    if configured.is_none() {
-        warn_if_wide(&listen); // the file's own warnings cover addresses in the file
-    }
+    let missing = Protection::missing_at_gateway(&cluster);
+    let insecure = exposure::check(&listen, missing, args.insecure)?;
+    let process = Process::Gateway(args.name.clone());
+    let inside = certificates::inside(&cluster, &process)?;
+    let tls = certificates::clients(&cluster, &process)?;
     let listener = bind(&listen)?;
     let metrics_listener = match configured.and_then(|gateway| gateway.metrics.as_deref()) {
         Some(address) => Some(bind(address)?),
         None => None,
     };
-    let options =
-        GatewayOptions { cluster, listener, metrics_listener, reflection: args.reflection };
+    let audit = audit(cluster.audit.as_ref(), &format!("gateway-{}", args.name))?;
+    let reflection = args.reflection;
+    let options = GatewayOptions {
+        cluster,
+        inside,
+        tls,
+        listener,
+        metrics_listener,
+        reflection,
+        audit,
+        insecure,
+    };
     let mut gateway = Gateway::start(options).await.map_err(gateway_failure)?;
+    let reload = gateway.reloader();
     let outcome = tokio::select! {
         () = told_to_stop() => Ok(()),
+        () = on_hangup(reload) => Ok(()), // never
         ended = gateway.wait() => ended.map_err(gateway_failure),
     };
     gateway.shutdown().await;
     outcome
+}
+
+/// Opens the audit log of a process, such as `node-3`, if the cluster file has one.
+///
+/// # Errors
+/// If its file cannot be opened.
+pub fn audit(config: Option<&AuditConfig>, process: &str) -> Result<Audit, Failure> {
+    let Some(config) = config else { return Ok(Audit::off()) };
+    let settings = Settings {
+        file: for_process(&config.file, process),
+        bytes_max: config.bytes_max,
+        age_max: Duration::from_secs(config.hours_max.saturating_mul(3_600)),
+        keep: config.keep,
+    };
+    Audit::start(settings, process, config.operations).map_err(|error| {
+        let next = "correct `audit` in the cluster file, or make the directory writable";
+        Failure::new(Exit::Error, "AUDIT", error.to_string(), next)
+    })
 }
 
 /// Opens a node's store outside the async threads, because there may be much to replay.
@@ -205,12 +249,22 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener, Failure> {
 /// Raises the limit of descriptors. A server takes one for each connection, and on many systems a
 /// process starts with 1,024.
 pub fn raise_descriptor_limit() {
-    match wire::accept::raise_descriptor_limit() {
+    match net::accept::raise_descriptor_limit() {
         Ok(limit) => tracing::debug!(?limit, "descriptors that this process may have"),
         Err(error) => {
             tracing::warn!(%error, "the limit on open files could not be raised: set it with ulimit -n")
         }
     }
+}
+
+/// Reads files again at each SIGHUP, for ever.
+async fn on_hangup(reload: impl Fn()) {
+    let mut hangup = signal(SignalKind::hangup()).expect("listen for SIGHUP");
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: reading certificates, policy and tokens again");
+        tokio::task::block_in_place(&reload);
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for SIGINT (Ctrl-C) or SIGTERM.

@@ -27,7 +27,7 @@ pub async fn run(verb: &Session) -> Result<(), Failure> {
 async fn open(args: &SessionOpen) -> Result<(), Failure> {
     let owner = args.owner.clone().unwrap_or_else(args::default_owner);
     let options = SessionOptions::new().owner(owner).ttl(Duration::from_millis(args.ttl.into()));
-    let opened = connect(&args.remote.gateways).open_session_raw(options).await?;
+    let opened = connect(&args.remote.gateways)?.open_session_raw(options).await?;
     if args.remote.json {
         print_json(&json::SessionOpened::from(&opened));
         return Ok(());
@@ -38,7 +38,7 @@ async fn open(args: &SessionOpen) -> Result<(), Failure> {
 }
 
 async fn heartbeat(args: &SessionOn) -> Result<(), Failure> {
-    let heartbeat = connect(&args.remote.gateways).heartbeat(&args.id, &args.shards).await?;
+    let heartbeat = connect(&args.remote.gateways)?.heartbeat(&args.id, &args.shards).await?;
     if args.remote.json {
         print_json(&json::SessionRenewed::new(&args.id, &heartbeat));
     } else {
@@ -70,7 +70,7 @@ async fn heartbeat(args: &SessionOn) -> Result<(), Failure> {
 }
 
 async fn close(args: &SessionOn) -> Result<(), Failure> {
-    let released = connect(&args.remote.gateways).close_session(&args.id, &args.shards).await?;
+    let released = connect(&args.remote.gateways)?.close_session(&args.id, &args.shards).await?;
     if args.remote.json {
         print_json(&json::SessionClosed { released, session_id: args.id.clone() });
     } else {

@@ -21,7 +21,7 @@ const SLOW_SYNC_MS: f64 = 100.0;
 /// If no gateway answers, or a shard has no leader.
 pub async fn run(args: &ClusterStatus) -> Result<(), Failure> {
     let status =
-        json::ClusterStatus::from(&verbs::connect(&args.remote.gateways).cluster_status().await?);
+        json::ClusterStatus::from(&verbs::connect(&args.remote.gateways)?.cluster_status().await?);
     if args.remote.json {
         print_json(&status);
     } else {
@@ -90,6 +90,10 @@ fn print(status: &json::ClusterStatus) {
         shown(&status.cluster),
         status.map_version
     ));
+    if status.insecure {
+        let warning = "this gateway was started with --insecure: any client that reaches it can take and break locks";
+        emit(&paint.bad(warning));
+    }
     let mut rows =
         vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
     for node in &status.nodes {

@@ -6,8 +6,8 @@ use crate::failure::{Exit, Failure};
 use crate::lock::at_start::AtStart;
 use crate::lock::signals::{Heard, Signals};
 use crate::output::*;
-use crate::pages;
 use crate::shown::{counted, date_time, shown};
+use crate::{pages, profiles};
 use client::{AcquireOptions, Cancelled, Client, ClientOptions, RequestId};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -34,17 +34,23 @@ const INTERRUPTS: [i32; 8] = [
     libc::SIGXCPU,
 ];
 
-/// Connects a client to the gateways that the command line names.
-pub fn connect(gateways: &Gateways) -> Client {
+/// Makes a client of the gateways that the command line, the environment or a profile names.
+///
+/// # Errors
+/// If it is not clear how to reach them.
+pub fn connect(gateways: &Gateways) -> Result<Client, Failure> {
     connect_within(gateways, gateways.timeout)
 }
 
 /// Like [`connect`], with a separate timeout for each operation.
-pub fn connect_within(gateways: &Gateways, timeout: Duration) -> Client {
-    let endpoints =
-        gateways.endpoint.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
-    let options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
-    Client::with_options(endpoints, options)
+///
+/// # Errors
+/// Those of [`connect`].
+pub fn connect_within(gateways: &Gateways, timeout: Duration) -> Result<Client, Failure> {
+    let reach = profiles::reach(gateways)?;
+    let mut options = ClientOptions::new().timeout(timeout).owner(args::default_owner());
+    options.security = reach.security();
+    Ok(Client::with_options(reach.endpoints, options))
 }
 
 /// Draws a new request id at random.
@@ -120,7 +126,7 @@ fn interrupts() -> Result<Heard, Failure> {
 
 /// Runs `palisade acquire`: takes a lock, and waits for it if asked to.
 pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
-    let client = connect(&args.remote.gateways);
+    let client = connect(&args.remote.gateways)?;
     let request_id = args.request_id.map_or_else(new_request_id, u128::to_be_bytes);
     let interrupts = interrupts()?;
     let mut options = AcquireOptions::new(&args.name)
@@ -179,7 +185,7 @@ pub async fn acquire(args: &args::Acquire) -> Result<(), Failure> {
 
 /// Runs `palisade renew`: extends the lease of a held lock.
 pub async fn renew(args: &args::Renew) -> Result<(), Failure> {
-    let renewal = connect(&args.remote.gateways).renew(&args.name, args.token).await?;
+    let renewal = connect(&args.remote.gateways)?.renew(&args.name, args.token).await?;
     if args.remote.json {
         print_json(&json::Renewed::new(&args.name, args.token, &renewal));
         return Ok(());
@@ -201,7 +207,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
         args::Consistency::Linearizable => Consistency::Linearizable,
         args::Consistency::Stale => Consistency::Stale,
     };
-    let client = connect(&args.remote.gateways);
+    let client = connect(&args.remote.gateways)?;
     let mut answer = client.check(&args.name, consistency).await?;
     if args.all {
         pages::all_holders(&client, &args.name, consistency, &mut answer).await?;
@@ -243,7 +249,7 @@ pub async fn check(args: &args::Check) -> Result<(), Failure> {
 
 /// Runs `palisade release`: releases a held lock.
 pub async fn release(args: &args::Release) -> Result<(), Failure> {
-    let released = connect(&args.remote.gateways).release(&args.name, args.token).await?;
+    let released = connect(&args.remote.gateways)?.release(&args.name, args.token).await?;
     if args.remote.json {
         print_json(&json::Released::new(&args.name, args.token, &released));
         return Ok(());
@@ -257,7 +263,7 @@ pub async fn release(args: &args::Release) -> Result<(), Failure> {
 
 /// Runs `palisade history`: shows the tenures of a lock, newest first.
 pub async fn history(args: &args::History) -> Result<(), Failure> {
-    let tenures = connect(&args.remote.gateways).history(&args.name, args.limit).await?;
+    let tenures = connect(&args.remote.gateways)?.history(&args.name, args.limit).await?;
     if args.remote.json {
         print_json(&json::History::new(&args.name, &tenures));
         return Ok(());
@@ -304,7 +310,7 @@ fn ending(tenure: &Tenure) -> String {
 
 /// Runs `palisade ls`: lists the locks of a prefix.
 pub async fn list(args: &args::Ls) -> Result<(), Failure> {
-    let client = connect(&args.remote.gateways);
+    let client = connect(&args.remote.gateways)?;
     let listing = match args.all {
         true => pages::list_all(&client, &args.prefix).await?,
         false => client.list_page(&args.prefix, args.limit, &args.cursor).await?,
@@ -342,7 +348,7 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
 
 /// Runs `palisade break`: looks up the holder, and breaks that hold and no other.
 pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
-    let client = connect(&args.remote.gateways);
+    let client = connect(&args.remote.gateways)?;
     let token = match args.token {
         Some(token) => token,
         None => holding_token(&client, &args.name).await?,

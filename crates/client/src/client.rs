@@ -1,23 +1,22 @@
 //! The client: one method per operation, retried where that is safe.
+//!
+//! The methods that take locks are in files above this one: `acquiring`, `guard` and `session`. So is
+//! the work of `letting_go`. This file only owns the state that all of them share.
 
-use crate::guard::{Guarded, Holding};
+use crate::guarded::Guarded;
 use crate::lease::Sent;
-use crate::letting_go::{LettingGo, Unwanted};
+use crate::letting_go::LettingGo;
 use crate::options::{RequestId, said_owner, ttl_ms};
 use crate::servers::Servers;
-use crate::session::Keeper;
-use crate::tries::{self, LEAST_TIME};
-use crate::{AcquireOptions, ClientOptions, Error, LockGuard, Session, SessionOptions, unary};
 use crate::{Cancelled, Checked, ClusterStatus, Heartbeat, Listing, Opened, Released, Renewal};
+use crate::{ClientOptions, Error, SessionOptions, tries, unary};
 use link::drive::Driven;
 use link::mux::Answer;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use wire::OperationKind;
-use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::operation::Op;
-use wire::v1::{self, AcquireResponse, Consistency, Grant, Tenure};
+use wire::v1::{self, Consistency, Tenure};
 
 /// A client of one cluster. Cheap to clone; clones share their connections.
 ///
@@ -78,40 +77,6 @@ impl Client {
     /// The options that the client was made with.
     pub fn options(&self) -> &ClientOptions {
         &self.inner.options
-    }
-
-    /// Takes a lock, now or within [`AcquireOptions::wait`]. The caller has to renew it: see
-    /// [`lock`](Self::lock) for a guard that renews itself.
-    ///
-    /// Dropping the future leaves the queue, and releases a grant that came too late to be seen.
-    /// With a request id of the caller's ([`AcquireOptions::request_id`]) it does neither, because
-    /// the caller may come back with the id, here or in another process.
-    ///
-    /// # Errors
-    /// [`Error::is_held`] if another holds the lock, also at the end of the wait. An earlier try
-    /// may still be in flight then. It is cancelled, so that it cannot be granted to a caller that
-    /// no longer waits: before the answer if the caller chose the id, otherwise in the background.
-    ///
-    /// [`Error::is_outcome_unknown`] if the cancel does not succeed in time, or if an earlier grant
-    /// of the same id is being released.
-    pub async fn acquire(&self, options: impl Into<AcquireOptions>) -> Result<Grant, Error> {
-        let options = options.into();
-        let until = options.until(self.inner.options.timeout);
-        let timed = self.acquire_timed(options, None).await?;
-        if timed.grant.claim_within_ms == 0 {
-            return Ok(timed.grant);
-        }
-        let holding = Holding::of(self, &timed, None);
-        let mut grant = timed.grant;
-        let token = grant.fencing_token;
-        let claimed = self.renew_timed(&grant.resource_name, token, left_until(until)).await;
-        let (renewal, _) = claimed.map_err(|error| error.after_grant(token))?;
-        holding.into_iter().for_each(Holding::disarm);
-        (grant.expires_at_ms, grant.ttl_ms) = (renewal.expires_at_ms, renewal.ttl_ms);
-        (grant.renewal_count, grant.claim_within_ms) = (renewal.renewal_count, 0);
-        // The full TTL began with the claim just now.
-        grant.remaining_ms = renewal.ttl_ms;
-        Ok(grant)
     }
 
     /// Resolves when all background releases are answered or have run out. Call it before the
@@ -354,109 +319,6 @@ impl Client {
         }
     }
 
-    /// Takes a lock and keeps it. The guard renews the lock in the background, knows for how long
-    /// it is valid, and releases it at the end.
-    ///
-    /// ```no_run
-    /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
-    /// use palisade_client::Held;
-    ///
-    /// let guard = client.lock("jobs/nightly").await?;
-    /// tokio::select! {
-    ///     () = work(guard.token()) => guard.release().await?,
-    ///     reason = guard.lost() => eprintln!("stop: the lock is lost: {reason}"),
-    /// }
-    /// # Ok(())
-    /// # }
-    /// # async fn work(_token: u64) {}
-    /// ```
-    pub async fn lock(&self, options: impl Into<AcquireOptions>) -> Result<LockGuard, Error> {
-        LockGuard::acquire(self.clone(), options.into()).await
-    }
-
-    /// Opens a session: one heartbeat keeps all its locks alive.
-    pub async fn open_session(&self, options: SessionOptions) -> Result<Session, Error> {
-        Session::open(self.clone(), options).await
-    }
-
-    /// Acquires, and tells when the request was first sent. `keeper` is the session that would keep
-    /// an unseen grant alive.
-    pub(crate) async fn acquire_timed(
-        &self,
-        options: AcquireOptions,
-        keeper: Option<Keeper>,
-    ) -> Result<Timed, Error> {
-        let chosen = options.request_id;
-        let request_id = chosen.unwrap_or_else(rand::random);
-        let until = options.until(self.inner.options.timeout);
-        let request = options.into_request(&self.inner.options.owner, request_id)?;
-        let ttl_ms = if request.ttl_ms == 0 { DEFAULT_TTL_MS } else { request.ttl_ms };
-        let (name, lives_for_ms) =
-            (request.name.clone(), u64::from(ttl_ms) + u64::from(request.wait_ms));
-        // Only this call knows an id of our own. If the call does not see the grant, the grant must
-        // be released.
-        let mut unseen = Unseen {
-            client: self,
-            name,
-            request_id,
-            lives_for_ms,
-            keeper,
-            armed: chosen.is_none(),
-        };
-        // A fresh id cannot meet a lock that is being released. Only an id of the caller's can.
-        let going =
-            chosen.map(|_| self.inner.letting_go.locks_of(&unseen.name)).unwrap_or_default();
-        let began = Instant::now();
-        let outcome = self.tried_within(Op::Acquire(request), self.inner.options.timeout).await;
-        unseen.armed = match &outcome {
-            Ok(_) => false,
-            Err((error, in_doubt)) => chosen.is_none() && (*in_doubt || error.is_outcome_unknown()),
-        };
-        let (grant, first_sent, tries) = match outcome {
-            Ok(Driven {
-                answer: Answer::Acquire(AcquireResponse { grant: Some(grant) }),
-                first_sent,
-                tries,
-                ..
-            }) => (grant, first_sent, tries),
-            Ok(_) => return Err(Error::confused("an acquire")),
-            // The acquire was refused, but an earlier try may still arrive and be granted.
-            Err((error, true)) if chosen.is_some() && !error.is_outcome_unknown() => {
-                (self.cancel_first(&unseen.name, request_id, error, until).await?, began, 2)
-            }
-            Err((error, _)) => return Err(error),
-        };
-        if chosen.is_some() && !self.inner.letting_go.take_back(&grant, &going) {
-            return Err(Error::being_released(grant.fencing_token));
-        }
-        Ok(Timed { grant, first_sent, tries, fresh_id: chosen.is_none() })
-    }
-
-    /// Ends the try that is in doubt before the caller is told that its acquire was refused.
-    /// Without this:
-    ///
-    /// 1. The caller is told HELD, and this client goes on to cancel and release in the background.
-    /// 2. The caller asks again with its id, through another client, and is granted the lock.
-    /// 3. The cancel finds that grant, and its release ends a lock that the caller holds.
-    ///
-    /// So a grant of the id becomes the answer, and no release is ever sent for it.
-    async fn cancel_first(
-        &self,
-        name: &str,
-        request_id: RequestId,
-        refused: Error,
-        until: Instant,
-    ) -> Result<Grant, Error> {
-        let request_id = request_id.to_vec();
-        let op = Op::CancelWait(v1::CancelWaitRequest { name: name.into(), request_id });
-        match self.run_within(op, left_until(until)).await.map(|driven| driven.answer) {
-            Ok(Answer::CancelWait(Cancelled { grant: Some(grant), .. })) => Ok(grant),
-            Ok(Answer::CancelWait(_)) => Err(refused),
-            Ok(_) => Err(Error::confused("a cancel")),
-            Err(why) => Err(refused.in_doubt(&why)),
-        }
-    }
-
     /// Renews, and tells when the acknowledged try was sent.
     pub(crate) async fn renew_timed(
         &self,
@@ -491,12 +353,16 @@ impl Client {
         self.run_within(op, self.inner.options.timeout).await
     }
 
-    async fn run_within(&self, op: Op, timeout: Duration) -> Result<Driven<Answer>, Error> {
+    pub(crate) async fn run_within(
+        &self,
+        op: Op,
+        timeout: Duration,
+    ) -> Result<Driven<Answer>, Error> {
         self.tried_within(op, timeout).await.map_err(|(error, _)| error)
     }
 
     /// Retries one operation within `timeout`. The error tells whether a try is still in doubt.
-    async fn tried_within(
+    pub(crate) async fn tried_within(
         &self,
         op: Op,
         timeout: Duration,
@@ -509,48 +375,12 @@ impl Client {
     async fn rpc<T, F>(
         &self,
         kind: OperationKind,
-        send: impl Fn(tonic::transport::Channel, Duration) -> F,
+        send: impl Fn(unary::Authorized, Duration) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, tonic::Status>>,
     {
         let servers = self.inner.servers.as_ref().map_err(Clone::clone)?;
         tries::rpc(servers, kind, self.inner.options.timeout, send).await
-    }
-}
-
-/// A grant, and when it was first asked for.
-pub(crate) struct Timed {
-    pub(crate) grant: Grant,
-    pub(crate) first_sent: Instant,
-    pub(crate) tries: u32,
-    /// The request id was made for this call, so no request carried it before `first_sent`.
-    pub(crate) fresh_id: bool,
-}
-
-/// The time left until then, for a part of a longer operation.
-pub(crate) fn left_until(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now()).max(LEAST_TIME)
-}
-
-/// An acquire whose grant no caller may ever see. On drop it is cancelled, and its grant released.
-struct Unseen<'a> {
-    client: &'a Client,
-    name: String,
-    request_id: RequestId,
-    lives_for_ms: u64,
-    keeper: Option<Keeper>,
-    armed: bool,
-}
-
-impl Drop for Unseen<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            let wait = Unwanted::Wait {
-                name: std::mem::take(&mut self.name),
-                request_id: self.request_id,
-            };
-            self.client.let_go(wait, Duration::from_millis(self.lives_for_ms), self.keeper.take());
-        }
     }
 }

@@ -108,6 +108,12 @@ impl Error {
         Error::new(ErrorCode::OutcomeUnknown, message)
     }
 
+    /// Whether a retry of a release cannot change the answer, because the lock is not held (any
+    /// more).
+    pub(crate) fn is_final(&self) -> bool {
+        self.is_fenced() || self.is_invalid()
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorCode::InvalidArgument, message)
     }

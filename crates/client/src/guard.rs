@@ -1,12 +1,10 @@
 //! A lock that keeps itself: renewed in the background, and released at the end.
 
-use crate::client::{Timed, left_until};
-use crate::lease::{Lease, LeaseCell, LostReason, renew_every};
-use crate::letting_go::{Unwanted, is_final};
-use crate::session::Keeper;
+use crate::acquiring::{Holding, Timed, left_until};
+use crate::lease::{Lease, LeaseCell, LostReason, pause_after_failure};
+use crate::unwanted::Unwanted;
 use crate::{AcquireOptions, Client, Error, ErrorCode, Grant, Held};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -30,6 +28,28 @@ pub struct LockGuard {
     lease: Arc<LeaseCell>,
     renewal: JoinHandle<()>,
     released: bool,
+}
+
+impl Client {
+    /// Takes a lock and keeps it. The guard renews the lock in the background, knows for how long
+    /// it is valid, and releases it at the end.
+    ///
+    /// ```no_run
+    /// # async fn example(client: palisade_client::Client) -> Result<(), palisade_client::Error> {
+    /// use palisade_client::Held;
+    ///
+    /// let guard = client.lock("jobs/nightly").await?;
+    /// tokio::select! {
+    ///     () = work(guard.token()) => guard.release().await?,
+    ///     reason = guard.lost() => eprintln!("stop: the lock is lost: {reason}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # async fn work(_token: u64) {}
+    /// ```
+    pub async fn lock(&self, options: impl Into<AcquireOptions>) -> Result<LockGuard, Error> {
+        LockGuard::acquire(self.clone(), options.into()).await
+    }
 }
 
 impl LockGuard {
@@ -96,7 +116,7 @@ impl Held for LockGuard {
         let outcome = self.client.release(self.name(), self.token()).await;
         // Set only after the answer. If the future is dropped, or the answer is not certain, `drop`
         // does the release.
-        self.released = outcome.as_ref().err().is_none_or(is_final);
+        self.released = outcome.as_ref().err().is_none_or(Error::is_final);
         outcome.map(|_| ())
     }
 }
@@ -108,76 +128,6 @@ impl Drop for LockGuard {
         self.lease.lose(LostReason::Released);
         if self.client.guarded().leave(&self.grant, &self.lease) && !self.released && !fenced {
             self.client.let_go(Unwanted::lock(&self.grant), self.lease.ttl(), None);
-        }
-    }
-}
-
-/// The guards of a client.
-///
-/// A caller can take a lock up again by its request id, in a new guard, while it still has a guard
-/// that lost it. Only the newest guard may release the lock. A release by an older one would end
-/// the lock of the newest.
-#[derive(Debug, Default)]
-pub(crate) struct Guarded(Mutex<BTreeMap<(String, u64), Weak<LeaseCell>>>);
-
-impl Guarded {
-    fn newest(&self) -> MutexGuard<'_, BTreeMap<(String, u64), Weak<LeaseCell>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_up(&self, grant: &Grant, lease: &Arc<LeaseCell>) {
-        self.newest()
-            .insert((grant.resource_name.clone(), grant.fencing_token), Arc::downgrade(lease));
-    }
-
-    /// Removes a dropped guard. Returns whether it was the newest of its lock.
-    fn leave(&self, grant: &Grant, lease: &Arc<LeaseCell>) -> bool {
-        let key = (grant.resource_name.clone(), grant.fencing_token);
-        let mut newest = self.newest();
-        let is_newest =
-            newest.get(&key).is_some_and(|newest| newest.as_ptr() == Arc::as_ptr(lease));
-        if is_newest {
-            newest.remove(&key);
-        }
-        is_newest
-    }
-}
-
-/// A grant on its way to the caller. It is released on drop, unless it arrives.
-pub(crate) struct Holding<'a> {
-    client: &'a Client,
-    unwanted: Option<Unwanted>,
-    ttl: Duration,
-    keeper: Option<Keeper>,
-}
-
-impl Holding<'_> {
-    /// Guards a grant. `keeper` is the session that keeps it alive. `None` if the caller chose the
-    /// id. The caller is then told to retry with it, so a background release would end the lock
-    /// that the retry gets.
-    pub(crate) fn of<'a>(
-        client: &'a Client,
-        timed: &Timed,
-        keeper: Option<Keeper>,
-    ) -> Option<Holding<'a>> {
-        let ttl = Duration::from_millis(timed.grant.ttl_ms.into());
-        timed.fresh_id.then(|| Holding {
-            client,
-            unwanted: Some(Unwanted::lock(&timed.grant)),
-            ttl,
-            keeper,
-        })
-    }
-
-    pub(crate) fn disarm(mut self) {
-        self.unwanted = None;
-    }
-}
-
-impl Drop for Holding<'_> {
-    fn drop(&mut self) {
-        if let Some(unwanted) = self.unwanted.take() {
-            self.client.let_go(unwanted, self.ttl, self.keeper.take());
         }
     }
 }
@@ -247,17 +197,11 @@ async fn renew(client: Client, grant: Grant, lease: Arc<LeaseCell>) {
                     return;
                 }
             }
-            Err(error) if is_final(&error) => return lease.lose(LostReason::Fenced(error.message)),
+            Err(error) if error.is_final() => return lease.lose(LostReason::Fenced(error.message)),
             Err(error) => {
                 tracing::debug!(token = grant.fencing_token, %error, "a renewal failed: tried again while the lock is valid");
                 tokio::time::sleep(pause_after_failure(ttl, interval_max)).await;
             }
         }
     }
-}
-
-/// The pause after a failed renewal: 3/20 of the interval, which is a twentieth of a short TTL. So
-/// a few tries fit between two renewals.
-pub(crate) fn pause_after_failure(ttl: Duration, interval_max: Duration) -> Duration {
-    renew_every(ttl, interval_max) * 3 / 20
 }

@@ -66,6 +66,12 @@ pub fn renew_every(ttl: Duration, interval_max: Duration) -> Duration {
     (ttl / 3).min(interval_max.max(INTERVAL_LEAST))
 }
 
+/// The pause after a failed renewal: 3/20 of the interval, which is a twentieth of a short TTL. So
+/// a few tries fit between two renewals.
+pub(crate) fn pause_after_failure(ttl: Duration, interval_max: Duration) -> Duration {
+    renew_every(ttl, interval_max) * 3 / 20
+}
+
 /// Shortest interval that can be chosen, so that a mistake does not renew without a pause.
 const INTERVAL_LEAST: Duration = Duration::from_millis(100);
 /// How often a watcher of a lease looks for a suspend.

@@ -9,11 +9,11 @@
 //! the locks. It is bounded. An item that finds it full is left to its TTL too, and a session
 //! offers its items again.
 
-use crate::options::RequestId;
+mod work;
+
+use crate::Grant;
 use crate::session::Keeper;
-use crate::{Cancelled, Client, Error, Grant};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use crate::unwanted::Unwanted;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -27,25 +27,6 @@ const ITEMS_MAX: usize = 16_384;
 const AT_ONCE: usize = 256;
 /// First and longest pause before an item is retried. It doubles each time.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// Something to be released.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Unwanted {
-    /// A grant, with its `session_life`.
-    Lock { name: String, token: u64, session_life: u64 },
-    /// An acquire that may be queued, granted, or on its way.
-    Wait { name: String, request_id: RequestId },
-    /// A session on these shards.
-    Session { id: String, shards: Vec<u32> },
-}
-
-impl Unwanted {
-    pub(crate) fn lock(grant: &Grant) -> Unwanted {
-        let (name, token, session_life) =
-            (grant.resource_name.clone(), grant.fencing_token, grant.session_life);
-        Unwanted::Lock { name, token, session_life }
-    }
-}
 
 /// The state of one item.
 ///
@@ -70,7 +51,7 @@ enum Verdict {
     /// There was no certain answer.
     Again,
     /// The acquire was granted meanwhile.
-    Granted(Grant),
+    Granted(Box<Grant>),
 }
 
 /// The list of one client.
@@ -215,143 +196,5 @@ impl LettingGo {
         item.pause = (item.pause * 2).min(PAUSE.1);
         state.plan(at, unwanted.clone());
         None
-    }
-}
-
-impl Client {
-    /// Puts something on the list, unless it is there already. `lives_for` is its life at the
-    /// server without renewal.
-    pub(crate) fn let_go(&self, unwanted: Unwanted, lives_for: Duration, keeper: Option<Keeper>) {
-        let list = self.letting_go();
-        let Some(runtime) = Handle::try_current().ok().or_else(|| list.runtime.get().cloned())
-        else {
-            tracing::debug!(?unwanted, "no runtime to let this go on: it ends with its TTL");
-            return;
-        };
-        let now = Instant::now();
-        // A change of leaders starts a lease anew, which adds one TTL.
-        let lives_for = 2 * lives_for + self.options().timeout;
-        let item = Item {
-            offered: now,
-            until: now + lives_for,
-            lives_for,
-            pause: PAUSE.0,
-            keeper,
-            tried: false,
-        };
-        let mut state = list.state();
-        if state.items.contains_key(&unwanted) {
-            return;
-        }
-        if state.items.len() >= ITEMS_MAX {
-            tracing::warn!(
-                ?unwanted,
-                "{ITEMS_MAX} locks and waits wait to be let go: this one ends with its TTL"
-            );
-            return;
-        }
-        state.plan(now, unwanted.clone());
-        state.items.insert(unwanted, item);
-        list.count.send_replace(state.items.len());
-        let start = !std::mem::replace(&mut state.working, true);
-        drop(state);
-        if start {
-            runtime.spawn(work(Working { client: self.clone(), over: false }));
-        } else {
-            list.more.notify_one();
-        }
-    }
-
-    async fn try_to_let_go(&self, unwanted: &Unwanted) -> Verdict {
-        let outcome = match unwanted {
-            Unwanted::Lock { name, token, session_life } => {
-                self.release_of(name, *token, *session_life).await.map(|_| Verdict::Done)
-            }
-            Unwanted::Wait { name, request_id } => {
-                self.cancel_wait(name, *request_id).await.map(|cancelled| match cancelled {
-                    Cancelled { grant: Some(grant), .. } => Verdict::Granted(grant),
-                    Cancelled { cancelled: true, .. } => Verdict::Done,
-                    _ => Verdict::NotYetSeen,
-                })
-            }
-            Unwanted::Session { id, shards } => {
-                self.close_session(id, shards).await.map(|_| Verdict::Done)
-            }
-        };
-        outcome.unwrap_or_else(|error| {
-            if is_final(&error) {
-                return Verdict::Done;
-            }
-            tracing::debug!(?unwanted, %error, "not let go yet: tried again");
-            Verdict::Again
-        })
-    }
-}
-
-/// Whether a retry cannot change the answer, because the lock is not held (any more).
-pub(crate) fn is_final(error: &Error) -> bool {
-    error.is_fenced() || error.is_invalid()
-}
-
-/// The task's hold on its client. If the task is ended with its runtime, the next offer starts
-/// another task.
-struct Working {
-    client: Client,
-    over: bool,
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        if self.over {
-            return;
-        }
-        let mut state = self.client.letting_go().state();
-        let state = &mut *state;
-        state.working = false;
-        state.due.clear();
-        let now = Instant::now();
-        for unwanted in state.items.keys() {
-            state.next += 1;
-            state.due.insert((now, state.next), unwanted.clone());
-        }
-    }
-}
-
-async fn work(mut working: Working) {
-    let client = &working.client.clone();
-    let list = client.letting_go();
-    let mut running = FuturesUnordered::new();
-    loop {
-        let mut next_due = None;
-        while running.len() < AT_ONCE {
-            let (taken, due) = list.take_due(Instant::now());
-            next_due = due;
-            let Some(unwanted) = taken else { break };
-            running.push(async move {
-                let verdict = client.try_to_let_go(&unwanted).await;
-                (unwanted, verdict)
-            });
-        }
-        if running.is_empty() && next_due.is_none() && list.stop_if_empty() {
-            working.over = true;
-            return;
-        }
-        let wake_at = next_due.unwrap_or_else(|| Instant::now() + PAUSE.1);
-        tokio::select! {
-            Some((unwanted, verdict)) = running.next() => {
-                let over = list.tried(&unwanted, &verdict, client.options().timeout);
-                let keeper = over.and_then(|item| item.keeper);
-                match (verdict, unwanted, keeper) {
-                    (Verdict::Granted(grant), _, keeper) => {
-                        let lives_for = Duration::from_millis(grant.ttl_ms.into());
-                        client.let_go(Unwanted::lock(&grant), lives_for, keeper);
-                    }
-                    (_, Unwanted::Lock { name, token, .. }, Some(keeper)) => keeper.forget(&name, token),
-                    _ => {}
-                }
-            }
-            () = list.more.notified() => {}
-            () = tokio::time::sleep_until(wake_at) => {}
-        }
     }
 }

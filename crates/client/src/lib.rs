@@ -18,11 +18,13 @@
 //! The crate holds no lock state of its own. Streams and retries are in the crate `link`. The pure
 //! module [`lease`] is public for simulators, and [`clock`] for tests of programs.
 
+mod acquiring;
 mod client;
 pub mod clock;
 pub mod endpoint;
 mod error;
 mod guard;
+mod guarded;
 mod held;
 pub mod lease;
 mod letting_go;
@@ -32,8 +34,10 @@ mod servers;
 mod session;
 mod tries;
 mod unary;
+mod unwanted;
 
 pub use client::Client;
+pub use endpoint::Security;
 pub use error::Error;
 pub use guard::LockGuard;
 pub use held::Held;
@@ -41,6 +45,8 @@ pub use lease::LostReason;
 pub use options::{AcquireOptions, ClientOptions, RequestId, SessionOptions};
 pub use session::{Session, SessionLock};
 
+pub use net::dial::{ClientSide, Pem};
+pub use net::token::Token;
 pub use wire::v1::{
     CancelWaitResponse as Cancelled, CheckResponse as Checked,
     ClusterStatusResponse as ClusterStatus, Consistency, ErrorCode, Grant, GrantState,

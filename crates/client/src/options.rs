@@ -1,7 +1,7 @@
 //! The options of clients, acquires and sessions.
 
-use crate::Error;
 use crate::clock::SuspendClock;
+use crate::{Error, Security};
 use std::time::Duration;
 use tokio::time::Instant;
 use wire::limits::{DEFAULT_TIMEOUT_MS, REQUEST_ID_BYTES};
@@ -30,6 +30,8 @@ pub struct ClientOptions {
     pub queue_ops_max: usize,
     /// Time to connect to a gateway. Default: 2 s.
     pub connect_timeout: Duration,
+    /// TLS and the bearer token towards gateways. Default: neither.
+    pub security: Security,
     /// Longest time between two renewals. Guards and sessions renew after a third of their TTL, or
     /// after this time if it is shorter. A TTL can be long, but a renewal is how they hear that a
     /// lock was broken. Default: 10 s.
@@ -46,6 +48,7 @@ impl Default for ClientOptions {
             unary: false,
             queue_ops_max: 16_384,
             connect_timeout: Duration::from_secs(2),
+            security: Security::default(),
             renew_interval_max: Duration::from_secs(10),
             suspend_clock: SuspendClock::system(),
         }
@@ -80,6 +83,12 @@ impl ClientOptions {
     /// more renewals.
     pub fn renew_interval_max(mut self, interval: Duration) -> Self {
         self.renew_interval_max = interval;
+        self
+    }
+
+    /// Sets TLS and the bearer token towards gateways.
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
         self
     }
 

@@ -1,10 +1,13 @@
 //! The gateways of a client, with one link and one channel each, made when first needed.
 
+use crate::unary::{Authorize, Authorized};
 use crate::{ClientOptions, Error, endpoint, unary};
 use link::mux::{Answer, Failure, Link, LinkOptions, Locks};
+use net::dial::{DialError, Target};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use wire::ErrorClass;
 use wire::v1::Operation;
@@ -21,7 +24,7 @@ pub(crate) struct Servers {
 
 #[derive(Debug)]
 struct Server {
-    endpoint: Endpoint,
+    target: Target,
     link: OnceLock<Link<Locks>>,
     channel: Mutex<Option<Channel>>,
     /// Held while connecting, so that only one caller connects.
@@ -41,7 +44,7 @@ impl Servers {
             let (link, channel, connecting) =
                 (OnceLock::new(), Mutex::default(), tokio::sync::Mutex::default());
             servers.push(Server {
-                endpoint: endpoint::parse(&address)?,
+                target: endpoint::target(&address, &options.security)?,
                 link,
                 channel,
                 connecting,
@@ -56,6 +59,7 @@ impl Servers {
         let link = LinkOptions {
             queue_ops_max: options.queue_ops_max.max(1),
             connect_timeout: options.connect_timeout,
+            token: options.security.token.clone(),
             ..LinkOptions::default()
         };
         Ok(Servers { servers, targets, current: AtomicUsize::new(0), link })
@@ -67,10 +71,7 @@ impl Servers {
 
     /// The `host:port` of each gateway.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        let address = |server: &Server| {
-            server.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default()
-        };
-        self.servers.iter().map(address).collect()
+        self.servers.iter().map(|server| server.target.address().to_owned()).collect()
     }
 
     /// Whether a connection to any gateway was up a moment ago.
@@ -109,7 +110,7 @@ impl Servers {
     ) -> Result<Answer, Failure> {
         let server = &self.servers[target as usize];
         let link =
-            server.link.get_or_init(|| Link::start(server.endpoint.clone(), self.link.clone()));
+            server.link.get_or_init(|| Link::start(server.target.clone(), self.link.clone()));
         link.call(operation, timeout_ms).await
     }
 
@@ -132,34 +133,38 @@ impl Servers {
         outcome
     }
 
-    /// A connected channel for unary RPCs.
-    pub(crate) async fn channel(&self, target: u64, timeout: Duration) -> Result<Channel, Failure> {
+    /// A connected channel for unary RPCs, which puts the token on each.
+    pub(crate) async fn channel(
+        &self,
+        target: u64,
+        timeout: Duration,
+    ) -> Result<Authorized, Failure> {
         let server = &self.servers[target as usize];
         let within = timeout.min(self.link.connect_timeout);
-        let endpoint = server
-            .endpoint
-            .clone()
-            // The bound covers all addresses of the host together, so that one that swallows
-            // packets leaves time for the others.
-            .connect_timeout(within)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(self.link.keepalive_interval)
-            .keep_alive_timeout(self.link.keepalive_timeout);
+        let configure = |endpoint: Endpoint| {
+            endpoint
+                .http2_keep_alive_interval(self.link.keepalive_interval)
+                .keep_alive_timeout(self.link.keepalive_timeout)
+        };
         let connect = async {
             let _turn = server.connecting.lock().await;
             let channel = server.channel().clone();
             if let Some(channel) = channel {
                 return Ok(channel);
             }
-            let connected = endpoint.connect().await?;
-            Ok::<Channel, tonic::transport::Error>(server.channel().insert(connected).clone())
+            let connected = server.target.connect(within, configure).await?;
+            Ok::<Channel, DialError>(server.channel().insert(connected).clone())
         };
         let why = match tokio::time::timeout(within, connect).await {
-            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Ok(channel)) => {
+                let authorize = Authorize { token: self.link.token.clone() };
+                return Ok(InterceptedService::new(channel, authorize));
+            }
             Ok(Err(error)) => wire::root_cause(&error),
             Err(_) => format!("no answer in {} ms", within.as_millis()),
         };
-        Err(Failure::NotSent(format!("cannot connect to {}: {why}", server.endpoint.uri()).into()))
+        let address = server.target.address();
+        Err(Failure::NotSent(format!("cannot connect to {address}: {why}").into()))
     }
 
     pub(crate) fn forget_channel(&self, target: u64) {
@@ -178,7 +183,7 @@ mod tests {
             Servers::new(list.iter().map(|text| (*text).to_owned()).collect(), &options)
         };
         assert!(of(&["127.0.0.1:7400", "http://localhost:1"]).is_ok());
-        assert!(of(&["127.0.0.1:7400", "https://localhost:1"]).unwrap_err().is_invalid());
+        assert!(of(&["127.0.0.1:7400", "https://localhost"]).unwrap_err().is_invalid());
         assert!(Servers::new(vec![], &options).unwrap_err().is_invalid());
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn rpc<T, F>(
     servers: &Servers,
     kind: OperationKind,
     timeout: Duration,
-    send: impl Fn(tonic::transport::Channel, Duration) -> F,
+    send: impl Fn(unary::Authorized, Duration) -> F,
 ) -> Result<T, Error>
 where
     F: Future<Output = Result<T, tonic::Status>>,
@@ -94,9 +94,16 @@ where
 /// itself retries. With several, a gateway that hangs must leave time for the next.
 fn policy(kind: OperationKind, wait_ms: u32, timeout: Duration, servers: &Servers) -> Policy {
     let timeout_ms = u64::from(whole_ms(timeout)).max(1);
-    let attempt_timeout_ms =
+    let first_try_timeout_ms =
         if servers.targets().len() > 1 { timeout_ms.div_ceil(2) } else { timeout_ms };
-    Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms, retry_busy: true, relays: true }
+    Policy {
+        kind,
+        timeout_ms,
+        wait_ms,
+        first_try_timeout_ms,
+        retry_busy: true,
+        targets_retry: true,
+    }
 }
 
 /// Whether any try of one operation reached a gateway.

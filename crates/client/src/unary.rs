@@ -2,22 +2,44 @@
 //! carry.
 
 use link::mux::{Answer, Failure};
+use net::token::Token;
 use std::time::Duration;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use wire::limits::RESULT_FRAME_BYTES_MAX;
 use wire::reason;
 use wire::v1::lock_service_client::LockServiceClient;
 use wire::v1::operation::Op;
-use wire::v1::{Error, Operation};
+use wire::v1::{Error, ErrorCode, Operation};
 
-pub(crate) fn service(channel: Channel) -> LockServiceClient<Channel> {
+/// A channel whose calls carry the client's token.
+pub(crate) type Authorized = InterceptedService<Channel, Authorize>;
+
+/// Puts the client's token on each call, if it has one.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorize {
+    pub(crate) token: Option<Token>,
+}
+
+impl Interceptor for Authorize {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.token {
+            let put = token.put(request.metadata_mut());
+            put.map_err(|error| Error::new(ErrorCode::Unauthenticated, error.to_string()))?;
+        }
+        Ok(request)
+    }
+}
+
+pub(crate) fn service(channel: Authorized) -> LockServiceClient<Authorized> {
     LockServiceClient::new(channel).max_decoding_message_size(RESULT_FRAME_BYTES_MAX)
 }
 
 /// Sends one operation as an RPC with this timeout.
 pub(crate) async fn call(
-    channel: Channel,
+    channel: Authorized,
     operation: Operation,
     timeout: Duration,
 ) -> Result<Answer, Failure> {

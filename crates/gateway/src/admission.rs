@@ -1,30 +1,23 @@
-//! What stands between the doors and the core: whose operation it is, and whether there is room for
-//! it.
+//! What stands between the doors and the core: whether there is room for an operation.
 //!
-//! A client is its connection, because no client proves an identity yet. Waits are long and cheap,
-//! and all other operations are short. So waits are counted apart. However many there are, they
+//! Room is shared out by connection, and by identity where the cluster has identities. Waits are
+//! long and cheap, and all other operations are short. So waits are counted apart. However many there are, they
 //! take no capacity from a renewal, a release, a cancel or a heartbeat: not on the connection, not
 //! on a stream, and not towards a node.
 
-use crate::core::{Caller, is_scan};
+use crate::connection::Connection;
+use crate::core::is_scan;
 use crate::limits::{
     CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, STREAM_OPS_MAX,
     STREAM_SCANS_MAX, STREAMS_MAX, UNARY_MAX, WAITS_MAX, WAITS_MIN,
 };
+use crate::visitor::Visitor;
+use access::{Identity, Place};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tonic::Status;
 use wire::v1::{Error, Operation};
-
-/// One connection of a client: the caller of its operations, and what it has under way.
-#[derive(Debug, Default)]
-pub(crate) struct Connection {
-    pub(crate) caller: Caller,
-    waits: AtomicUsize,
-    unary_waits: AtomicUsize,
-    streams: AtomicUsize,
-}
 
 /// The bounds of a whole gateway.
 #[derive(Debug)]
@@ -50,24 +43,24 @@ impl Admission {
         self.waits.0.load(Relaxed)
     }
 
-    /// Takes a place for one more wait of this connection. `unary` says that it is a call of its
-    /// own.
+    /// Takes a place for one more wait of this visitor. `unary` says that it is a call of its own.
     ///
     /// # Errors
-    /// BUSY if the connection has its full share.
-    pub(crate) fn wait(
-        &self,
-        connection: &Arc<Connection>,
-        unary: bool,
-    ) -> Result<WaitPlace, Box<Error>> {
-        WaitPlace::take(connection, &self.waits, unary)
+    /// BUSY if the connection has its full share, or the identity its quota.
+    pub(crate) fn wait(&self, visitor: &Visitor, unary: bool) -> Result<WaitPlace, Box<Error>> {
+        let mut place = WaitPlace::take(&visitor.connection, &self.waits, unary)?;
+        if let Some(identity) = visitor.caller.identity() {
+            let taken = identity.account.wait(identity.quota());
+            place._of_identity = Some(taken.ok_or_else(|| at_quota(identity, "waits"))?);
+        }
+        Ok(place)
     }
 
     /// Takes a place for a stream.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED if the gateway or the connection has too many.
-    pub(crate) fn stream(&self, connection: Arc<Connection>) -> Result<StreamPlace, Box<Status>> {
+    /// RESOURCE_EXHAUSTED if the gateway, the connection or the identity has too many.
+    pub(crate) fn stream(&self, visitor: &Visitor) -> Result<StreamPlace, Box<Status>> {
         let full = |of: &str, max: usize| {
             Box::new(Status::resource_exhausted(format!(
                 "this {of} has {max} streams already: send more over each"
@@ -75,11 +68,18 @@ impl Admission {
         };
         let permit = self.streams.clone().try_acquire_owned();
         let permit = permit.map_err(|_| full("gateway", STREAMS_MAX))?;
-        let place = StreamPlace { connection, _permit: permit };
-        match place.connection.streams.fetch_add(1, Relaxed) < CONNECTION_STREAMS_MAX {
-            true => Ok(place),
-            false => Err(full("connection", CONNECTION_STREAMS_MAX)),
+        let connection = visitor.connection.clone();
+        let mut place = StreamPlace { connection, _permit: permit, _of_identity: None };
+        let before = place.connection.streams.fetch_add(1, Relaxed);
+        if before >= CONNECTION_STREAMS_MAX {
+            return Err(full("connection", CONNECTION_STREAMS_MAX));
         }
+        if let Some(identity) = visitor.caller.identity() {
+            let taken = identity.account.stream(identity.quota());
+            let refused = || Box::new(Status::from(*at_quota(identity, "streams")));
+            place._of_identity = Some(taken.ok_or_else(refused)?);
+        }
+        Ok(place)
     }
 
     /// Takes a place for a call that does not wait.
@@ -94,6 +94,19 @@ impl Admission {
     }
 }
 
+/// The refusal of a wait or a stream above an identity's quota.
+fn at_quota(identity: &Identity, what: &str) -> Box<Error> {
+    let who = &identity.principal;
+    // The delay is long, because a client with so many comes back with all of them.
+    Box::new(Error::busy(
+        format!(
+            "{who} has as many {what} at this gateway as its quota allows, and this one was not \
+             begun: end some first, or have the quota changed"
+        ),
+        1_000,
+    ))
+}
+
 /// The number of waits of all connections together.
 #[derive(Debug, Default)]
 struct Waits(AtomicUsize);
@@ -104,6 +117,7 @@ pub(crate) struct WaitPlace {
     connection: Arc<Connection>,
     all: Arc<Waits>,
     unary: bool,
+    _of_identity: Option<Place>,
 }
 
 impl WaitPlace {
@@ -114,7 +128,12 @@ impl WaitPlace {
         all: &Arc<Waits>,
         unary: bool,
     ) -> Result<WaitPlace, Box<Error>> {
-        let place = WaitPlace { connection: connection.clone(), all: all.clone(), unary };
+        let place = WaitPlace {
+            connection: connection.clone(),
+            all: all.clone(),
+            unary,
+            _of_identity: None,
+        };
         let before = connection.waits.fetch_add(1, Relaxed);
         let of_all = all.0.fetch_add(1, Relaxed);
         let unary_before = if unary { connection.unary_waits.fetch_add(1, Relaxed) } else { 0 };
@@ -151,8 +170,9 @@ impl Drop for WaitPlace {
 /// The place of one stream. A stream gets an equal part of what its connection may have in flight.
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
-    pub(crate) connection: Arc<Connection>,
+    connection: Arc<Connection>,
     _permit: OwnedSemaphorePermit,
+    _of_identity: Option<Place>,
 }
 
 /// What a stream has under way.
@@ -206,18 +226,23 @@ impl Drop for StreamPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Caller;
 
-    fn fill(connection: &Arc<Connection>, gateway: &Admission) -> Vec<WaitPlace> {
-        std::iter::from_fn(|| gateway.wait(connection, false).ok()).collect()
+    /// A visitor by a connection of its own.
+    fn connected() -> Visitor {
+        Visitor::default()
+    }
+
+    fn fill(visitor: &Visitor, gateway: &Admission) -> Vec<WaitPlace> {
+        std::iter::from_fn(|| gateway.wait(visitor, false).ok()).collect()
     }
 
     #[test]
     fn greedy_connections_leave_room_for_the_others() {
         let gateway = Admission::default();
-        let greedy: Vec<Vec<WaitPlace>> =
-            (0..24).map(|_| fill(&Arc::default(), &gateway)).collect();
+        let greedy: Vec<Vec<WaitPlace>> = (0..24).map(|_| fill(&connected(), &gateway)).collect();
         assert_eq!(greedy[0].len(), CONNECTION_WAITS_MAX);
-        let modest = fill(&Arc::default(), &gateway);
+        let modest = fill(&connected(), &gateway);
         assert!(modest.len() >= WAITS_MIN, "{} after {}", modest.len(), gateway.waits());
         assert!(gateway.waits() <= WAITS_MAX);
         drop((greedy, modest));
@@ -226,23 +251,41 @@ mod tests {
 
     #[test]
     fn a_refused_wait_takes_no_place() {
-        let (connection, gateway) = (Arc::default(), Admission::default());
-        let unary: Vec<_> = std::iter::from_fn(|| gateway.wait(&connection, true).ok()).collect();
+        let (visitor, gateway) = (connected(), Admission::default());
+        let unary: Vec<_> = std::iter::from_fn(|| gateway.wait(&visitor, true).ok()).collect();
         assert_eq!(unary.len(), CONNECTION_UNARY_WAITS_MAX);
         assert_eq!(gateway.waits(), CONNECTION_UNARY_WAITS_MAX);
-        assert!(gateway.wait(&connection, false).is_ok(), "on a stream there is room");
+        assert!(gateway.wait(&visitor, false).is_ok(), "on a stream there is room");
     }
 
     #[test]
     fn streams_of_a_connection_share_what_it_may_have_in_flight() {
-        let (connection, gateway) = (Arc::<Connection>::default(), Admission::default());
-        let first = gateway.stream(connection.clone()).unwrap();
+        let (visitor, gateway) = (connected(), Admission::default());
+        let first = gateway.stream(&visitor).unwrap();
         assert_eq!(first.part(4_096), 4_096);
-        let others: Vec<_> =
-            std::iter::from_fn(|| gateway.stream(connection.clone()).ok()).collect();
+        let others: Vec<_> = std::iter::from_fn(|| gateway.stream(&visitor).ok()).collect();
         assert_eq!(others.len(), CONNECTION_STREAMS_MAX - 1);
         assert_eq!(first.part(4_096), 4_096 / CONNECTION_STREAMS_MAX);
         drop(others);
         assert_eq!(first.part(4_096), 4_096);
+    }
+
+    #[test]
+    fn an_identity_has_its_quota_over_all_its_connections() {
+        let gateway = Admission::default();
+        let two = std::num::NonZeroU32::new(2);
+        let quota = access::Quota { waits: two, streams: two, ..Default::default() };
+        let alice = Identity::unrestricted("alice".parse().unwrap(), quota);
+        let caller = Caller::Client(Arc::new(alice));
+        let by = || Visitor { caller: caller.clone(), ..connected() };
+        let (one, other) = (by(), by());
+        let places = (gateway.wait(&one, false).unwrap(), gateway.wait(&other, true).unwrap());
+        let refused = gateway.wait(&other, false).unwrap_err();
+        assert_eq!((refused.code(), refused.retry_after_ms), (wire::v1::ErrorCode::Busy, 1_000));
+        assert_eq!(gateway.waits(), 2, "a refused wait takes no place");
+        let streams = (gateway.stream(&one).unwrap(), gateway.stream(&other).unwrap());
+        assert_eq!(gateway.stream(&by()).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        drop((places, streams));
+        assert!(gateway.wait(&one, false).is_ok() && gateway.stream(&one).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 //! Outcomes come through one channel, each with the number of its call and part, and pauses stand in
 //! one ordered map.
 
-use crate::core::{Call, Caller, Send, Step};
+use crate::core::{Call, Caller, Outgoing, Step};
 use crate::nodes::{Outcome, Port};
 use crate::router::Router;
 use link::mux::Answer;
@@ -59,9 +59,9 @@ impl<T> Calls<T> {
 
     /// Begins a call.
     pub(crate) fn begin(&mut self, caller: Caller, operation: Operation, note: T) {
-        let moment = &mut self.router.moment();
+        let env = &mut self.router.env();
         let directory = &self.router.directory;
-        let call = Call::begin(caller, operation, directory, moment, &mut self.steps);
+        let call = Call::begin(caller, operation, directory, env, &mut self.steps);
         let key = self.running.insert((call, note));
         self.take_steps(key);
     }
@@ -85,7 +85,7 @@ impl<T> Calls<T> {
                 }
             };
             let (number, outcome) = outcome?; // never closed: this side holds a sender
-            self.heard(number, outcome);
+            self.on_outcome(number, outcome);
         }
     }
 
@@ -99,7 +99,7 @@ impl<T> Calls<T> {
         while self.answered.is_empty()
             && let Ok((number, outcome)) = self.outcomes.try_recv()
         {
-            self.heard(number, outcome);
+            self.on_outcome(number, outcome);
         }
         self.answered.pop_front()
     }
@@ -124,18 +124,18 @@ impl<T> Calls<T> {
         {
             let (key, part) = split(entry.remove());
             if let Some((call, _)) = self.running.get_mut(key) {
-                let moment = &mut self.router.moment();
-                call.resumed(part, &self.router.directory, moment, &mut self.steps);
+                let env = &mut self.router.env();
+                call.on_pause_over(part, &self.router.directory, env, &mut self.steps);
                 self.take_steps(key);
             }
         }
     }
 
-    fn heard(&mut self, number: usize, outcome: Outcome) {
+    fn on_outcome(&mut self, number: usize, outcome: Outcome) {
         let (key, part) = split(number);
         if let Some((call, _)) = self.running.get_mut(key) {
-            let moment = &mut self.router.moment();
-            call.heard(part, outcome, &self.router.directory, moment, &mut self.steps);
+            let env = &mut self.router.env();
+            call.on_outcome(part, outcome, &self.router.directory, env, &mut self.steps);
             self.take_steps(key);
         }
     }
@@ -143,7 +143,7 @@ impl<T> Calls<T> {
     fn take_steps(&mut self, key: usize) {
         for step in self.steps.drain(..) {
             match step {
-                Step::Send(Send { part, node, timeout_ms, operation, retry_of }) => {
+                Step::Send(Outgoing { part, node, timeout_ms, operation, retry_of }) => {
                     if let Some(kind) = retry_of {
                         self.router.metrics.retried(kind);
                     }

@@ -7,11 +7,14 @@
 //! A wait that is left after the grace period leaves its queue. An acquire that its client cannot
 //! come back to is ended at once: see [`crate::leave`].
 
-use crate::admission::{Connection, UnderWay};
+use crate::admission::UnderWay;
 use crate::calls::Calls;
 use crate::core::{Cleanup, is_scan, is_unknown};
 use crate::leaving::{Left, Unanswered};
+use crate::record::Recorded;
+use crate::redact::redact;
 use crate::router::Router;
+use crate::visitor::Visitor;
 use link::mux::Answer;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +35,10 @@ struct Note {
     /// The same for an acquire that does not wait, if this gateway chose its request id.
     unanswered: Option<Unanswered>,
     is_scan: bool,
+    /// The caller may not read the name, so the answer must tell nothing of others.
+    redacted: bool,
+    /// The line of the audit log for the answer.
+    recorded: Option<Recorded>,
 }
 
 /// The operations in flight of one stream, or of one call.
@@ -42,7 +49,7 @@ struct Note {
 pub(crate) struct InFlight {
     router: Arc<Router>,
     ending: watch::Receiver<bool>,
-    connection: Arc<Connection>,
+    visitor: Visitor,
     /// Set for a single call.
     unary: bool,
     calls: Calls<Note>,
@@ -51,15 +58,29 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Starts empty, for a stream or a single call (`unary`) of this connection.
+    /// Starts empty, for a stream or a single call (`unary`) of this visitor.
     pub(crate) fn new(
         router: Arc<Router>,
         ending: watch::Receiver<bool>,
-        connection: Arc<Connection>,
+        visitor: Visitor,
         unary: bool,
     ) -> InFlight {
         let calls = Calls::new(router.clone());
-        InFlight { router, ending, connection, unary, calls, waits: 0, scans: 0 }
+        InFlight { router, ending, visitor, unary, calls, waits: 0, scans: 0 }
+    }
+
+    /// The client of the operations.
+    pub(crate) fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+
+    /// Proves the identity of the client anew, if files changed or its time is over. Operations in
+    /// flight go on.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED if it has no identity any more.
+    pub(crate) fn prove_again(&mut self) -> Result<(), Box<Error>> {
+        self.router.prove_again(&mut self.visitor)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -71,10 +92,10 @@ impl InFlight {
         UnderWay { short: self.calls.len() - self.waits, scans: self.scans }
     }
 
-    /// Begins to serve an operation.
+    /// Begins to serve an operation that is permitted.
     ///
     /// # Errors
-    /// BUSY if the operation is a wait, and its connection has its full share of waits.
+    /// BUSY if the operation is a wait, and its client has its full share of waits.
     pub(crate) fn push(&mut self, mut operation: Operation) -> Result<(), Box<Error>> {
         let op = operation.op.as_ref();
         let mut note = Note {
@@ -84,47 +105,52 @@ impl InFlight {
             wait: None,
             unanswered: None,
             is_scan: op.is_some_and(is_scan),
+            redacted: op.is_some_and(|op| self.router.is_redacted(&self.visitor, op)),
+            recorded: op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op)),
         };
         if let Some(Op::Acquire(acquire)) = &mut operation.op {
             if acquire.wait_ms > 0 {
                 note.wait = Some(self.wait_of(acquire, operation.timeout_ms)?);
             } else {
                 let (leaving, now_ms) = (&self.router.leaving, self.router.now_ms());
-                note.unanswered = Unanswered::of(acquire, operation.timeout_ms, leaving, now_ms);
+                let caller = &self.visitor.caller;
+                note.unanswered =
+                    Unanswered::of(caller, acquire, operation.timeout_ms, leaving, now_ms);
             }
         }
         self.waits += usize::from(note.wait.is_some());
         self.scans += usize::from(note.is_scan);
         self.router.metrics.in_flight.inc();
-        self.calls.begin(self.connection.caller, operation, note);
+        self.calls.begin(self.visitor.caller.clone(), operation, note);
         Ok(())
     }
 
     /// Takes a place for a waiting acquire, and gives it a request id if it has none.
     fn wait_of(&self, acquire: &mut AcquireRequest, timeout_ms: u32) -> Result<Left, Box<Error>> {
-        let place = self.router.admission.wait(&self.connection, self.unary)?;
+        let place = self.router.admission.wait(&self.visitor, self.unary)?;
         let ours = acquire.request_id.is_empty();
         if ours {
             acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
         }
-        let cleanup = Cleanup::of(acquire, timeout_ms, ours, self.router.now_ms());
+        let (caller, now_ms) = (self.visitor.caller.clone(), self.router.now_ms());
+        let cleanup = Cleanup::of(caller, acquire, timeout_ms, ours, now_ms);
         Ok(Left { cleanup, place: Some(place) })
     }
 
     /// The next answer, or `None` if nothing is in flight. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<OperationResult> {
         let (note, answer) = self.calls.next().await?;
-        Some(self.settle(note, answer))
+        Some(self.answered(note, answer))
     }
 
     /// The next answer, if one is ready.
     pub(crate) fn next_now(&mut self) -> Option<OperationResult> {
         let (note, answer) = self.calls.next_now()?;
-        Some(self.settle(note, answer))
+        Some(self.answered(note, answer))
     }
 
-    fn settle(&mut self, note: Note, answer: Answer) -> OperationResult {
-        let Note { id, kind, received, wait, unanswered, is_scan } = note;
+    fn answered(&mut self, note: Note, mut answer: Answer) -> OperationResult {
+        let Note { id, kind, received, wait, unanswered, is_scan, redacted, recorded } = note;
         self.waits -= usize::from(wait.is_some());
         self.scans -= usize::from(is_scan);
         if let Some(Left { cleanup, .. }) = wait
@@ -138,6 +164,12 @@ impl InFlight {
         }
         self.router.metrics.answered(kind, &answer, received.elapsed());
         self.router.metrics.in_flight.dec();
+        if let Some(recorded) = recorded {
+            recorded.answered(&self.router.audit, &answer);
+        }
+        if redacted {
+            redact(&mut answer);
+        }
         OperationResult { id, result: Some(answer) }
     }
 }

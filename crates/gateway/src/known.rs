@@ -9,6 +9,7 @@
 use crate::limits::LED_WITHIN;
 use routing::{ClusterConfig, NodeId, ShardId, ShardMap, Topology};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -32,6 +33,42 @@ struct Inner {
     led: BTreeMap<ShardId, Instant>,
     /// Nodes that cannot be reached or used, and why.
     lost: BTreeMap<u64, String>,
+}
+
+/// Shards without a leader that could be reached lately.
+///
+/// * `without` has at least one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotServing {
+    without: Vec<ShardId>,
+    /// No shard of the cluster has such a leader.
+    none_is_led: bool,
+    /// For some of the nodes that cannot be reached or used, the reason why.
+    lost: Vec<String>,
+}
+
+impl std::error::Error for NotServing {}
+
+/// One line about the shards, then one for each node.
+impl fmt::Display for NotServing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.without.as_slice() {
+            [shard] => write!(f, "shard {shard} has no leader that can be reached")?,
+            _ if self.none_is_led => write!(f, "no shard has a leader that can be reached")?,
+            [first, others @ ..] if others.len() >= 8 => {
+                let count = self.without.len();
+                write!(
+                    f,
+                    "{count} shards have no leaders that can be reached, shard {first} among them"
+                )?;
+            }
+            shards => {
+                let names: Vec<String> = shards.iter().map(ShardId::to_string).collect();
+                write!(f, "shards {} have no leaders that can be reached", names.join(", "))?;
+            }
+        }
+        self.lost.iter().try_for_each(|why| write!(f, "\n{why}"))
+    }
 }
 
 impl Known {
@@ -106,25 +143,17 @@ impl Known {
     /// Whether locks can be served: every shard has a leader that could be reached lately.
     ///
     /// # Errors
-    /// The shards without a leader, and the nodes that cannot be reached.
-    pub(crate) fn serving(&self, shards: &[ShardId]) -> Result<(), String> {
+    /// [`NotServing`], with the shards without a leader.
+    pub(crate) fn serving(&self, shards: &[ShardId]) -> Result<(), NotServing> {
         let inner = self.lock();
         let is_led =
-            |shard: ShardId| inner.led.get(&shard).is_some_and(|at| at.elapsed() < LED_WITHIN);
-        let without: Vec<String> =
-            shards.iter().filter(|shard| !is_led(**shard)).map(|shard| shard.to_string()).collect();
-        let told = match without.len() {
-            0 => return Ok(()),
-            1 => format!("shard {} has no leader that can be reached", without[0]),
-            count if count == shards.len() => "no shard has a leader that can be reached".into(),
-            2..=8 => format!("shards {} have no leaders that can be reached", without.join(", ")),
-            count => format!(
-                "{count} shards have no leaders that can be reached, shard {} among them",
-                without[0]
-            ),
-        };
-        let lost: String = inner.lost.values().take(8).map(|why| format!("\n{why}")).collect();
-        Err(format!("{told}{lost}\n"))
+            |shard: &ShardId| inner.led.get(shard).is_some_and(|at| at.elapsed() < LED_WITHIN);
+        let without: Vec<ShardId> = shards.iter().copied().filter(|shard| !is_led(shard)).collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let lost = inner.lost.values().take(8).cloned().collect();
+        Err(NotServing { none_is_led: without.len() == shards.len(), without, lost })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -181,10 +210,10 @@ mod tests {
     fn it_serves_while_each_shard_has_a_leader() {
         let cluster = ClusterConfig::dev(2, 3, 20_000).unwrap();
         let (known, map) = (Known::new(&cluster), [ShardId(0), ShardId(1)]);
-        assert!(known.serving(&map).unwrap_err().starts_with("no shard has a leader"));
+        assert!(known.serving(&map).unwrap_err().to_string().starts_with("no shard has a leader"));
         known.said(1, &response(&[], &[0]));
         known.lost(2, "node 2 at a:1 cannot be reached: refused".into());
-        let why = known.serving(&map).unwrap_err();
+        let why = known.serving(&map).unwrap_err().to_string();
         assert!(why.starts_with("shard 1 has no leader") && why.contains("node 2 at a:1"), "{why}");
         known.said(2, &response(&[], &[1]));
         assert_eq!(known.serving(&map), Ok(()));

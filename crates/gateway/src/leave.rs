@@ -95,13 +95,13 @@ fn pause(tries: u32) -> Duration {
 /// Makes one try. Returns the cleanup if another try is due.
 async fn leave(router: Arc<Router>, (mut left, tries): Next) -> Option<Next> {
     loop {
-        let answer = router.serve_own(left.cleanup.operation(), LEAVE_TIMEOUT_MS).await;
+        let answer = router.serve_own(&left.cleanup, LEAVE_TIMEOUT_MS).await;
         if let Answer::CancelWait(cancelled) = &answer
             && cancelled.grant.is_some()
         {
             router.metrics.unseen_grants.inc();
         }
-        let after = left.cleanup.heard(&answer, router.now_ms());
+        let after = left.cleanup.on_answer(&answer, router.now_ms());
         left.place = None;
         match after {
             After::AtOnce => {}

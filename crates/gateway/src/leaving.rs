@@ -1,7 +1,7 @@
 //! The acquires of clients that are gone, on their way to be cleaned up.
 
 use crate::admission::WaitPlace;
-use crate::core::{Cleanup, is_unknown};
+use crate::core::{Caller, Cleanup, is_unknown};
 use crate::limits::{LEAVES_AT_ONCE, LEAVES_MAX};
 use link::mux::Answer;
 use std::sync::Arc;
@@ -76,6 +76,7 @@ impl Unanswered {
     ///
     /// `None` if the client sent an id, because it may come back with it.
     pub(crate) fn of(
+        caller: &Caller,
         acquire: &mut AcquireRequest,
         timeout_ms: u32,
         leaving: &Leaving,
@@ -85,7 +86,7 @@ impl Unanswered {
             return None;
         }
         acquire.request_id = rand::random::<[u8; REQUEST_ID_BYTES]>().to_vec();
-        let cleanup = Some(Cleanup::of(acquire, timeout_ms, true, now_ms));
+        let cleanup = Some(Cleanup::of(caller.clone(), acquire, timeout_ms, true, now_ms));
         Some(Unanswered { leaving: leaving.clone(), cleanup })
     }
 

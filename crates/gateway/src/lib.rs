@@ -14,22 +14,26 @@
 //!
 //! ```text
 //! doors ──► admission ──► calls ──► core ──► nodes
-//! gRPC      is there      drives    route,    one stream for
+//! gRPC      permitted?    drives    route,    one stream for
 //!           room?         calls     retry     short operations,
 //!                                             one for waits
 //! ```
 //!
 //! - [`core`] decides, without I/O. The simulator runs it as it is.
-//! - `admission` bounds how much one client may take up, and names the caller of an operation.
+//! - `identities` knows which identity a client has and what it may do, by the table in
+//!   `permissions`; `visitor` is one client. Without identities, every client may do everything.
+//! - `admission` bounds how much one client may take up.
 //! - `in_flight` keeps the waits of lost clients, and `leave` ends them.
 //! - `watch` polls the nodes, and `known` holds their reports.
 
 mod admission;
 mod calls;
+mod connection;
 pub mod core;
 mod doors;
 mod error;
 mod gateway;
+mod identities;
 mod in_flight;
 mod known;
 mod leave;
@@ -37,8 +41,12 @@ mod leaving;
 mod limits;
 mod metrics;
 mod nodes;
+mod permissions;
+mod record;
+mod redact;
 mod router;
 mod status;
+mod visitor;
 mod watch;
 
 pub use error::GatewayError;

@@ -37,6 +37,11 @@ pub(crate) const RESULT_FRAME_BYTES: usize = 512 << 10;
 pub(crate) const RESULT_FRAMES_UNDER_WAY: usize = 2;
 /// Open streams of all clients. The excess is refused with RESOURCE_EXHAUSTED.
 pub(crate) const STREAMS_MAX: usize = 16_384;
+/// How often a stream looks whether its client still has its identity.
+pub(crate) const PROVE_AGAIN_EVERY: Duration = Duration::from_millis(500);
+/// Longest time for which the stream of a client above its rate is not read. It is short against
+/// leases, because renewals of the same client stand in the same stream.
+pub(crate) const HOLD_MAX: Duration = Duration::from_millis(250);
 /// Unary calls of all clients at the same time, waits aside. The excess is refused with BUSY.
 pub(crate) const UNARY_MAX: usize = 16_384;
 

@@ -4,6 +4,8 @@
 //! are kinds, outcomes and node ids. A resource name is never a label, because names have no
 //! bound.
 
+use net::accept::Accepted;
+use net::tls::{Inside, Server};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -11,7 +13,6 @@ use prometheus::{
 };
 use routing::NodeId;
 use std::time::Duration;
-use wire::accept::Accepted;
 use wire::v1::ErrorCode;
 use wire::v1::operation_result::Result as Answer;
 use wire::{OperationKind, Outcome};
@@ -32,10 +33,16 @@ pub(crate) struct Metrics {
     waits: IntGauge,
     connections: IntGauge,
     accept_pauses: IntGauge,
+    connections_refused: IntCounter,
+    inside: Certificate,
+    clients: Certificate,
     pub(crate) streams: IntGauge,
     pub(crate) in_flight: IntGauge,
     pub(crate) frame_operations: Histogram,
-    pub(crate) refused: IntCounter,
+    pub(crate) operations_refused: IntCounter,
+    pub(crate) denied: IntCounter,
+    pub(crate) sign_ins_failed: IntCounter,
+    pub(crate) access_refused: IntCounter,
     pub(crate) unseen_grants: IntCounter,
     pub(crate) waits_left: IntCounter,
 }
@@ -63,7 +70,29 @@ impl Metrics {
             Opts::new(name("node_connected"), "1: the stream to this node is up."),
             &["node"],
         )?)?;
+        let expires = r.keep(IntGaugeVec::new(
+            Opts::new(
+                name("tls_certificate_expires_seconds"),
+                "When the certificate in use expires, in seconds since 1970. 0 without TLS.",
+            ),
+            &["side"],
+        )?)?;
+        let failures = r.counters(
+            "tls_reload_failures_total",
+            "New files of certificates that could not be used: those before stay in use.",
+            &["side"],
+        )?;
+        let certificate = |side: &str| Certificate {
+            expires: expires.with_label_values(&[side]),
+            failures: failures.with_label_values(&[side]),
+        };
         Ok(Metrics {
+            inside: certificate("inside"),
+            clients: certificate("clients"),
+            connections_refused: r.counter(
+                "connections_refused_total",
+                "Closed before their first request: the handshake failed, or their source had too many.",
+            )?,
             operations: kinds()
                 .map(|kind| Outcome::ALL.map(|o| operations.with_label_values(&[kind, o.as_str()])))
                 .collect(),
@@ -98,8 +127,20 @@ impl Metrics {
                 HistogramOpts::new(name("frame_operations"), "Operations per frame of a client.")
                     .buckets(prometheus::exponential_buckets(1.0, 2.0, 13)?), // 1 to 4,096
             )?)?,
-            refused: r
+            operations_refused: r
                 .counter("operations_refused_total", "Refused as busy before anything was sent.")?,
+            denied: r.counter(
+                "operations_denied_total",
+                "Refused before anything was sent, because the identity may not do them.",
+            )?,
+            sign_ins_failed: r.counter(
+                "sign_ins_failed_total",
+                "Certificates and tokens of clients that proved no identity.",
+            )?,
+            access_refused: r.counter(
+                "access_files_refused_total",
+                "Changed files of policy, tokens or keys that could not be used.",
+            )?,
             unseen_grants: r.counter(
                 "unseen_grants_total",
                 "Grants to waits whose client had gone: they end by retry or TTL.",
@@ -152,6 +193,14 @@ impl Metrics {
         self.latency[kind].observe(took.as_secs_f64());
     }
 
+    /// Counts an operation that was refused before it was begun. A denial is counted where it is
+    /// decided.
+    pub(crate) fn refused(&self, error: &wire::v1::Error) {
+        if error.code() == ErrorCode::Busy {
+            self.operations_refused.inc();
+        }
+    }
+
     /// Counts a retry of an operation.
     pub(crate) fn retried(&self, kind: OperationKind) {
         self.retries[kind as usize].inc();
@@ -165,6 +214,13 @@ impl Metrics {
         self.waits.set(present.waits as i64);
         self.connections.set(present.accepted.open() as i64);
         self.accept_pauses.set(present.accepted.spells() as i64);
+        catch_up(&self.connections_refused, present.accepted.refused());
+        if let Some(tls) = present.inside {
+            self.inside.show(tls.current().certificate().not_after_s, tls.failures());
+        }
+        if let Some(tls) = present.clients {
+            self.clients.show(tls.current().certificate().not_after_s, tls.failures());
+        }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::warn!(%error, "metrics cannot be shown");
@@ -179,6 +235,29 @@ pub(crate) struct Present<'a> {
     /// Waiting acquires in flight.
     pub(crate) waits: usize,
     pub(crate) accepted: &'a Accepted,
+    /// TLS towards the nodes.
+    pub(crate) inside: Option<&'a Inside>,
+    /// TLS towards clients.
+    pub(crate) clients: Option<&'a Server>,
+}
+
+/// The figures of the certificate of one side.
+#[derive(Debug)]
+struct Certificate {
+    expires: IntGauge,
+    failures: IntCounter,
+}
+
+impl Certificate {
+    fn show(&self, not_after_s: i64, failures: u64) {
+        self.expires.set(not_after_s);
+        catch_up(&self.failures, failures);
+    }
+}
+
+/// Raises a counter to a count that is kept elsewhere.
+fn catch_up(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// Counts one operation in flight.

@@ -3,10 +3,11 @@
 use crate::error::GatewayError;
 use crate::limits::{NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, NODE_QUEUE_OPS_MAX};
 use link::mux::{Failure, Link, LinkOptions, Shards};
+use net::dial::{NotAnAddress, Target};
+use net::tls::Inside;
 use routing::{ClusterConfig, NodeId};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use tonic::transport::Endpoint;
+use std::sync::{Arc, Mutex, PoisonError};
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as Answer;
 use wire::internal::v1::{ClusterIdentity, Operation};
@@ -30,13 +31,16 @@ struct Node {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     nodes: BTreeMap<u64, Node>,
+    inside: Option<Arc<Inside>>,
 }
 
 impl Nodes {
-    /// Starts to connect to all nodes.
+    /// Starts to connect to all nodes. With TLS inside the cluster each proves that it is the node
+    /// that is meant.
     pub(crate) fn connect(
         cluster: &ClusterConfig,
         identity: &ClusterIdentity,
+        inside: Option<Arc<Inside>>,
     ) -> Result<Nodes, GatewayError> {
         let options = LinkOptions {
             eager: true,
@@ -48,16 +52,15 @@ impl Nodes {
         };
         let mut nodes = BTreeMap::new();
         for node in &cluster.nodes {
-            let endpoint = endpoint(&node.address).map_err(|why| {
-                GatewayError::Config(format!("node {} of the cluster file: {why}", node.id))
-            })?;
+            let target = Target::inside(&node.address, inside.as_ref(), node.id.0)
+                .map_err(|source| GatewayError::NodeAddress { node: node.id, source })?;
             let identity = Some(ClusterIdentity { node: node.id.0, ..identity.clone() });
             let options = LinkOptions { identity, ..options.clone() };
-            let link = || Link::start(endpoint.clone(), options.clone());
+            let link = || Link::start(target.clone(), options.clone());
             let address = Mutex::new(node.address.clone());
             nodes.insert(node.id.0, Node { operations: link(), waits: link(), address });
         }
-        Ok(Nodes { nodes })
+        Ok(Nodes { nodes, inside })
     }
 
     /// Sends one operation and waits for its outcome.
@@ -82,12 +85,25 @@ impl Nodes {
         let Some(streams) = self.nodes.get(&node) else { return };
         let mut known = streams.address.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != address
-            && let Ok(endpoint) = endpoint(address)
+            && let Ok(target) = self.target(node, address)
         {
             address.clone_into(&mut known);
-            streams.operations.redirect(endpoint.clone());
-            streams.waits.redirect(endpoint);
+            streams.operations.redirect(target.clone());
+            streams.waits.redirect(target);
         }
+    }
+
+    /// TLS towards the nodes.
+    pub(crate) fn inside(&self) -> Option<&Inside> {
+        self.inside.as_deref()
+    }
+
+    /// A node at an address, with the proof that it owes.
+    ///
+    /// # Errors
+    /// If the address is not `host:port`.
+    pub(crate) fn target(&self, node: u64, address: &str) -> Result<Target, NotAnAddress> {
+        Target::inside(address, self.inside.as_ref(), node)
     }
 
     /// Chooses the stream for an operation. A cancel goes with the short operations. If it
@@ -109,13 +125,4 @@ impl Nodes {
 
 fn no_node(node: u64) -> Failure {
     Failure::NotSent(format!("the cluster has no node {node}").into())
-}
-
-/// The endpoint of a node's address.
-///
-/// # Errors
-/// If the address is not `host:port`.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, String> {
-    Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| format!("the address {address:?} is not host:port"))
 }

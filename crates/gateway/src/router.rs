@@ -1,25 +1,30 @@
 //! What all doors of a gateway share, and the driver of single calls.
 
 use crate::admission::Admission;
-use crate::core::{Call, Caller, Directory, Moment, Send, Step, answered_amiss};
-use crate::known::Known;
+use crate::core::{Call, Caller, Cleanup, Directory, Env, Outgoing, Step, mismatched_answer};
+use crate::identities::{self, Identities};
+use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
 use crate::limits::COME_BACK_MAX;
 use crate::metrics::{Metrics, Present};
 use crate::nodes::{Nodes, Outcome};
+use crate::visitor::Visitor;
+use access::Verb;
+use audit::Audit;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use link::mux::Answer;
+use net::accept::Accepted;
+use net::tls::Server;
 use routing::{ClusterConfig, NodeId, ShardId, Topology};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::accept::Accepted;
-use wire::internal::v1::operation::Op as RoutedOp;
+use wire::OperationKind;
 use wire::internal::v1::{ClusterIdentity, ClusterResponse};
 use wire::limits::REQUEST_ID_BYTES;
-use wire::v1::Operation;
 use wire::v1::operation::Op;
+use wire::v1::{Error, Operation};
 
 /// The state that all client streams share.
 #[derive(Debug)]
@@ -32,6 +37,13 @@ pub(crate) struct Router {
     pub(crate) metrics: Metrics,
     pub(crate) leaving: Leaving,
     pub(crate) admission: Admission,
+    /// `None` in a cluster without identities.
+    pub(crate) identities: Option<Identities>,
+    pub(crate) audit: Audit,
+    /// The gateway was told to serve clients without protection.
+    pub(crate) insecure: bool,
+    /// TLS towards clients.
+    pub(crate) tls: Option<Arc<Server>>,
     /// The open connections of clients.
     pub(crate) accepted: Arc<Accepted>,
     /// The start of the clock of all calls.
@@ -44,7 +56,7 @@ pub(crate) struct AtNow {
     now_ms: u64,
 }
 
-impl Moment for AtNow {
+impl Env for AtNow {
     fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -59,9 +71,19 @@ impl Moment for AtNow {
 }
 
 /// What comes back to a call.
+#[allow(clippy::large_enum_variant)] // moved once, to the call: a box would cost more
 enum Event {
     Heard(u32, Outcome),
     Resumed(u32),
+}
+
+/// What a gateway asks of its clients, and where it notes that.
+#[derive(Debug)]
+pub(crate) struct Security {
+    pub(crate) tls: Option<Arc<Server>>,
+    pub(crate) identities: Option<Identities>,
+    pub(crate) audit: Audit,
+    pub(crate) insecure: bool,
 }
 
 impl Router {
@@ -71,16 +93,22 @@ impl Router {
         nodes: Nodes,
         metrics: Metrics,
         leaving: Leaving,
+        security: Security,
     ) -> Router {
+        let Security { tls, identities, audit, insecure } = security;
         Router {
             directory: Directory::new(cluster.shard_map()),
             known: Known::new(&cluster),
             cluster,
             identity,
             nodes,
+            tls,
             metrics,
             leaving,
             admission: Admission::default(),
+            identities,
+            audit,
+            insecure,
             accepted: Arc::default(),
             started: Instant::now(),
         }
@@ -92,7 +120,7 @@ impl Router {
     }
 
     /// The clock and the dice for one event of a call.
-    pub(crate) fn moment(&self) -> AtNow {
+    pub(crate) fn env(&self) -> AtNow {
         AtNow { now_ms: self.now_ms() }
     }
 
@@ -105,8 +133,8 @@ impl Router {
     /// Whether locks can be served.
     ///
     /// # Errors
-    /// The shards without a leader, and the nodes that cannot be reached.
-    pub(crate) fn serving(&self) -> Result<(), String> {
+    /// [`NotServing`], with the shards without a leader.
+    pub(crate) fn serving(&self) -> Result<(), NotServing> {
         self.known.serving(&self.directory.shards())
     }
 
@@ -116,6 +144,8 @@ impl Router {
             is_connected: &|node| self.nodes.is_connected(node),
             waits: self.admission.waits(),
             accepted: &self.accepted,
+            inside: self.nodes.inside(),
+            clients: self.tls.as_deref(),
         })
     }
 
@@ -128,21 +158,82 @@ impl Router {
         }
     }
 
+    /// Counts an operation of a visitor.
+    ///
+    /// # Errors
+    /// BUSY if its identity is above its rate.
+    pub(crate) fn within_rate(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
+        identities::within_rate(visitor, self.now_ms())
+    }
+
+    /// Whether a visitor may do an operation. Binds the owner of an acquire to its identity.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED, or UNAUTHENTICATED if it has shown no identity.
+    pub(crate) fn permit(&self, visitor: &Visitor, op: &mut Op) -> Result<(), Box<Error>> {
+        let name = match &*op {
+            Op::List(list) => &list.prefix,
+            op => op.name().unwrap_or_default(),
+        };
+        self.permit_kind(visitor, op.kind(), name)?;
+        match op {
+            Op::Acquire(acquire) => identities::bind_owner(visitor, &mut acquire.owner),
+            _ => Ok(()),
+        }
+    }
+
+    /// Like [`permit`](Router::permit), by the operation's kind and its name, if it has one.
+    pub(crate) fn permit_kind(
+        &self,
+        visitor: &Visitor,
+        kind: OperationKind,
+        name: &str,
+    ) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.permit(visitor, kind, name, &self.audit, &self.metrics)
+    }
+
+    /// Whether a visitor may open a stream.
+    ///
+    /// # Errors
+    /// As of [`permit`](Router::permit).
+    pub(crate) fn permit_stream(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.permit_stream(visitor, &self.audit, &self.metrics)
+    }
+
+    /// Whether the answer to an operation must tell nothing of others, because the visitor may not
+    /// read its name.
+    pub(crate) fn is_redacted(&self, visitor: &Visitor, op: &Op) -> bool {
+        let Some(identity) = visitor.caller.identity() else { return false };
+        op.name().is_some_and(|name| !identity.rights.permits(Verb::Read, name))
+    }
+
+    /// Proves the identity of a visitor, if that was not done or does not hold any more.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED if it proves none.
+    pub(crate) fn prove_again(&self, visitor: &mut Visitor) -> Result<(), Box<Error>> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        identities.prove_again(visitor, self.now_ms(), &self.audit, &self.metrics)
+    }
+
     /// Serves one operation that does not wait, from its receipt to its answer.
     pub(crate) async fn serve(&self, caller: Caller, operation: Operation) -> Answer {
         let (received, kind) = (Instant::now(), operation.op.as_ref().map(Op::kind));
         let _counted = self.metrics.counted();
         let mut steps = Vec::new();
-        let call = Call::begin(caller, operation, &self.directory, &mut self.moment(), &mut steps);
+        let call = Call::begin(caller, operation, &self.directory, &mut self.env(), &mut steps);
         let answer = self.run(call, steps).await;
         self.metrics.answered(kind, &answer, received.elapsed());
         answer
     }
 
-    /// Serves an operation of the gateway itself.
-    pub(crate) async fn serve_own(&self, op: RoutedOp, timeout_ms: u64) -> Answer {
-        let mut steps = Vec::new();
-        let call = Call::begin_own(op, timeout_ms, &self.directory, &mut self.moment(), &mut steps);
+    /// Makes one try of a cleanup, in the name of the client that is gone.
+    pub(crate) async fn serve_own(&self, cleanup: &Cleanup, timeout_ms: u64) -> Answer {
+        let (mut steps, env) = (Vec::new(), &mut self.env());
+        let (caller, op) = (cleanup.caller().clone(), cleanup.operation());
+        let call = Call::begin_own(caller, op, timeout_ms, &self.directory, env, &mut steps);
         self.run(call, steps).await
     }
 
@@ -167,14 +258,14 @@ impl Router {
                 (None, None) => None,
             };
             // There is an event, because a call that has not answered has a step under way.
-            let Some(event) = event else { return Answer::Error(answered_amiss()) };
-            let moment = &mut self.moment();
+            let Some(event) = event else { return Answer::Error(mismatched_answer()) };
+            let env = &mut self.env();
             match event {
                 Event::Heard(part, outcome) => {
-                    call.heard(part, outcome, &self.directory, moment, &mut steps);
+                    call.on_outcome(part, outcome, &self.directory, env, &mut steps);
                 }
                 Event::Resumed(part) => {
-                    call.resumed(part, &self.directory, moment, &mut steps);
+                    call.on_pause_over(part, &self.directory, env, &mut steps);
                 }
             }
         }
@@ -182,7 +273,7 @@ impl Router {
 
     async fn take(&self, step: Step) -> Event {
         match step {
-            Step::Send(Send { part, node, timeout_ms, operation, retry_of }) => {
+            Step::Send(Outgoing { part, node, timeout_ms, operation, retry_of }) => {
                 if let Some(kind) = retry_of {
                     self.metrics.retried(kind);
                 }

@@ -30,6 +30,7 @@ pub(crate) async fn cluster_status(router: &Router) -> ClusterStatusResponse {
         map_version: router.directory.version().0,
         nodes: nodes.collect(),
         shards,
+        insecure: router.insecure,
     }
 }
 

@@ -4,14 +4,15 @@
 use crate::limits::{
     NODE_CONNECT_TIMEOUT, NODE_KEEPALIVE, WATCH_EVERY, WATCH_KEENLY_EVERY, WATCH_SAYS_EVERY,
 };
-use crate::nodes::endpoint;
 use crate::router::Router;
-use link::mux::is_meant;
-use routing::Topology;
+use link::mux::{NotMeant, is_meant};
+use net::dial::{DialError, NotAnAddress};
+use routing::{Topology, TopologyError};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 use wire::internal::v1::shard_service_client::ShardServiceClient;
 use wire::internal::v1::{
     ClusterIdentity, ClusterRequest, ClusterResponse, TopologyRequest, TopologyResponse,
@@ -46,7 +47,7 @@ async fn look(router: &Router, node: u64) {
             None => addresses[turn % addresses.len()].clone(),
         };
         let channel = connection.take().map(|(_, channel)| channel);
-        match ask(&address, channel, &meant).await {
+        match ask(router, &address, channel, &meant).await {
             Ok((channel, response)) => {
                 turn = 0;
                 router.heard(node, &address, &response);
@@ -97,8 +98,8 @@ async fn fetch_topology(router: &Router, channel: Channel, meant: &ClusterIdenti
     let asked = tokio::time::timeout(NODE_CONNECT_TIMEOUT, client.topology(TopologyRequest {}));
     let fetched = match asked.await {
         Ok(Ok(response)) => topology_of(&response.into_inner(), meant),
-        Ok(Err(status)) => Err(reason(&status)),
-        Err(_) => Err(format!("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())),
+        Ok(Err(status)) => Err(Unusable::Status(Box::new(status))),
+        Err(_) => Err(Unusable::Silent),
     };
     match fetched {
         Ok(topology) => router.take_topology(&topology),
@@ -108,40 +109,56 @@ async fn fetch_topology(router: &Router, channel: Channel, meant: &ClusterIdenti
     }
 }
 
-fn topology_of(response: &TopologyResponse, meant: &ClusterIdentity) -> Result<Topology, String> {
+fn topology_of(response: &TopologyResponse, meant: &ClusterIdentity) -> Result<Topology, Unusable> {
     is_meant(meant, response.identity.as_ref())?;
-    let topology = response.topology.as_ref().ok_or("it is empty")?;
-    Topology::try_from(topology).map_err(|error| error.to_string())
+    let topology = response.topology.as_ref().ok_or(Unusable::NoTopology)?;
+    Ok(Topology::try_from(topology)?)
 }
 
 /// Asks for a report, over the given connection or a new one.
 async fn ask(
+    router: &Router,
     address: &str,
     channel: Option<Channel>,
     meant: &ClusterIdentity,
-) -> Result<(Channel, ClusterResponse), String> {
+) -> Result<(Channel, ClusterResponse), Unusable> {
     let asked = async {
         let channel = match channel {
             Some(channel) => channel,
-            None => connect(address).await?,
+            None => connect(router, meant.node, address).await?,
         };
         let answer = ShardServiceClient::new(channel.clone()).cluster(ClusterRequest {}).await;
-        let response = answer
-            .map_err(|status| format!("it does not answer: {}", reason(&status)))?
-            .into_inner();
+        let response = answer.map_err(Box::new)?.into_inner();
         is_meant(meant, response.identity.as_ref())?;
         Ok((channel, response))
     };
     let answered = tokio::time::timeout(NODE_CONNECT_TIMEOUT, asked).await;
-    answered
-        .unwrap_or_else(|_| Err(format!("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())))
+    answered.unwrap_or(Err(Unusable::Silent))
 }
 
-async fn connect(address: &str) -> Result<Channel, String> {
-    let endpoint = endpoint(address)?
-        .connect_timeout(NODE_CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(NODE_KEEPALIVE.0)
-        .keep_alive_timeout(NODE_KEEPALIVE.1);
-    endpoint.connect().await.map_err(|error| root_cause(&error))
+async fn connect(router: &Router, node: u64, address: &str) -> Result<Channel, Unusable> {
+    let target = router.nodes.target(node, address)?;
+    let configure = |endpoint: Endpoint| {
+        endpoint.http2_keep_alive_interval(NODE_KEEPALIVE.0).keep_alive_timeout(NODE_KEEPALIVE.1)
+    };
+    Ok(target.connect(NODE_CONNECT_TIMEOUT, configure).await?)
+}
+
+/// Why a node, or its answer, cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Address(#[from] NotAnAddress),
+    #[error("{}", root_cause(.0))]
+    Dial(#[from] DialError),
+    #[error("it does not answer: {}", reason(.0))]
+    Status(#[from] Box<Status>),
+    #[error("no answer in {} ms", NODE_CONNECT_TIMEOUT.as_millis())]
+    Silent,
+    #[error(transparent)]
+    NotMeant(#[from] NotMeant),
+    #[error("its topology is empty")]
+    NoTopology,
+    #[error("its topology is wrong: {0}")]
+    WrongTopology(#[from] TopologyError),
 }

@@ -4,6 +4,7 @@ mod fake;
 
 use fake::{Fakes, LONG, NodeAnswer, NodeOp, Reaction, code, granted, granted_before};
 use link::mux::{Failure, Link, LinkOptions, Locks};
+use net::dial::Target;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use wire::internal::v1::ShardPage;
@@ -13,10 +14,8 @@ use wire::v1::operation_result::Result as Answer;
 use wire::v1::*;
 
 fn link(fakes: &Fakes) -> Link<Locks> {
-    let endpoint =
-        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
-            .unwrap();
-    Link::start(endpoint, LinkOptions::default())
+    let target = Target::plain(&fakes.gateway.address().to_string()).unwrap();
+    Link::start(target, LinkOptions::default())
 }
 
 fn wait(name: String) -> Operation {

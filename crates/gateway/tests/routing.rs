@@ -236,10 +236,8 @@ async fn many_operations_share_frames_towards_the_nodes() {
 async fn a_stream_with_too_many_operations_in_flight_is_refused_as_busy() {
     use link::mux::{Failure, Link, LinkOptions, Locks};
     let fakes = Fakes::start(1, 3, &[], |_, _| Reaction::Silence).await;
-    let endpoint =
-        tonic::transport::Endpoint::from_shared(format!("http://{}", fakes.gateway.address()))
-            .unwrap();
-    let link = Link::<Locks>::start(endpoint, LinkOptions::default());
+    let target = net::dial::Target::plain(&fakes.gateway.address().to_string()).unwrap();
+    let link = Link::<Locks>::start(target, LinkOptions::default());
     let acquire = |n: u32| {
         let request = wire::v1::AcquireRequest {
             name: format!("n{n}"),

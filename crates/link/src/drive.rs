@@ -1,7 +1,7 @@
 //! Runs the retry machine with real time, jitter and pauses, for clients.
 
 use crate::mux::Failure;
-use crate::retry::{Attempt, Decision, Policy, Try};
+use crate::retry::{Decision, Policy, Tries, Try};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -50,9 +50,9 @@ where
 {
     let started = Instant::now();
     let now_ms = || started.elapsed().as_millis() as u64;
-    let mut attempt = Attempt::new(policy, 0, first);
+    let mut retry = Tries::new(policy, 0, first);
     let mut first_sent = None;
-    let mut decision = attempt.resume(0);
+    let mut decision = retry.start_or_resume(0);
     loop {
         match decision {
             Decision::Send(next) => {
@@ -60,20 +60,24 @@ where
                 let first_sent = *first_sent.get_or_insert(sent);
                 match send(next).await {
                     Ok(answer) => {
-                        return Ok(Driven { answer, first_sent, sent, tries: attempt.tries() });
+                        return Ok(Driven { answer, first_sent, sent, tries: retry.tries() });
                     }
                     Err(failed) => {
-                        decision =
-                            attempt.next(now_ms(), rand::random(), failed.for_retry(), targets);
+                        decision = retry.after_failure(
+                            now_ms(),
+                            rand::random(),
+                            failed.for_retry(),
+                            targets,
+                        );
                     }
                 }
             }
             Decision::RetryAfter { ms } => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
-                decision = attempt.resume(now_ms());
+                decision = retry.start_or_resume(now_ms());
             }
             Decision::GiveUp(error) => {
-                return Err(GivenUp { error, in_doubt: attempt.in_doubt() });
+                return Err(GivenUp { error, in_doubt: retry.in_doubt() });
             }
         }
     }

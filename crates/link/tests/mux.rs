@@ -5,9 +5,9 @@ mod fake;
 
 use fake::{Fake, Reaction, grant, nobody};
 use futures_util::future::join_all;
+use net::dial::Target;
 use palisade_link::mux::{Failure, Link, LinkOptions, Locks};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tonic::transport::Endpoint;
 use wire::v1::operation::Op;
 use wire::v1::{AcquireRequest, Operation};
 
@@ -16,7 +16,7 @@ fn link(address: &str) -> Link<Locks> {
 }
 
 fn link_with(address: &str, options: LinkOptions) -> Link<Locks> {
-    Link::start(Endpoint::from_shared(format!("http://{address}")).unwrap(), options)
+    Link::start(Target::plain(address).unwrap(), options)
 }
 
 fn acquire(name: &str) -> Operation {

@@ -9,12 +9,14 @@ use crate::metrics::Metrics;
 use crate::peer_identities::PeerIdentities;
 use crate::topology::KnownTopology;
 use crate::writer::LogWriter;
+use audit::Audit;
+use net::accept::Accepted;
+use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::Engine;
 use tokio::sync::Semaphore;
-use wire::accept::Accepted;
 use wire::internal::v1::ClusterIdentity;
 
 /// The shared state of one node.
@@ -38,6 +40,12 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Clock,
+    /// TLS inside the cluster, with this node's certificate.
+    pub(crate) tls: Option<Arc<Inside>>,
+    pub(crate) audit: Audit,
+    /// Whether each operation of a client must say which identity asks, because the cluster file has
+    /// `access`.
+    pub(crate) needs_principal: bool,
     /// Counts of accepted connections.
     pub(crate) accepted: Arc<Accepted>,
     /// Permits for history reads on the disk.

@@ -6,6 +6,9 @@ pub enum NodeError {
     /// The cluster file does not describe this node.
     #[error("{0}")]
     Config(String),
+    /// The cluster file names certificates, and none were given to the node.
+    #[error("the cluster file has `tls.inside`, and this node was started without: load its files")]
+    NoTls,
     /// A socket could not be bound or served.
     #[error(
         "cannot listen on {address}: {reason}; stop what uses this address, or change it in the cluster file"

@@ -8,10 +8,10 @@
 //! part. It knows nothing of the rule that makes a directory unfit: see `lineage`.
 
 use crate::error::NodeError;
-use crate::lineage::{Claim, Known, StoreId, explain, judge};
+use crate::lineage::{Claim, Known, StoreId, UnfitDirectory, judge};
 use routing::NodeId;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use storage::Identity;
@@ -30,6 +30,59 @@ pub(crate) struct Guard {
     last: Mutex<Option<Result<Known, String>>>,
 }
 
+/// The reason why a guard file cannot be used, or forbids the directory.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuardError {
+    /// The file cannot be read.
+    #[error("cannot read the guard file {}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file cannot be written. The former file remains.
+    #[error("cannot write the guard file {}: {source}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not this node's guard file.
+    #[error(
+        "the guard file {} {flaw}: name the right file, or move this one away if you know that the data directory \
+         is the newest one",
+        path.display()
+    )]
+    Flawed {
+        path: PathBuf,
+        #[source]
+        flaw: Flaw,
+    },
+    /// The directory is not as far as the file says.
+    #[error(
+        "{0}. If all nodes are to go on from a backup, knowing that what was acknowledged since is lost and that fencing \
+         tokens may be issued again, start with --accept-copy once"
+    )]
+    Behind(#[source] UnfitDirectory),
+}
+
+/// The reason why a text is not the guard file of a node.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Flaw {
+    #[error("is no guard file of this version")]
+    Version,
+    #[error("is damaged")]
+    Damaged,
+    #[error("belongs to node {node} of the cluster with fingerprint {cluster}")]
+    OfAnother { node: u64, cluster: String },
+}
+
+impl From<GuardError> for NodeError {
+    fn from(error: GuardError) -> NodeError {
+        NodeError::Config(error.to_string())
+    }
+}
+
 impl Guard {
     pub(crate) fn new(path: PathBuf, identity: &Identity) -> Guard {
         let cluster = identity.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -40,32 +93,20 @@ impl Guard {
     /// check succeeds.
     ///
     /// # Errors
-    /// [`NodeError`] with advice, if the directory is behind, or the file cannot be read or belongs
+    /// [`GuardError`] with advice, if the directory is behind, or the file cannot be read or belongs
     /// to another node.
-    pub(crate) fn check(&self, claim: &Claim) -> Result<(), NodeError> {
-        let shown = self.path.display();
+    pub(crate) fn check(&self, claim: &Claim) -> Result<(), GuardError> {
+        let path = || self.path.clone();
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => {
-                return Err(NodeError::Config(format!(
-                    "cannot read the guard file {shown}: {error}"
-                )));
-            }
+            Err(source) => return Err(GuardError::Read { path: path(), source }),
         };
-        let known = self.decode(&text).map_err(|what| {
-            NodeError::Config(format!(
-                "the guard file {shown} {what}: name the right file, or move this one away if you know that the data directory \
-                 is the newest one"
-            ))
-        })?;
+        let known = self.decode(&text).map_err(|flaw| GuardError::Flawed { path: path(), flaw })?;
         judge(&known, claim).map_err(|unfit| {
-            let whose = format!("the guard file {shown}");
-            NodeError::Config(format!(
-                "{}. If all nodes are to go on from a backup, knowing that what was acknowledged since is lost and that fencing \
-                 tokens may be issued again, start with --accept-copy once",
-                explain(NodeId(self.node), &whose, &known, claim, unfit)
-            ))
+            let knower = format!("the guard file {}", self.path.display());
+            let node = NodeId(self.node);
+            GuardError::Behind(UnfitDirectory::new(node, &knower, &known, claim, unfit))
         })
     }
 
@@ -75,7 +116,7 @@ impl Guard {
         if last.as_ref() == Some(&Ok(*known)) {
             return;
         }
-        let written = self.write(known).map(|()| *known);
+        let written = self.write(known).map(|()| *known).map_err(|error| error.to_string());
         if let Err(reason) = &written
             && last.as_ref() != Some(&written)
         {
@@ -89,11 +130,9 @@ impl Guard {
     /// Writes the file, which is on disk when this returns.
     ///
     /// # Errors
-    /// The reason why the file was not written. The former file remains in that case.
-    pub(crate) fn write(&self, known: &Known) -> Result<(), String> {
-        let failed = |error: std::io::Error| {
-            format!("cannot write the guard file {}: {error}", self.path.display())
-        };
+    /// [`GuardError::Write`].
+    pub(crate) fn write(&self, known: &Known) -> Result<(), GuardError> {
+        let failed = |source| GuardError::Write { path: self.path.clone(), source };
         let written = self.beside();
         let mut file = File::create(&written).map_err(failed)?;
         file.write_all(self.encode(known).as_bytes())
@@ -124,29 +163,27 @@ impl Guard {
         )
     }
 
-    fn decode(&self, text: &str) -> Result<Known, String> {
-        let damaged = || "is damaged".to_owned();
+    fn decode(&self, text: &str) -> Result<Known, Flaw> {
         let mut lines = text.lines();
         if lines.next() != Some(TITLE) {
-            return Err("is no guard file of this version".into());
+            return Err(Flaw::Version);
         }
         let mut values = [""; FIELDS.len()];
         for (value, field) in values.iter_mut().zip(FIELDS) {
             let line = lines.next().and_then(|line| line.strip_prefix(field)?.strip_prefix(' '));
-            *value = line.ok_or_else(damaged)?;
+            *value = line.ok_or(Flaw::Damaged)?;
         }
         let [cluster, node, incarnation, store, boot, life, record] = values;
-        let decimal = |value: &str| value.parse::<u64>().map_err(|_| damaged());
-        let hex = |value: &str| u64::from_str_radix(value, 16).map_err(|_| damaged());
-        if cluster != self.cluster || decimal(node)? != self.node {
-            return Err(format!(
-                "belongs to node {node} of the cluster with fingerprint {cluster}"
-            ));
+        let decimal = |value: &str| value.parse::<u64>().map_err(|_| Flaw::Damaged);
+        let hex = |value: &str| u64::from_str_radix(value, 16).map_err(|_| Flaw::Damaged);
+        let node = decimal(node)?;
+        if cluster != self.cluster || node != self.node {
+            return Err(Flaw::OfAnother { node, cluster: cluster.to_owned() });
         }
-        let incarnation = incarnation.parse().map_err(|_| damaged())?;
+        let incarnation = incarnation.parse().map_err(|_| Flaw::Damaged)?;
         let id = StoreId { incarnation, store: hex(store)? };
         if lines.next().is_some() {
-            return Err(damaged());
+            return Err(Flaw::Damaged);
         }
         Ok(Known { id, boot: decimal(boot)?, life: hex(life)?, record: decimal(record)? })
     }

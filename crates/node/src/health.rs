@@ -15,53 +15,69 @@ use tonic_health::server::HealthReporter;
 /// The services that the health service knows beside the whole server, which has no name.
 const SERVICES: [&str; 2] = ["", "palisade.internal.v1.ShardService"];
 
+/// The reason why this node does not serve.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum NotServing {
+    #[error("the node has failed: {0}")]
+    Failed(String),
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// The peers that the node awaits do not decide this, because it may take part without them.
+    #[error("the node takes no part yet: {}", awaited(*.0))]
+    TakesNoPart(Standing),
+    #[error(
+        "the disk hangs: a write is under way for {:.1} s, and this node neither leads nor votes",
+        *write_age_ms as f64 / 1_000.0
+    )]
+    DiskHangs { write_age_ms: u64 },
+    #[error("{}", leaderless(*count, *first))]
+    Leaderless { count: usize, first: ShardId },
+}
+
+fn awaited(standing: Standing) -> &'static str {
+    match standing {
+        Standing::New => {
+            "its data directory is new, and not all peers have confirmed that they know of no other"
+        }
+        Standing::Copied => {
+            "its data directory is a copy, and too few peers have confirmed that it is not an older one"
+        }
+        Standing::Usual => "it has just started, and gives its peers a moment to greet it",
+    }
+}
+
+fn leaderless(count: usize, first: ShardId) -> String {
+    match count {
+        1 => format!("shard {first} has no leader with a quorum that this node knows of"),
+        _ => format!(
+            "{count} shards have no leader with a quorum that this node knows of, shard {first} among them"
+        ),
+    }
+}
+
 /// Whether this node serves.
 ///
 /// # Errors
-/// The reason why this node does not serve, for people.
-pub(crate) fn serving(context: &Context) -> Result<(), String> {
+/// [`NotServing`], with the reason for people.
+pub(crate) fn serving(context: &Context) -> Result<(), NotServing> {
     if let Some(failure) = context.lifecycle.failure() {
-        return Err(format!("the node has failed: {failure}"));
+        return Err(NotServing::Failed(failure.to_string()));
     }
     if context.lifecycle.draining() {
-        return Err("the node is shutting down".into());
+        return Err(NotServing::ShuttingDown);
     }
     if !context.identities.takes_part() {
-        // The peers that the node awaits do not decide this, because it may take part without them.
-        let why = match context.identities.standing() {
-            Standing::New => {
-                "its data directory is new, and not all peers have confirmed that they know of no other"
-            }
-            Standing::Copied => {
-                "its data directory is a copy, and too few peers have confirmed that it is not an older one"
-            }
-            Standing::Usual => "it has just started, and gives its peers a moment to greet it",
-        };
-        return Err(format!("the node takes no part yet: {why}"));
+        return Err(NotServing::TakesNoPart(context.identities.standing()));
     }
     let disk = context.disk.state();
     if disk.hangs {
-        let s = disk.write_age_ms as f64 / 1_000.0;
-        return Err(format!(
-            "the disk hangs: a write is under way for {s:.1} s, and this node neither leads nor votes"
-        ));
+        return Err(NotServing::DiskHangs { write_age_ms: disk.write_age_ms });
     }
-    let without: Vec<ShardId> = context
-        .board
-        .leaders()
-        .filter(|known| known.leader.is_none())
-        .map(|known| known.shard)
-        .collect();
-    match without.as_slice() {
-        [] => Ok(()),
-        [shard] => {
-            Err(format!("shard {shard} has no leader with a quorum that this node knows of"))
-        }
-        [shard, ..] => {
-            let count = without.len();
-            Err(format!(
-                "{count} shards have no leader with a quorum that this node knows of, shard {shard} among them"
-            ))
+    let mut without = context.board.leaders().filter(|known| known.leader.is_none());
+    match without.next() {
+        None => Ok(()),
+        Some(first) => {
+            Err(NotServing::Leaderless { count: 1 + without.count(), first: first.shard })
         }
     }
 }

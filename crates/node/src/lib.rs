@@ -27,6 +27,7 @@ mod peer_identities;
 mod placement;
 mod recovery;
 mod retention;
+mod roles;
 mod server;
 mod service;
 mod taking_part;

@@ -145,30 +145,47 @@ pub(crate) fn judge(known: &Known, claim: &Claim) -> Result<(), Unfit> {
     }
 }
 
-/// The message for people about a node's unfit directory. `whose` names the source that knows
-/// better: "this cluster", or a file.
-pub(crate) fn explain(
+/// A node's directory that must not be used. The message for people tells what to do instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", explain(*node, knower, known, claim, *unfit))]
+pub(crate) struct UnfitDirectory {
     node: NodeId,
-    whose: &str,
-    known: &Known,
-    claim: &Claim,
+    /// The source that knows better: "this cluster", or a file.
+    knower: String,
+    known: Known,
+    claim: Box<Claim>,
     unfit: Unfit,
-) -> String {
+}
+
+impl UnfitDirectory {
+    pub(crate) fn new(
+        node: NodeId,
+        knower: &str,
+        known: &Known,
+        claim: &Claim,
+        unfit: Unfit,
+    ) -> UnfitDirectory {
+        let (knower, known, claim) = (knower.to_owned(), *known, Box::new(claim.clone()));
+        UnfitDirectory { node, knower, known, claim, unfit }
+    }
+}
+
+fn explain(node: NodeId, knower: &str, known: &Known, claim: &Claim, unfit: Unfit) -> String {
     let run = claim.run();
     let re_seed = "move this directory away and start node with --reseed once, on an empty one";
     match unfit {
         Unfit::Replaced => format!(
-            "node {node} comes with another data directory than {whose} knows (incarnation {}, where {} is known): it has been \
+            "node {node} comes with another data directory than {knower} knows (incarnation {}, where {} is known): it has been \
              replaced by a re-seed since, and must not be used any more. See `palisade node --help`",
             claim.id.incarnation, known.id.incarnation
         ),
         Unfit::Other => format!(
-            "node {node} comes with another data directory than {whose} knows: if it was started with the wrong --data-dir, \
+            "node {node} comes with another data directory than {knower} knows: if it was started with the wrong --data-dir, \
              start it with the right one; if the node's data was lost or damaged, move this directory away and start it with \
              --reseed once. See `palisade node --help`"
         ),
         Unfit::Older => format!(
-            "node {node} comes with an older copy of its data directory: {whose} knows its start number {} with record {}, and \
+            "node {node} comes with an older copy of its data directory: {knower} knows its start number {} with record {}, and \
              this copy was started {} times and began with record {}. It has forgotten votes and acknowledgements. Bring the \
              newest directory back, or {re_seed}. See `palisade node --help`",
             known.boot,
@@ -178,7 +195,7 @@ pub(crate) fn explain(
         ),
         Unfit::Twin => format!(
             "node {node} comes with a copy of its data directory, and another process has run on the original or on another \
-             copy since: {whose} knows a different start number {}. Stop this process and use the other directory, or {re_seed}. \
+             copy since: {knower} knows a different start number {}. Stop this process and use the other directory, or {re_seed}. \
              See `palisade node --help`",
             known.boot
         ),

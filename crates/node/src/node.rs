@@ -27,6 +27,9 @@ use crate::transport::{
 };
 use crate::writer::{LogWriter, Report};
 use crate::{placement, retention, server};
+use audit::{Audit, Event, Kind};
+use net::reload::Outcome;
+use net::tls::{Inside, TlsError};
 use routing::{ClusterConfig, NodeId, Settings, ShardId, Topology};
 use shard::{Input, Replica};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +51,9 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// The node's store. No other process may write to it while the node runs.
     pub engine: Arc<dyn Engine>,
+    /// TLS between nodes and gateways, with this node's certificate. Needed if the cluster file has
+    /// it.
+    pub tls: Option<Arc<Inside>>,
     /// The way to start if the store is empty, or a copy.
     pub first_start: FirstStart,
     /// A file outside of the store that remembers how far the store was. With it, an older copy is
@@ -58,6 +64,8 @@ pub struct NodeOptions {
     pub listener: Option<std::net::TcpListener>,
     /// Serves `/metrics` on this socket instead of binding the node's metrics address.
     pub metrics_listener: Option<std::net::TcpListener>,
+    /// The audit log.
+    pub audit: Audit,
 }
 
 /// The entry point to this crate: see [`Node::start`].
@@ -73,10 +81,12 @@ impl Node {
             cluster,
             id,
             engine,
+            tls,
             first_start,
             guard_file,
             listener,
             metrics_listener,
+            audit,
         } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
@@ -85,6 +95,10 @@ impl Node {
                 known.join(", ")
             ))
         })?;
+        // Without this check a program that forgets the files would serve in the clear.
+        if cluster.tls.as_ref().is_some_and(|tls| tls.inside.is_some()) && tls.is_none() {
+            return Err(NodeError::NoTls);
+        }
         let (my_address, my_metrics) = (me.address.clone(), me.metrics.clone());
         let map = cluster.shard_map();
         let hosted: Vec<ShardId> = map.hosted_by(id).collect();
@@ -116,7 +130,7 @@ impl Node {
                 let checked =
                     tokio::task::spawn_blocking(move || peer_identities::check_empty(&*engine));
                 checked.await.map_err(|error| NodeError::Failed(error.to_string()))??;
-                choose_incarnation((id, fingerprint), &peers, &groups, force).await?
+                choose_incarnation((id, fingerprint), tls.as_ref(), &peers, &groups, force).await?
             }
             _ => 0,
         };
@@ -207,6 +221,9 @@ impl Node {
                 id,
                 identities.claim().address_version(),
             ),
+            tls: tls.clone(),
+            audit,
+            needs_principal: cluster.access.is_some(),
             accepted: Arc::default(),
             peers,
             host,
@@ -252,6 +269,12 @@ impl Node {
         handle.tasks.spawn(send_snapshots(context.clone(), greeter.clone(), snapshot_jobs));
         handle.spawn_until_draining(take_part(context.clone()));
         handle.tasks.spawn(keep_identities(context.clone()));
+        if let Some(tls) = tls {
+            let context = context.clone();
+            handle.spawn_until_draining(async move {
+                tls.watch(|outcome| record_certificates(&context.audit, outcome)).await;
+            });
+        }
         handle.spawn_until_draining(placement::place_leaders(context.clone()));
         handle.spawn_until_draining(retention::drop_old_history(
             context.clone(),
@@ -264,8 +287,20 @@ impl Node {
             (Shards::new(context.clone()), Peers::new(context.clone(), greeter, outboxes));
         handle.tasks.spawn(server::serve(listener, context.clone(), shards, peers));
         tracing::info!(node = %id, %address, "node serves");
+        context.audit.record(Event::of(Kind::Started));
         Ok(handle)
     }
+}
+
+/// Records what came of reading certificates again.
+fn record_certificates(audit: &Audit, outcome: &Outcome<TlsError>) {
+    audit.record(match outcome {
+        Outcome::Same => return,
+        Outcome::Taken => Event::of(Kind::CertificatesChanged),
+        Outcome::Refused(error) => {
+            Event { why: error.to_string(), ..Event::of(Kind::CertificatesRefused) }
+        }
+    });
 }
 
 /// A running node. Dropping it stops the node without waiting; [`shutdown`](Self::shutdown) is
@@ -287,6 +322,14 @@ impl NodeHandle {
     /// The id of this node.
     pub fn id(&self) -> NodeId {
         self.context.id
+    }
+
+    /// Reads the files of certificates again, now. New ones are used for new connections, and files
+    /// that cannot be used change nothing. This blocks on the disk.
+    pub fn reload(&self) {
+        if let Some(tls) = &self.context.tls {
+            record_certificates(&self.context.audit, &tls.reload());
+        }
     }
 
     /// All metrics, in Prometheus' text format.

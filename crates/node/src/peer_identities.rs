@@ -17,74 +17,23 @@
 
 mod own;
 mod peers;
+mod standing;
 
 use crate::error::NodeError;
 use crate::guard::Guard;
-use crate::lineage::{Claim, Known, StoreId, explain, judge};
+use crate::lineage::{Claim, Known, StoreId, UnfitDirectory, judge};
 use own::Own;
 pub(crate) use own::check_empty;
-pub(crate) use peers::Live;
 use peers::Peer;
+pub(crate) use peers::{PeerRun, StillAlive};
 use routing::NodeId;
+pub use standing::FirstStart;
+pub(crate) use standing::Standing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::{Engine, Identity, StorageError};
 use tokio::sync::watch;
-
-/// A peer that was heard within this time, in milliseconds, is alive. A living peer sends a frame
-/// every second.
-pub(crate) const ALIVE_MS: u64 = 4_000;
-
-/// How a node starts with a data directory that may have forgotten something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FirstStart {
-    /// A node with an empty directory takes part only once its peers have confirmed that they know
-    /// no other directory of it. Every other node that shares a shard with it must confirm. A node
-    /// with a copy takes part only once enough nodes that have no copies have accepted it.
-    #[default]
-    AskPeers,
-    /// The whole cluster has never run, so no data can have been lost. The node takes part at once.
-    NewCluster,
-    /// The node continues with a copy, even if the guard file knows of a newer state. It gives up
-    /// everything that was acknowledged since the copy was made, and tokens may be issued again.
-    /// Peers that know of a newer state still refuse it.
-    AcceptCopy {
-        /// The directories of all nodes are copies of one moment. Otherwise some directories know
-        /// of newer states of the other nodes than the other nodes have. In that case this node
-        /// gives up its knowledge of its peers' progress, and its replicas continue in new terms.
-        at_one_moment: bool,
-    },
-    /// The directory of this node is lost, so the node comes back as a new member of its shards.
-    /// The start is refused if the present directory is not empty.
-    Reseed {
-        /// Also re-seeds if peers have just heard of the node with its former directory.
-        force: bool,
-    },
-}
-
-impl FirstStart {
-    /// Whether the directory of this node, or of a peer, may be older than the state that other
-    /// nodes' directories know of it.
-    pub(crate) fn puts_back(self) -> bool {
-        self == FirstStart::AcceptCopy { at_one_moment: false }
-    }
-}
-
-/// Selects the greetings that a node awaits before it takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// The directory is new. The node awaits all peers, because each could know of an earlier
-    /// directory.
-    New,
-    /// The directory was copied here. In each shard the node awaits as many peers as make a quorum,
-    /// and these must have no copies. If all directories were put back together, their nodes know
-    /// only the state in the copies.
-    Copied,
-    /// The directory is the usual one. The node awaits all peers, but not for long: see
-    /// [`PeerIdentities::greeted_by_all`].
-    Usual,
-}
 
 /// The identities of this node and of its peers, as far as this node knows them.
 ///
@@ -107,13 +56,24 @@ pub(crate) struct PeerIdentities {
     takes_part: AtomicBool,
 }
 
-/// The reason why a peer's store is not accepted.
+/// The reason why a peer's directory is not fit.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnfitPeer {
+    /// The directory lacks data that it is known to have had, or is another one.
+    #[error(transparent)]
+    Directory(#[from] UnfitDirectory),
+    /// The former directory is in use.
+    #[error(transparent)]
+    Alive(#[from] StillAlive),
+}
+
+/// The reason why a peer is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAccepted {
-    /// The store is not fit. The message is for people.
-    #[error("{0}")]
-    Unfit(String),
-    /// The store could not be written to disk. The node must stop.
+    /// The peer's directory is not fit.
+    #[error(transparent)]
+    Unfit(#[from] UnfitPeer),
+    /// The directory could not be written down here. The node must stop.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -147,7 +107,7 @@ impl PeerIdentities {
         }
         own.keep(&*engine)?;
         if let Some(guard) = &guard {
-            guard.write(&own.claim(&*engine).known()).map_err(NodeError::Config)?;
+            guard.write(&own.claim(&*engine).known())?;
         }
         let mut known = BTreeMap::new();
         for peer in &peers {
@@ -208,17 +168,17 @@ impl PeerIdentities {
         claim: &Claim,
         forced: bool,
         now_ms: u64,
-    ) -> Result<Arc<Live>, NotAccepted> {
+    ) -> Result<Arc<PeerRun>, NotAccepted> {
         // Two claims to one peer's name must be judged one after the other.
         let _one_at_a_time = self.writes();
         let known = claim.known();
         let (live, stored) = {
             let peers = self.lock();
             let former = peers.get(&peer);
-            fit(former, peer, claim, forced, now_ms).map_err(NotAccepted::Unfit)?;
+            fit(former, peer, claim, forced, now_ms)?;
             let same = former.filter(|former| former.live.known().is_same_run(&known));
             let live =
-                same.map_or_else(|| Arc::new(Live::new(known)), |former| former.live.clone());
+                same.map_or_else(|| Arc::new(PeerRun::new(known)), |former| former.live.clone());
             (live, former.map(|former| former.stored))
         };
         live.heard(known.record, now_ms);
@@ -244,14 +204,14 @@ impl PeerIdentities {
     /// must be accepted.
     ///
     /// # Errors
-    /// A message for people, if the directory is not fit.
+    /// [`UnfitPeer`], if the directory is not fit.
     pub(crate) fn judge(
         &self,
         peer: NodeId,
         claim: &Claim,
         forced: bool,
         now_ms: u64,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, UnfitPeer> {
         let peers = self.lock();
         let known = peers.get(&peer);
         fit(known, peer, claim, forced, now_ms)?;
@@ -261,8 +221,13 @@ impl PeerIdentities {
     /// The highest known incarnation of `peer`, which asks for it because its directory is lost.
     ///
     /// # Errors
-    /// A message for people, if the peer is alive with the known directory.
-    pub(crate) fn lost_by(&self, peer: NodeId, forced: bool, now_ms: u64) -> Result<u32, String> {
+    /// [`StillAlive`], if the peer is alive with the known directory.
+    pub(crate) fn lost_by(
+        &self,
+        peer: NodeId,
+        forced: bool,
+        now_ms: u64,
+    ) -> Result<u32, StillAlive> {
         let Some(live) = self.lock().get(&peer).map(|known| known.live.clone()) else {
             return Ok(0);
         };
@@ -388,15 +353,15 @@ fn fit(
     claim: &Claim,
     forced: bool,
     now_ms: u64,
-) -> Result<(), String> {
+) -> Result<(), UnfitPeer> {
     let Some(former) = former else { return Ok(()) };
     for known in [former.live.known()].into_iter().chain(former.told) {
         judge(&known, claim)
-            .map_err(|unfit| explain(peer, "this cluster", &known, claim, unfit))?;
+            .map_err(|unfit| UnfitDirectory::new(peer, "this cluster", &known, claim, unfit))?;
     }
     match former.live.known().id == claim.id {
         true => Ok(()),
-        false => former.live.check_silent(peer, forced, now_ms),
+        false => Ok(former.live.check_silent(peer, forced, now_ms)?),
     }
 }
 

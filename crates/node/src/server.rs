@@ -6,18 +6,20 @@ use crate::error::NodeError;
 use crate::health;
 use crate::lifecycle::Phase;
 use crate::limits::{DESCRIPTORS_RESERVED, PEER_FRAME_BYTES_MAX};
+use crate::roles::OnlyPermitted;
 use crate::service::Shards;
 use crate::transport::Peers;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use net::accept::{Incoming, connections_max};
+use net::tls::ServerSide;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use wire::accept::{Incoming, connections_max};
 use wire::internal::v1::peer_service_server::PeerServiceServer;
 use wire::internal::v1::shard_service_server::ShardServiceServer;
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
@@ -70,7 +72,8 @@ pub(crate) async fn serve(
         listener,
         context.accepted.clone(),
         connections_max(DESCRIPTORS_RESERVED),
-        || (),
+        context.tls.clone().map(|tls| tls as Arc<dyn ServerSide>),
+        |_| (),
     );
     let serving = Server::builder()
         .tcp_nodelay(true)
@@ -83,6 +86,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
+        .layer(OnlyPermitted { with_tls: context.tls.is_some(), audit: context.audit.clone() })
         .add_service(ShardServiceServer::new(shards).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(PeerServiceServer::new(peers).max_decoding_message_size(PEER_FRAME_BYTES_MAX))
         .add_service(health)
@@ -101,6 +105,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) 
     let shown = context.clone();
     let show = move || {
         shown.metrics.connections(&shown.accepted);
+        shown.tls.iter().for_each(|tls| shown.metrics.certificate(tls));
         let text = shown.metrics.text(&shown.board, shown.host.queued_operations());
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };

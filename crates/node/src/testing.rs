@@ -84,6 +84,9 @@ pub(crate) fn context_of(
             ..Default::default()
         },
         topology: KnownTopology::new(topology, id, identities.claim().address_version()),
+        tls: None,
+        audit: Default::default(),
+        needs_principal: false,
         accepted: Arc::default(),
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),
         host,

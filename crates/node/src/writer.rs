@@ -12,48 +12,24 @@
 //! The senders bound the queue: a replica stops at its entries in flight, and a snapshot's task has
 //! one job at a time.
 
+mod job;
 mod resets;
+
+pub(crate) use job::{Done, WriteJob};
 
 use crate::disk::DiskWatch;
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::limits::{WRITE_BYTES_MAX, WRITE_JOBS_MAX};
 use crate::mailbox::{Received, Receiver, Sender, mailbox};
 use crate::metrics::Metrics;
+use job::Message;
 use resets::Resets;
-use routing::ShardId;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use storage::{Engine, ShardWrite};
 use tokio::sync::oneshot;
-
-/// A job for the disk. Without a write, it only asks to be told that all earlier jobs were written.
-#[derive(Debug)]
-pub(crate) struct WriteJob {
-    pub(crate) write: Option<ShardWrite>,
-    pub(crate) done: Done,
-}
-
-/// The party that is told when a job is done.
-#[derive(Debug)]
-pub(crate) enum Done {
-    /// The replica at this place of this shard thread.
-    Replica {
-        thread: usize,
-        index: usize,
-        number: u64,
-    },
-    Caller(oneshot::Sender<()>),
-}
-
-#[derive(Debug)]
-enum Message {
-    Job(WriteJob),
-    /// A snapshot of this shard is on disk.
-    ResetDone(ShardId, Done),
-    Stop,
-}
 
 /// Tells a shard thread how far its replicas' writes are done: thread, then (place, number).
 pub(crate) type Report = Box<dyn Fn(usize, Vec<(usize, u64)>) + Send>;

@@ -4,7 +4,7 @@
 mod cluster;
 
 use cluster::*;
-use routing::{NodeId, Settings};
+use routing::{AccessConfig, NodeId, Settings};
 use std::time::Duration;
 use tonic::Code;
 use wire::internal::v1::operation::Op;
@@ -185,5 +185,27 @@ async fn a_node_that_moved_is_found_by_its_peers_and_named_by_them() {
     // connections both ways between them.
     cluster.crash(NodeId(1)).await;
     granted(cluster.ask_leader(acquire("b", 1)).await);
+    cluster.stop_all().await;
+}
+
+/// A gateway with the cluster file of before could have let its clients touch the locks of all
+/// identities, because an operation without a principal may.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_identities_no_operation_comes_without_one() {
+    let mut cluster = Cluster::start(3, 1, Settings::default()).await;
+    let held = granted(cluster.ask_leader(acquire("a", 1)).await);
+    cluster.config.access =
+        Some(AccessConfig { policy: "policy.yaml".into(), tokens: None, jwt: None });
+    for id in (1..=3).map(NodeId) {
+        cluster.restart(id).await;
+    }
+    let route = cluster.route("a");
+    let mut caller = cluster.caller(NodeId(1)).await;
+    for op in [renew("a", held.fencing_token), release("a", held.fencing_token), acquire("b", 2)] {
+        let answer = soon("an answer", caller.ask(route, op)).await.expect("a result");
+        assert_eq!(code(answer), ErrorCode::Unauthenticated);
+    }
+    // The gateway asks for the status itself.
+    soon("a status", cluster.status(NodeId(1), 0)).await;
     cluster.stop_all().await;
 }

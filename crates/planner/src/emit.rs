@@ -3,7 +3,7 @@
 //! Placement, zones and validation are left to `routing`. This module only decides the numbers.
 
 use crate::build::Build;
-use crate::figures::{Column, Plan};
+use crate::plan::{Column, Plan};
 use crate::quantity::{bytes, count, counted, decimals, percent, show};
 use routing::{Addresses, ClusterConfig, ConfigError, NodeLayout};
 

@@ -2,17 +2,17 @@
 //! it.
 //!
 //! Both columns use the same functions. The published model is the case without shared leases.
-//! Floats hold rates (per second) and seconds. This module knows nothing of files, reports or
-//! advice.
+//! Floats hold rates (per second) and seconds. This module knows nothing of workloads, files, reports
+//! or advice.
 
-use crate::{Calibration, Workload};
+use crate::Calibration;
 use serde::Serialize;
 
 /// Relative error below which a quotient counts as whole. 110,000 writes/s on leaders of 10,000/s
 /// are 11 shards, however the sum was rounded on the way.
 const ROUNDING: f64 = 1e-9;
 
-/// Average operations per second that a workload asks for.
+/// Average operations per second of a load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// Acquires per second.
@@ -28,18 +28,6 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// The averages of a workload.
-    pub fn of(workload: &Workload) -> Rates {
-        let acquire_per_s = workload.acquire_per_s();
-        Rates {
-            acquire_per_s,
-            renew_each_per_s: acquire_per_s * (workload.hold_s / workload.heartbeat_s),
-            release_per_s: acquire_per_s,
-            instances: workload.instances as f64,
-            heartbeat_s: workload.heartbeat_s,
-        }
-    }
-
     /// The rates at the peak. The same processes acquire and release more locks, and hold more of
     /// them.
     pub fn at_peak(self, multiplier: f64) -> Rates {

@@ -1,7 +1,7 @@
 //! The workload: the wanted locks, their rate and hold time, and the demands on the service.
 //!
 //! A [`Workload`] is complete and possible: defaults are filled in, and each impossible value was
-//! refused with the key to change. It computes nothing beyond its defaults.
+//! refused with the key to change. It computes nothing beyond its defaults and its average rates.
 
 use crate::keys::{KEYS, Values};
 use crate::model::{Rates, SizeClass};
@@ -246,6 +246,20 @@ impl Workload {
             );
         }
         Ok(())
+    }
+}
+
+impl Rates {
+    /// The averages of a workload.
+    pub fn of(workload: &Workload) -> Rates {
+        let acquire_per_s = workload.acquire_per_s();
+        Rates {
+            acquire_per_s,
+            renew_each_per_s: acquire_per_s * (workload.hold_s / workload.heartbeat_s),
+            release_per_s: acquire_per_s,
+            instances: workload.instances as f64,
+            heartbeat_s: workload.heartbeat_s,
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! instead.
 //!
 //! One parser serves the cluster file, `--listen` and the endpoints of clients, so that all of them
-//! accept the same addresses. It ignores no part of a text: a scheme that asks for encryption, a
-//! user, a path or a query is refused. It resolves no names.
+//! accept the same addresses. It ignores no part of a text: an unknown scheme, a user, a path or a
+//! query is refused. It resolves no names.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,6 +28,15 @@ pub struct Address {
     port: u16,
 }
 
+/// How an endpoint asks to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
     Ip(IpAddr),
@@ -48,13 +57,8 @@ pub enum AddressError {
     /// The text has a scheme where none is accepted.
     #[error("it has a scheme: write host:port alone, as in 127.0.0.1:7400")]
     Scheme,
-    /// The scheme asks for TLS.
-    #[error(
-        "its scheme asks for encryption, which is not supported: write host:port, or http://host:port, for plain text"
-    )]
-    Encryption,
-    /// The scheme is neither `http` nor one that asks for TLS.
-    #[error("its scheme is unknown: write host:port, or http://host:port")]
+    /// The scheme is neither `http` nor `https`.
+    #[error("its scheme is unknown: write host:port, https://host:port, or http://host:port")]
     UnknownScheme,
     /// The text has `user@` or `user:password@`.
     #[error("it names a user, but there is no login: write host:port alone")]
@@ -89,26 +93,28 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// Parses an endpoint of a client: an address, or a URL of scheme `http` with nothing after the
-    /// port but `/`.
+    /// Parses an endpoint of a client: an address, or a URL of scheme `http` or `https` with nothing
+    /// after the port but `/`. The scheme is `None` if none is written.
     ///
     /// ```
-    /// use palisade_routing::{Address, AddressError};
+    /// use palisade_routing::{Address, Scheme};
     ///
-    /// assert_eq!(Address::of_endpoint("http://gw.example:7400/").unwrap().host(), "gw.example");
-    /// assert_eq!(Address::of_endpoint("https://gw.example:7400"), Err(AddressError::Encryption));
+    /// let (scheme, address) = Address::of_endpoint("https://gw.example:7400/")?;
+    /// assert_eq!((scheme, address.host().as_str()), (Some(Scheme::Https), "gw.example"));
+    /// # Ok::<(), palisade_routing::AddressError>(())
     /// ```
     ///
     /// # Errors
     /// The form to write instead. Only spaces around the text are ignored.
-    pub fn of_endpoint(text: &str) -> Result<Address, AddressError> {
+    pub fn of_endpoint(text: &str) -> Result<(Option<Scheme>, Address), AddressError> {
         let text = text.trim();
-        let Some((scheme, rest)) = text.split_once("://") else { return text.parse() };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => rest.strip_suffix('/').unwrap_or(rest).parse(),
-            "https" | "grpcs" | "tls" | "ssl" | "h2" | "wss" => Err(AddressError::Encryption),
-            _ => Err(AddressError::UnknownScheme),
-        }
+        let Some((scheme, rest)) = text.split_once("://") else { return Ok((None, text.parse()?)) };
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(AddressError::UnknownScheme),
+        };
+        Ok((Some(scheme), rest.strip_suffix('/').unwrap_or(rest).parse()?))
     }
 
     /// The host: a name as it was written, or an IP address without brackets.
@@ -238,7 +244,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Result<String, AddressError> {
-        Address::of_endpoint(text).map(|address| address.to_string())
+        Address::of_endpoint(text).map(|(_, address)| address.to_string())
     }
 
     #[test]
@@ -248,6 +254,7 @@ mod tests {
             (" localhost:1\n", "localhost:1"),
             ("[::1]:7400", "[::1]:7400"),
             ("[0:0:0:0:0:0:0:1]:7400", "[::1]:7400"),
+            ("Https://a:1/", "a:1"),
             ("http://a.b-c_d.:7400", "a.b-c_d.:7400"),
             ("HTTP://[::ffff:127.0.0.1]:7400/", "[::ffff:127.0.0.1]:7400"),
         ] {
@@ -258,13 +265,8 @@ mod tests {
             ("", Empty),
             ("  ", Empty),
             ("http://", Empty),
-            ("https://a:1", Encryption),
-            ("HTTPS://a:1", Encryption),
-            ("Https://a:1", Encryption),
-            ("grpcs://a:1", Encryption),
-            ("tls://a:1", Encryption),
-            ("ssl://a:1", Encryption),
-            ("h2://a:1", Encryption),
+            ("grpcs://a:1", UnknownScheme),
+            ("tls://a:1", UnknownScheme),
             ("ftp://a:1", UnknownScheme),
             ("etcd://a:1", UnknownScheme),
             ("unix:///run/x", UnknownScheme),

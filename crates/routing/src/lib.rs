@@ -29,7 +29,7 @@ mod map;
 mod planted_bugs;
 mod topology;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, Scheme};
 pub use config::*;
 pub use ids::*;
 pub use map::*;

@@ -8,12 +8,10 @@
 //!   same input with the same words.
 //! - The answers as JSON ([`json`]).
 //! - The topology of a cluster as a message, checked when it is decoded.
-//! - Parts that all servers need: cluster identity, lateness of frames, and accepting connections
-//!   ([`accept`], the only part that does I/O).
+//! - Parts that all servers need: cluster identity, and lateness of frames.
 //!
 //! Of our other crates it knows `routing` only, for the topology.
 
-pub mod accept;
 mod cause;
 mod cursor;
 mod details;
@@ -56,4 +54,9 @@ pub mod internal {
     pub mod v1 {
         tonic::include_proto!("palisade.internal.v1");
     }
+
+    /// The internal protocol as an encoded `google.protobuf.FileDescriptorSet`, for tests that walk
+    /// all its methods.
+    pub const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/palisade.internal.v1.binpb"));
 }

@@ -5,10 +5,11 @@
 use clap::{Args, Parser, Subcommand};
 use palisade_chaos::error::{Because, Error};
 use palisade_chaos::failover::failovers;
-use palisade_chaos::faults::Kind;
+use palisade_chaos::kinds::Kind;
 use palisade_chaos::load;
+use palisade_chaos::plan::Plan;
 use palisade_chaos::report::{line, write_docs};
-use palisade_chaos::run::{Plan, run};
+use palisade_chaos::run::run;
 use palisade_chaos::tools::Tools;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

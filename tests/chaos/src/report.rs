@@ -1,8 +1,8 @@
 //! The result of a run: a table by kind of fault, for people, programs and `docs/chaos.md`.
 
 use crate::error::Error;
-use crate::faults::Kind;
-use crate::run::{Plan, Round};
+use crate::kinds::Kind;
+use crate::plan::{Plan, Round};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;

@@ -4,18 +4,19 @@ use crate::clients::{CLIENTS, Clients, VICTIM};
 use crate::clock::now_us;
 use crate::cluster::Cluster;
 use crate::error::{Because, Error};
-use crate::faults::{COMBINATIONS, Kind, Stage, Wound};
-use crate::judge::{Evidence, Verdict, judge};
+use crate::faults::{Stage, Wound};
+use crate::judge::{Evidence, judge};
+use crate::kinds::{COMBINATIONS, Kind};
 use crate::network::Network;
+use crate::plan::{Plan, Round};
 use crate::probe::{Prober, all_back, all_level, samples};
 use crate::report::Report;
-use crate::tools::Tools;
 use local_cluster::{Leader, Member};
 use palisade_sim::checker::{Outcome, Sample, check_convergence};
 use palisade_sim::rng::Rng;
 use routing::Settings;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The load before the fault. The order of queues is judged in it.
@@ -27,46 +28,6 @@ const SERVES_DURING_WITHIN: Duration = Duration::from_secs(10);
 const RECOVERS_WITHIN: Duration = Duration::from_secs(45);
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 const STOPS_ITSELF_WITHIN: Duration = Duration::from_secs(15);
-
-/// The plan of a run.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The minimum duration. Every kind is inflicted once in any case.
-    pub minutes: u64,
-    /// The only kinds to inflict. Empty for all kinds.
-    pub kinds: Vec<Kind>,
-    /// Decides the targets and times of faults.
-    pub seed: u64,
-    /// The tools that this machine has for faults.
-    pub tools: Tools,
-    /// The directory for data, logs and the histories that broke an invariant.
-    pub dir: PathBuf,
-}
-
-/// The course of one round.
-#[derive(Clone, Debug, Default)]
-pub struct Round {
-    /// The number of the round, from 1.
-    pub number: u32,
-    /// The kinds of faults that were inflicted.
-    pub kinds: Vec<Kind>,
-    /// The time from the fault until every shard served again during the fault, if serving is
-    /// required.
-    pub interruption: Option<Duration>,
-    /// The time from the healing until every shard served.
-    pub recovery: Option<Duration>,
-    /// The verdict of the checker.
-    pub verdict: Verdict,
-    /// Other failures: processes that ended or did not end, and shards that did not serve.
-    pub failures: Vec<String>,
-    /// Notes on the fault and its results that are worth reading.
-    pub notes: Vec<String>,
-    /// The number of refused tokens of a client that came back from a pause. `None` if no client
-    /// was paused.
-    pub refused_after_pause: Option<usize>,
-    /// The place where the evidence of a broken invariant is kept.
-    pub kept: Option<String>,
-}
 
 struct Conductor {
     plan: Plan,

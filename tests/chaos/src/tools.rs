@@ -1,6 +1,6 @@
 //! The tools that this machine has for faults, and the missing ones.
 
-use crate::faults::Kind;
+use crate::kinds::Kind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

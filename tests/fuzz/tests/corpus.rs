@@ -75,6 +75,8 @@ thrown! {
     topology
     peer_frame
     snapshot_chunk
+    role
+    pem
     command
     log_entry
     tenure
@@ -85,4 +87,6 @@ thrown! {
     journal_record
     cluster_yaml
     workload_yaml
+    policy_yaml
+    tokens_yaml
 }

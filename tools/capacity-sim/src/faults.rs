@@ -4,8 +4,8 @@
 //! The model leaves out split votes and nodes that come back.
 
 use crate::agenda::Ns;
-use crate::group::NodeIx;
-use crate::world::{Event, ShardIx, World};
+use crate::group::{NodeIx, ShardIx};
+use crate::world::{Event, World};
 
 /// While a shard has no leader, a gateway asks again after this time.
 const RETRY_NS: f64 = 50e6;

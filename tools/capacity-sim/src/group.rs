@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 /// A node, by its place in the model.
 pub(crate) type NodeIx = usize;
+/// A shard, by its place in the model.
+pub(crate) type ShardIx = usize;
 
 /// An entry may go although others are in flight if it has the largest size divided by this.
 const WELL_FILLED: f64 = 4.0;

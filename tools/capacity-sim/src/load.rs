@@ -2,9 +2,8 @@
 //! each of a fixed number of clients waits for an answer before it sends again.
 
 use crate::agenda::Ns;
-use crate::group::Op;
+use crate::group::{Op, ShardIx};
 use crate::random::Random;
-use crate::world::ShardIx;
 
 /// Bytes in the log, for each kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,9 +6,9 @@
 //! when a node's thread is woken, so all messages in its inbox share that cost.
 
 use crate::agenda::Ns;
-use crate::group::{Entry, NodeIx, Op, weight};
+use crate::group::{Entry, NodeIx, Op, ShardIx, weight};
 use crate::host::ThreadId;
-use crate::world::{Envelope, Event, Message, Role, Send, ShardIx, Target, World};
+use crate::world::{Envelope, Event, Message, Role, Send, Target, World};
 use std::collections::BTreeMap;
 
 /// Operations are given up after this time.

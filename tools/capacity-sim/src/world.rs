@@ -5,7 +5,7 @@
 //! module `threads` defines the work of the threads.
 
 use crate::agenda::{Agenda, Ns};
-use crate::group::{Entry, Group, NodeIx, Op};
+use crate::group::{Entry, Group, NodeIx, Op, ShardIx};
 use crate::host::{Host, ThreadId};
 use crate::load::Load;
 use crate::observe::Log;
@@ -14,8 +14,6 @@ use planner::Costs;
 
 /// A machine, by its place in the model.
 pub(crate) type HostIx = usize;
-/// A shard, by its place in the model.
-pub(crate) type ShardIx = usize;
 
 /// The job of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -55,13 +55,17 @@ impl Caller {
         in_turn
             .map(|address| {
                 if run.unary {
-                    let options = ClientOptions::new().timeout(run.timeout).unary(true);
+                    let options = ClientOptions::new()
+                        .timeout(run.timeout)
+                        .unary(true)
+                        .security(run.security.clone());
                     return Ok(Caller::Unary(Client::with_options([address], options)));
                 }
-                let endpoint = endpoint::parse(address)?;
+                let target = endpoint::target(address, &run.security)?;
                 let defaults = LinkOptions::default();
+                let token = run.security.token.clone();
                 let queue_ops_max = defaults.queue_ops_max.max(run.workload.clients as usize);
-                let link = Link::start(endpoint, LinkOptions { queue_ops_max, ..defaults });
+                let link = Link::start(target, LinkOptions { queue_ops_max, token, ..defaults });
                 Ok(Caller::Stream { link, timeout_ms: run.timeout.as_millis() as u64 })
             })
             .collect()

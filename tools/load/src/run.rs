@@ -3,9 +3,10 @@
 //! The module owns the clock. Scripts choose the operations, and [`Stats`] counts the answers.
 
 use crate::caller::{Caller, Refusal, kept_alive};
+use crate::options::Options;
 use crate::script::{Script, Step};
 use crate::stats::{Ending, Stats};
-use crate::{LoadError, Mix, Workload};
+use crate::{LoadError, Mix};
 use client::{Client, SessionOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,29 +26,6 @@ const PREPARE_TRIES: u32 = 10;
 const PROGRESS: Duration = Duration::from_millis(500);
 /// Time that ending clients get beyond the timeout of an operation.
 const END_GRACE: Duration = Duration::from_secs(2);
-
-/// The options of a run: the load, and how it is made and measured.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The load of the run.
-    pub workload: Workload,
-    /// The gateways, as `host:port`.
-    pub endpoints: Vec<String>,
-    /// The timeout of each operation.
-    pub timeout: Duration,
-    /// Connections that the clients share.
-    pub connections: u32,
-    /// Use one RPC per operation, instead of one stream per connection.
-    pub unary: bool,
-    /// Open loop: operations per second over all clients. `None`: a closed loop.
-    pub rate: Option<u32>,
-    /// Time to run before the measurement.
-    pub warmup: Duration,
-    /// Length of the measurement.
-    pub duration: Duration,
-    /// Leave the locks that are held at the end to their TTL.
-    pub keep: bool,
-}
 
 /// The figures of a run.
 #[derive(Debug)]

@@ -5,11 +5,13 @@
 //! warn of a full disk, or keep all data in memory.
 
 use crate::{Addresses, cluster_config, leaders};
-use client::Client;
+use audit::Audit;
+use client::{Client, ClientOptions, Security};
 use futures_util::future::select_all;
 use gateway::{Gateway, GatewayError, GatewayHandle, GatewayOptions};
+use net::tls::{Inside, Server};
 use node::{FirstStart, Node, NodeError, NodeHandle, NodeOptions};
-use routing::{ClusterConfig, ConfigError, NodeId};
+use routing::{AccessConfig, AuditConfig, ClusterConfig, ConfigError, NodeId, TlsConfig};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,31 @@ pub struct InProcessOptions {
     pub listener: TcpListener,
     /// The socket of the gateway's `/metrics`.
     pub metrics_listener: TcpListener,
+    /// Whether the gateway was told to serve without protection.
+    pub insecure: bool,
+    /// What protects the cluster. `None`: nothing.
+    pub protection: Option<Protection>,
+}
+
+/// What protects a cluster inside this process: sections of its cluster file, and the files that
+/// they name.
+pub struct Protection {
+    /// TLS of both sides.
+    pub tls: TlsConfig,
+    /// Identities of clients, and what they may do.
+    pub access: AccessConfig,
+    /// The audit logs.
+    pub audit: AuditConfig,
+    /// The gateway's audit log.
+    pub gateway_audit: Audit,
+    /// The loaded side of each node, in the order of the stores.
+    pub nodes: Vec<Arc<Inside>>,
+    /// The gateway's side towards the nodes.
+    pub gateway: Arc<Inside>,
+    /// The gateway's side towards clients.
+    pub clients: Arc<Server>,
+    /// An identity that may see the cluster's status, for [`InProcess::led`].
+    pub observer: Security,
 }
 
 /// A cluster that runs inside this process. Call [`stop`](Self::stop) before the process ends. A
@@ -55,6 +82,7 @@ pub struct InProcess {
     config: ClusterConfig,
     warnings: Vec<String>,
     address: String,
+    observer: Security,
     metrics_address: String,
     nodes: Vec<NodeHandle>,
     gateway: GatewayHandle,
@@ -66,7 +94,15 @@ impl InProcess {
     /// # Errors
     /// The error of the first part that does not start.
     pub async fn start(options: InProcessOptions) -> Result<InProcess, InProcessError> {
-        let InProcessOptions { name, shards, engines, listener, metrics_listener } = options;
+        let InProcessOptions {
+            name,
+            shards,
+            engines,
+            listener,
+            metrics_listener,
+            insecure,
+            protection,
+        } = options;
         let mut sockets = Vec::new();
         for _ in &engines {
             sockets.push((TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?));
@@ -75,18 +111,33 @@ impl InProcess {
             Ok(Addresses { serves: address_of(serves)?, metrics: Some(address_of(metrics)?) })
         };
         let addresses = sockets.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-        let config = cluster_config(&name, shards, &addresses, &[]);
+        let mut config = cluster_config(&name, shards, &addresses, &[]);
+        let mut node_tls = vec![None; engines.len()];
+        let (mut inside, mut tls, mut observer) = (None, None, Security::default());
+        let mut audit = Audit::default();
+        if let Some(protection) = protection {
+            config.tls = Some(protection.tls);
+            config.access = Some(protection.access);
+            config.audit = Some(protection.audit);
+            node_tls = protection.nodes.into_iter().map(Some).collect();
+            (inside, tls) = (Some(protection.gateway), Some(protection.clients));
+            observer = protection.observer;
+            audit = protection.gateway_audit;
+        }
         let warnings = config.validate()?;
         let mut nodes = Vec::new();
-        for ((id, engine), (socket, metrics)) in (1..).zip(engines).zip(sockets) {
+        let parts = engines.into_iter().zip(node_tls).zip(sockets);
+        for (id, ((engine, tls), (socket, metrics))) in (1..).zip(parts) {
             let options = NodeOptions {
                 cluster: config.clone(),
                 id: NodeId(id),
                 engine,
+                tls,
                 // All nodes lie in one directory, so a copy of the directory has all nodes at one
                 // moment.
                 first_start: FirstStart::AcceptCopy { at_one_moment: true },
                 guard_file: None,
+                audit: Default::default(),
                 listener: Some(socket),
                 metrics_listener: Some(metrics),
             };
@@ -98,12 +149,16 @@ impl InProcess {
         let reflection = true;
         let options = GatewayOptions {
             cluster,
+            inside,
+            tls,
             listener,
             metrics_listener: Some(metrics_listener),
             reflection,
+            audit,
+            insecure,
         };
         let gateway = Gateway::start(options).await?;
-        Ok(InProcess { config, warnings, address, metrics_address, nodes, gateway })
+        Ok(InProcess { config, warnings, address, observer, metrics_address, nodes, gateway })
     }
 
     /// The description of the cluster.
@@ -129,7 +184,9 @@ impl InProcess {
     /// Waits until every shard has a leader. The future borrows no part of the cluster, so that it
     /// can be awaited beside [`ended`](Self::ended).
     pub fn led(&self) -> impl Future<Output = ()> + use<> {
-        let (client, shards) = (Client::connect([&self.address]), self.config.shards as usize);
+        let options = ClientOptions::new().security(self.observer.clone());
+        let client = Client::with_options([&self.address], options);
+        let shards = self.config.shards as usize;
         async move {
             loop {
                 if client

@@ -24,7 +24,7 @@ pub use addresses::free_addresses;
 pub use config::{Addresses, cluster_config};
 pub use error::ClusterError;
 #[cfg(feature = "in-process")]
-pub use in_process::{InProcess, InProcessError, InProcessOptions};
+pub use in_process::{InProcess, InProcessError, InProcessOptions, Protection};
 pub use leaders::{Leader, leaders};
 pub use member::Member;
 pub use page::{metric_sums, page};

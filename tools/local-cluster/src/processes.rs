@@ -168,6 +168,12 @@ impl Processes {
                 program.args(["gateway", "--listen", self.address(member)]);
             }
         }
+        // Clusters of tests have neither TLS nor identities. Those that lie in network namespaces
+        // listen beyond loopback.
+        let address = self.address(member).parse::<routing::Address>();
+        if self.config.tls.is_none() && address.is_ok_and(|address| !address.is_loopback()) {
+            program.arg("--insecure");
+        }
         program.arg("--config").arg(launch.config.clone().unwrap_or_else(|| self.config_file()));
         program.args(&launch.args).envs(launch.env.iter().map(|(key, value)| (key, value)));
         program

@@ -13,12 +13,20 @@ pub struct Dev {
     /// Keep the data in this directory. Default: a temporary directory, removed at exit
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Protect the cluster: TLS on all connections, identities, a policy and audit logs. DATA-DIR/secure
+    /// gets what clients need: a certificate for alice, a token for bob, and the policy
+    #[arg(long)]
+    pub secure: bool,
     /// The number of shards: 1 to 256
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub shards: u32,
     /// The number of nodes: 1 to 9. Each has a replica of each shard
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub replicas: u32,
+    /// Listen on an address that other machines reach, without TLS and identities. Each start warns
+    /// of it, and `palisade cluster status` shows it
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +84,10 @@ pub struct Node {
     /// refuse an older copy of the directory. Default: no file
     #[arg(long, value_name = "FILE", env = "PALISADE_GUARD_FILE")]
     pub guard_file: Option<PathBuf>,
+    /// Listen on an address that other machines reach although the cluster file has no `tls.inside`.
+    /// Each start warns of it
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 #[derive(Debug, Args)]
@@ -87,7 +99,24 @@ pub struct Gateway {
     /// 127.0.0.1:7400
     #[arg(long, value_parser = address, value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// The name of this gateway in its certificate of the inside, and in file names of the cluster
+    /// file. Several gateways may share one
+    #[arg(long, default_value = "gateway", value_parser = gateway_name, value_name = "NAME")]
+    pub name: String,
     /// Describe the public protocol to tools such as grpcurl (gRPC reflection)
     #[arg(long)]
     pub reflection: bool,
+    /// Listen on an address that other machines reach although the cluster file has no `tls.clients`
+    /// or no `access`. Each start warns of it, and `palisade cluster status` shows it
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// A name that is safe in a path: letters, digits, `-` and `_`.
+fn gateway_name(text: &str) -> Result<String, String> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match (1..=64).contains(&text.len()) && text.bytes().all(is_fine) {
+        true => Ok(text.to_owned()),
+        false => Err("write 1 to 64 letters, digits, `-` and `_`".to_owned()),
+    }
 }

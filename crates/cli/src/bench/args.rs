@@ -4,6 +4,7 @@
 use crate::args::Gateways;
 use crate::duration;
 use crate::failure::{Exit, Failure};
+use crate::profiles;
 use crate::shown::counted;
 use clap::Args;
 use load::{Mix, NAME_BYTES_MIN, NameSpace, Options, SEED_RENEWALS, Workload};
@@ -142,15 +143,11 @@ impl Bench {
     /// # Errors
     /// The mistake, and what to change.
     pub fn options(&self, run: u32) -> Result<Options, Failure> {
-        let endpoints = self
-            .gateways
-            .endpoint
-            .split(',')
-            .map(str::trim)
-            .filter(|endpoint| !endpoint.is_empty());
+        let reach = profiles::reach(&self.gateways)?;
         Ok(Options {
             workload: self.workload(run)?,
-            endpoints: endpoints.map(str::to_owned).collect(),
+            endpoints: reach.endpoints.clone(),
+            security: reach.security(),
             timeout: self.gateways.timeout,
             connections: self.streams,
             unary: self.unary,

@@ -26,7 +26,7 @@ pub async fn run(args: &Bench) -> Result<(), Failure> {
         return predict::run(args, calibration);
     }
     // The status call finds out before the load whether a gateway answers.
-    let client = crate::verbs::connect(&args.gateways);
+    let client = crate::verbs::connect(&args.gateways)?;
     client.cluster_status().await?;
     let callers = Caller::connect(&options).map_err(|error| failure(args, error))?;
     let live = std::io::stderr().is_terminal() && !args.json;
@@ -74,7 +74,8 @@ fn failure(args: &Bench, error: LoadError) -> Failure {
     let what = error.to_string();
     match error {
         LoadError::NoEndpoint => {
-            let what = format!("{:?} names no endpoint", args.gateways.endpoint);
+            let given = args.gateways.endpoint.as_deref().unwrap_or_default();
+            let what = format!("{given:?} names no endpoint");
             let next = "write --endpoint host:port, as in 127.0.0.1:7400";
             Failure::new(Exit::Usage, "INVALID_ARGUMENT", what, next)
         }

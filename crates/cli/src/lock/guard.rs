@@ -107,7 +107,7 @@ async fn hold(
     let all = args.gateways.timeout;
     let until = Instant::now() + Duration::from_millis(args.wait.into()) + all;
     let for_cancel = (all / CANCEL_SHARE).min(CANCEL_MAX);
-    let client = verbs::connect_within(&args.gateways, all - for_cancel);
+    let client = verbs::connect_within(&args.gateways, all - for_cancel)?;
     let request_id = verbs::new_request_id();
     let options = options(args, guard.front, request_id)?;
     let lock = tokio::select! {

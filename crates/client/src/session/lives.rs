@@ -13,10 +13,10 @@
 //! So a lease belongs to one life, and a heartbeat renews the life that it names.
 
 use crate::lease::{LeaseCell, LostReason, Sent};
-use crate::letting_go::Unwanted;
+use crate::unwanted::Unwanted;
 use crate::{Error, ErrorCode, Grant, Heartbeat};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -430,4 +430,31 @@ impl Lives {
 
 fn fenced(shard: u32, why: &str) -> LostReason {
     LostReason::Fenced(format!("shard {shard} {why}"))
+}
+
+/// Locks the books of a session.
+pub(super) fn lock(lives: &Mutex<Lives>) -> MutexGuard<'_, Lives> {
+    lives.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A session's hold on locks that are to be released. Its heartbeats keep them alive until then.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeper(Weak<Mutex<Lives>>);
+
+impl Keeper {
+    pub(super) fn of(lives: &Arc<Mutex<Lives>>) -> Keeper {
+        Keeper(Arc::downgrade(lives))
+    }
+
+    /// Whether the session may still be alive.
+    pub(crate) fn keeps(&self) -> bool {
+        self.0.upgrade().is_some_and(|lives| !lock(&lives).is_closed())
+    }
+
+    /// Drops a lock that the server no longer holds.
+    pub(crate) fn forget(&self, name: &str, token: u64) {
+        if let Some(lives) = self.0.upgrade() {
+            lock(&lives).forget(name, token);
+        }
+    }
 }

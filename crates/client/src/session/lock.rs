@@ -1,8 +1,8 @@
 //! A lock of a session, as its holder sees it.
 
+use super::inner::Inner;
 use super::lives::LockCell;
-use super::{Inner, Keeper};
-use crate::letting_go::{Unwanted, is_final};
+use crate::unwanted::Unwanted;
 use crate::{Error, Grant, Held, LostReason};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Held for SessionLock {
             self.session.client.release_of(self.name(), self.token(), self.grant.session_life);
         let outcome = release.await;
         // After another error, or if this future is dropped, `drop` does the rest.
-        self.released = outcome.as_ref().err().is_none_or(is_final);
+        self.released = outcome.as_ref().err().is_none_or(Error::is_final);
         outcome.map(|_| ())
     }
 }
@@ -72,7 +72,7 @@ impl Drop for SessionLock {
             self.session.client.let_go(
                 Unwanted::lock(&self.grant),
                 self.cell.ttl(),
-                Some(Keeper::of(&self.session)),
+                Some(self.session.keeper()),
             );
         }
     }

@@ -1,11 +1,11 @@
 //! One operation of a client, from its receipt to its answer.
 
-use super::Moment;
+use super::Env;
 use super::caller::Caller;
 use super::directory::Directory;
 use super::fanout::FanOut;
 use super::part::{Bounds, Part, Place, Want};
-use super::translate::{answered_amiss, to_client, to_shard};
+use super::translate::{mismatched_answer, to_client, to_shard};
 use link::mux::{Answer, Failure, Outcome};
 use link::retry::Try;
 use wire::internal::v1::operation::Op as RoutedOp;
@@ -19,9 +19,9 @@ use wire::{ErrorClass, OperationKind};
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // short-lived, in a reused buffer: a box would cost more
 pub enum Step {
-    /// Send an operation, and pass its outcome to [`Call::heard`].
-    Send(Send),
-    /// Call [`Call::resumed`] for this part after a pause.
+    /// Send an operation, and pass its outcome to [`Call::on_outcome`].
+    Send(Outgoing),
+    /// Call [`Call::on_pause_over`] for this part after a pause.
     Pause {
         /// The part that pauses.
         part: u32,
@@ -41,7 +41,7 @@ pub enum Step {
 
 /// An operation on its way to a node.
 #[derive(Debug)]
-pub struct Send {
+pub struct Outgoing {
     /// The part that the outcome belongs to.
     pub part: u32,
     /// The id of the node to send it to.
@@ -71,7 +71,7 @@ enum State {
     /// An operation on one shard.
     One(Box<Part>),
     /// An acquire was refused while one of its tries is in doubt. It is cancelled before its client
-    /// is told of the refusal: see [`Call::given_up`].
+    /// is told of the refusal: see [`Call::finish_given_up`].
     Cancelling { refused: Box<Error>, cancel: Box<Part> },
     /// An operation on many shards.
     Many(Box<FanOut>),
@@ -86,27 +86,28 @@ impl Call {
         caller: Caller,
         operation: Operation,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) -> Call {
         let mut call = Call { caller, state: State::Over, abandoned: false };
-        if let Err(error) = call.try_begin(operation, directory, moment, steps) {
+        if let Err(error) = call.try_begin(operation, directory, env, steps) {
             call.answer(Answer::Error(*error), steps);
         }
         call
     }
 
-    /// Begins an operation of the gateway itself, on the shard that owns the operation's name.
+    /// Begins an operation of a [`Cleanup`](super::Cleanup), in the name of the client that is gone,
+    /// on the shard that owns the operation's name.
     pub fn begin_own(
+        caller: Caller,
         op: RoutedOp,
         timeout_ms: u64,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) -> Call {
-        let caller = Caller::Gateway;
         let mut call = Call { caller, state: State::Over, abandoned: false };
-        if let Err(error) = call.begin_one(op, timeout_ms, directory, moment, steps) {
+        if let Err(error) = call.begin_one(op, timeout_ms, directory, env, steps) {
             call.answer(Answer::Error(*error), steps);
         }
         call
@@ -116,7 +117,7 @@ impl Call {
         &mut self,
         operation: Operation,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) -> Result<(), Box<Error>> {
         // The total size needs no check: each field has its limit, and all of them together stay
@@ -129,14 +130,15 @@ impl Call {
         let Some(mut op) = operation.op else {
             return Err(Box::new(Error::invalid("the operation is empty")));
         };
-        wire::fill_defaults(&mut op, || moment.request_id());
+        wire::fill_defaults(&mut op, || env.request_id());
         match to_shard(op) {
-            Ok(op) => self.begin_one(op, timeout_ms.into(), directory, moment, steps),
+            Ok(op) => self.begin_one(op, timeout_ms.into(), directory, env, steps),
             // Not an error: the operation concerns more than one shard.
             Err(op) => {
-                let many = FanOut::of(*op, timeout_ms.into(), directory, moment.now_ms())?;
+                let many =
+                    FanOut::of(*op, timeout_ms.into(), &self.caller, directory, env.now_ms())?;
                 self.state = State::Many(Box::new(many));
-                self.begin_parts(directory, moment, steps);
+                self.begin_parts(directory, env, steps);
                 Ok(())
             }
         }
@@ -148,39 +150,30 @@ impl Call {
         op: RoutedOp,
         timeout_ms: u64,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) -> Result<(), Box<Error>> {
         let bounds = Bounds { timeout_ms, retry_busy: false };
-        let now_ms = moment.now_ms();
-        let mut part = Box::new(Part::new(op, Place::OfName, bounds, directory, now_ms)?);
+        let now_ms = env.now_ms();
+        let mut part =
+            Box::new(Part::new(op, Place::OfName, bounds, &self.caller, directory, now_ms)?);
         let want = part.resume(directory, now_ms);
         self.state = State::One(part);
-        self.go_on(0, want, directory, moment, steps);
+        self.go_on(0, want, directory, env, steps);
         Ok(())
     }
 
-    fn begin_parts(
-        &mut self,
-        directory: &Directory,
-        moment: &mut impl Moment,
-        steps: &mut Vec<Step>,
-    ) {
+    fn begin_parts(&mut self, directory: &Directory, env: &mut impl Env, steps: &mut Vec<Step>) {
         let State::Many(many) = &mut self.state else { return };
-        let now_ms = moment.now_ms();
+        let now_ms = env.now_ms();
         let wants: Vec<(u32, Want)> = many
             .parts_mut()
             .map(|(number, part)| (number, part.resume(directory, now_ms)))
             .collect();
         for (number, want) in wants {
-            self.go_on(number, want, directory, moment, steps);
+            self.go_on(number, want, directory, env, steps);
         }
         self.answer_if_complete(steps);
-    }
-
-    /// Whose operation it is.
-    pub fn caller(&self) -> Caller {
-        self.caller
     }
 
     /// Tells the call that its client is gone. From here on nothing is tried again, except a cancel.
@@ -189,13 +182,13 @@ impl Call {
         self.abandoned = true;
     }
 
-    /// Takes the outcome of what was sent for a part.
-    pub fn heard(
+    /// Takes the outcome of the operation that was sent for a part.
+    pub fn on_outcome(
         &mut self,
         number: u32,
         outcome: Outcome<RoutedAnswer>,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) {
         let Some(part) = self.part_mut(number) else { return };
@@ -204,21 +197,21 @@ impl Call {
         {
             steps.push(Step::Refresh { node: part.tried(), map_version: *map_version });
         }
-        let want = part.heard(outcome, directory, moment);
-        self.go_on(number, want, directory, moment, steps);
+        let want = part.on_outcome(outcome, directory, env);
+        self.go_on(number, want, directory, env, steps);
     }
 
     /// Goes on with a part whose pause is over.
-    pub fn resumed(
+    pub fn on_pause_over(
         &mut self,
         number: u32,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) {
         let Some(part) = self.part_mut(number) else { return };
-        let want = part.resume(directory, moment.now_ms());
-        self.go_on(number, want, directory, moment, steps);
+        let want = part.resume(directory, env.now_ms());
+        self.go_on(number, want, directory, env, steps);
     }
 
     fn part_mut(&mut self, number: u32) -> Option<&mut Part> {
@@ -229,46 +222,49 @@ impl Call {
         }
     }
 
-    /// Does what a part wants: pushes its next step, or takes its end.
+    /// Does what a part wants: pushes its next step, or records its end.
     fn go_on(
         &mut self,
         number: u32,
         want: Want,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) {
         let gives_up = self.abandoned && !matches!(self.state, State::Cancelling { .. });
         let Some(part) = self.part_mut(number) else { return };
-        // The try that the part wants to send is counted already.
+        // `tries` already includes the try in `want`, so more than 1 means that it is a retry.
         let tries_again = part.tries() > 1 || matches!(want, Want::Pause { .. });
         match want {
             Want::Send(_) | Want::Pause { .. } if gives_up && tries_again => {
                 let error = Error::outcome_unknown("given up: the client that asked is gone");
-                self.settle(number, Err(Box::new(error)), directory, moment, steps);
+                self.part_ended(number, Err(Box::new(error)), directory, env, steps);
             }
-            Want::Send(next) => steps.push(Step::Send(to_send(number, part, &next))),
+            Want::Send(next) => steps.push(Step::Send(outgoing(number, part, &next))),
             Want::Pause { ms } => steps.push(Step::Pause { part: number, ms }),
-            Want::Answered(answer) => self.settle(number, Ok(answer), directory, moment, steps),
-            Want::GivenUp(error) => self.settle(number, Err(error), directory, moment, steps),
+            Want::Answered(answer) => self.part_ended(number, Ok(answer), directory, env, steps),
+            Want::GivenUp(error) => self.part_ended(number, Err(error), directory, env, steps),
         }
     }
 
-    /// Takes the end of a part: its answer, or the error with which it gave up.
-    fn settle(
+    /// Records that a part has finished, and answers the call if it was the last. `ended` is the
+    /// part's answer, or the error with which it gave up.
+    fn part_ended(
         &mut self,
         number: u32,
         ended: Result<RoutedAnswer, Box<Error>>,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) {
         match std::mem::replace(&mut self.state, State::Over) {
             State::One(part) => match ended {
                 Ok(answer) => self.answer(to_client(answer), steps),
-                Err(error) => self.given_up(&part, error, directory, moment, steps),
+                Err(error) => self.finish_given_up(&part, error, directory, env, steps),
             },
-            State::Cancelling { refused, .. } => self.answer(cancelled(ended, *refused), steps),
+            State::Cancelling { refused, .. } => {
+                self.answer(answer_after_cancel(ended, *refused), steps)
+            }
             State::Many(mut many) => {
                 many.ended(number, ended);
                 self.state = State::Many(many);
@@ -287,32 +283,34 @@ impl Call {
     /// The cancel cannot come after the answer. By then the client may have come back through
     /// another gateway with the same request id, and the cancel would end that new wait. If it
     /// found a grant, nothing could tell whether the client uses it or it must be released.
-    fn given_up(
+    fn finish_given_up(
         &mut self,
         part: &Part,
         error: Box<Error>,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
         steps: &mut Vec<Step>,
     ) {
-        // After such an error the client knows that it must ask again.
-        let leaves_open = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
+        // These errors tell the client to retry with the same request id, so nothing has to be
+        // cancelled.
+        let client_will_retry = matches!(error.class(), ErrorClass::Unknown | ErrorClass::Retry);
         let acquire = match part.op() {
-            Some(RoutedOp::Acquire(acquire)) if part.in_doubt() && !leaves_open => acquire,
+            Some(RoutedOp::Acquire(acquire)) if part.in_doubt() && !client_will_retry => acquire,
             _ => return self.answer(Answer::Error(*error), steps),
         };
         let (name, request_id) = (acquire.name.clone(), acquire.request_id.clone());
-        // Not `abandoned`, even if the client is gone: no late copy of the acquire may be granted.
+        // `abandoned: true` would only take the acquire out of the queue and let a later copy in.
+        // `false` also buries the request, which is the point here.
         let cancel = RoutedOp::CancelWait(CancelWait { name, request_id, abandoned: false });
-        let now_ms = moment.now_ms();
+        let now_ms = env.now_ms();
         let bounds = Bounds { timeout_ms: part.left_ms(now_ms), retry_busy: false };
-        match Part::new(cancel, Place::OfName, bounds, directory, now_ms) {
+        match Part::new(cancel, Place::OfName, bounds, &self.caller, directory, now_ms) {
             Ok(mut cancel) => {
                 let want = cancel.resume(directory, now_ms);
                 self.state = State::Cancelling { refused: error, cancel: Box::new(cancel) };
-                self.go_on(0, want, directory, moment, steps);
+                self.go_on(0, want, directory, env, steps);
             }
-            Err(why) => self.answer(cancelled(Err(why), *error), steps),
+            Err(why) => self.answer(answer_after_cancel(Err(why), *error), steps),
         }
     }
 
@@ -331,8 +329,8 @@ impl Call {
     }
 }
 
-fn to_send(number: u32, part: &mut Part, next: &Try) -> Send {
-    Send {
+fn outgoing(number: u32, part: &mut Part, next: &Try) -> Outgoing {
+    Outgoing {
         part: number,
         node: next.target,
         timeout_ms: next.timeout_ms,
@@ -342,13 +340,13 @@ fn to_send(number: u32, part: &mut Part, next: &Try) -> Send {
 }
 
 /// The answer to an acquire that was refused, once the cancel of its tries in doubt has ended.
-fn cancelled(ended: Result<RoutedAnswer, Box<Error>>, refused: Error) -> Answer {
+fn answer_after_cancel(ended: Result<RoutedAnswer, Box<Error>>, refused: Error) -> Answer {
     let why = match ended {
         Ok(RoutedAnswer::CancelWait(CancelWaitResponse { grant: Some(grant), .. })) => {
             return Answer::granted(grant);
         }
         Ok(RoutedAnswer::CancelWait(_)) => return Answer::Error(refused),
-        Ok(_) => answered_amiss().message,
+        Ok(_) => mismatched_answer().message,
         Err(why) => why.message,
     };
     Answer::Error(Error::outcome_unknown(format!(

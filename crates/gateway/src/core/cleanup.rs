@@ -8,6 +8,7 @@
 //! 2. This gateway chose it: no client can ever take up the grant. The acquire is cancelled, and a
 //!    grant is released.
 
+use super::caller::Caller;
 use crate::limits::LEAVE_MISSES;
 use link::mux::Answer;
 use wire::ErrorClass;
@@ -19,6 +20,7 @@ use wire::v1::{AcquireRequest, AcquireResponse, CancelWaitResponse, Grant, Relea
 /// One acquire of a client that is gone.
 #[derive(Clone, Debug)]
 pub struct Cleanup {
+    caller: Caller,
     name: String,
     request_id: Vec<u8>,
     /// This gateway chose the request id.
@@ -45,11 +47,18 @@ pub enum Next {
 impl Cleanup {
     /// The cleanup of an acquire that is not known to be granted. `ours` says that this gateway
     /// chose its request id.
-    pub fn of(acquire: &AcquireRequest, timeout_ms: u32, ours: bool, now_ms: u64) -> Cleanup {
+    pub fn of(
+        caller: Caller,
+        acquire: &AcquireRequest,
+        timeout_ms: u32,
+        ours: bool,
+        now_ms: u64,
+    ) -> Cleanup {
         let ttl_ms = if acquire.ttl_ms == 0 { DEFAULT_TTL_MS } else { acquire.ttl_ms };
         let timeout_ms = if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms };
         let all_ms = u64::from(acquire.wait_ms) + u64::from(timeout_ms) + u64::from(ttl_ms);
         Cleanup {
+            caller,
             name: acquire.name.clone(),
             request_id: acquire.request_id.clone(),
             ours,
@@ -72,6 +81,11 @@ impl Cleanup {
             answer if self.ours && is_unknown(answer) => Some(self),
             _ => None,
         }
+    }
+
+    /// The client that is gone. All tries are in its name, so that they touch nothing of another.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// The name of the lock.
@@ -98,7 +112,7 @@ impl Cleanup {
     }
 
     /// Takes the answer to [`operation`](Cleanup::operation).
-    pub fn heard(&mut self, answer: &Answer, now_ms: u64) -> Next {
+    pub fn on_answer(&mut self, answer: &Answer, now_ms: u64) -> Next {
         match answer {
             Answer::CancelWait(CancelWaitResponse { grant: Some(grant), .. }) if self.ours => {
                 self.granted = Some(release(grant));

@@ -3,6 +3,7 @@
 //! Each shard has a part of its own, and all parts run at the same time. A slow shard holds up the
 //! answers of the others for at most the operation's timeout.
 
+use super::caller::Caller;
 use super::directory::Directory;
 use super::part::{Bounds, Part, Place};
 use link::mux::Answer;
@@ -61,16 +62,17 @@ impl FanOut {
     pub(super) fn of(
         op: Op,
         timeout_ms: u64,
+        caller: &Caller,
         directory: &Directory,
         now_ms: u64,
     ) -> Result<FanOut, Box<Error>> {
         let part = |shard: ShardId, op: RoutedOp| {
             let bounds = Bounds { timeout_ms, retry_busy: true };
-            let (part, ended) = match Part::new(op, Place::Shard(shard), bounds, directory, now_ms)
-            {
-                Ok(part) => (Some(part), None),
-                Err(error) => (None, Some(Err(error))),
-            };
+            let (part, ended) =
+                match Part::new(op, Place::Shard(shard), bounds, caller, directory, now_ms) {
+                    Ok(part) => (Some(part), None),
+                    Err(error) => (None, Some(Err(error))),
+                };
             OfShard { shard, part, ended }
         };
         let (merge, parts): (Merge, Vec<OfShard>) = match op {

@@ -1,13 +1,13 @@
 //! The way of an operation from a door to its answer, without I/O.
 //!
-//! A [`Call`] is one operation of a client. It is asked to begin, is told what comes back, and says
-//! in [`Step`]s what its driver should do:
+//! A [`Call`] is one operation of a client. Its driver begins it and passes in what comes back. The
+//! call says in [`Step`]s what the driver should do:
 //!
 //! ```text
-//!            begin ─►┌──────┐─► Send       an operation to a node; its outcome comes back by `heard`
-//!  heard, resumed ─►│ Call │─► Pause      then `resumed`
-//!                    └──────┘─► Refresh    fetch the newer topology of a node; nothing comes back
-//!                           └─► Answer     the last step
+//!                    begin ─►┌──────┐─► Send     an operation to a node, then `on_outcome`
+//! on_outcome, on_pause_over ─►│ Call │─► Pause    a time to let pass, then `on_pause_over`
+//!                            └──────┘─► Refresh  fetch the newer topology of a node
+//!                                   └─► Answer   the last step
 //! ```
 //!
 //! The gateway drives calls with streams and timers, and the simulator with its own network and
@@ -19,7 +19,7 @@
 //! * A call that fans out has one *part* for each shard; all others have one part.
 //!
 //! The core promises that a call has one answer, that a part has at most one step under way, and
-//! that an operation in doubt is never told as not done. It knows nothing of sockets, tasks and
+//! that an operation in doubt is never reported as not done. It knows nothing of sockets, tasks and
 //! clocks: times are milliseconds on any one monotonic clock of its driver.
 
 mod call;
@@ -34,16 +34,16 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Call, Send, Step};
+pub use call::{Call, Outgoing, Step};
 pub use caller::Caller;
 pub(crate) use cleanup::is_unknown;
 pub use cleanup::{Cleanup, Next};
 pub use directory::Directory;
-pub(crate) use translate::{answered_amiss, is_scan};
+pub(crate) use translate::{is_scan, mismatched_answer};
 
-/// A driver's clock at one moment, and its dice.
-pub trait Moment {
-    /// Milliseconds on the driver's monotonic clock.
+/// The environment of a call, which its driver gives for one event: clock, dice and id generator.
+pub trait Env {
+    /// Milliseconds on the driver's monotonic clock. Does not change while one value lives.
     fn now_ms(&self) -> u64;
 
     /// A random number from 0 to 1, for the length of a pause.

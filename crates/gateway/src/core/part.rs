@@ -1,11 +1,12 @@
 //! One operation on one shard, from its first try to its answer.
 
-use super::Moment;
+use super::Env;
+use super::caller::Caller;
 use super::directory::{Directory, Targets};
 use super::planted_bugs;
 use crate::limits::{ATTEMPT_TIMEOUT_MS, STALE_ATTEMPT_TIMEOUT_MS};
 use link::mux::Outcome;
-use link::retry::{Attempt, Decision, Policy, Try};
+use link::retry::{Decision, Policy, Tries, Try};
 use routing::{MapVersion, ShardId};
 use std::sync::Arc;
 use wire::OperationKind;
@@ -45,7 +46,7 @@ pub(super) struct Part {
     stale: bool,
     operation: Operation,
     targets: Arc<[u64]>,
-    attempt: Attempt,
+    retry: Tries,
     /// The node of the last try.
     tried: u64,
 }
@@ -81,6 +82,7 @@ impl Part {
         op: Op,
         place: Place,
         bounds: Bounds,
+        caller: &Caller,
         directory: &Directory,
         now_ms: u64,
     ) -> Result<Part, Box<Error>> {
@@ -94,18 +96,20 @@ impl Part {
             kind: op.kind(),
             timeout_ms: bounds.timeout_ms,
             wait_ms: op.wait_ms(),
-            attempt_timeout_ms: if stale { STALE_ATTEMPT_TIMEOUT_MS } else { ATTEMPT_TIMEOUT_MS },
+            first_try_timeout_ms: if stale { STALE_ATTEMPT_TIMEOUT_MS } else { ATTEMPT_TIMEOUT_MS },
             retry_busy: bounds.retry_busy,
-            relays: false,
+            targets_retry: false,
         };
+        let mut operation = Operation::routed(op, route);
+        caller.sign(&mut operation);
         Ok(Part {
             shard,
             place,
             kind: policy.kind,
             stale,
-            operation: Operation::routed(op, route),
+            operation,
             targets: all,
-            attempt: Attempt::new(policy, now_ms, first),
+            retry: Tries::new(policy, now_ms, first),
             tried: first,
         })
     }
@@ -120,7 +124,7 @@ impl Part {
 
     /// The number of tries so far.
     pub(super) fn tries(&self) -> u32 {
-        self.attempt.tries()
+        self.retry.tries()
     }
 
     /// The node of the last try.
@@ -130,28 +134,28 @@ impl Part {
 
     /// Whether a try may have been done without an answer.
     pub(super) fn in_doubt(&self) -> bool {
-        self.attempt.in_doubt()
+        self.retry.in_doubt()
     }
 
     /// The time left to the operation, its wait included, at least 1.
     pub(super) fn left_ms(&self, now_ms: u64) -> u64 {
-        self.attempt.deadline_ms().saturating_sub(now_ms).max(1)
+        self.retry.deadline_ms().saturating_sub(now_ms).max(1)
     }
 
     /// Decides at the start, and when a pause is over.
     pub(super) fn resume(&mut self, directory: &Directory, now_ms: u64) -> Want {
-        if self.attempt.tries() > 0 {
+        if self.retry.tries() > 0 {
             self.route_anew(directory);
         }
-        self.attempt.resume(now_ms).into()
+        self.retry.start_or_resume(now_ms).into()
     }
 
     /// Decides after the outcome of the try under way.
-    pub(super) fn heard(
+    pub(super) fn on_outcome(
         &mut self,
         outcome: Outcome<RoutedAnswer>,
         directory: &Directory,
-        moment: &mut impl Moment,
+        env: &mut impl Env,
     ) -> Want {
         if !self.stale {
             directory.learn(self.shard, self.kind, self.tried, &outcome);
@@ -160,9 +164,9 @@ impl Part {
             Ok(answer) => return Want::Answered(answer),
             Err(failure) => failure,
         };
-        let now_ms = moment.now_ms();
-        let jitter = moment.jitter();
-        self.attempt.next(now_ms, jitter, failure.for_retry(), &self.targets).into()
+        let now_ms = env.now_ms();
+        let jitter = env.jitter();
+        self.retry.after_failure(now_ms, jitter, failure.for_retry(), &self.targets).into()
     }
 
     /// The operation as it goes out with this try.
@@ -188,7 +192,7 @@ impl Part {
         let route = route(op, self.place, directory);
         let shard = ShardId(route.shard);
         if let Some(targets) = directory.targets(shard, self.stale) {
-            self.attempt.turn_to(targets.first);
+            self.retry.turn_to(targets.first);
             (self.shard, self.targets) = (shard, targets.all);
             self.operation.route = Some(route);
         }

@@ -14,7 +14,7 @@ use wire::v1::*;
 
 struct At(u64);
 
-impl Moment for At {
+impl Env for At {
     fn now_ms(&self) -> u64 {
         self.0
     }
@@ -49,31 +49,31 @@ impl Driven {
     fn begin_with(directory: Directory, op: Op) -> Driven {
         let mut steps = Vec::new();
         let operation = Operation { timeout_ms: 5_000, ..Operation::of(op) };
-        let call = Call::begin(Caller::Anonymous, operation, &directory, &mut At(0), &mut steps);
+        let call = Call::begin(Caller::Anyone, operation, &directory, &mut At(0), &mut steps);
         Driven { directory, call, now_ms: 0, steps }
     }
 
-    fn heard(&mut self, part: u32, outcome: Outcome<RoutedAnswer>) -> &mut Driven {
+    fn on_outcome(&mut self, part: u32, outcome: Outcome<RoutedAnswer>) -> &mut Driven {
         self.now_ms += 1;
         self.steps.clear();
-        let moment = &mut At(self.now_ms);
-        self.call.heard(part, outcome, &self.directory, moment, &mut self.steps);
+        let env = &mut At(self.now_ms);
+        self.call.on_outcome(part, outcome, &self.directory, env, &mut self.steps);
         self
     }
 
     fn fails(&mut self, failure: Failure) -> &mut Driven {
-        self.heard(0, Err(failure))
+        self.on_outcome(0, Err(failure))
     }
 
-    fn resumed(&mut self, part: u32) -> &mut Driven {
+    fn on_pause_over(&mut self, part: u32) -> &mut Driven {
         self.now_ms += 1_000;
         self.steps.clear();
-        self.call.resumed(part, &self.directory, &mut At(self.now_ms), &mut self.steps);
+        self.call.on_pause_over(part, &self.directory, &mut At(self.now_ms), &mut self.steps);
         self
     }
 
     /// The only step, which sends.
-    fn sent(&self) -> &Send {
+    fn sent(&self) -> &Outgoing {
         match &self.steps[..] {
             [Step::Send(send)] => send,
             steps => panic!("not one send: {steps:?}"),
@@ -118,9 +118,9 @@ fn an_operation_goes_to_the_leader_and_its_answer_comes_back() {
     let (shard, node) = (call.sent().operation.route.unwrap().shard, call.sent().node);
     let preferred = call.directory.replicas().into_iter().find(|of| of.0 == ShardId(shard));
     assert_eq!(Some((ShardId(shard), NodeId(node))), preferred);
-    call.heard(0, Ok(RoutedAnswer::Grant(grant(9))));
+    call.on_outcome(0, Ok(RoutedAnswer::Grant(grant(9))));
     assert_eq!(call.answer().grant().unwrap().fencing_token, 9);
-    assert!(call.heard(0, Ok(RoutedAnswer::Grant(grant(10)))).steps.is_empty(), "one answer");
+    assert!(call.on_outcome(0, Ok(RoutedAnswer::Grant(grant(10)))).steps.is_empty(), "one answer");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn an_acquire_that_is_refused_while_in_doubt_is_cancelled_before_its_client_hear
         let mut call = Driven::begin(acquire());
         call.fails(lost()).fails(refused(ErrorCode::Held));
         assert!(matches!(&call.sent().operation.op, Some(RoutedOp::CancelWait(_))));
-        call.heard(0, cancelled.map(RoutedAnswer::CancelWait));
+        call.on_outcome(0, cancelled.map(RoutedAnswer::CancelWait));
         match told {
             Some(code) => assert_eq!(call.error(), code),
             None => assert_eq!(call.answer().grant().unwrap().fencing_token, 4),
@@ -171,7 +171,7 @@ fn nothing_is_tried_again_for_a_client_that_is_gone() {
     assert_eq!(call.fails(refused(ErrorCode::NoLeader)).error(), ErrorCode::OutcomeUnknown);
     let mut call = Driven::begin(acquire());
     call.call.abandon();
-    call.heard(0, Ok(RoutedAnswer::Grant(grant(9))));
+    call.on_outcome(0, Ok(RoutedAnswer::Grant(grant(9))));
     assert!(call.answer().grant().is_some(), "the try under way still counts");
 }
 
@@ -199,7 +199,7 @@ fn a_stale_route_fetches_the_newer_map_and_takes_the_new_route_after_a_pause() {
         steps => panic!("{steps:?}"),
     }
     assert!(call.directory.take(exchanged(9)) && !call.directory.take(exchanged(8)), "newer only");
-    call.resumed(0);
+    call.on_pause_over(0);
     let route = call.sent().operation.route.unwrap();
     assert_eq!((route.shard, route.map_version), (5, 9));
     assert_eq!(call.sent().retry_of, Some(wire::OperationKind::Check));
@@ -212,8 +212,11 @@ fn a_heartbeat_goes_to_each_shard_and_names_those_that_failed() {
     let mut call = Driven::begin(Op::Heartbeat(HeartbeatRequest { session_id, leases }));
     assert_eq!(call.steps.len(), 2, "one send for each shard that exists");
     let renewed = SessionLeaseState { shard: 0, life: 3, ..Default::default() };
-    assert!(call.heard(0, Ok(RoutedAnswer::Heartbeat(renewed))).steps.is_empty(), "not complete");
-    call.heard(1, Err(refused(ErrorCode::Internal)));
+    assert!(
+        call.on_outcome(0, Ok(RoutedAnswer::Heartbeat(renewed))).steps.is_empty(),
+        "not complete"
+    );
+    call.on_outcome(1, Err(refused(ErrorCode::Internal)));
     let Answer::Heartbeat(answer) = call.answer() else { panic!("{:?}", call.steps) };
     assert_eq!((answer.renewed_shards, &answer.lost_shards[..]), (1, &[77][..]));
     assert_eq!(answer.failed_shards, [1]);
@@ -294,7 +297,7 @@ proptest! {
             }
             let part = *pick.get(&under_way.keys().copied().collect::<Vec<_>>());
             match under_way.remove(&part) {
-                Some(true) => call.resumed(part),
+                Some(true) => call.on_pause_over(part),
                 _ => {
                     let outcome = outcomes.next().unwrap();
                     unanswered += usize::from(
@@ -302,7 +305,7 @@ proptest! {
                     );
                     cancelled |=
                         cancelling && matches!(&outcome, Ok(RoutedAnswer::CancelWait(_)));
-                    call.heard(part, outcome)
+                    call.on_outcome(part, outcome)
                 }
             };
         }
@@ -318,23 +321,23 @@ proptest! {
 #[test]
 fn a_cleanup_of_our_own_acquire_cancels_and_then_releases_its_grant() {
     let acquire = AcquireRequest { name: "jobs/1".into(), wait_ms: 100, ..Default::default() };
-    let mut ours = Cleanup::of(&acquire, 0, true, 0);
+    let mut ours = Cleanup::of(Caller::Anyone, &acquire, 0, true, 0);
     assert!(matches!(ours.operation(), RoutedOp::CancelWait(cancel) if !cancel.abandoned));
     let granted = CancelWaitResponse { cancelled: false, grant: Some(grant(5)) };
-    assert_eq!(ours.heard(&Answer::CancelWait(granted.clone()), 1), Next::AtOnce);
+    assert_eq!(ours.on_answer(&Answer::CancelWait(granted.clone()), 1), Next::AtOnce);
     assert!(matches!(ours.operation(), RoutedOp::Release(release) if release.fencing_token == 5));
-    assert_eq!(ours.heard(&Answer::Release(ReleaseResponse::default()), 2), Next::Done);
+    assert_eq!(ours.on_answer(&Answer::Release(ReleaseResponse::default()), 2), Next::Done);
 
-    let mut theirs = Cleanup::of(&acquire, 0, false, 0);
+    let mut theirs = Cleanup::of(Caller::Anyone, &acquire, 0, false, 0);
     assert!(matches!(theirs.operation(), RoutedOp::CancelWait(cancel) if cancel.abandoned));
-    assert_eq!(theirs.heard(&Answer::CancelWait(granted), 1), Next::Done, "it may be in use");
+    assert_eq!(theirs.on_answer(&Answer::CancelWait(granted), 1), Next::Done, "it may be in use");
 }
 
 #[test]
 fn a_cleanup_is_tried_until_its_acquire_has_ended_by_itself() {
     let acquire = AcquireRequest { name: "jobs/1".into(), ttl_ms: 1_000, ..Default::default() };
-    let mut cleanup = Cleanup::of(&acquire, 500, true, 0);
+    let mut cleanup = Cleanup::of(Caller::Anyone, &acquire, 500, true, 0);
     let no_leader = Answer::Error(Error::no_leader("none"));
-    assert_eq!(cleanup.heard(&no_leader, 1_499), Next::Later);
-    assert_eq!(cleanup.heard(&no_leader, 1_500), Next::Done);
+    assert_eq!(cleanup.on_answer(&no_leader, 1_499), Next::Later);
+    assert_eq!(cleanup.on_answer(&no_leader, 1_500), Next::Done);
 }

@@ -49,13 +49,13 @@ pub(super) fn to_client(answer: RoutedAnswer) -> Answer {
         }
         // Status was not asked for, and the other two are handled as failures before.
         RoutedAnswer::Status(_) | RoutedAnswer::NotLeader(_) | RoutedAnswer::StaleRoute(_) => {
-            Answer::Error(answered_amiss())
+            Answer::Error(mismatched_answer())
         }
     }
 }
 
 /// The error for a node whose answer does not match the operation.
-pub(crate) fn answered_amiss() -> Error {
+pub(crate) fn mismatched_answer() -> Error {
     Error::internal("a node answered something else than what was asked: are all of one version?")
 }
 

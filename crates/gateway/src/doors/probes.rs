@@ -23,7 +23,7 @@ pub(crate) async fn serve(
     let health = move || {
         let answer = match router.serving() {
             Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         };
         async move { answer }
     };

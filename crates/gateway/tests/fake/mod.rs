@@ -1,6 +1,7 @@
 //! Small fake nodes on loopback ports, and a gateway in front of them.
 #![allow(dead_code)] // each test file uses its own part of it
 
+use audit::Audit;
 use client::{Client, ClientOptions};
 use palisade_gateway::{Gateway, GatewayHandle, GatewayOptions};
 use routing::{ClusterConfig, NodeId, ShardId};
@@ -22,6 +23,7 @@ use wire::v1::{AcquireRequest, CancelWaitResponse, Error, ErrorCode, Grant};
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// A node's reaction to an operation.
+#[allow(clippy::large_enum_variant)] // there are few, and a test writes each of them out
 pub enum Reaction {
     Answer(NodeAnswer),
     /// Does not answer.
@@ -125,6 +127,18 @@ impl Fakes {
         change: impl FnOnce(&mut ClusterConfig),
         handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
     ) -> Fakes {
+        let change = |options: &mut GatewayOptions| change(&mut options.cluster);
+        Fakes::start_changed(shards, nodes, down, change, handler).await
+    }
+
+    /// Like [`start_with`](Self::start_with), with other options of the gateway.
+    pub async fn start_changed(
+        shards: u32,
+        nodes: u32,
+        down: &[u64],
+        change: impl FnOnce(&mut GatewayOptions),
+        handler: impl Fn(u64, &Operation) -> Reaction + Send + Sync + 'static,
+    ) -> Fakes {
         let mut config = ClusterConfig::dev(shards, nodes, 20_000).unwrap();
         config.settings.waiter_grace_ms = 200;
         let (seen, frames, handler): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>, Arc<Handler>) =
@@ -155,11 +169,20 @@ impl Fakes {
                     .serve_with_incoming(TcpListenerStream::new(listener)),
             );
         }
-        change(&mut config);
         let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (cluster, metrics_listener) = (config.clone(), Some(listen()));
-        let options =
-            GatewayOptions { cluster, listener: listen(), metrics_listener, reflection: true };
+        let mut options = GatewayOptions {
+            cluster,
+            inside: None,
+            tls: None,
+            listener: listen(),
+            metrics_listener,
+            reflection: true,
+            audit: Audit::off(),
+            insecure: false,
+        };
+        change(&mut options);
+        let config = options.cluster.clone();
         let gateway = Gateway::start(options).await.unwrap();
         Fakes { gateway, config, seen, frames, said }
     }

@@ -1,74 +1,130 @@
 //! Opens one connection and the stream on it.
 
-use super::{LinkOptions, Protocol};
+use super::options::LinkOptions;
+use super::protocol::Protocol;
+use net::dial::{DialError, Target};
+use net::token::NoToken;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status, Streaming};
 use wire::internal::v1::ClusterIdentity;
 use wire::limits::HTTP2_FRAME_BYTES_MAX;
-use wire::{reason, root_cause};
+use wire::v1::{Error, ErrorCode};
+use wire::{ErrorClass, reason, root_cause};
 
-/// Connects and opens the stream, within the connect timeout. Errors are for people.
-pub(super) async fn dial<P: Protocol>(
-    endpoint: Endpoint,
-    options: LinkOptions,
-    frames: mpsc::Receiver<P::Frame>,
-) -> Result<Streaming<P::Results>, String> {
-    let whom = whom(&endpoint, options.identity.as_ref());
-    let opened = async {
-        let endpoint = endpoint
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .max_frame_size(HTTP2_FRAME_BYTES_MAX)
-            .http2_keep_alive_interval(options.keepalive_interval)
-            .keep_alive_timeout(options.keepalive_timeout)
-            .keep_alive_while_idle(true);
-        let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
-        let mut call = Request::new(ReceiverStream::new(frames));
-        if let Some(identity) = &options.identity {
-            identity.put(call.metadata_mut());
+/// There is no connection to a server, or no stream on it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {server}: {why}")]
+pub(super) struct NotConnected {
+    /// As in `node 2 at 10.0.0.2:7401`.
+    server: String,
+    #[source]
+    why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("{}", root_cause(.0))]
+    Dial(#[from] DialError),
+    #[error("{}", reason(.0))]
+    Status(#[from] Box<Status>),
+    #[error(transparent)]
+    NotMeant(#[from] NotMeant),
+    #[error(transparent)]
+    NoToken(#[from] NoToken),
+    #[error("no answer in {ms} ms")]
+    TimedOut { ms: u128 },
+}
+
+/// A node is not the one that was meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMeant {
+    /// It is of another cluster. With the difference.
+    #[error("{0}")]
+    Cluster(String),
+    /// It is another node of the cluster.
+    #[error("node {0} answers there: correct the addresses in the cluster file")]
+    Node(u64),
+}
+
+impl NotConnected {
+    /// Set if no operation of this caller is taken, however often it is tried.
+    pub(super) fn denial(&self) -> Option<Error> {
+        match &self.why {
+            Why::Status(status) => {
+                Error::from_status(status).filter(|error| error.class() == ErrorClass::Denied)
+            }
+            Why::NoToken(why) => Some(Error::new(ErrorCode::Unauthenticated, why.to_string())),
+            _ => None,
         }
-        let response = P::open(channel, call).await.map_err(|status| reason(&status))?;
-        // Checked before the first frame is sent, because a wrong server would execute the
-        // operations in it.
-        if let Some(identity) = &options.identity {
-            is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;
-        }
-        Ok::<_, String>(response.into_inner())
-    };
-    match tokio::time::timeout(options.connect_timeout, opened).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(why)) => Err(format!("cannot connect to {whom}: {why}")),
-        Err(_) => Err(format!(
-            "cannot connect to {whom}: no answer in {} ms",
-            options.connect_timeout.as_millis()
-        )),
     }
 }
 
+/// Connects and opens the stream, within the connect timeout.
+pub(super) async fn dial<P: Protocol>(
+    target: Target,
+    options: LinkOptions,
+    frames: mpsc::Receiver<P::Frame>,
+) -> Result<Streaming<P::Results>, NotConnected> {
+    let opened =
+        tokio::time::timeout(options.connect_timeout, open::<P>(&target, &options, frames));
+    let why = match opened.await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(why)) => why,
+        Err(_) => Why::TimedOut { ms: options.connect_timeout.as_millis() },
+    };
+    Err(NotConnected { server: server(&target, options.identity.as_ref()), why })
+}
+
+async fn open<P: Protocol>(
+    target: &Target,
+    options: &LinkOptions,
+    frames: mpsc::Receiver<P::Frame>,
+) -> Result<Streaming<P::Results>, Why> {
+    let configure = |endpoint: tonic::transport::Endpoint| {
+        endpoint
+            .max_frame_size(HTTP2_FRAME_BYTES_MAX)
+            .http2_keep_alive_interval(options.keepalive_interval)
+            .keep_alive_timeout(options.keepalive_timeout)
+            .keep_alive_while_idle(true)
+    };
+    let channel = target.connect(options.connect_timeout, configure).await?;
+    let mut call = Request::new(ReceiverStream::new(frames));
+    if let Some(identity) = &options.identity {
+        identity.put(call.metadata_mut());
+    }
+    if let Some(token) = &options.token {
+        token.put(call.metadata_mut())?;
+    }
+    let response = P::open(channel, call).await.map_err(Box::new)?;
+    // Checked before the first frame is sent, because a wrong server would execute the operations
+    // in it.
+    if let Some(identity) = &options.identity {
+        is_meant(identity, ClusterIdentity::of(response.metadata()).as_ref())?;
+    }
+    Ok(response.into_inner())
+}
+
 /// The server's name in messages: `node 2 at 10.0.0.2:7401`, or the address alone.
-fn whom(endpoint: &Endpoint, identity: Option<&ClusterIdentity>) -> String {
-    let address = endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
+fn server(target: &Target, identity: Option<&ClusterIdentity>) -> String {
     match identity {
-        Some(identity) if identity.node != 0 => format!("node {} at {address}", identity.node),
-        _ => address,
+        Some(identity) if identity.node != 0 => {
+            format!("node {} at {}", identity.node, target.address())
+        }
+        _ => target.address().to_owned(),
     }
 }
 
 /// Whether a node that answers as `found` is the one that `meant` names.
 ///
 /// # Errors
-/// The difference, as a message for people.
-pub fn is_meant(meant: &ClusterIdentity, found: Option<&ClusterIdentity>) -> Result<(), String> {
+/// The difference.
+pub fn is_meant(meant: &ClusterIdentity, found: Option<&ClusterIdentity>) -> Result<(), NotMeant> {
     if let Some(why) = meant.differs(found) {
-        return Err(why);
+        return Err(NotMeant::Cluster(why));
     }
     match found {
-        Some(found) if found.node != meant.node => Err(format!(
-            "node {} answers there: correct the addresses in the cluster file",
-            found.node
-        )),
+        Some(found) if found.node != meant.node => Err(NotMeant::Node(found.node)),
         _ => Ok(()),
     }
 }

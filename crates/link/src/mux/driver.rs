@@ -1,16 +1,18 @@
 //! The task of a link: connects, sends, receives, connects again.
 
 use super::dial::dial;
-use super::pending::Pending;
-use super::{LinkOptions, Protocol, Submission};
+use super::options::LinkOptions;
+use super::pending::{Pending, Submission};
+use super::protocol::Protocol;
+use net::dial::Target;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Streaming;
-use tonic::transport::Endpoint;
 use wire::reason;
+use wire::v1::Error;
 
 /// Frames on their way to the transport. They are few, so that the operations behind them are
 /// packed together.
@@ -24,7 +26,7 @@ const SWEEP: Duration = Duration::from_millis(5);
 
 /// The owner of one connection.
 pub(super) struct Driver<P: Protocol> {
-    endpoint: Arc<Mutex<Endpoint>>,
+    target: Arc<Mutex<Target>>,
     options: LinkOptions,
     submissions: mpsc::Receiver<Submission<P>>,
     connected: Arc<AtomicBool>,
@@ -38,20 +40,23 @@ pub(super) struct Driver<P: Protocol> {
 enum End {
     /// The connection was lost, or could not be made.
     Lost(String),
+    /// The server takes no operations of this caller. Another server of the same kind would not
+    /// either.
+    Refused(Box<Error>),
     /// The last handle to the link is gone.
     Unused,
 }
 
 impl<P: Protocol> Driver<P> {
     pub(super) fn new(
-        endpoint: Arc<Mutex<Endpoint>>,
+        target: Arc<Mutex<Target>>,
         options: LinkOptions,
         submissions: mpsc::Receiver<Submission<P>>,
         connected: Arc<AtomicBool>,
     ) -> Driver<P> {
         let (pending, taken) = (Pending::default(), Vec::new());
         Driver {
-            endpoint,
+            target,
             options,
             submissions,
             connected,
@@ -68,9 +73,9 @@ impl<P: Protocol> Driver<P> {
                 return;
             }
             let (frames, outgoing) = mpsc::channel(FRAMES_UNDER_WAY);
-            let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let server = endpoint.uri().clone();
-            let end = match self.connect(endpoint, outgoing).await {
+            let target = self.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let server = target.address().to_owned();
+            let end = match self.connect(target, outgoing).await {
                 Ok(incoming) => {
                     tracing::debug!(%server, "connected");
                     pause = RECONNECT.0;
@@ -81,9 +86,16 @@ impl<P: Protocol> Driver<P> {
                 }
                 Err(end) => end,
             };
-            let End::Lost(why) = end else {
-                self.pending.fail_all("nobody uses this connection any more");
-                return;
+            let why = match end {
+                End::Lost(why) => why,
+                End::Refused(error) => {
+                    self.pending.refuse_queued(&error);
+                    error.message
+                }
+                End::Unused => {
+                    self.pending.fail_all("this connection is not used any more");
+                    return;
+                }
             };
             tracing::debug!(%server, why, "not connected");
             self.pending.fail_all(&why);
@@ -126,15 +138,18 @@ impl<P: Protocol> Driver<P> {
 
     async fn connect(
         &mut self,
-        endpoint: Endpoint,
+        target: Target,
         outgoing: mpsc::Receiver<P::Frame>,
     ) -> Result<Streaming<P::Results>, End> {
-        let dialled = dial::<P>(endpoint, self.options.clone(), outgoing);
+        let dialled = dial::<P>(target, self.options.clone(), outgoing);
         tokio::pin!(dialled);
         loop {
             let sweep = sweep_at(self.pending.soonest());
             tokio::select! {
-                result = &mut dialled => return result.map_err(End::Lost),
+                result = &mut dialled => return result.map_err(|error| match error.denial() {
+                    Some(denial) => End::Refused(Box::new(denial)),
+                    None => End::Lost(error.to_string()),
+                }),
                 submission = self.submissions.recv(), if self.pending.queued() < self.options.queue_ops_max => {
                     let Some(submission) = submission else { return Err(End::Unused) };
                     self.pending.push(submission);

@@ -1,16 +1,26 @@
 //! The unanswered operations of a link: a queue of those to be sent, and a slab of those that were
 //! sent.
 
-use super::reply::Reply;
-use super::{Failure, Outcome, Protocol, Submission};
+use super::failure::Failure;
+use super::protocol::Protocol;
+use super::reply::{Outcome, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use wire::v1::Error;
 
 /// Bytes that a frame spends on each operation in addition to the operation itself: field tag,
 /// length, id.
 const OPERATION_OVERHEAD_BYTES: usize = 24;
+
+/// An operation on its way to the driver.
+#[derive(Debug)]
+pub(super) struct Submission<P: Protocol> {
+    pub(super) operation: P::Operation,
+    pub(super) deadline: Instant,
+    pub(super) reply: Reply<P::Answer>,
+}
 
 /// The queue and the slab.
 ///
@@ -142,6 +152,13 @@ impl<P: Protocol> Pending<P> {
             }
         }
         self.soonest = soonest;
+    }
+
+    /// Fails the operations in the queue because the server refuses to take any.
+    pub(super) fn refuse_queued(&mut self, error: &Error) {
+        for submission in self.queue.drain(..) {
+            submission.reply.send(Err(Failure::Refused(Box::new(error.clone()))));
+        }
     }
 
     /// Fails all operations because the connection is gone. Those that were sent are in doubt, and

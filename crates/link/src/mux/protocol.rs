@@ -1,6 +1,7 @@
 //! The two services that a link can carry, with their streams and messages.
 
-use super::{Failure, Outcome};
+use super::failure::Failure;
+use super::reply::Outcome;
 use routing::NodeId;
 use std::fmt::Debug;
 use std::future::Future;

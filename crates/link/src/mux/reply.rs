@@ -1,6 +1,6 @@
 //! The ways in which an outcome reaches its caller.
 
-use super::{Failure, closed};
+use super::failure::Failure;
 use tokio::sync::{mpsc, oneshot};
 
 /// The outcome of one try.
@@ -61,7 +61,7 @@ impl<A> Port<A> {
 impl<A> Drop for Port<A> {
     fn drop(&mut self) {
         if let Some(outcomes) = self.outcomes.take() {
-            let _ = outcomes.send((self.number, Err(closed())));
+            let _ = outcomes.send((self.number, Err(Failure::closed())));
         }
     }
 }

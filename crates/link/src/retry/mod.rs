@@ -42,20 +42,22 @@ pub struct Policy {
     /// How long an acquire may wait in its queue, in addition. 0 if it does not wait.
     pub wait_ms: u32,
     /// The time for the first try. It doubles with each unanswered try, and the wait comes on top.
-    pub attempt_timeout_ms: u64,
+    pub first_try_timeout_ms: u64,
     /// Whether to retry after BUSY. False if the side that asked for the operation retries it
     /// anyway.
     pub retry_busy: bool,
-    /// Whether the targets themselves retry, as gateways do. If so, NO_LEADER or OUTCOME_UNKNOWN is
-    /// final once there were as many tries as there are targets.
-    pub relays: bool,
+    /// Whether the targets themselves retry, as gateways do. Each has already looked for a leader by
+    /// itself, so each is asked about once: NO_LEADER or OUTCOME_UNKNOWN is final once there were as
+    /// many tries as there are targets. It also decides whether an acquire in doubt goes on after
+    /// WAIT_CANCELLED, because a target that retries by itself may have cancelled its own former try.
+    pub targets_retry: bool,
 }
 
 /// How one try failed.
 #[derive(Clone, Copy, Debug)]
-pub enum Failure<'a> {
+pub enum TryFailure<'a> {
     /// The target answered with this error.
-    Answer(&'a Error),
+    Refused(&'a Error),
     /// The target is not the leader.
     NotLeader {
         /// The leader as far as the target knows.
@@ -76,7 +78,7 @@ pub enum Failure<'a> {
 pub enum Decision {
     /// Send this try now.
     Send(Try),
-    /// Call [`Attempt::resume`] after a pause.
+    /// Call [`Tries::start_or_resume`] after a pause.
     RetryAfter {
         /// The pause, counted from now.
         ms: u64,
@@ -103,17 +105,17 @@ pub struct Try {
 /// * `in_doubt` is set by an unanswered try of an operation that changes something, and is never
 ///   cleared.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct Tries {
     policy: Policy,
     started_ms: u64,
     target: u64,
-    /// The last target since the last pause that gave no answer or is shutting down. Until the next
-    /// pause, no hint to it is followed.
+    /// The latest target, since the last pause, that could not be reached, did not answer, or is
+    /// shutting down. Hints to it are ignored until the next pause.
     silent: Option<u64>,
     /// The target that let a try time out, and until when others are preferred. Until then no hint
     /// to it is followed either: the hint may date from before it hung.
     hung: Option<(u64, u64)>,
-    /// When the time of the last try is up.
+    /// When the time of the latest try is up.
     try_ends_ms: u64,
     tries: u32,
     /// Moves to another target since the last pause.
@@ -125,26 +127,27 @@ pub struct Attempt {
     in_doubt: bool,
     /// Tries that left doubt.
     doubts: u32,
-    /// Acquires in doubt: tries that were answered WAIT_CANCELLED.
+    /// How many tries were answered WAIT_CANCELLED while the acquire was in doubt. Compared with
+    /// `doubts`: see `after_error`.
     cancelled: u32,
-    /// The last failure that may be retried, for the error at the end.
-    last: Option<Box<Last>>,
+    /// The latest failure that may be retried, for the error at the end.
+    latest: Option<Box<Latest>>,
     /// Whether any target has answered.
-    heard: bool,
-    /// The reason why the last unsent try was not sent.
+    any_answer: bool,
+    /// The reason why the latest unsent try was not sent.
     unreachable: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
-struct Last {
+struct Latest {
     code: ErrorCode,
     what: String,
 }
 
-impl Attempt {
+impl Tries {
     /// Starts an operation with its first target.
-    pub fn new(policy: Policy, now_ms: u64, first: u64) -> Attempt {
-        Attempt {
+    pub fn new(policy: Policy, now_ms: u64, first: u64) -> Tries {
+        Tries {
             policy,
             started_ms: now_ms,
             target: first,
@@ -158,13 +161,13 @@ impl Attempt {
             in_doubt: false,
             doubts: 0,
             cancelled: 0,
-            last: None,
-            heard: false,
+            latest: None,
+            any_answer: false,
             unreachable: None,
         }
     }
 
-    /// The time by which the last try must be answered.
+    /// The deadline of the whole operation, its wait included.
     pub fn deadline_ms(&self) -> u64 {
         self.started_ms + u64::from(self.policy.wait_ms) + self.policy.timeout_ms
     }
@@ -185,7 +188,7 @@ impl Attempt {
     }
 
     /// Decides at the start, and when a pause is over.
-    pub fn resume(&mut self, now_ms: u64) -> Decision {
+    pub fn start_or_resume(&mut self, now_ms: u64) -> Decision {
         self.hops = 0;
         self.silent = None;
         self.send(now_ms)
@@ -193,52 +196,52 @@ impl Attempt {
 
     /// Decides after a failed try. `targets` has the targets in order of preference, and `jitter`
     /// is from 0 to 1.
-    pub fn next(
+    pub fn after_failure(
         &mut self,
         now_ms: u64,
         jitter: f64,
-        failure: Failure<'_>,
+        failure: TryFailure<'_>,
         targets: &[u64],
     ) -> Decision {
         let (code, what) = match failure {
-            Failure::Answer(error) => (error.code(), error.message.as_str()),
-            Failure::NotLeader { why, .. } | Failure::StaleRoute(why) | Failure::NotSent(why) => {
-                (ErrorCode::NoLeader, why)
-            }
-            Failure::Lost(why) => (ErrorCode::OutcomeUnknown, why),
+            TryFailure::Refused(error) => (error.code(), error.message.as_str()),
+            TryFailure::NotLeader { why, .. }
+            | TryFailure::StaleRoute(why)
+            | TryFailure::NotSent(why) => (ErrorCode::NoLeader, why),
+            TryFailure::Lost(why) => (ErrorCode::OutcomeUnknown, why),
         };
-        if !matches!(failure, Failure::Answer(_))
+        if !matches!(failure, TryFailure::Refused(_))
             || matches!(code.class(), ErrorClass::Retry | ErrorClass::Unknown)
         {
-            self.last = Some(Box::new(Last { code, what: what.to_owned() }));
+            self.latest = Some(Box::new(Latest { code, what: what.to_owned() }));
         }
         match failure {
-            Failure::NotSent(why) => {
+            TryFailure::NotSent(why) => {
                 self.unreachable = Some(why.into());
                 self.silent = Some(self.target);
-                self.elsewhere(now_ms, jitter, targets)
+                self.try_next_target(now_ms, jitter, targets)
             }
-            Failure::Lost(_) => {
+            TryFailure::Lost(_) => {
                 self.doubt();
                 self.unanswered += 1;
                 self.silent = Some(self.target);
                 if now_ms >= self.try_ends_ms {
-                    self.hung = Some((self.target, now_ms + self.policy.attempt_timeout_ms));
+                    self.hung = Some((self.target, now_ms + self.policy.first_try_timeout_ms));
                 }
-                self.elsewhere(now_ms, jitter, targets)
+                self.try_next_target(now_ms, jitter, targets)
             }
-            Failure::NotLeader { leader, .. } => {
-                self.heard = true;
+            TryFailure::NotLeader { leader, .. } => {
+                self.any_answer = true;
                 self.not_leader(now_ms, jitter, leader, targets)
             }
-            Failure::StaleRoute(_) => {
-                self.heard = true;
-                self.target = self.following(now_ms, targets);
+            TryFailure::StaleRoute(_) => {
+                self.any_answer = true;
+                self.target = self.next_target(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
-            Failure::Answer(error) => {
-                self.heard = true;
-                self.answered(now_ms, jitter, error, targets)
+            TryFailure::Refused(error) => {
+                self.any_answer = true;
+                self.after_error(now_ms, jitter, error, targets)
             }
         }
     }
@@ -262,45 +265,52 @@ impl Attempt {
             self.target = leader;
             return self.send(now_ms);
         }
-        self.target = good.unwrap_or_else(|| self.following(now_ms, targets));
+        self.target = good.unwrap_or_else(|| self.next_target(now_ms, targets));
         self.pause(now_ms, jitter, 0)
     }
 
-    fn answered(&mut self, now_ms: u64, jitter: f64, error: &Error, targets: &[u64]) -> Decision {
+    fn after_error(
+        &mut self,
+        now_ms: u64,
+        jitter: f64,
+        error: &Error,
+        targets: &[u64],
+    ) -> Decision {
         match error.code() {
             ErrorCode::NoLeader | ErrorCode::OutcomeUnknown
-                if self.policy.relays && self.tries as usize >= targets.len() =>
+                if self.policy.targets_retry && self.tries as usize >= targets.len() =>
             {
                 if error.code() == ErrorCode::OutcomeUnknown {
                     self.doubt();
                 } else if self.in_doubt {
-                    return self.over(now_ms);
+                    return self.give_up(now_ms);
                 }
                 Decision::GiveUp(Box::new(error.clone()))
             }
             ErrorCode::NoLeader => {
-                self.target = self.following(now_ms, targets);
+                self.target = self.next_target(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
             ErrorCode::ShuttingDown => {
                 self.silent = Some(self.target);
-                self.elsewhere(now_ms, jitter, targets)
+                self.try_next_target(now_ms, jitter, targets)
             }
             ErrorCode::Busy if self.policy.retry_busy => {
                 self.pause(now_ms, jitter, error.retry_after_ms.into())
             }
-            ErrorCode::Busy => self.over(now_ms),
+            ErrorCode::Busy => self.give_up(now_ms),
             // The policy may have changed since an earlier try, which may have been done.
             ErrorCode::Unauthenticated | ErrorCode::PermissionDenied if self.in_doubt => {
-                self.over(now_ms)
+                self.give_up(now_ms)
             }
             ErrorCode::OutcomeUnknown => {
                 self.doubt();
-                self.target = self.following(now_ms, targets);
+                self.target = self.next_target(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
-            // An earlier try that got no answer may have arrived late, and taken over the place in
-            // the queue. So the acquire may still be granted.
+            // WAIT_CANCELLED has two causes: a real cancel, or a later-arriving copy of this request
+            // that replaced this try in the queue. After an unanswered try we cannot tell which, and
+            // in the second case the lock may still be granted.
             ErrorCode::WaitCancelled
                 if self.policy.kind == OperationKind::Acquire && self.in_doubt =>
             {
@@ -308,7 +318,7 @@ impl Attempt {
                 // Each try in doubt takes over the place at most once. So with more cancellations
                 // than tries in doubt, the wait was really cancelled, and another try would be
                 // refused too.
-                if self.policy.relays && self.cancelled <= self.doubts {
+                if self.policy.targets_retry && self.cancelled <= self.doubts {
                     return self.pause(now_ms, jitter, 0);
                 }
                 Decision::GiveUp(Box::new(Error::outcome_unknown(
@@ -340,9 +350,9 @@ impl Attempt {
     }
 
     /// Moves to the next target: at once while there are hops left, otherwise after a pause.
-    fn elsewhere(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
+    fn try_next_target(&mut self, now_ms: u64, jitter: f64, targets: &[u64]) -> Decision {
         let others = targets.iter().filter(|t| **t != self.target).count() as u32;
-        self.target = self.following(now_ms, targets);
+        self.target = self.next_target(now_ms, targets);
         if self.hops < HOPS_MAX.min(others) && self.pauses < ROUNDS_WITH_HOPS {
             self.hops += 1;
             return self.send(now_ms);
@@ -352,7 +362,7 @@ impl Attempt {
 
     /// The next target, in the order of `targets` and round to its start, that does not hang. If
     /// all others hang, the one after the current. The first if the current is not in the list.
-    fn following(&self, now_ms: u64, targets: &[u64]) -> u64 {
+    fn next_target(&self, now_ms: u64, targets: &[u64]) -> u64 {
         let Some(at) = targets.iter().position(|t| *t == self.target) else {
             return targets.first().copied().unwrap_or(self.target);
         };
@@ -370,10 +380,12 @@ impl Attempt {
         let longest = longest_pause_ms(self.policy.timeout_ms);
         let ceiling =
             longest.min((2 * PAUSE_MS) << self.pauses.min(8)).max(asked_ms.min(ASKED_PAUSE_MS_MAX));
+        // Jitter takes up to half off, also off a pause that the server asked for: a server asks many
+        // clients for the same pause, and they should not come back at one moment.
         let floor = PAUSE_MS.max(ceiling / 2);
         let ms = floor + ((ceiling - floor) as f64 * jitter.clamp(0.0, 1.0)) as u64;
         if now_ms + ms >= self.deadline_ms() {
-            return self.over(now_ms);
+            return self.give_up(now_ms);
         }
         self.pauses += 1;
         Decision::RetryAfter { ms }
@@ -382,7 +394,7 @@ impl Attempt {
     fn send(&mut self, now_ms: u64) -> Decision {
         let deadline_ms = self.deadline_ms();
         if now_ms >= deadline_ms {
-            return self.over(now_ms);
+            return self.give_up(now_ms);
         }
         let wait_ms = match self.policy.wait_ms {
             0 => 0,
@@ -390,19 +402,19 @@ impl Attempt {
         };
         let left_ms = (deadline_ms - now_ms).saturating_sub(wait_ms).max(1);
         let timeout_ms =
-            left_ms.min(self.policy.attempt_timeout_ms << self.unanswered.min(8)).max(1);
+            left_ms.min(self.policy.first_try_timeout_ms << self.unanswered.min(8)).max(1);
         self.tries += 1;
         self.try_ends_ms = now_ms + timeout_ms + wait_ms;
         Decision::Send(Try { target: self.target, timeout_ms, wait_ms: wait_ms as u32 })
     }
 
     /// Ends the operation, with the error that fits all that is known of its tries.
-    fn over(&self, now_ms: u64) -> Decision {
+    fn give_up(&self, now_ms: u64) -> Decision {
         let tries =
             if self.tries == 1 { "1 try".to_owned() } else { format!("{} tries", self.tries) };
         let spent = format!("within {} ms and {tries}", now_ms - self.started_ms);
-        let (code, seen) = match &self.last {
-            Some(last) => (last.code, last.what.as_str()),
+        let (code, seen) = match &self.latest {
+            Some(latest) => (latest.code, latest.what.as_str()),
             None => (ErrorCode::NoLeader, "nothing was answered"),
         };
         let error = if self.in_doubt {
@@ -418,13 +430,14 @@ impl Attempt {
                 ),
                 retry_after_ms,
             )
-        } else if !self.heard && code == ErrorCode::NoLeader {
+        } else if !self.any_answer && code == ErrorCode::NoLeader {
             Error::no_leader(format!(
                 "no server could be reached {spent} (last: {seen}). Nothing was done: start what \
                  does not run, or correct the addresses"
             ))
         } else {
-            // It is named too: it may be the leader, or the one node that a quorum lacks.
+            // The unreachable target is named as well, because it may be the leader, or the one node
+            // that a quorum lacks.
             let unreachable = self.unreachable.as_deref().filter(|why| *why != seen);
             let unreachable = unreachable.map(|why| format!("; {why}")).unwrap_or_default();
             Error::no_leader(format!(

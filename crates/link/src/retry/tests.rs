@@ -10,16 +10,19 @@ fn policy(kind: OperationKind) -> Policy {
         kind,
         timeout_ms: 5_000,
         wait_ms: 0,
-        attempt_timeout_ms: 1_000,
+        first_try_timeout_ms: 1_000,
         retry_busy: true,
-        relays: false,
+        targets_retry: false,
     }
 }
 
-fn started(kind: OperationKind) -> Attempt {
-    let mut attempt = Attempt::new(policy(kind), 0, 1);
-    assert_eq!(attempt.resume(0), Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 0 }));
-    attempt
+fn started(kind: OperationKind) -> Tries {
+    let mut retry = Tries::new(policy(kind), 0, 1);
+    assert_eq!(
+        retry.start_or_resume(0),
+        Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 0 })
+    );
+    retry
 }
 
 fn sent_to(decision: &Decision) -> Option<u64> {
@@ -51,15 +54,19 @@ fn one_answer_at_a_time() {
         ("a hint to itself is none", Some(1), None),
         ("a hint to a stranger is none", Some(99), None),
     ] {
-        let decision =
-            started(Acquire).next(10, 0.5, Failure::NotLeader { leader, why: "so" }, &NODES);
+        let decision = started(Acquire).after_failure(
+            10,
+            0.5,
+            TryFailure::NotLeader { leader, why: "so" },
+            &NODES,
+        );
         assert_eq!(sent_to(&decision), then, "{case}");
         assert!(
             then.is_some() || matches!(decision, Decision::RetryAfter { ms: 10..=100 }),
             "{case}: {decision:?}"
         );
     }
-    let stale = started(Renew).next(10, 0.5, Failure::StaleRoute("so"), &NODES);
+    let stale = started(Renew).after_failure(10, 0.5, TryFailure::StaleRoute("so"), &NODES);
     assert!(matches!(stale, Decision::RetryAfter { ms: 10..=100 }), "{stale:?}");
     let answer = |code| Error::new(code, "so");
     let table: [(&str, OperationKind, Error, Then); 10] = [
@@ -75,7 +82,7 @@ fn one_answer_at_a_time() {
         ("internal", Check, answer(ErrorCode::Internal), Ends(ErrorCode::Internal)),
     ];
     for (case, kind, error, then) in table {
-        let decision = started(kind).next(10, 0.5, Failure::Answer(&error), &NODES);
+        let decision = started(kind).after_failure(10, 0.5, TryFailure::Refused(&error), &NODES);
         match then {
             Sends(node) => assert_eq!(sent_to(&decision), Some(node), "{case}"),
             Pauses => assert!(
@@ -89,13 +96,13 @@ fn one_answer_at_a_time() {
 
 #[test]
 fn hops_are_bounded() {
-    let mut attempt = started(OperationKind::Acquire);
+    let mut retry = started(OperationKind::Acquire);
     let mut at = 1;
     let mut hops = 0;
     loop {
         let to = at % 3 + 1;
-        let hint = Failure::NotLeader { leader: Some(to), why: "round and round" };
-        match attempt.next(1, 0.0, hint, &NODES) {
+        let hint = TryFailure::NotLeader { leader: Some(to), why: "round and round" };
+        match retry.after_failure(1, 0.0, hint, &NODES) {
             Decision::Send(next) => {
                 assert_eq!(next.target, to);
                 at = to;
@@ -111,16 +118,22 @@ fn hops_are_bounded() {
 
 #[test]
 fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
-    let mut attempt = started(OperationKind::Acquire);
-    assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES)), Some(2));
-    assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES)), Some(3));
+    let mut retry = started(OperationKind::Acquire);
     assert_eq!(
-        attempt.next(0, 0.0, Failure::NotSent("refused"), &NODES),
+        sent_to(&retry.after_failure(0, 0.0, TryFailure::NotSent("refused"), &NODES)),
+        Some(2)
+    );
+    assert_eq!(
+        sent_to(&retry.after_failure(0, 0.0, TryFailure::NotSent("refused"), &NODES)),
+        Some(3)
+    );
+    assert_eq!(
+        retry.after_failure(0, 0.0, TryFailure::NotSent("refused"), &NODES),
         Decision::RetryAfter { ms: 10 }
     );
-    assert_eq!(sent_to(&attempt.resume(10)), Some(1));
-    assert!(!attempt.in_doubt());
-    let end = attempt.next(4_995, 0.0, Failure::NotSent("refused"), &[1]);
+    assert_eq!(sent_to(&retry.start_or_resume(10)), Some(1));
+    assert!(!retry.in_doubt());
+    let end = retry.after_failure(4_995, 0.0, TryFailure::NotSent("refused"), &[1]);
     assert_eq!(code(&end), Some(ErrorCode::NoLeader));
 }
 
@@ -129,24 +142,29 @@ fn what_was_not_sent_goes_elsewhere_at_once_and_then_pauses() {
 #[test]
 fn one_failing_call_makes_tens_of_tries() {
     let no_leader = Error::no_leader("no quorum");
-    let failures =
-        [Failure::NotSent("refused"), Failure::Lost("reset"), Failure::Answer(&no_leader)];
+    let failures = [
+        TryFailure::NotSent("refused"),
+        TryFailure::Lost("reset"),
+        TryFailure::Refused(&no_leader),
+    ];
     for (timeout_ms, jitter) in [(1_000, 0.0), (5_000, 0.0), (5_000, 1.0), (60_000, 0.0)] {
         for failure in failures {
-            let mut attempt =
-                Attempt::new(Policy { timeout_ms, ..policy(OperationKind::Acquire) }, 0, 1);
-            let (mut now_ms, mut decision) = (0, attempt.resume(0));
+            let mut retry =
+                Tries::new(Policy { timeout_ms, ..policy(OperationKind::Acquire) }, 0, 1);
+            let (mut now_ms, mut decision) = (0, retry.start_or_resume(0));
             loop {
                 decision = match decision {
-                    Decision::Send(_) => attempt.next(now_ms, jitter, failure, &[1, 2, 3, 4, 5]),
+                    Decision::Send(_) => {
+                        retry.after_failure(now_ms, jitter, failure, &[1, 2, 3, 4, 5])
+                    }
                     Decision::RetryAfter { ms } => {
                         now_ms += ms;
-                        attempt.resume(now_ms)
+                        retry.start_or_resume(now_ms)
                     }
                     Decision::GiveUp(_) => break,
                 };
             }
-            let tries = attempt.tries();
+            let tries = retry.tries();
             assert!((5..150).contains(&tries), "{tries} tries in {timeout_ms} ms of {failure:?}");
             assert!(
                 timeout_ms > 5_000 || tries < 60,
@@ -160,7 +178,7 @@ fn one_failing_call_makes_tens_of_tries() {
 fn who_could_not_be_reached_is_said() {
     let mut alone = started(OperationKind::Acquire);
     let Decision::GiveUp(error) =
-        alone.next(4_999, 0.0, Failure::NotSent("node 1 at a:1 refused"), &[1])
+        alone.after_failure(4_999, 0.0, TryFailure::NotSent("node 1 at a:1 refused"), &[1])
     else {
         panic!()
     };
@@ -168,10 +186,11 @@ fn who_could_not_be_reached_is_said() {
         error.message.contains("no server could be reached") && error.message.contains("a:1"),
         "{error}"
     );
-    let mut attempt = started(OperationKind::Acquire);
-    attempt.next(1, 0.0, Failure::NotSent("node 1 at a:1 refused"), &NODES);
+    let mut retry = started(OperationKind::Acquire);
+    retry.after_failure(1, 0.0, TryFailure::NotSent("node 1 at a:1 refused"), &NODES);
     let no_leader = Error::no_leader("no quorum");
-    let Decision::GiveUp(error) = attempt.next(4_999, 0.0, Failure::Answer(&no_leader), &NODES)
+    let Decision::GiveUp(error) =
+        retry.after_failure(4_999, 0.0, TryFailure::Refused(&no_leader), &NODES)
     else {
         panic!()
     };
@@ -180,47 +199,50 @@ fn who_could_not_be_reached_is_said() {
 
 #[test]
 fn a_hint_to_a_leader_that_just_fell_silent_waits_for_the_election() {
-    let mut attempt = started(OperationKind::Acquire);
-    assert_eq!(sent_to(&attempt.next(0, 0.0, Failure::Lost("reset"), &NODES)), Some(2));
-    let hint = Failure::NotLeader { leader: Some(1), why: "still believes" };
-    assert!(matches!(attempt.next(0, 0.0, hint, &NODES), Decision::RetryAfter { .. }));
-    assert_eq!(sent_to(&attempt.resume(10)), Some(3));
+    let mut retry = started(OperationKind::Acquire);
+    assert_eq!(sent_to(&retry.after_failure(0, 0.0, TryFailure::Lost("reset"), &NODES)), Some(2));
+    let hint = TryFailure::NotLeader { leader: Some(1), why: "still believes" };
+    assert!(matches!(retry.after_failure(0, 0.0, hint, &NODES), Decision::RetryAfter { .. }));
+    assert_eq!(sent_to(&retry.start_or_resume(10)), Some(3));
 }
 
 #[test]
 fn hints_to_a_leader_that_hung_are_not_followed_until_an_election_had_its_time() {
-    let mut attempt = started(OperationKind::Acquire);
+    let mut retry = started(OperationKind::Acquire);
     let mut now = 1_000;
-    let mut decision = attempt.next(now, 0.5, Failure::Lost("no answer in time"), &NODES);
-    let hint = Failure::NotLeader { leader: Some(1), why: "still believes" };
+    let mut decision = retry.after_failure(now, 0.5, TryFailure::Lost("no answer in time"), &NODES);
+    let hint = TryFailure::NotLeader { leader: Some(1), why: "still believes" };
     while now < 1_900 {
         decision = match decision {
             Decision::Send(next) => {
                 assert_ne!(next.target, 1, "at {now} ms");
-                attempt.next(now, 0.5, hint, &NODES)
+                retry.after_failure(now, 0.5, hint, &NODES)
             }
             Decision::RetryAfter { ms } => {
                 now += ms;
-                attempt.resume(now)
+                retry.start_or_resume(now)
             }
             other => panic!("{other:?}"),
         };
     }
     // The target may have been slow, and may still lead.
     now = 2_100;
-    assert_eq!(sent_to(&attempt.next(now, 0.5, hint, &NODES)), Some(1));
+    assert_eq!(sent_to(&retry.after_failure(now, 0.5, hint, &NODES)), Some(1));
 }
 
 #[test]
 fn a_wait_that_ends_in_doubt_may_live_on_in_an_earlier_try() {
     let cancelled = Error::new(ErrorCode::WaitCancelled, "another took its place");
-    for relays in [false, true] {
-        let policy = Policy { wait_ms: 60_000, relays, ..policy(OperationKind::Acquire) };
-        let mut attempt = Attempt::new(policy, 0, 1);
-        assert_eq!(sent_to(&attempt.resume(0)), Some(1));
-        assert_eq!(sent_to(&attempt.next(0, 0.5, Failure::Lost("reset"), &NODES)), Some(2));
-        let decision = attempt.next(5, 0.5, Failure::Answer(&cancelled), &NODES);
-        match relays {
+    for targets_retry in [false, true] {
+        let policy = Policy { wait_ms: 60_000, targets_retry, ..policy(OperationKind::Acquire) };
+        let mut retry = Tries::new(policy, 0, 1);
+        assert_eq!(sent_to(&retry.start_or_resume(0)), Some(1));
+        assert_eq!(
+            sent_to(&retry.after_failure(0, 0.5, TryFailure::Lost("reset"), &NODES)),
+            Some(2)
+        );
+        let decision = retry.after_failure(5, 0.5, TryFailure::Refused(&cancelled), &NODES);
+        match targets_retry {
             true => assert!(matches!(decision, Decision::RetryAfter { .. }), "{decision:?}"),
             false => assert_eq!(code(&decision), Some(ErrorCode::OutcomeUnknown)),
         }
@@ -231,14 +253,17 @@ fn a_wait_that_ends_in_doubt_may_live_on_in_an_earlier_try() {
 #[test]
 fn a_wait_that_was_cancelled_for_good_is_not_asked_for_until_its_end() {
     let cancelled = Error::new(ErrorCode::WaitCancelled, "cancelled");
-    let policy = Policy { wait_ms: 3_600_000, relays: true, ..policy(OperationKind::Acquire) };
-    let mut attempt = Attempt::new(policy, 0, 1);
-    attempt.resume(0);
-    let mut decision = attempt.next(0, 0.5, Failure::Lost("reset"), &NODES);
+    let policy =
+        Policy { wait_ms: 3_600_000, targets_retry: true, ..policy(OperationKind::Acquire) };
+    let mut retry = Tries::new(policy, 0, 1);
+    retry.start_or_resume(0);
+    let mut decision = retry.after_failure(0, 0.5, TryFailure::Lost("reset"), &NODES);
     for now_ms in (0..).step_by(100).take(5) {
         decision = match decision {
-            Decision::Send(_) => attempt.next(now_ms, 0.5, Failure::Answer(&cancelled), &NODES),
-            Decision::RetryAfter { .. } => attempt.resume(now_ms),
+            Decision::Send(_) => {
+                retry.after_failure(now_ms, 0.5, TryFailure::Refused(&cancelled), &NODES)
+            }
+            Decision::RetryAfter { .. } => retry.start_or_resume(now_ms),
             Decision::GiveUp(_) => break,
         };
     }
@@ -255,9 +280,17 @@ fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
         (OperationKind::Check, ErrorCode::NoLeader),
         (OperationKind::History, ErrorCode::NoLeader),
     ] {
-        let mut attempt = started(kind);
-        assert_eq!(sent_to(&attempt.next(1_000, 0.0, Failure::Lost("reset"), &NODES)), Some(2));
-        let end = attempt.next(4_999, 0.0, Failure::Answer(&Error::no_leader("no quorum")), &NODES);
+        let mut retry = started(kind);
+        assert_eq!(
+            sent_to(&retry.after_failure(1_000, 0.0, TryFailure::Lost("reset"), &NODES)),
+            Some(2)
+        );
+        let end = retry.after_failure(
+            4_999,
+            0.0,
+            TryFailure::Refused(&Error::no_leader("no quorum")),
+            &NODES,
+        );
         assert_eq!(code(&end), Some(expected), "{kind:?}");
         let Decision::GiveUp(error) = end else { unreachable!() };
         assert!(
@@ -271,13 +304,14 @@ fn a_lost_answer_leaves_doubt_for_writes_and_none_for_reads() {
 #[test]
 fn a_break_that_may_have_worked_is_not_reported_as_refused() {
     let gone = Error::not_owner("not any more", 9);
-    let mut attempt = started(OperationKind::Break);
+    let mut retry = started(OperationKind::Break);
     assert_eq!(
-        code(&attempt.clone().next(1, 0.0, Failure::Answer(&gone), &NODES)),
+        code(&retry.clone().after_failure(1, 0.0, TryFailure::Refused(&gone), &NODES)),
         Some(ErrorCode::NotOwner)
     );
-    attempt.next(1, 0.0, Failure::Lost("reset"), &NODES);
-    let Decision::GiveUp(error) = attempt.next(2, 0.0, Failure::Answer(&gone), &NODES) else {
+    retry.after_failure(1, 0.0, TryFailure::Lost("reset"), &NODES);
+    let Decision::GiveUp(error) = retry.after_failure(2, 0.0, TryFailure::Refused(&gone), &NODES)
+    else {
         panic!()
     };
     assert_eq!((error.code(), error.current_token), (ErrorCode::OutcomeUnknown, 9));
@@ -285,50 +319,53 @@ fn a_break_that_may_have_worked_is_not_reported_as_refused() {
 
 #[test]
 fn busy_is_passed_on_where_someone_behind_tries_again() {
-    let mut attempt =
-        Attempt::new(Policy { retry_busy: false, ..policy(OperationKind::Acquire) }, 0, 1);
-    attempt.resume(0);
+    let mut retry =
+        Tries::new(Policy { retry_busy: false, ..policy(OperationKind::Acquire) }, 0, 1);
+    retry.start_or_resume(0);
     assert_eq!(
-        code(&attempt.next(1, 0.0, Failure::Answer(&Error::busy("full", 5)), &NODES)),
+        code(&retry.after_failure(1, 0.0, TryFailure::Refused(&Error::busy("full", 5)), &NODES)),
         Some(ErrorCode::Busy)
     );
     let mut patient = started(OperationKind::Acquire);
     let asked = Error::busy("full", 400);
     assert_eq!(
-        patient.next(1, 1.0, Failure::Answer(&asked), &NODES),
+        patient.after_failure(1, 1.0, TryFailure::Refused(&asked), &NODES),
         Decision::RetryAfter { ms: 400 }
     );
-    assert_eq!(sent_to(&patient.resume(401)), Some(1), "the same one");
+    assert_eq!(sent_to(&patient.start_or_resume(401)), Some(1), "the same one");
 }
 
 #[test]
 fn relays_have_tried_already_so_each_is_asked_once() {
-    let relays = Policy { relays: true, ..policy(OperationKind::Acquire) };
+    let targets_retry = Policy { targets_retry: true, ..policy(OperationKind::Acquire) };
     let refused = Error::no_leader("no quorum, and I tried for long");
-    let mut attempt = Attempt::new(relays, 0, 1);
-    attempt.resume(0);
+    let mut retry = Tries::new(targets_retry, 0, 1);
+    retry.start_or_resume(0);
     assert_eq!(
-        attempt.next(1, 0.0, Failure::Answer(&refused), &[1]),
+        retry.after_failure(1, 0.0, TryFailure::Refused(&refused), &[1]),
         Decision::GiveUp(Box::new(refused.clone()))
     );
 
-    let mut attempt = Attempt::new(relays, 0, 1);
-    attempt.resume(0);
+    let mut retry = Tries::new(targets_retry, 0, 1);
+    retry.start_or_resume(0);
     assert_eq!(
-        attempt.next(1, 0.0, Failure::Answer(&refused), &[1, 2]),
+        retry.after_failure(1, 0.0, TryFailure::Refused(&refused), &[1, 2]),
         Decision::RetryAfter { ms: 10 }
     );
-    assert_eq!(sent_to(&attempt.resume(11)), Some(2));
+    assert_eq!(sent_to(&retry.start_or_resume(11)), Some(2));
     assert_eq!(
-        code(&attempt.next(12, 0.0, Failure::Answer(&refused), &[1, 2])),
+        code(&retry.after_failure(12, 0.0, TryFailure::Refused(&refused), &[1, 2])),
         Some(ErrorCode::NoLeader)
     );
 
-    let mut in_doubt = Attempt::new(relays, 0, 1);
-    in_doubt.resume(0);
-    assert_eq!(sent_to(&in_doubt.next(1, 0.0, Failure::Lost("reset"), &[1, 2])), Some(2));
+    let mut in_doubt = Tries::new(targets_retry, 0, 1);
+    in_doubt.start_or_resume(0);
     assert_eq!(
-        code(&in_doubt.next(2, 0.0, Failure::Answer(&refused), &[1, 2])),
+        sent_to(&in_doubt.after_failure(1, 0.0, TryFailure::Lost("reset"), &[1, 2])),
+        Some(2)
+    );
+    assert_eq!(
+        code(&in_doubt.after_failure(2, 0.0, TryFailure::Refused(&refused), &[1, 2])),
         Some(ErrorCode::OutcomeUnknown)
     );
 }
@@ -336,15 +373,15 @@ fn relays_have_tried_already_so_each_is_asked_once() {
 #[test]
 fn a_waiting_acquire_is_sent_again_with_what_is_left_of_its_wait() {
     let waiting = Policy { wait_ms: 10_000, ..policy(OperationKind::Acquire) };
-    let mut attempt = Attempt::new(waiting, 100, 1);
-    assert_eq!(attempt.deadline_ms(), 15_100);
+    let mut retry = Tries::new(waiting, 100, 1);
+    assert_eq!(retry.deadline_ms(), 15_100);
     assert_eq!(
-        attempt.resume(100),
+        retry.start_or_resume(100),
         Decision::Send(Try { target: 1, timeout_ms: 1_000, wait_ms: 10_000 })
     );
-    let again = attempt.next(4_100, 0.0, Failure::Lost("reset"), &NODES);
+    let again = retry.after_failure(4_100, 0.0, TryFailure::Lost("reset"), &NODES);
     assert_eq!(again, Decision::Send(Try { target: 2, timeout_ms: 2_000, wait_ms: 6_000 }));
-    let late = attempt.next(14_100, 0.0, Failure::Lost("reset"), &NODES);
+    let late = retry.after_failure(14_100, 0.0, TryFailure::Lost("reset"), &NODES);
     assert_eq!(late, Decision::Send(Try { target: 3, timeout_ms: 999, wait_ms: 1 }));
 }
 
@@ -381,17 +418,17 @@ proptest! {
         wait_ms in prop_oneof![Just(0u32), 1..20_000u32],
         timeout_ms in 1..8_000u64,
         retry_busy: bool,
-        relays: bool,
+        targets_retry: bool,
         nodes in 1..6u64,
         events in prop::collection::vec((event(), 0..3_000u64, 0.0..1.0f64), 1..80),
     ) {
         let targets: Vec<u64> = (1..=nodes).collect();
-        let policy = Policy { kind, timeout_ms, wait_ms, attempt_timeout_ms: 700, retry_busy, relays };
+        let policy = Policy { kind, timeout_ms, wait_ms, first_try_timeout_ms: 700, retry_busy, targets_retry };
         let mut now_ms = 1_000;
         let deadline_ms = now_ms + timeout_ms + u64::from(wait_ms);
-        let mut attempt = Attempt::new(policy, now_ms, 1);
-        prop_assert_eq!(attempt.deadline_ms(), deadline_ms);
-        let mut decision = attempt.resume(now_ms);
+        let mut retry = Tries::new(policy, now_ms, 1);
+        prop_assert_eq!(retry.deadline_ms(), deadline_ms);
+        let mut decision = retry.start_or_resume(now_ms);
         let mut in_doubt = false;
         let mut sent_in_a_row = 0;
         for (event, passed_ms, jitter) in events {
@@ -399,7 +436,7 @@ proptest! {
                 prop_assert!(now_ms + ms < deadline_ms, "a pause beyond the deadline");
                 sent_in_a_row = 0;
                 now_ms += ms;
-                decision = attempt.resume(now_ms);
+                decision = retry.start_or_resume(now_ms);
             }
             let Decision::Send(sent) = decision else { break };
             sent_in_a_row += 1;
@@ -410,22 +447,22 @@ proptest! {
             prop_assert_eq!(sent.wait_ms > 0, wait_ms > 0);
             now_ms += passed_ms;
             decision = match event {
-                Event::NotSent => attempt.next(now_ms, jitter, Failure::NotSent("refused"), &targets),
+                Event::NotSent => retry.after_failure(now_ms, jitter, TryFailure::NotSent("refused"), &targets),
                 Event::Lost => {
                     in_doubt |= !kind.is_read();
-                    attempt.next(now_ms, jitter, Failure::Lost("reset"), &targets)
+                    retry.after_failure(now_ms, jitter, TryFailure::Lost("reset"), &targets)
                 }
                 Event::NotLeader(leader) => {
-                    attempt.next(now_ms, jitter, Failure::NotLeader { leader, why: "so" }, &targets)
+                    retry.after_failure(now_ms, jitter, TryFailure::NotLeader { leader, why: "so" }, &targets)
                 }
-                Event::StaleRoute => attempt.next(now_ms, jitter, Failure::StaleRoute("so"), &targets),
+                Event::StaleRoute => retry.after_failure(now_ms, jitter, TryFailure::StaleRoute("so"), &targets),
                 Event::Answer(code) => {
                     in_doubt |= code == 40 && !kind.is_read();
                     let error = Error { code, ..Error::default() };
-                    attempt.next(now_ms, jitter, Failure::Answer(&error), &targets)
+                    retry.after_failure(now_ms, jitter, TryFailure::Refused(&error), &targets)
                 }
             };
-            prop_assert_eq!(attempt.in_doubt(), in_doubt);
+            prop_assert_eq!(retry.in_doubt(), in_doubt);
             if let Decision::GiveUp(error) = &decision {
                 prop_assert!(!(in_doubt && error.class() == ErrorClass::Retry), "in doubt, and told {}", error);
                 prop_assert!(in_doubt || error.code() != ErrorCode::OutcomeUnknown || kind.is_read());

@@ -9,13 +9,14 @@ mod registrar;
 
 use crate::board::Board;
 use locks::EndKind;
+use net::accept::Accepted;
+use net::tls::Inside;
 use per_shard::ShardMetrics;
 use prometheus::{Encoder, Gauge, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use registrar::Registrar;
 use routing::{NodeId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wire::accept::Accepted;
 use wire::{OperationKind, Outcome};
 
 /// The kind of an operation; `None` if this version does not know it.
@@ -55,6 +56,9 @@ pub(crate) struct Metrics {
     pub(crate) streams: IntGauge,
     connections: IntGauge,
     accept_pauses: IntGauge,
+    connections_refused: IntCounter,
+    certificate_expires: IntGauge,
+    certificate_failures: IntCounter,
     queued_operations: IntGauge,
     pub(crate) step_seconds: Histogram,
     fsync_seconds: Histogram,
@@ -110,6 +114,24 @@ impl Metrics {
                 "palisade_accept_pauses",
                 "How often no connections were taken for a while, for want of descriptors.",
             )?,
+            connections_refused: r.counter(
+                "palisade_connections_refused_total",
+                "Closed before their first request: the handshake failed, or their source had too many.",
+            )?,
+            certificate_expires: r
+                .gauges(
+                    "palisade_tls_certificate_expires_seconds",
+                    "When the certificate in use expires, in seconds since 1970. 0 without TLS.",
+                    &["side"],
+                )?
+                .with_label_values(&["inside"]),
+            certificate_failures: r
+                .counters(
+                    "palisade_tls_reload_failures_total",
+                    "New files of certificates that could not be used: those before stay in use.",
+                    &["side"],
+                )?
+                .with_label_values(&["inside"]),
             queued_operations: r.gauge("palisade_queued_operations", "Operations that wait for a shard thread.")?,
             step_seconds: r.histogram(
                 "palisade_step_seconds",
@@ -198,6 +220,13 @@ impl Metrics {
     pub(crate) fn connections(&self, accepted: &Accepted) {
         self.connections.set(accepted.open() as i64);
         self.accept_pauses.set(accepted.spells() as i64);
+        catch_up(&self.connections_refused, accepted.refused());
+    }
+
+    /// Updates the figures of the certificate from the files in use.
+    pub(crate) fn certificate(&self, tls: &Inside) {
+        self.certificate_expires.set(tls.current().certificate().not_after_s);
+        catch_up(&self.certificate_failures, tls.failures());
     }
 
     /// All metrics, in Prometheus' text format.
@@ -214,6 +243,11 @@ impl Metrics {
         }
         String::from_utf8_lossy(&text).into_owned()
     }
+}
+
+/// Raises a counter to a count that is kept elsewhere.
+fn catch_up(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 fn peer_children(

@@ -1,6 +1,5 @@
 //! The metrics of each replica.
 
-use super::Kind;
 use super::registrar::Registrar;
 use prometheus::{Error, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use routing::ShardId;
@@ -91,7 +90,7 @@ pub(super) fn children(
 }
 
 impl ShardMetrics {
-    pub(super) fn answered(&self, kind: Kind, outcome: Outcome) {
+    pub(super) fn answered(&self, kind: Option<OperationKind>, outcome: Outcome) {
         self.operations.inc();
         let decided = matches!(
             outcome,

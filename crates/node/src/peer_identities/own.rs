@@ -1,6 +1,6 @@
 //! This node's own data directory: its name, its runs, and whether it was copied.
 
-use super::{FirstStart, Standing};
+use super::standing::{FirstStart, Standing};
 use crate::error::NodeError;
 use crate::lineage::{Claim, RUNS_MAX, Run, StoreId};
 use storage::{Engine, StorageError};

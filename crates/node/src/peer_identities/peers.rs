@@ -1,16 +1,32 @@
 //! The knowledge that this node has of one peer's data directory.
 
-use super::ALIVE_MS;
 use crate::lineage::{Known, StoreId};
 use routing::NodeId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use storage::StorageError;
 
+/// A peer that was heard within this time, in milliseconds, is alive. A living peer sends a frame
+/// every second.
+pub(crate) const ALIVE_MS: u64 = 4_000;
+
 /// `incarnation u32 LE | store u64 LE`, and in later versions also `boot u64 LE | life u64 LE |
 /// record u64 LE`.
 const PEER_BYTES: usize = FORMER_PEER_BYTES + 3 * 8;
 const FORMER_PEER_BYTES: usize = 4 + 8;
+
+/// A peer's former directory is in use, so no other directory may take its place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "node {peer} is running with its former data directory (it was heard of {ago_ms} ms ago), and a re-seed would take \
+     its votes away: stop that process first, and start it again if its directory is sound. If it runs and cannot be \
+     stopped, add --force to --reseed"
+)]
+pub(crate) struct StillAlive {
+    peer: NodeId,
+    /// The time since the peer was last heard, in milliseconds.
+    ago_ms: u64,
+}
 
 /// One run of a peer, as far as this node heard of it. The tasks that hear the peer share it, and
 /// take no lock for a frame.
@@ -18,7 +34,7 @@ const FORMER_PEER_BYTES: usize = 4 + 8;
 /// * `record` never falls.
 /// * Once `ended`, no frame of the run counts.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct PeerRun {
     id: StoreId,
     boot: u64,
     life: u64,
@@ -34,14 +50,14 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) stored: Known,
-    pub(super) live: Arc<Live>,
+    pub(super) live: Arc<PeerRun>,
     pub(super) told: Option<Known>,
 }
 
 impl Peer {
     /// A peer as it was read from disk at the start.
     pub(super) fn found(known: Known) -> Peer {
-        Peer { stored: known, live: Arc::new(Live::new(known)), told: None }
+        Peer { stored: known, live: Arc::new(PeerRun::new(known)), told: None }
     }
 
     /// A peer with a directory that may be an older one on purpose. The name of the directory still
@@ -53,12 +69,12 @@ impl Peer {
     }
 }
 
-impl Live {
-    pub(super) fn new(known: Known) -> Live {
+impl PeerRun {
+    pub(super) fn new(known: Known) -> PeerRun {
         let Known { id, boot, life, record } = known;
         let (record, heard_ms, ended) =
             (AtomicU64::new(record), AtomicU64::new(0), AtomicBool::new(false));
-        Live { id, boot, life, record, heard_ms, ended }
+        PeerRun { id, boot, life, record, heard_ms, ended }
     }
 
     pub(super) fn known(&self) -> Known {
@@ -90,23 +106,19 @@ impl Live {
     /// Refuses a directory that would take the place of one in use.
     ///
     /// # Errors
-    /// A message for people.
+    /// [`StillAlive`], unless `forced`.
     pub(super) fn check_silent(
         &self,
         peer: NodeId,
         forced: bool,
         now_ms: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), StillAlive> {
         let heard_ms = self.heard_ms.load(Ordering::Relaxed);
         let ago_ms = now_ms.saturating_sub(heard_ms);
         if forced || heard_ms == 0 || ago_ms >= ALIVE_MS {
             return Ok(());
         }
-        Err(format!(
-            "node {peer} is running with its former data directory (it was heard of {ago_ms} ms ago), and a re-seed would take \
-             its votes away: stop that process first, and start it again if its directory is sound. If it runs and cannot be \
-             stopped, add --force to --reseed"
-        ))
+        Err(StillAlive { peer, ago_ms })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lineage::Run;
+use peers::ALIVE_MS;
 use std::sync::atomic::AtomicU64;
 use storage::MemoryEngine;
 
@@ -48,7 +49,7 @@ fn accept(
     identities: &PeerIdentities,
     peer: NodeId,
     claim: &Claim,
-) -> Result<Arc<Live>, NotAccepted> {
+) -> Result<Arc<PeerRun>, NotAccepted> {
     identities.accept(peer, claim, false, 1)
 }
 
@@ -225,7 +226,7 @@ fn a_re_seed_waits_until_the_former_directory_is_silent() {
     let reseed = first_run(id(7, 12), 0);
     let alive = 10_000 + ALIVE_MS - 1;
     for said in [
-        identities.lost_by(PEER, false, alive).expect_err("it lives"),
+        identities.lost_by(PEER, false, alive).expect_err("it lives").to_string(),
         identities.accept(PEER, &reseed, false, alive).expect_err("it lives").to_string(),
     ] {
         assert!(

@@ -15,6 +15,7 @@ use crate::board::Leader;
 use crate::context::Context;
 use crate::host::StreamKey;
 use crate::limits::{STRANGERS_SAID_EVERY, STREAMS_MAX};
+use net::accept::Peer;
 use operate::OperateStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,6 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use wire::accept::Peer;
 use wire::internal::v1::shard_service_server::ShardService;
 use wire::internal::v1::{
     ClusterIdentity, ClusterRequest, ClusterResponse, HostedShard, Member, OperateRequest,

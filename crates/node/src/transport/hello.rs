@@ -1,16 +1,17 @@
-//! Greetings: the first message between nodes, both ways, and on every stream. They name the node
-//! that speaks.
+//! Greetings: the first message between nodes, sent in both directions, and first on every stream.
+//! They name the node that speaks, and the data directory that it comes with.
 
 use crate::context::Context;
 use crate::limits::PROTOCOL;
 use crate::lineage::{Claim, Known, Run, StoreId};
-use crate::peer_identities::{Live, NotAccepted, Standing};
+use crate::peer_identities::{NotAccepted, PeerRun, Standing};
 use routing::{Fingerprint, NodeId};
 use shard::Input;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 use wire::internal::v1::{GreetResponse, Hello, StoreRun, StoreSeen};
+use wire::v1::{Error, ErrorCode};
 
 /// Makes this node's greetings, and judges those of its peers.
 pub(crate) struct Greeter {
@@ -22,15 +23,16 @@ pub(crate) struct Greeter {
 
 /// A peer with a fit directory.
 ///
-/// * Until there is a `live`, this node remembers nothing of the run that speaks, and does not
-///   listen to it.
+/// * While `run` is `None`, nothing about the run that speaks is recorded, and its messages are not
+///   used.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) peer: NodeId,
     pub(crate) is_copy: bool,
+    /// The peer re-seeds its directory even if the former one is in use.
     force: bool,
     claim: Claim,
-    pub(crate) live: Option<Arc<Live>>,
+    pub(crate) run: Option<Arc<PeerRun>>,
 }
 
 /// The reason why a caller is refused, with the change that would help.
@@ -43,6 +45,17 @@ pub(crate) enum Refusal {
     /// must stop.
     #[error("{0}")]
     Store(String),
+    /// The caller says another id than its certificate.
+    #[error(
+        "the caller says that it is node {said}, and its certificate is for node {proven}: give each node its own \
+         certificate"
+    )]
+    Impostor {
+        /// By its certificate.
+        proven: NodeId,
+        /// By its greeting.
+        said: u64,
+    },
     /// This node is stopping.
     #[error("{0}")]
     Stopping(String),
@@ -66,48 +79,60 @@ impl Greeter {
             map_version: self.context.topology.now().map().version().0,
             is_copy: identities.is_copy(),
             force: identities.is_forced(),
-            stands_by: !identities.takes_part() && identities.standing() != Standing::New,
-            ..nameless(self.context.id, self.context.fingerprint)
+            // A new directory is recorded at once, because its node takes part only after all peers
+            // have confirmed that they know no other. A copy must not be: see `check`.
+            record_with_messages: !identities.takes_part()
+                && identities.standing() != Standing::New,
+            ..hello_without_directory(self.context.id, self.context.fingerprint)
         }
     }
 
-    /// Judges the peer that sends this greeting. If the peer takes part, the run of its data
-    /// directory is on disk here before this returns. Its incarnation is then known to the shards
-    /// shared with it.
+    /// Accepts or refuses the peer that sends this greeting, in three stages:
+    ///
+    /// 1. `check_setup`: it is a peer of this cluster, and the node that it has `proven` to be;
+    /// 2. `check_directory`: its data directory is the one that is known of it, or a fit new one;
+    /// 3. `record`: its run is on disk here, and its incarnation known to the shards shared with it.
+    ///
+    /// The third is left out if the peer asks for that and its directory is known. That run may be a
+    /// copy which another peer refuses, so it is recorded with its first message
+    /// ([`listen_to`](Self::listen_to)).
     ///
     /// # Errors
     /// [`Refusal`], logged here.
-    pub(crate) async fn check(&self, hello: Option<Hello>) -> Result<Accepted, Refusal> {
+    pub(crate) async fn check(
+        &self,
+        hello: Option<Hello>,
+        proven: Option<NodeId>,
+    ) -> Result<Accepted, Refusal> {
         let speaker = hello.as_ref().map_or(0, |hello| hello.node);
-        let judged = match self
-            .judge(hello.as_ref())
-            .and_then(|(peer, hello)| Ok((peer, hello, claim_of(hello)?)))
-        {
-            Ok((peer, hello, claim)) => {
-                let mut accepted = Accepted {
-                    peer,
-                    is_copy: hello.is_copy,
-                    force: hello.force,
-                    claim,
-                    live: None,
-                };
-                match self.is_known(&accepted) {
-                    Ok(true) if hello.stands_by => Ok(accepted),
-                    Ok(_) => self.accept(&mut accepted).await.map(|_| accepted),
-                    Err(refusal) => Err(refusal),
-                }
-            }
-            Err(reason) => Err(Refusal::Stranger(reason)),
-        };
+        let judged = self.check_all(hello.as_ref(), proven).await;
         self.note(speaker, judged.as_ref().err());
         if let (Ok(accepted), Some(hello)) = (&judged, &hello) {
+            // Also of a run that is not recorded: an address only says where to dial, and the node
+            // there has to greet as well.
             let version = accepted.claim.address_version();
             self.context.topology.announced(accepted.peer, &hello.address, version);
         }
         judged
     }
 
-    /// Accepts the run that speaks, with its latest record on disk. The run is remembered from here
+    async fn check_all(
+        &self,
+        hello: Option<&Hello>,
+        proven: Option<NodeId>,
+    ) -> Result<Accepted, Refusal> {
+        let (peer, hello) = self.check_setup(hello, proven)?;
+        let claim = claim_of(hello)?;
+        let (is_copy, force) = (hello.is_copy, hello.force);
+        let mut accepted = Accepted { peer, is_copy, force, claim, run: None };
+        let is_known = self.check_directory(&accepted)?;
+        if !(is_known && hello.record_with_messages) {
+            self.record(&mut accepted).await?;
+        }
+        Ok(accepted)
+    }
+
+    /// Records the run that speaks, with its latest record on disk. Its messages are used from here
     /// on.
     ///
     /// # Errors
@@ -116,39 +141,41 @@ impl Greeter {
         &self,
         accepted: &mut Accepted,
         record: u64,
-    ) -> Result<Arc<Live>, Refusal> {
-        if let Some(live) = &accepted.live {
-            return Ok(live.clone());
+    ) -> Result<Arc<PeerRun>, Refusal> {
+        if let Some(run) = &accepted.run {
+            return Ok(run.clone());
         }
         accepted.claim.record = record;
-        let live = self.accept(accepted).await;
-        self.note(accepted.peer.0, live.as_ref().err());
-        live
+        let run = self.record(accepted).await;
+        self.note(accepted.peer.0, run.as_ref().err());
+        run
     }
 
-    fn is_known(&self, accepted: &Accepted) -> Result<bool, Refusal> {
+    /// Whether the peer's directory is the one that this node knows. A fit new one is none.
+    fn check_directory(&self, accepted: &Accepted) -> Result<bool, Refusal> {
         let now_ms = self.context.clock.mono_ms();
         let judged =
             self.context.identities.judge(accepted.peer, &accepted.claim, accepted.force, now_ms);
-        judged.map_err(Refusal::Store)
+        judged.map_err(|unfit| Refusal::Store(unfit.to_string()))
     }
 
-    /// The knowledge of this node about a peer that has lost its directory.
+    /// Answers a peer that lost its data directory: the highest incarnation that this node knows of
+    /// it.
     ///
     /// # Errors
     /// [`Refusal`], logged here.
-    pub(crate) fn check_lost(&self, hello: &Hello) -> Result<GreetResponse, Refusal> {
-        let judged = match self.judge(Some(hello)) {
-            Ok((peer, _)) => {
-                let known = self.context.identities.lost_by(
-                    peer,
-                    hello.force,
-                    self.context.clock.mono_ms(),
-                );
-                known.map(|known| known.max(self.member_of(peer))).map_err(Refusal::Store)
-            }
-            Err(reason) => Err(Refusal::Stranger(reason)),
-        };
+    pub(crate) fn check_lost(
+        &self,
+        hello: &Hello,
+        proven: Option<NodeId>,
+    ) -> Result<GreetResponse, Refusal> {
+        let judged = self.check_setup(Some(hello), proven).and_then(|(peer, _)| {
+            let now_ms = self.context.clock.mono_ms();
+            let known = self.context.identities.lost_by(peer, hello.force, now_ms);
+            known
+                .map(|known| known.max(self.highest_member_incarnation(peer)))
+                .map_err(|alive| Refusal::Store(alive.to_string()))
+        });
         self.note(hello.node, judged.as_ref().err());
         judged.map(|incarnation| GreetResponse {
             hello: Some(self.hello()),
@@ -158,7 +185,7 @@ impl Greeter {
     }
 
     /// The highest incarnation of a peer that is a member of a shard here.
-    fn member_of(&self, peer: NodeId) -> u32 {
+    fn highest_member_incarnation(&self, peer: NodeId) -> u32 {
         let statuses = self.context.board.all();
         let members = statuses.iter().flat_map(|status| &status.members);
         members
@@ -186,50 +213,58 @@ impl Greeter {
         }
     }
 
-    /// Checks the greeting, except for the checks that need the disk.
-    fn judge<'a>(&self, hello: Option<&'a Hello>) -> Result<(NodeId, &'a Hello), String> {
+    /// Whether the speaker is a peer of the same setup, and the node that it has proven to be.
+    fn check_setup<'a>(
+        &self,
+        hello: Option<&'a Hello>,
+        proven: Option<NodeId>,
+    ) -> Result<(NodeId, &'a Hello), Refusal> {
         let id = self.context.id;
         let Some(hello) = hello else {
-            return Err("the first frame of a stream between nodes must say hello".into());
+            let missing = "the first frame of a stream between nodes must say hello";
+            return Err(Refusal::Stranger(missing.into()));
         };
+        if let Some(proven) = proven.filter(|proven| proven.0 != hello.node) {
+            return Err(Refusal::Impostor { proven, said: hello.node });
+        }
         if hello.protocol != PROTOCOL {
-            return Err(format!(
+            return Err(Refusal::Stranger(format!(
                 "node {} speaks protocol {}, node {id} speaks {PROTOCOL}: run the same version on both",
                 hello.node, hello.protocol
-            ));
+            )));
         }
         if hello.fingerprint != self.context.fingerprint.0 {
-            return Err(format!(
-                "node {} has other cluster-frozen settings than node {id} (name, nodes, shards, replicas or placement): give \
-                 both the same cluster file",
+            return Err(Refusal::Stranger(format!(
+                "node {} differs from node {id} in settings that are fixed at creation (name, nodes, shards, replicas or \
+                 placement): give both the same cluster file",
                 hello.node
-            ));
+            )));
         }
         let peer = NodeId(hello.node);
         if peer == id {
-            return Err(format!(
+            return Err(Refusal::Stranger(format!(
                 "another process also calls itself node {peer}: start it with its own --id"
-            ));
+            )));
         }
         if !self.context.peers.contains_key(&peer) {
-            return Err(format!(
+            return Err(Refusal::Stranger(format!(
                 "node {peer} shares no shard with node {id} by its cluster file: give both the same one"
-            ));
+            )));
         }
         Ok((peer, hello))
     }
 
-    async fn accept(&self, accepted: &mut Accepted) -> Result<Arc<Live>, Refusal> {
+    async fn record(&self, accepted: &mut Accepted) -> Result<Arc<PeerRun>, Refusal> {
         let (identities, now_ms) = (self.context.identities.clone(), self.context.clock.mono_ms());
         let (peer, claim, force) = (accepted.peer, accepted.claim.clone(), accepted.force);
         let incarnation = claim.id.incarnation;
-        let live = match tokio::task::spawn_blocking(move || {
+        let run = match tokio::task::spawn_blocking(move || {
             identities.accept(peer, &claim, force, now_ms)
         })
         .await
         {
-            Ok(Ok(live)) => live,
-            Ok(Err(NotAccepted::Unfit(reason))) => return Err(Refusal::Store(reason)),
+            Ok(Ok(run)) => run,
+            Ok(Err(NotAccepted::Unfit(unfit))) => return Err(Refusal::Store(unfit.to_string())),
             Ok(Err(NotAccepted::Storage(error))) => {
                 self.context.lifecycle.fail(error.to_string());
                 return Err(Refusal::Stopping("this node stops: its disk failed".into()));
@@ -239,13 +274,13 @@ impl Greeter {
             }
         };
         self.context.host.input_shared(peer, &Input::Incarnation { node: peer, incarnation });
-        accepted.live = Some(live.clone());
-        Ok(live)
+        accepted.run = Some(run.clone());
+        Ok(run)
     }
 }
 
 /// A greeting without a directory.
-pub(super) fn nameless(node: NodeId, fingerprint: Fingerprint) -> Hello {
+pub(super) fn hello_without_directory(node: NodeId, fingerprint: Fingerprint) -> Hello {
     Hello {
         node: node.0,
         fingerprint: fingerprint.0.to_vec(),
@@ -254,12 +289,15 @@ pub(super) fn nameless(node: NodeId, fingerprint: Fingerprint) -> Hello {
     }
 }
 
-fn claim_of(hello: &Hello) -> Result<Claim, String> {
+fn claim_of(hello: &Hello) -> Result<Claim, Refusal> {
     let id = StoreId { incarnation: hello.incarnation, store: hello.store };
     let run = |run: &StoreRun| Run { boot: run.boot, life: run.life, opened: run.opened };
     let claim = Claim { id, runs: hello.runs.iter().map(run).collect(), record: hello.record };
     if hello.is_lost || !claim.is_sound() {
-        return Err(format!("node {} does not say which data directory it comes with", hello.node));
+        return Err(Refusal::Stranger(format!(
+            "node {} does not say which data directory it comes with",
+            hello.node
+        )));
     }
     Ok(claim)
 }
@@ -279,6 +317,9 @@ impl From<Refusal> for Status {
         match refusal {
             Refusal::Stranger(reason) | Refusal::Store(reason) => {
                 Status::failed_precondition(reason)
+            }
+            Refusal::Impostor { .. } => {
+                Error::new(ErrorCode::PermissionDenied, refusal.to_string()).into()
             }
             Refusal::Stopping(reason) => Status::unavailable(reason),
         }

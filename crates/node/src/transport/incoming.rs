@@ -6,7 +6,8 @@ use super::snapshot_in::SnapshotReceiver;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::SNAPSHOTS_AT_ONCE;
-use routing::{ShardId, Topology};
+use crate::roles::Proven;
+use routing::{NodeId, ShardId, Topology};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,16 +35,20 @@ impl Peers {
         Peers { context, greeter, outboxes, snapshots: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
     }
 
-    async fn listen(&self, mut frames: Streaming<DeliverRequest>) -> Result<(), Status> {
+    async fn listen(
+        &self,
+        mut frames: Streaming<DeliverRequest>,
+        proven: Option<NodeId>,
+    ) -> Result<(), Status> {
         let Some(mut first) = frames.message().await? else { return Ok(()) };
-        let mut accepted = self.greeter.check(first.hello.take()).await?;
+        let mut accepted = self.greeter.check(first.hello.take(), proven).await?;
         let peer = accepted.peer;
         let metrics = self.context.metrics.peer(peer);
         let mut next = Some(first);
         while let Some(frame) = next {
-            if accepted.live.is_some() || !frame.messages.is_empty() {
-                let live = self.greeter.listen_to(&mut accepted, frame.record).await?;
-                if !live.heard(frame.record, self.context.clock.mono_ms()) {
+            if accepted.run.is_some() || !frame.messages.is_empty() {
+                let run = self.greeter.listen_to(&mut accepted, frame.record).await?;
+                if !run.heard(frame.record, self.context.clock.mono_ms()) {
                     let reason = format!("node {peer} has been accepted with another run since");
                     return Err(Status::failed_precondition(reason));
                 }
@@ -84,9 +89,10 @@ impl PeerService for Peers {
         &self,
         request: Request<GreetRequest>,
     ) -> Result<Response<GreetResponse>, Status> {
+        let proven = Proven::by(&request).node();
         let GreetRequest { hello } = request.into_inner();
         if let Some(hello) = hello.as_ref().filter(|hello| hello.is_lost) {
-            return match self.greeter.check_lost(hello) {
+            return match self.greeter.check_lost(hello, proven) {
                 Ok(greeting) => Ok(Response::new(greeting)),
                 Err(Refusal::Store(refused_store)) => {
                     Ok(Response::new(GreetResponse { refused_store, ..GreetResponse::default() }))
@@ -94,7 +100,7 @@ impl PeerService for Peers {
                 Err(refusal) => Err(refusal.into()),
             };
         }
-        match self.greeter.check(hello).await {
+        match self.greeter.check(hello, proven).await {
             Ok(Accepted { peer, .. }) => {
                 if let Some(outbox) = self.outboxes.of(peer) {
                     outbox.peer_is_there();
@@ -115,9 +121,10 @@ impl PeerService for Peers {
         &self,
         request: Request<Streaming<DeliverRequest>>,
     ) -> Result<Response<DeliverResponse>, Status> {
+        let proven = Proven::by(&request).node();
         tokio::select! {
             () = self.context.lifecycle.reached(Phase::Stopped) => Err(Status::unavailable("this node is shutting down")),
-            ended = self.listen(request.into_inner()) => ended.map(|()| Response::new(DeliverResponse {})),
+            ended = self.listen(request.into_inner(), proven) => ended.map(|()| Response::new(DeliverResponse {})),
         }
     }
 
@@ -139,6 +146,7 @@ impl PeerService for Peers {
         let receiver = SnapshotReceiver {
             context: self.context.clone(),
             greeter: self.greeter.clone(),
+            proven: Proven::by(&request).node(),
             chunks: request.into_inner(),
             progress: progress.clone(),
         };

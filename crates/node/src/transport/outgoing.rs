@@ -1,7 +1,8 @@
 //! The stream to one peer: it is kept up, refilled from the peer's outbox, and reported when it is
 //! lost.
 
-use super::hello::{Accepted, Greeter, seen_to_wire};
+use super::connect::connect;
+use super::hello::{Accepted, Greeter, Refusal, seen_to_wire};
 use super::outbox::Outbox;
 use crate::context::Context;
 use crate::limits::{GREET_TIMEOUT, RECONNECT, TELL_EVERY};
@@ -14,17 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+use tonic::transport::Channel;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
 use wire::internal::v1::{DeliverRequest, GreetRequest, GreetResponse};
-use wire::{reason, root_cause};
+use wire::reason;
 
 /// A stream that lasted this long was accepted.
 const ACCEPTED_AFTER: Duration = Duration::from_millis(500);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time between pings, and the time for their answer. A connection that was cut must be given
-/// up sooner than TCP would.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 
 /// Keeps the stream to one peer.
 pub(crate) struct Outgoing {
@@ -95,14 +93,14 @@ impl Outgoing {
 
     /// Runs one stream, and returns the reason why it ended.
     async fn converse(&self, address: &str, seen: &mut Seen) -> String {
-        let channel = match connect(address).await {
+        let channel = match connect(self.context.tls.as_ref(), self.peer, address).await {
             Ok(channel) => channel,
-            Err(reason) => return reason,
+            Err(error) => return error.to_string(),
         };
         let mut client = PeerServiceClient::new(channel);
         let map_version = match self.greet(&mut client, address).await {
             Ok(map_version) => map_version,
-            Err(reason) => return reason,
+            Err(error) => return error.to_string(),
         };
         // One frame is under way in the channel, and one in the making. The longer the peer takes,
         // the fuller the next frame is.
@@ -142,29 +140,24 @@ impl Outgoing {
         &self,
         client: &mut PeerServiceClient<Channel>,
         address: &str,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, NotGreeted> {
         let answer = tokio::time::timeout(
             GREET_TIMEOUT,
             client.greet(GreetRequest { hello: Some(self.greeter.hello()) }),
         )
         .await;
-        let answer = answer
-            .map_err(|_| format!("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs()))?;
-        let GreetResponse { hello, refused_store, .. } =
-            answer.map_err(|status| reason(&status))?.into_inner();
+        let answer = answer.map_err(|_| NotGreeted::Silent)?;
+        let GreetResponse { hello, refused_store, .. } = answer.map_err(Box::new)?.into_inner();
         if !refused_store.is_empty() {
             self.context
                 .lifecycle
                 .fail(format!("refused by node {} at {address}: {refused_store}", self.peer));
-            return Err(refused_store);
+            return Err(NotGreeted::RefusedStore(refused_store));
         }
         let map_version = hello.as_ref().map_or(0, |hello| hello.map_version);
-        let Accepted { peer: found, is_copy, .. } =
-            self.greeter.check(hello).await.map_err(|refusal| refusal.to_string())?;
+        let Accepted { peer: found, is_copy, .. } = self.greeter.check(hello, None).await?;
         if found != self.peer {
-            return Err(format!(
-                "node {found} answers there: correct the addresses in the cluster file"
-            ));
+            return Err(NotGreeted::Other(found));
         }
         self.context.identities.confirmed_by(self.peer, is_copy);
         Ok(map_version)
@@ -211,21 +204,18 @@ impl Outgoing {
     }
 }
 
-/// A fresh connection to another node.
-pub(super) async fn connect(address: &str) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("{address} is no address: {error}"))?
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .http2_keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .keep_alive_while_idle(true);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
-    match connected {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(root_cause(&error)),
-        Err(_) => Err(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())),
-    }
+/// The peer and this node did not greet each other.
+#[derive(Debug, thiserror::Error)]
+enum NotGreeted {
+    #[error("no answer to a greeting within {} s", GREET_TIMEOUT.as_secs())]
+    Silent,
+    #[error("{}", reason(.0))]
+    Status(#[from] Box<Status>),
+    /// The peer refuses this node's data directory.
+    #[error("{0}")]
+    RefusedStore(String),
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    #[error("node {0} answers there: correct the addresses in the cluster file")]
+    Other(NodeId),
 }

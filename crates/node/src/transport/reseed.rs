@@ -6,14 +6,16 @@
 //! name, and clocks have no influence. The module knows nothing of the directory that will have the
 //! name.
 
-use super::hello::nameless;
-use super::outgoing::connect;
+use super::connect::connect;
+use super::hello::hello_without_directory;
 use crate::error::NodeError;
 use crate::limits::{ASK_EVERY, AWAITED_EVERY, GREET_TIMEOUT, GREETINGS_MAX, SILENCE_MAX};
 use crate::peer_identities::quorum_of_others;
 use futures_util::future::join_all;
+use net::tls::Inside;
 use routing::{Fingerprint, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::internal::v1::peer_service_client::PeerServiceClient;
 use wire::internal::v1::{GreetRequest, Hello};
@@ -26,17 +28,20 @@ use wire::reason;
 /// [`NodeError`]: the former directory is in use, or a peer is of another cluster.
 pub(crate) async fn choose_incarnation(
     (node, fingerprint): (NodeId, Fingerprint),
+    tls: Option<&Arc<Inside>>,
     peers: &BTreeMap<NodeId, String>,
     groups: &[BTreeSet<NodeId>],
     forced: bool,
 ) -> Result<u32, NodeError> {
-    let hello = Hello { is_lost: true, force: forced, ..nameless(node, fingerprint) };
+    let hello =
+        Hello { is_lost: true, force: forced, ..hello_without_directory(node, fingerprint) };
     let mut answers = Answers::default();
     let began = Instant::now();
     let (mut logged, mut enough_since) = (began, None);
     loop {
         let missing = peers.iter().filter(|(peer, _)| !answers.known.contains_key(peer));
-        let asked = missing.map(|(peer, address)| async { (*peer, ask(address, &hello).await) });
+        let asked = missing
+            .map(|(peer, address)| async { (*peer, ask(tls, *peer, address, &hello).await) });
         for (peer, answer) in join_all(asked).await {
             answers.take(peer, answer);
         }
@@ -116,10 +121,10 @@ impl Answers {
     }
 }
 
-async fn ask(address: &str, hello: &Hello) -> Answer {
-    let channel = match connect(address).await {
+async fn ask(tls: Option<&Arc<Inside>>, peer: NodeId, address: &str, hello: &Hello) -> Answer {
+    let channel = match connect(tls, peer, address).await {
         Ok(channel) => channel,
-        Err(why) => return Answer::Unheard(why),
+        Err(error) => return Answer::Unheard(error.to_string()),
     };
     let mut client = PeerServiceClient::new(channel);
     match tokio::time::timeout(

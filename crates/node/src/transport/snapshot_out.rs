@@ -5,8 +5,8 @@
 //! after all writes that were queued before the snapshot was handed over, among them the replica's
 //! own checkpoint.
 
+use super::connect::{NotConnected, connect};
 use super::hello::Greeter;
-use super::outgoing::connect;
 use crate::context::Context;
 use crate::lifecycle::Phase;
 use crate::limits::{
@@ -18,7 +18,8 @@ use shard::{BuiltSnapshot, Input, SnapshotData};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 use wire::internal::v1::install_snapshot_request::Part;
 use wire::internal::v1::peer_service_client::PeerServiceClient;
 use wire::internal::v1::{
@@ -130,32 +131,23 @@ async fn send(
     (shard, to): (ShardId, NodeId),
     header: Vec<u8>,
     snapshot: SnapshotData,
-) -> Result<(), String> {
-    let configured = context.peers.get(&to).ok_or_else(|| format!("node {to} is no peer"))?;
-    context.writer.barrier().await.map_err(|error| error.to_string())?;
+) -> Result<(), NotSent> {
+    let configured = context.peers.get(&to).ok_or(NotSent::NoPeer(to))?;
+    context.writer.barrier().await.map_err(|error| NotSent::Own(error.to_string()))?;
     let SnapshotData { index, mut data } = snapshot;
     let data_bytes = data.len() as u64;
     if data_bytes > SNAPSHOT_BYTES_MAX {
-        return Err(format!(
-            "it has {data_bytes} bytes, more than {SNAPSHOT_BYTES_MAX}: spread its locks over more shards"
-        ));
+        return Err(NotSent::TooLarge { data_bytes });
     }
     tracing::info!(%shard, peer = %to, index, data_bytes, "sending a snapshot");
 
-    let mut channel = Err(String::new());
-    for address in context.topology.addresses(to, configured) {
-        channel = connect(&address).await;
-        if channel.is_ok() {
-            break;
-        }
-    }
-    let mut client = PeerServiceClient::new(channel?);
+    let mut client = PeerServiceClient::new(reach(context, to, configured).await?);
     let (chunks, stream) = mpsc::channel(2);
     let header =
         SnapshotHeader { hello: Some(greeter.hello()), shard: shard.0, raft: header, data_bytes };
     put(&chunks, Part::Header(header)).await?;
     let call = client.install_snapshot(ReceiverStream::new(stream));
-    let mut progress = in_time(call).await?.map_err(|status| reason(&status))?.into_inner();
+    let mut progress = in_time(call).await?.map_err(Box::new)?.into_inner();
     let history_after = next(&mut progress).await?.history_after;
 
     let sent = async {
@@ -166,11 +158,10 @@ async fn send(
         }
         put(&chunks, Part::End(true)).await
     };
-    let sent: Result<(), String> = sent.await;
+    let sent: Result<(), NotSent> = sent.await;
     // If the receiver broke off, its last message tells more than the failure to send does.
     let last = next(&mut progress).await;
-    sent.and(last)
-        .and_then(|last| if last.installed { Ok(()) } else { Err("it was not installed".into()) })
+    sent.and(last).and_then(|last| if last.installed { Ok(()) } else { Err(NotSent::NotInstalled) })
 }
 
 async fn send_history(
@@ -178,15 +169,17 @@ async fn send_history(
     shard: ShardId,
     after: u64,
     chunks: &mpsc::Sender<InstallSnapshotRequest>,
-) -> Result<(), String> {
+) -> Result<(), NotSent> {
     let mut cursor = None;
     loop {
         let engine = context.engine.clone();
         let page = move || engine.history_since(shard, after, cursor, SNAPSHOT_HISTORY_PAGE);
-        let read = tokio::task::spawn_blocking(page).await.map_err(|error| error.to_string())?;
+        let read = tokio::task::spawn_blocking(page)
+            .await
+            .map_err(|error| NotSent::Own(error.to_string()))?;
         let (records, next) = read.map_err(|error| {
             context.lifecycle.fail(error.to_string());
-            error.to_string()
+            NotSent::Own(error.to_string())
         })?;
         // An empty page gets an empty chunk. The receiver already has most of a long history, and
         // gives up on a sender that is silent.
@@ -210,21 +203,57 @@ fn to_wire(record: storage::HistoryRecord) -> HistoryRecord {
     HistoryRecord { day, name, token, index, tenure }
 }
 
-async fn put(chunks: &mpsc::Sender<InstallSnapshotRequest>, part: Part) -> Result<(), String> {
+async fn put(chunks: &mpsc::Sender<InstallSnapshotRequest>, part: Part) -> Result<(), NotSent> {
     let sent = in_time(chunks.send(InstallSnapshotRequest { part: Some(part) })).await?;
-    sent.map_err(|_| "the receiver broke off".to_owned())
+    sent.map_err(|_| NotSent::BrokeOff)
 }
 
 async fn next(
     progress: &mut Streaming<InstallSnapshotResponse>,
-) -> Result<InstallSnapshotResponse, String> {
-    let message = in_time(progress.message()).await?.map_err(|status| reason(&status))?;
-    message.ok_or_else(|| "the receiver ended the stream".to_owned())
+) -> Result<InstallSnapshotResponse, NotSent> {
+    let message = in_time(progress.message()).await?.map_err(Box::new)?;
+    message.ok_or(NotSent::Ended)
 }
 
-async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let limit = SNAPSHOT_STEP_TIMEOUT;
-    tokio::time::timeout(limit, work)
-        .await
-        .map_err(|_| format!("nothing happened for {} s", limit.as_secs()))
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, NotSent> {
+    tokio::time::timeout(SNAPSHOT_STEP_TIMEOUT, work).await.map_err(|_| NotSent::Silent)
+}
+
+/// Connects to a peer at the first of its addresses that answers.
+async fn reach(context: &Context, to: NodeId, configured: &str) -> Result<Channel, NotSent> {
+    let mut last = NotSent::NoPeer(to);
+    for address in context.topology.addresses(to, configured) {
+        match connect(context.tls.as_ref(), to, &address).await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// A snapshot did not arrive.
+#[derive(Debug, thiserror::Error)]
+enum NotSent {
+    #[error("node {0} is no peer")]
+    NoPeer(NodeId),
+    #[error(
+        "it has {data_bytes} bytes, more than {SNAPSHOT_BYTES_MAX}: spread its locks over more \
+         shards"
+    )]
+    TooLarge { data_bytes: u64 },
+    #[error(transparent)]
+    NotConnected(#[from] NotConnected),
+    #[error("{}", reason(.0))]
+    Status(#[from] Box<Status>),
+    /// This node's own disk, or its task for the disk, failed.
+    #[error("{0}")]
+    Own(String),
+    #[error("nothing happened for {} s", SNAPSHOT_STEP_TIMEOUT.as_secs())]
+    Silent,
+    #[error("the receiver broke off")]
+    BrokeOff,
+    #[error("the receiver ended the stream")]
+    Ended,
+    #[error("it was not installed")]
+    NotInstalled,
 }

@@ -104,7 +104,7 @@ async fn strangers_are_refused_with_a_reason() {
     let without_runs = Hello { runs: Vec::new(), ..hello.clone() };
     let lost = Hello { is_lost: true, ..hello.clone() };
     for (hello, reason) in [
-        (Some(other_cluster), "cluster-frozen settings"),
+        (Some(other_cluster), "settings that are fixed at creation"),
         (Some(other_protocol), "protocol"),
         (Some(unknown), "shares no shard"),
         (Some(myself), "another process"),
@@ -219,18 +219,20 @@ async fn a_copy_from_before_the_last_frame_is_refused() {
 async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
     let (context, _inbox, address) = serve().await;
     assert_eq!(greet(&address, hello(0, 11)).await.refused_store, "");
-    let copy = Hello { stands_by: true, ..second_hello(0) };
+    let copy = Hello { record_with_messages: true, ..second_hello(0) };
     assert_eq!(greet(&address, copy.clone()).await.refused_store, "");
     let mut original = second_hello(5);
     original.runs[1].life = 100;
     assert_eq!(
-        greet(&address, Hello { stands_by: true, ..original.clone() }).await.refused_store,
+        greet(&address, Hello { record_with_messages: true, ..original.clone() })
+            .await
+            .refused_store,
         ""
     );
 
     let mut client = PeerServiceClient::connect(format!("http://{address}")).await.unwrap();
     let silent = DeliverRequest {
-        hello: Some(Hello { stands_by: true, ..original }),
+        hello: Some(Hello { record_with_messages: true, ..original }),
         record: 5,
         ..DeliverRequest::default()
     };
@@ -242,7 +244,9 @@ async fn a_node_that_stands_by_is_remembered_from_its_first_message_on() {
     // A new name is remembered at once, because a re-seed sends nothing before the leader speaks to
     // it.
     assert_eq!(
-        greet(&address, Hello { stands_by: true, force: true, ..hello(3, 12) }).await.refused_store,
+        greet(&address, Hello { record_with_messages: true, force: true, ..hello(3, 12) })
+            .await
+            .refused_store,
         ""
     );
     assert_eq!(context.identities.known()[&NodeId(1)].incarnation, 3);
@@ -254,12 +258,14 @@ async fn a_node_that_lost_its_directory_learns_the_next_incarnation() {
     let (context, _inbox, address) = serve().await;
     let peers = [(NodeId(2), address.clone())].into();
     let groups = [[NodeId(2)].into()];
-    let choose =
-        async |force| choose_incarnation((NodeId(1), FINGERPRINT), &peers, &groups, force).await;
+    let choose = async |force| {
+        choose_incarnation((NodeId(1), FINGERPRINT), None, &peers, &groups, force).await
+    };
     assert_eq!(choose(false).await.expect("nobody knows it"), 1);
     greet(&address, hello(6, 11)).await;
     assert_eq!(choose(true).await.expect("forced"), 7);
-    let ask = Hello { is_lost: true, ..super::hello::nameless(NodeId(1), FINGERPRINT) };
+    let ask =
+        Hello { is_lost: true, ..super::hello::hello_without_directory(NodeId(1), FINGERPRINT) };
     let alive = greet(&address, ask).await;
     assert!(alive.refused_store.contains("is running with its former data directory"), "{alive:?}");
     // The former directory falls silent, so the answer changes by itself.

@@ -7,7 +7,7 @@
 //! The jobs that the shard queues meanwhile are held back and follow in order. Otherwise a crash
 //! between the two writes could leave the shard's new log without the snapshot that it follows.
 
-use super::{Done, Message, WriteJob};
+use super::job::{Done, Message, WriteJob};
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use crate::mailbox::Sender;
 use routing::ShardId;

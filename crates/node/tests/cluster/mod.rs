@@ -68,8 +68,10 @@ impl Cluster {
             cluster: self.config.clone(),
             id,
             engine,
+            tls: None,
             first_start: FirstStart::AskPeers,
             guard_file: None,
+            audit: Default::default(),
             listener: None,
             metrics_listener: None,
         }

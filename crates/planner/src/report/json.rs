@@ -4,7 +4,8 @@
 //! keys. Both are for today's load; `build` is the cluster for the load at the end of the growth.
 //! Rates are per second, sizes in bytes, times in the unit of their name.
 
-use crate::figures::{Column, Figures};
+use crate::figures::Figures;
+use crate::plan::Column;
 use crate::{Compared, Plan, ShardCount};
 use serde_json::{Map, Value, json as value};
 

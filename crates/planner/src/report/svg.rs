@@ -4,7 +4,7 @@
 //! Each column's load grows from today's with the workload. Its capacity is the load that the
 //! planned shards carry. Where the two meet, the next shard is due.
 
-use crate::figures::Column;
+use crate::plan::Column;
 use crate::quantity::{count, counted, decimals, percent, show};
 use crate::{Plan, Sizing};
 use std::fmt::Write;

@@ -5,7 +5,7 @@ use super::steps::{self, Row};
 use super::table::Align::{Left, Right};
 use super::table::{table, wrap};
 use crate::duration::show_s;
-use crate::figures::Column;
+use crate::plan::Column;
 use crate::quantity::{count, counted, decimals, percent, show};
 use crate::{Compared, Plan, Verdict};
 use std::fmt::Write;

@@ -1,6 +1,6 @@
 //! Reading and writing the YAML of a cluster file, with errors for people.
 
-use super::{ClusterConfig, ConfigError, security};
+use super::{ClusterConfig, ConfigError};
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
@@ -46,15 +46,16 @@ impl ClusterConfig {
         Ok((config, warnings))
     }
 
-    /// Puts `directory` before all relative paths in the configuration.
-    fn resolve_paths(&mut self, directory: &Path) {
+    /// Puts `directory`, which is that of the cluster file, before all relative paths in the
+    /// configuration. [`load`](ClusterConfig::load) does so by itself.
+    pub fn resolve_paths(&mut self, directory: &Path) {
         let ClusterConfig { tls, access, audit, .. } = self;
         let mut paths: Vec<&mut String> = Vec::new();
         if let Some(tls) = tls {
             paths.extend(
                 tls.inside.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key, &mut tls.ca]),
             );
-            for tls in &mut tls.clients {
+            if let Some(tls) = &mut tls.clients {
                 paths.extend([&mut tls.cert, &mut tls.key]);
                 paths.extend(&mut tls.client_ca);
             }
@@ -65,7 +66,7 @@ impl ClusterConfig {
             paths.extend(access.jwt.iter_mut().map(|jwt| &mut jwt.jwks));
         }
         paths.extend(audit.iter_mut().map(|audit| &mut audit.file));
-        paths.into_iter().for_each(|path| security::under(directory, path));
+        paths.into_iter().for_each(|path| under(directory, path));
     }
 
     /// [Parses](ClusterConfig::parse) the bytes of a file.
@@ -87,6 +88,13 @@ impl ClusterConfig {
     /// A file that parses to this configuration.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(self).expect("plain structs of strings and numbers serialise")
+    }
+}
+
+/// Puts the directory before a relative path. `-` stays.
+fn under(directory: &Path, path: &mut String) {
+    if path != "-" && Path::new(path.as_str()).is_relative() {
+        *path = directory.join(&*path).to_string_lossy().into_owned();
     }
 }
 

@@ -4,7 +4,6 @@
 
 use super::parse;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// The word in a path that stands for the process: `node-3`, or `gateway-NAME`. With it one cluster
 /// file serves all machines.
@@ -128,13 +127,6 @@ fn one_day() -> u64 {
 
 fn thirty() -> u32 {
     30
-}
-
-/// Puts the directory before a relative path. `-` stays.
-pub(super) fn under(directory: &Path, path: &mut String) {
-    if path != "-" && Path::new(path.as_str()).is_relative() {
-        *path = directory.join(&*path).to_string_lossy().into_owned();
-    }
 }
 
 /// A path for one process: [`PROCESS`] replaced by its name, as `node-3` or `gateway-NAME`.

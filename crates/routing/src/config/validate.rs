@@ -87,12 +87,16 @@ impl ClusterConfig {
 
     fn check_addresses(&self, problems: &mut Vec<String>, warnings: &mut Vec<String>) {
         let mut all: Vec<Listener<'_>> = Vec::new();
+        let tls = self.tls.as_ref();
+        let inside = tls.is_some_and(|tls| tls.inside.is_some());
+        let clients = tls.is_some_and(|tls| tls.clients.is_some()) && self.access.is_some();
         for (process, node) in self.nodes.iter().enumerate() {
             let who = format!("node {}", node.id);
             all.push(Listener {
                 process,
                 what: format!("{who} (`address`)"),
                 dialled: true,
+                protected: inside,
                 address: &node.address,
             });
             let metrics = node.metrics.iter();
@@ -100,6 +104,7 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`metrics`)"),
                 dialled: false,
+                protected: inside,
                 address,
             }));
         }
@@ -109,6 +114,7 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`address`)"),
                 dialled: false,
+                protected: clients,
                 address: &gateway.address,
             });
             let metrics = gateway.metrics.iter();
@@ -116,6 +122,7 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`metrics`)"),
                 dialled: false,
+                protected: clients,
                 address,
             }));
         }
@@ -138,7 +145,7 @@ impl ClusterConfig {
                     listener.what, listener.address
                 ));
             }
-            if !address.is_loopback() {
+            if !address.is_loopback() && !listener.protected {
                 wide.push(listener.what.as_str());
             }
             users.push((address, listener));
@@ -334,6 +341,8 @@ struct Listener<'a> {
     what: String,
     /// Whether other nodes connect to exactly this address.
     dialled: bool,
+    /// Whether TLS, and for clients identities, protect the process.
+    protected: bool,
     address: &'a str,
 }
 

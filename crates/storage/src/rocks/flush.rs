@@ -15,7 +15,8 @@
 //! So flushes happen one after another here, and each looks for itself whether anything is left in
 //! memory that it should have written.
 
-use super::{Store, options};
+use super::options;
+use super::store::Store;
 use crate::write_error::WriteError;
 use rocksdb::FlushOptions;
 use std::sync::PoisonError;

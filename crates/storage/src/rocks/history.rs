@@ -1,7 +1,7 @@
 //! Tenures in the database: the newest of a name, pages of all, and dropping old days.
 
 use super::reading::{history_parts, history_record, parse_history, read_error};
-use super::{Store, put_in_memory};
+use super::store::{Store, put_in_memory};
 use crate::{HistoryRecord, StorageError, keys};
 use rocksdb::WriteBatch;
 use routing::ShardId;

@@ -4,7 +4,7 @@
 //! It flushes the database before segments are used again, because until then only they have some
 //! of the entries. It also makes files ahead of need.
 
-use super::{Store, put_in_memory};
+use super::store::{Store, put_in_memory};
 use crate::journal::SegmentFile;
 use crate::write_error::WriteError;
 use crate::{StorageError, keys};

@@ -7,9 +7,9 @@
 use crate::StorageError;
 use crate::keys::{CF_HISTORY, CF_LOG, CF_META, CF_STATE};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompactionStyle, DBCompressionType,
-    DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, LogLevel, MemtableFactory, Options,
-    UniversalCompactOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle,
+    DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, LogLevel, MemtableFactory,
+    Options, UniversalCompactOptions,
 };
 
 /// The names of all column families.
@@ -116,6 +116,11 @@ pub(super) fn column_families() -> Vec<ColumnFamilyDescriptor> {
             ColumnFamilyDescriptor::new(name, options)
         })
         .into()
+}
+
+/// A column family of an open database.
+pub(super) fn cf<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
+    db.cf_handle(name).expect("all column families are opened with the database")
 }
 
 fn column_family(write_buffer_bytes: usize, cache: &Cache) -> Options {

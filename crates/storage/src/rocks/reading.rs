@@ -1,5 +1,6 @@
 //! Reading from the database: history records, the beginnings of logs, and the kinds of errors.
 
+use super::options::cf;
 use crate::journal::{Begin, Known};
 use crate::keys::{self, LogBegin};
 use crate::{HistoryRecord, StorageError};
@@ -17,7 +18,7 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
         keys::number(bytes)
             .ok_or_else(|| StorageError::Damaged(format!("{}: {} bytes", what(), bytes.len())))
     };
-    for record in db.iterator_cf(super::cf(db, keys::CF_META), IteratorMode::Start) {
+    for record in db.iterator_cf(cf(db, keys::CF_META), IteratorMode::Start) {
         let (key, value) = record.map_err(|error| read_error("the beginnings of logs", &error))?;
         if *key == *keys::oldest_segment() {
             known.oldest = number(&key, &value)?;
@@ -30,7 +31,7 @@ pub(super) fn known(db: &DB, synced: u64) -> Result<Known, StorageError> {
             }
         }
     }
-    for record in db.iterator_cf(super::cf(db, keys::CF_LOG), IteratorMode::Start) {
+    for record in db.iterator_cf(cf(db, keys::CF_LOG), IteratorMode::Start) {
         let (key, _) = record.map_err(|error| read_error("the logs", &error))?;
         if let (Some(shard), Some(index)) = (keys::shard(&key), keys::log_index(&key)) {
             known.begins.entry(shard).or_default().in_database = index;

@@ -22,7 +22,7 @@
 //! 3. A crash takes the snapshot back. The log now has entry 901 after entry 500, which recovery
 //!    reports as damage.
 
-use super::{Store, put_in_memory};
+use super::store::{Store, put_in_memory};
 use crate::{ShardWrite, StorageError, keys};
 use rocksdb::WriteBatch;
 use std::sync::atomic::Ordering;

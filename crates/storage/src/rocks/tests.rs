@@ -1,6 +1,7 @@
 //! Tests that need a certain moment between threads.
 
 use super::*;
+use rocksdb::WriteOptions;
 
 /// A directory as a kill leaves it: records that were only in memory are gone.
 fn killed(dir: &Path) -> tempfile::TempDir {

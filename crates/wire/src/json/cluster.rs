@@ -20,6 +20,9 @@ pub struct ClusterStatus {
     /// The shards, by number and without gaps. A shard without an answer from any replica has no
     /// leader.
     pub shards: Vec<Shard>,
+    /// Whether the gateway that answered serves other machines without TLS or identities, because it
+    /// was started with `--insecure`.
+    pub insecure: bool,
 }
 
 /// One node of a cluster.
@@ -141,6 +144,7 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
             map_version: status.map_version,
             nodes,
             shards,
+            insecure: status.insecure,
         }
     }
 }

@@ -8,8 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The thread that makes log entries durable, as the kernel names it.
-pub(super) const LOG_WRITER: &str = "log-writer";
 /// The longest time until a restarted node takes part again. A longer time is a failure.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@
 //! encoding changes, `cargo run --release -p palisade-fuzz --bin corpus` generates it again. Files
 //! named `regression-…` are not generated: each of them once broke a promise, and stays.
 
+mod access;
 mod streams;
 
 use crate::group::Group;
@@ -24,6 +25,15 @@ use wire::internal::v1::{
     DeliverRequest, Hello, HistoryChunk, HistoryRecord, InstallSnapshotRequest, PeerMessage,
     SnapshotHeader,
 };
+
+/// The certificate, authority and key of a node that there is not, in one file.
+const PAIR: &[u8] = include_bytes!("pair.pem");
+const ROLES: [&str; 4] = [
+    "palisade://prod/node/1",
+    "palisade://prod/node/18446744073709551615",
+    "palisade://a%20b%2Fc/gateway/%C3%BC",
+    "palisade://p/gateway/a",
+];
 
 /// The directory of a target's inputs.
 pub fn dir(target: &str) -> PathBuf {
@@ -54,6 +64,8 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "topology" => topologies(),
         "peer_frame" => peer_frames(),
         "snapshot_chunk" => snapshot_chunks(),
+        "role" => numbered(ROLES.map(|role| role.as_bytes().to_vec())),
+        "pem" => pem_files(),
         "command" => numbered(commands().iter().map(encoded)),
         "log_entry" => log_entries(),
         "tenure" => numbered(
@@ -66,8 +78,22 @@ pub fn generate(target: &str) -> BTreeMap<String, Vec<u8>> {
         "journal_record" => journal_records(),
         "cluster_yaml" => yaml_files("config"),
         "workload_yaml" => workloads(),
+        "policy_yaml" => numbered(access::policies()),
+        "tokens_yaml" => numbered(access::tokens()),
         other => panic!("no inputs are known for {other}"),
     }
+}
+
+/// The blocks of [`PAIR`] in orders that all mean the same.
+fn pem_files() -> BTreeMap<String, Vec<u8>> {
+    let text = std::str::from_utf8(PAIR).expect("PEM");
+    let blocks: Vec<&str> = text.split_inclusive("-----\n").collect();
+    // Each block has two lines with dashes, around its bytes.
+    let blocks: Vec<String> = blocks.chunks(2).map(<[&str]>::concat).collect();
+    let [leaf, authority, key] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let orders = [[leaf, authority, key], [leaf, key, authority], [key, leaf, authority]];
+    let files = orders.map(|order| order.map(String::as_str).concat().into_bytes());
+    numbered(files.into_iter().chain([[b"of node 1\n", PAIR].concat()]))
 }
 
 fn numbered(inputs: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<String, Vec<u8>> {

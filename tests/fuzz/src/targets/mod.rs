@@ -1,7 +1,9 @@
 //! The targets, sorted by the origin of their bytes.
 
+mod access;
 mod config;
 mod locks;
+mod net;
 mod shard;
 mod storage;
 mod wire;
@@ -65,6 +67,8 @@ pub const TARGETS: &[Target] = &[
         bytes_per_byte: 64,
         bytes_at_least: 16 << 10,
     },
+    Target { name: "role", run: net::role, bytes_per_byte: 16, bytes_at_least: 1 << 10 },
+    Target { name: "pem", run: net::pem, bytes_per_byte: 64, bytes_at_least: 128 << 10 },
     // The log and the table.
     Target { name: "command", run: locks::command, bytes_per_byte: 4, bytes_at_least: 1 << 10 },
     Target {
@@ -116,6 +120,18 @@ pub const TARGETS: &[Target] = &[
         name: "workload_yaml",
         run: config::workload_yaml,
         bytes_per_byte: 64,
+        bytes_at_least: 1 << 20,
+    },
+    Target {
+        name: "policy_yaml",
+        run: access::policy_yaml,
+        bytes_per_byte: 4 << 10,
+        bytes_at_least: 1 << 20,
+    },
+    Target {
+        name: "tokens_yaml",
+        run: access::tokens_yaml,
+        bytes_per_byte: 4 << 10,
         bytes_at_least: 1 << 20,
     },
 ];

@@ -15,7 +15,6 @@ mod history;
 mod idempotency;
 mod identity;
 mod index;
-mod invariant;
 mod late_expiry;
 mod linearizable;
 mod session_life;
@@ -23,21 +22,12 @@ mod tenures;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod violation;
 
 pub use convergence::{Sample, check_convergence};
 pub use history::*;
 pub use index::{Hold, Index, NameOperations};
-pub use invariant::{Invariant, Violation};
-
-/// The result of a check.
-#[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    /// The violations found. Empty if every invariant holds.
-    pub violations: Vec<Violation>,
-    /// The names with a search for a linearization that grew too large. Such a name is neither a
-    /// violation nor a proof.
-    pub undecided_names: Vec<String>,
-}
+pub use violation::{Invariant, Verdict, Violation};
 
 /// Judges a history by invariants 1 to 10 and 13 to 15.
 pub fn check(history: &History) -> Verdict {

@@ -3,9 +3,12 @@
 //! Clients also forget a lock, come late with it, and retry a request with an unknown outcome.
 
 use super::ask::{Answer, Ask, Done, What};
-use super::calls::{Act, Client, Held, Life, Purpose, Role, Session, Settled};
+use super::clock::SECOND_US;
 use super::identities::Identities;
-use super::{AUDITOR, Event, FaultKind, SECOND_US, World};
+use super::state::chaos::FaultKind;
+use super::state::client::{Act, Client, Held, Life, Purpose, Role, Session, Settled};
+use super::state::event::Event;
+use super::state::{AUDITOR, World};
 use crate::checker::Belief;
 use client::lease::Lease;
 use locks::REQUEST_MEMORY_MS;

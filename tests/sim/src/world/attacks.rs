@@ -4,8 +4,9 @@
 //! An attack is a usual operation by a client that may not do it, so servers cannot tell it apart.
 
 use super::ask::{Ask, What};
-use super::calls::Purpose;
-use super::{FaultKind, World};
+use super::state::World;
+use super::state::chaos::FaultKind;
+use super::state::client::Purpose;
 use crate::checker::{Invariant, Violation};
 use routing::ShardId;
 

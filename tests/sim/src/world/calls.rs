@@ -4,13 +4,14 @@
 //! Tries are counted as the SDK counts them.
 
 use super::ask::{Answer, Ask, Done, What, answer_of};
-use super::{Event, FaultKind, Message, Place, World};
+use super::network::Place;
+use super::state::World;
+use super::state::chaos::FaultKind;
+use super::state::client::{Call, Purpose, Settled};
+use super::state::event::{Event, Message};
 use crate::checker::{Call as Asked, Holder, LifeNote, Mode, Operation, Outcome};
-use client::lease::Lease;
-use link::retry::{Attempt, Decision, Failure, Policy};
+use link::retry::{Decision, Policy, Tries, TryFailure};
 use locks::Mode as TableMode;
-use routing::ShardId;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::ErrorClass;
 use wire::v1::ErrorCode;
@@ -18,181 +19,6 @@ use wire::v1::operation_result::Result as OpResult;
 
 /// The time for all tries of an operation together, as in the SDK. Each gateway gets half of it.
 const TIMEOUT_MS: u64 = 5_000;
-
-/// The next action of a client.
-#[derive(Clone, Debug)]
-pub(crate) enum Act {
-    /// An action that the client chooses at random.
-    Something,
-    /// A linearizable check of the name.
-    Look {
-        name: usize,
-    },
-    /// `hold` is the acquire's place in the record, because tokens of two shards can be equal.
-    Renew {
-        hold: usize,
-    },
-    Release {
-        hold: usize,
-    },
-    /// An operation by a token that is most likely over.
-    Stale {
-        name: usize,
-        token: u64,
-        renew: bool,
-    },
-    Beat {
-        session: u64,
-        shard: ShardId,
-        life: Life,
-    },
-    Retake {
-        name: usize,
-        request: u64,
-    },
-    /// An acquire with a session that has long been left alone.
-    Revive {
-        session: u64,
-        ttl_ms: u32,
-        shard: ShardId,
-        life: Life,
-    },
-}
-
-/// The client's knowledge of its session on a shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Life {
-    pub life: u64,
-    /// The number of grants of that life that others ended, as far as the client was told.
-    pub broken_seen: u64,
-}
-
-/// The purpose of an operation.
-#[derive(Clone, Debug)]
-pub(crate) enum Purpose {
-    /// `fresh` says that the request id was not used before.
-    Take {
-        name: usize,
-        fresh: bool,
-    },
-    Renew {
-        hold: usize,
-    },
-    Release,
-    Beat {
-        session: u64,
-        shard: ShardId,
-    },
-    /// Begins a session anew. The fields name its former life.
-    Revive {
-        session: u64,
-        shard: ShardId,
-        life: Life,
-    },
-    /// Gives up the request, which may still be granted.
-    GiveUp,
-    /// Acquires for a client that dies before its turn comes.
-    DieInQueue,
-    Look {
-        name: usize,
-    },
-    /// Asks at the end of a run whether a name can be acquired.
-    Audit {
-        name: usize,
-    },
-    /// Touches a grant, wait or session of another identity. See [`World::attack`].
-    Attack,
-    Nothing,
-}
-
-/// A lock that its client believes it holds.
-pub(crate) struct Held {
-    pub name: usize,
-    pub token: u64,
-    pub session: u64,
-    /// The life of the session. 0 if there is no session.
-    pub life: u64,
-    /// The acquire, as a place in the record.
-    pub operation: usize,
-    /// The private lease. `None` until the first renewal, if the guard must wait for it because the
-    /// start of the TTL is unknown.
-    pub lease: Option<Lease>,
-    pub ttl_ms: u32,
-}
-
-/// A session as its client knows it.
-pub(crate) struct Session {
-    pub id: u64,
-    pub ttl_ms: u32,
-    /// The shards where the session holds a lock, or held one.
-    pub shards: BTreeMap<ShardId, Life>,
-    /// Whether the client has stopped the heartbeats of this session.
-    pub forgotten: bool,
-}
-
-/// * `calls` holds the calls by number.
-/// * `tries` names the call of each try under way.
-pub(crate) struct Client {
-    pub role: Role,
-    pub paused_until_us: u64,
-    pub held: Vec<Held>,
-    pub session: Option<Session>,
-    calls: BTreeMap<u64, Call>,
-    tries: BTreeMap<u64, u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Takes locks with private leases.
-    Locker,
-    /// Takes all its locks on one session.
-    Sessioner,
-    /// Checks locks, and breaks one now and then.
-    Watcher,
-    /// Asks only the questions at the end of a run.
-    Auditor,
-}
-
-struct Call {
-    operation: usize,
-    ask: Arc<Ask>,
-    purpose: Purpose,
-    attempt: Attempt,
-    turn: u32,
-    trying: Option<(u64, u32)>,
-    first_sent_us: u64,
-    sent_us: u64,
-    /// The largest number of tries that a gateway reported for this operation.
-    tries: u32,
-}
-
-/// The result of an operation, for its client.
-pub(crate) struct Settled {
-    pub operation: usize,
-    pub ask: Arc<Ask>,
-    pub purpose: Purpose,
-    pub answer: Answer,
-    pub first_sent_us: u64,
-    pub sent_us: u64,
-    pub tries: u32,
-}
-
-impl Client {
-    pub(crate) fn new(role: Role) -> Client {
-        Client {
-            role,
-            paused_until_us: 0,
-            held: Vec::new(),
-            session: None,
-            calls: BTreeMap::new(),
-            tries: BTreeMap::new(),
-        }
-    }
-
-    pub(crate) fn busy(&self) -> usize {
-        self.calls.len()
-    }
-}
 
 impl World {
     /// Starts an operation. Returns its place in the history.
@@ -224,20 +50,20 @@ impl World {
             kind: ask.kind(),
             timeout_ms,
             wait_ms: ask.wait_ms(),
-            attempt_timeout_ms: timeout_ms.div_ceil(gateways),
+            first_try_timeout_ms: timeout_ms.div_ceil(gateways),
             retry_busy: true,
-            relays: true,
+            targets_retry: true,
         };
         let now_ms = self.now_us / 1_000;
         let first = 1 + (u64::from(id) + self.rng.below(100) / 80) % gateways;
-        let mut attempt = Attempt::new(policy, now_ms, first);
-        let decision = attempt.resume(now_ms);
+        let mut retry = Tries::new(policy, now_ms, first);
+        let decision = retry.start_or_resume(now_ms);
         let number = self.number();
         let call = Call {
             operation,
             ask: Arc::new(ask),
             purpose,
-            attempt,
+            retry,
             turn: 0,
             trying: None,
             first_sent_us: self.now_us,
@@ -281,12 +107,12 @@ impl World {
         }
     }
 
-    fn client_failed(&mut self, id: u32, number: u64, failure: Failure<'_>) {
+    fn client_failed(&mut self, id: u32, number: u64, failure: TryFailure<'_>) {
         let targets: Vec<u64> = self.gateways.keys().map(|id| u64::from(*id)).collect();
         let (now_ms, jitter) = (self.now_us / 1_000, self.rng.unit());
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(call) = client.calls.get_mut(&number) else { return };
-        let decision = call.attempt.next(now_ms, jitter, failure, &targets);
+        let decision = call.retry.after_failure(now_ms, jitter, failure, &targets);
         self.client_do(id, number, decision);
     }
 
@@ -302,10 +128,10 @@ impl World {
                     Place::Gateway(gateway),
                     Message::ClientGone { call: try_number },
                 );
-                self.client_failed(id, number, Failure::Lost("no answer in time"));
+                self.client_failed(id, number, TryFailure::Lost("no answer in time"));
             }
             None => {
-                let decision = call.attempt.resume(self.now_us / 1_000);
+                let decision = call.retry.start_or_resume(self.now_us / 1_000);
                 self.client_do(id, number, decision);
             }
         }
@@ -328,9 +154,9 @@ impl World {
         let client = self.clients.get_mut(&id).expect("a client");
         let Some(number) = client.tries.remove(&try_number) else { return };
         let failure = if sent {
-            Failure::Lost("connection lost")
+            TryFailure::Lost("connection lost")
         } else {
-            Failure::NotSent("connection refused")
+            TryFailure::NotSent("connection refused")
         };
         self.client_failed(id, number, failure);
     }
@@ -341,7 +167,7 @@ impl World {
         let Some(call) = client.calls.get_mut(&number) else { return };
         call.tries = call.tries.max(tries);
         match result {
-            OpResult::Error(error) => self.client_failed(id, number, Failure::Answer(&error)),
+            OpResult::Error(error) => self.client_failed(id, number, TryFailure::Refused(&error)),
             result => {
                 let answer = answer_of(result, &self.shown);
                 self.settle(id, number, answer);
@@ -355,7 +181,7 @@ impl World {
         else {
             return;
         };
-        let tries = call.tries.max(call.attempt.tries());
+        let tries = call.tries.max(call.retry.tries());
         let is_attack = matches!(call.purpose, Purpose::Attack);
         let outcome = match &answer {
             // These answers are given to any caller. They tell nothing, and change nothing.
@@ -383,8 +209,8 @@ impl World {
                 record.name, record.call, record.result
             )
         });
-        let Call { ask, purpose, first_sent_us, sent_us, attempt, .. } = call;
-        let tries = attempt.tries();
+        let Call { ask, purpose, first_sent_us, sent_us, retry, .. } = call;
+        let tries = retry.tries();
         self.settled(
             id,
             Settled { operation, ask, purpose, answer, first_sent_us, sent_us, tries },

@@ -2,6 +2,9 @@
 
 use shard::Now;
 
+/// One second in microseconds.
+pub(crate) const SECOND_US: u64 = 1_000_000;
+
 /// * Monotonic time never goes back, even if the rate changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {

@@ -4,7 +4,7 @@
 //! batch whole, lost, or torn. A torn batch counts as lost, because the write-ahead log's checksums
 //! reject it. If a bit is flipped while the node is down, a checksum shows it at the next start.
 
-use super::Event;
+use super::state::event::Event;
 use crate::rng::Rng;
 use routing::ShardId;
 use std::sync::Arc;

@@ -6,9 +6,13 @@
 //! are compared and the service's history is read.
 
 use super::ask::{Ask, Done, What};
-use super::calls::{Purpose, Settled};
-use super::node::{Node, OWN_TICKETS};
-use super::{AUDITOR, Event, FaultKind, Name, SECOND_US, World};
+use super::clock::SECOND_US;
+use super::node::OWN_TICKETS;
+use super::state::chaos::FaultKind;
+use super::state::client::{Purpose, Settled};
+use super::state::event::Event;
+use super::state::node::Node;
+use super::state::{AUDITOR, Name, World};
 use crate::checker::{End, Invariant, TenureRecord, Violation};
 use locks::EndKind;
 use routing::{NodeId, ShardId};
@@ -29,28 +33,6 @@ const DEAD_TTL_MS: u32 = 240_000;
 const DEAD_CLAIM_MS: u32 = 700;
 /// The time from the last question until the replicas stand level. The last leases end meanwhile.
 const CONVERGES_WITHIN_US: u64 = 10 * SECOND_US;
-
-#[derive(Default)]
-pub(crate) struct Ending {
-    /// Whether clients start no new operations.
-    pub silent: bool,
-    /// The time until which leadership moves. By then abandoned locks must be gone. `terms` are the
-    /// terms at the start, and `abandoned` the tokens then, by shard.
-    restless_until_us: u64,
-    terms: BTreeMap<ShardId, u64>,
-    abandoned: BTreeMap<ShardId, u64>,
-    /// The names that the auditor has not acquired yet.
-    open: BTreeSet<usize>,
-    /// The names for which a client died in the queue. `once_more` has those that the auditor must
-    /// then acquire once more.
-    died: BTreeSet<usize>,
-    held: BTreeMap<usize, u64>,
-    once_more: BTreeSet<usize>,
-    /// The time by which every check must pass.
-    until_us: u64,
-    /// The time by which the replicas must stand level.
-    converged_by_us: u64,
-}
 
 /// Stages beside the numbered ones.
 const RESTLESS: u32 = 10;

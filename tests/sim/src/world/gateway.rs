@@ -3,13 +3,14 @@
 //! The gateway is a driver of the real core, which decides everything: the core's sends become
 //! messages, and its pauses timers. The waits of lost clients are cleaned up as in the real gateway.
 
-use super::{Event, Message, Place, World};
+use super::network::Place;
+use super::state::World;
+use super::state::event::{Event, Message};
+use super::state::gateway::{Gateway, Owner, Running, Timer};
 use crate::rng::Rng;
-use gateway::core::{Call, Caller, Cleanup, Directory, Moment, Next, Send, Step};
+use gateway::core::{Call, Cleanup, Env, Next, Outgoing, Step};
 use link::mux::{Failure, Outcome, node_outcome};
-use routing::ShardMap;
 use shard::Ticket;
-use std::collections::BTreeMap;
 use wire::internal::v1::operation::Op as RoutedOp;
 use wire::internal::v1::operation_result::Result as NodeResult;
 use wire::limits::REQUEST_ID_BYTES;
@@ -24,58 +25,13 @@ const LEAVE_TIMEOUT_MS: u64 = 1_000;
 /// The first and longest pause between such tries, as in the real gateway.
 const LEAVE_PAUSE_MS: (u64, u64) = (50, 5_000);
 
-/// * `calls` has an entry for each operation that was not answered yet.
-/// * `tries` has an entry for each try under way: the call and the part that it belongs to.
-/// * `pausing` has the cleanups between two tries, each with its client and its pause.
-pub(crate) struct Gateway {
-    pub up: bool,
-    pub paused_until_us: u64,
-    directory: Directory,
-    calls: BTreeMap<u64, Running>,
-    tries: BTreeMap<Ticket, (u64, u32)>,
-    pausing: BTreeMap<u64, (u32, Cleanup, u64)>,
-}
-
-struct Running {
-    call: Call,
-    /// The client that asked, also if its gateway cleans up after it.
-    client: u32,
-    owner: Owner,
-    /// The number of tries so far, for the checker.
-    tries: u32,
-}
-
-/// The place where the answer goes.
-enum Owner {
-    /// A client that awaits it. An acquire that waits has the cleanup that it needs if the client
-    /// is lost.
-    Client { place: Place, wait: Option<Cleanup> },
-    /// A client that is gone. It may come back for a while.
-    Gone { wait: Cleanup },
-    /// The gateway itself, which cleans up. The pause comes before the next try.
-    Cleanup { cleanup: Cleanup, pause_ms: u64 },
-}
-
-/// A moment that a gateway waits for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Timer {
-    /// The time of a try is up.
-    Try { ticket: Ticket },
-    /// The pause of a call's part is over.
-    Pause { call: u64, part: u32 },
-    /// The client of this call had the time to come back.
-    ComeBack { call: u64 },
-    /// The pause of a cleanup is over.
-    Cleanup { number: u64 },
-}
-
 /// The clock of the world and its dice, for the core.
 struct At<'a> {
     now_ms: u64,
     rng: &'a mut Rng,
 }
 
-impl Moment for At<'_> {
+impl Env for At<'_> {
     fn now_ms(&self) -> u64 {
         self.now_ms
     }
@@ -86,30 +42,6 @@ impl Moment for At<'_> {
 
     fn request_id(&mut self) -> [u8; REQUEST_ID_BYTES] {
         unreachable!("every client chooses its request ids")
-    }
-}
-
-impl Gateway {
-    pub(crate) fn new(map: ShardMap) -> Gateway {
-        Gateway {
-            up: true,
-            paused_until_us: 0,
-            directory: Directory::new(map),
-            calls: BTreeMap::new(),
-            tries: BTreeMap::new(),
-            pausing: BTreeMap::new(),
-        }
-    }
-
-    /// Takes a map that is newer than the present one.
-    pub(crate) fn take_map(&self, map: ShardMap) {
-        self.directory.take(map);
-    }
-
-    /// Takes a call out, so that outcomes of its tries come to nothing.
-    fn drop_call(&mut self, number: u64) -> Option<Running> {
-        self.tries.retain(|_, (call, _)| *call != number);
-        self.calls.remove(&number)
     }
 }
 
@@ -135,7 +67,7 @@ impl World {
     }
 
     pub(crate) fn gateway_request(&mut self, id: u32, from: u32, operation: Operation) {
-        let client = Place::Client(from);
+        let (client, caller) = (Place::Client(from), self.identities.caller(from));
         let (number, now_ms) = (operation.id, self.now_us / 1_000);
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         if !gateway.up {
@@ -144,15 +76,14 @@ impl World {
         }
         let wait = match &operation.op {
             Some(Op::Acquire(acquire)) if acquire.wait_ms > 0 => {
-                Some(Cleanup::of(acquire, operation.timeout_ms, false, now_ms))
+                Some(Cleanup::of(caller.clone(), acquire, operation.timeout_ms, false, now_ms))
             }
             _ => None,
         };
-        let (mut steps, moment) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
-        let caller = Caller::Anonymous;
-        let call = Call::begin(caller, operation, &gateway.directory, moment, &mut steps);
+        let (mut steps, env) = (Vec::new(), &mut At { now_ms, rng: &mut self.rng });
+        let call = Call::begin(caller, operation, &gateway.directory, env, &mut steps);
         let owner = Owner::Client { place: client, wait };
-        gateway.calls.insert(number, Running { call, client: from, owner, tries: 1 });
+        gateway.calls.insert(number, Running { call, owner, tries: 1 });
         self.take_steps(id, number, steps);
     }
 
@@ -170,8 +101,8 @@ impl World {
         }
     }
 
-    fn send_try(&mut self, id: u32, number: u64, send: Send) {
-        let Send { part, node, timeout_ms, mut operation, retry_of } = send;
+    fn send_try(&mut self, id: u32, number: u64, send: Outgoing) {
+        let Outgoing { part, node, timeout_ms, mut operation, retry_of } = send;
         let ticket = self.number();
         // Any replica can serve a linearizable check. The core asks the leader, so some checks are
         // turned to other replicas here.
@@ -187,7 +118,6 @@ impl World {
         running.tries += u32::from(retry_of.is_some());
         gateway.tries.insert(ticket, (number, part));
         (operation.id, operation.timeout_ms) = (ticket, timeout_ms as u32);
-        self.identities.put_on(running.client, &mut operation);
         let wait_ms = operation.op.as_ref().map_or(0, RoutedOp::wait_ms);
         self.set_timer(id, timeout_ms + u64::from(wait_ms), Timer::Try { ticket });
         // Nodes tell from the time how late the frame is, by clocks of about one rate. In a run
@@ -205,7 +135,7 @@ impl World {
     fn gateway_answer(&mut self, id: u32, number: u64, answer: OpResult) {
         let now_ms = self.now_us / 1_000;
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
-        let Some(Running { client, owner, tries, .. }) = gateway.drop_call(number) else { return };
+        let Some(Running { owner, tries, .. }) = gateway.drop_call(number) else { return };
         match owner {
             Owner::Client { place, .. } => {
                 let result = Box::new(answer);
@@ -214,17 +144,17 @@ impl World {
             }
             Owner::Gone { wait } => {
                 if let Some(cleanup) = wait.after(&answer) {
-                    self.clean_up(id, client, cleanup, LEAVE_PAUSE_MS.0);
+                    self.clean_up(id, cleanup, LEAVE_PAUSE_MS.0);
                 }
             }
-            Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.heard(&answer, now_ms) {
+            Owner::Cleanup { mut cleanup, pause_ms } => match cleanup.on_answer(&answer, now_ms) {
                 Next::Done => {}
-                Next::AtOnce => self.clean_up(id, client, cleanup, pause_ms),
+                Next::AtOnce => self.clean_up(id, cleanup, pause_ms),
                 Next::Later => {
                     let number = self.number();
                     let gateway = self.gateways.get_mut(&id).expect("a gateway");
                     let longer_ms = (2 * pause_ms).min(LEAVE_PAUSE_MS.1);
-                    gateway.pausing.insert(number, (client, cleanup, longer_ms));
+                    gateway.pausing.insert(number, (cleanup, longer_ms));
                     self.set_timer(id, pause_ms, Timer::Cleanup { number });
                 }
             },
@@ -249,8 +179,8 @@ impl World {
         let Some((number, part)) = gateway.tries.remove(&ticket) else { return };
         let Some(running) = gateway.calls.get_mut(&number) else { return };
         let mut steps = Vec::new();
-        let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
-        running.call.heard(part, outcome, &gateway.directory, moment, &mut steps);
+        let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+        running.call.on_outcome(part, outcome, &gateway.directory, env, &mut steps);
         self.take_steps(id, number, steps);
     }
 
@@ -264,20 +194,18 @@ impl World {
             Timer::Pause { call: number, part } => {
                 let Some(running) = gateway.calls.get_mut(&number) else { return };
                 let mut steps = Vec::new();
-                let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
-                running.call.resumed(part, &gateway.directory, moment, &mut steps);
+                let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+                running.call.on_pause_over(part, &gateway.directory, env, &mut steps);
                 self.take_steps(id, number, steps);
             }
             Timer::ComeBack { call } => {
-                if let Some(Running { client, owner: Owner::Gone { wait }, .. }) =
-                    gateway.drop_call(call)
-                {
-                    self.clean_up(id, client, wait, LEAVE_PAUSE_MS.0);
+                if let Some(Running { owner: Owner::Gone { wait }, .. }) = gateway.drop_call(call) {
+                    self.clean_up(id, wait, LEAVE_PAUSE_MS.0);
                 }
             }
             Timer::Cleanup { number } => {
-                if let Some((client, cleanup, pause_ms)) = gateway.pausing.remove(&number) {
-                    self.clean_up(id, client, cleanup, pause_ms);
+                if let Some((cleanup, pause_ms)) = gateway.pausing.remove(&number) {
+                    self.clean_up(id, cleanup, pause_ms);
                 }
             }
         }
@@ -298,15 +226,16 @@ impl World {
         }
     }
 
-    fn clean_up(&mut self, id: u32, client: u32, cleanup: Cleanup, pause_ms: u64) {
+    fn clean_up(&mut self, id: u32, cleanup: Cleanup, pause_ms: u64) {
         let number = self.number();
         let gateway = self.gateways.get_mut(&id).expect("a gateway");
         let mut steps = Vec::new();
-        let moment = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
-        let op = cleanup.operation();
-        let call = Call::begin_own(op, LEAVE_TIMEOUT_MS, &gateway.directory, moment, &mut steps);
+        let env = &mut At { now_ms: self.now_us / 1_000, rng: &mut self.rng };
+        let (caller, op) = (cleanup.caller().clone(), cleanup.operation());
+        let directory = &gateway.directory;
+        let call = Call::begin_own(caller, op, LEAVE_TIMEOUT_MS, directory, env, &mut steps);
         let owner = Owner::Cleanup { cleanup, pause_ms };
-        gateway.calls.insert(number, Running { call, client, owner, tries: 1 });
+        gateway.calls.insert(number, Running { call, owner, tries: 1 });
         self.take_steps(id, number, steps);
     }
 }

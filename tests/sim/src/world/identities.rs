@@ -5,9 +5,11 @@
 
 use super::ask::What;
 use crate::rng::Rng;
+use gateway::core::Caller;
 use locks::{Holdings, LockTable, Quota};
 use std::collections::{BTreeMap, BTreeSet};
-use wire::internal::v1 as internal;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 const PRINCIPALS: [&str; 4] = ["ann", "bob", "spiffe://sim/job", "cy"];
 
@@ -65,12 +67,17 @@ impl Identities {
         }
     }
 
-    /// Puts the identity of a client on its operation, as the gateway does that proved it.
-    pub(crate) fn put_on(&self, client: u32, operation: &mut internal::Operation) {
+    /// The caller of a client's operations, as the gateway that proved its identity has it.
+    pub(crate) fn caller(&self, client: u32) -> Caller {
         let Identity { principal, quota } = self.of(client);
-        let Quota { locks, sessions, waits } = quota;
-        operation.principal = principal.into();
-        operation.quota = Some(internal::Quota { locks, sessions, waits });
+        let Ok(principal) = principal.parse() else { return Caller::Anyone };
+        let quota = access::Quota {
+            locks_per_shard: NonZeroU32::new(quota.locks),
+            sessions_per_shard: NonZeroU32::new(quota.sessions),
+            waits_per_shard: NonZeroU32::new(quota.waits),
+            ..access::Quota::default()
+        };
+        Caller::Client(Arc::new(access::Identity::unrestricted(principal, quota)))
     }
 
     /// Whether a client may not touch the grants, waits and sessions of another one.

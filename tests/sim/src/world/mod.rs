@@ -19,111 +19,33 @@ mod identities;
 mod network;
 mod node;
 mod reseed;
+mod state;
 mod topologies;
 mod topology;
 mod trace;
 
-pub use faults::{FaultCounts, FaultKind};
+pub use state::chaos::{FaultCounts, FaultKind};
 
-use crate::checker::{Bounds, History, Sample, Violation};
+use crate::checker::{Bounds, History, Violation};
 use crate::rng::Rng;
 use agenda::Agenda;
 use ask::Shown;
-use calls::{Act, Client};
-use faults::Chaos;
-use gateway::{Gateway, Timer};
+use clock::SECOND_US;
 use identities::Identities;
 use locks::Mode;
 use network::{Fate, Network, Place};
-use node::Node;
 use routing::{MapVersion, NodeId, Replicas, ShardId, ShardMap};
-use shard::Ticket;
+use state::chaos::Chaos;
+use state::event::{Event, Message};
+use state::gateway::Gateway;
+use state::node::{Node, Settings};
+use state::{Ending, Name, World};
 use std::collections::{BTreeMap, BTreeSet};
 use topologies::Topologies;
 use trace::Trace;
-use wire::{internal::v1 as internal, v1};
 
-pub(crate) const SECOND_US: u64 = 1_000_000;
 /// The number of gateways.
 const GATEWAYS: u32 = 2;
-/// The client that acquires every name at the end.
-const AUDITOR: u32 = 999;
-
-/// A message between two places.
-#[derive(Clone, Debug)]
-pub(crate) enum Message {
-    Raft {
-        shard: ShardId,
-        bytes: Vec<u8>,
-    },
-    /// The identity that a node states with each connection.
-    Hello {
-        node: u64,
-        incarnation: u32,
-    },
-    /// A frame with one operation, which its id names.
-    Request {
-        sent_ms: u64,
-        operation: Box<internal::Operation>,
-    },
-    Reply {
-        ticket: Ticket,
-        result: Box<internal::operation_result::Result>,
-    },
-    /// The connection broke, or could not be opened.
-    Broken {
-        ticket: Ticket,
-        sent: bool,
-    },
-    /// An operation of a client, which its id names.
-    ClientRequest {
-        operation: Box<v1::Operation>,
-    },
-    /// `tries` counts the tries of the gateway. No real gateway tells it: it is for the checker.
-    ClientReply {
-        call: u64,
-        result: Box<v1::operation_result::Result>,
-        tries: u32,
-    },
-    ClientBroken {
-        call: u64,
-        sent: bool,
-    },
-    ClientGone {
-        call: u64,
-    },
-}
-
-/// An event on the agenda.
-pub(crate) enum Event {
-    Tick { node: u64, boot: u64 },
-    Step { node: u64, boot: u64, shard: ShardId },
-    Disk { node: u64, boot: u64 },
-    Start { node: u64 },
-    Reseed { node: u64 },
-    WitnessLost { leader: u64, witness: u64 },
-    Deliver { from: Place, to: Place, message: Message },
-    Snapshot { from: u64, boot: u64, to: u64, shard: ShardId, bytes: Vec<u8> },
-    SnapshotSent { node: u64, boot: u64, to: u64, shard: ShardId, ok: bool },
-    SnapshotWritten { node: u64, boot: u64, shard: ShardId, bytes: Vec<u8> },
-    GatewayTimer { gateway: u32, timer: Timer },
-    ClientTimer { client: u32, call: u64, turn: u32 },
-    Act { client: u32, act: Act },
-    AllDown,
-    Chaos { turn: u32 },
-    Sample,
-    Topologies,
-    Ending { stage: u32 },
-}
-
-/// A name and the way it is used.
-#[derive(Clone, Debug)]
-pub(crate) struct Name {
-    pub name: String,
-    pub shard: ShardId,
-    pub modes: Vec<Mode>,
-}
-
 /// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -143,35 +65,6 @@ pub struct Report {
     pub events: u64,
     /// The number of faults of each kind.
     pub faults: FaultCounts,
-}
-
-pub(crate) struct World {
-    pub now_us: u64,
-    pub rng: Rng,
-    pub trace: Trace,
-    pub agenda: Agenda<Event>,
-    pub network: Network,
-    /// The map that all processes begin with.
-    pub map: ShardMap,
-    pub topologies: Topologies,
-    pub nodes: BTreeMap<u64, Node>,
-    pub gateways: BTreeMap<u32, Gateway>,
-    pub clients: BTreeMap<u32, Client>,
-    pub identities: Identities,
-    pub names: Vec<Name>,
-    pub history: History,
-    pub samples: Vec<Sample>,
-    pub violations: Vec<Violation>,
-    /// The requests with a cancel that was answered without a grant.
-    pub given_up: BTreeSet<u64>,
-    pub shown: Shown,
-    pub faults: FaultCounts,
-    pub chaos: Chaos,
-    pub ending: ending::Ending,
-    pub seed: u64,
-    next_number: u64,
-    over: bool,
-    events: u64,
 }
 
 /// Runs one seed to its end. `prints` asks for a readable trace.
@@ -218,7 +111,7 @@ impl World {
             shown: Shown::default(),
             faults: FaultCounts::default(),
             chaos,
-            ending: ending::Ending::default(),
+            ending: Ending::default(),
             seed,
             next_number: 0,
             over: false,
@@ -227,7 +120,7 @@ impl World {
             map,
             rng,
         };
-        let settings = node::Settings::choose(&mut world.rng, seed);
+        let settings = Settings::choose(&mut world.rng, seed);
         for id in 1..=nodes {
             let rate = 1.0 + (world.rng.unit() - 0.5) * 2e-4;
             let sync_us = world.rng.range(200, 2_500);

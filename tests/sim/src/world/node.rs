@@ -3,123 +3,29 @@
 //! The node follows the real host. One step takes all inputs that have come. Writes are queued
 //! before any message is sent. A snapshot leaves after all writes queued before it.
 
-use super::clock::Clock;
-use super::disk::{CrashLoss, Disk, Job, Then};
+use super::clock::SECOND_US;
+use super::disk::{CrashLoss, Job, Then};
+use super::network::Place;
 use super::reseed::{HELLO_TICKS, incarnation_of};
-use super::{Event, FaultKind, Message, Place, World};
+use super::state::World;
+use super::state::chaos::FaultKind;
+use super::state::event::{Event, Message};
+use super::state::node::Pending;
 use crate::checker::{Invariant, LateGrant, Sample, Violation};
-use crate::rng::Rng;
 use crate::world::ask::request_of;
 use routing::{NodeId, ShardId};
 use service::Admitted;
 use shard::{
-    Answer as Read, Input, Outputs, Query, RaftSettings, Replica, ReplicaConfig, Reply, Role,
-    Ticket, join_snapshot,
+    Answer as Read, Input, Outputs, Query, Replica, ReplicaConfig, Reply, Ticket, join_snapshot,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use storage::{Engine, ShardWrite};
 use wire::internal::v1::Operation;
 use wire::internal::v1::operation::Op;
 use wire::internal::v1::operation_result::Result as OpResult;
-use wire::{Lateness, OperationKind};
 
 /// The first ticket of the simulator's own questions.
 pub(crate) const OWN_TICKETS: Ticket = 1 << 60;
-
-/// The settings in the cluster file. They are equal on all nodes.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub tick_ms: u64,
-    pub raft: RaftSettings,
-    pub election_seed: u64,
-}
-
-impl Settings {
-    pub(crate) fn choose(rng: &mut Rng, seed: u64) -> Settings {
-        Settings {
-            tick_ms: *rng.pick(&[50, 100, 100, 150]),
-            raft: RaftSettings {
-                heartbeat_ticks: 2,
-                election_ticks: rng.range(8, 10) as usize,
-                entry_bytes_max: *rng.pick(&[128, 1 << 10, 64 << 10]),
-                entries_in_flight_max: rng.range(1, 4) as usize,
-                append_hold_ms: *rng.pick(&[0, 3, 20]),
-                queue_ops_max: if rng.percent(5) { 3 } else { 1_000 },
-                checkpoint_log_bytes: *rng.pick(&[1 << 10, 4 << 10, 16 << 10]),
-                log_keep_bytes: *rng.pick(&[0, 512, 4 << 10]),
-                waiter_grace_ms: *rng.pick(&[1_000, 3_000]),
-            },
-            election_seed: seed,
-        }
-    }
-}
-
-/// An operation that waits for its replica's reply.
-pub(crate) struct Pending {
-    pub from: Place,
-    shard: ShardId,
-    kind: OperationKind,
-    /// The number of the request, if this is an acquire.
-    request: Option<u64>,
-    taken_us: u64,
-}
-
-/// * `replicas` is empty exactly while the node is down.
-/// * `boot` rises with each start and each stop, so that events of a former run can be told apart.
-pub(crate) struct Node {
-    pub id: u64,
-    pub settings: Settings,
-    pub clock: Clock,
-    pub disk: Disk,
-    pub replicas: BTreeMap<ShardId, Replica>,
-    pub inbox: BTreeMap<ShardId, Vec<Input>>,
-    pub step_due: BTreeSet<ShardId>,
-    pub pending: BTreeMap<Ticket, Pending>,
-    /// The lateness of each gateway's stream.
-    pub lateness: BTreeMap<Place, Lateness>,
-    pub boot: u64,
-    pub paused_until_us: u64,
-    /// Whether the node stopped by itself. Then it stays down.
-    pub failed: bool,
-    /// The incarnation of the node's disk, which is durable there.
-    pub incarnation: u32,
-    /// The highest incarnation that each other node stated. This is durable, too.
-    pub incarnations: BTreeMap<u64, u32>,
-    /// Whether the disk is known to be damaged, so that the node waits for an empty one.
-    pub awaits_reseed: bool,
-    pub ticks: u64,
-}
-
-impl Node {
-    pub(crate) fn new(id: u64, settings: Settings, rate: f64, sync_us: u64) -> Node {
-        Node {
-            id,
-            settings,
-            clock: Clock::new(0, rate, 1_000 * id),
-            disk: Disk::new(sync_us),
-            replicas: BTreeMap::new(),
-            inbox: BTreeMap::new(),
-            step_due: BTreeSet::new(),
-            pending: BTreeMap::new(),
-            lateness: BTreeMap::new(),
-            boot: 0,
-            paused_until_us: 0,
-            failed: false,
-            incarnation: 0,
-            incarnations: BTreeMap::new(),
-            awaits_reseed: false,
-            ticks: 0,
-        }
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        !self.replicas.is_empty()
-    }
-
-    pub(crate) fn leads(&self, shard: ShardId) -> bool {
-        self.replicas.get(&shard).is_some_and(|replica| replica.status().role == Role::Leader)
-    }
-}
 
 impl World {
     pub(crate) fn start_node(&mut self, id: u64) {
@@ -149,7 +55,7 @@ impl World {
                     node.awaits_reseed = true;
                     node.replicas.clear();
                     self.faults.add(FaultKind::DamageDetected);
-                    let after_us = self.rng.range(SECOND, 15 * SECOND);
+                    let after_us = self.rng.range(SECOND_US, 15 * SECOND_US);
                     self.agenda.push(now_us + after_us, Event::Reseed { node: id });
                     return self.trace.line(now_us, || format!("node {id}    stays down: {error}"));
                 }
@@ -394,7 +300,7 @@ impl World {
                 self.faults.add(if full { FaultKind::DiskFull } else { FaultKind::SyncFailed });
                 self.trace.line(self.now_us, || format!("node {id}    stops: {error}"));
                 self.crash_node(id, true);
-                let after_us = self.rng.range(SECOND, 4 * SECOND);
+                let after_us = self.rng.range(SECOND_US, 4 * SECOND_US);
                 self.agenda.push(self.now_us + after_us, Event::Start { node: id });
                 return;
             }
@@ -535,7 +441,7 @@ impl World {
     // ---- samples of state -----------------------------------------------------------------------
 
     pub(crate) fn sample(&mut self) {
-        self.agenda.push(self.now_us + 20 * SECOND, Event::Sample);
+        self.agenda.push(self.now_us + 20 * SECOND_US, Event::Sample);
         self.ask_states();
     }
 
@@ -555,5 +461,3 @@ impl World {
         }
     }
 }
-
-const SECOND: u64 = super::SECOND_US;

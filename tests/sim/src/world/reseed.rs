@@ -5,8 +5,12 @@
 //! directory. Its peer writes this down before it listens. The peer tells its replicas then, and
 //! again at each start.
 
-use super::node::Node;
-use super::{Event, FaultKind, Message, Place, SECOND_US, World};
+use super::clock::SECOND_US;
+use super::network::Place;
+use super::state::World;
+use super::state::chaos::FaultKind;
+use super::state::event::{Event, Message};
+use super::state::node::Node;
 use routing::{NodeId, ShardId};
 use shard::{Input, Member, Role, Status};
 

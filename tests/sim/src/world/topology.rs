@@ -10,7 +10,9 @@
 //! node would refuse its routes as too new.
 
 use super::network::Place;
-use super::{Event, FaultKind, World};
+use super::state::World;
+use super::state::chaos::FaultKind;
+use super::state::event::Event;
 use crate::checker::{Invariant, Violation};
 use routing::{MapVersion, ShardMap};
 

@@ -1,14 +1,18 @@
 //! The door for gRPC: `LockService`, with its stream, and each operation as an RPC of its own.
 
+mod doorman;
 pub(crate) mod server;
 mod stream;
 
-use crate::admission::Connection;
-use crate::core::answered_amiss;
+use crate::core::mismatched_answer;
+use crate::identities;
 use crate::in_flight::InFlight;
 use crate::leaving::Unanswered;
 use crate::limits::{OWN_TIMEOUT_MS, RESULT_FRAMES_UNDER_WAY};
+use crate::record::Recorded;
+use crate::redact::redact;
 use crate::router::Router;
+use crate::visitor::Visitor;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -16,7 +20,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use wire::OperationKind;
-use wire::accept::Peer;
 use wire::limits::DEFAULT_TTL_MS;
 use wire::v1::lock_service_server::LockService;
 use wire::v1::operation::Op;
@@ -41,58 +44,70 @@ impl Locks {
         Ok(())
     }
 
+    /// Counts and permits a call that is not an operation of the stream.
+    fn permit_call(&self, visitor: &Visitor, kind: OperationKind) -> Result<(), Box<Error>> {
+        self.router.within_rate(visitor)?;
+        self.router.permit_kind(visitor, kind, "")
+    }
+
     /// Serves one operation as a call. If the caller hangs up this future is dropped, and a wait is
     /// kept for its grace period.
     async fn one<T>(
         &self,
-        request: Request<T>,
+        mut request: Request<T>,
         op: impl FnOnce(T) -> Op,
     ) -> Result<Answer, Status> {
         self.not_ending()?;
-        let (patience, connection) = (timeout(request.metadata()), connection(&request));
+        let (patience, visitor) = (timeout(request.metadata()), Visitor::take(&mut request));
         let mut operation = Operation::of(op(request.into_inner()));
         let wait_ms = operation.op.as_ref().map_or(0, Op::wait_ms);
         operation.timeout_ms = patience.map_or(0, |patience| timeout_ms(patience, wait_ms));
         let refused = |error: Box<Error>| {
-            self.router.metrics.refused.inc();
+            self.router.metrics.refused(&error);
             Status::from(*error)
         };
+        self.router.within_rate(&visitor).map_err(refused)?;
+        if let Some(op) = &mut operation.op {
+            self.router.permit(&visitor, op).map_err(refused)?;
+        }
         let answer = if wait_ms == 0 {
             let _permit = self.router.admission.call().map_err(refused)?;
+            let op = operation.op.as_ref();
+            let redacted = op.is_some_and(|op| self.router.is_redacted(&visitor, op));
+            let recorded = op.and_then(|op| Recorded::of(&self.router.audit, &visitor, op));
             let unanswered = match &mut operation.op {
                 Some(Op::Acquire(acquire)) => {
                     let (leaving, now_ms) = (&self.router.leaving, self.router.now_ms());
-                    Unanswered::of(acquire, operation.timeout_ms, leaving, now_ms)
+                    Unanswered::of(&visitor.caller, acquire, operation.timeout_ms, leaving, now_ms)
                 }
                 _ => None,
             };
-            let answer = self.router.serve(connection.caller, operation).await;
+            let mut answer = self.router.serve(visitor.caller, operation).await;
             if let Some(unanswered) = unanswered {
                 unanswered.answered(&answer);
+            }
+            if let Some(recorded) = recorded {
+                recorded.answered(&self.router.audit, &answer);
+            }
+            if redacted {
+                redact(&mut answer);
             }
             answer
         } else {
             let mut running =
-                InFlight::new(self.router.clone(), self.ending.clone(), connection, true);
+                InFlight::new(self.router.clone(), self.ending.clone(), visitor, true);
             running.push(operation).map_err(refused)?;
             running
                 .next()
                 .await
                 .and_then(|result| result.result)
-                .ok_or_else(|| Status::from(answered_amiss()))?
+                .ok_or_else(|| Status::from(mismatched_answer()))?
         };
         match answer {
             Answer::Error(error) => Err(error.into()),
             answer => Ok(answer),
         }
     }
-}
-
-/// The connection that a request came over. The default is for tests, which may serve over other
-/// connections.
-fn connection<T>(request: &Request<T>) -> Arc<Connection> {
-    let peer = request.extensions().get::<Peer<Arc<Connection>>>();
-    peer.map(|peer| peer.state.clone()).unwrap_or_default()
 }
 
 /// The caller's deadline, from the `grpc-timeout` header.
@@ -134,7 +149,7 @@ macro_rules! answered {
     ($self:expr, $request:expr, $op:path, $answer:path) => {
         match $self.one($request, $op).await? {
             $answer(response) => Ok(Response::new(response)),
-            _ => Err(answered_amiss().into()),
+            _ => Err(mismatched_answer().into()),
         }
     };
 }
@@ -145,15 +160,18 @@ impl LockService for Locks {
 
     async fn stream(
         &self,
-        request: Request<Streaming<StreamRequest>>,
+        mut request: Request<Streaming<StreamRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
         self.not_ending()?;
-        let place = self.router.admission.stream(connection(&request)).map_err(|full| *full)?;
+        let visitor = Visitor::take(&mut request);
+        self.router.permit_stream(&visitor).map_err(|error| Status::from(*error))?;
+        let place = self.router.admission.stream(&visitor).map_err(|full| *full)?;
+        let client = stream::Client { incoming: request.into_inner(), place, visitor };
         let (outgoing, frames) = mpsc::channel(RESULT_FRAMES_UNDER_WAY);
         let (router, ending) = (self.router.clone(), self.ending.clone());
         tokio::spawn(async move {
             router.metrics.streams.inc();
-            stream::serve(router.clone(), ending, request.into_inner(), outgoing, place).await;
+            stream::serve(router.clone(), ending, client, outgoing).await;
             router.metrics.streams.dec();
         });
         Ok(Response::new(ReceiverStream::new(frames)))
@@ -189,11 +207,15 @@ impl LockService for Locks {
 
     async fn open_session(
         &self,
-        request: Request<OpenSessionRequest>,
+        mut request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
         self.not_ending()?;
         let received = std::time::Instant::now();
-        let opened = open_session(request.get_ref());
+        let visitor = Visitor::take(&mut request);
+        let opened = self.permit_call(&visitor, OperationKind::OpenSession).and_then(|()| {
+            identities::bind_owner(&visitor, &mut request.get_mut().owner)?;
+            open_session(request.get_ref())
+        });
         let code = opened.as_ref().err().map(|error| error.code());
         self.router.metrics.called(OperationKind::OpenSession, code, received.elapsed());
         opened.map(Response::new).map_err(|error| (*error).into())
@@ -240,10 +262,16 @@ impl LockService for Locks {
 
     async fn cluster_status(
         &self,
-        _: Request<ClusterStatusRequest>,
+        mut request: Request<ClusterStatusRequest>,
     ) -> Result<Response<ClusterStatusResponse>, Status> {
         self.not_ending()?;
         let received = std::time::Instant::now();
+        let visitor = Visitor::take(&mut request);
+        if let Err(error) = self.permit_call(&visitor, OperationKind::ClusterStatus) {
+            let code = Some(error.code());
+            self.router.metrics.called(OperationKind::ClusterStatus, code, received.elapsed());
+            return Err((*error).into());
+        }
         let status = crate::status::cluster_status(&self.router).await;
         self.router.metrics.called(OperationKind::ClusterStatus, None, received.elapsed());
         Ok(Response::new(status))

@@ -1,18 +1,19 @@
 //! The socket for clients and probes: gRPC. All limits of the transport are set here.
 
 use super::Locks;
-use crate::admission::Connection;
+use super::doorman::DoormanLayer;
+use crate::connection::Connection;
 use crate::error::GatewayError;
 use crate::limits::{DESCRIPTORS_RESERVED, HTTP2_STREAMS_MAX};
 use crate::router::Router;
+use net::accept::{Incoming, connections_max};
+use net::tls::{Server, ServerSide};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use wire::accept::{Incoming, connections_max};
 use wire::limits::{FRAME_BYTES_MAX, HTTP2_FRAME_BYTES_MAX};
 use wire::v1::lock_service_server::LockServiceServer;
 
@@ -28,6 +29,7 @@ const HEALTH_EVERY: Duration = Duration::from_millis(100);
 /// Serves clients until the gateway ends, and then until their streams have ended.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Server>>,
     router: Arc<Router>,
     locks: Locks,
     reflection: bool,
@@ -49,13 +51,12 @@ pub(crate) async fn serve(
     let v1 = reflection.then(|| described().build_v1()).transpose().map_err(reflected)?;
     let v1alpha = reflection.then(|| described().build_v1alpha()).transpose().map_err(reflected)?;
     let reserve = DESCRIPTORS_RESERVED + 4 * router.cluster.nodes.len();
-    let incoming = Incoming::new(
-        listener,
-        router.accepted.clone(),
-        connections_max(reserve),
-        Arc::<Connection>::default,
-    );
-    let serving = Server::builder()
+    let tls = tls.map(|tls| tls as Arc<dyn ServerSide>);
+    let incoming =
+        Incoming::new(listener, router.accepted.clone(), connections_max(reserve), tls, |_| {
+            Arc::<Connection>::default()
+        });
+    let serving = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
@@ -64,6 +65,7 @@ pub(crate) async fn serve(
         .max_frame_size(HTTP2_FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(DoormanLayer(router.clone()))
         .add_service(LockServiceServer::new(locks).max_decoding_message_size(FRAME_BYTES_MAX))
         .add_service(health)
         .add_optional_service(v1)

@@ -9,13 +9,15 @@ use crate::admission::StreamPlace;
 use crate::in_flight::InFlight;
 use crate::limits::*;
 use crate::router::Router;
+use crate::visitor::Visitor;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use wire::v1::operation_result::Result as Answer;
-use wire::v1::{OperationResult, StreamRequest, StreamResponse};
+use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
 
 type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
@@ -24,16 +26,26 @@ type Frames = mpsc::Sender<Result<StreamResponse, Status>>;
 pub(crate) const ENDING: &str =
     "this gateway is shutting down: go on through another with the same ids";
 
+/// The client's side of a stream.
+pub(crate) struct Client {
+    pub(crate) incoming: Streaming<StreamRequest>,
+    pub(crate) place: StreamPlace,
+    pub(crate) visitor: Visitor,
+}
+
 /// Serves one stream to its end.
 pub(crate) async fn serve(
     router: Arc<Router>,
     mut ending: watch::Receiver<bool>,
-    mut incoming: Streaming<StreamRequest>,
+    client: Client,
     outgoing: Frames,
-    place: StreamPlace,
 ) {
-    let mut running =
-        InFlight::new(router.clone(), ending.clone(), place.connection.clone(), false);
+    let Client { mut incoming, place, visitor } = client;
+    let mut running = InFlight::new(router.clone(), ending.clone(), visitor, false);
+    let has_identity = router.identities.is_some();
+    let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
+    // While the client is above its rate, its stream is not read, so that a flood costs little.
+    let mut held_until: Option<Instant> = None;
     let mut ready = Ready::default();
     let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
     let mut reading = true;
@@ -68,7 +80,14 @@ pub(crate) async fn serve(
                 drained_at = Some(Instant::now() + DRAIN_MAX);
             }
             () = tokio::time::sleep_until(drained_at.unwrap_or_else(Instant::now)), if drained_at.is_some() => {}
-            frame = incoming.message(), if reading && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
+            // A token may expire, or an identity be revoked, while the stream is silent.
+            _ = look_again.tick(), if has_identity => if let Err(error) = running.prove_again() {
+                return ready.end(&outgoing, *error);
+            },
+            () = tokio::time::sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
+                held_until = None;
+            }
+            frame = incoming.message(), if reading && held_until.is_none() && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
                 Ok(Some(frame)) if frame.operations.len() > FRAME_OPS_MAX => {
                     let status = Status::invalid_argument(format!("a frame holds at most {FRAME_OPS_MAX} operations"));
                     let _ = outgoing.try_send(Err(status));
@@ -76,7 +95,16 @@ pub(crate) async fn serve(
                 }
                 Ok(Some(frame)) => {
                     let late_ms = lateness.late_ms(frame.sent_ms, started.elapsed().as_millis() as u64);
-                    take(&router, frame, late_ms, &place, &mut running, &mut ready);
+                    if let Err(error) = running.prove_again() {
+                        // Without these answers the client would be in doubt about what it sent.
+                        for Operation { id, .. } in frame.operations {
+                            let refused = Answer::Error((*error).clone());
+                            ready.push(OperationResult { id, result: Some(refused) });
+                        }
+                        return ready.end(&outgoing, *error);
+                    }
+                    let above_ms = take(&router, frame, late_ms, &place, &mut running, &mut ready);
+                    held_until = above_ms.map(|ms| Instant::now() + HOLD_MAX.min(Duration::from_millis(ms.into())));
                 }
                 Ok(None) => reading = false,
                 Err(status) => {
@@ -88,6 +116,8 @@ pub(crate) async fn serve(
     }
 }
 
+/// Begins the operations of a frame. If some were above the client's rate, returns the time in
+/// milliseconds until there is room again.
 fn take(
     router: &Router,
     frame: StreamRequest,
@@ -95,17 +125,28 @@ fn take(
     place: &StreamPlace,
     running: &mut InFlight,
     ready: &mut Ready,
-) {
+) -> Option<u32> {
+    let mut above_ms = None;
     router.metrics.frame_operations.observe(frame.operations.len() as f64);
     for mut operation in frame.operations {
         let id = operation.id;
-        let begun =
-            operation.held_up(late_ms).and_then(|()| place.admit(&operation, running.under_way()));
-        if let Err(error) = begun.and_then(|()| running.push(operation)) {
-            router.metrics.refused.inc();
+        let mut begin = || {
+            router.within_rate(running.visitor()).inspect_err(|error| {
+                above_ms = Some(error.retry_after_ms);
+            })?;
+            if let Some(op) = &mut operation.op {
+                router.permit(running.visitor(), op)?;
+            }
+            operation.held_up(late_ms)?;
+            place.admit(&operation, running.under_way())?;
+            running.push(std::mem::take(&mut operation))
+        };
+        if let Err(error) = begin() {
+            router.metrics.refused(&error);
             ready.push(OperationResult { id, result: Some(Answer::Error(*error)) });
         }
     }
+    above_ms
 }
 
 /// Results that the client has not taken yet.
@@ -126,6 +167,14 @@ impl Ready {
     fn push(&mut self, result: OperationResult) {
         self.bytes += encoded_bytes(&result);
         self.queue.push_back(result);
+    }
+
+    /// Ends a stream with an error, after as many results as find room at once.
+    fn end(&mut self, outgoing: &Frames, error: Error) {
+        while outgoing.capacity() > 1 && !self.queue.is_empty() {
+            let _ = outgoing.try_send(Ok(self.pack()));
+        }
+        let _ = outgoing.try_send(Err(error.into()));
     }
 
     /// Packs one frame: as many results as fit, and at least one.

@@ -1,25 +1,36 @@
 //! The listening side of a server. Connections are accepted one by one, within the descriptors that
-//! the process has.
+//! the process has, and with TLS where a listener has a certificate.
 //!
 //! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
 //!   and goes on by itself.
-//! - Some descriptors are left for the server's own use.
+//! - Some descriptors are left for the server's own use, and no source address takes all others.
 //! - A connection that sends nothing is closed.
+//! - TLS handshakes run beside each other and beside the accepting, bounded in number and time.
 //!
 //! This module knows nothing of the protocol on a connection.
 
+mod connection;
+mod counts;
+mod handshake;
+
+pub use connection::{Connection, Peer};
+pub use counts::Accepted;
+
+use crate::io::Io;
+use crate::tls::ServerSide;
+use counts::Place;
+use handshake::Handshakes;
+
+use crate::certificate::Certificate;
 use futures_core::Stream;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
-use tonic::transport::server::Connected;
+use tokio_rustls::server::TlsStream;
 
 /// First and longest pause after an accept that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -27,25 +38,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const SAID_EVERY: Duration = Duration::from_secs(10);
 /// Time for a connection to send its first byte. After it the connection is closed.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
-
-/// The counts of a listener.
-#[derive(Debug, Default)]
-pub struct Accepted {
-    open: AtomicUsize,
-    spells: AtomicU64,
-}
-
-impl Accepted {
-    /// The number of open connections.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// How often the listener stopped taking connections because descriptors were short.
-    pub fn spells(&self) -> u64 {
-        self.spells.load(Ordering::Relaxed)
-    }
-}
+/// Connections from one source address. The excess is closed at once. The bound is high, because
+/// many clients can share one address.
+const SOURCE_MAX: usize = 4_096;
 
 /// The number of connections that may be open so that `reserve` descriptors are left, but at least
 /// half of all descriptors. Only the process's own soft limit counts.
@@ -67,14 +62,19 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
     Ok(maximum)
 }
 
+/// Makes the state of a connection from the certificate that its client has shown.
+type MakeState<S> = Box<dyn Fn(Option<&Arc<Certificate>>) -> S + Send>;
+
 /// The connections of one listener, as a stream for a tonic server. Each connection has its own
 /// state, which its requests find in their extensions as [`Peer`].
 pub struct Incoming<S> {
     listener: TcpListener,
     accepted: Arc<Accepted>,
     open_max: usize,
+    source_max: usize,
     first_byte_max: Duration,
-    state: Box<dyn Fn() -> S + Send>,
+    state: MakeState<S>,
+    handshakes: Option<Handshakes>,
     pause: Option<Pin<Box<Sleep>>>,
     /// The next pause, while a spell of failures lasts.
     spell: Option<Duration>,
@@ -84,19 +84,22 @@ pub struct Incoming<S> {
 }
 
 impl<S> Incoming<S> {
-    /// Takes connections while fewer than `open_max` are open.
+    /// Takes connections while fewer than `open_max` are open. With `tls` they are encrypted, and
+    /// `state` gets the certificate that the client has shown and proved.
     pub fn new(
         listener: TcpListener,
         accepted: Arc<Accepted>,
         open_max: usize,
-        state: impl Fn() -> S + Send + 'static,
+        tls: Option<Arc<dyn ServerSide>>,
+        state: impl Fn(Option<&Arc<Certificate>>) -> S + Send + 'static,
     ) -> Incoming<S> {
-        let first_byte_max = FIRST_BYTE_MAX;
         Incoming {
+            handshakes: tls.map(|tls| Handshakes::new(tls, accepted.clone())),
             listener,
             accepted,
             open_max,
-            first_byte_max,
+            source_max: SOURCE_MAX,
+            first_byte_max: FIRST_BYTE_MAX,
             state: Box::new(state),
             pause: None,
             spell: None,
@@ -108,7 +111,7 @@ impl<S> Incoming<S> {
         let pause = match self.spell {
             Some(pause) => pause,
             None => {
-                self.accepted.spells.fetch_add(1, Ordering::Relaxed);
+                self.accepted.begin_spell();
                 if self.said.is_none_or(|(at, _)| at.elapsed() >= SAID_EVERY) {
                     self.said = Some((Instant::now(), true));
                     let open = self.accepted.open();
@@ -125,6 +128,29 @@ impl<S> Incoming<S> {
         self.spell = Some((pause * 2).min(PAUSE.1));
         self.pause = Some(Box::pin(tokio::time::sleep(pause)));
     }
+
+    /// Notes that a connection was taken from the system.
+    fn taken(&mut self, tcp: &TcpStream) {
+        if self.spell.take().is_some()
+            && let Some((_, lasts)) = &mut self.said
+            && std::mem::take(lasts)
+        {
+            tracing::info!(open = self.accepted.open(), "connections are taken again");
+        }
+        let _ = tcp.set_nodelay(true); // a connection that is gone already says so when it is read
+    }
+
+    fn connection(
+        &self,
+        io: Io<TlsStream<TcpStream>>,
+        certificate: Option<Arc<Certificate>>,
+        place: Place,
+    ) -> Connection<S> {
+        let remote = place.remote();
+        let state = (self.state)(certificate.as_ref());
+        let peer = Peer { remote, state, certificate };
+        Connection::new(io, peer, place, self.first_byte_max)
+    }
 }
 
 impl<S> Stream for Incoming<S> {
@@ -132,6 +158,16 @@ impl<S> Stream for Incoming<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if let Some(handshakes) = &mut self.handshakes {
+                if let Poll::Ready(secured) = handshakes.poll_next(context) {
+                    let (tls, certificate, place) = secured;
+                    let connection = self.connection(Io::Tls(tls), certificate, place);
+                    return Poll::Ready(Some(Ok(connection)));
+                }
+                if handshakes.are_full() {
+                    return Poll::Pending; // the end of a handshake wakes this task
+                }
+            }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
                 self.pause = None;
@@ -143,22 +179,16 @@ impl<S> Stream for Incoming<S> {
             }
             match ready!(self.listener.poll_accept(context)) {
                 Ok((tcp, remote)) => {
-                    if self.spell.take().is_some()
-                        && let Some((_, lasts)) = &mut self.said
-                        && std::mem::take(lasts)
-                    {
-                        tracing::info!(open = self.accepted.open(), "connections are taken again");
+                    self.taken(&tcp);
+                    let source_max = self.source_max;
+                    let Some(place) = self.accepted.place(remote, source_max) else { continue };
+                    match &mut self.handshakes {
+                        Some(handshakes) => handshakes.begin(tcp, place),
+                        None => {
+                            let connection = self.connection(Io::Plain(tcp), None, place);
+                            return Poll::Ready(Some(Ok(connection)));
+                        }
                     }
-                    let _ = tcp.set_nodelay(true); // a connection that is gone already says so when it is read
-                    let open = Open::new(self.accepted.clone());
-                    let silent = Some(Box::pin(tokio::time::sleep(self.first_byte_max)));
-                    return Poll::Ready(Some(Ok(Connection {
-                        tcp,
-                        remote,
-                        state: (self.state)(),
-                        silent,
-                        _open: open,
-                    })));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => self.wait(&error),
@@ -177,106 +207,17 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-struct Open(Arc<Accepted>);
-
-impl Open {
-    fn new(accepted: Arc<Accepted>) -> Open {
-        accepted.open.fetch_add(1, Ordering::Relaxed);
-        Open(accepted)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An accepted connection, closed if it stays silent.
-pub struct Connection<S> {
-    tcp: TcpStream,
-    remote: SocketAddr,
-    state: S,
-    /// Set until the first byte arrives. The connection is closed when it fires.
-    silent: Option<Pin<Box<Sleep>>>,
-    _open: Open,
-}
-
-/// The connection of a request, as the request's extensions show it.
-#[derive(Clone, Debug)]
-pub struct Peer<S> {
-    /// The address of the other end.
-    pub remote: SocketAddr,
-    /// The state of the connection.
-    pub state: S,
-}
-
-impl<S: Clone + Send + Sync + 'static> Connected for Connection<S> {
-    type ConnectInfo = Peer<S>;
-
-    fn connect_info(&self) -> Peer<S> {
-        Peer { remote: self.remote, state: self.state.clone() }
-    }
-}
-
-impl<S: Unpin> AsyncRead for Connection<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.tcp).poll_read(context, into);
-        if let Some(silent) = &mut self.silent {
-            if read.is_ready() {
-                self.silent = None;
-            } else if silent.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        read
-    }
-}
-
-impl<S: Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::poll_fn;
+    use std::net::SocketAddr;
     use tokio::io::AsyncReadExt;
 
     async fn listening(open_max: usize) -> (Incoming<()>, SocketAddr, Arc<Accepted>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(Accepted::default()));
-        (Incoming::new(listener, accepted.clone(), open_max, || ()), address, accepted)
+        (Incoming::new(listener, accepted.clone(), open_max, None, |_| ()), address, accepted)
     }
 
     async fn next(incoming: &mut Incoming<()>) -> Connection<()> {
@@ -308,6 +249,35 @@ mod tests {
         let mut connection = next(&mut incoming).await;
         let read = connection.read_u8().await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_speaks_tls_to_a_port_without_it_is_refused_and_counted() {
+        let (mut incoming, address, accepted) = listening(2).await;
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut client, b"\x16\x03\x01").unwrap();
+        let read = next(&mut incoming).await.read_u8().await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!((accepted.refused(), accepted.open()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn one_source_takes_no_more_than_its_share() {
+        let (mut incoming, address, accepted) = listening(100).await;
+        incoming.source_max = 2;
+        let _clients = [0; 3].map(|_| std::net::TcpStream::connect(address).unwrap());
+        let first = next(&mut incoming).await;
+        let _second = next(&mut incoming).await;
+        let fourth = async {
+            while accepted.refused() == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            drop(first);
+            std::net::TcpStream::connect(address).unwrap()
+        };
+        let (taken, fourth) = tokio::join!(next(&mut incoming), fourth);
+        assert_eq!(taken.peer().remote, fourth.local_addr().unwrap());
+        assert_eq!(accepted.open(), 2);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The names of the invariants, and the report of one that does not hold. This module knows nothing
-//! of how they are checked.
+//! The invariants, their violations, and the result of a check. The module does not know how a
+//! history is judged.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ pub enum Invariant {
     SessionLife,
     /// Invariant 14: a cancelled request is never granted.
     GivenUp,
-    /// Invariant 15: an operation on a grant, wait or session of another identity is refused.
+    /// Invariant 15: an operation on what another identity has is refused.
     Identity,
     /// Invariant 16: no identity exceeds its quota.
     Quota,
@@ -86,4 +86,14 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.invariant.title(), self.what)
     }
+}
+
+/// The result of a check.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// The violations found. Empty if every invariant holds.
+    pub violations: Vec<Violation>,
+    /// The names with a search for a linearization that grew too large. Such a name is neither a
+    /// violation nor a proof.
+    pub undecided_names: Vec<String>,
 }

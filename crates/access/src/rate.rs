@@ -1,0 +1,86 @@
+//! A token bucket: how many operations per second.
+
+/// How far below full a bucket is. A new one is full.
+///
+/// * Time is milliseconds on any one monotonic clock. A time before the last one counts as the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// Thousandths of operations that are missing until it is full.
+    missing_milli: u64,
+    at_ms: u64,
+}
+
+impl Bucket {
+    /// Takes one operation.
+    ///
+    /// # Errors
+    /// The milliseconds until there is room for one, if the bucket is empty. Nothing is taken then.
+    ///
+    /// ```
+    /// use palisade_access::Bucket;
+    /// let mut bucket = Bucket::default();
+    /// assert_eq!(bucket.take(10, 2, 0), Ok(()));
+    /// assert_eq!(bucket.take(10, 2, 0), Ok(()));
+    /// assert_eq!(bucket.take(10, 2, 0), Err(100));
+    /// assert_eq!(bucket.take(10, 2, 100), Ok(()));
+    /// ```
+    pub fn take(&mut self, per_second: u32, burst: u32, now_ms: u64) -> Result<(), u32> {
+        self.refill(per_second, now_ms);
+        let after = self.missing_milli.saturating_add(1_000);
+        let over = after.saturating_sub(u64::from(burst.max(1)) * 1_000);
+        if over > 0 {
+            let wait_ms = over.div_ceil(u64::from(per_second.max(1)));
+            return Err(u32::try_from(wait_ms).unwrap_or(u32::MAX));
+        }
+        self.missing_milli = after;
+        Ok(())
+    }
+
+    /// Whether the bucket is full by now.
+    pub fn is_full(&self, per_second: u32, now_ms: u64) -> bool {
+        let mut then = *self;
+        then.refill(per_second, now_ms);
+        then.missing_milli == 0
+    }
+
+    fn refill(&mut self, per_second: u32, now_ms: u64) {
+        // One operation per second is one thousandth per millisecond.
+        let refilled = now_ms.saturating_sub(self.at_ms).saturating_mul(per_second.into());
+        self.missing_milli = self.missing_milli.saturating_sub(refilled);
+        self.at_ms = self.at_ms.max(now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// In no span are there more than the burst and what the rate gives in it, and a refusal
+        /// names a time after which there is room.
+        #[test]
+        fn a_bucket_keeps_its_rate(
+            per_second in 1..5_000u32,
+            burst in 1..500u32,
+            pauses_ms in prop::collection::vec(0..50u64, 1..500),
+        ) {
+            let (mut bucket, mut now_ms, mut taken) = (Bucket::default(), 0, 0u64);
+            for pause_ms in pauses_ms {
+                now_ms += pause_ms;
+                match bucket.take(per_second, burst, now_ms) {
+                    Ok(()) => taken += 1,
+                    Err(wait_ms) => {
+                        let mut later = bucket;
+                        prop_assert!(wait_ms > 0);
+                        prop_assert_eq!(
+                            later.take(per_second, burst, now_ms + u64::from(wait_ms)), Ok(())
+                        );
+                    }
+                }
+                let most = u64::from(burst) + now_ms * u64::from(per_second) / 1_000 + 1;
+                prop_assert!(taken <= most, "{taken} of {most} in {now_ms} ms");
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! From a bearer token to a principal.
+
+use crate::digest::Digest;
+use crate::jwt::{Jwt, JwtError};
+use crate::principal::Principal;
+use crate::tokens::{TOKEN_PREFIX, Tokens};
+
+/// The tokens that are accepted.
+#[derive(Clone, Debug, Default)]
+pub struct SignIn {
+    /// The tokens of the tokens file.
+    pub tokens: Option<Tokens>,
+    /// Signed tokens.
+    pub jwt: Option<Jwt>,
+}
+
+/// An identity that a token has proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    /// The identity.
+    pub principal: Principal,
+    /// Unix time in seconds from which on the token is refused.
+    pub expires_at_s: Option<u64>,
+    /// SHA-256 of the token.
+    pub digest: Digest,
+}
+
+/// A token that proves nothing. No variant shows the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignInError {
+    /// The header has another form.
+    #[error("the header `authorization` is not `Bearer TOKEN`")]
+    NotBearer,
+    /// The cluster file names no tokens of this kind.
+    #[error("this cluster accepts no tokens of this kind: use a certificate, or another token")]
+    NotAccepted,
+    /// No token of the tokens file.
+    #[error("the token is not known: it may have been removed, or be of another cluster")]
+    Unknown,
+    /// The token's time is over.
+    #[error("the token has expired: ask for a new one")]
+    Expired,
+    /// A signed token that proves nothing.
+    #[error("the signed token (JWT) is refused: {0}")]
+    Jwt(#[from] JwtError),
+}
+
+impl SignIn {
+    /// The identity that an `authorization` header proves at this time (Unix time in seconds).
+    ///
+    /// # Errors
+    /// The reason why it proves none, without the token.
+    pub fn header(&self, header: &[u8], now_s: u64) -> Result<SignedIn, SignInError> {
+        let text = std::str::from_utf8(header).map_err(|_| SignInError::NotBearer)?;
+        let (scheme, token) = text.trim().split_once(' ').ok_or(SignInError::NotBearer)?;
+        let token = token.trim();
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+            return Err(SignInError::NotBearer);
+        }
+        self.bearer(token, now_s)
+    }
+
+    fn bearer(&self, token: &str, now_s: u64) -> Result<SignedIn, SignInError> {
+        let digest = Digest::of(token.as_bytes());
+        if token.starts_with(TOKEN_PREFIX) {
+            let tokens = self.tokens.as_ref().ok_or(SignInError::NotAccepted)?;
+            let entry = tokens.find(&digest).ok_or(SignInError::Unknown)?;
+            let (principal, expires_at_s) = (entry.principal.clone(), entry.expires_at_s);
+            return match expires_at_s.is_some_and(|at_s| now_s >= at_s) {
+                true => Err(SignInError::Expired),
+                false => Ok(SignedIn { principal, expires_at_s, digest }),
+            };
+        }
+        let jwt = self.jwt.as_ref().ok_or(SignInError::NotAccepted)?;
+        let (principal, expires_at_s) = jwt.verify(token, now_s)?;
+        Ok(SignedIn { principal, expires_at_s: Some(expires_at_s), digest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::new_token;
+
+    #[test]
+    fn a_token_of_the_file_proves_its_identity_until_it_expires() {
+        let (token, bob) = (new_token([1; 32]), "bob".parse::<Principal>().unwrap());
+        let line = Tokens::line(&bob, &Digest::of(token.as_bytes()), Some(100));
+        let sign_in = SignIn { tokens: Some(Tokens::parse(&line).unwrap()), jwt: None };
+        let header = |text: String, now_s| {
+            sign_in.header(text.as_bytes(), now_s).map(|signed_in| signed_in.principal)
+        };
+        assert_eq!(header(format!("Bearer {token}"), 99), Ok(bob.clone()));
+        assert_eq!(header(format!("bearer  {token} "), 99), Ok(bob));
+        assert_eq!(header(format!("Bearer {token}"), 100), Err(SignInError::Expired));
+        assert_eq!(header(format!("Bearer {token}x"), 0), Err(SignInError::Unknown));
+        assert_eq!(header(format!("Bearer {}", &token[4..]), 0), Err(SignInError::NotAccepted));
+        for bad in ["", "Bearer", "Bearer ", "Basic YTpi", "plk_x"] {
+            assert_eq!(header(bad.into(), 0), Err(SignInError::NotBearer), "{bad:?}");
+        }
+        let none = SignIn::default().header(format!("Bearer {token}").as_bytes(), 0);
+        assert_eq!(none, Err(SignInError::NotAccepted));
+    }
+}

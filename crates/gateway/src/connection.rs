@@ -1,0 +1,29 @@
+//! One connection of a client: the identity that it has proven, and what it has under way.
+
+use access::Identity;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use tonic::codegen::http::HeaderValue;
+
+/// The state of one connection, which all its calls and streams share.
+#[derive(Debug, Default)]
+pub(crate) struct Connection {
+    /// The identity that its last header, or its certificate, has proven.
+    pub(crate) proven: Mutex<Option<Proven>>,
+    /// Its waiting acquires.
+    pub(crate) waits: AtomicUsize,
+    /// Those that are calls of their own.
+    pub(crate) unary_waits: AtomicUsize,
+    /// Its open streams.
+    pub(crate) streams: AtomicUsize,
+}
+
+/// An identity that was proven.
+#[derive(Clone, Debug)]
+pub(crate) struct Proven {
+    /// The version of the files by which it was proven.
+    pub(crate) version: u64,
+    /// The header that proved it.
+    pub(crate) header: Option<HeaderValue>,
+    pub(crate) identity: Arc<Identity>,
+}

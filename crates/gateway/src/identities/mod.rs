@@ -1,0 +1,300 @@
+//! Which identity a client has, and what it may do here.
+//!
+//! * An identity comes from the `authorization` header of a call, else from the certificate of its
+//!   connection. Without both, the client is `anonymous`.
+//! * A revoked certificate proves nothing, and neither does a header beside it.
+//! * The identity of a connection's last header is remembered, so that it costs a comparison per
+//!   call. New files, and the end of a token's time, end that memory.
+//!
+//! The decisions are in `access`; this module reads the files and the clock, and tells the audit log
+//! and the metrics.
+
+mod files;
+
+use crate::connection::Proven;
+use crate::core::Caller;
+use crate::error::GatewayError;
+use crate::metrics::Metrics;
+use crate::permissions::{Need, need};
+use crate::visitor::{Proof, Visitor};
+use access::{Accounts, Certificate, Digest, Identity, Principal};
+use audit::{Audit, Event, Kind};
+use files::{Files, Loaded};
+use routing::AccessConfig;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use wire::OperationKind;
+use wire::v1::{Error, ErrorCode};
+
+/// The identities of one gateway's clients.
+#[derive(Debug)]
+pub(crate) struct Identities {
+    files: Arc<Files>,
+    /// Counts changes of the files. An identity of an older version is proven anew.
+    version: AtomicU64,
+    accounts: Accounts,
+}
+
+impl Identities {
+    /// Reads the files of a cluster with identities.
+    ///
+    /// # Errors
+    /// If one of them cannot be used.
+    pub(crate) fn open(config: &AccessConfig) -> Result<Identities, GatewayError> {
+        let files = Arc::new(files::open(config)?);
+        Ok(Identities { files, version: AtomicU64::new(0), accounts: Accounts::default() })
+    }
+
+    /// Watches the files, for ever.
+    pub(crate) async fn watch(&self, audit: &Audit, metrics: &Metrics) {
+        self.files.clone().watch(|outcome| self.reloaded(outcome, audit, metrics)).await;
+    }
+
+    /// Reads the files now. This blocks on the disk.
+    pub(crate) fn reload(&self, audit: &Audit, metrics: &Metrics) {
+        self.reloaded(&self.files.reload(), audit, metrics);
+    }
+
+    fn reloaded(&self, outcome: &files::Outcome, audit: &Audit, metrics: &Metrics) {
+        let event = match outcome {
+            files::Outcome::Same => return,
+            files::Outcome::Taken => {
+                self.version.fetch_add(1, Ordering::Release);
+                Event { name: files::WHAT.into(), ..Event::of(Kind::PolicyChanged) }
+            }
+            files::Outcome::Refused(error) => {
+                metrics.access_refused.inc();
+                let why = error.to_string();
+                Event { name: files::WHAT.into(), why, ..Event::of(Kind::PolicyRefused) }
+            }
+        };
+        audit.record(event);
+    }
+
+    /// Proves the identity of a visitor, if that was not done or does not hold any more.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED if it proves none.
+    pub(crate) fn prove_again(
+        &self,
+        visitor: &mut Visitor,
+        now_ms: u64,
+        audit: &Audit,
+        metrics: &Metrics,
+    ) -> Result<(), Box<Error>> {
+        let identity = visitor.caller.identity();
+        if identity.is_some_and(|identity| self.is_current(visitor.version, identity)) {
+            return Ok(());
+        }
+        match self.identify(visitor, now_ms) {
+            Ok(proven) => {
+                (visitor.version, visitor.caller) =
+                    (proven.version, Caller::Client(proven.identity));
+                Ok(())
+            }
+            Err(error) => {
+                metrics.sign_ins_failed.inc();
+                let why = error.message.clone();
+                audit.record(Event { why, ..visitor.event(Kind::SignedInFailed) });
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether an identity is of the present files and its proof has not ended.
+    fn is_current(&self, version: u64, identity: &Identity) -> bool {
+        version == self.version() && identity.expires_at_s.is_none_or(|at_s| now_s() < at_s)
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The identity that a visitor proves now. The connection remembers it.
+    fn identify(&self, visitor: &Visitor, now_ms: u64) -> Result<Proven, Box<Error>> {
+        let Visitor { connection, proof, .. } = visitor;
+        let remembered = || connection.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(proven) = &*remembered()
+            && proven.header == proof.header
+            && self.is_current(proven.version, &proven.identity)
+        {
+            return Ok(proven.clone());
+        }
+        // The version is read before the files, so that files that come in between are seen next.
+        let version = self.version();
+        let identity = Arc::new(self.prove(proof, now_ms)?);
+        let proven = Proven { version, header: proof.header.clone(), identity };
+        *remembered() = Some(proven.clone());
+        Ok(proven)
+    }
+
+    fn prove(&self, proof: &Proof, now_ms: u64) -> Result<Identity, Box<Error>> {
+        let Loaded { policy, sign_in } = &*self.files.current();
+        let mut principal = Principal::anonymous();
+        if let Some(shown) = &proof.certificate {
+            let certificate = Certificate {
+                uris: shown.uris.clone(),
+                dns_names: shown.dns_names.clone(),
+                common_name: shown.common_name.clone(),
+                sha256: Some(Digest(shown.fingerprint)),
+            };
+            if policy.revokes_digest(&Digest(shown.fingerprint)) {
+                return Err(unauthenticated("the client's certificate is revoked"));
+            }
+            let named = certificate.principal();
+            let named =
+                named.map_err(|error| unauthenticated(format!("its certificate: {error}")))?;
+            if let Some(named) = named {
+                refuse_revoked(policy, &named)?;
+                principal = named;
+            }
+        }
+        let mut expires_at_s = None;
+        if let Some(header) = &proof.header {
+            let signed_in = sign_in.header(header.as_bytes(), now_s());
+            let signed_in = signed_in.map_err(|error| unauthenticated(error.to_string()))?;
+            if policy.revokes_digest(&signed_in.digest) {
+                return Err(unauthenticated("the token is revoked: ask for a new one"));
+            }
+            refuse_revoked(policy, &signed_in.principal)?;
+            (principal, expires_at_s) = (signed_in.principal, signed_in.expires_at_s);
+        }
+        let rights = policy.rights(&principal);
+        let account = self.accounts.of(&principal, now_ms);
+        Ok(Identity { principal, rights, account, expires_at_s })
+    }
+
+    /// Whether a visitor may do an operation of this kind to this name, or to all names that begin
+    /// with it. The name is empty for an operation without one.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED, or UNAUTHENTICATED if the visitor has shown no identity.
+    pub(crate) fn permit(
+        &self,
+        visitor: &Visitor,
+        kind: OperationKind,
+        name: &str,
+        audit: &Audit,
+        metrics: &Metrics,
+    ) -> Result<(), Box<Error>> {
+        let Some(identity) = visitor.caller.identity() else { return Err(no_identity()) };
+        let (verb, of, permitted) = match need(kind) {
+            Need::Name(verb) => (verb, shown(name), identity.rights.permits(verb, name)),
+            Need::Prefix(verb) => {
+                let of = format!("all names that begin with {}", shown(name));
+                (verb, of, identity.rights.permits(verb, name))
+            }
+            Need::Anything(verb) => (verb, "anything".into(), identity.rights.permits_any(verb)),
+        };
+        if permitted {
+            return Ok(());
+        }
+        metrics.denied.inc();
+        if audit.is_on() {
+            let asked = matches!(need(kind), Need::Name(_) | Need::Prefix(_)).then_some(name);
+            let policy = &self.files.current().policy;
+            audit.record(Event {
+                operation: kind.as_str(),
+                name: name.to_owned(),
+                why: policy.explain(&identity.principal, verb, asked).why,
+                ..visitor.event(Kind::Denied)
+            });
+        }
+        Err(denied(identity, format_args!("{verb} {of}")))
+    }
+
+    /// Whether a visitor may open a stream: an identity that may do nothing takes no room.
+    ///
+    /// # Errors
+    /// As of [`permit`](Identities::permit).
+    pub(crate) fn permit_stream(
+        &self,
+        visitor: &Visitor,
+        audit: &Audit,
+        metrics: &Metrics,
+    ) -> Result<(), Box<Error>> {
+        let Some(identity) = visitor.caller.identity() else { return Err(no_identity()) };
+        if !identity.rights.is_nothing() {
+            return Ok(());
+        }
+        metrics.denied.inc();
+        let why = "it may do nothing".to_owned();
+        audit.record(Event { operation: "stream", why, ..visitor.event(Kind::Denied) });
+        Err(denied(identity, "open a stream"))
+    }
+}
+
+/// Counts one operation of a visitor.
+///
+/// # Errors
+/// BUSY if its identity is above its rate.
+pub(crate) fn within_rate(visitor: &Visitor, now_ms: u64) -> Result<(), Box<Error>> {
+    let Some(identity) = visitor.caller.identity() else { return Ok(()) };
+    identity.account.operation(identity.quota(), now_ms).map_err(|retry_after_ms| {
+        let (who, quota) = (&identity.principal, identity.quota().operations_per_second);
+        let per_second = quota.map_or(0, u32::from);
+        let message = format!(
+            "{who} has more operations than its {per_second} per second at this gateway, and this \
+             one was not begun: send fewer, or have the quota changed"
+        );
+        Box::new(Error::busy(message, retry_after_ms))
+    })
+}
+
+/// Binds the owner of an acquire, or of a session, to the identity of its visitor.
+///
+/// # Errors
+/// PERMISSION_DENIED if the owner is not one that the identity may write.
+pub(crate) fn bind_owner(visitor: &Visitor, owner: &mut String) -> Result<(), Box<Error>> {
+    let Some(identity) = visitor.caller.identity() else { return Ok(()) };
+    identity.rights.bind_owner(owner).map_err(|bound| {
+        Box::new(Error::new(
+            ErrorCode::PermissionDenied,
+            format!("{} may only write the owner {bound:?}: leave it out", identity.principal),
+        ))
+    })
+}
+
+fn denied(identity: &Identity, what: impl std::fmt::Display) -> Box<Error> {
+    if identity.principal.is_anonymous() {
+        return no_identity();
+    }
+    let who = &identity.principal;
+    let message = format!("{who} may not {what}: ask for the permission");
+    Box::new(Error::new(ErrorCode::PermissionDenied, message))
+}
+
+/// The error for a client that has shown no identity where it needs one.
+pub(crate) fn no_identity() -> Box<Error> {
+    unauthenticated(
+        "this needs an identity, and none was shown: use a client certificate or a token",
+    )
+}
+
+fn refuse_revoked(policy: &access::Policy, principal: &Principal) -> Result<(), Box<Error>> {
+    match policy.revokes(principal) {
+        true => Err(unauthenticated(format!("the identity {principal} is revoked"))),
+        false => Ok(()),
+    }
+}
+
+fn unauthenticated(message: impl Into<String>) -> Box<Error> {
+    Box::new(Error::new(ErrorCode::Unauthenticated, message))
+}
+
+/// A name for a message, shortened, because it was not checked yet.
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(128) {
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+        None => format!("{name:?}"),
+    }
+}
+
+/// Unix time in seconds.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

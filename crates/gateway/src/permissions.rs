@@ -1,0 +1,162 @@
+//! The permission that each method and each operation needs: one table.
+//!
+//! A method that is not in the table is not served. A test walks the descriptors of both protocols
+//! and fails for any method, or operation of a stream, without a row.
+
+use access::Verb;
+use wire::OperationKind;
+
+/// What a method is, for the question who may call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// All clients may call it.
+    Open,
+    /// Every identity may call it.
+    Known,
+    /// One operation. It needs what [`need`] says of its kind.
+    Operation(OperationKind),
+    /// A stream of operations, each with its own need. Identities that may do nothing get none.
+    Stream,
+    /// Between processes of the cluster. A gateway never serves it.
+    Inside,
+}
+
+/// The permission that an operation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The verb on the operation's name.
+    Name(Verb),
+    /// The verb on all names that begin with the operation's prefix.
+    Prefix(Verb),
+    /// The verb on anything: the operation names no lock.
+    Anything(Verb),
+}
+
+/// All methods.
+pub(crate) const METHODS: &[(&str, Method)] = &[
+    ("/palisade.v1.LockService/Acquire", Method::Operation(OperationKind::Acquire)),
+    ("/palisade.v1.LockService/Renew", Method::Operation(OperationKind::Renew)),
+    ("/palisade.v1.LockService/Release", Method::Operation(OperationKind::Release)),
+    ("/palisade.v1.LockService/Check", Method::Operation(OperationKind::Check)),
+    ("/palisade.v1.LockService/OpenSession", Method::Operation(OperationKind::OpenSession)),
+    ("/palisade.v1.LockService/Heartbeat", Method::Operation(OperationKind::Heartbeat)),
+    ("/palisade.v1.LockService/CloseSession", Method::Operation(OperationKind::CloseSession)),
+    ("/palisade.v1.LockService/CancelWait", Method::Operation(OperationKind::CancelWait)),
+    ("/palisade.v1.LockService/BreakLock", Method::Operation(OperationKind::Break)),
+    ("/palisade.v1.LockService/History", Method::Operation(OperationKind::History)),
+    ("/palisade.v1.LockService/List", Method::Operation(OperationKind::List)),
+    ("/palisade.v1.LockService/ClusterStatus", Method::Operation(OperationKind::ClusterStatus)),
+    ("/palisade.v1.LockService/Stream", Method::Stream),
+    ("/grpc.health.v1.Health/Check", Method::Open),
+    ("/grpc.health.v1.Health/Watch", Method::Open),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Method::Known),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Method::Known),
+    ("/palisade.internal.v1.ShardService/Operate", Method::Inside),
+    ("/palisade.internal.v1.ShardService/Cluster", Method::Inside),
+    ("/palisade.internal.v1.ShardService/Topology", Method::Inside),
+    ("/palisade.internal.v1.PeerService/Greet", Method::Inside),
+    ("/palisade.internal.v1.PeerService/Deliver", Method::Inside),
+    ("/palisade.internal.v1.PeerService/InstallSnapshot", Method::Inside),
+];
+
+/// The row of a method, by its path. `None` if it is in no row, so that nothing may call it.
+pub(crate) fn method(path: &str) -> Option<Method> {
+    METHODS.iter().find(|(known, _)| *known == path).map(|(_, method)| *method)
+}
+
+/// The permission that an operation needs, as a call or in a stream.
+pub(crate) const fn need(kind: OperationKind) -> Need {
+    match kind {
+        OperationKind::Acquire
+        | OperationKind::Renew
+        | OperationKind::Release
+        | OperationKind::CancelWait => Need::Name(Verb::Hold),
+        OperationKind::Check | OperationKind::History => Need::Name(Verb::Read),
+        OperationKind::Break => Need::Name(Verb::Break),
+        OperationKind::List => Need::Prefix(Verb::Read),
+        OperationKind::OpenSession | OperationKind::Heartbeat | OperationKind::CloseSession => {
+            Need::Anything(Verb::Hold)
+        }
+        OperationKind::ClusterStatus | OperationKind::ShardStatus => Need::Anything(Verb::Observe),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use prost_types::{FileDescriptorProto, FileDescriptorSet};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn files(encoded: &[u8]) -> Vec<FileDescriptorProto> {
+        FileDescriptorSet::decode(encoded).unwrap().file
+    }
+
+    /// Each method of these files: its path, and the type of its request.
+    fn methods(files: &[FileDescriptorProto]) -> BTreeMap<String, String> {
+        let of_file = |file: &FileDescriptorProto| {
+            let package = file.package().to_owned();
+            let services = file.service.clone().into_iter();
+            services.flat_map(move |service| {
+                let of = format!("/{package}.{}", service.name());
+                let path = move |method: &prost_types::MethodDescriptorProto| {
+                    (format!("{of}/{}", method.name()), method.input_type().to_owned())
+                };
+                service.method.iter().map(path).collect::<Vec<_>>()
+            })
+        };
+        files.iter().flat_map(of_file).collect()
+    }
+
+    #[test]
+    fn every_method_has_a_row_and_every_row_a_method() {
+        let served = [
+            files(wire::internal::DESCRIPTORS), // with those of the public protocol
+            files(wire::DESCRIPTORS),
+            files(tonic_health::pb::FILE_DESCRIPTOR_SET),
+            files(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET),
+            files(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET),
+        ]
+        .concat();
+        let paths: BTreeSet<String> = methods(&served).into_keys().collect();
+        assert!(paths.len() > 20, "methods were found");
+        let rows: BTreeSet<String> = METHODS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(paths, rows, "the methods of the descriptors (left) and those of the table");
+        assert_eq!(METHODS.len(), rows.len(), "one row for each");
+        for (path, row) in METHODS {
+            let inside = path.starts_with("/palisade.internal.");
+            assert_eq!(*row == Method::Inside, inside, "{path}");
+            assert_eq!(method(path), Some(*row));
+        }
+        assert_eq!(method("/palisade.v1.LockService/New"), None);
+    }
+
+    #[test]
+    fn every_operation_of_a_stream_is_a_row_of_its_own() {
+        let public = files(wire::DESCRIPTORS);
+        let by_input: BTreeMap<String, String> =
+            methods(&public).into_iter().map(|(path, input)| (input, path)).collect();
+        let messages = public.iter().flat_map(|file| &file.message_type);
+        let operation = messages.into_iter().find(|message| message.name() == "Operation").unwrap();
+        let ops: Vec<_> =
+            operation.field.iter().filter(|field| field.oneof_index.is_some()).collect();
+        assert!(ops.len() >= 10, "operations were found");
+        for field in ops {
+            let path = by_input.get(field.type_name());
+            let path = path.unwrap_or_else(|| panic!("{} is no call, too", field.name()));
+            let row = method(path);
+            let Some(Method::Operation(kind)) = row else { panic!("{path}: {row:?}") };
+            // In a stream the row is found by the operation's kind, which must be the same.
+            let (tag, empty) = (field.number() as u32, 0u8);
+            let mut encoded = Vec::new();
+            prost::encoding::encode_key(
+                tag,
+                prost::encoding::WireType::LengthDelimited,
+                &mut encoded,
+            );
+            encoded.push(empty);
+            let operation = wire::v1::Operation::decode(&encoded[..]).unwrap();
+            assert_eq!(operation.op.map(|op| op.kind()), Some(kind), "{path}");
+        }
+    }
+}
