@@ -303,7 +303,9 @@ impl Model {
         }
         let session = self.session_owner(&ask.session);
         match &session {
-            Some(owner) if is_own(owner, principal) => ask.principal = owner.clone(),
+            Some(owner) if principal.is_empty() || owner == principal => {
+                ask.principal = owner.clone();
+            }
             Some(_) => return Outcome::SessionLost,
             None if self.session_has_ended(&ask.session, principal) => return Outcome::SessionLost,
             None => {}

@@ -182,10 +182,27 @@ fn every_identity_may_touch_grants_from_before_identities() {
     assert!(matches!(d.by("ann").renew("a", 1), Outcome::Renewed { .. }));
     assert_eq!(d.release("a", 1), Outcome::Released { already: false });
     assert_eq!(d.by("bob").release("a", 1), Outcome::Released { already: true });
-    // A grant that joins such a session has no identity either, and counts for none.
-    assert_eq!(d.hold(ask(3, "c").session("s")).principal, "");
-    assert_eq!(d.table.holdings("bob"), Holdings::default());
     assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
+    assert_eq!(d.by("ann").close("s"), Outcome::Closed { released: 1 });
+}
+
+/// A lock taken in such a session belonged to no identity: any could release it, and it counted for
+/// no quota, for as long as the session was kept alive.
+#[test]
+fn a_session_from_before_identities_takes_no_more_locks() {
+    let mut d = Driver::new();
+    let held = d.hold(ask(1, "a").session("s"));
+    d.by("bob").hold(ask(2, "b"));
+    d.by("ann").quota(1, 0, 0);
+    for refused in [ask(3, "c"), ask(4, "b"), ask(5, "b").wait()] {
+        assert_eq!(d.acquire(refused.session("s")), Outcome::SessionLost);
+    }
+    // A retry of the time before is no new lock.
+    assert_eq!(d.hold(ask(1, "a").session("s")), held);
+    assert!(matches!(d.renew("a", 1), Outcome::Renewed { .. }));
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
+    // Identities are off again.
+    assert_eq!(d.by("").hold(ask(6, "c").session("s")).principal, "");
     assert_eq!(d.by("ann").close("s"), Outcome::Closed { released: 2 });
 }
 
