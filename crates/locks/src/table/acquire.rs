@@ -140,7 +140,7 @@ impl LockTable {
                     return Err(Outcome::SessionLost);
                 }
                 Known::Live(session) => Some(session),
-                Known::Ended | Known::OfAnother => return Err(Outcome::SessionLost),
+                Known::Ended => return Err(Outcome::SessionLost),
                 Known::Nothing => None,
             },
         };

@@ -47,6 +47,11 @@ fn a_hundred_thousand_guesses_of_another_identity_change_nothing_and_tell_nothin
     let mut d = two_identities();
     let names = ["a", "b", "c", "bob's", "released", "expired", "free"];
     d.by("mallory");
+    // The ids of these sessions are free for mallory. Each is closed at once, so that no guess can
+    // begin one of its own.
+    for session in [SESSION, "s-waits-only"] {
+        assert_eq!(d.close(session), Outcome::Closed { released: 0 });
+    }
     let before = (d.table.state_hash(), d.table.counts(), d.table.snapshot());
     let holdings = ["ann", "bob"].map(|principal| d.table.holdings(principal));
     let mut guesses = Guesses(19);
@@ -159,6 +164,67 @@ fn a_session_closed_by_another_identity_before_it_began_still_begins() {
     assert_eq!(d.acquire(ask(3, "b").session("s")), Outcome::SessionLost);
     let copy = LockTable::restore(&d.table.snapshot()).expect("one session id, ended for two");
     assert_eq!(copy.state_hash(), d.table.state_hash());
+}
+
+/// Another identity that knew the id of a session could take it on a shard where its owner had no
+/// lock yet. There the owner was refused for as long as the other one kept its session alive.
+#[test]
+fn one_session_id_may_be_in_use_by_several_identities_at_once() {
+    let mut d = Driver::new();
+    let life = |d: &mut Driver, principal, id, name| {
+        d.by(principal);
+        d.quota(0, 1, 0);
+        d.hold(ask(id, name).session("s")).lease.0
+    };
+    let mallorys = life(&mut d, "mallory", 1, "m");
+    let anns = life(&mut d, "ann", 2, "a");
+    d.queue(ask(3, "m").session("s"));
+    // Bob only waits in his, and it has no lease.
+    d.by("bob").queue(ask(4, "m").session("s"));
+    let owners = ["mallory", "ann", "bob"];
+    let sessions = |d: &Driver| owners.map(|principal| d.table.holdings(principal).sessions);
+    assert_eq!(sessions(&d), [1, 1, 1]);
+
+    let restored = LockTable::restore(&d.table.snapshot()).expect("one id, in use by three");
+    assert_eq!(restored.state_hash(), d.table.state_hash());
+    d.table = restored;
+    let records = d.table.checkpoint().into_iter().map(|c| (c.key, c.value.expect("set")));
+    d.table = LockTable::load(records).expect("loads");
+    assert_eq!(sessions(&d), [1, 1, 1]);
+
+    // Each identity reaches its own only.
+    d.by("ann");
+    assert_eq!(d.beat("s", mallorys, 0), Outcome::SessionLost);
+    assert!(matches!(d.beat("s", anns, 0), Outcome::HeartbeatOk(alive) if alive.life.0 == anns));
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(alive) if alive.life.0 == anns));
+    assert_eq!(d.by("bob").heartbeat("s"), Outcome::SessionLost, "it has no lease yet");
+    assert_eq!(d.by("mallory").close("s"), Outcome::Closed { released: 1 });
+    assert_eq!(d.handed(), [3]);
+    assert_eq!(d.effects.granted[0].lease.0, anns);
+    assert_eq!(sessions(&d), [0, 1, 1]);
+    assert_eq!(d.acquire(ask(5, "b").session("s")), Outcome::SessionLost);
+    assert_eq!(d.by("ann").close("s"), Outcome::Closed { released: 2 });
+    assert_eq!(d.handed(), [4]);
+    assert_eq!(d.by("bob").close("s"), Outcome::Closed { released: 1 });
+    assert_eq!(sessions(&d), [0, 0, 0]);
+    let copy = LockTable::restore(&d.table.snapshot()).expect("one id, ended for three");
+    assert_eq!(copy.state_hash(), d.table.state_hash());
+}
+
+/// While identities are off, one of several sessions has to be chosen, on all replicas the same.
+#[test]
+fn without_identities_the_session_of_the_first_principal_is_found() {
+    let mut d = Driver::new();
+    for (id, principal, name) in [(1, "bob", "b"), (2, "ann", "a"), (3, "cid", "c")] {
+        d.by(principal).hold(ask(id, name).session("s"));
+    }
+    let restored = LockTable::restore(&d.table.snapshot()).expect("restores");
+    for table in [d.table, restored] {
+        let mut d = Driver { table, ..Driver::new() };
+        assert_eq!(d.hold(ask(4, "x").session("s")).principal, "ann");
+        assert_eq!(d.close("s"), Outcome::Closed { released: 2 });
+        assert_eq!(d.hold(ask(5, "x").session("s")).principal, "bob");
+    }
 }
 
 #[test]
