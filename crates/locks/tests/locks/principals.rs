@@ -42,63 +42,26 @@ impl Guesses {
     }
 }
 
+/// Sessions of ann's: with a lease, only waiting, and one that only another shard knows.
+const SESSIONS: [&str; 3] = [SESSION, "s-waits-only", "s-elsewhere"];
+/// Requests of ann's that have ended, and one that never was.
+const OVER: [u128; 3] = [5, 6, 50];
+
+/// First the ids of sessions and ended requests are fresh for mallory, too. Then mallory has ended
+/// and cancelled them: for another identity these ids are free, and this is its own use of them.
 #[test]
 fn a_hundred_thousand_guesses_of_another_identity_change_nothing_and_tell_nothing() {
     let mut d = two_identities();
-    let names = ["a", "b", "c", "bob's", "released", "expired", "free"];
-    d.by("mallory");
-    // The ids of these sessions are free for mallory. Each is closed at once, so that no guess can
-    // begin one of its own.
-    for session in [SESSION, "s-waits-only"] {
+    let mut guesses = Guesses(19);
+    let right = guess(&mut d, &mut guesses, false);
+    for session in SESSIONS {
         assert_eq!(d.close(session), Outcome::Closed { released: 0 });
     }
-    let before = (d.table.state_hash(), d.table.counts(), d.table.snapshot());
-    let holdings = ["ann", "bob"].map(|principal| d.table.holdings(principal));
-    let mut guesses = Guesses(19);
-    let mut right = 0;
-    for _ in 0..100_000 {
-        let name = names[guesses.below(names.len() as u64) as usize];
-        let token = guesses.below(12);
-        let id = 1 + u128::from(guesses.below(9));
-        let session = [SESSION, "s-waits-only"][guesses.below(2) as usize];
-        right += usize::from(d.tokens(name).contains(&token));
-        match guesses.below(6) {
-            0 => assert_eq!(d.renew(name, token), wrong_token(&mut d, name)),
-            1 => {
-                let life = guesses.below(8);
-                assert_eq!(d.release_by(life, name, token), wrong_token(&mut d, name));
-            }
-            2 => {
-                let life = guesses.below(8);
-                assert_eq!(d.beat(session, life, guesses.below(3)), Outcome::SessionLost);
-            }
-            3 => assert_eq!(d.close(session), Outcome::Closed { released: 0 }),
-            4 => {
-                // The ids of ended requests are free for others: a cancel of them would be the
-                // caller's own.
-                let id = if id == 5 || id == 6 { 1 } else { id };
-                let cancelled = d.apply(Command::CancelWait {
-                    name,
-                    request_id: RequestId(id),
-                    given_up: guesses.below(2) == 0,
-                });
-                assert_eq!(cancelled, Outcome::NotWaiting);
-            }
-            _ if id == 5 || id == 6 => {}
-            _ => {
-                let acquire = [ask(id, name), ask(id, name).wait(), ask(id, name).session(session)];
-                let acquire = acquire[guesses.below(3) as usize];
-                assert!(matches!(d.acquire(acquire), Outcome::Conflict(_)), "{id} of {name}");
-                let joins = ask(1_000, "free").session(session);
-                assert_eq!(d.acquire(joins), Outcome::SessionLost);
-            }
-        }
-        assert_eq!(d.effects, Effects::default());
+    for id in OVER {
+        assert_eq!(d.cancel(id, "free"), Outcome::NotWaiting);
     }
+    let right = right + guess(&mut d, &mut guesses, true);
     assert!(right > 4_000, "{right} right tokens: hardly any guess was right");
-    assert_eq!((d.table.state_hash(), d.table.counts(), d.table.snapshot()), before);
-    assert_eq!(["ann", "bob"].map(|principal| d.table.holdings(principal)), holdings);
-    assert_eq!(d.table.holdings("mallory"), Holdings::default());
 
     // The owner still can do all of it.
     d.by("ann");
@@ -110,6 +73,71 @@ fn a_hundred_thousand_guesses_of_another_identity_change_nothing_and_tell_nothin
     assert_eq!(d.release("a", 1), Outcome::Released { already: false });
     assert_eq!(d.handed(), [9]);
     assert_eq!(d.close(SESSION), Outcome::Closed { released: 1 });
+}
+
+/// Makes 50,000 guesses as mallory. `used`: mallory has ended the sessions, and cancelled the
+/// requests that are over. Returns the number of guesses with a right token.
+fn guess(d: &mut Driver, guesses: &mut Guesses, used: bool) -> usize {
+    let names = ["a", "b", "c", "bob's", "released", "expired", "free"];
+    d.by("mallory");
+    let before = (d.table.state_hash(), d.table.counts(), d.table.snapshot());
+    let holdings = ["ann", "bob"].map(|principal| d.table.holdings(principal));
+    let held = Outcome::Held { token: Token(1), owner: "ann".into() };
+    let mut right = 0;
+    for _ in 0..50_000 {
+        let name = names[guesses.below(names.len() as u64) as usize];
+        let token = guesses.below(12);
+        let in_use = [1, 2, 3, 4, 7, 8, 9][guesses.below(7) as usize];
+        let over = OVER[guesses.below(3) as usize];
+        let session = SESSIONS[guesses.below(3) as usize];
+        right += usize::from(d.tokens(name).contains(&token));
+        match guesses.below(7) {
+            0 => assert_eq!(d.renew(name, token), wrong_token(d, name)),
+            1 => {
+                let life = guesses.below(8);
+                assert_eq!(d.release_by(life, name, token), wrong_token(d, name));
+            }
+            2 => {
+                let life = guesses.below(8);
+                assert_eq!(d.beat(session, life, guesses.below(3)), Outcome::SessionLost);
+            }
+            3 if used => assert_eq!(d.close(session), Outcome::Closed { released: 0 }),
+            3 | 4 => {
+                let id = if guesses.below(2) == 0 { in_use } else { over };
+                let given_up = guesses.below(2) == 0 && (used || id == in_use);
+                let request_id = RequestId(id);
+                let cancelled = d.apply(Command::CancelWait { name, request_id, given_up });
+                assert_eq!(cancelled, Outcome::NotWaiting);
+            }
+            5 => {
+                let asks = |id, name| {
+                    [ask(id, name), ask(id, name).wait(), ask(id, name).session(session)]
+                };
+                let how = guesses.below(3) as usize;
+                let refused = d.acquire(asks(in_use, name)[how]);
+                assert!(matches!(refused, Outcome::Conflict(_)), "{in_use} of {name}");
+                if used {
+                    let refused = d.acquire(asks(over, name)[how]);
+                    assert!(match name {
+                        "free" => refused == Outcome::CancelledBefore,
+                        _ => matches!(refused, Outcome::Conflict(_)),
+                    });
+                } else {
+                    assert_eq!(d.acquire(ask(over, "a")), held);
+                }
+            }
+            _ if used => {
+                let joins = ask(1_000, "free").session(session);
+                assert_eq!(d.acquire(joins), Outcome::SessionLost);
+            }
+            _ => assert_eq!(d.acquire(ask(1_000, "a").session(session)), held),
+        }
+        assert_eq!(d.effects, Effects::default());
+    }
+    assert_eq!((d.table.state_hash(), d.table.counts(), d.table.snapshot()), before);
+    assert_eq!(["ann", "bob"].map(|principal| d.table.holdings(principal)), holdings);
+    assert_eq!(d.table.holdings("mallory"), Holdings::default());
+    right
 }
 
 #[test]
