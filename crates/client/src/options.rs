@@ -194,6 +194,9 @@ impl AcquireOptions {
     ///
     /// An id is used up by any answer except [`Error::is_outcome_unknown`], because a try in flight
     /// is cancelled with the id before the answer. Choose a fresh id for the next acquire.
+    ///
+    /// The id must be hard to guess: choose it at random. Another identity that uses it first keeps
+    /// this acquire from being done, for as long as it waits or holds a lock with it.
     pub fn request_id(mut self, id: RequestId) -> Self {
         self.request_id = Some(id);
         self

@@ -80,7 +80,7 @@ pub(crate) fn releasing_principal(shipped: &str) -> &str {
     if planted::is(Bug::OtherIdentityReleases) { "" } else { shipped }
 }
 
-/// What the counts of an identity must have. With [`Bug::QuotaNotRestored`] they may lack it.
+/// A count that must exist, because its row does. With [`Bug::QuotaNotRestored`] it may be missing.
 #[inline]
 pub(crate) fn counted<T>(shipped: Option<T>) -> Option<T> {
     assert!(

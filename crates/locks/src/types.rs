@@ -60,7 +60,7 @@ impl LeaseId {
     pub const NONE: LeaseId = LeaseId(0);
 }
 
-/// What one identity may have on one shard at the same time. 0 is no bound.
+/// The bounds on the holdings of one identity on one shard. 0 is no bound.
 ///
 /// - A waiter counts as a lock too, because it becomes one when its turn comes. So `locks` bounds
 ///   grants and waiters together, and no turn can exceed it.
@@ -74,7 +74,7 @@ pub struct Quota {
     pub waits: u32,
 }
 
-/// What one identity has on this shard, to compare with its [`Quota`].
+/// The holdings of one identity on this shard, to compare with its [`Quota`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holdings {
     /// Grants in force.
@@ -297,7 +297,7 @@ pub enum Outcome {
         bound: Bound,
         /// The value of that bound.
         quota: u32,
-        /// What the identity has at present.
+        /// The present holdings of the identity.
         has: Holdings,
     },
 }

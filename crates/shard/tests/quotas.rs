@@ -59,6 +59,44 @@ fn acquires_under_way_at_once_are_decided_where_they_are_applied() {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
 
+/// A new leader refused an identity by a table that lacked a release which its predecessor had
+/// acknowledged. The entry was committed, but only the predecessor knew that.
+#[test]
+fn a_new_leader_refuses_by_a_quota_only_once_it_has_applied_all_before_it() {
+    let mut c = Cluster::new(3);
+    let old = c.elect();
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    let held = token(&ask(&mut c, old, 1, "a").expect("an answer"));
+    c.run_ms(200);
+    let release = Command::Release { name: "a", token: Token(held), by: None };
+    let before = c.status(old).last_index;
+    let released = c.submit_as(old, ANN, &release);
+    while others.iter().any(|id| c.status(*id).last_index == before) {
+        c.round();
+    }
+    // They have the entry, and do not hear that it is committed.
+    c.cut.extend(others.iter().map(|id| (old, *id)));
+    c.settle();
+    assert!(c.reply(old, released).is_some(), "it was acknowledged");
+    c.crash(old);
+    let new = loop {
+        c.rounds(1);
+        if let Some(new) = c.leader() {
+            break new;
+        }
+    };
+    // The commit of its first entry is held back.
+    let voter = others.into_iter().find(|id| *id != new).expect("two are left");
+    c.cut.push((voter, new));
+    let ask = |id, name| acquire(RequestId(id), name, 30_000, false);
+    let tickets = [ask(2, "b"), ask(3, "c")].map(|ask| c.submit_as(new, ANN, &ask));
+    c.settle();
+    assert_eq!(tickets.map(|ticket| c.reply(new, ticket)), [None, None]);
+    c.cut.clear();
+    c.run_ms(200);
+    assert_eq!(tickets.map(|ticket| is_refused(c.reply(new, ticket))), [false, true]);
+}
+
 /// Regression: see the planted bug `QuotaNotRestored`.
 #[test]
 fn the_counts_of_a_quota_come_with_a_snapshot() {

@@ -66,7 +66,8 @@ impl LockTable {
             Err(refusal) => return refusal,
         };
         let lock = lock.unwrap_or_else(|| self.new_lock(ask.name));
-        // All that hangs on a session belongs to the identity of the session.
+        // All that hangs on a session belongs to the identity of the session, also while identities
+        // are off.
         let principal = session.map(|session| self.sessions[session].terms.clone());
         let principal = principal.as_ref().map_or(ask.principal, Terms::principal);
         let terms = self.terms(ask.ttl_ms, &[principal, ask.owner, ask.metadata]);
@@ -134,8 +135,12 @@ impl LockTable {
         let session = match ask.session {
             "" => None,
             id => match self.find_session(id, ask.principal) {
+                // A lock in it would belong to no identity: any could touch it, and none counts it.
+                Known::Live(session) if self.is_from_before(session, ask.principal) => {
+                    return Err(Outcome::SessionLost);
+                }
                 Known::Live(session) => Some(session),
-                Known::Ended | Known::OfAnother => return Err(Outcome::SessionLost),
+                Known::Ended => return Err(Outcome::SessionLost),
                 Known::Nothing => None,
             },
         };
@@ -173,6 +178,11 @@ impl LockTable {
                 has: self.holdings(ask.principal),
             }),
         }
+    }
+
+    /// Whether a session began without identities, while this caller has one.
+    fn is_from_before(&self, session: u32, caller: &str) -> bool {
+        !caller.is_empty() && self.sessions[session].terms.principal().is_empty()
     }
 
     /// The bound of its quota that an acquire at this place would exceed, and its value.

@@ -1,9 +1,9 @@
 //! Finding rows by name, token, request id and session id, for a caller.
 //!
-//! Each lookup for a caller finds only what the caller's identity may know of. A row of another
+//! Each lookup for a caller finds only rows that the caller's identity may know of. A row of another
 //! identity is not found, so that its caller gets the answer that it would get if the row did not
-//! exist. The exceptions are a request id and a session id that another identity uses at present:
-//! they can be used once at a time, so the caller has to be refused.
+//! exist. The exception is a request id that another identity uses at present: it can be used once at a
+//! time, so the caller has to be refused. Each identity has session ids of its own.
 //!
 //! This module knows nothing of the commands that look for rows, and changes none of them.
 
@@ -32,8 +32,6 @@ pub(super) enum Known {
     Live(u32),
     /// It has ended and is remembered.
     Ended,
-    /// Another identity has a session of this id.
-    OfAnother,
     Nothing,
 }
 
@@ -179,13 +177,10 @@ impl LockTable {
         is_it.then_some(grant)
     }
 
-    /// Finds what `principal` may know of a session.
+    /// Finds a session as `principal` may know of it.
     pub(super) fn find_session(&self, id: &str, principal: &str) -> Known {
-        match self.find_live_session(id) {
-            Some(session) if is_own(self.sessions[session].terms.principal(), principal) => {
-                Known::Live(session)
-            }
-            Some(_) => Known::OfAnother,
+        match self.find_live_session(id, |owner| is_own(owner, principal)) {
+            Some(session) => Known::Live(session),
             None if self.has_ended_session(id, |owner| is_own_memory(owner, principal)) => {
                 Known::Ended
             }
@@ -193,15 +188,25 @@ impl LockTable {
         }
     }
 
-    pub(super) fn find_live_session(&self, id: &str) -> Option<u32> {
-        let is_it = |entry| match Ref::unpack(entry) {
-            Ref::Live(session) => &*self.sessions[session].id == id,
-            _ => false,
-        };
-        match self.session_ids.get(hash_str(id), is_it).map(Ref::unpack) {
-            Some(Ref::Live(session)) => Some(session),
-            _ => None,
-        }
+    /// Finds the session of this id and of an identity that `of` accepts.
+    ///
+    /// Of several, which a caller can only reach while identities are off, that of the first
+    /// identity by name is found, so that all replicas find the same.
+    pub(super) fn find_live_session(&self, id: &str, of: impl Fn(&str) -> bool) -> Option<u32> {
+        let found: Cell<Option<u32>> = Cell::new(None);
+        let owner = |session: u32| self.sessions[session].terms.principal();
+        self.session_ids.get(hash_str(id), |entry| {
+            if let Ref::Live(session) = Ref::unpack(entry)
+                && &*self.sessions[session].id == id
+                && of(owner(session))
+                && found.get().is_none_or(|other| owner(session) < owner(other))
+            {
+                found.set(Some(session));
+            }
+            // Go on: an earlier one may follow.
+            false
+        });
+        found.get()
     }
 
     /// Whether a session of this id is remembered as ended. `of` says whether the identity with this

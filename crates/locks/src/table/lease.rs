@@ -148,7 +148,7 @@ impl LockTable {
     ) -> Outcome {
         let released = match self.find_session(id, principal) {
             Known::Live(session) => self.end_session(at, session, EndKind::Released, effects),
-            Known::Ended | Known::OfAnother => 0,
+            Known::Ended => 0,
             Known::Nothing => {
                 // An acquire of this session may still be on its way. It must not bring the session
                 // back to life.

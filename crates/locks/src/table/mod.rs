@@ -57,6 +57,7 @@ use tokens::Tokens;
 /// - The grants of one name are compatible with each other.
 /// - Only the head of a queue is ever granted. After each command, no head of a queue could be
 ///   granted.
+/// - The key of a session is its id together with its identity.
 /// - To one identity, a session is either known on this shard or remembered as ended, never both. So
 ///   no waiter's session is remembered as ended.
 /// - All grants and waiters of a session belong to the identity of the session.
@@ -234,8 +235,8 @@ impl LockTable {
         self.shard_ms
     }
 
-    /// What an identity has on this shard. O(1). The empty principal has nothing: its grants, sessions
-    /// and waiters are not counted.
+    /// The holdings of an identity on this shard. O(1). The empty principal has none: its grants,
+    /// sessions and waiters are not counted.
     pub fn holdings(&self, principal: &str) -> Holdings {
         self.principals.holdings(principal)
     }

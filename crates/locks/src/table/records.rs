@@ -180,8 +180,9 @@ impl Loader {
         check(validate_session(id))?;
         let (state, terms) = self.lease(r)?;
         let ended_by_others = self.ended_by_others(r)?;
-        if self.table.find_live_session(id).is_some() {
-            return Err(DecodeError("two sessions of one id"));
+        let principal = terms.principal();
+        if self.table.find_live_session(id, |owner| owner == principal).is_some() {
+            return Err(DecodeError("two sessions of one id and identity"));
         }
         let session = self.table.unknown_session(id, terms);
         let row = &mut self.table.sessions[session];
@@ -245,7 +246,8 @@ impl Loader {
         let since_ms = r.varint()?;
         let id = r.str()?;
         let terms = self.terms(ttl_ms, claim_ttl_ms, r)?;
-        let session = match (id, self.table.find_live_session(id)) {
+        let principal = terms.principal();
+        let session = match (id, self.table.find_live_session(id, |owner| owner == principal)) {
             ("", _) => NONE,
             (_, Some(session)) => session,
             (id, None) => {
@@ -253,9 +255,6 @@ impl Loader {
                 self.table.unknown_session(id, terms.clone())
             }
         };
-        if session != NONE && self.table.sessions[session].terms.principal() != terms.principal() {
-            return Err(DecodeError("a waiter with the session of another identity"));
-        }
         let lock = self.lock(name);
         self.table.enqueue(WaiterRow {
             number,
@@ -318,12 +317,9 @@ impl Loader {
             };
             check(validate_session(&id))?;
             let is_its = |owner: u64| owner == principal;
-            let live = self.table.find_live_session(&id);
-            let is_live = live.is_some_and(|session| {
-                is_its(hash_principal(self.table.sessions[session].terms.principal()))
-            });
+            let live = self.table.find_live_session(&id, |owner| is_its(hash_principal(owner)));
             if self.table.remembers(ended_ms)
-                && (is_live || self.table.has_ended_session(&id, is_its))
+                && (live.is_some() || self.table.has_ended_session(&id, is_its))
             {
                 return Err(DecodeError("a session that is known and ended"));
             }

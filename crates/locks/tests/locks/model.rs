@@ -140,11 +140,9 @@ impl Model {
                 }
             }
             Command::Heartbeat { session, life, broken_seen } => {
-                match self.session_lease(session) {
-                    Some(lease)
-                        if (life.0 == 0 || life.0 == lease)
-                            && is_own(&self.lease(lease).principal, by_id) =>
-                    {
+                let owner = self.session_owner(session, by_id);
+                match owner.and_then(|owner| self.session_lease(session, &owner)) {
+                    Some(lease) if life.0 == 0 || life.0 == lease => {
                         self.renew_lease(lease);
                         let Lease { ttl_ms, broken, .. } = self.lease(lease);
                         let all = broken.len() as u64;
@@ -165,12 +163,8 @@ impl Model {
                 }
             }
             Command::CloseSession { session } => {
-                let owner = self.session_owner(session);
-                let released = match owner {
-                    Some(owner) if is_own(&owner, by_id) => {
-                        self.end_session(session, EndKind::Released)
-                    }
-                    Some(_) => 0,
+                let released = match self.session_owner(session, by_id) {
+                    Some(owner) => self.end_session(session, owner, EndKind::Released),
                     None => {
                         if !self.session_has_ended(session, by_id) {
                             let session = (session.into(), by_id.into(), self.shard_ms);
@@ -236,7 +230,7 @@ impl Model {
                     self.end(&hold, EndKind::Expired, ["", "", ""]);
                     self.serve_queue(&hold.name);
                 } else {
-                    self.end_session(&lease.session, EndKind::Expired);
+                    self.end_session(&lease.session, lease.principal, EndKind::Expired);
                 }
                 Outcome::Expired(true)
             }
@@ -301,9 +295,11 @@ impl Model {
         if hold.is_some() || waiter.is_some() {
             return Outcome::Conflict("");
         }
-        let session = self.session_owner(&ask.session);
+        let session = self.session_owner(&ask.session, principal);
         match &session {
-            Some(owner) if is_own(owner, principal) => ask.principal = owner.clone(),
+            Some(owner) if principal.is_empty() || owner == principal => {
+                ask.principal = owner.clone();
+            }
             Some(_) => return Outcome::SessionLost,
             None if self.session_has_ended(&ask.session, principal) => return Outcome::SessionLost,
             None => {}
@@ -363,7 +359,7 @@ impl Model {
 
     fn grant(&mut self, ask: &Waiter) -> Grant {
         self.last_token += 1;
-        let lease = self.session_lease(&ask.session).unwrap_or(self.last_token);
+        let lease = self.session_lease(&ask.session, &ask.principal).unwrap_or(self.last_token);
         if lease == self.last_token {
             self.leases.push(Lease {
                 id: lease,
@@ -426,19 +422,19 @@ impl Model {
         tenure
     }
 
-    fn end_session(&mut self, session: &str, end: EndKind) -> u32 {
-        let owner = self.session_owner(session).expect("it is known");
-        self.ended_sessions.push((session.into(), owner, self.shard_ms));
+    fn end_session(&mut self, session: &str, owner: String, end: EndKind) -> u32 {
         let (mut released, mut names) = (0, Vec::new());
-        let lease = self.session_lease(session);
+        let lease = self.session_lease(session, &owner);
         for hold in self.holds.clone().into_iter().filter(|hold| Some(hold.lease) == lease) {
             self.end(&hold, end, ["", "", ""]);
             released += 1;
             names.push(hold.name);
         }
-        let (dropped, kept) =
-            std::mem::take(&mut self.waiters).into_iter().partition(|w| w.session == session);
+        let (dropped, kept) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|w| w.session == session && w.principal == owner);
         self.waiters = kept;
+        self.ended_sessions.push((session.into(), owner, self.shard_ms));
         let dropped: Vec<Waiter> = dropped;
         for waiter in dropped {
             self.fx.dropped.push((waiter.request, DropReason::SessionEnded));
@@ -475,11 +471,9 @@ impl Model {
         self.leases.iter().find(|lease| lease.id == id).expect("it is alive")
     }
 
-    fn session_lease(&self, session: &str) -> Option<u64> {
-        self.leases
-            .iter()
-            .find(|lease| !session.is_empty() && lease.session == session)
-            .map(|lease| lease.id)
+    fn session_lease(&self, session: &str, owner: &str) -> Option<u64> {
+        let is_it = |lease: &&Lease| lease.session == session && lease.principal == owner;
+        self.leases.iter().find(|lease| !session.is_empty() && is_it(lease)).map(|lease| lease.id)
     }
 
     fn hold(&self, principal: &str, name: &str, token: Token) -> Option<Hold> {
@@ -497,12 +491,17 @@ impl Model {
         newest_first.find(|ended| ended.request == request && is_own(&ended.principal, principal))
     }
 
-    /// The identity of a known session: of its lease, or of the waiters that it has.
-    fn session_owner(&self, session: &str) -> Option<String> {
-        let lease = self.session_lease(session).map(|lease| &self.lease(lease).principal);
-        let mut waiters =
-            self.waiters.iter().filter(|waiter| !session.is_empty() && waiter.session == session);
-        lease.or_else(|| waiters.next().map(|waiter| &waiter.principal)).cloned()
+    /// The identity of the session of this id that `principal` may touch: of its lease, or of the
+    /// waiters that it has.
+    fn session_owner(&self, session: &str, principal: &str) -> Option<String> {
+        let leases = self.leases.iter().map(|lease| (&lease.session, &lease.principal));
+        let waiters = self.waiters.iter().map(|waiter| (&waiter.session, &waiter.principal));
+        leases
+            .chain(waiters)
+            .filter(|(id, owner)| !id.is_empty() && *id == session && is_own(owner, principal))
+            .map(|(_, owner)| owner)
+            .min()
+            .cloned()
     }
 
     fn session_has_ended(&self, session: &str, principal: &str) -> bool {
@@ -565,7 +564,7 @@ impl Model {
     }
 }
 
-/// Whether a caller may touch what this owner has.
+/// Whether a caller may touch a grant, waiter or session of this owner.
 fn is_own(owner: &str, caller: &str) -> bool {
     owner.is_empty() || caller.is_empty() || owner == caller
 }

@@ -1,4 +1,4 @@
-//! Rules of identities: what another identity may touch, what it learns, and how quotas are counted.
+//! Rules of identities: the rights and the knowledge of other identities, and the count of quotas.
 
 use crate::driver::{Driver, ask};
 use palisade_locks::*;
@@ -42,58 +42,26 @@ impl Guesses {
     }
 }
 
+/// Sessions of ann's: with a lease, only waiting, and one that only another shard knows.
+const SESSIONS: [&str; 3] = [SESSION, "s-waits-only", "s-elsewhere"];
+/// Requests of ann's that have ended, and one that never was.
+const OVER: [u128; 3] = [5, 6, 50];
+
+/// First the ids of sessions and ended requests are fresh for mallory, too. Then mallory has ended
+/// and cancelled them: for another identity these ids are free, and this is its own use of them.
 #[test]
 fn a_hundred_thousand_guesses_of_another_identity_change_nothing_and_tell_nothing() {
     let mut d = two_identities();
-    let names = ["a", "b", "c", "bob's", "released", "expired", "free"];
-    d.by("mallory");
-    let before = (d.table.state_hash(), d.table.counts(), d.table.snapshot());
-    let holdings = ["ann", "bob"].map(|principal| d.table.holdings(principal));
     let mut guesses = Guesses(19);
-    let mut right = 0;
-    for _ in 0..100_000 {
-        let name = names[guesses.below(names.len() as u64) as usize];
-        let token = guesses.below(12);
-        let id = 1 + u128::from(guesses.below(9));
-        let session = [SESSION, "s-waits-only"][guesses.below(2) as usize];
-        right += usize::from(d.tokens(name).contains(&token));
-        match guesses.below(6) {
-            0 => assert_eq!(d.renew(name, token), wrong_token(&mut d, name)),
-            1 => {
-                let life = guesses.below(8);
-                assert_eq!(d.release_by(life, name, token), wrong_token(&mut d, name));
-            }
-            2 => {
-                let life = guesses.below(8);
-                assert_eq!(d.beat(session, life, guesses.below(3)), Outcome::SessionLost);
-            }
-            3 => assert_eq!(d.close(session), Outcome::Closed { released: 0 }),
-            4 => {
-                // The ids of ended requests are free for others: a cancel of them would be the
-                // caller's own.
-                let id = if id == 5 || id == 6 { 1 } else { id };
-                let cancelled = d.apply(Command::CancelWait {
-                    name,
-                    request_id: RequestId(id),
-                    given_up: guesses.below(2) == 0,
-                });
-                assert_eq!(cancelled, Outcome::NotWaiting);
-            }
-            _ if id == 5 || id == 6 => {}
-            _ => {
-                let acquire = [ask(id, name), ask(id, name).wait(), ask(id, name).session(session)];
-                let acquire = acquire[guesses.below(3) as usize];
-                assert!(matches!(d.acquire(acquire), Outcome::Conflict(_)), "{id} of {name}");
-                let joins = ask(1_000, "free").session(session);
-                assert_eq!(d.acquire(joins), Outcome::SessionLost);
-            }
-        }
-        assert_eq!(d.effects, Effects::default());
+    let right = guess(&mut d, &mut guesses, false);
+    for session in SESSIONS {
+        assert_eq!(d.close(session), Outcome::Closed { released: 0 });
     }
+    for id in OVER {
+        assert_eq!(d.cancel(id, "free"), Outcome::NotWaiting);
+    }
+    let right = right + guess(&mut d, &mut guesses, true);
     assert!(right > 4_000, "{right} right tokens: hardly any guess was right");
-    assert_eq!((d.table.state_hash(), d.table.counts(), d.table.snapshot()), before);
-    assert_eq!(["ann", "bob"].map(|principal| d.table.holdings(principal)), holdings);
-    assert_eq!(d.table.holdings("mallory"), Holdings::default());
 
     // The owner still can do all of it.
     d.by("ann");
@@ -105,6 +73,71 @@ fn a_hundred_thousand_guesses_of_another_identity_change_nothing_and_tell_nothin
     assert_eq!(d.release("a", 1), Outcome::Released { already: false });
     assert_eq!(d.handed(), [9]);
     assert_eq!(d.close(SESSION), Outcome::Closed { released: 1 });
+}
+
+/// Makes 50,000 guesses as mallory. `used`: mallory has ended the sessions, and cancelled the
+/// requests that are over. Returns the number of guesses with a right token.
+fn guess(d: &mut Driver, guesses: &mut Guesses, used: bool) -> usize {
+    let names = ["a", "b", "c", "bob's", "released", "expired", "free"];
+    d.by("mallory");
+    let before = (d.table.state_hash(), d.table.counts(), d.table.snapshot());
+    let holdings = ["ann", "bob"].map(|principal| d.table.holdings(principal));
+    let held = Outcome::Held { token: Token(1), owner: "ann".into() };
+    let mut right = 0;
+    for _ in 0..50_000 {
+        let name = names[guesses.below(names.len() as u64) as usize];
+        let token = guesses.below(12);
+        let in_use = [1, 2, 3, 4, 7, 8, 9][guesses.below(7) as usize];
+        let over = OVER[guesses.below(3) as usize];
+        let session = SESSIONS[guesses.below(3) as usize];
+        right += usize::from(d.tokens(name).contains(&token));
+        match guesses.below(7) {
+            0 => assert_eq!(d.renew(name, token), wrong_token(d, name)),
+            1 => {
+                let life = guesses.below(8);
+                assert_eq!(d.release_by(life, name, token), wrong_token(d, name));
+            }
+            2 => {
+                let life = guesses.below(8);
+                assert_eq!(d.beat(session, life, guesses.below(3)), Outcome::SessionLost);
+            }
+            3 if used => assert_eq!(d.close(session), Outcome::Closed { released: 0 }),
+            3 | 4 => {
+                let id = if guesses.below(2) == 0 { in_use } else { over };
+                let given_up = guesses.below(2) == 0 && (used || id == in_use);
+                let request_id = RequestId(id);
+                let cancelled = d.apply(Command::CancelWait { name, request_id, given_up });
+                assert_eq!(cancelled, Outcome::NotWaiting);
+            }
+            5 => {
+                let asks = |id, name| {
+                    [ask(id, name), ask(id, name).wait(), ask(id, name).session(session)]
+                };
+                let how = guesses.below(3) as usize;
+                let refused = d.acquire(asks(in_use, name)[how]);
+                assert!(matches!(refused, Outcome::Conflict(_)), "{in_use} of {name}");
+                if used {
+                    let refused = d.acquire(asks(over, name)[how]);
+                    assert!(match name {
+                        "free" => refused == Outcome::CancelledBefore,
+                        _ => matches!(refused, Outcome::Conflict(_)),
+                    });
+                } else {
+                    assert_eq!(d.acquire(ask(over, "a")), held);
+                }
+            }
+            _ if used => {
+                let joins = ask(1_000, "free").session(session);
+                assert_eq!(d.acquire(joins), Outcome::SessionLost);
+            }
+            _ => assert_eq!(d.acquire(ask(1_000, "a").session(session)), held),
+        }
+        assert_eq!(d.effects, Effects::default());
+    }
+    assert_eq!((d.table.state_hash(), d.table.counts(), d.table.snapshot()), before);
+    assert_eq!(["ann", "bob"].map(|principal| d.table.holdings(principal)), holdings);
+    assert_eq!(d.table.holdings("mallory"), Holdings::default());
+    right
 }
 
 #[test]
@@ -161,6 +194,67 @@ fn a_session_closed_by_another_identity_before_it_began_still_begins() {
     assert_eq!(copy.state_hash(), d.table.state_hash());
 }
 
+/// Another identity that knew the id of a session could take it on a shard where its owner had no
+/// lock yet. There the owner was refused for as long as the other one kept its session alive.
+#[test]
+fn one_session_id_may_be_in_use_by_several_identities_at_once() {
+    let mut d = Driver::new();
+    let life = |d: &mut Driver, principal, id, name| {
+        d.by(principal);
+        d.quota(0, 1, 0);
+        d.hold(ask(id, name).session("s")).lease.0
+    };
+    let mallorys = life(&mut d, "mallory", 1, "m");
+    let anns = life(&mut d, "ann", 2, "a");
+    d.queue(ask(3, "m").session("s"));
+    // Bob only waits in his, and it has no lease.
+    d.by("bob").queue(ask(4, "m").session("s"));
+    let owners = ["mallory", "ann", "bob"];
+    let sessions = |d: &Driver| owners.map(|principal| d.table.holdings(principal).sessions);
+    assert_eq!(sessions(&d), [1, 1, 1]);
+
+    let restored = LockTable::restore(&d.table.snapshot()).expect("one id, in use by three");
+    assert_eq!(restored.state_hash(), d.table.state_hash());
+    d.table = restored;
+    let records = d.table.checkpoint().into_iter().map(|c| (c.key, c.value.expect("set")));
+    d.table = LockTable::load(records).expect("loads");
+    assert_eq!(sessions(&d), [1, 1, 1]);
+
+    // Each identity reaches its own only.
+    d.by("ann");
+    assert_eq!(d.beat("s", mallorys, 0), Outcome::SessionLost);
+    assert!(matches!(d.beat("s", anns, 0), Outcome::HeartbeatOk(alive) if alive.life.0 == anns));
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(alive) if alive.life.0 == anns));
+    assert_eq!(d.by("bob").heartbeat("s"), Outcome::SessionLost, "it has no lease yet");
+    assert_eq!(d.by("mallory").close("s"), Outcome::Closed { released: 1 });
+    assert_eq!(d.handed(), [3]);
+    assert_eq!(d.effects.granted[0].lease.0, anns);
+    assert_eq!(sessions(&d), [0, 1, 1]);
+    assert_eq!(d.acquire(ask(5, "b").session("s")), Outcome::SessionLost);
+    assert_eq!(d.by("ann").close("s"), Outcome::Closed { released: 2 });
+    assert_eq!(d.handed(), [4]);
+    assert_eq!(d.by("bob").close("s"), Outcome::Closed { released: 1 });
+    assert_eq!(sessions(&d), [0, 0, 0]);
+    let copy = LockTable::restore(&d.table.snapshot()).expect("one id, ended for three");
+    assert_eq!(copy.state_hash(), d.table.state_hash());
+}
+
+/// While identities are off, one of several sessions has to be chosen, on all replicas the same.
+#[test]
+fn without_identities_the_session_of_the_first_principal_is_found() {
+    let mut d = Driver::new();
+    for (id, principal, name) in [(1, "bob", "b"), (2, "ann", "a"), (3, "cid", "c")] {
+        d.by(principal).hold(ask(id, name).session("s"));
+    }
+    let restored = LockTable::restore(&d.table.snapshot()).expect("restores");
+    for table in [d.table, restored] {
+        let mut d = Driver { table, ..Driver::new() };
+        assert_eq!(d.hold(ask(4, "x").session("s")).principal, "ann");
+        assert_eq!(d.close("s"), Outcome::Closed { released: 2 });
+        assert_eq!(d.hold(ask(5, "x").session("s")).principal, "bob");
+    }
+}
+
 #[test]
 fn a_break_may_end_a_grant_of_any_identity_and_is_recorded_with_both() {
     let mut d = two_identities();
@@ -175,17 +269,34 @@ fn a_break_may_end_a_grant_of_any_identity_and_is_recorded_with_both() {
 }
 
 #[test]
-fn grants_from_before_identities_are_anybodys() {
+fn every_identity_may_touch_grants_from_before_identities() {
     let mut d = Driver::new();
     d.hold(ask(1, "a"));
     d.hold(ask(2, "b").session("s"));
     assert!(matches!(d.by("ann").renew("a", 1), Outcome::Renewed { .. }));
     assert_eq!(d.release("a", 1), Outcome::Released { already: false });
     assert_eq!(d.by("bob").release("a", 1), Outcome::Released { already: true });
-    // All that joins such a session is nobody's and counts for nobody, until the session ends.
-    assert_eq!(d.hold(ask(3, "c").session("s")).principal, "");
-    assert_eq!(d.table.holdings("bob"), Holdings::default());
     assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
+    assert_eq!(d.by("ann").close("s"), Outcome::Closed { released: 1 });
+}
+
+/// A lock taken in such a session belonged to no identity: any could release it, and it counted for
+/// no quota, for as long as the session was kept alive.
+#[test]
+fn a_session_from_before_identities_takes_no_more_locks() {
+    let mut d = Driver::new();
+    let held = d.hold(ask(1, "a").session("s"));
+    d.by("bob").hold(ask(2, "b"));
+    d.by("ann").quota(1, 0, 0);
+    for refused in [ask(3, "c"), ask(4, "b"), ask(5, "b").wait()] {
+        assert_eq!(d.acquire(refused.session("s")), Outcome::SessionLost);
+    }
+    // A retry of the time before is no new lock.
+    assert_eq!(d.hold(ask(1, "a").session("s")), held);
+    assert!(matches!(d.renew("a", 1), Outcome::Renewed { .. }));
+    assert!(matches!(d.heartbeat("s"), Outcome::HeartbeatOk(_)));
+    // Identities are off again.
+    assert_eq!(d.by("").hold(ask(6, "c").session("s")).principal, "");
     assert_eq!(d.by("ann").close("s"), Outcome::Closed { released: 2 });
 }
 

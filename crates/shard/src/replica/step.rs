@@ -111,17 +111,22 @@ impl Replica {
 
     fn queue_proposal(&mut self, caller: Caller, command: Vec<u8>, give_up_at_ms: u64) {
         let ticket = caller.ticket;
-        let reply = if self.leader_state.is_none() {
-            self.not_leading()
-        } else if self.disk.hangs() {
-            Reply::NoLeader
-        } else if let Some(refusal) = self.table.over_quota(&command) {
-            // The table would refuse it as it is now. Refused here, it costs no place in the log.
-            Reply::Done(refusal)
-        } else if self.proposals.push(caller, command, give_up_at_ms) {
-            return;
+        let reply = if let Some(leader) = &self.leader_state {
+            if self.disk.hangs() {
+                Reply::NoLeader
+            } else if leader.clock.runs()
+                && let Some(refusal) = self.table.over_quota(&command)
+            {
+                // The table would refuse it as it is now. Refused here, it costs no place in the
+                // log. Before the clock runs, the table may lack what the last leader answered.
+                Reply::Done(refusal)
+            } else if self.proposals.push(caller, command, give_up_at_ms) {
+                return;
+            } else {
+                Reply::Busy
+            }
         } else {
-            Reply::Busy
+            self.not_leading()
         };
         self.out.replies.push((ticket, reply));
     }

@@ -1,8 +1,8 @@
-//! Invariant 15: an operation on what another identity has is refused, as if it did not exist.
+//! Invariant 15: an operation on a grant, wait or session of another identity is refused, as if that
+//! did not exist.
 //!
-//! A token, a request or a session of another identity is of no use: no answer to its thief differs
-//! from the answer to a token, request or session that never was. That it changes nothing either is
-//! judged by the other invariants, from the answers to the owner.
+//! No answer to a thief differs from the answer to a token, request or session that never was. That
+//! the operation changes nothing is judged by the other invariants, from the answers to the owner.
 
 use super::{Call, Index, Invariant, Outcome, Violation};
 

@@ -1,8 +1,7 @@
-//! What clients try with the tokens, requests and sessions of other identities, and the judgement of
-//! quotas on every replica.
+//! Attacks with the tokens, requests and sessions of other identities, and the judgement of quotas on
+//! every replica.
 //!
-//! The servers do not know who attacks: an attack is a usual operation of a client that may not do
-//! it.
+//! An attack is a usual operation by a client that may not do it, so servers cannot tell it apart.
 
 use super::ask::{Ask, What};
 use super::state::World;

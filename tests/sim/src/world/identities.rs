@@ -1,4 +1,4 @@
-//! The identities of clients: which client has which, and what each may have.
+//! The identities of clients, and the quota of each.
 //!
 //! In some runs identities are off. In the others some clients share an identity, and some have
 //! none, as with a gateway that does not ask for identities yet.
@@ -80,7 +80,7 @@ impl Identities {
         Caller::Client(Arc::new(access::Identity::unrestricted(principal, quota)))
     }
 
-    /// Whether a client may not touch what another one has.
+    /// Whether a client may not touch the grants, waits and sessions of another one.
     pub(crate) fn is_barred(&self, client: u32, owner: u32) -> bool {
         let (own, other) = (self.of(client).principal, self.of(owner).principal);
         !own.is_empty() && !other.is_empty() && own != other
@@ -93,7 +93,7 @@ impl Identities {
 
     /// The quotas that a table exceeds, as it is.
     ///
-    /// It counts what the table shows, not what the table has counted itself.
+    /// It counts the grants and waiters that the table shows, and does not use the table's own counts.
     pub(crate) fn exceeded<'a>(
         &'a self,
         table: &'a LockTable,

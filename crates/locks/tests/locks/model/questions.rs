@@ -1,4 +1,4 @@
-//! What the plain twin shows, for comparison with a table.
+//! The answers of the plain twin to questions, for comparison with a table.
 
 use super::{Hold, Lease, Model};
 use palisade_locks::*;
