@@ -106,7 +106,7 @@ impl InFlight {
             unanswered: None,
             is_scan: op.is_some_and(is_scan),
             redacted: op.is_some_and(|op| self.router.is_redacted(&self.visitor, op)),
-            recorded: op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op)),
+            recorded: None,
         };
         if let Some(Op::Acquire(acquire)) = &mut operation.op {
             if acquire.wait_ms > 0 {
@@ -118,6 +118,9 @@ impl InFlight {
                     Unanswered::of(caller, acquire, operation.timeout_ms, leaving, now_ms);
             }
         }
+        // From here on the operation is begun, and what is begun is recorded.
+        let op = operation.op.as_ref();
+        note.recorded = op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op));
         self.waits += usize::from(note.wait.is_some());
         self.scans += usize::from(note.is_scan);
         self.router.metrics.in_flight.inc();
@@ -165,7 +168,7 @@ impl InFlight {
         self.router.metrics.answered(kind, &answer, received.elapsed());
         self.router.metrics.in_flight.dec();
         if let Some(recorded) = recorded {
-            recorded.answered(&self.router.audit, &answer);
+            recorded.answered(&answer);
         }
         if redacted {
             redact(&mut answer);
@@ -201,6 +204,9 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut calls:
             answered = calls.next() => {
                 let Some((note, answer)) = answered else { return };
                 router.metrics.answered(note.kind, &answer, note.received.elapsed());
+                if let Some(recorded) = note.recorded {
+                    recorded.answered(&answer);
+                }
                 let Some(Left { cleanup, place }) = note.wait else { continue };
                 let granted = answer.grant().is_some();
                 if granted {

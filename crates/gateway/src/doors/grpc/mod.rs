@@ -87,7 +87,7 @@ impl Locks {
                 unanswered.answered(&answer);
             }
             if let Some(recorded) = recorded {
-                recorded.answered(&self.router.audit, &answer);
+                recorded.answered(&answer);
             }
             if redacted {
                 redact(&mut answer);
