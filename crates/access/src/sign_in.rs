@@ -21,7 +21,9 @@ pub struct SignedIn {
     pub principal: Principal,
     /// Unix time in seconds from which on the token is refused.
     pub expires_at_s: Option<u64>,
-    /// SHA-256 of the token.
+    /// SHA-256 by which the token is revoked: of a token of the file as a whole, of a signed one
+    /// (JWT) of what is before its last dot. An ES256 signature can be changed into another valid
+    /// one without the key, so a digest with the signature could be evaded.
     pub digest: Digest,
 }
 
@@ -61,8 +63,8 @@ impl SignIn {
     }
 
     fn bearer(&self, token: &str, now_s: u64) -> Result<SignedIn, SignInError> {
-        let digest = Digest::of(token.as_bytes());
         if token.starts_with(TOKEN_PREFIX) {
+            let digest = Digest::of(token.as_bytes());
             let tokens = self.tokens.as_ref().ok_or(SignInError::NotAccepted)?;
             let entry = tokens.find(&digest).ok_or(SignInError::Unknown)?;
             let (principal, expires_at_s) = (entry.principal.clone(), entry.expires_at_s);
@@ -73,6 +75,8 @@ impl SignIn {
         }
         let jwt = self.jwt.as_ref().ok_or(SignInError::NotAccepted)?;
         let (principal, expires_at_s) = jwt.verify(token, now_s)?;
+        let (signed, _) = token.rsplit_once('.').ok_or(JwtError::Form)?;
+        let digest = Digest::of(signed.as_bytes());
         Ok(SignedIn { principal, expires_at_s: Some(expires_at_s), digest })
     }
 }

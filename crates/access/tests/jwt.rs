@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use palisade_access::{Jwks, Jwt, JwtError};
+use palisade_access::{Digest, Jwks, Jwt, JwtError, SignIn};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -112,6 +112,44 @@ fn a_token_is_refused_unless_a_key_of_its_id_has_signed_it() {
     }
     let unsigned = BASE64.encode(r#"{"alg":"none"}"#);
     assert_eq!(verify(&[&unsigned, parts[1], ""].join(".")), Err(JwtError::Form));
+}
+
+/// The order of the curve P-256.
+const P256_ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
+    0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// Makes the other valid signature of an ES256 token: instead of `s`, the curve's order less `s`.
+/// This needs no key.
+fn resigned(token: &str) -> String {
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = BASE64.decode(signature).unwrap();
+    let mut borrow = 0;
+    for (s, order) in signature[32..].iter_mut().zip(P256_ORDER).rev() {
+        let difference = i16::from(order) - i16::from(*s) - borrow;
+        borrow = i16::from(difference < 0);
+        *s = difference.rem_euclid(256) as u8;
+    }
+    format!("{signed}.{}", BASE64.encode(signature))
+}
+
+#[test]
+fn another_signature_of_a_token_does_not_evade_its_revocation() {
+    let issuer = Issuer::p256("k1");
+    let sign_in = SignIn { tokens: None, jwt: Some(accepting(&[&issuer.jwk])) };
+    let digest = |token: &str| {
+        let signed_in = sign_in.header(format!("Bearer {token}").as_bytes(), NOW_S);
+        signed_in.expect("its signature is right").digest
+    };
+    let token = issuer.sign(Some("k1"), &claims());
+    let resigned = resigned(&token);
+    assert_ne!(token, resigned);
+    assert_eq!(digest(&token), digest(&resigned));
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    assert_eq!(digest(&token), Digest::of(signed.as_bytes()), "as the manual says");
+    let later = issuer.sign(Some("k1"), &with("exp", json!(NOW_S + 601)));
+    assert_ne!(digest(&token), digest(&later), "another token is not revoked with it");
 }
 
 #[test]

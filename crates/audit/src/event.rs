@@ -73,6 +73,12 @@ pub struct Event {
     /// The name of the lock, or the file that changed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// The fencing token of the hold that was to be broken.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fencing_token: u64,
+    /// The identity whose hold was broken.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub holder: String,
     /// The reason, or the outcome.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -85,14 +91,24 @@ impl Event {
     /// An event of this kind, now, with empty fields.
     pub fn of(kind: Kind) -> Event {
         let empty = String::new;
-        let (principal, remote, name, why) = (empty(), empty(), empty(), empty());
-        let at = SystemTime::now();
-        Event { at, kind, principal, remote, operation: "", name, why, repeated: 0 }
+        Event {
+            at: SystemTime::now(),
+            kind,
+            principal: empty(),
+            remote: empty(),
+            operation: "",
+            name: empty(),
+            fencing_token: 0,
+            holder: empty(),
+            why: empty(),
+            repeated: 0,
+        }
     }
 
     /// Cuts long texts.
     pub(crate) fn bounded(mut self) -> Event {
-        for text in [&mut self.principal, &mut self.remote, &mut self.name, &mut self.why] {
+        let Event { principal, remote, name, holder, why, .. } = &mut self;
+        for text in [principal, remote, name, holder, why] {
             let mut end = TEXT_BYTES_MAX;
             if text.len() > end {
                 while !text.is_char_boundary(end) {

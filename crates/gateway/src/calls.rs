@@ -113,6 +113,19 @@ impl<T> Calls<T> {
         });
     }
 
+    /// Tells the calls that `ends` chooses to try nothing again. Each call still has its answer. The
+    /// notes of answers that were not taken yet are shown to `ends` as well.
+    pub(crate) fn give_up(&mut self, mut ends: impl FnMut(&mut T) -> bool) {
+        for (_, (call, note)) in &mut self.running {
+            if ends(note) {
+                call.abandon();
+            }
+        }
+        for (note, _) in &mut self.answered {
+            ends(note);
+        }
+    }
+
     /// The notes of all calls that are not answered.
     pub(crate) fn into_notes(self) -> impl Iterator<Item = T> {
         self.running.into_iter().map(|(_, (_, note))| note)

@@ -11,6 +11,7 @@ use crate::admission::UnderWay;
 use crate::calls::Calls;
 use crate::core::{Cleanup, is_scan, is_unknown};
 use crate::leaving::{Left, Unanswered};
+use crate::limits::PROVE_AGAIN_EVERY;
 use crate::record::Recorded;
 use crate::redact::redact;
 use crate::router::Router;
@@ -39,6 +40,9 @@ struct Note {
     redacted: bool,
     /// The line of the audit log for the answer.
     recorded: Option<Recorded>,
+    /// The client of a wait has lost its identity or its right to the name since. The wait is on its
+    /// way out of its queue, and this is its answer.
+    denied: Option<Box<Error>>,
 }
 
 /// The operations in flight of one stream, or of one call.
@@ -74,13 +78,41 @@ impl InFlight {
         &self.visitor
     }
 
-    /// Proves the identity of the client anew, if files changed or its time is over. Operations in
-    /// flight go on.
+    /// Proves the identity of the client anew, if files changed or its time is over. Waits that it
+    /// may not have any more end; short operations in flight go on.
     ///
     /// # Errors
     /// UNAUTHENTICATED if it has no identity any more.
     pub(crate) fn prove_again(&mut self) -> Result<(), Box<Error>> {
-        self.router.prove_again(&mut self.visitor)
+        let former = self.visitor.version;
+        let proven = self.router.prove_again(&mut self.visitor);
+        if proven.is_err() || self.visitor.version != former {
+            self.permit_waits_again(proven.as_ref().err());
+        }
+        proven
+    }
+
+    /// Compares all waits with the rights that the client has now, or ends them all if it has `lost`
+    /// its identity. A wait that ends is cancelled for good, and a grant that it got meanwhile is
+    /// released.
+    fn permit_waits_again(&mut self, lost: Option<&Box<Error>>) {
+        let InFlight { router, visitor, calls, waits, .. } = self;
+        calls.give_up(|note| {
+            let Some(Left { cleanup, place }) = note.wait.take() else { return false };
+            let permitted = match lost {
+                Some(error) => Err(error.clone()),
+                None => router.permit_kind(visitor, OperationKind::Acquire, cleanup.name()),
+            };
+            note.redacted = router.is_redacted(visitor, cleanup.name());
+            note.denied = permitted.err();
+            if note.denied.is_none() {
+                note.wait = Some(Left { cleanup, place });
+                return false;
+            }
+            *waits -= 1;
+            router.leaving.push(Left { cleanup: cleanup.for_good(), place });
+            true
+        });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -105,8 +137,11 @@ impl InFlight {
             wait: None,
             unanswered: None,
             is_scan: op.is_some_and(is_scan),
-            redacted: op.is_some_and(|op| self.router.is_redacted(&self.visitor, op)),
-            recorded: op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op)),
+            redacted: op
+                .and_then(Op::name)
+                .is_some_and(|name| self.router.is_redacted(&self.visitor, name)),
+            recorded: None,
+            denied: None,
         };
         if let Some(Op::Acquire(acquire)) = &mut operation.op {
             if acquire.wait_ms > 0 {
@@ -118,6 +153,9 @@ impl InFlight {
                     Unanswered::of(caller, acquire, operation.timeout_ms, leaving, now_ms);
             }
         }
+        // From here on the operation is begun, and what is begun is recorded.
+        let op = operation.op.as_ref();
+        note.recorded = op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op));
         self.waits += usize::from(note.wait.is_some());
         self.scans += usize::from(note.is_scan);
         self.router.metrics.in_flight.inc();
@@ -143,6 +181,23 @@ impl InFlight {
         Some(self.answered(note, answer))
     }
 
+    /// The answer to the operation of a single call. Until it comes, the identity of the client is
+    /// proven again and again.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED if the client has no identity any more.
+    pub(crate) async fn only(&mut self) -> Result<Option<OperationResult>, Box<Error>> {
+        let has_identity = self.router.identities.is_some();
+        let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                answered = self.next() => return Ok(answered),
+                _ = look_again.tick(), if has_identity => self.prove_again()?,
+            }
+        }
+    }
+
     /// The next answer, if one is ready.
     pub(crate) fn next_now(&mut self) -> Option<OperationResult> {
         let (note, answer) = self.calls.next_now()?;
@@ -150,7 +205,11 @@ impl InFlight {
     }
 
     fn answered(&mut self, note: Note, mut answer: Answer) -> OperationResult {
-        let Note { id, kind, received, wait, unanswered, is_scan, redacted, recorded } = note;
+        let Note { id, kind, received, wait, unanswered, is_scan, redacted, recorded, denied } =
+            note;
+        if let Some(error) = denied {
+            answer = Answer::Error(*error);
+        }
         self.waits -= usize::from(wait.is_some());
         self.scans -= usize::from(is_scan);
         if let Some(Left { cleanup, .. }) = wait
@@ -165,7 +224,7 @@ impl InFlight {
         self.router.metrics.answered(kind, &answer, received.elapsed());
         self.router.metrics.in_flight.dec();
         if let Some(recorded) = recorded {
-            recorded.answered(&self.router.audit, &answer);
+            recorded.answered(&answer);
         }
         if redacted {
             redact(&mut answer);
@@ -201,6 +260,9 @@ async fn keep(router: Arc<Router>, mut ending: watch::Receiver<bool>, mut calls:
             answered = calls.next() => {
                 let Some((note, answer)) = answered else { return };
                 router.metrics.answered(note.kind, &answer, note.received.elapsed());
+                if let Some(recorded) = note.recorded {
+                    recorded.answered(&answer);
+                }
                 let Some(Left { cleanup, place }) = note.wait else { continue };
                 let granted = answer.grant().is_some();
                 if granted {

@@ -202,11 +202,11 @@ impl Router {
         identities.permit_stream(visitor, &self.audit, &self.metrics)
     }
 
-    /// Whether the answer to an operation must tell nothing of others, because the visitor may not
-    /// read its name.
-    pub(crate) fn is_redacted(&self, visitor: &Visitor, op: &Op) -> bool {
-        let Some(identity) = visitor.caller.identity() else { return false };
-        op.name().is_some_and(|name| !identity.rights.permits(Verb::Read, name))
+    /// Whether the answer to an operation on this name must tell nothing of others, because the
+    /// visitor may not read the name.
+    pub(crate) fn is_redacted(&self, visitor: &Visitor, name: &str) -> bool {
+        let identity = visitor.caller.identity();
+        identity.is_some_and(|identity| !identity.rights.permits(Verb::Read, name))
     }
 
     /// Proves the identity of a visitor, if that was not done or does not hold any more.

@@ -152,6 +152,46 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn security() {
+    const SECTIONS: &str = r#"
+tls:
+  inside: { cert: a.pem, key: a.key, ca: ca.pem }
+  clients: { cert: s.pem, key: s.key, client_ca: cca.pem, client_certs: allow }
+access:
+  policy: policy.yaml
+  tokens: tokens.yaml
+  jwt: { jwks: jwks.json, issuer: "https://issuer", audience: palisade, clock_skew_s: 300 }
+audit: { file: "-", bytes_max: 65536, hours_max: 1, keep: 0 }
+"#;
+    let yaml = |from: &str, to: &str| {
+        assert!(SECTIONS.contains(from), "{from}");
+        format!("{THREE}{}", SECTIONS.replace(from, to))
+    };
+    assert!(parse(&yaml("a.pem", "a.pem")).is_ok());
+    for (from, to, words) in [
+        ("a.key", "''", ["`tls.inside.key` is empty", "fill it in"]),
+        ("cca.pem", "' '", ["`tls.clients.client_ca` is empty", "fill it in"]),
+        (", client_ca: cca.pem", "", ["asks for certificates of clients", "`client_ca`"]),
+        ("policy.yaml", "''", ["`access.policy` is empty", "fill it in"]),
+        ("tokens.yaml", "''", ["`access.tokens` is empty", "fill it in"]),
+        ("jwks.json", "''", ["`access.jwt.jwks` is empty", "fill it in"]),
+        ("\"https://issuer\"", "''", ["`access.jwt.issuer` is empty", "fill it in"]),
+        ("audience: palisade", "audience: ''", ["`access.jwt.audience` is empty", "fill it in"]),
+        (
+            "clock_skew_s: 300",
+            "clock_skew_s: 301",
+            ["`access.jwt.clock_skew_s` is 301", "0 to 300"],
+        ),
+        ("file: \"-\"", "file: ''", ["`audit.file` is empty", "fill it in"]),
+        ("65536", "65535", ["`audit.bytes_max` is 65535", "65536 to"]),
+        ("hours_max: 1", "hours_max: 0", ["`audit.hours_max` is 0", "1 to"]),
+        ("keep: 0", "keep: 1001", ["`audit.keep` is 1001", "0 to 1000"]),
+    ] {
+        refused(&yaml(from, to), &words);
+    }
+}
+
+#[test]
 fn addresses() {
     for bad in [
         "127.0.0.1",

@@ -83,6 +83,12 @@ impl Cleanup {
         }
     }
 
+    /// The same for an acquire whose client may not have the lock any more, or come back for it: the
+    /// request ends for good, and a grant is released.
+    pub fn for_good(self) -> Cleanup {
+        Cleanup { ours: true, misses: 0, ..self }
+    }
+
     /// The client that is gone. All tries are in its name, so that they touch nothing of another.
     pub fn caller(&self) -> &Caller {
         &self.caller

@@ -26,6 +26,8 @@ pub const LONG: Duration = Duration::from_secs(60);
 #[allow(clippy::large_enum_variant)] // there are few, and a test writes each of them out
 pub enum Reaction {
     Answer(NodeAnswer),
+    /// Answers once this is sent.
+    Later(tokio::sync::oneshot::Receiver<NodeAnswer>),
     /// Does not answer.
     Silence,
     /// Ends the stream, and with it all operations in flight.
@@ -263,6 +265,16 @@ impl ShardService for FakeNode {
                     match (node.handler)(node.id, &operation) {
                         Reaction::Answer(answer) => {
                             answered.push(OperationResult { id, result: Some(answer) })
+                        }
+                        Reaction::Later(answer) => {
+                            let results = results.clone();
+                            tokio::spawn(async move {
+                                let Ok(answer) = answer.await else { return };
+                                let result = OperationResult { id, result: Some(answer) };
+                                let _ = results
+                                    .send(Ok(OperateResponse { results: vec![result] }))
+                                    .await;
+                            });
                         }
                         Reaction::Silence => {}
                         Reaction::Hangup => {

@@ -359,15 +359,27 @@ pub struct Open {
 impl Open {
     /// The answer to one operation, or the code with which the stream ended.
     pub async fn answer(&mut self, op: Op) -> Result<Answer, Code> {
+        let id = self.send(op).await;
+        let (answered, answer) = self.next().await?;
+        assert_eq!(answered, id);
+        Ok(answer)
+    }
+
+    /// Sends one operation, and returns its id.
+    pub async fn send(&mut self, op: Op) -> u64 {
         self.id += 1;
         let operation = Operation { id: self.id, ..Operation::of(op) };
         let frame = StreamRequest { operations: vec![operation], sent_ms: 0 };
         let _ = self.frames.send(frame).await;
+        self.id
+    }
+
+    /// The next answer and the id of its operation, or the code with which the stream ended.
+    pub async fn next(&mut self) -> Result<(u64, Answer), Code> {
         match self.answers.message().await {
             Ok(Some(mut frame)) => {
                 let result = frame.results.remove(0);
-                assert_eq!(result.id, self.id);
-                Ok(result.result.unwrap())
+                Ok((result.id, result.result.unwrap()))
             }
             Ok(None) => Err(Code::Ok),
             Err(status) => Err(status.code()),

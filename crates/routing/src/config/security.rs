@@ -2,12 +2,24 @@
 //!
 //! This module only names files. The crates `net`, `access` and `audit` read them.
 
-use super::parse;
+use super::{ClusterConfig, parse};
 use serde::{Deserialize, Serialize};
 
 /// The word in a path that stands for the process: `node-3`, or `gateway-NAME`. With it one cluster
 /// file serves all machines.
 const PROCESS: &str = "{process}";
+
+/// Upper limit for `clock_skew_s`. A token is valid for that much longer than it says.
+const CLOCK_SKEW_MAX_S: u64 = 300;
+/// Lower limit for the size of a file of the audit log. In smaller ones, any client could soon push
+/// out the lines before.
+const AUDIT_BYTES_LEAST: u64 = 64 << 10;
+/// Upper limit for the same.
+const AUDIT_BYTES_LIMIT: u64 = 1 << 40;
+/// Upper limit for the age of a file of the audit log: ten years.
+const AUDIT_HOURS_LIMIT: u64 = 87_600;
+/// Upper limit for the closed files of the audit log. All are renamed when one is closed.
+const AUDIT_KEEP_LIMIT: u64 = 1_000;
 
 /// TLS of both sides of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +139,56 @@ fn one_day() -> u64 {
 
 fn thirty() -> u32 {
     30
+}
+
+/// Finds values that cannot be meant. The files themselves are read elsewhere.
+pub(super) fn check(config: &ClusterConfig, problems: &mut Vec<String>) {
+    let ClusterConfig { tls, access, audit, .. } = config;
+    let inside = tls.iter().flat_map(|tls| &tls.inside);
+    let clients = tls.iter().flat_map(|tls| &tls.clients);
+    let jwt = access.iter().flat_map(|access| &access.jwt);
+    let mut texts: Vec<(&str, &String)> = Vec::new();
+    for tls in inside {
+        texts.extend([("tls.inside.cert", &tls.cert), ("tls.inside.key", &tls.key)]);
+        texts.push(("tls.inside.ca", &tls.ca));
+    }
+    for tls in clients {
+        texts.extend([("tls.clients.cert", &tls.cert), ("tls.clients.key", &tls.key)]);
+        texts.extend(tls.client_ca.iter().map(|ca| ("tls.clients.client_ca", ca)));
+        if tls.client_certs != ClientCerts::No && tls.client_ca.is_none() {
+            problems.push(
+                "`tls.clients` asks for certificates of clients: name the file of their \
+                 authorities as `client_ca`, or set `client_certs` to no"
+                    .to_owned(),
+            );
+        }
+    }
+    if let Some(access) = access {
+        texts.push(("access.policy", &access.policy));
+        texts.extend(access.tokens.iter().map(|tokens| ("access.tokens", tokens)));
+    }
+    let mut numbers: Vec<(&str, u64, u64, u64)> = Vec::new();
+    for jwt in jwt {
+        texts.extend([("access.jwt.jwks", &jwt.jwks), ("access.jwt.issuer", &jwt.issuer)]);
+        texts.push(("access.jwt.audience", &jwt.audience));
+        numbers.push(("access.jwt.clock_skew_s", jwt.clock_skew_s, 0, CLOCK_SKEW_MAX_S));
+    }
+    if let Some(audit) = audit {
+        texts.push(("audit.file", &audit.file));
+        numbers.push(("audit.bytes_max", audit.bytes_max, AUDIT_BYTES_LEAST, AUDIT_BYTES_LIMIT));
+        numbers.push(("audit.hours_max", audit.hours_max, 1, AUDIT_HOURS_LIMIT));
+        numbers.push(("audit.keep", audit.keep.into(), 0, AUDIT_KEEP_LIMIT));
+    }
+    for (key, text) in texts {
+        if text.trim().is_empty() {
+            problems.push(format!("`{key}` is empty: fill it in, or leave its section out"));
+        }
+    }
+    for (key, value, least, most) in numbers {
+        if !(least..=most).contains(&value) {
+            problems.push(format!("`{key}` is {value}: choose {least} to {most}"));
+        }
+    }
 }
 
 /// A path for one process: [`PROCESS`] replaced by its name, as `node-3` or `gateway-NAME`.

@@ -37,6 +37,7 @@ impl ClusterConfig {
         self.check_addresses(&mut problems, &mut warnings);
         self.check_placement(&mut problems);
         self.settings.check(&mut problems);
+        super::security::check(self, &mut problems);
         if !problems.is_empty() {
             return Err(ConfigError(problems.join("\n")));
         }

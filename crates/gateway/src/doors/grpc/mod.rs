@@ -73,7 +73,8 @@ impl Locks {
         let answer = if wait_ms == 0 {
             let _permit = self.router.admission.call().map_err(refused)?;
             let op = operation.op.as_ref();
-            let redacted = op.is_some_and(|op| self.router.is_redacted(&visitor, op));
+            let name = op.and_then(Op::name);
+            let redacted = name.is_some_and(|name| self.router.is_redacted(&visitor, name));
             let recorded = op.and_then(|op| Recorded::of(&self.router.audit, &visitor, op));
             let unanswered = match &mut operation.op {
                 Some(Op::Acquire(acquire)) => {
@@ -87,7 +88,7 @@ impl Locks {
                 unanswered.answered(&answer);
             }
             if let Some(recorded) = recorded {
-                recorded.answered(&self.router.audit, &answer);
+                recorded.answered(&answer);
             }
             if redacted {
                 redact(&mut answer);
@@ -97,9 +98,8 @@ impl Locks {
             let mut running =
                 InFlight::new(self.router.clone(), self.ending.clone(), visitor, true);
             running.push(operation).map_err(refused)?;
-            running
-                .next()
-                .await
+            let answered = running.only().await.map_err(refused)?;
+            answered
                 .and_then(|result| result.result)
                 .ok_or_else(|| Status::from(mismatched_answer()))?
         };
