@@ -5,7 +5,8 @@
 //!   and goes on by itself.
 //! - Some descriptors are left for the server's own use, and no source address takes all others.
 //! - A connection that sends nothing is closed.
-//! - TLS handshakes run beside each other and beside the accepting, bounded in number and time.
+//! - TLS handshakes run beside each other and beside the accepting, bounded in number and time. A
+//!   source that begins many of them takes no place from the others.
 //!
 //! This module knows nothing of the protocol on a connection.
 
@@ -164,9 +165,6 @@ impl<S> Stream for Incoming<S> {
                     let connection = self.connection(Io::Tls(tls), certificate, place);
                     return Poll::Ready(Some(Ok(connection)));
                 }
-                if handshakes.are_full() {
-                    return Poll::Pending; // the end of a handshake wakes this task
-                }
             }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
@@ -210,9 +208,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reload::File;
+    use crate::tls::{ClientCertificates, ClientTls, ServerTls};
+    use rustls::ClientConfig;
     use std::future::poll_fn;
     use std::net::SocketAddr;
     use tokio::io::AsyncReadExt;
+    use tokio_rustls::TlsConnector;
+
+    /// Longer than any test.
+    const NEVER: Duration = Duration::from_secs(3_600);
+    /// A test that takes this long hangs.
+    const HANGS_AFTER: Duration = Duration::from_secs(20);
 
     async fn listening(open_max: usize) -> (Incoming<()>, SocketAddr, Arc<Accepted>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -278,6 +285,56 @@ mod tests {
         let (taken, fourth) = tokio::join!(next(&mut incoming), fourth);
         assert_eq!(taken.peer().remote, fourth.local_addr().unwrap());
         assert_eq!(accepted.open(), 2);
+    }
+
+    /// A listener with TLS, and the settings of its clients.
+    async fn listening_with_tls() -> (Incoming<()>, SocketAddr, Arc<Accepted>, ClientConfig) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |name: &str, text: String| File { name: name.into(), bytes: text.into() };
+        let cert = file("cert", made.cert.pem());
+        let key = file("key", made.signing_key.serialize_pem());
+        let tls = ServerTls::load(&cert, &key, ClientCertificates::No).unwrap();
+        let client = ClientTls::load(&cert, None).unwrap().named().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(Accepted::default()));
+        let tls: Arc<dyn ServerSide> = Arc::new(Always(tls));
+        let incoming = Incoming::new(listener, accepted.clone(), 100, Some(tls), |_| ());
+        (incoming, address, accepted, client)
+    }
+
+    struct Always(ServerTls);
+
+    impl ServerSide for Always {
+        fn server(&self) -> ServerTls {
+            self.0.clone()
+        }
+    }
+
+    /// Regression: one address took all places of handshakes, and nothing was accepted until one
+    /// of its handshakes ran out of time.
+    #[tokio::test]
+    async fn handshakes_of_one_source_take_no_place_from_another() {
+        let (mut incoming, address, accepted, client) = listening_with_tls().await;
+        let handshakes = incoming.handshakes.as_mut().unwrap();
+        (handshakes.most, handshakes.time_max) = (4, (NEVER, NEVER));
+        let silent = [0; 9].map(|_| std::net::TcpStream::connect(address).unwrap());
+        let other = async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            let tcp = socket.connect(address).await.unwrap();
+            let late = [0; 9].map(|_| std::net::TcpStream::connect(address).unwrap());
+            while accepted.refused() < 15 {
+                tokio::time::sleep(Duration::from_millis(1)).await; // 19 began, and 4 have a place
+            }
+            let name = "localhost".try_into().unwrap();
+            let tls = TlsConnector::from(Arc::new(client)).connect(name, tcp).await.unwrap();
+            (tls.get_ref().0.local_addr().unwrap(), tls, late)
+        };
+        let both = async { tokio::join!(next(&mut incoming), other) };
+        let (taken, (remote, _tls, _late)) =
+            tokio::time::timeout(HANGS_AFTER, both).await.expect("the other source is served");
+        assert_eq!(taken.peer().remote, remote);
+        drop(silent);
     }
 
     #[test]
