@@ -4,7 +4,7 @@
 //! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
 //!   and goes on by itself.
 //! - Some descriptors are left for the server's own use, and no source address takes all others.
-//! - A connection that sends nothing is closed.
+//! - A connection that does not send as much as HTTP/2 begins with is closed.
 //! - TLS handshakes run beside each other and beside the accepting, bounded in number and time. A
 //!   source that begins many of them takes no place from the others.
 //!
@@ -37,10 +37,10 @@ use tokio_rustls::server::TlsStream;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Shortest time between two log lines about spells.
 const SAID_EVERY: Duration = Duration::from_secs(10);
-/// Time for a connection to send its first byte. After it the connection is closed.
-const FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
-/// Connections from one source address. The excess is closed at once. The bound is high, because
-/// many clients can share one address.
+/// Time for a connection to send the preface of HTTP/2. After it the connection is closed.
+const PREFACE_MAX: Duration = Duration::from_secs(10);
+/// Connections from one source, but no more than half of all. The excess is closed at once. The
+/// bound is high, because many clients can share one address.
 const SOURCE_MAX: usize = 4_096;
 
 /// The number of connections that may be open so that `reserve` descriptors are left, but at least
@@ -73,7 +73,7 @@ pub struct Incoming<S> {
     accepted: Arc<Accepted>,
     open_max: usize,
     source_max: usize,
-    first_byte_max: Duration,
+    preface_max: Duration,
     state: MakeState<S>,
     handshakes: Option<Handshakes>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -99,8 +99,8 @@ impl<S> Incoming<S> {
             listener,
             accepted,
             open_max,
-            source_max: SOURCE_MAX,
-            first_byte_max: FIRST_BYTE_MAX,
+            source_max: SOURCE_MAX.min(open_max / 2).max(1),
+            preface_max: PREFACE_MAX,
             state: Box::new(state),
             pause: None,
             spell: None,
@@ -150,7 +150,7 @@ impl<S> Incoming<S> {
         let remote = place.remote();
         let state = (self.state)(certificate.as_ref());
         let peer = Peer { remote, state, certificate };
-        Connection::new(io, peer, place, self.first_byte_max)
+        Connection::new(io, peer, place, self.preface_max)
     }
 }
 
@@ -218,13 +218,17 @@ mod tests {
 
     /// Longer than any test.
     const NEVER: Duration = Duration::from_secs(3_600);
+    /// The first bytes of each HTTP/2 connection.
+    const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     /// A test that takes this long hangs.
     const HANGS_AFTER: Duration = Duration::from_secs(20);
 
     async fn listening(open_max: usize) -> (Incoming<()>, SocketAddr, Arc<Accepted>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(Accepted::default()));
-        (Incoming::new(listener, accepted.clone(), open_max, None, |_| ()), address, accepted)
+        let mut incoming = Incoming::new(listener, accepted.clone(), open_max, None, |_| ());
+        incoming.source_max = open_max;
+        (incoming, address, accepted)
     }
 
     async fn next(incoming: &mut Incoming<()>) -> Connection<()> {
@@ -248,14 +252,55 @@ mod tests {
         assert_eq!((accepted.open(), accepted.spells()), (2, 1));
     }
 
+    /// Regression: one byte was enough for a connection to stay open for ever.
     #[tokio::test]
-    async fn a_connection_that_says_nothing_is_closed() {
+    async fn a_connection_that_does_not_send_the_preface_is_closed() {
         let (mut incoming, address, _) = listening(2).await;
-        incoming.first_byte_max = Duration::from_millis(10);
-        let _client = std::net::TcpStream::connect(address).unwrap();
+        incoming.preface_max = Duration::from_millis(10);
+        for begins in [&b""[..], b"P", &PREFACE[..23]] {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut client, begins).unwrap();
+            let mut all = Vec::new();
+            let mut connection = next(&mut incoming).await;
+            let read = connection.read_to_end(&mut all);
+            let read = tokio::time::timeout(HANGS_AFTER, read).await.expect("closed");
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut, "{begins:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_sent_the_preface_may_be_silent() {
+        let (mut incoming, address, _) = listening(2).await;
+        incoming.preface_max = Duration::from_secs(1);
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut client, PREFACE).unwrap();
         let mut connection = next(&mut incoming).await;
-        let read = connection.read_u8().await;
-        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        let more = tokio::time::timeout(2 * incoming.preface_max, connection.read_u8()).await;
+        assert!(more.is_err(), "it waits for more: {more:?}");
+    }
+
+    /// Regression: a machine has as many IPv6 addresses as it likes, and counted as many sources.
+    #[test]
+    fn a_source_is_an_ipv4_address_or_an_ipv6_network() {
+        let accepted = Arc::new(Accepted::default());
+        let place = |address: &str| accepted.place(address.parse().unwrap(), 1);
+        let places = ["[2001:db8::1]:1", "[2001:db8:0:1::1]:1", "10.0.0.1:1"].map(place);
+        assert!(places.iter().all(Option::is_some));
+        for another in ["[2001:db8::2:3:4:5]:1", "[::ffff:10.0.0.1]:2"] {
+            assert!(place(another).is_none(), "{another}");
+        }
+        drop(places);
+        assert!(place("[2001:db8::2:3:4:5]:1").is_some(), "dropping frees the same source's place");
+    }
+
+    #[tokio::test]
+    async fn one_source_has_at_most_half_of_the_connections() {
+        for (open_max, source_max) in [(1, 1), (9, 4), (usize::MAX, SOURCE_MAX)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let incoming = Incoming::new(listener, Arc::default(), open_max, None, |_| ());
+            assert_eq!(incoming.source_max, source_max);
+        }
     }
 
     #[tokio::test]
