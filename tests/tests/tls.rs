@@ -400,7 +400,7 @@ async fn plain_to_tls_and_tls_to_plain_say_which_is_which() {
 async fn connections_that_begin_no_handshake_hold_up_no_other() {
     let cluster = Cluster::start().await;
     works(&cluster.client()).await;
-    // More than there are places for handshakes.
+    // So many of one source that most of them have the shorter time.
     let connect = |_| std::net::TcpStream::connect(cluster.gateway.address()).unwrap();
     let silent: Vec<_> = (0..300).map(connect).collect();
     works(&cluster.client()).await;

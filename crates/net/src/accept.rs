@@ -4,8 +4,9 @@
 //! - A server that cannot take a connection pauses before it tries again, logs that once per spell,
 //!   and goes on by itself.
 //! - Some descriptors are left for the server's own use, and no source address takes all others.
-//! - A connection that sends nothing is closed.
-//! - TLS handshakes run beside each other and beside the accepting, bounded in number and time.
+//! - A connection that does not send as much as HTTP/2 begins with is closed.
+//! - TLS handshakes run beside each other and beside the accepting, bounded in number and time. A
+//!   source that begins many of them takes no place from the others.
 //!
 //! This module knows nothing of the protocol on a connection.
 
@@ -36,10 +37,10 @@ use tokio_rustls::server::TlsStream;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Shortest time between two log lines about spells.
 const SAID_EVERY: Duration = Duration::from_secs(10);
-/// Time for a connection to send its first byte. After it the connection is closed.
-const FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
-/// Connections from one source address. The excess is closed at once. The bound is high, because
-/// many clients can share one address.
+/// Time for a connection to send the preface of HTTP/2. After it the connection is closed.
+const PREFACE_MAX: Duration = Duration::from_secs(10);
+/// Connections from one source, but no more than half of all. The excess is closed at once. The
+/// bound is high, because many clients can share one address.
 const SOURCE_MAX: usize = 4_096;
 
 /// The number of connections that may be open so that `reserve` descriptors are left, but at least
@@ -72,7 +73,7 @@ pub struct Incoming<S> {
     accepted: Arc<Accepted>,
     open_max: usize,
     source_max: usize,
-    first_byte_max: Duration,
+    preface_max: Duration,
     state: MakeState<S>,
     handshakes: Option<Handshakes>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -98,8 +99,8 @@ impl<S> Incoming<S> {
             listener,
             accepted,
             open_max,
-            source_max: SOURCE_MAX,
-            first_byte_max: FIRST_BYTE_MAX,
+            source_max: SOURCE_MAX.min(open_max / 2).max(1),
+            preface_max: PREFACE_MAX,
             state: Box::new(state),
             pause: None,
             spell: None,
@@ -149,7 +150,7 @@ impl<S> Incoming<S> {
         let remote = place.remote();
         let state = (self.state)(certificate.as_ref());
         let peer = Peer { remote, state, certificate };
-        Connection::new(io, peer, place, self.first_byte_max)
+        Connection::new(io, peer, place, self.preface_max)
     }
 }
 
@@ -163,9 +164,6 @@ impl<S> Stream for Incoming<S> {
                     let (tls, certificate, place) = secured;
                     let connection = self.connection(Io::Tls(tls), certificate, place);
                     return Poll::Ready(Some(Ok(connection)));
-                }
-                if handshakes.are_full() {
-                    return Poll::Pending; // the end of a handshake wakes this task
                 }
             }
             if let Some(pause) = &mut self.pause {
@@ -210,14 +208,27 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reload::File;
+    use crate::tls::{ClientCertificates, ClientTls, ServerTls};
+    use rustls::ClientConfig;
     use std::future::poll_fn;
     use std::net::SocketAddr;
     use tokio::io::AsyncReadExt;
+    use tokio_rustls::TlsConnector;
+
+    /// Longer than any test.
+    const NEVER: Duration = Duration::from_secs(3_600);
+    /// The first bytes of each HTTP/2 connection.
+    const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// A test that takes this long hangs.
+    const HANGS_AFTER: Duration = Duration::from_secs(20);
 
     async fn listening(open_max: usize) -> (Incoming<()>, SocketAddr, Arc<Accepted>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(Accepted::default()));
-        (Incoming::new(listener, accepted.clone(), open_max, None, |_| ()), address, accepted)
+        let mut incoming = Incoming::new(listener, accepted.clone(), open_max, None, |_| ());
+        incoming.source_max = open_max;
+        (incoming, address, accepted)
     }
 
     async fn next(incoming: &mut Incoming<()>) -> Connection<()> {
@@ -241,14 +252,55 @@ mod tests {
         assert_eq!((accepted.open(), accepted.spells()), (2, 1));
     }
 
+    /// Regression: one byte was enough for a connection to stay open for ever.
     #[tokio::test]
-    async fn a_connection_that_says_nothing_is_closed() {
+    async fn a_connection_that_does_not_send_the_preface_is_closed() {
         let (mut incoming, address, _) = listening(2).await;
-        incoming.first_byte_max = Duration::from_millis(10);
-        let _client = std::net::TcpStream::connect(address).unwrap();
+        incoming.preface_max = Duration::from_millis(10);
+        for begins in [&b""[..], b"P", &PREFACE[..23]] {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            std::io::Write::write_all(&mut client, begins).unwrap();
+            let mut all = Vec::new();
+            let mut connection = next(&mut incoming).await;
+            let read = connection.read_to_end(&mut all);
+            let read = tokio::time::timeout(HANGS_AFTER, read).await.expect("closed");
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut, "{begins:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_sent_the_preface_may_be_silent() {
+        let (mut incoming, address, _) = listening(2).await;
+        incoming.preface_max = Duration::from_secs(1);
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut client, PREFACE).unwrap();
         let mut connection = next(&mut incoming).await;
-        let read = connection.read_u8().await;
-        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        let more = tokio::time::timeout(2 * incoming.preface_max, connection.read_u8()).await;
+        assert!(more.is_err(), "it waits for more: {more:?}");
+    }
+
+    /// Regression: a machine has as many IPv6 addresses as it likes, and counted as many sources.
+    #[test]
+    fn a_source_is_an_ipv4_address_or_an_ipv6_network() {
+        let accepted = Arc::new(Accepted::default());
+        let place = |address: &str| accepted.place(address.parse().unwrap(), 1);
+        let places = ["[2001:db8::1]:1", "[2001:db8:0:1::1]:1", "10.0.0.1:1"].map(place);
+        assert!(places.iter().all(Option::is_some));
+        for another in ["[2001:db8::2:3:4:5]:1", "[::ffff:10.0.0.1]:2"] {
+            assert!(place(another).is_none(), "{another}");
+        }
+        drop(places);
+        assert!(place("[2001:db8::2:3:4:5]:1").is_some(), "dropping frees the same source's place");
+    }
+
+    #[tokio::test]
+    async fn one_source_has_at_most_half_of_the_connections() {
+        for (open_max, source_max) in [(1, 1), (9, 4), (usize::MAX, SOURCE_MAX)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let incoming = Incoming::new(listener, Arc::default(), open_max, None, |_| ());
+            assert_eq!(incoming.source_max, source_max);
+        }
     }
 
     #[tokio::test]
@@ -278,6 +330,56 @@ mod tests {
         let (taken, fourth) = tokio::join!(next(&mut incoming), fourth);
         assert_eq!(taken.peer().remote, fourth.local_addr().unwrap());
         assert_eq!(accepted.open(), 2);
+    }
+
+    /// A listener with TLS, and the settings of its clients.
+    async fn listening_with_tls() -> (Incoming<()>, SocketAddr, Arc<Accepted>, ClientConfig) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let file = |name: &str, text: String| File { name: name.into(), bytes: text.into() };
+        let cert = file("cert", made.cert.pem());
+        let key = file("key", made.signing_key.serialize_pem());
+        let tls = ServerTls::load(&cert, &key, ClientCertificates::No).unwrap();
+        let client = ClientTls::load(&cert, None).unwrap().named().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, accepted) = (listener.local_addr().unwrap(), Arc::new(Accepted::default()));
+        let tls: Arc<dyn ServerSide> = Arc::new(Always(tls));
+        let incoming = Incoming::new(listener, accepted.clone(), 100, Some(tls), |_| ());
+        (incoming, address, accepted, client)
+    }
+
+    struct Always(ServerTls);
+
+    impl ServerSide for Always {
+        fn server(&self) -> ServerTls {
+            self.0.clone()
+        }
+    }
+
+    /// Regression: one address took all places of handshakes, and nothing was accepted until one
+    /// of its handshakes ran out of time.
+    #[tokio::test]
+    async fn handshakes_of_one_source_take_no_place_from_another() {
+        let (mut incoming, address, accepted, client) = listening_with_tls().await;
+        let handshakes = incoming.handshakes.as_mut().unwrap();
+        (handshakes.most, handshakes.time_max) = (4, (NEVER, NEVER));
+        let silent = [0; 9].map(|_| std::net::TcpStream::connect(address).unwrap());
+        let other = async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            let tcp = socket.connect(address).await.unwrap();
+            let late = [0; 9].map(|_| std::net::TcpStream::connect(address).unwrap());
+            while accepted.refused() < 15 {
+                tokio::time::sleep(Duration::from_millis(1)).await; // 19 began, and 4 have a place
+            }
+            let name = "localhost".try_into().unwrap();
+            let tls = TlsConnector::from(Arc::new(client)).connect(name, tcp).await.unwrap();
+            (tls.get_ref().0.local_addr().unwrap(), tls, late)
+        };
+        let both = async { tokio::join!(next(&mut incoming), other) };
+        let (taken, (remote, _tls, _late)) =
+            tokio::time::timeout(HANGS_AFTER, both).await.expect("the other source is served");
+        assert_eq!(taken.peer().remote, remote);
+        drop(silent);
     }
 
     #[test]

@@ -18,13 +18,18 @@ use tonic::transport::server::Connected;
 
 /// The first byte of a client that speaks TLS. HTTP/2 begins with `PRI`.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// The length of the preface with which each HTTP/2 connection begins. The shortest request for a
+/// page of metrics is about as long.
+const PREFACE_BYTES: usize = 24;
 
-/// An accepted connection, closed if it stays silent, or speaks TLS where there is none.
+/// An accepted connection, closed if it does not begin in time, or speaks TLS where there is none.
 pub struct Connection<S> {
     io: Io<TlsStream<TcpStream>>,
     peer: Peer<S>,
-    /// Set until the first byte arrives. The connection is closed when it fires.
-    silent: Option<Pin<Box<Sleep>>>,
+    /// Set until [`PREFACE_BYTES`] have come. The connection is closed when it fires.
+    unbegun: Option<Pin<Box<Sleep>>>,
+    /// The number of bytes that have come, counted while `unbegun` is set.
+    read_bytes: usize,
     place: Place,
 }
 
@@ -44,10 +49,10 @@ impl<S> Connection<S> {
         io: Io<TlsStream<TcpStream>>,
         peer: Peer<S>,
         place: Place,
-        first_byte_max: Duration,
+        preface_max: Duration,
     ) -> Connection<S> {
-        let silent = Some(Box::pin(tokio::time::sleep(first_byte_max)));
-        Connection { io, peer, silent, place }
+        let unbegun = Some(Box::pin(tokio::time::sleep(preface_max)));
+        Connection { io, peer, unbegun, read_bytes: 0, place }
     }
 
     /// The other end.
@@ -72,15 +77,20 @@ impl<S: Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, into);
-        if let Some(silent) = &mut self.silent {
+        let this = &mut *self;
+        if let Some(unbegun) = &mut this.unbegun {
             if read.is_ready() {
-                self.silent = None;
-                let first = into.filled().get(before);
-                if self.io.is_plain() && first == Some(&TLS_HANDSHAKE) {
-                    self.place.refuse(&"it spoke TLS: dial this port without");
+                let new = &into.filled()[before..];
+                let is_first = this.read_bytes == 0;
+                if is_first && this.io.is_plain() && new.first() == Some(&TLS_HANDSHAKE) {
+                    this.place.refuse(&"it spoke TLS: dial this port without");
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
-            } else if silent.as_mut().poll(context).is_ready() {
+                this.read_bytes += new.len();
+                if this.read_bytes >= PREFACE_BYTES {
+                    this.unbegun = None;
+                }
+            } else if unbegun.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }

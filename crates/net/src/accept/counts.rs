@@ -6,12 +6,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// What stands for the other end when connections are counted by source: an IPv4 address, or the
+/// upper half of an IPv6 address, because one machine has all addresses of a /64 network.
+pub(super) fn source_of(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        v4 => v4,
+    }
+}
+
 /// The counts of a listener.
 #[derive(Debug, Default)]
 pub struct Accepted {
     open: AtomicUsize,
     spells: AtomicU64,
     refused: AtomicU64,
+    /// By [`source_of`] their other end.
     sources: Mutex<HashMap<IpAddr, usize>>,
     refusals_said: Seldom,
 }
@@ -48,10 +61,10 @@ impl Accepted {
     /// A place for a connection, or `None` if its source has `source_max` already.
     pub(super) fn place(self: &Arc<Self>, remote: SocketAddr, source_max: usize) -> Option<Place> {
         let mut sources = self.sources();
-        let open = sources.entry(remote.ip()).or_default();
+        let open = sources.entry(source_of(remote)).or_default();
         if *open >= source_max {
             drop(sources);
-            self.refuse(remote, &format_args!("its address has {source_max} connections already"));
+            self.refuse(remote, &format_args!("its source has {source_max} connections already"));
             return None;
         }
         *open += 1;
@@ -85,11 +98,12 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.accepted.open.fetch_sub(1, Relaxed);
+        let source = source_of(self.remote);
         let mut sources = self.accepted.sources();
-        if let Some(open) = sources.get_mut(&self.remote.ip()) {
+        if let Some(open) = sources.get_mut(&source) {
             *open -= 1;
             if *open == 0 {
-                sources.remove(&self.remote.ip());
+                sources.remove(&source);
             }
         }
     }

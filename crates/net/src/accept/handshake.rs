@@ -1,25 +1,32 @@
 //! The TLS handshakes of a listener.
 //!
 //! - They run beside each other, and the accepting goes on meanwhile.
-//! - There are at most [`HANDSHAKES_MAX`], each ends in time, and in less time while many run. So
-//!   clients that begin and do not go on hold up the others for moments only.
+//! - Each ends in time, and in less time while its source has many under way.
+//! - There are at most [`HANDSHAKES_MAX`]. At the bound, the oldest one of the source with the most
+//!   makes room for the next. So clients that begin and do not go on take the places of their own
+//!   source, and the accepting never waits for them.
 
-use super::counts::{Accepted, Place};
+use super::counts::{Accepted, Place, source_of};
 use crate::certificate::{Certificate, NotACertificate};
 use crate::tls::ServerSide;
+use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Handshakes at the same time. At the bound no connection is accepted until one has ended.
-const HANDSHAKES_MAX: usize = 256;
-/// Time for a handshake while fewer than half of the places are taken, and after that.
+/// Handshakes at the same time. Each takes some KiB until it ends.
+const HANDSHAKES_MAX: usize = 1_024;
+/// Handshakes of one source with the longer time. The others of it have the shorter one. Many
+/// clients behind one address may well begin at the same time, so this closes none of them.
+const UNHURRIED_MAX: usize = 16;
+/// Time for a handshake while its source has fewer than [`UNHURRIED_MAX`] others, and after that.
 const TIME_MAX: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 /// Time for a refused client to read the reason. A socket that is closed with unread bytes would
 /// take the reason away from it.
@@ -42,28 +49,49 @@ enum Failed {
     Certificate(#[from] NotACertificate),
 }
 
-/// The handshakes under way.
+/// The handshakes of a listener.
 pub(super) struct Handshakes {
     tls: Arc<dyn ServerSide>,
     accepted: Arc<Accepted>,
     running: JoinSet<Option<Secured>>,
+    /// Those under way, the oldest first. Some of them may have ended since the last one began.
+    under_way: Vec<UnderWay>,
+    /// How many may be under way.
+    pub(super) most: usize,
+    /// The longer and the shorter time for one.
+    pub(super) time_max: (Duration, Duration),
+}
+
+struct UnderWay {
+    remote: SocketAddr,
+    task: AbortHandle,
 }
 
 impl Handshakes {
     pub(super) fn new(tls: Arc<dyn ServerSide>, accepted: Arc<Accepted>) -> Handshakes {
-        Handshakes { tls, accepted, running: JoinSet::new() }
-    }
-
-    pub(super) fn are_full(&self) -> bool {
-        self.running.len() >= HANDSHAKES_MAX
+        Handshakes {
+            tls,
+            accepted,
+            running: JoinSet::new(),
+            under_way: Vec::new(),
+            most: HANDSHAKES_MAX,
+            time_max: TIME_MAX,
+        }
     }
 
     /// Begins a handshake with the certificate in use now.
     pub(super) fn begin(&mut self, tcp: TcpStream, place: Place) {
+        self.under_way.retain(|one| !one.task.is_finished());
+        let remote = place.remote();
+        let is_of_its_source = |one: &&UnderWay| source_of(one.remote) == source_of(remote);
+        let of_its_source = self.under_way.iter().filter(is_of_its_source).count();
+        if self.under_way.len() >= self.most {
+            self.make_room();
+        }
+        let (unhurried, hurried) = self.time_max;
+        let time_max = if of_its_source < UNHURRIED_MAX { unhurried } else { hurried };
         let acceptor = TlsAcceptor::from(self.tls.server().config);
-        let few = self.running.len() < HANDSHAKES_MAX / 2;
-        let time_max = if few { TIME_MAX.0 } else { TIME_MAX.1 };
-        self.running.spawn(async move {
+        let task = self.running.spawn(async move {
             let shaken = tokio::time::timeout(time_max, shake(&acceptor, tcp)).await;
             match shaken.unwrap_or(Err(Failed::TooLong)) {
                 Ok((tls, certificate)) => Some((Box::new(tls), certificate, place)),
@@ -73,6 +101,22 @@ impl Handshakes {
                 }
             }
         });
+        self.under_way.push(UnderWay { remote, task });
+    }
+
+    /// Closes the oldest handshake of a source that has the most of them.
+    fn make_room(&mut self) {
+        let mut of_source: HashMap<_, usize> = HashMap::new();
+        for one in &self.under_way {
+            *of_source.entry(source_of(one.remote)).or_default() += 1;
+        }
+        let most = of_source.values().copied().max();
+        let has_most = |one: &UnderWay| of_source.get(&source_of(one.remote)).copied() == most;
+        if let Some(at) = self.under_way.iter().position(has_most) {
+            let UnderWay { remote, task } = self.under_way.remove(at);
+            task.abort();
+            self.accepted.refuse(remote, &"its source has the most of too many handshakes");
+        }
     }
 
     /// The next connection whose handshake is done. Pending while there is none.
@@ -81,6 +125,7 @@ impl Handshakes {
             match ended {
                 Ok(Some(secured)) => return Poll::Ready(secured),
                 Ok(None) => {}
+                Err(error) if error.is_cancelled() => {} // it made room for another
                 Err(error) => {
                     tracing::error!(open = self.accepted.open(), %error, "a handshake failed")
                 }
