@@ -160,12 +160,12 @@ impl<S> Stream for Incoming<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(handshakes) = &mut self.handshakes {
-                if let Poll::Ready(secured) = handshakes.poll_next(context) {
-                    let (tls, certificate, place) = secured;
-                    let connection = self.connection(Io::Tls(tls), certificate, place);
-                    return Poll::Ready(Some(Ok(connection)));
-                }
+            if let Some(handshakes) = &mut self.handshakes
+                && let Poll::Ready(secured) = handshakes.poll_next(context)
+            {
+                let (tls, certificate, place) = secured;
+                let connection = self.connection(Io::Tls(tls), certificate, place);
+                return Poll::Ready(Some(Ok(connection)));
             }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
