@@ -13,6 +13,7 @@
 mod connection;
 mod counts;
 mod handshake;
+mod pages;
 
 pub use connection::{Connection, Peer};
 pub use counts::Accepted;
@@ -66,7 +67,7 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
 /// Makes the state of a connection from the certificate that its client has shown.
 type MakeState<S> = Box<dyn Fn(Option<&Arc<Certificate>>) -> S + Send>;
 
-/// The connections of one listener, as a stream for a tonic server. Each connection has its own
+/// The connections of one listener, as a stream for a tonic server, or for an axum server. Each connection has its own
 /// state, which its requests find in their extensions as [`Peer`].
 pub struct Incoming<S> {
     listener: TcpListener,
@@ -159,12 +160,12 @@ impl<S> Stream for Incoming<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(handshakes) = &mut self.handshakes {
-                if let Poll::Ready(secured) = handshakes.poll_next(context) {
-                    let (tls, certificate, place) = secured;
-                    let connection = self.connection(Io::Tls(tls), certificate, place);
-                    return Poll::Ready(Some(Ok(connection)));
-                }
+            if let Some(handshakes) = &mut self.handshakes
+                && let Poll::Ready(secured) = handshakes.poll_next(context)
+            {
+                let (tls, certificate, place) = secured;
+                let connection = self.connection(Io::Tls(tls), certificate, place);
+                return Poll::Ready(Some(Ok(connection)));
             }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));

@@ -121,7 +121,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, context: Arc<Context>) 
     let routes = Router::new().route("/metrics", get(show)).route("/healthz", get(probe));
     tokio::select! {
         () = stopped => {}
-        served = axum::serve(listener, routes) => {
+        served = axum::serve(Incoming::for_pages(listener), routes) => {
             if let Err(error) = served {
                 tracing::error!(%error, "the metrics endpoint ended");
             }

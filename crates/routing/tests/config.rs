@@ -267,6 +267,20 @@ fn a_wide_address_warns_once() {
     warns(&with("127.0.0.1:7400", "0.0.0.0:7400", ""), &["gateway 1 (`address`)", "without TLS"]);
 }
 
+/// Regression: the metrics of a cluster with TLS counted as protected by it, and without TLS they
+/// counted as a port on which locks can be taken.
+#[test]
+fn wide_metrics_warn_of_what_they_tell_with_and_without_tls() {
+    let tls = "access: {policy: p}\ntls:\n  inside: {cert: a, key: b, ca: c}\n  \
+               clients: {cert: a, key: b}\n";
+    for more in ["", tls] {
+        let yaml = with("127.0.0.1:8411", "node-1.example:8411", more);
+        warns(&yaml, &["node 1 (`metrics`) listens beyond this machine: metrics have neither"]);
+        let (_, warnings) = parse(&yaml).expect("valid");
+        assert!(!warnings.iter().any(|warning| warning.contains("take and break")), "{warnings:?}");
+    }
+}
+
 #[test]
 fn placements() {
     let placed = |text: &str| with("shards", "shards", &format!("placement: {text}"));

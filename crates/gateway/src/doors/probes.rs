@@ -5,6 +5,7 @@ use crate::router::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use net::accept::Incoming;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ pub(crate) async fn serve(
     let routes = axum::Router::new().route("/metrics", get(metrics)).route("/healthz", get(health));
     tokio::select! {
         _ = ending.wait_for(|ending| *ending) => Ok(()),
-        served = axum::serve(listener, routes) => {
+        served = axum::serve(Incoming::for_pages(listener), routes) => {
             served.map_err(|error| GatewayError::Failed { what: "metrics", why: error.to_string() })
         }
     }

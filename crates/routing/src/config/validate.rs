@@ -97,7 +97,7 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`address`)"),
                 dialled: true,
-                protected: inside,
+                serves: Serves::Locks { protected: inside },
                 address: &node.address,
             });
             let metrics = node.metrics.iter();
@@ -105,7 +105,7 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`metrics`)"),
                 dialled: false,
-                protected: inside,
+                serves: Serves::Metrics,
                 address,
             }));
         }
@@ -115,7 +115,7 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`address`)"),
                 dialled: false,
-                protected: clients,
+                serves: Serves::Locks { protected: clients },
                 address: &gateway.address,
             });
             let metrics = gateway.metrics.iter();
@@ -123,12 +123,12 @@ impl ClusterConfig {
                 process,
                 what: format!("{who} (`metrics`)"),
                 dialled: false,
-                protected: clients,
+                serves: Serves::Metrics,
                 address,
             }));
         }
         let mut users: Vec<(Address, &Listener<'_>)> = Vec::new();
-        let mut wide = Vec::new();
+        let (mut unprotected, mut open_metrics) = (Vec::new(), Vec::new());
         for listener in &all {
             let address: Address = match listener.address.parse() {
                 Ok(parsed) => parsed,
@@ -146,8 +146,11 @@ impl ClusterConfig {
                     listener.what, listener.address
                 ));
             }
-            if !address.is_loopback() && !listener.protected {
-                wide.push(listener.what.as_str());
+            match listener.serves {
+                _ if address.is_loopback() => {}
+                Serves::Locks { protected: true } => {}
+                Serves::Locks { protected: false } => unprotected.push(listener.what.as_str()),
+                Serves::Metrics => open_metrics.push(listener.what.as_str()),
             }
             users.push((address, listener));
         }
@@ -177,14 +180,16 @@ impl ClusterConfig {
                 names.join(" and ")
             ));
         }
-        if let Some(first) = wide.first() {
-            let who = match wide.len() - 1 {
-                0 => format!("{first} listens"),
-                more => format!("{first} and {more} more listen"),
-            };
+        if let Some(who) = listen(&unprotected) {
             warnings.push(format!(
                 "{who} beyond this machine without TLS or access control: any client that reaches the port can take and break locks; \
                  keep it inside a trusted network"
+            ));
+        }
+        if let Some(who) = listen(&open_metrics) {
+            warnings.push(format!(
+                "{who} beyond this machine: metrics have neither TLS nor identities, and tell loads, addresses and states; \
+                 keep them inside a network for operators"
             ));
         }
     }
@@ -342,9 +347,28 @@ struct Listener<'a> {
     what: String,
     /// Whether other nodes connect to exactly this address.
     dialled: bool,
-    /// Whether TLS, and for clients identities, protect the process.
-    protected: bool,
+    serves: Serves,
     address: &'a str,
+}
+
+/// The purpose of a listener.
+enum Serves {
+    /// Operations on locks, or what leads to them.
+    Locks {
+        /// Whether TLS, and for clients identities, protect them.
+        protected: bool,
+    },
+    /// Metrics and probes, which nothing protects.
+    Metrics,
+}
+
+/// The beginning of a sentence about some listeners. `None` if there are none.
+fn listen(listeners: &[&str]) -> Option<String> {
+    let (first, others) = listeners.split_first()?;
+    Some(match others.len() {
+        0 => format!("{first} listens"),
+        more => format!("{first} and {more} more listen"),
+    })
 }
 
 /// Whether two listeners cannot both have their address.
