@@ -27,15 +27,15 @@ pub struct Place {
 }
 
 impl Account {
-    /// Counts one operation.
+    /// Counts an operation as `count` of them, because it asks so many shards.
     ///
     /// # Errors
-    /// The milliseconds until there is room for one, if the identity is above its rate.
-    pub fn operation(&self, quota: &Quota, now_ms: u64) -> Result<(), u32> {
+    /// The milliseconds until there is room for it, if the identity is above its rate.
+    pub fn operation(&self, count: u32, quota: &Quota, now_ms: u64) -> Result<(), u32> {
         let Some(per_second) = quota.operations_per_second else { return Ok(()) };
         let burst = quota.burst.unwrap_or(per_second);
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.take(per_second.get(), burst.get(), now_ms)
+        bucket.take(count, per_second.get(), burst.get(), now_ms)
     }
 
     /// Takes a place for a wait. `None` if the identity has as many as it may.
@@ -127,11 +127,14 @@ mod tests {
         assert!(other.wait(&quota).is_none() && other.stream(&quota).is_some());
         drop(place);
         assert!(other.wait(&quota).is_some(), "a refused one took no place");
-        assert_eq!((one.operation(&quota, 0), other.operation(&quota, 0)), (Ok(()), Err(1_000)));
-        let bob = accounts.of(&"bob".parse().unwrap(), 0);
-        assert_eq!(bob.operation(&quota, 0), Ok(()), "another identity has its own rate");
         assert_eq!(
-            one.operation(&Quota::default(), 0),
+            (one.operation(1, &quota, 0), other.operation(1, &quota, 0)),
+            (Ok(()), Err(1_000))
+        );
+        let bob = accounts.of(&"bob".parse().unwrap(), 0);
+        assert_eq!(bob.operation(1, &quota, 0), Ok(()), "another identity has its own rate");
+        assert_eq!(
+            one.operation(1, &Quota::default(), 0),
             Ok(()),
             "without a quota there is no bound"
         );
@@ -142,7 +145,7 @@ mod tests {
         let accounts = Accounts { max: 2, ..Accounts::default() };
         let of = |name: &str, now_ms| accounts.of(&name.parse().unwrap(), now_ms);
         let connected = of("alice", 0);
-        of("bob", 0).operation(&quota(1, 1), 0).unwrap();
+        of("bob", 0).operation(1, &quota(1, 1), 0).unwrap();
         let (carol, dave) = (of("carol", 1), of("dave", 1));
         assert!(Arc::ptr_eq(&carol, &dave), "they share: bob has not regained its rate");
         let carol = of("carol", 1_000);

@@ -63,7 +63,8 @@ struct Binding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Operations per second at one gateway.
+    /// Operations per second at one gateway. One that asks many shards (a list, a heartbeat, a close,
+    /// a cluster status) counts as one for each of them, up to the burst.
     pub operations_per_second: Option<NonZeroU32>,
     /// Operations at once after a pause. Without it, those of one second.
     pub burst: Option<NonZeroU32>,

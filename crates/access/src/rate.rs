@@ -11,23 +11,31 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Takes one operation.
+    /// Takes `count` operations at once, or the burst if that is less.
     ///
     /// # Errors
-    /// The milliseconds until there is room for one, if the bucket is empty. Nothing is taken then.
+    /// The milliseconds until there is room for them, if there is none now. Nothing is taken then.
     ///
     /// ```
     /// use palisade_access::Bucket;
     /// let mut bucket = Bucket::default();
-    /// assert_eq!(bucket.take(10, 2, 0), Ok(()));
-    /// assert_eq!(bucket.take(10, 2, 0), Ok(()));
-    /// assert_eq!(bucket.take(10, 2, 0), Err(100));
-    /// assert_eq!(bucket.take(10, 2, 100), Ok(()));
+    /// assert_eq!(bucket.take(1, 10, 2, 0), Ok(()));
+    /// assert_eq!(bucket.take(1, 10, 2, 0), Ok(()));
+    /// assert_eq!(bucket.take(1, 10, 2, 0), Err(100));
+    /// assert_eq!(bucket.take(1, 10, 2, 100), Ok(()));
+    /// assert_eq!(bucket.take(50, 10, 2, 100), Err(200));
     /// ```
-    pub fn take(&mut self, per_second: u32, burst: u32, now_ms: u64) -> Result<(), u32> {
+    pub fn take(
+        &mut self,
+        count: u32,
+        per_second: u32,
+        burst: u32,
+        now_ms: u64,
+    ) -> Result<(), u32> {
         self.refill(per_second, now_ms);
-        let after = self.missing_milli.saturating_add(1_000);
-        let over = after.saturating_sub(u64::from(burst.max(1)) * 1_000);
+        let full_milli = u64::from(burst.max(1)) * 1_000;
+        let after = self.missing_milli.saturating_add((u64::from(count) * 1_000).min(full_milli));
+        let over = after.saturating_sub(full_milli);
         if over > 0 {
             let wait_ms = over.div_ceil(u64::from(per_second.max(1)));
             return Err(u32::try_from(wait_ms).unwrap_or(u32::MAX));
@@ -63,18 +71,18 @@ mod tests {
         fn a_bucket_keeps_its_rate(
             per_second in 1..5_000u32,
             burst in 1..500u32,
-            pauses_ms in prop::collection::vec(0..50u64, 1..500),
+            pauses_ms_and_counts in prop::collection::vec((0..50u64, 1..8u32), 1..500),
         ) {
             let (mut bucket, mut now_ms, mut taken) = (Bucket::default(), 0, 0u64);
-            for pause_ms in pauses_ms {
+            for (pause_ms, count) in pauses_ms_and_counts {
                 now_ms += pause_ms;
-                match bucket.take(per_second, burst, now_ms) {
-                    Ok(()) => taken += 1,
+                match bucket.take(count, per_second, burst, now_ms) {
+                    Ok(()) => taken += u64::from(count.min(burst)),
                     Err(wait_ms) => {
                         let mut later = bucket;
                         prop_assert!(wait_ms > 0);
                         prop_assert_eq!(
-                            later.take(per_second, burst, now_ms + u64::from(wait_ms)), Ok(())
+                            later.take(count, per_second, burst, now_ms + u64::from(wait_ms)), Ok(())
                         );
                     }
                 }

@@ -8,8 +8,8 @@
 use crate::connection::Connection;
 use crate::core::is_scan;
 use crate::limits::{
-    CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, STREAM_OPS_MAX,
-    STREAM_SCANS_MAX, STREAMS_MAX, UNARY_MAX, WAITS_MAX, WAITS_MIN,
+    CONNECTION_STREAMS_MAX, CONNECTION_UNARY_WAITS_MAX, CONNECTION_WAITS_MAX, SCANS_MAX,
+    STREAM_OPS_MAX, STREAM_SCANS_MAX, STREAMS_MAX, UNARY_MAX, WAITS_MAX, WAITS_MIN,
 };
 use crate::visitor::Visitor;
 use access::{Identity, Place};
@@ -25,6 +25,7 @@ pub(crate) struct Admission {
     waits: Arc<Waits>,
     streams: Arc<Semaphore>,
     unary: Semaphore,
+    scans: Arc<Semaphore>,
 }
 
 impl Default for Admission {
@@ -33,6 +34,7 @@ impl Default for Admission {
             waits: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             unary: Semaphore::new(UNARY_MAX),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
         }
     }
 }
@@ -82,6 +84,21 @@ impl Admission {
         Ok(place)
     }
 
+    /// Takes a place for a list, a history or a cluster status, in a stream or not.
+    ///
+    /// # Errors
+    /// BUSY if the gateway serves too many.
+    pub(crate) fn scan(&self) -> Result<ScanPlace, Box<Error>> {
+        let permit = self.scans.clone().try_acquire_owned();
+        permit.map(|_permit| ScanPlace { _permit }).map_err(|_| {
+            let message = format!(
+                "this gateway serves {SCANS_MAX} lists, histories and statuses already, and this \
+                 one was not begun: back off"
+            );
+            Box::new(Error::busy(message, 100))
+        })
+    }
+
     /// Takes a place for a call that does not wait.
     ///
     /// # Errors
@@ -92,6 +109,12 @@ impl Admission {
             Box::new(Error::busy(message, 100))
         })
     }
+}
+
+/// The place of one list, history or cluster status. Dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct ScanPlace {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// The refusal of a wait or a stream above an identity's quota.

@@ -7,7 +7,7 @@
 //! A wait that is left after the grace period leaves its queue. An acquire that its client cannot
 //! come back to is ended at once: see [`crate::leave`].
 
-use crate::admission::UnderWay;
+use crate::admission::{ScanPlace, UnderWay};
 use crate::calls::Calls;
 use crate::core::{Cleanup, is_scan, is_unknown};
 use crate::leaving::{Left, Unanswered};
@@ -35,7 +35,8 @@ struct Note {
     wait: Option<Left>,
     /// The same for an acquire that does not wait, if this gateway chose its request id.
     unanswered: Option<Unanswered>,
-    is_scan: bool,
+    /// The place of a list or history.
+    scan: Option<ScanPlace>,
     /// The caller may not read the name, so the answer must tell nothing of others.
     redacted: bool,
     /// The line of the audit log for the answer.
@@ -127,7 +128,8 @@ impl InFlight {
     /// Begins to serve an operation that is permitted.
     ///
     /// # Errors
-    /// BUSY if the operation is a wait, and its client has its full share of waits.
+    /// BUSY if the operation is a wait, and its client has its full share of waits, or if it is a scan
+    /// and the gateway serves too many.
     pub(crate) fn push(&mut self, mut operation: Operation) -> Result<(), Box<Error>> {
         let op = operation.op.as_ref();
         let mut note = Note {
@@ -136,13 +138,16 @@ impl InFlight {
             received: Instant::now(),
             wait: None,
             unanswered: None,
-            is_scan: op.is_some_and(is_scan),
+            scan: None,
             redacted: op
                 .and_then(Op::name)
                 .is_some_and(|name| self.router.is_redacted(&self.visitor, name)),
             recorded: None,
             denied: None,
         };
+        if op.is_some_and(is_scan) {
+            note.scan = Some(self.router.admission.scan()?);
+        }
         if let Some(Op::Acquire(acquire)) = &mut operation.op {
             if acquire.wait_ms > 0 {
                 note.wait = Some(self.wait_of(acquire, operation.timeout_ms)?);
@@ -157,7 +162,7 @@ impl InFlight {
         let op = operation.op.as_ref();
         note.recorded = op.and_then(|op| Recorded::of(&self.router.audit, &self.visitor, op));
         self.waits += usize::from(note.wait.is_some());
-        self.scans += usize::from(note.is_scan);
+        self.scans += usize::from(note.scan.is_some());
         self.router.metrics.in_flight.inc();
         self.calls.begin(self.visitor.caller.clone(), operation, note);
         Ok(())
@@ -205,13 +210,12 @@ impl InFlight {
     }
 
     fn answered(&mut self, note: Note, mut answer: Answer) -> OperationResult {
-        let Note { id, kind, received, wait, unanswered, is_scan, redacted, recorded, denied } =
-            note;
+        let Note { id, kind, received, wait, unanswered, scan, redacted, recorded, denied } = note;
         if let Some(error) = denied {
             answer = Answer::Error(*error);
         }
         self.waits -= usize::from(wait.is_some());
-        self.scans -= usize::from(is_scan);
+        self.scans -= usize::from(scan.is_some());
         if let Some(Left { cleanup, .. }) = wait
             && cleanup.is_ours()
             && is_unknown(&answer)

@@ -23,6 +23,9 @@ pub(crate) const STREAM_OPS_MAX: usize = 4_096;
 /// Lists and histories among [`STREAM_OPS_MAX`]. They are few, because each answer can have
 /// megabytes.
 pub(crate) const STREAM_SCANS_MAX: usize = 64;
+/// Lists, histories and cluster statuses of all clients at the same time, in streams and as calls.
+/// The excess is refused with BUSY.
+pub(crate) const SCANS_MAX: usize = 256;
 /// Operations in one frame. A larger frame ends its stream.
 pub(crate) const FRAME_OPS_MAX: usize = 16_384;
 /// Results that a client has not taken yet. Above the bound its stream is not read.

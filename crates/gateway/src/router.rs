@@ -1,7 +1,9 @@
 //! What all doors of a gateway share, and the driver of single calls.
 
 use crate::admission::Admission;
-use crate::core::{Call, Caller, Cleanup, Directory, Env, Outgoing, Step, mismatched_answer};
+use crate::core::{
+    Call, Caller, Cleanup, Directory, Env, Outgoing, Step, mismatched_answer, shards_asked,
+};
 use crate::identities::{self, Identities};
 use crate::known::{Known, NotServing};
 use crate::leaving::Leaving;
@@ -158,12 +160,21 @@ impl Router {
         }
     }
 
-    /// Counts an operation of a visitor.
+    /// Counts an operation of a visitor, by the number of shards that it asks.
     ///
     /// # Errors
     /// BUSY if its identity is above its rate.
-    pub(crate) fn within_rate(&self, visitor: &Visitor) -> Result<(), Box<Error>> {
-        identities::within_rate(visitor, self.now_ms())
+    pub(crate) fn within_rate(&self, visitor: &Visitor, op: Option<&Op>) -> Result<(), Box<Error>> {
+        self.within_rate_of(visitor, || op.map_or(1, |op| shards_asked(op, &self.directory)))
+    }
+
+    /// Like [`within_rate`](Router::within_rate), for an operation that counts as `count`.
+    pub(crate) fn within_rate_of(
+        &self,
+        visitor: &Visitor,
+        count: impl FnOnce() -> u32,
+    ) -> Result<(), Box<Error>> {
+        identities::within_rate(visitor, count, || self.now_ms())
     }
 
     /// Whether a visitor may do an operation. Binds the owner of an acquire to its identity.

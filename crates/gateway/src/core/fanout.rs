@@ -159,6 +159,18 @@ impl FanOut {
     }
 }
 
+/// The number of shards that an operation asks: at least 1.
+pub(crate) fn shards_asked(op: &Op, directory: &Directory) -> u32 {
+    let known = |shards: &mut dyn Iterator<Item = u32>| split(directory, shards).0.len();
+    let count = match op {
+        Op::Heartbeat(request) => known(&mut request.leases.iter().map(|lease| lease.shard)),
+        Op::CloseSession(request) => known(&mut request.shards.iter().copied()),
+        Op::List(_) => directory.shards().len(),
+        _ => 1,
+    };
+    count.max(1) as u32
+}
+
 /// Splits shard numbers into shards that exist, each once, and numbers that do not.
 fn split(directory: &Directory, shards: impl Iterator<Item = u32>) -> (Vec<ShardId>, Vec<u32>) {
     let named: BTreeSet<u32> = shards.collect();

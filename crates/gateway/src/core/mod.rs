@@ -39,6 +39,7 @@ pub use caller::Caller;
 pub(crate) use cleanup::is_unknown;
 pub use cleanup::{Cleanup, Next};
 pub use directory::Directory;
+pub(crate) use fanout::shards_asked;
 pub(crate) use translate::{is_scan, mismatched_answer};
 
 /// The environment of a call, which its driver gives for one event: clock, dice and id generator.

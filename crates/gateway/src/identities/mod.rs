@@ -225,13 +225,21 @@ impl Identities {
     }
 }
 
-/// Counts one operation of a visitor.
+/// Counts an operation of a visitor, as `count` of them. Neither is asked for without identities.
 ///
 /// # Errors
 /// BUSY if its identity is above its rate.
-pub(crate) fn within_rate(visitor: &Visitor, now_ms: u64) -> Result<(), Box<Error>> {
+pub(crate) fn within_rate(
+    visitor: &Visitor,
+    count: impl FnOnce() -> u32,
+    now_ms: impl FnOnce() -> u64,
+) -> Result<(), Box<Error>> {
     let Some(identity) = visitor.caller.identity() else { return Ok(()) };
-    identity.account.operation(identity.quota(), now_ms).map_err(|retry_after_ms| {
+    if identity.quota().operations_per_second.is_none() {
+        return Ok(());
+    }
+    let counted = identity.account.operation(count(), identity.quota(), now_ms());
+    counted.map_err(|retry_after_ms| {
         let (who, quota) = (&identity.principal, identity.quota().operations_per_second);
         let per_second = quota.map_or(0, u32::from);
         let message = format!(

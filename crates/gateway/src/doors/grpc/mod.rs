@@ -4,7 +4,7 @@ mod doorman;
 pub(crate) mod server;
 mod stream;
 
-use crate::core::mismatched_answer;
+use crate::core::{is_scan, mismatched_answer};
 use crate::identities;
 use crate::in_flight::InFlight;
 use crate::leaving::Unanswered;
@@ -45,8 +45,15 @@ impl Locks {
     }
 
     /// Counts and permits a call that is not an operation of the stream.
-    fn permit_call(&self, visitor: &Visitor, kind: OperationKind) -> Result<(), Box<Error>> {
-        self.router.within_rate(visitor)?;
+    ///
+    /// * `count` is the number of operations that it counts as.
+    fn permit_call(
+        &self,
+        visitor: &Visitor,
+        kind: OperationKind,
+        count: impl FnOnce() -> u32,
+    ) -> Result<(), Box<Error>> {
+        self.router.within_rate_of(visitor, count)?;
         self.router.permit_kind(visitor, kind, "")
     }
 
@@ -66,13 +73,15 @@ impl Locks {
             self.router.metrics.refused(&error);
             Status::from(*error)
         };
-        self.router.within_rate(&visitor).map_err(refused)?;
+        self.router.within_rate(&visitor, operation.op.as_ref()).map_err(refused)?;
         if let Some(op) = &mut operation.op {
             self.router.permit(&visitor, op).map_err(refused)?;
         }
         let answer = if wait_ms == 0 {
             let _permit = self.router.admission.call().map_err(refused)?;
             let op = operation.op.as_ref();
+            let scans = op.is_some_and(is_scan);
+            let _scan = scans.then(|| self.router.admission.scan()).transpose().map_err(refused)?;
             let name = op.and_then(Op::name);
             let redacted = name.is_some_and(|name| self.router.is_redacted(&visitor, name));
             let recorded = op.and_then(|op| Recorded::of(&self.router.audit, &visitor, op));
@@ -212,7 +221,7 @@ impl LockService for Locks {
         self.not_ending()?;
         let received = std::time::Instant::now();
         let visitor = Visitor::take(&mut request);
-        let opened = self.permit_call(&visitor, OperationKind::OpenSession).and_then(|()| {
+        let opened = self.permit_call(&visitor, OperationKind::OpenSession, || 1).and_then(|()| {
             identities::bind_owner(&visitor, &mut request.get_mut().owner)?;
             open_session(request.get_ref())
         });
@@ -267,11 +276,16 @@ impl LockService for Locks {
         self.not_ending()?;
         let received = std::time::Instant::now();
         let visitor = Visitor::take(&mut request);
-        if let Err(error) = self.permit_call(&visitor, OperationKind::ClusterStatus) {
-            let code = Some(error.code());
-            self.router.metrics.called(OperationKind::ClusterStatus, code, received.elapsed());
-            return Err((*error).into());
-        }
+        let asked = || self.router.directory.replicas().len() as u32;
+        let permitted = self.permit_call(&visitor, OperationKind::ClusterStatus, asked);
+        let _scan = match permitted.and_then(|()| self.router.admission.scan()) {
+            Ok(place) => place,
+            Err(error) => {
+                let code = Some(error.code());
+                self.router.metrics.called(OperationKind::ClusterStatus, code, received.elapsed());
+                return Err((*error).into());
+            }
+        };
         let status = crate::status::cluster_status(&self.router).await;
         self.router.metrics.called(OperationKind::ClusterStatus, None, received.elapsed());
         Ok(Response::new(status))

@@ -131,7 +131,7 @@ fn take(
     for mut operation in frame.operations {
         let id = operation.id;
         let mut begin = || {
-            router.within_rate(running.visitor()).inspect_err(|error| {
+            router.within_rate(running.visitor(), operation.op.as_ref()).inspect_err(|error| {
                 above_ms = Some(error.retry_after_ms);
             })?;
             if let Some(op) = &mut operation.op {
