@@ -88,7 +88,7 @@ impl InFlight {
         let former = self.visitor.version;
         let proven = self.router.prove_again(&mut self.visitor);
         if proven.is_err() || self.visitor.version != former {
-            self.permit_waits_again(proven.as_ref().err());
+            self.permit_waits_again(proven.as_ref().err().map(|error| &**error));
         }
         proven
     }
@@ -96,12 +96,12 @@ impl InFlight {
     /// Compares all waits with the rights that the client has now, or ends them all if it has `lost`
     /// its identity. A wait that ends is cancelled for good, and a grant that it got meanwhile is
     /// released.
-    fn permit_waits_again(&mut self, lost: Option<&Box<Error>>) {
+    fn permit_waits_again(&mut self, lost: Option<&Error>) {
         let InFlight { router, visitor, calls, waits, .. } = self;
         calls.give_up(|note| {
             let Some(Left { cleanup, place }) = note.wait.take() else { return false };
             let permitted = match lost {
-                Some(error) => Err(error.clone()),
+                Some(error) => Err(Box::new(error.clone())),
                 None => router.permit_kind(visitor, OperationKind::Acquire, cleanup.name()),
             };
             note.redacted = router.is_redacted(visitor, cleanup.name());
@@ -192,13 +192,15 @@ impl InFlight {
     /// # Errors
     /// UNAUTHENTICATED if the client has no identity any more.
     pub(crate) async fn only(&mut self) -> Result<Option<OperationResult>, Box<Error>> {
-        let has_identity = self.router.identities.is_some();
+        if self.router.identities.is_none() {
+            return Ok(self.next().await);
+        }
         let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
         loop {
             tokio::select! {
                 biased;
                 answered = self.next() => return Ok(answered),
-                _ = look_again.tick(), if has_identity => self.prove_again()?,
+                _ = look_again.tick() => self.prove_again()?,
             }
         }
     }

@@ -35,11 +35,17 @@ impl Visitor {
     /// The client that sent a request, without an identity yet.
     pub(crate) fn of<B>(request: &http::Request<B>) -> Visitor {
         let peer = request.extensions().get::<Peer<Arc<Connection>>>();
-        let mut visitor = Visitor::default();
-        if let Some(Peer { remote, state, certificate }) = peer {
-            (visitor.connection, visitor.remote) = (state.clone(), Some(*remote));
-            visitor.proof.certificate = certificate.clone();
-        }
+        // The state of the connection is made with it, and not anew for each request.
+        let mut visitor = match peer {
+            None => Visitor::default(),
+            Some(Peer { remote, state, certificate }) => Visitor {
+                connection: state.clone(),
+                caller: Caller::default(),
+                version: 0,
+                proof: Proof { certificate: certificate.clone(), header: None },
+                remote: Some(*remote),
+            },
+        };
         let mut headers = request.headers().get_all(AUTHORIZATION).iter();
         visitor.proof.header = headers.next().map(|header| {
             // Two headers would be two identities, so they are none.

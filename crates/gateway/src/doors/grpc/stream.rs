@@ -79,12 +79,12 @@ pub(crate) async fn serve(
                 reading = false;
                 drained_at = Some(Instant::now() + DRAIN_MAX);
             }
-            () = tokio::time::sleep_until(drained_at.unwrap_or_else(Instant::now)), if drained_at.is_some() => {}
+            () = until(drained_at), if drained_at.is_some() => {}
             // A token may expire, or an identity be revoked, while the stream is silent.
             _ = look_again.tick(), if has_identity => if let Err(error) = running.prove_again() {
                 return ready.end(&outgoing, *error);
             },
-            () = tokio::time::sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
+            () = until(held_until), if held_until.is_some() => {
                 held_until = None;
             }
             frame = incoming.message(), if reading && held_until.is_none() && ready.queue.len() < STREAM_RESULTS_MAX => match frame {
@@ -113,6 +113,15 @@ pub(crate) async fn serve(
                 }
             },
         }
+    }
+}
+
+/// Returns at this time. A timer is made only when the future is first polled, and a branch that is
+/// switched off is not.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
