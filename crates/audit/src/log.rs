@@ -147,9 +147,10 @@ impl Writer {
                 let sums = self.shared.repeats().sums(ticked, ends);
                 sums.iter().for_each(|sum| self.line(sum, &mut bytes));
             }
-            self.count_dropped(&mut bytes);
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let dropped = self.count_dropped(&mut bytes);
             if !bytes.is_empty() {
-                failing = !self.write(&bytes, failing);
+                failing = !self.write(&bytes, lines + dropped, failing);
             }
             if ends {
                 return;
@@ -157,14 +158,14 @@ impl Writer {
         }
     }
 
-    /// Writes lines, and returns whether they were written. The first failure of a spell is logged.
-    fn write(&mut self, lines: &[u8], failing: bool) -> bool {
-        let Err(error) = self.sink.write(lines) else { return true };
+    /// Writes these bytes, and returns whether they were written. If they were not, the next
+    /// line of lost lines counts `lines`. The first of consecutive failures is logged.
+    fn write(&mut self, bytes: &[u8], lines: u64, failing: bool) -> bool {
+        let Err(error) = self.sink.write(bytes) else { return true };
         if !failing {
             tracing::error!(%error, "the audit log cannot be written: its lines are lost");
         }
-        let count = lines.iter().filter(|byte| **byte == b'\n').count();
-        self.shared.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
         false
     }
 
@@ -175,8 +176,9 @@ impl Writer {
         }
     }
 
-    /// Adds the line of those that found no room, or that could not be written.
-    fn count_dropped(&self, bytes: &mut Vec<u8>) {
+    /// Adds the line of those that found no room, or that could not be written, and returns their
+    /// number.
+    fn count_dropped(&self, bytes: &mut Vec<u8>) -> u64 {
         let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
@@ -186,5 +188,6 @@ impl Writer {
             bytes.extend(line.to_string().into_bytes());
             bytes.push(b'\n');
         }
+        dropped
     }
 }
