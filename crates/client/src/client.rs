@@ -121,7 +121,8 @@ impl Client {
     }
 
     /// Releases a lock. Releasing the same token again succeeds. If the lock belongs to a
-    /// [`Session`], its [`SessionLock`](crate::SessionLock) is lost with the next heartbeat.
+    /// [`Session`](crate::Session), its [`SessionLock`](crate::SessionLock) is lost with the next
+    /// heartbeat.
     ///
     /// # Errors
     /// [`Error::is_fenced`] if the token does not hold the lock any more. Nothing is released then.

@@ -64,7 +64,8 @@ pub(crate) fn method(path: &str) -> Option<Method> {
     METHODS.iter().find(|(known, _)| *known == path).map(|(_, method)| *method)
 }
 
-/// The permission that an operation needs, as a call or in a stream.
+/// The permission that an operation needs, as a call or in a stream. None needs [`Verb::Watch`] or
+/// [`Verb::Operate`] yet: they are reserved for watching locks and for changing the cluster.
 pub(crate) const fn need(kind: OperationKind) -> Need {
     match kind {
         OperationKind::Acquire

@@ -2,7 +2,7 @@
 //!
 //! - [`InsideFiles`]: between the processes of a cluster, always with certificates on both sides.
 //! - [`ServerFiles`]: of a gateway towards clients.
-//! - [`ClientFiles`]: of a client towards gateways.
+//! - [`ClientSide`](crate::dial::ClientSide): of a client towards gateways.
 //!
 //! All are PEM. A file of authorities may hold several, so that certificates can move from one
 //! authority to the next. What is loaded is in its time, and its key fits.

@@ -2,7 +2,8 @@
 //!
 //! It promises that nothing is sent at or after the deadline. It also promises that an operation is
 //! never reported as not done once a try that got no answer may have taken effect. Only an answer
-//! of the lock table itself, to a later try with the same ids, may say so.
+//! of the lock table itself, to a later try with the same ids, may say so. Such a refusal of an
+//! acquire does not rule out that a late try is granted yet: see [`Tries::in_doubt`].
 //!
 //! It knows nothing of clocks, sockets or randomness. Times are milliseconds on any one monotonic
 //! clock, jitter is an argument, and targets are numbers (a client's gateways, a gateway's nodes).
@@ -179,6 +180,9 @@ impl Tries {
     }
 
     /// Whether a try so far may have taken effect without a certain answer.
+    ///
+    /// An acquire that was refused while in doubt may still be granted, when its lost try arrives
+    /// late. So its caller cancels it.
     pub fn in_doubt(&self) -> bool {
         self.in_doubt
     }
@@ -300,7 +304,7 @@ impl Tries {
                 self.pause(now_ms, jitter, error.retry_after_ms.into())
             }
             ErrorCode::Busy => self.give_up(now_ms),
-            // The policy may have changed since an earlier try, which may have been done.
+            // The access policy may have changed since an earlier try, which may have been done.
             ErrorCode::Unauthenticated | ErrorCode::PermissionDenied if self.in_doubt => {
                 self.give_up(now_ms)
             }
@@ -309,16 +313,17 @@ impl Tries {
                 self.target = self.next_target(now_ms, targets);
                 self.pause(now_ms, jitter, 0)
             }
-            // WAIT_CANCELLED has two causes: a real cancel, or a later-arriving copy of this request
-            // that replaced this try in the queue. After an unanswered try we cannot tell which, and
-            // in the second case the lock may still be granted.
+            // WAIT_CANCELLED has three causes: a cancel, the end of the session, or a later-arriving
+            // copy of this request that replaced this try in the queue. After an unanswered try we
+            // cannot tell which, and in the last case the lock may still be granted.
             ErrorCode::WaitCancelled
                 if self.policy.kind == OperationKind::Acquire && self.in_doubt =>
             {
                 self.cancelled += 1;
                 // Each try in doubt takes over the place at most once. So with more cancellations
                 // than tries in doubt, the wait was really cancelled, and another try would be
-                // refused too.
+                // refused too. Even then the outcome is unknown: the cancel of a gateway that cleans
+                // up after a client leaves no tombstone, so a try in doubt may still queue anew.
                 if self.policy.targets_retry && self.cancelled <= self.doubts {
                     return self.pause(now_ms, jitter, 0);
                 }
@@ -424,6 +429,7 @@ impl Tries {
                  again with the same ids, or check"
             ))
         } else if code == ErrorCode::Busy {
+            // A server's own figure is for one more try; all tries were in vain.
             let retry_after_ms = longest_pause_ms(self.policy.timeout_ms) as u32;
             Error::busy(
                 format!(

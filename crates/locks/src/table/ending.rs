@@ -55,8 +55,10 @@ impl LockTable {
         end: &End<'_>,
         effects: &mut Effects,
     ) -> Outcome {
-        // A repeated break gets no answer of its own, as a repeated release does: after a break in
-        // doubt, `link::retry` reports this refusal as an unknown outcome.
+        // Unlike a repeated release, a repeated break is not answered as done, because that answer
+        // needs the tenure, which is not remembered here. It is refused like any stale token. After
+        // a break in doubt, `link::retry` reports this refusal as an unknown outcome.
+        // The empty principal finds the grants of all identities.
         let Some(grant) = self.find_grant("", name, token) else {
             return match self.current(name) {
                 Token(0) => Outcome::NotOwner { current: Token(0) },

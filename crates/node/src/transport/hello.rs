@@ -79,8 +79,9 @@ impl Greeter {
             map_version: self.context.topology.now().map().version().0,
             is_copy: identities.is_copy(),
             force: identities.is_forced(),
-            // A new directory is recorded at once, because its node takes part only after all peers
-            // have confirmed that they know no other. A copy must not be: see `check`.
+            // Until this node takes part, its directory may be an older copy. A peer that had
+            // recorded its run would then refuse the original. A new directory has no original to
+            // keep out.
             record_with_messages: !identities.takes_part()
                 && identities.standing() != Standing::New,
             ..hello_without_directory(self.context.id, self.context.fingerprint)

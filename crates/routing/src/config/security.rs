@@ -191,7 +191,7 @@ pub(super) fn check(config: &ClusterConfig, problems: &mut Vec<String>) {
     }
 }
 
-/// A path for one process: [`PROCESS`] replaced by its name, as `node-3` or `gateway-NAME`.
+/// A path for one process: `{process}` replaced by its name, as `node-3` or `gateway-NAME`.
 pub fn for_process(path: &str, process: &str) -> String {
     path.replace(PROCESS, process)
 }

@@ -18,8 +18,8 @@
 //! 1. The active followers are those with logs that reach furthest. Among equals they are the next
 //!    nodes after the leader, on a ring of all node numbers. So leaders on different nodes choose
 //!    different followers.
-//! 2. A delayed append is due `append_hold_ms` after it was delayed.
-//! 3. All delayed appends are due earlier if an entry is late: not committed within half of
+//! 2. All delayed appends are due `append_hold_ms` after the oldest was delayed.
+//! 3. They are due earlier if an entry is late: not committed within half of
 //!    `append_hold_ms` after it was proposed. Then an active follower must be slow or gone. The
 //!    followers that were sent the late entry and did not acknowledge it are not chosen as active
 //!    for ten seconds.
@@ -176,6 +176,10 @@ impl Spares {
     }
 
     /// An entry is late if it is not committed this long after it was proposed.
+    ///
+    /// It must be less than the longest delay. By then the delayed appends go anyway, and the spare
+    /// followers commit the entry, so a slow active follower would never be noticed. Half of it is
+    /// a choice, not a measurement.
     fn late_after_ms(&self) -> u64 {
         self.delay_ms_max.div_ceil(2)
     }

@@ -28,7 +28,7 @@ pub(super) struct Store {
     pub(super) flushing: Mutex<()>,
     /// Number of the journal's last record that is on disk.
     pub(super) last_record: AtomicU64,
-    /// Whether a reset is being loaded: see [`Engine::is_loading`].
+    /// Whether a reset is being loaded: see [`Engine::is_loading`](crate::Engine::is_loading).
     pub(super) loading: AtomicBool,
 }
 
@@ -87,7 +87,7 @@ impl Store {
     }
 
     /// Writes the logs to the journal first, and then all else to the database, so that the
-    /// database is never ahead of the log. None of the writes may be a reset: see [`reset`].
+    /// database is never ahead of the log. None of the writes may be a reset: see [`reset`](super::reset).
     pub(super) fn store(
         &self,
         writer: &mut Writer,
