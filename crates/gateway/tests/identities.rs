@@ -385,6 +385,10 @@ bindings: [{ identities: ["spiffe://jobs/*", reader], roles: [r] }]
     reader.acquire("a:1").await.expect("permitted");
     files.policy(&format!("{policy}revoked: [reader]\n"));
     fakes.gateway.reload();
-    let told = reader.acquire("a:1").await.expect_err("revoked").code;
+    let mut told = reader.acquire("a:1").await.expect_err("revoked").code;
+    if told == ErrorCode::OutcomeUnknown {
+        // It was on its way while its stream ended. What comes after it is in no doubt.
+        told = reader.acquire("a:1").await.expect_err("revoked").code;
+    }
     assert_eq!(told, ErrorCode::Unauthenticated);
 }
