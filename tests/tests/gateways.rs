@@ -2,8 +2,9 @@
 
 use client::{AcquireOptions, Client, Consistency, Held, SessionOptions};
 use palisade_tests::{Cluster, Spec, eventually};
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::TcpSocket;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -59,8 +60,15 @@ async fn a_gateway_without_descriptors_waits_and_goes_on() {
         holder.acquire(AcquireOptions::new("held").ttl(LONG).request_id([5; 16])).await.ok()
     })
     .await;
-    let idle: Vec<TcpStream> =
-        (0..300).map(|_| TcpStream::connect(&address).expect("the kernel takes it")).collect();
+    // From three addresses, because one source gets half of all connections at most.
+    let to: SocketAddr = address.parse().expect("an address");
+    let mut idle = Vec::new();
+    for last in [2, 3, 4].repeat(100) {
+        let source = SocketAddr::from(([127, 0, 0, last], 0));
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(source).expect("all of 127.0.0.0/8 is loopback");
+        idle.push(socket.connect(to).await.expect("the kernel takes it"));
+    }
     let log = || std::fs::read_to_string(gateway.log()).expect("its log");
     eventually("it stops taking connections", async || {
         log().contains("no more connections are taken").then_some(())
