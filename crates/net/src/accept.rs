@@ -67,8 +67,8 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
 /// Makes the state of a connection from the certificate that its client has shown.
 type MakeState<S> = Box<dyn Fn(Option<&Arc<Certificate>>) -> S + Send>;
 
-/// The connections of one listener, as a stream for a tonic server, or for an axum server. Each connection has its own
-/// state, which its requests find in their extensions as [`Peer`].
+/// The connections of one listener, as a stream for a tonic server, or for an axum server. Each
+/// connection has its own state, which its requests find in their extensions as [`Peer`].
 pub struct Incoming<S> {
     listener: TcpListener,
     accepted: Arc<Accepted>,
