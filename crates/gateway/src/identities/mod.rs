@@ -179,17 +179,19 @@ impl Identities {
         metrics: &Metrics,
     ) -> Result<(), Box<Error>> {
         let Some(identity) = visitor.caller.identity() else { return Err(no_identity()) };
-        let (verb, of, permitted) = match need(kind) {
-            Need::Name(verb) => (verb, shown(name), identity.rights.permits(verb, name)),
-            Need::Prefix(verb) => {
-                let of = format!("all names that begin with {}", shown(name));
-                (verb, of, identity.rights.permits(verb, name))
-            }
-            Need::Anything(verb) => (verb, "anything".into(), identity.rights.permits_any(verb)),
+        let (verb, permitted) = match need(kind) {
+            Need::Name(verb) | Need::Prefix(verb) => (verb, identity.rights.permits(verb, name)),
+            Need::Anything(verb) => (verb, identity.rights.permits_any(verb)),
         };
         if permitted {
             return Ok(());
         }
+        // Only a refusal needs words.
+        let of = match need(kind) {
+            Need::Name(_) => shown(name),
+            Need::Prefix(_) => format!("all names that begin with {}", shown(name)),
+            Need::Anything(_) => "anything".into(),
+        };
         metrics.denied.inc();
         if audit.is_on() {
             let asked = matches!(need(kind), Need::Name(_) | Need::Prefix(_)).then_some(name);
