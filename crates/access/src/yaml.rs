@@ -67,25 +67,9 @@ pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     }
     let nearest = known
         .filter(|other| other.len() <= 64)
-        .map(|other| (edit_distance(word, other), other))
+        .map(|other| (strsim::levenshtein(word, other), other))
         .min()?;
     (nearest.0 <= word.len().max(nearest.1.len()) / 2).then_some(nearest.1)
-}
-
-/// Number of characters to insert, delete or replace to turn one text into the other (Levenshtein).
-fn edit_distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
