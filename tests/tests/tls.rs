@@ -134,6 +134,7 @@ impl Cluster {
                 first_start: FirstStart::AskPeers,
                 guard_file: None,
                 audit: Default::default(),
+                insecure: false,
                 listener: Some(listener),
                 metrics_listener: None,
             };

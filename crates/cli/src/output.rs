@@ -131,16 +131,19 @@ pub fn print_grant(heading: &str, grant: &Grant, more: Vec<(&'static str, String
     let due =
         if grant.due { ": it ends as soon as the shard's leader has that committed" } else { "" };
     emit(&format!("{} {}", paint.good(heading), paint.bold(&shown(&grant.resource_name))));
-    let mut pairs = vec![
-        (
-            "owner",
-            if grant.owner_id.is_empty() { "(not said)".into() } else { shown(&grant.owner_id) },
-        ),
+    let mut pairs = vec![(
+        "owner",
+        if grant.owner_id.is_empty() { "(not said)".into() } else { shown(&grant.owner_id) },
+    )];
+    if !grant.principal.is_empty() {
+        pairs.push(("identity", shown(&grant.principal)));
+    }
+    pairs.extend([
         ("token", paint.bold(&grant.fencing_token.to_string())),
         ("expires", format!("{}{due} (TTL {})", expiry(grant), show_ms(grant.ttl_ms.into()))),
         ("renewals", grant.renewal_count.to_string()),
         ("shard", grant.shard.to_string()),
-    ];
+    ]);
     if !matches!(grant.mode(), Mode::Exclusive | Mode::Unspecified) {
         pairs.push(("mode", mode_name(grant.mode()).to_owned()));
     }

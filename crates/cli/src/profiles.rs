@@ -40,6 +40,8 @@ pub struct Reach {
     pub endpoints: Vec<String>,
     /// The authorities of the gateways' certificates. Without them no TLS is spoken.
     pub ca: Option<PathBuf>,
+    /// The name in the gateways' certificates. Otherwise it is the dialled one.
+    pub server_name: Option<String>,
     /// The client's certificate and its key.
     pub own: Option<(PathBuf, PathBuf)>,
     /// The file of the client's bearer token.
@@ -53,7 +55,8 @@ impl Reach {
             let own = self.own.clone().map(|(cert, key)| (Pem::File(cert), Pem::File(key)));
             ClientSide { ca: Pem::File(ca), own }.into()
         });
-        Security { tls, token: self.token_file.clone().map(Token::file), server_name: None }
+        let token = self.token_file.clone().map(Token::file);
+        Security { tls, token, server_name: self.server_name.clone() }
     }
 }
 
@@ -94,7 +97,7 @@ impl From<ProfileError> for Failure {
             ProfileError::Unreadable { .. } => "make it readable for this user".into(),
             ProfileError::Unusable { .. } => {
                 "correct it: `default: NAME`, and under `profiles: NAME:` the keys endpoint, ca, \
-                 cert, key and token_file"
+                 server_name, cert, key and token_file"
                     .into()
             }
             ProfileError::NoProfile { known, .. } if known.is_empty() => {
@@ -132,6 +135,7 @@ struct Profiles {
 struct Profile {
     endpoint: Option<String>,
     ca: Option<PathBuf>,
+    server_name: Option<String>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     token_file: Option<PathBuf>,
@@ -188,6 +192,7 @@ fn profile(given: &Gateways, path: Option<&Path>) -> Result<Profile, ProfileErro
     Ok(Profile {
         endpoint: profile.endpoint,
         ca: from_there(profile.ca),
+        server_name: profile.server_name,
         cert: from_there(profile.cert),
         key: from_there(profile.key),
         token_file: from_there(profile.token_file),
@@ -223,6 +228,7 @@ fn join(given: &Gateways, profile: Profile) -> Result<Reach, ProfileError> {
     Ok(Reach {
         endpoints: endpoints.map(str::to_owned).collect(),
         ca,
+        server_name: given.server_name.clone().or(profile.server_name),
         own,
         token_file: given.token_file.clone().or(profile.token_file),
     })
@@ -257,6 +263,7 @@ profiles:
             endpoint: None,
             profile: None,
             ca: None,
+            server_name: None,
             cert: None,
             key: None,
             token_file: None,
@@ -289,6 +296,10 @@ profiles:
         let other_ca = Gateways { ca: path("other.pem"), ..given() };
         let other = reached(Some(FILE), &other_ca).expect("one value replaced");
         assert_eq!(other, Reach { ca: path("other.pem"), ..prod.clone() });
+        let name = Some("gateway.example".to_owned());
+        let other_name = Gateways { server_name: name.clone(), ..given() };
+        let other = reached(Some(FILE), &other_name).expect("one value replaced");
+        assert_eq!(other.security().server_name, name);
         let pair = Gateways { cert: path("b.pem"), key: path("b.key"), ..given() };
         let other = reached(Some(FILE), &pair).expect("the pair replaced");
         assert_eq!(other, Reach { own: Some(("b.pem".into(), "b.key".into())), ..prod });

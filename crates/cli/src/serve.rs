@@ -38,9 +38,12 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         let next = "see which there are: palisade cluster check --members --config FILE";
         return Err(Failure::new(Exit::Usage, "NODE", message, next));
     }
-    if let Some(node) = cluster.node(id) {
-        exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?;
-    }
+    let insecure = match cluster.node(id) {
+        Some(node) => {
+            exposure::check(&node.address, Protection::missing_at_node(&cluster), args.insecure)?
+        }
+        None => false,
+    };
     check_free(&cluster, id)?;
     let tls = certificates::inside(&cluster, &Process::Node(args.id))?;
     let dir =
@@ -64,6 +67,7 @@ pub async fn node(args: &args::Node) -> Result<(), Failure> {
         guard_file,
         listener: None,
         audit,
+        insecure,
         metrics_listener: None,
     };
     let node = match saying_so("starting on the data directory", Node::start(options)).await {

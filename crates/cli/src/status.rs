@@ -82,6 +82,23 @@ fn missing(shard: &Shard) -> Vec<String> {
     missing.map(line).collect()
 }
 
+/// The servers that other machines reach without protection.
+fn warning(status: &json::ClusterStatus) -> Option<String> {
+    let gateway = status.insecure.then(|| "this gateway".to_owned());
+    let nodes = status.nodes.iter().filter(|node| node.insecure);
+    let nodes = nodes.map(|node| format!("node {}", node.node));
+    let servers: Vec<String> = gateway.into_iter().chain(nodes).collect();
+    let (last, others) = servers.split_last()?;
+    let (servers, were) = match others {
+        [] => (last.clone(), "was"),
+        _ => (format!("{} and {last}", others.join(", ")), "were"),
+    };
+    Some(format!(
+        "{servers} {were} started with --insecure: any process that reaches them can take and \
+         break locks"
+    ))
+}
+
 fn print(status: &json::ClusterStatus) {
     let paint = Paint::stdout();
     emit(&format!(
@@ -90,9 +107,8 @@ fn print(status: &json::ClusterStatus) {
         shown(&status.cluster),
         status.map_version
     ));
-    if status.insecure {
-        let warning = "this gateway was started with --insecure: any client that reaches it can take and break locks";
-        emit(&paint.bad(warning));
+    if let Some(warning) = warning(status) {
+        emit(&paint.bad(&warning));
     }
     let mut rows =
         vec![["node", "address", "zone", "state", "leads", "disk"].map(String::from).to_vec()];
@@ -179,6 +195,26 @@ mod tests {
         (told.disk_write_age_ms, told.disk_hangs) = (3_240, true);
         assert_eq!(disk_in_words(&node(Some(told))), "HANGS: write under way for 3.2 s");
         assert_eq!(disk_in_words(&node(None)), "-");
+    }
+
+    #[test]
+    fn servers_without_protection_are_named() {
+        let told = |insecure, nodes: &[(u64, bool)]| {
+            let replica =
+                |&(node, insecure): &_| ShardStatus { node, insecure, ..Default::default() };
+            let status = ClusterStatusResponse {
+                insecure,
+                nodes: (1..4).map(|node| v1::NodeStatus { node, ..Default::default() }).collect(),
+                shards: nodes.iter().map(replica).collect(),
+                ..Default::default()
+            };
+            let warning = warning(&json::ClusterStatus::from(&status));
+            warning.map(|text| text.split(" started").next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(told(false, &[(1, false)]), None);
+        assert_eq!(told(true, &[]).as_deref(), Some("this gateway was"));
+        let all = told(true, &[(1, true), (2, false), (3, true)]);
+        assert_eq!(all.as_deref(), Some("this gateway, node 1 and node 3 were"));
     }
 
     fn replica(

@@ -285,7 +285,7 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
         let held_until = if tenure.ended_at_ms == 0 { now } else { tenure.ended_at_ms };
         rows.push(vec![
             tenure.fencing_token.to_string(),
-            tenure.owner_id.clone(),
+            by_identity(&tenure.owner_id, &tenure.principal),
             date_time(tenure.acquired_at_ms),
             ago(tenure.acquired_at_ms, now),
             show_ms(held_until.saturating_sub(tenure.acquired_at_ms)),
@@ -298,9 +298,19 @@ pub async fn history(args: &args::History) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a client says of itself, and the identity that it has proven, if it has one.
+fn by_identity(said: &str, principal: &str) -> String {
+    match (said, principal) {
+        (said, "") => said.to_owned(),
+        ("", principal) => principal.to_owned(),
+        (said, principal) => format!("{said} ({principal})"),
+    }
+}
+
 fn ending(tenure: &Tenure) -> String {
     let state = json::state_name(tenure.state());
-    match (tenure.broken_by.as_str(), tenure.break_reason.as_str()) {
+    let by = by_identity(&tenure.broken_by, &tenure.broken_by_principal);
+    match (by.as_str(), tenure.break_reason.as_str()) {
         _ if tenure.ended_at_ms == 0 => "holds it".into(),
         ("", "") => state.into(),
         ("", reason) => format!("{state}: {reason}"),
@@ -323,7 +333,7 @@ pub async fn list(args: &args::Ls) -> Result<(), Failure> {
         for grant in &listing.grants {
             rows.push(vec![
                 grant.resource_name.clone(),
-                grant.owner_id.clone(),
+                by_identity(&grant.owner_id, &grant.principal),
                 grant.fencing_token.to_string(),
                 expiry(grant),
                 grant.shard.to_string(),
@@ -362,10 +372,10 @@ pub async fn break_lock(args: &args::Break) -> Result<(), Failure> {
     let paint = Paint::stdout();
     emit(&format!("{} {}", paint.bad("broke"), paint.bold(&shown(&args.name))));
     print_pairs(&[
-        ("owner", shown(&tenure.owner_id)),
+        ("owner", shown(&by_identity(&tenure.owner_id, &tenure.principal))),
         ("token", tenure.fencing_token.to_string()),
         ("held for", show_ms(tenure.ended_at_ms.saturating_sub(tenure.acquired_at_ms))),
-        ("broken by", shown(&tenure.broken_by)),
+        ("broken by", shown(&by_identity(&tenure.broken_by, &tenure.broken_by_principal))),
         ("reason", shown(&tenure.break_reason)),
         ("shard", tenure.shard.to_string()),
     ]);

@@ -1,6 +1,8 @@
 //! What a certificate says of its owner. Whether that is true, the verifiers of TLS have decided
 //! before: this module only reads.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use x509_parser::extensions::GeneralName;
@@ -75,6 +77,15 @@ impl Certificate {
             not_after_s: parsed.validity().not_after.timestamp(),
             fingerprint: Sha256::digest(der).into(),
         })
+    }
+
+    /// Reads the first certificate of a PEM text.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn from_pem(pem: &str) -> Result<Certificate, NotACertificate> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes());
+        Certificate::from_der(&der.map_err(|error| NotACertificate(error.to_string()))?)
     }
 
     /// The name of its owner: the first URI, else the first DNS name, else the common name.

@@ -43,6 +43,8 @@ pub(crate) struct Context {
     /// TLS inside the cluster, with this node's certificate.
     pub(crate) tls: Option<Arc<Inside>>,
     pub(crate) audit: Audit,
+    /// Whether the node was started with `--insecure`. Its status tells it.
+    pub(crate) insecure: bool,
     /// Whether each operation of a client must say which identity asks, because the cluster file has
     /// `access`.
     pub(crate) needs_principal: bool,

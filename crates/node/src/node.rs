@@ -66,6 +66,8 @@ pub struct NodeOptions {
     pub metrics_listener: Option<std::net::TcpListener>,
     /// The audit log.
     pub audit: Audit,
+    /// Whether the node serves other machines without TLS. Its status tells it.
+    pub insecure: bool,
 }
 
 /// The entry point to this crate: see [`Node::start`].
@@ -87,6 +89,7 @@ impl Node {
             listener,
             metrics_listener,
             audit,
+            insecure,
         } = options;
         let me = cluster.node(id).ok_or_else(|| {
             let known: Vec<String> = cluster.nodes.iter().map(|node| node.id.to_string()).collect();
@@ -223,6 +226,7 @@ impl Node {
             ),
             tls: tls.clone(),
             audit,
+            insecure,
             needs_principal: cluster.access.is_some(),
             accepted: Arc::default(),
             peers,

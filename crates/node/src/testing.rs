@@ -86,6 +86,7 @@ pub(crate) fn context_of(
         topology: KnownTopology::new(topology, id, identities.claim().address_version()),
         tls: None,
         audit: Default::default(),
+        insecure: false,
         needs_principal: false,
         accepted: Arc::default(),
         peers: BTreeMap::from([(peer, "127.0.0.1:1".to_owned())]),

@@ -138,6 +138,7 @@ impl InProcess {
                 first_start: FirstStart::AcceptCopy { at_one_moment: true },
                 guard_file: None,
                 audit: Default::default(),
+                insecure: false,
                 listener: Some(socket),
                 metrics_listener: Some(metrics),
             };

@@ -19,6 +19,9 @@ pub struct Gateways {
     /// The certificate authorities of the gateways, as PEM. With them, TLS is spoken
     #[arg(long, env = "PALISADE_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// The name that the gateways' certificates have, where it is another than the one that is dialled
+    #[arg(long, env = "PALISADE_SERVER_NAME", value_name = "NAME")]
+    pub server_name: Option<String>,
     /// The certificate that shows who you are, as PEM
     #[arg(long, env = "PALISADE_CERT", value_name = "FILE")]
     pub cert: Option<PathBuf>,

@@ -5,6 +5,7 @@
 //! or logged here. The module knows nothing of files and of the command line, and reads no clock:
 //! time is an argument.
 
+use net::certificate::{Certificate, NotACertificate};
 use net::role::{Process, Role};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -152,53 +153,89 @@ pub fn make(authority: Authority, days: u32, now: SystemTime) -> Result<Pair, rc
     // It signs end entities alone, and no further authorities.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    lasts(&mut params, days, now);
+    lasts(&mut params, DAY * days, now);
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?.pem();
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
 /// An authority that can sign.
-pub struct Signer(Issuer<'static, KeyPair>);
+pub struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    /// When its own certificate ends, since 1970.
+    ends: Duration,
+}
+
+/// Why no certificate was made.
+#[derive(Debug, thiserror::Error)]
+pub enum NotIssued {
+    /// The authority's own certificate is over, so none that it signs would be accepted.
+    #[error("the authority's own certificate has expired")]
+    AuthorityExpired,
+    /// A file or a name cannot be used.
+    #[error(transparent)]
+    Unfit(#[from] rcgen::Error),
+    /// The authority's certificate cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] NotACertificate),
+}
 
 impl Signer {
     /// Takes the authority's certificate and key, both as PEM.
     ///
     /// # Errors
     /// If one of them is not what it should be.
-    pub fn of(pair: &Pair) -> Result<Signer, rcgen::Error> {
+    pub fn of(pair: &Pair) -> Result<Signer, NotIssued> {
         let key = KeyPair::from_pem(&pair.key)?;
-        Ok(Signer(Issuer::from_ca_cert_pem(&pair.certificate, key)?))
+        let issuer = Issuer::from_ca_cert_pem(&pair.certificate, key)?;
+        let not_after_s = Certificate::from_pem(&pair.certificate)?.not_after_s;
+        Ok(Signer { issuer, ends: Duration::from_secs(u64::try_from(not_after_s).unwrap_or(0)) })
     }
 
-    /// Makes a key, and a certificate for it that is valid for `days` from `now`.
+    /// Makes a key, and a certificate for it that is valid for `days` from `now`, but no longer than
+    /// the authority.
     ///
     /// # Errors
-    /// If a name cannot stand in a certificate.
-    pub fn issue(
-        &self,
-        subject: &Subject,
-        days: u32,
-        now: SystemTime,
-    ) -> Result<Pair, rcgen::Error> {
+    /// If a name cannot stand in a certificate, or the authority has expired.
+    pub fn issue(&self, subject: &Subject, days: u32, now: SystemTime) -> Result<Pair, NotIssued> {
         let mut params = subject.params()?;
-        lasts(&mut params, days, now);
+        let left = self.ends.checked_sub(since_epoch(now)).ok_or(NotIssued::AuthorityExpired)?;
+        lasts(&mut params, left.min(DAY * days), now);
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.0)?.pem();
+        let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
     }
 }
 
-fn lasts(params: &mut CertificateParams, days: u32, now: SystemTime) {
+fn lasts(params: &mut CertificateParams, time: Duration, now: SystemTime) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    params.not_before = epoch + since_epoch.saturating_sub(BEGINS_BEFORE);
-    params.not_after = epoch + since_epoch + DAY * days;
+    params.not_before = epoch + since_epoch(now).saturating_sub(BEGINS_BEFORE);
+    params.not_after = epoch + since_epoch(now) + time;
+}
+
+fn since_epoch(now: SystemTime) -> Duration {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: such a certificate looked good, and was refused by each process.
+    #[test]
+    fn no_certificate_lasts_longer_than_its_authority() {
+        let now = SystemTime::now();
+        let authority = make(Authority::Clients, 10, now).unwrap();
+        let (signer, alice) =
+            (Signer::of(&authority).unwrap(), Subject::Client("alice".to_owned()));
+        let ends = |pair: &Pair| Certificate::from_pem(&pair.certificate).unwrap().not_after_s;
+        let shorter = signer.issue(&alice, 5, now).unwrap();
+        assert_eq!(ends(&authority) - ends(&shorter), 5 * DAY.as_secs() as i64);
+        let longer = signer.issue(&alice, 90, now).unwrap();
+        assert_eq!(ends(&longer), ends(&authority));
+        let after = signer.issue(&alice, 1, now + 11 * DAY);
+        assert!(matches!(after, Err(NotIssued::AuthorityExpired)));
+    }
 
     #[test]
     fn file_names_stay_in_their_directory() {

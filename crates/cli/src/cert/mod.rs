@@ -11,7 +11,7 @@ use crate::cluster_file;
 use crate::failure::{Exit, Failure};
 use crate::output::{Paint, emit};
 use crate::shown::shown;
-use authority::{Authority, Signer, Subject};
+use authority::{Authority, NotIssued, Signer, Subject};
 use files::{FileError, PairPaths};
 use routing::{Address, ClusterConfig};
 use std::net::IpAddr;
@@ -239,8 +239,12 @@ fn unfit(message: &str) -> Failure {
 }
 
 /// The failure of a certificate that cannot be made.
-pub fn not_made(error: rcgen::Error) -> Failure {
-    let next = "correct the name: certificates hold ASCII host names and URIs";
+pub fn not_made(error: impl Into<NotIssued>) -> Failure {
+    let error = error.into();
+    let next = match &error {
+        NotIssued::AuthorityExpired => "make new authorities: palisade cert ca --force",
+        _ => "correct the name: certificates hold ASCII host names and URIs",
+    };
     Failure::new(Exit::Error, "CERTIFICATE", format!("cannot make a certificate: {error}"), next)
 }
 

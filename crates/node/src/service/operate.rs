@@ -247,7 +247,8 @@ impl OperateStream {
         let Some(operation) = self.ops.get_mut(op_index) else { return };
         let mut result = service::result(operation.shard, self.context.id, operation.kind, reply);
         if let OpResult::Status(status) = &mut result {
-            // A replica knows nothing of its node's identities and disk.
+            // A replica knows nothing of its node's identities, sockets and disk.
+            status.insecure = self.context.insecure;
             status.stands_by = !self.context.identities.takes_part();
             let disk = self.context.disk.state();
             status.disk_write_age_ms = disk.write_age_ms;

@@ -72,6 +72,7 @@ impl Cluster {
             first_start: FirstStart::AskPeers,
             guard_file: None,
             audit: Default::default(),
+            insecure: false,
             listener: None,
             metrics_listener: None,
         }

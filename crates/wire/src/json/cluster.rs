@@ -45,6 +45,8 @@ pub struct Node {
     pub disk_hangs: bool,
     /// Median time of the last syncs; `null` if it is unknown.
     pub disk_sync_ms: Option<f64>,
+    /// Whether other machines reach the node without TLS, because it was started with `--insecure`.
+    pub insecure: bool,
 }
 
 /// One shard, over all its replicas that answered.
@@ -136,6 +138,7 @@ impl From<&ClusterStatusResponse> for ClusterStatus {
                 disk_write_age_ms: disk.map(|told| told.disk_write_age_ms),
                 disk_hangs: disk.is_some_and(|told| told.disk_hangs),
                 disk_sync_ms: disk.map(|told| told.disk_sync_us as f64 / 1_000.0),
+                insecure: disk.is_some_and(|told| told.insecure),
             }
         };
         let nodes = status.nodes.iter().map(node).collect();
