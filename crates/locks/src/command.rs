@@ -69,7 +69,6 @@ impl<'a> Caller<'a> {
 
     fn encode(&self, into: &mut Vec<u8>) {
         let Caller { principal, quota } = *self;
-        into.reserve(principal.len() + 64);
         into.push(if quota == Quota::default() { tag::AS } else { tag::AS_WITHIN });
         put_str(into, principal);
         if quota != Quota::default() {
@@ -107,6 +106,11 @@ impl<'a> Caller<'a> {
         Ok((Caller { principal, quota }, r.take(rest)?))
     }
 }
+
+/// Most bytes of an encoded caller beside its principal: a tag, a length and three bounds.
+const CALLER_FIXED_MAX: usize = 18;
+/// Most bytes of an encoded command beside its texts: a tag, a request id, numbers and lengths.
+const COMMAND_FIXED_MAX: usize = 64;
 
 /// An operation on the table. It borrows from the entry that it was decoded from.
 ///
@@ -217,9 +221,26 @@ impl<'a> Command<'a> {
     #[inline]
     pub fn encode_as(&self, caller: Caller<'_>, into: &mut Vec<u8>) {
         if !caller.principal.is_empty() {
+            into.reserve(CALLER_FIXED_MAX + caller.principal.len() + self.bytes_max());
             caller.encode(into);
         }
         self.encode(into);
+    }
+
+    /// An upper bound of the encoded length.
+    fn bytes_max(&self) -> usize {
+        let texts = match self {
+            Command::Acquire { name, owner, session, metadata, .. } => {
+                name.len() + owner.len() + session.len() + metadata.len()
+            }
+            Command::Renew { name, .. }
+            | Command::Release { name, .. }
+            | Command::CancelWait { name, .. } => name.len(),
+            Command::Heartbeat { session, .. } | Command::CloseSession { session } => session.len(),
+            Command::Break { name, by, reason, .. } => name.len() + by.len() + reason.len(),
+            Command::ExpireLease { .. } => 0,
+        };
+        COMMAND_FIXED_MAX + texts
     }
 
     /// Decodes one command with its caller. They must take up all of `bytes`.
@@ -234,6 +255,7 @@ impl<'a> Command<'a> {
 
     /// Appends the command's tag and fields to `into`.
     pub fn encode(&self, into: &mut Vec<u8>) {
+        into.reserve(self.bytes_max());
         match *self {
             Command::Acquire {
                 request_id,
@@ -246,7 +268,6 @@ impl<'a> Command<'a> {
                 metadata,
                 claim_ttl_ms,
             } => {
-                into.reserve(48 + name.len() + owner.len() + session.len() + metadata.len());
                 into.push(if claim_ttl_ms == 0 { tag::ACQUIRE } else { tag::ACQUIRE_TO_CLAIM });
                 put_request(into, request_id);
                 put_str(into, name);
