@@ -1,13 +1,13 @@
 //! A cluster of real processes in a temporary directory.
 
 use crate::{LIMIT, eventually, palisade_binary};
-use client::{Client, ClusterStatus, ShardStatus};
+use client::{Client, ClientOptions, ClusterStatus, Security, ShardStatus};
 use local_cluster::{
     Addresses, Ended, Launch, Member, Process, Processes, cluster_config, free_addresses, leaders,
     page,
 };
 use nix::sys::signal::Signal;
-use routing::{ClusterConfig, Settings, ShardMap};
+use routing::{AccessConfig, ClusterConfig, Settings, ShardMap, TlsConfig};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use tempfile::TempDir;
@@ -29,11 +29,24 @@ pub struct Spec {
     pub gateways: u64,
     /// The `settings` of the cluster file, if they are not the defaults.
     pub settings: Option<Settings>,
+    /// TLS and identities, if the cluster has them.
+    pub secured: Option<Secured>,
+}
+
+/// What protects a cluster: sections of its cluster file, and the identity of the harness.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// The section `tls`.
+    pub tls: TlsConfig,
+    /// The section `access`.
+    pub access: Option<AccessConfig>,
+    /// What the clients of [`Cluster::client`] show. They must be permitted to observe.
+    pub observer: Security,
 }
 
 impl Default for Spec {
     fn default() -> Self {
-        Spec { nodes: 3, shards: 1, replicas: 3, gateways: 1, settings: None }
+        Spec { nodes: 3, shards: 1, replicas: 3, gateways: 1, settings: None, secured: None }
     }
 }
 
@@ -87,6 +100,9 @@ impl Cluster {
         );
         config.replicas = spec.replicas;
         config.settings = spec.settings.clone().unwrap_or_default();
+        if let Some(Secured { tls, access, .. }) = &spec.secured {
+            (config.tls, config.access) = (Some(tls.clone()), access.clone());
+        }
         let processes = Processes::new(dir.path(), config).expect("the files of a cluster");
         Cluster { spec, config_file: processes.config_file(), processes, dir, _only_one: only_one }
     }
@@ -381,7 +397,24 @@ impl Cluster {
 
     /// A client of all gateways.
     pub fn client(&self) -> Client {
-        Client::connect(self.processes.endpoints())
+        let observer = self.spec.secured.as_ref().map(|secured| secured.observer.clone());
+        self.client_with(observer.unwrap_or_default())
+    }
+
+    /// A client of all gateways that shows an identity.
+    pub fn client_with(&self, security: Security) -> Client {
+        Client::with_options(self.processes.endpoints(), ClientOptions::new().security(security))
+    }
+
+    /// The addresses that all processes serve on, as `host:port`: nodes, then gateways.
+    pub fn addresses(&self) -> Vec<String> {
+        let members = self.processes.members();
+        members.into_iter().map(|member| self.processes.address(member).to_owned()).collect()
+    }
+
+    /// Sends a signal to all processes.
+    pub fn signal_all(&self, signal: Signal) {
+        self.processes.members().into_iter().for_each(|member| self.signal(member, signal));
     }
 
     /// The map of shards that the cluster file describes.

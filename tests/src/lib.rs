@@ -16,6 +16,7 @@
 pub mod authority;
 mod binary;
 mod cluster;
+pub mod files;
 pub mod handshake;
 mod hang;
 mod locked;
@@ -23,7 +24,7 @@ mod program;
 pub mod tools;
 
 pub use binary::palisade_binary;
-pub use cluster::{Cluster, Spec};
+pub use cluster::{Cluster, Secured, Spec};
 pub use hang::HangingDisk;
 pub use local_cluster::{Launch, Process};
 pub use locked::{Locked, process_state, runs};

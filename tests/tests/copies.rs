@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(600);
-const SPEC: Spec = Spec { nodes: 3, shards: 1, replicas: 3, gateways: 1, settings: None };
+const SPEC: Spec =
+    Spec { nodes: 3, shards: 1, replicas: 3, gateways: 1, settings: None, secured: None };
 
 async fn take(cluster: &Cluster, name: &str) -> u64 {
     let client = cluster.client();

@@ -6,23 +6,20 @@ use client::{Client, ClientOptions, ClientSide, Pem, Security};
 use gateway::{Gateway, GatewayHandle, GatewayOptions};
 use local_cluster::{Addresses, Launch, Member, Processes, cluster_config, free_addresses};
 use net::dial::Target;
-use net::role::{Process, Role};
-use net::tls::{Demand, Inside, InsideFiles, Server, ServerFiles};
+use net::role::Process;
+use net::tls::InsideFiles;
 use nix::sys::signal::Signal;
 use node::{FirstStart, Node, NodeHandle, NodeOptions};
 use palisade_tests::authority::{Authority, Pair, Says, Time};
+use palisade_tests::files::Files;
 use palisade_tests::handshake::{der, shake};
 use palisade_tests::{eventually, palisade_binary};
-use routing::{
-    ClientCerts, ClientTls, ClusterConfig, InsideTls, NodeConfig, NodeId, Settings, TlsConfig,
-};
+use routing::{ClusterConfig, NodeConfig, NodeId, Settings};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use storage::MemoryEngine;
-use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -32,67 +29,6 @@ use wire::internal::v1::{GreetRequest, Hello};
 /// No step takes this long unless it hangs.
 const HANGS: Duration = Duration::from_secs(60);
 const CONNECTS: Duration = Duration::from_secs(10);
-
-/// The files of a cluster: `inside-ca.crt`, `clients-ca.crt`, and a pair for each process.
-struct Files {
-    dir: TempDir,
-    inside: Authority,
-    clients: Authority,
-}
-
-impl Files {
-    fn new() -> Files {
-        let (inside, clients) = (Authority::new("inside"), Authority::new("clients"));
-        let files = Files { dir: tempfile::tempdir().unwrap(), inside, clients };
-        files.write("inside-ca.crt", &files.inside.pem());
-        files.write("clients-ca.crt", &files.clients.pem());
-        files.issue_all(&files.inside, &files.clients);
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).unwrap();
-    }
-
-    /// Issues all pairs, over those that were there.
-    fn issue_all(&self, inside: &Authority, clients: &Authority) {
-        for process in ["node/1", "node/2", "node/3", "gateway/a"] {
-            let pair = inside.issue_role(&format!("palisade://test/{process}"));
-            pair.write(self.dir.path(), &process.replace('/', "-"));
-        }
-        let server = Says { hosts: &["127.0.0.1", "localhost"], ..Says::default() };
-        clients.issue(&server).write(self.dir.path(), "server");
-        let client = Says { uris: &["spiffe://jobs/nightly"], ..Says::default() };
-        clients.issue(&client).write(self.dir.path(), "client");
-    }
-
-    fn inside(&self, process: Process) -> Arc<Inside> {
-        let name = process.to_string();
-        InsideFiles {
-            cert: self.path(&format!("{name}.crt")),
-            key: self.path(&format!("{name}.key")),
-            ca: self.path("inside-ca.crt"),
-            role: Role { cluster: "test".into(), process },
-        }
-        .open()
-        .unwrap()
-    }
-
-    fn server(&self) -> Arc<Server> {
-        let (cert, key) = (self.path("server.crt"), self.path("server.key"));
-        let clients = Some((self.path("clients-ca.crt"), Demand::Require));
-        ServerFiles { cert, key, clients }.open().unwrap()
-    }
-
-    fn client_side(&self) -> ClientSide {
-        let own = (Pem::File(self.path("client.crt")), Pem::File(self.path("client.key")));
-        ClientSide { ca: Pem::File(self.path("clients-ca.crt")), own: Some(own) }
-    }
-}
 
 /// Three nodes and a gateway.
 struct Cluster {
@@ -149,7 +85,7 @@ impl Cluster {
     }
 
     fn client(&self) -> Client {
-        client_of(self.gateway.address(), Some(self.files.client_side()))
+        client_of(self.gateway.address(), Some(self.files.client_side("client")))
     }
 
     /// Reads all files again, as SIGHUP does.
@@ -341,7 +277,7 @@ async fn a_client_and_a_gateway_tell_what_is_wrong_between_them() {
     let cluster = Cluster::start().await;
     let (gateway, files) = (cluster.gateway.address(), &cluster.files);
     works(&cluster.client()).await;
-    let right = files.client_side();
+    let right = files.client_side("client");
     let with = |own: Option<Pair>| ClientSide {
         own: own.map(|pair| (Pem::Text(pair.cert), Pem::Text(pair.key))),
         ..right.clone()
@@ -390,7 +326,7 @@ async fn plain_to_tls_and_tls_to_plain_say_which_is_which() {
         insecure: false,
     };
     let plain = Gateway::start(options).await.unwrap();
-    let error = fails(plain.address(), Some(cluster.files.client_side())).await;
+    let error = fails(plain.address(), Some(cluster.files.client_side("client"))).await;
     assert!(error.contains("the server does not speak TLS"), "{error}");
     works(&client_of(plain.address(), None)).await;
     plain.shutdown().await;
@@ -505,7 +441,7 @@ async fn all_certificates_are_replaced_under_load_and_no_operation_fails() {
         assert!(shake(&cluster.node(id + 1), Some(&old)).await.is_err(), "the old authority");
     }
     let second = start_gateway(files, &cluster.config).await;
-    works(&client_of(second.address(), Some(files.client_side()))).await;
+    works(&client_of(second.address(), Some(files.client_side("client")))).await;
     works(&cluster.client()).await;
     progress().await;
 
@@ -528,27 +464,14 @@ async fn processes_load_the_files_of_the_cluster_file_and_again_when_told() {
         &[Addresses::only(&addresses[0])],
         &[Addresses::only(&addresses[1])],
     );
-    let path = |name: &str| files.path(name).to_string_lossy().into_owned();
-    config.tls = Some(TlsConfig {
-        inside: Some(InsideTls {
-            cert: path("{process}.crt"),
-            key: path("{process}.key"),
-            ca: path("inside-ca.crt"),
-        }),
-        clients: Some(ClientTls {
-            cert: path("server.crt"),
-            key: path("server.key"),
-            client_ca: Some(path("clients-ca.crt")),
-            client_certs: ClientCerts::Require,
-        }),
-    });
-    let mut processes = Processes::new(files.dir.path(), config).unwrap();
+    config.tls = Some(files.tls());
+    let mut processes = Processes::new(files.dir(), config).unwrap();
     let (node, gateway) = (Member::Node(1), Member::Gateway(1));
     let program = || std::process::Command::new(palisade_binary());
     processes.start(node, program(), &Launch::default()).unwrap();
     let named = Launch { args: vec!["--name".into(), "a".into()], ..Launch::default() };
     processes.start(gateway, program(), &named).unwrap();
-    let client = client_of(addresses[1].parse().unwrap(), Some(files.client_side()));
+    let client = client_of(addresses[1].parse().unwrap(), Some(files.client_side("client")));
     works(&client).await;
 
     files.issue_all(&files.inside, &files.clients);
