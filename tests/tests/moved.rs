@@ -1,8 +1,9 @@
 //! A node moves to another address while its cluster serves, and no other process is restarted.
 
-use client::{AcquireOptions, Client};
+use client::{AcquireOptions, Client, Security};
 use nix::sys::signal::Signal;
-use palisade_tests::{Cluster, Spec, eventually};
+use palisade_tests::files::Files;
+use palisade_tests::{Cluster, Secured, Spec, eventually};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -51,11 +52,23 @@ async fn goes_on(works: &[Arc<Work>]) {
     .await;
 }
 
-/// Each machine has its own copy of the cluster file, and the one of the moved node is the first to
-/// change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_moves_is_found_by_all_and_nothing_fails_for_good() {
-    let mut cluster = Cluster::start(Spec { shards: SHARDS, ..Spec::default() }).await;
+    a_node_moves(None).await;
+}
+
+/// A certificate names the node and not its address, so the same one serves at the new address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_moves_with_tls_is_found_by_all_and_nothing_fails_for_good() {
+    let files = Files::new();
+    let secured = Secured { tls: files.tls_inside(), access: None, observer: Security::default() };
+    a_node_moves(Some(secured)).await;
+}
+
+/// Each machine has its own copy of the cluster file, and the one of the moved node is the first to
+/// change.
+async fn a_node_moves(secured: Option<Secured>) {
+    let mut cluster = Cluster::start(Spec { shards: SHARDS, secured, ..Spec::default() }).await;
     let stop = Arc::new(AtomicBool::new(false));
     let works: Vec<Arc<Work>> = (0..SHARDS).map(|_| Arc::default()).collect();
     let workers: Vec<_> = (0..)
