@@ -45,8 +45,19 @@ class Run:
         # Nodes are started again and again: always as the program that the run began with, whatever is built meanwhile.
         self.palisade = Path(shutil.copy(built, work / "palisade"))
 
+    def example(self, package, name):
+        """Another program of ours: an example of a package, built like the program under test and lying beside it."""
+        if "PALISADE_BIN" in os.environ:
+            built = Path(os.environ["PALISADE_BIN"]).parent / "examples" / name
+            if not built.exists():
+                raise Failed(f"there is no {built}: build it with `cargo build -p {package} --example {name}` in the same profile")
+            return built
+        build(package, name, "--example")
+        return BUILT / "examples" / name
+
     def begin(self):
-        self.rows, self.verdicts = [], []
+        # The clusters of the part before have ended, so their ports can be used again.
+        self.rows, self.verdicts, self.next_port = [], [], PORT_FIRST
 
     def choose(self, full, quick):
         return quick if self.quick else full
@@ -82,10 +93,14 @@ class Run:
 
 
 class Cluster:
-    """Nodes and one gateway on loopback, each a process of its own."""
+    """Nodes and one gateway on loopback, each a process of its own.
+
+    With identities there is TLS on all connections, and each identity has a certificate. The first of them is that of `command` and
+    `bench`. With a policy in addition, there is access control.
+    """
 
     def __init__(self, run, name, port, nodes=5, replicas=5, shards=4, settings=None, placement=None, node_env=None,
-                 wrap=None, under=None):
+                 wrap=None, under=None, identities=(), policy=None):
         assert nodes < METRICS_OFFSET, f"{nodes} nodes have no ports"
         self.run, self.port, self.nodes, self.shards = run, port, nodes, shards
         self.node_env, self.wrap = node_env or {}, wrap or (lambda what: [])
@@ -102,6 +117,30 @@ class Cluster:
             *(f"  - {{shard: {shard}, nodes: {on}}}" for shard, on in enumerate(placement or [])),
             *(["settings:"] if settings else []), *(f"  {key}: {value}" for key, value in (settings or {}).items()), ""]))
         self.endpoint = f"127.0.0.1:{port}"
+        self.own = []
+        if identities:
+            self.secure(identities, policy)
+
+    def secure(self, identities, policy):
+        """Makes the certificates, and adds them to the cluster file."""
+        certs = self.directory / "certs"
+        sections = ["tls:", '  inside: {cert: "certs/{process}.pem", key: "certs/{process}.key", ca: certs/inside-ca.pem}',
+                    '  clients: {cert: "certs/{process}-server.pem", key: "certs/{process}-server.key",',
+                    "            client_ca: certs/clients-ca.pem, client_certs: require}"]
+        if policy:
+            (self.directory / "policy.yaml").write_text(policy)
+            sections.append("access: {policy: policy.yaml}")
+        with open(self.config, "a") as config:
+            config.write("\n".join([*sections, ""]))
+        for command in (["ca"], ["issue", "--config", self.config], *(["issue", "--client", identity] for identity in identities)):
+            command = [self.run.palisade, "cert", *command, "--dir", certs]
+            subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+        self.own = self.identity(identities[0])
+
+    def identity(self, name):
+        """The options of a client that show this identity."""
+        certs = self.directory / "certs"
+        return ["--ca", certs / "clients-ca.pem", "--cert", certs / f"{name}.pem", "--key", certs / f"{name}.key"]
 
     def __enter__(self):
         for n in range(1, self.nodes + 1):
@@ -182,7 +221,7 @@ class Cluster:
 
     def command(self, *parts, timeout_s=60):
         """A client verb of the program; its exit code and JSON."""
-        command = [self.run.palisade, *parts, "--json", "--endpoint", self.endpoint]
+        command = [self.run.palisade, *parts, "--json", "--endpoint", self.endpoint, *self.own]
         try:
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout_s)
             return done.returncode, json.loads(done.stdout)
@@ -231,8 +270,8 @@ class Cluster:
 
     def bench(self, *options, duration_s, warmup_s=1, patience_s=180, while_it_runs=None):
         """`palisade bench`; its report. `while_it_runs` is called at the start of the measured span, with its length in s."""
-        command = [self.run.palisade, "bench", "--json", "--endpoint", self.endpoint, "--duration", f"{int(1000 * duration_s)}ms",
-                   "--warmup", f"{int(1000 * warmup_s)}ms", *options]
+        command = [self.run.palisade, "bench", "--json", "--endpoint", self.endpoint, *self.own,
+                   "--duration", f"{int(1000 * duration_s)}ms", "--warmup", f"{int(1000 * warmup_s)}ms", *options]
         load = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *(str(part) for part in command)], text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
@@ -255,8 +294,8 @@ class Cluster:
         return {**report, **during} if while_it_runs else report
 
 
-def build(package, program):
-    subprocess.run(["cargo", "build", "--profile", PROFILE, "-q", "-p", package, "--bin", program], cwd=ROOT, check=True)
+def build(package, program, kind="--bin"):
+    subprocess.run(["cargo", "build", "--profile", PROFILE, "-q", "-p", package, kind, program], cwd=ROOT, check=True)
 
 
 def can_bind(port):
