@@ -42,6 +42,9 @@ pub struct Jwt {
     pub audience: String,
     /// How far the issuer's clock may be off, in seconds.
     pub clock_skew_s: u64,
+    /// Stands before each subject (`sub`) in the identity, so that no issuer can name an identity of
+    /// a certificate or of the tokens file. It may be empty.
+    pub prefix: String,
 }
 
 /// A signed token that is refused. No variant shows the token.
@@ -209,8 +212,11 @@ impl Jwt {
         if claims.nbf.is_some_and(|nbf| nbf > now_s.saturating_add(self.clock_skew_s) as f64) {
             return Err(JwtError::NotYet);
         }
-        let principal: Principal =
+        // The subject by itself, because an empty one would become the identity of the prefix.
+        let subject: Principal =
             claims.sub.unwrap_or_default().parse().map_err(JwtError::Subject)?;
+        let principal: Principal =
+            format!("{}{subject}", self.prefix).parse().map_err(JwtError::Subject)?;
         match principal.is_anonymous() {
             true => Err(JwtError::Anonymous),
             false => Ok((principal, expires_at_s)),
