@@ -42,7 +42,7 @@ pub use policy::{Explained, Policy, Quota, Rights};
 pub use prefix::{Pattern, PatternError, Prefix, PrefixError};
 pub use principal::{ANONYMOUS, Principal, PrincipalError};
 pub use rate::Bucket;
-pub use sign_in::{SignIn, SignInError, SignedIn};
+pub use sign_in::{SignIn, SignInError, SignedIn, revocable_digest};
 pub use tokens::{TOKEN_PREFIX, Tokens, new_token};
 pub use verb::{Verb, VerbError};
 pub use yaml::FileError;

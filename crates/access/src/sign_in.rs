@@ -21,15 +21,32 @@ pub struct SignedIn {
     pub principal: Principal,
     /// Unix time in seconds from which on the token is refused.
     pub expires_at_s: Option<u64>,
-    /// SHA-256 by which the token is revoked: of a token of the file as a whole, of a signed one
-    /// (JWT) of what is before its last dot. An ES256 signature can be changed into another valid
-    /// one without the key, so a digest with the signature could be evaded.
+    /// The SHA-256 by which the token is revoked, as of [`revocable_digest`].
     pub digest: Digest,
 }
 
 /// A token that proves nothing. No variant shows the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignInError {
+/// The SHA-256 by which a token is revoked: of a token of the file as a whole, of a signed one (JWT)
+/// of what is before its last dot.
+///
+/// An ES256 signature can be changed into another valid one without the key, so a digest with the
+/// signature could be evaded.
+///
+/// ```
+/// use palisade_access::{Digest, revocable_digest};
+/// assert_eq!(revocable_digest("plk_x.y"), Digest::of(b"plk_x.y"));
+/// assert_eq!(revocable_digest("header.claims.signature"), Digest::of(b"header.claims"));
+/// ```
+pub fn revocable_digest(token: &str) -> Digest {
+    let signed = match token.rsplit_once('.') {
+        Some((signed, _)) if !token.starts_with(TOKEN_PREFIX) => signed,
+        _ => token,
+    };
+    Digest::of(signed.as_bytes())
+}
+
     /// The header has another form.
     #[error("the header `authorization` is not `Bearer TOKEN`")]
     NotBearer,
@@ -64,7 +81,6 @@ impl SignIn {
 
     fn bearer(&self, token: &str, now_s: u64) -> Result<SignedIn, SignInError> {
         if token.starts_with(TOKEN_PREFIX) {
-            let digest = Digest::of(token.as_bytes());
             let tokens = self.tokens.as_ref().ok_or(SignInError::NotAccepted)?;
             let entry = tokens.find(&digest).ok_or(SignInError::Unknown)?;
             let (principal, expires_at_s) = (entry.principal.clone(), entry.expires_at_s);
@@ -75,9 +91,8 @@ impl SignIn {
         }
         let jwt = self.jwt.as_ref().ok_or(SignInError::NotAccepted)?;
         let (principal, expires_at_s) = jwt.verify(token, now_s)?;
-        let (signed, _) = token.rsplit_once('.').ok_or(JwtError::Form)?;
-        let digest = Digest::of(signed.as_bytes());
         Ok(SignedIn { principal, expires_at_s: Some(expires_at_s), digest })
+        let digest = revocable_digest(token);
     }
 }
 
