@@ -64,8 +64,9 @@ struct Binding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Operations per second at one gateway. One that asks many shards (a list, a heartbeat, a close,
-    /// a cluster status) counts as one for each of them, up to the burst.
+    /// Operations per second at one gateway, and as many again that keep or end what the identity
+    /// has (renew, release, cancel, heartbeat, close). One that asks many shards (a list, a heartbeat,
+    /// a close, a cluster status) counts as one for each of them, up to the burst.
     pub operations_per_second: Option<NonZeroU32>,
     /// Operations at once after a pause. Without it, those of one second.
     pub burst: Option<NonZeroU32>,
@@ -362,7 +363,6 @@ impl BindingFile {
     }
 }
 
-fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a String>) -> String {
 /// Why a text is no template of an owner, if it is none.
 fn unfit_owner(owner: &str) -> Option<String> {
     let (start, begins) = match owner.strip_suffix('*') {
@@ -388,6 +388,7 @@ fn unfit_owner(owner: &str) -> Option<String> {
     })
 }
 
+fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a String>) -> String {
     match yaml::nearest(word, known.map(String::as_str)) {
         Some(nearest) => format!("there is no {what} {word:?}: did you mean `{nearest}`?"),
         None => format!("there is no {what} {word:?}: add it under {what}s"),

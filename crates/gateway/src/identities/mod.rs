@@ -17,7 +17,7 @@ use crate::error::GatewayError;
 use crate::metrics::Metrics;
 use crate::permissions::{Need, need};
 use crate::visitor::{Proof, Visitor};
-use access::{Accounts, Certificate, Digest, Identity, Principal};
+use access::{Accounts, Certificate, Digest, Identity, Principal, Work};
 use audit::{Audit, Event, Kind};
 use files::{Files, Loaded};
 use routing::AccessConfig;
@@ -227,10 +227,36 @@ impl Identities {
     }
 }
 
-/// Counts an operation of a visitor, as `count` of them. Neither is asked for without identities.
+/// What an operation is for, where operations are counted. One without a kind is none that a client
+/// needs.
+pub(crate) fn work_of(kind: Option<OperationKind>) -> Work {
+    match kind {
+        Some(
+            OperationKind::Renew
+            | OperationKind::Release
+            | OperationKind::CancelWait
+            | OperationKind::Heartbeat
+            | OperationKind::CloseSession,
+        ) => Work::Upkeep,
+        Some(
+            OperationKind::Acquire
+            | OperationKind::Check
+            | OperationKind::OpenSession
+            | OperationKind::Break
+            | OperationKind::History
+            | OperationKind::List
+            | OperationKind::ClusterStatus
+            | OperationKind::ShardStatus,
+        )
+        | None => Work::Other,
+    }
+}
+
+/// Counts an operation of this kind, as `count` of them. Neither count nor time is asked for without
+/// identities.
 ///
 /// # Errors
-/// BUSY if its identity is above its rate.
+/// BUSY if the visitor's identity is above its rate.
 pub(crate) fn within_rate(
     visitor: &Visitor,
     count: impl FnOnce() -> u32,
@@ -240,7 +266,8 @@ pub(crate) fn within_rate(
     if identity.quota().operations_per_second.is_none() {
         return Ok(());
     }
-    let counted = identity.account.operation(count(), identity.quota(), now_ms());
+    let (work, quota) = (work_of(kind), identity.quota());
+    let counted = identity.account.operation(work, count(), quota, now_ms());
     counted.map_err(|retry_after_ms| {
         let (who, quota) = (&identity.principal, identity.quota().operations_per_second);
         let per_second = quota.map_or(0, u32::from);
@@ -295,6 +322,7 @@ fn unauthenticated(message: impl Into<String>) -> Box<Error> {
 
 /// A name for a message, shortened, because it was not checked yet.
 fn shown(name: &str) -> String {
+    kind: Option<OperationKind>,
     match name.char_indices().nth(128) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
         None => format!("{name:?}"),

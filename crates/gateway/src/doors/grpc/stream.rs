@@ -6,16 +6,19 @@
 //!   are bounded too: above that bound the stream is not read.
 
 use crate::admission::StreamPlace;
+use crate::identities::work_of;
 use crate::in_flight::InFlight;
 use crate::limits::*;
 use crate::router::Router;
 use crate::visitor::Visitor;
+use access::Work;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
+use wire::v1::operation::Op;
 use wire::v1::operation_result::Result as Answer;
 use wire::v1::{Error, Operation, OperationResult, StreamRequest, StreamResponse};
 use wire::{Lateness, encoded_bytes};
@@ -44,7 +47,8 @@ pub(crate) async fn serve(
     let mut running = InFlight::new(router.clone(), ending.clone(), visitor, false);
     let has_identity = router.identities.is_some();
     let mut look_again = tokio::time::interval(PROVE_AGAIN_EVERY);
-    // While the client is above its rate, its stream is not read, so that a flood costs little.
+    // While even the upkeep of the client is above its rate, its stream is not read, so that a flood
+    // costs little. Other operations hold nothing back: renewals stand behind them in the stream.
     let mut held_until: Option<Instant> = None;
     let mut ready = Ready::default();
     let (started, mut lateness) = (std::time::Instant::now(), Lateness::default());
@@ -125,7 +129,7 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Begins the operations of a frame. If some were above the client's rate, returns the time in
+/// Begins the operations of a frame. If upkeep was above the client's rate, returns the time in
 /// milliseconds until there is room again.
 fn take(
     router: &Router,
@@ -140,8 +144,11 @@ fn take(
     for mut operation in frame.operations {
         let id = operation.id;
         let mut begin = || {
-            router.within_rate(running.visitor(), operation.op.as_ref()).inspect_err(|error| {
-                above_ms = Some(error.retry_after_ms);
+            let op = operation.op.as_ref();
+            router.within_rate(running.visitor(), op).inspect_err(|error| {
+                if work_of(op.map(Op::kind)) == Work::Upkeep {
+                    above_ms = Some(error.retry_after_ms);
+                }
             })?;
             if let Some(op) = &mut operation.op {
                 router.permit(running.visitor(), op)?;
