@@ -5,6 +5,9 @@ use crate::jwt::{Jwt, JwtError};
 use crate::principal::Principal;
 use crate::tokens::{TOKEN_PREFIX, Tokens};
 
+/// Most bytes of an `authorization` header. A longer one is not parsed.
+const HEADER_BYTES_MAX: usize = 8 << 10;
+
 /// The tokens that are accepted.
 #[derive(Clone, Debug, Default)]
 pub struct SignIn {
@@ -25,9 +28,6 @@ pub struct SignedIn {
     pub digest: Digest,
 }
 
-/// A token that proves nothing. No variant shows the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SignInError {
 /// The SHA-256 by which a token is revoked: of a token of the file as a whole, of a signed one (JWT)
 /// of what is before its last dot.
 ///
@@ -47,6 +47,18 @@ pub fn revocable_digest(token: &str) -> Digest {
     Digest::of(signed.as_bytes())
 }
 
+/// A token that proves nothing. No variant shows the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignInError {
+    /// The header is longer than any token.
+    #[error(
+        "the header `authorization` has {bytes} bytes: at most {HEADER_BYTES_MAX} are read, so have \
+         a token with fewer claims issued"
+    )]
+    TooLong {
+        /// The length of the header.
+        bytes: usize,
+    },
     /// The header has another form.
     #[error("the header `authorization` is not `Bearer TOKEN`")]
     NotBearer,
@@ -70,6 +82,9 @@ impl SignIn {
     /// # Errors
     /// The reason why it proves none, without the token.
     pub fn header(&self, header: &[u8], now_s: u64) -> Result<SignedIn, SignInError> {
+        if header.len() > HEADER_BYTES_MAX {
+            return Err(SignInError::TooLong { bytes: header.len() });
+        }
         let text = std::str::from_utf8(header).map_err(|_| SignInError::NotBearer)?;
         let (scheme, token) = text.trim().split_once(' ').ok_or(SignInError::NotBearer)?;
         let token = token.trim();
@@ -80,6 +95,7 @@ impl SignIn {
     }
 
     fn bearer(&self, token: &str, now_s: u64) -> Result<SignedIn, SignInError> {
+        let digest = revocable_digest(token);
         if token.starts_with(TOKEN_PREFIX) {
             let tokens = self.tokens.as_ref().ok_or(SignInError::NotAccepted)?;
             let entry = tokens.find(&digest).ok_or(SignInError::Unknown)?;
@@ -92,7 +108,6 @@ impl SignIn {
         let jwt = self.jwt.as_ref().ok_or(SignInError::NotAccepted)?;
         let (principal, expires_at_s) = jwt.verify(token, now_s)?;
         Ok(SignedIn { principal, expires_at_s: Some(expires_at_s), digest })
-        let digest = revocable_digest(token);
     }
 }
 
@@ -116,6 +131,14 @@ mod tests {
         assert_eq!(header(format!("Bearer {}", &token[4..]), 0), Err(SignInError::NotAccepted));
         for bad in ["", "Bearer", "Bearer ", "Basic YTpi", "plk_x"] {
             assert_eq!(header(bad.into(), 0), Err(SignInError::NotBearer), "{bad:?}");
+        }
+        // Regression: a header of any length was parsed, and hashed or checked with a key.
+        for (spaces, refused) in [
+            (HEADER_BYTES_MAX - 54, None),
+            (HEADER_BYTES_MAX - 53, Some(SignInError::TooLong { bytes: HEADER_BYTES_MAX + 1 })),
+        ] {
+            let padded = format!("Bearer {}{token}", " ".repeat(spaces));
+            assert_eq!(header(padded, 0).err(), refused, "{spaces} spaces");
         }
         let none = SignIn::default().header(format!("Bearer {token}").as_bytes(), 0);
         assert_eq!(none, Err(SignInError::NotAccepted));

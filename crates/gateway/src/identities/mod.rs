@@ -5,13 +5,16 @@
 //! * A revoked certificate proves nothing, and neither does a header beside it.
 //! * The identity of a connection's last header is remembered, so that it costs a comparison per
 //!   call. New files, and the end of a token's time, end that memory.
+//! * A header that proves none is remembered for a moment, and failures are bounded by source.
+//!   Otherwise a client could have signatures checked without end.
 //!
 //! The decisions are in `access`; this module reads the files and the clock, and tells the audit log
 //! and the metrics.
 
+mod failures;
 mod files;
 
-use crate::connection::Proven;
+use crate::connection::{Proven, Refused};
 use crate::core::Caller;
 use crate::error::GatewayError;
 use crate::metrics::Metrics;
@@ -19,6 +22,7 @@ use crate::permissions::{Need, need};
 use crate::visitor::{Proof, Visitor};
 use access::{Accounts, Certificate, Digest, Identity, Principal, Work};
 use audit::{Audit, Event, Kind};
+use failures::Failures;
 use files::{Files, Loaded};
 use routing::AccessConfig;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +31,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use wire::OperationKind;
 use wire::v1::{Error, ErrorCode};
 
+/// How long a connection remembers that a header was refused. A token that is not valid yet, or a
+/// clock that was set, must not be refused for ever.
+const REFUSED_FOR_MS: u64 = 1_000;
+
 /// The identities of one gateway's clients.
 #[derive(Debug)]
 pub(crate) struct Identities {
@@ -34,6 +42,7 @@ pub(crate) struct Identities {
     /// Counts changes of the files. An identity of an older version is proven anew.
     version: AtomicU64,
     accounts: Accounts,
+    failures: Failures,
 }
 
 impl Identities {
@@ -43,7 +52,8 @@ impl Identities {
     /// If one of them cannot be used.
     pub(crate) fn open(config: &AccessConfig) -> Result<Identities, GatewayError> {
         let files = Arc::new(files::open(config)?);
-        Ok(Identities { files, version: AtomicU64::new(0), accounts: Accounts::default() })
+        let (accounts, failures) = (Accounts::default(), Failures::default());
+        Ok(Identities { files, version: AtomicU64::new(0), accounts, failures })
     }
 
     /// Watches the files, for ever.
@@ -75,7 +85,8 @@ impl Identities {
     /// Proves the identity of a visitor, if that was not done or does not hold any more.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if it proves none.
+    /// UNAUTHENTICATED if it proves none. BUSY if its token was not looked at, because too many of
+    /// its source have proven none. A visitor that was proven before is never told BUSY.
     pub(crate) fn prove_again(
         &self,
         visitor: &mut Visitor,
@@ -92,6 +103,10 @@ impl Identities {
                 (visitor.version, visitor.caller) =
                     (proven.version, Caller::Client(proven.identity));
                 Ok(())
+            }
+            Err(error) if error.code() == ErrorCode::Busy => {
+                metrics.sign_ins_refused.inc();
+                Err(error)
             }
             Err(error) => {
                 metrics.sign_ins_failed.inc();
@@ -115,18 +130,65 @@ impl Identities {
     fn identify(&self, visitor: &Visitor, now_ms: u64) -> Result<Proven, Box<Error>> {
         let Visitor { connection, proof, .. } = visitor;
         let remembered = || connection.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_known = visitor.caller.identity().is_some();
         if let Some(proven) = &*remembered()
             && proven.header == proof.header
-            && self.is_current(proven.version, &proven.identity)
         {
-            return Ok(proven.clone());
+            if self.is_current(proven.version, &proven.identity) {
+                return Ok(proven.clone());
+            }
+            is_known = true;
         }
         // The version is read before the files, so that files that come in between are seen next.
         let version = self.version();
-        let identity = Arc::new(self.prove(proof, now_ms)?);
-        let proven = Proven { version, header: proof.header.clone(), identity };
-        *remembered() = Some(proven.clone());
-        Ok(proven)
+        let proved = match &proof.header {
+            None => self.prove(proof, now_ms),
+            Some(header) => {
+                let header = Digest::of(header.as_bytes());
+                self.prove_header(visitor, header, is_known, version, now_ms)
+            }
+        };
+        let proven = proved.map(|identity| Proven {
+            version,
+            header: proof.header.clone(),
+            identity: Arc::new(identity),
+        });
+        let mut memory = remembered();
+        match &proven {
+            Ok(proven) => *memory = Some(proven.clone()),
+            // A header that proves nothing any more is a guess from now on.
+            Err(_) => drop(memory.take_if(|former| former.header == proof.header)),
+        }
+        drop(memory);
+        proven
+    }
+
+    /// Proves a header with this digest, unless it was refused a moment ago, or its source has too
+    /// many failures. A header that `is_known` has proven an identity before, so it is no guess: files
+    /// that changed, or a flood from the same address, must not end its streams.
+    fn prove_header(
+        &self,
+        visitor: &Visitor,
+        header: Digest,
+        is_known: bool,
+        version: u64,
+        now_ms: u64,
+    ) -> Result<Identity, Box<Error>> {
+        let Visitor { connection, proof, remote, .. } = visitor;
+        let refused = || connection.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = &*refused()
+            && (before.version, before.header) == (version, header)
+            && now_ms.saturating_sub(before.at_ms) < REFUSED_FOR_MS
+        {
+            return Err(before.error.clone());
+        }
+        if !is_known {
+            self.failures.may_try(*remote, now_ms)?;
+        }
+        self.prove(proof, now_ms).inspect_err(|error| {
+            self.failures.count(*remote, now_ms);
+            *refused() = Some(Refused { version, at_ms: now_ms, header, error: error.clone() });
+        })
     }
 
     fn prove(&self, proof: &Proof, now_ms: u64) -> Result<Identity, Box<Error>> {
@@ -259,6 +321,7 @@ pub(crate) fn work_of(kind: Option<OperationKind>) -> Work {
 /// BUSY if the visitor's identity is above its rate.
 pub(crate) fn within_rate(
     visitor: &Visitor,
+    kind: Option<OperationKind>,
     count: impl FnOnce() -> u32,
     now_ms: impl FnOnce() -> u64,
 ) -> Result<(), Box<Error>> {
@@ -322,7 +385,6 @@ fn unauthenticated(message: impl Into<String>) -> Box<Error> {
 
 /// A name for a message, shortened, because it was not checked yet.
 fn shown(name: &str) -> String {
-    kind: Option<OperationKind>,
     match name.char_indices().nth(128) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
         None => format!("{name:?}"),

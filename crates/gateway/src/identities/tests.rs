@@ -97,3 +97,87 @@ fn new_files_end_what_a_connection_remembers() {
     assert_eq!(error.code(), ErrorCode::Unauthenticated);
     assert_eq!(metrics.sign_ins_failed.get(), 1);
 }
+
+/// A client at this address with this token, by a connection of its own.
+fn client(address: &str, name: &str) -> Visitor {
+    Visitor { remote: Some(address.parse().unwrap()), ..visitor(None, Some(name)) }
+}
+
+/// Regression: each wrong token cost a look at it, for a signed one the check of a signature, as
+/// often as a client liked.
+#[test]
+fn a_source_of_wrong_tokens_is_refused_before_they_are_looked_at() {
+    let (_dir, identities) = identities(POLICY);
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
+    let prove = |visitor: &mut Visitor, now_ms| {
+        let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
+        proven.map_err(|error| (error.code(), error.retry_after_ms))
+    };
+    let mut open = client("10.0.0.1:1", "bob");
+    assert_eq!(prove(&mut open, 0), Ok(()));
+    for n in 0..1_000 {
+        let _ = prove(&mut client("10.0.0.1:2", &format!("guess {n}")), 0);
+    }
+    assert_eq!((metrics.sign_ins_failed.get(), metrics.sign_ins_refused.get()), (20, 980));
+    // A right token proves that it was not looked at. It can come back in a moment.
+    let busy = Err((ErrorCode::Busy, 100));
+    assert_eq!(prove(&mut client("10.0.0.1:3", "bob"), 0), busy);
+    assert_eq!(prove(&mut client("10.0.0.1:3", "bob"), 100), Ok(()));
+    assert_eq!(prove(&mut client("10.0.0.2:3", "bob"), 0), Ok(()), "another source");
+    assert_eq!(prove(&mut visitor(None, None), 0), Ok(()), "there is nothing to look at");
+    let again = Visitor { connection: open.connection.clone(), ..client("10.0.0.1:1", "bob") };
+    assert_eq!(prove(&mut again.clone(), 0), Ok(()), "its connection has proven it");
+}
+
+/// A policy that changes during a flood must not end the streams of clients at the same address.
+#[test]
+fn a_header_that_was_proven_is_not_refused_for_the_failures_of_others() {
+    let (dir, identities) = identities(POLICY);
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
+    let prove = |visitor: &mut Visitor, now_ms| {
+        let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
+        proven.map_err(|error| error.code())
+    };
+    let mut open = client("10.0.0.1:1", "bob");
+    prove(&mut open, 0).unwrap();
+    let next_call =
+        || Visitor { connection: open.connection.clone(), ..client("10.0.0.1:1", "bob") };
+    for n in 0..30 {
+        let _ = prove(&mut client("10.0.0.1:2", &format!("guess {n}")), 0);
+    }
+    let change = |policy: &str| {
+        std::fs::write(dir.path().join("policy"), policy).unwrap();
+        identities.reload(&audit, &metrics);
+    };
+    change(&POLICY.replace("a:", "b:"));
+    assert_eq!((prove(&mut next_call(), 0), prove(&mut open.clone(), 0)), (Ok(()), Ok(())));
+    change(&POLICY.replace("[mallory,", "[mallory, bob,"));
+    assert_eq!(prove(&mut open.clone(), 0), Err(ErrorCode::Unauthenticated));
+    assert_eq!(prove(&mut next_call(), 0), Err(ErrorCode::Unauthenticated), "it is remembered");
+    assert_eq!(prove(&mut next_call(), 1_000), Err(ErrorCode::Unauthenticated));
+    change(POLICY);
+    assert_eq!(prove(&mut next_call(), 1_000), Ok(()), "new files, and one more may fail by now");
+}
+
+#[test]
+fn a_refused_header_is_remembered_by_its_connection_for_a_moment() {
+    let (dir, identities) = identities(POLICY);
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
+    let prove = |visitor: &mut Visitor, now_ms| {
+        let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
+        proven.map_err(|error| error.code())
+    };
+    let connection = Arc::new(Connection::default());
+    let again = |name| Visitor { connection: connection.clone(), ..client("10.0.0.1:1", name) };
+    for _ in 0..1_000 {
+        assert_eq!(prove(&mut again("guess"), 0), Err(ErrorCode::Unauthenticated));
+    }
+    assert_eq!(prove(&mut client("10.0.0.1:2", "bob"), 0), Ok(()), "it counted once");
+    assert_eq!(prove(&mut again("bob"), 0), Ok(()), "another header is looked at");
+    // By new tokens it is right, and its connection looks at it at once.
+    let line =
+        Tokens::line(&"carol".parse().unwrap(), &Digest::of(token("guess").as_bytes()), None);
+    std::fs::write(dir.path().join("tokens"), line).unwrap();
+    identities.reload(&audit, &metrics);
+    assert_eq!(prove(&mut again("guess"), 0), Ok(()));
+}
