@@ -43,11 +43,21 @@ impl<K: Ord + Clone, V: Default> Remembered<K, V> {
                 self.looked_ms = now_ms;
                 self.values.retain(|_, value| !is_idle(value));
             }
-            if self.values.len() >= self.max {
+            if self.is_full() {
                 return None;
             }
         }
         Some(self.values.entry(key.clone()).or_default())
+    }
+
+    /// The value of a key, if it is remembered.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.values.get(key)
+    }
+
+    /// Whether no further key finds room.
+    pub fn is_full(&self) -> bool {
+        self.values.len() >= self.max
     }
 
     /// The number of values that are remembered.

@@ -11,7 +11,7 @@ use wire::v1::Error;
 pub(crate) struct Connection {
     /// The identity that its last header, or its certificate, has proven.
     pub(crate) proven: Mutex<Option<Proven>>,
-    /// The last header that has proven none.
+    /// The last header, or the certificate, that has proven none.
     pub(crate) refused: Mutex<Option<Refused>>,
     /// Its waiting acquires.
     pub(crate) waits: AtomicUsize,
@@ -31,14 +31,15 @@ pub(crate) struct Proven {
     pub(crate) identity: Arc<Identity>,
 }
 
-/// A header that has proven no identity.
+/// A header, or a certificate, that has proven no identity.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused {
     /// The version of the files by which it was refused.
     pub(crate) version: u64,
     /// When it was refused, on the clock of all calls.
     pub(crate) at_ms: u64,
-    /// The digest of the header, because the header itself can be large.
-    pub(crate) header: Digest,
+    /// The digest of the header, because the header itself can be large. `None` if the certificate
+    /// alone was refused.
+    pub(crate) header: Option<Digest>,
     pub(crate) error: Box<Error>,
 }

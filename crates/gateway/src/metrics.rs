@@ -140,7 +140,7 @@ impl Metrics {
             )?,
             sign_ins_refused: r.counter(
                 "sign_ins_refused_total",
-                "Tokens that were not looked at, because too many of their source had failed.",
+                "Signed tokens that were not checked, because too many of their source were wrong.",
             )?,
             access_refused: r.counter(
                 "access_files_refused_total",

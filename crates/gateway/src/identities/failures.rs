@@ -1,12 +1,12 @@
 //! Failed sign-ins, bounded by source.
 //!
-//! Looking at a token can cost the check of a signature, and a client can send as many wrong ones as
-//! it likes. So a source that has many failures is refused before its next token is looked at.
+//! A client can send as many wrong signed tokens as it likes, and each would cost the check of a
+//! signature. So a source that has many failures is refused before its next signature is checked.
 
 use access::{Bucket, Remembered};
 use net::accept::source_of;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use wire::v1::Error;
 
 /// Failures of one source per second. Many clients can share an address, and one of them may well
@@ -39,7 +39,7 @@ impl Failures {
         Failures(Mutex::new(Sources { each, others }))
     }
 
-    /// Whether a token of this source may be looked at.
+    /// Whether a signature of this source may be checked.
     ///
     /// # Errors
     /// BUSY if the source has too many failures. The token may be right, so the client is told to
@@ -49,14 +49,17 @@ impl Failures {
         remote: Option<SocketAddr>,
         now_ms: u64,
     ) -> Result<(), Box<Error>> {
-        // Only a failure is counted, so the look takes from a copy.
-        let looked = self.with_bucket(remote, now_ms, |bucket| {
-            let mut then = *bucket;
-            take(&mut then, now_ms)
-        });
+        // Only a failure is counted and takes a place, so the look takes from a copy.
+        let mut then = {
+            let sources = self.sources();
+            let Sources { each, others } = &*sources;
+            let room = (!each.is_full()).then(Bucket::default);
+            each.get(&of_remote(remote)).copied().or(room).unwrap_or(*others)
+        };
+        let looked = take(&mut then, now_ms);
         looked.map_err(|retry_after_ms| {
             Box::new(Error::busy(
-                "too many sign-ins from this address have failed, and this one was not looked at: \
+                "too many signed tokens from this address were wrong, and this one was not checked: \
                  try again, and find the client whose token is refused",
                 retry_after_ms,
             ))
@@ -65,22 +68,21 @@ impl Failures {
 
     /// Counts a failure.
     pub(super) fn count(&self, remote: Option<SocketAddr>, now_ms: u64) {
+        let mut sources = self.sources();
+        let Sources { each, others } = &mut *sources;
+        let is_idle = |bucket: &Bucket| bucket.is_full(PER_SECOND, now_ms);
+        let bucket = each.of(&of_remote(remote), now_ms, is_idle).unwrap_or(others);
         // Calls that looked at the same time may all fail: the bucket is empty then.
-        let _ = self.with_bucket(remote, now_ms, |bucket| take(bucket, now_ms));
+        let _ = take(bucket, now_ms);
     }
 
-    fn with_bucket<T>(
-        &self,
-        remote: Option<SocketAddr>,
-        now_ms: u64,
-        work: impl FnOnce(&mut Bucket) -> T,
-    ) -> T {
-        let source = remote.map_or(Ipv4Addr::UNSPECIFIED.into(), source_of);
-        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Sources { each, others } = &mut *sources;
-        let of_source = each.of(&source, now_ms, |bucket| bucket.is_full(PER_SECOND, now_ms));
-        work(of_source.unwrap_or(others))
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn of_remote(remote: Option<SocketAddr>) -> IpAddr {
+    remote.map_or(Ipv4Addr::UNSPECIFIED.into(), source_of)
 }
 
 fn take(bucket: &mut Bucket, now_ms: u64) -> Result<(), u32> {
@@ -117,6 +119,17 @@ mod tests {
         let refused = failures_of.may_try(at("10.0.0.1:3"), 0).unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_ms), (wire::v1::ErrorCode::Busy, 100));
         assert_eq!(failures("10.0.0.1:1", 1_000), 10);
+    }
+
+    /// Regression: each address with a right token took a place, so that many of them made strangers
+    /// share one bound.
+    #[test]
+    fn a_source_without_a_failure_takes_no_place() {
+        let failures_of = Failures::of_sources(3);
+        for n in 1..=9 {
+            failures_of.may_try(at(&format!("10.0.0.{n}:1")), 0).unwrap();
+        }
+        assert!(failures_of.0.lock().unwrap().each.is_empty());
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! * A revoked certificate proves nothing, and neither does a header beside it.
 //! * The identity of a connection's last header is remembered, so that it costs a comparison per
 //!   call. New files, and the end of a token's time, end that memory.
-//! * A header that proves none is remembered for a moment, and failures are bounded by source.
-//!   Otherwise a client could have signatures checked without end.
+//! * A header that proves none is remembered for a moment, and failed checks of signatures are bounded
+//!   by source. Otherwise a client could have signatures checked without end.
+//! * That bound refuses guesses only. A token of the file is looked up whatever failed before, because
+//!   that costs one hash and cannot be guessed. A signed token that was proven lately is checked, too.
 //!
 //! The decisions are in `access`; this module reads the files and the clock, and tells the audit log
 //! and the metrics.
 
 mod failures;
 mod files;
+mod lately;
 
 use crate::connection::{Proven, Refused};
 use crate::core::Caller;
@@ -24,6 +27,7 @@ use access::{Accounts, Certificate, Digest, Identity, Principal, Work};
 use audit::{Audit, Event, Kind};
 use failures::Failures;
 use files::{Files, Loaded};
+use lately::Lately;
 use routing::AccessConfig;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -43,6 +47,7 @@ pub(crate) struct Identities {
     version: AtomicU64,
     accounts: Accounts,
     failures: Failures,
+    lately: Lately,
 }
 
 impl Identities {
@@ -53,7 +58,8 @@ impl Identities {
     pub(crate) fn open(config: &AccessConfig) -> Result<Identities, GatewayError> {
         let files = Arc::new(files::open(config)?);
         let (accounts, failures) = (Accounts::default(), Failures::default());
-        Ok(Identities { files, version: AtomicU64::new(0), accounts, failures })
+        let (version, lately) = (AtomicU64::new(0), Lately::default());
+        Ok(Identities { files, version, accounts, failures, lately })
     }
 
     /// Watches the files, for ever.
@@ -85,8 +91,8 @@ impl Identities {
     /// Proves the identity of a visitor, if that was not done or does not hold any more.
     ///
     /// # Errors
-    /// UNAUTHENTICATED if it proves none. BUSY if its token was not looked at, because too many of
-    /// its source have proven none. A visitor that was proven before is never told BUSY.
+    /// UNAUTHENTICATED if it proves none. BUSY if the signature of its token was not checked, because
+    /// too many of its source were wrong. A visitor that was proven before is never told BUSY.
     pub(crate) fn prove_again(
         &self,
         visitor: &mut Visitor,
@@ -141,13 +147,7 @@ impl Identities {
         }
         // The version is read before the files, so that files that come in between are seen next.
         let version = self.version();
-        let proved = match &proof.header {
-            None => self.prove(proof, now_ms),
-            Some(header) => {
-                let header = Digest::of(header.as_bytes());
-                self.prove_header(visitor, header, is_known, version, now_ms)
-            }
-        };
+        let proved = self.prove_anew(visitor, is_known, version, now_ms);
         let proven = proved.map(|identity| Proven {
             version,
             header: proof.header.clone(),
@@ -163,18 +163,19 @@ impl Identities {
         proven
     }
 
-    /// Proves a header with this digest, unless it was refused a moment ago, or its source has too
-    /// many failures. A header that `is_known` has proven an identity before, so it is no guess: files
-    /// that changed, or a flood from the same address, must not end its streams.
-    fn prove_header(
+    /// Proves what a visitor has shown, unless that was refused a moment ago, or a signature would have
+    /// to be checked whose source has too many failures. What `is_known` has proven an identity before,
+    /// so it is no guess: files that changed, or a flood from the same address, must not end its
+    /// streams.
+    fn prove_anew(
         &self,
         visitor: &Visitor,
-        header: Digest,
         is_known: bool,
         version: u64,
         now_ms: u64,
     ) -> Result<Identity, Box<Error>> {
         let Visitor { connection, proof, remote, .. } = visitor;
+        let header = proof.header.as_ref().map(|header| Digest::of(header.as_bytes()));
         let refused = || connection.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = &*refused()
             && (before.version, before.header) == (version, header)
@@ -182,16 +183,39 @@ impl Identities {
         {
             return Err(before.error.clone());
         }
-        if !is_known {
-            self.failures.may_try(*remote, now_ms)?;
+        let (mut checked, mut busy) = (None, None);
+        let may_check = |token: Digest| {
+            if !is_known && !self.lately.has(&token) {
+                busy = self.failures.may_try(*remote, now_ms).err();
+            }
+            checked = Some(token);
+            busy.is_none()
+        };
+        let proved = self.prove(proof, now_ms, may_check);
+        if let Some(busy) = busy {
+            return Err(busy);
         }
-        self.prove(proof, now_ms).inspect_err(|error| {
-            self.failures.count(*remote, now_ms);
-            *refused() = Some(Refused { version, at_ms: now_ms, header, error: error.clone() });
-        })
+        match &proved {
+            Ok(_) => checked.into_iter().for_each(|token| self.lately.add(token)),
+            Err(error) => {
+                if let Some(token) = checked {
+                    self.failures.count(*remote, now_ms);
+                    self.lately.forget(&token);
+                }
+                let error = error.clone();
+                *refused() = Some(Refused { version, at_ms: now_ms, header, error });
+            }
+        }
+        proved
     }
 
-    fn prove(&self, proof: &Proof, now_ms: u64) -> Result<Identity, Box<Error>> {
+    /// The identity of this proof. `may_check` is asked before a signature is checked.
+    fn prove(
+        &self,
+        proof: &Proof,
+        now_ms: u64,
+        may_check: impl FnOnce(Digest) -> bool,
+    ) -> Result<Identity, Box<Error>> {
         let Loaded { policy, sign_in } = &*self.files.current();
         let mut principal = Principal::anonymous();
         if let Some(shown) = &proof.certificate {
@@ -214,7 +238,7 @@ impl Identities {
         }
         let mut expires_at_s = None;
         if let Some(header) = &proof.header {
-            let signed_in = sign_in.header(header.as_bytes(), now_s());
+            let signed_in = sign_in.header_if(header.as_bytes(), now_s(), may_check);
             let signed_in = signed_in.map_err(|error| unauthenticated(error.to_string()))?;
             if policy.revokes_digest(&signed_in.digest) {
                 return Err(unauthenticated("the token is revoked: ask for a new one"));
