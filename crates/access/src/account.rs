@@ -13,18 +13,22 @@ const ACCOUNTS_MAX: usize = 65_536;
 /// What an operation is for, where operations are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// To keep or to end what its client has: a renewal, a release, a cancel.
-    Upkeep,
+    /// To keep what its client has: a renewal, a heartbeat.
+    Keep,
+    /// To end what its client has: a release, a cancel, the close of a session.
+    End,
     /// All else.
     Other,
 }
 
 /// The operations, waits and streams of one identity.
 ///
-/// * Upkeep has a bucket of its own, so that no flood of other operations costs its identity a lock.
+/// * Each kind of work has a bucket of its own, so that no flood of acquires and releases costs its
+///   identity a lock.
 #[derive(Debug, Default)]
 pub struct Account {
-    upkeep: Mutex<Bucket>,
+    keep: Mutex<Bucket>,
+    end: Mutex<Bucket>,
     other: Mutex<Bucket>,
     waits: AtomicU32,
     streams: AtomicU32,
@@ -40,17 +44,24 @@ pub struct Place {
 impl Account {
     /// Counts an operation as `count` of them, because it asks so many shards.
     ///
+    /// [`Work::Keep`] needs room for one of them only. Otherwise a heartbeat to more shards than the
+    /// burst would empty the bucket each time, and the renewals beside it would be refused.
+    ///
     /// # Errors
     /// The milliseconds until there is room for it, if the identity is above its rate.
     pub fn operation(&self, work: Work, count: u32, quota: &Quota, now_ms: u64) -> Result<(), u32> {
         let Some(per_second) = quota.operations_per_second else { return Ok(()) };
         let burst = quota.burst.unwrap_or(per_second);
         let bucket = match work {
-            Work::Upkeep => &self.upkeep,
+            Work::Keep => &self.keep,
+            Work::End => &self.end,
             Work::Other => &self.other,
         };
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.take(count, per_second.get(), burst.get(), now_ms)
+        match work {
+            Work::Keep => bucket.take_or_owe(count, per_second.get(), burst.get(), now_ms),
+            Work::End | Work::Other => bucket.take(count, per_second.get(), burst.get(), now_ms),
+        }
     }
 
     /// Takes a place for a wait. `None` if the identity has `max` already.
@@ -75,7 +86,8 @@ impl Account {
         let is_full = |bucket: &Mutex<Bucket>| {
             bucket.lock().unwrap_or_else(PoisonError::into_inner).is_full(1, now_ms)
         };
-        Arc::strong_count(self) == 1 && is_full(&self.upkeep) && is_full(&self.other)
+        Arc::strong_count(self) == 1
+            && [&self.keep, &self.end, &self.other].into_iter().all(is_full)
     }
 }
 
@@ -142,17 +154,42 @@ mod tests {
 
     /// Regression: a client above its rate could not renew what it held.
     #[test]
-    fn other_operations_take_nothing_from_upkeep() {
+    fn each_kind_of_work_takes_nothing_from_the_others() {
         let (account, quota) = (Account::default(), one_per_second());
         let counted = |work, now_ms| account.operation(work, 1, &quota, now_ms);
-        assert_eq!((counted(Work::Other, 0), counted(Work::Other, 0)), (Ok(()), Err(1_000)));
-        assert_eq!((counted(Work::Upkeep, 0), counted(Work::Upkeep, 0)), (Ok(()), Err(1_000)));
-        assert_eq!((counted(Work::Upkeep, 1_000), counted(Work::Other, 1_000)), (Ok(()), Ok(())));
+        for work in [Work::Other, Work::End, Work::Keep] {
+            assert!(counted(work, 0).is_ok() && counted(work, 0).is_err(), "{work:?}");
+        }
+        for work in [Work::Other, Work::End, Work::Keep] {
+            assert_eq!(counted(work, 1_000), Ok(()), "{work:?}");
+        }
+    }
+
+    /// Regression: releases took the rate of renewals, and a heartbeat to more shards than the burst
+    /// needed a full bucket.
+    #[test]
+    fn a_client_within_its_rate_keeps_its_locks_beside_a_flood_of_acquires_and_releases() {
+        let (per_second, burst) = (NonZeroU32::new(100), NonZeroU32::new(10));
+        let quota = Quota { operations_per_second: per_second, burst, ..Quota::default() };
+        let account = Account::default();
+        let counted = |work, count, now_ms| account.operation(work, count, &quota, now_ms);
+        for now_ms in 0..10_000 {
+            // Ten times the rate.
+            let _ = (counted(Work::Other, 1, now_ms), counted(Work::End, 1, now_ms));
+            if now_ms % 1_000 == 0 {
+                assert_eq!(counted(Work::Keep, 1, now_ms), Ok(()), "renewal at {now_ms}");
+                assert_eq!(counted(Work::Keep, 64, now_ms), Ok(()), "heartbeat at {now_ms}");
+            }
+            // Twenty renewals per second, once the debt of the heartbeat is paid.
+            if now_ms % 1_000 >= 600 && now_ms % 20 == 0 {
+                assert_eq!(counted(Work::Keep, 1, now_ms), Ok(()), "renewal at {now_ms}");
+            }
+        }
     }
 
     #[test]
     fn an_account_is_forgotten_only_if_a_new_one_would_be_the_same() {
-        for work in [Work::Upkeep, Work::Other] {
+        for work in [Work::Keep, Work::End, Work::Other] {
             let accounts = Accounts::with_room_for(2);
             let of = |name: &str, now_ms| accounts.of(&name.parse().unwrap(), now_ms);
             let connected = of("alice", 0);

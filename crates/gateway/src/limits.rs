@@ -46,10 +46,13 @@ pub(crate) const STREAMS_MAX: usize = 16_384;
 pub(crate) const STREAMS_MIN: usize = 16;
 /// How often a stream looks whether its client still has its identity.
 pub(crate) const PROVE_AGAIN_EVERY: Duration = Duration::from_millis(500);
-/// Longest time for which the stream of a client is not read whose upkeep (renewals, releases,
-/// heartbeats) is above its rate. It is short against leases, because what still finds room then
-/// stands in the same stream.
+/// Longest time for which the stream of a client is not read whose renewals or heartbeats are above
+/// its rate. It is short against leases, because what still finds room then stands in the same
+/// stream.
 pub(crate) const HOLD_MAX: Duration = Duration::from_millis(250);
+/// Time for which a stream is not read after a frame whose operations were all above the rate. So
+/// such frames are few, and the renewals behind them come hardly later.
+pub(crate) const HOLD_AFTER_NOTHING: Duration = Duration::from_millis(20);
 /// Unary calls of all clients at the same time, waits aside. The excess is refused with BUSY.
 pub(crate) const UNARY_MAX: usize = 16_384;
 

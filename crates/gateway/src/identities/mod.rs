@@ -317,13 +317,10 @@ impl Identities {
 /// needs.
 pub(crate) fn work_of(kind: Option<OperationKind>) -> Work {
     match kind {
-        Some(
-            OperationKind::Renew
-            | OperationKind::Release
-            | OperationKind::CancelWait
-            | OperationKind::Heartbeat
-            | OperationKind::CloseSession,
-        ) => Work::Upkeep,
+        Some(OperationKind::Renew | OperationKind::Heartbeat) => Work::Keep,
+        Some(OperationKind::Release | OperationKind::CancelWait | OperationKind::CloseSession) => {
+            Work::End
+        }
         Some(
             OperationKind::Acquire
             | OperationKind::Check
