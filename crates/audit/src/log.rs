@@ -4,7 +4,7 @@ use crate::event::{Event, Kind};
 use crate::files::{Settings, Sink};
 use crate::repeats::Repeats;
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -37,8 +37,8 @@ pub struct AuditError {
 
 #[derive(Debug)]
 struct Log {
-    /// `None` once the log ends.
-    queue: Option<SyncSender<Event>>,
+    /// `None` wakes the thread when the log ends.
+    queue: SyncSender<Option<Event>>,
     shared: Arc<Shared>,
     operations: bool,
     /// Hears that the thread has ended. A lock, because the receiver alone cannot be shared.
@@ -51,8 +51,10 @@ struct Shared {
     dropped: AtomicU64,
     /// The operations in the queue.
     operations: AtomicUsize,
-    /// The events that were queued and are not written yet.
+    /// The events that were queued, and the sums that are due, and that are not written yet.
     unwritten: AtomicU64,
+    /// The log ends, and takes no further event.
+    ending: AtomicBool,
 }
 
 /// A line as it is written.
@@ -108,6 +110,16 @@ impl Audit {
             log.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Ends the log, for all handles of it, and waits for the last lines, at most some two seconds. A
+    /// process calls it when it has shut down, because a task that did not end may keep a handle.
+    ///
+    /// What is recorded afterwards is lost.
+    pub fn end(&self) {
+        if let Some(log) = &self.log {
+            log.finish();
+        }
+    }
 }
 
 impl Log {
@@ -115,12 +127,7 @@ impl Log {
         let (queue, events) = sync_channel(QUEUE_LINES_MAX);
         let (ends, ended) = channel();
         let shared = Arc::<Shared>::default();
-        let log = Log {
-            queue: Some(queue),
-            shared: shared.clone(),
-            operations,
-            ended: Mutex::new(ended),
-        };
+        let log = Log { queue, shared: shared.clone(), operations, ended: Mutex::new(ended) };
         let writer = Writer {
             sink,
             events,
@@ -136,15 +143,15 @@ impl Log {
 
     /// Puts an event into the queue. Returns whether there was room.
     fn offer(&self, event: Event) -> bool {
-        let (Some(queue), Shared { operations, unwritten, .. }) = (&self.queue, &*self.shared)
-        else {
+        let Shared { operations, unwritten, ending, .. } = &*self.shared;
+        if ending.load(Ordering::Acquire) {
             return false;
-        };
+        }
         let is_operation = event.kind == Kind::Operation;
         let has_room =
             !is_operation || operations.fetch_add(1, Ordering::Relaxed) < QUEUE_OPERATIONS_MAX;
         unwritten.fetch_add(1, Ordering::Relaxed);
-        let is_queued = has_room && queue.try_send(event).is_ok();
+        let is_queued = has_room && self.queue.try_send(Some(event)).is_ok();
         if !is_queued {
             unwritten.fetch_sub(1, Ordering::Relaxed);
             operations.fetch_sub(is_operation.into(), Ordering::Relaxed);
@@ -152,34 +159,30 @@ impl Log {
         is_queued
     }
 
-    /// Ends the log, and waits until all lines are written.
+    /// Ends the log, and waits until all lines are written. A second call does nothing.
     ///
     /// # Errors
-    /// The number of lines that were not written within this time. The thread is left to itself then.
-    fn end(&mut self, within: Duration) -> Result<(), u64> {
-        self.queue = None;
-        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match ended.recv_timeout(within) {
-            Err(RecvTimeoutError::Timeout) => {
-                let Shared { dropped, unwritten, .. } = &*self.shared;
-                let sums = self.shared.repeats().sums(Instant::now(), true).len() as u64;
-                Err(unwritten.load(Ordering::Relaxed) + dropped.load(Ordering::Relaxed) + sums)
-            }
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(()),
+    /// The number of lines that were not written within this time, or that could not be written. A
+    /// thread that hangs is left to itself.
+    fn end(&self, within: Duration) -> Result<(), u64> {
+        let Shared { dropped, unwritten, ending, .. } = &*self.shared;
+        if ending.swap(true, Ordering::AcqRel) {
+            return Ok(());
         }
+        // If there is no room, the thread is at work, and looks when it is done.
+        let _ = self.queue.try_send(None);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let hangs = ended.recv_timeout(within) == Err(RecvTimeoutError::Timeout);
+        if hangs {
+            self.shared.sums(Instant::now(), true);
+        }
+        let lost = unwritten.load(Ordering::Relaxed) + dropped.load(Ordering::Relaxed);
+        if lost == 0 { Ok(()) } else { Err(lost) }
     }
-}
 
-impl Shared {
-    fn repeats(&self) -> std::sync::MutexGuard<'_, Repeats> {
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Log {
-    /// Waits until all lines are written, but no longer than [`FLUSH_MAX`]. A process that is told to
-    /// stop must not hang on a full pipe or a lost disk.
-    fn drop(&mut self) {
+    /// Ends the log, but waits no longer than [`FLUSH_MAX`]. A process that is told to stop must not
+    /// hang on a full pipe or a lost disk.
+    fn finish(&self) {
         if let Err(lines) = self.end(FLUSH_MAX) {
             tracing::error!(
                 lines,
@@ -190,10 +193,30 @@ impl Drop for Log {
     }
 }
 
+impl Shared {
+    fn repeats(&self) -> std::sync::MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the sums that are due, or all, to be written. They count as unwritten from now on.
+    fn sums(&self, now: Instant, all: bool) -> Vec<Event> {
+        let mut repeats = self.repeats();
+        let sums = repeats.sums(now, all);
+        self.unwritten.fetch_add(sums.len() as u64, Ordering::Relaxed);
+        sums
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
 /// * `bytes` and `failing` are of the last write.
 struct Writer {
     sink: Sink,
-    events: Receiver<Event>,
+    events: Receiver<Option<Event>>,
     shared: Arc<Shared>,
     process: String,
     bytes: Vec<u8>,
@@ -216,45 +239,55 @@ impl Writer {
 
     /// Writes an event with those that are queued behind it, and the sums that are due. Returns
     /// whether the log goes on.
-    fn turn(&mut self, next: Result<Event, RecvTimeoutError>) -> bool {
-        let ends = matches!(next, Err(RecvTimeoutError::Disconnected));
+    fn turn(&mut self, next: Result<Option<Event>, RecvTimeoutError>) -> bool {
+        // It is read before the queue, so that all events before the end are found there.
+        let ending = self.shared.ending.load(Ordering::Acquire);
+        let is_gone = matches!(next, Err(RecvTimeoutError::Disconnected));
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let mut next = next.ok();
-        let mut events = 0;
+        let mut lines = 0;
         while let Some(event) = next {
-            events += 1;
-            let is_operation = event.kind == Kind::Operation;
-            self.shared.operations.fetch_sub(is_operation.into(), Ordering::Relaxed);
-            self.line(&event, &mut bytes);
+            if let Some(event) = event {
+                lines += 1;
+                let is_operation = event.kind == Kind::Operation;
+                self.shared.operations.fetch_sub(is_operation.into(), Ordering::Relaxed);
+                self.line(&event, &mut bytes);
+            }
             let has_room = bytes.len() < WRITE_BYTES;
             next = has_room.then(|| self.events.try_recv().ok()).flatten();
         }
+        let ends = is_gone || ending && bytes.len() < WRITE_BYTES;
         if ends || self.ticked.elapsed() >= TICK {
             self.ticked = Instant::now();
-            let sums = self.shared.repeats().sums(self.ticked, ends);
+            let sums = self.shared.sums(self.ticked, ends);
+            lines += sums.len() as u64;
             sums.iter().for_each(|sum| self.line(sum, &mut bytes));
         }
-        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let dropped = self.count_dropped(&mut bytes);
+        let dropped = self.tell_dropped(&mut bytes);
         if !bytes.is_empty() {
-            self.write(&bytes, lines + dropped);
+            self.write(&bytes, lines, dropped);
         }
-        self.shared.unwritten.fetch_sub(events, Ordering::Relaxed);
         self.bytes = bytes;
         !ends
     }
 
-    /// Writes these bytes. If that fails, the next line of lost lines counts `lines`. The first of
-    /// consecutive failures is logged.
-    fn write(&mut self, bytes: &[u8], lines: u64) {
+    /// Writes these bytes of so many lines, and of the line that tells `dropped`. Lines that cannot be
+    /// written are lost. The first of consecutive failures is logged.
+    fn write(&mut self, bytes: &[u8], lines: u64, dropped: u64) {
         let written = self.sink.write(bytes);
-        if let Err(error) = &written {
-            if !self.failing {
-                tracing::error!(%error, "the audit log cannot be written: its lines are lost");
+        let shared = &self.shared;
+        match &written {
+            // Only now: while a write hangs, the end of the log still counts what is in it.
+            Ok(()) => drop(shared.dropped.fetch_sub(dropped, Ordering::Relaxed)),
+            Err(error) => {
+                if !self.failing {
+                    tracing::error!(%error, "the audit log cannot be written: its lines are lost");
+                }
+                shared.dropped.fetch_add(lines, Ordering::Relaxed);
             }
-            self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
         }
+        shared.unwritten.fetch_sub(lines, Ordering::Relaxed);
         self.failing = written.is_err();
     }
 
@@ -267,8 +300,8 @@ impl Writer {
 
     /// Adds the line of those that found no room, or that could not be written, and returns their
     /// number.
-    fn count_dropped(&self, bytes: &mut Vec<u8>) -> u64 {
-        let dropped = self.shared.dropped.swap(0, Ordering::Relaxed);
+    fn tell_dropped(&self, bytes: &mut Vec<u8>) -> u64 {
+        let dropped = self.shared.dropped.load(Ordering::Relaxed);
         if dropped > 0 {
             let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
             let line = serde_json::json!({
@@ -358,7 +391,7 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         // It can be opened for writing because it is open for reading, and nothing reads it.
         let open = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-        let (mut log, writer) = Log::new(sink(&pipe.to_string_lossy()), "gateway-a", false);
+        let (log, writer) = Log::new(sink(&pipe.to_string_lossy()), "gateway-a", false);
         let thread = std::thread::spawn(move || writer.run());
         let name = "x".repeat(500);
         for _ in 0..2_000 {
@@ -369,5 +402,40 @@ mod tests {
         assert!((1_800..=2_000).contains(&lost), "{lost}");
         drop((open, log));
         assert!(thread.join().is_ok(), "a write to a pipe that nobody reads fails");
+    }
+
+    /// Regression: lines of a write that hung, and those that were lost before it, were not counted.
+    #[cfg(unix)]
+    #[test]
+    fn lines_of_a_write_that_hangs_are_counted() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut open = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        open.write_all(&[b'x'; 64 << 10]).expect("the pipe is full by now, and not before");
+        let (log, writer) = Log::new(sink(&pipe.to_string_lossy()), "gateway-a", false);
+        let audit = Audit { log: Some(Arc::new(log)) };
+        let log = audit.log.as_ref().unwrap();
+        log.shared.dropped.store(7, Ordering::Relaxed);
+        (0..5).for_each(|_| audit.record(Event::of(Kind::Break)));
+        (0..3).for_each(|_| audit.record(Event::of(Kind::Denied)));
+        let thread = std::thread::spawn(move || writer.run());
+        // Five breaks, one denial and the sum of two, and seven from before.
+        assert_eq!(log.end(Duration::from_millis(100)), Err(5 + 1 + 1 + 7));
+        drop((open, audit));
+        assert!(thread.join().is_ok());
+    }
+
+    /// Regression: the end was told to be well although its write had failed.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn lines_of_a_last_write_that_fails_are_told() {
+        let (log, writer) = Log::new(sink("/dev/full"), "gateway-a", false);
+        (0..5).for_each(|_| assert!(log.offer(Event::of(Kind::Break))));
+        let thread = std::thread::spawn(move || writer.run());
+        assert_eq!(log.end(Duration::from_secs(60)), Err(5));
+        assert!(thread.join().is_ok());
+        assert_eq!(log.end(Duration::from_secs(60)), Ok(()), "it is told once");
     }
 }
