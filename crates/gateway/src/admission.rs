@@ -54,7 +54,7 @@ impl Admission {
     /// Takes a place for one more wait of this visitor. `unary` says that it is a call of its own.
     ///
     /// # Errors
-    /// BUSY if the connection or the identity has its full share, or the identity its quota.
+    /// BUSY if the connection has its full share, or the identity its quota, or without one its share.
     pub(crate) fn wait(&self, visitor: &Visitor, unary: bool) -> Result<WaitPlace, Box<Error>> {
         let (mut place, share) = WaitPlace::take(&visitor.connection, &self.waits, unary)?;
         if let Some(identity) = visitor.caller.identity() {
@@ -132,22 +132,20 @@ fn share(free: usize, least: usize) -> usize {
     (free / 4).max(least.min(free))
 }
 
-/// How many waits or streams an identity may have.
+/// How many waits or streams an identity may have. The gateway's total bounds both, too.
 #[derive(Clone, Copy, Debug)]
 enum Bound {
-    /// Its quota.
+    /// Its quota, which takes the place of a share.
     Quota(u32),
     /// Its share of what is free.
     Share(u32),
 }
 
 impl Bound {
-    /// The lower one of a quota and a share.
     fn of(quota: Option<NonZeroU32>, share: usize) -> Bound {
-        let share = u32::try_from(share).unwrap_or(u32::MAX);
         match quota {
-            Some(quota) if quota.get() <= share => Bound::Quota(quota.get()),
-            _ => Bound::Share(share),
+            Some(quota) => Bound::Quota(quota.get()),
+            None => Bound::Share(u32::try_from(share).unwrap_or(u32::MAX)),
         }
     }
 
@@ -340,7 +338,11 @@ mod tests {
 
     /// Clients of an identity without a quota, each by a connection of its own.
     fn clients_of(name: &str) -> impl Fn() -> Visitor + use<> {
-        let identity = Identity::unrestricted(name.parse().unwrap(), access::Quota::default());
+        clients_within(name, access::Quota::default())
+    }
+
+    fn clients_within(name: &str, quota: access::Quota) -> impl Fn() -> Visitor + use<> {
+        let identity = Identity::unrestricted(name.parse().unwrap(), quota);
         let caller = Caller::Client(Arc::new(identity));
         move || Visitor { caller: caller.clone(), ..connected() }
     }
@@ -389,6 +391,29 @@ mod tests {
             streams.push(all_streams);
         }
         assert_eq!(gateway.waits(), WAITS_MAX);
+    }
+
+    /// Regression: a quota above the share gave no more than the share.
+    #[test]
+    fn a_quota_takes_the_place_of_the_share_within_what_the_gateway_has() {
+        for (max, waits_got, streams_got) in
+            [(10_000, 10_000, 10_000), (u32::MAX, WAITS_MAX, STREAMS_MAX)]
+        {
+            let gateway = Admission::default();
+            let quota = access::Quota {
+                waits: NonZeroU32::new(max),
+                streams: NonZeroU32::new(max),
+                ..Default::default()
+            };
+            let by = clients_within("batch", quota);
+            let waits: Vec<_> = (0..8_000)
+                .take_while(|_| gateway.waits() < waits_got)
+                .flat_map(|_| fill(&by(), &gateway))
+                .collect();
+            let open = std::iter::from_fn(|| gateway.stream(&by()).ok());
+            let streams: Vec<_> = open.take(2 * STREAMS_MAX).collect();
+            assert_eq!((waits.len(), streams.len()), (waits_got, streams_got));
+        }
     }
 
     #[test]
