@@ -4,6 +4,7 @@ use crate::digest::Digest;
 use crate::jwt::{Jwt, JwtError};
 use crate::principal::Principal;
 use crate::tokens::{TOKEN_PREFIX, Tokens};
+use crate::yaml::FileError;
 
 /// Most bytes of an `authorization` header. A longer one is not parsed.
 const HEADER_BYTES_MAX: usize = 8 << 10;
@@ -77,6 +78,28 @@ pub enum SignInError {
 }
 
 impl SignIn {
+    /// Whether only a signed token can prove this identity, because it begins with the prefix of signed
+    /// tokens.
+    pub fn reserves(&self, principal: &Principal) -> bool {
+        let prefix = self.jwt.as_ref().map_or("", |jwt| &jwt.prefix);
+        !prefix.is_empty() && principal.as_str().starts_with(prefix)
+    }
+
+    /// Checks that no entry of the tokens file has a [reserved](SignIn::reserves) identity.
+    ///
+    /// # Errors
+    /// A problem of the tokens file.
+    pub fn check(&self) -> Result<(), FileError> {
+        let mut principals = self.tokens.iter().flat_map(Tokens::principals);
+        match principals.find(|principal| self.reserves(principal)) {
+            None => Ok(()),
+            Some(principal) => Err(FileError::one(format!(
+                "the identity {principal} begins with `access.jwt.prefix` of the cluster file, so \
+                 only signed tokens may prove it: use another"
+            ))),
+        }
+    }
+
     /// The identity that an `authorization` header proves at this time (Unix time in seconds).
     ///
     /// # Errors

@@ -233,6 +233,12 @@ impl Identities {
                 named.map_err(|error| unauthenticated(format!("its certificate: {error}")))?;
             if let Some(named) = named {
                 refuse_revoked(policy, &named)?;
+                if sign_in.reserves(&named) {
+                    return Err(unauthenticated(format!(
+                        "its certificate names {named}, and only a signed token can prove an \
+                         identity that begins like this: use a certificate with another name"
+                    )));
+                }
                 principal = named;
             }
         }

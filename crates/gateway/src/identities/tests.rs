@@ -37,7 +37,7 @@ fn with_keys(policy: &str, jwks: Option<&str>) -> (tempfile::TempDir, Identities
         issuer: "i".into(),
         audience: "a".into(),
         clock_skew_s: 0,
-        prefix: None,
+        prefix: Some("jwt:".into()),
     });
     let config = AccessConfig { policy, tokens: Some(write("tokens", &tokens)), jwt };
     let opened = Identities::open(&config).unwrap();
@@ -129,8 +129,11 @@ fn new_files_end_what_a_connection_remembers() {
     let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
     let mut bob = visitor(None, Some("bob"));
     identities.prove_again(&mut bob, 0, &audit, &metrics).unwrap();
-    std::fs::write(dir.path().join("policy"), POLICY.replace("[mallory,", "[mallory, bob,"))
-        .unwrap();
+    std::fs::write(
+        dir.path().join("policy"),
+        POLICY.replace("[mallory,", "[mallory, bob, jwt:bob,"),
+    )
+    .unwrap();
     identities.prove_again(&mut bob, 0, &audit, &metrics).expect("not seen yet");
     identities.reload(&audit, &metrics);
     let error = identities.prove_again(&mut bob, 0, &audit, &metrics).unwrap_err();
@@ -160,10 +163,10 @@ fn a_source_of_wrong_signed_tokens_is_refused_before_they_are_checked() {
         let proven = identities.prove_again(visitor, now_ms, &audit, &metrics);
         proven.map_err(|error| (error.code(), error.retry_after_ms))
     };
-    for n in 0..1_000 {
+    for n in 0..100 {
         let _ = prove(&mut shows("10.0.0.1:2", &forger.token(&format!("guess {n}"))), 0);
     }
-    assert_eq!((metrics.sign_ins_failed.get(), metrics.sign_ins_refused.get()), (20, 980));
+    assert_eq!((metrics.sign_ins_failed.get(), metrics.sign_ins_refused.get()), (20, 80));
     // A right token proves that it was not checked. It can come back in a moment.
     let (alice, busy) = (issuer.token("alice"), Err((ErrorCode::Busy, 100)));
     assert_eq!(prove(&mut shows("10.0.0.1:3", &alice), 0), busy);
@@ -223,7 +226,7 @@ fn a_header_that_was_proven_is_not_refused_for_the_failures_of_others() {
     };
     change(&POLICY.replace("a:", "b:"));
     assert_eq!((prove(&mut next_call(), 0), prove(&mut open.clone(), 0)), (Ok(()), Ok(())));
-    change(&POLICY.replace("[mallory,", "[mallory, bob,"));
+    change(&POLICY.replace("[mallory,", "[mallory, bob, jwt:bob,"));
     assert_eq!(prove(&mut open.clone(), 0), Err(ErrorCode::Unauthenticated));
     assert_eq!(prove(&mut next_call(), 0), Err(ErrorCode::Unauthenticated), "it is remembered");
     assert_eq!(prove(&mut next_call(), 1_000), Err(ErrorCode::Unauthenticated));
@@ -273,4 +276,28 @@ fn a_refused_certificate_is_remembered_by_its_connection_for_a_moment() {
     assert_eq!(remembered().at_ms, 0, "it was not looked at again");
     assert_eq!(identities.identify(&revoked, 1_000).unwrap_err(), first);
     assert_eq!(remembered().at_ms, 1_000);
+}
+
+/// Regression: a certificate or an entry of the tokens file could be the identity of a signed token.
+#[test]
+fn only_a_signed_token_proves_an_identity_with_the_prefix_of_signed_tokens() {
+    let issuer = Issuer::new();
+    let (dir, identities) = with_keys(POLICY, Some(&issuer.jwks()));
+    let (audit, metrics) = (Audit::off(), Metrics::new([]).unwrap());
+    let proven = identities.identify(&shows("10.0.0.1:1", &issuer.token("alice")), 0).unwrap();
+    assert_eq!(proven.identity.principal.as_str(), "jwt:alice");
+    let error = identities.identify(&visitor(Some(("jwt:alice", 2)), None), 0).unwrap_err();
+    assert!(error.message.contains("only a signed token"), "{}", error.message);
+    assert!(identities.identify(&visitor(Some(("jwt", 2)), None), 0).is_ok());
+    let line = |name: &str| {
+        Tokens::line(&name.parse().unwrap(), &Digest::of(token(name).as_bytes()), None)
+    };
+    let tokens = |text: String| {
+        std::fs::write(dir.path().join("tokens"), text).unwrap();
+        identities.reload(&audit, &metrics);
+        metrics.access_refused.get()
+    };
+    assert_eq!(tokens(line("bob") + &line("jwt:alice")), 1, "the file is refused");
+    assert_eq!(tokens(line("carol")), 1);
+    assert!(identities.identify(&client("10.0.0.1:1", "carol"), 0).is_ok());
 }
